@@ -1,0 +1,133 @@
+//! JWT access tokens (RFC 9068).
+
+use crate::{
+    claims::{ClaimError, check_times},
+    id_jag::{Confirmation, OneOrMany},
+    identifier::{Issuer, Resource},
+    jwk::{KeySet, SigningKey},
+    jws::{self, JwtError, Unverified},
+    scope::Scopes,
+    time::Timestamp,
+};
+use serde::Serialize;
+use serde_json::Value;
+
+/// Header `typ` of an access token.
+pub const TYPE: &str = "at+jwt";
+/// Default lifetime in seconds.
+pub const LIFETIME: i64 = 300;
+/// Longest lifetime an administrator may set, in seconds.
+pub const LONGEST_LIFETIME: i64 = 3600;
+
+/// The claims of an access token, in the shape that is signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)] // each field is the claim of its name in RFC 9068 section 2.2
+pub struct AccessTokenClaims {
+    pub iss: Issuer,
+    pub sub: String,
+    pub aud: OneOrMany,
+    pub client_id: String,
+    pub jti: String,
+    pub exp: Timestamp,
+    pub iat: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// `jti` of the ID-JAG it came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub txn: Option<String>,
+    /// The sign-in session, in tokens of the IdP for its own userinfo endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cnf: Option<Confirmation>,
+}
+
+impl AccessTokenClaims {
+    /// The signed access token.
+    pub fn sign(&self, key: &SigningKey) -> String {
+        jws::sign(key, TYPE, self)
+    }
+}
+
+/// A verified access token. Whether it was revoked has not been checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessToken {
+    /// `iss`: the RAS.
+    pub issuer: Issuer,
+    /// `sub`: the person, as the RAS names them.
+    pub subject: String,
+    /// `client_id`: the client, by its id at the RAS.
+    pub client: String,
+    /// `jti`.
+    pub jti: String,
+    /// `exp`.
+    pub expires: Timestamp,
+    /// `scope`; empty when absent.
+    pub scopes: Scopes,
+    /// `txn`: `jti` of the ID-JAG it came from.
+    pub transaction: Option<String>,
+    /// `sid`, in tokens for the IdP's userinfo endpoint.
+    pub session: Option<String>,
+    /// `cnf.jkt`: the DPoP key that must come with it.
+    pub key_thumbprint: Option<String>,
+}
+
+/// The issuer an unverified access token claims, for finding the keys.
+pub fn claimed_issuer(token: &str) -> Result<String, JwtError> {
+    let token = Unverified::parse(token)?;
+    token.require_type(TYPE)?;
+    Ok(token.claims.required_str("iss")?.to_owned())
+}
+
+/// Verifies a token for `resource` (RFC 9068 section 4, MCP-S3): its audience is this resource
+/// alone, equal after normalization.
+pub fn verify(
+    token: &str,
+    keys: &KeySet,
+    issuer: &Issuer,
+    resource: &Resource,
+    now: Timestamp,
+) -> Result<AccessToken, JwtError> {
+    let verified = verify_any_audience(token, keys, issuer, now)?;
+    match verified.1.as_slice() {
+        [one] if Resource::parse(one).is_ok_and(|aud| aud == *resource) => Ok(verified.0),
+        _ => Err(JwtError::Audience),
+    }
+}
+
+/// Verifies a token of our own and tells its audiences: for introspection and revocation.
+pub fn verify_any_audience(
+    token: &str,
+    keys: &KeySet,
+    issuer: &Issuer,
+    now: Timestamp,
+) -> Result<(AccessToken, Vec<String>), JwtError> {
+    let token = Unverified::parse(token)?;
+    token.require_type(TYPE)?;
+    let claims = token.verify_signature(keys)?;
+    if claims.required_str("iss")? != issuer.as_str() {
+        return Err(JwtError::Issuer);
+    }
+    let (issued, expires) = (claims.required_time("iat")?, claims.required_time("exp")?);
+    check_times(issued, claims.optional_time("nbf")?, expires, LONGEST_LIFETIME, now)?;
+    let scopes = Scopes::parse(claims.optional_str("scope")?.unwrap_or_default());
+    let key_thumbprint = match claims.value("cnf") {
+        None => None,
+        Some(cnf) => Some(
+            cnf.get("jkt").and_then(Value::as_str).ok_or(ClaimError::WrongType("cnf"))?.to_owned(),
+        ),
+    };
+    let audiences = claims.optional_strings("aud")?.ok_or(ClaimError::Missing("aud"))?;
+    let token = AccessToken {
+        issuer: issuer.clone(),
+        subject: claims.required_id("sub", 255)?.to_owned(),
+        client: claims.required_id("client_id", 2048)?.to_owned(),
+        jti: claims.required_id("jti", 255)?.to_owned(),
+        expires,
+        scopes: scopes.ok_or(ClaimError::WrongType("scope"))?,
+        transaction: claims.optional_str("txn")?.map(str::to_owned),
+        session: claims.optional_str("sid")?.map(str::to_owned),
+        key_thumbprint,
+    };
+    Ok((token, audiences.into_iter().map(str::to_owned).collect()))
+}

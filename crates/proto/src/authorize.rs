@@ -1,0 +1,240 @@
+//! The authorization endpoint's rules (OpenID Connect Core 3.1.2, RFC 6749 4.1, RFC 7636, RFC
+//! 9126): the same function reads a pushed request and a plain one.
+
+use crate::{
+    client::Client, form::Form, pkce::CodeChallenge, redirect_uri, scope::Scopes, time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+/// Scopes of a sign-in; others are left out of the grant.
+pub const SCOPES: [&str; 4] = ["openid", "profile", "email", "offline_access"];
+/// Lifetime of an authorization code and of a pushed request, in seconds.
+pub const CODE_LIFETIME: i64 = 60;
+
+/// A checked authorization request, as it is kept until the person has signed in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthorizationRequest {
+    /// The client.
+    pub client_id: String,
+    /// Where to return to: registered, but for a loopback port.
+    pub redirect_uri: String,
+    /// Scopes granted.
+    pub scopes: Scopes,
+    /// PKCE challenge, S256.
+    pub code_challenge: CodeChallenge,
+    /// `state`, echoed.
+    pub state: Option<String>,
+    /// `nonce`, for the ID token.
+    pub nonce: Option<String>,
+    /// `prompt=none`: no page may be shown.
+    pub silent: bool,
+    /// `prompt=login` or `select_account`: sign in afresh.
+    pub fresh: bool,
+    /// Oldest acceptable sign-in, in seconds.
+    pub max_age: Option<i64>,
+    /// User name to start with.
+    pub login_hint: Option<String>,
+    /// DPoP key the code is bound to (RFC 9449 section 10).
+    pub dpop_jkt: Option<String>,
+}
+
+/// Why a request cannot even be answered by redirect: shown to the person as a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PageError {
+    /// Unreadable query, or a parameter sent twice.
+    #[error("The sign-in link cannot be read, or has a parameter twice.")]
+    Unreadable,
+    /// `client_id` is missing, unknown or switched off.
+    #[error("The application that sent you here is not known. Ask IT to register it.")]
+    Client,
+    /// `redirect_uri` is missing or not registered.
+    #[error(
+        "The application asked to return to an address that is not registered for it. Ask IT to \
+         compare the redirect URI with the registration, byte for byte."
+    )]
+    RedirectUri,
+    /// `request_uri` is not one that this IdP gave to this client, or has expired or been used.
+    #[error("The sign-in link was used before or has expired. Start again in the application.")]
+    PushedRequest,
+}
+
+/// An error that goes back to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RedirectError {
+    /// OAuth `error`.
+    pub error: &'static str,
+    /// `error_description`: a fixed public sentence.
+    pub description: &'static str,
+}
+
+/// The outcome of reading a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unauthorizable {
+    /// Show a page; never redirect.
+    Page(PageError),
+    /// Redirect to this registered URI with the error and the `state`.
+    Redirect {
+        /// Checked redirect URI.
+        redirect_uri: String,
+        /// `state` to echo, if it can be.
+        state: Option<String>,
+        /// What is wrong.
+        error: RedirectError,
+    },
+}
+
+/// Reads and checks the parameters. `client` is the live client that `client_id` names.
+pub fn read(form: &Form, client: &Client) -> Result<AuthorizationRequest, Unauthorizable> {
+    let redirect_uri = form
+        .optional("redirect_uri")
+        .filter(|uri| redirect_uri::is_registered(uri, &client.redirect_uris))
+        .ok_or(Unauthorizable::Page(PageError::RedirectUri))?;
+    let state = form.optional("state").filter(|s| is_plain(s)).map(str::to_owned);
+    read_rest(form, client, redirect_uri, state.clone()).map_err(|error| {
+        Unauthorizable::Redirect { redirect_uri: redirect_uri.to_owned(), state, error }
+    })
+}
+
+fn is_plain(text: &str) -> bool {
+    text.len() <= 2048 && !text.chars().any(char::is_control)
+}
+
+fn invalid(description: &'static str) -> RedirectError {
+    RedirectError { error: "invalid_request", description }
+}
+
+fn read_rest(
+    form: &Form,
+    client: &Client,
+    redirect_uri: &str,
+    state: Option<String>,
+) -> Result<AuthorizationRequest, RedirectError> {
+    for name in ["state", "nonce", "login_hint"] {
+        if form.optional(name).is_some_and(|value| !is_plain(value)) {
+            return Err(invalid("state, nonce and login_hint: 2048 printable bytes at most."));
+        }
+    }
+    if form.mentions("request") {
+        let description = "Request objects are not supported; push the request instead.";
+        return Err(RedirectError { error: "request_not_supported", description });
+    }
+    if form.mentions("authorization_details") {
+        let description = "authorization_details are not supported.";
+        return Err(RedirectError { error: "invalid_authorization_details", description });
+    }
+    if form.optional("response_type") != Some("code") {
+        let description = "response_type must be code.";
+        return Err(RedirectError { error: "unsupported_response_type", description });
+    }
+    if form.optional("response_mode").is_some_and(|mode| mode != "query") {
+        return Err(invalid("response_mode must be query."));
+    }
+    if form.mentions("resource") {
+        let description = "Tokens of this sign-in are for the identity provider alone. For an MCP \
+                           server, exchange the ID token for an ID-JAG.";
+        return Err(RedirectError { error: "invalid_target", description });
+    }
+    if form.optional("code_challenge_method") != Some("S256") {
+        return Err(invalid("PKCE is required: code_challenge_method must be S256."));
+    }
+    let code_challenge = form
+        .optional("code_challenge")
+        .and_then(CodeChallenge::parse)
+        .ok_or(invalid("PKCE is required: code_challenge must be 43 characters of base64url."))?;
+    let scopes = Scopes::parse(form.optional("scope").unwrap_or_default()).ok_or(
+        RedirectError { error: "invalid_scope", description: "scope has illegal characters." },
+    )?;
+    let prompts: Vec<&str> = form.optional("prompt").unwrap_or_default().split(' ').collect();
+    let silent = prompts.contains(&"none");
+    if silent && prompts.len() > 1 {
+        return Err(invalid("prompt=none cannot be combined with another prompt."));
+    }
+    let max_age = form.optional("max_age").map(|text| match text.parse::<i64>() {
+        Ok(seconds) if seconds >= 0 => Ok(seconds),
+        _ => Err(invalid("max_age must be a number of seconds.")),
+    });
+    let dpop_jkt = form.optional("dpop_jkt").map(|text| {
+        CodeChallenge::parse(text).ok_or(invalid("dpop_jkt must be a SHA-256 JWK thumbprint."))
+    });
+    Ok(AuthorizationRequest {
+        client_id: client.id.clone(),
+        redirect_uri: redirect_uri.to_owned(),
+        scopes: scopes.intersection(&SCOPES.into_iter().collect()),
+        code_challenge,
+        state,
+        nonce: form.optional("nonce").map(str::to_owned),
+        silent,
+        fresh: prompts.contains(&"login") || prompts.contains(&"select_account"),
+        max_age: max_age.transpose()?,
+        login_hint: form.optional("login_hint").map(str::to_owned),
+        dpop_jkt: dpop_jkt.transpose()?.map(|jkt| jkt.as_str().to_owned()),
+    })
+}
+
+impl AuthorizationRequest {
+    /// Whether a sign-in of `auth_time` serves this request without asking the person again.
+    pub fn is_served_by(&self, auth_time: Timestamp, now: Timestamp) -> bool {
+        !self.fresh && self.max_age.is_none_or(|age| now.since(auth_time) <= age)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::ClientAuthentication;
+
+    fn client() -> Client {
+        Client {
+            id: "agent".to_owned(),
+            name: "Agent".to_owned(),
+            authentication: ClientAuthentication::Public,
+            redirect_uris: vec!["https://a.example/cb".to_owned()],
+            post_logout_redirect_uris: Vec::new(),
+            id_token_lifetime: None,
+            require_pushed_authorization_requests: false,
+            disabled: false,
+        }
+    }
+
+    const GOOD: &str = "client_id=agent&redirect_uri=https%3A%2F%2Fa.example%2Fcb\
+        &response_type=code&code_challenge_method=S256&state=s\
+        &code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+
+    fn error_of(changed: &str) -> &'static str {
+        let form = Form::parse(changed.as_bytes()).unwrap();
+        match read(&form, &client()) {
+            Err(Unauthorizable::Redirect { error, state, .. }) => {
+                assert!(state.as_deref() == Some("s") || changed.contains("state=%0"));
+                error.error
+            }
+            Err(Unauthorizable::Page(_)) => "page",
+            Ok(_) => "ok",
+        }
+    }
+
+    #[test]
+    fn each_rule_of_the_authorization_endpoint_refuses_on_its_own() {
+        assert_eq!(error_of(GOOD), "ok");
+        for (from, to, expected) in [
+            ("cb&", "cb2&", "page"),
+            ("redirect_uri", "redirect_urx", "page"),
+            ("=code&", "=token&", "unsupported_response_type"),
+            ("=code&", "=code%20id_token&", "unsupported_response_type"),
+            ("=S256", "=plain", "invalid_request"),
+            ("code_challenge=E9", "code_challenge=E", "invalid_request"),
+            ("code_challenge=E9", "other=E9", "invalid_request"),
+            ("&state=s", "&state=%0d%0aLocation:x", "invalid_request"),
+            ("&state=s", "&state=s&prompt=none%20login", "invalid_request"),
+            ("&state=s", "&state=s&max_age=-1", "invalid_request"),
+            ("&state=s", "&state=s&response_mode=fragment", "invalid_request"),
+            ("&state=s", "&state=s&request=x", "request_not_supported"),
+            ("&state=s", "&state=s&resource=https://a/", "invalid_target"),
+            ("&state=s", "&state=s&scope=a%22b", "invalid_scope"),
+        ] {
+            let changed = GOOD.replace(from, to);
+            assert_ne!(changed, GOOD, "the mutation {from} did nothing");
+            assert_eq!(error_of(&changed), expected, "{from} -> {to}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! OAuth clients as registered at the IdP or at a RAS.
+
+use crate::{jwk::Algorithm, scope::Scopes, time::Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// The hash of one client secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretHash {
+    /// SHA-256 in base64url ([`crate::secret::Secret::hash`]).
+    pub hash: String,
+    /// When it stops being accepted; `None` for never.
+    pub expires: Option<Timestamp>,
+}
+
+/// Where the public keys of a `private_key_jwt` client are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ClientKeys {
+    /// A JWK Set, kept with the registration.
+    Inline(serde_json::Value),
+    /// An https URL of a JWK Set, fetched through the guarded client.
+    Fetched(String),
+}
+
+/// How a client proves who it is. Exactly one method, the registered one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ClientAuthentication {
+    /// `client_secret_basic` or `client_secret_post`.
+    Secret(Vec<SecretHash>),
+    /// `private_key_jwt`.
+    PrivateKeyJwt {
+        /// Its public keys.
+        keys: ClientKeys,
+        /// The one algorithm it signs with.
+        #[serde(default)]
+        algorithm: Algorithm,
+    },
+    /// None: a public client, allowed only by an administrator's switch.
+    Public,
+}
+
+impl ClientAuthentication {
+    /// The registered method, as RFC 7591 names it.
+    pub const fn method(&self) -> &'static str {
+        match self {
+            Self::Secret(_) => "client_secret",
+            Self::PrivateKeyJwt { .. } => "private_key_jwt",
+            Self::Public => "none",
+        }
+    }
+}
+
+/// One client registration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Client {
+    /// Its id at this authorization server: the `idp_client_id` at an IdP, the `ras_client_id` at a
+    /// RAS. `[A-Za-z0-9_.~-]` alone, so that Basic credentials read the same raw and form-decoded.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// How it authenticates.
+    pub authentication: ClientAuthentication,
+    /// Where sign-ins may return to; exact but for a loopback port.
+    #[serde(default)]
+    pub redirect_uris: Vec<String>,
+    /// Where sign-outs may return to, exact.
+    #[serde(default)]
+    pub post_logout_redirect_uris: Vec<String>,
+    /// Lifetime of its ID tokens in seconds; `None` for 600.
+    #[serde(default)]
+    pub id_token_lifetime: Option<i64>,
+    /// Whether authorization requests must be pushed (RFC 9126 section 6).
+    #[serde(default)]
+    pub require_pushed_authorization_requests: bool,
+    /// Switched off by an administrator.
+    #[serde(default)]
+    pub disabled: bool,
+}
+
+/// Whether `id` may be a client id (see [`Client::id`]), 1 to 128 characters.
+pub fn is_client_id(id: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);
+    (1..=128).contains(&id.len()) && id.bytes().all(legal)
+}
+
+/// An MCP server as the RAS that governs it knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GovernedResource {
+    /// Its resource identifier, the `aud` of tokens.
+    pub resource: crate::identifier::Resource,
+    /// What people call it.
+    #[serde(default)]
+    pub name: String,
+    /// Every scope it knows; others are never granted.
+    #[serde(default)]
+    pub scopes: Scopes,
+    /// Granted when an ID-JAG carries no `scope` claim.
+    #[serde(default)]
+    pub default_scopes: Scopes,
+    /// Lifetime of its access tokens in seconds; `None` for 300, at most 3600.
+    #[serde(default)]
+    pub access_token_lifetime: Option<i64>,
+    /// Whether its tokens must be bound to a DPoP key (JAG-R11).
+    #[serde(default)]
+    pub require_dpop: bool,
+    /// Switched off by an administrator.
+    #[serde(default)]
+    pub disabled: bool,
+}

@@ -1,0 +1,235 @@
+//! The Identity Assertion JWT Authorization Grant (JAG 3): what the IdP signs and a RAS verifies.
+
+use crate::{
+    claims::{ClaimError, check_times},
+    identifier::{Issuer, Resource},
+    jwk::{KeySet, SigningKey},
+    jws::{self, JwtError, Unverified},
+    scope::Scopes,
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Header `typ` of an ID-JAG (JAG-T1).
+pub const TYPE: &str = "oauth-id-jag+jwt";
+/// Lifetime of the ID-JAGs we issue, in seconds.
+pub const LIFETIME: i64 = 120;
+/// Longest lifetime of an ID-JAG that we accept, in seconds.
+pub const LONGEST_LIFETIME: i64 = 300;
+
+/// One value as a string, several as an array: the two spellings of `resource` (JAG-T3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    /// A lone string.
+    One(String),
+    /// An array of strings.
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    /// `None` for no value, a string for one, an array for more.
+    pub fn of(values: &[Resource]) -> Option<Self> {
+        match values {
+            [] => None,
+            [one] => Some(Self::One(one.as_str().to_owned())),
+            many => Some(Self::Many(many.iter().map(|r| r.as_str().to_owned()).collect())),
+        }
+    }
+}
+
+/// Proof-of-possession key of a token (RFC 7800; `jkt` of RFC 9449 section 6).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmation {
+    /// RFC 7638 thumbprint of the key.
+    pub jkt: String,
+}
+
+/// The claims of an ID-JAG, in the shape that is signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)] // each field is the claim of its name in JAG 3.1
+pub struct IdJagClaims {
+    pub iss: Issuer,
+    pub sub: String,
+    pub aud: Issuer,
+    /// The client's id **at the RAS**.
+    pub client_id: String,
+    pub jti: String,
+    pub exp: Timestamp,
+    pub iat: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource: Option<OneOrMany>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth_time: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acr: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amr: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cnf: Option<Confirmation>,
+}
+
+impl IdJagClaims {
+    /// The signed ID-JAG.
+    pub fn sign(&self, key: &SigningKey) -> String {
+        jws::sign(key, TYPE, self)
+    }
+}
+
+/// An ID-JAG nobody has verified. It shows its issuer, and nothing else.
+#[derive(Debug)]
+pub struct UnverifiedIdJag<'a>(Unverified<'a>);
+
+/// A verified ID-JAG: signature, `typ`, issuer, audience, client and time have been checked. Whether
+/// it was used before has not; that is the store's to decide, with the token it buys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdJag {
+    issuer: Issuer,
+    subject: String,
+    jti: String,
+    expires: Timestamp,
+    resources: Vec<Resource>,
+    scopes: Option<Scopes>,
+    email: Option<String>,
+    key_thumbprint: Option<String>,
+}
+
+/// What the verifier holds an ID-JAG against.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected<'a> {
+    /// The trusted IdP that `iss` named.
+    pub issuer: &'a Issuer,
+    /// Value that `tenant` must have; `None` for a single-tenant issuer, where it must be absent.
+    pub tenant: Option<&'a str>,
+    /// This RAS.
+    pub audience: &'a Issuer,
+    /// The authenticated client, by its id at this RAS.
+    pub client: &'a str,
+}
+
+impl<'a> UnverifiedIdJag<'a> {
+    /// Decodes the assertion without trusting it, and checks `typ` (JAG-R2), so that a JWT of
+    /// another kind is refused before any key is looked up.
+    pub fn parse(assertion: &'a str) -> Result<Self, JwtError> {
+        let token = Unverified::parse(assertion)?;
+        token.require_type(TYPE)?;
+        token.claims.required_str("iss")?;
+        Ok(Self(token))
+    }
+
+    /// The issuer it claims, for finding the trusted IdP.
+    pub fn issuer(&self) -> &str {
+        // `parse` has checked that it is there and a string.
+        self.0.claims.value("iss").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The `kid` of its header, for finding out whether the keys at hand are fresh enough.
+    pub fn kid(&self) -> Option<&str> {
+        self.0.kid()
+    }
+
+    /// Applies JAG 4.4.1. Not checked here: first use of the `jti`, and whether resources and
+    /// scopes are ours ([`crate::jwt_bearer::authorize`]).
+    pub fn verify(
+        self,
+        keys: &KeySet,
+        expected: Expected<'_>,
+        now: Timestamp,
+    ) -> Result<IdJag, JwtError> {
+        let claims = self.0.verify_signature(keys)?;
+        if claims.required_str("iss")? != expected.issuer.as_str() {
+            return Err(JwtError::Issuer);
+        }
+        if claims.required_single_audience()? != expected.audience.as_str() {
+            return Err(JwtError::Audience);
+        }
+        if claims.required_str("client_id")? != expected.client {
+            return Err(JwtError::Client);
+        }
+        if claims.optional_str("tenant")? != expected.tenant {
+            return Err(JwtError::Binding("tenant"));
+        }
+        let expires = claims.required_time("exp")?;
+        let (issued, not_before) = (claims.required_time("iat")?, claims.optional_time("nbf")?);
+        check_times(issued, not_before, expires, LONGEST_LIFETIME, now)?;
+        if claims.value("authorization_details").is_some() {
+            // Not understood here; ignoring it could grant more than it says.
+            return Err(ClaimError::WrongType("authorization_details").into());
+        }
+        if let Some(sub_id) = claims.value("sub_id") {
+            let format = sub_id.get("format").and_then(Value::as_str);
+            format.ok_or(ClaimError::WrongType("sub_id"))?;
+        }
+        if claims.value("email_verified").is_some_and(|v| *v != Value::Bool(true)) {
+            return Err(ClaimError::WrongType("email_verified").into());
+        }
+        let resources = claims.optional_strings("resource")?.unwrap_or_default();
+        let resources = resources
+            .into_iter()
+            .map(|text| Resource::parse(text).map_err(|_| ClaimError::WrongType("resource")))
+            .collect::<Result<Vec<_>, _>>()?;
+        let scopes = claims
+            .optional_str("scope")?
+            .map(|text| Scopes::parse(text).ok_or(ClaimError::WrongType("scope")))
+            .transpose()?;
+        let key_thumbprint = claims
+            .value("cnf")
+            .map(|cnf| {
+                let jkt = cnf.get("jkt").and_then(Value::as_str);
+                jkt.map(str::to_owned).ok_or(ClaimError::WrongType("cnf"))
+            })
+            .transpose()?;
+        Ok(IdJag {
+            issuer: expected.issuer.clone(),
+            subject: claims.required_id("sub", 255)?.to_owned(),
+            jti: claims.required_id("jti", 255)?.to_owned(),
+            expires,
+            resources,
+            scopes,
+            email: claims.optional_str("email")?.map(str::to_owned),
+            key_thumbprint,
+        })
+    }
+}
+
+impl IdJag {
+    /// The trusted IdP that signed it.
+    pub fn issuer(&self) -> &Issuer {
+        &self.issuer
+    }
+    /// `sub`: the person, unique for this issuer alone (JAG-T4).
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+    /// `jti`, unique for this issuer alone.
+    pub fn jti(&self) -> &str {
+        &self.jti
+    }
+    /// When its single use may be forgotten: `exp` plus the skew that verification allows.
+    pub fn forget_after(&self) -> Timestamp {
+        self.expires.plus(crate::time::SKEW)
+    }
+    /// The resources it is for, as spelled; empty when the claim is absent.
+    pub fn resources(&self) -> &[Resource] {
+        &self.resources
+    }
+    /// The scopes it carries; `None` when the claim is absent.
+    pub fn scopes(&self) -> Option<&Scopes> {
+        self.scopes.as_ref()
+    }
+    /// `email`, if released to this audience.
+    pub fn email(&self) -> Option<&str> {
+        self.email.as_deref()
+    }
+    /// `cnf.jkt`: the DPoP key it is bound to.
+    pub fn key_thumbprint(&self) -> Option<&str> {
+        self.key_thumbprint.as_deref()
+    }
+}

@@ -1,0 +1,200 @@
+//! ID tokens (OpenID Connect Core 2): issued by the IdP, presented back to it as subject token, and
+//! checked by the client library at sign-in.
+
+use crate::{
+    authentication::Authentication,
+    claims::{ClaimError, check_times},
+    identifier::Issuer,
+    jwk::{KeySet, SigningKey},
+    jws::{self, JwtError, Unverified},
+    time::Timestamp,
+};
+use aws_lc_rs::digest;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::Serialize;
+
+/// Header `typ` of our ID tokens.
+pub const TYPE: &str = "JWT";
+/// Default lifetime in seconds.
+pub const LIFETIME: i64 = 600;
+/// Longest lifetime an administrator may set for a client, in seconds.
+pub const LONGEST_LIFETIME: i64 = 12 * 3600;
+
+/// The claims of an ID token, in the shape that is signed.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)] // each field is the claim of its name in OpenID Connect Core 2
+pub struct IdTokenClaims {
+    pub iss: Issuer,
+    pub sub: String,
+    pub aud: String,
+    pub exp: Timestamp,
+    pub iat: Timestamp,
+    pub auth_time: Timestamp,
+    pub acr: String,
+    pub amr: Vec<String>,
+    pub sid: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_hash: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email_verified: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preferred_username: Option<String>,
+}
+
+impl IdTokenClaims {
+    /// The signed ID token.
+    pub fn sign(&self, key: &SigningKey) -> String {
+        jws::sign(key, TYPE, self)
+    }
+}
+
+/// `at_hash` of an access token: the left half of its SHA-256 (OpenID Connect Core 3.1.3.6).
+pub fn at_hash(access_token: &str) -> String {
+    let hash = digest::digest(&digest::SHA256, access_token.as_bytes());
+    URL_SAFE_NO_PAD.encode(&hash.as_ref()[..16])
+}
+
+/// A verified ID token of ours, presented as a subject token by the client it was issued to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubjectIdToken {
+    /// The person.
+    pub subject: String,
+    /// The sign-in session it came from.
+    pub session: String,
+    /// How and when the person signed in.
+    pub authentication: Authentication,
+}
+
+/// Verifies a subject token (JAG-X3): ours, for the authenticated client alone, in its time.
+pub fn verify_subject(
+    token: &str,
+    keys: &KeySet,
+    issuer: &Issuer,
+    client: &str,
+    now: Timestamp,
+) -> Result<SubjectIdToken, JwtError> {
+    let (token, session) = verify_own(token, keys, issuer, now)?;
+    let claims = &token.claims;
+    if claims.required_single_audience()? != client {
+        return Err(JwtError::Audience);
+    }
+    if claims.optional_str("azp")?.is_some_and(|azp| azp != client) {
+        return Err(JwtError::Client);
+    }
+    let amr = claims.optional_strings("amr")?.unwrap_or_default();
+    Ok(SubjectIdToken {
+        subject: claims.required_id("sub", 255)?.to_owned(),
+        session,
+        authentication: Authentication {
+            auth_time: claims.required_time("auth_time")?,
+            acr: claims.required_str("acr")?.to_owned(),
+            amr: amr.into_iter().map(str::to_owned).collect(),
+        },
+    })
+}
+
+/// The session named by an `id_token_hint` at logout: an ID token of ours, expired or not, with its
+/// audience (OpenID Connect RP-Initiated Logout 1.0 section 2).
+pub fn verify_hint(
+    token: &str,
+    keys: &KeySet,
+    issuer: &Issuer,
+) -> Result<(String, String), JwtError> {
+    let token = Unverified::parse(token)?;
+    token.require_type("jwt")?;
+    let claims = token.verify_signature(keys)?;
+    if claims.required_str("iss")? != issuer.as_str() {
+        return Err(JwtError::Issuer);
+    }
+    let session = claims.required_id("sid", 255)?.to_owned();
+    Ok((session, claims.required_single_audience()?.to_owned()))
+}
+
+fn verify_own<'a>(
+    token: &'a str,
+    keys: &KeySet,
+    issuer: &Issuer,
+    now: Timestamp,
+) -> Result<(Unverified<'a>, String), JwtError> {
+    let token = Unverified::parse(token)?;
+    token.require_type("jwt")?;
+    let claims = token.verify_signature(keys)?;
+    if claims.required_str("iss")? != issuer.as_str() {
+        return Err(JwtError::Issuer);
+    }
+    let (issued, expires) = (claims.required_time("iat")?, claims.required_time("exp")?);
+    check_times(issued, claims.optional_time("nbf")?, expires, LONGEST_LIFETIME, now)?;
+    let session = claims.required_id("sid", 255)?.to_owned();
+    Ok((token, session))
+}
+
+/// What a client knows about the sign-in it started.
+#[derive(Clone, Copy, Debug)]
+pub struct SignIn<'a> {
+    /// The IdP.
+    pub issuer: &'a Issuer,
+    /// The client's id at the IdP.
+    pub client: &'a str,
+    /// The `nonce` it sent; `None` on refresh, where a nonce must not be demanded.
+    pub nonce: Option<&'a str>,
+    /// The access token that came along.
+    pub access_token: Option<&'a str>,
+}
+
+/// The claims of an ID token that a client relies on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedIn {
+    /// `sub`.
+    pub subject: String,
+    /// `exp`.
+    pub expires: Timestamp,
+    /// `preferred_username`, `email` or `sub`: what to call the person.
+    pub name: String,
+}
+
+/// Verifies an ID token as the relying party that asked for it (OpenID Connect Core 3.1.3.7): any
+/// IdP's, so `typ` may be absent or `JWT`.
+pub fn verify_sign_in(
+    token: &str,
+    keys: &KeySet,
+    expected: SignIn<'_>,
+    now: Timestamp,
+) -> Result<SignedIn, JwtError> {
+    let token = Unverified::parse(token)?;
+    if token.media_type().is_some_and(|typ| typ != "jwt") {
+        return Err(JwtError::Type("JWT"));
+    }
+    let claims = token.verify_signature(keys)?;
+    if claims.required_str("iss")? != expected.issuer.as_str() {
+        return Err(JwtError::Issuer);
+    }
+    let audiences = claims.optional_strings("aud")?.ok_or(ClaimError::Missing("aud"))?;
+    if audiences != [expected.client] {
+        return Err(JwtError::Audience);
+    }
+    if claims.optional_str("azp")?.is_some_and(|azp| azp != expected.client) {
+        return Err(JwtError::Client);
+    }
+    let (issued, expires) = (claims.required_time("iat")?, claims.required_time("exp")?);
+    check_times(issued, claims.optional_time("nbf")?, expires, 7 * 86_400, now)?;
+    if let Some(nonce) = expected.nonce
+        && claims.required_str("nonce")? != nonce
+    {
+        return Err(JwtError::Binding("nonce"));
+    }
+    if let (Some(hash), Some(access_token)) =
+        (claims.optional_str("at_hash")?, expected.access_token)
+        && hash != at_hash(access_token)
+    {
+        return Err(JwtError::Binding("at_hash"));
+    }
+    let subject = claims.required_id("sub", 255)?.to_owned();
+    let name = claims.optional_str("preferred_username")?.or(claims.optional_str("email")?);
+    Ok(SignedIn { name: name.unwrap_or(&subject).to_owned(), subject, expires })
+}

@@ -1,0 +1,170 @@
+//! Discovery documents: OpenID Connect Discovery, RFC 8414, RFC 9728.
+
+use crate::{GRANT_JWT_BEARER, GRANT_PROFILE_ID_JAG, GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ID_JAG};
+use crate::{
+    identifier::{Issuer, Resource},
+    jwk::Algorithm,
+    scope::Scopes,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// Client authentication methods that a token endpoint takes; `none` is told only where an
+/// administrator allowed public clients.
+fn authentication_methods(public_clients: bool) -> Vec<&'static str> {
+    let mut methods = vec!["client_secret_basic", "client_secret_post", "private_key_jwt"];
+    if public_clients {
+        methods.push("none");
+    }
+    methods
+}
+
+fn algorithms() -> Vec<&'static str> {
+    Algorithm::ALL.iter().map(|a| a.name()).collect()
+}
+
+/// The IdP's document, served both as OpenID configuration and as RFC 8414 metadata.
+pub fn idp(issuer: &Issuer, signing: Algorithm, public_clients: bool) -> Value {
+    let methods = authentication_methods(public_clients);
+    let confidential = authentication_methods(false);
+    json!({
+        "issuer": issuer,
+        "authorization_endpoint": issuer.endpoint("/authorize"),
+        "token_endpoint": issuer.endpoint("/token"),
+        "jwks_uri": issuer.endpoint("/jwks"),
+        "userinfo_endpoint": issuer.endpoint("/userinfo"),
+        "revocation_endpoint": issuer.endpoint("/revoke"),
+        "introspection_endpoint": issuer.endpoint("/introspect"),
+        "pushed_authorization_request_endpoint": issuer.endpoint("/par"),
+        "end_session_endpoint": issuer.endpoint("/logout"),
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": ["authorization_code", "refresh_token", GRANT_TOKEN_EXCHANGE],
+        "identity_chaining_requested_token_types_supported": [TOKEN_TYPE_ID_JAG],
+        "scopes_supported": ["openid", "profile", "email", "offline_access"],
+        "claims_supported": ["sub", "iss", "aud", "exp", "iat", "auth_time", "acr", "amr", "sid",
+            "nonce", "at_hash", "email", "email_verified", "name", "preferred_username"],
+        "acr_values_supported": [crate::authentication::ACR_PASSWORD],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": [signing.name()],
+        "prompt_values_supported": ["none", "login"],
+        "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": true,
+        "request_parameter_supported": false,
+        "request_uri_parameter_supported": false,
+        "claims_parameter_supported": false,
+        "dpop_signing_alg_values_supported": algorithms(),
+        "token_endpoint_auth_methods_supported": methods,
+        "token_endpoint_auth_signing_alg_values_supported": algorithms(),
+        "revocation_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint_auth_signing_alg_values_supported": algorithms(),
+        "introspection_endpoint_auth_methods_supported": confidential,
+        "introspection_endpoint_auth_signing_alg_values_supported": algorithms(),
+    })
+}
+
+/// The RAS's RFC 8414 document. It names no trusted issuer (JAG 9.5). The authorization endpoint
+/// answers every request with a refusal that says why: people are not sent here. It is listed
+/// because widely used clients take metadata without one for malformed.
+pub fn ras(issuer: &Issuer, scopes: &Scopes) -> Value {
+    let methods = authentication_methods(false);
+    json!({
+        "issuer": issuer,
+        "authorization_endpoint": issuer.endpoint("/authorize"),
+        "token_endpoint": issuer.endpoint("/token"),
+        "jwks_uri": issuer.endpoint("/jwks"),
+        "revocation_endpoint": issuer.endpoint("/revoke"),
+        "introspection_endpoint": issuer.endpoint("/introspect"),
+        "response_types_supported": [],
+        "grant_types_supported": [GRANT_JWT_BEARER],
+        "authorization_grant_profiles_supported": [GRANT_PROFILE_ID_JAG],
+        "scopes_supported": scopes,
+        "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": true,
+        "dpop_signing_alg_values_supported": algorithms(),
+        "token_endpoint_auth_methods_supported": methods,
+        "token_endpoint_auth_signing_alg_values_supported": algorithms(),
+        "revocation_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint_auth_signing_alg_values_supported": algorithms(),
+        "introspection_endpoint_auth_methods_supported": methods,
+        "introspection_endpoint_auth_signing_alg_values_supported": algorithms(),
+    })
+}
+
+/// RFC 9728 protected-resource metadata.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProtectedResourceMetadata {
+    /// The resource identifier.
+    pub resource: String,
+    /// Issuers of the authorization servers that may be used.
+    #[serde(default)]
+    pub authorization_servers: Vec<String>,
+    /// Scopes there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scopes_supported: Option<Vec<String>>,
+    /// How a token may be presented: the header alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bearer_methods_supported: Option<Vec<String>>,
+    /// Whether only bound tokens are taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dpop_bound_access_tokens_required: Option<bool>,
+    /// What people call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_name: Option<String>,
+}
+
+impl ProtectedResourceMetadata {
+    /// The document of a resource (MCP-S1).
+    pub fn new(resource: &Resource, authorization_server: &Issuer, scopes: &Scopes) -> Self {
+        Self {
+            resource: resource.as_str().to_owned(),
+            authorization_servers: vec![authorization_server.as_str().to_owned()],
+            scopes_supported: Some(scopes.iter().map(str::to_owned).collect()),
+            bearer_methods_supported: Some(vec!["header".to_owned()]),
+            dpop_bound_access_tokens_required: None,
+            resource_name: None,
+        }
+    }
+}
+
+/// Authorization-server metadata as a client reads it. Unknown members are ignored.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct AuthorizationServerMetadata {
+    /// The issuer; must be identical to the one the URL was built from (RFC 8414 section 3.3).
+    pub issuer: String,
+    /// Token endpoint.
+    pub token_endpoint: String,
+    /// Authorization endpoint, where people can be sent.
+    #[serde(default)]
+    pub authorization_endpoint: Option<String>,
+    /// Keys.
+    #[serde(default)]
+    pub jwks_uri: Option<String>,
+    /// Revocation endpoint.
+    #[serde(default)]
+    pub revocation_endpoint: Option<String>,
+    /// Logout endpoint.
+    #[serde(default)]
+    pub end_session_endpoint: Option<String>,
+    /// Userinfo endpoint.
+    #[serde(default)]
+    pub userinfo_endpoint: Option<String>,
+    /// PKCE methods.
+    #[serde(default)]
+    pub code_challenge_methods_supported: Vec<String>,
+    /// Whether authorization answers carry `iss` (RFC 9207).
+    #[serde(default)]
+    pub authorization_response_iss_parameter_supported: bool,
+    /// Grant profiles (JAG 7.2).
+    #[serde(default)]
+    pub authorization_grant_profiles_supported: Vec<String>,
+    /// Client authentication methods; RFC 8414's default is Basic.
+    #[serde(default)]
+    pub token_endpoint_auth_methods_supported: Option<Vec<String>>,
+    /// Algorithms of ID tokens.
+    #[serde(default)]
+    pub id_token_signing_alg_values_supported: Vec<String>,
+    /// Scopes there are.
+    #[serde(default)]
+    pub scopes_supported: Vec<String>,
+}

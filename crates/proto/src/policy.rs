@@ -1,0 +1,450 @@
+//! Connections: who may use which client to reach which MCP servers. Default is deny. One pure
+//! function decides; the exchange and the simulator (`carnet admin explain`) both call it.
+
+use crate::{
+    authentication::Authentication,
+    identifier::{Issuer, Resource},
+    refusal::{StepUp, Wire},
+    scope::Scopes,
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, HashMap};
+
+/// A resource authorization server as the IdP knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResourceAuthorizationServer {
+    /// Its issuer identifier: the `aud` of ID-JAGs for it.
+    pub issuer: Issuer,
+    /// What people call it.
+    #[serde(default)]
+    pub name: String,
+    /// Other values of `audience` that mean this one (JAG-X4).
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// Claims about the person that ID-JAGs for it may carry: `email`, `auth_time`, `acr`, `amr`.
+    /// Nothing unless listed (EMA 7.4.3).
+    #[serde(default)]
+    pub release: BTreeSet<ReleasedClaim>,
+    /// Switched off by an administrator.
+    #[serde(default)]
+    pub disabled: bool,
+}
+
+/// A claim about the person that an administrator may release to a RAS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)] // the claim of its name
+pub enum ReleasedClaim {
+    Email,
+    AuthTime,
+    Acr,
+    Amr,
+}
+
+/// An MCP server as the IdP knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegisteredResource {
+    /// Its resource identifier.
+    pub resource: Resource,
+    /// The RAS that governs it.
+    pub authorization_server: Issuer,
+    /// What people call it.
+    #[serde(default)]
+    pub name: String,
+    /// The scopes it knows.
+    #[serde(default)]
+    pub scopes: Scopes,
+    /// Switched off by an administrator.
+    #[serde(default)]
+    pub disabled: bool,
+}
+
+/// Whom a connection is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Subject {
+    /// Everyone who can sign in.
+    Everyone,
+    /// The members of a group, by name.
+    Group(String),
+    /// One person, by user id.
+    User(String),
+}
+
+/// What must be true of the sign-in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conditions {
+    /// The sign-in may be at most this old, in seconds.
+    #[serde(default)]
+    pub max_authentication_age: Option<i64>,
+    /// The sign-in must have reached one of these classes; empty: any.
+    #[serde(default)]
+    pub acr_values: Vec<String>,
+}
+
+/// The administrator's record that a client may reach a RAS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connection {
+    /// Its name, unique; what audit and explanations call it.
+    pub id: String,
+    /// The client, by its `idp_client_id`.
+    pub idp_client_id: String,
+    /// The RAS.
+    pub audience: Issuer,
+    /// The client's id at the RAS: the `client_id` claim (JAG-X12).
+    pub ras_client_id: String,
+    /// The MCP servers it opens.
+    pub resources: Vec<Resource>,
+    /// The scopes it grants at most.
+    #[serde(default)]
+    pub scopes: Scopes,
+    /// Whom it is for; nobody when empty.
+    #[serde(default)]
+    pub subjects: Vec<Subject>,
+    /// Conditions on the sign-in.
+    #[serde(default)]
+    pub conditions: Conditions,
+    /// Switched off by an administrator.
+    #[serde(default)]
+    pub disabled: bool,
+}
+
+/// The person of a decision.
+#[derive(Clone, Copy, Debug)]
+pub struct Person<'a> {
+    /// User id.
+    pub id: &'a str,
+    /// Names of the groups they are in.
+    pub groups: &'a BTreeSet<String>,
+}
+
+/// A question to the policy.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// Who.
+    pub person: Person<'a>,
+    /// Through which client.
+    pub idp_client_id: &'a str,
+    /// How they signed in.
+    pub authentication: &'a Authentication,
+    /// `audience` as asked for: a RAS issuer or alias.
+    pub audience: &'a str,
+    /// The MCP servers asked for, as spelled; may be empty.
+    pub resources: &'a [Resource],
+    /// The scopes asked for; `None` for all there are.
+    pub scopes: Option<&'a Scopes>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What is granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permit {
+    /// The RAS, as registered.
+    pub audience: Issuer,
+    /// The client's id there.
+    pub ras_client_id: String,
+    /// The MCP servers, in the spelling that was asked for.
+    pub resources: Vec<Resource>,
+    /// The scopes.
+    pub scopes: Scopes,
+    /// Claims that may be released.
+    pub release: BTreeSet<ReleasedClaim>,
+    /// The connections that granted it.
+    pub rules: Vec<String>,
+}
+
+/// Why the policy refuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DenialReason {
+    /// No RAS has this issuer or alias, or it is switched off, or is the IdP itself.
+    AudienceUnknown,
+    /// No connection of this client to this RAS.
+    NotConnected,
+    /// There is a connection, but it is not for this person.
+    NotAssigned,
+    /// A resource is unknown, switched off, or governed by another RAS.
+    ResourceNotGoverned,
+    /// No resource was named, and the connection has not exactly one.
+    ResourceRequired,
+    /// The resource is governed by the RAS but no connection opens it to this person.
+    ResourceNotAllowed,
+    /// None of the scopes asked for is granted.
+    ScopeNotAllowed,
+    /// The sign-in is too old.
+    AuthenticationTooOld {
+        /// Allowed age in seconds.
+        max_age: i64,
+    },
+    /// The sign-in is too weak.
+    AuthenticationTooWeak {
+        /// Classes one of which is needed.
+        acr_values: Vec<String>,
+    },
+}
+
+impl DenialReason {
+    /// The stable word for the audit record.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::AudienceUnknown => "policy.audience_unknown",
+            Self::NotConnected => "policy.not_connected",
+            Self::NotAssigned => "policy.not_assigned",
+            Self::ResourceNotGoverned => "policy.resource_not_governed",
+            Self::ResourceRequired => "policy.resource_required",
+            Self::ResourceNotAllowed => "policy.resource_not_allowed",
+            Self::ScopeNotAllowed => "policy.scope_not_allowed",
+            Self::AuthenticationTooOld { .. } => "policy.authentication_too_old",
+            Self::AuthenticationTooWeak { .. } => "policy.authentication_too_weak",
+        }
+    }
+}
+
+/// A refusal by policy, with the rule that decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// Why.
+    pub reason: DenialReason,
+    /// The deciding rule: `connection <id>`, or `default deny`.
+    pub rule: String,
+}
+
+impl Denial {
+    fn by_default(reason: DenialReason) -> Self {
+        Self { reason, rule: "default deny".to_owned() }
+    }
+
+    fn by(reason: DenialReason, connection: &Connection) -> Self {
+        Self { reason, rule: format!("connection {}", connection.id) }
+    }
+
+    /// The answer to the client: what does not exist and what is not open to this person read the
+    /// same (C13), so that nobody can list a company's servers.
+    pub fn wire(&self) -> Wire {
+        let (error, description) = match &self.reason {
+            DenialReason::AudienceUnknown
+            | DenialReason::NotConnected
+            | DenialReason::NotAssigned => (
+                "invalid_target",
+                "This person may not reach this audience through this client by the company's \
+                 policy, or there is no such audience. `audience` must be the issuer identifier \
+                 of the MCP server's authorization server, not the URL of the MCP server. If both \
+                 are right, ask IT for access.",
+            ),
+            DenialReason::ResourceNotGoverned | DenialReason::ResourceNotAllowed => (
+                "invalid_target",
+                "This person may not reach this resource at this audience by the company's \
+                 policy, or there is no such resource. `resource` must be the MCP server's URL as \
+                 its protected-resource metadata spells it. If it is, ask IT for access.",
+            ),
+            DenialReason::ResourceRequired => (
+                "invalid_target",
+                "Name the MCP server with `resource`: this audience governs several.",
+            ),
+            DenialReason::ScopeNotAllowed => (
+                "invalid_scope",
+                "None of the scopes asked for is granted to this person by the company's policy. \
+                 Ask IT for access.",
+            ),
+            DenialReason::AuthenticationTooOld { .. } => (
+                "insufficient_user_authentication",
+                "The sign-in is older than the company's policy allows for this MCP server. Sign \
+                 in again.",
+            ),
+            DenialReason::AuthenticationTooWeak { .. } => (
+                "insufficient_user_authentication",
+                "The sign-in is weaker than the company's policy asks for this MCP server. Sign \
+                 in again with one of acr_values.",
+            ),
+        };
+        let step_up = match &self.reason {
+            DenialReason::AuthenticationTooOld { max_age } => Some(StepUp::MaxAge(*max_age)),
+            DenialReason::AuthenticationTooWeak { acr_values } => {
+                Some(StepUp::AcrValues(acr_values.join(" ")))
+            }
+            _ => None,
+        };
+        Wire { status: 400, error, description: description.into(), step_up }
+    }
+}
+
+/// Everything the administrators said, indexed for deciding.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    servers: HashMap<String, ResourceAuthorizationServer>,
+    spellings: HashMap<String, String>,
+    resources: HashMap<Resource, RegisteredResource>,
+    connections: HashMap<(String, String), Vec<Connection>>,
+}
+
+impl Policy {
+    /// Indexes the records of an IdP with issuer `idp`; a RAS with that very issuer is left out
+    /// (JAG-X10).
+    pub fn new(
+        idp: &Issuer,
+        servers: Vec<ResourceAuthorizationServer>,
+        resources: Vec<RegisteredResource>,
+        mut connections: Vec<Connection>,
+    ) -> Self {
+        connections.sort_by(|a, b| a.id.cmp(&b.id));
+        let mut policy = Self::default();
+        for connection in connections {
+            let key = (connection.idp_client_id.clone(), connection.audience.as_str().to_owned());
+            policy.connections.entry(key).or_default().push(connection);
+        }
+        for server in servers {
+            if idp.is_spelled(server.issuer.as_str()) {
+                continue;
+            }
+            let issuer = server.issuer.as_str().to_owned();
+            for spelling in server.aliases.iter().chain([&issuer]) {
+                let slashless = spelling.strip_suffix('/').unwrap_or(spelling);
+                policy.spellings.entry(slashless.to_owned()).or_insert_with(|| issuer.clone());
+            }
+            policy.servers.insert(issuer, server);
+        }
+        policy.resources = resources.into_iter().map(|r| (r.resource.clone(), r)).collect();
+        policy
+    }
+
+    /// The RAS that `audience` names by its issuer or an alias, modulo one trailing slash.
+    fn server(&self, audience: &str) -> Option<&ResourceAuthorizationServer> {
+        let slashless = audience.strip_suffix('/').unwrap_or(audience);
+        self.servers.get(self.spellings.get(slashless)?).filter(|server| !server.disabled)
+    }
+
+    /// The registered MCP server with this identifier.
+    pub fn resource(&self, resource: &Resource) -> Option<&RegisteredResource> {
+        self.resources.get(resource)
+    }
+
+    /// Decides: a permit, or one refusal with the rule that decided.
+    pub fn decide(&self, question: &Question<'_>) -> Result<Permit, Denial> {
+        let server = self
+            .server(question.audience)
+            .ok_or_else(|| Denial::by_default(DenialReason::AudienceUnknown))?;
+        let key = (question.idp_client_id.to_owned(), server.issuer.as_str().to_owned());
+        let connected: Vec<&Connection> =
+            self.connections.get(&key).into_iter().flatten().filter(|c| !c.disabled).collect();
+        let Some(first) = connected.first() else {
+            return Err(Denial::by_default(DenialReason::NotConnected));
+        };
+        let assigned: Vec<&Connection> =
+            connected.iter().copied().filter(|c| is_for(c, question.person)).collect();
+        if assigned.is_empty() {
+            return Err(Denial::by(DenialReason::NotAssigned, first));
+        }
+        let governed = |r: &Resource| {
+            self.resources.get(r).is_some_and(|held| {
+                held.authorization_server == server.issuer && !held.disabled
+            })
+        };
+        let asked = match question.resources {
+            [] => vec![single_resource(&assigned)?],
+            asked => asked.to_vec(),
+        };
+        if !asked.iter().all(governed) {
+            return Err(Denial::by_default(DenialReason::ResourceNotGoverned));
+        }
+        let opening: Vec<&Connection> = assigned
+            .iter()
+            .copied()
+            .filter(|c| asked.iter().any(|r| c.resources.contains(r)))
+            .collect();
+        if opening.is_empty() {
+            return Err(Denial::by(DenialReason::ResourceNotAllowed, assigned[0]));
+        }
+        let mut met = Vec::new();
+        let mut unmet = None;
+        for connection in opening {
+            match conditions_met(connection, question) {
+                Ok(()) => met.push(connection),
+                Err(reason) => {
+                    unmet.get_or_insert(Denial::by(reason, connection));
+                }
+            }
+        }
+        self.grant(server, &met, &asked, question.scopes, unmet)
+    }
+
+    /// Unites what the connections whose conditions are met grant. If only a connection whose
+    /// conditions are unmet stands in the way, its denial asks for the step-up.
+    fn grant(
+        &self,
+        server: &ResourceAuthorizationServer,
+        met: &[&Connection],
+        asked: &[Resource],
+        scopes: Option<&Scopes>,
+        unmet: Option<Denial>,
+    ) -> Result<Permit, Denial> {
+        let Some(first) = met.first() else {
+            return Err(unmet.unwrap_or_else(|| Denial::by_default(DenialReason::NotConnected)));
+        };
+        let mut permit = Permit {
+            audience: server.issuer.clone(),
+            ras_client_id: first.ras_client_id.clone(),
+            resources: Vec::new(),
+            scopes: Scopes::default(),
+            release: server.release.clone(),
+            rules: Vec::new(),
+        };
+        // Connections that map the client to another id cannot be united with the first.
+        for connection in met.iter().filter(|c| c.ras_client_id == first.ras_client_id) {
+            permit.rules.push(format!("connection {}", connection.id));
+            for resource in asked.iter().filter(|r| connection.resources.contains(r)) {
+                if !permit.resources.contains(resource) {
+                    permit.resources.push(resource.clone());
+                }
+                if let Some(registered) = self.resources.get(resource) {
+                    let granted = connection.scopes.intersection(&registered.scopes);
+                    permit.scopes = permit.scopes.union(&granted);
+                }
+            }
+        }
+        if let Some(wanted) = scopes {
+            let granted = permit.scopes.intersection(wanted);
+            if granted.is_empty() && !wanted.is_empty() {
+                return Err(unmet
+                    .unwrap_or_else(|| Denial::by(DenialReason::ScopeNotAllowed, first)));
+            }
+            permit.scopes = granted;
+        }
+        Ok(permit)
+    }
+}
+
+fn is_for(connection: &Connection, person: Person<'_>) -> bool {
+    connection.subjects.iter().any(|subject| match subject {
+        Subject::Everyone => true,
+        Subject::Group(name) => person.groups.contains(name),
+        Subject::User(id) => id == person.id,
+    })
+}
+
+fn single_resource(assigned: &[&Connection]) -> Result<Resource, Denial> {
+    let all: BTreeSet<&Resource> = assigned.iter().flat_map(|c| &c.resources).collect();
+    match all.into_iter().collect::<Vec<_>>().as_slice() {
+        [one] => Ok((*one).clone()),
+        _ => Err(Denial::by(DenialReason::ResourceRequired, assigned[0])),
+    }
+}
+
+fn conditions_met(connection: &Connection, question: &Question<'_>) -> Result<(), DenialReason> {
+    let conditions = &connection.conditions;
+    let authentication = question.authentication;
+    if !conditions.acr_values.is_empty() && !conditions.acr_values.contains(&authentication.acr) {
+        let acr_values = conditions.acr_values.clone();
+        return Err(DenialReason::AuthenticationTooWeak { acr_values });
+    }
+    match conditions.max_authentication_age {
+        Some(max_age) if question.now.since(authentication.auth_time) > max_age => {
+            Err(DenialReason::AuthenticationTooOld { max_age })
+        }
+        _ => Ok(()),
+    }
+}

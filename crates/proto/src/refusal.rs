@@ -1,0 +1,409 @@
+//! Every reason a token endpoint refuses a request: a closed enum with one map to the wire.
+
+use crate::{form::FormError, jws::JwtError, policy::Denial};
+use std::borrow::Cow;
+
+/// A request refused by a rule. `Display` is not implemented on purpose: what goes out is
+/// [`Refusal::wire`], what goes on record is [`Refusal::reason`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The form cannot be read (RFC 6749 section 5.2).
+    Form(FormError),
+    /// The body is not a form.
+    MediaType,
+    /// A credential, assertion or token in the query (EMA 7.3, RFC 6749 section 2.3.1).
+    CredentialInQuery,
+    /// `grant_type` is not one of ours.
+    GrantType,
+    /// No client authentication, where the client has to authenticate (RFC 6749 section 3.2.1).
+    ClientAuthenticationMissing,
+    /// More than one authentication method (RFC 6749 section 2.3).
+    SeveralAuthenticationMethods,
+    /// The `Authorization` header cannot be read.
+    ClientCredentialsMalformed,
+    /// No such client, or one switched off: the same answer for both.
+    ClientUnknown,
+    /// The client uses another method than the one registered (RFC 7591 section 2).
+    ClientMethod,
+    /// The secret is wrong or expired.
+    ClientSecret,
+    /// The client assertion does not verify.
+    ClientAssertion(JwtError),
+    /// The client assertion was used before.
+    ClientAssertionReplay,
+    /// `client_assertion_type` is unknown (RFC 7521 section 4.2).
+    ClientAssertionType,
+    /// The body's `client_id` names another client than the credentials do.
+    ClientIdMismatch,
+    /// The client's keys cannot be fetched just now.
+    ClientKeysUnavailable,
+    /// A public client at a grant that only confidential clients may use (EMA 7.7).
+    PublicClient,
+    /// The DPoP proof does not verify (RFC 9449 section 5).
+    DpopProof(JwtError),
+    /// The DPoP proof was used before.
+    DpopReplay,
+    /// More than one `DPoP` header.
+    DpopRepeated,
+
+    /// The code is unknown, used, expired, or another client's (RFC 6749 section 5.2).
+    Code,
+    /// `redirect_uri` is not the one of the authorization request.
+    CodeRedirectUri,
+    /// `code_verifier` does not answer the challenge (RFC 7636 section 4.6).
+    CodeVerifier,
+    /// The refresh token is unknown, expired, revoked, or another client's.
+    RefreshToken,
+    /// The refresh token was used before: its family is revoked (RFC 9700 section 4.14.2).
+    RefreshTokenReuse,
+    /// The refresh token or code is bound to another DPoP key.
+    DpopBinding,
+    /// More scope was asked for than was granted.
+    ScopeWidened,
+
+    /// `requested_token_type` is not the ID-JAG's.
+    RequestedTokenType,
+    /// `subject_token_type` is not supported (RFC 8693 section 2.2.2).
+    SubjectTokenType,
+    /// An `actor_token` has no defined meaning here (JAG 9.8).
+    ActorToken,
+    /// `authorization_details` are not supported.
+    AuthorizationDetails,
+    /// The subject token does not verify (JAG 4.3.3).
+    SubjectToken(JwtError),
+    /// The subject refresh token is unknown, expired, revoked, rotated out or another client's.
+    SubjectRefreshToken,
+    /// The person is switched off or gone, or the sign-in session has ended.
+    SubjectNotLive,
+    /// A `resource` is not an absolute https URL (RFC 8707 section 2).
+    ResourceMalformed,
+    /// Policy says no.
+    Denied(Denial),
+
+    /// The ID-JAG does not verify (JAG 4.4.1).
+    IdJag(JwtError),
+    /// The ID-JAG's issuer is not trusted here, or not now.
+    IssuerUntrusted,
+    /// The issuer's keys cannot be fetched, and none at hand has the `kid`.
+    IssuerKeysUnavailable,
+    /// The ID-JAG was used before (EMA 7.4.2).
+    IdJagReplay,
+    /// A resource of the ID-JAG is not governed here (JAG 4.4.1).
+    ResourceNotGoverned,
+    /// The ID-JAG names no resource and there is no single one to take.
+    ResourceAbsent,
+    /// The ID-JAG names several resources and the request does not choose one.
+    ResourceAmbiguous,
+    /// `resource` of the request is not in the ID-JAG (RFC 8707 section 2).
+    ResourceNotInIdJag,
+    /// Nothing is left of the scopes (EMA 7.2.1).
+    ScopeEmpty,
+    /// The person has no account here, or it is switched off.
+    AccountUnknown,
+    /// The ID-JAG is bound to a key and no proof of it came along (JAG 9.9.1.2).
+    ProofMissing,
+    /// The proof is of another key than the ID-JAG names.
+    ProofKey,
+    /// The resource takes only bound tokens, and this ID-JAG is not bound.
+    BindingRequired,
+}
+
+/// What a refusal looks like on the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wire {
+    /// HTTP status.
+    pub status: u16,
+    /// OAuth `error`.
+    pub error: &'static str,
+    /// `error_description`: a fixed public sentence, never the sender's text.
+    pub description: Cow<'static, str>,
+    /// What a stronger sign-in must reach (RFC 9470 section 3).
+    pub step_up: Option<StepUp>,
+}
+
+/// The sign-in that would satisfy the policy, by the names of RFC 9470.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepUp {
+    /// At most this old, in seconds.
+    MaxAge(i64),
+    /// One of these classes, separated by spaces.
+    AcrValues(String),
+}
+
+impl Refusal {
+    /// The stable word for the audit record.
+    pub fn reason(&self) -> &'static str {
+        self.row().0
+    }
+
+    /// The answer to the client. Refusals that would tell apart "does not exist" and "not yours"
+    /// share one row.
+    pub fn wire(&self) -> Wire {
+        let (_, status, error, sentence) = self.row();
+        let description = match self {
+            Self::Form(e) => format!("{sentence}: {e}.").into(),
+            Self::ClientAssertion(e)
+            | Self::DpopProof(e)
+            | Self::SubjectToken(e)
+            | Self::IdJag(e) => format!("{sentence}: {e}.").into(),
+            Self::Denied(denial) => return denial.wire(),
+            _ => sentence.into(),
+        };
+        Wire { status, error, description, step_up: None }
+    }
+
+    #[allow(clippy::too_many_lines)] // one exhaustive map from reason to wire
+    fn row(&self) -> (&'static str, u16, &'static str, &'static str) {
+        const REQUEST: &str = "invalid_request";
+        const CLIENT: &str = "invalid_client";
+        const GRANT: &str = "invalid_grant";
+        const TARGET: &str = "invalid_target";
+        const WHO: &str = "Client authentication failed. Check the client id, its secret or key, \
+                           and that it is sent by the one method registered for this client.";
+        const REFRESH: &str = "The refresh token is not valid for this client any more. Sign in \
+                               again.";
+        match self {
+            Self::Form(_) => ("request.malformed", 400, REQUEST, "The request cannot be read"),
+            Self::MediaType => (
+                "request.media_type",
+                400,
+                REQUEST,
+                "Send the request as application/x-www-form-urlencoded.",
+            ),
+            Self::CredentialInQuery => (
+                "request.credential_in_query",
+                400,
+                REQUEST,
+                "Credentials and tokens belong in the request body, never in the URL.",
+            ),
+            Self::GrantType => (
+                "request.grant_type",
+                400,
+                "unsupported_grant_type",
+                "This grant_type is not offered here; see grant_types_supported in the metadata.",
+            ),
+            Self::ClientAuthenticationMissing => ("client.unauthenticated", 401, CLIENT, WHO),
+            Self::SeveralAuthenticationMethods => (
+                "client.several_methods",
+                400,
+                REQUEST,
+                "Use one client authentication method in a request, not several.",
+            ),
+            Self::ClientCredentialsMalformed => ("client.malformed", 401, CLIENT, WHO),
+            Self::ClientUnknown => ("client.unknown", 401, CLIENT, WHO),
+            Self::ClientMethod => ("client.method", 401, CLIENT, WHO),
+            Self::ClientSecret => ("client.secret", 401, CLIENT, WHO),
+            Self::ClientAssertion(_) => {
+                ("client.assertion", 401, CLIENT, "The client assertion is refused")
+            }
+            Self::ClientAssertionReplay => (
+                "client.assertion_replay",
+                401,
+                CLIENT,
+                "The client assertion was used before; sign a new one with a fresh jti.",
+            ),
+            Self::ClientAssertionType => (
+                "client.assertion_type",
+                401,
+                CLIENT,
+                "client_assertion_type must be \
+                 urn:ietf:params:oauth:client-assertion-type:jwt-bearer.",
+            ),
+            Self::ClientIdMismatch => (
+                "client.id_mismatch",
+                400,
+                REQUEST,
+                "The client_id of the body is not the client that the credentials name.",
+            ),
+            Self::ClientKeysUnavailable => (
+                "client.keys_unavailable",
+                503,
+                "temporarily_unavailable",
+                "The client's keys cannot be fetched just now; try again.",
+            ),
+            Self::PublicClient => (
+                "client.public",
+                400,
+                "unauthorized_client",
+                "This grant needs an authenticated client.",
+            ),
+            Self::DpopProof(_) => {
+                ("dpop.proof", 400, "invalid_dpop_proof", "The DPoP proof is refused")
+            }
+            Self::DpopReplay => (
+                "dpop.replay",
+                400,
+                "invalid_dpop_proof",
+                "The DPoP proof was used before; sign a new one with a fresh jti.",
+            ),
+            Self::DpopRepeated => (
+                "dpop.repeated",
+                400,
+                "invalid_dpop_proof",
+                "Send exactly one DPoP header.",
+            ),
+            Self::Code => (
+                "code.invalid",
+                400,
+                GRANT,
+                "The authorization code is not valid: unknown, expired, used, or another client's.",
+            ),
+            Self::CodeRedirectUri => (
+                "code.redirect_uri",
+                400,
+                GRANT,
+                "redirect_uri is not the one of the authorization request.",
+            ),
+            Self::CodeVerifier => (
+                "code.verifier",
+                400,
+                GRANT,
+                "code_verifier does not match the code_challenge of the authorization request.",
+            ),
+            Self::RefreshToken => ("refresh.invalid", 400, GRANT, REFRESH),
+            Self::RefreshTokenReuse => ("refresh.reuse", 400, GRANT, REFRESH),
+            Self::DpopBinding => (
+                "dpop.binding",
+                400,
+                GRANT,
+                "The grant is bound to another DPoP key than the proof's.",
+            ),
+            Self::ScopeWidened => (
+                "scope.widened",
+                400,
+                "invalid_scope",
+                "scope asks for more than was granted at sign-in.",
+            ),
+            Self::RequestedTokenType => (
+                "exchange.requested_token_type",
+                400,
+                REQUEST,
+                "requested_token_type must be urn:ietf:params:oauth:token-type:id-jag.",
+            ),
+            Self::SubjectTokenType => (
+                "exchange.subject_token_type",
+                400,
+                REQUEST,
+                "subject_token_type must be urn:ietf:params:oauth:token-type:id_token or \
+                 urn:ietf:params:oauth:token-type:refresh_token.",
+            ),
+            Self::ActorToken => (
+                "exchange.actor_token",
+                400,
+                REQUEST,
+                "actor_token is not supported; leave actor_token and actor_token_type out.",
+            ),
+            Self::AuthorizationDetails => (
+                "request.authorization_details",
+                400,
+                "invalid_authorization_details",
+                "authorization_details are not supported; ask for scope.",
+            ),
+            Self::SubjectToken(_) => {
+                ("subject.token", 400, GRANT, "The subject token is refused")
+            }
+            Self::SubjectRefreshToken => ("subject.refresh_token", 400, GRANT, REFRESH),
+            Self::SubjectNotLive => (
+                "subject.not_live",
+                400,
+                GRANT,
+                "The sign-in that the subject token stands for is over. Sign in again.",
+            ),
+            Self::ResourceMalformed => (
+                "resource.malformed",
+                400,
+                TARGET,
+                "resource must be the MCP server's absolute https URL without fragment, as its \
+                 protected-resource metadata spells it.",
+            ),
+            // `reason` of a denial is the policy's own; see `Denial`.
+            Self::Denied(denial) => (denial.reason.word(), 400, TARGET, ""),
+            Self::IdJag(_) => ("id_jag.invalid", 400, GRANT, "The ID-JAG is refused"),
+            Self::IssuerUntrusted => (
+                "id_jag.issuer",
+                400,
+                GRANT,
+                "The ID-JAG comes from an issuer that is not trusted here. The administrator of \
+                 this authorization server has to add the identity provider, byte for byte as in \
+                 the iss claim.",
+            ),
+            Self::IssuerKeysUnavailable => (
+                "id_jag.keys_unavailable",
+                503,
+                "temporarily_unavailable",
+                "The keys of the ID-JAG's issuer cannot be fetched just now; the ID-JAG was not \
+                 used up, try again.",
+            ),
+            Self::IdJagReplay => (
+                "id_jag.replay",
+                400,
+                GRANT,
+                "The ID-JAG was used before. Ask the identity provider for a fresh one.",
+            ),
+            Self::ResourceNotGoverned => (
+                "resource.not_governed",
+                400,
+                GRANT,
+                "A resource of the ID-JAG is not governed by this authorization server. Compare it \
+                 with the MCP server's protected-resource metadata; mind a trailing slash.",
+            ),
+            Self::ResourceAbsent => (
+                "resource.absent",
+                400,
+                GRANT,
+                "The ID-JAG has no resource claim, and this authorization server governs several \
+                 MCP servers.",
+            ),
+            Self::ResourceAmbiguous => (
+                "resource.ambiguous",
+                400,
+                TARGET,
+                "The ID-JAG is for several MCP servers; name one of them with resource.",
+            ),
+            Self::ResourceNotInIdJag => (
+                "resource.not_in_id_jag",
+                400,
+                TARGET,
+                "resource is not one of those in the ID-JAG.",
+            ),
+            Self::ScopeEmpty => (
+                "scope.empty",
+                400,
+                "invalid_scope",
+                "None of the scopes asked for is both in the ID-JAG and known to the MCP server.",
+            ),
+            Self::AccountUnknown => (
+                "account.unknown",
+                400,
+                GRANT,
+                "The person has no active account here, and accounts are not created at first \
+                 sight for this identity provider.",
+            ),
+            Self::ProofMissing => (
+                "dpop.missing",
+                400,
+                GRANT,
+                "The ID-JAG is bound to a key; send a DPoP proof of it.",
+            ),
+            Self::ProofKey => (
+                "dpop.key",
+                400,
+                GRANT,
+                "The DPoP proof is of another key than the ID-JAG is bound to.",
+            ),
+            Self::BindingRequired => (
+                "dpop.required",
+                400,
+                GRANT,
+                "This MCP server takes only DPoP-bound tokens; send a DPoP proof with the token \
+                 exchange already.",
+            ),
+        }
+    }
+}
+
+impl From<FormError> for Refusal {
+    fn from(error: FormError) -> Self {
+        Self::Form(error)
+    }
+}

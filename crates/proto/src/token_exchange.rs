@@ -1,0 +1,152 @@
+//! Token exchange at the IdP: a sign-in becomes an ID-JAG (JAG 4.3, RFC 8693).
+
+use crate::{
+    TOKEN_TYPE_ID_JAG, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_REFRESH_TOKEN,
+    authentication::Authentication,
+    form::{Form, FormError},
+    id_jag::{self, Confirmation, IdJagClaims, OneOrMany},
+    identifier::{Issuer, Resource},
+    policy::{Permit, Person, Policy, Question, ReleasedClaim},
+    refusal::Refusal,
+    scope::Scopes,
+    secret::Secret,
+    time::Timestamp,
+};
+
+/// What the subject token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubjectTokenType {
+    /// An ID token of ours.
+    IdToken,
+    /// A refresh token of ours (JAG 4.3.4).
+    RefreshToken,
+}
+
+/// A well-formed request.
+#[derive(Clone, Debug)]
+pub struct TokenExchange {
+    /// Kind of `subject_token`.
+    pub subject_token_type: SubjectTokenType,
+    /// The sign-in presented.
+    pub subject_token: Secret,
+    /// `audience` as asked for.
+    pub audience: String,
+    /// `resource` values as spelled; distinct.
+    pub resources: Vec<Resource>,
+    /// `scope`; `None` for all there are.
+    pub scopes: Option<Scopes>,
+}
+
+impl TokenExchange {
+    /// Reads the parameters of JAG 4.3 and refuses what has no meaning here.
+    pub fn parse(form: &Form) -> Result<Self, Refusal> {
+        let requested = form.required("requested_token_type")?;
+        let audience = form.required("audience")?.to_owned();
+        let subject_token = Secret::new(form.required("subject_token")?);
+        let subject_token_type = form.required("subject_token_type")?;
+        if requested != TOKEN_TYPE_ID_JAG {
+            return Err(Refusal::RequestedTokenType);
+        }
+        let subject_token_type = match subject_token_type {
+            TOKEN_TYPE_ID_TOKEN => SubjectTokenType::IdToken,
+            TOKEN_TYPE_REFRESH_TOKEN => SubjectTokenType::RefreshToken,
+            _ => return Err(Refusal::SubjectTokenType),
+        };
+        if form.mentions("actor_token") || form.mentions("actor_token_type") {
+            return Err(Refusal::ActorToken);
+        }
+        if form.mentions("authorization_details") {
+            return Err(Refusal::AuthorizationDetails);
+        }
+        Ok(Self {
+            subject_token_type,
+            subject_token,
+            audience,
+            resources: parse_resources(form)?,
+            scopes: parse_scope(form)?,
+        })
+    }
+}
+
+/// The distinct `resource` parameters of a form.
+pub fn parse_resources(form: &Form) -> Result<Vec<Resource>, Refusal> {
+    let mut resources = Vec::new();
+    for text in form.all("resource") {
+        let resource = Resource::parse(text).map_err(|_| Refusal::ResourceMalformed)?;
+        if !resources.contains(&resource) {
+            resources.push(resource);
+        }
+    }
+    Ok(resources)
+}
+
+/// The `scope` parameter of a form; blank is absent.
+pub fn parse_scope(form: &Form) -> Result<Option<Scopes>, Refusal> {
+    form.optional("scope")
+        .map(|text| Scopes::parse(text).ok_or(Refusal::Form(FormError::Malformed("scope"))))
+        .transpose()
+}
+
+/// The verified sign-in behind a subject token.
+#[derive(Clone, Copy, Debug)]
+pub struct VerifiedSubject<'a> {
+    /// Who.
+    pub person: Person<'a>,
+    /// Their address, for audiences it is released to.
+    pub email: Option<&'a str>,
+    /// How and when they signed in.
+    pub authentication: &'a Authentication,
+}
+
+/// Decides an exchange by the policy, which holds the draft's rules on audience, resource and
+/// scope (JAG-X4 to X7, X9, X10, X12).
+pub fn authorize(
+    request: &TokenExchange,
+    subject: VerifiedSubject<'_>,
+    idp_client_id: &str,
+    policy: &Policy,
+    now: Timestamp,
+) -> Result<Permit, Refusal> {
+    let question = Question {
+        person: subject.person,
+        idp_client_id,
+        authentication: subject.authentication,
+        audience: &request.audience,
+        resources: &request.resources,
+        scopes: request.scopes.as_ref(),
+        now,
+    };
+    policy.decide(&question).map_err(Refusal::Denied)
+}
+
+/// The claims of the ID-JAG that a permit allows: nothing about the person but `sub`, unless
+/// released to this audience (JAG-T3, EMA 7.4.3).
+pub fn id_jag(
+    permit: &Permit,
+    subject: VerifiedSubject<'_>,
+    issuer: &Issuer,
+    tenant: Option<&str>,
+    key_thumbprint: Option<String>,
+    jti: String,
+    now: Timestamp,
+) -> IdJagClaims {
+    let released = |claim| permit.release.contains(&claim);
+    let authentication = subject.authentication;
+    IdJagClaims {
+        iss: issuer.clone(),
+        sub: subject.person.id.to_owned(),
+        aud: permit.audience.clone(),
+        client_id: permit.ras_client_id.clone(),
+        jti,
+        exp: now.plus(id_jag::LIFETIME),
+        iat: now,
+        resource: OneOrMany::of(&permit.resources),
+        scope: (!permit.scopes.is_empty()).then(|| permit.scopes.to_string()),
+        tenant: tenant.map(str::to_owned),
+        auth_time: released(ReleasedClaim::AuthTime).then_some(authentication.auth_time),
+        acr: released(ReleasedClaim::Acr).then(|| authentication.acr.clone()),
+        amr: released(ReleasedClaim::Amr).then(|| authentication.amr.clone()),
+        email: subject.email.filter(|_| released(ReleasedClaim::Email)).map(str::to_owned),
+        cnf: key_thumbprint.map(|jkt| Confirmation { jkt }),
+    }
+}

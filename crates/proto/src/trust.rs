@@ -1,0 +1,119 @@
+//! Whom a RAS believes, and whom it then knows: trusted issuers and accounts.
+
+use crate::{identifier::Issuer, jwk::Algorithm};
+use serde::{Deserialize, Serialize};
+
+/// How a RAS resolves the subject of an ID-JAG to one of its accounts (JAG-R9). The link is always
+/// `iss` + `tenant` + `sub`; the rest says what happens when there is none yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccountResolution {
+    /// Create an account at first sight.
+    #[serde(default)]
+    pub just_in_time: bool,
+    /// Link an existing account by `email`, for addresses in these domains alone, which the issuer
+    /// owns by the administrator's word. Empty: never.
+    #[serde(default)]
+    pub email_domains: Vec<String>,
+}
+
+impl AccountResolution {
+    /// Whether `email` may link an existing account.
+    pub fn links_by(&self, email: &str) -> bool {
+        let plain = email.is_ascii() && email.matches('@').count() == 1;
+        plain
+            && email.rsplit_once('@').is_some_and(|(local, domain)| {
+                !local.is_empty()
+                    && self.email_domains.iter().any(|own| own.eq_ignore_ascii_case(domain))
+            })
+    }
+}
+
+/// An IdP whose ID-JAGs a RAS honours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustedIssuer {
+    /// Its issuer identifier.
+    pub issuer: Issuer,
+    /// Its keys; `None`: found through its discovery document.
+    #[serde(default)]
+    pub jwks_uri: Option<String>,
+    /// The one algorithm it signs with.
+    #[serde(default)]
+    pub algorithm: Algorithm,
+    /// Value its `tenant` claim must have; `None` for a single-tenant issuer.
+    #[serde(default)]
+    pub tenant: Option<String>,
+    /// How its people become accounts here.
+    #[serde(default)]
+    pub accounts: AccountResolution,
+    /// Whether an ID-JAG of this issuer may be presented again while it lives. Off unless an
+    /// administrator relaxes it (JAG 4.4 allows it, EMA 7.4.2 does not).
+    #[serde(default)]
+    pub allow_reuse: bool,
+    /// Switched off by an administrator: no ID-JAG is honoured, tokens that came from it die.
+    #[serde(default)]
+    pub disabled: bool,
+}
+
+/// A person at an issuer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
+#[serde(deny_unknown_fields)]
+pub struct SubjectLink {
+    /// The trusted issuer.
+    pub issuer: Issuer,
+    /// Its tenant, where it has several.
+    #[serde(default)]
+    pub tenant: Option<String>,
+    /// `sub` of its ID-JAGs.
+    pub subject: String,
+}
+
+impl SubjectLink {
+    /// One text for the three, distinct for distinct links: no part can contain a line feed.
+    pub fn key(&self) -> String {
+        let tenant = self.tenant.as_deref().unwrap_or_default();
+        format!("{}\n{tenant}\n{}", self.issuer, self.subject)
+    }
+}
+
+/// A person at a RAS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    /// `sub` of the access tokens issued here.
+    pub id: String,
+    /// Address, if known; unique among accounts when set.
+    #[serde(default)]
+    pub email: Option<String>,
+    /// Switched off by an administrator.
+    #[serde(default)]
+    pub disabled: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_email_links_only_in_a_domain_the_issuer_owns() {
+        let accounts = AccountResolution {
+            just_in_time: false,
+            email_domains: vec!["acme.example".to_owned()],
+        };
+        assert!(accounts.links_by("alice@acme.example"));
+        assert!(accounts.links_by("alice@ACME.example"));
+        for not in [
+            "alice@evil.example",
+            "alice@acme.example.evil",
+            "alice@evil@acme.example",
+            "alice@sub.acme.example",
+            "@acme.example",
+            "acme.example",
+            "alice@аcme.example",
+        ] {
+            assert!(!accounts.links_by(not), "{not}");
+        }
+        assert!(!AccountResolution::default().links_by("alice@acme.example"));
+    }
+}

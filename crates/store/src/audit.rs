@@ -1,0 +1,169 @@
+//! The audit trail: one row for each decision, written in the transaction of what it records.
+
+use crate::database::{Store, StoreError, document};
+use carnet_proto::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use sqlx::{AssertSqlSafe, Row};
+use std::{borrow::Cow, collections::BTreeMap};
+
+/// How a decision ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was granted or done.
+    Granted,
+    /// A rule refused it.
+    Refused,
+}
+
+impl Outcome {
+    /// The stored word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Granted => "granted",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// One decision. Never holds a token, a code, a password or a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AuditEvent {
+    /// When.
+    pub at: Timestamp,
+    /// What was asked for: `token_exchange`, `jwt_bearer`, `sign_in`, `admin.put client` …
+    pub event: Cow<'static, str>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// User id or account id; empty when not known.
+    pub person: String,
+    /// Client id at this authorization server; empty when not known.
+    pub client: String,
+    /// Everything else by name: `reason`, `rule`, `audience`, `resource`, `scope`, `jti`, `txn`,
+    /// `request_id`.
+    pub details: BTreeMap<&'static str, String>,
+}
+
+impl AuditEvent {
+    /// A granted event.
+    pub fn granted(event: impl Into<Cow<'static, str>>, at: Timestamp) -> Self {
+        Self {
+            at,
+            event: event.into(),
+            outcome: Outcome::Granted,
+            person: String::new(),
+            client: String::new(),
+            details: BTreeMap::new(),
+        }
+    }
+
+    /// The person it concerns.
+    #[must_use]
+    pub fn person(mut self, id: impl Into<String>) -> Self {
+        self.person = id.into();
+        self
+    }
+
+    /// The client it concerns.
+    #[must_use]
+    pub fn client(mut self, id: impl Into<String>) -> Self {
+        self.client = id.into();
+        self
+    }
+
+    /// One more detail; an empty value is left out.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        let value = value.into();
+        if !value.is_empty() {
+            self.details.insert(name, value);
+        }
+        self
+    }
+
+    /// The same request, refused for `reason`.
+    #[must_use]
+    pub fn refused(mut self, reason: impl Into<String>) -> Self {
+        self.outcome = Outcome::Refused;
+        // What a grant would have been named by was never issued.
+        self.details.remove("jti");
+        self.with("reason", reason)
+    }
+}
+
+/// A row of the trail as it is read back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRow {
+    /// Position in the trail.
+    pub id: i64,
+    /// When.
+    pub at: Timestamp,
+    /// What was asked for.
+    pub event: String,
+    /// `granted` or `refused`.
+    pub outcome: String,
+    /// User id or account id.
+    pub person: String,
+    /// Client id.
+    pub client: String,
+    /// Everything else by name.
+    pub details: BTreeMap<String, String>,
+}
+
+/// Which rows to read, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct AuditFilter {
+    /// Only this person's.
+    pub person: Option<String>,
+    /// Only this client's.
+    pub client: Option<String>,
+    /// Only `granted` or `refused`.
+    pub outcome: Option<Outcome>,
+    /// Only rows before this id.
+    pub before: Option<i64>,
+    /// How many at most, 1 to 1000.
+    pub limit: i64,
+}
+
+impl Store {
+    /// Reads the trail, newest first.
+    pub async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditRow>, StoreError> {
+        let mut sql = String::from(
+            "SELECT id, at, event, outcome, person, client, document FROM audit WHERE id < $1",
+        );
+        let texts = [
+            ("person", filter.person.clone()),
+            ("client", filter.client.clone()),
+            ("outcome", filter.outcome.map(|o| o.word().to_owned())),
+        ];
+        let mut place = 2;
+        for (column, value) in &texts {
+            if value.is_some() {
+                sql.push_str(&format!(" AND {column} = ${place}"));
+                place += 1;
+            }
+        }
+        sql.push_str(&format!(" ORDER BY id DESC LIMIT ${place}"));
+        let mut query =
+            sqlx::query(AssertSqlSafe(sql)).bind(filter.before.unwrap_or(i64::MAX));
+        for (_, value) in texts {
+            if let Some(value) = value {
+                query = query.bind(value);
+            }
+        }
+        let rows = query.bind(filter.limit.clamp(1, 1000)).fetch_all(&self.read).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(AuditRow {
+                    id: row.try_get("id")?,
+                    at: Timestamp(row.try_get("at")?),
+                    event: row.try_get("event")?,
+                    outcome: row.try_get("outcome")?,
+                    person: row.try_get("person")?,
+                    client: row.try_get("client")?,
+                    details: document(row, "document", "audit")?,
+                })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,338 @@
+//! What administrators say: users, groups, clients, resources, connections, trusted issuers. Every
+//! change raises the directory's generation in its own transaction, and every mint is recorded
+//! against the generation it was decided on, so no decision outlives the record it rests on.
+
+use crate::{
+    audit::AuditEvent,
+    database::{Store, StoreError, document, to_json},
+    hot_path,
+};
+use carnet_proto::{
+    client::{Client, GovernedResource},
+    policy::{Connection, RegisteredResource, ResourceAuthorizationServer},
+    time::Timestamp,
+    trust::{Account, SubjectLink, TrustedIssuer},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sqlx::{Any, Row, Transaction};
+use std::collections::BTreeSet;
+
+/// Counts the changes of the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Generation(pub i64);
+
+/// A record of the directory: a JSON document with an id, and a name unique in its kind.
+pub trait Record: Serialize + DeserializeOwned + Send + Sync {
+    /// What it is called in the database and in messages.
+    const KIND: &'static str;
+    /// Unique and unchanging.
+    fn id(&self) -> String;
+    /// Unique; may change.
+    fn name(&self) -> String {
+        self.id()
+    }
+}
+
+/// A person at the IdP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// `sub` of tokens: opaque, never reused.
+    pub id: String,
+    /// What they type to sign in; NFC and lower case.
+    pub username: String,
+    /// Address.
+    #[serde(default)]
+    pub email: Option<String>,
+    /// Whether the address is known to be theirs.
+    #[serde(default)]
+    pub email_verified: bool,
+    /// What people call them.
+    #[serde(default)]
+    pub display_name: Option<String>,
+    /// Names of the groups they are in.
+    #[serde(default)]
+    pub groups: BTreeSet<String>,
+    /// Argon2id hash (PHC string); `None`: cannot sign in with a password.
+    #[serde(default)]
+    pub password_hash: Option<String>,
+    /// Switched off by an administrator.
+    #[serde(default)]
+    pub disabled: bool,
+}
+
+/// A group at the IdP. Members carry its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    #[serde(default)]
+    pub description: String,
+}
+
+macro_rules! record {
+    ($type:ty, $kind:literal, |$this:ident| $id:expr $(, $name:expr)?) => {
+        impl Record for $type {
+            const KIND: &'static str = $kind;
+            fn id(&self) -> String {
+                let $this = self;
+                $id
+            }
+            $(fn name(&self) -> String {
+                let $this = self;
+                $name
+            })?
+        }
+    };
+}
+
+record!(User, "user", |user| user.id.clone(), user.username.clone());
+record!(Group, "group", |group| group.name.clone());
+record!(Client, "client", |client| client.id.clone());
+record!(ResourceAuthorizationServer, "authorization server", |s| s.issuer.to_string());
+record!(RegisteredResource, "resource", |r| r.resource.normalized().to_owned());
+record!(Connection, "connection", |connection| connection.id.clone());
+record!(TrustedIssuer, "trusted issuer", |trusted| trusted.issuer.to_string());
+record!(GovernedResource, "resource", |r| r.resource.normalized().to_owned());
+record!(Account, "account", |a| a.id.clone(), match &a.email {
+    // An account without an address is named by its id, which has no `@`.
+    Some(email) => email.to_lowercase(),
+    None => a.id.clone(),
+});
+
+/// The account that a person of a trusted issuer is.
+#[derive(Serialize, Deserialize)]
+struct AccountLink {
+    link: SubjectLink,
+    account: String,
+}
+record!(AccountLink, "account link", |l| l.link.key());
+
+/// Whether a record must be new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// It must not exist yet.
+    Create,
+    /// It must exist.
+    Replace,
+}
+
+impl Store {
+    /// The current generation.
+    pub async fn generation(&self) -> Result<Generation, StoreError> {
+        let row = sqlx::query("SELECT value FROM meta WHERE key = 'generation'")
+            .fetch_one(&self.read)
+            .await?;
+        Ok(Generation(row.try_get(0)?))
+    }
+
+    /// Every record of a kind, by id.
+    pub async fn all<R: Record>(&self) -> Result<Vec<R>, StoreError> {
+        let rows = sqlx::query("SELECT document FROM directory WHERE kind = $1 ORDER BY id")
+            .bind(R::KIND)
+            .fetch_all(&self.read)
+            .await?;
+        rows.iter().map(|row| document(row, "document", R::KIND)).collect()
+    }
+
+    /// One record by id.
+    pub async fn by_id<R: Record>(&self, id: &str) -> Result<Option<R>, StoreError> {
+        self.find("SELECT document FROM directory WHERE kind = $1 AND id = $2", id).await
+    }
+
+    /// One record by name.
+    pub async fn by_name<R: Record>(&self, name: &str) -> Result<Option<R>, StoreError> {
+        self.find("SELECT document FROM directory WHERE kind = $1 AND name = $2", name).await
+    }
+
+    async fn find<R: Record>(
+        &self,
+        statement: &'static str,
+        key: &str,
+    ) -> Result<Option<R>, StoreError> {
+        let row =
+            sqlx::query(statement).bind(R::KIND).bind(key).fetch_optional(&self.read).await?;
+        row.map(|row| document(&row, "document", R::KIND)).transpose()
+    }
+
+    /// Writes a record with its audit event; `false` if it was to be replaced and is not there.
+    pub async fn put<R: Record>(
+        &self,
+        record: &R,
+        put: Put,
+        event: AuditEvent,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        if !write(&mut transaction, record, put).await? {
+            return Ok(false);
+        }
+        self.commit_directory(transaction, event).await?;
+        Ok(true)
+    }
+
+    /// Deletes a record; `false` if it is not there.
+    pub async fn delete<R: Record>(&self, id: &str, event: AuditEvent) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        let done = sqlx::query("DELETE FROM directory WHERE kind = $1 AND id = $2")
+            .bind(R::KIND)
+            .bind(id)
+            .execute(&mut *transaction)
+            .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        self.commit_directory(transaction, event).await?;
+        Ok(true)
+    }
+
+    /// Writes a user and ends every session and refresh token they had: for switching off,
+    /// a new password, a removal. Switching on again revives none of them.
+    pub async fn cut_off_user(
+        &self,
+        user: &User,
+        delete: bool,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        let there = if delete {
+            let done = sqlx::query("DELETE FROM directory WHERE kind = $1 AND id = $2")
+                .bind(User::KIND)
+                .bind(user.id.as_str())
+                .execute(&mut *transaction)
+                .await?;
+            done.rows_affected() > 0
+        } else {
+            write(&mut transaction, user, Put::Replace).await?
+        };
+        if !there {
+            return Ok(false);
+        }
+        for statement in [
+            "UPDATE sessions SET ended_at = $2 WHERE user_id = $1 AND ended_at IS NULL",
+            "UPDATE refresh_tokens SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL",
+        ] {
+            sqlx::query(statement)
+                .bind(user.id.as_str())
+                .bind(now.0)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        self.commit_directory(transaction, event).await?;
+        Ok(true)
+    }
+
+    /// Removes a group and every membership of it.
+    pub async fn delete_group(&self, name: &str, event: AuditEvent) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        let done = sqlx::query("DELETE FROM directory WHERE kind = $1 AND id = $2")
+            .bind(Group::KIND)
+            .bind(name)
+            .execute(&mut *transaction)
+            .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let rows = sqlx::query("SELECT document FROM directory WHERE kind = $1")
+            .bind(User::KIND)
+            .fetch_all(&mut *transaction)
+            .await?;
+        for row in &rows {
+            let mut user: User = document(row, "document", User::KIND)?;
+            if user.groups.remove(name) {
+                write(&mut transaction, &user, Put::Replace).await?;
+            }
+        }
+        self.commit_directory(transaction, event).await?;
+        Ok(true)
+    }
+
+    /// The account of a person of a trusted issuer, if they are linked.
+    pub async fn linked_account(&self, link: &SubjectLink) -> Result<Option<Account>, StoreError> {
+        match self.by_id::<AccountLink>(&link.key()).await? {
+            Some(found) => self.by_id::<Account>(&found.account).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Links a person to an account, creating it if `account` is not there yet; of several at once
+    /// one wins, and all get its account. `None` if the link leads to an account that is gone.
+    pub async fn link_account(
+        &self,
+        link: &SubjectLink,
+        account: &Account,
+        event: AuditEvent,
+    ) -> Result<Option<Account>, StoreError> {
+        let mut transaction = self.begin().await?;
+        let wanted = AccountLink { link: link.clone(), account: account.id.clone() };
+        let insert = "INSERT INTO directory (kind, id, name, document) VALUES ($1, $2, $3, $4) \
+                      ON CONFLICT DO NOTHING";
+        let linked = sqlx::query(insert)
+            .bind(AccountLink::KIND)
+            .bind(wanted.id())
+            .bind(wanted.name())
+            .bind(to_json(&wanted, AccountLink::KIND)?)
+            .execute(&mut *transaction)
+            .await?;
+        if linked.rows_affected() == 1 {
+            let made = sqlx::query(insert)
+                .bind(Account::KIND)
+                .bind(account.id())
+                .bind(account.name())
+                .bind(to_json(account, Account::KIND)?)
+                .execute(&mut *transaction)
+                .await?;
+            let there = sqlx::query("SELECT id FROM directory WHERE kind = $1 AND id = $2")
+                .bind(Account::KIND)
+                .bind(account.id())
+                .fetch_optional(&mut *transaction)
+                .await?;
+            if made.rows_affected() == 0 && there.is_none() {
+                // Its name is another account's: nothing is linked, nothing is written.
+                return Ok(None);
+            }
+            hot_path::insert_audit(&mut transaction, &[event]).await?;
+            transaction.commit().await?;
+        }
+        self.linked_account(link).await
+    }
+
+    async fn commit_directory(
+        &self,
+        mut transaction: Transaction<'static, Any>,
+        event: AuditEvent,
+    ) -> Result<(), StoreError> {
+        sqlx::query("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
+            .execute(&mut *transaction)
+            .await?;
+        hot_path::insert_audit(&mut transaction, &[event]).await?;
+        Ok(transaction.commit().await?)
+    }
+}
+
+async fn write<R: Record>(
+    transaction: &mut Transaction<'static, Any>,
+    record: &R,
+    put: Put,
+) -> Result<bool, StoreError> {
+    let statement = match put {
+        Put::Create => "INSERT INTO directory (kind, id, name, document) VALUES ($1, $2, $3, $4)",
+        Put::Replace => "UPDATE directory SET name = $3, document = $4 WHERE kind = $1 AND id = $2",
+    };
+    let done = sqlx::query(statement)
+        .bind(R::KIND)
+        .bind(record.id())
+        .bind(record.name())
+        .bind(to_json(record, R::KIND)?)
+        .execute(&mut **transaction)
+        .await;
+    match done {
+        Ok(done) => Ok(done.rows_affected() == 1),
+        Err(error) if error.as_database_error().is_some_and(|e| e.is_unique_violation()) => {
+            Err(StoreError::NameTaken { kind: R::KIND, name: record.name() })
+        }
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,480 @@
+//! The writes that every mint waits for: `jti`, grant and audit row, committed in groups.
+//!
+//! A writer task takes what is queued (up to [`GROUP`] operations), runs it as one transaction of
+//! multi-row statements, and answers each caller after the commit. Durability costs one fsync of
+//! latency, shared by the group.
+
+use crate::{
+    audit::AuditEvent,
+    database::{Dialect, Store, StoreError, to_json},
+    directory::Generation,
+};
+use carnet_proto::time::Timestamp;
+use sqlx::{Any, Arguments, AssertSqlSafe, Row, Transaction, any::AnyArguments};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+/// Most operations in one transaction.
+const GROUP: usize = 128;
+/// Tries of a group whose transaction lost to another one (deadlock, serialization).
+const TRIES: usize = 3;
+
+/// A single-use identifier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsedJti {
+    /// What keeps equal `jti`s of different kinds and issuers apart: `id_jag <iss>`,
+    /// `client_assertion <client>`, `dpop <thumbprint>`.
+    pub namespace: String,
+    /// The `jti`.
+    pub jti: String,
+    /// When it may be forgotten: `exp` plus skew.
+    pub forget_after: Timestamp,
+}
+
+/// Kind of token a grant stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    /// An ID-JAG.
+    IdJag,
+    /// An access token.
+    AccessToken,
+}
+
+impl TokenKind {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::IdJag => "id_jag",
+            Self::AccessToken => "access_token",
+        }
+    }
+}
+
+/// A token on record, so that it can be looked up and revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Its `jti`.
+    pub jti: String,
+    /// What it is.
+    pub kind: TokenKind,
+    /// User id or account id.
+    pub user_id: String,
+    /// Client id at this authorization server.
+    pub client_id: String,
+    /// The other party: the audience of an ID-JAG, the trusted issuer behind an access token.
+    pub party: String,
+    /// What it descends from: session, refresh family, or `jti` of the ID-JAG.
+    pub lineage: String,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+/// One decision to put on record. Conditions are checked in the transaction that records it; if one
+/// fails, nothing but the refusal is written.
+#[derive(Clone, Debug)]
+pub struct HotOperation {
+    /// The directory the decision rests on; `None` where it rests on none.
+    pub generation: Option<Generation>,
+    /// A session that must not have ended.
+    pub session: Option<String>,
+    /// A refresh token (hash) that must be live and not rotated out.
+    pub refresh_token: Option<String>,
+    /// An identifier that must be new.
+    pub jti: Option<UsedJti>,
+    /// The token minted.
+    pub grant: Option<Grant>,
+    /// The audit event of success, or of a refusal decided before; `None` for a step that has no
+    /// event of its own.
+    pub event: Option<AuditEvent>,
+    /// Reasons to record if a condition fails: session, refresh token, `jti`.
+    pub reasons: [&'static str; 3],
+}
+
+impl HotOperation {
+    /// An operation without conditions.
+    pub fn new(event: Option<AuditEvent>) -> Self {
+        Self {
+            generation: None,
+            session: None,
+            refresh_token: None,
+            jti: None,
+            grant: None,
+            event,
+            reasons: ["session.ended", "refresh.invalid", "jti.replay"],
+        }
+    }
+}
+
+/// What became of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HotOutcome {
+    /// Durable; the token may leave.
+    Recorded,
+    /// The directory changed since the decision: load it again and decide again. Nothing written.
+    Stale,
+    /// The session has ended; the refusal is on record.
+    SessionEnded,
+    /// The refresh token is not live; the refusal is on record.
+    RefreshTokenNotLive,
+    /// The `jti` was used before; the refusal is on record.
+    Replay,
+}
+
+pub(crate) struct Queued {
+    operation: HotOperation,
+    now: Timestamp,
+    answer: oneshot::Sender<Result<HotOutcome, StoreError>>,
+}
+
+impl Store {
+    /// Records a decision; answers after the commit.
+    pub async fn record(
+        &self,
+        operation: HotOperation,
+        now: Timestamp,
+    ) -> Result<HotOutcome, StoreError> {
+        let (answer, outcome) = oneshot::channel();
+        let queued = Queued { operation, now, answer };
+        self.hot.send(queued).await.map_err(|_| StoreError::Closed)?;
+        outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Uses an identifier up: `Recorded` for its first use, `Replay` ever after.
+    pub async fn remember_jti(
+        &self,
+        jti: UsedJti,
+        now: Timestamp,
+    ) -> Result<HotOutcome, StoreError> {
+        let operation = HotOperation { jti: Some(jti), ..HotOperation::new(None) };
+        self.record(operation, now).await
+    }
+
+    /// A token on record that is neither revoked nor of a revoked family: the party it is with.
+    pub async fn live_grant(&self, jti: &str) -> Result<Option<Grant>, StoreError> {
+        let row = sqlx::query(
+            "SELECT kind, user_id, client_id, party, lineage, expires_at FROM grants \
+             WHERE jti = $1 AND revoked_at IS NULL AND NOT EXISTS \
+             (SELECT 1 FROM grants mark WHERE mark.jti = 'family:' || grants.lineage)",
+        )
+        .bind(jti)
+        .fetch_optional(&self.read)
+        .await?;
+        row.map(|row| {
+            let kind: &str = row.try_get("kind")?;
+            Ok(Grant {
+                jti: jti.to_owned(),
+                kind: if kind == "id_jag" { TokenKind::IdJag } else { TokenKind::AccessToken },
+                user_id: row.try_get("user_id")?,
+                client_id: row.try_get("client_id")?,
+                party: row.try_get("party")?,
+                lineage: row.try_get("lineage")?,
+                expires_at: Timestamp(row.try_get("expires_at")?),
+            })
+        })
+        .transpose()
+    }
+}
+
+pub(crate) fn spawn_writers(store: &Store, queue: mpsc::Receiver<Queued>, writers: usize) {
+    let queue = Arc::new(Mutex::new(queue));
+    for _ in 0..writers {
+        // The writer must not keep its own queue open.
+        let (closed, _) = mpsc::channel(1);
+        let store = Store { hot: closed, ..store.clone() };
+        let queue = Arc::clone(&queue);
+        tokio::spawn(async move {
+            let mut group = Vec::with_capacity(GROUP);
+            loop {
+                // The lock is only for taking from the queue: one writer takes at a time.
+                let taken = queue.lock().await.recv_many(&mut group, GROUP).await;
+                if taken == 0 {
+                    return;
+                }
+                commit_group(&store, std::mem::take(&mut group)).await;
+            }
+        });
+    }
+}
+
+async fn commit_group(store: &Store, group: Vec<Queued>) {
+    let mut tries = 0;
+    let outcomes = loop {
+        tries += 1;
+        match run(store, &group).await {
+            Err(StoreError::Database(error)) if tries < TRIES && is_transient(&error) => {}
+            outcome => break outcome,
+        }
+    };
+    match outcomes {
+        Ok(outcomes) => {
+            for (queued, outcome) in group.into_iter().zip(outcomes) {
+                // A caller that went away does not need the answer.
+                let _ = queued.answer.send(Ok(outcome));
+            }
+        }
+        Err(error) => {
+            tracing::error!(%error, operations = group.len(), "a group of decisions was not recorded");
+            for queued in group {
+                let _ = queued.answer.send(Err(StoreError::Database(sqlx::Error::WorkerCrashed)));
+            }
+        }
+    }
+}
+
+fn is_transient(error: &sqlx::Error) -> bool {
+    // SQLite: BUSY and its kinds; PostgreSQL: serialization failure, deadlock.
+    error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .is_some_and(|code| matches!(code.as_ref(), "5" | "261" | "517" | "40001" | "40P01"))
+}
+
+async fn run(store: &Store, group: &[Queued]) -> Result<Vec<HotOutcome>, StoreError> {
+    let mut transaction = store.begin().await?;
+    let outcomes = decide(&mut transaction, store.dialect, group).await?;
+    let recorded = |outcome: &HotOutcome| *outcome == HotOutcome::Recorded;
+    let mut grants = Vec::new();
+    let mut events = Vec::new();
+    for (queued, outcome) in group.iter().zip(&outcomes) {
+        let operation = &queued.operation;
+        if recorded(outcome) {
+            grants.extend(&operation.grant);
+        }
+        let reason = match outcome {
+            HotOutcome::Recorded => None,
+            HotOutcome::Stale => continue,
+            HotOutcome::SessionEnded => Some(operation.reasons[0]),
+            HotOutcome::RefreshTokenNotLive => Some(operation.reasons[1]),
+            HotOutcome::Replay => Some(operation.reasons[2]),
+        };
+        if let Some(event) = &operation.event {
+            events.push(match reason {
+                None => event.clone(),
+                Some(reason) => event.clone().refused(reason),
+            });
+        }
+    }
+    insert_grants(&mut transaction, &grants).await?;
+    insert_audit(&mut transaction, &events).await?;
+    transaction.commit().await?;
+    Ok(outcomes)
+}
+
+/// Checks the conditions of a group, and uses up the `jti`s of those that hold.
+async fn decide(
+    transaction: &mut Transaction<'static, Any>,
+    dialect: Dialect,
+    group: &[Queued],
+) -> Result<Vec<HotOutcome>, StoreError> {
+    let mut outcomes = vec![HotOutcome::Recorded; group.len()];
+    if group.iter().any(|queued| queued.operation.generation.is_some()) {
+        let row = sqlx::query(dialect.read_generation()).fetch_one(&mut **transaction).await?;
+        let current = Generation(row.try_get(0)?);
+        for (queued, outcome) in group.iter().zip(&mut outcomes) {
+            if queued.operation.generation.is_some_and(|decided_on| decided_on != current) {
+                *outcome = HotOutcome::Stale;
+            }
+        }
+    }
+    let now = group.iter().map(|queued| queued.now).max().unwrap_or(Timestamp(0));
+    let sessions = group.iter().filter_map(|queued| queued.operation.session.as_deref());
+    let sql = "SELECT sid FROM sessions WHERE ended_at IS NULL AND sid IN ";
+    let live_sessions = find(transaction, sql, "", sessions).await?;
+    let tokens = group.iter().filter_map(|queued| queued.operation.refresh_token.as_deref());
+    let sql = "SELECT hash FROM refresh_tokens WHERE replaced_at IS NULL AND revoked_at IS NULL \
+               AND hash IN ";
+    let unexpired = format!(" AND idle_expires_at > {0} AND expires_at > {0}", now.0);
+    let live_tokens = find(transaction, sql, &unexpired, tokens).await?;
+    for (queued, outcome) in group.iter().zip(&mut outcomes) {
+        let operation = &queued.operation;
+        let missing = |wanted: &Option<String>, live: &HashSet<String>| {
+            wanted.as_ref().is_some_and(|wanted| !live.contains(wanted))
+        };
+        if *outcome != HotOutcome::Recorded {
+        } else if missing(&operation.session, &live_sessions) {
+            *outcome = HotOutcome::SessionEnded;
+        } else if missing(&operation.refresh_token, &live_tokens) {
+            *outcome = HotOutcome::RefreshTokenNotLive;
+        }
+    }
+    // The first of the group with a given `jti` gets it if the insert did; the rest are replays.
+    let mut wanted: Vec<&UsedJti> = Vec::new();
+    for (queued, outcome) in group.iter().zip(&outcomes) {
+        if *outcome == HotOutcome::Recorded {
+            wanted.extend(&queued.operation.jti);
+        }
+    }
+    let mut won = insert_jtis(transaction, wanted).await?;
+    for (queued, outcome) in group.iter().zip(&mut outcomes) {
+        if let (HotOutcome::Recorded, Some(jti)) = (*outcome, &queued.operation.jti)
+            && won.remove(&(jti.namespace.clone(), jti.jti.clone())).is_none()
+        {
+            *outcome = HotOutcome::Replay;
+        }
+    }
+    Ok(outcomes)
+}
+
+/// Sizes of multi-row statements: few shapes, so that each is prepared once.
+fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let size = [64, 16, 4, 1].into_iter().find(|size| *size <= rows.len())?;
+        let (chunk, rest) = rows.split_at(size);
+        rows = rest;
+        Some(chunk)
+    })
+}
+
+/// `($1,$2),($3,$4)…` for `rows` rows of `columns` columns.
+fn places(rows: usize, columns: usize) -> String {
+    let mut text = String::with_capacity(rows * columns * 5);
+    for row in 0..rows {
+        text.push_str(if row == 0 { "(" } else { ",(" });
+        for column in 0..columns {
+            let separator = if column == 0 { "$" } else { ",$" };
+            text.push_str(separator);
+            text.push_str(&(row * columns + column + 1).to_string());
+        }
+        text.push(')');
+    }
+    text
+}
+
+fn bind(
+    arguments: &mut AnyArguments,
+    value: impl Into<Bound>,
+) -> Result<(), StoreError> {
+    let done = match value.into() {
+        Bound::Text(text) => arguments.add(text),
+        Bound::Number(number) => arguments.add(number),
+    };
+    done.map_err(|e| StoreError::Database(sqlx::Error::Encode(e)))
+}
+
+enum Bound {
+    Text(String),
+    Number(i64),
+}
+impl From<&str> for Bound {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+impl From<String> for Bound {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+impl From<i64> for Bound {
+    fn from(number: i64) -> Self {
+        Self::Number(number)
+    }
+}
+
+/// The keys among `keys` that `sql (…) and` selects.
+async fn find<'a>(
+    transaction: &mut Transaction<'static, Any>,
+    sql: &str,
+    and: &str,
+    keys: impl Iterator<Item = &'a str>,
+) -> Result<HashSet<String>, StoreError> {
+    let mut keys: Vec<&str> = keys.collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let mut found = HashSet::with_capacity(keys.len());
+    for chunk in chunks(&keys) {
+        let mut arguments = AnyArguments::default();
+        for key in chunk {
+            bind(&mut arguments, *key)?;
+        }
+        let sql = format!("{sql}{}{and}", places(1, chunk.len()));
+        let rows = sqlx::query_with(AssertSqlSafe(sql), arguments)
+            .persistent(and.is_empty())
+            .fetch_all(&mut **transaction)
+            .await?;
+        for row in rows {
+            found.insert(row.try_get(0)?);
+        }
+    }
+    Ok(found)
+}
+
+async fn insert_jtis(
+    transaction: &mut Transaction<'static, Any>,
+    mut jtis: Vec<&UsedJti>,
+) -> Result<HashMap<(String, String), ()>, StoreError> {
+    // In order, so that two writers cannot lock each other out.
+    jtis.sort_unstable_by(|a, b| (&a.namespace, &a.jti).cmp(&(&b.namespace, &b.jti)));
+    jtis.dedup_by(|a, b| a.namespace == b.namespace && a.jti == b.jti);
+    let mut won = HashMap::with_capacity(jtis.len());
+    for chunk in chunks(&jtis) {
+        let mut arguments = AnyArguments::default();
+        for jti in chunk {
+            bind(&mut arguments, jti.namespace.as_str())?;
+            bind(&mut arguments, jti.jti.as_str())?;
+            bind(&mut arguments, jti.forget_after.0)?;
+        }
+        let sql = format!(
+            "INSERT INTO used_jtis (namespace, jti, forget_after) VALUES {} \
+             ON CONFLICT DO NOTHING RETURNING namespace, jti",
+            places(chunk.len(), 3)
+        );
+        let rows = sqlx::query_with(AssertSqlSafe(sql), arguments)
+            .fetch_all(&mut **transaction)
+            .await?;
+        for row in rows {
+            won.insert((row.try_get(0)?, row.try_get(1)?), ());
+        }
+    }
+    Ok(won)
+}
+
+async fn insert_grants(
+    transaction: &mut Transaction<'static, Any>,
+    grants: &[&Grant],
+) -> Result<(), StoreError> {
+    for chunk in chunks(grants) {
+        let mut arguments = AnyArguments::default();
+        for grant in chunk {
+            bind(&mut arguments, grant.jti.as_str())?;
+            bind(&mut arguments, grant.kind.word())?;
+            bind(&mut arguments, grant.user_id.as_str())?;
+            bind(&mut arguments, grant.client_id.as_str())?;
+            bind(&mut arguments, grant.party.as_str())?;
+            bind(&mut arguments, grant.lineage.as_str())?;
+            bind(&mut arguments, grant.expires_at.0)?;
+        }
+        let sql = format!(
+            "INSERT INTO grants (jti, kind, user_id, client_id, party, lineage, expires_at) \
+             VALUES {}",
+            places(chunk.len(), 7)
+        );
+        sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut **transaction).await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn insert_audit(
+    transaction: &mut Transaction<'static, Any>,
+    events: &[AuditEvent],
+) -> Result<(), StoreError> {
+    for chunk in chunks(events) {
+        let mut arguments = AnyArguments::default();
+        for event in chunk {
+            bind(&mut arguments, event.at.0)?;
+            bind(&mut arguments, event.event.as_ref())?;
+            bind(&mut arguments, event.outcome.word())?;
+            bind(&mut arguments, event.person.as_str())?;
+            bind(&mut arguments, event.client.as_str())?;
+            bind(&mut arguments, to_json(&event.details, "audit")?)?;
+        }
+        let sql = format!(
+            "INSERT INTO audit (at, event, outcome, person, client, document) VALUES {}",
+            places(chunk.len(), 6)
+        );
+        sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut **transaction).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,21 @@
+//! The records of one authorization server (IdP or RAS) in one database, SQLite or PostgreSQL.
+//!
+//! Methods are named for what they do and one method is one transaction; none checks first and acts
+//! later. Every statement is written once and runs on both databases. Secrets come in as hashes.
+
+mod audit;
+mod database;
+mod directory;
+mod hot_path;
+mod keys;
+mod sessions;
+
+pub use audit::{AuditEvent, AuditFilter, AuditRow, Outcome};
+pub use database::{Store, StoreError, sqlite_path};
+pub use directory::{Generation, Group, Put, Record, User};
+pub use hot_path::{Grant, HotOperation, HotOutcome, TokenKind, UsedJti};
+pub use keys::SealedKey;
+pub use sessions::{
+    AuthorizationCode, CodeRedemption, LiveRefreshToken, PushedRequest, RefreshToken,
+    RefreshTokenState, Rotation, Session,
+};

@@ -1,0 +1,508 @@
+//! Sign-ins at the IdP: sessions, codes, pushed requests, refresh tokens. Everything is looked up by
+//! the hash of the secret it stands for.
+
+use crate::{
+    audit::AuditEvent,
+    database::{Store, StoreError, document, to_json},
+    hot_path,
+};
+use carnet_proto::{
+    authentication::Authentication, authorize::AuthorizationRequest, scope::Scopes,
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use sqlx::{Any, Row, Transaction, any::AnyRow};
+
+/// A browser that is signed in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Its public id, the `sid` of ID tokens.
+    pub sid: String,
+    /// Who.
+    pub user_id: String,
+    /// How and when.
+    pub authentication: Authentication,
+    /// When the browser has to sign in again.
+    pub expires_at: Timestamp,
+}
+
+/// What a code stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorizationCode {
+    /// The session it came from.
+    pub sid: String,
+    /// What tokens bought with it descend from.
+    pub family: String,
+    /// The request it answers.
+    pub request: AuthorizationRequest,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+/// Outcome of presenting a code.
+#[derive(Clone, Debug)]
+pub enum CodeRedemption {
+    /// First use, in time: the caller goes on.
+    Redeemed(Box<AuthorizationCode>, Session),
+    /// Used before: everything that descends from it has been revoked.
+    Reused,
+    /// Unknown, expired, or its session has ended.
+    Invalid,
+}
+
+/// A pushed authorization request (RFC 9126).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushedRequest {
+    /// The client that pushed it.
+    pub client_id: String,
+    /// The checked request.
+    pub request: AuthorizationRequest,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+/// A refresh token as issued.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshToken {
+    /// What it descends from; reuse revokes it whole.
+    pub family: String,
+    /// The session it came from.
+    pub sid: String,
+    /// Who.
+    pub user_id: String,
+    /// The client it was issued to.
+    pub client_id: String,
+    /// Scopes granted at sign-in.
+    pub scopes: Scopes,
+    /// How and when the person signed in.
+    pub authentication: Authentication,
+    /// DPoP key it is bound to (public clients).
+    pub dpop_jkt: Option<String>,
+    /// When it ends if it is not used.
+    pub idle_expires_at: Timestamp,
+    /// When it ends in any case.
+    pub expires_at: Timestamp,
+}
+
+/// A refresh token that may be used now.
+pub type LiveRefreshToken = RefreshToken;
+
+/// Outcome of looking a refresh token up.
+#[derive(Clone, Debug)]
+pub enum RefreshTokenState {
+    /// It may be used.
+    Live(Box<RefreshToken>),
+    /// It was rotated out: presenting it means it was stolen, or its successor was.
+    Replaced(Box<RefreshToken>),
+    /// Unknown, expired or revoked.
+    Invalid,
+}
+
+/// Outcome of a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    /// The successor stands.
+    Rotated,
+    /// The token was used before: its family is revoked.
+    Reused,
+    /// It is unknown, expired or revoked.
+    Invalid,
+}
+
+impl Store {
+    /// Records a sign-in.
+    pub async fn begin_session(
+        &self,
+        cookie_hash: &str,
+        session: &Session,
+        event: AuditEvent,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        sqlx::query(
+            "INSERT INTO sessions (cookie_hash, sid, user_id, authentication, expires_at) \
+             VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(cookie_hash)
+        .bind(session.sid.as_str())
+        .bind(session.user_id.as_str())
+        .bind(to_json(&session.authentication, "session")?)
+        .bind(session.expires_at.0)
+        .execute(&mut *transaction)
+        .await?;
+        hot_path::insert_audit(&mut transaction, &[event]).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// The live session of a cookie.
+    pub async fn session(
+        &self,
+        cookie_hash: &str,
+        now: Timestamp,
+    ) -> Result<Option<Session>, StoreError> {
+        let row = sqlx::query(
+            "SELECT sid, user_id, authentication, expires_at FROM sessions \
+             WHERE cookie_hash = $1 AND ended_at IS NULL AND expires_at > $2",
+        )
+        .bind(cookie_hash)
+        .bind(now.0)
+        .fetch_optional(&self.read)
+        .await?;
+        row.as_ref().map(session_of).transpose()
+    }
+
+    /// Whether a session has not been ended. An expired one still stands behind tokens that live
+    /// longer than the browser's cookie.
+    pub async fn session_not_ended(&self, sid: &str) -> Result<bool, StoreError> {
+        let row = sqlx::query("SELECT sid FROM sessions WHERE sid = $1 AND ended_at IS NULL")
+            .bind(sid)
+            .fetch_optional(&self.read)
+            .await?;
+        Ok(row.is_some())
+    }
+
+    /// Ends a session and everything that descends from it; `false` if it was not there or had
+    /// ended.
+    pub async fn end_session(
+        &self,
+        sid: &str,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        let done =
+            sqlx::query("UPDATE sessions SET ended_at = $2 WHERE sid = $1 AND ended_at IS NULL")
+                .bind(sid)
+                .bind(now.0)
+                .execute(&mut *transaction)
+                .await?;
+        sqlx::query(
+            "UPDATE refresh_tokens SET revoked_at = $2 WHERE sid = $1 AND revoked_at IS NULL",
+        )
+        .bind(sid)
+        .bind(now.0)
+        .execute(&mut *transaction)
+        .await?;
+        hot_path::insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Keeps a code for one use.
+    pub async fn keep_authorization_code(
+        &self,
+        hash: &str,
+        code: &AuthorizationCode,
+        pushed: Option<&str>,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        if let Some(pushed) = pushed {
+            let used = sqlx::query(
+                "UPDATE pushed_requests SET used_at = $2 \
+                 WHERE hash = $1 AND used_at IS NULL AND expires_at > $2",
+            )
+            .bind(pushed)
+            .bind(now.0)
+            .execute(&mut *transaction)
+            .await?;
+            if used.rows_affected() == 0 {
+                return Ok(false);
+            }
+        }
+        sqlx::query(
+            "INSERT INTO authorization_codes (hash, sid, family, document, expires_at) \
+             VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(hash)
+        .bind(code.sid.as_str())
+        .bind(code.family.as_str())
+        .bind(to_json(&code.request, "authorization code")?)
+        .bind(code.expires_at.0)
+        .execute(&mut *transaction)
+        .await?;
+        hot_path::insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Uses a code up. It is used up by whoever presents it, also where the caller then refuses;
+    /// a second use revokes what the first one bought.
+    pub async fn redeem_authorization_code(
+        &self,
+        hash: &str,
+        now: Timestamp,
+    ) -> Result<CodeRedemption, StoreError> {
+        let mut transaction = self.begin().await?;
+        let redeemed = sqlx::query(
+            "UPDATE authorization_codes SET used_at = $2 \
+             WHERE hash = $1 AND used_at IS NULL AND expires_at > $2 \
+             RETURNING sid, family, document, expires_at",
+        )
+        .bind(hash)
+        .bind(now.0)
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let outcome = match redeemed {
+            Some(row) => {
+                let code = AuthorizationCode {
+                    sid: row.try_get("sid")?,
+                    family: row.try_get("family")?,
+                    request: document(&row, "document", "authorization code")?,
+                    expires_at: Timestamp(row.try_get("expires_at")?),
+                };
+                let session = sqlx::query(
+                    "SELECT sid, user_id, authentication, expires_at FROM sessions \
+                     WHERE sid = $1 AND ended_at IS NULL",
+                )
+                .bind(code.sid.as_str())
+                .fetch_optional(&mut *transaction)
+                .await?;
+                match session {
+                    Some(row) => CodeRedemption::Redeemed(Box::new(code), session_of(&row)?),
+                    None => CodeRedemption::Invalid,
+                }
+            }
+            None => {
+                let used = sqlx::query(
+                    "SELECT family FROM authorization_codes \
+                     WHERE hash = $1 AND used_at IS NOT NULL",
+                )
+                .bind(hash)
+                .fetch_optional(&mut *transaction)
+                .await?;
+                match used {
+                    Some(row) => {
+                        let family: String = row.try_get("family")?;
+                        revoke_family(&mut transaction, &family, now).await?;
+                        CodeRedemption::Reused
+                    }
+                    None => CodeRedemption::Invalid,
+                }
+            }
+        };
+        transaction.commit().await?;
+        Ok(outcome)
+    }
+
+    /// Keeps a pushed request for one use.
+    pub async fn keep_pushed_request(
+        &self,
+        hash: &str,
+        request: &PushedRequest,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        sqlx::query(
+            "INSERT INTO pushed_requests (hash, client_id, document, expires_at) \
+             VALUES ($1, $2, $3, $4)",
+        )
+        .bind(hash)
+        .bind(request.client_id.as_str())
+        .bind(to_json(&request.request, "pushed request")?)
+        .bind(request.expires_at.0)
+        .execute(&mut *transaction)
+        .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// A pushed request that has not been used; using it up is
+    /// [`Store::keep_authorization_code`]'s, in the transaction that keeps the code.
+    pub async fn pushed_request(
+        &self,
+        hash: &str,
+        now: Timestamp,
+    ) -> Result<Option<PushedRequest>, StoreError> {
+        let row = sqlx::query(
+            "SELECT client_id, document, expires_at FROM pushed_requests \
+             WHERE hash = $1 AND used_at IS NULL AND expires_at > $2",
+        )
+        .bind(hash)
+        .bind(now.0)
+        .fetch_optional(&self.read)
+        .await?;
+        row.map(|row| {
+            Ok(PushedRequest {
+                client_id: row.try_get("client_id")?,
+                request: document(&row, "document", "pushed request")?,
+                expires_at: Timestamp(row.try_get("expires_at")?),
+            })
+        })
+        .transpose()
+    }
+
+    /// Records the first refresh token of a family; `false` if its session has ended meanwhile or
+    /// the family was revoked (a code presented twice).
+    pub async fn issue_refresh_token(
+        &self,
+        hash: &str,
+        token: &RefreshToken,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        let done = sqlx::query(
+            "INSERT INTO refresh_tokens (hash, family, sid, user_id, client_id, document, \
+             idle_expires_at, expires_at) \
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8 \
+             WHERE EXISTS (SELECT 1 FROM sessions WHERE sid = $3 AND ended_at IS NULL) \
+             AND NOT EXISTS (SELECT 1 FROM grants WHERE jti = 'family:' || $2)",
+        );
+        let done = bind_refresh(done, hash, token)?.execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Looks a refresh token up without using it.
+    pub async fn refresh_token(
+        &self,
+        hash: &str,
+        now: Timestamp,
+    ) -> Result<RefreshTokenState, StoreError> {
+        let row = sqlx::query(
+            "SELECT document, replaced_at, revoked_at, idle_expires_at, expires_at \
+             FROM refresh_tokens WHERE hash = $1",
+        )
+        .bind(hash)
+        .fetch_optional(&self.read)
+        .await?;
+        let Some(row) = row else { return Ok(RefreshTokenState::Invalid) };
+        let token: RefreshToken = document(&row, "document", "refresh token")?;
+        if row.try_get::<Option<i64>, _>("revoked_at")?.is_some() {
+            return Ok(RefreshTokenState::Invalid);
+        }
+        if row.try_get::<Option<i64>, _>("replaced_at")?.is_some() {
+            return Ok(RefreshTokenState::Replaced(Box::new(token)));
+        }
+        let live = token.idle_expires_at > now && token.expires_at > now;
+        Ok(if live { RefreshTokenState::Live(Box::new(token)) } else { RefreshTokenState::Invalid })
+    }
+
+    /// Replaces a refresh token by its successor. Of several at once exactly one wins; for the
+    /// others the family is revoked.
+    pub async fn rotate_refresh_token(
+        &self,
+        old_hash: &str,
+        new_hash: &str,
+        successor: &RefreshToken,
+        now: Timestamp,
+    ) -> Result<Rotation, StoreError> {
+        let mut transaction = self.begin().await?;
+        let replaced = sqlx::query(
+            "UPDATE refresh_tokens SET replaced_at = $2 WHERE hash = $1 AND replaced_at IS NULL \
+             AND revoked_at IS NULL AND idle_expires_at > $2 AND expires_at > $2 \
+             AND EXISTS (SELECT 1 FROM sessions WHERE sid = refresh_tokens.sid \
+             AND ended_at IS NULL)",
+        )
+        .bind(old_hash)
+        .bind(now.0)
+        .execute(&mut *transaction)
+        .await?;
+        let outcome = if replaced.rows_affected() == 1 {
+            let insert = sqlx::query(
+                "INSERT INTO refresh_tokens (hash, family, sid, user_id, client_id, document, \
+                 idle_expires_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            );
+            bind_refresh(insert, new_hash, successor)?.execute(&mut *transaction).await?;
+            Rotation::Rotated
+        } else {
+            let used = sqlx::query(
+                "SELECT family FROM refresh_tokens WHERE hash = $1 AND replaced_at IS NOT NULL",
+            )
+            .bind(old_hash)
+            .fetch_optional(&mut *transaction)
+            .await?;
+            match used {
+                Some(row) => {
+                    let family: String = row.try_get("family")?;
+                    revoke_family(&mut transaction, &family, now).await?;
+                    Rotation::Reused
+                }
+                None => Rotation::Invalid,
+            }
+        };
+        transaction.commit().await?;
+        Ok(outcome)
+    }
+
+    /// Revokes a family: its refresh tokens and the access tokens that came from them.
+    pub async fn revoke_family(
+        &self,
+        family: &str,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        revoke_family(&mut transaction, family, now).await?;
+        hot_path::insert_audit(&mut transaction, &[event]).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Revokes one access token by its `jti`; `false` if it is unknown or was revoked.
+    pub async fn revoke_grant(
+        &self,
+        jti: &str,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        let done =
+            sqlx::query("UPDATE grants SET revoked_at = $2 WHERE jti = $1 AND revoked_at IS NULL")
+                .bind(jti)
+                .bind(now.0)
+                .execute(&mut *transaction)
+                .await?;
+        hot_path::insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(done.rows_affected() == 1)
+    }
+}
+
+fn session_of(row: &AnyRow) -> Result<Session, StoreError> {
+    Ok(Session {
+        sid: row.try_get("sid")?,
+        user_id: row.try_get("user_id")?,
+        authentication: document(row, "authentication", "session")?,
+        expires_at: Timestamp(row.try_get("expires_at")?),
+    })
+}
+
+type AnyQuery<'q> = sqlx::query::Query<'q, Any, sqlx::any::AnyArguments>;
+
+fn bind_refresh<'q>(
+    query: AnyQuery<'q>,
+    hash: &str,
+    token: &RefreshToken,
+) -> Result<AnyQuery<'q>, StoreError> {
+    Ok(query
+        .bind(hash.to_owned())
+        .bind(token.family.clone())
+        .bind(token.sid.clone())
+        .bind(token.user_id.clone())
+        .bind(token.client_id.clone())
+        .bind(to_json(token, "refresh token")?)
+        .bind(token.idle_expires_at.0)
+        .bind(token.expires_at.0))
+}
+
+async fn revoke_family(
+    transaction: &mut Transaction<'static, Any>,
+    family: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE refresh_tokens SET revoked_at = $2 WHERE family = $1 AND revoked_at IS NULL",
+    )
+    .bind(family)
+    .bind(now.0)
+    .execute(&mut **transaction)
+    .await?;
+    // Access tokens are looked up together with this mark, also those issued at this very moment.
+    sqlx::query(
+        "INSERT INTO grants (jti, kind, user_id, client_id, party, lineage, expires_at, \
+         revoked_at) VALUES ('family:' || $1, 'family', '', '', '', $1, $2, $2) \
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(family)
+    .bind(now.plus(8 * 86_400).0)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
