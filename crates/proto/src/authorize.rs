@@ -193,6 +193,7 @@ mod tests {
             post_logout_redirect_uris: Vec::new(),
             id_token_lifetime: None,
             require_pushed_authorization_requests: false,
+            resources: Vec::new(),
             disabled: false,
         }
     }

@@ -154,6 +154,11 @@ pub fn check_times(
     Ok(())
 }
 
+/// Parses any JSON, refusing a member that occurs twice at any depth.
+pub fn parse_json(json: &[u8]) -> Result<Value, ClaimError> {
+    serde_json::from_slice::<Strict>(json).map(|s| s.0).map_err(|_| ClaimError::NotObject)
+}
+
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {

@@ -75,6 +75,9 @@ pub struct Client {
     /// Whether authorization requests must be pushed (RFC 9126 section 6).
     #[serde(default)]
     pub require_pushed_authorization_requests: bool,
+    /// MCP servers it stands for: it may introspect tokens whose audience is one of them.
+    #[serde(default)]
+    pub resources: Vec<crate::identifier::Resource>,
     /// Switched off by an administrator.
     #[serde(default)]
     pub disabled: bool,

@@ -1,1 +1,33 @@
+//! Protects an MCP server: mount [`Guard`] as a layer and its metadata as a route.
+//!
+//! ```
+//! # use carnet_resource::{Guard, Outbound, Clock, Timestamp};
+//! # use axum::{Router, routing::post};
+//! # fn f(clock: Clock) -> Result<Router, Box<dyn std::error::Error>> {
+//! let keys = Outbound::new(&[])?;
+//! let guard = Guard::new("https://mcp.acme.example/mcp", "https://as.acme.example", keys, clock)?
+//!     .scopes(["notes.read", "notes.write"])
+//!     .require(["notes.read"])
+//!     .tool("note_write", ["notes.write"]);
+//! let app = Router::new()
+//!     .route("/mcp", post(|| async { "the MCP server" }))
+//!     .layer(guard.clone())
+//!     .merge(guard.metadata());
+//! # Ok(app) }
+//! ```
+//!
+//! Handlers find a [`Caller`] in the request's extensions. The caller's token does not get there.
 
+mod admission;
+mod caller;
+mod layer;
+
+pub use caller::Caller;
+pub use carnet_client::{Outbound, RemoteKeys};
+pub use carnet_proto::{
+    identifier::{IdentifierError, Issuer, Resource},
+    jwk::Algorithm,
+    scope::Scopes,
+    time::{Clock, Timestamp},
+};
+pub use layer::{Guard, GuardedService};

@@ -107,7 +107,7 @@ CREATE TABLE IF NOT EXISTS authorization_codes (
   expires_at BIGINT NOT NULL, used_at BIGINT);
 CREATE TABLE IF NOT EXISTS pushed_requests (
   hash TEXT PRIMARY KEY, client_id TEXT NOT NULL, document TEXT NOT NULL,
-  expires_at BIGINT NOT NULL, used_at BIGINT);
+  expires_at BIGINT NOT NULL, opened_at BIGINT, used_at BIGINT);
 CREATE TABLE IF NOT EXISTS refresh_tokens (
   hash TEXT PRIMARY KEY, family TEXT NOT NULL, sid TEXT NOT NULL, user_id TEXT NOT NULL,
   client_id TEXT NOT NULL, document TEXT NOT NULL, idle_expires_at BIGINT NOT NULL,
@@ -175,7 +175,7 @@ impl Store {
         // Codes and refresh tokens stay a day longer, so that late reuse is still recognised.
         for (statement, before) in [
             ("DELETE FROM used_jtis WHERE forget_after < $1", now),
-            ("DELETE FROM pushed_requests WHERE expires_at < $1", now),
+            ("DELETE FROM pushed_requests WHERE expires_at < $1", now.plus(-3600)),
             ("DELETE FROM authorization_codes WHERE expires_at < $1", now.plus(-86_400)),
             ("DELETE FROM refresh_tokens WHERE expires_at < $1", now.plus(-86_400)),
             ("DELETE FROM grants WHERE expires_at < $1", now.plus(-3600)),

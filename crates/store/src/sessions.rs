@@ -200,7 +200,7 @@ impl Store {
         if let Some(pushed) = pushed {
             let used = sqlx::query(
                 "UPDATE pushed_requests SET used_at = $2 \
-                 WHERE hash = $1 AND used_at IS NULL AND expires_at > $2",
+                 WHERE hash = $1 AND used_at IS NULL AND opened_at + 600 > $2",
             )
             .bind(pushed)
             .bind(now.0)
@@ -305,21 +305,26 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
-    /// A pushed request that has not been used; using it up is
+    /// Opens a pushed request that has not been used: in its lifetime the first time, and for ten
+    /// minutes after that, while the person signs in. Using it up is
     /// [`Store::keep_authorization_code`]'s, in the transaction that keeps the code.
-    pub async fn pushed_request(
+    pub async fn open_pushed_request(
         &self,
         hash: &str,
         now: Timestamp,
     ) -> Result<Option<PushedRequest>, StoreError> {
+        let mut transaction = self.begin().await?;
         let row = sqlx::query(
-            "SELECT client_id, document, expires_at FROM pushed_requests \
-             WHERE hash = $1 AND used_at IS NULL AND expires_at > $2",
+            "UPDATE pushed_requests SET opened_at = COALESCE(opened_at, $2) \
+             WHERE hash = $1 AND used_at IS NULL AND \
+             ((opened_at IS NULL AND expires_at > $2) OR opened_at + 600 > $2) \
+             RETURNING client_id, document, expires_at",
         )
         .bind(hash)
         .bind(now.0)
-        .fetch_optional(&self.read)
+        .fetch_optional(&mut *transaction)
         .await?;
+        transaction.commit().await?;
         row.map(|row| {
             Ok(PushedRequest {
                 client_id: row.try_get("client_id")?,

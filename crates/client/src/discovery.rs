@@ -1,0 +1,178 @@
+//! From an MCP server's URL to the authorization server that governs it, with every check that
+//! keeps a hostile document from leading anywhere (RFC 9728, RFC 8414, MCP).
+
+use crate::{
+    error::Error,
+    outbound::{Answer, Outbound, Reach},
+};
+use carnet_proto::{
+    GRANT_PROFILE_ID_JAG,
+    challenge::Challenge,
+    identifier::{Issuer, Resource},
+    metadata::{AuthorizationServerMetadata, ProtectedResourceMetadata},
+    scope::Scopes,
+};
+use serde_json::json;
+use url::Url;
+
+/// An MCP server and the RAS that governs it, both checked.
+#[derive(Clone, Debug)]
+pub struct McpServer {
+    /// The URL that was asked about.
+    pub url: String,
+    /// Its resource identifier.
+    pub resource: Resource,
+    /// What people call it.
+    pub name: Option<String>,
+    /// The RAS.
+    pub authorization_server: Issuer,
+    /// The RAS's metadata.
+    pub metadata: AuthorizationServerMetadata,
+    /// Scopes its challenge names, or else its metadata; `None` for neither.
+    pub scopes: Option<Scopes>,
+    /// How far requests about it may go.
+    pub reach: Reach,
+}
+
+impl McpServer {
+    /// Whether the RAS advertises ID-JAGs (JAG 7.2).
+    pub fn offers_cross_app_access(&self) -> bool {
+        let profiles = &self.metadata.authorization_grant_profiles_supported;
+        profiles.iter().any(|profile| profile == GRANT_PROFILE_ID_JAG)
+    }
+}
+
+/// Finds the RAS of the MCP server at `url`: challenge first, then the well-known places (MCP-C1).
+pub(crate) async fn mcp_server(outbound: &Outbound, url: &str) -> Result<McpServer, Error> {
+    let own = Resource::parse(url)
+        .map_err(|e| Error::Discovery(format!("the MCP server's URL `{url}` {e}")))?;
+    let reach = Reach::of_trusted_url(url);
+    let ping = json!({"jsonrpc": "2.0", "id": 0, "method": "ping"});
+    let probe = outbound.json("POST", url, reach, None, Some(&ping)).await?;
+    let challenge = bearer_challenge(&probe);
+    let scopes = challenge.as_ref().and_then(|c| c.get("scope")).and_then(Scopes::parse);
+    let named = challenge.as_ref().and_then(|c| c.get("resource_metadata")).map(str::to_owned);
+    let (metadata, expected) = resource_metadata(outbound, &own, named, reach).await?;
+    let resource = Resource::parse(&metadata.resource).map_err(|e| {
+        Error::Discovery(format!("`resource` in the metadata of {url} {e}: {}", metadata.resource))
+    })?;
+    if resource != expected {
+        return Err(Error::Discovery(format!(
+            "the protected-resource metadata of {url} names another resource\n  \
+             found:    {}\n  expected: {}\n\
+             hint: the MCP server's operator has to set `resource` to the URL that clients use; \
+             mind a trailing slash",
+            resource.as_str(),
+            expected.as_str()
+        )));
+    }
+    let named = metadata.authorization_servers.first().ok_or_else(|| {
+        Error::Discovery(format!("the metadata of {url} names no authorization_servers"))
+    })?;
+    let issuer = Issuer::parse(named).map_err(|e| {
+        Error::Discovery(format!("the authorization server `{named}` of {url} {e}"))
+    })?;
+    let scopes = scopes.or_else(|| {
+        let listed = metadata.scopes_supported.as_ref()?;
+        Some(listed.iter().map(String::as_str).collect::<Scopes>()).filter(|s| !s.is_empty())
+    });
+    let found = authorization_server(outbound, &issuer, reach).await?;
+    Ok(McpServer {
+        url: url.to_owned(),
+        resource,
+        name: metadata.resource_name,
+        authorization_server: issuer,
+        metadata: found,
+        scopes,
+        reach,
+    })
+}
+
+/// The Bearer (or DPoP) challenge of a 401 or 403.
+pub(crate) fn bearer_challenge(answer: &Answer) -> Option<Challenge> {
+    if !matches!(answer.status, 401 | 403) {
+        return None;
+    }
+    let headers = answer.headers.get_all("www-authenticate");
+    let headers: Vec<&str> = headers.iter().filter_map(|value| value.to_str().ok()).collect();
+    let is_ours = |c: &Challenge| {
+        c.scheme.eq_ignore_ascii_case("bearer") || c.scheme.eq_ignore_ascii_case("dpop")
+    };
+    Challenge::parse_all(headers).into_iter().find(is_ours)
+}
+
+/// The metadata document, and the resource it has to name (RFC 9728 section 3.3): the server's URL,
+/// or its origin where the document was found at the root.
+async fn resource_metadata(
+    outbound: &Outbound,
+    own: &Resource,
+    named: Option<String>,
+    reach: Reach,
+) -> Result<(ProtectedResourceMetadata, Resource), Error> {
+    let origin = Url::parse(own.normalized())
+        .map(|url| url.origin().ascii_serialization())
+        .unwrap_or_default();
+    let root = Resource::parse(&origin).unwrap_or_else(|_| own.clone());
+    let mut places = Vec::new();
+    places.extend(named.map(|url| (url, own.clone())));
+    places.push((own.metadata_url(), own.clone()));
+    places.push((root.metadata_url(), root));
+    for (place, expected) in places {
+        let answer = outbound.get(&place, reach).await?;
+        if answer.status == 200 {
+            let document = answer.json().map_err(|e| {
+                Error::Discovery(format!("{place} is not protected-resource metadata: {e}"))
+            })?;
+            return Ok((document, expected));
+        }
+    }
+    Err(Error::Discovery(format!(
+        "{own} has no protected-resource metadata (RFC 9728), so its authorization server is not \
+         known\nhint: its operator has to serve {}",
+        own.metadata_url()
+    )))
+}
+
+/// Finds and checks the metadata of an authorization server or IdP.
+pub async fn discover_authorization_server(
+    outbound: &Outbound,
+    issuer: &Issuer,
+) -> Result<AuthorizationServerMetadata, Error> {
+    authorization_server(outbound, issuer, Reach::of_trusted_url(issuer.as_str())).await
+}
+
+/// RFC 8414 path-inserted, OpenID Connect path-inserted, OpenID Connect path-appended (MCP-C1); the
+/// `issuer` inside must be the one asked for, byte for byte (JAG-C1).
+pub(crate) async fn authorization_server(
+    outbound: &Outbound,
+    issuer: &Issuer,
+    reach: Reach,
+) -> Result<AuthorizationServerMetadata, Error> {
+    let places = [
+        issuer.well_known_inserted("oauth-authorization-server"),
+        issuer.well_known_inserted("openid-configuration"),
+        issuer.well_known_appended("openid-configuration"),
+    ];
+    for place in places {
+        let answer = outbound.get(&place, reach).await?;
+        if answer.status != 200 {
+            continue;
+        }
+        let metadata: AuthorizationServerMetadata = answer.json().map_err(|e| {
+            Error::Discovery(format!("{place} is not authorization-server metadata: {e}"))
+        })?;
+        if metadata.issuer != issuer.as_str() {
+            return Err(Error::Discovery(format!(
+                "{place} belongs to another issuer; nothing was sent to it\n  \
+                 found:    {}\n  expected: {issuer}\n\
+                 hint: the two have to be equal byte for byte (RFC 8414 section 3.3); mind a \
+                 trailing slash",
+                metadata.issuer
+            )));
+        }
+        return Ok(metadata);
+    }
+    Err(Error::Discovery(format!(
+        "{issuer} serves no authorization-server metadata (RFC 8414 or OpenID Connect Discovery)"
+    )))
+}

@@ -1,0 +1,195 @@
+//! Keys of issuers and clients: fetched once, kept, and never lost to a bad answer.
+
+use crate::outbound::{Outbound, Reach};
+use carnet_proto::{
+    jwk::{Algorithm, KeySet},
+    time::{Clock, Timestamp},
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::Mutex as AsyncMutex;
+
+/// Keys older than this are fetched again when they are next used, in seconds.
+const FRESH: i64 = 300;
+/// Keys older than this are not used any more when they cannot be fetched again, in seconds.
+const STALE: i64 = 86_400;
+/// After a fetch, good or bad, the next one waits this long, in seconds.
+const COOLDOWN: i64 = 10;
+/// Most key sets held; each belongs to a registered issuer or client.
+const MOST: usize = 10_000;
+
+/// Where a key set is and what it is used with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeySource {
+    /// Whose keys: the issuer, or `client <id>`. Keys of one are never used for another.
+    pub owner: String,
+    /// URL of the JWK Set; `None`: in the owner's discovery document.
+    pub jwks_uri: Option<String>,
+    /// The registered algorithm.
+    pub algorithm: Algorithm,
+    /// How far the fetch may go.
+    pub reach: Reach,
+}
+
+/// Why there are no keys.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeysError {
+    /// They cannot be had just now.
+    #[error("the keys of {0} cannot be fetched just now")]
+    Unavailable(String),
+}
+
+#[derive(Default)]
+struct Held {
+    keys: Option<Arc<KeySet>>,
+    fetched_at: Option<Timestamp>,
+    tried_at: Option<Timestamp>,
+    source: Option<KeySource>,
+}
+
+impl Held {
+    fn knows(&self, kid: Option<&str>) -> bool {
+        self.keys.as_ref().is_some_and(|keys| keys.find(kid).is_some())
+    }
+
+    /// The keys, unless they are too old to be believed.
+    fn usable(&self, now: Timestamp) -> Option<Arc<KeySet>> {
+        let believed = self.fetched_at.is_some_and(|at| now.since(at) < STALE);
+        self.keys.as_ref().filter(|_| believed).map(Arc::clone)
+    }
+
+    /// Claims the right to fetch, once per cooldown.
+    fn claim(&mut self, now: Timestamp) -> bool {
+        let free = self.tried_at.is_none_or(|at| now.since(at) >= COOLDOWN);
+        if free {
+            self.tried_at = Some(now);
+        }
+        free
+    }
+}
+
+#[derive(Default)]
+struct Entry {
+    held: Mutex<Held>,
+    /// Taken by the one caller that fetches; the others wait for it instead of fetching too.
+    flight: AsyncMutex<()>,
+}
+
+impl Entry {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A cache of key sets. One fetch at a time for each owner; the cooldown is claimed before the
+/// fetch; a failed fetch never evicts good keys. Cheap to clone.
+#[derive(Clone)]
+pub struct RemoteKeys(Arc<Inner>);
+
+struct Inner {
+    outbound: Outbound,
+    clock: Clock,
+    entries: Mutex<HashMap<String, Arc<Entry>>>,
+}
+
+impl RemoteKeys {
+    /// An empty cache.
+    pub fn new(outbound: Outbound, clock: Clock) -> Self {
+        Self(Arc::new(Inner { outbound, clock, entries: Mutex::default() }))
+    }
+
+    /// Keys that have `kid`, or the newest there are. Keys that are not fresh any more are used
+    /// while new ones are fetched behind them; the caller waits for a fetch only where `kid` is
+    /// unknown. If it is unknown after a good fetch, the verifier will say so.
+    pub async fn keys(
+        &self,
+        source: &KeySource,
+        kid: Option<&str>,
+    ) -> Result<Arc<KeySet>, KeysError> {
+        let entry = self.entry(source);
+        let now = self.0.clock.now();
+        let unavailable = || KeysError::Unavailable(source.owner.clone());
+        {
+            let mut held = entry.held();
+            if held.knows(kid)
+                && let Some(keys) = held.usable(now)
+            {
+                let fresh = held.fetched_at.is_some_and(|at| now.since(at) < FRESH);
+                if !fresh && held.claim(now) {
+                    let (this, entry, source) =
+                        (self.clone(), Arc::clone(&entry), source.clone());
+                    tokio::spawn(async move { this.renew(&entry, &source, now).await });
+                }
+                return Ok(keys);
+            }
+        }
+        let _flight = entry.flight.lock().await;
+        let claimed = {
+            let mut held = entry.held();
+            !(held.knows(kid) && held.usable(now).is_some()) && held.claim(now)
+        };
+        if claimed {
+            self.renew(&entry, source, now).await;
+        }
+        let held = entry.held();
+        // Whether an unknown kid exists can be told only after a fetch that went well.
+        let told = held.knows(kid) || held.fetched_at == held.tried_at;
+        held.usable(now).filter(|_| told).ok_or_else(unavailable)
+    }
+
+    /// Forgets the keys of an owner, so that the next use fetches them.
+    pub fn forget(&self, owner: &str) {
+        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(owner);
+    }
+
+    fn entry(&self, source: &KeySource) -> Arc<Entry> {
+        let mut entries = self.0.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if entries.len() >= MOST && !entries.contains_key(&source.owner) {
+            entries.clear();
+        }
+        let entry = Arc::clone(entries.entry(source.owner.clone()).or_default());
+        drop(entries);
+        let mut held = entry.held();
+        if held.source.as_ref() != Some(source) {
+            // Registered anew, with another place or algorithm: nothing of before counts.
+            *held = Held { source: Some(source.clone()), ..Held::default() };
+        }
+        drop(held);
+        entry
+    }
+
+    async fn renew(&self, entry: &Entry, source: &KeySource, now: Timestamp) {
+        match self.fetch(source).await {
+            Ok(keys) => {
+                let mut held = entry.held();
+                if held.source.as_ref() == Some(source) {
+                    held.keys = Some(Arc::new(keys));
+                    held.fetched_at = Some(now);
+                }
+            }
+            Err(cause) => tracing::warn!(owner = source.owner, cause, "keys were not fetched"),
+        }
+    }
+
+    async fn fetch(&self, source: &KeySource) -> Result<KeySet, String> {
+        let url = match &source.jwks_uri {
+            Some(url) => url.clone(),
+            None => {
+                let issuer = carnet_proto::identifier::Issuer::parse(&source.owner)
+                    .map_err(|e| format!("the issuer {e}"))?;
+                let found =
+                    crate::discovery::authorization_server(&self.0.outbound, &issuer, source.reach);
+                let metadata = found.await.map_err(|e| e.to_string())?;
+                metadata.jwks_uri.ok_or("its metadata has no jwks_uri")?
+            }
+        };
+        let answer =
+            self.0.outbound.get(&url, source.reach).await.map_err(|e| e.to_string())?;
+        if answer.status != 200 {
+            return Err(format!("{url} answered {}", answer.status));
+        }
+        KeySet::parse(&answer.body, source.algorithm).map_err(|e| format!("{url} {e}"))
+    }
+}

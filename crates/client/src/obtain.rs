@@ -1,0 +1,552 @@
+//! From a sign-in to an access token: exchange, redemption, renewal, step-up.
+
+use crate::{
+    discovery::{self, McpServer, bearer_challenge},
+    error::{Error, Leg, OAuthError},
+    outbound::{Answer, Outbound, Reach},
+    vault::{Session, Vault},
+};
+use carnet_proto::{
+    GRANT_JWT_BEARER, GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ID_JAG, TOKEN_TYPE_ID_TOKEN,
+    TOKEN_TYPE_REFRESH_TOKEN,
+    challenge::Challenge,
+    claims::Claims,
+    id_jag::OneOrMany,
+    identifier::{Issuer, Resource},
+    jws,
+    metadata::AuthorizationServerMetadata,
+    scope::Scopes,
+    secret::Secret,
+    time::{Clock, Entropy, Timestamp},
+};
+use serde::Deserialize;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// A client's id and secret at one authorization server; without a secret it is a public client.
+#[derive(Clone, Debug)]
+pub struct ClientSecret {
+    /// Client id there.
+    pub client_id: String,
+    /// Its secret.
+    pub secret: Option<Secret>,
+}
+
+/// What a client is configured with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The company's IdP.
+    pub idp: Issuer,
+    /// Token endpoint of the IdP, where its discovery document cannot be used.
+    pub idp_token_endpoint: Option<String>,
+    /// This client at the IdP.
+    pub idp_client: ClientSecret,
+    /// This client at each RAS it is registered with, by issuer.
+    pub ras_clients: HashMap<String, ClientSecret>,
+}
+
+/// An access token for one MCP server.
+#[derive(Clone, Debug)]
+pub struct AccessToken {
+    secret: Secret,
+    /// Scopes granted; empty if the RAS did not say.
+    pub scopes: Scopes,
+    /// When it ends.
+    pub expires: Timestamp,
+}
+
+impl AccessToken {
+    /// The token, for the `Authorization` header of requests to its MCP server alone.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+}
+
+/// Which token of the sign-in an ID-JAG is asked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The refresh token.
+    RefreshToken,
+    /// The ID token.
+    IdToken,
+}
+
+/// An ID-JAG as received and checked for form; the RAS verifies it.
+#[derive(Clone, Debug)]
+pub struct IdJagView {
+    /// The ID-JAG, to be presented once.
+    pub assertion: Secret,
+    /// Its claims.
+    pub claims: Claims,
+    /// Scopes it carries.
+    pub scopes: Option<Scopes>,
+}
+
+/// A person's client: signs them in once, then gets a token for any MCP server they are allowed.
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Client(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) settings: Settings,
+    pub(crate) outbound: Outbound,
+    pub(crate) vault: Box<dyn Vault>,
+    pub(crate) clock: Clock,
+    pub(crate) entropy: Entropy,
+    tokens: Mutex<HashMap<(String, Resource), AccessToken>>,
+}
+
+/// Renew the sign-in's tokens when they are older than this, in seconds, so that the refresh token
+/// does not end for idleness.
+const RENEW_AFTER: i64 = 3600;
+/// An access token with less life than this is not used any more, in seconds.
+const MARGIN: i64 = 20;
+
+#[derive(Deserialize)]
+struct TokenAnswer {
+    access_token: String,
+    token_type: String,
+    #[serde(default)]
+    issued_token_type: Option<String>,
+    #[serde(default)]
+    expires_in: Option<i64>,
+    #[serde(default)]
+    scope: Option<String>,
+    #[serde(default)]
+    resource: Option<OneOrMany>,
+}
+
+#[derive(Deserialize)]
+struct RefreshAnswer {
+    #[serde(default)]
+    id_token: Option<String>,
+    #[serde(default)]
+    refresh_token: Option<String>,
+}
+
+impl Client {
+    /// A client with these settings, keeping the sign-in in `vault`.
+    pub fn new(
+        settings: Settings,
+        vault: Box<dyn Vault>,
+        outbound: Outbound,
+        clock: Clock,
+        entropy: Entropy,
+    ) -> Self {
+        let tokens = Mutex::default();
+        Self(Arc::new(Inner { settings, outbound, vault, clock, entropy, tokens }))
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// The guarded HTTP client.
+    pub fn outbound(&self) -> &Outbound {
+        &self.0.outbound
+    }
+
+    /// The sign-in kept, if there is one for this IdP and client.
+    pub async fn session(&self) -> Result<Option<Session>, Error> {
+        let session = self.0.vault.load().await?;
+        Ok(session.filter(|s| {
+            s.issuer == self.0.settings.idp.as_str()
+                && s.idp_client_id == self.0.settings.idp_client.client_id
+        }))
+    }
+
+    /// Finds the MCP server at `url` and the RAS that governs it.
+    pub async fn discover(&self, url: &str) -> Result<McpServer, Error> {
+        discovery::mcp_server(&self.0.outbound, url).await
+    }
+
+    /// A token for `server` with the scopes it asks for: held, or obtained silently.
+    pub async fn access_token(&self, server: &McpServer) -> Result<AccessToken, Error> {
+        let now = self.0.clock.now();
+        let held = self.tokens().get(&key(server)).cloned();
+        match held {
+            Some(token) if token.expires.since(now) > MARGIN => Ok(token),
+            held => {
+                // Scopes that a step-up won stay won.
+                let had = held.map(|token| token.scopes).filter(|s| !s.is_empty());
+                let wanted = match (&server.scopes, had) {
+                    (Some(wanted), Some(had)) => Some(wanted.union(&had)),
+                    (wanted, _) => wanted.clone(),
+                };
+                self.obtain(server, wanted.as_ref()).await
+            }
+        }
+    }
+
+    /// A token for the union of what was had and what a 403 `insufficient_scope` names (MCP-C2).
+    pub async fn step_up(
+        &self,
+        server: &McpServer,
+        challenge: &Challenge,
+    ) -> Result<AccessToken, Error> {
+        let named = challenge.get("scope").and_then(Scopes::parse).unwrap_or_default();
+        let had = self.tokens().get(&key(server)).map(|token| token.scopes.clone());
+        let wanted = named.union(&had.or_else(|| server.scopes.clone()).unwrap_or_default());
+        self.obtain(server, Some(&wanted)).await
+    }
+
+    /// Forgets a held token, after a 401.
+    pub fn forget(&self, server: &McpServer) {
+        self.tokens().remove(&key(server));
+    }
+
+    /// The challenge of a 401 or 403 answer of an MCP server.
+    pub fn challenge(answer: &Answer) -> Option<Challenge> {
+        bearer_challenge(answer)
+    }
+
+    fn tokens(&self) -> std::sync::MutexGuard<'_, HashMap<(String, Resource), AccessToken>> {
+        self.0.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn obtain(
+        &self,
+        server: &McpServer,
+        scopes: Option<&Scopes>,
+    ) -> Result<AccessToken, Error> {
+        let id_jag = self.id_jag(server, scopes).await?;
+        let token = self.redeem(server, &id_jag, scopes).await?;
+        self.tokens().insert(key(server), token.clone());
+        Ok(token)
+    }
+
+    /// An ID-JAG for `server`: by refresh token, else by ID token; only when neither serves does
+    /// the person have to sign in again (JAG-C5).
+    pub async fn id_jag(
+        &self,
+        server: &McpServer,
+        scopes: Option<&Scopes>,
+    ) -> Result<IdJagView, Error> {
+        let ras = &server.authorization_server;
+        if !server.offers_cross_app_access()
+            && !self.0.settings.ras_clients.contains_key(ras.as_str())
+        {
+            return Err(Error::NotOffered(ras.to_string()));
+        }
+        let session = self.renewed_session().await?;
+        if let Some(refresh_token) = &session.refresh_token {
+            let subject = (Subject::RefreshToken, refresh_token.as_str());
+            match self.exchange(server, scopes, subject).await {
+                Err(Error::Refused { error, .. })
+                    if matches!(error.error.as_str(), "invalid_grant" | "invalid_request") => {}
+                outcome => return outcome,
+            }
+        }
+        if session.id_token_expires - self.0.clock.now().0 <= MARGIN {
+            return Err(self.sign_in_needed());
+        }
+        let subject = (Subject::IdToken, session.id_token.as_str());
+        match self.exchange(server, scopes, subject).await {
+            Err(Error::Refused { error, .. }) if error.error == "invalid_grant" => {
+                Err(self.sign_in_needed())
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The sign-in, its tokens renewed if they are due. One process renews at a time; the others
+    /// find its result.
+    async fn renewed_session(&self) -> Result<Session, Error> {
+        let session = self.session().await?.ok_or_else(|| self.sign_in_needed())?;
+        if session.refresh_token.is_none() || !self.is_due(&session) {
+            return Ok(session);
+        }
+        let _lock = self.0.vault.lock().await?;
+        let session = self.session().await?.ok_or_else(|| self.sign_in_needed())?;
+        if !self.is_due(&session) {
+            return Ok(session);
+        }
+        match self.refresh(&session).await {
+            Ok(renewed) => {
+                self.0.vault.store(Some(&renewed)).await?;
+                Ok(renewed)
+            }
+            // The ID token may still serve, or the exchange tells better what is wrong.
+            Err(Error::Refused { .. } | Error::Outbound(_)) => Ok(session),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_due(&self, session: &Session) -> bool {
+        let now = self.0.clock.now().0;
+        now - session.renewed_at >= RENEW_AFTER
+    }
+
+    async fn refresh(&self, session: &Session) -> Result<Session, Error> {
+        let refresh_token = session.refresh_token.clone().unwrap_or_default();
+        let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.as_str())];
+        let answer = self.ask_idp(Leg::SignIn, &form).await?;
+        let answer: RefreshAnswer = parse(Leg::SignIn, &answer)?;
+        let now = self.0.clock.now();
+        let mut renewed = Session {
+            refresh_token: answer.refresh_token.or(session.refresh_token.clone()),
+            renewed_at: now.0,
+            ..session.clone()
+        };
+        if let Some(id_token) = answer.id_token {
+            let (subject, _) = subject_of(&session.id_token);
+            let signed_in = self.verify_id_token(&id_token, None, None).await?;
+            if subject.as_deref() != Some(signed_in.subject.as_str()) {
+                return Err(Error::BadAnswer {
+                    leg: Leg::SignIn,
+                    what: "the renewed ID token is of another person".to_owned(),
+                });
+            }
+            renewed.id_token = id_token;
+            renewed.id_token_expires = signed_in.expires.0;
+        }
+        Ok(renewed)
+    }
+
+    fn sign_in_needed(&self) -> Error {
+        Error::SignInNeeded { issuer: self.0.settings.idp.to_string() }
+    }
+
+    /// Asks the IdP for an ID-JAG with one of the sign-in's tokens, and checks the answer (JAG-C3).
+    pub async fn exchange(
+        &self,
+        server: &McpServer,
+        scopes: Option<&Scopes>,
+        subject: (Subject, &str),
+    ) -> Result<IdJagView, Error> {
+        let scope = scopes.map(ToString::to_string).unwrap_or_default();
+        let subject_token_type = match subject.0 {
+            Subject::RefreshToken => TOKEN_TYPE_REFRESH_TOKEN,
+            Subject::IdToken => TOKEN_TYPE_ID_TOKEN,
+        };
+        let mut form = vec![
+            ("grant_type", GRANT_TOKEN_EXCHANGE),
+            ("requested_token_type", TOKEN_TYPE_ID_JAG),
+            ("audience", server.authorization_server.as_str()),
+            ("resource", server.resource.as_str()),
+            ("subject_token_type", subject_token_type),
+            ("subject_token", subject.1),
+        ];
+        if !scope.is_empty() {
+            form.push(("scope", &scope));
+        }
+        let answer = self.ask_idp(Leg::Exchange, &form).await?;
+        let answer: TokenAnswer = parse(Leg::Exchange, &answer)?;
+        self.check_id_jag(server, answer)
+    }
+
+    fn check_id_jag(&self, server: &McpServer, answer: TokenAnswer) -> Result<IdJagView, Error> {
+        let bad = |what: String| Error::BadAnswer { leg: Leg::Exchange, what };
+        if answer.issued_token_type.as_deref() != Some(TOKEN_TYPE_ID_JAG) {
+            return Err(bad(format!("issued_token_type is not {TOKEN_TYPE_ID_JAG}")));
+        }
+        if !answer.token_type.eq_ignore_ascii_case("n_a") {
+            return Err(bad("token_type is not N_A".to_owned()));
+        }
+        let (header, claims) =
+            jws::peek(&answer.access_token).map_err(|e| bad(format!("the ID-JAG: {e}")))?;
+        let typ = header.optional_str("typ").ok().flatten().unwrap_or_default();
+        if !typ.eq_ignore_ascii_case(carnet_proto::id_jag::TYPE) {
+            return Err(bad(format!("the ID-JAG's typ is `{typ}`")));
+        }
+        if claims.required_single_audience().ok() != Some(server.authorization_server.as_str()) {
+            return Err(bad(format!(
+                "the ID-JAG's aud is not {} alone",
+                server.authorization_server
+            )));
+        }
+        let claimed = claims.optional_strings("resource").map_err(|e| bad(e.to_string()))?;
+        let claimed = claimed.unwrap_or_default();
+        let asked = [&server.resource];
+        if claimed.is_empty() || !is_subset(&claimed, &asked) {
+            return Err(bad(format!(
+                "the ID-JAG's resource is not {}; found: {}",
+                server.resource,
+                claimed.join(" ")
+            )));
+        }
+        if let Some(returned) = &answer.resource
+            && texts(returned) != claimed
+        {
+            return Err(bad("resource of the answer and of the ID-JAG differ".to_owned()));
+        }
+        let scopes = match claims.optional_str("scope").map_err(|e| bad(e.to_string()))? {
+            None => None,
+            Some(text) => {
+                Some(Scopes::parse(text).ok_or_else(|| bad("scope is malformed".to_owned()))?)
+            }
+        };
+        Ok(IdJagView { assertion: Secret::new(answer.access_token), claims, scopes })
+    }
+
+    /// Presents an ID-JAG at the RAS, once (X2), and checks the answer.
+    pub async fn redeem(
+        &self,
+        server: &McpServer,
+        id_jag: &IdJagView,
+        scopes: Option<&Scopes>,
+    ) -> Result<AccessToken, Error> {
+        let ras = &server.authorization_server;
+        let known = self.0.settings.ras_clients.get(ras.as_str());
+        let registration = known.ok_or_else(|| Error::NoRegistration(ras.to_string()))?;
+        // What the ID-JAG was narrowed to cannot be widened again by asking.
+        let wanted = match (scopes, &id_jag.scopes) {
+            (Some(wanted), Some(carried)) => Some(wanted.intersection(carried)),
+            _ => None,
+        };
+        let scope = wanted.map(|s| s.to_string()).unwrap_or_default();
+        let mut form = vec![
+            ("grant_type", GRANT_JWT_BEARER),
+            ("assertion", id_jag.assertion.expose()),
+            ("resource", server.resource.as_str()),
+        ];
+        if !scope.is_empty() {
+            form.push(("scope", &scope));
+        }
+        let answer = self
+            .ask(Leg::Redeem, ras, &server.metadata, server.reach, registration, &form)
+            .await?;
+        let answer: TokenAnswer = parse(Leg::Redeem, &answer)?;
+        let bad = |what: String| Error::BadAnswer { leg: Leg::Redeem, what };
+        if !answer.token_type.eq_ignore_ascii_case("bearer") {
+            return Err(bad(format!("token_type is `{}`, not Bearer", answer.token_type)));
+        }
+        if let Some(returned) = &answer.resource
+            && (texts(returned).is_empty() || !is_subset(&texts(returned), &[&server.resource]))
+        {
+            return Err(bad("resource of the answer is not the one asked for".to_owned()));
+        }
+        let scopes = match (&answer.scope, &id_jag.scopes) {
+            (Some(text), _) => {
+                Scopes::parse(text).ok_or_else(|| bad("scope is malformed".to_owned()))?
+            }
+            (None, carried) => carried.clone().unwrap_or_default(),
+        };
+        let lifetime = answer.expires_in.unwrap_or(60).clamp(0, 86_400);
+        let expires = self.0.clock.now().plus(lifetime);
+        Ok(AccessToken { secret: Secret::new(answer.access_token), scopes, expires })
+    }
+
+    /// Sends a form to the IdP's token endpoint.
+    pub(crate) async fn ask_idp(&self, leg: Leg, form: &[(&str, &str)]) -> Result<Answer, Error> {
+        let settings = &self.0.settings;
+        let reach = Reach::of_trusted_url(settings.idp.as_str());
+        let metadata = self.idp_metadata().await?;
+        self.ask(leg, &settings.idp, &metadata, reach, &settings.idp_client, form).await
+    }
+
+    /// The IdP's metadata; where a token endpoint is configured, just that.
+    pub(crate) async fn idp_metadata(&self) -> Result<AuthorizationServerMetadata, Error> {
+        let settings = &self.0.settings;
+        if let Some(endpoint) = &settings.idp_token_endpoint {
+            return serde_json::from_value(serde_json::json!({
+                "issuer": settings.idp, "token_endpoint": endpoint,
+                "token_endpoint_auth_methods_supported": ["client_secret_post"],
+            }))
+            .map_err(|e| Error::Discovery(e.to_string()));
+        }
+        discovery::discover_authorization_server(&self.0.outbound, &settings.idp).await
+    }
+
+    async fn ask(
+        &self,
+        leg: Leg,
+        party: &Issuer,
+        metadata: &AuthorizationServerMetadata,
+        reach: Reach,
+        registration: &ClientSecret,
+        form: &[(&str, &str)],
+    ) -> Result<Answer, Error> {
+        let offers = |method: &str| match &metadata.token_endpoint_auth_methods_supported {
+            None => method == "client_secret_basic",
+            Some(methods) => methods.iter().any(|m| m == method),
+        };
+        let mut form = form.to_vec();
+        let id = registration.client_id.as_str();
+        let basic = match &registration.secret {
+            Some(secret) if offers("client_secret_basic") => Some((id, secret.expose())),
+            Some(secret) => {
+                form.push(("client_id", id));
+                form.push(("client_secret", secret.expose()));
+                None
+            }
+            None => {
+                form.push(("client_id", id));
+                None
+            }
+        };
+        let endpoint = &metadata.token_endpoint;
+        let answer = self.0.outbound.post_form(endpoint, reach, &form, basic).await?;
+        if answer.status == 200 {
+            return Ok(answer);
+        }
+        let error: OAuthError = answer.json().unwrap_or_else(|_| OAuthError {
+            error: format!("HTTP {}", answer.status),
+            ..OAuthError::default()
+        });
+        let party = party.to_string();
+        Err(match (leg, error.error.as_str()) {
+            (Leg::Exchange, "insufficient_user_authentication") => Error::StepUpNeeded(error),
+            (Leg::Exchange, "invalid_target" | "invalid_scope" | "access_denied") => {
+                Error::RefusedByPolicy { party, error }
+            }
+            _ => Error::Refused { leg, party, error },
+        })
+    }
+
+    /// Revokes the refresh token at the IdP and forgets the sign-in. Answers whether there was one.
+    pub async fn sign_out(&self) -> Result<bool, Error> {
+        let _lock = self.0.vault.lock().await?;
+        let session = self.session().await?;
+        self.0.vault.store(None).await?;
+        self.tokens().clear();
+        let Some(session) = session else { return Ok(false) };
+        let metadata = self.idp_metadata().await?;
+        if let (Some(endpoint), Some(token)) =
+            (metadata.revocation_endpoint.clone(), &session.refresh_token)
+        {
+            let settings = &self.0.settings;
+            let metadata = AuthorizationServerMetadata { token_endpoint: endpoint, ..metadata };
+            let form = [("token", token.as_str()), ("token_type_hint", "refresh_token")];
+            let reach = Reach::of_trusted_url(settings.idp.as_str());
+            let client = &settings.idp_client;
+            self.ask(Leg::SignIn, &settings.idp, &metadata, reach, client, &form).await?;
+        }
+        Ok(true)
+    }
+}
+
+fn key(server: &McpServer) -> (String, Resource) {
+    (server.authorization_server.to_string(), server.resource.clone())
+}
+
+fn parse<T: serde::de::DeserializeOwned>(leg: Leg, answer: &Answer) -> Result<T, Error> {
+    answer.json().map_err(|e| Error::BadAnswer { leg, what: format!("not a token answer: {e}") })
+}
+
+fn texts(value: &OneOrMany) -> Vec<&str> {
+    match value {
+        OneOrMany::One(one) => vec![one],
+        OneOrMany::Many(many) => many.iter().map(String::as_str).collect(),
+    }
+}
+
+/// Whether every text names one of `asked`, none twice.
+fn is_subset(texts: &[&str], asked: &[&Resource]) -> bool {
+    let parsed: Option<Vec<Resource>> =
+        texts.iter().map(|text| Resource::parse(text).ok()).collect();
+    parsed.is_some_and(|list| {
+        list.iter().enumerate().all(|(i, r)| asked.contains(&r) && !list[..i].contains(r))
+    })
+}
+
+/// `sub` and `exp` of a token of our own, read without verifying it again.
+fn subject_of(id_token: &str) -> (Option<String>, Option<i64>) {
+    let claims = jws::peek(id_token).ok().map(|(_, claims)| claims);
+    let subject = claims.as_ref().and_then(|c| c.required_str("sub").ok().map(str::to_owned));
+    let expires = claims.as_ref().and_then(|c| c.required_time("exp").ok().map(|t| t.0));
+    (subject, expires)
+}

@@ -1,0 +1,408 @@
+//! The one place that builds an HTTP client. Every outbound request has a reach, a size limit and a
+//! time limit; redirects are never followed and proxies never taken from the environment.
+
+use reqwest::{
+    Certificate, Client, Method, RequestBuilder,
+    dns::{Addrs, Name, Resolve, Resolving},
+    redirect,
+};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+use url::{Host, Url};
+
+/// How far a request may go. A document from far away must not send us somewhere near.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// Public addresses over https: for URLs that someone else chose.
+    Public,
+    /// Also private networks, over https: for URLs that the administrator or user wrote, and what
+    /// those lead to.
+    Private,
+    /// Also this machine, where plain http is accepted.
+    Loopback,
+}
+
+impl Reach {
+    /// The reach of a URL that the operator chose: as far as that very host.
+    pub fn of_trusted_url(url: &str) -> Self {
+        match Url::parse(url) {
+            Ok(url) if carnet_proto::identifier::is_loopback(&url) => Self::Loopback,
+            _ => Self::Private,
+        }
+    }
+
+    fn allows(self, address: IpAddr) -> bool {
+        match class_of(address) {
+            Class::Public => true,
+            Class::Private => self >= Self::Private,
+            Class::Loopback => self == Self::Loopback,
+            Class::Never => false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Public,
+    Private,
+    Loopback,
+    Never,
+}
+
+/// RFC 6890 and its neighbours. Addresses that embed another (mapped, NAT64, 6to4, Teredo, ISATAP)
+/// are never public: they are refused, not unwrapped.
+fn class_of(address: IpAddr) -> Class {
+    match address {
+        IpAddr::V4(ip) => class_of_v4(ip),
+        IpAddr::V6(ip) => class_of_v6(ip),
+    }
+}
+
+fn class_of_v4(ip: Ipv4Addr) -> Class {
+    let [a, b, c, _] = ip.octets();
+    match (a, b, c) {
+        (127, ..) => Class::Loopback,
+        (10, ..) | (172, 16..=31, _) | (192, 168, _) | (100, 64..=127, _) => Class::Private,
+        (0, ..)
+        | (169, 254, _)
+        | (192, 0, 0 | 2)
+        | (192, 88, 99)
+        | (198, 18..=19, _)
+        | (198, 51, 100)
+        | (203, 0, 113)
+        | (224.., ..) => Class::Never,
+        _ => Class::Public,
+    }
+}
+
+fn class_of_v6(ip: Ipv6Addr) -> Class {
+    if ip.is_loopback() {
+        return Class::Loopback;
+    }
+    let s = ip.segments();
+    let isatap = (s[4] & 0xfdff) == 0 && s[5] == 0x5efe;
+    match s[0] {
+        0xfc00..=0xfdff => Class::Private,
+        // 2000::/3 alone is global unicast; out of it 2001::/23 (Teredo among it), documentation
+        // and 6to4.
+        0x2001 if s[1] < 0x0200 || s[1] == 0x0db8 => Class::Never,
+        0x2002 => Class::Never,
+        0x3fff if s[1] < 0x1000 => Class::Never,
+        0x2000..=0x3fff if !isatap => Class::Public,
+        _ => Class::Never,
+    }
+}
+
+/// Why an outbound request did not bring an answer. The texts name no internal address.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboundError {
+    /// Not a URL we would ask.
+    #[error("`{0}` is not an https URL (http is accepted on this machine only)")]
+    Url(String),
+    /// The host's address is out of reach for this request.
+    #[error("{0} is on a network this request may not reach")]
+    Reach(String),
+    /// No connection, no TLS, or no answer in time.
+    #[error("{host} did not answer: {cause}")]
+    Unreachable {
+        /// Host asked.
+        host: String,
+        /// What the transport says.
+        cause: String,
+    },
+    /// The answer is larger than it may be.
+    #[error("the answer of {0} is larger than {1} bytes")]
+    TooLarge(String, usize),
+    /// The HTTP client cannot be built.
+    #[error("the HTTP client cannot be set up: {0}")]
+    Setup(String),
+}
+
+/// A complete answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers.
+    pub headers: http::HeaderMap,
+    /// Body, within its limit.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The body as JSON, if it is.
+    pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_slice(&self.body)
+    }
+}
+
+/// Largest answer read, in bytes (a discovery document, a JWK Set, a token answer).
+const LARGEST: usize = 256 * 1024;
+
+/// The guarded HTTP client.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    public: Client,
+    private: Client,
+    loopback: Client,
+}
+
+impl Outbound {
+    /// A client that trusts the platform's certificate authorities and those in `extra_roots` (PEM
+    /// bundles).
+    pub fn new(extra_roots: &[Vec<u8>]) -> Result<Self, OutboundError> {
+        let build = |reach| build(reach, extra_roots).map_err(|e| OutboundError::Setup(text(&e)));
+        Ok(Self {
+            public: build(Reach::Public)?,
+            private: build(Reach::Private)?,
+            loopback: build(Reach::Loopback)?,
+        })
+    }
+
+    /// The underlying client for MCP traffic to a server the user named: same guards, no size or
+    /// total time limit, because streams are long.
+    pub fn streaming(&self, url: &str) -> Result<Client, OutboundError> {
+        let reach = Reach::of_trusted_url(url);
+        self.checked(url, reach)?;
+        Ok(self.client(reach).clone())
+    }
+
+    /// GET, answering JSON or anything else.
+    pub async fn get(&self, url: &str, reach: Reach) -> Result<Answer, OutboundError> {
+        let url = self.checked(url, reach)?;
+        let request = self.client(reach).get(url.clone()).header("accept", "application/json");
+        self.send(request, &url, reach).await
+    }
+
+    /// POST of a form; `basic` are form-encoded Basic credentials.
+    pub async fn post_form(
+        &self,
+        url: &str,
+        reach: Reach,
+        form: &[(&str, &str)],
+        basic: Option<(&str, &str)>,
+    ) -> Result<Answer, OutboundError> {
+        let url = self.checked(url, reach)?;
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let mut request = self
+            .client(reach)
+            .post(url.clone())
+            .header("accept", "application/json")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(body);
+        if let Some((id, secret)) = basic {
+            let encode = |text: &str| -> String {
+                form_urlencoded::byte_serialize(text.as_bytes()).collect()
+            };
+            request = request.basic_auth(encode(id), Some(encode(secret)));
+        }
+        self.send(request, &url, reach).await
+    }
+
+    /// Any JSON request; `bearer` goes into the `Authorization` header.
+    pub async fn json(
+        &self,
+        method: &str,
+        url: &str,
+        reach: Reach,
+        bearer: Option<&str>,
+        body: Option<&serde_json::Value>,
+    ) -> Result<Answer, OutboundError> {
+        let url = self.checked(url, reach)?;
+        let method = Method::from_bytes(method.as_bytes())
+            .map_err(|_| OutboundError::Setup(format!("no HTTP method {method}")))?;
+        let mut request = self
+            .client(reach)
+            .request(method, url.clone())
+            .header("accept", "application/json, text/event-stream");
+        if let Some(bearer) = bearer {
+            request = request.bearer_auth(bearer);
+        }
+        if let Some(body) = body {
+            request =
+                request.header("content-type", "application/json").body(body.to_string());
+        }
+        self.send(request, &url, reach).await
+    }
+
+    fn client(&self, reach: Reach) -> &Client {
+        match reach {
+            Reach::Public => &self.public,
+            Reach::Private => &self.private,
+            Reach::Loopback => &self.loopback,
+        }
+    }
+
+    /// Scheme, and the address of a host given as one: the resolver is not asked about those.
+    fn checked(&self, text: &str, reach: Reach) -> Result<Url, OutboundError> {
+        let bad = || OutboundError::Url(text.chars().take(200).collect());
+        let url = Url::parse(text).map_err(|_| bad())?;
+        let plain = url.scheme() == "http";
+        let local = carnet_proto::identifier::is_loopback(&url);
+        if !(url.scheme() == "https" || (plain && local)) || !url.username().is_empty() {
+            return Err(bad());
+        }
+        let out_of_reach = match url.host() {
+            Some(Host::Ipv4(ip)) => !reach.allows(ip.into()),
+            Some(Host::Ipv6(ip)) => !reach.allows(ip.into()),
+            Some(Host::Domain(_)) => local && reach != Reach::Loopback,
+            None => true,
+        };
+        if out_of_reach {
+            return Err(OutboundError::Reach(host_of(&url)));
+        }
+        Ok(url)
+    }
+
+    async fn send(
+        &self,
+        request: RequestBuilder,
+        url: &Url,
+        reach: Reach,
+    ) -> Result<Answer, OutboundError> {
+        let unreachable = |e: &reqwest::Error| OutboundError::Unreachable {
+            host: host_of(url),
+            cause: text(e),
+        };
+        let request = request.timeout(Duration::from_secs(10));
+        let mut response = request.send().await.map_err(|e| unreachable(&e))?;
+        // The address that answered, in case a name was resolved anew between check and connect.
+        if response.remote_addr().is_some_and(|peer| !reach.allows(peer.ip())) {
+            return Err(OutboundError::Reach(host_of(url)));
+        }
+        let too_large = || OutboundError::TooLarge(host_of(url), LARGEST);
+        if response.content_length().is_some_and(|length| length > LARGEST as u64) {
+            return Err(too_large());
+        }
+        let mut body = Vec::new();
+        let streams = response
+            .headers()
+            .get("content-type")
+            .is_some_and(|v| v.as_bytes().starts_with(b"text/event-stream"));
+        while let Some(chunk) = response.chunk().await.map_err(|e| unreachable(&e))? {
+            if body.len() + chunk.len() > LARGEST {
+                return Err(too_large());
+            }
+            body.extend_from_slice(&chunk);
+            if streams {
+                // Only the first event matters to callers of this method.
+                break;
+            }
+        }
+        Ok(Answer { status: response.status().as_u16(), headers: response.headers().clone(), body })
+    }
+}
+
+fn host_of(url: &Url) -> String {
+    url.host_str().unwrap_or("the host").to_owned()
+}
+
+/// An error and its causes, without the URL (it may carry a query).
+fn text(error: &reqwest::Error) -> String {
+    let mut causes = Vec::new();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        causes.push(cause.to_string());
+        source = cause.source();
+    }
+    if error.is_timeout() {
+        causes.insert(0, "no answer in time".to_owned());
+    }
+    if causes.is_empty() { "the request failed".to_owned() } else { causes.join(": ") }
+}
+
+#[allow(clippy::disallowed_methods)] // the one place that may build a client
+fn build(reach: Reach, extra_roots: &[Vec<u8>]) -> Result<Client, reqwest::Error> {
+    let mut builder = Client::builder()
+        .redirect(redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .referer(false)
+        .user_agent(concat!("carnet/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(Duration::from_secs(3))
+        .pool_max_idle_per_host(8)
+        .tls_version_min(reqwest::tls::Version::TLS_1_2)
+        .dns_resolver(Guard(reach));
+    for pem in extra_roots {
+        builder = builder.tls_certs_merge(Certificate::from_pem_bundle(pem)?);
+    }
+    builder.build()
+}
+
+/// Resolves a name and refuses it whole if any of its addresses is out of reach, so that the
+/// connection goes to a checked address or nowhere.
+struct Guard(Reach);
+
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (host, reach) = (name.as_str().to_owned(), self.0);
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((host.as_str(), 0)).await?;
+            let addresses: Vec<SocketAddr> = found.collect();
+            if addresses.is_empty() || !addresses.iter().all(|a| reach.allows(a.ip())) {
+                return Err("the address may not be reached from here".into());
+            }
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(reach: Reach, text: &str) -> bool {
+        reach.allows(text.parse().unwrap())
+    }
+
+    #[test]
+    fn addresses_that_are_not_public_are_out_of_public_reach() {
+        for text in [
+            "127.0.0.1", "0.0.0.0", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1",
+            "169.254.169.254", "100.64.0.1", "192.0.0.1", "198.18.0.1", "198.19.255.255",
+            "224.0.0.1", "240.0.0.1", "255.255.255.255", "::", "::1", "fc00::1", "fd12::1",
+            "fe80::1", "ff02::1", "::ffff:127.0.0.1", "::127.0.0.1", "::ffff:0:7f00:1",
+            "64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "2002:7f00:1::", "2001::1", "2001:db8::1",
+            "2606:4700::5efe:a00:1", "100::1",
+        ] {
+            assert!(!allowed(Reach::Public, text), "{text}");
+        }
+        for text in ["1.1.1.1", "172.32.0.1", "2606:4700::1111"] {
+            assert!(allowed(Reach::Public, text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wider_reach_adds_private_networks_and_then_this_machine_but_never_link_local() {
+        assert!(allowed(Reach::Private, "10.0.0.1"));
+        assert!(!allowed(Reach::Private, "127.0.0.1"));
+        assert!(allowed(Reach::Loopback, "::1"));
+        assert!(!allowed(Reach::Loopback, "169.254.169.254"));
+        assert_eq!(Reach::of_trusted_url("http://localhost:1/x"), Reach::Loopback);
+        assert_eq!(Reach::of_trusted_url("https://idp.example"), Reach::Private);
+    }
+
+    #[tokio::test]
+    async fn a_url_out_of_reach_is_refused_before_any_connection() {
+        let outbound = Outbound::new(&[]).unwrap();
+        for url in [
+            "http://example.com/",
+            "file:///etc/passwd",
+            "data:text/plain,x",
+            "https://127.0.0.1/",
+            "https://localhost/",
+            "https://[::ffff:127.0.0.1]/",
+            "https://0x7f000001/",
+            "https://2130706433/",
+            "https://u:p@1.1.1.1/",
+        ] {
+            let refused = outbound.get(url, Reach::Public).await;
+            assert!(
+                matches!(refused, Err(OutboundError::Url(_) | OutboundError::Reach(_))),
+                "{url}"
+            );
+        }
+    }
+}

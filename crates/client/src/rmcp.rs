@@ -1,0 +1,147 @@
+//! Tokens for the transport of the Rust MCP SDK: fresh ones for each request, one silent retry on
+//! 401, union step-up on 403 `insufficient_scope`.
+
+use crate::{discovery::McpServer, error::Error, obtain::Client};
+use carnet_proto::challenge::Challenge;
+use futures::stream::BoxStream;
+use http::{HeaderName, HeaderValue};
+use rmcp::{
+    model::ClientJsonRpcMessage,
+    transport::{
+        StreamableHttpClientTransport,
+        streamable_http_client::{
+            SseError, StreamableHttpClient, StreamableHttpClientTransportConfig,
+            StreamableHttpError, StreamableHttpPostResponse, StreamableHttpResponseLimits,
+        },
+    },
+};
+use sse_stream::Sse;
+use std::{collections::HashMap, io, sync::Arc};
+
+/// An HTTP client that adds this person's tokens for one MCP server.
+#[derive(Clone)]
+pub struct Authorized {
+    http: reqwest::Client,
+    client: Client,
+    server: Arc<McpServer>,
+}
+
+type Failure = StreamableHttpError<reqwest::Error>;
+type Headers = HashMap<HeaderName, HeaderValue>;
+
+impl Client {
+    /// A transport to `server` for `rmcp::ServiceExt::serve`.
+    pub fn transport(
+        &self,
+        server: McpServer,
+    ) -> Result<StreamableHttpClientTransport<Authorized>, Error> {
+        let http = self.outbound().streaming(&server.url)?;
+        let config = StreamableHttpClientTransportConfig::with_uri(server.url.clone());
+        let authorized = Authorized { http, client: self.clone(), server: Arc::new(server) };
+        Ok(StreamableHttpClientTransport::with_client(authorized, config))
+    }
+}
+
+fn failed(error: &Error) -> Failure {
+    Failure::Io(io::Error::other(error.to_string()))
+}
+
+impl Authorized {
+    /// Sends with a token; three tries at most, so that a server that always says no ends it.
+    async fn send<T, F, Fut>(&self, send: F) -> Result<T, Failure>
+    where
+        F: Fn(Option<String>) -> Fut,
+        Fut: Future<Output = Result<T, Failure>>,
+    {
+        let mut token = self.client.access_token(&self.server).await.map_err(|e| failed(&e))?;
+        for _ in 0..2 {
+            match send(Some(token.secret().expose().to_owned())).await {
+                Err(StreamableHttpError::AuthRequired(_)) => {
+                    self.client.forget(&self.server);
+                    token =
+                        self.client.access_token(&self.server).await.map_err(|e| failed(&e))?;
+                }
+                Err(StreamableHttpError::InsufficientScope(refusal)) => {
+                    let header = refusal.www_authenticate_header.as_str();
+                    let challenges = Challenge::parse_all([header]);
+                    let Some(challenge) = challenges
+                        .iter()
+                        .find(|c| c.get("error") == Some("insufficient_scope"))
+                    else {
+                        return Err(StreamableHttpError::InsufficientScope(refusal));
+                    };
+                    let stepped = self.client.step_up(&self.server, challenge).await;
+                    token = stepped.map_err(|e| failed(&e))?;
+                }
+                outcome => return outcome,
+            }
+        }
+        send(Some(token.secret().expose().to_owned())).await
+    }
+}
+
+impl StreamableHttpClient for Authorized {
+    type Error = reqwest::Error;
+
+    async fn post_message(
+        &self,
+        uri: Arc<str>,
+        message: ClientJsonRpcMessage,
+        session: Option<Arc<str>>,
+        token: Option<String>,
+        headers: Headers,
+    ) -> Result<StreamableHttpPostResponse, Failure> {
+        let limits = StreamableHttpResponseLimits::default();
+        self.post_message_with_response_limits(uri, message, session, token, headers, limits).await
+    }
+
+    async fn post_message_with_response_limits(
+        &self,
+        uri: Arc<str>,
+        message: ClientJsonRpcMessage,
+        session: Option<Arc<str>>,
+        _token: Option<String>,
+        headers: Headers,
+        limits: StreamableHttpResponseLimits,
+    ) -> Result<StreamableHttpPostResponse, Failure> {
+        self.send(|token| {
+            self.http.post_message_with_response_limits(
+                uri.clone(),
+                message.clone(),
+                session.clone(),
+                token,
+                headers.clone(),
+                limits,
+            )
+        })
+        .await
+    }
+
+    async fn delete_session(
+        &self,
+        uri: Arc<str>,
+        session: Arc<str>,
+        _token: Option<String>,
+        headers: Headers,
+    ) -> Result<(), Failure> {
+        self.send(|token| {
+            self.http.delete_session(uri.clone(), session.clone(), token, headers.clone())
+        })
+        .await
+    }
+
+    async fn get_stream(
+        &self,
+        uri: Arc<str>,
+        session: Option<Arc<str>>,
+        last_event: Option<String>,
+        _token: Option<String>,
+        headers: Headers,
+    ) -> Result<BoxStream<'static, Result<Sse, SseError>>, Failure> {
+        self.send(|token| {
+            let (session, last) = (session.clone(), last_event.clone());
+            self.http.get_stream(uri.clone(), session, last, token, headers.clone())
+        })
+        .await
+    }
+}

@@ -1,0 +1,183 @@
+//! From a request's headers to a caller, or the reason why not.
+
+use crate::caller::Caller;
+use carnet_client::{KeySource, Reach, RemoteKeys};
+use carnet_proto::{
+    access_token,
+    dpop::{self, Request},
+    identifier::{Issuer, Resource},
+    jwk::Algorithm,
+    jws,
+    secret::sha256,
+    time::{Clock, Timestamp},
+};
+use http::HeaderMap;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+/// A verified token is believed this long without verifying it again, in seconds.
+const BELIEVED: i64 = 60;
+/// Most tokens remembered, and most DPoP proofs.
+const MOST: usize = 20_000;
+
+/// Why a request is not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotAdmitted {
+    /// It carries no token.
+    NoToken,
+    /// Its token is refused; the text is for `error_description`.
+    InvalidToken(&'static str),
+    /// The DPoP proof is refused.
+    InvalidProof,
+    /// The keys cannot be had just now.
+    Unavailable,
+}
+
+/// Checks tokens for one resource.
+pub(crate) struct Admission {
+    pub(crate) resource: Resource,
+    pub(crate) issuer: Issuer,
+    keys: RemoteKeys,
+    clock: Clock,
+    /// Verified tokens by the full SHA-256 of the token.
+    verified: Mutex<HashMap<String, (Caller, Timestamp)>>,
+    /// Proofs seen, by key and `jti`, until they may be forgotten.
+    proofs: Mutex<HashMap<String, Timestamp>>,
+}
+
+impl Admission {
+    pub(crate) fn new(
+        resource: Resource,
+        issuer: Issuer,
+        keys: RemoteKeys,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            resource,
+            issuer,
+            keys,
+            clock,
+            verified: Mutex::default(),
+            proofs: Mutex::default(),
+        }
+    }
+
+    /// Admits a request by its `Authorization` header (MCP-S4), checked on every request.
+    pub(crate) async fn admit(
+        &self,
+        algorithm: Algorithm,
+        method: &str,
+        headers: &HeaderMap,
+    ) -> Result<Caller, NotAdmitted> {
+        let mut authorization = headers.get_all(http::header::AUTHORIZATION).iter();
+        let header = authorization.next().ok_or(NotAdmitted::NoToken)?;
+        if authorization.next().is_some() {
+            return Err(NotAdmitted::InvalidToken("several Authorization headers"));
+        }
+        let header = header.to_str().map_err(|_| NotAdmitted::InvalidToken("unreadable header"))?;
+        let (scheme, token) = header.split_once(' ').ok_or(NotAdmitted::NoToken)?;
+        let with_proof = scheme.eq_ignore_ascii_case("dpop");
+        if !with_proof && !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(NotAdmitted::NoToken);
+        }
+        let token = token.trim();
+        let caller = self.verify(algorithm, token).await?;
+        match (caller.key_thumbprint(), with_proof) {
+            (None, false) => {}
+            (Some(_), false) => {
+                return Err(NotAdmitted::InvalidToken("the token is DPoP-bound, send a proof"));
+            }
+            (None, true) => return Err(NotAdmitted::InvalidToken("the token is not DPoP-bound")),
+            (Some(bound), true) => self.check_proof(method, headers, token, bound)?,
+        }
+        Ok(caller)
+    }
+
+    async fn verify(&self, algorithm: Algorithm, token: &str) -> Result<Caller, NotAdmitted> {
+        let now = self.clock.now();
+        let key = sha256(token.as_bytes());
+        let held = self.verified().get(&key).cloned();
+        if let Some((caller, until)) = held
+            && now < until
+            && now < caller.expires()
+        {
+            return Ok(caller);
+        }
+        // The issuer is compared before any key is asked for: a foreign token causes no fetch.
+        let claimed = access_token::claimed_issuer(token)
+            .map_err(|_| NotAdmitted::InvalidToken("not an access token (typ at+jwt)"))?;
+        if claimed != self.issuer.as_str() {
+            return Err(NotAdmitted::InvalidToken("issued by another authorization server"));
+        }
+        let (header, _) =
+            jws::peek(token).map_err(|_| NotAdmitted::InvalidToken("not an access token"))?;
+        let kid = header.optional_str("kid").ok().flatten();
+        let source = KeySource {
+            owner: self.issuer.to_string(),
+            jwks_uri: None,
+            algorithm,
+            reach: Reach::of_trusted_url(self.issuer.as_str()),
+        };
+        let keys = self.keys.keys(&source, kid).await.map_err(|_| NotAdmitted::Unavailable)?;
+        let verified = access_token::verify(token, &keys, &self.issuer, &self.resource, now);
+        let caller = verified.map(Caller::new).map_err(|error| {
+            NotAdmitted::InvalidToken(match error {
+                jws::JwtError::Audience => {
+                    "the token's aud is not this MCP server's resource identifier"
+                }
+                jws::JwtError::Time(_) => "the token has expired",
+                _ => "the token does not verify",
+            })
+        })?;
+        let mut verified = self.verified();
+        if verified.len() >= MOST {
+            verified.retain(|_, (_, until)| now < *until);
+            if verified.len() >= MOST {
+                verified.clear();
+            }
+        }
+        verified.insert(key, (caller.clone(), now.plus(BELIEVED)));
+        Ok(caller)
+    }
+
+    fn verified(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Caller, Timestamp)>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// RFC 9449 section 7: one proof, for this request and token, by the bound key, not seen before.
+    fn check_proof(
+        &self,
+        method: &str,
+        headers: &HeaderMap,
+        token: &str,
+        bound: &str,
+    ) -> Result<(), NotAdmitted> {
+        let mut proofs = headers.get_all("dpop").iter();
+        let (Some(proof), None) = (proofs.next(), proofs.next()) else {
+            return Err(NotAdmitted::InvalidProof);
+        };
+        let proof = proof.to_str().map_err(|_| NotAdmitted::InvalidProof)?;
+        let url = self.resource.normalized();
+        let request = Request { method, url, access_token: Some(token) };
+        let now = self.clock.now();
+        let proof = dpop::verify(proof, request, now).map_err(|_| NotAdmitted::InvalidProof)?;
+        if proof.key_thumbprint != bound {
+            return Err(NotAdmitted::InvalidToken("the token is bound to another key"));
+        }
+        let mut seen = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= MOST {
+            seen.retain(|_, until| now < *until);
+            if seen.len() >= MOST {
+                // Forgetting a proof that still counts would let it be replayed.
+                return Err(NotAdmitted::Unavailable);
+            }
+        }
+        let key = format!("{} {}", proof.key_thumbprint, proof.jti);
+        match seen.insert(key, proof.forget_after) {
+            Some(until) if now < until => Err(NotAdmitted::InvalidProof),
+            _ => Ok(()),
+        }
+    }
+}

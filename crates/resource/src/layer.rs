@@ -1,0 +1,368 @@
+//! The tower layer: Host and Origin, token, scopes of the operation, caller.
+
+use crate::{
+    admission::{Admission, NotAdmitted},
+    caller::Caller,
+};
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use carnet_client::{Outbound, RemoteKeys};
+use carnet_proto::{
+    challenge::Challenge,
+    claims::parse_json,
+    identifier::{IdentifierError, Issuer, Resource},
+    jwk::Algorithm,
+    metadata::ProtectedResourceMetadata,
+    scope::Scopes,
+    time::Clock,
+};
+use http_body_util::{BodyExt, Limited};
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tower::{Layer, Service, ServiceExt};
+use url::Url;
+
+/// Largest request body read for finding the tool that is called, in bytes.
+const LARGEST: usize = 4 * 1024 * 1024;
+
+/// Guards one MCP server. A layer; cheap to clone.
+#[derive(Clone)]
+pub struct Guard(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    admission: Arc<Admission>,
+    algorithm: Algorithm,
+    scopes: Scopes,
+    required: Scopes,
+    tools: BTreeMap<String, Scopes>,
+    hosts: BTreeSet<String>,
+    origins: BTreeSet<String>,
+    name: Option<String>,
+}
+
+impl Guard {
+    /// A guard for the MCP server `resource` (its URL, as clients use it) that takes access tokens
+    /// of `authorization_server`, signed with ES256 unless [`Guard::algorithm`] says otherwise.
+    pub fn new(
+        resource: &str,
+        authorization_server: &str,
+        outbound: Outbound,
+        clock: Clock,
+    ) -> Result<Self, IdentifierError> {
+        let keys = RemoteKeys::new(outbound, clock.clone());
+        Self::with_keys(resource, authorization_server, keys, clock)
+    }
+
+    /// Like [`Guard::new`], sharing a key cache with other guards.
+    pub fn with_keys(
+        resource: &str,
+        authorization_server: &str,
+        keys: RemoteKeys,
+        clock: Clock,
+    ) -> Result<Self, IdentifierError> {
+        let resource = Resource::parse(resource)?;
+        let issuer = Issuer::parse(authorization_server)?;
+        let hosts = authority(resource.normalized()).into_iter().collect();
+        Ok(Self(Arc::new(Inner {
+            admission: Arc::new(Admission::new(resource, issuer, keys, clock)),
+            algorithm: Algorithm::default(),
+            scopes: Scopes::default(),
+            required: Scopes::default(),
+            tools: BTreeMap::new(),
+            hosts,
+            origins: BTreeSet::new(),
+            name: None,
+        })))
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+
+    /// Scopes that the MCP server knows, for its metadata.
+    #[must_use]
+    pub fn scopes<S: Into<String>>(self, scopes: impl IntoIterator<Item = S>) -> Self {
+        let scopes = scopes.into_iter().collect();
+        self.change(|inner| inner.scopes = scopes)
+    }
+
+    /// Scopes that every request needs; they are the ones the challenge asks for.
+    #[must_use]
+    pub fn require<S: Into<String>>(self, scopes: impl IntoIterator<Item = S>) -> Self {
+        let scopes = scopes.into_iter().collect();
+        self.change(|inner| inner.required = scopes)
+    }
+
+    /// Scopes that calling one tool needs besides. Tools not named need none besides.
+    #[must_use]
+    pub fn tool<S: Into<String>>(
+        self,
+        name: &str,
+        scopes: impl IntoIterator<Item = S>,
+    ) -> Self {
+        let scopes = scopes.into_iter().collect();
+        self.change(|inner| {
+            inner.tools.insert(name.to_owned(), scopes);
+        })
+    }
+
+    /// The algorithm that the authorization server signs with.
+    #[must_use]
+    pub fn algorithm(self, algorithm: Algorithm) -> Self {
+        self.change(|inner| inner.algorithm = algorithm)
+    }
+
+    /// A further `Host` (with port, if not the scheme's) under which the MCP server is reached.
+    #[must_use]
+    pub fn host(self, host: &str) -> Self {
+        self.change(|inner| {
+            inner.hosts.insert(host.to_ascii_lowercase());
+        })
+    }
+
+    /// An `Origin` whose pages may call the MCP server from a browser. None may unless listed.
+    #[must_use]
+    pub fn origin(self, origin: &str) -> Self {
+        self.change(|inner| {
+            inner.origins.insert(origin.to_owned());
+        })
+    }
+
+    /// What people call the MCP server.
+    #[must_use]
+    pub fn name(self, name: &str) -> Self {
+        self.change(|inner| inner.name = Some(name.to_owned()))
+    }
+
+    /// The RFC 9728 metadata route, path-inserted; at the origin that is the root form too.
+    pub fn metadata(&self) -> Router {
+        let inner = &self.0;
+        let admission = &inner.admission;
+        let mut document =
+            ProtectedResourceMetadata::new(&admission.resource, &admission.issuer, &inner.scopes);
+        document.resource_name.clone_from(&inner.name);
+        let path = format!("/.well-known/oauth-protected-resource{}", admission.resource.path());
+        Router::new().route(
+            &path,
+            get(move || {
+                let document = document.clone();
+                async move { ([(header::CACHE_CONTROL, "public, max-age=300")], Json(document)) }
+            }),
+        )
+    }
+}
+
+impl Inner {
+    fn challenge(&self) -> Challenge {
+        Challenge::new("Bearer")
+            .with("resource_metadata", self.admission.resource.metadata_url())
+    }
+
+    fn refuse(&self, why: NotAdmitted) -> Response<Body> {
+        let scope = self.required.to_string();
+        let scoped = |challenge: Challenge| {
+            if scope.is_empty() { challenge } else { challenge.with("scope", scope.clone()) }
+        };
+        match why {
+            // No `error` where no token was sent (RFC 6750 section 3).
+            NotAdmitted::NoToken => answer(
+                StatusCode::UNAUTHORIZED,
+                Some(&scoped(self.challenge())),
+                "This MCP server needs an access token; see WWW-Authenticate.",
+            ),
+            NotAdmitted::InvalidToken(what) => {
+                let challenge = self
+                    .challenge()
+                    .with("error", "invalid_token")
+                    .with("error_description", what);
+                answer(StatusCode::UNAUTHORIZED, Some(&scoped(challenge)), what)
+            }
+            NotAdmitted::InvalidProof => {
+                let mut challenge = self.challenge().with("error", "invalid_dpop_proof");
+                "DPoP".clone_into(&mut challenge.scheme);
+                let text = "The DPoP proof is missing, used before, or not for this request.";
+                answer(StatusCode::UNAUTHORIZED, Some(&challenge), text)
+            }
+            NotAdmitted::Unavailable => {
+                let text = "The token cannot be checked just now; try again.";
+                let mut response = answer(StatusCode::SERVICE_UNAVAILABLE, None, text);
+                let seconds = HeaderValue::from_static("5");
+                response.headers_mut().insert(header::RETRY_AFTER, seconds);
+                response
+            }
+        }
+    }
+
+    /// 403 with all the scopes that the operation needs (MCP-S2).
+    fn insufficient(&self, needed: &Scopes) -> Response<Body> {
+        let challenge = self
+            .challenge()
+            .with("error", "insufficient_scope")
+            .with("scope", needed.to_string());
+        let text = format!("This operation needs the scopes: {needed}");
+        answer(StatusCode::FORBIDDEN, Some(&challenge), &text)
+    }
+
+    /// Host and Origin against the configured lists, on every transport (MCP-S6).
+    fn check_origin(&self, headers: &HeaderMap) -> Result<(), Response<Body>> {
+        let mut hosts = headers.get_all(header::HOST).iter().filter_map(|v| v.to_str().ok());
+        let host = hosts.next().map(str::to_ascii_lowercase);
+        if !host.is_some_and(|host| self.hosts.contains(&host)) || hosts.next().is_some() {
+            let text = "This host name is not one of this MCP server's.";
+            return Err(answer(StatusCode::MISDIRECTED_REQUEST, None, text));
+        }
+        let allowed = |origin: &HeaderValue| {
+            origin.to_str().is_ok_and(|origin| self.origins.contains(origin))
+        };
+        if !headers.get_all(header::ORIGIN).iter().all(allowed) {
+            let text = "Pages of this origin may not call this MCP server.";
+            return Err(answer(StatusCode::FORBIDDEN, None, text));
+        }
+        Ok(())
+    }
+
+    /// The scopes that the operation in `body` needs: those of every request, and those of each
+    /// tool called. The body decides, never a header.
+    fn needed_by(&self, body: &[u8]) -> Result<Scopes, Response<Body>> {
+        if self.tools.is_empty() || body.is_empty() {
+            return Ok(self.required.clone());
+        }
+        let unreadable = || {
+            let text = "The request is not JSON-RPC with distinct members.";
+            answer(StatusCode::BAD_REQUEST, None, text)
+        };
+        let body = parse_json(body).map_err(|_| unreadable())?;
+        let messages = match &body {
+            Value::Array(batch) => batch.iter().collect(),
+            single @ Value::Object(_) => vec![single],
+            _ => return Err(unreadable()),
+        };
+        let mut needed = self.required.clone();
+        for message in messages {
+            if message.get("method").and_then(Value::as_str) == Some("tools/call") {
+                let name = message.pointer("/params/name").and_then(Value::as_str);
+                if let Some(scopes) = name.and_then(|name| self.tools.get(name)) {
+                    needed = needed.union(scopes);
+                }
+            }
+        }
+        Ok(needed)
+    }
+}
+
+/// A JSON-RPC error, so that MCP clients of either era read it.
+fn answer(status: StatusCode, challenge: Option<&Challenge>, text: &str) -> Response<Body> {
+    let body = json!({"jsonrpc": "2.0", "id": null, "error": {"code": -32001, "message": text}});
+    let mut response = (status, Json(body)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(value) =
+        challenge.and_then(|c| HeaderValue::from_str(&c.to_header()).ok())
+    {
+        headers.insert(header::WWW_AUTHENTICATE, value);
+    }
+    response
+}
+
+/// Host and port of a URL as a `Host` header carries them.
+fn authority(url: &str) -> Option<String> {
+    let url = Url::parse(url).ok()?;
+    let host = url.host_str()?;
+    Some(match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    })
+}
+
+impl<S> Layer<S> for Guard {
+    type Service = GuardedService<S>;
+    fn layer(&self, inner: S) -> Self::Service {
+        GuardedService { guard: Arc::clone(&self.0), inner }
+    }
+}
+
+/// An MCP server behind a [`Guard`].
+#[derive(Clone)]
+pub struct GuardedService<S> {
+    guard: Arc<Inner>,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for GuardedService<S>
+where
+    S: Service<Request<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Response: IntoResponse,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let guard = Arc::clone(&self.guard);
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            let request = match guard.admit(request).await {
+                Ok(request) => request,
+                Err(refusal) => return Ok(refusal),
+            };
+            Ok(inner.oneshot(request).await.into_response())
+        })
+    }
+}
+
+impl Inner {
+    async fn admit(&self, request: Request<Body>) -> Result<Request<Body>, Response<Body>> {
+        self.check_origin(request.headers())?;
+        let (mut parts, body) = request.into_parts();
+        let caller: Caller = self
+            .admission
+            .admit(self.algorithm, parts.method.as_str(), &parts.headers)
+            .await
+            .map_err(|why| self.refuse(why))?;
+        let body = if self.tools.is_empty() {
+            if !caller.scopes().contains_all(&self.required) {
+                return Err(self.insufficient(&self.required));
+            }
+            body
+        } else {
+            let bytes = read(body).await?;
+            let needed = self.needed_by(&bytes)?;
+            if !caller.scopes().contains_all(&needed) {
+                return Err(self.insufficient(&needed));
+            }
+            Body::from(bytes)
+        };
+        // The token ends here (MCP-S3): the server behind has no use for it.
+        parts.headers.remove(header::AUTHORIZATION);
+        parts.headers.remove("dpop");
+        parts.extensions.insert(caller);
+        Ok(Request::from_parts(parts, body))
+    }
+}
+
+async fn read(body: Body) -> Result<Bytes, Response<Body>> {
+    let read = Limited::new(body, LARGEST).collect().await;
+    read.map(http_body_util::Collected::to_bytes).map_err(|_| {
+        let text = "The request body is larger than 4 MiB, or broke off.";
+        answer(StatusCode::PAYLOAD_TOO_LARGE, None, text)
+    })
+}

@@ -1,0 +1,496 @@
+//! Administration of the IdP: people, groups, clients, authorization servers, resources,
+//! connections, audit, explain.
+
+use super::{
+    AdminError,
+    records::{AuditQuery, Body, Desk, NewClient, Overlap, view},
+};
+use crate::passwords::{Passwords, normal_username};
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State},
+    http::StatusCode,
+    routing::{get, post},
+};
+use carnet_proto::{
+    authentication::{ACR_PASSWORD, Authentication},
+    client::Client,
+    identifier::{Issuer, Resource},
+    policy::{
+        Conditions, Connection, Person, Policy, Question, RegisteredResource,
+        ResourceAuthorizationServer, Subject,
+    },
+    scope::Scopes,
+    secret::Secret,
+    time::{Clock, Entropy},
+};
+use carnet_store::{Group, Put, Record, Store, User};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::{collections::BTreeSet, sync::Arc};
+
+/// Administration of one IdP.
+#[derive(Clone)]
+pub struct IdpAdmin(Arc<IdpDesk>);
+
+struct IdpDesk {
+    issuer: Issuer,
+    desk: Desk,
+    passwords: Passwords,
+}
+
+type Answer = Result<Json<Value>, AdminError>;
+
+impl IdpAdmin {
+    /// Administration of the IdP `issuer` on `store`.
+    pub fn new(
+        issuer: Issuer,
+        store: Store,
+        clock: Clock,
+        entropy: Entropy,
+        passwords: Passwords,
+    ) -> Self {
+        let desk = Desk { store, clock, entropy };
+        Self(Arc::new(IdpDesk { issuer, desk, passwords }))
+    }
+
+    pub(super) fn issuer(&self) -> &Issuer {
+        &self.0.issuer
+    }
+
+    pub(super) fn router(self) -> Router {
+        Router::new()
+            .route("/users", get(list::<User>).post(create_user))
+            .route("/users/{id}", get(show_user).delete(delete_user))
+            .route("/users/{id}/disable", post(disable_user))
+            .route("/users/{id}/enable", post(enable_user))
+            .route("/users/{id}/password", post(set_password))
+            .route("/users/{id}/groups", post(set_groups))
+            .route("/groups", get(list::<Group>).post(create_group))
+            .route("/groups/{id}", axum::routing::delete(delete_group))
+            .route("/clients", get(list::<Client>).post(create_client))
+            .route("/clients/{id}", axum::routing::delete(delete::<Client>))
+            .route("/clients/{id}/disable", post(disable::<Client>))
+            .route("/clients/{id}/enable", post(enable::<Client>))
+            .route("/clients/{id}/secret", post(rotate_secret))
+            .route("/authorization-servers", get(list::<ResourceAuthorizationServer>))
+            .route("/authorization-servers", post(create_server))
+            .route("/authorization-servers/delete", post(delete_named::<ResourceAuthorizationServer>))
+            .route("/resources", get(list::<RegisteredResource>).post(create_resource))
+            .route("/resources/delete", post(delete_named::<RegisteredResource>))
+            .route("/connections", get(list::<Connection>).post(create_connection))
+            .route("/connections/{id}", axum::routing::delete(delete::<Connection>))
+            .route("/connections/{id}/disable", post(disable::<Connection>))
+            .route("/connections/{id}/enable", post(enable::<Connection>))
+            .route("/audit", get(audit))
+            .route("/explain", post(explain))
+            .with_state(self)
+    }
+}
+
+/// A record that an administrator can switch off and on.
+trait Switch: Record {
+    fn switch(&mut self, disabled: bool);
+}
+impl Switch for Client {
+    fn switch(&mut self, disabled: bool) {
+        self.disabled = disabled;
+    }
+}
+impl Switch for Connection {
+    fn switch(&mut self, disabled: bool) {
+        self.disabled = disabled;
+    }
+}
+
+async fn list<R: Record>(State(idp): State<IdpAdmin>) -> Answer {
+    idp.0.desk.list::<R>().await
+}
+
+async fn delete<R: Record>(
+    State(idp): State<IdpAdmin>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, AdminError> {
+    idp.0.desk.delete::<R>(&id).await
+}
+
+/// A record whose id is a URL, which does not go into a path.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    id: String,
+}
+
+async fn delete_named<R: Record>(
+    State(idp): State<IdpAdmin>,
+    Body(named): Body<Named>,
+) -> Result<StatusCode, AdminError> {
+    let id = match Resource::parse(&named.id) {
+        Ok(resource) if R::KIND == RegisteredResource::KIND => resource.normalized().to_owned(),
+        _ => named.id,
+    };
+    idp.0.desk.delete::<R>(&id).await
+}
+
+async fn disable<R: Switch>(State(idp): State<IdpAdmin>, Path(id): Path<String>) -> Answer {
+    idp.0.desk.change::<R>(&id, "disable", |record| record.switch(true)).await
+}
+
+async fn enable<R: Switch>(State(idp): State<IdpAdmin>, Path(id): Path<String>) -> Answer {
+    idp.0.desk.change::<R>(&id, "enable", |record| record.switch(false)).await
+}
+
+async fn create_client(State(idp): State<IdpAdmin>, Body(new): Body<NewClient>) -> Answer {
+    idp.0.desk.create_client(new, true).await
+}
+
+async fn rotate_secret(
+    State(idp): State<IdpAdmin>,
+    Path(id): Path<String>,
+    Body(overlap): Body<Overlap>,
+) -> Answer {
+    idp.0.desk.rotate_secret(&id, overlap.overlap).await
+}
+
+async fn audit(State(idp): State<IdpAdmin>, Query(query): Query<AuditQuery>) -> Answer {
+    idp.0.desk.audit(query).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewUser {
+    username: String,
+    email: Option<String>,
+    #[serde(default)]
+    email_verified: bool,
+    display_name: Option<String>,
+    #[serde(default)]
+    groups: BTreeSet<String>,
+    password: Option<String>,
+}
+
+async fn create_user(State(idp): State<IdpAdmin>, Body(new): Body<NewUser>) -> Answer {
+    let username = normal_username(&new.username);
+    if username.is_empty() || username.len() > 256 || username.chars().any(char::is_control) {
+        return Err(AdminError::invalid(
+            "`username` must have 1 to 256 printable characters",
+            "an e-mail address or a short name is usual",
+        ));
+    }
+    groups_exist(&idp, &new.groups).await?;
+    let password_hash = match new.password {
+        None => None,
+        Some(password) => Some(hash(&idp, &Secret::new(password)).await?),
+    };
+    let user = User {
+        id: idp.0.desk.entropy.id(),
+        username,
+        email: new.email,
+        email_verified: new.email_verified,
+        display_name: new.display_name,
+        groups: new.groups,
+        password_hash,
+        disabled: false,
+    };
+    idp.0.desk.create(&user).await?;
+    Ok(Json(view(&user)))
+}
+
+async fn hash(idp: &IdpAdmin, password: &Secret) -> Result<String, AdminError> {
+    idp.0.passwords.hash(password).await.map_err(|error| {
+        AdminError::invalid(format!("`password`: {error}"), "choose a longer passphrase")
+    })
+}
+
+async fn groups_exist(idp: &IdpAdmin, groups: &BTreeSet<String>) -> Result<(), AdminError> {
+    for name in groups {
+        if idp.0.desk.store.by_id::<Group>(name).await?.is_none() {
+            return Err(AdminError::invalid(
+                format!("`groups`: there is no group `{name}`"),
+                format!("make it with `carnet admin group add {name}`"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A user by id or user name.
+async fn user(idp: &IdpAdmin, id: &str) -> Result<User, AdminError> {
+    let store = &idp.0.desk.store;
+    let found = match store.by_id::<User>(id).await? {
+        Some(user) => Some(user),
+        None => store.by_name::<User>(&normal_username(id)).await?,
+    };
+    found.ok_or_else(|| AdminError::missing(User::KIND, id))
+}
+
+async fn show_user(State(idp): State<IdpAdmin>, Path(id): Path<String>) -> Answer {
+    Ok(Json(view(&user(&idp, &id).await?)))
+}
+
+/// Writes a user and ends what they had.
+async fn cut_off(idp: &IdpAdmin, user: &User, act: &str, delete: bool) -> Result<(), AdminError> {
+    let desk = &idp.0.desk;
+    let event = desk.event::<User>(act, &user.id).person(&user.id);
+    if desk.store.cut_off_user(user, delete, event, desk.now()).await? {
+        Ok(())
+    } else {
+        Err(AdminError::missing(User::KIND, &user.id))
+    }
+}
+
+async fn disable_user(State(idp): State<IdpAdmin>, Path(id): Path<String>) -> Answer {
+    let user = User { disabled: true, ..user(&idp, &id).await? };
+    cut_off(&idp, &user, "disable", false).await?;
+    Ok(Json(view(&user)))
+}
+
+async fn enable_user(State(idp): State<IdpAdmin>, Path(id): Path<String>) -> Answer {
+    let user = user(&idp, &id).await?;
+    idp.0.desk.change::<User>(&user.id, "enable", |user| user.disabled = false).await
+}
+
+async fn delete_user(
+    State(idp): State<IdpAdmin>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, AdminError> {
+    let user = user(&idp, &id).await?;
+    cut_off(&idp, &user, "delete", true).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewPassword {
+    password: String,
+}
+
+async fn set_password(
+    State(idp): State<IdpAdmin>,
+    Path(id): Path<String>,
+    Body(new): Body<NewPassword>,
+) -> Answer {
+    let mut user = user(&idp, &id).await?;
+    user.password_hash = Some(hash(&idp, &Secret::new(new.password)).await?);
+    cut_off(&idp, &user, "set_password", false).await?;
+    Ok(Json(view(&user)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Memberships {
+    groups: BTreeSet<String>,
+}
+
+async fn set_groups(
+    State(idp): State<IdpAdmin>,
+    Path(id): Path<String>,
+    Body(new): Body<Memberships>,
+) -> Answer {
+    groups_exist(&idp, &new.groups).await?;
+    let mut user = user(&idp, &id).await?;
+    user.groups = new.groups;
+    let event = idp.0.desk.event::<User>("set_groups", &user.id).person(&user.id);
+    idp.0.desk.store.put(&user, Put::Replace, event).await?;
+    Ok(Json(view(&user)))
+}
+
+async fn create_group(State(idp): State<IdpAdmin>, Body(group): Body<Group>) -> Answer {
+    if group.name.trim() != group.name || group.name.is_empty() || group.name.len() > 256 {
+        return Err(AdminError::invalid(
+            "`name` must have 1 to 256 characters, none of them a space at either end",
+            "for instance: engineering",
+        ));
+    }
+    idp.0.desk.create(&group).await?;
+    Ok(Json(view(&group)))
+}
+
+async fn delete_group(
+    State(idp): State<IdpAdmin>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, AdminError> {
+    let event = idp.0.desk.event::<Group>("delete", &name);
+    if idp.0.desk.store.delete_group(&name, event).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(AdminError::missing(Group::KIND, &name))
+    }
+}
+
+async fn create_server(
+    State(idp): State<IdpAdmin>,
+    Body(server): Body<ResourceAuthorizationServer>,
+) -> Answer {
+    if idp.0.issuer.is_spelled(server.issuer.as_str()) {
+        return Err(AdminError::invalid(
+            "`issuer` is this identity provider's own",
+            "an authorization server of a resource has an issuer of its own (MCP-A4)",
+        ));
+    }
+    idp.0.desk.create(&server).await?;
+    Ok(Json(view(&server)))
+}
+
+async fn create_resource(
+    State(idp): State<IdpAdmin>,
+    Body(resource): Body<RegisteredResource>,
+) -> Answer {
+    let issuer = resource.authorization_server.as_str();
+    if idp.0.desk.store.by_id::<ResourceAuthorizationServer>(issuer).await?.is_none() {
+        return Err(AdminError::invalid(
+            format!("`authorization_server`: `{issuer}` is not registered here"),
+            "register the authorization server first; its issuer has to match byte for byte, mind \
+             a trailing slash",
+        ));
+    }
+    idp.0.desk.create(&resource).await?;
+    Ok(Json(view(&resource)))
+}
+
+/// A connection as an administrator writes it: people by user name.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewConnection {
+    id: String,
+    idp_client_id: String,
+    audience: Issuer,
+    ras_client_id: String,
+    resources: Vec<Resource>,
+    #[serde(default)]
+    scopes: Scopes,
+    #[serde(default)]
+    everyone: bool,
+    #[serde(default)]
+    groups: BTreeSet<String>,
+    #[serde(default)]
+    users: BTreeSet<String>,
+    #[serde(default)]
+    conditions: Conditions,
+}
+
+async fn create_connection(State(idp): State<IdpAdmin>, Body(new): Body<NewConnection>) -> Answer {
+    let store = &idp.0.desk.store;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    if new.id.is_empty() || new.id.len() > 128 || !new.id.bytes().all(plain) {
+        return Err(AdminError::invalid(
+            format!("`id`: `{}` cannot name a connection", new.id),
+            "use letters, digits and - _ .",
+        ));
+    }
+    if store.by_id::<Client>(&new.idp_client_id).await?.is_none() {
+        return Err(AdminError::invalid(
+            format!("`idp_client_id`: there is no client `{}` here", new.idp_client_id),
+            "this is the client's id at this identity provider, not the one at the resource's \
+             authorization server",
+        ));
+    }
+    if new.resources.is_empty() {
+        return Err(AdminError::invalid(
+            "`resources` is empty",
+            "name at least one MCP server by its resource identifier",
+        ));
+    }
+    for resource in &new.resources {
+        let found = store.by_id::<RegisteredResource>(resource.normalized()).await?;
+        let governed = found.is_some_and(|r| r.authorization_server == new.audience);
+        if !governed {
+            return Err(AdminError::invalid(
+                format!(
+                    "`resources`: `{resource}` is not registered as governed by `{}`",
+                    new.audience
+                ),
+                "`audience` is the authorization server's issuer and `resources` are MCP servers; \
+                 the two are easily swapped",
+            ));
+        }
+    }
+    groups_exist(&idp, &new.groups).await?;
+    let mut subjects: Vec<Subject> = new.groups.into_iter().map(Subject::Group).collect();
+    for name in &new.users {
+        subjects.push(Subject::User(user(&idp, name).await?.id));
+    }
+    if new.everyone {
+        subjects.push(Subject::Everyone);
+    }
+    let connection = Connection {
+        id: new.id,
+        idp_client_id: new.idp_client_id,
+        audience: new.audience,
+        ras_client_id: new.ras_client_id,
+        resources: new.resources,
+        scopes: new.scopes,
+        subjects,
+        conditions: new.conditions,
+        disabled: false,
+    };
+    idp.0.desk.create(&connection).await?;
+    Ok(Json(view(&connection)))
+}
+
+/// Would this person, through this client, get these scopes on that MCP server?
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Explain {
+    user: String,
+    client: String,
+    resource: Resource,
+    scopes: Option<Scopes>,
+    /// How long ago the person signed in, in seconds.
+    #[serde(default)]
+    signed_in_ago: i64,
+}
+
+async fn explain(State(idp): State<IdpAdmin>, Body(asked): Body<Explain>) -> Answer {
+    let desk = &idp.0.desk;
+    let store = &desk.store;
+    let user = user(&idp, &asked.user).await?;
+    let client = desk.find::<Client>(&asked.client).await?;
+    let registered = store.by_id::<RegisteredResource>(asked.resource.normalized()).await?;
+    let Some(registered) = registered else {
+        return Err(AdminError::missing("resource", asked.resource.as_str()));
+    };
+    let refused = |reason: &str, rule: &str| {
+        let text = format!("refused: {reason}");
+        Json(json!({"granted": false, "reason": reason, "rule": rule, "text": text}))
+    };
+    if user.disabled {
+        return Ok(refused("subject.not_live", "the person is switched off"));
+    }
+    if client.disabled {
+        return Ok(refused("client.unknown", "the client is switched off"));
+    }
+    let policy = Policy::new(
+        &idp.0.issuer,
+        store.all().await?,
+        store.all().await?,
+        store.all().await?,
+    );
+    let now = desk.now();
+    let authentication = Authentication {
+        auth_time: now.plus(-asked.signed_in_ago.max(0)),
+        acr: ACR_PASSWORD.to_owned(),
+        amr: vec!["pwd".to_owned()],
+    };
+    let resources = [asked.resource];
+    let question = Question {
+        person: Person { id: &user.id, groups: &user.groups },
+        idp_client_id: &client.id,
+        authentication: &authentication,
+        audience: registered.authorization_server.as_str(),
+        resources: &resources,
+        scopes: asked.scopes.as_ref(),
+        now,
+    };
+    Ok(match policy.decide(&question) {
+        Ok(permit) => Json(json!({
+            "granted": true,
+            "audience": permit.audience,
+            "ras_client_id": permit.ras_client_id,
+            "scopes": permit.scopes,
+            "rule": permit.rules.join(", "),
+            "text": format!("granted by {}: {}", permit.rules.join(", "), permit.scopes),
+        })),
+        Err(denial) => refused(denial.reason.word(), &denial.rule),
+    })
+}

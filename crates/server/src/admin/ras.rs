@@ -1,0 +1,173 @@
+//! Administration of a RAS: trusted issuers, clients, resources, accounts, audit.
+
+use super::{
+    AdminError,
+    records::{AuditQuery, Body, Desk, NewClient, Overlap, view},
+};
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State},
+    http::StatusCode,
+    routing::{get, post},
+};
+use carnet_proto::{
+    client::{Client, GovernedResource},
+    identifier::{Issuer, Resource},
+    time::{Clock, Entropy},
+    trust::{Account, TrustedIssuer},
+};
+use carnet_store::{Record, Store};
+use serde::Deserialize;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Administration of one RAS.
+#[derive(Clone)]
+pub struct RasAdmin(Arc<RasDesk>);
+
+struct RasDesk {
+    issuer: Issuer,
+    desk: Desk,
+}
+
+type Answer = Result<Json<Value>, AdminError>;
+
+impl RasAdmin {
+    /// Administration of the RAS `issuer` on `store`.
+    pub fn new(issuer: Issuer, store: Store, clock: Clock, entropy: Entropy) -> Self {
+        Self(Arc::new(RasDesk { issuer, desk: Desk { store, clock, entropy } }))
+    }
+
+    pub(super) fn issuer(&self) -> &Issuer {
+        &self.0.issuer
+    }
+
+    pub(super) fn router(self) -> Router {
+        Router::new()
+            .route("/trusted-issuers", get(list::<TrustedIssuer>).post(create_trust))
+            .route("/trusted-issuers/disable", post(disable::<TrustedIssuer>))
+            .route("/trusted-issuers/enable", post(enable::<TrustedIssuer>))
+            .route("/trusted-issuers/delete", post(delete::<TrustedIssuer>))
+            .route("/clients", get(list::<Client>).post(create_client))
+            .route("/clients/disable", post(disable::<Client>))
+            .route("/clients/enable", post(enable::<Client>))
+            .route("/clients/delete", post(delete::<Client>))
+            .route("/clients/{id}/secret", post(rotate_secret))
+            .route("/resources", get(list::<GovernedResource>).post(create_resource))
+            .route("/resources/disable", post(disable::<GovernedResource>))
+            .route("/resources/enable", post(enable::<GovernedResource>))
+            .route("/resources/delete", post(delete::<GovernedResource>))
+            .route("/accounts", get(list::<Account>).post(create_account))
+            .route("/accounts/disable", post(disable::<Account>))
+            .route("/accounts/enable", post(enable::<Account>))
+            .route("/audit", get(audit))
+            .with_state(self)
+    }
+}
+
+/// A record that an administrator can switch off and on.
+trait Switch: Record {
+    fn switch(&mut self, disabled: bool);
+}
+macro_rules! switch {
+    ($($type:ty),*) => {
+        $(impl Switch for $type {
+            fn switch(&mut self, disabled: bool) {
+                self.disabled = disabled;
+            }
+        })*
+    };
+}
+switch!(TrustedIssuer, Client, GovernedResource, Account);
+
+/// Records here are named in the body: most of their ids are URLs.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    id: String,
+}
+
+impl Named {
+    fn id_of<R: Record>(self) -> String {
+        match Resource::parse(&self.id) {
+            Ok(resource) if R::KIND == GovernedResource::KIND => resource.normalized().to_owned(),
+            _ => self.id,
+        }
+    }
+}
+
+async fn list<R: Record>(State(ras): State<RasAdmin>) -> Answer {
+    ras.0.desk.list::<R>().await
+}
+
+async fn disable<R: Switch>(State(ras): State<RasAdmin>, Body(named): Body<Named>) -> Answer {
+    ras.0.desk.change::<R>(&named.id_of::<R>(), "disable", |record| record.switch(true)).await
+}
+
+async fn enable<R: Switch>(State(ras): State<RasAdmin>, Body(named): Body<Named>) -> Answer {
+    ras.0.desk.change::<R>(&named.id_of::<R>(), "enable", |record| record.switch(false)).await
+}
+
+async fn delete<R: Record>(
+    State(ras): State<RasAdmin>,
+    Body(named): Body<Named>,
+) -> Result<StatusCode, AdminError> {
+    ras.0.desk.delete::<R>(&named.id_of::<R>()).await
+}
+
+async fn create_trust(State(ras): State<RasAdmin>, Body(trusted): Body<TrustedIssuer>) -> Answer {
+    if ras.0.issuer.is_spelled(trusted.issuer.as_str()) {
+        return Err(AdminError::invalid(
+            "`issuer` is this authorization server's own",
+            "name the company's identity provider (MCP-A4)",
+        ));
+    }
+    ras.0.desk.create(&trusted).await?;
+    Ok(Json(view(&trusted)))
+}
+
+async fn create_client(State(ras): State<RasAdmin>, Body(new): Body<NewClient>) -> Answer {
+    ras.0.desk.create_client(new, false).await
+}
+
+async fn rotate_secret(
+    State(ras): State<RasAdmin>,
+    Path(id): Path<String>,
+    Body(overlap): Body<Overlap>,
+) -> Answer {
+    ras.0.desk.rotate_secret(&id, overlap.overlap).await
+}
+
+async fn create_resource(
+    State(ras): State<RasAdmin>,
+    Body(resource): Body<GovernedResource>,
+) -> Answer {
+    if !resource.scopes.contains_all(&resource.default_scopes) {
+        return Err(AdminError::invalid(
+            "`default_scopes` names scopes that are not in `scopes`",
+            "default scopes are some of the resource's scopes",
+        ));
+    }
+    ras.0.desk.create(&resource).await?;
+    Ok(Json(view(&resource)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewAccount {
+    email: String,
+}
+
+async fn create_account(State(ras): State<RasAdmin>, Body(new): Body<NewAccount>) -> Answer {
+    if !new.email.contains('@') || new.email.len() > 254 {
+        return Err(AdminError::invalid("`email` is not an address", "for instance a@acme.example"));
+    }
+    let id = ras.0.desk.entropy.id();
+    let account = Account { id, email: Some(new.email), disabled: false };
+    ras.0.desk.create(&account).await?;
+    Ok(Json(view(&account)))
+}
+
+async fn audit(State(ras): State<RasAdmin>, Query(query): Query<AuditQuery>) -> Answer {
+    ras.0.desk.audit(query).await
+}

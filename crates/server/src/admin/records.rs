@@ -1,0 +1,290 @@
+//! What the routes of both roles share: reading bodies, and list, show, delete, switch for any kind
+//! of record.
+
+use super::{AdminError, Problem};
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{FromRequest, Request},
+    http::StatusCode,
+    response::IntoResponse,
+};
+use carnet_proto::{
+    client::{Client, ClientAuthentication, ClientKeys, SecretHash, is_client_id},
+    identifier::Resource,
+    jwk::{Algorithm, KeySet},
+    redirect_uri,
+    time::{Clock, Entropy, Timestamp},
+};
+use carnet_store::{AuditEvent, AuditFilter, Outcome, Put, Record, Store};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+/// What every route needs.
+#[derive(Clone)]
+pub(super) struct Desk {
+    pub(super) store: Store,
+    pub(super) clock: Clock,
+    pub(super) entropy: Entropy,
+}
+
+/// A JSON body; a mistake is named with its path.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = axum::response::Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
+        let bytes =
+            Bytes::from_request(request, state).await.map_err(IntoResponse::into_response)?;
+        let mut json = serde_json::Deserializer::from_slice(&bytes);
+        serde_path_to_error::deserialize(&mut json).map(Self).map_err(|error| {
+            let text = format!("`{}`: {}", error.path(), error.inner());
+            (StatusCode::BAD_REQUEST, Json(Problem::new(text))).into_response()
+        })
+    }
+}
+
+impl Desk {
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The event of an administrative act.
+    pub(super) fn event<R: Record>(&self, act: &str, id: &str) -> AuditEvent {
+        AuditEvent::granted(format!("admin.{act} {}", R::KIND), self.now()).with("record", id)
+    }
+
+    /// Every record, without secrets.
+    pub(super) async fn list<R: Record>(&self) -> Result<Json<Value>, AdminError> {
+        let records = self.store.all::<R>().await?;
+        Ok(Json(records.iter().map(view).collect()))
+    }
+
+    /// Adds a record.
+    pub(super) async fn create<R: Record>(&self, record: &R) -> Result<(), AdminError> {
+        let event = self.event::<R>("create", &record.id());
+        self.store.put(record, Put::Create, event).await?;
+        Ok(())
+    }
+
+    /// One record by id.
+    pub(super) async fn find<R: Record>(&self, id: &str) -> Result<R, AdminError> {
+        self.store.by_id(id).await?.ok_or_else(|| AdminError::missing(R::KIND, id))
+    }
+
+    /// Takes a record away.
+    pub(super) async fn delete<R: Record>(&self, id: &str) -> Result<StatusCode, AdminError> {
+        let event = self.event::<R>("delete", id);
+        if self.store.delete::<R>(id, event).await? {
+            Ok(StatusCode::NO_CONTENT)
+        } else {
+            Err(AdminError::missing(R::KIND, id))
+        }
+    }
+
+    /// Changes a record that is there.
+    pub(super) async fn change<R: Record>(
+        &self,
+        id: &str,
+        act: &str,
+        change: impl FnOnce(&mut R) + Send,
+    ) -> Result<Json<Value>, AdminError> {
+        let mut record = self.find::<R>(id).await?;
+        change(&mut record);
+        let event = self.event::<R>(act, id);
+        if !self.store.put(&record, Put::Replace, event).await? {
+            return Err(AdminError::missing(R::KIND, id));
+        }
+        Ok(Json(view(&record)))
+    }
+
+    /// The audit trail.
+    pub(super) async fn audit(&self, query: AuditQuery) -> Result<Json<Value>, AdminError> {
+        let filter = AuditFilter {
+            person: query.person,
+            client: query.client,
+            outcome: query.outcome,
+            before: query.before,
+            limit: query.limit.unwrap_or(50),
+        };
+        let rows = self.store.audit(&filter).await?;
+        Ok(Json(json!(rows)))
+    }
+
+    /// Registers a client; its secret is in the answer, and never again anywhere.
+    pub(super) async fn create_client(
+        &self,
+        new: NewClient,
+        may_be_public: bool,
+    ) -> Result<Json<Value>, AdminError> {
+        let id = new.id.clone().unwrap_or_else(|| self.entropy.id());
+        if !is_client_id(&id) {
+            return Err(AdminError::invalid(
+                format!("`id`: `{id}` cannot be a client id"),
+                "use 1 to 128 letters, digits and - _ . ~",
+            ));
+        }
+        for (field, uris) in [
+            ("redirect_uris", &new.redirect_uris),
+            ("post_logout_redirect_uris", &new.post_logout_redirect_uris),
+        ] {
+            for uri in uris {
+                redirect_uri::check(uri).map_err(|error| {
+                    AdminError::invalid(
+                        format!("`{field}`: `{uri}` {error}"),
+                        "for a program on this machine use http://127.0.0.1/callback; the port \
+                         does not matter",
+                    )
+                })?;
+            }
+        }
+        let (authentication, secret) = self.authentication(&new, may_be_public)?;
+        let client = Client {
+            id,
+            name: new.name,
+            authentication,
+            redirect_uris: new.redirect_uris,
+            post_logout_redirect_uris: new.post_logout_redirect_uris,
+            id_token_lifetime: new.id_token_lifetime,
+            require_pushed_authorization_requests: new.require_pushed_authorization_requests,
+            resources: new.resources,
+            disabled: false,
+        };
+        self.create(&client).await?;
+        let mut answer = view(&client);
+        if let Some(secret) = secret {
+            answer["client_secret"] = secret.expose().into();
+        }
+        Ok(Json(answer))
+    }
+
+    fn authentication(
+        &self,
+        new: &NewClient,
+        may_be_public: bool,
+    ) -> Result<(ClientAuthentication, Option<carnet_proto::secret::Secret>), AdminError> {
+        let private_key_jwt = |keys| ClientAuthentication::PrivateKeyJwt {
+            keys,
+            algorithm: new.algorithm.unwrap_or_default(),
+        };
+        match (&new.jwks, &new.jwks_uri, new.public) {
+            (Some(jwks), None, false) => {
+                let algorithm = new.algorithm.unwrap_or_default();
+                KeySet::parse(jwks.to_string().as_bytes(), algorithm).map_err(|error| {
+                    AdminError::invalid(
+                        format!("`jwks`: the key set {error}"),
+                        "give the public keys, and `algorithm` if it is not ES256",
+                    )
+                })?;
+                Ok((private_key_jwt(ClientKeys::Inline(jwks.clone())), None))
+            }
+            (None, Some(url), false) => {
+                Resource::parse(url).map_err(|error| {
+                    AdminError::invalid(format!("`jwks_uri`: `{url}` {error}"), "use an https URL")
+                })?;
+                Ok((private_key_jwt(ClientKeys::Fetched(url.clone())), None))
+            }
+            (None, None, true) if may_be_public => Ok((ClientAuthentication::Public, None)),
+            (None, None, true) => Err(AdminError::invalid(
+                "`public`: a resource authorization server takes no public clients",
+                "leave it out; the client gets a secret",
+            )),
+            (None, None, false) => {
+                let secret = self.entropy.secret();
+                let hash = SecretHash { hash: secret.hash(), expires: None };
+                Ok((ClientAuthentication::Secret(vec![hash]), Some(secret)))
+            }
+            _ => Err(AdminError::invalid(
+                "`jwks`, `jwks_uri` and `public` exclude each other",
+                "a client has exactly one way to authenticate",
+            )),
+        }
+    }
+
+    /// A new secret for a client; the old ones go on working for `overlap` seconds.
+    pub(super) async fn rotate_secret(
+        &self,
+        id: &str,
+        overlap: i64,
+    ) -> Result<Json<Value>, AdminError> {
+        let mut client = self.find::<Client>(id).await?;
+        let ClientAuthentication::Secret(hashes) = &mut client.authentication else {
+            return Err(AdminError::invalid(
+                format!("client `{id}` has no secret"),
+                "only clients that authenticate with a secret have one to rotate",
+            ));
+        };
+        let now = self.now();
+        let ends = now.plus(overlap.clamp(0, 30 * 86_400));
+        hashes.retain(|hash| hash.expires.is_none_or(|expires| now < expires));
+        for hash in hashes.iter_mut() {
+            hash.expires = Some(hash.expires.map_or(ends, |expires| expires.min(ends)));
+        }
+        let secret = self.entropy.secret();
+        hashes.push(SecretHash { hash: secret.hash(), expires: None });
+        let event = self.event::<Client>("rotate_secret", id);
+        self.store.put(&client, Put::Replace, event).await?;
+        Ok(Json(json!({"id": id, "client_secret": secret.expose()})))
+    }
+}
+
+/// A client to register.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewClient {
+    id: Option<String>,
+    name: String,
+    #[serde(default)]
+    redirect_uris: Vec<String>,
+    #[serde(default)]
+    post_logout_redirect_uris: Vec<String>,
+    id_token_lifetime: Option<i64>,
+    #[serde(default)]
+    require_pushed_authorization_requests: bool,
+    #[serde(default)]
+    resources: Vec<Resource>,
+    jwks: Option<Value>,
+    jwks_uri: Option<String>,
+    algorithm: Option<Algorithm>,
+    #[serde(default)]
+    public: bool,
+}
+
+/// Which audit rows.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AuditQuery {
+    person: Option<String>,
+    client: Option<String>,
+    outcome: Option<Outcome>,
+    before: Option<i64>,
+    limit: Option<i64>,
+}
+
+/// Seconds that old secrets go on working.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Overlap {
+    #[serde(default)]
+    pub(super) overlap: i64,
+}
+
+/// A record as administrators see it: secrets and their hashes are left out (M11).
+pub(super) fn view<R: Record>(record: &R) -> Value {
+    let mut value = serde_json::to_value(record).unwrap_or_default();
+    if let Some(members) = value.as_object_mut() {
+        members.remove("password_hash");
+        if R::KIND == Client::KIND {
+            let method = members.remove("authentication").map(|authentication| {
+                match authentication.as_object().and_then(|a| a.keys().next()) {
+                    Some(key) if key == "secret" => json!("client_secret"),
+                    Some(_) => json!("private_key_jwt"),
+                    None => json!("none (public client)"),
+                }
+            });
+            members.insert("authentication".to_owned(), method.unwrap_or_default());
+        }
+    }
+    value
+}

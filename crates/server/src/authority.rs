@@ -1,0 +1,156 @@
+//! What an IdP and a RAS have in common: issuer, store, keys, clock, and a copy of the directory
+//! that is never trusted longer than the generation it was read at.
+
+use carnet_client::RemoteKeys;
+use carnet_proto::{
+    client::{Client, ClientAuthentication, ClientKeys},
+    identifier::Issuer,
+    jwk::{KeySet, SigningKey},
+    time::{Clock, Entropy, Timestamp},
+};
+use carnet_store::{Generation, Store, StoreError};
+use serde_json::{Value, json};
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+/// What the binary hands to every role.
+#[derive(Clone)]
+pub struct Context {
+    /// The wall clock.
+    pub clock: Clock,
+    /// Unpredictable bytes.
+    pub entropy: Entropy,
+    /// Keys of other parties.
+    pub remote_keys: RemoteKeys,
+}
+
+/// Our keys: one signs, all verify until they are taken out.
+pub struct KeyRing {
+    signing: SigningKey,
+    verifying: KeySet,
+    jwks: Value,
+}
+
+impl KeyRing {
+    /// `signing` signs; `retired` are public JWKs of keys that still verify.
+    pub fn new(signing: SigningKey, retired: &[Value]) -> Option<Self> {
+        let mut keys = vec![signing.public_jwk().clone()];
+        keys.extend(retired.iter().filter(|jwk| *jwk != signing.public_jwk()).cloned());
+        let jwks = json!({ "keys": keys });
+        let verifying = KeySet::parse(jwks.to_string().as_bytes(), signing.algorithm()).ok()?;
+        Some(Self { signing, verifying, jwks })
+    }
+
+    pub(crate) fn signing(&self) -> &SigningKey {
+        &self.signing
+    }
+
+    pub(crate) fn verifying(&self) -> &KeySet {
+        &self.verifying
+    }
+
+    pub(crate) fn jwks(&self) -> &Value {
+        &self.jwks
+    }
+}
+
+/// A client with its inline keys parsed.
+pub(crate) struct RegisteredClient {
+    pub(crate) record: Client,
+    pub(crate) inline_keys: Option<Arc<KeySet>>,
+}
+
+impl RegisteredClient {
+    fn new(record: Client) -> Self {
+        let inline_keys = match &record.authentication {
+            ClientAuthentication::PrivateKeyJwt { keys: ClientKeys::Inline(jwks), algorithm } => {
+                // Checked when the client was registered; a set that cannot be read authenticates
+                // nobody.
+                KeySet::parse(jwks.to_string().as_bytes(), *algorithm).ok().map(Arc::new)
+            }
+            _ => None,
+        };
+        Self { record, inline_keys }
+    }
+}
+
+/// The live clients of a directory by id.
+pub(crate) fn registered(clients: Vec<Client>) -> HashMap<String, Arc<RegisteredClient>> {
+    let live = clients.into_iter().filter(|client| !client.disabled);
+    live.map(|c| (c.id.clone(), Arc::new(RegisteredClient::new(c)))).collect()
+}
+
+/// The records that decisions of one role rest on.
+pub(crate) trait Directory: Sized + Send + Sync + 'static {
+    /// Reads them all.
+    fn load(
+        store: &Store,
+        issuer: &Issuer,
+    ) -> impl Future<Output = Result<Self, StoreError>> + Send;
+    /// A live client.
+    fn client(&self, id: &str) -> Option<&Arc<RegisteredClient>>;
+}
+
+/// The directory as it was at one generation.
+pub(crate) struct Snapshot<D> {
+    pub(crate) generation: Generation,
+    pub(crate) directory: D,
+}
+
+/// One authorization server.
+pub(crate) struct Authority<D> {
+    pub(crate) issuer: Issuer,
+    pub(crate) store: Store,
+    pub(crate) keys: KeyRing,
+    pub(crate) context: Context,
+    snapshot: RwLock<Arc<Snapshot<D>>>,
+}
+
+impl<D: Directory> Authority<D> {
+    pub(crate) async fn open(
+        issuer: Issuer,
+        store: Store,
+        keys: KeyRing,
+        context: Context,
+    ) -> Result<Self, StoreError> {
+        let snapshot = RwLock::new(read(&store, &issuer).await?);
+        Ok(Self { issuer, store, keys, context, snapshot })
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.context.clock.now()
+    }
+
+    /// The directory as last read. Only for decisions that are recorded against its generation.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot<D>> {
+        Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The directory as it is now: asks the store for the generation, reads it anew if it moved.
+    pub(crate) async fn fresh(&self) -> Result<Arc<Snapshot<D>>, StoreError> {
+        let held = self.snapshot();
+        if self.store.generation().await? == held.generation {
+            return Ok(held);
+        }
+        let read = read(&self.store, &self.issuer).await?;
+        let mut slot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+        // Another request may have read a later one meanwhile.
+        if slot.generation < read.generation {
+            *slot = Arc::clone(&read);
+        }
+        Ok(read)
+    }
+}
+
+async fn read<D: Directory>(
+    store: &Store,
+    issuer: &Issuer,
+) -> Result<Arc<Snapshot<D>>, StoreError> {
+    // The generation is read first: if a change comes between, the snapshot counts as stale.
+    let generation = store.generation().await?;
+    let directory = D::load(store, issuer).await?;
+    Ok(Arc::new(Snapshot { generation, directory }))
+}

@@ -1,0 +1,146 @@
+//! Client authentication at every endpoint that asks for it: token, PAR, revocation, introspection.
+
+use crate::{
+    answer::Failure,
+    authority::{Authority, Directory, RegisteredClient, Snapshot},
+};
+use axum::http::{HeaderMap, header};
+use carnet_client::{KeySource, Reach};
+use carnet_proto::{
+    client::{ClientAuthentication, ClientKeys},
+    client_assertion,
+    client_authentication::Presented,
+    dpop::{self, DpopProof},
+    form::Form,
+    refusal::Refusal,
+    secret::Secret,
+};
+use carnet_store::{HotOutcome, UsedJti};
+use std::sync::Arc;
+
+/// A client that has proved who it is, or a registered public one. Made here alone.
+pub(crate) struct AuthenticatedClient(Arc<RegisteredClient>);
+
+impl AuthenticatedClient {
+    pub(crate) fn id(&self) -> &str {
+        &self.0.record.id
+    }
+
+    pub(crate) fn record(&self) -> &carnet_proto::client::Client {
+        &self.0.record
+    }
+
+    pub(crate) fn is_public(&self) -> bool {
+        self.0.record.authentication == ClientAuthentication::Public
+    }
+}
+
+/// Authenticates the client of a request. A failure against an old directory is tried again on the
+/// current one, so that a client registered a moment ago on another node is known here.
+pub(crate) async fn authenticate<D: Directory>(
+    authority: &Authority<D>,
+    snapshot: &mut Arc<Snapshot<D>>,
+    presented: &Presented,
+) -> Result<AuthenticatedClient, Failure> {
+    loop {
+        match attempt(authority, snapshot, presented).await {
+            Err(Failure::Refused(refusal)) => {
+                let fresh = authority.fresh().await?;
+                if fresh.generation == snapshot.generation {
+                    return Err(refusal.into());
+                }
+                *snapshot = fresh;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn attempt<D: Directory>(
+    authority: &Authority<D>,
+    snapshot: &Snapshot<D>,
+    presented: &Presented,
+) -> Result<AuthenticatedClient, Failure> {
+    let client = snapshot.directory.client(presented.client_id()).ok_or(Refusal::ClientUnknown)?;
+    if let Some(assertion) = presented.check(&client.record, authority.now())? {
+        verify_assertion(authority, client, assertion).await?;
+    }
+    Ok(AuthenticatedClient(Arc::clone(client)))
+}
+
+/// Verifies wholly, then uses the `jti` up: a forged copy cannot burn the real one (B14).
+async fn verify_assertion<D: Directory>(
+    authority: &Authority<D>,
+    client: &RegisteredClient,
+    assertion: &Secret,
+) -> Result<(), Failure> {
+    let record = &client.record;
+    let keys = match (&record.authentication, &client.inline_keys) {
+        (_, Some(keys)) => Arc::clone(keys),
+        (
+            ClientAuthentication::PrivateKeyJwt { keys: ClientKeys::Fetched(url), algorithm },
+            None,
+        ) => {
+            let source = KeySource {
+                owner: format!("client {} of {}", record.id, authority.issuer),
+                jwks_uri: Some(url.clone()),
+                algorithm: *algorithm,
+                reach: Reach::of_trusted_url(url),
+            };
+            let (header, _) = carnet_proto::jws::peek(assertion.expose())
+                .map_err(Refusal::ClientAssertion)?;
+            let kid = header.optional_str("kid").ok().flatten();
+            let fetched = authority.context.remote_keys.keys(&source, kid).await;
+            fetched.map_err(|_| Refusal::ClientKeysUnavailable)?
+        }
+        _ => return Err(Refusal::ClientMethod.into()),
+    };
+    let now = authority.now();
+    let verified =
+        client_assertion::verify(assertion.expose(), &keys, &record.id, &authority.issuer, now)
+            .map_err(Refusal::ClientAssertion)?;
+    let jti = UsedJti {
+        namespace: format!("client_assertion {}", record.id),
+        jti: verified.jti,
+        forget_after: verified.forget_after,
+    };
+    match authority.store.remember_jti(jti, now).await? {
+        HotOutcome::Recorded => Ok(()),
+        _ => Err(Refusal::ClientAssertionReplay.into()),
+    }
+}
+
+/// Reads what a request presents.
+pub(crate) fn presented(headers: &HeaderMap, form: &Form) -> Result<Presented, Refusal> {
+    let authorization: Vec<&[u8]> =
+        headers.get_all(header::AUTHORIZATION).iter().map(|value| value.as_bytes()).collect();
+    Presented::read(&authorization, form)
+}
+
+/// The DPoP proof of a request to `url`, verified and used up; `None` if none was sent. A proof is
+/// never ignored (JAG-X14).
+pub(crate) async fn proof_of_possession<D: Directory>(
+    authority: &Authority<D>,
+    headers: &HeaderMap,
+    url: &str,
+) -> Result<Option<DpopProof>, Failure> {
+    let mut proofs = headers.get_all("dpop").iter();
+    let Some(proof) = proofs.next() else { return Ok(None) };
+    if proofs.next().is_some() {
+        return Err(Refusal::DpopRepeated.into());
+    }
+    let malformed = Refusal::DpopProof(carnet_proto::jws::JwtError::Malformed);
+    let proof = proof.to_str().map_err(|_| malformed)?;
+    let request = dpop::Request { method: "POST", url, access_token: None };
+    let now = authority.now();
+    let proof = dpop::verify(proof, request, now).map_err(Refusal::DpopProof)?;
+    let jti = UsedJti {
+        namespace: format!("dpop {}", proof.key_thumbprint),
+        jti: proof.jti.clone(),
+        forget_after: proof.forget_after,
+    };
+    match authority.store.remember_jti(jti, now).await? {
+        HotOutcome::Recorded => Ok(Some(proof)),
+        _ => Err(Refusal::DpopReplay.into()),
+    }
+}

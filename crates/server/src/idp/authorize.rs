@@ -1,0 +1,369 @@
+//! The authorization endpoint: a browser comes with a request, leaves with a code. Nothing is kept
+//! before somebody has signed in; the sign-in form posts back to the very URL it came from, and the
+//! request is read and checked again.
+
+use super::{Idp, pushed_request, sign_in_page};
+use crate::{
+    authority::Directory as _,
+    answer::{broken, error_page},
+    passwords,
+    token_endpoint::origin_of,
+};
+use axum::{
+    body::{Body, Bytes},
+    extract::{FromRequest, Request, State},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header, request::Parts},
+    response::IntoResponse,
+};
+use carnet_proto::{
+    authentication::{ACR_PASSWORD, Authentication},
+    authorize::{
+        self, AuthorizationRequest, CODE_LIFETIME, PageError, RedirectError, Unauthorizable,
+    },
+    form::Form,
+    secret::{Secret, equal_in_constant_time, sha256},
+    time::Timestamp,
+};
+use carnet_store::{AuditEvent, AuthorizationCode, Session, StoreError, User};
+
+/// A request that was read and checked, and the pushed request it came from.
+pub(super) struct Asked {
+    pub(super) request: AuthorizationRequest,
+    pub(super) client_name: String,
+    pushed: Option<String>,
+}
+
+/// GET: a live session gets its code at once; otherwise the sign-in page.
+pub(super) async fn begin(State(idp): State<Idp>, request: Request) -> Response<Body> {
+    let (parts, _) = request.into_parts();
+    let asked = match read(&idp, &parts.uri).await {
+        Ok(asked) => asked,
+        Err(response) => return response,
+    };
+    let now = idp.0.authority.now();
+    let session = match session_of(&idp, &parts.headers, now).await {
+        Ok(session) => session,
+        Err(error) => return broken(&error),
+    };
+    if let Some(session) = session
+        && asked.request.is_served_by(session.authentication.auth_time, now)
+    {
+        return match issue_code(&idp, asked, &session, &parts).await {
+            Ok(response) => response,
+            Err(error) => broken(&error),
+        };
+    }
+    if asked.request.silent {
+        let description = "prompt=none was asked for, and nobody is signed in.";
+        let error = RedirectError { error: "login_required", description };
+        return redirect_error(&idp, &asked.request, error);
+    }
+    sign_in_page::show(&idp, &asked, &parts, None)
+}
+
+/// POST: the sign-in form.
+pub(super) async fn sign_in(State(idp): State<Idp>, request: Request) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let asked = match read(&idp, &parts.uri).await {
+        Ok(asked) => asked,
+        Err(response) => return response,
+    };
+    if !is_same_origin(&idp, &parts.headers) {
+        let text = "The sign-in form was sent from another site.";
+        return error_page(StatusCode::FORBIDDEN, text);
+    }
+    let bytes = match Bytes::from_request(Request::new(body), &()).await {
+        Ok(bytes) => bytes,
+        Err(rejection) => return rejection.into_response(),
+    };
+    let Ok(form) = Form::parse(&bytes) else {
+        return error_page(StatusCode::BAD_REQUEST, "The sign-in form cannot be read.");
+    };
+    let token = form.optional("csrf").unwrap_or_default();
+    let expected = cookie(&parts.headers, &cookie_name(&idp, "signin")).map(|c| csrf_of(&c));
+    if !expected.is_some_and(|expected| equal_in_constant_time(&expected, token)) {
+        let text = "The sign-in form is too old, or cookies are switched off. Start again in the \
+                    application.";
+        return error_page(StatusCode::FORBIDDEN, text);
+    }
+    let username = form.optional("username").unwrap_or_default();
+    let password = Secret::new(form.optional("password").unwrap_or_default());
+    match check_password(&idp, username, &password, &parts).await {
+        Ok(user) => match signed_in(&idp, asked, &user, &parts).await {
+            Ok(response) => response,
+            Err(error) => broken(&error),
+        },
+        Err(NotSignedIn::Wrong) => {
+            let text = "User name or password is wrong.";
+            sign_in_page::show(&idp, &asked, &parts, Some((StatusCode::UNAUTHORIZED, text)))
+        }
+        Err(NotSignedIn::Wait(seconds)) => {
+            let text = "Too many failed sign-ins. Wait a minute, then try again.";
+            let status = StatusCode::TOO_MANY_REQUESTS;
+            let mut page = sign_in_page::show(&idp, &asked, &parts, Some((status, text)));
+            page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            page
+        }
+        Err(NotSignedIn::Broken(error)) => broken(&error),
+    }
+}
+
+/// Reads a plain or pushed request. Whatever the front channel says beside a `request_uri` is not
+/// looked at (G04).
+async fn read(idp: &Idp, uri: &Uri) -> Result<Asked, Response<Body>> {
+    let page = |error: PageError| error_page(StatusCode::BAD_REQUEST, &error.to_string());
+    let form = Form::parse(uri.query().unwrap_or_default().as_bytes())
+        .map_err(|_| page(PageError::Unreadable))?;
+    let authority = &idp.0.authority;
+    let snapshot = authority.fresh().await.map_err(|e| broken(&e))?;
+    let client = form.optional("client_id").and_then(|id| snapshot.directory.client(id));
+    let client = &client.ok_or_else(|| page(PageError::Client))?.record;
+    if let Some(request_uri) = form.optional("request_uri") {
+        let hash = pushed_request::hash_of(request_uri)
+            .ok_or_else(|| page(PageError::PushedRequest))?;
+        let pushed = authority.store.open_pushed_request(&hash, authority.now()).await;
+        return match pushed.map_err(|e| broken(&e))? {
+            Some(pushed) if pushed.client_id == client.id => Ok(Asked {
+                request: pushed.request,
+                client_name: client.name.clone(),
+                pushed: Some(hash),
+            }),
+            _ => Err(page(PageError::PushedRequest)),
+        };
+    }
+    let read = authorize::read(&form, client).and_then(|request| {
+        if client.require_pushed_authorization_requests {
+            let description = "This client has to push its authorization requests (RFC 9126).";
+            let error = RedirectError { error: "invalid_request", description };
+            let (redirect_uri, state) = (request.redirect_uri, request.state);
+            return Err(Unauthorizable::Redirect { redirect_uri, state, error });
+        }
+        Ok(request)
+    });
+    match read {
+        Ok(request) => Ok(Asked { request, client_name: client.name.clone(), pushed: None }),
+        Err(Unauthorizable::Page(error)) => Err(page(error)),
+        Err(Unauthorizable::Redirect { redirect_uri, state, error }) => {
+            Err(back_to(idp, &redirect_uri, state.as_deref(), &[
+                ("error", error.error),
+                ("error_description", error.description),
+            ]))
+        }
+    }
+}
+
+enum NotSignedIn {
+    Wrong,
+    Wait(u64),
+    Broken(StoreError),
+}
+
+/// Takes as long for an unknown user as for a wrong password, and answers the same (L01).
+async fn check_password(
+    idp: &Idp,
+    username: &str,
+    password: &Secret,
+    parts: &Parts,
+) -> Result<User, NotSignedIn> {
+    let state = &idp.0;
+    let authority = &state.authority;
+    let (request_id, address) = origin_of(parts);
+    let username = passwords::normal_username(username);
+    let keys = [format!("sign-in {address}"), format!("user {}", sha256(username.as_bytes()))];
+    if let Some(seconds) = keys.iter().filter_map(|key| state.throttle.wait(key)).max() {
+        return Err(NotSignedIn::Wait(seconds));
+    }
+    let found = authority.store.by_name::<User>(&username).await.map_err(NotSignedIn::Broken)?;
+    let live = found.filter(|user| !user.disabled);
+    let hash = live.as_ref().and_then(|user| user.password_hash.as_deref());
+    let short_enough = password.expose().len() <= passwords::LONGEST;
+    let hash = hash.filter(|_| short_enough);
+    let right = state.passwords.verify(password, hash).await.map_err(|_| NotSignedIn::Wait(5))?;
+    match live {
+        Some(user) if right => Ok(user),
+        known => {
+            for key in &keys {
+                state.throttle.failed(key);
+            }
+            let event = AuditEvent::granted("sign_in", authority.now())
+                .person(known.map(|user| user.id).unwrap_or_default())
+                .with("request_id", request_id)
+                .refused("sign_in.password");
+            let operation = carnet_store::HotOperation::new(Some(event));
+            let recorded = authority.store.record(operation, authority.now()).await;
+            recorded.map_err(NotSignedIn::Broken)?;
+            Err(NotSignedIn::Wrong)
+        }
+    }
+}
+
+async fn signed_in(
+    idp: &Idp,
+    asked: Asked,
+    user: &User,
+    parts: &Parts,
+) -> Result<Response<Body>, StoreError> {
+    let authority = &idp.0.authority;
+    let now = authority.now();
+    let (request_id, _) = origin_of(parts);
+    // A new cookie at each sign-in: one planted before it is worth nothing after.
+    let secret = authority.context.entropy.secret();
+    let session = Session {
+        sid: authority.context.entropy.id(),
+        user_id: user.id.clone(),
+        authentication: Authentication {
+            auth_time: now,
+            acr: ACR_PASSWORD.to_owned(),
+            amr: vec!["pwd".to_owned()],
+        },
+        expires_at: now.plus(idp.0.settings.session_lifetime),
+    };
+    let event = AuditEvent::granted("sign_in", now)
+        .person(&user.id)
+        .client(&asked.request.client_id)
+        .with("session", session.sid.as_str())
+        .with("request_id", request_id);
+    authority.store.begin_session(&secret.hash(), &session, event).await?;
+    let mut response = issue_code(idp, asked, &session, parts).await?;
+    let lifetime = idp.0.settings.session_lifetime;
+    set_cookie(idp, &mut response, "session", secret.expose(), lifetime);
+    set_cookie(idp, &mut response, "signin", "", 0);
+    Ok(response)
+}
+
+/// Keeps a code and sends the browser back with it. 303, so that a posted form is not posted on.
+async fn issue_code(
+    idp: &Idp,
+    asked: Asked,
+    session: &Session,
+    parts: &Parts,
+) -> Result<Response<Body>, StoreError> {
+    let authority = &idp.0.authority;
+    let now = authority.now();
+    let secret = authority.context.entropy.secret();
+    let (request_id, _) = origin_of(parts);
+    let snapshot = authority.fresh().await?;
+    if snapshot.directory.person(&authority.store, &session.user_id).await?.is_none() {
+        let text = "This account is switched off. Ask IT.";
+        return Ok(error_page(StatusCode::FORBIDDEN, text));
+    }
+    let event = AuditEvent::granted("authorize", now)
+        .person(&session.user_id)
+        .client(&asked.request.client_id)
+        .with("session", session.sid.as_str())
+        .with("request_id", request_id);
+    let code = AuthorizationCode {
+        sid: session.sid.clone(),
+        family: authority.context.entropy.id(),
+        expires_at: now.plus(CODE_LIFETIME),
+        request: asked.request,
+    };
+    let kept = authority
+        .store
+        .keep_authorization_code(&secret.hash(), &code, asked.pushed.as_deref(), event, now)
+        .await?;
+    if !kept {
+        let text = PageError::PushedRequest.to_string();
+        return Ok(error_page(StatusCode::BAD_REQUEST, &text));
+    }
+    let request = &code.request;
+    let parameters = [("code", secret.expose())];
+    Ok(back_to(idp, &request.redirect_uri, request.state.as_deref(), &parameters))
+}
+
+fn redirect_error(
+    idp: &Idp,
+    request: &AuthorizationRequest,
+    error: RedirectError,
+) -> Response<Body> {
+    let parameters = [("error", error.error), ("error_description", error.description)];
+    back_to(idp, &request.redirect_uri, request.state.as_deref(), &parameters)
+}
+
+/// A redirect to a checked redirect URI, always with `iss` (RFC 9207).
+fn back_to(
+    idp: &Idp,
+    redirect_uri: &str,
+    state: Option<&str>,
+    parameters: &[(&str, &str)],
+) -> Response<Body> {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(parameters).extend_pairs(state.map(|state| ("state", state)));
+    query.append_pair("iss", idp.issuer().as_str());
+    let separator = if redirect_uri.contains('?') { '&' } else { '?' };
+    see_other(&format!("{redirect_uri}{separator}{}", query.finish()))
+}
+
+/// 303 to an absolute URL that was checked before.
+pub(super) fn see_other(location: &str) -> Response<Body> {
+    let Ok(location) = HeaderValue::from_str(location) else {
+        return error_page(StatusCode::BAD_REQUEST, &PageError::RedirectUri.to_string());
+    };
+    let headers = [
+        (header::LOCATION, location),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    ];
+    (StatusCode::SEE_OTHER, headers).into_response()
+}
+
+/// The live session of a browser.
+pub(super) async fn session_of(
+    idp: &Idp,
+    headers: &HeaderMap,
+    now: Timestamp,
+) -> Result<Option<Session>, StoreError> {
+    match cookie(headers, &cookie_name(idp, "session")) {
+        Some(value) => idp.0.authority.store.session(&Secret::new(value).hash(), now).await,
+        None => Ok(None),
+    }
+}
+
+/// `__Host-` cookies over https; over plain http (this machine only) the prefix cannot be had.
+pub(super) fn cookie_name(idp: &Idp, name: &str) -> String {
+    let secure = idp.issuer().as_str().starts_with("https://");
+    if secure { format!("__Host-carnet-{name}") } else { format!("carnet-{name}") }
+}
+
+/// The value of a cookie; none if it was sent twice, as tossing from a sub-domain would.
+pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
+    let mut values = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .filter(|(held, _)| *held == name)
+        .map(|(_, value)| value.to_owned());
+    let value = values.next()?;
+    values.next().is_none().then_some(value)
+}
+
+pub(super) fn set_cookie(
+    idp: &Idp,
+    response: &mut Response<Body>,
+    name: &str,
+    value: &str,
+    lifetime: i64,
+) {
+    let secure = if idp.issuer().as_str().starts_with("https://") { "; Secure" } else { "" };
+    let name = cookie_name(idp, name);
+    let cookie =
+        format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={lifetime}{secure}");
+    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+}
+
+/// The form token that belongs to a cookie.
+pub(super) fn csrf_of(cookie: &str) -> String {
+    sha256(format!("carnet form {cookie}").as_bytes())
+}
+
+/// Whether a POST comes from our own page, by what the browser itself says (E18).
+pub(super) fn is_same_origin(idp: &Idp, headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let origin = text("origin").is_none_or(|origin| origin == idp.issuer().origin());
+    let site = text("sec-fetch-site").is_none_or(|site| site == "same-origin");
+    origin && site
+}

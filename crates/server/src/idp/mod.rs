@@ -1,0 +1,135 @@
+//! The identity provider: signs people in, issues ID tokens and ID-JAGs.
+
+mod authorization_code;
+mod authorize;
+mod directory;
+mod logout;
+mod pushed_request;
+mod refresh_token;
+mod sign_in_page;
+mod token;
+mod token_exchange;
+mod token_status;
+mod tokens;
+mod userinfo;
+
+use crate::{
+    answer,
+    authority::{Authority, Context, KeyRing},
+    passwords::Passwords,
+    throttle::Throttle,
+};
+use axum::{
+    Router,
+    extract::State,
+    routing::{get, post},
+};
+use carnet_proto::{identifier::Issuer, metadata};
+use carnet_store::{Store, StoreError};
+pub(crate) use directory::IdpDirectory;
+use std::{num::NonZeroU32, sync::Arc};
+
+/// What an administrator sets for an IdP.
+#[derive(Clone, Debug)]
+pub struct IdpSettings {
+    /// What the sign-in page calls the company.
+    pub name: String,
+    /// `tenant` claim of ID-JAGs, for an issuer with several tenants.
+    pub tenant: Option<String>,
+    /// How long a browser stays signed in, in seconds.
+    pub session_lifetime: i64,
+    /// Refresh tokens end after this long without use, in seconds.
+    pub refresh_idle: i64,
+    /// Refresh tokens of one sign-in end after this long, in seconds.
+    pub refresh_absolute: i64,
+    /// Whether public clients may ask for ID-JAGs (EMA 7.7: off unless an administrator says so).
+    pub allow_public_exchange: bool,
+    /// Failed sign-ins or client authentications from one address, or for one user, per minute,
+    /// before it has to wait.
+    pub failures_per_minute: NonZeroU32,
+}
+
+impl Default for IdpSettings {
+    fn default() -> Self {
+        Self {
+            name: "Carnet".to_owned(),
+            tenant: None,
+            session_lifetime: 12 * 3600,
+            refresh_idle: 8 * 3600,
+            refresh_absolute: 7 * 86_400,
+            allow_public_exchange: false,
+            failures_per_minute: NonZeroU32::MIN.saturating_add(29),
+        }
+    }
+}
+
+/// An identity provider. Cheap to clone.
+#[derive(Clone)]
+pub struct Idp(Arc<IdpState>);
+
+struct IdpState {
+    authority: Authority<IdpDirectory>,
+    settings: IdpSettings,
+    passwords: Passwords,
+    throttle: Throttle,
+}
+
+impl Idp {
+    /// Opens an IdP on its store.
+    pub async fn open(
+        issuer: Issuer,
+        store: Store,
+        keys: KeyRing,
+        context: Context,
+        settings: IdpSettings,
+        passwords: Passwords,
+    ) -> Result<Self, StoreError> {
+        let authority = Authority::open(issuer, store, keys, context).await?;
+        let throttle = Throttle::new(settings.failures_per_minute);
+        Ok(Self(Arc::new(IdpState { authority, settings, passwords, throttle })))
+    }
+
+    /// The issuer identifier.
+    pub fn issuer(&self) -> &Issuer {
+        &self.0.authority.issuer
+    }
+
+    /// Every endpoint, below the issuer's path, and the two discovery documents.
+    pub fn router(&self) -> Router {
+        let issuer = self.issuer().clone();
+        let base = issuer.path().to_owned();
+        let inserted = format!("/.well-known/oauth-authorization-server{base}");
+        let oidc_inserted = format!("/.well-known/openid-configuration{base}");
+        let oidc_appended = format!("{base}/.well-known/openid-configuration");
+        let document = get(|State(idp): State<Idp>| async move { idp.metadata() });
+        let mut router = Router::new()
+            .route(&inserted, document.clone())
+            .route(&oidc_inserted, document.clone())
+            .route(&format!("{base}/jwks"), get(jwks))
+            .route(
+                &format!("{base}/authorize"),
+                get(authorize::begin).post(authorize::sign_in),
+            )
+            .route(&format!("{base}/token"), post(token::token))
+            .route(&format!("{base}/par"), post(pushed_request::push))
+            .route(&format!("{base}/userinfo"), get(userinfo::tell).post(userinfo::tell))
+            .route(&format!("{base}/revoke"), post(token_status::revoke))
+            .route(&format!("{base}/introspect"), post(token_status::introspect))
+            .route(&format!("{base}/logout"), get(logout::ask).post(logout::end));
+        if !base.is_empty() {
+            router = router.route(&oidc_appended, document);
+        }
+        router.with_state(self.clone())
+    }
+
+    fn metadata(&self) -> axum::response::Response {
+        let authority = &self.0.authority;
+        let public = authority.snapshot().directory.has_public_clients();
+        let algorithm = authority.keys.signing().algorithm();
+        answer::public(&metadata::idp(&authority.issuer, algorithm, public))
+    }
+}
+
+async fn jwks(State(idp): State<Idp>) -> axum::response::Response {
+    answer::public(idp.0.authority.keys.jwks())
+}

@@ -1,0 +1,66 @@
+//! Pushed authorization requests (RFC 9126).
+
+use super::Idp;
+use crate::{
+    answer,
+    token_endpoint::{client_request, conclude},
+};
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{Response, StatusCode},
+};
+use carnet_proto::{
+    authorize::{self, CODE_LIFETIME, Unauthorizable},
+    secret::Secret,
+};
+use carnet_store::PushedRequest;
+use serde_json::json;
+
+/// What every `request_uri` of ours begins with.
+const PREFIX: &str = "urn:ietf:params:oauth:request_uri:";
+
+pub(super) async fn push(State(idp): State<Idp>, request: Request) -> Response<Body> {
+    let authority = &idp.0.authority;
+    let url = authority.issuer.endpoint("/par");
+    let request =
+        match client_request(authority, &idp.0.throttle, &url, "pushed_request", request).await {
+            Ok(request) => request,
+            Err(refused) => return refused,
+        };
+    let bad = |error: &str, description: &str| {
+        let body = json!({"error": error, "error_description": description});
+        answer::no_store(StatusCode::BAD_REQUEST, &body)
+    };
+    if request.form.mentions("request_uri") {
+        return bad("invalid_request", "A pushed request cannot carry request_uri.");
+    }
+    let mut asked = match authorize::read(&request.form, request.client.record()) {
+        Ok(asked) => asked,
+        Err(Unauthorizable::Page(error)) => return bad("invalid_request", &error.to_string()),
+        Err(Unauthorizable::Redirect { error, .. }) => return bad(error.error, error.description),
+    };
+    if let Some(proof) = request.proof {
+        // RFC 9449 section 10.1: the proof at the push binds the code.
+        asked.dpop_jkt = Some(proof.key_thumbprint);
+    }
+    let id = authority.context.entropy.secret();
+    let pushed = PushedRequest {
+        client_id: request.client.id().to_owned(),
+        request: asked,
+        expires_at: authority.now().plus(CODE_LIFETIME),
+    };
+    match authority.store.keep_pushed_request(&id.hash(), &pushed).await {
+        Ok(()) => {
+            let uri = format!("{PREFIX}{}", id.expose());
+            let body = json!({"request_uri": uri, "expires_in": CODE_LIFETIME});
+            answer::no_store(StatusCode::CREATED, &body)
+        }
+        Err(error) => conclude(authority, request.event, error.into()).await,
+    }
+}
+
+/// The hash under which a `request_uri` of ours is kept.
+pub(super) fn hash_of(request_uri: &str) -> Option<String> {
+    request_uri.strip_prefix(PREFIX).map(|id| Secret::new(id).hash())
+}

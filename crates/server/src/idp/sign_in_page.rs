@@ -1,0 +1,63 @@
+//! The sign-in page: one form, no script.
+
+use super::{
+    Idp,
+    authorize::{Asked, cookie, cookie_name, csrf_of, set_cookie},
+};
+use crate::answer::page;
+use axum::{
+    body::Body,
+    http::{Response, StatusCode, request::Parts},
+};
+use maud::html;
+use url::Url;
+
+/// Shows the form; `problem` says why it is shown again.
+pub(super) fn show(
+    idp: &Idp,
+    asked: &Asked,
+    parts: &Parts,
+    problem: Option<(StatusCode, &str)>,
+) -> Response<Body> {
+    // Kept if the browser has one, so that two tabs do not spoil each other's form.
+    let held = cookie(&parts.headers, &cookie_name(idp, "signin")).filter(|c| c.len() == 43);
+    let secret =
+        held.unwrap_or_else(|| idp.0.authority.context.entropy.secret().expose().to_owned());
+    let back = Url::parse(&asked.request.redirect_uri).ok();
+    let host = back.as_ref().and_then(Url::host_str).unwrap_or_default();
+    // Chromium holds the redirect after a form to `form-action` too.
+    let target = back
+        .as_ref()
+        .map(|url| format!(" {}", url.origin().ascii_serialization()))
+        .unwrap_or_default();
+    let action = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    let name = &idp.0.settings.name;
+    let content = html! {
+        h1 { "Sign in to " (name) }
+        p.soft {
+            "to go on to " strong { (asked.client_name) }
+            " (" (host) ")"
+        }
+        @if let Some((_, text)) = problem {
+            p.bad role="alert" id="problem" { (text) }
+        }
+        form method="post" action=(action) {
+            input type="hidden" name="csrf" value=(csrf_of(&secret));
+            label for="username" { "User name" }
+            input id="username" name="username" type="text" autocomplete="username" required
+                autocapitalize="none" spellcheck="false" autofocus[asked.request.login_hint.is_none()]
+                maxlength="256" value=(asked.request.login_hint.as_deref().unwrap_or_default())
+                aria-describedby=[problem.map(|_| "problem")];
+            label for="password" { "Password" }
+            input id="password" name="password" type="password" required
+                autofocus[asked.request.login_hint.is_some()]
+                autocomplete="current-password" maxlength="1024"
+                aria-describedby=[problem.map(|_| "problem")];
+            button type="submit" { "Sign in" }
+        }
+    };
+    let status = problem.map_or(StatusCode::OK, |(status, _)| status);
+    let mut response = page(status, &format!("Sign in to {name}"), &content, &target);
+    set_cookie(idp, &mut response, "signin", &secret, 3600);
+    response
+}

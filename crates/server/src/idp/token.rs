@@ -1,0 +1,44 @@
+//! The token endpoint's route table: one grant type, one function.
+
+use super::{Idp, authorization_code, refresh_token, token_exchange};
+use crate::{
+    answer::{self, Failure},
+    token_endpoint::{client_request, conclude},
+};
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{Response, StatusCode},
+};
+use carnet_proto::{GRANT_TOKEN_EXCHANGE, refusal::Refusal};
+
+pub(super) async fn token(State(idp): State<Idp>, request: Request) -> Response<Body> {
+    let authority = &idp.0.authority;
+    let url = authority.issuer.endpoint("/token");
+    let client_request =
+        match client_request(authority, &idp.0.throttle, &url, "token", request).await {
+            Ok(client_request) => client_request,
+            Err(refused) => return refused,
+        };
+    let mut event = client_request.event.clone();
+    let outcome = match client_request.form.required("grant_type") {
+        Ok("authorization_code") => {
+            event.event = "authorization_code".into();
+            authorization_code::redeem(&idp, client_request, &mut event).await
+        }
+        Ok("refresh_token") => {
+            event.event = "refresh_token".into();
+            refresh_token::renew(&idp, client_request, &mut event).await
+        }
+        Ok(GRANT_TOKEN_EXCHANGE) => {
+            event.event = "token_exchange".into();
+            token_exchange::exchange(&idp, client_request, &mut event).await
+        }
+        Ok(_) => Err(Failure::Refused(Refusal::GrantType)),
+        Err(error) => Err(Failure::Refused(error.into())),
+    };
+    match outcome {
+        Ok(tokens) => answer::no_store(StatusCode::OK, &tokens),
+        Err(failure) => conclude(authority, event, failure).await,
+    }
+}

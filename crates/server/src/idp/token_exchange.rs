@@ -1,0 +1,204 @@
+//! The exchange: load the facts, ask the core, record, sign. In this order, because nothing is
+//! minted before it is on record.
+
+use super::{Idp, directory::IdpDirectory};
+use crate::{
+    authority::Directory as _,
+    answer::Failure,
+    token_endpoint::{ClientRequest, TokenAnswer},
+};
+use carnet_proto::{
+    TOKEN_TYPE_ID_JAG,
+    authentication::Authentication,
+    id_jag,
+    id_token::verify_subject,
+    policy::Person,
+    refusal::Refusal,
+    time::Timestamp,
+    token_exchange::{self, SubjectTokenType, TokenExchange, VerifiedSubject},
+};
+use carnet_store::{
+    AuditEvent, Grant, HotOperation, HotOutcome, RefreshTokenState, TokenKind,
+};
+
+/// A subject token that verified, with what must still hold when the ID-JAG is recorded.
+struct Subject {
+    user_id: String,
+    session: String,
+    refresh_token: Option<String>,
+    authentication: Authentication,
+}
+
+pub(super) async fn exchange(
+    idp: &Idp,
+    request: ClientRequest<IdpDirectory>,
+    event: &mut AuditEvent,
+) -> Result<TokenAnswer, Failure> {
+    let state = &idp.0;
+    let authority = &state.authority;
+    if request.client.is_public() && !state.settings.allow_public_exchange {
+        return Err(Refusal::PublicClient.into());
+    }
+    let exchange = TokenExchange::parse(&request.form)?;
+    *event = event.clone().with("requested_audience", printable(&exchange.audience));
+    let now = authority.now();
+    let key_thumbprint = request.proof.map(|proof| proof.key_thumbprint);
+    let asking = Asking { client: request.client.id(), key: key_thumbprint.as_deref() };
+    let subject = verify(idp, &exchange, asking, event, now).await?;
+    *event = event.clone().person(&subject.user_id);
+    let mut snapshot = request.snapshot;
+    loop {
+        // Asked anew on each turn: the client may have been switched off since it authenticated.
+        if snapshot.directory.client(request.client.id()).is_none() {
+            return Err(Refusal::ClientUnknown.into());
+        }
+        let user = snapshot.directory.person(&authority.store, &subject.user_id).await?;
+        let decided = match &user {
+            None => Err(Refusal::SubjectNotLive),
+            Some(user) => {
+                let verified = VerifiedSubject {
+                    person: Person { id: &user.id, groups: &user.groups },
+                    email: user.email.as_deref().filter(|_| user.email_verified),
+                    authentication: &subject.authentication,
+                };
+                let client = request.client.id();
+                let policy = &snapshot.directory.policy;
+                token_exchange::authorize(&exchange, verified, client, policy, now).map(|permit| {
+                    let claims = token_exchange::id_jag(
+                        &permit,
+                        verified,
+                        &authority.issuer,
+                        state.settings.tenant.as_deref(),
+                        key_thumbprint.clone(),
+                        authority.context.entropy.id(),
+                        now,
+                    );
+                    (permit, claims)
+                })
+            }
+        };
+        let decided_event = match &decided {
+            Ok((permit, claims)) => event
+                .clone()
+                .with("rule", permit.rules.join(", "))
+                .with("audience", permit.audience.as_str())
+                .with("resource", spaced(permit.resources.iter().map(|r| r.as_str())))
+                .with("scope", permit.scopes.to_string())
+                .with("ras_client_id", permit.ras_client_id.as_str())
+                .with("jti", claims.jti.as_str()),
+            Err(refusal) => {
+                let refused = event.clone().refused(refusal.reason());
+                match refusal {
+                    Refusal::Denied(denial) => refused.with("rule", denial.rule.as_str()),
+                    _ => refused,
+                }
+            }
+        };
+        let mut operation = HotOperation::new(Some(decided_event));
+        operation.generation = Some(snapshot.generation);
+        operation.reasons = ["subject.not_live", "subject.refresh_token", "jti.replay"];
+        if let Ok((permit, claims)) = &decided {
+            operation.session = Some(subject.session.clone());
+            operation.refresh_token.clone_from(&subject.refresh_token);
+            operation.grant = Some(Grant {
+                jti: claims.jti.clone(),
+                kind: TokenKind::IdJag,
+                user_id: subject.user_id.clone(),
+                client_id: request.client.id().to_owned(),
+                party: permit.audience.to_string(),
+                lineage: subject.session.clone(),
+                expires_at: claims.exp,
+            });
+        }
+        match authority.store.record(operation, now).await? {
+            HotOutcome::Stale => snapshot = authority.fresh().await?,
+            HotOutcome::SessionEnded => {
+                return Err(Failure::RefusedOnRecord(Refusal::SubjectNotLive));
+            }
+            HotOutcome::RefreshTokenNotLive => {
+                return Err(Failure::RefusedOnRecord(Refusal::SubjectRefreshToken));
+            }
+            HotOutcome::Recorded | HotOutcome::Replay => {
+                let (_, claims) = decided.map_err(Failure::RefusedOnRecord)?;
+                return Ok(TokenAnswer {
+                    access_token: claims.sign(authority.keys.signing()),
+                    token_type: "N_A",
+                    expires_in: id_jag::LIFETIME,
+                    issued_token_type: Some(TOKEN_TYPE_ID_JAG),
+                    scope: claims.scope,
+                    resource: claims.resource,
+                    id_token: None,
+                    refresh_token: None,
+                });
+            }
+        }
+    }
+}
+
+/// Who presents a subject token.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    client: &'a str,
+    /// Thumbprint of its DPoP proof.
+    key: Option<&'a str>,
+}
+
+async fn verify(
+    idp: &Idp,
+    exchange: &TokenExchange,
+    asking: Asking<'_>,
+    event: &mut AuditEvent,
+    now: Timestamp,
+) -> Result<Subject, Failure> {
+    let authority = &idp.0.authority;
+    let client = asking.client;
+    match exchange.subject_token_type {
+        SubjectTokenType::IdToken => {
+            let token = exchange.subject_token.expose();
+            let keys = authority.keys.verifying();
+            let subject = verify_subject(token, keys, &authority.issuer, client, now)
+                .map_err(Refusal::SubjectToken)?;
+            Ok(Subject {
+                user_id: subject.subject,
+                session: subject.session,
+                refresh_token: None,
+                authentication: subject.authentication,
+            })
+        }
+        SubjectTokenType::RefreshToken => {
+            let hash = exchange.subject_token.hash();
+            match authority.store.refresh_token(&hash, now).await? {
+                RefreshTokenState::Live(token) if token.client_id == client => {
+                    if token.dpop_jkt.is_some() && token.dpop_jkt.as_deref() != asking.key {
+                        return Err(Refusal::DpopBinding.into());
+                    }
+                    Ok(Subject {
+                        user_id: token.user_id,
+                        session: token.sid,
+                        refresh_token: Some(hash),
+                        authentication: token.authentication,
+                    })
+                }
+                RefreshTokenState::Replaced(token) if token.client_id == client => {
+                    // As in the refresh grant: a token that was rotated out is in two hands.
+                    let event = event
+                        .clone()
+                        .person(&token.user_id)
+                        .refused(Refusal::RefreshTokenReuse.reason());
+                    authority.store.revoke_family(&token.family, event, now).await?;
+                    Err(Failure::RefusedOnRecord(Refusal::SubjectRefreshToken))
+                }
+                _ => Err(Refusal::SubjectRefreshToken.into()),
+            }
+        }
+    }
+}
+
+fn spaced<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    texts.collect::<Vec<_>>().join(" ")
+}
+
+/// The sender's text for the record: without control characters, and short.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(256).collect()
+}

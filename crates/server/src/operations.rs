@@ -1,0 +1,117 @@
+//! What every listener has: limits, request ids, logs, health.
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{DefaultBodyLimit, MatchedPath, Request, State},
+    http::{HeaderValue, Response, StatusCode, header},
+    middleware::{self, Next},
+    response::IntoResponse,
+    routing::get,
+};
+use carnet_proto::time::Entropy;
+use carnet_store::Store;
+use opentelemetry::{KeyValue, global, metrics::Histogram};
+use std::{sync::Arc, time::Duration};
+use tower_http::{
+    catch_panic::CatchPanicLayer, limit::RequestBodyLimitLayer, timeout::TimeoutLayer,
+};
+use tracing::Instrument;
+
+/// What a listener accepts.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Largest request body, in bytes.
+    pub body: usize,
+    /// Longest time from request to answer.
+    pub time: Duration,
+    /// Longest query string, in bytes.
+    pub query: usize,
+}
+
+/// Limits of the authorization servers.
+pub const LIMITS: Limits =
+    Limits { body: 64 * 1024, time: Duration::from_secs(30), query: 16 * 1024 };
+
+/// Our own id of a request, also in logs and audit. Never the caller's.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestId(pub(crate) String);
+
+/// Puts limits, request ids, logs and metrics around `router`.
+pub fn limited(router: Router, limits: Limits, entropy: Entropy) -> Router {
+    let duration = global::meter("carnet")
+        .f64_histogram("http.server.request.duration")
+        .with_unit("s")
+        .build();
+    let watch = Watch { entropy, limits, duration: Arc::new(duration) };
+    router
+        .layer(DefaultBodyLimit::disable())
+        .layer(RequestBodyLimitLayer::new(limits.body))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limits.time))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn_with_state(watch, watched))
+}
+
+#[derive(Clone)]
+struct Watch {
+    entropy: Entropy,
+    limits: Limits,
+    duration: Arc<Histogram<f64>>,
+}
+
+/// One log line for each request, without its query, body or headers.
+async fn watched(State(watch): State<Watch>, mut request: Request, next: Next) -> Response<Body> {
+    if request.uri().query().is_some_and(|query| query.len() > watch.limits.query) {
+        return StatusCode::URI_TOO_LONG.into_response();
+    }
+    let id = watch.entropy.id();
+    let started = std::time::Instant::now();
+    let method = request.method().to_string();
+    let route = request.extensions().get::<MatchedPath>().map(|p| p.as_str().to_owned());
+    let route = route.unwrap_or_else(|| "unmatched".to_owned());
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let span = tracing::info_span!("request", request_id = id, %method, route);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let status = response.status().as_u16();
+    let elapsed = started.elapsed();
+    span.in_scope(|| {
+        tracing::info!(status, ms = elapsed.as_secs_f64() * 1000.0, "answered");
+    });
+    watch.duration.record(
+        elapsed.as_secs_f64(),
+        &[
+            KeyValue::new("http.request.method", method),
+            KeyValue::new("http.route", route),
+            KeyValue::new("http.response.status_code", i64::from(status)),
+        ],
+    );
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert("x-request-id", id);
+    }
+    response
+}
+
+/// A panic ends one request, not the process, and says nothing to the outside.
+#[allow(clippy::needless_pass_by_value)] // the signature that the layer asks for
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Response<Body> {
+    tracing::error!("a request panicked");
+    let body = r#"{"error":"server_error","error_description":"The server failed."}"#;
+    let json = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (StatusCode::INTERNAL_SERVER_ERROR, json, body).into_response()
+}
+
+/// `/healthz`: the process answers. `/readyz`: its databases do too.
+pub fn health(stores: Vec<Store>) -> Router {
+    let ready = move || {
+        let stores = stores.clone();
+        async move {
+            for store in &stores {
+                if !store.is_ready().await {
+                    return (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n");
+                }
+            }
+            (StatusCode::OK, "ready\n")
+        }
+    };
+    Router::new().route("/healthz", get(|| async { "alive\n" })).route("/readyz", get(ready))
+}

@@ -1,0 +1,175 @@
+//! Redemption. Each line makes the argument of the next: unverified ID-JAG, trusted issuer, keys,
+//! verified ID-JAG, account, decision, record, token.
+
+use super::{Ras, directory::RasDirectory};
+use crate::{
+    authority::Directory as _,
+    answer::Failure,
+    token_endpoint::{ClientRequest, TokenAnswer},
+};
+use carnet_client::{KeySource, Reach};
+use carnet_proto::{
+    access_token::AccessTokenClaims,
+    id_jag::{Confirmation, Expected, IdJag, OneOrMany, UnverifiedIdJag},
+    jwt_bearer::{self, JwtBearer},
+    refusal::Refusal,
+    trust::{Account, SubjectLink, TrustedIssuer},
+};
+use carnet_store::{AuditEvent, Grant, HotOperation, HotOutcome, TokenKind, UsedJti};
+use std::sync::Arc;
+
+pub(super) async fn redeem(
+    ras: &Ras,
+    request: ClientRequest<RasDirectory>,
+    event: &mut AuditEvent,
+) -> Result<TokenAnswer, Failure> {
+    let authority = &ras.0.authority;
+    if request.client.is_public() {
+        return Err(Refusal::PublicClient.into());
+    }
+    let asked = JwtBearer::parse(&request.form)?;
+    let now = authority.now();
+    let mut snapshot = request.snapshot;
+    let proof_key = request.proof.as_ref().map(|proof| proof.key_thumbprint.as_str());
+    let id_jag = loop {
+        let unverified =
+            UnverifiedIdJag::parse(asked.assertion.expose()).map_err(Refusal::IdJag)?;
+        let Some(trusted) = snapshot.directory.trusted(unverified.issuer()) else {
+            // Trusted since a moment ago, on another node?
+            let fresh = authority.fresh().await?;
+            if fresh.generation == snapshot.generation {
+                return Err(Refusal::IssuerUntrusted.into());
+            }
+            snapshot = fresh;
+            continue;
+        };
+        *event = event.clone().with("issuer", trusted.issuer.as_str());
+        let source = KeySource {
+            owner: trusted.issuer.to_string(),
+            jwks_uri: trusted.jwks_uri.clone(),
+            algorithm: trusted.algorithm,
+            reach: Reach::of_trusted_url(trusted.issuer.as_str()),
+        };
+        let keys = authority.context.remote_keys.keys(&source, unverified.kid()).await;
+        let keys = keys.map_err(|_| Refusal::IssuerKeysUnavailable)?;
+        let expected = Expected {
+            issuer: &trusted.issuer,
+            tenant: trusted.tenant.as_deref(),
+            audience: &authority.issuer,
+            client: request.client.id(),
+        };
+        break unverified.verify(&keys, expected, now).map_err(Refusal::IdJag)?;
+    };
+    *event = event.clone().with("txn", id_jag.jti()).with("subject", id_jag.subject());
+    loop {
+        // Asked anew on each turn: client and issuer may have been switched off meanwhile (A31).
+        let directory = &snapshot.directory;
+        if directory.client(request.client.id()).is_none() {
+            return Err(Refusal::ClientUnknown.into());
+        }
+        let trusted =
+            directory.trusted(id_jag.issuer().as_str()).ok_or(Refusal::IssuerUntrusted)?.clone();
+        let decision =
+            jwt_bearer::authorize(&asked, &id_jag, proof_key, &directory.governed)?;
+        let account = resolve(ras, directory, &id_jag, &trusted, event).await?;
+        let claims = AccessTokenClaims {
+            iss: authority.issuer.clone(),
+            sub: account.id.clone(),
+            aud: OneOrMany::One(decision.governed.resource.as_str().to_owned()),
+            client_id: request.client.id().to_owned(),
+            jti: authority.context.entropy.id(),
+            exp: now.plus(decision.lifetime),
+            iat: now,
+            scope: (!decision.scopes.is_empty()).then(|| decision.scopes.to_string()),
+            txn: Some(id_jag.jti().to_owned()),
+            sid: None,
+            cnf: decision.key_thumbprint.map(|jkt| Confirmation { jkt }),
+        };
+        let granted = event
+            .clone()
+            .person(&account.id)
+            .with("resource", decision.governed.resource.as_str())
+            .with("scope", decision.scopes.to_string())
+            .with("jti", claims.jti.as_str());
+        let mut operation = HotOperation::new(Some(granted));
+        operation.generation = Some(snapshot.generation);
+        operation.reasons[2] = Refusal::IdJagReplay.reason();
+        operation.jti = (!trusted.allow_reuse).then(|| UsedJti {
+            namespace: format!("id_jag {}", id_jag.issuer()),
+            jti: id_jag.jti().to_owned(),
+            forget_after: id_jag.forget_after(),
+        });
+        operation.grant = Some(Grant {
+            jti: claims.jti.clone(),
+            kind: TokenKind::AccessToken,
+            user_id: account.id.clone(),
+            client_id: request.client.id().to_owned(),
+            party: id_jag.issuer().to_string(),
+            lineage: id_jag.jti().to_owned(),
+            expires_at: claims.exp,
+        });
+        match authority.store.record(operation, now).await? {
+            HotOutcome::Stale => snapshot = authority.fresh().await?,
+            HotOutcome::Recorded => {
+                return Ok(TokenAnswer {
+                    access_token: claims.sign(authority.keys.signing()),
+                    token_type: if claims.cnf.is_some() { "DPoP" } else { "Bearer" },
+                    expires_in: decision.lifetime,
+                    issued_token_type: None,
+                    scope: claims.scope,
+                    resource: Some(OneOrMany::One(
+                        decision.spelled.as_ref().unwrap_or(&decision.governed.resource).to_string(),
+                    )),
+                    id_token: None,
+                    refresh_token: None,
+                });
+            }
+            _ => return Err(Failure::RefusedOnRecord(Refusal::IdJagReplay)),
+        }
+    }
+}
+
+/// The account of the ID-JAG's subject (JAG-R9): linked, or linked now by a rule the administrator
+/// switched on. An address alone links nothing.
+async fn resolve(
+    ras: &Ras,
+    directory: &RasDirectory,
+    id_jag: &IdJag,
+    trusted: &TrustedIssuer,
+    event: &AuditEvent,
+) -> Result<Arc<Account>, Failure> {
+    let authority = &ras.0.authority;
+    let store = &authority.store;
+    let link = SubjectLink {
+        issuer: trusted.issuer.clone(),
+        tenant: trusted.tenant.clone(),
+        subject: id_jag.subject().to_owned(),
+    };
+    let live = |account: Arc<Account>| {
+        if account.disabled { Err(Failure::from(Refusal::AccountUnknown)) } else { Ok(account) }
+    };
+    if let Some(account) = directory.account(store, &link).await? {
+        return live(account);
+    }
+    let by_email = match id_jag.email().filter(|email| trusted.accounts.links_by(email)) {
+        Some(email) => store.by_name::<Account>(&email.to_lowercase()).await?,
+        None => None,
+    };
+    let (account, how) = match by_email {
+        Some(account) if account.disabled => return Err(Refusal::AccountUnknown.into()),
+        Some(account) => (account, "email"),
+        None if trusted.accounts.just_in_time => {
+            // A new account is known by its link alone; an address would claim it.
+            let id = authority.context.entropy.id();
+            (Account { id, email: None, disabled: false }, "first sight")
+        }
+        None => return Err(Refusal::AccountUnknown.into()),
+    };
+    let event = AuditEvent::granted("link_account", event.at)
+        .person(&account.id)
+        .with("issuer", link.issuer.as_str())
+        .with("subject", link.subject.as_str())
+        .with("rule", how);
+    let linked = store.link_account(&link, &account, event).await?;
+    live(Arc::new(linked.ok_or(Refusal::AccountUnknown)?))
+}

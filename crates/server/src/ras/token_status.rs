@@ -1,0 +1,95 @@
+//! Revocation and introspection at a RAS.
+
+use super::Ras;
+use crate::{
+    authority::Directory as _,
+    answer::broken,
+    token_endpoint::{client_request, conclude},
+    token_status::{active, inactive, revoked},
+};
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::Response,
+};
+use carnet_proto::{
+    access_token::{AccessToken, verify_any_audience},
+    refusal::Refusal,
+    secret::Secret,
+};
+use carnet_store::{HotOperation, StoreError};
+
+/// RFC 7009.
+pub(super) async fn revoke(State(ras): State<Ras>, request: Request) -> Response<Body> {
+    let authority = &ras.0.authority;
+    let url = authority.issuer.endpoint("/revoke");
+    let request = match client_request(authority, &ras.0.throttle, &url, "revoke", request).await {
+        Ok(request) => request,
+        Err(refused) => return refused,
+    };
+    let token = match request.form.required("token") {
+        Ok(token) => Secret::new(token),
+        Err(error) => return conclude(authority, request.event, Refusal::from(error).into()).await,
+    };
+    let now = authority.now();
+    let keys = authority.keys.verifying();
+    let verified = verify_any_audience(token.expose(), keys, &authority.issuer, now).ok();
+    let held = verified.map(|(held, _)| held).filter(|held| held.client == request.client.id());
+    let done = match held {
+        Some(held) => {
+            let event = request.event.person(&held.subject).with("jti", held.jti.as_str());
+            authority.store.revoke_grant(&held.jti, event, now).await.map(|_| ())
+        }
+        None => {
+            let operation = HotOperation::new(Some(request.event.refused("revoke.not_yours")));
+            authority.store.record(operation, now).await.map(|_| ())
+        }
+    };
+    match done {
+        Ok(()) => revoked(),
+        Err(error) => broken(&error),
+    }
+}
+
+/// RFC 7662, for the client that a token was issued to and for the MCP server that it is for; to others
+/// every token is inactive (F14).
+pub(super) async fn introspect(State(ras): State<Ras>, request: Request) -> Response<Body> {
+    let authority = &ras.0.authority;
+    let url = authority.issuer.endpoint("/introspect");
+    let request =
+        match client_request(authority, &ras.0.throttle, &url, "introspect", request).await {
+            Ok(request) => request,
+            Err(refused) => return refused,
+        };
+    let token = match request.form.required("token") {
+        Ok(token) => Secret::new(token),
+        Err(error) => return conclude(authority, request.event, Refusal::from(error).into()).await,
+    };
+    let keys = authority.keys.verifying();
+    let verified =
+        verify_any_audience(token.expose(), keys, &authority.issuer, authority.now());
+    let Ok((held, audience)) = verified else { return inactive() };
+    let stands_for = &request.client.record().resources;
+    let is_audience = |aud: &String| stands_for.iter().any(|resource| resource.as_str() == aud);
+    if held.client != request.client.id() && !audience.iter().any(is_audience) {
+        return inactive();
+    }
+    match is_live(&ras, &held).await {
+        Ok(true) => active(&held, &audience),
+        Ok(false) => inactive(),
+        Err(error) => broken(&error),
+    }
+}
+
+/// On record and not revoked, and everything it rests on still switched on: issuer (D40), client,
+/// account.
+async fn is_live(ras: &Ras, token: &AccessToken) -> Result<bool, StoreError> {
+    let authority = &ras.0.authority;
+    let snapshot = authority.fresh().await?;
+    let directory = &snapshot.directory;
+    let Some(grant) = authority.store.live_grant(&token.jti).await? else { return Ok(false) };
+    let account = authority.store.by_id::<carnet_proto::trust::Account>(&grant.user_id).await?;
+    Ok(directory.trusted(&grant.party).is_some()
+        && directory.client(&token.client).is_some()
+        && account.is_some_and(|account| !account.disabled))
+}

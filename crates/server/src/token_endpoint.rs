@@ -1,0 +1,198 @@
+//! The steps that every form endpoint shares, drawn once: strict form, throttle, client
+//! authentication, DPoP; then the grant fills the gap; then a `no-store` answer, and both outcomes
+//! on record.
+
+use crate::{
+    answer::{self, Failure},
+    authority::{Authority, Directory, Snapshot},
+    client_authentication::{self, AuthenticatedClient},
+    operations::RequestId,
+    throttle::{Throttle, address_key},
+};
+use axum::{
+    body::{Body, Bytes},
+    extract::{ConnectInfo, FromRequest, Request},
+    http::{HeaderMap, Response, StatusCode, header, request::Parts},
+    response::IntoResponse,
+};
+use carnet_proto::{
+    dpop::DpopProof,
+    form::Form,
+    id_jag::OneOrMany,
+    refusal::Refusal,
+};
+use carnet_store::{AuditEvent, HotOperation};
+use serde::Serialize;
+use std::{net::SocketAddr, sync::Arc};
+
+/// A token endpoint's good answer (RFC 6749 5.1, RFC 8693 2.2, JAG 4.3.4 and 4.4.2).
+#[derive(Debug, Serialize)]
+pub(crate) struct TokenAnswer {
+    pub(crate) access_token: String,
+    pub(crate) token_type: &'static str,
+    pub(crate) expires_in: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) issued_token_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) scope: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) resource: Option<OneOrMany>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) id_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) refresh_token: Option<String>,
+}
+
+/// Names that must never be in a URL.
+const CREDENTIALS: [&str; 8] = [
+    "client_secret",
+    "client_assertion",
+    "assertion",
+    "subject_token",
+    "actor_token",
+    "refresh_token",
+    "code",
+    "token",
+];
+
+/// A request to a form endpoint, read strictly, with the audit event it will leave.
+pub(crate) struct FormRequest {
+    pub(crate) form: Form,
+    pub(crate) headers: HeaderMap,
+    pub(crate) event: AuditEvent,
+    address: String,
+}
+
+/// A form request whose client is known.
+pub(crate) struct ClientRequest<D> {
+    pub(crate) form: Form,
+    pub(crate) client: AuthenticatedClient,
+    pub(crate) proof: Option<DpopProof>,
+    pub(crate) snapshot: Arc<Snapshot<D>>,
+    pub(crate) event: AuditEvent,
+}
+
+/// The id of a request and the address it came from.
+pub(crate) fn origin_of(parts: &Parts) -> (String, String) {
+    let id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    (id, peer.map(|peer| address_key(peer.0.ip())).unwrap_or_default())
+}
+
+/// Steps 1 to 4: what comes out has an authenticated client. A refusal comes with its event.
+pub(crate) async fn client_request<D: Directory>(
+    authority: &Authority<D>,
+    throttle: &Throttle,
+    url: &str,
+    event: &'static str,
+    request: Request,
+) -> Result<ClientRequest<D>, Response<Body>> {
+    let (parts, body) = request.into_parts();
+    let (id, address) = origin_of(&parts);
+    if let Some(seconds) = throttle.wait(&address) {
+        return Err(answer::throttled(seconds));
+    }
+    let event = AuditEvent::granted(event, authority.now()).with("request_id", id);
+    let form = match read_form(&parts, body).await {
+        Ok(form) => form,
+        Err(NotForm::Response(response)) => return Err(response),
+        Err(NotForm::Refused(refusal)) => {
+            return Err(conclude(authority, event, refusal.into()).await);
+        }
+    };
+    let request = FormRequest { form, headers: parts.headers, event, address };
+    with_client(authority, throttle, url, request).await
+}
+
+async fn with_client<D: Directory>(
+    authority: &Authority<D>,
+    throttle: &Throttle,
+    url: &str,
+    request: FormRequest,
+) -> Result<ClientRequest<D>, Response<Body>> {
+    let FormRequest { form, headers, mut event, address } = request;
+    let mut snapshot = authority.snapshot();
+    let presented = client_authentication::presented(&headers, &form);
+    if let Ok(presented) = &presented {
+        // Only the name of a client that exists: the rest is the sender's text.
+        let known = snapshot.directory.client(presented.client_id()).is_some();
+        if known {
+            event = event.client(presented.client_id());
+        }
+    }
+    let authenticated = match presented {
+        Ok(presented) => {
+            client_authentication::authenticate(authority, &mut snapshot, &presented).await
+        }
+        Err(refusal) => Err(refusal.into()),
+    };
+    let client = match authenticated {
+        Ok(client) => client,
+        Err(failure) => {
+            if matches!(&failure, Failure::Refused(refusal) if refusal.wire().status == 401) {
+                throttle.failed(&address);
+            }
+            return Err(conclude(authority, event, failure).await);
+        }
+    };
+    let event = event.client(client.id());
+    match client_authentication::proof_of_possession(authority, &headers, url).await {
+        Ok(proof) => Ok(ClientRequest { form, client, proof, snapshot, event }),
+        Err(failure) => Err(conclude(authority, event, failure).await),
+    }
+}
+
+/// Step 5: the answer to a failure, with the refusal on record.
+pub(crate) async fn conclude<D: Directory>(
+    authority: &Authority<D>,
+    event: AuditEvent,
+    failure: Failure,
+) -> Response<Body> {
+    match failure {
+        Failure::Refused(refusal) => {
+            let event = event.refused(refusal.reason());
+            let event = match &refusal {
+                Refusal::Denied(denial) => event.with("rule", denial.rule.clone()),
+                // The public text of these says which check failed.
+                Refusal::ClientAssertion(e)
+                | Refusal::DpopProof(e)
+                | Refusal::SubjectToken(e)
+                | Refusal::IdJag(e) => event.with("detail", e.to_string()),
+                _ => event,
+            };
+            match authority.store.record(HotOperation::new(Some(event)), authority.now()).await {
+                Ok(_) => answer::refused(&refusal),
+                Err(error) => answer::broken(&error),
+            }
+        }
+        Failure::RefusedOnRecord(refusal) => answer::refused(&refusal),
+        Failure::Broken(error) => answer::broken(&error),
+        Failure::Throttled(seconds) => answer::throttled(seconds),
+    }
+}
+
+enum NotForm {
+    Refused(Refusal),
+    Response(Response<Body>),
+}
+
+async fn read_form(parts: &Parts, body: Body) -> Result<Form, NotForm> {
+    let query = parts.uri.query().unwrap_or_default();
+    let in_query = Form::parse(query.as_bytes())
+        .is_ok_and(|query| CREDENTIALS.iter().any(|name| query.mentions(name)));
+    if in_query {
+        return Err(NotForm::Refused(Refusal::CredentialInQuery));
+    }
+    if parts.headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(NotForm::Response(StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response()));
+    }
+    let media_type = parts.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    let essence = media_type.and_then(|v| v.split(';').next()).map(str::trim);
+    if !essence.is_some_and(|e| e.eq_ignore_ascii_case("application/x-www-form-urlencoded")) {
+        return Err(NotForm::Refused(Refusal::MediaType));
+    }
+    // The listener's limit cuts a body that is too large.
+    let bytes = Bytes::from_request(Request::new(body), &()).await;
+    let bytes = bytes.map_err(|rejection| NotForm::Response(rejection.into_response()))?;
+    Form::parse(&bytes).map_err(|error| NotForm::Refused(error.into()))
+}
