@@ -1,1 +1,153 @@
-fn main() {}
+//! One login, every MCP server: the carnet binary. Config, wiring and command line; the rules are
+//! in `carnet-proto`.
+
+mod admin;
+mod config;
+mod demo;
+mod employee;
+mod init;
+mod keys;
+mod serve;
+mod system;
+mod telemetry;
+mod vault;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::{path::PathBuf, process::ExitCode};
+
+/// One login, every MCP server: cross-app access for MCP, from identity provider to tool call.
+#[derive(Parser)]
+#[command(version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A whole company on this machine: walks the five steps, shows a refusal and a cut-off, stays
+    /// up to be played with
+    Demo(demo::Demo),
+    /// Run the roles that a config names, until SIGTERM or Ctrl-C
+    Serve {
+        /// The config
+        #[arg(long, value_name = "FILE", default_value = "carnet.toml")]
+        config: PathBuf,
+    },
+    /// Write a commented config, a key file and an administration secret
+    Init {
+        /// Folder to write into
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+    },
+    /// Report everything wrong with a config
+    Check {
+        /// The config
+        #[arg(long, value_name = "FILE", default_value = "carnet.toml")]
+        config: PathBuf,
+    },
+    /// Administer a running identity provider or resource authorization server
+    Admin(admin::Admin),
+    /// Sign in to the company, once
+    Login(employee::Login),
+    /// Sign out: revoke and forget the sign-in
+    Logout {
+        /// Forget the identity provider and client registrations too
+        #[arg(long)]
+        forget: bool,
+        #[command(flatten)]
+        common: employee::Common,
+    },
+    /// Show who is signed in, and how it is kept
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        common: employee::Common,
+    },
+    /// List the tools of an MCP server
+    Tools {
+        /// The MCP server
+        url: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        common: employee::Common,
+    },
+    /// Call a tool of an MCP server
+    Call {
+        /// The MCP server
+        url: String,
+        /// The tool
+        tool: String,
+        /// Its arguments, a JSON object
+        #[arg(default_value = "{}")]
+        arguments: String,
+        #[command(flatten)]
+        common: employee::Common,
+    },
+    /// Print an access token for an MCP server; treat it like a password
+    Token {
+        /// The MCP server
+        url: String,
+        /// Scopes to ask for, separated by spaces
+        #[arg(long)]
+        scope: Option<String>,
+        #[command(flatten)]
+        common: employee::Common,
+    },
+    /// Show header and claims of a JWT from standard input, without verifying it
+    Inspect {
+        /// The JWT; better given on standard input, where it stays out of the shell's history
+        jwt: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the process cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<()> {
+    if !matches!(command, Command::Serve { .. }) {
+        telemetry::quiet();
+    }
+    match command {
+        Command::Demo(args) => demo::run(args).await,
+        Command::Serve { config } => serve::serve(config::Config::read(&config)?).await,
+        Command::Init { folder } => init::init(&folder),
+        Command::Check { config } => {
+            config::Config::read(&config)?;
+            println!("{} is fine.", config.display());
+            Ok(())
+        }
+        Command::Admin(args) => admin::run(args).await,
+        Command::Login(args) => employee::login(args).await,
+        Command::Logout { forget, common } => employee::logout(&common, forget).await,
+        Command::Status { json, common } => employee::status(&common, json).await,
+        Command::Tools { url, json, common } => employee::tools(&common, &url, json).await,
+        Command::Call { url, tool, arguments, common } => {
+            employee::call(&common, &url, &tool, &arguments).await
+        }
+        Command::Token { url, scope, common } => {
+            employee::token(&common, &url, scope.as_deref()).await
+        }
+        Command::Inspect { jwt } => employee::inspect(jwt),
+    }
+}

@@ -193,6 +193,11 @@ impl Client {
         self.obtain(server, Some(&wanted)).await
     }
 
+    /// Holds a token that [`Client::redeem`] brought, for [`Client::access_token`] to find.
+    pub fn hold(&self, server: &McpServer, token: AccessToken) {
+        self.tokens().insert(key(server), token);
+    }
+
     /// Forgets a held token, after a 401.
     pub fn forget(&self, server: &McpServer) {
         self.tokens().remove(&key(server));

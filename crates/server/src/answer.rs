@@ -24,8 +24,6 @@ pub(crate) enum Failure {
     RefusedOnRecord(Refusal),
     /// The fault is ours; logged once where it becomes an answer.
     Broken(StoreError),
-    /// Too much at once; seconds until it is worth trying again.
-    Throttled(u64),
 }
 
 impl From<Refusal> for Failure {

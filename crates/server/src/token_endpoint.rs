@@ -167,7 +167,6 @@ pub(crate) async fn conclude<D: Directory>(
         }
         Failure::RefusedOnRecord(refusal) => answer::refused(&refusal),
         Failure::Broken(error) => answer::broken(&error),
-        Failure::Throttled(seconds) => answer::throttled(seconds),
     }
 }
 

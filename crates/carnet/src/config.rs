@@ -1,0 +1,453 @@
+//! The config file: what was written, then what is needed. Everything wrong with it is reported at
+//! once, each with the key's path and a hint.
+
+use anyhow::{Context, Result, bail};
+use carnet_proto::{
+    identifier::{Issuer, is_loopback},
+    jwk::Algorithm,
+};
+use carnet_server::{idp::IdpSettings, ras::RasSettings};
+use serde::Deserialize;
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
+use url::Url;
+
+/// As written. Unknown keys are refused.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    keys: WrittenKeys,
+    admin: Option<WrittenAdmin>,
+    idp: Option<WrittenIdp>,
+    #[serde(default)]
+    ras: Vec<WrittenRas>,
+    #[serde(default)]
+    outbound: WrittenOutbound,
+    #[serde(default)]
+    log: WrittenLog,
+    #[serde(default)]
+    telemetry: WrittenTelemetry,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenKeys {
+    file: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenAdmin {
+    listen: String,
+    secret_file: PathBuf,
+}
+
+/// What both roles write about where they are.
+struct WrittenListener {
+    issuer: String,
+    listen: String,
+    database: String,
+    algorithm: Option<Algorithm>,
+    tls_certificate: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenIdp {
+    issuer: String,
+    listen: String,
+    database: String,
+    algorithm: Option<Algorithm>,
+    tls_certificate: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    failures_per_minute: Option<NonZeroU32>,
+    name: Option<String>,
+    tenant: Option<String>,
+    session_hours: Option<u32>,
+    allow_public_exchange: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRas {
+    name: String,
+    issuer: String,
+    listen: String,
+    database: String,
+    algorithm: Option<Algorithm>,
+    tls_certificate: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    failures_per_minute: Option<NonZeroU32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenOutbound {
+    #[serde(default)]
+    extra_roots: Vec<PathBuf>,
+}
+
+/// How logs look.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WrittenLog {
+    /// `text` or `json`.
+    #[serde(default)]
+    pub(crate) format: LogFormat,
+    /// A `tracing` filter; `info` unless set.
+    pub(crate) filter: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Where traces and metrics go.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WrittenTelemetry {
+    /// Base URL of an OTLP collector (HTTP); none unless set.
+    pub(crate) otlp_endpoint: Option<String>,
+}
+
+/// What `serve` needs.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) key_file: PathBuf,
+    pub(crate) admin: Option<Admin>,
+    pub(crate) idp: Option<(Listener, IdpSettings)>,
+    pub(crate) ras: Vec<(String, Listener, RasSettings)>,
+    pub(crate) extra_roots: Vec<PathBuf>,
+    pub(crate) log: WrittenLog,
+    pub(crate) otlp_endpoint: Option<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Admin {
+    pub(crate) listen: SocketAddr,
+    pub(crate) secret_file: PathBuf,
+}
+
+/// One authorization server's place.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) issuer: Issuer,
+    pub(crate) listen: SocketAddr,
+    pub(crate) database: String,
+    pub(crate) algorithm: Algorithm,
+    pub(crate) tls: Option<(PathBuf, PathBuf)>,
+}
+
+/// Collects everything wrong.
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn add(&mut self, path: &str, what: &str, hint: &str) {
+        self.0.push(format!("{path}: {what}\n  hint: {hint}"));
+    }
+}
+
+impl Config {
+    /// Reads and checks a config file.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| {
+            format!("the config {} cannot be read\nhint: `carnet init` writes one", path.display())
+        })?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        Self::parse(&text, folder)
+            .with_context(|| format!("the config {} cannot be used", path.display()))
+    }
+
+    fn parse(text: &str, folder: &Path) -> Result<Self> {
+        let document = toml::Deserializer::parse(text)?;
+        let written: Written = serde_path_to_error::deserialize(document).map_err(|error| {
+            let path = error.path().to_string();
+            let later = ["gateway", "console"].iter().any(|key| text.contains(&format!("[{key}")));
+            let hint = if later {
+                "this version runs [idp], [[ras]] and [admin]"
+            } else {
+                "`carnet init` writes a commented example of every key"
+            };
+            anyhow::anyhow!("{path}: {}\n  hint: {hint}", error.inner().to_string().trim_end())
+        })?;
+        let mut problems = Problems::default();
+        let config = written.resolve(folder, &mut problems);
+        match (config, problems.0.as_slice()) {
+            (Some(config), []) => Ok(config),
+            (_, problems) => bail!("{} wrong:\n{}", count(problems.len()), problems.join("\n")),
+        }
+    }
+}
+
+fn count(problems: usize) -> String {
+    if problems == 1 { "one thing is".to_owned() } else { format!("{problems} things are") }
+}
+
+impl Written {
+    fn resolve(self, folder: &Path, problems: &mut Problems) -> Option<Config> {
+        let at = |path: PathBuf| folder.join(path);
+        let key_file = at(self.keys.file);
+        must_exist(problems, "keys.file", &key_file);
+        let admin = self.admin.and_then(|admin| {
+            let secret_file = at(admin.secret_file);
+            must_exist(problems, "admin.secret_file", &secret_file);
+            let listen = address(problems, "admin.listen", &admin.listen)?;
+            if !listen.ip().is_loopback() {
+                problems.add(
+                    "admin.listen",
+                    &format!("`{listen}` is not on this machine alone"),
+                    "use 127.0.0.1; reach it from elsewhere through an SSH tunnel",
+                );
+            }
+            Some(Admin { listen, secret_file })
+        });
+        let idp = self.idp.and_then(|w| {
+            let settings = idp_settings(&w);
+            let written = WrittenListener {
+                issuer: w.issuer,
+                listen: w.listen,
+                database: w.database,
+                algorithm: w.algorithm,
+                tls_certificate: w.tls_certificate,
+                tls_key: w.tls_key,
+            };
+            Some((listener(problems, "idp", written, folder)?, settings))
+        });
+        let mut ras = Vec::new();
+        for (i, w) in self.ras.into_iter().enumerate() {
+            let path = format!("ras[{i}]");
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+            if w.name.is_empty() || !w.name.bytes().all(plain) {
+                let what = format!("`{}` cannot name a RAS", w.name);
+                problems.add(&format!("{path}.name"), &what, "use letters, digits, - and _");
+            }
+            let settings = RasSettings {
+                failures_per_minute: w
+                    .failures_per_minute
+                    .unwrap_or(RasSettings::default().failures_per_minute),
+            };
+            let written = WrittenListener {
+                issuer: w.issuer,
+                listen: w.listen,
+                database: w.database,
+                algorithm: w.algorithm,
+                tls_certificate: w.tls_certificate,
+                tls_key: w.tls_key,
+            };
+            if let Some(listener) = listener(problems, &path, written, folder) {
+                ras.push((w.name, listener, settings));
+            }
+        }
+        let otlp_endpoint = self.telemetry.otlp_endpoint;
+        if otlp_endpoint.as_ref().is_some_and(|url| Url::parse(url).is_err()) {
+            let hint = "use the collector's base URL, for instance http://127.0.0.1:4318";
+            problems.add("telemetry.otlp_endpoint", "this is not a URL", hint);
+        }
+        let config = Config {
+            key_file,
+            admin,
+            idp,
+            ras,
+            extra_roots: self.outbound.extra_roots.into_iter().map(at).collect(),
+            log: self.log,
+            otlp_endpoint,
+        };
+        config.check_together(problems);
+        Some(config)
+    }
+}
+
+impl Config {
+    /// What is right alone and wrong together.
+    fn check_together(&self, problems: &mut Problems) {
+        if self.idp.is_none() && self.ras.is_empty() {
+            let hint = "write an [idp] table, or one [[ras]] table for each authorization server";
+            problems.add("(file)", "there is nothing to serve", hint);
+        }
+        for (i, root) in self.extra_roots.iter().enumerate() {
+            must_exist(problems, &format!("outbound.extra_roots[{i}]"), root);
+        }
+        let listeners = self.idp.iter().map(|(listener, _)| ("idp".to_owned(), listener));
+        let ras = self.ras.iter().enumerate();
+        let listeners = listeners.chain(ras.map(|(i, (_, l, _))| (format!("ras[{i}]"), l)));
+        let (mut issuers, mut addresses, mut databases) =
+            (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for (path, listener) in listeners {
+            if !issuers.insert(listener.issuer.as_str().trim_end_matches('/').to_owned()) {
+                let hint = "every authorization server has an issuer of its own (MCP-A4)";
+                problems.add(&format!("{path}.issuer"), "another role has this issuer", hint);
+            }
+            if listener.listen.port() != 0 && !addresses.insert(listener.listen) {
+                let hint = "give each role a port of its own";
+                problems.add(&format!("{path}.listen"), "another role has this address", hint);
+            }
+            if !databases.insert(listener.database.clone()) {
+                let hint = "give each role a database of its own";
+                problems.add(&format!("{path}.database"), "another role has this database", hint);
+            }
+        }
+        let mut names = BTreeSet::new();
+        for (i, (name, ..)) in self.ras.iter().enumerate() {
+            if !names.insert(name) {
+                let hint = "`carnet admin --ras NAME` has to mean one";
+                problems.add(&format!("ras[{i}].name"), "another RAS has this name", hint);
+            }
+        }
+    }
+}
+
+fn idp_settings(written: &WrittenIdp) -> IdpSettings {
+    let default = IdpSettings::default();
+    IdpSettings {
+        name: written.name.clone().unwrap_or(default.name),
+        tenant: written.tenant.clone(),
+        session_lifetime: written
+            .session_hours
+            .map_or(default.session_lifetime, |hours| i64::from(hours) * 3600),
+        allow_public_exchange: written.allow_public_exchange.unwrap_or(false),
+        failures_per_minute: written.failures_per_minute.unwrap_or(default.failures_per_minute),
+        ..default
+    }
+}
+
+fn must_exist(problems: &mut Problems, path: &str, file: &Path) {
+    if !file.is_file() {
+        let what = format!("there is no file {}", file.display());
+        problems.add(path, &what, "paths count from the config's folder; `carnet init` makes them");
+    }
+}
+
+fn address(problems: &mut Problems, path: &str, text: &str) -> Option<SocketAddr> {
+    let parsed = text.parse();
+    if parsed.is_err() {
+        let what = format!("`{text}` is not an address with port");
+        problems.add(path, &what, "for instance 127.0.0.1:7401");
+    }
+    parsed.ok()
+}
+
+fn listener(
+    problems: &mut Problems,
+    path: &str,
+    written: WrittenListener,
+    folder: &Path,
+) -> Option<Listener> {
+    let WrittenListener { issuer: text, database, .. } = &written;
+    let issuer = Issuer::parse(text);
+    if let Err(error) = &issuer {
+        let hint = "the issuer is the URL that other parties know this server by";
+        problems.add(&format!("{path}.issuer"), &format!("`{text}` {error}"), hint);
+    }
+    if text.ends_with('/') {
+        let hint = "leave the slash out: issuers are compared byte for byte, and most parties \
+                    write them without";
+        problems.add(&format!("{path}.issuer"), "it ends with a slash", hint);
+    }
+    let listen = address(problems, &format!("{path}.listen"), &written.listen);
+    let tls = match (&written.tls_certificate, &written.tls_key) {
+        (Some(certificate), Some(key)) => {
+            let (certificate, key) = (folder.join(certificate), folder.join(key));
+            must_exist(problems, &format!("{path}.tls_certificate"), &certificate);
+            must_exist(problems, &format!("{path}.tls_key"), &key);
+            Some((certificate, key))
+        }
+        (None, None) => None,
+        _ => {
+            let hint = "give tls_certificate and tls_key, or neither";
+            problems.add(path, "one of tls_certificate and tls_key is missing", hint);
+            None
+        }
+    };
+    if let Some(listen) = listen
+        && tls.is_none()
+        && !listen.ip().is_loopback()
+    {
+        let what = format!("`{listen}` would serve plain http to other machines");
+        let hint = "give tls_certificate and tls_key, or listen on 127.0.0.1 behind a TLS proxy";
+        problems.add(&format!("{path}.listen"), &what, hint);
+    }
+    if let (Ok(issuer), true) = (&issuer, tls.is_some())
+        && Url::parse(issuer.as_str()).is_ok_and(|url| is_loopback(&url) && url.scheme() == "http")
+    {
+        let hint = "write https:// in the issuer, or leave the certificate out";
+        problems.add(&format!("{path}.issuer"), "it says http, but TLS is on", hint);
+    }
+    if let Some(Algorithm::PS256 | Algorithm::RS256) = written.algorithm {
+        let hint = "sign with ES256 or EdDSA; RSA is only verified";
+        problems.add(&format!("{path}.algorithm"), "this algorithm does not sign here", hint);
+    }
+    let database = match database.strip_prefix("sqlite:") {
+        Some(file) => format!("sqlite:{}", folder.join(file).display()),
+        None => database.clone(),
+    };
+    if !["sqlite:", "postgres://", "postgresql://"].iter().any(|p| database.starts_with(p)) {
+        let hint = "use sqlite:FILE or postgres://USER@HOST/DATABASE";
+        problems.add(&format!("{path}.database"), "this is not a database URL", hint);
+    }
+    let algorithm = written.algorithm.unwrap_or_default();
+    Some(Listener { issuer: issuer.ok()?, listen: listen?, database, algorithm, tls })
+}
+
+/// The commented config that `carnet init` writes.
+pub(crate) const EXAMPLE: &str = include_str!("example.toml");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_wrong_is_reported_at_once_with_its_path() {
+        let text = r#"
+            [keys]
+            file = "missing.key"
+            [admin]
+            listen = "0.0.0.0:1"
+            secret_file = "missing.secret"
+            [idp]
+            issuer = "http://idp.example/"
+            listen = "nowhere"
+            database = "mysql://x"
+            [[ras]]
+            name = "a b"
+            issuer = "https://ras.example"
+            listen = "0.0.0.0:2"
+            database = "sqlite:x.db"
+        "#;
+        let error = Config::parse(text, Path::new("/nonexistent")).unwrap_err().to_string();
+        for path in [
+            "keys.file", "admin.listen", "admin.secret_file", "idp.issuer", "idp.listen",
+            "idp.database", "ras[0].name", "ras[0].listen",
+        ] {
+            assert!(error.contains(&format!("{path}:")), "{path} is not in:\n{error}");
+        }
+        assert!(error.matches("hint:").count() >= 8, "{error}");
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_path() {
+        let text = "[keys]\nfile = \"k\"\n[idp]\nissuer = \"https://a\"\nlisten = \"127.0.0.1:1\"\n\
+                    database = \"sqlite:x\"\nisuer = \"typo\"\n";
+        let error = Config::parse(text, Path::new(".")).unwrap_err().to_string();
+        assert!(error.contains("isuer"), "{error}");
+    }
+
+    #[test]
+    fn the_example_parses_once_its_files_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["carnet.key", "carnet.admin-secret"] {
+            std::fs::write(folder.path().join(file), "x").unwrap();
+        }
+        let config = Config::parse(EXAMPLE, folder.path()).unwrap();
+        assert!(config.idp.is_some() && config.ras.len() == 1);
+    }
+}

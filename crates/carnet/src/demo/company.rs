@@ -1,0 +1,440 @@
+//! The demo's company: an IdP, two vendors with a RAS and an MCP server each, people, and what they
+//! are allowed. The same crates as `carnet serve`, on temporary databases.
+
+use super::{Demo, vendors};
+use crate::{
+    keys::{self, KeyEncryptionKey},
+    serve::{accept, bind, open_store, spawn_pruning, tls},
+    system,
+};
+use anyhow::{Context as _, Result};
+use carnet_client::{ClientSecret, Outbound, RemoteKeys, Settings};
+use carnet_proto::{
+    client::{Client, ClientAuthentication, GovernedResource, SecretHash},
+    identifier::{Issuer, Resource},
+    jwk::Algorithm,
+    policy::{Conditions, Connection, RegisteredResource, ResourceAuthorizationServer, Subject},
+    scope::Scopes,
+    secret::Secret,
+    time::{Clock, Entropy},
+    trust::{AccountResolution, TrustedIssuer},
+};
+use carnet_resource::Guard;
+use carnet_server::{
+    Context, LIMITS, Limits, Passwords,
+    admin::{AdminApi, IdpAdmin, RasAdmin},
+    health,
+    idp::{Idp, IdpSettings},
+    limited,
+    ras::{Ras, RasSettings},
+};
+use carnet_store::{AuditEvent, Group, Put, Record, Store, User};
+use rustls_pki_types::PrivateKeyDer;
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+/// A vendor: an MCP server and the RAS that governs it.
+pub(crate) struct Vendor {
+    pub(crate) name: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) issuer: Issuer,
+    pub(crate) url: String,
+    pub(crate) store: Store,
+    client: ClientSecret,
+}
+
+/// Everything that runs.
+pub(crate) struct Company {
+    pub(crate) idp_issuer: Issuer,
+    pub(crate) idp_store: Store,
+    pub(crate) idp_client: ClientSecret,
+    pub(crate) vendors: Vec<Vendor>,
+    pub(crate) engineer: Person,
+    pub(crate) marketer: Person,
+    pub(crate) admin_url: String,
+    pub(crate) admin_secret: Secret,
+    pub(crate) folder: PathBuf,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) outbound: Outbound,
+    pub(crate) clock: Clock,
+    pub(crate) entropy: Entropy,
+    listeners: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+/// A sample account.
+pub(crate) struct Person {
+    pub(crate) id: String,
+    pub(crate) username: &'static str,
+    pub(crate) group: &'static str,
+    pub(crate) password: Secret,
+}
+
+/// Listeners, certificates, keys: what every part is built with.
+struct Ground {
+    folder: PathBuf,
+    next_port: Option<u16>,
+    tls: Option<TlsAcceptor>,
+    kek: KeyEncryptionKey,
+    context: Context,
+    stop: CancellationToken,
+    listeners: JoinSet<()>,
+}
+
+impl Ground {
+    async fn bind(&mut self) -> Result<(TcpListener, String)> {
+        let port = self.next_port.unwrap_or(0);
+        self.next_port = self.next_port.map(|port| port + 1);
+        let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        // Browsers and clients treat `localhost` and its certificate alike on every system.
+        let url = format!("{scheme}://localhost:{}", listener.local_addr()?.port());
+        Ok((listener, url))
+    }
+
+    fn run(&mut self, listener: TcpListener, router: axum::Router, limits: Limits) {
+        let router = limited(router, limits, self.context.entropy.clone());
+        self.listeners.spawn(accept(listener, self.tls.clone(), router, self.stop.clone()));
+    }
+
+    async fn store(&self, name: &str) -> Result<Store> {
+        open_store(&format!("sqlite:{}", self.folder.join(name).display())).await
+    }
+}
+
+/// Limits of an MCP server: large bodies, long streams.
+const MCP_LIMITS: Limits =
+    Limits { body: 4 * 1024 * 1024, time: Duration::from_secs(3600), query: 16 * 1024 };
+
+struct VendorPlan {
+    name: &'static str,
+    title: &'static str,
+    scopes: [&'static str; 2],
+}
+
+const VENDORS: [VendorPlan; 2] = [
+    VendorPlan { name: "canvas", title: "Canvas", scopes: ["canvas.read", "canvas.write"] },
+    VendorPlan { name: "notes", title: "Notes", scopes: ["notes.read", "notes.write"] },
+];
+
+/// The client's id at the IdP.
+const AGENT: &str = "desk-agent";
+
+/// Starts everything.
+pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
+    let (clock, entropy) = (system::clock(), system::entropy());
+    let (tls, ca_file) = certificates(args, folder)?;
+    let roots: Vec<PathBuf> = ca_file.iter().cloned().collect();
+    let outbound = system::outbound(&roots)?;
+    let stop = CancellationToken::new();
+    let mut ground = Ground {
+        folder: folder.to_owned(),
+        next_port: args.port,
+        tls,
+        kek: KeyEncryptionKey::new(&entropy.secret())?,
+        context: Context {
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            remote_keys: RemoteKeys::new(outbound.clone(), clock.clone()),
+        },
+        stop: stop.clone(),
+        listeners: JoinSet::new(),
+    };
+    let passwords = Passwords::new(2);
+    let (idp_listener, idp_url) = ground.bind().await?;
+    let idp_issuer = Issuer::parse(&idp_url)?;
+    let idp_store = ground.store("idp.db").await?;
+    let mut ras_admins = BTreeMap::new();
+    let mut vendors = Vec::new();
+    for plan in &VENDORS {
+        let (vendor, admin) = vendor(&mut ground, plan, &idp_issuer).await?;
+        ras_admins.insert(plan.name.to_owned(), admin);
+        vendors.push(vendor);
+    }
+    let idp_client = ClientSecret { client_id: AGENT.to_owned(), secret: Some(entropy.secret()) };
+    let desk = Desk { store: idp_store.clone(), clock: clock.clone() };
+    desk.add(&client(AGENT, "Desk Agent", &idp_client, true)).await?;
+    let mut people = Vec::new();
+    for (username, display_name, group) in
+        [("erin", "Erin Engineer", "engineering"), ("max", "Max Marketer", "marketing")]
+    {
+        desk.add(&Group { name: group.to_owned(), description: String::new() }).await?;
+        let password = Secret::new(format!("{username}-{}", entropy.id()));
+        let user = User {
+            id: entropy.id(),
+            username: username.to_owned(),
+            email: Some(format!("{username}@acme.example")),
+            email_verified: true,
+            display_name: Some(display_name.to_owned()),
+            groups: [group.to_owned()].into(),
+            password_hash: Some(passwords.hash(&password).await?),
+            disabled: false,
+        };
+        desk.add(&user).await?;
+        people.push(Person { id: user.id, username, group, password });
+    }
+    for vendor in &vendors {
+        connect(&desk, vendor).await?;
+    }
+    let ring = keys::key_ring(&idp_store, &ground.kek, Algorithm::ES256, &clock).await?;
+    let settings = IdpSettings { name: "Acme".to_owned(), ..IdpSettings::default() };
+    let idp = Idp::open(
+        idp_issuer.clone(),
+        idp_store.clone(),
+        ring,
+        ground.context.clone(),
+        settings,
+        passwords.clone(),
+    )
+    .await?;
+    let router = idp.router().merge(health(vec![idp_store.clone()]));
+    ground.run(idp_listener, router, LIMITS);
+    let admin_secret = entropy.secret();
+    let admin_listener = bind(SocketAddr::from((
+        Ipv4Addr::LOCALHOST,
+        ground.next_port.unwrap_or(0),
+    )))
+    .await?;
+    let admin_address = admin_listener.local_addr()?;
+    let api = AdminApi {
+        secret_hash: admin_secret.hash(),
+        hosts: vec![admin_address.to_string()],
+        idp: Some(IdpAdmin::new(
+            idp_issuer.clone(),
+            idp_store.clone(),
+            clock.clone(),
+            entropy.clone(),
+            passwords,
+        )),
+        ras: ras_admins,
+    };
+    let router = limited(api.router(), LIMITS, entropy.clone());
+    ground.listeners.spawn(accept(admin_listener, None, router, stop.clone()));
+    let stores: Vec<Store> =
+        vendors.iter().map(|v| v.store.clone()).chain([idp_store.clone()]).collect();
+    spawn_pruning(&stores, &clock, &stop);
+    let mut people = people.into_iter();
+    Ok(Company {
+        idp_issuer,
+        idp_store,
+        idp_client,
+        vendors,
+        engineer: people.next().context("no engineer")?,
+        marketer: people.next().context("no marketer")?,
+        admin_url: format!("http://{admin_address}"),
+        admin_secret,
+        folder: folder.to_owned(),
+        ca_file,
+        outbound,
+        clock,
+        entropy,
+        listeners: ground.listeners,
+        stop,
+    })
+}
+
+impl Company {
+    /// The settings that the demo's client is configured with.
+    pub(crate) fn client_settings(&self) -> Settings {
+        let ras = self.vendors.iter().map(|v| (v.issuer.to_string(), v.client.clone()));
+        Settings {
+            idp: self.idp_issuer.clone(),
+            idp_token_endpoint: None,
+            idp_client: self.idp_client.clone(),
+            ras_clients: ras.collect::<HashMap<_, _>>(),
+        }
+    }
+
+    /// Writes the secrets that playing needs into files of mode 0600.
+    pub(crate) fn write_secrets(&self) -> Result<()> {
+        let write = |name: String, secret: &Secret| {
+            system::write_private(&self.folder.join(name), secret.expose().as_bytes(), false)
+        };
+        write("admin.secret".to_owned(), &self.admin_secret)?;
+        for (name, client) in self
+            .vendors
+            .iter()
+            .map(|v| (v.name, &v.client))
+            .chain([("idp", &self.idp_client)])
+        {
+            if let Some(secret) = &client.secret {
+                write(format!("{name}.secret"), secret)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops everything.
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        while self.listeners.join_next().await.is_some() {}
+        for store in self.vendors.into_iter().map(|v| v.store).chain([self.idp_store]) {
+            store.close().await;
+        }
+    }
+}
+
+struct Desk {
+    store: Store,
+    clock: Clock,
+}
+
+impl Desk {
+    async fn add<R: Record>(&self, record: &R) -> Result<()> {
+        let event = AuditEvent::granted(format!("admin.create {}", R::KIND), self.clock.now());
+        self.store.put(record, Put::Create, event.with("record", record.name())).await?;
+        Ok(())
+    }
+}
+
+fn client(id: &str, name: &str, secret: &ClientSecret, signs_in: bool) -> Client {
+    let hash = secret.secret.as_ref().map(|s| SecretHash { hash: s.hash(), expires: None });
+    let redirect_uris = ["http://127.0.0.1/callback", "http://localhost/callback"];
+    let redirect_uris = redirect_uris.iter().filter(|_| signs_in).map(|u| (*u).to_owned());
+    Client {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        authentication: ClientAuthentication::Secret(hash.into_iter().collect()),
+        redirect_uris: redirect_uris.collect(),
+        post_logout_redirect_uris: Vec::new(),
+        id_token_lifetime: None,
+        require_pushed_authorization_requests: false,
+        resources: Vec::new(),
+        disabled: false,
+    }
+}
+
+/// A vendor: its RAS trusts the company's IdP and governs its MCP server, which stands behind a
+/// guard.
+async fn vendor(
+    ground: &mut Ground,
+    plan: &VendorPlan,
+    idp: &Issuer,
+) -> Result<(Vendor, RasAdmin)> {
+    let clock = ground.context.clock.clone();
+    let entropy = ground.context.entropy.clone();
+    let (ras_listener, ras_url) = ground.bind().await?;
+    let (mcp_listener, mcp_url) = ground.bind().await?;
+    let (issuer, url) = (Issuer::parse(&ras_url)?, format!("{mcp_url}/mcp"));
+    let store = ground.store(&format!("{}.db", plan.name)).await?;
+    let desk = Desk { store: store.clone(), clock: clock.clone() };
+    let at_vendor = format!("acme-{}", plan.name);
+    let secret = ClientSecret { client_id: at_vendor.clone(), secret: Some(entropy.secret()) };
+    desk.add(&client(&at_vendor, "Acme's desk agent", &secret, false)).await?;
+    desk.add(&TrustedIssuer {
+        issuer: idp.clone(),
+        jwks_uri: None,
+        algorithm: Algorithm::ES256,
+        tenant: None,
+        accounts: AccountResolution { just_in_time: true, email_domains: Vec::new() },
+        allow_reuse: false,
+        disabled: false,
+    })
+    .await?;
+    let [read, write] = plan.scopes;
+    desk.add(&GovernedResource {
+        resource: Resource::parse(&url)?,
+        name: plan.title.to_owned(),
+        scopes: plan.scopes.into_iter().collect(),
+        default_scopes: [read].into_iter().collect(),
+        access_token_lifetime: None,
+        require_dpop: false,
+        disabled: false,
+    })
+    .await?;
+    let ring = keys::key_ring(&store, &ground.kek, Algorithm::ES256, &clock).await?;
+    let settings = RasSettings::default();
+    let context = ground.context.clone();
+    let ras = Ras::open(issuer.clone(), store.clone(), ring, context, settings).await?;
+    ground.run(ras_listener, ras.router().merge(health(vec![store.clone()])), LIMITS);
+    let keys = ground.context.remote_keys.clone();
+    let guard = Guard::with_keys(&url, issuer.as_str(), keys, clock.clone())?
+        .name(plan.title)
+        .scopes(plan.scopes)
+        .require([read]);
+    let file = ground.folder.join(format!("{}.json", plan.name));
+    let stop = ground.stop.clone();
+    let router = if plan.name == "canvas" {
+        vendors::canvas(file, &guard.tool("canvas_draw", [write]), stop)?
+    } else {
+        vendors::notes(file, &guard.tool("note_write", [write]), stop)?
+    };
+    ground.run(mcp_listener, router, MCP_LIMITS);
+    let admin = RasAdmin::new(issuer.clone(), store.clone(), clock, entropy);
+    let vendor =
+        Vendor { name: plan.name, title: plan.title, issuer, url, store, client: secret };
+    Ok((vendor, admin))
+}
+
+/// What the company allows: canvas for engineering alone, notes for everyone.
+async fn connect(desk: &Desk, vendor: &Vendor) -> Result<()> {
+    let resource = Resource::parse(&vendor.url)?;
+    let scopes: Scopes =
+        [format!("{}.read", vendor.name), format!("{}.write", vendor.name)].into_iter().collect();
+    desk.add(&ResourceAuthorizationServer {
+        issuer: vendor.issuer.clone(),
+        name: vendor.title.to_owned(),
+        aliases: Vec::new(),
+        release: std::collections::BTreeSet::new(),
+        disabled: false,
+    })
+    .await?;
+    desk.add(&RegisteredResource {
+        resource: resource.clone(),
+        authorization_server: vendor.issuer.clone(),
+        name: vendor.title.to_owned(),
+        scopes: scopes.clone(),
+        disabled: false,
+    })
+    .await?;
+    let (id, subjects) = if vendor.name == "canvas" {
+        ("engineering-canvas", vec![Subject::Group("engineering".to_owned())])
+    } else {
+        ("everyone-notes", vec![Subject::Everyone])
+    };
+    desk.add(&Connection {
+        id: id.to_owned(),
+        idp_client_id: AGENT.to_owned(),
+        audience: vendor.issuer.clone(),
+        ras_client_id: vendor.client.client_id.clone(),
+        resources: vec![resource],
+        scopes,
+        subjects,
+        conditions: Conditions::default(),
+        disabled: false,
+    })
+    .await
+}
+
+/// With `--tls`: a private certificate authority for this demo, and a certificate for localhost.
+fn certificates(args: &Demo, folder: &Path) -> Result<(Option<TlsAcceptor>, Option<PathBuf>)> {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose,
+        IsCa, KeyPair, KeyUsagePurpose,
+    };
+    if !args.tls {
+        return Ok((None, None));
+    }
+    let mut authority = CertificateParams::new(Vec::<String>::new())?;
+    authority.distinguished_name.push(DnType::CommonName, "Carnet demo CA");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
+    let key = KeyPair::generate()?;
+    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let mut leaf = CertificateParams::new(names)?;
+    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let certificate = leaf.signed_by(&key, &authority)?;
+    let private = PrivateKeyDer::try_from(key.serialize_der())
+        .map_err(|error| anyhow::anyhow!("the demo's key cannot be used: {error}"))?;
+    let file = folder.join("ca.pem");
+    std::fs::write(&file, authority.pem())?;
+    Ok((Some(tls(vec![certificate.der().clone()], private)?), Some(file)))
+}

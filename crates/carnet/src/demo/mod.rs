@@ -1,0 +1,98 @@
+//! `carnet demo`: a whole company on this machine.
+
+mod browser;
+mod company;
+mod vendors;
+mod walk;
+
+use crate::serve::shutdown_signal;
+use anyhow::{Result, bail};
+use clap::Args;
+use company::Company;
+use walk::Walk;
+
+#[derive(Args)]
+pub(crate) struct Demo {
+    /// End after the walk; exit 0 only if every step went as told
+    #[arg(long)]
+    once: bool,
+    /// Print the walk as JSON
+    #[arg(long)]
+    json: bool,
+    /// Serve https with a private certificate authority
+    #[arg(long)]
+    tls: bool,
+    /// First of six ports in a row; free ones unless given
+    #[arg(long)]
+    port: Option<u16>,
+}
+
+pub(crate) async fn run(args: Demo) -> Result<()> {
+    let folder = tempfile::Builder::new().prefix("carnet-demo-").tempdir()?;
+    let company = company::start(&args, folder.path()).await?;
+    if !args.json {
+        println!(
+            "Acme's identity provider is at {}; its people use two MCP servers:",
+            company.idp_issuer
+        );
+        for vendor in &company.vendors {
+            println!("  {:<7} {}  governed by {}", vendor.title, vendor.url, vendor.issuer);
+        }
+        println!();
+    }
+    let mut walk = Walk::new(args.json);
+    let taken = walk::take(&company, &mut walk).await;
+    if args.json {
+        println!("{:#}", walk.to_json());
+    }
+    if args.once || taken.is_err() {
+        company.stop().await;
+        if !walk.ok() {
+            bail!("the walk did not go as told");
+        }
+        return Ok(());
+    }
+    play(&company).await?;
+    shutdown_signal().await?;
+    company.stop().await;
+    Ok(())
+}
+
+/// Says where to sign in and what to try.
+async fn play(company: &Company) -> Result<()> {
+    let enable = format!("{}/idp/users/{}/enable", company.admin_url, company.engineer.id);
+    walk::administer(company, &enable).await?;
+    company.write_secrets()?;
+    let folder = company.folder.display();
+    let [canvas, notes] = company.vendors.as_slice() else { bail!("two vendors expected") };
+    let roots = match &company.ca_file {
+        Some(file) => format!("  export CARNET_EXTRA_ROOTS={}\n", file.display()),
+        None => String::new(),
+    };
+    eprintln!(
+        "\nErin is switched on again, and everything stays up until Ctrl-C. In another terminal:
+
+{roots}  export CARNET_HOME={folder}/home
+  carnet login --issuer {idp} --client-id {agent} --client-secret-file {folder}/idp.secret \\
+    --ras-client {canvas_ras}=acme-canvas:{folder}/canvas.secret \\
+    --ras-client {notes_ras}=acme-notes:{folder}/notes.secret --insecure-storage
+  carnet tools {canvas_url}
+  carnet call {canvas_url} canvas_read '{{\"canvas\": \"welcome\"}}'
+  carnet admin --url {admin} --secret-file {folder}/admin.secret audit
+  carnet admin --url {admin} --secret-file {folder}/admin.secret user disable erin
+
+Sign in as {erin} with the password {erin_password}
+        or {max} with the password {max_password}",
+        idp = company.idp_issuer,
+        agent = company.idp_client.client_id,
+        canvas_ras = canvas.issuer,
+        notes_ras = notes.issuer,
+        canvas_url = canvas.url,
+        admin = company.admin_url,
+        erin = company.engineer.username,
+        erin_password = company.engineer.password.expose(),
+        max = company.marketer.username,
+        max_password = company.marketer.password.expose(),
+    );
+    Ok(())
+}

@@ -1,0 +1,328 @@
+//! The walk: each step does one thing for real, and says in one sentence what happened.
+
+use super::{
+    browser,
+    company::{Company, Person, Vendor},
+};
+use anyhow::{Result, anyhow, bail, ensure};
+use carnet_client::{
+    AccessToken, Client, Error, IdJagView, McpServer, MemoryVault, SignInOptions, Subject,
+};
+use carnet_proto::jws;
+use carnet_store::{AuditFilter, AuditRow};
+use rmcp::{ServiceExt, model::CallToolRequestParams};
+use serde_json::{Value, json};
+use std::time::Instant;
+
+/// One step, for machines and people.
+pub(crate) struct Step {
+    name: String,
+    ok: bool,
+    ms: f64,
+    text: String,
+    details: Vec<(String, Value)>,
+}
+
+impl Step {
+    fn to_json(&self) -> Value {
+        let mut value =
+            json!({"name": self.name, "ok": self.ok, "ms": self.ms, "text": self.text});
+        for (name, detail) in &self.details {
+            value[name] = detail.clone();
+        }
+        value
+    }
+}
+
+/// The steps so far.
+#[derive(Default)]
+pub(crate) struct Walk {
+    steps: Vec<Step>,
+    quiet: bool,
+}
+
+/// What a step found out.
+struct Told {
+    text: String,
+    details: Vec<(String, Value)>,
+}
+
+impl Told {
+    fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), details: Vec::new() }
+    }
+
+    fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.details.push((name.to_owned(), value.into()));
+        self
+    }
+}
+
+impl Walk {
+    pub(crate) fn new(quiet: bool) -> Self {
+        Self { steps: Vec::new(), quiet }
+    }
+
+    /// Whether every step went as told.
+    pub(crate) fn ok(&self) -> bool {
+        !self.steps.is_empty() && self.steps.iter().all(|step| step.ok)
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let steps: Vec<Value> = self.steps.iter().map(Step::to_json).collect();
+        json!({"steps": steps, "ok": self.ok()})
+    }
+
+    async fn step<T>(
+        &mut self,
+        name: impl Into<String>,
+        work: impl Future<Output = Result<(T, Told)>>,
+    ) -> Result<T> {
+        let started = Instant::now();
+        let outcome = work.await;
+        let ms = (started.elapsed().as_secs_f64() * 10_000.0).round() / 10.0;
+        let (value, told, ok) = match outcome {
+            Ok((value, told)) => (Ok(value), told, true),
+            Err(error) => {
+                let told = Told::new(format!("{error:#}"));
+                (Err(error), told, false)
+            }
+        };
+        let step = Step { name: name.into(), ok, ms, text: told.text, details: told.details };
+        if !self.quiet {
+            let mark = if ok { "ok    " } else { "FAILED" };
+            println!("{mark} {:<16} {:>8.1} ms  {}", step.name, step.ms, step.text);
+            for (name, detail) in &step.details {
+                print_detail(name, detail);
+            }
+        }
+        self.steps.push(step);
+        value
+    }
+}
+
+fn print_detail(name: &str, detail: &Value) {
+    let text = match detail {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    for (i, line) in text.lines().enumerate() {
+        let label = if i == 0 { name } else { "" };
+        println!("{:>29}  {label:<13} {line}", "");
+    }
+}
+
+fn client(company: &Company) -> Client {
+    Client::new(
+        company.client_settings(),
+        Box::new(MemoryVault::default()),
+        company.outbound.clone(),
+        company.clock.clone(),
+        company.entropy.clone(),
+    )
+}
+
+async fn sign_in(company: &Company, client: &Client, person: &Person) -> Result<String> {
+    let pending = client.begin_sign_in(&SignInOptions::default()).await?;
+    let url = pending.url().to_owned();
+    let (session, opened) = tokio::join!(
+        pending.finish(),
+        browser::sign_in(&company.outbound, &url, person.username, &person.password)
+    );
+    opened?;
+    Ok(session?.name)
+}
+
+/// Claims of a JWT for showing: never the whole token.
+fn decoded(token: &str) -> Result<Value> {
+    let (_, claims) = jws::peek(token)?;
+    Ok(Value::Object(claims.into_object()))
+}
+
+/// Takes every step; stops at the first that fails.
+pub(crate) async fn take(company: &Company, walk: &mut Walk) -> Result<()> {
+    let erin = client(company);
+    walk.step("login", async {
+        let name = sign_in(company, &erin, &company.engineer).await?;
+        let text = format!(
+            "{name} ({}) signs in once: code flow with PKCE, through the sign-in page.",
+            company.engineer.group
+        );
+        Ok(((), Told::new(text)))
+    })
+    .await?;
+    let mut spent = None;
+    for vendor in &company.vendors {
+        let (server, id_jag) = walk
+            .step(format!("exchange:{}", vendor.name), exchange(&erin, vendor))
+            .await?;
+        let token = walk
+            .step(format!("redeem:{}", vendor.name), redeem(&erin, vendor, &server, &id_jag))
+            .await?;
+        erin.hold(&server, token);
+        walk.step(format!("call:{}", vendor.name), call(&erin, vendor, &server)).await?;
+        spent = Some((server, id_jag));
+    }
+    walk.step("refused", refused(company)).await?;
+    let (server, id_jag) = spent.ok_or_else(|| anyhow!("there is no vendor"))?;
+    walk.step("replay", replay(&erin, &server, &id_jag)).await?;
+    walk.step("cutoff", cut_off(company, &erin, &server)).await?;
+    walk.step("audit", audit(company)).await?;
+    Ok(())
+}
+
+async fn exchange(client: &Client, vendor: &Vendor) -> Result<((McpServer, IdJagView), Told)> {
+    let server = client.discover(&vendor.url).await?;
+    let id_jag = client.id_jag(&server, server.scopes.as_ref()).await?;
+    let claims = Value::Object(id_jag.claims.clone().into_object());
+    let text = format!(
+        "The identity provider's policy allows {}, and vouches with an ID-JAG: no page, no click.",
+        vendor.title
+    );
+    Ok(((server, id_jag), Told::new(text).with("ID-JAG", claims)))
+}
+
+async fn redeem(
+    client: &Client,
+    vendor: &Vendor,
+    server: &McpServer,
+    id_jag: &IdJagView,
+) -> Result<(AccessToken, Told)> {
+    let token = client.redeem(server, id_jag, server.scopes.as_ref()).await?;
+    let text = format!(
+        "{}'s own authorization server honours it with a five-minute access token.",
+        vendor.title
+    );
+    let claims = decoded(token.secret().expose())?;
+    Ok((token, Told::new(text).with("access token", claims)))
+}
+
+async fn call(client: &Client, vendor: &Vendor, server: &McpServer) -> Result<((), Told)> {
+    let service = ().serve(client.transport(server.clone())?).await?;
+    let tools = service.list_all_tools().await?;
+    let names: Vec<String> = tools.iter().map(|tool| tool.name.to_string()).collect();
+    let (tool, arguments) = if vendor.name == "canvas" {
+        let shape = json!({"kind": "circle", "x": 40, "y": 40, "label": "hello"});
+        ("canvas_draw", json!({"canvas": "welcome", "shape": shape}))
+    } else {
+        ("note_write", json!({"title": "hello", "text": "written by an agent"}))
+    };
+    let Value::Object(arguments) = arguments else { bail!("the arguments are not an object") };
+    let request = CallToolRequestParams::new(tool).with_arguments(arguments);
+    let result = service.call_tool(request).await?;
+    ensure!(result.is_error != Some(true), "{tool} says that it failed");
+    service.cancel().await?;
+    let text = format!(
+        "Tools listed; {tool} needs more scope than the token had, so the client steps up \
+         silently, and the call succeeds."
+    );
+    Ok(((), Told::new(text).with("tools", names.join(" "))))
+}
+
+async fn refused(company: &Company) -> Result<((), Told)> {
+    let max = client(company);
+    let name = sign_in(company, &max, &company.marketer).await?;
+    let [canvas, notes] = company.vendors.as_slice() else { bail!("two vendors expected") };
+    let notes = max.discover(&notes.url).await?;
+    max.access_token(&notes).await?;
+    let canvas = max.discover(&canvas.url).await?;
+    let Err(Error::RefusedByPolicy { error, .. }) = max.access_token(&canvas).await else {
+        bail!("{name} got Canvas, or was stopped by something else than the policy");
+    };
+    let rows = last_rows(company, 20).await?;
+    let row = rows
+        .iter()
+        .find(|row| row.outcome == "refused" && row.person == company.marketer.id)
+        .ok_or_else(|| anyhow!("the refusal is not in the audit trail"))?;
+    let detail = |name: &str| row.details.get(name).cloned().unwrap_or_default();
+    ensure!(detail("reason") == "policy.not_assigned", "refused for {}", detail("reason"));
+    let text = format!(
+        "{name} ({}) gets Notes, but Canvas is refused: the connection is for engineering.",
+        company.marketer.group
+    );
+    let told = Told::new(text)
+        .with("client sees", error.error)
+        .with("IT sees", format!("{}, decided by {}", detail("reason"), detail("rule")));
+    Ok(((), told))
+}
+
+async fn replay(
+    client: &Client,
+    server: &McpServer,
+    id_jag: &IdJagView,
+) -> Result<((), Told)> {
+    match client.redeem(server, id_jag, None).await {
+        Err(Error::Refused { error, .. }) if error.error == "invalid_grant" => {
+            let text = "An ID-JAG buys one token: the same one again is refused.";
+            Ok(((), Told::new(text).with("client sees", error.error)))
+        }
+        Err(error) => bail!("the replay was refused, but for another reason: {error}"),
+        Ok(_) => bail!("the ID-JAG was honoured twice"),
+    }
+}
+
+async fn cut_off(company: &Company, client: &Client, server: &McpServer) -> Result<((), Told)> {
+    let session = client.session().await?.ok_or_else(|| anyhow!("nobody is signed in"))?;
+    let url = format!("{}/idp/users/{}/disable", company.admin_url, company.engineer.id);
+    administer(company, &url).await?;
+    let by_id_token = (Subject::IdToken, session.id_token.as_str());
+    let outcomes = [
+        client.exchange(server, None, by_id_token).await,
+        client.id_jag(server, None).await,
+    ];
+    for outcome in outcomes {
+        ensure!(outcome.is_err(), "an account that is switched off got an ID-JAG");
+    }
+    let text = "IT switches Erin off; her next exchange fails at once, by ID token and by \
+                refresh token.";
+    Ok(((), Told::new(text).with("client sees", "invalid_grant: sign in again")))
+}
+
+/// One call of the administration API.
+pub(crate) async fn administer(company: &Company, url: &str) -> Result<()> {
+    let answer = company
+        .outbound
+        .json("POST", url, carnet_client::Reach::Loopback, Some(company.admin_secret.expose()), None)
+        .await?;
+    ensure!(answer.status == 200, "the administration API answered {}", answer.status);
+    Ok(())
+}
+
+async fn last_rows(company: &Company, limit: i64) -> Result<Vec<AuditRow>> {
+    let filter = AuditFilter { limit, ..AuditFilter::default() };
+    Ok(company.idp_store.audit(&filter).await?)
+}
+
+async fn audit(company: &Company) -> Result<((), Told)> {
+    let mut rows = last_rows(company, 100).await?;
+    rows.retain(|row| !row.event.starts_with("admin.create"));
+    for (event, outcome) in [
+        ("sign_in", "granted"),
+        ("token_exchange", "granted"),
+        ("token_exchange", "refused"),
+        ("admin.disable user", "granted"),
+    ] {
+        let there = rows.iter().any(|row| row.event == event && row.outcome == outcome);
+        ensure!(there, "{event} {outcome} is not in the audit trail");
+    }
+    let mut redemptions = 0;
+    for vendor in &company.vendors {
+        let filter = AuditFilter { limit: 100, ..AuditFilter::default() };
+        let rows = vendor.store.audit(&filter).await?;
+        redemptions += rows.iter().filter(|row| row.event == "jwt_bearer").count();
+    }
+    let people = [&company.engineer, &company.marketer];
+    let name = |id: &str| {
+        let known = people.iter().find(|person| person.id == id);
+        known.map_or_else(|| id.to_owned(), |person| person.username.to_owned())
+    };
+    let named: Vec<AuditRow> =
+        rows.into_iter().map(|row| AuditRow { person: name(&row.person), ..row }).collect();
+    let table = crate::admin::audit_table(&json!(named));
+    let text = format!(
+        "Every grant and refusal is on record: {} rows at the identity provider, {redemptions} \
+         redemptions at the vendors.",
+        named.len()
+    );
+    Ok(((), Told::new(text).with("trail", table)))
+}

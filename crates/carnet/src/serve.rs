@@ -1,0 +1,310 @@
+//! `carnet serve`: the roles of a config file, each on its listener.
+
+use crate::{
+    config::{Config, Listener},
+    keys::{self, KeyEncryptionKey},
+    system, telemetry,
+};
+use anyhow::{Context as _, Result};
+use axum::{Router, body::Body, extract::ConnectInfo};
+use carnet_client::RemoteKeys;
+use carnet_server::{
+    Context, LIMITS, Passwords,
+    admin::{AdminApi, IdpAdmin, RasAdmin},
+    health,
+    idp::Idp,
+    limited,
+    ras::Ras,
+};
+use carnet_store::Store;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use std::{
+    collections::BTreeMap, fs::File, net::SocketAddr, path::Path, sync::Arc, time::Duration,
+};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time::timeout};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// Requests under way may take this long after a shutdown was asked for.
+const DRAIN: Duration = Duration::from_secs(25);
+/// Connections of one listener at a time.
+const CONNECTIONS: usize = 4096;
+
+/// Runs the roles of `config` until the process is told to stop.
+pub(crate) async fn serve(config: Config) -> Result<()> {
+    let outbound = system::outbound(&config.extra_roots)?;
+    let telemetry = telemetry::start(&config, &outbound)?;
+    let stop = CancellationToken::new();
+    let running = start(&config, outbound, stop.clone()).await?;
+    tracing::info!("ready");
+    shutdown_signal().await?;
+    tracing::info!("stopping");
+    stop.cancel();
+    running.finish().await;
+    telemetry.stop().await;
+    Ok(())
+}
+
+/// The listeners at work.
+struct Running {
+    listeners: JoinSet<()>,
+    stores: Vec<Store>,
+}
+
+impl Running {
+    async fn finish(mut self) {
+        while self.listeners.join_next().await.is_some() {}
+        for store in self.stores {
+            store.close().await;
+        }
+    }
+}
+
+async fn start(
+    config: &Config,
+    outbound: carnet_client::Outbound,
+    stop: CancellationToken,
+) -> Result<Running> {
+    let kek = KeyEncryptionKey::new(&system::read_private(&config.key_file)?)?;
+    let (clock, entropy) = (system::clock(), system::entropy());
+    let context = Context {
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+        remote_keys: RemoteKeys::new(outbound, clock.clone()),
+    };
+    let passwords = Passwords::new(std::thread::available_parallelism().map_or(1, usize::from));
+    let mut listeners = JoinSet::new();
+    let mut stores = Vec::new();
+    let mut idp_admin = None;
+    let mut ras_admins = BTreeMap::new();
+    if let Some((place, settings)) = &config.idp {
+        let store = open_store(&place.database).await.context("idp.database")?;
+        let ring = keys::key_ring(&store, &kek, place.algorithm, &clock).await.context("idp")?;
+        let (issuer, settings) = (place.issuer.clone(), settings.clone());
+        let idp =
+            Idp::open(issuer, store.clone(), ring, context.clone(), settings, passwords.clone())
+                .await?;
+        let router = idp.router();
+        idp_admin = Some(IdpAdmin::new(
+            place.issuer.clone(),
+            store.clone(),
+            clock.clone(),
+            entropy.clone(),
+            passwords.clone(),
+        ));
+        listen(&mut listeners, place, router, &store, &entropy, &stop).await.context("idp")?;
+        stores.push(store);
+    }
+    for (name, place, settings) in &config.ras {
+        let store = open_store(&place.database).await.context("ras.database")?;
+        let ring = keys::key_ring(&store, &kek, place.algorithm, &clock).await.context("ras")?;
+        let issuer = place.issuer.clone();
+        let ras =
+            Ras::open(issuer, store.clone(), ring, context.clone(), settings.clone()).await?;
+        let router = ras.router();
+        let admin = RasAdmin::new(
+            place.issuer.clone(),
+            store.clone(),
+            clock.clone(),
+            entropy.clone(),
+        );
+        ras_admins.insert(name.clone(), admin);
+        listen(&mut listeners, place, router, &store, &entropy, &stop)
+            .await
+            .with_context(|| format!("ras `{name}`"))?;
+        stores.push(store);
+    }
+    if let Some(admin) = &config.admin {
+        let listener = bind(admin.listen).await.context("admin.listen")?;
+        let address = listener.local_addr()?;
+        let api = AdminApi {
+            secret_hash: system::read_private(&admin.secret_file)?.hash(),
+            hosts: vec![address.to_string(), format!("localhost:{}", address.port())],
+            idp: idp_admin,
+            ras: ras_admins,
+        };
+        let router = limited(api.router(), LIMITS, entropy.clone());
+        tracing::info!(%address, "the administration API listens");
+        let stop = stop.clone();
+        listeners.spawn(accept(listener, None, router, stop));
+    }
+    spawn_pruning(&stores, &clock, &stop);
+    Ok(Running { listeners, stores })
+}
+
+/// Opens a database; a SQLite file is its owner's alone.
+pub(crate) async fn open_store(url: &str) -> Result<Store> {
+    if let Some(path) = carnet_store::sqlite_path(url)
+        && !path.exists()
+    {
+        system::write_private(path, b"", true)?;
+    }
+    Ok(Store::open(url).await?)
+}
+
+/// Deletes what has outlived its use, once a minute.
+pub(crate) fn spawn_pruning(
+    stores: &[Store],
+    clock: &carnet_proto::time::Clock,
+    stop: &CancellationToken,
+) {
+    for store in stores {
+        let (store, clock, stop) = (store.clone(), clock.clone(), stop.clone());
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(Duration::from_secs(60)) => {}
+                }
+                if let Err(error) = store.forget_expired(clock.now()).await {
+                    tracing::warn!(%error, "expired rows were not deleted");
+                }
+            }
+        });
+    }
+}
+
+async fn listen(
+    listeners: &mut JoinSet<()>,
+    place: &Listener,
+    router: Router,
+    store: &Store,
+    entropy: &carnet_proto::time::Entropy,
+    stop: &CancellationToken,
+) -> Result<()> {
+    let listener = bind(place.listen).await?;
+    let tls = match &place.tls {
+        Some((certificate, key)) => Some(acceptor(certificate, key)?),
+        None => None,
+    };
+    let router = limited(router.merge(health(vec![store.clone()])), LIMITS, entropy.clone());
+    tracing::info!(issuer = %place.issuer, address = %listener.local_addr()?, "listening");
+    listeners.spawn(accept(listener, tls, router, stop.clone()));
+    Ok(())
+}
+
+pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("{address} cannot be listened on\nhint: is another process using the port?")
+    })
+}
+
+fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor> {
+    let certificates = CertificateDer::pem_reader_iter(File::open(certificate)?)
+        .collect::<Result<Vec<_>, _>>()
+        .with_context(|| format!("{} is not a PEM certificate", certificate.display()))?;
+    let key = PrivateKeyDer::from_pem_reader(File::open(key)?)
+        .with_context(|| format!("{} is not a PEM private key", key.display()))?;
+    tls(certificates, key)
+}
+
+/// TLS 1.2 and 1.3 with aws-lc.
+pub(crate) fn tls(
+    certificates: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<TlsAcceptor> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(certificates, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Serves a listener with limits on headers and time, until `stop`; then lets requests under way
+/// finish.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    stop: CancellationToken,
+) {
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(10))
+        .max_headers(64)
+        .max_buf_size(32 * 1024);
+    let builder = Arc::new(builder);
+    let graceful = GracefulShutdown::new();
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let (stream, peer, permit) = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = next(&listener, &slots) => accepted,
+        };
+        // Small answers must not wait for more; where the socket refuses, they just come later.
+        let _ = stream.set_nodelay(true);
+        let (builder, tls, router) = (Arc::clone(&builder), tls.clone(), router.clone());
+        let watcher = graceful.watcher();
+        tokio::spawn(async move {
+            let _permit = permit;
+            let service = router.map_request(move |request: hyper::Request<_>| {
+                let mut request = request.map(Body::new);
+                request.extensions_mut().insert(ConnectInfo(peer));
+                request
+            });
+            let service = TowerToHyperService::new(service);
+            let served = match tls {
+                None => {
+                    let connection = builder.serve_connection(TokioIo::new(stream), service);
+                    watcher.watch(connection.into_owned()).await
+                }
+                Some(tls) => {
+                    let handshake = timeout(Duration::from_secs(10), tls.accept(stream)).await;
+                    let Ok(Ok(stream)) = handshake else { return };
+                    let connection = builder.serve_connection(TokioIo::new(stream), service);
+                    watcher.watch(connection.into_owned()).await
+                }
+            };
+            if let Err(error) = served {
+                tracing::debug!(%peer, %error, "a connection ended");
+            }
+        });
+    }
+    drop(listener);
+    if timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        tracing::warn!("requests were still under way when the time for stopping was over");
+    }
+}
+
+async fn next(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> (tokio::net::TcpStream, SocketAddr, Option<tokio::sync::OwnedSemaphorePermit>) {
+    let permit = Arc::clone(slots).acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => return (stream, peer, permit),
+            Err(error) => {
+                // Out of file descriptors, most likely: they come back as connections end.
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Waits for SIGTERM or Ctrl-C.
+pub(crate) async fn shutdown_signal() -> Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            ended = tokio::signal::ctrl_c() => ended?,
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await?;
+    Ok(())
+}

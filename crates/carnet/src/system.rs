@@ -1,0 +1,109 @@
+//! The one place that reads the operating system's clock, entropy, files and environment.
+
+use anyhow::{Context, Result, bail};
+use carnet_client::Outbound;
+use carnet_proto::{
+    secret::Secret,
+    time::{Clock, Entropy, Timestamp},
+};
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// The operating system's wall clock.
+#[allow(clippy::disallowed_methods)] // the one place that may read it
+pub(crate) fn clock() -> Clock {
+    Clock::new(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    })
+}
+
+/// The operating system's entropy, by way of aws-lc.
+pub(crate) fn entropy() -> Entropy {
+    Entropy::new(|buffer| {
+        if aws_lc_rs::rand::fill(buffer).is_err() {
+            // Guessable tokens are worse than no process.
+            tracing::error!("the operating system has no entropy");
+            std::process::abort();
+        }
+    })
+}
+
+/// The guarded HTTP client, trusting `roots` (PEM files) beside the platform's authorities.
+pub(crate) fn outbound(roots: &[PathBuf]) -> Result<Outbound> {
+    let mut pems = Vec::new();
+    for root in roots {
+        let pem = fs::read(root)
+            .with_context(|| format!("the certificate file {} cannot be read", root.display()))?;
+        pems.push(pem);
+    }
+    Ok(Outbound::new(&pems)?)
+}
+
+/// Writes a file that only its owner may read, wholly or not at all; `new` refuses to replace one.
+pub(crate) fn write_private(path: &Path, content: &[u8], new: bool) -> Result<()> {
+    let name = path.display();
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)
+        .with_context(|| format!("the folder of {name} cannot be made"))?;
+    if new && fs::symlink_metadata(path).is_ok() {
+        bail!("{name} exists already\nhint: choose another folder, or move the file away first");
+    }
+    // Temporary files are made for their owner alone (0600).
+    let mut file = tempfile::Builder::new()
+        .prefix(".carnet")
+        .tempfile_in(folder)
+        .with_context(|| format!("{name} cannot be written"))?;
+    file.write_all(content).and_then(|()| file.as_file().sync_all())?;
+    if new {
+        file.persist_noclobber(path).with_context(|| format!("{name} cannot be written"))?;
+    } else {
+        file.persist(path).with_context(|| format!("{name} cannot be written"))?;
+    }
+    Ok(())
+}
+
+/// Reads a secret file; refuses one that others may read.
+pub(crate) fn read_private(path: &Path) -> Result<Secret> {
+    let name = path.display();
+    let metadata = fs::symlink_metadata(path).with_context(|| format!("{name} cannot be read"))?;
+    if !metadata.is_file() {
+        bail!("{name} is not a plain file\nhint: secrets are not read through links");
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            bail!(
+                "{name} can be read by others (mode {mode:03o})\nhint: run `chmod 600 {name}`, and \
+                 replace the secret if others may have seen it"
+            );
+        }
+    }
+    let text = fs::read_to_string(path).with_context(|| format!("{name} cannot be read"))?;
+    Ok(Secret::new(text.trim()))
+}
+
+/// The folder for this person's settings.
+pub(crate) fn settings_folder() -> Result<PathBuf> {
+    let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    from("CARNET_HOME")
+        .or_else(|| from("XDG_CONFIG_HOME").map(|home| home.join("carnet")))
+        .or_else(|| from("APPDATA").map(|home| home.join("carnet")))
+        .or_else(|| from("HOME").map(|home| home.join(".config").join("carnet")))
+        .context("no folder for settings: neither CARNET_HOME nor HOME is set")
+}
+
+/// Text from elsewhere, safe for a terminal: control characters and direction marks are left out.
+pub(crate) fn plain(text: &str) -> String {
+    let harmless = |c: &char| {
+        (!c.is_control() || *c == '\n')
+            && !matches!(*c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().filter(harmless).collect()
+}

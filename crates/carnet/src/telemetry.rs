@@ -1,0 +1,111 @@
+//! Logs to standard error; traces and metrics to an OTLP collector where the config names one.
+
+use crate::config::{Config, LogFormat};
+use anyhow::Result;
+use async_trait::async_trait;
+use carnet_client::Outbound;
+use opentelemetry::{global, trace::TracerProvider as _};
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_otlp::{
+    MetricExporter, Protocol, SpanExporter, WithExportConfig, WithHttpConfig,
+};
+use opentelemetry_sdk::{
+    Resource,
+    metrics::{PeriodicReader, SdkMeterProvider},
+    trace::SdkTracerProvider,
+};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// What has to be flushed at the end.
+pub(crate) struct Telemetry(Option<(SdkTracerProvider, SdkMeterProvider)>);
+
+/// Logs for commands other than `serve`: warnings alone.
+pub(crate) fn quiet() {
+    let filter = EnvFilter::try_from_env("CARNET_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter);
+    // Only tests set another subscriber first, and theirs may stay.
+    let _ = tracing_subscriber::registry().with(layer).try_init();
+}
+
+/// Starts logs and, where configured, OTLP export.
+pub(crate) fn start(config: &Config, outbound: &Outbound) -> Result<Telemetry> {
+    // Libraries log statements and headers at their lower levels; ours never hold a secret.
+    let default = "warn,carnet=info,carnet_server=info,carnet_client=info,carnet_store=info";
+    let filter = EnvFilter::try_new(config.log.filter.as_deref().unwrap_or(default))?;
+    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let format = match config.log.format {
+        LogFormat::Text => format.with_filter(filter).boxed(),
+        LogFormat::Json => format.json().with_filter(filter).boxed(),
+    };
+    let Some(endpoint) = &config.otlp_endpoint else {
+        tracing_subscriber::registry().with(format).try_init()?;
+        return Ok(Telemetry(None));
+    };
+    let http = Exporter { http: outbound.streaming(endpoint)?, runtime: Handle::current() };
+    let resource = Resource::builder().with_service_name("carnet").build();
+    let endpoint = endpoint.trim_end_matches('/');
+    let spans = SpanExporter::builder()
+        .with_http()
+        .with_http_client(http.clone())
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(format!("{endpoint}/v1/traces"))
+        .build()?;
+    let metrics = MetricExporter::builder()
+        .with_http()
+        .with_http_client(http)
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(format!("{endpoint}/v1/metrics"))
+        .build()?;
+    let tracer = SdkTracerProvider::builder()
+        .with_resource(resource.clone())
+        .with_batch_exporter(spans)
+        .build();
+    let reader = PeriodicReader::builder(metrics).with_interval(Duration::from_secs(15)).build();
+    let meter = SdkMeterProvider::builder().with_resource(resource).with_reader(reader).build();
+    global::set_meter_provider(meter.clone());
+    let ours = EnvFilter::new("off,carnet=info,carnet_server=info,carnet_client=info");
+    let traces =
+        tracing_opentelemetry::layer().with_tracer(tracer.tracer("carnet")).with_filter(ours);
+    tracing_subscriber::registry().with(format).with(traces).try_init()?;
+    Ok(Telemetry(Some((tracer, meter))))
+}
+
+impl Telemetry {
+    /// Sends what is left.
+    pub(crate) async fn stop(self) {
+        let Some((tracer, meter)) = self.0 else { return };
+        let patience = Duration::from_secs(3);
+        let flushed = tokio::task::spawn_blocking(move || {
+            (tracer.shutdown_with_timeout(patience), meter.shutdown_with_timeout(patience))
+        });
+        if !matches!(flushed.await, Ok((Ok(()), Ok(())))) {
+            tracing::warn!("the last traces or metrics did not reach the collector");
+        }
+    }
+}
+
+/// Our guarded HTTP client as the exporters' transport. They work on threads of their own, so the
+/// request is handed to the runtime.
+#[derive(Clone, Debug)]
+struct Exporter {
+    http: reqwest::Client,
+    runtime: Handle,
+}
+
+#[async_trait]
+impl HttpClient for Exporter {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let http = self.http.clone();
+        let sent = self.runtime.spawn(async move {
+            let mut request: reqwest::Request = request.try_into()?;
+            *request.timeout_mut() = Some(Duration::from_secs(5));
+            let answer = http.execute(request).await?;
+            let status = answer.status();
+            let response = Response::builder().status(status).body(answer.bytes().await?)?;
+            Ok::<_, HttpError>(response)
+        });
+        sent.await?
+    }
+}
