@@ -347,16 +347,25 @@ impl Api {
             .json(method, &url, Reach::Loopback, bearer, body.as_ref())
             .await
             .with_context(|| {
-                format!("the administration API at {} is not there\nhint: is `carnet serve` running?",
-                        self.base)
+                format!(
+                    "the administration API at {} is not there\nhint: is `carnet serve` running?",
+                    self.base
+                )
             })?;
         let value: Value = answer.json().unwrap_or(Value::Null);
         match answer.status {
             200..=299 => Ok(value),
             404 if value.is_null() => {
-                bail!("this is not offered for {}\nhint: some things need --ras NAME, others must \
-                       not have it", if self.role == "/idp" { "the identity provider" } else { "a \
-                       resource authorization server, or there is none of this name" })
+                bail!(
+                    "this is not offered for {}\nhint: some things need --ras NAME, others must \
+                       not have it",
+                    if self.role == "/idp" {
+                        "the identity provider"
+                    } else {
+                        "a \
+                       resource authorization server, or there is none of this name"
+                    }
+                )
             }
             status => {
                 let text = |name: &str| value.get(name).and_then(Value::as_str).map(plain);
@@ -511,9 +520,10 @@ async fn clients(api: &Api, client: Client, is_ras: bool, as_json: bool) -> Resu
                 Some(file) => {
                     let text = std::fs::read_to_string(&file)
                         .with_context(|| format!("{} cannot be read", file.display()))?;
-                    Some(serde_json::from_str(&text).with_context(|| {
-                        format!("{} is not JSON", file.display())
-                    })?)
+                    Some(
+                        serde_json::from_str(&text)
+                            .with_context(|| format!("{} is not JSON", file.display()))?,
+                    )
                 }
             };
             let body = json!({
@@ -663,9 +673,7 @@ async fn trusts(api: &Api, trust: Trust) -> Result<Value> {
 
 async fn accounts(api: &Api, account: Account) -> Result<Value> {
     match account {
-        Account::Add { email } => {
-            api.ask("POST", "/accounts", Some(json!({"email": email}))).await
-        }
+        Account::Add { email } => api.ask("POST", "/accounts", Some(json!({"email": email}))).await,
         Account::List => api.ask("GET", "/accounts", None).await,
         Account::Disable { id } => {
             api.ask("POST", "/accounts/disable", Some(json!({"id": id}))).await

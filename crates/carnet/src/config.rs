@@ -425,8 +425,14 @@ mod tests {
         "#;
         let error = Config::parse(text, Path::new("/nonexistent")).unwrap_err().to_string();
         for path in [
-            "keys.file", "admin.listen", "admin.secret_file", "idp.issuer", "idp.listen",
-            "idp.database", "ras[0].name", "ras[0].listen",
+            "keys.file",
+            "admin.listen",
+            "admin.secret_file",
+            "idp.issuer",
+            "idp.listen",
+            "idp.database",
+            "ras[0].name",
+            "ras[0].listen",
         ] {
             assert!(error.contains(&format!("{path}:")), "{path} is not in:\n{error}");
         }

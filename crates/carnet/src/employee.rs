@@ -121,8 +121,10 @@ pub(crate) async fn login(args: Login) -> Result<()> {
 /// `ISSUER=ID:FILE`. The issuer is a URL and may have `=` nowhere but in a query, which it has not.
 fn ras_client(text: &str) -> Result<(String, Registration)> {
     let form = || {
-        format!("--ras-client: `{text}` is not ISSUER=ID:FILE\nhint: for instance \
-                 https://as.vendor.example=acme-agent:vendor.secret")
+        format!(
+            "--ras-client: `{text}` is not ISSUER=ID:FILE\nhint: for instance \
+                 https://as.vendor.example=acme-agent:vendor.secret"
+        )
     };
     let (issuer, rest) = text.split_once('=').with_context(form)?;
     let (client_id, file) = rest.split_once(':').with_context(form)?;
@@ -314,7 +316,8 @@ pub(crate) fn inspect(jwt: Option<String>) -> Result<()> {
     println!("claims  {:#}", Value::Object(claims.clone().into_object()));
     for name in times {
         if let Some(at) = claims.value(name).and_then(Value::as_i64) {
-            let (distance, when) = if at >= now { (at - now, "from now") } else { (now - at, "ago") };
+            let (distance, when) =
+                if at >= now { (at - now, "from now") } else { (now - at, "ago") };
             println!("{name:<10} {distance} s {when}");
         }
     }

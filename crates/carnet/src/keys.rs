@@ -25,7 +25,9 @@ impl KeyEncryptionKey {
     pub(crate) fn new(secret: &Secret) -> Result<Self> {
         let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(secret.expose()).unwrap_or_default());
         if bytes.len() != 32 {
-            bail!("the key file does not hold 256 bits in base64url\nhint: `carnet init` makes one");
+            bail!(
+                "the key file does not hold 256 bits in base64url\nhint: `carnet init` makes one"
+            );
         }
         RandomizedNonceKey::new(&AES_256_GCM, &bytes)
             .map(Self)

@@ -105,15 +105,10 @@ async fn start(
         let store = open_store(&place.database).await.context("ras.database")?;
         let ring = keys::key_ring(&store, &kek, place.algorithm, &clock).await.context("ras")?;
         let issuer = place.issuer.clone();
-        let ras =
-            Ras::open(issuer, store.clone(), ring, context.clone(), settings.clone()).await?;
+        let ras = Ras::open(issuer, store.clone(), ring, context.clone(), settings.clone()).await?;
         let router = ras.router();
-        let admin = RasAdmin::new(
-            place.issuer.clone(),
-            store.clone(),
-            clock.clone(),
-            entropy.clone(),
-        );
+        let admin =
+            RasAdmin::new(place.issuer.clone(), store.clone(), clock.clone(), entropy.clone());
         ras_admins.insert(name.clone(), admin);
         listen(&mut listeners, place, router, &store, &entropy, &stop)
             .await

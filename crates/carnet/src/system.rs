@@ -48,8 +48,7 @@ pub(crate) fn outbound(roots: &[PathBuf]) -> Result<Outbound> {
 pub(crate) fn write_private(path: &Path, content: &[u8], new: bool) -> Result<()> {
     let name = path.display();
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)
-        .with_context(|| format!("the folder of {name} cannot be made"))?;
+    fs::create_dir_all(folder).with_context(|| format!("the folder of {name} cannot be made"))?;
     if new && fs::symlink_metadata(path).is_ok() {
         bail!("{name} exists already\nhint: choose another folder, or move the file away first");
     }

@@ -58,8 +58,8 @@ impl Profile {
 
     /// Forgets the sign-in where it is another issuer's or client's.
     pub(crate) fn keep_session_only_if_same(&mut self, before: &Self) {
-        let same = self.idp == before.idp
-            && self.idp_client.client_id == before.idp_client.client_id;
+        let same =
+            self.idp == before.idp && self.idp_client.client_id == before.idp_client.client_id;
         self.session = before.session.clone().filter(|_| same);
     }
 }

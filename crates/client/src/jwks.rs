@@ -118,8 +118,7 @@ impl RemoteKeys {
             {
                 let fresh = held.fetched_at.is_some_and(|at| now.since(at) < FRESH);
                 if !fresh && held.claim(now) {
-                    let (this, entry, source) =
-                        (self.clone(), Arc::clone(&entry), source.clone());
+                    let (this, entry, source) = (self.clone(), Arc::clone(&entry), source.clone());
                     tokio::spawn(async move { this.renew(&entry, &source, now).await });
                 }
                 return Ok(keys);
@@ -185,8 +184,7 @@ impl RemoteKeys {
                 metadata.jwks_uri.ok_or("its metadata has no jwks_uri")?
             }
         };
-        let answer =
-            self.0.outbound.get(&url, source.reach).await.map_err(|e| e.to_string())?;
+        let answer = self.0.outbound.get(&url, source.reach).await.map_err(|e| e.to_string())?;
         if answer.status != 200 {
             return Err(format!("{url} answered {}", answer.status));
         }

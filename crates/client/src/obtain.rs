@@ -411,9 +411,8 @@ impl Client {
         if !scope.is_empty() {
             form.push(("scope", &scope));
         }
-        let answer = self
-            .ask(Leg::Redeem, ras, &server.metadata, server.reach, registration, &form)
-            .await?;
+        let answer =
+            self.ask(Leg::Redeem, ras, &server.metadata, server.reach, registration, &form).await?;
         let answer: TokenAnswer = parse(Leg::Redeem, &answer)?;
         let bad = |what: String| Error::BadAnswer { leg: Leg::Redeem, what };
         if !answer.token_type.eq_ignore_ascii_case("bearer") {

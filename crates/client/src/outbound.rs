@@ -221,8 +221,7 @@ impl Outbound {
             request = request.bearer_auth(bearer);
         }
         if let Some(body) = body {
-            request =
-                request.header("content-type", "application/json").body(body.to_string());
+            request = request.header("content-type", "application/json").body(body.to_string());
         }
         self.send(request, &url, reach).await
     }
@@ -262,10 +261,8 @@ impl Outbound {
         url: &Url,
         reach: Reach,
     ) -> Result<Answer, OutboundError> {
-        let unreachable = |e: &reqwest::Error| OutboundError::Unreachable {
-            host: host_of(url),
-            cause: text(e),
-        };
+        let unreachable =
+            |e: &reqwest::Error| OutboundError::Unreachable { host: host_of(url), cause: text(e) };
         let request = request.timeout(Duration::from_secs(10));
         let mut response = request.send().await.map_err(|e| unreachable(&e))?;
         // The address that answered, in case a name was resolved anew between check and connect.
@@ -360,12 +357,36 @@ mod tests {
     #[test]
     fn addresses_that_are_not_public_are_out_of_public_reach() {
         for text in [
-            "127.0.0.1", "0.0.0.0", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1",
-            "169.254.169.254", "100.64.0.1", "192.0.0.1", "198.18.0.1", "198.19.255.255",
-            "224.0.0.1", "240.0.0.1", "255.255.255.255", "::", "::1", "fc00::1", "fd12::1",
-            "fe80::1", "ff02::1", "::ffff:127.0.0.1", "::127.0.0.1", "::ffff:0:7f00:1",
-            "64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "2002:7f00:1::", "2001::1", "2001:db8::1",
-            "2606:4700::5efe:a00:1", "100::1",
+            "127.0.0.1",
+            "0.0.0.0",
+            "10.0.0.1",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "192.0.0.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fc00::1",
+            "fd12::1",
+            "fe80::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::127.0.0.1",
+            "::ffff:0:7f00:1",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::1",
+            "2002:7f00:1::",
+            "2001::1",
+            "2001:db8::1",
+            "2606:4700::5efe:a00:1",
+            "100::1",
         ] {
             assert!(!allowed(Reach::Public, text), "{text}");
         }

@@ -58,15 +58,13 @@ impl Authorized {
             match send(Some(token.secret().expose().to_owned())).await {
                 Err(StreamableHttpError::AuthRequired(_)) => {
                     self.client.forget(&self.server);
-                    token =
-                        self.client.access_token(&self.server).await.map_err(|e| failed(&e))?;
+                    token = self.client.access_token(&self.server).await.map_err(|e| failed(&e))?;
                 }
                 Err(StreamableHttpError::InsufficientScope(refusal)) => {
                     let header = refusal.www_authenticate_header.as_str();
                     let challenges = Challenge::parse_all([header]);
-                    let Some(challenge) = challenges
-                        .iter()
-                        .find(|c| c.get("error") == Some("insufficient_scope"))
+                    let Some(challenge) =
+                        challenges.iter().find(|c| c.get("error") == Some("insufficient_scope"))
                     else {
                         return Err(StreamableHttpError::InsufficientScope(refusal));
                     };

@@ -137,8 +137,7 @@ impl Client {
             reach: Reach::of_trusted_url(idp.as_str()),
         };
         let kid = header.optional_str("kid").ok().flatten();
-        let keys =
-            keys.keys(&source, kid).await.map_err(|e| Error::Discovery(e.to_string()))?;
+        let keys = keys.keys(&source, kid).await.map_err(|e| Error::Discovery(e.to_string()))?;
         let client = &self.settings().idp_client.client_id;
         let expected = SignIn { issuer: idp, client, nonce, access_token };
         id_token::verify_sign_in(token, &keys, expected, self.0.clock.now()).map_err(refused)

@@ -91,8 +91,10 @@ pub fn read(form: &Form, client: &Client) -> Result<AuthorizationRequest, Unauth
         .filter(|uri| redirect_uri::is_registered(uri, &client.redirect_uris))
         .ok_or(Unauthorizable::Page(PageError::RedirectUri))?;
     let state = form.optional("state").filter(|s| is_plain(s)).map(str::to_owned);
-    read_rest(form, client, redirect_uri, state.clone()).map_err(|error| {
-        Unauthorizable::Redirect { redirect_uri: redirect_uri.to_owned(), state, error }
+    read_rest(form, client, redirect_uri, state.clone()).map_err(|error| Unauthorizable::Redirect {
+        redirect_uri: redirect_uri.to_owned(),
+        state,
+        error,
     })
 }
 
@@ -142,9 +144,11 @@ fn read_rest(
         .optional("code_challenge")
         .and_then(CodeChallenge::parse)
         .ok_or(invalid("PKCE is required: code_challenge must be 43 characters of base64url."))?;
-    let scopes = Scopes::parse(form.optional("scope").unwrap_or_default()).ok_or(
-        RedirectError { error: "invalid_scope", description: "scope has illegal characters." },
-    )?;
+    let scopes =
+        Scopes::parse(form.optional("scope").unwrap_or_default()).ok_or(RedirectError {
+            error: "invalid_scope",
+            description: "scope has illegal characters.",
+        })?;
     let prompts: Vec<&str> = form.optional("prompt").unwrap_or_default().split(' ').collect();
     let silent = prompts.contains(&"none");
     if silent && prompts.len() > 1 {

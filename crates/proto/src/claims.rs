@@ -244,9 +244,8 @@ mod tests {
     fn a_time_of_another_type_is_refused_and_never_absent() {
         for bad in ["\"1\"", "1.5", "1e400", "-1", "null", "[]", "99999999999999"] {
             let json = format!("{{\"exp\":{bad}}}");
-            let refused = Claims::parse(json.as_bytes()).and_then(|c| {
-                c.optional_time("exp").map(|_| ())
-            });
+            let refused =
+                Claims::parse(json.as_bytes()).and_then(|c| c.optional_time("exp").map(|_| ()));
             assert!(refused.is_err(), "{bad}");
         }
     }

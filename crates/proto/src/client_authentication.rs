@@ -91,14 +91,12 @@ impl Presented {
                 let presented = secret.hash();
                 let live = hashes.iter().filter(|h| h.expires.is_none_or(|e| now < e));
                 // Every hash is compared, so that time does not tell which one matched.
-                let matches =
-                    live.filter(|h| equal_in_constant_time(&h.hash, &presented)).count();
+                let matches = live.filter(|h| equal_in_constant_time(&h.hash, &presented)).count();
                 if matches > 0 { Ok(None) } else { Err(Refusal::ClientSecret) }
             }
-            (
-                Self::Assertion { assertion, .. },
-                ClientAuthentication::PrivateKeyJwt { .. },
-            ) => Ok(Some(assertion)),
+            (Self::Assertion { assertion, .. }, ClientAuthentication::PrivateKeyJwt { .. }) => {
+                Ok(Some(assertion))
+            }
             (Self::Secret { .. } | Self::Assertion { .. }, _) => Err(Refusal::ClientMethod),
         }
     }

@@ -99,8 +99,7 @@ pub fn sign(key: &SigningKey, request: Request<'_>, jti: &str, now: Timestamp) -
         members.retain(|name, _| matches!(name.as_str(), "kty" | "crv" | "x" | "y"));
     }
     let header = json!({"alg": key.algorithm().name(), "typ": TYPE, "jwk": jwk});
-    let mut claims =
-        json!({"htm": request.method, "htu": request.url, "jti": jti, "iat": now});
+    let mut claims = json!({"htm": request.method, "htu": request.url, "jti": jti, "iat": now});
     if let Some(access_token) = request.access_token {
         claims["ath"] = sha256(access_token.as_bytes()).into();
     }

@@ -220,12 +220,9 @@ impl SigningKey {
                 let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der)
                     .map_err(|_| SigningKeyError)?;
                 let point = pair.public_key().as_ref().to_vec();
-                let (x, y) = (
-                    URL_SAFE_NO_PAD.encode(&point[1..33]),
-                    URL_SAFE_NO_PAD.encode(&point[33..65]),
-                );
-                let canonical =
-                    format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
+                let (x, y) =
+                    (URL_SAFE_NO_PAD.encode(&point[1..33]), URL_SAFE_NO_PAD.encode(&point[33..65]));
+                let canonical = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
                 let jwk = json!({"kty": "EC", "crv": "P-256", "x": x, "y": y});
                 (Pair::Ec(pair, SystemRandom::new()), jwk, canonical)
             }

@@ -145,17 +145,12 @@ pub fn peek(token: &str) -> Result<(Claims, Claims), JwtError> {
 
 /// Signs `claims` as a compact JWS with header `alg`, `kid`, `typ`.
 pub fn sign(key: &SigningKey, typ: &str, claims: &impl Serialize) -> String {
-    let header =
-        format!(r#"{{"alg":"{}","kid":"{}","typ":"{typ}"}}"#, key.algorithm(), key.kid());
+    let header = format!(r#"{{"alg":"{}","kid":"{}","typ":"{typ}"}}"#, key.algorithm(), key.kid());
     sign_with_header(key, header.as_bytes(), claims)
 }
 
 /// Signs `claims` under a header that the caller wrote.
-pub(crate) fn sign_with_header(
-    key: &SigningKey,
-    header: &[u8],
-    claims: &impl Serialize,
-) -> String {
+pub(crate) fn sign_with_header(key: &SigningKey, header: &[u8], claims: &impl Serialize) -> String {
     // Our claim structs hold strings, numbers and arrays of them, which always serialize; should
     // one not, the empty payload is refused by every verifier.
     let payload = serde_json::to_vec(claims).unwrap_or_default();

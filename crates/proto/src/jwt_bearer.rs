@@ -70,11 +70,8 @@ pub fn authorize<'a>(
             if !request.resources.iter().all(|r| claimed.contains(r)) {
                 return Err(Refusal::ResourceNotInIdJag);
             }
-            let chosen = if request.resources.is_empty() {
-                claimed
-            } else {
-                request.resources.as_slice()
-            };
+            let chosen =
+                if request.resources.is_empty() { claimed } else { request.resources.as_slice() };
             let [one] = chosen else { return Err(Refusal::ResourceAmbiguous) };
             let spelled = claimed.iter().find(|r| *r == one).unwrap_or(one);
             (ours(one).ok_or(Refusal::ResourceNotGoverned)?, Some(spelled.clone()))

@@ -340,9 +340,9 @@ impl Policy {
             return Err(Denial::by(DenialReason::NotAssigned, first));
         }
         let governed = |r: &Resource| {
-            self.resources.get(r).is_some_and(|held| {
-                held.authorization_server == server.issuer && !held.disabled
-            })
+            self.resources
+                .get(r)
+                .is_some_and(|held| held.authorization_server == server.issuer && !held.disabled)
         };
         let asked = match question.resources {
             [] => vec![single_resource(&assigned)?],
@@ -409,8 +409,9 @@ impl Policy {
         if let Some(wanted) = scopes {
             let granted = permit.scopes.intersection(wanted);
             if granted.is_empty() && !wanted.is_empty() {
-                return Err(unmet
-                    .unwrap_or_else(|| Denial::by(DenialReason::ScopeNotAllowed, first)));
+                return Err(
+                    unmet.unwrap_or_else(|| Denial::by(DenialReason::ScopeNotAllowed, first))
+                );
             }
             permit.scopes = granted;
         }

@@ -236,12 +236,9 @@ impl Refusal {
                 "invalid_dpop_proof",
                 "The DPoP proof was used before; sign a new one with a fresh jti.",
             ),
-            Self::DpopRepeated => (
-                "dpop.repeated",
-                400,
-                "invalid_dpop_proof",
-                "Send exactly one DPoP header.",
-            ),
+            Self::DpopRepeated => {
+                ("dpop.repeated", 400, "invalid_dpop_proof", "Send exactly one DPoP header.")
+            }
             Self::Code => (
                 "code.invalid",
                 400,
@@ -299,9 +296,7 @@ impl Refusal {
                 "invalid_authorization_details",
                 "authorization_details are not supported; ask for scope.",
             ),
-            Self::SubjectToken(_) => {
-                ("subject.token", 400, GRANT, "The subject token is refused")
-            }
+            Self::SubjectToken(_) => ("subject.token", 400, GRANT, "The subject token is refused"),
             Self::SubjectRefreshToken => ("subject.refresh_token", 400, GRANT, REFRESH),
             Self::SubjectNotLive => (
                 "subject.not_live",

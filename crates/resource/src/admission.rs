@@ -48,20 +48,8 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    pub(crate) fn new(
-        resource: Resource,
-        issuer: Issuer,
-        keys: RemoteKeys,
-        clock: Clock,
-    ) -> Self {
-        Self {
-            resource,
-            issuer,
-            keys,
-            clock,
-            verified: Mutex::default(),
-            proofs: Mutex::default(),
-        }
+    pub(crate) fn new(resource: Resource, issuer: Issuer, keys: RemoteKeys, clock: Clock) -> Self {
+        Self { resource, issuer, keys, clock, verified: Mutex::default(), proofs: Mutex::default() }
     }
 
     /// Admits a request by its `Authorization` header (MCP-S4), checked on every request.

@@ -109,11 +109,7 @@ impl Guard {
 
     /// Scopes that calling one tool needs besides. Tools not named need none besides.
     #[must_use]
-    pub fn tool<S: Into<String>>(
-        self,
-        name: &str,
-        scopes: impl IntoIterator<Item = S>,
-    ) -> Self {
+    pub fn tool<S: Into<String>>(self, name: &str, scopes: impl IntoIterator<Item = S>) -> Self {
         let scopes = scopes.into_iter().collect();
         self.change(|inner| {
             inner.tools.insert(name.to_owned(), scopes);
@@ -168,8 +164,7 @@ impl Guard {
 
 impl Inner {
     fn challenge(&self) -> Challenge {
-        Challenge::new("Bearer")
-            .with("resource_metadata", self.admission.resource.metadata_url())
+        Challenge::new("Bearer").with("resource_metadata", self.admission.resource.metadata_url())
     }
 
     fn refuse(&self, why: NotAdmitted) -> Response<Body> {
@@ -185,10 +180,8 @@ impl Inner {
                 "This MCP server needs an access token; see WWW-Authenticate.",
             ),
             NotAdmitted::InvalidToken(what) => {
-                let challenge = self
-                    .challenge()
-                    .with("error", "invalid_token")
-                    .with("error_description", what);
+                let challenge =
+                    self.challenge().with("error", "invalid_token").with("error_description", what);
                 answer(StatusCode::UNAUTHORIZED, Some(&scoped(challenge)), what)
             }
             NotAdmitted::InvalidProof => {
@@ -209,10 +202,8 @@ impl Inner {
 
     /// 403 with all the scopes that the operation needs (MCP-S2).
     fn insufficient(&self, needed: &Scopes) -> Response<Body> {
-        let challenge = self
-            .challenge()
-            .with("error", "insufficient_scope")
-            .with("scope", needed.to_string());
+        let challenge =
+            self.challenge().with("error", "insufficient_scope").with("scope", needed.to_string());
         let text = format!("This operation needs the scopes: {needed}");
         answer(StatusCode::FORBIDDEN, Some(&challenge), &text)
     }
@@ -270,9 +261,7 @@ fn answer(status: StatusCode, challenge: Option<&Challenge>, text: &str) -> Resp
     let mut response = (status, Json(body)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Some(value) =
-        challenge.and_then(|c| HeaderValue::from_str(&c.to_header()).ok())
-    {
+    if let Some(value) = challenge.and_then(|c| HeaderValue::from_str(&c.to_header()).ok()) {
         headers.insert(header::WWW_AUTHENTICATE, value);
     }
     response

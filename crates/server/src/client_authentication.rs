@@ -87,8 +87,8 @@ async fn verify_assertion<D: Directory>(
                 algorithm: *algorithm,
                 reach: Reach::of_trusted_url(url),
             };
-            let (header, _) = carnet_proto::jws::peek(assertion.expose())
-                .map_err(Refusal::ClientAssertion)?;
+            let (header, _) =
+                carnet_proto::jws::peek(assertion.expose()).map_err(Refusal::ClientAssertion)?;
             let kid = header.optional_str("kid").ok().flatten();
             let fetched = authority.context.remote_keys.keys(&source, kid).await;
             fetched.map_err(|_| Refusal::ClientKeysUnavailable)?

@@ -81,10 +81,8 @@ impl Passwords {
 
     /// Whether `password` has the hash; for no hash it takes as long and is `false`.
     pub(crate) async fn verify(&self, password: &Secret, hash: Option<&str>) -> Result<bool, Busy> {
-        let _permit = timeout(PATIENCE, self.permits.acquire())
-            .await
-            .map_err(|_| Busy)?
-            .map_err(|_| Busy)?;
+        let _permit =
+            timeout(PATIENCE, self.permits.acquire()).await.map_err(|_| Busy)?.map_err(|_| Busy)?;
         let known = hash.is_some();
         let hash = hash.map_or_else(|| self.nobody.to_string(), str::to_owned);
         let password = normal(password);

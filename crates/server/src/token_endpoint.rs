@@ -15,12 +15,7 @@ use axum::{
     http::{HeaderMap, Response, StatusCode, header, request::Parts},
     response::IntoResponse,
 };
-use carnet_proto::{
-    dpop::DpopProof,
-    form::Form,
-    id_jag::OneOrMany,
-    refusal::Refusal,
-};
+use carnet_proto::{dpop::DpopProof, form::Form, id_jag::OneOrMany, refusal::Refusal};
 use carnet_store::{AuditEvent, HotOperation};
 use serde::Serialize;
 use std::{net::SocketAddr, sync::Arc};

@@ -144,8 +144,7 @@ impl Store {
             }
         }
         sql.push_str(&format!(" ORDER BY id DESC LIMIT ${place}"));
-        let mut query =
-            sqlx::query(AssertSqlSafe(sql)).bind(filter.before.unwrap_or(i64::MAX));
+        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(filter.before.unwrap_or(i64::MAX));
         for (_, value) in texts {
             if let Some(value) = value {
                 query = query.bind(value);

@@ -96,11 +96,16 @@ record!(RegisteredResource, "resource", |r| r.resource.normalized().to_owned());
 record!(Connection, "connection", |connection| connection.id.clone());
 record!(TrustedIssuer, "trusted issuer", |trusted| trusted.issuer.to_string());
 record!(GovernedResource, "resource", |r| r.resource.normalized().to_owned());
-record!(Account, "account", |a| a.id.clone(), match &a.email {
-    // An account without an address is named by its id, which has no `@`.
-    Some(email) => email.to_lowercase(),
-    None => a.id.clone(),
-});
+record!(
+    Account,
+    "account",
+    |a| a.id.clone(),
+    match &a.email {
+        // An account without an address is named by its id, which has no `@`.
+        Some(email) => email.to_lowercase(),
+        None => a.id.clone(),
+    }
+);
 
 /// The account that a person of a trusted issuer is.
 #[derive(Serialize, Deserialize)]
@@ -152,8 +157,7 @@ impl Store {
         statement: &'static str,
         key: &str,
     ) -> Result<Option<R>, StoreError> {
-        let row =
-            sqlx::query(statement).bind(R::KIND).bind(key).fetch_optional(&self.read).await?;
+        let row = sqlx::query(statement).bind(R::KIND).bind(key).fetch_optional(&self.read).await?;
         row.map(|row| document(&row, "document", R::KIND)).transpose()
     }
 

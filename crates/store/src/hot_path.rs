@@ -342,10 +342,7 @@ fn places(rows: usize, columns: usize) -> String {
     text
 }
 
-fn bind(
-    arguments: &mut AnyArguments,
-    value: impl Into<Bound>,
-) -> Result<(), StoreError> {
+fn bind(arguments: &mut AnyArguments, value: impl Into<Bound>) -> Result<(), StoreError> {
     let done = match value.into() {
         Bound::Text(text) => arguments.add(text),
         Bound::Number(number) => arguments.add(number),
@@ -421,9 +418,8 @@ async fn insert_jtis(
              ON CONFLICT DO NOTHING RETURNING namespace, jti",
             places(chunk.len(), 3)
         );
-        let rows = sqlx::query_with(AssertSqlSafe(sql), arguments)
-            .fetch_all(&mut **transaction)
-            .await?;
+        let rows =
+            sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(&mut **transaction).await?;
         for row in rows {
             won.insert((row.try_get(0)?, row.try_get(1)?), ());
         }

@@ -7,8 +7,7 @@ use crate::{
     hot_path,
 };
 use carnet_proto::{
-    authentication::Authentication, authorize::AuthorizationRequest, scope::Scopes,
-    time::Timestamp,
+    authentication::Authentication, authorize::AuthorizationRequest, scope::Scopes, time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{Any, Row, Transaction, any::AnyRow};

@@ -197,11 +197,8 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
     let router = idp.router().merge(health(vec![idp_store.clone()]));
     ground.run(idp_listener, router, LIMITS);
     let admin_secret = entropy.secret();
-    let admin_listener = bind(SocketAddr::from((
-        Ipv4Addr::LOCALHOST,
-        ground.next_port.unwrap_or(0),
-    )))
-    .await?;
+    let admin_listener =
+        bind(SocketAddr::from((Ipv4Addr::LOCALHOST, ground.next_port.unwrap_or(0)))).await?;
     let admin_address = admin_listener.local_addr()?;
     let api = AdminApi {
         secret_hash: admin_secret.hash(),
@@ -258,11 +255,8 @@ impl Company {
             system::write_private(&self.folder.join(name), secret.expose().as_bytes(), false)
         };
         write("admin.secret".to_owned(), &self.admin_secret)?;
-        for (name, client) in self
-            .vendors
-            .iter()
-            .map(|v| (v.name, &v.client))
-            .chain([("idp", &self.idp_client)])
+        for (name, client) in
+            self.vendors.iter().map(|v| (v.name, &v.client)).chain([("idp", &self.idp_client)])
         {
             if let Some(secret) = &client.secret {
                 write(format!("{name}.secret"), secret)?;
@@ -368,8 +362,7 @@ async fn vendor(
     };
     ground.run(mcp_listener, router, MCP_LIMITS);
     let admin = RasAdmin::new(issuer.clone(), store.clone(), clock, entropy);
-    let vendor =
-        Vendor { name: plan.name, title: plan.title, issuer, url, store, client: secret };
+    let vendor = Vendor { name: plan.name, title: plan.title, issuer, url, store, client: secret };
     Ok((vendor, admin))
 }
 

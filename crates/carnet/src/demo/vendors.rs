@@ -275,21 +275,27 @@ impl ServerHandler for Notes {}
 /// The canvas server behind its guard.
 pub(crate) fn canvas(file: PathBuf, guard: &Guard, stop: CancellationToken) -> Result<Router> {
     let canvas = Canvas(Arc::new(Shelf::open(file)?));
-    Ok(guarded(guard, StreamableHttpService::new(
-        move || Ok(canvas.clone()),
-        Arc::new(LocalSessionManager::default()),
-        transport(stop),
-    )))
+    Ok(guarded(
+        guard,
+        StreamableHttpService::new(
+            move || Ok(canvas.clone()),
+            Arc::new(LocalSessionManager::default()),
+            transport(stop),
+        ),
+    ))
 }
 
 /// The notes server behind its guard.
 pub(crate) fn notes(file: PathBuf, guard: &Guard, stop: CancellationToken) -> Result<Router> {
     let notes = Notes(Arc::new(Shelf::open(file)?));
-    Ok(guarded(guard, StreamableHttpService::new(
-        move || Ok(notes.clone()),
-        Arc::new(LocalSessionManager::default()),
-        transport(stop),
-    )))
+    Ok(guarded(
+        guard,
+        StreamableHttpService::new(
+            move || Ok(notes.clone()),
+            Arc::new(LocalSessionManager::default()),
+            transport(stop),
+        ),
+    ))
 }
 
 fn transport(stop: CancellationToken) -> StreamableHttpServerConfig {

@@ -25,8 +25,7 @@ pub(crate) struct Step {
 
 impl Step {
     fn to_json(&self) -> Value {
-        let mut value =
-            json!({"name": self.name, "ok": self.ok, "ms": self.ms, "text": self.text});
+        let mut value = json!({"name": self.name, "ok": self.ok, "ms": self.ms, "text": self.text});
         for (name, detail) in &self.details {
             value[name] = detail.clone();
         }
@@ -153,9 +152,8 @@ pub(crate) async fn take(company: &Company, walk: &mut Walk) -> Result<()> {
     .await?;
     let mut spent = None;
     for vendor in &company.vendors {
-        let (server, id_jag) = walk
-            .step(format!("exchange:{}", vendor.name), exchange(&erin, vendor))
-            .await?;
+        let (server, id_jag) =
+            walk.step(format!("exchange:{}", vendor.name), exchange(&erin, vendor)).await?;
         let token = walk
             .step(format!("redeem:{}", vendor.name), redeem(&erin, vendor, &server, &id_jag))
             .await?;
@@ -246,11 +244,7 @@ async fn refused(company: &Company) -> Result<((), Told)> {
     Ok(((), told))
 }
 
-async fn replay(
-    client: &Client,
-    server: &McpServer,
-    id_jag: &IdJagView,
-) -> Result<((), Told)> {
+async fn replay(client: &Client, server: &McpServer, id_jag: &IdJagView) -> Result<((), Told)> {
     match client.redeem(server, id_jag, None).await {
         Err(Error::Refused { error, .. }) if error.error == "invalid_grant" => {
             let text = "An ID-JAG buys one token: the same one again is refused.";
@@ -266,10 +260,8 @@ async fn cut_off(company: &Company, client: &Client, server: &McpServer) -> Resu
     let url = format!("{}/idp/users/{}/disable", company.admin_url, company.engineer.id);
     administer(company, &url).await?;
     let by_id_token = (Subject::IdToken, session.id_token.as_str());
-    let outcomes = [
-        client.exchange(server, None, by_id_token).await,
-        client.id_jag(server, None).await,
-    ];
+    let outcomes =
+        [client.exchange(server, None, by_id_token).await, client.id_jag(server, None).await];
     for outcome in outcomes {
         ensure!(outcome.is_err(), "an account that is switched off got an ID-JAG");
     }
@@ -282,7 +274,13 @@ async fn cut_off(company: &Company, client: &Client, server: &McpServer) -> Resu
 pub(crate) async fn administer(company: &Company, url: &str) -> Result<()> {
     let answer = company
         .outbound
-        .json("POST", url, carnet_client::Reach::Loopback, Some(company.admin_secret.expose()), None)
+        .json(
+            "POST",
+            url,
+            carnet_client::Reach::Loopback,
+            Some(company.admin_secret.expose()),
+            None,
+        )
         .await?;
     ensure!(answer.status == 200, "the administration API answered {}", answer.status);
     Ok(())

@@ -75,7 +75,10 @@ impl IdpAdmin {
             .route("/clients/{id}/secret", post(rotate_secret))
             .route("/authorization-servers", get(list::<ResourceAuthorizationServer>))
             .route("/authorization-servers", post(create_server))
-            .route("/authorization-servers/delete", post(delete_named::<ResourceAuthorizationServer>))
+            .route(
+                "/authorization-servers/delete",
+                post(delete_named::<ResourceAuthorizationServer>),
+            )
             .route("/resources", get(list::<RegisteredResource>).post(create_resource))
             .route("/resources/delete", post(delete_named::<RegisteredResource>))
             .route("/connections", get(list::<Connection>).post(create_connection))
@@ -460,12 +463,8 @@ async fn explain(State(idp): State<IdpAdmin>, Body(asked): Body<Explain>) -> Ans
     if client.disabled {
         return Ok(refused("client.unknown", "the client is switched off"));
     }
-    let policy = Policy::new(
-        &idp.0.issuer,
-        store.all().await?,
-        store.all().await?,
-        store.all().await?,
-    );
+    let policy =
+        Policy::new(&idp.0.issuer, store.all().await?, store.all().await?, store.all().await?);
     let now = desk.now();
     let authentication = Authentication {
         auth_time: now.plus(-asked.signed_in_ago.max(0)),

@@ -49,8 +49,8 @@ impl AdminApi {
             .map(|(name, ras)| json!({"name": name, "issuer": ras.issuer()}))
             .collect();
         let roles = json!({"idp": self.idp.as_ref().map(IdpAdmin::issuer), "ras": names});
-        let mut router = Router::new()
-            .route("/roles", axum::routing::get(move || async move { Json(roles) }));
+        let mut router =
+            Router::new().route("/roles", axum::routing::get(move || async move { Json(roles) }));
         if let Some(idp) = self.idp {
             router = router.nest("/idp", idp.router());
         }
@@ -133,7 +133,9 @@ impl AdminError {
 
     fn missing(kind: &str, id: &str) -> Self {
         let error = format!("there is no {kind} `{id}`");
-        Self::Missing(Problem::new(error).hint(format!("list them with `carnet admin {kind} list`")))
+        Self::Missing(
+            Problem::new(error).hint(format!("list them with `carnet admin {kind} list`")),
+        )
     }
 }
 

@@ -160,7 +160,10 @@ struct NewAccount {
 
 async fn create_account(State(ras): State<RasAdmin>, Body(new): Body<NewAccount>) -> Answer {
     if !new.email.contains('@') || new.email.len() > 254 {
-        return Err(AdminError::invalid("`email` is not an address", "for instance a@acme.example"));
+        return Err(AdminError::invalid(
+            "`email` is not an address",
+            "for instance a@acme.example",
+        ));
     }
     let id = ras.0.desk.entropy.id();
     let account = Account { id, email: Some(new.email), disabled: false };

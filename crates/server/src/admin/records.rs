@@ -276,13 +276,14 @@ pub(super) fn view<R: Record>(record: &R) -> Value {
     if let Some(members) = value.as_object_mut() {
         members.remove("password_hash");
         if R::KIND == Client::KIND {
-            let method = members.remove("authentication").map(|authentication| {
-                match authentication.as_object().and_then(|a| a.keys().next()) {
-                    Some(key) if key == "secret" => json!("client_secret"),
-                    Some(_) => json!("private_key_jwt"),
-                    None => json!("none (public client)"),
-                }
-            });
+            let method =
+                members.remove("authentication").map(|authentication| {
+                    match authentication.as_object().and_then(|a| a.keys().next()) {
+                        Some(key) if key == "secret" => json!("client_secret"),
+                        Some(_) => json!("private_key_jwt"),
+                        None => json!("none (public client)"),
+                    }
+                });
             members.insert("authentication".to_owned(), method.unwrap_or_default());
         }
     }

@@ -4,8 +4,8 @@
 
 use super::{Idp, pushed_request, sign_in_page};
 use crate::{
-    authority::Directory as _,
     answer::{broken, error_page},
+    authority::Directory as _,
     passwords,
     token_endpoint::origin_of,
 };
@@ -119,8 +119,8 @@ async fn read(idp: &Idp, uri: &Uri) -> Result<Asked, Response<Body>> {
     let client = form.optional("client_id").and_then(|id| snapshot.directory.client(id));
     let client = &client.ok_or_else(|| page(PageError::Client))?.record;
     if let Some(request_uri) = form.optional("request_uri") {
-        let hash = pushed_request::hash_of(request_uri)
-            .ok_or_else(|| page(PageError::PushedRequest))?;
+        let hash =
+            pushed_request::hash_of(request_uri).ok_or_else(|| page(PageError::PushedRequest))?;
         let pushed = authority.store.open_pushed_request(&hash, authority.now()).await;
         return match pushed.map_err(|e| broken(&e))? {
             Some(pushed) if pushed.client_id == client.id => Ok(Asked {
@@ -143,12 +143,12 @@ async fn read(idp: &Idp, uri: &Uri) -> Result<Asked, Response<Body>> {
     match read {
         Ok(request) => Ok(Asked { request, client_name: client.name.clone(), pushed: None }),
         Err(Unauthorizable::Page(error)) => Err(page(error)),
-        Err(Unauthorizable::Redirect { redirect_uri, state, error }) => {
-            Err(back_to(idp, &redirect_uri, state.as_deref(), &[
-                ("error", error.error),
-                ("error_description", error.description),
-            ]))
-        }
+        Err(Unauthorizable::Redirect { redirect_uri, state, error }) => Err(back_to(
+            idp,
+            &redirect_uri,
+            state.as_deref(),
+            &[("error", error.error), ("error_description", error.description)],
+        )),
     }
 }
 

@@ -67,9 +67,8 @@ impl IdpDirectory {
     }
 
     pub(crate) fn has_public_clients(&self) -> bool {
-        let public = |c: &Arc<RegisteredClient>| {
-            c.record.authentication == ClientAuthentication::Public
-        };
+        let public =
+            |c: &Arc<RegisteredClient>| c.record.authentication == ClientAuthentication::Public;
         self.clients.values().any(public)
     }
 }

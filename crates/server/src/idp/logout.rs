@@ -6,8 +6,8 @@ use super::{
     authorize::{cookie, cookie_name, csrf_of, is_same_origin, see_other, session_of, set_cookie},
 };
 use crate::{
-    authority::Directory as _,
     answer::{broken, error_page, page},
+    authority::Directory as _,
     token_endpoint::origin_of,
 };
 use axum::{

@@ -106,10 +106,7 @@ impl Idp {
             .route(&inserted, document.clone())
             .route(&oidc_inserted, document.clone())
             .route(&format!("{base}/jwks"), get(jwks))
-            .route(
-                &format!("{base}/authorize"),
-                get(authorize::begin).post(authorize::sign_in),
-            )
+            .route(&format!("{base}/authorize"), get(authorize::begin).post(authorize::sign_in))
             .route(&format!("{base}/token"), post(token::token))
             .route(&format!("{base}/par"), post(pushed_request::push))
             .route(&format!("{base}/userinfo"), get(userinfo::tell).post(userinfo::tell))

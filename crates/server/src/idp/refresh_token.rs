@@ -26,10 +26,8 @@ pub(super) async fn renew(
     let held = match authority.store.refresh_token(&hash, now).await? {
         RefreshTokenState::Live(token) if token.client_id == request.client.id() => token,
         RefreshTokenState::Replaced(token) if token.client_id == request.client.id() => {
-            let event = event
-                .clone()
-                .person(&token.user_id)
-                .refused(Refusal::RefreshTokenReuse.reason());
+            let event =
+                event.clone().person(&token.user_id).refused(Refusal::RefreshTokenReuse.reason());
             authority.store.revoke_family(&token.family, event, now).await?;
             return Err(Failure::RefusedOnRecord(Refusal::RefreshTokenReuse));
         }

@@ -3,8 +3,8 @@
 
 use super::{Idp, directory::IdpDirectory};
 use crate::{
-    authority::Directory as _,
     answer::Failure,
+    authority::Directory as _,
     token_endpoint::{ClientRequest, TokenAnswer},
 };
 use carnet_proto::{
@@ -17,9 +17,7 @@ use carnet_proto::{
     time::Timestamp,
     token_exchange::{self, SubjectTokenType, TokenExchange, VerifiedSubject},
 };
-use carnet_store::{
-    AuditEvent, Grant, HotOperation, HotOutcome, RefreshTokenState, TokenKind,
-};
+use carnet_store::{AuditEvent, Grant, HotOperation, HotOutcome, RefreshTokenState, TokenKind};
 
 /// A subject token that verified, with what must still hold when the ID-JAG is recorded.
 struct Subject {

@@ -74,8 +74,7 @@ pub(super) async fn introspect(State(idp): State<Idp>, request: Request) -> Resp
     };
     let now = authority.now();
     let keys = authority.keys.verifying();
-    let Ok((held, audience)) =
-        verify_any_audience(token.expose(), keys, &authority.issuer, now)
+    let Ok((held, audience)) = verify_any_audience(token.expose(), keys, &authority.issuer, now)
     else {
         return inactive();
     };

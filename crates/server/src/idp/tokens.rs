@@ -1,7 +1,11 @@
 //! The tokens of a sign-in: ID token, access token for our own userinfo endpoint, refresh token.
 
 use super::Idp;
-use crate::{answer::Failure, authority::{Directory as _, Snapshot}, token_endpoint::TokenAnswer};
+use crate::{
+    answer::Failure,
+    authority::{Directory as _, Snapshot},
+    token_endpoint::TokenAnswer,
+};
 use carnet_proto::{
     access_token::{self, AccessTokenClaims},
     authentication::Authentication,

@@ -16,7 +16,7 @@ use carnet_proto::{
     dpop,
     secret::Secret,
 };
-use carnet_store::{HotOutcome, StoreError, User, UsedJti};
+use carnet_store::{HotOutcome, StoreError, UsedJti, User};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -99,12 +99,7 @@ pub(super) async fn is_live(idp: &Idp, token: &AccessToken) -> Result<bool, Stor
     Ok(on_record && session && person && snapshot.directory.client(&token.client).is_some())
 }
 
-async fn proves(
-    idp: &Idp,
-    parts: &Parts,
-    token: &str,
-    bound: &str,
-) -> Result<bool, StoreError> {
+async fn proves(idp: &Idp, parts: &Parts, token: &str, bound: &str) -> Result<bool, StoreError> {
     let authority = &idp.0.authority;
     let mut proofs = parts.headers.get_all("dpop").iter();
     let (Some(proof), None) = (proofs.next(), proofs.next()) else { return Ok(false) };

@@ -30,11 +30,7 @@ impl Directory for RasDirectory {
         Ok(Self {
             governed: store.all::<GovernedResource>().await?,
             clients: registered(store.all::<Client>().await?),
-            trusted: trusted
-                .into_iter()
-                .filter(live)
-                .map(|t| (t.issuer.to_string(), t))
-                .collect(),
+            trusted: trusted.into_iter().filter(live).map(|t| (t.issuer.to_string(), t)).collect(),
             accounts: Mutex::default(),
         })
     }

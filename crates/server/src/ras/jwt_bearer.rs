@@ -3,8 +3,8 @@
 
 use super::{Ras, directory::RasDirectory};
 use crate::{
-    authority::Directory as _,
     answer::Failure,
+    authority::Directory as _,
     token_endpoint::{ClientRequest, TokenAnswer},
 };
 use carnet_client::{KeySource, Reach};
@@ -69,8 +69,7 @@ pub(super) async fn redeem(
         }
         let trusted =
             directory.trusted(id_jag.issuer().as_str()).ok_or(Refusal::IssuerUntrusted)?.clone();
-        let decision =
-            jwt_bearer::authorize(&asked, &id_jag, proof_key, &directory.governed)?;
+        let decision = jwt_bearer::authorize(&asked, &id_jag, proof_key, &directory.governed)?;
         let account = resolve(ras, directory, &id_jag, &trusted, event).await?;
         let claims = AccessTokenClaims {
             iss: authority.issuer.clone(),
@@ -118,7 +117,11 @@ pub(super) async fn redeem(
                     issued_token_type: None,
                     scope: claims.scope,
                     resource: Some(OneOrMany::One(
-                        decision.spelled.as_ref().unwrap_or(&decision.governed.resource).to_string(),
+                        decision
+                            .spelled
+                            .as_ref()
+                            .unwrap_or(&decision.governed.resource)
+                            .to_string(),
                     )),
                     id_token: None,
                     refresh_token: None,

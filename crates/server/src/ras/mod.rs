@@ -17,7 +17,9 @@ use axum::{
     http::{Response, StatusCode},
     routing::{get, post},
 };
-use carnet_proto::{GRANT_JWT_BEARER, identifier::Issuer, metadata, refusal::Refusal, scope::Scopes};
+use carnet_proto::{
+    GRANT_JWT_BEARER, identifier::Issuer, metadata, refusal::Refusal, scope::Scopes,
+};
 use carnet_store::{Store, StoreError};
 use directory::RasDirectory;
 use std::{num::NonZeroU32, sync::Arc};

@@ -2,8 +2,8 @@
 
 use super::Ras;
 use crate::{
-    authority::Directory as _,
     answer::broken,
+    authority::Directory as _,
     token_endpoint::{client_request, conclude},
     token_status::{active, inactive, revoked},
 };
@@ -66,8 +66,7 @@ pub(super) async fn introspect(State(ras): State<Ras>, request: Request) -> Resp
         Err(error) => return conclude(authority, request.event, Refusal::from(error).into()).await,
     };
     let keys = authority.keys.verifying();
-    let verified =
-        verify_any_audience(token.expose(), keys, &authority.issuer, authority.now());
+    let verified = verify_any_audience(token.expose(), keys, &authority.issuer, authority.now());
     let Ok((held, audience)) = verified else { return inactive() };
     let stands_for = &request.client.record().resources;
     let is_audience = |aud: &String| stands_for.iter().any(|resource| resource.as_str() == aud);
