@@ -182,9 +182,9 @@ impl Config {
         })?;
         let mut problems = Problems::default();
         let config = written.resolve(folder, &mut problems);
-        match (config, problems.0.as_slice()) {
-            (Some(config), []) => Ok(config),
-            (_, problems) => bail!("{} wrong:\n{}", count(problems.len()), problems.join("\n")),
+        match problems.0.as_slice() {
+            [] => Ok(config),
+            problems => bail!("{} wrong:\n{}", count(problems.len()), problems.join("\n")),
         }
     }
 }
@@ -194,7 +194,7 @@ fn count(problems: usize) -> String {
 }
 
 impl Written {
-    fn resolve(self, folder: &Path, problems: &mut Problems) -> Option<Config> {
+    fn resolve(self, folder: &Path, problems: &mut Problems) -> Config {
         let at = |path: PathBuf| folder.join(path);
         let key_file = at(self.keys.file);
         must_exist(problems, "keys.file", &key_file);
@@ -221,7 +221,7 @@ impl Written {
                 tls_certificate: w.tls_certificate,
                 tls_key: w.tls_key,
             };
-            Some((listener(problems, "idp", written, folder)?, settings))
+            Some((listener(problems, "idp", &written, folder)?, settings))
         });
         let mut ras = Vec::new();
         for (i, w) in self.ras.into_iter().enumerate() {
@@ -244,7 +244,7 @@ impl Written {
                 tls_certificate: w.tls_certificate,
                 tls_key: w.tls_key,
             };
-            if let Some(listener) = listener(problems, &path, written, folder) {
+            if let Some(listener) = listener(problems, &path, &written, folder) {
                 ras.push((w.name, listener, settings));
             }
         }
@@ -263,7 +263,7 @@ impl Written {
             otlp_endpoint,
         };
         config.check_together(problems);
-        Some(config)
+        config
     }
 }
 
@@ -339,10 +339,10 @@ fn address(problems: &mut Problems, path: &str, text: &str) -> Option<SocketAddr
 fn listener(
     problems: &mut Problems,
     path: &str,
-    written: WrittenListener,
+    written: &WrittenListener,
     folder: &Path,
 ) -> Option<Listener> {
-    let WrittenListener { issuer: text, database, .. } = &written;
+    let WrittenListener { issuer: text, database, .. } = written;
     let issuer = Issuer::parse(text);
     if let Err(error) = &issuer {
         let hint = "the issuer is the URL that other parties know this server by";

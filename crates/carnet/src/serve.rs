@@ -155,7 +155,7 @@ pub(crate) fn spawn_pruning(
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    () = tokio::time::sleep(Duration::from_secs(60)) => {}
+                    () = tokio::time::sleep(Duration::from_mins(1)) => {}
                 }
                 if let Err(error) = store.forget_expired(clock.now()).await {
                     tracing::warn!(%error, "expired rows were not deleted");

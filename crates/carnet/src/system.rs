@@ -23,6 +23,7 @@ pub(crate) fn clock() -> Clock {
 }
 
 /// The operating system's entropy, by way of aws-lc.
+#[allow(clippy::disallowed_methods)] // the one place that may draw it
 pub(crate) fn entropy() -> Entropy {
     Entropy::new(|buffer| {
         if aws_lc_rs::rand::fill(buffer).is_err() {
@@ -89,6 +90,7 @@ pub(crate) fn read_private(path: &Path) -> Result<Secret> {
 }
 
 /// The folder for this person's settings.
+#[allow(clippy::disallowed_methods)] // the one place that may read the environment
 pub(crate) fn settings_folder() -> Result<PathBuf> {
     let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     from("CARNET_HOME")

@@ -340,51 +340,7 @@ impl Client {
         }
         let answer = self.ask_idp(Leg::Exchange, &form).await?;
         let answer: TokenAnswer = parse(Leg::Exchange, &answer)?;
-        self.check_id_jag(server, answer)
-    }
-
-    fn check_id_jag(&self, server: &McpServer, answer: TokenAnswer) -> Result<IdJagView, Error> {
-        let bad = |what: String| Error::BadAnswer { leg: Leg::Exchange, what };
-        if answer.issued_token_type.as_deref() != Some(TOKEN_TYPE_ID_JAG) {
-            return Err(bad(format!("issued_token_type is not {TOKEN_TYPE_ID_JAG}")));
-        }
-        if !answer.token_type.eq_ignore_ascii_case("n_a") {
-            return Err(bad("token_type is not N_A".to_owned()));
-        }
-        let (header, claims) =
-            jws::peek(&answer.access_token).map_err(|e| bad(format!("the ID-JAG: {e}")))?;
-        let typ = header.optional_str("typ").ok().flatten().unwrap_or_default();
-        if !typ.eq_ignore_ascii_case(carnet_proto::id_jag::TYPE) {
-            return Err(bad(format!("the ID-JAG's typ is `{typ}`")));
-        }
-        if claims.required_single_audience().ok() != Some(server.authorization_server.as_str()) {
-            return Err(bad(format!(
-                "the ID-JAG's aud is not {} alone",
-                server.authorization_server
-            )));
-        }
-        let claimed = claims.optional_strings("resource").map_err(|e| bad(e.to_string()))?;
-        let claimed = claimed.unwrap_or_default();
-        let asked = [&server.resource];
-        if claimed.is_empty() || !is_subset(&claimed, &asked) {
-            return Err(bad(format!(
-                "the ID-JAG's resource is not {}; found: {}",
-                server.resource,
-                claimed.join(" ")
-            )));
-        }
-        if let Some(returned) = &answer.resource
-            && texts(returned) != claimed
-        {
-            return Err(bad("resource of the answer and of the ID-JAG differ".to_owned()));
-        }
-        let scopes = match claims.optional_str("scope").map_err(|e| bad(e.to_string()))? {
-            None => None,
-            Some(text) => {
-                Some(Scopes::parse(text).ok_or_else(|| bad("scope is malformed".to_owned()))?)
-            }
-        };
-        Ok(IdJagView { assertion: Secret::new(answer.access_token), claims, scopes })
+        check_id_jag(server, answer)
     }
 
     /// Presents an ID-JAG at the RAS, once (X2), and checks the answer.
@@ -521,6 +477,51 @@ impl Client {
         }
         Ok(true)
     }
+}
+
+/// The checks of JAG-C3 and K09, K10.
+fn check_id_jag(server: &McpServer, answer: TokenAnswer) -> Result<IdJagView, Error> {
+    let bad = |what: String| Error::BadAnswer { leg: Leg::Exchange, what };
+    if answer.issued_token_type.as_deref() != Some(TOKEN_TYPE_ID_JAG) {
+        return Err(bad(format!("issued_token_type is not {TOKEN_TYPE_ID_JAG}")));
+    }
+    if !answer.token_type.eq_ignore_ascii_case("n_a") {
+        return Err(bad("token_type is not N_A".to_owned()));
+    }
+    let (header, claims) =
+        jws::peek(&answer.access_token).map_err(|e| bad(format!("the ID-JAG: {e}")))?;
+    let typ = header.optional_str("typ").ok().flatten().unwrap_or_default();
+    if !typ.eq_ignore_ascii_case(carnet_proto::id_jag::TYPE) {
+        return Err(bad(format!("the ID-JAG's typ is `{typ}`")));
+    }
+    if claims.required_single_audience().ok() != Some(server.authorization_server.as_str()) {
+        return Err(bad(format!(
+            "the ID-JAG's aud is not {} alone",
+            server.authorization_server
+        )));
+    }
+    let claimed = claims.optional_strings("resource").map_err(|e| bad(e.to_string()))?;
+    let claimed = claimed.unwrap_or_default();
+    let asked = [&server.resource];
+    if claimed.is_empty() || !is_subset(&claimed, &asked) {
+        return Err(bad(format!(
+            "the ID-JAG's resource is not {}; found: {}",
+            server.resource,
+            claimed.join(" ")
+        )));
+    }
+    if let Some(returned) = &answer.resource
+        && texts(returned) != claimed
+    {
+        return Err(bad("resource of the answer and of the ID-JAG differ".to_owned()));
+    }
+    let scopes = match claims.optional_str("scope").map_err(|e| bad(e.to_string()))? {
+        None => None,
+        Some(text) => {
+            Some(Scopes::parse(text).ok_or_else(|| bad("scope is malformed".to_owned()))?)
+        }
+    };
+    Ok(IdJagView { assertion: Secret::new(answer.access_token), claims, scopes })
 }
 
 fn key(server: &McpServer) -> (String, Resource) {

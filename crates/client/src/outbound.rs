@@ -65,14 +65,8 @@ fn class_of_v4(ip: Ipv4Addr) -> Class {
     match (a, b, c) {
         (127, ..) => Class::Loopback,
         (10, ..) | (172, 16..=31, _) | (192, 168, _) | (100, 64..=127, _) => Class::Private,
-        (0, ..)
-        | (169, 254, _)
-        | (192, 0, 0 | 2)
-        | (192, 88, 99)
-        | (198, 18..=19, _)
-        | (198, 51, 100)
-        | (203, 0, 113)
-        | (224.., ..) => Class::Never,
+        (0 | 224.., ..) | (169, 254, _) | (192, 0, 0 | 2) | (192, 88, 99) |
+(198, 18..=19, _) | (198, 51, 100) | (203, 0, 113) => Class::Never,
         _ => Class::Public,
     }
 }
@@ -165,13 +159,13 @@ impl Outbound {
     /// total time limit, because streams are long.
     pub fn streaming(&self, url: &str) -> Result<Client, OutboundError> {
         let reach = Reach::of_trusted_url(url);
-        self.checked(url, reach)?;
+        checked(url, reach)?;
         Ok(self.client(reach).clone())
     }
 
     /// GET, answering JSON or anything else.
     pub async fn get(&self, url: &str, reach: Reach) -> Result<Answer, OutboundError> {
-        let url = self.checked(url, reach)?;
+        let url = checked(url, reach)?;
         let request = self.client(reach).get(url.clone()).header("accept", "application/json");
         self.send(request, &url, reach).await
     }
@@ -184,7 +178,7 @@ impl Outbound {
         form: &[(&str, &str)],
         basic: Option<(&str, &str)>,
     ) -> Result<Answer, OutboundError> {
-        let url = self.checked(url, reach)?;
+        let url = checked(url, reach)?;
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let mut request = self
             .client(reach)
@@ -210,7 +204,7 @@ impl Outbound {
         bearer: Option<&str>,
         body: Option<&serde_json::Value>,
     ) -> Result<Answer, OutboundError> {
-        let url = self.checked(url, reach)?;
+        let url = checked(url, reach)?;
         let method = Method::from_bytes(method.as_bytes())
             .map_err(|_| OutboundError::Setup(format!("no HTTP method {method}")))?;
         let mut request = self
@@ -232,27 +226,6 @@ impl Outbound {
             Reach::Private => &self.private,
             Reach::Loopback => &self.loopback,
         }
-    }
-
-    /// Scheme, and the address of a host given as one: the resolver is not asked about those.
-    fn checked(&self, text: &str, reach: Reach) -> Result<Url, OutboundError> {
-        let bad = || OutboundError::Url(text.chars().take(200).collect());
-        let url = Url::parse(text).map_err(|_| bad())?;
-        let plain = url.scheme() == "http";
-        let local = carnet_proto::identifier::is_loopback(&url);
-        if !(url.scheme() == "https" || (plain && local)) || !url.username().is_empty() {
-            return Err(bad());
-        }
-        let out_of_reach = match url.host() {
-            Some(Host::Ipv4(ip)) => !reach.allows(ip.into()),
-            Some(Host::Ipv6(ip)) => !reach.allows(ip.into()),
-            Some(Host::Domain(_)) => local && reach != Reach::Loopback,
-            None => true,
-        };
-        if out_of_reach {
-            return Err(OutboundError::Reach(host_of(&url)));
-        }
-        Ok(url)
     }
 
     async fn send(
@@ -290,6 +263,27 @@ impl Outbound {
         }
         Ok(Answer { status: response.status().as_u16(), headers: response.headers().clone(), body })
     }
+}
+
+/// Scheme, and the address of a host given as one: the resolver is not asked about those.
+fn checked(text: &str, reach: Reach) -> Result<Url, OutboundError> {
+    let bad = || OutboundError::Url(text.chars().take(200).collect());
+    let url = Url::parse(text).map_err(|_| bad())?;
+    let plain = url.scheme() == "http";
+    let local = carnet_proto::identifier::is_loopback(&url);
+    if !(url.scheme() == "https" || (plain && local)) || !url.username().is_empty() {
+        return Err(bad());
+    }
+    let out_of_reach = match url.host() {
+        Some(Host::Ipv4(ip)) => !reach.allows(ip.into()),
+        Some(Host::Ipv6(ip)) => !reach.allows(ip.into()),
+        Some(Host::Domain(_)) => local && reach != Reach::Loopback,
+        None => true,
+    };
+    if out_of_reach {
+        return Err(OutboundError::Reach(host_of(&url)));
+    }
+    Ok(url)
 }
 
 fn host_of(url: &Url) -> String {

@@ -40,7 +40,7 @@ fn parse_url(text: &str) -> Result<Url, IdentifierError> {
     let url = Url::parse(text).map_err(|_| IdentifierError::NotUrl)?;
     // WHATWG parsing repairs `https:host` and `https:///host`; an identifier is not repaired.
     let authority = text.split_once("://").map(|(_, rest)| rest);
-    if !authority.is_some_and(|rest| !rest.starts_with('/')) {
+    if authority.is_none_or(|rest| rest.starts_with('/')) {
         return Err(if matches!(url.scheme(), "https" | "http") {
             IdentifierError::NotUrl
         } else {

@@ -113,7 +113,7 @@ async fn verify_assertion<D: Directory>(
 /// Reads what a request presents.
 pub(crate) fn presented(headers: &HeaderMap, form: &Form) -> Result<Presented, Refusal> {
     let authorization: Vec<&[u8]> =
-        headers.get_all(header::AUTHORIZATION).iter().map(|value| value.as_bytes()).collect();
+        headers.get_all(header::AUTHORIZATION).iter().map(http::HeaderValue::as_bytes).collect();
     Presented::read(&authorization, form)
 }
 

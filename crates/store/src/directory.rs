@@ -334,7 +334,7 @@ async fn write<R: Record>(
         .await;
     match done {
         Ok(done) => Ok(done.rows_affected() == 1),
-        Err(error) if error.as_database_error().is_some_and(|e| e.is_unique_violation()) => {
+        Err(error) if error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation) => {
             Err(StoreError::NameTaken { kind: R::KIND, name: record.name() })
         }
         Err(error) => Err(error.into()),

@@ -12,7 +12,7 @@ use crate::{
 use carnet_proto::time::Timestamp;
 use sqlx::{Any, Arguments, AssertSqlSafe, Row, Transaction, any::AnyArguments};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::Arc,
 };
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -309,7 +309,7 @@ async fn decide(
     let mut won = insert_jtis(transaction, wanted).await?;
     for (queued, outcome) in group.iter().zip(&mut outcomes) {
         if let (HotOutcome::Recorded, Some(jti)) = (*outcome, &queued.operation.jti)
-            && won.remove(&(jti.namespace.clone(), jti.jti.clone())).is_none()
+            && !won.remove(&(jti.namespace.clone(), jti.jti.clone()))
         {
             *outcome = HotOutcome::Replay;
         }
@@ -401,11 +401,11 @@ async fn find<'a>(
 async fn insert_jtis(
     transaction: &mut Transaction<'static, Any>,
     mut jtis: Vec<&UsedJti>,
-) -> Result<HashMap<(String, String), ()>, StoreError> {
+) -> Result<HashSet<(String, String)>, StoreError> {
     // In order, so that two writers cannot lock each other out.
     jtis.sort_unstable_by(|a, b| (&a.namespace, &a.jti).cmp(&(&b.namespace, &b.jti)));
     jtis.dedup_by(|a, b| a.namespace == b.namespace && a.jti == b.jti);
-    let mut won = HashMap::with_capacity(jtis.len());
+    let mut won = HashSet::with_capacity(jtis.len());
     for chunk in chunks(&jtis) {
         let mut arguments = AnyArguments::default();
         for jti in chunk {
@@ -421,7 +421,7 @@ async fn insert_jtis(
         let rows =
             sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(&mut **transaction).await?;
         for row in rows {
-            won.insert((row.try_get(0)?, row.try_get(1)?), ());
+            won.insert((row.try_get(0)?, row.try_get(1)?));
         }
     }
     Ok(won)

@@ -111,7 +111,7 @@ impl Ground {
 
 /// Limits of an MCP server: large bodies, long streams.
 const MCP_LIMITS: Limits =
-    Limits { body: 4 * 1024 * 1024, time: Duration::from_secs(3600), query: 16 * 1024 };
+    Limits { body: 4 * 1024 * 1024, time: Duration::from_hours(1), query: 16 * 1024 };
 
 struct VendorPlan {
     name: &'static str,
@@ -128,6 +128,7 @@ const VENDORS: [VendorPlan; 2] = [
 const AGENT: &str = "desk-agent";
 
 /// Starts everything.
+#[allow(clippy::too_many_lines)] // one after the other, each part needing the one before
 pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
     let (clock, entropy) = (system::clock(), system::entropy());
     let (tls, ca_file) = certificates(args, folder)?;

@@ -74,7 +74,6 @@ async fn admit(State(gate): State<Gate>, request: Request, next: Next) -> Respon
 
 impl Gate {
     /// Host first, so that a web page cannot rebind its name to this listener; then the secret.
-    #[allow(clippy::result_large_err)] // the error is the answer
     fn check(&self, headers: &HeaderMap) -> Result<(), Response<Body>> {
         let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
         if !text(header::HOST).is_some_and(|host| self.hosts.iter().any(|held| held == host)) {

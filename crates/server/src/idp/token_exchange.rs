@@ -80,7 +80,7 @@ pub(super) async fn exchange(
                 .clone()
                 .with("rule", permit.rules.join(", "))
                 .with("audience", permit.audience.as_str())
-                .with("resource", spaced(permit.resources.iter().map(|r| r.as_str())))
+                .with("resource", spaced(permit.resources.iter().map(carnet_proto::identifier::Resource::as_str)))
                 .with("scope", permit.scopes.to_string())
                 .with("ras_client_id", permit.ras_client_id.as_str())
                 .with("jti", claims.jti.as_str()),

@@ -18,6 +18,7 @@ use carnet_proto::{
 use carnet_store::{AuditEvent, Grant, HotOperation, HotOutcome, TokenKind, UsedJti};
 use std::sync::Arc;
 
+#[allow(clippy::too_many_lines)] // the whole walk, each line the argument of the next
 pub(super) async fn redeem(
     ras: &Ras,
     request: ClientRequest<RasDirectory>,
