@@ -1,1 +1,11 @@
+//! All parties in one process: an IdP, two RASes, a guarded MCP server, and the means to attack
+//! them. Every request goes over HTTP; the clock is the test's own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    clippy::disallowed_methods,
+    reason = "test support: a broken fixture should stop the test at once"
+)]
 
+pub mod forge;
+pub mod world;

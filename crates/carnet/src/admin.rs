@@ -498,7 +498,13 @@ async fn groups(api: &Api, group: Group) -> Result<Value> {
 }
 
 async fn clients(api: &Api, client: Client, is_ras: bool, as_json: bool) -> Result<()> {
-    let named = |id: &str, act: &str| if is_ras { (format!("/clients/{act}"), Some(json!({"id": id}))) } else { (format!("/clients/{}/{act}", segment(id)), None) };
+    let named = |id: &str, act: &str| {
+        if is_ras {
+            (format!("/clients/{act}"), Some(json!({"id": id})))
+        } else {
+            (format!("/clients/{}/{act}", segment(id)), None)
+        }
+    };
     let value = match client {
         Client::Add {
             name,

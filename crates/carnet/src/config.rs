@@ -10,7 +10,7 @@ use carnet_server::{idp::IdpSettings, ras::RasSettings};
 use serde::Deserialize;
 use std::{
     collections::BTreeSet,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     num::NonZeroU32,
     path::{Path, PathBuf},
 };
@@ -21,6 +21,8 @@ use url::Url;
 #[serde(deny_unknown_fields)]
 struct Written {
     keys: WrittenKeys,
+    #[serde(default)]
+    trusted_proxies: Vec<IpAddr>,
     admin: Option<WrittenAdmin>,
     idp: Option<WrittenIdp>,
     #[serde(default)]
@@ -123,6 +125,7 @@ pub(crate) struct WrittenTelemetry {
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) key_file: PathBuf,
+    pub(crate) trusted_proxies: Vec<IpAddr>,
     pub(crate) admin: Option<Admin>,
     pub(crate) idp: Option<(Listener, IdpSettings)>,
     pub(crate) ras: Vec<(String, Listener, RasSettings)>,
@@ -255,6 +258,7 @@ impl Written {
         }
         let config = Config {
             key_file,
+            trusted_proxies: self.trusted_proxies,
             admin,
             idp,
             ras,

@@ -5,7 +5,7 @@ use crate::{
     vault::{Profile, ProfileVault, Registration, Storage},
 };
 use anyhow::{Context, Result, bail};
-use carnet_client::{Client, McpServer, SignInOptions};
+use carnet_client::{Client, McpServer, SignInOptions, Vault};
 use carnet_proto::{identifier::Issuer, jws};
 use clap::Args;
 use rmcp::{
@@ -79,6 +79,8 @@ impl Common {
 
 pub(crate) async fn login(args: Login) -> Result<()> {
     let storage = args.common.storage()?;
+    // Nobody renews tokens while the profile is rewritten.
+    let lock = ProfileVault(Arc::clone(&storage)).lock().await?;
     let before = storage.load()?.unwrap_or_default();
     let mut profile = before.clone();
     if let Some(issuer) = &args.issuer {
@@ -102,6 +104,7 @@ pub(crate) async fn login(args: Login) -> Result<()> {
     }
     profile.keep_session_only_if_same(&before);
     storage.store(Some(&profile))?;
+    drop(lock);
     let client = args.common.client(&storage, &profile)?;
     let options = SignInOptions { port: args.port, login_hint: args.user, fresh: false };
     let pending = client.begin_sign_in(&options).await?;

@@ -118,7 +118,7 @@ fn main() -> ExitCode {
     match runtime.block_on(run(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", system::plain(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }

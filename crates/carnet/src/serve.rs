@@ -79,6 +79,7 @@ async fn start(
         remote_keys: RemoteKeys::new(outbound, clock.clone()),
     };
     let passwords = Passwords::new(std::thread::available_parallelism().map_or(1, usize::from));
+    let ground = (&entropy, config.trusted_proxies.as_slice());
     let mut listeners = JoinSet::new();
     let mut stores = Vec::new();
     let mut idp_admin = None;
@@ -98,7 +99,7 @@ async fn start(
             entropy.clone(),
             passwords.clone(),
         ));
-        listen(&mut listeners, place, router, &store, &entropy, &stop).await.context("idp")?;
+        listen(&mut listeners, place, router, &store, ground, &stop).await.context("idp")?;
         stores.push(store);
     }
     for (name, place, settings) in &config.ras {
@@ -110,7 +111,7 @@ async fn start(
         let admin =
             RasAdmin::new(place.issuer.clone(), store.clone(), clock.clone(), entropy.clone());
         ras_admins.insert(name.clone(), admin);
-        listen(&mut listeners, place, router, &store, &entropy, &stop)
+        listen(&mut listeners, place, router, &store, ground, &stop)
             .await
             .with_context(|| format!("ras `{name}`"))?;
         stores.push(store);
@@ -124,7 +125,7 @@ async fn start(
             idp: idp_admin,
             ras: ras_admins,
         };
-        let router = limited(api.router(), LIMITS, entropy.clone());
+        let router = limited(api.router(), LIMITS, entropy.clone(), &[]);
         tracing::info!(%address, "the administration API listens");
         let stop = stop.clone();
         listeners.spawn(accept(listener, None, router, stop));
@@ -170,15 +171,17 @@ async fn listen(
     place: &Listener,
     router: Router,
     store: &Store,
-    entropy: &carnet_proto::time::Entropy,
+    ground: (&carnet_proto::time::Entropy, &[std::net::IpAddr]),
     stop: &CancellationToken,
 ) -> Result<()> {
+    let (entropy, proxies) = ground;
     let listener = bind(place.listen).await?;
     let tls = match &place.tls {
         Some((certificate, key)) => Some(acceptor(certificate, key)?),
         None => None,
     };
-    let router = limited(router.merge(health(vec![store.clone()])), LIMITS, entropy.clone());
+    let router =
+        limited(router.merge(health(vec![store.clone()])), LIMITS, entropy.clone(), proxies);
     tracing::info!(issuer = %place.issuer, address = %listener.local_addr()?, "listening");
     listeners.spawn(accept(listener, tls, router, stop.clone()));
     Ok(())

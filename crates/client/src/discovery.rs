@@ -118,7 +118,8 @@ async fn resource_metadata(
     places.push((own.metadata_url(), own.clone()));
     places.push((root.metadata_url(), root));
     for (place, expected) in places {
-        let answer = outbound.get(&place, reach).await?;
+        // A place that does not answer is no reason not to ask the next.
+        let Ok(answer) = outbound.get(&place, reach).await else { continue };
         if answer.status == 200 {
             let document = answer.json().map_err(|e| {
                 Error::Discovery(format!("{place} is not protected-resource metadata: {e}"))
@@ -153,11 +154,16 @@ pub(crate) async fn authorization_server(
         issuer.well_known_inserted("openid-configuration"),
         issuer.well_known_appended("openid-configuration"),
     ];
+    let mut unreachable = None;
     for place in places {
-        let answer = outbound.get(&place, reach).await?;
-        if answer.status != 200 {
-            continue;
-        }
+        let answer = match outbound.get(&place, reach).await {
+            Ok(answer) if answer.status == 200 => answer,
+            Ok(_) => continue,
+            Err(error) => {
+                unreachable = Some(error);
+                continue;
+            }
+        };
         let metadata: AuthorizationServerMetadata = answer.json().map_err(|e| {
             Error::Discovery(format!("{place} is not authorization-server metadata: {e}"))
         })?;
@@ -171,6 +177,9 @@ pub(crate) async fn authorization_server(
             )));
         }
         return Ok(metadata);
+    }
+    if let Some(error) = unreachable {
+        return Err(error.into());
     }
     Err(Error::Discovery(format!(
         "{issuer} serves no authorization-server metadata (RFC 8414 or OpenID Connect Discovery)"

@@ -21,7 +21,7 @@ const COOLDOWN: i64 = 10;
 const MOST: usize = 10_000;
 
 /// Where a key set is and what it is used with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeySource {
     /// Whose keys: the issuer, or `client <id>`. Keys of one are never used for another.
     pub owner: String,
@@ -46,12 +46,17 @@ struct Held {
     keys: Option<Arc<KeySet>>,
     fetched_at: Option<Timestamp>,
     tried_at: Option<Timestamp>,
-    source: Option<KeySource>,
 }
 
 impl Held {
     fn knows(&self, kid: Option<&str>) -> bool {
         self.keys.as_ref().is_some_and(|keys| keys.find(kid).is_some())
+    }
+
+    /// The keys, if they have `kid` and need not be fetched again.
+    fn fresh(&self, kid: Option<&str>, now: Timestamp) -> Option<Arc<KeySet>> {
+        let fresh = self.fetched_at.is_some_and(|at| now.since(at) < FRESH);
+        self.keys.as_ref().filter(|_| fresh && self.knows(kid)).map(Arc::clone)
     }
 
     /// The keys, unless they are too old to be believed.
@@ -91,7 +96,9 @@ pub struct RemoteKeys(Arc<Inner>);
 struct Inner {
     outbound: Outbound,
     clock: Clock,
-    entries: Mutex<HashMap<String, Arc<Entry>>>,
+    /// By the whole source, so that two roles that registered one issuer differently do not
+    /// spoil each other's keys.
+    entries: Mutex<HashMap<KeySource, Arc<Entry>>>,
 }
 
 impl RemoteKeys {
@@ -100,9 +107,9 @@ impl RemoteKeys {
         Self(Arc::new(Inner { outbound, clock, entries: Mutex::default() }))
     }
 
-    /// Keys that have `kid`, or the newest there are. Keys that are not fresh any more are used
-    /// while new ones are fetched behind them; the caller waits for a fetch only where `kid` is
-    /// unknown. If it is unknown after a good fetch, the verifier will say so.
+    /// Keys that have `kid`, or the newest there are. Keys older than [`FRESH`] are fetched again
+    /// before they are used; if that fails they go on being used up to [`STALE`]. If `kid` is
+    /// unknown after a good fetch, the verifier will say so.
     pub async fn keys(
         &self,
         source: &KeySource,
@@ -110,66 +117,37 @@ impl RemoteKeys {
     ) -> Result<Arc<KeySet>, KeysError> {
         let entry = self.entry(source);
         let now = self.0.clock.now();
-        let unavailable = || KeysError::Unavailable(source.owner.clone());
-        {
-            let mut held = entry.held();
-            if held.knows(kid)
-                && let Some(keys) = held.usable(now)
-            {
-                let fresh = held.fetched_at.is_some_and(|at| now.since(at) < FRESH);
-                if !fresh && held.claim(now) {
-                    let (this, entry, source) = (self.clone(), Arc::clone(&entry), source.clone());
-                    tokio::spawn(async move { this.renew(&entry, &source, now).await });
-                }
-                return Ok(keys);
-            }
+        if let Some(keys) = entry.held().fresh(kid, now) {
+            return Ok(keys);
         }
         let _flight = entry.flight.lock().await;
         let claimed = {
             let mut held = entry.held();
-            !(held.knows(kid) && held.usable(now).is_some()) && held.claim(now)
+            held.fresh(kid, now).is_none() && held.claim(now)
         };
         if claimed {
-            self.renew(&entry, source, now).await;
+            match self.fetch(source).await {
+                Ok(keys) => {
+                    let mut held = entry.held();
+                    held.keys = Some(Arc::new(keys));
+                    held.fetched_at = Some(now);
+                }
+                Err(cause) => tracing::warn!(owner = source.owner, cause, "keys were not fetched"),
+            }
         }
         let held = entry.held();
         // Whether an unknown kid exists can be told only after a fetch that went well.
         let told = held.knows(kid) || held.fetched_at == held.tried_at;
-        held.usable(now).filter(|_| told).ok_or_else(unavailable)
-    }
-
-    /// Forgets the keys of an owner, so that the next use fetches them.
-    pub fn forget(&self, owner: &str) {
-        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(owner);
+        let usable = held.usable(now).filter(|_| told);
+        usable.ok_or_else(|| KeysError::Unavailable(source.owner.clone()))
     }
 
     fn entry(&self, source: &KeySource) -> Arc<Entry> {
         let mut entries = self.0.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if entries.len() >= MOST && !entries.contains_key(&source.owner) {
+        if entries.len() >= MOST && !entries.contains_key(source) {
             entries.clear();
         }
-        let entry = Arc::clone(entries.entry(source.owner.clone()).or_default());
-        drop(entries);
-        let mut held = entry.held();
-        if held.source.as_ref() != Some(source) {
-            // Registered anew, with another place or algorithm: nothing of before counts.
-            *held = Held { source: Some(source.clone()), ..Held::default() };
-        }
-        drop(held);
-        entry
-    }
-
-    async fn renew(&self, entry: &Entry, source: &KeySource, now: Timestamp) {
-        match self.fetch(source).await {
-            Ok(keys) => {
-                let mut held = entry.held();
-                if held.source.as_ref() == Some(source) {
-                    held.keys = Some(Arc::new(keys));
-                    held.fetched_at = Some(now);
-                }
-            }
-            Err(cause) => tracing::warn!(owner = source.owner, cause, "keys were not fetched"),
-        }
+        Arc::clone(entries.entry(source.clone()).or_default())
     }
 
     async fn fetch(&self, source: &KeySource) -> Result<KeySet, String> {

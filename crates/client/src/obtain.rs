@@ -236,6 +236,9 @@ impl Client {
         {
             return Err(Error::NotOffered(ras.to_string()));
         }
+        // Held over the exchange: a token that another process rotates out meanwhile would look
+        // stolen to the IdP.
+        let lock = self.0.vault.lock().await?;
         let session = self.renewed_session().await?;
         if let Some(refresh_token) = &session.refresh_token {
             let subject = (Subject::RefreshToken, refresh_token.as_str());
@@ -245,6 +248,7 @@ impl Client {
                 outcome => return outcome,
             }
         }
+        drop(lock);
         if session.id_token_expires - self.0.clock.now().0 <= MARGIN {
             return Err(self.sign_in_needed());
         }
@@ -257,32 +261,22 @@ impl Client {
         }
     }
 
-    /// The sign-in, its tokens renewed if they are due. One process renews at a time; the others
-    /// find its result.
+    /// The sign-in, its tokens renewed if they are due. The caller holds the lock: one process
+    /// renews at a time, the others find its result.
     async fn renewed_session(&self) -> Result<Session, Error> {
         let session = self.session().await?.ok_or_else(|| self.sign_in_needed())?;
-        if session.refresh_token.is_none() || !self.is_due(&session) {
-            return Ok(session);
-        }
-        let _lock = self.0.vault.lock().await?;
-        let session = self.session().await?.ok_or_else(|| self.sign_in_needed())?;
-        if !self.is_due(&session) {
+        let due = self.0.clock.now().0 - session.renewed_at >= RENEW_AFTER;
+        if session.refresh_token.is_none() || !due {
             return Ok(session);
         }
         match self.refresh(&session).await {
-            Ok(renewed) => {
-                self.0.vault.store(Some(&renewed)).await?;
-                Ok(renewed)
+            Ok(renewed) => Ok(renewed),
+            // What is kept may still serve, or the exchange tells better what is wrong.
+            Err(Error::Refused { .. } | Error::Outbound(_)) => {
+                self.session().await?.ok_or_else(|| self.sign_in_needed())
             }
-            // The ID token may still serve, or the exchange tells better what is wrong.
-            Err(Error::Refused { .. } | Error::Outbound(_)) => Ok(session),
             Err(error) => Err(error),
         }
-    }
-
-    fn is_due(&self, session: &Session) -> bool {
-        let now = self.0.clock.now().0;
-        now - session.renewed_at >= RENEW_AFTER
     }
 
     async fn refresh(&self, session: &Session) -> Result<Session, Error> {
@@ -296,8 +290,10 @@ impl Client {
             renewed_at: now.0,
             ..session.clone()
         };
+        // Kept before anything else can fail: the old one is worth nothing any more.
+        self.0.vault.store(Some(&renewed)).await?;
         if let Some(id_token) = answer.id_token {
-            let (subject, _) = subject_of(&session.id_token);
+            let subject = subject_of(&session.id_token);
             let signed_in = self.verify_id_token(&id_token, None, None).await?;
             if subject.as_deref() != Some(signed_in.subject.as_str()) {
                 return Err(Error::BadAnswer {
@@ -307,6 +303,7 @@ impl Client {
             }
             renewed.id_token = id_token;
             renewed.id_token_expires = signed_in.expires.0;
+            self.0.vault.store(Some(&renewed)).await?;
         }
         Ok(renewed)
     }
@@ -495,10 +492,7 @@ fn check_id_jag(server: &McpServer, answer: TokenAnswer) -> Result<IdJagView, Er
         return Err(bad(format!("the ID-JAG's typ is `{typ}`")));
     }
     if claims.required_single_audience().ok() != Some(server.authorization_server.as_str()) {
-        return Err(bad(format!(
-            "the ID-JAG's aud is not {} alone",
-            server.authorization_server
-        )));
+        return Err(bad(format!("the ID-JAG's aud is not {} alone", server.authorization_server)));
     }
     let claimed = claims.optional_strings("resource").map_err(|e| bad(e.to_string()))?;
     let claimed = claimed.unwrap_or_default();
@@ -548,10 +542,8 @@ fn is_subset(texts: &[&str], asked: &[&Resource]) -> bool {
     })
 }
 
-/// `sub` and `exp` of a token of our own, read without verifying it again.
-fn subject_of(id_token: &str) -> (Option<String>, Option<i64>) {
-    let claims = jws::peek(id_token).ok().map(|(_, claims)| claims);
-    let subject = claims.as_ref().and_then(|c| c.required_str("sub").ok().map(str::to_owned));
-    let expires = claims.as_ref().and_then(|c| c.required_time("exp").ok().map(|t| t.0));
-    (subject, expires)
+/// `sub` of an ID token that was verified before it was kept.
+fn subject_of(id_token: &str) -> Option<String> {
+    let (_, claims) = jws::peek(id_token).ok()?;
+    claims.required_str("sub").ok().map(str::to_owned)
 }

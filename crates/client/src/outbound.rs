@@ -13,7 +13,7 @@ use std::{
 use url::{Host, Url};
 
 /// How far a request may go. A document from far away must not send us somewhere near.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reach {
     /// Public addresses over https: for URLs that someone else chose.
     Public,
@@ -65,8 +65,13 @@ fn class_of_v4(ip: Ipv4Addr) -> Class {
     match (a, b, c) {
         (127, ..) => Class::Loopback,
         (10, ..) | (172, 16..=31, _) | (192, 168, _) | (100, 64..=127, _) => Class::Private,
-        (0 | 224.., ..) | (169, 254, _) | (192, 0, 0 | 2) | (192, 88, 99) |
-(198, 18..=19, _) | (198, 51, 100) | (203, 0, 113) => Class::Never,
+        (0 | 224.., ..)
+        | (169, 254, _)
+        | (192, 0, 0 | 2)
+        | (192, 88, 99)
+        | (198, 18..=19, _)
+        | (198, 51, 100)
+        | (203, 0, 113) => Class::Never,
         _ => Class::Public,
     }
 }

@@ -9,8 +9,8 @@ const MOST: usize = 64;
 /// Why a form is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormError {
-    /// Not UTF-8 after decoding.
-    #[error("the request body is not a UTF-8 form")]
+    /// Not UTF-8 after decoding, or with a NUL.
+    #[error("the request is not a UTF-8 form without NUL characters")]
     NotUtf8,
     /// More than 64 parameters.
     #[error("the request has more than 64 parameters")]
@@ -79,6 +79,10 @@ fn decode(text: &str) -> Result<String, FormError> {
     let spaced: Cow<'_, str> =
         if text.contains('+') { text.replace('+', " ").into() } else { text.into() };
     let decoded = percent_decode_str(&spaced).decode_utf8().map_err(|_| FormError::NotUtf8)?;
+    // No database column and no identifier takes a NUL.
+    if decoded.contains('\0') {
+        return Err(FormError::NotUtf8);
+    }
     Ok(decoded.into_owned())
 }
 

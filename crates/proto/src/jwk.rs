@@ -16,7 +16,7 @@ use std::{collections::HashMap, fmt};
 
 /// The signature algorithms that are compiled in. There is no `none`, no HMAC, no negotiation: each
 /// issuer and each client has exactly one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Algorithm {
     /// ECDSA on P-256 with SHA-256.
     #[default]

@@ -297,14 +297,18 @@ impl Policy {
             let key = (connection.idp_client_id.clone(), connection.audience.as_str().to_owned());
             policy.connections.entry(key).or_default().push(connection);
         }
+        let slashless = |text: &str| text.strip_suffix('/').unwrap_or(text).to_owned();
+        let servers: Vec<_> =
+            servers.into_iter().filter(|s| !idp.is_spelled(s.issuer.as_str())).collect();
+        // Issuers first: an alias never captures another's issuer, nor the IdP's own.
+        for server in &servers {
+            let issuer = server.issuer.as_str();
+            policy.spellings.insert(slashless(issuer), issuer.to_owned());
+        }
         for server in servers {
-            if idp.is_spelled(server.issuer.as_str()) {
-                continue;
-            }
             let issuer = server.issuer.as_str().to_owned();
-            for spelling in server.aliases.iter().chain([&issuer]) {
-                let slashless = spelling.strip_suffix('/').unwrap_or(spelling);
-                policy.spellings.entry(slashless.to_owned()).or_insert_with(|| issuer.clone());
+            for alias in server.aliases.iter().filter(|alias| !idp.is_spelled(alias)) {
+                policy.spellings.entry(slashless(alias)).or_insert_with(|| issuer.clone());
             }
             policy.servers.insert(issuer, server);
         }
@@ -394,17 +398,32 @@ impl Policy {
             rules: Vec::new(),
         };
         // Connections that map the client to another id cannot be united with the first.
-        for connection in met.iter().filter(|c| c.ras_client_id == first.ras_client_id) {
-            permit.rules.push(format!("connection {}", connection.id));
-            for resource in asked.iter().filter(|r| connection.resources.contains(r)) {
-                if !permit.resources.contains(resource) {
-                    permit.resources.push(resource.clone());
-                }
-                if let Some(registered) = self.resources.get(resource) {
-                    let granted = connection.scopes.intersection(&registered.scopes);
-                    permit.scopes = permit.scopes.union(&granted);
-                }
+        let united: Vec<&&Connection> =
+            met.iter().filter(|c| c.ras_client_id == first.ras_client_id).collect();
+        permit.rules = united.iter().map(|c| format!("connection {}", c.id)).collect();
+        // One scope value speaks for all resources of an ID-JAG, so it carries only what is granted
+        // on each of them: a scope of one resource must not leak to another.
+        let mut scopes_of_all: Option<Scopes> = None;
+        let mut has_scopes = false;
+        for resource in asked {
+            let opening = united.iter().filter(|c| c.resources.contains(resource));
+            let Some(registered) = self.resources.get(resource) else { continue };
+            let mut granted: Option<Scopes> = None;
+            for connection in opening {
+                let more = connection.scopes.intersection(&registered.scopes);
+                granted = Some(granted.map_or(more.clone(), |held| held.union(&more)));
             }
+            if let Some(granted) = granted {
+                permit.resources.push(resource.clone());
+                has_scopes |= !registered.scopes.is_empty();
+                scopes_of_all =
+                    Some(scopes_of_all.map_or(granted.clone(), |all| all.intersection(&granted)));
+            }
+        }
+        permit.scopes = scopes_of_all.unwrap_or_default();
+        if has_scopes && permit.scopes.is_empty() {
+            // Left out, the RAS would fill in its defaults: more than the connection grants.
+            return Err(unmet.unwrap_or_else(|| Denial::by(DenialReason::ScopeNotAllowed, first)));
         }
         if let Some(wanted) = scopes {
             let granted = permit.scopes.intersection(wanted);

@@ -48,6 +48,8 @@ pub enum Refusal {
 
     /// The code is unknown, used, expired, or another client's (RFC 6749 section 5.2).
     Code,
+    /// The code was used before: everything that came from it is revoked.
+    CodeReuse,
     /// `redirect_uri` is not the one of the authorization request.
     CodeRedirectUri,
     /// `code_verifier` does not answer the challenge (RFC 7636 section 4.6).
@@ -142,10 +144,9 @@ impl Refusal {
         let (_, status, error, sentence) = self.row();
         let description = match self {
             Self::Form(e) => format!("{sentence}: {e}.").into(),
-            Self::ClientAssertion(e)
-            | Self::DpopProof(e)
-            | Self::SubjectToken(e)
-            | Self::IdJag(e) => format!("{sentence}: {e}.").into(),
+            Self::DpopProof(e) | Self::SubjectToken(e) | Self::IdJag(e) => {
+                format!("{sentence}: {e}.").into()
+            }
             Self::Denied(denial) => return denial.wire(),
             _ => sentence.into(),
         };
@@ -160,6 +161,8 @@ impl Refusal {
         const TARGET: &str = "invalid_target";
         const WHO: &str = "Client authentication failed. Check the client id, its secret or key, \
                            and that it is sent by the one method registered for this client.";
+        const CODE: &str =
+            "The authorization code is not valid: unknown, expired, used, or another client's.";
         const REFRESH: &str = "The refresh token is not valid for this client any more. Sign in \
                                again.";
         match self {
@@ -193,9 +196,7 @@ impl Refusal {
             Self::ClientUnknown => ("client.unknown", 401, CLIENT, WHO),
             Self::ClientMethod => ("client.method", 401, CLIENT, WHO),
             Self::ClientSecret => ("client.secret", 401, CLIENT, WHO),
-            Self::ClientAssertion(_) => {
-                ("client.assertion", 401, CLIENT, "The client assertion is refused")
-            }
+            Self::ClientAssertion(_) => ("client.assertion", 401, CLIENT, WHO),
             Self::ClientAssertionReplay => (
                 "client.assertion_replay",
                 401,
@@ -239,12 +240,8 @@ impl Refusal {
             Self::DpopRepeated => {
                 ("dpop.repeated", 400, "invalid_dpop_proof", "Send exactly one DPoP header.")
             }
-            Self::Code => (
-                "code.invalid",
-                400,
-                GRANT,
-                "The authorization code is not valid: unknown, expired, used, or another client's.",
-            ),
+            Self::Code => ("code.invalid", 400, GRANT, CODE),
+            Self::CodeReuse => ("code.reuse", 400, GRANT, CODE),
             Self::CodeRedirectUri => (
                 "code.redirect_uri",
                 400,
@@ -262,7 +259,7 @@ impl Refusal {
             Self::DpopBinding => (
                 "dpop.binding",
                 400,
-                GRANT,
+                "invalid_dpop_proof",
                 "The grant is bound to another DPoP key than the proof's.",
             ),
             Self::ScopeWidened => (

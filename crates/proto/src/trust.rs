@@ -20,7 +20,7 @@ pub struct AccountResolution {
 impl AccountResolution {
     /// Whether `email` may link an existing account.
     pub fn links_by(&self, email: &str) -> bool {
-        let plain = email.is_ascii() && email.matches('@').count() == 1;
+        let plain = email.bytes().all(|b| b.is_ascii_graphic()) && email.matches('@').count() == 1;
         plain
             && email.rsplit_once('@').is_some_and(|(local, domain)| {
                 !local.is_empty()

@@ -7,7 +7,7 @@ use crate::{
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header},
     response::IntoResponse,
     routing::get,
 };
@@ -209,10 +209,20 @@ impl Inner {
     }
 
     /// Host and Origin against the configured lists, on every transport (MCP-S6).
-    fn check_origin(&self, headers: &HeaderMap) -> Result<(), Response<Body>> {
-        let mut hosts = headers.get_all(header::HOST).iter().filter_map(|v| v.to_str().ok());
-        let host = hosts.next().map(str::to_ascii_lowercase);
-        if !host.is_some_and(|host| self.hosts.contains(&host)) || hosts.next().is_some() {
+    fn check_origin(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Response<Body>> {
+        // HTTP/2 carries the host in the URI.
+        let mut hosts = headers.get_all(header::HOST).iter().map(HeaderValue::to_str);
+        let host = match (hosts.next(), uri.authority()) {
+            (Some(Ok(host)), _) => Some(host.to_ascii_lowercase()),
+            (None, Some(authority)) => Some(authority.as_str().to_ascii_lowercase()),
+            _ => None,
+        };
+        let known = host.is_some_and(|host| {
+            // The scheme's own port may be spelled out.
+            let bare = host.strip_suffix(":443").or(host.strip_suffix(":80")).unwrap_or(&host);
+            self.hosts.contains(&host) || self.hosts.contains(bare)
+        });
+        if !known || hosts.next().is_some() {
             let text = "This host name is not one of this MCP server's.";
             return Err(answer(StatusCode::MISDIRECTED_REQUEST, None, text));
         }
@@ -320,7 +330,7 @@ where
 
 impl Inner {
     async fn admit(&self, request: Request<Body>) -> Result<Request<Body>, Response<Body>> {
-        self.check_origin(request.headers())?;
+        self.check_origin(request.headers(), request.uri())?;
         let (mut parts, body) = request.into_parts();
         let caller: Caller = self
             .admission

@@ -30,6 +30,14 @@ impl AuthenticatedClient {
         &self.0.record
     }
 
+    /// Whether `directory` would still take the proof that was given: the client is live, and what it
+    /// authenticates with has not changed. Asked where a decision rests on a later directory than
+    /// the authentication did.
+    pub(crate) fn still_stands(&self, directory: &impl Directory) -> bool {
+        let now = directory.client(self.id());
+        now.is_some_and(|now| now.record.authentication == self.0.record.authentication)
+    }
+
     pub(crate) fn is_public(&self) -> bool {
         self.0.record.authentication == ClientAuthentication::Public
     }

@@ -3,7 +3,7 @@
 use axum::{
     Router,
     body::Body,
-    extract::{DefaultBodyLimit, MatchedPath, Request, State},
+    extract::{ConnectInfo, DefaultBodyLimit, MatchedPath, Request, State},
     http::{HeaderValue, Response, StatusCode, header},
     middleware::{self, Next},
     response::IntoResponse,
@@ -12,7 +12,11 @@ use axum::{
 use carnet_proto::time::Entropy;
 use carnet_store::Store;
 use opentelemetry::{KeyValue, global, metrics::Histogram};
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 use tower_http::{
     catch_panic::CatchPanicLayer, limit::RequestBodyLimitLayer, timeout::TimeoutLayer,
 };
@@ -37,13 +41,15 @@ pub const LIMITS: Limits =
 #[derive(Clone, Debug)]
 pub(crate) struct RequestId(pub(crate) String);
 
-/// Puts limits, request ids, logs and metrics around `router`.
-pub fn limited(router: Router, limits: Limits, entropy: Entropy) -> Router {
+/// Puts limits, request ids, logs and metrics around `router`. Behind `proxies` the address of a
+/// request is the last one of `X-Forwarded-For` that is not a proxy's; from anyone else that header
+/// means nothing.
+pub fn limited(router: Router, limits: Limits, entropy: Entropy, proxies: &[IpAddr]) -> Router {
     let duration = global::meter("carnet")
         .f64_histogram("http.server.request.duration")
         .with_unit("s")
         .build();
-    let watch = Watch { entropy, limits, duration: Arc::new(duration) };
+    let watch = Watch { entropy, limits, duration: Arc::new(duration), proxies: proxies.into() };
     router
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(limits.body))
@@ -57,6 +63,21 @@ struct Watch {
     entropy: Entropy,
     limits: Limits,
     duration: Arc<Histogram<f64>>,
+    proxies: Arc<[IpAddr]>,
+}
+
+impl Watch {
+    fn address_behind_proxies(&self, request: &Request) -> Option<SocketAddr> {
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>()?.0;
+        if !self.proxies.contains(&peer.ip()) {
+            return None;
+        }
+        let told = request.headers().get_all("x-forwarded-for").iter().rev();
+        let told = told.filter_map(|value| value.to_str().ok()).flat_map(|v| v.rsplit(','));
+        let mut told = told.map(|text| text.trim().parse::<IpAddr>());
+        let first = told.find(|ip| !matches!(ip, Ok(ip) if self.proxies.contains(ip)));
+        Some(SocketAddr::new(first?.ok()?, 0))
+    }
 }
 
 /// One log line for each request, without its query, body or headers.
@@ -66,11 +87,16 @@ async fn watched(State(watch): State<Watch>, mut request: Request, next: Next) -
     }
     let id = watch.entropy.id();
     let started = std::time::Instant::now();
-    let method = request.method().to_string();
+    // A method is the caller's text; only the known ones become a label.
+    let known = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"];
+    let method = known.into_iter().find(|m| request.method().as_str() == *m).unwrap_or("_OTHER");
     let route = request.extensions().get::<MatchedPath>().map(|p| p.as_str().to_owned());
     let route = route.unwrap_or_else(|| "unmatched".to_owned());
     request.extensions_mut().insert(RequestId(id.clone()));
-    let span = tracing::info_span!("request", request_id = id, %method, route);
+    if let Some(address) = watch.address_behind_proxies(&request) {
+        request.extensions_mut().insert(ConnectInfo(address));
+    }
+    let span = tracing::info_span!("request", request_id = id, method, route);
     let mut response = next.run(request).instrument(span.clone()).await;
     let status = response.status().as_u16();
     let elapsed = started.elapsed();

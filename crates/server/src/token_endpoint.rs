@@ -92,6 +92,7 @@ pub(crate) async fn client_request<D: Directory>(
         Ok(form) => form,
         Err(NotForm::Response(response)) => return Err(response),
         Err(NotForm::Refused(refusal)) => {
+            throttle.failed(&address);
             return Err(conclude(authority, event, refusal.into()).await);
         }
     };
@@ -106,7 +107,16 @@ async fn with_client<D: Directory>(
     request: FormRequest,
 ) -> Result<ClientRequest<D>, Response<Body>> {
     let FormRequest { form, headers, mut event, address } = request;
-    let mut snapshot = authority.snapshot();
+    // Grants are recorded against the generation they rest on; what other endpoints do is not, so
+    // they begin with the directory as it is.
+    let mut snapshot = if event.event == "token" {
+        authority.snapshot()
+    } else {
+        match authority.fresh().await {
+            Ok(snapshot) => snapshot,
+            Err(error) => return Err(answer::broken(&error)),
+        }
+    };
     let presented = client_authentication::presented(&headers, &form);
     if let Ok(presented) = &presented {
         // Only the name of a client that exists: the rest is the sender's text.
@@ -124,7 +134,8 @@ async fn with_client<D: Directory>(
     let client = match authenticated {
         Ok(client) => client,
         Err(failure) => {
-            if matches!(&failure, Failure::Refused(refusal) if refusal.wire().status == 401) {
+            // Whoever cannot say who they are is counted, whatever is wrong: each leaves a row.
+            if matches!(&failure, Failure::Refused(refusal) if refusal.wire().status < 500) {
                 throttle.failed(&address);
             }
             return Err(conclude(authority, event, failure).await);
@@ -172,9 +183,8 @@ enum NotForm {
 
 async fn read_form(parts: &Parts, body: Body) -> Result<Form, NotForm> {
     let query = parts.uri.query().unwrap_or_default();
-    let in_query = Form::parse(query.as_bytes())
-        .is_ok_and(|query| CREDENTIALS.iter().any(|name| query.mentions(name)));
-    if in_query {
+    let query = Form::parse(query.as_bytes()).map_err(|error| NotForm::Refused(error.into()))?;
+    if CREDENTIALS.iter().any(|name| query.mentions(name)) {
         return Err(NotForm::Refused(Refusal::CredentialInQuery));
     }
     if parts.headers.contains_key(header::CONTENT_ENCODING) {

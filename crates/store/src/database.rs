@@ -68,15 +68,6 @@ impl Dialect {
         }
     }
 
-    /// Reads the directory's generation and holds off writers of it until the transaction ends.
-    /// In SQLite the write lock already does.
-    pub(crate) fn read_generation(self) -> &'static str {
-        match self {
-            Self::Sqlite => "SELECT value FROM meta WHERE key = 'generation'",
-            Self::Postgres => "SELECT value FROM meta WHERE key = 'generation' FOR SHARE",
-        }
-    }
-
     fn serial_key(self) -> &'static str {
         match self {
             Self::Sqlite => "INTEGER PRIMARY KEY AUTOINCREMENT",
@@ -155,9 +146,30 @@ impl Store {
         Ok(store)
     }
 
-    /// Begins a write transaction; it rolls back when dropped.
+    /// Begins a write transaction that mints: it rests on records that must not change before it
+    /// commits, and holds off [`Store::begin_revoking`] until then. Rolls back when dropped.
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Any>, StoreError> {
-        Ok(self.write.begin_with(self.dialect.begin()).await?)
+        let mut transaction = self.write.begin_with(self.dialect.begin()).await?;
+        if self.dialect == Dialect::Postgres {
+            sqlx::query("SELECT pg_advisory_xact_lock_shared(7317002)::text")
+                .fetch_one(&mut *transaction)
+                .await?;
+        }
+        Ok(transaction)
+    }
+
+    /// Begins a write transaction that takes something away or changes what others rest on: it waits
+    /// for the mints under way, and none begins until it ends. When it has committed, no mint that
+    /// did not see it can still commit. The lock queues fairly, so minting cannot starve it; in
+    /// SQLite the write lock does all of it.
+    pub(crate) async fn begin_revoking(&self) -> Result<Transaction<'static, Any>, StoreError> {
+        let mut transaction = self.write.begin_with(self.dialect.begin()).await?;
+        if self.dialect == Dialect::Postgres {
+            sqlx::query("SELECT pg_advisory_xact_lock(7317002)::text")
+                .fetch_one(&mut *transaction)
+                .await?;
+        }
+        Ok(transaction)
     }
 
     /// Whether the database answers.
@@ -227,7 +239,7 @@ async fn migrate(pool: &AnyPool, dialect: Dialect) -> Result<(), StoreError> {
     let mut transaction = pool.begin_with(dialect.begin()).await?;
     if dialect == Dialect::Postgres {
         // Two nodes that start at once take turns.
-        sqlx::query("SELECT 1 FROM (SELECT pg_advisory_xact_lock(7317001)) AS held")
+        sqlx::query("SELECT pg_advisory_xact_lock(7317001)::text")
             .fetch_one(&mut *transaction)
             .await?;
     }

@@ -168,7 +168,7 @@ impl Store {
         put: Put,
         event: AuditEvent,
     ) -> Result<bool, StoreError> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_revoking().await?;
         if !write(&mut transaction, record, put).await? {
             return Ok(false);
         }
@@ -178,7 +178,7 @@ impl Store {
 
     /// Deletes a record; `false` if it is not there.
     pub async fn delete<R: Record>(&self, id: &str, event: AuditEvent) -> Result<bool, StoreError> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_revoking().await?;
         let done = sqlx::query("DELETE FROM directory WHERE kind = $1 AND id = $2")
             .bind(R::KIND)
             .bind(id)
@@ -191,46 +191,56 @@ impl Store {
         Ok(true)
     }
 
-    /// Writes a user and ends every session and refresh token they had: for switching off,
-    /// a new password, a removal. Switching on again revives none of them.
+    /// Reads a record, changes it and writes it, in one transaction; the record as it is then, or
+    /// `None` if it is not there.
+    pub async fn update<R: Record>(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut R) + Send,
+        event: AuditEvent,
+    ) -> Result<Option<R>, StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        let Some(mut record) = read::<R>(&mut transaction, id).await? else { return Ok(None) };
+        change(&mut record);
+        write(&mut transaction, &record, Put::Replace).await?;
+        self.commit_directory(transaction, event).await?;
+        Ok(Some(record))
+    }
+
+    /// Changes a user, or with `None` removes them, and ends every session and refresh token they
+    /// had: for switching off, a new password, a removal. Switching on again revives none of them.
     pub async fn cut_off_user(
         &self,
-        user: &User,
-        delete: bool,
+        id: &str,
+        change: Option<impl FnOnce(&mut User) + Send>,
         event: AuditEvent,
         now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let mut transaction = self.begin().await?;
-        let there = if delete {
-            let done = sqlx::query("DELETE FROM directory WHERE kind = $1 AND id = $2")
+    ) -> Result<Option<User>, StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        let Some(mut user) = read::<User>(&mut transaction, id).await? else { return Ok(None) };
+        if let Some(change) = change {
+            change(&mut user);
+            write(&mut transaction, &user, Put::Replace).await?;
+        } else {
+            sqlx::query("DELETE FROM directory WHERE kind = $1 AND id = $2")
                 .bind(User::KIND)
-                .bind(user.id.as_str())
+                .bind(id)
                 .execute(&mut *transaction)
                 .await?;
-            done.rows_affected() > 0
-        } else {
-            write(&mut transaction, user, Put::Replace).await?
-        };
-        if !there {
-            return Ok(false);
         }
         for statement in [
             "UPDATE sessions SET ended_at = $2 WHERE user_id = $1 AND ended_at IS NULL",
             "UPDATE refresh_tokens SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL",
         ] {
-            sqlx::query(statement)
-                .bind(user.id.as_str())
-                .bind(now.0)
-                .execute(&mut *transaction)
-                .await?;
+            sqlx::query(statement).bind(id).bind(now.0).execute(&mut *transaction).await?;
         }
         self.commit_directory(transaction, event).await?;
-        Ok(true)
+        Ok(Some(user))
     }
 
     /// Removes a group and every membership of it.
     pub async fn delete_group(&self, name: &str, event: AuditEvent) -> Result<bool, StoreError> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_revoking().await?;
         let done = sqlx::query("DELETE FROM directory WHERE kind = $1 AND id = $2")
             .bind(Group::KIND)
             .bind(name)
@@ -269,7 +279,7 @@ impl Store {
         account: &Account,
         event: AuditEvent,
     ) -> Result<Option<Account>, StoreError> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_revoking().await?;
         let wanted = AccountLink { link: link.clone(), account: account.id.clone() };
         let insert = "INSERT INTO directory (kind, id, name, document) VALUES ($1, $2, $3, $4) \
                       ON CONFLICT DO NOTHING";
@@ -316,6 +326,18 @@ impl Store {
     }
 }
 
+pub(crate) async fn read<R: Record>(
+    transaction: &mut Transaction<'static, Any>,
+    id: &str,
+) -> Result<Option<R>, StoreError> {
+    let row = sqlx::query("SELECT document FROM directory WHERE kind = $1 AND id = $2")
+        .bind(R::KIND)
+        .bind(id)
+        .fetch_optional(&mut **transaction)
+        .await?;
+    row.map(|row| document(&row, "document", R::KIND)).transpose()
+}
+
 async fn write<R: Record>(
     transaction: &mut Transaction<'static, Any>,
     record: &R,
@@ -334,7 +356,11 @@ async fn write<R: Record>(
         .await;
     match done {
         Ok(done) => Ok(done.rows_affected() == 1),
-        Err(error) if error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation) => {
+        Err(error)
+            if error
+                .as_database_error()
+                .is_some_and(sqlx::error::DatabaseError::is_unique_violation) =>
+        {
             Err(StoreError::NameTaken { kind: R::KIND, name: record.name() })
         }
         Err(error) => Err(error.into()),

@@ -6,15 +6,12 @@
 
 use crate::{
     audit::AuditEvent,
-    database::{Dialect, Store, StoreError, to_json},
+    database::{Store, StoreError, to_json},
     directory::Generation,
 };
 use carnet_proto::time::Timestamp;
 use sqlx::{Any, Arguments, AssertSqlSafe, Row, Transaction, any::AnyArguments};
-use std::{
-    collections::HashSet,
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 /// Most operations in one transaction.
@@ -233,7 +230,7 @@ fn is_transient(error: &sqlx::Error) -> bool {
 
 async fn run(store: &Store, group: &[Queued]) -> Result<Vec<HotOutcome>, StoreError> {
     let mut transaction = store.begin().await?;
-    let outcomes = decide(&mut transaction, store.dialect, group).await?;
+    let outcomes = decide(&mut transaction, group).await?;
     let recorded = |outcome: &HotOutcome| *outcome == HotOutcome::Recorded;
     let mut grants = Vec::new();
     let mut events = Vec::new();
@@ -265,12 +262,13 @@ async fn run(store: &Store, group: &[Queued]) -> Result<Vec<HotOutcome>, StoreEr
 /// Checks the conditions of a group, and uses up the `jti`s of those that hold.
 async fn decide(
     transaction: &mut Transaction<'static, Any>,
-    dialect: Dialect,
     group: &[Queued],
 ) -> Result<Vec<HotOutcome>, StoreError> {
     let mut outcomes = vec![HotOutcome::Recorded; group.len()];
     if group.iter().any(|queued| queued.operation.generation.is_some()) {
-        let row = sqlx::query(dialect.read_generation()).fetch_one(&mut **transaction).await?;
+        let row = sqlx::query("SELECT value FROM meta WHERE key = 'generation'")
+            .fetch_one(&mut **transaction)
+            .await?;
         let current = Generation(row.try_get(0)?);
         for (queued, outcome) in group.iter().zip(&mut outcomes) {
             if queued.operation.generation.is_some_and(|decided_on| decided_on != current) {

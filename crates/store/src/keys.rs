@@ -44,11 +44,7 @@ impl Store {
     /// Adds `key` unless there already is one that signs: of several nodes that start at once on an
     /// empty database, one wins and all go on with its key. Answers the key that stands.
     pub async fn first_signing_key(&self, key: &SealedKey) -> Result<SealedKey, StoreError> {
-        let mut transaction = self.begin().await?;
-        // Holds the generation row, so that a second node waits here on PostgreSQL too.
-        sqlx::query("UPDATE meta SET value = value WHERE key = 'generation'")
-            .execute(&mut *transaction)
-            .await?;
+        let mut transaction = self.begin_revoking().await?;
         sqlx::query(
             "INSERT INTO signing_keys (kid, algorithm, sealed, created_at) \
              SELECT $1, $2, $3, $4 WHERE NOT EXISTS \

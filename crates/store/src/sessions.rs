@@ -4,6 +4,7 @@
 use crate::{
     audit::AuditEvent,
     database::{Store, StoreError, document, to_json},
+    directory::{User, read},
     hot_path,
 };
 use carnet_proto::{
@@ -109,14 +110,21 @@ pub enum Rotation {
 }
 
 impl Store {
-    /// Records a sign-in.
+    /// Records a sign-in of `user`, as they were when the password was checked; `false` if they
+    /// were switched off, removed or given another password since.
     pub async fn begin_session(
         &self,
         cookie_hash: &str,
         session: &Session,
+        user: &User,
         event: AuditEvent,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let mut transaction = self.begin().await?;
+        let current = read::<User>(&mut transaction, &user.id).await?;
+        let same = |now: &User| !now.disabled && now.password_hash == user.password_hash;
+        if !current.as_ref().is_some_and(same) {
+            return Ok(false);
+        }
         sqlx::query(
             "INSERT INTO sessions (cookie_hash, sid, user_id, authentication, expires_at) \
              VALUES ($1, $2, $3, $4, $5)",
@@ -129,7 +137,8 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         hot_path::insert_audit(&mut transaction, &[event]).await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await?;
+        Ok(true)
     }
 
     /// The live session of a cookie.
@@ -167,23 +176,11 @@ impl Store {
         event: AuditEvent,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let mut transaction = self.begin().await?;
-        let done =
-            sqlx::query("UPDATE sessions SET ended_at = $2 WHERE sid = $1 AND ended_at IS NULL")
-                .bind(sid)
-                .bind(now.0)
-                .execute(&mut *transaction)
-                .await?;
-        sqlx::query(
-            "UPDATE refresh_tokens SET revoked_at = $2 WHERE sid = $1 AND revoked_at IS NULL",
-        )
-        .bind(sid)
-        .bind(now.0)
-        .execute(&mut *transaction)
-        .await?;
+        let mut transaction = self.begin_revoking().await?;
+        let ended = end(&mut transaction, sid, now).await?;
         hot_path::insert_audit(&mut transaction, &[event]).await?;
         transaction.commit().await?;
-        Ok(done.rows_affected() > 0)
+        Ok(ended)
     }
 
     /// Keeps a code for one use.
@@ -232,7 +229,7 @@ impl Store {
         hash: &str,
         now: Timestamp,
     ) -> Result<CodeRedemption, StoreError> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_revoking().await?;
         let redeemed = sqlx::query(
             "UPDATE authorization_codes SET used_at = $2 \
              WHERE hash = $1 AND used_at IS NULL AND expires_at > $2 \
@@ -264,7 +261,7 @@ impl Store {
             }
             None => {
                 let used = sqlx::query(
-                    "SELECT family FROM authorization_codes \
+                    "SELECT family, sid FROM authorization_codes \
                      WHERE hash = $1 AND used_at IS NOT NULL",
                 )
                 .bind(hash)
@@ -273,7 +270,10 @@ impl Store {
                 match used {
                     Some(row) => {
                         let family: String = row.try_get("family")?;
+                        let sid: String = row.try_get("sid")?;
                         revoke_family(&mut transaction, &family, now).await?;
+                        // The first use may have brought an ID token, which stands on the session.
+                        end(&mut transaction, &sid, now).await?;
                         CodeRedemption::Reused
                     }
                     None => CodeRedemption::Invalid,
@@ -289,6 +289,7 @@ impl Store {
         &self,
         hash: &str,
         request: &PushedRequest,
+        event: AuditEvent,
     ) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         sqlx::query(
@@ -301,6 +302,7 @@ impl Store {
         .bind(request.expires_at.0)
         .execute(&mut *transaction)
         .await?;
+        hot_path::insert_audit(&mut transaction, &[event]).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -310,17 +312,19 @@ impl Store {
     pub async fn open_pushed_request(
         &self,
         hash: &str,
+        client_id: &str,
         now: Timestamp,
     ) -> Result<Option<PushedRequest>, StoreError> {
         let mut transaction = self.begin().await?;
         let row = sqlx::query(
             "UPDATE pushed_requests SET opened_at = COALESCE(opened_at, $2) \
-             WHERE hash = $1 AND used_at IS NULL AND \
+             WHERE hash = $1 AND client_id = $3 AND used_at IS NULL AND \
              ((opened_at IS NULL AND expires_at > $2) OR opened_at + 600 > $2) \
              RETURNING client_id, document, expires_at",
         )
         .bind(hash)
         .bind(now.0)
+        .bind(client_id)
         .fetch_optional(&mut *transaction)
         .await?;
         transaction.commit().await?;
@@ -388,7 +392,7 @@ impl Store {
         successor: &RefreshToken,
         now: Timestamp,
     ) -> Result<Rotation, StoreError> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_revoking().await?;
         let replaced = sqlx::query(
             "UPDATE refresh_tokens SET replaced_at = $2 WHERE hash = $1 AND replaced_at IS NULL \
              AND revoked_at IS NULL AND idle_expires_at > $2 AND expires_at > $2 \
@@ -433,7 +437,7 @@ impl Store {
         event: AuditEvent,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_revoking().await?;
         revoke_family(&mut transaction, family, now).await?;
         hot_path::insert_audit(&mut transaction, &[event]).await?;
         Ok(transaction.commit().await?)
@@ -446,7 +450,7 @@ impl Store {
         event: AuditEvent,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_revoking().await?;
         let done =
             sqlx::query("UPDATE grants SET revoked_at = $2 WHERE jti = $1 AND revoked_at IS NULL")
                 .bind(jti)
@@ -484,6 +488,25 @@ fn bind_refresh<'q>(
         .bind(to_json(token, "refresh token")?)
         .bind(token.idle_expires_at.0)
         .bind(token.expires_at.0))
+}
+
+/// Ends a session and its refresh tokens; whether it had not ended before.
+async fn end(
+    transaction: &mut Transaction<'static, Any>,
+    sid: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query("UPDATE sessions SET ended_at = $2 WHERE sid = $1 AND ended_at IS NULL")
+        .bind(sid)
+        .bind(now.0)
+        .execute(&mut **transaction)
+        .await?;
+    sqlx::query("UPDATE refresh_tokens SET revoked_at = $2 WHERE sid = $1 AND revoked_at IS NULL")
+        .bind(sid)
+        .bind(now.0)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(done.rows_affected() > 0)
 }
 
 async fn revoke_family(

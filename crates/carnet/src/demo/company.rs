@@ -100,7 +100,7 @@ impl Ground {
     }
 
     fn run(&mut self, listener: TcpListener, router: axum::Router, limits: Limits) {
-        let router = limited(router, limits, self.context.entropy.clone());
+        let router = limited(router, limits, self.context.entropy.clone(), &[]);
         self.listeners.spawn(accept(listener, self.tls.clone(), router, self.stop.clone()));
     }
 
@@ -213,7 +213,7 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
         )),
         ras: ras_admins,
     };
-    let router = limited(api.router(), LIMITS, entropy.clone());
+    let router = limited(api.router(), LIMITS, entropy.clone(), &[]);
     ground.listeners.spawn(accept(admin_listener, None, router, stop.clone()));
     let stores: Vec<Store> =
         vendors.iter().map(|v| v.store.clone()).chain([idp_store.clone()]).collect();

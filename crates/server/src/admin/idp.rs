@@ -24,7 +24,7 @@ use carnet_proto::{
     secret::Secret,
     time::{Clock, Entropy},
 };
-use carnet_store::{Group, Put, Record, Store, User};
+use carnet_store::{Group, Record, Store, User};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::Arc};
@@ -231,21 +231,22 @@ async fn show_user(State(idp): State<IdpAdmin>, Path(id): Path<String>) -> Answe
     Ok(Json(view(&user(&idp, &id).await?)))
 }
 
-/// Writes a user and ends what they had.
-async fn cut_off(idp: &IdpAdmin, user: &User, act: &str, delete: bool) -> Result<(), AdminError> {
+/// Changes or removes a user, and ends what they had.
+async fn cut_off(
+    idp: &IdpAdmin,
+    id: &str,
+    act: &str,
+    change: Option<impl FnOnce(&mut User) + Send>,
+) -> Answer {
     let desk = &idp.0.desk;
-    let event = desk.event::<User>(act, &user.id).person(&user.id);
-    if desk.store.cut_off_user(user, delete, event, desk.now()).await? {
-        Ok(())
-    } else {
-        Err(AdminError::missing(User::KIND, &user.id))
-    }
+    let event = desk.event::<User>(act, id).person(id);
+    let changed = desk.store.cut_off_user(id, change, event, desk.now()).await?;
+    changed.map(|user| Json(view(&user))).ok_or_else(|| AdminError::missing(User::KIND, id))
 }
 
 async fn disable_user(State(idp): State<IdpAdmin>, Path(id): Path<String>) -> Answer {
-    let user = User { disabled: true, ..user(&idp, &id).await? };
-    cut_off(&idp, &user, "disable", false).await?;
-    Ok(Json(view(&user)))
+    let id = user(&idp, &id).await?.id;
+    cut_off(&idp, &id, "disable", Some(|user: &mut User| user.disabled = true)).await
 }
 
 async fn enable_user(State(idp): State<IdpAdmin>, Path(id): Path<String>) -> Answer {
@@ -257,8 +258,8 @@ async fn delete_user(
     State(idp): State<IdpAdmin>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, AdminError> {
-    let user = user(&idp, &id).await?;
-    cut_off(&idp, &user, "delete", true).await?;
+    let id = user(&idp, &id).await?.id;
+    let _ = cut_off(&idp, &id, "delete", None::<fn(&mut User)>).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -273,10 +274,10 @@ async fn set_password(
     Path(id): Path<String>,
     Body(new): Body<NewPassword>,
 ) -> Answer {
-    let mut user = user(&idp, &id).await?;
-    user.password_hash = Some(hash(&idp, &Secret::new(new.password)).await?);
-    cut_off(&idp, &user, "set_password", false).await?;
-    Ok(Json(view(&user)))
+    let id = user(&idp, &id).await?.id;
+    let hash = hash(&idp, &Secret::new(new.password)).await?;
+    let set = |user: &mut User| user.password_hash = Some(hash);
+    cut_off(&idp, &id, "set_password", Some(set)).await
 }
 
 #[derive(Deserialize)]
@@ -291,11 +292,8 @@ async fn set_groups(
     Body(new): Body<Memberships>,
 ) -> Answer {
     groups_exist(&idp, &new.groups).await?;
-    let mut user = user(&idp, &id).await?;
-    user.groups = new.groups;
-    let event = idp.0.desk.event::<User>("set_groups", &user.id).person(&user.id);
-    idp.0.desk.store.put(&user, Put::Replace, event).await?;
-    Ok(Json(view(&user)))
+    let id = user(&idp, &id).await?.id;
+    idp.0.desk.change::<User>(&id, "set_groups", |user| user.groups = new.groups).await
 }
 
 async fn create_group(State(idp): State<IdpAdmin>, Body(group): Body<Group>) -> Answer {
@@ -330,6 +328,16 @@ async fn create_server(
             "`issuer` is this identity provider's own",
             "an authorization server of a resource has an issuer of its own (MCP-A4)",
         ));
+    }
+    for alias in &server.aliases {
+        let taken = idp.0.issuer.is_spelled(alias)
+            || idp.0.desk.store.by_id::<ResourceAuthorizationServer>(alias).await?.is_some();
+        if taken {
+            return Err(AdminError::invalid(
+                format!("`aliases`: `{alias}` is another party's issuer"),
+                "an alias names this authorization server alone",
+            ));
+        }
     }
     idp.0.desk.create(&server).await?;
     Ok(Json(view(&server)))

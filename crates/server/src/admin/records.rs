@@ -90,13 +90,9 @@ impl Desk {
         act: &str,
         change: impl FnOnce(&mut R) + Send,
     ) -> Result<Json<Value>, AdminError> {
-        let mut record = self.find::<R>(id).await?;
-        change(&mut record);
         let event = self.event::<R>(act, id);
-        if !self.store.put(&record, Put::Replace, event).await? {
-            return Err(AdminError::missing(R::KIND, id));
-        }
-        Ok(Json(view(&record)))
+        let changed = self.store.update(id, change, event).await?;
+        changed.map(|record| Json(view(&record))).ok_or_else(|| AdminError::missing(R::KIND, id))
     }
 
     /// The audit trail.
@@ -208,23 +204,27 @@ impl Desk {
         id: &str,
         overlap: i64,
     ) -> Result<Json<Value>, AdminError> {
-        let mut client = self.find::<Client>(id).await?;
-        let ClientAuthentication::Secret(hashes) = &mut client.authentication else {
+        let client = self.find::<Client>(id).await?;
+        if !matches!(client.authentication, ClientAuthentication::Secret(_)) {
             return Err(AdminError::invalid(
                 format!("client `{id}` has no secret"),
                 "only clients that authenticate with a secret have one to rotate",
             ));
-        };
+        }
         let now = self.now();
         let ends = now.plus(overlap.clamp(0, 30 * 86_400));
-        hashes.retain(|hash| hash.expires.is_none_or(|expires| now < expires));
-        for hash in hashes.iter_mut() {
-            hash.expires = Some(hash.expires.map_or(ends, |expires| expires.min(ends)));
-        }
         let secret = self.entropy.secret();
-        hashes.push(SecretHash { hash: secret.hash(), expires: None });
-        let event = self.event::<Client>("rotate_secret", id);
-        self.store.put(&client, Put::Replace, event).await?;
+        let fresh = SecretHash { hash: secret.hash(), expires: None };
+        let rotate = |client: &mut Client| {
+            if let ClientAuthentication::Secret(hashes) = &mut client.authentication {
+                hashes.retain(|hash| hash.expires.is_none_or(|expires| now < expires));
+                for hash in hashes.iter_mut() {
+                    hash.expires = Some(hash.expires.map_or(ends, |expires| expires.min(ends)));
+                }
+                hashes.push(fresh);
+            }
+        };
+        let _ = self.change(id, "rotate_secret", rotate).await?;
         Ok(Json(json!({"id": id, "client_secret": secret.expose()})))
     }
 }

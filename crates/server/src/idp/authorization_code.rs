@@ -25,7 +25,8 @@ pub(super) async fn redeem(
     let redeemed = authority.store.redeem_authorization_code(&code.hash(), now).await?;
     let (code, session) = match redeemed {
         CodeRedemption::Redeemed(code, session) => (code, session),
-        CodeRedemption::Reused | CodeRedemption::Invalid => return Err(Refusal::Code.into()),
+        CodeRedemption::Reused => return Err(Refusal::CodeReuse.into()),
+        CodeRedemption::Invalid => return Err(Refusal::Code.into()),
     };
     *event = event.clone().person(&session.user_id);
     let key_thumbprint = request.proof.as_ref().map(|proof| proof.key_thumbprint.as_str());
@@ -52,7 +53,7 @@ pub(super) async fn redeem(
         None
     };
     let issue = Issue {
-        client: request.client.record(),
+        client: &request.client,
         user_id: &session.user_id,
         session: &session.sid,
         family: &code.family,

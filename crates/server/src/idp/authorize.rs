@@ -121,14 +121,14 @@ async fn read(idp: &Idp, uri: &Uri) -> Result<Asked, Response<Body>> {
     if let Some(request_uri) = form.optional("request_uri") {
         let hash =
             pushed_request::hash_of(request_uri).ok_or_else(|| page(PageError::PushedRequest))?;
-        let pushed = authority.store.open_pushed_request(&hash, authority.now()).await;
+        let pushed = authority.store.open_pushed_request(&hash, &client.id, authority.now()).await;
         return match pushed.map_err(|e| broken(&e))? {
-            Some(pushed) if pushed.client_id == client.id => Ok(Asked {
+            Some(pushed) => Ok(Asked {
                 request: pushed.request,
                 client_name: client.name.clone(),
                 pushed: Some(hash),
             }),
-            _ => Err(page(PageError::PushedRequest)),
+            None => Err(page(PageError::PushedRequest)),
         };
     }
     let read = authorize::read(&form, client).and_then(|request| {
@@ -223,7 +223,10 @@ async fn signed_in(
         .client(&asked.request.client_id)
         .with("session", session.sid.as_str())
         .with("request_id", request_id);
-    authority.store.begin_session(&secret.hash(), &session, event).await?;
+    if !authority.store.begin_session(&secret.hash(), &session, user, event).await? {
+        let text = "This account was changed a moment ago. Start again in the application.";
+        return Ok(error_page(StatusCode::FORBIDDEN, text));
+    }
     let mut response = issue_code(idp, asked, &session, parts).await?;
     let lifetime = idp.0.settings.session_lifetime;
     set_cookie(idp, &mut response, "session", secret.expose(), lifetime);

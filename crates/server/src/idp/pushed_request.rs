@@ -14,7 +14,7 @@ use carnet_proto::{
     authorize::{self, CODE_LIFETIME, Unauthorizable},
     secret::Secret,
 };
-use carnet_store::PushedRequest;
+use carnet_store::{HotOperation, PushedRequest};
 use serde_json::json;
 
 /// What every `request_uri` of ours begins with.
@@ -28,17 +28,26 @@ pub(super) async fn push(State(idp): State<Idp>, request: Request) -> Response<B
             Ok(request) => request,
             Err(refused) => return refused,
         };
-    let bad = |error: &str, description: &str| {
-        let body = json!({"error": error, "error_description": description});
-        answer::no_store(StatusCode::BAD_REQUEST, &body)
+    let now = authority.now();
+    let read = if request.form.mentions("request_uri") {
+        Err(("invalid_request", "A pushed request cannot carry request_uri.".to_owned()))
+    } else {
+        authorize::read(&request.form, request.client.record()).map_err(|why| match why {
+            Unauthorizable::Page(error) => ("invalid_request", error.to_string()),
+            Unauthorizable::Redirect { error, .. } => (error.error, error.description.to_owned()),
+        })
     };
-    if request.form.mentions("request_uri") {
-        return bad("invalid_request", "A pushed request cannot carry request_uri.");
-    }
-    let mut asked = match authorize::read(&request.form, request.client.record()) {
+    let mut asked = match read {
         Ok(asked) => asked,
-        Err(Unauthorizable::Page(error)) => return bad("invalid_request", &error.to_string()),
-        Err(Unauthorizable::Redirect { error, .. }) => return bad(error.error, error.description),
+        Err((error, description)) => {
+            let event = request.event.refused(format!("pushed_request.{error}"));
+            let operation = HotOperation::new(Some(event));
+            if let Err(error) = authority.store.record(operation, now).await {
+                return answer::broken(&error);
+            }
+            let body = json!({"error": error, "error_description": description});
+            return answer::no_store(StatusCode::BAD_REQUEST, &body);
+        }
     };
     if let Some(proof) = request.proof {
         // RFC 9449 section 10.1: the proof at the push binds the code.
@@ -48,9 +57,9 @@ pub(super) async fn push(State(idp): State<Idp>, request: Request) -> Response<B
     let pushed = PushedRequest {
         client_id: request.client.id().to_owned(),
         request: asked,
-        expires_at: authority.now().plus(CODE_LIFETIME),
+        expires_at: now.plus(CODE_LIFETIME),
     };
-    match authority.store.keep_pushed_request(&id.hash(), &pushed).await {
+    match authority.store.keep_pushed_request(&id.hash(), &pushed, request.event.clone()).await {
         Ok(()) => {
             let uri = format!("{PREFIX}{}", id.expose());
             let body = json!({"request_uri": uri, "expires_in": CODE_LIFETIME});

@@ -61,7 +61,7 @@ pub(super) async fn renew(
         Rotation::Invalid => return Err(Refusal::RefreshToken.into()),
     }
     let issue = Issue {
-        client: request.client.record(),
+        client: &request.client,
         user_id: &held.user_id,
         session: &held.sid,
         family: &held.family,

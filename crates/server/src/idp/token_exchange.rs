@@ -4,7 +4,6 @@
 use super::{Idp, directory::IdpDirectory};
 use crate::{
     answer::Failure,
-    authority::Directory as _,
     token_endpoint::{ClientRequest, TokenAnswer},
 };
 use carnet_proto::{
@@ -47,7 +46,7 @@ pub(super) async fn exchange(
     let mut snapshot = request.snapshot;
     loop {
         // Asked anew on each turn: the client may have been switched off since it authenticated.
-        if snapshot.directory.client(request.client.id()).is_none() {
+        if !request.client.still_stands(&snapshot.directory) {
             return Err(Refusal::ClientUnknown.into());
         }
         let user = snapshot.directory.person(&authority.store, &subject.user_id).await?;
@@ -80,7 +79,10 @@ pub(super) async fn exchange(
                 .clone()
                 .with("rule", permit.rules.join(", "))
                 .with("audience", permit.audience.as_str())
-                .with("resource", spaced(permit.resources.iter().map(carnet_proto::identifier::Resource::as_str)))
+                .with(
+                    "resource",
+                    spaced(permit.resources.iter().map(carnet_proto::identifier::Resource::as_str)),
+                )
                 .with("scope", permit.scopes.to_string())
                 .with("ras_client_id", permit.ras_client_id.as_str())
                 .with("jti", claims.jti.as_str()),

@@ -2,14 +2,12 @@
 
 use super::Idp;
 use crate::{
-    answer::Failure,
-    authority::{Directory as _, Snapshot},
+    answer::Failure, authority::Snapshot, client_authentication::AuthenticatedClient,
     token_endpoint::TokenAnswer,
 };
 use carnet_proto::{
     access_token::{self, AccessTokenClaims},
     authentication::Authentication,
-    client::Client,
     id_jag::{Confirmation, OneOrMany},
     id_token::{self, IdTokenClaims, at_hash},
     refusal::Refusal,
@@ -21,7 +19,7 @@ use std::sync::Arc;
 
 /// What the tokens are about.
 pub(super) struct Issue<'a> {
-    pub(super) client: &'a Client,
+    pub(super) client: &'a AuthenticatedClient,
     pub(super) user_id: &'a str,
     pub(super) session: &'a str,
     pub(super) family: &'a str,
@@ -45,7 +43,7 @@ pub(super) async fn issue(
     let jti = authority.context.entropy.id();
     let expires = now.plus(access_token::LIFETIME);
     let user = loop {
-        if snapshot.directory.client(&issue.client.id).is_none() {
+        if !issue.client.still_stands(&snapshot.directory) {
             return Err(Refusal::ClientUnknown.into());
         }
         let person = snapshot.directory.person(&authority.store, issue.user_id).await?;
@@ -64,7 +62,7 @@ pub(super) async fn issue(
             jti: jti.clone(),
             kind: TokenKind::AccessToken,
             user_id: user.id.clone(),
-            client_id: issue.client.id.clone(),
+            client_id: issue.client.id().to_owned(),
             party: authority.issuer.to_string(),
             lineage: issue.family.to_owned(),
             expires_at: expires,
@@ -79,7 +77,7 @@ pub(super) async fn issue(
         iss: authority.issuer.clone(),
         sub: user.id.clone(),
         aud: OneOrMany::One(authority.issuer.to_string()),
-        client_id: issue.client.id.clone(),
+        client_id: issue.client.id().to_owned(),
         jti,
         exp: expires,
         iat: now,
@@ -114,11 +112,11 @@ fn id_token_claims(
 ) -> IdTokenClaims {
     let email = issue.scopes.contains("email").then(|| user.email.clone()).flatten();
     let profile = issue.scopes.contains("profile");
-    let lifetime = issue.client.id_token_lifetime.unwrap_or(id_token::LIFETIME);
+    let lifetime = issue.client.record().id_token_lifetime.unwrap_or(id_token::LIFETIME);
     IdTokenClaims {
         iss: idp.issuer().clone(),
         sub: user.id.clone(),
-        aud: issue.client.id.clone(),
+        aud: issue.client.id().to_owned(),
         exp: now.plus(lifetime.clamp(60, id_token::LONGEST_LIFETIME)),
         iat: now,
         auth_time: issue.authentication.auth_time,

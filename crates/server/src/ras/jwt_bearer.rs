@@ -4,7 +4,7 @@
 use super::{Ras, directory::RasDirectory};
 use crate::{
     answer::Failure,
-    authority::Directory as _,
+    authority::Snapshot,
     token_endpoint::{ClientRequest, TokenAnswer},
 };
 use carnet_client::{KeySource, Reach};
@@ -18,7 +18,6 @@ use carnet_proto::{
 use carnet_store::{AuditEvent, Grant, HotOperation, HotOutcome, TokenKind, UsedJti};
 use std::sync::Arc;
 
-#[allow(clippy::too_many_lines)] // the whole walk, each line the argument of the next
 pub(super) async fn redeem(
     ras: &Ras,
     request: ClientRequest<RasDirectory>,
@@ -32,46 +31,28 @@ pub(super) async fn redeem(
     let now = authority.now();
     let mut snapshot = request.snapshot;
     let proof_key = request.proof.as_ref().map(|proof| proof.key_thumbprint.as_str());
-    let id_jag = loop {
-        let unverified =
-            UnverifiedIdJag::parse(asked.assertion.expose()).map_err(Refusal::IdJag)?;
-        let Some(trusted) = snapshot.directory.trusted(unverified.issuer()) else {
-            // Trusted since a moment ago, on another node?
-            let fresh = authority.fresh().await?;
-            if fresh.generation == snapshot.generation {
-                return Err(Refusal::IssuerUntrusted.into());
-            }
-            snapshot = fresh;
-            continue;
-        };
-        *event = event.clone().with("issuer", trusted.issuer.as_str());
-        let source = KeySource {
-            owner: trusted.issuer.to_string(),
-            jwks_uri: trusted.jwks_uri.clone(),
-            algorithm: trusted.algorithm,
-            reach: Reach::of_trusted_url(trusted.issuer.as_str()),
-        };
-        let keys = authority.context.remote_keys.keys(&source, unverified.kid()).await;
-        let keys = keys.map_err(|_| Refusal::IssuerKeysUnavailable)?;
-        let expected = Expected {
-            issuer: &trusted.issuer,
-            tenant: trusted.tenant.as_deref(),
-            audience: &authority.issuer,
-            client: request.client.id(),
-        };
-        break unverified.verify(&keys, expected, now).map_err(Refusal::IdJag)?;
-    };
+    let (mut id_jag, mut verified_by) =
+        verify(ras, &mut snapshot, &asked, request.client.id(), event).await?;
     *event = event.clone().with("txn", id_jag.jti()).with("subject", id_jag.subject());
     loop {
         // Asked anew on each turn: client and issuer may have been switched off meanwhile (A31).
         let directory = &snapshot.directory;
-        if directory.client(request.client.id()).is_none() {
+        if !request.client.still_stands(directory) {
             return Err(Refusal::ClientUnknown.into());
         }
         let trusted =
             directory.trusted(id_jag.issuer().as_str()).ok_or(Refusal::IssuerUntrusted)?.clone();
+        if trusted != verified_by {
+            // Trusted on other terms since the signature was checked: check it by those.
+            let client = request.client.id();
+            (id_jag, verified_by) = verify(ras, &mut snapshot, &asked, client, event).await?;
+            continue;
+        }
         let decision = jwt_bearer::authorize(&asked, &id_jag, proof_key, &directory.governed)?;
-        let account = resolve(ras, directory, &id_jag, &trusted, event).await?;
+        let Some(account) = resolve(ras, &snapshot, &id_jag, &trusted, event).await? else {
+            snapshot = authority.fresh().await?;
+            continue;
+        };
         let claims = AccessTokenClaims {
             iss: authority.issuer.clone(),
             sub: account.id.clone(),
@@ -133,15 +114,66 @@ pub(super) async fn redeem(
     }
 }
 
+/// Unverified ID-JAG, trusted issuer, keys, verified ID-JAG; and the terms it was verified by.
+async fn verify(
+    ras: &Ras,
+    snapshot: &mut Arc<Snapshot<RasDirectory>>,
+    asked: &JwtBearer,
+    client: &str,
+    event: &mut AuditEvent,
+) -> Result<(IdJag, TrustedIssuer), Failure> {
+    let authority = &ras.0.authority;
+    loop {
+        let unverified =
+            UnverifiedIdJag::parse(asked.assertion.expose()).map_err(Refusal::IdJag)?;
+        let Some(trusted) = snapshot.directory.trusted(unverified.issuer()) else {
+            // Trusted since a moment ago, on another node?
+            let fresh = authority.fresh().await?;
+            if fresh.generation == snapshot.generation {
+                return Err(Refusal::IssuerUntrusted.into());
+            }
+            *snapshot = fresh;
+            continue;
+        };
+        *event = event.clone().with("issuer", trusted.issuer.as_str());
+        let source = KeySource {
+            owner: trusted.issuer.to_string(),
+            jwks_uri: trusted.jwks_uri.clone(),
+            algorithm: trusted.algorithm,
+            reach: Reach::of_trusted_url(trusted.issuer.as_str()),
+        };
+        let keys = authority.context.remote_keys.keys(&source, unverified.kid()).await;
+        let keys = keys.map_err(|_| Refusal::IssuerKeysUnavailable)?;
+        let expected = Expected {
+            issuer: &trusted.issuer,
+            tenant: trusted.tenant.as_deref(),
+            audience: &authority.issuer,
+            client,
+        };
+        match unverified.verify(&keys, expected, authority.now()) {
+            Ok(id_jag) => return Ok((id_jag, trusted.clone())),
+            Err(error) => {
+                // On other terms since a moment ago?
+                let fresh = authority.fresh().await?;
+                if fresh.generation == snapshot.generation {
+                    return Err(Refusal::IdJag(error).into());
+                }
+                *snapshot = fresh;
+            }
+        }
+    }
+}
+
 /// The account of the ID-JAG's subject (JAG-R9): linked, or linked now by a rule the administrator
-/// switched on. An address alone links nothing.
+/// switched on. An address alone links nothing. `None` where a link would rest on a directory that
+/// has moved on.
 async fn resolve(
     ras: &Ras,
-    directory: &RasDirectory,
+    snapshot: &Snapshot<RasDirectory>,
     id_jag: &IdJag,
     trusted: &TrustedIssuer,
     event: &AuditEvent,
-) -> Result<Arc<Account>, Failure> {
+) -> Result<Option<Arc<Account>>, Failure> {
     let authority = &ras.0.authority;
     let store = &authority.store;
     let link = SubjectLink {
@@ -150,10 +182,17 @@ async fn resolve(
         subject: id_jag.subject().to_owned(),
     };
     let live = |account: Arc<Account>| {
-        if account.disabled { Err(Failure::from(Refusal::AccountUnknown)) } else { Ok(account) }
+        if account.disabled {
+            Err(Failure::from(Refusal::AccountUnknown))
+        } else {
+            Ok(Some(account))
+        }
     };
-    if let Some(account) = directory.account(store, &link).await? {
+    if let Some(account) = snapshot.directory.account(store, &link).await? {
         return live(account);
+    }
+    if store.generation().await? != snapshot.generation {
+        return Ok(None);
     }
     let by_email = match id_jag.email().filter(|email| trusted.accounts.links_by(email)) {
         Some(email) => store.by_name::<Account>(&email.to_lowercase()).await?,

@@ -14,6 +14,7 @@ use axum::{
 };
 use carnet_proto::{
     access_token::{AccessToken, verify_any_audience},
+    identifier::Resource,
     refusal::Refusal,
     secret::Secret,
 };
@@ -69,8 +70,14 @@ pub(super) async fn introspect(State(ras): State<Ras>, request: Request) -> Resp
     let verified = verify_any_audience(token.expose(), keys, &authority.issuer, authority.now());
     let Ok((held, audience)) = verified else { return inactive() };
     let stands_for = &request.client.record().resources;
-    let is_audience = |aud: &String| stands_for.iter().any(|resource| resource.as_str() == aud);
-    if held.client != request.client.id() && !audience.iter().any(is_audience) {
+    let audience_is = |resource: &Resource| {
+        audience.iter().any(|aud| Resource::parse(aud).is_ok_and(|aud| aud == *resource))
+    };
+    if held.client != request.client.id() && !stands_for.iter().any(audience_is) {
+        return inactive();
+    }
+    let governed = &request.snapshot.directory.governed;
+    if !governed.iter().any(|governed| !governed.disabled && audience_is(&governed.resource)) {
         return inactive();
     }
     match is_live(&ras, &held).await {

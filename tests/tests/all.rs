@@ -1,0 +1,12 @@
+//! Every test that needs more than one crate, in one binary.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests stop at the first surprise")]
+
+mod admin_api;
+mod client_library;
+mod flows;
+mod requirements;
+mod store_contract;
+mod table_a;
+mod table_b;
+mod table_c;
+mod table_d;

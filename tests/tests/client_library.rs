@@ -1,0 +1,285 @@
+//! The client library against our own parties and against hostile ones.
+
+use axum::{
+    Json, Router,
+    http::StatusCode,
+    response::IntoResponse,
+    routing::{get, post},
+};
+use carnet_client::{Error, SignInOptions, Subject};
+use carnet_tests::{
+    forge::Key,
+    world::{PASSWORD, World},
+};
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+
+async fn sign_in(world: &World, client: &carnet_client::Client, username: &str) {
+    let pending = client.begin_sign_in(&SignInOptions::default()).await.unwrap();
+    let url = pending.url().to_owned();
+    let browser = async {
+        let (location, _) = world.browse(&url, username, PASSWORD).await;
+        world.http.get(location).send().await.unwrap().status()
+    };
+    let (session, status) = tokio::join!(pending.finish(), browser);
+    assert_eq!((session.unwrap().name.as_str(), status.as_u16()), (username, 200));
+}
+
+#[tokio::test]
+async fn three_lines_bring_a_token_and_it_is_kept_until_it_ends() {
+    let world = World::new().await;
+    let client = world.client();
+    sign_in(&world, &client, "erin").await;
+    let server = client.discover(&world.canvas).await.unwrap();
+    let token = client.access_token(&server).await.unwrap();
+    assert_eq!(token.scopes.to_string(), "read", "what the challenge asks for");
+    let again = client.access_token(&server).await.unwrap();
+    assert_eq!(token.secret(), again.secret());
+    world.pass(290);
+    let renewed = client.access_token(&server).await.unwrap();
+    assert_ne!(token.secret(), renewed.secret());
+    // Silent for days: the sign-in renews itself.
+    for _ in 0..20 {
+        world.pass(7 * 3600);
+        client.access_token(&server).await.unwrap();
+    }
+    world.pass(8 * 3600 + 1);
+    assert!(
+        matches!(client.access_token(&server).await, Err(Error::SignInNeeded { .. })),
+        "JAG-C5"
+    );
+}
+
+#[tokio::test]
+async fn a_step_up_asks_for_the_union_and_a_policy_refusal_is_final() {
+    let world = World::new().await;
+    let client = world.client();
+    sign_in(&world, &client, "erin").await;
+    let server = client.discover(&world.canvas).await.unwrap();
+    client.access_token(&server).await.unwrap();
+    let challenge = carnet_proto::challenge::Challenge::new("Bearer").with("scope", "write");
+    let token = client.step_up(&server, &challenge).await.unwrap();
+    assert_eq!(token.scopes.to_string(), "read write");
+    world.pass(300);
+    let renewed = client.access_token(&server).await.unwrap();
+    assert_eq!(renewed.scopes.to_string(), "read write", "what a step-up won stays won");
+    let max = world.client();
+    sign_in(&world, &max, "max").await;
+    let refused = max.access_token(&server).await.unwrap_err();
+    assert!(matches!(refused, Error::RefusedByPolicy { .. }), "{refused}");
+    assert!(refused.to_string().contains(world.idp.as_str()), "says who refused: {refused}");
+}
+
+#[tokio::test]
+async fn signing_out_revokes_and_forgets() {
+    let world = World::new().await;
+    let client = world.client();
+    sign_in(&world, &client, "erin").await;
+    let refresh_token = client.session().await.unwrap().unwrap().refresh_token.unwrap();
+    assert!(client.sign_out().await.unwrap());
+    assert!(client.session().await.unwrap().is_none());
+    assert!(!client.sign_out().await.unwrap());
+    let renew = world.ask(
+        &world.idp,
+        "/token",
+        &[("grant_type", "refresh_token"), ("refresh_token", &refresh_token)],
+    );
+    assert_eq!(world.send(&renew).await.status, 400);
+}
+
+#[tokio::test]
+async fn the_callback_takes_only_the_answer_to_its_own_sign_in() {
+    let world = World::new().await;
+    for (case, change) in [
+        (
+            "K06: wrong state",
+            Box::new(|l: String| l.replace("state=", "state=x")) as Box<dyn Fn(String) -> String>,
+        ),
+        ("K06: no state", Box::new(|l: String| l.replace("state=", "other="))),
+        ("K05: another issuer", Box::new(|l: String| l.replace("iss=http", "iss=https"))),
+        ("K05: a slash more", Box::new(|l: String| format!("{l}%2F"))),
+        ("K05: no issuer", Box::new(|l: String| l.replace("iss=", "other="))),
+        ("twice", Box::new(|l: String| format!("{l}&code=x"))),
+    ] {
+        let client = world.client();
+        let pending = client.begin_sign_in(&SignInOptions::default()).await.unwrap();
+        let url = pending.url().to_owned();
+        let browser = async {
+            let (location, _) = world.browse(&url, "erin", PASSWORD).await;
+            let wrong = change(location.clone());
+            assert_ne!(wrong, location, "{case}");
+            world.http.get(wrong).send().await.unwrap();
+        };
+        let (outcome, ()) = tokio::join!(pending.finish(), browser);
+        assert!(matches!(outcome, Err(Error::Callback(_))), "{case}");
+        assert!(client.session().await.unwrap().is_none(), "{case}");
+    }
+    // K16: other hosts and paths do not end the wait; an error's text is not shown.
+    let client = world.client();
+    let pending = client.begin_sign_in(&SignInOptions::default()).await.unwrap();
+    let url = pending.url().to_owned();
+    let browser = async {
+        let (location, _) = world.browse(&url, "erin", PASSWORD).await;
+        let rebound =
+            world.http.get(&location).header("host", "evil.example").send().await.unwrap();
+        assert_eq!(rebound.status(), 400);
+        let base = location.split("/callback").next().unwrap();
+        assert_eq!(
+            world.http.get(format!("{base}/favicon.ico")).send().await.unwrap().status(),
+            404
+        );
+        world.http.get(location).send().await.unwrap();
+    };
+    let (outcome, ()) = tokio::join!(pending.finish(), browser);
+    assert!(outcome.is_ok());
+}
+
+/// A hostile or broken party whose answers a test writes.
+#[derive(Clone, Default)]
+struct Stage {
+    metadata: Arc<Mutex<Value>>,
+    resource: Arc<Mutex<Value>>,
+    token: Arc<Mutex<Value>>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Stage {
+    async fn start() -> (Self, String) {
+        let stage = Self::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (m, r, t, a) = (
+            stage.metadata.clone(),
+            stage.resource.clone(),
+            stage.token.clone(),
+            stage.asked.clone(),
+        );
+        let router = Router::new()
+            .route(
+                "/.well-known/oauth-authorization-server",
+                get(move || async move { Json(m.lock().unwrap().clone()) }),
+            )
+            .route(
+                "/.well-known/oauth-protected-resource/mcp",
+                get(move || async move { Json(r.lock().unwrap().clone()) }),
+            )
+            .route(
+                "/token",
+                post(move |body: String| async move {
+                    a.lock().unwrap().push(body);
+                    Json(t.lock().unwrap().clone())
+                }),
+            )
+            .fallback(|| async { StatusCode::NOT_FOUND.into_response() });
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        *stage.metadata.lock().unwrap() = json!({
+            "issuer": url, "token_endpoint": format!("{url}/token"),
+            "authorization_grant_profiles_supported": ["urn:ietf:params:oauth:grant-profile:id-jag"],
+        });
+        *stage.resource.lock().unwrap() =
+            json!({"resource": format!("{url}/mcp"), "authorization_servers": [url]});
+        (stage, url)
+    }
+}
+
+#[tokio::test]
+async fn k01_k03_c2_discovery_believes_only_what_fits() {
+    let world = World::new().await;
+    let client = world.client();
+    sign_in(&world, &client, "erin").await;
+    let (stage, url) = Stage::start().await;
+    let mcp = format!("{url}/mcp");
+    assert!(client.discover(&mcp).await.is_ok());
+    for issuer in [format!("{url}/"), world.ras.to_string(), url.replace("127.0.0.1", "localhost")]
+    {
+        let good = stage.metadata.lock().unwrap()["issuer"].clone();
+        stage.metadata.lock().unwrap()["issuer"] = json!(issuer);
+        let error = client.discover(&mcp).await.unwrap_err().to_string();
+        assert!(error.contains("another issuer") && error.contains(&issuer), "K01: {error}");
+        stage.metadata.lock().unwrap()["issuer"] = good;
+    }
+    for resource in
+        [url.clone(), format!("{url}/mcp/"), world.canvas.clone(), format!("{url}/other")]
+    {
+        stage.resource.lock().unwrap()["resource"] = json!(resource);
+        let error = client.discover(&mcp).await.unwrap_err().to_string();
+        assert!(error.contains("found:") && error.contains("expected:"), "JAG-C2: {error}");
+    }
+    // K03: a server that names an authorization server of its own is no connection of the company.
+    stage.resource.lock().unwrap()["resource"] = json!(mcp);
+    let server = client.discover(&mcp).await.unwrap();
+    assert!(matches!(client.access_token(&server).await, Err(Error::RefusedByPolicy { .. })));
+    assert!(stage.asked.lock().unwrap().is_empty(), "nothing was sent to it");
+    stage.metadata.lock().unwrap()["authorization_grant_profiles_supported"] = json!([]);
+    let server = client.discover(&mcp).await.unwrap();
+    assert!(matches!(client.access_token(&server).await, Err(Error::NotOffered(_))), "EMA-C2");
+}
+
+#[tokio::test]
+async fn k09_k10_k11_answers_that_do_not_fit_are_thrown_away() {
+    let world = World::new().await;
+    let (stage, url) = Stage::start().await;
+    let key = Key::new();
+    let mut settings = world.client_settings();
+    settings.idp_token_endpoint = Some(format!("{url}/token"));
+    let (vault, outbound) =
+        (carnet_client::MemoryVault::default(), carnet_client::Outbound::new(&[]).unwrap());
+    let clock = carnet_proto::time::Clock::new(|| {
+        carnet_proto::time::Timestamp(carnet_tests::world::START)
+    });
+    let entropy = carnet_proto::time::Entropy::new(|b| b.fill(7));
+    let client = carnet_client::Client::new(settings, Box::new(vault), outbound, clock, entropy);
+    let server = client.discover(&world.canvas).await.unwrap();
+    let good_claims = world.id_jag_claims();
+    let answer = |claims: &Value, typ: &str| {
+        json!({"access_token": key.sign(&key.header(typ).to_string(), claims.to_string().as_bytes()),
+               "issued_token_type": "urn:ietf:params:oauth:token-type:id-jag", "token_type": "N_A",
+               "expires_in": 120, "resource": world.canvas})
+    };
+    let typ = "oauth-id-jag+jwt";
+    let good = answer(&good_claims, typ);
+    let subject = (Subject::IdToken, "a.b.c");
+    *stage.token.lock().unwrap() = good.clone();
+    assert!(client.exchange(&server, None, subject).await.is_ok());
+    let with = |name: &str, value: Value| {
+        let mut claims = good_claims.clone();
+        claims[name] = value;
+        answer(&claims, typ)
+    };
+    let changed = |name: &str, value: Value| {
+        let mut answer = good.clone();
+        answer[name] = value;
+        answer
+    };
+    for (case, answer) in [
+        (
+            "K09 type",
+            changed("issued_token_type", json!("urn:ietf:params:oauth:token-type:access_token")),
+        ),
+        ("K09 no type", changed("issued_token_type", Value::Null)),
+        ("K09 Bearer", changed("token_type", json!("Bearer"))),
+        ("not a JWT", changed("access_token", json!("opaque"))),
+        ("typ", answer(&good_claims, "JWT")),
+        ("another audience", with("aud", json!(world.other_ras))),
+        ("two audiences", with("aud", json!([world.ras, world.other_ras]))),
+        ("K10 another resource", with("resource", json!(world.boards))),
+        ("K10 one too many", with("resource", json!([world.canvas, world.boards]))),
+        ("K10 twice", with("resource", json!([world.canvas, world.canvas]))),
+        ("K10 none", with("resource", json!([]))),
+        ("K10 differs from the claim", changed("resource", json!(world.boards))),
+    ] {
+        *stage.token.lock().unwrap() = answer;
+        let outcome = client.exchange(&server, None, subject).await;
+        assert!(
+            matches!(outcome, Err(Error::BadAnswer { .. })),
+            "{case}: {:?}",
+            outcome.err().map(|e| e.to_string())
+        );
+    }
+    let mut absent = good_claims.clone();
+    absent.as_object_mut().unwrap().remove("resource");
+    let mut answer_absent = answer(&absent, typ);
+    answer_absent.as_object_mut().unwrap().remove("resource");
+    *stage.token.lock().unwrap() = answer_absent;
+    assert!(client.exchange(&server, None, subject).await.is_err(), "K10 absent");
+}

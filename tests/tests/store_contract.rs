@@ -1,0 +1,598 @@
+//! What every database must do, run against SQLite, and against PostgreSQL with the feature
+//! `postgres`.
+
+use carnet_proto::{
+    authentication::Authentication,
+    authorize::AuthorizationRequest,
+    pkce::CodeChallenge,
+    scope::Scopes,
+    time::Timestamp,
+    trust::{Account, SubjectLink},
+};
+use carnet_store::*;
+use std::{collections::BTreeSet, process::Stdio, sync::Arc};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+const NOW: Timestamp = Timestamp(1_800_000_000);
+
+fn event(name: &'static str) -> AuditEvent {
+    AuditEvent::granted(name, NOW)
+}
+
+fn authentication() -> Authentication {
+    Authentication { auth_time: NOW, acr: "urn:x".to_owned(), amr: vec!["pwd".to_owned()] }
+}
+
+fn erin() -> User {
+    User {
+        id: "erin".to_owned(),
+        username: "erin@acme".to_owned(),
+        email: None,
+        email_verified: false,
+        display_name: None,
+        groups: BTreeSet::new(),
+        password_hash: Some("old".to_owned()),
+        disabled: false,
+    }
+}
+
+async fn session(store: &Store, sid: &str) -> Session {
+    let session = Session {
+        sid: sid.to_owned(),
+        user_id: "erin".to_owned(),
+        authentication: authentication(),
+        expires_at: NOW.plus(3600),
+    };
+    let cookie = format!("cookie-{sid}");
+    assert!(store.begin_session(&cookie, &session, &erin(), event("sign_in")).await.unwrap());
+    session
+}
+
+fn refresh(sid: &str, family: &str) -> RefreshToken {
+    RefreshToken {
+        family: family.to_owned(),
+        sid: sid.to_owned(),
+        user_id: "erin".to_owned(),
+        client_id: "agent".to_owned(),
+        scopes: Scopes::default(),
+        authentication: authentication(),
+        dpop_jkt: None,
+        idle_expires_at: NOW.plus(3600),
+        expires_at: NOW.plus(7200),
+    }
+}
+
+fn code(sid: &str, family: &str) -> AuthorizationCode {
+    let request = AuthorizationRequest {
+        client_id: "agent".to_owned(),
+        redirect_uri: "https://a.example/cb".to_owned(),
+        scopes: Scopes::default(),
+        code_challenge: CodeChallenge::of("x"),
+        state: None,
+        nonce: None,
+        silent: false,
+        fresh: false,
+        max_age: None,
+        login_hint: None,
+        dpop_jkt: None,
+    };
+    AuthorizationCode {
+        sid: sid.to_owned(),
+        family: family.to_owned(),
+        request,
+        expires_at: NOW.plus(60),
+    }
+}
+
+fn jti(text: &str) -> UsedJti {
+    UsedJti { namespace: "test".to_owned(), jti: text.to_owned(), forget_after: NOW.plus(60) }
+}
+
+fn grant(id: &str, lineage: &str) -> Grant {
+    Grant {
+        jti: id.to_owned(),
+        kind: TokenKind::AccessToken,
+        user_id: "erin".to_owned(),
+        client_id: "agent".to_owned(),
+        party: "https://idp.example".to_owned(),
+        lineage: lineage.to_owned(),
+        expires_at: NOW.plus(300),
+    }
+}
+
+async fn rows(store: &Store) -> Vec<AuditRow> {
+    store.audit(&AuditFilter { limit: 1000, ..AuditFilter::default() }).await.unwrap()
+}
+
+async fn whole_contract(store: Store) {
+    directory(&store).await;
+    accounts(&store).await;
+    cut_offs(&store).await;
+    sessions(&store).await;
+    single_use(&store).await;
+    conditions(&store).await;
+    races(&store).await;
+    expiry(&store).await;
+    keys(&store).await;
+}
+
+async fn directory(store: &Store) {
+    let before = store.generation().await.unwrap();
+    let group = Group { name: "engineering".to_owned(), description: String::new() };
+    assert!(store.put(&group, Put::Create, event("a")).await.unwrap());
+    assert!(store.generation().await.unwrap() > before, "a change raises the generation");
+    let taken = store.put(&group, Put::Create, event("b")).await;
+    assert!(matches!(taken, Err(StoreError::NameTaken { .. })));
+    let absent = Group { name: "absent".to_owned(), description: String::new() };
+    assert!(!store.put(&absent, Put::Replace, event("c")).await.unwrap());
+    let events: Vec<String> = rows(store).await.into_iter().map(|row| row.event).collect();
+    assert_eq!(events, ["a"], "what was not done is not on record");
+    let user = |id: &str, name: &str| User {
+        id: id.to_owned(),
+        username: name.to_owned(),
+        email: None,
+        email_verified: false,
+        display_name: None,
+        groups: BTreeSet::from(["engineering".to_owned()]),
+        password_hash: None,
+        disabled: false,
+    };
+    assert!(store.put(&user("1", "erin"), Put::Create, event("d")).await.unwrap());
+    assert!(matches!(
+        store.put(&user("2", "erin"), Put::Create, event("e")).await,
+        Err(StoreError::NameTaken { .. })
+    ));
+    assert_eq!(store.by_name::<User>("erin").await.unwrap().unwrap().id, "1");
+    assert!(store.by_id::<Group>("1").await.unwrap().is_none(), "kinds are apart");
+    assert!(store.delete_group("engineering", event("f")).await.unwrap());
+    assert!(store.by_id::<User>("1").await.unwrap().unwrap().groups.is_empty());
+    assert!(!store.delete_group("engineering", event("g")).await.unwrap());
+    assert!(store.delete::<User>("1", event("h")).await.unwrap());
+    assert!(store.all::<User>().await.unwrap().is_empty());
+}
+
+async fn accounts(store: &Store) {
+    let link = |subject: &str| SubjectLink {
+        issuer: carnet_proto::identifier::Issuer::parse("https://idp.example").unwrap(),
+        tenant: None,
+        subject: subject.to_owned(),
+    };
+    let account = |id: &str| Account { id: id.to_owned(), email: None, disabled: false };
+    assert!(store.linked_account(&link("erin")).await.unwrap().is_none());
+    let tasks: Vec<_> = (0..20)
+        .map(|i| {
+            let (store, link, account) = (store.clone(), link("erin"), account(&format!("a{i}")));
+            tokio::spawn(async move {
+                store.link_account(&link, &account, event("link")).await.unwrap()
+            })
+        })
+        .collect();
+    let mut ids = BTreeSet::new();
+    for task in tasks {
+        ids.insert(task.await.unwrap().unwrap().id);
+    }
+    assert_eq!(ids.len(), 1, "of several at once one account comes out");
+    assert_eq!(store.all::<Account>().await.unwrap().len(), 1);
+    let other = store.link_account(&link("max"), &account("m"), event("link")).await.unwrap();
+    assert_eq!(other.unwrap().id, "m");
+}
+
+/// A sign-in that raced a cut-off, and changes that raced each other.
+async fn cut_offs(store: &Store) {
+    let before = User { id: "cut".to_owned(), username: "cut".to_owned(), ..erin() };
+    store.put(&before, Put::Create, event("fixture")).await.unwrap();
+    let session = Session {
+        sid: "cut".to_owned(),
+        user_id: "cut".to_owned(),
+        authentication: authentication(),
+        expires_at: NOW.plus(3600),
+    };
+    let set = |user: &mut User| user.password_hash = Some("new".to_owned());
+    store.cut_off_user("cut", Some(set), event("set_password"), NOW).await.unwrap().unwrap();
+    let begun = store.begin_session("c", &session, &before, event("sign_in")).await.unwrap();
+    assert!(!begun, "signed in with the password of before");
+    let off = |user: &mut User| user.disabled = true;
+    store.cut_off_user("cut", Some(off), event("disable"), NOW).await.unwrap().unwrap();
+    let groups = |user: &mut User| user.groups = BTreeSet::from(["g".to_owned()]);
+    let changed = store.update::<User>("cut", groups, event("groups")).await.unwrap().unwrap();
+    assert!(changed.disabled, "a change of something else switched the person on again");
+    let tasks: Vec<_> = (0..20)
+        .map(|i| {
+            let store = store.clone();
+            let add = move |user: &mut User| {
+                user.groups.insert(format!("g{i}"));
+            };
+            tokio::spawn(
+                async move { store.update::<User>("cut", add, event("add")).await.unwrap() },
+            )
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(
+        store.by_id::<User>("cut").await.unwrap().unwrap().groups.len(),
+        21,
+        "a lost update"
+    );
+    let gone =
+        store.cut_off_user("cut", None::<fn(&mut User)>, event("delete"), NOW).await.unwrap();
+    assert!(gone.is_some() && store.by_id::<User>("cut").await.unwrap().is_none());
+}
+
+async fn sessions(store: &Store) {
+    store.put(&erin(), Put::Create, event("fixture")).await.unwrap();
+    session(store, "s1").await;
+    assert!(store.session("cookie-s1", NOW).await.unwrap().is_some());
+    assert!(store.session("cookie-s1", NOW.plus(3600)).await.unwrap().is_none(), "expired");
+    assert!(store.session_not_ended("s1").await.unwrap());
+    assert!(store.issue_refresh_token("r1", &refresh("s1", "f1")).await.unwrap());
+    assert!(store.end_session("s1", event("sign_out"), NOW).await.unwrap());
+    assert!(!store.end_session("s1", event("sign_out"), NOW).await.unwrap());
+    assert!(store.session("cookie-s1", NOW).await.unwrap().is_none());
+    assert!(matches!(store.refresh_token("r1", NOW).await.unwrap(), RefreshTokenState::Invalid));
+    assert!(
+        !store.issue_refresh_token("r2", &refresh("s1", "f2")).await.unwrap(),
+        "its session has ended"
+    );
+    let pushed = PushedRequest {
+        client_id: "agent".to_owned(),
+        request: code("", "").request,
+        expires_at: NOW.plus(60),
+    };
+    store.keep_pushed_request("p1", &pushed, event("push")).await.unwrap();
+    assert!(store.open_pushed_request("p1", "other", NOW).await.unwrap().is_none());
+    assert!(store.open_pushed_request("p1", "agent", NOW.plus(61)).await.unwrap().is_none());
+    assert!(store.open_pushed_request("p1", "agent", NOW).await.unwrap().is_some());
+    assert!(
+        store.open_pushed_request("p1", "agent", NOW.plus(599)).await.unwrap().is_some(),
+        "open while signing in"
+    );
+    session(store, "s2").await;
+    let keep = |hash: &'static str| {
+        let store = store.clone();
+        async move {
+            let code = code("s2", "f-push");
+            store
+                .keep_authorization_code(hash, &code, Some("p1"), event("authorize"), NOW)
+                .await
+                .unwrap()
+        }
+    };
+    assert!(keep("pc1").await);
+    assert!(!keep("pc2").await, "a pushed request serves once");
+    assert!(matches!(
+        store.redeem_authorization_code("pc2", NOW).await.unwrap(),
+        CodeRedemption::Invalid
+    ));
+}
+
+async fn single_use(store: &Store) {
+    session(store, "s3").await;
+    let kept = code("s3", "f3");
+    store.keep_authorization_code("c1", &kept, None, event("authorize"), NOW).await.unwrap();
+    let CodeRedemption::Redeemed(read, _) =
+        store.redeem_authorization_code("c1", NOW).await.unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!(*read, kept);
+    assert!(store.issue_refresh_token("r3", &refresh("s3", "f3")).await.unwrap());
+    let operation = HotOperation { grant: Some(grant("g3", "f3")), ..HotOperation::new(None) };
+    assert_eq!(store.record(operation, NOW).await.unwrap(), HotOutcome::Recorded);
+    assert!(store.live_grant("g3").await.unwrap().is_some());
+    assert!(matches!(
+        store.redeem_authorization_code("c1", NOW).await.unwrap(),
+        CodeRedemption::Reused
+    ));
+    assert!(matches!(store.refresh_token("r3", NOW).await.unwrap(), RefreshTokenState::Invalid));
+    assert!(
+        store.live_grant("g3").await.unwrap().is_none(),
+        "what the first use bought is revoked"
+    );
+    assert!(
+        !store.issue_refresh_token("r4", &refresh("s3", "f3")).await.unwrap(),
+        "also what comes late"
+    );
+    assert!(
+        !store.session_not_ended("s3").await.unwrap(),
+        "and the session its ID token stands on"
+    );
+    session(store, "s3b").await;
+    store
+        .keep_authorization_code("c2", &code("s3b", "f4"), None, event("authorize"), NOW)
+        .await
+        .unwrap();
+    assert!(matches!(
+        store.redeem_authorization_code("c2", NOW.plus(60)).await.unwrap(),
+        CodeRedemption::Invalid
+    ));
+    session(store, "s4").await;
+    assert!(store.issue_refresh_token("r5", &refresh("s4", "f5")).await.unwrap());
+    let successor = refresh("s4", "f5");
+    assert_eq!(
+        store.rotate_refresh_token("r5", "r6", &successor, NOW).await.unwrap(),
+        Rotation::Rotated
+    );
+    assert!(matches!(
+        store.refresh_token("r5", NOW).await.unwrap(),
+        RefreshTokenState::Replaced(_)
+    ));
+    assert_eq!(
+        store.rotate_refresh_token("r5", "r7", &successor, NOW).await.unwrap(),
+        Rotation::Reused
+    );
+    assert_eq!(
+        store.rotate_refresh_token("r6", "r8", &successor, NOW).await.unwrap(),
+        Rotation::Invalid
+    );
+    assert_eq!(
+        store.rotate_refresh_token("nothing", "r9", &successor, NOW).await.unwrap(),
+        Rotation::Invalid
+    );
+    assert_eq!(store.remember_jti(jti("j1"), NOW).await.unwrap(), HotOutcome::Recorded);
+    assert_eq!(store.remember_jti(jti("j1"), NOW).await.unwrap(), HotOutcome::Replay);
+    let elsewhere = UsedJti { namespace: "other".to_owned(), ..jti("j1") };
+    assert_eq!(store.remember_jti(elsewhere, NOW).await.unwrap(), HotOutcome::Recorded);
+}
+
+async fn conditions(store: &Store) {
+    session(store, "s5").await;
+    assert!(store.issue_refresh_token("r10", &refresh("s5", "f10")).await.unwrap());
+    let generation = store.generation().await.unwrap();
+    let operation = |id: &str| HotOperation {
+        generation: Some(generation),
+        session: Some("s5".to_owned()),
+        refresh_token: Some("r10".to_owned()),
+        jti: Some(jti(id)),
+        grant: Some(grant(id, "s5")),
+        ..HotOperation::new(Some(event("mint")))
+    };
+    let before = rows(store).await.len();
+    assert_eq!(store.record(operation("m1"), NOW).await.unwrap(), HotOutcome::Recorded);
+    assert_eq!(store.record(operation("m1"), NOW).await.unwrap(), HotOutcome::Replay);
+    let no_session = HotOperation { session: Some("none".to_owned()), ..operation("m2") };
+    assert_eq!(store.record(no_session, NOW).await.unwrap(), HotOutcome::SessionEnded);
+    let no_token = HotOperation { refresh_token: Some("none".to_owned()), ..operation("m3") };
+    assert_eq!(store.record(no_token, NOW).await.unwrap(), HotOutcome::RefreshTokenNotLive);
+    assert_eq!(
+        store.record(operation("m4"), NOW.plus(4000)).await.unwrap(),
+        HotOutcome::RefreshTokenNotLive
+    );
+    let all = rows(store).await;
+    let recorded: Vec<_> =
+        all.iter().take(all.len() - before).map(|row| row.outcome.as_str()).collect();
+    assert_eq!(recorded, ["refused", "refused", "refused", "refused", "granted"]);
+    for id in ["m2", "m3", "m4"] {
+        assert!(store.live_grant(id).await.unwrap().is_none());
+        assert_eq!(
+            store.remember_jti(jti(id), NOW).await.unwrap(),
+            HotOutcome::Recorded,
+            "{id} was not used up"
+        );
+    }
+    let group = Group { name: "new".to_owned(), description: String::new() };
+    store.put(&group, Put::Create, event("admin")).await.unwrap();
+    let before = rows(store).await.len();
+    assert_eq!(store.record(operation("m5"), NOW).await.unwrap(), HotOutcome::Stale);
+    assert_eq!(rows(store).await.len(), before, "a stale decision leaves nothing");
+    assert!(store.revoke_grant("m1", event("revoke"), NOW).await.unwrap());
+    assert!(store.live_grant("m1").await.unwrap().is_none());
+}
+
+async fn races(store: &Store) {
+    let store = Arc::new(store.clone());
+    session(&store, "s6").await;
+    store
+        .keep_authorization_code("c-race", &code("s6", "f-race"), None, event("authorize"), NOW)
+        .await
+        .unwrap();
+    session(&store, "s7").await;
+    assert!(store.issue_refresh_token("r-race", &refresh("s7", "f-race2")).await.unwrap());
+    let mut tasks = Vec::new();
+    for i in 0..50 {
+        let store = Arc::clone(&store);
+        tasks.push(tokio::spawn(async move {
+            let jti = store.remember_jti(jti("race"), NOW).await.unwrap() == HotOutcome::Recorded;
+            let code = store.redeem_authorization_code("c-race", NOW).await.unwrap();
+            let token = refresh("s7", "f-race2");
+            let rotated =
+                store.rotate_refresh_token("r-race", &format!("n{i}"), &token, NOW).await.unwrap();
+            (jti, matches!(code, CodeRedemption::Redeemed(..)), rotated == Rotation::Rotated)
+        }));
+    }
+    let mut won = [0; 3];
+    for task in tasks {
+        let (jti, code, rotated) = task.await.unwrap();
+        won[0] += usize::from(jti);
+        won[1] += usize::from(code);
+        won[2] += usize::from(rotated);
+    }
+    assert_eq!(won, [1, 1, 1], "exactly one winner each");
+}
+
+async fn expiry(store: &Store) {
+    assert_eq!(store.remember_jti(jti("old"), NOW).await.unwrap(), HotOutcome::Recorded);
+    store.forget_expired(NOW.plus(60)).await.unwrap();
+    assert_eq!(
+        store.remember_jti(jti("old"), NOW).await.unwrap(),
+        HotOutcome::Replay,
+        "still in its time"
+    );
+    assert!(store.forget_expired(NOW.plus(61)).await.unwrap() > 0);
+    assert_eq!(store.remember_jti(jti("old"), NOW).await.unwrap(), HotOutcome::Recorded);
+}
+
+async fn keys(store: &Store) {
+    let key = |kid: &str| SealedKey {
+        kid: kid.to_owned(),
+        algorithm: "ES256".to_owned(),
+        sealed: "sealed".to_owned(),
+        created_at: NOW,
+        retired_at: None,
+    };
+    let tasks: Vec<_> = (0..8)
+        .map(|i| {
+            let (store, key) = (store.clone(), key(&format!("k{i}")));
+            tokio::spawn(async move { store.first_signing_key(&key).await.unwrap().kid })
+        })
+        .collect();
+    let mut kids = BTreeSet::new();
+    for task in tasks {
+        kids.insert(task.await.unwrap());
+    }
+    assert_eq!(kids.len(), 1, "of several nodes that start at once one makes the key");
+}
+
+fn sqlite() -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("a #%? file.db").display());
+    (folder, url)
+}
+
+#[tokio::test]
+async fn sqlite_keeps_the_contract() {
+    let (_folder, url) = sqlite();
+    whole_contract(Store::open(&url).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_url_of_another_kind_is_refused() {
+    assert!(matches!(Store::open("mysql://x").await, Err(StoreError::Url(_))));
+}
+
+/// The child of the kill tests: records for ever, and prints what was acknowledged.
+#[tokio::test]
+async fn child_of_the_kill_tests() {
+    #[allow(clippy::disallowed_methods, reason = "how the parent tells the child that it is one")]
+    let Ok(url) = std::env::var("CARNET_TEST_CHILD") else { return };
+    let store = Store::open(&url).await.unwrap();
+    for i in 0.. {
+        let id = format!("k{i}");
+        let operation = HotOperation {
+            jti: Some(jti(&id)),
+            grant: Some(grant(&id, "kill")),
+            ..HotOperation::new(Some(event("mint").with("jti", &id)))
+        };
+        assert_eq!(store.record(operation, NOW).await.unwrap(), HotOutcome::Recorded);
+        println!("ack {id}");
+    }
+}
+
+/// Kills a process that records, again and again; what it acknowledged must be there.
+async fn survives_kills(url: &str) {
+    let mut acknowledged = Vec::new();
+    let mut child = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["store_contract::child_of_the_kill_tests", "--exact", "--nocapture"])
+        .env("CARNET_TEST_CHILD", url)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        // The harness prints the test's name before the first line.
+        acknowledged.extend(line.rsplit_once("ack ").map(|(_, id)| id.to_owned()));
+        if acknowledged.len() == 200 {
+            child.kill().await.unwrap(); // SIGKILL
+            break;
+        }
+    }
+    assert_eq!(acknowledged.len(), 200);
+    let store = Store::open(url).await.unwrap();
+    for id in &acknowledged {
+        assert!(store.live_grant(id).await.unwrap().is_some(), "{id} was acknowledged and is lost");
+        assert_eq!(
+            store.remember_jti(jti(id), NOW).await.unwrap(),
+            HotOutcome::Replay,
+            "{id} is honoured twice"
+        );
+    }
+    let mints: Vec<_> = rows(&store).await.into_iter().filter(|row| row.event == "mint").collect();
+    for row in &mints {
+        assert!(store.live_grant(&row.details["jti"]).await.unwrap().is_some(), "half a write");
+    }
+    assert!(mints.len() >= acknowledged.len());
+}
+
+#[tokio::test]
+async fn sqlite_loses_nothing_acknowledged_to_kill_9() {
+    let (_folder, url) = sqlite();
+    drop(Store::open(&url).await.unwrap());
+    survives_kills(&url).await;
+}
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use super::*;
+
+    /// A database of its own for each test.
+    async fn fresh(name: &str) -> String {
+        #[allow(clippy::disallowed_methods, reason = "./test says where its PostgreSQL is")]
+        let base = std::env::var("CARNET_TEST_POSTGRES")
+            .expect("the feature `postgres` needs CARNET_TEST_POSTGRES=postgres://…/postgres");
+        let (server, _) = base.rsplit_once('/').unwrap();
+        let made = tokio::process::Command::new("psql")
+            .args([
+                &base,
+                "-qc",
+                &format!("DROP DATABASE IF EXISTS {name}"),
+                "-c",
+                &format!("CREATE DATABASE {name}"),
+            ])
+            .status()
+            .await
+            .unwrap();
+        assert!(made.success());
+        format!("{server}/{name}")
+    }
+
+    #[tokio::test]
+    async fn postgres_keeps_the_contract() {
+        let url = fresh("carnet_contract").await;
+        whole_contract(Store::open(&url).await.unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn postgres_loses_nothing_acknowledged_to_kill_9() {
+        let url = fresh("carnet_kill").await;
+        drop(Store::open(&url).await.unwrap());
+        survives_kills(&url).await;
+    }
+
+    #[tokio::test]
+    async fn of_fifty_uses_on_three_nodes_one_succeeds() {
+        let url = fresh("carnet_nodes").await;
+        let mut nodes = Vec::new();
+        for _ in 0..3 {
+            nodes.push(Store::open(&url).await.unwrap());
+        }
+        let tasks: Vec<_> = (0..50)
+            .map(|i| {
+                let node = nodes[i % 3].clone();
+                tokio::spawn(async move { node.remember_jti(jti("nodes"), NOW).await.unwrap() })
+            })
+            .collect();
+        let mut first = 0;
+        for task in tasks {
+            first += usize::from(task.await.unwrap() == HotOutcome::Recorded);
+        }
+        assert_eq!(first, 1);
+        // A change on one node makes decisions of the others stale at once.
+        let generation = nodes[0].generation().await.unwrap();
+        let group = Group { name: "g".to_owned(), description: String::new() };
+        nodes[1].put(&group, Put::Create, event("admin")).await.unwrap();
+        let operation =
+            HotOperation { generation: Some(generation), ..HotOperation::new(Some(event("mint"))) };
+        assert_eq!(nodes[2].record(operation, NOW).await.unwrap(), HotOutcome::Stale);
+    }
+
+    #[tokio::test]
+    async fn an_idp_on_postgres_walks_the_five_steps() {
+        let url = fresh("carnet_world").await;
+        let wishes = carnet_tests::world::Wishes { idp_database: Some(url), ..Default::default() };
+        let world = carnet_tests::world::World::with(wishes).await;
+        assert!(!world.access_token().await.is_empty());
+    }
+}
