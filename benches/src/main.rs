@@ -1,1 +1,150 @@
-fn main() {}
+//! One run, one table: what one server core does, beside what its parts would allow.
+//!
+//! The servers run in a process of their own, pinned to the first core; the load comes from this
+//! process on the second. SQLite is durable (WAL, `synchronous=FULL`) on the disk of the temporary
+//! folder.
+//!
+//! ```text
+//! cargo run --release -p carnet-benches            # about a minute
+//! cargo run --release -p carnet-benches -- --seconds 2
+//! ```
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a program for measuring: it stops at the first surprise, and figures are rounded"
+)]
+
+mod load;
+mod parties;
+
+use aws_lc_rs::{
+    rand::SystemRandom,
+    signature::{
+        ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
+        ParsedPublicKey,
+    },
+};
+use load::{Measured, Shot};
+use std::time::{Duration, Instant};
+
+/// Concurrent connections of the load.
+const CONNECTIONS: usize = 64;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if arguments.get(1).is_some_and(|first| first == "serve") {
+        return parties::serve(&arguments[2]).await;
+    }
+    let seconds = arguments
+        .iter()
+        .position(|a| a == "--seconds")
+        .and_then(|i| arguments.get(i + 1)?.parse().ok())
+        .unwrap_or(5);
+    let time = Duration::from_secs(seconds);
+    pin(1);
+    let signatures = Signatures::measure(time / 4);
+    println!("raw, one core, ES256 with aws-lc:");
+    println!("  sign                 {:>10.0} /s", signatures.sign);
+    println!("  verify               {:>10.0} /s", signatures.verify);
+    let parties = parties::start(CONNECTIONS, time).await;
+    println!(
+        "\nserver pinned to one core, {CONNECTIONS} connections, {seconds} s each, SQLite durable:\n"
+    );
+    println!(
+        "{:<36} {:>9} {:>9} {:>9} {:>11} {:>7}",
+        "", "req/s", "p50 ms", "p99 ms", "bound req/s", "share"
+    );
+    let floor = parties.measure(&parties.empty(), time).await;
+    row("empty form POST (the floor)", &floor, None);
+    let bound = |signs: f64, verifies: f64| {
+        1.0 / (signs / signatures.sign + verifies / signatures.verify + 1.0 / floor.rate)
+    };
+    let by_id_token = parties.measure(&parties.exchange_by_id_token(), time).await;
+    row("token exchange, ID token", &by_id_token, Some(bound(1.0, 1.0)));
+    let by_refresh = parties.measure(&parties.exchange_by_refresh_token(), time).await;
+    row("token exchange, refresh token", &by_refresh, Some(bound(1.0, 0.0)));
+    let assertions = parties.assertions((bound(1.0, 1.0) * time.as_secs_f64()) as usize + 1000);
+    let redeemed = parties.measure(&assertions, time).await;
+    row("redemption, distinct ID-JAGs", &redeemed, Some(bound(1.0, 1.0)));
+    let call = parties.call().await;
+    let called = parties.measure(&call, time).await;
+    row("tool call, resource layer, one token", &called, Some(bound(0.0, 0.0)));
+    println!("\nserver process: {:.1} MiB resident at the end", parties.resident());
+    println!(
+        "bound = 1 / (signs / sign rate + verifies / verify rate + 1 / floor). The layer remembers a \
+         verified token\nfor up to a minute, so the bound of a tool call is the floor alone."
+    );
+    parties.stop().await;
+}
+
+fn row(name: &str, measured: &Measured, bound: Option<f64>) {
+    let share = bound
+        .map_or(String::new(), |b| format!("{:>10.0} {:>7.0} %", b, 100.0 * measured.rate / b));
+    println!(
+        "{name:<36} {:>9.0} {:>9.2} {:>9.2} {share}",
+        measured.rate,
+        measured.p50.as_secs_f64() * 1000.0,
+        measured.p99.as_secs_f64() * 1000.0
+    );
+}
+
+struct Signatures {
+    sign: f64,
+    verify: f64,
+}
+
+impl Signatures {
+    fn measure(time: Duration) -> Self {
+        let random = SystemRandom::new();
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let key =
+            ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, pair.public_key().as_ref()).unwrap();
+        let message = [7_u8; 500];
+        let signature = pair.sign(&random, &message).unwrap();
+        let sign = rate(time, || {
+            std::hint::black_box(pair.sign(&random, &message).unwrap());
+        });
+        let verify = rate(time, || key.verify_sig(&message, signature.as_ref()).unwrap());
+        Self { sign, verify }
+    }
+}
+
+fn rate(time: Duration, mut work: impl FnMut()) -> f64 {
+    let started = Instant::now();
+    let mut done = 0_u32;
+    while started.elapsed() < time {
+        for _ in 0..100 {
+            work();
+        }
+        done += 100;
+    }
+    f64::from(done) / started.elapsed().as_secs_f64()
+}
+
+/// Pins this process to a core, by the system's `taskset`.
+fn pin(core: usize) {
+    let id = std::process::id().to_string();
+    let core = core.to_string();
+    let pinned = std::process::Command::new("taskset")
+        .args(["-pc", &core, &id])
+        .stdout(std::process::Stdio::null())
+        .status();
+    assert!(pinned.is_ok_and(|status| status.success()), "taskset (util-linux) is needed");
+}
+
+/// A request as it goes over the wire, and how often it may.
+pub(crate) fn post(path: &str, content_type: &str, headers: &[(&str, &str)], body: &str) -> Shot {
+    let mut head = format!(
+        "POST {path} HTTP/1.1\r\nhost: {{host}}\r\ncontent-type: {content_type}\r\ncontent-length: \
+         {}\r\n",
+        body.len()
+    );
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    Shot(format!("{head}\r\n{body}"))
+}

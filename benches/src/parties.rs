@@ -1,0 +1,420 @@
+//! The servers under load, in a process of their own.
+
+use crate::{
+    load::{self, Measured, Plan, read_answer},
+    post,
+};
+use axum::{Json, Router, routing::post as axum_post};
+use carnet_client::{Outbound, RemoteKeys};
+use carnet_proto::{
+    authentication::Authentication,
+    client::{Client, ClientAuthentication, GovernedResource, SecretHash},
+    id_jag::{IdJagClaims, OneOrMany},
+    id_token::IdTokenClaims,
+    identifier::{Issuer, Resource},
+    jwk::{Algorithm, SigningKey},
+    policy::{Conditions, Connection, RegisteredResource, ResourceAuthorizationServer, Subject},
+    scope::Scopes,
+    secret::Secret,
+    time::{Clock, Entropy, Timestamp},
+    trust::{AccountResolution, TrustedIssuer},
+};
+use carnet_resource::Guard;
+use carnet_server::{
+    Context, KeyRing, LIMITS, Passwords,
+    idp::{Idp, IdpSettings},
+    limited,
+    ras::{Ras, RasSettings},
+};
+use carnet_store::{AuditEvent, Put, Record, RefreshToken, Session, Store, User};
+use serde_json::json;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::Path,
+    process::Stdio,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    process::Child,
+};
+
+const SECRET: &str = "an-agents-secret-of-some-forty-characters-x";
+const REFRESH: &str = "a-refresh-token-of-some-forty-characters-xx";
+const FORM: &str = "application/x-www-form-urlencoded";
+
+fn clock() -> Clock {
+    Clock::new(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        Timestamp(i64::try_from(since.as_secs()).unwrap())
+    })
+}
+
+fn entropy() -> Entropy {
+    Entropy::new(|buffer| aws_lc_rs::rand::fill(buffer).unwrap())
+}
+
+fn generate() -> Vec<u8> {
+    use aws_lc_rs::{
+        rand::SystemRandom,
+        signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
+    };
+    let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+    EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).unwrap().as_ref().to_vec()
+}
+
+async fn put<R: Record>(store: &Store, record: &R) {
+    let event = AuditEvent::granted("fixture", clock().now());
+    assert!(store.put(record, Put::Create, event).await.unwrap());
+}
+
+/// The server process: listens, says where on standard output, and serves until it is killed.
+pub(crate) async fn serve(folder: &str) {
+    crate::pin(0);
+    let folder = Path::new(folder);
+    let mut listeners = Vec::new();
+    for _ in 0..4 {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    }
+    let address = |i: usize| listeners[i].local_addr().unwrap();
+    let issuer = |i: usize| Issuer::parse(&format!("http://{}", address(i))).unwrap();
+    let (idp_issuer, ras_issuer) = (issuer(0), issuer(1));
+    let resource = Resource::parse(&format!("http://{}/mcp", address(2))).unwrap();
+    let open = |name: &str| format!("sqlite:{}", folder.join(name).display());
+    let idp_store = Store::open(&open("idp.db")).await.unwrap();
+    let ras_store = Store::open(&open("ras.db")).await.unwrap();
+    fill(&idp_store, &ras_store, (&idp_issuer, &ras_issuer), &resource).await;
+    let der = std::fs::read(folder.join("idp.key")).unwrap();
+    let ring = |der: &[u8]| {
+        KeyRing::new(SigningKey::from_pkcs8(Algorithm::ES256, der).unwrap(), &[]).unwrap()
+    };
+    let (clock, entropy) = (clock(), entropy());
+    let remote_keys = RemoteKeys::new(Outbound::new(&[]).unwrap(), clock.clone());
+    let context = Context { clock: clock.clone(), entropy: entropy.clone(), remote_keys };
+    let idp = Idp::open(
+        idp_issuer.clone(),
+        idp_store,
+        ring(&der),
+        context.clone(),
+        IdpSettings::default(),
+        Passwords::new(1),
+    );
+    let idp = idp.await.unwrap();
+    let ras = Ras::open(
+        ras_issuer.clone(),
+        ras_store,
+        ring(&generate()),
+        context.clone(),
+        RasSettings::default(),
+    );
+    let ras = ras.await.unwrap();
+    let guard = Guard::with_keys(
+        resource.as_str(),
+        ras_issuer.as_str(),
+        context.remote_keys.clone(),
+        clock,
+    );
+    let guard = guard.unwrap().require(["read"]).tool("draw", ["write"]);
+    let answer =
+        json!({"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": "ok"}]}});
+    let tool = axum_post(move || {
+        let answer = answer.clone();
+        async move { Json(answer) }
+    });
+    let mcp = Router::new().route("/mcp", tool).layer(guard);
+    let empty = Router::new().route("/", axum_post(|_: axum::body::Bytes| async { "" }));
+    let routers = [
+        limited(idp.router(), LIMITS, entropy.clone(), &[]),
+        limited(ras.router(), LIMITS, entropy, &[]),
+        mcp,
+        empty,
+    ];
+    let addresses: Vec<String> =
+        listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
+    println!("{}", addresses.join(" "));
+    let mut tasks = Vec::new();
+    for (listener, router) in listeners.into_iter().zip(routers) {
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        tasks.push(tokio::spawn(async move { axum::serve(listener, service).await.unwrap() }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+fn agent(id: &str) -> Client {
+    let hash = SecretHash { hash: Secret::new(SECRET).hash(), expires: None };
+    Client {
+        id: id.to_owned(),
+        name: id.to_owned(),
+        authentication: ClientAuthentication::Secret(vec![hash]),
+        redirect_uris: Vec::new(),
+        post_logout_redirect_uris: Vec::new(),
+        id_token_lifetime: None,
+        require_pushed_authorization_requests: false,
+        resources: Vec::new(),
+        disabled: false,
+    }
+}
+
+async fn fill(
+    idp: &Store,
+    ras: &Store,
+    (idp_issuer, ras_issuer): (&Issuer, &Issuer),
+    resource: &Resource,
+) {
+    let scopes: Scopes = ["read", "write"].into_iter().collect();
+    put(idp, &agent("agent")).await;
+    put(ras, &agent("agent-at-ras")).await;
+    let user = User {
+        id: "erin".to_owned(),
+        username: "erin".to_owned(),
+        email: None,
+        email_verified: false,
+        display_name: None,
+        groups: BTreeSet::from(["engineering".to_owned()]),
+        password_hash: None,
+        disabled: false,
+    };
+    put(idp, &user).await;
+    put(
+        idp,
+        &ResourceAuthorizationServer {
+            issuer: ras_issuer.clone(),
+            name: String::new(),
+            aliases: Vec::new(),
+            release: BTreeSet::new(),
+            disabled: false,
+        },
+    )
+    .await;
+    put(
+        idp,
+        &RegisteredResource {
+            resource: resource.clone(),
+            authorization_server: ras_issuer.clone(),
+            name: String::new(),
+            scopes: scopes.clone(),
+            disabled: false,
+        },
+    )
+    .await;
+    put(
+        idp,
+        &Connection {
+            id: "engineering".to_owned(),
+            idp_client_id: "agent".to_owned(),
+            audience: ras_issuer.clone(),
+            ras_client_id: "agent-at-ras".to_owned(),
+            resources: vec![resource.clone()],
+            scopes: scopes.clone(),
+            subjects: vec![Subject::Group("engineering".to_owned())],
+            conditions: Conditions::default(),
+            disabled: false,
+        },
+    )
+    .await;
+    put(
+        ras,
+        &TrustedIssuer {
+            issuer: idp_issuer.clone(),
+            jwks_uri: None,
+            algorithm: Algorithm::ES256,
+            tenant: None,
+            accounts: AccountResolution { just_in_time: true, email_domains: Vec::new() },
+            allow_reuse: false,
+            disabled: false,
+        },
+    )
+    .await;
+    put(
+        ras,
+        &GovernedResource {
+            resource: resource.clone(),
+            name: String::new(),
+            scopes,
+            default_scopes: Scopes::default(),
+            access_token_lifetime: None,
+            require_dpop: false,
+            disabled: false,
+        },
+    )
+    .await;
+    let now = clock().now();
+    let session = Session {
+        sid: "session".to_owned(),
+        user_id: user.id.clone(),
+        authentication: authentication(now),
+        expires_at: now.plus(3600),
+    };
+    let event = AuditEvent::granted("sign_in", now);
+    assert!(idp.begin_session("cookie", &session, &user, event).await.unwrap());
+    let token = RefreshToken {
+        family: "family".to_owned(),
+        sid: "session".to_owned(),
+        user_id: user.id,
+        client_id: "agent".to_owned(),
+        scopes: Scopes::default(),
+        authentication: authentication(now),
+        dpop_jkt: None,
+        idle_expires_at: now.plus(3600),
+        expires_at: now.plus(3600),
+    };
+    assert!(idp.issue_refresh_token(&Secret::new(REFRESH).hash(), &token).await.unwrap());
+}
+
+fn authentication(now: Timestamp) -> Authentication {
+    Authentication { auth_time: now, acr: "urn:x".to_owned(), amr: vec!["pwd".to_owned()] }
+}
+
+/// The load's view of the server process.
+pub(crate) struct Parties {
+    child: Child,
+    addresses: Vec<SocketAddr>,
+    key: SigningKey,
+    connections: usize,
+    _folder: TempDir,
+}
+
+pub(crate) async fn start(connections: usize, _time: Duration) -> Parties {
+    let folder = tempfile::tempdir().unwrap();
+    let der = generate();
+    std::fs::write(folder.path().join("idp.key"), &der).unwrap();
+    let mut child = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["serve", folder.path().to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = lines.next_line().await.unwrap().expect("the servers did not start");
+    let addresses = line.split(' ').map(|address| address.parse().unwrap()).collect();
+    let key = SigningKey::from_pkcs8(Algorithm::ES256, &der).unwrap();
+    Parties { child, addresses, key, connections, _folder: folder }
+}
+
+impl Parties {
+    pub(crate) async fn measure(&self, plan: &Plan, time: Duration) -> Measured {
+        load::measure(plan, self.connections, time).await
+    }
+
+    /// Resident memory of the server process, in MiB.
+    pub(crate) fn resident(&self) -> f64 {
+        let id = self.child.id().unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    }
+
+    pub(crate) async fn stop(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    fn issuer(&self, i: usize) -> Issuer {
+        Issuer::parse(&format!("http://{}", self.addresses[i])).unwrap()
+    }
+
+    fn resource(&self) -> String {
+        format!("http://{}/mcp", self.addresses[2])
+    }
+
+    pub(crate) fn empty(&self) -> Plan {
+        let shot = post("/", FORM, &[], "grant_type=x");
+        Plan { address: self.addresses[3], shots: vec![shot] }
+    }
+
+    fn exchange(&self, kind: &str, token: &str) -> Plan {
+        let body = form_urlencoded::Serializer::new(String::new())
+            .append_pair("grant_type", carnet_proto::GRANT_TOKEN_EXCHANGE)
+            .append_pair("requested_token_type", carnet_proto::TOKEN_TYPE_ID_JAG)
+            .append_pair("audience", self.issuer(1).as_str())
+            .append_pair("resource", &self.resource())
+            .append_pair("scope", "read write")
+            .append_pair("subject_token_type", kind)
+            .append_pair("subject_token", token)
+            .append_pair("client_id", "agent")
+            .append_pair("client_secret", SECRET)
+            .finish();
+        Plan { address: self.addresses[0], shots: vec![post("/token", FORM, &[], &body)] }
+    }
+
+    pub(crate) fn exchange_by_id_token(&self) -> Plan {
+        let now = clock().now();
+        let claims = IdTokenClaims {
+            iss: self.issuer(0),
+            sub: "erin".to_owned(),
+            aud: "agent".to_owned(),
+            exp: now.plus(3600),
+            iat: now,
+            auth_time: now,
+            acr: "urn:x".to_owned(),
+            amr: vec!["pwd".to_owned()],
+            sid: "session".to_owned(),
+            nonce: None,
+            at_hash: None,
+            email: None,
+            email_verified: None,
+            name: None,
+            preferred_username: None,
+        };
+        self.exchange(carnet_proto::TOKEN_TYPE_ID_TOKEN, &claims.sign(&self.key))
+    }
+
+    pub(crate) fn exchange_by_refresh_token(&self) -> Plan {
+        self.exchange(carnet_proto::TOKEN_TYPE_REFRESH_TOKEN, REFRESH)
+    }
+
+    fn redemption(&self, jti: usize) -> crate::Shot {
+        let now = clock().now();
+        let claims = IdJagClaims {
+            iss: self.issuer(0),
+            sub: "erin".to_owned(),
+            aud: self.issuer(1),
+            client_id: "agent-at-ras".to_owned(),
+            jti: format!("assertion-{now:?}-{jti}"),
+            exp: now.plus(300),
+            iat: now,
+            resource: Some(OneOrMany::One(self.resource())),
+            scope: Some("read write".to_owned()),
+            tenant: None,
+            auth_time: None,
+            acr: None,
+            amr: None,
+            email: None,
+            cnf: None,
+        };
+        let body = form_urlencoded::Serializer::new(String::new())
+            .append_pair("grant_type", carnet_proto::GRANT_JWT_BEARER)
+            .append_pair("assertion", &claims.sign(&self.key))
+            .append_pair("client_id", "agent-at-ras")
+            .append_pair("client_secret", SECRET)
+            .finish();
+        post("/token", FORM, &[], &body)
+    }
+
+    /// As many distinct ID-JAGs as a run could use up at its bound.
+    pub(crate) fn assertions(&self, count: usize) -> Plan {
+        let shots = (0..count).map(|i| self.redemption(i)).collect();
+        Plan { address: self.addresses[1], shots }
+    }
+
+    /// A tool call with a token that was redeemed for it.
+    pub(crate) async fn call(&self) -> Plan {
+        let shot = self.redemption(usize::MAX);
+        let mut stream = TcpStream::connect(self.addresses[1]).await.unwrap();
+        let request = shot.0.replace("{host}", &self.addresses[1].to_string());
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let answer = read_answer(&mut stream, &mut Vec::new()).await;
+        let body = answer.split("\r\n\r\n").nth(1).unwrap();
+        let fields: BTreeMap<String, serde_json::Value> = serde_json::from_str(body).unwrap();
+        let bearer = format!("Bearer {}", fields["access_token"].as_str().unwrap());
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
+                          "params": {"name": "draw", "arguments": {"text": "x".repeat(900)}}});
+        let headers = [("authorization", bearer.as_str())];
+        let shot = post("/mcp", "application/json", &headers, &call.to_string());
+        Plan { address: self.addresses[2], shots: vec![shot] }
+    }
+}
