@@ -224,7 +224,8 @@ fn pool(connections: u32) -> AnyPoolOptions {
             Box::pin(async move {
                 if connection.backend_name() == "SQLite" {
                     let settings = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; \
-                                    PRAGMA synchronous = FULL; PRAGMA cache_size = -4096;";
+                                    PRAGMA synchronous = FULL; PRAGMA cache_size = -4096; \
+                                    PRAGMA wal_autocheckpoint = 8000;";
                     connection.execute(settings).await?;
                 } else {
                     let settings = "SET statement_timeout = 5000";

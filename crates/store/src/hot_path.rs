@@ -318,7 +318,9 @@ async fn decide(
 /// Sizes of multi-row statements: few shapes, so that each is prepared once.
 fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
-        let size = [64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1].into_iter().find(|size| *size <= rows.len())?;
+        let size = [64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1]
+            .into_iter()
+            .find(|size| *size <= rows.len())?;
         let (chunk, rest) = rows.split_at(size);
         rows = rest;
         Some(chunk)

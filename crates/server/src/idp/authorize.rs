@@ -2,7 +2,10 @@
 //! before somebody has signed in; the sign-in form posts back to the very URL it came from, and the
 //! request is read and checked again.
 
-use super::{Idp, pushed_request, sign_in_page};
+use super::{
+    Idp, pushed_request,
+    sign_in_page::{self, Problem},
+};
 use crate::{
     answer::{broken, error_page},
     authority::Directory as _,
@@ -95,12 +98,13 @@ pub(super) async fn sign_in(State(idp): State<Idp>, request: Request) -> Respons
         },
         Err(NotSignedIn::Wrong) => {
             let text = "User name or password is wrong.";
-            sign_in_page::show(&idp, &asked, &parts, Some((StatusCode::UNAUTHORIZED, text)))
+            let problem = Problem { status: StatusCode::UNAUTHORIZED, text, username };
+            sign_in_page::show(&idp, &asked, &parts, Some(&problem))
         }
         Err(NotSignedIn::Wait(seconds)) => {
             let text = "Too many failed sign-ins. Wait a minute, then try again.";
-            let status = StatusCode::TOO_MANY_REQUESTS;
-            let mut page = sign_in_page::show(&idp, &asked, &parts, Some((status, text)));
+            let problem = Problem { status: StatusCode::TOO_MANY_REQUESTS, text, username };
+            let mut page = sign_in_page::show(&idp, &asked, &parts, Some(&problem));
             page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             page
         }

@@ -12,12 +12,20 @@ use axum::{
 use maud::html;
 use url::Url;
 
-/// Shows the form; `problem` says why it is shown again.
+/// Why the form is shown again.
+pub(super) struct Problem<'a> {
+    pub(super) status: StatusCode,
+    pub(super) text: &'a str,
+    /// The user name that was typed.
+    pub(super) username: &'a str,
+}
+
+/// Shows the form.
 pub(super) fn show(
     idp: &Idp,
     asked: &Asked,
     parts: &Parts,
-    problem: Option<(StatusCode, &str)>,
+    problem: Option<&Problem<'_>>,
 ) -> Response<Body> {
     // Kept if the browser has one, so that two tabs do not spoil each other's form.
     let held = cookie(&parts.headers, &cookie_name(idp, "signin")).filter(|c| c.len() == 43);
@@ -32,31 +40,33 @@ pub(super) fn show(
         .unwrap_or_default();
     let action = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let name = &idp.0.settings.name;
+    let username = problem.map(|problem| problem.username);
+    let username = username.or(asked.request.login_hint.as_deref()).unwrap_or_default();
     let content = html! {
         h1 { "Sign in to " (name) }
         p.soft {
             "to go on to " strong { (asked.client_name) }
             " (" (host) ")"
         }
-        @if let Some((_, text)) = problem {
+        @if let Some(Problem { text, .. }) = problem {
             p.bad role="alert" id="problem" { (text) }
         }
         form method="post" action=(action) {
             input type="hidden" name="csrf" value=(csrf_of(&secret));
             label for="username" { "User name" }
             input id="username" name="username" type="text" autocomplete="username" required
-                autocapitalize="none" spellcheck="false" autofocus[asked.request.login_hint.is_none()]
-                maxlength="256" value=(asked.request.login_hint.as_deref().unwrap_or_default())
+                autocapitalize="none" spellcheck="false" autofocus[username.is_empty()]
+                maxlength="256" value=(username)
                 aria-describedby=[problem.map(|_| "problem")];
             label for="password" { "Password" }
             input id="password" name="password" type="password" required
-                autofocus[asked.request.login_hint.is_some()]
+                autofocus[!username.is_empty()]
                 autocomplete="current-password" maxlength="1024"
                 aria-describedby=[problem.map(|_| "problem")];
             button type="submit" { "Sign in" }
         }
     };
-    let status = problem.map_or(StatusCode::OK, |(status, _)| status);
+    let status = problem.map_or(StatusCode::OK, |problem| problem.status);
     let mut response = page(status, &format!("Sign in to {name}"), &content, &target);
     set_cookie(idp, &mut response, "signin", &secret, 3600);
     response
