@@ -92,6 +92,8 @@ pub struct Wishes {
     pub failures_per_minute: Option<u32>,
     /// Public clients may ask for ID-JAGs.
     pub allow_public_exchange: bool,
+    /// The tests' own address is a proxy's.
+    pub behind_proxy: bool,
     /// Database of the IdP instead of SQLite.
     pub idp_database: Option<String>,
 }
@@ -252,6 +254,8 @@ impl World {
         let (idp, ras, other_ras) = (issuer(&idp_url), issuer(&ras_url), issuer(&other_url));
         let secret = entropy.secret();
         let failures = NonZeroU32::new(wishes.failures_per_minute.unwrap_or(1_000_000)).unwrap();
+        let loopback = [std::net::IpAddr::from([127, 0, 0, 1])];
+        let proxies = if wishes.behind_proxy { &loopback[..] } else { &[] };
         let passwords = Passwords::new(2);
         let world = Self {
             canvas: format!("{mcp_url}/canvas"),
@@ -296,7 +300,7 @@ impl World {
             passwords.clone(),
         );
         let router = idp_role.await.unwrap().router().merge(health(vec![idp_store.clone()]));
-        run(idp_listener, limited(router, LIMITS, entropy.clone(), &[]));
+        run(idp_listener, limited(router, LIMITS, entropy.clone(), proxies));
         let mut ras_admins = BTreeMap::new();
         for (name, place, store, key, listener) in [
             ("ras", &ras, &ras_store, &world.ras_key, ras_listener),
@@ -305,7 +309,7 @@ impl World {
             let settings = RasSettings { failures_per_minute: failures };
             let role =
                 Ras::open(place.clone(), store.clone(), ring(key), context.clone(), settings);
-            run(listener, limited(role.await.unwrap().router(), LIMITS, entropy.clone(), &[]));
+            run(listener, limited(role.await.unwrap().router(), LIMITS, entropy.clone(), proxies));
             let admin = RasAdmin::new(place.clone(), store.clone(), clock.clone(), entropy.clone());
             ras_admins.insert(name.to_owned(), admin);
         }

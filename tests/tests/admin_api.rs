@@ -186,3 +186,40 @@ async fn explain_and_the_exchange_never_disagree() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_secret_that_was_rotated_out_buys_not_one_more_token() {
+    let world = World::new().await;
+    let tokens = world.sign_in().await;
+    let exchange = world.exchange(&tokens.id_token);
+    let redeem = world.redeem(&world.id_jag(&world.id_jag_claims()));
+    for path in ["/idp/clients/agent/secret", "/ras/ras/clients/agent-at-ras/secret"] {
+        let rotated = world.administer(Method::POST, path, Some(json!({"overlap": 0}))).await;
+        assert_eq!(rotated.status, 200, "{}", rotated.text);
+    }
+    for ask in [exchange, redeem] {
+        assert_eq!(world.send(&ask).await.status, 401, "the old secret was honoured once more");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_tells_the_address_only_if_it_is_trusted() {
+    for behind_proxy in [false, true] {
+        let wishes = carnet_tests::world::Wishes {
+            failures_per_minute: Some(2),
+            behind_proxy,
+            ..Default::default()
+        };
+        let world = World::with(wishes).await;
+        let wrong = |from: &str| {
+            let ask = world.ask(&world.ras, "/token", &[]).basic("agent-at-ras", "wrong");
+            ask.header("x-forwarded-for", from)
+        };
+        for _ in 0..3 {
+            assert_eq!(world.send(&wrong("198.51.100.9, 192.0.2.1")).await.status, 401);
+        }
+        assert_eq!(world.send(&wrong("198.51.100.10, 192.0.2.1")).await.status, 429);
+        let elsewhere = world.send(&wrong("192.0.2.1, 192.0.2.2")).await.status;
+        assert_eq!(elsewhere, if behind_proxy { 401 } else { 429 }, "behind proxy: {behind_proxy}");
+    }
+}

@@ -283,3 +283,26 @@ async fn k09_k10_k11_answers_that_do_not_fit_are_thrown_away() {
     *stage.token.lock().unwrap() = answer_absent;
     assert!(client.exchange(&server, None, subject).await.is_err(), "K10 absent");
 }
+
+#[tokio::test]
+async fn pkce_is_demanded_of_the_identity_provider() {
+    let world = World::new().await;
+    let (stage, url) = Stage::start().await;
+    for methods in [json!(null), json!([]), json!(["plain"])] {
+        let mut metadata = json!({"issuer": url, "token_endpoint": format!("{url}/token"),
+                                  "authorization_endpoint": format!("{url}/authorize")});
+        if !methods.is_null() {
+            metadata["code_challenge_methods_supported"] = methods;
+        }
+        *stage.metadata.lock().unwrap() = metadata;
+        let mut settings = world.client_settings();
+        settings.idp = carnet_proto::identifier::Issuer::parse(&url).unwrap();
+        let outbound = carnet_client::Outbound::new(&[]).unwrap();
+        let clock = carnet_proto::time::Clock::new(|| carnet_proto::time::Timestamp(0));
+        let entropy = carnet_proto::time::Entropy::new(|b| b.fill(7));
+        let vault = Box::new(carnet_client::MemoryVault::default());
+        let client = carnet_client::Client::new(settings, vault, outbound, clock, entropy);
+        let refused = client.begin_sign_in(&SignInOptions::default()).await;
+        assert!(refused.is_err_and(|e| e.to_string().contains("PKCE")), "K04");
+    }
+}

@@ -438,3 +438,47 @@ async fn c35_c36_the_answer_has_the_drafts_shape_and_nothing_about_the_person() 
     let reply = world.send(&world.exchange(&tokens.id_token)).await;
     assert!(Parts::of(reply.str("access_token")).claims.get("email").is_none());
 }
+
+#[tokio::test]
+async fn a_scope_of_one_resource_never_leaks_to_another() {
+    let world = World::new().await;
+    let tokens = world.sign_in().await;
+    let event = || carnet_store::AuditEvent::granted("fixture", world.now());
+    let resource = |url: &str| vec![carnet_proto::identifier::Resource::parse(url).unwrap()];
+    let mut canvas = world.connection(AGENT, "agent-at-ras");
+    canvas.resources = resource(&world.canvas);
+    canvas.scopes = ["read"].into_iter().collect();
+    world.idp_store.put(&canvas, Put::Replace, event()).await.unwrap();
+    let mut boards = world.connection(AGENT, "agent-at-ras");
+    boards.id = "boards".to_owned();
+    boards.resources = resource(&world.boards);
+    world.idp_store.put(&boards, Put::Create, event()).await.unwrap();
+    // Both at once: only what is granted on each of them.
+    let both = world.exchange(&tokens.id_token).add("resource", &world.boards);
+    let reply = world.send(&both).await;
+    assert_eq!(reply.str("scope"), "read", "{}", reply.text);
+    let alone = world.exchange(&tokens.id_token).set("resource", &world.boards);
+    assert_eq!(world.send(&alone).await.str("scope"), "read write");
+    // A connection that grants nothing on a resource with scopes leaves no room for defaults.
+    canvas.scopes = carnet_proto::scope::Scopes::default();
+    world.idp_store.put(&canvas, Put::Replace, event()).await.unwrap();
+    let none = world.exchange(&tokens.id_token).without("scope");
+    let expected = Expected(400, "invalid_scope", "policy.scope_not_allowed");
+    world.refuses(&world.idp_store, "no scope", &none, expected).await;
+}
+
+#[tokio::test]
+async fn an_alias_never_captures_another_partys_issuer() {
+    let world = World::new().await;
+    let tokens = world.sign_in().await;
+    let mut other: carnet_proto::policy::ResourceAuthorizationServer =
+        world.idp_store.by_id(world.other_ras.as_str()).await.unwrap().unwrap();
+    other.aliases = vec![world.ras.to_string(), world.idp.to_string()];
+    let event = carnet_store::AuditEvent::granted("fixture", world.now());
+    world.idp_store.put(&other, Put::Replace, event).await.unwrap();
+    let reply = world.send(&world.exchange(&tokens.id_token)).await;
+    assert_eq!(Parts::of(reply.str("access_token")).claims["aud"], json!(world.ras));
+    let own = world.exchange(&tokens.id_token).set("audience", world.idp.as_str());
+    let unknown = Expected(400, "invalid_target", "policy.audience_unknown");
+    world.refuses(&world.idp_store, "C14 by alias", &own, unknown).await;
+}
