@@ -3,6 +3,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::missing_panics_doc,
+    clippy::unused_self,
     clippy::disallowed_methods,
     reason = "test support: a broken fixture should stop the test at once"
 )]

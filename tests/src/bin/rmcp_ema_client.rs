@@ -7,7 +7,10 @@ use rmcp::{
     model::CallToolRequestParams,
     transport::{
         StreamableHttpClientTransport,
-        auth::{default_oauth_http_client, enterprise::*},
+        auth::{
+            default_oauth_http_client,
+            enterprise::{EmaAuthorizationServer, EmaClientAuthentication, EmaExchangeRequest},
+        },
         streamable_http_client::StreamableHttpClientTransportConfig,
     },
 };

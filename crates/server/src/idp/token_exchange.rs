@@ -26,6 +26,7 @@ struct Subject {
     authentication: Authentication,
 }
 
+#[allow(clippy::too_many_lines)] // the whole walk: facts, core, record, sign
 pub(super) async fn exchange(
     idp: &Idp,
     request: ClientRequest<IdpDirectory>,
