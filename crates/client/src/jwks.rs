@@ -107,8 +107,8 @@ impl RemoteKeys {
         Self(Arc::new(Inner { outbound, clock, entries: Mutex::default() }))
     }
 
-    /// Keys that have `kid`, or the newest there are. Keys older than [`FRESH`] are fetched again
-    /// before they are used; if that fails they go on being used up to [`STALE`]. If `kid` is
+    /// Keys that have `kid`, or the newest there are. Keys older than five minutes are fetched
+    /// again before they are used; if that fails they go on being used up to a day. If `kid` is
     /// unknown after a good fetch, the verifier will say so.
     pub async fn keys(
         &self,
