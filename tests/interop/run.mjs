@@ -16,6 +16,7 @@ const need = ['CARNET', 'CONFORMANCE_CLIENT', 'RMCP_CLIENT'].filter(name => !exi
 if (need.length) { console.error(`missing: ${need.join(', ')} must name built binaries`); process.exit(1); }
 const node24 = join(here, 'node_modules/node/bin/node');
 const conformance = join(here, 'node_modules/@modelcontextprotocol/conformance/dist/index.js');
+delete process.env.DBUS_SESSION_BUS_ADDRESS; // no keychain but the one a row starts
 const scratch = mkdtempSync(join(tmpdir(), 'carnet-interop-'));
 const shots = E.SCREENSHOTS ?? join(scratch, 'screenshots');
 mkdirSync(shots, { recursive: true });
@@ -233,6 +234,33 @@ await row('carnet', 'a refusal says who and why; IT sees the rule', async () => 
   must(refused.status !== 0 && refused.stderr.includes(idp) && refused.stderr.includes('policy'), refused.stderr);
   must(admin('audit', '--outcome', 'refused').includes('connection engineering-canvas'), 'audit');
   must(JSON.parse(admin('explain', '--user', 'max', '--client', 'desk-agent', '--resource', canvas.mcp)).granted === false, 'explain');
+});
+await row('carnet', 'keeps the sign-in in a real keychain (gnome-keyring), and forgets it', async () => {
+  const kept = join(scratch, 'kept');
+  const bus = spawn('dbus-daemon', ['--session', '--print-address', '--nofork'], { stdio: ['ignore', 'pipe', 'ignore'] });
+  let keyring;
+  try {
+    const address = await new Promise((resolve, reject) => {
+      bus.on('error', reject);
+      bus.on('close', code => reject(new Error(`dbus-daemon ended (${code})`)));
+      bus.stdout.once('data', line => resolve(String(line).trim()));
+    });
+    Object.assign(process.env, { DBUS_SESSION_BUS_ADDRESS: address });
+    keyring = spawn('gnome-keyring-daemon', ['--unlock', '--foreground', '--components=secrets'], { env: { ...process.env, HOME: scratch }, stdio: ['pipe', 'ignore', 'ignore'] });
+    keyring.stdin.end('keyring password');
+    await new Promise(r => setTimeout(r, 1000));
+    const done = await login('erin', kept);
+    must(done.code === 0 && done.out.includes('keychain'), done.out + done.err);
+    must(readdirSync(kept).join() === 'lock', `files were written: ${readdirSync(kept)}`);
+    const inKeychain = (...args) => run(E.CARNET, args, { CARNET_HOME: kept });
+    must(inKeychain('tools', notes.mcp).includes('note_write'), 'tools');
+    inKeychain('logout', '--forget');
+    must(inKeychain('status').includes('Nobody'), 'it was not forgotten');
+  } finally {
+    delete process.env.DBUS_SESSION_BUS_ADDRESS;
+    keyring?.kill();
+    bus.kill();
+  }
 });
 await row('carnet demo', '--tls: https with a private CA, the same walk', () => {
   const walk = JSON.parse(run(E.CARNET, ['demo', '--once', '--json', '--tls']));

@@ -713,7 +713,7 @@ fn lines(record: &Value) -> String {
     let mut text = String::new();
     for (name, value) in members {
         let shown = match value {
-            Value::Null => continue,
+            Value::Null | Value::Bool(false) => continue,
             Value::String(s) if s.is_empty() => continue,
             Value::Array(items) if items.is_empty() => continue,
             Value::String(s) => s.clone(),
@@ -729,28 +729,30 @@ fn lines(record: &Value) -> String {
 
 /// Audit rows as a table, oldest first.
 pub(crate) fn audit_table(rows: &Value) -> String {
-    let mut text = format!(
-        "{:<6} {:<20} {:<8} {:<24} {:<16} {}\n",
-        "#", "EVENT", "OUTCOME", "PERSON", "CLIENT", "WHY AND WHAT"
-    );
+    let mut table =
+        vec![["#", "EVENT", "OUTCOME", "PERSON", "CLIENT", "WHY AND WHAT"].map(str::to_owned)];
     for row in rows.as_array().into_iter().flatten().rev() {
-        let field = |name: &str| row.get(name).and_then(Value::as_str).unwrap_or("").to_owned();
+        let field = |name: &str| plain(row.get(name).and_then(Value::as_str).unwrap_or(""));
         let details = row.get("details").and_then(Value::as_object);
         let detail = |name: &str| {
             let value = details.and_then(|d| d.get(name)).and_then(Value::as_str)?;
-            Some(format!("{name}={value}"))
+            Some(plain(&format!("{name}={value}")))
         };
         let what = ["reason", "rule", "audience", "resource", "scope", "record"];
         let what: Vec<String> = what.into_iter().filter_map(detail).collect();
-        text.push_str(&plain(&format!(
-            "{:<6} {:<20} {:<8} {:<24} {:<16} {}\n",
-            row.get("id").map(ToString::to_string).unwrap_or_default(),
-            field("event"),
-            field("outcome"),
-            field("person"),
-            field("client"),
-            what.join("  ")
-        )));
+        let id = row.get("id").map(ToString::to_string).unwrap_or_default();
+        let [event, outcome] = [field("event"), field("outcome")];
+        table.push([id, event, outcome, field("person"), field("client"), what.join("  ")]);
+    }
+    let width = |i: usize| table.iter().map(|row| row[i].chars().count()).max().unwrap_or(0);
+    let widths = [width(0), width(1), width(2), width(3), width(4)];
+    let mut text = String::new();
+    for row in &table {
+        for (cell, width) in row.iter().zip(widths) {
+            text.push_str(&format!("{cell:<width$}  "));
+        }
+        text.push_str(&row[5]);
+        text.push('\n');
     }
     text
 }

@@ -208,6 +208,8 @@ pub(crate) async fn status(common: &Common, json: bool) -> Result<()> {
 /// A connection to an MCP server with this person's tokens.
 async fn connect(client: &Client, url: &str) -> Result<RunningService<RoleClient, ()>> {
     let server = client.discover(url).await?;
+    // Asked for before the SDK does, whose errors would bury ours.
+    client.access_token(&server).await?;
     let transport = client.transport(server)?;
     ().serve(transport).await.map_err(|error| readable_start(&error))
 }
@@ -223,7 +225,11 @@ fn innermost(error: &dyn std::error::Error) -> String {
         last = source;
     }
     let text = last.to_string();
-    if let Some((_, ours)) = text.split_once("IO error: ") { ours.to_owned() } else { text }
+    // The SDK puts its own words around the error of a transport.
+    match text.split_once("Io error: ") {
+        Some((_, ours)) => ours.split(", when send").next().unwrap_or(ours).to_owned(),
+        None => text,
+    }
 }
 
 pub(crate) async fn tools(common: &Common, url: &str, as_json: bool) -> Result<()> {

@@ -34,7 +34,8 @@ pub(crate) fn start(config: &Config, outbound: &Outbound) -> Result<Telemetry> {
     // Libraries log statements and headers at their lower levels; ours never hold a secret.
     let default = "warn,carnet=info,carnet_server=info,carnet_client=info,carnet_store=info";
     let filter = EnvFilter::try_new(config.log.filter.as_deref().unwrap_or(default))?;
-    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
     let format = match config.log.format {
         LogFormat::Text => format.with_filter(filter).boxed(),
         LogFormat::Json => format.json().with_filter(filter).boxed(),
