@@ -3,7 +3,7 @@
 
 use super::{
     AdminError,
-    records::{AuditQuery, Body, Desk, NewClient, Overlap, view},
+    records::{AuditQuery, Body, Desk, NewClient, Overlap, Switch, view},
 };
 use crate::passwords::{Passwords, normal_username};
 use axum::{
@@ -88,21 +88,6 @@ impl IdpAdmin {
             .route("/audit", get(audit))
             .route("/explain", post(explain))
             .with_state(self)
-    }
-}
-
-/// A record that an administrator can switch off and on.
-trait Switch: Record {
-    fn switch(&mut self, disabled: bool);
-}
-impl Switch for Client {
-    fn switch(&mut self, disabled: bool) {
-        self.disabled = disabled;
-    }
-}
-impl Switch for Connection {
-    fn switch(&mut self, disabled: bool) {
-        self.disabled = disabled;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     AdminError,
-    records::{AuditQuery, Body, Desk, NewClient, Overlap, view},
+    records::{AuditQuery, Body, Desk, NewClient, Overlap, Switch, view},
 };
 use axum::{
     Json, Router,
@@ -64,21 +64,6 @@ impl RasAdmin {
             .with_state(self)
     }
 }
-
-/// A record that an administrator can switch off and on.
-trait Switch: Record {
-    fn switch(&mut self, disabled: bool);
-}
-macro_rules! switch {
-    ($($type:ty),*) => {
-        $(impl Switch for $type {
-            fn switch(&mut self, disabled: bool) {
-                self.disabled = disabled;
-            }
-        })*
-    };
-}
-switch!(TrustedIssuer, Client, GovernedResource, Account);
 
 /// Records here are named in the body: most of their ids are URLs.
 #[derive(Deserialize)]

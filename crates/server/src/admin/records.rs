@@ -10,11 +10,15 @@ use axum::{
     response::IntoResponse,
 };
 use carnet_proto::{
-    client::{Client, ClientAuthentication, ClientKeys, SecretHash, is_client_id},
+    client::{
+        Client, ClientAuthentication, ClientKeys, GovernedResource, SecretHash, is_client_id,
+    },
     identifier::Resource,
     jwk::{Algorithm, KeySet},
+    policy::Connection,
     redirect_uri,
     time::{Clock, Entropy, Timestamp},
+    trust::{Account, TrustedIssuer},
 };
 use carnet_store::{AuditEvent, AuditFilter, Outcome, Put, Record, Store};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -228,6 +232,21 @@ impl Desk {
         Ok(Json(json!({"id": id, "client_secret": secret.expose()})))
     }
 }
+
+/// A record that an administrator can switch off and on.
+pub(super) trait Switch: Record {
+    fn switch(&mut self, disabled: bool);
+}
+macro_rules! switch {
+    ($($type:ty),*) => {
+        $(impl Switch for $type {
+            fn switch(&mut self, disabled: bool) {
+                self.disabled = disabled;
+            }
+        })*
+    };
+}
+switch!(Client, Connection, TrustedIssuer, GovernedResource, Account);
 
 /// A client to register.
 #[derive(Deserialize)]
