@@ -486,6 +486,12 @@ impl World {
         Timestamp(self.clock.load(Ordering::Relaxed))
     }
 
+    /// This world's clock.
+    pub fn clock(&self) -> Clock {
+        let clock = Arc::clone(&self.clock);
+        Clock::new(move || Timestamp(clock.load(Ordering::Relaxed)))
+    }
+
     /// Lets time pass.
     pub fn pass(&self, seconds: i64) {
         self.clock.fetch_add(seconds, Ordering::Relaxed);

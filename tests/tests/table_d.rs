@@ -544,3 +544,50 @@ async fn q03_the_databases_hold_no_secret() {
     }
     assert!(read > 100_000, "the databases were not where they were looked for");
 }
+
+#[tokio::test]
+async fn d40_j04_a_guard_that_asks_feels_a_revocation_within_a_second() {
+    let world = World::new().await;
+    let new = json!({"id": "canvas-server", "name": "Canvas", "resources": [world.canvas]});
+    let made = world.administer(reqwest::Method::POST, "/ras/ras/clients", Some(new)).await;
+    let outbound = carnet_client::Outbound::new(&[]).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let secret = carnet_proto::secret::Secret::new(made.str("client_secret"));
+    let guard = carnet_resource::Guard::new(
+        &world.canvas,
+        world.ras.as_str(),
+        outbound.clone(),
+        world.clock(),
+    )
+    .unwrap()
+    .host(&host)
+    .introspect(outbound, "canvas-server", secret);
+    let router =
+        axum::Router::new().route("/", axum::routing::post(|| async { "in" })).layer(guard);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let url = format!("http://{host}/");
+    let call = |token: &str| {
+        let (world, url, bearer) = (&world, url.clone(), format!("Bearer {token}"));
+        async move { world.call(&url, &[("authorization", &bearer)], &json!({})).await.status }
+    };
+    let redeem = || async {
+        let reply = world.send(&world.redeem(&world.id_jag(&world.id_jag_claims()))).await;
+        reply.str("access_token").to_owned()
+    };
+    let (revoked, kept) = (redeem().await, redeem().await);
+    assert_eq!((call(&revoked).await, call(&kept).await), (200, 200));
+    let revoke = world.ask(&world.ras, "/revoke", &[("token", &revoked)]);
+    assert_eq!(world.send(&revoke).await.status, 200);
+    world.pass(1);
+    assert_eq!((call(&revoked).await, call(&kept).await), (401, 200), "J04");
+    change_trust(&world, |trusted| trusted.disabled = true).await;
+    world.pass(1);
+    assert_eq!(call(&kept).await, 401, "D40");
+    // Its own registration gone: nobody is let in on a guess.
+    change_trust(&world, |trusted| trusted.disabled = false).await;
+    let off = Some(json!({"id": "canvas-server"}));
+    world.administer(reqwest::Method::POST, "/ras/ras/clients/disable", off).await;
+    world.pass(1);
+    assert_eq!(call(&kept).await, 503, "fail closed");
+}

@@ -143,6 +143,9 @@ pub struct AuthorizationServerMetadata {
     /// Revocation endpoint.
     #[serde(default)]
     pub revocation_endpoint: Option<String>,
+    /// Introspection endpoint.
+    #[serde(default)]
+    pub introspection_endpoint: Option<String>,
     /// Logout endpoint.
     #[serde(default)]
     pub end_session_endpoint: Option<String>,

@@ -40,7 +40,7 @@ pub(crate) struct Admission {
     pub(crate) resource: Resource,
     pub(crate) issuer: Issuer,
     keys: RemoteKeys,
-    clock: Clock,
+    pub(crate) clock: Clock,
     /// Verified tokens by the full SHA-256 of the token.
     verified: Mutex<HashMap<String, (Caller, Timestamp)>>,
     /// Proofs seen, by key and `jti`, until they may be forgotten.

@@ -3,6 +3,7 @@
 use crate::{
     admission::{Admission, NotAdmitted},
     caller::Caller,
+    introspection::Introspection,
 };
 use axum::{
     Json, Router,
@@ -19,6 +20,7 @@ use carnet_proto::{
     jwk::Algorithm,
     metadata::ProtectedResourceMetadata,
     scope::Scopes,
+    secret::Secret,
     time::Clock,
 };
 use http_body_util::{BodyExt, Limited};
@@ -45,6 +47,7 @@ pub struct Guard(Arc<Inner>);
 struct Inner {
     admission: Arc<Admission>,
     algorithm: Algorithm,
+    introspection: Option<Arc<Introspection>>,
     scopes: Scopes,
     required: Scopes,
     tools: BTreeMap<String, Scopes>,
@@ -79,6 +82,7 @@ impl Guard {
         Ok(Self(Arc::new(Inner {
             admission: Arc::new(Admission::new(resource, issuer, keys, clock)),
             algorithm: Algorithm::default(),
+            introspection: None,
             scopes: Scopes::default(),
             required: Scopes::default(),
             tools: BTreeMap::new(),
@@ -120,6 +124,18 @@ impl Guard {
     #[must_use]
     pub fn algorithm(self, algorithm: Algorithm) -> Self {
         self.change(|inner| inner.algorithm = algorithm)
+    }
+
+    /// Asks the authorization server about each token, once a second at most, as the client
+    /// `client_id` that is registered there for this resource: what is revoked or switched off there
+    /// is refused here within a second. Without it a token is good to its end.
+    #[must_use]
+    pub fn introspect(self, outbound: Outbound, client_id: &str, secret: Secret) -> Self {
+        self.change(|inner| {
+            let clock = inner.admission.clock.clone();
+            let introspection = Introspection::new(outbound, client_id, secret, clock);
+            inner.introspection = Some(Arc::new(introspection));
+        })
     }
 
     /// A further `Host` (with port, if not the scheme's) under which the MCP server is reached.
@@ -337,6 +353,13 @@ impl Inner {
             .admit(self.algorithm, parts.method.as_str(), &parts.headers)
             .await
             .map_err(|why| self.refuse(why))?;
+        if let Some(introspection) = &self.introspection {
+            // Admission has read it from this one header.
+            let header = parts.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+            let token = header.and_then(|header| header.split_once(' ')).map_or("", |(_, t)| t);
+            let stands = introspection.check(&self.admission.issuer, token.trim()).await;
+            stands.map_err(|why| self.refuse(why))?;
+        }
         let body = if self.tools.is_empty() {
             if !caller.scopes().contains_all(&self.required) {
                 return Err(self.insufficient(&self.required));

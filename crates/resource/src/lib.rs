@@ -20,6 +20,7 @@
 
 mod admission;
 mod caller;
+mod introspection;
 mod layer;
 
 pub use caller::Caller;
@@ -28,6 +29,7 @@ pub use carnet_proto::{
     identifier::{IdentifierError, Issuer, Resource},
     jwk::Algorithm,
     scope::Scopes,
+    secret::Secret,
     time::{Clock, Timestamp},
 };
 pub use layer::{Guard, GuardedService};
