@@ -45,7 +45,20 @@ function run(program, args, env = {}, input) {
 const json = text => JSON.parse(text.trim().split('\n').at(-1));
 
 // ---------- the demo ----------
-const port = 20_000 + Math.floor(Math.random() * 20_000);
+// Six ports in a row, below the range that the system hands out by itself, and one for the suite.
+const isFree = port => new Promise(resolve => {
+  const probe = createServer().once('error', () => resolve(false));
+  probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)));
+});
+async function freePorts() {
+  for (let tries = 0; tries < 50; tries++) {
+    const base = 10_000 + Math.floor(Math.random() * 20_000);
+    const wanted = [0, 1, 2, 3, 4, 5, 100].map(offset => isFree(base + offset));
+    if ((await Promise.all(wanted)).every(Boolean)) return base;
+  }
+  throw new Error('no free ports');
+}
+const port = await freePorts();
 const demo = spawn(E.CARNET, ['demo', '--json', '--port', String(port)], { stdio: ['ignore', 'pipe', 'pipe'] });
 let told = '';
 demo.stderr.on('data', chunk => { told += chunk; });
