@@ -16,6 +16,6 @@ pub use directory::{Generation, Group, Put, Record, User};
 pub use hot_path::{Grant, HotOperation, HotOutcome, TokenKind, UsedJti};
 pub use keys::SealedKey;
 pub use sessions::{
-    AuthorizationCode, CodeRedemption, LiveRefreshToken, PushedRequest, RefreshToken,
-    RefreshTokenState, Rotation, Session,
+    AuthorizationCode, CodeRedemption, PushedRequest, RefreshToken, RefreshTokenState, Rotation,
+    Session,
 };

@@ -84,9 +84,6 @@ pub struct RefreshToken {
     pub expires_at: Timestamp,
 }
 
-/// A refresh token that may be used now.
-pub type LiveRefreshToken = RefreshToken;
-
 /// Outcome of looking a refresh token up.
 #[derive(Clone, Debug)]
 pub enum RefreshTokenState {
