@@ -2,12 +2,19 @@
 //! 9126): the same function reads a pushed request and a plain one.
 
 use crate::{
-    client::Client, form::Form, pkce::CodeChallenge, redirect_uri, scope::Scopes, time::Timestamp,
+    client::{Client, ENROLLED_CLIENT},
+    form::Form,
+    pkce::CodeChallenge,
+    redirect_uri,
+    scope::Scopes,
+    time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
 /// Scopes of a sign-in; others are left out of the grant.
 pub const SCOPES: [&str; 4] = ["openid", "profile", "email", "offline_access"];
+/// The one scope of the built-in client: to enrol an installation, and nothing else.
+pub const SCOPE_ENROL: &str = "enrol";
 /// Lifetime of an authorization code and of a pushed request, in seconds.
 pub const CODE_LIFETIME: i64 = 60;
 
@@ -158,18 +165,22 @@ fn read_rest(
         Ok(seconds) if seconds >= 0 => Ok(seconds),
         _ => Err(invalid("max_age must be a number of seconds.")),
     });
+    let enrols = client.id == ENROLLED_CLIENT;
+    let allowed: Scopes =
+        if enrols { [SCOPE_ENROL].into_iter().collect() } else { SCOPES.into_iter().collect() };
     let dpop_jkt = form.optional("dpop_jkt").map(|text| {
         CodeChallenge::parse(text).ok_or(invalid("dpop_jkt must be a SHA-256 JWK thumbprint."))
     });
     Ok(AuthorizationRequest {
         client_id: client.id.clone(),
         redirect_uri: redirect_uri.to_owned(),
-        scopes: scopes.intersection(&SCOPES.into_iter().collect()),
+        scopes: scopes.intersection(&allowed),
         code_challenge,
         state,
         nonce: form.optional("nonce").map(str::to_owned),
         silent,
-        fresh: prompts.contains(&"login") || prompts.contains(&"select_account"),
+        // Adding a device is an act of its own: a browser that happens to be signed in is not enough.
+        fresh: enrols || prompts.contains(&"login") || prompts.contains(&"select_account"),
         max_age: max_age.transpose()?,
         login_hint: form.optional("login_hint").map(str::to_owned),
         dpop_jkt: dpop_jkt.transpose()?.map(|jkt| jkt.as_str().to_owned()),
@@ -194,11 +205,7 @@ mod tests {
             name: "Agent".to_owned(),
             authentication: ClientAuthentication::Public,
             redirect_uris: vec!["https://a.example/cb".to_owned()],
-            post_logout_redirect_uris: Vec::new(),
-            id_token_lifetime: None,
-            require_pushed_authorization_requests: false,
-            resources: Vec::new(),
-            disabled: false,
+            ..Client::default()
         }
     }
 
@@ -216,6 +223,18 @@ mod tests {
             Err(Unauthorizable::Page(_)) => "page",
             Ok(_) => "ok",
         }
+    }
+
+    #[test]
+    fn enrolling_grants_enrolment_alone_and_always_asks_the_person() {
+        let form =
+            GOOD.replace("https%3A%2F%2Fa.example%2Fcb", "http%3A%2F%2F127.0.0.1%3A4%2Fcallback");
+        let form = Form::parse(format!("{form}&scope=openid%20enrol%20offline_access").as_bytes());
+        let request = read(&form.unwrap(), &Client::enrolment()).unwrap();
+        assert_eq!(request.scopes.to_string(), "enrol");
+        assert!(!request.is_served_by(Timestamp(0), Timestamp(0)), "a session is not enough");
+        let form = Form::parse(format!("{GOOD}&scope=openid%20enrol").as_bytes()).unwrap();
+        assert_eq!(read(&form, &client()).unwrap().scopes.to_string(), "openid");
     }
 
     #[test]

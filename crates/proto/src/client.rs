@@ -52,6 +52,10 @@ impl ClientAuthentication {
     }
 }
 
+/// The software that enrols itself at the IdP under a person. Connections name it as their client and
+/// so speak for every installation of it.
+pub const ENROLLED_CLIENT: &str = "carnet";
+
 /// One client registration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,9 +82,45 @@ pub struct Client {
     /// MCP servers it stands for: it may introspect tokens whose audience is one of them.
     #[serde(default)]
     pub resources: Vec<crate::identifier::Resource>,
+    /// The MCP client it is registered for, by the name `carnet install` knows (`vscode`,
+    /// `claude-code`): people's catalogs say so, and installing writes native settings.
+    #[serde(default)]
+    pub software: Option<String>,
     /// Switched off by an administrator.
     #[serde(default)]
     pub disabled: bool,
+}
+
+impl Default for Client {
+    /// A client without name, redirects or way to authenticate, for filling in.
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            name: String::new(),
+            authentication: ClientAuthentication::Secret(Vec::new()),
+            redirect_uris: Vec::new(),
+            post_logout_redirect_uris: Vec::new(),
+            id_token_lifetime: None,
+            require_pushed_authorization_requests: false,
+            resources: Vec::new(),
+            software: None,
+            disabled: false,
+        }
+    }
+}
+
+impl Client {
+    /// The built-in public client whose only use is to enrol an installation under a person.
+    pub fn enrolment() -> Self {
+        let redirect_uris = crate::client_document::LOOPBACK_REDIRECTS;
+        Self {
+            id: ENROLLED_CLIENT.to_owned(),
+            name: "Carnet, on the computer you are using".to_owned(),
+            authentication: ClientAuthentication::Public,
+            redirect_uris: redirect_uris.map(str::to_owned).to_vec(),
+            ..Self::default()
+        }
+    }
 }
 
 /// Whether `id` may be a client id (see [`Client::id`]), 1 to 128 characters.

@@ -12,6 +12,7 @@ pub mod claims;
 pub mod client;
 pub mod client_assertion;
 pub mod client_authentication;
+pub mod client_document;
 pub mod dpop;
 pub mod form;
 pub mod id_jag;

@@ -24,10 +24,10 @@ fn algorithms() -> Vec<&'static str> {
 }
 
 /// The IdP's document, served both as OpenID configuration and as RFC 8414 metadata.
-pub fn idp(issuer: &Issuer, signing: Algorithm, public_clients: bool) -> Value {
+pub fn idp(issuer: &Issuer, signing: Algorithm, public_clients: bool, enrolment: bool) -> Value {
     let methods = authentication_methods(public_clients);
     let confidential = authentication_methods(false);
-    json!({
+    let mut document = json!({
         "issuer": issuer,
         "authorization_endpoint": issuer.endpoint("/authorize"),
         "token_endpoint": issuer.endpoint("/token"),
@@ -60,13 +60,20 @@ pub fn idp(issuer: &Issuer, signing: Algorithm, public_clients: bool) -> Value {
         "revocation_endpoint_auth_signing_alg_values_supported": algorithms(),
         "introspection_endpoint_auth_methods_supported": confidential,
         "introspection_endpoint_auth_signing_alg_values_supported": algorithms(),
-    })
+        "carnet_catalog_endpoint": issuer.endpoint("/catalog"),
+        "carnet_installations_endpoint": issuer.endpoint("/installations"),
+    });
+    if enrolment {
+        // The client to sign in with before there is an installation.
+        document["carnet_enrolment_client_id"] = crate::client::ENROLLED_CLIENT.into();
+    }
+    document
 }
 
 /// The RAS's RFC 8414 document. It names no trusted issuer (JAG 9.5). The authorization endpoint
 /// answers every request with a refusal that says why: people are not sent here. It is listed
 /// because widely used clients take metadata without one for malformed.
-pub fn ras(issuer: &Issuer, scopes: &Scopes) -> Value {
+pub fn ras(issuer: &Issuer, scopes: &Scopes, documents: bool) -> Value {
     let methods = authentication_methods(false);
     json!({
         "issuer": issuer,
@@ -78,6 +85,7 @@ pub fn ras(issuer: &Issuer, scopes: &Scopes) -> Value {
         "response_types_supported": [],
         "grant_types_supported": [GRANT_JWT_BEARER],
         "authorization_grant_profiles_supported": [GRANT_PROFILE_ID_JAG],
+        "client_id_metadata_document_supported": documents,
         "scopes_supported": scopes,
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": true,
@@ -170,4 +178,22 @@ pub struct AuthorizationServerMetadata {
     /// Scopes there are.
     #[serde(default)]
     pub scopes_supported: Vec<String>,
+    /// Whether clients may be named by the URL of their metadata document.
+    #[serde(default)]
+    pub client_id_metadata_document_supported: bool,
+    /// Dynamic client registration (RFC 7591).
+    #[serde(default)]
+    pub registration_endpoint: Option<String>,
+    /// Grants; RFC 8414's default is code and implicit.
+    #[serde(default)]
+    pub grant_types_supported: Option<Vec<String>>,
+    /// Carnet's own: which MCP servers a person may reach.
+    #[serde(default)]
+    pub carnet_catalog_endpoint: Option<String>,
+    /// Carnet's own: where an installation is enrolled.
+    #[serde(default)]
+    pub carnet_installations_endpoint: Option<String>,
+    /// Carnet's own: the client to enrol with.
+    #[serde(default)]
+    pub carnet_enrolment_client_id: Option<String>,
 }

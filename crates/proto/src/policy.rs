@@ -96,8 +96,10 @@ pub struct Connection {
     pub idp_client_id: String,
     /// The RAS.
     pub audience: Issuer,
-    /// The client's id at the RAS: the `client_id` claim (JAG-X12).
-    pub ras_client_id: String,
+    /// The client's id at the RAS: the `client_id` claim (JAG-X12). `None` for a client whose own id
+    /// is the URL of its metadata document, where that is its id at the RAS too.
+    #[serde(default)]
+    pub ras_client_id: Option<String>,
     /// The MCP servers it opens.
     pub resources: Vec<Resource>,
     /// The scopes it grants at most.
@@ -130,6 +132,8 @@ pub struct Question<'a> {
     pub person: Person<'a>,
     /// Through which client.
     pub idp_client_id: &'a str,
+    /// The URL of the client's metadata document, if that is its identity.
+    pub document: Option<&'a str>,
     /// How they signed in.
     pub authentication: &'a Authentication,
     /// `audience` as asked for: a RAS issuer or alias.
@@ -373,7 +377,7 @@ impl Policy {
                 }
             }
         }
-        self.grant(server, &met, &asked, question.scopes, unmet)
+        self.grant(server, &met, &asked, question, unmet)
     }
 
     /// Unites what the connections whose conditions are met grant. If only a connection whose
@@ -383,15 +387,21 @@ impl Policy {
         server: &ResourceAuthorizationServer,
         met: &[&Connection],
         asked: &[Resource],
-        scopes: Option<&Scopes>,
+        question: &Question<'_>,
         unmet: Option<Denial>,
     ) -> Result<Permit, Denial> {
         let Some(first) = met.first() else {
             return Err(unmet.unwrap_or_else(|| Denial::by_default(DenialReason::NotConnected)));
         };
+        let claimed =
+            |c: &Connection| c.ras_client_id.clone().or(question.document.map(str::to_owned));
+        let Some(ras_client_id) = claimed(first) else {
+            // A registered client has no id of its own to fall back on.
+            return Err(Denial::by(DenialReason::NotConnected, first));
+        };
         let mut permit = Permit {
             audience: server.issuer.clone(),
-            ras_client_id: first.ras_client_id.clone(),
+            ras_client_id: ras_client_id.clone(),
             resources: Vec::new(),
             scopes: Scopes::default(),
             release: server.release.clone(),
@@ -399,7 +409,7 @@ impl Policy {
         };
         // Connections that map the client to another id cannot be united with the first.
         let united: Vec<&&Connection> =
-            met.iter().filter(|c| c.ras_client_id == first.ras_client_id).collect();
+            met.iter().filter(|c| claimed(c).as_ref() == Some(&ras_client_id)).collect();
         permit.rules = united.iter().map(|c| format!("connection {}", c.id)).collect();
         // One scope value speaks for all resources of an ID-JAG, so it carries only what is granted
         // on each of them: a scope of one resource must not leak to another.
@@ -425,7 +435,7 @@ impl Policy {
             // Left out, the RAS would fill in its defaults: more than the connection grants.
             return Err(unmet.unwrap_or_else(|| Denial::by(DenialReason::ScopeNotAllowed, first)));
         }
-        if let Some(wanted) = scopes {
+        if let Some(wanted) = question.scopes {
             let granted = permit.scopes.intersection(wanted);
             if granted.is_empty() && !wanted.is_empty() {
                 return Err(
@@ -435,6 +445,74 @@ impl Policy {
             permit.scopes = granted;
         }
         Ok(permit)
+    }
+}
+
+/// One MCP server in a person's catalog.
+#[derive(Clone, Debug)]
+pub struct CatalogEntry<'a> {
+    /// The MCP server.
+    pub resource: &'a RegisteredResource,
+    /// The RAS that governs it.
+    pub server: &'a ResourceAuthorizationServer,
+    /// What the exchange would answer.
+    pub decision: Result<Permit, Denial>,
+    /// Groups that connections open it to.
+    pub groups: BTreeSet<&'a str>,
+}
+
+impl Policy {
+    /// The MCP servers that connections of `idp_client_id` open to anyone but single other people,
+    /// each with what the exchange would answer this person: the same function decides.
+    pub fn catalog(
+        &self,
+        person: Person<'_>,
+        idp_client_id: &str,
+        document: Option<&str>,
+        authentication: &Authentication,
+        now: Timestamp,
+    ) -> Vec<CatalogEntry<'_>> {
+        let mut entries = Vec::new();
+        for resource in self.resources.values().filter(|resource| !resource.disabled) {
+            let issuer = resource.authorization_server.as_str();
+            let Some(server) = self.servers.get(issuer).filter(|server| !server.disabled) else {
+                continue;
+            };
+            let key = (idp_client_id.to_owned(), issuer.to_owned());
+            let connections = self.connections.get(&key).into_iter().flatten();
+            let opening: Vec<&Connection> = connections
+                .filter(|c| !c.disabled && c.resources.contains(&resource.resource))
+                .collect();
+            // A connection for one person is nobody else's business.
+            let shown = opening.iter().any(|c| {
+                is_for(c, person) || c.subjects.iter().any(|s| matches!(s, Subject::Group(_)))
+            });
+            if !shown {
+                continue;
+            }
+            let subjects = opening.iter().flat_map(|c| &c.subjects);
+            let groups = subjects.filter_map(|subject| match subject {
+                Subject::Group(name) => Some(name.as_str()),
+                _ => None,
+            });
+            let asked = [resource.resource.clone()];
+            let question = Question {
+                person,
+                idp_client_id,
+                document,
+                authentication,
+                audience: issuer,
+                resources: &asked,
+                scopes: None,
+                now,
+            };
+            let decision = self.decide(&question);
+            entries.push(CatalogEntry { resource, server, decision, groups: groups.collect() });
+        }
+        entries.sort_by(|a, b| {
+            (&a.resource.name, &a.resource.resource).cmp(&(&b.resource.name, &b.resource.resource))
+        });
+        entries
     }
 }
 

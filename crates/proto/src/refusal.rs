@@ -37,6 +37,10 @@ pub enum Refusal {
     ClientIdMismatch,
     /// The client's keys cannot be fetched just now.
     ClientKeysUnavailable,
+    /// The client is named by a metadata document that cannot be used, or may not be (CIMD 3, 4).
+    ClientDocument(ClientDocumentRefusal),
+    /// Too many metadata documents were asked for just now (CIMD 6.6).
+    ClientDocumentsBusy,
     /// A public client at a grant that only confidential clients may use (EMA 7.7).
     PublicClient,
     /// The DPoP proof does not verify (RFC 9449 section 5).
@@ -108,6 +112,21 @@ pub enum Refusal {
     ProofKey,
     /// The resource takes only bound tokens, and this ID-JAG is not bound.
     BindingRequired,
+}
+
+/// Why a client that is named by a metadata document is refused. For the audit row; the wire says as
+/// little as for an unknown client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClientDocumentRefusal {
+    /// Its host is not on the list of this authorization server: nothing was fetched.
+    #[error("metadata documents of its host are not accepted here")]
+    HostNotAllowed,
+    /// It could not be fetched.
+    #[error("its metadata document could not be fetched")]
+    NotFetched,
+    /// It breaks a rule.
+    #[error(transparent)]
+    Invalid(#[from] crate::client_document::ClientDocumentError),
 }
 
 /// What a refusal looks like on the wire.
@@ -221,6 +240,13 @@ impl Refusal {
                 503,
                 "temporarily_unavailable",
                 "The client's keys cannot be fetched just now; try again.",
+            ),
+            Self::ClientDocument(_) => ("client.document", 401, CLIENT, WHO),
+            Self::ClientDocumentsBusy => (
+                "client.documents_busy",
+                429,
+                "temporarily_unavailable",
+                "Too many client metadata documents were asked for just now; try again.",
             ),
             Self::PublicClient => (
                 "client.public",

@@ -98,18 +98,29 @@ pub struct VerifiedSubject<'a> {
     pub authentication: &'a Authentication,
 }
 
+/// Who exchanges: what connections call the client, and the URL of its metadata document if that is
+/// its identity.
+#[derive(Clone, Copy, Debug)]
+pub struct ExchangingClient<'a> {
+    /// `idp_client_id` of connections.
+    pub idp_client_id: &'a str,
+    /// Its own client id where that is a URL.
+    pub document: Option<&'a str>,
+}
+
 /// Decides an exchange by the policy, which holds the draft's rules on audience, resource and
 /// scope (JAG-X4 to X7, X9, X10, X12).
 pub fn authorize(
     request: &TokenExchange,
     subject: VerifiedSubject<'_>,
-    idp_client_id: &str,
+    client: ExchangingClient<'_>,
     policy: &Policy,
     now: Timestamp,
 ) -> Result<Permit, Refusal> {
     let question = Question {
         person: subject.person,
-        idp_client_id,
+        idp_client_id: client.idp_client_id,
+        document: client.document,
         authentication: subject.authentication,
         audience: &request.audience,
         resources: &request.resources,

@@ -51,7 +51,22 @@ pub struct TrustedIssuer {
     /// administrator relaxes it (JAG 4.4 allows it, EMA 7.4.2 does not).
     #[serde(default)]
     pub allow_reuse: bool,
+    /// Whether clients may be named by metadata documents at this issuer's own origin: the
+    /// installations enrolled there.
+    #[serde(default)]
+    pub client_documents: bool,
     /// Switched off by an administrator: no ID-JAG is honoured, tokens that came from it die.
+    #[serde(default)]
+    pub disabled: bool,
+}
+
+/// An origin whose client metadata documents a RAS accepts, beside those of trusted issuers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientHost {
+    /// Scheme, host and port: `https://app.example`.
+    pub origin: String,
+    /// Switched off by an administrator.
     #[serde(default)]
     pub disabled: bool,
 }

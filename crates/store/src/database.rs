@@ -112,6 +112,11 @@ CREATE TABLE IF NOT EXISTS used_jtis (
 CREATE TABLE IF NOT EXISTS grants (
   jti TEXT PRIMARY KEY, kind TEXT NOT NULL, user_id TEXT NOT NULL, client_id TEXT NOT NULL,
   party TEXT NOT NULL, lineage TEXT NOT NULL, expires_at BIGINT NOT NULL, revoked_at BIGINT);
+CREATE TABLE IF NOT EXISTS installations (
+  id TEXT PRIMARY KEY, user_id TEXT NOT NULL, document TEXT NOT NULL, used_at BIGINT NOT NULL,
+  revoked_at BIGINT);
+CREATE INDEX IF NOT EXISTS installations_user ON installations (user_id);
+CREATE INDEX IF NOT EXISTS refresh_tokens_client ON refresh_tokens (client_id);
 CREATE TABLE IF NOT EXISTS audit (
   id {serial}, at BIGINT NOT NULL, event TEXT NOT NULL,
   outcome TEXT NOT NULL, person TEXT NOT NULL, client TEXT NOT NULL, document TEXT NOT NULL);

@@ -11,7 +11,7 @@ use carnet_proto::{
     client::{Client, GovernedResource},
     policy::{Connection, RegisteredResource, ResourceAuthorizationServer},
     time::Timestamp,
-    trust::{Account, SubjectLink, TrustedIssuer},
+    trust::{Account, ClientHost, SubjectLink, TrustedIssuer},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sqlx::{Any, Row, Transaction};
@@ -95,6 +95,7 @@ record!(ResourceAuthorizationServer, "authorization server", |s| s.issuer.to_str
 record!(RegisteredResource, "resource", |r| r.resource.normalized().to_owned());
 record!(Connection, "connection", |connection| connection.id.clone());
 record!(TrustedIssuer, "trusted issuer", |trusted| trusted.issuer.to_string());
+record!(ClientHost, "client host", |host| host.origin.clone());
 record!(GovernedResource, "resource", |r| r.resource.normalized().to_owned());
 record!(
     Account,
@@ -227,6 +228,9 @@ impl Store {
                 .bind(id)
                 .execute(&mut *transaction)
                 .await?;
+            let gone = "UPDATE installations SET revoked_at = $2 \
+                        WHERE user_id = $1 AND revoked_at IS NULL";
+            sqlx::query(gone).bind(id).bind(now.0).execute(&mut *transaction).await?;
         }
         for statement in [
             "UPDATE sessions SET ended_at = $2 WHERE user_id = $1 AND ended_at IS NULL",
@@ -313,7 +317,7 @@ impl Store {
         self.linked_account(link).await
     }
 
-    async fn commit_directory(
+    pub(crate) async fn commit_directory(
         &self,
         mut transaction: Transaction<'static, Any>,
         event: AuditEvent,

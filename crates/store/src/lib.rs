@@ -7,6 +7,7 @@ mod audit;
 mod database;
 mod directory;
 mod hot_path;
+mod installations;
 mod keys;
 mod sessions;
 
@@ -14,6 +15,7 @@ pub use audit::{AuditEvent, AuditFilter, AuditRow, Outcome};
 pub use database::{Store, StoreError, sqlite_path};
 pub use directory::{Generation, Group, Put, Record, User};
 pub use hot_path::{Grant, HotOperation, HotOutcome, TokenKind, UsedJti};
+pub use installations::{Installation, MOST_INSTALLATIONS};
 pub use keys::SealedKey;
 pub use sessions::{
     AuthorizationCode, CodeRedemption, PushedRequest, RefreshToken, RefreshTokenState, Rotation,

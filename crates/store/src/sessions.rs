@@ -155,6 +155,19 @@ impl Store {
         row.as_ref().map(session_of).transpose()
     }
 
+    /// How the person of a session that has not been ended signed in.
+    pub async fn session_authentication(
+        &self,
+        sid: &str,
+    ) -> Result<Option<Authentication>, StoreError> {
+        let row =
+            sqlx::query("SELECT authentication FROM sessions WHERE sid = $1 AND ended_at IS NULL")
+                .bind(sid)
+                .fetch_optional(&self.read)
+                .await?;
+        row.map(|row| document(&row, "authentication", "session")).transpose()
+    }
+
     /// Whether a session has not been ended. An expired one still stands behind tokens that live
     /// longer than the browser's cookie.
     pub async fn session_not_ended(&self, sid: &str) -> Result<bool, StoreError> {

@@ -1,0 +1,154 @@
+//! Installations of Carnet that people have enrolled: a public key under a person, a device's name,
+//! and when it was last used.
+
+use crate::{
+    audit::AuditEvent,
+    database::{Store, StoreError, document, to_json},
+    directory::{User, read},
+    hot_path,
+};
+use carnet_proto::{jwk::Algorithm, time::Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::{Row, any::AnyRow};
+
+/// Most live installations of one person.
+pub const MOST_INSTALLATIONS: i64 = 50;
+/// Uses closer together than this are not told apart, in seconds.
+const USE_APART: i64 = 60;
+
+/// One enrolled installation. It is a client whose id is the URL of its metadata document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installation {
+    /// The last segment of its URL.
+    pub id: String,
+    /// Whose it is.
+    pub user_id: String,
+    /// What the person's computer is called.
+    pub device: String,
+    /// Its public key (JWK).
+    pub public_jwk: Value,
+    /// What the key signs with.
+    pub algorithm: Algorithm,
+    /// When it was enrolled.
+    pub enrolled_at: Timestamp,
+    /// When it last authenticated, to the minute.
+    pub used_at: Timestamp,
+}
+
+impl Store {
+    /// Records an installation of a live person; `false` if they are switched off or gone, or have
+    /// [`MOST_INSTALLATIONS`] already.
+    pub async fn enrol(
+        &self,
+        installation: &Installation,
+        event: AuditEvent,
+    ) -> Result<bool, StoreError> {
+        // The revoking lock, so that two enrolments at once cannot both be the last allowed one.
+        let mut transaction = self.begin_revoking().await?;
+        let person = read::<User>(&mut transaction, &installation.user_id).await?;
+        let held: i64 = sqlx::query(
+            "SELECT COUNT(*) FROM installations WHERE user_id = $1 AND revoked_at IS NULL",
+        )
+        .bind(installation.user_id.as_str())
+        .fetch_one(&mut *transaction)
+        .await?
+        .try_get(0)?;
+        if !person.is_some_and(|user| !user.disabled) || held >= MOST_INSTALLATIONS {
+            return Ok(false);
+        }
+        sqlx::query(
+            "INSERT INTO installations (id, user_id, document, used_at) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(installation.id.as_str())
+        .bind(installation.user_id.as_str())
+        .bind(to_json(installation, "installation")?)
+        .bind(installation.used_at.0)
+        .execute(&mut *transaction)
+        .await?;
+        hot_path::insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// A live installation; whether its person still is, the caller asks the directory.
+    pub async fn installation(&self, id: &str) -> Result<Option<Installation>, StoreError> {
+        let row = sqlx::query(
+            "SELECT document, used_at FROM installations WHERE id = $1 AND revoked_at IS NULL",
+        )
+        .bind(id)
+        .fetch_optional(&self.read)
+        .await?;
+        row.as_ref().map(installation_of).transpose()
+    }
+
+    /// The live installations of a person, or of everyone; those used last first, 1000 at most.
+    pub async fn installations(&self, user: Option<&str>) -> Result<Vec<Installation>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT document, used_at FROM installations \
+             WHERE revoked_at IS NULL AND (user_id = $1 OR $1 = '') \
+             ORDER BY used_at DESC, id LIMIT 1000",
+        )
+        .bind(user.unwrap_or_default())
+        .fetch_all(&self.read)
+        .await?;
+        rows.iter().map(installation_of).collect()
+    }
+
+    /// Notes that an installation authenticated just now. Told to the minute: most calls write nothing.
+    pub async fn installation_used(&self, id: &str, now: Timestamp) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        sqlx::query("UPDATE installations SET used_at = $2 WHERE id = $1 AND used_at < $2")
+            .bind(id)
+            .bind(now.0)
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Revokes an installation, of `user` alone if given, with every refresh token issued to
+    /// `client`, which is its id as a client. `false` if there is none.
+    pub async fn revoke_installation(
+        &self,
+        id: &str,
+        user: Option<&str>,
+        client: &str,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        let done = sqlx::query(
+            "UPDATE installations SET revoked_at = $2 \
+             WHERE id = $1 AND revoked_at IS NULL AND (user_id = $3 OR $3 = '')",
+        )
+        .bind(id)
+        .bind(now.0)
+        .bind(user.unwrap_or_default())
+        .execute(&mut *transaction)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        sqlx::query(
+            "UPDATE refresh_tokens SET revoked_at = $2 WHERE client_id = $1 AND revoked_at IS NULL",
+        )
+        .bind(client)
+        .bind(now.0)
+        .execute(&mut *transaction)
+        .await?;
+        self.commit_directory(transaction, event).await?;
+        Ok(true)
+    }
+}
+
+impl Installation {
+    /// Whether a use at `now` is worth writing down.
+    pub fn is_use_news(&self, now: Timestamp) -> bool {
+        now.since(self.used_at) >= USE_APART
+    }
+}
+
+fn installation_of(row: &AnyRow) -> Result<Installation, StoreError> {
+    let held: Installation = document(row, "document", "installation")?;
+    Ok(Installation { used_at: Timestamp(row.try_get("used_at")?), ..held })
+}
