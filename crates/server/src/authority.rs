@@ -1,19 +1,21 @@
 //! What an IdP and a RAS have in common: issuer, store, keys, clock, and a copy of the directory
 //! that is never trusted longer than the generation it was read at.
 
-use carnet_client::RemoteKeys;
+use crate::answer::Failure;
+use carnet_client::{ClientDocuments, Outbound, Reach, RemoteKeys};
 use carnet_proto::{
-    client::{Client, ClientAuthentication, ClientKeys},
+    client::{Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT},
+    client_document::is_document_url,
     identifier::Issuer,
     jwk::{KeySet, SigningKey},
     time::{Clock, Entropy, Timestamp},
 };
-use carnet_store::{Generation, Store, StoreError};
+use carnet_store::{Generation, Installation, Store, StoreError};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
     future::Future,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicI64},
 };
 
 /// What the binary hands to every role.
@@ -25,6 +27,20 @@ pub struct Context {
     pub entropy: Entropy,
     /// Keys of other parties.
     pub remote_keys: RemoteKeys,
+    /// Metadata documents of clients.
+    pub client_documents: ClientDocuments,
+}
+
+impl Context {
+    /// A context with empty caches.
+    pub fn new(clock: Clock, entropy: Entropy, outbound: &Outbound) -> Self {
+        Self {
+            remote_keys: RemoteKeys::new(outbound.clone(), clock.clone()),
+            client_documents: ClientDocuments::new(outbound.clone(), clock.clone()),
+            clock,
+            entropy,
+        }
+    }
 }
 
 /// Our keys: one signs, all verify until they are taken out.
@@ -61,9 +77,63 @@ impl KeyRing {
 pub(crate) struct RegisteredClient {
     pub(crate) record: Client,
     pub(crate) inline_keys: Option<Arc<KeySet>>,
+    /// How far the fetch of its keys may go, where that is not the administrator's to say.
+    pub(crate) keys_reach: Option<Reach>,
+    /// What it is where it is an enrolled installation.
+    pub(crate) installation: Option<EnrolledAs>,
+}
+
+/// An installation as a client.
+pub(crate) struct EnrolledAs {
+    pub(crate) id: String,
+    /// The one person it acts for.
+    pub(crate) user_id: String,
+    /// When its use was last written down, in seconds since the epoch.
+    pub(crate) used_at: AtomicI64,
 }
 
 impl RegisteredClient {
+    /// A client that is named by a metadata document at `reach`.
+    pub(crate) fn of_document(
+        record: Client,
+        inline_keys: Option<Arc<KeySet>>,
+        reach: Reach,
+    ) -> Self {
+        Self { record, inline_keys, keys_reach: Some(reach), installation: None }
+    }
+
+    /// An installation as the client whose id is `url`.
+    pub(crate) fn of_installation(url: &str, held: &Installation) -> Self {
+        let jwks = json!({"keys": [held.public_jwk]});
+        let redirect_uris = carnet_proto::client_document::LOOPBACK_REDIRECTS;
+        let record = Client {
+            id: url.to_owned(),
+            name: format!("Carnet on {}", held.device),
+            authentication: ClientAuthentication::PrivateKeyJwt {
+                keys: ClientKeys::Inline(jwks),
+                algorithm: held.algorithm,
+            },
+            redirect_uris: redirect_uris.map(str::to_owned).to_vec(),
+            ..Client::default()
+        };
+        let installation = EnrolledAs {
+            id: held.id.clone(),
+            user_id: held.user_id.clone(),
+            used_at: AtomicI64::new(held.used_at.0),
+        };
+        Self { installation: Some(installation), ..Self::new(record) }
+    }
+
+    /// What connections call it: an installation is one of the software that enrols itself.
+    pub(crate) fn idp_client_id(&self) -> &str {
+        if self.installation.is_some() { ENROLLED_CLIENT } else { &self.record.id }
+    }
+
+    /// Its id, where that is the URL of its metadata document.
+    pub(crate) fn document(&self) -> Option<&str> {
+        self.installation.as_ref().map(|_| self.record.id.as_str())
+    }
+
     fn new(record: Client) -> Self {
         let inline_keys = match &record.authentication {
             ClientAuthentication::PrivateKeyJwt { keys: ClientKeys::Inline(jwks), algorithm } => {
@@ -73,7 +143,7 @@ impl RegisteredClient {
             }
             _ => None,
         };
-        Self { record, inline_keys }
+        Self { record, inline_keys, keys_reach: None, installation: None }
     }
 }
 
@@ -90,8 +160,15 @@ pub(crate) trait Directory: Sized + Send + Sync + 'static {
         store: &Store,
         issuer: &Issuer,
     ) -> impl Future<Output = Result<Self, StoreError>> + Send;
-    /// A live client.
+    /// A live registered client.
     fn client(&self, id: &str) -> Option<&Arc<RegisteredClient>>;
+    /// A client that is named by a URL instead of being registered: an installation, or a client
+    /// with a metadata document.
+    fn document_client(
+        &self,
+        authority: &Authority<Self>,
+        url: &str,
+    ) -> impl Future<Output = Result<Option<Arc<RegisteredClient>>, Failure>> + Send;
 }
 
 /// The directory as it was at one generation.
@@ -122,6 +199,19 @@ impl<D: Directory> Authority<D> {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.context.clock.now()
+    }
+
+    /// A live client of `directory` by id. A registered one wins over a URL of the same text (CIMD 6.8).
+    pub(crate) async fn client(
+        &self,
+        directory: &D,
+        id: &str,
+    ) -> Result<Option<Arc<RegisteredClient>>, Failure> {
+        match directory.client(id) {
+            Some(client) => Ok(Some(Arc::clone(client))),
+            None if is_document_url(id) => directory.document_client(self, id).await,
+            None => Ok(None),
+        }
     }
 
     /// The directory as last read. Only for decisions that are recorded against its generation.

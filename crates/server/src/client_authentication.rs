@@ -14,9 +14,10 @@ use carnet_proto::{
     form::Form,
     refusal::Refusal,
     secret::Secret,
+    time::Timestamp,
 };
 use carnet_store::{HotOutcome, UsedJti};
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 /// A client that has proved who it is, or a registered public one. Made here alone.
 pub(crate) struct AuthenticatedClient(Arc<RegisteredClient>);
@@ -33,9 +34,35 @@ impl AuthenticatedClient {
     /// Whether `directory` would still take the proof that was given: the client is live, and what it
     /// authenticates with has not changed. Asked where a decision rests on a later directory than
     /// the authentication did.
-    pub(crate) fn still_stands(&self, directory: &impl Directory) -> bool {
-        let now = directory.client(self.id());
-        now.is_some_and(|now| now.record.authentication == self.0.record.authentication)
+    pub(crate) async fn still_stands<D: Directory>(
+        &self,
+        authority: &Authority<D>,
+        directory: &D,
+    ) -> Result<bool, Failure> {
+        let now = authority.client(directory, self.id()).await?;
+        Ok(now.is_some_and(|now| now.record.authentication == self.0.record.authentication))
+    }
+
+    /// What connections call it.
+    pub(crate) fn idp_client_id(&self) -> &str {
+        self.0.idp_client_id()
+    }
+
+    /// Its id, where that is the URL of its metadata document.
+    pub(crate) fn document(&self) -> Option<&str> {
+        self.0.document()
+    }
+
+    /// Whether it may act for this person: an installation acts for its own alone.
+    pub(crate) fn acts_for(&self, user_id: &str) -> bool {
+        self.0.installation.as_ref().is_none_or(|held| held.user_id == user_id)
+    }
+
+    /// The installation, if its use just now is worth writing down. Answers so once.
+    pub(crate) fn use_to_note(&self, now: Timestamp) -> Option<&str> {
+        let held = self.0.installation.as_ref()?;
+        let noted = held.used_at.fetch_max(now.0, Ordering::Relaxed);
+        (now.0 / 60 > noted / 60).then_some(held.id.as_str())
     }
 
     pub(crate) fn is_public(&self) -> bool {
@@ -69,11 +96,12 @@ async fn attempt<D: Directory>(
     snapshot: &Snapshot<D>,
     presented: &Presented,
 ) -> Result<AuthenticatedClient, Failure> {
-    let client = snapshot.directory.client(presented.client_id()).ok_or(Refusal::ClientUnknown)?;
+    let client = authority.client(&snapshot.directory, presented.client_id()).await?;
+    let client = client.ok_or(Refusal::ClientUnknown)?;
     if let Some(assertion) = presented.check(&client.record, authority.now())? {
-        verify_assertion(authority, client, assertion).await?;
+        verify_assertion(authority, &client, assertion).await?;
     }
-    Ok(AuthenticatedClient(Arc::clone(client)))
+    Ok(AuthenticatedClient(client))
 }
 
 /// Verifies wholly, then uses the `jti` up: a forged copy cannot burn the real one (B14).
@@ -93,7 +121,7 @@ async fn verify_assertion<D: Directory>(
                 owner: format!("client {} of {}", record.id, authority.issuer),
                 jwks_uri: Some(url.clone()),
                 algorithm: *algorithm,
-                reach: Reach::of_trusted_url(url),
+                reach: client.keys_reach.unwrap_or_else(|| Reach::of_trusted_url(url)),
             };
             let (header, _) =
                 carnet_proto::jws::peek(assertion.expose()).map_err(Refusal::ClientAssertion)?;

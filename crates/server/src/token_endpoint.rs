@@ -142,6 +142,12 @@ async fn with_client<D: Directory>(
         }
     };
     let event = event.client(client.id());
+    let now = authority.now();
+    if let Some(installation) = client.use_to_note(now)
+        && let Err(error) = authority.store.installation_used(installation, now).await
+    {
+        return Err(answer::broken(&error));
+    }
     match client_authentication::proof_of_possession(authority, &headers, url).await {
         Ok(proof) => Ok(ClientRequest { form, client, proof, snapshot, event }),
         Err(failure) => Err(conclude(authority, event, failure).await),
@@ -164,6 +170,7 @@ pub(crate) async fn conclude<D: Directory>(
                 | Refusal::DpopProof(e)
                 | Refusal::SubjectToken(e)
                 | Refusal::IdJag(e) => event.with("detail", e.to_string()),
+                Refusal::ClientDocument(why) => event.with("detail", why.to_string()),
                 _ => event,
             };
             match authority.store.record(HotOperation::new(Some(event)), authority.now()).await {

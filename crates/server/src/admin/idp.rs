@@ -14,7 +14,8 @@ use axum::{
 };
 use carnet_proto::{
     authentication::{ACR_PASSWORD, Authentication},
-    client::Client,
+    client::{Client, ENROLLED_CLIENT},
+    client_document::INSTALLATIONS,
     identifier::{Issuer, Resource},
     policy::{
         Conditions, Connection, Person, Policy, Question, RegisteredResource,
@@ -24,7 +25,7 @@ use carnet_proto::{
     secret::Secret,
     time::{Clock, Entropy},
 };
-use carnet_store::{Group, Record, Store, User};
+use carnet_store::{AuditEvent, Group, Record, Store, User};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::Arc};
@@ -85,6 +86,8 @@ impl IdpAdmin {
             .route("/connections/{id}", axum::routing::delete(delete::<Connection>))
             .route("/connections/{id}/disable", post(disable::<Connection>))
             .route("/connections/{id}/enable", post(enable::<Connection>))
+            .route("/installations", get(installations))
+            .route("/installations/{id}", axum::routing::delete(revoke_installation))
             .route("/audit", get(audit))
             .route("/explain", post(explain))
             .with_state(self)
@@ -138,6 +141,36 @@ async fn rotate_secret(
     Body(overlap): Body<Overlap>,
 ) -> Answer {
     idp.0.desk.rotate_secret(&id, overlap.overlap).await
+}
+
+async fn installations(State(idp): State<IdpAdmin>) -> Answer {
+    let store = &idp.0.desk.store;
+    let mut list = Vec::new();
+    for held in store.installations(None).await? {
+        let user = store.by_id::<User>(&held.user_id).await?;
+        list.push(json!({
+            "id": held.id,
+            "user": user.map_or(held.user_id, |user| user.username),
+            "device": held.device,
+            "enrolled_at": held.enrolled_at,
+            "used_at": held.used_at,
+        }));
+    }
+    Ok(Json(list.into()))
+}
+
+async fn revoke_installation(
+    State(idp): State<IdpAdmin>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, AdminError> {
+    let desk = &idp.0.desk;
+    let client = idp.0.issuer.endpoint(&format!("{INSTALLATIONS}/{id}"));
+    let event = AuditEvent::granted("admin.revoke installation", desk.now()).with("record", &id);
+    if desk.store.revoke_installation(&id, None, &client, event, desk.now()).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(AdminError::missing("installation", &id))
+    }
 }
 
 async fn audit(State(idp): State<IdpAdmin>, Query(query): Query<AuditQuery>) -> Answer {
@@ -351,7 +384,7 @@ struct NewConnection {
     id: String,
     idp_client_id: String,
     audience: Issuer,
-    ras_client_id: String,
+    ras_client_id: Option<String>,
     resources: Vec<Resource>,
     #[serde(default)]
     scopes: Scopes,
@@ -374,7 +407,18 @@ async fn create_connection(State(idp): State<IdpAdmin>, Body(new): Body<NewConne
             "use letters, digits and - _ .",
         ));
     }
-    if store.by_id::<Client>(&new.idp_client_id).await?.is_none() {
+    let enrolled = new.idp_client_id == ENROLLED_CLIENT;
+    if !enrolled && new.ras_client_id.is_none() {
+        return Err(AdminError::invalid(
+            "`ras_client_id` is missing",
+            format!(
+                "name the client's id at {}; only `{ENROLLED_CLIENT}` can do without, whose \
+                 installations bring ids of their own",
+                new.audience
+            ),
+        ));
+    }
+    if !enrolled && store.by_id::<Client>(&new.idp_client_id).await?.is_none() {
         return Err(AdminError::invalid(
             format!("`idp_client_id`: there is no client `{}` here", new.idp_client_id),
             "this is the client's id at this identity provider, not the one at the resource's \
@@ -441,7 +485,9 @@ async fn explain(State(idp): State<IdpAdmin>, Body(asked): Body<Explain>) -> Ans
     let desk = &idp.0.desk;
     let store = &desk.store;
     let user = user(&idp, &asked.user).await?;
-    let client = desk.find::<Client>(&asked.client).await?;
+    let enrolled = asked.client == ENROLLED_CLIENT;
+    let client =
+        if enrolled { Client::enrolment() } else { desk.find::<Client>(&asked.client).await? };
     let registered = store.by_id::<RegisteredResource>(asked.resource.normalized()).await?;
     let Some(registered) = registered else {
         return Err(AdminError::missing("resource", asked.resource.as_str()));
@@ -468,6 +514,7 @@ async fn explain(State(idp): State<IdpAdmin>, Body(asked): Body<Explain>) -> Ans
     let question = Question {
         person: Person { id: &user.id, groups: &user.groups },
         idp_client_id: &client.id,
+        document: enrolled.then_some("(the installation's own)"),
         authentication: &authentication,
         audience: registered.authorization_server.as_str(),
         resources: &resources,

@@ -12,9 +12,10 @@ use axum::{
 };
 use carnet_proto::{
     client::{Client, GovernedResource},
+    client_document::is_origin,
     identifier::{Issuer, Resource},
     time::{Clock, Entropy},
-    trust::{Account, TrustedIssuer},
+    trust::{Account, ClientHost, TrustedIssuer},
 };
 use carnet_store::{Record, Store};
 use serde::Deserialize;
@@ -53,6 +54,10 @@ impl RasAdmin {
             .route("/clients/enable", post(enable::<Client>))
             .route("/clients/delete", post(delete::<Client>))
             .route("/clients/{id}/secret", post(rotate_secret))
+            .route("/client-hosts", get(list::<ClientHost>).post(create_client_host))
+            .route("/client-hosts/disable", post(disable::<ClientHost>))
+            .route("/client-hosts/enable", post(enable::<ClientHost>))
+            .route("/client-hosts/delete", post(delete::<ClientHost>))
             .route("/resources", get(list::<GovernedResource>).post(create_resource))
             .route("/resources/disable", post(disable::<GovernedResource>))
             .route("/resources/enable", post(enable::<GovernedResource>))
@@ -113,6 +118,17 @@ async fn create_trust(State(ras): State<RasAdmin>, Body(trusted): Body<TrustedIs
 
 async fn create_client(State(ras): State<RasAdmin>, Body(new): Body<NewClient>) -> Answer {
     ras.0.desk.create_client(new, false).await
+}
+
+async fn create_client_host(State(ras): State<RasAdmin>, Body(host): Body<ClientHost>) -> Answer {
+    if !is_origin(&host.origin) {
+        return Err(AdminError::invalid(
+            format!("`origin`: `{}` is not an origin", host.origin),
+            "write https:// and the host, with the port if it is not 443, and no slash at the end",
+        ));
+    }
+    ras.0.desk.create(&host).await?;
+    Ok(Json(view(&host)))
 }
 
 async fn rotate_secret(

@@ -11,14 +11,15 @@ use axum::{
 };
 use carnet_proto::{
     client::{
-        Client, ClientAuthentication, ClientKeys, GovernedResource, SecretHash, is_client_id,
+        Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT, GovernedResource, SecretHash,
+        is_client_id,
     },
     identifier::Resource,
     jwk::{Algorithm, KeySet},
     policy::Connection,
     redirect_uri,
     time::{Clock, Entropy, Timestamp},
-    trust::{Account, TrustedIssuer},
+    trust::{Account, ClientHost, TrustedIssuer},
 };
 use carnet_store::{AuditEvent, AuditFilter, Outcome, Put, Record, Store};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -119,6 +120,12 @@ impl Desk {
         may_be_public: bool,
     ) -> Result<Json<Value>, AdminError> {
         let id = new.id.clone().unwrap_or_else(|| self.entropy.id());
+        if id == ENROLLED_CLIENT {
+            return Err(AdminError::invalid(
+                format!("`id`: `{id}` is the software that people enrol themselves"),
+                "choose another id; connections may name `carnet` without registering it",
+            ));
+        }
         if !is_client_id(&id) {
             return Err(AdminError::invalid(
                 format!("`id`: `{id}` cannot be a client id"),
@@ -149,6 +156,7 @@ impl Desk {
             id_token_lifetime: new.id_token_lifetime,
             require_pushed_authorization_requests: new.require_pushed_authorization_requests,
             resources: new.resources,
+            software: new.software,
             disabled: false,
         };
         self.create(&client).await?;
@@ -246,7 +254,7 @@ macro_rules! switch {
         })*
     };
 }
-switch!(Client, Connection, TrustedIssuer, GovernedResource, Account);
+switch!(Client, Connection, TrustedIssuer, GovernedResource, Account, ClientHost);
 
 /// A client to register.
 #[derive(Deserialize)]
@@ -263,6 +271,7 @@ pub(super) struct NewClient {
     require_pushed_authorization_requests: bool,
     #[serde(default)]
     resources: Vec<Resource>,
+    software: Option<String>,
     jwks: Option<Value>,
     jwks_uri: Option<String>,
     algorithm: Option<Algorithm>,

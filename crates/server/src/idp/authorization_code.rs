@@ -31,6 +31,9 @@ pub(super) async fn redeem(
     *event = event.clone().person(&session.user_id);
     let key_thumbprint = request.proof.as_ref().map(|proof| proof.key_thumbprint.as_str());
     check(&request.form, &code.request, request.client.id(), key_thumbprint)?;
+    if !request.client.acts_for(&session.user_id) {
+        return Err(Refusal::Code.into());
+    }
     let scopes = &code.request.scopes;
     let refresh_token = if scopes.contains("offline_access") {
         let secret = authority.context.entropy.secret();

@@ -7,8 +7,7 @@ use super::{
     sign_in_page::{self, Problem},
 };
 use crate::{
-    answer::{broken, error_page},
-    authority::Directory as _,
+    answer::{Failure, broken, error_page},
     passwords,
     token_endpoint::origin_of,
 };
@@ -23,6 +22,7 @@ use carnet_proto::{
     authorize::{
         self, AuthorizationRequest, CODE_LIFETIME, PageError, RedirectError, Unauthorizable,
     },
+    client::ENROLLED_CLIENT,
     form::Form,
     secret::{Secret, equal_in_constant_time, sha256},
     time::Timestamp,
@@ -34,6 +34,8 @@ pub(super) struct Asked {
     pub(super) request: AuthorizationRequest,
     pub(super) client_name: String,
     pushed: Option<String>,
+    /// The one person whom the client acts for, if it is an installation.
+    only_for: Option<String>,
 }
 
 /// GET: a live session gets its code at once; otherwise the sign-in page.
@@ -120,8 +122,20 @@ async fn read(idp: &Idp, uri: &Uri) -> Result<Asked, Response<Body>> {
         .map_err(|_| page(PageError::Unreadable))?;
     let authority = &idp.0.authority;
     let snapshot = authority.fresh().await.map_err(|e| broken(&e))?;
-    let client = form.optional("client_id").and_then(|id| snapshot.directory.client(id));
-    let client = &client.ok_or_else(|| page(PageError::Client))?.record;
+    let found = match form.optional("client_id") {
+        Some(id) => authority.client(&snapshot.directory, id).await,
+        None => Ok(None),
+    };
+    let found = match found {
+        Ok(found) => found.ok_or_else(|| page(PageError::Client))?,
+        Err(Failure::Broken(error)) => return Err(broken(&error)),
+        Err(_) => return Err(page(PageError::Client)),
+    };
+    let client = &found.record;
+    if client.id == ENROLLED_CLIENT && !idp.0.settings.enrolment {
+        return Err(page(PageError::Client));
+    }
+    let only_for = found.installation.as_ref().map(|held| held.user_id.clone());
     if let Some(request_uri) = form.optional("request_uri") {
         let hash =
             pushed_request::hash_of(request_uri).ok_or_else(|| page(PageError::PushedRequest))?;
@@ -131,6 +145,7 @@ async fn read(idp: &Idp, uri: &Uri) -> Result<Asked, Response<Body>> {
                 request: pushed.request,
                 client_name: client.name.clone(),
                 pushed: Some(hash),
+                only_for,
             }),
             None => Err(page(PageError::PushedRequest)),
         };
@@ -145,7 +160,9 @@ async fn read(idp: &Idp, uri: &Uri) -> Result<Asked, Response<Body>> {
         Ok(request)
     });
     match read {
-        Ok(request) => Ok(Asked { request, client_name: client.name.clone(), pushed: None }),
+        Ok(request) => {
+            Ok(Asked { request, client_name: client.name.clone(), pushed: None, only_for })
+        }
         Err(Unauthorizable::Page(error)) => Err(page(error)),
         Err(Unauthorizable::Redirect { redirect_uri, state, error }) => Err(back_to(
             idp,
@@ -253,6 +270,11 @@ async fn issue_code(
     if snapshot.directory.person(&authority.store, &session.user_id).await?.is_none() {
         let text = "This account is switched off. Ask IT.";
         return Ok(error_page(StatusCode::FORBIDDEN, text));
+    }
+    if asked.only_for.as_ref().is_some_and(|owner| *owner != session.user_id) {
+        let description = "This installation was enrolled by another person.";
+        let error = RedirectError { error: "access_denied", description };
+        return Ok(redirect_error(idp, &asked.request, error));
     }
     let event = AuditEvent::granted("authorize", now)
         .person(&session.user_id)

@@ -2,7 +2,10 @@
 
 mod authorization_code;
 mod authorize;
+mod bearer;
+mod catalog;
 mod directory;
+mod installations;
 mod logout;
 mod pushed_request;
 mod refresh_token;
@@ -24,7 +27,7 @@ use axum::{
     extract::State,
     routing::{get, post},
 };
-use carnet_proto::{identifier::Issuer, metadata};
+use carnet_proto::{client_document::INSTALLATIONS, identifier::Issuer, metadata};
 use carnet_store::{Store, StoreError};
 pub(crate) use directory::IdpDirectory;
 use std::{num::NonZeroU32, sync::Arc};
@@ -44,6 +47,10 @@ pub struct IdpSettings {
     pub refresh_absolute: i64,
     /// Whether public clients may ask for ID-JAGs (EMA 7.7: off unless an administrator says so).
     pub allow_public_exchange: bool,
+    /// Whether people may enrol installations of Carnet.
+    pub enrolment: bool,
+    /// Whether people's catalogs tell which servers they are refused, and for want of which group.
+    pub show_refused: bool,
     /// Failed sign-ins or client authentications from one address, or for one user, per minute,
     /// before it has to wait.
     pub failures_per_minute: NonZeroU32,
@@ -58,6 +65,8 @@ impl Default for IdpSettings {
             refresh_idle: 8 * 3600,
             refresh_absolute: 7 * 86_400,
             allow_public_exchange: false,
+            enrolment: true,
+            show_refused: true,
             failures_per_minute: NonZeroU32::MIN.saturating_add(29),
         }
     }
@@ -112,7 +121,16 @@ impl Idp {
             .route(&format!("{base}/userinfo"), get(userinfo::tell).post(userinfo::tell))
             .route(&format!("{base}/revoke"), post(token_status::revoke))
             .route(&format!("{base}/introspect"), post(token_status::introspect))
-            .route(&format!("{base}/logout"), get(logout::ask).post(logout::end));
+            .route(&format!("{base}/logout"), get(logout::ask).post(logout::end))
+            .route(&format!("{base}/catalog"), get(catalog::tell))
+            .route(
+                &format!("{base}{INSTALLATIONS}"),
+                get(installations::list).post(installations::enrol),
+            )
+            .route(
+                &format!("{base}{INSTALLATIONS}/{{id}}"),
+                get(installations::document).delete(installations::revoke),
+            );
         if !base.is_empty() {
             router = router.route(&oidc_appended, document);
         }
@@ -123,7 +141,8 @@ impl Idp {
         let authority = &self.0.authority;
         let public = authority.snapshot().directory.has_public_clients();
         let algorithm = authority.keys.signing().algorithm();
-        answer::public(&metadata::idp(&authority.issuer, algorithm, public))
+        let enrolment = self.0.settings.enrolment;
+        answer::public(&metadata::idp(&authority.issuer, algorithm, public, enrolment))
     }
 }
 

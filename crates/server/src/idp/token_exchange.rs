@@ -14,7 +14,7 @@ use carnet_proto::{
     policy::Person,
     refusal::Refusal,
     time::Timestamp,
-    token_exchange::{self, SubjectTokenType, TokenExchange, VerifiedSubject},
+    token_exchange::{self, ExchangingClient, SubjectTokenType, TokenExchange, VerifiedSubject},
 };
 use carnet_store::{AuditEvent, Grant, HotOperation, HotOutcome, RefreshTokenState, TokenKind};
 
@@ -44,10 +44,13 @@ pub(super) async fn exchange(
     let asking = Asking { client: request.client.id(), key: key_thumbprint.as_deref() };
     let subject = verify(idp, &exchange, asking, event, now).await?;
     *event = event.clone().person(&subject.user_id);
+    if !request.client.acts_for(&subject.user_id) {
+        return Err(Refusal::SubjectNotLive.into());
+    }
     let mut snapshot = request.snapshot;
     loop {
         // Asked anew on each turn: the client may have been switched off since it authenticated.
-        if !request.client.still_stands(&snapshot.directory) {
+        if !request.client.still_stands(authority, &snapshot.directory).await? {
             return Err(Refusal::ClientUnknown.into());
         }
         let user = snapshot.directory.person(&authority.store, &subject.user_id).await?;
@@ -59,7 +62,10 @@ pub(super) async fn exchange(
                     email: user.email.as_deref().filter(|_| user.email_verified),
                     authentication: &subject.authentication,
                 };
-                let client = request.client.id();
+                let client = ExchangingClient {
+                    idp_client_id: request.client.idp_client_id(),
+                    document: request.client.document(),
+                };
                 let policy = &snapshot.directory.policy;
                 token_exchange::authorize(&exchange, verified, client, policy, now).map(|permit| {
                     let claims = token_exchange::id_jag(

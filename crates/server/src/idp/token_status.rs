@@ -1,6 +1,6 @@
 //! Revocation and introspection at the IdP.
 
-use super::{Idp, userinfo::is_live};
+use super::{Idp, bearer::is_live};
 use crate::{
     answer::broken,
     token_endpoint::{client_request, conclude},

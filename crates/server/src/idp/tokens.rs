@@ -43,7 +43,7 @@ pub(super) async fn issue(
     let jti = authority.context.entropy.id();
     let expires = now.plus(access_token::LIFETIME);
     let user = loop {
-        if !issue.client.still_stands(&snapshot.directory) {
+        if !issue.client.still_stands(authority, &snapshot.directory).await? {
             return Err(Refusal::ClientUnknown.into());
         }
         let person = snapshot.directory.person(&authority.store, issue.user_id).await?;

@@ -1,10 +1,16 @@
 //! The RAS's directory: whom it trusts, what it governs; accounts looked up as they come.
 
-use crate::authority::{Directory, RegisteredClient, registered};
+use crate::{
+    answer::Failure,
+    authority::{Authority, Directory, RegisteredClient, registered},
+};
+use carnet_client::{DocumentError, Reach};
 use carnet_proto::{
     client::{Client, GovernedResource},
+    client_document::DocumentUrl,
     identifier::Issuer,
-    trust::{Account, SubjectLink, TrustedIssuer},
+    refusal::{ClientDocumentRefusal, Refusal},
+    trust::{Account, ClientHost, SubjectLink, TrustedIssuer},
 };
 use carnet_store::{Store, StoreError};
 use std::{
@@ -19,6 +25,8 @@ pub(crate) struct RasDirectory {
     pub(crate) governed: Vec<GovernedResource>,
     clients: HashMap<String, Arc<RegisteredClient>>,
     trusted: HashMap<String, TrustedIssuer>,
+    /// Origins whose client metadata documents are accepted, and how far their fetch may go.
+    documents: HashMap<String, Reach>,
     accounts: Mutex<HashMap<SubjectLink, Arc<Account>>>,
 }
 
@@ -27,10 +35,26 @@ impl Directory for RasDirectory {
         let trusted = store.all::<TrustedIssuer>().await?;
         // Never ourselves (JAG 9.3), and never one that is switched off.
         let live = |t: &TrustedIssuer| !t.disabled && !issuer.is_spelled(t.issuer.as_str());
+        let trusted: HashMap<_, _> =
+            trusted.into_iter().filter(live).map(|t| (t.issuer.to_string(), t)).collect();
+        let mut documents = HashMap::new();
+        for host in store.all::<ClientHost>().await?.into_iter().filter(|host| !host.disabled) {
+            // The path is a stranger's, so the host must not lead into our network.
+            let reach = match Reach::of_trusted_url(&host.origin) {
+                Reach::Loopback => Reach::Loopback,
+                _ => Reach::Public,
+            };
+            documents.insert(host.origin, reach);
+        }
+        for issuer in trusted.values().filter(|t| t.client_documents).map(|t| &t.issuer) {
+            let reach = Reach::of_trusted_url(issuer.as_str());
+            documents.insert(issuer.origin().to_owned(), reach);
+        }
         Ok(Self {
+            documents,
             governed: store.all::<GovernedResource>().await?,
             clients: registered(store.all::<Client>().await?),
-            trusted: trusted.into_iter().filter(live).map(|t| (t.issuer.to_string(), t)).collect(),
+            trusted,
             accounts: Mutex::default(),
         })
     }
@@ -38,9 +62,43 @@ impl Directory for RasDirectory {
     fn client(&self, id: &str) -> Option<&Arc<RegisteredClient>> {
         self.clients.get(id)
     }
+
+    /// A client with a metadata document (JAG-R12). Nothing is fetched unless its host is on the list.
+    async fn document_client(
+        &self,
+        authority: &Authority<Self>,
+        url: &str,
+    ) -> Result<Option<Arc<RegisteredClient>>, Failure> {
+        let refused = |why| Failure::Refused(Refusal::ClientDocument(why));
+        let url = DocumentUrl::parse(url).map_err(|e| refused(e.into()))?;
+        let Some(reach) = self.documents.get(url.origin()).copied() else {
+            return Err(refused(ClientDocumentRefusal::HostNotAllowed));
+        };
+        match authority.context.client_documents.client(&url, reach).await {
+            Ok(held) => {
+                let (record, keys) = (held.client.clone(), held.keys.clone());
+                Ok(Some(Arc::new(RegisteredClient::of_document(record, keys, reach))))
+            }
+            Err(DocumentError::NotFetched) => Err(refused(ClientDocumentRefusal::NotFetched)),
+            Err(DocumentError::Busy) => Err(Refusal::ClientDocumentsBusy.into()),
+            Err(DocumentError::Invalid(error)) => Err(refused(error.into())),
+        }
+    }
 }
 
 impl RasDirectory {
+    /// Whether clients may be named by metadata documents at all.
+    pub(crate) fn takes_documents(&self) -> bool {
+        !self.documents.is_empty()
+    }
+
+    /// Whether a token's client is still registered, or its document's host still on the list. Asks
+    /// nobody: a token does not die because a document cannot be fetched just now.
+    pub(crate) fn may_be_client(&self, id: &str) -> bool {
+        self.clients.contains_key(id)
+            || DocumentUrl::parse(id).is_ok_and(|url| self.documents.contains_key(url.origin()))
+    }
+
     /// The trusted issuer with this identifier, byte for byte.
     pub(crate) fn trusted(&self, issuer: &str) -> Option<&TrustedIssuer> {
         self.trusted.get(issuer)

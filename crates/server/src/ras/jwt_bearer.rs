@@ -37,7 +37,7 @@ pub(super) async fn redeem(
     loop {
         // Asked anew on each turn: client and issuer may have been switched off meanwhile (A31).
         let directory = &snapshot.directory;
-        if !request.client.still_stands(directory) {
+        if !request.client.still_stands(authority, directory).await? {
             return Err(Refusal::ClientUnknown.into());
         }
         let trusted =

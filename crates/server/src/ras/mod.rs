@@ -88,7 +88,8 @@ async fn document(State(ras): State<Ras>) -> Response<Body> {
     };
     let live = snapshot.directory.governed.iter().filter(|governed| !governed.disabled);
     let scopes = live.fold(Scopes::default(), |all, governed| all.union(&governed.scopes));
-    answer::public(&metadata::ras(&authority.issuer, &scopes))
+    let documents = snapshot.directory.takes_documents();
+    answer::public(&metadata::ras(&authority.issuer, &scopes, documents))
 }
 
 async fn jwks(State(ras): State<Ras>) -> Response<Body> {

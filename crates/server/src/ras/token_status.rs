@@ -3,7 +3,6 @@
 use super::Ras;
 use crate::{
     answer::broken,
-    authority::Directory as _,
     token_endpoint::{client_request, conclude},
     token_status::{active, inactive, revoked},
 };
@@ -96,6 +95,6 @@ async fn is_live(ras: &Ras, token: &AccessToken) -> Result<bool, StoreError> {
     let Some(grant) = authority.store.live_grant(&token.jti).await? else { return Ok(false) };
     let account = authority.store.by_id::<carnet_proto::trust::Account>(&grant.user_id).await?;
     Ok(directory.trusted(&grant.party).is_some()
-        && directory.client(&token.client).is_some()
+        && directory.may_be_client(&token.client)
         && account.is_some_and(|account| !account.disabled))
 }

@@ -1,0 +1,237 @@
+//! Client ID Metadata Documents, fetched for a RAS: small, short, never through a redirect; one fetch
+//! at a time for each, so many for each host; errors are told and not kept (CIMD 4, 6.5, 6.6).
+
+use crate::outbound::{Bounds, Outbound, OutboundError, Reach};
+use carnet_proto::{
+    client::{Client, ClientAuthentication, ClientKeys},
+    client_document::{self, ClientDocumentError, DocumentUrl, LARGEST},
+    jwk::KeySet,
+    time::{Clock, Timestamp},
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+
+/// Shortest and longest time a document is believed, in seconds, whatever its `Cache-Control` says.
+const SHORTEST: i64 = 60;
+const LONGEST: i64 = 86_400;
+/// Where it says nothing, in seconds.
+const USUAL: i64 = 300;
+/// A document whose host does not answer goes on being believed for this long, in seconds.
+const GRACE: i64 = 900;
+/// Fetches from one host in a minute.
+const PER_HOST: u32 = 600;
+/// Fetches under way at a time.
+const AT_ONCE: usize = 16;
+/// Most documents held.
+const MOST: usize = 10_000;
+
+/// A client with its inline keys parsed.
+#[derive(Debug)]
+pub struct DocumentClient {
+    /// The client.
+    pub client: Client,
+    /// Its keys, where the document holds them.
+    pub keys: Option<Arc<KeySet>>,
+}
+
+/// Why there is no client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DocumentError {
+    /// The host did not answer, or not with 200.
+    #[error("the metadata document could not be fetched")]
+    NotFetched,
+    /// Too many fetches.
+    #[error("too many metadata documents are being fetched")]
+    Busy,
+    /// It breaks a rule.
+    #[error(transparent)]
+    Invalid(#[from] ClientDocumentError),
+}
+
+#[derive(Default)]
+struct Entry {
+    held: Mutex<Option<Held>>,
+    flight: AsyncMutex<()>,
+}
+
+#[derive(Clone)]
+struct Held {
+    document: Arc<DocumentClient>,
+    until: Timestamp,
+}
+
+impl Entry {
+    fn held(&self) -> MutexGuard<'_, Option<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fresh(&self, now: Timestamp) -> Option<Arc<DocumentClient>> {
+        let held = self.held();
+        held.as_ref().filter(|held| now < held.until).map(|held| Arc::clone(&held.document))
+    }
+}
+
+/// A cache of documents. Cheap to clone.
+#[derive(Clone)]
+pub struct ClientDocuments(Arc<Inner>);
+
+struct Inner {
+    outbound: Outbound,
+    clock: Clock,
+    entries: Mutex<HashMap<(DocumentUrl, Reach), Arc<Entry>>>,
+    /// Fetches of each host in the minute that began then.
+    fetched: Mutex<HashMap<String, (i64, u32)>>,
+    slots: Semaphore,
+}
+
+impl ClientDocuments {
+    /// An empty cache.
+    pub fn new(outbound: Outbound, clock: Clock) -> Self {
+        Self(Arc::new(Inner {
+            outbound,
+            clock,
+            entries: Mutex::default(),
+            fetched: Mutex::default(),
+            slots: Semaphore::new(AT_ONCE),
+        }))
+    }
+
+    /// The client that the document at `url` describes. The caller has decided that its host is
+    /// allowed and how far the fetch may go.
+    pub async fn client(
+        &self,
+        url: &DocumentUrl,
+        reach: Reach,
+    ) -> Result<Arc<DocumentClient>, DocumentError> {
+        let entry = self.entry(url, reach);
+        if let Some(document) = entry.fresh(self.0.clock.now()) {
+            return Ok(document);
+        }
+        let _flight = entry.flight.lock().await;
+        let now = self.0.clock.now();
+        if let Some(document) = entry.fresh(now) {
+            return Ok(document);
+        }
+        match self.fetch(url, reach, now).await {
+            Ok(held) => {
+                let document = Arc::clone(&held.document);
+                *entry.held() = Some(held);
+                Ok(document)
+            }
+            Err(Failed::Silent) => {
+                // Silence says nothing about the client; an answer does.
+                let held = entry.held().clone();
+                let graced = held.filter(|held| now.since(held.until) < GRACE);
+                graced.map(|held| held.document).ok_or(DocumentError::NotFetched)
+            }
+            Err(Failed::Busy) => Err(DocumentError::Busy),
+            Err(Failed::Answered(error)) => {
+                *entry.held() = None;
+                Err(error)
+            }
+        }
+    }
+
+    fn entry(&self, url: &DocumentUrl, reach: Reach) -> Arc<Entry> {
+        let mut entries = self.0.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (url.clone(), reach);
+        if entries.len() >= MOST && !entries.contains_key(&key) {
+            // Names that led nowhere go first: anyone can make them up.
+            entries.retain(|_, entry| entry.held().is_some());
+            if entries.len() >= MOST {
+                entries.clear();
+            }
+        }
+        Arc::clone(entries.entry(key).or_default())
+    }
+
+    fn may_fetch(&self, origin: &str, now: Timestamp) -> bool {
+        let minute = now.0.div_euclid(60);
+        let mut fetched = self.0.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        fetched.retain(|_, (at, _)| *at == minute);
+        let count = &mut fetched.entry(origin.to_owned()).or_insert((minute, 0)).1;
+        *count += 1;
+        *count <= PER_HOST
+    }
+
+    async fn fetch(&self, url: &DocumentUrl, reach: Reach, now: Timestamp) -> Result<Held, Failed> {
+        if !self.may_fetch(url.origin(), now) {
+            return Err(Failed::Busy);
+        }
+        let Ok(_slot) = self.0.slots.try_acquire() else { return Err(Failed::Busy) };
+        let bounds = Bounds { bytes: LARGEST, time: Duration::from_secs(3) };
+        let answer = match self.0.outbound.get_within(url.as_str(), reach, bounds).await {
+            Ok(answer) if answer.status == 200 => answer,
+            Ok(answer) if answer.status >= 500 => return Err(Failed::Silent),
+            Ok(_) => return Err(Failed::Answered(DocumentError::NotFetched)),
+            Err(OutboundError::TooLarge(..)) => {
+                return Err(Failed::Answered(ClientDocumentError::NotObject.into()));
+            }
+            Err(error) => {
+                tracing::warn!(url = url.as_str(), %error, "a client's metadata was not fetched");
+                return Err(Failed::Silent);
+            }
+        };
+        let client = client_document::read(url, &answer.body)
+            .map_err(|error| Failed::Answered(error.into()))?;
+        let keys = match &client.authentication {
+            ClientAuthentication::PrivateKeyJwt { keys: ClientKeys::Inline(jwks), algorithm } => {
+                KeySet::parse(jwks.to_string().as_bytes(), *algorithm).ok().map(Arc::new)
+            }
+            _ => None,
+        };
+        let cache_control = answer.headers.get("cache-control").and_then(|v| v.to_str().ok());
+        let until = now.plus(lifetime(cache_control));
+        Ok(Held { document: Arc::new(DocumentClient { client, keys }), until })
+    }
+}
+
+enum Failed {
+    /// No answer, or the host's own fault.
+    Silent,
+    /// Not asked.
+    Busy,
+    /// Told that there is no such client.
+    Answered(DocumentError),
+}
+
+/// How long a document is believed, in seconds (CIMD 4.3).
+fn lifetime(cache_control: Option<&str>) -> i64 {
+    let directives = cache_control.unwrap_or_default().split(',').map(str::trim);
+    let mut seconds = USUAL;
+    for directive in directives {
+        let directive = directive.to_ascii_lowercase();
+        if directive == "no-store" || directive == "no-cache" {
+            return SHORTEST;
+        }
+        if let Some(age) = directive.strip_prefix("max-age=") {
+            seconds = age.trim_matches('"').parse().unwrap_or(USUAL);
+        }
+    }
+    seconds.clamp(SHORTEST, LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i19_a_document_is_believed_for_a_minute_at_least_and_a_day_at_most() {
+        for (header, seconds) in [
+            (None, USUAL),
+            (Some("max-age=315360000"), LONGEST),
+            (Some("public, max-age=0"), SHORTEST),
+            (Some("no-store"), SHORTEST),
+            (Some("max-age=3600, No-Store"), SHORTEST),
+            (Some("max-age=600"), 600),
+            (Some("max-age=x"), USUAL),
+            (Some("max-age=-5"), SHORTEST),
+        ] {
+            assert_eq!(lifetime(header), seconds, "{header:?}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The catalog: which MCP servers a person may reach through the client that asks, and which not and
+//! why. What it says is what the exchange would answer: the same function decides.
+
+use super::{Idp, bearer::Bearer};
+use crate::answer::{Failure, broken, no_store};
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{Response, StatusCode},
+};
+use carnet_proto::policy::{CatalogEntry, DenialReason, Person};
+use serde_json::{Value, json};
+
+/// GET, with an access token of this IdP that has `openid`.
+pub(super) async fn tell(State(idp): State<Idp>, request: Request) -> Response<Body> {
+    let (parts, _) = request.into_parts();
+    let Bearer { token, user } = match Bearer::admit(&idp, &parts, "/catalog", "openid").await {
+        Ok(bearer) => bearer,
+        Err(refused) => return refused,
+    };
+    let authority = &idp.0.authority;
+    let session = token.session.as_deref().unwrap_or_default();
+    let authentication = match authority.store.session_authentication(session).await {
+        Ok(Some(authentication)) => authentication,
+        Ok(None) => return no_store(StatusCode::UNAUTHORIZED, &json!({"error": "invalid_token"})),
+        Err(error) => return broken(&error),
+    };
+    let snapshot = match authority.fresh().await {
+        Ok(snapshot) => snapshot,
+        Err(error) => return broken(&error),
+    };
+    let directory = &snapshot.directory;
+    let client = match authority.client(directory, &token.client).await {
+        Ok(Some(client)) => client,
+        Err(Failure::Broken(error)) => return broken(&error),
+        _ => return no_store(StatusCode::UNAUTHORIZED, &json!({"error": "invalid_token"})),
+    };
+    let person = Person { id: &user.id, groups: &user.groups };
+    let now = authority.now();
+    let show_refused = idp.0.settings.show_refused;
+    let servers = |idp_client_id: &str, document: Option<&str>| -> Vec<Value> {
+        let entries =
+            directory.policy.catalog(person, idp_client_id, document, &authentication, now);
+        let shown = entries.iter().filter(|e| e.decision.is_ok() || show_refused);
+        shown.map(|entry| describe(entry, document)).collect()
+    };
+    let mut native: Vec<Value> = directory
+        .native_clients()
+        .map(|(id, software)| {
+            json!({"software": software, "client_id": id, "servers": servers(id, None)})
+        })
+        .collect();
+    native.sort_by_key(|client| client["client_id"].to_string());
+    let body = json!({
+        "company": idp.0.settings.name,
+        "servers": servers(client.idp_client_id(), client.document()),
+        "native_clients": native,
+    });
+    no_store(StatusCode::OK, &body)
+}
+
+fn describe(entry: &CatalogEntry<'_>, document: Option<&str>) -> Value {
+    let mut value = json!({
+        "resource": entry.resource.resource,
+        "name": entry.resource.name,
+        "vendor": entry.server.name,
+        "authorization_server": entry.server.issuer,
+        "granted": entry.decision.is_ok(),
+    });
+    match &entry.decision {
+        Ok(permit) => {
+            value["scopes"] = permit.scopes.to_string().into();
+            // Where the RAS knows the client by another id than its own, that has to be said.
+            if document != Some(permit.ras_client_id.as_str()) {
+                value["ras_client_id"] = permit.ras_client_id.as_str().into();
+            }
+        }
+        Err(denial) => {
+            value["reason"] = denial.reason.word().into();
+            let explanation = match &denial.reason {
+                DenialReason::NotAssigned | DenialReason::ResourceNotAllowed => {
+                    let groups: Vec<&str> = entry.groups.iter().copied().collect();
+                    value["groups"] = json!(groups);
+                    match groups.as_slice() {
+                        [one] => format!("group {one} required"),
+                        many => format!("one of the groups {} required", many.join(", ")),
+                    }
+                }
+                DenialReason::AuthenticationTooOld { max_age } => {
+                    format!("a sign-in of the last {max_age} s required")
+                }
+                DenialReason::AuthenticationTooWeak { acr_values } => {
+                    format!("a sign-in of class {} required", acr_values.join(" or "))
+                }
+                _ => "no scope is granted".to_owned(),
+            };
+            value["explanation"] = explanation.into();
+        }
+    }
+    value
+}
