@@ -1,7 +1,7 @@
 //! What can go wrong on the way to a token, in words that name what to change.
 
 use crate::{outbound::OutboundError, vault::VaultError};
-use carnet_proto::jws::JwtError;
+use carnet_proto::{jws::JwtError, scope::Scopes};
 use serde::Deserialize;
 use std::fmt;
 
@@ -10,18 +10,27 @@ use std::fmt;
 pub enum Leg {
     /// Sign-in at the IdP.
     SignIn,
+    /// Enrolment of this installation at the IdP.
+    Enrol,
     /// Sign-in to ID-JAG at the IdP.
     Exchange,
     /// ID-JAG to access token at the RAS.
     Redeem,
+    /// The person's own consent at an authorization server without cross-app access.
+    Consent,
+    /// The IdP's catalog of MCP servers.
+    Catalog,
 }
 
 impl fmt::Display for Leg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::SignIn => "sign-in at the identity provider",
+            Self::Enrol => "enrolment at the identity provider",
             Self::Exchange => "token exchange at the identity provider",
             Self::Redeem => "redemption at the resource authorization server",
+            Self::Consent => "consent at the MCP server's authorization server",
+            Self::Catalog => "request for the catalog",
         })
     }
 }
@@ -103,12 +112,72 @@ pub enum Error {
          configure this authorization server explicitly"
     )]
     NotOffered(String),
-    /// The client has no registration at this RAS.
+    /// The RAS knows this client by a registration whose secret is not here.
     #[error(
-        "there is no client registration for the authorization server {0}\nhint: add its client id \
-         and secret with `carnet login --ras-client`"
+        "the authorization server {issuer} knows this client as `{client_id}`, and its secret is not \
+         kept here yet\nhint: run `carnet secret {issuer} {client_id}` once; IT has the secret"
     )]
-    NoRegistration(String),
+    NoRegistration {
+        /// The RAS.
+        issuer: String,
+        /// The client's id there, by the company's connection.
+        client_id: String,
+    },
+    /// The RAS takes neither the client's metadata document nor a registration that is known here.
+    #[error(
+        "the ID-JAG for {issuer} names the client `{claimed}`, but this client is registered there as \
+         `{registered}`\nhint: the two have to be equal; IT has to correct the connection's \
+         ras_client_id, or the registration kept here (`carnet secret {issuer} {claimed}`)"
+    )]
+    ClientMismatch {
+        /// The RAS.
+        issuer: String,
+        /// `client_id` of the ID-JAG.
+        claimed: String,
+        /// What is kept here.
+        registered: String,
+    },
+    /// The MCP server does not offer cross-app access, and the person has not consented to its own
+    /// authorization server, or that has ended.
+    #[error(
+        "{url} does not offer cross-app access: its authorization server {issuer} asks you itself, in \
+         the browser\nhint: run `carnet tools {url}` in a terminal; your company's IT does not see \
+         what is granted there"
+    )]
+    ConsentNeeded {
+        /// The MCP server.
+        url: String,
+        /// Its authorization server.
+        issuer: String,
+        /// Scopes to ask for, where more are needed than the server's challenge names.
+        scopes: Option<Scopes>,
+    },
+    /// No way to be a client of an authorization server.
+    #[error(
+        "{0} takes neither client metadata documents nor registrations, and no client is registered \
+         there by hand\nhint: register one with its operator, then run `carnet secret {0} CLIENT_ID`"
+    )]
+    NoClient(String),
+    /// A 403 `insufficient_scope` that names no scope the token lacks.
+    #[error(
+        "{url} says that the token has too little scope, but names none that it lacks\nhint: its \
+         operator has to name the scopes in the challenge (RFC 6750 section 3.1)"
+    )]
+    NothingToWiden {
+        /// The MCP server.
+        url: String,
+    },
+    /// The MCP server goes on refusing fresh tokens.
+    #[error(
+        "{url} refuses every token: {error}\nhint: its operator has to compare the `aud` and `iss` of \
+         the token with what the server accepts; `carnet doctor {url}` shows both"
+    )]
+    TokenRefused {
+        /// The MCP server.
+        url: String,
+        /// What its challenge says.
+        error: String,
+    },
     /// The request did not reach its goal.
     #[error(transparent)]
     Outbound(#[from] OutboundError),

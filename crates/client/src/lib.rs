@@ -9,20 +9,33 @@
 //! # Ok(()) }
 //! ```
 
+mod access;
+mod catalog;
+mod client_documents;
+mod code_flow;
+mod consent;
 mod discovery;
+mod enrol;
 mod error;
 mod jwks;
 mod obtain;
 mod outbound;
+mod person;
 #[cfg(feature = "rmcp")]
 pub mod rmcp;
 mod sign_in;
 mod vault;
 
+pub use catalog::{Catalog, CatalogServer, Installation, NativeClient};
+pub use client_documents::{ClientDocuments, DocumentClient, DocumentError};
+pub use code_flow::{Loopback, Tab};
+pub use consent::PendingConsent;
 pub use discovery::{McpServer, discover_authorization_server};
+pub use enrol::{Enrolled, PendingEnrolment, begin_enrolment};
 pub use error::{Error, Leg, OAuthError};
 pub use jwks::{KeySource, KeysError, RemoteKeys};
-pub use obtain::{AccessToken, Client, ClientSecret, IdJagView, Settings, Subject};
-pub use outbound::{Answer, Outbound, OutboundError, Reach};
+pub use obtain::{AccessToken, Client, Credential, IdJagView, Registration, Settings, Subject};
+pub use outbound::{Answer, Bounds, BoxedAddresses, Names, Outbound, OutboundError, Reach};
+pub use person::{Browser, Purpose};
 pub use sign_in::{PendingSignIn, SignInOptions};
-pub use vault::{MemoryVault, Session, Vault, VaultError, VaultFuture, VaultLock};
+pub use vault::{Access, Consent, MemoryVault, Session, Vault, VaultError, VaultFuture, VaultLock};

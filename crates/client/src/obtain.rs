@@ -4,15 +4,19 @@ use crate::{
     discovery::{self, McpServer, bearer_challenge},
     error::{Error, Leg, OAuthError},
     outbound::{Answer, Outbound, Reach},
-    vault::{Session, Vault},
+    person::Browser,
+    vault::{Access, Session, Vault},
 };
 use carnet_proto::{
     GRANT_JWT_BEARER, GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ID_JAG, TOKEN_TYPE_ID_TOKEN,
     TOKEN_TYPE_REFRESH_TOKEN,
     challenge::Challenge,
     claims::Claims,
+    client_assertion,
+    client_document::is_document_url,
     id_jag::OneOrMany,
     identifier::{Issuer, Resource},
+    jwk::SigningKey,
     jws,
     metadata::AuthorizationServerMetadata,
     scope::Scopes,
@@ -22,16 +26,44 @@ use carnet_proto::{
 use serde::Deserialize;
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
-/// A client's id and secret at one authorization server; without a secret it is a public client.
+/// How a client proves who it is.
 #[derive(Clone, Debug)]
-pub struct ClientSecret {
-    /// Client id there.
+pub enum Credential {
+    /// Not at all: a public client.
+    None,
+    /// By a secret.
+    Secret(Secret),
+    /// By signing assertions with its key (`private_key_jwt`).
+    Key(Arc<SigningKey>),
+}
+
+/// A client at one authorization server.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// Client id there. For an installation: the URL of its metadata document.
     pub client_id: String,
-    /// Its secret.
-    pub secret: Option<Secret>,
+    /// Its proof.
+    pub credential: Credential,
+}
+
+impl Registration {
+    /// A client with a secret.
+    pub fn with_secret(client_id: impl Into<String>, secret: Secret) -> Self {
+        Self { client_id: client_id.into(), credential: Credential::Secret(secret) }
+    }
+
+    /// A client without any proof.
+    pub fn public(client_id: impl Into<String>) -> Self {
+        Self { client_id: client_id.into(), credential: Credential::None }
+    }
+
+    /// Whether any authorization server that takes metadata documents knows it by this very id.
+    pub(crate) fn is_document(&self) -> bool {
+        is_document_url(&self.client_id)
+    }
 }
 
 /// What a client is configured with.
@@ -42,9 +74,28 @@ pub struct Settings {
     /// Token endpoint of the IdP, where its discovery document cannot be used.
     pub idp_token_endpoint: Option<String>,
     /// This client at the IdP.
-    pub idp_client: ClientSecret,
+    pub idp_client: Registration,
     /// This client at each RAS it is registered with, by issuer.
-    pub ras_clients: HashMap<String, ClientSecret>,
+    pub ras_clients: HashMap<String, Registration>,
+    /// This client at authorization servers without cross-app access, by issuer, where it was
+    /// registered by hand.
+    pub consent_clients: HashMap<String, Registration>,
+    /// URL of a metadata document that names this program as a public client, where it has one.
+    pub client_document: Option<String>,
+}
+
+impl Settings {
+    /// Settings with an IdP and a client there, nothing else.
+    pub fn new(idp: Issuer, idp_client: Registration) -> Self {
+        Self {
+            idp,
+            idp_token_endpoint: None,
+            idp_client,
+            ras_clients: HashMap::new(),
+            consent_clients: HashMap::new(),
+            client_document: None,
+        }
+    }
 }
 
 /// An access token for one MCP server.
@@ -58,6 +109,10 @@ pub struct AccessToken {
 }
 
 impl AccessToken {
+    pub(crate) fn new(secret: Secret, scopes: Scopes, expires: Timestamp) -> Self {
+        Self { secret, scopes, expires }
+    }
+
     /// The token, for the `Authorization` header of requests to its MCP server alone.
     pub fn secret(&self) -> &Secret {
         &self.secret
@@ -95,14 +150,23 @@ pub(crate) struct Inner {
     pub(crate) vault: Box<dyn Vault>,
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
+    pub(crate) browser: OnceLock<Arc<dyn Browser>>,
     tokens: Mutex<HashMap<(String, Resource), AccessToken>>,
+    /// MCP servers found, by the URL they were asked for.
+    pub(crate) servers: Mutex<HashMap<String, McpServer>>,
+    /// Tokens by URL, as the vault keeps them.
+    pub(crate) accesses: Mutex<HashMap<String, Access>>,
+    /// The IdP's metadata, and when it was read.
+    idp_metadata: Mutex<Option<(Timestamp, AuthorizationServerMetadata)>>,
 }
 
 /// Renew the sign-in's tokens when they are older than this, in seconds, so that the refresh token
 /// does not end for idleness.
 const RENEW_AFTER: i64 = 3600;
+/// The IdP's metadata is read again after this long, in seconds.
+const METADATA_FRESH: i64 = 300;
 /// An access token with less life than this is not used any more, in seconds.
-const MARGIN: i64 = 20;
+pub(crate) const MARGIN: i64 = 20;
 
 #[derive(Deserialize)]
 struct TokenAnswer {
@@ -124,6 +188,10 @@ struct RefreshAnswer {
     id_token: Option<String>,
     #[serde(default)]
     refresh_token: Option<String>,
+    #[serde(default)]
+    access_token: Option<String>,
+    #[serde(default)]
+    expires_in: Option<i64>,
 }
 
 impl Client {
@@ -135,8 +203,18 @@ impl Client {
         clock: Clock,
         entropy: Entropy,
     ) -> Self {
-        let tokens = Mutex::default();
-        Self(Arc::new(Inner { settings, outbound, vault, clock, entropy, tokens }))
+        Self(Arc::new(Inner {
+            settings,
+            outbound,
+            vault,
+            clock,
+            entropy,
+            browser: OnceLock::new(),
+            tokens: Mutex::default(),
+            servers: Mutex::default(),
+            accesses: Mutex::default(),
+            idp_metadata: Mutex::default(),
+        }))
     }
 
     /// The settings.
@@ -160,7 +238,10 @@ impl Client {
 
     /// Finds the MCP server at `url` and the RAS that governs it.
     pub async fn discover(&self, url: &str) -> Result<McpServer, Error> {
-        discovery::mcp_server(&self.0.outbound, url).await
+        let found = discovery::mcp_server(&self.0.outbound, url).await?;
+        let mut servers = self.0.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.insert(url.to_owned(), found.clone());
+        Ok(found)
     }
 
     /// A token for `server` with the scopes it asks for: held, or obtained silently.
@@ -208,11 +289,13 @@ impl Client {
         bearer_challenge(answer)
     }
 
-    fn tokens(&self) -> std::sync::MutexGuard<'_, HashMap<(String, Resource), AccessToken>> {
+    pub(crate) fn tokens(
+        &self,
+    ) -> std::sync::MutexGuard<'_, HashMap<(String, Resource), AccessToken>> {
         self.0.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn obtain(
+    pub(crate) async fn obtain(
         &self,
         server: &McpServer,
         scopes: Option<&Scopes>,
@@ -231,9 +314,7 @@ impl Client {
         scopes: Option<&Scopes>,
     ) -> Result<IdJagView, Error> {
         let ras = &server.authorization_server;
-        if !server.offers_cross_app_access()
-            && !self.0.settings.ras_clients.contains_key(ras.as_str())
-        {
+        if !self.may_use_cross_app_access(server) {
             return Err(Error::NotOffered(ras.to_string()));
         }
         // Held over the exchange: a token that another process rotates out meanwhile would look
@@ -259,6 +340,33 @@ impl Client {
             }
             outcome => outcome,
         }
+    }
+
+    /// Whether the silent way is open: offered, or configured by hand (EMA-C2).
+    pub fn may_use_cross_app_access(&self, server: &McpServer) -> bool {
+        let ras = server.authorization_server.as_str();
+        server.offers_cross_app_access() || self.0.settings.ras_clients.contains_key(ras)
+    }
+
+    /// An access token for the IdP's own endpoints.
+    pub(crate) async fn idp_access_token(&self) -> Result<Secret, Error> {
+        let lock = self.0.vault.lock().await?;
+        let session = self.session().await?.ok_or_else(|| self.sign_in_needed())?;
+        let left = session.access_token_expires - self.0.clock.now().0;
+        if let Some(token) = session.access_token.clone().filter(|_| left > MARGIN) {
+            return Ok(Secret::new(token));
+        }
+        if session.refresh_token.is_none() {
+            return Err(self.sign_in_needed());
+        }
+        let renewed = match self.refresh(&session).await {
+            Err(Error::Refused { error, .. }) if error.error == "invalid_grant" => {
+                return Err(self.sign_in_needed());
+            }
+            outcome => outcome?,
+        };
+        drop(lock);
+        renewed.access_token.map(Secret::new).ok_or_else(|| self.sign_in_needed())
     }
 
     /// The sign-in, its tokens renewed if they are due. The caller holds the lock: one process
@@ -287,6 +395,8 @@ impl Client {
         let now = self.0.clock.now();
         let mut renewed = Session {
             refresh_token: answer.refresh_token.or(session.refresh_token.clone()),
+            access_token_expires: now.0 + answer.expires_in.unwrap_or(0).clamp(0, 3600),
+            access_token: answer.access_token,
             renewed_at: now.0,
             ..session.clone()
         };
@@ -308,7 +418,7 @@ impl Client {
         Ok(renewed)
     }
 
-    fn sign_in_needed(&self) -> Error {
+    pub(crate) fn sign_in_needed(&self) -> Error {
         Error::SignInNeeded { issuer: self.0.settings.idp.to_string() }
     }
 
@@ -348,8 +458,7 @@ impl Client {
         scopes: Option<&Scopes>,
     ) -> Result<AccessToken, Error> {
         let ras = &server.authorization_server;
-        let known = self.0.settings.ras_clients.get(ras.as_str());
-        let registration = known.ok_or_else(|| Error::NoRegistration(ras.to_string()))?;
+        let registration = self.registration_for(ras, id_jag)?;
         // What the ID-JAG was narrowed to cannot be widened again by asking.
         let wanted = match (scopes, &id_jag.scopes) {
             (Some(wanted), Some(carried)) => Some(wanted.intersection(carried)),
@@ -387,6 +496,28 @@ impl Client {
         Ok(AccessToken { secret: Secret::new(answer.access_token), scopes, expires })
     }
 
+    /// Which of this client's identities an ID-JAG is for: the `client_id` claim says.
+    fn registration_for(&self, ras: &Issuer, id_jag: &IdJagView) -> Result<&Registration, Error> {
+        let settings = &self.0.settings;
+        let claimed = id_jag.claims.optional_str("client_id").ok().flatten().unwrap_or_default();
+        let own = Some(&settings.idp_client).filter(|own| own.is_document());
+        if let Some(own) = own.filter(|own| own.client_id == claimed) {
+            return Ok(own);
+        }
+        match settings.ras_clients.get(ras.as_str()) {
+            Some(known) if claimed.is_empty() || known.client_id == claimed => Ok(known),
+            Some(known) => Err(Error::ClientMismatch {
+                issuer: ras.to_string(),
+                claimed: claimed.to_owned(),
+                registered: known.client_id.clone(),
+            }),
+            None => Err(Error::NoRegistration {
+                issuer: ras.to_string(),
+                client_id: claimed.to_owned(),
+            }),
+        }
+    }
+
     /// Sends a form to the IdP's token endpoint.
     pub(crate) async fn ask_idp(&self, leg: Leg, form: &[(&str, &str)]) -> Result<Answer, Error> {
         let settings = &self.0.settings;
@@ -405,38 +536,61 @@ impl Client {
             }))
             .map_err(|e| Error::Discovery(e.to_string()));
         }
-        discovery::discover_authorization_server(&self.0.outbound, &settings.idp).await
+        let now = self.0.clock.now();
+        let held = self.0.idp_metadata.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, metadata)) = held.filter(|(at, _)| now.since(*at) < METADATA_FRESH) {
+            return Ok(metadata);
+        }
+        let found =
+            discovery::discover_authorization_server(&self.0.outbound, &settings.idp).await?;
+        *self.0.idp_metadata.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((now, found.clone()));
+        Ok(found)
     }
 
-    async fn ask(
+    /// Sends a form to the token endpoint of `party`, authenticated as `registration`.
+    pub(crate) async fn ask(
         &self,
         leg: Leg,
         party: &Issuer,
         metadata: &AuthorizationServerMetadata,
         reach: Reach,
-        registration: &ClientSecret,
+        registration: &Registration,
         form: &[(&str, &str)],
     ) -> Result<Answer, Error> {
         let offers = |method: &str| match &metadata.token_endpoint_auth_methods_supported {
             None => method == "client_secret_basic",
             Some(methods) => methods.iter().any(|m| m == method),
         };
-        let mut form = form.to_vec();
         let id = registration.client_id.as_str();
-        let basic = match &registration.secret {
-            Some(secret) if offers("client_secret_basic") => Some((id, secret.expose())),
-            Some(secret) => {
-                form.push(("client_id", id));
-                form.push(("client_secret", secret.expose()));
-                None
-            }
-            None => {
-                form.push(("client_id", id));
-                None
-            }
-        };
         let endpoint = &metadata.token_endpoint;
-        let answer = self.0.outbound.post_form(endpoint, reach, &form, basic).await?;
+        let assertion;
+        let mut more = vec![("client_id", id)];
+        let mut basic = None;
+        match &registration.credential {
+            Credential::Secret(secret) if offers("client_secret_basic") => {
+                more.clear();
+                basic = Some((id, secret.expose()));
+            }
+            Credential::Secret(secret) => more.push(("client_secret", secret.expose())),
+            Credential::Key(key) => {
+                let (jti, now) = (self.0.entropy.id(), self.0.clock.now());
+                // The audience is the issuer alone (rfc7523bis).
+                assertion = Secret::new(client_assertion::sign(key, id, party.as_str(), &jti, now));
+                more.push(("client_assertion_type", client_assertion::ASSERTION_TYPE));
+                more.push(("client_assertion", assertion.expose()));
+            }
+            Credential::None => {}
+        }
+        let complete = [form, &more].concat();
+        let mut answer = self.0.outbound.post_form(endpoint, reach, &complete, basic).await?;
+        if let (401, Some((_, secret)), true) = (answer.status, basic, offers("client_secret_post"))
+        {
+            // Servers that list both methods may take just one of them for a client, and do not say
+            // which (RFC 7591 section 2). Nothing was used up: the client was not known yet.
+            let complete = [form, &[("client_id", id), ("client_secret", secret)]].concat();
+            answer = self.0.outbound.post_form(endpoint, reach, &complete, None).await?;
+        }
         if answer.status == 200 {
             return Ok(answer);
         }
@@ -459,7 +613,7 @@ impl Client {
         let _lock = self.0.vault.lock().await?;
         let session = self.session().await?;
         self.0.vault.store(None).await?;
-        self.tokens().clear();
+        self.forget_everything().await?;
         let Some(session) = session else { return Ok(false) };
         let metadata = self.idp_metadata().await?;
         if let (Some(endpoint), Some(token)) =

@@ -8,6 +8,7 @@ use reqwest::{
 };
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 use url::{Host, Url};
@@ -140,24 +141,79 @@ impl Answer {
 /// Largest answer read, in bytes (a discovery document, a JWK Set, a token answer).
 const LARGEST: usize = 256 * 1024;
 
-/// The guarded HTTP client.
-#[derive(Clone, Debug)]
-pub struct Outbound {
-    public: Client,
-    private: Client,
-    loopback: Client,
+/// How much and how long an answer may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Largest body, in bytes.
+    pub bytes: usize,
+    /// From request to the end of the body.
+    pub time: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { bytes: LARGEST, time: Duration::from_secs(10) }
+    }
+}
+
+/// Turns a host name into addresses; the guard refuses what it may not reach.
+pub trait Names: Send + Sync {
+    /// Every address of `host`.
+    fn resolve(&self, host: String) -> BoxedAddresses;
+}
+
+/// What a resolver answers.
+pub type BoxedAddresses =
+    std::pin::Pin<Box<dyn Future<Output = std::io::Result<Vec<IpAddr>>> + Send>>;
+
+/// The operating system's resolver.
+struct SystemNames;
+
+impl Names for SystemNames {
+    fn resolve(&self, host: String) -> BoxedAddresses {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((host.as_str(), 0)).await?;
+            Ok(found.map(|address| address.ip()).collect())
+        })
+    }
+}
+
+/// The guarded HTTP client. Cheap to clone.
+#[derive(Clone)]
+pub struct Outbound(Arc<Inner>);
+
+struct Inner {
+    roots: Vec<Certificate>,
+    names: Arc<dyn Names>,
+    /// One client for each reach, built when first used: reading the platform's certificate
+    /// authorities takes longer than a short command should.
+    clients: [OnceLock<Client>; 3],
+}
+
+impl std::fmt::Debug for Outbound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Outbound")
+    }
 }
 
 impl Outbound {
     /// A client that trusts the platform's certificate authorities and those in `extra_roots` (PEM
     /// bundles).
     pub fn new(extra_roots: &[Vec<u8>]) -> Result<Self, OutboundError> {
-        let build = |reach| build(reach, extra_roots).map_err(|e| OutboundError::Setup(text(&e)));
-        Ok(Self {
-            public: build(Reach::Public)?,
-            private: build(Reach::Private)?,
-            loopback: build(Reach::Loopback)?,
-        })
+        Self::with_names(extra_roots, Arc::new(SystemNames))
+    }
+
+    /// The same with another resolver of names.
+    pub fn with_names(
+        extra_roots: &[Vec<u8>],
+        names: Arc<dyn Names>,
+    ) -> Result<Self, OutboundError> {
+        let mut roots = Vec::new();
+        for pem in extra_roots {
+            let bundle = Certificate::from_pem_bundle(pem);
+            roots.extend(bundle.map_err(|e| OutboundError::Setup(text(&e)))?);
+        }
+        Ok(Self(Arc::new(Inner { roots, names, clients: Default::default() })))
     }
 
     /// The underlying client for MCP traffic to a server the user named: same guards, no size or
@@ -165,14 +221,24 @@ impl Outbound {
     pub fn streaming(&self, url: &str) -> Result<Client, OutboundError> {
         let reach = Reach::of_trusted_url(url);
         checked(url, reach)?;
-        Ok(self.client(reach).clone())
+        self.client(reach)
     }
 
     /// GET, answering JSON or anything else.
     pub async fn get(&self, url: &str, reach: Reach) -> Result<Answer, OutboundError> {
+        self.get_within(url, reach, Bounds::default()).await
+    }
+
+    /// GET with bounds of its own.
+    pub async fn get_within(
+        &self,
+        url: &str,
+        reach: Reach,
+        bounds: Bounds,
+    ) -> Result<Answer, OutboundError> {
         let url = checked(url, reach)?;
-        let request = self.client(reach).get(url.clone()).header("accept", "application/json");
-        self.send(request, &url, reach).await
+        let request = self.client(reach)?.get(url.clone()).header("accept", "application/json");
+        self.send(request, &url, reach, bounds).await
     }
 
     /// POST of a form; `basic` are form-encoded Basic credentials.
@@ -186,7 +252,7 @@ impl Outbound {
         let url = checked(url, reach)?;
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let mut request = self
-            .client(reach)
+            .client(reach)?
             .post(url.clone())
             .header("accept", "application/json")
             .header("content-type", "application/x-www-form-urlencoded")
@@ -197,7 +263,7 @@ impl Outbound {
             };
             request = request.basic_auth(encode(id), Some(encode(secret)));
         }
-        self.send(request, &url, reach).await
+        self.send(request, &url, reach, Bounds::default()).await
     }
 
     /// Any JSON request; `bearer` goes into the `Authorization` header.
@@ -213,7 +279,7 @@ impl Outbound {
         let method = Method::from_bytes(method.as_bytes())
             .map_err(|_| OutboundError::Setup(format!("no HTTP method {method}")))?;
         let mut request = self
-            .client(reach)
+            .client(reach)?
             .request(method, url.clone())
             .header("accept", "application/json, text/event-stream");
         if let Some(bearer) = bearer {
@@ -222,15 +288,17 @@ impl Outbound {
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }
-        self.send(request, &url, reach).await
+        self.send(request, &url, reach, Bounds::default()).await
     }
 
-    fn client(&self, reach: Reach) -> &Client {
-        match reach {
-            Reach::Public => &self.public,
-            Reach::Private => &self.private,
-            Reach::Loopback => &self.loopback,
+    fn client(&self, reach: Reach) -> Result<Client, OutboundError> {
+        let slot = &self.0.clients[reach as usize];
+        if let Some(client) = slot.get() {
+            return Ok(client.clone());
         }
+        let built = build(reach, &self.0).map_err(|e| OutboundError::Setup(text(&e)))?;
+        // Another thread may have built one meanwhile: then that one serves.
+        Ok(slot.get_or_init(|| built).clone())
     }
 
     async fn send(
@@ -238,17 +306,18 @@ impl Outbound {
         request: RequestBuilder,
         url: &Url,
         reach: Reach,
+        bounds: Bounds,
     ) -> Result<Answer, OutboundError> {
         let unreachable =
             |e: &reqwest::Error| OutboundError::Unreachable { host: host_of(url), cause: text(e) };
-        let request = request.timeout(Duration::from_secs(10));
+        let request = request.timeout(bounds.time);
         let mut response = request.send().await.map_err(|e| unreachable(&e))?;
         // The address that answered, in case a name was resolved anew between check and connect.
         if response.remote_addr().is_some_and(|peer| !reach.allows(peer.ip())) {
             return Err(OutboundError::Reach(host_of(url)));
         }
-        let too_large = || OutboundError::TooLarge(host_of(url), LARGEST);
-        if response.content_length().is_some_and(|length| length > LARGEST as u64) {
+        let too_large = || OutboundError::TooLarge(host_of(url), bounds.bytes);
+        if response.content_length().is_some_and(|length| length > bounds.bytes as u64) {
             return Err(too_large());
         }
         let mut body = Vec::new();
@@ -257,7 +326,7 @@ impl Outbound {
             .get("content-type")
             .is_some_and(|v| v.as_bytes().starts_with(b"text/event-stream"));
         while let Some(chunk) = response.chunk().await.map_err(|e| unreachable(&e))? {
-            if body.len() + chunk.len() > LARGEST {
+            if body.len() + chunk.len() > bounds.bytes {
                 return Err(too_large());
             }
             body.extend_from_slice(&chunk);
@@ -310,8 +379,8 @@ fn text(error: &reqwest::Error) -> String {
 }
 
 #[allow(clippy::disallowed_methods)] // the one place that may build a client
-fn build(reach: Reach, extra_roots: &[Vec<u8>]) -> Result<Client, reqwest::Error> {
-    let mut builder = Client::builder()
+fn build(reach: Reach, outbound: &Inner) -> Result<Client, reqwest::Error> {
+    Client::builder()
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())
         .no_proxy()
@@ -320,23 +389,21 @@ fn build(reach: Reach, extra_roots: &[Vec<u8>]) -> Result<Client, reqwest::Error
         .connect_timeout(Duration::from_secs(3))
         .pool_max_idle_per_host(8)
         .tls_version_min(reqwest::tls::Version::TLS_1_2)
-        .dns_resolver(Guard(reach));
-    for pem in extra_roots {
-        builder = builder.tls_certs_merge(Certificate::from_pem_bundle(pem)?);
-    }
-    builder.build()
+        .dns_resolver(Guard(reach, Arc::clone(&outbound.names)))
+        .tls_certs_merge(outbound.roots.iter().cloned())
+        .build()
 }
 
 /// Resolves a name and refuses it whole if any of its addresses is out of reach, so that the
 /// connection goes to a checked address or nowhere.
-struct Guard(Reach);
+struct Guard(Reach, Arc<dyn Names>);
 
 impl Resolve for Guard {
     fn resolve(&self, name: Name) -> Resolving {
-        let (host, reach) = (name.as_str().to_owned(), self.0);
+        let (found, reach) = (self.1.resolve(name.as_str().to_owned()), self.0);
         Box::pin(async move {
-            let found = tokio::net::lookup_host((host.as_str(), 0)).await?;
-            let addresses: Vec<SocketAddr> = found.collect();
+            let addresses: Vec<SocketAddr> =
+                found.await?.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect();
             if addresses.is_empty() || !addresses.iter().all(|a| reach.allows(a.ip())) {
                 return Err("the address may not be reached from here".into());
             }

@@ -23,7 +23,7 @@ use std::{collections::HashMap, io, sync::Arc};
 pub struct Authorized {
     http: reqwest::Client,
     client: Client,
-    server: Arc<McpServer>,
+    url: Arc<str>,
 }
 
 type Failure = StreamableHttpError<reqwest::Error>;
@@ -35,30 +35,37 @@ impl Client {
         &self,
         server: McpServer,
     ) -> Result<StreamableHttpClientTransport<Authorized>, Error> {
-        let http = self.outbound().streaming(&server.url)?;
-        let config = StreamableHttpClientTransportConfig::with_uri(server.url.clone());
-        let authorized = Authorized { http, client: self.clone(), server: Arc::new(server) };
+        self.transport_to(&server.url)
+    }
+
+    /// The same by URL: the server is looked for only when there is no live token for it.
+    pub fn transport_to(
+        &self,
+        url: &str,
+    ) -> Result<StreamableHttpClientTransport<Authorized>, Error> {
+        let http = self.outbound().streaming(url)?;
+        let config = StreamableHttpClientTransportConfig::with_uri(url.to_owned());
+        let authorized = Authorized { http, client: self.clone(), url: url.into() };
         Ok(StreamableHttpClientTransport::with_client(authorized, config))
     }
 }
 
-fn failed(error: &Error) -> Failure {
-    Failure::Io(io::Error::other(error.to_string()))
+fn failed(error: Error) -> Failure {
+    Failure::Io(io::Error::other(error))
 }
 
 impl Authorized {
-    /// Sends with a token; three tries at most, so that a server that always says no ends it.
+    /// Sends with a token; three tries at most, so that a server that always says no ends it (K15).
     async fn send<T, F, Fut>(&self, send: F) -> Result<T, Failure>
     where
         F: Fn(Option<String>) -> Fut,
         Fut: Future<Output = Result<T, Failure>>,
     {
-        let mut token = self.client.access_token(&self.server).await.map_err(|e| failed(&e))?;
+        let mut access = self.client.access(&self.url).await.map_err(failed)?;
         for _ in 0..2 {
-            match send(Some(token.secret().expose().to_owned())).await {
+            match send(Some(access.token.clone())).await {
                 Err(StreamableHttpError::AuthRequired(_)) => {
-                    self.client.forget(&self.server);
-                    token = self.client.access_token(&self.server).await.map_err(|e| failed(&e))?;
+                    access = self.client.replace_access(&access).await.map_err(failed)?;
                 }
                 Err(StreamableHttpError::InsufficientScope(refusal)) => {
                     let header = refusal.www_authenticate_header.as_str();
@@ -68,13 +75,12 @@ impl Authorized {
                     else {
                         return Err(StreamableHttpError::InsufficientScope(refusal));
                     };
-                    let stepped = self.client.step_up(&self.server, challenge).await;
-                    token = stepped.map_err(|e| failed(&e))?;
+                    access = self.client.widen_access(&access, challenge).await.map_err(failed)?;
                 }
                 outcome => return outcome,
             }
         }
-        send(Some(token.secret().expose().to_owned())).await
+        send(Some(access.token)).await
     }
 }
 

@@ -1,7 +1,7 @@
-//! Sign-in through the browser: authorization code with PKCE, answered on a loopback listener (RFC
-//! 8252).
+//! Sign-in through the browser, and the ID token that comes of it.
 
 use crate::{
+    code_flow::{Ask, CodeFlow, Loopback, Tab},
     error::{Error, Leg},
     jwks::{KeySource, RemoteKeys},
     obtain::Client,
@@ -9,22 +9,11 @@ use crate::{
     vault::Session,
 };
 use carnet_proto::{
-    form::Form,
     id_token::{self, SignIn, SignedIn},
     jwk::Algorithm,
-    pkce::CodeChallenge,
-    secret::{Secret, equal_in_constant_time},
+    metadata::AuthorizationServerMetadata,
 };
 use serde::Deserialize;
-use std::{net::Ipv4Addr, time::Duration};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    time::timeout,
-};
-
-/// How long the person has, in seconds.
-const PATIENCE: u64 = 300;
 
 /// How to sign in.
 #[derive(Clone, Debug, Default)]
@@ -35,19 +24,14 @@ pub struct SignInOptions {
     pub login_hint: Option<String>,
     /// Sign in afresh even where the browser has a session.
     pub fresh: bool,
+    /// The classes one of which the sign-in has to reach, separated by spaces (RFC 9470).
+    pub acr_values: Option<String>,
 }
 
 /// A sign-in that waits for the browser.
 pub struct PendingSignIn {
     client: Client,
-    listener: TcpListener,
-    url: String,
-    redirect_uri: String,
-    host: String,
-    state: Secret,
-    nonce: String,
-    verifier: Secret,
-    answers_with_issuer: bool,
+    flow: CodeFlow,
 }
 
 #[derive(Deserialize)]
@@ -56,57 +40,87 @@ struct CodeAnswer {
     id_token: String,
     #[serde(default)]
     refresh_token: Option<String>,
+    #[serde(default)]
+    expires_in: Option<i64>,
+}
+
+/// The authorization endpoint of metadata that offers PKCE with S256 (MCP-C4).
+pub(crate) fn authorization_endpoint(
+    metadata: &AuthorizationServerMetadata,
+) -> Result<&str, Error> {
+    let issuer = &metadata.issuer;
+    let endpoint = metadata.authorization_endpoint.as_deref().ok_or_else(|| {
+        Error::Discovery(format!("the metadata of {issuer} has no authorization_endpoint"))
+    })?;
+    if !metadata.code_challenge_methods_supported.iter().any(|m| m == "S256") {
+        return Err(Error::Discovery(format!(
+            "{issuer} does not offer PKCE with S256 (code_challenge_methods_supported), which is \
+             required"
+        )));
+    }
+    // A browser is sent there: never to a script, never in the clear.
+    let url = url::Url::parse(endpoint);
+    if !url.is_ok_and(|url| url.scheme() == "https" || carnet_proto::identifier::is_loopback(&url))
+    {
+        return Err(Error::Discovery(format!(
+            "the authorization_endpoint of {issuer} is not an https URL"
+        )));
+    }
+    Ok(endpoint)
 }
 
 impl Client {
     /// Begins a sign-in: opens the listener, and makes the URL that the browser has to open.
     pub async fn begin_sign_in(&self, options: &SignInOptions) -> Result<PendingSignIn, Error> {
-        let metadata = self.idp_metadata().await?;
-        let idp = &self.settings().idp;
-        let endpoint = metadata.authorization_endpoint.ok_or_else(|| {
-            Error::Discovery(format!("the metadata of {idp} has no authorization_endpoint"))
-        })?;
-        if !metadata.code_challenge_methods_supported.iter().any(|m| m == "S256") {
-            return Err(Error::Discovery(format!(
-                "{idp} does not offer PKCE with S256 (code_challenge_methods_supported), which is \
-                 required"
-            )));
+        let loopback = Loopback::listen(options.port).await?;
+        self.sign_in_on(loopback, options).await
+    }
+
+    /// The same in the browser tab of an enrolment: the person does nothing more.
+    pub async fn go_on_to_sign_in(
+        &self,
+        loopback: Loopback,
+        tab: Tab,
+        options: &SignInOptions,
+    ) -> Result<PendingSignIn, Error> {
+        match self.sign_in_on(loopback, options).await {
+            Ok(pending) => {
+                tab.go_on(pending.url()).await;
+                Ok(pending)
+            }
+            Err(error) => {
+                tab.failed().await;
+                Err(error)
+            }
         }
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await?;
-        let host = listener.local_addr()?.to_string();
-        let redirect_uri = format!("http://{host}/callback");
-        let (state, nonce) = (self.0.entropy.secret(), self.0.entropy.id());
-        let verifier = self.0.entropy.secret();
-        let challenge = CodeChallenge::of(verifier.expose());
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        query
-            .append_pair("response_type", "code")
-            .append_pair("client_id", &self.settings().idp_client.client_id)
-            .append_pair("redirect_uri", &redirect_uri)
-            .append_pair("scope", "openid profile email offline_access")
-            .append_pair("state", state.expose())
-            .append_pair("nonce", &nonce)
-            .append_pair("code_challenge", challenge.as_str())
-            .append_pair("code_challenge_method", "S256");
+    }
+
+    async fn sign_in_on(
+        &self,
+        loopback: Loopback,
+        options: &SignInOptions,
+    ) -> Result<PendingSignIn, Error> {
+        let metadata = self.idp_metadata().await?;
+        let mut more = Vec::new();
         if let Some(hint) = &options.login_hint {
-            query.append_pair("login_hint", hint);
+            more.push(("login_hint", hint.as_str()));
+        }
+        if let Some(classes) = &options.acr_values {
+            more.push(("acr_values", classes.as_str()));
         }
         if options.fresh {
-            query.append_pair("prompt", "login");
+            more.push(("prompt", "login"));
         }
-        let separator = if endpoint.contains('?') { '&' } else { '?' };
-        let url = format!("{endpoint}{separator}{}", query.finish());
-        Ok(PendingSignIn {
-            client: self.clone(),
-            listener,
-            url,
-            redirect_uri,
-            host,
-            state,
-            nonce,
-            verifier,
+        let ask = Ask {
+            endpoint: authorization_endpoint(&metadata)?,
+            issuer: self.settings().idp.as_str(),
             answers_with_issuer: metadata.authorization_response_iss_parameter_supported,
-        })
+            client_id: &self.settings().idp_client.client_id,
+            scope: "openid profile email offline_access",
+            more: &more,
+        };
+        let flow = CodeFlow::begin(loopback, &self.0.entropy, &ask);
+        Ok(PendingSignIn { client: self.clone(), flow })
     }
 
     /// Verifies an ID token with the IdP's published keys.
@@ -147,31 +161,40 @@ impl Client {
 impl PendingSignIn {
     /// The URL for the browser.
     pub fn url(&self) -> &str {
-        &self.url
+        &self.flow.url
     }
 
     /// Waits for the browser to come back (five minutes at most), redeems the code, verifies the ID
     /// token and keeps the sign-in.
     pub async fn finish(self) -> Result<Session, Error> {
-        let waiting = timeout(Duration::from_secs(PATIENCE), self.callback());
-        let code = waiting
-            .await
-            .map_err(|_| Error::Callback("nobody signed in within five minutes".to_owned()))??;
+        let (code, tab) = self.flow.answer().await?;
+        let outcome = self.redeem(code.expose()).await;
+        match &outcome {
+            Ok(_) => tab.done().await,
+            Err(_) => tab.failed().await,
+        }
+        outcome
+    }
+
+    async fn redeem(&self, code: &str) -> Result<Session, Error> {
+        let redirect_uri = self.flow.redirect_uri();
         let form = [
             ("grant_type", "authorization_code"),
-            ("code", code.expose()),
-            ("redirect_uri", self.redirect_uri.as_str()),
-            ("code_verifier", self.verifier.expose()),
+            ("code", code),
+            ("redirect_uri", redirect_uri.as_str()),
+            ("code_verifier", self.flow.verifier.expose()),
         ];
         let answer = self.client.ask_idp(Leg::SignIn, &form).await?;
         let answer: CodeAnswer = answer.json().map_err(|e| Error::BadAnswer {
             leg: Leg::SignIn,
             what: format!("not a token answer with an ID token: {e}"),
         })?;
+        let nonce = Some(self.flow.nonce.as_str());
         let signed_in = self
             .client
-            .verify_id_token(&answer.id_token, Some(&self.nonce), Some(&answer.access_token))
+            .verify_id_token(&answer.id_token, nonce, Some(&answer.access_token))
             .await?;
+        let now = self.client.0.clock.now().0;
         let session = Session {
             issuer: self.client.settings().idp.to_string(),
             idp_client_id: self.client.settings().idp_client.client_id.clone(),
@@ -179,106 +202,15 @@ impl PendingSignIn {
             id_token: answer.id_token,
             id_token_expires: signed_in.expires.0,
             refresh_token: answer.refresh_token,
-            renewed_at: self.client.0.clock.now().0,
+            renewed_at: now,
+            access_token_expires: now + answer.expires_in.unwrap_or(0).clamp(0, 3600),
+            access_token: Some(answer.access_token),
         };
-        let _lock = self.client.0.vault.lock().await?;
-        self.client.0.vault.store(Some(&session)).await?;
+        let vault = &self.client.0.vault;
+        let _lock = vault.lock().await?;
+        // What the sign-in before had won is not this one's.
+        self.client.forget_granted().await?;
+        vault.store(Some(&session)).await?;
         Ok(session)
     }
-
-    /// Serves requests until one is the answer to this sign-in. Others get an error page and change
-    /// nothing; the listener ends with the first that counts.
-    async fn callback(&self) -> Result<Secret, Error> {
-        loop {
-            let (mut stream, _) = self.listener.accept().await?;
-            let Ok(Ok(Some(target))) =
-                timeout(Duration::from_secs(5), read_target(&mut stream, &self.host)).await
-            else {
-                answer(&mut stream, "400 Bad Request", "This is not a sign-in answer.").await;
-                continue;
-            };
-            let Some(query) = target.strip_prefix("/callback?") else {
-                answer(&mut stream, "404 Not Found", "Nothing is here.").await;
-                continue;
-            };
-            let outcome = self.read_answer(query);
-            match &outcome {
-                Ok(_) => {
-                    let text = "You are signed in. You can close this window.";
-                    answer(&mut stream, "200 OK", text).await;
-                }
-                Err(_) => {
-                    let text = "The sign-in failed. The program that asked for it says why.";
-                    answer(&mut stream, "400 Bad Request", text).await;
-                }
-            }
-            return outcome;
-        }
-    }
-
-    /// Checks `state` and `iss` before anything else is looked at (RFC 9700 4.7, RFC 9207 2.4).
-    fn read_answer(&self, query: &str) -> Result<Secret, Error> {
-        let bad = |text: &str| Error::Callback(text.to_owned());
-        let form = Form::parse(query.as_bytes())
-            .map_err(|_| bad("the answer has a parameter twice or cannot be read"))?;
-        let state = form.optional("state").unwrap_or_default();
-        if !equal_in_constant_time(state, self.state.expose()) {
-            return Err(bad("`state` is not the one of this sign-in"));
-        }
-        match form.optional("iss") {
-            Some(issuer) if issuer != self.client.settings().idp.as_str() => {
-                return Err(bad("`iss` is another issuer than the one asked (RFC 9207)"));
-            }
-            None if self.answers_with_issuer => {
-                return Err(bad("`iss` is missing, though the issuer announces it (RFC 9207)"));
-            }
-            _ => {}
-        }
-        if let Some(error) = form.optional("error") {
-            let plain = |c: &char| c.is_ascii_graphic();
-            let error: String = error.chars().filter(plain).take(60).collect();
-            return Err(Error::Callback(format!("the identity provider says {error}")));
-        }
-        form.optional("code").map(Secret::new).ok_or_else(|| bad("there is no `code`"))
-    }
-}
-
-/// The target of a GET for this very host, read with limits.
-async fn read_target(stream: &mut TcpStream, host: &str) -> std::io::Result<Option<String>> {
-    let mut head = Vec::new();
-    let mut chunk = [0; 2048];
-    while !head.windows(4).any(|w| w == b"\r\n\r\n") {
-        let read = stream.read(&mut chunk).await?;
-        if read == 0 || head.len() > 16 * 1024 {
-            return Ok(None);
-        }
-        head.extend_from_slice(&chunk[..read]);
-    }
-    let head = String::from_utf8_lossy(&head);
-    let mut lines = head.split("\r\n");
-    let mut request = lines.next().unwrap_or_default().split(' ');
-    let (method, target) = (request.next(), request.next());
-    let mut hosts = lines.filter_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("host").then(|| value.trim())
-    });
-    let ours = hosts.next() == Some(host) && hosts.next().is_none();
-    Ok(target.filter(|_| ours && method == Some("GET")).map(str::to_owned))
-}
-
-async fn answer(stream: &mut TcpStream, status: &str, text: &str) {
-    let body = format!(
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Carnet</title>\
-         <style>:root{{color-scheme:light dark}}body{{font:1.1rem system-ui;margin:3rem}}</style>\
-         <main><h1>Carnet</h1><p>{text}</p></main></html>"
-    );
-    let answer = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: text/html; charset=utf-8\r\ncontent-length: {}\r\n\
-         cache-control: no-store\r\nconnection: close\r\nx-content-type-options: nosniff\r\n\
-         content-security-policy: default-src 'none'; style-src 'unsafe-inline'\r\n\r\n{body}",
-        body.len()
-    );
-    // The browser may be gone; the sign-in does not depend on this page.
-    let _ = stream.write_all(answer.as_bytes()).await;
-    let _ = stream.shutdown().await;
 }

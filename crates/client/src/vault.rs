@@ -1,7 +1,9 @@
 //! Where a person's sign-in is kept between runs.
 
+use carnet_proto::scope::Scopes;
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     future::Future,
     pin::Pin,
     sync::{Mutex, PoisonError},
@@ -30,6 +32,50 @@ pub struct Session {
     pub refresh_token: Option<String>,
     /// When the tokens were last renewed, in seconds since the epoch.
     pub renewed_at: i64,
+    /// Access token for the IdP's own endpoints, the catalog among them.
+    #[serde(default)]
+    pub access_token: Option<String>,
+    /// When that ends, in seconds since the epoch.
+    #[serde(default)]
+    pub access_token_expires: i64,
+}
+
+/// What is kept for one MCP server between runs. It has no `Debug`: it must never be printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Access {
+    /// URL of the MCP server.
+    pub url: String,
+    /// Its resource identifier.
+    pub resource: String,
+    /// The authorization server that issued the token; its credentials go nowhere else (MCP-C3).
+    pub authorization_server: String,
+    /// The access token.
+    pub token: String,
+    /// Scopes granted.
+    pub scopes: Scopes,
+    /// When it ends, in seconds since the epoch.
+    pub expires: i64,
+    /// How to renew it where the person consented themselves, outside the company's control.
+    #[serde(default)]
+    pub consent: Option<Consent>,
+}
+
+/// A consent that the person gave at an authorization server without cross-app access.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Consent {
+    /// This client's id there.
+    pub client_id: String,
+    /// Its secret, where it was given one.
+    #[serde(default)]
+    pub client_secret: Option<String>,
+    /// Whether it authenticates with this installation's key.
+    #[serde(default)]
+    pub by_key: bool,
+    /// Refresh token, if there is one.
+    #[serde(default)]
+    pub refresh_token: Option<String>,
 }
 
 /// Held while tokens are renewed: other processes wait.
@@ -44,34 +90,72 @@ pub trait Vault: Send + Sync {
     fn load(&self) -> VaultFuture<'_, Option<Session>>;
     /// Keeps a sign-in in place of the one before, wholly or not at all; `None` forgets it.
     fn store<'a>(&'a self, session: Option<&'a Session>) -> VaultFuture<'a, ()>;
+    /// What is kept for the MCP server at `url`.
+    fn load_access<'a>(&'a self, url: &'a str) -> VaultFuture<'a, Option<Access>>;
+    /// Keeps it, or with `None` forgets it.
+    fn store_access<'a>(&'a self, url: &'a str, access: Option<&'a Access>) -> VaultFuture<'a, ()>;
+    /// URLs of the MCP servers something is kept for.
+    fn accesses(&self) -> VaultFuture<'_, Vec<String>>;
+    /// Waits for the sole right to ask the person, across processes: one browser tab for all.
+    fn lock_person(&self) -> VaultFuture<'_, VaultLock>;
     /// Waits for the sole right to renew, across processes.
     fn lock(&self) -> VaultFuture<'_, VaultLock>;
 }
 
 /// A vault that forgets when the process ends.
 #[derive(Default)]
-pub struct MemoryVault(Mutex<Option<Session>>, std::sync::Arc<tokio::sync::Mutex<()>>);
+pub struct MemoryVault {
+    session: Mutex<Option<Session>>,
+    accesses: Mutex<BTreeMap<String, Access>>,
+    lock: std::sync::Arc<tokio::sync::Mutex<()>>,
+    person: std::sync::Arc<tokio::sync::Mutex<()>>,
+}
 
 impl MemoryVault {
     /// A vault with a sign-in made elsewhere.
     pub fn with(session: Session) -> Self {
-        Self(Mutex::new(Some(session)), std::sync::Arc::default())
+        Self { session: Mutex::new(Some(session)), ..Self::default() }
     }
 }
 
 impl Vault for MemoryVault {
     fn load(&self) -> VaultFuture<'_, Option<Session>> {
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let held = self.session.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Box::pin(async move { Ok(held) })
     }
 
     fn store<'a>(&'a self, session: Option<&'a Session>) -> VaultFuture<'a, ()> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = session.cloned();
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = session.cloned();
         Box::pin(async { Ok(()) })
     }
 
+    fn load_access<'a>(&'a self, url: &'a str) -> VaultFuture<'a, Option<Access>> {
+        let held = self.accesses.lock().unwrap_or_else(PoisonError::into_inner).get(url).cloned();
+        Box::pin(async move { Ok(held) })
+    }
+
+    fn store_access<'a>(&'a self, url: &'a str, access: Option<&'a Access>) -> VaultFuture<'a, ()> {
+        let mut held = self.accesses.lock().unwrap_or_else(PoisonError::into_inner);
+        match access {
+            Some(access) => held.insert(url.to_owned(), access.clone()),
+            None => held.remove(url),
+        };
+        Box::pin(async { Ok(()) })
+    }
+
+    fn accesses(&self) -> VaultFuture<'_, Vec<String>> {
+        let held = self.accesses.lock().unwrap_or_else(PoisonError::into_inner);
+        let urls = held.keys().cloned().collect();
+        Box::pin(async move { Ok(urls) })
+    }
+
+    fn lock_person(&self) -> VaultFuture<'_, VaultLock> {
+        let lock = std::sync::Arc::clone(&self.person);
+        Box::pin(async move { Ok(Box::new(lock.lock_owned().await) as VaultLock) })
+    }
+
     fn lock(&self) -> VaultFuture<'_, VaultLock> {
-        let lock = std::sync::Arc::clone(&self.1);
+        let lock = std::sync::Arc::clone(&self.lock);
         Box::pin(async move { Ok(Box::new(lock.lock_owned().await) as VaultLock) })
     }
 }

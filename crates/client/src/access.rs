@@ -1,0 +1,188 @@
+//! Tokens by the URL of the MCP server, kept in the vault between runs: a program that starts with a
+//! live token asks nobody.
+
+use crate::{
+    discovery::McpServer,
+    error::Error,
+    obtain::{AccessToken, Client, MARGIN},
+    vault::Access,
+};
+use carnet_proto::{challenge::Challenge, scope::Scopes};
+use std::{
+    collections::HashMap,
+    sync::{MutexGuard, PoisonError},
+};
+
+impl Client {
+    /// A live token for the MCP server at `url`: held, kept, or obtained silently; with a browser
+    /// ([`Client::with_browser`]) also by asking the person, where nothing else is left.
+    pub async fn access(&self, url: &str) -> Result<Access, Error> {
+        match self.silent_access(url).await {
+            Err(error) => {
+                self.ask_person(error).await?;
+                self.silent_access(url).await
+            }
+            access => access,
+        }
+    }
+
+    async fn silent_access(&self, url: &str) -> Result<Access, Error> {
+        let now = self.0.clock.now().0;
+        let live = |access: &Access| access.expires - now > MARGIN;
+        let held = self.accesses().get(url).cloned();
+        if let Some(access) = held.filter(live) {
+            return Ok(access);
+        }
+        let kept = self.0.vault.load_access(url).await?;
+        if let Some(access) = kept.clone().filter(live) {
+            self.accesses().insert(url.to_owned(), access.clone());
+            return Ok(access);
+        }
+        let scopes = kept.as_ref().map(|access| access.scopes.clone());
+        self.obtain_access(url, scopes, kept).await
+    }
+
+    /// A new token after a 401 refused this one: everything that was known of the server is asked
+    /// anew, because its authorization server may have changed (K14).
+    pub async fn replace_access(&self, refused: &Access) -> Result<Access, Error> {
+        let url = refused.url.as_str();
+        // Another process, or another request of this one, may have replaced it already.
+        let kept = self.0.vault.load_access(url).await?;
+        if let Some(newer) = kept.clone().filter(|kept| {
+            kept.token != refused.token && kept.expires - self.0.clock.now().0 > MARGIN
+        }) {
+            self.accesses().insert(url.to_owned(), newer.clone());
+            return Ok(newer);
+        }
+        self.accesses().remove(url);
+        let server = self.servers().remove(url);
+        if let Some(server) = server {
+            self.forget(&server);
+        }
+        let scopes = Some(refused.scopes.clone());
+        match self.obtain_access(url, scopes, Some(refused.clone())).await {
+            Err(error) => {
+                self.ask_person(error).await?;
+                self.silent_access(url).await
+            }
+            access => access,
+        }
+    }
+
+    /// A token for the union of what was had and what a 403 `insufficient_scope` names (MCP-C2).
+    pub async fn widen_access(
+        &self,
+        narrow: &Access,
+        challenge: &Challenge,
+    ) -> Result<Access, Error> {
+        let named = challenge.get("scope").and_then(Scopes::parse).unwrap_or_default();
+        let wanted = named.union(&narrow.scopes);
+        if narrow.scopes.contains_all(&named) {
+            // Asking for the same again would bring the same again.
+            return Err(Error::NothingToWiden { url: narrow.url.clone() });
+        }
+        let kept = self.accesses().get(&narrow.url).cloned();
+        if let Some(wider) =
+            kept.filter(|kept| kept.token != narrow.token && kept.scopes.contains_all(&wanted))
+        {
+            return Ok(wider);
+        }
+        if narrow.consent.is_some() {
+            // A consent is widened by asking the person again.
+            let issuer = narrow.authorization_server.clone();
+            let url = narrow.url.clone();
+            self.ask_person(Error::ConsentNeeded { url, issuer, scopes: Some(wanted) }).await?;
+            return self.silent_access(&narrow.url).await;
+        }
+        match self.obtain_access(&narrow.url, Some(wanted.clone()), None).await {
+            Err(error) => {
+                self.ask_person(error).await?;
+                self.obtain_access(&narrow.url, Some(wanted), None).await
+            }
+            access => access,
+        }
+    }
+
+    async fn obtain_access(
+        &self,
+        url: &str,
+        scopes: Option<Scopes>,
+        kept: Option<Access>,
+    ) -> Result<Access, Error> {
+        let known = self.servers().get(url).cloned();
+        let server = match known {
+            Some(server) => server,
+            None => self.discover(url).await?,
+        };
+        if !self.may_use_cross_app_access(&server) {
+            return self.renew_consent(&server, kept).await;
+        }
+        let wanted = match (&server.scopes, scopes.filter(|scopes| !scopes.is_empty())) {
+            (Some(asked), Some(had)) => Some(asked.union(&had)),
+            (asked, had) => had.or_else(|| asked.clone()),
+        };
+        let token = self.obtain(&server, wanted.as_ref()).await?;
+        self.keep(&server, &token, None).await
+    }
+
+    /// Keeps a token for later runs.
+    pub(crate) async fn keep(
+        &self,
+        server: &McpServer,
+        token: &AccessToken,
+        consent: Option<crate::vault::Consent>,
+    ) -> Result<Access, Error> {
+        let access = Access {
+            url: server.url.clone(),
+            resource: server.resource.as_str().to_owned(),
+            authorization_server: server.authorization_server.to_string(),
+            token: token.secret().expose().to_owned(),
+            scopes: token.scopes.clone(),
+            expires: token.expires.0,
+            consent,
+        };
+        self.accesses().insert(server.url.clone(), access.clone());
+        self.0.vault.store_access(&server.url, Some(&access)).await?;
+        Ok(access)
+    }
+
+    /// The consents that the person gave outside the company's control: URL and authorization server.
+    pub async fn consents(&self) -> Result<Vec<Access>, Error> {
+        let mut consents = Vec::new();
+        for url in self.0.vault.accesses().await? {
+            consents.extend(self.0.vault.load_access(&url).await?.filter(|a| a.consent.is_some()));
+        }
+        Ok(consents)
+    }
+
+    /// Forgets the tokens that came from the company's sign-in; consents are not its business.
+    pub(crate) async fn forget_granted(&self) -> Result<(), Error> {
+        self.tokens().clear();
+        self.accesses().clear();
+        for url in self.0.vault.accesses().await? {
+            let granted = self.0.vault.load_access(&url).await?.filter(|a| a.consent.is_none());
+            if granted.is_some() {
+                self.0.vault.store_access(&url, None).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets every token.
+    pub(crate) async fn forget_everything(&self) -> Result<(), Error> {
+        self.tokens().clear();
+        self.accesses().clear();
+        for url in self.0.vault.accesses().await? {
+            self.0.vault.store_access(&url, None).await?;
+        }
+        Ok(())
+    }
+
+    fn accesses(&self) -> MutexGuard<'_, HashMap<String, Access>> {
+        self.0.accesses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn servers(&self) -> MutexGuard<'_, HashMap<String, McpServer>> {
+        self.0.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

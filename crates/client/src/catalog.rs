@@ -1,0 +1,149 @@
+//! The company's catalog, and the person's installations: Carnet's own endpoints at the IdP, found in
+//! its metadata.
+
+use crate::{
+    error::{Error, Leg, OAuthError},
+    obtain::Client,
+    outbound::{Answer, Reach},
+};
+use serde::{Deserialize, Serialize};
+
+/// Which MCP servers this person may reach through this client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalog {
+    /// What the company is called.
+    #[serde(default)]
+    pub company: String,
+    /// The MCP servers, granted and refused.
+    #[serde(default)]
+    pub servers: Vec<CatalogServer>,
+    /// MCP clients that speak cross-app access themselves, as IT registered them.
+    #[serde(default)]
+    pub native_clients: Vec<NativeClient>,
+}
+
+/// One MCP server of a catalog.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogServer {
+    /// Its resource identifier, which is its URL.
+    pub resource: String,
+    /// What people call it.
+    #[serde(default)]
+    pub name: String,
+    /// Whose it is.
+    #[serde(default)]
+    pub vendor: String,
+    /// The RAS that governs it.
+    pub authorization_server: String,
+    /// Whether the exchange would be granted.
+    pub granted: bool,
+    /// Scopes granted, separated by spaces.
+    #[serde(default)]
+    pub scopes: String,
+    /// The client's id at the RAS, where it is not its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ras_client_id: Option<String>,
+    /// Why it is refused, as the audit trail says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Why it is refused, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<String>,
+}
+
+impl CatalogServer {
+    /// What to call it: its name, or its resource identifier.
+    pub fn title(&self) -> &str {
+        if self.name.is_empty() { &self.resource } else { &self.name }
+    }
+}
+
+/// An MCP client that IT registered, with what this person may reach through it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NativeClient {
+    /// Which client: `vscode`, `claude-code`.
+    pub software: String,
+    /// Its id at the IdP.
+    pub client_id: String,
+    /// The MCP servers.
+    #[serde(default)]
+    pub servers: Vec<CatalogServer>,
+}
+
+/// One of the person's installations.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installation {
+    /// Its id.
+    pub id: String,
+    /// What the computer is called.
+    pub device: String,
+    /// When it was enrolled, in seconds since the epoch.
+    pub enrolled_at: i64,
+    /// When it was last used, in seconds since the epoch.
+    pub used_at: i64,
+    /// Whether it is the one that asks.
+    #[serde(default)]
+    pub this_one: bool,
+}
+
+#[derive(Deserialize)]
+struct Installations {
+    installations: Vec<Installation>,
+}
+
+impl Client {
+    /// The catalog, or `None` where the IdP has none (another maker's).
+    pub async fn catalog(&self) -> Result<Option<Catalog>, Error> {
+        let metadata = self.idp_metadata().await?;
+        let Some(endpoint) = metadata.carnet_catalog_endpoint else { return Ok(None) };
+        let answer = self.ask_own("GET", &endpoint).await?;
+        read(&answer).map(Some)
+    }
+
+    /// The person's installations, this one among them; `None` where the IdP enrols none.
+    pub async fn installations(&self) -> Result<Option<Vec<Installation>>, Error> {
+        let metadata = self.idp_metadata().await?;
+        let Some(endpoint) = metadata.carnet_installations_endpoint else { return Ok(None) };
+        let answer = self.ask_own("GET", &endpoint).await?;
+        Ok(Some(read::<Installations>(&answer)?.installations))
+    }
+
+    /// Revokes one of the person's installations; `false` if there is none of this id.
+    pub async fn revoke_installation(&self, id: &str) -> Result<bool, Error> {
+        let metadata = self.idp_metadata().await?;
+        let Some(endpoint) = metadata.carnet_installations_endpoint else { return Ok(false) };
+        let plain =
+            !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+        if !plain {
+            return Ok(false);
+        }
+        let answer = self.ask_own("DELETE", &format!("{endpoint}/{id}")).await;
+        match answer {
+            Ok(_) => Ok(true),
+            Err(Error::Refused { error, .. }) if error.error == "not_found" => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn ask_own(&self, method: &str, url: &str) -> Result<Answer, Error> {
+        let token = self.idp_access_token().await?;
+        let idp = &self.settings().idp;
+        let reach = Reach::of_trusted_url(idp.as_str());
+        let answer = self.outbound().json(method, url, reach, Some(token.expose()), None).await?;
+        match answer.status {
+            200..=299 => Ok(answer),
+            401 => Err(self.sign_in_needed()),
+            status => {
+                let error = answer.json().unwrap_or_else(|_| OAuthError {
+                    error: format!("HTTP {status}"),
+                    ..OAuthError::default()
+                });
+                Err(Error::Refused { leg: Leg::Catalog, party: idp.to_string(), error })
+            }
+        }
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(answer: &Answer) -> Result<T, Error> {
+    answer.json().map_err(|e| Error::BadAnswer { leg: Leg::Catalog, what: e.to_string() })
+}

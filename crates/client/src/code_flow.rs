@@ -1,0 +1,229 @@
+//! The authorization code flow of a program on a person's computer: PKCE, a loopback listener that
+//! takes one answer (RFC 8252), and the browser tab that brought it. Sign-in, enrolment and consent
+//! all go this way.
+
+use crate::error::Error;
+use carnet_proto::{
+    form::Form,
+    pkce::CodeChallenge,
+    secret::{Secret, equal_in_constant_time},
+    time::Entropy,
+};
+use std::{net::Ipv4Addr, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+
+/// How long the person has, in seconds.
+const PATIENCE: u64 = 300;
+
+/// A listener on this machine that waits for a browser.
+pub struct Loopback {
+    listener: TcpListener,
+    host: String,
+}
+
+impl Loopback {
+    /// Listens on `port` of 127.0.0.1; 0 for any that is free.
+    pub async fn listen(port: u16) -> Result<Self, Error> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+        let host = listener.local_addr()?.to_string();
+        Ok(Self { listener, host })
+    }
+
+    /// Where a browser has to return to.
+    pub fn redirect_uri(&self) -> String {
+        format!("http://{}/callback", self.host)
+    }
+}
+
+/// What to ask an authorization endpoint.
+pub(crate) struct Ask<'a> {
+    pub(crate) endpoint: &'a str,
+    pub(crate) issuer: &'a str,
+    /// Whether the issuer announces `iss` in its answers (RFC 9207).
+    pub(crate) answers_with_issuer: bool,
+    pub(crate) client_id: &'a str,
+    pub(crate) scope: &'a str,
+    /// `resource`, `login_hint`, `prompt` and the like.
+    pub(crate) more: &'a [(&'a str, &'a str)],
+}
+
+/// A request that waits for the browser.
+pub(crate) struct CodeFlow {
+    loopback: Loopback,
+    pub(crate) url: String,
+    pub(crate) nonce: String,
+    pub(crate) verifier: Secret,
+    state: Secret,
+    issuer: String,
+    answers_with_issuer: bool,
+}
+
+impl CodeFlow {
+    pub(crate) fn begin(loopback: Loopback, entropy: &Entropy, ask: &Ask<'_>) -> Self {
+        let (state, nonce) = (entropy.secret(), entropy.id());
+        let verifier = entropy.secret();
+        let challenge = CodeChallenge::of(verifier.expose());
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query
+            .append_pair("response_type", "code")
+            .append_pair("client_id", ask.client_id)
+            .append_pair("redirect_uri", &loopback.redirect_uri())
+            .append_pair("state", state.expose())
+            .append_pair("code_challenge", challenge.as_str())
+            .append_pair("code_challenge_method", "S256");
+        if !ask.scope.is_empty() {
+            query.append_pair("scope", ask.scope);
+        }
+        if ask.scope.split(' ').any(|scope| scope == "openid") {
+            query.append_pair("nonce", &nonce);
+        }
+        query.extend_pairs(ask.more);
+        let separator = if ask.endpoint.contains('?') { '&' } else { '?' };
+        Self {
+            url: format!("{}{separator}{}", ask.endpoint, query.finish()),
+            loopback,
+            nonce,
+            verifier,
+            state,
+            issuer: ask.issuer.to_owned(),
+            answers_with_issuer: ask.answers_with_issuer,
+        }
+    }
+
+    pub(crate) fn redirect_uri(&self) -> String {
+        self.loopback.redirect_uri()
+    }
+
+    /// The listener, for another request in the same browser tab.
+    pub(crate) fn into_loopback(self) -> Loopback {
+        self.loopback
+    }
+
+    /// Waits for the browser, five minutes at most; the code, and the tab that waits to be told.
+    pub(crate) async fn answer(&self) -> Result<(Secret, Tab), Error> {
+        let waiting = timeout(Duration::from_secs(PATIENCE), self.callback());
+        waiting
+            .await
+            .map_err(|_| Error::Callback("nobody signed in within five minutes".to_owned()))?
+    }
+
+    /// Serves requests until one is the answer to this request. Others get an error page and change
+    /// nothing; the wait ends with the first that counts.
+    async fn callback(&self) -> Result<(Secret, Tab), Error> {
+        loop {
+            let (mut stream, _) = self.loopback.listener.accept().await?;
+            let host = &self.loopback.host;
+            let Ok(Ok(Some(target))) =
+                timeout(Duration::from_secs(5), read_target(&mut stream, host)).await
+            else {
+                let tab = Tab(stream);
+                tab.answer("400 Bad Request", "", "This is not a sign-in answer.").await;
+                continue;
+            };
+            let tab = Tab(stream);
+            let Some(query) = target.strip_prefix("/callback?") else {
+                tab.answer("404 Not Found", "", "Nothing is here.").await;
+                continue;
+            };
+            return match self.read_answer(query) {
+                Ok(code) => Ok((code, tab)),
+                Err(error) => {
+                    tab.failed().await;
+                    Err(error)
+                }
+            };
+        }
+    }
+
+    /// Checks `state` and `iss` before anything else is looked at (RFC 9700 4.7, RFC 9207 2.4).
+    fn read_answer(&self, query: &str) -> Result<Secret, Error> {
+        let bad = |text: &str| Error::Callback(text.to_owned());
+        let form = Form::parse(query.as_bytes())
+            .map_err(|_| bad("the answer has a parameter twice or cannot be read"))?;
+        let state = form.optional("state").unwrap_or_default();
+        if !equal_in_constant_time(state, self.state.expose()) {
+            return Err(bad("`state` is not the one of this sign-in"));
+        }
+        match form.optional("iss") {
+            Some(issuer) if issuer != self.issuer => {
+                return Err(bad("`iss` is another issuer than the one asked (RFC 9207)"));
+            }
+            None if self.answers_with_issuer => {
+                return Err(bad("`iss` is missing, though the issuer announces it (RFC 9207)"));
+            }
+            _ => {}
+        }
+        if let Some(error) = form.optional("error") {
+            let plain = |c: &char| c.is_ascii_graphic();
+            let error: String = error.chars().filter(plain).take(60).collect();
+            return Err(Error::Callback(format!("{} says {error}", self.issuer)));
+        }
+        form.optional("code").map(Secret::new).ok_or_else(|| bad("there is no `code`"))
+    }
+}
+
+/// The browser tab that brought an answer; it is told how things went.
+pub struct Tab(TcpStream);
+
+impl Tab {
+    pub(crate) async fn done(self) {
+        self.answer("200 OK", "", "You are signed in. You can close this window.").await;
+    }
+
+    pub(crate) async fn failed(self) {
+        let text = "The sign-in failed. The program that asked for it says why.";
+        self.answer("400 Bad Request", "", text).await;
+    }
+
+    /// Sends the browser on to the next step.
+    pub(crate) async fn go_on(self, url: &str) {
+        // The URL is ours: an endpoint that was checked, and a query that was encoded.
+        self.answer("303 See Other", &format!("location: {url}\r\n"), "One moment …").await;
+    }
+
+    async fn answer(mut self, status: &str, header: &str, text: &str) {
+        let body = format!(
+            "<!doctype html><html lang=en><meta charset=utf-8><title>Carnet</title>\
+             <meta name=viewport content='width=device-width, initial-scale=1'>\
+             <style>:root{{color-scheme:light dark}}body{{font:1.1rem system-ui;margin:3rem}}</style>\
+             <main><h1>Carnet</h1><p>{text}</p></main></html>"
+        );
+        let answer = format!(
+            "HTTP/1.1 {status}\r\n{header}content-type: text/html; charset=utf-8\r\n\
+             content-length: {}\r\ncache-control: no-store\r\nconnection: close\r\n\
+             x-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\n\
+             content-security-policy: default-src 'none'; style-src 'unsafe-inline'\r\n\r\n{body}",
+            body.len()
+        );
+        // The browser may be gone; the sign-in does not depend on this page.
+        let _ = self.0.write_all(answer.as_bytes()).await;
+        let _ = self.0.shutdown().await;
+    }
+}
+
+/// The target of a GET for this very host, read with limits.
+async fn read_target(stream: &mut TcpStream, host: &str) -> std::io::Result<Option<String>> {
+    let mut head = Vec::new();
+    let mut chunk = [0; 2048];
+    while !head.windows(4).any(|w| w == b"\r\n\r\n") {
+        let read = stream.read(&mut chunk).await?;
+        if read == 0 || head.len() > 16 * 1024 {
+            return Ok(None);
+        }
+        head.extend_from_slice(&chunk[..read]);
+    }
+    let head = String::from_utf8_lossy(&head);
+    let mut lines = head.split("\r\n");
+    let mut request = lines.next().unwrap_or_default().split(' ');
+    let (method, target) = (request.next(), request.next());
+    let mut hosts = lines.filter_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("host").then(|| value.trim())
+    });
+    let ours = hosts.next() == Some(host) && hosts.next().is_none();
+    Ok(target.filter(|_| ours && method == Some("GET")).map(str::to_owned))
+}

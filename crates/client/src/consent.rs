@@ -1,0 +1,268 @@
+//! The ordinary MCP authorization flow, for servers without cross-app access: the person consents
+//! once, in the browser, at the server's own authorization server. Outside the company's control, and
+//! marked as such wherever it is shown. A refusal by policy never leads here (EMA-C2).
+
+use crate::{
+    code_flow::{Ask, CodeFlow, Loopback},
+    discovery::McpServer,
+    error::{Error, Leg, OAuthError},
+    obtain::{AccessToken, Client, Credential, Registration},
+    sign_in::{SignInOptions, authorization_endpoint},
+    vault::{Access, Consent},
+};
+use carnet_proto::{scope::Scopes, secret::Secret};
+use serde::Deserialize;
+use serde_json::json;
+
+/// A consent that waits for the browser.
+pub struct PendingConsent {
+    client: Client,
+    server: McpServer,
+    registration: Registration,
+    scopes: Option<Scopes>,
+    flow: CodeFlow,
+}
+
+#[derive(Deserialize)]
+struct Registered {
+    client_id: String,
+    #[serde(default)]
+    client_secret: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ConsentAnswer {
+    access_token: String,
+    token_type: String,
+    #[serde(default)]
+    expires_in: Option<i64>,
+    #[serde(default)]
+    scope: Option<String>,
+    #[serde(default)]
+    refresh_token: Option<String>,
+}
+
+impl Client {
+    /// Begins to ask the person for consent to `server` with `scopes`, or those that it asks for.
+    /// Refused where cross-app access is open: there the company decides.
+    pub async fn begin_consent(
+        &self,
+        server: &McpServer,
+        scopes: Option<Scopes>,
+        options: &SignInOptions,
+    ) -> Result<PendingConsent, Error> {
+        if self.may_use_cross_app_access(server) {
+            return Err(Error::Discovery(format!(
+                "{} offers cross-app access: what it grants is the company's to decide, and no \
+                 consent can replace that",
+                server.url
+            )));
+        }
+        let metadata = &server.metadata;
+        let endpoint = authorization_endpoint(metadata)?.to_owned();
+        let loopback = Loopback::listen(options.port).await?;
+        let registration = self.registration_at(server, &loopback.redirect_uri()).await?;
+        let scopes = scopes.or_else(|| server.scopes.clone());
+        let mut scope = scopes.as_ref().map(ToString::to_string).unwrap_or_default();
+        if metadata.scopes_supported.iter().any(|s| s == "offline_access") {
+            // The server's own scopes never name it (MCP-S5); it is what brings a refresh token.
+            scope = format!("{scope} offline_access").trim().to_owned();
+        }
+        let issuer = server.authorization_server.as_str();
+        let ask = Ask {
+            endpoint: &endpoint,
+            issuer,
+            answers_with_issuer: metadata.authorization_response_iss_parameter_supported,
+            client_id: &registration.client_id,
+            scope: &scope,
+            more: &[("resource", server.resource.as_str())],
+        };
+        let flow = CodeFlow::begin(loopback, &self.0.entropy, &ask);
+        Ok(PendingConsent {
+            client: self.clone(),
+            server: server.clone(),
+            registration,
+            scopes,
+            flow,
+        })
+    }
+
+    /// Which client to be there: one that was registered by hand, this installation's or program's
+    /// metadata document, one registered just now (RFC 7591) — in this order, as MCP asks.
+    async fn registration_at(
+        &self,
+        server: &McpServer,
+        redirect_uri: &str,
+    ) -> Result<Registration, Error> {
+        let settings = self.settings();
+        let issuer = server.authorization_server.as_str();
+        if let Some(known) = settings.consent_clients.get(issuer) {
+            return Ok(known.clone());
+        }
+        if server.metadata.client_id_metadata_document_supported {
+            let own = Some(&settings.idp_client).filter(|own| own.is_document());
+            // A document on this machine is of no use to anyone else.
+            if let Some(own) = own.filter(|own| own.client_id.starts_with("https://")) {
+                return Ok(own.clone());
+            }
+            if let Some(document) = &settings.client_document {
+                return Ok(Registration::public(document.clone()));
+            }
+        }
+        let Some(endpoint) = &server.metadata.registration_endpoint else {
+            return Err(Error::NoClient(issuer.to_owned()));
+        };
+        let offered = server.metadata.token_endpoint_auth_methods_supported.as_deref();
+        let methods = ["none", "client_secret_basic", "client_secret_post"];
+        let method = methods
+            .into_iter()
+            .find(|method| offered.is_none_or(|list| list.iter().any(|held| held == method)))
+            .unwrap_or("none");
+        let body = json!({
+            "client_name": "Carnet",
+            "redirect_uris": [redirect_uri],
+            "grant_types": ["authorization_code", "refresh_token"],
+            "response_types": ["code"],
+            "token_endpoint_auth_method": method,
+            "application_type": "native",
+        });
+        let answer =
+            self.outbound().json("POST", endpoint, server.reach, None, Some(&body)).await?;
+        if !matches!(answer.status, 200 | 201) {
+            let error = answer.json().unwrap_or_else(|_| OAuthError {
+                error: format!("HTTP {}", answer.status),
+                ..OAuthError::default()
+            });
+            return Err(Error::Refused { leg: Leg::Consent, party: issuer.to_owned(), error });
+        }
+        let registered: Registered = answer
+            .json()
+            .map_err(|e| Error::BadAnswer { leg: Leg::Consent, what: e.to_string() })?;
+        Ok(match registered.client_secret {
+            Some(secret) => Registration::with_secret(registered.client_id, Secret::new(secret)),
+            None => Registration::public(registered.client_id),
+        })
+    }
+
+    /// Renews a consent that was kept, by its refresh token; otherwise the person is needed.
+    pub(crate) async fn renew_consent(
+        &self,
+        server: &McpServer,
+        kept: Option<Access>,
+    ) -> Result<Access, Error> {
+        let issuer = server.authorization_server.as_str();
+        let needed = || Error::ConsentNeeded {
+            url: server.url.clone(),
+            issuer: issuer.to_owned(),
+            scopes: None,
+        };
+        // Never sent to another authorization server than the one that gave it (MCP-C3, K14).
+        let kept = kept.filter(|access| access.authorization_server == issuer);
+        let Some(access) = kept else { return Err(needed()) };
+        let Some(consent) = access.consent.clone() else { return Err(needed()) };
+        let Some(refresh_token) = consent.refresh_token.clone() else { return Err(needed()) };
+        let credential = match (&consent.client_secret, consent.by_key) {
+            (Some(secret), _) => Credential::Secret(Secret::new(secret.clone())),
+            (None, true) => self.settings().idp_client.credential.clone(),
+            (None, false) => Credential::None,
+        };
+        let registration = Registration { client_id: consent.client_id.clone(), credential };
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", refresh_token.as_str()),
+            ("resource", server.resource.as_str()),
+        ];
+        // One process renews; the others find its result.
+        let _lock = self.0.vault.lock().await?;
+        let now = self.0.clock.now().0;
+        let newer = self.0.vault.load_access(&server.url).await?;
+        if let Some(newer) = newer.filter(|a| a.token != access.token && a.expires > now) {
+            return Ok(newer);
+        }
+        let answer = self.ask_consent(server, &registration, &form).await;
+        match answer {
+            Err(Error::Refused { error, .. }) if error.error == "invalid_grant" => Err(needed()),
+            Err(error) => Err(error),
+            Ok(answer) => {
+                let refresh_token = answer.refresh_token.clone().or(Some(refresh_token));
+                let token = self.token_of(answer, Some(&access.scopes))?;
+                self.keep(server, &token, Some(Consent { refresh_token, ..consent })).await
+            }
+        }
+    }
+
+    async fn ask_consent(
+        &self,
+        server: &McpServer,
+        registration: &Registration,
+        form: &[(&str, &str)],
+    ) -> Result<ConsentAnswer, Error> {
+        let (party, reach) = (&server.authorization_server, server.reach);
+        let metadata = &server.metadata;
+        let answer = self.ask(Leg::Consent, party, metadata, reach, registration, form).await?;
+        answer.json().map_err(|e| Error::BadAnswer { leg: Leg::Consent, what: e.to_string() })
+    }
+
+    fn token_of(
+        &self,
+        answer: ConsentAnswer,
+        asked: Option<&Scopes>,
+    ) -> Result<AccessToken, Error> {
+        let bad = |what: String| Error::BadAnswer { leg: Leg::Consent, what };
+        if !answer.token_type.eq_ignore_ascii_case("bearer") {
+            return Err(bad(format!("token_type is `{}`, not Bearer", answer.token_type)));
+        }
+        let scopes = match &answer.scope {
+            Some(text) => {
+                Scopes::parse(text).ok_or_else(|| bad("scope is malformed".to_owned()))?
+            }
+            // Left out, it is what was asked for (RFC 6749 5.1).
+            None => asked.cloned().unwrap_or_default(),
+        };
+        let lifetime = answer.expires_in.unwrap_or(3600).clamp(0, 86_400);
+        let expires = self.0.clock.now().plus(lifetime);
+        Ok(AccessToken::new(Secret::new(answer.access_token), scopes, expires))
+    }
+}
+
+impl PendingConsent {
+    /// The URL for the browser.
+    pub fn url(&self) -> &str {
+        &self.flow.url
+    }
+
+    /// Waits for the person (five minutes at most), redeems the code and keeps what it brought.
+    pub async fn finish(self) -> Result<Access, Error> {
+        let (code, tab) = self.flow.answer().await?;
+        let outcome = self.redeem(code.expose()).await;
+        match &outcome {
+            Ok(_) => tab.done().await,
+            Err(_) => tab.failed().await,
+        }
+        outcome
+    }
+
+    async fn redeem(&self, code: &str) -> Result<Access, Error> {
+        let redirect_uri = self.flow.redirect_uri();
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", redirect_uri.as_str()),
+            ("code_verifier", self.flow.verifier.expose()),
+            ("resource", self.server.resource.as_str()),
+        ];
+        let answer = self.client.ask_consent(&self.server, &self.registration, &form).await?;
+        let client_secret = match &self.registration.credential {
+            Credential::Secret(secret) => Some(secret.expose().to_owned()),
+            Credential::None | Credential::Key(_) => None,
+        };
+        let consent = Consent {
+            client_id: self.registration.client_id.clone(),
+            client_secret,
+            by_key: matches!(self.registration.credential, Credential::Key(_)),
+            refresh_token: answer.refresh_token.clone(),
+        };
+        let token = self.client.token_of(answer, self.scopes.as_ref())?;
+        self.client.keep(&self.server, &token, Some(consent)).await
+    }
+}

@@ -1,0 +1,147 @@
+//! Enrolment: this installation's own key becomes a client of the IdP, under the person who signs in.
+//! No secret is copied anywhere, and no other authorization server needs to be told.
+
+use crate::{
+    code_flow::{Ask, CodeFlow, Loopback, Tab},
+    discovery::discover_authorization_server,
+    error::{Error, Leg, OAuthError},
+    outbound::{Outbound, Reach},
+    sign_in::{SignInOptions, authorization_endpoint},
+};
+use carnet_proto::{
+    authorize::SCOPE_ENROL, client_document::DocumentUrl, identifier::Issuer, jwk::SigningKey,
+    metadata::AuthorizationServerMetadata, time::Entropy,
+};
+use serde::Deserialize;
+use serde_json::json;
+
+/// An enrolment that waits for the browser.
+pub struct PendingEnrolment {
+    outbound: Outbound,
+    issuer: Issuer,
+    metadata: AuthorizationServerMetadata,
+    installations: String,
+    client_id: String,
+    flow: CodeFlow,
+}
+
+/// An enrolled installation: its client id at the IdP, and the browser that waits to sign in.
+pub struct Enrolled {
+    /// The URL of its metadata document: its id as a client.
+    pub client_id: String,
+    /// The listener.
+    pub loopback: Loopback,
+    /// The tab.
+    pub tab: Tab,
+}
+
+#[derive(Deserialize)]
+struct EnrolmentToken {
+    access_token: String,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    client_id: String,
+}
+
+/// Begins to enrol at `issuer`; `None` if it enrols nobody (another maker's IdP, or switched off), so
+/// that a registered client is needed.
+pub async fn begin_enrolment(
+    outbound: &Outbound,
+    issuer: &Issuer,
+    entropy: &Entropy,
+    options: &SignInOptions,
+) -> Result<Option<PendingEnrolment>, Error> {
+    let metadata = discover_authorization_server(outbound, issuer).await?;
+    let (Some(installations), Some(client_id)) = (
+        metadata.carnet_installations_endpoint.clone(),
+        metadata.carnet_enrolment_client_id.clone(),
+    ) else {
+        return Ok(None);
+    };
+    let loopback = Loopback::listen(options.port).await?;
+    let mut more = Vec::new();
+    if let Some(hint) = &options.login_hint {
+        more.push(("login_hint", hint.as_str()));
+    }
+    let ask = Ask {
+        endpoint: authorization_endpoint(&metadata)?,
+        issuer: issuer.as_str(),
+        answers_with_issuer: metadata.authorization_response_iss_parameter_supported,
+        client_id: &client_id,
+        scope: SCOPE_ENROL,
+        more: &more,
+    };
+    let flow = CodeFlow::begin(loopback, entropy, &ask);
+    Ok(Some(PendingEnrolment {
+        outbound: outbound.clone(),
+        issuer: issuer.clone(),
+        metadata,
+        installations,
+        client_id,
+        flow,
+    }))
+}
+
+impl PendingEnrolment {
+    /// The URL for the browser.
+    pub fn url(&self) -> &str {
+        &self.flow.url
+    }
+
+    /// Waits for the person, and enrols `key` as an installation on `device`.
+    pub async fn finish(self, key: &SigningKey, device: &str) -> Result<Enrolled, Error> {
+        let (code, tab) = self.flow.answer().await?;
+        match self.enrol(code.expose(), key, device).await {
+            Ok(client_id) => Ok(Enrolled { client_id, loopback: self.flow.into_loopback(), tab }),
+            Err(error) => {
+                tab.failed().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn enrol(&self, code: &str, key: &SigningKey, device: &str) -> Result<String, Error> {
+        let reach = Reach::of_trusted_url(self.issuer.as_str());
+        let redirect_uri = self.flow.redirect_uri();
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", redirect_uri.as_str()),
+            ("code_verifier", self.flow.verifier.expose()),
+            ("client_id", self.client_id.as_str()),
+        ];
+        let refused = |answer: &crate::outbound::Answer| {
+            let error = answer.json::<OAuthError>().unwrap_or_else(|_| OAuthError {
+                error: format!("HTTP {}", answer.status),
+                ..OAuthError::default()
+            });
+            Error::Refused { leg: Leg::Enrol, party: self.issuer.to_string(), error }
+        };
+        let endpoint = &self.metadata.token_endpoint;
+        let answer = self.outbound.post_form(endpoint, reach, &form, None).await?;
+        if answer.status != 200 {
+            return Err(refused(&answer));
+        }
+        let bad = |what: String| Error::BadAnswer { leg: Leg::Enrol, what };
+        let token: EnrolmentToken = answer.json().map_err(|e| bad(e.to_string()))?;
+        let body = json!({"client_name": device, "jwks": {"keys": [key.public_jwk()]}});
+        let bearer = Some(token.access_token.as_str());
+        let answer =
+            self.outbound.json("POST", &self.installations, reach, bearer, Some(&body)).await?;
+        if answer.status != 201 {
+            return Err(refused(&answer));
+        }
+        let document: Document = answer.json().map_err(|e| bad(e.to_string()))?;
+        // The id is where this IdP publishes the key; another origin would make us another's client.
+        match DocumentUrl::parse(&document.client_id) {
+            Ok(url) if url.origin() == self.issuer.origin() => Ok(document.client_id),
+            _ => Err(bad(format!(
+                "the client id `{}` is not a URL at {}",
+                document.client_id,
+                self.issuer.origin()
+            ))),
+        }
+    }
+}
