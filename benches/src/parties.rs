@@ -5,7 +5,7 @@ use crate::{
     post,
 };
 use axum::{Json, Router, routing::post as axum_post};
-use carnet_client::{Outbound, RemoteKeys};
+use carnet_client::Outbound;
 use carnet_proto::{
     authentication::Authentication,
     client::{Client, ClientAuthentication, GovernedResource, SecretHash},
@@ -92,8 +92,7 @@ pub(crate) async fn serve(folder: &str) {
         KeyRing::new(SigningKey::from_pkcs8(Algorithm::ES256, der).unwrap(), &[]).unwrap()
     };
     let (clock, entropy) = (clock(), entropy());
-    let remote_keys = RemoteKeys::new(Outbound::new(&[]).unwrap(), clock.clone());
-    let context = Context { clock: clock.clone(), entropy: entropy.clone(), remote_keys };
+    let context = Context::new(clock.clone(), entropy.clone(), &Outbound::new(&[]).unwrap());
     let idp = Idp::open(
         idp_issuer.clone(),
         idp_store,
@@ -151,12 +150,7 @@ fn agent(id: &str) -> Client {
         id: id.to_owned(),
         name: id.to_owned(),
         authentication: ClientAuthentication::Secret(vec![hash]),
-        redirect_uris: Vec::new(),
-        post_logout_redirect_uris: Vec::new(),
-        id_token_lifetime: None,
-        require_pushed_authorization_requests: false,
-        resources: Vec::new(),
-        disabled: false,
+        ..Client::default()
     }
 }
 
@@ -208,7 +202,7 @@ async fn fill(
             id: "engineering".to_owned(),
             idp_client_id: "agent".to_owned(),
             audience: ras_issuer.clone(),
-            ras_client_id: "agent-at-ras".to_owned(),
+            ras_client_id: Some("agent-at-ras".to_owned()),
             resources: vec![resource.clone()],
             scopes: scopes.clone(),
             subjects: vec![Subject::Group("engineering".to_owned())],
@@ -226,6 +220,7 @@ async fn fill(
             tenant: None,
             accounts: AccountResolution { just_in_time: true, email_domains: Vec::new() },
             allow_reuse: false,
+            client_documents: false,
             disabled: false,
         },
     )

@@ -2,7 +2,7 @@
 //! the MCP server's URL as last argument, exit 0 for success.
 #![allow(clippy::disallowed_methods, reason = "the suite speaks through the environment")]
 
-use carnet_client::{Client, ClientSecret, MemoryVault, Outbound, Session, Settings};
+use carnet_client::{Client, MemoryVault, Outbound, Registration, Session, Settings};
 use carnet_proto::{
     identifier::Issuer,
     secret::Secret,
@@ -42,10 +42,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let client = client(settings, &context, outbound.clone(), now);
         client.discover(&url).await?
     };
-    let at_ras = ClientSecret {
-        client_id: context.client_id.clone(),
-        secret: Some(Secret::new(context.client_secret.clone())),
-    };
+    let secret = Secret::new(context.client_secret.clone());
+    let at_ras = Registration::with_secret(context.client_id.clone(), secret);
     let ras = HashMap::from([(server.authorization_server.to_string(), at_ras)]);
     let client = client(settings(&context, ras)?, &context, outbound, now);
     let mode = if version == "2026-07-28" {
@@ -63,13 +61,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn settings(
     context: &Context,
-    ras_clients: HashMap<String, ClientSecret>,
+    ras_clients: HashMap<String, Registration>,
 ) -> Result<Settings, Box<dyn std::error::Error>> {
+    let idp = Issuer::parse(&context.idp_issuer).map_err(|e| e.to_string())?;
     Ok(Settings {
-        idp: Issuer::parse(&context.idp_issuer).map_err(|e| e.to_string())?,
         idp_token_endpoint: Some(context.idp_token_endpoint.clone()),
-        idp_client: ClientSecret { client_id: context.idp_client_id.clone(), secret: None },
         ras_clients,
+        ..Settings::new(idp, Registration::public(context.idp_client_id.clone()))
     })
 }
 
@@ -82,6 +80,8 @@ fn client(settings: Settings, context: &Context, outbound: Outbound, now: i64) -
         id_token_expires: now + 3600,
         refresh_token: None,
         renewed_at: now,
+        access_token: None,
+        access_token_expires: 0,
     });
     let clock = Clock::new(move || Timestamp(now));
     let entropy = Entropy::new(|buffer| {

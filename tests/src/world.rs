@@ -2,9 +2,11 @@
 
 use crate::forge::Key;
 use axum::{Json, Router, extract::Extension, routing::post};
-use carnet_client::{ClientSecret, Outbound, RemoteKeys, Settings};
+use carnet_client::{Outbound, Registration, Settings};
 use carnet_proto::{
-    client::{Client, ClientAuthentication, ClientKeys, GovernedResource, SecretHash},
+    client::{
+        Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT, GovernedResource, SecretHash,
+    },
     identifier::{Issuer, Resource},
     jwk::Algorithm,
     policy::{Conditions, Connection, RegisteredResource, ResourceAuthorizationServer, Subject},
@@ -233,11 +235,7 @@ impl World {
         };
         let entropy = counting();
         let outbound = Outbound::new(&[]).unwrap();
-        let context = Context {
-            clock: clock.clone(),
-            entropy: entropy.clone(),
-            remote_keys: RemoteKeys::new(outbound.clone(), clock.clone()),
-        };
+        let context = Context::new(clock.clone(), entropy.clone(), &outbound);
         let database = |name: &str| format!("sqlite:{}", folder.path().join(name).display());
         let idp_database = wishes.idp_database.unwrap_or_else(|| database("idp.db"));
         let idp_store = Store::open(&idp_database).await.unwrap();
@@ -375,10 +373,8 @@ impl World {
                 authentication,
                 redirect_uris: vec![CALLBACK.to_owned(), "https://app.example/cb".to_owned()],
                 post_logout_redirect_uris: vec!["https://app.example/bye".to_owned()],
-                id_token_lifetime: None,
-                require_pushed_authorization_requests: false,
-                resources: Vec::new(),
                 disabled,
+                ..Client::default()
             };
             self.put(store, &client).await;
         }
@@ -424,9 +420,12 @@ impl World {
                 self.put(store, &record).await;
             }
         }
-        for client in [AGENT, "agent-jwt", "public"] {
+        for client in [AGENT, "agent-jwt", "public", ENROLLED_CLIENT] {
             let at_ras = if client == AGENT { AGENT_AT_RAS } else { "agent-at-ras-jwt" };
-            let base = self.connection(client, at_ras);
+            let mut base = self.connection(client, at_ras);
+            if client == ENROLLED_CLIENT {
+                base.ras_client_id = None;
+            }
             self.put(store, &base).await;
             let notes = Connection {
                 id: format!("{client}-notes"),
@@ -446,7 +445,7 @@ impl World {
             id: format!("{client}-canvas"),
             idp_client_id: client.to_owned(),
             audience: self.ras.clone(),
-            ras_client_id: at_ras.to_owned(),
+            ras_client_id: Some(at_ras.to_owned()),
             resources: resources.iter().map(|r| Resource::parse(r).unwrap()).collect(),
             scopes: ["read", "write"].into_iter().collect(),
             subjects: vec![Subject::Group("engineering".to_owned())],
@@ -464,6 +463,7 @@ impl World {
             tenant: None,
             accounts: AccountResolution { just_in_time: true, email_domains: Vec::new() },
             allow_reuse: false,
+            client_documents: true,
             disabled: false,
         };
         self.put(store, &trusted).await;
@@ -809,25 +809,27 @@ impl World {
 
     /// Settings of the client library for the main client.
     pub fn client_settings(&self) -> Settings {
-        let at =
-            |id: &str| ClientSecret { client_id: id.to_owned(), secret: Some(self.secret.clone()) };
+        let at = |id: &str| Registration::with_secret(id, self.secret.clone());
         let ras = [&self.ras, &self.other_ras];
         Settings {
-            idp: self.idp.clone(),
-            idp_token_endpoint: None,
-            idp_client: at(AGENT),
             ras_clients: ras
                 .iter()
                 .map(|issuer| (issuer.to_string(), at(AGENT_AT_RAS)))
                 .collect::<HashMap<_, _>>(),
+            ..Settings::new(self.idp.clone(), at(AGENT))
         }
     }
 
     /// A client of the client library.
     pub fn client(&self) -> carnet_client::Client {
+        self.client_with(self.client_settings())
+    }
+
+    /// A client of the client library with other settings.
+    pub fn client_with(&self, settings: Settings) -> carnet_client::Client {
         let clock = Arc::clone(&self.clock);
         carnet_client::Client::new(
-            self.client_settings(),
+            settings,
             Box::new(carnet_client::MemoryVault::default()),
             Outbound::new(&[]).unwrap(),
             Clock::new(move || Timestamp(clock.load(Ordering::Relaxed))),

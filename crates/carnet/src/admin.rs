@@ -58,7 +58,13 @@ enum Subject {
     /// Accounts at a resource authorization server (with --ras)
     #[command(subcommand)]
     Account(Account),
-    /// What was granted and refused, newest first
+    /// Installations of Carnet that people have enrolled
+    #[command(subcommand)]
+    Installation(Installation),
+    /// Origins of client metadata documents that a resource authorization server accepts (with --ras)
+    #[command(subcommand)]
+    ClientHost(ClientHost),
+    /// What was granted and refused; the newest rows, the latest last
     Audit {
         /// Only this person, by user id
         #[arg(long)]
@@ -167,6 +173,10 @@ enum Client {
         /// It has no secret: anyone can claim to be it
         #[arg(long)]
         public: bool,
+        /// Which MCP client it is for, so that `carnet install` writes native settings: vscode or
+        /// claude-code
+        #[arg(long)]
+        software: Option<String>,
         /// It stands for this MCP server and may introspect its tokens (with --ras)
         #[arg(long = "resource", value_name = "URL")]
         resources: Vec<String>,
@@ -215,7 +225,9 @@ enum Server {
 enum Resource {
     /// Register an MCP server by its resource identifier
     Add {
-        url: String,
+        // Not `url`: that is the address the administration secret is sent to.
+        #[arg(value_name = "URL")]
+        resource: String,
         /// Issuer of its authorization server (at the identity provider)
         #[arg(long, value_name = "ISSUER")]
         server: Option<String>,
@@ -237,7 +249,10 @@ enum Resource {
     /// List MCP servers
     List,
     /// Remove an MCP server
-    Delete { url: String },
+    Delete {
+        #[arg(value_name = "URL")]
+        resource: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -246,15 +261,17 @@ enum Connection {
     Add {
         /// What to call it
         id: String,
-        /// The client, by its id at the identity provider
+        /// The client, by its id at the identity provider; `carnet` for the installations that
+        /// people enrol with `carnet login`
         #[arg(long)]
         client: String,
         /// Issuer of the authorization server
         #[arg(long, value_name = "ISSUER")]
         audience: String,
-        /// The client's id at that authorization server
+        /// The client's id at that authorization server; may be left out for `carnet`, whose
+        /// installations are known by the URLs of their metadata documents
         #[arg(long, value_name = "ID")]
-        ras_client_id: String,
+        ras_client_id: Option<String>,
         /// An MCP server; may be given several times
         #[arg(long = "resource", value_name = "URL", required = true)]
         resources: Vec<String>,
@@ -307,6 +324,9 @@ enum Trust {
         /// Link existing accounts by addresses in this domain, which the issuer owns
         #[arg(long = "email-domain", value_name = "DOMAIN")]
         email_domains: Vec<String>,
+        /// Accept the installations of Carnet that its people enrol there as clients
+        #[arg(long)]
+        installations: bool,
     },
     /// List trusted identity providers
     List,
@@ -316,6 +336,28 @@ enum Trust {
     Enable { issuer: String },
     /// Remove it
     Delete { issuer: String },
+}
+
+#[derive(Subcommand)]
+enum Installation {
+    /// List them, those used last first
+    List,
+    /// Cut one off at once
+    Revoke { id: String },
+}
+
+#[derive(Subcommand)]
+enum ClientHost {
+    /// Accept clients whose metadata documents are at this origin, such as https://app.example
+    Add { origin: String },
+    /// List the origins
+    List,
+    /// Accept no document of it any more, at once
+    Disable { origin: String },
+    /// Accept them again
+    Enable { origin: String },
+    /// Remove it
+    Delete { origin: String },
 }
 
 #[derive(Subcommand)]
@@ -405,6 +447,10 @@ pub(crate) async fn run(args: Admin) -> Result<()> {
         Subject::Connection(connection) => connections(&api, connection).await?,
         Subject::Trust(trust) => trusts(&api, trust).await?,
         Subject::Account(account) => accounts(&api, account).await?,
+        Subject::Installation(installation) => {
+            return installations(&api, installation, args.json).await;
+        }
+        Subject::ClientHost(host) => client_hosts(&api, host).await?,
         Subject::Audit { person, client, outcome, limit } => {
             let mut query = form_urlencoded::Serializer::new(String::new());
             query.append_pair("limit", &limit.to_string());
@@ -515,6 +561,7 @@ async fn clients(api: &Api, client: Client, is_ras: bool, as_json: bool) -> Resu
             jwks_file,
             jwks_uri,
             public,
+            software,
             resources,
             secret_out,
         } => {
@@ -533,7 +580,7 @@ async fn clients(api: &Api, client: Client, is_ras: bool, as_json: bool) -> Resu
                 "id": id, "name": name, "redirect_uris": redirect_uris,
                 "post_logout_redirect_uris": post_logout_redirect_uris,
                 "id_token_lifetime": id_token_lifetime, "jwks": jwks, "jwks_uri": jwks_uri,
-                "public": public, "resources": resources,
+                "public": public, "resources": resources, "software": software,
             });
             if secret_out.as_ref().is_some_and(|file| file.exists()) {
                 bail!("--secret-out: the file exists already\nhint: name a new one");
@@ -587,7 +634,7 @@ async fn servers(api: &Api, server: Server) -> Result<Value> {
 async fn resources(api: &Api, resource: Resource, is_ras: bool) -> Result<Value> {
     match resource {
         Resource::Add {
-            url,
+            resource,
             server,
             name,
             scopes,
@@ -597,16 +644,16 @@ async fn resources(api: &Api, resource: Resource, is_ras: bool) -> Result<Value>
         } => {
             let body = match (is_ras, server) {
                 (false, Some(server)) => json!({
-                    "resource": url, "authorization_server": server, "name": name,
+                    "resource": resource, "authorization_server": server, "name": name,
                     "scopes": words(&scopes),
                 }),
                 (false, None) => bail!(
                     "--server is missing\nhint: name the issuer of the authorization server that \
-                     governs {url}, or add --ras NAME to register it there"
+                     governs {resource}, or add --ras NAME to register it there"
                 ),
                 (true, Some(_)) => bail!("--server does not go with --ras\nhint: leave it out"),
                 (true, None) => json!({
-                    "resource": url, "name": name, "scopes": words(&scopes),
+                    "resource": resource, "name": name, "scopes": words(&scopes),
                     "default_scopes": words(&default_scopes), "require_dpop": require_dpop,
                     "access_token_lifetime": access_token_lifetime,
                 }),
@@ -614,8 +661,8 @@ async fn resources(api: &Api, resource: Resource, is_ras: bool) -> Result<Value>
             api.ask("POST", "/resources", Some(body)).await
         }
         Resource::List => api.ask("GET", "/resources", None).await,
-        Resource::Delete { url } => {
-            api.ask("POST", "/resources/delete", Some(json!({"id": url}))).await
+        Resource::Delete { resource } => {
+            api.ask("POST", "/resources/delete", Some(json!({"id": resource}))).await
         }
     }
 }
@@ -654,10 +701,19 @@ async fn connections(api: &Api, connection: Connection) -> Result<Value> {
 async fn trusts(api: &Api, trust: Trust) -> Result<Value> {
     let act = |act: &str| format!("/trusted-issuers/{act}");
     match trust {
-        Trust::Add { issuer, algorithm, jwks_uri, tenant, just_in_time, email_domains } => {
+        Trust::Add {
+            issuer,
+            algorithm,
+            jwks_uri,
+            tenant,
+            just_in_time,
+            email_domains,
+            installations,
+        } => {
             let body = json!({
                 "issuer": issuer, "algorithm": algorithm, "jwks_uri": jwks_uri, "tenant": tenant,
                 "accounts": {"just_in_time": just_in_time, "email_domains": email_domains},
+                "client_documents": installations,
             });
             api.ask("POST", "/trusted-issuers", Some(body)).await
         }
@@ -670,6 +726,53 @@ async fn trusts(api: &Api, trust: Trust) -> Result<Value> {
         }
         Trust::Delete { issuer } => {
             api.ask("POST", &act("delete"), Some(json!({"id": issuer}))).await
+        }
+    }
+}
+
+async fn installations(api: &Api, act: Installation, as_json: bool) -> Result<()> {
+    let rows = match act {
+        Installation::Revoke { id } => {
+            api.ask("DELETE", &format!("/installations/{}", segment(&id)), None).await?;
+            println!("done");
+            return Ok(());
+        }
+        Installation::List => api.ask("GET", "/installations", None).await?,
+    };
+    if as_json {
+        println!("{rows:#}");
+        return Ok(());
+    }
+    let now = system::clock().now().0;
+    let mut table = vec![["ID", "PERSON", "DEVICE", "ENROLLED", "LAST USED"].map(str::to_owned)];
+    for row in rows.as_array().into_iter().flatten() {
+        let text = |name: &str| plain(row.get(name).and_then(Value::as_str).unwrap_or(""));
+        let when = |name: &str| {
+            system::ago(now - row.get(name).and_then(Value::as_i64).unwrap_or_default())
+        };
+        let times = [when("enrolled_at"), when("used_at")];
+        let [enrolled, used] = times;
+        table.push([text("id"), text("user"), text("device"), enrolled, used]);
+    }
+    print!("{}", system::table(&table));
+    Ok(())
+}
+
+async fn client_hosts(api: &Api, host: ClientHost) -> Result<Value> {
+    let act = |act: &str| format!("/client-hosts/{act}");
+    match host {
+        ClientHost::Add { origin } => {
+            api.ask("POST", "/client-hosts", Some(json!({"origin": origin}))).await
+        }
+        ClientHost::List => api.ask("GET", "/client-hosts", None).await,
+        ClientHost::Disable { origin } => {
+            api.ask("POST", &act("disable"), Some(json!({"id": origin}))).await
+        }
+        ClientHost::Enable { origin } => {
+            api.ask("POST", &act("enable"), Some(json!({"id": origin}))).await
+        }
+        ClientHost::Delete { origin } => {
+            api.ask("POST", &act("delete"), Some(json!({"id": origin}))).await
         }
     }
 }
@@ -744,15 +847,33 @@ pub(crate) fn audit_table(rows: &Value) -> String {
         let [event, outcome] = [field("event"), field("outcome")];
         table.push([id, event, outcome, field("person"), field("client"), what.join("  ")]);
     }
-    let width = |i: usize| table.iter().map(|row| row[i].chars().count()).max().unwrap_or(0);
-    let widths = [width(0), width(1), width(2), width(3), width(4)];
-    let mut text = String::new();
-    for row in &table {
-        for (cell, width) in row.iter().zip(widths) {
-            text.push_str(&format!("{cell:<width$}  "));
-        }
-        text.push_str(&row[5]);
-        text.push('\n');
+    system::table(&table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        admin: Admin,
     }
-    text
+
+    #[test]
+    fn no_argument_of_a_command_changes_where_the_secret_is_sent() {
+        let api = "http://127.0.0.1:7400";
+        for command in [
+            &["resource", "add", "https://evil.example/mcp", "--server", "https://as.example"][..],
+            &["resource", "delete", "https://evil.example/mcp"],
+            &["server", "add", "https://evil.example"],
+            &["client", "add", "x", "--redirect-uri", "https://evil.example"],
+            &["trust", "add", "https://evil.example"],
+        ] {
+            let base = ["admin", "--url", api, "--secret-file", "file"];
+            let parsed = Cli::try_parse_from(base.iter().chain(command)).unwrap();
+            assert_eq!(parsed.admin.url.as_deref(), Some(api), "{command:?}");
+        }
+    }
 }

@@ -6,6 +6,7 @@ mod config;
 mod demo;
 mod employee;
 mod init;
+mod inspect;
 mod keys;
 mod serve;
 mod system;
@@ -67,6 +68,27 @@ enum Command {
         #[command(flatten)]
         common: employee::Common,
     },
+    /// The MCP servers you may reach, and which are refused and why
+    Servers {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        common: employee::Common,
+    },
+    /// The computers you have enrolled: list them, or revoke one
+    Installations {
+        /// Revoke this one
+        #[arg(long, value_name = "ID")]
+        revoke: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        common: employee::Common,
+    },
+    /// Keep the secret of a client that IT or a vendor registered at an authorization server
+    Secret(employee::KeepSecret),
     /// List the tools of an MCP server
     Tools {
         /// The MCP server
@@ -99,10 +121,12 @@ enum Command {
         #[command(flatten)]
         common: employee::Common,
     },
-    /// Show header and claims of a JWT from standard input, without verifying it
+    /// Explain a JWT from standard input, claim by claim, against the rules for its kind; its
+    /// signature is not verified
     Inspect {
-        /// The JWT; better given on standard input, where it stays out of the shell's history
-        jwt: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -116,7 +140,7 @@ fn main() -> ExitCode {
         }
     };
     match runtime.block_on(run(cli.command)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", system::plain(&format!("{error:#}")));
             ExitCode::FAILURE
@@ -124,7 +148,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(command: Command) -> Result<()> {
+async fn run(command: Command) -> Result<ExitCode> {
     if !matches!(command, Command::Serve { .. }) {
         telemetry::quiet();
     }
@@ -141,13 +165,19 @@ async fn run(command: Command) -> Result<()> {
         Command::Login(args) => employee::login(args).await,
         Command::Logout { forget, common } => employee::logout(&common, forget).await,
         Command::Status { json, common } => employee::status(&common, json).await,
-        Command::Tools { url, json, common } => employee::tools(&common, &url, json).await,
+        Command::Servers { json, common } => employee::catalog::servers(&common, json).await,
+        Command::Installations { revoke, json, common } => {
+            employee::catalog::installations(&common, revoke.as_deref(), json).await
+        }
+        Command::Secret(args) => employee::keep_secret(args).await,
+        Command::Tools { url, json, common } => employee::mcp::tools(&common, &url, json).await,
         Command::Call { url, tool, arguments, common } => {
-            employee::call(&common, &url, &tool, &arguments).await
+            employee::mcp::call(&common, &url, &tool, &arguments).await
         }
         Command::Token { url, scope, common } => {
-            employee::token(&common, &url, scope.as_deref()).await
+            employee::mcp::token(&common, &url, scope.as_deref()).await
         }
-        Command::Inspect { jwt } => employee::inspect(jwt),
-    }
+        Command::Inspect { json } => return inspect::run(json),
+    }?;
+    Ok(ExitCode::SUCCESS)
 }

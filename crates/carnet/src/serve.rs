@@ -7,7 +7,6 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use axum::{Router, body::Body, extract::ConnectInfo};
-use carnet_client::RemoteKeys;
 use carnet_server::{
     Context, LIMITS, Passwords,
     admin::{AdminApi, IdpAdmin, RasAdmin},
@@ -73,11 +72,7 @@ async fn start(
 ) -> Result<Running> {
     let kek = KeyEncryptionKey::new(&system::read_private(&config.key_file)?)?;
     let (clock, entropy) = (system::clock(), system::entropy());
-    let context = Context {
-        clock: clock.clone(),
-        entropy: entropy.clone(),
-        remote_keys: RemoteKeys::new(outbound, clock.clone()),
-    };
+    let context = Context::new(clock.clone(), entropy.clone(), &outbound);
     let passwords = Passwords::new(std::thread::available_parallelism().map_or(1, usize::from));
     let ground = (&entropy, config.trusted_proxies.as_slice());
     let mut listeners = JoinSet::new();

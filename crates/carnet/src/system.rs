@@ -108,3 +108,29 @@ pub(crate) fn plain(text: &str) -> String {
     };
     text.chars().filter(harmless).collect()
 }
+
+/// Rows as columns, the last one as long as it is.
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |i: usize| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            line.push_str(&format!("{cell:<width$}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// A span of seconds that has passed, in words.
+pub(crate) fn ago(seconds: i64) -> String {
+    match seconds {
+        ..=89 => "just now".to_owned(),
+        90..=5399 => format!("{} min ago", seconds / 60),
+        5400..=129_599 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}

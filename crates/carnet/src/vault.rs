@@ -3,12 +3,19 @@
 
 use crate::system;
 use anyhow::{Context, Result, bail};
-use carnet_client::{ClientSecret, Session, Settings, Vault, VaultError, VaultFuture, VaultLock};
-use carnet_proto::{identifier::Issuer, secret::Secret};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use carnet_client::{
+    Access, Credential, Session, Settings, Vault, VaultError, VaultFuture, VaultLock,
+};
+use carnet_proto::{
+    identifier::Issuer,
+    jwk::{Algorithm, SigningKey},
+    secret::{Secret, sha256},
+};
 use keyring::Entry;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     path::{Path, PathBuf},
     sync::Arc,
@@ -22,6 +29,9 @@ pub(crate) struct Profile {
     pub(crate) idp_client: Registration,
     #[serde(default)]
     pub(crate) ras_clients: BTreeMap<String, Registration>,
+    /// Clients at authorization servers without cross-app access.
+    #[serde(default)]
+    pub(crate) consent_clients: BTreeMap<String, Registration>,
     #[serde(default)]
     session: Option<Session>,
 }
@@ -30,16 +40,47 @@ pub(crate) struct Profile {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Registration {
     pub(crate) client_id: String,
+    #[serde(default)]
     pub(crate) secret: Option<String>,
+    /// Of an installation: its private key, PKCS#8 for ES256, in base64url.
+    #[serde(default)]
+    pub(crate) key: Option<String>,
 }
 
 impl Registration {
-    fn to_client(&self) -> ClientSecret {
-        ClientSecret {
-            client_id: self.client_id.clone(),
-            secret: self.secret.clone().map(Secret::new),
-        }
+    /// A client that was registered by hand.
+    pub(crate) fn new(client_id: &str, secret: Option<&Secret>) -> Self {
+        let secret = secret.map(|secret| secret.expose().to_owned());
+        Self { client_id: client_id.to_owned(), secret, key: None }
     }
+
+    /// An enrolled installation.
+    pub(crate) fn installation(client_id: String, der: &[u8]) -> Self {
+        Self { client_id, secret: None, key: Some(URL_SAFE_NO_PAD.encode(der)) }
+    }
+
+    fn to_client(&self) -> Result<carnet_client::Registration> {
+        let credential = match (&self.key, &self.secret) {
+            (Some(key), _) => {
+                let der = zeroize::Zeroizing::new(URL_SAFE_NO_PAD.decode(key).unwrap_or_default());
+                let key = SigningKey::from_pkcs8(Algorithm::ES256, &der).context(
+                    "the key of this installation cannot be read\nhint: run `carnet logout \
+                     --forget`, then `carnet login`",
+                )?;
+                Credential::Key(Arc::new(key))
+            }
+            (None, Some(secret)) => Credential::Secret(Secret::new(secret.clone())),
+            (None, None) => Credential::None,
+        };
+        Ok(carnet_client::Registration { client_id: self.client_id.clone(), credential })
+    }
+}
+
+/// Every registration of a map, ready for use.
+fn clients(
+    held: &BTreeMap<String, Registration>,
+) -> Result<std::collections::HashMap<String, carnet_client::Registration>> {
+    held.iter().map(|(issuer, r)| Ok((issuer.clone(), r.to_client()?))).collect()
 }
 
 impl Profile {
@@ -47,12 +88,10 @@ impl Profile {
     pub(crate) fn settings(&self) -> Result<Settings> {
         let idp = Issuer::parse(&self.idp)
             .with_context(|| format!("the issuer `{}` of the profile", self.idp))?;
-        let ras = self.ras_clients.iter().map(|(issuer, r)| (issuer.clone(), r.to_client()));
         Ok(Settings {
-            idp,
-            idp_token_endpoint: None,
-            idp_client: self.idp_client.to_client(),
-            ras_clients: ras.collect(),
+            ras_clients: clients(&self.ras_clients)?,
+            consent_clients: clients(&self.consent_clients)?,
+            ..Settings::new(idp, self.idp_client.to_client()?)
         })
     }
 
@@ -78,8 +117,12 @@ enum Place {
 }
 
 const SERVICE: &str = "carnet";
-const USER: &str = "profile";
+const PROFILE: &str = "profile";
 const FILE: &str = "insecure-profile.json";
+/// Prefix of what is kept for one MCP server; the URL's hash follows, so that no name can lead anywhere.
+const ACCESS: &str = "access-";
+/// The list of those, where they cannot be listed.
+const ACCESSES: &str = "accesses";
 
 impl Storage {
     /// The keychain; or the file, where `insecure` asks for it or an earlier run made it.
@@ -108,52 +151,106 @@ impl Storage {
         self.folder.join(FILE)
     }
 
-    /// What is kept, if anything is.
-    pub(crate) fn load(&self) -> Result<Option<Profile>> {
+    fn path(&self, name: &str) -> PathBuf {
+        match name {
+            PROFILE => self.file(),
+            name => self.folder.join(format!("insecure-{name}.json")),
+        }
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let path = self.path(name);
         let text = match self.place {
-            Place::File if !self.file().exists() => None,
-            Place::File => Some(system::read_private(&self.file())?),
-            Place::Keychain => match entry()?.get_password() {
+            Place::File if fs::symlink_metadata(&path).is_err() => None,
+            Place::File => Some(system::read_private(&path)?),
+            Place::Keychain => match entry(name)?.get_password() {
                 Ok(text) => Some(Secret::new(text)),
                 Err(keyring::Error::NoEntry) => None,
                 Err(error) => return Err(no_keychain(&error)),
             },
         };
         let Some(text) = text else { return Ok(None) };
-        let profile = serde_json::from_str(text.expose()).map_err(|_| {
+        let value = serde_json::from_str(text.expose()).map_err(|_| {
             anyhow::anyhow!(
                 "what {} holds cannot be read\nhint: run `carnet logout --forget`, then sign in",
                 self.describe()
             )
         })?;
-        Ok(Some(profile))
+        Ok(Some(value))
     }
 
-    /// Keeps a profile in place of the one before, or forgets it.
-    pub(crate) fn store(&self, profile: Option<&Profile>) -> Result<()> {
-        match (profile, &self.place) {
-            (Some(profile), Place::File) => {
-                let text = Secret::new(serde_json::to_string(profile)?);
-                system::write_private(&self.file(), text.expose().as_bytes(), false)
+    fn write<T: Serialize>(&self, name: &str, value: Option<&T>) -> Result<()> {
+        match (value, &self.place) {
+            (Some(value), Place::File) => {
+                let text = Secret::new(serde_json::to_string(value)?);
+                system::write_private(&self.path(name), text.expose().as_bytes(), false)
             }
-            (Some(profile), Place::Keychain) => {
-                let text = Secret::new(serde_json::to_string(profile)?);
-                entry()?.set_password(text.expose()).map_err(|e| no_keychain(&e))
+            (Some(value), Place::Keychain) => {
+                let text = Secret::new(serde_json::to_string(value)?);
+                entry(name)?.set_password(text.expose()).map_err(|e| no_keychain(&e))
             }
-            (None, Place::File) => match fs::remove_file(self.file()) {
+            (None, Place::File) => match fs::remove_file(self.path(name)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
                 _ => Ok(()),
             },
-            (None, Place::Keychain) => match entry()?.delete_credential() {
+            (None, Place::Keychain) => match entry(name)?.delete_credential() {
                 Ok(()) | Err(keyring::Error::NoEntry) => Ok(()),
                 Err(error) => Err(no_keychain(&error)),
             },
         }
     }
+
+    /// The profile kept, if there is one.
+    pub(crate) fn load(&self) -> Result<Option<Profile>> {
+        self.read(PROFILE)
+    }
+
+    fn load_access(&self, url: &str) -> Result<Option<Access>> {
+        let held: Option<Access> = self.read(&access_name(url))?;
+        Ok(held.filter(|access| access.url == url))
+    }
+
+    fn store_access(&self, url: &str, access: Option<&Access>) -> Result<()> {
+        self.write(&access_name(url), access)?;
+        if self.place == Place::File {
+            return Ok(());
+        }
+        // Keychains cannot be listed, so a list is kept beside.
+        let _lock = lock(&self.folder, "accesses.lock")?;
+        let mut urls: BTreeSet<String> = self.read(ACCESSES)?.unwrap_or_default();
+        let changed = if access.is_some() { urls.insert(url.to_owned()) } else { urls.remove(url) };
+        if changed { self.write(ACCESSES, Some(&urls)) } else { Ok(()) }
+    }
+
+    fn accesses(&self) -> Result<Vec<String>> {
+        if self.place == Place::Keychain {
+            let urls: BTreeSet<String> = self.read(ACCESSES)?.unwrap_or_default();
+            return Ok(urls.into_iter().collect());
+        }
+        let mut urls = Vec::new();
+        for file in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let name = file.file_name().to_string_lossy().into_owned();
+            let name = name.strip_prefix("insecure-").and_then(|name| name.strip_suffix(".json"));
+            if let Some(name) = name.filter(|name| name.starts_with(ACCESS)) {
+                let held: Option<Access> = self.read(name)?;
+                urls.extend(held.map(|access| access.url));
+            }
+        }
+        Ok(urls)
+    }
+
+    /// Keeps a profile in place of the one before, or forgets it.
+    pub(crate) fn store(&self, profile: Option<&Profile>) -> Result<()> {
+        self.write(PROFILE, profile)
+    }
 }
 
-fn entry() -> Result<Entry> {
-    Entry::new(SERVICE, USER).map_err(|error| no_keychain(&error))
+fn access_name(url: &str) -> String {
+    format!("{ACCESS}{}", sha256(url.as_bytes()))
+}
+
+fn entry(name: &str) -> Result<Entry> {
+    Entry::new(SERVICE, name).map_err(|error| no_keychain(&error))
 }
 
 fn no_keychain(error: &keyring::Error) -> anyhow::Error {
@@ -189,16 +286,36 @@ impl Vault for ProfileVault {
         })
     }
 
+    fn load_access<'a>(&'a self, url: &'a str) -> VaultFuture<'a, Option<Access>> {
+        let (storage, url) = (Arc::clone(&self.0), url.to_owned());
+        blocking(move || storage.load_access(&url))
+    }
+
+    fn store_access<'a>(&'a self, url: &'a str, access: Option<&'a Access>) -> VaultFuture<'a, ()> {
+        let (storage, url, access) = (Arc::clone(&self.0), url.to_owned(), access.cloned());
+        blocking(move || storage.store_access(&url, access.as_ref()))
+    }
+
+    fn accesses(&self) -> VaultFuture<'_, Vec<String>> {
+        let storage = Arc::clone(&self.0);
+        blocking(move || storage.accesses())
+    }
+
+    fn lock_person(&self) -> VaultFuture<'_, VaultLock> {
+        let folder = self.0.folder.clone();
+        blocking(move || Ok(Box::new(lock(&folder, "person.lock")?) as VaultLock))
+    }
+
     fn lock(&self) -> VaultFuture<'_, VaultLock> {
         let folder = self.0.folder.clone();
-        blocking(move || Ok(Box::new(lock(&folder)?) as VaultLock))
+        blocking(move || Ok(Box::new(lock(&folder, "lock")?) as VaultLock))
     }
 }
 
 /// Held by one process at a time; the system frees it when the process ends, however it ends.
-fn lock(folder: &Path) -> Result<File> {
+pub(crate) fn lock(folder: &Path, name: &str) -> Result<File> {
     fs::create_dir_all(folder)?;
-    let path = folder.join("lock");
+    let path = folder.join(name);
     let file = File::options().create(true).truncate(false).write(true).open(&path)?;
     file.lock().with_context(|| format!("{} cannot be locked", path.display()))?;
     Ok(file)

@@ -8,9 +8,9 @@ use crate::{
     system,
 };
 use anyhow::{Context as _, Result};
-use carnet_client::{ClientSecret, Outbound, RemoteKeys, Settings};
+use carnet_client::{Outbound, Registration, Settings};
 use carnet_proto::{
-    client::{Client, ClientAuthentication, GovernedResource, SecretHash},
+    client::{Client, ClientAuthentication, ENROLLED_CLIENT, GovernedResource, SecretHash},
     identifier::{Issuer, Resource},
     jwk::Algorithm,
     policy::{Conditions, Connection, RegisteredResource, ResourceAuthorizationServer, Subject},
@@ -47,14 +47,16 @@ pub(crate) struct Vendor {
     pub(crate) issuer: Issuer,
     pub(crate) url: String,
     pub(crate) store: Store,
-    client: ClientSecret,
+    client: Registration,
+    secret: Secret,
 }
 
 /// Everything that runs.
 pub(crate) struct Company {
     pub(crate) idp_issuer: Issuer,
     pub(crate) idp_store: Store,
-    pub(crate) idp_client: ClientSecret,
+    pub(crate) idp_client: Registration,
+    idp_secret: Secret,
     pub(crate) vendors: Vec<Vendor>,
     pub(crate) engineer: Person,
     pub(crate) marketer: Person,
@@ -140,11 +142,7 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
         next_port: args.port,
         tls,
         kek: KeyEncryptionKey::new(&entropy.secret())?,
-        context: Context {
-            clock: clock.clone(),
-            entropy: entropy.clone(),
-            remote_keys: RemoteKeys::new(outbound.clone(), clock.clone()),
-        },
+        context: Context::new(clock.clone(), entropy.clone(), &outbound),
         stop: stop.clone(),
         listeners: JoinSet::new(),
     };
@@ -159,9 +157,10 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
         ras_admins.insert(plan.name.to_owned(), admin);
         vendors.push(vendor);
     }
-    let idp_client = ClientSecret { client_id: AGENT.to_owned(), secret: Some(entropy.secret()) };
+    let idp_secret = entropy.secret();
+    let idp_client = Registration::with_secret(AGENT, idp_secret.clone());
     let desk = Desk { store: idp_store.clone(), clock: clock.clone() };
-    desk.add(&client(AGENT, "Desk Agent", &idp_client, true)).await?;
+    desk.add(&client(AGENT, "Desk Agent", &idp_secret, true)).await?;
     let mut people = Vec::new();
     for (username, display_name, group) in
         [("erin", "Erin Engineer", "engineering"), ("max", "Max Marketer", "marketing")]
@@ -223,6 +222,7 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
         idp_issuer,
         idp_store,
         idp_client,
+        idp_secret,
         vendors,
         engineer: people.next().context("no engineer")?,
         marketer: people.next().context("no marketer")?,
@@ -243,10 +243,8 @@ impl Company {
     pub(crate) fn client_settings(&self) -> Settings {
         let ras = self.vendors.iter().map(|v| (v.issuer.to_string(), v.client.clone()));
         Settings {
-            idp: self.idp_issuer.clone(),
-            idp_token_endpoint: None,
-            idp_client: self.idp_client.clone(),
             ras_clients: ras.collect::<HashMap<_, _>>(),
+            ..Settings::new(self.idp_issuer.clone(), self.idp_client.clone())
         }
     }
 
@@ -256,12 +254,10 @@ impl Company {
             system::write_private(&self.folder.join(name), secret.expose().as_bytes(), false)
         };
         write("admin.secret".to_owned(), &self.admin_secret)?;
-        for (name, client) in
-            self.vendors.iter().map(|v| (v.name, &v.client)).chain([("idp", &self.idp_client)])
+        for (name, secret) in
+            self.vendors.iter().map(|v| (v.name, &v.secret)).chain([("idp", &self.idp_secret)])
         {
-            if let Some(secret) = &client.secret {
-                write(format!("{name}.secret"), secret)?;
-            }
+            write(format!("{name}.secret"), secret)?;
         }
         Ok(())
     }
@@ -289,20 +285,16 @@ impl Desk {
     }
 }
 
-fn client(id: &str, name: &str, secret: &ClientSecret, signs_in: bool) -> Client {
-    let hash = secret.secret.as_ref().map(|s| SecretHash { hash: s.hash(), expires: None });
+fn client(id: &str, name: &str, secret: &Secret, signs_in: bool) -> Client {
+    let hash = SecretHash { hash: secret.hash(), expires: None };
     let redirect_uris = ["http://127.0.0.1/callback", "http://localhost/callback"];
     let redirect_uris = redirect_uris.iter().filter(|_| signs_in).map(|u| (*u).to_owned());
     Client {
         id: id.to_owned(),
         name: name.to_owned(),
-        authentication: ClientAuthentication::Secret(hash.into_iter().collect()),
+        authentication: ClientAuthentication::Secret(vec![hash]),
         redirect_uris: redirect_uris.collect(),
-        post_logout_redirect_uris: Vec::new(),
-        id_token_lifetime: None,
-        require_pushed_authorization_requests: false,
-        resources: Vec::new(),
-        disabled: false,
+        ..Client::default()
     }
 }
 
@@ -321,7 +313,7 @@ async fn vendor(
     let store = ground.store(&format!("{}.db", plan.name)).await?;
     let desk = Desk { store: store.clone(), clock: clock.clone() };
     let at_vendor = format!("acme-{}", plan.name);
-    let secret = ClientSecret { client_id: at_vendor.clone(), secret: Some(entropy.secret()) };
+    let secret = entropy.secret();
     desk.add(&client(&at_vendor, "Acme's desk agent", &secret, false)).await?;
     desk.add(&TrustedIssuer {
         issuer: idp.clone(),
@@ -330,6 +322,7 @@ async fn vendor(
         tenant: None,
         accounts: AccountResolution { just_in_time: true, email_domains: Vec::new() },
         allow_reuse: false,
+        client_documents: true,
         disabled: false,
     })
     .await?;
@@ -363,7 +356,9 @@ async fn vendor(
     };
     ground.run(mcp_listener, router, MCP_LIMITS);
     let admin = RasAdmin::new(issuer.clone(), store.clone(), clock, entropy);
-    let vendor = Vendor { name: plan.name, title: plan.title, issuer, url, store, client: secret };
+    let client = Registration::with_secret(at_vendor, secret.clone());
+    let (name, title) = (plan.name, plan.title);
+    let vendor = Vendor { name, title, issuer, url, store, client, secret };
     Ok((vendor, admin))
 }
 
@@ -393,18 +388,26 @@ async fn connect(desk: &Desk, vendor: &Vendor) -> Result<()> {
     } else {
         ("everyone-notes", vec![Subject::Everyone])
     };
-    desk.add(&Connection {
+    let registered = Connection {
         id: id.to_owned(),
         idp_client_id: AGENT.to_owned(),
         audience: vendor.issuer.clone(),
-        ras_client_id: vendor.client.client_id.clone(),
+        ras_client_id: Some(vendor.client.client_id.clone()),
         resources: vec![resource],
         scopes,
         subjects,
         conditions: Conditions::default(),
         disabled: false,
-    })
-    .await
+    };
+    // The same for the installations that people enrol, which need no registration at the vendor.
+    let enrolled = Connection {
+        id: format!("{id}-carnet"),
+        idp_client_id: ENROLLED_CLIENT.to_owned(),
+        ras_client_id: None,
+        ..registered.clone()
+    };
+    desk.add(&registered).await?;
+    desk.add(&enrolled).await
 }
 
 /// With `--tls`: a private certificate authority for this demo, and a certificate for localhost.

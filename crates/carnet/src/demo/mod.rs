@@ -64,7 +64,7 @@ async fn play(company: &Company) -> Result<()> {
     walk::administer(company, &enable).await?;
     company.write_secrets()?;
     let folder = company.folder.display();
-    let [canvas, notes] = company.vendors.as_slice() else { bail!("two vendors expected") };
+    let [canvas, _] = company.vendors.as_slice() else { bail!("two vendors expected") };
     let roots = match &company.ca_file {
         Some(file) => format!("  export CARNET_EXTRA_ROOTS={}\n", file.display()),
         None => String::new(),
@@ -73,9 +73,8 @@ async fn play(company: &Company) -> Result<()> {
         "\nErin is switched on again, and everything stays up until Ctrl-C. In another terminal:
 
 {roots}  export CARNET_HOME={folder}/home
-  carnet login --issuer {idp} --client-id {agent} --client-secret-file {folder}/idp.secret \\
-    --ras-client {canvas_ras}=acme-canvas:{folder}/canvas.secret \\
-    --ras-client {notes_ras}=acme-notes:{folder}/notes.secret --insecure-storage
+  carnet login --issuer {idp} --insecure-storage
+  carnet servers
   carnet tools {canvas_url}
   carnet call {canvas_url} canvas_read '{{\"canvas\": \"welcome\"}}'
   carnet admin --url {admin} --secret-file {folder}/admin.secret audit
@@ -84,9 +83,6 @@ async fn play(company: &Company) -> Result<()> {
 Sign in as {erin} with the password {erin_password}
         or {max} with the password {max_password}",
         idp = company.idp_issuer,
-        agent = company.idp_client.client_id,
-        canvas_ras = canvas.issuer,
-        notes_ras = notes.issuer,
         canvas_url = canvas.url,
         admin = company.admin_url,
         erin = company.engineer.username,

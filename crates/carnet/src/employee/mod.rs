@@ -1,30 +1,36 @@
-//! `carnet login`, `logout`, `status`, `tools`, `call`, `token`: the employee's side.
+//! The employee's side: `carnet login`, `logout`, `status`; the other commands are in the modules
+//! below.
+
+pub(crate) mod catalog;
+pub(crate) mod mcp;
 
 use crate::{
+    keys,
     system::{self, plain},
     vault::{Profile, ProfileVault, Registration, Storage},
 };
 use anyhow::{Context, Result, bail};
-use carnet_client::{Client, McpServer, SignInOptions, Vault};
-use carnet_proto::{identifier::Issuer, jws};
-use clap::Args;
-use rmcp::{
-    RoleClient, ServiceExt,
-    model::CallToolRequestParams,
-    service::{ClientInitializeError, RunningService, ServiceError},
+use carnet_client::{
+    Browser, Client, Error, Purpose, Reach, SignInOptions, Vault, begin_enrolment,
 };
-use serde_json::{Value, json};
-use std::{path::PathBuf, sync::Arc};
+use carnet_proto::{
+    identifier::Issuer,
+    jwk::{Algorithm, SigningKey},
+    secret::Secret,
+};
+use clap::Args;
+use serde_json::json;
+use std::{io::IsTerminal, path::PathBuf, sync::Arc};
 
 /// Options of every employee command.
-#[derive(Args, Clone)]
+#[derive(Args, Clone, Default)]
 pub(crate) struct Common {
     /// Keep the sign-in in a file of mode 0600 where there is no keychain
     #[arg(long)]
-    insecure_storage: bool,
+    pub(crate) insecure_storage: bool,
     /// Trust the certificate authorities in this PEM file too
     #[arg(long, value_name = "FILE", env = "CARNET_EXTRA_ROOTS")]
-    extra_roots: Vec<PathBuf>,
+    pub(crate) extra_roots: Vec<PathBuf>,
 }
 
 #[derive(Args)]
@@ -32,10 +38,11 @@ pub(crate) struct Login {
     /// The company's identity provider; remembered
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
-    /// This client's id at the identity provider; remembered
+    /// Use this client, which IT registered at the identity provider, instead of enrolling this
+    /// computer; remembered
     #[arg(long, value_name = "ID", requires = "issuer")]
     client_id: Option<String>,
-    /// File with this client's secret at the identity provider (mode 0600); remembered
+    /// File with that client's secret (mode 0600); remembered
     #[arg(long, value_name = "FILE", requires = "client_id")]
     client_secret_file: Option<PathBuf>,
     /// This client at a resource authorization server: its issuer, the client id there, and a file
@@ -45,6 +52,9 @@ pub(crate) struct Login {
     /// User name to start with
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
+    /// What to call this computer where its installation is listed; its host name unless given
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
     /// Print the sign-in URL instead of opening a browser
     #[arg(long)]
     no_browser: bool,
@@ -55,12 +65,40 @@ pub(crate) struct Login {
     common: Common,
 }
 
+/// Shows the person a URL, and says so on standard error.
+struct Tab;
+
+impl Browser for Tab {
+    fn open(&self, url: &str, purpose: Purpose) -> bool {
+        match purpose {
+            // `carnet login` is one word more, and does not surprise anyone with a browser.
+            Purpose::SignIn => return false,
+            Purpose::StepUp => {
+                eprintln!("The company's policy wants you to sign in again for this.")
+            }
+            Purpose::Consent => eprintln!(
+                "This MCP server does not offer cross-app access: its own authorization server asks \
+                 you, once. Your company's IT does not see what is granted there."
+            ),
+        }
+        show(url);
+        true
+    }
+}
+
+/// Opens a browser, or prints the URL where none can be opened.
+pub(crate) fn show(url: &str) {
+    if open::that_detached(url).is_err() {
+        eprintln!("No browser could be opened. Open this URL:\n\n{url}\n");
+    }
+}
+
 impl Common {
-    fn storage(&self) -> Result<Arc<Storage>> {
+    pub(crate) fn storage(&self) -> Result<Arc<Storage>> {
         Ok(Arc::new(Storage::open(self.insecure_storage)?))
     }
 
-    fn client(&self, storage: &Arc<Storage>, profile: &Profile) -> Result<Client> {
+    pub(crate) fn client(&self, storage: &Arc<Storage>, profile: &Profile) -> Result<Client> {
         Ok(Client::new(
             profile.settings()?,
             Box::new(ProfileVault(Arc::clone(storage))),
@@ -70,11 +108,122 @@ impl Common {
         ))
     }
 
-    fn signed_in_client(&self) -> Result<Client> {
+    /// The client of whoever signed in last, and what it is kept in.
+    pub(crate) fn signed_in(&self) -> Result<(Client, Arc<Storage>)> {
         let storage = self.storage()?;
         let profile = storage.load()?.context("nobody has signed in\nhint: run `carnet login`")?;
-        self.client(&storage, &profile)
+        Ok((self.client(&storage, &profile)?, storage))
     }
+
+    /// A client with a live token for `url`. In a terminal it asks once for what is missing: a
+    /// consent in the browser, or the secret of a registration.
+    pub(crate) async fn client_for(&self, url: &str) -> Result<Client> {
+        let (client, storage) = self.signed_in()?;
+        let interactive = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+        let client = if interactive { client.with_browser(Arc::new(Tab)) } else { client };
+        match client.access(url).await {
+            Ok(_) => Ok(client),
+            Err(Error::NoRegistration { issuer, client_id }) if interactive => {
+                eprintln!("{issuer} knows this client as `{client_id}`. IT has its secret.");
+                let secret = Secret::new(rpassword::prompt_password("Secret: ")?);
+                keep_registration(&storage, &issuer, &client_id, &secret).await?;
+                let profile = storage.load()?.context("nobody has signed in")?;
+                let client = self.client(&storage, &profile)?;
+                client.access(url).await?;
+                Ok(client)
+            }
+            Err(error) => Err(explained(&client, url, error).await),
+        }
+    }
+}
+
+/// An error with what the company's catalog knows of it.
+pub(crate) async fn explained(client: &Client, url: &str, error: Error) -> anyhow::Error {
+    match &error {
+        Error::RefusedByPolicy { .. } => match refusal(client, url).await {
+            Some(text) => anyhow::anyhow!("{text}\n{error}"),
+            None => error.into(),
+        },
+        _ => error.into(),
+    }
+}
+
+/// "Access to Canvas was refused by Acme's policy: group engineering required. Ask IT."
+pub(crate) async fn refusal(client: &Client, url: &str) -> Option<String> {
+    let catalog = client.catalog().await.ok()??;
+    let asked = carnet_proto::identifier::Resource::parse(url).ok()?;
+    let server = catalog.servers.into_iter().find(|server| {
+        !server.granted
+            && carnet_proto::identifier::Resource::parse(&server.resource)
+                .is_ok_and(|resource| resource == asked)
+    })?;
+    let why = server.explanation.as_deref().unwrap_or("no connection allows it");
+    let company = if catalog.company.is_empty() { "the company" } else { &catalog.company };
+    Some(format!(
+        "Access to {} was refused by {}'s policy: {}. Ask IT.",
+        plain(server.title()),
+        plain(company),
+        plain(why)
+    ))
+}
+
+/// Keeps the secret of a registration at a RAS.
+pub(crate) async fn keep_registration(
+    storage: &Arc<Storage>,
+    issuer: &str,
+    client_id: &str,
+    secret: &Secret,
+) -> Result<()> {
+    let _lock = ProfileVault(Arc::clone(storage)).lock().await?;
+    let mut profile =
+        storage.load()?.context("nobody has signed in\nhint: run `carnet login` first")?;
+    let registration = Registration::new(client_id, Some(secret));
+    profile.ras_clients.insert(issuer.to_owned(), registration);
+    storage.store(Some(&profile))
+}
+
+#[derive(Args)]
+pub(crate) struct KeepSecret {
+    /// Issuer of the authorization server
+    issuer: String,
+    /// The client's id there
+    client_id: String,
+    /// Read the secret from this file (mode 0600) instead of standard input
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+    /// The authorization server does not offer cross-app access: use the client for the consent there
+    #[arg(long)]
+    consent: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// `carnet secret`: the secret of a client that IT or a vendor registered, kept once.
+pub(crate) async fn keep_secret(args: KeepSecret) -> Result<()> {
+    Issuer::parse(&args.issuer).with_context(|| format!("`{}`", args.issuer))?;
+    let storage = args.common.storage()?;
+    let secret = match &args.secret_file {
+        Some(file) => system::read_private(file)?,
+        None if std::io::stdin().is_terminal() => {
+            Secret::new(rpassword::prompt_password("Secret: ")?)
+        }
+        None => Secret::new(std::io::read_to_string(std::io::stdin())?.trim()),
+    };
+    if secret.expose().is_empty() {
+        bail!("the secret is empty\nhint: type it, or give it with --secret-file");
+    }
+    if args.consent {
+        let _lock = ProfileVault(Arc::clone(&storage)).lock().await?;
+        let mut profile =
+            storage.load()?.context("nobody has signed in\nhint: run `carnet login` first")?;
+        let registration = Registration::new(&args.client_id, Some(&secret));
+        profile.consent_clients.insert(args.issuer.clone(), registration);
+        storage.store(Some(&profile))?;
+    } else {
+        keep_registration(&storage, &args.issuer, &args.client_id, &secret).await?;
+    }
+    println!("The secret of {} at {} is kept.", plain(&args.client_id), args.issuer);
+    Ok(())
 }
 
 pub(crate) async fn login(args: Login) -> Result<()> {
@@ -85,43 +234,118 @@ pub(crate) async fn login(args: Login) -> Result<()> {
     let mut profile = before.clone();
     if let Some(issuer) = &args.issuer {
         Issuer::parse(issuer).with_context(|| format!("--issuer: `{issuer}`"))?;
-        profile.idp.clone_from(issuer);
+        if profile.idp != *issuer {
+            // A client of one identity provider is nobody at another.
+            profile.idp.clone_from(issuer);
+            profile.idp_client = Registration::default();
+        }
     }
     if let Some(id) = &args.client_id {
         let secret = args.client_secret_file.as_ref().map(|file| system::read_private(file));
-        let secret = secret.transpose()?.map(|secret| secret.expose().to_owned());
-        profile.idp_client = Registration { client_id: id.clone(), secret };
+        profile.idp_client = Registration::new(id, secret.transpose()?.as_ref());
     }
     for text in &args.ras_client {
         let (issuer, registration) = ras_client(text)?;
         profile.ras_clients.insert(issuer, registration);
     }
-    if profile.idp.is_empty() || profile.idp_client.client_id.is_empty() {
+    if profile.idp.is_empty() {
         bail!(
             "the identity provider is not known yet\nhint: the first time, run `carnet login \
-             --issuer URL --client-id ID --client-secret-file FILE`; IT knows the three"
+             --issuer URL`; IT knows the URL"
         );
     }
     profile.keep_session_only_if_same(&before);
+    let options = SignInOptions {
+        port: args.port,
+        login_hint: args.user.clone(),
+        ..SignInOptions::default()
+    };
+    let enrolled = if is_enrolled(&args.common, &profile).await? {
+        None
+    } else {
+        Some(enrol(&args, &mut profile, &options).await?)
+    };
     storage.store(Some(&profile))?;
     drop(lock);
     let client = args.common.client(&storage, &profile)?;
-    let options = SignInOptions { port: args.port, login_hint: args.user, fresh: false };
-    let pending = client.begin_sign_in(&options).await?;
-    if args.no_browser {
-        println!("Open this URL in a browser on this machine:\n\n{}\n", pending.url());
-    } else if open::that_detached(pending.url()).is_err() {
-        println!("No browser could be opened. Open this URL:\n\n{}\n", pending.url());
-    } else {
-        println!("The browser opens for signing in at {} …", profile.idp);
-    }
-    let session = pending.finish().await?;
+    let pending = match enrolled {
+        Some(enrolled) => {
+            client.go_on_to_sign_in(enrolled.loopback, enrolled.tab, &options).await?
+        }
+        None => {
+            let pending = client.begin_sign_in(&options).await?;
+            announce(&args, &profile.idp, pending.url());
+            pending
+        }
+    };
+    let session = match pending.finish().await {
+        Err(Error::Callback(text)) if text.contains("access_denied") => bail!(
+            "the sign-in was aborted: {text}\nhint: this computer is enrolled for another person; \
+             `carnet logout --forget` gives it up, then sign in again"
+        ),
+        session => session?,
+    };
     println!("Signed in as {} at {}.", plain(&session.name), session.issuer);
     println!("The sign-in is kept in {}.", storage.describe());
     Ok(())
 }
 
-/// `ISSUER=ID:FILE`. The issuer is a URL and may have `=` nowhere but in a query, which it has not.
+/// Whether the profile has a client that can sign in: registered, or an installation that is still
+/// published.
+async fn is_enrolled(common: &Common, profile: &Profile) -> Result<bool> {
+    let client = &profile.idp_client;
+    if client.client_id.is_empty() {
+        return Ok(false);
+    }
+    if client.key.is_none() {
+        return Ok(true);
+    }
+    let outbound = system::outbound(&common.extra_roots)?;
+    let reach = Reach::of_trusted_url(&profile.idp);
+    let answer = outbound.get(&client.client_id, reach).await?;
+    // Revoked since: the person enrols this computer anew.
+    Ok(answer.status != 404)
+}
+
+/// Makes a key, and enrols it under the person who signs in.
+async fn enrol(
+    args: &Login,
+    profile: &mut Profile,
+    options: &SignInOptions,
+) -> Result<carnet_client::Enrolled> {
+    let issuer = Issuer::parse(&profile.idp)?;
+    let outbound = system::outbound(&args.common.extra_roots)?;
+    let entropy = system::entropy();
+    let pending = begin_enrolment(&outbound, &issuer, &entropy, options).await?;
+    let Some(pending) = pending else {
+        bail!(
+            "{issuer} does not enrol installations of Carnet\nhint: IT registers a client there; \
+             then run `carnet login --issuer {issuer} --client-id ID --client-secret-file FILE`"
+        );
+    };
+    let der = keys::generate(Algorithm::ES256)?;
+    let key = SigningKey::from_pkcs8(Algorithm::ES256, &der)?;
+    let host = gethostname::gethostname().to_string_lossy().into_owned();
+    let device = args.device.clone().unwrap_or(host);
+    announce(args, issuer.as_str(), pending.url());
+    let enrolled = pending.finish(&key, &device).await?;
+    profile.idp_client = Registration::installation(enrolled.client_id.clone(), &der);
+    println!("This computer is enrolled as \"{}\".", plain(&device));
+    Ok(enrolled)
+}
+
+fn announce(args: &Login, issuer: &str, url: &str) {
+    if args.no_browser {
+        println!("Open this URL in a browser on this machine:\n\n{url}\n");
+    } else if open::that_detached(url).is_err() {
+        println!("No browser could be opened. Open this URL:\n\n{url}\n");
+    } else {
+        println!("The browser opens for signing in at {issuer} …");
+    }
+}
+
+/// `ISSUER=ID:FILE`. The issuer has `=` nowhere; an id that is a URL has colons of its own, so the file
+/// begins after the last one.
 fn ras_client(text: &str) -> Result<(String, Registration)> {
     let form = || {
         format!(
@@ -130,11 +354,14 @@ fn ras_client(text: &str) -> Result<(String, Registration)> {
         )
     };
     let (issuer, rest) = text.split_once('=').with_context(form)?;
-    let (client_id, file) = rest.split_once(':').with_context(form)?;
+    let (client_id, file) = if rest.starts_with("https://") {
+        rest.rsplit_once(':').with_context(form)?
+    } else {
+        rest.split_once(':').with_context(form)?
+    };
     Issuer::parse(issuer).with_context(|| format!("--ras-client: `{issuer}`"))?;
     let secret = system::read_private(&PathBuf::from(file))?;
-    let secret = Some(secret.expose().to_owned());
-    Ok((issuer.to_owned(), Registration { client_id: client_id.to_owned(), secret }))
+    Ok((issuer.to_owned(), Registration::new(client_id, Some(&secret))))
 }
 
 pub(crate) async fn logout(common: &Common, forget: bool) -> Result<()> {
@@ -147,6 +374,11 @@ pub(crate) async fn logout(common: &Common, forget: bool) -> Result<()> {
         return Ok(());
     };
     let client = common.client(&storage, &profile)?;
+    let given_up = if forget && profile.idp_client.key.is_some() {
+        Some(give_up(&client).await)
+    } else {
+        None
+    };
     let done = client.sign_out().await;
     if forget {
         storage.store(None)?;
@@ -154,32 +386,63 @@ pub(crate) async fn logout(common: &Common, forget: bool) -> Result<()> {
     match done {
         Ok(true) => println!("Signed out at {}; its refresh token is revoked.", profile.idp),
         Ok(false) => println!("Nobody was signed in."),
+        // With the installation everything that was issued to it is revoked already.
+        Err(_) if matches!(given_up, Some(Ok(true))) => {
+            println!("Signed out at {}.", profile.idp);
+        }
         Err(error) => bail!(
             "the sign-in is forgotten here, but {} did not confirm that it is revoked: {error}",
             profile.idp
         ),
     }
+    match given_up {
+        Some(Ok(true)) => println!("This computer is not enrolled any more."),
+        Some(_) => println!(
+            "This computer's key is forgotten; its installation at {} is still listed. Revoke it \
+             from another computer (`carnet installations`), or ask IT.",
+            profile.idp
+        ),
+        None => {}
+    }
     Ok(())
+}
+
+/// Revokes this very installation.
+async fn give_up(client: &Client) -> Result<bool, Error> {
+    let held = client.installations().await?.unwrap_or_default();
+    match held.iter().find(|installation| installation.this_one) {
+        Some(own) => client.revoke_installation(&own.id).await,
+        None => Ok(false),
+    }
 }
 
 pub(crate) async fn status(common: &Common, json: bool) -> Result<()> {
     let storage = common.storage()?;
     let profile = storage.load()?;
-    let session = match &profile {
-        Some(profile) => common.client(&storage, profile)?.session().await?,
-        None => None,
+    let (session, consents) = match &profile {
+        Some(profile) => {
+            let client = common.client(&storage, profile)?;
+            (client.session().await?, client.consents().await?)
+        }
+        None => (None, Vec::new()),
     };
     let now = system::clock().now().0;
     if json {
+        let consents: Vec<_> = consents
+            .iter()
+            .map(|held| json!({"url": held.url, "authorization_server": held.authorization_server}))
+            .collect();
         let value = json!({
             "signed_in": session.is_some(),
             "issuer": profile.as_ref().map(|p| &p.idp),
             "idp_client_id": profile.as_ref().map(|p| &p.idp_client.client_id),
+            "enrolled": profile.as_ref().is_some_and(|p| p.idp_client.key.is_some()),
             "name": session.as_ref().map(|s| &s.name),
             "id_token_expires": session.as_ref().map(|s| s.id_token_expires),
             "refresh_token": session.as_ref().is_some_and(|s| s.refresh_token.is_some()),
             "resource_authorization_servers":
                 profile.as_ref().map(|p| p.ras_clients.keys().collect::<Vec<_>>()),
+            "outside_it_control": consents,
             "storage": storage.describe(),
         });
         println!("{value:#}");
@@ -191,7 +454,8 @@ pub(crate) async fn status(common: &Common, json: bool) -> Result<()> {
             let left = session.id_token_expires - now;
             let id_token = if left > 0 { format!("{left} s left") } else { "expired".to_owned() };
             let renewal = if session.refresh_token.is_some() { "yes" } else { "no" };
-            println!("  client         {}", profile.idp_client.client_id);
+            let kind = if profile.idp_client.key.is_some() { "enrolled" } else { "registered" };
+            println!("  client         {} ({kind})", profile.idp_client.client_id);
             println!("  ID token       {id_token}");
             println!("  renews itself  {renewal}");
             println!("  kept in        {}", storage.describe());
@@ -202,132 +466,10 @@ pub(crate) async fn status(common: &Common, json: bool) -> Result<()> {
         (Some(profile), None) => println!("Nobody is signed in at {}.", profile.idp),
         (None, _) => println!("Nobody is signed in. Run `carnet login`."),
     }
-    Ok(())
-}
-
-/// A connection to an MCP server with this person's tokens.
-async fn connect(client: &Client, url: &str) -> Result<RunningService<RoleClient, ()>> {
-    let server = client.discover(url).await?;
-    // Asked for before the SDK does, whose errors would bury ours.
-    client.access_token(&server).await?;
-    let transport = client.transport(server)?;
-    ().serve(transport).await.map_err(|error| readable_start(&error))
-}
-
-/// The SDK wraps what went wrong in several layers; the innermost is ours or the server's.
-fn readable_start(error: &ClientInitializeError) -> anyhow::Error {
-    anyhow::anyhow!("{}", innermost(error))
-}
-
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    let text = last.to_string();
-    // The SDK puts its own words around the error of a transport.
-    match text.split_once("Io error: ") {
-        Some((_, ours)) => ours.split(", when send").next().unwrap_or(ours).to_owned(),
-        None => text,
-    }
-}
-
-pub(crate) async fn tools(common: &Common, url: &str, as_json: bool) -> Result<()> {
-    let client = common.signed_in_client()?;
-    let service = connect(&client, url).await?;
-    let tools = service.list_all_tools().await.map_err(|e| readable(&e))?;
-    if as_json {
-        println!("{:#}", json!(tools));
-    } else {
-        for tool in &tools {
-            let text = tool.description.as_deref().unwrap_or_default();
-            println!("{:<20} {}", plain(&tool.name), plain(text));
-        }
-    }
-    service.cancel().await?;
-    Ok(())
-}
-
-pub(crate) async fn call(common: &Common, url: &str, tool: &str, arguments: &str) -> Result<()> {
-    let arguments: Value = serde_json::from_str(arguments)
-        .context("the arguments are not JSON\nhint: for instance '{\"title\": \"plan\"}'")?;
-    let Value::Object(arguments) = arguments else {
-        bail!("the arguments are not a JSON object\nhint: for instance '{{\"title\": \"plan\"}}'");
-    };
-    let client = common.signed_in_client()?;
-    let service = connect(&client, url).await?;
-    let request = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
-    let result = service.call_tool(request).await.map_err(|e| readable(&e))?;
-    match &result.structured_content {
-        Some(content) => println!("{content:#}"),
-        None => {
-            for content in &result.content {
-                match content.as_text() {
-                    Some(text) => println!("{}", plain(&text.text)),
-                    None => println!("{:#}", json!(content)),
-                }
-            }
-        }
-    }
-    service.cancel().await?;
-    if result.is_error == Some(true) {
-        bail!("the tool says that it failed");
-    }
-    Ok(())
-}
-
-fn readable(error: &ServiceError) -> anyhow::Error {
-    match error {
-        ServiceError::McpError(data) => {
-            anyhow::anyhow!("the MCP server says: {}", plain(&data.message))
-        }
-        other => anyhow::anyhow!("{}", innermost(other)),
-    }
-}
-
-/// Prints an access token, for use in a pipe.
-pub(crate) async fn token(common: &Common, url: &str, scope: Option<&str>) -> Result<()> {
-    let client = common.signed_in_client()?;
-    let mut server: McpServer = client.discover(url).await?;
-    if let Some(scope) = scope {
-        let scopes = carnet_proto::scope::Scopes::parse(scope);
-        server.scopes = Some(scopes.context("--scope has characters that no scope may have")?);
-    }
-    let token = client.access_token(&server).await?;
-    println!("{}", token.secret().expose());
-    Ok(())
-}
-
-/// Shows header and claims of a JWT, read from an argument or standard input. Nothing is verified,
-/// and the signature is not shown, so that what is printed cannot be used.
-pub(crate) fn inspect(jwt: Option<String>) -> Result<()> {
-    let jwt = match jwt {
-        Some(jwt) if jwt != "-" => jwt,
-        _ => std::io::read_to_string(std::io::stdin())?,
-    };
-    let (header, claims) =
-        jws::peek(jwt.trim()).map_err(|error| anyhow::anyhow!("this is not a JWT: {error}"))?;
-    let kind = match header.value("typ").and_then(Value::as_str) {
-        Some("oauth-id-jag+jwt") => "an ID-JAG: a grant for one resource authorization server",
-        Some("at+jwt" | "application/at+jwt") => "an access token (RFC 9068)",
-        Some("dpop+jwt") => "a DPoP proof (RFC 9449)",
-        Some("client-authentication+jwt") => "a client assertion (RFC 7523)",
-        Some("logout+jwt") => "a logout token",
-        _ if claims.value("nonce").is_some() || claims.value("auth_time").is_some() => {
-            "an ID token (OpenID Connect)"
-        }
-        _ => "a JWT of unknown kind",
-    };
-    println!("This is {kind}. Its signature was not verified.\n");
-    println!("header  {:#}", Value::Object(header.into_object()));
-    let times = ["iat", "nbf", "exp", "auth_time"];
-    let now = system::clock().now().0;
-    println!("claims  {:#}", Value::Object(claims.clone().into_object()));
-    for name in times {
-        if let Some(at) = claims.value(name).and_then(Value::as_i64) {
-            let (distance, when) =
-                if at >= now { (at - now, "from now") } else { (now - at, "ago") };
-            println!("{name:<10} {distance} s {when}");
+    if !consents.is_empty() {
+        println!("\nOutside IT's control (you consented yourself, at the vendor):");
+        for held in &consents {
+            println!("  {}  by {}", held.url, held.authorization_server);
         }
     }
     Ok(())
