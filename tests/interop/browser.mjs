@@ -60,7 +60,7 @@ export async function browse(start, stopAt, { user = '', pass = '', submit, log 
     if (res.status >= 300 && res.status < 400) {
       await res.text();
       const next = new URL(res.headers.get('location'), url);
-      if (next.href === stopAt || next.href.startsWith(stopAt + '?') || next.href.startsWith(stopAt + '#')) return { url: next, trail };
+      if (next.href === stopAt || next.href.startsWith(stopAt + '?') || next.href.startsWith(stopAt + '#')) return { url: next, trail, cookie: u => jar.header(u) };
       if (res.status !== 307 && res.status !== 308) { method = 'GET'; body = undefined; }
       url = next.href; continue;
     }
@@ -81,4 +81,14 @@ export async function browse(start, stopAt, { user = '', pass = '', submit, log 
     url = new URL(form.action || url, url).href; method = 'POST'; body = q.toString();
   }
   throw new Error('login: too many hops');
+}
+/** Goes on from where `browse` stopped, with its cookies, until a page is shown: its status and text. */
+export async function goOn({ url, cookie }) {
+  for (let next = url.href, hop = 0; hop < 10; hop++) {
+    const res = await fetch(next, { redirect: 'manual', headers: cookie(next) ? { cookie: cookie(next) } : {} });
+    const text = await res.text();
+    if (res.status < 300 || res.status >= 400) return { status: res.status, text };
+    next = new URL(res.headers.get('location'), next).href;
+  }
+  throw new Error('too many hops');
 }

@@ -3,6 +3,7 @@
 
 mod admin;
 mod config;
+mod connect;
 mod demo;
 mod employee;
 mod init;
@@ -121,6 +122,9 @@ enum Command {
         #[command(flatten)]
         common: employee::Common,
     },
+    /// Bridge an MCP client that speaks stdio to an MCP server, with your sign-in: the command for an
+    /// MCP client's config (`carnet install` writes it)
+    Connect(connect::Connect),
     /// Explain a JWT from standard input, claim by claim, against the rules for its kind; its
     /// signature is not verified
     Inspect {
@@ -132,14 +136,22 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut builder = match cli.command {
+        // A bridge waits most of its life, and there is one for each server and agent.
+        Command::Connect(_) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: the process cannot start: {error}");
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(cli.command)) {
+    let outcome = runtime.block_on(run(cli.command));
+    // A thread may still wait for a line of standard input; it is not waited for.
+    runtime.shutdown_background();
+    match outcome {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", system::plain(&format!("{error:#}")));
@@ -177,6 +189,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Token { url, scope, common } => {
             employee::mcp::token(&common, &url, scope.as_deref()).await
         }
+        Command::Connect(args) => connect::connect(args).await,
         Command::Inspect { json } => return inspect::run(json),
     }?;
     Ok(ExitCode::SUCCESS)

@@ -6,6 +6,7 @@ use crate::{
     obtain::Client,
     outbound::{Answer, Reach},
 };
+use carnet_proto::identifier::Resource;
 use serde::{Deserialize, Serialize};
 
 /// Which MCP servers this person may reach through this client.
@@ -123,6 +124,23 @@ impl Client {
             Err(Error::Refused { error, .. }) if error.error == "not_found" => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Why the company's policy refuses the MCP server at `url`, in words for a person, where the
+    /// catalog tells: "Access to Canvas was refused by Acme's policy: group engineering required. Ask
+    /// IT."
+    pub async fn refusal(&self, url: &str) -> Option<String> {
+        let catalog = self.catalog().await.ok()??;
+        let asked = Resource::parse(url).ok()?;
+        let is_asked = |s: &CatalogServer| Resource::parse(&s.resource).is_ok_and(|r| r == asked);
+        let server = catalog.servers.iter().find(|server| !server.granted && is_asked(server))?;
+        let why = server.explanation.as_deref().unwrap_or("no connection allows it");
+        let company =
+            if catalog.company.is_empty() { "the company" } else { catalog.company.as_str() };
+        Some(format!(
+            "Access to {} was refused by {company}'s policy: {why}. Ask IT.",
+            server.title()
+        ))
     }
 
     async fn ask_own(&self, method: &str, url: &str) -> Result<Answer, Error> {

@@ -10,6 +10,8 @@
 //! ```
 
 mod access;
+#[cfg(feature = "bridge")]
+pub mod bridge;
 mod catalog;
 mod client_documents;
 mod code_flow;

@@ -365,7 +365,7 @@ fn host_of(url: &Url) -> String {
 }
 
 /// An error and its causes, without the URL (it may carry a query).
-fn text(error: &reqwest::Error) -> String {
+pub(crate) fn text(error: &reqwest::Error) -> String {
     let mut causes = Vec::new();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {

@@ -140,31 +140,12 @@ impl Common {
 /// An error with what the company's catalog knows of it.
 pub(crate) async fn explained(client: &Client, url: &str, error: Error) -> anyhow::Error {
     match &error {
-        Error::RefusedByPolicy { .. } => match refusal(client, url).await {
+        Error::RefusedByPolicy { .. } => match client.refusal(url).await {
             Some(text) => anyhow::anyhow!("{text}\n{error}"),
             None => error.into(),
         },
         _ => error.into(),
     }
-}
-
-/// "Access to Canvas was refused by Acme's policy: group engineering required. Ask IT."
-pub(crate) async fn refusal(client: &Client, url: &str) -> Option<String> {
-    let catalog = client.catalog().await.ok()??;
-    let asked = carnet_proto::identifier::Resource::parse(url).ok()?;
-    let server = catalog.servers.into_iter().find(|server| {
-        !server.granted
-            && carnet_proto::identifier::Resource::parse(&server.resource)
-                .is_ok_and(|resource| resource == asked)
-    })?;
-    let why = server.explanation.as_deref().unwrap_or("no connection allows it");
-    let company = if catalog.company.is_empty() { "the company" } else { &catalog.company };
-    Some(format!(
-        "Access to {} was refused by {}'s policy: {}. Ask IT.",
-        plain(server.title()),
-        plain(company),
-        plain(why)
-    ))
 }
 
 /// Keeps the secret of a registration at a RAS.

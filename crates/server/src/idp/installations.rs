@@ -84,7 +84,10 @@ pub(super) async fn enrol(State(idp): State<Idp>, request: Request) -> Response<
         .with("installation", installation.id.as_str())
         .with("device", installation.device.as_str())
         .with("request_id", origin_of(&parts).0);
-    let spent = event.clone().with("jti", token.jti.as_str());
+    let spent = AuditEvent::granted("enrolment_token_used", now)
+        .person(&user.id)
+        .client(ENROLLED_CLIENT)
+        .with("jti", token.jti.as_str());
     let first_use = match authority.store.revoke_grant(&token.jti, spent, now).await {
         Ok(first_use) => first_use,
         Err(error) => return broken(&error),

@@ -1,0 +1,62 @@
+//! `carnet connect`: the stdio bridge. Standard output carries the protocol and nothing else.
+
+use crate::{
+    employee::{Common, show},
+    serve::shutdown_signal,
+    system::plain,
+};
+use anyhow::Result;
+use carnet_client::{
+    Browser, Purpose,
+    bridge::{self, Bridge},
+};
+use clap::Args;
+use std::sync::Arc;
+
+#[derive(Args)]
+pub(crate) struct Connect {
+    /// The MCP server
+    url: String,
+    /// Do not open a browser when a sign-in has ended; answer with what to do instead
+    #[arg(long)]
+    no_browser: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Opens a browser for whatever is missing; the person did not start this program, their agent did.
+struct Tab;
+
+impl Browser for Tab {
+    fn open(&self, url: &str, purpose: Purpose) -> bool {
+        let what = match purpose {
+            Purpose::SignIn => "your sign-in has ended",
+            Purpose::StepUp => "the company's policy wants you to sign in again",
+            Purpose::Consent => "this MCP server asks for your own consent, outside IT's control",
+        };
+        eprintln!("carnet: {what}; the browser opens");
+        show(url);
+        true
+    }
+}
+
+pub(crate) async fn connect(args: Connect) -> Result<()> {
+    let (input, output) = (tokio::io::stdin(), tokio::io::stdout());
+    let client = match args.common.signed_in() {
+        Ok((client, _)) => client,
+        Err(error) => {
+            let text = plain(&format!("{error:#}"));
+            eprintln!("carnet: {text}");
+            return Ok(bridge::refuse(&text, input, output).await?);
+        }
+    };
+    let client = if args.no_browser { client } else { client.with_browser(Arc::new(Tab)) };
+    let stop = async {
+        // Without signals there is still the end of input.
+        if shutdown_signal().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    Bridge::run(client, &args.url, input, output, stop).await?;
+    Ok(())
+}

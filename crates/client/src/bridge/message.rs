@@ -1,0 +1,187 @@
+//! JSON-RPC messages, read just far enough to route them. What is passed on is the text itself: big
+//! numbers, member order and unknown members survive.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// Since this revision each request stands alone: no handshake, no session.
+const STATELESS_SINCE: &str = "2026-07-28";
+const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
+
+/// One line from the MCP client.
+pub(super) enum Line<'a> {
+    Request(Envelope<'a>),
+    Notification(Envelope<'a>),
+    /// The client's answer to a request of the server.
+    Response,
+    /// Several messages at once, as revision 2025-03-26 has them; the ids of the requests among them.
+    Batch(Vec<String>),
+}
+
+/// The members of a message that routing needs.
+#[derive(Deserialize)]
+pub(super) struct Envelope<'a> {
+    #[serde(borrow, default)]
+    pub(super) id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) method: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub(super) params: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) result: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) error: Option<&'a RawValue>,
+}
+
+impl<'a> Line<'a> {
+    /// Reads a line; what is wrong with it, if it is no message.
+    pub(super) fn parse(text: &'a str) -> Result<Self, &'static str> {
+        if text.starts_with('[') {
+            let members: Vec<Envelope<'_>> =
+                serde_json::from_str(text).map_err(|_| "this is not a JSON-RPC batch")?;
+            let requests = members.iter().filter(|m| m.method.is_some());
+            return Ok(Self::Batch(requests.filter_map(Envelope::id_text).collect()));
+        }
+        let envelope: Envelope<'_> =
+            serde_json::from_str(text).map_err(|_| "this line is not a JSON-RPC message")?;
+        match (&envelope.method, envelope.id) {
+            (Some(_), Some(_)) => Ok(Self::Request(envelope)),
+            (Some(_), None) => Ok(Self::Notification(envelope)),
+            (None, Some(_)) => Ok(Self::Response),
+            (None, None) => Err("this message has neither a method nor an id"),
+        }
+    }
+}
+
+impl<'a> Envelope<'a> {
+    /// The id as it is spelled: `1` and `"1"` are two.
+    pub(super) fn id_text(&self) -> Option<String> {
+        self.id.map(RawValue::get).filter(|id| *id != "null").map(str::to_owned)
+    }
+
+    pub(super) fn method(&self) -> &str {
+        self.method.as_deref().unwrap_or_default()
+    }
+
+    /// The revision that a stateless message names for itself; `None` in the era of sessions.
+    pub(super) fn stateless_version(&self) -> Option<String> {
+        let meta = self.params()?.meta?;
+        let version = meta.get(VERSION_KEY)?.as_str()?;
+        (version >= STATELESS_SINCE).then(|| version.to_owned())
+    }
+
+    pub(super) fn params(&self) -> Option<Params> {
+        serde_json::from_str(self.params?.get()).ok()
+    }
+
+    /// The JSON text of `params`.
+    pub(super) fn params_text(&self) -> Option<&'a str> {
+        self.params.map(RawValue::get)
+    }
+}
+
+/// Members of `params` that routing needs.
+#[derive(Deserialize, Default)]
+pub(super) struct Params {
+    #[serde(rename = "_meta", default)]
+    pub(super) meta: Option<serde_json::Map<String, serde_json::Value>>,
+    #[serde(default)]
+    pub(super) name: Option<serde_json::Value>,
+    #[serde(default)]
+    pub(super) uri: Option<serde_json::Value>,
+    #[serde(rename = "taskId", default)]
+    pub(super) task_id: Option<serde_json::Value>,
+    #[serde(default)]
+    pub(super) arguments: Option<serde_json::Value>,
+    #[serde(rename = "requestId", default)]
+    pub(super) request_id: Option<Box<RawValue>>,
+}
+
+/// A message as one line: raw line breaks stand only between the tokens of valid JSON, so that spaces
+/// in their place change nothing.
+pub(super) fn one_line(text: &str) -> String {
+    text.trim().replace(['\r', '\n'], " ")
+}
+
+/// A JSON-RPC error in the bridge's own words, for the request with this id.
+pub(super) fn error_line(id: &str, code: i64, message: &str, data: &serde_json::Value) -> String {
+    let message = serde_json::Value::from(message);
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":{message},"data":{data}}}}}"#
+    )
+}
+
+/// An error that the server sent, for the request it is the answer to: its code, message and data as
+/// they are, and the id that the client can find it by.
+pub(super) fn answered_error(body: &str, id: &str) -> Option<String> {
+    let envelope: Envelope<'_> = serde_json::from_str(body).ok()?;
+    let error = envelope.error?.get();
+    match envelope.id.map(RawValue::get) {
+        Some(held) if held == id => Some(one_line(body)),
+        _ => Some(one_line(&format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#))),
+    }
+}
+
+/// The code of an error answer.
+pub(super) fn error_code(body: &str) -> Option<i64> {
+    #[derive(Deserialize)]
+    struct Code {
+        code: i64,
+    }
+    let envelope: Envelope<'_> = serde_json::from_str(body).ok()?;
+    serde_json::from_str::<Code>(envelope.error?.get()).ok().map(|error| error.code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_told_apart_and_ids_keep_their_type() {
+        let id = |text: &str| match Line::parse(text) {
+            Ok(Line::Request(envelope)) => envelope.id_text(),
+            _ => None,
+        };
+        assert_eq!(id(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).as_deref(), Some("1"));
+        assert_eq!(id(r#"{"jsonrpc":"2.0","id":"1","method":"ping"}"#).as_deref(), Some("\"1\""));
+        assert!(matches!(Line::parse(r#"{"method":"x"}"#), Ok(Line::Notification(_))));
+        assert!(matches!(Line::parse(r#"{"id":1,"result":{}}"#), Ok(Line::Response)));
+        let batch = r#"[{"id":7,"method":"a"},{"method":"b"},{"id":8,"result":{}}]"#;
+        assert!(matches!(Line::parse(batch), Ok(Line::Batch(ids)) if ids == ["7"]));
+        for bad in ["", "{", "7", "{}", "[1]", "nonsense"] {
+            assert!(Line::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_message_names_its_era_itself() {
+        let version = |meta: &str| {
+            let text = format!(r#"{{"id":1,"method":"tools/list","params":{{"_meta":{meta}}}}}"#);
+            match Line::parse(&text) {
+                Ok(Line::Request(envelope)) => envelope.stateless_version(),
+                _ => None,
+            }
+        };
+        let key = "io.modelcontextprotocol/protocolVersion";
+        assert_eq!(version(&format!(r#"{{"{key}":"2026-07-28"}}"#)).as_deref(), Some("2026-07-28"));
+        assert_eq!(version(&format!(r#"{{"{key}":"2025-11-25"}}"#)), None);
+        assert_eq!(version(&format!(r#"{{"{key}":7}}"#)), None);
+        assert_eq!(version("{}"), None);
+    }
+
+    #[test]
+    fn an_error_without_an_id_gets_the_one_of_its_request() {
+        let body = r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"no","data":1e400},"id":null}"#;
+        let line = answered_error(body, "\"a\"").unwrap();
+        assert_eq!(
+            line,
+            r#"{"jsonrpc":"2.0","id":"a","error":{"code":-32000,"message":"no","data":1e400}}"#
+        );
+        let own = "{\"id\":3,\n\"error\":{\"code\":1,\"message\":\"m\"}}";
+        assert_eq!(answered_error(own, "3").unwrap(), own.replace('\n', " "));
+        assert_eq!(error_code(body), Some(-32000));
+        assert_eq!(answered_error("Not Found", "3"), None);
+        assert_eq!(answered_error(r#"{"id":3,"result":{}}"#, "3"), None);
+    }
+}

@@ -1,0 +1,399 @@
+//! The stdio bridge: an MCP server on standard input and output that passes every message on to a
+//! remote one, adds this person's tokens, and renews them without a word. Messages pass as they are,
+//! in both eras of the protocol: with sessions (up to 2025-11-25), and stateless (since 2026-07-28).
+//!
+//! The era is each message's own: clients probe in one and go on in the other.
+
+mod headers;
+mod message;
+mod post;
+mod session;
+
+use crate::{
+    error::Error,
+    obtain::Client,
+    outbound::OutboundError,
+    vault::Access,
+};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared as SharedFuture},
+};
+use message::{Line, error_line, one_line};
+use serde_json::json;
+use session::Session;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
+    sync::{Notify, mpsc},
+    task::AbortHandle,
+    time::timeout,
+};
+
+/// How long a request waits for a person in the browser before it is answered; the sign-in goes on.
+const PATIENCE: Duration = Duration::from_secs(45);
+/// How long the end of input lets requests under way finish.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long a notification may hold up the lines after it.
+const NOTIFICATION: Duration = Duration::from_secs(10);
+/// JSON-RPC "internal error": the only code for what goes wrong between client and server.
+const FAILED: i64 = -32603;
+
+/// A bridge to one MCP server. Cheap to clone.
+#[derive(Clone)]
+pub struct Bridge(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    url: String,
+    http: reqwest::Client,
+    state: Mutex<State>,
+    /// Taken by the one task that begins a session anew.
+    renewing: tokio::sync::Mutex<()>,
+    out: mpsc::Sender<String>,
+    /// Standard output is gone, or the person told us to stop.
+    stop: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    session: Session,
+    tools: headers::Tools,
+    /// Requests under way by id.
+    under_way: HashMap<String, UnderWay>,
+    /// The last revision that a stateless message named.
+    stateless: Option<String>,
+    access: Option<Flight>,
+}
+
+struct UnderWay {
+    stateless: bool,
+    /// `subscriptions/listen` has no end of its own.
+    endless: bool,
+    task: AbortHandle,
+}
+
+/// One attempt to get a token, shared by all the requests that wait for it.
+type Flight = SharedFuture<BoxFuture<'static, Result<Access, Arc<Error>>>>;
+
+/// Why a message did not get through, in words for the agent and its person.
+struct Trouble {
+    text: String,
+    kind: &'static str,
+}
+
+impl Trouble {
+    fn new(kind: &'static str, text: impl Into<String>) -> Self {
+        Self { text: text.into(), kind }
+    }
+}
+
+impl Bridge {
+    /// A bridge from `input` and `output` to the MCP server at `url`. It ends with the input, when the
+    /// output is gone, or when `stop` resolves.
+    pub async fn run(
+        client: Client,
+        url: &str,
+        input: impl AsyncRead + Unpin,
+        output: impl AsyncWrite + Unpin + Send + 'static,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), OutboundError> {
+        let http = client.outbound().streaming(url)?;
+        let (out, lines) = mpsc::channel(256);
+        let bridge = Self(Arc::new(Inner {
+            client,
+            url: url.to_owned(),
+            http,
+            state: Mutex::default(),
+            renewing: tokio::sync::Mutex::default(),
+            out,
+            stop: Notify::new(),
+        }));
+        let writer = tokio::spawn(write(output, lines, bridge.clone()));
+        tokio::select! {
+            () = bridge.read(input) => {}
+            () = stop => bridge.abandon(),
+            () = bridge.0.stop.notified() => bridge.abandon(),
+        }
+        bridge.end_session().await;
+        drop(bridge);
+        // Lines that are written already still reach the client.
+        let _ = timeout(Duration::from_secs(1), writer).await;
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn emit(&self, line: String) {
+        // Without a reader the bridge is about to stop.
+        let _ = self.0.out.send(line).await;
+    }
+
+    /// Lines of the client until there are no more; then what is under way may finish.
+    async fn read(&self, input: impl AsyncRead + Unpin) {
+        let mut input = BufReader::new(input);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match input.read_until(b'\n', &mut line).await {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+            let Ok(text) = std::str::from_utf8(&line) else {
+                self.emit(error_line("null", -32700, "this line is not UTF-8", &json!({}))).await;
+                continue;
+            };
+            let text = text.trim();
+            if !text.is_empty() {
+                self.take(text).await;
+            }
+        }
+        let endless: Vec<AbortHandle> = {
+            let state = self.state();
+            let endless = state.under_way.values().filter(|held| held.endless);
+            endless.map(|held| held.task.clone()).collect()
+        };
+        endless.iter().for_each(AbortHandle::abort);
+        let finished = async {
+            while self.state().under_way.values().any(|held| !held.endless) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if timeout(DRAIN, finished).await.is_err() {
+            self.abandon();
+        }
+    }
+
+    fn abandon(&self) {
+        for (_, held) in self.state().under_way.drain() {
+            held.task.abort();
+        }
+    }
+
+    /// Routes one line. Requests run beside each other; what has to keep its order is waited for.
+    async fn take(&self, text: &str) {
+        let line = match Line::parse(text) {
+            Ok(line) => line,
+            Err(what) => {
+                self.emit(error_line("null", -32600, what, &json!({}))).await;
+                return;
+            }
+        };
+        match line {
+            Line::Request(envelope) => {
+                let version = envelope.stateless_version();
+                let ids: Vec<String> = envelope.id_text().into_iter().collect();
+                let begins_session = version.is_none() && envelope.method() == "initialize";
+                if begins_session {
+                    let mut state = self.state();
+                    state.session = state.session.next(text);
+                }
+                if let Some(version) = &version {
+                    self.state().stateless = Some(version.clone());
+                }
+                let endless = envelope.method() == "subscriptions/listen";
+                let done = self.spawn(text, ids, version.is_some(), endless);
+                if begins_session {
+                    // Session id and revision are in the answer, and belong on all that follows.
+                    let _ = done.await;
+                }
+            }
+            Line::Notification(envelope) if envelope.method() == "notifications/cancelled" => {
+                self.cancel(text, &envelope).await;
+            }
+            Line::Notification(envelope) => {
+                let initialized = envelope.method() == "notifications/initialized"
+                    && envelope.stateless_version().is_none();
+                if initialized {
+                    self.state().session.confirmed_by(text);
+                }
+                // In order, or a strict server refuses the requests after it.
+                let _ = timeout(NOTIFICATION, self.notify(text)).await;
+                if initialized {
+                    self.listen();
+                }
+            }
+            Line::Response => {
+                let (bridge, text) = (self.clone(), text.to_owned());
+                tokio::spawn(async move { bridge.notify(&text).await });
+            }
+            Line::Batch(ids) if ids.is_empty() => {
+                let _ = timeout(NOTIFICATION, self.notify(text)).await;
+            }
+            Line::Batch(ids) => {
+                let _ = self.spawn(text, ids, false, false);
+            }
+        }
+    }
+
+    /// Passes a request (or batch) on in a task of its own; resolves when it is answered.
+    fn spawn(
+        &self,
+        text: &str,
+        ids: Vec<String>,
+        stateless: bool,
+        endless: bool,
+    ) -> tokio::sync::oneshot::Receiver<()> {
+        let (done, finished) = tokio::sync::oneshot::channel();
+        let (bridge, text, held) = (self.clone(), text.to_owned(), ids.clone());
+        // The task waits until it is on the list, so that it cannot end before it is there.
+        let (go, listed) = tokio::sync::oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            let _ = listed.await;
+            bridge.pass_on(&text, &ids).await;
+            let mut state = bridge.state();
+            for id in &ids {
+                state.under_way.remove(id);
+            }
+            drop(state);
+            let _ = done.send(());
+        });
+        let mut state = self.state();
+        for id in held {
+            let task = task.abort_handle();
+            state.under_way.insert(id, UnderWay { stateless, endless, task });
+        }
+        drop(state);
+        let _ = go.send(());
+        finished
+    }
+
+    /// A cancellation is of the era of what it cancels. Stateless: closing the stream says it all, and
+    /// the server never hears of ids. With a session: the server is told, and may still answer.
+    async fn cancel(&self, text: &str, envelope: &message::Envelope<'_>) {
+        let id = envelope.params().and_then(|params| params.request_id);
+        let id = id.map(|id| id.get().to_owned()).unwrap_or_default();
+        let stateless = {
+            let mut state = self.state();
+            match state.under_way.get(&id) {
+                Some(held) if held.stateless => {
+                    held.task.abort();
+                    state.under_way.remove(&id);
+                    true
+                }
+                Some(_) => false,
+                None => state.stateless.is_some() && !state.session.is_begun(),
+            }
+        };
+        if !stateless {
+            let _ = timeout(NOTIFICATION, self.notify(text)).await;
+        }
+    }
+
+    /// A live token. Of all the requests that need one, one asks; a person who has to sign in first is
+    /// waited for, but not for longer than an agent would wait.
+    async fn access(&self) -> Result<Access, Trouble> {
+        let client = self.0.client.clone();
+        let url = self.0.url.clone();
+        let flight = {
+            let mut state = self.state();
+            match &state.access {
+                Some(flight) if flight.peek().is_none() => flight.clone(),
+                _ => {
+                    let asked = async move { client.access(&url).await.map_err(Arc::new) };
+                    let flight = asked.boxed().shared();
+                    state.access = Some(flight.clone());
+                    // Driven on its own, so that the sign-in goes on when nobody waits any more.
+                    tokio::spawn(flight.clone());
+                    flight
+                }
+            }
+        };
+        match timeout(PATIENCE, flight).await {
+            Ok(Ok(access)) => Ok(access),
+            Ok(Err(error)) => Err(self.trouble(&error).await),
+            Err(_) => Err(Trouble::new(
+                "sign_in_waits",
+                "A sign-in waits in your browser. Finish it there, then try again.",
+            )),
+        }
+    }
+
+    /// An error in words that tell a person what to do.
+    async fn trouble(&self, error: &Error) -> Trouble {
+        let idp = &self.0.client.settings().idp;
+        match error {
+            Error::RefusedByPolicy { .. } => {
+                let told = self.0.client.refusal(&self.0.url).await;
+                Trouble::new("refused_by_policy", told.unwrap_or_else(|| error.to_string()))
+            }
+            Error::SignInNeeded { .. } => Trouble::new(
+                "sign_in_needed",
+                format!("Your sign-in at {idp} has ended. Run `carnet login`, then try again."),
+            ),
+            Error::StepUpNeeded(_) => Trouble::new(
+                "step_up_needed",
+                format!(
+                    "The company's policy wants a fresher sign-in at {idp} for this. Run `carnet \
+                     login`, then try again."
+                ),
+            ),
+            Error::Callback(what) => Trouble::new(
+                "sign_in_failed",
+                format!("The sign-in in the browser did not work out: {what}. Try again."),
+            ),
+            Error::Outbound(_) => Trouble::new("unreachable", error.to_string()),
+            _ => Trouble::new("no_token", error.to_string()),
+        }
+    }
+
+    /// Answers requests with an error of the bridge's own.
+    async fn fail(&self, ids: &[String], trouble: &Trouble) {
+        let data = json!({"bridge": "carnet", "kind": trouble.kind, "url": self.0.url});
+        for id in ids {
+            self.emit(error_line(id, FAILED, &one_line(&trouble.text), &data)).await;
+        }
+    }
+}
+
+/// Answers every request with `text`, where there is nothing to bridge to: an agent shows it, and its
+/// person can act on it.
+pub async fn refuse(
+    text: &str,
+    input: impl AsyncRead + Unpin,
+    mut output: impl AsyncWrite + Unpin,
+) -> std::io::Result<()> {
+    let mut lines = BufReader::new(input).lines();
+    let data = json!({"bridge": "carnet", "kind": "not_set_up"});
+    while let Some(line) = lines.next_line().await? {
+        let ids = match Line::parse(line.trim()) {
+            Ok(Line::Request(envelope)) => envelope.id_text().into_iter().collect(),
+            Ok(Line::Batch(ids)) => ids,
+            _ => Vec::new(),
+        };
+        for id in ids {
+            let line = error_line(&id, FAILED, &one_line(text), &data);
+            output.write_all(format!("{line}\n").as_bytes()).await?;
+            output.flush().await?;
+        }
+    }
+    Ok(())
+}
+
+async fn write(
+    mut output: impl AsyncWrite + Unpin,
+    mut lines: mpsc::Receiver<String>,
+    bridge: Bridge,
+) {
+    let inner = Arc::downgrade(&bridge.0);
+    drop(bridge);
+    while let Some(mut line) = lines.recv().await {
+        line.push('\n');
+        let written = async {
+            output.write_all(line.as_bytes()).await?;
+            output.flush().await
+        };
+        if written.await.is_err() {
+            if let Some(inner) = inner.upgrade() {
+                inner.stop.notify_one();
+            }
+            return;
+        }
+    }
+}

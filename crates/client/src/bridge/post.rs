@@ -1,0 +1,464 @@
+//! One message to the server, and what comes back: a JSON answer, a stream of events, or an error. Each
+//! request is answered exactly once, whatever happens.
+
+use super::{
+    Bridge, Trouble, headers,
+    message::{Envelope, Line, answered_error, error_code, one_line},
+};
+use crate::{error::Error, outbound::OutboundError};
+use carnet_proto::challenge::Challenge;
+use futures::StreamExt;
+use http::{HeaderMap, HeaderValue};
+use serde_json::value::RawValue;
+use sse_stream::SseStream;
+use std::time::Duration;
+
+/// Tries of a message whose token is refused or too narrow (K15).
+const TRIES: usize = 3;
+/// Tries to go on reading a stream that broke off.
+const RESUMES: usize = 5;
+/// Pages of a tool list that are fetched to learn how a tool is called.
+const PAGES: usize = 64;
+/// "Header mismatch": the server refused before it did anything.
+const HEADER_MISMATCH: i64 = -32020;
+/// Waits between tries to reach a server at all, for the very first message.
+const PROBE_WAITS: [u64; 4] = [200, 600, 1500, 3000];
+
+impl Bridge {
+    /// Sends a request (or batch) and relays its answer.
+    pub(super) async fn pass_on(&self, text: &str, ids: &[String]) {
+        let headers = self.headers_for(text);
+        let line = Line::parse(text);
+        let (stateless, method) = match &line {
+            Ok(Line::Request(envelope)) => {
+                (envelope.stateless_version().is_some(), envelope.method().to_owned())
+            }
+            _ => (false, String::new()),
+        };
+        let generation = self.state().session.generation();
+        let had_session = headers.contains_key("mcp-session-id");
+        let outcome = match self.post_patiently(text, headers, &method).await {
+            Ok(response)
+                if response.status().as_u16() == 404 && had_session && !stateless =>
+            {
+                self.after_404(text, response, generation, ids).await
+            }
+            outcome => outcome.map(Some),
+        };
+        let response = match outcome {
+            Ok(Some(response)) => response,
+            Ok(None) => return,
+            Err(trouble) => return self.fail(ids, &trouble).await,
+        };
+        if stateless && method == "tools/call" && response.status().as_u16() == 400 {
+            return self.after_400(text, response, ids).await;
+        }
+        if method == "initialize" && !stateless && response.status().is_success() {
+            self.state().session.take_id(response.headers());
+        }
+        self.relay(response, ids, stateless, &method).await;
+    }
+
+    /// A session the server does not know any more is begun anew, and the message sent once more.
+    async fn after_404(
+        &self,
+        text: &str,
+        response: reqwest::Response,
+        generation: u64,
+        ids: &[String],
+    ) -> Result<Option<reqwest::Response>, Trouble> {
+        let body = response.text().await.unwrap_or_default();
+        let own = error_code(&body) == Some(-32601);
+        if !own && self.renew_session(generation).await {
+            return self.post(text, self.headers_for(text)).await.map(Some);
+        }
+        self.relay_error(404, &body, ids).await;
+        Ok(None)
+    }
+
+    /// A call whose headers do not fit the tool's schema: the schema is fetched, and the call sent once
+    /// more. Nothing was done yet.
+    async fn after_400(&self, text: &str, response: reqwest::Response, ids: &[String]) {
+        let body = response.text().await.unwrap_or_default();
+        if error_code(&body) == Some(HEADER_MISMATCH) && self.learn_tools(text).await {
+            match self.post(text, self.headers_for(text)).await {
+                Ok(response) => self.relay(response, ids, true, "tools/call").await,
+                Err(trouble) => self.fail(ids, &trouble).await,
+            }
+            return;
+        }
+        self.relay_error(400, &body, ids).await;
+    }
+
+    /// Fetches every tool, under an id of ours and with the `_meta` of the call that failed.
+    async fn learn_tools(&self, call: &str) -> bool {
+        let Ok(Line::Request(envelope)) = Line::parse(call) else { return false };
+        let Some(mut meta) = envelope.params().and_then(|params| params.meta) else { return false };
+        meta.remove("progressToken");
+        let mut cursor: Option<String> = None;
+        for page in 0..PAGES {
+            let mut params = serde_json::json!({"_meta": meta});
+            if let Some(cursor) = &cursor {
+                params["cursor"] = cursor.as_str().into();
+            }
+            let text = serde_json::json!({
+                "jsonrpc": "2.0", "id": format!("carnet-bridge-tools-{page}"),
+                "method": "tools/list", "params": params,
+            })
+            .to_string();
+            let Ok(response) = self.post(&text, self.headers_for(&text)).await else { return false };
+            let Some(answer) = self.first_answer(response).await else { return false };
+            let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(&answer) else { return false };
+            let Some(result) = envelope.result else { return false };
+            headers::learn(result.get(), &mut self.state().tools);
+            #[derive(serde::Deserialize)]
+            struct Page {
+                #[serde(rename = "nextCursor", default)]
+                next_cursor: Option<String>,
+            }
+            cursor = serde_json::from_str::<Page>(result.get()).ok().and_then(|p| p.next_cursor);
+            if cursor.is_none() {
+                return true;
+            }
+        }
+        true
+    }
+
+    /// The headers that a message is sent with, by its era.
+    pub(super) fn headers_for(&self, text: &str) -> HeaderMap {
+        let state = self.state();
+        match Line::parse(text) {
+            Ok(Line::Request(envelope) | Line::Notification(envelope)) => {
+                match envelope.stateless_version() {
+                    Some(version) => headers::of(&envelope, &version, &state.tools),
+                    None if envelope.method() == "initialize" => HeaderMap::new(),
+                    None => state.session.headers(),
+                }
+            }
+            _ => state.session.headers(),
+        }
+    }
+
+    /// Sends a notification or an answer: nothing comes back but a status.
+    pub(super) async fn notify(&self, text: &str) {
+        match self.post(text, self.headers_for(text)).await {
+            Ok(response) if response.status().is_success() => {}
+            Ok(response) => {
+                tracing::warn!(status = response.status().as_u16(), "a notification was refused");
+            }
+            Err(trouble) => tracing::warn!(why = trouble.text, "a notification was not sent"),
+        }
+    }
+
+    /// The probe of a client that does not know the era yet is worth some patience: a failure would
+    /// settle for the older one.
+    async fn post_patiently(
+        &self,
+        text: &str,
+        headers: HeaderMap,
+        method: &str,
+    ) -> Result<reqwest::Response, Trouble> {
+        let mut outcome = self.post(text, headers.clone()).await;
+        for wait in PROBE_WAITS.iter().filter(|_| method == "server/discover") {
+            let again = match &outcome {
+                Ok(response) => response.status().is_server_error(),
+                Err(trouble) => trouble.kind == "unreachable",
+            };
+            if !again {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(*wait)).await;
+            outcome = self.post(text, headers.clone()).await;
+        }
+        outcome
+    }
+
+    /// Sends a message with a token: a fresh one after a 401, a wider one after a 403 that names more
+    /// scope.
+    pub(super) async fn post(
+        &self,
+        text: &str,
+        headers: HeaderMap,
+    ) -> Result<reqwest::Response, Trouble> {
+        let mut access = self.access().await?;
+        let mut last = String::new();
+        for _ in 0..TRIES {
+            let request = self
+                .0
+                .http
+                .post(&self.0.url)
+                .headers(headers.clone())
+                .header("content-type", "application/json")
+                .header("accept", "application/json, text/event-stream")
+                .bearer_auth(&access.token)
+                .body(text.to_owned());
+            let response = match request.send().await {
+                Ok(response) => response,
+                Err(error) => return Err(self.unreachable(&error)),
+            };
+            let status = response.status().as_u16();
+            let challenge = challenge_of(&response);
+            let renewed = match (status, challenge) {
+                (401, challenge) => {
+                    last = challenge
+                        .and_then(|c| c.get("error_description").or(c.get("error")).map(str::to_owned))
+                        .unwrap_or_else(|| "HTTP 401".to_owned());
+                    self.0.client.replace_access(&access).await
+                }
+                (403, Some(challenge)) if challenge.get("error") == Some("insufficient_scope") => {
+                    last = "insufficient_scope".to_owned();
+                    self.0.client.widen_access(&access, &challenge).await
+                }
+                _ => return Ok(response),
+            };
+            match renewed {
+                Ok(renewed) => access = renewed,
+                Err(error) => return Err(self.trouble(&error).await),
+            }
+        }
+        let url = self.0.url.clone();
+        Err(self.trouble(&Error::TokenRefused { url, error: last }).await)
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Trouble {
+        let host = url::Url::parse(&self.0.url).ok();
+        let host = host.as_ref().and_then(url::Url::host_str).unwrap_or("the server").to_owned();
+        let cause = crate::outbound::text(error);
+        let error = OutboundError::Unreachable { host, cause };
+        Trouble::new("unreachable", error.to_string())
+    }
+
+    /// Relays an answer, whatever form it has.
+    async fn relay(
+        &self,
+        response: reqwest::Response,
+        ids: &[String],
+        stateless: bool,
+        method: &str,
+    ) {
+        let status = response.status();
+        if !status.is_success() {
+            let location = response.headers().get("location").and_then(|v| v.to_str().ok());
+            if let Some(location) = location.filter(|_| status.is_redirection()) {
+                let text = format!(
+                    "{} redirects to {location}; tokens are not sent after a redirect. Connect to \
+                     the address it names.",
+                    self.0.url
+                );
+                return self.fail(ids, &Trouble::new("redirect", text)).await;
+            }
+            let body = response.text().await.unwrap_or_default();
+            return self.relay_error(status.as_u16(), &body, ids).await;
+        }
+        let mut pending = ids.to_vec();
+        match media_type(&response).as_str() {
+            "application/json" => match response.text().await {
+                Ok(body) => self.relay_body(&body, &mut pending, stateless, method).await,
+                Err(error) => return self.fail(&pending, &self.unreachable(&error)).await,
+            },
+            "text/event-stream" => {
+                return self.relay_stream(response, pending, stateless, method).await;
+            }
+            _ if status.as_u16() == 202 => {}
+            other => {
+                let text = format!("The MCP server answered with `{other}`, which is no MCP answer.");
+                return self.fail(&pending, &Trouble::new("no_answer", text)).await;
+            }
+        }
+        if !pending.is_empty() {
+            let text = "The MCP server took the request and did not answer it.";
+            self.fail(&pending, &Trouble::new("no_answer", text)).await;
+        }
+    }
+
+    /// An error status: the server's own JSON-RPC error where there is one.
+    async fn relay_error(&self, status: u16, body: &str, ids: &[String]) {
+        for id in ids {
+            if let Some(line) = answered_error(body, id) {
+                self.emit(line).await;
+                continue;
+            }
+            let text = match status {
+                404 | 405 => format!(
+                    "{} is no MCP server, or does not know this method (HTTP {status}).",
+                    self.0.url
+                ),
+                _ => {
+                    let said: String =
+                        body.chars().filter(|c| !c.is_control()).take(200).collect();
+                    format!("The MCP server answered HTTP {status}: {said}")
+                }
+            };
+            self.fail(std::slice::from_ref(id), &Trouble::new("http_error", text)).await;
+        }
+    }
+
+    async fn relay_body(
+        &self,
+        body: &str,
+        pending: &mut Vec<String>,
+        stateless: bool,
+        method: &str,
+    ) {
+        let members: Vec<&RawValue> = if body.trim_start().starts_with('[') {
+            serde_json::from_str(body).unwrap_or_default()
+        } else {
+            serde_json::from_str(body).map(|one| vec![one]).unwrap_or_default()
+        };
+        for member in members {
+            self.relay_message(member.get(), pending, stateless, method).await;
+        }
+    }
+
+    /// Passes one message of the server on. An answer to a request under way is taken off `pending`.
+    async fn relay_message(
+        &self,
+        text: &str,
+        pending: &mut Vec<String>,
+        stateless: bool,
+        method: &str,
+    ) {
+        let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(text) else {
+            tracing::warn!("the server sent what is no JSON-RPC message");
+            return;
+        };
+        let mut line = one_line(text);
+        if envelope.method.is_none()
+            && let Some(id) = envelope.id_text()
+        {
+            pending.retain(|held| *held != id);
+            if method == "initialize" && !stateless {
+                self.state().session.take_version(text);
+            }
+            if stateless
+                && method == "tools/list"
+                && let Some(result) = envelope.result
+            {
+                let kept = headers::learn(result.get(), &mut self.state().tools);
+                if let Some(kept) = kept {
+                    line = one_line(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{kept}}}"#));
+                }
+            }
+        } else if envelope.method.is_none()
+            && envelope.error.is_some()
+            && let [only] = pending.as_slice()
+        {
+            // An error about a request that could not be read: the client could not find it.
+            let only = only.clone();
+            line = answered_error(text, &only).unwrap_or(line);
+            pending.clear();
+        }
+        self.emit(line).await;
+    }
+
+    /// Relays a stream until its requests are answered; one of a session that breaks off before is
+    /// taken up where it ended.
+    async fn relay_stream(
+        &self,
+        response: reqwest::Response,
+        mut pending: Vec<String>,
+        stateless: bool,
+        method: &str,
+    ) {
+        let mut last_event = None;
+        let mut wait = self
+            .relay_events_of(response, &mut pending, &mut last_event, (stateless, method))
+            .await
+            .unwrap_or(Duration::from_secs(1));
+        let mut resumes = 0;
+        while !pending.is_empty() && !stateless && last_event.is_some() && resumes < RESUMES {
+            resumes += 1;
+            tokio::time::sleep(wait).await;
+            let Some(response) = self.open_stream(last_event.as_deref()).await else { continue };
+            if !response.status().is_success() {
+                if response.status().is_client_error() {
+                    break;
+                }
+                continue;
+            }
+            let before = last_event.clone();
+            let told = self
+                .relay_events_of(response, &mut pending, &mut last_event, (stateless, method))
+                .await;
+            if last_event != before {
+                // It goes forward: a server that closes and lets us poll is not a broken one.
+                resumes = 0;
+            }
+            wait = told.unwrap_or(wait);
+        }
+        if !pending.is_empty() {
+            let text = "The connection to the MCP server broke off before it answered. What was asked \
+                        may have been done.";
+            self.fail(&pending, &Trouble::new("connection_lost", text)).await;
+        }
+    }
+
+    /// The events of a stream that belongs to no request.
+    pub(super) async fn relay_events(
+        &self,
+        response: reqwest::Response,
+        pending: &mut Vec<String>,
+        last_event: &mut Option<String>,
+    ) -> Option<Duration> {
+        self.relay_events_of(response, pending, last_event, (false, "")).await
+    }
+
+    /// Relays events until the stream ends; how long the server asks to wait before the next one.
+    async fn relay_events_of(
+        &self,
+        response: reqwest::Response,
+        pending: &mut Vec<String>,
+        last_event: &mut Option<String>,
+        (stateless, method): (bool, &str),
+    ) -> Option<Duration> {
+        let mut wait = None;
+        let waits = !pending.is_empty();
+        let mut events = SseStream::from_bytes_stream(response.bytes_stream());
+        while let Some(Ok(event)) = events.next().await {
+            if let Some(retry) = event.retry {
+                wait = Some(Duration::from_millis(retry));
+            }
+            if let Some(id) = event.id.filter(|id| !id.is_empty()) {
+                *last_event = Some(id);
+            }
+            let ours = event.event.as_deref().is_none_or(|name| name == "message");
+            if let Some(data) = event.data.filter(|data| ours && !data.is_empty()) {
+                self.relay_body(&data, pending, stateless, method).await;
+            }
+            if waits && pending.is_empty() {
+                break;
+            }
+        }
+        wait
+    }
+
+    /// The first answer of a response that is the bridge's own to read.
+    pub(super) async fn first_answer(&self, response: reqwest::Response) -> Option<String> {
+        let is_answer = |text: &str| {
+            serde_json::from_str::<Envelope<'_>>(text)
+                .is_ok_and(|e| e.method.is_none() && (e.result.is_some() || e.error.is_some()))
+        };
+        if media_type(&response) == "application/json" {
+            return response.text().await.ok().filter(|text| is_answer(text));
+        }
+        let mut events = SseStream::from_bytes_stream(response.bytes_stream());
+        while let Some(Ok(event)) = events.next().await {
+            if let Some(data) = event.data.filter(|data| is_answer(data)) {
+                return Some(data);
+            }
+        }
+        None
+    }
+}
+
+fn media_type(response: &reqwest::Response) -> String {
+    let value = response.headers().get("content-type").map(HeaderValue::as_bytes).unwrap_or_default();
+    let value = String::from_utf8_lossy(value);
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+fn challenge_of(response: &reqwest::Response) -> Option<Challenge> {
+    let headers = response.headers().get_all("www-authenticate");
+    let headers: Vec<&str> = headers.iter().filter_map(|value| value.to_str().ok()).collect();
+    Challenge::parse_all(headers).into_iter().find(|c| c.scheme.eq_ignore_ascii_case("bearer"))
+}

@@ -1,0 +1,207 @@
+//! The era of sessions: what `initialize` began, the stream for what the server says unasked, and the
+//! end. A session that the server forgot is begun anew with the client's own words.
+
+use super::{
+    Bridge,
+    message::{Envelope, one_line},
+};
+use http::{HeaderMap, HeaderValue};
+use std::time::Duration;
+use tokio::{task::AbortHandle, time::timeout};
+
+/// Longest wait between two tries of a stream.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// A session with the server, as far as it has come.
+#[derive(Default)]
+pub(super) struct Session {
+    /// The client's `initialize`, as it was sent.
+    initialize: Option<String>,
+    /// The client's `notifications/initialized`, as it was sent.
+    initialized: Option<String>,
+    /// `Mcp-Session-Id`, if the server gave one.
+    id: Option<HeaderValue>,
+    /// The revision that the server answered with.
+    version: Option<HeaderValue>,
+    /// Counts the sessions of this bridge.
+    generation: u64,
+    stream: Option<AbortHandle>,
+}
+
+impl Session {
+    /// The session that `initialize` begins, after this one.
+    pub(super) fn next(&self, initialize: &str) -> Self {
+        let generation = self.generation + 1;
+        Self { initialize: Some(initialize.to_owned()), generation, ..Self::default() }
+    }
+
+    pub(super) fn confirmed_by(&mut self, line: &str) {
+        self.initialized = Some(line.to_owned());
+    }
+
+    pub(super) fn is_begun(&self) -> bool {
+        self.initialize.is_some()
+    }
+
+    /// The headers of whatever belongs to the session.
+    pub(super) fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if let Some(id) = &self.id {
+            headers.insert("mcp-session-id", id.clone());
+        }
+        if let Some(version) = &self.version {
+            headers.insert("mcp-protocol-version", version.clone());
+        }
+        headers
+    }
+
+    pub(super) fn has_id(&self) -> bool {
+        self.id.is_some()
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(super) fn take_id(&mut self, headers: &HeaderMap) {
+        self.id = headers.get("mcp-session-id").cloned();
+    }
+
+    /// Reads the revision out of an answer to `initialize`.
+    pub(super) fn take_version(&mut self, answer: &str) {
+        let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(answer) else { return };
+        #[derive(serde::Deserialize)]
+        struct Result_ {
+            #[serde(rename = "protocolVersion")]
+            protocol_version: String,
+        }
+        let result = envelope.result.and_then(|r| serde_json::from_str::<Result_>(r.get()).ok());
+        if let Some(version) = result.and_then(|r| HeaderValue::from_str(&r.protocol_version).ok()) {
+            self.version = Some(version);
+        }
+    }
+}
+
+impl Bridge {
+    /// Opens the stream for what the server says unasked, and keeps it open while the session lives.
+    pub(super) fn listen(&self) {
+        let bridge = self.clone();
+        let generation = self.state().session.generation;
+        let task = tokio::spawn(async move { bridge.keep_listening(generation).await });
+        let before = self.state().session.stream.replace(task.abort_handle());
+        if let Some(before) = before {
+            before.abort();
+        }
+    }
+
+    async fn keep_listening(&self, generation: u64) {
+        let mut last_event: Option<String> = None;
+        let mut wait = Duration::from_secs(1);
+        let mut opened_once = false;
+        while self.state().session.generation == generation {
+            match self.open_stream(last_event.as_deref()).await {
+                Some(response) if response.status().is_success() => {
+                    opened_once = true;
+                    wait = Duration::from_secs(1);
+                    let mut none = Vec::new();
+                    let ended = self.relay_events(response, &mut none, &mut last_event).await;
+                    if let Some(retry) = ended {
+                        wait = retry.min(LONGEST_WAIT);
+                    }
+                }
+                // Not offered. 409: another stream still counts as open.
+                Some(response)
+                    if response.status().is_client_error()
+                        && response.status().as_u16() != 409
+                        && !opened_once =>
+                {
+                    return;
+                }
+                _ => wait = (wait * 3 / 2).min(LONGEST_WAIT),
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// GET of an event stream: from now on, or from where another one broke off.
+    pub(super) async fn open_stream(&self, last_event: Option<&str>) -> Option<reqwest::Response> {
+        let mut access = self.access().await.ok()?;
+        for attempt in 0..2 {
+            let mut headers = self.state().session.headers();
+            headers.insert("accept", HeaderValue::from_static("text/event-stream"));
+            if let Some(value) = last_event.and_then(|id| HeaderValue::from_str(id).ok()) {
+                headers.insert("last-event-id", value);
+            }
+            let request = self.0.http.get(&self.0.url).headers(headers).bearer_auth(&access.token);
+            let response = request.send().await.ok()?;
+            if response.status().as_u16() != 401 || attempt > 0 {
+                return Some(response);
+            }
+            access = self.0.client.replace_access(&access).await.ok()?;
+        }
+        None
+    }
+
+    /// Begins a session anew after the server forgot the one of `generation`: the client's own words,
+    /// an id of ours, and the answer is ours to read. Of several requests at once one does it.
+    pub(super) async fn renew_session(&self, generation: u64) -> bool {
+        let _turn = self.0.renewing.lock().await;
+        let (initialize, initialized) = {
+            let mut state = self.state();
+            if state.session.generation != generation {
+                return true;
+            }
+            let session = &mut state.session;
+            (session.id, session.version) = (None, None);
+            (session.initialize.clone(), session.initialized.clone())
+        };
+        let Some(initialize) = initialize.and_then(|line| with_own_id(&line)) else { return false };
+        let Ok(response) = self.post(&initialize, HeaderMap::new()).await else { return false };
+        if !response.status().is_success() {
+            return false;
+        }
+        let headers = response.headers().clone();
+        let Some(answer) = self.first_answer(response).await else { return false };
+        {
+            let mut state = self.state();
+            state.session.take_id(&headers);
+            state.session.take_version(&answer);
+            state.session.generation += 1;
+        }
+        if let Some(initialized) = initialized {
+            self.notify(&initialized).await;
+            self.listen();
+        }
+        tracing::info!("the server had forgotten the session; a new one is begun");
+        true
+    }
+
+    /// Ends the session at the server, in a second or not at all.
+    pub(super) async fn end_session(&self) {
+        let (headers, stream) = {
+            let mut state = self.state();
+            (state.session.headers(), state.session.stream.take())
+        };
+        if let Some(stream) = stream {
+            stream.abort();
+        }
+        if !self.state().session.has_id() {
+            return;
+        }
+        let ending = async {
+            let access = self.access().await.ok()?;
+            let request = self.0.http.delete(&self.0.url).headers(headers);
+            request.bearer_auth(&access.token).send().await.ok()
+        };
+        let _ = timeout(Duration::from_secs(1), ending).await;
+    }
+}
+
+/// `initialize` with an id that no client has: its answer is the bridge's to read.
+fn with_own_id(line: &str) -> Option<String> {
+    let envelope: Envelope<'_> = serde_json::from_str(line).ok()?;
+    let params = envelope.params_text()?;
+    Some(one_line(&format!(
+        r#"{{"jsonrpc":"2.0","id":"carnet-bridge-renews","method":"initialize","params":{params}}}"#
+    )))
+}
