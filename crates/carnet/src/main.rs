@@ -8,6 +8,7 @@ mod demo;
 mod employee;
 mod init;
 mod inspect;
+mod install;
 mod keys;
 mod serve;
 mod system;
@@ -125,6 +126,10 @@ enum Command {
     /// Bridge an MCP client that speaks stdio to an MCP server, with your sign-in: the command for an
     /// MCP client's config (`carnet install` writes it)
     Connect(connect::Connect),
+    /// Write the MCP servers you may reach into the configs of MCP clients on this machine
+    Install(install::Install),
+    /// Take them out again: the configs are as they were
+    Uninstall(install::Uninstall),
     /// Explain a JWT from standard input, claim by claim, against the rules for its kind; its
     /// signature is not verified
     Inspect {
@@ -190,6 +195,8 @@ async fn run(command: Command) -> Result<ExitCode> {
             employee::mcp::token(&common, &url, scope.as_deref()).await
         }
         Command::Connect(args) => connect::connect(args).await,
+        Command::Install(args) => install::install(args).await,
+        Command::Uninstall(args) => install::uninstall(&args),
         Command::Inspect { json } => return inspect::run(json),
     }?;
     Ok(ExitCode::SUCCESS)

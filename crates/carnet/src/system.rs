@@ -100,6 +100,98 @@ pub(crate) fn settings_folder() -> Result<PathBuf> {
         .context("no folder for settings: neither CARNET_HOME nor HOME is set")
 }
 
+/// `CARNET_HOME`, if it is set: whoever starts this program for the person has to set it too.
+#[allow(clippy::disallowed_methods)] // the one place that may read the environment
+pub(crate) fn own_home() -> Option<PathBuf> {
+    std::env::var_os("CARNET_HOME").filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// This program, by its whole path: programs with windows often have another PATH.
+pub(crate) fn own_program() -> Result<String> {
+    let path = std::env::current_exe().context("this program does not know where it is")?;
+    let text = path.to_str().context("this program's path is not Unicode")?;
+    Ok(text.to_owned())
+}
+
+/// Where other programs of this person keep their settings.
+pub(crate) struct Places {
+    pub(crate) home: PathBuf,
+}
+
+impl Places {
+    #[allow(clippy::disallowed_methods)] // the one place that may read the environment
+    pub(crate) fn here() -> Result<Self> {
+        let home = std::env::var_os("HOME").or_else(|| std::env::var_os("USERPROFILE"));
+        let home = home.filter(|value| !value.is_empty()).map(PathBuf::from);
+        Ok(Self { home: home.context("no home folder: HOME is not set")? })
+    }
+
+    /// A folder that an environment variable names.
+    #[allow(clippy::disallowed_methods)] // the one place that may read the environment
+    #[allow(clippy::unused_self)] // a place is asked for its environment
+    pub(crate) fn env(&self, name: &str) -> Option<PathBuf> {
+        std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+    }
+
+    /// `XDG_CONFIG_HOME`, or `~/.config`.
+    pub(crate) fn xdg_config(&self) -> PathBuf {
+        self.env("XDG_CONFIG_HOME").unwrap_or_else(|| self.home.join(".config"))
+    }
+
+    /// Where programs of this system keep settings.
+    pub(crate) fn config(&self) -> PathBuf {
+        if self.is_macos() {
+            self.home.join("Library/Application Support")
+        } else if self.is_windows() {
+            self.env("APPDATA").unwrap_or_else(|| self.home.join("AppData/Roaming"))
+        } else {
+            self.xdg_config()
+        }
+    }
+
+    /// `%LOCALAPPDATA%` on Windows.
+    pub(crate) fn local_app_data(&self) -> Option<PathBuf> {
+        self.env("LOCALAPPDATA").filter(|_| self.is_windows())
+    }
+
+    #[allow(clippy::unused_self)] // a place is asked what system it is on
+    pub(crate) fn is_windows(&self) -> bool {
+        cfg!(windows)
+    }
+
+    #[allow(clippy::unused_self)] // a place is asked what system it is on
+    pub(crate) fn is_macos(&self) -> bool {
+        cfg!(target_os = "macos")
+    }
+
+    /// Whether a program of this name is on the PATH.
+    #[allow(clippy::disallowed_methods)] // the one place that may read the environment
+    #[allow(clippy::unused_self)] // a place is asked what it has
+    pub(crate) fn has_program(&self, name: &str) -> bool {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let file = if cfg!(windows) { format!("{name}.exe") } else { name.to_owned() };
+        std::env::split_paths(&path).any(|folder| folder.join(&file).is_file())
+    }
+}
+
+/// Replaces a file of another program, wholly or not at all; its mode stays.
+pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
+    let name = path.display();
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).with_context(|| format!("the folder of {name} cannot be made"))?;
+    let mode = fs::metadata(path).map(|metadata| metadata.permissions()).ok();
+    let mut file = tempfile::Builder::new()
+        .prefix(".carnet")
+        .tempfile_in(folder)
+        .with_context(|| format!("{name} cannot be written"))?;
+    file.write_all(content).and_then(|()| file.as_file().sync_all())?;
+    if let Some(mode) = mode {
+        file.as_file().set_permissions(mode)?;
+    }
+    file.persist(path).with_context(|| format!("{name} cannot be written"))?;
+    Ok(())
+}
+
 /// Text from elsewhere, safe for a terminal: control characters and direction marks are left out.
 pub(crate) fn plain(text: &str) -> String {
     let harmless = |c: &char| {

@@ -1,0 +1,432 @@
+//! Changes to other programs' config files that leave everything else as it is: comments, order,
+//! unrelated keys, line ends. A file that its own program could not read is not touched.
+
+use anyhow::{Context, Result, anyhow, bail};
+use jsonc_parser::{
+    ParseOptions,
+    cst::{CstInputValue, CstObject, CstRootNode},
+};
+use serde_json::Value;
+use std::str::FromStr;
+use toml_edit::{Array, DocumentMut, InlineTable, Item, Table};
+use yaml_edit::Document;
+
+/// The dialect of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// JSON, as strict as its program reads it.
+    Json {
+        /// Comments are read.
+        comments: bool,
+        /// A comma after the last member is read.
+        trailing_commas: bool,
+    },
+    /// TOML.
+    Toml,
+    /// YAML.
+    Yaml,
+}
+
+impl Format {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Json { comments: false, .. } => "JSON",
+            Self::Json { .. } => "JSON with comments",
+            Self::Toml => "TOML",
+            Self::Yaml => "YAML",
+        }
+    }
+
+    fn json_options(self) -> ParseOptions {
+        let (comments, trailing_commas) = match self {
+            Self::Json { comments, trailing_commas } => (comments, trailing_commas),
+            Self::Toml | Self::Yaml => (false, false),
+        };
+        ParseOptions {
+            allow_comments: comments,
+            allow_trailing_commas: trailing_commas,
+            allow_loose_object_property_names: false,
+            allow_missing_commas: false,
+            allow_single_quoted_strings: false,
+            allow_hexadecimal_numbers: false,
+            allow_unary_plus_numbers: false,
+            allow_bare_decimal_point_numbers: false,
+            allow_non_finite_numbers: false,
+            allow_extended_string_escapes: false,
+        }
+    }
+}
+
+const BOM: char = '\u{feff}';
+
+/// `text` with `name` below `path` set to `value`. The same text if it is so already.
+pub(super) fn set(
+    format: Format,
+    text: &str,
+    path: &[&str],
+    name: &str,
+    value: &Value,
+) -> Result<String> {
+    if entry(format, text, path, name)?.as_ref() == Some(value) {
+        return Ok(text.to_owned());
+    }
+    let (bom, text) = without_bom(text);
+    let changed = match format {
+        Format::Json { .. } => {
+            let root = json(format, text)?;
+            let object = json_object(&root, path)?;
+            match object.get(name) {
+                Some(property) => property.set_value(to_cst(value)),
+                None => {
+                    object.append(name, to_cst(value));
+                }
+            }
+            root.to_string()
+        }
+        Format::Toml => {
+            let mut document = toml(text)?;
+            let mut table = document.as_table_mut() as &mut dyn toml_edit::TableLike;
+            for key in path {
+                let item = table.entry(key).or_insert_with(|| {
+                    let mut table = Table::new();
+                    table.set_implicit(true);
+                    Item::Table(table)
+                });
+                table = item.as_table_like_mut().with_context(|| not_a_table(key))?;
+            }
+            set_toml(table, name, value)?;
+            document.to_string()
+        }
+        Format::Yaml => set_yaml(text, path, name, value)?,
+    };
+    let changed = ended_like(text, changed);
+    check(format, &changed, path, name, Some(value))?;
+    Ok(format!("{bom}{changed}"))
+}
+
+/// `text` without `name` below `path`.
+pub(super) fn remove(format: Format, text: &str, path: &[&str], name: &str) -> Result<String> {
+    if entry(format, text, path, name)?.is_none() {
+        return Ok(text.to_owned());
+    }
+    let (bom, text) = without_bom(text);
+    let changed = match format {
+        Format::Json { .. } => {
+            let root = json(format, text)?;
+            if let Some(property) = json_object(&root, path)?.get(name) {
+                property.remove();
+            }
+            root.to_string()
+        }
+        Format::Toml => {
+            let mut document = toml(text)?;
+            let mut table = document.as_table_mut() as &mut dyn toml_edit::TableLike;
+            for key in path {
+                table = table
+                    .get_mut(key)
+                    .and_then(Item::as_table_like_mut)
+                    .with_context(|| not_a_table(key))?;
+            }
+            table.remove(name);
+            document.to_string()
+        }
+        Format::Yaml => {
+            let document = yaml(text)?;
+            let root = document.as_mapping().with_context(|| not_a_table("the file"))?;
+            if let Some(mapping) = path.first().and_then(|key| root.get_mapping(*key)) {
+                mapping.remove(name);
+            }
+            document.to_string()
+        }
+    };
+    let changed = ended_like(text, changed);
+    check(format, &changed, path, name, None)?;
+    Ok(format!("{bom}{changed}"))
+}
+
+/// The value of `name` below `path`, if it is there.
+pub(super) fn entry(
+    format: Format,
+    text: &str,
+    path: &[&str],
+    name: &str,
+) -> Result<Option<Value>> {
+    Ok(entries(format, text, path)?.remove(name))
+}
+
+/// Every entry below `path`. The whole file is read, so that one which its program could not read is
+/// found out here.
+pub(super) fn entries(
+    format: Format,
+    text: &str,
+    path: &[&str],
+) -> Result<serde_json::Map<String, Value>> {
+    let (_, text) = without_bom(text);
+    let unreadable = |error: &dyn std::fmt::Display| {
+        anyhow!(
+            "it cannot be read as {}: {error}\nhint: its program could not read it either; mend it, \
+             then try again",
+            format.name()
+        )
+    };
+    let root: Value = match format {
+        _ if text.trim().is_empty() => Value::Object(serde_json::Map::new()),
+        Format::Json { .. } => {
+            let parsed = jsonc_parser::parse_to_serde_value::<Value>(text, &format.json_options());
+            parsed.map_err(|e| unreadable(&e))?
+        }
+        Format::Toml => {
+            let parsed: toml::Table = text.parse().map_err(|e| unreadable(&e))?;
+            serde_json::to_value(parsed)?
+        }
+        Format::Yaml => serde_saphyr::from_str(text).map_err(|e| unreadable(&e))?,
+    };
+    let mut held = match root {
+        // A YAML file of comments alone.
+        Value::Null => Value::Object(serde_json::Map::new()),
+        root => root,
+    };
+    if !held.is_object() {
+        bail!("it does not hold {} members\nhint: mend it, then try again", format.name());
+    }
+    for key in path {
+        held = match held.get_mut(*key).map(Value::take) {
+            None | Some(Value::Null) => Value::Object(serde_json::Map::new()),
+            Some(next @ Value::Object(_)) => next,
+            Some(_) => bail!(not_a_table(key)),
+        };
+    }
+    match held {
+        Value::Object(members) => Ok(members),
+        _ => Ok(serde_json::Map::new()),
+    }
+}
+
+/// Reads the result with another parser than the one that wrote it: the entry is as meant.
+fn check(
+    format: Format,
+    changed: &str,
+    path: &[&str],
+    name: &str,
+    expected: Option<&Value>,
+) -> Result<()> {
+    let found = entry(format, changed, path, name)?;
+    let as_meant = match (found.as_ref(), expected) {
+        // Members that were there beside ours stay (TOML).
+        (Some(Value::Object(found)), Some(Value::Object(expected))) => {
+            expected.iter().all(|(key, value)| found.get(key) == Some(value))
+        }
+        (found, expected) => found == expected,
+    };
+    if as_meant {
+        return Ok(());
+    }
+    bail!("the change would not read back as meant, so nothing was written")
+}
+
+fn not_a_table(key: &str) -> String {
+    format!(
+        "`{key}` in it is not a table of entries\nhint: its program could not read that either; mend \
+         it, then try again"
+    )
+}
+
+fn without_bom(text: &str) -> (&'static str, &str) {
+    match text.strip_prefix(BOM) {
+        Some(rest) => ("\u{feff}", rest),
+        None => ("", text),
+    }
+}
+
+/// Line ends as the file has them.
+fn ended_like(before: &str, after: String) -> String {
+    if before.contains("\r\n") {
+        after.replace("\r\n", "\n").replace('\n', "\r\n")
+    } else {
+        after
+    }
+}
+
+fn json(format: Format, text: &str) -> Result<CstRootNode> {
+    CstRootNode::parse(text, &format.json_options()).map_err(|e| anyhow!("{e}"))
+}
+
+fn json_object(root: &CstRootNode, path: &[&str]) -> Result<CstObject> {
+    let root = root.object_value_or_create().with_context(|| not_a_table("the file"))?;
+    path.iter().try_fold(root, |object, key| {
+        object.object_value_or_create(key).with_context(|| not_a_table(key))
+    })
+}
+
+fn to_cst(value: &Value) -> CstInputValue {
+    match value {
+        Value::Null => CstInputValue::Null,
+        Value::Bool(flag) => CstInputValue::Bool(*flag),
+        Value::Number(number) => CstInputValue::Number(number.to_string()),
+        Value::String(text) => CstInputValue::String(text.clone()),
+        Value::Array(items) => CstInputValue::Array(items.iter().map(to_cst).collect()),
+        Value::Object(members) => CstInputValue::Object(
+            members.iter().map(|(key, value)| (key.clone(), to_cst(value))).collect(),
+        ),
+    }
+}
+
+fn toml(text: &str) -> Result<DocumentMut> {
+    text.parse().map_err(|e: toml_edit::TomlError| anyhow!("{e}"))
+}
+
+/// Sets the members of an entry one by one, so that others in it stay.
+fn set_toml(table: &mut dyn toml_edit::TableLike, name: &str, value: &Value) -> Result<()> {
+    let Value::Object(members) = value else { bail!("an entry is a table") };
+    let held = table.entry(name).or_insert_with(|| Item::Table(Table::new()));
+    let held = held.as_table_like_mut().with_context(|| not_a_table(name))?;
+    for (key, value) in members {
+        held.insert(key, Item::Value(toml_value(value)?));
+    }
+    Ok(())
+}
+
+fn toml_value(value: &Value) -> Result<toml_edit::Value> {
+    Ok(match value {
+        Value::Bool(flag) => (*flag).into(),
+        Value::Number(number) => number.as_i64().context("a number that TOML has not")?.into(),
+        Value::String(text) => text.as_str().into(),
+        Value::Array(items) => {
+            let items: Result<Vec<_>> = items.iter().map(toml_value).collect();
+            toml_edit::Value::Array(Array::from_iter(items?))
+        }
+        Value::Object(members) => {
+            let mut table = InlineTable::new();
+            for (key, value) in members {
+                table.insert(key, toml_value(value)?);
+            }
+            toml_edit::Value::InlineTable(table)
+        }
+        Value::Null => bail!("TOML has no null"),
+    })
+}
+
+fn yaml(text: &str) -> Result<Document> {
+    Document::from_str(text).map_err(|e| anyhow!("{e}"))
+}
+
+/// JSON is YAML too, so the values of an entry are written as JSON.
+fn set_yaml(text: &str, path: &[&str], name: &str, value: &Value) -> Result<String> {
+    let ([key], Value::Object(members)) = (path, value) else { bail!("an entry is a mapping") };
+    let lines = |indent: &str| -> String {
+        members.iter().map(|(key, value)| format!("{indent}{key}: {value}\n")).collect()
+    };
+    let whole = || format!("{key}:\n  {name}:\n{}", lines("    "));
+    let held = entries(Format::Yaml, text, &[])?;
+    if held.is_empty() {
+        // Nothing, or comments alone.
+        let separator = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        return Ok(format!("{text}{separator}{}", whole()));
+    }
+    if matches!(held.get(*key), None | Some(Value::Null)) && !held.contains_key(*key) {
+        let separator = if text.ends_with('\n') { "" } else { "\n" };
+        return Ok(format!("{text}{separator}{}", whole()));
+    }
+    let entry = yaml(&lines(""))?.as_mapping().context("an entry is a mapping")?;
+    let document = yaml(text)?;
+    let root = document.as_mapping().with_context(|| not_a_table("the file"))?;
+    match root.get_mapping(*key) {
+        Some(mapping) if !mapping.is_empty() => mapping.set(name, entry),
+        _ => {
+            let fresh = yaml(&format!("{name}:\n{}", lines("  ")))?;
+            let fresh = fresh.as_mapping().context("an entry is a mapping")?;
+            root.set(*key, fresh);
+        }
+    }
+    Ok(document.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const JSONC: Format = Format::Json { comments: true, trailing_commas: true };
+    const STRICT: Format = Format::Json { comments: false, trailing_commas: false };
+
+    fn bridge() -> Value {
+        json!({"command": "/usr/bin/carnet", "args": ["connect", "https://mcp.example/mcp"]})
+    }
+
+    #[test]
+    fn comments_order_and_unrelated_members_stay() {
+        let text = "// mine\n{\n  \"b\": 1, // one\n  \"servers\": {\n    /* keep */ \"own\": {\"url\": \"x\"},\n  },\n  \"a\": [1,2],\n}\n";
+        let with = set(JSONC, text, &["servers"], "canvas", &bridge()).unwrap();
+        for kept in ["// mine", "\"b\": 1, // one", "/* keep */ \"own\": {\"url\": \"x\"}", "\"a\": [1,2]"] {
+            assert!(with.contains(kept), "{kept} is gone:\n{with}");
+        }
+        assert_eq!(entry(JSONC, &with, &["servers"], "canvas").unwrap(), Some(bridge()));
+        let again = set(JSONC, &with, &["servers"], "canvas", &bridge()).unwrap();
+        assert_eq!(with, again, "twice is once");
+        let without = remove(JSONC, &with, &["servers"], "canvas").unwrap();
+        assert_eq!(entries(JSONC, &without, &[]).unwrap(), entries(JSONC, text, &[]).unwrap());
+        assert!(without.contains("// mine") && without.contains("/* keep */"));
+    }
+
+    #[test]
+    fn toml_and_yaml_keep_what_is_theirs_too() {
+        let toml = "# mine\nmodel = \"x\" # one\n\n[mcp_servers.own]\ncommand = \"y\"\n";
+        let with = set(Format::Toml, toml, &["mcp_servers"], "canvas", &bridge()).unwrap();
+        assert!(with.starts_with(toml), "{with}");
+        assert_eq!(set(Format::Toml, &with, &["mcp_servers"], "canvas", &bridge()).unwrap(), with);
+        assert_eq!(remove(Format::Toml, &with, &["mcp_servers"], "canvas").unwrap(), toml);
+        let yaml = "# mine\nGOOSE_MODEL: x # one\nextensions:\n  # own\n  own:\n    enabled: true\n    type: builtin\n";
+        let with = set(Format::Yaml, yaml, &["extensions"], "canvas", &bridge()).unwrap();
+        for kept in ["# mine", "GOOSE_MODEL: x # one", "  # own\n  own:\n    enabled: true"] {
+            assert!(with.contains(kept), "{kept} is gone:\n{with}");
+        }
+        assert_eq!(set(Format::Yaml, &with, &["extensions"], "canvas", &bridge()).unwrap(), with);
+        let without = remove(Format::Yaml, &with, &["extensions"], "canvas").unwrap();
+        assert_eq!(
+            entries(Format::Yaml, &without, &[]).unwrap(),
+            entries(Format::Yaml, yaml, &[]).unwrap()
+        );
+    }
+
+    #[test]
+    fn files_of_every_shape_are_met() {
+        for (format, path) in [(STRICT, "mcpServers"), (Format::Toml, "mcp_servers"), (Format::Yaml, "extensions")] {
+            for text in ["", "\n"] {
+                let with = set(format, text, &[path], "canvas", &bridge()).unwrap();
+                assert_eq!(entry(format, &with, &[path], "canvas").unwrap(), Some(bridge()), "{with}");
+            }
+        }
+        for yaml in ["# only a comment\n", "a: 1\n", "a: 1", "extensions:\na: 1\n", "extensions: {}\n", "a: 1\nextensions:\n    wide:\n        enabled: true\n"] {
+            let with = set(Format::Yaml, yaml, &["extensions"], "canvas", &bridge()).unwrap();
+            let found = entries(Format::Yaml, &with, &["extensions"]).unwrap();
+            assert_eq!(found.get("canvas"), Some(&bridge()), "{yaml:?} gave:\n{with}");
+            assert_eq!(found.contains_key("wide"), yaml.contains("wide"), "{with}");
+        }
+        let windows = "{\r\n  \"mcpServers\": {}\r\n}\r\n";
+        let with = set(STRICT, windows, &["mcpServers"], "canvas", &bridge()).unwrap();
+        assert!(!with.replace("\r\n", "").contains('\n'), "line ends: {with:?}");
+        let marked = "\u{feff}{}";
+        assert!(set(STRICT, marked, &["mcpServers"], "c", &bridge()).unwrap().starts_with(BOM));
+    }
+
+    #[test]
+    fn what_its_own_program_could_not_read_is_not_touched() {
+        for (format, text) in [
+            (STRICT, "{\"a\": 1,}"),
+            (STRICT, "// c\n{}"),
+            (STRICT, "{a: 1}"),
+            (JSONC, "{\"a\": }"),
+            (JSONC, "[]"),
+            (JSONC, "{\"servers\": []}"),
+            (Format::Toml, "a = "),
+            (Format::Toml, "servers = 1"),
+            (Format::Yaml, "a: [1"),
+            (Format::Yaml, "servers: [1]"),
+            (Format::Yaml, "- 1"),
+        ] {
+            let refused = set(format, text, &["servers"], "canvas", &bridge());
+            let error = refused.err().map(|e| format!("{e:#}")).unwrap_or_default();
+            assert!(error.contains("hint:"), "{text:?}: {error:?}");
+        }
+    }
+}
