@@ -8,5 +8,6 @@
     reason = "test support: a broken fixture should stop the test at once"
 )]
 
+pub mod desk;
 pub mod forge;
 pub mod world;

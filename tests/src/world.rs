@@ -820,6 +820,51 @@ impl World {
         }
     }
 
+    /// Unique values.
+    pub fn entropy(&self) -> Entropy {
+        self.entropy.clone()
+    }
+
+    /// An MCP server of the RAS behind a guard, which engineering may reach through installations of
+    /// Carnet; its URL.
+    pub async fn serve(&self, name: &str, router: Router) -> String {
+        let (listener, origin) = listener().await;
+        let url = format!("{origin}/{name}");
+        let scopes = || ["read", "write"].into_iter().collect::<Scopes>();
+        let resource = Resource::parse(&url).unwrap();
+        let governed = GovernedResource {
+            resource: resource.clone(),
+            name: name.to_owned(),
+            scopes: scopes(),
+            default_scopes: ["read"].into_iter().collect(),
+            access_token_lifetime: None,
+            require_dpop: false,
+            disabled: false,
+        };
+        self.put(&self.ras_store, &governed).await;
+        let registered = RegisteredResource {
+            resource: resource.clone(),
+            authorization_server: self.ras.clone(),
+            name: name.to_owned(),
+            scopes: scopes(),
+            disabled: false,
+        };
+        self.put(&self.idp_store, &registered).await;
+        let mut connection = self.connection(ENROLLED_CLIENT, "");
+        connection.id = format!("{name}-for-installations");
+        connection.ras_client_id = None;
+        connection.resources = vec![resource];
+        self.put(&self.idp_store, &connection).await;
+        let keys = carnet_client::RemoteKeys::new(Outbound::new(&[]).unwrap(), self.clock());
+        let guard = Guard::with_keys(&url, self.ras.as_str(), keys, self.clock())
+            .unwrap()
+            .scopes(["read", "write"])
+            .require(["read"])
+            .tool("write_it", ["write"]);
+        run(listener, router.layer(guard.clone()).merge(guard.metadata()));
+        url
+    }
+
     /// A client of the client library.
     pub fn client(&self) -> carnet_client::Client {
         self.client_with(self.client_settings())

@@ -3,6 +3,7 @@
 
 mod admin_api;
 mod client_library;
+mod enrolment;
 mod flows;
 mod requirements;
 mod store_contract;
@@ -10,3 +11,4 @@ mod table_a;
 mod table_b;
 mod table_c;
 mod table_d;
+mod table_i;

@@ -140,6 +140,7 @@ struct Stage {
     metadata: Arc<Mutex<Value>>,
     resource: Arc<Mutex<Value>>,
     token: Arc<Mutex<Value>>,
+    jwks: Arc<Mutex<Value>>,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
@@ -154,6 +155,7 @@ impl Stage {
             stage.token.clone(),
             stage.asked.clone(),
         );
+        let j = stage.jwks.clone();
         let router = Router::new()
             .route(
                 "/.well-known/oauth-authorization-server",
@@ -169,6 +171,11 @@ impl Stage {
                     a.lock().unwrap().push(body);
                     Json(t.lock().unwrap().clone())
                 }),
+            )
+            .route("/jwks", get(move || async move { Json(j.lock().unwrap().clone()) }))
+            .route(
+                "/redirect",
+                post(|| async { (StatusCode::TEMPORARY_REDIRECT, [("location", "/token")]) }),
             )
             .fallback(|| async { StatusCode::NOT_FOUND.into_response() });
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -305,4 +312,150 @@ async fn pkce_is_demanded_of_the_identity_provider() {
         let refused = client.begin_sign_in(&SignInOptions::default()).await;
         assert!(refused.is_err_and(|e| e.to_string().contains("PKCE")), "K04");
     }
+}
+
+/// Settings of the library for a company whose IdP is a stage.
+fn staged(world: &World, url: &str) -> carnet_client::Client {
+    let mut settings = world.client_settings();
+    settings.idp = carnet_proto::identifier::Issuer::parse(url).unwrap();
+    world.client_with(settings)
+}
+
+#[tokio::test]
+async fn k13_an_id_token_that_does_not_verify_ends_the_sign_in() {
+    let world = World::new().await;
+    let (stage, url) = Stage::start().await;
+    let key = Key::new();
+    *stage.metadata.lock().unwrap() = json!({
+        "issuer": url, "token_endpoint": format!("{url}/token"),
+        "authorization_endpoint": format!("{url}/authorize"), "jwks_uri": format!("{url}/jwks"),
+        "code_challenge_methods_supported": ["S256"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+        "authorization_response_iss_parameter_supported": true,
+    });
+    *stage.jwks.lock().unwrap() = json!({"keys": [key.jwk()]});
+    let now = world.now().0;
+    let access_token = "an-access-token";
+    let good = json!({"iss": url, "sub": "erin", "aud": "agent", "iat": now, "exp": now + 600,
+                      "at_hash": carnet_proto::id_token::at_hash(access_token)});
+    type Forge = Box<dyn Fn(Value, &Key) -> String>;
+    let signed = |claims: Value, key: &Key| {
+        key.sign(&key.header("JWT").to_string(), claims.to_string().as_bytes())
+    };
+    let with = move |name: &'static str, value: Value| -> Forge {
+        Box::new(move |mut claims: Value, key: &Key| {
+            claims[name] = value.clone();
+            signed(claims, key)
+        })
+    };
+    let cases: Vec<(&str, bool, Forge)> = vec![
+        ("the good one", true, Box::new(signed)),
+        ("nonce", false, with("nonce", json!("another"))),
+        ("no nonce", false, with("nonce", Value::Null)),
+        ("aud", false, with("aud", json!("sibling"))),
+        ("two audiences without azp", false, with("aud", json!(["agent", "sibling"]))),
+        ("iss", false, with("iss", json!(format!("{url}/")))),
+        ("exp", false, with("exp", json!(now - 31))),
+        ("iat in the future", false, with("iat", json!(now + 31))),
+        ("at_hash", false, with("at_hash", json!("AAAAAAAAAAAAAAAAAAAAAA"))),
+        ("sub", false, with("sub", json!(7))),
+        ("another key", false, Box::new(move |claims, _| signed(claims, &Key::new()))),
+        (
+            "alg none",
+            false,
+            Box::new(|claims: Value, _: &Key| {
+                use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+                let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+                format!("{}.{}.", part(r#"{"alg":"none","typ":"JWT"}"#), part(&claims.to_string()))
+            }),
+        ),
+    ];
+    for (case, works, forge) in cases {
+        let client = staged(&world, &url);
+        let pending = client.begin_sign_in(&SignInOptions::default()).await.unwrap();
+        let asked = url::Url::parse(pending.url()).unwrap();
+        let parameter =
+            |name: &str| asked.query_pairs().find(|(n, _)| n == name).unwrap().1.into_owned();
+        let mut claims = good.clone();
+        claims["nonce"] = json!(parameter("nonce"));
+        *stage.token.lock().unwrap() = json!({"access_token": access_token, "token_type": "Bearer",
+            "expires_in": 300, "id_token": forge(claims, &key)});
+        let back =
+            format!("{}?code=c&state={}&iss={url}", parameter("redirect_uri"), parameter("state"));
+        let browser = async { world.http.get(back).send().await.unwrap().status().as_u16() };
+        let (outcome, status) = tokio::join!(pending.finish(), browser);
+        assert_eq!(outcome.is_ok(), works, "{case}: {:?}", outcome.err().map(|e| e.to_string()));
+        assert_eq!(status == 200, works, "{case}: the person was told otherwise");
+        assert_eq!(client.session().await.unwrap().is_some(), works, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn k08_k14_credentials_go_to_their_own_authorization_server_alone() {
+    let world = World::new().await;
+    let client = world.client();
+    sign_in(&world, &client, "erin").await;
+    let access = client.access(&world.canvas).await.unwrap();
+    assert_eq!(access.authorization_server, world.ras.as_str());
+    // A token endpoint in the clear, a script, or behind a redirect.
+    let (stage, url) = Stage::start().await;
+    for (case, endpoint) in [
+        ("plain http", "http://as.example/token".to_owned()),
+        ("a script", "javascript:alert(1)".to_owned()),
+        ("a file", "file:///tmp/x".to_owned()),
+        ("a user in it", url.replace("http://", "http://u:p@") + "/token"),
+        ("307", format!("{url}/redirect")),
+    ] {
+        let mut settings = world.client_settings();
+        settings.idp_token_endpoint = Some(endpoint);
+        let other = world.client_with(settings);
+        let server = other.discover(&world.canvas).await.unwrap();
+        let outcome = other.exchange(&server, None, (Subject::IdToken, "a.b.c")).await;
+        assert!(outcome.is_err(), "K08 {case}");
+        assert!(stage.asked.lock().unwrap().is_empty(), "K08 {case}: the form went on");
+    }
+    // K14: the server comes under another authorization server: nothing of the old goes there.
+    *stage.resource.lock().unwrap() =
+        json!({"resource": format!("{url}/mcp"), "authorization_servers": [world.ras]});
+    let mcp = format!("{url}/mcp");
+    let registered =
+        json!({"resource": mcp, "authorization_server": world.ras, "scopes": ["read"]});
+    world.administer(reqwest::Method::POST, "/idp/resources", Some(registered)).await;
+    let governed = json!({"resource": mcp, "scopes": ["read"], "default_scopes": ["read"]});
+    world.administer(reqwest::Method::POST, "/ras/ras/resources", Some(governed)).await;
+    let connection = json!({"id": "staged", "idp_client_id": "agent", "audience": world.ras,
+        "ras_client_id": "agent-at-ras", "resources": [mcp], "scopes": ["read"], "everyone": true});
+    let made = world.administer(reqwest::Method::POST, "/idp/connections", Some(connection)).await;
+    assert_eq!(made.status, 200, "{}", made.text);
+    let access = client.access(&mcp).await.unwrap();
+    *stage.resource.lock().unwrap() = json!({"resource": mcp, "authorization_servers": [url]});
+    let replaced = client.replace_access(&access).await;
+    assert!(matches!(replaced, Err(Error::RefusedByPolicy { .. })), "no connection to the new one");
+    assert!(stage.asked.lock().unwrap().is_empty(), "K14: something was sent to the new one");
+}
+
+#[tokio::test]
+async fn k15_a_challenge_that_names_nothing_new_ends_it_at_once() {
+    let world = World::new().await;
+    let client = world.client();
+    sign_in(&world, &client, "erin").await;
+    let server = client.discover(&world.canvas).await.unwrap();
+    client.access(&world.canvas).await.unwrap();
+    // A challenge that names nothing new is the end at once.
+    let access = client.access(&world.canvas).await.unwrap();
+    let challenge = carnet_proto::challenge::Challenge::new("Bearer").with("scope", "read");
+    let narrow = client.widen_access(&access, &challenge).await;
+    assert!(matches!(narrow, Err(Error::NothingToWiden { .. })));
+    assert_eq!(server.authorization_server, world.ras);
+}
+
+#[tokio::test]
+async fn no_consent_gets_around_the_policy() {
+    let world = World::new().await;
+    let max = world.client();
+    sign_in(&world, &max, "max").await;
+    let server = max.discover(&world.canvas).await.unwrap();
+    let refused = max.access(&world.canvas).await;
+    assert!(matches!(refused, Err(Error::RefusedByPolicy { .. })));
+    assert!(max.begin_consent(&server, None, &SignInOptions::default()).await.is_err(), "EMA-C2");
 }

@@ -5,6 +5,7 @@ mod admin;
 mod config;
 mod connect;
 mod demo;
+mod doctor;
 mod employee;
 mod init;
 mod inspect;
@@ -130,6 +131,9 @@ enum Command {
     Install(install::Install),
     /// Take them out again: the configs are as they were
     Uninstall(install::Uninstall),
+    /// Walk every leg to an MCP server, and say who has to change what
+    #[command(after_help = doctor::EXIT_CODES)]
+    Doctor(doctor::Doctor),
     /// Explain a JWT from standard input, claim by claim, against the rules for its kind; its
     /// signature is not verified
     Inspect {
@@ -197,6 +201,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Connect(args) => connect::connect(args).await,
         Command::Install(args) => install::install(args).await,
         Command::Uninstall(args) => install::uninstall(&args),
+        Command::Doctor(args) => return doctor::doctor(args).await,
         Command::Inspect { json } => return inspect::run(json),
     }?;
     Ok(ExitCode::SUCCESS)

@@ -17,6 +17,7 @@ mod client_documents;
 mod code_flow;
 mod consent;
 mod discovery;
+pub mod doctor;
 mod enrol;
 mod error;
 mod jwks;

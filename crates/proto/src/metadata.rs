@@ -187,6 +187,9 @@ pub struct AuthorizationServerMetadata {
     /// Grants; RFC 8414's default is code and implicit.
     #[serde(default)]
     pub grant_types_supported: Option<Vec<String>>,
+    /// What may be asked for by token exchange (JAG 7.1).
+    #[serde(default)]
+    pub identity_chaining_requested_token_types_supported: Vec<String>,
     /// Carnet's own: which MCP servers a person may reach.
     #[serde(default)]
     pub carnet_catalog_endpoint: Option<String>,

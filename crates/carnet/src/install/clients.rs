@@ -142,9 +142,7 @@ pub(super) const CLIENTS: [McpClient; 9] = [
                     (vec!["env"], "CLAUDE_CODE_ENABLE_XAA", json!("1")),
                 ]
             },
-            entry: |url, client_id| {
-                json!({"type": "http", "url": url, "oauth": {"clientId": client_id, "xaa": true}})
-            },
+            entry: |url, client_id| json!({"type": "http", "url": url, "oauth": {"clientId": client_id, "xaa": true}}),
             needs_https: true,
             then: "run `claude mcp xaa login`; it asks for the secrets that IT gave you and keeps them \
                    itself",

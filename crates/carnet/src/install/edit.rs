@@ -240,11 +240,7 @@ fn without_bom(text: &str) -> (&'static str, &str) {
 
 /// Line ends as the file has them.
 fn ended_like(before: &str, after: String) -> String {
-    if before.contains("\r\n") {
-        after.replace("\r\n", "\n").replace('\n', "\r\n")
-    } else {
-        after
-    }
+    if before.contains("\r\n") { after.replace("\r\n", "\n").replace('\n', "\r\n") } else { after }
 }
 
 fn json(format: Format, text: &str) -> Result<CstRootNode> {
@@ -357,7 +353,9 @@ mod tests {
     fn comments_order_and_unrelated_members_stay() {
         let text = "// mine\n{\n  \"b\": 1, // one\n  \"servers\": {\n    /* keep */ \"own\": {\"url\": \"x\"},\n  },\n  \"a\": [1,2],\n}\n";
         let with = set(JSONC, text, &["servers"], "canvas", &bridge()).unwrap();
-        for kept in ["// mine", "\"b\": 1, // one", "/* keep */ \"own\": {\"url\": \"x\"}", "\"a\": [1,2]"] {
+        for kept in
+            ["// mine", "\"b\": 1, // one", "/* keep */ \"own\": {\"url\": \"x\"}", "\"a\": [1,2]"]
+        {
             assert!(with.contains(kept), "{kept} is gone:\n{with}");
         }
         assert_eq!(entry(JSONC, &with, &["servers"], "canvas").unwrap(), Some(bridge()));
@@ -390,13 +388,26 @@ mod tests {
 
     #[test]
     fn files_of_every_shape_are_met() {
-        for (format, path) in [(STRICT, "mcpServers"), (Format::Toml, "mcp_servers"), (Format::Yaml, "extensions")] {
+        for (format, path) in
+            [(STRICT, "mcpServers"), (Format::Toml, "mcp_servers"), (Format::Yaml, "extensions")]
+        {
             for text in ["", "\n"] {
                 let with = set(format, text, &[path], "canvas", &bridge()).unwrap();
-                assert_eq!(entry(format, &with, &[path], "canvas").unwrap(), Some(bridge()), "{with}");
+                assert_eq!(
+                    entry(format, &with, &[path], "canvas").unwrap(),
+                    Some(bridge()),
+                    "{with}"
+                );
             }
         }
-        for yaml in ["# only a comment\n", "a: 1\n", "a: 1", "extensions:\na: 1\n", "extensions: {}\n", "a: 1\nextensions:\n    wide:\n        enabled: true\n"] {
+        for yaml in [
+            "# only a comment\n",
+            "a: 1\n",
+            "a: 1",
+            "extensions:\na: 1\n",
+            "extensions: {}\n",
+            "a: 1\nextensions:\n    wide:\n        enabled: true\n",
+        ] {
             let with = set(Format::Yaml, yaml, &["extensions"], "canvas", &bridge()).unwrap();
             let found = entries(Format::Yaml, &with, &["extensions"]).unwrap();
             assert_eq!(found.get("canvas"), Some(&bridge()), "{yaml:?} gave:\n{with}");

@@ -189,7 +189,8 @@ pub(crate) async fn install(args: Install) -> Result<()> {
     let mut ledger = ledger;
     let mut failed = 0;
     for client in chosen {
-        let outcome = install_into(client, &places, &issuer, &catalog, &servers, &args, &mut ledger);
+        let outcome =
+            install_into(client, &places, &issuer, &catalog, &servers, &args, &mut ledger);
         if let Err(error) = outcome {
             failed += 1;
             eprintln!("error: {}: {}", client.title, plain(&format!("{error:#}")));
@@ -220,7 +221,10 @@ async fn catalog_of(client: &carnet_client::Client, named: &[String]) -> Result<
     Ok(Catalog { servers: servers.collect(), ..Catalog::default() })
 }
 
-fn chosen_servers<'a>(all: &'a [CatalogServer], named: &[String]) -> Result<Vec<&'a CatalogServer>> {
+fn chosen_servers<'a>(
+    all: &'a [CatalogServer],
+    named: &[String],
+) -> Result<Vec<&'a CatalogServer>> {
     if named.is_empty() {
         return Ok(all.iter().filter(|server| server.granted).collect());
     }
@@ -251,7 +255,10 @@ fn by_id(ids: &[String]) -> Result<Vec<&'static McpClient>> {
         .map(|id| {
             CLIENTS.iter().find(|client| client.id == id).with_context(|| {
                 let known: Vec<&str> = CLIENTS.iter().map(|client| client.id).collect();
-                format!("`{id}` is no MCP client that is known here\nhint: one of {}", known.join(", "))
+                format!(
+                    "`{id}` is no MCP client that is known here\nhint: one of {}",
+                    known.join(", ")
+                )
             })
         })
         .collect()
@@ -274,7 +281,9 @@ fn list(places: &Places, ledger: &Ledger) -> Result<()> {
         rows.push([client.id, client.title, here, &installed, &file].map(str::to_owned));
     }
     print!("{}", system::table(&rows));
-    println!("\nInstall into some: `carnet install CLIENT…`, or `--all` that are here; `--dry-run` shows the change.");
+    println!(
+        "\nInstall into some: `carnet install CLIENT…`, or `--all` that are here; `--dry-run` shows the change."
+    );
     Ok(())
 }
 
@@ -403,7 +412,8 @@ fn free_name(held: &Map<String, Value>, server: &CatalogServer) -> String {
     base.truncate(26);
     let base = base.trim_end_matches('-');
     let begins_well = base.starts_with(|c: char| c.is_ascii_lowercase());
-    let reserved = ["", "workspace", "claude-in-chrome"].contains(&base) || base.starts_with("filesystem");
+    let reserved =
+        ["", "workspace", "claude-in-chrome"].contains(&base) || base.starts_with("filesystem");
     let base = if begins_well && !reserved { base.to_owned() } else { format!("mcp-{base}") };
     let base = base.trim_end_matches('-').to_owned();
     if !held.contains_key(&base) {

@@ -248,7 +248,8 @@ mod tests {
         assert_eq!(value("mcp-param-region"), Some("eu"));
         assert_eq!(value("mcp-param-count"), Some("42"));
         assert_eq!(value("mcp-param-flag"), Some("false"));
-        let absent = r#"{"id":1,"method":"tools/call","params":{"name":"t","arguments":{"region":null}}}"#;
+        let absent =
+            r#"{"id":1,"method":"tools/call","params":{"name":"t","arguments":{"region":null}}}"#;
         assert_eq!(headers_of(absent, &tools).len(), 3, "no header for what is not there");
     }
 
@@ -272,7 +273,8 @@ mod tests {
             assert_eq!(kept, format!(r#"{{"tools":[{good}],"nextCursor":"c"}}"#));
             assert!(tools.contains_key("good") && !tools.contains_key("bad"));
         }
-        let value = json!({"properties": {"a": {"type": "string", "default": {"x-mcp-header": "x"}}}});
+        let value =
+            json!({"properties": {"a": {"type": "string", "default": {"x-mcp-header": "x"}}}});
         assert_eq!(marked(&value), Ok(Vec::new()), "a default is a value, not a schema");
     }
 }

@@ -172,7 +172,8 @@ mod tests {
 
     #[test]
     fn an_error_without_an_id_gets_the_one_of_its_request() {
-        let body = r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"no","data":1e400},"id":null}"#;
+        let body =
+            r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"no","data":1e400},"id":null}"#;
         let line = answered_error(body, "\"a\"").unwrap();
         assert_eq!(
             line,

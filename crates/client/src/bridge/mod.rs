@@ -9,12 +9,7 @@ mod message;
 mod post;
 mod session;
 
-use crate::{
-    error::Error,
-    obtain::Client,
-    outbound::OutboundError,
-    vault::Access,
-};
+use crate::{error::Error, obtain::Client, outbound::OutboundError, vault::Access};
 use futures::{
     FutureExt,
     future::{BoxFuture, Shared as SharedFuture},

@@ -38,9 +38,7 @@ impl Bridge {
         let generation = self.state().session.generation();
         let had_session = headers.contains_key("mcp-session-id");
         let outcome = match self.post_patiently(text, headers, &method).await {
-            Ok(response)
-                if response.status().as_u16() == 404 && had_session && !stateless =>
-            {
+            Ok(response) if response.status().as_u16() == 404 && had_session && !stateless => {
                 self.after_404(text, response, generation, ids).await
             }
             outcome => outcome.map(Some),
@@ -106,7 +104,9 @@ impl Bridge {
                 "method": "tools/list", "params": params,
             })
             .to_string();
-            let Ok(response) = self.post(&text, self.headers_for(&text)).await else { return false };
+            let Ok(response) = self.post(&text, self.headers_for(&text)).await else {
+                return false;
+            };
             let Some(answer) = self.first_answer(response).await else { return false };
             let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(&answer) else { return false };
             let Some(result) = envelope.result else { return false };
@@ -201,7 +201,9 @@ impl Bridge {
             let renewed = match (status, challenge) {
                 (401, challenge) => {
                     last = challenge
-                        .and_then(|c| c.get("error_description").or(c.get("error")).map(str::to_owned))
+                        .and_then(|c| {
+                            c.get("error_description").or(c.get("error")).map(str::to_owned)
+                        })
                         .unwrap_or_else(|| "HTTP 401".to_owned());
                     self.0.client.replace_access(&access).await
                 }
@@ -261,7 +263,8 @@ impl Bridge {
             }
             _ if status.as_u16() == 202 => {}
             other => {
-                let text = format!("The MCP server answered with `{other}`, which is no MCP answer.");
+                let text =
+                    format!("The MCP server answered with `{other}`, which is no MCP answer.");
                 return self.fail(&pending, &Trouble::new("no_answer", text)).await;
             }
         }
@@ -284,8 +287,7 @@ impl Bridge {
                     self.0.url
                 ),
                 _ => {
-                    let said: String =
-                        body.chars().filter(|c| !c.is_control()).take(200).collect();
+                    let said: String = body.chars().filter(|c| !c.is_control()).take(200).collect();
                     format!("The MCP server answered HTTP {status}: {said}")
                 }
             };
@@ -452,7 +454,8 @@ impl Bridge {
 }
 
 fn media_type(response: &reqwest::Response) -> String {
-    let value = response.headers().get("content-type").map(HeaderValue::as_bytes).unwrap_or_default();
+    let value =
+        response.headers().get("content-type").map(HeaderValue::as_bytes).unwrap_or_default();
     let value = String::from_utf8_lossy(value);
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }

@@ -76,7 +76,8 @@ impl Session {
             protocol_version: String,
         }
         let result = envelope.result.and_then(|r| serde_json::from_str::<Result_>(r.get()).ok());
-        if let Some(version) = result.and_then(|r| HeaderValue::from_str(&r.protocol_version).ok()) {
+        if let Some(version) = result.and_then(|r| HeaderValue::from_str(&r.protocol_version).ok())
+        {
             self.version = Some(version);
         }
     }
