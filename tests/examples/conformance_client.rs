@@ -1,8 +1,15 @@
 //! Our client library as the MCP conformance suite's client: the suite's context in the environment,
-//! the MCP server's URL as last argument, exit 0 for success.
-#![allow(clippy::disallowed_methods, reason = "the suite speaks through the environment")]
+//! the MCP server's URL as last argument, exit 0 for success. Where the scenario is about consent, the
+//! person is a plain HTTP client that follows redirects, as the suite's authorization server expects.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "the suite speaks through the environment; the program stops at the first surprise"
+)]
 
-use carnet_client::{Client, MemoryVault, Outbound, Registration, Session, Settings};
+use carnet_client::{
+    Browser, Client, MemoryVault, Outbound, Purpose, Registration, Session, Settings,
+};
 use carnet_proto::{
     identifier::Issuer,
     secret::Secret,
@@ -15,43 +22,50 @@ use rmcp::{
 use serde::Deserialize;
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-#[derive(Deserialize)]
+/// What scenarios tell, each its part.
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct Context {
-    client_id: String,
-    client_secret: String,
-    idp_client_id: String,
-    idp_id_token: String,
-    idp_issuer: String,
-    idp_token_endpoint: String,
+    client_id: Option<String>,
+    client_secret: Option<String>,
+    issuer: Option<String>,
+    idp_client_id: Option<String>,
+    idp_id_token: Option<String>,
+    idp_issuer: Option<String>,
+    idp_token_endpoint: Option<String>,
+}
+
+/// A person who consents to everything.
+struct Willing;
+
+impl Browser for Willing {
+    fn open(&self, url: &str, _: Purpose) -> bool {
+        let url = url.to_owned();
+        tokio::spawn(async move { reqwest::get(url).await });
+        true
+    }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = std::env::args().next_back().ok_or("the MCP server's URL is missing")?;
-    let context: Context = serde_json::from_str(&std::env::var("MCP_CONFORMANCE_CONTEXT")?)?;
+    let context = std::env::var("MCP_CONFORMANCE_CONTEXT").unwrap_or_else(|_| "{}".to_owned());
+    let context: Context = serde_json::from_str(&context)?;
     let version = std::env::var("MCP_CONFORMANCE_PROTOCOL_VERSION").unwrap_or_default();
-    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?;
-    let outbound = Outbound::new(&[])?;
-    // The operator of this client has configured the suite's authorization server by hand: it does
-    // not advertise the grant profile.
-    let server = {
-        let settings = settings(&context, HashMap::new())?;
-        let client = client(settings, &context, outbound.clone(), now);
-        client.discover(&url).await?
+    let client = match &context.idp_token_endpoint {
+        Some(_) => with_cross_app_access(&context, &url).await?,
+        None => with_consent(&context)?,
     };
-    let secret = Secret::new(context.client_secret.clone());
-    let at_ras = Registration::with_secret(context.client_id.clone(), secret);
-    let ras = HashMap::from([(server.authorization_server.to_string(), at_ras)]);
-    let client = client(settings(&context, ras)?, &context, outbound, now);
     let mode = if version == "2026-07-28" {
         ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] }
     } else {
         ClientLifecycleMode::Initialize
     };
-    let service = ().serve_with_lifecycle(client.transport(server)?, mode).await?;
+    let service = ().serve_with_lifecycle(client.transport_to(&url)?, mode).await?;
     let tools = service.list_all_tools().await?;
     let tool = tools.first().ok_or("the server has no tool")?.name.to_string();
     service.call_tool(CallToolRequestParams::new(tool)).await?;
@@ -59,34 +73,57 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn settings(
-    context: &Context,
-    ras_clients: HashMap<String, Registration>,
-) -> Result<Settings, Box<dyn std::error::Error>> {
-    let idp = Issuer::parse(&context.idp_issuer).map_err(|e| e.to_string())?;
-    Ok(Settings {
-        idp_token_endpoint: Some(context.idp_token_endpoint.clone()),
-        ras_clients,
-        ..Settings::new(idp, Registration::public(context.idp_client_id.clone()))
-    })
+fn client(settings: Settings, vault: MemoryVault) -> Result<Client, Box<dyn std::error::Error>> {
+    let clock = Clock::new(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    });
+    let entropy = Entropy::new(|buffer| aws_lc_rs::rand::fill(buffer).unwrap());
+    Ok(Client::new(settings, Box::new(vault), Outbound::new(&[])?, clock, entropy))
 }
 
-fn client(settings: Settings, context: &Context, outbound: Outbound, now: i64) -> Client {
-    let vault = MemoryVault::with(Session {
-        issuer: context.idp_issuer.clone(),
-        idp_client_id: context.idp_client_id.clone(),
+/// A company signed in already, by the suite's ID token.
+async fn with_cross_app_access(
+    context: &Context,
+    url: &str,
+) -> Result<Client, Box<dyn std::error::Error>> {
+    let text = |value: &Option<String>| value.clone().ok_or("the context is incomplete");
+    let idp = Issuer::parse(&text(&context.idp_issuer)?).map_err(|e| e.to_string())?;
+    let settings = Settings {
+        idp_token_endpoint: context.idp_token_endpoint.clone(),
+        ..Settings::new(idp.clone(), Registration::public(text(&context.idp_client_id)?))
+    };
+    let session = Session {
+        issuer: idp.to_string(),
+        idp_client_id: text(&context.idp_client_id)?,
         name: "conformance".to_owned(),
-        id_token: context.idp_id_token.clone(),
-        id_token_expires: now + 3600,
+        id_token: text(&context.idp_id_token)?,
+        id_token_expires: i64::MAX,
         refresh_token: None,
-        renewed_at: now,
+        renewed_at: 0,
         access_token: None,
         access_token_expires: 0,
-    });
-    let clock = Clock::new(move || Timestamp(now));
-    let entropy = Entropy::new(|buffer| {
-        // Nothing unpredictable is needed: this client signs nothing in.
-        buffer.fill(7);
-    });
-    Client::new(settings, Box::new(vault), outbound, clock, entropy)
+    };
+    // The operator of this client has configured the suite's authorization server by hand: it does
+    // not advertise the grant profile.
+    let server = client(settings.clone(), MemoryVault::default())?.discover(url).await?;
+    let secret = Secret::new(text(&context.client_secret)?);
+    let at_ras = Registration::with_secret(text(&context.client_id)?, secret);
+    let ras_clients = HashMap::from([(server.authorization_server.to_string(), at_ras)]);
+    client(Settings { ras_clients, ..settings }, MemoryVault::with(session))
+}
+
+/// Nobody's company: whatever the server's own authorization server asks the person.
+fn with_consent(context: &Context) -> Result<Client, Box<dyn std::error::Error>> {
+    let idp = Issuer::parse("https://idp.invalid").map_err(|e| e.to_string())?;
+    let mut settings = Settings::new(idp, Registration::public("nobody"));
+    settings.client_document =
+        Some("https://conformance-test.local/client-metadata.json".to_owned());
+    if let (Some(issuer), Some(id), Some(secret)) =
+        (&context.issuer, &context.client_id, &context.client_secret)
+    {
+        let known = Registration::with_secret(id, Secret::new(secret.clone()));
+        settings.consent_clients.insert(issuer.clone(), known);
+    }
+    Ok(client(settings, MemoryVault::default())?.with_browser(Arc::new(Willing)))
 }
