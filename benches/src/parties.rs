@@ -154,6 +154,7 @@ fn agent(id: &str) -> Client {
     }
 }
 
+#[allow(clippy::too_many_lines)] // a company is filled one record after the other
 async fn fill(
     idp: &Store,
     ras: &Store,

@@ -1,6 +1,7 @@
 // Other people's packages against a running `carnet demo`, and the command line against it. Prints a
 // row for each party and ends with `N passed, N failed`. Needs: npm install in this folder, chromium.
-// env: CARNET (binary), CONFORMANCE_CLIENT, RMCP_CLIENT (test binaries), SCREENSHOTS (folder, kept)
+// env: CARNET (binary), CONFORMANCE_CLIENT, RMCP_CLIENT (test binaries), PYTHON (with python/requirements.txt),
+// GO_XAA (built from go-xaa), SCREENSHOTS (folder, kept), ONLY (a part: clients, foreign, conformance, desk, bridge)
 import { spawn, spawnSync, execFileSync } from 'node:child_process';
 import { mkdtempSync, mkdirSync, readFileSync, readdirSync, existsSync, writeFileSync, chmodSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -8,11 +9,11 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { createServer } from 'node:http';
-import { browse } from './browser.mjs';
+import { browse, goOn } from './browser.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const E = process.env;
-const need = ['CARNET', 'CONFORMANCE_CLIENT', 'RMCP_CLIENT'].filter(name => !existsSync(E[name] ?? ''));
+const need = ['CARNET', 'CONFORMANCE_CLIENT', 'RMCP_CLIENT', 'PYTHON', 'GO_XAA'].filter(name => !existsSync(E[name] ?? ''));
 if (need.length) { console.error(`missing: ${need.join(', ')} must name built binaries`); process.exit(1); }
 const node24 = join(here, 'node_modules/node/bin/node');
 const conformance = join(here, 'node_modules/@modelcontextprotocol/conformance/dist/index.js');
@@ -23,7 +24,9 @@ mkdirSync(shots, { recursive: true });
 const version = name => JSON.parse(readFileSync(join(here, 'node_modules', name, 'package.json'))).version;
 
 let passed = 0, failed = 0;
+let part = 'own';
 async function row(party, what, work) {
+  if (E.ONLY && !E.ONLY.split(',').includes(part)) return;
   const started = Date.now();
   try {
     const told = await work();
@@ -188,11 +191,9 @@ await row(suite, 'authorization: metadata and code grant of the IdP', () => {
 // ---------- the command line ----------
 const home = join(scratch, 'home');
 const cli = (...args) => run(E.CARNET, args, { CARNET_HOME: home });
-async function login(user, home, ...more) {
-  const args = ['login', '--issuer', idp, '--client-id', 'desk-agent', '--client-secret-file', join(folder, 'idp.secret'),
-    '--ras-client', `${canvas.ras}=acme-canvas:${join(folder, 'canvas.secret')}`,
-    '--ras-client', `${notes.ras}=acme-notes:${join(folder, 'notes.secret')}`, '--no-browser', ...more];
-  const child = spawn(E.CARNET, args, { env: { ...process.env, CARNET_HOME: home } });
+/** Drives `carnet login` through the sign-in page, in one browser tab. */
+async function signIn(user, home, args, env = {}) {
+  const child = spawn(E.CARNET, ['login', '--no-browser', ...args], { env: { ...process.env, CARNET_HOME: home, ...env } });
   let out = '', err = '';
   child.stdout.on('data', c => { out += c; });
   child.stderr.on('data', c => { err += c; });
@@ -201,11 +202,22 @@ async function login(user, home, ...more) {
   const url = /https?:\/\/\S+code_challenge\S+/.exec(out)?.[0];
   if (url) {
     const callback = new URL(url).searchParams.get('redirect_uri');
-    const done = await browse(url, callback, { user, pass: password(user) });
-    must((await fetch(done.url)).status === 200, 'the callback was not taken');
+    const page = await goOn(await browse(url, callback, { user, pass: password(user) }));
+    if (page.status !== 200) err += `the last page: ${page.status}`;
   }
   return { code: await ended, out, err };
 }
+/** A sign-in through the client that IT registered, or the one that is kept. */
+const login = (user, home, ...more) => signIn(user, home, more.includes('--no-registration') ? more.filter(arg => arg !== '--no-registration') : ['--issuer', idp, '--client-id', 'desk-agent', '--client-secret-file', join(folder, 'idp.secret'),
+  '--ras-client', `${canvas.ras}=acme-canvas:${join(folder, 'canvas.secret')}`,
+  '--ras-client', `${notes.ras}=acme-notes:${join(folder, 'notes.secret')}`, ...more]);
+/** A sign-in that enrols the computer. */
+async function enrol(user, home, { args = [], env = {} } = {}) {
+  const done = await signIn(user, home, ['--issuer', idp, '--insecure-storage', ...args], env);
+  must(done.code === 0, done.out + done.err);
+  return done;
+}
+const carnet = (home, ...args) => run(E.CARNET, args, { CARNET_HOME: home });
 await row('carnet', 'refuses to keep a sign-in without a keychain unless told', async () => {
   const done = await login('erin', join(scratch, 'none'));
   must(done.code !== 0 && done.err.includes('--insecure-storage'), done.out + done.err);
@@ -328,6 +340,14 @@ await row('Chromium', 'signs in by keyboard, sees a mistake, signs out; four loo
   }
   return `screenshots in ${shots}`;
 });
+
+// ---------- the other parts ----------
+const suiteName = suite;
+const freePort = async () => { for (;;) { const at = 10_000 + Math.floor(Math.random() * 20_000); if (await isFree(at)) return at; } };
+const kit = { row, run, json, must, version, idp, canvas, notes, secret, password, admin, fresh, login, enrol, carnet, freePort, suite: suiteName, node24, conformance, here, scratch, folder, port, E };
+for (part of ['clients', 'foreign', 'conformance', 'desk'].filter(name => !E.ONLY || E.ONLY.split(',').includes(name))) {
+  await (await import(`./rows-${part}.mjs`)).default(kit);
+}
 
 console.log(`\n${passed} passed, ${failed} failed`);
 process.exit(failed ? 1 : 0);

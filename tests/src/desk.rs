@@ -32,7 +32,7 @@ impl World {
         let outbound = Outbound::new(&[]).unwrap();
         let options = SignInOptions::default();
         let pending = begin_enrolment(&outbound, &self.idp, &self.entropy(), &options).await;
-        let pending = pending.unwrap().expect("Carnet enrols");
+        let pending = pending.unwrap().unwrap();
         let url = pending.url().to_owned();
         let key = Arc::new(installation_key());
         let person = async {
@@ -45,7 +45,7 @@ impl World {
                 let asked = if ours { asked.header("cookie", &cookies) } else { asked };
                 let reply = asked.send().await.unwrap();
                 match reply.headers().get("location") {
-                    Some(location) => next = location.to_str().unwrap().to_owned(),
+                    Some(location) => location.to_str().unwrap().clone_into(&mut next),
                     None => return reply.status().as_u16(),
                 }
             }

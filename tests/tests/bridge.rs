@@ -103,8 +103,8 @@ fn result(seen: &Seen, result: &str) -> Response<Body> {
     answer(&format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, seen.id()))
 }
 
-fn events(text: String) -> Response<Body> {
-    let mut response = status(200, &text);
+fn events(text: &str) -> Response<Body> {
+    let mut response = status(200, text);
     response.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
     response
 }
@@ -275,28 +275,26 @@ async fn a_stream_that_breaks_off_is_taken_up_where_it_ended_or_said_to_be_lost(
     tokio::time::sleep(Duration::from_millis(200)).await;
     script.post(|_| {
         events(
-            "id: e1\nretry: 10\ndata:\n\nid: e2\ndata: {\"method\":\"notifications/progress\"}\n\n"
-                .to_owned(),
+            "id: e1\nretry: 10\ndata:\n\nid: e2\ndata: {\"method\":\"notifications/progress\"}\n\n",
         )
     });
     script.on(Method::GET, |seen| {
         assert_eq!(seen.header("last-event-id"), "e2");
         assert_eq!(seen.header("mcp-session-id"), "s");
-        events("id: e3\ndata: {\"id\":1,\"result\":{\"ok\":true}}\n\n".to_owned())
+        events("id: e3\ndata: {\"id\":1,\"result\":{\"ok\":true}}\n\n")
     });
     wire.send(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"slow"}}"#).await;
     assert_eq!(wire.line().await["method"], "notifications/progress");
     assert_eq!(wire.line().await["result"]["ok"], true);
     // Without an event id there is nothing to take up; and a stateless request is lost in any case.
-    script.post(|_| events(": hello\n\n".to_owned()));
+    script.post(|_| events(": hello\n\n"));
     wire.send(r#"{"jsonrpc":"2.0","id":2,"method":"tools/list"}"#).await;
     let lost = wire.line().await;
     assert_eq!(
         (&lost["id"], &lost["error"]["data"]["kind"]),
         (&json!(2), &json!("connection_lost"))
     );
-    script
-        .post(|_| events("id: e\nretry: 1\ndata: {\"method\":\"notifications/x\"}\n\n".to_owned()));
+    script.post(|_| events("id: e\nretry: 1\ndata: {\"method\":\"notifications/x\"}\n\n"));
     let gets = script.seen().iter().filter(|seen| seen.method == Method::GET).count();
     wire.send(&modern("3", "tools/call", r#","name":"x""#)).await;
     assert_eq!(wire.line().await["method"], "notifications/x");

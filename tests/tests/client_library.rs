@@ -155,7 +155,7 @@ impl Stage {
             stage.token.clone(),
             stage.asked.clone(),
         );
-        let j = stage.jwks.clone();
+        let keys = stage.jwks.clone();
         let router = Router::new()
             .route(
                 "/.well-known/oauth-authorization-server",
@@ -172,7 +172,7 @@ impl Stage {
                     Json(t.lock().unwrap().clone())
                 }),
             )
-            .route("/jwks", get(move || async move { Json(j.lock().unwrap().clone()) }))
+            .route("/jwks", get(move || async move { Json(keys.lock().unwrap().clone()) }))
             .route(
                 "/redirect",
                 post(|| async { (StatusCode::TEMPORARY_REDIRECT, [("location", "/token")]) }),
@@ -314,6 +314,9 @@ async fn pkce_is_demanded_of_the_identity_provider() {
     }
 }
 
+/// Makes an ID token of these claims.
+type Forge = Box<dyn Fn(Value, &Key) -> String>;
+
 /// Settings of the library for a company whose IdP is a stage.
 fn staged(world: &World, url: &str) -> carnet_client::Client {
     let mut settings = world.client_settings();
@@ -338,7 +341,6 @@ async fn k13_an_id_token_that_does_not_verify_ends_the_sign_in() {
     let access_token = "an-access-token";
     let good = json!({"iss": url, "sub": "erin", "aud": "agent", "iat": now, "exp": now + 600,
                       "at_hash": carnet_proto::id_token::at_hash(access_token)});
-    type Forge = Box<dyn Fn(Value, &Key) -> String>;
     let signed = |claims: Value, key: &Key| {
         key.sign(&key.header("JWT").to_string(), claims.to_string().as_bytes())
     };

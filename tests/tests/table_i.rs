@@ -185,7 +185,7 @@ async fn i05_i06_i08_no_fetch_follows_believes_or_waits_for_a_hostile_host() {
     });
     let longest = futures::future::join_all(runs).await.into_iter().max().unwrap();
     // Three places of metadata at ten seconds each are the most that anything waits.
-    assert!(longest < Duration::from_secs(60), "{longest:?}");
+    assert!(longest < Duration::from_mins(1), "{longest:?}");
 }
 
 /// A resolver that answers as the test says.

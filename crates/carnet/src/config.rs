@@ -72,6 +72,8 @@ struct WrittenIdp {
     tenant: Option<String>,
     session_hours: Option<u32>,
     allow_public_exchange: Option<bool>,
+    enrolment: Option<bool>,
+    show_refused: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -319,6 +321,8 @@ fn idp_settings(written: &WrittenIdp) -> IdpSettings {
             .session_hours
             .map_or(default.session_lifetime, |hours| i64::from(hours) * 3600),
         allow_public_exchange: written.allow_public_exchange.unwrap_or(false),
+        enrolment: written.enrolment.unwrap_or(default.enrolment),
+        show_refused: written.show_refused.unwrap_or(default.show_refused),
         failures_per_minute: written.failures_per_minute.unwrap_or(default.failures_per_minute),
         ..default
     }

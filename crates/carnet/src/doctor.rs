@@ -2,7 +2,7 @@
 
 use crate::{employee::Common, system::plain};
 use anyhow::Result;
-use carnet_client::doctor::{Finding, Report, Verdict};
+use carnet_client::doctor::{Finding, Report, Stage, Verdict};
 use clap::Args;
 use std::process::ExitCode;
 
@@ -29,7 +29,7 @@ pub(crate) async fn doctor(args: Doctor) -> Result<ExitCode> {
     } else {
         print!("{}", text(&report));
     }
-    Ok(ExitCode::from(report.stage.map_or(0, |stage| stage.exit_code())))
+    Ok(ExitCode::from(report.stage.map_or(0, Stage::exit_code)))
 }
 
 fn text(report: &Report) -> String {

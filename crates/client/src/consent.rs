@@ -66,7 +66,7 @@ impl Client {
         let mut scope = scopes.as_ref().map(ToString::to_string).unwrap_or_default();
         if metadata.scopes_supported.iter().any(|s| s == "offline_access") {
             // The server's own scopes never name it (MCP-S5); it is what brings a refresh token.
-            scope = format!("{scope} offline_access").trim().to_owned();
+            scope.push_str(if scope.is_empty() { "offline_access" } else { " offline_access" });
         }
         let issuer = server.authorization_server.as_str();
         let ask = Ask {

@@ -371,7 +371,7 @@ impl Walk<'_> {
         match (probe.status, &challenge) {
             (401, Some(_)) => self.ok(AT, "without a token it answers 401 with a challenge"),
             (401, None) => {
-                self.note(AT, "it answers 401 without a Bearer challenge (RFC 9728 5.1)")
+                self.note(AT, "it answers 401 without a Bearer challenge (RFC 9728 5.1)");
             }
             (status, _) => self.note(AT, format!("without a token it answers {status}, not 401")),
         }

@@ -31,6 +31,7 @@ type Headers = HashMap<HeaderName, HeaderValue>;
 
 impl Client {
     /// A transport to `server` for `rmcp::ServiceExt::serve`.
+    #[allow(clippy::needless_pass_by_value)] // whoever found the server hands it over
     pub fn transport(
         &self,
         server: McpServer,

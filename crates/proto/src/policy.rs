@@ -322,8 +322,11 @@ impl Policy {
 
     /// The RAS that `audience` names by its issuer or an alias, modulo one trailing slash.
     fn server(&self, audience: &str) -> Option<&ResourceAuthorizationServer> {
+        // Exactly first: two that differ by a slash alone are two.
+        let exact = self.servers.get(audience);
         let slashless = audience.strip_suffix('/').unwrap_or(audience);
-        self.servers.get(self.spellings.get(slashless)?).filter(|server| !server.disabled)
+        let spelled = || self.servers.get(self.spellings.get(slashless)?);
+        exact.or_else(spelled).filter(|server| !server.disabled)
     }
 
     /// The registered MCP server with this identifier.

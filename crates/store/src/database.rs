@@ -20,7 +20,7 @@ pub enum StoreError {
     #[error("a stored {0} record cannot be read: {1}")]
     Document(&'static str, String),
     /// Another record of this kind has the same name.
-    #[error("there already is a {kind} named `{name}`")]
+    #[error("there is already one {kind} named `{name}`")]
     NameTaken {
         /// Kind of record.
         kind: &'static str,

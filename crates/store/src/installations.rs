@@ -54,7 +54,7 @@ impl Store {
         .fetch_one(&mut *transaction)
         .await?
         .try_get(0)?;
-        if !person.is_some_and(|user| !user.disabled) || held >= MOST_INSTALLATIONS {
+        if person.is_none_or(|user| user.disabled) || held >= MOST_INSTALLATIONS {
             return Ok(false);
         }
         sqlx::query(

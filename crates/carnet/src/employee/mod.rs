@@ -74,7 +74,7 @@ impl Browser for Tab {
             // `carnet login` is one word more, and does not surprise anyone with a browser.
             Purpose::SignIn => return false,
             Purpose::StepUp => {
-                eprintln!("The company's policy wants you to sign in again for this.")
+                eprintln!("The company's policy wants you to sign in again for this.");
             }
             Purpose::Consent => eprintln!(
                 "This MCP server does not offer cross-app access: its own authorization server asks \

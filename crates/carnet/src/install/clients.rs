@@ -102,12 +102,12 @@ fn claude_desktop(places: &Places) -> Vec<PathBuf> {
     if let Some(packages) = places.local_app_data().map(|local| local.join("Packages")) {
         // Installed from the store, its settings are in its own package folder.
         let found = std::fs::read_dir(packages).into_iter().flatten().flatten();
-        let mut own: Vec<PathBuf> = found
+        let own: Vec<PathBuf> = found
             .filter(|entry| entry.file_name().to_string_lossy().starts_with("Claude_"))
             .map(|entry| entry.path().join("LocalCache/Roaming").join(file))
             .collect();
         if own.len() == 1 {
-            return own.drain(..).collect();
+            return own;
         }
     }
     vec![places.config().join(file)]

@@ -309,8 +309,10 @@ fn yaml(text: &str) -> Result<Document> {
 /// JSON is YAML too, so the values of an entry are written as JSON.
 fn set_yaml(text: &str, path: &[&str], name: &str, value: &Value) -> Result<String> {
     let ([key], Value::Object(members)) = (path, value) else { bail!("an entry is a mapping") };
-    let lines = |indent: &str| -> String {
-        members.iter().map(|(key, value)| format!("{indent}{key}: {value}\n")).collect()
+    let lines = |indent: &str| {
+        members
+            .iter()
+            .fold(String::new(), |text, (key, value)| format!("{text}{indent}{key}: {value}\n"))
     };
     let whole = || format!("{key}:\n  {name}:\n{}", lines("    "));
     let held = entries(Format::Yaml, text, &[])?;

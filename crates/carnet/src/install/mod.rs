@@ -177,7 +177,8 @@ pub(crate) async fn install(args: Install) -> Result<()> {
     let ledger = Ledger::read()?;
     let chosen = if args.all { found(&places) } else { by_id(&args.clients)? };
     if chosen.is_empty() {
-        return list(&places, &ledger);
+        list(&places, &ledger);
+        return Ok(());
     }
     let (client, _) = args.common.signed_in()?;
     let issuer = client.settings().idp.to_string();
@@ -264,7 +265,7 @@ fn by_id(ids: &[String]) -> Result<Vec<&'static McpClient>> {
         .collect()
 }
 
-fn list(places: &Places, ledger: &Ledger) -> Result<()> {
+fn list(places: &Places, ledger: &Ledger) {
     let mut rows = vec![["CLIENT", "NAME", "HERE", "INSTALLED", "CONFIG"].map(str::to_owned)];
     for client in &CLIENTS {
         let here = client.is_found(places);
@@ -284,7 +285,6 @@ fn list(places: &Places, ledger: &Ledger) -> Result<()> {
     println!(
         "\nInstall into some: `carnet install CLIENT…`, or `--all` that are here; `--dry-run` shows the change."
     );
-    Ok(())
 }
 
 fn install_into(
@@ -419,7 +419,9 @@ fn free_name(held: &Map<String, Value>, server: &CatalogServer) -> String {
     if !held.contains_key(&base) {
         return base;
     }
-    (2..).map(|n| format!("{base}-{n}")).find(|name| !held.contains_key(name)).unwrap_or(base)
+    // One more than there are entries is free at the latest.
+    let mut names = (2..=held.len() + 2).map(|n| format!("{base}-{n}"));
+    names.find(|name| !held.contains_key(name)).unwrap_or(base)
 }
 
 pub(crate) fn uninstall(args: &Uninstall) -> Result<()> {

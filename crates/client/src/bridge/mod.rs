@@ -222,7 +222,7 @@ impl Bridge {
                 let _ = timeout(NOTIFICATION, self.notify(text)).await;
             }
             Line::Batch(ids) => {
-                let _ = self.spawn(text, ids, false, false);
+                drop(self.spawn(text, ids, false, false));
             }
         }
     }

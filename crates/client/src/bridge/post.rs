@@ -111,11 +111,6 @@ impl Bridge {
             let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(&answer) else { return false };
             let Some(result) = envelope.result else { return false };
             headers::learn(result.get(), &mut self.state().tools);
-            #[derive(serde::Deserialize)]
-            struct Page {
-                #[serde(rename = "nextCursor", default)]
-                next_cursor: Option<String>,
-            }
             cursor = serde_json::from_str::<Page>(result.get()).ok().and_then(|p| p.next_cursor);
             if cursor.is_none() {
                 return true;
@@ -208,7 +203,7 @@ impl Bridge {
                     self.0.client.replace_access(&access).await
                 }
                 (403, Some(challenge)) if challenge.get("error") == Some("insufficient_scope") => {
-                    last = "insufficient_scope".to_owned();
+                    "insufficient_scope".clone_into(&mut last);
                     self.0.client.widen_access(&access, &challenge).await
                 }
                 _ => return Ok(response),
@@ -451,6 +446,13 @@ impl Bridge {
         }
         None
     }
+}
+
+/// Where a list goes on.
+#[derive(serde::Deserialize)]
+struct Page {
+    #[serde(rename = "nextCursor", default)]
+    next_cursor: Option<String>,
 }
 
 fn media_type(response: &reqwest::Response) -> String {

@@ -70,17 +70,20 @@ impl Session {
     /// Reads the revision out of an answer to `initialize`.
     pub(super) fn take_version(&mut self, answer: &str) {
         let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(answer) else { return };
-        #[derive(serde::Deserialize)]
-        struct Result_ {
-            #[serde(rename = "protocolVersion")]
-            protocol_version: String,
-        }
-        let result = envelope.result.and_then(|r| serde_json::from_str::<Result_>(r.get()).ok());
+        let result =
+            envelope.result.and_then(|r| serde_json::from_str::<Initialized>(r.get()).ok());
         if let Some(version) = result.and_then(|r| HeaderValue::from_str(&r.protocol_version).ok())
         {
             self.version = Some(version);
         }
     }
+}
+
+/// The member of an answer to `initialize` that matters here.
+#[derive(serde::Deserialize)]
+struct Initialized {
+    #[serde(rename = "protocolVersion")]
+    protocol_version: String,
 }
 
 impl Bridge {

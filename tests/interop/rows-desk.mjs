@@ -1,0 +1,156 @@
+// An employee's computer: one enrolling login, the catalog, the bridge, MCP clients' configs, the doctor.
+// What a person reads on the way is docs/session.txt, word for word.
+import { spawn, spawnSync } from 'node:child_process';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { tmpdir } from 'node:os';
+
+export default async function rows({ row, run, must, idp, canvas, notes, admin, enrol, login, password, carnet, here, scratch, folder, E }) {
+  const home = join(scratch, 'desk');
+  const desk = (...args) => carnet(home, ...args);
+  const fails = (home, ...args) => spawnSync(E.CARNET, args, { env: { ...process.env, CARNET_HOME: home }, encoding: 'utf8' });
+  await row('carnet', 'enrols this computer: one sign-in, no secret, no registration anywhere', async () => {
+    const done = await enrol('erin', home);
+    must(done.out.includes('This computer is enrolled') && done.out.includes('Signed in as erin'), done.out + done.err);
+    must(JSON.parse(desk('status', '--json')).enrolled === true, 'status');
+    desk('call', canvas.mcp, 'canvas_draw', JSON.stringify({ canvas: 'desk', shape: { kind: 'text', x: 1, y: 2, label: 'hi' } }));
+    desk('call', notes.mcp, 'note_write', JSON.stringify({ title: 'desk', text: 'hi' }));
+    const installations = JSON.parse(admin('installation', 'list'));
+    must(installations.some(i => i.user === 'erin' && i.used_at > 0), JSON.stringify(installations));
+    must(statSync(join(home, 'insecure-profile.json')).mode % 0o1000 === 0o600, 'mode');
+  });
+  await row('carnet', 'servers: what is open, what is refused and why', async () => {
+    const max = join(scratch, 'desk-max');
+    await enrol('max', max);
+    must(/Canvas +Canvas +\S+ +refused: group engineering required/.test(carnet(max, 'servers')), carnet(max, 'servers'));
+    const refused = fails(max, 'call', canvas.mcp, 'canvas_read', '{}');
+    must(refused.status === 1 && refused.stderr.includes("Access to Canvas was refused by Acme's policy: group engineering required. Ask IT."), refused.stderr);
+  });
+  await row('carnet', 'no token or secret in arguments, environment or standard error (K20)', async () => {
+    const child = spawn(E.CARNET, ['connect', canvas.mcp], { env: { ...process.env, CARNET_HOME: home, RUST_LOG: 'trace' }, stdio: ['pipe', 'pipe', 'pipe'] });
+    let out = '', err = '';
+    child.stdout.on('data', c => { out += c; });
+    child.stderr.on('data', c => { err += c; });
+    child.stdin.write('{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}\n');
+    for (let i = 0; i < 100 && !out.includes('\n'); i++) await new Promise(r => setTimeout(r, 20));
+    const seen = readFileSync(`/proc/${child.pid}/cmdline`, 'utf8') + readFileSync(`/proc/${child.pid}/environ`, 'utf8') + err + out;
+    child.stdin.end();
+    await new Promise(r => child.on('close', r));
+    const held = readFileSync(join(home, 'insecure-profile.json'), 'utf8');
+    const secrets = [...held.matchAll(/"(?:id_token|refresh_token|access_token|key)":"([^"]+)"/g)].map(m => m[1]);
+    must(secrets.length >= 4 && out.includes('"id":1'), `nothing was tested: ${secrets.length} ${out}`);
+    must(!secrets.some(s => seen.includes(s)) && !/eyJ[\w-]{20,}\.eyJ/.test(seen), 'a secret was shown');
+  });
+  await row('carnet', 'the bridge: ready at once with a kept token, small, one sign-in for many', async () => {
+    desk('tools', canvas.mcp);
+    const times = [];
+    let memory = 0;
+    for (let i = 0; i < 5; i++) {
+      const child = spawn(E.CARNET, ['connect', canvas.mcp], { env: { ...process.env, CARNET_HOME: home } });
+      const started = performance.now();
+      let out = '';
+      child.stdout.on('data', c => { out += c; });
+      const lines = n => new Promise(r => { const t = setInterval(() => { if (out.split('\n').length > n) { clearInterval(t); r(); } }, 1); });
+      child.stdin.write('{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}\n');
+      await lines(1);
+      child.stdin.write('{"jsonrpc":"2.0","method":"notifications/initialized"}\n{"jsonrpc":"2.0","id":2,"method":"tools/list"}\n');
+      await lines(2);
+      times.push(performance.now() - started);
+      memory = Math.max(memory, Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))[1]));
+      child.stdin.end();
+      must(await new Promise(r => child.on('close', r)) === 0, 'it did not end well');
+      for (const line of out.trim().split('\n')) JSON.parse(line);
+    }
+    times.sort((a, b) => a - b);
+    return `start to first tool list ${times[2].toFixed(0)} ms (median), ${(memory / 1024).toFixed(1)} MiB resident`;
+  });
+  await row('carnet', 'a computer that was revoked is enrolled anew; another person has to give it up first', async () => {
+    const taken = await login('max', home, '--insecure-storage', '--no-registration');
+    must(taken.code !== 0 && taken.err.includes('logout --forget'), taken.out + taken.err);
+    const own = JSON.parse(desk('installations', '--json')).find(i => i.this_one);
+    admin('installation', 'revoke', own.id);
+    must(fails(home, 'servers').status === 1, 'a revoked installation was served');
+    const again = await enrol('erin', home);
+    must(again.out.includes('This computer is enrolled'), again.out + again.err);
+    must(desk('tools', canvas.mcp).includes('canvas_draw'), 'tools');
+    must(desk('logout', '--forget').includes('not enrolled any more'), 'logout --forget');
+    must(!JSON.parse(admin('installation', 'list')).some(i => i.id === JSON.stringify(own.id)), 'it is still listed');
+    await enrol('erin', home);
+  });
+  await row('carnet', 'native settings where IT registered the client, the bridge elsewhere', async () => {
+    const person = mkdtempSync(join(tmpdir(), 'carnet-native-'));
+    admin('client', 'add', 'VS Code', '--id', 'vscode', '--software', 'vscode', '--redirect-uri', 'http://127.0.0.1/callback', '--secret-out', join(scratch, 'vscode.secret'));
+    admin('connection', 'add', 'vscode-notes', '--client', 'vscode', '--audience', notes.ras, '--ras-client-id', 'acme-notes', '--resource', notes.mcp, '--scopes', 'notes.read', '--everyone');
+    const user = join(person, '.config/Code/User');
+    mkdirSync(user, { recursive: true });
+    writeFileSync(join(user, 'settings.json'), '{\n  // mine\n  "editor.fontSize": 12,\n}\n');
+    const env = { CARNET_HOME: home, HOME: person, XDG_CONFIG_HOME: '', VSCODE_PORTABLE: '', VSCODE_APPDATA: '' };
+    const told = run(E.CARNET, ['install', 'vscode'], env);
+    must(told.includes('Set Client Secret'), told);
+    const servers = JSON.parse(readFileSync(join(user, 'mcp.json'))).servers;
+    must(servers.notes.type === 'http' && servers.notes.oauth.enterpriseManaged === true && servers.notes.oauth.clientId === 'acme-notes', JSON.stringify(servers));
+    must(servers.canvas.args.join() === `connect,${canvas.mcp}`, JSON.stringify(servers));
+    const settings = readFileSync(join(user, 'settings.json'), 'utf8');
+    must(settings.includes('// mine') && settings.includes(`"mcp.enterpriseManagedAuth.idp": {`) && settings.includes(`"issuer": "${idp}"`), settings);
+    const all = settings + readFileSync(join(user, 'mcp.json'), 'utf8');
+    must(!all.includes(readFileSync(join(scratch, 'vscode.secret'), 'utf8')) && !/clientSecret/.test(all), 'a secret is in a config');
+    run(E.CARNET, ['uninstall', '--all'], env);
+    must(readFileSync(join(user, 'settings.json'), 'utf8') === '{\n  // mine\n  "editor.fontSize": 12,\n}\n' && !existsSync(join(user, 'mcp.json')), 'it is not as it was');
+  });
+  await row('carnet', 'the recorded session in docs is what happens', async () => {
+    // A computer with two MCP clients on it. Addresses, ids and times of the record stand for this run's.
+    const person = mkdtempSync(join(tmpdir(), 'carnet-session-'));
+    mkdirSync(join(person, '.cursor'));
+    mkdirSync(join(person, '.config/zed'), { recursive: true });
+    writeFileSync(join(person, '.config/zed/settings.json'), '// my settings\n{\n  "theme": "One Dark",\n}\n');
+    const bin = join(person, 'bin');
+    mkdirSync(bin);
+    writeFileSync(join(bin, 'carnet'), `#!/bin/sh\nexec '${E.CARNET}' "$@"\n`);
+    chmodSync(join(bin, 'carnet'), 0o755);
+    const own = join(person, '.config/carnet');
+    const env = { HOME: person, CARNET_HOME: '', XDG_CONFIG_HOME: '', PATH: `${bin}:/usr/bin:/bin`, CODEX_HOME: '', CLAUDE_CONFIG_DIR: '', GEMINI_CLI_HOME: '', GOOSE_PATH_ROOT: '' };
+    const tidy = text => text
+      .replaceAll(person, '/home/erin').replaceAll(E.CARNET, '/usr/local/bin/carnet')
+      .replaceAll(idp, 'https://idp.acme.example').replaceAll(canvas.ras, 'https://as.canvas.example').replaceAll(canvas.mcp, 'https://mcp.canvas.example/mcp')
+      .replaceAll(canvas.mcp.slice(0, -4), 'https://mcp.canvas.example')
+      .replaceAll(notes.mcp, 'https://mcp.notes.example/mcp').replaceAll(notes.ras, 'https://as.notes.example')
+      .replace(/\/installations\/[\w-]{22}/g, '/installations/f3wq0Zx7S4mC1mYk9pLr2A').replace(/^[\w-]{22}( +laptop)/gm, 'f3wq0Zx7S4mC1mYk9pLr2A$1')
+      .replace(/authorize\?\S+/g, 'authorize?…').replace(/^warning: the sign-in is kept in the file .*\n/gm, '').replace(/ +$/gm, '');
+    let record = '';
+    const shell = (command, out) => { record += `$ ${command}\n${tidy(out)}\n`; };
+    const first = await enrol('erin', own, { env, args: ['--device', 'laptop'] });
+    shell('carnet login --issuer https://idp.acme.example --no-browser --insecure-storage --device laptop', first.out);
+    const say = (...args) => {
+      const done = spawnSync(E.CARNET, args, { env: { ...process.env, ...env }, encoding: 'utf8' });
+      shell(['carnet', ...args.map(a => (/[ "{]/.test(a) ? `'${a}'` : a))].join(' ').replaceAll(canvas.mcp, 'https://mcp.canvas.example/mcp'), done.stdout + done.stderr);
+      must(done.status === 0, done.stdout + done.stderr);
+    };
+    say('servers');
+    say('install');
+    say('install', 'cursor', 'zed', '--dry-run');
+    say('install', 'cursor', 'zed');
+    say('call', canvas.mcp, 'canvas_list');
+    say('installations');
+    say('doctor', canvas.mcp);
+    say('uninstall', '--all');
+    const file = join(here, '../../docs/session.txt');
+    // Widths follow the lengths of this run's addresses.
+    const loose = text => text.replace(/ +/g, ' ');
+    if (E.RECORD_SESSION) writeFileSync(file, record);
+    const kept = readFileSync(file, 'utf8');
+    if (loose(kept) !== loose(record)) {
+      const [a, b] = [loose(kept).split('\n'), loose(record).split('\n')];
+      const at = a.findIndex((line, i) => line !== b[i]);
+      throw new Error(`docs/session.txt is not what happens, line ${at + 1}:\n  record: ${a[at]}\n  now:    ${b[at]}`);
+    }
+    return `${record.split('\n').length} lines`;
+  });
+  await row('carnet', 'doctor: says who has to change what, and ends with the code of the stage', async () => {
+    const report = JSON.parse(desk('doctor', canvas.mcp, '--json'));
+    must(report.works && report.findings.length > 15, JSON.stringify(report));
+    const max = fails(join(scratch, 'desk-max'), 'doctor', canvas.mcp);
+    must(max.status === 15 && max.stdout.includes('group engineering required'), max.stdout);
+    const nowhere = fails(home, 'doctor', `${idp}/mcp`);
+    must(nowhere.status === 12 && nowhere.stdout.includes("the MCP server's operator"), nowhere.stdout);
+  });
+}
