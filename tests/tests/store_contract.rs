@@ -189,11 +189,11 @@ async fn cut_offs(store: &Store) {
         expires_at: NOW.plus(3600),
     };
     let set = |user: &mut User| user.password_hash = Some("new".to_owned());
-    store.cut_off_user("cut", Some(set), event("set_password"), NOW).await.unwrap().unwrap();
+    store.cut_off_user("cut", Some(set), true, event("set_password"), NOW).await.unwrap().unwrap();
     let begun = store.begin_session("c", &session, &before, event("sign_in")).await.unwrap();
     assert!(!begun, "signed in with the password of before");
     let off = |user: &mut User| user.disabled = true;
-    store.cut_off_user("cut", Some(off), event("disable"), NOW).await.unwrap().unwrap();
+    store.cut_off_user("cut", Some(off), false, event("disable"), NOW).await.unwrap().unwrap();
     let groups = |user: &mut User| user.groups = BTreeSet::from(["g".to_owned()]);
     let changed = store.update::<User>("cut", groups, event("groups")).await.unwrap().unwrap();
     assert!(changed.disabled, "a change of something else switched the person on again");
@@ -216,8 +216,10 @@ async fn cut_offs(store: &Store) {
         21,
         "a lost update"
     );
-    let gone =
-        store.cut_off_user("cut", None::<fn(&mut User)>, event("delete"), NOW).await.unwrap();
+    let gone = store
+        .cut_off_user("cut", None::<fn(&mut User)>, false, event("delete"), NOW)
+        .await
+        .unwrap();
     assert!(gone.is_some() && store.by_id::<User>("cut").await.unwrap().is_none());
 }
 

@@ -340,15 +340,19 @@ enum Trust {
 
 #[derive(Subcommand)]
 enum Installation {
-    /// List them, those used last first
-    List,
+    /// List them, those used last first, 1000 at most
+    List {
+        /// Only this person's
+        #[arg(long)]
+        user: Option<String>,
+    },
     /// Cut one off at once
     Revoke { id: String },
 }
 
 #[derive(Subcommand)]
 enum ClientHost {
-    /// Accept clients whose metadata documents are at this origin, such as https://app.example
+    /// Accept clients whose metadata documents are at this origin: scheme, host, and port if any
     Add { origin: String },
     /// List the origins
     List,
@@ -737,7 +741,10 @@ async fn installations(api: &Api, act: Installation, as_json: bool) -> Result<()
             println!("done");
             return Ok(());
         }
-        Installation::List => api.ask("GET", "/installations", None).await?,
+        Installation::List { user: None } => api.ask("GET", "/installations", None).await?,
+        Installation::List { user: Some(user) } => {
+            api.ask("GET", &format!("/installations?user={}", segment(&user)), None).await?
+        }
     };
     if as_json {
         println!("{rows:#}");

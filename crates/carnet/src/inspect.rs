@@ -124,7 +124,7 @@ pub(crate) fn run(as_json: bool) -> Result<ExitCode> {
                 "wrong" => "WRONG",
                 _ => "     ",
             };
-            println!("{mark} {:<22} {}", note.name, plain(&note.value));
+            println!("{mark} {:<22} {}", plain(&note.name), plain(&note.value));
             if !note.text.is_empty() {
                 println!("      {:<22} {}", "", plain(&note.text));
             }

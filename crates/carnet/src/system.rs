@@ -49,7 +49,7 @@ pub(crate) fn outbound(roots: &[PathBuf]) -> Result<Outbound> {
 pub(crate) fn write_private(path: &Path, content: &[u8], new: bool) -> Result<()> {
     let name = path.display();
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).with_context(|| format!("the folder of {name} cannot be made"))?;
+    private_folder(folder)?;
     if new && fs::symlink_metadata(path).is_ok() {
         bail!("{name} exists already\nhint: choose another folder, or move the file away first");
     }
@@ -67,6 +67,25 @@ pub(crate) fn write_private(path: &Path, content: &[u8], new: bool) -> Result<()
     Ok(())
 }
 
+/// Makes a folder that only its owner may look into, unless it is there.
+pub(crate) fn private_folder(folder: &Path) -> Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    let made = builder.create(folder);
+    made.with_context(|| format!("the folder {} cannot be made", folder.display()))
+}
+
+/// Opens a file to lock, for its owner alone; makes it where it is missing.
+pub(crate) fn open_private(path: &Path) -> Result<fs::File> {
+    let mut options = fs::File::options();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).with_context(|| format!("{} cannot be opened", path.display()))
+}
+
 /// Reads a secret file; refuses one that others may read.
 pub(crate) fn read_private(path: &Path) -> Result<Secret> {
     let name = path.display();
@@ -76,7 +95,15 @@ pub(crate) fn read_private(path: &Path) -> Result<Secret> {
     }
     #[cfg(unix)]
     {
-        use std::os::unix::fs::PermissionsExt;
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let (owner, own) = (metadata.uid(), rustix::process::geteuid());
+        if owner != own.as_raw() && owner != 0 {
+            bail!(
+                "{name} belongs to another user (uid {owner})\nhint: a secret is read from a file \
+                 of one's own; run `chown {own} {name}` if it is meant to be",
+                own = own.as_raw()
+            );
+        }
         let mode = metadata.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
             bail!(
@@ -199,6 +226,15 @@ pub(crate) fn plain(text: &str) -> String {
             && !matches!(*c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     text.chars().filter(harmless).collect()
+}
+
+/// JSON of others for standard output: as it is for a program that reads it, harmless for a terminal.
+pub(crate) fn shown(text: &str) -> std::borrow::Cow<'_, str> {
+    if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+        plain(text).into()
+    } else {
+        text.into()
+    }
 }
 
 /// Rows as columns, the last one as long as it is.

@@ -16,9 +16,10 @@ use keyring::Entry;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 /// Everything kept for one person: how the client is known to IdP and RASes, and the sign-in.
@@ -123,6 +124,10 @@ const FILE: &str = "insecure-profile.json";
 const ACCESS: &str = "access-";
 /// The list of those, where they cannot be listed.
 const ACCESSES: &str = "accesses";
+/// Longest waits for a lock: of what asks authorization servers, and of what asks a person.
+const LOCK: Duration = Duration::from_mins(2);
+const PERSON: Duration = Duration::from_mins(11);
+const LOCK_WAIT: Duration = Duration::from_millis(20);
 
 impl Storage {
     /// The keychain; or the file, where `insecure` asks for it or an earlier run made it.
@@ -205,38 +210,79 @@ impl Storage {
         self.read(PROFILE)
     }
 
+    /// What is kept for one server. It can be had again, so what cannot be read is dropped.
+    fn read_access(&self, name: &str) -> Result<Option<Access>> {
+        match self.read(name) {
+            Err(error) if !error.is::<NoKeychain>() => {
+                tracing::warn!(error = format!("{error:#}"), "a kept token is dropped");
+                self.write::<Access>(name, None)?;
+                Ok(None)
+            }
+            read => read,
+        }
+    }
+
     fn load_access(&self, url: &str) -> Result<Option<Access>> {
-        let held: Option<Access> = self.read(&access_name(url))?;
+        let held = self.read_access(&access_name(url))?;
         Ok(held.filter(|access| access.url == url))
     }
 
     fn store_access(&self, url: &str, access: Option<&Access>) -> Result<()> {
-        self.write(&access_name(url), access)?;
         if self.place == Place::File {
-            return Ok(());
+            return self.write(&access_name(url), access);
         }
-        // Keychains cannot be listed, so a list is kept beside.
-        let _lock = lock(&self.folder, "accesses.lock")?;
-        let mut urls: BTreeSet<String> = self.read(ACCESSES)?.unwrap_or_default();
-        let changed = if access.is_some() { urls.insert(url.to_owned()) } else { urls.remove(url) };
-        if changed { self.write(ACCESSES, Some(&urls)) } else { Ok(()) }
+        // Keychains cannot be listed, so a list is kept beside: longer than the truth where a step
+        // between fails, never shorter.
+        let _lock = lock(&self.folder, "accesses.lock", LOCK)?;
+        let mut urls = self.listed()?;
+        if access.is_some() && urls.insert(url.to_owned()) {
+            self.write(ACCESSES, Some(&urls))?;
+        }
+        self.write(&access_name(url), access)?;
+        if access.is_none() && urls.remove(url) {
+            self.write(ACCESSES, Some(&urls))?;
+        }
+        Ok(())
+    }
+
+    fn listed(&self) -> Result<BTreeSet<String>> {
+        match self.read(ACCESSES) {
+            Err(error) if !error.is::<NoKeychain>() => Ok(BTreeSet::new()),
+            read => Ok(read?.unwrap_or_default()),
+        }
+    }
+
+    /// Names of what is kept for servers.
+    fn access_names(&self) -> Result<Vec<String>> {
+        if self.place == Place::Keychain {
+            return Ok(self.listed()?.iter().map(|url| access_name(url)).collect());
+        }
+        let files = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let names = files.filter_map(|file| {
+            let name = file.file_name().to_string_lossy().into_owned();
+            let name = name.strip_prefix("insecure-")?.strip_suffix(".json")?;
+            name.starts_with(ACCESS).then(|| name.to_owned())
+        });
+        Ok(names.collect())
     }
 
     fn accesses(&self) -> Result<Vec<String>> {
-        if self.place == Place::Keychain {
-            let urls: BTreeSet<String> = self.read(ACCESSES)?.unwrap_or_default();
-            return Ok(urls.into_iter().collect());
-        }
         let mut urls = Vec::new();
-        for file in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            let name = file.file_name().to_string_lossy().into_owned();
-            let name = name.strip_prefix("insecure-").and_then(|name| name.strip_suffix(".json"));
-            if let Some(name) = name.filter(|name| name.starts_with(ACCESS)) {
-                let held: Option<Access> = self.read(name)?;
-                urls.extend(held.map(|access| access.url));
-            }
+        for name in self.access_names()? {
+            urls.extend(self.read_access(&name)?.map(|access| access.url));
         }
         Ok(urls)
+    }
+
+    /// Removes everything kept here, readable or not.
+    pub(crate) fn forget(&self) -> Result<()> {
+        for name in self.access_names()? {
+            self.write::<Access>(&name, None)?;
+        }
+        if self.place == Place::Keychain {
+            self.write::<BTreeSet<String>>(ACCESSES, None)?;
+        }
+        self.store(None)
     }
 
     /// Keeps a profile in place of the one before, or forgets it.
@@ -253,15 +299,20 @@ fn entry(name: &str) -> Result<Entry> {
     Entry::new(SERVICE, name).map_err(|error| no_keychain(&error))
 }
 
+/// The keychain is locked, or there is none.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "there is no keychain to keep the sign-in in: {0}\nhint: unlock or start the system's \
+     keychain; where there is none, `--insecure-storage` keeps it in a file of mode 0600"
+)]
+struct NoKeychain(String);
+
 fn no_keychain(error: &keyring::Error) -> anyhow::Error {
     let cause = match Entry::store_status() {
         Err(cause) => cause.to_string(),
         Ok(()) => error.to_string(),
     };
-    anyhow::anyhow!(
-        "there is no keychain to keep the sign-in in: {cause}\nhint: unlock or start the system's \
-         keychain; where there is none, `--insecure-storage` keeps it in a file of mode 0600"
-    )
+    NoKeychain(cause).into()
 }
 
 /// The client library's view of a storage.
@@ -303,22 +354,38 @@ impl Vault for ProfileVault {
 
     fn lock_person(&self) -> VaultFuture<'_, VaultLock> {
         let folder = self.0.folder.clone();
-        blocking(move || Ok(Box::new(lock(&folder, "person.lock")?) as VaultLock))
+        blocking(move || Ok(Box::new(lock(&folder, "person.lock", PERSON)?) as VaultLock))
     }
 
     fn lock(&self) -> VaultFuture<'_, VaultLock> {
         let folder = self.0.folder.clone();
-        blocking(move || Ok(Box::new(lock(&folder, "lock")?) as VaultLock))
+        blocking(move || Ok(Box::new(lock(&folder, "lock", LOCK)?) as VaultLock))
     }
 }
 
 /// Held by one process at a time; the system frees it when the process ends, however it ends.
-pub(crate) fn lock(folder: &Path, name: &str) -> Result<File> {
-    fs::create_dir_all(folder)?;
+fn lock(folder: &Path, name: &str, longest: Duration) -> Result<File> {
+    system::private_folder(folder)?;
     let path = folder.join(name);
-    let file = File::options().create(true).truncate(false).write(true).open(&path)?;
-    file.lock().with_context(|| format!("{} cannot be locked", path.display()))?;
-    Ok(file)
+    let file = system::open_private(&path)?;
+    let mut waited = Duration::ZERO;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if waited < longest => {
+                std::thread::sleep(LOCK_WAIT);
+                waited += LOCK_WAIT;
+            }
+            Err(TryLockError::WouldBlock) => bail!(
+                "another carnet process has held {} for {} s\nhint: end it, then try again",
+                path.display(),
+                longest.as_secs()
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("{} cannot be locked", path.display()));
+            }
+        }
+    }
 }
 
 /// Keychains may wait for a person to unlock them: never on a thread that serves others.

@@ -7,7 +7,7 @@ use crate::{
     obtain::{AccessToken, Client, MARGIN},
     vault::Access,
 };
-use carnet_proto::{challenge::Challenge, scope::Scopes};
+use carnet_proto::{challenge::Challenge, identifier::Resource, scope::Scopes};
 use std::{
     collections::HashMap,
     sync::{MutexGuard, PoisonError},
@@ -26,7 +26,8 @@ impl Client {
         }
     }
 
-    async fn silent_access(&self, url: &str) -> Result<Access, Error> {
+    /// The same without asking the person.
+    pub(crate) async fn silent_access(&self, url: &str) -> Result<Access, Error> {
         let now = self.0.clock.now().0;
         let live = |access: &Access| access.expires - now > MARGIN;
         let held = self.accesses().get(url).cloned();
@@ -45,6 +46,17 @@ impl Client {
     /// A new token after a 401 refused this one: everything that was known of the server is asked
     /// anew, because its authorization server may have changed (K14).
     pub async fn replace_access(&self, refused: &Access) -> Result<Access, Error> {
+        match self.replace_silently(refused).await {
+            Err(error) => {
+                self.ask_person(error).await?;
+                self.silent_access(&refused.url).await
+            }
+            access => access,
+        }
+    }
+
+    /// The same without asking the person.
+    pub(crate) async fn replace_silently(&self, refused: &Access) -> Result<Access, Error> {
         let url = refused.url.as_str();
         // Another process, or another request of this one, may have replaced it already.
         let kept = self.0.vault.load_access(url).await?;
@@ -60,13 +72,7 @@ impl Client {
             self.forget(&server);
         }
         let scopes = Some(refused.scopes.clone());
-        match self.obtain_access(url, scopes, Some(refused.clone())).await {
-            Err(error) => {
-                self.ask_person(error).await?;
-                self.silent_access(url).await
-            }
-            access => access,
-        }
+        self.obtain_access(url, scopes, Some(refused.clone())).await
     }
 
     /// A token for the union of what was had and what a 403 `insufficient_scope` names (MCP-C2).
@@ -114,7 +120,7 @@ impl Client {
             Some(server) => server,
             None => self.discover(url).await?,
         };
-        if !self.may_use_cross_app_access(&server) {
+        if !self.may_use_cross_app_access(&server) && !self.is_the_companys(&server).await? {
             return self.renew_consent(&server, kept).await;
         }
         let wanted = match (&server.scopes, scopes.filter(|scopes| !scopes.is_empty())) {
@@ -123,6 +129,24 @@ impl Client {
         };
         let token = self.obtain(&server, wanted.as_ref()).await?;
         self.keep(&server, &token, None).await
+    }
+
+    /// Whether the company's catalog names the server or its authorization server: then the company
+    /// decides, whatever their metadata say, and no consent can replace that (EMA-C2).
+    async fn is_the_companys(&self, server: &McpServer) -> Result<bool, Error> {
+        if self.session().await?.is_none() {
+            return Ok(false);
+        }
+        let Some(catalog) = self.catalog().await? else { return Ok(false) };
+        let issuer = server.authorization_server.as_str();
+        let named = catalog.servers.iter().any(|held| {
+            held.authorization_server == issuer
+                || Resource::parse(&held.resource).is_ok_and(|held| held == server.resource)
+        });
+        if named {
+            self.company().insert(issuer.to_owned());
+        }
+        Ok(named)
     }
 
     /// Keeps a token for later runs.

@@ -98,7 +98,10 @@ impl Client {
         let metadata = self.idp_metadata().await?;
         let Some(endpoint) = metadata.carnet_catalog_endpoint else { return Ok(None) };
         let answer = self.ask_own("GET", &endpoint).await?;
-        read(&answer).map(Some)
+        let catalog: Catalog = read(&answer)?;
+        let servers = catalog.servers.iter().map(|s| s.authorization_server.clone());
+        self.company().extend(servers);
+        Ok(Some(catalog))
     }
 
     /// The person's installations, this one among them; `None` where the IdP enrols none.

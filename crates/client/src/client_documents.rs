@@ -15,17 +15,19 @@ use std::{
 };
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
-/// Shortest and longest time a document is believed, in seconds, whatever its `Cache-Control` says.
+/// Shortest and longest time a document is believed, in seconds, whatever its `Cache-Control` says: a
+/// key that was taken out is good for no longer.
 const SHORTEST: i64 = 60;
-const LONGEST: i64 = 86_400;
-/// Where it says nothing, in seconds.
-const USUAL: i64 = 300;
+const LONGEST: i64 = 300;
 /// A document whose host does not answer goes on being believed for this long, in seconds.
 const GRACE: i64 = 900;
-/// Fetches from one host in a minute.
+/// Fetches from one host in a minute: of documents that were good once, and of all others. Those anyone
+/// can make up, and they must not use up what the good ones need.
 const PER_HOST: u32 = 600;
-/// Fetches under way at a time.
+/// Fetches under way at a time, of each of the two kinds.
 const AT_ONCE: usize = 16;
+/// Fetches under way at a time from one host, of documents that were never good.
+const AT_ONCE_PER_HOST: usize = 4;
 /// Most documents held.
 const MOST: usize = 10_000;
 
@@ -56,6 +58,8 @@ pub enum DocumentError {
 struct Entry {
     held: Mutex<Option<Held>>,
     flight: AsyncMutex<()>,
+    /// How many fetches there were, and how the last one failed: for those who waited for it.
+    outcome: Mutex<(u64, Option<DocumentError>)>,
 }
 
 #[derive(Clone)]
@@ -73,6 +77,17 @@ impl Entry {
         let held = self.held();
         held.as_ref().filter(|held| now < held.until).map(|held| Arc::clone(&held.document))
     }
+
+    /// What is held a while longer, where nothing newer can be had.
+    fn graced(&self, now: Timestamp) -> Option<Arc<DocumentClient>> {
+        let held = self.held();
+        let graced = held.as_ref().filter(|held| now.since(held.until) < GRACE);
+        graced.map(|held| Arc::clone(&held.document))
+    }
+
+    fn outcome(&self) -> MutexGuard<'_, (u64, Option<DocumentError>)> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A cache of documents. Cheap to clone.
@@ -83,9 +98,27 @@ struct Inner {
     outbound: Outbound,
     clock: Clock,
     entries: Mutex<HashMap<(DocumentUrl, Reach), Arc<Entry>>>,
-    /// Fetches of each host in the minute that began then.
-    fetched: Mutex<HashMap<String, (i64, u32)>>,
+    /// Fetches of each host in the minute that began then; documents that were good once apart.
+    fetched: Mutex<HashMap<(String, bool), (i64, u32)>>,
+    /// Fetches under way of documents that were never good, by host.
+    under_way: Mutex<HashMap<String, usize>>,
     slots: Semaphore,
+    known_slots: Semaphore,
+}
+
+/// A fetch under way from a host; ends when it is dropped.
+struct Turn<'a>(&'a Inner, String);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut under_way = self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = under_way.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                under_way.remove(&self.1);
+            }
+        }
+    }
 }
 
 impl ClientDocuments {
@@ -96,7 +129,9 @@ impl ClientDocuments {
             clock,
             entries: Mutex::default(),
             fetched: Mutex::default(),
+            under_way: Mutex::default(),
             slots: Semaphore::new(AT_ONCE),
+            known_slots: Semaphore::new(AT_ONCE),
         }))
     }
 
@@ -111,29 +146,37 @@ impl ClientDocuments {
         if let Some(document) = entry.fresh(self.0.clock.now()) {
             return Ok(document);
         }
+        let before = entry.outcome().0;
         let _flight = entry.flight.lock().await;
         let now = self.0.clock.now();
         if let Some(document) = entry.fresh(now) {
             return Ok(document);
         }
-        match self.fetch(url, reach, now).await {
+        if let (fetches, Some(error)) = &*entry.outcome()
+            && *fetches != before
+        {
+            // The fetch that was waited for has just failed.
+            return Err(error.clone());
+        }
+        let known = entry.held().is_some();
+        let outcome = match self.fetch(url, reach, known, now).await {
             Ok(held) => {
                 let document = Arc::clone(&held.document);
                 *entry.held() = Some(held);
                 Ok(document)
             }
-            Err(Failed::Silent) => {
-                // Silence says nothing about the client; an answer does.
-                let held = entry.held().clone();
-                let graced = held.filter(|held| now.since(held.until) < GRACE);
-                graced.map(|held| held.document).ok_or(DocumentError::NotFetched)
-            }
-            Err(Failed::Busy) => Err(DocumentError::Busy),
+            // Silence says nothing about the client; an answer does.
+            Err(Failed::Silent) => entry.graced(now).ok_or(DocumentError::NotFetched),
+            Err(Failed::Busy) => entry.graced(now).ok_or(DocumentError::Busy),
             Err(Failed::Answered(error)) => {
                 *entry.held() = None;
                 Err(error)
             }
-        }
+        };
+        let mut last = entry.outcome();
+        *last = (last.0 + 1, outcome.as_ref().err().cloned());
+        drop(last);
+        outcome
     }
 
     fn entry(&self, url: &DocumentUrl, reach: Reach) -> Arc<Entry> {
@@ -149,20 +192,40 @@ impl ClientDocuments {
         Arc::clone(entries.entry(key).or_default())
     }
 
-    fn may_fetch(&self, origin: &str, now: Timestamp) -> bool {
+    fn may_fetch(&self, origin: &str, known: bool, now: Timestamp) -> bool {
         let minute = now.0.div_euclid(60);
         let mut fetched = self.0.fetched.lock().unwrap_or_else(PoisonError::into_inner);
         fetched.retain(|_, (at, _)| *at == minute);
-        let count = &mut fetched.entry(origin.to_owned()).or_insert((minute, 0)).1;
+        let count = &mut fetched.entry((origin.to_owned(), known)).or_insert((minute, 0)).1;
         *count += 1;
         *count <= PER_HOST
     }
 
-    async fn fetch(&self, url: &DocumentUrl, reach: Reach, now: Timestamp) -> Result<Held, Failed> {
-        if !self.may_fetch(url.origin(), now) {
+    /// A turn at a host, unless as many as it may have are under way.
+    fn turn(&self, origin: &str) -> Option<Turn<'_>> {
+        let mut under_way = self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = under_way.entry(origin.to_owned()).or_default();
+        if *count >= AT_ONCE_PER_HOST {
+            return None;
+        }
+        *count += 1;
+        Some(Turn(&self.0, origin.to_owned()))
+    }
+
+    async fn fetch(
+        &self,
+        url: &DocumentUrl,
+        reach: Reach,
+        known: bool,
+        now: Timestamp,
+    ) -> Result<Held, Failed> {
+        if !self.may_fetch(url.origin(), known, now) {
             return Err(Failed::Busy);
         }
-        let Ok(_slot) = self.0.slots.try_acquire() else { return Err(Failed::Busy) };
+        let slots = if known { &self.0.known_slots } else { &self.0.slots };
+        let turn = if known { None } else { Some(self.turn(url.origin()).ok_or(Failed::Busy)?) };
+        let _slot = slots.try_acquire().map_err(|_| Failed::Busy)?;
+        let _turn = turn;
         let bounds = Bounds { bytes: LARGEST, time: Duration::from_secs(3) };
         let answer = match self.0.outbound.get_within(url.as_str(), reach, bounds).await {
             Ok(answer) if answer.status == 200 => answer,
@@ -202,14 +265,14 @@ enum Failed {
 /// How long a document is believed, in seconds (CIMD 4.3).
 fn lifetime(cache_control: Option<&str>) -> i64 {
     let directives = cache_control.unwrap_or_default().split(',').map(str::trim);
-    let mut seconds = USUAL;
+    let mut seconds = LONGEST;
     for directive in directives {
         let directive = directive.to_ascii_lowercase();
         if directive == "no-store" || directive == "no-cache" {
             return SHORTEST;
         }
         if let Some(age) = directive.strip_prefix("max-age=") {
-            seconds = age.trim_matches('"').parse().unwrap_or(USUAL);
+            seconds = age.trim_matches('"').parse().unwrap_or(LONGEST);
         }
     }
     seconds.clamp(SHORTEST, LONGEST)
@@ -220,15 +283,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn i19_a_document_is_believed_for_a_minute_at_least_and_a_day_at_most() {
+    fn i19_b25_a_document_is_believed_for_a_minute_at_least_and_five_at_most() {
         for (header, seconds) in [
-            (None, USUAL),
+            (None, LONGEST),
             (Some("max-age=315360000"), LONGEST),
             (Some("public, max-age=0"), SHORTEST),
             (Some("no-store"), SHORTEST),
-            (Some("max-age=3600, No-Store"), SHORTEST),
-            (Some("max-age=600"), 600),
-            (Some("max-age=x"), USUAL),
+            (Some("max-age=120, No-Store"), SHORTEST),
+            (Some("max-age=120"), 120),
+            (Some("max-age=x"), LONGEST),
             (Some("max-age=-5"), SHORTEST),
         ] {
             assert_eq!(lifetime(header), seconds, "{header:?}");

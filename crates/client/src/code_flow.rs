@@ -9,6 +9,7 @@ use carnet_proto::{
     secret::{Secret, equal_in_constant_time},
     time::Entropy,
 };
+use futures::{StreamExt, stream::FuturesUnordered};
 use std::{net::Ipv4Addr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -18,6 +19,8 @@ use tokio::{
 
 /// How long the person has, in seconds.
 const PATIENCE: u64 = 300;
+/// Connections that are read at a time.
+const CONNECTIONS: usize = 64;
 
 /// A listener on this machine that waits for a browser.
 pub struct Loopback {
@@ -114,17 +117,23 @@ impl CodeFlow {
     /// Serves requests until one is the answer to this request. Others get an error page and change
     /// nothing; the wait ends with the first that counts.
     async fn callback(&self) -> Result<(Secret, Tab), Error> {
+        let mut reading = FuturesUnordered::new();
         loop {
-            let (mut stream, _) = self.loopback.listener.accept().await?;
-            let host = &self.loopback.host;
-            let Ok(Ok(Some(target))) =
-                timeout(Duration::from_secs(5), read_target(&mut stream, host)).await
-            else {
-                let tab = Tab(stream);
+            // Connections are read beside each other: browsers open some that stay silent.
+            let (tab, target) = tokio::select! {
+                accepted = self.loopback.listener.accept() => {
+                    let (stream, _) = accepted?;
+                    if reading.len() < CONNECTIONS {
+                        reading.push(read_target(stream, &self.loopback.host));
+                    }
+                    continue;
+                }
+                Some(read) = reading.next() => read,
+            };
+            let Some(target) = target else {
                 tab.answer("400 Bad Request", "", "This is not a sign-in answer.").await;
                 continue;
             };
-            let tab = Tab(stream);
             let Some(query) = target.strip_prefix("/callback?") else {
                 tab.answer("404 Not Found", "", "Nothing is here.").await;
                 continue;
@@ -206,7 +215,13 @@ impl Tab {
 }
 
 /// The target of a GET for this very host, read with limits.
-async fn read_target(stream: &mut TcpStream, host: &str) -> std::io::Result<Option<String>> {
+async fn read_target(mut stream: TcpStream, host: &str) -> (Tab, Option<String>) {
+    let read = timeout(Duration::from_secs(5), target_of(&mut stream, host)).await;
+    let target = read.ok().and_then(Result::ok).flatten();
+    (Tab(stream), target)
+}
+
+async fn target_of(stream: &mut TcpStream, host: &str) -> std::io::Result<Option<String>> {
     let mut head = Vec::new();
     let mut chunk = [0; 2048];
     while !head.windows(4).any(|w| w == b"\r\n\r\n") {

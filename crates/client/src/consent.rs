@@ -4,13 +4,17 @@
 
 use crate::{
     code_flow::{Ask, CodeFlow, Loopback},
-    discovery::McpServer,
+    discovery::{self, McpServer},
     error::{Error, Leg, OAuthError},
-    obtain::{AccessToken, Client, Credential, Registration},
+    obtain::{AccessToken, Client, Credential, Registration, is_only},
+    outbound::Reach,
     sign_in::{SignInOptions, authorization_endpoint},
     vault::{Access, Consent},
 };
-use carnet_proto::{scope::Scopes, secret::Secret};
+use carnet_proto::{
+    id_jag::OneOrMany, identifier::Issuer, metadata::AuthorizationServerMetadata, scope::Scopes,
+    secret::Secret,
+};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -40,6 +44,8 @@ struct ConsentAnswer {
     scope: Option<String>,
     #[serde(default)]
     refresh_token: Option<String>,
+    #[serde(default)]
+    resource: Option<OneOrMany>,
 }
 
 impl Client {
@@ -58,8 +64,16 @@ impl Client {
                 server.url
             )));
         }
+        if server.authorization_server == self.settings().idp {
+            // A token of the company's identity provider is not for an MCP server to have.
+            return Err(Error::Discovery(format!(
+                "{} names the company's identity provider as its authorization server; it has to have \
+                 one of its own (MCP-A4)",
+                server.url
+            )));
+        }
         let metadata = &server.metadata;
-        let endpoint = authorization_endpoint(metadata)?.to_owned();
+        let endpoint = authorization_endpoint(metadata)?;
         let loopback = Loopback::listen(options.port).await?;
         let registration = self.registration_at(server, &loopback.redirect_uri()).await?;
         let scopes = scopes.or_else(|| server.scopes.clone());
@@ -156,29 +170,28 @@ impl Client {
             issuer: issuer.to_owned(),
             scopes: None,
         };
+        if kept.is_none() {
+            return Err(needed());
+        }
+        // One process renews; the others find its result, and never its refresh token of before.
+        let _lock = self.0.vault.lock().await?;
+        let before = kept.map(|access| access.token);
+        let now = self.0.clock.now().0;
+        let held = self.0.vault.load_access(&server.url).await?;
         // Never sent to another authorization server than the one that gave it (MCP-C3, K14).
-        let kept = kept.filter(|access| access.authorization_server == issuer);
-        let Some(access) = kept else { return Err(needed()) };
+        let held = held.filter(|access| access.authorization_server == issuer);
+        let Some(access) = held else { return Err(needed()) };
+        if before.as_ref() != Some(&access.token) && access.expires > now {
+            return Ok(access);
+        }
         let Some(consent) = access.consent.clone() else { return Err(needed()) };
         let Some(refresh_token) = consent.refresh_token.clone() else { return Err(needed()) };
-        let credential = match (&consent.client_secret, consent.by_key) {
-            (Some(secret), _) => Credential::Secret(Secret::new(secret.clone())),
-            (None, true) => self.settings().idp_client.credential.clone(),
-            (None, false) => Credential::None,
-        };
-        let registration = Registration { client_id: consent.client_id.clone(), credential };
+        let registration = self.consenting_client(&consent);
         let form = [
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh_token.as_str()),
             ("resource", server.resource.as_str()),
         ];
-        // One process renews; the others find its result.
-        let _lock = self.0.vault.lock().await?;
-        let now = self.0.clock.now().0;
-        let newer = self.0.vault.load_access(&server.url).await?;
-        if let Some(newer) = newer.filter(|a| a.token != access.token && a.expires > now) {
-            return Ok(newer);
-        }
         let answer = self.ask_consent(server, &registration, &form).await;
         match answer {
             Err(Error::Refused { error, .. }) if error.error == "invalid_grant" => Err(needed()),
@@ -187,6 +200,38 @@ impl Client {
                 let refresh_token = answer.refresh_token.clone().or(Some(refresh_token));
                 let token = self.token_of(answer, Some(&access.scopes))?;
                 self.keep(server, &token, Some(Consent { refresh_token, ..consent })).await
+            }
+        }
+    }
+
+    /// The client that a consent was given to.
+    fn consenting_client(&self, consent: &Consent) -> Registration {
+        let credential = match (&consent.client_secret, consent.by_key) {
+            (Some(secret), _) => Credential::Secret(Secret::new(secret.clone())),
+            (None, true) => self.settings().idp_client.credential.clone(),
+            (None, false) => Credential::None,
+        };
+        Registration { client_id: consent.client_id.clone(), credential }
+    }
+
+    /// Revokes what was consented to, as far as the authorization servers are there and offer it.
+    pub(crate) async fn revoke_consents(&self) {
+        let Ok(consents) = self.consents().await else { return };
+        for access in consents {
+            let Some(consent) = &access.consent else { continue };
+            let Some(token) = &consent.refresh_token else { continue };
+            let Ok(issuer) = Issuer::parse(&access.authorization_server) else { continue };
+            let reach = Reach::of_trusted_url(&access.url);
+            let found = discovery::authorization_server(self.outbound(), &issuer, reach).await;
+            let Ok(metadata) = found else { continue };
+            let Some(endpoint) = metadata.revocation_endpoint.clone() else { continue };
+            let metadata = AuthorizationServerMetadata { token_endpoint: endpoint, ..metadata };
+            let registration = self.consenting_client(consent);
+            let form = [("token", token.as_str()), ("token_type_hint", "refresh_token")];
+            let asked =
+                self.ask(Leg::Consent, &issuer, &metadata, reach, &registration, &form).await;
+            if let Err(error) = asked {
+                tracing::warn!(%issuer, %error, "a consent was not revoked at its authorization server");
             }
         }
     }
@@ -200,7 +245,14 @@ impl Client {
         let (party, reach) = (&server.authorization_server, server.reach);
         let metadata = &server.metadata;
         let answer = self.ask(Leg::Consent, party, metadata, reach, registration, form).await?;
-        answer.json().map_err(|e| Error::BadAnswer { leg: Leg::Consent, what: e.to_string() })
+        let bad = |what: String| Error::BadAnswer { leg: Leg::Consent, what };
+        let answer: ConsentAnswer = answer.json().map_err(|e| bad(e.to_string()))?;
+        if let Some(returned) = &answer.resource
+            && !is_only(returned, &server.resource)
+        {
+            return Err(bad("resource of the answer is not the one asked for".to_owned()));
+        }
+        Ok(answer)
     }
 
     fn token_of(

@@ -43,7 +43,12 @@ impl McpServer {
 }
 
 /// Finds the RAS of the MCP server at `url`: challenge first, then the well-known places (MCP-C1).
-pub(crate) async fn mcp_server(outbound: &Outbound, url: &str) -> Result<McpServer, Error> {
+/// `is_known` says whether an authorization server is the company's by its own word.
+pub(crate) async fn mcp_server(
+    outbound: &Outbound,
+    url: &str,
+    is_known: impl Fn(&str) -> bool,
+) -> Result<McpServer, Error> {
     let own = Resource::parse(url)
         .map_err(|e| Error::Discovery(format!("the MCP server's URL `{url}` {e}")))?;
     let reach = Reach::of_trusted_url(url);
@@ -52,7 +57,9 @@ pub(crate) async fn mcp_server(outbound: &Outbound, url: &str) -> Result<McpServ
     let challenge = bearer_challenge(&probe);
     let scopes = challenge.as_ref().and_then(|c| c.get("scope")).and_then(Scopes::parse);
     let named = challenge.as_ref().and_then(|c| c.get("resource_metadata")).map(str::to_owned);
-    let (metadata, expected) = resource_metadata(outbound, &own, named, reach).await?;
+    // A server far away must not send us somewhere near.
+    let beyond = probe.near;
+    let (metadata, expected) = resource_metadata(outbound, &own, named, (reach, beyond)).await?;
     let resource = Resource::parse(&metadata.resource).map_err(|e| {
         Error::Discovery(format!("`resource` in the metadata of {url} {e}: {}", metadata.resource))
     })?;
@@ -76,6 +83,7 @@ pub(crate) async fn mcp_server(outbound: &Outbound, url: &str) -> Result<McpServ
         let listed = metadata.scopes_supported.as_ref()?;
         Some(listed.iter().map(String::as_str).collect::<Scopes>()).filter(|s| !s.is_empty())
     });
+    let reach = reach_of_named(&own, (reach, beyond), &issuer, is_known);
     let found = authorization_server(outbound, &issuer, reach).await?;
     Ok(McpServer {
         url: url.to_owned(),
@@ -86,6 +94,28 @@ pub(crate) async fn mcp_server(outbound: &Outbound, url: &str) -> Result<McpServ
         scopes,
         reach,
     })
+}
+
+/// How far requests about an authorization server may go that `own` names: as far as for `own` at the
+/// same origin, as far as the operator said for one that is known, else no nearer than `own` itself is.
+pub(crate) fn reach_of_named(
+    own: &Resource,
+    (reach, beyond): (Reach, Reach),
+    issuer: &Issuer,
+    is_known: impl Fn(&str) -> bool,
+) -> Reach {
+    if origin_of(issuer.as_str()) == origin_of(own.normalized()) {
+        reach
+    } else if is_known(issuer.as_str()) {
+        Reach::of_trusted_url(issuer.as_str())
+    } else {
+        beyond
+    }
+}
+
+/// Scheme, host and port of a URL; nothing for what is none.
+pub(crate) fn origin_of(url: &str) -> String {
+    Url::parse(url).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
 }
 
 /// The Bearer (or DPoP) challenge of a 401 or 403.
@@ -107,11 +137,9 @@ async fn resource_metadata(
     outbound: &Outbound,
     own: &Resource,
     named: Option<String>,
-    reach: Reach,
+    (reach, beyond): (Reach, Reach),
 ) -> Result<(ProtectedResourceMetadata, Resource), Error> {
-    let origin = Url::parse(own.normalized())
-        .map(|url| url.origin().ascii_serialization())
-        .unwrap_or_default();
+    let origin = origin_of(own.normalized());
     let root = Resource::parse(&origin).unwrap_or_else(|_| own.clone());
     let mut places = Vec::new();
     places.extend(named.map(|url| (url, own.clone())));
@@ -119,6 +147,7 @@ async fn resource_metadata(
     places.push((root.metadata_url(), root));
     for (place, expected) in places {
         // A place that does not answer is no reason not to ask the next.
+        let reach = if origin_of(&place) == origin { reach } else { beyond };
         let Ok(answer) = outbound.get(&place, reach).await else { continue };
         if answer.status == 200 {
             let document = answer.json().map_err(|e| {

@@ -3,7 +3,7 @@
 //! does not fit, and works with any maker's parties.
 
 use crate::{
-    discovery::{McpServer, bearer_challenge},
+    discovery::{McpServer, bearer_challenge, origin_of, reach_of_named},
     error::Error,
     obtain::{Client, Credential, IdJagView},
     outbound::{Answer, Outbound, Reach},
@@ -334,6 +334,8 @@ impl Walk<'_> {
             Some(_) => self.ok(AT, "it offers token exchange"),
             None => self.note(AT, "its metadata does not say which grants it offers"),
         }
+        // What the company's catalog names is the company's, whatever its metadata say.
+        let _ = self.client.catalog().await;
         let requested = &metadata.identity_chaining_requested_token_types_supported;
         if requested.iter().any(|kind| kind == TOKEN_TYPE_ID_JAG) {
             self.ok(AT, "it offers ID-JAGs");
@@ -383,7 +385,8 @@ impl Walk<'_> {
             );
         }
         let scopes = challenge.as_ref().and_then(|c| c.get("scope")).and_then(Scopes::parse);
-        let Some((place, answer)) = self.metadata_document(&own, named, reach).await else {
+        let Some((place, answer)) = self.metadata_document(&own, named, (reach, probe.near)).await
+        else {
             let fix = format!("serve {}", own.metadata_url());
             let what = "it has no protected-resource metadata (RFC 9728)";
             return self.wrong(AT, what, SERVER, fix);
@@ -397,7 +400,7 @@ impl Walk<'_> {
         };
         self.ok(AT, format!("its metadata is at {place}"));
         let resource = Resource::parse(&metadata.resource);
-        let at_root = Resource::parse(origin_of(&own).as_str());
+        let at_root = Resource::parse(origin_of(own.normalized()).as_str());
         let fits = resource
             .as_ref()
             .is_ok_and(|found| *found == own || at_root.as_ref().is_ok_and(|root| found == root));
@@ -428,18 +431,24 @@ impl Walk<'_> {
             self.note(AT, "its authorization server is the identity provider itself (MCP-A4)");
         }
         let listed = metadata.scopes_supported.map(|list| list.into_iter().collect::<Scopes>());
-        Ok((resource, Found { issuer, place, scopes: scopes.or(listed).filter(|s| !s.is_empty()) }))
+        let known = |issuer: &str| self.client.is_known(issuer);
+        let reach = reach_of_named(&own, (reach, probe.near), &issuer, known);
+        let scopes = scopes.or(listed).filter(|s| !s.is_empty());
+        Ok((resource, Found { issuer, place, scopes, reach }))
     }
 
     async fn metadata_document(
         &self,
         own: &Resource,
         named: Option<String>,
-        reach: Reach,
+        (reach, beyond): (Reach, Reach),
     ) -> Option<(String, Answer)> {
-        let root = Resource::parse(&origin_of(own)).ok().map(|root| root.metadata_url());
+        let root =
+            Resource::parse(&origin_of(own.normalized())).ok().map(|root| root.metadata_url());
         let places = named.into_iter().chain([own.metadata_url()]).chain(root);
         for place in places {
+            let same = origin_of(&place) == origin_of(own.normalized());
+            let reach = if same { reach } else { beyond };
             if let Ok(answer) = self.outbound().get(&place, reach).await
                 && answer.status == 200
             {
@@ -451,8 +460,7 @@ impl Walk<'_> {
 
     async fn authorization_server(&mut self, resource: Resource, found: Found) -> Step<McpServer> {
         const AT: Stage = Stage::AuthorizationServer;
-        let Found { issuer, place, scopes } = found;
-        let reach = Reach::of_trusted_url(self.url);
+        let Found { issuer, place, scopes, reach } = found;
         let places = [
             issuer.well_known_inserted("oauth-authorization-server"),
             issuer.well_known_inserted("openid-configuration"),
@@ -632,7 +640,7 @@ impl Walk<'_> {
                     format!("the policy refuses: {} ({})", answer.error, answer.error_description);
                 self.wrong(AT, what, IT, fix)
             }
-            Error::SignInNeeded { .. } | Error::StepUpNeeded(_) => {
+            Error::SignInNeeded { .. } | Error::EnrolmentEnded { .. } | Error::StepUpNeeded(_) => {
                 self.wrong(AT, error.to_string(), YOU, "run `carnet login`")
             }
             Error::Refused { error: answer, .. } if answer.error == "invalid_client" => {
@@ -758,12 +766,7 @@ struct Found {
     issuer: Issuer,
     place: String,
     scopes: Option<Scopes>,
-}
-
-fn origin_of(resource: &Resource) -> String {
-    url::Url::parse(resource.normalized())
-        .map(|url| url.origin().ascii_serialization())
-        .unwrap_or_default()
+    reach: Reach,
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ pub async fn begin_enrolment(
         more.push(("login_hint", hint.as_str()));
     }
     let ask = Ask {
-        endpoint: authorization_endpoint(&metadata)?,
+        endpoint: &authorization_endpoint(&metadata)?,
         issuer: issuer.as_str(),
         answers_with_issuer: metadata.authorization_response_iss_parameter_supported,
         client_id: &client_id,

@@ -60,6 +60,15 @@ pub enum Error {
         /// The IdP.
         issuer: String,
     },
+    /// The IdP does not take the key of this installation any more.
+    #[error(
+        "{issuer} does not know this computer any more: its enrolment was ended, by you, by IT, or \
+         with a new password\nhint: run `carnet login`, which enrols it again"
+    )]
+    EnrolmentEnded {
+        /// The IdP.
+        issuer: String,
+    },
     /// The policy wants a fresher or stronger sign-in (RFC 9470).
     #[error(
         "the company's policy wants a fresher or stronger sign-in for this MCP server: {}\n\

@@ -25,7 +25,7 @@ use carnet_proto::{
 };
 use serde::Deserialize;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
@@ -154,6 +154,8 @@ pub(crate) struct Inner {
     tokens: Mutex<HashMap<(String, Resource), AccessToken>>,
     /// MCP servers found, by the URL they were asked for.
     pub(crate) servers: Mutex<HashMap<String, McpServer>>,
+    /// Authorization servers that the company's catalog names.
+    pub(crate) company: Mutex<HashSet<String>>,
     /// Tokens by URL, as the vault keeps them.
     pub(crate) accesses: Mutex<HashMap<String, Access>>,
     /// The IdP's metadata, and when it was read.
@@ -212,6 +214,7 @@ impl Client {
             browser: OnceLock::new(),
             tokens: Mutex::default(),
             servers: Mutex::default(),
+            company: Mutex::default(),
             accesses: Mutex::default(),
             idp_metadata: Mutex::default(),
         }))
@@ -238,7 +241,8 @@ impl Client {
 
     /// Finds the MCP server at `url` and the RAS that governs it.
     pub async fn discover(&self, url: &str) -> Result<McpServer, Error> {
-        let found = discovery::mcp_server(&self.0.outbound, url).await?;
+        let found =
+            discovery::mcp_server(&self.0.outbound, url, |issuer| self.is_known(issuer)).await?;
         let mut servers = self.0.servers.lock().unwrap_or_else(PoisonError::into_inner);
         servers.insert(url.to_owned(), found.clone());
         Ok(found)
@@ -342,10 +346,26 @@ impl Client {
         }
     }
 
-    /// Whether the silent way is open: offered, or configured by hand (EMA-C2).
+    /// Whether the silent way is open: offered, configured by hand, or in the company's catalog
+    /// (EMA-C2).
     pub fn may_use_cross_app_access(&self, server: &McpServer) -> bool {
         let ras = server.authorization_server.as_str();
-        server.offers_cross_app_access() || self.0.settings.ras_clients.contains_key(ras)
+        server.offers_cross_app_access()
+            || self.0.settings.ras_clients.contains_key(ras)
+            || self.company().contains(ras)
+    }
+
+    /// Whether an authorization server is known by more than the word of an MCP server.
+    pub(crate) fn is_known(&self, issuer: &str) -> bool {
+        let settings = &self.0.settings;
+        settings.idp.as_str() == issuer
+            || settings.ras_clients.contains_key(issuer)
+            || settings.consent_clients.contains_key(issuer)
+            || self.company().contains(issuer)
+    }
+
+    pub(crate) fn company(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.0.company.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An access token for the IdP's own endpoints.
@@ -481,7 +501,7 @@ impl Client {
             return Err(bad(format!("token_type is `{}`, not Bearer", answer.token_type)));
         }
         if let Some(returned) = &answer.resource
-            && (texts(returned).is_empty() || !is_subset(&texts(returned), &[&server.resource]))
+            && !is_only(returned, &server.resource)
         {
             return Err(bad("resource of the answer is not the one asked for".to_owned()));
         }
@@ -604,6 +624,11 @@ impl Client {
             (Leg::Exchange, "invalid_target" | "invalid_scope" | "access_denied") => {
                 Error::RefusedByPolicy { party, error }
             }
+            (Leg::SignIn | Leg::Exchange, "invalid_client")
+                if matches!(registration.credential, Credential::Key(_)) =>
+            {
+                Error::EnrolmentEnded { issuer: party }
+            }
             _ => Error::Refused { leg, party, error },
         })
     }
@@ -612,9 +637,18 @@ impl Client {
     pub async fn sign_out(&self) -> Result<bool, Error> {
         let _lock = self.0.vault.lock().await?;
         let session = self.session().await?;
+        // Revoked first: what is forgotten cannot be revoked any more.
+        let revoked = match &session {
+            Some(session) => self.revoke_sign_in(session).await,
+            None => Ok(()),
+        };
+        self.revoke_consents().await;
         self.0.vault.store(None).await?;
         self.forget_everything().await?;
-        let Some(session) = session else { return Ok(false) };
+        revoked.map(|()| session.is_some())
+    }
+
+    async fn revoke_sign_in(&self, session: &Session) -> Result<(), Error> {
         let metadata = self.idp_metadata().await?;
         if let (Some(endpoint), Some(token)) =
             (metadata.revocation_endpoint.clone(), &session.refresh_token)
@@ -626,7 +660,7 @@ impl Client {
             let client = &settings.idp_client;
             self.ask(Leg::SignIn, &settings.idp, &metadata, reach, client, &form).await?;
         }
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -685,6 +719,11 @@ fn texts(value: &OneOrMany) -> Vec<&str> {
         OneOrMany::One(one) => vec![one],
         OneOrMany::Many(many) => many.iter().map(String::as_str).collect(),
     }
+}
+
+/// Whether an answer's `resource` is this one and nothing else.
+pub(crate) fn is_only(returned: &OneOrMany, asked: &Resource) -> bool {
+    !texts(returned).is_empty() && is_subset(&texts(returned), &[asked])
 }
 
 /// Whether every text names one of `asked`, none twice.

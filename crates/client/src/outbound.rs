@@ -129,6 +129,8 @@ pub struct Answer {
     pub headers: http::HeaderMap,
     /// Body, within its limit.
     pub body: Vec<u8>,
+    /// How near the party is that answered: what it names may be as near, and no nearer.
+    pub near: Reach,
 }
 
 impl Answer {
@@ -335,7 +337,13 @@ impl Outbound {
                 break;
             }
         }
-        Ok(Answer { status: response.status().as_u16(), headers: response.headers().clone(), body })
+        let near = match response.remote_addr().map(|peer| class_of(peer.ip())) {
+            Some(Class::Loopback) => Reach::Loopback,
+            Some(Class::Private) => Reach::Private,
+            _ => Reach::Public,
+        };
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Ok(Answer { status, headers, body, near })
     }
 }
 

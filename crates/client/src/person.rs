@@ -1,8 +1,12 @@
 //! Asking the person, as the last way: one browser tab for all the processes that wait for the same
 //! thing.
 
-use crate::{error::Error, obtain::Client, sign_in::SignInOptions};
+use crate::{error::Error, obtain::Client, sign_in::SignInOptions, vault::VaultLock};
 use std::sync::Arc;
+
+/// Who has waited for a turn as long as this, in seconds, has watched a tab of another process being
+/// left alone; another tab is not what the person wants.
+const LEFT_ALONE: i64 = 120;
 
 /// What the person is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,10 +57,13 @@ impl Client {
             }
             Error::ConsentNeeded { url, scopes, .. } => {
                 let before = self.0.vault.load_access(url).await?.map(|access| access.token);
-                let _turn = self.0.vault.lock_person().await?;
+                let (_turn, left_alone) = self.turn().await?;
                 let now = self.0.vault.load_access(url).await?.map(|access| access.token);
                 if now != before {
                     return Ok(());
+                }
+                if left_alone {
+                    return Err(error);
                 }
                 let server = self.discover(url).await?;
                 let options = SignInOptions::default();
@@ -70,6 +77,13 @@ impl Client {
         }
     }
 
+    /// The turn to ask the person, and whether it came only after a tab was left alone.
+    async fn turn(&self) -> Result<(VaultLock, bool), Error> {
+        let since = self.0.clock.now();
+        let turn = self.0.vault.lock_person().await?;
+        Ok((turn, self.0.clock.now().since(since) >= LEFT_ALONE))
+    }
+
     async fn sign_in_again(
         &self,
         browser: &dyn Browser,
@@ -78,11 +92,14 @@ impl Client {
         error: Error,
     ) -> Result<(), Error> {
         let before = self.session().await?.map(|session| session.id_token);
-        let _turn = self.0.vault.lock_person().await?;
+        let (_turn, left_alone) = self.turn().await?;
         // Another process may have asked while this one waited for its turn.
         let now = self.session().await?.map(|session| session.id_token);
         if now.is_some() && now != before {
             return Ok(());
+        }
+        if left_alone {
+            return Err(error);
         }
         let pending = self.begin_sign_in(&options).await?;
         if !browser.open(pending.url(), purpose) {

@@ -47,7 +47,7 @@ struct CodeAnswer {
 /// The authorization endpoint of metadata that offers PKCE with S256 (MCP-C4).
 pub(crate) fn authorization_endpoint(
     metadata: &AuthorizationServerMetadata,
-) -> Result<&str, Error> {
+) -> Result<String, Error> {
     let issuer = &metadata.issuer;
     let endpoint = metadata.authorization_endpoint.as_deref().ok_or_else(|| {
         Error::Discovery(format!("the metadata of {issuer} has no authorization_endpoint"))
@@ -58,15 +58,16 @@ pub(crate) fn authorization_endpoint(
              required"
         )));
     }
-    // A browser is sent there: never to a script, never in the clear.
-    let url = url::Url::parse(endpoint);
-    if !url.is_ok_and(|url| url.scheme() == "https" || carnet_proto::identifier::is_loopback(&url))
-    {
-        return Err(Error::Discovery(format!(
-            "the authorization_endpoint of {issuer} is not an https URL"
-        )));
-    }
-    Ok(endpoint)
+    // A browser is sent there: never to a program that a scheme starts, never in the clear. What is
+    // used is the parsed URL's own text, in which nothing is left that could end a line.
+    let url = url::Url::parse(endpoint).ok().filter(|url| match url.scheme() {
+        "https" => true,
+        "http" => carnet_proto::identifier::is_loopback(url),
+        _ => false,
+    });
+    url.map(String::from).ok_or_else(|| {
+        Error::Discovery(format!("the authorization_endpoint of {issuer} is not an https URL"))
+    })
 }
 
 impl Client {
@@ -112,7 +113,7 @@ impl Client {
             more.push(("prompt", "login"));
         }
         let ask = Ask {
-            endpoint: authorization_endpoint(&metadata)?,
+            endpoint: &authorization_endpoint(&metadata)?,
             issuer: self.settings().idp.as_str(),
             answers_with_issuer: metadata.authorization_response_iss_parameter_supported,
             client_id: &self.settings().idp_client.client_id,

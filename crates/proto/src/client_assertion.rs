@@ -24,6 +24,19 @@ pub fn claimed_client(assertion: &str) -> Result<String, JwtError> {
     Ok(token.claims.required_id("sub", 2048)?.to_owned())
 }
 
+/// Whether an assertion could be good, by what it says of itself: of this client, for this audience
+/// alone, in its time. Asked before anything is fetched for it; it proves nothing.
+pub fn is_plausible(assertion: &str, client: &str, audience: &Issuer, now: Timestamp) -> bool {
+    let Ok(token) = Unverified::parse(assertion) else { return false };
+    let claims = &token.claims;
+    let text = |name| claims.optional_str(name).ok().flatten();
+    let expires = claims.required_time("exp");
+    text("iss") == Some(client)
+        && text("sub") == Some(client)
+        && claims.required_single_audience() == Ok(audience.as_str())
+        && expires.is_ok_and(|at| now.since(at) < SKEW && at.since(now) <= LONGEST_LIFETIME + SKEW)
+}
+
 /// A verified assertion's `jti` and the time after which it may be forgotten.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientAssertion {

@@ -51,7 +51,7 @@ pub struct TrustedIssuer {
     /// administrator relaxes it (JAG 4.4 allows it, EMA 7.4.2 does not).
     #[serde(default)]
     pub allow_reuse: bool,
-    /// Whether clients may be named by metadata documents at this issuer's own origin: the
+    /// Whether clients may be named by metadata documents below this issuer's own URL: the
     /// installations enrolled there.
     #[serde(default)]
     pub client_documents: bool,

@@ -29,6 +29,8 @@ pub struct Context {
     pub remote_keys: RemoteKeys,
     /// Metadata documents of clients.
     pub client_documents: ClientDocuments,
+    /// Keys that those documents name.
+    pub document_keys: RemoteKeys,
 }
 
 impl Context {
@@ -37,6 +39,7 @@ impl Context {
         Self {
             remote_keys: RemoteKeys::new(outbound.clone(), clock.clone()),
             client_documents: ClientDocuments::new(outbound.clone(), clock.clone()),
+            document_keys: RemoteKeys::new(outbound.clone(), clock.clone()),
             clock,
             entropy,
         }

@@ -10,6 +10,7 @@ use carnet_proto::{
     client::{ClientAuthentication, ClientKeys},
     client_assertion,
     client_authentication::Presented,
+    client_document::is_document_url,
     dpop::{self, DpopProof},
     form::Form,
     refusal::Refusal,
@@ -96,7 +97,18 @@ async fn attempt<D: Directory>(
     snapshot: &Snapshot<D>,
     presented: &Presented,
 ) -> Result<AuthenticatedClient, Failure> {
-    let client = authority.client(&snapshot.directory, presented.client_id()).await?;
+    let id = presented.client_id();
+    if snapshot.directory.client(id).is_none() && is_document_url(id) {
+        // Nothing is looked up or fetched for whoever does not even claim to hold the key.
+        let Presented::Assertion { assertion, .. } = presented else {
+            return Err(Refusal::ClientAuthenticationMissing.into());
+        };
+        let now = authority.now();
+        if !client_assertion::is_plausible(assertion.expose(), id, &authority.issuer, now) {
+            return Err(Refusal::ClientAssertion(carnet_proto::jws::JwtError::Client).into());
+        }
+    }
+    let client = authority.client(&snapshot.directory, id).await?;
     let client = client.ok_or(Refusal::ClientUnknown)?;
     if let Some(assertion) = presented.check(&client.record, authority.now())? {
         verify_assertion(authority, &client, assertion).await?;
@@ -126,7 +138,11 @@ async fn verify_assertion<D: Directory>(
             let (header, _) =
                 carnet_proto::jws::peek(assertion.expose()).map_err(Refusal::ClientAssertion)?;
             let kid = header.optional_str("kid").ok().flatten();
-            let fetched = authority.context.remote_keys.keys(&source, kid).await;
+            // Strangers' keys apart from the issuers' and the administrator's clients'.
+            let context = &authority.context;
+            let known = client.keys_reach.is_none();
+            let cache = if known { &context.remote_keys } else { &context.document_keys };
+            let fetched = cache.keys(&source, kid).await;
             fetched.map_err(|_| Refusal::ClientKeysUnavailable)?
         }
         _ => return Err(Refusal::ClientMethod.into()),

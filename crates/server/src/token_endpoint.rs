@@ -15,7 +15,9 @@ use axum::{
     http::{HeaderMap, Response, StatusCode, header, request::Parts},
     response::IntoResponse,
 };
-use carnet_proto::{dpop::DpopProof, form::Form, id_jag::OneOrMany, refusal::Refusal};
+use carnet_proto::{
+    client::ENROLLED_CLIENT, dpop::DpopProof, form::Form, id_jag::OneOrMany, refusal::Refusal,
+};
 use carnet_store::{AuditEvent, HotOperation};
 use serde::Serialize;
 use std::{net::SocketAddr, sync::Arc};
@@ -60,6 +62,7 @@ pub(crate) struct FormRequest {
 
 /// A form request whose client is known.
 pub(crate) struct ClientRequest<D> {
+    pub(crate) address: String,
     pub(crate) form: Form,
     pub(crate) client: AuthenticatedClient,
     pub(crate) proof: Option<DpopProof>,
@@ -142,6 +145,11 @@ async fn with_client<D: Directory>(
         }
     };
     let event = event.client(client.id());
+    if client.id() == ENROLLED_CLIENT && event.event != "token" {
+        // Anyone can say that they are it; it has a code to redeem and nothing else.
+        throttle.failed(&address);
+        return Err(conclude(authority, event, Refusal::PublicClient.into()).await);
+    }
     let now = authority.now();
     if let Some(installation) = client.use_to_note(now)
         && let Err(error) = authority.store.installation_used(installation, now).await
@@ -149,7 +157,7 @@ async fn with_client<D: Directory>(
         return Err(answer::broken(&error));
     }
     match client_authentication::proof_of_possession(authority, &headers, url).await {
-        Ok(proof) => Ok(ClientRequest { form, client, proof, snapshot, event }),
+        Ok(proof) => Ok(ClientRequest { address, form, client, proof, snapshot, event }),
         Err(failure) => Err(conclude(authority, event, failure).await),
     }
 }

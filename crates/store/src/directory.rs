@@ -209,16 +209,24 @@ impl Store {
     }
 
     /// Changes a user, or with `None` removes them, and ends every session and refresh token they
-    /// had: for switching off, a new password, a removal. Switching on again revives none of them.
+    /// had: for switching off, a new password, a removal. Switching on again revives none of them. A new
+    /// password (`new_password`) and a removal revoke their installations too: whoever knew the old one
+    /// may have enrolled some.
     pub async fn cut_off_user(
         &self,
         id: &str,
         change: Option<impl FnOnce(&mut User) + Send>,
+        new_password: bool,
         event: AuditEvent,
         now: Timestamp,
     ) -> Result<Option<User>, StoreError> {
         let mut transaction = self.begin_revoking().await?;
         let Some(mut user) = read::<User>(&mut transaction, id).await? else { return Ok(None) };
+        if new_password || change.is_none() {
+            let gone = "UPDATE installations SET revoked_at = $2 \
+                        WHERE user_id = $1 AND revoked_at IS NULL";
+            sqlx::query(gone).bind(id).bind(now.0).execute(&mut *transaction).await?;
+        }
         if let Some(change) = change {
             change(&mut user);
             write(&mut transaction, &user, Put::Replace).await?;
@@ -228,9 +236,6 @@ impl Store {
                 .bind(id)
                 .execute(&mut *transaction)
                 .await?;
-            let gone = "UPDATE installations SET revoked_at = $2 \
-                        WHERE user_id = $1 AND revoked_at IS NULL";
-            sqlx::query(gone).bind(id).bind(now.0).execute(&mut *transaction).await?;
         }
         for statement in [
             "UPDATE sessions SET ended_at = $2 WHERE user_id = $1 AND ended_at IS NULL",

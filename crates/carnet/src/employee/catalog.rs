@@ -70,7 +70,7 @@ pub(crate) async fn installations(
         if !client.revoke_installation(id).await? {
             bail!("you have no installation `{id}`\nhint: `carnet installations` lists them");
         }
-        println!("Revoked. What it had is worth nothing from now on.");
+        println!("Revoked. It gets nothing new; access tokens it had end within minutes.");
         return Ok(());
     }
     let Some(held) = client.installations().await? else {

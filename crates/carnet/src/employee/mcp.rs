@@ -1,7 +1,7 @@
 //! `carnet tools`, `call`, `token`: using an MCP server.
 
 use super::Common;
-use crate::system::plain;
+use crate::system::{self, plain};
 use anyhow::{Context, Result, bail};
 use rmcp::{
     RoleClient, ServiceExt,
@@ -39,7 +39,7 @@ pub(crate) async fn tools(common: &Common, url: &str, as_json: bool) -> Result<(
     let service = connect(common, url).await?;
     let tools = service.list_all_tools().await.map_err(|e| readable(&e))?;
     if as_json {
-        println!("{:#}", json!(tools));
+        println!("{}", system::shown(&format!("{:#}", json!(tools))));
     } else {
         for tool in &tools {
             let text = tool.description.as_deref().unwrap_or_default();
@@ -60,12 +60,12 @@ pub(crate) async fn call(common: &Common, url: &str, tool: &str, arguments: &str
     let request = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
     let result = service.call_tool(request).await.map_err(|e| readable(&e))?;
     match &result.structured_content {
-        Some(content) => println!("{content:#}"),
+        Some(content) => println!("{}", system::shown(&format!("{content:#}"))),
         None => {
             for content in &result.content {
                 match content.as_text() {
                     Some(text) => println!("{}", plain(&text.text)),
-                    None => println!("{:#}", json!(content)),
+                    None => println!("{}", system::shown(&format!("{:#}", json!(content)))),
                 }
             }
         }

@@ -89,7 +89,7 @@ impl Browser for Tab {
 /// Opens a browser, or prints the URL where none can be opened.
 pub(crate) fn show(url: &str) {
     if open::that_detached(url).is_err() {
-        eprintln!("No browser could be opened. Open this URL:\n\n{url}\n");
+        eprintln!("No browser could be opened. Open this URL:\n\n{}\n", plain(url));
     }
 }
 
@@ -316,6 +316,7 @@ async fn enrol(
 }
 
 fn announce(args: &Login, issuer: &str, url: &str) {
+    let url = &plain(url);
     if args.no_browser {
         println!("Open this URL in a browser on this machine:\n\n{url}\n");
     } else if open::that_detached(url).is_err() {
@@ -349,7 +350,7 @@ pub(crate) async fn logout(common: &Common, forget: bool) -> Result<()> {
     let storage = common.storage()?;
     let Some(profile) = storage.load().or_else(|e| if forget { Ok(None) } else { Err(e) })? else {
         if forget {
-            storage.store(None)?;
+            storage.forget()?;
         }
         println!("Nobody was signed in.");
         return Ok(());
@@ -362,7 +363,7 @@ pub(crate) async fn logout(common: &Common, forget: bool) -> Result<()> {
     };
     let done = client.sign_out().await;
     if forget {
-        storage.store(None)?;
+        storage.forget()?;
     }
     match done {
         Ok(true) => println!("Signed out at {}; its refresh token is revoked.", profile.idp),

@@ -18,13 +18,13 @@ use message::{Line, error_line, one_line};
 use serde_json::json;
 use session::Session;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, oneshot},
     task::AbortHandle,
     time::timeout,
 };
@@ -35,6 +35,10 @@ const PATIENCE: Duration = Duration::from_secs(45);
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long a notification may hold up the lines after it.
 const NOTIFICATION: Duration = Duration::from_secs(10);
+/// Lines that wait for the answer to an `initialize`.
+const LINES: usize = 256;
+/// How long the last errors may take to be read.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// JSON-RPC "internal error": the only code for what goes wrong between client and server.
 const FAILED: i64 = -32603;
 
@@ -111,8 +115,8 @@ impl Bridge {
         let writer = tokio::spawn(write(output, lines, bridge.clone()));
         tokio::select! {
             () = bridge.read(input) => {}
-            () = stop => bridge.abandon(),
-            () = bridge.0.stop.notified() => bridge.abandon(),
+            () = stop => bridge.abandon().await,
+            () = bridge.0.stop.notified() => bridge.abandon().await,
         }
         bridge.end_session().await;
         drop(bridge);
@@ -132,23 +136,8 @@ impl Bridge {
 
     /// Lines of the client until there are no more; then what is under way may finish.
     async fn read(&self, input: impl AsyncRead + Unpin) {
-        let mut input = BufReader::new(input);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            match input.read_until(b'\n', &mut line).await {
-                Ok(0) | Err(_) => break,
-                Ok(_) => {}
-            }
-            let Ok(text) = std::str::from_utf8(&line) else {
-                self.emit(error_line("null", -32700, "this line is not UTF-8", &json!({}))).await;
-                continue;
-            };
-            let text = text.trim();
-            if !text.is_empty() {
-                self.take(text).await;
-            }
-        }
+        let (lines, taken) = mpsc::channel(LINES);
+        tokio::join!(self.read_lines(input, lines), self.take_lines(taken));
         let endless: Vec<AbortHandle> = {
             let state = self.state();
             let endless = state.under_way.values().filter(|held| held.endless);
@@ -161,23 +150,92 @@ impl Bridge {
             }
         };
         if timeout(DRAIN, finished).await.is_err() {
-            self.abandon();
+            self.abandon().await;
         }
     }
 
-    fn abandon(&self) {
-        for (_, held) in self.state().under_way.drain() {
+    async fn read_lines(&self, input: impl AsyncRead + Unpin, lines: mpsc::Sender<String>) {
+        let mut input = BufReader::new(input);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match input.read_until(b'\n', &mut line).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+            let Ok(text) = std::str::from_utf8(&line) else {
+                self.emit(error_line("null", -32700, "this line is not UTF-8", &json!({}))).await;
+                continue;
+            };
+            let text = text.trim();
+            if !text.is_empty() && lines.send(text.to_owned()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes line after line. Those after an `initialize` wait for its answer, but the end of the
+    /// input and a cancellation of what is under way do not.
+    async fn take_lines(&self, mut lines: mpsc::Receiver<String>) {
+        let mut held: VecDeque<String> = VecDeque::new();
+        let mut answered: Option<oneshot::Receiver<()>> = None;
+        loop {
+            if let Some(wait) = &mut answered {
+                tokio::select! {
+                    _ = &mut *wait => answered = None,
+                    line = lines.recv(), if held.len() < LINES => match line {
+                        Some(line) if self.cancels(&line) => drop(self.take(&line).await),
+                        Some(line) => held.push_back(line),
+                        None => {
+                            // Nobody is left to wait for the answer, or for long.
+                            if timeout(DRAIN, wait).await.is_err() {
+                                self.abandon().await;
+                                return;
+                            }
+                            answered = None;
+                        }
+                    },
+                }
+                continue;
+            }
+            let line = match held.pop_front() {
+                Some(line) => Some(line),
+                None => lines.recv().await,
+            };
+            let Some(line) = line else { return };
+            answered = self.take(&line).await;
+        }
+    }
+
+    /// Whether a line cancels a request that is under way.
+    fn cancels(&self, line: &str) -> bool {
+        let Ok(Line::Notification(envelope)) = Line::parse(line) else { return false };
+        envelope.method() == "notifications/cancelled"
+            && self.state().under_way.contains_key(&cancelled(&envelope))
+    }
+
+    /// Stops what is under way, and says so to whoever waits for it.
+    async fn abandon(&self) {
+        let held: Vec<(String, UnderWay)> = self.state().under_way.drain().collect();
+        for (_, held) in &held {
             held.task.abort();
         }
+        let ids: Vec<String> =
+            held.into_iter().filter(|(_, held)| !held.endless).map(|(id, _)| id).collect();
+        let text = "The connection was closed before the MCP server answered. What was asked may \
+                    have been done.";
+        // Whoever does not read any more does not hold up the end.
+        let _ = timeout(LAST_WORDS, self.fail(&ids, &Trouble::new("closed", text))).await;
     }
 
-    /// Routes one line. Requests run beside each other; what has to keep its order is waited for.
-    async fn take(&self, text: &str) {
+    /// Routes one line. Requests run beside each other; what has to keep its order is waited for: of
+    /// an `initialize`, until what is returned resolves.
+    async fn take(&self, text: &str) -> Option<oneshot::Receiver<()>> {
         let line = match Line::parse(text) {
             Ok(line) => line,
             Err(what) => {
                 self.emit(error_line("null", -32600, what, &json!({}))).await;
-                return;
+                return None;
             }
         };
         match line {
@@ -194,10 +252,8 @@ impl Bridge {
                 }
                 let endless = envelope.method() == "subscriptions/listen";
                 let done = self.spawn(text, ids, version.is_some(), endless);
-                if begins_session {
-                    // Session id and revision are in the answer, and belong on all that follows.
-                    let _ = done.await;
-                }
+                // Session id and revision are in the answer, and belong on all that follows.
+                return begins_session.then_some(done);
             }
             Line::Notification(envelope) if envelope.method() == "notifications/cancelled" => {
                 self.cancel(text, &envelope).await;
@@ -225,6 +281,7 @@ impl Bridge {
                 drop(self.spawn(text, ids, false, false));
             }
         }
+        None
     }
 
     /// Passes a request (or batch) on in a task of its own; resolves when it is answered.
@@ -234,11 +291,11 @@ impl Bridge {
         ids: Vec<String>,
         stateless: bool,
         endless: bool,
-    ) -> tokio::sync::oneshot::Receiver<()> {
-        let (done, finished) = tokio::sync::oneshot::channel();
+    ) -> oneshot::Receiver<()> {
+        let (done, finished) = oneshot::channel();
         let (bridge, text, held) = (self.clone(), text.to_owned(), ids.clone());
         // The task waits until it is on the list, so that it cannot end before it is there.
-        let (go, listed) = tokio::sync::oneshot::channel::<()>();
+        let (go, listed) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             let _ = listed.await;
             bridge.pass_on(&text, &ids).await;
@@ -262,8 +319,7 @@ impl Bridge {
     /// A cancellation is of the era of what it cancels. Stateless: closing the stream says it all, and
     /// the server never hears of ids. With a session: the server is told, and may still answer.
     async fn cancel(&self, text: &str, envelope: &message::Envelope<'_>) {
-        let id = envelope.params().and_then(|params| params.request_id);
-        let id = id.map(|id| id.get().to_owned()).unwrap_or_default();
+        let id = cancelled(envelope);
         let stateless = {
             let mut state = self.state();
             match state.under_way.get(&id) {
@@ -322,6 +378,12 @@ impl Bridge {
                 "sign_in_needed",
                 format!("Your sign-in at {idp} has ended. Run `carnet login`, then try again."),
             ),
+            Error::EnrolmentEnded { .. } => Trouble::new(
+                "sign_in_needed",
+                format!(
+                    "{idp} does not know this computer any more. Run `carnet login`, then try again."
+                ),
+            ),
             Error::StepUpNeeded(_) => Trouble::new(
                 "step_up_needed",
                 format!(
@@ -345,6 +407,12 @@ impl Bridge {
             self.emit(error_line(id, FAILED, &one_line(&trouble.text), &data)).await;
         }
     }
+}
+
+/// The id that a cancellation names, as it was written.
+fn cancelled(envelope: &message::Envelope<'_>) -> String {
+    let id = envelope.params().and_then(|params| params.request_id);
+    id.map(|id| id.get().to_owned()).unwrap_or_default()
 }
 
 /// Answers every request with `text`, where there is nothing to bridge to: an agent shows it, and its

@@ -4,14 +4,22 @@
 use super::{
     Bridge, Trouble, headers,
     message::{Envelope, Line, answered_error, error_code, one_line},
+    session::{LONGEST_WAIT, SHORTEST_WAIT},
 };
 use crate::{error::Error, outbound::OutboundError};
+use bytes::Bytes;
 use carnet_proto::challenge::Challenge;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use http::{HeaderMap, HeaderValue};
 use serde_json::value::RawValue;
 use sse_stream::SseStream;
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 /// Tries of a message whose token is refused or too narrow (K15).
 const TRIES: usize = 3;
@@ -21,6 +29,9 @@ const RESUMES: usize = 5;
 const PAGES: usize = 64;
 /// "Header mismatch": the server refused before it did anything.
 const HEADER_MISMATCH: i64 = -32020;
+/// Largest answer, and largest event of a stream, in bytes; and how much is read of an error.
+const LARGEST: usize = 32 * 1024 * 1024;
+const LARGEST_ERROR: usize = 64 * 1024;
 /// Waits between tries to reach a server at all, for the very first message.
 const PROBE_WAITS: [u64; 4] = [200, 600, 1500, 3000];
 
@@ -244,14 +255,19 @@ impl Bridge {
                 );
                 return self.fail(ids, &Trouble::new("redirect", text)).await;
             }
-            let body = response.text().await.unwrap_or_default();
+            let body = text_within(response, LARGEST_ERROR).await.unwrap_or_default();
             return self.relay_error(status.as_u16(), &body, ids).await;
         }
         let mut pending = ids.to_vec();
         match media_type(&response).as_str() {
-            "application/json" => match response.text().await {
+            "application/json" => match text_within(response, LARGEST).await {
                 Ok(body) => self.relay_body(&body, &mut pending, stateless, method).await,
-                Err(error) => return self.fail(&pending, &self.unreachable(&error)).await,
+                Err(Unread::Broken(error)) => {
+                    return self.fail(&pending, &self.unreachable(&error)).await;
+                }
+                Err(Unread::TooLarge) => {
+                    return self.fail(&pending, &too_large()).await;
+                }
             },
             "text/event-stream" => {
                 return self.relay_stream(response, pending, stateless, method).await;
@@ -365,7 +381,7 @@ impl Bridge {
         let mut resumes = 0;
         while !pending.is_empty() && !stateless && last_event.is_some() && resumes < RESUMES {
             resumes += 1;
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep(wait.clamp(SHORTEST_WAIT, LONGEST_WAIT)).await;
             let Some(response) = self.open_stream(last_event.as_deref()).await else { continue };
             if !response.status().is_success() {
                 if response.status().is_client_error() {
@@ -410,8 +426,17 @@ impl Bridge {
     ) -> Option<Duration> {
         let mut wait = None;
         let waits = !pending.is_empty();
-        let mut events = SseStream::from_bytes_stream(response.bytes_stream());
-        while let Some(Ok(event)) = events.next().await {
+        let size = Arc::new(AtomicUsize::new(0));
+        let mut events = SseStream::from_bytes_stream(bounded(response, Arc::clone(&size)));
+        while let Some(event) = events.next().await {
+            let Ok(event) = event else {
+                if size.load(Relaxed) > LARGEST && waits {
+                    self.fail(pending, &too_large()).await;
+                    pending.clear();
+                }
+                break;
+            };
+            size.store(0, Relaxed);
             if let Some(retry) = event.retry {
                 wait = Some(Duration::from_millis(retry));
             }
@@ -436,16 +461,59 @@ impl Bridge {
                 .is_ok_and(|e| e.method.is_none() && (e.result.is_some() || e.error.is_some()))
         };
         if media_type(&response) == "application/json" {
-            return response.text().await.ok().filter(|text| is_answer(text));
+            return text_within(response, LARGEST).await.ok().filter(|text| is_answer(text));
         }
-        let mut events = SseStream::from_bytes_stream(response.bytes_stream());
+        let size = Arc::new(AtomicUsize::new(0));
+        let mut events = SseStream::from_bytes_stream(bounded(response, Arc::clone(&size)));
         while let Some(Ok(event)) = events.next().await {
+            size.store(0, Relaxed);
             if let Some(data) = event.data.filter(|data| is_answer(data)) {
                 return Some(data);
             }
         }
         None
     }
+}
+
+/// Why a body was not read.
+enum Unread {
+    Broken(reqwest::Error),
+    TooLarge,
+}
+
+/// A body as text, if it is no longer than `most` bytes.
+async fn text_within(mut response: reqwest::Response, most: usize) -> Result<String, Unread> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(Unread::Broken)? {
+        if body.len() + chunk.len() > most {
+            return Err(Unread::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(String::from_utf8(body).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into()))
+}
+
+/// The bytes of a stream, which ends with an error where one event is too large. `size` counts those of
+/// the event that is being read.
+fn bounded(
+    response: reqwest::Response,
+    size: Arc<AtomicUsize>,
+) -> impl Stream<Item = std::io::Result<Bytes>> {
+    response.bytes_stream().map(move |chunk| {
+        let chunk = chunk.map_err(std::io::Error::other)?;
+        if size.fetch_add(chunk.len(), Relaxed) + chunk.len() > LARGEST {
+            return Err(std::io::Error::other("an event is too large"));
+        }
+        Ok(chunk)
+    })
+}
+
+fn too_large() -> Trouble {
+    let text = format!(
+        "The MCP server's answer is larger than {} MiB, which is the most that is passed on.",
+        LARGEST / 1024 / 1024
+    );
+    Trouble::new("too_large", text)
 }
 
 /// Where a list goes on.

@@ -9,8 +9,9 @@ use http::{HeaderMap, HeaderValue};
 use std::time::Duration;
 use tokio::{task::AbortHandle, time::timeout};
 
-/// Longest wait between two tries of a stream.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Shortest and longest wait between two tries of a stream, whatever the server asks for.
+pub(super) const SHORTEST_WAIT: Duration = Duration::from_millis(50);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// A session with the server, as far as it has come.
 #[derive(Default)]
@@ -31,6 +32,9 @@ pub(super) struct Session {
 impl Session {
     /// The session that `initialize` begins, after this one.
     pub(super) fn next(&self, initialize: &str) -> Self {
+        if let Some(stream) = &self.stream {
+            stream.abort();
+        }
         let generation = self.generation + 1;
         Self { initialize: Some(initialize.to_owned()), generation, ..Self::default() }
     }
@@ -110,7 +114,7 @@ impl Bridge {
                     let mut none = Vec::new();
                     let ended = self.relay_events(response, &mut none, &mut last_event).await;
                     if let Some(retry) = ended {
-                        wait = retry.min(LONGEST_WAIT);
+                        wait = retry.clamp(SHORTEST_WAIT, LONGEST_WAIT);
                     }
                 }
                 // Not offered. 409: another stream still counts as open.
@@ -129,7 +133,8 @@ impl Bridge {
 
     /// GET of an event stream: from now on, or from where another one broke off.
     pub(super) async fn open_stream(&self, last_event: Option<&str>) -> Option<reqwest::Response> {
-        let mut access = self.access().await.ok()?;
+        // Nobody is asked for a stream in the background.
+        let mut access = self.0.client.silent_access(&self.0.url).await.ok()?;
         for attempt in 0..2 {
             let mut headers = self.state().session.headers();
             headers.insert("accept", HeaderValue::from_static("text/event-stream"));
@@ -141,7 +146,7 @@ impl Bridge {
             if response.status().as_u16() != 401 || attempt > 0 {
                 return Some(response);
             }
-            access = self.0.client.replace_access(&access).await.ok()?;
+            access = self.0.client.replace_silently(&access).await.ok()?;
         }
         None
     }
@@ -193,7 +198,7 @@ impl Bridge {
             return;
         }
         let ending = async {
-            let access = self.access().await.ok()?;
+            let access = self.0.client.silent_access(&self.0.url).await.ok()?;
             let request = self.0.http.delete(&self.0.url).headers(headers);
             request.bearer_auth(&access.token).send().await.ok()
         };

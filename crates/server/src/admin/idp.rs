@@ -143,10 +143,21 @@ async fn rotate_secret(
     idp.0.desk.rotate_secret(&id, overlap.overlap).await
 }
 
-async fn installations(State(idp): State<IdpAdmin>) -> Answer {
+/// Whose installations.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Whose {
+    user: Option<String>,
+}
+
+async fn installations(State(idp): State<IdpAdmin>, Query(whose): Query<Whose>) -> Answer {
     let store = &idp.0.desk.store;
+    let of = match &whose.user {
+        Some(name) => Some(user(&idp, name).await?.id),
+        None => None,
+    };
     let mut list = Vec::new();
-    for held in store.installations(None).await? {
+    for held in store.installations(of.as_deref()).await? {
         let user = store.by_id::<User>(&held.user_id).await?;
         list.push(json!({
             "id": held.id,
@@ -255,16 +266,17 @@ async fn cut_off(
     id: &str,
     act: &str,
     change: Option<impl FnOnce(&mut User) + Send>,
+    new_password: bool,
 ) -> Answer {
     let desk = &idp.0.desk;
     let event = desk.event::<User>(act, id).person(id);
-    let changed = desk.store.cut_off_user(id, change, event, desk.now()).await?;
+    let changed = desk.store.cut_off_user(id, change, new_password, event, desk.now()).await?;
     changed.map(|user| Json(view(&user))).ok_or_else(|| AdminError::missing(User::KIND, id))
 }
 
 async fn disable_user(State(idp): State<IdpAdmin>, Path(id): Path<String>) -> Answer {
     let id = user(&idp, &id).await?.id;
-    cut_off(&idp, &id, "disable", Some(|user: &mut User| user.disabled = true)).await
+    cut_off(&idp, &id, "disable", Some(|user: &mut User| user.disabled = true), false).await
 }
 
 async fn enable_user(State(idp): State<IdpAdmin>, Path(id): Path<String>) -> Answer {
@@ -277,7 +289,7 @@ async fn delete_user(
     Path(id): Path<String>,
 ) -> Result<StatusCode, AdminError> {
     let id = user(&idp, &id).await?.id;
-    let _ = cut_off(&idp, &id, "delete", None::<fn(&mut User)>).await?;
+    let _ = cut_off(&idp, &id, "delete", None::<fn(&mut User)>, false).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -295,7 +307,7 @@ async fn set_password(
     let id = user(&idp, &id).await?.id;
     let hash = hash(&idp, &Secret::new(new.password)).await?;
     let set = |user: &mut User| user.password_hash = Some(hash);
-    cut_off(&idp, &id, "set_password", Some(set)).await
+    cut_off(&idp, &id, "set_password", Some(set), true).await
 }
 
 #[derive(Deserialize)]

@@ -9,6 +9,7 @@ use axum::{
     body::Body,
     http::{Response, StatusCode, request::Parts},
 };
+use carnet_proto::client::ENROLLED_CLIENT;
 use maud::html;
 use url::Url;
 
@@ -33,6 +34,8 @@ pub(super) fn show(
         held.unwrap_or_else(|| idp.0.authority.context.entropy.secret().expose().to_owned());
     let back = Url::parse(&asked.request.redirect_uri).ok();
     let host = back.as_ref().and_then(Url::host_str).unwrap_or_default();
+    let port = back.as_ref().and_then(Url::port);
+    let enrols = asked.request.client_id == ENROLLED_CLIENT;
     // Chromium holds the redirect after a form to `form-action` too.
     let target = back
         .as_ref()
@@ -46,7 +49,13 @@ pub(super) fn show(
         h1 { "Sign in to " (name) }
         p.soft {
             "to go on to " strong { (asked.client_name) }
-            " (" (host) ")"
+            " (" (host) @if let Some(port) = port { ":" (port) } ")"
+        }
+        @if enrols {
+            p.bad {
+                "You are adding a computer to your account. Go on only if you have just run "
+                code { "carnet login" } " on it yourself."
+            }
         }
         @if let Some(Problem { text, .. }) = problem {
             p.bad role="alert" id="problem" { (text) }

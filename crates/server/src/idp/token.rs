@@ -10,7 +10,7 @@ use axum::{
     extract::{Request, State},
     http::{Response, StatusCode},
 };
-use carnet_proto::{GRANT_TOKEN_EXCHANGE, refusal::Refusal};
+use carnet_proto::{GRANT_TOKEN_EXCHANGE, client::ENROLLED_CLIENT, refusal::Refusal};
 
 pub(super) async fn token(State(idp): State<Idp>, request: Request) -> Response<Body> {
     let authority = &idp.0.authority;
@@ -21,7 +21,14 @@ pub(super) async fn token(State(idp): State<Idp>, request: Request) -> Response<
             Err(refused) => return refused,
         };
     let mut event = client_request.event.clone();
-    let outcome = match client_request.form.required("grant_type") {
+    let address = client_request.address.clone();
+    let is_public = client_request.client.is_public();
+    let enrols = client_request.client.id() == ENROLLED_CLIENT;
+    let grant_type = client_request.form.required("grant_type");
+    let outcome = match grant_type {
+        Ok(grant) if enrols && (!idp.0.settings.enrolment || grant != "authorization_code") => {
+            Err(Failure::Refused(Refusal::PublicClient))
+        }
         Ok("authorization_code") => {
             event.event = "authorization_code".into();
             authorization_code::redeem(&idp, client_request, &mut event).await
@@ -39,6 +46,12 @@ pub(super) async fn token(State(idp): State<Idp>, request: Request) -> Response<
     };
     match outcome {
         Ok(tokens) => answer::no_store(StatusCode::OK, &tokens),
-        Err(failure) => conclude(authority, event, failure).await,
+        Err(failure) => {
+            // Who proves nothing has nothing to lose by trying on.
+            if is_public && !matches!(failure, Failure::Broken(_)) {
+                idp.0.throttle.failed(&address);
+            }
+            conclude(authority, event, failure).await
+        }
     }
 }

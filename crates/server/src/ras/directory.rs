@@ -25,8 +25,8 @@ pub(crate) struct RasDirectory {
     pub(crate) governed: Vec<GovernedResource>,
     clients: HashMap<String, Arc<RegisteredClient>>,
     trusted: HashMap<String, TrustedIssuer>,
-    /// Origins whose client metadata documents are accepted, and how far their fetch may go.
-    documents: HashMap<String, Reach>,
+    /// What URLs of accepted client metadata documents begin with, and how far their fetch may go.
+    documents: Vec<(String, Reach)>,
     accounts: Mutex<HashMap<SubjectLink, Arc<Account>>>,
 }
 
@@ -37,18 +37,18 @@ impl Directory for RasDirectory {
         let live = |t: &TrustedIssuer| !t.disabled && !issuer.is_spelled(t.issuer.as_str());
         let trusted: HashMap<_, _> =
             trusted.into_iter().filter(live).map(|t| (t.issuer.to_string(), t)).collect();
-        let mut documents = HashMap::new();
+        let mut documents = Vec::new();
         for host in store.all::<ClientHost>().await?.into_iter().filter(|host| !host.disabled) {
             // The path is a stranger's, so the host must not lead into our network.
             let reach = match Reach::of_trusted_url(&host.origin) {
                 Reach::Loopback => Reach::Loopback,
                 _ => Reach::Public,
             };
-            documents.insert(host.origin, reach);
+            documents.push((format!("{}/", host.origin), reach));
         }
         for issuer in trusted.values().filter(|t| t.client_documents).map(|t| &t.issuer) {
             let reach = Reach::of_trusted_url(issuer.as_str());
-            documents.insert(issuer.origin().to_owned(), reach);
+            documents.push((issuer.endpoint("/"), reach));
         }
         Ok(Self {
             documents,
@@ -71,7 +71,7 @@ impl Directory for RasDirectory {
     ) -> Result<Option<Arc<RegisteredClient>>, Failure> {
         let refused = |why| Failure::Refused(Refusal::ClientDocument(why));
         let url = DocumentUrl::parse(url).map_err(|e| refused(e.into()))?;
-        let Some(reach) = self.documents.get(url.origin()).copied() else {
+        let Some(reach) = self.reach_of(&url) else {
             return Err(refused(ClientDocumentRefusal::HostNotAllowed));
         };
         match authority.context.client_documents.client(&url, reach).await {
@@ -87,6 +87,12 @@ impl Directory for RasDirectory {
 }
 
 impl RasDirectory {
+    /// How far the fetch of a document may go; `None` where it may not be fetched at all.
+    fn reach_of(&self, url: &DocumentUrl) -> Option<Reach> {
+        let found = self.documents.iter().find(|(prefix, _)| url.as_str().starts_with(prefix));
+        found.map(|(_, reach)| *reach)
+    }
+
     /// Whether clients may be named by metadata documents at all.
     pub(crate) fn takes_documents(&self) -> bool {
         !self.documents.is_empty()
@@ -96,7 +102,7 @@ impl RasDirectory {
     /// nobody: a token does not die because a document cannot be fetched just now.
     pub(crate) fn may_be_client(&self, id: &str) -> bool {
         self.clients.contains_key(id)
-            || DocumentUrl::parse(id).is_ok_and(|url| self.documents.contains_key(url.origin()))
+            || DocumentUrl::parse(id).is_ok_and(|url| self.reach_of(&url).is_some())
     }
 
     /// The trusted issuer with this identifier, byte for byte.
