@@ -569,3 +569,140 @@ async fn the_bridge_ends_when_it_is_told_and_when_nobody_reads() {
     drop(listening.input);
     timeout(Duration::from_secs(2), listening.done).await.expect("it lingers").unwrap();
 }
+
+/// A stream on which nothing ever comes.
+fn silence() -> Response<Body> {
+    let stream = futures::stream::pending::<Result<&str, std::io::Error>>();
+    let mut response = Response::new(Body::from_stream(stream));
+    response.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
+    response
+}
+
+#[tokio::test]
+async fn an_initialize_without_answer_holds_up_neither_the_end_nor_its_own_error() {
+    let world = World::new().await;
+    let script = Script::default();
+    let url = world.serve("mute", script.router("mute")).await;
+    let mut wire = Wire::to(&world, &url).await;
+    script.post(|_| silence());
+    wire.send(INITIALIZE).await;
+    wire.send(r#"{"jsonrpc":"2.0","id":2,"method":"tools/list"}"#).await;
+    while script.seen().is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(wire.input);
+    let line = timeout(Duration::from_secs(15), wire.lines.next_line()).await.expect("it lingers");
+    let line: Value = serde_json::from_str(&line.unwrap().unwrap()).unwrap();
+    assert_eq!((&line["id"], &line["error"]["data"]["kind"]), (&json!("i"), &json!("closed")));
+    timeout(Duration::from_secs(3), wire.done).await.expect("it lingers").unwrap();
+    assert_eq!(script.seen().len(), 1, "nothing is sent before the session is there");
+}
+
+#[tokio::test]
+async fn lines_after_an_initialize_wait_for_its_answer_in_their_order() {
+    let world = World::new().await;
+    let script = Script::default();
+    let url = world.serve("eager", script.router("eager")).await;
+    let mut wire = Wire::to(&world, &url).await;
+    script.post(|seen| {
+        let id = seen.id();
+        let late = async move {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            let result = r#"{"protocolVersion":"2025-11-25","capabilities":{}}"#;
+            Ok::<_, std::io::Error>(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#))
+        };
+        let mut response = Response::new(Body::from_stream(futures::stream::once(late)));
+        response.headers_mut().insert("content-type", "application/json".parse().unwrap());
+        response.headers_mut().insert("mcp-session-id", "late".parse().unwrap());
+        response
+    });
+    script.post(|_| status(202, ""));
+    for _ in 0..3 {
+        script.post(|seen| result(seen, "{}"));
+    }
+    wire.send(INITIALIZE).await;
+    wire.send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
+    for id in 1..=3 {
+        wire.send(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#)).await;
+    }
+    assert_eq!(wire.line().await["id"], "i");
+    let mut ids: Vec<i64> = Vec::new();
+    for _ in 1..=3 {
+        ids.push(wire.line().await["id"].as_i64().unwrap());
+    }
+    ids.sort_unstable();
+    assert_eq!(ids, [1, 2, 3]);
+    let posts: Vec<Seen> =
+        script.seen().into_iter().filter(|seen| seen.method == Method::POST).collect();
+    assert!(posts[1].body.contains("notifications/initialized"));
+    assert!(posts[1..].iter().all(|seen| seen.header("mcp-session-id") == "late"));
+}
+
+#[tokio::test]
+async fn an_answer_without_measure_is_an_error_and_no_memory() {
+    const MEBIBYTE: usize = 1024 * 1024;
+    let world = World::new().await;
+    let script = Script::default();
+    let url = world.serve("huge", script.router("huge")).await;
+    let mut wire = Wire::to(&world, &url).await;
+    let endless = |start: &'static str, kind: &'static str, code: u16| {
+        let chunks = std::iter::once(start.as_bytes().to_vec())
+            .chain(std::iter::repeat_with(|| vec![b'a'; MEBIBYTE]));
+        let chunks = futures::stream::iter(chunks.map(Ok::<_, std::io::Error>));
+        let mut response = Response::new(Body::from_stream(chunks));
+        *response.status_mut() = StatusCode::from_u16(code).unwrap();
+        response.headers_mut().insert("content-type", kind.parse().unwrap());
+        response
+    };
+    for (id, start, kind, code, told) in [
+        ("1", "{\"jsonrpc\":\"2.0\",\"x\":\"", "application/json", 200, "too_large"),
+        ("2", "data: ", "text/event-stream", 200, "too_large"),
+        ("3", "<html>", "text/html", 502, "http_error"),
+    ] {
+        script.post(move |_| endless(start, kind, code));
+        wire.send(&modern(id, "tools/call", r#","name":"x""#)).await;
+        let line = wire.line().await;
+        assert_eq!(line["error"]["data"]["kind"], told, "{line}");
+    }
+    // Many events are many, not a large one.
+    script.post(|seen| {
+        let id = seen.id();
+        let large = "a".repeat(MEBIBYTE);
+        let event = format!("data: {{\"jsonrpc\":\"2.0\",\"method\":\"x/{large}\"}}\n\n");
+        let last = format!("data: {{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{}}}}\n\n");
+        let chunks = std::iter::repeat_n(event, 40).chain(std::iter::once(last));
+        let chunks = futures::stream::iter(chunks.map(Ok::<_, std::io::Error>));
+        let mut response = Response::new(Body::from_stream(chunks));
+        response.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
+        response
+    });
+    wire.send(&modern("4", "tools/call", r#","name":"x""#)).await;
+    for _ in 0..40 {
+        assert!(wire.line().await["method"].as_str().unwrap().len() > MEBIBYTE);
+    }
+    assert_eq!(wire.line().await["id"], 4);
+}
+
+#[tokio::test]
+async fn nobody_is_asked_for_what_only_listens() {
+    let world = Arc::new(World::new().await);
+    let script = Script::default();
+    let url = world.serve("listens", script.router("listens")).await;
+    let desk = world.desk("erin").await;
+    let opened = Arc::new(Mutex::default());
+    let person = Person { world: Arc::clone(&world), opened: Arc::clone(&opened) };
+    let mut wire = Wire::of(desk.client.with_browser(Arc::new(person)), &url);
+    script.on(Method::GET, |_| events("retry: 200\ndata:\n\n"));
+    wire.begin(&script, Some("s")).await;
+    while script.seen().iter().all(|seen| seen.method != Method::GET) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The stream has ended, and so has the sign-in; the next try finds no token.
+    world.pass(8 * 86_400);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(opened.lock().unwrap().is_empty(), "a tab opened although nobody asked for anything");
+    script.post(|seen| result(seen, "{}"));
+    wire.send(r#"{"jsonrpc":"2.0","id":5,"method":"ping"}"#).await;
+    assert_eq!(wire.line().await["id"], 5);
+    assert_eq!(*opened.lock().unwrap(), [Purpose::SignIn], "for a request they are asked");
+}

@@ -461,3 +461,80 @@ async fn no_consent_gets_around_the_policy() {
     assert!(matches!(refused, Err(Error::RefusedByPolicy { .. })));
     assert!(max.begin_consent(&server, None, &SignInOptions::default()).await.is_err(), "EMA-C2");
 }
+
+#[tokio::test]
+async fn no_metadata_of_a_server_leads_from_the_companys_way_to_consent() {
+    let world = World::new().await;
+    let desk = world.desk("erin").await;
+    let (stage, url) = Stage::start().await;
+    let mcp = format!("{url}/mcp");
+    *stage.resource.lock().unwrap() = json!({"resource": mcp, "authorization_servers": [url]});
+    let metadata = json!({"issuer": url, "token_endpoint": format!("{url}/token"),
+        "authorization_endpoint": format!("{url}/authorize"),
+        "code_challenge_methods_supported": ["S256"]});
+    *stage.metadata.lock().unwrap() = metadata;
+    // Nobody's: the person may consent.
+    let free = desk.client.access(&mcp).await;
+    assert!(matches!(free, Err(Error::ConsentNeeded { .. })), "{:?}", free.err());
+    // The company's, by its catalog: an authorization server without cross-app access in its metadata
+    // changes nothing (EMA-C2).
+    let registered =
+        json!({"resource": mcp, "authorization_server": world.ras, "scopes": ["read"]});
+    world.administer(reqwest::Method::POST, "/idp/resources", Some(registered)).await;
+    let connection = json!({"id": "staged", "idp_client_id": "carnet", "audience": world.ras,
+        "resources": [mcp], "scopes": ["read"], "groups": ["nobody"]});
+    world.administer(reqwest::Method::POST, "/idp/groups", Some(json!({"name": "nobody"}))).await;
+    let made = world.administer(reqwest::Method::POST, "/idp/connections", Some(connection)).await;
+    assert_eq!(made.status, 200, "{}", made.text);
+    let held = desk.client.access(&mcp).await;
+    assert!(matches!(held, Err(Error::RefusedByPolicy { .. })), "{:?}", held.err());
+    let server = desk.client.discover(&mcp).await.unwrap();
+    let consent = desk.client.begin_consent(&server, None, &SignInOptions::default()).await;
+    assert!(consent.is_err(), "EMA-C2");
+}
+
+#[tokio::test]
+async fn the_companys_identity_provider_is_not_consented_at() {
+    let world = World::new().await;
+    let desk = world.desk("erin").await;
+    let (stage, url) = Stage::start().await;
+    let mcp = format!("{url}/mcp");
+    *stage.resource.lock().unwrap() =
+        json!({"resource": mcp, "authorization_servers": [world.idp]});
+    let server = desk.client.discover(&mcp).await.unwrap();
+    let consent = desk.client.begin_consent(&server, None, &SignInOptions::default()).await;
+    let text = consent.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(text.contains("the company's identity provider"), "MCP-A4: {text}");
+    assert!(desk.client.access(&mcp).await.is_err());
+}
+
+#[tokio::test]
+async fn a_browser_is_sent_to_https_pages_and_nowhere_else() {
+    let world = World::new().await;
+    let (stage, url) = Stage::start().await;
+    for endpoint in [
+        "file:///etc/passwd",
+        "javascript:alert(1)",
+        "http://as.example/authorize",
+        "data:text/html,x",
+        "ms-settings:x",
+        "\\\\host\\share",
+        "-a",
+        "",
+    ] {
+        *stage.metadata.lock().unwrap() = json!({
+            "issuer": url, "token_endpoint": format!("{url}/token"),
+            "authorization_endpoint": endpoint, "code_challenge_methods_supported": ["S256"],
+        });
+        let pending = staged(&world, &url).begin_sign_in(&SignInOptions::default()).await;
+        assert!(pending.is_err(), "{endpoint}");
+    }
+    let endpoint = format!("{url}/authorize\n?a=1&b=\" --x");
+    *stage.metadata.lock().unwrap() = json!({
+        "issuer": url, "token_endpoint": format!("{url}/token"),
+        "authorization_endpoint": endpoint, "code_challenge_methods_supported": ["S256"],
+    });
+    let pending = staged(&world, &url).begin_sign_in(&SignInOptions::default()).await.unwrap();
+    let shown = pending.url();
+    assert!(!shown.contains(['\n', '"', ' ']), "nothing for a shell to read: {shown}");
+}

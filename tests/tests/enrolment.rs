@@ -4,7 +4,7 @@ use carnet_client::{Error, Outbound, SignInOptions, begin_enrolment};
 use carnet_proto::{client_assertion, client_document::INSTALLATIONS};
 use carnet_tests::{
     desk::{Desk, installation_key},
-    world::{Ask, PASSWORD, Reply, World},
+    world::{Ask, PASSWORD, Reply, Wishes, World},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -183,7 +183,9 @@ async fn adding_a_computer_asks_the_person_and_only_the_person_may_use_it() {
     let enrol = world.authorize_url("carnet", "").0.replace("profile+email", "enrol");
     let page = world.http.get(&enrol).header("cookie", &cookies).send().await.unwrap();
     assert_eq!(page.status(), 200, "the sign-in page is shown");
-    assert!(page.text().await.unwrap().contains("Carnet, on the computer you are using"));
+    let page = page.text().await.unwrap();
+    assert!(page.contains("Carnet, on the computer you are using"), "{page}");
+    assert!(page.contains("only if you have just run"), "a link of somebody else's warns: {page}");
     // Max cannot sign in through erin's installation, with her browser or his own.
     let desk = world.desk("erin").await;
     let url = world.authorize_url("agent", "").0;
@@ -344,4 +346,52 @@ async fn carnet_is_nobodys_client_id_and_connections_may_name_it() {
     let body = json!({"user": "erin", "client": "carnet", "resource": world.canvas});
     let explained = world.administer(Method::POST, "/idp/explain", Some(body)).await;
     assert_eq!(explained.json["granted"], true, "{}", explained.text);
+}
+
+#[tokio::test]
+async fn a_new_password_ends_the_installations_of_before() {
+    let world = World::new().await;
+    let (desk, others) = (world.desk("erin").await, world.desk("max").await);
+    let body = Some(json!({"password": "another long passphrase"}));
+    world.administer(Method::POST, "/idp/users/erin/password", body).await;
+    assert_eq!(world.http.get(&desk.client_id).send().await.unwrap().status(), 404);
+    let refused = desk.client.access(&world.canvas).await;
+    assert!(matches!(refused, Err(Error::EnrolmentEnded { .. })), "{:?}", refused.err());
+    assert_eq!(world.http.get(&others.client_id).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn the_enrolling_client_redeems_codes_and_nothing_else_and_not_without_end() {
+    let wishes = Wishes { failures_per_minute: Some(20), ..Wishes::default() };
+    let world = World::with(wishes).await;
+    let tokens = world.sign_in().await;
+    let refresh_token = tokens.refresh_token.as_str();
+    let code = [("grant_type", "authorization_code"), ("code", "made-up"), ("code_verifier", "x")];
+    let refresh = [("grant_type", "refresh_token"), ("refresh_token", refresh_token)];
+    let revoke = [("token", refresh_token)];
+    let send = async |path: &str, form: &[(&str, &str)]| {
+        let ask = world.ask(&world.idp, path, form).no_header("authorization");
+        world.send(&ask.add("client_id", "carnet")).await
+    };
+    for (path, form) in [("/token", &refresh[..]), ("/revoke", &revoke), ("/introspect", &revoke)] {
+        let reply = send(path, form).await;
+        assert!(matches!(reply.status, 400..=404), "{path}: {}", reply.text);
+    }
+    let exchange = world.exchange(&tokens.id_token).form;
+    let exchange: Vec<(&str, &str)> =
+        exchange.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    let reply = send("/token", &exchange).await;
+    assert_eq!(reply.str("error"), "unauthorized_client", "{}", reply.text);
+    // What the person has was not touched.
+    let reply = world.send(&world.ask(&world.idp, "/token", &refresh)).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    // Nobody tries codes for ever: the address has to wait.
+    let mut statuses = Vec::new();
+    for _ in 0..200 {
+        statuses.push(send("/token", &code).await.status);
+        if statuses.last() == Some(&429) {
+            break;
+        }
+    }
+    assert_eq!(statuses.last(), Some(&429), "{} tries", statuses.len());
 }

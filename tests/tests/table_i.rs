@@ -453,3 +453,69 @@ async fn a_host_that_is_silent_is_believed_a_while_and_one_that_says_no_is_not()
     now.fetch_add(61, Ordering::Relaxed);
     assert!(!known().await, "gone is gone");
 }
+
+#[tokio::test]
+async fn made_up_documents_use_up_nothing_that_the_good_ones_need() {
+    let stranger = Stranger::new().await;
+    let now = Arc::new(std::sync::atomic::AtomicI64::new(1_800_000_000));
+    let clock = {
+        let now = Arc::clone(&now);
+        Clock::new(move || Timestamp(now.load(Ordering::Relaxed)))
+    };
+    let documents = ClientDocuments::new(Outbound::new(&[]).unwrap(), clock);
+    let url = DocumentUrl::parse(&stranger.url).unwrap();
+    documents.client(&url, Reach::Loopback).await.unwrap();
+    now.fetch_add(61, Ordering::Relaxed);
+    stranger.host.plays(Play::Status(404));
+    let mut busy = 0;
+    for n in 0..700 {
+        let url = DocumentUrl::parse(&format!("{}/{n}.json", stranger.origin())).unwrap();
+        let outcome = documents.client(&url, Reach::Loopback).await;
+        busy += usize::from(matches!(outcome, Err(carnet_client::DocumentError::Busy)));
+    }
+    assert!(busy >= 100, "the budget of made-up ones has ended: {busy}");
+    stranger.publishes(&stranger.document());
+    documents.client(&url, Reach::Loopback).await.unwrap();
+    assert_eq!(stranger.host.asked(), 1, "it was fetched afresh");
+    // Nor the turns: a host that is slow for made-up names answers for the good one at once.
+    now.fetch_add(61, Ordering::Relaxed);
+    stranger.host.plays(Play::Drip);
+    let slow: Vec<_> = (0..40)
+        .map(|n| {
+            let url = format!("{}/slow-{n}.json", stranger.origin());
+            let (documents, url) = (documents.clone(), DocumentUrl::parse(&url).unwrap());
+            tokio::spawn(async move { documents.client(&url, Reach::Loopback).await.err() })
+        })
+        .collect();
+    while stranger.host.asked() < 4 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    stranger.publishes(&stranger.document());
+    documents.client(&url, Reach::Loopback).await.unwrap();
+    let refused = futures::future::join_all(slow).await;
+    let busy = |error: &Result<Option<carnet_client::DocumentError>, _>| {
+        matches!(error, Ok(Some(carnet_client::DocumentError::Busy)))
+    };
+    assert_eq!(refused.iter().filter(|error| busy(error)).count(), 36, "four turns at one host");
+}
+
+#[tokio::test]
+async fn an_assertion_that_could_not_be_the_clients_leads_to_no_fetch() {
+    let world = World::new().await;
+    let stranger = Stranger::new().await;
+    allow(&world, stranger.origin()).await;
+    let (ras, jti) = (world.ras.as_str(), world.id());
+    let sign =
+        |id: &str, aud: &str| client_assertion::sign(&stranger.key, id, aud, &jti, world.now());
+    for (case, assertion) in [
+        ("no JWT", "nonsense".to_owned()),
+        ("another client's", sign("https://app.example/c", ras)),
+        ("for another server", sign(&stranger.url, "https://as.example")),
+    ] {
+        let ask = stranger.redeem(&world, &stranger.url).set("client_assertion", &assertion);
+        let reply = world.send(&ask).await;
+        assert_eq!((reply.status, reply.str("error")), (401, "invalid_client"), "{case}");
+        assert_eq!(stranger.host.asked(), 0, "{case}: it was fetched");
+    }
+    assert_eq!(world.send(&stranger.redeem(&world, &stranger.url)).await.status, 200);
+}

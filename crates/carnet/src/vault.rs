@@ -399,3 +399,75 @@ fn blocking<T: Send + 'static>(
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn storage(folder: &Path) -> Storage {
+        Storage { folder: folder.to_owned(), place: Place::File }
+    }
+
+    fn access(url: &str) -> Access {
+        let held = serde_json::json!({"url": url, "resource": url, "authorization_server": "https://as",
+            "token": "t", "scopes": ["read"], "expires": 1});
+        serde_json::from_value(held).unwrap()
+    }
+
+    #[test]
+    fn kept_tokens_that_cannot_be_read_are_dropped_and_stop_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = storage(folder.path());
+        for url in ["https://a.example/mcp", "https://b.example/mcp"] {
+            storage.store_access(url, Some(&access(url))).unwrap();
+        }
+        let broken = storage.path(&access_name("https://a.example/mcp"));
+        system::write_private(&broken, b"{", false).unwrap();
+        assert!(storage.load_access("https://a.example/mcp").unwrap().is_none());
+        assert!(!broken.exists(), "it would fail the next time too");
+        system::write_private(&broken, b"{}", false).unwrap();
+        assert_eq!(storage.accesses().unwrap(), ["https://b.example/mcp"]);
+    }
+
+    #[test]
+    fn forgetting_leaves_nothing_that_was_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = storage(folder.path());
+        storage.store(Some(&Profile::default())).unwrap();
+        storage
+            .store_access("https://a.example/mcp", Some(&access("https://a.example/mcp")))
+            .unwrap();
+        system::write_private(&storage.path("access-x"), b"not even JSON", false).unwrap();
+        storage.forget().unwrap();
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn k19_folders_and_locks_are_their_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("new").join("carnet");
+        let held = lock(&folder, "lock", Duration::ZERO).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&folder), mode(&folder.join("lock"))), (0o700, 0o600));
+        let waited = lock(&folder, "lock", Duration::from_millis(40)).unwrap_err().to_string();
+        assert!(waited.contains("another carnet process"), "{waited}");
+        drop(held);
+        lock(&folder, "lock", Duration::ZERO).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn k19_a_secret_of_somebody_else_is_not_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(system::read_private(file.path()).is_ok());
+        // Only root can make a file somebody else's.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(file.path(), Some(65_534), None).unwrap();
+            let refused = system::read_private(file.path()).unwrap_err().to_string();
+            assert!(refused.contains("belongs to another user"), "{refused}");
+        }
+    }
+}
