@@ -115,6 +115,7 @@ async fn whole_contract(store: Store) {
     races(&store).await;
     expiry(&store).await;
     keys(&store).await;
+    installations(&store).await;
 }
 
 async fn directory(store: &Store) {
@@ -221,6 +222,65 @@ async fn cut_offs(store: &Store) {
         .await
         .unwrap();
     assert!(gone.is_some() && store.by_id::<User>("cut").await.unwrap().is_none());
+}
+
+async fn installations(store: &Store) {
+    store.put(&erin(), Put::Replace, event("fixture")).await.unwrap();
+    let one = |id: &str| Installation {
+        id: id.to_owned(),
+        user_id: "erin".to_owned(),
+        device: "laptop".to_owned(),
+        public_jwk: serde_json::json!({"kty": "EC"}),
+        algorithm: carnet_proto::jwk::Algorithm::ES256,
+        enrolled_at: NOW,
+        used_at: NOW,
+    };
+    let stranger = Installation { user_id: "nobody".to_owned(), ..one("i-x") };
+    assert!(!store.enrol(&stranger, event("enrol")).await.unwrap(), "of nobody");
+    let tasks: Vec<_> = (0..MOST_INSTALLATIONS + 10)
+        .map(|n| {
+            let (store, installation) = (store.clone(), one(&format!("i-{n}")));
+            tokio::spawn(async move { store.enrol(&installation, event("enrol")).await.unwrap() })
+        })
+        .collect();
+    let mut enrolled = 0;
+    for task in tasks {
+        enrolled += i64::from(task.await.unwrap());
+    }
+    assert_eq!(enrolled, MOST_INSTALLATIONS, "two at once were both the last one");
+    let held = store.installations(Some("erin")).await.unwrap();
+    assert_eq!(i64::try_from(held.len()).unwrap(), MOST_INSTALLATIONS);
+    assert!(store.installations(Some("max")).await.unwrap().is_empty());
+    let id = held[0].id.clone();
+    assert_eq!(store.installation(&id).await.unwrap().unwrap(), held[0]);
+    store.installation_used(&id, NOW.plus(90)).await.unwrap();
+    store.installation_used(&id, NOW.plus(30)).await.unwrap();
+    assert_eq!(store.installation(&id).await.unwrap().unwrap().used_at, NOW.plus(90));
+    assert_eq!(store.installations(None).await.unwrap()[0].id, id, "used last, first");
+    // Somebody else's is not there for a person; revoked once, with the refresh tokens of that client.
+    session(store, "of-installation").await;
+    let token =
+        RefreshToken { client_id: "client-url".to_owned(), ..refresh("of-installation", "fi") };
+    assert!(store.issue_refresh_token("ri", &token).await.unwrap());
+    let revoke = async |user| {
+        store.revoke_installation(&id, user, "client-url", event("revoke"), NOW).await.unwrap()
+    };
+    assert!(!revoke(Some("max")).await);
+    assert!(revoke(Some("erin")).await && !revoke(Some("erin")).await && !revoke(None).await);
+    assert!(store.installation(&id).await.unwrap().is_none());
+    let state = store.refresh_token("ri", NOW).await.unwrap();
+    assert!(matches!(state, RefreshTokenState::Invalid), "its refresh token goes with it");
+    // A change of something else leaves them; a new password ends them.
+    let change = |user: &mut User| user.password_hash = Some("new".to_owned());
+    store.cut_off_user("erin", Some(change), false, event("disable"), NOW).await.unwrap().unwrap();
+    assert!(!store.installations(Some("erin")).await.unwrap().is_empty());
+    store.cut_off_user("erin", Some(change), true, event("password"), NOW).await.unwrap().unwrap();
+    assert!(store.installations(Some("erin")).await.unwrap().is_empty());
+    // There is room again.
+    assert!(store.enrol(&one("i-new"), event("enrol")).await.unwrap());
+    let off = |user: &mut User| user.disabled = true;
+    store.cut_off_user("erin", Some(off), false, event("disable"), NOW).await.unwrap().unwrap();
+    assert!(!store.enrol(&one("i-off"), event("enrol")).await.unwrap(), "of a person switched off");
 }
 
 async fn sessions(store: &Store) {
