@@ -61,23 +61,29 @@ async function freePorts() {
   }
   throw new Error('no free ports');
 }
-const port = await freePorts();
-const demo = spawn(E.CARNET, ['demo', '--json', '--port', String(port)], { stdio: ['ignore', 'pipe', 'pipe'] });
-let told = '';
-demo.stderr.on('data', chunk => { told += chunk; });
-demo.stdout.resume();
-process.on('exit', () => demo.kill('SIGTERM'));
-for (let i = 0; !told.includes('Sign in as'); i++) {
-  if (i > 300 || demo.exitCode !== null) { console.error(`the demo did not come up:\n${told}`); process.exit(1); }
+/** A company of its own, and how to get at it. */
+async function startDemo() {
+  const port = await freePorts();
+  const demo = spawn(E.CARNET, ['demo', '--json', '--port', String(port)], { stdio: ['ignore', 'pipe', 'pipe'] });
+  let told = '';
+  demo.stderr.on('data', chunk => { told += chunk; });
+  demo.stdout.resume();
+  process.on('exit', () => demo.kill('SIGTERM'));
+  for (let i = 0; !told.includes('Sign in as'); i++) {
+    if (i > 300 || demo.exitCode !== null) { console.error(`the demo did not come up:\n${told}`); process.exit(1); }
+    await new Promise(r => setTimeout(r, 100));
+  }
   await new Promise(r => setTimeout(r, 100));
+  const folder = /CARNET_HOME=(\S+)\/home/.exec(told)[1];
+  const at = offset => `http://localhost:${port + offset}`;
+  return {
+    port, folder, idp: at(0), canvas: { ras: at(1), mcp: `${at(2)}/mcp` }, notes: { ras: at(3), mcp: `${at(4)}/mcp` },
+    password: name => new RegExp(`${name} with the password (\\S+)`).exec(told)[1],
+    secret: name => readFileSync(join(folder, `${name}.secret`), 'utf8'),
+    admin: (...args) => run(E.CARNET, ['admin', '--url', `http://127.0.0.1:${port + 5}`, '--secret-file', join(folder, 'admin.secret'), '--json', ...args]),
+  };
 }
-await new Promise(r => setTimeout(r, 100));
-const folder = /CARNET_HOME=(\S+)\/home/.exec(told)[1];
-const password = name => new RegExp(`${name} with the password (\\S+)`).exec(told)[1];
-const secret = name => readFileSync(join(folder, `${name}.secret`), 'utf8');
-const at = offset => `http://localhost:${port + offset}`;
-const idp = at(0), canvas = { ras: at(1), mcp: `${at(2)}/mcp` }, notes = { ras: at(3), mcp: `${at(4)}/mcp` };
-const admin = (...args) => run(E.CARNET, ['admin', '--url', `http://127.0.0.1:${port + 5}`, '--secret-file', join(folder, 'admin.secret'), '--json', ...args]);
+const { port, folder, idp, canvas, notes, password, secret, admin } = await startDemo();
 const ofIdp = { ISSUER: idp, CLIENT_ID: 'desk-agent', CLIENT_SECRET: secret('idp'), LOGIN_USER: 'erin', LOGIN_PASS: password('erin') };
 
 // ---------- openid-client: relying party of the IdP ----------
@@ -192,7 +198,7 @@ await row(suite, 'authorization: metadata and code grant of the IdP', () => {
 const home = join(scratch, 'home');
 const cli = (...args) => run(E.CARNET, args, { CARNET_HOME: home });
 /** Drives `carnet login` through the sign-in page, in one browser tab. */
-async function signIn(user, home, args, env = {}) {
+async function signIn(user, home, args, env = {}, pass = password(user)) {
   const child = spawn(E.CARNET, ['login', '--no-browser', ...args], { env: { ...process.env, CARNET_HOME: home, ...env } });
   let out = '', err = '';
   child.stdout.on('data', c => { out += c; });
@@ -202,7 +208,7 @@ async function signIn(user, home, args, env = {}) {
   const url = /https?:\/\/\S+code_challenge\S+/.exec(out)?.[0];
   if (url) {
     const callback = new URL(url).searchParams.get('redirect_uri');
-    const page = await goOn(await browse(url, callback, { user, pass: password(user) }));
+    const page = await goOn(await browse(url, callback, { user, pass }));
     if (page.status !== 200) err += `the last page: ${page.status}`;
   }
   return { code: await ended, out, err };
@@ -212,8 +218,8 @@ const login = (user, home, ...more) => signIn(user, home, more.includes('--no-re
   '--ras-client', `${canvas.ras}=acme-canvas:${join(folder, 'canvas.secret')}`,
   '--ras-client', `${notes.ras}=acme-notes:${join(folder, 'notes.secret')}`, ...more]);
 /** A sign-in that enrols the computer. */
-async function enrol(user, home, { args = [], env = {} } = {}) {
-  const done = await signIn(user, home, ['--issuer', idp, '--insecure-storage', ...args], env);
+async function enrol(user, home, { args = [], env = {}, company = { idp, password } } = {}) {
+  const done = await signIn(user, home, ['--issuer', company.idp, '--insecure-storage', ...args], env, company.password(user));
   must(done.code === 0, done.out + done.err);
   return done;
 }
@@ -344,8 +350,8 @@ await row('Chromium', 'signs in by keyboard, sees a mistake, signs out; four loo
 // ---------- the other parts ----------
 const suiteName = suite;
 const freePort = async () => { for (;;) { const at = 10_000 + Math.floor(Math.random() * 20_000); if (await isFree(at)) return at; } };
-const kit = { row, run, json, must, version, idp, canvas, notes, secret, password, admin, fresh, login, enrol, carnet, freePort, suite: suiteName, node24, conformance, here, scratch, folder, port, E };
-for (part of ['clients', 'foreign', 'conformance', 'desk'].filter(name => !E.ONLY || E.ONLY.split(',').includes(name))) {
+const kit = { startDemo, row, run, json, must, version, idp, canvas, notes, secret, password, admin, fresh, login, enrol, carnet, freePort, suite: suiteName, node24, conformance, here, scratch, folder, port, E };
+for (part of ['clients', 'foreign', 'conformance', 'desk', 'session'].filter(name => !E.ONLY || E.ONLY.split(',').includes(name))) {
   await (await import(`./rows-${part}.mjs`)).default(kit);
 }
 
