@@ -1,7 +1,7 @@
 // Other people's packages against a running `carnet demo`, and the command line against it. Prints a
 // row for each party and ends with `N passed, N failed`. Needs: npm install in this folder, chromium.
 // env: CARNET (binary), CONFORMANCE_CLIENT, RMCP_CLIENT (test binaries), PYTHON (with python/requirements.txt),
-// GO_XAA (built from go-xaa), SCREENSHOTS (folder, kept), ONLY (a part: clients, foreign, conformance, desk, bridge)
+// GO_XAA (built from go-xaa), EVERYTHING (the MCP Python SDK's everything server), SCREENSHOTS (folder, kept), ONLY (a part: clients, foreign, conformance, desk, bridge, session)
 import { spawn, spawnSync, execFileSync } from 'node:child_process';
 import { mkdtempSync, mkdirSync, readFileSync, readdirSync, existsSync, writeFileSync, chmodSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -13,7 +13,7 @@ import { browse, goOn } from './browser.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const E = process.env;
-const need = ['CARNET', 'CONFORMANCE_CLIENT', 'RMCP_CLIENT', 'PYTHON', 'GO_XAA'].filter(name => !existsSync(E[name] ?? ''));
+const need = ['CARNET', 'CONFORMANCE_CLIENT', 'RMCP_CLIENT', 'PYTHON', 'GO_XAA', 'EVERYTHING'].filter(name => !existsSync(E[name] ?? ''));
 if (need.length) { console.error(`missing: ${need.join(', ')} must name built binaries`); process.exit(1); }
 const node24 = join(here, 'node_modules/node/bin/node');
 const conformance = join(here, 'node_modules/@modelcontextprotocol/conformance/dist/index.js');
@@ -350,8 +350,8 @@ await row('Chromium', 'signs in by keyboard, sees a mistake, signs out; four loo
 // ---------- the other parts ----------
 const suiteName = suite;
 const freePort = async () => { for (;;) { const at = 10_000 + Math.floor(Math.random() * 20_000); if (await isFree(at)) return at; } };
-const kit = { startDemo, row, run, json, must, version, idp, canvas, notes, secret, password, admin, fresh, login, enrol, carnet, freePort, suite: suiteName, node24, conformance, here, scratch, folder, port, E };
-for (part of ['clients', 'foreign', 'conformance', 'desk', 'session'].filter(name => !E.ONLY || E.ONLY.split(',').includes(name))) {
+const kit = { startDemo, row, run, json, must, version, idp, canvas, notes, secret, password, admin, fresh, login, enrol, carnet, freePort, isFree, suite: suiteName, node24, conformance, here, scratch, folder, port, E };
+for (part of ['clients', 'foreign', 'conformance', 'desk', 'bridge', 'session'].filter(name => !E.ONLY || E.ONLY.split(',').includes(name))) {
   await (await import(`./rows-${part}.mjs`)).default(kit);
 }
 

@@ -357,9 +357,9 @@ async fn every_kind_of_error_is_one_answer_with_the_requests_own_id() {
         assert_eq!(line["error"]["code"], code, "{case}: {line}");
         assert!(wire.is_quiet().await, "{case}: a second answer");
     }
-    for bad in ["{", "7", "{}", "[7]"] {
+    for (bad, code) in [("{", -32700), ("7", -32600), ("{}", -32600), ("[7]", -32600)] {
         wire.send(bad).await;
-        assert_eq!(wire.line().await["error"]["code"], -32600, "{bad}");
+        assert_eq!(wire.line().await["error"]["code"], code, "{bad}");
     }
 }
 
@@ -705,4 +705,62 @@ async fn nobody_is_asked_for_what_only_listens() {
     wire.send(r#"{"jsonrpc":"2.0","id":5,"method":"ping"}"#).await;
     assert_eq!(wire.line().await["id"], 5);
     assert_eq!(*opened.lock().unwrap(), [Purpose::SignIn], "for a request they are asked");
+}
+
+/// A person who takes their time: the URLs that were opened.
+struct Slow(Arc<Mutex<Vec<String>>>);
+
+impl Browser for Slow {
+    fn open(&self, url: &str, _: Purpose) -> bool {
+        self.0.lock().unwrap().push(url.to_owned());
+        true
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_a_sign_in_can_be_called_back_and_is_never_sent() {
+    let world = World::new().await;
+    let script = Script::default();
+    let url = world.serve("waits", script.router("waits")).await;
+    let desk = world.desk("erin").await;
+    let opened = Arc::new(Mutex::default());
+    let client = desk.client.with_browser(Arc::new(Slow(Arc::clone(&opened))));
+    let mut wire = Wire::of(client, &url);
+    world.pass(8 * 86_400);
+    wire.send(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x"}}"#).await;
+    while opened.lock().unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+    wire.send(cancel).await;
+    assert!(wire.is_quiet().await, "nobody waits for it any more");
+    let page = opened.lock().unwrap()[0].clone();
+    let (location, _) = world.browse(&page, "erin", carnet_tests::world::PASSWORD).await;
+    world.http.get(location).send().await.unwrap();
+    script.post(|seen| result(seen, "{}"));
+    wire.send(r#"{"jsonrpc":"2.0","id":2,"method":"ping"}"#).await;
+    assert_eq!(wire.line().await["id"], 2);
+    let sent: Vec<Value> = script.seen().iter().map(Seen::id).collect();
+    assert_eq!(sent, [json!(2)], "neither the call nor its cancellation");
+}
+
+#[tokio::test]
+async fn scopes_that_nobody_grants_are_asked_for_once() {
+    let world = World::new().await;
+    let script = Script::default();
+    let url = world.serve("strict", script.router("strict")).await;
+    let mut wire = Wire::to(&world, &url).await;
+    for _ in 0..3 {
+        script.post(|_| {
+            let mut response = status(403, "");
+            let challenge = r#"Bearer error="insufficient_scope", scope="read admin""#;
+            response.headers_mut().insert("www-authenticate", challenge.parse().unwrap());
+            response
+        });
+    }
+    wire.send(&modern("1", "tools/call", r#","name":"x""#)).await;
+    let line = wire.line().await;
+    assert_eq!(line["error"]["data"]["kind"], "scopes_not_granted", "{line}");
+    assert!(line["error"]["message"].as_str().unwrap().contains("`admin`"), "{line}");
+    assert_eq!(script.seen().len(), 1);
 }

@@ -50,6 +50,7 @@ fn every_requirement_names_tests_that_exist_or_a_reason() {
             match test.strip_prefix("interop: ") {
                 Some(party) => assert!(
                     code.contains(&format!("row('{party}'"))
+                        || code.contains(&format!("['{party}', "))
                         || code.contains(&format!("`{party} ")),
                     "{id}: no interop row of {party}"
                 ),

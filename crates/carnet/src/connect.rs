@@ -50,6 +50,11 @@ pub(crate) async fn connect(args: Connect) -> Result<()> {
             return Ok(bridge::refuse(&text, input, output).await?);
         }
     };
+    if let Err(error) = client.outbound().streaming(&args.url) {
+        let text = plain(&format!("`{}` is no MCP server: {error}", args.url));
+        eprintln!("carnet: {text}");
+        return Ok(bridge::refuse(&text, input, output).await?);
+    }
     let client = if args.no_browser { client } else { client.with_browser(Arc::new(Tab)) };
     let stop = async {
         // Without signals there is still the end of input.

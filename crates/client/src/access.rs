@@ -100,13 +100,20 @@ impl Client {
             self.ask_person(Error::ConsentNeeded { url, issuer, scopes: Some(wanted) }).await?;
             return self.silent_access(&narrow.url).await;
         }
-        match self.obtain_access(&narrow.url, Some(wanted.clone()), None).await {
+        let access = match self.obtain_access(&narrow.url, Some(wanted.clone()), None).await {
             Err(error) => {
                 self.ask_person(error).await?;
                 self.obtain_access(&narrow.url, Some(wanted), None).await
             }
             access => access,
+        }?;
+        if named.iter().all(|scope| narrow.scopes.contains(scope) || !access.scopes.contains(scope))
+        {
+            // Nothing of what was missing came: the server would refuse this one too.
+            let missing = named.iter().filter(|scope| !access.scopes.contains(scope)).collect();
+            return Err(Error::ScopesNotGranted { url: narrow.url.clone(), missing });
         }
+        Ok(access)
     }
 
     async fn obtain_access(

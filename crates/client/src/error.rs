@@ -176,6 +176,17 @@ pub enum Error {
         /// The MCP server.
         url: String,
     },
+    /// A new token has no more scopes than the one before.
+    #[error(
+        "{url} needs the scopes `{missing}` for this, and they are not granted to you\nhint: this is \
+         the company's policy, or the authorization server's; ask IT"
+    )]
+    ScopesNotGranted {
+        /// The MCP server.
+        url: String,
+        /// What is missing.
+        missing: Scopes,
+    },
     /// The MCP server goes on refusing fresh tokens.
     #[error(
         "{url} refuses every token: {error}\nhint: its operator has to compare the `aud` and `iss` of \

@@ -96,6 +96,8 @@ pub(crate) async fn token(common: &Common, url: &str, scope: Option<&str>) -> Re
     let scopes = carnet_proto::scope::Scopes::parse(scope);
     let mut server = client.discover(url).await?;
     server.scopes = Some(scopes.context("--scope has characters that no scope may have")?);
+    // What is held already may have other scopes.
+    client.forget(&server);
     println!("{}", client.access_token(&server).await?.secret().expose());
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What a stateless request repeats in its headers: method, name, and the arguments that a tool's
 //! schema marks with `x-mcp-header` (MCP 2026-07-28, Streamable HTTP).
 
-use super::message::Envelope;
+use super::message::{Envelope, string};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
@@ -32,19 +32,27 @@ pub(super) fn of(message: &Envelope<'_>, version: &str, tools: &Tools) -> Header
         "tasks/get" | "tasks/update" | "tasks/cancel" => params.task_id,
         _ => None,
     };
-    let Some(Value::String(name)) = name else { return headers };
+    let Some(name) = name.and_then(string) else { return headers };
     put(&mut headers, "mcp-name", &encoded(&name));
     if message.method() == "tools/call"
-        && let (Some(marked), Some(arguments)) = (tools.get(&name), &params.arguments)
+        && let (Some(marked), Some(arguments)) = (tools.get(&name), params.arguments)
     {
         for marked in marked {
-            let found = marked.path.iter().try_fold(arguments, |held, key| held.get(key));
-            if let Some(text) = found.and_then(spelled) {
+            if let Some(text) = found(arguments, &marked.path) {
                 put(&mut headers, &format!("mcp-param-{}", marked.header), &encoded(&text));
             }
         }
     }
     headers
+}
+
+/// The argument at `path`, as it is spelled in a header.
+fn found(arguments: &RawValue, path: &[String]) -> Option<String> {
+    let Some((first, rest)) = path.split_first() else {
+        return spelled(&serde_json::from_str(arguments.get()).ok()?);
+    };
+    let members: HashMap<String, &RawValue> = serde_json::from_str(arguments.get()).ok()?;
+    found(members.get(first)?, rest)
 }
 
 fn put(headers: &mut HeaderMap, name: &str, value: &str) {

@@ -7,7 +7,6 @@ use std::borrow::Cow;
 
 /// Since this revision each request stands alone: no handshake, no session.
 const STATELESS_SINCE: &str = "2026-07-28";
-const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
 
 /// One line from the MCP client.
 pub(super) enum Line<'a> {
@@ -36,22 +35,30 @@ pub(super) struct Envelope<'a> {
 
 impl<'a> Line<'a> {
     /// Reads a line; what is wrong with it, if it is no message.
-    pub(super) fn parse(text: &'a str) -> Result<Self, &'static str> {
+    pub(super) fn parse(text: &'a str) -> Result<Self, (i64, &'static str)> {
         if text.starts_with('[') {
-            let members: Vec<Envelope<'_>> =
-                serde_json::from_str(text).map_err(|_| "this is not a JSON-RPC batch")?;
+            let members: Vec<Envelope<'_>> = serde_json::from_str(text)
+                .map_err(|e| wrong(&e, "this is not a JSON-RPC batch"))?;
             let requests = members.iter().filter(|m| m.method.is_some());
             return Ok(Self::Batch(requests.filter_map(Envelope::id_text).collect()));
         }
         let envelope: Envelope<'_> =
-            serde_json::from_str(text).map_err(|_| "this line is not a JSON-RPC message")?;
+            serde_json::from_str(text).map_err(|e| wrong(&e, "this is not a JSON-RPC message"))?;
         match (&envelope.method, envelope.id) {
             (Some(_), Some(_)) => Ok(Self::Request(envelope)),
             (Some(_), None) => Ok(Self::Notification(envelope)),
             (None, Some(_)) => Ok(Self::Response),
-            (None, None) => Err("this message has neither a method nor an id"),
+            (None, None) => Err((INVALID, "this message has neither a method nor an id")),
         }
     }
+}
+
+/// JSON-RPC "parse error" and "invalid request".
+const UNREADABLE: i64 = -32700;
+const INVALID: i64 = -32600;
+
+fn wrong(error: &serde_json::Error, what: &'static str) -> (i64, &'static str) {
+    if error.is_data() { (INVALID, what) } else { (UNREADABLE, "this line is not JSON") }
 }
 
 impl<'a> Envelope<'a> {
@@ -66,12 +73,12 @@ impl<'a> Envelope<'a> {
 
     /// The revision that a stateless message names for itself; `None` in the era of sessions.
     pub(super) fn stateless_version(&self) -> Option<String> {
-        let meta = self.params()?.meta?;
-        let version = meta.get(VERSION_KEY)?.as_str()?;
-        (version >= STATELESS_SINCE).then(|| version.to_owned())
+        let meta: Meta<'_> = serde_json::from_str(self.params()?.meta?.get()).ok()?;
+        let version = string(meta.version?)?;
+        (version.as_str() >= STATELESS_SINCE).then_some(version)
     }
 
-    pub(super) fn params(&self) -> Option<Params> {
+    pub(super) fn params(&self) -> Option<Params<'a>> {
         serde_json::from_str(self.params?.get()).ok()
     }
 
@@ -81,21 +88,33 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// Members of `params` that routing needs.
+/// Members of `params` that routing needs, each read only when it is: whatever else a client puts there
+/// (half a surrogate pair, `1e400`) is the server's to judge.
 #[derive(Deserialize, Default)]
-pub(super) struct Params {
-    #[serde(rename = "_meta", default)]
-    pub(super) meta: Option<serde_json::Map<String, serde_json::Value>>,
-    #[serde(default)]
-    pub(super) name: Option<serde_json::Value>,
-    #[serde(default)]
-    pub(super) uri: Option<serde_json::Value>,
-    #[serde(rename = "taskId", default)]
-    pub(super) task_id: Option<serde_json::Value>,
-    #[serde(default)]
-    pub(super) arguments: Option<serde_json::Value>,
-    #[serde(rename = "requestId", default)]
-    pub(super) request_id: Option<Box<RawValue>>,
+pub(super) struct Params<'a> {
+    #[serde(rename = "_meta", borrow, default)]
+    pub(super) meta: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) name: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) uri: Option<&'a RawValue>,
+    #[serde(rename = "taskId", borrow, default)]
+    pub(super) task_id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) arguments: Option<&'a RawValue>,
+    #[serde(rename = "requestId", borrow, default)]
+    pub(super) request_id: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Meta<'a> {
+    #[serde(rename = "io.modelcontextprotocol/protocolVersion", borrow, default)]
+    version: Option<&'a RawValue>,
+}
+
+/// A JSON string.
+pub(super) fn string(raw: &RawValue) -> Option<String> {
+    serde_json::from_str(raw.get()).ok()
 }
 
 /// A message as one line: raw line breaks stand only between the tokens of valid JSON, so that spaces
@@ -149,8 +168,15 @@ mod tests {
         assert!(matches!(Line::parse(r#"{"id":1,"result":{}}"#), Ok(Line::Response)));
         let batch = r#"[{"id":7,"method":"a"},{"method":"b"},{"id":8,"result":{}}]"#;
         assert!(matches!(Line::parse(batch), Ok(Line::Batch(ids)) if ids == ["7"]));
-        for bad in ["", "{", "7", "{}", "[1]", "nonsense"] {
-            assert!(Line::parse(bad).is_err(), "{bad}");
+        for (bad, code) in [
+            ("", UNREADABLE),
+            ("{", UNREADABLE),
+            ("nonsense", UNREADABLE),
+            ("[1]", INVALID),
+            ("7", INVALID),
+            ("{}", INVALID),
+        ] {
+            assert_eq!(Line::parse(bad).err().map(|(code, _)| code), Some(code), "{bad}");
         }
     }
 
@@ -168,6 +194,18 @@ mod tests {
         assert_eq!(version(&format!(r#"{{"{key}":"2025-11-25"}}"#)), None);
         assert_eq!(version(&format!(r#"{{"{key}":7}}"#)), None);
         assert_eq!(version("{}"), None);
+        // Whatever else is there, and however odd.
+        let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+        for odd in [r#""\ud83e""#, "1e400", &deep] {
+            let meta = format!(r#"{{"x":{odd},"{key}":"2026-07-28"}}"#);
+            assert_eq!(version(&meta).as_deref(), Some("2026-07-28"), "{odd}");
+            let text = format!(
+                r#"{{"id":1,"method":"tools/call","params":{{"name":"t","arguments":{{"a":{odd}}},"_meta":{meta}}}}}"#
+            );
+            let Ok(Line::Request(envelope)) = Line::parse(&text) else { panic!("{odd}") };
+            assert!(envelope.stateless_version().is_some(), "{odd}");
+            assert_eq!(string(envelope.params().unwrap().name.unwrap()).as_deref(), Some("t"));
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //!
 //! The era is each message's own: clients probe in one and go on in the other.
 
+mod events;
 mod headers;
 mod message;
 mod post;
@@ -19,7 +20,10 @@ use serde_json::json;
 use session::Session;
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tokio::{
@@ -37,6 +41,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 const NOTIFICATION: Duration = Duration::from_secs(10);
 /// Lines that wait for the answer to an `initialize`.
 const LINES: usize = 256;
+/// How long a cancellation waits for what it cancels to arrive.
+const OVERTAKING: Duration = Duration::from_millis(250);
 /// How long the last errors may take to be read.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// JSON-RPC "internal error": the only code for what goes wrong between client and server.
@@ -51,6 +57,8 @@ struct Inner {
     url: String,
     http: reqwest::Client,
     state: Mutex<State>,
+    /// Cancellations on their way.
+    cancelling: AtomicUsize,
     /// Taken by the one task that begins a session anew.
     renewing: tokio::sync::Mutex<()>,
     out: mpsc::Sender<String>,
@@ -73,7 +81,25 @@ struct UnderWay {
     stateless: bool,
     /// `subscriptions/listen` has no end of its own.
     endless: bool,
+    /// The client does not wait for it any more, but the server may still answer.
+    cancelled: bool,
+    progress: Arc<Progress>,
     task: AbortHandle,
+}
+
+impl UnderWay {
+    fn is_waited_for(&self) -> bool {
+        !self.endless && !self.cancelled
+    }
+}
+
+/// How far a request has come, for a cancellation that follows it.
+#[derive(Default)]
+struct Progress {
+    /// The server has it, or gets it just now.
+    sent: AtomicBool,
+    /// The server has begun to answer.
+    taken: Notify,
 }
 
 /// One attempt to get a token, shared by all the requests that wait for it.
@@ -108,6 +134,7 @@ impl Bridge {
             url: url.to_owned(),
             http,
             state: Mutex::default(),
+            cancelling: AtomicUsize::new(0),
             renewing: tokio::sync::Mutex::default(),
             out,
             stop: Notify::new(),
@@ -145,13 +172,14 @@ impl Bridge {
         };
         endless.iter().for_each(AbortHandle::abort);
         let finished = async {
-            while self.state().under_way.values().any(|held| !held.endless) {
+            while self.state().under_way.values().any(UnderWay::is_waited_for)
+                || self.0.cancelling.load(Relaxed) > 0
+            {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        if timeout(DRAIN, finished).await.is_err() {
-            self.abandon().await;
-        }
+        let _ = timeout(DRAIN, finished).await;
+        self.abandon().await;
     }
 
     async fn read_lines(&self, input: impl AsyncRead + Unpin, lines: mpsc::Sender<String>) {
@@ -221,7 +249,7 @@ impl Bridge {
             held.task.abort();
         }
         let ids: Vec<String> =
-            held.into_iter().filter(|(_, held)| !held.endless).map(|(id, _)| id).collect();
+            held.into_iter().filter(|(_, held)| held.is_waited_for()).map(|(id, _)| id).collect();
         let text = "The connection was closed before the MCP server answered. What was asked may \
                     have been done.";
         // Whoever does not read any more does not hold up the end.
@@ -234,7 +262,8 @@ impl Bridge {
         let line = match Line::parse(text) {
             Ok(line) => line,
             Err(what) => {
-                self.emit(error_line("null", -32600, what, &json!({}))).await;
+                let (code, text) = what;
+                self.emit(error_line("null", code, text, &json!({}))).await;
                 return None;
             }
         };
@@ -256,7 +285,7 @@ impl Bridge {
                 return begins_session.then_some(done);
             }
             Line::Notification(envelope) if envelope.method() == "notifications/cancelled" => {
-                self.cancel(text, &envelope).await;
+                self.cancel(text, &envelope);
             }
             Line::Notification(envelope) => {
                 let initialized = envelope.method() == "notifications/initialized"
@@ -294,11 +323,15 @@ impl Bridge {
     ) -> oneshot::Receiver<()> {
         let (done, finished) = oneshot::channel();
         let (bridge, text, held) = (self.clone(), text.to_owned(), ids.clone());
+        let progress = Arc::new(Progress::default());
+        // One of several in a batch cannot be called back alone.
+        progress.sent.store(ids.len() > 1, Relaxed);
+        let noted = Arc::clone(&progress);
         // The task waits until it is on the list, so that it cannot end before it is there.
         let (go, listed) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             let _ = listed.await;
-            bridge.pass_on(&text, &ids).await;
+            bridge.pass_on(&text, &ids, &noted).await;
             let mut state = bridge.state();
             for id in &ids {
                 state.under_way.remove(id);
@@ -308,8 +341,9 @@ impl Bridge {
         });
         let mut state = self.state();
         for id in held {
-            let task = task.abort_handle();
-            state.under_way.insert(id, UnderWay { stateless, endless, task });
+            let (task, progress) = (task.abort_handle(), Arc::clone(&progress));
+            let held = UnderWay { stateless, endless, cancelled: false, progress, task };
+            state.under_way.insert(id, held);
         }
         drop(state);
         let _ = go.send(());
@@ -318,23 +352,36 @@ impl Bridge {
 
     /// A cancellation is of the era of what it cancels. Stateless: closing the stream says it all, and
     /// the server never hears of ids. With a session: the server is told, and may still answer.
-    async fn cancel(&self, text: &str, envelope: &message::Envelope<'_>) {
+    fn cancel(&self, text: &str, envelope: &message::Envelope<'_>) {
         let id = cancelled(envelope);
-        let stateless = {
+        let progress = {
             let mut state = self.state();
-            match state.under_way.get(&id) {
-                Some(held) if held.stateless => {
+            let unheard = state.stateless.is_some() && !state.session.is_begun();
+            match state.under_way.get_mut(&id) {
+                // The server has not heard of it, or hears of the end by the connection.
+                Some(held) if held.stateless || !held.progress.sent.load(Relaxed) => {
                     held.task.abort();
                     state.under_way.remove(&id);
-                    true
+                    return;
                 }
-                Some(_) => false,
-                None => state.stateless.is_some() && !state.session.is_begun(),
+                Some(held) => {
+                    held.cancelled = true;
+                    Some(Arc::clone(&held.progress))
+                }
+                None if unheard => return,
+                None => None,
             }
         };
-        if !stateless {
-            let _ = timeout(NOTIFICATION, self.notify(text)).await;
-        }
+        let (bridge, text) = (self.clone(), text.to_owned());
+        self.0.cancelling.fetch_add(1, Relaxed);
+        tokio::spawn(async move {
+            if let Some(progress) = progress {
+                // Not before what it cancels, or the server takes it for nothing.
+                let _ = timeout(OVERTAKING, progress.taken.notified()).await;
+            }
+            let _ = timeout(NOTIFICATION, bridge.notify(&text)).await;
+            bridge.0.cancelling.fetch_sub(1, Relaxed);
+        });
     }
 
     /// A live token. Of all the requests that need one, one asks; a person who has to sign in first is
@@ -391,6 +438,7 @@ impl Bridge {
                      login`, then try again."
                 ),
             ),
+            Error::ScopesNotGranted { .. } => Trouble::new("scopes_not_granted", error.to_string()),
             Error::Callback(what) => Trouble::new(
                 "sign_in_failed",
                 format!("The sign-in in the browser did not work out: {what}. Try again."),
@@ -404,6 +452,10 @@ impl Bridge {
     async fn fail(&self, ids: &[String], trouble: &Trouble) {
         let data = json!({"bridge": "carnet", "kind": trouble.kind, "url": self.0.url});
         for id in ids {
+            if self.state().under_way.get(id).is_some_and(|held| held.cancelled) {
+                // Nobody waits for it.
+                continue;
+            }
             self.emit(error_line(id, FAILED, &one_line(&trouble.text), &data)).await;
         }
     }

@@ -2,24 +2,17 @@
 //! request is answered exactly once, whatever happens.
 
 use super::{
-    Bridge, Trouble, headers,
+    Bridge, Progress, Trouble,
+    events::Events,
+    headers,
     message::{Envelope, Line, answered_error, error_code, one_line},
     session::{LONGEST_WAIT, SHORTEST_WAIT},
 };
 use crate::{error::Error, outbound::OutboundError};
-use bytes::Bytes;
 use carnet_proto::challenge::Challenge;
-use futures::{Stream, StreamExt};
 use http::{HeaderMap, HeaderValue};
-use serde_json::value::RawValue;
-use sse_stream::SseStream;
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use serde_json::{Map, Value, value::RawValue};
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 /// Tries of a message whose token is refused or too narrow (K15).
 const TRIES: usize = 3;
@@ -30,14 +23,14 @@ const PAGES: usize = 64;
 /// "Header mismatch": the server refused before it did anything.
 const HEADER_MISMATCH: i64 = -32020;
 /// Largest answer, and largest event of a stream, in bytes; and how much is read of an error.
-const LARGEST: usize = 32 * 1024 * 1024;
+pub(super) const LARGEST: usize = 32 * 1024 * 1024;
 const LARGEST_ERROR: usize = 64 * 1024;
 /// Waits between tries to reach a server at all, for the very first message.
 const PROBE_WAITS: [u64; 4] = [200, 600, 1500, 3000];
 
 impl Bridge {
     /// Sends a request (or batch) and relays its answer.
-    pub(super) async fn pass_on(&self, text: &str, ids: &[String]) {
+    pub(super) async fn pass_on(&self, text: &str, ids: &[String], progress: &Progress) {
         let headers = self.headers_for(text);
         let line = Line::parse(text);
         let (stateless, method) = match &line {
@@ -48,9 +41,9 @@ impl Bridge {
         };
         let generation = self.state().session.generation();
         let had_session = headers.contains_key("mcp-session-id");
-        let outcome = match self.post_patiently(text, headers, &method).await {
+        let outcome = match self.post_patiently(text, headers, &method, progress).await {
             Ok(response) if response.status().as_u16() == 404 && had_session && !stateless => {
-                self.after_404(text, response, generation, ids).await
+                self.after_404(text, response, generation, ids, progress).await
             }
             outcome => outcome.map(Some),
         };
@@ -60,7 +53,7 @@ impl Bridge {
             Err(trouble) => return self.fail(ids, &trouble).await,
         };
         if stateless && method == "tools/call" && response.status().as_u16() == 400 {
-            return self.after_400(text, response, ids).await;
+            return self.after_400(text, response, ids, progress).await;
         }
         if method == "initialize" && !stateless && response.status().is_success() {
             self.state().session.take_id(response.headers());
@@ -75,11 +68,12 @@ impl Bridge {
         response: reqwest::Response,
         generation: u64,
         ids: &[String],
+        progress: &Progress,
     ) -> Result<Option<reqwest::Response>, Trouble> {
-        let body = response.text().await.unwrap_or_default();
+        let body = text_within(response, LARGEST_ERROR).await.unwrap_or_default();
         let own = error_code(&body) == Some(-32601);
         if !own && self.renew_session(generation).await {
-            return self.post(text, self.headers_for(text)).await.map(Some);
+            return self.post(text, self.headers_for(text), Some(progress)).await.map(Some);
         }
         self.relay_error(404, &body, ids).await;
         Ok(None)
@@ -87,10 +81,16 @@ impl Bridge {
 
     /// A call whose headers do not fit the tool's schema: the schema is fetched, and the call sent once
     /// more. Nothing was done yet.
-    async fn after_400(&self, text: &str, response: reqwest::Response, ids: &[String]) {
-        let body = response.text().await.unwrap_or_default();
+    async fn after_400(
+        &self,
+        text: &str,
+        response: reqwest::Response,
+        ids: &[String],
+        progress: &Progress,
+    ) {
+        let body = text_within(response, LARGEST_ERROR).await.unwrap_or_default();
         if error_code(&body) == Some(HEADER_MISMATCH) && self.learn_tools(text).await {
-            match self.post(text, self.headers_for(text)).await {
+            match self.post(text, self.headers_for(text), Some(progress)).await {
                 Ok(response) => self.relay(response, ids, true, "tools/call").await,
                 Err(trouble) => self.fail(ids, &trouble).await,
             }
@@ -102,7 +102,10 @@ impl Bridge {
     /// Fetches every tool, under an id of ours and with the `_meta` of the call that failed.
     async fn learn_tools(&self, call: &str) -> bool {
         let Ok(Line::Request(envelope)) = Line::parse(call) else { return false };
-        let Some(mut meta) = envelope.params().and_then(|params| params.meta) else { return false };
+        let meta = envelope.params().and_then(|params| params.meta);
+        let meta =
+            meta.and_then(|meta| serde_json::from_str::<Map<String, Value>>(meta.get()).ok());
+        let Some(mut meta) = meta else { return false };
         meta.remove("progressToken");
         let mut cursor: Option<String> = None;
         for page in 0..PAGES {
@@ -115,7 +118,8 @@ impl Bridge {
                 "method": "tools/list", "params": params,
             })
             .to_string();
-            let Ok(response) = self.post(&text, self.headers_for(&text)).await else {
+            let own = Progress::default();
+            let Ok(response) = self.post(&text, self.headers_for(&text), Some(&own)).await else {
                 return false;
             };
             let Some(answer) = self.first_answer(response).await else { return false };
@@ -134,10 +138,16 @@ impl Bridge {
     pub(super) fn headers_for(&self, text: &str) -> HeaderMap {
         let state = self.state();
         match Line::parse(text) {
-            Ok(Line::Request(envelope) | Line::Notification(envelope)) => {
-                match envelope.stateless_version() {
+            Ok(Line::Request(envelope)) => match envelope.stateless_version() {
+                Some(version) => headers::of(&envelope, &version, &state.tools),
+                None if envelope.method() == "initialize" => HeaderMap::new(),
+                None => state.session.headers(),
+            },
+            Ok(Line::Notification(envelope)) => {
+                // One that does not say its revision is of the era that the client is in.
+                let era = state.stateless.clone().filter(|_| !state.session.is_begun());
+                match envelope.stateless_version().or(era) {
                     Some(version) => headers::of(&envelope, &version, &state.tools),
-                    None if envelope.method() == "initialize" => HeaderMap::new(),
                     None => state.session.headers(),
                 }
             }
@@ -147,7 +157,7 @@ impl Bridge {
 
     /// Sends a notification or an answer: nothing comes back but a status.
     pub(super) async fn notify(&self, text: &str) {
-        match self.post(text, self.headers_for(text)).await {
+        match self.post(text, self.headers_for(text), None).await {
             Ok(response) if response.status().is_success() => {}
             Ok(response) => {
                 tracing::warn!(status = response.status().as_u16(), "a notification was refused");
@@ -163,8 +173,9 @@ impl Bridge {
         text: &str,
         headers: HeaderMap,
         method: &str,
+        progress: &Progress,
     ) -> Result<reqwest::Response, Trouble> {
-        let mut outcome = self.post(text, headers.clone()).await;
+        let mut outcome = self.post(text, headers.clone(), Some(progress)).await;
         for wait in PROBE_WAITS.iter().filter(|_| method == "server/discover") {
             let again = match &outcome {
                 Ok(response) => response.status().is_server_error(),
@@ -174,19 +185,28 @@ impl Bridge {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(*wait)).await;
-            outcome = self.post(text, headers.clone()).await;
+            outcome = self.post(text, headers.clone(), Some(progress)).await;
         }
         outcome
     }
 
     /// Sends a message with a token: a fresh one after a 401, a wider one after a 403 that names more
-    /// scope.
+    /// scope. The person may be asked for the sake of a request, whose `progress` is noted; for what
+    /// nobody waits for (`None`) they are not.
     pub(super) async fn post(
         &self,
         text: &str,
         headers: HeaderMap,
+        progress: Option<&Progress>,
     ) -> Result<reqwest::Response, Trouble> {
-        let mut access = self.access().await?;
+        let client = &self.0.client;
+        let mut access = match progress {
+            Some(_) => self.access().await?,
+            None => match client.silent_access(&self.0.url).await {
+                Ok(access) => access,
+                Err(error) => return Err(self.trouble(&error).await),
+            },
+        };
         let mut last = String::new();
         for _ in 0..TRIES {
             let request = self
@@ -198,12 +218,20 @@ impl Bridge {
                 .header("accept", "application/json, text/event-stream")
                 .bearer_auth(&access.token)
                 .body(text.to_owned());
+            let note = |sent| progress.inspect(|progress| progress.sent.store(sent, Relaxed));
+            note(true);
             let response = match request.send().await {
                 Ok(response) => response,
                 Err(error) => return Err(self.unreachable(&error)),
             };
             let status = response.status().as_u16();
             let challenge = challenge_of(&response);
+            if matches!(status, 401 | 403) {
+                // It was not taken in: a cancellation has nothing to reach there.
+                note(false);
+            } else if let Some(progress) = progress {
+                progress.taken.notify_one();
+            }
             let renewed = match (status, challenge) {
                 (401, challenge) => {
                     last = challenge
@@ -211,11 +239,17 @@ impl Bridge {
                             c.get("error_description").or(c.get("error")).map(str::to_owned)
                         })
                         .unwrap_or_else(|| "HTTP 401".to_owned());
-                    self.0.client.replace_access(&access).await
+                    match progress {
+                        Some(_) => client.replace_access(&access).await,
+                        None => client.replace_silently(&access).await,
+                    }
                 }
-                (403, Some(challenge)) if challenge.get("error") == Some("insufficient_scope") => {
+                (403, Some(challenge))
+                    if progress.is_some()
+                        && challenge.get("error") == Some("insufficient_scope") =>
+                {
                     "insufficient_scope".clone_into(&mut last);
-                    self.0.client.widen_access(&access, &challenge).await
+                    client.widen_access(&access, &challenge).await
                 }
                 _ => return Ok(response),
             };
@@ -378,26 +412,29 @@ impl Bridge {
             .relay_events_of(response, &mut pending, &mut last_event, (stateless, method))
             .await
             .unwrap_or(Duration::from_secs(1));
-        let mut resumes = 0;
-        while !pending.is_empty() && !stateless && last_event.is_some() && resumes < RESUMES {
-            resumes += 1;
-            tokio::time::sleep(wait.clamp(SHORTEST_WAIT, LONGEST_WAIT)).await;
-            let Some(response) = self.open_stream(last_event.as_deref()).await else { continue };
-            if !response.status().is_success() {
-                if response.status().is_client_error() {
-                    break;
+        let mut failures = 0;
+        while !pending.is_empty() && !stateless && last_event.is_some() && failures < RESUMES {
+            // A server that is coming up again gets more time with each try.
+            let patience = PROBE_WAITS[0] << failures;
+            let pause = if failures == 0 { wait } else { wait + Duration::from_millis(patience) };
+            tokio::time::sleep(pause.clamp(SHORTEST_WAIT, LONGEST_WAIT)).await;
+            match self.open_stream(last_event.as_deref()).await {
+                Some(response) if response.status().is_success() => {
+                    // A server that closes and lets us poll is not a broken one.
+                    failures = 0;
+                    let told = self
+                        .relay_events_of(
+                            response,
+                            &mut pending,
+                            &mut last_event,
+                            (stateless, method),
+                        )
+                        .await;
+                    wait = told.unwrap_or(wait);
                 }
-                continue;
+                Some(response) if response.status().is_client_error() => break,
+                _ => failures += 1,
             }
-            let before = last_event.clone();
-            let told = self
-                .relay_events_of(response, &mut pending, &mut last_event, (stateless, method))
-                .await;
-            if last_event != before {
-                // It goes forward: a server that closes and lets us poll is not a broken one.
-                resumes = 0;
-            }
-            wait = told.unwrap_or(wait);
         }
         if !pending.is_empty() {
             let text = "The connection to the MCP server broke off before it answered. What was asked \
@@ -426,24 +463,24 @@ impl Bridge {
     ) -> Option<Duration> {
         let mut wait = None;
         let waits = !pending.is_empty();
-        let size = Arc::new(AtomicUsize::new(0));
-        let mut events = SseStream::from_bytes_stream(bounded(response, Arc::clone(&size)));
-        while let Some(event) = events.next().await {
-            let Ok(event) = event else {
-                if size.load(Relaxed) > LARGEST && waits {
+        let mut events = Events::of(response);
+        loop {
+            let event = match events.next().await {
+                Ok(Some(event)) => event,
+                Ok(None) | Err(Unread::Broken(_)) => break,
+                Err(Unread::TooLarge) => {
                     self.fail(pending, &too_large()).await;
                     pending.clear();
+                    break;
                 }
-                break;
             };
-            size.store(0, Relaxed);
             if let Some(retry) = event.retry {
                 wait = Some(Duration::from_millis(retry));
             }
             if let Some(id) = event.id.filter(|id| !id.is_empty()) {
                 *last_event = Some(id);
             }
-            let ours = event.event.as_deref().is_none_or(|name| name == "message");
+            let ours = event.name.as_deref().is_none_or(|name| name == "message");
             if let Some(data) = event.data.filter(|data| ours && !data.is_empty()) {
                 self.relay_body(&data, pending, stateless, method).await;
             }
@@ -463,10 +500,8 @@ impl Bridge {
         if media_type(&response) == "application/json" {
             return text_within(response, LARGEST).await.ok().filter(|text| is_answer(text));
         }
-        let size = Arc::new(AtomicUsize::new(0));
-        let mut events = SseStream::from_bytes_stream(bounded(response, Arc::clone(&size)));
-        while let Some(Ok(event)) = events.next().await {
-            size.store(0, Relaxed);
+        let mut events = Events::of(response);
+        while let Ok(Some(event)) = events.next().await {
             if let Some(data) = event.data.filter(|data| is_answer(data)) {
                 return Some(data);
             }
@@ -476,7 +511,7 @@ impl Bridge {
 }
 
 /// Why a body was not read.
-enum Unread {
+pub(super) enum Unread {
     Broken(reqwest::Error),
     TooLarge,
 }
@@ -491,21 +526,6 @@ async fn text_within(mut response: reqwest::Response, most: usize) -> Result<Str
         body.extend_from_slice(&chunk);
     }
     Ok(String::from_utf8(body).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into()))
-}
-
-/// The bytes of a stream, which ends with an error where one event is too large. `size` counts those of
-/// the event that is being read.
-fn bounded(
-    response: reqwest::Response,
-    size: Arc<AtomicUsize>,
-) -> impl Stream<Item = std::io::Result<Bytes>> {
-    response.bytes_stream().map(move |chunk| {
-        let chunk = chunk.map_err(std::io::Error::other)?;
-        if size.fetch_add(chunk.len(), Relaxed) + chunk.len() > LARGEST {
-            return Err(std::io::Error::other("an event is too large"));
-        }
-        Ok(chunk)
-    })
 }
 
 fn too_large() -> Trouble {

@@ -2,7 +2,7 @@
 //! end. A session that the server forgot is begun anew with the client's own words.
 
 use super::{
-    Bridge,
+    Bridge, Progress,
     message::{Envelope, one_line},
 };
 use http::{HeaderMap, HeaderValue};
@@ -156,16 +156,18 @@ impl Bridge {
     pub(super) async fn renew_session(&self, generation: u64) -> bool {
         let _turn = self.0.renewing.lock().await;
         let (initialize, initialized) = {
-            let mut state = self.state();
+            let state = self.state();
             if state.session.generation != generation {
                 return true;
             }
-            let session = &mut state.session;
-            (session.id, session.version) = (None, None);
-            (session.initialize.clone(), session.initialized.clone())
+            // Id and revision stay until there are new ones: the server goes on saying that it does
+            // not know them, and the next request tries again.
+            (state.session.initialize.clone(), state.session.initialized.clone())
         };
         let Some(initialize) = initialize.and_then(|line| with_own_id(&line)) else { return false };
-        let Ok(response) = self.post(&initialize, HeaderMap::new()).await else { return false };
+        let own = Progress::default();
+        let renewed = self.post(&initialize, HeaderMap::new(), Some(&own)).await;
+        let Ok(response) = renewed else { return false };
         if !response.status().is_success() {
             return false;
         }
@@ -173,6 +175,7 @@ impl Bridge {
         let Some(answer) = self.first_answer(response).await else { return false };
         {
             let mut state = self.state();
+            state.session.version = None;
             state.session.take_id(&headers);
             state.session.take_version(&answer);
             state.session.generation += 1;
