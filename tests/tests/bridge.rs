@@ -764,3 +764,27 @@ async fn scopes_that_nobody_grants_are_asked_for_once() {
     assert!(line["error"]["message"].as_str().unwrap().contains("`admin`"), "{line}");
     assert_eq!(script.seen().len(), 1);
 }
+
+#[tokio::test]
+async fn k26_a_policy_that_wants_a_fresher_sign_in_has_the_person_sign_in_once() {
+    let world = Arc::new(World::new().await);
+    let script = Script::default();
+    let url = world.serve("fresh", script.router("fresh")).await;
+    let mut connection: carnet_proto::policy::Connection =
+        world.idp_store.by_id("fresh-for-installations").await.unwrap().unwrap();
+    connection.conditions.max_authentication_age = Some(60);
+    let event = carnet_store::AuditEvent::granted("fixture", world.now());
+    world.idp_store.put(&connection, carnet_store::Put::Replace, event).await.unwrap();
+    let desk = world.desk("erin").await;
+    let opened = Arc::new(Mutex::default());
+    let person = Person { world: Arc::clone(&world), opened: Arc::clone(&opened) };
+    let mut wire = Wire::of(desk.client.with_browser(Arc::new(person)), &url);
+    world.pass(120);
+    for id in ["1", "2"] {
+        script.post(|seen| result(seen, "{}"));
+        wire.send(&modern(id, "tools/list", "")).await;
+        let line = wire.line().await;
+        assert!(line.get("result").is_some(), "{line}");
+    }
+    assert_eq!(*opened.lock().unwrap(), [Purpose::StepUp]);
+}

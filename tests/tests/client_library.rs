@@ -538,3 +538,38 @@ async fn a_browser_is_sent_to_https_pages_and_nowhere_else() {
     let shown = pending.url();
     assert!(!shown.contains(['\n', '"', ' ']), "nothing for a shell to read: {shown}");
 }
+
+#[tokio::test]
+async fn k24_a_challenge_leads_to_no_odd_place() {
+    let world = World::new().await;
+    let client = world.client();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let named = Arc::new(Mutex::new(String::new()));
+    let (told, mcp, ras) = (Arc::clone(&named), format!("{url}/mcp"), world.ras.to_string());
+    let resource = mcp.clone();
+    let router = Router::new()
+        .route(
+            "/mcp",
+            axum::routing::any(move || async move {
+                let challenge = format!(
+                    "Basic realm=\"a, b\", Bearer resource_metadata=\"{}\"",
+                    told.lock().unwrap()
+                );
+                (StatusCode::UNAUTHORIZED, [("www-authenticate", challenge)])
+            }),
+        )
+        .route(
+            "/.well-known/oauth-protected-resource/mcp",
+            get(move || async move {
+                Json(json!({"resource": resource, "authorization_servers": [ras]}))
+            }),
+        );
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    for odd in ["javascript:alert(1)", "file:///etc/passwd", "http://mcp.example/x", "//", ""] {
+        odd.clone_into(&mut named.lock().unwrap());
+        // What it names is passed over; the well-known place answers.
+        let server = client.discover(&mcp).await.unwrap();
+        assert_eq!(server.authorization_server, world.ras, "{odd}");
+    }
+}

@@ -27,7 +27,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicI64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -110,6 +110,13 @@ async fn play(State(host): State<Host>, uri: Uri) -> Response<Body> {
 
 fn clock() -> Clock {
     Clock::new(|| Timestamp(1_800_000_000))
+}
+
+/// A clock that a test moves.
+fn moving_clock() -> (Arc<AtomicI64>, Clock) {
+    let now = Arc::new(AtomicI64::new(1_800_000_000));
+    let read = Arc::clone(&now);
+    (now, Clock::new(move || Timestamp(read.load(Ordering::Relaxed))))
 }
 
 /// Every kind of fetch of what somebody else named, by the name it has in a failure: whether it
@@ -433,11 +440,7 @@ async fn i23_a_registered_client_wins_over_a_document_of_the_same_name() {
 #[tokio::test]
 async fn a_host_that_is_silent_is_believed_a_while_and_one_that_says_no_is_not() {
     let stranger = Stranger::new().await;
-    let now = Arc::new(std::sync::atomic::AtomicI64::new(1_800_000_000));
-    let clock = {
-        let now = Arc::clone(&now);
-        Clock::new(move || Timestamp(now.load(Ordering::Relaxed)))
-    };
+    let (now, clock) = moving_clock();
     let documents = ClientDocuments::new(Outbound::new(&[]).unwrap(), clock);
     let url = DocumentUrl::parse(&stranger.url).unwrap();
     let known = async || documents.client(&url, Reach::Loopback).await.is_ok();
@@ -457,11 +460,7 @@ async fn a_host_that_is_silent_is_believed_a_while_and_one_that_says_no_is_not()
 #[tokio::test]
 async fn made_up_documents_use_up_nothing_that_the_good_ones_need() {
     let stranger = Stranger::new().await;
-    let now = Arc::new(std::sync::atomic::AtomicI64::new(1_800_000_000));
-    let clock = {
-        let now = Arc::clone(&now);
-        Clock::new(move || Timestamp(now.load(Ordering::Relaxed)))
-    };
+    let (now, clock) = moving_clock();
     let documents = ClientDocuments::new(Outbound::new(&[]).unwrap(), clock);
     let url = DocumentUrl::parse(&stranger.url).unwrap();
     documents.client(&url, Reach::Loopback).await.unwrap();

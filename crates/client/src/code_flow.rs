@@ -59,7 +59,7 @@ pub(crate) struct CodeFlow {
     loopback: Loopback,
     pub(crate) url: String,
     pub(crate) nonce: String,
-    pub(crate) verifier: Secret,
+    verifier: Secret,
     state: Secret,
     issuer: String,
     answers_with_issuer: bool,
@@ -99,6 +99,20 @@ impl CodeFlow {
 
     pub(crate) fn redirect_uri(&self) -> String {
         self.loopback.redirect_uri()
+    }
+
+    /// What redeems a code; `redirect_uri` is this flow's.
+    pub(crate) fn redemption<'a>(
+        &'a self,
+        code: &'a str,
+        redirect_uri: &'a str,
+    ) -> [(&'a str, &'a str); 4] {
+        [
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", redirect_uri),
+            ("code_verifier", self.verifier.expose()),
+        ]
     }
 
     /// The listener, for another request in the same browser tab.
@@ -179,8 +193,16 @@ impl CodeFlow {
 pub struct Tab(TcpStream);
 
 impl Tab {
-    pub(crate) async fn done(self) {
-        self.answer("200 OK", "", "You are signed in. You can close this window.").await;
+    /// Tells the person how it ended.
+    pub(crate) async fn ends<T>(self, outcome: Result<T, Error>) -> Result<T, Error> {
+        match outcome {
+            Ok(_) => {
+                let text = "You are signed in. You can close this window.";
+                self.answer("200 OK", "", text).await;
+            }
+            Err(_) => self.failed().await,
+        }
+        outcome
     }
 
     pub(crate) async fn failed(self) {

@@ -286,23 +286,13 @@ impl PendingConsent {
     /// Waits for the person (five minutes at most), redeems the code and keeps what it brought.
     pub async fn finish(self) -> Result<Access, Error> {
         let (code, tab) = self.flow.answer().await?;
-        let outcome = self.redeem(code.expose()).await;
-        match &outcome {
-            Ok(_) => tab.done().await,
-            Err(_) => tab.failed().await,
-        }
-        outcome
+        tab.ends(self.redeem(code.expose()).await).await
     }
 
     async fn redeem(&self, code: &str) -> Result<Access, Error> {
         let redirect_uri = self.flow.redirect_uri();
-        let form = [
-            ("grant_type", "authorization_code"),
-            ("code", code),
-            ("redirect_uri", redirect_uri.as_str()),
-            ("code_verifier", self.flow.verifier.expose()),
-            ("resource", self.server.resource.as_str()),
-        ];
+        let form = self.flow.redemption(code, &redirect_uri);
+        let form = [&form[..], &[("resource", self.server.resource.as_str())]].concat();
         let answer = self.client.ask_consent(&self.server, &self.registration, &form).await?;
         let client_secret = match &self.registration.credential {
             Credential::Secret(secret) => Some(secret.expose().to_owned()),

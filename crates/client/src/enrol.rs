@@ -105,13 +105,8 @@ impl PendingEnrolment {
     async fn enrol(&self, code: &str, key: &SigningKey, device: &str) -> Result<String, Error> {
         let reach = Reach::of_trusted_url(self.issuer.as_str());
         let redirect_uri = self.flow.redirect_uri();
-        let form = [
-            ("grant_type", "authorization_code"),
-            ("code", code),
-            ("redirect_uri", redirect_uri.as_str()),
-            ("code_verifier", self.flow.verifier.expose()),
-            ("client_id", self.client_id.as_str()),
-        ];
+        let form = self.flow.redemption(code, &redirect_uri);
+        let form = [&form[..], &[("client_id", self.client_id.as_str())]].concat();
         let refused = |answer: &crate::outbound::Answer| {
             let error = answer.json::<OAuthError>().unwrap_or_else(|_| OAuthError {
                 error: format!("HTTP {}", answer.status),

@@ -169,22 +169,12 @@ impl PendingSignIn {
     /// token and keeps the sign-in.
     pub async fn finish(self) -> Result<Session, Error> {
         let (code, tab) = self.flow.answer().await?;
-        let outcome = self.redeem(code.expose()).await;
-        match &outcome {
-            Ok(_) => tab.done().await,
-            Err(_) => tab.failed().await,
-        }
-        outcome
+        tab.ends(self.redeem(code.expose()).await).await
     }
 
     async fn redeem(&self, code: &str) -> Result<Session, Error> {
         let redirect_uri = self.flow.redirect_uri();
-        let form = [
-            ("grant_type", "authorization_code"),
-            ("code", code),
-            ("redirect_uri", redirect_uri.as_str()),
-            ("code_verifier", self.flow.verifier.expose()),
-        ];
+        let form = self.flow.redemption(code, &redirect_uri);
         let answer = self.client.ask_idp(Leg::SignIn, &form).await?;
         let answer: CodeAnswer = answer.json().map_err(|e| Error::BadAnswer {
             leg: Leg::SignIn,

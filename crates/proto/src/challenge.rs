@@ -142,9 +142,17 @@ mod tests {
     }
 
     #[test]
-    fn garbage_never_panics() {
+    fn k24_garbage_never_panics() {
         for text in ["", ",,,", "\"", "Bearer a=\"\\", "=", "Bearer =", "é", "Bearer a=\"b\" c"] {
             let _ = Challenge::parse_all([text]);
+        }
+        let good = "Basic realm=\"a, b\\\"\", Bearer error=x, scope=\"x y\", Digest abc==";
+        for (at, _) in good.char_indices() {
+            for odd in ["", "\"", "\\", ",", "=", " ", "\u{e9}", "\0"] {
+                let text = format!("{}{odd}{}", &good[..at], &good[at + 1..]);
+                let _ = Challenge::parse_all([text.as_str()]);
+            }
+            let _ = Challenge::parse_all([&good[at..]]);
         }
     }
 }

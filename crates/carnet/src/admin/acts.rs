@@ -1,0 +1,320 @@
+//! What each command asks of the administration API.
+
+use super::{
+    Account, Api, Client, ClientHost, Connection, Group, Installation, Resource, Server, Trust,
+    User, show,
+};
+use crate::system::{self, plain};
+use anyhow::{Context, Result, bail};
+use carnet_proto::secret::Secret;
+use serde_json::{Value, json};
+
+pub(super) fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// A password, or a secret, from the terminal or the first line of standard input.
+fn read_password() -> Result<Secret> {
+    use std::io::{BufRead, IsTerminal};
+    if std::io::stdin().is_terminal() {
+        return Ok(Secret::new(rpassword::prompt_password("Password: ")?));
+    }
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    Ok(Secret::new(line.trim_end_matches(['\r', '\n'])))
+}
+
+fn segment(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
+}
+
+pub(super) async fn users(api: &Api, user: User) -> Result<Value> {
+    let one = |name: &str, act: &str| format!("/users/{}{act}", segment(name));
+    match user {
+        User::Add { name, email, email_verified, display_name, groups, no_password } => {
+            let password = if no_password { None } else { Some(read_password()?) };
+            let body = json!({
+                "username": name, "email": email, "email_verified": email_verified,
+                "display_name": display_name, "groups": groups,
+                "password": password.as_ref().map(Secret::expose),
+            });
+            api.ask("POST", "/users", Some(body)).await
+        }
+        User::List => api.ask("GET", "/users", None).await,
+        User::Show { name } => api.ask("GET", &one(&name, ""), None).await,
+        User::Disable { name } => api.ask("POST", &one(&name, "/disable"), None).await,
+        User::Enable { name } => api.ask("POST", &one(&name, "/enable"), None).await,
+        User::Delete { name } => api.ask("DELETE", &one(&name, ""), None).await,
+        User::Password { name } => {
+            let password = read_password()?;
+            let body = json!({"password": password.expose()});
+            api.ask("POST", &one(&name, "/password"), Some(body)).await
+        }
+        User::Groups { name, groups } => {
+            api.ask("POST", &one(&name, "/groups"), Some(json!({"groups": groups}))).await
+        }
+    }
+}
+
+pub(super) async fn groups(api: &Api, group: Group) -> Result<Value> {
+    match group {
+        Group::Add { name, description } => {
+            let body = json!({"name": name, "description": description});
+            api.ask("POST", "/groups", Some(body)).await
+        }
+        Group::List => api.ask("GET", "/groups", None).await,
+        Group::Delete { name } => {
+            api.ask("DELETE", &format!("/groups/{}", segment(&name)), None).await
+        }
+    }
+}
+
+pub(super) async fn clients(api: &Api, client: Client, is_ras: bool, as_json: bool) -> Result<()> {
+    let named = |id: &str, act: &str| {
+        if is_ras {
+            (format!("/clients/{act}"), Some(json!({"id": id})))
+        } else {
+            (format!("/clients/{}/{act}", segment(id)), None)
+        }
+    };
+    let value = match client {
+        Client::Add {
+            name,
+            id,
+            redirect_uris,
+            post_logout_redirect_uris,
+            id_token_lifetime,
+            jwks_file,
+            jwks_uri,
+            public,
+            software,
+            resources,
+            secret_out,
+        } => {
+            let jwks: Option<Value> = match jwks_file {
+                None => None,
+                Some(file) => {
+                    let text = std::fs::read_to_string(&file)
+                        .with_context(|| format!("{} cannot be read", file.display()))?;
+                    Some(
+                        serde_json::from_str(&text)
+                            .with_context(|| format!("{} is not JSON", file.display()))?,
+                    )
+                }
+            };
+            let body = json!({
+                "id": id, "name": name, "redirect_uris": redirect_uris,
+                "post_logout_redirect_uris": post_logout_redirect_uris,
+                "id_token_lifetime": id_token_lifetime, "jwks": jwks, "jwks_uri": jwks_uri,
+                "public": public, "resources": resources, "software": software,
+            });
+            if secret_out.as_ref().is_some_and(|file| file.exists()) {
+                bail!("--secret-out: the file exists already\nhint: name a new one");
+            }
+            let mut value = api.ask("POST", "/clients", Some(body)).await?;
+            if let (Some(file), Some(secret)) = (secret_out, value.get("client_secret")) {
+                let secret = Secret::new(secret.as_str().unwrap_or_default());
+                system::write_private(&file, secret.expose().as_bytes(), true)?;
+                value["client_secret"] = format!("(in {})", file.display()).into();
+            }
+            value
+        }
+        Client::List => api.ask("GET", "/clients", None).await?,
+        Client::Disable { id } => {
+            let (path, body) = named(&id, "disable");
+            api.ask("POST", &path, body).await?
+        }
+        Client::Enable { id } => {
+            let (path, body) = named(&id, "enable");
+            api.ask("POST", &path, body).await?
+        }
+        Client::Delete { id } if is_ras => {
+            api.ask("POST", "/clients/delete", Some(json!({"id": id}))).await?
+        }
+        Client::Delete { id } => {
+            api.ask("DELETE", &format!("/clients/{}", segment(&id)), None).await?
+        }
+        Client::Secret { id, overlap } => {
+            let path = format!("/clients/{}/secret", segment(&id));
+            api.ask("POST", &path, Some(json!({"overlap": overlap}))).await?
+        }
+    };
+    show(&value, as_json);
+    Ok(())
+}
+
+pub(super) async fn servers(api: &Api, server: Server) -> Result<Value> {
+    match server {
+        Server::Add { issuer, name, aliases, release } => {
+            let body =
+                json!({"issuer": issuer, "name": name, "aliases": aliases, "release": release});
+            api.ask("POST", "/authorization-servers", Some(body)).await
+        }
+        Server::List => api.ask("GET", "/authorization-servers", None).await,
+        Server::Delete { issuer } => {
+            api.ask("POST", "/authorization-servers/delete", Some(json!({"id": issuer}))).await
+        }
+    }
+}
+
+pub(super) async fn resources(api: &Api, resource: Resource, is_ras: bool) -> Result<Value> {
+    match resource {
+        Resource::Add {
+            resource,
+            server,
+            name,
+            scopes,
+            default_scopes,
+            require_dpop,
+            access_token_lifetime,
+        } => {
+            let body = match (is_ras, server) {
+                (false, Some(server)) => json!({
+                    "resource": resource, "authorization_server": server, "name": name,
+                    "scopes": words(&scopes),
+                }),
+                (false, None) => bail!(
+                    "--server is missing\nhint: name the issuer of the authorization server that \
+                     governs {resource}, or add --ras NAME to register it there"
+                ),
+                (true, Some(_)) => bail!("--server does not go with --ras\nhint: leave it out"),
+                (true, None) => json!({
+                    "resource": resource, "name": name, "scopes": words(&scopes),
+                    "default_scopes": words(&default_scopes), "require_dpop": require_dpop,
+                    "access_token_lifetime": access_token_lifetime,
+                }),
+            };
+            api.ask("POST", "/resources", Some(body)).await
+        }
+        Resource::List => api.ask("GET", "/resources", None).await,
+        Resource::Delete { resource } => {
+            api.ask("POST", "/resources/delete", Some(json!({"id": resource}))).await
+        }
+    }
+}
+
+pub(super) async fn connections(api: &Api, connection: Connection) -> Result<Value> {
+    let one = |id: &str, act: &str| format!("/connections/{}{act}", segment(id));
+    match connection {
+        Connection::Add {
+            id,
+            client,
+            audience,
+            ras_client_id,
+            resources,
+            scopes,
+            groups,
+            users,
+            everyone,
+            max_age,
+            acr_values,
+        } => {
+            let body = json!({
+                "id": id, "idp_client_id": client, "audience": audience,
+                "ras_client_id": ras_client_id, "resources": resources,
+                "scopes": words(&scopes), "groups": groups, "users": users, "everyone": everyone,
+                "conditions": {"max_authentication_age": max_age, "acr_values": acr_values},
+            });
+            api.ask("POST", "/connections", Some(body)).await
+        }
+        Connection::List => api.ask("GET", "/connections", None).await,
+        Connection::Disable { id } => api.ask("POST", &one(&id, "/disable"), None).await,
+        Connection::Enable { id } => api.ask("POST", &one(&id, "/enable"), None).await,
+        Connection::Delete { id } => api.ask("DELETE", &one(&id, ""), None).await,
+    }
+}
+
+pub(super) async fn trusts(api: &Api, trust: Trust) -> Result<Value> {
+    let act = |act: &str| format!("/trusted-issuers/{act}");
+    match trust {
+        Trust::Add {
+            issuer,
+            algorithm,
+            jwks_uri,
+            tenant,
+            just_in_time,
+            email_domains,
+            installations,
+        } => {
+            let body = json!({
+                "issuer": issuer, "algorithm": algorithm, "jwks_uri": jwks_uri, "tenant": tenant,
+                "accounts": {"just_in_time": just_in_time, "email_domains": email_domains},
+                "client_documents": installations,
+            });
+            api.ask("POST", "/trusted-issuers", Some(body)).await
+        }
+        Trust::List => api.ask("GET", "/trusted-issuers", None).await,
+        Trust::Disable { issuer } => {
+            api.ask("POST", &act("disable"), Some(json!({"id": issuer}))).await
+        }
+        Trust::Enable { issuer } => {
+            api.ask("POST", &act("enable"), Some(json!({"id": issuer}))).await
+        }
+        Trust::Delete { issuer } => {
+            api.ask("POST", &act("delete"), Some(json!({"id": issuer}))).await
+        }
+    }
+}
+
+pub(super) async fn installations(api: &Api, act: Installation, as_json: bool) -> Result<()> {
+    let rows = match act {
+        Installation::Revoke { id } => {
+            api.ask("DELETE", &format!("/installations/{}", segment(&id)), None).await?;
+            println!("done");
+            return Ok(());
+        }
+        Installation::List { user: None } => api.ask("GET", "/installations", None).await?,
+        Installation::List { user: Some(user) } => {
+            api.ask("GET", &format!("/installations?user={}", segment(&user)), None).await?
+        }
+    };
+    if as_json {
+        println!("{rows:#}");
+        return Ok(());
+    }
+    let now = system::clock().now().0;
+    let mut table = vec![["ID", "PERSON", "DEVICE", "ENROLLED", "LAST USED"].map(str::to_owned)];
+    for row in rows.as_array().into_iter().flatten() {
+        let text = |name: &str| plain(row.get(name).and_then(Value::as_str).unwrap_or(""));
+        let when = |name: &str| {
+            system::ago(now - row.get(name).and_then(Value::as_i64).unwrap_or_default())
+        };
+        let times = [when("enrolled_at"), when("used_at")];
+        let [enrolled, used] = times;
+        table.push([text("id"), text("user"), text("device"), enrolled, used]);
+    }
+    print!("{}", system::table(&table));
+    Ok(())
+}
+
+pub(super) async fn client_hosts(api: &Api, host: ClientHost) -> Result<Value> {
+    let act = |act: &str| format!("/client-hosts/{act}");
+    match host {
+        ClientHost::Add { origin } => {
+            api.ask("POST", "/client-hosts", Some(json!({"origin": origin}))).await
+        }
+        ClientHost::List => api.ask("GET", "/client-hosts", None).await,
+        ClientHost::Disable { origin } => {
+            api.ask("POST", &act("disable"), Some(json!({"id": origin}))).await
+        }
+        ClientHost::Enable { origin } => {
+            api.ask("POST", &act("enable"), Some(json!({"id": origin}))).await
+        }
+        ClientHost::Delete { origin } => {
+            api.ask("POST", &act("delete"), Some(json!({"id": origin}))).await
+        }
+    }
+}
+
+pub(super) async fn accounts(api: &Api, account: Account) -> Result<Value> {
+    match account {
+        Account::Add { email } => api.ask("POST", "/accounts", Some(json!({"email": email}))).await,
+        Account::List => api.ask("GET", "/accounts", None).await,
+        Account::Disable { id } => {
+            api.ask("POST", "/accounts/disable", Some(json!({"id": id}))).await
+        }
+        Account::Enable { id } => {
+            api.ask("POST", "/accounts/enable", Some(json!({"id": id}))).await
+        }
+    }
+}
