@@ -707,6 +707,101 @@ async fn nobody_is_asked_for_what_only_listens() {
     assert_eq!(*opened.lock().unwrap(), [Purpose::SignIn], "for a request they are asked");
 }
 
+#[tokio::test]
+async fn an_id_is_the_same_however_the_server_spells_it() {
+    let world = World::new().await;
+    let script = Script::default();
+    let url = world.serve("spelled", script.router("spelled")).await;
+    let mut wire = Wire::to(&world, &url).await;
+    for (sent, told) in
+        [(r#""req/1""#, r#""req\/1""#), (r#""é<""#, r#""\u00e9\u003c""#), ("7", "7.0")]
+    {
+        for stream in [false, true] {
+            let body = format!(r#"{{"jsonrpc":"2.0","id":{told},"result":{{}}}}"#);
+            script.post(
+                move |_| {
+                    if stream { events(&format!("data: {body}\n\n")) } else { answer(&body) }
+                },
+            );
+            wire.send(&modern(sent, "tools/list", "")).await;
+            let line = wire.line().await;
+            assert!(line.get("result").is_some(), "{line}");
+            assert!(wire.is_quiet().await, "{sent}: answered twice");
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_answer_for_one_id_and_none_for_an_empty_batch() {
+    let world = World::new().await;
+    let script = Script::default();
+    let url = world.serve("twice", script.router("twice")).await;
+    let mut wire = Wire::to(&world, &url).await;
+    script.post(|_| silence());
+    wire.send(&modern("1", "tools/call", r#","name":"x""#)).await;
+    wire.send(&modern("1", "tools/call", r#","name":"y""#)).await;
+    assert_eq!(wire.line().await["error"]["code"], -32600, "the second one");
+    wire.send("[]").await;
+    assert_eq!(wire.line().await["error"]["code"], -32600);
+    assert!(script.seen().len() <= 1);
+}
+
+#[tokio::test]
+async fn what_is_called_back_while_it_is_refused_is_not_sent_again() {
+    let world = World::new().await;
+    let script = Script::default();
+    let url = world.serve("late", script.router("late")).await;
+    let mut wire = Wire::to(&world, &url).await;
+    wire.begin(&script, Some("s")).await;
+    script.post(|_| {
+        // The status comes late; the client calls back meanwhile.
+        std::thread::sleep(Duration::from_millis(600));
+        status(401, "")
+    });
+    script.post(|_| status(202, ""));
+    wire.send(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x"}}"#).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+    wire.send(cancel).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let calls = script.seen().iter().filter(|seen| seen.body.contains("tools/call")).count();
+    assert_eq!(calls, 1, "it was called back");
+    assert!(wire.is_quiet().await);
+}
+
+#[tokio::test]
+async fn a_queue_behind_an_initialize_is_answered_at_the_end_and_a_new_one_may_begin() {
+    let world = World::new().await;
+    let script = Script::default();
+    let url = world.serve("queue", script.router("queue")).await;
+    let mut wire = Wire::to(&world, &url).await;
+    script.post(|_| silence());
+    wire.send(INITIALIZE).await;
+    while script.seen().is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let cancel =
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"i"}}"#;
+    wire.send(cancel).await;
+    script.post(|_| silence());
+    wire.send(INITIALIZE).await;
+    while script.seen().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for id in 0..600 {
+        wire.send(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#)).await;
+    }
+    drop(wire.input);
+    let mut answered = 0;
+    while let Ok(Ok(Some(line))) = timeout(Duration::from_secs(15), wire.lines.next_line()).await {
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["error"]["data"]["kind"], "closed");
+        answered += 1;
+    }
+    assert_eq!(answered, 601);
+    timeout(Duration::from_secs(3), wire.done).await.expect("it lingers").unwrap();
+}
+
 /// A person who takes their time: the URLs that were opened.
 struct Slow(Arc<Mutex<Vec<String>>>);
 

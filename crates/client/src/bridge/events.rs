@@ -56,7 +56,8 @@ struct Parser {
 impl Parser {
     /// Bytes of the event that is being read.
     fn size(&self) -> usize {
-        self.line.len() + self.event.data.as_ref().map_or(0, String::len)
+        let fields = [&self.event.data, &self.event.name, &self.event.id];
+        self.line.len() + fields.into_iter().flatten().map(String::len).sum::<usize>()
     }
 
     fn feed(&mut self, chunk: &[u8], ready: &mut VecDeque<Event>) {

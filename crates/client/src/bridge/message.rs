@@ -39,8 +39,14 @@ impl<'a> Line<'a> {
         if text.starts_with('[') {
             let members: Vec<Envelope<'_>> = serde_json::from_str(text)
                 .map_err(|e| wrong(&e, "this is not a JSON-RPC batch"))?;
+            if members.is_empty() {
+                return Err((INVALID, "this batch is empty"));
+            }
             let requests = members.iter().filter(|m| m.method.is_some());
-            return Ok(Self::Batch(requests.filter_map(Envelope::id_text).collect()));
+            let mut ids: Vec<String> = requests.filter_map(Envelope::id_text).collect();
+            ids.sort_unstable();
+            ids.dedup_by_key(|id| key(id));
+            return Ok(Self::Batch(ids));
         }
         let envelope: Envelope<'_> =
             serde_json::from_str(text).map_err(|e| wrong(&e, "this is not a JSON-RPC message"))?;
@@ -55,7 +61,7 @@ impl<'a> Line<'a> {
 
 /// JSON-RPC "parse error" and "invalid request".
 const UNREADABLE: i64 = -32700;
-const INVALID: i64 = -32600;
+pub(super) const INVALID: i64 = -32600;
 
 fn wrong(error: &serde_json::Error, what: &'static str) -> (i64, &'static str) {
     if error.is_data() { (INVALID, what) } else { (UNREADABLE, "this line is not JSON") }
@@ -112,6 +118,20 @@ struct Meta<'a> {
     version: Option<&'a RawValue>,
 }
 
+/// An id by its value, however it is spelled: `"a\/b"` is `"a/b"`, `1.0` is `1`, and `"1"` is another.
+pub(super) fn key(id: &str) -> String {
+    match serde_json::from_str::<serde_json::Value>(id) {
+        Ok(serde_json::Value::String(text)) => format!("\"{text}"),
+        Ok(serde_json::Value::Number(number)) => match number.as_f64() {
+            Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < 9e15 => {
+                format!("{float:.0}")
+            }
+            _ => number.to_string(),
+        },
+        _ => id.to_owned(),
+    }
+}
+
 /// A JSON string.
 pub(super) fn string(raw: &RawValue) -> Option<String> {
     serde_json::from_str(raw.get()).ok()
@@ -137,7 +157,7 @@ pub(super) fn answered_error(body: &str, id: &str) -> Option<String> {
     let envelope: Envelope<'_> = serde_json::from_str(body).ok()?;
     let error = envelope.error?.get();
     match envelope.id.map(RawValue::get) {
-        Some(held) if held == id => Some(one_line(body)),
+        Some(held) if key(held) == key(id) => Some(one_line(body)),
         _ => Some(one_line(&format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#))),
     }
 }
@@ -168,11 +188,24 @@ mod tests {
         assert!(matches!(Line::parse(r#"{"id":1,"result":{}}"#), Ok(Line::Response)));
         let batch = r#"[{"id":7,"method":"a"},{"method":"b"},{"id":8,"result":{}}]"#;
         assert!(matches!(Line::parse(batch), Ok(Line::Batch(ids)) if ids == ["7"]));
+        let twice = r#"[{"id":7,"method":"a"},{"id":7.0,"method":"b"}]"#;
+        assert!(matches!(Line::parse(twice), Ok(Line::Batch(ids)) if ids.len() == 1));
+        for (one, other, same) in [
+            (r#""req/1""#, r#""req\/1""#, true),
+            (r#""é<""#, r#""\u00e9\u003c""#, true),
+            ("1", "1.0", true),
+            ("1", r#""1""#, false),
+            ("9007199254740993", "9007199254740992", false),
+            (r#""\ud83e""#, r#""\ud83e""#, true),
+        ] {
+            assert_eq!(key(one) == key(other), same, "{one} {other}");
+        }
         for (bad, code) in [
             ("", UNREADABLE),
             ("{", UNREADABLE),
             ("nonsense", UNREADABLE),
             ("[1]", INVALID),
+            ("[]", INVALID),
             ("7", INVALID),
             ("{}", INVALID),
         ] {

@@ -15,7 +15,7 @@ use futures::{
     FutureExt,
     future::{BoxFuture, Shared as SharedFuture},
 };
-use message::{Line, error_line, one_line};
+use message::{INVALID, Line, error_line, key, one_line};
 use serde_json::json;
 use session::Session;
 use std::{
@@ -39,10 +39,10 @@ const PATIENCE: Duration = Duration::from_secs(45);
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long a notification may hold up the lines after it.
 const NOTIFICATION: Duration = Duration::from_secs(10);
-/// Lines that wait for the answer to an `initialize`.
-const LINES: usize = 256;
 /// How long a cancellation waits for what it cancels to arrive.
 const OVERTAKING: Duration = Duration::from_millis(250);
+/// How long a request that was called back may still be answered.
+const AFTERMATH: Duration = Duration::from_secs(5);
 /// How long the last errors may take to be read.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// JSON-RPC "internal error": the only code for what goes wrong between client and server.
@@ -70,26 +70,40 @@ struct Inner {
 struct State {
     session: Session,
     tools: headers::Tools,
-    /// Requests under way by id.
+    /// Requests under way by id, as [`key`] spells it.
     under_way: HashMap<String, UnderWay>,
+    /// Lines that wait for the answer to an `initialize`.
+    held: VecDeque<String>,
     /// The last revision that a stateless message named.
     stateless: Option<String>,
-    access: Option<Flight>,
+    /// Attempts to get a token, by what they are for.
+    flights: HashMap<String, Flight>,
 }
 
 struct UnderWay {
-    stateless: bool,
-    /// `subscriptions/listen` has no end of its own.
-    endless: bool,
-    /// The client does not wait for it any more, but the server may still answer.
-    cancelled: bool,
+    /// The id as the client wrote it.
+    id: String,
+    kind: Kind,
     progress: Arc<Progress>,
     task: AbortHandle,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Of the era of sessions.
+    Session,
+    /// `initialize`, on which everything after it waits.
+    Initialize,
+    /// One of several, which cannot be called back alone.
+    Batch,
+    Stateless,
+    /// `subscriptions/listen`: it has no end of its own.
+    Endless,
+}
+
 impl UnderWay {
     fn is_waited_for(&self) -> bool {
-        !self.endless && !self.cancelled
+        self.kind != Kind::Endless && !self.progress.cancelled.load(Relaxed)
     }
 }
 
@@ -100,6 +114,8 @@ struct Progress {
     sent: AtomicBool,
     /// The server has begun to answer.
     taken: Notify,
+    /// The client does not wait for it any more, but the server may still answer.
+    cancelled: AtomicBool,
 }
 
 /// One attempt to get a token, shared by all the requests that wait for it.
@@ -163,14 +179,12 @@ impl Bridge {
 
     /// Lines of the client until there are no more; then what is under way may finish.
     async fn read(&self, input: impl AsyncRead + Unpin) {
-        let (lines, taken) = mpsc::channel(LINES);
+        // Without a bound, so that the end of the input is seen whatever the lines before it wait for.
+        let (lines, taken) = mpsc::unbounded_channel();
         tokio::join!(self.read_lines(input, lines), self.take_lines(taken));
-        let endless: Vec<AbortHandle> = {
-            let state = self.state();
-            let endless = state.under_way.values().filter(|held| held.endless);
-            endless.map(|held| held.task.clone()).collect()
-        };
-        endless.iter().for_each(AbortHandle::abort);
+        for held in self.state().under_way.values().filter(|held| held.kind == Kind::Endless) {
+            held.task.abort();
+        }
         let finished = async {
             while self.state().under_way.values().any(UnderWay::is_waited_for)
                 || self.0.cancelling.load(Relaxed) > 0
@@ -182,7 +196,11 @@ impl Bridge {
         self.abandon().await;
     }
 
-    async fn read_lines(&self, input: impl AsyncRead + Unpin, lines: mpsc::Sender<String>) {
+    async fn read_lines(
+        &self,
+        input: impl AsyncRead + Unpin,
+        lines: mpsc::UnboundedSender<String>,
+    ) {
         let mut input = BufReader::new(input);
         let mut line = Vec::new();
         loop {
@@ -195,8 +213,8 @@ impl Bridge {
                 self.emit(error_line("null", -32700, "this line is not UTF-8", &json!({}))).await;
                 continue;
             };
-            let text = text.trim();
-            if !text.is_empty() && lines.send(text.to_owned()).await.is_err() {
+            let text = text.trim_start_matches('\u{feff}').trim();
+            if !text.is_empty() && lines.send(text.to_owned()).is_err() {
                 return;
             }
         }
@@ -204,16 +222,15 @@ impl Bridge {
 
     /// Takes line after line. Those after an `initialize` wait for its answer, but the end of the
     /// input and a cancellation of what is under way do not.
-    async fn take_lines(&self, mut lines: mpsc::Receiver<String>) {
-        let mut held: VecDeque<String> = VecDeque::new();
+    async fn take_lines(&self, mut lines: mpsc::UnboundedReceiver<String>) {
         let mut answered: Option<oneshot::Receiver<()>> = None;
         loop {
             if let Some(wait) = &mut answered {
                 tokio::select! {
                     _ = &mut *wait => answered = None,
-                    line = lines.recv(), if held.len() < LINES => match line {
+                    line = lines.recv() => match line {
                         Some(line) if self.cancels(&line) => drop(self.take(&line).await),
-                        Some(line) => held.push_back(line),
+                        Some(line) => self.state().held.push_back(line),
                         None => {
                             // Nobody is left to wait for the answer, or for long.
                             if timeout(DRAIN, wait).await.is_err() {
@@ -226,7 +243,8 @@ impl Bridge {
                 }
                 continue;
             }
-            let line = match held.pop_front() {
+            let held = self.state().held.pop_front();
+            let line = match held {
                 Some(line) => Some(line),
                 None => lines.recv().await,
             };
@@ -244,16 +262,34 @@ impl Bridge {
 
     /// Stops what is under way, and says so to whoever waits for it.
     async fn abandon(&self) {
-        let held: Vec<(String, UnderWay)> = self.state().under_way.drain().collect();
-        for (_, held) in &held {
-            held.task.abort();
-        }
-        let ids: Vec<String> =
-            held.into_iter().filter(|(_, held)| held.is_waited_for()).map(|(id, _)| id).collect();
+        let (sent, unsent) = {
+            let mut state = self.state();
+            let under_way: Vec<UnderWay> = state.under_way.drain().map(|(_, held)| held).collect();
+            under_way.iter().for_each(|held| held.task.abort());
+            let waited_for = under_way.into_iter().filter(UnderWay::is_waited_for);
+            let (sent, mut unsent): (Vec<_>, Vec<_>) =
+                waited_for.partition(|held| held.progress.sent.load(Relaxed));
+            let ids = |list: Vec<UnderWay>| list.into_iter().map(|held| held.id).collect();
+            let (sent, mut unsent): (Vec<String>, Vec<String>) =
+                (ids(sent), ids(std::mem::take(&mut unsent)));
+            for line in state.held.drain(..) {
+                match Line::parse(&line) {
+                    Ok(Line::Request(envelope)) => unsent.extend(envelope.id_text()),
+                    Ok(Line::Batch(ids)) => unsent.extend(ids),
+                    _ => {}
+                }
+            }
+            (sent, unsent)
+        };
         let text = "The connection was closed before the MCP server answered. What was asked may \
                     have been done.";
+        let never = "The connection was closed before this was sent to the MCP server.";
+        let told = async {
+            self.fail(&sent, &Trouble::new("closed", text)).await;
+            self.fail(&unsent, &Trouble::new("closed", never)).await;
+        };
         // Whoever does not read any more does not hold up the end.
-        let _ = timeout(LAST_WORDS, self.fail(&ids, &Trouble::new("closed", text))).await;
+        let _ = timeout(LAST_WORDS, told).await;
     }
 
     /// Routes one line. Requests run beside each other; what has to keep its order is waited for: of
@@ -271,6 +307,11 @@ impl Bridge {
             Line::Request(envelope) => {
                 let version = envelope.stateless_version();
                 let ids: Vec<String> = envelope.id_text().into_iter().collect();
+                if let Some(id) = ids.iter().find(|id| self.is_in_use(id)) {
+                    let text = "a request with this id is under way";
+                    self.emit(error_line(id, INVALID, text, &json!({}))).await;
+                    return None;
+                }
                 let begins_session = version.is_none() && envelope.method() == "initialize";
                 if begins_session {
                     let mut state = self.state();
@@ -279,8 +320,13 @@ impl Bridge {
                 if let Some(version) = &version {
                     self.state().stateless = Some(version.clone());
                 }
-                let endless = envelope.method() == "subscriptions/listen";
-                let done = self.spawn(text, ids, version.is_some(), endless);
+                let kind = match &version {
+                    Some(_) if envelope.method() == "subscriptions/listen" => Kind::Endless,
+                    Some(_) => Kind::Stateless,
+                    None if begins_session => Kind::Initialize,
+                    None => Kind::Session,
+                };
+                let done = self.spawn(text, ids, kind);
                 // Session id and revision are in the answer, and belong on all that follows.
                 return begins_session.then_some(done);
             }
@@ -306,48 +352,52 @@ impl Bridge {
             Line::Batch(ids) if ids.is_empty() => {
                 let _ = timeout(NOTIFICATION, self.notify(text)).await;
             }
-            Line::Batch(ids) => {
-                drop(self.spawn(text, ids, false, false));
-            }
+            Line::Batch(ids) => drop(self.spawn(text, ids, Kind::Batch)),
         }
         None
     }
 
     /// Passes a request (or batch) on in a task of its own; resolves when it is answered.
-    fn spawn(
-        &self,
-        text: &str,
-        ids: Vec<String>,
-        stateless: bool,
-        endless: bool,
-    ) -> oneshot::Receiver<()> {
+    fn spawn(&self, text: &str, ids: Vec<String>, kind: Kind) -> oneshot::Receiver<()> {
         let (done, finished) = oneshot::channel();
         let (bridge, text, held) = (self.clone(), text.to_owned(), ids.clone());
         let progress = Arc::new(Progress::default());
-        // One of several in a batch cannot be called back alone.
-        progress.sent.store(ids.len() > 1, Relaxed);
         let noted = Arc::clone(&progress);
         // The task waits until it is on the list, so that it cannot end before it is there.
         let (go, listed) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             let _ = listed.await;
             bridge.pass_on(&text, &ids, &noted).await;
-            let mut state = bridge.state();
-            for id in &ids {
-                state.under_way.remove(id);
-            }
-            drop(state);
+            bridge.forget(&ids, &noted);
             let _ = done.send(());
         });
         let mut state = self.state();
         for id in held {
             let (task, progress) = (task.abort_handle(), Arc::clone(&progress));
-            let held = UnderWay { stateless, endless, cancelled: false, progress, task };
-            state.under_way.insert(id, held);
+            state.under_way.insert(key(&id), UnderWay { id, kind, progress, task });
         }
         drop(state);
         let _ = go.send(());
         finished
+    }
+
+    /// Whether the client waits for an answer with this id.
+    fn is_in_use(&self, id: &str) -> bool {
+        self.state()
+            .under_way
+            .get(&key(id))
+            .is_some_and(|held| !held.progress.cancelled.load(Relaxed))
+    }
+
+    /// Takes requests off the list, if what is there is still they.
+    fn forget(&self, ids: &[String], progress: &Arc<Progress>) {
+        let mut state = self.state();
+        for id in ids {
+            let key = key(id);
+            if state.under_way.get(&key).is_some_and(|held| Arc::ptr_eq(&held.progress, progress)) {
+                state.under_way.remove(&key);
+            }
+        }
     }
 
     /// A cancellation is of the era of what it cancels. Stateless: closing the stream says it all, and
@@ -359,14 +409,18 @@ impl Bridge {
             let unheard = state.stateless.is_some() && !state.session.is_begun();
             match state.under_way.get_mut(&id) {
                 // The server has not heard of it, or hears of the end by the connection.
-                Some(held) if held.stateless || !held.progress.sent.load(Relaxed) => {
+                Some(held)
+                    if matches!(held.kind, Kind::Stateless | Kind::Endless | Kind::Initialize)
+                        || held.kind == Kind::Session && !held.progress.sent.load(Relaxed) =>
+                {
                     held.task.abort();
                     state.under_way.remove(&id);
                     return;
                 }
+                Some(held) if held.kind == Kind::Batch => None,
                 Some(held) => {
-                    held.cancelled = true;
-                    Some(Arc::clone(&held.progress))
+                    held.progress.cancelled.store(true, Relaxed);
+                    Some((Arc::clone(&held.progress), held.task.clone()))
                 }
                 None if unheard => return,
                 None => None,
@@ -375,33 +429,48 @@ impl Bridge {
         let (bridge, text) = (self.clone(), text.to_owned());
         self.0.cancelling.fetch_add(1, Relaxed);
         tokio::spawn(async move {
-            if let Some(progress) = progress {
+            if let Some((progress, _)) = &progress {
                 // Not before what it cancels, or the server takes it for nothing.
                 let _ = timeout(OVERTAKING, progress.taken.notified()).await;
             }
             let _ = timeout(NOTIFICATION, bridge.notify(&text)).await;
             bridge.0.cancelling.fetch_sub(1, Relaxed);
+            if let Some((progress, task)) = progress {
+                // An answer that crosses it is passed on; after that nobody listens any more.
+                tokio::time::sleep(AFTERMATH).await;
+                task.abort();
+                bridge.forget(&[id], &progress);
+            }
         });
     }
 
     /// A live token. Of all the requests that need one, one asks; a person who has to sign in first is
     /// waited for, but not for longer than an agent would wait.
     async fn access(&self) -> Result<Access, Trouble> {
-        let client = self.0.client.clone();
-        let url = self.0.url.clone();
+        let (client, url) = (self.0.client.clone(), self.0.url.clone());
+        self.asked(String::new(), async move { client.access(&url).await }).await
+    }
+
+    /// The outcome of an attempt to get a token, which everyone shares who asks for the same `what` while
+    /// it lasts. It goes on when nobody waits for it any more: a sign-in in the browser must find its
+    /// listener, and a refresh token that was sent its successor.
+    async fn asked(
+        &self,
+        what: String,
+        attempt: impl Future<Output = Result<Access, Error>> + Send + 'static,
+    ) -> Result<Access, Trouble> {
         let flight = {
             let mut state = self.state();
-            match &state.access {
-                Some(flight) if flight.peek().is_none() => flight.clone(),
-                _ => {
-                    let asked = async move { client.access(&url).await.map_err(Arc::new) };
-                    let flight = asked.boxed().shared();
-                    state.access = Some(flight.clone());
-                    // Driven on its own, so that the sign-in goes on when nobody waits any more.
+            state.flights.retain(|_, flight| flight.peek().is_none());
+            state
+                .flights
+                .entry(what)
+                .or_insert_with(|| {
+                    let flight = attempt.map(|outcome| outcome.map_err(Arc::new)).boxed().shared();
                     tokio::spawn(flight.clone());
                     flight
-                }
-            }
+                })
+                .clone()
         };
         match timeout(PATIENCE, flight).await {
             Ok(Ok(access)) => Ok(access),
@@ -452,19 +521,25 @@ impl Bridge {
     async fn fail(&self, ids: &[String], trouble: &Trouble) {
         let data = json!({"bridge": "carnet", "kind": trouble.kind, "url": self.0.url});
         for id in ids {
-            if self.state().under_way.get(id).is_some_and(|held| held.cancelled) {
+            let held = self.state().under_way.get(&key(id)).map(|held| Arc::clone(&held.progress));
+            if held.is_some_and(|progress| progress.cancelled.load(Relaxed)) {
                 // Nobody waits for it.
                 continue;
             }
-            self.emit(error_line(id, FAILED, &one_line(&trouble.text), &data)).await;
+            self.emit(error_line(id, FAILED, &sentence(&trouble.text), &data)).await;
         }
     }
 }
 
-/// The id that a cancellation names, as it was written.
+/// The id that a cancellation names, as [`key`] spells it.
 fn cancelled(envelope: &message::Envelope<'_>) -> String {
     let id = envelope.params().and_then(|params| params.request_id);
-    id.map(|id| id.get().to_owned()).unwrap_or_default()
+    id.map(|id| key(id.get())).unwrap_or_default()
+}
+
+/// An error text on one line.
+fn sentence(text: &str) -> String {
+    one_line(&text.replace("\nhint: ", ". Hint: "))
 }
 
 /// Answers every request with `text`, where there is nothing to bridge to: an agent shows it, and its
@@ -483,7 +558,7 @@ pub async fn refuse(
             _ => Vec::new(),
         };
         for id in ids {
-            let line = error_line(&id, FAILED, &one_line(text), &data);
+            let line = error_line(&id, FAILED, &sentence(text), &data);
             output.write_all(format!("{line}\n").as_bytes()).await?;
             output.flush().await?;
         }

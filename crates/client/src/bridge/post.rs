@@ -5,9 +5,10 @@ use super::{
     Bridge, Progress, Trouble,
     events::Events,
     headers,
-    message::{Envelope, Line, answered_error, error_code, one_line},
+    message::{Envelope, Line, answered_error, error_code, key, one_line},
     session::{LONGEST_WAIT, SHORTEST_WAIT},
 };
+use crate::vault::Access;
 use crate::{error::Error, outbound::OutboundError};
 use carnet_proto::challenge::Challenge;
 use http::{HeaderMap, HeaderValue};
@@ -25,12 +26,16 @@ const HEADER_MISMATCH: i64 = -32020;
 /// Largest answer, and largest event of a stream, in bytes; and how much is read of an error.
 pub(super) const LARGEST: usize = 32 * 1024 * 1024;
 const LARGEST_ERROR: usize = 64 * 1024;
+/// Longest event id that is sent back to the server.
+const LONGEST_ID: usize = 4096;
 /// Waits between tries to reach a server at all, for the very first message.
 const PROBE_WAITS: [u64; 4] = [200, 600, 1500, 3000];
 
 impl Bridge {
     /// Sends a request (or batch) and relays its answer.
     pub(super) async fn pass_on(&self, text: &str, ids: &[String], progress: &Progress) {
+        // Before the headers: a session that is renewed in between is not taken for the old one.
+        let generation = self.state().session.generation();
         let headers = self.headers_for(text);
         let line = Line::parse(text);
         let (stateless, method) = match &line {
@@ -39,7 +44,6 @@ impl Bridge {
             }
             _ => (false, String::new()),
         };
-        let generation = self.state().session.generation();
         let had_session = headers.contains_key("mcp-session-id");
         let outcome = match self.post_patiently(text, headers, &method, progress).await {
             Ok(response) if response.status().as_u16() == 404 && had_session && !stateless => {
@@ -199,16 +203,16 @@ impl Bridge {
         headers: HeaderMap,
         progress: Option<&Progress>,
     ) -> Result<reqwest::Response, Trouble> {
-        let client = &self.0.client;
         let mut access = match progress {
             Some(_) => self.access().await?,
-            None => match client.silent_access(&self.0.url).await {
-                Ok(access) => access,
-                Err(error) => return Err(self.trouble(&error).await),
-            },
+            None => self.silent_access().await?,
         };
         let mut last = String::new();
         for _ in 0..TRIES {
+            if progress.is_some_and(|progress| progress.cancelled.load(Relaxed)) {
+                // Called back while it was refused: it must not be done after all.
+                return Err(Trouble::new("cancelled", "The request was called back."));
+            }
             let request = self
                 .0
                 .http
@@ -232,34 +236,46 @@ impl Bridge {
             } else if let Some(progress) = progress {
                 progress.taken.notify_one();
             }
-            let renewed = match (status, challenge) {
+            let client = self.0.client.clone();
+            access = match (status, challenge) {
                 (401, challenge) => {
                     last = challenge
                         .and_then(|c| {
                             c.get("error_description").or(c.get("error")).map(str::to_owned)
                         })
                         .unwrap_or_else(|| "HTTP 401".to_owned());
-                    match progress {
-                        Some(_) => client.replace_access(&access).await,
-                        None => client.replace_silently(&access).await,
-                    }
+                    let what = format!("instead of {} {}", access.token, progress.is_some());
+                    let asks = progress.is_some();
+                    let attempt = async move {
+                        if asks {
+                            client.replace_access(&access).await
+                        } else {
+                            client.replace_silently(&access).await
+                        }
+                    };
+                    self.asked(what, attempt).await?
                 }
                 (403, Some(challenge))
                     if progress.is_some()
                         && challenge.get("error") == Some("insufficient_scope") =>
                 {
                     "insufficient_scope".clone_into(&mut last);
-                    client.widen_access(&access, &challenge).await
+                    let scope = challenge.get("scope").unwrap_or_default();
+                    let what = format!("wider than {} {scope}", access.token);
+                    let attempt = async move { client.widen_access(&access, &challenge).await };
+                    self.asked(what, attempt).await?
                 }
                 _ => return Ok(response),
             };
-            match renewed {
-                Ok(renewed) => access = renewed,
-                Err(error) => return Err(self.trouble(&error).await),
-            }
         }
         let url = self.0.url.clone();
         Err(self.trouble(&Error::TokenRefused { url, error: last }).await)
+    }
+
+    /// A live token, for what nobody waits for.
+    pub(super) async fn silent_access(&self) -> Result<Access, Trouble> {
+        let (client, url) = (self.0.client.clone(), self.0.url.clone());
+        self.asked("silent".to_owned(), async move { client.silent_access(&url).await }).await
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Trouble {
@@ -373,7 +389,7 @@ impl Bridge {
         if envelope.method.is_none()
             && let Some(id) = envelope.id_text()
         {
-            pending.retain(|held| *held != id);
+            pending.retain(|held| key(held) != key(&id));
             if method == "initialize" && !stateless {
                 self.state().session.take_version(text);
             }
@@ -412,12 +428,15 @@ impl Bridge {
             .relay_events_of(response, &mut pending, &mut last_event, (stateless, method))
             .await
             .unwrap_or(Duration::from_secs(1));
-        let mut failures = 0;
+        let (mut failures, mut idle) = (0, Duration::ZERO);
         while !pending.is_empty() && !stateless && last_event.is_some() && failures < RESUMES {
-            // A server that is coming up again gets more time with each try.
-            let patience = PROBE_WAITS[0] << failures;
-            let pause = if failures == 0 { wait } else { wait + Duration::from_millis(patience) };
-            tokio::time::sleep(pause.clamp(SHORTEST_WAIT, LONGEST_WAIT)).await;
+            // A server that is coming up again gets more time with each try, and so does one that has
+            // had nothing to say for a while.
+            let patience = Duration::from_millis(if failures == 0 { 0 } else { 200 << failures });
+            let pause = (wait + patience).max(idle / 10).clamp(SHORTEST_WAIT, LONGEST_WAIT);
+            tokio::time::sleep(pause).await;
+            idle += pause;
+            let before = last_event.clone();
             match self.open_stream(last_event.as_deref()).await {
                 Some(response) if response.status().is_success() => {
                     // A server that closes and lets us poll is not a broken one.
@@ -431,6 +450,9 @@ impl Bridge {
                         )
                         .await;
                     wait = told.unwrap_or(wait);
+                    if last_event != before {
+                        idle = Duration::ZERO;
+                    }
                 }
                 Some(response) if response.status().is_client_error() => break,
                 _ => failures += 1,
@@ -477,7 +499,7 @@ impl Bridge {
             if let Some(retry) = event.retry {
                 wait = Some(Duration::from_millis(retry));
             }
-            if let Some(id) = event.id.filter(|id| !id.is_empty()) {
+            if let Some(id) = event.id.filter(|id| (1..=LONGEST_ID).contains(&id.len())) {
                 *last_event = Some(id);
             }
             let ours = event.name.as_deref().is_none_or(|name| name == "message");
@@ -543,7 +565,7 @@ struct Page {
     next_cursor: Option<String>,
 }
 
-fn media_type(response: &reqwest::Response) -> String {
+pub(super) fn media_type(response: &reqwest::Response) -> String {
     let value =
         response.headers().get("content-type").map(HeaderValue::as_bytes).unwrap_or_default();
     let value = String::from_utf8_lossy(value);

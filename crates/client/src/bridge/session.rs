@@ -4,6 +4,7 @@
 use super::{
     Bridge, Progress,
     message::{Envelope, one_line},
+    post::media_type,
 };
 use http::{HeaderMap, HeaderValue};
 use std::time::Duration;
@@ -108,6 +109,13 @@ impl Bridge {
         let mut opened_once = false;
         while self.state().session.generation == generation {
             match self.open_stream(last_event.as_deref()).await {
+                // Something else answers here.
+                Some(response)
+                    if response.status().is_success()
+                        && media_type(&response) != "text/event-stream" =>
+                {
+                    return;
+                }
                 Some(response) if response.status().is_success() => {
                     opened_once = true;
                     wait = Duration::from_secs(1);
@@ -134,11 +142,13 @@ impl Bridge {
     /// GET of an event stream: from now on, or from where another one broke off.
     pub(super) async fn open_stream(&self, last_event: Option<&str>) -> Option<reqwest::Response> {
         // Nobody is asked for a stream in the background.
-        let mut access = self.0.client.silent_access(&self.0.url).await.ok()?;
+        let mut access = self.silent_access().await.ok()?;
         for attempt in 0..2 {
             let mut headers = self.state().session.headers();
             headers.insert("accept", HeaderValue::from_static("text/event-stream"));
-            if let Some(value) = last_event.and_then(|id| HeaderValue::from_str(id).ok()) {
+            if let Some(value) =
+                last_event.and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok())
+            {
                 headers.insert("last-event-id", value);
             }
             let request = self.0.http.get(&self.0.url).headers(headers).bearer_auth(&access.token);
@@ -146,7 +156,10 @@ impl Bridge {
             if response.status().as_u16() != 401 || attempt > 0 {
                 return Some(response);
             }
-            access = self.0.client.replace_silently(&access).await.ok()?;
+            let client = self.0.client.clone();
+            let what = format!("instead of {} false", access.token);
+            let attempt = async move { client.replace_silently(&access).await };
+            access = self.asked(what, attempt).await.ok()?;
         }
         None
     }
@@ -201,7 +214,7 @@ impl Bridge {
             return;
         }
         let ending = async {
-            let access = self.0.client.silent_access(&self.0.url).await.ok()?;
+            let access = self.silent_access().await.ok()?;
             let request = self.0.http.delete(&self.0.url).headers(headers);
             request.bearer_auth(&access.token).send().await.ok()
         };
