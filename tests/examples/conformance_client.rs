@@ -117,6 +117,7 @@ async fn with_cross_app_access(
 fn with_consent(context: &Context) -> Result<Client, Box<dyn std::error::Error>> {
     let idp = Issuer::parse("https://idp.invalid").map_err(|e| e.to_string())?;
     let mut settings = Settings::new(idp, Registration::public("nobody"));
+    settings.governed = false;
     settings.client_document =
         Some("https://conformance-test.local/client-metadata.json".to_owned());
     if let (Some(issuer), Some(id), Some(secret)) =

@@ -3,7 +3,8 @@
 
 use crate::world::{PASSWORD, World};
 use carnet_client::{
-    Client, Credential, Outbound, Registration, Settings, SignInOptions, begin_enrolment,
+    Client, Credential, MemoryVault, Outbound, Registration, Settings, SignInOptions,
+    begin_enrolment,
 };
 use carnet_proto::jwk::{Algorithm, SigningKey};
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub struct Desk {
     pub client_id: String,
     /// Its key.
     pub key: Arc<SigningKey>,
+    /// What is kept on it.
+    pub vault: Arc<MemoryVault>,
 }
 
 impl World {
@@ -35,6 +38,7 @@ impl World {
         let pending = pending.unwrap().unwrap();
         let url = pending.url().to_owned();
         let key = Arc::new(installation_key());
+        let vault = Arc::<MemoryVault>::default();
         let person = async {
             let (location, cookies) = self.browse(&url, username, PASSWORD).await;
             // The tab waits until the installation is enrolled, and is sent on to sign in.
@@ -56,13 +60,14 @@ impl World {
             let client_id = enrolled.client_id.clone();
             let credential = Credential::Key(Arc::clone(&key));
             let own = Registration { client_id: client_id.clone(), credential };
-            let client = self.client_with(Settings::new(self.idp.clone(), own));
+            let settings = Settings::new(self.idp.clone(), own);
+            let client = self.client_in(settings, Arc::clone(&vault));
             let pending = client.go_on_to_sign_in(enrolled.loopback, enrolled.tab, &options).await;
             pending.unwrap().finish().await.unwrap();
             (client, client_id)
         };
         let (status, (client, client_id)) = tokio::join!(person, program);
         assert_eq!(status, 200, "the last page");
-        Desk { client, client_id, key }
+        Desk { client, client_id, key, vault }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::forge::Key;
 use axum::{Json, Router, extract::Extension, routing::post};
-use carnet_client::{Outbound, Registration, Settings};
+use carnet_client::{MemoryVault, Outbound, Registration, Settings};
 use carnet_proto::{
     client::{
         Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT, GovernedResource, SecretHash,
@@ -872,10 +872,15 @@ impl World {
 
     /// A client of the client library with other settings.
     pub fn client_with(&self, settings: Settings) -> carnet_client::Client {
+        self.client_in(settings, Arc::default())
+    }
+
+    /// The same with a vault that the test looks into.
+    pub fn client_in(&self, settings: Settings, vault: Arc<MemoryVault>) -> carnet_client::Client {
         let clock = Arc::clone(&self.clock);
         carnet_client::Client::new(
             settings,
-            Box::new(carnet_client::MemoryVault::default()),
+            Box::new(vault),
             Outbound::new(&[]).unwrap(),
             Clock::new(move || Timestamp(clock.load(Ordering::Relaxed))),
             self.entropy.clone(),

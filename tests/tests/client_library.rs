@@ -6,7 +6,7 @@ use axum::{
     response::IntoResponse,
     routing::{get, post},
 };
-use carnet_client::{Error, SignInOptions, Subject};
+use carnet_client::{Error, SignInOptions, Subject, Vault};
 use carnet_tests::{
     forge::Key,
     world::{PASSWORD, World},
@@ -486,11 +486,53 @@ async fn no_metadata_of_a_server_leads_from_the_companys_way_to_consent() {
     world.administer(reqwest::Method::POST, "/idp/groups", Some(json!({"name": "nobody"}))).await;
     let made = world.administer(reqwest::Method::POST, "/idp/connections", Some(connection)).await;
     assert_eq!(made.status, 200, "{}", made.text);
+    // What was heard before is believed for a minute.
+    world.pass(61);
     let held = desk.client.access(&mcp).await;
     assert!(matches!(held, Err(Error::RefusedByPolicy { .. })), "{:?}", held.err());
+    let told = desk.client.refusal(&mcp).await.unwrap();
+    assert_eq!(
+        told,
+        format!("Access to {mcp} was refused by Acme's policy: group nobody required. Ask IT.")
+    );
+    // A connection that is switched off takes the server out of the catalog, and opens nothing.
+    let named = Some(json!({"id": "staged"}));
+    let off =
+        world.administer(reqwest::Method::POST, "/idp/connections/staged/disable", named).await;
+    assert!(off.status < 300, "{} {}", off.status, off.text);
+    world.pass(61);
+    let held = desk.client.access(&mcp).await;
+    assert!(matches!(held, Err(Error::RefusedByPolicy { .. })), "{:?}", held.err());
+    let told = desk.client.refusal(&mcp).await.unwrap();
+    assert_eq!(told, format!("Access to {mcp} was refused by Acme's policy. Ask IT."));
+    // A consent of before is no way in either.
+    let consent = carnet_client::Consent {
+        client_id: "x".to_owned(),
+        client_secret: None,
+        by_key: false,
+        refresh_token: None,
+    };
+    let kept = carnet_client::Access {
+        url: mcp.clone(),
+        resource: mcp.clone(),
+        authorization_server: url.clone(),
+        token: "t".to_owned(),
+        scopes: carnet_proto::scope::Scopes::default(),
+        expires: world.now().0 + 86_400,
+        consent: Some(consent),
+    };
+    desk.vault.store_access(&mcp, Some(&kept)).await.unwrap();
+    let held = desk.client.access(&mcp).await;
+    assert!(matches!(held, Err(Error::RefusedByPolicy { .. })), "{:?}", held.err());
+    assert!(desk.vault.load_access(&mcp).await.unwrap().is_none());
     let server = desk.client.discover(&mcp).await.unwrap();
     let consent = desk.client.begin_consent(&server, None, &SignInOptions::default()).await;
     assert!(consent.is_err(), "EMA-C2");
+    // Nor does signing out make it the person's to decide.
+    desk.client.sign_out().await.unwrap();
+    world.pass(61);
+    let held = desk.client.access(&mcp).await;
+    assert!(matches!(held, Err(Error::SignInNeeded { .. })), "{:?}", held.err());
 }
 
 #[tokio::test]

@@ -37,13 +37,17 @@ fn erin() -> User {
     }
 }
 
-async fn session(store: &Store, sid: &str) -> Session {
-    let session = Session {
+fn of_erin(sid: &str) -> Session {
+    Session {
         sid: sid.to_owned(),
         user_id: "erin".to_owned(),
         authentication: authentication(),
         expires_at: NOW.plus(3600),
-    };
+    }
+}
+
+async fn session(store: &Store, sid: &str) -> Session {
+    let session = of_erin(sid);
     let cookie = format!("cookie-{sid}");
     assert!(store.begin_session(&cookie, &session, &erin(), event("sign_in")).await.unwrap());
     session
@@ -226,6 +230,7 @@ async fn cut_offs(store: &Store) {
 
 async fn installations(store: &Store) {
     store.put(&erin(), Put::Replace, event("fixture")).await.unwrap();
+    session(store, "enrols").await;
     let one = |id: &str| Installation {
         id: id.to_owned(),
         user_id: "erin".to_owned(),
@@ -236,11 +241,13 @@ async fn installations(store: &Store) {
         used_at: NOW,
     };
     let stranger = Installation { user_id: "nobody".to_owned(), ..one("i-x") };
-    assert!(!store.enrol(&stranger, event("enrol")).await.unwrap(), "of nobody");
+    assert!(!store.enrol(&stranger, "enrols", event("enrol")).await.unwrap(), "of nobody");
     let tasks: Vec<_> = (0..MOST_INSTALLATIONS + 10)
         .map(|n| {
             let (store, installation) = (store.clone(), one(&format!("i-{n}")));
-            tokio::spawn(async move { store.enrol(&installation, event("enrol")).await.unwrap() })
+            tokio::spawn(async move {
+                store.enrol(&installation, "enrols", event("enrol")).await.unwrap()
+            })
         })
         .collect();
     let mut enrolled = 0;
@@ -276,11 +283,18 @@ async fn installations(store: &Store) {
     assert!(!store.installations(Some("erin")).await.unwrap().is_empty());
     store.cut_off_user("erin", Some(change), true, event("password"), NOW).await.unwrap().unwrap();
     assert!(store.installations(Some("erin")).await.unwrap().is_empty());
-    // There is room again.
-    assert!(store.enrol(&one("i-new"), event("enrol")).await.unwrap());
+    // There is room again, but not for the sign-in of before.
+    assert!(!store.enrol(&one("i-new"), "enrols", event("enrol")).await.unwrap());
+    let renamed = store.by_id::<User>("erin").await.unwrap().unwrap();
+    let again = of_erin("again");
+    assert!(store.begin_session("cookie-again", &again, &renamed, event("sign_in")).await.unwrap());
+    assert!(store.enrol(&one("i-new"), "again", event("enrol")).await.unwrap());
     let off = |user: &mut User| user.disabled = true;
     store.cut_off_user("erin", Some(off), false, event("disable"), NOW).await.unwrap().unwrap();
-    assert!(!store.enrol(&one("i-off"), event("enrol")).await.unwrap(), "of a person switched off");
+    assert!(
+        !store.enrol(&one("i-off"), "again", event("enrol")).await.unwrap(),
+        "of a person switched off"
+    );
 }
 
 async fn sessions(store: &Store) {

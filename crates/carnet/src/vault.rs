@@ -175,12 +175,7 @@ impl Storage {
             },
         };
         let Some(text) = text else { return Ok(None) };
-        let value = serde_json::from_str(text.expose()).map_err(|_| {
-            anyhow::anyhow!(
-                "what {} holds cannot be read\nhint: run `carnet logout --forget`, then sign in",
-                self.describe()
-            )
-        })?;
+        let value = serde_json::from_str(text.expose()).map_err(|_| Unreadable(self.describe()))?;
         Ok(Some(value))
     }
 
@@ -213,7 +208,7 @@ impl Storage {
     /// What is kept for one server. It can be had again, so what cannot be read is dropped.
     fn read_access(&self, name: &str) -> Result<Option<Access>> {
         match self.read(name) {
-            Err(error) if !error.is::<NoKeychain>() => {
+            Err(error) if error.is::<Unreadable>() => {
                 tracing::warn!(error = format!("{error:#}"), "a kept token is dropped");
                 self.write::<Access>(name, None)?;
                 Ok(None)
@@ -247,7 +242,7 @@ impl Storage {
 
     fn listed(&self) -> Result<BTreeSet<String>> {
         match self.read(ACCESSES) {
-            Err(error) if !error.is::<NoKeychain>() => Ok(BTreeSet::new()),
+            Err(error) if error.is::<Unreadable>() => Ok(BTreeSet::new()),
             read => Ok(read?.unwrap_or_default()),
         }
     }
@@ -269,7 +264,14 @@ impl Storage {
     fn accesses(&self) -> Result<Vec<String>> {
         let mut urls = Vec::new();
         for name in self.access_names()? {
-            urls.extend(self.read_access(&name)?.map(|access| access.url));
+            match self.read_access(&name) {
+                Ok(access) => urls.extend(access.map(|access| access.url)),
+                Err(error) if error.is::<NoKeychain>() => return Err(error),
+                // It hides none of the others.
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "a kept token is passed over");
+                }
+            }
         }
         Ok(urls)
     }
@@ -298,6 +300,11 @@ fn access_name(url: &str) -> String {
 fn entry(name: &str) -> Result<Entry> {
     Entry::new(SERVICE, name).map_err(|error| no_keychain(&error))
 }
+
+/// What is kept is not what this version keeps.
+#[derive(Debug, thiserror::Error)]
+#[error("what {0} holds cannot be read\nhint: run `carnet logout --forget`, then sign in")]
+struct Unreadable(String);
 
 /// The keychain is locked, or there is none.
 #[derive(Debug, thiserror::Error)]
@@ -361,6 +368,11 @@ impl Vault for ProfileVault {
         let folder = self.0.folder.clone();
         blocking(move || Ok(Box::new(lock(&folder, "lock", LOCK)?) as VaultLock))
     }
+}
+
+/// The sole right to write into the configs of MCP clients.
+pub(crate) fn lock_installs() -> Result<File> {
+    lock(&system::settings_folder()?, "install.lock", LOCK)
 }
 
 /// Held by one process at a time; the system frees it when the process ends, however it ends.

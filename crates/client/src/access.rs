@@ -31,16 +31,36 @@ impl Client {
         let now = self.0.clock.now().0;
         let live = |access: &Access| access.expires - now > MARGIN;
         let held = self.accesses().get(url).cloned();
-        if let Some(access) = held.filter(live) {
+        if let Some(access) = held.filter(live)
+            && self.is_still_allowed(&access).await?
+        {
             return Ok(access);
         }
-        let kept = self.0.vault.load_access(url).await?;
+        let mut kept = self.0.vault.load_access(url).await?;
+        if let Some(access) = &kept
+            && !self.is_still_allowed(access).await?
+        {
+            // The company has taken the server over: what the person consented to is no way in.
+            self.0.vault.store_access(url, None).await?;
+            kept = None;
+        }
         if let Some(access) = kept.clone().filter(live) {
             self.accesses().insert(url.to_owned(), access.clone());
             return Ok(access);
         }
+        self.accesses().remove(url);
         let scopes = kept.as_ref().map(|access| access.scopes.clone());
         self.obtain_access(url, scopes, kept).await
+    }
+
+    /// Whether a token may be used: one of the company's to its end, one of a consent only while the
+    /// company does not decide about the server (EMA-C2).
+    async fn is_still_allowed(&self, access: &Access) -> Result<bool, Error> {
+        if access.consent.is_none() {
+            return Ok(true);
+        }
+        let Ok(resource) = Resource::parse(&access.resource) else { return Ok(false) };
+        Ok(!self.company_decides(&resource, &access.authorization_server).await?)
     }
 
     /// A new token after a 401 refused this one: everything that was known of the server is asked
@@ -127,7 +147,9 @@ impl Client {
             Some(server) => server,
             None => self.discover(url).await?,
         };
-        if !self.may_use_cross_app_access(&server) && !self.is_the_companys(&server).await? {
+        if !self.may_use_cross_app_access(&server)
+            && !self.company_decides(&server.resource, server.authorization_server.as_str()).await?
+        {
             return self.renew_consent(&server, kept).await;
         }
         let wanted = match (&server.scopes, scopes.filter(|scopes| !scopes.is_empty())) {
@@ -136,24 +158,6 @@ impl Client {
         };
         let token = self.obtain(&server, wanted.as_ref()).await?;
         self.keep(&server, &token, None).await
-    }
-
-    /// Whether the company's catalog names the server or its authorization server: then the company
-    /// decides, whatever their metadata say, and no consent can replace that (EMA-C2).
-    async fn is_the_companys(&self, server: &McpServer) -> Result<bool, Error> {
-        if self.session().await?.is_none() {
-            return Ok(false);
-        }
-        let Some(catalog) = self.catalog().await? else { return Ok(false) };
-        let issuer = server.authorization_server.as_str();
-        let named = catalog.servers.iter().any(|held| {
-            held.authorization_server == issuer
-                || Resource::parse(&held.resource).is_ok_and(|held| held == server.resource)
-        });
-        if named {
-            self.company().insert(issuer.to_owned());
-        }
-        Ok(named)
     }
 
     /// Keeps a token for later runs.

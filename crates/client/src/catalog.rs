@@ -6,8 +6,12 @@ use crate::{
     obtain::Client,
     outbound::{Answer, Reach},
 };
-use carnet_proto::identifier::Resource;
+use carnet_proto::{identifier::Resource, time::Timestamp};
 use serde::{Deserialize, Serialize};
+use std::{
+    collections::HashMap,
+    sync::{MutexGuard, PoisonError},
+};
 
 /// Which MCP servers this person may reach through this client.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +91,17 @@ pub struct Installation {
     pub this_one: bool,
 }
 
+/// How long a word of the IdP about an MCP server is believed, in seconds.
+const BELIEVED: i64 = 60;
+
+/// What the IdP said of an MCP server (its authorization server, and the server), and when.
+pub(crate) type Verdicts = HashMap<(String, Resource), (bool, Timestamp)>;
+
+#[derive(Deserialize)]
+struct Verdict {
+    company_decides: bool,
+}
+
 #[derive(Deserialize)]
 struct Installations {
     installations: Vec<Installation>,
@@ -136,14 +151,57 @@ impl Client {
         let catalog = self.catalog().await.ok()??;
         let asked = Resource::parse(url).ok()?;
         let is_asked = |s: &CatalogServer| Resource::parse(&s.resource).is_ok_and(|r| r == asked);
-        let server = catalog.servers.iter().find(|server| !server.granted && is_asked(server))?;
-        let why = server.explanation.as_deref().unwrap_or("no connection allows it");
         let company =
             if catalog.company.is_empty() { "the company" } else { catalog.company.as_str() };
-        Some(format!(
-            "Access to {} was refused by {company}'s policy: {why}. Ask IT.",
-            server.title()
-        ))
+        let server = catalog.servers.iter().find(|server| is_asked(server));
+        let title = server.map_or(url, CatalogServer::title);
+        let why = server.filter(|server| !server.granted).and_then(|s| s.explanation.as_deref());
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        Some(format!("Access to {title} was refused by {company}'s policy{why}. Ask IT."))
+    }
+
+    /// Whether the company decides about an MCP server, by the IdP's own word: then the server's
+    /// metadata have none in it, and no consent can replace a refusal (EMA-C2). An IdP without a catalog
+    /// claims nothing. Where there is one, somebody has to be signed in to ask it.
+    pub(crate) async fn company_decides(
+        &self,
+        resource: &Resource,
+        authorization_server: &str,
+    ) -> Result<bool, Error> {
+        if !self.settings().governed {
+            return Ok(false);
+        }
+        let key = (authorization_server.to_owned(), resource.clone());
+        let now = self.0.clock.now();
+        if let Some((verdict, at)) = self.verdicts().get(&key)
+            && now.since(*at) < BELIEVED
+        {
+            return Ok(*verdict);
+        }
+        let metadata = self.idp_metadata().await?;
+        let verdict = match &metadata.carnet_catalog_endpoint {
+            None => false,
+            Some(endpoint) => {
+                let bad = |what: String| Error::BadAnswer { leg: Leg::Catalog, what };
+                let mut url = url::Url::parse(endpoint).map_err(|e| bad(e.to_string()))?;
+                url.query_pairs_mut()
+                    .append_pair("resource", resource.as_str())
+                    .append_pair("authorization_server", authorization_server);
+                read::<Verdict>(&self.ask_own("GET", url.as_str()).await?)?.company_decides
+            }
+        };
+        self.verdicts().insert(key, (verdict, now));
+        Ok(verdict)
+    }
+
+    /// The last word of [`Client::company_decides`], however old.
+    pub(crate) fn verdict(&self, resource: &Resource, authorization_server: &str) -> bool {
+        let key = (authorization_server.to_owned(), resource.clone());
+        self.verdicts().get(&key).is_some_and(|(verdict, _)| *verdict)
+    }
+
+    fn verdicts(&self) -> MutexGuard<'_, Verdicts> {
+        self.0.verdicts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask_own(&self, method: &str, url: &str) -> Result<Answer, Error> {

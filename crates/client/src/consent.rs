@@ -57,10 +57,12 @@ impl Client {
         scopes: Option<Scopes>,
         options: &SignInOptions,
     ) -> Result<PendingConsent, Error> {
-        if self.may_use_cross_app_access(server) {
+        let issuer = server.authorization_server.as_str();
+        if self.may_use_cross_app_access(server)
+            || self.company_decides(&server.resource, issuer).await?
+        {
             return Err(Error::Discovery(format!(
-                "{} offers cross-app access: what it grants is the company's to decide, and no \
-                 consent can replace that",
+                "access to {} is the company's to decide, and no consent can replace that\nhint: ask IT",
                 server.url
             )));
         }

@@ -1,6 +1,7 @@
 //! From a sign-in to an access token: exchange, redemption, renewal, step-up.
 
 use crate::{
+    catalog::Verdicts,
     discovery::{self, McpServer, bearer_challenge},
     error::{Error, Leg, OAuthError},
     outbound::{Answer, Outbound, Reach},
@@ -82,6 +83,9 @@ pub struct Settings {
     pub consent_clients: HashMap<String, Registration>,
     /// URL of a metadata document that names this program as a public client, where it has one.
     pub client_document: Option<String>,
+    /// Whether the IdP has a say in what the person may consent to; only a program that belongs to no
+    /// company does without.
+    pub governed: bool,
 }
 
 impl Settings {
@@ -94,6 +98,7 @@ impl Settings {
             ras_clients: HashMap::new(),
             consent_clients: HashMap::new(),
             client_document: None,
+            governed: true,
         }
     }
 }
@@ -156,6 +161,8 @@ pub(crate) struct Inner {
     pub(crate) servers: Mutex<HashMap<String, McpServer>>,
     /// Authorization servers that the company's catalog names.
     pub(crate) company: Mutex<HashSet<String>>,
+    /// What the IdP said about MCP servers that were asked for by name.
+    pub(crate) verdicts: Mutex<Verdicts>,
     /// Tokens by URL, as the vault keeps them.
     pub(crate) accesses: Mutex<HashMap<String, Access>>,
     /// The IdP's metadata, and when it was read.
@@ -215,6 +222,7 @@ impl Client {
             tokens: Mutex::default(),
             servers: Mutex::default(),
             company: Mutex::default(),
+            verdicts: Mutex::default(),
             accesses: Mutex::default(),
             idp_metadata: Mutex::default(),
         }))
@@ -353,6 +361,7 @@ impl Client {
         server.offers_cross_app_access()
             || self.0.settings.ras_clients.contains_key(ras)
             || self.company().contains(ras)
+            || self.verdict(&server.resource, ras)
     }
 
     /// Whether an authorization server is known by more than the word of an MCP server.

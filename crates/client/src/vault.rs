@@ -102,6 +102,36 @@ pub trait Vault: Send + Sync {
     fn lock(&self) -> VaultFuture<'_, VaultLock>;
 }
 
+impl<V: Vault + ?Sized> Vault for std::sync::Arc<V> {
+    fn load(&self) -> VaultFuture<'_, Option<Session>> {
+        (**self).load()
+    }
+
+    fn store<'a>(&'a self, session: Option<&'a Session>) -> VaultFuture<'a, ()> {
+        (**self).store(session)
+    }
+
+    fn load_access<'a>(&'a self, url: &'a str) -> VaultFuture<'a, Option<Access>> {
+        (**self).load_access(url)
+    }
+
+    fn store_access<'a>(&'a self, url: &'a str, access: Option<&'a Access>) -> VaultFuture<'a, ()> {
+        (**self).store_access(url, access)
+    }
+
+    fn accesses(&self) -> VaultFuture<'_, Vec<String>> {
+        (**self).accesses()
+    }
+
+    fn lock_person(&self) -> VaultFuture<'_, VaultLock> {
+        (**self).lock_person()
+    }
+
+    fn lock(&self) -> VaultFuture<'_, VaultLock> {
+        (**self).lock()
+    }
+}
+
 /// A vault that forgets when the process ends.
 #[derive(Default)]
 pub struct MemoryVault {

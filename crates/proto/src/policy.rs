@@ -334,6 +334,15 @@ impl Policy {
         self.resources.get(resource)
     }
 
+    /// Whether the company decides about an MCP server: it is registered here, or its authorization
+    /// server is; switched on or off, and whoever may reach it (EMA-C2).
+    pub fn governs(&self, resource: &Resource, authorization_server: &str) -> bool {
+        let slashless = authorization_server.strip_suffix('/').unwrap_or(authorization_server);
+        self.resources.contains_key(resource)
+            || self.servers.contains_key(authorization_server)
+            || self.spellings.contains_key(slashless)
+    }
+
     /// Decides: a permit, or one refusal with the rule that decided.
     pub fn decide(&self, question: &Question<'_>) -> Result<Permit, Denial> {
         let server = self

@@ -37,11 +37,13 @@ pub struct Installation {
 }
 
 impl Store {
-    /// Records an installation of a live person; `false` if they are switched off or gone, or have
+    /// Records an installation of a live person; `false` if they are switched off or gone, if the
+    /// `session` that they asked for it in has ended (as with a new password), or if they have
     /// [`MOST_INSTALLATIONS`] already.
     pub async fn enrol(
         &self,
         installation: &Installation,
+        session: &str,
         event: AuditEvent,
     ) -> Result<bool, StoreError> {
         // The revoking lock, so that two enrolments at once cannot both be the last allowed one.
@@ -54,6 +56,16 @@ impl Store {
         .fetch_one(&mut *transaction)
         .await?
         .try_get(0)?;
+        let live = sqlx::query(
+            "SELECT sid FROM sessions WHERE sid = $1 AND user_id = $2 AND ended_at IS NULL",
+        )
+        .bind(session)
+        .bind(installation.user_id.as_str())
+        .fetch_optional(&mut *transaction)
+        .await?;
+        if live.is_none() {
+            return Ok(false);
+        }
         if person.is_none_or(|user| user.disabled) || held >= MOST_INSTALLATIONS {
             return Ok(false);
         }

@@ -67,12 +67,25 @@ struct Ledger {
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Written {
     client: String,
-    /// Path and name of each entry of ours.
-    entries: Vec<(Vec<String>, String)>,
+    entries: Vec<Entry>,
     /// The file as it was before; `None`: there was none.
     backup: Option<PathBuf>,
     /// SHA-256 of the file as it was left.
     left: String,
+    /// Somebody else has written it since the first time: it is never put back as a whole.
+    #[serde(default)]
+    changed_since: bool,
+}
+
+/// One entry of ours.
+#[derive(Clone, Serialize, Deserialize)]
+struct Entry {
+    path: Vec<String>,
+    name: String,
+    /// What stood there before.
+    before: Option<Value>,
+    /// What Carnet wrote.
+    wrote: Value,
 }
 
 const LEDGER: &str = "installed.json";
@@ -104,12 +117,15 @@ struct Change {
     format: Format,
     before: Option<String>,
     after: String,
-    entries: Vec<(Vec<String>, String)>,
+    entries: Vec<Entry>,
 }
 
 impl Change {
     /// Reads `file`; a link is followed to what it names.
     fn open(file: &Path, format: Format) -> Result<Self> {
+        if fs::symlink_metadata(file).is_ok() && !file.exists() {
+            bail!("{} is a link to what is not there\nhint: mend or remove it", file.display());
+        }
         let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
         let before = match fs::read_to_string(&file) {
             Ok(text) => Some(text),
@@ -121,10 +137,16 @@ impl Change {
     }
 
     fn set(&mut self, path: &[&str], name: &str, value: &Value) -> Result<()> {
-        self.after = edit::set(self.format, &self.after, path, name, value)
-            .with_context(|| format!("{} was not changed", self.file.display()))?;
-        let path = path.iter().map(|key| (*key).to_owned()).collect();
-        self.entries.push((path, name.to_owned()));
+        let not_changed = || format!("{} was not changed", self.file.display());
+        let held = edit::entries(self.format, &self.after, path).with_context(not_changed)?;
+        self.after =
+            edit::set(self.format, &self.after, path, name, value).with_context(not_changed)?;
+        self.entries.push(Entry {
+            path: path.iter().map(|key| (*key).to_owned()).collect(),
+            name: name.to_owned(),
+            before: held.get(name).cloned(),
+            wrote: value.clone(),
+        });
         Ok(())
     }
 
@@ -143,37 +165,56 @@ impl Change {
     fn write(&self, client: &str, ledger: &mut Ledger) -> Result<()> {
         let written = ledger.files.entry(self.file.clone()).or_default();
         let first = written.left.is_empty();
+        let before = self.before.as_deref().unwrap_or_default();
+        if !first && sha256(before.as_bytes()) != written.left {
+            written.changed_since = true;
+        }
         if first {
             client.clone_into(&mut written.client);
             written.backup = match &self.before {
                 None => None,
                 Some(text) => {
                     let backup = backup_of(&self.file);
-                    system::write_private(&backup, text.as_bytes(), false)?;
+                    system::write_private(&backup, text.as_bytes(), true)?;
                     Some(backup)
                 }
             };
         }
         for entry in &self.entries {
-            if !written.entries.contains(entry) {
-                written.entries.push(entry.clone());
+            let held = |held: &&mut Entry| held.path == entry.path && held.name == entry.name;
+            match written.entries.iter_mut().find(held) {
+                // What stood there before the first time is what is put back.
+                Some(held) => held.wrote = entry.wrote.clone(),
+                None => written.entries.push(entry.clone()),
             }
         }
         written.left = sha256(self.after.as_bytes());
         // On record before it happens: a record of a change that did not come is harmless.
         ledger.write()?;
+        // The client may be running, and write its config itself.
+        if fs::read_to_string(&self.file).ok() != self.before {
+            bail!("{} has changed just now\nhint: run it again", self.file.display());
+        }
         system::replace_file(&self.file, self.after.as_bytes())
     }
 }
 
+/// A name beside the file that nothing has.
 fn backup_of(file: &Path) -> PathBuf {
-    let mut name = file.file_name().unwrap_or_default().to_os_string();
-    name.push(".before-carnet");
-    file.with_file_name(name)
+    let named = |ending: &str| {
+        let mut name = file.file_name().unwrap_or_default().to_os_string();
+        name.push(".before-carnet");
+        name.push(ending);
+        file.with_file_name(name)
+    };
+    let endings = std::iter::once(String::new()).chain((2..1000).map(|n| format!("-{n}")));
+    let mut free = endings.map(|e| named(&e)).filter(|path| fs::symlink_metadata(path).is_err());
+    free.next().unwrap_or_else(|| named(""))
 }
 
 pub(crate) async fn install(args: Install) -> Result<()> {
     let places = Places::here()?;
+    let _lock = crate::vault::lock_installs()?;
     let ledger = Ledger::read()?;
     let chosen = if args.all { found(&places) } else { by_id(&args.clients)? };
     if chosen.is_empty() {
@@ -198,7 +239,10 @@ pub(crate) async fn install(args: Install) -> Result<()> {
         }
     }
     if failed > 0 {
-        bail!("{failed} of the MCP clients could not be installed into; the others were");
+        bail!(
+            "{failed} MCP client{} could not be installed into",
+            if failed == 1 { "" } else { "s" }
+        );
     }
     Ok(())
 }
@@ -276,7 +320,11 @@ fn list(places: &Places, ledger: &Ledger) {
             .filter(|written| written.client == client.id)
             .map(|written| written.entries.len())
             .sum();
-        let installed = if held == 0 { String::new() } else { format!("{held} entries") };
+        let installed = if held == 0 {
+            String::new()
+        } else {
+            format!("{held} {}", if held == 1 { "entry" } else { "entries" })
+        };
         let file = files.first().map(|file| file.display().to_string()).unwrap_or_default();
         let here = if here { "yes" } else { "no" };
         rows.push([client.id, client.title, here, &installed, &file].map(str::to_owned));
@@ -425,6 +473,7 @@ fn free_name(held: &Map<String, Value>, server: &CatalogServer) -> String {
 }
 
 pub(crate) fn uninstall(args: &Uninstall) -> Result<()> {
+    let _lock = crate::vault::lock_installs()?;
     let mut ledger = Ledger::read()?;
     let ids: Vec<String> = by_id(&args.clients)?.iter().map(|c| c.id.to_owned()).collect();
     let ours: Vec<PathBuf> = ledger
@@ -437,14 +486,24 @@ pub(crate) fn uninstall(args: &Uninstall) -> Result<()> {
         println!("Carnet has written nothing there.");
         return Ok(());
     }
+    let mut failed = 0;
     for file in ours {
         let Some(written) = ledger.files.get(&file).cloned() else { continue };
-        take_back(&file, &written, args.dry_run)
-            .with_context(|| format!("{} was not changed", file.display()))?;
-        if !args.dry_run {
-            ledger.files.remove(&file);
-            ledger.write()?;
+        match take_back(&file, &written, args.dry_run) {
+            Ok(()) if args.dry_run => {}
+            Ok(()) => {
+                ledger.files.remove(&file);
+                ledger.write()?;
+            }
+            Err(error) => {
+                failed += 1;
+                let error = plain(&format!("{error:#}"));
+                eprintln!("error: {} was not changed: {error}", file.display());
+            }
         }
+    }
+    if failed > 0 {
+        bail!("{failed} file{} could not be changed back", if failed == 1 { "" } else { "s" });
     }
     Ok(())
 }
@@ -459,7 +518,7 @@ fn take_back(file: &Path, written: &Written, dry_run: bool) -> Result<()> {
         }
         Err(error) => return Err(error.into()),
     };
-    let untouched = sha256(now.as_bytes()) == written.left;
+    let untouched = !written.changed_since && sha256(now.as_bytes()) == written.left;
     let before = match &written.backup {
         Some(backup) if untouched => fs::read_to_string(backup).ok(),
         _ => None,
@@ -473,23 +532,10 @@ fn take_back(file: &Path, written: &Written, dry_run: bool) -> Result<()> {
         }
         return Ok(());
     }
+    let whole = before.is_some();
     let after = match before {
         Some(before) => before,
-        None => {
-            let client = CLIENTS.iter().find(|client| client.id == written.client);
-            let client = client.context("it was written by another version")?;
-            let mut after = now.clone();
-            for (path, name) in &written.entries {
-                let path: Vec<&str> = path.iter().map(String::as_str).collect();
-                let main = path == client.path;
-                let format = match (&client.native, main) {
-                    (Some(native), false) => native.format,
-                    _ => client.format,
-                };
-                after = edit::remove(format, &after, &path, name)?;
-            }
-            after
-        }
+        None => without_ours(file, &now, written)?,
     };
     if dry_run {
         let name = file.display().to_string();
@@ -498,12 +544,51 @@ fn take_back(file: &Path, written: &Written, dry_run: bool) -> Result<()> {
         return Ok(());
     }
     system::replace_file(file, after.as_bytes())?;
-    if let Some(backup) = &written.backup {
-        // It has served; the person may have removed it.
-        let _ = fs::remove_file(backup);
+    match &written.backup {
+        Some(backup) if whole => {
+            // It has served; the person may have removed it.
+            let _ = fs::remove_file(backup);
+            println!("{} is as it was without Carnet.", file.display());
+        }
+        backup => {
+            println!(
+                "{}: Carnet's entries are taken out; what else has changed since stays.",
+                file.display()
+            );
+            if let Some(backup) = backup.as_ref().filter(|backup| backup.exists()) {
+                println!("  As it was before Carnet: {}", backup.display());
+            }
+        }
     }
-    println!("{} is as it was without Carnet.", file.display());
     Ok(())
+}
+
+/// A file without our entries, and with what stood in their places; an entry that somebody has changed
+/// since is theirs.
+fn without_ours(file: &Path, now: &str, written: &Written) -> Result<String> {
+    let client = CLIENTS.iter().find(|client| client.id == written.client);
+    let client = client.context("it was written by another version")?;
+    let mut after = now.to_owned();
+    for entry in &written.entries {
+        let path: Vec<&str> = entry.path.iter().map(String::as_str).collect();
+        let format = match (&client.native, path == client.path) {
+            (Some(native), false) => native.format,
+            _ => client.format,
+        };
+        let held = edit::entries(format, &after, &path)?;
+        match (held.get(&entry.name), &entry.before) {
+            (None, _) => {}
+            (Some(held), _) if *held != entry.wrote => {
+                let name = plain(&entry.name);
+                println!("{}: `{name}` was changed since; it stays.", file.display());
+            }
+            (Some(_), Some(before)) => {
+                after = edit::set(format, &after, &path, &entry.name, before)?;
+            }
+            (Some(_), None) => after = edit::remove(format, &after, &path, &entry.name)?,
+        }
+    }
+    Ok(after)
 }
 
 #[cfg(test)]

@@ -262,16 +262,16 @@ impl Bridge {
 
     /// Stops what is under way, and says so to whoever waits for it.
     async fn abandon(&self) {
-        let (sent, unsent) = {
+        let (mut sent, mut unsent) = (Vec::new(), Vec::new());
+        {
             let mut state = self.state();
-            let under_way: Vec<UnderWay> = state.under_way.drain().map(|(_, held)| held).collect();
-            under_way.iter().for_each(|held| held.task.abort());
-            let waited_for = under_way.into_iter().filter(UnderWay::is_waited_for);
-            let (sent, mut unsent): (Vec<_>, Vec<_>) =
-                waited_for.partition(|held| held.progress.sent.load(Relaxed));
-            let ids = |list: Vec<UnderWay>| list.into_iter().map(|held| held.id).collect();
-            let (sent, mut unsent): (Vec<String>, Vec<String>) =
-                (ids(sent), ids(std::mem::take(&mut unsent)));
+            for (_, held) in state.under_way.drain() {
+                held.task.abort();
+                if held.is_waited_for() {
+                    let was_sent = held.progress.sent.load(Relaxed);
+                    if was_sent { &mut sent } else { &mut unsent }.push(held.id);
+                }
+            }
             for line in state.held.drain(..) {
                 match Line::parse(&line) {
                     Ok(Line::Request(envelope)) => unsent.extend(envelope.id_text()),
@@ -279,8 +279,7 @@ impl Bridge {
                     _ => {}
                 }
             }
-            (sent, unsent)
-        };
+        }
         let text = "The connection was closed before the MCP server answered. What was asked may \
                     have been done.";
         let never = "The connection was closed before this was sent to the MCP server.";

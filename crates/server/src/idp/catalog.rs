@@ -6,9 +6,13 @@ use crate::answer::{Failure, broken, no_store};
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::{Response, StatusCode},
+    http::{Response, StatusCode, request::Parts},
 };
-use carnet_proto::policy::{CatalogEntry, DenialReason, Person};
+use carnet_proto::{
+    form::Form,
+    identifier::Resource,
+    policy::{CatalogEntry, DenialReason, Person},
+};
 use serde_json::{Value, json};
 
 /// GET, with an access token of this IdP that has `openid`.
@@ -44,19 +48,31 @@ pub(super) async fn tell(State(idp): State<Idp>, request: Request) -> Response<B
         let shown = entries.iter().filter(|e| e.decision.is_ok() || show_refused);
         shown.map(|entry| describe(entry, document)).collect()
     };
+    // What other clients may is the business of installations alone: they write their settings.
     let mut native: Vec<Value> = directory
         .native_clients()
+        .filter(|_| client.document().is_some())
         .map(|(id, software)| {
             json!({"software": software, "client_id": id, "servers": servers(id, None)})
         })
         .collect();
     native.sort_by_key(|client| client["client_id"].to_string());
-    let body = json!({
+    let mut body = json!({
         "company": idp.0.settings.name,
         "servers": servers(client.idp_client_id(), client.document()),
         "native_clients": native,
     });
+    if let Some((resource, authorization_server)) = asked_of(&parts) {
+        body["company_decides"] = directory.policy.governs(&resource, &authorization_server).into();
+    }
     no_store(StatusCode::OK, &body)
+}
+
+/// The MCP server that the caller wants to know more of: whether the company decides about it.
+fn asked_of(parts: &Parts) -> Option<(Resource, String)> {
+    let form = Form::parse(parts.uri.query().unwrap_or_default().as_bytes()).ok()?;
+    let resource = Resource::parse(form.optional("resource")?).ok()?;
+    Some((resource, form.optional("authorization_server")?.to_owned()))
 }
 
 fn describe(entry: &CatalogEntry<'_>, document: Option<&str>) -> Value {

@@ -45,14 +45,15 @@ pub(super) async fn enrol(State(idp): State<Idp>, request: Request) -> Response<
         let text = "Enrolment is switched off here. Ask IT for a client registration.";
         return refused(StatusCode::FORBIDDEN, "access_denied", text);
     }
+    // First the body, which may take its time; what is decided after it is decided now.
+    let bytes = match Bytes::from_request(Request::new(body), &()).await {
+        Ok(bytes) => bytes,
+        Err(rejection) => return rejection.into_response(),
+    };
     let Bearer { token, user } = match Bearer::admit(&idp, &parts, INSTALLATIONS, SCOPE_ENROL).await
     {
         Ok(bearer) => bearer,
         Err(refused) => return refused,
-    };
-    let bytes = match Bytes::from_request(Request::new(body), &()).await {
-        Ok(bytes) => bytes,
-        Err(rejection) => return rejection.into_response(),
     };
     let asked = match serde_json::from_slice::<NewInstallation>(&bytes) {
         Ok(asked) => asked,
@@ -96,7 +97,8 @@ pub(super) async fn enrol(State(idp): State<Idp>, request: Request) -> Response<
         let text = "The token enrolled an installation before. Sign in again.";
         return refused(StatusCode::UNAUTHORIZED, "invalid_token", text);
     }
-    match authority.store.enrol(&installation, event).await {
+    let session = token.session.as_deref().unwrap_or_default();
+    match authority.store.enrol(&installation, session, event).await {
         Ok(true) => {
             let mut document =
                 client_document::of_installation(&url, &installation.public_jwk, algorithm);
@@ -105,8 +107,9 @@ pub(super) async fn enrol(State(idp): State<Idp>, request: Request) -> Response<
         }
         Ok(false) => {
             let text = format!(
-                "This person cannot enrol an installation: switched off, or {MOST_INSTALLATIONS} \
-                 are enrolled already. Revoke one that is not used any more."
+                "This person cannot enrol an installation: the sign-in has ended meanwhile, or \
+                 {MOST_INSTALLATIONS} are enrolled already. Sign in again, or revoke one that is not \
+                 used any more."
             );
             refused(StatusCode::FORBIDDEN, "access_denied", &text)
         }
