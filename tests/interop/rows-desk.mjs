@@ -96,6 +96,29 @@ export default async function rows({ row, run, must, idp, canvas, notes, admin, 
     run(E.CARNET, ['uninstall', '--all'], env);
     must(readFileSync(join(user, 'settings.json'), 'utf8') === '{\n  // mine\n  "editor.fontSize": 12,\n}\n' && !existsSync(join(user, 'mcp.json')), 'it is not as it was');
   });
+  await row('carnet', 'uninstall: what others changed since stays, whatever came between', async () => {
+    const person = mkdtempSync(join(tmpdir(), 'carnet-edited-'));
+    const [cursor, codex] = [join(person, '.cursor'), join(person, '.codex')];
+    for (const folder of [cursor, codex]) mkdirSync(folder);
+    const file = join(cursor, 'mcp.json'), toml = join(codex, 'config.toml');
+    writeFileSync(join(cursor, 'mcp.json.before-carnet'), 'mine');
+    writeFileSync(toml, '# mine\nmodel = "x"\n');
+    const env = { CARNET_HOME: home, HOME: person, XDG_CONFIG_HOME: '', CODEX_HOME: '' };
+    const read = () => JSON.parse(readFileSync(file, 'utf8'));
+    const edit = change => { const held = read(); change(held.mcpServers); writeFileSync(file, JSON.stringify(held)); };
+    run(E.CARNET, ['install', 'cursor', '--server', 'Canvas'], env);
+    edit(servers => { servers.mine = { command: 'mine' }; });
+    run(E.CARNET, ['install', 'cursor', 'codex'], env);
+    edit(servers => { servers.notes.command = 'mine too'; });
+    writeFileSync(toml, readFileSync(toml, 'utf8') + 'broken = [\n');
+    const done = spawnSync(E.CARNET, ['uninstall', '--all'], { env: { ...process.env, ...env }, encoding: 'utf8' });
+    must(done.status === 1 && done.stderr.includes('1 file could not be changed back') && done.stderr.includes('config.toml was not changed'), done.stdout + done.stderr);
+    must(JSON.stringify(Object.keys(read().mcpServers).sort()) === '["mine","notes"]' && done.stdout.includes('`notes` was changed since'), `${done.stdout}\n${readFileSync(file, 'utf8')}`);
+    must(readFileSync(join(cursor, 'mcp.json.before-carnet'), 'utf8') === 'mine', 'the backup of somebody else');
+    writeFileSync(toml, readFileSync(toml, 'utf8').replace('broken = [\n', 'added = 1\n'));
+    run(E.CARNET, ['uninstall', '--all'], env);
+    must(readFileSync(toml, 'utf8').trim() === '# mine\nmodel = "x"\nadded = 1' || /^# mine\nmodel = "x"\n+added = 1$/.test(readFileSync(toml, 'utf8').trim()), readFileSync(toml, 'utf8'));
+  });
   await row('carnet', 'doctor: says who has to change what, and ends with the code of the stage', async () => {
     const report = JSON.parse(desk('doctor', canvas.mcp, '--json'));
     must(report.works && report.findings.length > 15, JSON.stringify(report));

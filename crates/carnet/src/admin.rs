@@ -432,6 +432,33 @@ impl Api {
 }
 
 pub(crate) async fn run(args: Admin) -> Result<()> {
+    let tells = args.subject.cuts_off() && !args.json;
+    act(args).await?;
+    if tells {
+        println!(
+            "Nothing new is granted from now on. Access tokens that are out end within minutes; at once \
+             where the MCP server asks about them."
+        );
+    }
+    Ok(())
+}
+
+impl Subject {
+    /// Whether it takes away what somebody had.
+    fn cuts_off(&self) -> bool {
+        matches!(
+            self,
+            Self::User(User::Disable { .. } | User::Delete { .. })
+                | Self::Client(Client::Disable { .. } | Client::Delete { .. })
+                | Self::Connection(Connection::Disable { .. } | Connection::Delete { .. })
+                | Self::Installation(Installation::Revoke { .. })
+                | Self::Trust(Trust::Disable { .. } | Trust::Delete { .. })
+                | Self::Account(Account::Disable { .. })
+        )
+    }
+}
+
+async fn act(args: Admin) -> Result<()> {
     let (base, secret_file) = match (&args.url, &args.secret_file) {
         (Some(url), Some(file)) => (url.trim_end_matches('/').to_owned(), file.clone()),
         _ => {
@@ -535,8 +562,10 @@ fn lines(record: &Value) -> String {
 
 /// Audit rows as a table, oldest first.
 pub(crate) fn audit_table(rows: &Value) -> String {
-    let mut table =
-        vec![["#", "EVENT", "OUTCOME", "PERSON", "CLIENT", "WHY AND WHAT"].map(str::to_owned)];
+    let mut table = vec![
+        ["#", "WHEN", "EVENT", "OUTCOME", "PERSON", "CLIENT", "WHY AND WHAT"].map(str::to_owned),
+    ];
+    let now = system::clock().now().0;
     for row in rows.as_array().into_iter().flatten().rev() {
         let field = |name: &str| plain(row.get(name).and_then(Value::as_str).unwrap_or(""));
         let details = row.get("details").and_then(Value::as_object);
@@ -548,7 +577,9 @@ pub(crate) fn audit_table(rows: &Value) -> String {
         let what: Vec<String> = what.into_iter().filter_map(detail).collect();
         let id = row.get("id").map(ToString::to_string).unwrap_or_default();
         let [event, outcome] = [field("event"), field("outcome")];
-        table.push([id, event, outcome, field("person"), field("client"), what.join("  ")]);
+        let when = row.get("at").and_then(Value::as_i64).map(|at| system::ago(now - at));
+        let [person, client] = [field("person"), field("client")];
+        table.push([id, when.unwrap_or_default(), event, outcome, person, client, what.join("  ")]);
     }
     system::table(&table)
 }

@@ -166,7 +166,7 @@ impl Config {
     /// Reads and checks a config file.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| {
-            format!("the config {} cannot be read\nhint: `carnet init` writes one", path.display())
+            format!("the config {} cannot be read\nhint: go to the folder of `carnet serve` or name the file with --config; `carnet init` writes one", path.display())
         })?;
         let folder = path.parent().unwrap_or(Path::new("."));
         Self::parse(&text, folder)

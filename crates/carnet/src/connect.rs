@@ -35,8 +35,8 @@ impl Browser for Tab {
             Purpose::Consent => "this MCP server asks for your own consent, outside IT's control",
         };
         eprintln!("carnet: {what}; the browser opens");
-        show(url);
-        true
+        // Without a browser nobody sees the page: the agent is told what to run instead.
+        show(url)
     }
 }
 

@@ -3,7 +3,7 @@
 //! shown, so what is printed cannot be used.
 
 use crate::system::{self, plain};
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use carnet_proto::{
     claims::Claims,
     client_assertion, dpop, id_jag,
@@ -100,10 +100,24 @@ struct Note {
 }
 
 /// Explains a JWT; exit code 1 if it breaks a rule for its kind.
-pub(crate) fn run(as_json: bool) -> Result<ExitCode> {
+pub(crate) fn run(as_json: bool, arguments: &[String]) -> Result<ExitCode> {
+    if !arguments.is_empty() {
+        bail!(
+            "a token is read from standard input, not from the arguments, which other programs see\n\
+             hint: `carnet token URL | carnet inspect`"
+        );
+    }
     let text = std::io::read_to_string(std::io::stdin())?;
-    let (header, claims) =
-        jws::peek(text.trim()).map_err(|error| anyhow!("this is not a JWT: {error}"))?;
+    let token = text.trim();
+    let token = token.strip_prefix("Bearer ").unwrap_or(token).trim();
+    if token.is_empty() {
+        bail!("nothing came on standard input\nhint: `carnet token URL | carnet inspect`");
+    }
+    let (header, claims) = jws::peek(token).map_err(|error| {
+        anyhow!(
+            "this is not a JWT: {error}\nhint: refresh tokens and codes are none; they say nothing"
+        )
+    })?;
     let now = system::clock().now().0;
     let kind = Kind::of(&header, &claims);
     let notes = explain(kind, &header, &claims, now);

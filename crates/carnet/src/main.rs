@@ -140,6 +140,9 @@ enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// A token has no business among arguments, where every program can read it.
+        #[arg(hide = true)]
+        token: Vec<String>,
     },
 }
 
@@ -202,7 +205,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Install(args) => install::install(args).await,
         Command::Uninstall(args) => install::uninstall(&args),
         Command::Doctor(args) => return doctor::doctor(args).await,
-        Command::Inspect { json } => return inspect::run(json),
+        Command::Inspect { json, token } => return inspect::run(json, &token),
     }?;
     Ok(ExitCode::SUCCESS)
 }

@@ -135,13 +135,20 @@ impl Storage {
         let folder = system::settings_folder()?;
         let file = folder.join(FILE);
         let place = if insecure || file.exists() { Place::File } else { Place::Keychain };
-        if place == Place::File {
+        Ok(Self { folder, place })
+    }
+
+    /// Says where the sign-in is kept, and warns where that is not a keychain.
+    pub(crate) fn tell(&self) {
+        if self.place == Place::Keychain {
+            println!("The sign-in is kept in {}.", self.describe());
+        } else {
+            let file = self.file();
             eprintln!(
                 "warning: the sign-in is kept in the file {}, not in a keychain",
                 file.display()
             );
         }
-        Ok(Self { folder, place })
     }
 
     /// Where it is, for people.
@@ -310,7 +317,8 @@ struct Unreadable(String);
 #[derive(Debug, thiserror::Error)]
 #[error(
     "there is no keychain to keep the sign-in in: {0}\nhint: unlock or start the system's \
-     keychain; where there is none, `--insecure-storage` keeps it in a file of mode 0600"
+     keychain; where there is none, `carnet login --insecure-storage` keeps it in a file of mode \
+     0600"
 )]
 struct NoKeychain(String);
 

@@ -67,8 +67,8 @@ pub(crate) async fn mcp_server(
         return Err(Error::Discovery(format!(
             "the protected-resource metadata of {url} names another resource\n  \
              found:    {}\n  expected: {}\n\
-             hint: the MCP server's operator has to set `resource` to the URL that clients use; \
-             mind a trailing slash",
+             hint: use the URL that it names, if that is the server you mean; otherwise its operator has \
+             to set `resource` to the URL that clients use",
             resource.as_str(),
             expected.as_str()
         )));
@@ -158,7 +158,8 @@ async fn resource_metadata(
     }
     Err(Error::Discovery(format!(
         "{own} has no protected-resource metadata (RFC 9728), so its authorization server is not \
-         known\nhint: its operator has to serve {}",
+         known\nhint: check the URL (`carnet servers` lists yours); if it is right, its operator has to serve \
+         {}",
         own.metadata_url()
     )))
 }

@@ -387,7 +387,10 @@ impl Walk<'_> {
         let scopes = challenge.as_ref().and_then(|c| c.get("scope")).and_then(Scopes::parse);
         let Some((place, answer)) = self.metadata_document(&own, named, (reach, probe.near)).await
         else {
-            let fix = format!("serve {}", own.metadata_url());
+            let fix = format!(
+                "check the URL (`carnet servers` lists yours); if it is right, serve {}",
+                own.metadata_url()
+            );
             let what = "it has no protected-resource metadata (RFC 9728)";
             return self.wrong(AT, what, SERVER, fix);
         };
@@ -400,12 +403,18 @@ impl Walk<'_> {
         };
         self.ok(AT, format!("its metadata is at {place}"));
         let resource = Resource::parse(&metadata.resource);
+        // The origin may be named only where the document was found at the root.
         let at_root = Resource::parse(origin_of(own.normalized()).as_str());
+        let at_root = at_root.ok().filter(|root| root.metadata_url() == place);
         let fits = resource
             .as_ref()
-            .is_ok_and(|found| *found == own || at_root.as_ref().is_ok_and(|root| found == root));
+            .is_ok_and(|found| *found == own || at_root.as_ref().is_some_and(|root| found == root));
         if !fits {
-            let fix = format!("set `resource` in {place} to \"{url}\"");
+            let fix = format!(
+                "use {} if that is the server that is meant; otherwise set `resource` in {place} to \
+                 \"{url}\"",
+                metadata.resource
+            );
             let texts = (metadata.resource.as_str(), url);
             self.compare(AT, "the metadata's resource is the server's URL", texts, SERVER, fix)?;
         }
@@ -626,14 +635,19 @@ impl Walk<'_> {
         match error {
             Error::RefusedByPolicy { error: answer, .. } => {
                 let told = self.client.refusal(self.url).await;
+                let own = &self.client.settings().idp_client;
+                let client = match own.credential {
+                    Credential::Key(_) => "carnet",
+                    _ => own.client_id.as_str(),
+                };
                 let fix = match told {
                     Some(text) => text,
                     None => format!(
-                        "allow audience {} and resource {} for you and client `{}`; in Carnet: `carnet \
-                         admin explain`",
+                        "allow audience {} and resource {} for you and client `{client}`; in Carnet, \
+                         `carnet admin explain --user YOU --client {client} --resource {}` says more",
                         server.authorization_server,
                         server.resource.as_str(),
-                        self.client.settings().idp_client.client_id
+                        server.resource.as_str()
                     ),
                 };
                 let what =
@@ -683,8 +697,11 @@ impl Walk<'_> {
                         idp.origin()
                     ),
                     "invalid_grant" => format!(
-                        "trust {idp} byte for byte, know the person, and take {} as audience",
-                        server.authorization_server
+                        "trust {idp} byte for byte, know the person, take {} as audience, and govern {} \
+                         (in Carnet: `carnet admin --ras NAME resource add`); its audit trail names the \
+                         reason",
+                        server.authorization_server,
+                        server.resource.as_str()
                     ),
                     "invalid_target" => format!("govern {}", server.resource.as_str()),
                     "invalid_scope" => "know the scopes that the ID-JAG carries".to_owned(),

@@ -63,7 +63,8 @@ pub enum Error {
     /// The IdP does not take the key of this installation any more.
     #[error(
         "{issuer} does not know this computer any more: its enrolment was ended, by you, by IT, or \
-         with a new password\nhint: run `carnet login`, which enrols it again"
+         with a new password, or your account is switched off\nhint: run `carnet login`, which enrols it \
+         again; if the sign-in page refuses you, ask IT"
     )]
     EnrolmentEnded {
         /// The IdP.

@@ -107,7 +107,7 @@ pub enum OutboundError {
     /// No connection, no TLS, or no answer in time.
     #[error("{host} did not answer: {cause}")]
     Unreachable {
-        /// Host asked.
+        /// Host (and port) asked.
         host: String,
         /// What the transport says.
         cause: String,
@@ -369,7 +369,8 @@ fn checked(text: &str, reach: Reach) -> Result<Url, OutboundError> {
 }
 
 fn host_of(url: &Url) -> String {
-    url.host_str().unwrap_or("the host").to_owned()
+    let host = url.host_str().unwrap_or("the host");
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// An error and its causes, without the URL (it may carry a query).
@@ -381,9 +382,13 @@ pub(crate) fn text(error: &reqwest::Error) -> String {
         source = cause.source();
     }
     if error.is_timeout() {
-        causes.insert(0, "no answer in time".to_owned());
+        causes.push("no answer in time".to_owned());
     }
-    if causes.is_empty() { "the request failed".to_owned() } else { causes.join(": ") }
+    if causes.iter().any(|cause| cause.contains("InvalidContentType")) {
+        return "what answers there does not speak TLS; is it an http URL?".to_owned();
+    }
+    // The last one is the cause of all the others.
+    causes.pop().unwrap_or_else(|| "the request failed".to_owned())
 }
 
 #[allow(clippy::disallowed_methods)] // the one place that may build a client

@@ -100,9 +100,9 @@ pub(crate) fn throttled(seconds: u64) -> Response<Body> {
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--ink:#1b1f27;--soft:#5b6472;--line:#8a93a3;--page:#f4f5f7;
---card:#fff;--go:#1d4ed8;--gotext:#fff;--bad:#b42318}
+--card:#fff;--go:#1d4ed8;--gotext:#fff;--bad:#b42318;--note:#b45309}
 @media (prefers-color-scheme:dark){:root{--ink:#eceff4;--soft:#aab3c2;--line:#6b7484;--page:#12151b;
---card:#1b2029;--go:#8fb0ff;--gotext:#0b1020;--bad:#ff9d92}}
+--card:#1b2029;--go:#8fb0ff;--gotext:#0b1020;--bad:#ff9d92;--note:#f5b041}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:1rem/1.5 system-ui,sans-serif;
 min-height:100vh;display:grid;place-items:center;padding:1rem}
@@ -115,7 +115,8 @@ border-radius:.4rem;padding:.6rem .7rem}
 button{width:100%;font:inherit;font-weight:600;margin-top:1.25rem;border:0;border-radius:.4rem;
 padding:.7rem;background:var(--go);color:var(--gotext);cursor:pointer}
 :focus-visible{outline:3px solid var(--go);outline-offset:2px}
-.bad{border-left:4px solid var(--bad);padding-left:.75rem;font-weight:600}
+.bad,.note{border-left:4px solid var(--bad);padding-left:.75rem;font-weight:600}
+.note{border-color:var(--note);font-weight:400}
 ";
 
 /// A page for a person: one column, no script, readable light and dark. `form_targets` are origins

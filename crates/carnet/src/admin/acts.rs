@@ -17,7 +17,7 @@ pub(super) fn words(text: &str) -> Vec<String> {
 fn read_password() -> Result<Secret> {
     use std::io::{BufRead, IsTerminal};
     if std::io::stdin().is_terminal() {
-        return Ok(Secret::new(rpassword::prompt_password("Password: ")?));
+        return Ok(Secret::new(rpassword::prompt_password("Password (12 characters or more): ")?));
     }
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;

@@ -81,16 +81,17 @@ impl Browser for Tab {
                  you, once. Your company's IT does not see what is granted there."
             ),
         }
-        show(url);
-        true
+        show(url)
     }
 }
 
 /// Opens a browser, or prints the URL where none can be opened.
-pub(crate) fn show(url: &str) {
-    if open::that_detached(url).is_err() {
+pub(crate) fn show(url: &str) -> bool {
+    let opened = open::that_detached(url).is_ok();
+    if !opened {
         eprintln!("No browser could be opened. Open this URL:\n\n{}\n", plain(url));
     }
+    opened
 }
 
 impl Common {
@@ -141,7 +142,7 @@ impl Common {
 pub(crate) async fn explained(client: &Client, url: &str, error: Error) -> anyhow::Error {
     match &error {
         Error::RefusedByPolicy { .. } => match client.refusal(url).await {
-            Some(text) => anyhow::anyhow!("{text}\n{error}"),
+            Some(text) => anyhow::anyhow!("{text}"),
             None => error.into(),
         },
         _ => error.into(),
@@ -267,7 +268,7 @@ pub(crate) async fn login(args: Login) -> Result<()> {
         session => session?,
     };
     println!("Signed in as {} at {}.", plain(&session.name), session.issuer);
-    println!("The sign-in is kept in {}.", storage.describe());
+    storage.tell();
     Ok(())
 }
 

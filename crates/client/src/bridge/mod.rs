@@ -487,7 +487,10 @@ impl Bridge {
         match error {
             Error::RefusedByPolicy { .. } => {
                 let told = self.0.client.refusal(&self.0.url).await;
-                Trouble::new("refused_by_policy", told.unwrap_or_else(|| error.to_string()))
+                let told = told.unwrap_or_else(|| {
+                    format!("Access to {} was refused by the company's policy. Ask IT.", self.0.url)
+                });
+                Trouble::new("refused_by_policy", told)
             }
             Error::SignInNeeded { .. } => Trouble::new(
                 "sign_in_needed",
@@ -496,7 +499,8 @@ impl Bridge {
             Error::EnrolmentEnded { .. } => Trouble::new(
                 "sign_in_needed",
                 format!(
-                    "{idp} does not know this computer any more. Run `carnet login`, then try again."
+                    "{idp} does not know this computer any more, or your account is switched off. Run \
+                     `carnet login`, then try again; if the sign-in page refuses you, ask IT."
                 ),
             ),
             Error::StepUpNeeded(_) => Trouble::new(
@@ -511,6 +515,15 @@ impl Bridge {
                 "sign_in_failed",
                 format!("The sign-in in the browser did not work out: {what}. Try again."),
             ),
+            Error::Outbound(OutboundError::Unreachable { host, cause })
+                if idp.as_str().split('/').nth(2) == Some(host.as_str()) =>
+            {
+                let text = format!(
+                    "Your company's identity provider {idp} did not answer ({cause}). Try again, or tell \
+                     IT."
+                );
+                Trouble::new("unreachable", text)
+            }
             Error::Outbound(_) => Trouble::new("unreachable", error.to_string()),
             _ => Trouble::new("no_token", error.to_string()),
         }

@@ -279,8 +279,7 @@ impl Bridge {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Trouble {
-        let host = url::Url::parse(&self.0.url).ok();
-        let host = host.as_ref().and_then(url::Url::host_str).unwrap_or("the server").to_owned();
+        let host = self.0.url.split('/').nth(2).unwrap_or("the server").to_owned();
         let cause = crate::outbound::text(error);
         let error = OutboundError::Unreachable { host, cause };
         Trouble::new("unreachable", error.to_string())

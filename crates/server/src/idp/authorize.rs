@@ -99,7 +99,7 @@ pub(super) async fn sign_in(State(idp): State<Idp>, request: Request) -> Respons
             Err(error) => broken(&error),
         },
         Err(NotSignedIn::Wrong) => {
-            let text = "User name or password is wrong.";
+            let text = "User name or password is wrong, or your account is switched off.";
             let problem = Problem { status: StatusCode::UNAUTHORIZED, text, username };
             sign_in_page::show(&idp, &asked, &parts, Some(&problem))
         }

@@ -52,9 +52,9 @@ pub(super) fn show(
             " (" (host) @if let Some(port) = port { ":" (port) } ")"
         }
         @if enrols {
-            p.bad {
+            p.note {
                 "You are adding a computer to your account. Go on only if you have just run "
-                code { "carnet login" } " on it yourself."
+                code { "carnet login" } " on it yourself. If you did not, close this page and tell IT."
             }
         }
         @if let Some(Problem { text, .. }) = problem {
