@@ -262,7 +262,7 @@ await row('carnet', 'a refusal says who and why; IT sees the rule', async () => 
   const max = join(scratch, 'max');
   must((await login('max', max, '--insecure-storage')).code === 0, 'login');
   const refused = spawnSync(E.CARNET, ['tools', canvas.mcp], { env: { ...process.env, CARNET_HOME: max }, encoding: 'utf8' });
-  must(refused.status !== 0 && refused.stderr.includes(idp) && refused.stderr.includes('policy'), refused.stderr);
+  must(refused.status !== 0 && refused.stderr === "error: Access to Canvas was refused by Acme's policy: group engineering required. Ask IT.\n", refused.stderr);
   must(admin('audit', '--outcome', 'refused').includes('connection engineering-canvas'), 'audit');
   must(JSON.parse(admin('explain', '--user', 'max', '--client', 'desk-agent', '--resource', canvas.mcp)).granted === false, 'explain');
 });

@@ -96,11 +96,17 @@ impl Profile {
         })
     }
 
-    /// Forgets the sign-in where it is another issuer's or client's.
-    pub(crate) fn keep_session_only_if_same(&mut self, before: &Self) {
+    /// This profile in place of `before`: registrations of both, and the sign-in of before where it is
+    /// the same issuer's and client's.
+    pub(crate) fn over(self, before: Self) -> Self {
         let same =
             self.idp == before.idp && self.idp_client.client_id == before.idp_client.client_id;
-        self.session = before.session.clone().filter(|_| same);
+        let mut ras_clients = before.ras_clients;
+        ras_clients.extend(self.ras_clients);
+        let mut consent_clients = before.consent_clients;
+        consent_clients.extend(self.consent_clients);
+        let session = before.session.filter(|_| same);
+        Self { ras_clients, consent_clients, session, ..self }
     }
 }
 

@@ -73,7 +73,10 @@ impl DocumentUrl {
             let decoded = segment.to_ascii_lowercase().replace("%2e", ".");
             decoded == "." || decoded == ".."
         };
-        if url.path().split('/').any(dotted) || url.path().contains("//") {
+        // Nor what some server may read as one more slash.
+        let path = url.path().to_ascii_lowercase();
+        let slashed = ["//", "%2f", "%5c", "%00"].iter().any(|odd| path.contains(odd));
+        if path.split('/').any(dotted) || slashed {
             return Err(ClientDocumentError::Url);
         }
         Ok(Self { text: text.to_owned(), origin: url.origin().ascii_serialization() })
@@ -256,6 +259,8 @@ mod tests {
             "https://IDP.example/c",
             "https://idp.example:443/c",
             "https://idp.example//c",
+            "https://idp.example/installations/..%2Fc",
+            "https://idp.example/a%5cc",
             "https://xn--80ak6aa92e.example/ä",
             "https://аpple.example/c",
             "javascript:alert(1)",

@@ -210,10 +210,7 @@ pub(crate) async fn keep_secret(args: KeepSecret) -> Result<()> {
 
 pub(crate) async fn login(args: Login) -> Result<()> {
     let storage = args.common.storage()?;
-    // Nobody renews tokens while the profile is rewritten.
-    let lock = ProfileVault(Arc::clone(&storage)).lock().await?;
-    let before = storage.load()?.unwrap_or_default();
-    let mut profile = before.clone();
+    let mut profile = storage.load()?.unwrap_or_default();
     if let Some(issuer) = &args.issuer {
         Issuer::parse(issuer).with_context(|| format!("--issuer: `{issuer}`"))?;
         if profile.idp != *issuer {
@@ -236,7 +233,6 @@ pub(crate) async fn login(args: Login) -> Result<()> {
              --issuer URL`; IT knows the URL"
         );
     }
-    profile.keep_session_only_if_same(&before);
     let options = SignInOptions {
         port: args.port,
         login_hint: args.user.clone(),
@@ -247,6 +243,10 @@ pub(crate) async fn login(args: Login) -> Result<()> {
     } else {
         Some(enrol(&args, &mut profile, &options).await?)
     };
+    // Nobody renews tokens while the profile is rewritten; the person has taken their time before, and
+    // what was renewed meanwhile stays.
+    let lock = ProfileVault(Arc::clone(&storage)).lock().await?;
+    let profile = profile.over(storage.load()?.unwrap_or_default());
     storage.store(Some(&profile))?;
     drop(lock);
     let client = args.common.client(&storage, &profile)?;

@@ -38,6 +38,11 @@ impl Directory for RasDirectory {
         let trusted: HashMap<_, _> =
             trusted.into_iter().filter(live).map(|t| (t.issuer.to_string(), t)).collect();
         let mut documents = Vec::new();
+        // Issuers first: what they are trusted with holds where their origin is listed as well.
+        for issuer in trusted.values().filter(|t| t.client_documents).map(|t| &t.issuer) {
+            let reach = Reach::of_trusted_url(issuer.as_str());
+            documents.push((issuer.endpoint("/"), reach));
+        }
         for host in store.all::<ClientHost>().await?.into_iter().filter(|host| !host.disabled) {
             // The path is a stranger's, so the host must not lead into our network.
             let reach = match Reach::of_trusted_url(&host.origin) {
@@ -45,10 +50,6 @@ impl Directory for RasDirectory {
                 _ => Reach::Public,
             };
             documents.push((format!("{}/", host.origin), reach));
-        }
-        for issuer in trusted.values().filter(|t| t.client_documents).map(|t| &t.issuer) {
-            let reach = Reach::of_trusted_url(issuer.as_str());
-            documents.push((issuer.endpoint("/"), reach));
         }
         Ok(Self {
             documents,
