@@ -197,7 +197,8 @@ impl Tab {
     pub(crate) async fn ends<T>(self, outcome: Result<T, Error>) -> Result<T, Error> {
         match outcome {
             Ok(_) => {
-                let text = "You are signed in. You can close this window.";
+                let text =
+                    "You are signed in. Close this window, and go back to what you were doing.";
                 self.answer("200 OK", "", text).await;
             }
             Err(_) => self.failed().await,
@@ -220,8 +221,7 @@ impl Tab {
         let body = format!(
             "<!doctype html><html lang=en><meta charset=utf-8><title>Carnet</title>\
              <meta name=viewport content='width=device-width, initial-scale=1'>\
-             <style>:root{{color-scheme:light dark}}body{{font:1.1rem system-ui;margin:3rem}}</style>\
-             <main><h1>Carnet</h1><p>{text}</p></main></html>"
+             <style>{STYLE}</style><main><h1>Carnet</h1><p>{text}</p></main></html>"
         );
         let answer = format!(
             "HTTP/1.1 {status}\r\n{header}content-type: text/html; charset=utf-8\r\n\
@@ -235,6 +235,14 @@ impl Tab {
         let _ = self.0.shutdown().await;
     }
 }
+
+/// The last page of a sign-in looks like its first one.
+const STYLE: &str = ":root{color-scheme:light dark;--ink:#1b1f27;--line:#8a93a3;--page:#f4f5f7;--card:#fff}\
+    @media (prefers-color-scheme:dark){:root{--ink:#eceff4;--line:#6b7484;--page:#12151b;--card:#1b2029}}\
+    *{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--ink);\
+    font:1rem/1.5 system-ui,sans-serif;min-height:100vh;display:grid;place-items:center;padding:1rem}\
+    main{background:var(--card);border:1px solid var(--line);border-radius:.75rem;padding:1.75rem;\
+    width:100%;max-width:26rem}h1{font-size:1.35rem;margin:0}p{margin:.5rem 0 0}";
 
 /// The target of a GET for this very host, read with limits.
 async fn read_target(mut stream: TcpStream, host: &str) -> (Tab, Option<String>) {
