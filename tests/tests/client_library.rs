@@ -615,3 +615,31 @@ async fn k24_a_challenge_leads_to_no_odd_place() {
         assert_eq!(server.authorization_server, world.ras, "{odd}");
     }
 }
+
+#[tokio::test]
+async fn a_consent_is_one_persons_and_stays_with_them() {
+    let world = World::new().await;
+    let vault = Arc::<carnet_client::MemoryVault>::default();
+    let client = world.client_in(world.client_settings(), Arc::clone(&vault));
+    sign_in(&world, &client, "erin").await;
+    let url = "https://mcp.example/mcp";
+    let kept = carnet_client::Access {
+        url: url.to_owned(),
+        resource: url.to_owned(),
+        authorization_server: "https://as.example".to_owned(),
+        token: "t".to_owned(),
+        scopes: carnet_proto::scope::Scopes::default(),
+        expires: world.now().0 + 3600,
+        consent: Some(carnet_client::Consent {
+            client_id: "x".to_owned(),
+            client_secret: None,
+            by_key: false,
+            refresh_token: None,
+        }),
+    };
+    vault.store_access(url, Some(&kept)).await.unwrap();
+    sign_in(&world, &client, "erin").await;
+    assert!(vault.load_access(url).await.unwrap().is_some(), "she consented");
+    sign_in(&world, &client, "max").await;
+    assert!(vault.load_access(url).await.unwrap().is_none(), "he did not");
+}

@@ -199,9 +199,21 @@ impl PendingSignIn {
         };
         let vault = &self.client.0.vault;
         let _lock = vault.lock().await?;
-        // What the sign-in before had won is not this one's.
-        self.client.forget_granted().await?;
+        // What the sign-in before had won is not this one's; consents are, if the person is the same.
+        let before = vault.load().await?.and_then(|before| subject_of(&before.id_token));
+        if before.is_some() && before == subject_of(&session.id_token) {
+            self.client.forget_granted().await?;
+        } else {
+            self.client.forget_everything().await?;
+        }
         vault.store(Some(&session)).await?;
         Ok(session)
     }
+}
+
+/// Issuer and subject of an ID token that was verified when it came.
+fn subject_of(id_token: &str) -> Option<(String, String)> {
+    let (_, claims) = carnet_proto::jws::peek(id_token).ok()?;
+    let text = |name| claims.optional_str(name).ok().flatten().map(str::to_owned);
+    Some((text("iss")?, text("sub")?))
 }
