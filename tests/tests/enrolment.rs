@@ -346,6 +346,21 @@ async fn carnet_is_nobodys_client_id_and_connections_may_name_it() {
     let body = json!({"user": "erin", "client": "carnet", "resource": world.canvas});
     let explained = world.administer(Method::POST, "/idp/explain", Some(body)).await;
     assert_eq!(explained.json["granted"], true, "{}", explained.text);
+    // An installation's own id is as good, and IT reads what the person reads.
+    let desk = world.desk("max").await;
+    let body = json!({"user": "max", "client": desk.client_id, "resource": world.boards});
+    let explained = world.administer(Method::POST, "/idp/explain", Some(body)).await;
+    assert_eq!(
+        explained.json["text"], "refused: group engineering required (policy.resource_not_allowed)",
+        "{}",
+        explained.text
+    );
+    let scopes = json!(["canvas.read", "canvas.rule"]);
+    let body = json!({"user": "erin", "client": "carnet", "resource": world.canvas,
+                      "scopes": scopes});
+    let explained = world.administer(Method::POST, "/idp/explain", Some(body)).await;
+    let text = explained.json["text"].as_str().unwrap_or_default();
+    assert!(text.ends_with("; not granted: canvas.rule"), "{}", explained.text);
 }
 
 #[tokio::test]

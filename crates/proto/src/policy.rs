@@ -473,6 +473,28 @@ pub struct CatalogEntry<'a> {
     pub groups: BTreeSet<&'a str>,
 }
 
+impl CatalogEntry<'_> {
+    /// Why it is refused, in words for a person.
+    pub fn explanation(&self, denial: &Denial) -> String {
+        match &denial.reason {
+            DenialReason::NotAssigned | DenialReason::ResourceNotAllowed => {
+                let groups: Vec<&str> = self.groups.iter().copied().collect();
+                match groups.as_slice() {
+                    [one] => format!("group {one} required"),
+                    many => format!("one of the groups {} required", many.join(", ")),
+                }
+            }
+            DenialReason::AuthenticationTooOld { max_age } => {
+                format!("a sign-in of the last {max_age} s required")
+            }
+            DenialReason::AuthenticationTooWeak { acr_values } => {
+                format!("a sign-in of class {} required", acr_values.join(" or "))
+            }
+            _ => "no scope is granted".to_owned(),
+        }
+    }
+}
+
 impl Policy {
     /// The MCP servers that connections of `idp_client_id` open to anyone but single other people,
     /// each with what the exchange would answer this person: the same function decides.

@@ -497,7 +497,10 @@ async fn explain(State(idp): State<IdpAdmin>, Body(asked): Body<Explain>) -> Ans
     let desk = &idp.0.desk;
     let store = &desk.store;
     let user = user(&idp, &asked.user).await?;
-    let enrolled = asked.client == ENROLLED_CLIENT;
+    // An installation is whatever `carnet` is.
+    let installations = idp.0.issuer.endpoint(INSTALLATIONS);
+    let enrolled =
+        asked.client == ENROLLED_CLIENT || asked.client.starts_with(&format!("{installations}/"));
     let client =
         if enrolled { Client::enrolment() } else { desk.find::<Client>(&asked.client).await? };
     let registered = store.by_id::<RegisteredResource>(asked.resource.normalized()).await?;
@@ -534,14 +537,39 @@ async fn explain(State(idp): State<IdpAdmin>, Body(asked): Body<Explain>) -> Ans
         now,
     };
     Ok(match policy.decide(&question) {
-        Ok(permit) => Json(json!({
-            "granted": true,
-            "audience": permit.audience,
-            "ras_client_id": permit.ras_client_id,
-            "scopes": permit.scopes,
-            "rule": permit.rules.join(", "),
-            "text": format!("granted by {}: {}", permit.rules.join(", "), permit.scopes),
-        })),
-        Err(denial) => refused(denial.reason.word(), &denial.rule),
+        Ok(permit) => {
+            let wanted = asked.scopes.iter().flat_map(Scopes::iter);
+            let missing: Scopes = wanted.filter(|scope| !permit.scopes.contains(scope)).collect();
+            let mut text = format!("granted by {}: {}", permit.rules.join(", "), permit.scopes);
+            if !missing.is_empty() {
+                text.push_str(&format!("; not granted: {missing}"));
+            }
+            Json(json!({
+                "granted": true,
+                "audience": permit.audience,
+                "ras_client_id": permit.ras_client_id,
+                "scopes": permit.scopes,
+                "not_granted": missing,
+                "rule": permit.rules.join(", "),
+                "text": text,
+            }))
+        }
+        Err(denial) => {
+            // What the person is told, if the catalog tells them anything.
+            let (document, person) = (question.document, question.person);
+            let entries = policy.catalog(person, &client.id, document, &authentication, now);
+            let entry = entries.iter().find(|e| e.resource.resource == resources[0]);
+            let why = entry.filter(|e| e.decision.is_err()).map(|e| e.explanation(&denial));
+            let reason = denial.reason.word();
+            match why {
+                Some(why) => {
+                    let text = format!("refused: {why} ({reason})");
+                    Json(
+                        json!({"granted": false, "reason": reason, "rule": denial.rule, "text": text}),
+                    )
+                }
+                None => refused(reason, &denial.rule),
+            }
+        }
     })
 }

@@ -141,7 +141,10 @@ impl AdminError {
 impl From<StoreError> for AdminError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::NameTaken { .. } => Self::Conflict(Problem::new(error.to_string())),
+            StoreError::NameTaken { .. } => Self::Conflict(
+                Problem::new(error.to_string())
+                    .hint("delete it first, or give this one another name"),
+            ),
             error => Self::Broken(error),
         }
     }

@@ -93,24 +93,11 @@ fn describe(entry: &CatalogEntry<'_>, document: Option<&str>) -> Value {
         }
         Err(denial) => {
             value["reason"] = denial.reason.word().into();
-            let explanation = match &denial.reason {
-                DenialReason::NotAssigned | DenialReason::ResourceNotAllowed => {
-                    let groups: Vec<&str> = entry.groups.iter().copied().collect();
-                    value["groups"] = json!(groups);
-                    match groups.as_slice() {
-                        [one] => format!("group {one} required"),
-                        many => format!("one of the groups {} required", many.join(", ")),
-                    }
-                }
-                DenialReason::AuthenticationTooOld { max_age } => {
-                    format!("a sign-in of the last {max_age} s required")
-                }
-                DenialReason::AuthenticationTooWeak { acr_values } => {
-                    format!("a sign-in of class {} required", acr_values.join(" or "))
-                }
-                _ => "no scope is granted".to_owned(),
-            };
-            value["explanation"] = explanation.into();
+            if matches!(denial.reason, DenialReason::NotAssigned | DenialReason::ResourceNotAllowed)
+            {
+                value["groups"] = json!(entry.groups);
+            }
+            value["explanation"] = entry.explanation(denial).into();
         }
     }
     value
