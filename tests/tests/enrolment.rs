@@ -355,12 +355,12 @@ async fn carnet_is_nobodys_client_id_and_connections_may_name_it() {
         "{}",
         explained.text
     );
-    let scopes = json!(["canvas.read", "canvas.rule"]);
+    let scopes = json!(["read", "rule"]);
     let body = json!({"user": "erin", "client": "carnet", "resource": world.canvas,
                       "scopes": scopes});
     let explained = world.administer(Method::POST, "/idp/explain", Some(body)).await;
     let text = explained.json["text"].as_str().unwrap_or_default();
-    assert!(text.ends_with("; not granted: canvas.rule"), "{}", explained.text);
+    assert!(text.ends_with("; not granted: rule"), "{}", explained.text);
 }
 
 #[tokio::test]
