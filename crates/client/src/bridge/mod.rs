@@ -367,7 +367,9 @@ impl Bridge {
         let task = tokio::spawn(async move {
             let _ = listed.await;
             bridge.pass_on(&text, &ids, &noted).await;
-            bridge.forget(&ids, &noted);
+            for id in &ids {
+                bridge.forget(&key(id), &noted);
+            }
             let _ = done.send(());
         });
         let mut state = self.state();
@@ -388,14 +390,11 @@ impl Bridge {
             .is_some_and(|held| !held.progress.cancelled.load(Relaxed))
     }
 
-    /// Takes requests off the list, if what is there is still they.
-    fn forget(&self, ids: &[String], progress: &Arc<Progress>) {
+    /// Takes a request off the list, if what is there is still it.
+    fn forget(&self, key: &str, progress: &Arc<Progress>) {
         let mut state = self.state();
-        for id in ids {
-            let key = key(id);
-            if state.under_way.get(&key).is_some_and(|held| Arc::ptr_eq(&held.progress, progress)) {
-                state.under_way.remove(&key);
-            }
+        if state.under_way.get(key).is_some_and(|held| Arc::ptr_eq(&held.progress, progress)) {
+            state.under_way.remove(key);
         }
     }
 
@@ -438,7 +437,7 @@ impl Bridge {
                 // An answer that crosses it is passed on; after that nobody listens any more.
                 tokio::time::sleep(AFTERMATH).await;
                 task.abort();
-                bridge.forget(&[id], &progress);
+                bridge.forget(&id, &progress);
             }
         });
     }
