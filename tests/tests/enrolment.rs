@@ -6,6 +6,7 @@ use carnet_tests::{
     desk::{Desk, installation_key},
     world::{Ask, PASSWORD, Reply, Wishes, World},
 };
+use futures::StreamExt;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -409,4 +410,42 @@ async fn the_enrolling_client_redeems_codes_and_nothing_else_and_not_without_end
         }
     }
     assert_eq!(statuses.last(), Some(&429), "{} tries", statuses.len());
+}
+
+#[tokio::test]
+async fn a_new_password_overtakes_an_enrolment_whose_body_takes_its_time() {
+    let world = World::new().await;
+    let token = enrolment_token(&world, "erin").await;
+    let key = installation_key();
+    let body = json!({"client_name": "x", "jwks": {"keys": [key.public_jwk()]}}).to_string();
+    let (first, rest) = body.split_at(10);
+    let (go, gone) = tokio::sync::oneshot::channel::<()>();
+    let pieces = [first.to_owned(), rest.to_owned()];
+    let mut gone = Some(gone);
+    let slow = futures::stream::iter(pieces).enumerate().then(move |(n, piece)| {
+        let gone = if n == 1 { gone.take() } else { None };
+        async move {
+            if let Some(gone) = gone {
+                let _ = gone.await;
+            }
+            Ok::<_, std::io::Error>(piece)
+        }
+    });
+    let sent = world
+        .http
+        .post(world.idp.endpoint(INSTALLATIONS))
+        .bearer_auth(&token)
+        .header("content-type", "application/json")
+        .body(reqwest::Body::wrap_stream(slow))
+        .send();
+    let change = async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        let password = Some(json!({"password": "another long passphrase"}));
+        world.administer(Method::POST, "/idp/users/erin/password", password).await;
+        let _ = go.send(());
+    };
+    let (reply, ()) = tokio::join!(sent, change);
+    assert_eq!(reply.unwrap().status(), 401, "enrolled for who knew the old password");
+    let listed = world.administer(Method::GET, "/idp/installations", None).await;
+    assert_eq!(listed.json, json!([]), "{}", listed.text);
 }
