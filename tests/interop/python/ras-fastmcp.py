@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 
-import uvicorn
 from fastmcp import FastMCP
 from fastmcp.server.auth import OAuthProxy
 from fastmcp.server.auth.identity_assertion import JWT_BEARER_GRANT_TYPE, IdentityAssertion
@@ -20,6 +19,7 @@ from fastmcp.server.dependencies import get_access_token
 from key_value.aio.stores.memory import MemoryStore
 from mcp.server.auth.routes import build_resource_metadata_url
 from mcp.shared.auth import OAuthClientInformationFull
+from ready import serve
 from starlette.requests import Request
 
 IDP = os.environ["IDP_ISSUER"]
@@ -104,11 +104,4 @@ for route in app.routes:
     if route.path == "/mcp":
         route.app = WriteGate(route.app)
 
-
-class Server(uvicorn.Server):
-    async def startup(self, sockets=None):
-        await super().startup(sockets)
-        print("ready", ISSUER, RESOURCE, flush=True)
-
-
-Server(uvicorn.Config(app, port=int(os.environ["PORT"]), log_level="warning")).run()
+serve(app, ISSUER, RESOURCE)

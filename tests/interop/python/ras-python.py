@@ -15,13 +15,13 @@ from urllib.request import urlopen
 
 import jwt
 import mcp.server.auth.routes as sdk_routes
-import uvicorn
 from anyio import to_thread
 from mcp.server import MCPServer
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import AccessToken, OAuthAuthorizationServerProvider, TokenError
 from mcp.server.auth.settings import AuthSettings
 from mcp.shared.auth import JWT_BEARER_GRANT_TYPE, OAuthClientInformationFull, OAuthToken
+from ready import serve
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -182,11 +182,4 @@ for route in app.routes:
     if route.path == "/mcp":
         route.app = WriteGate(route.app)
 
-
-class Server(uvicorn.Server):
-    async def startup(self, sockets=None):
-        await super().startup(sockets)
-        print("ready", ISSUER, RESOURCE, flush=True)
-
-
-Server(uvicorn.Config(app, port=int(os.environ["PORT"]), log_level="warning")).run()
+serve(app, ISSUER, RESOURCE)
