@@ -27,6 +27,7 @@ mod person;
 #[cfg(feature = "rmcp")]
 pub mod rmcp;
 mod sign_in;
+mod upstream;
 mod vault;
 
 pub use catalog::{Catalog, CatalogServer, Installation, NativeClient};
@@ -41,4 +42,5 @@ pub use obtain::{AccessToken, Client, Credential, IdJagView, Registration, Setti
 pub use outbound::{Answer, Bounds, BoxedAddresses, Names, Outbound, OutboundError, Reach};
 pub use person::{Browser, Purpose};
 pub use sign_in::{PendingSignIn, SignInOptions};
+pub use upstream::{Upstream, UpstreamError};
 pub use vault::{Access, Consent, MemoryVault, Session, Vault, VaultError, VaultFuture, VaultLock};

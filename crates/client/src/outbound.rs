@@ -34,7 +34,7 @@ impl Reach {
         }
     }
 
-    fn allows(self, address: IpAddr) -> bool {
+    pub(crate) fn allows(self, address: IpAddr) -> bool {
         match class_of(address) {
             Class::Public => true,
             Class::Private => self >= Self::Private,
@@ -182,11 +182,13 @@ impl Names for SystemNames {
 
 /// The guarded HTTP client. Cheap to clone.
 #[derive(Clone)]
-pub struct Outbound(Arc<Inner>);
+pub struct Outbound(pub(crate) Arc<Inner>);
 
-struct Inner {
+pub(crate) struct Inner {
     roots: Vec<Certificate>,
-    names: Arc<dyn Names>,
+    /// The same in PEM, for whoever builds a connector of its own.
+    pub(crate) pems: Vec<Vec<u8>>,
+    pub(crate) names: Arc<dyn Names>,
     /// One client for each reach, built when first used: reading the platform's certificate
     /// authorities takes longer than a short command should.
     clients: [OnceLock<Client>; 3],
@@ -215,7 +217,8 @@ impl Outbound {
             let bundle = Certificate::from_pem_bundle(pem);
             roots.extend(bundle.map_err(|e| OutboundError::Setup(text(&e)))?);
         }
-        Ok(Self(Arc::new(Inner { roots, names, clients: Default::default() })))
+        let pems = extra_roots.to_vec();
+        Ok(Self(Arc::new(Inner { roots, pems, names, clients: Default::default() })))
     }
 
     /// The underlying client for MCP traffic to a server the user named: same guards, no size or
@@ -348,7 +351,7 @@ impl Outbound {
 }
 
 /// Scheme, and the address of a host given as one: the resolver is not asked about those.
-fn checked(text: &str, reach: Reach) -> Result<Url, OutboundError> {
+pub(crate) fn checked(text: &str, reach: Reach) -> Result<Url, OutboundError> {
     let bad = || OutboundError::Url(text.chars().take(200).collect());
     let url = Url::parse(text).map_err(|_| bad())?;
     let plain = url.scheme() == "http";

@@ -38,6 +38,12 @@ pub struct AccessTokenClaims {
     /// The sign-in session, in tokens of the IdP for its own userinfo endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sid: Option<String>,
+    /// When the person signed in, for tools that ask for a fresh sign-in (RFC 9068 section 2.2.1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth_time: Option<Timestamp>,
+    /// The class that the sign-in reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acr: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cnf: Option<Confirmation>,
 }
@@ -68,6 +74,10 @@ pub struct AccessToken {
     pub transaction: Option<String>,
     /// `sid`, in tokens for the IdP's userinfo endpoint.
     pub session: Option<String>,
+    /// `auth_time`: when the person signed in, where it is told.
+    pub auth_time: Option<Timestamp>,
+    /// `acr`: the class that the sign-in reached, where it is told.
+    pub acr: Option<String>,
     /// `cnf.jkt`: the DPoP key that must come with it.
     pub key_thumbprint: Option<String>,
 }
@@ -127,6 +137,8 @@ pub fn verify_any_audience(
         scopes: scopes.ok_or(ClaimError::WrongType("scope"))?,
         transaction: claims.optional_str("txn")?.map(str::to_owned),
         session: claims.optional_str("sid")?.map(str::to_owned),
+        auth_time: claims.optional_time("auth_time")?,
+        acr: claims.optional_str("acr")?.map(str::to_owned),
         key_thumbprint,
     };
     Ok((token, audiences.into_iter().map(str::to_owned).collect()))

@@ -98,6 +98,8 @@ pub struct IdJag {
     resources: Vec<Resource>,
     scopes: Option<Scopes>,
     email: Option<String>,
+    auth_time: Option<Timestamp>,
+    acr: Option<String>,
     key_thumbprint: Option<String>,
 }
 
@@ -194,6 +196,8 @@ impl<'a> UnverifiedIdJag<'a> {
             resources,
             scopes,
             email: claims.optional_str("email")?.map(str::to_owned),
+            auth_time: claims.optional_time("auth_time")?,
+            acr: claims.optional_str("acr")?.map(str::to_owned),
             key_thumbprint,
         })
     }
@@ -227,6 +231,14 @@ impl IdJag {
     /// `email`, if released to this audience.
     pub fn email(&self) -> Option<&str> {
         self.email.as_deref()
+    }
+    /// `auth_time`, if released to this audience.
+    pub fn auth_time(&self) -> Option<Timestamp> {
+        self.auth_time
+    }
+    /// `acr`, if released to this audience.
+    pub fn acr(&self) -> Option<&str> {
+        self.acr.as_deref()
     }
     /// `cnf.jkt`: the DPoP key it is bound to.
     pub fn key_thumbprint(&self) -> Option<&str> {

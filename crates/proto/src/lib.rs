@@ -7,6 +7,7 @@
 pub mod access_token;
 pub mod authentication;
 pub mod authorize;
+pub mod caller_assertion;
 pub mod challenge;
 pub mod claims;
 pub mod client;
@@ -21,7 +22,10 @@ pub mod identifier;
 pub mod jwk;
 pub mod jws;
 pub mod jwt_bearer;
+pub mod mcp;
+pub mod mcp_headers;
 pub mod metadata;
+pub mod operation_policy;
 pub mod pkce;
 pub mod policy;
 pub mod redirect_uri;

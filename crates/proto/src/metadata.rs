@@ -119,6 +119,9 @@ pub struct ProtectedResourceMetadata {
     /// What people call it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_name: Option<String>,
+    /// Where the keys are that it signs with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwks_uri: Option<String>,
 }
 
 impl ProtectedResourceMetadata {
@@ -131,6 +134,7 @@ impl ProtectedResourceMetadata {
             bearer_methods_supported: Some(vec!["header".to_owned()]),
             dpop_bound_access_tokens_required: None,
             resource_name: None,
+            jwks_uri: None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Values that must never be printed.
 
-use aws_lc_rs::{constant_time, digest};
+use aws_lc_rs::{constant_time, digest, hmac};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use std::fmt;
 use zeroize::Zeroizing;
@@ -42,4 +42,10 @@ pub fn sha256(bytes: &[u8]) -> String {
 /// Equality in time that depends on the lengths alone.
 pub fn equal_in_constant_time(a: &str, b: &str) -> bool {
     constant_time::verify_slices_are_equal(a.as_bytes(), b.as_bytes()).is_ok()
+}
+
+/// HMAC-SHA-256 of `text` under `key`, in base64url, 43 characters.
+pub fn mac(key: &[u8], text: &[u8]) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+    URL_SAFE_NO_PAD.encode(hmac::sign(&key, text))
 }

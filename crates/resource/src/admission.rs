@@ -110,7 +110,7 @@ impl Admission {
         };
         let keys = self.keys.keys(&source, kid).await.map_err(|_| NotAdmitted::Unavailable)?;
         let verified = access_token::verify(token, &keys, &self.issuer, &self.resource, now);
-        let caller = verified.map(Caller::new).map_err(|error| {
+        let caller = verified.map(|token| Caller::new(token, key.clone())).map_err(|error| {
             NotAdmitted::InvalidToken(match error {
                 jws::JwtError::Audience => {
                     "the token's aud is not this MCP server's resource identifier"

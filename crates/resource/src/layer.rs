@@ -54,6 +54,16 @@ struct Inner {
     hosts: BTreeSet<String>,
     origins: BTreeSet<String>,
     name: Option<String>,
+    jwks_uri: Option<String>,
+}
+
+/// A request that is not let in: the answer, and the reason for the record.
+#[derive(Debug)]
+pub struct Refused {
+    /// The reason; a token that was sent and not taken is `token.…`.
+    pub reason: &'static str,
+    /// The answer, complete.
+    pub response: Response<Body>,
 }
 
 impl Guard {
@@ -89,6 +99,7 @@ impl Guard {
             hosts,
             origins: BTreeSet::new(),
             name: None,
+            jwks_uri: None,
         })))
     }
 
@@ -160,13 +171,92 @@ impl Guard {
         self.change(|inner| inner.name = Some(name.to_owned()))
     }
 
-    /// The RFC 9728 metadata route, path-inserted; at the origin that is the root form too.
-    pub fn metadata(&self) -> Router {
+    /// Where the keys are that the resource signs with (RFC 9728 section 2).
+    #[must_use]
+    pub fn jwks_uri(self, url: &str) -> Self {
+        self.change(|inner| inner.jwks_uri = Some(url.to_owned()))
+    }
+
+    /// The MCP server's resource identifier.
+    pub fn resource(&self) -> &Resource {
+        &self.0.admission.resource
+    }
+
+    /// The values of `Host` under which the MCP server is reached, in lower case.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.0.hosts.iter().map(String::as_str)
+    }
+
+    /// Whether pages of this origin may call the MCP server.
+    pub fn allows_origin(&self, origin: &HeaderValue) -> bool {
+        origin.to_str().is_ok_and(|origin| self.0.origins.contains(origin))
+    }
+
+    /// The checks of every request, on its head: Host and Origin, token, whether the token still stands
+    /// (where the guard asks). The scopes of the operation are left to the caller.
+    pub async fn admit(
+        &self,
+        method: &str,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Caller, Refused> {
+        self.0.check_origin(headers, uri)?;
+        let inner = &self.0;
+        let admitted = inner.admission.admit(inner.algorithm, method, headers).await;
+        let caller: Caller = admitted.map_err(|why| inner.refuse(why))?;
+        if let Some(introspection) = &inner.introspection {
+            let stands = introspection.check(&inner.admission.issuer, token_of(headers)).await;
+            stands.map_err(|why| inner.refuse(why))?;
+        }
+        Ok(caller)
+    }
+
+    /// The answer to a token that was taken away while the request was under way.
+    pub fn revoked(&self) -> Response<Body> {
+        let what = "the token was revoked, or its grant was";
+        self.0.refuse(NotAdmitted::InvalidToken(what)).response
+    }
+
+    /// The challenge to all the scopes that an operation needs (MCP-S2).
+    pub fn insufficient_scope(&self, needed: &Scopes) -> Challenge {
+        let challenge = self.0.challenge().with("error", "insufficient_scope");
+        challenge.with("scope", needed.to_string())
+    }
+
+    /// The challenge to a sign-in that is younger or stronger (RFC 9470 section 3).
+    pub fn insufficient_authentication(
+        &self,
+        max_age: Option<i64>,
+        acr_values: &[String],
+    ) -> Challenge {
+        let what = "this tool asks for a fresh or a stronger sign-in";
+        let mut challenge = self.0.challenge();
+        challenge = challenge.with("error", "insufficient_user_authentication");
+        challenge = challenge.with("error_description", what);
+        if let Some(seconds) = max_age {
+            challenge = challenge.with("max_age", seconds.to_string());
+        }
+        if !acr_values.is_empty() {
+            challenge = challenge.with("acr_values", acr_values.join(" "));
+        }
+        challenge
+    }
+
+    /// The RFC 9728 document.
+    pub fn document(&self) -> ProtectedResourceMetadata {
         let inner = &self.0;
         let admission = &inner.admission;
         let mut document =
             ProtectedResourceMetadata::new(&admission.resource, &admission.issuer, &inner.scopes);
         document.resource_name.clone_from(&inner.name);
+        document.jwks_uri.clone_from(&inner.jwks_uri);
+        document
+    }
+
+    /// The RFC 9728 metadata route, path-inserted; at the origin that is the root form too.
+    pub fn metadata(&self) -> Router {
+        let document = self.document();
+        let admission = &self.0.admission;
         let path = format!("/.well-known/oauth-protected-resource{}", admission.resource.path());
         Router::new().route(
             &path,
@@ -183,7 +273,17 @@ impl Inner {
         Challenge::new("Bearer").with("resource_metadata", self.admission.resource.metadata_url())
     }
 
-    fn refuse(&self, why: NotAdmitted) -> Response<Body> {
+    fn refuse(&self, why: NotAdmitted) -> Refused {
+        let reason = match why {
+            NotAdmitted::NoToken => "token.none",
+            NotAdmitted::InvalidToken(_) => "token.invalid",
+            NotAdmitted::InvalidProof => "token.proof",
+            NotAdmitted::Unavailable => "token.unchecked",
+        };
+        Refused { reason, response: self.answer_to(why) }
+    }
+
+    fn answer_to(&self, why: NotAdmitted) -> Response<Body> {
         let scope = self.required.to_string();
         let scoped = |challenge: Challenge| {
             if scope.is_empty() { challenge } else { challenge.with("scope", scope.clone()) }
@@ -216,16 +316,8 @@ impl Inner {
         }
     }
 
-    /// 403 with all the scopes that the operation needs (MCP-S2).
-    fn insufficient(&self, needed: &Scopes) -> Response<Body> {
-        let challenge =
-            self.challenge().with("error", "insufficient_scope").with("scope", needed.to_string());
-        let text = format!("This operation needs the scopes: {needed}");
-        answer(StatusCode::FORBIDDEN, Some(&challenge), &text)
-    }
-
     /// Host and Origin against the configured lists, on every transport (MCP-S6).
-    fn check_origin(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Response<Body>> {
+    fn check_origin(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Refused> {
         // HTTP/2 carries the host in the URI.
         let mut hosts = headers.get_all(header::HOST).iter().map(HeaderValue::to_str);
         let host = match (hosts.next(), uri.authority()) {
@@ -240,14 +332,16 @@ impl Inner {
         });
         if !known || hosts.next().is_some() {
             let text = "This host name is not one of this MCP server's.";
-            return Err(answer(StatusCode::MISDIRECTED_REQUEST, None, text));
+            let response = answer(StatusCode::MISDIRECTED_REQUEST, None, text);
+            return Err(Refused { reason: "request.host", response });
         }
         let allowed = |origin: &HeaderValue| {
             origin.to_str().is_ok_and(|origin| self.origins.contains(origin))
         };
         if !headers.get_all(header::ORIGIN).iter().all(allowed) {
             let text = "Pages of this origin may not call this MCP server.";
-            return Err(answer(StatusCode::FORBIDDEN, None, text));
+            let response = answer(StatusCode::FORBIDDEN, None, text);
+            return Err(Refused { reason: "request.origin", response });
         }
         Ok(())
     }
@@ -335,7 +429,7 @@ where
         let guard = Arc::clone(&self.guard);
         let inner = self.inner.clone();
         Box::pin(async move {
-            let request = match guard.admit(request).await {
+            let request = match Guard(guard).let_in(request).await {
                 Ok(request) => request,
                 Err(refusal) => return Ok(refusal),
             };
@@ -344,30 +438,32 @@ where
     }
 }
 
-impl Inner {
-    async fn admit(&self, request: Request<Body>) -> Result<Request<Body>, Response<Body>> {
-        self.check_origin(request.headers(), request.uri())?;
+/// The token that admission has read, from the one header it comes in.
+pub fn token_of(headers: &HeaderMap) -> &str {
+    let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    header.and_then(|header| header.split_once(' ')).map_or("", |(_, token)| token.trim())
+}
+
+impl Guard {
+    /// 403 with all the scopes that the operation needs (MCP-S2).
+    fn insufficient(&self, needed: &Scopes) -> Response<Body> {
+        let text = format!("This operation needs the scopes: {needed}");
+        answer(StatusCode::FORBIDDEN, Some(&self.insufficient_scope(needed)), &text)
+    }
+
+    async fn let_in(&self, request: Request<Body>) -> Result<Request<Body>, Response<Body>> {
         let (mut parts, body) = request.into_parts();
-        let caller: Caller = self
-            .admission
-            .admit(self.algorithm, parts.method.as_str(), &parts.headers)
-            .await
-            .map_err(|why| self.refuse(why))?;
-        if let Some(introspection) = &self.introspection {
-            // Admission has read it from this one header.
-            let header = parts.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-            let token = header.and_then(|header| header.split_once(' ')).map_or("", |(_, t)| t);
-            let stands = introspection.check(&self.admission.issuer, token.trim()).await;
-            stands.map_err(|why| self.refuse(why))?;
-        }
-        let body = if self.tools.is_empty() {
-            if !caller.scopes().contains_all(&self.required) {
-                return Err(self.insufficient(&self.required));
+        let admitted = self.admit(parts.method.as_str(), &parts.uri, &parts.headers).await;
+        let caller = admitted.map_err(|refused| refused.response)?;
+        let inner = &self.0;
+        let body = if inner.tools.is_empty() {
+            if !caller.scopes().contains_all(&inner.required) {
+                return Err(self.insufficient(&inner.required));
             }
             body
         } else {
             let bytes = read(body).await?;
-            let needed = self.needed_by(&bytes)?;
+            let needed = inner.needed_by(&bytes)?;
             if !caller.scopes().contains_all(&needed) {
                 return Err(self.insufficient(&needed));
             }

@@ -26,10 +26,11 @@ mod layer;
 pub use caller::Caller;
 pub use carnet_client::{Outbound, RemoteKeys};
 pub use carnet_proto::{
+    challenge::Challenge,
     identifier::{IdentifierError, Issuer, Resource},
     jwk::Algorithm,
     scope::Scopes,
     secret::Secret,
     time::{Clock, Timestamp},
 };
-pub use layer::{Guard, GuardedService};
+pub use layer::{Guard, GuardedService, Refused, token_of};

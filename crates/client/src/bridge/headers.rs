@@ -2,20 +2,11 @@
 //! schema marks with `x-mcp-header` (MCP 2026-07-28, Streamable HTTP).
 
 use super::message::{Envelope, string};
-use base64::{Engine, engine::general_purpose::STANDARD};
+use carnet_proto::mcp_headers::{Marked, encoded, marked};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 use std::collections::HashMap;
-
-/// One argument that goes into a header.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Marked {
-    /// The annotation's value: what follows `Mcp-Param-`.
-    header: String,
-    /// Where it is in the arguments.
-    path: Vec<String>,
-}
 
 /// What is known of the tools, by name.
 pub(super) type Tools = HashMap<String, Vec<Marked>>;
@@ -38,7 +29,7 @@ pub(super) fn of(message: &Envelope<'_>, version: &str, tools: &Tools) -> Header
         && let (Some(marked), Some(arguments)) = (tools.get(&name), params.arguments)
     {
         for marked in marked {
-            if let Some(text) = found(arguments, &marked.path) {
+            if let Some(text) = marked.value(arguments) {
                 put(&mut headers, &format!("mcp-param-{}", marked.header), &encoded(&text));
             }
         }
@@ -46,45 +37,11 @@ pub(super) fn of(message: &Envelope<'_>, version: &str, tools: &Tools) -> Header
     headers
 }
 
-/// The argument at `path`, as it is spelled in a header.
-fn found(arguments: &RawValue, path: &[String]) -> Option<String> {
-    let Some((first, rest)) = path.split_first() else {
-        return spelled(&serde_json::from_str(arguments.get()).ok()?);
-    };
-    let members: HashMap<String, &RawValue> = serde_json::from_str(arguments.get()).ok()?;
-    found(members.get(first)?, rest)
-}
-
 fn put(headers: &mut HeaderMap, name: &str, value: &str) {
     let name = HeaderName::from_bytes(name.as_bytes());
     if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) {
         headers.insert(name, value);
     }
-}
-
-/// A value's text in a header; `None` for what cannot be in one.
-fn spelled(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Bool(flag) => Some(flag.to_string()),
-        Value::Number(number) => Some(match number.as_f64() {
-            // 42.0 is the integer 42.
-            Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < 9e15 => {
-                format!("{float:.0}")
-            }
-            _ => number.to_string(),
-        }),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-/// Printable ASCII as it is, everything else as `=?base64?…?=`.
-fn encoded(text: &str) -> String {
-    let plain = !text.is_empty()
-        && text.bytes().all(|b| (0x20..=0x7e).contains(&b))
-        && text.trim() == text
-        && !(text.starts_with("=?base64?") && text.ends_with("?="));
-    if plain { text.to_owned() } else { format!("=?base64?{}?=", STANDARD.encode(text)) }
 }
 
 #[derive(Deserialize)]
@@ -130,84 +87,6 @@ pub(super) fn learn(result: &str, tools: &mut Tools) -> Option<String> {
     Some(format!("{{\"tools\":[{}]{separator}{}", kept.join(","), &rest[1..]))
 }
 
-/// The marked arguments of a schema, or why one cannot be obeyed.
-fn marked(schema: &Value) -> Result<Vec<Marked>, &'static str> {
-    let mut found = Vec::new();
-    // Only a chain of `properties` leads to an argument; anywhere else a mark has no place.
-    collect(schema, &mut Vec::new(), true, &mut found)?;
-    let mut names: Vec<String> = found.iter().map(|m| m.header.to_ascii_lowercase()).collect();
-    names.sort_unstable();
-    if names.windows(2).any(|pair| pair[0] == pair[1]) {
-        return Err("two arguments are marked with the same header");
-    }
-    Ok(found)
-}
-
-fn collect(
-    schema: &Value,
-    path: &mut Vec<String>,
-    reachable: bool,
-    found: &mut Vec<Marked>,
-) -> Result<(), &'static str> {
-    let Value::Object(members) = schema else { return Ok(()) };
-    if let Some(mark) = members.get("x-mcp-header") {
-        let token = |text: &str| {
-            let legal = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-            !text.is_empty() && text.bytes().all(legal)
-        };
-        let typed = matches!(
-            members.get("type").and_then(Value::as_str),
-            Some("string" | "integer" | "boolean")
-        );
-        match mark.as_str() {
-            Some(header) if reachable && !path.is_empty() && typed && token(header) => {
-                found.push(Marked { header: header.to_owned(), path: path.clone() });
-            }
-            _ => return Err("an x-mcp-header is on what cannot be in a header"),
-        }
-    }
-    for (key, value) in members {
-        match (key.as_str(), value) {
-            ("properties", Value::Object(properties)) => {
-                for (name, property) in properties {
-                    path.push(name.clone());
-                    let outcome = collect(property, path, reachable, found);
-                    path.pop();
-                    outcome?;
-                }
-            }
-            // Values, not schemas.
-            ("default" | "const" | "enum" | "examples", _) => {}
-            (_, Value::Object(_)) => {
-                for_each_schema(key, value, path, found)?;
-            }
-            (_, Value::Array(items)) => {
-                for item in items {
-                    collect(item, path, false, found)?;
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// A keyword whose value is a schema, or an object of schemas: a mark in it is out of reach.
-fn for_each_schema(
-    key: &str,
-    value: &Value,
-    path: &mut Vec<String>,
-    found: &mut Vec<Marked>,
-) -> Result<(), &'static str> {
-    let named = ["patternProperties", "dependentSchemas", "$defs", "definitions"];
-    match value {
-        Value::Object(members) if named.contains(&key) => {
-            members.values().try_for_each(|schema| collect(schema, path, false, found))
-        }
-        schema => collect(schema, path, false, found),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,20 +99,6 @@ mod tests {
                 of(&envelope, "2026-07-28", tools)
             }
             _ => HeaderMap::new(),
-        }
-    }
-
-    #[test]
-    fn values_are_encoded_exactly_when_they_have_to_be() {
-        for (text, header) in [
-            ("plain text", "plain text"),
-            ("héllo", "=?base64?aMOpbGxv?="),
-            (" x ", "=?base64?IHgg?="),
-            ("", "=?base64??="),
-            ("a\tb", "=?base64?YQli?="),
-            ("=?base64?eA==?=", "=?base64?PT9iYXNlNjQ/ZUE9PT89?="),
-        ] {
-            assert_eq!(encoded(text), header, "{text}");
         }
     }
 
@@ -281,8 +146,5 @@ mod tests {
             assert_eq!(kept, format!(r#"{{"tools":[{good}],"nextCursor":"c"}}"#));
             assert!(tools.contains_key("good") && !tools.contains_key("bad"));
         }
-        let value =
-            json!({"properties": {"a": {"type": "string", "default": {"x-mcp-header": "x"}}}});
-        assert_eq!(marked(&value), Ok(Vec::new()), "a default is a value, not a schema");
     }
 }

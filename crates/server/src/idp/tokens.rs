@@ -84,6 +84,8 @@ pub(super) async fn issue(
         scope: (!issue.scopes.is_empty()).then(|| issue.scopes.to_string()),
         txn: None,
         sid: Some(issue.session.to_owned()),
+        auth_time: None,
+        acr: None,
         cnf: issue.key_thumbprint.map(|jkt| Confirmation { jkt: jkt.to_owned() }),
     }
     .sign(authority.keys.signing());

@@ -64,6 +64,8 @@ pub(super) async fn redeem(
             scope: (!decision.scopes.is_empty()).then(|| decision.scopes.to_string()),
             txn: Some(id_jag.jti().to_owned()),
             sid: None,
+            auth_time: id_jag.auth_time(),
+            acr: id_jag.acr().map(str::to_owned),
             cnf: decision.key_thumbprint.map(|jkt| Confirmation { jkt }),
         };
         let granted = event

@@ -1,0 +1,101 @@
+//! Method and tool to required scopes, or why not.
+
+use crate::{
+    answers::{METHOD_NOT_FOUND, Own, REFUSED},
+    callers::Held,
+    gateway::Route,
+};
+use axum::body::Body;
+use carnet_proto::{
+    mcp,
+    operation_policy::{NotAllowed, Standing},
+    time::Timestamp,
+};
+use http::{Response, StatusCode};
+use serde_json::value::RawValue;
+
+/// What a request is about, for the record.
+pub(crate) struct Subject {
+    pub(crate) method: String,
+    pub(crate) target: String,
+}
+
+impl Subject {
+    /// Of a request with a body.
+    pub(crate) fn of(body: &mcp::Body<'_>) -> Self {
+        if let [message] = body.messages.as_slice() {
+            let targets = message.targets();
+            let named = targets.iter().filter(|target| !matches!(target, mcp::Target::Method(_)));
+            let target = named.map(mcp::Target::name).collect::<Vec<_>>().join(" ");
+            let method = if message.kind == mcp::Kind::Response {
+                "(answer)".to_owned()
+            } else {
+                message.method.clone().into_owned()
+            };
+            return Self { method, target };
+        }
+        let methods = body.messages.iter().map(|m| m.method.as_ref()).filter(|m| !m.is_empty());
+        let targets = body.messages.iter().flat_map(|message| {
+            let named = message.targets().into_iter();
+            let named = named.filter(|target| !matches!(target, mcp::Target::Method(_)));
+            named.map(|target| target.name().to_owned()).collect::<Vec<_>>()
+        });
+        Self {
+            method: format!("(batch) {}", methods.collect::<Vec<_>>().join(" ")),
+            target: targets.collect::<Vec<_>>().join(" "),
+        }
+    }
+}
+
+/// Judges everything in a body at once; answers which rules allow it.
+pub(crate) fn authorize(
+    route: &Route,
+    held: &Held,
+    body: &mcp::Body<'_>,
+    now: Timestamp,
+) -> Result<String, NotAllowed> {
+    let targets: Vec<_> = body.messages.iter().flat_map(mcp::Message::targets).collect();
+    let caller = &held.caller;
+    let standing = Standing {
+        scopes: caller.scopes(),
+        auth_time: caller.auth_time(),
+        acr: caller.acr(),
+    };
+    route.settings.rules.decide(&targets, standing, |name| route.tool_state(name), now)
+}
+
+/// The answer to what is not allowed.
+pub(crate) fn answer(
+    route: &Route,
+    why: &NotAllowed,
+    id: Option<&RawValue>,
+    stateless: bool,
+) -> Response<Body> {
+    let forbidden = |text: &str| Own::new(StatusCode::FORBIDDEN, REFUSED, text).to(id).respond();
+    match why {
+        // What no rule names reads like what does not exist.
+        NotAllowed::NoRule { kind: "method" } if stateless => {
+            Own::new(StatusCode::NOT_FOUND, METHOD_NOT_FOUND, "Method not found").to(id).respond()
+        }
+        NotAllowed::NoRule { kind } => forbidden(&format!(
+            "No rule of this gateway allows this {kind}. Ask who runs it to add one."
+        )),
+        NotAllowed::Denied { .. } => forbidden("A rule of this gateway denies it to everybody."),
+        NotAllowed::Changed => forbidden(
+            "This tool's description changed since it was approved; it is blocked until who runs \
+             this gateway approves it.",
+        ),
+        NotAllowed::Scope { needed, .. } => {
+            let challenge = route.guard.insufficient_scope(needed);
+            let text = format!("This operation needs the scopes: {needed}");
+            let own = Own::new(StatusCode::FORBIDDEN, REFUSED, &text).to(id);
+            Own { challenge: Some(&challenge), ..own }.respond()
+        }
+        NotAllowed::Authentication { max_age, acr_values, .. } => {
+            let challenge = route.guard.insufficient_authentication(*max_age, acr_values);
+            let text = "This operation needs a fresher or stronger sign-in.";
+            let own = Own::new(StatusCode::UNAUTHORIZED, REFUSED, text).to(id);
+            Own { challenge: Some(&challenge), ..own }.respond()
+        }
+    }
+}

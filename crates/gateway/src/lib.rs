@@ -1,0 +1,33 @@
+//! The guard in front of an MCP server in any language: checks the caller's token, decides for each
+//! tool, puts every decision on record, and passes bytes through.
+//!
+//! One request goes through `gateway.rs` in this order: place (exact host and path), Origin, token
+//! (`carnet-resource`), rates (`callers.rs`), body (`carnet_proto::mcp`) against headers (`era.rs`),
+//! rules (`authorize.rs`), session (`session.rs`), breaker, record (`trail.rs`), identity for the MCP
+//! server (`identity.rs`), the MCP server itself, and its answer (`proxy.rs`, `relay.rs`).
+//!
+//! It reads no file, clock or entropy, and reaches no database: those are handed in.
+
+mod answers;
+mod authorize;
+mod breaker;
+mod callers;
+mod era;
+mod events;
+mod gateway;
+mod identity;
+mod lists;
+mod proxy;
+mod relay;
+mod session;
+mod settings;
+mod snapshots;
+mod trail;
+
+pub use gateway::{Gateway, GatewayService, Ground, RouteError};
+pub use settings::{
+    ArgumentAudit, AssertionSettings, Limits, Lists, PlainHeader, RouteSettings, Stands, ToolChanges,
+    Unavailable, UpstreamToken, UpstreamTokens, UpstreamTokenError, Who,
+};
+pub use snapshots::{Approved, ToolView};
+pub use trail::{Entry, Trail};

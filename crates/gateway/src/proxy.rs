@@ -1,0 +1,232 @@
+//! The way to the MCP server and back.
+
+use crate::{
+    answers::{BROKEN, Own},
+    events,
+    gateway::{Gateway, Route},
+    lists::Lens,
+    relay::{Call, EventFilter, Relay},
+    session, trail,
+};
+use axum::body::Body;
+use carnet_client::UpstreamError;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Bytes, Incoming};
+use serde_json::value::RawValue;
+use std::{sync::Arc, time::Instant};
+use tokio::sync::oneshot;
+
+/// Headers of an answer that stay here: of the connection, of the MCP server's own ideas of sign-in, cookies
+/// and pages.
+const KEPT_BACK: [HeaderName; 11] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::WWW_AUTHENTICATE,
+    header::SET_COOKIE,
+    header::ALT_SVC,
+    HeaderName::from_static("authentication-info"),
+];
+
+/// A request for the MCP server, and what has to be known of it on the way back.
+pub(crate) struct Onward<'a> {
+    pub(crate) method: Method,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) id: Option<&'a RawValue>,
+    pub(crate) owner: String,
+    /// Looks at lists in the answer; `None` where none can be.
+    pub(crate) lens: Option<Lens>,
+    /// It is a stream that only ends when somebody ends it.
+    pub(crate) endless: bool,
+}
+
+/// Sends a request that was allowed, and answers with what comes back. Nothing comes back before the
+/// decision is written.
+pub(crate) async fn forward(
+    gateway: &Gateway,
+    route: &Arc<Route>,
+    onward: Onward<'_>,
+    mut call: Call,
+    told: oneshot::Receiver<()>,
+) -> Response<Body> {
+    let Onward { method, headers, body, id, owner, lens, endless } = onward;
+    let held = Arc::clone(&call.seat.held);
+    let sent = route.upstream.send(method, headers, body);
+    let answered = tokio::select! {
+        biased;
+        answered = tokio::time::timeout(route.settings.limits.answer_time, sent) => answered,
+        () = held.ended.cancelled() => {
+            call.ended = "token_ended";
+            return route.guard.revoked();
+        }
+    };
+    let fail = |call: &mut Call, status, ended, text: &str| {
+        route.breaker.failed(Instant::now());
+        call.ended = ended;
+        let own = Own::new(status, BROKEN, text).to(id);
+        Own { retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1), ..own }.respond()
+    };
+    let response = match answered {
+        Ok(Ok(response)) => response,
+        Ok(Err(UpstreamError::Connect(cause))) => {
+            tracing::warn!(resource = %route.resource, cause, "no connection to the MCP server");
+            let text = "The MCP server behind this gateway cannot be reached; try again later.";
+            return fail(&mut call, StatusCode::SERVICE_UNAVAILABLE, "no_answer", text);
+        }
+        Ok(Err(UpstreamError::Broken(cause))) => {
+            tracing::warn!(resource = %route.resource, cause, "the MCP server did not answer");
+            let text = "The MCP server behind this gateway broke off. Whether it did what was asked \
+                        is not known.";
+            return fail(&mut call, StatusCode::BAD_GATEWAY, "upstream_broke", text);
+        }
+        Err(_) => {
+            let text = "The MCP server behind this gateway did not answer in time.";
+            return fail(&mut call, StatusCode::GATEWAY_TIMEOUT, "timed_out", text);
+        }
+    };
+    route.breaker.answered();
+    call.status = response.status().as_u16();
+    if trail::written(told).await.is_err() {
+        call.ended = "not_recorded";
+        return not_recorded(id);
+    }
+    back(gateway, route, response, call, (id, &owner), lens, endless).await
+}
+
+/// 503: what cannot be put on record is not done, or its answer not given.
+pub(crate) fn not_recorded(id: Option<&RawValue>) -> Response<Body> {
+    tracing::error!("a decision could not be put on record");
+    let text = "This gateway cannot put its decisions on record just now, and so allows nothing.";
+    let own = Own::new(StatusCode::SERVICE_UNAVAILABLE, BROKEN, text).to(id);
+    Own { retry_after: Some(5), ..own }.respond()
+}
+
+async fn back(
+    gateway: &Gateway,
+    route: &Arc<Route>,
+    response: Response<Incoming>,
+    mut call: Call,
+    (id, owner): (Option<&RawValue>, &str),
+    lens: Option<Lens>,
+    endless: bool,
+) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    let refuse = |call: &mut Call, text: &str| {
+        call.ended = "refused_answer";
+        tracing::warn!(resource = %route.resource, status = call.status, text, "an answer was refused");
+        Own::new(StatusCode::BAD_GATEWAY, BROKEN, text).to(id).respond()
+    };
+    match parts.status {
+        StatusCode::UNAUTHORIZED => {
+            let text = "The MCP server does not accept what this gateway says of the caller. Who runs \
+                        the gateway has to compare its settings with the MCP server's.";
+            return refuse(&mut call, text);
+        }
+        status if status.is_redirection() || status.is_informational() => {
+            let text = "The MCP server answered with a redirect, which is not followed. Who runs the \
+                        gateway has to write the final address as its upstream.";
+            return refuse(&mut call, text);
+        }
+        _ => {}
+    }
+    clean(&mut parts.headers);
+    if let Some(value) = parts.headers.remove(crate::era::SESSION) {
+        let bound = value.to_str().ok().and_then(|session| {
+            session::bind(&gateway.session_key(), owner, session)
+        });
+        let bound = bound.and_then(|bound| HeaderValue::from_str(&bound).ok());
+        let Some(bound) = bound else {
+            return refuse(&mut call, "The MCP server's session id is not visible ASCII.");
+        };
+        parts.headers.insert(HeaderName::from_static(crate::era::SESSION), bound);
+    }
+    let content_type = parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let is = |kind: &[u8]| {
+        content_type.is_some_and(|held| {
+            held.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind))
+        })
+    };
+    let (events, json) = (is(b"text/event-stream"), is(b"application/json"));
+    if events {
+        // Proxies before us would hold events back.
+        parts.headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    }
+    let encoded = parts.headers.get(header::CONTENT_ENCODING).is_some_and(|v| v != "identity");
+    let lens = lens.filter(|_| parts.status.is_success());
+    let filter = match lens {
+        Some(_) if encoded => {
+            return refuse(&mut call, "The MCP server encodes a list, though it was not asked to.");
+        }
+        Some(lens) if json => return list(route, parts, body, call, id, &lens).await,
+        Some(lens) if events => {
+            parts.headers.remove(header::CONTENT_LENGTH);
+            let largest = route.settings.limits.list;
+            Some(EventFilter { lens, splitter: events::Splitter::default(), largest })
+        }
+        _ => None,
+    };
+    let stopping = endless.then(|| gateway.stopping());
+    let relay = Relay::new(body, call, events, filter, stopping);
+    Response::from_parts(parts, Body::new(relay))
+}
+
+/// Takes out what is not for the caller: of the connection, whatever `Connection` names, cookies,
+/// challenges, and what the MCP server says to pages.
+fn clean(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .collect();
+    for name in KEPT_BACK.iter().chain(&named) {
+        headers.remove(name);
+    }
+    let for_pages: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("access-control-"))
+        .cloned()
+        .collect();
+    for name in for_pages {
+        headers.remove(name);
+    }
+}
+
+/// A list as one JSON document.
+async fn list(
+    route: &Route,
+    mut parts: http::response::Parts,
+    body: Incoming,
+    mut call: Call,
+    id: Option<&RawValue>,
+    lens: &Lens,
+) -> Response<Body> {
+    let refuse = |call: &mut Call, text: &str| {
+        call.ended = "unreadable";
+        Own::new(StatusCode::BAD_GATEWAY, BROKEN, text).to(id).respond()
+    };
+    let read = Limited::new(body, route.settings.limits.list).collect().await;
+    let Ok(bytes) = read.map(http_body_util::Collected::to_bytes) else {
+        return refuse(&mut call, "The MCP server's list is too large, or broke off.");
+    };
+    let looked = std::str::from_utf8(&bytes).map(|text| lens.look(text));
+    let bytes = match looked {
+        Ok(Ok(None)) => bytes,
+        Ok(Ok(Some(new))) => {
+            parts.headers.remove(header::ETAG);
+            new.into()
+        }
+        _ => return refuse(&mut call, "The MCP server's list cannot be read."),
+    };
+    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    call.bytes = bytes.len() as u64;
+    call.ended = "complete";
+    Response::from_parts(parts, Body::from(bytes))
+}

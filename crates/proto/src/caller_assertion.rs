@@ -1,0 +1,44 @@
+//! What a gateway tells the MCP server behind it about the caller: a short signed JWT in place of the
+//! caller's token, which never travels on.
+
+use crate::{jwk::SigningKey, jws, time::Timestamp};
+use serde::Serialize;
+
+/// Header `typ`: no verifier of another kind of JWT takes it for its own.
+pub const TYPE: &str = "carnet-caller+jwt";
+/// Lifetime in seconds.
+pub const LIFETIME: i64 = 60;
+
+/// The claims.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CallerClaims<'a> {
+    /// The gateway: the resource identifier of the MCP server as callers know it. Its keys are at the
+    /// `jwks_uri` of that resource's metadata (RFC 9728).
+    pub iss: &'a str,
+    /// The MCP server behind the gateway: its URL, or what the administrator wrote in its stead.
+    pub aud: &'a str,
+    /// The person, as the authorization server names them.
+    pub sub: &'a str,
+    /// The authorization server: `sub` is unique with it.
+    pub sub_issuer: &'a str,
+    /// The client (agent) that calls for the person.
+    pub client_id: &'a str,
+    /// Scopes of the caller's token.
+    pub scope: String,
+    /// `jti` of the ID-JAG that the caller's token came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub txn: Option<&'a str>,
+    /// When it ends.
+    pub exp: Timestamp,
+    /// When it was made.
+    pub iat: Timestamp,
+    /// Unique.
+    pub jti: String,
+}
+
+impl CallerClaims<'_> {
+    /// The signed assertion.
+    pub fn sign(&self, key: &SigningKey) -> String {
+        jws::sign(key, TYPE, self)
+    }
+}
