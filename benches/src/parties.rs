@@ -182,6 +182,7 @@ async fn fill(
             name: String::new(),
             aliases: Vec::new(),
             release: BTreeSet::new(),
+            algorithm: Algorithm::default(),
             disabled: false,
         },
     )

@@ -10,4 +10,5 @@
 
 pub mod desk;
 pub mod forge;
+pub mod gate;
 pub mod world;

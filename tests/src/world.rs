@@ -32,7 +32,7 @@ use std::{
     net::SocketAddr,
     num::NonZeroU32,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
 };
@@ -70,6 +70,8 @@ pub struct World {
     pub ras_store: Store,
     /// The IdP's signing key, for forging what only it could have signed.
     pub idp_key: Key,
+    /// The RAS, for what runs in one process with it.
+    pub ras_role: OnceLock<Ras>,
     /// The RAS's signing key.
     pub ras_key: Key,
     /// Key of the `private_key_jwt` clients.
@@ -265,6 +267,7 @@ impl World {
             idp_store: idp_store.clone(),
             ras_store: ras_store.clone(),
             idp_key,
+            ras_role: OnceLock::new(),
             ras_key,
             client_key,
             secret,
@@ -307,7 +310,12 @@ impl World {
             let settings = RasSettings { failures_per_minute: failures };
             let role =
                 Ras::open(place.clone(), store.clone(), ring(key), context.clone(), settings);
-            run(listener, limited(role.await.unwrap().router(), LIMITS, entropy.clone(), proxies));
+            let role = role.await.unwrap();
+            let router = role.router();
+            if name == "ras" {
+                assert!(world.ras_role.set(role).is_ok());
+            }
+            run(listener, limited(router, LIMITS, entropy.clone(), proxies));
             let admin = RasAdmin::new(place.clone(), store.clone(), clock.clone(), entropy.clone());
             ras_admins.insert(name.to_owned(), admin);
         }
@@ -337,12 +345,13 @@ impl World {
             hosts: vec![world.admin.trim_start_matches("http://").to_owned()],
             idp: Some(IdpAdmin::new(idp, idp_store, clock, entropy.clone(), passwords)),
             ras: ras_admins,
+            gateway: None,
         };
         run(admin_listener, limited(api.router(), LIMITS, entropy, &[]));
         world
     }
 
-    async fn put<R: Record>(&self, store: &Store, record: &R) {
+    pub(crate) async fn put<R: Record>(&self, store: &Store, record: &R) {
         let event = AuditEvent::granted("fixture", self.now());
         assert!(store.put(record, Put::Create, event).await.unwrap());
     }
@@ -406,6 +415,7 @@ impl World {
                 name: String::new(),
                 aliases: vec![format!("{server}/alias")],
                 release: BTreeSet::new(),
+                algorithm: Algorithm::default(),
                 disabled: false,
             };
             self.put(store, &record).await;

@@ -13,3 +13,4 @@ mod table_b;
 mod table_c;
 mod table_d;
 mod table_i;
+mod table_j;

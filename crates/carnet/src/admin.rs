@@ -7,8 +7,8 @@ use crate::{
     system::{self, plain},
 };
 use acts::{
-    accounts, client_hosts, clients, connections, groups, installations, resources, servers,
-    trusts, users, words,
+    accounts, client_hosts, clients, connections, gateway, groups, installations, resources,
+    servers, trusts, users, words,
 };
 use anyhow::{Context, Result, bail};
 use carnet_client::{Outbound, Reach};
@@ -70,6 +70,9 @@ enum Subject {
     /// Origins of client metadata documents that a resource authorization server accepts (with --ras)
     #[command(subcommand)]
     ClientHost(ClientHost),
+    /// Tools behind the gateways that run beside this administration API
+    #[command(subcommand)]
+    Gateway(GatewayAct),
     /// What was granted and refused; the newest rows, the latest last
     Audit {
         /// Only this person, by user id
@@ -371,6 +374,20 @@ enum ClientHost {
 }
 
 #[derive(Subcommand)]
+enum GatewayAct {
+    /// List the tools that were seen, and which are not as they were approved
+    Tools,
+    /// Approve what was seen last of a tool, or of every tool of an MCP server
+    Approve {
+        /// The MCP server's resource identifier
+        #[arg(value_name = "URL")]
+        resource: String,
+        /// The tool
+        tool: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
 enum Account {
     /// Add an account that people can be linked to by address
     Add { email: String },
@@ -488,6 +505,7 @@ async fn act(args: Admin) -> Result<()> {
             return installations(&api, installation, args.json).await;
         }
         Subject::ClientHost(host) => client_hosts(&api, host).await?,
+        Subject::Gateway(act) => return gateway(api, act, args.json).await,
         Subject::Audit { person, client, outcome, limit } => {
             let mut query = form_urlencoded::Serializer::new(String::new());
             query.append_pair("limit", &limit.to_string());
@@ -573,7 +591,10 @@ pub(crate) fn audit_table(rows: &Value) -> String {
             let value = details.and_then(|d| d.get(name)).and_then(Value::as_str)?;
             Some(plain(&format!("{name}={value}")))
         };
-        let what = ["reason", "rule", "audience", "resource", "scope", "record"];
+        let what = [
+            "reason", "method", "target", "rule", "audience", "resource", "scope", "record",
+            "detail", "ended", "ms", "txn",
+        ];
         let what: Vec<String> = what.into_iter().filter_map(detail).collect();
         let id = row.get("id").map(ToString::to_string).unwrap_or_default();
         let [event, outcome] = [field("event"), field("outcome")];

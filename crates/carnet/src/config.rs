@@ -1,6 +1,7 @@
 //! The config file: what was written, then what is needed. Everything wrong with it is reported at
 //! once, each with the key's path and a hint.
 
+use crate::gateway::config::{GatewayConfig, WrittenGateway};
 use anyhow::{Context, Result, bail};
 use carnet_proto::{
     identifier::{Issuer, is_loopback},
@@ -27,6 +28,8 @@ struct Written {
     idp: Option<WrittenIdp>,
     #[serde(default)]
     ras: Vec<WrittenRas>,
+    #[serde(default)]
+    gateway: Vec<WrittenGateway>,
     #[serde(default)]
     outbound: WrittenOutbound,
     #[serde(default)]
@@ -131,6 +134,7 @@ pub(crate) struct Config {
     pub(crate) admin: Option<Admin>,
     pub(crate) idp: Option<(Listener, IdpSettings)>,
     pub(crate) ras: Vec<(String, Listener, RasSettings)>,
+    pub(crate) gateways: Vec<GatewayConfig>,
     pub(crate) extra_roots: Vec<PathBuf>,
     pub(crate) log: WrittenLog,
     pub(crate) otlp_endpoint: Option<String>,
@@ -154,10 +158,10 @@ pub(crate) struct Listener {
 
 /// Collects everything wrong.
 #[derive(Default)]
-struct Problems(Vec<String>);
+pub(crate) struct Problems(Vec<String>);
 
 impl Problems {
-    fn add(&mut self, path: &str, what: &str, hint: &str) {
+    pub(crate) fn add(&mut self, path: &str, what: &str, hint: &str) {
         self.0.push(format!("{path}: {what}\n  hint: {hint}"));
     }
 }
@@ -177,9 +181,8 @@ impl Config {
         let document = toml::Deserializer::parse(text)?;
         let written: Written = serde_path_to_error::deserialize(document).map_err(|error| {
             let path = error.path().to_string();
-            let later = ["gateway", "console"].iter().any(|key| text.contains(&format!("[{key}")));
-            let hint = if later {
-                "this version runs [idp], [[ras]] and [admin]"
+            let hint = if text.contains("[console") {
+                "this version runs [idp], [[ras]], [[gateway]] and [admin]"
             } else {
                 "`carnet init` writes a commented example of every key"
             };
@@ -253,6 +256,10 @@ impl Written {
                 ras.push((w.name, listener, settings));
             }
         }
+        let mut gateways = Vec::new();
+        for (i, written) in self.gateway.into_iter().enumerate() {
+            gateways.extend(written.resolve(&format!("gateway[{i}]"), folder, problems));
+        }
         let otlp_endpoint = self.telemetry.otlp_endpoint;
         if otlp_endpoint.as_ref().is_some_and(|url| Url::parse(url).is_err()) {
             let hint = "use the collector's base URL, for instance http://127.0.0.1:4318";
@@ -264,6 +271,7 @@ impl Written {
             admin,
             idp,
             ras,
+            gateways,
             extra_roots: self.outbound.extra_roots.into_iter().map(at).collect(),
             log: self.log,
             otlp_endpoint,
@@ -276,8 +284,9 @@ impl Written {
 impl Config {
     /// What is right alone and wrong together.
     fn check_together(&self, problems: &mut Problems) {
-        if self.idp.is_none() && self.ras.is_empty() {
-            let hint = "write an [idp] table, or one [[ras]] table for each authorization server";
+        if self.idp.is_none() && self.ras.is_empty() && self.gateways.is_empty() {
+            let hint = "write an [idp] table, a [[ras]] table for each authorization server, or a \
+                        [[gateway]] table";
             problems.add("(file)", "there is nothing to serve", hint);
         }
         for (i, root) in self.extra_roots.iter().enumerate() {
@@ -302,11 +311,52 @@ impl Config {
                 problems.add(&format!("{path}.database"), "another role has this database", hint);
             }
         }
+        self.check_gateways(problems);
         let mut names = BTreeSet::new();
         for (i, (name, ..)) in self.ras.iter().enumerate() {
             if !names.insert(name) {
                 let hint = "`carnet admin --ras NAME` has to mean one";
                 problems.add(&format!("ras[{i}].name"), "another RAS has this name", hint);
+            }
+        }
+    }
+}
+
+impl Config {
+    /// A gateway may share the listener of one RAS; nothing else shares anything.
+    fn check_gateways(&self, problems: &mut Problems) {
+        let (mut addresses, mut folders, mut names) =
+            (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for (i, gateway) in self.gateways.iter().enumerate() {
+            let path = format!("gateway[{i}]");
+            if gateway.listen.port() != 0 && !addresses.insert(gateway.listen) {
+                let hint = "give each gateway a port of its own, or write its routes into one";
+                problems.add(&format!("{path}.listen"), "another gateway has this address", hint);
+            }
+            if !folders.insert(&gateway.folder) {
+                let hint = "give each gateway a folder of its own";
+                problems.add(&format!("{path}.folder"), "another gateway has this folder", hint);
+            }
+            if !names.insert(&gateway.name) {
+                let hint = "give each gateway a name of its own";
+                problems.add(&format!("{path}.name"), "another gateway has this name", hint);
+            }
+            if self
+                .idp
+                .as_ref()
+                .is_some_and(|(idp, _)| idp.listen == gateway.listen && gateway.listen.port() != 0)
+            {
+                let hint = "a gateway may share the address of a RAS, not of the identity provider";
+                problems.add(
+                    &format!("{path}.listen"),
+                    "the identity provider has this address",
+                    hint,
+                );
+            }
+            let sharing = self.ras.iter().filter(|(_, ras, _)| ras.listen == gateway.listen);
+            if sharing.clone().any(|(_, ras, _)| ras.tls != gateway.tls) {
+                let hint = "one address has one certificate: write the same for both";
+                problems.add(&path, "the RAS at this address has another certificate", hint);
             }
         }
     }
@@ -328,7 +378,7 @@ fn idp_settings(written: &WrittenIdp) -> IdpSettings {
     }
 }
 
-fn must_exist(problems: &mut Problems, path: &str, file: &Path) {
+pub(crate) fn must_exist(problems: &mut Problems, path: &str, file: &Path) {
     if !file.is_file() {
         let what = format!("there is no file {}", file.display());
         problems.add(path, &what, "paths count from the config's folder; `carnet init` makes them");
@@ -361,8 +411,41 @@ fn listener(
                     write them without";
         problems.add(&format!("{path}.issuer"), "it ends with a slash", hint);
     }
-    let listen = address(problems, &format!("{path}.listen"), &written.listen);
-    let tls = match (&written.tls_certificate, &written.tls_key) {
+    let files = (written.tls_certificate.as_deref(), written.tls_key.as_deref());
+    let place = endpoint(problems, path, &written.listen, files, folder);
+    let tls = place.as_ref().and_then(|(_, tls)| tls.clone());
+    if let (Ok(issuer), true) = (&issuer, tls.is_some())
+        && Url::parse(issuer.as_str()).is_ok_and(|url| is_loopback(&url) && url.scheme() == "http")
+    {
+        let hint = "write https:// in the issuer, or leave the certificate out";
+        problems.add(&format!("{path}.issuer"), "it says http, but TLS is on", hint);
+    }
+    if let Some(Algorithm::PS256 | Algorithm::RS256) = written.algorithm {
+        let hint = "sign with ES256 or EdDSA; RSA is only verified";
+        problems.add(&format!("{path}.algorithm"), "this algorithm does not sign here", hint);
+    }
+    let database = match database.strip_prefix("sqlite:") {
+        Some(file) => format!("sqlite:{}", folder.join(file).display()),
+        None => database.clone(),
+    };
+    if !["sqlite:", "postgres://", "postgresql://"].iter().any(|p| database.starts_with(p)) {
+        let hint = "use sqlite:FILE or postgres://USER@HOST/DATABASE";
+        problems.add(&format!("{path}.database"), "this is not a database URL", hint);
+    }
+    let algorithm = written.algorithm.unwrap_or_default();
+    Some(Listener { issuer: issuer.ok()?, listen: place?.0, database, algorithm, tls })
+}
+
+/// Where something listens, and with which certificate.
+pub(crate) fn endpoint(
+    problems: &mut Problems,
+    path: &str,
+    listen: &str,
+    tls: (Option<&Path>, Option<&Path>),
+    folder: &Path,
+) -> Option<(SocketAddr, Option<(PathBuf, PathBuf)>)> {
+    let listen = address(problems, &format!("{path}.listen"), listen);
+    let tls = match tls {
         (Some(certificate), Some(key)) => {
             let (certificate, key) = (folder.join(certificate), folder.join(key));
             must_exist(problems, &format!("{path}.tls_certificate"), &certificate);
@@ -384,26 +467,7 @@ fn listener(
         let hint = "give tls_certificate and tls_key, or listen on 127.0.0.1 behind a TLS proxy";
         problems.add(&format!("{path}.listen"), &what, hint);
     }
-    if let (Ok(issuer), true) = (&issuer, tls.is_some())
-        && Url::parse(issuer.as_str()).is_ok_and(|url| is_loopback(&url) && url.scheme() == "http")
-    {
-        let hint = "write https:// in the issuer, or leave the certificate out";
-        problems.add(&format!("{path}.issuer"), "it says http, but TLS is on", hint);
-    }
-    if let Some(Algorithm::PS256 | Algorithm::RS256) = written.algorithm {
-        let hint = "sign with ES256 or EdDSA; RSA is only verified";
-        problems.add(&format!("{path}.algorithm"), "this algorithm does not sign here", hint);
-    }
-    let database = match database.strip_prefix("sqlite:") {
-        Some(file) => format!("sqlite:{}", folder.join(file).display()),
-        None => database.clone(),
-    };
-    if !["sqlite:", "postgres://", "postgresql://"].iter().any(|p| database.starts_with(p)) {
-        let hint = "use sqlite:FILE or postgres://USER@HOST/DATABASE";
-        problems.add(&format!("{path}.database"), "this is not a database URL", hint);
-    }
-    let algorithm = written.algorithm.unwrap_or_default();
-    Some(Listener { issuer: issuer.ok()?, listen: listen?, database, algorithm, tls })
+    Some((listen?, tls))
 }
 
 /// The commented config that `carnet init` writes.

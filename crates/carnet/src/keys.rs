@@ -1,6 +1,7 @@
 //! Signing keys at rest: sealed with AES-256-GCM under the key-encryption key, which is in a file
 //! beside the config and never in a database.
 
+use crate::system;
 use anyhow::{Context, Result, anyhow, bail};
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
@@ -10,11 +11,12 @@ use aws_lc_rs::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use carnet_proto::{
     jwk::{Algorithm, SigningKey},
-    secret::Secret,
+    secret::{Secret, mac},
     time::Clock,
 };
 use carnet_server::KeyRing;
 use carnet_store::{SealedKey, Store};
+use std::path::Path;
 use zeroize::Zeroizing;
 
 /// The key that seals signing keys.
@@ -59,6 +61,19 @@ impl KeyEncryptionKey {
         let opened = self.0.open_in_place(nonce, Aad::from(kid.as_bytes()), content);
         Ok(Zeroizing::new(opened.map_err(|_| wrong())?.to_vec()))
     }
+}
+
+/// A gateway's key, from its file or made at its first start: it signs what MCP servers are told of callers.
+/// The second secret marks session ids.
+pub(crate) fn gateway_key(file: &Path, kek: &KeyEncryptionKey) -> Result<(SigningKey, Secret)> {
+    const LABEL: &str = "gateway";
+    if !file.exists() {
+        let sealed = kek.seal(LABEL, &generate(Algorithm::ES256)?)?;
+        system::write_private(file, sealed.as_bytes(), true)?;
+    }
+    let der = kek.open(LABEL, system::read_private(file)?.expose())?;
+    let session_key = Secret::new(mac(&der, b"session ids"));
+    Ok((SigningKey::from_pkcs8(Algorithm::ES256, &der)?, session_key))
 }
 
 /// A fresh PKCS#8 key.

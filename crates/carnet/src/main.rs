@@ -7,6 +7,7 @@ mod connect;
 mod demo;
 mod doctor;
 mod employee;
+mod gateway;
 mod init;
 mod inspect;
 mod install;
@@ -39,6 +40,9 @@ enum Command {
         #[arg(long, value_name = "FILE", default_value = "carnet.toml")]
         config: PathBuf,
     },
+    /// Guard an MCP server in any language: an authorization server and a gateway in front of it, until
+    /// SIGTERM or Ctrl-C
+    Guard(gateway::guard::Guard),
     /// Write a commented config, a key file and an administration secret
     Init {
         /// Folder to write into
@@ -173,12 +177,13 @@ fn main() -> ExitCode {
 }
 
 async fn run(command: Command) -> Result<ExitCode> {
-    if !matches!(command, Command::Serve { .. }) {
+    if !matches!(command, Command::Serve { .. } | Command::Guard(_)) {
         telemetry::quiet();
     }
     match command {
         Command::Demo(args) => demo::run(args).await,
         Command::Serve { config } => serve::serve(config::Config::read(&config)?).await,
+        Command::Guard(args) => gateway::guard::guard(args).await,
         Command::Init { folder } => init::init(&folder),
         Command::Check { config } => {
             config::Config::read(&config)?;

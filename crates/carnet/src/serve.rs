@@ -2,11 +2,14 @@
 
 use crate::{
     config::{Config, Listener},
+    gateway::{self, Parties},
     keys::{self, KeyEncryptionKey},
     system, telemetry,
 };
 use anyhow::{Context as _, Result};
-use axum::{Router, body::Body, extract::ConnectInfo};
+use axum::{Router, body::Body, extract::ConnectInfo, http::Response};
+use carnet_gateway::Gateway;
+use carnet_proto::identifier::Issuer;
 use carnet_server::{
     Context, LIMITS, Passwords,
     admin::{AdminApi, IdpAdmin, RasAdmin},
@@ -23,17 +26,27 @@ use hyper_util::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{
-    collections::BTreeMap, fs::File, net::SocketAddr, path::Path, sync::Arc, time::Duration,
+    collections::BTreeMap, convert::Infallible, fs::File, net::SocketAddr, path::Path, sync::Arc,
+    time::Duration,
 };
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, oneshot},
+    task::JoinSet,
+    time::timeout,
+};
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
+use tower::{Service, ServiceExt};
 
 /// Requests under way may take this long after a shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(25);
+/// For reports of calls, and for the journal to reach the disk, after that.
+const TELL: Duration = Duration::from_secs(3);
 /// Connections of one listener at a time.
-const CONNECTIONS: usize = 4096;
+pub(crate) const CONNECTIONS: usize = 4096;
+/// Connections of a gateway at a time: most of them are streams that wait.
+const STREAMS: usize = 16_384;
 
 /// Runs the roles of `config` until the process is told to stop.
 pub(crate) async fn serve(config: Config) -> Result<()> {
@@ -54,11 +67,24 @@ pub(crate) async fn serve(config: Config) -> Result<()> {
 struct Running {
     listeners: JoinSet<()>,
     stores: Vec<Store>,
+    /// What gateways do beside answering.
+    tasks: JoinSet<()>,
+    journals: Vec<oneshot::Receiver<()>>,
 }
 
 impl Running {
     async fn finish(mut self) {
         while self.listeners.join_next().await.is_some() {}
+        // Nobody is left who decides anything; what was decided is told, as far as somebody listens.
+        let told = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(TELL, told).await.is_err() {
+            tracing::warn!("some calls are not reported yet; they are after the next start");
+            self.tasks.shutdown().await;
+        }
+        for journal in self.journals {
+            // It ends with the last decision.
+            let _ = timeout(TELL, journal).await;
+        }
         for store in self.stores {
             store.close().await;
         }
@@ -78,6 +104,9 @@ async fn start(
     let mut listeners = JoinSet::new();
     let mut stores = Vec::new();
     let mut idp_admin = None;
+    let mut idp_role = None;
+    let mut ras_roles = Vec::new();
+    let mut shared = BTreeMap::new();
     let mut ras_admins = BTreeMap::new();
     if let Some((place, settings)) = &config.idp {
         let store = open_store(&place.database).await.context("idp.database")?;
@@ -87,6 +116,7 @@ async fn start(
             Idp::open(issuer, store.clone(), ring, context.clone(), settings, passwords.clone())
                 .await?;
         let router = idp.router();
+        idp_role = Some(idp);
         idp_admin = Some(IdpAdmin::new(
             place.issuer.clone(),
             store.clone(),
@@ -106,10 +136,29 @@ async fn start(
         let admin =
             RasAdmin::new(place.issuer.clone(), store.clone(), clock.clone(), entropy.clone());
         ras_admins.insert(name.clone(), admin);
-        listen(&mut listeners, place, router, &store, ground, &stop)
-            .await
-            .with_context(|| format!("ras `{name}`"))?;
+        ras_roles.push((place.issuer.clone(), ras));
+        if config.gateways.iter().any(|gateway| gateway.listen == place.listen) {
+            let router = router.merge(health(vec![store.clone()]));
+            let router = limited(router, LIMITS, entropy.clone(), &config.trusted_proxies);
+            shared.insert(place.listen, (router, host_of(&place.issuer)));
+        } else {
+            listen(&mut listeners, place, router, &store, ground, &stop)
+                .await
+                .with_context(|| format!("ras `{name}`"))?;
+        }
         stores.push(store);
+    }
+    let parties = Parties { idp: idp_role.as_ref(), ras: &ras_roles };
+    let (mut tasks, mut journals, mut gateways) = (JoinSet::new(), Vec::new(), Vec::new());
+    for place in &config.gateways {
+        let started = gateway::start(place, &kek, &context, &outbound, &parties, &mut tasks, &stop)
+            .with_context(|| format!("gateway `{}`", place.name))?;
+        let other = shared
+            .remove(&place.listen)
+            .unwrap_or_else(|| (limited(health(Vec::new()), LIMITS, entropy.clone(), &[]), None));
+        listen_gateway(&mut listeners, place, &started.gateway, other, &stop).await?;
+        journals.push(started.journal);
+        gateways.push(started.gateway);
     }
     if let Some(admin) = &config.admin {
         let listener = bind(admin.listen).await.context("admin.listen")?;
@@ -119,14 +168,15 @@ async fn start(
             hosts: vec![address.to_string(), format!("localhost:{}", address.port())],
             idp: idp_admin,
             ras: ras_admins,
+            gateway: (!gateways.is_empty()).then(|| gateway::admin(gateways)),
         };
         let router = limited(api.router(), LIMITS, entropy.clone(), &[]);
         tracing::info!(%address, "the administration API listens");
         let stop = stop.clone();
-        listeners.spawn(accept(listener, None, router, stop));
+        listeners.spawn(accept(listener, None, router, CONNECTIONS, stop));
     }
     spawn_pruning(&stores, &clock, &stop);
-    Ok(Running { listeners, stores })
+    Ok(Running { listeners, stores, tasks, journals })
 }
 
 /// Opens a database; a SQLite file is its owner's alone.
@@ -178,7 +228,32 @@ async fn listen(
     let router =
         limited(router.merge(health(vec![store.clone()])), LIMITS, entropy.clone(), proxies);
     tracing::info!(issuer = %place.issuer, address = %listener.local_addr()?, "listening");
-    listeners.spawn(accept(listener, tls, router, stop.clone()));
+    listeners.spawn(accept(listener, tls, router, CONNECTIONS, stop.clone()));
+    Ok(())
+}
+
+/// Host and port of an issuer as a `Host` header carries them.
+fn host_of(issuer: &Issuer) -> Option<String> {
+    let (_, authority) = issuer.origin().split_once("://")?;
+    Some(authority.to_owned())
+}
+
+async fn listen_gateway(
+    listeners: &mut JoinSet<()>,
+    place: &gateway::config::GatewayConfig,
+    gateway: &Gateway,
+    (other, host): (Router, Option<String>),
+    stop: &CancellationToken,
+) -> Result<()> {
+    let listener = bind(place.listen).await.with_context(|| format!("gateway `{}`", place.name))?;
+    let tls = match &place.tls {
+        Some((certificate, key)) => Some(acceptor(certificate, key)?),
+        None => None,
+    };
+    let hosts = gateway.hosts().collect::<Vec<_>>().join(", ");
+    tracing::info!(gateway = place.name, hosts, address = %listener.local_addr()?, "listening");
+    let service = gateway.service(other, host);
+    listeners.spawn(accept(listener, tls, service, STREAMS, stop.clone()));
     Ok(())
 }
 
@@ -213,12 +288,17 @@ pub(crate) fn tls(
 
 /// Serves a listener with limits on headers and time, until `stop`; then lets requests under way
 /// finish.
-pub(crate) async fn accept(
+pub(crate) async fn accept<S>(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
-    router: Router,
+    service: S,
+    connections: usize,
     stop: CancellationToken,
-) {
+) where
+    S: Service<hyper::Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+{
     let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
     builder
         .http1()
@@ -228,7 +308,7 @@ pub(crate) async fn accept(
         .max_buf_size(32 * 1024);
     let builder = Arc::new(builder);
     let graceful = GracefulShutdown::new();
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(connections));
     loop {
         let (stream, peer, permit) = tokio::select! {
             () = stop.cancelled() => break,
@@ -236,11 +316,11 @@ pub(crate) async fn accept(
         };
         // Small answers must not wait for more; where the socket refuses, they just come later.
         let _ = stream.set_nodelay(true);
-        let (builder, tls, router) = (Arc::clone(&builder), tls.clone(), router.clone());
+        let (builder, tls, service) = (Arc::clone(&builder), tls.clone(), service.clone());
         let watcher = graceful.watcher();
         tokio::spawn(async move {
             let _permit = permit;
-            let service = router.map_request(move |request: hyper::Request<_>| {
+            let service = service.map_request(move |request: hyper::Request<_>| {
                 let mut request = request.map(Body::new);
                 request.extensions_mut().insert(ConnectInfo(peer));
                 request

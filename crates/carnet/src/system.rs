@@ -86,6 +86,15 @@ pub(crate) fn open_private(path: &Path) -> Result<fs::File> {
     options.open(path).with_context(|| format!("{} cannot be opened", path.display()))
 }
 
+/// Opens a file to add to, for its owner alone; makes it where it is missing.
+pub(crate) fn append_private(path: &Path) -> Result<fs::File> {
+    let mut options = fs::File::options();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).with_context(|| format!("{} cannot be opened", path.display()))
+}
+
 /// Reads a secret file; refuses one that others may read.
 pub(crate) fn read_private(path: &Path) -> Result<Secret> {
     let name = path.display();

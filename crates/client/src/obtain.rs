@@ -9,8 +9,8 @@ use crate::{
     vault::{Access, Session, Vault},
 };
 use carnet_proto::{
-    GRANT_JWT_BEARER, GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ID_JAG, TOKEN_TYPE_ID_TOKEN,
-    TOKEN_TYPE_REFRESH_TOKEN,
+    GRANT_JWT_BEARER, GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_JAG,
+    TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_REFRESH_TOKEN,
     challenge::Challenge,
     claims::Claims,
     client_assertion,
@@ -126,11 +126,14 @@ impl AccessToken {
 
 /// Which token of the sign-in an ID-JAG is asked with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names)] // as RFC 8693 names them
 pub enum Subject {
     /// The refresh token.
     RefreshToken,
     /// The ID token.
     IdToken,
+    /// Not of a sign-in: an access token that somebody brought to the MCP server that this client stands for.
+    AccessToken,
 }
 
 /// An ID-JAG as received and checked for form; the RAS verifies it.
@@ -462,6 +465,7 @@ impl Client {
         let subject_token_type = match subject.0 {
             Subject::RefreshToken => TOKEN_TYPE_REFRESH_TOKEN,
             Subject::IdToken => TOKEN_TYPE_ID_TOKEN,
+            Subject::AccessToken => TOKEN_TYPE_ACCESS_TOKEN,
         };
         let mut form = vec![
             ("grant_type", GRANT_TOKEN_EXCHANGE),

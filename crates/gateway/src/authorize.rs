@@ -56,11 +56,8 @@ pub(crate) fn authorize(
 ) -> Result<String, NotAllowed> {
     let targets: Vec<_> = body.messages.iter().flat_map(mcp::Message::targets).collect();
     let caller = &held.caller;
-    let standing = Standing {
-        scopes: caller.scopes(),
-        auth_time: caller.auth_time(),
-        acr: caller.acr(),
-    };
+    let standing =
+        Standing { scopes: caller.scopes(), auth_time: caller.auth_time(), acr: caller.acr() };
     route.settings.rules.decide(&targets, standing, |name| route.tool_state(name), now)
 }
 

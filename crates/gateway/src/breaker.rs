@@ -56,7 +56,8 @@ impl Breaker {
         let mut state = self.state();
         state.failures += 1;
         if state.failures >= FAILURES {
-            state.pause = if state.pause.is_zero() { PAUSE } else { (state.pause * 2).min(LONGEST) };
+            state.pause =
+                if state.pause.is_zero() { PAUSE } else { (state.pause * 2).min(LONGEST) };
             state.open_until = Some(now + state.pause);
         }
     }

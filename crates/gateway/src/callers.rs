@@ -214,7 +214,7 @@ impl Callers {
             let held = maps.tokens.values();
             held.filter(|held| held.open.load(Ordering::Relaxed) > 0).cloned().collect()
         };
-        let asks = open.iter().map(|held| async move {
+        let asks = open.into_iter().map(|held| async move {
             if now >= held.caller.expires() {
                 held.ended.cancel();
             } else if let Some(stands) = stands {

@@ -3,8 +3,10 @@
 
 use crate::snapshots::Snapshots;
 use carnet_proto::{
-    mcp::{BATCHES, Body, HEADER_MISMATCH, INVALID_REQUEST, Kind, Message, REVISIONS, STATELESS,
-          UNSUPPORTED_VERSION},
+    mcp::{
+        BATCHES, Body, HEADER_MISMATCH, INVALID_REQUEST, Kind, Message, REVISIONS, STATELESS,
+        UNSUPPORTED_VERSION,
+    },
     mcp_headers::decoded,
 };
 use http::HeaderMap;
@@ -183,7 +185,7 @@ mod tests {
         let tools = Snapshots::default();
         let schema = json!({"type": "object", "properties": {
             "region": {"type": "string", "x-mcp-header": "Region"}}});
-        tools.learn(&json!({"name": "t", "inputSchema": schema}), false);
+        tools.learn(&json!({"name": "t", "inputSchema": schema}));
         let body = mcp::read(body.as_bytes(), true).unwrap();
         check(&map, &body, &tools).map_err(|fault| fault.code)
     }
@@ -197,7 +199,9 @@ mod tests {
             ("mcp-param-region", "eu"),
         ];
         assert_eq!(judge(CALL, &good), Ok(true));
-        for (i, wrong) in [(0, "2025-11-25"), (1, "tools/list"), (1, "TOOLS/CALL"), (2, "u"), (3, "us")] {
+        for (i, wrong) in
+            [(0, "2025-11-25"), (1, "tools/list"), (1, "TOOLS/CALL"), (2, "u"), (3, "us")]
+        {
             let mut changed = good;
             changed[i].1 = wrong;
             assert_eq!(judge(CALL, &changed), Err(HEADER_MISMATCH), "{wrong}");
@@ -226,9 +230,12 @@ mod tests {
         assert_eq!(judge(&batch, &[]), Ok(false));
         assert_eq!(judge(&batch, &[("mcp-method", "tools/call")]), Err(HEADER_MISMATCH));
         let future = CALL.replace("2026-07-28", "2099-01-01");
-        let headers =
-            [("mcp-protocol-version", "2099-01-01"), ("mcp-method", "tools/call"), ("mcp-name", "t"),
-             ("mcp-param-region", "eu")];
+        let headers = [
+            ("mcp-protocol-version", "2099-01-01"),
+            ("mcp-method", "tools/call"),
+            ("mcp-name", "t"),
+            ("mcp-param-region", "eu"),
+        ];
         assert_eq!(judge(&future, &headers), Ok(true), "the MCP server says whether it knows it");
     }
 }

@@ -91,9 +91,8 @@ pub(crate) fn data(event: &[u8]) -> Option<String> {
 /// The same event with other data, which has no line break.
 pub(crate) fn with_data(event: &[u8], data: &str) -> Vec<u8> {
     let text = String::from_utf8_lossy(event);
-    let others = lines(&text).filter(|line| {
-        !(line.is_empty() || line.starts_with("data:") || *line == "data")
-    });
+    let others = lines(&text)
+        .filter(|line| !(line.is_empty() || line.starts_with("data:") || *line == "data"));
     let mut out = String::with_capacity(data.len() + 64);
     for line in others {
         out.push_str(line);

@@ -154,8 +154,7 @@ impl Gateway {
             let route = Arc::new(route(&ground, settings, approved)?);
             let resource = route.guard.resource();
             let path = if resource.path().is_empty() { "/" } else { resource.path() };
-            let well_known =
-                format!("/.well-known/oauth-protected-resource{}", resource.path());
+            let well_known = format!("/.well-known/oauth-protected-resource{}", resource.path());
             for host in route.guard.hosts() {
                 let paths = places.entry(host.to_owned()).or_default();
                 if paths.insert(path.to_owned(), Place::Route(Arc::clone(&route))).is_some() {
@@ -190,7 +189,11 @@ impl Gateway {
     }
 
     /// The gateway before other routes of the same listener, which are reached under `hosts`.
-    pub fn service(&self, other: Router, hosts: impl IntoIterator<Item = String>) -> GatewayService {
+    pub fn service(
+        &self,
+        other: Router,
+        hosts: impl IntoIterator<Item = String>,
+    ) -> GatewayService {
         let hosts = hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect();
         GatewayService { gateway: self.clone(), other, hosts: Arc::new(hosts) }
     }
@@ -386,7 +389,10 @@ impl GatewayService {
                 let (status, text) = if known {
                     (StatusCode::NOT_FOUND, "There is no MCP server at this path.")
                 } else {
-                    (StatusCode::MISDIRECTED_REQUEST, "This host name is not one of this gateway's.")
+                    (
+                        StatusCode::MISDIRECTED_REQUEST,
+                        "This host name is not one of this gateway's.",
+                    )
                 };
                 Own::new(status, REFUSED, text).respond()
             }
@@ -432,8 +438,7 @@ impl Gateway {
             return response;
         }
         let now = self.0.ground.clock.now();
-        let admitted =
-            route.guard.admit(parts.method.as_str(), &parts.uri, &parts.headers).await;
+        let admitted = route.guard.admit(parts.method.as_str(), &parts.uri, &parts.headers).await;
         let caller = match admitted {
             Ok(caller) => caller,
             Err(refused) => return self.stranger(route, &parts, refused, now).await,
@@ -686,14 +691,8 @@ impl Gateway {
             return Own { retry_after: Some(wait.as_secs() + 1), ..own }.respond();
         }
         let ground = &self.0.ground;
-        let headers = identity::headers(
-            ground,
-            route,
-            &held,
-            &parts.headers,
-            session.as_deref(),
-            asked.now,
-        );
+        let headers =
+            identity::headers(ground, route, &held, &parts.headers, session.as_deref(), asked.now);
         let headers = match headers.await {
             Ok(headers) => headers,
             Err(why) => {
@@ -717,9 +716,8 @@ impl Gateway {
             ended: "client_gone",
             seat: asked.seat,
         };
-        let lens = go.lists.then(|| {
-            Lens::new(Arc::clone(route), held.caller.scopes().clone(), asked.now)
-        });
+        let lens =
+            go.lists.then(|| Lens::new(Arc::clone(route), held.caller.scopes().clone(), asked.now));
         let onward = Onward {
             method: parts.method.clone(),
             headers,
@@ -831,7 +829,8 @@ fn session_of(
 fn check_query(route: &Route, parts: &Parts) -> Result<(), Response<Body>> {
     match parts.uri.query() {
         Some(query) if Some(query) != route.query.as_deref() => {
-            let text = "This MCP server's URL has another query, or none. A token never belongs there.";
+            let text =
+                "This MCP server's URL has another query, or none. A token never belongs there.";
             Err(Own::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, text).respond())
         }
         _ => Ok(()),

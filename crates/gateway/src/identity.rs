@@ -150,15 +150,16 @@ async fn upstream_token(
     let Some(obtain) = &route.settings.upstream_tokens else {
         return Err(broken("No token can be had for the MCP server.".to_owned()));
     };
-    let got = obtain(held.caller.clone(), held.token.clone()).await.map_err(|error| match error {
-        UpstreamTokenError::Refused(text) => NoIdentity {
-            status: StatusCode::FORBIDDEN,
-            code: crate::answers::REFUSED,
-            text,
-            reason: "upstream.token_refused",
-        },
-        UpstreamTokenError::Unavailable(text) => broken(text),
-    })?;
+    let got =
+        obtain(held.caller.clone(), held.token.clone()).await.map_err(|error| match error {
+            UpstreamTokenError::Refused(text) => NoIdentity {
+                status: StatusCode::FORBIDDEN,
+                code: crate::answers::REFUSED,
+                text,
+                reason: "upstream.token_refused",
+            },
+            UpstreamTokenError::Unavailable(text) => broken(text),
+        })?;
     let value = sensitive(&format!("Bearer {}", got.token.expose()))
         .ok_or_else(|| broken("The token for the MCP server cannot be sent.".to_owned()))?;
     // Bounded by the caller's own token: when the login ends, this ends.

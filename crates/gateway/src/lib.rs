@@ -26,8 +26,8 @@ mod trail;
 
 pub use gateway::{Gateway, GatewayService, Ground, RouteError};
 pub use settings::{
-    ArgumentAudit, AssertionSettings, Limits, Lists, PlainHeader, RouteSettings, Stands, ToolChanges,
-    Unavailable, UpstreamToken, UpstreamTokens, UpstreamTokenError, Who,
+    ArgumentAudit, AssertionSettings, Limits, Lists, PlainHeader, RouteSettings, Stands,
+    ToolChanges, Unavailable, UpstreamToken, UpstreamTokenError, UpstreamTokens, Who,
 };
 pub use snapshots::{Approved, ToolView};
 pub use trail::{Entry, Trail};

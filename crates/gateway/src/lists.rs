@@ -6,12 +6,7 @@ use crate::{
     settings::{Lists, ToolChanges},
     snapshots::Learned,
 };
-use carnet_proto::{
-    operation_policy::ToolState,
-    mcp::Target,
-    scope::Scopes,
-    time::Timestamp,
-};
+use carnet_proto::{mcp::Target, operation_policy::ToolState, scope::Scopes, time::Timestamp};
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
@@ -141,14 +136,23 @@ impl Lens {
         let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| Unreadable)?;
         let mut kept = Vec::with_capacity(items.len());
         let mut news = false;
+        let mut seen_first = Vec::new();
         for item in &items {
             let value: Value = serde_json::from_str(item.get()).map_err(|_| Unreadable)?;
             if matches!(kind, Kind::Tools) {
-                news |= self.learn(&value);
+                let learned = self.learn(&value);
+                news |= learned != Learned::Known;
+                if learned == Learned::New {
+                    seen_first.extend(value.get("name").and_then(Value::as_str).map(str::to_owned));
+                }
             }
             if self.shows(kind, &value) {
                 kept.push(item.get());
             }
+        }
+        if !seen_first.is_empty() {
+            let names = seen_first.join(" ");
+            self.route.trail.tool(self.now, &self.route.resource, &names, "seen first");
         }
         if news {
             self.route.keep_snapshots();
@@ -156,28 +160,26 @@ impl Lens {
         Ok((kept.len() < items.len()).then(|| format!("[{}]", kept.join(","))))
     }
 
-    /// Whether something is to be kept.
-    fn learn(&self, tool: &Value) -> bool {
+    /// Takes a tool in; what is not as approved is put on record.
+    fn learn(&self, tool: &Value) -> Learned {
         let route = &self.route;
         let block = route.settings.tool_changes == ToolChanges::Block;
-        let learned = route.snapshots.learn(tool, block);
+        let learned = route.snapshots.learn(tool);
         let name = tool.get("name").and_then(Value::as_str).unwrap_or_default();
         let told = |detail| route.trail.tool(self.now, &route.resource, name, detail);
         match learned {
-            Learned::Known => {}
-            Learned::New => told("new"),
+            Learned::Known | Learned::New => {}
             Learned::Changed if block => told("changed, and blocked until it is approved"),
             Learned::Changed => told("changed"),
             Learned::Restored => told("as approved again"),
         }
-        learned != Learned::Known
+        learned
     }
 
     fn shows(&self, kind: Kind, item: &Value) -> bool {
         let settings = &self.route.settings;
         let scopes = match settings.lists {
-            Lists::All => None,
-            Lists::Allowed => None,
+            Lists::All | Lists::Allowed => None,
             Lists::Granted => Some(&self.scopes),
         };
         let text = |member| item.get(member).and_then(Value::as_str).unwrap_or_default();

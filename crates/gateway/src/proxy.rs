@@ -70,7 +70,8 @@ pub(crate) async fn forward(
         route.breaker.failed(Instant::now());
         call.ended = ended;
         let own = Own::new(status, BROKEN, text).to(id);
-        Own { retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1), ..own }.respond()
+        Own { retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1), ..own }
+            .respond()
     };
     let response = match answered {
         Ok(Ok(response)) => response,
@@ -137,9 +138,10 @@ async fn back(
     }
     clean(&mut parts.headers);
     if let Some(value) = parts.headers.remove(crate::era::SESSION) {
-        let bound = value.to_str().ok().and_then(|session| {
-            session::bind(&gateway.session_key(), owner, session)
-        });
+        let bound = value
+            .to_str()
+            .ok()
+            .and_then(|session| session::bind(&gateway.session_key(), owner, session));
         let bound = bound.and_then(|bound| HeaderValue::from_str(&bound).ok());
         let Some(bound) = bound else {
             return refuse(&mut call, "The MCP server's session id is not visible ASCII.");

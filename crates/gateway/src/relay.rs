@@ -86,11 +86,14 @@ pub(crate) struct Relay {
 impl Relay {
     pub(crate) fn new(
         upstream: Incoming,
-        call: Call,
+        mut call: Call,
         events: bool,
         filter: Option<EventFilter>,
         stopping: Option<CancellationToken>,
     ) -> Self {
+        if upstream.is_end_stream() {
+            call.ended = "complete";
+        }
         let (upstream, ready) = (Some(upstream), VecDeque::new());
         Self { upstream, call, events, filter, ready, stopping, ends: None }
     }
@@ -181,6 +184,10 @@ impl Body for Relay {
                     // Trailers have no meaning here.
                     let Ok(bytes) = frame.into_data() else { continue };
                     if this.filter.is_none() {
+                        // Whoever counts bytes does not ask for more after the last one.
+                        if this.upstream.as_ref().is_some_and(Body::is_end_stream) {
+                            this.call.ended = "complete";
+                        }
                         return this.frame(bytes);
                     }
                     if let Err(why) = this.take(&bytes) {

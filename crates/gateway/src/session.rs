@@ -41,7 +41,8 @@ mod tests {
         assert_eq!(unbind(b"key", "erin", &bound), Some("abc"));
         assert_eq!(unbind(b"key", "max", &bound), None);
         assert_eq!(unbind(b"other", "erin", &bound), None);
-        for wrong in ["", "abc", &bound[1..], &format!("{bound}x"), &bound.replace(".abc", ".abd")] {
+        for wrong in ["", "abc", &bound[1..], &format!("{bound}x"), &bound.replace(".abc", ".abd")]
+        {
             assert_eq!(unbind(b"key", "erin", wrong), None, "{wrong}");
         }
         assert_eq!(unbind(b"key", "erin", &"é".repeat(40)), None);

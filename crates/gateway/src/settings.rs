@@ -142,7 +142,7 @@ impl Default for Limits {
             per_client: number(60_000),
             concurrent_per_person: 100,
             concurrent: 10_000,
-            answer_time: Duration::from_secs(300),
+            answer_time: Duration::from_mins(5),
             body_time: Duration::from_secs(30),
         }
     }
@@ -163,7 +163,8 @@ pub struct ArgumentAudit {
 pub struct Unavailable;
 
 /// Asks whether an access token still stands.
-pub type Stands = Arc<dyn Fn(Secret) -> BoxFuture<'static, Result<bool, Unavailable>> + Send + Sync>;
+pub type Stands =
+    Arc<dyn Fn(Secret) -> BoxFuture<'static, Result<bool, Unavailable>> + Send + Sync>;
 
 /// A token for the MCP server itself.
 #[derive(Clone, Debug)]

@@ -155,7 +155,7 @@ impl Trail {
     /// Something about a tool that somebody has to look at.
     pub(crate) fn tool(&self, at: Timestamp, resource: &str, target: &str, detail: &str) {
         let entry = Changed { kind: "tool", at, resource, target, detail };
-        tracing::warn!(resource, tool = target, detail, "a tool is not as it was approved");
+        tracing::warn!(resource, tools = target, detail, "tools");
         if let Ok(line) = serde_json::to_string(&entry) {
             // Told again at the next list if there is no room now.
             let _ = self.queue.try_send(Entry { line, written: None });
@@ -237,7 +237,7 @@ mod tests {
         for _ in 0..WAITING {
             trail.end(&outcome("o"));
         }
-        assert_eq!(trail.shed.load(Ordering::Relaxed) as usize, WAITING / 2);
+        assert_eq!(trail.shed.load(Ordering::Relaxed), WAITING as u64 / 2);
         for _ in 0..WAITING / 2 - 1 {
             trail.decide(&decision("d")).await.unwrap();
         }
@@ -251,7 +251,7 @@ mod tests {
                 _ => {}
             }
         }
-        assert_eq!((shed as usize, decisions), (WAITING / 2, WAITING / 2 - 1));
+        assert_eq!((shed, decisions), (WAITING as u64 / 2, WAITING / 2 - 1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -155,7 +155,7 @@ impl Message<'_> {
             "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
                 self.uri.as_deref()
             }
-            "tasks/get" | "tasks/update" | "tasks/cancel" | "tasks/result" => self.task.as_deref(),
+            "tasks/get" | "tasks/update" | "tasks/cancel" => self.task.as_deref(),
             _ => None,
         }
     }
@@ -318,8 +318,7 @@ impl<'de> Visitor<'de> for WrittenVisitor {
         f.write_str("a JSON-RPC message")
     }
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
-        let mut members =
-            Members::new(&["jsonrpc", "id", "method", "params", "result", "error"]);
+        let mut members = Members::new(&["jsonrpc", "id", "method", "params", "result", "error"]);
         let mut written = Written::default();
         let mut versioned = false;
         while let Some(Key(key)) = access.next_key()? {
@@ -343,11 +342,7 @@ impl<'de> Visitor<'de> for WrittenVisitor {
                 }
             }
         }
-        if versioned {
-            Ok(written)
-        } else {
-            Err(de::Error::custom("jsonrpc is not 2.0"))
-        }
+        if versioned { Ok(written) } else { Err(de::Error::custom("jsonrpc is not 2.0")) }
     }
 }
 
@@ -509,28 +504,62 @@ mod tests {
     #[test]
     fn a_message_says_what_it_is_about() {
         for (text, kind, target) in [
-            (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"draw","arguments":{}}}"#,
-             Kind::Request, r#"Tool("draw")"#),
-            (r#"{"params":{"name":"dr\u0061w"},"method":"tools\/call","id":"x","jsonrpc":"2.0"}"#,
-             Kind::Request, r#"Tool("draw")"#),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"draw","arguments":{}}}"#,
+                Kind::Request,
+                r#"Tool("draw")"#,
+            ),
+            (
+                r#"{"params":{"name":"dr\u0061w"},"method":"tools\/call","id":"x","jsonrpc":"2.0"}"#,
+                Kind::Request,
+                r#"Tool("draw")"#,
+            ),
             (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#, Kind::Request, r#"Tool("")"#),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":7}}"#,
-             Kind::Request, r#"Tool("")"#),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":null}"#,
-             Kind::Request, r#"Tool("")"#),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"file:///a"}}"#,
-             Kind::Request, r#"Resource("file:///a")"#),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"prompts/get","params":{"name":"p"}}"#,
-             Kind::Request, r#"Prompt("p")"#),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"p"}}}"#,
-             Kind::Request, r#"Prompt("p")"#),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"completion/complete","params":{"ref":{"type":"ref/resource","uri":"a"}}}"#,
-             Kind::Request, r#"Resource("a")"#),
-            (r#"{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"notifications":{"resourceSubscriptions":["a","b"]}}}"#,
-             Kind::Request, r#"Method("subscriptions/listen") Resource("a") Resource("b")"#),
-            (r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
-             Kind::Notification, r#"Method("notifications/initialized")"#),
-            (r#"{"jsonrpc":"2.0","id":1,"result":{"method":"tools/call"}}"#, Kind::Response, "Answer"),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":7}}"#,
+                Kind::Request,
+                r#"Tool("")"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":null}"#,
+                Kind::Request,
+                r#"Tool("")"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"file:///a"}}"#,
+                Kind::Request,
+                r#"Resource("file:///a")"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"prompts/get","params":{"name":"p"}}"#,
+                Kind::Request,
+                r#"Prompt("p")"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"completion/complete","params":{"ref":{"type":"ref/prompt","name":"p"}}}"#,
+                Kind::Request,
+                r#"Prompt("p")"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"completion/complete","params":{"ref":{"type":"ref/resource","uri":"a"}}}"#,
+                Kind::Request,
+                r#"Resource("a")"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"notifications":{"resourceSubscriptions":["a","b"]}}}"#,
+                Kind::Request,
+                r#"Method("subscriptions/listen") Resource("a") Resource("b")"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
+                Kind::Notification,
+                r#"Method("notifications/initialized")"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"result":{"method":"tools/call"}}"#,
+                Kind::Response,
+                "Answer",
+            ),
             (r#"{"jsonrpc":"2.0","id":null,"error":{"code":1}}"#, Kind::Response, "Answer"),
         ] {
             assert_eq!(one(text), Ok((kind, target.to_owned())), "{text}");
@@ -557,9 +586,15 @@ mod tests {
             ("\"tools/list\"", "7"),
             ("\"tools/list\"", r#""tools/call","params":{"name":"a","name":"b"}"#),
             ("\"tools/list\"", r#""tools/call","params":{"name":"a","Name":"b"}"#),
-            ("\"tools/list\"", r#""tools/call","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"a","io.modelcontextprotocol/protocolVersion":"b"}}"#),
+            (
+                "\"tools/list\"",
+                r#""tools/call","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"a","io.modelcontextprotocol/protocolVersion":"b"}}"#,
+            ),
             ("\"tools/list\"", r#""tools/call","params":["a"]"#),
-            ("\"tools/list\"", r#""completion/complete","params":{"ref":{"type":"ref/prompt","name":"a","name":"b"}}"#),
+            (
+                "\"tools/list\"",
+                r#""completion/complete","params":{"ref":{"type":"ref/prompt","name":"a","name":"b"}}"#,
+            ),
             ("\"tools/list\"", r#""tools/call","params":{"name":"\ud800"},"q":"#),
         ] {
             let changed = call.replace(from, to);
@@ -567,7 +602,8 @@ mod tests {
             assert!(one(&changed).is_err(), "{changed}");
         }
         // A name that is no text names nothing.
-        let surrogate = call.replace("\"tools/list\"", r#""tools/call","params":{"name":"\ud800"}"#);
+        let surrogate =
+            call.replace("\"tools/list\"", r#""tools/call","params":{"name":"\ud800"}"#);
         assert_eq!(one(&surrogate).map(|(_, target)| target), Ok(r#"Tool("")"#.to_owned()));
     }
 

@@ -62,6 +62,7 @@ pub fn idp(issuer: &Issuer, signing: Algorithm, public_clients: bool, enrolment:
         "introspection_endpoint_auth_signing_alg_values_supported": algorithms(),
         "carnet_catalog_endpoint": issuer.endpoint("/catalog"),
         "carnet_installations_endpoint": issuer.endpoint("/installations"),
+        "carnet_gateway_records_endpoint": issuer.endpoint("/gateway-records"),
     });
     if enrolment {
         // The client to sign in with before there is an installation.
@@ -200,6 +201,9 @@ pub struct AuthorizationServerMetadata {
     /// Carnet's own: where an installation is enrolled.
     #[serde(default)]
     pub carnet_installations_endpoint: Option<String>,
+    /// Carnet's own: where gateways of the company report tool calls.
+    #[serde(default)]
+    pub carnet_gateway_records_endpoint: Option<String>,
     /// Carnet's own: the client to enrol with.
     #[serde(default)]
     pub carnet_enrolment_client_id: Option<String>,

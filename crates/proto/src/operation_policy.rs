@@ -93,8 +93,7 @@ struct Patterns {
 impl Patterns {
     fn add(&mut self, pattern: &str, rule: usize, kind: &str) -> Result<(), RuleError> {
         let bad = || RuleError::Pattern(rule, pattern.to_owned());
-        let twice =
-            |other: usize| RuleError::Twice(other, rule, format!("the {kind} `{pattern}`"));
+        let twice = |other: usize| RuleError::Twice(other, rule, format!("the {kind} `{pattern}`"));
         match pattern.strip_suffix('*') {
             _ if pattern.is_empty() => return Err(bad()),
             Some(prefix) if prefix.contains('*') => return Err(bad()),
@@ -225,9 +224,9 @@ impl NotAllowed {
         match self {
             Self::NoRule { .. } => "no rule",
             Self::Changed => "tool snapshot",
-            Self::Denied { rule } | Self::Scope { rule, .. } | Self::Authentication { rule, .. } => {
-                rule
-            }
+            Self::Denied { rule }
+            | Self::Scope { rule, .. }
+            | Self::Authentication { rule, .. } => rule,
         }
     }
 }
@@ -359,9 +358,8 @@ impl Rules {
         }
         for rule in &deciding {
             let Rule { max_age, acr_values, .. } = &self.rules[*rule];
-            let young = max_age.is_none_or(|age| {
-                caller.auth_time.is_some_and(|at| now.since(at) <= age.max(0))
-            });
+            let young = max_age
+                .is_none_or(|age| caller.auth_time.is_some_and(|at| now.since(at) <= age.max(0)));
             let strong = acr_values.is_empty()
                 || caller.acr.is_some_and(|acr| acr_values.iter().any(|held| held == acr));
             if !young || !strong {
@@ -484,9 +482,12 @@ mod tests {
             rules().decide(&pay, caller, |_| ToolState::Unseen, Timestamp(1000))
         };
         assert_eq!(ask(Some(940), Some("strong")), Ok("pay".to_owned()));
-        for (auth_time, acr) in
-            [(Some(939), Some("strong")), (None, Some("strong")), (Some(990), None), (Some(990), Some("weak"))]
-        {
+        for (auth_time, acr) in [
+            (Some(939), Some("strong")),
+            (None, Some("strong")),
+            (Some(990), None),
+            (Some(990), Some("weak")),
+        ] {
             assert_eq!(
                 ask(auth_time, acr),
                 Err(NotAllowed::Authentication {

@@ -27,6 +27,9 @@ pub struct ResourceAuthorizationServer {
     /// Nothing unless listed (EMA 7.4.3).
     #[serde(default)]
     pub release: BTreeSet<ReleasedClaim>,
+    /// The algorithm that it signs access tokens with, for gateways that present them here.
+    #[serde(default)]
+    pub algorithm: crate::jwk::Algorithm,
     /// Switched off by an administrator.
     #[serde(default)]
     pub disabled: bool,

@@ -1,7 +1,7 @@
 //! Token exchange at the IdP: a sign-in becomes an ID-JAG (JAG 4.3, RFC 8693).
 
 use crate::{
-    TOKEN_TYPE_ID_JAG, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_REFRESH_TOKEN,
+    TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_JAG, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_REFRESH_TOKEN,
     authentication::Authentication,
     form::{Form, FormError},
     id_jag::{self, Confirmation, IdJagClaims, OneOrMany},
@@ -15,11 +15,15 @@ use crate::{
 
 /// What the subject token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names)] // as RFC 8693 names them
 pub enum SubjectTokenType {
     /// An ID token of ours.
     IdToken,
     /// A refresh token of ours (JAG 4.3.4).
     RefreshToken,
+    /// An access token that came from an ID-JAG of ours, presented by the MCP server that it is for: for a
+    /// gateway that needs a token for the MCP server behind it.
+    AccessToken,
 }
 
 /// A well-formed request.
@@ -50,6 +54,7 @@ impl TokenExchange {
         let subject_token_type = match subject_token_type {
             TOKEN_TYPE_ID_TOKEN => SubjectTokenType::IdToken,
             TOKEN_TYPE_REFRESH_TOKEN => SubjectTokenType::RefreshToken,
+            TOKEN_TYPE_ACCESS_TOKEN => SubjectTokenType::AccessToken,
             _ => return Err(Refusal::SubjectTokenType),
         };
         if form.mentions("actor_token") || form.mentions("actor_token_type") {

@@ -33,4 +33,5 @@ pub use carnet_proto::{
     secret::Secret,
     time::{Clock, Timestamp},
 };
+pub use introspection::{Introspection, NoAnswer};
 pub use layer::{Guard, GuardedService, Refused, token_of};

@@ -3,6 +3,7 @@
 
 mod answer;
 mod authority;
+mod calls;
 mod client_authentication;
 mod operations;
 mod passwords;

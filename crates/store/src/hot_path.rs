@@ -148,16 +148,39 @@ impl Store {
         self.record(operation, now).await
     }
 
+    /// Writes the rows of a report, once: how many, or none where the report was taken before.
+    pub async fn record_batch(
+        &self,
+        batch: &UsedJti,
+        events: &[AuditEvent],
+    ) -> Result<usize, StoreError> {
+        let mut transaction = self.begin().await?;
+        if insert_jtis(&mut transaction, vec![batch]).await?.is_empty() {
+            return Ok(0);
+        }
+        insert_audit(&mut transaction, events).await?;
+        transaction.commit().await?;
+        Ok(events.len())
+    }
+
+    /// A token on record, whether or not it still stands.
+    pub async fn grant_on_record(&self, jti: &str) -> Result<Option<Grant>, StoreError> {
+        self.grant("", jti).await
+    }
+
     /// A token on record that is neither revoked nor of a revoked family: the party it is with.
     pub async fn live_grant(&self, jti: &str) -> Result<Option<Grant>, StoreError> {
-        let row = sqlx::query(
+        let live = "AND revoked_at IS NULL AND NOT EXISTS \
+                    (SELECT 1 FROM grants mark WHERE mark.jti = 'family:' || grants.lineage)";
+        self.grant(live, jti).await
+    }
+
+    async fn grant(&self, and: &'static str, jti: &str) -> Result<Option<Grant>, StoreError> {
+        let sql = format!(
             "SELECT kind, user_id, client_id, party, lineage, expires_at FROM grants \
-             WHERE jti = $1 AND revoked_at IS NULL AND NOT EXISTS \
-             (SELECT 1 FROM grants mark WHERE mark.jti = 'family:' || grants.lineage)",
-        )
-        .bind(jti)
-        .fetch_optional(&self.read)
-        .await?;
+             WHERE jti = $1 {and}"
+        );
+        let row = sqlx::query(AssertSqlSafe(sql)).bind(jti).fetch_optional(&self.read).await?;
         row.map(|row| {
             let kind: &str = row.try_get("kind")?;
             Ok(Grant {

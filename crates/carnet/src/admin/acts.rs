@@ -1,8 +1,8 @@
 //! What each command asks of the administration API.
 
 use super::{
-    Account, Api, Client, ClientHost, Connection, Group, Installation, Resource, Server, Trust,
-    User, show,
+    Account, Api, Client, ClientHost, Connection, GatewayAct, Group, Installation, Resource,
+    Server, Trust, User, show,
 };
 use crate::system::{self, plain};
 use anyhow::{Context, Result, bail};
@@ -317,4 +317,45 @@ pub(super) async fn accounts(api: &Api, account: Account) -> Result<Value> {
             api.ask("POST", "/accounts/enable", Some(json!({"id": id}))).await
         }
     }
+}
+
+/// The gateways are beside the roles, whatever `--ras` says.
+pub(super) async fn gateway(mut api: Api, act: GatewayAct, as_json: bool) -> Result<()> {
+    "/gateway".clone_into(&mut api.role);
+    match act {
+        GatewayAct::Tools => {
+            let all = api.ask("GET", "/tools", None).await?;
+            if as_json {
+                println!("{all:#}");
+                return Ok(());
+            }
+            let mut table = vec![["MCP SERVER", "TOOL", "STATE", "READ-ONLY"].map(str::to_owned)];
+            for (resource, tools) in all.as_object().into_iter().flatten() {
+                for tool in tools.as_array().into_iter().flatten() {
+                    let text = |name: &str| plain(tool[name].as_str().unwrap_or_default());
+                    let read_only = if tool["read_only"] == true { "says so" } else { "" };
+                    table.push([
+                        plain(resource),
+                        text("name"),
+                        text("state"),
+                        read_only.to_owned(),
+                    ]);
+                }
+            }
+            print!("{}", system::table(&table));
+        }
+        GatewayAct::Approve { resource, tool } => {
+            let body = json!({"resource": resource, "tool": tool});
+            let done = api.ask("POST", "/approve", Some(body)).await?;
+            if as_json {
+                println!("{done:#}");
+            } else {
+                println!(
+                    "{} of its tools had changed; what was seen last is approved.",
+                    done["approved"]
+                );
+            }
+        }
+    }
+    Ok(())
 }

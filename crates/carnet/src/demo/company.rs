@@ -4,7 +4,7 @@
 use super::{Demo, vendors};
 use crate::{
     keys::{self, KeyEncryptionKey},
-    serve::{accept, bind, open_store, spawn_pruning, tls},
+    serve::{CONNECTIONS, accept, bind, open_store, spawn_pruning, tls},
     system,
 };
 use anyhow::{Context as _, Result};
@@ -103,7 +103,8 @@ impl Ground {
 
     fn run(&mut self, listener: TcpListener, router: axum::Router, limits: Limits) {
         let router = limited(router, limits, self.context.entropy.clone(), &[]);
-        self.listeners.spawn(accept(listener, self.tls.clone(), router, self.stop.clone()));
+        let (tls, stop) = (self.tls.clone(), self.stop.clone());
+        self.listeners.spawn(accept(listener, tls, router, CONNECTIONS, stop));
     }
 
     async fn store(&self, name: &str) -> Result<Store> {
@@ -211,9 +212,10 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
             passwords,
         )),
         ras: ras_admins,
+        gateway: None,
     };
     let router = limited(api.router(), LIMITS, entropy.clone(), &[]);
-    ground.listeners.spawn(accept(admin_listener, None, router, stop.clone()));
+    ground.listeners.spawn(accept(admin_listener, None, router, CONNECTIONS, stop.clone()));
     let stores: Vec<Store> =
         vendors.iter().map(|v| v.store.clone()).chain([idp_store.clone()]).collect();
     spawn_pruning(&stores, &clock, &stop);
@@ -372,6 +374,7 @@ async fn connect(desk: &Desk, vendor: &Vendor) -> Result<()> {
         name: vendor.title.to_owned(),
         aliases: Vec::new(),
         release: std::collections::BTreeSet::new(),
+        algorithm: Algorithm::default(),
         disabled: false,
     })
     .await?;

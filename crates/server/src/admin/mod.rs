@@ -32,6 +32,8 @@ pub struct AdminApi {
     pub idp: Option<IdpAdmin>,
     /// The RASes that run here, by name.
     pub ras: BTreeMap<String, RasAdmin>,
+    /// Administration of the gateways that run here.
+    pub gateway: Option<Router>,
 }
 
 #[derive(Clone)]
@@ -48,7 +50,8 @@ impl AdminApi {
             .iter()
             .map(|(name, ras)| json!({"name": name, "issuer": ras.issuer()}))
             .collect();
-        let roles = json!({"idp": self.idp.as_ref().map(IdpAdmin::issuer), "ras": names});
+        let roles = json!({"idp": self.idp.as_ref().map(IdpAdmin::issuer), "ras": names,
+                           "gateway": self.gateway.is_some()});
         let mut router =
             Router::new().route("/roles", axum::routing::get(move || async move { Json(roles) }));
         if let Some(idp) = self.idp {
@@ -56,6 +59,9 @@ impl AdminApi {
         }
         for (name, ras) in self.ras {
             router = router.nest(&format!("/ras/{name}"), ras.router());
+        }
+        if let Some(gateway) = self.gateway {
+            router = router.nest("/gateway", gateway);
         }
         let gate = Gate { secret_hash: self.secret_hash, hosts: self.hosts };
         router.layer(middleware::from_fn_with_state(gate, admit))

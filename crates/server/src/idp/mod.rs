@@ -3,6 +3,7 @@
 mod authorization_code;
 mod authorize;
 mod bearer;
+mod calls;
 mod catalog;
 mod directory;
 mod installations;
@@ -123,6 +124,7 @@ impl Idp {
             .route(&format!("{base}/introspect"), post(token_status::introspect))
             .route(&format!("{base}/logout"), get(logout::ask).post(logout::end))
             .route(&format!("{base}/catalog"), get(catalog::tell))
+            .route(&format!("{base}/gateway-records"), post(calls::report))
             .route(
                 &format!("{base}{INSTALLATIONS}"),
                 get(installations::list).post(installations::enrol),

@@ -4,14 +4,17 @@
 use super::{Idp, directory::IdpDirectory};
 use crate::{
     answer::Failure,
+    client_authentication::AuthenticatedClient,
     token_endpoint::{ClientRequest, TokenAnswer},
 };
+use carnet_client::{KeySource, Reach};
 use carnet_proto::{
-    TOKEN_TYPE_ID_JAG,
+    TOKEN_TYPE_ID_JAG, access_token,
     authentication::Authentication,
     id_jag,
     id_token::verify_subject,
-    policy::Person,
+    jws::{self, JwtError},
+    policy::{Person, ResourceAuthorizationServer},
     refusal::Refusal,
     time::Timestamp,
     token_exchange::{self, ExchangingClient, SubjectTokenType, TokenExchange, VerifiedSubject},
@@ -42,7 +45,12 @@ pub(super) async fn exchange(
     let now = authority.now();
     let key_thumbprint = request.proof.map(|proof| proof.key_thumbprint);
     let asking = Asking { client: request.client.id(), key: key_thumbprint.as_deref() };
-    let subject = verify(idp, &exchange, asking, event, now).await?;
+    let subject = match exchange.subject_token_type {
+        SubjectTokenType::AccessToken => {
+            chained(idp, &exchange, &request.client, event, now).await?
+        }
+        _ => verify(idp, &exchange, asking, event, now).await?,
+    };
     *event = event.clone().person(&subject.user_id);
     if !request.client.acts_for(&subject.user_id) {
         return Err(Refusal::SubjectNotLive.into());
@@ -198,7 +206,62 @@ async fn verify(
                 _ => Err(Refusal::SubjectRefreshToken.into()),
             }
         }
+        SubjectTokenType::AccessToken => Err(Refusal::SubjectTokenType.into()),
     }
+}
+
+/// A gateway's subject: an access token for an MCP server that the client stands for, which came from an
+/// ID-JAG of ours that still stands. It acts for that person, as their sign-in is now, and only where a
+/// connection of its own lets it.
+async fn chained(
+    idp: &Idp,
+    exchange: &TokenExchange,
+    client: &AuthenticatedClient,
+    event: &mut AuditEvent,
+    now: Timestamp,
+) -> Result<Subject, Failure> {
+    let authority = &idp.0.authority;
+    let stands_for = &client.record().resources;
+    if stands_for.is_empty() {
+        return Err(Refusal::SubjectTokenType.into());
+    }
+    let refused = |error| Failure::from(Refusal::SubjectToken(error));
+    let token = exchange.subject_token.expose();
+    let issuer = access_token::claimed_issuer(token).map_err(refused)?;
+    // Whom we do not know we do not ask for keys.
+    let server = authority.store.by_id::<ResourceAuthorizationServer>(&issuer).await?;
+    let server = server.filter(|server| !server.disabled).ok_or(refused(JwtError::Issuer))?;
+    let source = KeySource {
+        owner: server.issuer.to_string(),
+        jwks_uri: None,
+        algorithm: server.algorithm,
+        reach: Reach::of_trusted_url(server.issuer.as_str()),
+    };
+    let (header, _) = jws::peek(token).map_err(refused)?;
+    let kid = header.optional_str("kid").ok().flatten();
+    let keys = authority.context.remote_keys.keys(&source, kid).await;
+    let keys = keys.map_err(|_| Refusal::IssuerKeysUnavailable)?;
+    let mut verified = Err(JwtError::Audience);
+    for resource in stands_for {
+        verified = access_token::verify(token, &keys, &server.issuer, resource, now);
+        if !matches!(verified, Err(JwtError::Audience)) {
+            break;
+        }
+    }
+    let verified = verified.map_err(refused)?;
+    let txn = verified.transaction.as_deref().ok_or(refused(JwtError::Binding("txn")))?;
+    *event = event.clone().with("txn", txn).with("subject_token", verified.jti.as_str());
+    let grant = authority.store.live_grant(txn).await?;
+    let grant = grant
+        .filter(|grant| grant.kind == TokenKind::IdJag && grant.party == server.issuer.as_str());
+    let grant = grant.ok_or(Refusal::SubjectNotLive)?;
+    let authentication = authority.store.session_authentication(&grant.lineage).await?;
+    Ok(Subject {
+        authentication: authentication.ok_or(Refusal::SubjectNotLive)?,
+        user_id: grant.user_id,
+        session: grant.lineage,
+        refresh_token: None,
+    })
 }
 
 fn spaced<'a>(texts: impl Iterator<Item = &'a str>) -> String {

@@ -18,6 +18,7 @@ use carnet_proto::{
 use carnet_store::{AuditEvent, Grant, HotOperation, HotOutcome, TokenKind, UsedJti};
 use std::sync::Arc;
 
+#[allow(clippy::too_many_lines)] // the whole walk: ID-JAG, issuer, account, decision, record, token
 pub(super) async fn redeem(
     ras: &Ras,
     request: ClientRequest<RasDirectory>,
@@ -48,7 +49,19 @@ pub(super) async fn redeem(
             (id_jag, verified_by) = verify(ras, &mut snapshot, &asked, client, event).await?;
             continue;
         }
-        let decision = jwt_bearer::authorize(&asked, &id_jag, proof_key, &directory.governed)?;
+        let decided = jwt_bearer::authorize(&asked, &id_jag, proof_key, &directory.governed);
+        let decision = match decided {
+            Ok(decision) => decision,
+            Err(refusal) => {
+                // On records that have changed since?
+                let fresh = authority.fresh().await?;
+                if fresh.generation == snapshot.generation {
+                    return Err(refusal.into());
+                }
+                snapshot = fresh;
+                continue;
+            }
+        };
         let Some(account) = resolve(ras, &snapshot, &id_jag, &trusted, event).await? else {
             snapshot = authority.fresh().await?;
             continue;

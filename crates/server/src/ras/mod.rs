@@ -7,6 +7,7 @@ mod token_status;
 use crate::{
     answer::{self, Failure, error_page},
     authority::{Authority, Context, KeyRing},
+    calls,
     throttle::Throttle,
     token_endpoint::{client_request, conclude},
 };
@@ -18,9 +19,9 @@ use axum::{
     routing::{get, post},
 };
 use carnet_proto::{
-    GRANT_JWT_BEARER, identifier::Issuer, metadata, refusal::Refusal, scope::Scopes,
+    GRANT_JWT_BEARER, identifier::Issuer, metadata, refusal::Refusal, scope::Scopes, secret::Secret,
 };
-use carnet_store::{Store, StoreError};
+use carnet_store::{Store, StoreError, UsedJti};
 use directory::RasDirectory;
 use std::{num::NonZeroU32, sync::Arc};
 
@@ -58,6 +59,28 @@ impl Ras {
         let authority = Authority::open(issuer, store, keys, context).await?;
         let throttle = Throttle::new(settings.failures_per_minute);
         Ok(Self(Arc::new(RasState { authority, throttle })))
+    }
+
+    /// Whether an access token of this RAS still stands: for a gateway of the same process. A text that is
+    /// none never did.
+    pub async fn stands(&self, token: &Secret) -> Result<bool, StoreError> {
+        token_status::stands(self, token).await
+    }
+
+    /// Takes what a gateway of the same process reports of tool calls: one batch once.
+    pub async fn take_calls(
+        &self,
+        gateway: &str,
+        batch: &str,
+        lines: &str,
+    ) -> Result<usize, StoreError> {
+        let authority = &self.0.authority;
+        let batch = UsedJti {
+            namespace: format!("gateway {gateway}"),
+            jti: batch.to_owned(),
+            forget_after: authority.now().plus(30 * 86_400),
+        };
+        authority.store.record_batch(&batch, &calls::events(&calls::lines(lines))).await
     }
 
     /// The issuer identifier.

@@ -86,6 +86,23 @@ pub(super) async fn introspect(State(ras): State<Ras>, request: Request) -> Resp
     }
 }
 
+/// Whether a token is ours, for an MCP server that is switched on, and live.
+pub(super) async fn stands(ras: &Ras, token: &Secret) -> Result<bool, StoreError> {
+    let authority = &ras.0.authority;
+    let keys = authority.keys.verifying();
+    let verified = verify_any_audience(token.expose(), keys, &authority.issuer, authority.now());
+    let Ok((held, audience)) = verified else { return Ok(false) };
+    let snapshot = authority.fresh().await?;
+    let governed = &snapshot.directory.governed;
+    let governs = governed.iter().any(|governed| {
+        !governed.disabled
+            && audience
+                .iter()
+                .any(|aud| Resource::parse(aud).is_ok_and(|aud| aud == governed.resource))
+    });
+    Ok(governs && is_live(ras, &held).await?)
+}
+
 /// On record and not revoked, and everything it rests on still switched on: issuer (D40), client,
 /// account.
 async fn is_live(ras: &Ras, token: &AccessToken) -> Result<bool, StoreError> {

@@ -1,0 +1,427 @@
+//! `[[gateway]]` in the config.
+
+use super::journal::Durability;
+use crate::config::{Problems, endpoint, must_exist};
+use carnet_gateway::{
+    ArgumentAudit, AssertionSettings, Limits, Lists, PlainHeader, RouteSettings, ToolChanges, Who,
+};
+use carnet_proto::{
+    identifier::{Issuer, Resource},
+    jwk::Algorithm,
+    operation_policy::{Rule, Rules},
+    scope::Scopes,
+};
+use http::HeaderName;
+use serde::Deserialize;
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use url::Url;
+
+/// As written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WrittenGateway {
+    name: Option<String>,
+    listen: String,
+    folder: PathBuf,
+    #[serde(default)]
+    durability: Durability,
+    tls_certificate: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    report: Option<WrittenReport>,
+    #[serde(default)]
+    route: Vec<WrittenRoute>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenReport {
+    issuer: String,
+    client_id: String,
+    secret_file: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRoute {
+    resource: String,
+    upstream: String,
+    authorization_server: String,
+    algorithm: Option<Algorithm>,
+    name: Option<String>,
+    #[serde(default)]
+    hosts: Vec<String>,
+    #[serde(default)]
+    origins: Vec<String>,
+    #[serde(default)]
+    require: Scopes,
+    #[serde(default)]
+    scopes: Scopes,
+    #[serde(default)]
+    rule: Vec<Rule>,
+    #[serde(default)]
+    lists: WrittenLists,
+    #[serde(default)]
+    tool_changes: WrittenChanges,
+    #[serde(default)]
+    assertion: WrittenAssertion,
+    #[serde(default)]
+    headers: BTreeMap<String, WrittenWho>,
+    credential: Option<WrittenCredential>,
+    upstream_client: Option<WrittenUpstreamClient>,
+    #[serde(default)]
+    forward_headers: Vec<String>,
+    #[serde(default)]
+    limits: WrittenLimits,
+    arguments: Option<WrittenArguments>,
+    introspection: Option<WrittenIntrospection>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WrittenLists {
+    All,
+    #[default]
+    Allowed,
+    Granted,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WrittenChanges {
+    #[default]
+    Flag,
+    Block,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WrittenWho {
+    Subject,
+    ClientId,
+    Scope,
+    Txn,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenAssertion {
+    enabled: Option<bool>,
+    header: Option<String>,
+    audience: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenCredential {
+    header: Option<String>,
+    prefix: Option<String>,
+    file: PathBuf,
+}
+
+/// The gateway as a client of the MCP server behind it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenUpstreamClient {
+    idp: String,
+    client_id: String,
+    secret_file: PathBuf,
+    authorization_server: String,
+    ras_client_id: Option<String>,
+    ras_secret_file: Option<PathBuf>,
+    resource: Option<String>,
+    #[serde(default)]
+    scopes: Scopes,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenLimits {
+    body_bytes: Option<usize>,
+    list_bytes: Option<usize>,
+    per_person_minute: Option<NonZeroU32>,
+    per_client_minute: Option<NonZeroU32>,
+    concurrent_per_person: Option<usize>,
+    concurrent: Option<usize>,
+    answer_seconds: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenArguments {
+    tools: Vec<String>,
+    #[serde(default)]
+    redact: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenIntrospection {
+    client_id: String,
+    secret_file: PathBuf,
+}
+
+/// One gateway, checked.
+#[derive(Debug)]
+pub(crate) struct GatewayConfig {
+    pub(crate) name: String,
+    pub(crate) listen: SocketAddr,
+    pub(crate) tls: Option<(PathBuf, PathBuf)>,
+    pub(crate) folder: PathBuf,
+    pub(crate) durability: Durability,
+    /// The company's IdP, a client there and the file of its secret.
+    pub(crate) report: Option<(Issuer, String, PathBuf)>,
+    pub(crate) routes: Vec<RouteConfig>,
+}
+
+/// One MCP server; secrets are read when it is started.
+pub(crate) struct RouteConfig {
+    pub(crate) settings: RouteSettings,
+    pub(crate) credential: Option<(HeaderName, String, PathBuf)>,
+    pub(crate) introspection: Option<(String, PathBuf)>,
+    pub(crate) upstream_client: Option<UpstreamClient>,
+}
+
+/// How a token for the MCP server itself is had.
+#[derive(Debug)]
+pub(crate) struct UpstreamClient {
+    pub(crate) idp: Issuer,
+    pub(crate) client_id: String,
+    pub(crate) secret_file: PathBuf,
+    pub(crate) authorization_server: Issuer,
+    pub(crate) ras_client_id: String,
+    pub(crate) ras_secret_file: PathBuf,
+    pub(crate) resource: Resource,
+    pub(crate) scopes: Scopes,
+}
+
+impl std::fmt::Debug for RouteConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RouteConfig({})", self.settings.resource.as_str())
+    }
+}
+
+impl WrittenGateway {
+    pub(crate) fn resolve(
+        self,
+        path: &str,
+        folder: &Path,
+        problems: &mut Problems,
+    ) -> Option<GatewayConfig> {
+        let tls = (self.tls_certificate.as_deref(), self.tls_key.as_deref());
+        let listen = endpoint(problems, path, &self.listen, tls, folder);
+        let name = self.name.unwrap_or_else(|| "gateway".to_owned());
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        if name.is_empty() || !name.bytes().all(plain) {
+            let what = format!("`{name}` cannot name a gateway");
+            problems.add(&format!("{path}.name"), &what, "use letters, digits, - and _");
+        }
+        if self.route.is_empty() {
+            let hint = "write a [[gateway.route]] table for each MCP server";
+            problems.add(path, "it guards nothing", hint);
+        }
+        let report = self.report.and_then(|written| {
+            let file = folder.join(&written.secret_file);
+            must_exist(problems, &format!("{path}.report.secret_file"), &file);
+            let issuer = issuer(problems, &format!("{path}.report.issuer"), &written.issuer)?;
+            Some((issuer, written.client_id, file))
+        });
+        let routes = self.route.into_iter().enumerate();
+        let routes = routes
+            .filter_map(|(i, route)| route.resolve(&format!("{path}.route[{i}]"), folder, problems))
+            .collect();
+        let (listen, tls) = listen?;
+        let folder = folder.join(self.folder);
+        let durability = self.durability;
+        Some(GatewayConfig { name, listen, tls, folder, durability, report, routes })
+    }
+}
+
+fn issuer(problems: &mut Problems, path: &str, text: &str) -> Option<Issuer> {
+    match Issuer::parse(text) {
+        Ok(issuer) => Some(issuer),
+        Err(error) => {
+            let hint = "copy the issuer from the authorization server's metadata, byte for byte";
+            problems.add(path, &format!("`{text}` {error}"), hint);
+            None
+        }
+    }
+}
+
+fn resource(problems: &mut Problems, path: &str, text: &str) -> Option<Resource> {
+    match Resource::parse(text) {
+        Ok(resource) => Some(resource),
+        Err(error) => {
+            let hint = "the URL that callers use, for instance https://mcp.acme.example/mcp";
+            problems.add(path, &format!("`{text}` {error}"), hint);
+            None
+        }
+    }
+}
+
+fn header(problems: &mut Problems, path: &str, text: &str) -> Option<HeaderName> {
+    match HeaderName::from_bytes(text.as_bytes()) {
+        Ok(name) => Some(name),
+        Err(_) => {
+            problems.add(path, &format!("`{text}` is no header name"), "for instance X-User");
+            None
+        }
+    }
+}
+
+impl WrittenRoute {
+    #[allow(clippy::too_many_lines)] // one key after the other
+    fn resolve(self, path: &str, folder: &Path, problems: &mut Problems) -> Option<RouteConfig> {
+        let at = |key: &str| format!("{path}.{key}");
+        let upstream = Url::parse(&self.upstream).ok().filter(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.host().is_some()
+                && url.fragment().is_none()
+        });
+        if upstream.is_none() {
+            let what = format!("`{}` is no http or https URL", self.upstream);
+            let hint = "the MCP server itself, for instance http://127.0.0.1:3001/mcp";
+            problems.add(&at("upstream"), &what, hint);
+        }
+        let resource_id = resource(problems, &at("resource"), &self.resource);
+        let server = issuer(problems, &at("authorization_server"), &self.authorization_server);
+        let rules = Rules::new(self.require, self.rule).map_err(|error| {
+            let hint = "the most specific pattern decides; write each one once";
+            problems.add(&at("rule"), &error.to_string(), hint);
+        });
+        let assertion_header = self.assertion.header.as_deref();
+        let assertion_header =
+            assertion_header.map(|text| header(problems, &at("assertion.header"), text));
+        let credential = self.credential.map(|written| {
+            let name = written.header.as_deref().unwrap_or("Authorization");
+            let file = folder.join(&written.file);
+            must_exist(problems, &at("credential.file"), &file);
+            let bearer = name.eq_ignore_ascii_case("authorization");
+            let default = if bearer { "Bearer " } else { "" };
+            let prefix = written.prefix.unwrap_or_else(|| default.to_owned());
+            (header(problems, &at("credential.header"), name), prefix, file)
+        });
+        let mut plain_headers = Vec::new();
+        for (text, who) in &self.headers {
+            let value = match who {
+                WrittenWho::Subject => Who::Subject,
+                WrittenWho::ClientId => Who::Client,
+                WrittenWho::Scope => Who::Scope,
+                WrittenWho::Txn => Who::Transaction,
+            };
+            if let Some(name) = header(problems, &at("headers"), text) {
+                plain_headers.push(PlainHeader { name, value });
+            }
+        }
+        let mut forward_headers = Vec::new();
+        for text in &self.forward_headers {
+            let Some(name) = header(problems, &at("forward_headers"), text) else { continue };
+            let told = plain_headers.iter().any(|plain| plain.name == name);
+            if told || name == http::header::AUTHORIZATION || name == http::header::HOST {
+                let what = format!("`{text}` of the caller's must not reach the MCP server");
+                let hint = "it would be taken for the gateway's word; leave it out";
+                problems.add(&at("forward_headers"), &what, hint);
+            }
+            forward_headers.push(name);
+        }
+        let introspection = self.introspection.map(|written| {
+            let file = folder.join(&written.secret_file);
+            must_exist(problems, &at("introspection.secret_file"), &file);
+            (written.client_id, file)
+        });
+        let upstream_client = self.upstream_client.map(|written| {
+            let file = folder.join(&written.secret_file);
+            must_exist(problems, &at("upstream_client.secret_file"), &file);
+            let ras_file =
+                written.ras_secret_file.map_or_else(|| file.clone(), |file| folder.join(file));
+            must_exist(problems, &at("upstream_client.ras_secret_file"), &ras_file);
+            let wanted = written.resource.as_deref().unwrap_or(&self.upstream);
+            Some(UpstreamClient {
+                idp: issuer(problems, &at("upstream_client.idp"), &written.idp)?,
+                ras_client_id: written.ras_client_id.unwrap_or_else(|| written.client_id.clone()),
+                client_id: written.client_id,
+                secret_file: file,
+                authorization_server: issuer(
+                    problems,
+                    &at("upstream_client.authorization_server"),
+                    &written.authorization_server,
+                )?,
+                ras_secret_file: ras_file,
+                resource: resource(problems, &at("upstream_client.resource"), wanted)?,
+                scopes: written.scopes,
+            })
+        });
+        let mut settings = RouteSettings::new(resource_id?, server?, upstream?.as_str());
+        settings.algorithm = self.algorithm.unwrap_or_default();
+        settings.name = self.name;
+        settings.hosts = self.hosts;
+        settings.origins = self.origins;
+        settings.rules = rules.ok()?;
+        settings.scopes = self.scopes;
+        settings.lists = match self.lists {
+            WrittenLists::All => Lists::All,
+            WrittenLists::Allowed => Lists::Allowed,
+            WrittenLists::Granted => Lists::Granted,
+        };
+        settings.tool_changes = match self.tool_changes {
+            WrittenChanges::Flag => ToolChanges::Flag,
+            WrittenChanges::Block => ToolChanges::Block,
+        };
+        // `Authorization` is the assertion's unless something else has to be there.
+        let taken = upstream_client.is_some()
+            || matches!(&credential, Some((Some(name), ..)) if *name == http::header::AUTHORIZATION);
+        let own = HeaderName::from_static("carnet-caller");
+        let named = assertion_header.flatten();
+        let name = named.unwrap_or(if taken { own } else { http::header::AUTHORIZATION });
+        if taken && name == http::header::AUTHORIZATION {
+            let what =
+                "both the assertion and the MCP server's own credential would be in Authorization";
+            let hint = "leave assertion.header out, or name another one";
+            problems.add(&at("assertion.header"), what, hint);
+        }
+        let bearer = name == http::header::AUTHORIZATION;
+        settings.assertion = self.assertion.enabled.unwrap_or(true).then(|| AssertionSettings {
+            prefix: if bearer { "Bearer ".to_owned() } else { String::new() },
+            header: name,
+            audience: self.assertion.audience.unwrap_or_else(|| settings.upstream.clone()),
+        });
+        settings.plain_headers = plain_headers;
+        settings.forward_headers = forward_headers;
+        settings.limits = self.limits.resolve();
+        settings.arguments = self
+            .arguments
+            .map(|written| ArgumentAudit { tools: written.tools, redact: written.redact });
+        let credential = match credential {
+            Some((name, prefix, file)) => Some((name?, prefix, file)),
+            None => None,
+        };
+        let upstream_client = match upstream_client {
+            Some(client) => Some(client?),
+            None => None,
+        };
+        Some(RouteConfig { settings, credential, introspection, upstream_client })
+    }
+}
+
+impl WrittenLimits {
+    fn resolve(&self) -> Limits {
+        let default = Limits::default();
+        Limits {
+            body: self.body_bytes.unwrap_or(default.body),
+            list: self.list_bytes.unwrap_or(default.list),
+            per_person: self.per_person_minute.unwrap_or(default.per_person),
+            per_client: self.per_client_minute.unwrap_or(default.per_client),
+            concurrent_per_person: self
+                .concurrent_per_person
+                .unwrap_or(default.concurrent_per_person),
+            concurrent: self.concurrent.unwrap_or(default.concurrent),
+            answer_time: self.answer_seconds.map_or(default.answer_time, Duration::from_secs),
+            ..default
+        }
+    }
+}

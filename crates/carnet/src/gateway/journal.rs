@@ -1,0 +1,226 @@
+//! The gateway's journal: JSON lines in files of one folder, written by a thread of its own. What is written
+//! survives the process; within half a second it is on the disk and survives the machine too, or before any
+//! answer leaves where the config says `durability = "disk"`.
+
+use crate::system;
+use anyhow::{Context, Result};
+use carnet_gateway::Entry;
+use serde::Deserialize;
+use std::{
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// A file is closed and the next one begun at this size, in bytes.
+const FILE: u64 = 64 * 1024 * 1024;
+/// Bytes that are written at once.
+const CHUNK: usize = 256 * 1024;
+/// How long written lines may wait for the disk.
+const FLUSH: Duration = Duration::from_millis(500);
+
+/// What has to have happened to a decision before an answer leaves.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Durability {
+    /// It was written: it survives the end of the process.
+    #[default]
+    Written,
+    /// It is on the disk: it survives the end of the machine.
+    Disk,
+}
+
+/// The file of a number.
+pub(crate) fn file_of(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("calls-{number:06}.jsonl"))
+}
+
+/// Numbers of the files that are there, in order.
+pub(crate) fn numbers(folder: &Path) -> Result<Vec<u64>> {
+    let entries = std::fs::read_dir(folder)
+        .with_context(|| format!("the folder {} cannot be read", folder.display()))?;
+    let mut numbers: Vec<u64> = entries
+        .filter_map(|entry| {
+            let name = entry.ok()?.file_name();
+            let number = name.to_str()?.strip_prefix("calls-")?.strip_suffix(".jsonl")?;
+            number.parse().ok()
+        })
+        .collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+struct Open {
+    file: File,
+    number: u64,
+    size: u64,
+}
+
+impl Open {
+    fn number(folder: &Path, number: u64) -> Result<Self> {
+        let path = file_of(folder, number);
+        let file = system::append_private(&path)?;
+        let size = file.metadata()?.len();
+        let mut open = Self { file, number, size };
+        if size > 0 {
+            // A line that broke off when the process ended stays a line of its own.
+            open.write(b"\n").with_context(|| format!("{} cannot be written", path.display()))?;
+        }
+        Ok(open)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.size += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+/// Starts the writer. It ends when nobody is left who could send an entry, after the last one is on the
+/// disk.
+pub(crate) fn start(
+    folder: &Path,
+    durability: Durability,
+    mut entries: mpsc::Receiver<Entry>,
+) -> Result<oneshot::Receiver<()>> {
+    system::private_folder(folder)?;
+    let newest = numbers(folder)?.pop().unwrap_or(1);
+    let mut open = Open::number(folder, newest)?;
+    let folder = folder.to_owned();
+    let current = Arc::new(Mutex::new(open.file.try_clone()?));
+    let dirty = Arc::new(AtomicBool::new(false));
+    let (done, ended) = oneshot::channel();
+    let stop = Arc::new(AtomicBool::new(false));
+    if durability == Durability::Written {
+        let (current, dirty, stop) = (Arc::clone(&current), Arc::clone(&dirty), Arc::clone(&stop));
+        std::thread::Builder::new().name("journal-flush".to_owned()).spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                std::thread::sleep(FLUSH);
+                if dirty.swap(false, Ordering::AcqRel) {
+                    let file = current.lock().unwrap_or_else(PoisonError::into_inner).try_clone();
+                    if let Err(error) = file.and_then(|file| file.sync_data()) {
+                        tracing::error!(%error, "the journal did not reach the disk");
+                    }
+                }
+            }
+        })?;
+    }
+    std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
+        let mut bytes = Vec::with_capacity(CHUNK);
+        let mut waiting = Vec::new();
+        let mut torn = false;
+        while let Some(entry) = entries.blocking_recv() {
+            bytes.clear();
+            if torn {
+                bytes.push(b'\n');
+            }
+            let mut next = Some(entry);
+            while let Some(Entry { line, written }) = next.take() {
+                bytes.extend_from_slice(line.as_bytes());
+                bytes.push(b'\n');
+                waiting.extend(written);
+                if bytes.len() < CHUNK {
+                    next = entries.try_recv().ok();
+                }
+            }
+            let written = open.write(&bytes).and_then(|()| {
+                dirty.store(true, Ordering::Release);
+                if durability == Durability::Disk { open.file.sync_data() } else { Ok(()) }
+            });
+            torn = written.is_err();
+            match written {
+                // Who went away does not need to be told.
+                Ok(()) => {
+                    for told in waiting.drain(..) {
+                        let told: oneshot::Sender<()> = told;
+                        let _ = told.send(());
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the journal cannot be written; requests are refused");
+                    waiting.clear();
+                }
+            }
+            if open.size >= FILE {
+                match turn(&folder, &open, &current) {
+                    Ok(next) => open = next,
+                    // Writing goes on in the old file, and turning is tried again.
+                    Err(error) => {
+                        tracing::error!(%error, "the journal's next file cannot be begun");
+                    }
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        if let Err(error) = open.file.sync_all() {
+            tracing::error!(%error, "the journal did not reach the disk");
+        }
+        // Whoever waits may have gone.
+        let _ = done.send(());
+    })?;
+    Ok(ended)
+}
+
+fn turn(folder: &Path, open: &Open, current: &Mutex<File>) -> Result<Open> {
+    open.file.sync_all()?;
+    let next = Open::number(folder, open.number + 1)?;
+    *current.lock().unwrap_or_else(PoisonError::into_inner) = next.file.try_clone()?;
+    Ok(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(text: &str) -> (Entry, oneshot::Receiver<()>) {
+        let (written, told) = oneshot::channel();
+        (Entry { line: text.to_owned(), written: Some(written) }, told)
+    }
+
+    #[tokio::test]
+    async fn what_was_told_to_be_written_is_in_the_file() {
+        for durability in [Durability::Written, Durability::Disk] {
+            let folder = tempfile::tempdir().unwrap();
+            let (queue, entries) = mpsc::channel(16);
+            let ended = start(folder.path(), durability, entries).unwrap();
+            for text in ["{\"a\":1}", "{\"a\":2}"] {
+                let (entry, told) = entry(text);
+                queue.send(entry).await.unwrap();
+                told.await.unwrap();
+                let held = std::fs::read_to_string(file_of(folder.path(), 1)).unwrap();
+                assert!(held.lines().any(|line| line == text));
+            }
+            drop(queue);
+            ended.await.unwrap();
+            // The next run goes on in the same file, on a line of its own.
+            std::fs::write(file_of(folder.path(), 1), "{\"torn").unwrap();
+            let (queue, entries) = mpsc::channel(16);
+            let ended = start(folder.path(), durability, entries).unwrap();
+            let (entry, told) = entry("{\"a\":3}");
+            queue.send(entry).await.unwrap();
+            told.await.unwrap();
+            drop(queue);
+            ended.await.unwrap();
+            let held = std::fs::read_to_string(file_of(folder.path(), 1)).unwrap();
+            assert_eq!(held, "{\"torn\n{\"a\":3}\n");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_to_nobody_as_written() {
+        let folder = tempfile::tempdir().unwrap();
+        // Every write to this device fails with "no space left".
+        std::os::unix::fs::symlink("/dev/full", file_of(folder.path(), 1)).unwrap();
+        let (queue, entries) = mpsc::channel(16);
+        let _ended = start(folder.path(), Durability::Written, entries).unwrap();
+        let (entry, told) = entry("{\"a\":1}");
+        queue.send(entry).await.unwrap();
+        assert!(told.await.is_err());
+    }
+}

@@ -1,0 +1,225 @@
+//! The gateway in this binary: files, secrets and the parties of this process for `carnet-gateway`.
+
+pub(crate) mod config;
+pub(crate) mod guard;
+mod hop;
+mod journal;
+mod report;
+
+use crate::{
+    keys::{self, KeyEncryptionKey},
+    system,
+};
+use anyhow::{Context, Result};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    response::IntoResponse,
+    routing::{get, post},
+};
+use carnet_client::Outbound;
+use carnet_gateway::{Approved, Gateway, Ground, Stands, Trail, Unavailable};
+use carnet_proto::{identifier::Issuer, secret::Secret};
+use carnet_resource::Introspection;
+use carnet_server::{Context as ServerContext, idp::Idp, ras::Ras};
+use config::{GatewayConfig, RouteConfig};
+use report::Desk;
+use serde::Deserialize;
+use serde_json::json;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::{sync::oneshot, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// The parties of this process that a gateway may ask directly.
+pub(crate) struct Parties<'a> {
+    pub(crate) idp: Option<&'a Idp>,
+    pub(crate) ras: &'a [(Issuer, Ras)],
+}
+
+/// A gateway at work, and what has to be waited for when it stops.
+pub(crate) struct Started {
+    pub(crate) gateway: Gateway,
+    /// Told when the journal is on the disk.
+    pub(crate) journal: oneshot::Receiver<()>,
+}
+
+/// Starts one gateway: its journal, its reports, its watch over open streams.
+pub(crate) fn start(
+    config: &GatewayConfig,
+    kek: &KeyEncryptionKey,
+    context: &ServerContext,
+    outbound: &Outbound,
+    parties: &Parties<'_>,
+    tasks: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> Result<Started> {
+    system::private_folder(&config.folder)?;
+    let (trail, entries) = Trail::new();
+    let journal = journal::start(&config.folder, config.durability, entries)?;
+    let (key, session_key) = keys::gateway_key(&config.folder.join("gateway.key"), kek)?;
+    let approved = Kept::open(config.folder.join("tools.json"))?;
+    let before = approved.all();
+    let keep = {
+        let approved = Arc::new(approved);
+        move |resource: &str, tools: BTreeMap<String, Approved>| approved.keep(resource, tools)
+    };
+    let ground = Ground {
+        clock: context.clock.clone(),
+        entropy: context.entropy.clone(),
+        outbound: outbound.clone(),
+        keys: context.remote_keys.clone(),
+        key: Arc::new(key),
+        session_key,
+        trail,
+        keep: Arc::new(keep),
+    };
+    let mut routes = Vec::new();
+    let mut desks: BTreeMap<String, Desk> = BTreeMap::new();
+    for route in &config.routes {
+        let mut settings = route.settings.clone();
+        let issuer = &settings.authorization_server;
+        let here = parties.ras.iter().find(|(held, _)| held == issuer).map(|(_, ras)| ras);
+        settings.stands = stands(route, here, outbound, context)?;
+        if let Some((header, prefix, file)) = &route.credential {
+            let secret = system::read_private(file)?;
+            let whole = Secret::new(format!("{prefix}{}", secret.expose()));
+            settings.credential = Some((header.clone(), whole));
+        }
+        if let Some(client) = &route.upstream_client {
+            settings.upstream_tokens = Some(hop::upstream_tokens(client, outbound, context)?);
+        }
+        if let Some(ras) = here {
+            desks.insert(issuer.to_string(), Desk::Ras(ras.clone()));
+        }
+        let name = settings.resource.as_str().to_owned();
+        routes.push((settings, before.get(&name).cloned().unwrap_or_default()));
+    }
+    if let Some((issuer, client_id, file)) = &config.report {
+        let desk = match parties.idp {
+            Some(idp) if idp.issuer() == issuer => Desk::Idp(idp.clone()),
+            _ => Desk::Remote {
+                issuer: issuer.clone(),
+                client_id: client_id.clone(),
+                secret: system::read_private(file)?,
+                outbound: outbound.clone(),
+            },
+        };
+        desks.insert(issuer.to_string(), desk);
+    }
+    let gateway = Gateway::new(ground, routes).context("gateway")?;
+    for desk in desks.into_values() {
+        let (folder, name, stop) = (config.folder.clone(), config.name.clone(), stop.clone());
+        tasks.spawn(report::run(folder, name, desk, stop));
+    }
+    let (watched, stop) = (gateway.clone(), stop.clone());
+    tasks.spawn(async move { watched.watch(stop).await });
+    Ok(Started { gateway, journal })
+}
+
+/// Who says whether a token still stands: the RAS itself where it runs here, otherwise by introspection.
+fn stands(
+    route: &RouteConfig,
+    here: Option<&Ras>,
+    outbound: &Outbound,
+    context: &ServerContext,
+) -> Result<Option<Stands>> {
+    if let Some(ras) = here {
+        let ras = ras.clone();
+        let ask = move |token: Secret| -> futures::future::BoxFuture<'static, _> {
+            let ras = ras.clone();
+            Box::pin(async move { ras.stands(&token).await.map_err(|_| Unavailable) })
+        };
+        return Ok(Some(Arc::new(ask)));
+    }
+    let Some((client_id, file)) = &route.introspection else { return Ok(None) };
+    let secret = system::read_private(file)?;
+    let asked = Introspection::new(outbound.clone(), client_id, secret, context.clock.clone());
+    let (asked, issuer) = (Arc::new(asked), route.settings.authorization_server.clone());
+    let ask = move |token: Secret| -> futures::future::BoxFuture<'static, _> {
+        let (asked, issuer) = (Arc::clone(&asked), issuer.clone());
+        Box::pin(async move { asked.ask(&issuer, token.expose()).await.map_err(|_| Unavailable) })
+    };
+    Ok(Some(Arc::new(ask)))
+}
+
+/// Tools that were approved, in a file.
+struct Kept {
+    file: PathBuf,
+    all: Mutex<BTreeMap<String, BTreeMap<String, Approved>>>,
+}
+
+impl Kept {
+    fn open(file: PathBuf) -> Result<Self> {
+        let all = match std::fs::read(&file) {
+            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
+                format!(
+                    "{} does not say which tools were approved\nhint: move it away, and every tool is \
+                     approved as it is seen next",
+                    file.display()
+                )
+            })?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => {
+                return Err(error).with_context(|| format!("{} cannot be read", file.display()));
+            }
+        };
+        Ok(Self { file, all: Mutex::new(all) })
+    }
+
+    fn all(&self) -> BTreeMap<String, BTreeMap<String, Approved>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Rare: when a tool is seen for the first time, changes or is approved.
+    fn keep(&self, resource: &str, tools: BTreeMap<String, Approved>) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(resource.to_owned(), tools);
+        let written = serde_json::to_vec_pretty(&*all).map_err(anyhow::Error::from);
+        let written = written.and_then(|bytes| write(&self.file, &bytes));
+        if let Err(error) = written {
+            tracing::error!(error = format!("{error:#}"), "approved tools were not kept");
+        }
+    }
+}
+
+fn write(file: &Path, bytes: &[u8]) -> Result<()> {
+    system::write_private(file, bytes, false)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Approve {
+    resource: String,
+    tool: Option<String>,
+}
+
+/// Administration of the gateways of this process.
+pub(crate) fn admin(gateways: Vec<Gateway>) -> Router {
+    let tools = |State(gateways): State<Arc<Vec<Gateway>>>| async move {
+        let all: BTreeMap<_, _> = gateways.iter().flat_map(Gateway::tools).collect();
+        Json(json!(all))
+    };
+    let approve = |State(gateways): State<Arc<Vec<Gateway>>>, Json(wanted): Json<Approve>| async move {
+        let tool = wanted.tool.as_deref();
+        let done = gateways.iter().find_map(|gateway| gateway.approve(&wanted.resource, tool));
+        match done {
+            Some(approved) => Json(json!({"approved": approved})).into_response(),
+            None => {
+                let problem = json!({
+                    "error": format!("no gateway here guards `{}`", wanted.resource),
+                    "hint": "`carnet admin gateway tools` lists MCP servers and their tools",
+                });
+                (StatusCode::NOT_FOUND, Json(problem)).into_response()
+            }
+        }
+    };
+    Router::new()
+        .route("/tools", get(tools))
+        .route("/approve", post(approve))
+        .with_state(Arc::new(gateways))
+}

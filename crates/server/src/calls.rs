@@ -1,0 +1,135 @@
+//! What gateways report of tool calls, as rows of the audit trail: one row for a call, with its decision
+//! and, where it is known by then, how it ended.
+
+use carnet_proto::time::Timestamp;
+use carnet_store::AuditEvent;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Longest text of a report that is kept, in characters.
+const LONGEST: usize = 512;
+
+/// One line of a gateway's journal. What it does not know it does not read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Line {
+    kind: String,
+    at: i64,
+    call: String,
+    pub(crate) resource: String,
+    person: String,
+    issuer: String,
+    client: String,
+    token: String,
+    pub(crate) txn: String,
+    method: String,
+    target: String,
+    outcome: String,
+    reason: String,
+    rule: String,
+    request_bytes: u64,
+    arguments: Option<Value>,
+    status: u16,
+    ended: String,
+    ms: f64,
+    answer_bytes: u64,
+    detail: String,
+    outcomes: u64,
+}
+
+/// Reads journal lines; one that is no JSON object is no line.
+pub(crate) fn lines(text: &str) -> Vec<Line> {
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// A short text on one line.
+fn text(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(LONGEST).collect()
+}
+
+/// The rows of some lines, in order.
+pub(crate) fn events(lines: &[Line]) -> Vec<AuditEvent> {
+    let ended = |call: &str| lines.iter().find(|line| line.kind == "outcome" && line.call == call);
+    let decided = |call: &str| lines.iter().any(|l| l.kind == "decision" && l.call == call);
+    let mut events = Vec::new();
+    for line in lines {
+        let at = Timestamp(line.at);
+        let event = match line.kind.as_str() {
+            "decision" => {
+                let mut event = AuditEvent::granted("mcp_call", at)
+                    .person(text(&line.person))
+                    .client(text(&line.client))
+                    .with("method", text(&line.method))
+                    .with("target", text(&line.target))
+                    .with("rule", text(&line.rule))
+                    .with("issuer", text(&line.issuer))
+                    .with("token", text(&line.token))
+                    .with("txn", text(&line.txn))
+                    .with("request_bytes", line.request_bytes.to_string());
+                if let Some(arguments) = &line.arguments {
+                    event = event.with("arguments", text(&arguments.to_string()));
+                }
+                if line.outcome != "granted" {
+                    event = event.refused(text(&line.reason));
+                }
+                match ended(&line.call) {
+                    Some(outcome) => with_outcome(event, outcome),
+                    None => event,
+                }
+            }
+            // Told with its decision, where that is here too.
+            "outcome" if decided(&line.call) => continue,
+            "outcome" => with_outcome(AuditEvent::granted("mcp_call_end", at), line),
+            "tool" => AuditEvent::granted("mcp_tool", at)
+                .with("target", text(&line.target))
+                .with("detail", text(&line.detail)),
+            "shed" => AuditEvent::granted("mcp_outcomes_shed", at)
+                .with("count", line.outcomes.to_string()),
+            _ => continue,
+        };
+        events.push(event.with("resource", text(&line.resource)).with("call", text(&line.call)));
+    }
+    events
+}
+
+fn with_outcome(event: AuditEvent, outcome: &Line) -> AuditEvent {
+    event
+        .with("status", outcome.status.to_string())
+        .with("ended", text(&outcome.ended))
+        .with("ms", outcome.ms.to_string())
+        .with("answer_bytes", outcome.answer_bytes.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use carnet_store::Outcome;
+
+    #[test]
+    fn a_call_is_one_row_where_its_end_is_known() {
+        let journal = concat!(
+            r#"{"kind":"decision","at":5,"call":"a","resource":"r","person":"p","client":"c","txn":"j","method":"tools/call","target":"draw","outcome":"granted","rule":"draw","request_bytes":7}"#,
+            "\n",
+            r#"{"kind":"decision","at":5,"call":"b","resource":"r","person":"p","method":"tools/call","target":"x","outcome":"refused","reason":"operation.no_rule"}"#,
+            "\nnot json\n",
+            r#"{"kind":"outcome","at":6,"call":"a","resource":"r","status":200,"ended":"complete","ms":1.5,"answer_bytes":9}"#,
+            "\n",
+            r#"{"kind":"outcome","at":7,"call":"z","resource":"r","status":0,"ended":"client_gone","ms":2}"#,
+            "\n",
+            r#"{"kind":"tool","at":8,"resource":"r","target":"draw","detail":"changed"}"#,
+            "\n",
+            r#"{"kind":"shed","at":9,"outcomes":3}"#,
+        );
+        let events = events(&lines(journal));
+        let names: Vec<_> = events.iter().map(|event| event.event.as_ref()).collect();
+        assert_eq!(
+            names,
+            ["mcp_call", "mcp_call", "mcp_call_end", "mcp_tool", "mcp_outcomes_shed"]
+        );
+        let detail = |i: usize, name: &str| events[i].details.get(name).map_or("", String::as_str);
+        assert_eq!((detail(0, "ms"), detail(0, "txn"), detail(0, "target")), ("1.5", "j", "draw"));
+        assert_eq!(events[1].outcome, Outcome::Refused);
+        assert_eq!(detail(1, "reason"), "operation.no_rule");
+        assert_eq!(detail(2, "ended"), "client_gone");
+    }
+}

@@ -1,0 +1,420 @@
+//! A gateway in front of a scripted MCP server.
+
+use crate::{
+    forge::Key,
+    world::{AGENT, AGENT_AT_RAS, Reply, World},
+};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::{HeaderMap, Method, Response, StatusCode, header},
+    response::IntoResponse,
+};
+use carnet_client::{Outbound, RemoteKeys};
+use carnet_gateway::{Approved, Entry, Gateway, Ground, RouteSettings, Trail};
+use carnet_proto::{
+    client::GovernedResource,
+    identifier::Resource,
+    operation_policy::{Rule, Rules},
+    policy::{RegisteredResource, Subject},
+    scope::Scopes,
+    secret::Secret,
+};
+use futures::StreamExt;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_util::sync::CancellationToken;
+
+/// A request as the MCP server saw it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// HTTP method.
+    pub method: Method,
+    /// Path and query.
+    pub target: String,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Body.
+    pub body: String,
+}
+
+/// The scripted MCP server.
+#[derive(Clone, Default)]
+pub struct Upstream {
+    seen: Arc<Mutex<Vec<Seen>>>,
+    /// What `tools/list` answers.
+    pub tools: Arc<Mutex<Value>>,
+    /// Lists come as events.
+    pub events: Arc<AtomicBool>,
+    /// Streams that the gateway has let go.
+    pub let_go: Arc<AtomicUsize>,
+    sessions: Arc<AtomicUsize>,
+}
+
+/// Counts a stream that is dropped.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Upstream {
+    /// What it saw since the last time.
+    pub fn take(&self) -> Vec<Seen> {
+        std::mem::take(&mut *self.seen.lock().unwrap())
+    }
+
+    /// Waits until so many streams were let go.
+    pub async fn wait_let_go(&self, count: usize) {
+        for _ in 0..200 {
+            if self.let_go.load(Ordering::SeqCst) >= count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("a stream was not let go");
+    }
+
+    fn stream(&self, first: &str) -> Response<Body> {
+        let counted = Counted(Arc::clone(&self.let_go));
+        let first = first.to_owned();
+        let stream = futures::stream::once(async move { Ok::<_, Infallible>(Bytes::from(first)) })
+            .chain(futures::stream::pending())
+            .map(move |item| {
+                let _held = &counted;
+                item
+            });
+        let kind = [(header::CONTENT_TYPE, "text/event-stream")];
+        (kind, Body::from_stream(stream)).into_response()
+    }
+
+    async fn answer(self, request: Request) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        self.seen.lock().unwrap().push(Seen {
+            method: parts.method.clone(),
+            target: parts.uri.to_string(),
+            headers: parts.headers,
+            body: body.clone(),
+        });
+        if parts.method == Method::GET {
+            let event = json!({"jsonrpc": "2.0", "method": "notifications/message"});
+            return self.stream(&format!("id: 1\ndata: {event}\n\n"));
+        }
+        let asked: Value = serde_json::from_str(&body).unwrap_or_default();
+        let id = &asked["id"];
+        let result = |result: Value| json!({"jsonrpc": "2.0", "id": id, "result": result});
+        let json = |value: Value| {
+            ([(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
+        };
+        match (asked["method"].as_str().unwrap_or_default(), asked.pointer("/params/name")) {
+            ("initialize", _) => {
+                let number = self.sessions.fetch_add(1, Ordering::SeqCst);
+                let mut response = json(result(json!({"protocolVersion": "2025-11-25"})));
+                let session = format!("session-{number}").parse().unwrap();
+                response.headers_mut().insert("mcp-session-id", session);
+                response
+            }
+            ("tools/list", _) => {
+                let tools = self.tools.lock().unwrap().clone();
+                let list = result(json!({"tools": tools, "cacheScope": "public"}));
+                if self.events.load(Ordering::SeqCst) {
+                    let event = format!("event: message\nid: 7\ndata: {list}\n\n");
+                    ([(header::CONTENT_TYPE, "text/event-stream")], event).into_response()
+                } else {
+                    json(list)
+                }
+            }
+            (_, Some(name)) => self.tool(name.as_str().unwrap_or_default(), result).await,
+            _ => json(result(json!({}))),
+        }
+    }
+
+    async fn tool(&self, name: &str, result: impl Fn(Value) -> Value) -> Response<Body> {
+        match name {
+            "stream" => {
+                self.stream("data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\"}\n\n")
+            }
+            "slow" => {
+                let _counted = Counted(Arc::clone(&self.let_go));
+                futures::future::pending().await
+            }
+            "redirect" => {
+                let to = [(header::LOCATION, "http://127.0.0.2:1/elsewhere")];
+                (StatusCode::TEMPORARY_REDIRECT, to).into_response()
+            }
+            "refuse" => {
+                let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"its own\"")];
+                (StatusCode::UNAUTHORIZED, challenge).into_response()
+            }
+            "chatty" => {
+                let headers = [
+                    ("set-cookie", "sid=1"),
+                    ("x-own", "stays"),
+                    ("connection", "x-hop"),
+                    ("x-hop", "goes"),
+                    ("www-authenticate", "Basic"),
+                    ("access-control-allow-origin", "*"),
+                    ("content-type", "application/json"),
+                ];
+                (headers, "{}").into_response()
+            }
+            "huge_header" => {
+                let mut response = Response::new(Body::from("{}"));
+                response.headers_mut().insert("x-huge", "x".repeat(200_000).parse().unwrap());
+                response
+            }
+            _ => {
+                let body = result(json!({"content": [{"type": "text", "text": "ok"}]}));
+                ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+            }
+        }
+    }
+}
+
+/// A gateway, its MCP server, and what it puts on record.
+pub struct Gate {
+    /// The MCP server's resource identifier.
+    pub url: String,
+    /// The MCP server.
+    pub upstream: Upstream,
+    /// The gateway.
+    pub gateway: Gateway,
+    /// Ends it.
+    pub stop: CancellationToken,
+    records: Arc<Mutex<Vec<Value>>>,
+    kept: Arc<Mutex<BTreeMap<String, Approved>>>,
+    writing: Arc<AtomicBool>,
+}
+
+/// A rule for tools.
+pub fn tools(names: &[&str], scopes: &str) -> Rule {
+    Rule {
+        tools: names.iter().map(|name| (*name).to_owned()).collect(),
+        scopes: Scopes::parse(scopes).unwrap(),
+        ..Rule::default()
+    }
+}
+
+impl Gate {
+    /// The usual gateway: `read` for every request, `write` for `draw`, every other tool of the script
+    /// without more.
+    pub async fn new(world: &World) -> Self {
+        Self::with(world, |_| {}).await
+    }
+
+    /// One with other settings.
+    pub async fn with(world: &World, change: impl FnOnce(&mut RouteSettings)) -> Self {
+        Self::begin(world, change, BTreeMap::new(), None).await
+    }
+
+    /// One that goes on with tools that were approved before, or in front of an MCP server elsewhere.
+    pub async fn begin(
+        world: &World,
+        change: impl FnOnce(&mut RouteSettings),
+        approved: BTreeMap<String, Approved>,
+        elsewhere: Option<String>,
+    ) -> Self {
+        let upstream = Upstream::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream_url = format!("http://{}/inner", listener.local_addr().unwrap());
+        let answer = |State(upstream): State<Upstream>, request: Request| upstream.answer(request);
+        let router = Router::new().fallback(answer).with_state(upstream.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        world.govern(&url).await;
+        let resource = Resource::parse(&url).unwrap();
+        let upstream_url = elsewhere.unwrap_or(upstream_url);
+        let mut settings = RouteSettings::new(resource, world.ras.clone(), &upstream_url);
+        let scripted = ["echo", "stream", "slow", "redirect", "refuse", "chatty", "huge_header"];
+        let rules = vec![
+            tools(&scripted, ""),
+            tools(&["draw"], "write"),
+            Rule { deny: true, ..tools(&["wipe"], "") },
+            Rule {
+                max_age: Some(300),
+                acr_values: vec!["gold".to_owned()],
+                ..tools(&["pay"], "write")
+            },
+        ];
+        settings.rules = Rules::new(Scopes::parse("read").unwrap(), rules).unwrap();
+        let ras = world.ras_role.get().unwrap().clone();
+        settings.stands = Some(Arc::new(move |token| {
+            let ras = ras.clone();
+            Box::pin(
+                async move { ras.stands(&token).await.map_err(|_| carnet_gateway::Unavailable) },
+            )
+        }));
+        change(&mut settings);
+        let (trail, mut entries): (_, mpsc::Receiver<Entry>) = Trail::new();
+        let records: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let writing = Arc::new(AtomicBool::new(true));
+        let (written, writes) = (Arc::clone(&records), Arc::clone(&writing));
+        tokio::spawn(async move {
+            while let Some(entry) = entries.recv().await {
+                if !writes.load(Ordering::SeqCst) {
+                    continue;
+                }
+                written.lock().unwrap().push(serde_json::from_str(&entry.line).unwrap());
+                if let Some(told) = entry.written {
+                    let _ = told.send(());
+                }
+            }
+        });
+        let kept: Arc<Mutex<BTreeMap<String, Approved>>> = Arc::default();
+        let keeping = Arc::clone(&kept);
+        let outbound = Outbound::new(&[]).unwrap();
+        let ground = Ground {
+            clock: world.clock(),
+            entropy: world.entropy(),
+            keys: RemoteKeys::new(outbound.clone(), world.clock()),
+            outbound,
+            key: Arc::new(Key::new().signing_key()),
+            session_key: Secret::new("the same on every node"),
+            trail,
+            keep: Arc::new(move |_, tools| *keeping.lock().unwrap() = tools),
+        };
+        let gateway = Gateway::new(ground, vec![(settings, approved)]).unwrap();
+        let stop = CancellationToken::new();
+        let (watched, stopped) = (gateway.clone(), stop.clone());
+        tokio::spawn(async move { watched.watch(stopped).await });
+        let service = gateway.service(Router::new(), []);
+        let service = tower::make::Shared::new(service);
+        tokio::spawn(async move { axum::serve(listener, service).await });
+        Self { url, upstream, gateway, stop, records, kept, writing }
+    }
+
+    /// From now on nothing can be put on record.
+    pub fn stop_writing(&self) {
+        self.writing.store(false, Ordering::SeqCst);
+    }
+
+    /// What was put on record since the last time, of one kind.
+    pub async fn records(&self, kind: &str) -> Vec<Value> {
+        // Outcomes come when an answer was read to its end.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        let mut all = self.records.lock().unwrap();
+        let (found, rest) = all.drain(..).partition(|record| record["kind"] == kind);
+        *all = rest;
+        found
+    }
+
+    /// What is kept of tools.
+    pub fn kept(&self) -> BTreeMap<String, Approved> {
+        self.kept.lock().unwrap().clone()
+    }
+
+    /// An access token for this MCP server, with these scopes, on record at the RAS.
+    pub async fn token(&self, world: &World, person: &str, scopes: &str) -> String {
+        self.token_with(world, person, scopes, &json!({})).await
+    }
+
+    /// One that comes from an ID-JAG with more claims.
+    pub async fn token_with(
+        &self,
+        world: &World,
+        person: &str,
+        scopes: &str,
+        more: &Value,
+    ) -> String {
+        let mut claims = world.id_jag_claims();
+        claims["sub"] = format!("{person}-id").into();
+        claims["resource"] = self.url.clone().into();
+        claims["scope"] = scopes.into();
+        for (name, value) in more.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        let token = world.send(&world.redeem(&world.id_jag(&claims))).await;
+        assert_eq!(token.status, 200, "{}", token.text);
+        token.str("access_token").to_owned()
+    }
+
+    /// Posts a body with a token and more headers.
+    pub async fn post(
+        &self,
+        world: &World,
+        token: &str,
+        more: &[(&str, &str)],
+        body: &Value,
+    ) -> Reply {
+        let bearer = format!("Bearer {token}");
+        let headers = [
+            &[
+                ("authorization", bearer.as_str()),
+                ("accept", "application/json, text/event-stream"),
+            ],
+            more,
+        ]
+        .concat();
+        world.call(&self.url, &headers, body).await
+    }
+
+    /// Calls a tool in the era of sessions.
+    pub async fn call(&self, world: &World, token: &str, tool: &str) -> Reply {
+        self.post(world, token, &[], &call(tool)).await
+    }
+
+    /// A stream of a tool, as it arrives.
+    pub async fn stream(&self, world: &World, token: &str, body: &Value) -> reqwest::Response {
+        world
+            .http
+            .post(&self.url)
+            .bearer_auth(token)
+            .header("accept", "application/json, text/event-stream")
+            .header("content-type", "application/json")
+            .body(body.to_string())
+            .send()
+            .await
+            .unwrap()
+    }
+}
+
+/// A `tools/call`.
+pub fn call(tool: &str) -> Value {
+    json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": {}}})
+}
+
+impl World {
+    /// Registers an MCP server at RAS and IdP; everybody may reach it through the main client.
+    pub async fn govern(&self, url: &str) {
+        let scopes = || ["read", "write"].into_iter().collect::<Scopes>();
+        let resource = Resource::parse(url).unwrap();
+        let governed = GovernedResource {
+            resource: resource.clone(),
+            name: "Gated".to_owned(),
+            scopes: scopes(),
+            default_scopes: ["read"].into_iter().collect(),
+            access_token_lifetime: None,
+            require_dpop: false,
+            disabled: false,
+        };
+        self.put(&self.ras_store, &governed).await;
+        let registered = RegisteredResource {
+            resource: resource.clone(),
+            authorization_server: self.ras.clone(),
+            name: "Gated".to_owned(),
+            scopes: scopes(),
+            disabled: false,
+        };
+        self.put(&self.idp_store, &registered).await;
+        let mut connection = self.connection(AGENT, AGENT_AT_RAS);
+        connection.id = self.id();
+        connection.resources = vec![resource];
+        connection.subjects = vec![Subject::Everyone];
+        self.put(&self.idp_store, &connection).await;
+    }
+}
