@@ -6,6 +6,7 @@ mod bridge;
 mod client_library;
 mod enrolment;
 mod flows;
+mod gateway_reports;
 mod requirements;
 mod store_contract;
 mod table_a;

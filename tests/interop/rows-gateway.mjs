@@ -1,0 +1,198 @@
+// `carnet guard` and `[[gateway]]` before other people's MCP servers: the conformance suite's server scenarios
+// straight and through, the reference servers, a second hop, one trail at the company.
+import { spawn } from 'node:child_process';
+import { mkdirSync, openSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+export default async function rows({ row, run, must, startDemo, enrol, carnet, freePort, isFree, version, node24, conformance, suite, here, scratch, fresh: _, E }) {
+  const company = await startDemo();
+  const { idp, canvas } = company;
+  const ended = [];
+  process.on('exit', () => ended.forEach(child => child.kill('SIGTERM')));
+  /** Starts a program, and waits until something listens on its port. */
+  async function start(name, program, args, port, env = {}) {
+    // Into a file: nobody empties a pipe while a row waits for a program.
+    const log = join(scratch, `${name.replace(/[^\w]+/g, '-')}.log`), file = openSync(log, 'w');
+    const child = spawn(program, args, { env: { ...process.env, ...env }, stdio: ['ignore', file, file] });
+    const told = () => readFileSync(log, 'utf8');
+    ended.push(child);
+    for (let i = 0; await isFree(port); i++) {
+      must(i < 300 && child.exitCode === null, `${name} did not come up:\n${told()}`);
+      await new Promise(r => setTimeout(r, 100));
+    }
+    return { child, told };
+  }
+  /** An MCP server behind `carnet guard`, which the company's people may reach. */
+  async function guarded(name, upstream, ...more) {
+    let port;
+    do port = await freePort(); while (!(await isFree(port + 1)));
+    const url = `http://127.0.0.1:${port}/mcp`, ras = `http://127.0.0.1:${port}`;
+    const data = join(scratch, `guard-${name}`);
+    const { told } = await start(`carnet guard ${name}`, E.CARNET, ['guard', '--upstream', upstream, '--resource', url, '--trust', idp, '--name', name, '--data', data, ...more], port);
+    // What it prints for the company's IT is what is done.
+    const commands = told().split('\n').filter(line => /^ +carnet admin (server|resource|connection) add/.test(line));
+    must(commands.length === 3, told());
+    for (const command of commands) {
+      const words = [...command.trim().matchAll(/'([^']*)'|(\S+)/g)].map(m => m[1] ?? m[2]).slice(2);
+      company.admin(...words.map(word => (word === 'guarded' ? `guarded-${name}` : word)));
+    }
+    const admin = (...args) => run(E.CARNET, ['admin', '--config', join(data, 'carnet.toml'), ...args]);
+    return { url, ras, data, admin };
+  }
+  let homes = 0;
+  const signedIn = async () => {
+    const home = join(scratch, `gateway-${++homes}`);
+    await enrol('erin', home, { company });
+    return home;
+  };
+
+  const at = await freePort();
+  await start('the everything server', E.PYTHON, ['-m', 'mcp_everything_server', '--port', String(at), '--log-level', 'ERROR'], at, { PYTHONPATH: E.EVERYTHING });
+  const straight = `http://127.0.0.1:${at}/mcp`;
+  const everything = await guarded('everything', straight);
+
+  // ---------- conformance: the same scenarios pass ----------
+  const checks = folder => {
+    const found = new Map();
+    for (const name of readdirSync(folder)) {
+      const scenario = name.replace(/^server-/, '').replace(/-\d{4}-\d\d-\d\dT.*$/, '');
+      const all = JSON.parse(readFileSync(join(folder, name, 'checks.json')));
+      found.set(scenario, all.map(c => `${c.id}: ${c.status}`).sort());
+    }
+    return found;
+  };
+  for (const [wire, scenarios, least] of [['2025-11-25', 33, 80], ['2026-07-28', 50, 160]]) {
+    await row('MCP conformance', `server --requirements ${wire}: straight and through the gateway`, async () => {
+      const AUTH = `Bearer ${carnet(await signedIn(), 'token', everything.url).trim()}`;
+      const results = {};
+      for (const [way, url] of [['straight', straight], ['gateway', everything.url]]) {
+        const out = join(scratch, 'server-suite', wire, way);
+        mkdirSync(out, { recursive: true });
+        run(node24, ['--import', join(here, 'conformance-auth.mjs'), conformance, 'server', '--url', url, '--requirements', wire, '-o', out], { AUTH });
+        results[way] = checks(out);
+      }
+      const names = [...results.straight.keys()].sort();
+      must(names.length === scenarios, `${names.length} scenarios instead of ${scenarios}: the suite changed`);
+      const mark = list => `${list.filter(c => c.endsWith('SUCCESS')).length}/${list.filter(c => /SUCCESS|FAILURE|WARNING/.test(c)).length}`;
+      const lines = names.map(name => `          ${name.padEnd(52)} ${mark(results.straight.get(name)).padStart(6)} ${mark(results.gateway.get(name) ?? []).padStart(8)}`);
+      console.log(`          ${`${suite}, server, ${wire}`.padEnd(52)} straight  gateway\n${lines.join('\n')}`);
+      const different = names.filter(name => String(results.straight.get(name)) !== String(results.gateway.get(name)));
+      must(different.length === 0, different.map(name => `${name}\n  straight ${results.straight.get(name)}\n  gateway  ${results.gateway.get(name)}`).join('\n'));
+      const good = [...results.gateway.values()].flat().filter(c => c.endsWith('SUCCESS')).length;
+      must(good >= least, `only ${good} checks succeed`);
+      return `${names.length} scenarios, ${good} checks, the same`;
+    });
+  }
+
+  // ---------- the reference server in TypeScript ----------
+  const tsAt = await freePort();
+  await start('the TypeScript reference server', process.execPath, [join(here, 'node_modules/@modelcontextprotocol/server-everything/dist/index.js'), 'streamableHttp'], tsAt, { PORT: String(tsAt) });
+  const reference = await guarded('reference', `http://127.0.0.1:${tsAt}/mcp`, '--allow', 'echo', '--allow', 'get-*=reference.read', '--block-changed-tools');
+  const party = `server-everything ${version('@modelcontextprotocol/server-everything')}`;
+  await row(party, 'behind `carnet guard`: per-tool scopes and step-up, the rest denied and not listed', async () => {
+    const home = await signedIn();
+    const tools = JSON.parse(carnet(home, 'tools', reference.url, '--json'));
+    const names = (tools.tools ?? tools).map(tool => tool.name).sort();
+    must(names.includes('echo') && names.every(name => name === 'echo' || name.startsWith('get-')), names.join());
+    must(carnet(home, 'call', reference.url, 'echo', '{"message":"hello"}').includes('hello'), 'echo');
+    must(carnet(home, 'call', reference.url, 'get-sum', '{"a":2,"b":3}').includes('5'), 'get-sum, by step-up');
+    let refused = '';
+    try { carnet(home, 'call', reference.url, 'trigger-long-running-operation', '{}'); } catch (error) { refused = error.message; }
+    must(refused.includes('No rule of this gateway allows this tool'), refused);
+    for (let i = 0; i < 40 && !reference.admin('--ras', 'guard', 'audit', '--outcome', 'refused').includes('operation.no_rule'); i++) await new Promise(r => setTimeout(r, 100));
+    const trail = reference.admin('--ras', 'guard', 'audit', '--limit', '100');
+    must(/mcp_call +granted .*target=get-sum/.test(trail) && /mcp_call +refused .*operation.no_rule/.test(trail), trail);
+    must(/echo +approved/.test(reference.admin('gateway', 'tools')), reference.admin('gateway', 'tools'));
+    return `${names.length} of its tools`;
+  });
+  for (const protocol of ['legacy', 'auto']) {
+    await row(`TypeScript SDK ${version('@modelcontextprotocol/client')}`, `CrossAppAccessProvider, ${protocol}, through \`carnet guard\` to ${party}`, () => {
+      const secrets = name => readFileSync(join(scratch, name), 'utf8').trim();
+      if (protocol === 'legacy') {
+        reference.admin('--ras', 'guard', 'client', 'add', 'Desk agent', '--id', 'desk-at-guard', '--secret-out', join(scratch, 'desk-at-guard.secret'));
+        company.admin('connection', 'add', 'desk-guarded', '--client', 'desk-agent', '--ras-client-id', 'desk-at-guard', '--audience', reference.ras, '--resource', reference.url, '--scopes', 'mcp reference.read', '--everyone');
+      }
+      const tokens = JSON.parse(run(process.execPath, [join(here, 'rp.mjs')], { ISSUER: idp, CLIENT_ID: 'desk-agent', CLIENT_SECRET: company.secret('idp'), LOGIN_USER: 'erin', LOGIN_PASS: company.password('erin'), SKIP: 'revoke,refresh,userinfo,introspect,logout' }).trim().split('\n').at(-1));
+      const report = JSON.parse(run(process.execPath, [join(here, 'ts-xaa.mjs')], {
+        IDP_ISSUER: idp, IDP_CLIENT_ID: 'desk-agent', IDP_CLIENT_SECRET: company.secret('idp'), ID_TOKEN: tokens.id_token,
+        RAS_CLIENT_ID: 'desk-at-guard', RAS_CLIENT_SECRET: secrets('desk-at-guard.secret'), RAS_ISSUER: reference.ras,
+        MCP_URL: reference.url, TOOL: 'get-sum', TOOL_ARGS: '{"a":20,"b":22}', PROTOCOL: protocol,
+      }).trim().split('\n').at(-1));
+      must(report.jags.length === 2 && report.token.scope === 'mcp reference.read', `no step-up: ${JSON.stringify(report.token)}`);
+      return `${report.protocol}, scope ${report.token.scope}`;
+    });
+  }
+
+  // ---------- a gateway of the company's own ----------
+  await row('carnet serve', '[[gateway]]: its own token for the server behind it (XAA again), and one trail at the IdP', async () => {
+    const folder = join(scratch, 'company-gateway');
+    mkdirSync(folder, { mode: 0o700 });
+    let port;
+    do port = await freePort(); while (!(await isFree(port + 1)));
+    const url = `http://127.0.0.1:${port}/canvas`;
+    for (const file of ['carnet.key', 'carnet.admin-secret']) writeFileSync(join(folder, file), Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString('base64url'), { mode: 0o600 });
+    // The gateway's own front door: one more MCP server of the vendor's RAS; behind it, the vendor's server.
+    company.admin('--ras', 'canvas', 'resource', 'add', url, '--scopes', 'canvas.read canvas.write', '--default-scopes', 'canvas.read');
+    company.admin('resource', 'add', url, '--server', canvas.ras, '--scopes', 'canvas.read canvas.write');
+    company.admin('connection', 'add', 'front', '--client', 'carnet', '--audience', canvas.ras, '--resource', url, '--scopes', 'canvas.read canvas.write', '--everyone');
+    company.admin('client', 'add', 'Company gateway', '--id', 'front', '--resource', url, '--secret-out', join(folder, 'idp.secret'));
+    company.admin('--ras', 'canvas', 'client', 'add', 'Acme front', '--id', 'acme-front', '--resource', url, '--secret-out', join(folder, 'ras.secret'));
+    company.admin('connection', 'add', 'hop', '--client', 'front', '--ras-client-id', 'acme-front', '--audience', canvas.ras, '--resource', canvas.mcp, '--scopes', 'canvas.read', '--everyone');
+    writeFileSync(join(folder, 'carnet.toml'), `
+[keys]
+file = "carnet.key"
+[admin]
+listen = "127.0.0.1:${port + 1}"
+secret_file = "carnet.admin-secret"
+[[gateway]]
+listen = "127.0.0.1:${port}"
+folder = "gateway"
+durability = "disk"
+report = { issuer = "${idp}", client_id = "front", secret_file = "idp.secret" }
+[[gateway.route]]
+resource = "${url}"
+upstream = "${canvas.mcp}"
+authorization_server = "${canvas.ras}"
+require = ["canvas.read"]
+introspection = { client_id = "acme-front", secret_file = "ras.secret" }
+upstream_client = { idp = "${idp}", client_id = "front", secret_file = "idp.secret", authorization_server = "${canvas.ras}", ras_client_id = "acme-front", ras_secret_file = "ras.secret" }
+[[gateway.route.rule]]
+tools = ["canvas_list", "canvas_draw"]
+`);
+    run(E.CARNET, ['check', '--config', join(folder, 'carnet.toml')]);
+    await start('the company gateway', E.CARNET, ['serve', '--config', join(folder, 'carnet.toml')], port);
+    const home = await signedIn();
+    must(carnet(home, 'call', url, 'canvas_list').includes('names'), 'canvas_list');
+    let refused = '';
+    try { carnet(home, 'call', url, 'canvas_read', '{"canvas":"x"}'); } catch (error) { refused = error.message; }
+    must(refused.includes('No rule'), refused);
+    let calls = [];
+    for (let i = 0; i < 100 && calls.length < 2; i++) {
+      await new Promise(r => setTimeout(r, 100));
+      const rows = JSON.parse(company.admin('audit', '--limit', '200'));
+      calls = rows.filter(r => r.event === 'mcp_call' && r.details.method === 'tools/call');
+    }
+    must(calls.length === 2, `${calls.length} calls reached the IdP`);
+    const rows = JSON.parse(company.admin('audit', '--limit', '200'));
+    const [bad, good] = calls;
+    const exchange = rows.find(r => r.event === 'token_exchange' && r.details.jti === good.details.txn);
+    must(exchange && exchange.person === good.person && exchange.client === good.client, `no way from the call back to the grant: ${JSON.stringify(good)}`);
+    must(good.details.target === 'canvas_list' && bad.outcome === 'refused' && bad.details.reason === 'operation.no_rule', JSON.stringify(calls));
+    const hop = rows.find(r => r.event === 'token_exchange' && r.client === 'front');
+    must(hop?.person === good.person && hop.details.txn === good.details.txn, 'the second hop is not on record');
+    // What is taken away at the RAS is felt here, by introspection.
+    const token = carnet(home, 'token', url).trim();
+    const ask = async () => (await fetch(url, { method: 'POST', headers: { authorization: `Bearer ${token}`, accept: 'application/json, text/event-stream', 'content-type': 'application/json' }, body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'initialize', params: { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 'row', version: '1' } } }) })).status;
+    const baseline = await ask();
+    must(baseline === 200, `the baseline: ${baseline}`);
+    run(E.CARNET, ['admin', '--url', `http://127.0.0.1:${company.port + 5}`, '--secret-file', join(company.folder, 'admin.secret'), '--ras', 'canvas', 'resource', 'delete', url]);
+    let status = 0;
+    for (let i = 0; i < 40 && status !== 401; i++) {
+      await new Promise(r => setTimeout(r, 100));
+      status = await ask();
+    }
+    must(status === 401, `what was taken away at the RAS goes on working: ${status}`);
+    return 'login → ID-JAG → token → tool call, and back';
+  });
+  for (const child of ended) child.kill('SIGTERM');
+}

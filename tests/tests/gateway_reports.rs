@@ -1,0 +1,179 @@
+//! What a gateway tells the company, and what the company lets it have in a caller's name.
+
+use carnet_proto::{
+    client::{Client, ClientAuthentication, SecretHash},
+    identifier::Resource,
+    policy::Subject,
+};
+use carnet_store::{AuditEvent, AuditFilter, AuditRow, Put};
+use carnet_tests::{
+    forge::Parts,
+    world::{AGENT, Ask, Expected, World},
+};
+use serde_json::{Value, json};
+
+/// Registers the gateway before `canvas` as a client of the IdP.
+async fn gateway(world: &World) {
+    let hash = SecretHash { hash: world.secret.hash(), expires: None };
+    let client = Client {
+        id: "front".to_owned(),
+        name: "The gateway before canvas".to_owned(),
+        authentication: ClientAuthentication::Secret(vec![hash]),
+        resources: vec![Resource::parse(&world.canvas).unwrap()],
+        ..Client::default()
+    };
+    let event = AuditEvent::granted("fixture", world.now());
+    assert!(world.idp_store.put(&client, Put::Create, event).await.unwrap());
+}
+
+fn line(world: &World, txn: &str, more: &Value) -> String {
+    let mut line = json!({"kind": "decision", "at": world.now().0, "call": world.id(),
+        "resource": world.canvas, "person": "account-1", "client": "agent-at-ras", "txn": txn,
+        "method": "tools/call", "target": "draw", "outcome": "granted", "rule": "draw"});
+    for (name, value) in more.as_object().unwrap() {
+        line[name] = value.clone();
+    }
+    line.to_string()
+}
+
+fn report(world: &World, batch: &str, lines: &str) -> Ask {
+    world
+        .ask(&world.idp, "/gateway-records", &[("batch", batch), ("lines", lines)])
+        .basic("front", world.secret.expose())
+}
+
+async fn rows(world: &World, event: &str) -> Vec<AuditRow> {
+    let filter = AuditFilter { limit: 100, ..AuditFilter::default() };
+    let rows = world.idp_store.audit(&filter).await.unwrap();
+    rows.into_iter().filter(|row| row.event == event).collect()
+}
+
+#[tokio::test]
+async fn one_trail_from_the_login_to_the_tool_call() {
+    let world = World::new().await;
+    gateway(&world).await;
+    let token = Parts::of(&world.access_token().await).claims;
+    let txn = token["txn"].as_str().unwrap();
+    let lines = [
+        line(&world, txn, &json!({})),
+        line(&world, "made-up", &json!({"outcome": "refused", "reason": "operation.no_rule"})),
+    ]
+    .join("\n");
+    let reply = world.send(&report(&world, "1 0", &lines)).await;
+    assert_eq!((reply.status, reply.json["rows"].as_i64()), (200, Some(2)), "{}", reply.text);
+    let calls = rows(&world, "mcp_call").await;
+    assert_eq!(calls.len(), 2);
+    let [refused, granted] = [&calls[0], &calls[1]];
+    // In the company's own names, by the ID-JAG that it issued: beside the vendor's.
+    assert_eq!((granted.person.as_str(), granted.client.as_str()), ("erin-id", AGENT));
+    assert_eq!(granted.details["account"], "account-1");
+    assert_eq!(granted.details["ras_client_id"], "agent-at-ras");
+    assert_eq!(granted.details["gateway"], "front");
+    let exchange = rows(&world, "token_exchange").await;
+    assert_eq!(exchange[0].details["jti"], granted.details["txn"], "the grant leads to the call");
+    assert_eq!(refused.person, "", "an ID-JAG that is not ours names nobody");
+    assert_eq!(
+        (refused.outcome.as_str(), refused.details["reason"].as_str()),
+        ("refused", "operation.no_rule")
+    );
+    // A report that comes again is not taken again.
+    let reply = world.send(&report(&world, "1 0", &lines)).await;
+    assert_eq!((reply.status, reply.json["rows"].as_i64()), (200, Some(0)));
+    assert_eq!(rows(&world, "mcp_call").await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_gateway_speaks_of_its_own_servers_alone() {
+    let world = World::new().await;
+    gateway(&world).await;
+    let token = Parts::of(&world.access_token().await).claims;
+    let txn = token["txn"].as_str().unwrap();
+    let store = &world.idp_store;
+    let foreign = line(&world, txn, &json!({"resource": world.boards}));
+    let mixed = format!("{}\n{foreign}", line(&world, txn, &json!({})));
+    for (case, lines) in [("another server", &foreign), ("among others", &mixed)] {
+        let expected = Expected(400, "invalid_request", "request.malformed");
+        world.refuses(store, case, &report(&world, "1 0", lines), expected).await;
+    }
+    // A client that stands for nothing, and nobody at all.
+    let ask = report(&world, "1 0", &line(&world, txn, &json!({})));
+    let other = ask.clone().basic(AGENT, world.secret.expose());
+    world
+        .refuses(store, "no gateway", &other, Expected(400, "invalid_request", "request.malformed"))
+        .await;
+    let nobody = ask.clone().no_header("authorization");
+    world.refuses(store, "nobody", &nobody, Expected(401, "invalid_client", "client.unauthenticated")).await;
+    let bad = ask.clone().basic("front", "wrong");
+    world
+        .refuses(store, "wrong secret", &bad, Expected(401, "invalid_client", "client.secret"))
+        .await;
+    assert!(rows(&world, "mcp_call").await.is_empty());
+    assert_eq!(world.send(&ask).await.status, 200, "the baseline still passes");
+}
+
+fn hop(world: &World, token: &str) -> Ask {
+    world
+        .ask(
+            &world.idp,
+            "/token",
+            &[
+                ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+                ("requested_token_type", "urn:ietf:params:oauth:token-type:id-jag"),
+                ("audience", world.other_ras.as_str()),
+                ("resource", &world.notes),
+                ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+                ("subject_token", token),
+            ],
+        )
+        .basic("front", world.secret.expose())
+}
+
+#[tokio::test]
+async fn a_gateway_goes_on_in_its_callers_name_where_a_connection_lets_it() {
+    let world = World::new().await;
+    gateway(&world).await;
+    let token = world.access_token().await;
+    let store = &world.idp_store;
+    let refused = Expected(400, "invalid_target", "policy.not_connected");
+    world.refuses(store, "no connection of its own", &hop(&world, &token), refused).await;
+    let mut connection = world.connection("front", "agent-at-ras");
+    connection.audience = world.other_ras.clone();
+    connection.resources = vec![Resource::parse(&world.notes).unwrap()];
+    connection.subjects = vec![Subject::Everyone];
+    let event = AuditEvent::granted("fixture", world.now());
+    assert!(store.put(&connection, Put::Create, event).await.unwrap());
+    let reply = world.send(&hop(&world, &token)).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    let claims = Parts::of(reply.str("access_token")).claims;
+    assert_eq!((&claims["sub"], &claims["aud"]), (&json!("erin-id"), &json!(world.other_ras)));
+    assert_eq!(claims["resource"], world.notes);
+    let row = world.last_event(store).await;
+    assert_eq!((row.person.as_str(), row.client.as_str()), ("erin-id", "front"));
+    assert_eq!(row.details["txn"], Parts::of(&token).claims["txn"].as_str().unwrap());
+    // What it presents has to be a live token for a server that it stands for.
+    let subject = |reason| Expected(400, "invalid_grant", reason);
+    let boards = world.access_token_unbound().await;
+    let cases = [
+        ("a token for another server", boards, "subject.token"),
+        ("an ID token", world.sign_in().await.id_token, "subject.token"),
+        ("an ID-JAG", world.id_jag(&world.id_jag_claims()), "subject.token"),
+        ("nonsense", "x".to_owned(), "subject.token"),
+    ];
+    for (case, token, reason) in cases {
+        world.refuses(store, case, &hop(&world, &token), subject(reason)).await;
+    }
+    let mut forged = Parts::of(&token).claims;
+    forged["txn"] = "made-up".into();
+    let header = world.ras_key.header("at+jwt").to_string();
+    let forged = world.ras_key.sign(&header, forged.to_string().as_bytes());
+    let not_live = subject("subject.not_live");
+    world.refuses(store, "no ID-JAG of ours", &hop(&world, &forged), not_live).await;
+    let other = hop(&world, &token).basic(AGENT, world.secret.expose());
+    let kind = Expected(400, "invalid_request", "exchange.subject_token_type");
+    world.refuses(store, "a client that stands for nothing", &other, kind).await;
+    // When the login ends, this ends.
+    let off = world.administer(reqwest::Method::POST, "/idp/users/erin/disable", None).await;
+    assert_eq!(off.status, 200, "{}", off.text);
+    let gone = world.send(&hop(&world, &token)).await;
+    assert_eq!((gone.status, gone.str("error")), (400, "invalid_grant"));
+}
