@@ -84,8 +84,9 @@ pub(crate) async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) ->
             let head = std::str::from_utf8(&buffer[..end]).unwrap();
             let length = head
                 .lines()
-                .find_map(|line| line.strip_prefix("content-length: "))
-                .map_or(0, |length| length.parse::<usize>().unwrap());
+                .filter_map(|line| line.split_once(": "))
+                .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+                .map_or(0, |(_, length)| length.parse::<usize>().unwrap());
             break (end + 4, length);
         }
     };

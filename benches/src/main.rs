@@ -5,8 +5,10 @@
 //! folder.
 //!
 //! ```text
-//! cargo run --release -p carnet-benches            # about a minute
+//! cargo build --release                            # the gateway is measured as it is used
+//! cargo run --release -p carnet-benches            # about two minutes
 //! cargo run --release -p carnet-benches -- --seconds 2
+//! cargo run --release -p carnet-benches -- --gateway
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -18,6 +20,7 @@
     reason = "a program for measuring: it stops at the first surprise, and figures are rounded"
 )]
 
+mod gateway;
 mod load;
 mod parties;
 
@@ -40,6 +43,12 @@ async fn main() {
     if arguments.get(1).is_some_and(|first| first == "serve") {
         return parties::serve(&arguments[2]).await;
     }
+    match arguments.get(1).map(String::as_str) {
+        Some("upstream") => return gateway::serve_upstream().await,
+        Some("proxy") => return gateway::serve_proxy(&arguments[2]).await,
+        _ => {}
+    }
+    let only_gateway = arguments.iter().any(|argument| argument == "--gateway");
     let seconds = arguments
         .iter()
         .position(|a| a == "--seconds")
@@ -47,6 +56,11 @@ async fn main() {
         .unwrap_or(5);
     let time = Duration::from_secs(seconds);
     pin(1);
+    if only_gateway {
+        let parties = parties::start(CONNECTIONS, time).await;
+        gateway::measure(&parties, CONNECTIONS, time).await;
+        return parties.stop().await;
+    }
     let signatures = Signatures::measure(time / 4);
     println!("raw, one core, ES256 with aws-lc:");
     println!("  sign                 {:>10.0} /s", signatures.sign);
@@ -79,6 +93,7 @@ async fn main() {
         "bound = 1 / (signs / sign rate + verifies / verify rate + 1 / floor). The layer remembers a \
          verified token\nfor up to a minute, so the bound of a tool call is the floor alone."
     );
+    gateway::measure(&parties, CONNECTIONS, time).await;
     parties.stop().await;
 }
 

@@ -42,11 +42,11 @@ use tokio::{
     process::Child,
 };
 
-const SECRET: &str = "an-agents-secret-of-some-forty-characters-x";
+pub(crate) const SECRET: &str = "an-agents-secret-of-some-forty-characters-x";
 const REFRESH: &str = "a-refresh-token-of-some-forty-characters-xx";
 const FORM: &str = "application/x-www-form-urlencoded";
 
-fn clock() -> Clock {
+pub(crate) fn clock() -> Clock {
     Clock::new(|| {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         Timestamp(i64::try_from(since.as_secs()).unwrap())
@@ -66,7 +66,7 @@ fn generate() -> Vec<u8> {
     EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).unwrap().as_ref().to_vec()
 }
 
-async fn put<R: Record>(store: &Store, record: &R) {
+pub(crate) async fn put<R: Record>(store: &Store, record: &R) {
     let event = AuditEvent::granted("fixture", clock().now());
     assert!(store.put(record, Put::Create, event).await.unwrap());
 }
@@ -144,7 +144,7 @@ pub(crate) async fn serve(folder: &str) {
     }
 }
 
-fn agent(id: &str) -> Client {
+pub(crate) fn agent(id: &str) -> Client {
     let hash = SecretHash { hash: Secret::new(SECRET).hash(), expires: None };
     Client {
         id: id.to_owned(),
@@ -223,6 +223,7 @@ async fn fill(
             accounts: AccountResolution { just_in_time: true, email_domains: Vec::new() },
             allow_reuse: false,
             client_documents: false,
+            sign_in: None,
             disabled: false,
         },
     )
@@ -234,6 +235,7 @@ async fn fill(
             name: String::new(),
             scopes,
             default_scopes: Scopes::default(),
+            descriptions: BTreeMap::new(),
             access_token_lifetime: None,
             require_dpop: false,
             disabled: false,
@@ -257,6 +259,8 @@ async fn fill(
         scopes: Scopes::default(),
         authentication: authentication(now),
         dpop_jkt: None,
+        resource: None,
+        client_method: None,
         idle_expires_at: now.plus(3600),
         expires_at: now.plus(3600),
     };
@@ -264,7 +268,12 @@ async fn fill(
 }
 
 fn authentication(now: Timestamp) -> Authentication {
-    Authentication { auth_time: now, acr: "urn:x".to_owned(), amr: vec!["pwd".to_owned()] }
+    Authentication {
+        auth_time: now,
+        acr: "urn:x".to_owned(),
+        amr: vec!["pwd".to_owned()],
+        issuer: None,
+    }
 }
 
 /// The load's view of the server process.
@@ -310,7 +319,7 @@ impl Parties {
         self.child.kill().await.unwrap();
     }
 
-    fn issuer(&self, i: usize) -> Issuer {
+    pub(crate) fn issuer(&self, i: usize) -> Issuer {
         Issuer::parse(&format!("http://{}", self.addresses[i])).unwrap()
     }
 
@@ -366,15 +375,35 @@ impl Parties {
 
     fn redemption(&self, jti: usize) -> crate::Shot {
         let now = clock().now();
+        self.redemption_of(&self.issuer(1), &self.resource(), now, jti)
+    }
+
+    /// A redemption at another RAS.
+    pub(crate) fn redemption_at(
+        &self,
+        ras: &Issuer,
+        resource: &str,
+        now: Timestamp,
+    ) -> crate::Shot {
+        self.redemption_of(ras, resource, now, usize::MAX)
+    }
+
+    fn redemption_of(
+        &self,
+        ras: &Issuer,
+        resource: &str,
+        now: Timestamp,
+        jti: usize,
+    ) -> crate::Shot {
         let claims = IdJagClaims {
             iss: self.issuer(0),
             sub: "erin".to_owned(),
-            aud: self.issuer(1),
+            aud: ras.clone(),
             client_id: "agent-at-ras".to_owned(),
             jti: format!("assertion-{now:?}-{jti}"),
             exp: now.plus(300),
             iat: now,
-            resource: Some(OneOrMany::One(self.resource())),
+            resource: Some(OneOrMany::One(resource.to_owned())),
             scope: Some("read write".to_owned()),
             tenant: None,
             auth_time: None,

@@ -398,6 +398,7 @@ impl World {
             name: "Gated".to_owned(),
             scopes: scopes(),
             default_scopes: ["read"].into_iter().collect(),
+            descriptions: BTreeMap::new(),
             access_token_lifetime: None,
             require_dpop: false,
             disabled: false,

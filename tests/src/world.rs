@@ -307,7 +307,11 @@ impl World {
             ("ras", &ras, &ras_store, &world.ras_key, ras_listener),
             ("other", &other_ras, &other_store, &other_key, other_listener),
         ] {
-            let settings = RasSettings { failures_per_minute: failures };
+            let settings = RasSettings {
+                failures_per_minute: failures,
+                registration: true,
+                ..RasSettings::default()
+            };
             let role =
                 Ras::open(place.clone(), store.clone(), ring(key), context.clone(), settings);
             let role = role.await.unwrap();
@@ -474,6 +478,7 @@ impl World {
             accounts: AccountResolution { just_in_time: true, email_domains: Vec::new() },
             allow_reuse: false,
             client_documents: true,
+            sign_in: None,
             disabled: false,
         };
         self.put(store, &trusted).await;
@@ -483,6 +488,7 @@ impl World {
                 name: String::new(),
                 scopes: ["read", "write"].into_iter().collect(),
                 default_scopes: Scopes::default(),
+                descriptions: BTreeMap::new(),
                 access_token_lifetime: None,
                 require_dpop: false,
                 disabled: false,
@@ -847,6 +853,7 @@ impl World {
             name: name.to_owned(),
             scopes: scopes(),
             default_scopes: ["read"].into_iter().collect(),
+            descriptions: BTreeMap::new(),
             access_token_lifetime: None,
             require_dpop: false,
             disabled: false,

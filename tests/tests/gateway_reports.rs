@@ -102,7 +102,14 @@ async fn a_gateway_speaks_of_its_own_servers_alone() {
         .refuses(store, "no gateway", &other, Expected(400, "invalid_request", "request.malformed"))
         .await;
     let nobody = ask.clone().no_header("authorization");
-    world.refuses(store, "nobody", &nobody, Expected(401, "invalid_client", "client.unauthenticated")).await;
+    world
+        .refuses(
+            store,
+            "nobody",
+            &nobody,
+            Expected(401, "invalid_client", "client.unauthenticated"),
+        )
+        .await;
     let bad = ask.clone().basic("front", "wrong");
     world
         .refuses(store, "wrong secret", &bad, Expected(401, "invalid_client", "client.secret"))

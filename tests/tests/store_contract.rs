@@ -21,7 +21,12 @@ fn event(name: &'static str) -> AuditEvent {
 }
 
 fn authentication() -> Authentication {
-    Authentication { auth_time: NOW, acr: "urn:x".to_owned(), amr: vec!["pwd".to_owned()] }
+    Authentication {
+        auth_time: NOW,
+        acr: "urn:x".to_owned(),
+        amr: vec!["pwd".to_owned()],
+        issuer: None,
+    }
 }
 
 fn erin() -> User {
@@ -62,6 +67,8 @@ fn refresh(sid: &str, family: &str) -> RefreshToken {
         scopes: Scopes::default(),
         authentication: authentication(),
         dpop_jkt: None,
+        resource: None,
+        client_method: None,
         idle_expires_at: NOW.plus(3600),
         expires_at: NOW.plus(7200),
     }
@@ -80,6 +87,7 @@ fn code(sid: &str, family: &str) -> AuthorizationCode {
         max_age: None,
         login_hint: None,
         dpop_jkt: None,
+        resource: None,
     };
     AuthorizationCode {
         sid: sid.to_owned(),

@@ -248,6 +248,9 @@ enum Resource {
         /// Scopes granted where an ID-JAG names none (with --ras)
         #[arg(long, default_value = "")]
         default_scopes: String,
+        /// What a scope lets somebody do, for the page that asks people: SCOPE=TEXT (with --ras)
+        #[arg(long = "scope-text", value_name = "SCOPE=TEXT")]
+        scope_texts: Vec<String>,
         /// Take only DPoP-bound tokens (with --ras)
         #[arg(long)]
         require_dpop: bool,
@@ -336,6 +339,19 @@ enum Trust {
         /// Accept the installations of Carnet that its people enrol there as clients
         #[arg(long)]
         installations: bool,
+    },
+    /// Let its people sign in in the browser where their client has no cross-app access, or forbid it
+    SignIn {
+        issuer: String,
+        /// This authorization server's client id there; it authenticates by the keys at its /jwks
+        #[arg(long, value_name = "ID", required_unless_present = "off")]
+        client_id: Option<String>,
+        /// People whose addresses are in this domain are sent there; needed where there are several issuers
+        #[arg(long = "domain", value_name = "DOMAIN")]
+        domains: Vec<String>,
+        /// Only through cross-app access: what they had this way ends
+        #[arg(long, conflicts_with_all = ["client_id", "domains"])]
+        off: bool,
     },
     /// List trusted identity providers
     List,

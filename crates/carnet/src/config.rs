@@ -90,6 +90,9 @@ struct WrittenRas {
     tls_certificate: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     failures_per_minute: Option<NonZeroU32>,
+    registration: Option<bool>,
+    refresh_idle_hours: Option<u32>,
+    refresh_hours: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -239,10 +242,14 @@ impl Written {
                 let what = format!("`{}` cannot name a RAS", w.name);
                 problems.add(&format!("{path}.name"), &what, "use letters, digits, - and _");
             }
+            let default = RasSettings::default();
+            let hours =
+                |hours: Option<u32>, default| hours.map_or(default, |h| i64::from(h) * 3600);
             let settings = RasSettings {
-                failures_per_minute: w
-                    .failures_per_minute
-                    .unwrap_or(RasSettings::default().failures_per_minute),
+                failures_per_minute: w.failures_per_minute.unwrap_or(default.failures_per_minute),
+                registration: w.registration.unwrap_or(default.registration),
+                refresh_idle: hours(w.refresh_idle_hours, default.refresh_idle),
+                refresh_absolute: hours(w.refresh_hours, default.refresh_absolute),
             };
             let written = WrittenListener {
                 issuer: w.issuer,

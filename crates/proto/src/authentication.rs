@@ -15,4 +15,7 @@ pub struct Authentication {
     pub acr: String,
     /// Methods used (RFC 8176 names).
     pub amr: Vec<String>,
+    /// The issuer that vouched for it, where that was somebody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<crate::identifier::Issuer>,
 }

@@ -2,8 +2,9 @@
 //! 9126): the same function reads a pushed request and a plain one.
 
 use crate::{
-    client::{Client, ENROLLED_CLIENT},
+    client::{Client, ENROLLED_CLIENT, GovernedResource},
     form::Form,
+    identifier::Resource,
     pkce::CodeChallenge,
     redirect_uri,
     scope::Scopes,
@@ -44,6 +45,18 @@ pub struct AuthorizationRequest {
     pub login_hint: Option<String>,
     /// DPoP key the code is bound to (RFC 9449 section 10).
     pub dpop_jkt: Option<String>,
+    /// The MCP server that tokens will be for; `None` at an IdP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<Resource>,
+}
+
+/// What an authorization endpoint grants access to.
+#[derive(Clone, Copy, Debug)]
+pub enum Offer<'a> {
+    /// A sign-in at the IdP.
+    SignIn,
+    /// One of these MCP servers (RFC 8707).
+    Resources(&'a [GovernedResource]),
 }
 
 /// Why a request cannot even be answered by redirect: shown to the person as a page.
@@ -92,17 +105,45 @@ pub enum Unauthorizable {
 }
 
 /// Reads and checks the parameters. `client` is the live client that `client_id` names.
-pub fn read(form: &Form, client: &Client) -> Result<AuthorizationRequest, Unauthorizable> {
+pub fn read(
+    form: &Form,
+    client: &Client,
+    offer: Offer<'_>,
+) -> Result<AuthorizationRequest, Unauthorizable> {
     let redirect_uri = form
         .optional("redirect_uri")
         .filter(|uri| redirect_uri::is_registered(uri, &client.redirect_uris))
         .ok_or(Unauthorizable::Page(PageError::RedirectUri))?;
     let state = form.optional("state").filter(|s| is_plain(s)).map(str::to_owned);
-    read_rest(form, client, redirect_uri, state.clone()).map_err(|error| Unauthorizable::Redirect {
+    let read = read_rest(form, client, redirect_uri, state.clone(), offer);
+    read.map_err(|error| Unauthorizable::Redirect {
         redirect_uri: redirect_uri.to_owned(),
         state,
         error,
     })
+}
+
+/// The MCP server that a request is for: the one it names, or the only one there is.
+fn governed<'a>(
+    form: &Form,
+    governed: &'a [GovernedResource],
+) -> Result<&'a GovernedResource, RedirectError> {
+    let bad = |description| RedirectError { error: "invalid_target", description };
+    let mut live = governed.iter().filter(|governed| !governed.disabled);
+    let mut named = form.all("resource");
+    match (named.next(), named.next()) {
+        (Some(text), None) => {
+            let resource = Resource::parse(text)
+                .map_err(|_| bad("resource is not an absolute URI without fragment."))?;
+            let found = live.find(|governed| governed.resource == resource);
+            found.ok_or(bad("This authorization server does not govern the resource."))
+        }
+        (None, _) => match (live.next(), live.next()) {
+            (Some(only), None) => Ok(only),
+            _ => Err(bad("resource is required: there are several MCP servers here, or none.")),
+        },
+        _ => Err(bad("A token is for one resource; ask for one at a time.")),
+    }
 }
 
 fn is_plain(text: &str) -> bool {
@@ -118,6 +159,7 @@ fn read_rest(
     client: &Client,
     redirect_uri: &str,
     state: Option<String>,
+    offer: Offer<'_>,
 ) -> Result<AuthorizationRequest, RedirectError> {
     for name in ["state", "nonce", "login_hint"] {
         if form.optional(name).is_some_and(|value| !is_plain(value)) {
@@ -127,6 +169,10 @@ fn read_rest(
     if form.mentions("request") {
         let description = "Request objects are not supported; push the request instead.";
         return Err(RedirectError { error: "request_not_supported", description });
+    }
+    if matches!(offer, Offer::Resources(_)) && form.mentions("request_uri") {
+        let description = "Requests cannot be pushed here; send the parameters themselves.";
+        return Err(RedirectError { error: "request_uri_not_supported", description });
     }
     if form.mentions("authorization_details") {
         let description = "authorization_details are not supported.";
@@ -139,7 +185,7 @@ fn read_rest(
     if form.optional("response_mode").is_some_and(|mode| mode != "query") {
         return Err(invalid("response_mode must be query."));
     }
-    if form.mentions("resource") {
+    if matches!(offer, Offer::SignIn) && form.mentions("resource") {
         let description = "Tokens of this sign-in are for the identity provider alone. For an MCP \
                            server, exchange the ID token for an ID-JAG.";
         return Err(RedirectError { error: "invalid_target", description });
@@ -166,15 +212,35 @@ fn read_rest(
         _ => Err(invalid("max_age must be a number of seconds.")),
     });
     let enrols = client.id == ENROLLED_CLIENT;
-    let allowed: Scopes =
-        if enrols { [SCOPE_ENROL].into_iter().collect() } else { SCOPES.into_iter().collect() };
+    let (scopes, resource) = match offer {
+        Offer::SignIn if enrols => {
+            (scopes.intersection(&[SCOPE_ENROL].into_iter().collect()), None)
+        }
+        Offer::SignIn => (scopes.intersection(&SCOPES.into_iter().collect()), None),
+        Offer::Resources(all) => {
+            let governed = governed(form, all)?;
+            let granted = if form.optional("scope").is_some() {
+                scopes.intersection(&governed.scopes)
+            } else if governed.default_scopes.is_empty() {
+                governed.scopes.clone()
+            } else {
+                governed.default_scopes.clone()
+            };
+            if granted.is_empty() && !governed.scopes.is_empty() {
+                let description = "None of these scopes exists for this resource.";
+                return Err(RedirectError { error: "invalid_scope", description });
+            }
+            (granted, Some(governed.resource.clone()))
+        }
+    };
     let dpop_jkt = form.optional("dpop_jkt").map(|text| {
         CodeChallenge::parse(text).ok_or(invalid("dpop_jkt must be a SHA-256 JWK thumbprint."))
     });
     Ok(AuthorizationRequest {
         client_id: client.id.clone(),
         redirect_uri: redirect_uri.to_owned(),
-        scopes: scopes.intersection(&allowed),
+        scopes,
+        resource,
         code_challenge,
         state,
         nonce: form.optional("nonce").map(str::to_owned),
@@ -215,7 +281,7 @@ mod tests {
 
     fn error_of(changed: &str) -> &'static str {
         let form = Form::parse(changed.as_bytes()).unwrap();
-        match read(&form, &client()) {
+        match read(&form, &client(), Offer::SignIn) {
             Err(Unauthorizable::Redirect { error, state, .. }) => {
                 assert!(state.as_deref() == Some("s") || changed.contains("state=%0"));
                 error.error
@@ -230,11 +296,11 @@ mod tests {
         let form =
             GOOD.replace("https%3A%2F%2Fa.example%2Fcb", "http%3A%2F%2F127.0.0.1%3A4%2Fcallback");
         let form = Form::parse(format!("{form}&scope=openid%20enrol%20offline_access").as_bytes());
-        let request = read(&form.unwrap(), &Client::enrolment()).unwrap();
+        let request = read(&form.unwrap(), &Client::enrolment(), Offer::SignIn).unwrap();
         assert_eq!(request.scopes.to_string(), "enrol");
         assert!(!request.is_served_by(Timestamp(0), Timestamp(0)), "a session is not enough");
         let form = Form::parse(format!("{GOOD}&scope=openid%20enrol").as_bytes()).unwrap();
-        assert_eq!(read(&form, &client()).unwrap().scopes.to_string(), "openid");
+        assert_eq!(read(&form, &client(), Offer::SignIn).unwrap().scopes.to_string(), "openid");
     }
 
     #[test]

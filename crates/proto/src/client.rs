@@ -86,9 +86,23 @@ pub struct Client {
     /// `claude-code`): people's catalogs say so, and installing writes native settings.
     #[serde(default)]
     pub software: Option<String>,
+    /// It registered itself (RFC 7591); `None` for one that an administrator registered.
+    #[serde(default)]
+    pub registered: Option<SelfRegistered>,
     /// Switched off by an administrator.
     #[serde(default)]
     pub disabled: bool,
+}
+
+/// What is known of a client that registered itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SelfRegistered {
+    /// When.
+    pub at: Timestamp,
+    /// Somebody has let it in since.
+    #[serde(default)]
+    pub used: bool,
 }
 
 impl Default for Client {
@@ -104,6 +118,7 @@ impl Default for Client {
             require_pushed_authorization_requests: false,
             resources: Vec::new(),
             software: None,
+            registered: None,
             disabled: false,
         }
     }
@@ -144,6 +159,9 @@ pub struct GovernedResource {
     /// Granted when an ID-JAG carries no `scope` claim.
     #[serde(default)]
     pub default_scopes: Scopes,
+    /// What a scope lets somebody do, in words for people.
+    #[serde(default)]
+    pub descriptions: std::collections::BTreeMap<String, String>,
     /// Lifetime of its access tokens in seconds; `None` for 300, at most 3600.
     #[serde(default)]
     pub access_token_lifetime: Option<i64>,

@@ -36,8 +36,9 @@ pub enum ClientDocumentError {
     /// It carries a secret, or a method that needs one (CIMD 4.1).
     #[error("it carries a secret or a secret-based authentication method, which anyone can read")]
     Secret,
-    /// It does not authenticate with `private_key_jwt`.
-    #[error("its `token_endpoint_auth_method` is not private_key_jwt")]
+    /// It authenticates neither with `private_key_jwt` nor, as a client that people send themselves with,
+    /// with `none`.
+    #[error("its `token_endpoint_auth_method` is neither private_key_jwt nor none")]
     Method,
     /// Its keys cannot be used.
     #[error("its keys cannot be used: {0}")]
@@ -101,7 +102,8 @@ pub fn is_origin(text: &str) -> bool {
 }
 
 /// Reads a fetched document as a client of this authorization server (CIMD 4.1). Unknown members are
-/// ignored; the result authenticates with `private_key_jwt` or there is none.
+/// ignored; the result authenticates with `private_key_jwt`, or is a public client that has somewhere to return
+/// to. The latter gets nothing but what a person lets it have.
 pub fn read(url: &DocumentUrl, body: &[u8]) -> Result<Client, ClientDocumentError> {
     use ClientDocumentError::{Keys, Member, Method, NotObject, Secret};
     if body.len() > LARGEST {
@@ -117,17 +119,30 @@ pub fn read(url: &DocumentUrl, body: &[u8]) -> Result<Client, ClientDocumentErro
     {
         return Err(Secret);
     }
-    match text("token_endpoint_auth_method")? {
-        Some("private_key_jwt") => {}
+    let public = match text("token_endpoint_auth_method")? {
+        Some("private_key_jwt") => false,
+        Some("none") => true,
         Some(secret) if secret.starts_with("client_secret") => return Err(Secret),
         _ => return Err(Method),
-    }
+    };
     let name = text("client_name")?.unwrap_or(url.as_str());
     let redirect_uris = strings(&document, "redirect_uris")?;
     if redirect_uris.iter().any(|uri| redirect_uri::check(uri).is_err()) {
         return Err(Member("redirect_uris"));
     }
     check_grants(&document)?;
+    if public {
+        if redirect_uris.is_empty() {
+            return Err(Member("redirect_uris"));
+        }
+        return Ok(Client {
+            id: url.as_str().to_owned(),
+            name: name.to_owned(),
+            authentication: ClientAuthentication::Public,
+            redirect_uris,
+            ..Client::default()
+        });
+    }
     let keys = match (document.value("jwks"), text("jwks_uri")?) {
         (Some(jwks), None) => ClientKeys::Inline(jwks.clone()),
         // Elsewhere it could send us anywhere; at its own origin nothing new can be reached.
@@ -285,7 +300,7 @@ mod tests {
             ("client_secret", json!("s"), E::Secret),
             ("client_secret_expires_at", json!(0), E::Secret),
             ("token_endpoint_auth_method", json!("client_secret_basic"), E::Secret),
-            ("token_endpoint_auth_method", json!("none"), E::Method),
+            ("token_endpoint_auth_method", json!("tls_client_auth"), E::Method),
             ("token_endpoint_auth_method", Value::Null, E::Member("token_endpoint_auth_method")),
             (
                 "token_endpoint_auth_signing_alg",

@@ -95,6 +95,7 @@ pub fn verify_subject(
             auth_time: claims.required_time("auth_time")?,
             acr: claims.required_str("acr")?.to_owned(),
             amr: amr.into_iter().map(str::to_owned).collect(),
+            issuer: None,
         },
     })
 }
@@ -156,6 +157,10 @@ pub struct SignedIn {
     pub expires: Timestamp,
     /// `preferred_username`, `email` or `sub`: what to call the person.
     pub name: String,
+    /// `email`, where the IdP says that it is verified.
+    pub email: Option<String>,
+    /// How and when the person signed in, as far as the IdP says.
+    pub authentication: Authentication,
 }
 
 /// Verifies an ID token as the relying party that asked for it (OpenID Connect Core 3.1.3.7): any
@@ -195,6 +200,16 @@ pub fn verify_sign_in(
         return Err(JwtError::Binding("at_hash"));
     }
     let subject = claims.required_id("sub", 255)?.to_owned();
-    let name = claims.optional_str("preferred_username")?.or(claims.optional_str("email")?);
-    Ok(SignedIn { name: name.unwrap_or(&subject).to_owned(), subject, expires })
+    let email = claims.optional_str("email")?;
+    let name = claims.optional_str("preferred_username")?.or(email).unwrap_or(&subject).to_owned();
+    let verified = claims.value("email_verified") == Some(&serde_json::Value::Bool(true));
+    let amr = claims.optional_strings("amr")?.unwrap_or_default();
+    let authentication = Authentication {
+        auth_time: claims.optional_time("auth_time")?.unwrap_or(issued),
+        acr: claims.optional_str("acr")?.unwrap_or_default().to_owned(),
+        amr: amr.into_iter().map(str::to_owned).collect(),
+        issuer: Some(expected.issuer.clone()),
+    };
+    let email = email.filter(|_| verified).map(str::to_owned);
+    Ok(SignedIn { subject, expires, name, email, authentication })
 }

@@ -32,6 +32,7 @@ pub mod redirect_uri;
 pub mod refusal;
 pub mod scope;
 pub mod secret;
+pub mod sign_in_state;
 pub mod time;
 pub mod token_exchange;
 pub mod trust;

@@ -71,22 +71,41 @@ pub fn idp(issuer: &Issuer, signing: Algorithm, public_clients: bool, enrolment:
     document
 }
 
-/// The RAS's RFC 8414 document. It names no trusted issuer (JAG 9.5). The authorization endpoint
-/// answers every request with a refusal that says why: people are not sent here. It is listed
+/// What a RAS offers beside cross-app access.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RasOffers {
+    /// Clients may be named by metadata documents.
+    pub documents: bool,
+    /// People may sign in at a trusted issuer.
+    pub people: bool,
+    /// Clients may register themselves.
+    pub registration: bool,
+}
+
+/// The RAS's RFC 8414 document. It names no trusted issuer (JAG 9.5). Where people may not sign in, the
+/// authorization endpoint answers every request with a refusal that says why; it is listed all the same,
 /// because widely used clients take metadata without one for malformed.
-pub fn ras(issuer: &Issuer, scopes: &Scopes, documents: bool) -> Value {
-    let methods = authentication_methods(false);
-    json!({
+pub fn ras(issuer: &Issuer, scopes: &Scopes, offers: RasOffers) -> Value {
+    let methods = authentication_methods(offers.people);
+    let confidential = authentication_methods(false);
+    let mut grants = vec![GRANT_JWT_BEARER];
+    if offers.people {
+        grants.extend(["authorization_code", "refresh_token"]);
+    }
+    let responses = if offers.people { vec!["code"] } else { Vec::new() };
+    let mut document = json!({
         "issuer": issuer,
         "authorization_endpoint": issuer.endpoint("/authorize"),
         "token_endpoint": issuer.endpoint("/token"),
         "jwks_uri": issuer.endpoint("/jwks"),
         "revocation_endpoint": issuer.endpoint("/revoke"),
         "introspection_endpoint": issuer.endpoint("/introspect"),
-        "response_types_supported": [],
-        "grant_types_supported": [GRANT_JWT_BEARER],
+        "response_types_supported": responses,
+        "response_modes_supported": ["query"],
+        "grant_types_supported": grants,
         "authorization_grant_profiles_supported": [GRANT_PROFILE_ID_JAG],
-        "client_id_metadata_document_supported": documents,
+        "client_id_metadata_document_supported": offers.documents,
+        "request_uri_parameter_supported": false,
         "scopes_supported": scopes,
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": true,
@@ -95,9 +114,13 @@ pub fn ras(issuer: &Issuer, scopes: &Scopes, documents: bool) -> Value {
         "token_endpoint_auth_signing_alg_values_supported": algorithms(),
         "revocation_endpoint_auth_methods_supported": methods,
         "revocation_endpoint_auth_signing_alg_values_supported": algorithms(),
-        "introspection_endpoint_auth_methods_supported": methods,
+        "introspection_endpoint_auth_methods_supported": confidential,
         "introspection_endpoint_auth_signing_alg_values_supported": algorithms(),
-    })
+    });
+    if offers.registration {
+        document["registration_endpoint"] = issuer.endpoint("/register").into();
+    }
+    document
 }
 
 /// RFC 9728 protected-resource metadata.

@@ -62,6 +62,9 @@ pub enum Refusal {
     RefreshToken,
     /// The refresh token was used before: its family is revoked (RFC 9700 section 4.14.2).
     RefreshTokenReuse,
+    /// A token request of the interactive path names another resource than the person agreed to, or one that is
+    /// not there any more (RFC 8707 section 2.2).
+    ResourceOfGrant,
     /// The refresh token or code is bound to another DPoP key.
     DpopBinding,
     /// More scope was asked for than was granted.
@@ -282,6 +285,12 @@ impl Refusal {
             ),
             Self::RefreshToken => ("refresh.invalid", 400, GRANT, REFRESH),
             Self::RefreshTokenReuse => ("refresh.reuse", 400, GRANT, REFRESH),
+            Self::ResourceOfGrant => (
+                "grant.resource",
+                400,
+                "invalid_target",
+                "The resource is not the one that access was granted to.",
+            ),
             Self::DpopBinding => (
                 "dpop.binding",
                 400,

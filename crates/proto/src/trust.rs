@@ -29,6 +29,27 @@ impl AccountResolution {
     }
 }
 
+/// How people of an issuer sign in here without cross-app access: at the issuer, where this
+/// authorization server is registered as a relying party that authenticates with `private_key_jwt` by
+/// its published keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InteractiveSignIn {
+    /// This authorization server's client id there.
+    pub client_id: String,
+    /// Domains of addresses whose people are sent there, where there are several issuers.
+    #[serde(default)]
+    pub domains: Vec<String>,
+}
+
+impl InteractiveSignIn {
+    /// Whether people with this address are sent there.
+    pub fn takes(&self, email: &str) -> bool {
+        let domain = email.rsplit_once('@').map(|(_, domain)| domain);
+        domain.is_some_and(|domain| self.domains.iter().any(|own| own.eq_ignore_ascii_case(domain)))
+    }
+}
+
 /// An IdP whose ID-JAGs a RAS honours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,6 +76,9 @@ pub struct TrustedIssuer {
     /// installations enrolled there.
     #[serde(default)]
     pub client_documents: bool,
+    /// The interactive path for its people; `None`: only through cross-app access.
+    #[serde(default)]
+    pub sign_in: Option<InteractiveSignIn>,
     /// Switched off by an administrator: no ID-JAG is honoured, tokens that came from it die.
     #[serde(default)]
     pub disabled: bool,

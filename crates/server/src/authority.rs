@@ -2,7 +2,7 @@
 //! that is never trusted longer than the generation it was read at.
 
 use crate::answer::Failure;
-use carnet_client::{ClientDocuments, Outbound, Reach, RemoteKeys};
+use carnet_client::{ClientDocuments, Outbound, Reach, RelyingParty, RemoteKeys};
 use carnet_proto::{
     client::{Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT},
     client_document::is_document_url,
@@ -31,13 +31,22 @@ pub struct Context {
     pub client_documents: ClientDocuments,
     /// Keys that those documents name.
     pub document_keys: RemoteKeys,
+    /// Sign-in of people at trusted issuers.
+    pub relying_party: RelyingParty,
 }
 
 impl Context {
     /// A context with empty caches.
     pub fn new(clock: Clock, entropy: Entropy, outbound: &Outbound) -> Self {
+        let remote_keys = RemoteKeys::new(outbound.clone(), clock.clone());
         Self {
-            remote_keys: RemoteKeys::new(outbound.clone(), clock.clone()),
+            relying_party: RelyingParty::new(
+                outbound.clone(),
+                remote_keys.clone(),
+                clock.clone(),
+                entropy.clone(),
+            ),
+            remote_keys,
             client_documents: ClientDocuments::new(outbound.clone(), clock.clone()),
             document_keys: RemoteKeys::new(outbound.clone(), clock.clone()),
             clock,
@@ -165,6 +174,10 @@ pub(crate) trait Directory: Sized + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self, StoreError>> + Send;
     /// A live registered client.
     fn client(&self, id: &str) -> Option<&Arc<RegisteredClient>>;
+    /// Whether a client may be named by a document and hold no key: where people let it in themselves.
+    fn takes_public_documents(&self) -> bool {
+        false
+    }
     /// A client that is named by a URL instead of being registered: an installation, or a client
     /// with a metadata document.
     fn document_client(

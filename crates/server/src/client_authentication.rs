@@ -100,12 +100,17 @@ async fn attempt<D: Directory>(
     let id = presented.client_id();
     if snapshot.directory.client(id).is_none() && is_document_url(id) {
         // Nothing is looked up or fetched for whoever does not even claim to hold the key.
-        let Presented::Assertion { assertion, .. } = presented else {
-            return Err(Refusal::ClientAuthenticationMissing.into());
-        };
-        let now = authority.now();
-        if !client_assertion::is_plausible(assertion.expose(), id, &authority.issuer, now) {
-            return Err(Refusal::ClientAssertion(carnet_proto::jws::JwtError::Client).into());
+        match presented {
+            Presented::Assertion { assertion, .. } => {
+                let (token, now) = (assertion.expose(), authority.now());
+                if !client_assertion::is_plausible(token, id, &authority.issuer, now) {
+                    return Err(
+                        Refusal::ClientAssertion(carnet_proto::jws::JwtError::Client).into()
+                    );
+                }
+            }
+            Presented::Nothing { .. } if snapshot.directory.takes_public_documents() => {}
+            _ => return Err(Refusal::ClientAuthenticationMissing.into()),
         }
     }
     let client = authority.client(&snapshot.directory, id).await?;

@@ -3,6 +3,7 @@
 
 mod answer;
 mod authority;
+mod browser;
 mod calls;
 mod client_authentication;
 mod operations;

@@ -8,7 +8,8 @@ use crate::{
     hot_path,
 };
 use carnet_proto::{
-    authentication::Authentication, authorize::AuthorizationRequest, scope::Scopes, time::Timestamp,
+    authentication::Authentication, authorize::AuthorizationRequest, identifier::Resource,
+    scope::Scopes, time::Timestamp, trust::Account,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{Any, Row, Transaction, any::AnyRow};
@@ -78,6 +79,12 @@ pub struct RefreshToken {
     pub authentication: Authentication,
     /// DPoP key it is bound to (public clients).
     pub dpop_jkt: Option<String>,
+    /// The MCP server that its access tokens are for; `None` at an IdP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<Resource>,
+    /// How its client authenticated when it was issued; `None` at an IdP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_method: Option<String>,
     /// When it ends if it is not used.
     pub idle_expires_at: Timestamp,
     /// When it ends in any case.
@@ -122,17 +129,26 @@ impl Store {
         if !current.as_ref().is_some_and(same) {
             return Ok(false);
         }
-        sqlx::query(
-            "INSERT INTO sessions (cookie_hash, sid, user_id, authentication, expires_at) \
-             VALUES ($1, $2, $3, $4, $5)",
-        )
-        .bind(cookie_hash)
-        .bind(session.sid.as_str())
-        .bind(session.user_id.as_str())
-        .bind(to_json(&session.authentication, "session")?)
-        .bind(session.expires_at.0)
-        .execute(&mut *transaction)
-        .await?;
+        insert_session(&mut transaction, cookie_hash, session).await?;
+        hot_path::insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Records that a person of a trusted issuer has signed in; `false` if their account was switched off or
+    /// removed since.
+    pub async fn begin_account_session(
+        &self,
+        cookie_hash: &str,
+        session: &Session,
+        event: AuditEvent,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        let account = read::<Account>(&mut transaction, &session.user_id).await?;
+        if account.is_none_or(|account| account.disabled) {
+            return Ok(false);
+        }
+        insert_session(&mut transaction, cookie_hash, session).await?;
         hot_path::insert_audit(&mut transaction, &[event]).await?;
         transaction.commit().await?;
         Ok(true)
@@ -488,6 +504,25 @@ fn session_of(row: &AnyRow) -> Result<Session, StoreError> {
         authentication: document(row, "authentication", "session")?,
         expires_at: Timestamp(row.try_get("expires_at")?),
     })
+}
+
+async fn insert_session(
+    transaction: &mut Transaction<'static, Any>,
+    cookie_hash: &str,
+    session: &Session,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO sessions (cookie_hash, sid, user_id, authentication, expires_at) \
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(cookie_hash)
+    .bind(session.sid.as_str())
+    .bind(session.user_id.as_str())
+    .bind(to_json(&session.authentication, "session")?)
+    .bind(session.expires_at.0)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
 }
 
 type AnyQuery<'q> = sqlx::query::Query<'q, Any, sqlx::any::AnyArguments>;

@@ -165,9 +165,19 @@ pub(super) async fn resources(api: &Api, resource: Resource, is_ras: bool) -> Re
             name,
             scopes,
             default_scopes,
+            scope_texts,
             require_dpop,
             access_token_lifetime,
         } => {
+            let mut descriptions = serde_json::Map::new();
+            for text in &scope_texts {
+                let Some((scope, words)) = text.split_once('=') else {
+                    bail!(
+                        "--scope-text: `{text}` is not SCOPE=TEXT\nhint: --scope-text 'notes.read=Read your notes'"
+                    )
+                };
+                descriptions.insert(scope.to_owned(), words.into());
+            }
             let body = match (is_ras, server) {
                 (false, Some(server)) => json!({
                     "resource": resource, "authorization_server": server, "name": name,
@@ -181,6 +191,7 @@ pub(super) async fn resources(api: &Api, resource: Resource, is_ras: bool) -> Re
                 (true, None) => json!({
                     "resource": resource, "name": name, "scopes": words(&scopes),
                     "default_scopes": words(&default_scopes), "require_dpop": require_dpop,
+                    "descriptions": descriptions,
                     "access_token_lifetime": access_token_lifetime,
                 }),
             };
@@ -242,6 +253,11 @@ pub(super) async fn trusts(api: &Api, trust: Trust) -> Result<Value> {
                 "client_documents": installations,
             });
             api.ask("POST", "/trusted-issuers", Some(body)).await
+        }
+        Trust::SignIn { issuer, client_id, domains, off } => {
+            let sign_in = (!off).then(|| json!({"client_id": client_id, "domains": domains}));
+            let body = json!({"id": issuer, "sign_in": sign_in});
+            api.ask("POST", &act("sign-in"), Some(body)).await
         }
         Trust::List => api.ask("GET", "/trusted-issuers", None).await,
         Trust::Disable { issuer } => {

@@ -325,6 +325,7 @@ async fn vendor(
         accounts: AccountResolution { just_in_time: true, email_domains: Vec::new() },
         allow_reuse: false,
         client_documents: true,
+        sign_in: None,
         disabled: false,
     })
     .await?;
@@ -334,6 +335,7 @@ async fn vendor(
         name: plan.title.to_owned(),
         scopes: plan.scopes.into_iter().collect(),
         default_scopes: [read].into_iter().collect(),
+        descriptions: BTreeMap::new(),
         access_token_lifetime: None,
         require_dpop: false,
         disabled: false,

@@ -9,7 +9,7 @@ use carnet_proto::{
     jwk::Algorithm,
     operation_policy::{Rule, Rules},
     scope::Scopes,
-    trust::{AccountResolution, TrustedIssuer},
+    trust::{AccountResolution, InteractiveSignIn, TrustedIssuer},
 };
 use carnet_store::{AuditEvent, Put, Record, Store};
 use clap::Args;
@@ -36,6 +36,10 @@ pub(crate) struct Guard {
     /// Honour the people and ID-JAGs of this identity provider; may be given several times
     #[arg(long = "trust", value_name = "ISSUER", required = true)]
     trust: Vec<String>,
+    /// Let people of the (first) trusted identity provider sign in in the browser where their client has no
+    /// cross-app access; ID is this server's client id there
+    #[arg(long, value_name = "ID")]
+    sign_in: Option<String>,
     /// A tool that may be called: its name, or the beginning of names with a `*`; `=SCOPE` says what
     /// it needs besides `mcp`. May be given several times. Every tool unless given
     #[arg(long = "allow", value_name = "TOOL[=SCOPE]")]
@@ -84,7 +88,7 @@ pub(crate) async fn guard(args: Guard) -> Result<()> {
     let (_, place, _) = config.ras.first().context("the config has no RAS")?;
     let store =
         serve::open_store(&place.database).await.context("the database cannot be opened")?;
-    plan.register(&store, args.name.as_deref().unwrap_or_default()).await?;
+    plan.register(&store, &args).await?;
     store.close().await;
     println!("{}", plan.told(&args, &file));
     serve::serve(config).await
@@ -226,19 +230,27 @@ async fn put<R: Record>(store: &Store, record: &R) -> Result<()> {
 impl Plan {
     /// The MCP server and the trusted identity providers, as the flags have them. An issuer that was
     /// changed with `carnet admin` stays as it is.
-    async fn register(&self, store: &Store, name: &str) -> Result<()> {
+    async fn register(&self, store: &Store, args: &Guard) -> Result<()> {
+        let name = args.name.as_deref().unwrap_or_default();
         let governed = GovernedResource {
             resource: self.resource.clone(),
             name: name.to_owned(),
             scopes: self.scopes.clone(),
             default_scopes: [SCOPE.to_owned()].into_iter().collect(),
+            descriptions: std::collections::BTreeMap::new(),
             access_token_lifetime: None,
             require_dpop: false,
             disabled: false,
         };
         put(store, &governed).await?;
-        for issuer in &self.trusted {
-            if store.by_id::<TrustedIssuer>(issuer.as_str()).await?.is_some() {
+        for (i, issuer) in self.trusted.iter().enumerate() {
+            let client_id = args.sign_in.clone().filter(|_| i == 0);
+            let sign_in =
+                client_id.map(|client_id| InteractiveSignIn { client_id, domains: Vec::new() });
+            if let Some(held) = store.by_id::<TrustedIssuer>(issuer.as_str()).await? {
+                if sign_in.is_some() && held.sign_in != sign_in {
+                    put(store, &TrustedIssuer { sign_in, ..held }).await?;
+                }
                 continue;
             }
             let trusted = TrustedIssuer {
@@ -249,6 +261,7 @@ impl Plan {
                 allow_reuse: false,
                 accounts: AccountResolution { just_in_time: true, ..AccountResolution::default() },
                 client_documents: true,
+                sign_in,
                 disabled: false,
             };
             put(store, &trusted).await?;
@@ -268,6 +281,14 @@ impl Plan {
         });
         let tools = tools.collect::<Vec<_>>().join(", ");
         let config = file.display();
+        let sign_in = args.sign_in.as_ref().map_or(String::new(), |id| {
+            format!(
+                "\nPeople whose client has no cross-app access sign in at {}; its IT registers that with:\n\n  \
+                 carnet admin client add '{name} sign-in' --id {id} --redirect-uri {issuer}/callback --jwks-uri \
+                 {issuer}/jwks\n",
+                self.trusted[0]
+            )
+        });
         format!(
             "{resource} guards {upstream}.\n\
              Tools that may be called, and the scopes each needs: {tools}.\n\
@@ -275,7 +296,7 @@ impl Plan {
              carnet admin server add {issuer} --name '{name}'\n  \
              carnet admin resource add {resource} --server {issuer} --name '{name}' --scopes '{scopes}'\n  \
              carnet admin connection add guarded --client carnet --audience {issuer} --resource {resource} \
-             --scopes '{scopes}' --everyone\n\n\
+             --scopes '{scopes}' --everyone\n{sign_in}\n\
              Every call is on record in {journal}, and in\n\n  \
              carnet admin --config {config} --ras {NAME} audit\n",
             upstream = args.upstream,

@@ -524,6 +524,7 @@ async fn explain(State(idp): State<IdpAdmin>, Body(asked): Body<Explain>) -> Ans
         auth_time: now.plus(-asked.signed_in_ago.max(0)),
         acr: ACR_PASSWORD.to_owned(),
         amr: vec!["pwd".to_owned()],
+        issuer: None,
     };
     let resources = [asked.resource];
     let question = Question {

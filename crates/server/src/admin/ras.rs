@@ -15,7 +15,7 @@ use carnet_proto::{
     client_document::is_origin,
     identifier::{Issuer, Resource},
     time::{Clock, Entropy},
-    trust::{Account, ClientHost, TrustedIssuer},
+    trust::{Account, ClientHost, InteractiveSignIn, TrustedIssuer},
 };
 use carnet_store::{Record, Store};
 use serde::Deserialize;
@@ -49,6 +49,7 @@ impl RasAdmin {
             .route("/trusted-issuers/disable", post(disable::<TrustedIssuer>))
             .route("/trusted-issuers/enable", post(enable::<TrustedIssuer>))
             .route("/trusted-issuers/delete", post(delete::<TrustedIssuer>))
+            .route("/trusted-issuers/sign-in", post(set_sign_in))
             .route("/clients", get(list::<Client>).post(create_client))
             .route("/clients/disable", post(disable::<Client>))
             .route("/clients/enable", post(enable::<Client>))
@@ -116,8 +117,35 @@ async fn create_trust(State(ras): State<RasAdmin>, Body(trusted): Body<TrustedIs
     Ok(Json(view(&trusted)))
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewSignIn {
+    id: String,
+    sign_in: Option<InteractiveSignIn>,
+}
+
+async fn set_sign_in(State(ras): State<RasAdmin>, Body(new): Body<NewSignIn>) -> Answer {
+    let trusted = ras.0.desk.find::<TrustedIssuer>(&new.id).await?;
+    if new.sign_in.is_some() && trusted.tenant.is_some() {
+        return Err(AdminError::invalid(
+            "people of one tenant of a multi-tenant issuer cannot be told apart at sign-in",
+            "leave them to cross-app access",
+        ));
+    }
+    if let Some(domain) = new.sign_in.iter().flat_map(|s| &s.domains).find(|d| d.contains('@')) {
+        return Err(AdminError::invalid(
+            format!("`domains`: `{domain}` is not a domain"),
+            "for instance acme.example",
+        ));
+    }
+    let act = if new.sign_in.is_some() { "allow sign-in at" } else { "forbid sign-in at" };
+    let set = |trusted: &mut TrustedIssuer| trusted.sign_in = new.sign_in;
+    ras.0.desk.change::<TrustedIssuer>(&new.id, act, set).await
+}
+
 async fn create_client(State(ras): State<RasAdmin>, Body(new): Body<NewClient>) -> Answer {
-    ras.0.desk.create_client(new, false).await
+    // A public one gets nothing but what a person lets it have.
+    ras.0.desk.create_client(new, true).await
 }
 
 async fn create_client_host(State(ras): State<RasAdmin>, Body(host): Body<ClientHost>) -> Answer {

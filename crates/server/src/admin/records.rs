@@ -157,6 +157,7 @@ impl Desk {
             require_pushed_authorization_requests: new.require_pushed_authorization_requests,
             resources: new.resources,
             software: new.software,
+            registered: None,
             disabled: false,
         };
         self.create(&client).await?;

@@ -45,6 +45,8 @@ pub(super) async fn redeem(
             scopes: scopes.clone(),
             authentication: session.authentication.clone(),
             dpop_jkt: key_thumbprint.filter(|_| request.client.is_public()).map(str::to_owned),
+            resource: None,
+            client_method: None,
             idle_expires_at: now.plus(state.settings.refresh_idle),
             expires_at: now.plus(state.settings.refresh_absolute),
         };

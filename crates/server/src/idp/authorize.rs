@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     answer::{Failure, broken, error_page},
+    browser::{back_to, cookie, cookie_name, csrf_of, is_same_origin, set_cookie},
     passwords,
     token_endpoint::origin_of,
 };
@@ -20,7 +21,7 @@ use axum::{
 use carnet_proto::{
     authentication::{ACR_PASSWORD, Authentication},
     authorize::{
-        self, AuthorizationRequest, CODE_LIFETIME, PageError, RedirectError, Unauthorizable,
+        self, AuthorizationRequest, CODE_LIFETIME, Offer, PageError, RedirectError, Unauthorizable,
     },
     client::ENROLLED_CLIENT,
     form::Form,
@@ -73,7 +74,7 @@ pub(super) async fn sign_in(State(idp): State<Idp>, request: Request) -> Respons
         Ok(asked) => asked,
         Err(response) => return response,
     };
-    if !is_same_origin(&idp, &parts.headers) {
+    if !is_same_origin(idp.issuer(), &parts.headers) {
         let text = "The sign-in form was sent from another site.";
         return error_page(StatusCode::FORBIDDEN, text);
     }
@@ -85,7 +86,8 @@ pub(super) async fn sign_in(State(idp): State<Idp>, request: Request) -> Respons
         return error_page(StatusCode::BAD_REQUEST, "The sign-in form cannot be read.");
     };
     let token = form.optional("csrf").unwrap_or_default();
-    let expected = cookie(&parts.headers, &cookie_name(&idp, "signin")).map(|c| csrf_of(&c));
+    let expected =
+        cookie(&parts.headers, &cookie_name(idp.issuer(), "signin")).map(|c| csrf_of(&c));
     if !expected.is_some_and(|expected| equal_in_constant_time(&expected, token)) {
         let text = "The sign-in form is too old, or cookies are switched off. Start again in the \
                     application.";
@@ -150,7 +152,7 @@ async fn read(idp: &Idp, uri: &Uri) -> Result<Asked, Response<Body>> {
             None => Err(page(PageError::PushedRequest)),
         };
     }
-    let read = authorize::read(&form, client).and_then(|request| {
+    let read = authorize::read(&form, client, Offer::SignIn).and_then(|request| {
         if client.require_pushed_authorization_requests {
             let description = "This client has to push its authorization requests (RFC 9126).";
             let error = RedirectError { error: "invalid_request", description };
@@ -165,7 +167,7 @@ async fn read(idp: &Idp, uri: &Uri) -> Result<Asked, Response<Body>> {
         }
         Err(Unauthorizable::Page(error)) => Err(page(error)),
         Err(Unauthorizable::Redirect { redirect_uri, state, error }) => Err(back_to(
-            idp,
+            idp.issuer(),
             &redirect_uri,
             state.as_deref(),
             &[("error", error.error), ("error_description", error.description)],
@@ -236,6 +238,7 @@ async fn signed_in(
             auth_time: now,
             acr: ACR_PASSWORD.to_owned(),
             amr: vec!["pwd".to_owned()],
+            issuer: None,
         },
         expires_at: now.plus(idp.0.settings.session_lifetime),
     };
@@ -250,8 +253,8 @@ async fn signed_in(
     }
     let mut response = issue_code(idp, asked, &session, parts).await?;
     let lifetime = idp.0.settings.session_lifetime;
-    set_cookie(idp, &mut response, "session", secret.expose(), lifetime);
-    set_cookie(idp, &mut response, "signin", "", 0);
+    set_cookie(idp.issuer(), &mut response, "session", secret.expose(), lifetime);
+    set_cookie(idp.issuer(), &mut response, "signin", "", 0);
     Ok(response)
 }
 
@@ -297,7 +300,7 @@ async fn issue_code(
     }
     let request = &code.request;
     let parameters = [("code", secret.expose())];
-    Ok(back_to(idp, &request.redirect_uri, request.state.as_deref(), &parameters))
+    Ok(back_to(idp.issuer(), &request.redirect_uri, request.state.as_deref(), &parameters))
 }
 
 fn redirect_error(
@@ -306,34 +309,7 @@ fn redirect_error(
     error: RedirectError,
 ) -> Response<Body> {
     let parameters = [("error", error.error), ("error_description", error.description)];
-    back_to(idp, &request.redirect_uri, request.state.as_deref(), &parameters)
-}
-
-/// A redirect to a checked redirect URI, always with `iss` (RFC 9207).
-fn back_to(
-    idp: &Idp,
-    redirect_uri: &str,
-    state: Option<&str>,
-    parameters: &[(&str, &str)],
-) -> Response<Body> {
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    query.extend_pairs(parameters).extend_pairs(state.map(|state| ("state", state)));
-    query.append_pair("iss", idp.issuer().as_str());
-    let separator = if redirect_uri.contains('?') { '&' } else { '?' };
-    see_other(&format!("{redirect_uri}{separator}{}", query.finish()))
-}
-
-/// 303 to an absolute URL that was checked before.
-pub(super) fn see_other(location: &str) -> Response<Body> {
-    let Ok(location) = HeaderValue::from_str(location) else {
-        return error_page(StatusCode::BAD_REQUEST, &PageError::RedirectUri.to_string());
-    };
-    let headers = [
-        (header::LOCATION, location),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-    ];
-    (StatusCode::SEE_OTHER, headers).into_response()
+    back_to(idp.issuer(), &request.redirect_uri, request.state.as_deref(), &parameters)
 }
 
 /// The live session of a browser.
@@ -342,57 +318,8 @@ pub(super) async fn session_of(
     headers: &HeaderMap,
     now: Timestamp,
 ) -> Result<Option<Session>, StoreError> {
-    match cookie(headers, &cookie_name(idp, "session")) {
+    match cookie(headers, &cookie_name(idp.issuer(), "session")) {
         Some(value) => idp.0.authority.store.session(&Secret::new(value).hash(), now).await,
         None => Ok(None),
     }
-}
-
-/// `__Host-` cookies over https; over plain http (this machine only) the prefix cannot be had.
-pub(super) fn cookie_name(idp: &Idp, name: &str) -> String {
-    let secure = idp.issuer().as_str().starts_with("https://");
-    if secure { format!("__Host-carnet-{name}") } else { format!("carnet-{name}") }
-}
-
-/// The value of a cookie; none if it was sent twice, as tossing from a sub-domain would.
-pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
-    let mut values = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .filter(|(held, _)| *held == name)
-        .map(|(_, value)| value.to_owned());
-    let value = values.next()?;
-    values.next().is_none().then_some(value)
-}
-
-pub(super) fn set_cookie(
-    idp: &Idp,
-    response: &mut Response<Body>,
-    name: &str,
-    value: &str,
-    lifetime: i64,
-) {
-    let secure = if idp.issuer().as_str().starts_with("https://") { "; Secure" } else { "" };
-    let name = cookie_name(idp, name);
-    let cookie =
-        format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={lifetime}{secure}");
-    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
-    }
-}
-
-/// The form token that belongs to a cookie.
-pub(super) fn csrf_of(cookie: &str) -> String {
-    sha256(format!("carnet form {cookie}").as_bytes())
-}
-
-/// Whether a POST comes from our own page, by what the browser itself says (E18).
-pub(super) fn is_same_origin(idp: &Idp, headers: &HeaderMap) -> bool {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let origin = text("origin").is_none_or(|origin| origin == idp.issuer().origin());
-    let site = text("sec-fetch-site").is_none_or(|site| site == "same-origin");
-    origin && site
 }

@@ -1,13 +1,11 @@
 //! RP-initiated logout (OpenID Connect RP-Initiated Logout 1.0). The person confirms; then the
 //! session and everything that descends from it end.
 
-use super::{
-    Idp,
-    authorize::{cookie, cookie_name, csrf_of, is_same_origin, see_other, session_of, set_cookie},
-};
+use super::{Idp, authorize::session_of};
 use crate::{
     answer::{broken, error_page, page},
     authority::Directory as _,
+    browser::{cookie, cookie_name, csrf_of, is_same_origin, see_other, set_cookie},
     token_endpoint::origin_of,
 };
 use axum::{
@@ -83,7 +81,7 @@ pub(super) async fn ask(State(idp): State<Idp>, request: Request) -> Response<Bo
         let text = "The sign-out link is for another sign-in than this browser's.";
         return error_page(StatusCode::BAD_REQUEST, text);
     }
-    let name = cookie(&parts.headers, &cookie_name(&idp, "session")).unwrap_or_default();
+    let name = cookie(&parts.headers, &cookie_name(idp.issuer(), "session")).unwrap_or_default();
     let action = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let content = html! {
         h1 { "Sign out of " (idp.0.settings.name) "?" }
@@ -118,9 +116,11 @@ pub(super) async fn end(State(idp): State<Idp>, request: Request) -> Response<Bo
         Ok(destination) => destination,
         Err(response) => return response,
     };
-    let held = cookie(&parts.headers, &cookie_name(&idp, "session")).unwrap_or_default();
+    let held = cookie(&parts.headers, &cookie_name(idp.issuer(), "session")).unwrap_or_default();
     let token = posted.optional("csrf").unwrap_or_default();
-    if !is_same_origin(&idp, &parts.headers) || !equal_in_constant_time(&csrf_of(&held), token) {
+    if !is_same_origin(idp.issuer(), &parts.headers)
+        || !equal_in_constant_time(&csrf_of(&held), token)
+    {
         return error_page(StatusCode::FORBIDDEN, "The sign-out form was not sent from our page.");
     }
     let now = authority.now();
@@ -138,7 +138,7 @@ pub(super) async fn end(State(idp): State<Idp>, request: Request) -> Response<Bo
         Err(error) => return broken(&error),
     }
     let mut response = done(&idp, &destination);
-    set_cookie(&idp, &mut response, "session", "", 0);
+    set_cookie(idp.issuer(), &mut response, "session", "", 0);
     response
 }
 

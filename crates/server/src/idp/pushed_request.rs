@@ -11,7 +11,7 @@ use axum::{
     http::{Response, StatusCode},
 };
 use carnet_proto::{
-    authorize::{self, CODE_LIFETIME, Unauthorizable},
+    authorize::{self, CODE_LIFETIME, Offer, Unauthorizable},
     secret::Secret,
 };
 use carnet_store::{HotOperation, PushedRequest};
@@ -32,9 +32,13 @@ pub(super) async fn push(State(idp): State<Idp>, request: Request) -> Response<B
     let read = if request.form.mentions("request_uri") {
         Err(("invalid_request", "A pushed request cannot carry request_uri.".to_owned()))
     } else {
-        authorize::read(&request.form, request.client.record()).map_err(|why| match why {
-            Unauthorizable::Page(error) => ("invalid_request", error.to_string()),
-            Unauthorizable::Redirect { error, .. } => (error.error, error.description.to_owned()),
+        authorize::read(&request.form, request.client.record(), Offer::SignIn).map_err(|why| {
+            match why {
+                Unauthorizable::Page(error) => ("invalid_request", error.to_string()),
+                Unauthorizable::Redirect { error, .. } => {
+                    (error.error, error.description.to_owned())
+                }
+            }
         })
     };
     let mut asked = match read {

@@ -1,10 +1,10 @@
 //! The sign-in page: one form, no script.
 
-use super::{
-    Idp,
-    authorize::{Asked, cookie, cookie_name, csrf_of, set_cookie},
+use super::{Idp, authorize::Asked};
+use crate::{
+    answer::page,
+    browser::{cookie, cookie_name, csrf_of, set_cookie},
 };
-use crate::answer::page;
 use axum::{
     body::Body,
     http::{Response, StatusCode, request::Parts},
@@ -29,7 +29,8 @@ pub(super) fn show(
     problem: Option<&Problem<'_>>,
 ) -> Response<Body> {
     // Kept if the browser has one, so that two tabs do not spoil each other's form.
-    let held = cookie(&parts.headers, &cookie_name(idp, "signin")).filter(|c| c.len() == 43);
+    let held =
+        cookie(&parts.headers, &cookie_name(idp.issuer(), "signin")).filter(|c| c.len() == 43);
     let secret =
         held.unwrap_or_else(|| idp.0.authority.context.entropy.secret().expose().to_owned());
     let back = Url::parse(&asked.request.redirect_uri).ok();
@@ -77,6 +78,6 @@ pub(super) fn show(
     };
     let status = problem.map_or(StatusCode::OK, |problem| problem.status);
     let mut response = page(status, &format!("Sign in to {name}"), &content, &target);
-    set_cookie(idp, &mut response, "signin", &secret, 3600);
+    set_cookie(idp.issuer(), &mut response, "signin", &secret, 3600);
     response
 }

@@ -64,6 +64,10 @@ impl Directory for RasDirectory {
         self.clients.get(id)
     }
 
+    fn takes_public_documents(&self) -> bool {
+        self.interactive().next().is_some()
+    }
+
     /// A client with a metadata document (JAG-R12). Nothing is fetched unless its host is on the list.
     async fn document_client(
         &self,
@@ -92,6 +96,11 @@ impl RasDirectory {
     fn reach_of(&self, url: &DocumentUrl) -> Option<Reach> {
         let found = self.documents.iter().find(|(prefix, _)| url.as_str().starts_with(prefix));
         found.map(|(_, reach)| *reach)
+    }
+
+    /// The issuers whose people may sign in here.
+    pub(crate) fn interactive(&self) -> impl Iterator<Item = &TrustedIssuer> {
+        self.trusted.values().filter(|trusted| trusted.sign_in.is_some())
     }
 
     /// Whether clients may be named by metadata documents at all.

@@ -62,7 +62,8 @@ pub(super) async fn redeem(
                 continue;
             }
         };
-        let Some(account) = resolve(ras, &snapshot, &id_jag, &trusted, event).await? else {
+        let who = Who { subject: id_jag.subject(), email: id_jag.email() };
+        let Some(account) = resolve(ras, &snapshot, who, &trusted, event).await? else {
             snapshot = authority.fresh().await?;
             continue;
         };
@@ -179,13 +180,21 @@ async fn verify(
     }
 }
 
-/// The account of the ID-JAG's subject (JAG-R9): linked, or linked now by a rule the administrator
+/// A person as their issuer names them.
+#[derive(Clone, Copy)]
+pub(super) struct Who<'a> {
+    pub(super) subject: &'a str,
+    /// An address that the issuer says is theirs.
+    pub(super) email: Option<&'a str>,
+}
+
+/// The account of a person (JAG-R9), the same one by ID-JAG and by sign-in: linked, or linked now by a rule the administrator
 /// switched on. An address alone links nothing. `None` where a link would rest on a directory that
 /// has moved on.
-async fn resolve(
+pub(super) async fn resolve(
     ras: &Ras,
     snapshot: &Snapshot<RasDirectory>,
-    id_jag: &IdJag,
+    who: Who<'_>,
     trusted: &TrustedIssuer,
     event: &AuditEvent,
 ) -> Result<Option<Arc<Account>>, Failure> {
@@ -194,7 +203,7 @@ async fn resolve(
     let link = SubjectLink {
         issuer: trusted.issuer.clone(),
         tenant: trusted.tenant.clone(),
-        subject: id_jag.subject().to_owned(),
+        subject: who.subject.to_owned(),
     };
     let live = |account: Arc<Account>| {
         if account.disabled {
@@ -209,7 +218,7 @@ async fn resolve(
     if store.generation().await? != snapshot.generation {
         return Ok(None);
     }
-    let by_email = match id_jag.email().filter(|email| trusted.accounts.links_by(email)) {
+    let by_email = match who.email.filter(|email| trusted.accounts.links_by(email)) {
         Some(email) => store.by_name::<Account>(&email.to_lowercase()).await?,
         None => None,
     };

@@ -1,11 +1,15 @@
 //! The resource authorization server: redeems ID-JAGs for short access tokens.
 
+mod code;
+mod consent_page;
 mod directory;
+mod interactive;
 mod jwt_bearer;
+mod registration;
 mod token_status;
 
 use crate::{
-    answer::{self, Failure, error_page},
+    answer::{self, Failure},
     authority::{Authority, Context, KeyRing},
     calls,
     throttle::Throttle,
@@ -30,13 +34,28 @@ use std::{num::NonZeroU32, sync::Arc};
 pub struct RasSettings {
     /// Failed client authentications from one address per minute, before it has to wait.
     pub failures_per_minute: NonZeroU32,
+    /// Whether clients may register themselves (RFC 7591).
+    pub registration: bool,
+    /// Refresh tokens of the interactive path end after this long without use, in seconds.
+    pub refresh_idle: i64,
+    /// Refresh tokens of one sign-in end after this long, in seconds: whoever has left the company since is
+    /// not noticed before.
+    pub refresh_absolute: i64,
 }
 
 impl Default for RasSettings {
     fn default() -> Self {
-        Self { failures_per_minute: NonZeroU32::MIN.saturating_add(29) }
+        Self {
+            failures_per_minute: NonZeroU32::MIN.saturating_add(29),
+            registration: false,
+            refresh_idle: 8 * 3600,
+            refresh_absolute: 24 * 3600,
+        }
     }
 }
+
+/// Registrations of one address a minute.
+const REGISTRATIONS: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
 
 /// A resource authorization server. Cheap to clone.
 #[derive(Clone)]
@@ -44,7 +63,10 @@ pub struct Ras(Arc<RasState>);
 
 struct RasState {
     authority: Authority<RasDirectory>,
+    settings: RasSettings,
     throttle: Throttle,
+    /// Counts registrations by address.
+    registrations: Throttle,
 }
 
 impl Ras {
@@ -58,7 +80,8 @@ impl Ras {
     ) -> Result<Self, StoreError> {
         let authority = Authority::open(issuer, store, keys, context).await?;
         let throttle = Throttle::new(settings.failures_per_minute);
-        Ok(Self(Arc::new(RasState { authority, throttle })))
+        let registrations = Throttle::new(REGISTRATIONS);
+        Ok(Self(Arc::new(RasState { authority, settings, throttle, registrations })))
     }
 
     /// Whether an access token of this RAS still stands: for a gateway of the same process. A text that is
@@ -92,13 +115,18 @@ impl Ras {
     pub fn router(&self) -> Router {
         let base = self.issuer().path().to_owned();
         let inserted = format!("/.well-known/oauth-authorization-server{base}");
-        Router::new()
+        let mut router = Router::new();
+        if self.0.settings.registration {
+            router = router.route(&format!("{base}/register"), post(registration::register));
+        }
+        router
             .route(&inserted, get(document))
             .route(&format!("{base}/jwks"), get(jwks))
             .route(&format!("{base}/token"), post(token))
             .route(&format!("{base}/revoke"), post(token_status::revoke))
             .route(&format!("{base}/introspect"), post(token_status::introspect))
-            .route(&format!("{base}/authorize"), get(no_sign_in))
+            .route(&format!("{base}/authorize"), get(interactive::begin).post(interactive::answer))
+            .route(&format!("{base}/callback"), get(interactive::callback))
             .with_state(self.clone())
     }
 }
@@ -111,19 +139,16 @@ async fn document(State(ras): State<Ras>) -> Response<Body> {
     };
     let live = snapshot.directory.governed.iter().filter(|governed| !governed.disabled);
     let scopes = live.fold(Scopes::default(), |all, governed| all.union(&governed.scopes));
-    let documents = snapshot.directory.takes_documents();
-    answer::public(&metadata::ras(&authority.issuer, &scopes, documents))
+    let offers = metadata::RasOffers {
+        documents: snapshot.directory.takes_documents(),
+        people: snapshot.directory.interactive().next().is_some(),
+        registration: ras.0.settings.registration,
+    };
+    answer::public(&metadata::ras(&authority.issuer, &scopes, offers))
 }
 
 async fn jwks(State(ras): State<Ras>) -> Response<Body> {
     answer::public(ras.0.authority.keys.jwks())
-}
-
-/// People are not sent here: access comes from the company's identity provider.
-async fn no_sign_in() -> Response<Body> {
-    let text = "There is no sign-in here: access to these MCP servers comes from your company's \
-                identity provider. Use a client with cross-app access, or ask IT.";
-    error_page(StatusCode::BAD_REQUEST, text)
 }
 
 /// The token endpoint's route table.
@@ -140,6 +165,14 @@ async fn token(State(ras): State<Ras>, request: Request) -> Response<Body> {
         Ok(GRANT_JWT_BEARER) => {
             event.event = "jwt_bearer".into();
             jwt_bearer::redeem(&ras, client_request, &mut event).await
+        }
+        Ok("authorization_code") => {
+            event.event = "authorization_code".into();
+            code::redeem(&ras, client_request, &mut event).await
+        }
+        Ok("refresh_token") => {
+            event.event = "refresh_token".into();
+            code::renew(&ras, client_request, &mut event).await
         }
         Ok(_) => Err(Failure::Refused(Refusal::GrantType)),
         Err(error) => Err(Failure::Refused(error.into())),

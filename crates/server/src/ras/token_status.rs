@@ -17,7 +17,7 @@ use carnet_proto::{
     refusal::Refusal,
     secret::Secret,
 };
-use carnet_store::{HotOperation, StoreError};
+use carnet_store::{HotOperation, RefreshTokenState, StoreError};
 
 /// RFC 7009.
 pub(super) async fn revoke(State(ras): State<Ras>, request: Request) -> Response<Body> {
@@ -32,6 +32,18 @@ pub(super) async fn revoke(State(ras): State<Ras>, request: Request) -> Response
         Err(error) => return conclude(authority, request.event, Refusal::from(error).into()).await,
     };
     let now = authority.now();
+    let hash = token.hash();
+    match authority.store.refresh_token(&hash, now).await {
+        Ok(RefreshTokenState::Live(held) | RefreshTokenState::Replaced(held))
+            if held.client_id == request.client.id() =>
+        {
+            let event = request.event.person(&held.user_id);
+            let done = authority.store.revoke_family(&held.family, event, now).await;
+            return done.map_or_else(|error| broken(&error), |()| revoked());
+        }
+        Ok(_) => {}
+        Err(error) => return broken(&error),
+    }
     let keys = authority.keys.verifying();
     let verified = verify_any_audience(token.expose(), keys, &authority.issuer, now).ok();
     let held = verified.map(|(held, _)| held).filter(|held| held.client == request.client.id());
@@ -65,6 +77,10 @@ pub(super) async fn introspect(State(ras): State<Ras>, request: Request) -> Resp
         Ok(token) => Secret::new(token),
         Err(error) => return conclude(authority, request.event, Refusal::from(error).into()).await,
     };
+    if request.client.is_public() {
+        // Anyone could be it.
+        return inactive();
+    }
     let keys = authority.keys.verifying();
     let verified = verify_any_audience(token.expose(), keys, &authority.issuer, authority.now());
     let Ok((held, audience)) = verified else { return inactive() };

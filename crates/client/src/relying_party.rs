@@ -1,0 +1,143 @@
+//! Signing people in at an IdP for a server that has pages of its own: where to send the browser, and what came
+//! of it. The server keeps state, nonce and verifier; it authenticates with `private_key_jwt` alone.
+
+use crate::{
+    discovery::discover_authorization_server,
+    error::{Error, Leg, OAuthError},
+    jwks::{KeySource, RemoteKeys},
+    outbound::{Outbound, Reach},
+    sign_in::authorization_endpoint,
+};
+use carnet_proto::{
+    client_assertion,
+    id_token::{self, SignIn, SignedIn},
+    identifier::Issuer,
+    jwk::{Algorithm, SigningKey},
+    jws,
+    pkce::CodeChallenge,
+    secret::Secret,
+    time::{Clock, Entropy},
+};
+use serde::Deserialize;
+
+/// A relying party of any IdP. Cheap to clone.
+#[derive(Clone)]
+pub struct RelyingParty {
+    outbound: Outbound,
+    keys: RemoteKeys,
+    clock: Clock,
+    entropy: Entropy,
+}
+
+/// One sign-in, as the server keeps it.
+#[derive(Clone, Copy, Debug)]
+pub struct SignInFlow<'a> {
+    /// The IdP.
+    pub issuer: &'a Issuer,
+    /// The server's client id there.
+    pub client_id: &'a str,
+    /// Where the browser comes back.
+    pub redirect_uri: &'a str,
+    /// `state`.
+    pub state: &'a str,
+    /// `nonce`.
+    pub nonce: &'a str,
+    /// The PKCE verifier.
+    pub verifier: &'a str,
+}
+
+#[derive(Deserialize)]
+struct CodeAnswer {
+    id_token: String,
+    #[serde(default)]
+    access_token: Option<String>,
+}
+
+impl RelyingParty {
+    /// A relying party that shares a key cache with others.
+    pub fn new(outbound: Outbound, keys: RemoteKeys, clock: Clock, entropy: Entropy) -> Self {
+        Self { outbound, keys, clock, entropy }
+    }
+
+    /// Where to send the browser.
+    pub async fn authorization_url(
+        &self,
+        flow: SignInFlow<'_>,
+        login_hint: Option<&str>,
+    ) -> Result<String, Error> {
+        let metadata = discover_authorization_server(&self.outbound, flow.issuer).await?;
+        let endpoint = authorization_endpoint(&metadata)?;
+        let challenge = CodeChallenge::of(flow.verifier);
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query
+            .append_pair("response_type", "code")
+            .append_pair("client_id", flow.client_id)
+            .append_pair("redirect_uri", flow.redirect_uri)
+            .append_pair("scope", "openid email")
+            .append_pair("state", flow.state)
+            .append_pair("nonce", flow.nonce)
+            .append_pair("code_challenge", challenge.as_str())
+            .append_pair("code_challenge_method", "S256");
+        query.extend_pairs(login_hint.map(|hint| ("login_hint", hint)));
+        let separator = if endpoint.contains('?') { '&' } else { '?' };
+        Ok(format!("{endpoint}{separator}{}", query.finish()))
+    }
+
+    /// Redeems the code of an answer and verifies the ID token. `iss` is the one of the answer: it has to be
+    /// there if the IdP says that it sends it, and be this IdP's (RFC 9207).
+    pub async fn finish(
+        &self,
+        flow: SignInFlow<'_>,
+        code: &str,
+        iss: Option<&str>,
+        key: &SigningKey,
+        algorithm: Algorithm,
+    ) -> Result<SignedIn, Error> {
+        let issuer = flow.issuer;
+        let metadata = discover_authorization_server(&self.outbound, issuer).await?;
+        let told = metadata.authorization_response_iss_parameter_supported;
+        if iss.is_some_and(|iss| iss != issuer.as_str()) || (told && iss.is_none()) {
+            let text = "`iss` is not the issuer that was asked (RFC 9207)";
+            return Err(Error::Callback(text.to_owned()));
+        }
+        let (jti, now) = (self.entropy.id(), self.clock.now());
+        let assertion = client_assertion::sign(key, flow.client_id, issuer.as_str(), &jti, now);
+        let assertion = Secret::new(assertion);
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", flow.redirect_uri),
+            ("code_verifier", flow.verifier),
+            ("client_id", flow.client_id),
+            ("client_assertion_type", client_assertion::ASSERTION_TYPE),
+            ("client_assertion", assertion.expose()),
+        ];
+        let reach = Reach::of_trusted_url(issuer.as_str());
+        let answer = self.outbound.post_form(&metadata.token_endpoint, reach, &form, None).await?;
+        if answer.status != 200 {
+            let error: OAuthError = answer.json().unwrap_or_else(|_| OAuthError {
+                error: format!("HTTP {}", answer.status),
+                ..OAuthError::default()
+            });
+            return Err(Error::Refused { leg: Leg::SignIn, party: issuer.to_string(), error });
+        }
+        let answer: CodeAnswer = answer.json().map_err(|error| Error::BadAnswer {
+            leg: Leg::SignIn,
+            what: format!("not a token answer with an ID token: {error}"),
+        })?;
+        let refused = |error| Error::IdToken { issuer: issuer.to_string(), error };
+        let (header, _) = jws::peek(&answer.id_token).map_err(refused)?;
+        let source =
+            KeySource { owner: issuer.to_string(), jwks_uri: metadata.jwks_uri, algorithm, reach };
+        let kid = header.optional_str("kid").ok().flatten();
+        let keys = self.keys.keys(&source, kid).await;
+        let keys = keys.map_err(|error| Error::Discovery(error.to_string()))?;
+        let expected = SignIn {
+            issuer,
+            client: flow.client_id,
+            nonce: Some(flow.nonce),
+            access_token: answer.access_token.as_deref(),
+        };
+        id_token::verify_sign_in(&answer.id_token, &keys, expected, now).map_err(refused)
+    }
+}

@@ -1,0 +1,66 @@
+//! What a RAS has to remember while a browser is at the trusted issuer: signed, in a cookie of that browser, so
+//! that nothing is kept here before somebody has signed in, and any node can go on.
+
+use crate::{
+    claims::check_times,
+    jwk::{KeySet, SigningKey},
+    jws::{self, JwtError, Unverified},
+    time::Timestamp,
+};
+use serde::Serialize;
+
+/// Header `typ`.
+const TYPE: &str = "carnet-sign-in+jwt";
+/// Lifetime in seconds.
+pub const LIFETIME: i64 = 600;
+
+/// One sign-in under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SignInState {
+    /// `state` that the answer has to carry.
+    pub state: String,
+    /// `nonce` that the ID token has to carry.
+    pub nonce: String,
+    /// The PKCE verifier.
+    pub verifier: String,
+    /// The issuer that was asked.
+    pub issuer: String,
+    /// The authorization request that goes on afterwards: path and query.
+    pub target: String,
+    /// This authorization server.
+    pub iss: String,
+    /// When it began.
+    pub iat: Timestamp,
+    /// When it ends.
+    pub exp: Timestamp,
+}
+
+impl SignInState {
+    /// For the cookie.
+    pub fn sign(&self, key: &SigningKey) -> String {
+        jws::sign(key, TYPE, self)
+    }
+
+    /// From the cookie, if it is ours and in its time.
+    pub fn read(token: &str, keys: &KeySet, own: &str, now: Timestamp) -> Result<Self, JwtError> {
+        let token = Unverified::parse(token)?;
+        token.require_type(TYPE)?;
+        let claims = token.verify_signature(keys)?;
+        if claims.required_str("iss")? != own {
+            return Err(JwtError::Issuer);
+        }
+        let (iat, exp) = (claims.required_time("iat")?, claims.required_time("exp")?);
+        check_times(iat, None, exp, LIFETIME, now)?;
+        let text = |name| claims.required_str(name).map(str::to_owned);
+        Ok(Self {
+            state: text("state")?,
+            nonce: text("nonce")?,
+            verifier: text("verifier")?,
+            issuer: text("issuer")?,
+            target: text("target")?,
+            iss: own.to_owned(),
+            iat,
+            exp,
+        })
+    }
+}

@@ -1,0 +1,85 @@
+//! What leads a browser: redirects to checked places, cookies, and whether a form comes from our own page.
+
+use crate::answer::error_page;
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
+    response::IntoResponse,
+};
+use carnet_proto::{authorize::PageError, identifier::Issuer, secret::sha256};
+
+/// A redirect to a checked redirect URI, always with `iss` (RFC 9207).
+pub(crate) fn back_to(
+    issuer: &Issuer,
+    redirect_uri: &str,
+    state: Option<&str>,
+    parameters: &[(&str, &str)],
+) -> Response<Body> {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(parameters).extend_pairs(state.map(|state| ("state", state)));
+    query.append_pair("iss", issuer.as_str());
+    let separator = if redirect_uri.contains('?') { '&' } else { '?' };
+    see_other(&format!("{redirect_uri}{separator}{}", query.finish()))
+}
+
+/// 303 to an absolute URL that was checked before.
+pub(crate) fn see_other(location: &str) -> Response<Body> {
+    let Ok(location) = HeaderValue::from_str(location) else {
+        return error_page(StatusCode::BAD_REQUEST, &PageError::RedirectUri.to_string());
+    };
+    let headers = [
+        (header::LOCATION, location),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    ];
+    (StatusCode::SEE_OTHER, headers).into_response()
+}
+
+/// `__Host-` cookies over https; over plain http (this machine only) the prefix cannot be had.
+pub(crate) fn cookie_name(issuer: &Issuer, name: &str) -> String {
+    let secure = issuer.as_str().starts_with("https://");
+    if secure { format!("__Host-carnet-{name}") } else { format!("carnet-{name}") }
+}
+
+/// The value of a cookie; none if it was sent twice, as tossing from a sub-domain would.
+pub(crate) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
+    let mut values = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .filter(|(held, _)| *held == name)
+        .map(|(_, value)| value.to_owned());
+    let value = values.next()?;
+    values.next().is_none().then_some(value)
+}
+
+pub(crate) fn set_cookie(
+    issuer: &Issuer,
+    response: &mut Response<Body>,
+    name: &str,
+    value: &str,
+    lifetime: i64,
+) {
+    let secure = if issuer.as_str().starts_with("https://") { "; Secure" } else { "" };
+    let name = cookie_name(issuer, name);
+    let cookie =
+        format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={lifetime}{secure}");
+    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+}
+
+/// The form token that belongs to a cookie.
+pub(crate) fn csrf_of(cookie: &str) -> String {
+    sha256(format!("carnet form {cookie}").as_bytes())
+}
+
+/// Whether a POST comes from our own page, by what the browser itself says (E18).
+pub(crate) fn is_same_origin(issuer: &Issuer, headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let origin = text("origin").is_none_or(|origin| origin == issuer.origin());
+    let site = text("sec-fetch-site").is_none_or(|site| site == "same-origin");
+    origin && site
+}

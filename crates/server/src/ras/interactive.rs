@@ -1,0 +1,492 @@
+//! For people and clients without cross-app access: sign-in at the trusted issuer, then a page that says who wants
+//! what, then a code. Nothing is kept before somebody has signed in; the page posts back to the very URL it came
+//! from, and the request is read and checked again.
+
+use super::{
+    Ras, consent_page,
+    jwt_bearer::{Who, resolve},
+};
+use crate::{
+    answer::{Failure, broken, error_page},
+    browser::{back_to, cookie, cookie_name, is_same_origin, see_other, set_cookie},
+    token_endpoint::origin_of,
+};
+use axum::{
+    body::{Body, Bytes},
+    extract::{FromRequest, Request, State},
+    http::{HeaderMap, Response, StatusCode, Uri, request::Parts},
+    response::IntoResponse,
+};
+use carnet_client::SignInFlow;
+use carnet_proto::{
+    authorize::{
+        self, AuthorizationRequest, CODE_LIFETIME, Offer, PageError, RedirectError, Unauthorizable,
+    },
+    client::{Client, GovernedResource},
+    form::Form,
+    id_token::SignedIn,
+    identifier::Issuer,
+    secret::{Secret, equal_in_constant_time, mac, sha256},
+    sign_in_state::{self, SignInState},
+    time::Timestamp,
+    trust::{Account, TrustedIssuer},
+};
+use carnet_store::{AuditEvent, AuthorizationCode, HotOutcome, Session, StoreError, UsedJti};
+use std::sync::Arc;
+
+/// How long a browser that has signed in may go on to the page that asks, in seconds. Short: the issuer's own
+/// session is the one that counts.
+const SESSION: i64 = 600;
+/// Longest cookie that browsers keep, in bytes, less its name and attributes.
+const LONGEST_COOKIE: usize = 3800;
+
+/// A request that was read and checked.
+pub(super) struct Asked {
+    pub(super) request: AuthorizationRequest,
+    pub(super) client: Client,
+    pub(super) governed: GovernedResource,
+    /// Path and query it came with.
+    pub(super) target: String,
+}
+
+/// Somebody who has signed in.
+pub(super) struct Person {
+    pub(super) session: Session,
+    pub(super) issuer: Issuer,
+    /// The secret of their cookie: what forms are bound to.
+    cookie: String,
+}
+
+/// Names of this authorization server's cookies: on one host with others (another port is the same host to a
+/// browser) they must not be taken for each other's.
+fn named(ras: &Ras, name: &str) -> String {
+    let own = sha256(ras.issuer().as_str().as_bytes());
+    format!("{}-{name}", &own[..8])
+}
+
+/// The value of a cookie of ours.
+fn kept(ras: &Ras, headers: &HeaderMap, name: &str) -> Option<String> {
+    cookie(headers, &cookie_name(ras.issuer(), &named(ras, name)))
+}
+
+/// Sets a cookie of ours.
+fn keep(ras: &Ras, response: &mut Response<Body>, name: &str, value: &str, lifetime: i64) {
+    set_cookie(ras.issuer(), response, &named(ras, name), value, lifetime);
+}
+
+fn flow_name(state: &str) -> String {
+    let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '-' || *c == '_';
+    format!("flow-{}", state.chars().filter(plain).take(8).collect::<String>())
+}
+
+/// GET /authorize.
+pub(super) async fn begin(State(ras): State<Ras>, request: Request) -> Response<Body> {
+    let (parts, _) = request.into_parts();
+    match begun(&ras, &parts).await {
+        Ok(response) | Err(response) => response,
+    }
+}
+
+async fn begun(ras: &Ras, parts: &Parts) -> Result<Response<Body>, Response<Body>> {
+    let asked = read(ras, &parts.uri).await?;
+    let now = ras.0.authority.now();
+    let person = person(ras, &parts.headers, now).await.map_err(|e| broken(&e))?;
+    match person {
+        Some(person)
+            if asked.request.is_served_by(person.session.authentication.auth_time, now) =>
+        {
+            if asked.request.silent {
+                let description = "prompt=none was asked for, and a person has to agree.";
+                return Err(error(ras, &asked.request, "consent_required", description));
+            }
+            Ok(ask(ras, &asked, &person, now))
+        }
+        _ if asked.request.silent => {
+            let description = "prompt=none was asked for, and nobody is signed in.";
+            Err(error(ras, &asked.request, "login_required", description))
+        }
+        _ => route(ras, &asked, asked.request.login_hint.as_deref()).await,
+    }
+}
+
+/// POST /authorize: which company, or the answer of the person.
+pub(super) async fn answer(State(ras): State<Ras>, request: Request) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    match answered(&ras, &parts, body).await {
+        Ok(response) | Err(response) => response,
+    }
+}
+
+async fn answered(ras: &Ras, parts: &Parts, body: Body) -> Result<Response<Body>, Response<Body>> {
+    let forbidden = |text: &str| error_page(StatusCode::FORBIDDEN, text);
+    let asked = read(ras, &parts.uri).await?;
+    if !is_same_origin(ras.issuer(), &parts.headers) {
+        return Err(forbidden("The form was sent from another site."));
+    }
+    let bytes = Bytes::from_request(Request::new(body), &()).await;
+    let bytes = bytes.map_err(IntoResponse::into_response)?;
+    let form = Form::parse(&bytes)
+        .map_err(|_| error_page(StatusCode::BAD_REQUEST, "The form cannot be read."))?;
+    if let Some(email) = form.optional("email") {
+        return route(ras, &asked, Some(email.trim())).await;
+    }
+    let authority = &ras.0.authority;
+    let now = authority.now();
+    let old = "The page is too old, or was used already. Start again in the application.";
+    let person = person(ras, &parts.headers, now).await.map_err(|e| broken(&e))?;
+    let person = person.ok_or_else(|| forbidden(old))?;
+    let ticket = form.optional("ticket").unwrap_or_default();
+    let proof = form.optional("csrf").unwrap_or_default();
+    let (made, id) = ticket.split_once('.').ok_or_else(|| forbidden(old))?;
+    let made = made.parse().map(Timestamp).map_err(|_| forbidden(old))?;
+    let fresh = now.since(made) <= SESSION && now.since(made) >= 0;
+    if !fresh || !equal_in_constant_time(proof, &proof_of(&person, &asked, ticket)) {
+        return Err(forbidden(old));
+    }
+    // One page, one answer (E19).
+    let used = UsedJti {
+        namespace: "consent".to_owned(),
+        jti: id.chars().take(100).collect(),
+        forget_after: made.plus(SESSION + 60),
+    };
+    let first = authority.store.remember_jti(used, now).await.map_err(|e| broken(&e))?;
+    if first != HotOutcome::Recorded {
+        return Err(forbidden(old));
+    }
+    if form.optional("answer") == Some("allow") {
+        return issue_code(ras, asked, &person, parts).await;
+    }
+    let (request_id, _) = origin_of(parts);
+    let event = event(&asked, &person, now, request_id).refused("consent.denied");
+    let operation = carnet_store::HotOperation::new(Some(event));
+    authority.store.record(operation, now).await.map_err(|e| broken(&e))?;
+    Err(error(ras, &asked.request, "access_denied", "The person said no."))
+}
+
+/// Reads and checks a request; without an issuer that people may sign in at there is none.
+async fn read(ras: &Ras, uri: &Uri) -> Result<Asked, Response<Body>> {
+    let page = |error: PageError| error_page(StatusCode::BAD_REQUEST, &error.to_string());
+    let authority = &ras.0.authority;
+    let snapshot = authority.fresh().await.map_err(|e| broken(&e))?;
+    let directory = &snapshot.directory;
+    if directory.interactive().next().is_none() {
+        let text = "There is no sign-in here: access to these MCP servers comes from your company's \
+                    identity provider. Use a client with cross-app access, or ask IT.";
+        return Err(error_page(StatusCode::BAD_REQUEST, text));
+    }
+    let form = Form::parse(uri.query().unwrap_or_default().as_bytes())
+        .map_err(|_| page(PageError::Unreadable))?;
+    let id = form.optional("client_id").ok_or_else(|| page(PageError::Client))?;
+    let client = match authority.client(directory, id).await {
+        Ok(Some(client)) => client.record.clone(),
+        Err(Failure::Broken(error)) => return Err(broken(&error)),
+        _ => return Err(page(PageError::Client)),
+    };
+    match authorize::read(&form, &client, Offer::Resources(&directory.governed)) {
+        Ok(request) => {
+            let governed = directory.governed.iter().find(|governed| {
+                request.resource.as_ref().is_some_and(|resource| *resource == governed.resource)
+            });
+            let governed = governed.ok_or_else(|| page(PageError::Unreadable))?.clone();
+            let target = uri.path_and_query().map_or("", |target| target.as_str()).to_owned();
+            Ok(Asked { request, client, governed, target })
+        }
+        Err(Unauthorizable::Page(error)) => Err(page(error)),
+        Err(Unauthorizable::Redirect { redirect_uri, state, error }) => {
+            let parameters = [("error", error.error), ("error_description", error.description)];
+            Err(back_to(ras.issuer(), &redirect_uri, state.as_deref(), &parameters))
+        }
+    }
+}
+
+fn error(
+    ras: &Ras,
+    request: &AuthorizationRequest,
+    error: &'static str,
+    description: &'static str,
+) -> Response<Body> {
+    let RedirectError { error, description } = RedirectError { error, description };
+    let parameters = [("error", error), ("error_description", description)];
+    back_to(ras.issuer(), &request.redirect_uri, request.state.as_deref(), &parameters)
+}
+
+/// Who has signed in in this browser, if their account and their issuer still let them.
+async fn person(
+    ras: &Ras,
+    headers: &HeaderMap,
+    now: Timestamp,
+) -> Result<Option<Person>, StoreError> {
+    let authority = &ras.0.authority;
+    let Some(secret) = kept(ras, headers, "session") else { return Ok(None) };
+    let session = authority.store.session(&Secret::new(secret.as_str()).hash(), now).await?;
+    let Some(session) = session else { return Ok(None) };
+    let Some(issuer) = session.authentication.issuer.clone() else { return Ok(None) };
+    let snapshot = authority.fresh().await?;
+    let open = snapshot.directory.trusted(issuer.as_str()).is_some_and(|t| t.sign_in.is_some());
+    let account = authority.store.by_id::<Account>(&session.user_id).await?;
+    let live = open && account.is_some_and(|account| !account.disabled);
+    Ok(live.then_some(Person { session, issuer, cookie: secret }))
+}
+
+/// Sends the browser to the issuer that this person belongs to, or asks for an address first.
+async fn route(
+    ras: &Ras,
+    asked: &Asked,
+    email: Option<&str>,
+) -> Result<Response<Body>, Response<Body>> {
+    let snapshot = ras.0.authority.fresh().await.map_err(|e| broken(&e))?;
+    let mut open = snapshot.directory.interactive();
+    let by_domain = email.and_then(|email| {
+        let takes = |trusted: &&TrustedIssuer| {
+            trusted.sign_in.as_ref().is_some_and(|sign_in| sign_in.takes(email))
+        };
+        snapshot.directory.interactive().find(takes)
+    });
+    let only = match (open.next(), open.next()) {
+        (Some(only), None) if only.sign_in.as_ref().is_some_and(|s| s.domains.is_empty()) => {
+            Some(only)
+        }
+        _ => None,
+    };
+    match by_domain.or(only) {
+        Some(trusted) => send(ras, asked, trusted, email).await,
+        None => Ok(consent_page::which_company(asked, email)),
+    }
+}
+
+async fn send(
+    ras: &Ras,
+    asked: &Asked,
+    trusted: &TrustedIssuer,
+    email: Option<&str>,
+) -> Result<Response<Body>, Response<Body>> {
+    let authority = &ras.0.authority;
+    let entropy = &authority.context.entropy;
+    let now = authority.now();
+    let state = SignInState {
+        state: entropy.secret().expose().to_owned(),
+        nonce: entropy.id(),
+        verifier: entropy.secret().expose().to_owned(),
+        issuer: trusted.issuer.to_string(),
+        target: asked.target.clone(),
+        iss: ras.issuer().to_string(),
+        iat: now,
+        exp: now.plus(sign_in_state::LIFETIME),
+    };
+    let redirect_uri = ras.issuer().endpoint("/callback");
+    let client_id = trusted.sign_in.as_ref().map_or("", |sign_in| sign_in.client_id.as_str());
+    let flow = flow(&state, &trusted.issuer, client_id, &redirect_uri);
+    let hint = email.filter(|email| email.contains('@'));
+    let url = authority.context.relying_party.authorization_url(flow, hint).await;
+    let url = url.map_err(|error| {
+        tracing::warn!(%error, issuer = %trusted.issuer, "people cannot be sent to an issuer");
+        let text = "Your company's sign-in does not answer. Try again later, or tell IT.";
+        error_page(StatusCode::SERVICE_UNAVAILABLE, text)
+    })?;
+    let signed = state.sign(authority.keys.signing());
+    if signed.len() > LONGEST_COOKIE {
+        let text = "The application's request is too long. Tell those who made it.";
+        return Err(error_page(StatusCode::URI_TOO_LONG, text));
+    }
+    let mut response = see_other(&url);
+    let name = flow_name(&state.state);
+    keep(ras, &mut response, &name, &signed, sign_in_state::LIFETIME);
+    Ok(response)
+}
+
+fn flow<'a>(
+    state: &'a SignInState,
+    issuer: &'a Issuer,
+    client_id: &'a str,
+    redirect_uri: &'a str,
+) -> SignInFlow<'a> {
+    SignInFlow {
+        issuer,
+        client_id,
+        redirect_uri,
+        state: &state.state,
+        nonce: &state.nonce,
+        verifier: &state.verifier,
+    }
+}
+
+/// GET /callback: the browser comes back from the issuer.
+pub(super) async fn callback(State(ras): State<Ras>, request: Request) -> Response<Body> {
+    let (parts, _) = request.into_parts();
+    let form = Form::parse(parts.uri.query().unwrap_or_default().as_bytes()).unwrap_or_default();
+    let state = form.optional("state").unwrap_or_default().to_owned();
+    let mut response = match came_back(&ras, &parts, &form).await {
+        Ok(response) | Err(response) => response,
+    };
+    // Whatever came of it, it is not taken twice.
+    if kept(&ras, &parts.headers, &flow_name(&state)).is_some() {
+        keep(&ras, &mut response, &flow_name(&state), "", 0);
+    }
+    response
+}
+
+async fn came_back(
+    ras: &Ras,
+    parts: &Parts,
+    form: &Form,
+) -> Result<Response<Body>, Response<Body>> {
+    let authority = &ras.0.authority;
+    let now = authority.now();
+    let bad = |text: &str| error_page(StatusCode::BAD_REQUEST, text);
+    let old = "This sign-in was not begun in this browser, or too long ago. Start again in the \
+               application.";
+    let sent = form.optional("state").unwrap_or_default();
+    let held = kept(ras, &parts.headers, &flow_name(sent)).ok_or_else(|| bad(old))?;
+    let state = SignInState::read(&held, authority.keys.verifying(), ras.issuer().as_str(), now);
+    let state = state.map_err(|_| bad(old))?;
+    if !equal_in_constant_time(&state.state, sent) {
+        return Err(bad(old));
+    }
+    let (request_id, _) = origin_of(parts);
+    let event = AuditEvent::granted("sign_in", now)
+        .with("issuer", state.issuer.as_str())
+        .with("request_id", request_id);
+    let snapshot = authority.fresh().await.map_err(|e| broken(&e))?;
+    let off = "Sign-in for your company is switched off here. Ask IT.";
+    let trusted = snapshot.directory.trusted(&state.issuer).cloned();
+    let trusted = trusted.filter(|trusted| trusted.sign_in.is_some()).ok_or_else(|| bad(off))?;
+    let Some(signed_in) = finish(ras, form, &state, &trusted).await else {
+        record(ras, event.refused("sign_in.issuer"), now).await?;
+        let text = "The sign-in at your company did not work. Start again in the application; if it \
+                    goes on, tell IT.";
+        return Err(bad(text));
+    };
+    let account = account(ras, &signed_in, &trusted, &event).await?;
+    let secret = authority.context.entropy.secret();
+    let session = Session {
+        sid: authority.context.entropy.id(),
+        user_id: account.id.clone(),
+        authentication: signed_in.authentication,
+        expires_at: now.plus(SESSION),
+    };
+    let event = event.person(&account.id).with("session", session.sid.as_str());
+    let begun = authority.store.begin_account_session(&secret.hash(), &session, event).await;
+    if !begun.map_err(|e| broken(&e))? {
+        return Err(error_page(StatusCode::FORBIDDEN, "This account is switched off."));
+    }
+    let mut response = see_other(&format!("{}{}", ras.issuer().origin(), state.target));
+    keep(ras, &mut response, "session", secret.expose(), SESSION);
+    Ok(response)
+}
+
+/// What the issuer says of who came back; nothing where it says no, or what it says does not hold.
+async fn finish(
+    ras: &Ras,
+    form: &Form,
+    state: &SignInState,
+    trusted: &TrustedIssuer,
+) -> Option<SignedIn> {
+    let context = &ras.0.authority.context;
+    // What the issuer says in words is not shown: anyone could have written the link.
+    let code = form.optional("code")?;
+    let redirect_uri = ras.issuer().endpoint("/callback");
+    let client_id = trusted.sign_in.as_ref()?.client_id.as_str();
+    let flow = flow(state, &trusted.issuer, client_id, &redirect_uri);
+    let key = ras.0.authority.keys.signing();
+    let iss = form.optional("iss");
+    match context.relying_party.finish(flow, code, iss, key, trusted.algorithm).await {
+        Ok(signed_in) => Some(signed_in),
+        Err(error) => {
+            tracing::warn!(%error, issuer = %trusted.issuer, "a sign-in at an issuer failed");
+            None
+        }
+    }
+}
+
+/// The account of somebody who has signed in at their issuer: the same as by an ID-JAG.
+async fn account(
+    ras: &Ras,
+    signed_in: &SignedIn,
+    trusted: &TrustedIssuer,
+    event: &AuditEvent,
+) -> Result<Arc<Account>, Response<Body>> {
+    let authority = &ras.0.authority;
+    let who = Who { subject: &signed_in.subject, email: signed_in.email.as_deref() };
+    loop {
+        let snapshot = authority.fresh().await.map_err(|e| broken(&e))?;
+        match resolve(ras, &snapshot, who, trusted, event).await {
+            Ok(Some(account)) => return Ok(account),
+            Ok(None) => {}
+            Err(Failure::Broken(error)) => return Err(broken(&error)),
+            Err(_) => {
+                let event = event.clone().with("subject", signed_in.subject.as_str());
+                record(ras, event.refused("sign_in.account"), authority.now()).await?;
+                let text = "You have no account here, or it is switched off. Ask those who run this \
+                            MCP server.";
+                return Err(error_page(StatusCode::FORBIDDEN, text));
+            }
+        }
+    }
+}
+
+async fn record(ras: &Ras, event: AuditEvent, now: Timestamp) -> Result<(), Response<Body>> {
+    let operation = carnet_store::HotOperation::new(Some(event));
+    let done = ras.0.authority.store.record(operation, now).await;
+    done.map(|_| ()).map_err(|e| broken(&e))
+}
+
+/// What ties an answer to the page, the request and the browser it is an answer to (E19, E20, E33).
+fn proof_of(person: &Person, asked: &Asked, ticket: &str) -> String {
+    let session = &person.session.sid;
+    let text = format!("consent {} {ticket} {session} {}", ticket.len(), asked.target);
+    mac(person.cookie.as_bytes(), text.as_bytes())
+}
+
+/// The page that asks. It is shown every time: nothing is remembered of what a person once said.
+fn ask(ras: &Ras, asked: &Asked, person: &Person, now: Timestamp) -> Response<Body> {
+    let ticket = format!("{}.{}", now.0, ras.0.authority.context.entropy.id());
+    let proof = proof_of(person, asked, &ticket);
+    consent_page::consent(asked, person, &ticket, &proof)
+}
+
+fn event(asked: &Asked, person: &Person, now: Timestamp, request_id: String) -> AuditEvent {
+    AuditEvent::granted("authorize", now)
+        .person(&person.session.user_id)
+        .client(&asked.client.id)
+        .with("issuer", person.issuer.as_str())
+        .with("resource", asked.governed.resource.as_str())
+        .with("scope", asked.request.scopes.to_string())
+        .with("session", person.session.sid.as_str())
+        .with("request_id", request_id)
+}
+
+async fn issue_code(
+    ras: &Ras,
+    asked: Asked,
+    person: &Person,
+    parts: &Parts,
+) -> Result<Response<Body>, Response<Body>> {
+    let authority = &ras.0.authority;
+    let now = authority.now();
+    let (request_id, _) = origin_of(parts);
+    let event = event(&asked, person, now, request_id);
+    if asked.client.registered.is_some_and(|registered| !registered.used) {
+        // Kept from now on: one that nobody ever lets in is forgotten.
+        let used = |client: &mut Client| {
+            if let Some(registered) = &mut client.registered {
+                registered.used = true;
+            }
+        };
+        let event = AuditEvent::granted("registration.used", now).client(&asked.client.id);
+        let done = authority.store.update::<Client>(&asked.client.id, used, event).await;
+        done.map_err(|e| broken(&e))?;
+    }
+    let secret = authority.context.entropy.secret();
+    let code = AuthorizationCode {
+        sid: person.session.sid.clone(),
+        family: authority.context.entropy.id(),
+        expires_at: now.plus(CODE_LIFETIME),
+        request: asked.request,
+    };
+    let kept =
+        authority.store.keep_authorization_code(&secret.hash(), &code, None, event, now).await;
+    kept.map_err(|e| broken(&e))?;
+    let request = &code.request;
+    let parameters = [("code", secret.expose())];
+    Ok(back_to(ras.issuer(), &request.redirect_uri, request.state.as_deref(), &parameters))
+}
