@@ -341,7 +341,11 @@ pub(crate) async fn measure(parties: &Parties, connections: usize, time: Duratio
         Some((mut child, address)) => {
             let (many, one) = run(address, "none").await;
             show("nginx, plain proxy", &many, &one, bare);
-            child.kill().await.unwrap();
+            // Its worker ends with it only if it is asked to.
+            let id = child.id().unwrap().to_string();
+            let asked = Command::new("kill").args(["-QUIT", &id]).status().await;
+            assert!(asked.unwrap().success());
+            child.wait().await.unwrap();
         }
         None => {
             println!(

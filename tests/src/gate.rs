@@ -12,7 +12,7 @@ use axum::{
     response::IntoResponse,
 };
 use carnet_client::{Outbound, RemoteKeys};
-use carnet_gateway::{Approved, Entry, Gateway, Ground, RouteSettings, Trail};
+use carnet_gateway::{Approved, Gateway, Ground, RouteSettings, Trail};
 use carnet_proto::{
     client::GovernedResource,
     identifier::Resource,
@@ -32,7 +32,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// A request as the MCP server saw it.
@@ -260,19 +260,18 @@ impl Gate {
             )
         }));
         change(&mut settings);
-        let (trail, mut entries): (_, mpsc::Receiver<Entry>) = Trail::new();
+        let (trail, entries) = Trail::new();
         let records: Arc<Mutex<Vec<Value>>> = Arc::default();
         let writing = Arc::new(AtomicBool::new(true));
         let (written, writes) = (Arc::clone(&records), Arc::clone(&writing));
-        tokio::spawn(async move {
-            while let Some(entry) = entries.recv().await {
+        std::thread::spawn(move || {
+            while let Some(batch) = entries.take(Duration::from_millis(5)) {
                 if !writes.load(Ordering::SeqCst) {
                     continue;
                 }
-                written.lock().unwrap().push(serde_json::from_str(&entry.line).unwrap());
-                if let Some(told) = entry.written {
-                    let _ = told.send(());
-                }
+                let read = batch.lines.iter().map(|line| serde_json::from_str(line).unwrap());
+                written.lock().unwrap().extend(read);
+                entries.written(&batch);
             }
         });
         let kept: Arc<Mutex<BTreeMap<String, Approved>>> = Arc::default();

@@ -11,4 +11,5 @@
 pub mod desk;
 pub mod forge;
 pub mod gate;
+pub mod outsider;
 pub mod world;

@@ -98,6 +98,8 @@ pub struct Wishes {
     pub allow_public_exchange: bool,
     /// The tests' own address is a proxy's.
     pub behind_proxy: bool,
+    /// Clients may register themselves at the RASes.
+    pub registration: bool,
     /// Database of the IdP instead of SQLite.
     pub idp_database: Option<String>,
 }
@@ -309,7 +311,7 @@ impl World {
         ] {
             let settings = RasSettings {
                 failures_per_minute: failures,
-                registration: true,
+                registration: wishes.registration,
                 ..RasSettings::default()
             };
             let role =

@@ -13,5 +13,7 @@ mod table_a;
 mod table_b;
 mod table_c;
 mod table_d;
+mod table_e;
+mod table_h;
 mod table_i;
 mod table_j;

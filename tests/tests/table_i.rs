@@ -144,7 +144,7 @@ async fn fetches(url: &str) -> Vec<(&'static str, bool)> {
         client.discover(&mcp),
         k1.keys(&issuers_keys, None),
         k2.keys(&clients_keys, None),
-        documents.client(&document, Reach::Loopback),
+        documents.client(&document, Reach::Loopback, false),
     );
     vec![
         ("authorization-server metadata", metadata.is_ok()),
@@ -244,7 +244,7 @@ async fn i10_i11_i13_i14_a_name_leads_to_a_checked_address_or_nowhere() {
         assert_eq!(names.1.load(Ordering::Relaxed), 1, "{case}");
         let document = DocumentUrl::parse("https://host.example/client.json").unwrap();
         let documents = ClientDocuments::new(outbound, clock());
-        assert!(documents.client(&document, Reach::Public).await.is_err(), "{case}");
+        assert!(documents.client(&document, Reach::Public, false).await.is_err(), "{case}");
     }
 }
 
@@ -406,7 +406,7 @@ async fn i18_a_document_is_fetched_once_for_all_who_wait_and_hosts_have_a_budget
     let (mut busy, mut fetched) = (0, 0);
     for n in 0..1000 {
         let url = DocumentUrl::parse(&format!("{}/{n}.json", stranger.origin())).unwrap();
-        match documents.client(&url, Reach::Loopback).await {
+        match documents.client(&url, Reach::Loopback, false).await {
             Err(carnet_client::DocumentError::Busy) => busy += 1,
             Err(_) => fetched += 1,
             Ok(_) => panic!("a 404 is no client"),
@@ -443,7 +443,7 @@ async fn a_host_that_is_silent_is_believed_a_while_and_one_that_says_no_is_not()
     let (now, clock) = moving_clock();
     let documents = ClientDocuments::new(Outbound::new(&[]).unwrap(), clock);
     let url = DocumentUrl::parse(&stranger.url).unwrap();
-    let known = async || documents.client(&url, Reach::Loopback).await.is_ok();
+    let known = async || documents.client(&url, Reach::Loopback, false).await.is_ok();
     assert!(known().await);
     stranger.host.plays(Play::Status(503));
     now.fetch_add(61, Ordering::Relaxed);
@@ -463,18 +463,18 @@ async fn made_up_documents_use_up_nothing_that_the_good_ones_need() {
     let (now, clock) = moving_clock();
     let documents = ClientDocuments::new(Outbound::new(&[]).unwrap(), clock);
     let url = DocumentUrl::parse(&stranger.url).unwrap();
-    documents.client(&url, Reach::Loopback).await.unwrap();
+    documents.client(&url, Reach::Loopback, false).await.unwrap();
     now.fetch_add(61, Ordering::Relaxed);
     stranger.host.plays(Play::Status(404));
     let mut busy = 0;
     for n in 0..700 {
         let url = DocumentUrl::parse(&format!("{}/{n}.json", stranger.origin())).unwrap();
-        let outcome = documents.client(&url, Reach::Loopback).await;
+        let outcome = documents.client(&url, Reach::Loopback, false).await;
         busy += usize::from(matches!(outcome, Err(carnet_client::DocumentError::Busy)));
     }
     assert!(busy >= 100, "the budget of made-up ones has ended: {busy}");
     stranger.publishes(&stranger.document());
-    documents.client(&url, Reach::Loopback).await.unwrap();
+    documents.client(&url, Reach::Loopback, false).await.unwrap();
     assert_eq!(stranger.host.asked(), 1, "it was fetched afresh");
     // Nor the turns: a host that is slow for made-up names answers for the good one at once.
     now.fetch_add(61, Ordering::Relaxed);
@@ -483,14 +483,14 @@ async fn made_up_documents_use_up_nothing_that_the_good_ones_need() {
         .map(|n| {
             let url = format!("{}/slow-{n}.json", stranger.origin());
             let (documents, url) = (documents.clone(), DocumentUrl::parse(&url).unwrap());
-            tokio::spawn(async move { documents.client(&url, Reach::Loopback).await.err() })
+            tokio::spawn(async move { documents.client(&url, Reach::Loopback, false).await.err() })
         })
         .collect();
     while stranger.host.asked() < 4 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     stranger.publishes(&stranger.document());
-    documents.client(&url, Reach::Loopback).await.unwrap();
+    documents.client(&url, Reach::Loopback, false).await.unwrap();
     let refused = futures::future::join_all(slow).await;
     let busy = |error: &Result<Option<carnet_client::DocumentError>, _>| {
         matches!(error, Ok(Some(carnet_client::DocumentError::Busy)))

@@ -53,7 +53,7 @@ pub(crate) async fn serve(config: Config) -> Result<()> {
     let outbound = system::outbound(&config.extra_roots)?;
     let telemetry = telemetry::start(&config, &outbound)?;
     let stop = CancellationToken::new();
-    let running = start(&config, outbound, stop.clone()).await?;
+    let running = start(&config, outbound, &telemetry, stop.clone()).await?;
     tracing::info!("ready");
     shutdown_signal().await?;
     tracing::info!("stopping");
@@ -94,6 +94,7 @@ impl Running {
 async fn start(
     config: &Config,
     outbound: carnet_client::Outbound,
+    telemetry: &telemetry::Telemetry,
     stop: CancellationToken,
 ) -> Result<Running> {
     let kek = KeyEncryptionKey::new(&system::read_private(&config.key_file)?)?;
@@ -150,8 +151,9 @@ async fn start(
     }
     let parties = Parties { idp: idp_role.as_ref(), ras: &ras_roles };
     let (mut tasks, mut journals, mut gateways) = (JoinSet::new(), Vec::new(), Vec::new());
+    let means = gateway::Means { context: &context, outbound: &outbound, telemetry };
     for place in &config.gateways {
-        let started = gateway::start(place, &kek, &context, &outbound, &parties, &mut tasks, &stop)
+        let started = gateway::start(place, &kek, &means, &parties, &mut tasks, &stop)
             .with_context(|| format!("gateway `{}`", place.name))?;
         let other = shared
             .remove(&place.listen)

@@ -4,13 +4,18 @@ use crate::config::{Config, LogFormat};
 use anyhow::Result;
 use async_trait::async_trait;
 use carnet_client::Outbound;
-use opentelemetry::{global, trace::TracerProvider as _};
+use opentelemetry::{
+    global,
+    logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity},
+    trace::TracerProvider as _,
+};
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{
-    MetricExporter, Protocol, SpanExporter, WithExportConfig, WithHttpConfig,
+    LogExporter, MetricExporter, Protocol, SpanExporter, WithExportConfig, WithHttpConfig,
 };
 use opentelemetry_sdk::{
     Resource,
+    logs::{SdkLogger, SdkLoggerProvider},
     metrics::{PeriodicReader, SdkMeterProvider},
     trace::SdkTracerProvider,
 };
@@ -19,7 +24,27 @@ use tokio::runtime::Handle;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// What has to be flushed at the end.
-pub(crate) struct Telemetry(Option<(SdkTracerProvider, SdkMeterProvider)>);
+pub(crate) struct Telemetry(Option<Providers>);
+
+struct Providers {
+    traces: SdkTracerProvider,
+    metrics: SdkMeterProvider,
+    records: SdkLoggerProvider,
+}
+
+/// Where a gateway's record of calls goes beside its journal.
+pub(crate) struct Records(SdkLogger);
+
+impl Records {
+    /// One line of the journal.
+    pub(crate) fn tell(&self, line: &str) {
+        let mut record = self.0.create_log_record();
+        record.set_event_name("carnet.mcp_call");
+        record.set_severity_number(Severity::Info);
+        record.set_body(AnyValue::from(line.to_owned()));
+        self.0.emit(record);
+    }
+}
 
 /// Logs for commands other than `serve`: warnings alone.
 pub(crate) fn quiet() {
@@ -53,6 +78,16 @@ pub(crate) fn start(config: &Config, outbound: &Outbound) -> Result<Telemetry> {
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(format!("{endpoint}/v1/traces"))
         .build()?;
+    let records = LogExporter::builder()
+        .with_http()
+        .with_http_client(http.clone())
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(format!("{endpoint}/v1/logs"))
+        .build()?;
+    let records = SdkLoggerProvider::builder()
+        .with_resource(resource.clone())
+        .with_batch_exporter(records)
+        .build();
     let metrics = MetricExporter::builder()
         .with_http()
         .with_http_client(http)
@@ -70,19 +105,28 @@ pub(crate) fn start(config: &Config, outbound: &Outbound) -> Result<Telemetry> {
     let traces =
         tracing_opentelemetry::layer().with_tracer(tracer.tracer("carnet")).with_filter(ours);
     tracing_subscriber::registry().with(format).with(traces).try_init()?;
-    Ok(Telemetry(Some((tracer, meter))))
+    Ok(Telemetry(Some(Providers { traces: tracer, metrics: meter, records })))
 }
 
 impl Telemetry {
+    /// Where records of calls go, if there is a collector.
+    pub(crate) fn records(&self) -> Option<Records> {
+        self.0.as_ref().map(|providers| Records(providers.records.logger("carnet.gateway")))
+    }
+
     /// Sends what is left.
     pub(crate) async fn stop(self) {
-        let Some((tracer, meter)) = self.0 else { return };
+        let Some(Providers { traces, metrics, records }) = self.0 else { return };
         let patience = Duration::from_secs(3);
         let flushed = tokio::task::spawn_blocking(move || {
-            (tracer.shutdown_with_timeout(patience), meter.shutdown_with_timeout(patience))
+            (
+                traces.shutdown_with_timeout(patience),
+                metrics.shutdown_with_timeout(patience),
+                records.shutdown_with_timeout(patience),
+            )
         });
-        if !matches!(flushed.await, Ok((Ok(()), Ok(())))) {
-            tracing::warn!("the last traces or metrics did not reach the collector");
+        if !matches!(flushed.await, Ok((Ok(()), Ok(()), Ok(())))) {
+            tracing::warn!("the last traces, metrics or records did not reach the collector");
         }
     }
 }

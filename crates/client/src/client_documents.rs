@@ -136,11 +136,26 @@ impl ClientDocuments {
     }
 
     /// The client that the document at `url` describes. The caller has decided that its host is
-    /// allowed and how far the fetch may go.
+    /// allowed and how far the fetch may go; `public`: whether it may be a client that holds no key.
     pub async fn client(
         &self,
         url: &DocumentUrl,
         reach: Reach,
+        public: bool,
+    ) -> Result<Arc<DocumentClient>, DocumentError> {
+        let found = self.any(url, reach, public).await?;
+        // Held for somebody who takes public clients.
+        if !public && found.client.authentication == ClientAuthentication::Public {
+            return Err(ClientDocumentError::Method.into());
+        }
+        Ok(found)
+    }
+
+    async fn any(
+        &self,
+        url: &DocumentUrl,
+        reach: Reach,
+        public: bool,
     ) -> Result<Arc<DocumentClient>, DocumentError> {
         let entry = self.entry(url, reach);
         if let Some(document) = entry.fresh(self.0.clock.now()) {
@@ -159,7 +174,7 @@ impl ClientDocuments {
             return Err(error.clone());
         }
         let known = entry.held().is_some();
-        let outcome = match self.fetch(url, reach, known, now).await {
+        let outcome = match self.fetch(url, reach, known, public, now).await {
             Ok(held) => {
                 let document = Arc::clone(&held.document);
                 *entry.held() = Some(held);
@@ -217,6 +232,7 @@ impl ClientDocuments {
         url: &DocumentUrl,
         reach: Reach,
         known: bool,
+        public: bool,
         now: Timestamp,
     ) -> Result<Held, Failed> {
         if !self.may_fetch(url.origin(), known, now) {
@@ -241,6 +257,9 @@ impl ClientDocuments {
         };
         let client = client_document::read(url, &answer.body)
             .map_err(|error| Failed::Answered(error.into()))?;
+        if !public && client.authentication == ClientAuthentication::Public {
+            return Err(Failed::Answered(ClientDocumentError::Method.into()));
+        }
         let keys = match &client.authentication {
             ClientAuthentication::PrivateKeyJwt { keys: ClientKeys::Inline(jwks), algorithm } => {
                 KeySet::parse(jwks.to_string().as_bytes(), *algorithm).ok().map(Arc::new)

@@ -701,7 +701,7 @@ impl Gateway {
             }
         };
         let decision = about.decision(route, &subject, "", go.rule, go.arguments);
-        let Ok(told) = route.trail.decide(&decision).await else {
+        let Ok(ticket) = route.trail.decide(&decision).await else {
             return proxy::not_recorded(id);
         };
         drop(decision);
@@ -727,7 +727,7 @@ impl Gateway {
             lens,
             endless: go.endless,
         };
-        proxy::forward(self, route, onward, call, told).await
+        proxy::forward(self, route, onward, call, ticket).await
     }
 }
 

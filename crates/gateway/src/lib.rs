@@ -30,4 +30,4 @@ pub use settings::{
     ToolChanges, Unavailable, UpstreamToken, UpstreamTokenError, UpstreamTokens, Who,
 };
 pub use snapshots::{Approved, ToolView};
-pub use trail::{Entry, Trail};
+pub use trail::{Batch, Entries, NotRecorded, Trail};

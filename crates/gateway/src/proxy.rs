@@ -15,7 +15,6 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::{Bytes, Incoming};
 use serde_json::value::RawValue;
 use std::{sync::Arc, time::Instant};
-use tokio::sync::oneshot;
 
 /// Headers of an answer that stay here: of the connection, of the MCP server's own ideas of sign-in, cookies
 /// and pages.
@@ -53,7 +52,7 @@ pub(crate) async fn forward(
     route: &Arc<Route>,
     onward: Onward<'_>,
     mut call: Call,
-    told: oneshot::Receiver<()>,
+    ticket: trail::Ticket,
 ) -> Response<Body> {
     let Onward { method, headers, body, id, owner, lens, endless } = onward;
     let held = Arc::clone(&call.seat.held);
@@ -93,7 +92,7 @@ pub(crate) async fn forward(
     };
     route.breaker.answered();
     call.status = response.status().as_u16();
-    if trail::written(told).await.is_err() {
+    if route.trail.written(ticket).await.is_err() {
         call.ended = "not_recorded";
         return not_recorded(id);
     }

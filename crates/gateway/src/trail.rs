@@ -10,37 +10,130 @@ use serde::Serialize;
 use serde_json::Value;
 use std::{
     sync::{
-        Arc,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::Notify;
 
 /// How long a decision waits for a place in the queue, and then to be written.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// Entries that may wait.
 const WAITING: usize = 8192;
+/// How often a decision looks for a place when there is none.
+const AGAIN: Duration = Duration::from_millis(5);
 
-/// One line for the writer.
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: Vec<String>,
+    /// How many lines were ever put in.
+    put: u64,
+    /// The writer sleeps.
+    idle: bool,
+    closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+    /// How many lines were ever written.
+    written: AtomicU64,
+    news: Notify,
+}
+
+impl Queue {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a line in, if there is room for one more than `spare`; its number. The writer is woken only for
+    /// what somebody waits for.
+    fn put(&self, line: String, spare: usize, wake: bool) -> Result<u64, String> {
+        let mut waiting = self.waiting();
+        if waiting.closed || waiting.lines.len() + spare >= WAITING {
+            return Err(line);
+        }
+        waiting.lines.push(line);
+        waiting.put += 1;
+        let (number, asleep) = (waiting.put, waiting.idle && wake);
+        drop(waiting);
+        if asleep {
+            self.wake.notify_one();
+        }
+        Ok(number)
+    }
+}
+
+/// The end that a writer takes lines from.
 #[derive(Debug)]
-pub struct Entry {
-    /// A JSON object, without a line break.
-    pub line: String,
-    /// Told when the line is written.
-    pub written: Option<oneshot::Sender<()>>,
+pub struct Entries(Arc<Queue>);
+
+/// Lines for the writer: JSON objects without line breaks, in order.
+#[derive(Debug)]
+pub struct Batch {
+    /// The lines.
+    pub lines: Vec<String>,
+    through: u64,
+}
+
+impl Entries {
+    /// Waits for lines, `longest` at most, on a thread of its own. An empty batch: none came. `None`: nobody is
+    /// left who could put one in.
+    pub fn take(&self, longest: Duration) -> Option<Batch> {
+        let mut waiting = self.0.waiting();
+        if waiting.lines.is_empty() && !waiting.closed {
+            waiting.idle = true;
+            let woken = self.0.wake.wait_timeout(waiting, longest);
+            waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
+            waiting.idle = false;
+        }
+        if waiting.lines.is_empty() && waiting.closed {
+            return None;
+        }
+        let lines = std::mem::take(&mut waiting.lines);
+        Some(Batch { lines, through: waiting.put })
+    }
+
+    /// The lines of a batch are written. Not called for one that could not be: whoever waits for it is refused.
+    pub fn written(&self, batch: &Batch) {
+        self.0.written.store(batch.through, Ordering::Release);
+        self.0.news.notify_waiters();
+    }
+}
+
+impl Drop for Entries {
+    fn drop(&mut self) {
+        self.0.waiting().closed = true;
+    }
+}
+
+#[derive(Debug)]
+struct Handle(Arc<Queue>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.waiting().closed = true;
+        self.0.wake.notify_one();
+    }
 }
 
 /// Where decisions go. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Trail {
-    queue: mpsc::Sender<Entry>,
+    handle: Arc<Handle>,
     shed: Arc<AtomicU64>,
 }
 
-/// The decision could not be put on record: the request is refused.
+/// A decision that is waiting to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NotRecorded;
+pub(crate) struct Ticket(u64);
+
+/// The decision could not be put on record: the request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it could not be put on record")]
+pub struct NotRecorded;
 
 /// What a request was about and what was decided.
 #[derive(Debug, Serialize)]
@@ -105,49 +198,72 @@ struct Changed<'a> {
 }
 
 impl Trail {
-    /// A trail, and the end that a writer takes entries from. Entries come in order.
-    pub fn new() -> (Self, mpsc::Receiver<Entry>) {
-        let (queue, entries) = mpsc::channel(WAITING);
-        (Self { queue, shed: Arc::default() }, entries)
+    /// A trail, and the end that a writer takes lines from.
+    pub fn new() -> (Self, Entries) {
+        let queue = Arc::new(Queue::default());
+        let trail = Self { handle: Arc::new(Handle(Arc::clone(&queue))), shed: Arc::default() };
+        (trail, Entries(queue))
     }
 
-    /// Puts a decision into the queue; what comes back is told when it is written.
-    pub(crate) async fn decide(
-        &self,
-        decision: &Decision<'_>,
-    ) -> Result<oneshot::Receiver<()>, NotRecorded> {
+    fn queue(&self) -> &Queue {
+        &self.handle.0
+    }
+
+    /// Puts a line of its own on record, and waits until it is written.
+    pub async fn note(&self, line: &str) -> Result<(), NotRecorded> {
+        let number = self.queue().put(line.to_owned(), 0, true).map_err(|_| NotRecorded)?;
+        self.written(Ticket(number)).await
+    }
+
+    /// Puts a decision into the queue.
+    pub(crate) async fn decide(&self, decision: &Decision<'_>) -> Result<Ticket, NotRecorded> {
         let shed = self.shed.swap(0, Ordering::Relaxed);
         if shed > 0 {
             let entry = Shed { kind: "shed", at: decision.at, outcomes: shed };
-            self.put(&entry, None).await?;
+            self.put(&entry).await?;
         }
-        let (written, told) = oneshot::channel();
-        self.put(decision, Some(written)).await?;
-        Ok(told)
+        self.put(decision).await
     }
 
-    async fn put(
-        &self,
-        entry: &impl Serialize,
-        written: Option<oneshot::Sender<()>>,
-    ) -> Result<(), NotRecorded> {
-        let line = serde_json::to_string(entry).map_err(|_| NotRecorded)?;
-        let entry = Entry { line, written };
-        match self.queue.try_send(entry) {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(NotRecorded),
-            Err(mpsc::error::TrySendError::Full(entry)) => {
-                self.queue.send_timeout(entry, PATIENCE).await.map_err(|_| NotRecorded)
+    async fn put(&self, entry: &impl Serialize) -> Result<Ticket, NotRecorded> {
+        let mut line = serde_json::to_string(entry).map_err(|_| NotRecorded)?;
+        let mut waited = Duration::ZERO;
+        loop {
+            match self.queue().put(line, 0, true) {
+                Ok(number) => return Ok(Ticket(number)),
+                Err(again) => line = again,
             }
+            if waited >= PATIENCE || self.queue().waiting().closed {
+                return Err(NotRecorded);
+            }
+            tokio::time::sleep(AGAIN).await;
+            waited += AGAIN;
         }
+    }
+
+    /// Waits until a decision is written.
+    pub(crate) async fn written(&self, ticket: Ticket) -> Result<(), NotRecorded> {
+        let queue = self.queue();
+        let done = || queue.written.load(Ordering::Acquire) >= ticket.0;
+        if done() {
+            return Ok(());
+        }
+        let wait = async {
+            loop {
+                let news = queue.news.notified();
+                if done() {
+                    return;
+                }
+                news.await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.map_err(|_| NotRecorded)
     }
 
     /// Puts an outcome into the queue, unless it is filling up.
     pub(crate) fn end(&self, outcome: &Outcome<'_>) {
-        let room = self.queue.capacity() > WAITING / 2;
-        let line = room.then(|| serde_json::to_string(outcome).ok()).flatten();
-        let put = line.map(|line| self.queue.try_send(Entry { line, written: None }));
-        if !matches!(put, Some(Ok(()))) {
+        let line = serde_json::to_string(outcome).unwrap_or_default();
+        if self.queue().put(line, WAITING / 2, false).is_err() {
             self.shed.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -157,17 +273,9 @@ impl Trail {
         let entry = Changed { kind: "tool", at, resource, target, detail };
         tracing::warn!(resource, tools = target, detail, "tools");
         if let Ok(line) = serde_json::to_string(&entry) {
-            // Told again at the next list if there is no room now.
-            let _ = self.queue.try_send(Entry { line, written: None });
+            // Nothing waits for it; where there is no room it is in the log alone.
+            let _ = self.queue().put(line, 0, false);
         }
-    }
-}
-
-/// Waits until a decision is written.
-pub(crate) async fn written(told: oneshot::Receiver<()>) -> Result<(), NotRecorded> {
-    match tokio::time::timeout(PATIENCE, told).await {
-        Ok(Ok(())) => Ok(()),
-        _ => Err(NotRecorded),
     }
 }
 
@@ -233,7 +341,7 @@ mod tests {
 
     #[tokio::test]
     async fn outcomes_are_shed_before_any_decision_and_counted() {
-        let (trail, mut entries) = Trail::new();
+        let (trail, entries) = Trail::new();
         for _ in 0..WAITING {
             trail.end(&outcome("o"));
         }
@@ -243,8 +351,8 @@ mod tests {
         }
         let mut shed = 0;
         let mut decisions = 0;
-        while let Ok(entry) = entries.try_recv() {
-            let entry: Value = serde_json::from_str(&entry.line).unwrap();
+        for line in entries.take(PATIENCE).unwrap().lines {
+            let entry: Value = serde_json::from_str(&line).unwrap();
             match entry["kind"].as_str().unwrap() {
                 "shed" => shed += entry["outcomes"].as_u64().unwrap(),
                 "decision" => decisions += 1,
@@ -264,9 +372,13 @@ mod tests {
         drop(entries);
         assert_eq!(trail.decide(&decision("d")).await.map(|_| ()), Err(NotRecorded), "no writer");
         let (trail, entries) = Trail::new();
-        let told = trail.decide(&decision("d")).await.unwrap();
-        assert_eq!(written(told).await, Err(NotRecorded), "never written");
-        drop(entries);
+        let ticket = trail.decide(&decision("d")).await.unwrap();
+        let batch = entries.take(PATIENCE).unwrap();
+        assert_eq!(trail.written(ticket).await, Err(NotRecorded), "never written");
+        entries.written(&batch);
+        assert_eq!(trail.written(ticket).await, Ok(()));
+        drop(trail);
+        assert!(entries.take(PATIENCE).is_none(), "nobody is left");
     }
 
     #[test]

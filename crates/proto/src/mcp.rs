@@ -21,6 +21,8 @@ pub const STATELESS: &str = "2026-07-28";
 pub const BATCHES: &str = "2025-03-26";
 /// Most members of a batch.
 pub const LARGEST_BATCH: usize = 100;
+/// Deepest nesting of a body: as serde_json reads it, which many do.
+const DEEPEST: usize = 127;
 
 /// JSON-RPC: the body is not JSON.
 pub const PARSE_ERROR: i64 = -32700;
@@ -174,6 +176,9 @@ pub struct Body<'a> {
 pub fn read(body: &[u8], batches: bool) -> Result<Body<'_>, McpError> {
     // Checked as a whole: what the reader skips would otherwise not be.
     let text = std::str::from_utf8(body).map_err(|_| McpError::NotJson)?;
+    if is_deep(body) {
+        return Err(McpError::NotJson);
+    }
     let array = text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('[');
     let fault = |error: serde_json::Error| match error.classify() {
         serde_json::error::Category::Data => McpError::NotMessage,
@@ -192,6 +197,27 @@ pub fn read(body: &[u8], batches: bool) -> Result<Body<'_>, McpError> {
     }
     let messages = written.into_iter().map(Written::check).collect::<Result<_, _>>()?;
     Ok(Body { messages, batch: true })
+}
+
+/// Whether brackets are nested deeper than any reader after us should have to go.
+fn is_deep(body: &[u8]) -> bool {
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => {
+                depth += 1;
+                if depth > DEEPEST {
+                    return true;
+                }
+            }
+            b'}' | b']' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
 }
 
 /// The members of an object, each once.
@@ -628,6 +654,11 @@ mod tests {
             "]".repeat(10_000)
         );
         assert_eq!(read(deep.as_bytes(), false).map(|_| ()), Err(McpError::NotJson));
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{{"x":"{}\"["}}}}"#,
+            "[".repeat(10_000)
+        );
+        assert!(read(text.as_bytes(), false).is_ok(), "brackets in a text");
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //! and, where it is known by then, how it ended.
 
 use carnet_proto::time::Timestamp;
-use carnet_store::AuditEvent;
+use carnet_store::{AuditEvent, StoreError};
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::HashMap;
 
 /// Longest text of a report that is kept, in characters.
 const LONGEST: usize = 512;
@@ -42,6 +43,13 @@ pub(crate) fn lines(text: &str) -> Vec<Line> {
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
+/// The rows of some lines, read apart from the threads that answer requests.
+pub(crate) async fn read(text: String) -> Result<Vec<AuditEvent>, StoreError> {
+    let read = tokio::task::spawn_blocking(move || events(&lines(&text))).await;
+    // The process is ending: whoever reports tries again after the next start.
+    read.map_err(|_| StoreError::Closed)
+}
+
 /// A short text on one line.
 fn text(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(LONGEST).collect()
@@ -49,8 +57,11 @@ fn text(text: &str) -> String {
 
 /// The rows of some lines, in order.
 pub(crate) fn events(lines: &[Line]) -> Vec<AuditEvent> {
-    let ended = |call: &str| lines.iter().find(|line| line.kind == "outcome" && line.call == call);
-    let decided = |call: &str| lines.iter().any(|l| l.kind == "decision" && l.call == call);
+    let of = |kind: &'static str| {
+        let lines = lines.iter().filter(move |line| line.kind == kind);
+        lines.map(|line| (line.call.as_str(), line)).collect::<HashMap<_, _>>()
+    };
+    let (ends, decisions) = (of("outcome"), of("decision"));
     let mut events = Vec::new();
     for line in lines {
         let at = Timestamp(line.at);
@@ -72,13 +83,13 @@ pub(crate) fn events(lines: &[Line]) -> Vec<AuditEvent> {
                 if line.outcome != "granted" {
                     event = event.refused(text(&line.reason));
                 }
-                match ended(&line.call) {
+                match ends.get(line.call.as_str()) {
                     Some(outcome) => with_outcome(event, outcome),
                     None => event,
                 }
             }
             // Told with its decision, where that is here too.
-            "outcome" if decided(&line.call) => continue,
+            "outcome" if decisions.contains_key(line.call.as_str()) => continue,
             "outcome" => with_outcome(AuditEvent::granted("mcp_call_end", at), line),
             "tool" => AuditEvent::granted("mcp_tool", at)
                 .with("target", text(&line.target))

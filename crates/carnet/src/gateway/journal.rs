@@ -2,9 +2,9 @@
 //! survives the process; within half a second it is on the disk and survives the machine too, or before any
 //! answer leaves where the config says `durability = "disk"`.
 
-use crate::system;
+use crate::{system, telemetry::Records};
 use anyhow::{Context, Result};
-use carnet_gateway::Entry;
+use carnet_gateway::Entries;
 use serde::Deserialize;
 use std::{
     fs::File,
@@ -16,12 +16,14 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 /// A file is closed and the next one begun at this size, in bytes.
 const FILE: u64 = 64 * 1024 * 1024;
-/// Bytes that are written at once.
+/// Bytes of the buffer.
 const CHUNK: usize = 256 * 1024;
+/// How long is waited before what could not be written is tried again.
+const AGAIN: Duration = Duration::from_millis(200);
 /// How long written lines may wait for the disk.
 const FLUSH: Duration = Duration::from_millis(500);
 
@@ -87,7 +89,8 @@ impl Open {
 pub(crate) fn start(
     folder: &Path,
     durability: Durability,
-    mut entries: mpsc::Receiver<Entry>,
+    entries: Entries,
+    records: Option<Records>,
 ) -> Result<oneshot::Receiver<()>> {
     system::private_folder(folder)?;
     let newest = numbers(folder)?.pop().unwrap_or(1);
@@ -113,40 +116,20 @@ pub(crate) fn start(
     }
     std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
         let mut bytes = Vec::with_capacity(CHUNK);
-        let mut waiting = Vec::new();
-        let mut torn = false;
-        while let Some(entry) = entries.blocking_recv() {
+        while let Some(batch) = entries.take(FLUSH) {
             bytes.clear();
-            if torn {
-                bytes.push(b'\n');
-            }
-            let mut next = Some(entry);
-            while let Some(Entry { line, written }) = next.take() {
+            for line in &batch.lines {
+                if let Some(records) = &records {
+                    records.tell(line);
+                }
                 bytes.extend_from_slice(line.as_bytes());
                 bytes.push(b'\n');
-                waiting.extend(written);
-                if bytes.len() < CHUNK {
-                    next = entries.try_recv().ok();
-                }
             }
-            let written = open.write(&bytes).and_then(|()| {
+            if !bytes.is_empty() {
+                write(&mut open, &bytes, durability);
                 dirty.store(true, Ordering::Release);
-                if durability == Durability::Disk { open.file.sync_data() } else { Ok(()) }
-            });
-            torn = written.is_err();
-            match written {
-                // Who went away does not need to be told.
-                Ok(()) => {
-                    for told in waiting.drain(..) {
-                        let told: oneshot::Sender<()> = told;
-                        let _ = told.send(());
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(%error, "the journal cannot be written; requests are refused");
-                    waiting.clear();
-                }
             }
+            entries.written(&batch);
             if open.size >= FILE {
                 match turn(&folder, &open, &current) {
                     Ok(next) => open = next,
@@ -167,6 +150,32 @@ pub(crate) fn start(
     Ok(ended)
 }
 
+/// Writes until it is written: nothing that was decided is given up. Whoever waits meanwhile is refused.
+fn write(open: &mut Open, bytes: &[u8], durability: Durability) {
+    let mut failed = false;
+    loop {
+        let sync = durability == Durability::Disk;
+        let written = open.write(bytes);
+        let written = written.and_then(|()| if sync { open.file.sync_data() } else { Ok(()) });
+        match written {
+            Ok(()) => {
+                if failed {
+                    tracing::info!("the journal is written again");
+                }
+                return;
+            }
+            Err(error) if !failed => {
+                tracing::error!(%error, "the journal cannot be written; requests are refused");
+                failed = true;
+            }
+            Err(_) => {}
+        }
+        std::thread::sleep(AGAIN);
+        // What was begun stays a line of its own, and comes again whole.
+        let _ = open.write(b"\n");
+    }
+}
+
 fn turn(folder: &Path, open: &Open, current: &Mutex<File>) -> Result<Open> {
     open.file.sync_all()?;
     let next = Open::number(folder, open.number + 1)?;
@@ -177,38 +186,24 @@ fn turn(folder: &Path, open: &Open, current: &Mutex<File>) -> Result<Open> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn entry(text: &str) -> (Entry, oneshot::Receiver<()>) {
-        let (written, told) = oneshot::channel();
-        (Entry { line: text.to_owned(), written: Some(written) }, told)
-    }
+    use carnet_gateway::Trail;
 
     #[tokio::test]
     async fn what_was_told_to_be_written_is_in_the_file() {
         for durability in [Durability::Written, Durability::Disk] {
             let folder = tempfile::tempdir().unwrap();
-            let (queue, entries) = mpsc::channel(16);
-            let ended = start(folder.path(), durability, entries).unwrap();
-            for text in ["{\"a\":1}", "{\"a\":2}"] {
-                let (entry, told) = entry(text);
-                queue.send(entry).await.unwrap();
-                told.await.unwrap();
-                let held = std::fs::read_to_string(file_of(folder.path(), 1)).unwrap();
-                assert!(held.lines().any(|line| line == text));
+            let file = file_of(folder.path(), 1);
+            let held = || std::fs::read_to_string(&file).unwrap();
+            for run in 0..2 {
+                let (trail, entries) = Trail::new();
+                let ended = start(folder.path(), durability, entries, None).unwrap();
+                trail.note("{\"a\":1}").await.unwrap();
+                assert!(held().ends_with("{\"a\":1}\n"), "run {run}: {}", held());
+                drop(trail);
+                ended.await.unwrap();
+                // A line that broke off stays a line of its own.
+                std::fs::write(&file, "{\"torn").unwrap();
             }
-            drop(queue);
-            ended.await.unwrap();
-            // The next run goes on in the same file, on a line of its own.
-            std::fs::write(file_of(folder.path(), 1), "{\"torn").unwrap();
-            let (queue, entries) = mpsc::channel(16);
-            let ended = start(folder.path(), durability, entries).unwrap();
-            let (entry, told) = entry("{\"a\":3}");
-            queue.send(entry).await.unwrap();
-            told.await.unwrap();
-            drop(queue);
-            ended.await.unwrap();
-            let held = std::fs::read_to_string(file_of(folder.path(), 1)).unwrap();
-            assert_eq!(held, "{\"torn\n{\"a\":3}\n");
         }
     }
 
@@ -217,10 +212,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         // Every write to this device fails with "no space left".
         std::os::unix::fs::symlink("/dev/full", file_of(folder.path(), 1)).unwrap();
-        let (queue, entries) = mpsc::channel(16);
-        let _ended = start(folder.path(), Durability::Written, entries).unwrap();
-        let (entry, told) = entry("{\"a\":1}");
-        queue.send(entry).await.unwrap();
-        assert!(told.await.is_err());
+        let (trail, entries) = Trail::new();
+        let _ended = start(folder.path(), Durability::Written, entries, None).unwrap();
+        assert!(trail.note("{\"a\":1}").await.is_err());
     }
 }

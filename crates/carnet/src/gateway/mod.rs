@@ -9,6 +9,7 @@ mod report;
 use crate::{
     keys::{self, KeyEncryptionKey},
     system,
+    telemetry::Telemetry,
 };
 use anyhow::{Context, Result};
 use axum::{
@@ -41,6 +42,13 @@ pub(crate) struct Parties<'a> {
     pub(crate) ras: &'a [(Issuer, Ras)],
 }
 
+/// What every gateway of this process uses.
+pub(crate) struct Means<'a> {
+    pub(crate) context: &'a ServerContext,
+    pub(crate) outbound: &'a Outbound,
+    pub(crate) telemetry: &'a Telemetry,
+}
+
 /// A gateway at work, and what has to be waited for when it stops.
 pub(crate) struct Started {
     pub(crate) gateway: Gateway,
@@ -52,15 +60,16 @@ pub(crate) struct Started {
 pub(crate) fn start(
     config: &GatewayConfig,
     kek: &KeyEncryptionKey,
-    context: &ServerContext,
-    outbound: &Outbound,
+    means: &Means<'_>,
     parties: &Parties<'_>,
     tasks: &mut JoinSet<()>,
     stop: &CancellationToken,
 ) -> Result<Started> {
     system::private_folder(&config.folder)?;
     let (trail, entries) = Trail::new();
-    let journal = journal::start(&config.folder, config.durability, entries)?;
+    let Means { context, outbound, telemetry } = *means;
+    let records = telemetry.records();
+    let journal = journal::start(&config.folder, config.durability, entries, records)?;
     let (key, session_key) = keys::gateway_key(&config.folder.join("gateway.key"), kek)?;
     let approved = Kept::open(config.folder.join("tools.json"))?;
     let before = approved.all();

@@ -16,10 +16,12 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Bytes of one batch: a form with them stays below what an authorization server reads.
-const BATCH: usize = 16 * 1024;
-/// How often the journal is looked at when there was nothing.
-const EVERY: Duration = Duration::from_millis(500);
+/// Bytes of one batch to an IdP elsewhere: a form with them stays below what it reads.
+const REMOTE_BATCH: usize = 16 * 1024;
+/// Bytes of one batch to a party of this process.
+const LOCAL_BATCH: usize = 512 * 1024;
+/// How often something is told: requests come first.
+const EVERY: Duration = Duration::from_millis(250);
 /// How long is waited after a report was not taken.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
@@ -68,78 +70,109 @@ impl Desk {
     }
 }
 
-/// The place in the journal.
+/// The place in the journal: what is before it was told, or is being told up to `until`. A batch that was
+/// begun is told again as it was, so that it is known where it has arrived before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Place {
     file: u64,
     offset: u64,
-    /// End of the batch that was being told: it is told again as it was.
     #[serde(default)]
     until: Option<u64>,
+}
+
+/// What is to be told next, and the place it was taken from.
+struct Batch {
+    place: Place,
+    lines: String,
 }
 
 /// Tells `desk` of everything in the journal, and goes on until `stop`.
 pub(crate) async fn run(folder: PathBuf, gateway: String, desk: Desk, stop: CancellationToken) {
     let kept = folder.join(format!("told-{}.json", &desk.name()[..12]));
+    let local = !matches!(desk, Desk::Remote { .. });
+    let most = if local { LOCAL_BATCH } else { REMOTE_BATCH };
+    let mut done: Option<Place> = None;
     let mut failing = false;
     loop {
-        let done = step(&folder, &kept, &gateway, &desk).await;
-        let wait = match done {
-            Ok(true) => Duration::ZERO,
-            Ok(false) => EVERY,
+        let stopping = stop.is_cancelled();
+        let told = step(&folder, &kept, &gateway, &desk, most, done).await;
+        let (wait, ended) = match told {
+            Ok(Some(place)) => {
+                done = Some(place);
+                // Elsewhere the way there is pause enough.
+                (if local { EVERY } else { Duration::ZERO }, false)
+            }
+            Ok(None) => (EVERY, stopping),
             Err(error) => {
                 if !failing {
-                    tracing::warn!(
-                        error = format!("{error:#}"),
-                        "a report of calls was not taken; it is tried again"
-                    );
+                    let error = format!("{error:#}");
+                    tracing::warn!(error, "a report of calls was not taken; it is tried again");
                 }
-                AFTER_FAILURE
+                (AFTER_FAILURE, stopping)
             }
         };
         failing = wait == AFTER_FAILURE;
-        if stop.is_cancelled() && !(wait.is_zero()) {
+        if ended {
             return;
         }
         tokio::select! {
-            () = stop.cancelled(), if !stop.is_cancelled() => {}
+            () = stop.cancelled(), if !stopping => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
 }
 
-/// Tells of one batch; `false` where there was none.
-async fn step(folder: &Path, kept: &Path, gateway: &str, desk: &Desk) -> Result<bool> {
-    let mut place = place(kept)?;
-    let numbers = journal::numbers(folder)?;
-    let Some(first) = numbers.iter().copied().find(|number| *number >= place.file) else {
-        return Ok(false);
-    };
-    if first != place.file {
-        place = Place { file: first, ..Place::default() };
-    }
-    let path = journal::file_of(folder, place.file);
-    let lines = read(&path, place.offset, place.until)?;
-    if lines.is_empty() {
-        if numbers.last().is_some_and(|last| *last > place.file) {
-            keep(kept, Place { file: place.file + 1, ..Place::default() })?;
-            return Ok(true);
-        }
-        return Ok(false);
-    }
-    let until = place.offset + lines.len() as u64;
-    if place.until.is_none() {
-        place.until = Some(until);
-        keep(kept, place)?;
-    }
+/// Tells of one batch, and answers how far it got; `None` where there was nothing. Files are read and written
+/// apart from the threads that answer requests.
+async fn step(
+    folder: &Path,
+    kept: &Path,
+    gateway: &str,
+    desk: &Desk,
+    most: usize,
+    done: Option<Place>,
+) -> Result<Option<Place>> {
+    let (folder, kept) = (folder.to_owned(), kept.to_owned());
+    let next = tokio::task::spawn_blocking(move || next(&folder, &kept, most, done)).await??;
+    let Some(Batch { place, lines }) = next else { return Ok(None) };
     let batch = format!("{} {}", place.file, place.offset);
-    let text = String::from_utf8_lossy(&lines);
-    desk.take(gateway, &batch, &text).await?;
-    keep(kept, Place { file: place.file, offset: until, until: None })?;
-    Ok(true)
+    desk.take(gateway, &batch, &lines).await?;
+    let offset = place.until.unwrap_or(place.offset);
+    Ok(Some(Place { offset, until: None, ..place }))
 }
 
-fn place(kept: &Path) -> Result<Place> {
+/// The next batch, which is begun in the file that keeps the place.
+fn next(folder: &Path, kept: &Path, most: usize, done: Option<Place>) -> Result<Option<Batch>> {
+    let mut place = match done {
+        Some(place) => place,
+        None => place_of(kept)?,
+    };
+    let numbers = journal::numbers(folder)?;
+    loop {
+        let Some(first) = numbers.iter().copied().find(|number| *number >= place.file) else {
+            return Ok(None);
+        };
+        if first != place.file {
+            place = Place { file: first, ..Place::default() };
+        }
+        let lines = read(&journal::file_of(folder, place.file), place.offset, place.until, most)?;
+        if !lines.is_empty() {
+            let until = place.offset + lines.len() as u64;
+            if place.until != Some(until) {
+                place.until = Some(until);
+                system::write_private(kept, &serde_json::to_vec(&place)?, false)?;
+            }
+            let lines = String::from_utf8_lossy(&lines).into_owned();
+            return Ok(Some(Batch { place, lines }));
+        }
+        if numbers.last().is_none_or(|last| *last <= place.file) {
+            return Ok(None);
+        }
+        place = Place { file: place.file + 1, ..Place::default() };
+    }
+}
+
+fn place_of(kept: &Path) -> Result<Place> {
     match std::fs::read(kept) {
         Ok(bytes) => serde_json::from_slice(&bytes)
             .with_context(|| format!("{} does not say where reporting stands", kept.display())),
@@ -148,23 +181,19 @@ fn place(kept: &Path) -> Result<Place> {
     }
 }
 
-fn keep(kept: &Path, place: Place) -> Result<()> {
-    system::write_private(kept, &serde_json::to_vec(&place)?, false)
-}
-
 /// Whole lines from `offset`, up to `until` or as many as make a batch.
-fn read(path: &Path, offset: u64, until: Option<u64>) -> Result<Vec<u8>> {
+fn read(path: &Path, offset: u64, until: Option<u64>, batch: usize) -> Result<Vec<u8>> {
     let mut file =
         File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
     file.seek(SeekFrom::Start(offset))?;
-    let most = until.map_or(BATCH as u64, |until| until.saturating_sub(offset));
+    let most = until.map_or(batch as u64, |until| until.saturating_sub(offset));
     let mut bytes = Vec::new();
     file.by_ref().take(most).read_to_end(&mut bytes)?;
     if until.is_some() {
         return Ok(bytes);
     }
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-    if whole == 0 && bytes.len() == BATCH {
+    if whole == 0 && bytes.len() == batch {
         // One line that is longer than a batch goes by itself.
         let mut byte = [0];
         while file.read(&mut byte)? == 1 {
@@ -189,13 +218,41 @@ mod tests {
         let path = journal::file_of(folder.path(), 1);
         let line = format!("{}\n", "x".repeat(5000));
         std::fs::write(&path, format!("{}half", line.repeat(5))).unwrap();
-        let first = read(&path, 0, None).unwrap();
+        let first = read(&path, 0, None, REMOTE_BATCH).unwrap();
         assert_eq!(first.len(), 3 * line.len());
-        let rest = read(&path, first.len() as u64, None).unwrap();
+        let rest = read(&path, first.len() as u64, None, REMOTE_BATCH).unwrap();
         assert_eq!(rest.len(), 2 * line.len());
-        assert!(read(&path, 5 * line.len() as u64, None).unwrap().is_empty(), "half a line waits");
-        assert_eq!(read(&path, 0, Some(line.len() as u64)).unwrap().len(), line.len());
+        assert!(
+            read(&path, 5 * line.len() as u64, None, REMOTE_BATCH).unwrap().is_empty(),
+            "half a line waits"
+        );
+        assert_eq!(
+            read(&path, 0, Some(line.len() as u64), REMOTE_BATCH).unwrap().len(),
+            line.len()
+        );
         std::fs::write(&path, format!("{}\n", "x".repeat(40_000))).unwrap();
-        assert_eq!(read(&path, 0, None).unwrap().len(), 40_001);
+        assert_eq!(read(&path, 0, None, REMOTE_BATCH).unwrap().len(), 40_001);
+    }
+
+    #[test]
+    fn a_batch_that_was_begun_is_known_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = folder.path().join("told.json");
+        let path = journal::file_of(folder.path(), 1);
+        std::fs::write(&path, "one\n").unwrap();
+        let begun = next(folder.path(), &kept, LOCAL_BATCH, None).unwrap().unwrap();
+        assert_eq!(begun.lines, "one\n");
+        // More came, and nobody knows whether the first batch arrived.
+        std::fs::write(&path, "one\ntwo\n").unwrap();
+        let again = next(folder.path(), &kept, LOCAL_BATCH, None).unwrap().unwrap();
+        assert_eq!((again.place, again.lines.as_str()), (begun.place, "one\n"));
+        let done = Place { offset: 4, until: None, ..again.place };
+        let then = next(folder.path(), &kept, LOCAL_BATCH, Some(done)).unwrap().unwrap();
+        assert_eq!(then.lines, "two\n");
+        let done = Place { offset: 8, until: None, ..then.place };
+        assert!(next(folder.path(), &kept, LOCAL_BATCH, Some(done)).unwrap().is_none());
+        std::fs::write(journal::file_of(folder.path(), 2), "three\n").unwrap();
+        let then = next(folder.path(), &kept, LOCAL_BATCH, Some(done)).unwrap().unwrap();
+        assert_eq!((then.place.file, then.lines.as_str()), (2, "three\n"));
     }
 }

@@ -144,8 +144,10 @@ async fn set_sign_in(State(ras): State<RasAdmin>, Body(new): Body<NewSignIn>) ->
 }
 
 async fn create_client(State(ras): State<RasAdmin>, Body(new): Body<NewClient>) -> Answer {
-    // A public one gets nothing but what a person lets it have.
-    ras.0.desk.create_client(new, true).await
+    // A public one gets nothing but what a person lets it have, where people may.
+    let trusted = ras.0.desk.store.all::<TrustedIssuer>().await?;
+    let people = trusted.iter().any(|trusted| trusted.sign_in.is_some());
+    ras.0.desk.create_client(new, people).await
 }
 
 async fn create_client_host(State(ras): State<RasAdmin>, Body(host): Body<ClientHost>) -> Answer {

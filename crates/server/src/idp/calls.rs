@@ -68,7 +68,9 @@ impl Idp {
         batch: &str,
         lines: &str,
     ) -> Result<usize, StoreError> {
-        self.record_calls(gateway, batch, &calls::lines(lines)).await
+        let text = lines.to_owned();
+        let lines = tokio::task::spawn_blocking(move || calls::lines(&text)).await;
+        self.record_calls(gateway, batch, &lines.map_err(|_| StoreError::Closed)?).await
     }
 
     async fn record_calls(

@@ -79,7 +79,8 @@ impl Directory for RasDirectory {
         let Some(reach) = self.reach_of(&url) else {
             return Err(refused(ClientDocumentRefusal::HostNotAllowed));
         };
-        match authority.context.client_documents.client(&url, reach).await {
+        let public = self.takes_public_documents();
+        match authority.context.client_documents.client(&url, reach, public).await {
             Ok(held) => {
                 let (record, keys) = (held.client.clone(), held.keys.clone());
                 Ok(Some(Arc::new(RegisteredClient::of_document(record, keys, reach))))

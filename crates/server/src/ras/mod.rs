@@ -103,7 +103,8 @@ impl Ras {
             jti: batch.to_owned(),
             forget_after: authority.now().plus(30 * 86_400),
         };
-        authority.store.record_batch(&batch, &calls::events(&calls::lines(lines))).await
+        let events = calls::read(lines.to_owned()).await?;
+        authority.store.record_batch(&batch, &events).await
     }
 
     /// The issuer identifier.
@@ -161,16 +162,17 @@ async fn token(State(ras): State<Ras>, request: Request) -> Response<Body> {
             Err(refused) => return refused,
         };
     let mut event = client_request.event.clone();
+    let people = client_request.snapshot.directory.interactive().next().is_some();
     let outcome = match client_request.form.required("grant_type") {
         Ok(GRANT_JWT_BEARER) => {
             event.event = "jwt_bearer".into();
             jwt_bearer::redeem(&ras, client_request, &mut event).await
         }
-        Ok("authorization_code") => {
+        Ok("authorization_code") if people => {
             event.event = "authorization_code".into();
             code::redeem(&ras, client_request, &mut event).await
         }
-        Ok("refresh_token") => {
+        Ok("refresh_token") if people => {
             event.event = "refresh_token".into();
             code::renew(&ras, client_request, &mut event).await
         }

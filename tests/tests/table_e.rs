@@ -1,0 +1,456 @@
+//! Table E: the interactive path of a RAS, from a browser to tokens. The IdP's own authorization endpoint is in
+//! `flows.rs`.
+
+use carnet_proto::trust::{Account, TrustedIssuer};
+use carnet_store::AuditEvent;
+use carnet_tests::{
+    forge::Parts,
+    outsider::{Browser, DESKTOP, VERIFIER},
+    world::{AGENT_AT_RAS, CALLBACK, Expected, Reply, World},
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+use url::Url;
+
+fn parameter(location: &str, name: &str) -> String {
+    let url = Url::parse(location).unwrap();
+    url.query_pairs().find(|(n, _)| n == name).map(|(_, v)| v.into_owned()).unwrap_or_default()
+}
+
+async fn world() -> World {
+    let world = World::new().await;
+    world.let_outsiders_in().await;
+    world
+}
+
+#[tokio::test]
+async fn a_person_without_cross_app_access_gets_tokens_by_saying_yes() {
+    let world = world().await;
+    let metadata = world.http.get(world.ras.well_known_inserted("oauth-authorization-server"));
+    let metadata: Value = metadata.send().await.unwrap().json().await.unwrap();
+    assert_eq!(metadata["response_types_supported"], json!(["code"]));
+    assert_eq!(metadata["authorization_response_iss_parameter_supported"], true);
+    for grant in ["authorization_code", "refresh_token"] {
+        assert!(metadata["grant_types_supported"].as_array().unwrap().contains(&json!(grant)));
+    }
+    let mut browser = Browser::default();
+    let (at, page) = browser.go(&world, &world.outsider_url(&[]), "erin").await;
+    assert_eq!(page.status, 200, "{}", page.text);
+    // Who wants what, where it goes, and nothing of theirs as markup (E24, E25).
+    for text in ["Desktop &lt;b&gt;agent&lt;/b&gt;", "Read what is there", "127.0.0.1", "(write)"] {
+        assert!(page.text.contains(text), "{text}: {}", page.text);
+    }
+    assert!(page.text.contains("program on the computer in front of you"), "E25");
+    assert!(page.header("content-security-policy").contains("frame-ancestors 'none'"), "E21");
+    assert_eq!(page.header("x-frame-options"), "DENY", "E21");
+    let reply = browser.answer(&world, &at, &page, "allow");
+    let reply = browser.ask(&world, reply).await;
+    let code = parameter(reply.header("location"), "code");
+    let tokens = world.send(&world.redeem_code(&code)).await;
+    assert_eq!(tokens.status, 200, "{}", tokens.text);
+    assert_eq!((tokens.str("token_type"), tokens.str("scope")), ("Bearer", "read write"));
+    let claims = Parts::of(tokens.str("access_token")).claims;
+    assert_eq!((&claims["aud"], &claims["client_id"]), (&json!(world.canvas), &json!(DESKTOP)));
+    assert!(claims.get("txn").is_none() && claims["auth_time"].is_i64());
+    // The same person by an ID-JAG is the same account (JAG-T4).
+    let by_id_jag = Parts::of(&world.access_token().await).claims;
+    assert_eq!(claims["sub"], by_id_jag["sub"]);
+    let headers = format!("Bearer {}", tokens.str("access_token"));
+    let call =
+        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "draw"}});
+    let called = world.call(&world.canvas, &[("authorization", &headers)], &call).await;
+    assert_eq!(called.status, 200, "{}", called.text);
+    // Refresh rotates; narrower is fine, wider is not.
+    let renewed = world.send(&world.refresh_at_ras(tokens.str("refresh_token"))).await;
+    assert_eq!(renewed.status, 200, "{}", renewed.text);
+    assert_ne!(renewed.str("refresh_token"), tokens.str("refresh_token"));
+    let narrower = world.refresh_at_ras(renewed.str("refresh_token")).set("scope", "read");
+    let narrower = world.send(&narrower).await;
+    assert_eq!(narrower.str("scope"), "read");
+    let wider = world.refresh_at_ras(narrower.str("refresh_token")).set("scope", "read admin");
+    let expected = Expected(400, "invalid_scope", "scope.widened");
+    world.refuses(&world.ras_store, "wider", &wider, expected).await;
+    // F01: the first one again, and everything of the family is dead.
+    let reuse = Expected(400, "invalid_grant", "refresh.reuse");
+    let again = world.refresh_at_ras(tokens.str("refresh_token"));
+    world.refuses(&world.ras_store, "F01", &again, reuse).await;
+    let last = world.refresh_at_ras(narrower.str("refresh_token"));
+    let dead = Expected(400, "invalid_grant", "refresh.invalid");
+    world.refuses(&world.ras_store, "F01", &last, dead).await;
+    assert!(
+        !world
+            .ras_role
+            .get()
+            .unwrap()
+            .stands(&carnet_proto::secret::Secret::new(narrower.str("access_token")))
+            .await
+            .unwrap()
+    );
+}
+
+#[tokio::test]
+async fn the_page_is_shown_every_time_and_its_answer_counts_once() {
+    let world = world().await;
+    let mut browser = Browser::default();
+    let url = world.outsider_url(&[]);
+    let (at, page) = browser.go(&world, &url, "erin").await;
+    let good = browser.answer(&world, &at, &page, "allow");
+    let status = async |browser: &mut Browser, ask| browser.ask(&world, ask).await.status;
+    // E18, E19, E20.
+    assert_eq!(status(&mut browser, good.clone().without("csrf")).await, 403, "no token");
+    assert_eq!(status(&mut browser, good.clone().set("csrf", "x")).await, 403, "a wrong one");
+    assert_eq!(status(&mut browser, good.clone().set("ticket", "1.x")).await, 403);
+    let cross = good.clone().no_header("origin").header("origin", "https://evil.example");
+    assert_eq!(status(&mut browser, cross).await, 403, "another site");
+    let cross = good.clone().header("sec-fetch-site", "cross-site");
+    assert_eq!(status(&mut browser, cross).await, 403, "another site");
+    let mut other = Browser::default();
+    let (_, other_page) = other.go(&world, &url, "max").await;
+    assert_eq!(status(&mut other, good.clone()).await, 403, "another session (E33)");
+    let theirs = other.answer(&world, &at, &other_page, "allow");
+    assert_eq!(status(&mut browser, theirs).await, 403, "another session's token");
+    for (name, value) in [
+        ("scope", "read"),
+        ("redirect_uri", "https://app.example/cb"),
+        ("resource", world.boards.as_str()),
+        ("client_id", AGENT_AT_RAS),
+    ] {
+        let mut changed = good.clone();
+        changed.url = world.outsider_url(&[(name, value)]);
+        assert_eq!(status(&mut browser, changed).await, 403, "E20: {name}");
+    }
+    let first = browser.ask(&world, good.clone()).await;
+    assert_eq!(first.status, 303);
+    assert_eq!(status(&mut browser, good.clone()).await, 403, "replayed");
+    // Said yes once; asked again.
+    let (_, again) = browser.go(&world, &url, "erin").await;
+    assert!(again.status == 200 && again.text.contains("name=\"ticket\""), "never skipped");
+    let no = browser.answer(&world, &at, &again, "deny");
+    let no = browser.ask(&world, no).await;
+    assert_eq!(parameter(no.header("location"), "error"), "access_denied");
+    assert_eq!(parameter(no.header("location"), "iss"), world.ras.as_str(), "E15");
+    assert_eq!(world.last_event(&world.ras_store).await.details["reason"], "consent.denied");
+    let (_, page) = browser.go(&world, &url, "erin").await;
+    let late = browser.answer(&world, &at, &page, "allow");
+    world.pass(601);
+    assert_eq!(status(&mut browser, late).await, 403, "too late");
+}
+
+#[tokio::test]
+async fn each_rule_of_the_authorization_endpoint_holds_here_too() {
+    let world = world().await;
+    let get = async |changes: &[(&str, &str)]| -> Reply {
+        Browser::default().get(&world, &world.outsider_url(changes)).await
+    };
+    assert_eq!(get(&[]).await.status, 303, "the baseline");
+    // A page, never a redirect: E01, E03, E04.
+    for (case, name, value) in [
+        ("E01: unknown", "client_id", "nobody"),
+        ("E01: disabled", "client_id", "disabled"),
+        ("E01: none", "client_id", ""),
+        ("E03: another path", "redirect_uri", "http://127.0.0.1/other"),
+        ("E03: another host", "redirect_uri", "http://127.0.0.1.evil/callback"),
+        ("E03: localhost.evil", "redirect_uri", "http://localhost.evil/callback"),
+        ("E03: https", "redirect_uri", "https://127.0.0.1/callback"),
+        ("E04", "redirect_uri", "javascript:alert(1)"),
+        ("E04", "redirect_uri", "JaVaScRiPt:alert(1)"),
+        ("E04", "redirect_uri", "data:text/html,x"),
+        ("I24: a document of a host that is not listed", "client_id", "https://evil.example/c"),
+    ] {
+        let reply = get(&[(name, value)]).await;
+        assert_eq!((reply.status, reply.header("location")), (400, ""), "{case}");
+    }
+    assert_eq!(get(&[("redirect_uri", "http://127.0.0.1:4711/callback")]).await.status, 303, "E03");
+    let (long, boards) = ("x".repeat(10_000), format!("{}x", world.boards));
+    for (case, changes, error) in [
+        ("E05", vec![("response_type", "token")], "unsupported_response_type"),
+        ("E05", vec![("response_type", "code id_token")], "unsupported_response_type"),
+        ("E06", vec![("code_challenge", "")], "invalid_request"),
+        ("E06", vec![("code_challenge_method", "plain")], "invalid_request"),
+        ("E06", vec![("code_challenge_method", "")], "invalid_request"),
+        ("E06", vec![("code_challenge", "short")], "invalid_request"),
+        ("E14", vec![("state", long.as_str())], "invalid_request"),
+        ("E16", vec![("prompt", "none")], "login_required"),
+        ("E29", vec![("resource", boards.as_str())], "invalid_target"),
+        ("E29: several here", vec![("resource", "")], "invalid_target"),
+        ("E30", vec![("request_uri", "https://evil.example/r")], "request_uri_not_supported"),
+        ("E30", vec![("request", "e30.e30.")], "request_not_supported"),
+        ("scope", vec![("scope", "admin")], "invalid_scope"),
+        ("details", vec![("authorization_details", "[]")], "invalid_authorization_details"),
+    ] {
+        let reply = get(&changes).await;
+        let location = reply.header("location");
+        assert!(location.starts_with(CALLBACK), "{case}: {location}");
+        assert_eq!(parameter(location, "error"), error, "{case}");
+        assert_eq!(parameter(location, "iss"), world.ras.as_str(), "E15: {case}");
+    }
+    let twice = format!("{}&scope=read", world.outsider_url(&[]));
+    assert_eq!(Browser::default().get(&world, &twice).await.status, 400, "E31");
+    let reply = Browser::default().get(&world, &world.outsider_url(&[])).await;
+    assert_eq!(reply.header("access-control-allow-origin"), "", "E28");
+    // Signed in, prompt=none: a person has to agree.
+    let mut browser = Browser::default();
+    browser.go(&world, &world.outsider_url(&[]), "erin").await;
+    let silent = browser.get(&world, &world.outsider_url(&[("prompt", "none")])).await;
+    assert_eq!(parameter(silent.header("location"), "error"), "consent_required", "E16");
+}
+
+#[tokio::test]
+async fn codes_buy_tokens_once_for_whom_and_what_they_were_given() {
+    let world = world().await;
+    let store = &world.ras_store;
+    let url = world.outsider_url(&[]);
+    let mut browser = Browser::default();
+    let invalid = |reason| Expected(400, "invalid_grant", reason);
+    let code = browser.code(&world, &url, "erin").await;
+    let tokens = world.send(&world.redeem_code(&code)).await;
+    assert_eq!(tokens.status, 200);
+    world.refuses(store, "E09", &world.redeem_code(&code), invalid("code.reuse")).await;
+    let dead = world.refresh_at_ras(tokens.str("refresh_token"));
+    world.refuses(store, "E09: its tokens", &dead, invalid("refresh.invalid")).await;
+    let secret = carnet_proto::secret::Secret::new(tokens.str("access_token"));
+    assert!(!world.ras_role.get().unwrap().stands(&secret).await.unwrap(), "E09: its tokens");
+    // Reuse ended the browser's session as well.
+    let mut browser = Browser::default();
+    for (case, name, value, reason) in [
+        ("E08: no verifier", "code_verifier", "", "request.malformed"),
+        (
+            "E06: another verifier",
+            "code_verifier",
+            "another-verifier-of-forty-three-characters-",
+            "code.verifier",
+        ),
+        ("E11: another redirect", "redirect_uri", "https://app.example/cb", "code.redirect_uri"),
+        ("E29: another resource", "resource", world.boards.as_str(), "grant.resource"),
+    ] {
+        let code = browser.code(&world, &url, "erin").await;
+        let good = world.redeem_code(&code);
+        let bad = if value.is_empty() {
+            good.clone().without(name)
+        } else {
+            good.clone().set(name, value)
+        };
+        let error = match reason {
+            "request.malformed" => "invalid_request",
+            "grant.resource" => "invalid_target",
+            _ => "invalid_grant",
+        };
+        world.refuses(store, case, &bad, Expected(400, error, reason)).await;
+        // The code is burned.
+        let burned = world.send(&good).await;
+        assert_eq!((burned.status, burned.str("error")), (400, "invalid_grant"), "{case}");
+        browser = Browser::default();
+    }
+    // E11: another client's.
+    let code = browser.code(&world, &url, "erin").await;
+    let stolen =
+        world.redeem_code(&code).without("client_id").basic(AGENT_AT_RAS, world.secret.expose());
+    world.refuses(store, "E11: another client", &stolen, invalid("code.invalid")).await;
+    // E13, E34: what is a code elsewhere is none here.
+    let mut browser = Browser::default();
+    let (idp_code, verifier) = world.code("erin", carnet_tests::world::AGENT, "").await;
+    let elsewhere = world.redeem_code(&idp_code).set("code_verifier", &verifier);
+    world.refuses(store, "E34", &elsewhere, invalid("code.invalid")).await;
+    let code = browser.code(&world, &url, "erin").await;
+    let refresh = world.send(&world.redeem_code(&code)).await.str("refresh_token").to_owned();
+    world.refuses(store, "E13", &world.redeem_code(&refresh), invalid("code.invalid")).await;
+    // E10.
+    let code = browser.code(&world, &url, "erin").await;
+    let ask = world.redeem_code(&code);
+    let all = futures::future::join_all((0..20).map(|_| world.send(&ask))).await;
+    let won: Vec<_> = all.iter().filter(|reply| reply.status == 200).collect();
+    // A code that is presented twice is stolen: the second one may end the first before it is answered.
+    assert!(won.len() <= 1, "E10");
+    for tokens in won {
+        let secret = carnet_proto::secret::Secret::new(tokens.str("access_token"));
+        assert!(!world.ras_role.get().unwrap().stands(&secret).await.unwrap(), "E10, E09");
+    }
+    // A public client is good for nothing else (B26).
+    let id_jag = world.id_jag(&world.id_jag_claims());
+    let grant = world.redeem(&id_jag).no_header("authorization").set("client_id", DESKTOP);
+    let public = Expected(400, "unauthorized_client", "client.public");
+    world.refuses(store, "B26", &grant, public).await;
+}
+
+#[tokio::test]
+async fn what_is_switched_off_in_between_is_off() {
+    let world = world().await;
+    let store = &world.ras_store;
+    let url = world.outsider_url(&[]);
+    let event = || AuditEvent::granted("fixture", world.now());
+    let mut browser = Browser::default();
+    let tokens = async |browser: &mut Browser| {
+        let code = browser.code(&world, &url, "erin").await;
+        let tokens = world.send(&world.redeem_code(&code)).await;
+        assert_eq!(tokens.status, 200, "{}", tokens.text);
+        tokens
+    };
+    let held = tokens(&mut browser).await;
+    let account = Parts::of(held.str("access_token")).claims["sub"].as_str().unwrap().to_owned();
+    // The account.
+    let code = browser.code(&world, &url, "erin").await;
+    let off = |disabled| move |account: &mut Account| account.disabled = disabled;
+    store.update::<Account>(&account, off(true), event()).await.unwrap();
+    let gone = Expected(400, "invalid_grant", "code.invalid");
+    world.refuses(store, "E35: account", &world.redeem_code(&code), gone).await;
+    let renew = world.refresh_at_ras(held.str("refresh_token"));
+    let dead = Expected(400, "invalid_grant", "refresh.invalid");
+    world.refuses(store, "F08: account", &renew, dead).await;
+    let (_, page) = Browser::default().go(&world, &url, "erin").await;
+    assert_eq!(page.status, 403, "no sign-in either");
+    store.update::<Account>(&account, off(false), event()).await.unwrap();
+    // The refusal did not cost the family.
+    assert_eq!(world.send(&renew).await.status, 200);
+    // The client.
+    let mut browser = Browser::default();
+    let code = browser.code(&world, &url, "erin").await;
+    let set =
+        |disabled| move |client: &mut carnet_proto::client::Client| client.disabled = disabled;
+    store.update::<carnet_proto::client::Client>(DESKTOP, set(true), event()).await.unwrap();
+    let unknown = Expected(401, "invalid_client", "client.unknown");
+    world.refuses(store, "E35: client", &world.redeem_code(&code), unknown).await;
+    store.update::<carnet_proto::client::Client>(DESKTOP, set(false), event()).await.unwrap();
+    // Only through cross-app access from now on.
+    let held = tokens(&mut browser).await;
+    let access = carnet_proto::secret::Secret::new(held.str("access_token"));
+    let code = browser.code(&world, &url, "erin").await;
+    world.set_sign_in(&Value::Null).await;
+    world.refuses(store, "switched off: code", &world.redeem_code(&code), gone).await;
+    let renew = world.refresh_at_ras(held.str("refresh_token"));
+    world.refuses(store, "switched off: refresh", &renew, dead).await;
+    let page = browser.get(&world, &url).await;
+    assert!(page.status == 400 && page.text.contains("There is no sign-in here"), "{}", page.text);
+    // Trust itself withdrawn: what is out dies too (D40).
+    world.set_sign_in(&json!({"client_id": "ras-rp"})).await;
+    let trusted = |disabled| move |trusted: &mut TrustedIssuer| trusted.disabled = disabled;
+    assert!(world.ras_role.get().unwrap().stands(&access).await.unwrap());
+    store.update::<TrustedIssuer>(world.idp.as_str(), trusted(true), event()).await.unwrap();
+    assert!(!world.ras_role.get().unwrap().stands(&access).await.unwrap());
+}
+
+#[tokio::test]
+async fn the_way_back_from_the_issuer_is_this_browsers_and_is_taken_once() {
+    let world = world().await;
+    let url = world.outsider_url(&[]);
+    let mut browser = Browser::default();
+    // To the IdP, sign in, and stop before the callback.
+    let sent = browser.get(&world, &url).await;
+    assert_eq!(sent.status, 303);
+    let to = sent.header("location").to_owned();
+    assert!(to.starts_with(world.idp.as_str()), "{to}");
+    for (name, value) in
+        [("response_type", "code"), ("code_challenge_method", "S256"), ("client_id", "ras-rp")]
+    {
+        assert_eq!(parameter(&to, name), value);
+    }
+    assert!(parameter(&to, "nonce").len() >= 22 && parameter(&to, "state").len() == 43);
+    let (callback, _) = world.browse(&to, "erin", carnet_tests::world::PASSWORD).await;
+    assert!(callback.starts_with(&world.ras.endpoint("/callback")));
+    // L15, E33: another browser, a changed state or issuer, no cookie.
+    let with = |name: &str, value: &str| {
+        let mut url = Url::parse(&callback).unwrap();
+        let pairs: Vec<(String, String)> = url
+            .query_pairs()
+            .filter(|(n, _)| n != name)
+            .map(|(a, b)| (a.into(), b.into()))
+            .collect();
+        url.query_pairs_mut().clear().extend_pairs(pairs).append_pair(name, value);
+        url.to_string()
+    };
+    assert_eq!(Browser::default().get(&world, &callback).await.status, 400, "another browser");
+    let mut again = browser.clone();
+    assert_eq!(again.get(&world, &with("state", "x")).await.status, 400);
+    let mut again = browser.clone();
+    let state = parameter(&callback, "state");
+    let near = format!("{}{}", &state[..42], if state.ends_with('a') { 'b' } else { 'a' });
+    assert_eq!(again.get(&world, &with("state", &near)).await.status, 400);
+    let mut again = browser.clone();
+    let mixed = again.get(&world, &with("iss", "https://evil.example")).await;
+    assert_eq!(mixed.status, 400, "RFC 9207");
+    assert!(!mixed.text.contains("evil.example"), "what a stranger wrote is not shown");
+    // The code was not spent on any of that.
+    let done = browser.get(&world, &callback).await;
+    assert_eq!(done.status, 303, "{}", done.text);
+    assert_eq!(done.header("location"), url, "on to the page that asks");
+    assert_eq!(browser.get(&world, &callback).await.status, 400, "taken once");
+    let refused = Browser::default()
+        .get(
+            &world,
+            &format!(
+                "{}?error=access_denied&error_description=<b>&state=x",
+                world.ras.endpoint("/callback")
+            ),
+        )
+        .await;
+    assert!(refused.status == 400 && !refused.text.contains("<b>"));
+    // A sign-in that takes too long.
+    let mut slow = Browser::default();
+    let sent = slow.get(&world, &url).await;
+    let (callback, _) =
+        world.browse(sent.header("location"), "erin", carnet_tests::world::PASSWORD).await;
+    world.pass(700);
+    assert_eq!(slow.get(&world, &callback).await.status, 400);
+    // E38 and its neighbours: where it goes on is in the signed cookie alone.
+    assert_eq!(VERIFIER.len(), 44);
+}
+
+#[tokio::test]
+async fn people_find_their_company_by_their_address() {
+    let world = world().await;
+    world.set_sign_in(&json!({"client_id": "ras-rp", "domains": ["acme.example"]})).await;
+    let url = world.outsider_url(&[]);
+    let mut browser = Browser::default();
+    let page = browser.get(&world, &url).await;
+    assert!(page.status == 200 && page.text.contains("type=\"email\""), "{}", page.text);
+    let post = |email: &str| carnet_tests::world::Ask {
+        url: url.clone(),
+        form: vec![("email".to_owned(), email.to_owned())],
+        headers: vec![("origin".to_owned(), world.ras.origin().to_owned())],
+        method: Method::POST,
+    };
+    let unknown = browser.ask(&world, post("erin@other.example")).await;
+    assert_eq!((unknown.status, unknown.header("location")), (404, ""), "L23: nobody is sent");
+    for not in ["erin@acme.example.evil", "erin@sub.acme.example", "acme.example"] {
+        assert_ne!(browser.ask(&world, post(not)).await.status, 303, "{not}");
+    }
+    let known = browser.ask(&world, post("erin@ACME.example")).await;
+    assert_eq!(known.status, 303);
+    assert!(known.header("location").starts_with(world.idp.as_str()));
+    assert_eq!(parameter(known.header("location"), "login_hint"), "erin@ACME.example");
+    // A hint of the client's does as well.
+    let hinted = world.outsider_url(&[("login_hint", "erin@acme.example")]);
+    assert_eq!(Browser::default().get(&world, &hinted).await.status, 303);
+}
+
+#[tokio::test]
+async fn tokens_of_this_path_are_revoked_and_told_of_like_others() {
+    let world = world().await;
+    let mut browser = Browser::default();
+    let code = browser.code(&world, &world.outsider_url(&[]), "erin").await;
+    let tokens = world.send(&world.redeem_code(&code)).await;
+    let public = |path: &str, token: &str| {
+        let form = [("token", token), ("client_id", DESKTOP)];
+        world.ask(&world.ras, path, &form).no_header("authorization")
+    };
+    // F13: who cannot prove who they are learns nothing.
+    let told = world.send(&public("/introspect", tokens.str("access_token"))).await;
+    assert_eq!(told.json, json!({"active": false}));
+    // Somebody else's client revokes nothing (F11).
+    let other = world.ask(&world.ras, "/revoke", &[("token", tokens.str("refresh_token"))]);
+    assert_eq!(world.send(&other).await.status, 200);
+    let renewed = world.send(&world.refresh_at_ras(tokens.str("refresh_token"))).await;
+    assert_eq!(renewed.status, 200);
+    let revoked = world.send(&public("/revoke", renewed.str("refresh_token"))).await;
+    assert_eq!(revoked.status, 200);
+    let dead = Expected(400, "invalid_grant", "refresh.invalid");
+    let renew = world.refresh_at_ras(renewed.str("refresh_token"));
+    world.refuses(&world.ras_store, "revoked", &renew, dead).await;
+    let access = carnet_proto::secret::Secret::new(renewed.str("access_token"));
+    assert!(!world.ras_role.get().unwrap().stands(&access).await.unwrap(), "the family is dead");
+    // F09.
+    let code = browser.code(&world, &world.outsider_url(&[]), "erin").await;
+    let tokens = world.send(&world.redeem_code(&code)).await;
+    world.pass(8 * 3600 + 1);
+    let renew = world.refresh_at_ras(tokens.str("refresh_token"));
+    world.refuses(&world.ras_store, "F09 idle", &renew, dead).await;
+}
