@@ -1,10 +1,11 @@
 // `carnet guard` and `[[gateway]]` before other people's MCP servers: the conformance suite's server scenarios
 // straight and through, the reference servers, a second hop, one trail at the company.
 import { spawn } from 'node:child_process';
-import { mkdirSync, openSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, openSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { join } from 'node:path';
 
-export default async function rows({ row, run, must, startDemo, enrol, carnet, freePort, isFree, version, node24, conformance, suite, here, scratch, fresh: _, E }) {
+export default async function rows({ row, run, must, startDemo, enrol, carnet, freePort, isFree, version, node24, conformance, suite, here, scratch, shots, E }) {
   const company = await startDemo();
   const { idp, canvas } = company;
   const ended = [];
@@ -122,6 +123,62 @@ export default async function rows({ row, run, must, startDemo, enrol, carnet, f
       return `${report.protocol}, scope ${report.token.scope}`;
     });
   }
+
+  // ---------- people and clients without cross-app access ----------
+  const outsiders = await guarded('outsiders', `http://127.0.0.1:${tsAt}/mcp`, '--sign-in', 'guard-rp', '--registration', '--allow', 'echo', '--allow', 'get-*=reference.read');
+  company.admin('client', 'add', 'Guard sign-in', '--id', 'guard-rp', '--redirect-uri', `${outsiders.ras}/callback`, '--jwks-uri', `${outsiders.ras}/jwks`);
+  const person = { LOGIN_USER: 'erin', LOGIN_PASS: company.password('erin') };
+  await row(`TypeScript SDK ${version('@modelcontextprotocol/client')}`, 'ordinary OAuth: registers itself, sign-in at the company, a page that asks, step-up, tool call', () => {
+    const report = JSON.parse(run(process.execPath, [join(here, 'ts-outsider.mjs')], { ...person, MCP_URL: outsiders.url, TOOL: 'get-sum', TOOL_ARGS: '{"a":1,"b":2}' }).trim().split('\n').at(-1));
+    must(report.ok && report.registered && report.refresh && JSON.stringify(report.answer).includes('3'), JSON.stringify(report));
+    must(report.pages.some(page => page.startsWith(`POST ${idp}/authorize`)) && report.pages.filter(page => page.startsWith(`POST ${outsiders.ras}/authorize`)).length === 2 && report.before !== report.scope, report.pages.join('\n'));
+    return `scope ${report.before}, then ${report.scope}`;
+  });
+  await row('MCP conformance', 'authorization: metadata and code grant of the RAS behind `carnet guard`', async () => {
+    const port = await freePort();
+    outsiders.admin('--ras', 'guard', 'client', 'add', 'Suite', '--id', 'suite', '--redirect-uri', `http://127.0.0.1:${port}/callback`, '--public');
+    const done = JSON.parse(run(node24, [join(here, 'conf-as.mjs')], { ...person, ISSUER: outsiders.ras, CLIENT_ID: 'suite', SUBMIT: 'answer=allow', PORT: String(port), RESOURCE: outsiders.url, CONFORMANCE: conformance }).trim().split('\n').at(-1));
+    must(done.ok, JSON.stringify(done));
+    return done.checks.filter(c => c.status === 'SUCCESS').map(c => c.id).join(', ');
+  });
+  await row('Chromium', 'the page that asks: by keyboard, no is the default, four looks', async () => {
+    const executablePath = ['/usr/bin/chromium', '/usr/bin/chromium-browser'].find(existsSync);
+    must(executablePath, 'chromium is not installed');
+    const { chromium: driver } = await import('playwright-core');
+    const browser = await driver.launch({ executablePath, args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-sync', '--no-first-run'] });
+    const application = createServer((_, answer) => answer.end('back at the application')).listen(0, '127.0.0.1');
+    try {
+      await new Promise(r => application.once('listening', r));
+      const callback = `http://127.0.0.1:${application.address().port}/callback`;
+      outsiders.admin('--ras', 'guard', 'client', 'add', 'Notes for <b>Teams</b>', '--id', 'desktop', '--public', '--redirect-uri', 'http://127.0.0.1/callback');
+      const url = `${outsiders.ras}/authorize?` + new URLSearchParams({ response_type: 'code', client_id: 'desktop', redirect_uri: callback, scope: 'mcp reference.read', state: 's', resource: outsiders.url, code_challenge: 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM', code_challenge_method: 'S256' });
+      const problems = [];
+      for (const [name, width, colorScheme] of [['wide-light', 1200, 'light'], ['wide-dark', 1200, 'dark'], ['narrow-light', 320, 'light'], ['narrow-dark', 320, 'dark']]) {
+        const page = await (await browser.newContext({ viewport: { width, height: 800 }, colorScheme })).newPage();
+        page.on('console', message => { if (['error', 'warning'].includes(message.type())) problems.push(message.text()); });
+        await page.goto(url);
+        await page.fill('#username', 'erin');
+        await page.fill('#password', company.password('erin'));
+        await page.keyboard.press('Enter');
+        await page.waitForSelector('button[value=allow]');
+        await page.screenshot({ path: join(shots, `consent-${name}.png`) });
+        must((await page.textContent('h1')).includes('Notes for <b>Teams</b>'), 'the name is read as markup');
+        must(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${name}: it scrolls sideways`);
+        must(await page.evaluate(() => document.activeElement.value) === 'deny', 'an Enter too many would say yes');
+        if (name === 'wide-light') await page.keyboard.press('Enter');
+        else { await page.keyboard.press('Shift+Tab'); await page.keyboard.press('Enter'); }
+        await page.waitForURL(`${callback}**`);
+        const back = new URL(page.url()).searchParams;
+        must(back.get('iss') === outsiders.ras && (name === 'wide-light' ? back.get('error') === 'access_denied' : back.get('code')), page.url());
+        await page.context().close();
+      }
+      must(problems.length === 0, 'the console says: ' + problems.join('; '));
+    } finally {
+      application.close();
+      await browser.close();
+    }
+    return `screenshots in ${shots}`;
+  });
 
   // ---------- a gateway of the company's own ----------
   await row('carnet serve', '[[gateway]]: its own token for the server behind it (XAA again), and one trail at the IdP', async () => {

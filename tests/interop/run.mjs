@@ -350,7 +350,7 @@ await row('Chromium', 'signs in by keyboard, sees a mistake, signs out; four loo
 // ---------- the other parts ----------
 const suiteName = suite;
 const freePort = async () => { for (;;) { const at = 10_000 + Math.floor(Math.random() * 20_000); if (await isFree(at)) return at; } };
-const kit = { startDemo, row, run, json, must, version, idp, canvas, notes, secret, password, admin, fresh, login, enrol, carnet, freePort, isFree, suite: suiteName, node24, conformance, here, scratch, folder, port, E };
+const kit = { startDemo, row, run, json, must, version, idp, canvas, notes, secret, password, admin, fresh, login, enrol, carnet, freePort, isFree, suite: suiteName, node24, conformance, here, scratch, shots, folder, port, E };
 for (part of ['clients', 'foreign', 'conformance', 'desk', 'bridge', 'gateway', 'session'].filter(name => !E.ONLY || E.ONLY.split(',').includes(name))) {
   await (await import(`./rows-${part}.mjs`)).default(kit);
 }
