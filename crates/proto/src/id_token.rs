@@ -205,7 +205,8 @@ pub fn verify_sign_in(
     let verified = claims.value("email_verified") == Some(&serde_json::Value::Bool(true));
     let amr = claims.optional_strings("amr")?.unwrap_or_default();
     let authentication = Authentication {
-        auth_time: claims.optional_time("auth_time")?.unwrap_or(issued),
+        // Not told is long ago: nothing that asks for a fresh sign-in is served by it.
+        auth_time: claims.optional_time("auth_time")?.unwrap_or(Timestamp(0)),
         acr: claims.optional_str("acr")?.unwrap_or_default().to_owned(),
         amr: amr.into_iter().map(str::to_owned).collect(),
         issuer: Some(expected.issuer.clone()),

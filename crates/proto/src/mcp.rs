@@ -21,6 +21,8 @@ pub const STATELESS: &str = "2026-07-28";
 pub const BATCHES: &str = "2025-03-26";
 /// Most members of a batch.
 pub const LARGEST_BATCH: usize = 100;
+/// Most members of a message, of its params, and of their `_meta`.
+const MOST_MEMBERS: usize = 256;
 /// Deepest nesting of a body: as serde_json reads it, which many do.
 const DEEPEST: usize = 127;
 
@@ -234,6 +236,9 @@ impl<'k> Members<'k> {
     /// Answers which known member `key` is. Refuses a second one, and one that some reader could take
     /// for a known one.
     fn take<E: de::Error>(&mut self, key: &str) -> Result<Option<usize>, E> {
+        if self.seen.len() >= MOST_MEMBERS {
+            return Err(E::custom("it has more members than any message needs"));
+        }
         if self.seen.iter().any(|seen| seen == key) {
             return Err(E::custom("a member occurs twice"));
         }
@@ -659,6 +664,16 @@ mod tests {
             "[".repeat(10_000)
         );
         assert!(read(text.as_bytes(), false).is_ok(), "brackets in a text");
+    }
+
+    #[test]
+    fn a_message_has_so_many_members_and_no_more() {
+        let members = |count: usize| -> String {
+            let many: Vec<_> = (0..count).map(|n| format!(r#""m{n}":1"#)).collect();
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{{{}}}}}"#, many.join(","))
+        };
+        assert!(one(&members(200)).is_ok());
+        assert_eq!(one(&members(300_000)), Err(McpError::NotMessage));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use crate::{mcp::Target, scope::Scopes, time::Timestamp};
 use serde::Deserialize;
 use std::collections::HashMap;
+use url::Url;
 
 /// One rule as an administrator writes it. A pattern is a name, or the beginning of one with a `*` at
 /// its end; `*` alone is everything.
@@ -234,6 +235,15 @@ impl NotAllowed {
 /// What every request is allowed by where no rule speaks of it.
 const EVERY_REQUEST: &str = "every request";
 
+/// Whether a URI is spelled as URL libraries spell it, with nothing in its path that some would resolve.
+fn is_normal(uri: &str) -> bool {
+    let Ok(url) = Url::parse(uri) else { return false };
+    let lower = uri.to_ascii_lowercase();
+    let odd = ["%2e", "%2f", "%5c", "%00", "\\"].iter().any(|odd| lower.contains(odd));
+    let dotted = uri.split(['/', '?', '#']).any(|segment| segment == "." || segment == "..");
+    url.as_str() == uri && !odd && !dotted
+}
+
 impl Rules {
     /// Rules where each request needs `base`.
     pub fn new(base: Scopes, rules: Vec<Rule>) -> Result<Self, RuleError> {
@@ -306,6 +316,10 @@ impl Rules {
             }
             Target::Prompt(name) => {
                 ("prompt", self.prompts.find(name, none), self.prompts.is_empty())
+            }
+            // A URI that its reader would spell otherwise is none that a rule was written for.
+            Target::Resource(uri) if !self.resources.is_empty() && !is_normal(uri) => {
+                ("resource", None, false)
             }
             Target::Resource(uri) => {
                 ("resource", self.resources.find(uri, none), self.resources.is_empty())
@@ -452,6 +466,18 @@ mod tests {
         assert!(decide(&[Target::Resource("file:///public/a")], "mcp", Unseen).is_ok());
         let kind = |kind| Err(NotAllowed::NoRule { kind });
         assert_eq!(decide(&[Target::Resource("file:///etc")], "mcp", Unseen), kind("resource"));
+        for odd in [
+            "file:///public/../etc",
+            "file:///public/%2e%2e/etc",
+            "file:///public/..%2fetc",
+            "FILE:///public/a",
+            "file://localhost/public/a",
+            "file:///public/./a",
+            "file:///public/a\\..\\b",
+            "public/a",
+        ] {
+            assert_eq!(decide(&[Target::Resource(odd)], "mcp", Unseen), kind("resource"), "{odd}");
+        }
         assert!(decide(&[Target::Method("tools/list")], "mcp", Unseen).is_ok());
         assert!(decide(&[Target::Method("tasks/get")], "mcp t", Unseen).is_ok());
         assert_eq!(decide(&[Target::Method("new/method")], "mcp", Unseen), kind("method"));

@@ -27,6 +27,11 @@ pub struct SignInState {
     pub issuer: String,
     /// The authorization request that goes on afterwards: path and query.
     pub target: String,
+    /// The sign-in has to be a fresh one.
+    pub fresh: bool,
+    /// Oldest sign-in that will do, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<i64>,
     /// This authorization server.
     pub iss: String,
     /// When it began.
@@ -58,6 +63,8 @@ impl SignInState {
             verifier: text("verifier")?,
             issuer: text("issuer")?,
             target: text("target")?,
+            fresh: claims.value("fresh") == Some(&serde_json::Value::Bool(true)),
+            max_age: claims.value("max_age").and_then(serde_json::Value::as_i64),
             iss: own.to_owned(),
             iat,
             exp,
