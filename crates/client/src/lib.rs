@@ -42,7 +42,7 @@ pub use jwks::{KeySource, KeysError, RemoteKeys};
 pub use obtain::{AccessToken, Client, Credential, IdJagView, Registration, Settings, Subject};
 pub use outbound::{Answer, Bounds, BoxedAddresses, Names, Outbound, OutboundError, Reach};
 pub use person::{Browser, Purpose};
-pub use relying_party::{RelyingParty, SignInFlow};
+pub use relying_party::{RelyingParty, SignInFlow, SignInWishes};
 pub use sign_in::{PendingSignIn, SignInOptions};
 pub use upstream::{Upstream, UpstreamError};
 pub use vault::{Access, Consent, MemoryVault, Session, Vault, VaultError, VaultFuture, VaultLock};

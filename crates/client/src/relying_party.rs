@@ -14,11 +14,16 @@ use carnet_proto::{
     identifier::Issuer,
     jwk::{Algorithm, SigningKey},
     jws,
+    metadata::AuthorizationServerMetadata,
     pkce::CodeChallenge,
     secret::Secret,
-    time::{Clock, Entropy},
+    time::{Clock, Entropy, Timestamp},
 };
 use serde::Deserialize;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// A relying party of any IdP. Cheap to clone.
 #[derive(Clone)]
@@ -27,7 +32,14 @@ pub struct RelyingParty {
     keys: RemoteKeys,
     clock: Clock,
     entropy: Entropy,
+    metadata: Arc<Mutex<Metadata>>,
 }
+
+/// By issuer, with when it was read. The issuers are those that an administrator trusts.
+type Metadata = HashMap<Issuer, (Timestamp, AuthorizationServerMetadata)>;
+
+/// Metadata are read again after this long, in seconds.
+const FRESH: i64 = 300;
 
 /// One sign-in, as the server keeps it.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +58,17 @@ pub struct SignInFlow<'a> {
     pub verifier: &'a str,
 }
 
+/// What the sign-in has to be like.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SignInWishes<'a> {
+    /// Address to start with.
+    pub login_hint: Option<&'a str>,
+    /// Sign in afresh, whatever session there is.
+    pub fresh: bool,
+    /// Oldest sign-in that will do, in seconds.
+    pub max_age: Option<i64>,
+}
+
 #[derive(Deserialize)]
 struct CodeAnswer {
     id_token: String,
@@ -56,16 +79,34 @@ struct CodeAnswer {
 impl RelyingParty {
     /// A relying party that shares a key cache with others.
     pub fn new(outbound: Outbound, keys: RemoteKeys, clock: Clock, entropy: Entropy) -> Self {
-        Self { outbound, keys, clock, entropy }
+        Self { outbound, keys, clock, entropy, metadata: Arc::default() }
+    }
+
+    /// An issuer's metadata, read again after a while: whoever comes by does not make us ask each time.
+    async fn metadata(&self, issuer: &Issuer) -> Result<AuthorizationServerMetadata, Error> {
+        let now = self.clock.now();
+        let held = self.held().get(issuer).cloned();
+        if let Some((at, metadata)) = held
+            && now.since(at) < FRESH
+        {
+            return Ok(metadata);
+        }
+        let metadata = discover_authorization_server(&self.outbound, issuer).await?;
+        self.held().insert(issuer.clone(), (now, metadata.clone()));
+        Ok(metadata)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Metadata> {
+        self.metadata.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where to send the browser.
     pub async fn authorization_url(
         &self,
         flow: SignInFlow<'_>,
-        login_hint: Option<&str>,
+        wishes: SignInWishes<'_>,
     ) -> Result<String, Error> {
-        let metadata = discover_authorization_server(&self.outbound, flow.issuer).await?;
+        let metadata = self.metadata(flow.issuer).await?;
         let endpoint = authorization_endpoint(&metadata)?;
         let challenge = CodeChallenge::of(flow.verifier);
         let mut query = form_urlencoded::Serializer::new(String::new());
@@ -78,7 +119,9 @@ impl RelyingParty {
             .append_pair("nonce", flow.nonce)
             .append_pair("code_challenge", challenge.as_str())
             .append_pair("code_challenge_method", "S256");
-        query.extend_pairs(login_hint.map(|hint| ("login_hint", hint)));
+        query.extend_pairs(wishes.login_hint.map(|hint| ("login_hint", hint)));
+        query.extend_pairs(wishes.fresh.then_some(("prompt", "login")));
+        query.extend_pairs(wishes.max_age.map(|age| ("max_age", age.to_string())));
         let separator = if endpoint.contains('?') { '&' } else { '?' };
         Ok(format!("{endpoint}{separator}{}", query.finish()))
     }
@@ -94,7 +137,7 @@ impl RelyingParty {
         algorithm: Algorithm,
     ) -> Result<SignedIn, Error> {
         let issuer = flow.issuer;
-        let metadata = discover_authorization_server(&self.outbound, issuer).await?;
+        let metadata = self.metadata(issuer).await?;
         let told = metadata.authorization_response_iss_parameter_supported;
         if iss.is_some_and(|iss| iss != issuer.as_str()) || (told && iss.is_none()) {
             let text = "`iss` is not the issuer that was asked (RFC 9207)";

@@ -38,6 +38,13 @@ pub(crate) struct Line {
     outcomes: u64,
 }
 
+impl Line {
+    /// About no MCP server, but about the gateway itself.
+    pub(crate) fn is_of_the_gateway(&self) -> bool {
+        self.kind == "shed"
+    }
+}
+
 /// Reads journal lines; one that is no JSON object is no line.
 pub(crate) fn lines(text: &str) -> Vec<Line> {
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()

@@ -113,6 +113,7 @@ async fn create_trust(State(ras): State<RasAdmin>, Body(trusted): Body<TrustedIs
             "name the company's identity provider (MCP-A4)",
         ));
     }
+    check_sign_in(trusted.sign_in.as_ref(), trusted.tenant.as_deref())?;
     ras.0.desk.create(&trusted).await?;
     Ok(Json(view(&trusted)))
 }
@@ -124,20 +125,28 @@ struct NewSignIn {
     sign_in: Option<InteractiveSignIn>,
 }
 
-async fn set_sign_in(State(ras): State<RasAdmin>, Body(new): Body<NewSignIn>) -> Answer {
-    let trusted = ras.0.desk.find::<TrustedIssuer>(&new.id).await?;
-    if new.sign_in.is_some() && trusted.tenant.is_some() {
+fn check_sign_in(
+    sign_in: Option<&InteractiveSignIn>,
+    tenant: Option<&str>,
+) -> Result<(), AdminError> {
+    if sign_in.is_some() && tenant.is_some() {
         return Err(AdminError::invalid(
             "people of one tenant of a multi-tenant issuer cannot be told apart at sign-in",
             "leave them to cross-app access",
         ));
     }
-    if let Some(domain) = new.sign_in.iter().flat_map(|s| &s.domains).find(|d| d.contains('@')) {
-        return Err(AdminError::invalid(
+    match sign_in.iter().flat_map(|s| &s.domains).find(|domain| domain.contains('@')) {
+        Some(domain) => Err(AdminError::invalid(
             format!("`domains`: `{domain}` is not a domain"),
             "for instance acme.example",
-        ));
+        )),
+        None => Ok(()),
     }
+}
+
+async fn set_sign_in(State(ras): State<RasAdmin>, Body(new): Body<NewSignIn>) -> Answer {
+    let trusted = ras.0.desk.find::<TrustedIssuer>(&new.id).await?;
+    check_sign_in(new.sign_in.as_ref(), trusted.tenant.as_deref())?;
     let act = if new.sign_in.is_some() { "allow sign-in at" } else { "forbid sign-in at" };
     let set = |trusted: &mut TrustedIssuer| trusted.sign_in = new.sign_in;
     ras.0.desk.change::<TrustedIssuer>(&new.id, act, set).await

@@ -49,7 +49,7 @@ pub(super) async fn report(State(idp): State<Idp>, request: Request) -> Response
     let all = calls::lines(text);
     // The line on what was shed names no MCP server.
     let (mine, others): (Vec<_>, Vec<_>) =
-        all.into_iter().partition(|line| line.resource.is_empty() || mine(line));
+        all.into_iter().partition(|line| line.is_of_the_gateway() || mine(line));
     if stands_for.is_empty() || !others.is_empty() || mine.len() > MOST {
         let refusal = Refusal::from(FormError::Malformed("lines"));
         return conclude(authority, request.event, refusal.into()).await;

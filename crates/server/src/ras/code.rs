@@ -245,7 +245,7 @@ async fn mint(
             scope: (!scopes.is_empty()).then(|| scopes.to_string()),
             txn: None,
             sid: None,
-            auth_time: Some(authentication.auth_time),
+            auth_time: Some(authentication.auth_time).filter(|at| at.0 > 0),
             acr: (!authentication.acr.is_empty()).then(|| authentication.acr.clone()),
             cnf: issue.key_thumbprint.map(|jkt| Confirmation { jkt: jkt.to_owned() }),
         };

@@ -17,7 +17,7 @@ use axum::{
     http::{HeaderMap, Response, StatusCode, Uri, request::Parts},
     response::IntoResponse,
 };
-use carnet_client::SignInFlow;
+use carnet_client::{SignInFlow, SignInWishes};
 use carnet_proto::{
     authorize::{
         self, AuthorizationRequest, CODE_LIFETIME, Offer, PageError, RedirectError, Unauthorizable,
@@ -28,7 +28,7 @@ use carnet_proto::{
     identifier::Issuer,
     secret::{Secret, equal_in_constant_time, mac, sha256},
     sign_in_state::{self, SignInState},
-    time::Timestamp,
+    time::{SKEW, Timestamp},
     trust::{Account, TrustedIssuer},
 };
 use carnet_store::{AuditEvent, AuthorizationCode, HotOutcome, Session, StoreError, UsedJti};
@@ -100,6 +100,10 @@ async fn begun(ras: &Ras, parts: &Parts) -> Result<Response<Body>, Response<Body
                 return Err(error(ras, &asked.request, "consent_required", description));
             }
             Ok(ask(ras, &asked, &person, now))
+        }
+        _ if asked.request.silent && asked.client.registered.is_some() => {
+            let text = "The program that sent you here has to ask you. Start again in it.";
+            Err(error_page(StatusCode::BAD_REQUEST, text))
         }
         _ if asked.request.silent => {
             let description = "prompt=none was asked for, and nobody is signed in.";
@@ -192,6 +196,12 @@ async fn read(ras: &Ras, uri: &Uri) -> Result<Asked, Response<Body>> {
             Ok(Asked { request, client, governed, target })
         }
         Err(Unauthorizable::Page(error)) => Err(page(error)),
+        // Nobody has checked where it returns to, and nobody was asked yet (RFC 9700 section 4.11.2).
+        Err(Unauthorizable::Redirect { .. }) if client.registered.is_some() => {
+            let text =
+                "The program that sent you here asks for what cannot be. Tell those who made it.";
+            Err(error_page(StatusCode::BAD_REQUEST, text))
+        }
         Err(Unauthorizable::Redirect { redirect_uri, state, error }) => {
             let parameters = [("error", error.error), ("error_description", error.description)];
             Err(back_to(ras.issuer(), &redirect_uri, state.as_deref(), &parameters))
@@ -268,7 +278,10 @@ async fn send(
         nonce: entropy.id(),
         verifier: entropy.secret().expose().to_owned(),
         issuer: trusted.issuer.to_string(),
-        target: asked.target.clone(),
+        // What the sign-in was to be like is seen to when the browser comes back.
+        target: without_wishes(&asked.target),
+        fresh: asked.request.fresh,
+        max_age: asked.request.max_age,
         iss: ras.issuer().to_string(),
         iat: now,
         exp: now.plus(sign_in_state::LIFETIME),
@@ -277,7 +290,12 @@ async fn send(
     let client_id = trusted.sign_in.as_ref().map_or("", |sign_in| sign_in.client_id.as_str());
     let flow = flow(&state, &trusted.issuer, client_id, &redirect_uri);
     let hint = email.filter(|email| email.contains('@'));
-    let url = authority.context.relying_party.authorization_url(flow, hint).await;
+    let wishes = SignInWishes {
+        login_hint: hint,
+        fresh: asked.request.fresh,
+        max_age: asked.request.max_age,
+    };
+    let url = authority.context.relying_party.authorization_url(flow, wishes).await;
     let url = url.map_err(|error| {
         tracing::warn!(%error, issuer = %trusted.issuer, "people cannot be sent to an issuer");
         let text = "Your company's sign-in does not answer. Try again later, or tell IT.";
@@ -292,6 +310,15 @@ async fn send(
     let name = flow_name(&state.state);
     keep(ras, &mut response, &name, &signed, sign_in_state::LIFETIME);
     Ok(response)
+}
+
+/// The request without what the sign-in itself answers.
+fn without_wishes(target: &str) -> String {
+    let Some((path, query)) = target.split_once('?') else { return target.to_owned() };
+    let kept = form_urlencoded::parse(query.as_bytes())
+        .filter(|(name, _)| name != "prompt" && name != "max_age");
+    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(kept).finish();
+    format!("{path}?{query}")
 }
 
 fn flow<'a>(
@@ -349,8 +376,15 @@ async fn came_back(
     let snapshot = authority.fresh().await.map_err(|e| broken(&e))?;
     let off = "Sign-in for your company is switched off here. Ask IT.";
     let trusted = snapshot.directory.trusted(&state.issuer).cloned();
-    let trusted = trusted.filter(|trusted| trusted.sign_in.is_some()).ok_or_else(|| bad(off))?;
-    let Some(signed_in) = finish(ras, form, &state, &trusted).await else {
+    // Of a multi-tenant issuer nobody can tell whose person came.
+    let open = |trusted: &TrustedIssuer| trusted.sign_in.is_some() && trusted.tenant.is_none();
+    let trusted = trusted.filter(open).ok_or_else(|| bad(off))?;
+    let signed_in = finish(ras, form, &state, &trusted).await.filter(|signed_in| {
+        let at = signed_in.authentication.auth_time;
+        let oldest = if state.fresh { Some(0) } else { state.max_age };
+        oldest.is_none_or(|age| at >= state.iat.plus(-age - SKEW))
+    });
+    let Some(signed_in) = signed_in else {
         record(ras, event.refused("sign_in.issuer"), now).await?;
         let text = "The sign-in at your company did not work. Start again in the application; if it \
                     goes on, tell IT.";

@@ -70,7 +70,14 @@ async fn registered(
     let broken = |error| Ok(answer::broken(&error));
     make_room(ras).await.map_err(broken)?;
     let all = authority.store.all::<Client>().await.map_err(broken)?;
-    if all.iter().filter(|client| client.registered.is_some()).count() >= MOST {
+    let dynamic = all.iter().filter_map(|client| Some((client.registered?, client)));
+    // Who registers many does not keep others out: the oldest that nobody let in goes.
+    if dynamic.clone().count() >= MOST
+        && let Some((_, oldest)) = dynamic.filter(|(r, _)| !r.used).min_by_key(|(r, _)| r.at)
+    {
+        let event = AuditEvent::granted("registration.forgotten", now).client(&oldest.id);
+        authority.store.delete::<Client>(&oldest.id, event).await.map_err(broken)?;
+    } else if all.iter().filter(|client| client.registered.is_some()).count() >= MOST {
         let body = json!({"error": "temporarily_unavailable",
                           "error_description": "As many clients have registered as may."});
         let mut response = answer::no_store(StatusCode::SERVICE_UNAVAILABLE, &body);
