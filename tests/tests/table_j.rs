@@ -648,10 +648,12 @@ async fn j30_what_cannot_be_decided_or_recorded_is_not_allowed() {
     let gate = Gate::new(&world).await;
     let token = gate.token(&world, "erin", "read").await;
     assert_eq!(gate.call(&world, &token, "echo").await.status, 200);
+    assert_eq!(gate.upstream.take().len(), 1);
     gate.stop_writing();
     let reply = gate.call(&world, &token, "echo").await;
-    assert_eq!(reply.status, 503, "no answer leaves before its decision is written");
+    assert_eq!(reply.status, 503, "nothing is done before its decision is written");
     assert!(reply.json["error"]["message"].as_str().unwrap().contains("record"));
+    assert!(gate.upstream.take().is_empty(), "what is not on record is not done");
 }
 
 #[tokio::test]

@@ -20,9 +20,25 @@ pub(crate) struct Subject {
     pub(crate) target: String,
 }
 
+/// Longest text of a caller's that goes on record, in characters.
+const LONGEST: usize = 300;
+
+fn short(text: String) -> String {
+    if text.len() <= LONGEST {
+        return text;
+    }
+    let cut: String = text.chars().take(LONGEST).collect();
+    format!("{cut}…")
+}
+
 impl Subject {
-    /// Of a request with a body.
+    /// Of a request with a body; a caller's text is cut.
     pub(crate) fn of(body: &mcp::Body<'_>) -> Self {
+        let Self { method, target } = Self::whole(body);
+        Self { method: short(method), target: short(target) }
+    }
+
+    fn whole(body: &mcp::Body<'_>) -> Self {
         if let [message] = body.messages.as_slice() {
             let targets = message.targets();
             let named = targets.iter().filter(|target| !matches!(target, mcp::Target::Method(_)));

@@ -18,6 +18,8 @@ struct State {
     /// Closed while `None`.
     open_until: Option<Instant>,
     pause: Duration,
+    /// One request went first.
+    probing: bool,
 }
 
 /// One for each MCP server.
@@ -38,6 +40,7 @@ impl Breaker {
             Some(until) if now < until => Err(until - now),
             Some(_) => {
                 state.open_until = Some(now + state.pause);
+                state.probing = true;
                 Ok(())
             }
         }
@@ -55,7 +58,10 @@ impl Breaker {
     pub(crate) fn failed(&self, now: Instant) {
         let mut state = self.state();
         state.failures += 1;
-        if state.failures >= FAILURES {
+        // Those that were under way when it opened say nothing new; the one that went first does.
+        let probed = state.probing;
+        state.probing = false;
+        if probed || (state.open_until.is_none() && state.failures >= FAILURES) {
             state.pause =
                 if state.pause.is_zero() { PAUSE } else { (state.pause * 2).min(LONGEST) };
             state.open_until = Some(now + state.pause);
@@ -75,7 +81,8 @@ mod tests {
             assert!(breaker.enter(start).is_ok());
             breaker.failed(start);
         }
-        assert_eq!(breaker.enter(start), Err(PAUSE));
+        breaker.failed(start);
+        assert_eq!(breaker.enter(start), Err(PAUSE), "one that was under way adds nothing");
         let later = start + PAUSE;
         assert!(breaker.enter(later).is_ok(), "one goes first");
         assert!(breaker.enter(later).is_err(), "the others wait");

@@ -1,10 +1,10 @@
 //! Who is here: rates and concurrency by person and by client, and whether a token still stands while a
 //! stream is open.
 
-use crate::settings::{Limits, Stands};
+use crate::settings::{Limits, Stands, Unavailable};
 use carnet_proto::{
     secret::{Secret, sha256},
-    time::Timestamp,
+    time::{Clock, Timestamp},
 };
 use carnet_resource::Caller;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock as _};
@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 const MOST: usize = 20_000;
 /// A token that has open streams is asked about this often, in seconds.
 const WATCHED: i64 = 2;
+/// How long is waited for whether a token stands.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Streams end when nobody could say for this long whether their token stands, in seconds.
 const UNKNOWN: i64 = 15;
 
@@ -53,7 +55,7 @@ impl Share {
 pub(crate) struct Held {
     pub(crate) caller: Caller,
     pub(crate) token: Secret,
-    /// Names issuer, person and client: what sessions are bound to.
+    /// Names MCP server, issuer, person and client: what sessions are bound to.
     pub(crate) owner: String,
     /// The signed assertion for the MCP server, and until when it is used.
     pub(crate) assertion: Mutex<Option<(HeaderValue, Timestamp)>>,
@@ -79,6 +81,17 @@ pub(crate) enum Fallen {
 }
 
 impl Held {
+    /// Takes more requests than the one that the seat stands for.
+    pub(crate) fn take_more(&self, count: u32) -> Result<(), Busy> {
+        let Some(count) = NonZeroU32::new(count) else { return Ok(()) };
+        let wait = Duration::from_secs(1);
+        let take = |share: &Share| matches!(share.limiter.check_n(count), Ok(Ok(())));
+        if !take(&self.person) {
+            return Err(Busy::Person(wait));
+        }
+        if take(&self.client) { Ok(()) } else { Err(Busy::Client(wait)) }
+    }
+
     /// Asks whether the token stands, once a second at most; all who come meanwhile wait for one answer.
     pub(crate) async fn stands(&self, stands: &Stands, now: Timestamp) -> Result<(), Fallen> {
         if self.ended.is_cancelled() {
@@ -91,7 +104,8 @@ impl Held {
         if self.stood_at.load(Ordering::Relaxed) >= now.0 {
             return Ok(());
         }
-        match stands(self.token.clone()).await {
+        let asked = tokio::time::timeout(PATIENCE, stands(self.token.clone())).await;
+        match asked.unwrap_or(Err(Unavailable)) {
             Ok(true) => {
                 self.stood_at.store(now.0, Ordering::Relaxed);
                 Ok(())
@@ -157,14 +171,20 @@ impl Callers {
     }
 
     /// What is held of a verified token.
-    pub(crate) fn of(&self, caller: &Caller, token: &str, now: Timestamp) -> Arc<Held> {
+    pub(crate) fn of(
+        &self,
+        resource: &str,
+        caller: &Caller,
+        token: &str,
+        now: Timestamp,
+    ) -> Arc<Held> {
         let mut maps = self.maps();
         if let Some(held) = maps.tokens.get(caller.token_hash()) {
             return Arc::clone(held);
         }
         maps.make_room(now);
         let person = format!("{}\n{}", caller.issuer(), caller.subject());
-        let owner = sha256(format!("{person}\n{}", caller.client()).as_bytes());
+        let owner = sha256(format!("{resource}\n{person}\n{}", caller.client()).as_bytes());
         let share = |map: &mut HashMap<String, Arc<Share>>, key: String, rate| {
             Arc::clone(map.entry(key).or_insert_with(|| Arc::new(Share::new(rate))))
         };
@@ -204,8 +224,9 @@ impl Callers {
     }
 
     /// Ends the streams of tokens that have ended; asks about the others.
-    pub(crate) async fn watch(&self, stands: Option<&Stands>, now: Timestamp) {
+    pub(crate) async fn watch(&self, stands: Option<&Stands>, clock: &Clock) {
         use futures::StreamExt;
+        let now = clock.now();
         let open: Vec<Arc<Held>> = {
             let mut maps = self.maps();
             if maps.tokens.len() > MOST / 2 {
@@ -214,20 +235,28 @@ impl Callers {
             let held = maps.tokens.values();
             held.filter(|held| held.open.load(Ordering::Relaxed) > 0).cloned().collect()
         };
-        let asks = open.into_iter().map(|held| async move {
+        // First those whose time is over: that needs nobody's word.
+        for held in &open {
             if now >= held.caller.expires() {
                 held.ended.cancel();
-            } else if let Some(stands) = stands {
-                let since = now.0 - held.stood_at.load(Ordering::Relaxed);
-                let unknown =
-                    since >= WATCHED && held.stands(stands, now).await == Err(Fallen::Unknown);
-                if unknown && since >= UNKNOWN {
-                    tracing::warn!("streams end: nobody can say whether their token stands");
-                    held.ended.cancel();
-                }
+            }
+        }
+        let Some(stands) = stands else { return };
+        let asks = open.into_iter().filter(|held| !held.ended.is_cancelled());
+        let asks = asks.map(|held| async move {
+            let since = clock.now().0 - held.stood_at.load(Ordering::Relaxed);
+            if since < WATCHED {
+                return;
+            }
+            let unknown = held.stands(stands, clock.now()).await == Err(Fallen::Unknown);
+            if unknown && since >= UNKNOWN {
+                tracing::warn!("streams end: nobody can say whether their token stands");
+                // The token may be good: whoever comes with it again is asked about anew.
+                self.maps().tokens.remove(held.caller.token_hash());
+                held.ended.cancel();
             }
         });
-        futures::stream::iter(asks).buffer_unordered(32).collect::<Vec<()>>().await;
+        futures::stream::iter(asks).buffer_unordered(64).collect::<Vec<()>>().await;
     }
 }
 
@@ -235,7 +264,8 @@ impl Maps {
     /// Forgets tokens that have ended, then persons and clients that are not here.
     fn make_room(&mut self, now: Timestamp) {
         if self.tokens.len() >= MOST {
-            let here = |held: &Arc<Held>| held.open.load(Ordering::Relaxed) > 0;
+            // Somebody has it, be it for a moment.
+            let here = |held: &Arc<Held>| Arc::strong_count(held) > 1;
             self.tokens.retain(|_, held| here(held) || now < held.caller.expires());
             if self.tokens.len() >= MOST {
                 self.tokens.retain(|_, held| here(held));

@@ -67,9 +67,12 @@ fn line_end(bytes: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// The data of an event, if it has any.
-pub(crate) fn data(event: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(event).ok()?;
+/// The data of an event, if it has any; an error where it is not UTF-8, which readers repair differently.
+pub(crate) fn data(event: &[u8]) -> Result<Option<String>, std::str::Utf8Error> {
+    Ok(data_of(std::str::from_utf8(event)?))
+}
+
+fn data_of(text: &str) -> Option<String> {
     let mut data: Option<String> = None;
     for line in lines(text) {
         let value = match line.strip_prefix("data:") {
@@ -140,16 +143,17 @@ mod tests {
             let bytes: Vec<String> = text.chars().map(String::from).collect();
             let bytes: Vec<&str> = bytes.iter().map(String::as_str).collect();
             assert_eq!(split(&bytes), whole, "byte by byte: {text:?}");
-            assert_eq!(data(whole[1].as_bytes()).as_deref(), Some("b"));
+            assert_eq!(data(whole[1].as_bytes()).unwrap().as_deref(), Some("b"));
         }
     }
 
     #[test]
     fn data_is_read_and_replaced_and_the_rest_of_the_event_stays() {
         let event = b"event: message\nid: 7\ndata: {\"a\":\ndata:1}\n\n";
-        assert_eq!(data(event).as_deref(), Some("{\"a\":\n1}"));
+        assert_eq!(data(event).unwrap().as_deref(), Some("{\"a\":\n1}"));
         assert_eq!(with_data(event, "{}"), b"event: message\nid: 7\ndata: {}\n\n");
-        assert_eq!(data(b": comment\n\n"), None);
-        assert_eq!(data(b"data\n\n").as_deref(), Some(""));
+        assert_eq!(data(b": comment\n\n"), Ok(None));
+        assert!(data(b"data: \xff\n\n").is_err());
+        assert_eq!(data(b"data\n\n").unwrap().as_deref(), Some(""));
     }
 }

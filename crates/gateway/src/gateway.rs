@@ -46,7 +46,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
-/// Refused tokens that are put on record, a second: strangers do not fill the disk. The rest is counted.
+/// Refused tokens that are put on record, a second: strangers do not fill the disk.
 const STRANGERS: u32 = 20;
 
 /// What the binary hands to a gateway.
@@ -173,17 +173,22 @@ impl Gateway {
     /// Watches tokens that have open streams, until `stop`; then ends the streams that have no end of their
     /// own.
     pub async fn watch(&self, stop: CancellationToken) {
-        let mut every = tokio::time::interval(Duration::from_secs(1));
-        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => break,
-                _ = every.tick() => {}
+        // Each MCP server by itself: an authorization server that is slow holds up nobody else's streams.
+        let watches = self.0.routes.iter().map(|route| {
+            let clock = self.0.ground.clock.clone();
+            async move {
+                let mut every = tokio::time::interval(Duration::from_secs(1));
+                every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+                loop {
+                    every.tick().await;
+                    route.callers.watch(route.settings.stands.as_ref(), &clock).await;
+                }
             }
-            let now = self.0.ground.clock.now();
-            for route in &self.0.routes {
-                route.callers.watch(route.settings.stands.as_ref(), now).await;
-            }
+        });
+        let watching = futures::future::join_all(watches);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            _ = watching => {}
         }
         self.0.stopping.cancel();
     }
@@ -465,7 +470,7 @@ impl Gateway {
         parts: &Parts,
         now: Timestamp,
     ) -> Result<Asked, Response<Body>> {
-        let held = route.callers.of(caller, token_of(&parts.headers), now);
+        let held = route.callers.of(&route.resource, caller, token_of(&parts.headers), now);
         let call = self.0.ground.entropy.id();
         let started = Instant::now();
         let seat = match route.callers.seat(&held) {
@@ -630,8 +635,15 @@ impl Gateway {
                 return authorize::answer(route, &why, id, stateless);
             }
         };
+        // Each member of a batch is one request.
+        let more = u32::try_from(body.messages.len() - 1).unwrap_or(u32::MAX);
+        if let Err(busy) = asked.held().take_more(more) {
+            return self.busy(route, asked.held(), busy, &asked.call, asked.now).await;
+        }
         let arguments = arguments_on_record(route, &body);
-        let lists = body.messages.iter().any(|message| message.method.ends_with("/list"));
+        // Where a changed tool is to be blocked, no answer brings a list unseen.
+        let lists = route.settings.tool_changes == ToolChanges::Block
+            || body.messages.iter().any(|message| message.method.ends_with("/list"));
         let endless = body.messages.iter().any(|message| message.method == "subscriptions/listen");
         let go = Go { id, rule: &rule, arguments, lists, endless };
         self.go(route, parts, bytes.clone(), asked, subject, go).await

@@ -16,14 +16,17 @@ use std::sync::PoisonError;
 /// An assertion is made anew when it has less than this left, in seconds.
 const FRESH: i64 = 30;
 
-/// Headers of a request that go on, beside `Mcp-…` and those an administrator lists. Everything else stays
+/// Headers of a request that go on, beside `Mcp-Param-…` and those an administrator lists. Everything else stays
 /// here: a list of what identity headers look like would never be whole.
-const PASSED: [HeaderName; 5] = [
+const PASSED: [HeaderName; 8] = [
     header::ACCEPT,
     header::CONTENT_TYPE,
     header::USER_AGENT,
     header::ACCEPT_LANGUAGE,
     HeaderName::from_static("last-event-id"),
+    HeaderName::from_static("mcp-protocol-version"),
+    HeaderName::from_static("mcp-method"),
+    HeaderName::from_static("mcp-name"),
 ];
 /// Trace context (W3C).
 const TRACES: [&str; 3] = ["traceparent", "tracestate", "baggage"];
@@ -49,11 +52,14 @@ pub(crate) async fn headers(
     let settings = &route.settings;
     let mut headers = HeaderMap::with_capacity(16);
     for (name, value) in asked {
+        let text = name.as_str();
+        // An underscore is a hyphen to some readers.
+        let parameter = text.starts_with("mcp-param-") && !text.contains('_');
         let passes = PASSED.contains(name)
-            || name.as_str().starts_with("mcp-")
+            || parameter
             || TRACES.contains(&name.as_str())
             || settings.forward_headers.contains(name);
-        if passes && name != crate::era::SESSION {
+        if passes {
             headers.append(name.clone(), value.clone());
         }
     }

@@ -39,7 +39,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
+                while let Some(member) = map.next_entry::<String, _>()? {
+                    // A reader may take either of two.
+                    if members.iter().any(|(held, _): &(String, _)| *held == member.0) {
+                        return Err(serde::de::Error::custom("a member occurs twice"));
+                    }
                     members.push(member);
                 }
                 Ok(Members(members))
@@ -195,7 +199,11 @@ impl Lens {
             }
             Kind::Prompts => (Target::Prompt(text("name")), ToolState::Unseen),
             Kind::Resources => (Target::Resource(text("uri")), ToolState::Unseen),
-            Kind::Templates => (Target::Resource(text("uriTemplate")), ToolState::Unseen),
+            Kind::Templates => {
+                // What is before the first variable.
+                let fixed = text("uriTemplate").split('{').next().unwrap_or_default();
+                (Target::Resource(fixed), ToolState::Unseen)
+            }
         };
         settings.lists == Lists::All || settings.rules.shows(target, state, scopes)
     }

@@ -56,6 +56,11 @@ pub(crate) async fn forward(
 ) -> Response<Body> {
     let Onward { method, headers, body, id, owner, lens, endless } = onward;
     let held = Arc::clone(&call.seat.held);
+    // What is not on record is not done.
+    if route.trail.written(ticket).await.is_err() {
+        call.ended = "not_recorded";
+        return not_recorded(id);
+    }
     let sent = route.upstream.send(method, headers, body);
     let answered = tokio::select! {
         biased;
@@ -66,7 +71,10 @@ pub(crate) async fn forward(
         }
     };
     let fail = |call: &mut Call, status, ended, text: &str| {
-        route.breaker.failed(Instant::now());
+        // Slow calls may be one caller's doing; a server that is not there is not.
+        if status != StatusCode::GATEWAY_TIMEOUT {
+            route.breaker.failed(Instant::now());
+        }
         call.ended = ended;
         let own = Own::new(status, BROKEN, text).to(id);
         Own { retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1), ..own }
@@ -92,10 +100,6 @@ pub(crate) async fn forward(
     };
     route.breaker.answered();
     call.status = response.status().as_u16();
-    if route.trail.written(ticket).await.is_err() {
-        call.ended = "not_recorded";
-        return not_recorded(id);
-    }
     back(gateway, route, response, call, (id, &owner), lens, endless).await
 }
 
@@ -124,6 +128,8 @@ async fn back(
     };
     match parts.status {
         StatusCode::UNAUTHORIZED => {
+            // Its own token may have been taken away: the next request gets another.
+            *call.seat.held.upstream_token.lock().await = None;
             let text = "The MCP server does not accept what this gateway says of the caller. Who runs \
                         the gateway has to compare its settings with the MCP server's.";
             return refuse(&mut call, text);
@@ -170,6 +176,10 @@ async fn back(
             let largest = route.settings.limits.list;
             Some(EventFilter { lens, splitter: events::Splitter::default(), largest })
         }
+        // What is neither cannot be looked at. 202 is the word for a notification: nobody reads a list in it.
+        Some(_) if parts.status == StatusCode::OK && !http_body::Body::is_end_stream(&body) => {
+            return refuse(&mut call, "The MCP server answers with neither JSON nor events.");
+        }
         _ => None,
     };
     let stopping = endless.then(|| gateway.stopping());
@@ -213,9 +223,17 @@ async fn list(
         call.ended = "unreadable";
         Own::new(StatusCode::BAD_GATEWAY, BROKEN, text).to(id).respond()
     };
-    let read = Limited::new(body, route.settings.limits.list).collect().await;
-    let Ok(bytes) = read.map(http_body_util::Collected::to_bytes) else {
-        return refuse(&mut call, "The MCP server's list is too large, or broke off.");
+    let held = Arc::clone(&call.seat.held);
+    let read = Limited::new(body, route.settings.limits.list).collect();
+    let read = tokio::select! {
+        read = tokio::time::timeout(route.settings.limits.answer_time, read) => read,
+        () = held.ended.cancelled() => {
+            call.ended = "token_ended";
+            return route.guard.revoked();
+        }
+    };
+    let Ok(Ok(bytes)) = read.map(|read| read.map(http_body_util::Collected::to_bytes)) else {
+        return refuse(&mut call, "The MCP server's list is too large, too slow, or broke off.");
     };
     let looked = std::str::from_utf8(&bytes).map(|text| lens.look(text));
     let bytes = match looked {

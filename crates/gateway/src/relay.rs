@@ -68,6 +68,24 @@ pub(crate) struct EventFilter {
     pub(crate) largest: usize,
 }
 
+impl EventFilter {
+    /// One event as it goes on.
+    fn look(&self, event: Vec<u8>) -> Result<Bytes, Cut> {
+        let data = events::data(&event).map_err(|_| Cut::Unreadable)?;
+        let new = match data {
+            // What is no JSON-RPC is nobody's list.
+            Some(data) if data.trim_start().starts_with(['{', '[']) => {
+                self.lens.look(&data).map_err(|_| Cut::Unreadable)?
+            }
+            _ => None,
+        };
+        Ok(match new {
+            None => event.into(),
+            Some(new) => events::with_data(&event, &new).into(),
+        })
+    }
+}
+
 type Ends = Pin<Box<dyn Future<Output = &'static str> + Send>>;
 
 /// The body.
@@ -137,18 +155,7 @@ impl Relay {
         let Some(filter) = &mut self.filter else { return Ok(()) };
         filter.splitter.feed(bytes);
         while let Some(event) = filter.splitter.next() {
-            let data = events::data(&event).filter(|data| !data.is_empty());
-            let new = match data {
-                // What is no JSON-RPC is nobody's list.
-                Some(data) if data.trim_start().starts_with(['{', '[']) => {
-                    filter.lens.look(&data).map_err(|_| Cut::Unreadable)?
-                }
-                _ => None,
-            };
-            self.ready.push_back(match new {
-                None => event.into(),
-                Some(new) => events::with_data(&event, &new).into(),
-            });
+            self.ready.push_back(filter.look(event)?);
         }
         if filter.splitter.waiting() > filter.largest { Err(Cut::TooLarge) } else { Ok(()) }
     }
@@ -199,11 +206,16 @@ impl Body for Relay {
                 Poll::Ready(None) => {
                     this.call.ended = "complete";
                     this.upstream = None;
-                    let rest = this.filter.as_mut().map(|filter| filter.splitter.rest());
-                    match rest.filter(|rest| !rest.is_empty()) {
-                        Some(rest) => return this.frame(rest.into()),
-                        None => return Poll::Ready(None),
-                    }
+                    let rest = this.filter.as_mut().and_then(|filter| {
+                        // Some readers take it for an event.
+                        let rest = filter.splitter.rest();
+                        (!rest.is_empty()).then(|| filter.look(rest))
+                    });
+                    return match rest {
+                        Some(Ok(rest)) => this.frame(rest),
+                        Some(Err(why)) => this.cut(why, "unreadable"),
+                        None => Poll::Ready(None),
+                    };
                 }
                 Poll::Pending => {
                     return match this.poll_end(context) {

@@ -1,7 +1,7 @@
 //! The record of what was decided, and how it ended.
 //!
-//! Guaranteed: no answer of an MCP server leaves before the decision that allowed it was handed to the
-//! writer and written. A decision is never shed: where the writer cannot keep up, requests wait for it,
+//! Guaranteed: no MCP server is asked before the decision that allows it was handed to the writer and
+//! written. A decision is never shed: where the writer cannot keep up, requests wait for it,
 //! and are refused after [`PATIENCE`]. What is shed first are outcomes (duration, sizes), when the queue is
 //! more than half full; how many is on record with the next entry.
 
@@ -21,6 +21,8 @@ use tokio::sync::Notify;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// Entries that may wait.
 const WAITING: usize = 8192;
+/// Longest arguments that go on record, in bytes; of longer ones the length.
+const LONGEST_ARGUMENTS: usize = 4096;
 /// How often a decision looks for a place when there is none.
 const AGAIN: Duration = Duration::from_millis(5);
 
@@ -274,7 +276,7 @@ impl Trail {
         tracing::warn!(resource, tools = target, detail, "tools");
         if let Ok(line) = serde_json::to_string(&entry) {
             // Nothing waits for it; where there is no room it is in the log alone.
-            let _ = self.queue().put(line, 0, false);
+            let _ = self.queue().put(line, WAITING / 2, false);
         }
     }
 }
@@ -295,6 +297,9 @@ pub(crate) fn redacted(arguments: &str, redact: &[String]) -> Option<Value> {
             Value::Array(items) => items.iter_mut().for_each(|item| walk(item, redact)),
             _ => {}
         }
+    }
+    if arguments.len() > LONGEST_ARGUMENTS {
+        return Some(serde_json::json!({"(left out)": arguments.len()}));
     }
     let mut value = serde_json::from_str(arguments).ok()?;
     walk(&mut value, redact);

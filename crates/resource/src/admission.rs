@@ -19,8 +19,10 @@ use std::{
 
 /// A verified token is believed this long without verifying it again, in seconds.
 const BELIEVED: i64 = 60;
-/// Most tokens remembered, and most DPoP proofs.
+/// Most tokens remembered, and most keys with DPoP proofs.
 const MOST: usize = 20_000;
+/// Most DPoP proofs of one key.
+const MOST_OF_ONE: usize = 4000;
 
 /// Why a request is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +45,8 @@ pub(crate) struct Admission {
     pub(crate) clock: Clock,
     /// Verified tokens by the full SHA-256 of the token.
     verified: Mutex<HashMap<String, (Caller, Timestamp)>>,
-    /// Proofs seen, by key and `jti`, until they may be forgotten.
-    proofs: Mutex<HashMap<String, Timestamp>>,
+    /// Proofs seen, by key and then by `jti`, until they may be forgotten.
+    proofs: Mutex<HashMap<String, HashMap<String, Timestamp>>>,
 }
 
 impl Admission {
@@ -156,14 +158,21 @@ impl Admission {
         }
         let mut seen = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() >= MOST {
-            seen.retain(|_, until| now < *until);
+            seen.retain(|_, own| own.values().any(|until| now < *until));
             if seen.len() >= MOST {
                 // Forgetting a proof that still counts would let it be replayed.
                 return Err(NotAdmitted::Unavailable);
             }
         }
-        let key = format!("{} {}", proof.key_thumbprint, proof.jti);
-        match seen.insert(key, proof.forget_after) {
+        let own = seen.entry(proof.key_thumbprint).or_default();
+        if own.len() >= MOST_OF_ONE {
+            own.retain(|_, until| now < *until);
+            if own.len() >= MOST_OF_ONE {
+                // Who sends more than anybody needs waits, and nobody else does.
+                return Err(NotAdmitted::Unavailable);
+            }
+        }
+        match own.insert(proof.jti, proof.forget_after) {
             Some(until) if now < until => Err(NotAdmitted::InvalidProof),
             _ => Ok(()),
         }

@@ -40,6 +40,9 @@ pub(crate) struct Guard {
     /// cross-app access; ID is this server's client id there
     #[arg(long, value_name = "ID")]
     sign_in: Option<String>,
+    /// With --sign-in: let clients register themselves (RFC 7591), as many MCP clients do
+    #[arg(long, requires = "sign_in")]
+    registration: bool,
     /// A tool that may be called: its name, or the beginning of names with a `*`; `=SCOPE` says what
     /// it needs besides `mcp`. May be given several times. Every tool unless given
     #[arg(long = "allow", value_name = "TOOL[=SCOPE]")]
@@ -203,6 +206,7 @@ impl Guard {
                 "name": NAME,
                 "issuer": plan.issuer.as_str(),
                 "database": "sqlite:ras.db",
+                "registration": self.registration,
             }))],
             "gateway": [with(json!({"name": NAME, "folder": "gateway", "route": [route]}))],
         });
@@ -242,13 +246,27 @@ impl Plan {
             require_dpop: false,
             disabled: false,
         };
+        // What an administrator set since stays: a server that was switched off is not switched on by a restart.
+        let governed = match store.by_id::<GovernedResource>(&governed.id()).await? {
+            None => governed,
+            Some(held) => GovernedResource {
+                name: governed.name,
+                scopes: governed.scopes,
+                default_scopes: governed.default_scopes,
+                ..held
+            },
+        };
         put(store, &governed).await?;
         for (i, issuer) in self.trusted.iter().enumerate() {
             let client_id = args.sign_in.clone().filter(|_| i == 0);
             let sign_in =
                 client_id.map(|client_id| InteractiveSignIn { client_id, domains: Vec::new() });
             if let Some(held) = store.by_id::<TrustedIssuer>(issuer.as_str()).await? {
-                if sign_in.is_some() && held.sign_in != sign_in {
+                // The flag says whether people may sign in, and as what; domains are an administrator's.
+                let id = |sign_in: &Option<InteractiveSignIn>| {
+                    sign_in.as_ref().map(|sign_in| sign_in.client_id.clone())
+                };
+                if i == 0 && id(&held.sign_in) != id(&sign_in) {
                     put(store, &TrustedIssuer { sign_in, ..held }).await?;
                 }
                 continue;

@@ -1,6 +1,6 @@
 //! The gateway's journal: JSON lines in files of one folder, written by a thread of its own. What is written
 //! survives the process; within half a second it is on the disk and survives the machine too, or before any
-//! answer leaves where the config says `durability = "disk"`.
+//! MCP server is asked where the config says `durability = "disk"`.
 
 use crate::{system, telemetry::Records};
 use anyhow::{Context, Result};
@@ -22,12 +22,14 @@ use tokio::sync::oneshot;
 const FILE: u64 = 64 * 1024 * 1024;
 /// Bytes of the buffer.
 const CHUNK: usize = 256 * 1024;
+/// How long the writer lets lines gather while there are many.
+const NAP: Duration = Duration::from_micros(200);
 /// How long is waited before what could not be written is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
 /// How long written lines may wait for the disk.
 const FLUSH: Duration = Duration::from_millis(500);
 
-/// What has to have happened to a decision before an answer leaves.
+/// What has to have happened to a decision before the MCP server is asked.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Durability {
@@ -41,6 +43,15 @@ pub(crate) enum Durability {
 /// The file of a number.
 pub(crate) fn file_of(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("calls-{number:06}.jsonl"))
+}
+
+/// The journal's own name: random, made with the folder.
+pub(crate) fn name(folder: &Path) -> Result<String> {
+    let file = folder.join("journal.id");
+    if !file.exists() {
+        system::write_private(&file, system::entropy().id().as_bytes(), true)?;
+    }
+    std::fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))
 }
 
 /// Numbers of the files that are there, in order.
@@ -82,6 +93,16 @@ impl Open {
         self.size += bytes.len() as u64;
         Ok(())
     }
+
+    /// Back to where everything was whole, after a write that was not.
+    fn cut(&mut self, size: u64) {
+        // Where even that does not work, a line that broke off is ended before the next one.
+        if self.file.set_len(size).is_ok() {
+            self.size = size;
+        } else {
+            let _ = self.write(b"\n");
+        }
+    }
 }
 
 /// Starts the writer. It ends when nobody is left who could send an entry, after the last one is on the
@@ -93,6 +114,7 @@ pub(crate) fn start(
     records: Option<Records>,
 ) -> Result<oneshot::Receiver<()>> {
     system::private_folder(folder)?;
+    name(folder)?;
     let newest = numbers(folder)?.pop().unwrap_or(1);
     let mut open = Open::number(folder, newest)?;
     let folder = folder.to_owned();
@@ -130,6 +152,10 @@ pub(crate) fn start(
                 dirty.store(true, Ordering::Release);
             }
             entries.written(&batch);
+            if batch.lines.len() > 1 {
+                // One more turn for those who decide: then several of their lines are one write.
+                std::thread::sleep(NAP);
+            }
             if open.size >= FILE {
                 match turn(&folder, &open, &current) {
                     Ok(next) => open = next,
@@ -153,6 +179,7 @@ pub(crate) fn start(
 /// Writes until it is written: nothing that was decided is given up. Whoever waits meanwhile is refused.
 fn write(open: &mut Open, bytes: &[u8], durability: Durability) {
     let mut failed = false;
+    let whole = open.size;
     loop {
         let sync = durability == Durability::Disk;
         let written = open.write(bytes);
@@ -171,8 +198,7 @@ fn write(open: &mut Open, bytes: &[u8], durability: Durability) {
             Err(_) => {}
         }
         std::thread::sleep(AGAIN);
-        // What was begun stays a line of its own, and comes again whole.
-        let _ = open.write(b"\n");
+        open.cut(whole);
     }
 }
 

@@ -75,7 +75,12 @@ pub(crate) fn start(
     let before = approved.all();
     let keep = {
         let approved = Arc::new(approved);
-        move |resource: &str, tools: BTreeMap<String, Approved>| approved.keep(resource, tools)
+        move |resource: &str, tools: BTreeMap<String, Approved>| {
+            approved.hold(resource, tools);
+            // Apart from the threads that answer requests; whoever writes last writes what is held then.
+            let approved = Arc::clone(&approved);
+            tokio::task::spawn_blocking(move || approved.keep());
+        }
     };
     let ground = Ground {
         clock: context.clock.clone(),
@@ -88,7 +93,8 @@ pub(crate) fn start(
         keep: Arc::new(keep),
     };
     let mut routes = Vec::new();
-    let mut desks: BTreeMap<String, Desk> = BTreeMap::new();
+    // Each is told of its own MCP servers.
+    let mut desks: BTreeMap<String, (Desk, Vec<String>)> = BTreeMap::new();
     for route in &config.routes {
         let mut settings = route.settings.clone();
         let issuer = &settings.authorization_server;
@@ -103,7 +109,9 @@ pub(crate) fn start(
             settings.upstream_tokens = Some(hop::upstream_tokens(client, outbound, context)?);
         }
         if let Some(ras) = here {
-            desks.insert(issuer.to_string(), Desk::Ras(ras.clone()));
+            let resource = settings.resource.as_str().to_owned();
+            let desk = desks.entry(issuer.to_string());
+            desk.or_insert_with(|| (Desk::Ras(ras.clone()), Vec::new())).1.push(resource);
         }
         let name = settings.resource.as_str().to_owned();
         routes.push((settings, before.get(&name).cloned().unwrap_or_default()));
@@ -118,12 +126,13 @@ pub(crate) fn start(
                 outbound: outbound.clone(),
             },
         };
-        desks.insert(issuer.to_string(), desk);
+        let all = routes.iter().map(|(route, _)| route.resource.as_str().to_owned()).collect();
+        desks.insert(issuer.to_string(), (desk, all));
     }
     let gateway = Gateway::new(ground, routes).context("gateway")?;
-    for desk in desks.into_values() {
-        let (folder, name, stop) = (config.folder.clone(), config.name.clone(), stop.clone());
-        tasks.spawn(report::run(folder, name, desk, stop));
+    for (desk, resources) in desks.into_values() {
+        let told = report::Told { gateway: config.name.clone(), desk, resources };
+        tasks.spawn(report::run(config.folder.clone(), told, stop.clone()));
     }
     let (watched, stop) = (gateway.clone(), stop.clone());
     tasks.spawn(async move { watched.watch(stop).await });
@@ -160,6 +169,7 @@ fn stands(
 struct Kept {
     file: PathBuf,
     all: Mutex<BTreeMap<String, BTreeMap<String, Approved>>>,
+    writing: Mutex<()>,
 }
 
 impl Kept {
@@ -177,18 +187,23 @@ impl Kept {
                 return Err(error).with_context(|| format!("{} cannot be read", file.display()));
             }
         };
-        Ok(Self { file, all: Mutex::new(all) })
+        Ok(Self { file, all: Mutex::new(all), writing: Mutex::default() })
     }
 
     fn all(&self) -> BTreeMap<String, BTreeMap<String, Approved>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Rare: when a tool is seen for the first time, changes or is approved.
-    fn keep(&self, resource: &str, tools: BTreeMap<String, Approved>) {
+    /// When a tool is seen for the first time, changes or is approved.
+    fn hold(&self, resource: &str, tools: BTreeMap<String, Approved>) {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(resource.to_owned(), tools);
-        let written = serde_json::to_vec_pretty(&*all).map_err(anyhow::Error::from);
+    }
+
+    /// Writes what is held, one after the other.
+    fn keep(&self) {
+        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = serde_json::to_vec_pretty(&self.all()).map_err(anyhow::Error::from);
         let written = written.and_then(|bytes| write(&self.file, &bytes));
         if let Err(error) = written {
             tracing::error!(error = format!("{error:#}"), "approved tools were not kept");

@@ -80,22 +80,52 @@ struct Place {
     until: Option<u64>,
 }
 
+/// Who is told what.
+pub(crate) struct Told {
+    /// What the gateway is called.
+    pub(crate) gateway: String,
+    /// Who.
+    pub(crate) desk: Desk,
+    /// The MCP servers whose calls are told.
+    pub(crate) resources: Vec<String>,
+}
+
+impl Told {
+    /// The lines of a batch that are for this desk.
+    fn of(&self, lines: &str) -> String {
+        let own: Vec<String> = self
+            .resources
+            .iter()
+            .map(|resource| format!("\"resource\":{}", serde_json::Value::from(resource.as_str())))
+            .collect();
+        let mut out = String::with_capacity(lines.len());
+        for line in lines.lines() {
+            let shed = line.starts_with("{\"kind\":\"shed\"");
+            if shed || own.iter().any(|own| line.contains(own)) {
+                out.push_str(line);
+                out.push('\n');
+            }
+        }
+        out
+    }
+}
+
 /// What is to be told next, and the place it was taken from.
 struct Batch {
     place: Place,
     lines: String,
 }
 
-/// Tells `desk` of everything in the journal, and goes on until `stop`.
-pub(crate) async fn run(folder: PathBuf, gateway: String, desk: Desk, stop: CancellationToken) {
-    let kept = folder.join(format!("told-{}.json", &desk.name()[..12]));
-    let local = !matches!(desk, Desk::Remote { .. });
+/// Tells of everything in the journal, and goes on until `stop`.
+pub(crate) async fn run(folder: PathBuf, to: Told, stop: CancellationToken) {
+    let kept = folder.join(format!("told-{}.json", &to.desk.name()[..12]));
+    let local = !matches!(to.desk, Desk::Remote { .. });
     let most = if local { LOCAL_BATCH } else { REMOTE_BATCH };
     let mut done: Option<Place> = None;
     let mut failing = false;
     loop {
         let stopping = stop.is_cancelled();
-        let told = step(&folder, &kept, &gateway, &desk, most, done).await;
+        let told = step(&folder, &kept, &to, most, done).await;
         let (wait, ended) = match told {
             Ok(Some(place)) => {
                 done = Some(place);
@@ -127,16 +157,22 @@ pub(crate) async fn run(folder: PathBuf, gateway: String, desk: Desk, stop: Canc
 async fn step(
     folder: &Path,
     kept: &Path,
-    gateway: &str,
-    desk: &Desk,
+    to: &Told,
     most: usize,
     done: Option<Place>,
 ) -> Result<Option<Place>> {
     let (folder, kept) = (folder.to_owned(), kept.to_owned());
-    let next = tokio::task::spawn_blocking(move || next(&folder, &kept, most, done)).await??;
+    let looked = tokio::task::spawn_blocking(move || {
+        anyhow::Ok((next(&folder, &kept, most, done)?, journal::name(&folder)?))
+    });
+    let (next, journal) = looked.await??;
     let Some(Batch { place, lines }) = next else { return Ok(None) };
-    let batch = format!("{} {}", place.file, place.offset);
-    desk.take(gateway, &batch, &lines).await?;
+    let lines = to.of(&lines);
+    if !lines.is_empty() {
+        // The journal's own name, so that two nodes or a folder made anew are not taken for one another.
+        let batch = format!("{journal} {} {}", place.file, place.offset);
+        to.desk.take(&to.gateway, &batch, &lines).await?;
+    }
     let offset = place.until.unwrap_or(place.offset);
     Ok(Some(Place { offset, until: None, ..place }))
 }
