@@ -19,6 +19,7 @@ mod identity;
 mod lists;
 mod proxy;
 mod relay;
+mod request;
 mod session;
 mod settings;
 mod snapshots;

@@ -1,0 +1,527 @@
+//! One request for one MCP server, in order: who calls, whether they may go on, what they ask, whether it is
+//! allowed, what the MCP server learns of them.
+
+use crate::{
+    answers::{self, BROKEN, Own, REFUSED},
+    authorize::{self, Subject},
+    callers::{Busy, Fallen, Held, Seat},
+    era::{self, Fault},
+    gateway::{Gateway, Route},
+    identity,
+    lists::Lens,
+    proxy::{self, Onward},
+    relay::Call,
+    session,
+    settings::ToolChanges,
+    trail::{self, Decision},
+};
+use axum::body::Body;
+use carnet_proto::{
+    mcp::{self, INVALID_REQUEST},
+    time::Timestamp,
+};
+use carnet_resource::{Caller, Refused, token_of};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Bytes;
+use serde_json::value::RawValue;
+use std::{sync::Arc, time::Instant};
+
+/// A request whose caller is known, up to the decision.
+struct Asked {
+    seat: Seat,
+    call: String,
+    started: Instant,
+    now: Timestamp,
+}
+
+impl Asked {
+    fn held(&self) -> &Arc<Held> {
+        &self.seat.held
+    }
+}
+
+impl Gateway {
+    /// Everything for one MCP server.
+    pub(crate) async fn guarded(
+        &self,
+        route: &Arc<Route>,
+        parts: Parts,
+        body: Body,
+    ) -> Response<Body> {
+        if parts.method == Method::OPTIONS {
+            let origin = parts.headers.get(header::ORIGIN);
+            return match origin {
+                Some(origin) if route.guard.allows_origin(origin) => {
+                    answers::preflight(&parts.headers)
+                }
+                _ => {
+                    let text = "Pages of this origin may not call this MCP server.";
+                    Own::new(StatusCode::FORBIDDEN, REFUSED, text).respond()
+                }
+            };
+        }
+        if ![Method::POST, Method::GET, Method::DELETE].contains(&parts.method) {
+            let text = "MCP has POST, GET and DELETE.";
+            let own = Own::new(StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST, text);
+            let mut response = own.respond();
+            let allowed = HeaderValue::from_static("POST, GET, DELETE");
+            response.headers_mut().insert(header::ALLOW, allowed);
+            return response;
+        }
+        let now = self.ground().clock.now();
+        let admitted = route.guard.admit(parts.method.as_str(), &parts.uri, &parts.headers).await;
+        let caller = match admitted {
+            Ok(caller) => caller,
+            Err(refused) => return self.stranger(route, &parts, refused, now).await,
+        };
+        let asked = match self.seated(route, &caller, &parts, now).await {
+            Ok(asked) => asked,
+            Err(response) => return response,
+        };
+        if let Err(response) = check_query(route, &parts) {
+            return response;
+        }
+        if parts.method == Method::POST {
+            self.post(route, &parts, body, asked).await
+        } else {
+            self.without_body(route, &parts, asked).await
+        }
+    }
+
+    /// Rates, and whether the token still stands.
+    async fn seated(
+        &self,
+        route: &Arc<Route>,
+        caller: &Caller,
+        parts: &Parts,
+        now: Timestamp,
+    ) -> Result<Asked, Response<Body>> {
+        let held = route.callers.of(&route.resource, caller, token_of(&parts.headers), now);
+        let call = self.ground().entropy.id();
+        let started = Instant::now();
+        let seat = match route.callers.seat(&held) {
+            Ok(seat) => seat,
+            Err(busy) => return Err(self.busy(route, &held, busy, &call, now).await),
+        };
+        if let Some(stands) = &route.settings.stands {
+            match held.stands(stands, now).await {
+                Ok(()) => {}
+                Err(Fallen::Revoked) => {
+                    let subject = Subject { method: String::new(), target: String::new() };
+                    let about = About { held: &held, call: &call, now, bytes: 0 };
+                    self.refused(route, &about, &subject, "token.revoked", "").await;
+                    return Err(route.guard.revoked());
+                }
+                Err(Fallen::Unknown) => {
+                    let text = "The token cannot be checked just now; try again.";
+                    let own = Own::new(StatusCode::SERVICE_UNAVAILABLE, BROKEN, text);
+                    return Err(Own { retry_after: Some(5), ..own }.respond());
+                }
+            }
+        }
+        Ok(Asked { seat, call, started, now })
+    }
+
+    async fn busy(
+        &self,
+        route: &Route,
+        held: &Held,
+        busy: Busy,
+        call: &str,
+        now: Timestamp,
+    ) -> Response<Body> {
+        let (status, reason, text, wait) = match busy {
+            Busy::Person(wait) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate.person",
+                "You have sent more requests than one person may; wait.",
+                wait.as_secs() + 1,
+            ),
+            Busy::Client(wait) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate.client",
+                "Your client has sent more requests than one client may; wait.",
+                wait.as_secs() + 1,
+            ),
+            Busy::Concurrent => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate.concurrent",
+                "You have more requests and streams open than one person may; end some.",
+                1,
+            ),
+            Busy::Full => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "rate.full",
+                "This gateway has as many requests and streams open as it may; try again.",
+                1,
+            ),
+        };
+        // One a second: who floods does not fill the disk.
+        if route.stranger(now) {
+            let subject = Subject { method: String::new(), target: String::new() };
+            self.refused(route, &About { held, call, now, bytes: 0 }, &subject, reason, "").await;
+        }
+        Own { retry_after: Some(wait), ..Own::new(status, REFUSED, text) }.respond()
+    }
+
+    /// A token that is not taken; who sent it is not known.
+    async fn stranger(
+        &self,
+        route: &Route,
+        parts: &Parts,
+        refused: Refused,
+        now: Timestamp,
+    ) -> Response<Body> {
+        let sent = matches!(refused.reason, "token.invalid" | "token.proof");
+        if sent && route.stranger(now) {
+            let decision = Decision {
+                kind: "decision",
+                at: now,
+                call: &self.ground().entropy.id(),
+                resource: &route.resource,
+                person: "",
+                issuer: "",
+                client: "",
+                token: "",
+                txn: None,
+                method: parts.method.as_str(),
+                target: "",
+                outcome: "refused",
+                reason: refused.reason,
+                rule: "",
+                request_bytes: 0,
+                arguments: None,
+            };
+            if route.trail.decide(&decision).await.is_err() {
+                tracing::error!("a refusal could not be put on record");
+            }
+        }
+        refused.response
+    }
+
+    /// Puts a refusal on record.
+    async fn refused(
+        &self,
+        route: &Route,
+        about: &About<'_>,
+        subject: &Subject,
+        reason: &str,
+        rule: &str,
+    ) {
+        let decision = about.decision(route, subject, reason, rule, None);
+        if route.trail.decide(&decision).await.is_err() {
+            tracing::error!("a refusal could not be put on record");
+        }
+    }
+
+    async fn post(
+        &self,
+        route: &Arc<Route>,
+        parts: &Parts,
+        body: Body,
+        asked: Asked,
+    ) -> Response<Body> {
+        let bytes = match read_body(route, &parts.headers, body).await {
+            Ok(bytes) => bytes,
+            Err(response) => return response,
+        };
+        let fault = |error: &mcp::McpError| Fault {
+            code: error.code(),
+            text: error.to_string(),
+            data: None,
+        };
+        let batches = era::has_batches(&parts.headers);
+        let read = batches.and_then(|batches| mcp::read(&bytes, batches).map_err(|e| fault(&e)));
+        let about =
+            About { held: asked.held(), call: &asked.call, now: asked.now, bytes: bytes.len() };
+        let nothing = Subject { method: String::new(), target: String::new() };
+        let body = match read {
+            Ok(body) => body,
+            Err(fault) => {
+                self.refused(route, &about, &nothing, "request.unreadable", "").await;
+                return fault.respond(None);
+            }
+        };
+        let subject = Subject::of(&body);
+        let id = match body.messages.as_slice() {
+            [message] => message.id,
+            _ => None,
+        };
+        let stateless = match era::check(&parts.headers, &body, &route.snapshots) {
+            Ok(stateless) => stateless,
+            Err(fault) => {
+                self.refused(route, &about, &subject, "request.header_mismatch", "").await;
+                return fault.respond(id);
+            }
+        };
+        let rule = match authorize::authorize(route, asked.held(), &body, asked.now) {
+            Ok(rule) => rule,
+            Err(why) => {
+                self.refused(route, &about, &subject, why.reason(), why.rule()).await;
+                return authorize::answer(route, &why, id, stateless);
+            }
+        };
+        // Each member of a batch is one request.
+        let more = u32::try_from(body.messages.len() - 1).unwrap_or(u32::MAX);
+        if let Err(busy) = asked.held().take_more(more) {
+            return self.busy(route, asked.held(), busy, &asked.call, asked.now).await;
+        }
+        let arguments = arguments_on_record(route, &body);
+        // Where a changed tool is to be blocked, no answer brings a list unseen.
+        let lists = route.settings.tool_changes == ToolChanges::Block
+            || body.messages.iter().any(|message| message.method.ends_with("/list"));
+        let endless = body.messages.iter().any(|message| message.method == "subscriptions/listen");
+        let go = Go { id, rule: &rule, arguments, lists, endless };
+        self.go(route, parts, bytes.clone(), asked, subject, go).await
+    }
+
+    /// GET of a stream, DELETE of a session.
+    async fn without_body(
+        &self,
+        route: &Arc<Route>,
+        parts: &Parts,
+        asked: Asked,
+    ) -> Response<Body> {
+        let subject = Subject { method: parts.method.to_string(), target: String::new() };
+        let about = About { held: asked.held(), call: &asked.call, now: asked.now, bytes: 0 };
+        if let Err(fault) = era::check_version(&parts.headers) {
+            self.refused(route, &about, &subject, "request.version", "").await;
+            return fault.respond(None);
+        }
+        let needed = route.settings.rules.base();
+        if !asked.held().caller.scopes().contains_all(needed) {
+            self.refused(route, &about, &subject, "operation.scope", "every request").await;
+            let challenge = route.guard.insufficient_scope(needed);
+            let text = format!("This operation needs the scopes: {needed}");
+            let own = Own::new(StatusCode::FORBIDDEN, REFUSED, &text);
+            return Own { challenge: Some(&challenge), ..own }.respond();
+        }
+        let stream = parts.method == Method::GET;
+        let go =
+            Go { id: None, rule: "every request", arguments: None, lists: stream, endless: stream };
+        self.go(route, parts, Bytes::new(), asked, subject, go).await
+    }
+
+    /// What is allowed: session, breaker, record, identity, and on.
+    async fn go(
+        &self,
+        route: &Arc<Route>,
+        parts: &Parts,
+        body: Bytes,
+        asked: Asked,
+        subject: Subject,
+        go: Go<'_>,
+    ) -> Response<Body> {
+        let id = go.id;
+        let held = Arc::clone(asked.held());
+        let about = About { held: &held, call: &asked.call, now: asked.now, bytes: body.len() };
+        let session = match session_of(self, &parts.headers, &held) {
+            Ok(session) => session,
+            Err(why) => {
+                self.refused(route, &about, &subject, why.reason(), "").await;
+                return why.respond(id);
+            }
+        };
+        if let Err(wait) = route.breaker.enter(Instant::now()) {
+            self.refused(route, &about, &subject, "upstream.down", "").await;
+            let text = "The MCP server behind this gateway does not answer; try again later.";
+            let own = Own::new(StatusCode::SERVICE_UNAVAILABLE, BROKEN, text).to(id);
+            return Own { retry_after: Some(wait.as_secs() + 1), ..own }.respond();
+        }
+        let ground = &self.ground();
+        let headers =
+            identity::headers(ground, route, &held, &parts.headers, session.as_deref(), asked.now);
+        let headers = match headers.await {
+            Ok(headers) => headers,
+            Err(why) => {
+                self.refused(route, &about, &subject, why.reason, "").await;
+                return Own::new(why.status, why.code, &why.text).to(id).respond();
+            }
+        };
+        let decision = about.decision(route, &subject, "", go.rule, go.arguments);
+        let Ok(ticket) = route.trail.decide(&decision).await else {
+            return proxy::not_recorded(id);
+        };
+        drop(decision);
+        let call = Call {
+            trail: route.trail.clone(),
+            resource: Arc::clone(&route.resource),
+            id: asked.call,
+            clock: ground.clock.clone(),
+            started: asked.started,
+            status: 0,
+            bytes: 0,
+            ended: "client_gone",
+            seat: asked.seat,
+        };
+        let lens =
+            go.lists.then(|| Lens::new(Arc::clone(route), held.caller.scopes().clone(), asked.now));
+        let onward = Onward {
+            method: parts.method.clone(),
+            headers,
+            body,
+            id,
+            owner: held.owner.clone(),
+            lens,
+            endless: go.endless,
+        };
+        proxy::forward(self, route, onward, call, ticket).await
+    }
+}
+
+/// What was decided of an allowed request.
+struct Go<'a> {
+    id: Option<&'a RawValue>,
+    rule: &'a str,
+    arguments: Option<serde_json::Value>,
+    /// The answer may hold lists.
+    lists: bool,
+    /// The answer has no end of its own.
+    endless: bool,
+}
+
+/// What every record of a request has.
+struct About<'a> {
+    held: &'a Held,
+    call: &'a str,
+    now: Timestamp,
+    bytes: usize,
+}
+
+impl<'a> About<'a> {
+    /// A record; allowed where `reason` is empty.
+    fn decision(
+        &'a self,
+        route: &'a Route,
+        subject: &'a Subject,
+        reason: &'a str,
+        rule: &'a str,
+        arguments: Option<serde_json::Value>,
+    ) -> Decision<'a> {
+        let caller = &self.held.caller;
+        Decision {
+            kind: "decision",
+            at: self.now,
+            call: self.call,
+            resource: &route.resource,
+            person: caller.subject(),
+            issuer: caller.issuer(),
+            client: caller.client(),
+            token: caller.token_id(),
+            txn: caller.transaction(),
+            method: &subject.method,
+            target: &subject.target,
+            outcome: if reason.is_empty() { "granted" } else { "refused" },
+            reason,
+            rule,
+            request_bytes: self.bytes,
+            arguments,
+        }
+    }
+}
+
+/// Why a session is not the caller's, or cannot be resumed.
+enum NoSession {
+    Foreign,
+    Fault(Fault),
+}
+
+impl NoSession {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Foreign => "session.unknown",
+            Self::Fault(_) => "request.header_mismatch",
+        }
+    }
+
+    fn respond(&self, id: Option<&RawValue>) -> Response<Body> {
+        match self {
+            // As the transport has it: the client begins a new session.
+            Self::Foreign => {
+                Own::new(StatusCode::NOT_FOUND, REFUSED, "Session not found").to(id).respond()
+            }
+            Self::Fault(fault) => fault.respond(id),
+        }
+    }
+}
+
+/// The MCP server's own session id, if the one that was sent is this caller's.
+fn session_of(
+    gateway: &Gateway,
+    headers: &HeaderMap,
+    held: &Held,
+) -> Result<Option<String>, NoSession> {
+    let sent = era::only(headers, era::SESSION).map_err(NoSession::Fault)?;
+    let resumes = era::only(headers, era::LAST_EVENT).map_err(NoSession::Fault)?.is_some();
+    match sent {
+        Some(bound) => session::unbind(&gateway.session_key(), &held.owner, bound)
+            .map(|id| Some(id.to_owned()))
+            .ok_or(NoSession::Foreign),
+        // Events are somebody's: without a session nobody can say whose.
+        None if resumes => Err(NoSession::Foreign),
+        None => Ok(None),
+    }
+}
+
+/// The query belongs to the resource, or there is none.
+fn check_query(route: &Route, parts: &Parts) -> Result<(), Response<Body>> {
+    match parts.uri.query() {
+        Some(query) if Some(query) != route.query.as_deref() => {
+            let text =
+                "This MCP server's URL has another query, or none. A token never belongs there.";
+            Err(Own::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, text).respond())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads a JSON body within its limits.
+async fn read_body(
+    route: &Route,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Bytes, Response<Body>> {
+    let refuse = |status, text: &str| Err(Own::new(status, INVALID_REQUEST, text).respond());
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.and_then(|value| value.split(';').next()).map(str::trim);
+    if !essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) {
+        let text = "The body has to be application/json.";
+        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
+    }
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body has to be sent as it is.");
+    }
+    if !headers.contains_key(header::ACCEPT) {
+        let text = "Accept is missing: it lists application/json and text/event-stream.";
+        return refuse(StatusCode::BAD_REQUEST, text);
+    }
+    let limits = &route.settings.limits;
+    let read = Limited::new(body, limits.body).collect();
+    match tokio::time::timeout(limits.body_time, read).await {
+        Ok(Ok(read)) => Ok(read.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            let text = format!("The body is larger than {} bytes.", limits.body);
+            refuse(StatusCode::PAYLOAD_TOO_LARGE, &text)
+        }
+        Ok(Err(_)) => refuse(StatusCode::BAD_REQUEST, "The body broke off."),
+        Err(_) => refuse(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time."),
+    }
+}
+
+/// Arguments of a tool call, where an administrator asked for them.
+fn arguments_on_record(route: &Route, body: &mcp::Body<'_>) -> Option<serde_json::Value> {
+    let wanted = route.settings.arguments.as_ref()?;
+    let of = |message: &mcp::Message<'_>| {
+        let name = message.name.as_deref().filter(|_| message.method == "tools/call")?;
+        let listed = wanted.tools.iter().any(|tool| tool == "*" || tool == name);
+        let arguments = message.arguments.filter(|_| listed)?;
+        trail::redacted(arguments.get(), &wanted.redact)
+    };
+    let all: Vec<_> = body.messages.iter().filter_map(of).collect();
+    match all.len() {
+        0 => None,
+        1 => all.into_iter().next(),
+        _ => Some(all.into()),
+    }
+}
