@@ -116,6 +116,11 @@ impl Upstream {
         }
         let asked: Value = serde_json::from_str(&body).unwrap_or_default();
         let id = &asked["id"];
+        if id.is_null() && asked["method"].is_string() {
+            // As servers in Node.js do it: accepted, of no kind, in chunks of which there are none.
+            let nothing = futures::stream::empty::<Result<Bytes, Infallible>>();
+            return (StatusCode::ACCEPTED, Body::from_stream(nothing)).into_response();
+        }
         let result = |result: Value| json!({"jsonrpc": "2.0", "id": id, "result": result});
         let json = |value: Value| {
             ([(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
@@ -172,6 +177,7 @@ impl Upstream {
                 ];
                 (headers, "{}").into_response()
             }
+            "plain" => ([(header::CONTENT_TYPE, "text/plain")], "{\"tools\":[]}").into_response(),
             "huge_header" => {
                 let mut response = Response::new(Body::from("{}"));
                 response.headers_mut().insert("x-huge", "x".repeat(200_000).parse().unwrap());
@@ -240,7 +246,8 @@ impl Gate {
         let resource = Resource::parse(&url).unwrap();
         let upstream_url = elsewhere.unwrap_or(upstream_url);
         let mut settings = RouteSettings::new(resource, world.ras.clone(), &upstream_url);
-        let scripted = ["echo", "stream", "slow", "redirect", "refuse", "chatty", "huge_header"];
+        let scripted =
+            ["echo", "stream", "slow", "redirect", "refuse", "chatty", "plain", "huge_header"];
         let rules = vec![
             tools(&scripted, ""),
             tools(&["draw"], "write"),

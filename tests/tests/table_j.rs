@@ -841,6 +841,12 @@ async fn a_tool_that_changes_after_approval_is_blocked_until_it_is_approved() {
     let told = gate.records("tool").await;
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[1]["detail"].as_str().unwrap().contains("blocked"));
+    // No way around the lens: an answer it cannot read does not pass, a notification's has nothing to read.
+    let reply = gate.call(&world, &token, "plain").await;
+    assert_eq!(reply.status, 502, "{}", reply.text);
+    let notification = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+    let reply = gate.post(&world, &token, &[], &notification).await;
+    assert_eq!(reply.status, 202, "{}", reply.text);
     // Over a restart too.
     let later = Gate::begin(&world, change, gate.kept(), None).await;
     let token = later.token(&world, "erin", "read write").await;
