@@ -357,7 +357,8 @@ impl World {
         world
     }
 
-    pub(crate) async fn put<R: Record>(&self, store: &Store, record: &R) {
+    /// A record, as if an administrator had added it.
+    pub async fn put<R: Record>(&self, store: &Store, record: &R) {
         let event = AuditEvent::granted("fixture", self.now());
         assert!(store.put(record, Put::Create, event).await.unwrap());
     }

@@ -142,6 +142,11 @@ async fn mistakes_are_named_with_what_to_do_and_nothing_is_written() {
         ("/idp/connections", connection("id", json!("a b")), "cannot name"),
         ("/ras/ras/trusted-issuers", json!({"issuer": ras}), "own"),
         (
+            "/ras/ras/trusted-issuers",
+            json!({"issuer": "https://many.example", "tenant": "acme", "sign_in": {"client_id": "rp"}}),
+            "tenant",
+        ),
+        (
             "/ras/ras/resources",
             json!({"resource": "https://m.example", "default_scopes": ["x"]}),
             "default_scopes",

@@ -137,6 +137,57 @@ async fn the_page_is_shown_every_time_and_its_answer_counts_once() {
 }
 
 #[tokio::test]
+async fn who_asks_for_a_new_sign_in_gets_one_and_does_not_go_in_circles() {
+    let world = world().await;
+    let mut browser = Browser::default();
+    browser.code(&world, &world.outsider_url(&[]), "erin").await;
+    world.pass(300);
+    for (name, value, asks) in
+        [("prompt", "login", true), ("max_age", "60", true), ("max_age", "3600", false)]
+    {
+        let url = world.outsider_url(&[(name, value)]);
+        let sent = browser.clone().get(&world, &url).await;
+        assert_eq!(sent.status == 303, asks, "{name}={value}: {}", sent.text);
+        if asks {
+            let to = sent.header("location").to_owned();
+            assert_eq!(parameter(&to, name), value, "the issuer is told");
+        }
+        browser.code(&world, &url, "erin").await;
+        world.pass(300);
+    }
+}
+
+#[tokio::test]
+async fn what_registered_itself_gets_no_redirect_before_a_person_was_asked() {
+    let world = world().await;
+    let unasked = carnet_proto::client::Client {
+        id: "unasked".to_owned(),
+        name: "Somebody".to_owned(),
+        authentication: carnet_proto::client::ClientAuthentication::Public,
+        redirect_uris: vec!["https://evil.example/cb".to_owned()],
+        registered: Some(carnet_proto::client::SelfRegistered { at: world.now(), used: false }),
+        ..Default::default()
+    };
+    world.put(&world.ras_store, &unasked).await;
+    let of = |name, value| {
+        let client = [("client_id", "unasked"), ("redirect_uri", "https://evil.example/cb")];
+        world.outsider_url(&[client[0], client[1], (name, value)])
+    };
+    for (name, value) in
+        [("scope", "no-such-scope"), ("response_type", "token"), ("prompt", "none")]
+    {
+        let page = Browser::default().get(&world, &of(name, value)).await;
+        assert_eq!(page.status, 400, "{name}={value}: {}", page.text);
+        assert!(page.headers.get("location").is_none(), "{name}={value}: an open redirect");
+    }
+    assert_eq!(
+        Browser::default().get(&world, &of("state", "s")).await.status,
+        303,
+        "to the issuer"
+    );
+}
+
+#[tokio::test]
 async fn each_rule_of_the_authorization_endpoint_holds_here_too() {
     let world = world().await;
     let get = async |changes: &[(&str, &str)]| -> Reply {
