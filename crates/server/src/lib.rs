@@ -6,6 +6,7 @@ mod authority;
 mod browser;
 mod calls;
 mod client_authentication;
+mod grants;
 mod operations;
 mod passwords;
 mod throttle;

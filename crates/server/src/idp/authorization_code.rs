@@ -7,10 +7,11 @@ use super::{
 };
 use crate::{
     answer::Failure,
+    grants,
     token_endpoint::{ClientRequest, TokenAnswer},
 };
-use carnet_proto::{authorize::AuthorizationRequest, form::Form, refusal::Refusal, secret::Secret};
-use carnet_store::{AuditEvent, CodeRedemption, RefreshToken};
+use carnet_proto::refusal::Refusal;
+use carnet_store::{AuditEvent, RefreshToken};
 
 pub(super) async fn redeem(
     idp: &Idp,
@@ -19,18 +20,9 @@ pub(super) async fn redeem(
 ) -> Result<TokenAnswer, Failure> {
     let state = &idp.0;
     let authority = &state.authority;
-    let code = Secret::new(request.form.required("code")?);
     let now = authority.now();
-    // Used up here, whatever the checks below say: a code that leaked is worth one guess.
-    let redeemed = authority.store.redeem_authorization_code(&code.hash(), now).await?;
-    let (code, session) = match redeemed {
-        CodeRedemption::Redeemed(code, session) => (code, session),
-        CodeRedemption::Reused => return Err(Refusal::CodeReuse.into()),
-        CodeRedemption::Invalid => return Err(Refusal::Code.into()),
-    };
-    *event = event.clone().person(&session.user_id);
-    let key_thumbprint = request.proof.as_ref().map(|proof| proof.key_thumbprint.as_str());
-    check(&request.form, &code.request, request.client.id(), key_thumbprint)?;
+    let (code, session) = grants::redeem_code(authority, &request, event).await?;
+    let key_thumbprint = request.key_thumbprint();
     if !request.client.acts_for(&session.user_id) {
         return Err(Refusal::Code.into());
     }
@@ -69,25 +61,4 @@ pub(super) async fn redeem(
         refresh_token,
     };
     tokens::issue(idp, request.snapshot.clone(), issue, event, now).await
-}
-
-fn check(
-    form: &Form,
-    asked: &AuthorizationRequest,
-    client: &str,
-    key_thumbprint: Option<&str>,
-) -> Result<(), Refusal> {
-    if asked.client_id != client {
-        return Err(Refusal::Code);
-    }
-    if form.required("redirect_uri")? != asked.redirect_uri {
-        return Err(Refusal::CodeRedirectUri);
-    }
-    if !asked.code_challenge.is_answered_by(form.required("code_verifier")?) {
-        return Err(Refusal::CodeVerifier);
-    }
-    match &asked.dpop_jkt {
-        Some(bound) if key_thumbprint != Some(bound) => Err(Refusal::DpopBinding),
-        _ => Ok(()),
-    }
 }

@@ -6,26 +6,22 @@ use crate::{
     answer::Failure,
     authority::Snapshot,
     client_authentication::AuthenticatedClient,
+    grants::{self, Presented},
     token_endpoint::{ClientRequest, TokenAnswer},
 };
 use carnet_proto::{
     access_token::{self, AccessTokenClaims},
     authentication::Authentication,
-    authorize::AuthorizationRequest,
     form::Form,
     id_jag::{Confirmation, OneOrMany},
     identifier::Resource,
     refusal::Refusal,
     scope::Scopes,
-    secret::Secret,
     time::Timestamp,
-    token_exchange::{parse_resources, parse_scope},
+    token_exchange::parse_resources,
     trust::Account,
 };
-use carnet_store::{
-    AuditEvent, CodeRedemption, Grant, HotOperation, HotOutcome, RefreshToken, RefreshTokenState,
-    Rotation, TokenKind,
-};
+use carnet_store::{AuditEvent, Grant, HotOperation, HotOutcome, RefreshToken, TokenKind};
 use std::sync::Arc;
 
 /// What tokens are about.
@@ -50,18 +46,11 @@ pub(super) async fn redeem(
     event: &mut AuditEvent,
 ) -> Result<TokenAnswer, Failure> {
     let authority = &ras.0.authority;
-    let code = Secret::new(request.form.required("code")?);
     let now = authority.now();
-    // Used up here, whatever the checks below say: a code that leaked is worth one guess.
-    let redeemed = authority.store.redeem_authorization_code(&code.hash(), now).await?;
-    let (code, session) = match redeemed {
-        CodeRedemption::Redeemed(code, session) => (code, session),
-        CodeRedemption::Reused => return Err(Refusal::CodeReuse.into()),
-        CodeRedemption::Invalid => return Err(Refusal::Code.into()),
-    };
-    *event = event.clone().person(&session.user_id);
-    let key_thumbprint = request.proof.as_ref().map(|proof| proof.key_thumbprint.as_str());
-    let resource = check(&request.form, &code.request, request.client.id(), key_thumbprint)?;
+    let (code, session) = grants::redeem_code(authority, &request, event).await?;
+    let key_thumbprint = request.key_thumbprint();
+    let resource = code.request.resource.clone().ok_or(Refusal::Code)?;
+    same_resource(&request.form, &resource)?;
     let secret = authority.context.entropy.secret();
     let settings = &ras.0.settings;
     let token = RefreshToken {
@@ -95,29 +84,6 @@ pub(super) async fn redeem(
     mint(ras, request.snapshot.clone(), issue, event, now).await
 }
 
-fn check(
-    form: &Form,
-    asked: &AuthorizationRequest,
-    client: &str,
-    key_thumbprint: Option<&str>,
-) -> Result<Resource, Refusal> {
-    if asked.client_id != client {
-        return Err(Refusal::Code);
-    }
-    if form.required("redirect_uri")? != asked.redirect_uri {
-        return Err(Refusal::CodeRedirectUri);
-    }
-    if !asked.code_challenge.is_answered_by(form.required("code_verifier")?) {
-        return Err(Refusal::CodeVerifier);
-    }
-    if asked.dpop_jkt.is_some() && asked.dpop_jkt.as_deref() != key_thumbprint {
-        return Err(Refusal::DpopBinding);
-    }
-    let resource = asked.resource.clone().ok_or(Refusal::Code)?;
-    same_resource(form, &resource)?;
-    Ok(resource)
-}
-
 /// A token request may name the resource again, and no other (RFC 8707 section 2.2).
 fn same_resource(form: &Form, resource: &Resource) -> Result<(), Refusal> {
     let named = parse_resources(form)?;
@@ -131,33 +97,13 @@ pub(super) async fn renew(
     event: &mut AuditEvent,
 ) -> Result<TokenAnswer, Failure> {
     let authority = &ras.0.authority;
-    let presented = Secret::new(request.form.required("refresh_token")?);
-    let wanted = parse_scope(&request.form)?;
     let now = authority.now();
-    let hash = presented.hash();
-    let held = match authority.store.refresh_token(&hash, now).await? {
-        RefreshTokenState::Live(token) if token.client_id == request.client.id() => token,
-        RefreshTokenState::Replaced(token) if token.client_id == request.client.id() => {
-            let reuse = Refusal::RefreshTokenReuse;
-            let event = event.clone().person(&token.user_id).refused(reuse.reason());
-            authority.store.revoke_family(&token.family, event, now).await?;
-            return Err(Failure::RefusedOnRecord(reuse));
-        }
-        _ => return Err(Refusal::RefreshToken.into()),
-    };
-    *event = event.clone().person(&held.user_id);
+    let presented = Presented::read(authority, &request, event).await?;
+    let held = &presented.held;
     // A client whose document says another method now is another client (I20).
     let method = request.client.record().authentication.method();
     if held.client_method.as_deref() != Some(method) {
         return Err(Refusal::RefreshToken.into());
-    }
-    let key_thumbprint = request.proof.as_ref().map(|proof| proof.key_thumbprint.as_str());
-    if held.dpop_jkt.is_some() && held.dpop_jkt.as_deref() != key_thumbprint {
-        return Err(Refusal::DpopBinding.into());
-    }
-    let scopes = wanted.unwrap_or_else(|| held.scopes.clone());
-    if !held.scopes.contains_all(&scopes) {
-        return Err(Refusal::ScopeWidened.into());
     }
     let resource = held.resource.clone().ok_or(Refusal::RefreshToken)?;
     same_resource(&request.form, &resource)?;
@@ -168,27 +114,16 @@ pub(super) async fn renew(
     if !open || account.is_none_or(|account| account.disabled) {
         return Err(Refusal::RefreshToken.into());
     }
-    let secret = authority.context.entropy.secret();
-    let successor = RefreshToken {
-        idle_expires_at: now.plus(ras.0.settings.refresh_idle).min(held.expires_at),
-        ..(*held).clone()
-    };
-    let rotated =
-        authority.store.rotate_refresh_token(&hash, &secret.hash(), &successor, now).await?;
-    match rotated {
-        Rotation::Rotated => {}
-        Rotation::Reused => return Err(Refusal::RefreshTokenReuse.into()),
-        Rotation::Invalid => return Err(Refusal::RefreshToken.into()),
-    }
+    let secret = presented.rotate(authority, ras.0.settings.refresh_idle).await?;
     let issue = Issue {
         client: &request.client,
         account: &held.user_id,
         session: &held.sid,
         family: &held.family,
         authentication: &held.authentication,
-        scopes: &scopes,
+        scopes: &presented.scopes,
         resource: &resource,
-        key_thumbprint,
+        key_thumbprint: request.key_thumbprint(),
         refresh_token: Some(secret.expose().to_owned()),
         gone: Refusal::RefreshToken,
     };
