@@ -14,10 +14,9 @@ use axum::{
 use carnet_client::{Outbound, RemoteKeys};
 use carnet_gateway::{Approved, Gateway, Ground, RouteSettings, Trail};
 use carnet_proto::{
-    client::GovernedResource,
     identifier::Resource,
     operation_policy::{Rule, Rules},
-    policy::{RegisteredResource, Subject},
+    policy::Subject,
     scope::Scopes,
     secret::Secret,
 };
@@ -397,27 +396,7 @@ pub fn call(tool: &str) -> Value {
 impl World {
     /// Registers an MCP server at RAS and IdP; everybody may reach it through the main client.
     pub async fn govern(&self, url: &str) {
-        let scopes = || ["read", "write"].into_iter().collect::<Scopes>();
-        let resource = Resource::parse(url).unwrap();
-        let governed = GovernedResource {
-            resource: resource.clone(),
-            name: "Gated".to_owned(),
-            scopes: scopes(),
-            default_scopes: ["read"].into_iter().collect(),
-            descriptions: BTreeMap::new(),
-            access_token_lifetime: None,
-            require_dpop: false,
-            disabled: false,
-        };
-        self.put(&self.ras_store, &governed).await;
-        let registered = RegisteredResource {
-            resource: resource.clone(),
-            authorization_server: self.ras.clone(),
-            name: "Gated".to_owned(),
-            scopes: scopes(),
-            disabled: false,
-        };
-        self.put(&self.idp_store, &registered).await;
+        let resource = self.register("Gated", url).await;
         let mut connection = self.connection(AGENT, AGENT_AT_RAS);
         connection.id = self.id();
         connection.resources = vec![resource];

@@ -844,13 +844,10 @@ impl World {
         self.entropy.clone()
     }
 
-    /// An MCP server of the RAS behind a guard, which engineering may reach through installations of
-    /// Carnet; its URL.
-    pub async fn serve(&self, name: &str, router: Router) -> String {
-        let (listener, origin) = listener().await;
-        let url = format!("{origin}/{name}");
+    /// Registers an MCP server at RAS and IdP.
+    pub async fn register(&self, name: &str, url: &str) -> Resource {
         let scopes = || ["read", "write"].into_iter().collect::<Scopes>();
-        let resource = Resource::parse(&url).unwrap();
+        let resource = Resource::parse(url).unwrap();
         let governed = GovernedResource {
             resource: resource.clone(),
             name: name.to_owned(),
@@ -870,6 +867,15 @@ impl World {
             disabled: false,
         };
         self.put(&self.idp_store, &registered).await;
+        resource
+    }
+
+    /// An MCP server of the RAS behind a guard, which engineering may reach through installations of
+    /// Carnet; its URL.
+    pub async fn serve(&self, name: &str, router: Router) -> String {
+        let (listener, origin) = listener().await;
+        let url = format!("{origin}/{name}");
+        let resource = self.register(name, &url).await;
         let mut connection = self.connection(ENROLLED_CLIENT, "");
         connection.id = format!("{name}-for-installations");
         connection.ras_client_id = None;
