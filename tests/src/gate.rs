@@ -152,6 +152,16 @@ impl Upstream {
             "stream" => {
                 self.stream("data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\"}\n\n")
             }
+            "flood" => {
+                let counted = Counted(Arc::clone(&self.let_go));
+                let event = Bytes::from(format!("data: {{\"x\":\"{}\"}}\n\n", "x".repeat(60_000)));
+                let stream = futures::stream::repeat_with(move || {
+                    let _held = &counted;
+                    Ok::<_, Infallible>(event.clone())
+                });
+                let kind = [(header::CONTENT_TYPE, "text/event-stream")];
+                (kind, Body::from_stream(stream)).into_response()
+            }
             "slow" => {
                 let _counted = Counted(Arc::clone(&self.let_go));
                 futures::future::pending().await
@@ -245,8 +255,17 @@ impl Gate {
         let resource = Resource::parse(&url).unwrap();
         let upstream_url = elsewhere.unwrap_or(upstream_url);
         let mut settings = RouteSettings::new(resource, world.ras.clone(), &upstream_url);
-        let scripted =
-            ["echo", "stream", "slow", "redirect", "refuse", "chatty", "plain", "huge_header"];
+        let scripted = [
+            "echo",
+            "stream",
+            "flood",
+            "slow",
+            "redirect",
+            "refuse",
+            "chatty",
+            "plain",
+            "huge_header",
+        ];
         let rules = vec![
             tools(&scripted, ""),
             tools(&["draw"], "write"),

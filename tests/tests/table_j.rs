@@ -570,6 +570,23 @@ async fn j23_streams_end_with_their_token_and_the_work_is_cancelled() {
 }
 
 #[tokio::test]
+async fn a_stream_that_nobody_reads_ends_with_its_token_too() {
+    let world = World::new().await;
+    let gate = Gate::new(&world).await;
+    let token = gate.token(&world, "erin", "read").await;
+    let unread = gate.stream(&world, &token, &call("flood")).await;
+    assert_eq!(unread.status(), 200);
+    // Until every buffer on the way is full, and nobody asks for more.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(gate.upstream.let_go.load(std::sync::atomic::Ordering::SeqCst), 0);
+    let revoke = world.ask(&world.ras, "/revoke", &[("token", &token)]);
+    assert_eq!(world.send(&revoke).await.status, 200);
+    world.pass(2);
+    gate.upstream.wait_let_go(1).await;
+    drop(unread);
+}
+
+#[tokio::test]
 async fn cancelling_is_closing_the_stream_and_reaches_the_server() {
     let world = World::new().await;
     let gate = Gate::new(&world).await;

@@ -1,7 +1,10 @@
 //! Who is here: rates and concurrency by person and by client, and whether a token still stands while a
 //! stream is open.
 
-use crate::settings::{Limits, Stands, Unavailable};
+use crate::{
+    settings::{Limits, Stands, Unavailable},
+    source::{Source, Sources},
+};
 use carnet_proto::{
     secret::{Secret, sha256},
     time::{Clock, Timestamp},
@@ -63,6 +66,7 @@ pub(crate) struct Held {
     pub(crate) upstream_token: AsyncMutex<Option<(HeaderValue, Timestamp)>>,
     /// Cancelled when the token has ended.
     pub(crate) ended: CancellationToken,
+    streams: Sources,
     person: Arc<Share>,
     client: Arc<Share>,
     open: AtomicUsize,
@@ -81,6 +85,20 @@ pub(crate) enum Fallen {
 }
 
 impl Held {
+    /// The token has ended, and what was begun with it ends.
+    fn end(&self) {
+        self.ended.cancel();
+        self.streams.let_go();
+    }
+
+    /// A stream that ends with the token, whether its caller reads it or not.
+    pub(crate) fn stream(&self, source: &Source) {
+        self.streams.add(source);
+        if self.ended.is_cancelled() {
+            self.streams.let_go();
+        }
+    }
+
     /// Takes more requests than the one that the seat stands for.
     pub(crate) fn take_more(&self, count: u32) -> Result<(), Busy> {
         let Some(count) = NonZeroU32::new(count) else { return Ok(()) };
@@ -111,7 +129,7 @@ impl Held {
                 Ok(())
             }
             Ok(false) => {
-                self.ended.cancel();
+                self.end();
                 Err(Fallen::Revoked)
             }
             Err(_) => Err(Fallen::Unknown),
@@ -195,6 +213,7 @@ impl Callers {
             assertion: Mutex::default(),
             upstream_token: AsyncMutex::default(),
             ended: CancellationToken::new(),
+            streams: Sources::default(),
             person: share(&mut maps.persons, person, self.limits.per_person),
             client: share(&mut maps.clients, caller.client().to_owned(), self.limits.per_client),
             open: AtomicUsize::new(0),
@@ -238,7 +257,7 @@ impl Callers {
         // First those whose time is over: that needs nobody's word.
         for held in &open {
             if now >= held.caller.expires() {
-                held.ended.cancel();
+                held.end();
             }
         }
         let Some(stands) = stands else { return };
@@ -253,7 +272,7 @@ impl Callers {
                 tracing::warn!("streams end: nobody can say whether their token stands");
                 // The token may be good: whoever comes with it again is asked about anew.
                 self.maps().tokens.remove(held.caller.token_hash());
-                held.ended.cancel();
+                held.end();
             }
         });
         futures::stream::iter(asks).buffer_unordered(64).collect::<Vec<()>>().await;

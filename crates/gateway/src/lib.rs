@@ -23,6 +23,7 @@ mod request;
 mod session;
 mod settings;
 mod snapshots;
+mod source;
 mod trail;
 
 pub use gateway::{Gateway, GatewayService, Ground, RouteError};

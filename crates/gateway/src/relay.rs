@@ -1,7 +1,7 @@
 //! The body of an answer on its way to the caller: as it comes, until it ends, the caller goes or the token
 //! does.
 
-use crate::{callers::Seat, events, lists::Lens, trail};
+use crate::{callers::Seat, events, lists::Lens, source::Source, trail};
 use carnet_proto::time::Clock;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::{Bytes, Incoming};
@@ -13,6 +13,9 @@ use std::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+
+/// How an answer ends that nobody took to its end.
+pub(crate) const CLIENT_GONE: &str = "client_gone";
 
 /// One request that was allowed, from the decision to the end of its answer. However it ends, dropping
 /// it puts the outcome on record.
@@ -90,7 +93,7 @@ type Ends = Pin<Box<dyn Future<Output = &'static str> + Send>>;
 
 /// The body.
 pub(crate) struct Relay {
-    upstream: Option<Incoming>,
+    upstream: Source,
     call: Call,
     /// A stream of events ends quietly; anything else breaks off.
     events: bool,
@@ -112,7 +115,10 @@ impl Relay {
         if upstream.is_end_stream() {
             call.ended = "complete";
         }
-        let (upstream, ready) = (Some(upstream), VecDeque::new());
+        let (upstream, ready) = (Source::new(upstream), VecDeque::new());
+        if events {
+            call.seat.held.stream(&upstream);
+        }
         Self { upstream, call, events, filter, ready, stopping, ends: None }
     }
 
@@ -143,9 +149,16 @@ impl Relay {
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 
+    /// A stream of events just ends.
+    fn quiet(&mut self, ended: &'static str) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        self.call.ended = ended;
+        self.upstream.let_go();
+        Poll::Ready(None)
+    }
+
     fn cut(&mut self, why: Cut, ended: &'static str) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         self.call.ended = ended;
-        self.upstream = None;
+        self.upstream.let_go();
         self.ready.clear();
         Poll::Ready(Some(Err(why)))
     }
@@ -175,9 +188,7 @@ impl Body for Relay {
             && let Poll::Ready(ended) = this.poll_end(context)
         {
             if this.events {
-                this.call.ended = ended;
-                this.upstream = None;
-                return Poll::Ready(None);
+                return this.quiet(ended);
             }
             return this.cut(Cut::TokenEnded, ended);
         }
@@ -185,14 +196,18 @@ impl Body for Relay {
             if let Some(bytes) = this.ready.pop_front() {
                 return this.frame(bytes);
             }
-            let Some(upstream) = &mut this.upstream else { return Poll::Ready(None) };
-            match Pin::new(upstream).poll_frame(context) {
+            let Some(next) = this.upstream.poll(context) else {
+                // By us, when it was over; else by whoever ended the token.
+                let over = this.call.ended != CLIENT_GONE;
+                return if over { Poll::Ready(None) } else { this.quiet("token_ended") };
+            };
+            match next {
                 Poll::Ready(Some(Ok(frame))) => {
                     // Trailers have no meaning here.
                     let Ok(bytes) = frame.into_data() else { continue };
                     if this.filter.is_none() {
                         // Whoever counts bytes does not ask for more after the last one.
-                        if this.upstream.as_ref().is_some_and(Body::is_end_stream) {
+                        if this.upstream.is_at_end() {
                             this.call.ended = "complete";
                         }
                         return this.frame(bytes);
@@ -205,7 +220,7 @@ impl Body for Relay {
                 Poll::Ready(Some(Err(_))) => return this.cut(Cut::Broken, "upstream_broke"),
                 Poll::Ready(None) => {
                     this.call.ended = "complete";
-                    this.upstream = None;
+                    this.upstream.let_go();
                     let rest = this.filter.as_mut().and_then(|filter| {
                         // Some readers take it for an event.
                         let rest = filter.splitter.rest();
@@ -220,11 +235,7 @@ impl Body for Relay {
                 Poll::Pending => {
                     return match this.poll_end(context) {
                         Poll::Pending => Poll::Pending,
-                        Poll::Ready(ended) if this.events => {
-                            this.call.ended = ended;
-                            this.upstream = None;
-                            Poll::Ready(None)
-                        }
+                        Poll::Ready(ended) if this.events => this.quiet(ended),
                         Poll::Ready(ended) => this.cut(Cut::TokenEnded, ended),
                     };
                 }
@@ -233,15 +244,13 @@ impl Body for Relay {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match (&self.upstream, &self.filter) {
-            (Some(upstream), None) => upstream.size_hint(),
-            _ => SizeHint::default(),
+        match &self.filter {
+            None => self.upstream.size_hint(),
+            Some(_) => SizeHint::default(),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ready.is_empty()
-            && self.filter.is_none()
-            && self.upstream.as_ref().is_none_or(Body::is_end_stream)
+        self.ready.is_empty() && self.filter.is_none() && self.upstream.is_at_end()
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     identity,
     lists::Lens,
     proxy::{self, Onward},
-    relay::Call,
+    relay::{CLIENT_GONE, Call},
     session,
     settings::ToolChanges,
     trail::{self, Decision},
@@ -352,7 +352,7 @@ impl Gateway {
             started: asked.started,
             status: 0,
             bytes: 0,
-            ended: "client_gone",
+            ended: CLIENT_GONE,
             seat: asked.seat,
         };
         let lens =

@@ -1,0 +1,71 @@
+//! The MCP server's side of a stream, which whoever ends a token lets go even while its caller reads nothing:
+//! a body that nobody reads is not asked for more, and would never hear of it.
+
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::{Bytes, Incoming};
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll},
+};
+
+type Slot = Mutex<Option<Incoming>>;
+
+/// An answer as it comes from the MCP server, until it is let go.
+pub(crate) struct Source(Arc<Slot>);
+
+impl Source {
+    pub(crate) fn new(body: Incoming) -> Self {
+        Self(Arc::new(Mutex::new(Some(body))))
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Incoming>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What comes next; `None` if it was let go.
+    pub(crate) fn poll(
+        &self,
+        context: &mut Context<'_>,
+    ) -> Option<Poll<Option<Result<Frame<Bytes>, hyper::Error>>>> {
+        let mut slot = self.slot();
+        slot.as_mut().map(|body| Pin::new(body).poll_frame(context))
+    }
+
+    pub(crate) fn let_go(&self) {
+        *self.slot() = None;
+    }
+
+    /// Whether nothing more comes.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.slot().as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.slot().as_ref().map_or_else(SizeHint::default, Body::size_hint)
+    }
+}
+
+/// The streams of one token.
+#[derive(Default)]
+pub(crate) struct Sources(Mutex<Vec<Weak<Slot>>>);
+
+impl Sources {
+    fn all(&self) -> MutexGuard<'_, Vec<Weak<Slot>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more. Those that are over are forgotten.
+    pub(crate) fn add(&self, source: &Source) {
+        let mut all = self.all();
+        all.retain(|slot| slot.strong_count() > 0);
+        all.push(Arc::downgrade(&source.0));
+    }
+
+    pub(crate) fn let_go(&self) {
+        let all = std::mem::take(&mut *self.all());
+        for slot in all.iter().filter_map(Weak::upgrade) {
+            Source(slot).let_go();
+        }
+    }
+}
