@@ -92,8 +92,16 @@ pub(crate) async fn guard(args: Guard) -> Result<()> {
     let store =
         serve::open_store(&place.database).await.context("the database cannot be opened")?;
     plan.register(&store, &args).await?;
+    let older = plan.trusted_besides(&store).await?;
     store.close().await;
     println!("{}", plan.told(&args, &file));
+    for issuer in older {
+        println!(
+            "It also trusts {issuer}, from an earlier start or an administrator. To take that back:\n\n  \
+             carnet admin --config {} --ras {NAME} trust disable {issuer}\n",
+            file.display()
+        );
+    }
     serve::serve(config).await
 }
 
@@ -285,6 +293,13 @@ impl Plan {
             put(store, &trusted).await?;
         }
         Ok(())
+    }
+
+    /// Whom it trusts beside those of the flags: what was told to it once is not forgotten by a restart.
+    async fn trusted_besides(&self, store: &Store) -> Result<Vec<Issuer>> {
+        let all = store.all::<TrustedIssuer>().await?.into_iter();
+        let besides = all.filter(|held| !held.disabled && !self.trusted.contains(&held.issuer));
+        Ok(besides.map(|held| held.issuer).collect())
     }
 
     /// What whoever started it has to know.
