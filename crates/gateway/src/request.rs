@@ -329,7 +329,7 @@ impl Gateway {
             let own = Own::new(StatusCode::SERVICE_UNAVAILABLE, BROKEN, text).to(id);
             return Own { retry_after: Some(wait.as_secs() + 1), ..own }.respond();
         }
-        let ground = &self.ground();
+        let ground = self.ground();
         let headers =
             identity::headers(ground, route, &held, &parts.headers, session.as_deref(), asked.now);
         let headers = match headers.await {
