@@ -157,7 +157,7 @@ impl Gateway {
                 1,
             ),
         };
-        // One a second: who floods does not fill the disk.
+        // As many a second as of strangers: who floods does not fill the disk.
         if route.stranger(now) {
             let subject = Subject { method: String::new(), target: String::new() };
             self.refused(route, &About { held, call, now, bytes: 0 }, &subject, reason, "").await;
