@@ -375,8 +375,20 @@ async fn what_is_switched_off_in_between_is_off() {
     assert!(refused.json.get("access_token").is_none());
     let page = browser.get(&world, &url).await;
     assert!(page.status == 400 && page.text.contains("There is no sign-in here"), "{}", page.text);
-    // Trust itself withdrawn: what is out dies too (D40).
+    // Closed as well, at each step, where the issuer turns out to have many tenants.
     world.set_sign_in(&json!({"client_id": "ras-rp"})).await;
+    let code = browser.code(&world, &url, "erin").await;
+    let of = |tenant: Option<&str>| {
+        let tenant = tenant.map(str::to_owned);
+        move |trusted: &mut TrustedIssuer| trusted.tenant = tenant
+    };
+    store.update::<TrustedIssuer>(world.idp.as_str(), of(Some("acme")), event()).await.unwrap();
+    assert_eq!(world.send(&world.redeem_code(&code)).await.status, 400, "many tenants: code");
+    assert_eq!(world.send(&renew).await.status, 400, "many tenants: refresh");
+    let page = browser.get(&world, &url).await;
+    assert!(page.status == 400 && page.text.contains("There is no sign-in here"), "{}", page.text);
+    store.update::<TrustedIssuer>(world.idp.as_str(), of(None), event()).await.unwrap();
+    // Trust itself withdrawn: what is out dies too (D40).
     let trusted = |disabled| move |trusted: &mut TrustedIssuer| trusted.disabled = disabled;
     assert!(world.ras_role.get().unwrap().stands(&access).await.unwrap());
     store.update::<TrustedIssuer>(world.idp.as_str(), trusted(true), event()).await.unwrap();

@@ -84,6 +84,14 @@ pub struct TrustedIssuer {
     pub disabled: bool,
 }
 
+impl TrustedIssuer {
+    /// The interactive path, if its people may come that way. Of a multi-tenant issuer nobody can tell at a
+    /// sign-in whose person came, so there it is closed whatever the record says.
+    pub fn open_sign_in(&self) -> Option<&InteractiveSignIn> {
+        self.sign_in.as_ref().filter(|_| self.tenant.is_none())
+    }
+}
+
 /// An origin whose client metadata documents a RAS accepts, beside those of trusted issuers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

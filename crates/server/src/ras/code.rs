@@ -134,7 +134,7 @@ pub(super) async fn renew(
 fn is_open(directory: &RasDirectory, authentication: &Authentication) -> bool {
     let issuer = authentication.issuer.as_ref();
     let trusted = issuer.and_then(|issuer| directory.trusted(issuer.as_str()));
-    trusted.is_some_and(|trusted| trusted.sign_in.is_some())
+    trusted.is_some_and(|trusted| trusted.open_sign_in().is_some())
 }
 
 /// Records and signs.

@@ -101,7 +101,7 @@ impl RasDirectory {
 
     /// The issuers whose people may sign in here.
     pub(crate) fn interactive(&self) -> impl Iterator<Item = &TrustedIssuer> {
-        self.trusted.values().filter(|trusted| trusted.sign_in.is_some())
+        self.trusted.values().filter(|trusted| trusted.open_sign_in().is_some())
     }
 
     /// Whether clients may be named by metadata documents at all.

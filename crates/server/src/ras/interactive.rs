@@ -232,7 +232,8 @@ async fn person(
     let Some(session) = session else { return Ok(None) };
     let Some(issuer) = session.authentication.issuer.clone() else { return Ok(None) };
     let snapshot = authority.fresh().await?;
-    let open = snapshot.directory.trusted(issuer.as_str()).is_some_and(|t| t.sign_in.is_some());
+    let trusted = snapshot.directory.trusted(issuer.as_str());
+    let open = trusted.is_some_and(|trusted| trusted.open_sign_in().is_some());
     let account = authority.store.by_id::<Account>(&session.user_id).await?;
     let live = open && account.is_some_and(|account| !account.disabled);
     Ok(live.then_some(Person { session, issuer, cookie: secret }))
@@ -248,12 +249,12 @@ async fn route(
     let mut open = snapshot.directory.interactive();
     let by_domain = email.and_then(|email| {
         let takes = |trusted: &&TrustedIssuer| {
-            trusted.sign_in.as_ref().is_some_and(|sign_in| sign_in.takes(email))
+            trusted.open_sign_in().is_some_and(|sign_in| sign_in.takes(email))
         };
         snapshot.directory.interactive().find(takes)
     });
     let only = match (open.next(), open.next()) {
-        (Some(only), None) if only.sign_in.as_ref().is_some_and(|s| s.domains.is_empty()) => {
+        (Some(only), None) if only.open_sign_in().is_some_and(|s| s.domains.is_empty()) => {
             Some(only)
         }
         _ => None,
@@ -287,7 +288,7 @@ async fn send(
         exp: now.plus(sign_in_state::LIFETIME),
     };
     let redirect_uri = ras.issuer().endpoint("/callback");
-    let client_id = trusted.sign_in.as_ref().map_or("", |sign_in| sign_in.client_id.as_str());
+    let client_id = trusted.open_sign_in().map_or("", |sign_in| sign_in.client_id.as_str());
     let flow = flow(&state, &trusted.issuer, client_id, &redirect_uri);
     let hint = email.filter(|email| email.contains('@'));
     let wishes = SignInWishes {
@@ -376,8 +377,7 @@ async fn came_back(
     let snapshot = authority.fresh().await.map_err(|e| broken(&e))?;
     let off = "Sign-in for your company is switched off here. Ask IT.";
     let trusted = snapshot.directory.trusted(&state.issuer).cloned();
-    // Of a multi-tenant issuer nobody can tell whose person came.
-    let open = |trusted: &TrustedIssuer| trusted.sign_in.is_some() && trusted.tenant.is_none();
+    let open = |trusted: &TrustedIssuer| trusted.open_sign_in().is_some();
     let trusted = trusted.filter(open).ok_or_else(|| bad(off))?;
     let signed_in = finish(ras, form, &state, &trusted).await.filter(|signed_in| {
         let at = signed_in.authentication.auth_time;
@@ -419,7 +419,7 @@ async fn finish(
     // What the issuer says in words is not shown: anyone could have written the link.
     let code = form.optional("code")?;
     let redirect_uri = ras.issuer().endpoint("/callback");
-    let client_id = trusted.sign_in.as_ref()?.client_id.as_str();
+    let client_id = trusted.open_sign_in()?.client_id.as_str();
     let flow = flow(state, &trusted.issuer, client_id, &redirect_uri);
     let key = ras.0.authority.keys.signing();
     let iss = form.optional("iss");
