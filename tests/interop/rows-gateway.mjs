@@ -181,7 +181,7 @@ export default async function rows({ row, run, must, startDemo, enrol, carnet, f
   });
 
   // ---------- a gateway of the company's own ----------
-  await row('carnet serve', '[[gateway]]: its own token for the server behind it (XAA again), and one trail at the IdP', async () => {
+  await row('carnet serve', '[[gateway]]: its own token for the server behind it (XAA again), one trail at the IdP, the record by OTLP', async () => {
     const folder = join(scratch, 'company-gateway');
     mkdirSync(folder, { mode: 0o700 });
     let port;
@@ -195,7 +195,18 @@ export default async function rows({ row, run, must, startDemo, enrol, carnet, f
     company.admin('client', 'add', 'Company gateway', '--id', 'front', '--resource', url, '--secret-out', join(folder, 'idp.secret'));
     company.admin('--ras', 'canvas', 'client', 'add', 'Acme front', '--id', 'acme-front', '--resource', url, '--secret-out', join(folder, 'ras.secret'));
     company.admin('connection', 'add', 'hop', '--client', 'front', '--ras-client-id', 'acme-front', '--audience', canvas.ras, '--resource', canvas.mcp, '--scopes', 'canvas.read', '--everyone');
+    // An OTLP collector: what it is told, whole.
+    const told = [];
+    const collector = createServer(async (request, answer) => {
+      let body = '';
+      for await (const chunk of request) body += chunk;
+      if (request.url === '/v1/logs') told.push(body);
+      answer.end();
+    }).listen(0, '127.0.0.1');
+    await new Promise(r => collector.once('listening', r));
     writeFileSync(join(folder, 'carnet.toml'), `
+[telemetry]
+otlp_endpoint = "http://127.0.0.1:${collector.address().port}"
 [keys]
 file = "carnet.key"
 [admin]
@@ -230,6 +241,11 @@ tools = ["canvas_list", "canvas_draw"]
       calls = rows.filter(r => r.event === 'mcp_call' && r.details.method === 'tools/call');
     }
     must(calls.length === 2, `${calls.length} calls reached the IdP`);
+    const exported = words => told.some(body => words.every(word => body.includes(word)));
+    for (let i = 0; i < 100 && !exported(['"kind":"decision"', '"target":"canvas_list"']); i++) await new Promise(r => setTimeout(r, 100));
+    must(exported(['"kind":"decision"', '"target":"canvas_list"', 'carnet.mcp_call']), `no decision among ${told.length} OTLP exports`);
+    must(exported(['"target":"canvas_read"', '"outcome":"refused"']) && exported(['"kind":"outcome"']), 'a refusal or an outcome was not exported');
+    collector.close();
     const rows = JSON.parse(company.admin('audit', '--limit', '200'));
     const [bad, good] = calls;
     const exchange = rows.find(r => r.event === 'token_exchange' && r.details.jti === good.details.txn);
