@@ -1,7 +1,7 @@
 //! What the interactive path ends in: a code for tokens, and refresh tokens that rotate. Issuer, account, client
 //! and MCP server are asked about again at every step.
 
-use super::{Ras, directory::RasDirectory};
+use super::{Ras, access_token, directory::RasDirectory};
 use crate::{
     answer::Failure,
     authority::Snapshot,
@@ -10,7 +10,7 @@ use crate::{
     token_endpoint::{ClientRequest, TokenAnswer},
 };
 use carnet_proto::{
-    access_token::{self, AccessTokenClaims},
+    access_token::{AccessTokenClaims, LIFETIME, LONGEST_LIFETIME},
     authentication::Authentication,
     form::Form,
     id_jag::{Confirmation, OneOrMany},
@@ -21,7 +21,7 @@ use carnet_proto::{
     token_exchange::parse_resources,
     trust::Account,
 };
-use carnet_store::{AuditEvent, Grant, HotOperation, HotOutcome, RefreshToken, TokenKind};
+use carnet_store::{AuditEvent, HotOperation, HotOutcome, RefreshToken};
 use std::sync::Arc;
 
 /// What tokens are about.
@@ -164,10 +164,8 @@ async fn mint(
             return Err(Refusal::BindingRequired.into());
         }
         let scopes = issue.scopes.intersection(&governed.scopes);
-        let lifetime = governed
-            .access_token_lifetime
-            .unwrap_or(access_token::LIFETIME)
-            .clamp(1, access_token::LONGEST_LIFETIME);
+        let lifetime =
+            governed.access_token_lifetime.unwrap_or(LIFETIME).clamp(1, LONGEST_LIFETIME);
         let authentication = issue.authentication;
         let claims = AccessTokenClaims {
             iss: authority.issuer.clone(),
@@ -197,28 +195,12 @@ async fn mint(
         operation.generation = Some(snapshot.generation);
         operation.session = Some(issue.session.to_owned());
         operation.reasons[0] = issue.gone.reason();
-        operation.grant = Some(Grant {
-            jti: jti.clone(),
-            kind: TokenKind::AccessToken,
-            user_id: issue.account.to_owned(),
-            client_id: issue.client.id().to_owned(),
-            party,
-            lineage: issue.family.to_owned(),
-            expires_at: claims.exp,
-        });
+        operation.grant = Some(access_token::grant(&claims, party, issue.family));
         match authority.store.record(operation, now).await? {
             HotOutcome::Stale => snapshot = authority.fresh().await?,
             HotOutcome::Recorded => {
-                return Ok(TokenAnswer {
-                    access_token: claims.sign(authority.keys.signing()),
-                    token_type: if claims.cnf.is_some() { "DPoP" } else { "Bearer" },
-                    expires_in: lifetime,
-                    issued_token_type: None,
-                    scope: claims.scope,
-                    resource: Some(claims.aud),
-                    id_token: None,
-                    refresh_token: issue.refresh_token,
-                });
+                let resource = governed.resource.as_str().to_owned();
+                return Ok(access_token::answer(ras, claims, resource, issue.refresh_token));
             }
             _ => return Err(Failure::RefusedOnRecord(issue.gone)),
         }

@@ -1,7 +1,7 @@
 //! Redemption. Each line makes the argument of the next: unverified ID-JAG, trusted issuer, keys,
 //! verified ID-JAG, account, decision, record, token.
 
-use super::{Ras, directory::RasDirectory};
+use super::{Ras, access_token, directory::RasDirectory};
 use crate::{
     answer::Failure,
     authority::Snapshot,
@@ -15,10 +15,9 @@ use carnet_proto::{
     refusal::Refusal,
     trust::{Account, SubjectLink, TrustedIssuer},
 };
-use carnet_store::{AuditEvent, Grant, HotOperation, HotOutcome, TokenKind, UsedJti};
+use carnet_store::{AuditEvent, HotOperation, HotOutcome, UsedJti};
 use std::sync::Arc;
 
-#[allow(clippy::too_many_lines)] // the whole walk: ID-JAG, issuer, account, decision, record, token
 pub(super) async fn redeem(
     ras: &Ras,
     request: ClientRequest<RasDirectory>,
@@ -96,34 +95,13 @@ pub(super) async fn redeem(
             jti: id_jag.jti().to_owned(),
             forget_after: id_jag.forget_after(),
         });
-        operation.grant = Some(Grant {
-            jti: claims.jti.clone(),
-            kind: TokenKind::AccessToken,
-            user_id: account.id.clone(),
-            client_id: request.client.id().to_owned(),
-            party: id_jag.issuer().to_string(),
-            lineage: id_jag.jti().to_owned(),
-            expires_at: claims.exp,
-        });
+        let party = id_jag.issuer().to_string();
+        operation.grant = Some(access_token::grant(&claims, party, id_jag.jti()));
         match authority.store.record(operation, now).await? {
             HotOutcome::Stale => snapshot = authority.fresh().await?,
             HotOutcome::Recorded => {
-                return Ok(TokenAnswer {
-                    access_token: claims.sign(authority.keys.signing()),
-                    token_type: if claims.cnf.is_some() { "DPoP" } else { "Bearer" },
-                    expires_in: decision.lifetime,
-                    issued_token_type: None,
-                    scope: claims.scope,
-                    resource: Some(OneOrMany::One(
-                        decision
-                            .spelled
-                            .as_ref()
-                            .unwrap_or(&decision.governed.resource)
-                            .to_string(),
-                    )),
-                    id_token: None,
-                    refresh_token: None,
-                });
+                let resource = decision.spelled.as_ref().unwrap_or(&decision.governed.resource);
+                return Ok(access_token::answer(ras, claims, resource.to_string(), None));
             }
             _ => return Err(Failure::RefusedOnRecord(Refusal::IdJagReplay)),
         }

@@ -1,5 +1,6 @@
 //! The resource authorization server: redeems ID-JAGs for short access tokens.
 
+mod access_token;
 mod code;
 mod consent_page;
 mod directory;
