@@ -124,6 +124,35 @@ export default async function rows({ row, run, must, startDemo, enrol, carnet, f
     });
   }
 
+  // ---------- the SDK's Express app, which decodes bodies by the charset that is named ----------
+  for (const [generation, name] of [['1', '@modelcontextprotocol/sdk'], ['2', '@modelcontextprotocol/express']]) {
+    await row(`createMcpExpressApp ${version(name)}`, 'behind `carnet guard`: allowed tools answer; a body in another charset reaches nothing', async () => {
+      const at = await freePort();
+      await start(`express ${generation}`, process.execPath, [join(here, 'express-server.mjs')], at, { GENERATION: generation, PORT: String(at) });
+      const straight = `http://127.0.0.1:${at}/mcp`;
+      const behind = await guarded(`express-${generation}`, straight, '--allow', 'echo');
+      const home = await signedIn();
+      must(carnet(home, 'call', behind.url, 'echo', '{"message":"hello"}').includes('said hello'), 'echo');
+      const token = carnet(home, 'token', behind.url).trim();
+      // In UTF-7 the text at the end is a second `name`, and the second one counts.
+      const utf7 = '+ACIAfQAsACIAbgBhAG0AZQAiADoAIgB3AGkAcABlAF8AYQBsAGwAIgAsACIAYQByAGcAdQBtAGUAbgB0AHMAIgA6AHsAfQAsACIAcQAiADoAewAiAGsAIgA6ACI-';
+      const body = `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{},"_meta":{"z":"${utf7}"}}}`;
+      const ask = async (url, type) => {
+        const headers = { authorization: `Bearer ${token}`, accept: 'application/json, text/event-stream', 'content-type': type, 'mcp-protocol-version': '2025-11-25' };
+        const answer = await fetch(url, { method: 'POST', headers, body });
+        return `${answer.status} ${await answer.text()}`;
+      };
+      const plain = 'application/json', coded = 'application/json; charset=utf-7';
+      must((await ask(straight, coded)).includes('EVERYTHING WIPED'), 'straight, the second name counts no more: this row proves nothing');
+      must(/^200 .*said/s.test(await ask(behind.url, plain)), 'the same bytes as what they are');
+      for (const type of [coded, 'application/json; charset="UTF-7"', 'application/json; charset=utf-8; charset=utf-7', 'application/json; charset=utf-16']) {
+        const answer = await ask(behind.url, type);
+        must(answer.startsWith('415 '), `${type}: ${answer}`);
+      }
+      return 'straight it calls the other tool, through the gateway it is 415';
+    });
+  }
+
   // ---------- people and clients without cross-app access ----------
   const outsiders = await guarded('outsiders', `http://127.0.0.1:${tsAt}/mcp`, '--sign-in', 'guard-rp', '--registration', '--allow', 'echo', '--allow', 'get-*=reference.read');
   company.admin('client', 'add', 'Guard sign-in', '--id', 'guard-rp', '--redirect-uri', `${outsiders.ras}/callback`, '--jwks-uri', `${outsiders.ras}/jwks`);

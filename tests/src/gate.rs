@@ -177,14 +177,54 @@ impl Upstream {
             "chatty" => {
                 let headers = [
                     ("set-cookie", "sid=1"),
-                    ("x-own", "stays"),
+                    ("x-own", "goes"),
                     ("connection", "x-hop"),
                     ("x-hop", "goes"),
                     ("www-authenticate", "Basic"),
                     ("access-control-allow-origin", "*"),
-                    ("content-type", "application/json"),
+                    ("x-accel-redirect", "/internal/secret.txt"),
+                    ("x-sendfile", "/etc/passwd"),
+                    ("clear-site-data", "\"*\""),
+                    ("strict-transport-security", "max-age=1"),
+                    ("refresh", "0; url=/"),
+                    ("server", "own"),
+                    ("link", "</x>; rel=preload"),
+                    ("location", "/x"),
+                    ("content-disposition", "attachment"),
+                    ("cache-control", "public, max-age=1000"),
+                    ("etag", "\"1\""),
+                    ("content-type", "application/json; charset=utf-8"),
+                    ("content-language", "de"),
+                    ("retry-after", "1"),
+                    ("x-request-id", "stays"),
                 ];
-                (headers, "{}").into_response()
+                let mut response = Response::new(Body::from("{}"));
+                for (name, value) in headers {
+                    response.headers_mut().append(name, value.parse().unwrap());
+                }
+                response
+            }
+            "page" => {
+                let kind = [(header::CONTENT_TYPE, "text/html; charset=iso-8859-1")];
+                (StatusCode::NOT_FOUND, kind, "<script>").into_response()
+            }
+            "utf16" => {
+                let kind = [(header::CONTENT_TYPE, "application/json; charset=utf-16le")];
+                (kind, "{}".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>())
+                    .into_response()
+            }
+            "two_types" | "coded" | "coded_twice" => {
+                let headers: &[(&str, &str)] = match name {
+                    "two_types" => &[("content-type", "application/json; charset=utf-16")],
+                    "coded" => &[("content-encoding", "gzip")],
+                    _ => &[("content-encoding", "identity"), ("content-encoding", "deflate")],
+                };
+                let mut response = Response::new(Body::from("{}"));
+                let json = ("content-type", "application/json");
+                for (name, value) in std::iter::once(&json).chain(headers) {
+                    response.headers_mut().append(*name, value.parse().unwrap());
+                }
+                response
             }
             "plain" => ([(header::CONTENT_TYPE, "text/plain")], "{\"tools\":[]}").into_response(),
             "huge_header" => {
@@ -263,6 +303,11 @@ impl Gate {
             "redirect",
             "refuse",
             "chatty",
+            "page",
+            "utf16",
+            "two_types",
+            "coded",
+            "coded_twice",
             "plain",
             "huge_header",
         ];

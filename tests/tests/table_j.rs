@@ -4,7 +4,7 @@ use carnet_gateway::{ArgumentAudit, Lists, PlainHeader, ToolChanges, Who};
 use carnet_tests::{
     forge::{Key, Parts},
     gate::{Gate, call, tools},
-    world::{Reply, World},
+    world::{Ask, Reply, World},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -57,6 +57,7 @@ async fn j01_j03_j04_no_token_and_bad_tokens_are_challenged_and_never_reach_the_
     let both = [("authorization", bearer.as_str()), accept];
     let reply = world.call(&in_url, &both, &call("echo")).await;
     assert_eq!(reply.status, 400, "a query that is not the resource's goes nowhere");
+    assert_eq!(gate.records("decision").await[0]["reason"], "request.query");
     // J04 and its neighbours.
     let mut changed = token.clone();
     let last = changed.pop().unwrap();
@@ -184,7 +185,7 @@ async fn j09_j10_j33_what_could_be_read_in_two_ways_is_refused() {
         assert_eq!(reply.json["id"], 7);
     }
     let send = async |body: String| {
-        let ask = carnet_tests::world::Ask {
+        let ask = Ask {
             url: gate.url.clone(),
             form: Vec::new(),
             headers: vec![
@@ -330,6 +331,72 @@ fn http_name(name: &reqwest::header::HeaderName) -> &str {
 }
 
 #[tokio::test]
+async fn the_body_s_type_is_json_in_utf8_and_is_written_by_the_gateway() {
+    let world = World::new().await;
+    let gate = Gate::new(&world).await;
+    let token = gate.token(&world, "erin", "read write").await;
+    // Text to a reader of UTF-8; to one of UTF-7 a second name and another tool.
+    let hidden = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{},"_meta":{"z":"+ACIAfQAsACIAbgBhAG0AZQAiADoAIgB3AGkAcABlACIALAAiAHEAIgA6AHsAIgBrACIAOgAi-"}}}"#;
+    let body = hidden.as_bytes();
+    let send = async |types: &[&str]| {
+        let ask = Ask {
+            url: gate.url.clone(),
+            form: Vec::new(),
+            headers: [
+                ("authorization".to_owned(), format!("Bearer {token}")),
+                ("accept".to_owned(), "application/json, text/event-stream".to_owned()),
+            ]
+            .into_iter()
+            .chain(types.iter().map(|value| ("content-type".to_owned(), (*value).to_owned())))
+            .collect(),
+            method: Method::POST,
+        };
+        world.send_body(&ask, body.to_vec()).await
+    };
+    for charset in [
+        "utf-7",
+        "UTF-7",
+        "\"utf-7\"",
+        "utf-16",
+        "utf-16le",
+        "utf-32",
+        "gbk",
+        "shift_jis",
+        "latin1",
+    ] {
+        let reply = send(&[&format!("application/json; charset={charset}")]).await;
+        assert_eq!(reply.status, 415, "{charset}: {}", reply.text);
+    }
+    for types in [
+        &["application/json; charset=utf-8; charset=utf-7"][..],
+        &["application/json; charset=utf-7; charset=utf-8"],
+        &["application/json; charset*=utf-7"],
+        &["application/json", "application/json; charset=utf-7"],
+        &["application/json", "application/json"],
+        &["application/json, text/plain"],
+        &["text/json"],
+        &[],
+    ] {
+        assert_eq!(send(types).await.status, 415, "{types:?}");
+    }
+    assert!(gate.upstream.take().is_empty(), "the MCP server was asked");
+    let refused = gate.records("decision").await;
+    assert!(refused.iter().all(|record| record["reason"] == "request.unreadable"));
+    assert_eq!(refused.len(), 17, "each leaves a line");
+    for good in ["application/json", "APPLICATION/json;charset=\"utf-8\"", "application/json; x=y"]
+    {
+        assert_eq!(send(&[good]).await.status, 200, "{good}");
+        let seen = gate.upstream.take();
+        let types: Vec<_> = seen[0].headers.get_all("content-type").iter().collect();
+        assert_eq!(types, ["application/json"], "{good}");
+    }
+    // What has no body has no type.
+    let get = world.http.get(&gate.url).bearer_auth(&token).header("content-type", "text/x");
+    assert_eq!(get.header("accept", "text/event-stream").send().await.unwrap().status(), 200);
+    assert!(!gate.upstream.take()[0].headers.contains_key("content-type"));
+}
+
+#[tokio::test]
 async fn j11_j28_j29_answers_of_the_server_are_no_more_than_answers() {
     let world = World::new().await;
     let gate = Gate::with(&world, |settings| {
@@ -340,9 +407,28 @@ async fn j11_j28_j29_answers_of_the_server_are_no_more_than_answers() {
     .await;
     let token = gate.token(&world, "erin", "read").await;
     let reply = gate.call(&world, &token, "chatty").await;
-    assert_eq!((reply.status, reply.header("x-own")), (200, "stays"));
-    for name in ["set-cookie", "x-hop", "www-authenticate", "access-control-allow-origin"] {
-        assert_eq!(reply.header(name), "", "{name}");
+    let mut names: Vec<_> = reply.headers.keys().map(|name| name.as_str().to_owned()).collect();
+    names.sort();
+    let listed = [
+        "cache-control",
+        "content-language",
+        "content-length",
+        "content-type",
+        "date",
+        "retry-after",
+        "x-content-type-options",
+        "x-request-id",
+    ];
+    assert_eq!((reply.status, names), (200, listed.map(str::to_owned).to_vec()));
+    assert_eq!(reply.header("content-type"), "application/json");
+    assert_eq!(reply.header("cache-control"), "no-store");
+    // A page of the MCP server's is words for whoever reads it.
+    let reply = gate.call(&world, &token, "page").await;
+    assert_eq!((reply.status, reply.header("content-type")), (404, "text/plain; charset=utf-8"));
+    // What readers would understand differently is not passed on at all.
+    for tool in ["utf16", "two_types", "coded", "coded_twice"] {
+        let reply = gate.call(&world, &token, tool).await;
+        assert_eq!(reply.status, 502, "{tool}: {}", reply.text);
     }
     let reply = gate.call(&world, &token, "redirect").await;
     assert_eq!((reply.status, reply.header("location")), (502, ""));

@@ -9,7 +9,7 @@ use carnet_proto::{
     },
     mcp_headers::decoded,
 };
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use serde_json::{Value, json};
 
 pub(crate) const VERSION: &str = "mcp-protocol-version";
@@ -65,18 +65,28 @@ fn unsupported(version: &str) -> Fault {
     }
 }
 
-/// Compares headers and body. Answers whether the request is of the era without sessions.
+/// What was found when headers and body were compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Agreed {
+    /// The request is of the era without sessions.
+    pub(crate) stateless: bool,
+    /// The `Mcp-Param-…` headers that repeat an argument. What no schema marks, or is not known to, goes no
+    /// further: a header that nobody compared is the caller's word.
+    pub(crate) parameters: Vec<HeaderName>,
+}
+
+/// Compares headers and body.
 pub(crate) fn check(
     headers: &HeaderMap,
     body: &Body<'_>,
     tools: &Snapshots,
-) -> Result<bool, Fault> {
+) -> Result<Agreed, Fault> {
     let version = only(headers, VERSION)?;
     let (method, name) = (only(headers, METHOD)?, only(headers, NAME)?);
     let [message] = body.messages.as_slice() else {
         // A batch cannot be repeated in one header.
         return match (method, name) {
-            (None, None) => Ok(false),
+            (None, None) => Ok(Agreed::default()),
             _ => Err(mismatch("A batch has no Mcp-Method and no Mcp-Name.".to_owned())),
         };
     };
@@ -97,8 +107,8 @@ pub(crate) fn check(
         (header, None) => header == Some(STATELESS),
     };
     check_names(message, (method, name), stateless)?;
-    check_parameters(headers, message, tools, stateless)?;
-    Ok(stateless)
+    let parameters = check_parameters(headers, message, tools, stateless)?;
+    Ok(Agreed { stateless, parameters })
 }
 
 fn check_names(
@@ -138,13 +148,14 @@ fn check_parameters(
     message: &Message<'_>,
     tools: &Snapshots,
     stateless: bool,
-) -> Result<(), Fault> {
+) -> Result<Vec<HeaderName>, Fault> {
+    let mut agreed = Vec::new();
     let some = headers.keys().any(|name| name.as_str().starts_with(PARAMETER));
     if message.method != "tools/call" || !(some || stateless) {
-        return Ok(());
+        return Ok(agreed);
     }
     let Some(marked) = message.name.as_deref().and_then(|name| tools.marked(name)) else {
-        return Ok(());
+        return Ok(agreed);
     };
     for marked in marked.iter() {
         let name = format!("{PARAMETER}{}", marked.header.to_ascii_lowercase());
@@ -161,15 +172,19 @@ fn check_parameters(
                 marked.header
             )));
         }
+        // An underscore is a hyphen to some readers, who would find two.
+        agreed.extend(
+            HeaderName::try_from(&name).ok().filter(|_| inside.is_some() && !name.contains('_')),
+        );
     }
-    Ok(())
+    Ok(agreed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use carnet_proto::mcp;
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderValue;
 
     const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t","arguments":{"region":"eu"},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
     const OLD: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t"}}"#;
@@ -187,7 +202,7 @@ mod tests {
             "region": {"type": "string", "x-mcp-header": "Region"}}});
         tools.learn(&json!({"name": "t", "inputSchema": schema}));
         let body = mcp::read(body.as_bytes(), true).unwrap();
-        check(&map, &body, &tools).map_err(|fault| fault.code)
+        check(&map, &body, &tools).map(|agreed| agreed.stateless).map_err(|fault| fault.code)
     }
 
     #[test]

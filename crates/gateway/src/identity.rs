@@ -4,6 +4,7 @@ use crate::{
     answers::BROKEN,
     callers::Held,
     gateway::{Ground, Route},
+    media,
     settings::{UpstreamTokenError, Who, sensitive},
 };
 use carnet_proto::{
@@ -16,11 +17,11 @@ use std::sync::PoisonError;
 /// An assertion is made anew when it has less than this left, in seconds.
 const FRESH: i64 = 30;
 
-/// Headers of a request that go on, beside `Mcp-Param-…` and those an administrator lists. Everything else stays
-/// here: a list of what identity headers look like would never be whole.
-const PASSED: [HeaderName; 8] = [
+/// Headers of a request that go on, beside the `Mcp-Param-…` that were held against the body and those an
+/// administrator lists. Everything else stays here: a list of what identity headers look like would never be
+/// whole. The body's type is written, not passed.
+const PASSED: [HeaderName; 7] = [
     header::ACCEPT,
-    header::CONTENT_TYPE,
     header::USER_AGENT,
     header::ACCEPT_LANGUAGE,
     HeaderName::from_static("last-event-id"),
@@ -40,28 +41,40 @@ pub(crate) struct NoIdentity {
     pub(crate) reason: &'static str,
 }
 
+/// What of a request goes on.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    /// Its headers.
+    pub(crate) headers: &'a HeaderMap,
+    /// Those `Mcp-Param-…` that say what the body says.
+    pub(crate) parameters: &'a [HeaderName],
+    /// It has a body, which is JSON.
+    pub(crate) json: bool,
+}
+
 /// The headers for the MCP server. `session` is its own session id.
 pub(crate) async fn headers(
     ground: &Ground,
     route: &Route,
     held: &Held,
-    asked: &HeaderMap,
+    asked: Asked<'_>,
     session: Option<&str>,
     now: Timestamp,
 ) -> Result<HeaderMap, NoIdentity> {
     let settings = &route.settings;
     let mut headers = HeaderMap::with_capacity(16);
-    for (name, value) in asked {
-        let text = name.as_str();
-        // An underscore is a hyphen to some readers.
-        let parameter = text.starts_with("mcp-param-") && !text.contains('_');
+    for (name, value) in asked.headers {
         let passes = PASSED.contains(name)
-            || parameter
+            || asked.parameters.contains(name)
             || TRACES.contains(&name.as_str())
             || settings.forward_headers.contains(name);
         if passes {
             headers.append(name.clone(), value.clone());
         }
+    }
+    headers.remove(header::CONTENT_TYPE);
+    if asked.json {
+        headers.insert(header::CONTENT_TYPE, media::JSON);
     }
     let bad = || NoIdentity {
         status: StatusCode::BAD_GATEWAY,

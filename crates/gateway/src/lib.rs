@@ -17,6 +17,7 @@ mod events;
 mod gateway;
 mod identity;
 mod lists;
+mod media;
 mod proxy;
 mod relay;
 mod request;

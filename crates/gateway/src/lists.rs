@@ -187,6 +187,7 @@ impl Lens {
             Lists::Granted => Some(&self.scopes),
         };
         let text = |member| item.get(member).and_then(Value::as_str).unwrap_or_default();
+        let some_name;
         let (target, state) = match kind {
             Kind::Tools => {
                 let name = text("name");
@@ -200,9 +201,10 @@ impl Lens {
             Kind::Prompts => (Target::Prompt(text("name")), ToolState::Unseen),
             Kind::Resources => (Target::Resource(text("uri")), ToolState::Unseen),
             Kind::Templates => {
-                // What is before the first variable.
+                // What is before the first variable, with some name where it ends in a folder.
                 let fixed = text("uriTemplate").split('{').next().unwrap_or_default();
-                (Target::Resource(fixed), ToolState::Unseen)
+                some_name = format!("{fixed}{}", if fixed.ends_with('/') { "x" } else { "" });
+                (Target::Resource(&some_name), ToolState::Unseen)
             }
         };
         settings.lists == Lists::All || settings.rules.shows(target, state, scopes)

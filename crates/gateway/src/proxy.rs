@@ -5,6 +5,7 @@ use crate::{
     events,
     gateway::{Gateway, Route},
     lists::Lens,
+    media::{self, Kind},
     relay::{Call, EventFilter, Relay},
     session, trail,
 };
@@ -16,20 +17,16 @@ use hyper::body::{Bytes, Incoming};
 use serde_json::value::RawValue;
 use std::{sync::Arc, time::Instant};
 
-/// Headers of an answer that stay here: of the connection, of the MCP server's own ideas of sign-in, cookies
-/// and pages.
-const KEPT_BACK: [HeaderName; 11] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    header::PROXY_AUTHENTICATE,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::WWW_AUTHENTICATE,
-    header::SET_COOKIE,
-    header::ALT_SVC,
-    HeaderName::from_static("authentication-info"),
+/// Headers of an answer that go on. Everything else stays here: what an answer may tell a proxy in front
+/// (`X-Accel-Redirect`, `X-Sendfile`), a browser (`Clear-Site-Data`, `Refresh`, cookies, CORS) or a client
+/// (challenges) cannot be enumerated. Type, length, caching and session are written by this gateway.
+const PASSED: [HeaderName; 6] = [
+    header::ALLOW,
+    header::CONTENT_LANGUAGE,
+    header::RETRY_AFTER,
+    HeaderName::from_static("mcp-protocol-version"),
+    HeaderName::from_static("traceresponse"),
+    HeaderName::from_static("x-request-id"),
 ];
 
 /// A request for the MCP server, and what has to be known of it on the way back.
@@ -141,8 +138,18 @@ async fn back(
         }
         _ => {}
     }
-    clean(&mut parts.headers);
-    if let Some(value) = parts.headers.remove(crate::era::SESSION) {
+    let Ok(kind) = media::of_answer(&parts.headers) else {
+        return refuse(
+            &mut call,
+            "The MCP server's answer has a media type that readers understand differently.",
+        );
+    };
+    if !media::is_plain(&parts.headers) {
+        return refuse(&mut call, "The MCP server encodes its answer, though it was not asked to.");
+    }
+    let session = parts.headers.remove(crate::era::SESSION);
+    parts.headers = written(&parts.headers, kind);
+    if let Some(value) = session {
         let bound = value
             .to_str()
             .ok()
@@ -153,26 +160,11 @@ async fn back(
         };
         parts.headers.insert(HeaderName::from_static(crate::era::SESSION), bound);
     }
-    let content_type = parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let is = |kind: &[u8]| {
-        content_type.is_some_and(|held| {
-            held.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind))
-        })
-    };
-    let (events, json) = (is(b"text/event-stream"), is(b"application/json"));
-    if events {
-        // Proxies before us would hold events back.
-        parts.headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    }
-    let encoded = parts.headers.get(header::CONTENT_ENCODING).is_some_and(|v| v != "identity");
+    let (events, json) = (kind == Some(Kind::Events), kind == Some(Kind::Json));
     let lens = lens.filter(|_| parts.status.is_success());
     let filter = match lens {
-        Some(_) if encoded => {
-            return refuse(&mut call, "The MCP server encodes a list, though it was not asked to.");
-        }
         Some(lens) if json => return list(route, parts, body, call, id, &lens).await,
         Some(lens) if events => {
-            parts.headers.remove(header::CONTENT_LENGTH);
             let largest = route.settings.limits.list;
             Some(EventFilter { lens, splitter: events::Splitter::default(), largest })
         }
@@ -187,33 +179,36 @@ async fn back(
     Response::from_parts(parts, Body::new(relay))
 }
 
-/// Takes out what is not for the caller: of the connection, whatever `Connection` names, cookies,
-/// challenges, and what the MCP server says to pages.
-fn clean(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-        .collect();
-    for name in KEPT_BACK.iter().chain(&named) {
-        headers.remove(name);
+/// The headers of an answer as they go on.
+fn written(from: &HeaderMap, kind: Option<Kind>) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(12);
+    for (name, value) in from.iter().filter(|(name, _)| PASSED.contains(name)) {
+        headers.append(name.clone(), value.clone());
     }
-    let for_pages: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with("access-control-"))
-        .cloned()
-        .collect();
-    for name in for_pages {
-        headers.remove(name);
+    // What one caller is answered is for nobody else.
+    let mut kept = HeaderValue::from_static("no-store");
+    if let Some(kind) = kind {
+        let media_type = match kind {
+            Kind::Json => media::JSON,
+            Kind::Events => media::EVENTS,
+            Kind::Other => media::TEXT,
+        };
+        headers.insert(header::CONTENT_TYPE, media_type);
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if kind == Kind::Events {
+            // Proxies before us would hold events back, or code them.
+            kept = HeaderValue::from_static("no-cache, no-store, no-transform");
+            headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        }
     }
+    headers.insert(header::CACHE_CONTROL, kept);
+    headers
 }
 
 /// A list as one JSON document.
 async fn list(
     route: &Route,
-    mut parts: http::response::Parts,
+    parts: http::response::Parts,
     body: Incoming,
     mut call: Call,
     id: Option<&RawValue>,
@@ -238,13 +233,9 @@ async fn list(
     let looked = std::str::from_utf8(&bytes).map(|text| lens.look(text));
     let bytes = match looked {
         Ok(Ok(None)) => bytes,
-        Ok(Ok(Some(new))) => {
-            parts.headers.remove(header::ETAG);
-            new.into()
-        }
+        Ok(Ok(Some(new))) => new.into(),
         _ => return refuse(&mut call, "The MCP server's list cannot be read."),
     };
-    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
     call.bytes = bytes.len() as u64;
     call.ended = "complete";
     Response::from_parts(parts, Body::from(bytes))

@@ -5,10 +5,11 @@ use crate::{
     answers::{self, BROKEN, Own, REFUSED},
     authorize::{self, Subject},
     callers::{Busy, Fallen, Held, Seat},
-    era::{self, Fault},
+    era::{self, Agreed, Fault},
     gateway::{Gateway, Route},
     identity,
     lists::Lens,
+    media,
     proxy::{self, Onward},
     relay::{CLIENT_GONE, Call},
     session,
@@ -21,7 +22,9 @@ use carnet_proto::{
     time::Timestamp,
 };
 use carnet_resource::{Caller, Refused, token_of};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts,
+};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Bytes;
 use serde_json::value::RawValue;
@@ -80,6 +83,9 @@ impl Gateway {
             Err(response) => return response,
         };
         if let Err(response) = check_query(route, &parts) {
+            let subject = Subject { method: parts.method.to_string(), target: String::new() };
+            let about = About { held: asked.held(), call: &asked.call, now, bytes: 0 };
+            self.refused(route, &about, &subject, "request.query", "").await;
             return response;
         }
         if parts.method == Method::POST {
@@ -114,6 +120,9 @@ impl Gateway {
                     return Err(route.guard.revoked());
                 }
                 Err(Fallen::Unknown) => {
+                    let subject = Subject { method: String::new(), target: String::new() };
+                    let about = About { held: &held, call: &call, now, bytes: 0 };
+                    self.refused(route, &about, &subject, "token.unknown", "").await;
                     let text = "The token cannot be checked just now; try again.";
                     let own = Own::new(StatusCode::SERVICE_UNAVAILABLE, BROKEN, text);
                     return Err(Own { retry_after: Some(5), ..own }.respond());
@@ -222,9 +231,15 @@ impl Gateway {
         body: Body,
         asked: Asked,
     ) -> Response<Body> {
+        let nothing = Subject { method: String::new(), target: String::new() };
         let bytes = match read_body(route, &parts.headers, body).await {
             Ok(bytes) => bytes,
-            Err(response) => return response,
+            Err(response) => {
+                let about =
+                    About { held: asked.held(), call: &asked.call, now: asked.now, bytes: 0 };
+                self.refused(route, &about, &nothing, "request.unreadable", "").await;
+                return response;
+            }
         };
         let fault = |error: &mcp::McpError| Fault {
             code: error.code(),
@@ -235,7 +250,6 @@ impl Gateway {
         let read = batches.and_then(|batches| mcp::read(&bytes, batches).map_err(|e| fault(&e)));
         let about =
             About { held: asked.held(), call: &asked.call, now: asked.now, bytes: bytes.len() };
-        let nothing = Subject { method: String::new(), target: String::new() };
         let body = match read {
             Ok(body) => body,
             Err(fault) => {
@@ -248,13 +262,14 @@ impl Gateway {
             [message] => message.id,
             _ => None,
         };
-        let stateless = match era::check(&parts.headers, &body, &route.snapshots) {
-            Ok(stateless) => stateless,
-            Err(fault) => {
-                self.refused(route, &about, &subject, "request.header_mismatch", "").await;
-                return fault.respond(id);
-            }
-        };
+        let Agreed { stateless, parameters } =
+            match era::check(&parts.headers, &body, &route.snapshots) {
+                Ok(agreed) => agreed,
+                Err(fault) => {
+                    self.refused(route, &about, &subject, "request.header_mismatch", "").await;
+                    return fault.respond(id);
+                }
+            };
         let rule = match authorize::authorize(route, asked.held(), &body, asked.now) {
             Ok(rule) => rule,
             Err(why) => {
@@ -272,7 +287,7 @@ impl Gateway {
         let lists = route.settings.tool_changes == ToolChanges::Block
             || body.messages.iter().any(|message| message.method.ends_with("/list"));
         let endless = body.messages.iter().any(|message| message.method == "subscriptions/listen");
-        let go = Go { id, rule: &rule, arguments, lists, endless };
+        let go = Go { id, rule: &rule, arguments, parameters, lists, endless };
         self.go(route, parts, bytes.clone(), asked, subject, go).await
     }
 
@@ -298,8 +313,14 @@ impl Gateway {
             return Own { challenge: Some(&challenge), ..own }.respond();
         }
         let stream = parts.method == Method::GET;
-        let go =
-            Go { id: None, rule: "every request", arguments: None, lists: stream, endless: stream };
+        let go = Go {
+            id: None,
+            rule: "every request",
+            arguments: None,
+            parameters: Vec::new(),
+            lists: stream,
+            endless: stream,
+        };
         self.go(route, parts, Bytes::new(), asked, subject, go).await
     }
 
@@ -330,8 +351,12 @@ impl Gateway {
             return Own { retry_after: Some(wait.as_secs() + 1), ..own }.respond();
         }
         let ground = self.ground();
-        let headers =
-            identity::headers(ground, route, &held, &parts.headers, session.as_deref(), asked.now);
+        let from = identity::Asked {
+            headers: &parts.headers,
+            parameters: &go.parameters,
+            json: parts.method == Method::POST,
+        };
+        let headers = identity::headers(ground, route, &held, from, session.as_deref(), asked.now);
         let headers = match headers.await {
             Ok(headers) => headers,
             Err(why) => {
@@ -375,6 +400,8 @@ struct Go<'a> {
     id: Option<&'a RawValue>,
     rule: &'a str,
     arguments: Option<serde_json::Value>,
+    /// Headers that repeat arguments.
+    parameters: Vec<HeaderName>,
     /// The answer may hold lists.
     lists: bool,
     /// The answer has no end of its own.
@@ -483,11 +510,8 @@ async fn read_body(
     body: Body,
 ) -> Result<Bytes, Response<Body>> {
     let refuse = |status, text: &str| Err(Own::new(status, INVALID_REQUEST, text).respond());
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = content_type.and_then(|value| value.split(';').next()).map(str::trim);
-    if !essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) {
-        let text = "The body has to be application/json.";
-        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
+    if let Err(odd) = media::check_json(headers) {
+        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, odd.text());
     }
     if headers.contains_key(header::CONTENT_ENCODING) {
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body has to be sent as it is.");

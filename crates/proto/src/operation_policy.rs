@@ -132,6 +132,33 @@ impl Patterns {
         prefix.map(|(_, rule)| *rule).or_else(class).or(self.all)
     }
 
+    /// The rule for a URI. One that some reader would spell otherwise is none that a rule was written for, and
+    /// with a query it is another resource than without.
+    fn find_uri(&self, uri: &str) -> Option<usize> {
+        // A slash at the end names a folder only where a rule says so.
+        let folder = self.exact.get(uri).filter(|_| uri.strip_suffix('/').is_some_and(is_normal));
+        if folder.is_some() {
+            return folder.copied();
+        }
+        if !is_normal(uri) {
+            return None;
+        }
+        if let Some(rule) = self.exact.get(uri) {
+            return Some(*rule);
+        }
+        let query = uri.contains('?');
+        let speaks = |pattern: &str| !query || pattern.contains('?');
+        let prefix = self.prefixes.iter().find(|(prefix, _)| uri.starts_with(prefix.as_str()));
+        match prefix {
+            // The most specific one decides, be it that it decides nothing.
+            Some((prefix, rule)) => speaks(prefix).then_some(*rule),
+            // `*` alone, beside no other pattern, leaves nothing to get round.
+            None => {
+                self.all.filter(|_| !query || (self.exact.is_empty() && self.prefixes.is_empty()))
+            }
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.exact.is_empty() && self.prefixes.is_empty() && self.all.is_none()
     }
@@ -235,13 +262,76 @@ impl NotAllowed {
 /// What every request is allowed by where no rule speaks of it.
 const EVERY_REQUEST: &str = "every request";
 
-/// Whether a URI is spelled as URL libraries spell it, with nothing in its path that some would resolve.
+/// Whether a URI is in the one form that rules speak of, so that a resource has one name: as URL libraries spell it,
+/// of the characters of RFC 3986 alone, nothing percent-encoded that need not be (2.4, 6.2.2), no segment that some
+/// readers resolve or leave out, no user, no fragment, no query without content.
 fn is_normal(uri: &str) -> bool {
     let Ok(url) = Url::parse(uri) else { return false };
-    let lower = uri.to_ascii_lowercase();
-    let odd = ["%2e", "%2f", "%5c", "%00", "\\"].iter().any(|odd| lower.contains(odd));
-    let dotted = uri.split(['/', '?', '#']).any(|segment| segment == "." || segment == "..");
-    url.as_str() == uri && !odd && !dotted
+    if url.as_str() != uri || !url.username().is_empty() || url.password().is_some() {
+        return false;
+    }
+    if url.fragment().is_some() || url.query() == Some("") {
+        return false;
+    }
+    let host = url.host_str().unwrap_or_default();
+    if host.ends_with('.') || host.bytes().any(|b| b.is_ascii_uppercase()) {
+        return false;
+    }
+    if url.scheme() == "urn" && url.path().split(':').next().is_some_and(has_uppercase) {
+        return false;
+    }
+    let path = url.path();
+    let segments = path.strip_prefix('/').unwrap_or(path);
+    // The root is one empty segment; anywhere else some readers leave them out.
+    let odd_segment = |segment: &str| matches!(segment, "" | "." | "..");
+    if !segments.is_empty() && segments.split('/').any(odd_segment) {
+        return false;
+    }
+    is_spelled_once(path) && url.query().is_none_or(is_spelled_once)
+}
+
+fn has_uppercase(text: &str) -> bool {
+    text.bytes().any(|b| b.is_ascii_uppercase())
+}
+
+/// Whether a path or query has characters of RFC 3986 alone, and encodes only what has to be: in capitals, as UTF-8,
+/// once, and nothing that a reader would take for a separator or an end.
+fn is_spelled_once(text: &str) -> bool {
+    // pchar (3.3), and what a query holds besides.
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?".contains(&b);
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(b) = bytes.next() {
+        if b != b'%' {
+            if !plain(b) {
+                return false;
+            }
+            decoded.push(b);
+            continue;
+        }
+        let digit = |b: u8| match b {
+            b'0'..=b'9' => Some(b - b'0'),
+            b'A'..=b'F' => Some(b - b'A' + 10),
+            _ => None,
+        };
+        let (Some(high), Some(low)) = (bytes.next().and_then(digit), bytes.next().and_then(digit))
+        else {
+            return false;
+        };
+        let b = high << 4 | low;
+        // `?` has to be encoded in a path; a control character or a backslash has no place in a name.
+        if (plain(b) && b != b'?') || b.is_ascii_control() || b == b'\\' {
+            return false;
+        }
+        decoded.push(b);
+    }
+    let Ok(decoded) = String::from_utf8(decoded) else { return false };
+    // Whoever decodes twice must not find another name.
+    let hex = |b: Option<&u8>| b.is_some_and(u8::is_ascii_hexdigit);
+    let bytes = decoded.as_bytes();
+    !decoded.chars().any(char::is_control)
+        && !(0..bytes.len())
+            .any(|i| bytes[i] == b'%' && hex(bytes.get(i + 1)) && hex(bytes.get(i + 2)))
 }
 
 impl Rules {
@@ -317,13 +407,8 @@ impl Rules {
             Target::Prompt(name) => {
                 ("prompt", self.prompts.find(name, none), self.prompts.is_empty())
             }
-            // A URI that its reader would spell otherwise is none that a rule was written for.
-            Target::Resource(uri) if !self.resources.is_empty() && !is_normal(uri) => {
-                ("resource", None, false)
-            }
-            Target::Resource(uri) => {
-                ("resource", self.resources.find(uri, none), self.resources.is_empty())
-            }
+            Target::Resource(_) if self.resources.is_empty() => ("resource", None, true),
+            Target::Resource(uri) => ("resource", self.resources.find_uri(uri), false),
             Target::Method(method) => {
                 ("method", self.methods.find(method, none), FREE.contains(&method))
             }
@@ -553,5 +638,119 @@ mod tests {
         assert!(matches!(refused(vec![both]), RuleError::Contradiction(0)));
         let early = Rule { max_age: Some(-1), ..tools(&["a"]) };
         assert!(matches!(refused(vec![early]), RuleError::MaxAge(0)));
+    }
+
+    #[test]
+    fn a_resource_has_one_name_that_rules_speak_of() {
+        let of = |patterns: &[&str], deny: &[&str]| {
+            let allow = Rule { resources: names(patterns), ..Rule::default() };
+            let deny = Rule { resources: names(deny), deny: true, ..Rule::default() };
+            let denies = !deny.resources.is_empty();
+            let list = [Some(allow), denies.then_some(deny)].into_iter().flatten().collect();
+            Rules::new(scopes(""), list).unwrap()
+        };
+        let judge = |rules: &Rules, uri: &str| {
+            let none = scopes("");
+            let caller = Standing { scopes: &none, auth_time: None, acr: None };
+            let outcome =
+                rules.decide(&[Target::Resource(uri)], caller, |_| ToolState::Unseen, Timestamp(0));
+            match outcome {
+                Ok(_) => "allowed",
+                Err(NotAllowed::Denied { .. }) => "denied",
+                Err(_) => "no rule",
+            }
+        };
+        let rules = of(
+            &["file:///d/*", "https://docs.example/*", "note://box/*", "urn:x:*"],
+            &[
+                "file:///d/secret/*",
+                "file:///d/key.txt",
+                "file:///d/folder/",
+                "https://docs.example/a?v=2",
+            ],
+        );
+        for uri in [
+            "file:///d/a",
+            "file:///d/a%20b",
+            "file:///d/%C3%A9",
+            "file:///d/50%25",
+            "file:///d/a!$&'()*+,;=:@b",
+            "file:///d/a%23b",
+            "file:///d/what%3F",
+            "https://docs.example/b",
+            "note://box/a",
+            "urn:x:a",
+        ] {
+            assert_eq!(judge(&rules, uri), "allowed", "{uri}");
+        }
+        for uri in [
+            "file:///d/secret/key.txt",
+            "file:///d/key.txt",
+            "file:///d/folder/",
+            "https://docs.example/a?v=2",
+        ] {
+            assert_eq!(judge(&rules, uri), "denied", "{uri}");
+        }
+        for uri in [
+            "file:///d/%73ecret/key.txt",
+            "file:///d/secre%74/key.txt",
+            "file:///d//secret/key.txt",
+            "file:///d/secret//key.txt/..",
+            "file:////d/key.txt",
+            "file:///d/key.txt?x",
+            "file:///d/key.txt?",
+            "file:///d/key.txt#x",
+            "file:///d/key.txt#",
+            "file:///d/key.txt/",
+            "file:///d/folder//",
+            "file:///d/key%2Etxt",
+            "file:///d/key%2etxt",
+            "file:///d/a%2Fb",
+            "file:///d/a%2fb",
+            "file:///d/a%5Cb",
+            "file:///d/a%00",
+            "file:///d/a%0A",
+            "file:///d/a%7Fb",
+            "file:///d/%2573ecret",
+            "file:///d/a%3ab",
+            "file:///d/a%3Ab",
+            "file:///d/a%21",
+            "file:///d/%c3%a9",
+            "file:///d/\u{e9}",
+            "file:///d/%FF",
+            "file:///d/%C0%AE%C0%AE/x",
+            "file:///d/%C2%85",
+            "file:///d/a%",
+            "file:///d/a%4",
+            "file:///d/a%+f",
+            "file:///d/a%zz",
+            "file:///d/a|b",
+            "file:///d/a^b",
+            "file:///d/a b",
+            "file:///d/a\tb",
+            " file:///d/a",
+            "file:///d/a\n",
+            "file://user@localhost/d/a",
+            "https://docs.example:443/b",
+            "https://docs.example./b",
+            "https://DOCS.example/b",
+            "https://user@docs.example/b",
+            "https://docs.example/b?v=2",
+            "https://docs.example/a?v=%32",
+            "https://docs.example/a?v=2&",
+            "note://BOX/a",
+            "note://box//a",
+            "note://box/a/../b",
+            "urn:X:a",
+            "urn:x:a/../b",
+        ] {
+            assert_eq!(judge(&rules, uri), "no rule", "{uri:?}");
+        }
+        // A pattern with a query speaks of queries; `*` speaks of everything only where it stands alone.
+        let rules = of(&["https://docs.example/a?v=*"], &[]);
+        assert_eq!(judge(&rules, "https://docs.example/a?v=1"), "allowed");
+        assert_eq!(judge(&of(&["*"], &[]), "file:///d/key.txt?x"), "allowed");
+        assert_eq!(judge(&of(&["*"], &["file:///d/key.txt"]), "file:///d/key.txt?x"), "no rule");
+        assert_eq!(judge(&of(&["*"], &["file:///d/key.txt"]), "file:///d/other"), "allowed");
     }
 }
