@@ -55,6 +55,8 @@ pub struct Upstream {
     pub tools: Arc<Mutex<Value>>,
     /// Lists come as events.
     pub events: Arc<AtomicBool>,
+    /// Lists come as the bytes that stand here, of this media type.
+    pub raw: Arc<Mutex<Option<(&'static str, Vec<u8>)>>>,
     /// Streams that the gateway has let go.
     pub let_go: Arc<AtomicUsize>,
     sessions: Arc<AtomicUsize>,
@@ -132,6 +134,10 @@ impl Upstream {
                 response.headers_mut().insert("mcp-session-id", session);
                 response
             }
+            ("tools/list", _) if self.raw.lock().unwrap().is_some() => {
+                let (kind, bytes) = self.raw.lock().unwrap().clone().unwrap();
+                ([(header::CONTENT_TYPE, kind)], bytes).into_response()
+            }
             ("tools/list", _) => {
                 let tools = self.tools.lock().unwrap().clone();
                 let list = result(json!({"tools": tools, "cacheScope": "public"}));
@@ -151,6 +157,16 @@ impl Upstream {
         match name {
             "stream" => {
                 self.stream("data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\"}\n\n")
+            }
+            "flood_json" => {
+                let counted = Counted(Arc::clone(&self.let_go));
+                let piece = Bytes::from("1,".repeat(30_000));
+                let stream = futures::stream::repeat_with(move || {
+                    let _held = &counted;
+                    Ok::<_, Infallible>(piece.clone())
+                });
+                let kind = [(header::CONTENT_TYPE, "application/json")];
+                (kind, Body::from_stream(stream)).into_response()
             }
             "flood" => {
                 let counted = Counted(Arc::clone(&self.let_go));
@@ -299,6 +315,7 @@ impl Gate {
             "echo",
             "stream",
             "flood",
+            "flood_json",
             "slow",
             "redirect",
             "refuse",
@@ -355,7 +372,10 @@ impl Gate {
             key: Arc::new(Key::new().signing_key()),
             session_key: Secret::new("the same on every node"),
             trail,
-            keep: Arc::new(move |_, tools| *keeping.lock().unwrap() = tools),
+            keep: Arc::new(move |_, tools| {
+                *keeping.lock().unwrap() = tools;
+                Box::pin(async {})
+            }),
         };
         let gateway = Gateway::new(ground, vec![(settings, approved)]).unwrap();
         let stop = CancellationToken::new();
@@ -382,8 +402,9 @@ impl Gate {
         found
     }
 
-    /// What is kept of tools.
-    pub fn kept(&self) -> BTreeMap<String, Approved> {
+    /// What is kept of tools, once the keeper had its turn.
+    pub async fn kept(&self) -> BTreeMap<String, Approved> {
+        tokio::time::sleep(Duration::from_millis(1200)).await;
         self.kept.lock().unwrap().clone()
     }
 

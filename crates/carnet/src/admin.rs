@@ -391,15 +391,18 @@ enum ClientHost {
 
 #[derive(Subcommand)]
 enum GatewayAct {
-    /// List the tools that were seen, and which are not as they were approved
+    /// List the tools that were seen, and what those say now that are not as they were approved
     Tools,
-    /// Approve what was seen last of a tool, or of every tool of an MCP server
+    /// Approve one description of a tool, as `tools` shows it. To approve again the one that is approved says that
+    /// the others were looked at and are not wanted
     Approve {
         /// The MCP server's resource identifier
         #[arg(value_name = "URL")]
         resource: String,
         /// The tool
-        tool: Option<String>,
+        tool: String,
+        /// Which description: the fingerprint that `tools` shows
+        fingerprint: String,
     },
 }
 

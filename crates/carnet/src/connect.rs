@@ -3,7 +3,7 @@
 use crate::{
     employee::{Common, show},
     serve::shutdown_signal,
-    system::plain,
+    system::plain_lines,
 };
 use anyhow::Result;
 use carnet_client::{
@@ -45,13 +45,13 @@ pub(crate) async fn connect(args: Connect) -> Result<()> {
     let client = match args.common.signed_in() {
         Ok((client, _)) => client,
         Err(error) => {
-            let text = plain(&format!("{error:#}"));
+            let text = plain_lines(&format!("{error:#}"));
             eprintln!("carnet: {text}");
             return Ok(bridge::refuse(&text, input, output).await?);
         }
     };
     if let Err(error) = client.outbound().streaming(&args.url) {
-        let text = plain(&format!("`{}` is no MCP server: {error}", args.url));
+        let text = plain_lines(&format!("`{}` is no MCP server: {error}", args.url));
         eprintln!("carnet: {text}");
         return Ok(bridge::refuse(&text, input, output).await?);
     }

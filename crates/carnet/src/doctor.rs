@@ -52,7 +52,7 @@ fn describe(finding: &Finding) -> String {
         Verdict::Note => "note ",
         Verdict::Wrong => "WRONG",
     };
-    let mut text = format!("  {mark} {}\n", plain(&finding.what).replace('\n', "\n        "));
+    let mut text = format!("  {mark} {}\n", plain(&finding.what.replace("\nhint: ", "; ")));
     if let (Some(found), Some(expected), Some(at)) =
         (&finding.found, &finding.expected, finding.differs_at)
     {

@@ -170,7 +170,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", system::plain(&format!("{error:#}")));
+            eprintln!("error: {}", system::plain_lines(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }

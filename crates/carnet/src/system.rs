@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use carnet_client::Outbound;
 use carnet_proto::{
+    others_text,
     secret::Secret,
     time::{Clock, Entropy, Timestamp},
 };
@@ -228,19 +229,37 @@ pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Text from elsewhere, safe for a terminal: control characters and direction marks are left out.
+/// Longest text of others on a terminal, in characters.
+const LONGEST: usize = 2000;
+
+/// Text from elsewhere on one line, safe for a terminal.
 pub(crate) fn plain(text: &str) -> String {
-    let harmless = |c: &char| {
-        (!c.is_control() || *c == '\n')
-            && !matches!(*c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().filter(harmless).collect()
+    others_text::shown(text, LONGEST)
+}
+
+/// A URL from elsewhere, whole and on one line.
+pub(crate) fn plain_url(url: &str) -> String {
+    others_text::shown(url, usize::MAX)
+}
+
+/// Text of ours that quotes others, safe for a terminal: its lines are ours, and no line holds anything else.
+pub(crate) fn plain_lines(text: &str) -> String {
+    text.split('\n').map(plain).collect::<Vec<_>>().join("\n")
+}
+
+/// A word for a POSIX shell that is read as this text and nothing else.
+pub(crate) fn quoted(text: &str) -> String {
+    let harmless = |b: u8| b.is_ascii_alphanumeric() || b"-_.,:/@%+=".contains(&b);
+    if !text.is_empty() && text.bytes().all(harmless) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// JSON of others for standard output: as it is for a program that reads it, harmless for a terminal.
 pub(crate) fn shown(text: &str) -> std::borrow::Cow<'_, str> {
     if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
-        plain(text).into()
+        plain_lines(text).into()
     } else {
         text.into()
     }

@@ -4,6 +4,7 @@ use crate::{
     answers::{METHOD_NOT_FOUND, Own, REFUSED},
     callers::Held,
     gateway::Route,
+    trail,
 };
 use axum::body::Body;
 use carnet_proto::{
@@ -20,22 +21,11 @@ pub(crate) struct Subject {
     pub(crate) target: String,
 }
 
-/// Longest text of a caller's that goes on record, in characters.
-const LONGEST: usize = 300;
-
-fn short(text: String) -> String {
-    if text.len() <= LONGEST {
-        return text;
-    }
-    let cut: String = text.chars().take(LONGEST).collect();
-    format!("{cut}…")
-}
-
 impl Subject {
     /// Of a request with a body; a caller's text is cut.
     pub(crate) fn of(body: &mcp::Body<'_>) -> Self {
         let Self { method, target } = Self::whole(body);
-        Self { method: short(method), target: short(target) }
+        Self { method: trail::cut(&method), target: trail::cut(&target) }
     }
 
     fn whole(body: &mcp::Body<'_>) -> Self {

@@ -1,7 +1,7 @@
 //! Stops asking an MCP server that does not answer, and tries again after a while.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -18,13 +18,56 @@ struct State {
     /// Closed while `None`.
     open_until: Option<Instant>,
     pause: Duration,
-    /// One request went first.
-    probing: bool,
+    /// One request went first: its number.
+    probe: Option<u64>,
+    probes: u64,
 }
 
 /// One for each MCP server.
 #[derive(Debug, Default)]
 pub(crate) struct Breaker(Mutex<State>);
+
+/// Leave to ask the MCP server. Whoever went first after a pause and learns nothing (its caller hung up, its time
+/// was over) gives the turn back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    breaker: Arc<Breaker>,
+    probe: Option<u64>,
+}
+
+impl Pass {
+    /// The server answered, whatever it said.
+    pub(crate) fn answered(self) {
+        let mut state = self.breaker.state();
+        if state.failures > 0 {
+            *state = State { probes: state.probes, ..State::default() };
+        }
+    }
+
+    /// It did not.
+    pub(crate) fn failed(self, now: Instant) {
+        let mut state = self.breaker.state();
+        state.failures += 1;
+        // Those that were under way when it opened say nothing new; the one that went first does.
+        let probed = self.probe.is_some() && self.probe == state.probe;
+        if probed || (state.open_until.is_none() && state.failures >= FAILURES) {
+            state.probe = None;
+            state.pause =
+                if state.pause.is_zero() { PAUSE } else { (state.pause * 2).min(LONGEST) };
+            state.open_until = Some(now + state.pause);
+        }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let mut state = self.breaker.state();
+        if self.probe.is_some() && self.probe == state.probe {
+            // Still the one that went first: the next one may.
+            state.probe = None;
+        }
+    }
+}
 
 impl Breaker {
     fn state(&self) -> MutexGuard<'_, State> {
@@ -32,40 +75,27 @@ impl Breaker {
     }
 
     /// Lets a request through, or says how long to wait. After a pause one request goes first; the
-    /// others wait for how it ends.
-    pub(crate) fn enter(&self, now: Instant) -> Result<(), Duration> {
+    /// others wait for how it ends, but no longer than the pause.
+    pub(crate) fn enter(self: &Arc<Self>, now: Instant) -> Result<Pass, Duration> {
         let mut state = self.state();
-        match state.open_until {
-            None => Ok(()),
-            Some(until) if now < until => Err(until - now),
-            Some(_) => {
-                state.open_until = Some(now + state.pause);
-                state.probing = true;
-                Ok(())
+        let probe = match state.open_until {
+            None => None,
+            Some(until) if now < until => return Err(until - now),
+            Some(until) if state.probe.is_some() && now < until + state.pause => {
+                return Err(until + state.pause - now);
             }
-        }
-    }
-
-    /// The server answered, whatever it said.
-    pub(crate) fn answered(&self) {
-        let mut state = self.state();
-        if state.failures > 0 {
-            *state = State::default();
-        }
-    }
-
-    /// It did not.
-    pub(crate) fn failed(&self, now: Instant) {
-        let mut state = self.state();
-        state.failures += 1;
-        // Those that were under way when it opened say nothing new; the one that went first does.
-        let probed = state.probing;
-        state.probing = false;
-        if probed || (state.open_until.is_none() && state.failures >= FAILURES) {
-            state.pause =
-                if state.pause.is_zero() { PAUSE } else { (state.pause * 2).min(LONGEST) };
-            state.open_until = Some(now + state.pause);
-        }
+            Some(_) => {
+                if state.probe.is_some() {
+                    // It takes its time: another one, after one more pause.
+                    state.open_until = Some(now);
+                }
+                state.probes += 1;
+                state.probe = Some(state.probes);
+                state.probe
+            }
+        };
+        drop(state);
+        Ok(Pass { breaker: Arc::clone(self), probe })
     }
 }
 
@@ -75,24 +105,44 @@ mod tests {
 
     #[test]
     fn it_opens_after_failures_in_a_row_and_tries_with_one_request() {
-        let breaker = Breaker::default();
+        let breaker = Arc::new(Breaker::default());
+        let start = Instant::now();
+        let under_way = breaker.enter(start).unwrap();
+        for _ in 0..FAILURES {
+            breaker.enter(start).unwrap().failed(start);
+        }
+        under_way.failed(start);
+        assert_eq!(breaker.enter(start).unwrap_err(), PAUSE, "one under way adds nothing");
+        let later = start + PAUSE;
+        let first = breaker.enter(later).unwrap();
+        assert!(breaker.enter(later).is_err(), "the others wait");
+        first.failed(later);
+        assert_eq!(breaker.enter(later).unwrap_err(), PAUSE * 2);
+        let later = later + PAUSE * 2;
+        breaker.enter(later).unwrap().answered();
+        assert!(breaker.enter(later).is_ok() && breaker.enter(later).is_ok());
+        breaker.enter(later).unwrap().failed(later);
+        assert!(breaker.enter(later).is_ok(), "one failure is no outage");
+    }
+
+    #[test]
+    fn whoever_goes_first_and_learns_nothing_gives_the_turn_back() {
+        let breaker = Arc::new(Breaker::default());
         let start = Instant::now();
         for _ in 0..FAILURES {
-            assert!(breaker.enter(start).is_ok());
-            breaker.failed(start);
+            breaker.enter(start).unwrap().failed(start);
         }
-        breaker.failed(start);
-        assert_eq!(breaker.enter(start), Err(PAUSE), "one that was under way adds nothing");
         let later = start + PAUSE;
-        assert!(breaker.enter(later).is_ok(), "one goes first");
-        assert!(breaker.enter(later).is_err(), "the others wait");
-        breaker.failed(later);
-        assert_eq!(breaker.enter(later), Err(PAUSE * 2));
-        let later = later + PAUSE * 2;
-        assert!(breaker.enter(later).is_ok());
-        breaker.answered();
-        assert!(breaker.enter(later).is_ok() && breaker.enter(later).is_ok());
-        breaker.failed(later);
-        assert!(breaker.enter(later).is_ok(), "one failure is no outage");
+        for _ in 0..100 {
+            // Each hangs up.
+            drop(breaker.enter(later).unwrap());
+        }
+        let slow = breaker.enter(later).unwrap();
+        assert!(breaker.enter(later).is_err());
+        breaker.enter(later + PAUSE).unwrap().answered();
+        assert!(breaker.enter(later + PAUSE).is_ok());
+        // Late, and about what is over.
+        slow.failed(later + PAUSE);
+        assert!(breaker.enter(later + PAUSE).is_ok());
     }
 }

@@ -10,6 +10,7 @@ use carnet_proto::{
     time::{Clock, Timestamp},
 };
 use carnet_resource::Caller;
+use futures::future::{BoxFuture, FutureExt, Shared};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use http::HeaderValue;
 use std::{
@@ -30,6 +31,8 @@ const MOST: usize = 20_000;
 const WATCHED: i64 = 2;
 /// How long is waited for whether a token stands.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Tokens that are asked about at a time.
+const AT_ONCE: usize = 256;
 /// Streams end when nobody could say for this long whether their token stands, in seconds.
 const UNKNOWN: i64 = 15;
 
@@ -38,12 +41,20 @@ const UNKNOWN: i64 = 15;
 pub(crate) struct Share {
     limiter: DefaultDirectRateLimiter,
     open: AtomicUsize,
+    /// Bytes that are held for it.
+    bytes: AtomicUsize,
+    /// Refusals of it that go on record.
+    refusals: DefaultDirectRateLimiter,
 }
+
+/// Refusals of one person that go on record, a minute: who is refused does not fill the disk.
+const REFUSALS: NonZeroU32 = NonZeroU32::new(120).unwrap();
 
 impl Share {
     fn new(per_minute: NonZeroU32) -> Self {
         let limiter = RateLimiter::direct(Quota::per_minute(per_minute));
-        Self { limiter, open: AtomicUsize::new(0) }
+        let refusals = RateLimiter::direct(Quota::per_minute(REFUSALS));
+        Self { limiter, open: AtomicUsize::new(0), bytes: AtomicUsize::new(0), refusals }
     }
 
     /// Takes one request, or says how long to wait.
@@ -72,8 +83,12 @@ pub(crate) struct Held {
     open: AtomicUsize,
     /// When the authorization server last said that the token stands.
     stood_at: AtomicI64,
-    asking: AsyncMutex<()>,
+    /// The question that is under way, for all who wait for it.
+    asking: Mutex<Option<Asking>>,
 }
+
+/// A question whether a token stands, and its answer for whoever asked meanwhile.
+type Asking = Shared<BoxFuture<'static, Result<bool, Unavailable>>>;
 
 /// Why a token does not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +125,13 @@ impl Held {
         if take(&self.client) { Ok(()) } else { Err(Busy::Client(wait)) }
     }
 
-    /// Asks whether the token stands, once a second at most; all who come meanwhile wait for one answer.
+    /// Whether one more refusal of this person goes on record.
+    pub(crate) fn is_refusal_told(&self) -> bool {
+        self.person.refusals.check().is_ok()
+    }
+
+    /// Asks whether the token stands, once a second at most. All who come meanwhile share one answer, whatever it
+    /// is: nobody waits for more than one.
     pub(crate) async fn stands(&self, stands: &Stands, now: Timestamp) -> Result<(), Fallen> {
         if self.ended.is_cancelled() {
             return Err(Fallen::Revoked);
@@ -118,14 +139,24 @@ impl Held {
         if self.stood_at.load(Ordering::Relaxed) >= now.0 {
             return Ok(());
         }
-        let _one = self.asking.lock().await;
-        if self.stood_at.load(Ordering::Relaxed) >= now.0 {
-            return Ok(());
-        }
-        let asked = tokio::time::timeout(PATIENCE, stands(self.token.clone())).await;
-        match asked.unwrap_or(Err(Unavailable)) {
+        let asking = {
+            let mut slot = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+            match slot.as_ref().filter(|asking| asking.peek().is_none()) {
+                Some(asking) => asking.clone(),
+                None => {
+                    let asked = tokio::time::timeout(PATIENCE, stands(self.token.clone()));
+                    // A task of its own: it goes on when whoever began it hangs up.
+                    let task = tokio::spawn(async move { asked.await.unwrap_or(Err(Unavailable)) });
+                    let asked = async move { task.await.unwrap_or(Err(Unavailable)) };
+                    let asking = asked.boxed().shared();
+                    *slot = Some(asking.clone());
+                    asking
+                }
+            }
+        };
+        match asking.await {
             Ok(true) => {
-                self.stood_at.store(now.0, Ordering::Relaxed);
+                self.stood_at.fetch_max(now.0, Ordering::Relaxed);
                 Ok(())
             }
             Ok(false) => {
@@ -146,7 +177,9 @@ pub(crate) enum Busy {
     Client(Duration),
     /// The person has too many requests and streams open.
     Concurrent,
-    /// Everybody together has.
+    /// The person has too many bytes under way.
+    Bytes,
+    /// Everybody together has too many requests and streams open, or bytes under way.
     Full,
 }
 
@@ -154,10 +187,47 @@ pub(crate) enum Busy {
 pub(crate) struct Seat {
     pub(crate) held: Arc<Held>,
     all: Arc<AtomicUsize>,
+    all_bytes: Arc<AtomicUsize>,
+    limits: Limits,
+    /// Bytes that this request holds.
+    bytes: usize,
+}
+
+impl Seat {
+    /// From now on this request holds so many bytes: of a body, or of an answer that is looked at.
+    pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), Busy> {
+        let person = &self.held.person.bytes;
+        if bytes <= self.bytes {
+            let less = self.bytes - bytes;
+            person.fetch_sub(less, Ordering::Relaxed);
+            self.all_bytes.fetch_sub(less, Ordering::Relaxed);
+            self.bytes = bytes;
+            return Ok(());
+        }
+        let more = bytes - self.bytes;
+        if person.fetch_add(more, Ordering::Relaxed) + more > self.limits.bytes_per_person {
+            person.fetch_sub(more, Ordering::Relaxed);
+            return Err(Busy::Bytes);
+        }
+        if self.all_bytes.fetch_add(more, Ordering::Relaxed) + more > self.limits.bytes {
+            person.fetch_sub(more, Ordering::Relaxed);
+            self.all_bytes.fetch_sub(more, Ordering::Relaxed);
+            return Err(Busy::Full);
+        }
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    /// So many bytes more.
+    pub(crate) fn hold_more(&mut self, bytes: usize) -> Result<(), Busy> {
+        self.hold(self.bytes.saturating_add(bytes))
+    }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        // Less is always allowed.
+        let _ = self.hold(0);
         self.held.open.fetch_sub(1, Ordering::Relaxed);
         self.held.person.open.fetch_sub(1, Ordering::Relaxed);
         self.held.client.open.fetch_sub(1, Ordering::Relaxed);
@@ -177,11 +247,12 @@ pub(crate) struct Callers {
     limits: Limits,
     maps: Mutex<Maps>,
     open: Arc<AtomicUsize>,
+    bytes: Arc<AtomicUsize>,
 }
 
 impl Callers {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, maps: Mutex::default(), open: Arc::default() }
+        Self { limits, maps: Mutex::default(), open: Arc::default(), bytes: Arc::default() }
     }
 
     fn maps(&self) -> MutexGuard<'_, Maps> {
@@ -218,21 +289,26 @@ impl Callers {
             client: share(&mut maps.clients, caller.client().to_owned(), self.limits.per_client),
             open: AtomicUsize::new(0),
             stood_at: AtomicI64::new(0),
-            asking: AsyncMutex::default(),
+            asking: Mutex::default(),
         });
         maps.tokens.insert(caller.token_hash().to_owned(), Arc::clone(&held));
         held
     }
 
-    /// Takes a place for one request.
+    /// Takes a place for one request. Its rate is taken by [`Callers::take`], once it is known that the token
+    /// stands: a token that was revoked uses up nothing of its person's.
     pub(crate) fn seat(&self, held: &Arc<Held>) -> Result<Seat, Busy> {
-        held.person.take().map_err(Busy::Person)?;
-        held.client.take().map_err(Busy::Client)?;
         let all = self.open.fetch_add(1, Ordering::Relaxed);
         let person = held.person.open.fetch_add(1, Ordering::Relaxed);
         held.client.open.fetch_add(1, Ordering::Relaxed);
         held.open.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat { held: Arc::clone(held), all: Arc::clone(&self.open) };
+        let seat = Seat {
+            held: Arc::clone(held),
+            all: Arc::clone(&self.open),
+            all_bytes: Arc::clone(&self.bytes),
+            limits: self.limits,
+            bytes: 0,
+        };
         if person >= self.limits.concurrent_per_person {
             return Err(Busy::Concurrent);
         }
@@ -242,40 +318,58 @@ impl Callers {
         Ok(seat)
     }
 
-    /// Ends the streams of tokens that have ended; asks about the others.
-    pub(crate) async fn watch(&self, stands: Option<&Stands>, clock: &Clock) {
-        use futures::StreamExt;
-        let now = clock.now();
-        let open: Vec<Arc<Held>> = {
+    /// Takes one request of a person's and a client's rate.
+    pub(crate) fn take(held: &Held) -> Result<(), Busy> {
+        held.person.take().map_err(Busy::Person)?;
+        held.client.take().map_err(Busy::Client)
+    }
+
+    /// Those that have something open.
+    fn open(&self) -> Vec<Arc<Held>> {
+        let maps = self.maps();
+        let held = maps.tokens.values();
+        held.filter(|held| held.open.load(Ordering::Relaxed) > 0).cloned().collect()
+    }
+
+    /// Ends what was begun with tokens that have ended, or of which nobody could say for a while whether they
+    /// stand. That needs nobody's word, and waits for nobody.
+    pub(crate) fn expire(&self, is_watched: bool, now: Timestamp) {
+        {
             let mut maps = self.maps();
             if maps.tokens.len() > MOST / 2 {
                 maps.make_room(now);
             }
-            let held = maps.tokens.values();
-            held.filter(|held| held.open.load(Ordering::Relaxed) > 0).cloned().collect()
-        };
-        // First those whose time is over: that needs nobody's word.
-        for held in &open {
+        }
+        for held in self.open() {
             if now >= held.caller.expires() {
                 held.end();
+                continue;
             }
-        }
-        let Some(stands) = stands else { return };
-        let asks = open.into_iter().filter(|held| !held.ended.is_cancelled());
-        let asks = asks.map(|held| async move {
-            let since = clock.now().0 - held.stood_at.load(Ordering::Relaxed);
-            if since < WATCHED {
-                return;
-            }
-            let unknown = held.stands(stands, clock.now()).await == Err(Fallen::Unknown);
-            if unknown && since >= UNKNOWN {
+            let stood_at = held.stood_at.load(Ordering::Relaxed);
+            if is_watched
+                && stood_at > 0
+                && now.0 - stood_at >= UNKNOWN
+                && !held.ended.is_cancelled()
+            {
                 tracing::warn!("streams end: nobody can say whether their token stands");
                 // The token may be good: whoever comes with it again is asked about anew.
                 self.maps().tokens.remove(held.caller.token_hash());
                 held.end();
             }
+        }
+    }
+
+    /// Asks about the tokens that have something open.
+    pub(crate) async fn ask(&self, stands: &Stands, clock: &Clock) {
+        use futures::StreamExt;
+        let asks = self.open().into_iter().filter(|held| !held.ended.is_cancelled());
+        let asks = asks.map(|held| async move {
+            if clock.now().0 - held.stood_at.load(Ordering::Relaxed) >= WATCHED {
+                // A token that does not stand ends here; one nobody knows of, in `expire`.
+                let _ = held.stands(stands, clock.now()).await;
+            }
         });
-        futures::stream::iter(asks).buffer_unordered(64).collect::<Vec<()>>().await;
+        futures::stream::iter(asks).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
     }
 }
 

@@ -200,7 +200,8 @@ mod tests {
         let tools = Snapshots::default();
         let schema = json!({"type": "object", "properties": {
             "region": {"type": "string", "x-mcp-header": "Region"}}});
-        tools.learn(&json!({"name": "t", "inputSchema": schema}));
+        let tool = json!({"name": "t", "inputSchema": schema}).to_string();
+        tools.learn(&crate::snapshots::Described::read(&tool).unwrap());
         let body = mcp::read(body.as_bytes(), true).unwrap();
         check(&map, &body, &tools).map(|agreed| agreed.stateless).map_err(|fault| fault.code)
     }

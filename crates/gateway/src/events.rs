@@ -1,10 +1,16 @@
-//! Server-sent events as bytes: an event goes on as it came, unless its data has to be another.
+//! Server-sent events as bytes: what need not be another goes on as it came, in one piece; an event whose data has
+//! to be another is written anew.
 
-/// Cuts a stream into events, each with the blank line at its end.
+use bytes::{Bytes, BytesMut};
+
+/// Cuts a stream into events, each with the blank line at its end. What is looked at stays where it arrived: an
+/// event costs no memory of its own.
 #[derive(Debug, Default)]
 pub(crate) struct Splitter {
-    held: Vec<u8>,
-    /// Where in `held` looking goes on.
+    held: BytesMut,
+    /// Up to here events were looked at.
+    looked: usize,
+    /// Where looking for the next end goes on.
     seen: usize,
 }
 
@@ -13,26 +19,48 @@ impl Splitter {
         self.held.extend_from_slice(bytes);
     }
 
-    /// Bytes that wait for the end of their event.
+    /// Bytes that are held.
     pub(crate) fn waiting(&self) -> usize {
         self.held.len()
     }
 
-    /// The next whole event.
-    pub(crate) fn next(&mut self) -> Option<Vec<u8>> {
+    /// Bytes that were looked at and not taken.
+    pub(crate) fn passed(&self) -> usize {
+        self.looked
+    }
+
+    /// The next whole event that was not looked at.
+    pub(crate) fn peek(&mut self) -> Option<&[u8]> {
         let end = self.end()?;
+        Some(&self.held[self.looked..end])
+    }
+
+    /// The event that was peeked at goes on as it is: `len` bytes.
+    pub(crate) fn pass(&mut self, len: usize) {
+        self.looked += len;
+        self.seen = self.looked;
+    }
+
+    /// The event that was peeked at, of `len` bytes, is left out. Only where nothing waits to be taken.
+    pub(crate) fn leave_out(&mut self, len: usize) {
+        let _ = self.held.split_to(len);
         self.seen = 0;
-        let rest = self.held.split_off(end);
-        Some(std::mem::replace(&mut self.held, rest))
+    }
+
+    /// All that was passed, in one piece.
+    pub(crate) fn take(&mut self) -> Bytes {
+        let taken = self.held.split_to(self.looked).freeze();
+        (self.looked, self.seen) = (0, 0);
+        taken
     }
 
     /// What is left when the stream ends: not an event, but somebody's bytes.
-    pub(crate) fn rest(&mut self) -> Vec<u8> {
-        self.seen = 0;
-        std::mem::take(&mut self.held)
+    pub(crate) fn rest(&mut self) -> Bytes {
+        (self.looked, self.seen) = (0, 0);
+        std::mem::take(&mut self.held).freeze()
     }
 
-    /// Where the first event ends: behind two line ends in a row.
+    /// Where the next event ends: behind two line ends in a row.
     fn end(&mut self) -> Option<usize> {
         let held = &self.held;
         let mut at = self.seen;
@@ -47,6 +75,8 @@ impl Splitter {
                     if second == held.len() && held[second - 1] == b'\r' {
                         break;
                     }
+                    // Asked again before it is passed, it is found again at once.
+                    self.seen = at;
                     return Some(second);
                 }
                 None if first >= held.len() => break,
@@ -67,12 +97,17 @@ fn line_end(bytes: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// The data of an event, if it has any; an error where it is not UTF-8, which readers repair differently.
-pub(crate) fn data(event: &[u8]) -> Result<Option<String>, std::str::Utf8Error> {
-    Ok(data_of(std::str::from_utf8(event)?))
+/// Characters at which some readers end a line, though the format does not, and a mark that some skip.
+const ODD: [char; 9] =
+    ['\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}', '\u{feff}'];
+
+/// Whether readers may divide an event differently.
+pub(crate) fn is_odd(event: &str) -> bool {
+    event.contains(ODD)
 }
 
-fn data_of(text: &str) -> Option<String> {
+/// The data of an event, if it has any.
+pub(crate) fn data(text: &str) -> Option<String> {
     let mut data: Option<String> = None;
     for line in lines(text) {
         let value = match line.strip_prefix("data:") {
@@ -91,20 +126,28 @@ fn data_of(text: &str) -> Option<String> {
     data
 }
 
-/// The same event with other data, which has no line break.
-pub(crate) fn with_data(event: &[u8], data: &str) -> Vec<u8> {
-    let text = String::from_utf8_lossy(event);
-    let others = lines(&text)
-        .filter(|line| !(line.is_empty() || line.starts_with("data:") || *line == "data"));
+/// The same event with other data, which is JSON: on one line, of no character that some reader ends a line at.
+pub(crate) fn with_data(text: &str, data: &str) -> String {
+    let others = lines(text)
+        .filter(|line| !(line.is_empty() || line.starts_with("data:") || *line == "data"))
+        .filter(|line| !is_odd(line));
     let mut out = String::with_capacity(data.len() + 64);
     for line in others {
         out.push_str(line);
         out.push('\n');
     }
     out.push_str("data: ");
-    out.push_str(data);
+    for c in data.chars() {
+        match c {
+            // Between tokens, since a string has none.
+            '\r' | '\n' => out.push(' '),
+            // In a string, since nothing else has any.
+            _ if ODD.contains(&c) => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            _ => out.push(c),
+        }
+    }
     out.push_str("\n\n");
-    out.into_bytes()
+    out
 }
 
 fn lines(text: &str) -> impl Iterator<Item = &str> {
@@ -122,11 +165,12 @@ mod tests {
         let mut events = Vec::new();
         for chunk in chunks {
             splitter.feed(chunk.as_bytes());
-            while let Some(event) = splitter.next() {
-                events.push(String::from_utf8(event).unwrap());
+            while let Some(len) = splitter.peek().map(<[u8]>::len) {
+                splitter.pass(len);
+                events.push(String::from_utf8(splitter.take().to_vec()).unwrap());
             }
         }
-        events.push(String::from_utf8(splitter.rest()).unwrap());
+        events.push(String::from_utf8(splitter.rest().to_vec()).unwrap());
         events
     }
 
@@ -143,17 +187,75 @@ mod tests {
             let bytes: Vec<String> = text.chars().map(String::from).collect();
             let bytes: Vec<&str> = bytes.iter().map(String::as_str).collect();
             assert_eq!(split(&bytes), whole, "byte by byte: {text:?}");
-            assert_eq!(data(whole[1].as_bytes()).unwrap().as_deref(), Some("b"));
+            assert_eq!(data(&whole[1]).as_deref(), Some("b"));
+        }
+    }
+
+    #[test]
+    fn what_passes_is_one_piece_and_what_is_left_out_is_gone() {
+        let mut splitter = Splitter::default();
+        splitter.feed(b"data: a\n\n: b\n\ndata: c\n\ndata: d");
+        for _ in 0..2 {
+            let len = splitter.peek().unwrap().len();
+            splitter.pass(len);
+        }
+        assert_eq!(splitter.peek(), Some(&b"data: c\n\n"[..]));
+        assert_eq!(splitter.peek(), Some(&b"data: c\n\n"[..]), "twice is the same");
+        assert_eq!(&splitter.take()[..], b"data: a\n\n: b\n\n");
+        let len = splitter.peek().unwrap().len();
+        splitter.leave_out(len);
+        assert_eq!(splitter.peek(), None);
+        assert_eq!(&splitter.rest()[..], b"data: d");
+    }
+
+    #[test]
+    fn blank_lines_and_comments_cost_no_more_than_their_bytes() {
+        for unit in [&b"\n\n"[..], b":\n\n", b"\r\r", b"\r\n\r\n"] {
+            for piece in [64 * 1024, 512 * 1024] {
+                let input = unit.repeat(1024 * 1024 / unit.len());
+                let mut splitter = Splitter::default();
+                let (mut out, mut pieces) = (0, 0);
+                for chunk in input.chunks(piece) {
+                    splitter.feed(chunk);
+                    while let Some(len) = splitter.peek().map(<[u8]>::len) {
+                        splitter.pass(len);
+                    }
+                    assert!(splitter.held.capacity() <= 4 * input.len());
+                    out += splitter.take().len();
+                    pieces += 1;
+                }
+                out += splitter.rest().len();
+                assert_eq!(
+                    (out, pieces),
+                    (input.len(), input.len().div_ceil(piece)),
+                    "one piece a chunk"
+                );
+            }
         }
     }
 
     #[test]
     fn data_is_read_and_replaced_and_the_rest_of_the_event_stays() {
-        let event = b"event: message\nid: 7\ndata: {\"a\":\ndata:1}\n\n";
-        assert_eq!(data(event).unwrap().as_deref(), Some("{\"a\":\n1}"));
-        assert_eq!(with_data(event, "{}"), b"event: message\nid: 7\ndata: {}\n\n");
-        assert_eq!(data(b": comment\n\n"), Ok(None));
-        assert!(data(b"data: \xff\n\n").is_err());
-        assert_eq!(data(b"data\n\n").unwrap().as_deref(), Some(""));
+        let event = "event: message\nid: 7\ndata: {\"a\":\ndata:1}\n\n";
+        assert_eq!(data(event).as_deref(), Some("{\"a\":\n1}"));
+        assert_eq!(with_data(event, "{}"), "event: message\nid: 7\ndata: {}\n\n");
+        // Data of several lines becomes one.
+        assert_eq!(
+            with_data(event, "{\"a\":\r\n[1,\n2]}"),
+            "event: message\nid: 7\ndata: {\"a\":  [1, 2]}\n\n"
+        );
+        assert_eq!(data(": comment\n\n"), None);
+        assert_eq!(data("data\n\n").as_deref(), Some(""));
+    }
+
+    #[test]
+    fn what_some_reader_takes_for_the_end_of_a_line_is_written_another_way() {
+        for odd in ODD {
+            let event = format!("id: 1\n: x{odd}data: evil\ndata: {{\"a\":\"{odd}\"}}\n\n");
+            assert!(is_odd(&event), "{odd:?}");
+            let new = with_data(&event, &data(&event).unwrap());
+            assert!(!is_odd(&new) && new.starts_with("id: 1\ndata: {"), "{new:?}");
+        }
+        assert!(!is_odd("data: {\"a\":\"é\"}\r\n\r\n"));
     }
 }

@@ -21,6 +21,7 @@ use carnet_proto::{
     time::{Clock, Entropy, Timestamp},
 };
 use carnet_resource::Guard;
+use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use serde_json::{json, value::RawValue};
 use std::{
@@ -59,8 +60,12 @@ pub struct Ground {
     /// Where decisions go.
     pub trail: Trail,
     /// Keeps the tools that were approved, by resource, over restarts.
-    pub keep: Arc<dyn Fn(&str, BTreeMap<String, Approved>) + Send + Sync>,
+    pub keep: Keep,
 }
+
+/// Keeps what was approved of the tools of one MCP server; done when it is kept.
+pub type Keep =
+    Arc<dyn Fn(String, BTreeMap<String, Approved>) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// One MCP server.
 pub(crate) struct Route {
@@ -68,23 +73,18 @@ pub(crate) struct Route {
     pub(crate) settings: RouteSettings,
     pub(crate) guard: Guard,
     pub(crate) upstream: Upstream,
-    pub(crate) breaker: Breaker,
+    pub(crate) breaker: Arc<Breaker>,
     pub(crate) snapshots: Snapshots,
     pub(crate) trail: Trail,
     pub(crate) callers: Callers,
     pub(crate) query: Option<String>,
     document: ProtectedResourceMetadata,
     strangers: (AtomicI64, AtomicU32),
-    keep: Arc<dyn Fn(&str, BTreeMap<String, Approved>) + Send + Sync>,
 }
 
 impl Route {
     pub(crate) fn tool_state(&self, name: &str) -> ToolState {
         self.snapshots.state(name, self.settings.tool_changes == ToolChanges::Block)
-    }
-
-    pub(crate) fn keep_snapshots(&self) {
-        (self.keep)(&self.resource, self.snapshots.kept());
     }
 
     /// Whether one more refused token goes on record this second.
@@ -93,7 +93,11 @@ impl Route {
         if second.swap(now.0, Ordering::Relaxed) != now.0 {
             count.store(0, Ordering::Relaxed);
         }
-        count.fetch_add(1, Ordering::Relaxed) < STRANGERS
+        let is_told = count.fetch_add(1, Ordering::Relaxed) < STRANGERS;
+        if !is_told {
+            self.trail.leave_out();
+        }
+        is_told
     }
 }
 
@@ -166,23 +170,55 @@ impl Gateway {
     /// own.
     pub async fn watch(&self, stop: CancellationToken) {
         // Each MCP server by itself: an authorization server that is slow holds up nobody else's streams.
-        let watches = self.0.routes.iter().map(|route| {
+        let every = || {
+            let mut every = tokio::time::interval(Duration::from_secs(1));
+            every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            every
+        };
+        let asks = self.0.routes.iter().map(|route| {
             let clock = self.0.ground.clock.clone();
             async move {
-                let mut every = tokio::time::interval(Duration::from_secs(1));
-                every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+                let Some(stands) = &route.settings.stands else { return };
+                let mut every = every();
                 loop {
                     every.tick().await;
-                    route.callers.watch(route.settings.stands.as_ref(), &clock).await;
+                    route.callers.ask(stands, &clock).await;
                 }
             }
         });
-        let watching = futures::future::join_all(watches);
+        let expiry = async {
+            let mut every = every();
+            loop {
+                every.tick().await;
+                for route in &self.0.routes {
+                    let is_watched = route.settings.stands.is_some();
+                    route.callers.expire(is_watched, self.0.ground.clock.now());
+                }
+            }
+        };
+        // One at a time and once a second at most, whatever MCP servers do.
+        let keeping = async {
+            let mut every = every();
+            loop {
+                every.tick().await;
+                self.keep().await;
+            }
+        };
         tokio::select! {
             () = stop.cancelled() => {}
-            _ = watching => {}
+            _ = futures::future::join3(futures::future::join_all(asks), expiry, keeping) => {}
         }
         self.0.stopping.cancel();
+        self.keep().await;
+    }
+
+    /// Keeps what was learnt of tools since the last time.
+    async fn keep(&self) {
+        for route in &self.0.routes {
+            if let Some(tools) = route.snapshots.to_keep() {
+                (self.0.ground.keep)(route.resource.to_string(), tools).await;
+            }
+        }
     }
 
     /// The gateway before other routes of the same listener, which are reached under `hosts`.
@@ -206,14 +242,15 @@ impl Gateway {
         self.0.routes.iter().map(view).collect()
     }
 
-    /// Approves what was seen last of one tool, or of all of them; `None` if there is no such MCP server.
-    pub fn approve(&self, resource: &str, tool: Option<&str>) -> Option<usize> {
+    /// Approves one description of a tool, by its hash: `None` if there is no such MCP server, `Some(false)` if none
+    /// of the tool's descriptions that were seen has it. It is kept when this ends.
+    pub async fn approve(&self, resource: &str, tool: &str, fingerprint: &str) -> Option<bool> {
         let route = self.0.routes.iter().find(|route| route.resource.as_ref() == resource)?;
-        let done = route.snapshots.approve(tool);
-        if done > 0 {
+        let done = route.snapshots.approve(tool, fingerprint);
+        if done {
             let now = self.0.ground.clock.now();
-            route.trail.tool(now, &route.resource, tool.unwrap_or("*"), "approved by IT");
-            route.keep_snapshots();
+            route.trail.tool(now, &route.resource, tool, "approved by IT");
+            self.keep().await;
         }
         Some(done)
     }
@@ -276,7 +313,7 @@ fn route(
         document: guard.document(),
         guard,
         upstream,
-        breaker: Breaker::default(),
+        breaker: Arc::default(),
         snapshots: Snapshots::new(approved),
         trail: ground.trail.clone(),
         callers: Callers::new(settings.limits),
@@ -284,7 +321,6 @@ fn route(
         resource,
         settings,
         strangers: (AtomicI64::new(0), AtomicU32::new(0)),
-        keep: Arc::clone(&ground.keep),
     })
 }
 

@@ -5,7 +5,7 @@ use crate::{
     callers::Held,
     gateway::{Ground, Route},
     media,
-    settings::{UpstreamTokenError, Who, sensitive},
+    settings::{ToolChanges, UpstreamTokenError, Who, sensitive},
 };
 use carnet_proto::{
     caller_assertion::{CallerClaims, LIFETIME},
@@ -64,7 +64,10 @@ pub(crate) async fn headers(
     let settings = &route.settings;
     let mut headers = HeaderMap::with_capacity(16);
     for (name, value) in asked.headers {
-        let passes = PASSED.contains(name)
+        // A caller's language must not decide how a tool looks to everybody.
+        let varies =
+            *name == header::ACCEPT_LANGUAGE && settings.tool_changes == ToolChanges::Block;
+        let passes = (PASSED.contains(name) && !varies)
             || asked.parameters.contains(name)
             || TRACES.contains(&name.as_str())
             || settings.forward_headers.contains(name);

@@ -12,6 +12,7 @@ mod answers;
 mod authorize;
 mod breaker;
 mod callers;
+mod canonical;
 mod era;
 mod events;
 mod gateway;
@@ -27,10 +28,10 @@ mod snapshots;
 mod source;
 mod trail;
 
-pub use gateway::{Gateway, GatewayService, Ground, RouteError};
+pub use gateway::{Gateway, GatewayService, Ground, Keep, RouteError};
 pub use settings::{
     ArgumentAudit, AssertionSettings, Limits, Lists, PlainHeader, RouteSettings, Stands,
     ToolChanges, Unavailable, UpstreamToken, UpstreamTokenError, UpstreamTokens, Who,
 };
-pub use snapshots::{Approved, ToolView};
+pub use snapshots::{Approved, More, Seen, ToolView};
 pub use trail::{Batch, Entries, NotRecorded, Trail};

@@ -2,17 +2,19 @@
 //! change goes on byte for byte.
 
 use crate::{
+    canonical::{Members, canonical, object},
     gateway::Route,
     settings::{Lists, ToolChanges},
-    snapshots::Learned,
+    snapshots::{Described, LARGEST, LONGEST_NAME, Learned},
 };
-use carnet_proto::{mcp::Target, operation_policy::ToolState, scope::Scopes, time::Timestamp};
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
+use carnet_proto::{
+    mcp::{Body, Target},
+    operation_policy::ToolState,
+    scope::Scopes,
+    time::Timestamp,
 };
-use serde_json::{Value, value::RawValue};
-use std::{fmt, sync::Arc};
+use serde_json::value::RawValue;
+use std::sync::Arc;
 
 /// A list could not be read, so that it cannot be known to be harmless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,47 +26,27 @@ pub(crate) struct Lens {
     route: Arc<Route>,
     scopes: Scopes,
     now: Timestamp,
+    /// Ids of the requests that asked for tools: what answers none of them is not learnt from.
+    asked: Arc<[String]>,
 }
 
-/// An object's members in order, as written.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Members<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry::<String, _>()? {
-                    // A reader may take either of two.
-                    if members.iter().any(|(held, _): &(String, _)| *held == member.0) {
-                        return Err(serde::de::Error::custom("a member occurs twice"));
-                    }
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(InOrder)
-    }
-}
-
-fn written<'a>(members: impl Iterator<Item = (&'a str, &'a str)>) -> String {
-    let members: Vec<_> =
-        members.map(|(name, value)| format!("{}:{value}", Value::from(name))).collect();
-    format!("{{{}}}", members.join(","))
+/// Ids of a body's requests for `tools/list`, in one form.
+pub(crate) fn asked(body: &Body<'_>) -> Arc<[String]> {
+    let lists = body.messages.iter().filter(|message| message.method == "tools/list");
+    lists.filter_map(|message| canonical(message.id?.get()).ok()).collect()
 }
 
 impl Lens {
-    pub(crate) fn new(route: Arc<Route>, scopes: Scopes, now: Timestamp) -> Self {
-        Self { route, scopes, now }
+    pub(crate) fn new(
+        route: Arc<Route>,
+        scopes: Scopes,
+        asked: Arc<[String]>,
+        now: Timestamp,
+    ) -> Self {
+        Self { route, scopes, now, asked }
     }
 
-    /// Looks at one message or batch; what comes back is to be sent in its stead.
+    /// Looks at the data of one event; what comes back is to be sent in its stead.
     pub(crate) fn look(&self, text: &str) -> Result<Option<String>, Unreadable> {
         // Most events of a stream list nothing.
         let lists = ["\"tools\"", "\"prompts\"", "\"resources\"", "\"resourceTemplates\""];
@@ -72,6 +54,11 @@ impl Lens {
         if !(lists.iter().any(|list| text.contains(list)) || text.contains("\\u")) {
             return Ok(None);
         }
+        self.document(text)
+    }
+
+    /// Looks at one message or batch.
+    pub(crate) fn document(&self, text: &str) -> Result<Option<String>, Unreadable> {
         if text.trim_start().starts_with('[') {
             let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| Unreadable)?;
             let looked = items.iter().map(|item| self.message(item.get()));
@@ -88,26 +75,27 @@ impl Lens {
     }
 
     fn message(&self, text: &str) -> Result<Option<String>, Unreadable> {
-        let Members(message) = serde_json::from_str(text).map_err(|_| Unreadable)?;
-        let result = message.iter().find(|(name, _)| name == "result");
-        let Some((_, result)) = result else { return Ok(None) };
+        let message: Members<'_> = serde_json::from_str(text).map_err(|_| Unreadable)?;
+        let Some(result) = message.get("result") else { return Ok(None) };
         if !result.get().starts_with('{') {
             return Ok(None);
         }
-        let Some(new) = self.result(result.get())? else { return Ok(None) };
-        Ok(Some(written(message.iter().map(|(name, value)| {
+        let id = message.get("id").and_then(|id| canonical(id.get()).ok());
+        let answers = id.is_some_and(|id| self.asked.contains(&id));
+        let Some(new) = self.result(result.get(), answers)? else { return Ok(None) };
+        Ok(Some(object(message.0.iter().map(|(name, value)| {
             (name.as_str(), if name == "result" { new.as_str() } else { value.get() })
         }))))
     }
 
-    fn result(&self, text: &str) -> Result<Option<String>, Unreadable> {
+    fn result(&self, text: &str, answers: bool) -> Result<Option<String>, Unreadable> {
         let Members(members) = serde_json::from_str(text).map_err(|_| Unreadable)?;
         let mut changed = false;
         let mut lists = false;
         let mut out: Vec<(&str, String)> = Vec::new();
         for (name, value) in &members {
             let kind = match name.as_str() {
-                "tools" => Some(Kind::Tools),
+                "tools" => Some(Kind::Tools { answers }),
                 "prompts" => Some(Kind::Prompts),
                 "resources" => Some(Kind::Resources),
                 "resourceTemplates" => Some(Kind::Templates),
@@ -133,24 +121,22 @@ impl Lens {
                 }
             }
         }
-        Ok(changed.then(|| written(out.iter().map(|(name, value)| (*name, value.as_str())))))
+        Ok(changed.then(|| object(out.iter().map(|(name, value)| (*name, value.as_str())))))
     }
 
     fn list(&self, kind: Kind, text: &str) -> Result<Option<String>, Unreadable> {
+        if text.len() > self.route.settings.limits.list {
+            return Err(Unreadable);
+        }
         let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| Unreadable)?;
-        let mut kept = Vec::with_capacity(items.len());
-        let mut news = false;
+        let mut kept = Vec::new();
         let mut seen_first = Vec::new();
         for item in &items {
-            let value: Value = serde_json::from_str(item.get()).map_err(|_| Unreadable)?;
-            if matches!(kind, Kind::Tools) {
-                let learned = self.learn(&value);
-                news |= learned != Learned::Known;
-                if learned == Learned::New {
-                    seen_first.extend(value.get("name").and_then(Value::as_str).map(str::to_owned));
-                }
-            }
-            if self.shows(kind, &value) {
+            let shows = match kind {
+                Kind::Tools { answers } => self.tool(item.get(), answers, &mut seen_first)?,
+                _ => self.shows(kind, item.get())?,
+            };
+            if shows {
                 kept.push(item.get());
             }
         }
@@ -158,62 +144,91 @@ impl Lens {
             let names = seen_first.join(" ");
             self.route.trail.tool(self.now, &self.route.resource, &names, "seen first");
         }
-        if news {
-            self.route.keep_snapshots();
-        }
         Ok((kept.len() < items.len()).then(|| format!("[{}]", kept.join(","))))
     }
 
-    /// Takes a tool in; what is not as approved is put on record.
-    fn learn(&self, tool: &Value) -> Learned {
+    /// Takes a tool in, where somebody asked for it, and judges it by this very description. One that is not as
+    /// approved is put on record.
+    fn tool(
+        &self,
+        item: &str,
+        answers: bool,
+        seen_first: &mut Vec<String>,
+    ) -> Result<bool, Unreadable> {
         let route = &self.route;
-        let block = route.settings.tool_changes == ToolChanges::Block;
-        let learned = route.snapshots.learn(tool);
-        let name = tool.get("name").and_then(Value::as_str).unwrap_or_default();
-        let told = |detail| route.trail.tool(self.now, &route.resource, name, detail);
-        match learned {
-            Learned::Known | Learned::New => {}
-            Learned::Changed if block => told("changed, and blocked until it is approved"),
-            Learned::Changed => told("changed"),
-            Learned::Restored => told("as approved again"),
+        let settings = &route.settings;
+        let block = settings.tool_changes == ToolChanges::Block;
+        let told = |name: &str, detail| route.trail.tool(self.now, &route.resource, name, detail);
+        let item = Described::read(item).ok_or(Unreadable)?;
+        if answers {
+            if let Some(news) = route.snapshots.overrun() {
+                if news {
+                    told(
+                        "*",
+                        "descriptions change faster than anybody could look at them: lists are refused",
+                    );
+                }
+                return Err(Unreadable);
+            }
+            match route.snapshots.learn(&item) {
+                Learned::Known | Learned::TooMany => {}
+                Learned::New => seen_first.push(item.name.clone()),
+                Learned::Changed if block => {
+                    told(&item.name, "changed, and blocked until it is approved");
+                }
+                Learned::Changed => told(&item.name, "changed"),
+            }
         }
-        learned
+        let state = route.snapshots.state_of(&item, block);
+        // What is blocked is not shown, whatever lists show otherwise.
+        Ok(state != ToolState::Changed
+            && (settings.lists == Lists::All
+                || settings.rules.shows(Target::Tool(&item.name), state, self.granted())))
     }
 
-    fn shows(&self, kind: Kind, item: &Value) -> bool {
-        let settings = &self.route.settings;
-        let scopes = match settings.lists {
+    /// The scopes that what is shown has to be covered by.
+    fn granted(&self) -> Option<&Scopes> {
+        match self.route.settings.lists {
             Lists::All | Lists::Allowed => None,
             Lists::Granted => Some(&self.scopes),
-        };
-        let text = |member| item.get(member).and_then(Value::as_str).unwrap_or_default();
-        let some_name;
-        let (target, state) = match kind {
-            Kind::Tools => {
-                let name = text("name");
-                let state = self.route.tool_state(name);
-                // What is blocked is not shown, whatever lists show otherwise.
-                if state == ToolState::Changed {
-                    return false;
-                }
-                (Target::Tool(name), state)
-            }
-            Kind::Prompts => (Target::Prompt(text("name")), ToolState::Unseen),
-            Kind::Resources => (Target::Resource(text("uri")), ToolState::Unseen),
+        }
+    }
+
+    fn shows(&self, kind: Kind, item: &str) -> Result<bool, Unreadable> {
+        let settings = &self.route.settings;
+        if item.len() > LARGEST {
+            return Err(Unreadable);
+        }
+        let members: Members<'_> = serde_json::from_str(item).map_err(|_| Unreadable)?;
+        let text = |member| members.text(member).unwrap_or_default();
+        let name = match kind {
+            Kind::Prompts | Kind::Tools { .. } => text("name"),
+            Kind::Resources => text("uri"),
             Kind::Templates => {
                 // What is before the first variable, with some name where it ends in a folder.
-                let fixed = text("uriTemplate").split('{').next().unwrap_or_default();
-                some_name = format!("{fixed}{}", if fixed.ends_with('/') { "x" } else { "" });
-                (Target::Resource(&some_name), ToolState::Unseen)
+                let whole = text("uriTemplate");
+                let fixed = whole.split('{').next().unwrap_or_default();
+                format!("{fixed}{}", if fixed.ends_with('/') { "x" } else { "" })
             }
         };
-        settings.lists == Lists::All || settings.rules.shows(target, state, scopes)
+        let target = match kind {
+            Kind::Prompts | Kind::Tools { .. } if name.len() > LONGEST_NAME => {
+                return Err(Unreadable);
+            }
+            Kind::Prompts | Kind::Tools { .. } => Target::Prompt(&name),
+            Kind::Resources | Kind::Templates => Target::Resource(&name),
+        };
+        Ok(settings.lists == Lists::All
+            || settings.rules.shows(target, ToolState::Unseen, self.granted()))
     }
 }
 
 #[derive(Clone, Copy)]
 enum Kind {
-    Tools,
+    /// With whether somebody asked for them.
+    Tools {
+        answers: bool,
+    },
     Prompts,
     Resources,
     Templates,

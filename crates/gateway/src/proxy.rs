@@ -2,7 +2,7 @@
 
 use crate::{
     answers::{BROKEN, Own},
-    events,
+    breaker::Pass,
     gateway::{Gateway, Route},
     lists::Lens,
     media::{self, Kind},
@@ -10,12 +10,19 @@ use crate::{
     session, trail,
 };
 use axum::body::Body;
+use bytes::{Bytes, BytesMut};
 use carnet_client::UpstreamError;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
-use hyper::body::{Bytes, Incoming};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use serde_json::value::RawValue;
-use std::{sync::Arc, time::Instant};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
 
 /// Headers of an answer that go on. Everything else stays here: what an answer may tell a proxy in front
 /// (`X-Accel-Redirect`, `X-Sendfile`), a browser (`Clear-Site-Data`, `Refresh`, cookies, CORS) or a client
@@ -40,6 +47,8 @@ pub(crate) struct Onward<'a> {
     pub(crate) lens: Option<Lens>,
     /// It is a stream that only ends when somebody ends it.
     pub(crate) endless: bool,
+    /// Leave to ask the MCP server.
+    pub(crate) pass: Pass,
 }
 
 /// Sends a request that was allowed, and answers with what comes back. Nothing comes back before the
@@ -51,7 +60,7 @@ pub(crate) async fn forward(
     mut call: Call,
     ticket: trail::Ticket,
 ) -> Response<Body> {
-    let Onward { method, headers, body, id, owner, lens, endless } = onward;
+    let Onward { method, headers, body, id, owner, lens, endless, pass } = onward;
     let held = Arc::clone(&call.seat.held);
     // What is not on record is not done.
     if route.trail.written(ticket).await.is_err() {
@@ -68,10 +77,6 @@ pub(crate) async fn forward(
         }
     };
     let fail = |call: &mut Call, status, ended, text: &str| {
-        // Slow calls may be one caller's doing; a server that is not there is not.
-        if status != StatusCode::GATEWAY_TIMEOUT {
-            route.breaker.failed(Instant::now());
-        }
         call.ended = ended;
         let own = Own::new(status, BROKEN, text).to(id);
         Own { retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1), ..own }
@@ -81,21 +86,26 @@ pub(crate) async fn forward(
         Ok(Ok(response)) => response,
         Ok(Err(UpstreamError::Connect(cause))) => {
             tracing::warn!(resource = %route.resource, cause, "no connection to the MCP server");
+            pass.failed(Instant::now());
             let text = "The MCP server behind this gateway cannot be reached; try again later.";
             return fail(&mut call, StatusCode::SERVICE_UNAVAILABLE, "no_answer", text);
         }
         Ok(Err(UpstreamError::Broken(cause))) => {
             tracing::warn!(resource = %route.resource, cause, "the MCP server did not answer");
+            pass.failed(Instant::now());
             let text = "The MCP server behind this gateway broke off. Whether it did what was asked \
                         is not known.";
             return fail(&mut call, StatusCode::BAD_GATEWAY, "upstream_broke", text);
         }
+        // Slow calls may be one caller's doing; a server that is not there is not.
         Err(_) => {
             let text = "The MCP server behind this gateway did not answer in time.";
             return fail(&mut call, StatusCode::GATEWAY_TIMEOUT, "timed_out", text);
         }
     };
-    route.breaker.answered();
+    pass.answered();
+    // The body has been sent.
+    let _ = call.seat.hold(0);
     call.status = response.status().as_u16();
     back(gateway, route, response, call, (id, &owner), lens, endless).await
 }
@@ -164,10 +174,7 @@ async fn back(
     let lens = lens.filter(|_| parts.status.is_success());
     let filter = match lens {
         Some(lens) if json => return list(route, parts, body, call, id, &lens).await,
-        Some(lens) if events => {
-            let largest = route.settings.limits.list;
-            Some(EventFilter { lens, splitter: events::Splitter::default(), largest })
-        }
+        Some(lens) if events => Some(EventFilter::new(lens, route.settings.limits.answer)),
         // What is neither cannot be looked at. 202 is the word for a notification: nobody reads a list in it.
         Some(_) if parts.status == StatusCode::OK && !http_body::Body::is_end_stream(&body) => {
             return refuse(&mut call, "The MCP server answers with neither JSON nor events.");
@@ -219,7 +226,18 @@ async fn list(
         Own::new(StatusCode::BAD_GATEWAY, BROKEN, text).to(id).respond()
     };
     let held = Arc::clone(&call.seat.held);
-    let read = Limited::new(body, route.settings.limits.list).collect();
+    let largest = route.settings.limits.answer;
+    let read = async {
+        let (mut bytes, mut body) = (BytesMut::new(), body);
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_| ())?.into_data() else { continue };
+            if bytes.len() + data.len() > largest || call.seat.hold_more(data.len()).is_err() {
+                return Err(());
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(bytes.freeze())
+    };
     let read = tokio::select! {
         read = tokio::time::timeout(route.settings.limits.answer_time, read) => read,
         () = held.ended.cancelled() => {
@@ -227,10 +245,10 @@ async fn list(
             return route.guard.revoked();
         }
     };
-    let Ok(Ok(bytes)) = read.map(|read| read.map(http_body_util::Collected::to_bytes)) else {
-        return refuse(&mut call, "The MCP server's list is too large, too slow, or broke off.");
+    let Ok(Ok(bytes)) = read else {
+        return refuse(&mut call, "The MCP server's answer is too large, too slow, or broke off.");
     };
-    let looked = std::str::from_utf8(&bytes).map(|text| lens.look(text));
+    let looked = std::str::from_utf8(&bytes).map(|text| lens.document(text));
     let bytes = match looked {
         Ok(Ok(None)) => bytes,
         Ok(Ok(Some(new))) => new.into(),
@@ -238,5 +256,32 @@ async fn list(
     };
     call.bytes = bytes.len() as u64;
     call.ended = "complete";
-    Response::from_parts(parts, Body::from(bytes))
+    let whole = Whole { bytes: Some(bytes), _call: call };
+    Response::from_parts(parts, Body::new(whole))
+}
+
+/// An answer that was read whole; what it holds is given back when it was sent.
+struct Whole {
+    bytes: Option<Bytes>,
+    _call: Call,
+}
+
+impl http_body::Body for Whole {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
 }

@@ -6,7 +6,6 @@ use carnet_proto::time::Clock;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::{Bytes, Incoming};
 use std::{
-    collections::VecDeque,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -69,23 +68,76 @@ pub(crate) struct EventFilter {
     pub(crate) lens: Lens,
     pub(crate) splitter: events::Splitter,
     pub(crate) largest: usize,
+    /// An event that was written anew, behind what was passed before it.
+    written: Option<Bytes>,
 }
 
+/// About how many bytes go on in one piece.
+const PIECE: usize = 64 * 1024;
+
 impl EventFilter {
-    /// One event as it goes on.
-    fn look(&self, event: Vec<u8>) -> Result<Bytes, Cut> {
-        let data = events::data(&event).map_err(|_| Cut::Unreadable)?;
-        let new = match data {
+    pub(crate) fn new(lens: Lens, largest: usize) -> Self {
+        Self { lens, splitter: events::Splitter::default(), largest, written: None }
+    }
+
+    /// One event as it has to be instead; `None` where it goes on as it came.
+    fn look(lens: &Lens, event: &[u8]) -> Result<Option<Bytes>, Cut> {
+        // What is not UTF-8 is repaired differently by its readers.
+        let text = std::str::from_utf8(event).map_err(|_| Cut::Unreadable)?;
+        let data = events::data(text);
+        let is_message =
+            data.as_ref().is_some_and(|data| data.trim_start().starts_with(['{', '[']));
+        let new = match &data {
             // What is no JSON-RPC is nobody's list.
-            Some(data) if data.trim_start().starts_with(['{', '[']) => {
-                self.lens.look(&data).map_err(|_| Cut::Unreadable)?
-            }
+            Some(data) if is_message => lens.look(data).map_err(|_| Cut::Unreadable)?,
             _ => None,
         };
-        Ok(match new {
-            None => event.into(),
-            Some(new) => events::with_data(&event, &new).into(),
-        })
+        match (new, data) {
+            (Some(new), _) => Ok(Some(events::with_data(text, &new).into())),
+            (None, _) if !events::is_odd(text) => Ok(None),
+            (None, Some(data)) if is_message => Ok(Some(events::with_data(text, &data).into())),
+            // Readers would divide it differently, and it is not known what for.
+            (None, Some(_)) => Err(Cut::Unreadable),
+            (None, None) => Ok(Some(Bytes::new())),
+        }
+    }
+
+    /// The next piece that may go on.
+    fn next(&mut self) -> Result<Option<Bytes>, Cut> {
+        if let Some(written) = self.written.take() {
+            return Ok(Some(written));
+        }
+        while self.splitter.passed() < PIECE {
+            let Some(event) = self.splitter.peek() else { break };
+            let (len, looked) = (event.len(), Self::look(&self.lens, event)?);
+            let Some(new) = looked else {
+                self.splitter.pass(len);
+                continue;
+            };
+            let before = self.splitter.take();
+            self.splitter.leave_out(len);
+            if before.is_empty() && new.is_empty() {
+                continue;
+            }
+            if before.is_empty() {
+                return Ok(Some(new));
+            }
+            self.written = Some(new).filter(|new| !new.is_empty());
+            return Ok(Some(before));
+        }
+        if self.splitter.passed() > 0 {
+            return Ok(Some(self.splitter.take()));
+        }
+        if self.splitter.waiting() > self.largest { Err(Cut::TooLarge) } else { Ok(None) }
+    }
+
+    /// What is left at the end of the stream: some readers take it for an event.
+    fn rest(&mut self) -> Result<Option<Bytes>, Cut> {
+        let rest = self.splitter.rest();
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Self::look(&self.lens, &rest)?.unwrap_or(rest)).filter(|rest| !rest.is_empty()))
     }
 }
 
@@ -98,7 +150,6 @@ pub(crate) struct Relay {
     /// A stream of events ends quietly; anything else breaks off.
     events: bool,
     filter: Option<EventFilter>,
-    ready: VecDeque<Bytes>,
     /// When the gateway stops, streams that have no end of their own are ended.
     stopping: Option<CancellationToken>,
     ends: Option<Ends>,
@@ -115,11 +166,10 @@ impl Relay {
         if upstream.is_end_stream() {
             call.ended = "complete";
         }
-        let (upstream, ready) = (Source::new(upstream), VecDeque::new());
-        if events {
-            call.seat.held.stream(&upstream);
-        }
-        Self { upstream, call, events, filter, ready, stopping, ends: None }
+        let upstream = Source::new(upstream);
+        // Events or not: who reads nothing holds no connection of the MCP server's with a token that has ended.
+        call.seat.held.stream(&upstream);
+        Self { upstream, call, events, filter, stopping, ends: None }
     }
 
     /// Whether it has to end now.
@@ -159,18 +209,16 @@ impl Relay {
     fn cut(&mut self, why: Cut, ended: &'static str) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         self.call.ended = ended;
         self.upstream.let_go();
-        self.ready.clear();
         Poll::Ready(Some(Err(why)))
     }
 
-    /// Takes bytes in; whole events come out, looked at.
-    fn take(&mut self, bytes: &Bytes) -> Result<(), Cut> {
-        let Some(filter) = &mut self.filter else { return Ok(()) };
-        filter.splitter.feed(bytes);
-        while let Some(event) = filter.splitter.next() {
-            self.ready.push_back(filter.look(event)?);
-        }
-        if filter.splitter.waiting() > filter.largest { Err(Cut::TooLarge) } else { Ok(()) }
+    /// The next piece that was looked at and may go on.
+    fn piece(&mut self) -> Result<Option<Bytes>, Cut> {
+        let Some(filter) = &mut self.filter else { return Ok(None) };
+        let next = filter.next();
+        let held = filter.splitter.waiting();
+        self.call.seat.hold(held).map_err(|_| Cut::TooLarge)?;
+        next
     }
 }
 
@@ -193,43 +241,44 @@ impl Body for Relay {
             return this.cut(Cut::TokenEnded, ended);
         }
         loop {
-            if let Some(bytes) = this.ready.pop_front() {
-                return this.frame(bytes);
+            match this.piece() {
+                Ok(Some(bytes)) => return this.frame(bytes),
+                Ok(None) => {}
+                Err(why) => {
+                    tracing::warn!(%why, "an answer was cut");
+                    return this.cut(why, "unreadable");
+                }
             }
             let Some(next) = this.upstream.poll(context) else {
                 // By us, when it was over; else by whoever ended the token.
-                let over = this.call.ended != CLIENT_GONE;
-                return if over { Poll::Ready(None) } else { this.quiet("token_ended") };
+                return match this.call.ended {
+                    CLIENT_GONE if this.events => this.quiet("token_ended"),
+                    CLIENT_GONE => this.cut(Cut::TokenEnded, "token_ended"),
+                    _ => Poll::Ready(None),
+                };
             };
             match next {
                 Poll::Ready(Some(Ok(frame))) => {
                     // Trailers have no meaning here.
                     let Ok(bytes) = frame.into_data() else { continue };
-                    if this.filter.is_none() {
+                    let Some(filter) = &mut this.filter else {
                         // Whoever counts bytes does not ask for more after the last one.
-                        if this.upstream.is_at_end() {
+                        if this.upstream.is_complete() {
                             this.call.ended = "complete";
                         }
                         return this.frame(bytes);
-                    }
-                    if let Err(why) = this.take(&bytes) {
-                        tracing::warn!(%why, "an answer was cut");
-                        return this.cut(why, "unreadable");
-                    }
+                    };
+                    filter.splitter.feed(&bytes);
                 }
                 Poll::Ready(Some(Err(_))) => return this.cut(Cut::Broken, "upstream_broke"),
                 Poll::Ready(None) => {
                     this.call.ended = "complete";
                     this.upstream.let_go();
-                    let rest = this.filter.as_mut().and_then(|filter| {
-                        // Some readers take it for an event.
-                        let rest = filter.splitter.rest();
-                        (!rest.is_empty()).then(|| filter.look(rest))
-                    });
+                    let rest = this.filter.as_mut().map_or(Ok(None), EventFilter::rest);
                     return match rest {
-                        Some(Ok(rest)) => this.frame(rest),
-                        Some(Err(why)) => this.cut(why, "unreadable"),
-                        None => Poll::Ready(None),
+                        Ok(Some(rest)) => this.frame(rest),
+                        Ok(None) => Poll::Ready(None),
+                        Err(why) => this.cut(why, "unreadable"),
                     };
                 }
                 Poll::Pending => {
@@ -251,6 +300,6 @@ impl Body for Relay {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ready.is_empty() && self.filter.is_none() && self.upstream.is_at_end()
+        self.call.ended != CLIENT_GONE || (self.filter.is_none() && self.upstream.is_complete())
     }
 }

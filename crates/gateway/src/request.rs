@@ -4,11 +4,11 @@
 use crate::{
     answers::{self, BROKEN, Own, REFUSED},
     authorize::{self, Subject},
-    callers::{Busy, Fallen, Held, Seat},
+    callers::{Busy, Callers, Fallen, Held, Seat},
     era::{self, Agreed, Fault},
     gateway::{Gateway, Route},
     identity,
-    lists::Lens,
+    lists::{self, Lens},
     media,
     proxy::{self, Onward},
     relay::{CLIENT_GONE, Call},
@@ -17,6 +17,7 @@ use crate::{
     trail::{self, Decision},
 };
 use axum::body::Body;
+use bytes::{Bytes, BytesMut};
 use carnet_proto::{
     mcp::{self, INVALID_REQUEST},
     time::Timestamp,
@@ -25,8 +26,8 @@ use carnet_resource::{Caller, Refused, token_of};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts,
 };
-use http_body_util::{BodyExt, Limited};
-use hyper::body::Bytes;
+use http_body::Body as _;
+use http_body_util::BodyExt;
 use serde_json::value::RawValue;
 use std::{sync::Arc, time::Instant};
 
@@ -106,40 +107,38 @@ impl Gateway {
         let held = route.callers.of(&route.resource, caller, token_of(&parts.headers), now);
         let call = self.ground().entropy.id();
         let started = Instant::now();
+        let nothing = Subject { method: String::new(), target: String::new() };
+        let about = About { held: &held, call: &call, now, bytes: 0 };
         let seat = match route.callers.seat(&held) {
             Ok(seat) => seat,
-            Err(busy) => return Err(self.busy(route, &held, busy, &call, now).await),
+            Err(busy) => return Err(self.busy(route, &about, busy).await),
         };
         if let Some(stands) = &route.settings.stands {
             match held.stands(stands, now).await {
                 Ok(()) => {}
                 Err(Fallen::Revoked) => {
-                    let subject = Subject { method: String::new(), target: String::new() };
-                    let about = About { held: &held, call: &call, now, bytes: 0 };
-                    self.refused(route, &about, &subject, "token.revoked", "").await;
+                    if route.stranger(now) {
+                        self.refused(route, &about, &nothing, "token.revoked", "").await;
+                    }
                     return Err(route.guard.revoked());
                 }
                 Err(Fallen::Unknown) => {
-                    let subject = Subject { method: String::new(), target: String::new() };
-                    let about = About { held: &held, call: &call, now, bytes: 0 };
-                    self.refused(route, &about, &subject, "token.unknown", "").await;
+                    if route.stranger(now) {
+                        self.refused(route, &about, &nothing, "token.unknown", "").await;
+                    }
                     let text = "The token cannot be checked just now; try again.";
                     let own = Own::new(StatusCode::SERVICE_UNAVAILABLE, BROKEN, text);
                     return Err(Own { retry_after: Some(5), ..own }.respond());
                 }
             }
         }
+        if let Err(busy) = Callers::take(&held) {
+            return Err(self.busy(route, &about, busy).await);
+        }
         Ok(Asked { seat, call, started, now })
     }
 
-    async fn busy(
-        &self,
-        route: &Route,
-        held: &Held,
-        busy: Busy,
-        call: &str,
-        now: Timestamp,
-    ) -> Response<Body> {
+    async fn busy(&self, route: &Route, about: &About<'_>, busy: Busy) -> Response<Body> {
         let (status, reason, text, wait) = match busy {
             Busy::Person(wait) => (
                 StatusCode::TOO_MANY_REQUESTS,
@@ -159,17 +158,23 @@ impl Gateway {
                 "You have more requests and streams open than one person may; end some.",
                 1,
             ),
+            Busy::Bytes => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate.bytes",
+                "You have more bytes under way than one person may; wait for some answers.",
+                1,
+            ),
             Busy::Full => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "rate.full",
-                "This gateway has as many requests and streams open as it may; try again.",
+                "This gateway has as many requests, streams or bytes under way as it may; try again.",
                 1,
             ),
         };
         // As many a second as of strangers: who floods does not fill the disk.
-        if route.stranger(now) {
+        if route.stranger(about.now) {
             let subject = Subject { method: String::new(), target: String::new() };
-            self.refused(route, &About { held, call, now, bytes: 0 }, &subject, reason, "").await;
+            self.refused(route, about, &subject, reason, "").await;
         }
         Own { retry_after: Some(wait), ..Own::new(status, REFUSED, text) }.respond()
     }
@@ -218,6 +223,9 @@ impl Gateway {
         reason: &str,
         rule: &str,
     ) {
+        if !about.held.is_refusal_told() {
+            return route.trail.leave_out();
+        }
         let decision = about.decision(route, subject, reason, rule, None);
         if route.trail.decide(&decision).await.is_err() {
             tracing::error!("a refusal could not be put on record");
@@ -229,16 +237,21 @@ impl Gateway {
         route: &Arc<Route>,
         parts: &Parts,
         body: Body,
-        asked: Asked,
+        mut asked: Asked,
     ) -> Response<Body> {
         let nothing = Subject { method: String::new(), target: String::new() };
-        let bytes = match read_body(route, &parts.headers, body).await {
+        let bytes = match read_body(route, &parts.headers, body, &mut asked.seat).await {
             Ok(bytes) => bytes,
-            Err(response) => {
+            Err(why) => {
                 let about =
                     About { held: asked.held(), call: &asked.call, now: asked.now, bytes: 0 };
-                self.refused(route, &about, &nothing, "request.unreadable", "").await;
-                return response;
+                return match why {
+                    NoBody::Busy(busy) => self.busy(route, &about, busy).await,
+                    NoBody::Refused(response) => {
+                        self.refused(route, &about, &nothing, "request.unreadable", "").await;
+                        response
+                    }
+                };
             }
         };
         let fault = |error: &mcp::McpError| Fault {
@@ -280,14 +293,15 @@ impl Gateway {
         // Each member of a batch is one request.
         let more = u32::try_from(body.messages.len() - 1).unwrap_or(u32::MAX);
         if let Err(busy) = asked.held().take_more(more) {
-            return self.busy(route, asked.held(), busy, &asked.call, asked.now).await;
+            return self.busy(route, &about, busy).await;
         }
         let arguments = arguments_on_record(route, &body);
         // Where a changed tool is to be blocked, no answer brings a list unseen.
         let lists = route.settings.tool_changes == ToolChanges::Block
             || body.messages.iter().any(|message| message.method.ends_with("/list"));
         let endless = body.messages.iter().any(|message| message.method == "subscriptions/listen");
-        let go = Go { id, rule: &rule, arguments, parameters, lists, endless };
+        let asked_for = lists::asked(&body);
+        let go = Go { id, rule: &rule, arguments, parameters, lists, asked_for, endless };
         self.go(route, parts, bytes.clone(), asked, subject, go).await
     }
 
@@ -319,6 +333,7 @@ impl Gateway {
             arguments: None,
             parameters: Vec::new(),
             lists: stream,
+            asked_for: Arc::default(),
             endless: stream,
         };
         self.go(route, parts, Bytes::new(), asked, subject, go).await
@@ -344,12 +359,6 @@ impl Gateway {
                 return why.respond(id);
             }
         };
-        if let Err(wait) = route.breaker.enter(Instant::now()) {
-            self.refused(route, &about, &subject, "upstream.down", "").await;
-            let text = "The MCP server behind this gateway does not answer; try again later.";
-            let own = Own::new(StatusCode::SERVICE_UNAVAILABLE, BROKEN, text).to(id);
-            return Own { retry_after: Some(wait.as_secs() + 1), ..own }.respond();
-        }
         let ground = self.ground();
         let from = identity::Asked {
             headers: &parts.headers,
@@ -362,6 +371,15 @@ impl Gateway {
             Err(why) => {
                 self.refused(route, &about, &subject, why.reason, "").await;
                 return Own::new(why.status, why.code, &why.text).to(id).respond();
+            }
+        };
+        let pass = match route.breaker.enter(Instant::now()) {
+            Ok(pass) => pass,
+            Err(wait) => {
+                self.refused(route, &about, &subject, "upstream.down", "").await;
+                let text = "The MCP server behind this gateway does not answer; try again later.";
+                let own = Own::new(StatusCode::SERVICE_UNAVAILABLE, BROKEN, text).to(id);
+                return Own { retry_after: Some(wait.as_secs() + 1), ..own }.respond();
             }
         };
         let decision = about.decision(route, &subject, "", go.rule, go.arguments);
@@ -380,8 +398,9 @@ impl Gateway {
             ended: CLIENT_GONE,
             seat: asked.seat,
         };
-        let lens =
-            go.lists.then(|| Lens::new(Arc::clone(route), held.caller.scopes().clone(), asked.now));
+        let lens = go.lists.then(|| {
+            Lens::new(Arc::clone(route), held.caller.scopes().clone(), go.asked_for, asked.now)
+        });
         let onward = Onward {
             method: parts.method.clone(),
             headers,
@@ -390,6 +409,7 @@ impl Gateway {
             owner: held.owner.clone(),
             lens,
             endless: go.endless,
+            pass,
         };
         proxy::forward(self, route, onward, call, ticket).await
     }
@@ -404,6 +424,8 @@ struct Go<'a> {
     parameters: Vec<HeaderName>,
     /// The answer may hold lists.
     lists: bool,
+    /// Ids of requests for tools.
+    asked_for: Arc<[String]>,
     /// The answer has no end of its own.
     endless: bool,
 }
@@ -503,13 +525,22 @@ fn check_query(route: &Route, parts: &Parts) -> Result<(), Response<Body>> {
     }
 }
 
-/// Reads a JSON body within its limits.
+/// Why there is no body.
+enum NoBody {
+    Refused(Response<Body>),
+    Busy(Busy),
+}
+
+/// Reads a JSON body within its limits. Its bytes count as its person's from the first to the last.
 async fn read_body(
     route: &Route,
     headers: &HeaderMap,
     body: Body,
-) -> Result<Bytes, Response<Body>> {
-    let refuse = |status, text: &str| Err(Own::new(status, INVALID_REQUEST, text).respond());
+    seat: &mut Seat,
+) -> Result<Bytes, NoBody> {
+    let refuse = |status, text: &str| {
+        Err(NoBody::Refused(Own::new(status, INVALID_REQUEST, text).respond()))
+    };
     if let Err(odd) = media::check_json(headers) {
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, odd.text());
     }
@@ -521,14 +552,33 @@ async fn read_body(
         return refuse(StatusCode::BAD_REQUEST, text);
     }
     let limits = &route.settings.limits;
-    let read = Limited::new(body, limits.body).collect();
-    match tokio::time::timeout(limits.body_time, read).await {
-        Ok(Ok(read)) => Ok(read.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            let text = format!("The body is larger than {} bytes.", limits.body);
-            refuse(StatusCode::PAYLOAD_TOO_LARGE, &text)
+    let too_large = || {
+        let text = format!("The body is larger than {} bytes.", limits.body);
+        refuse(StatusCode::PAYLOAD_TOO_LARGE, &text)
+    };
+    // Without a length, what has come is what counts.
+    let told = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
+    if told.is_some_and(|length| length > limits.body) {
+        return too_large();
+    }
+    seat.hold(told.unwrap_or(0)).map_err(NoBody::Busy)?;
+    let (mut bytes, mut body) = (BytesMut::with_capacity(told.unwrap_or(0)), body);
+    let read = async {
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else {
+                return refuse(StatusCode::BAD_REQUEST, "The body broke off.");
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            if bytes.len() + data.len() > limits.body {
+                return too_large();
+            }
+            bytes.extend_from_slice(&data);
+            seat.hold(bytes.len().max(told.unwrap_or(0))).map_err(NoBody::Busy)?;
         }
-        Ok(Err(_)) => refuse(StatusCode::BAD_REQUEST, "The body broke off."),
+        Ok(bytes.freeze())
+    };
+    match tokio::time::timeout(limits.body_time, read).await {
+        Ok(read) => read,
         Err(_) => refuse(StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time."),
     }
 }

@@ -116,8 +116,14 @@ pub enum Who {
 pub struct Limits {
     /// Largest request body, in bytes.
     pub body: usize,
-    /// Largest list that is read for filtering, in bytes.
+    /// Largest list of tools, prompts or resources, in bytes.
     pub list: usize,
+    /// Largest answer or event that is read whole to be looked at, in bytes.
+    pub answer: usize,
+    /// Bytes of bodies, and of answers that are looked at, of one person at a time.
+    pub bytes_per_person: usize,
+    /// The same of everybody.
+    pub bytes: usize,
     /// Requests a minute of one person.
     pub per_person: NonZeroU32,
     /// Requests a minute of one client, over all persons.
@@ -137,7 +143,10 @@ impl Default for Limits {
         let number = |n: u32| NonZeroU32::MIN.saturating_add(n - 1);
         Self {
             body: 4 * 1024 * 1024,
-            list: 16 * 1024 * 1024,
+            list: 1024 * 1024,
+            answer: 16 * 1024 * 1024,
+            bytes_per_person: 32 * 1024 * 1024,
+            bytes: 128 * 1024 * 1024,
             per_person: number(1200),
             per_client: number(60_000),
             concurrent_per_person: 100,

@@ -1,4 +1,4 @@
-//! The MCP server's side of a stream, which whoever ends a token lets go even while its caller reads nothing:
+//! The MCP server's side of an answer, which whoever ends a token lets go even while its caller reads nothing:
 //! a body that nobody reads is not asked for more, and would never hear of it.
 
 use http_body::{Body, Frame, SizeHint};
@@ -36,9 +36,9 @@ impl Source {
         *self.slot() = None;
     }
 
-    /// Whether nothing more comes.
-    pub(crate) fn is_at_end(&self) -> bool {
-        self.slot().as_ref().is_none_or(Body::is_end_stream)
+    /// Whether all of it came. What was let go before its end never did.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.slot().as_ref().is_some_and(Body::is_end_stream)
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {

@@ -5,7 +5,8 @@
 //! and are refused after [`PATIENCE`]. What is shed first are outcomes (duration, sizes), when the queue is
 //! more than half full; how many is on record with the next entry.
 
-use carnet_proto::time::Timestamp;
+use crate::canonical::canonical;
+use carnet_proto::{others_text::shown, time::Timestamp};
 use serde::Serialize;
 use serde_json::Value;
 use std::{
@@ -23,6 +24,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 const WAITING: usize = 8192;
 /// Longest arguments that go on record, in bytes; of longer ones the length.
 const LONGEST_ARGUMENTS: usize = 4096;
+/// Longest text of others on record, in characters.
+const LONGEST: usize = 300;
 /// How often a decision looks for a place when there is none.
 const AGAIN: Duration = Duration::from_millis(5);
 
@@ -126,6 +129,8 @@ impl Drop for Handle {
 pub struct Trail {
     handle: Arc<Handle>,
     shed: Arc<AtomicU64>,
+    /// Refusals that are not on record one by one.
+    refusals: Arc<AtomicU64>,
 }
 
 /// A decision that is waiting to be written.
@@ -188,6 +193,13 @@ struct Shed {
     kind: &'static str,
     at: Timestamp,
     outcomes: u64,
+    #[serde(skip_serializing_if = "is_none")]
+    refusals: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature that serde asks for
+const fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 #[derive(Serialize)]
@@ -203,7 +215,11 @@ impl Trail {
     /// A trail, and the end that a writer takes lines from.
     pub fn new() -> (Self, Entries) {
         let queue = Arc::new(Queue::default());
-        let trail = Self { handle: Arc::new(Handle(Arc::clone(&queue))), shed: Arc::default() };
+        let trail = Self {
+            handle: Arc::new(Handle(Arc::clone(&queue))),
+            shed: Arc::default(),
+            refusals: Arc::default(),
+        };
         (trail, Entries(queue))
     }
 
@@ -219,12 +235,18 @@ impl Trail {
 
     /// Puts a decision into the queue.
     pub(crate) async fn decide(&self, decision: &Decision<'_>) -> Result<Ticket, NotRecorded> {
-        let shed = self.shed.swap(0, Ordering::Relaxed);
-        if shed > 0 {
-            let entry = Shed { kind: "shed", at: decision.at, outcomes: shed };
+        let outcomes = self.shed.swap(0, Ordering::Relaxed);
+        let refusals = self.refusals.swap(0, Ordering::Relaxed);
+        if outcomes + refusals > 0 {
+            let entry = Shed { kind: "shed", at: decision.at, outcomes, refusals };
             self.put(&entry).await?;
         }
         self.put(decision).await
+    }
+
+    /// A refusal that does not go on record by itself, since its like would fill the disk: it is counted.
+    pub(crate) fn leave_out(&self) {
+        self.refusals.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn put(&self, entry: &impl Serialize) -> Result<Ticket, NotRecorded> {
@@ -270,15 +292,22 @@ impl Trail {
         }
     }
 
-    /// Something about a tool that somebody has to look at.
+    /// Something about a tool that somebody has to look at. The name is the MCP server's text.
     pub(crate) fn tool(&self, at: Timestamp, resource: &str, target: &str, detail: &str) {
+        let target = &shown(target, LONGEST);
         let entry = Changed { kind: "tool", at, resource, target, detail };
         tracing::warn!(resource, tools = target, detail, "tools");
-        if let Ok(line) = serde_json::to_string(&entry) {
-            // Nothing waits for it; where there is no room it is in the log alone.
-            let _ = self.queue().put(line, WAITING / 2, false);
+        let line = serde_json::to_string(&entry).unwrap_or_default();
+        // Nothing waits for it; changes are few, since more are not learnt. What finds no room is counted.
+        if self.queue().put(line, 0, false).is_err() {
+            self.shed.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// Text of others as it goes on record.
+pub(crate) fn cut(text: &str) -> String {
+    shown(text, LONGEST)
 }
 
 /// The arguments of a call as they go on record: the values of named members are replaced at any depth.
@@ -301,7 +330,11 @@ pub(crate) fn redacted(arguments: &str, redact: &[String]) -> Option<Value> {
     if arguments.len() > LONGEST_ARGUMENTS {
         return Some(serde_json::json!({"(left out)": arguments.len()}));
     }
-    let mut value = serde_json::from_str(arguments).ok()?;
+    // Readers differ in which of two members of a name they take: neither is on record as what was done.
+    let Ok(arguments) = canonical(arguments) else {
+        return Some(serde_json::json!({"(a member twice)": arguments.len()}));
+    };
+    let mut value = serde_json::from_str(&arguments).ok()?;
     walk(&mut value, redact);
     Some(value)
 }

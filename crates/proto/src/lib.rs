@@ -26,6 +26,7 @@ pub mod mcp;
 pub mod mcp_headers;
 pub mod metadata;
 pub mod operation_policy;
+pub mod others_text;
 pub mod pkce;
 pub mod policy;
 pub mod redirect_uri;

@@ -2,11 +2,12 @@
 //! spelled there, and which arguments of a tool its schema marks with `x-mcp-header`.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 use std::collections::HashMap;
 
 /// One argument that goes into a header.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marked {
     /// The annotation's value: what follows `Mcp-Param-`.
     pub header: String,

@@ -1,7 +1,7 @@
 //! `carnet tools`, `call`, `token`: using an MCP server.
 
 use super::Common;
-use crate::system::{self, plain};
+use crate::system::{self, plain, plain_lines};
 use anyhow::{Context, Result, bail};
 use rmcp::{
     RoleClient, ServiceExt,
@@ -64,7 +64,7 @@ pub(crate) async fn call(common: &Common, url: &str, tool: &str, arguments: &str
         None => {
             for content in &result.content {
                 match content.as_text() {
-                    Some(text) => println!("{}", plain(&text.text)),
+                    Some(text) => println!("{}", plain_lines(&text.text)),
                     None => println!("{}", system::shown(&format!("{:#}", json!(content)))),
                 }
             }

@@ -6,7 +6,7 @@ pub(crate) mod mcp;
 
 use crate::{
     keys,
-    system::{self, plain},
+    system::{self, plain, plain_url},
     vault::{Profile, ProfileVault, Registration, Storage},
 };
 use anyhow::{Context, Result, bail};
@@ -89,7 +89,7 @@ impl Browser for Tab {
 pub(crate) fn show(url: &str) -> bool {
     let opened = open::that_detached(url).is_ok();
     if !opened {
-        eprintln!("No browser could be opened. Open this URL:\n\n{}\n", plain(url));
+        eprintln!("No browser could be opened. Open this URL:\n\n{}\n", plain_url(url));
     }
     opened
 }
@@ -317,7 +317,7 @@ async fn enrol(
 }
 
 fn announce(args: &Login, issuer: &str, url: &str) {
-    let url = &plain(url);
+    let url = &plain_url(url);
     if args.no_browser {
         println!("Open this URL in a browser on this machine:\n\n{url}\n");
     } else if open::that_detached(url).is_err() {

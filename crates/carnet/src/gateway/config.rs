@@ -31,6 +31,7 @@ pub(crate) struct WrittenGateway {
     folder: PathBuf,
     #[serde(default)]
     durability: Durability,
+    keep_days: Option<NonZeroU32>,
     tls_certificate: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     report: Option<WrittenReport>,
@@ -144,6 +145,9 @@ struct WrittenUpstreamClient {
 struct WrittenLimits {
     body_bytes: Option<usize>,
     list_bytes: Option<usize>,
+    looked_at_bytes: Option<usize>,
+    bytes_per_person: Option<usize>,
+    bytes: Option<usize>,
     per_person_minute: Option<NonZeroU32>,
     per_client_minute: Option<NonZeroU32>,
     concurrent_per_person: Option<usize>,
@@ -174,6 +178,8 @@ pub(crate) struct GatewayConfig {
     pub(crate) tls: Option<(PathBuf, PathBuf)>,
     pub(crate) folder: PathBuf,
     pub(crate) durability: Durability,
+    /// Full files of the journal that were reported are deleted after so many days; never if `None`.
+    pub(crate) keep_days: Option<NonZeroU32>,
     /// The company's IdP, a client there and the file of its secret.
     pub(crate) report: Option<(Issuer, String, PathBuf)>,
     pub(crate) routes: Vec<RouteConfig>,
@@ -237,8 +243,8 @@ impl WrittenGateway {
             .collect();
         let (listen, tls) = listen?;
         let folder = folder.join(self.folder);
-        let durability = self.durability;
-        Some(GatewayConfig { name, listen, tls, folder, durability, report, routes })
+        let (durability, keep_days) = (self.durability, self.keep_days);
+        Some(GatewayConfig { name, listen, tls, folder, durability, keep_days, report, routes })
     }
 }
 
@@ -322,7 +328,24 @@ impl WrittenRoute {
         for text in &self.forward_headers {
             let Some(name) = header(problems, &at("forward_headers"), text) else { continue };
             let told = plain_headers.iter().any(|plain| plain.name == name);
-            if told || name == http::header::AUTHORIZATION || name == http::header::HOST {
+            // What the gateway writes, of the body, of the connection and of who calls.
+            let written = [
+                "authorization",
+                "host",
+                "content-type",
+                "content-length",
+                "content-encoding",
+                "transfer-encoding",
+                "connection",
+                "te",
+                "trailer",
+                "upgrade",
+                "expect",
+                "accept-encoding",
+                "mcp-session-id",
+                "cookie",
+            ];
+            if told || written.contains(&name.as_str()) || name.as_str().starts_with("mcp-param-") {
                 let what = format!("`{text}` of the caller's must not reach the MCP server");
                 let hint = "it would be taken for the gateway's word; leave it out";
                 problems.add(&at("forward_headers"), &what, hint);
@@ -414,6 +437,9 @@ impl WrittenLimits {
         Limits {
             body: self.body_bytes.unwrap_or(default.body),
             list: self.list_bytes.unwrap_or(default.list),
+            answer: self.looked_at_bytes.unwrap_or(default.answer),
+            bytes_per_person: self.bytes_per_person.unwrap_or(default.bytes_per_person),
+            bytes: self.bytes.unwrap_or(default.bytes),
             per_person: self.per_person_minute.unwrap_or(default.per_person),
             per_client: self.per_client_minute.unwrap_or(default.per_client),
             concurrent_per_person: self

@@ -2,6 +2,7 @@
 //! survives the process; within half a second it is on the disk and survives the machine too, or before any
 //! MCP server is asked where the config says `durability = "disk"`.
 
+use super::report;
 use crate::{system, telemetry::Records};
 use anyhow::{Context, Result};
 use carnet_gateway::Entries;
@@ -9,6 +10,7 @@ use serde::Deserialize;
 use std::{
     fs::File,
     io::Write,
+    num::NonZeroU32,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -110,15 +112,21 @@ impl Open {
 pub(crate) fn start(
     folder: &Path,
     durability: Durability,
+    keep_days: Option<NonZeroU32>,
     entries: Entries,
     records: Option<Records>,
 ) -> Result<oneshot::Receiver<()>> {
     system::private_folder(folder)?;
     name(folder)?;
-    let newest = numbers(folder)?.pop().unwrap_or(1);
-    let mut open = Open::number(folder, newest)?;
+    let newest = numbers(folder)?.pop().unwrap_or(0);
+    // Files that were reported may have been moved away: their numbers do not come again.
+    let told = report::highest_told(folder);
+    let number = if newest >= told { newest.max(1) } else { told + 1 };
+    let mut open = Open::number(folder, number)?;
+    prune(folder, number, keep_days);
     let folder = folder.to_owned();
-    let current = Arc::new(Mutex::new(open.file.try_clone()?));
+    // One more handle, for good: where there are no more descriptors, what was written still reaches the disk.
+    let current = Arc::new(Mutex::new(Arc::new(open.file.try_clone()?)));
     let dirty = Arc::new(AtomicBool::new(false));
     let (done, ended) = oneshot::channel();
     let stop = Arc::new(AtomicBool::new(false));
@@ -128,9 +136,10 @@ pub(crate) fn start(
             while !stop.load(Ordering::Relaxed) {
                 std::thread::sleep(FLUSH);
                 if dirty.swap(false, Ordering::AcqRel) {
-                    let file = current.lock().unwrap_or_else(PoisonError::into_inner).try_clone();
-                    if let Err(error) = file.and_then(|file| file.sync_data()) {
-                        tracing::error!(%error, "the journal did not reach the disk");
+                    let file = Arc::clone(&current.lock().unwrap_or_else(PoisonError::into_inner));
+                    if let Err(error) = file.sync_data() {
+                        dirty.store(true, Ordering::Release);
+                        tracing::error!(%error, "the journal did not reach the disk; it is tried again");
                     }
                 }
             }
@@ -158,7 +167,10 @@ pub(crate) fn start(
             }
             if open.size >= FILE {
                 match turn(&folder, &open, &current) {
-                    Ok(next) => open = next,
+                    Ok(next) => {
+                        open = next;
+                        prune(&folder, open.number, keep_days);
+                    }
                     // Writing goes on in the old file, and turning is tried again.
                     Err(error) => {
                         tracing::error!(%error, "the journal's next file cannot be begun");
@@ -202,11 +214,34 @@ fn write(open: &mut Open, bytes: &[u8], durability: Durability) {
     }
 }
 
-fn turn(folder: &Path, open: &Open, current: &Mutex<File>) -> Result<Open> {
+fn turn(folder: &Path, open: &Open, current: &Mutex<Arc<File>>) -> Result<Open> {
     open.file.sync_all()?;
     let next = Open::number(folder, open.number + 1)?;
-    *current.lock().unwrap_or_else(PoisonError::into_inner) = next.file.try_clone()?;
+    *current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(next.file.try_clone()?);
     Ok(next)
+}
+
+/// Deletes full files that are older than `keep_days` and that everybody was told of.
+fn prune(folder: &Path, current: u64, keep_days: Option<NonZeroU32>) {
+    let Some(days) = keep_days else { return };
+    let longest = Duration::from_secs(u64::from(days.get()) * 86_400);
+    let below = current.min(report::told_through(folder));
+    let numbers = numbers(folder).unwrap_or_default();
+    for number in numbers.into_iter().filter(|number| *number < below) {
+        let path = file_of(folder, number);
+        let modified = std::fs::metadata(&path).and_then(|file| file.modified());
+        if modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > longest)) {
+            match std::fs::remove_file(&path) {
+                Ok(()) => tracing::info!(
+                    number,
+                    "a file of the journal was deleted: it is old, and was reported"
+                ),
+                Err(error) => {
+                    tracing::warn!(number, %error, "a file of the journal was not deleted")
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -222,7 +257,7 @@ mod tests {
             let held = || std::fs::read_to_string(&file).unwrap();
             for run in 0..2 {
                 let (trail, entries) = Trail::new();
-                let ended = start(folder.path(), durability, entries, None).unwrap();
+                let ended = start(folder.path(), durability, None, entries, None).unwrap();
                 trail.note("{\"a\":1}").await.unwrap();
                 assert!(held().ends_with("{\"a\":1}\n"), "run {run}: {}", held());
                 drop(trail);
@@ -239,7 +274,36 @@ mod tests {
         // Every write to this device fails with "no space left".
         std::os::unix::fs::symlink("/dev/full", file_of(folder.path(), 1)).unwrap();
         let (trail, entries) = Trail::new();
-        let _ended = start(folder.path(), Durability::Written, entries, None).unwrap();
+        let _ended = start(folder.path(), Durability::Written, None, entries, None).unwrap();
         assert!(trail.note("{\"a\":1}").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn numbers_of_files_that_were_reported_and_moved_away_do_not_come_again() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("told-x.json"), r#"{"file":3,"offset":70}"#).unwrap();
+        let (trail, entries) = Trail::new();
+        let ended = start(folder.path(), Durability::Written, None, entries, None).unwrap();
+        trail.note("{}").await.unwrap();
+        drop(trail);
+        ended.await.unwrap();
+        assert_eq!(numbers(folder.path()).unwrap(), [4]);
+    }
+
+    #[test]
+    fn old_files_go_once_everybody_was_told_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let week = std::time::SystemTime::UNIX_EPOCH;
+        for number in 1..=4 {
+            let file = File::create(file_of(folder.path(), number)).unwrap();
+            if number != 2 {
+                file.set_modified(week).unwrap();
+            }
+        }
+        std::fs::write(folder.path().join("told-x.json"), r#"{"file":3,"offset":0}"#).unwrap();
+        prune(folder.path(), 4, None);
+        assert_eq!(numbers(folder.path()).unwrap().len(), 4);
+        prune(folder.path(), 4, NonZeroU32::new(7));
+        assert_eq!(numbers(folder.path()).unwrap(), [2, 3, 4], "young, not told, current");
     }
 }

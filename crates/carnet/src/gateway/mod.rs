@@ -20,7 +20,7 @@ use axum::{
     routing::{get, post},
 };
 use carnet_client::Outbound;
-use carnet_gateway::{Approved, Gateway, Ground, Stands, Trail, Unavailable};
+use carnet_gateway::{Approved, Gateway, Ground, Keep, More, Stands, Trail, Unavailable};
 use carnet_proto::{identifier::Issuer, secret::Secret};
 use carnet_resource::Introspection;
 use carnet_server::{Context as ServerContext, idp::Idp, ras::Ras};
@@ -69,18 +69,20 @@ pub(crate) fn start(
     let (trail, entries) = Trail::new();
     let Means { context, outbound, telemetry } = *means;
     let records = telemetry.records();
-    let journal = journal::start(&config.folder, config.durability, entries, records)?;
+    let journal =
+        journal::start(&config.folder, config.durability, config.keep_days, entries, records)?;
     let (key, session_key) = keys::gateway_key(&config.folder.join("gateway.key"), kek)?;
     let approved = Kept::open(config.folder.join("tools.json"))?;
     let before = approved.all();
-    let keep = {
+    let keep: Keep = {
         let approved = Arc::new(approved);
-        move |resource: &str, tools: BTreeMap<String, Approved>| {
-            approved.hold(resource, tools);
-            // Apart from the threads that answer requests; whoever writes last writes what is held then.
+        Arc::new(move |resource, tools| {
             let approved = Arc::clone(&approved);
-            tokio::task::spawn_blocking(move || approved.keep());
-        }
+            Box::pin(async move {
+                // Apart from the threads that answer requests, and one at a time.
+                let _ = tokio::task::spawn_blocking(move || approved.keep(resource, tools)).await;
+            })
+        })
     };
     let ground = Ground {
         clock: context.clock.clone(),
@@ -89,8 +91,8 @@ pub(crate) fn start(
         keys: context.remote_keys.clone(),
         key: Arc::new(key),
         session_key,
-        trail,
-        keep: Arc::new(keep),
+        trail: trail.clone(),
+        keep,
     };
     let mut routes = Vec::new();
     // Each is told of its own MCP servers.
@@ -131,7 +133,8 @@ pub(crate) fn start(
     }
     let gateway = Gateway::new(ground, routes).context("gateway")?;
     for (desk, resources) in desks.into_values() {
-        let told = report::Told { gateway: config.name.clone(), desk, resources };
+        let gateway = config.name.clone();
+        let told = report::Told { gateway, desk, resources, trail: trail.clone() };
         tasks.spawn(report::run(config.folder.clone(), told, stop.clone()));
     }
     let (watched, stop) = (gateway.clone(), stop.clone());
@@ -165,61 +168,76 @@ fn stands(
     Ok(Some(Arc::new(ask)))
 }
 
-/// Tools that were approved, in a file.
+type ByResource<T> = BTreeMap<String, BTreeMap<String, T>>;
+
+/// Tools that were approved, in a file; what an earlier version does not know of them in another one, so that it
+/// reads the first as it always did.
 struct Kept {
     file: PathBuf,
-    all: Mutex<BTreeMap<String, BTreeMap<String, Approved>>>,
-    writing: Mutex<()>,
+    more: PathBuf,
+    all: Mutex<ByResource<Approved>>,
 }
 
 impl Kept {
     fn open(file: PathBuf) -> Result<Self> {
-        let all = match std::fs::read(&file) {
-            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
-                format!(
-                    "{} does not say which tools were approved\nhint: move it away, and every tool is \
-                     approved as it is seen next",
-                    file.display()
-                )
-            })?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
-            Err(error) => {
-                return Err(error).with_context(|| format!("{} cannot be read", file.display()));
+        let more = file.with_extension("more.json");
+        let mut all: ByResource<Approved> = read(&file)?;
+        let mut beside: ByResource<More> = read(&more)?;
+        for (resource, tools) in &mut all {
+            for (name, tool) in tools {
+                let more = beside.get_mut(resource).and_then(|tools| tools.remove(name));
+                tool.more = more.unwrap_or_default();
             }
-        };
-        Ok(Self { file, all: Mutex::new(all), writing: Mutex::default() })
+        }
+        Ok(Self { file, more, all: Mutex::new(all) })
     }
 
-    fn all(&self) -> BTreeMap<String, BTreeMap<String, Approved>> {
+    fn all(&self) -> ByResource<Approved> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// When a tool is seen for the first time, changes or is approved.
-    fn hold(&self, resource: &str, tools: BTreeMap<String, Approved>) {
+    fn keep(&self, resource: String, tools: BTreeMap<String, Approved>) {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(resource.to_owned(), tools);
-    }
-
-    /// Writes what is held, one after the other.
-    fn keep(&self) {
-        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = serde_json::to_vec_pretty(&self.all()).map_err(anyhow::Error::from);
-        let written = written.and_then(|bytes| write(&self.file, &bytes));
+        all.insert(resource, tools);
+        let beside: ByResource<&More> = all
+            .iter()
+            .map(|(resource, tools)| {
+                let tools = tools.iter().map(|(name, tool)| (name.clone(), &tool.more));
+                (resource.clone(), tools.collect())
+            })
+            .collect();
+        let written = write(&self.more, &beside).and_then(|()| write(&self.file, &*all));
         if let Err(error) = written {
             tracing::error!(error = format!("{error:#}"), "approved tools were not kept");
         }
     }
 }
 
-fn write(file: &Path, bytes: &[u8]) -> Result<()> {
-    system::write_private(file, bytes, false)
+fn read<T: serde::de::DeserializeOwned + Default>(file: &Path) -> Result<T> {
+    match std::fs::read(file) {
+        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
+            format!(
+                "{} does not say which tools were approved\nhint: move it away, and every tool is \
+                 approved as it is seen next",
+                file.display()
+            )
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(T::default()),
+        Err(error) => Err(error).with_context(|| format!("{} cannot be read", file.display())),
+    }
+}
+
+fn write(file: &Path, value: &impl serde::Serialize) -> Result<()> {
+    system::write_private(file, &serde_json::to_vec_pretty(value)?, false)
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Approve {
     resource: String,
-    tool: Option<String>,
+    tool: String,
+    fingerprint: String,
 }
 
 /// Administration of the gateways of this process.
@@ -229,18 +247,25 @@ pub(crate) fn admin(gateways: Vec<Gateway>) -> Router {
         Json(json!(all))
     };
     let approve = |State(gateways): State<Arc<Vec<Gateway>>>, Json(wanted): Json<Approve>| async move {
-        let tool = wanted.tool.as_deref();
-        let done = gateways.iter().find_map(|gateway| gateway.approve(&wanted.resource, tool));
-        match done {
-            Some(approved) => Json(json!({"approved": approved})).into_response(),
-            None => {
-                let problem = json!({
-                    "error": format!("no gateway here guards `{}`", wanted.resource),
-                    "hint": "`carnet admin gateway tools` lists MCP servers and their tools",
-                });
-                (StatusCode::NOT_FOUND, Json(problem)).into_response()
+        let Approve { resource, tool, fingerprint } = &wanted;
+        for gateway in gateways.iter() {
+            match gateway.approve(resource, tool, fingerprint).await {
+                Some(true) => return Json(json!({"approved": fingerprint})).into_response(),
+                Some(false) => {
+                    let problem = json!({
+                        "error": format!("no description of `{tool}` that was seen has the fingerprint `{fingerprint}`"),
+                        "hint": "it may have changed since; `carnet admin gateway tools` shows what there is now",
+                    });
+                    return (StatusCode::CONFLICT, Json(problem)).into_response();
+                }
+                None => {}
             }
         }
+        let problem = json!({
+            "error": format!("no gateway here guards `{resource}`"),
+            "hint": "`carnet admin gateway tools` lists MCP servers and their tools",
+        });
+        (StatusCode::NOT_FOUND, Json(problem)).into_response()
     };
     Router::new()
         .route("/tools", get(tools))

@@ -7,7 +7,7 @@ mod edit;
 
 use crate::{
     employee::Common,
-    system::{self, Places, plain},
+    system::{self, Places, plain, plain_lines},
 };
 use anyhow::{Context, Result, bail};
 use carnet_client::{Catalog, CatalogServer};
@@ -235,7 +235,7 @@ pub(crate) async fn install(args: Install) -> Result<()> {
             install_into(client, &places, &issuer, &catalog, &servers, &args, &mut ledger);
         if let Err(error) = outcome {
             failed += 1;
-            eprintln!("error: {}: {}", client.title, plain(&format!("{error:#}")));
+            eprintln!("error: {}: {}", client.title, plain_lines(&format!("{error:#}")));
         }
     }
     if failed > 0 {
@@ -382,7 +382,7 @@ fn install_into(
     for change in changes.iter().filter(|change| change.is_change()) {
         changed = true;
         if args.dry_run {
-            print!("{}", plain(&change.diff()));
+            print!("{}", plain_lines(&change.diff()));
         } else {
             change.write(client.id, ledger)?;
             println!("{}: wrote {}.", client.title, change.file.display());
@@ -497,7 +497,7 @@ pub(crate) fn uninstall(args: &Uninstall) -> Result<()> {
             }
             Err(error) => {
                 failed += 1;
-                let error = plain(&format!("{error:#}"));
+                let error = plain_lines(&format!("{error:#}"));
                 eprintln!("error: {} was not changed: {error}", file.display());
             }
         }
@@ -540,7 +540,7 @@ fn take_back(file: &Path, written: &Written, dry_run: bool) -> Result<()> {
     if dry_run {
         let name = file.display().to_string();
         let diff = similar::TextDiff::from_lines(&now, &after);
-        print!("{}", plain(&diff.unified_diff().header(&name, &name).to_string()));
+        print!("{}", plain_lines(&diff.unified_diff().header(&name, &name).to_string()));
         return Ok(());
     }
     system::replace_file(file, after.as_bytes())?;

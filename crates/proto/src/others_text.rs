@@ -1,0 +1,57 @@
+//! Text that another party wrote, on its way into a log, the audit trail, a page or a terminal: on one line,
+//! with nothing that is obeyed instead of shown, and of a bounded length. The one rule that all of them call.
+
+/// `text` on one line, `most` characters of it at the most. What would be obeyed (control characters, line
+/// and paragraph separators) or not seen (direction marks, zero-width and tag characters) is escaped, so that
+/// it is seen.
+pub fn shown(text: &str, most: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(most.saturating_mul(2)));
+    for (count, c) in text.chars().enumerate() {
+        if count == most {
+            out.push('…');
+            break;
+        }
+        if is_shown(c) {
+            out.push(c);
+        } else {
+            out.extend(c.escape_default());
+        }
+    }
+    out
+}
+
+/// Whether a character is seen for what it is.
+pub fn is_shown(c: char) -> bool {
+    !(c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_be_obeyed_is_seen_instead() {
+        assert_eq!(shown("plain text: é 漢 \"x\" \\ 'y'", 100), "plain text: é 漢 \"x\" \\ 'y'");
+        for (text, seen) in [
+            ("a\nb", "a\\nb"),
+            ("a\r\nINFO forged", "a\\r\\nINFO forged"),
+            ("\u{1b}[31mred", "\\u{1b}[31mred"),
+            ("\u{9b}31m", "\\u{9b}31m"),
+            ("\u{202e}txt.exe", "\\u{202e}txt.exe"),
+            ("\u{61c}\u{2028}\u{2029}\u{85}", "\\u{61c}\\u{2028}\\u{2029}\\u{85}"),
+            ("a\u{200b}b\u{feff}", "a\\u{200b}b\\u{feff}"),
+            ("\u{e0041}", "\\u{e0041}"),
+            ("tab\there\0", "tab\\there\\u{0}"),
+        ] {
+            assert_eq!(shown(text, 100), seen, "{text:?}");
+        }
+        assert_eq!(shown("abcdef", 3), "abc…");
+        assert_eq!(shown("abc", 3), "abc");
+        assert_eq!(shown(&"\u{1b}".repeat(1_000_000), 4), "\\u{1b}\\u{1b}\\u{1b}\\u{1b}…");
+    }
+}
