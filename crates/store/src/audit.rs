@@ -1,6 +1,6 @@
 //! The audit trail: one row for each decision, written in the transaction of what it records.
 
-use crate::database::{Store, StoreError, document};
+use crate::database::{Store, StoreError, document, reading};
 use carnet_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Row};
@@ -144,13 +144,15 @@ impl Store {
             }
         }
         sql.push_str(&format!(" ORDER BY id DESC LIMIT ${place}"));
-        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(filter.before.unwrap_or(i64::MAX));
-        for (_, value) in texts {
-            if let Some(value) = value {
+        let query = || {
+            let mut query =
+                sqlx::query(AssertSqlSafe(sql.clone())).bind(filter.before.unwrap_or(i64::MAX));
+            for value in texts.iter().filter_map(|(_, value)| value.clone()) {
                 query = query.bind(value);
             }
-        }
-        let rows = query.bind(filter.limit.clamp(1, 1000)).fetch_all(&self.read).await?;
+            query.bind(filter.limit.clamp(1, 1000))
+        };
+        let rows = reading!(self, fetch_all, query())?;
         rows.iter()
             .map(|row| {
                 Ok(AuditRow {

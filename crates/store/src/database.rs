@@ -1,12 +1,21 @@
 //! Opening, schema, and the one place where SQLite and PostgreSQL differ.
 
-use crate::hot_path;
+use crate::{audit::AuditEvent, hot_path};
 use carnet_proto::time::Timestamp;
 use sqlx::{
     Any, AnyConnection, AnyPool, AssertSqlSafe, Executor, Row, Transaction,
     any::{AnyPoolOptions, AnyRow},
+    postgres::{PgConnectOptions, PgSslMode},
 };
-use std::{path::Path, time::Duration};
+use std::{
+    net::IpAddr,
+    path::Path,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 use tokio::sync::mpsc;
 
 /// The store could not do it. What happened to a write is unknown: the caller answers 503 and
@@ -27,6 +36,9 @@ pub enum StoreError {
         /// The name.
         name: String,
     },
+    /// It took too long, and may still happen.
+    #[error("the database did not answer in time")]
+    Busy,
     /// The writer task is gone: the process is shutting down.
     #[error("the store is closed")]
     Closed,
@@ -38,10 +50,45 @@ pub enum StoreError {
         /// Newest version known.
         known: i64,
     },
+    /// The database is another authorization server's.
+    #[error(
+        "the database belongs to `{found}`, and this is `{wanted}`: each authorization server has a \
+         database of its own"
+    )]
+    Foreign {
+        /// Whose it is.
+        found: String,
+        /// Who asks.
+        wanted: String,
+    },
+    /// A PostgreSQL elsewhere, without a verified name.
+    #[error(
+        "the database on `{0}` would be spoken to in the clear, or to whoever answers: add \
+         `sslmode=verify-full` to its URL (and `sslrootcert=FILE` for a certificate authority of your own)"
+    )]
+    Transport(String),
+    /// A PostgreSQL URL that cannot be read.
+    #[error("it is no PostgreSQL URL: postgres://USER@HOST/DATABASE?sslmode=verify-full")]
+    UrlParts,
     /// The URL is neither `sqlite:` nor `postgres:`.
     #[error("`{0}` is not a database URL; use sqlite:PATH or postgres://…")]
     Url(String),
 }
+
+/// Reads by `$query`, and once more where the connection turns out to be dead.
+macro_rules! reading {
+    ($store:expr, $fetch:ident, $query:expr) => {{
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match $query.$fetch(&$store.read).await {
+                Err(error) if $store.is_read_again(&error, tries) => {}
+                done => break done,
+            }
+        }
+    }};
+}
+pub(crate) use reading;
 
 /// One database. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -50,6 +97,61 @@ pub struct Store {
     pub(crate) write: AnyPool,
     pub(crate) dialect: Dialect,
     pub(crate) hot: mpsc::Sender<hot_path::Queued>,
+    pub(crate) health: Arc<Health>,
+}
+
+/// What is known of the connections of a store.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    /// When a connection last broke, or could not write: in milliseconds since the store was opened, plus one.
+    broke: AtomicU64,
+    /// When a decision was last recorded to see whether one can be, and whether it was.
+    probed: tokio::sync::Mutex<Option<(Instant, bool)>>,
+}
+
+/// For so long after a connection broke, the others are asked before they are used.
+const SUSPECT: Duration = Duration::from_secs(10);
+/// A connection that was idle for longer is asked before it is used.
+const IDLE: Duration = Duration::from_secs(1);
+/// What a probe found is believed for so long: probes come from anyone.
+const PROBED: Duration = Duration::from_secs(1);
+/// Longest time of a probe.
+const PROBE: Duration = Duration::from_secs(2);
+
+impl Health {
+    fn now() -> u64 {
+        static START: OnceLock<Instant> = OnceLock::new();
+        let since = START.get_or_init(Instant::now).elapsed();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    fn note(&self, error: &sqlx::Error) {
+        if is_broken(error) {
+            self.broke.store(Self::now(), Ordering::Relaxed);
+        }
+    }
+
+    fn is_suspect(&self) -> bool {
+        let broke = self.broke.load(Ordering::Relaxed);
+        broke > 0 && Duration::from_millis(Self::now().saturating_sub(broke)) < SUSPECT
+    }
+}
+
+/// Whether a connection is of no use any more, or its server cannot write: of such a server every connection has to
+/// be asked before it is used.
+pub(crate) fn is_broken(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
+        // Shut down by an administrator, after a crash, starting up; a server that only reads, as one that was
+        // overtaken in a failover does; a transaction that was idle for too long.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            matches!(
+                code.as_ref(),
+                "57P01" | "57P02" | "57P03" | "25006" | "25P03" | "08000" | "08003" | "08006"
+            )
+        }),
+        _ => false,
+    }
 }
 
 /// What the two databases spell differently.
@@ -65,6 +167,28 @@ impl Dialect {
         match self {
             Self::Sqlite => "BEGIN IMMEDIATE",
             Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
+        }
+    }
+
+    /// A number that no other change draws: a counter that was set back by a restore would meet itself.
+    pub(crate) fn random(self) -> &'static str {
+        match self {
+            Self::Sqlite => "random()",
+            Self::Postgres => "(random() * 9007199254740991)::bigint",
+        }
+    }
+
+    /// Deletes at most `limit` rows of `table` that fit.
+    fn delete_some(self, table: &str, condition: &str, limit: u32) -> String {
+        match self {
+            Self::Sqlite => format!(
+                "DELETE FROM {table} WHERE rowid IN \
+                 (SELECT rowid FROM {table} WHERE {condition} LIMIT {limit})"
+            ),
+            Self::Postgres => format!(
+                "DELETE FROM {table} WHERE ctid = ANY(ARRAY\
+                 (SELECT ctid FROM {table} WHERE {condition} LIMIT {limit}))"
+            ),
         }
     }
 
@@ -122,16 +246,33 @@ CREATE TABLE IF NOT EXISTS audit (
   outcome TEXT NOT NULL, person TEXT NOT NULL, client TEXT NOT NULL, document TEXT NOT NULL);
 ";
 
+/// Additions since the schema was first written, numbered: none takes anything away from a node that runs an earlier
+/// version on the same database.
+const ADDITIONS: [&str; 2] = [
+    // 1: whose a database is; a mark beside the generation; what is purged and looked up by time, person and client.
+    "CREATE TABLE IF NOT EXISTS identity (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+INSERT INTO meta (key, value) VALUES ('generation_mark', {random}) ON CONFLICT DO NOTHING;
+CREATE INDEX IF NOT EXISTS used_jtis_end ON used_jtis (forget_after);
+CREATE INDEX IF NOT EXISTS grants_end ON grants (expires_at);
+CREATE INDEX IF NOT EXISTS pushed_requests_end ON pushed_requests (expires_at);
+CREATE INDEX IF NOT EXISTS authorization_codes_end ON authorization_codes (expires_at);
+CREATE INDEX IF NOT EXISTS refresh_tokens_end ON refresh_tokens (expires_at);
+CREATE INDEX IF NOT EXISTS sessions_end ON sessions (expires_at);
+CREATE INDEX IF NOT EXISTS installations_end ON installations (revoked_at);
+CREATE INDEX IF NOT EXISTS audit_person ON audit (person, id);
+CREATE INDEX IF NOT EXISTS audit_client ON audit (client, id);
+CREATE INDEX IF NOT EXISTS audit_refused ON audit (at) WHERE outcome = 'refused';
+",
+    // 2: keys that are published before they sign.
+    "ALTER TABLE signing_keys ADD COLUMN signs_from BIGINT;",
+];
+
 impl Store {
-    /// Opens `sqlite:PATH` (created if absent) or `postgres://…`, and brings the schema up to date.
+    /// Opens `sqlite:PATH` (created if absent) or `postgres://…`, and brings the schema up to date. A PostgreSQL
+    /// elsewhere has to be reached by TLS with a verified name.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
-        let dialect = if url.starts_with("sqlite:") {
-            Dialect::Sqlite
-        } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            Dialect::Postgres
-        } else {
-            return Err(StoreError::Url(url.split(':').next().unwrap_or_default().to_owned()));
-        };
+        let dialect = dialect_of(url)?;
+        check_transport(url)?;
         sqlx::any::install_default_drivers();
         let full = match dialect {
             Dialect::Sqlite => sqlite_url(url.strip_prefix("sqlite:").unwrap_or(url)),
@@ -142,68 +283,236 @@ impl Store {
             Dialect::Sqlite => (1, 4, 1),
             Dialect::Postgres => (8, 8, 4),
         };
-        let write = pool(writers).connect(&full).await?;
+        let health = Arc::new(Health::default());
+        let write = pool(writers, dialect, &health).connect(&full).await?;
         migrate(&write, dialect).await?;
-        let read = pool(readers).connect(&full).await?;
+        let read = pool(readers, dialect, &health).connect(&full).await?;
         let (hot, queue) = mpsc::channel(4096);
-        let store = Self { read, write, dialect, hot };
+        let store = Self { read, write, dialect, hot, health };
         hot_path::spawn_writers(&store, queue, hot_writers);
         Ok(store)
+    }
+
+    /// Says whose database this is, the first time; refused where it is another authorization server's.
+    pub async fn claim(&self, role: &str, issuer: &str) -> Result<(), StoreError> {
+        let mut transaction = self.begin_plain().await?;
+        for (key, value) in [("role", role), ("issuer", issuer)] {
+            let claim = "INSERT INTO identity (key, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+            sqlx::query(claim).bind(key).bind(value).execute(&mut *transaction).await?;
+            let row = sqlx::query("SELECT value FROM identity WHERE key = $1")
+                .bind(key)
+                .fetch_one(&mut *transaction)
+                .await?;
+            let found: String = row.try_get(0)?;
+            if found != value {
+                return Err(StoreError::Foreign { found, wanted: value.to_owned() });
+            }
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// Begins a transaction. A connection that turns out to be dead before anything was sent by it is replaced.
+    async fn begin_plain(&self) -> Result<Transaction<'static, Any>, StoreError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.write.begin_with(self.dialect.begin()).await {
+                Ok(transaction) => return Ok(transaction),
+                Err(error) => {
+                    self.health.note(&error);
+                    if tries > 1 || !is_broken(&error) {
+                        return Err(error.into());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn begin_locked(
+        &self,
+        lock: &'static str,
+    ) -> Result<Transaction<'static, Any>, StoreError> {
+        let mut transaction = self.begin_plain().await?;
+        if self.dialect == Dialect::Postgres {
+            let locked = sqlx::query(lock).fetch_one(&mut *transaction).await;
+            locked.inspect_err(|error| self.health.note(error))?;
+        }
+        Ok(transaction)
     }
 
     /// Begins a write transaction that mints: it rests on records that must not change before it
     /// commits, and holds off [`Store::begin_revoking`] until then. Rolls back when dropped.
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Any>, StoreError> {
-        let mut transaction = self.write.begin_with(self.dialect.begin()).await?;
-        if self.dialect == Dialect::Postgres {
-            sqlx::query("SELECT pg_advisory_xact_lock_shared(7317002)::text")
-                .fetch_one(&mut *transaction)
-                .await?;
-        }
-        Ok(transaction)
+        self.begin_locked("SELECT pg_advisory_xact_lock_shared(7317002)::text").await
     }
 
     /// Begins a write transaction that takes something away or changes what others rest on: it waits
     /// for the mints under way, and none begins until it ends. When it has committed, no mint that
     /// did not see it can still commit. The lock queues fairly, so minting cannot starve it; in
-    /// SQLite the write lock does all of it.
+    /// SQLite the write lock does all of it. A node that stops in the middle holds it for three seconds at most:
+    /// then its session is ended by the database.
     pub(crate) async fn begin_revoking(&self) -> Result<Transaction<'static, Any>, StoreError> {
-        let mut transaction = self.write.begin_with(self.dialect.begin()).await?;
-        if self.dialect == Dialect::Postgres {
-            sqlx::query("SELECT pg_advisory_xact_lock(7317002)::text")
-                .fetch_one(&mut *transaction)
-                .await?;
-        }
-        Ok(transaction)
+        self.begin_locked("SELECT pg_advisory_xact_lock(7317002)::text").await
     }
 
-    /// Whether the database answers.
+    /// Whether a read that failed is tried once more: its connection turned out to be dead, and nothing was changed.
+    pub(crate) fn is_read_again(&self, error: &sqlx::Error, tries: u32) -> bool {
+        self.health.note(error);
+        tries == 1 && is_broken(error)
+    }
+
+    /// Whether a decision could be recorded now: one is, once a second at most, however many ask.
     pub async fn is_ready(&self) -> bool {
-        sqlx::query("SELECT value FROM meta WHERE key = 'schema'")
-            .fetch_one(&self.read)
-            .await
-            .is_ok()
+        let mut probed = self.health.probed.lock().await;
+        if let Some((at, found)) = *probed
+            && at.elapsed() < PROBED
+        {
+            return found;
+        }
+        let found = matches!(tokio::time::timeout(PROBE, self.probe()).await, Ok(Ok(())));
+        *probed = Some((Instant::now(), found));
+        found
     }
 
-    /// Deletes what has outlived its use: codes, requests, tokens and `jti`s past their time.
-    /// Audit rows stay. Answers how many rows went.
-    pub async fn forget_expired(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let mut gone = 0;
-        // Codes and refresh tokens stay a day longer, so that late reuse is still recognised.
-        for (statement, before) in [
-            ("DELETE FROM used_jtis WHERE forget_after < $1", now),
-            ("DELETE FROM pushed_requests WHERE expires_at < $1", now.plus(-3600)),
-            ("DELETE FROM authorization_codes WHERE expires_at < $1", now.plus(-86_400)),
-            ("DELETE FROM refresh_tokens WHERE expires_at < $1", now.plus(-86_400)),
-            ("DELETE FROM grants WHERE expires_at < $1", now.plus(-3600)),
-            ("DELETE FROM sessions WHERE expires_at < $1", now.plus(-8 * 86_400)),
-        ] {
-            let mut transaction = self.begin().await?;
-            let done = sqlx::query(statement).bind(before.0).execute(&mut *transaction).await?;
-            transaction.commit().await?;
-            gone += done.rows_affected();
+    async fn probe(&self) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        let probe = "INSERT INTO meta (key, value) VALUES ('probes', 1) \
+                     ON CONFLICT (key) DO UPDATE SET value = meta.value + 1";
+        let done = sqlx::query(probe).execute(&mut *transaction).await;
+        done.inspect_err(|error| self.health.note(error))?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Notes what an error says of the connections.
+    pub(crate) fn note(&self, error: &StoreError) {
+        if let StoreError::Database(error) = error {
+            self.health.note(error);
         }
-        Ok(gone)
+    }
+
+    /// Deletes what has outlived its use: codes, requests, tokens and `jti`s past their time, in small pieces between
+    /// which others have their turn. A table that fails leaves the others theirs. Audit rows stay, but for refusals
+    /// older than `keep_refused` seconds where that is set. Answers how many rows went.
+    pub async fn forget_expired(
+        &self,
+        now: Timestamp,
+        keep_refused: Option<i64>,
+    ) -> Result<u64, StoreError> {
+        let _turn = if self.dialect == Dialect::Postgres {
+            // One node at a time: two would only wait for each other.
+            let Some(turn) = self.purging_turn(now).await? else { return Ok(0) };
+            Some(turn)
+        } else {
+            None
+        };
+        let before = |age: i64| now.plus(-age).0;
+        // What may be used once is kept an hour longer than any node would accept it, whatever its clock says within
+        // that. Codes and refresh tokens stay a day longer, so that late reuse is still recognised.
+        let refused = keep_refused.map_or(i64::MIN, before);
+        let pieces = [
+            ("used_jtis", format!("forget_after < {}", before(3600))),
+            ("pushed_requests", format!("expires_at < {}", before(3600))),
+            ("authorization_codes", format!("expires_at < {}", before(86_400))),
+            ("refresh_tokens", format!("expires_at < {}", before(86_400))),
+            ("grants", format!("expires_at < {}", before(3600))),
+            (
+                "sessions",
+                format!(
+                    "expires_at < {} AND NOT EXISTS (SELECT 1 FROM refresh_tokens held \
+                     WHERE held.sid = sessions.sid AND held.expires_at > {})",
+                    before(8 * 86_400),
+                    now.0
+                ),
+            ),
+            ("installations", format!("revoked_at < {}", before(30 * 86_400))),
+            ("audit", format!("outcome = 'refused' AND at < {refused}")),
+        ];
+        let (mut gone, mut failed) = (0, None);
+        for (table, condition) in pieces {
+            if table == "audit" && keep_refused.is_none() {
+                continue;
+            }
+            match self.forget(table, &condition).await {
+                Ok(rows) => gone += rows,
+                Err(error) => {
+                    tracing::warn!(%error, table, "expired rows were not deleted");
+                    failed = Some(error);
+                }
+            }
+        }
+        failed.map_or(Ok(gone), Err)
+    }
+
+    /// A connection that holds the turn to purge until it is dropped; none where another node has it, or where this
+    /// node's clock cannot be trusted with what may be used once.
+    async fn purging_turn(
+        &self,
+        now: Timestamp,
+    ) -> Result<Option<Transaction<'static, Any>>, StoreError> {
+        let mut turn = self.read.begin_with(self.dialect.begin()).await?;
+        // It is idle while others work.
+        sqlx::raw_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+            .execute(&mut *turn)
+            .await?;
+        let row = sqlx::query(
+            "SELECT CASE WHEN pg_try_advisory_xact_lock(7317003) THEN 1 ELSE 0 END::bigint, \
+             EXTRACT(EPOCH FROM clock_timestamp())::bigint",
+        )
+        .fetch_one(&mut *turn)
+        .await?;
+        let (mine, theirs): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let apart = now.0 - theirs;
+        if apart.abs() > CLOCKS_APART {
+            tracing::error!(
+                seconds = apart,
+                "this node's clock and the database's differ: set it; nothing is purged by it"
+            );
+            return Ok(None);
+        }
+        Ok((mine == 1).then_some(turn))
+    }
+
+    async fn forget(&self, table: &str, condition: &str) -> Result<u64, StoreError> {
+        let (mut gone, mut size) = (0, 100);
+        loop {
+            let began = Instant::now();
+            let mut transaction = self.begin_plain().await?;
+            let statement = self.dialect.delete_some(table, condition, size);
+            let done =
+                sqlx::query(AssertSqlSafe(statement)).persistent(false).execute(&mut *transaction);
+            let rows = done.await?.rows_affected();
+            transaction.commit().await?;
+            gone += rows;
+            if rows < u64::from(size) {
+                return Ok(gone);
+            }
+            let took = began.elapsed();
+            size = if took < PIECE / 2 {
+                size * 2
+            } else if took > PIECE {
+                size / 2
+            } else {
+                size
+            };
+            size = size.clamp(50, 4000);
+            tokio::time::sleep(took.clamp(PIECE / 4, PIECE * 4)).await;
+        }
+    }
+
+    /// After a backup was restored: ends every session, refresh token, code and token on record, since some of them
+    /// were ended or used up after the backup was made; and makes every node read the directory anew.
+    pub async fn after_restore(&self, event: AuditEvent, now: Timestamp) -> Result<(), StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        for statement in [
+            "UPDATE sessions SET ended_at = $1 WHERE ended_at IS NULL",
+            "UPDATE refresh_tokens SET revoked_at = $1 WHERE revoked_at IS NULL",
+            "UPDATE authorization_codes SET used_at = $1 WHERE used_at IS NULL",
+            "UPDATE pushed_requests SET used_at = $1 WHERE used_at IS NULL",
+            "UPDATE grants SET revoked_at = $1 WHERE revoked_at IS NULL",
+        ] {
+            sqlx::query(statement).bind(now.0).execute(&mut *transaction).await?;
+        }
+        self.commit_directory(transaction, event).await
     }
 
     /// Closes the pools after the queued writes are done.
@@ -214,31 +523,102 @@ impl Store {
     }
 }
 
+/// How long deleting one piece should take: others wait for no more than that.
+const PIECE: Duration = Duration::from_millis(20);
+/// Seconds that the clocks of a node and of its database may differ by.
+const CLOCKS_APART: i64 = 30;
+
+fn dialect_of(url: &str) -> Result<Dialect, StoreError> {
+    if url.starts_with("sqlite:") {
+        Ok(Dialect::Sqlite)
+    } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+        Ok(Dialect::Postgres)
+    } else {
+        Err(StoreError::Url(url.split(':').next().unwrap_or_default().to_owned()))
+    }
+}
+
+/// Whether what a URL leads to may be spoken to: a PostgreSQL that is not on this machine by TLS with a verified name
+/// alone, since whoever stands between holds the policy.
+pub fn check_transport(url: &str) -> Result<(), StoreError> {
+    if dialect_of(url)? == Dialect::Sqlite {
+        return Ok(());
+    }
+    // Never the error's own text: it may quote the URL, which has a password in it.
+    let options: PgConnectOptions = url.parse().map_err(|_| StoreError::UrlParts)?;
+    let host = options.get_host();
+    let is_here = options.get_socket().is_some()
+        || host.starts_with('/')
+        || host == "localhost"
+        || host
+            .trim_matches(['[', ']'])
+            .parse::<IpAddr>()
+            .is_ok_and(|ip| ip.to_canonical().is_loopback());
+    let is_verified = matches!(options.get_ssl_mode(), PgSslMode::VerifyFull);
+    if is_here || is_verified { Ok(()) } else { Err(StoreError::Transport(host.to_owned())) }
+}
+
 fn sqlite_url(path: &str) -> String {
     let path = path.strip_prefix("//").unwrap_or(path);
     let escaped = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
     format!("sqlite://{escaped}?mode=rwc")
 }
 
-fn pool(connections: u32) -> AnyPoolOptions {
-    AnyPoolOptions::new()
+fn pool(connections: u32, dialect: Dialect, health: &Arc<Health>) -> AnyPoolOptions {
+    let health = Arc::clone(health);
+    let pool = AnyPoolOptions::new()
         .max_connections(connections)
-        .acquire_timeout(Duration::from_secs(5))
+        // With the wait for SQLite's lock, an answer comes within two seconds.
+        .acquire_timeout(match dialect {
+            Dialect::Sqlite => Duration::from_secs(1),
+            Dialect::Postgres => Duration::from_secs(5),
+        })
         .test_before_acquire(false)
-        .after_connect(|connection: &mut AnyConnection, _| {
+        .after_connect(move |connection: &mut AnyConnection, _| {
             Box::pin(async move {
-                if connection.backend_name() == "SQLite" {
-                    let settings = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; \
-                                    PRAGMA synchronous = FULL; PRAGMA cache_size = -4096; \
-                                    PRAGMA wal_autocheckpoint = 8000;";
-                    connection.execute(settings).await?;
-                } else {
-                    let settings = "SET statement_timeout = 5000";
-                    connection.execute(settings).await?;
+                let settings = match dialect {
+                    Dialect::Sqlite => {
+                        "PRAGMA busy_timeout = 900; PRAGMA journal_mode = WAL; \
+                         PRAGMA synchronous = FULL; PRAGMA cache_size = -4096; \
+                         PRAGMA wal_autocheckpoint = 8000;"
+                    }
+                    // A node that stops in the middle of a transaction, or whose network does, holds its locks for
+                    // no longer than the others wait. A server that only reads is none of ours.
+                    Dialect::Postgres => {
+                        "SET statement_timeout = 5000; SET lock_timeout = 5000; \
+                         SET idle_in_transaction_session_timeout = 3000; \
+                         SET synchronous_commit = on; SET tcp_keepalives_idle = 5; \
+                         SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; \
+                         SET tcp_user_timeout = 10000;"
+                    }
+                };
+                connection.execute(settings).await?;
+                if dialect == Dialect::Postgres && !can_write(connection).await? {
+                    return Err(sqlx::Error::Protocol(
+                        "the PostgreSQL server only reads: it is a standby".to_owned(),
+                    ));
                 }
                 Ok(())
             })
+        });
+    if dialect == Dialect::Sqlite {
+        return pool;
+    }
+    pool.before_acquire(move |connection, met| {
+        let asked = met.idle_for > IDLE || health.is_suspect();
+        Box::pin(async move {
+            // One that is dead, or of a server that was overtaken, is thrown away, and another one made.
+            Ok(!asked || can_write(connection).await.unwrap_or(false))
         })
+    })
+}
+
+/// Whether a PostgreSQL takes writes.
+async fn can_write(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+    let row = sqlx::query("SELECT CASE WHEN pg_is_in_recovery() THEN 0 ELSE 1 END::bigint")
+        .fetch_one(connection)
+        .await?;
+    row.try_get::<i64, _>(0).map(|writes| writes == 1)
 }
 
 async fn migrate(pool: &AnyPool, dialect: Dialect) -> Result<(), StoreError> {
@@ -248,6 +628,13 @@ async fn migrate(pool: &AnyPool, dialect: Dialect) -> Result<(), StoreError> {
         sqlx::query("SELECT pg_advisory_xact_lock(7317001)::text")
             .fetch_one(&mut *transaction)
             .await?;
+        // An index over millions of rows takes its time.
+        sqlx::raw_sql(
+            "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
+             SET LOCAL idle_in_transaction_session_timeout = 0",
+        )
+        .execute(&mut *transaction)
+        .await?;
     }
     let schema = SCHEMA.replace("{serial}", dialect.serial_key());
     sqlx::raw_sql(AssertSqlSafe(schema)).execute(&mut *transaction).await?;
@@ -257,6 +644,21 @@ async fn migrate(pool: &AnyPool, dialect: Dialect) -> Result<(), StoreError> {
     let found: i64 = row.try_get(0)?;
     if found > SCHEMA_VERSION {
         return Err(StoreError::TooNew { found, known: SCHEMA_VERSION });
+    }
+    let row = sqlx::query("SELECT value FROM meta WHERE key = 'additions'")
+        .fetch_optional(&mut *transaction)
+        .await?;
+    let done: i64 = row.map_or(Ok(0), |row| row.try_get(0))?;
+    for (number, addition) in (1_i64..).zip(ADDITIONS).filter(|(number, _)| *number > done) {
+        let addition = addition.replace("{random}", dialect.random());
+        sqlx::raw_sql(AssertSqlSafe(addition)).execute(&mut *transaction).await?;
+        sqlx::query(
+            "INSERT INTO meta (key, value) VALUES ('additions', $1) \
+             ON CONFLICT (key) DO UPDATE SET value = $1",
+        )
+        .bind(number)
+        .execute(&mut *transaction)
+        .await?;
     }
     transaction.commit().await?;
     Ok(())

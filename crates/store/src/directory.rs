@@ -4,22 +4,39 @@
 
 use crate::{
     audit::AuditEvent,
-    database::{Store, StoreError, document, to_json},
+    database::{Store, StoreError, document, reading, to_json},
     hot_path,
 };
 use carnet_proto::{
+    authorize::AuthorizationRequest,
     client::{Client, GovernedResource},
-    policy::{Connection, RegisteredResource, ResourceAuthorizationServer},
+    policy::{Connection, RegisteredResource, ResourceAuthorizationServer, Subject},
     time::Timestamp,
     trust::{Account, ClientHost, SubjectLink, TrustedIssuer},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use sqlx::{Any, Row, Transaction};
+use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyRow};
 use std::collections::BTreeSet;
 
-/// Counts the changes of the directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Generation(pub i64);
+/// The directory as it was at one moment: no two are alike, also where a restore set the counter back. Compared for
+/// equality alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// Counts the changes.
+    pub count: i64,
+    /// Drawn at each change.
+    mark: i64,
+}
+
+/// Reads both parts of the generation at once.
+pub(crate) const GENERATION: &str = "SELECT held.value, mark.value FROM meta held, meta mark \
+                                     WHERE held.key = 'generation' AND mark.key = 'generation_mark'";
+
+impl Generation {
+    pub(crate) fn of(row: &AnyRow) -> Result<Self, sqlx::Error> {
+        Ok(Self { count: row.try_get(0)?, mark: row.try_get(1)? })
+    }
+}
 
 /// A record of the directory: a JSON document with an id, and a name unique in its kind.
 pub trait Record: Serialize + DeserializeOwned + Send + Sync {
@@ -116,6 +133,14 @@ struct AccountLink {
 }
 record!(AccountLink, "account link", |l| l.link.key());
 
+/// The person who let a client in that registered itself.
+#[derive(Serialize, Deserialize)]
+struct LetIn {
+    client: String,
+    person: String,
+}
+record!(LetIn, "let in", |l| l.client.clone());
+
 /// Whether a record must be new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Put {
@@ -128,18 +153,17 @@ pub enum Put {
 impl Store {
     /// The current generation.
     pub async fn generation(&self) -> Result<Generation, StoreError> {
-        let row = sqlx::query("SELECT value FROM meta WHERE key = 'generation'")
-            .fetch_one(&self.read)
-            .await?;
-        Ok(Generation(row.try_get(0)?))
+        let row = reading!(self, fetch_one, sqlx::query(GENERATION))?;
+        Ok(Generation::of(&row)?)
     }
 
     /// Every record of a kind, by id.
     pub async fn all<R: Record>(&self) -> Result<Vec<R>, StoreError> {
-        let rows = sqlx::query("SELECT document FROM directory WHERE kind = $1 ORDER BY id")
-            .bind(R::KIND)
-            .fetch_all(&self.read)
-            .await?;
+        let rows = reading!(
+            self,
+            fetch_all,
+            sqlx::query("SELECT document FROM directory WHERE kind = $1 ORDER BY id").bind(R::KIND)
+        )?;
         rows.iter().map(|row| document(row, "document", R::KIND)).collect()
     }
 
@@ -158,7 +182,7 @@ impl Store {
         statement: &'static str,
         key: &str,
     ) -> Result<Option<R>, StoreError> {
-        let row = sqlx::query(statement).bind(R::KIND).bind(key).fetch_optional(&self.read).await?;
+        let row = reading!(self, fetch_optional, sqlx::query(statement).bind(R::KIND).bind(key))?;
         row.map(|row| document(&row, "document", R::KIND)).transpose()
     }
 
@@ -177,19 +201,103 @@ impl Store {
         Ok(true)
     }
 
+    /// Adds a client that registered itself. It begins no new generation: no decision rests on there being none, and
+    /// such clients are read as they come.
+    pub async fn put_stranger(&self, client: &Client, event: AuditEvent) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        write(&mut transaction, client, Put::Create).await?;
+        hot_path::insert_audit(&mut transaction, &[event]).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Notes that a person has let a client in that registered itself; `false` if they have let in `most` others
+    /// already, or if it is gone.
+    pub async fn let_in(
+        &self,
+        client: &str,
+        person: &str,
+        most: usize,
+        event: AuditEvent,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        let Some(mut found) = read::<Client>(&mut transaction, client).await? else {
+            return Ok(false);
+        };
+        let Some(registered) = &mut found.registered else { return Ok(false) };
+        let mine = LetIn { client: client.to_owned(), person: person.to_owned() };
+        let rows = sqlx::query("SELECT document FROM directory WHERE kind = $1")
+            .bind(LetIn::KIND)
+            .fetch_all(&mut *transaction)
+            .await?;
+        let mut held = 0;
+        for row in &rows {
+            let let_in: LetIn = document(row, "document", LetIn::KIND)?;
+            if let_in.client == client {
+                // Whoever was first counts.
+                return Ok(true);
+            }
+            held += usize::from(let_in.person == person);
+        }
+        if held >= most {
+            return Ok(false);
+        }
+        registered.used = true;
+        write(&mut transaction, &found, Put::Replace).await?;
+        write(&mut transaction, &mine, Put::Create).await?;
+        hot_path::insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Forgets a client that registered itself, with all it had.
+    pub async fn forget_stranger(&self, id: &str, event: AuditEvent) -> Result<(), StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        for kind in [Client::KIND, LetIn::KIND] {
+            remove(&mut transaction, kind, id).await?;
+        }
+        end_client(&mut transaction, id, event.at).await?;
+        hot_path::insert_audit(&mut transaction, &[event]).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Whether a client has a refresh token that lives.
+    pub async fn has_live_tokens(&self, client: &str, now: Timestamp) -> Result<bool, StoreError> {
+        let sql = "SELECT 1 FROM refresh_tokens WHERE client_id = $1 AND revoked_at IS NULL \
+                   AND replaced_at IS NULL AND idle_expires_at > $2 AND expires_at > $2 LIMIT 1";
+        let row = reading!(self, fetch_optional, sqlx::query(sql).bind(client).bind(now.0))?;
+        Ok(row.is_some())
+    }
+
     /// Deletes a record; `false` if it is not there.
+    ///
+    /// With it goes what names it, in the same transaction, so that nobody inherits by taking its name: the
+    /// connections of a client or a server, the resources of a server, the links of a trusted issuer or an account,
+    /// and every code, refresh token and grant. The event says how many records went with it.
     pub async fn delete<R: Record>(&self, id: &str, event: AuditEvent) -> Result<bool, StoreError> {
         let mut transaction = self.begin_revoking().await?;
-        let done = sqlx::query("DELETE FROM directory WHERE kind = $1 AND id = $2")
-            .bind(R::KIND)
-            .bind(id)
-            .execute(&mut *transaction)
-            .await?;
-        if done.rows_affected() == 0 {
+        if !remove(&mut transaction, R::KIND, id).await? {
+            return Ok(false);
+        }
+        let with_it = delete_what_names(&mut transaction, R::KIND, id, event.at).await?;
+        let event = if with_it > 0 { event.with("with_it", with_it.to_string()) } else { event };
+        self.commit_directory(transaction, event).await?;
+        Ok(true)
+    }
+
+    /// Takes an account away from a person of a trusted issuer; `false` if they are not linked.
+    pub async fn unlink(&self, link: &SubjectLink, event: AuditEvent) -> Result<bool, StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        if !remove(&mut transaction, AccountLink::KIND, &link.key()).await? {
             return Ok(false);
         }
         self.commit_directory(transaction, event).await?;
         Ok(true)
+    }
+
+    /// The people that an account is linked to.
+    pub async fn links(&self, account: &str) -> Result<Vec<SubjectLink>, StoreError> {
+        let all = self.all::<AccountLink>().await?;
+        Ok(all.into_iter().filter(|held| held.account == account).map(|held| held.link).collect())
     }
 
     /// Reads a record, changes it and writes it, in one transaction; the record as it is then, or
@@ -268,6 +376,22 @@ impl Store {
                 write(&mut transaction, &user, Put::Replace).await?;
             }
         }
+        // A later group of this name gets nothing by it.
+        let rows = sqlx::query("SELECT document FROM directory WHERE kind = $1")
+            .bind(Connection::KIND)
+            .fetch_all(&mut *transaction)
+            .await?;
+        let named = Subject::Group(name.to_owned());
+        for row in &rows {
+            let mut connection: Connection = document(row, "document", Connection::KIND)?;
+            let before = connection.subjects.len();
+            connection.subjects.retain(|subject| *subject != named);
+            if connection.subjects.is_empty() && before > 0 {
+                remove(&mut transaction, Connection::KIND, &connection.id).await?;
+            } else if connection.subjects.len() < before {
+                write(&mut transaction, &connection, Put::Replace).await?;
+            }
+        }
         self.commit_directory(transaction, event).await?;
         Ok(true)
     }
@@ -288,7 +412,8 @@ impl Store {
         account: &Account,
         event: AuditEvent,
     ) -> Result<Option<Account>, StoreError> {
-        let mut transaction = self.begin_revoking().await?;
+        // It takes nothing away: others' mints do not wait for it.
+        let mut transaction = self.begin().await?;
         let wanted = AccountLink { link: link.clone(), account: account.id.clone() };
         let insert = "INSERT INTO directory (kind, id, name, document) VALUES ($1, $2, $3, $4) \
                       ON CONFLICT DO NOTHING";
@@ -330,9 +455,107 @@ impl Store {
         sqlx::query("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
             .execute(&mut *transaction)
             .await?;
+        let random = self.dialect.random();
+        let mark = format!("UPDATE meta SET value = {random} WHERE key = 'generation_mark'");
+        sqlx::query(AssertSqlSafe(mark)).execute(&mut *transaction).await?;
         hot_path::insert_audit(&mut transaction, &[event]).await?;
         Ok(transaction.commit().await?)
     }
+}
+
+async fn remove(
+    transaction: &mut Transaction<'static, Any>,
+    kind: &str,
+    id: &str,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query("DELETE FROM directory WHERE kind = $1 AND id = $2")
+        .bind(kind)
+        .bind(id)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Ends what a client had: codes, pushed requests, refresh tokens, tokens on record.
+async fn end_client(
+    transaction: &mut Transaction<'static, Any>,
+    id: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    for statement in [
+        "UPDATE refresh_tokens SET revoked_at = $2 WHERE client_id = $1 AND revoked_at IS NULL",
+        "UPDATE pushed_requests SET used_at = $2 WHERE client_id = $1 AND used_at IS NULL",
+        "UPDATE grants SET revoked_at = $2 WHERE client_id = $1 AND revoked_at IS NULL",
+    ] {
+        sqlx::query(statement).bind(id).bind(now.0).execute(&mut **transaction).await?;
+    }
+    // A code says in its document whose it is.
+    let codes = sqlx::query("SELECT hash, document FROM authorization_codes WHERE used_at IS NULL")
+        .fetch_all(&mut **transaction)
+        .await?;
+    for row in &codes {
+        let request: AuthorizationRequest = document(row, "document", "authorization code")?;
+        if request.client_id == id {
+            let hash: String = row.try_get("hash")?;
+            sqlx::query("UPDATE authorization_codes SET used_at = $2 WHERE hash = $1")
+                .bind(hash)
+                .bind(now.0)
+                .execute(&mut **transaction)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes what names a record that is deleted, and ends what it had; how many records that were.
+async fn delete_what_names(
+    transaction: &mut Transaction<'static, Any>,
+    kind: &str,
+    id: &str,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    let mut gone = 0;
+    if kind == Client::KIND {
+        end_client(transaction, id, now).await?;
+        remove(transaction, LetIn::KIND, id).await?;
+        gone += remove_where::<Connection>(transaction, |c| c.idp_client_id == id).await?;
+    } else if kind == ResourceAuthorizationServer::KIND {
+        gone += remove_where::<Connection>(transaction, |c| c.audience.as_str() == id).await?;
+        let of_it = |r: &RegisteredResource| r.authorization_server.as_str() == id;
+        gone += remove_where::<RegisteredResource>(transaction, of_it).await?;
+    } else if kind == TrustedIssuer::KIND {
+        gone += remove_where::<AccountLink>(transaction, |l| l.link.issuer.as_str() == id).await?;
+        let end = "UPDATE grants SET revoked_at = $2 WHERE party = $1 AND revoked_at IS NULL";
+        sqlx::query(end).bind(id).bind(now.0).execute(&mut **transaction).await?;
+    } else if kind == Account::KIND {
+        gone += remove_where::<AccountLink>(transaction, |l| l.account == id).await?;
+        for statement in [
+            "UPDATE sessions SET ended_at = $2 WHERE user_id = $1 AND ended_at IS NULL",
+            "UPDATE refresh_tokens SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL",
+            "UPDATE grants SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL",
+        ] {
+            sqlx::query(statement).bind(id).bind(now.0).execute(&mut **transaction).await?;
+        }
+    }
+    Ok(gone)
+}
+
+async fn remove_where<R: Record>(
+    transaction: &mut Transaction<'static, Any>,
+    names: impl Fn(&R) -> bool + Send,
+) -> Result<usize, StoreError> {
+    let rows = sqlx::query("SELECT document FROM directory WHERE kind = $1")
+        .bind(R::KIND)
+        .fetch_all(&mut **transaction)
+        .await?;
+    let mut gone = 0;
+    for row in &rows {
+        let record: R = document(row, "document", R::KIND)?;
+        if names(&record) {
+            gone += usize::from(remove(transaction, R::KIND, &record.id()).await?);
+        }
+    }
+    Ok(gone)
 }
 
 pub(crate) async fn read<R: Record>(

@@ -6,12 +6,13 @@
 
 use crate::{
     audit::AuditEvent,
-    database::{Store, StoreError, to_json},
-    directory::Generation,
+    database::{Dialect, Store, StoreError, is_broken, reading, to_json},
+    directory::{GENERATION, Generation},
+    sessions::{RefreshToken, replace_refresh, use_code, write_refresh},
 };
 use carnet_proto::time::Timestamp;
 use sqlx::{Any, Arguments, AssertSqlSafe, Row, Transaction, any::AnyArguments};
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 /// Most operations in one transaction.
@@ -76,8 +77,16 @@ pub struct HotOperation {
     pub generation: Option<Generation>,
     /// A session that must not have ended.
     pub session: Option<String>,
+    /// A family of tokens that must not have been revoked.
+    pub family: Option<String>,
     /// A refresh token (hash) that must be live and not rotated out.
     pub refresh_token: Option<String>,
+    /// An authorization code (hash) that is used up by this; it must be live.
+    pub code: Option<String>,
+    /// A refresh token (hash) that the one to be issued replaces; it must be live.
+    pub replaces: Option<String>,
+    /// A refresh token to issue, by its hash.
+    pub issues: Option<(String, Box<RefreshToken>)>,
     /// An identifier that must be new.
     pub jti: Option<UsedJti>,
     /// The token minted.
@@ -85,7 +94,7 @@ pub struct HotOperation {
     /// The audit event of success, or of a refusal decided before; `None` for a step that has no
     /// event of its own.
     pub event: Option<AuditEvent>,
-    /// Reasons to record if a condition fails: session, refresh token, `jti`.
+    /// Reasons to record if a condition fails: session or family, refresh token or code, `jti`.
     pub reasons: [&'static str; 3],
 }
 
@@ -95,7 +104,11 @@ impl HotOperation {
         Self {
             generation: None,
             session: None,
+            family: None,
             refresh_token: None,
+            code: None,
+            replaces: None,
+            issues: None,
             jti: None,
             grant: None,
             event,
@@ -111,9 +124,9 @@ pub enum HotOutcome {
     Recorded,
     /// The directory changed since the decision: load it again and decide again. Nothing written.
     Stale,
-    /// The session has ended; the refusal is on record.
+    /// The session has ended, or the family was revoked; the refusal is on record.
     SessionEnded,
-    /// The refresh token is not live; the refusal is on record.
+    /// The refresh token or the code is not live, or was used meanwhile; the refusal is on record.
     RefreshTokenNotLive,
     /// The `jti` was used before; the refusal is on record.
     Replay,
@@ -125,6 +138,12 @@ pub(crate) struct Queued {
     answer: oneshot::Sender<Result<HotOutcome, StoreError>>,
 }
 
+/// Longest wait for a decision to be recorded, from the queue to the commit. What nobody waits for any more is not
+/// begun.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// The same where one process has the database: its lock is held by another program, or not at all.
+const SQLITE_PATIENCE: Duration = Duration::from_millis(1950);
+
 impl Store {
     /// Records a decision; answers after the commit.
     pub async fn record(
@@ -134,8 +153,15 @@ impl Store {
     ) -> Result<HotOutcome, StoreError> {
         let (answer, outcome) = oneshot::channel();
         let queued = Queued { operation, now, answer };
-        self.hot.send(queued).await.map_err(|_| StoreError::Closed)?;
-        outcome.await.map_err(|_| StoreError::Closed)?
+        let patience = match self.dialect {
+            Dialect::Sqlite => SQLITE_PATIENCE,
+            Dialect::Postgres => PATIENCE,
+        };
+        let recorded = async {
+            self.hot.send(queued).await.map_err(|_| StoreError::Closed)?;
+            outcome.await.map_err(|_| StoreError::Closed)?
+        };
+        tokio::time::timeout(patience, recorded).await.map_err(|_| StoreError::Busy)?
     }
 
     /// Uses an identifier up: `Recorded` for its first use, `Replay` ever after.
@@ -168,6 +194,13 @@ impl Store {
         self.grant("", jti).await
     }
 
+    /// Whether a family of tokens was revoked.
+    pub async fn is_family_revoked(&self, family: &str) -> Result<bool, StoreError> {
+        let mark = format!("family:{family}");
+        let sql = "SELECT jti FROM grants WHERE jti = $1";
+        Ok(reading!(self, fetch_optional, sqlx::query(sql).bind(mark.as_str()))?.is_some())
+    }
+
     /// A token on record that is neither revoked nor of a revoked family: the party it is with.
     pub async fn live_grant(&self, jti: &str) -> Result<Option<Grant>, StoreError> {
         let live = "AND revoked_at IS NULL AND NOT EXISTS \
@@ -180,7 +213,8 @@ impl Store {
             "SELECT kind, user_id, client_id, party, lineage, expires_at FROM grants \
              WHERE jti = $1 {and}"
         );
-        let row = sqlx::query(AssertSqlSafe(sql)).bind(jti).fetch_optional(&self.read).await?;
+        let row =
+            reading!(self, fetch_optional, sqlx::query(AssertSqlSafe(sql.clone())).bind(jti))?;
         row.map(|row| {
             let kind: &str = row.try_get("kind")?;
             Ok(Grant {
@@ -218,15 +252,59 @@ pub(crate) fn spawn_writers(store: &Store, queue: mpsc::Receiver<Queued>, writer
     }
 }
 
-async fn commit_group(store: &Store, group: Vec<Queued>) {
-    let mut tries = 0;
-    let outcomes = loop {
-        tries += 1;
-        match run(store, &group).await {
-            Err(StoreError::Database(error)) if tries < TRIES && is_transient(&error) => {}
-            outcome => break outcome,
+async fn commit_group(store: &Store, mut group: Vec<Queued>) {
+    group.retain(|queued| !queued.answer.is_closed());
+    if group.is_empty() {
+        return;
+    }
+    match attempt(store, &group).await {
+        // One of them may be at fault: the others are not to pay for it.
+        Err(StoreError::Database(error)) if group.len() > 1 && is_of_one(&error) => {
+            for queued in group {
+                let one = [queued];
+                let outcome = attempt(store, &one).await;
+                let [queued] = one;
+                let outcome = outcome.map(|outcomes| outcomes.first().copied());
+                let outcome = outcome.and_then(|outcome| outcome.ok_or(StoreError::Closed));
+                if let Err(error) = &outcome {
+                    tracing::error!(%error, "a decision was not recorded");
+                }
+                let _ = queued.answer.send(outcome);
+            }
         }
-    };
+        outcomes => answer(group, outcomes),
+    }
+}
+
+/// Whether an error may be about one operation of a group: about what is written, not about the database.
+fn is_of_one(error: &sqlx::Error) -> bool {
+    !is_broken(error)
+        && match error {
+            // SQLite: busy, locked, full, read-only, broken, not to be opened; PostgreSQL: resources, shutting down.
+            sqlx::Error::Database(error) => error.code().is_none_or(|code| {
+                let code = code.as_ref();
+                !(matches!(
+                    code,
+                    "5" | "6" | "8" | "10" | "11" | "13" | "14" | "26" | "261" | "517"
+                ) || ["53", "57", "58", "XX"].iter().any(|class| code.starts_with(class)))
+            }),
+            sqlx::Error::Encode(_) | sqlx::Error::Decode(_) => true,
+            _ => false,
+        }
+}
+
+async fn attempt(store: &Store, group: &[Queued]) -> Result<Vec<HotOutcome>, StoreError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match run(store, group).await {
+            Err(StoreError::Database(error)) if tries < TRIES && is_transient(&error) => {}
+            outcome => return outcome.inspect_err(|error| store.note(error)),
+        }
+    }
+}
+
+fn answer(group: Vec<Queued>, outcomes: Result<Vec<HotOutcome>, StoreError>) {
     match outcomes {
         Ok(outcomes) => {
             for (queued, outcome) in group.into_iter().zip(outcomes) {
@@ -244,11 +322,12 @@ async fn commit_group(store: &Store, group: Vec<Queued>) {
 }
 
 fn is_transient(error: &sqlx::Error) -> bool {
-    // SQLite: BUSY and its kinds; PostgreSQL: serialization failure, deadlock.
+    // SQLite: a snapshot that was overtaken (its lock was waited for already); PostgreSQL: serialization failure,
+    // deadlock.
     error
         .as_database_error()
         .and_then(sqlx::error::DatabaseError::code)
-        .is_some_and(|code| matches!(code.as_ref(), "5" | "261" | "517" | "40001" | "40P01"))
+        .is_some_and(|code| matches!(code.as_ref(), "517" | "40001" | "40P01"))
 }
 
 async fn run(store: &Store, group: &[Queued]) -> Result<Vec<HotOutcome>, StoreError> {
@@ -289,10 +368,8 @@ async fn decide(
 ) -> Result<Vec<HotOutcome>, StoreError> {
     let mut outcomes = vec![HotOutcome::Recorded; group.len()];
     if group.iter().any(|queued| queued.operation.generation.is_some()) {
-        let row = sqlx::query("SELECT value FROM meta WHERE key = 'generation'")
-            .fetch_one(&mut **transaction)
-            .await?;
-        let current = Generation(row.try_get(0)?);
+        let row = sqlx::query(GENERATION).fetch_one(&mut **transaction).await?;
+        let current = Generation::of(&row)?;
         for (queued, outcome) in group.iter().zip(&mut outcomes) {
             if queued.operation.generation.is_some_and(|decided_on| decided_on != current) {
                 *outcome = HotOutcome::Stale;
@@ -308,15 +385,33 @@ async fn decide(
                AND hash IN ";
     let unexpired = format!(" AND idle_expires_at > {0} AND expires_at > {0}", now.0);
     let live_tokens = find(transaction, sql, &unexpired, tokens).await?;
+    let marks: Vec<String> = group
+        .iter()
+        .filter_map(|queued| queued.operation.family.as_ref())
+        .map(|family| format!("family:{family}"))
+        .collect();
+    let sql = "SELECT jti FROM grants WHERE jti IN ";
+    let revoked = find(transaction, sql, "", marks.iter().map(String::as_str)).await?;
     for (queued, outcome) in group.iter().zip(&mut outcomes) {
         let operation = &queued.operation;
+        let is_revoked =
+            |family: &String| !revoked.is_empty() && revoked.contains(&format!("family:{family}"));
         let missing = |wanted: &Option<String>, live: &HashSet<String>| {
             wanted.as_ref().is_some_and(|wanted| !live.contains(wanted))
         };
         if *outcome != HotOutcome::Recorded {
-        } else if missing(&operation.session, &live_sessions) {
+        } else if missing(&operation.session, &live_sessions)
+            || operation.family.as_ref().is_some_and(is_revoked)
+        {
             *outcome = HotOutcome::SessionEnded;
         } else if missing(&operation.refresh_token, &live_tokens) {
+            *outcome = HotOutcome::RefreshTokenNotLive;
+        }
+    }
+    // Each of them by itself: of several that present the same code or token, one wins.
+    for (queued, outcome) in group.iter().zip(&mut outcomes) {
+        let operation = &queued.operation;
+        if *outcome == HotOutcome::Recorded && !take(transaction, operation, queued.now).await? {
             *outcome = HotOutcome::RefreshTokenNotLive;
         }
     }
@@ -336,6 +431,29 @@ async fn decide(
         }
     }
     Ok(outcomes)
+}
+
+/// Uses up the code or the refresh token that an operation rests on, and issues what it is to bring; `false` where
+/// either was used or revoked meanwhile.
+async fn take(
+    transaction: &mut Transaction<'static, Any>,
+    operation: &HotOperation,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    if let Some(code) = &operation.code
+        && !use_code(transaction, code, now).await?
+    {
+        return Ok(false);
+    }
+    if let Some(replaced) = &operation.replaces
+        && !replace_refresh(transaction, replaced, now).await?
+    {
+        return Ok(false);
+    }
+    if let Some((hash, token)) = &operation.issues {
+        write_refresh(transaction, hash, token).await?;
+    }
+    Ok(true)
 }
 
 /// Sizes of multi-row statements: few shapes, so that each is prepared once.

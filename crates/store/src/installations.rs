@@ -3,7 +3,7 @@
 
 use crate::{
     audit::AuditEvent,
-    database::{Store, StoreError, document, to_json},
+    database::{Store, StoreError, document, reading, to_json},
     directory::{User, read},
     hot_path,
 };
@@ -85,25 +85,26 @@ impl Store {
 
     /// A live installation; whether its person still is, the caller asks the directory.
     pub async fn installation(&self, id: &str) -> Result<Option<Installation>, StoreError> {
-        let row = sqlx::query(
+        let row =
+            reading!(self, fetch_optional, sqlx::query(
             "SELECT document, used_at FROM installations WHERE id = $1 AND revoked_at IS NULL",
         )
-        .bind(id)
-        .fetch_optional(&self.read)
-        .await?;
+        .bind(id))?;
         row.as_ref().map(installation_of).transpose()
     }
 
     /// The live installations of a person, or of everyone; those used last first, 1000 at most.
     pub async fn installations(&self, user: Option<&str>) -> Result<Vec<Installation>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT document, used_at FROM installations \
+        let rows = reading!(
+            self,
+            fetch_all,
+            sqlx::query(
+                "SELECT document, used_at FROM installations \
              WHERE revoked_at IS NULL AND (user_id = $1 OR $1 = '') \
              ORDER BY used_at DESC, id LIMIT 1000",
-        )
-        .bind(user.unwrap_or_default())
-        .fetch_all(&self.read)
-        .await?;
+            )
+            .bind(user.unwrap_or_default())
+        )?;
         rows.iter().map(installation_of).collect()
     }
 

@@ -1,6 +1,9 @@
 //! Signing keys, sealed by the binary before they come here.
 
-use crate::database::{Store, StoreError};
+use crate::{
+    audit::AuditEvent,
+    database::{Store, StoreError, reading},
+};
 use carnet_proto::time::Timestamp;
 use sqlx::Row;
 
@@ -15,19 +18,25 @@ pub struct SealedKey {
     pub sealed: String,
     /// When it was made.
     pub created_at: Timestamp,
-    /// When it stopped signing; it verifies until its tokens are gone.
+    /// When it stopped signing, by the word of an earlier version.
     pub retired_at: Option<Timestamp>,
+    /// From when on it signs: until then it is published alone. The newest one whose time has come signs; those
+    /// before it verify until the last token that they signed is over.
+    pub signs_from: Timestamp,
 }
 
 impl Store {
     /// Every key, newest first.
     pub async fn signing_keys(&self) -> Result<Vec<SealedKey>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT kid, algorithm, sealed, created_at, retired_at FROM signing_keys \
+        let rows = reading!(
+            self,
+            fetch_all,
+            sqlx::query(
+                "SELECT kid, algorithm, sealed, created_at, retired_at, \
+                 COALESCE(signs_from, created_at) AS signs_from FROM signing_keys \
              ORDER BY created_at DESC, kid",
-        )
-        .fetch_all(&self.read)
-        .await?;
+            )
+        )?;
         rows.iter()
             .map(|row| {
                 Ok(SealedKey {
@@ -36,6 +45,7 @@ impl Store {
                     sealed: row.try_get("sealed")?,
                     created_at: Timestamp(row.try_get("created_at")?),
                     retired_at: row.try_get::<Option<i64>, _>("retired_at")?.map(Timestamp),
+                    signs_from: Timestamp(row.try_get("signs_from")?),
                 })
             })
             .collect()
@@ -59,5 +69,51 @@ impl Store {
         transaction.commit().await?;
         let keys = self.signing_keys().await?;
         keys.into_iter().find(|k| k.retired_at.is_none()).ok_or(StoreError::Closed)
+    }
+
+    /// Adds a key, in a new generation: every node knows it at its next request.
+    pub async fn add_signing_key(
+        &self,
+        key: &SealedKey,
+        event: AuditEvent,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        sqlx::query(
+            "INSERT INTO signing_keys (kid, algorithm, sealed, created_at, signs_from) \
+             VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(&key.kid)
+        .bind(&key.algorithm)
+        .bind(&key.sealed)
+        .bind(key.created_at.0)
+        .bind(key.signs_from.0)
+        .execute(&mut *transaction)
+        .await?;
+        self.commit_directory(transaction, event).await
+    }
+
+    /// Removes a key, in a new generation: no node believes it at its next request. `false` if it is not there, or
+    /// if no other one signs at `now`.
+    pub async fn remove_signing_key(
+        &self,
+        kid: &str,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        let done = sqlx::query(
+            "DELETE FROM signing_keys WHERE kid = $1 AND EXISTS (SELECT 1 FROM signing_keys other \
+             WHERE other.kid <> $1 AND other.retired_at IS NULL \
+             AND COALESCE(other.signs_from, other.created_at) <= $2)",
+        )
+        .bind(kid)
+        .bind(now.0)
+        .execute(&mut *transaction)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        self.commit_directory(transaction, event).await?;
+        Ok(true)
     }
 }

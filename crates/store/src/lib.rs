@@ -12,12 +12,11 @@ mod keys;
 mod sessions;
 
 pub use audit::{AuditEvent, AuditFilter, AuditRow, Outcome};
-pub use database::{Store, StoreError, sqlite_path};
+pub use database::{Store, StoreError, check_transport, sqlite_path};
 pub use directory::{Generation, Group, Put, Record, User};
 pub use hot_path::{Grant, HotOperation, HotOutcome, TokenKind, UsedJti};
 pub use installations::{Installation, MOST_INSTALLATIONS};
 pub use keys::SealedKey;
 pub use sessions::{
-    AuthorizationCode, CodeRedemption, PushedRequest, RefreshToken, RefreshTokenState, Rotation,
-    Session,
+    AuthorizationCode, CodeState, PushedRequest, RefreshToken, RefreshTokenState, Session,
 };

@@ -3,7 +3,7 @@
 
 use crate::{
     audit::AuditEvent,
-    database::{Store, StoreError, document, to_json},
+    database::{Store, StoreError, document, reading, to_json},
     directory::{User, read},
     hot_path,
 };
@@ -40,13 +40,14 @@ pub struct AuthorizationCode {
     pub expires_at: Timestamp,
 }
 
-/// Outcome of presenting a code.
+/// A code that is presented. To look at it uses nothing up: that is done by what records the grant
+/// ([`crate::HotOperation::code`]).
 #[derive(Clone, Debug)]
-pub enum CodeRedemption {
-    /// First use, in time: the caller goes on.
-    Redeemed(Box<AuthorizationCode>, Session),
-    /// Used before: everything that descends from it has been revoked.
-    Reused,
+pub enum CodeState {
+    /// It may be used.
+    Live(Box<AuthorizationCode>, Session),
+    /// It was used before. Whether that is an alarm, the caller judges by who presents it with what.
+    Used(Box<AuthorizationCode>, Session),
     /// Unknown, expired, or its session has ended.
     Invalid,
 }
@@ -102,25 +103,16 @@ pub enum RefreshTokenState {
     Invalid,
 }
 
-/// Outcome of a rotation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rotation {
-    /// The successor stands.
-    Rotated,
-    /// The token was used before: its family is revoked.
-    Reused,
-    /// It is unknown, expired or revoked.
-    Invalid,
-}
-
 impl Store {
     /// Records a sign-in of `user`, as they were when the password was checked; `false` if they
-    /// were switched off, removed or given another password since.
+    /// were switched off, removed or given another password since. The cookie that the browser had `before` opens
+    /// nothing any more; what its session brought goes on.
     pub async fn begin_session(
         &self,
         cookie_hash: &str,
         session: &Session,
         user: &User,
+        before: Option<&str>,
         event: AuditEvent,
     ) -> Result<bool, StoreError> {
         let mut transaction = self.begin().await?;
@@ -128,6 +120,12 @@ impl Store {
         let same = |now: &User| !now.disabled && now.password_hash == user.password_hash;
         if !current.as_ref().is_some_and(same) {
             return Ok(false);
+        }
+        if let Some(before) = before {
+            sqlx::query("UPDATE sessions SET cookie_hash = 'left ' || sid WHERE cookie_hash = $1")
+                .bind(before)
+                .execute(&mut *transaction)
+                .await?;
         }
         insert_session(&mut transaction, cookie_hash, session).await?;
         hot_path::insert_audit(&mut transaction, &[event]).await?;
@@ -160,14 +158,16 @@ impl Store {
         cookie_hash: &str,
         now: Timestamp,
     ) -> Result<Option<Session>, StoreError> {
-        let row = sqlx::query(
-            "SELECT sid, user_id, authentication, expires_at FROM sessions \
+        let row = reading!(
+            self,
+            fetch_optional,
+            sqlx::query(
+                "SELECT sid, user_id, authentication, expires_at FROM sessions \
              WHERE cookie_hash = $1 AND ended_at IS NULL AND expires_at > $2",
-        )
-        .bind(cookie_hash)
-        .bind(now.0)
-        .fetch_optional(&self.read)
-        .await?;
+            )
+            .bind(cookie_hash)
+            .bind(now.0)
+        )?;
         row.as_ref().map(session_of).transpose()
     }
 
@@ -176,21 +176,23 @@ impl Store {
         &self,
         sid: &str,
     ) -> Result<Option<Authentication>, StoreError> {
-        let row =
+        let row = reading!(
+            self,
+            fetch_optional,
             sqlx::query("SELECT authentication FROM sessions WHERE sid = $1 AND ended_at IS NULL")
                 .bind(sid)
-                .fetch_optional(&self.read)
-                .await?;
+        )?;
         row.map(|row| document(&row, "authentication", "session")).transpose()
     }
 
     /// Whether a session has not been ended. An expired one still stands behind tokens that live
     /// longer than the browser's cookie.
     pub async fn session_not_ended(&self, sid: &str) -> Result<bool, StoreError> {
-        let row = sqlx::query("SELECT sid FROM sessions WHERE sid = $1 AND ended_at IS NULL")
-            .bind(sid)
-            .fetch_optional(&self.read)
-            .await?;
+        let row = reading!(
+            self,
+            fetch_optional,
+            sqlx::query("SELECT sid FROM sessions WHERE sid = $1 AND ended_at IS NULL").bind(sid)
+        )?;
         Ok(row.is_some())
     }
 
@@ -248,74 +250,42 @@ impl Store {
         Ok(true)
     }
 
-    /// Uses a code up. It is used up by whoever presents it, also where the caller then refuses;
-    /// a second use revokes what the first one bought.
-    pub async fn redeem_authorization_code(
+    /// Looks a code up.
+    pub async fn authorization_code(
         &self,
         hash: &str,
         now: Timestamp,
-    ) -> Result<CodeRedemption, StoreError> {
-        // Made-up codes must not hold up the mints.
-        let there = sqlx::query("SELECT hash FROM authorization_codes WHERE hash = $1")
+    ) -> Result<CodeState, StoreError> {
+        let row = reading!(
+            self,
+            fetch_optional,
+            sqlx::query(
+                "SELECT code.sid, code.family, code.document, code.expires_at, code.used_at, \
+                 session.user_id, session.authentication, session.ended_at, \
+                 session.expires_at AS session_expires_at \
+                 FROM authorization_codes code JOIN sessions session ON session.sid = code.sid \
+                 WHERE code.hash = $1",
+            )
             .bind(hash)
-            .fetch_optional(&self.read)
-            .await?;
-        if there.is_none() {
-            return Ok(CodeRedemption::Invalid);
-        }
-        let mut transaction = self.begin_revoking().await?;
-        let redeemed = sqlx::query(
-            "UPDATE authorization_codes SET used_at = $2 \
-             WHERE hash = $1 AND used_at IS NULL AND expires_at > $2 \
-             RETURNING sid, family, document, expires_at",
-        )
-        .bind(hash)
-        .bind(now.0)
-        .fetch_optional(&mut *transaction)
-        .await?;
-        let outcome = match redeemed {
-            Some(row) => {
-                let code = AuthorizationCode {
-                    sid: row.try_get("sid")?,
-                    family: row.try_get("family")?,
-                    request: document(&row, "document", "authorization code")?,
-                    expires_at: Timestamp(row.try_get("expires_at")?),
-                };
-                let session = sqlx::query(
-                    "SELECT sid, user_id, authentication, expires_at FROM sessions \
-                     WHERE sid = $1 AND ended_at IS NULL",
-                )
-                .bind(code.sid.as_str())
-                .fetch_optional(&mut *transaction)
-                .await?;
-                match session {
-                    Some(row) => CodeRedemption::Redeemed(Box::new(code), session_of(&row)?),
-                    None => CodeRedemption::Invalid,
-                }
-            }
-            None => {
-                let used = sqlx::query(
-                    "SELECT family, sid FROM authorization_codes \
-                     WHERE hash = $1 AND used_at IS NOT NULL",
-                )
-                .bind(hash)
-                .fetch_optional(&mut *transaction)
-                .await?;
-                match used {
-                    Some(row) => {
-                        let family: String = row.try_get("family")?;
-                        let sid: String = row.try_get("sid")?;
-                        revoke_family(&mut transaction, &family, now).await?;
-                        // The first use may have brought an ID token, which stands on the session.
-                        end(&mut transaction, &sid, now).await?;
-                        CodeRedemption::Reused
-                    }
-                    None => CodeRedemption::Invalid,
-                }
-            }
+        )?;
+        let Some(row) = row else { return Ok(CodeState::Invalid) };
+        let code = AuthorizationCode {
+            sid: row.try_get("sid")?,
+            family: row.try_get("family")?,
+            request: document(&row, "document", "authorization code")?,
+            expires_at: Timestamp(row.try_get("expires_at")?),
         };
-        transaction.commit().await?;
-        Ok(outcome)
+        let session = Session {
+            sid: code.sid.clone(),
+            user_id: row.try_get("user_id")?,
+            authentication: document(&row, "authentication", "session")?,
+            expires_at: Timestamp(row.try_get("session_expires_at")?),
+        };
+        if row.try_get::<Option<i64>, _>("used_at")?.is_some() {
+            return Ok(CodeState::Used(Box::new(code), session));
+        }
+        let live = code.expires_at > now && row.try_get::<Option<i64>, _>("ended_at")?.is_none();
+        Ok(if live { CodeState::Live(Box::new(code), session) } else { CodeState::Invalid })
     }
 
     /// Keeps a pushed request for one use.
@@ -398,13 +368,15 @@ impl Store {
         hash: &str,
         now: Timestamp,
     ) -> Result<RefreshTokenState, StoreError> {
-        let row = sqlx::query(
-            "SELECT document, replaced_at, revoked_at, idle_expires_at, expires_at \
+        let row = reading!(
+            self,
+            fetch_optional,
+            sqlx::query(
+                "SELECT document, replaced_at, revoked_at, idle_expires_at, expires_at \
              FROM refresh_tokens WHERE hash = $1",
-        )
-        .bind(hash)
-        .fetch_optional(&self.read)
-        .await?;
+            )
+            .bind(hash)
+        )?;
         let Some(row) = row else { return Ok(RefreshTokenState::Invalid) };
         let token: RefreshToken = document(&row, "document", "refresh token")?;
         if row.try_get::<Option<i64>, _>("revoked_at")?.is_some() {
@@ -415,53 +387,6 @@ impl Store {
         }
         let live = token.idle_expires_at > now && token.expires_at > now;
         Ok(if live { RefreshTokenState::Live(Box::new(token)) } else { RefreshTokenState::Invalid })
-    }
-
-    /// Replaces a refresh token by its successor. Of several at once exactly one wins; for the
-    /// others the family is revoked.
-    pub async fn rotate_refresh_token(
-        &self,
-        old_hash: &str,
-        new_hash: &str,
-        successor: &RefreshToken,
-        now: Timestamp,
-    ) -> Result<Rotation, StoreError> {
-        let mut transaction = self.begin_revoking().await?;
-        let replaced = sqlx::query(
-            "UPDATE refresh_tokens SET replaced_at = $2 WHERE hash = $1 AND replaced_at IS NULL \
-             AND revoked_at IS NULL AND idle_expires_at > $2 AND expires_at > $2 \
-             AND EXISTS (SELECT 1 FROM sessions WHERE sid = refresh_tokens.sid \
-             AND ended_at IS NULL)",
-        )
-        .bind(old_hash)
-        .bind(now.0)
-        .execute(&mut *transaction)
-        .await?;
-        let outcome = if replaced.rows_affected() == 1 {
-            let insert = sqlx::query(
-                "INSERT INTO refresh_tokens (hash, family, sid, user_id, client_id, document, \
-                 idle_expires_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-            );
-            bind_refresh(insert, new_hash, successor)?.execute(&mut *transaction).await?;
-            Rotation::Rotated
-        } else {
-            let used = sqlx::query(
-                "SELECT family FROM refresh_tokens WHERE hash = $1 AND replaced_at IS NOT NULL",
-            )
-            .bind(old_hash)
-            .fetch_optional(&mut *transaction)
-            .await?;
-            match used {
-                Some(row) => {
-                    let family: String = row.try_get("family")?;
-                    revoke_family(&mut transaction, &family, now).await?;
-                    Rotation::Reused
-                }
-                None => Rotation::Invalid,
-            }
-        };
-        transaction.commit().await?;
-        Ok(outcome)
     }
 
     /// Revokes a family: its refresh tokens and the access tokens that came from them.
@@ -495,6 +420,56 @@ impl Store {
         transaction.commit().await?;
         Ok(done.rows_affected() == 1)
     }
+}
+
+/// Uses a code up; `false` if it is not live.
+pub(crate) async fn use_code(
+    transaction: &mut Transaction<'static, Any>,
+    hash: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let used = sqlx::query(
+        "UPDATE authorization_codes SET used_at = $2 \
+         WHERE hash = $1 AND used_at IS NULL AND expires_at > $2",
+    )
+    .bind(hash)
+    .bind(now.0)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(used.rows_affected() == 1)
+}
+
+/// Rotates a refresh token out; `false` if it is not live.
+pub(crate) async fn replace_refresh(
+    transaction: &mut Transaction<'static, Any>,
+    hash: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let replaced = sqlx::query(
+        "UPDATE refresh_tokens SET replaced_at = $2 WHERE hash = $1 AND replaced_at IS NULL \
+         AND revoked_at IS NULL AND idle_expires_at > $2 AND expires_at > $2 \
+         AND EXISTS (SELECT 1 FROM sessions WHERE sid = refresh_tokens.sid \
+         AND ended_at IS NULL)",
+    )
+    .bind(hash)
+    .bind(now.0)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(replaced.rows_affected() == 1)
+}
+
+/// Writes a refresh token.
+pub(crate) async fn write_refresh(
+    transaction: &mut Transaction<'static, Any>,
+    hash: &str,
+    token: &RefreshToken,
+) -> Result<(), StoreError> {
+    let insert = sqlx::query(
+        "INSERT INTO refresh_tokens (hash, family, sid, user_id, client_id, document, \
+         idle_expires_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    );
+    bind_refresh(insert, hash, token)?.execute(&mut **transaction).await?;
+    Ok(())
 }
 
 fn session_of(row: &AnyRow) -> Result<Session, StoreError> {
