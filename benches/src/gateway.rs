@@ -225,6 +225,7 @@ async fn gateway(
         jwks_uri: None,
         algorithm: Algorithm::ES256,
         tenant: None,
+        audience_tenant: None,
         accounts: AccountResolution { just_in_time: true, email_domains: Vec::new() },
         allow_reuse: false,
         client_documents: false,

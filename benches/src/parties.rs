@@ -220,6 +220,7 @@ async fn fill(
             jwks_uri: None,
             algorithm: Algorithm::ES256,
             tenant: None,
+            audience_tenant: None,
             accounts: AccountResolution { just_in_time: true, email_domains: Vec::new() },
             allow_reuse: false,
             client_documents: false,
@@ -250,7 +251,7 @@ async fn fill(
         expires_at: now.plus(3600),
     };
     let event = AuditEvent::granted("sign_in", now);
-    assert!(idp.begin_session("cookie", &session, &user, event).await.unwrap());
+    assert!(idp.begin_session("cookie", &session, &user, None, event).await.unwrap());
     let token = RefreshToken {
         family: "family".to_owned(),
         sid: "session".to_owned(),
@@ -359,6 +360,7 @@ impl Parties {
             acr: "urn:x".to_owned(),
             amr: vec!["pwd".to_owned()],
             sid: "session".to_owned(),
+            origin_jti: "family".to_owned(),
             nonce: None,
             at_hash: None,
             email: None,

@@ -243,11 +243,7 @@ impl Upstream {
                 response
             }
             "plain" => ([(header::CONTENT_TYPE, "text/plain")], "{\"tools\":[]}").into_response(),
-            "huge_header" => {
-                let mut response = Response::new(Body::from("{}"));
-                response.headers_mut().insert("x-huge", "x".repeat(200_000).parse().unwrap());
-                response
-            }
+            "huge_header" => ([("x-huge", "x".repeat(200_000))], "{}").into_response(),
             _ => {
                 let body = result(json!({"content": [{"type": "text", "text": "ok"}]}));
                 ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()

@@ -17,7 +17,7 @@ use carnet_proto::{
 };
 use carnet_resource::{Caller, Guard};
 use carnet_server::{
-    Context, KeyRing, LIMITS, Passwords,
+    Context, KeyRing, LIMITS, Passwords, Rates,
     admin::{AdminApi, IdpAdmin, RasAdmin},
     health,
     idp::{Idp, IdpSettings},
@@ -94,6 +94,8 @@ pub struct World {
 pub struct Wishes {
     /// Failed authentications per minute before an address has to wait.
     pub failures_per_minute: Option<u32>,
+    /// ID-JAGs and tokens per minute for one person through one client.
+    pub grants_per_minute: Option<u32>,
     /// Public clients may ask for ID-JAGs.
     pub allow_public_exchange: bool,
     /// The tests' own address is a proxy's.
@@ -255,7 +257,12 @@ impl World {
         let issuer = |url: &str| Issuer::parse(url).unwrap();
         let (idp, ras, other_ras) = (issuer(&idp_url), issuer(&ras_url), issuer(&other_url));
         let secret = entropy.secret();
-        let failures = NonZeroU32::new(wishes.failures_per_minute.unwrap_or(1_000_000)).unwrap();
+        let rate = |wish: Option<u32>| NonZeroU32::new(wish.unwrap_or(1_000_000)).unwrap();
+        let rates = Rates {
+            failures: rate(wishes.failures_per_minute),
+            grants: rate(wishes.grants_per_minute),
+            introspections: rate(None),
+        };
         let loopback = [std::net::IpAddr::from([127, 0, 0, 1])];
         let proxies = if wishes.behind_proxy { &loopback[..] } else { &[] };
         let passwords = Passwords::new(2);
@@ -291,7 +298,7 @@ impl World {
         let settings = IdpSettings {
             name: "Acme".to_owned(),
             allow_public_exchange: wishes.allow_public_exchange,
-            failures_per_minute: failures,
+            rates,
             ..IdpSettings::default()
         };
         let idp_role = Idp::open(
@@ -309,11 +316,8 @@ impl World {
             ("ras", &ras, &ras_store, &world.ras_key, ras_listener),
             ("other", &other_ras, &other_store, &other_key, other_listener),
         ] {
-            let settings = RasSettings {
-                failures_per_minute: failures,
-                registration: wishes.registration,
-                ..RasSettings::default()
-            };
+            let settings =
+                RasSettings { rates, registration: wishes.registration, ..RasSettings::default() };
             let role =
                 Ras::open(place.clone(), store.clone(), ring(key), context.clone(), settings);
             let role = role.await.unwrap();
@@ -478,6 +482,7 @@ impl World {
             jwks_uri: None,
             algorithm: Algorithm::ES256,
             tenant: None,
+            audience_tenant: None,
             accounts: AccountResolution { just_in_time: true, email_domains: Vec::new() },
             allow_reuse: false,
             client_documents: true,

@@ -220,7 +220,7 @@ async fn a_proxy_tells_the_address_only_if_it_is_trusted() {
             let ask = world.ask(&world.ras, "/token", &[]).basic("agent-at-ras", "wrong");
             ask.header("x-forwarded-for", from)
         };
-        for _ in 0..3 {
+        for _ in 0..2 {
             assert_eq!(world.send(&wrong("198.51.100.9, 192.0.2.1")).await.status, 401);
         }
         assert_eq!(world.send(&wrong("198.51.100.10, 192.0.2.1")).await.status, 429);

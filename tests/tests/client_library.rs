@@ -87,26 +87,46 @@ async fn signing_out_revokes_and_forgets() {
     assert_eq!(world.send(&renew).await.status, 400);
 }
 
+/// A change of the address that a browser is sent back to.
+type Change = fn(&str) -> String;
+
 #[tokio::test]
 async fn the_callback_takes_only_the_answer_to_its_own_sign_in() {
     let world = World::new().await;
-    for (case, change) in [
-        (
-            "K06: wrong state",
-            Box::new(|l: String| l.replace("state=", "state=x")) as Box<dyn Fn(String) -> String>,
-        ),
-        ("K06: no state", Box::new(|l: String| l.replace("state=", "other="))),
-        ("K05: another issuer", Box::new(|l: String| l.replace("iss=http", "iss=https"))),
-        ("K05: a slash more", Box::new(|l: String| format!("{l}%2F"))),
-        ("K05: no issuer", Box::new(|l: String| l.replace("iss=", "other="))),
-        ("twice", Box::new(|l: String| format!("{l}&code=x"))),
-    ] {
+    // What carries another state, or none, is not the answer: it changes nothing, and the real one is still taken.
+    let not_the_answer: [(&str, Change); 3] = [
+        ("K06: wrong state", |l| l.replace("state=", "state=x")),
+        ("K06: no state", |l| l.replace("state=", "other=")),
+        ("twice", |l| format!("{l}&code=x")),
+    ];
+    for (case, change) in not_the_answer {
         let client = world.client();
         let pending = client.begin_sign_in(&SignInOptions::default()).await.unwrap();
         let url = pending.url().to_owned();
         let browser = async {
             let (location, _) = world.browse(&url, "erin", PASSWORD).await;
-            let wrong = change(location.clone());
+            let wrong = change(&location);
+            assert_ne!(wrong, location, "{case}");
+            assert_eq!(world.http.get(wrong).send().await.unwrap().status(), 400, "{case}");
+            assert!(client.session().await.unwrap().is_none(), "{case}");
+            world.http.get(location).send().await.unwrap();
+        };
+        let (outcome, ()) = tokio::join!(pending.finish(), browser);
+        assert!(outcome.is_ok(), "{case}");
+    }
+    // What carries it and is not from the issuer that was asked ends the sign-in.
+    let of_another: [(&str, Change); 3] = [
+        ("K05: another issuer", |l| l.replace("iss=http", "iss=https")),
+        ("K05: a slash more", |l| format!("{l}%2F")),
+        ("K05: no issuer", |l| l.replace("iss=", "other=")),
+    ];
+    for (case, change) in of_another {
+        let client = world.client();
+        let pending = client.begin_sign_in(&SignInOptions::default()).await.unwrap();
+        let url = pending.url().to_owned();
+        let browser = async {
+            let (location, _) = world.browse(&url, "erin", PASSWORD).await;
+            let wrong = change(&location);
             assert_ne!(wrong, location, "{case}");
             world.http.get(wrong).send().await.unwrap();
         };
@@ -507,6 +527,7 @@ async fn no_metadata_of_a_server_leads_from_the_companys_way_to_consent() {
     assert_eq!(told, format!("Access to {mcp} was refused by Acme's policy. Ask IT."));
     // A consent of before is no way in either.
     let consent = carnet_client::Consent {
+        endpoint: None,
         client_id: "x".to_owned(),
         client_secret: None,
         by_key: false,
@@ -631,6 +652,7 @@ async fn a_consent_is_one_persons_and_stays_with_them() {
         scopes: carnet_proto::scope::Scopes::default(),
         expires: world.now().0 + 3600,
         consent: Some(carnet_client::Consent {
+            endpoint: None,
             client_id: "x".to_owned(),
             client_secret: None,
             by_key: false,

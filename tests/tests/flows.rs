@@ -293,7 +293,8 @@ async fn a_code_serves_once_and_only_whom_it_was_issued_to() {
             ask.clone().set(change.0, change.1)
         };
         world.refuses(&world.idp_store, case, &wrong, Expected(400, "invalid_grant", reason)).await;
-        world.refuses(&world.idp_store, "the code is burned", &ask, reuse).await;
+        let right = world.send(&ask).await;
+        assert_eq!(right.status, 200, "{case}: a wrong guess uses nothing up: {}", right.text);
     }
     let (code, verifier) = world.code("erin", AGENT, "").await;
     let request = Expected(400, "invalid_request", "request.malformed");
@@ -439,7 +440,7 @@ async fn a_person_who_keeps_failing_has_to_wait_and_so_does_the_address() {
     let cookie = cookies(page.headers());
     let html = page.text().await.unwrap();
     let form = world.sign_in_form(&url, &html, &cookie, "erin", "wrong password");
-    for _ in 0..4 {
+    for _ in 0..3 {
         assert_eq!(world.send(&form).await.status, 401);
     }
     let reply = world.send(&form.set("password", PASSWORD)).await;

@@ -141,7 +141,7 @@ async fn a_gateway_goes_on_in_its_callers_name_where_a_connection_lets_it() {
     gateway(&world).await;
     let token = world.access_token().await;
     let store = &world.idp_store;
-    let refused = Expected(400, "invalid_target", "policy.not_connected");
+    let refused = Expected(400, "access_denied", "policy.not_connected");
     world.refuses(store, "no connection of its own", &hop(&world, &token), refused).await;
     let mut connection = world.connection("front", "agent-at-ras");
     connection.audience = world.other_ras.clone();

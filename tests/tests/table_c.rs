@@ -127,7 +127,7 @@ async fn c05_c34_a_cut_off_bites_at_the_next_exchange() {
         (
             "/idp/connections/agent-canvas/disable",
             "/idp/connections/agent-canvas/enable",
-            Expected(400, "invalid_target", "policy.not_connected"),
+            Expected(400, "access_denied", "policy.not_connected"),
         ),
     ] {
         let tokens = world.sign_in().await;
@@ -143,7 +143,7 @@ async fn c05_c34_a_cut_off_bites_at_the_next_exchange() {
     assert_eq!(world.send(&ask).await.status, 200);
     let groups = json!({"groups": ["marketing"]});
     assert_eq!(world.administer(post, "/idp/users/erin/groups", Some(groups)).await.status, 200);
-    let expected = Expected(400, "invalid_target", "policy.not_assigned");
+    let expected = Expected(400, "access_denied", "policy.not_assigned");
     world.refuses(&world.idp_store, "C34", &ask, expected).await;
     assert_eq!(world.last_event(&world.idp_store).await.details["rule"], "connection agent-canvas");
 }
@@ -190,7 +190,7 @@ async fn c13_c14_c16_c18_c19_audience_and_resource_must_fit_and_tell_nothing() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let ask = world.exchange(&tokens.id_token);
-    let unknown = Expected(400, "invalid_target", "policy.audience_unknown");
+    let unknown = Expected(400, "access_denied", "policy.audience_unknown");
     let mut bodies = std::collections::BTreeSet::new();
     for (case, audience) in [
         ("C13 unknown", "https://as.unknown.example"),
@@ -204,7 +204,7 @@ async fn c13_c14_c16_c18_c19_audience_and_resource_must_fit_and_tell_nothing() {
         bodies.insert(world.send(&ask).await.text);
     }
     let max = world.sign_in_as("max", AGENT).await;
-    let not_assigned = Expected(400, "invalid_target", "policy.not_assigned");
+    let not_assigned = Expected(400, "access_denied", "policy.not_assigned");
     world
         .refuses(&world.idp_store, "C13 not assigned", &world.exchange(&max.id_token), not_assigned)
         .await;
@@ -216,7 +216,7 @@ async fn c13_c14_c16_c18_c19_audience_and_resource_must_fit_and_tell_nothing() {
         let claims = Parts::of(reply.str("access_token")).claims;
         assert_eq!(claims["aud"], json!(world.ras), "JAG-X4: aud is the issuer as registered");
     }
-    let foreign = Expected(400, "invalid_target", "policy.resource_not_governed");
+    let foreign = Expected(400, "access_denied", "policy.resource_not_governed");
     for resource in [world.notes.as_str(), "https://mcp.unknown.example/mcp"] {
         let ask = ask.clone().set("resource", resource);
         world.refuses(&world.idp_store, "C16", &ask, foreign).await;
@@ -291,9 +291,9 @@ async fn c21_scopes_are_what_policy_leaves_of_them() {
     }
     let reply = world.send(&ask.clone().without("scope")).await;
     assert_eq!(granted(&reply), "read write", "nothing asked for: all there is");
-    let none = Expected(400, "invalid_scope", "policy.scope_not_allowed");
+    let none = Expected(400, "access_denied", "policy.scope_not_allowed");
     world.refuses(&world.idp_store, "C21", &ask.clone().set("scope", "admin delete"), none).await;
-    let malformed = Expected(400, "invalid_request", "request.malformed");
+    let malformed = Expected(400, "invalid_scope", "scope.malformed");
     world.refuses(&world.idp_store, "quotes", &ask.set("scope", "a\"b"), malformed).await;
 }
 
@@ -302,7 +302,7 @@ async fn c26_the_client_id_claim_comes_from_the_mapping_alone() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let ask = world.exchange(&tokens.id_token);
-    let mismatch = Expected(400, "invalid_request", "client.id_mismatch");
+    let mismatch = Expected(401, "invalid_client", "client.id_mismatch");
     let downstream = ask.clone().add("client_id", "agent-at-ras");
     world.refuses(&world.idp_store, "C26", &downstream, mismatch).await;
     for name in ["ras_client_id", "client", "azp"] {
@@ -463,7 +463,7 @@ async fn a_scope_of_one_resource_never_leaks_to_another() {
     canvas.scopes = carnet_proto::scope::Scopes::default();
     world.idp_store.put(&canvas, Put::Replace, event()).await.unwrap();
     let none = world.exchange(&tokens.id_token).without("scope");
-    let expected = Expected(400, "invalid_scope", "policy.scope_not_allowed");
+    let expected = Expected(400, "access_denied", "policy.scope_not_allowed");
     world.refuses(&world.idp_store, "no scope", &none, expected).await;
 }
 
@@ -479,6 +479,6 @@ async fn an_alias_never_captures_another_partys_issuer() {
     let reply = world.send(&world.exchange(&tokens.id_token)).await;
     assert_eq!(Parts::of(reply.str("access_token")).claims["aud"], json!(world.ras));
     let own = world.exchange(&tokens.id_token).set("audience", world.idp.as_str());
-    let unknown = Expected(400, "invalid_target", "policy.audience_unknown");
+    let unknown = Expected(400, "access_denied", "policy.audience_unknown");
     world.refuses(&world.idp_store, "C14 by alias", &own, unknown).await;
 }

@@ -66,7 +66,7 @@ async fn a_client_registers_itself_and_gets_what_a_person_lets_it_have() {
     // Nothing without a person: no ID-JAG, no introspection.
     let id_jag = world.id_jag(&world.id_jag_claims());
     let grant = world.redeem(&id_jag).no_header("authorization").set("client_id", &id);
-    let public = Expected(400, "unauthorized_client", "client.public");
+    let public = Expected(400, "unauthorized_client", "client.grant");
     world.refuses(&world.ras_store, "jwt-bearer", &grant, public).await;
     // One with a secret.
     let mut body = good();
@@ -84,11 +84,8 @@ async fn a_client_registers_itself_and_gets_what_a_person_lets_it_have() {
     let mut claims = world.id_jag_claims();
     claims["client_id"] = id.clone().into();
     let grant = world.redeem(&world.id_jag(&claims)).basic(&id, &secret);
-    assert_eq!(
-        world.send(&grant).await.status,
-        200,
-        "an ID-JAG is the company's word, whoever has it"
-    );
+    let none = Expected(400, "unauthorized_client", "client.grant");
+    world.refuses(&world.ras_store, "a grant that it did not register for", &grant, none).await;
 }
 
 #[tokio::test]
@@ -226,10 +223,19 @@ async fn h14_floods_are_slowed_and_what_nobody_lets_in_is_forgotten() {
     };
     assert!(registered().await >= 10);
     let used = register_from(&world, "192.0.2.2", &good()).await.str("client_id").to_owned();
-    Browser::default().code(&world, &world.outsider_url(&[("client_id", &used)]), "erin").await;
-    world.pass(86_400 + 60);
+    let url = world.outsider_url(&[("client_id", &used)]);
+    Browser::default().code(&world, &url, "erin").await;
+    let gave_up = register_from(&world, "192.0.2.2", &good()).await.str("client_id").to_owned();
+    let url = world.outsider_url(&[("client_id", &gave_up)]);
+    Browser::default().code(&world, &url, "erin").await;
+    world.pass(86_400 - 3600);
+    let url = world.outsider_url(&[("client_id", &used)]);
+    let code = Browser::default().code(&world, &url, "erin").await;
+    let tokens = world.send(&world.redeem_code(&code).set("client_id", &used)).await;
+    assert_eq!(tokens.status, 200, "{}", tokens.text);
+    world.pass(3660);
     assert_eq!(register_from(&world, "192.0.2.2", &good()).await.status, 201);
-    assert_eq!(registered().await, 2, "the one that was let in, and the new one");
+    assert_eq!(registered().await, 2, "the one that was let in and holds a token, and the new one");
 }
 
 /// A host of client metadata documents.

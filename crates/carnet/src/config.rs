@@ -7,7 +7,7 @@ use carnet_proto::{
     identifier::{Issuer, is_loopback},
     jwk::Algorithm,
 };
-use carnet_server::{idp::IdpSettings, ras::RasSettings};
+use carnet_server::{Rates, idp::IdpSettings, ras::RasSettings};
 use serde::Deserialize;
 use std::{
     collections::BTreeSet,
@@ -59,6 +59,7 @@ struct WrittenListener {
     algorithm: Option<Algorithm>,
     tls_certificate: Option<PathBuf>,
     tls_key: Option<PathBuf>,
+    keep_refused_days: Option<NonZeroU32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -71,6 +72,8 @@ struct WrittenIdp {
     tls_certificate: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     failures_per_minute: Option<NonZeroU32>,
+    grants_per_minute: Option<NonZeroU32>,
+    keep_refused_days: Option<NonZeroU32>,
     name: Option<String>,
     tenant: Option<String>,
     session_hours: Option<u32>,
@@ -90,6 +93,9 @@ struct WrittenRas {
     tls_certificate: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     failures_per_minute: Option<NonZeroU32>,
+    grants_per_minute: Option<NonZeroU32>,
+    introspections_per_minute: Option<NonZeroU32>,
+    keep_refused_days: Option<NonZeroU32>,
     registration: Option<bool>,
     refresh_idle_hours: Option<u32>,
     refresh_hours: Option<u32>,
@@ -157,6 +163,8 @@ pub(crate) struct Listener {
     pub(crate) database: String,
     pub(crate) algorithm: Algorithm,
     pub(crate) tls: Option<(PathBuf, PathBuf)>,
+    /// How long refusals stay in the audit log, in seconds; for ever unless set.
+    pub(crate) keep_refused: Option<i64>,
 }
 
 /// Collects everything wrong.
@@ -181,7 +189,7 @@ impl Config {
     }
 
     fn parse(text: &str, folder: &Path) -> Result<Self> {
-        let document = toml::Deserializer::parse(text)?;
+        let document = toml::Deserializer::parse(text).map_err(|error| unquoted(text, &error))?;
         let written: Written = serde_path_to_error::deserialize(document).map_err(|error| {
             let path = error.path().to_string();
             let hint = if text.contains("[console") {
@@ -189,7 +197,7 @@ impl Config {
             } else {
                 "`carnet init` writes a commented example of every key"
             };
-            anyhow::anyhow!("{path}: {}\n  hint: {hint}", error.inner().to_string().trim_end())
+            anyhow::anyhow!("{path}: {}\n  hint: {hint}", unquoted(text, error.inner()))
         })?;
         let mut problems = Problems::default();
         let config = written.resolve(folder, &mut problems);
@@ -198,6 +206,15 @@ impl Config {
             problems => bail!("{} wrong:\n{}", count(problems.len()), problems.join("\n")),
         }
     }
+}
+
+/// What is wrong and on which line, without the line: there may be a password in it.
+fn unquoted(text: &str, error: &toml::de::Error) -> anyhow::Error {
+    let line = error.span().map(|span| {
+        let before = text.get(..span.start).unwrap_or_default();
+        format!("line {}: ", before.matches('\n').count() + 1)
+    });
+    anyhow::anyhow!("{}{}", line.unwrap_or_default(), error.message())
 }
 
 fn count(problems: usize) -> String {
@@ -231,6 +248,7 @@ impl Written {
                 algorithm: w.algorithm,
                 tls_certificate: w.tls_certificate,
                 tls_key: w.tls_key,
+                keep_refused_days: w.keep_refused_days,
             };
             Some((listener(problems, "idp", &written, folder)?, settings))
         });
@@ -246,7 +264,11 @@ impl Written {
             let hours =
                 |hours: Option<u32>, default| hours.map_or(default, |h| i64::from(h) * 3600);
             let settings = RasSettings {
-                failures_per_minute: w.failures_per_minute.unwrap_or(default.failures_per_minute),
+                rates: rates(
+                    w.failures_per_minute,
+                    w.grants_per_minute,
+                    w.introspections_per_minute,
+                ),
                 registration: w.registration.unwrap_or(default.registration),
                 refresh_idle: hours(w.refresh_idle_hours, default.refresh_idle),
                 refresh_absolute: hours(w.refresh_hours, default.refresh_absolute),
@@ -258,6 +280,7 @@ impl Written {
                 algorithm: w.algorithm,
                 tls_certificate: w.tls_certificate,
                 tls_key: w.tls_key,
+                keep_refused_days: w.keep_refused_days,
             };
             if let Some(listener) = listener(problems, &path, &written, folder) {
                 ras.push((w.name, listener, settings));
@@ -380,8 +403,21 @@ fn idp_settings(written: &WrittenIdp) -> IdpSettings {
         allow_public_exchange: written.allow_public_exchange.unwrap_or(false),
         enrolment: written.enrolment.unwrap_or(default.enrolment),
         show_refused: written.show_refused.unwrap_or(default.show_refused),
-        failures_per_minute: written.failures_per_minute.unwrap_or(default.failures_per_minute),
+        rates: rates(written.failures_per_minute, written.grants_per_minute, None),
         ..default
+    }
+}
+
+fn rates(
+    failures: Option<NonZeroU32>,
+    grants: Option<NonZeroU32>,
+    introspections: Option<NonZeroU32>,
+) -> Rates {
+    let default = Rates::default();
+    Rates {
+        failures: failures.unwrap_or(default.failures),
+        grants: grants.unwrap_or(default.grants),
+        introspections: introspections.unwrap_or(default.introspections),
     }
 }
 
@@ -435,12 +471,16 @@ fn listener(
         Some(file) => format!("sqlite:{}", folder.join(file).display()),
         None => database.clone(),
     };
-    if !["sqlite:", "postgres://", "postgresql://"].iter().any(|p| database.starts_with(p)) {
-        let hint = "use sqlite:FILE or postgres://USER@HOST/DATABASE";
-        problems.add(&format!("{path}.database"), "this is not a database URL", hint);
+    if let Err(error) = carnet_store::check_transport(&database) {
+        // Never the URL itself: it may have a password in it.
+        let hint = "use sqlite:FILE, or postgres://USER@HOST/DATABASE?sslmode=verify-full for a server that is not \
+                    on this machine";
+        problems.add(&format!("{path}.database"), &error.to_string(), hint);
     }
     let algorithm = written.algorithm.unwrap_or_default();
-    Some(Listener { issuer: issuer.ok()?, listen: place?.0, database, algorithm, tls })
+    let keep_refused = written.keep_refused_days.map(|days| i64::from(days.get()) * 86_400);
+    let (issuer, listen) = (issuer.ok()?, place?.0);
+    Some(Listener { issuer, listen, database, algorithm, tls, keep_refused })
 }
 
 /// Where something listens, and with which certificate.
@@ -524,6 +564,47 @@ mod tests {
                     database = \"sqlite:x\"\nisuer = \"typo\"\n";
         let error = Config::parse(text, Path::new(".")).unwrap_err().to_string();
         assert!(error.contains("isuer"), "{error}");
+    }
+
+    #[test]
+    fn a_mistake_never_prints_what_is_written_beside_it() {
+        let database = "postgres://carnet:hunter2@db.example/carnet";
+        let lines = [
+            format!("database = \"{database}"),
+            format!("database = \"{database}\" x"),
+            format!("database = {database}"),
+            format!("databse = \"{database}\""),
+            format!("database = [\"{database}\"]"),
+            format!("database = \"{database}\"\ndatabase = \"{database}\""),
+            format!("database = \"{database}\"\nlisten = 5"),
+            "database = \"postgres://carnet:hunter2@[::bad/carnet\"".to_owned(),
+            "database = \"postgres://carnet:hunter2@db.example:99999/carnet\"".to_owned(),
+            "database = \"postgresql+x://carnet:hunter2@db.example/carnet\"".to_owned(),
+            format!("database = \"{database}?sslmode=prefer\""),
+        ];
+        for line in lines {
+            let text = format!("[keys]\nfile = \"k\"\n[idp]\nissuer = \"https://a\"\n{line}\n");
+            let error = Config::parse(&text, Path::new(".")).unwrap_err();
+            let said = format!("{error:#} {error:?}");
+            assert!(!said.contains("hunter2"), "{line}\n{said}");
+            assert!(said.contains("idp") || said.contains("line "), "{line}\n{said}");
+        }
+    }
+
+    #[test]
+    fn a_database_elsewhere_is_spoken_to_by_verified_tls_alone() {
+        for (url, fine) in [
+            ("postgres://c@localhost/c", true),
+            ("postgres://c@127.0.0.1/c", true),
+            ("postgres://c@%2Fvar%2Frun%2Fpostgresql/c", true),
+            ("postgres://c@db.example/c", false),
+            ("postgres://c@db.example/c?sslmode=require", false),
+            ("postgres://c@db.example/c?sslmode=verify-ca", false),
+            ("postgres://c@10.0.0.1/c?sslmode=disable", false),
+            ("postgres://c@db.example/c?sslmode=verify-full", true),
+        ] {
+            assert_eq!(carnet_store::check_transport(url).is_ok(), fine, "{url}");
+        }
     }
 
     #[test]

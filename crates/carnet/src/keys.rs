@@ -12,11 +12,11 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use carnet_proto::{
     jwk::{Algorithm, SigningKey},
     secret::{Secret, mac},
-    time::Clock,
+    time::{Clock, Timestamp},
 };
-use carnet_server::KeyRing;
+use carnet_server::{KeyRing, Keys};
 use carnet_store::{SealedKey, Store};
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 use zeroize::Zeroizing;
 
 /// The key that seals signing keys.
@@ -87,40 +87,91 @@ pub(crate) fn generate(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>> {
     Ok(Zeroizing::new(document.as_ref().to_vec()))
 }
 
+/// Tokens that an earlier key signed are believed for so long after the next key begins, in seconds: longer than any of
+/// them lives.
+const STILL_VERIFIES: i64 = 13 * 3600;
+
 /// The keys of an authorization server: from its database, or made at its first start.
-pub(crate) async fn key_ring(
+pub(crate) async fn of_server(
     store: &Store,
-    kek: &KeyEncryptionKey,
+    kek: &Arc<KeyEncryptionKey>,
     algorithm: Algorithm,
     clock: &Clock,
-) -> Result<KeyRing> {
-    if store.signing_keys().await?.iter().all(|key| key.retired_at.is_some()) {
-        let der = generate(algorithm)?;
-        let key = SigningKey::from_pkcs8(algorithm, &der)?;
-        let sealed = SealedKey {
-            kid: key.kid().to_owned(),
-            algorithm: algorithm.name().to_owned(),
-            sealed: kek.seal(key.kid(), &der)?,
-            created_at: clock.now(),
-            retired_at: None,
-        };
+) -> Result<Keys> {
+    let mut held = store.signing_keys().await?;
+    if held.iter().all(|key| key.retired_at.is_some()) {
+        let sealed = new_key(kek, algorithm, clock.now(), clock.now())?;
         store.first_signing_key(&sealed).await?;
+        held = store.signing_keys().await?;
     }
-    let mut signing = None;
-    let mut retired = Vec::new();
-    for held in store.signing_keys().await? {
-        let algorithm = Algorithm::ALL
-            .into_iter()
-            .find(|a| a.name() == held.algorithm)
-            .context("a signing key has an unknown algorithm")?;
-        let key = SigningKey::from_pkcs8(algorithm, &kek.open(&held.kid, &held.sealed)?)?;
-        if held.retired_at.is_none() && signing.is_none() {
-            signing = Some(key);
-        } else {
-            retired.push(key.public_jwk().clone());
+    // A key file of another database is said at the start, not at the first request.
+    ring(kek, &held, algorithm, clock.now())?;
+    let kek = Arc::clone(kek);
+    Ok(Keys::on_record(move |held, now| {
+        ring(&kek, held, algorithm, now).map_err(|error| format!("{error:#}"))
+    }))
+}
+
+/// What makes keys for rotation.
+pub(crate) fn maker(
+    kek: &Arc<KeyEncryptionKey>,
+    algorithm: Algorithm,
+    clock: &Clock,
+) -> carnet_server::admin::MakeKey {
+    let (kek, clock) = (Arc::clone(kek), clock.clone());
+    Arc::new(move |signs_from| {
+        new_key(&kek, algorithm, clock.now(), signs_from).map_err(|error| format!("{error:#}"))
+    })
+}
+
+fn new_key(
+    kek: &KeyEncryptionKey,
+    algorithm: Algorithm,
+    created_at: Timestamp,
+    signs_from: Timestamp,
+) -> Result<SealedKey> {
+    let der = generate(algorithm)?;
+    let key = SigningKey::from_pkcs8(algorithm, &der)?;
+    Ok(SealedKey {
+        kid: key.kid().to_owned(),
+        algorithm: algorithm.name().to_owned(),
+        sealed: kek.seal(key.kid(), &der)?,
+        created_at,
+        retired_at: None,
+        signs_from,
+    })
+}
+
+/// The keys on record as they are at `now`: the newest that may sign does; those to come and those of a while ago are
+/// published and verify.
+fn ring(
+    kek: &KeyEncryptionKey,
+    held: &[SealedKey],
+    algorithm: Algorithm,
+    now: Timestamp,
+) -> Result<KeyRing> {
+    let mut live: Vec<&SealedKey> = held.iter().collect();
+    live.sort_by_key(|key| (key.signs_from, key.created_at));
+    let begun = live.iter().rposition(|key| key.signs_from <= now && key.retired_at.is_none());
+    let begun = begun.or_else(|| live.iter().position(|key| key.retired_at.is_none()));
+    let begun = begun.context("there is no signing key")?;
+    let (mut others, mut changes) = (Vec::new(), Vec::new());
+    for (i, key) in live.iter().enumerate() {
+        if i == begun {
+            continue;
         }
+        if i < begun {
+            let ends = live[i + 1].signs_from.plus(STILL_VERIFIES);
+            if ends <= now {
+                continue;
+            }
+            changes.push(ends);
+        } else {
+            changes.push(key.signs_from);
+        }
+        others.push(open(kek, key)?.public_jwk().clone());
     }
-    let signing = signing.context("there is no signing key")?;
+    let signing = open(kek, live[begun])?;
     if signing.algorithm() != algorithm {
         bail!(
             "the config says algorithm = \"{algorithm}\", but the database holds a {} key\nhint: an \
@@ -128,5 +179,51 @@ pub(crate) async fn key_ring(
             signing.algorithm()
         );
     }
-    KeyRing::new(signing, &retired).context("the signing keys cannot be published")
+    let next = changes.into_iter().filter(|at| *at > now).min();
+    let ring = KeyRing::new(signing, &others).context("the signing keys cannot be published")?;
+    Ok(ring.until(next))
+}
+
+fn open(kek: &KeyEncryptionKey, held: &SealedKey) -> Result<SigningKey> {
+    let algorithm = Algorithm::ALL.into_iter().find(|a| a.name() == held.algorithm);
+    let algorithm = algorithm.context("a signing key has an unknown algorithm")?;
+    Ok(SigningKey::from_pkcs8(algorithm, &kek.open(&held.kid, &held.sealed)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kek() -> KeyEncryptionKey {
+        KeyEncryptionKey::new(&Secret::new(URL_SAFE_NO_PAD.encode([7; 32]))).unwrap()
+    }
+
+    fn kids(ring: &[SealedKey]) -> Vec<&str> {
+        ring.iter().map(|key| key.kid.as_str()).collect()
+    }
+
+    #[test]
+    fn a_key_is_published_before_it_signs_and_verifies_after_the_next_one_does() {
+        let kek = kek();
+        let at = |from: i64| new_key(&kek, Algorithm::ES256, Timestamp(from), Timestamp(from));
+        let held = vec![at(1_000).unwrap(), at(2_000).unwrap()];
+        let kids = kids(&held);
+        let seen = |now: i64| {
+            let ring = ring(&kek, &held, Algorithm::ES256, Timestamp(now)).unwrap();
+            (ring.kid().to_owned(), ring.published().len(), ring.changes_at())
+        };
+        assert_eq!(seen(1_999), (kids[0].to_owned(), 2, Some(Timestamp(2_000))));
+        let ends = Timestamp(2_000 + STILL_VERIFIES);
+        assert_eq!(seen(2_000), (kids[1].to_owned(), 2, Some(ends)));
+        assert_eq!(seen(ends.0), (kids[1].to_owned(), 1, None));
+    }
+
+    #[test]
+    fn a_key_of_another_key_file_is_refused_by_name() {
+        let sealed = new_key(&kek(), Algorithm::ES256, Timestamp(1), Timestamp(1)).unwrap();
+        let other = KeyEncryptionKey::new(&Secret::new(URL_SAFE_NO_PAD.encode([8; 32]))).unwrap();
+        let error = ring(&other, std::slice::from_ref(&sealed), Algorithm::ES256, Timestamp(2));
+        let error = error.err().expect("another key file opens nothing").to_string();
+        assert!(error.contains(&sealed.kid), "{error}");
+    }
 }

@@ -12,6 +12,7 @@ mod init;
 mod inspect;
 mod install;
 mod keys;
+mod listener;
 mod serve;
 mod system;
 mod telemetry;
@@ -20,6 +21,10 @@ mod vault;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
+
+/// The system's allocator keeps the large blocks of password hashing for good, one set a thread.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// One login, every MCP server: cross-app access for MCP, from identity provider to tool call.
 #[derive(Parser)]
@@ -151,6 +156,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    system::keep_no_core();
     let cli = Cli::parse();
     let mut builder = match cli.command {
         // A bridge waits most of its life, and there is one for each server and agent.

@@ -4,10 +4,11 @@ use crate::{
     config::{Config, Listener},
     gateway::{self, Parties},
     keys::{self, KeyEncryptionKey},
+    listener::accept,
     system, telemetry,
 };
 use anyhow::{Context as _, Result};
-use axum::{Router, body::Body, extract::ConnectInfo, http::Response};
+use axum::Router;
 use carnet_gateway::Gateway;
 use carnet_proto::identifier::Issuer;
 use carnet_server::{
@@ -19,28 +20,14 @@ use carnet_server::{
     ras::Ras,
 };
 use carnet_store::Store;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
-};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{
-    collections::BTreeMap, convert::Infallible, fs::File, net::SocketAddr, path::Path, sync::Arc,
-    time::Duration,
+    collections::BTreeMap, fs::File, net::SocketAddr, path::Path, sync::Arc, time::Duration,
 };
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, oneshot},
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinSet, time::timeout};
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::sync::CancellationToken;
-use tower::{Service, ServiceExt};
 
-/// Requests under way may take this long after a shutdown was asked for.
-const DRAIN: Duration = Duration::from_secs(25);
 /// For reports of calls, and for the journal to reach the disk, after that.
 const TELL: Duration = Duration::from_secs(3);
 /// Connections of one listener at a time.
@@ -50,6 +37,7 @@ const STREAMS: usize = 16_384;
 
 /// Runs the roles of `config` until the process is told to stop.
 pub(crate) async fn serve(config: Config) -> Result<()> {
+    system::raise_descriptors();
     let outbound = system::outbound(&config.extra_roots)?;
     let telemetry = telemetry::start(&config, &outbound)?;
     let stop = CancellationToken::new();
@@ -97,13 +85,13 @@ async fn start(
     telemetry: &telemetry::Telemetry,
     stop: CancellationToken,
 ) -> Result<Running> {
-    let kek = KeyEncryptionKey::new(&system::read_private(&config.key_file)?)?;
+    let kek = Arc::new(KeyEncryptionKey::new(&system::read_private(&config.key_file)?)?);
     let (clock, entropy) = (system::clock(), system::entropy());
     let context = Context::new(clock.clone(), entropy.clone(), &outbound);
     let passwords = Passwords::new(std::thread::available_parallelism().map_or(1, usize::from));
     let ground = (&entropy, config.trusted_proxies.as_slice());
     let mut listeners = JoinSet::new();
-    let mut stores = Vec::new();
+    let (mut stores, mut kept) = (Vec::new(), Vec::new());
     let mut idp_admin = None;
     let mut idp_role = None;
     let mut ras_roles = Vec::new();
@@ -111,31 +99,38 @@ async fn start(
     let mut ras_admins = BTreeMap::new();
     if let Some((place, settings)) = &config.idp {
         let store = open_store(&place.database).await.context("idp.database")?;
-        let ring = keys::key_ring(&store, &kek, place.algorithm, &clock).await.context("idp")?;
+        store.claim("idp", place.issuer.as_str()).await.context("idp.database")?;
+        let keys = keys::of_server(&store, &kek, place.algorithm, &clock).await.context("idp")?;
+        let public_exchange = settings.allow_public_exchange;
         let (issuer, settings) = (place.issuer.clone(), settings.clone());
         let idp =
-            Idp::open(issuer, store.clone(), ring, context.clone(), settings, passwords.clone())
+            Idp::open(issuer, store.clone(), keys, context.clone(), settings, passwords.clone())
                 .await?;
         let router = idp.router();
         idp_role = Some(idp);
-        idp_admin = Some(IdpAdmin::new(
+        let admin = IdpAdmin::new(
             place.issuer.clone(),
             store.clone(),
             clock.clone(),
             entropy.clone(),
             passwords.clone(),
-        ));
+        );
+        let admin = admin.keys(keys::maker(&kek, place.algorithm, &clock));
+        idp_admin = Some(admin.public_exchange(public_exchange));
         listen(&mut listeners, place, router, &store, ground, &stop).await.context("idp")?;
+        kept.push((store.clone(), place.keep_refused));
         stores.push(store);
     }
     for (name, place, settings) in &config.ras {
         let store = open_store(&place.database).await.context("ras.database")?;
-        let ring = keys::key_ring(&store, &kek, place.algorithm, &clock).await.context("ras")?;
+        store.claim("ras", place.issuer.as_str()).await.context("ras.database")?;
+        let keys = keys::of_server(&store, &kek, place.algorithm, &clock).await.context("ras")?;
         let issuer = place.issuer.clone();
-        let ras = Ras::open(issuer, store.clone(), ring, context.clone(), settings.clone()).await?;
+        let ras = Ras::open(issuer, store.clone(), keys, context.clone(), settings.clone()).await?;
         let router = ras.router();
         let admin =
-            RasAdmin::new(place.issuer.clone(), store.clone(), clock.clone(), entropy.clone());
+            RasAdmin::new(place.issuer.clone(), store.clone(), clock.clone(), entropy.clone())
+                .keys(keys::maker(&kek, place.algorithm, &clock));
         ras_admins.insert(name.clone(), admin);
         ras_roles.push((place.issuer.clone(), ras));
         if config.gateways.iter().any(|gateway| gateway.listen == place.listen) {
@@ -147,6 +142,7 @@ async fn start(
                 .await
                 .with_context(|| format!("ras `{name}`"))?;
         }
+        kept.push((store.clone(), place.keep_refused));
         stores.push(store);
     }
     let parties = Parties { idp: idp_role.as_ref(), ras: &ras_roles };
@@ -177,7 +173,7 @@ async fn start(
         let stop = stop.clone();
         listeners.spawn(accept(listener, None, router, CONNECTIONS, stop));
     }
-    spawn_pruning(&stores, &clock, &stop);
+    spawn_pruning(kept, &clock, &stop);
     Ok(Running { listeners, stores, tasks, journals })
 }
 
@@ -191,21 +187,21 @@ pub(crate) async fn open_store(url: &str) -> Result<Store> {
     Ok(Store::open(url).await?)
 }
 
-/// Deletes what has outlived its use, once a minute.
+/// Deletes what has outlived its use, once a minute, and refusals in the audit log that are older than asked for.
 pub(crate) fn spawn_pruning(
-    stores: &[Store],
+    stores: Vec<(Store, Option<i64>)>,
     clock: &carnet_proto::time::Clock,
     stop: &CancellationToken,
 ) {
-    for store in stores {
-        let (store, clock, stop) = (store.clone(), clock.clone(), stop.clone());
+    for (store, keep_refused) in stores {
+        let (clock, stop) = (clock.clone(), stop.clone());
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = tokio::time::sleep(Duration::from_mins(1)) => {}
                 }
-                if let Err(error) = store.forget_expired(clock.now()).await {
+                if let Err(error) = store.forget_expired(clock.now(), keep_refused).await {
                     tracing::warn!(%error, "expired rows were not deleted");
                 }
             }
@@ -286,86 +282,6 @@ pub(crate) fn tls(
         .with_single_cert(certificates, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-/// Serves a listener with limits on headers and time, until `stop`; then lets requests under way
-/// finish.
-pub(crate) async fn accept<S>(
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    service: S,
-    connections: usize,
-    stop: CancellationToken,
-) where
-    S: Service<hyper::Request<Body>, Response = Response<Body>, Error = Infallible>,
-    S: Clone + Send + 'static,
-    S::Future: Send,
-{
-    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(10))
-        .max_headers(64)
-        .max_buf_size(32 * 1024);
-    let builder = Arc::new(builder);
-    let graceful = GracefulShutdown::new();
-    let slots = Arc::new(Semaphore::new(connections));
-    loop {
-        let (stream, peer, permit) = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = next(&listener, &slots) => accepted,
-        };
-        // Small answers must not wait for more; where the socket refuses, they just come later.
-        let _ = stream.set_nodelay(true);
-        let (builder, tls, service) = (Arc::clone(&builder), tls.clone(), service.clone());
-        let watcher = graceful.watcher();
-        tokio::spawn(async move {
-            let _permit = permit;
-            let service = service.map_request(move |request: hyper::Request<_>| {
-                let mut request = request.map(Body::new);
-                request.extensions_mut().insert(ConnectInfo(peer));
-                request
-            });
-            let service = TowerToHyperService::new(service);
-            let served = match tls {
-                None => {
-                    let connection = builder.serve_connection(TokioIo::new(stream), service);
-                    watcher.watch(connection.into_owned()).await
-                }
-                Some(tls) => {
-                    let handshake = timeout(Duration::from_secs(10), tls.accept(stream)).await;
-                    let Ok(Ok(stream)) = handshake else { return };
-                    let connection = builder.serve_connection(TokioIo::new(stream), service);
-                    watcher.watch(connection.into_owned()).await
-                }
-            };
-            if let Err(error) = served {
-                tracing::debug!(%peer, %error, "a connection ended");
-            }
-        });
-    }
-    drop(listener);
-    if timeout(DRAIN, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests were still under way when the time for stopping was over");
-    }
-}
-
-async fn next(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> (tokio::net::TcpStream, SocketAddr, Option<tokio::sync::OwnedSemaphorePermit>) {
-    let permit = Arc::clone(slots).acquire_owned().await.ok();
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => return (stream, peer, permit),
-            Err(error) => {
-                // Out of file descriptors, most likely: they come back as connections end.
-                tracing::warn!(%error, "a connection was not accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
 }
 
 /// Waits for SIGTERM or Ctrl-C.

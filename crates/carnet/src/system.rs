@@ -14,6 +14,39 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+/// A process that dies writes its memory nowhere: there are keys in it. Nor may another program of the same user look
+/// into it.
+pub(crate) fn keep_no_core() {
+    #[cfg(unix)]
+    {
+        let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+        let limited = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+        #[cfg(target_os = "linux")]
+        let limited = limited.and_then(|()| {
+            use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+            set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        });
+        if let Err(error) = limited {
+            eprintln!("warning: a crash may write secrets to a core file: {error}");
+        }
+    }
+}
+
+/// Each connection takes a descriptor, and most services start with a thousand: all that the system allows.
+pub(crate) fn raise_descriptors() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let held = getrlimit(Resource::Nofile);
+        let wanted = Rlimit { current: held.maximum.or(Some(1 << 20)), ..held };
+        if held.current != wanted.current
+            && let Err(error) = setrlimit(Resource::Nofile, wanted)
+        {
+            tracing::warn!(%error, "the number of open files cannot be raised");
+        }
+    }
+}
+
 /// The operating system's wall clock.
 #[allow(clippy::disallowed_methods)] // the one place that may read it
 pub(crate) fn clock() -> Clock {

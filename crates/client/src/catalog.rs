@@ -4,7 +4,7 @@
 use crate::{
     error::{Error, Leg, OAuthError},
     obtain::Client,
-    outbound::{Answer, Reach},
+    outbound::Answer,
 };
 use carnet_proto::{identifier::Resource, time::Timestamp};
 use serde::{Deserialize, Serialize};
@@ -111,7 +111,7 @@ impl Client {
     /// The catalog, or `None` where the IdP has none (another maker's).
     pub async fn catalog(&self) -> Result<Option<Catalog>, Error> {
         let metadata = self.idp_metadata().await?;
-        let Some(endpoint) = metadata.carnet_catalog_endpoint else { return Ok(None) };
+        let Some(endpoint) = metadata.carnet_catalog_endpoint.clone() else { return Ok(None) };
         let answer = self.ask_own("GET", &endpoint).await?;
         let catalog: Catalog = read(&answer)?;
         let servers = catalog.servers.iter().map(|s| s.authorization_server.clone());
@@ -122,7 +122,9 @@ impl Client {
     /// The person's installations, this one among them; `None` where the IdP enrols none.
     pub async fn installations(&self) -> Result<Option<Vec<Installation>>, Error> {
         let metadata = self.idp_metadata().await?;
-        let Some(endpoint) = metadata.carnet_installations_endpoint else { return Ok(None) };
+        let Some(endpoint) = metadata.carnet_installations_endpoint.clone() else {
+            return Ok(None);
+        };
         let answer = self.ask_own("GET", &endpoint).await?;
         Ok(Some(read::<Installations>(&answer)?.installations))
     }
@@ -130,7 +132,9 @@ impl Client {
     /// Revokes one of the person's installations; `false` if there is none of this id.
     pub async fn revoke_installation(&self, id: &str) -> Result<bool, Error> {
         let metadata = self.idp_metadata().await?;
-        let Some(endpoint) = metadata.carnet_installations_endpoint else { return Ok(false) };
+        let Some(endpoint) = metadata.carnet_installations_endpoint.clone() else {
+            return Ok(false);
+        };
         let plain =
             !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
         if !plain {
@@ -207,7 +211,7 @@ impl Client {
     async fn ask_own(&self, method: &str, url: &str) -> Result<Answer, Error> {
         let token = self.idp_access_token().await?;
         let idp = &self.settings().idp;
-        let reach = Reach::of_trusted_url(idp.as_str());
+        let reach = self.idp_metadata().await?.reach_of(url);
         let answer = self.outbound().json(method, url, reach, Some(token.expose()), None).await?;
         match answer.status {
             200..=299 => Ok(answer),

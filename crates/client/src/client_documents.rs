@@ -151,6 +151,14 @@ impl ClientDocuments {
         Ok(found)
     }
 
+    /// Whether a document is believed just now, so that nobody has to be asked for it.
+    pub fn is_held(&self, url: &DocumentUrl, reach: Reach) -> bool {
+        let entries = self.0.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = entries.get(&(url.clone(), reach)).cloned();
+        drop(entries);
+        entry.is_some_and(|entry| entry.fresh(self.0.clock.now()).is_some())
+    }
+
     async fn any(
         &self,
         url: &DocumentUrl,

@@ -26,6 +26,7 @@ const CONNECTIONS: usize = 64;
 pub struct Loopback {
     listener: TcpListener,
     host: String,
+    path: String,
 }
 
 impl Loopback {
@@ -33,12 +34,16 @@ impl Loopback {
     pub async fn listen(port: u16) -> Result<Self, Error> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let host = listener.local_addr()?.to_string();
-        Ok(Self { listener, host })
+        Ok(Self { listener, host, path: "/callback".to_owned() })
     }
 
     /// Where a browser has to return to.
     pub fn redirect_uri(&self) -> String {
-        format!("http://{}/callback", self.host)
+        format!("http://{}{}", self.host, self.path)
+    }
+
+    pub(crate) fn set_path(&mut self, path: &str) {
+        path.clone_into(&mut self.path);
     }
 }
 
@@ -129,8 +134,9 @@ impl CodeFlow {
     }
 
     /// Serves requests until one is the answer to this request. Others get an error page and change
-    /// nothing; the wait ends with the first that counts.
+    /// nothing, since any page and any program can send them; the wait ends with the first that counts.
     async fn callback(&self) -> Result<(Secret, Tab), Error> {
+        let answers = format!("{}?", self.loopback.path);
         let mut reading = FuturesUnordered::new();
         loop {
             // Connections are read beside each other: browsers open some that stay silent.
@@ -148,13 +154,18 @@ impl CodeFlow {
                 tab.answer("400 Bad Request", "", "This is not a sign-in answer.").await;
                 continue;
             };
-            let Some(query) = target.strip_prefix("/callback?") else {
+            let Some(query) = target.strip_prefix(answers.as_str()) else {
                 tab.answer("404 Not Found", "", "Nothing is here.").await;
                 continue;
             };
             return match self.read_answer(query) {
                 Ok(code) => Ok((code, tab)),
-                Err(error) => {
+                Err(NotAnswer::Other) => {
+                    let text = "This is not the answer to the sign-in that is under way.";
+                    tab.answer("400 Bad Request", "", text).await;
+                    continue;
+                }
+                Err(NotAnswer::Failed(error)) => {
                     tab.failed().await;
                     Err(error)
                 }
@@ -163,13 +174,12 @@ impl CodeFlow {
     }
 
     /// Checks `state` and `iss` before anything else is looked at (RFC 9700 4.7, RFC 9207 2.4).
-    fn read_answer(&self, query: &str) -> Result<Secret, Error> {
-        let bad = |text: &str| Error::Callback(text.to_owned());
-        let form = Form::parse(query.as_bytes())
-            .map_err(|_| bad("the answer has a parameter twice or cannot be read"))?;
+    fn read_answer(&self, query: &str) -> Result<Secret, NotAnswer> {
+        let bad = |text: &str| NotAnswer::Failed(Error::Callback(text.to_owned()));
+        let form = Form::parse(query.as_bytes()).map_err(|_| NotAnswer::Other)?;
         let state = form.optional("state").unwrap_or_default();
         if !equal_in_constant_time(state, self.state.expose()) {
-            return Err(bad("`state` is not the one of this sign-in"));
+            return Err(NotAnswer::Other);
         }
         match form.optional("iss") {
             Some(issuer) if issuer != self.issuer => {
@@ -183,10 +193,18 @@ impl CodeFlow {
         if let Some(error) = form.optional("error") {
             let plain = |c: &char| c.is_ascii_graphic();
             let error: String = error.chars().filter(plain).take(60).collect();
-            return Err(Error::Callback(format!("{} says {error}", self.issuer)));
+            return Err(bad(&format!("{} says {error}", self.issuer)));
         }
         form.optional("code").map(Secret::new).ok_or_else(|| bad("there is no `code`"))
     }
+}
+
+/// Why a request to the listener brings no code.
+enum NotAnswer {
+    /// It is not the answer to this request: it changes nothing.
+    Other,
+    /// It is, and says no, or is not what it has to be.
+    Failed(Error),
 }
 
 /// The browser tab that brought an answer; it is told how things went.

@@ -12,8 +12,11 @@ use crate::{
     vault::{Access, Consent},
 };
 use carnet_proto::{
-    id_jag::OneOrMany, identifier::Issuer, metadata::AuthorizationServerMetadata, scope::Scopes,
-    secret::Secret,
+    client_document::CONSENT_PATH,
+    id_jag::OneOrMany,
+    identifier::Issuer,
+    scope::Scopes,
+    secret::{Secret, sha256},
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -76,9 +79,15 @@ impl Client {
         }
         let metadata = &server.metadata;
         let endpoint = authorization_endpoint(metadata)?;
-        let loopback = Loopback::listen(options.port).await?;
-        let registration = self.registration_at(server, &loopback.redirect_uri()).await?;
+        self.check_endpoint(server, &endpoint).await?;
+        let mut loopback = Loopback::listen(options.port).await?;
+        let registration = self.registration_at(server, &mut loopback).await?;
         let scopes = scopes.or_else(|| server.scopes.clone());
+        // What is for the person's own sign-in is not a scope of an MCP server (MCP, scope selection).
+        let scopes = scopes.map(|scopes| {
+            let for_sign_in = |scope: &&str| !matches!(*scope, "openid" | "offline_access");
+            scopes.iter().filter(for_sign_in).collect::<Scopes>()
+        });
         let mut scope = scopes.as_ref().map(ToString::to_string).unwrap_or_default();
         if metadata.scopes_supported.iter().any(|s| s == "offline_access") {
             // The server's own scopes never name it (MCP-S5); it is what brings a refresh token.
@@ -103,18 +112,54 @@ impl Client {
         })
     }
 
+    /// Refuses an authorization endpoint that is another's (RFC 9700 4.4): the code would be the other's, and go to this
+    /// one's token endpoint.
+    async fn check_endpoint(&self, server: &McpServer, endpoint: &str) -> Result<(), Error> {
+        let issuer = &server.authorization_server;
+        let place = |url: &str| url.split(['?', '#']).next().unwrap_or_default().to_owned();
+        let foreign = |whose: &str| {
+            Error::Discovery(format!(
+                "{issuer} sends people to the sign-in of {whose}, and takes the answer itself; nothing was \
+                 sent\nhint: tell the operator of {}: the authorization_endpoint of its authorization server \
+                 is not its own",
+                server.url
+            ))
+        };
+        let idp = &self.settings().idp;
+        let own_origin = discovery::origin_of(issuer.as_str());
+        let idp_origin = discovery::origin_of(idp.as_str());
+        let known = self.idp_metadata().await.ok();
+        let known = known.as_ref().and_then(|known| known.authorization_endpoint.as_deref());
+        let at_idp = discovery::origin_of(endpoint) == idp_origin && own_origin != idp_origin;
+        if at_idp || known.is_some_and(|known| place(known) == place(endpoint)) {
+            return Err(foreign("the company's identity provider"));
+        }
+        for access in self.consents().await? {
+            let other = access.consent.as_ref().and_then(|consent| consent.endpoint.as_deref());
+            if access.authorization_server != issuer.as_str()
+                && other.is_some_and(|other| place(other) == place(endpoint))
+            {
+                return Err(foreign(&access.authorization_server));
+            }
+        }
+        Ok(())
+    }
+
     /// Which client to be there: one that was registered by hand, this installation's or program's
     /// metadata document, one registered just now (RFC 7591) — in this order, as MCP asks.
     async fn registration_at(
         &self,
         server: &McpServer,
-        redirect_uri: &str,
+        loopback: &mut Loopback,
     ) -> Result<Registration, Error> {
         let settings = self.settings();
         let issuer = server.authorization_server.as_str();
         if let Some(known) = settings.consent_clients.get(issuer) {
+            // Registered there by hand, for the path that every sign-in has.
             return Ok(known.clone());
         }
+        // Never the path of the person's own sign-in: an answer says by where it comes whom it is from.
+        loopback.set_path(CONSENT_PATH);
         if server.metadata.client_id_metadata_document_supported {
             let own = Some(&settings.idp_client).filter(|own| own.is_document());
             // A document on this machine is of no use to anyone else.
@@ -128,6 +173,9 @@ impl Client {
         let Some(endpoint) = &server.metadata.registration_endpoint else {
             return Err(Error::NoClient(issuer.to_owned()));
         };
+        // Registered just now, so it can have a path of this issuer's own.
+        loopback.set_path(&format!("{CONSENT_PATH}/{}", &sha256(issuer.as_bytes())[..16]));
+        let redirect_uri = loopback.redirect_uri();
         let offered = server.metadata.token_endpoint_auth_methods_supported.as_deref();
         let methods = ["none", "client_secret_basic", "client_secret_post"];
         let method = methods
@@ -142,8 +190,10 @@ impl Client {
             "token_endpoint_auth_method": method,
             "application_type": "native",
         });
-        let answer =
-            self.outbound().json("POST", endpoint, server.reach, None, Some(&body)).await?;
+        let answer = self
+            .outbound()
+            .json("POST", endpoint, server.metadata.reach_of(endpoint), None, Some(&body))
+            .await?;
         if !matches!(answer.status, 200 | 201) {
             let error = answer.json().unwrap_or_else(|_| OAuthError {
                 error: format!("HTTP {}", answer.status),
@@ -227,11 +277,10 @@ impl Client {
             let found = discovery::authorization_server(self.outbound(), &issuer, reach).await;
             let Ok(metadata) = found else { continue };
             let Some(endpoint) = metadata.revocation_endpoint.clone() else { continue };
-            let metadata = AuthorizationServerMetadata { token_endpoint: endpoint, ..metadata };
+            let metadata = metadata.at(endpoint);
             let registration = self.consenting_client(consent);
             let form = [("token", token.as_str()), ("token_type_hint", "refresh_token")];
-            let asked =
-                self.ask(Leg::Consent, &issuer, &metadata, reach, &registration, &form).await;
+            let asked = self.ask(Leg::Consent, &issuer, &metadata, &registration, &form).await;
             if let Err(error) = asked {
                 tracing::warn!(%issuer, %error, "a consent was not revoked at its authorization server");
             }
@@ -244,9 +293,8 @@ impl Client {
         registration: &Registration,
         form: &[(&str, &str)],
     ) -> Result<ConsentAnswer, Error> {
-        let (party, reach) = (&server.authorization_server, server.reach);
-        let metadata = &server.metadata;
-        let answer = self.ask(Leg::Consent, party, metadata, reach, registration, form).await?;
+        let (party, metadata) = (&server.authorization_server, &server.metadata);
+        let answer = self.ask(Leg::Consent, party, metadata, registration, form).await?;
         let bad = |what: String| Error::BadAnswer { leg: Leg::Consent, what };
         let answer: ConsentAnswer = answer.json().map_err(|e| bad(e.to_string()))?;
         if let Some(returned) = &answer.resource
@@ -303,6 +351,7 @@ impl PendingConsent {
         let consent = Consent {
             client_id: self.registration.client_id.clone(),
             client_secret,
+            endpoint: self.server.metadata.authorization_endpoint.clone(),
             by_key: matches!(self.registration.credential, Credential::Key(_)),
             refresh_token: answer.refresh_token.clone(),
         };

@@ -10,10 +10,51 @@ use carnet_proto::{
     challenge::Challenge,
     identifier::{Issuer, Resource},
     metadata::{AuthorizationServerMetadata, ProtectedResourceMetadata},
+    others_text::shown,
     scope::Scopes,
 };
 use serde_json::json;
+use std::ops::Deref;
 use url::Url;
+
+/// What an authorization server says of itself, and how far what it names may lead: a URL at its own origin as far as
+/// itself, any other one no nearer than the party is that named it.
+#[derive(Clone, Debug)]
+pub struct Discovered {
+    metadata: AuthorizationServerMetadata,
+    own: Reach,
+    named: Reach,
+}
+
+impl Deref for Discovered {
+    type Target = AuthorizationServerMetadata;
+
+    fn deref(&self) -> &AuthorizationServerMetadata {
+        &self.metadata
+    }
+}
+
+impl Discovered {
+    /// Metadata that the operator wrote, and not the party.
+    pub(crate) fn configured(metadata: AuthorizationServerMetadata, reach: Reach) -> Self {
+        Self { metadata, own: reach, named: reach }
+    }
+
+    /// How far a request to a URL of these metadata may go.
+    pub fn reach_of(&self, url: &str) -> Reach {
+        if origin_of(url) == origin_of(&self.metadata.issuer) { self.own } else { self.named }
+    }
+
+    /// The same with another endpoint for forms: revocation is asked for as a token is.
+    pub(crate) fn at(&self, endpoint: String) -> Self {
+        let metadata =
+            AuthorizationServerMetadata { token_endpoint: endpoint, ..self.metadata.clone() };
+        Self { metadata, ..self.clone() }
+    }
+}
+
+/// Longest text of others in an error, in characters.
+const LONGEST: usize = 300;
 
 /// An MCP server and the RAS that governs it, both checked.
 #[derive(Clone, Debug)]
@@ -27,7 +68,7 @@ pub struct McpServer {
     /// The RAS.
     pub authorization_server: Issuer,
     /// The RAS's metadata.
-    pub metadata: AuthorizationServerMetadata,
+    pub metadata: Discovered,
     /// Scopes its challenge names, or else its metadata; `None` for neither.
     pub scopes: Option<Scopes>,
     /// How far requests about it may go.
@@ -61,7 +102,8 @@ pub(crate) async fn mcp_server(
     let beyond = probe.near;
     let (metadata, expected) = resource_metadata(outbound, &own, named, (reach, beyond)).await?;
     let resource = Resource::parse(&metadata.resource).map_err(|e| {
-        Error::Discovery(format!("`resource` in the metadata of {url} {e}: {}", metadata.resource))
+        let resource = shown(&metadata.resource, LONGEST);
+        Error::Discovery(format!("`resource` in the metadata of {url} {e}: {resource}"))
     })?;
     if resource != expected {
         return Err(Error::Discovery(format!(
@@ -77,6 +119,7 @@ pub(crate) async fn mcp_server(
         Error::Discovery(format!("the metadata of {url} names no authorization_servers"))
     })?;
     let issuer = Issuer::parse(named).map_err(|e| {
+        let named = shown(named, LONGEST);
         Error::Discovery(format!("the authorization server `{named}` of {url} {e}"))
     })?;
     let scopes = scopes.or_else(|| {
@@ -88,7 +131,7 @@ pub(crate) async fn mcp_server(
     Ok(McpServer {
         url: url.to_owned(),
         resource,
-        name: metadata.resource_name,
+        name: metadata.resource_name.map(|name| shown(&name, 100)),
         authorization_server: issuer,
         metadata: found,
         scopes,
@@ -151,7 +194,10 @@ async fn resource_metadata(
         let Ok(answer) = outbound.get(&place, reach).await else { continue };
         if answer.status == 200 {
             let document = answer.json().map_err(|e| {
-                Error::Discovery(format!("{place} is not protected-resource metadata: {e}"))
+                Error::Discovery(format!(
+                    "{place} is not protected-resource metadata: {}",
+                    shown(&e.to_string(), LONGEST)
+                ))
             })?;
             return Ok((document, expected));
         }
@@ -168,7 +214,7 @@ async fn resource_metadata(
 pub async fn discover_authorization_server(
     outbound: &Outbound,
     issuer: &Issuer,
-) -> Result<AuthorizationServerMetadata, Error> {
+) -> Result<Discovered, Error> {
     authorization_server(outbound, issuer, Reach::of_trusted_url(issuer.as_str())).await
 }
 
@@ -178,7 +224,7 @@ pub(crate) async fn authorization_server(
     outbound: &Outbound,
     issuer: &Issuer,
     reach: Reach,
-) -> Result<AuthorizationServerMetadata, Error> {
+) -> Result<Discovered, Error> {
     let places = [
         issuer.well_known_inserted("oauth-authorization-server"),
         issuer.well_known_inserted("openid-configuration"),
@@ -195,7 +241,8 @@ pub(crate) async fn authorization_server(
             }
         };
         let metadata: AuthorizationServerMetadata = answer.json().map_err(|e| {
-            Error::Discovery(format!("{place} is not authorization-server metadata: {e}"))
+            let why = shown(&e.to_string(), LONGEST);
+            Error::Discovery(format!("{place} is not authorization-server metadata: {why}"))
         })?;
         if metadata.issuer != issuer.as_str() {
             return Err(Error::Discovery(format!(
@@ -203,10 +250,11 @@ pub(crate) async fn authorization_server(
                  found:    {}\n  expected: {issuer}\n\
                  hint: the two have to be equal byte for byte (RFC 8414 section 3.3); mind a \
                  trailing slash",
-                metadata.issuer
+                shown(&metadata.issuer, LONGEST)
             )));
         }
-        return Ok(metadata);
+        // Where it answers from: nothing that it names is nearer, and nothing is further than it may be itself.
+        return Ok(Discovered { metadata, own: reach, named: answer.near.min(reach) });
     }
     if let Some(error) = unreachable {
         return Err(error.into());

@@ -5,7 +5,7 @@
 mod report;
 
 use crate::{
-    discovery::{McpServer, bearer_challenge, origin_of, reach_of_named},
+    discovery::{Discovered, McpServer, bearer_challenge, origin_of, reach_of_named},
     error::Error,
     obtain::{Client, Credential, IdJagView},
     outbound::{Answer, Outbound, Reach},
@@ -389,7 +389,7 @@ impl Walk<'_> {
             resource,
             name: None,
             authorization_server: issuer.clone(),
-            metadata,
+            metadata: Discovered::configured(metadata, reach),
             scopes,
             reach,
         };

@@ -3,14 +3,14 @@
 
 use crate::{
     code_flow::{Ask, CodeFlow, Loopback, Tab},
-    discovery::discover_authorization_server,
+    discovery::{Discovered, discover_authorization_server},
     error::{Error, Leg, OAuthError},
-    outbound::{Outbound, Reach},
+    outbound::Outbound,
     sign_in::{SignInOptions, authorization_endpoint},
 };
 use carnet_proto::{
     authorize::SCOPE_ENROL, client_document::DocumentUrl, identifier::Issuer, jwk::SigningKey,
-    metadata::AuthorizationServerMetadata, time::Entropy,
+    time::Entropy,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -19,7 +19,7 @@ use serde_json::json;
 pub struct PendingEnrolment {
     outbound: Outbound,
     issuer: Issuer,
-    metadata: AuthorizationServerMetadata,
+    metadata: Discovered,
     installations: String,
     client_id: String,
     flow: CodeFlow,
@@ -103,7 +103,6 @@ impl PendingEnrolment {
     }
 
     async fn enrol(&self, code: &str, key: &SigningKey, device: &str) -> Result<String, Error> {
-        let reach = Reach::of_trusted_url(self.issuer.as_str());
         let redirect_uri = self.flow.redirect_uri();
         let form = self.flow.redemption(code, &redirect_uri);
         let form = [&form[..], &[("client_id", self.client_id.as_str())]].concat();
@@ -115,6 +114,7 @@ impl PendingEnrolment {
             Error::Refused { leg: Leg::Enrol, party: self.issuer.to_string(), error }
         };
         let endpoint = &self.metadata.token_endpoint;
+        let reach = self.metadata.reach_of(endpoint);
         let answer = self.outbound.post_form(endpoint, reach, &form, None).await?;
         if answer.status != 200 {
             return Err(refused(&answer));
@@ -123,8 +123,9 @@ impl PendingEnrolment {
         let token: EnrolmentToken = answer.json().map_err(|e| bad(e.to_string()))?;
         let body = json!({"client_name": device, "jwks": {"keys": [key.public_jwk()]}});
         let bearer = Some(token.access_token.as_str());
-        let answer =
-            self.outbound.json("POST", &self.installations, reach, bearer, Some(&body)).await?;
+        let place = &self.installations;
+        let reach = self.metadata.reach_of(place);
+        let answer = self.outbound.json("POST", place, reach, bearer, Some(&body)).await?;
         if answer.status != 201 {
             return Err(refused(&answer));
         }

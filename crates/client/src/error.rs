@@ -1,7 +1,7 @@
 //! What can go wrong on the way to a token, in words that name what to change.
 
 use crate::{outbound::OutboundError, vault::VaultError};
-use carnet_proto::{jws::JwtError, scope::Scopes};
+use carnet_proto::{jws::JwtError, others_text::shown, scope::Scopes};
 use serde::Deserialize;
 use std::fmt;
 
@@ -35,8 +35,9 @@ impl fmt::Display for Leg {
     }
 }
 
-/// An OAuth error answer.
+/// An OAuth error answer. The texts are another party's: made harmless and short where they are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "AsSent")]
 pub struct OAuthError {
     /// `error`.
     pub error: String,
@@ -49,6 +50,29 @@ pub struct OAuthError {
     /// `acr_values` of RFC 9470.
     #[serde(default)]
     pub acr_values: Option<String>,
+}
+
+/// As the party sent it.
+#[derive(Deserialize)]
+struct AsSent {
+    error: String,
+    #[serde(default)]
+    error_description: String,
+    #[serde(default)]
+    max_age: Option<i64>,
+    #[serde(default)]
+    acr_values: Option<String>,
+}
+
+impl From<AsSent> for OAuthError {
+    fn from(sent: AsSent) -> Self {
+        Self {
+            error: shown(&sent.error, 100),
+            error_description: shown(&sent.error_description, 500),
+            max_age: sent.max_age,
+            acr_values: sent.acr_values.map(|values| shown(&values, 500)),
+        }
+    }
 }
 
 /// Why there is no token.
@@ -95,6 +119,14 @@ pub enum Error {
         party: String,
         /// Its words.
         error: OAuthError,
+    },
+    /// A party wants fewer requests (429).
+    #[error("{party} wants fewer requests; try again in {seconds} s")]
+    TooMany {
+        /// Who.
+        party: String,
+        /// When to come again.
+        seconds: u64,
     },
     /// An answer breaks the protocol; it was thrown away.
     #[error("the answer of the {leg} was thrown away: {what}")]

@@ -3,6 +3,7 @@
 use crate::outbound::{Outbound, Reach};
 use carnet_proto::{
     jwk::{Algorithm, KeySet},
+    others_text::shown,
     time::{Clock, Timestamp},
 };
 use std::{
@@ -13,8 +14,9 @@ use tokio::sync::Mutex as AsyncMutex;
 
 /// Keys older than this are fetched again when they are next used, in seconds.
 const FRESH: i64 = 300;
-/// Keys older than this are not used any more when they cannot be fetched again, in seconds.
-const STALE: i64 = 86_400;
+/// Keys older than this are not used any more when they cannot be fetched again, in seconds: whoever has stolen a key
+/// and keeps us from fetching gains no more.
+const STALE: i64 = 3600;
 /// After a fetch, good or bad, the next one waits this long, in seconds.
 const COOLDOWN: i64 = 10;
 /// Most key sets held; each belongs to a registered issuer or client.
@@ -108,7 +110,7 @@ impl RemoteKeys {
     }
 
     /// Keys that have `kid`, or the newest there are. Keys older than five minutes are fetched
-    /// again before they are used; if that fails they go on being used up to a day. If `kid` is
+    /// again before they are used; if that fails they go on being used up to an hour. If `kid` is
     /// unknown after a good fetch, the verifier will say so.
     pub async fn keys(
         &self,
@@ -151,18 +153,21 @@ impl RemoteKeys {
     }
 
     async fn fetch(&self, source: &KeySource) -> Result<KeySet, String> {
-        let url = match &source.jwks_uri {
-            Some(url) => url.clone(),
+        let (url, reach) = match &source.jwks_uri {
+            Some(url) => (url.clone(), source.reach),
             None => {
                 let issuer = carnet_proto::identifier::Issuer::parse(&source.owner)
                     .map_err(|e| format!("the issuer {e}"))?;
                 let found =
                     crate::discovery::authorization_server(&self.0.outbound, &issuer, source.reach);
-                let metadata = found.await.map_err(|e| e.to_string())?;
-                metadata.jwks_uri.ok_or("its metadata has no jwks_uri")?
+                let found = found.await.map_err(|e| e.to_string())?;
+                let url = found.jwks_uri.clone().ok_or("its metadata has no jwks_uri")?;
+                let reach = found.reach_of(&url);
+                (url, reach)
             }
         };
-        let answer = self.0.outbound.get(&url, source.reach).await.map_err(|e| e.to_string())?;
+        let answer = self.0.outbound.get(&url, reach).await.map_err(|e| e.to_string())?;
+        let url = shown(&url, 300);
         if answer.status != 200 {
             return Err(format!("{url} answered {}", answer.status));
         }

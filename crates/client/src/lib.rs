@@ -35,7 +35,7 @@ pub use catalog::{Catalog, CatalogServer, Installation, NativeClient};
 pub use client_documents::{ClientDocuments, DocumentClient, DocumentError};
 pub use code_flow::{Loopback, Tab};
 pub use consent::PendingConsent;
-pub use discovery::{McpServer, discover_authorization_server};
+pub use discovery::{Discovered, McpServer, discover_authorization_server};
 pub use enrol::{Enrolled, PendingEnrolment, begin_enrolment};
 pub use error::{Error, Leg, OAuthError};
 pub use jwks::{KeySource, KeysError, RemoteKeys};

@@ -2,7 +2,7 @@
 
 use crate::{
     catalog::Verdicts,
-    discovery::{self, McpServer, bearer_challenge},
+    discovery::{self, Discovered, McpServer, bearer_challenge},
     error::{Error, Leg, OAuthError},
     outbound::{Answer, Outbound, Reach},
     person::Browser,
@@ -19,7 +19,6 @@ use carnet_proto::{
     identifier::{Issuer, Resource},
     jwk::SigningKey,
     jws,
-    metadata::AuthorizationServerMetadata,
     scope::Scopes,
     secret::Secret,
     time::{Clock, Entropy, Timestamp},
@@ -159,6 +158,8 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
     pub(crate) browser: OnceLock<Arc<dyn Browser>>,
+    /// When a person was last asked for a consent, by authorization server.
+    pub(crate) asked: Mutex<HashMap<String, Timestamp>>,
     tokens: Mutex<HashMap<(String, Resource), AccessToken>>,
     /// MCP servers found, by the URL they were asked for.
     pub(crate) servers: Mutex<HashMap<String, McpServer>>,
@@ -169,7 +170,7 @@ pub(crate) struct Inner {
     /// Tokens by URL, as the vault keeps them.
     pub(crate) accesses: Mutex<HashMap<String, Access>>,
     /// The IdP's metadata, and when it was read.
-    idp_metadata: Mutex<Option<(Timestamp, AuthorizationServerMetadata)>>,
+    idp_metadata: Mutex<Option<(Timestamp, Discovered)>>,
 }
 
 /// Renew the sign-in's tokens when they are older than this, in seconds, so that the refresh token
@@ -222,6 +223,7 @@ impl Client {
             clock,
             entropy,
             browser: OnceLock::new(),
+            asked: Mutex::default(),
             tokens: Mutex::default(),
             servers: Mutex::default(),
             company: Mutex::default(),
@@ -506,8 +508,7 @@ impl Client {
         if !scope.is_empty() {
             form.push(("scope", &scope));
         }
-        let answer =
-            self.ask(Leg::Redeem, ras, &server.metadata, server.reach, registration, &form).await?;
+        let answer = self.ask(Leg::Redeem, ras, &server.metadata, registration, &form).await?;
         let answer: TokenAnswer = parse(Leg::Redeem, &answer)?;
         let bad = |what: String| Error::BadAnswer { leg: Leg::Redeem, what };
         if !answer.token_type.eq_ignore_ascii_case("bearer") {
@@ -554,20 +555,20 @@ impl Client {
     /// Sends a form to the IdP's token endpoint.
     pub(crate) async fn ask_idp(&self, leg: Leg, form: &[(&str, &str)]) -> Result<Answer, Error> {
         let settings = &self.0.settings;
-        let reach = Reach::of_trusted_url(settings.idp.as_str());
         let metadata = self.idp_metadata().await?;
-        self.ask(leg, &settings.idp, &metadata, reach, &settings.idp_client, form).await
+        self.ask(leg, &settings.idp, &metadata, &settings.idp_client, form).await
     }
 
     /// The IdP's metadata; where a token endpoint is configured, just that.
-    pub(crate) async fn idp_metadata(&self) -> Result<AuthorizationServerMetadata, Error> {
+    pub(crate) async fn idp_metadata(&self) -> Result<Discovered, Error> {
         let settings = &self.0.settings;
         if let Some(endpoint) = &settings.idp_token_endpoint {
-            return serde_json::from_value(serde_json::json!({
+            let metadata = serde_json::from_value(serde_json::json!({
                 "issuer": settings.idp, "token_endpoint": endpoint,
                 "token_endpoint_auth_methods_supported": ["client_secret_post"],
-            }))
-            .map_err(|e| Error::Discovery(e.to_string()));
+            }));
+            let metadata = metadata.map_err(|e| Error::Discovery(e.to_string()))?;
+            return Ok(Discovered::configured(metadata, Reach::of_trusted_url(endpoint)));
         }
         let now = self.0.clock.now();
         let held = self.0.idp_metadata.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -586,11 +587,11 @@ impl Client {
         &self,
         leg: Leg,
         party: &Issuer,
-        metadata: &AuthorizationServerMetadata,
-        reach: Reach,
+        metadata: &Discovered,
         registration: &Registration,
         form: &[(&str, &str)],
     ) -> Result<Answer, Error> {
+        let reach = metadata.reach_of(&metadata.token_endpoint);
         let offers = |method: &str| match &metadata.token_endpoint_auth_methods_supported {
             None => method == "client_secret_basic",
             Some(methods) => methods.iter().any(|m| m == method),
@@ -627,14 +628,22 @@ impl Client {
         if answer.status == 200 {
             return Ok(answer);
         }
+        let party = party.to_string();
+        if answer.status == 429 {
+            let told = answer.headers.get("retry-after").and_then(|value| value.to_str().ok());
+            let seconds = told.and_then(|text| text.trim().parse().ok()).unwrap_or(60);
+            return Err(Error::TooMany { party, seconds });
+        }
         let error: OAuthError = answer.json().unwrap_or_else(|_| OAuthError {
             error: format!("HTTP {}", answer.status),
             ..OAuthError::default()
         });
-        let party = party.to_string();
         Err(match (leg, error.error.as_str()) {
             (Leg::Exchange, "insufficient_user_authentication") => Error::StepUpNeeded(error),
-            (Leg::Exchange, "invalid_target" | "invalid_scope" | "access_denied") => {
+            // Final, on both legs: the assertion is good, and another one will not help. (An issuer that says its
+            // policy by `invalid_target` or `invalid_scope` means the same at the exchange.)
+            (Leg::Exchange | Leg::Redeem, "access_denied")
+            | (Leg::Exchange, "invalid_target" | "invalid_scope") => {
                 Error::RefusedByPolicy { party, error }
             }
             (Leg::SignIn | Leg::Exchange, "invalid_client")
@@ -667,11 +676,10 @@ impl Client {
             (metadata.revocation_endpoint.clone(), &session.refresh_token)
         {
             let settings = &self.0.settings;
-            let metadata = AuthorizationServerMetadata { token_endpoint: endpoint, ..metadata };
             let form = [("token", token.as_str()), ("token_type_hint", "refresh_token")];
-            let reach = Reach::of_trusted_url(settings.idp.as_str());
             let client = &settings.idp_client;
-            self.ask(Leg::SignIn, &settings.idp, &metadata, reach, client, &form).await?;
+            let metadata = metadata.at(endpoint);
+            self.ask(Leg::SignIn, &settings.idp, &metadata, client, &form).await?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The one place that builds an HTTP client. Every outbound request has a reach, a size limit and a
 //! time limit; redirects are never followed and proxies never taken from the environment.
 
+use carnet_proto::others_text::shown;
 use reqwest::{
     Certificate, Client, Method, RequestBuilder,
     dns::{Addrs, Name, Resolve, Resolving},
@@ -352,7 +353,7 @@ impl Outbound {
 
 /// Scheme, and the address of a host given as one: the resolver is not asked about those.
 pub(crate) fn checked(text: &str, reach: Reach) -> Result<Url, OutboundError> {
-    let bad = || OutboundError::Url(text.chars().take(200).collect());
+    let bad = || OutboundError::Url(shown(text, 200));
     let url = Url::parse(text).map_err(|_| bad())?;
     let plain = url.scheme() == "http";
     let local = carnet_proto::identifier::is_loopback(&url);

@@ -2,11 +2,14 @@
 //! thing.
 
 use crate::{error::Error, obtain::Client, sign_in::SignInOptions, vault::VaultLock};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 /// Who has waited for a turn as long as this, in seconds, has watched a tab of another process being
 /// left alone; another tab is not what the person wants.
 const LEFT_ALONE: i64 = 120;
+
+/// A person is asked for consent to one MCP server once in so many seconds.
+const ASKED_AGAIN: i64 = 600;
 
 /// What the person is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +65,8 @@ impl Client {
                 if now != before {
                     return Ok(());
                 }
-                if left_alone {
+                // An MCP server that goes on refusing does not get a tab each time.
+                if left_alone || !self.may_ask_for(url) {
                     return Err(error);
                 }
                 let server = self.discover(url).await?;
@@ -74,6 +78,21 @@ impl Client {
                 pending.finish().await.map(|_| ())
             }
             _ => Err(error),
+        }
+    }
+
+    /// Whether the person may be asked for consent to an MCP server: once in a while by one process, whatever the
+    /// server says.
+    fn may_ask_for(&self, url: &str) -> bool {
+        let now = self.0.clock.now();
+        let mut asked = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.retain(|_, at| now.since(*at) < ASKED_AGAIN);
+        match asked.get(url) {
+            Some(_) => false,
+            None => {
+                asked.insert(url.to_owned(), now);
+                true
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 //! of it. The server keeps state, nonce and verifier; it authenticates with `private_key_jwt` alone.
 
 use crate::{
-    discovery::discover_authorization_server,
+    discovery::{Discovered, discover_authorization_server},
     error::{Error, Leg, OAuthError},
     jwks::{KeySource, RemoteKeys},
     outbound::{Outbound, Reach},
@@ -14,7 +14,6 @@ use carnet_proto::{
     identifier::Issuer,
     jwk::{Algorithm, SigningKey},
     jws,
-    metadata::AuthorizationServerMetadata,
     pkce::CodeChallenge,
     secret::Secret,
     time::{Clock, Entropy, Timestamp},
@@ -24,6 +23,7 @@ use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+use tokio::sync::Mutex as AsyncMutex;
 
 /// A relying party of any IdP. Cheap to clone.
 #[derive(Clone)]
@@ -35,8 +35,18 @@ pub struct RelyingParty {
     metadata: Arc<Mutex<Metadata>>,
 }
 
-/// By issuer, with when it was read. The issuers are those that an administrator trusts.
-type Metadata = HashMap<Issuer, (Timestamp, AuthorizationServerMetadata)>;
+/// By issuer. The issuers are those that an administrator trusts.
+type Metadata = HashMap<Issuer, Arc<AsyncMutex<Entry>>>;
+
+/// What is known of one issuer, and when it was read; when it last did not answer.
+#[derive(Default)]
+struct Entry {
+    found: Option<(Timestamp, Discovered)>,
+    failed_at: Option<Timestamp>,
+}
+
+/// After a request that failed none is made for so long, in seconds.
+const COOLDOWN: i64 = 10;
 
 /// Metadata are read again after this long, in seconds.
 const FRESH: i64 = 300;
@@ -82,18 +92,33 @@ impl RelyingParty {
         Self { outbound, keys, clock, entropy, metadata: Arc::default() }
     }
 
-    /// An issuer's metadata, read again after a while: whoever comes by does not make us ask each time.
-    async fn metadata(&self, issuer: &Issuer) -> Result<AuthorizationServerMetadata, Error> {
+    /// An issuer's metadata, read again after a while: whoever comes by does not make us ask each time. One request at
+    /// a time, and after one that failed none for a while.
+    async fn metadata(&self, issuer: &Issuer) -> Result<Discovered, Error> {
         let now = self.clock.now();
-        let held = self.held().get(issuer).cloned();
-        if let Some((at, metadata)) = held
-            && now.since(at) < FRESH
+        let entry = {
+            let mut all = self.held();
+            Arc::clone(all.entry(issuer.clone()).or_default())
+        };
+        let mut entry = entry.lock().await;
+        if let Some((at, metadata)) = &entry.found
+            && now.since(*at) < FRESH
         {
-            return Ok(metadata);
+            return Ok(metadata.clone());
         }
-        let metadata = discover_authorization_server(&self.outbound, issuer).await?;
-        self.held().insert(issuer.clone(), (now, metadata.clone()));
-        Ok(metadata)
+        if entry.failed_at.is_some_and(|at| now.since(at) < COOLDOWN) {
+            return Err(Error::Discovery(format!("{issuer} did not answer a moment ago")));
+        }
+        match discover_authorization_server(&self.outbound, issuer).await {
+            Ok(metadata) => {
+                *entry = Entry { found: Some((now, metadata.clone())), failed_at: None };
+                Ok(metadata)
+            }
+            Err(error) => {
+                entry.failed_at = Some(now);
+                Err(error)
+            }
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, Metadata> {
@@ -155,8 +180,9 @@ impl RelyingParty {
             ("client_assertion_type", client_assertion::ASSERTION_TYPE),
             ("client_assertion", assertion.expose()),
         ];
-        let reach = Reach::of_trusted_url(issuer.as_str());
-        let answer = self.outbound.post_form(&metadata.token_endpoint, reach, &form, None).await?;
+        let endpoint = &metadata.token_endpoint;
+        let reach = metadata.reach_of(endpoint);
+        let answer = self.outbound.post_form(endpoint, reach, &form, None).await?;
         if answer.status != 200 {
             let error: OAuthError = answer.json().unwrap_or_else(|_| OAuthError {
                 error: format!("HTTP {}", answer.status),
@@ -170,8 +196,9 @@ impl RelyingParty {
         })?;
         let refused = |error| Error::IdToken { issuer: issuer.to_string(), error };
         let (header, _) = jws::peek(&answer.id_token).map_err(refused)?;
-        let source =
-            KeySource { owner: issuer.to_string(), jwks_uri: metadata.jwks_uri, algorithm, reach };
+        let jwks_uri = metadata.jwks_uri.clone();
+        let reach = jwks_uri.as_deref().map_or(Reach::Public, |uri| metadata.reach_of(uri));
+        let source = KeySource { owner: issuer.to_string(), jwks_uri, algorithm, reach };
         let kid = header.optional_str("kid").ok().flatten();
         let keys = self.keys.keys(&source, kid).await;
         let keys = keys.map_err(|error| Error::Discovery(error.to_string()))?;

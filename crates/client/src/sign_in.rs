@@ -2,16 +2,16 @@
 
 use crate::{
     code_flow::{Ask, CodeFlow, Loopback, Tab},
+    discovery::Discovered,
     error::{Error, Leg},
     jwks::{KeySource, RemoteKeys},
     obtain::Client,
-    outbound::Reach,
+    outbound::{Reach, checked},
     vault::Session,
 };
 use carnet_proto::{
     id_token::{self, SignIn, SignedIn},
     jwk::Algorithm,
-    metadata::AuthorizationServerMetadata,
 };
 use serde::Deserialize;
 
@@ -45,9 +45,7 @@ struct CodeAnswer {
 }
 
 /// The authorization endpoint of metadata that offers PKCE with S256 (MCP-C4).
-pub(crate) fn authorization_endpoint(
-    metadata: &AuthorizationServerMetadata,
-) -> Result<String, Error> {
+pub(crate) fn authorization_endpoint(metadata: &Discovered) -> Result<String, Error> {
     let issuer = &metadata.issuer;
     let endpoint = metadata.authorization_endpoint.as_deref().ok_or_else(|| {
         Error::Discovery(format!("the metadata of {issuer} has no authorization_endpoint"))
@@ -60,13 +58,12 @@ pub(crate) fn authorization_endpoint(
     }
     // A browser is sent there: never to a program that a scheme starts, never in the clear. What is
     // used is the parsed URL's own text, in which nothing is left that could end a line.
-    let url = url::Url::parse(endpoint).ok().filter(|url| match url.scheme() {
-        "https" => true,
-        "http" => carnet_proto::identifier::is_loopback(url),
-        _ => false,
-    });
-    url.map(String::from).ok_or_else(|| {
-        Error::Discovery(format!("the authorization_endpoint of {issuer} is not an https URL"))
+    // No page of this machine or of the network around it is opened by the word of a party far away.
+    let url = checked(endpoint, metadata.reach_of(endpoint));
+    url.map(String::from).map_err(|why| {
+        Error::Discovery(format!(
+            "the authorization_endpoint of {issuer} is not one to open: {why}"
+        ))
     })
 }
 
@@ -147,9 +144,9 @@ impl Client {
         let keys = RemoteKeys::new(self.0.outbound.clone(), self.0.clock.clone());
         let source = KeySource {
             owner: idp.to_string(),
-            jwks_uri: metadata.jwks_uri,
+            reach: metadata.jwks_uri.as_deref().map_or(Reach::Public, |uri| metadata.reach_of(uri)),
+            jwks_uri: metadata.jwks_uri.clone(),
             algorithm,
-            reach: Reach::of_trusted_url(idp.as_str()),
         };
         let kid = header.optional_str("kid").ok().flatten();
         let keys = keys.keys(&source, kid).await.map_err(|e| Error::Discovery(e.to_string()))?;

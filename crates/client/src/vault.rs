@@ -63,7 +63,6 @@ pub struct Access {
 
 /// A consent that the person gave at an authorization server without cross-app access.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Consent {
     /// This client's id there.
     pub client_id: String,
@@ -76,6 +75,9 @@ pub struct Consent {
     /// Refresh token, if there is one.
     #[serde(default)]
     pub refresh_token: Option<String>,
+    /// Token endpoint of the consent: renewing never asks another.
+    #[serde(default)]
+    pub endpoint: Option<String>,
 }
 
 /// Held while tokens are renewed: other processes wait.

@@ -255,7 +255,7 @@ impl Snapshots {
     /// One more change this minute: whether there may be one.
     fn is_change_taken(&self) -> bool {
         let mut minute = self.minute.lock().unwrap_or_else(PoisonError::into_inner);
-        if minute.began.elapsed() >= Duration::from_secs(60) {
+        if minute.began.elapsed() >= Duration::from_mins(1) {
             *minute = Minute { began: Instant::now(), changes: 0, told: false };
         }
         minute.changes += 1;
@@ -266,7 +266,7 @@ impl Snapshots {
     /// that is to be told, which is once a minute.
     pub(crate) fn overrun(&self) -> Option<bool> {
         let mut minute = self.minute.lock().unwrap_or_else(PoisonError::into_inner);
-        let over = minute.changes > CHANGES && minute.began.elapsed() < Duration::from_secs(60);
+        let over = minute.changes > CHANGES && minute.began.elapsed() < Duration::from_mins(1);
         over.then(|| !std::mem::replace(&mut minute.told, true))
     }
 
@@ -449,19 +449,21 @@ mod tests {
         let tools = Snapshots::new(kept);
         assert_eq!(tools.state_of(&tool("good", false), true), ToolState::Changed);
         // It reads what is written today.
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        #[allow(dead_code)]
-        struct Before {
-            fingerprint: String,
-            #[serde(default)]
-            read_only: bool,
-            #[serde(default)]
-            changed: Option<String>,
-        }
         tools.learn(&tool("other", false));
         let written = serde_json::to_value(tools.to_keep().unwrap()).unwrap();
         serde_json::from_value::<BTreeMap<String, Before>>(written).unwrap();
+    }
+
+    /// What an earlier version reads.
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Before {
+        fingerprint: String,
+        #[serde(default)]
+        read_only: bool,
+        #[serde(default)]
+        changed: Option<String>,
     }
 
     #[test]

@@ -48,6 +48,45 @@ pub struct AuthorizationRequest {
     /// The MCP server that tokens will be for; `None` at an IdP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<Resource>,
+    /// The person that an `id_token_hint` names: nobody else is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// Classes one of which the sign-in has to have reached: an essential `acr` of the `claims` parameter (OpenID
+    /// Connect Core 5.5.1.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub essential_acr: Option<Vec<String>>,
+}
+
+/// Longest `max_age`, in seconds: a century, so that no sum with it overflows.
+const LONGEST_AGE: i64 = 100 * 365 * 86_400;
+
+/// The classes that an essential `acr` of the `claims` parameter asks for; `None` where there is none.
+fn essential_acr(form: &Form) -> Result<Option<Vec<String>>, RedirectError> {
+    let Some(text) = form.optional("claims") else { return Ok(None) };
+    let bad = || invalid("claims is not the JSON of OpenID Connect Core 5.5.");
+    let claims: serde_json::Value = if text.len() <= 4096 {
+        serde_json::from_str(text).map_err(|_| bad())?
+    } else {
+        return Err(bad());
+    };
+    if !claims.is_object() {
+        return Err(bad());
+    }
+    let acr = &claims["id_token"]["acr"];
+    if acr["essential"] != true {
+        return Ok(None);
+    }
+    let values = match (&acr["value"], &acr["values"]) {
+        (serde_json::Value::String(one), serde_json::Value::Null) => vec![one.clone()],
+        (serde_json::Value::Null, serde_json::Value::Array(many)) => {
+            let many = many.iter().map(|value| value.as_str().map(str::to_owned));
+            many.collect::<Option<Vec<_>>>().ok_or_else(bad)?
+        }
+        // Any class will do, as long as it is told.
+        (serde_json::Value::Null, serde_json::Value::Null) => Vec::new(),
+        _ => return Err(bad()),
+    };
+    Ok(Some(values))
 }
 
 /// What an authorization endpoint grants access to.
@@ -208,7 +247,7 @@ fn read_rest(
         return Err(invalid("prompt=none cannot be combined with another prompt."));
     }
     let max_age = form.optional("max_age").map(|text| match text.parse::<i64>() {
-        Ok(seconds) if seconds >= 0 => Ok(seconds),
+        Ok(seconds) if seconds >= 0 => Ok(seconds.min(LONGEST_AGE)),
         _ => Err(invalid("max_age must be a number of seconds.")),
     });
     let enrols = client.id == ENROLLED_CLIENT;
@@ -250,10 +289,25 @@ fn read_rest(
         max_age: max_age.transpose()?,
         login_hint: form.optional("login_hint").map(str::to_owned),
         dpop_jkt: dpop_jkt.transpose()?.map(|jkt| jkt.as_str().to_owned()),
+        // Its signature is checked where the keys are.
+        subject: None,
+        essential_acr: essential_acr(form)?,
     })
 }
 
 impl AuthorizationRequest {
+    /// Whether the class that a sign-in reached is one that is asked for.
+    pub fn is_met_by(&self, acr: &str) -> bool {
+        self.essential_acr.as_ref().is_none_or(|values| {
+            if values.is_empty() { !acr.is_empty() } else { values.iter().any(|held| held == acr) }
+        })
+    }
+
+    /// Whether this person may be served.
+    pub fn is_for(&self, person: &str) -> bool {
+        self.subject.as_deref().is_none_or(|subject| subject == person)
+    }
+
     /// Whether a sign-in of `auth_time` serves this request without asking the person again.
     pub fn is_served_by(&self, auth_time: Timestamp, now: Timestamp) -> bool {
         !self.fresh && self.max_age.is_none_or(|age| now.since(auth_time) <= age)
@@ -321,10 +375,39 @@ mod tests {
             ("&state=s", "&state=s&request=x", "request_not_supported"),
             ("&state=s", "&state=s&resource=https://a/", "invalid_target"),
             ("&state=s", "&state=s&scope=a%22b", "invalid_scope"),
+            ("&state=s", "&state=s&claims=x", "invalid_request"),
+            ("&state=s", "&state=s&claims=[]", "invalid_request"),
+            (
+                "&state=s",
+                "&state=s&claims=%7B%22id_token%22%3A%7B%22acr%22%3A%7B%22essential%22%3Atrue%2C%22value%22%3A7%7D%7D%7D",
+                "invalid_request",
+            ),
         ] {
             let changed = GOOD.replace(from, to);
             assert_ne!(changed, GOOD, "the mutation {from} did nothing");
             assert_eq!(error_of(&changed), expected, "{from} -> {to}");
         }
+    }
+
+    #[test]
+    fn an_essential_class_is_met_or_not_and_ages_do_not_overflow() {
+        let of = |more: &str| {
+            let form = Form::parse(format!("{GOOD}{more}").as_bytes()).unwrap();
+            read(&form, &client(), Offer::SignIn).unwrap()
+        };
+        let asked = |acr: &str| {
+            let claims = format!(r#"{{"id_token":{{"acr":{acr}}}}}"#);
+            let query: String = form_urlencoded::byte_serialize(claims.as_bytes()).collect();
+            of(&format!("&claims={query}"))
+        };
+        let gold = asked(r#"{"essential":true,"values":["gold","silver"]}"#);
+        assert!(gold.is_met_by("silver") && !gold.is_met_by("pwd") && !gold.is_met_by(""));
+        assert!(asked(r#"{"essential":true,"value":"gold"}"#).is_met_by("gold"));
+        assert!(asked(r#"{"essential":true}"#).is_met_by("pwd"));
+        assert!(asked(r#"{"values":["gold"]}"#).is_met_by("pwd"), "voluntary");
+        assert!(asked("null").is_met_by("pwd"));
+        let old = of("&max_age=9223372036854775807");
+        assert!(old.is_served_by(Timestamp(0), Timestamp(3_000_000_000)));
+        assert!(old.max_age.unwrap().checked_neg().unwrap().checked_sub(1_000_000).is_some());
     }
 }

@@ -125,6 +125,18 @@ impl Default for Client {
 }
 
 impl Client {
+    /// Whether nobody has vouched for it: it registered itself, or is known by its document alone. What is asked of
+    /// strangers is asked of both kinds.
+    pub fn is_stranger(&self) -> bool {
+        self.registered.is_some() || crate::client_document::is_document_url(&self.id)
+    }
+
+    /// Whether it may use a grant. One that registered itself may use what its registration lists, which is the code
+    /// grant and its refresh tokens.
+    pub fn may_use(&self, grant_type: &str) -> bool {
+        self.registered.is_none() || matches!(grant_type, "authorization_code" | "refresh_token")
+    }
+
     /// The built-in public client whose only use is to enrol an installation under a person.
     pub fn enrolment() -> Self {
         let redirect_uris = crate::client_document::LOOPBACK_REDIRECTS;

@@ -213,16 +213,22 @@ fn algorithm_of(keys: &ClientKeys) -> Algorithm {
 /// Path of installations below the IdP's issuer: each is a client with this URL as id.
 pub const INSTALLATIONS: &str = "/installations";
 
-/// Redirect URIs of an installation: loopback, any port (RFC 8252).
+/// Path of answers to consents at other authorization servers: never that of the person's own sign-in.
+pub const CONSENT_PATH: &str = "/consent";
+/// Redirect URIs of consents.
+pub const CONSENT_REDIRECTS: [&str; 3] =
+    ["http://127.0.0.1/consent", "http://[::1]/consent", "http://localhost/consent"];
+/// Redirect URIs of the person's own sign-in at the identity provider: loopback, any port (RFC 8252).
 pub const LOOPBACK_REDIRECTS: [&str; 3] =
     ["http://127.0.0.1/callback", "http://[::1]/callback", "http://localhost/callback"];
 
 /// The document of an enrolled installation of Carnet: keys inline, nothing about the person (JAG 8).
 pub fn of_installation(url: &str, public_jwk: &Value, algorithm: Algorithm) -> Value {
+    let redirect_uris = [LOOPBACK_REDIRECTS, CONSENT_REDIRECTS].concat();
     json!({
         "client_id": url,
         "client_name": "Carnet",
-        "redirect_uris": LOOPBACK_REDIRECTS,
+        "redirect_uris": redirect_uris,
         "response_types": ["code"],
         "grant_types": ["authorization_code", "refresh_token", GRANT_TOKEN_EXCHANGE, GRANT_JWT_BEARER],
         "authorization_grant_profiles_supported": [GRANT_PROFILE_ID_JAG],

@@ -100,6 +100,7 @@ pub struct IdJag {
     email: Option<String>,
     auth_time: Option<Timestamp>,
     acr: Option<String>,
+    actor: Option<String>,
     key_thumbprint: Option<String>,
 }
 
@@ -110,6 +111,8 @@ pub struct Expected<'a> {
     pub issuer: &'a Issuer,
     /// Value that `tenant` must have; `None` for a single-tenant issuer, where it must be absent.
     pub tenant: Option<&'a str>,
+    /// Value that `aud_tenant` must have, our own tenant as the issuer names it; `None` where it must be absent.
+    pub audience_tenant: Option<&'a str>,
     /// This RAS.
     pub audience: &'a Issuer,
     /// The authenticated client, by its id at this RAS.
@@ -158,6 +161,17 @@ impl<'a> UnverifiedIdJag<'a> {
         if claims.optional_str("tenant")? != expected.tenant {
             return Err(JwtError::Binding("tenant"));
         }
+        if claims.optional_str("aud_tenant")? != expected.audience_tenant {
+            return Err(JwtError::Binding("aud_tenant"));
+        }
+        let actor = match claims.value("act") {
+            None => None,
+            Some(Value::Object(actor)) => {
+                let subject = actor.get("sub").and_then(Value::as_str);
+                Some(subject.ok_or(ClaimError::WrongType("act"))?.to_owned())
+            }
+            Some(_) => return Err(ClaimError::WrongType("act").into()),
+        };
         let expires = claims.required_time("exp")?;
         let (issued, not_before) = (claims.required_time("iat")?, claims.optional_time("nbf")?);
         check_times(issued, not_before, expires, LONGEST_LIFETIME, now)?;
@@ -198,6 +212,7 @@ impl<'a> UnverifiedIdJag<'a> {
             email: claims.optional_str("email")?.map(str::to_owned),
             auth_time: claims.optional_time("auth_time")?,
             acr: claims.optional_str("acr")?.map(str::to_owned),
+            actor,
             key_thumbprint,
         })
     }
@@ -239,6 +254,10 @@ impl IdJag {
     /// `acr`, if released to this audience.
     pub fn acr(&self) -> Option<&str> {
         self.acr.as_deref()
+    }
+    /// `act.sub`: who acts for the person (RFC 8693, 4.1). For the record; it grants nothing.
+    pub fn actor(&self) -> Option<&str> {
+        self.actor.as_deref()
     }
     /// `cnf.jkt`: the DPoP key it is bound to.
     pub fn key_thumbprint(&self) -> Option<&str> {

@@ -33,6 +33,8 @@ pub struct IdTokenClaims {
     pub acr: String,
     pub amr: Vec<String>,
     pub sid: String,
+    /// What revocation ends together with it: the family of tokens of one sign-in of one client.
+    pub origin_jti: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nonce: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,6 +69,8 @@ pub struct SubjectIdToken {
     pub subject: String,
     /// The sign-in session it came from.
     pub session: String,
+    /// The family of tokens it belongs to; `None` in one that an earlier version signed.
+    pub family: Option<String>,
     /// How and when the person signed in.
     pub authentication: Authentication,
 }
@@ -91,6 +95,7 @@ pub fn verify_subject(
     Ok(SubjectIdToken {
         subject: claims.required_id("sub", 255)?.to_owned(),
         session,
+        family: claims.optional_str("origin_jti")?.map(str::to_owned),
         authentication: Authentication {
             auth_time: claims.required_time("auth_time")?,
             acr: claims.required_str("acr")?.to_owned(),
@@ -100,21 +105,31 @@ pub fn verify_subject(
     })
 }
 
-/// The session named by an `id_token_hint` at logout: an ID token of ours, expired or not, with its
-/// audience (OpenID Connect RP-Initiated Logout 1.0 section 2).
-pub fn verify_hint(
-    token: &str,
-    keys: &KeySet,
-    issuer: &Issuer,
-) -> Result<(String, String), JwtError> {
+/// What an `id_token_hint` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hint {
+    /// The person.
+    pub subject: String,
+    /// The sign-in session.
+    pub session: String,
+    /// The client it was issued to.
+    pub client: String,
+}
+
+/// Reads an `id_token_hint`, at sign-in or at logout: an ID token of ours, expired or not (OpenID Connect Core
+/// 3.1.2.1, RP-Initiated Logout 1.0 section 2).
+pub fn verify_hint(token: &str, keys: &KeySet, issuer: &Issuer) -> Result<Hint, JwtError> {
     let token = Unverified::parse(token)?;
     token.require_type("jwt")?;
     let claims = token.verify_signature(keys)?;
     if claims.required_str("iss")? != issuer.as_str() {
         return Err(JwtError::Issuer);
     }
-    let session = claims.required_id("sid", 255)?.to_owned();
-    Ok((session, claims.required_single_audience()?.to_owned()))
+    Ok(Hint {
+        subject: claims.required_id("sub", 255)?.to_owned(),
+        session: claims.required_id("sid", 255)?.to_owned(),
+        client: claims.required_single_audience()?.to_owned(),
+    })
 }
 
 fn verify_own<'a>(

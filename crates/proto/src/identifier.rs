@@ -33,8 +33,10 @@ pub enum IdentifierError {
 }
 
 fn parse_url(text: &str) -> Result<Url, IdentifierError> {
-    let plain = |b: u8| b.is_ascii_graphic() && b != b'\\' && b != b'"' && b != b'<' && b != b'>';
-    if text.is_empty() || text.len() > LONGEST || !text.bytes().all(plain) {
+    // The characters of RFC 3986. It goes into configs of other programs and into command lines: what some of those
+    // put something else in place of is no part of a name.
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&b);
+    if text.is_empty() || text.len() > LONGEST || !text.bytes().all(plain) || text.contains("$(") {
         return Err(IdentifierError::NotUrl);
     }
     let url = Url::parse(text).map_err(|_| IdentifierError::NotUrl)?;
@@ -184,8 +186,10 @@ fn normal_percent(url: &str) -> String {
     let bytes = url.as_bytes();
     let mut i = 0;
     while i < bytes.len() {
-        let hex = (bytes[i] == b'%').then(|| url.get(i + 1..i + 3)).flatten();
-        match hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
+        // Two hex digits, and nothing that a number parser takes beside them, as a sign.
+        let digit = |at: usize| bytes.get(at).and_then(|b| char::from(*b).to_digit(16));
+        let encoded = (bytes[i] == b'%').then(|| Some((digit(i + 1)?, digit(i + 2)?))).flatten();
+        match encoded.and_then(|(high, low)| u8::try_from(high * 16 + low).ok()) {
             Some(byte) => {
                 if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
                     out.push(char::from(byte));

@@ -64,6 +64,18 @@ impl PublicKey {
             && text("alg").is_none_or(|a| a == algorithm.name())
             && (jwk.value("use").is_none_or(Value::is_string))
             && (jwk.value("alg").is_none_or(Value::is_string));
+        // What a key may be used for is its owner's word (RFC 7517, 4.3): with `key_ops`, for verifying or not at all.
+        let for_verifying = match jwk.value("key_ops") {
+            None => true,
+            Some(Value::Array(operations)) => {
+                operations.iter().all(Value::is_string)
+                    && operations.iter().any(|operation| operation == "verify")
+            }
+            Some(_) => false,
+        };
+        if !for_verifying {
+            return None;
+        }
         if !for_this || jwk.value("d").is_some() || jwk.value("k").is_some() {
             return None;
         }

@@ -22,6 +22,7 @@ pub mod identifier;
 pub mod jwk;
 pub mod jws;
 pub mod jwt_bearer;
+pub mod known_browser;
 pub mod mcp;
 pub mod mcp_headers;
 pub mod metadata;

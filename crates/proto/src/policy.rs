@@ -196,6 +196,11 @@ pub enum DenialReason {
 }
 
 impl DenialReason {
+    /// Whether it asks for another sign-in, and is no word about person, client or server.
+    pub const fn is_about_the_sign_in(&self) -> bool {
+        matches!(self, Self::AuthenticationTooOld { .. } | Self::AuthenticationTooWeak { .. })
+    }
+
     /// The stable word for the audit record.
     pub fn word(&self) -> &'static str {
         match self {
@@ -237,14 +242,14 @@ impl Denial {
             DenialReason::AudienceUnknown
             | DenialReason::NotConnected
             | DenialReason::NotAssigned => (
-                "invalid_target",
+                "access_denied",
                 "This person may not reach this audience through this client by the company's \
                  policy, or there is no such audience. `audience` must be the issuer identifier \
                  of the MCP server's authorization server, not the URL of the MCP server. If both \
                  are right, ask IT for access.",
             ),
             DenialReason::ResourceNotGoverned | DenialReason::ResourceNotAllowed => (
-                "invalid_target",
+                "access_denied",
                 "This person may not reach this resource at this audience by the company's \
                  policy, or there is no such resource. `resource` must be the MCP server's URL as \
                  its protected-resource metadata spells it. If it is, ask IT for access.",
@@ -254,7 +259,7 @@ impl Denial {
                 "Name the MCP server with `resource`: this audience governs several.",
             ),
             DenialReason::ScopeNotAllowed => (
-                "invalid_scope",
+                "access_denied",
                 "None of the scopes asked for is granted to this person by the company's policy. \
                  Ask IT for access.",
             ),

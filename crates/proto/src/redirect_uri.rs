@@ -23,6 +23,9 @@ pub fn check(text: &str) -> Result<(), RedirectUriError> {
     // `Url` lower-cases and completes; what is stored and compared is the text, so only a text
     // that already is in that form is unambiguous.
     let spelled = text.starts_with("https://") || text.starts_with("http://");
+    // The host goes into a header of ours, where a semicolon or a comma begins something else.
+    let letters = |b: u8| b.is_ascii_alphanumeric() || b"-.[]:_".contains(&b);
+    let spelled = spelled && url.host_str().is_some_and(|host| host.bytes().all(letters));
     if scheme && bare && spelled && !text.contains('@') { Ok(()) } else { Err(RedirectUriError) }
 }
 

@@ -69,6 +69,12 @@ pub enum Refusal {
     DpopBinding,
     /// More scope was asked for than was granted.
     ScopeWidened,
+    /// `scope` has a character that is not allowed, or too many values (RFC 6749 section 3.3, 5.2).
+    ScopeMalformed,
+    /// A refresh request of an IdP names a `resource`: an MCP server is asked for by token exchange.
+    ResourceAtSignIn,
+    /// The client registered itself, and not for this grant (RFC 7591 section 2).
+    GrantNotRegistered,
 
     /// `requested_token_type` is not the ID-JAG's.
     RequestedTokenType,
@@ -93,6 +99,8 @@ pub enum Refusal {
     IdJag(JwtError),
     /// The ID-JAG's issuer is not trusted here, or not now.
     IssuerUntrusted,
+    /// Whatever is wrong with an ID-JAG that a client presents whom nobody here vouched for.
+    IdJagOfStranger,
     /// The issuer's keys cannot be fetched, and none at hand has the `kid`.
     IssuerKeysUnavailable,
     /// The ID-JAG was used before (EMA 7.4.2).
@@ -234,8 +242,8 @@ impl Refusal {
             ),
             Self::ClientIdMismatch => (
                 "client.id_mismatch",
-                400,
-                REQUEST,
+                401,
+                CLIENT,
                 "The client_id of the body is not the client that the credentials name.",
             ),
             Self::ClientKeysUnavailable => (
@@ -303,6 +311,25 @@ impl Refusal {
                 "invalid_scope",
                 "scope asks for more than was granted at sign-in.",
             ),
+            Self::ScopeMalformed => (
+                "scope.malformed",
+                400,
+                "invalid_scope",
+                "scope is a list of at most 100 values of printable ASCII without quotes and backslashes, \
+                 separated by single spaces.",
+            ),
+            Self::ResourceAtSignIn => (
+                "resource.at_sign_in",
+                400,
+                TARGET,
+                "A sign-in is for no MCP server: leave resource out here, and name it in the token exchange.",
+            ),
+            Self::GrantNotRegistered => (
+                "client.grant",
+                400,
+                "unauthorized_client",
+                "This client is not registered for this grant.",
+            ),
             Self::RequestedTokenType => (
                 "exchange.requested_token_type",
                 400,
@@ -354,6 +381,12 @@ impl Refusal {
                  this authorization server has to add the identity provider, byte for byte as in \
                  the iss claim.",
             ),
+            Self::IdJagOfStranger => (
+                "id_jag.refused",
+                400,
+                GRANT,
+                "The ID-JAG is refused: it does not verify, or comes from an issuer that is not trusted here.",
+            ),
             Self::IssuerKeysUnavailable => (
                 "id_jag.keys_unavailable",
                 503,
@@ -402,9 +435,9 @@ impl Refusal {
             Self::AccountUnknown => (
                 "account.unknown",
                 400,
-                GRANT,
-                "The person has no active account here, and accounts are not created at first \
-                 sight for this identity provider.",
+                "access_denied",
+                "This person may not come in here: there is no active account for them, and none is made at \
+                 first sight. A new assertion will not help; ask those who run this MCP server.",
             ),
             Self::ProofMissing => (
                 "dpop.missing",

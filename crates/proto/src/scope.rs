@@ -8,8 +8,41 @@ const MOST: usize = 100;
 
 /// A set of scope tokens. Its text form is sorted and separated by single spaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub struct Scopes(BTreeSet<String>);
+
+/// A list has a value that is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is no scope: printable ASCII without spaces, quotes and backslashes, 256 characters at most"
+)]
+pub struct NotScope(String);
+
+impl TryFrom<Vec<String>> for Scopes {
+    type Error = NotScope;
+
+    fn try_from(list: Vec<String>) -> Result<Self, NotScope> {
+        // As a value of the wire reads: an element with a space in it is two there, and so it is here.
+        let tokens =
+            list.iter().flat_map(|scope| scope.split(' ')).filter(|token| !token.is_empty());
+        let tokens: BTreeSet<String> = tokens.map(str::to_owned).collect();
+        match tokens.iter().find(|token| !is_scope(token)) {
+            Some(bad) => Err(NotScope(crate::others_text::shown(bad, 100))),
+            None => Ok(Self(tokens)),
+        }
+    }
+}
+
+impl From<Scopes> for Vec<String> {
+    fn from(scopes: Scopes) -> Self {
+        scopes.0.into_iter().collect()
+    }
+}
+
+fn is_scope(token: &str) -> bool {
+    let legal = |b: u8| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+    !token.is_empty() && token.len() <= 256 && token.bytes().all(legal)
+}
 
 impl Scopes {
     /// Parses a space-separated scope value; `None` if a token has a character that RFC 6749
@@ -17,10 +50,7 @@ impl Scopes {
     pub fn parse(text: &str) -> Option<Self> {
         let tokens: BTreeSet<String> =
             text.split(' ').filter(|t| !t.is_empty()).map(str::to_owned).collect();
-        let legal = |t: &String| {
-            t.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e)) && t.len() <= 256
-        };
-        (tokens.len() <= MOST && tokens.iter().all(legal)).then_some(Self(tokens))
+        (tokens.len() <= MOST && tokens.iter().all(|token| is_scope(token))).then_some(Self(tokens))
     }
 
     /// What is in both.

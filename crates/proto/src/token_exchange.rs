@@ -3,7 +3,7 @@
 use crate::{
     TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_JAG, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_REFRESH_TOKEN,
     authentication::Authentication,
-    form::{Form, FormError},
+    form::Form,
     id_jag::{self, Confirmation, IdJagClaims, OneOrMany},
     identifier::{Issuer, Resource},
     policy::{Permit, Person, Policy, Question, ReleasedClaim},
@@ -88,7 +88,7 @@ pub fn parse_resources(form: &Form) -> Result<Vec<Resource>, Refusal> {
 /// The `scope` parameter of a form; blank is absent.
 pub fn parse_scope(form: &Form) -> Result<Option<Scopes>, Refusal> {
     form.optional("scope")
-        .map(|text| Scopes::parse(text).ok_or(Refusal::Form(FormError::Malformed("scope"))))
+        .map(|text| Scopes::parse(text).ok_or(Refusal::ScopeMalformed))
         .transpose()
 }
 

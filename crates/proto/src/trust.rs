@@ -65,6 +65,9 @@ pub struct TrustedIssuer {
     /// Value its `tenant` claim must have; `None` for a single-tenant issuer.
     #[serde(default)]
     pub tenant: Option<String>,
+    /// Value its `aud_tenant` claim must have: what it calls our own tenant; `None` where it has no such claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience_tenant: Option<String>,
     /// How its people become accounts here.
     #[serde(default)]
     pub accounts: AccountResolution,

@@ -1,5 +1,6 @@
 //! What leaves: JSON that is never cached, refusals, breakage, pages.
 
+use crate::admission::Busy;
 use axum::{
     Json,
     body::Body,
@@ -22,6 +23,8 @@ pub(crate) enum Failure {
     Refused(Refusal),
     /// A rule refused it, and that is on record already.
     RefusedOnRecord(Refusal),
+    /// More than may be was asked for; come again in so many seconds. Not on record: it would cost what it saves.
+    Busy(u64),
     /// The fault is ours; logged once where it becomes an answer.
     Broken(StoreError),
 }
@@ -35,6 +38,12 @@ impl From<Refusal> for Failure {
 impl From<FormError> for Failure {
     fn from(error: FormError) -> Self {
         Self::Refused(error.into())
+    }
+}
+
+impl From<Busy> for Failure {
+    fn from(busy: Busy) -> Self {
+        Self::Busy(busy.0)
     }
 }
 
@@ -92,7 +101,7 @@ pub(crate) fn broken(error: &StoreError) -> Response<Body> {
 
 pub(crate) fn throttled(seconds: u64) -> Response<Body> {
     let body = json!({"error": "temporarily_unavailable",
-                      "error_description": "Too many failed requests from this address; wait."});
+                      "error_description": "Too many requests; wait as long as Retry-After says."});
     let mut response = no_store(StatusCode::TOO_MANY_REQUESTS, &body);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     response

@@ -1,7 +1,7 @@
 //! What an IdP and a RAS have in common: issuer, store, keys, clock, and a copy of the directory
 //! that is never trusted longer than the generation it was read at.
 
-use crate::answer::Failure;
+use crate::{admission::Taken, answer::Failure, token_endpoint::Visitor};
 use carnet_client::{ClientDocuments, Outbound, Reach, RelyingParty, RemoteKeys};
 use carnet_proto::{
     client::{Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT},
@@ -10,7 +10,7 @@ use carnet_proto::{
     jwk::{KeySet, SigningKey},
     time::{Clock, Entropy, Timestamp},
 };
-use carnet_store::{Generation, Installation, Store, StoreError};
+use carnet_store::{Generation, Installation, SealedKey, Store, StoreError};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
@@ -55,33 +55,88 @@ impl Context {
     }
 }
 
-/// Our keys: one signs, all verify until they are taken out.
+/// Our keys at one moment: one signs, all verify. Cheap to clone.
+#[derive(Clone)]
 pub struct KeyRing {
-    signing: SigningKey,
-    verifying: KeySet,
-    jwks: Value,
+    signing: Arc<SigningKey>,
+    verifying: Arc<KeySet>,
+    jwks: Arc<Value>,
+    /// From then on it is another: a key that was published begins to sign, or one that was retired is gone.
+    until: Option<Timestamp>,
 }
 
 impl KeyRing {
-    /// `signing` signs; `retired` are public JWKs of keys that still verify.
-    pub fn new(signing: SigningKey, retired: &[Value]) -> Option<Self> {
+    /// `signing` signs; `others` are public JWKs of keys that verify: published ahead, or retired a while ago.
+    pub fn new(signing: SigningKey, others: &[Value]) -> Option<Self> {
         let mut keys = vec![signing.public_jwk().clone()];
-        keys.extend(retired.iter().filter(|jwk| *jwk != signing.public_jwk()).cloned());
+        keys.extend(others.iter().filter(|jwk| *jwk != signing.public_jwk()).cloned());
         let jwks = json!({ "keys": keys });
         let verifying = KeySet::parse(jwks.to_string().as_bytes(), signing.algorithm()).ok()?;
-        Some(Self { signing, verifying, jwks })
+        let (signing, verifying) = (Arc::new(signing), Arc::new(verifying));
+        Some(Self { signing, verifying, jwks: Arc::new(jwks), until: None })
     }
 
-    pub(crate) fn signing(&self) -> &SigningKey {
-        &self.signing
+    /// It is to be made anew at this time.
+    #[must_use]
+    pub fn until(mut self, until: Option<Timestamp>) -> Self {
+        self.until = until;
+        self
     }
 
-    pub(crate) fn verifying(&self) -> &KeySet {
-        &self.verifying
+    /// The id of the key that signs.
+    pub fn kid(&self) -> &str {
+        self.signing.kid()
+    }
+
+    /// The public keys, as they are published.
+    pub fn published(&self) -> &[Value] {
+        self.jwks["keys"].as_array().map_or(&[], Vec::as_slice)
+    }
+
+    /// When it is to be made anew.
+    pub fn changes_at(&self) -> Option<Timestamp> {
+        self.until
+    }
+
+    pub(crate) fn signing(&self) -> Arc<SigningKey> {
+        Arc::clone(&self.signing)
+    }
+
+    pub(crate) fn verifying(&self) -> Arc<KeySet> {
+        Arc::clone(&self.verifying)
     }
 
     pub(crate) fn jwks(&self) -> &Value {
         &self.jwks
+    }
+
+    /// Whether both believe the same keys.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.jwks, &other.jwks) || self.jwks == other.jwks
+    }
+}
+
+/// Makes a ring of the keys on record, as it is at a time.
+type Opens = dyn Fn(&[SealedKey], Timestamp) -> Result<KeyRing, String> + Send + Sync;
+
+/// Where the ring comes from. Cheap to clone.
+#[derive(Clone)]
+pub struct Keys(Arc<Opens>);
+
+impl Keys {
+    /// From the keys on record, which only the binary can unseal. They are read again with the directory, so that a
+    /// key that is added or removed is known on every node at its next request.
+    pub fn on_record(
+        open: impl Fn(&[SealedKey], Timestamp) -> Result<KeyRing, String> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(open))
+    }
+}
+
+impl From<KeyRing> for Keys {
+    /// Always this one.
+    fn from(ring: KeyRing) -> Self {
+        Self(Arc::new(move |_, _| Ok(ring.clone())))
     }
 }
 
@@ -141,6 +196,11 @@ impl RegisteredClient {
         if self.installation.is_some() { ENROLLED_CLIENT } else { &self.record.id }
     }
 
+    /// Whether it may act for this person: an installation acts for its own alone.
+    pub(crate) fn acts_for(&self, user_id: &str) -> bool {
+        self.installation.as_ref().is_none_or(|held| held.user_id == user_id)
+    }
+
     /// Its id, where that is the URL of its metadata document.
     pub(crate) fn document(&self) -> Option<&str> {
         self.installation.as_ref().map(|_| self.record.id.as_str())
@@ -178,6 +238,18 @@ pub(crate) trait Directory: Sized + Send + Sync + 'static {
     fn takes_public_documents(&self) -> bool {
         false
     }
+    /// A client that registered itself, read as it is now.
+    fn stranger(
+        &self,
+        _authority: &Authority<Self>,
+        _id: &str,
+    ) -> impl Future<Output = Result<Option<Arc<RegisteredClient>>, Failure>> + Send {
+        std::future::ready(Ok(None))
+    }
+    /// Whether a client that is named by a URL can only be known by asking its host now.
+    fn costs_a_fetch(&self, _authority: &Authority<Self>, _url: &str) -> bool {
+        false
+    }
     /// A client that is named by a URL instead of being registered: an installation, or a client
     /// with a metadata document.
     fn document_client(
@@ -191,26 +263,34 @@ pub(crate) trait Directory: Sized + Send + Sync + 'static {
 pub(crate) struct Snapshot<D> {
     pub(crate) generation: Generation,
     pub(crate) directory: D,
+    pub(crate) keys: KeyRing,
 }
 
 /// One authorization server.
 pub(crate) struct Authority<D> {
     pub(crate) issuer: Issuer,
     pub(crate) store: Store,
-    pub(crate) keys: KeyRing,
     pub(crate) context: Context,
+    keys: Keys,
     snapshot: RwLock<Arc<Snapshot<D>>>,
 }
 
 impl<D: Directory> Authority<D> {
     pub(crate) async fn open(
+        role: &'static str,
         issuer: Issuer,
         store: Store,
-        keys: KeyRing,
+        keys: Keys,
         context: Context,
     ) -> Result<Self, StoreError> {
-        let snapshot = RwLock::new(read(&store, &issuer).await?);
-        Ok(Self { issuer, store, keys, context, snapshot })
+        store.claim(role, issuer.as_str()).await?;
+        let snapshot = read(&store, &issuer, &keys, context.clock.now()).await?;
+        Ok(Self { issuer, store, keys, context, snapshot: RwLock::new(snapshot) })
+    }
+
+    /// Our keys as last read.
+    pub(crate) fn keys(&self) -> KeyRing {
+        self.snapshot().keys.clone()
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -226,8 +306,21 @@ impl<D: Directory> Authority<D> {
         match directory.client(id) {
             Some(client) => Ok(Some(Arc::clone(client))),
             None if is_document_url(id) => directory.document_client(self, id).await,
-            None => Ok(None),
+            None => directory.stranger(self, id).await,
         }
+    }
+
+    /// The same for somebody who has not proved anything: where it costs a fetch, a cell is taken before, and comes
+    /// back with the client.
+    pub(crate) async fn visiting_client<'a>(
+        &self,
+        directory: &D,
+        id: &str,
+        visitor: Visitor<'a>,
+    ) -> Result<(Option<Arc<RegisteredClient>>, Option<Taken<'a>>), Failure> {
+        let costs = directory.client(id).is_none() && directory.costs_a_fetch(self, id);
+        let taken = if costs { Some(visitor.admission.unproven(visitor.address)?) } else { None };
+        Ok((self.client(directory, id).await?, taken))
     }
 
     /// The directory as last read. Only for decisions that are recorded against its generation.
@@ -238,15 +331,16 @@ impl<D: Directory> Authority<D> {
     /// The directory as it is now: asks the store for the generation, reads it anew if it moved.
     pub(crate) async fn fresh(&self) -> Result<Arc<Snapshot<D>>, StoreError> {
         let held = self.snapshot();
-        if self.store.generation().await? == held.generation {
+        let now = self.now();
+        let timely = held.keys.until.is_none_or(|until| now < until);
+        if self.store.generation().await? == held.generation && timely {
             return Ok(held);
         }
-        let read = read(&self.store, &self.issuer).await?;
+        let read = read(&self.store, &self.issuer, &self.keys, now).await?;
+        // Whatever the numbers say: after a restore a lower one is the later one. One that is older after all is read
+        // again by whoever compares it next.
         let mut slot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
-        // Another request may have read a later one meanwhile.
-        if slot.generation < read.generation {
-            *slot = Arc::clone(&read);
-        }
+        *slot = Arc::clone(&read);
         Ok(read)
     }
 }
@@ -254,9 +348,13 @@ impl<D: Directory> Authority<D> {
 async fn read<D: Directory>(
     store: &Store,
     issuer: &Issuer,
+    keys: &Keys,
+    now: Timestamp,
 ) -> Result<Arc<Snapshot<D>>, StoreError> {
     // The generation is read first: if a change comes between, the snapshot counts as stale.
     let generation = store.generation().await?;
     let directory = D::load(store, issuer).await?;
-    Ok(Arc::new(Snapshot { generation, directory }))
+    let keys = (keys.0)(&store.signing_keys().await?, now);
+    let keys = keys.map_err(|error| StoreError::Document("signing key", error))?;
+    Ok(Arc::new(Snapshot { generation, directory, keys }))
 }

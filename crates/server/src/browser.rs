@@ -55,6 +55,27 @@ pub(crate) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
     values.next().is_none().then_some(value)
 }
 
+/// Cookies whose names begin with `prefix`: the rest of the name, and the value.
+pub(crate) fn cookies_of(
+    headers: &HeaderMap,
+    prefix: &str,
+) -> impl Iterator<Item = (String, String)> {
+    let all = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let pairs = all.flat_map(|value| value.split(';')).filter_map(|p| p.trim().split_once('='));
+    pairs.filter_map(move |(name, value)| {
+        Some((name.strip_prefix(prefix)?.to_owned(), value.to_owned()))
+    })
+}
+
+/// 429 for a person.
+pub(crate) fn busy_page(seconds: u64) -> Response<Body> {
+    let text =
+        "There are too many requests from your network just now. Wait a minute, then try again.";
+    let mut page = error_page(StatusCode::TOO_MANY_REQUESTS, text);
+    page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    page
+}
+
 pub(crate) fn set_cookie(
     issuer: &Issuer,
     response: &mut Response<Body>,

@@ -1,7 +1,10 @@
 //! What gateways report of tool calls, as rows of the audit trail: one row for a call, with its decision
 //! and, where it is known by then, how it ended.
 
-use carnet_proto::time::Timestamp;
+use carnet_proto::{
+    others_text::shown,
+    time::{SKEW, Timestamp},
+};
 use carnet_store::{AuditEvent, StoreError};
 use serde::Deserialize;
 use serde_json::Value;
@@ -36,6 +39,7 @@ pub(crate) struct Line {
     answer_bytes: u64,
     detail: String,
     outcomes: u64,
+    refusals: u64,
 }
 
 impl Line {
@@ -50,20 +54,35 @@ pub(crate) fn lines(text: &str) -> Vec<Line> {
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// The rows of some lines, read apart from the threads that answer requests.
-pub(crate) async fn read(text: String) -> Result<Vec<AuditEvent>, StoreError> {
-    let read = tokio::task::spawn_blocking(move || events(&lines(&text))).await;
+/// The rows of those lines that `may` be told of here; read apart from the threads that answer requests.
+pub(crate) async fn read(
+    text: String,
+    now: Timestamp,
+    may: impl Fn(&Line) -> bool,
+) -> Result<Vec<AuditEvent>, StoreError> {
+    let read = tokio::task::spawn_blocking(move || lines(&text)).await;
     // The process is ending: whoever reports tries again after the next start.
-    read.map_err(|_| StoreError::Closed)
+    let mut lines = read.map_err(|_| StoreError::Closed)?;
+    lines.retain(may);
+    Ok(events(&lines, now))
+}
+
+/// Lines older than this are dated as what they are: told now. A journal may have waited for weeks.
+const OLDEST: i64 = 90 * 86_400;
+
+/// When a line says that it was, as far as that can be; our own time stands beside it.
+fn at(line: &Line, now: Timestamp) -> Timestamp {
+    let told = Timestamp(line.at);
+    if told > now.plus(SKEW) || told < now.plus(-OLDEST) { now } else { told }
 }
 
 /// A short text on one line.
 fn text(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(LONGEST).collect()
+    shown(text, LONGEST)
 }
 
-/// The rows of some lines, in order.
-pub(crate) fn events(lines: &[Line]) -> Vec<AuditEvent> {
+/// The rows of some lines, in order; `now` is when they were told.
+pub(crate) fn events(lines: &[Line], now: Timestamp) -> Vec<AuditEvent> {
     let of = |kind: &'static str| {
         let lines = lines.iter().filter(move |line| line.kind == kind);
         lines.map(|line| (line.call.as_str(), line)).collect::<HashMap<_, _>>()
@@ -71,7 +90,7 @@ pub(crate) fn events(lines: &[Line]) -> Vec<AuditEvent> {
     let (ends, decisions) = (of("outcome"), of("decision"));
     let mut events = Vec::new();
     for line in lines {
-        let at = Timestamp(line.at);
+        let at = at(line, now);
         let event = match line.kind.as_str() {
             "decision" => {
                 let mut event = AuditEvent::granted("mcp_call", at)
@@ -102,10 +121,14 @@ pub(crate) fn events(lines: &[Line]) -> Vec<AuditEvent> {
                 .with("target", text(&line.target))
                 .with("detail", text(&line.detail)),
             "shed" => AuditEvent::granted("mcp_outcomes_shed", at)
-                .with("count", line.outcomes.to_string()),
+                .with("count", line.outcomes.to_string())
+                .with("refusals", line.refusals.to_string()),
             _ => continue,
         };
-        events.push(event.with("resource", text(&line.resource)).with("call", text(&line.call)));
+        // What is about the gateway itself is about no MCP server, whatever it says.
+        let resource = if line.is_of_the_gateway() { "" } else { line.resource.as_str() };
+        let event = event.with("resource", text(resource)).with("call", text(&line.call));
+        events.push(event.with("told_at", now.0.to_string()));
     }
     events
 }
@@ -138,7 +161,7 @@ mod tests {
             "\n",
             r#"{"kind":"shed","at":9,"outcomes":3}"#,
         );
-        let events = events(&lines(journal));
+        let events = events(&lines(journal), Timestamp(10));
         let names: Vec<_> = events.iter().map(|event| event.event.as_ref()).collect();
         assert_eq!(
             names,

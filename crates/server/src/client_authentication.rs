@@ -1,8 +1,10 @@
 //! Client authentication at every endpoint that asks for it: token, PAR, revocation, introspection.
 
 use crate::{
+    admission::Taken,
     answer::Failure,
     authority::{Authority, Directory, RegisteredClient, Snapshot},
+    token_endpoint::Visitor,
 };
 use axum::http::{HeaderMap, header};
 use carnet_client::{KeySource, Reach};
@@ -56,7 +58,7 @@ impl AuthenticatedClient {
 
     /// Whether it may act for this person: an installation acts for its own alone.
     pub(crate) fn acts_for(&self, user_id: &str) -> bool {
-        self.0.installation.as_ref().is_none_or(|held| held.user_id == user_id)
+        self.0.acts_for(user_id)
     }
 
     /// The installation, if its use just now is worth writing down. Answers so once.
@@ -77,9 +79,10 @@ pub(crate) async fn authenticate<D: Directory>(
     authority: &Authority<D>,
     snapshot: &mut Arc<Snapshot<D>>,
     presented: &Presented,
+    visitor: Visitor<'_>,
 ) -> Result<AuthenticatedClient, Failure> {
     loop {
-        match attempt(authority, snapshot, presented).await {
+        match attempt(authority, snapshot, presented, visitor).await {
             Err(Failure::Refused(refusal)) => {
                 let fresh = authority.fresh().await?;
                 if fresh.generation == snapshot.generation {
@@ -96,6 +99,7 @@ async fn attempt<D: Directory>(
     authority: &Authority<D>,
     snapshot: &Snapshot<D>,
     presented: &Presented,
+    visitor: Visitor<'_>,
 ) -> Result<AuthenticatedClient, Failure> {
     let id = presented.client_id();
     if snapshot.directory.client(id).is_none() && is_document_url(id) {
@@ -113,10 +117,12 @@ async fn attempt<D: Directory>(
             _ => return Err(Refusal::ClientAuthenticationMissing.into()),
         }
     }
-    let client = authority.client(&snapshot.directory, id).await?;
+    let (client, taken) = authority.visiting_client(&snapshot.directory, id, visitor).await?;
     let client = client.ok_or(Refusal::ClientUnknown)?;
     if let Some(assertion) = presented.check(&client.record, authority.now())? {
         verify_assertion(authority, &client, assertion).await?;
+        // Whoever holds the key of a document is owed that it is read.
+        taken.into_iter().for_each(Taken::give_back);
     }
     Ok(AuthenticatedClient(client))
 }

@@ -1,13 +1,13 @@
-//! The steps that every form endpoint shares, drawn once: strict form, throttle, client
-//! authentication, DPoP; then the grant fills the gap; then a `no-store` answer, and both outcomes
-//! on record.
+//! The steps that every form endpoint shares, drawn once: strict form, client authentication, DPoP; then the grant
+//! fills the gap; then a `no-store` answer, and both outcomes on record. What a refusal costs is counted where it is
+//! put on record, for every route ([`conclude`]).
 
 use crate::{
+    admission::{Admission, Sender, address_key},
     answer::{self, Failure},
     authority::{Authority, Directory, Snapshot},
     client_authentication::{self, AuthenticatedClient},
     operations::RequestId,
-    throttle::{Throttle, address_key},
 };
 use axum::{
     body::{Body, Bytes},
@@ -63,6 +63,8 @@ pub(crate) struct FormRequest {
 /// A form request whose client is known.
 pub(crate) struct ClientRequest<D> {
     pub(crate) address: String,
+    /// Who is counted for what it costs: a client that proves nothing by its address.
+    pub(crate) sender: Sender,
     pub(crate) form: Form,
     pub(crate) client: AuthenticatedClient,
     pub(crate) proof: Option<DpopProof>,
@@ -77,39 +79,37 @@ pub(crate) fn origin_of(parts: &Parts) -> (String, String) {
     (id, peer.map(|peer| address_key(peer.0.ip())).unwrap_or_default())
 }
 
-/// Steps 1 to 4: what comes out has an authenticated client. A refusal comes with its event.
+/// Steps 1 to 3: what comes out has an authenticated client. A refusal comes with its event.
 pub(crate) async fn client_request<D: Directory>(
     authority: &Authority<D>,
-    throttle: &Throttle,
+    admission: &Admission,
     url: &str,
     event: &'static str,
     request: Request,
 ) -> Result<ClientRequest<D>, Response<Body>> {
     let (parts, body) = request.into_parts();
     let (id, address) = origin_of(&parts);
-    if let Some(seconds) = throttle.wait(&address) {
-        return Err(answer::throttled(seconds));
-    }
     let event = AuditEvent::granted(event, authority.now()).with("request_id", id);
     let form = match read_form(&parts, body).await {
         Ok(form) => form,
         Err(NotForm::Response(response)) => return Err(response),
         Err(NotForm::Refused(refusal)) => {
-            throttle.failed(&address);
-            return Err(conclude(authority, event, refusal.into()).await);
+            let sender = Sender::Unproven(address);
+            return Err(conclude(authority, admission, &sender, event, refusal.into()).await);
         }
     };
     let request = FormRequest { form, headers: parts.headers, event, address };
-    with_client(authority, throttle, url, request).await
+    with_client(authority, admission, url, request).await
 }
 
 async fn with_client<D: Directory>(
     authority: &Authority<D>,
-    throttle: &Throttle,
+    admission: &Admission,
     url: &str,
     request: FormRequest,
 ) -> Result<ClientRequest<D>, Response<Body>> {
     let FormRequest { form, headers, mut event, address } = request;
+    let unproven = Sender::Unproven(address.clone());
     // Grants are recorded against the generation they rest on; what other endpoints do is not, so
     // they begin with the directory as it is.
     let mut snapshot = if event.event == "token" {
@@ -130,26 +130,24 @@ async fn with_client<D: Directory>(
     }
     let authenticated = match presented {
         Ok(presented) => {
-            client_authentication::authenticate(authority, &mut snapshot, &presented).await
+            let visitor = Visitor { admission, address: &address };
+            client_authentication::authenticate(authority, &mut snapshot, &presented, visitor).await
         }
         Err(refusal) => Err(refusal.into()),
     };
     let client = match authenticated {
         Ok(client) => client,
         Err(failure) => {
-            // Whoever cannot say who they are is counted, whatever is wrong: each leaves a row.
-            if matches!(&failure, Failure::Refused(refusal) if refusal.wire().status < 500) {
-                throttle.failed(&address);
-            }
-            return Err(conclude(authority, event, failure).await);
+            return Err(conclude(authority, admission, &unproven, event, failure).await);
         }
     };
     let event = event.client(client.id());
     if client.id() == ENROLLED_CLIENT && event.event != "token" {
         // Anyone can say that they are it; it has a code to redeem and nothing else.
-        throttle.failed(&address);
-        return Err(conclude(authority, event, Refusal::PublicClient.into()).await);
+        let refusal = Refusal::PublicClient.into();
+        return Err(conclude(authority, admission, &unproven, event, refusal).await);
     }
+    let sender = if client.is_public() { unproven } else { Sender::Proven(client.id().to_owned()) };
     let now = authority.now();
     if let Some(installation) = client.use_to_note(now)
         && let Err(error) = authority.store.installation_used(installation, now).await
@@ -157,19 +155,34 @@ async fn with_client<D: Directory>(
         return Err(answer::broken(&error));
     }
     match client_authentication::proof_of_possession(authority, &headers, url).await {
-        Ok(proof) => Ok(ClientRequest { address, form, client, proof, snapshot, event }),
-        Err(failure) => Err(conclude(authority, event, failure).await),
+        Ok(proof) => Ok(ClientRequest { address, sender, form, client, proof, snapshot, event }),
+        Err(failure) => Err(conclude(authority, admission, &sender, event, failure).await),
     }
 }
 
-/// Step 5: the answer to a failure, with the refusal on record.
+/// Whoever asks before it is known who they are, and the cells that what they cost is taken from.
+#[derive(Clone, Copy)]
+pub(crate) struct Visitor<'a> {
+    pub(crate) admission: &'a Admission,
+    pub(crate) address: &'a str,
+}
+
+/// The last step: the answer to a failure, with the refusal on record. A cell is taken before the row is written;
+/// where there is none, nothing is.
 pub(crate) async fn conclude<D: Directory>(
     authority: &Authority<D>,
+    admission: &Admission,
+    sender: &Sender,
     event: AuditEvent,
     failure: Failure,
 ) -> Response<Body> {
     match failure {
         Failure::Refused(refusal) => {
+            // Not their fault.
+            let counts = refusal.wire().status < 500;
+            if counts && let Err(busy) = admission.refusal(sender) {
+                return answer::throttled(busy.0);
+            }
             let event = event.refused(refusal.reason());
             let event = match &refusal {
                 Refusal::Denied(denial) => event.with("rule", denial.rule.clone()),
@@ -187,6 +200,7 @@ pub(crate) async fn conclude<D: Directory>(
             }
         }
         Failure::RefusedOnRecord(refusal) => answer::refused(&refusal),
+        Failure::Busy(seconds) => answer::throttled(seconds),
         Failure::Broken(error) => answer::broken(&error),
     }
 }

@@ -4,7 +4,8 @@
 use super::{Demo, vendors};
 use crate::{
     keys::{self, KeyEncryptionKey},
-    serve::{CONNECTIONS, accept, bind, open_store, spawn_pruning, tls},
+    listener::accept,
+    serve::{CONNECTIONS, bind, open_store, spawn_pruning, tls},
     system,
 };
 use anyhow::{Context as _, Result};
@@ -34,6 +35,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{net::TcpListener, task::JoinSet};
@@ -84,7 +86,7 @@ struct Ground {
     folder: PathBuf,
     next_port: Option<u16>,
     tls: Option<TlsAcceptor>,
-    kek: KeyEncryptionKey,
+    kek: Arc<KeyEncryptionKey>,
     context: Context,
     stop: CancellationToken,
     listeners: JoinSet<()>,
@@ -142,7 +144,7 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
         folder: folder.to_owned(),
         next_port: args.port,
         tls,
-        kek: KeyEncryptionKey::new(&entropy.secret())?,
+        kek: Arc::new(KeyEncryptionKey::new(&entropy.secret())?),
         context: Context::new(clock.clone(), entropy.clone(), &outbound),
         stop: stop.clone(),
         listeners: JoinSet::new(),
@@ -184,7 +186,7 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
     for vendor in &vendors {
         connect(&desk, vendor).await?;
     }
-    let ring = keys::key_ring(&idp_store, &ground.kek, Algorithm::ES256, &clock).await?;
+    let ring = keys::of_server(&idp_store, &ground.kek, Algorithm::ES256, &clock).await?;
     let settings = IdpSettings { name: "Acme".to_owned(), ..IdpSettings::default() };
     let idp = Idp::open(
         idp_issuer.clone(),
@@ -216,9 +218,8 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
     };
     let router = limited(api.router(), LIMITS, entropy.clone(), &[]);
     ground.listeners.spawn(accept(admin_listener, None, router, CONNECTIONS, stop.clone()));
-    let stores: Vec<Store> =
-        vendors.iter().map(|v| v.store.clone()).chain([idp_store.clone()]).collect();
-    spawn_pruning(&stores, &clock, &stop);
+    let stores = vendors.iter().map(|v| v.store.clone()).chain([idp_store.clone()]);
+    spawn_pruning(stores.map(|store| (store, None)).collect(), &clock, &stop);
     let mut people = people.into_iter();
     Ok(Company {
         idp_issuer,
@@ -322,6 +323,7 @@ async fn vendor(
         jwks_uri: None,
         algorithm: Algorithm::ES256,
         tenant: None,
+        audience_tenant: None,
         accounts: AccountResolution { just_in_time: true, email_domains: Vec::new() },
         allow_reuse: false,
         client_documents: true,
@@ -341,7 +343,7 @@ async fn vendor(
         disabled: false,
     })
     .await?;
-    let ring = keys::key_ring(&store, &ground.kek, Algorithm::ES256, &clock).await?;
+    let ring = keys::of_server(&store, &ground.kek, Algorithm::ES256, &clock).await?;
     let settings = RasSettings::default();
     let context = ground.context.clone();
     let ras = Ras::open(issuer.clone(), store.clone(), ring, context, settings).await?;

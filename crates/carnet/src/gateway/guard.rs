@@ -284,6 +284,7 @@ impl Plan {
                 algorithm: Algorithm::ES256,
                 jwks_uri: None,
                 tenant: None,
+                audience_tenant: None,
                 allow_reuse: false,
                 accounts: AccountResolution { just_in_time: true, ..AccountResolution::default() },
                 client_documents: true,

@@ -237,7 +237,7 @@ fn prune(folder: &Path, current: u64, keep_days: Option<NonZeroU32>) {
                     "a file of the journal was deleted: it is old, and was reported"
                 ),
                 Err(error) => {
-                    tracing::warn!(number, %error, "a file of the journal was not deleted")
+                    tracing::warn!(number, %error, "a file of the journal was not deleted");
                 }
             }
         }

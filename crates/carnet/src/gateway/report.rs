@@ -4,7 +4,7 @@
 use super::journal;
 use crate::system;
 use anyhow::{Context, Result, bail};
-use carnet_client::{Outbound, Reach, discover_authorization_server};
+use carnet_client::{Outbound, discover_authorization_server};
 use carnet_gateway::Trail;
 use carnet_proto::{identifier::Issuer, others_text::shown, secret::Secret};
 use carnet_server::{idp::Idp, ras::Ras};
@@ -55,12 +55,13 @@ impl Desk {
             Self::Ras(ras) => ras.take_calls(gateway, batch, lines).await.map(|_| ())?,
             Self::Remote { issuer, client_id, secret, outbound } => {
                 let metadata = discover_authorization_server(outbound, issuer).await?;
-                let endpoint = metadata.carnet_gateway_records_endpoint.with_context(|| {
+                let endpoint = metadata.carnet_gateway_records_endpoint.clone();
+                let endpoint = endpoint.with_context(|| {
                     format!("{issuer} is no Carnet identity provider: it takes no reports of calls")
                 })?;
                 let form = [("batch", batch), ("lines", lines)];
                 let basic = Some((client_id.as_str(), secret.expose()));
-                let reach = Reach::of_trusted_url(issuer.as_str());
+                let reach = metadata.reach_of(&endpoint);
                 let answer = outbound.post_form(&endpoint, reach, &form, basic).await?;
                 if answer.status != 200 {
                     let text = shown(&String::from_utf8_lossy(&answer.body), 300);
@@ -302,7 +303,7 @@ fn places(folder: &Path) -> Vec<Result<Place>> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
     let kept = entries.map(|entry| entry.path()).filter(|path| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.starts_with("told-") && name.ends_with(".json")
+        name.strip_prefix("told-").is_some_and(|rest| rest.strip_suffix(".json").is_some())
     });
     kept.map(|path| place_of(&path)).collect()
 }

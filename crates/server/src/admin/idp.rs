@@ -3,7 +3,7 @@
 
 use super::{
     AdminError,
-    records::{AuditQuery, Body, Desk, NewClient, Overlap, Switch, view},
+    records::{AuditQuery, Body, Desk, Kid, MakeKey, NewClient, Overlap, Rotate, Switch, view},
 };
 use crate::passwords::{Passwords, normal_username};
 use axum::{
@@ -14,7 +14,7 @@ use axum::{
 };
 use carnet_proto::{
     authentication::{ACR_PASSWORD, Authentication},
-    client::{Client, ENROLLED_CLIENT},
+    client::{Client, ClientAuthentication, ENROLLED_CLIENT},
     client_document::INSTALLATIONS,
     identifier::{Issuer, Resource},
     policy::{
@@ -38,6 +38,8 @@ struct IdpDesk {
     issuer: Issuer,
     desk: Desk,
     passwords: Passwords,
+    /// Whether public clients may exchange, which explanations have to know.
+    public_exchange: bool,
 }
 
 type Answer = Result<Json<Value>, AdminError>;
@@ -51,8 +53,26 @@ impl IdpAdmin {
         entropy: Entropy,
         passwords: Passwords,
     ) -> Self {
-        let desk = Desk { store, clock, entropy };
-        Self(Arc::new(IdpDesk { issuer, desk, passwords }))
+        let desk = Desk { store, clock, entropy, make_key: None };
+        Self(Arc::new(IdpDesk { issuer, desk, passwords, public_exchange: false }))
+    }
+
+    /// With keys that can be rotated.
+    #[must_use]
+    pub fn keys(self, make: MakeKey) -> Self {
+        let desk = Desk { make_key: Some(make), ..self.0.desk.clone() };
+        self.with(desk, self.0.public_exchange)
+    }
+
+    /// Of an IdP where public clients may exchange.
+    #[must_use]
+    pub fn public_exchange(self, allowed: bool) -> Self {
+        self.with(self.0.desk.clone(), allowed)
+    }
+
+    fn with(&self, desk: Desk, public_exchange: bool) -> Self {
+        let (issuer, passwords) = (self.0.issuer.clone(), self.0.passwords.clone());
+        Self(Arc::new(IdpDesk { issuer, desk, passwords, public_exchange }))
     }
 
     pub(super) fn issuer(&self) -> &Issuer {
@@ -89,6 +109,9 @@ impl IdpAdmin {
             .route("/installations", get(installations))
             .route("/installations/{id}", axum::routing::delete(revoke_installation))
             .route("/audit", get(audit))
+            .route("/keys", get(keys))
+            .route("/keys/rotate", post(rotate_key))
+            .route("/keys/remove", post(remove_key))
             .route("/explain", post(explain))
             .with_state(self)
     }
@@ -182,6 +205,21 @@ async fn revoke_installation(
     } else {
         Err(AdminError::missing("installation", &id))
     }
+}
+
+async fn keys(State(idp): State<IdpAdmin>) -> Answer {
+    idp.0.desk.keys().await
+}
+
+async fn rotate_key(State(idp): State<IdpAdmin>, Body(rotate): Body<Rotate>) -> Answer {
+    idp.0.desk.rotate_key(rotate).await
+}
+
+async fn remove_key(
+    State(idp): State<IdpAdmin>,
+    Body(kid): Body<Kid>,
+) -> Result<StatusCode, AdminError> {
+    idp.0.desk.remove_key(kid).await
 }
 
 async fn audit(State(idp): State<IdpAdmin>, Query(query): Query<AuditQuery>) -> Answer {
@@ -516,6 +554,25 @@ async fn explain(State(idp): State<IdpAdmin>, Body(asked): Body<Explain>) -> Ans
     }
     if client.disabled {
         return Ok(refused("client.unknown", "the client is switched off"));
+    }
+    let is_public = client.authentication == ClientAuthentication::Public;
+    if is_public && !enrolled && !idp.0.public_exchange {
+        return Ok(refused("client.public", "public clients get no ID-JAG here"));
+    }
+    if let Some(id) = asked.client.strip_prefix(&format!("{installations}/")) {
+        // One installation, which is one person's and may be gone.
+        match store.installation(id).await? {
+            None => {
+                return Ok(refused(
+                    "client.unknown",
+                    "there is no such installation, or it was revoked",
+                ));
+            }
+            Some(held) if held.user_id != user.id => {
+                return Ok(refused("subject.not_live", "the installation is another person's"));
+            }
+            Some(_) => {}
+        }
     }
     let policy =
         Policy::new(&idp.0.issuer, store.all().await?, store.all().await?, store.all().await?);

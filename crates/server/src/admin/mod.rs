@@ -7,6 +7,7 @@ mod records;
 
 pub use idp::IdpAdmin;
 pub use ras::RasAdmin;
+pub use records::MakeKey;
 
 use axum::{
     Json, Router,

@@ -2,7 +2,7 @@
 
 use super::{
     AdminError,
-    records::{AuditQuery, Body, Desk, NewClient, Overlap, Switch, view},
+    records::{AuditQuery, Body, Desk, Kid, MakeKey, NewClient, Overlap, Rotate, Switch, view},
 };
 use axum::{
     Json, Router,
@@ -15,9 +15,9 @@ use carnet_proto::{
     client_document::is_origin,
     identifier::{Issuer, Resource},
     time::{Clock, Entropy},
-    trust::{Account, ClientHost, InteractiveSignIn, TrustedIssuer},
+    trust::{Account, ClientHost, InteractiveSignIn, SubjectLink, TrustedIssuer},
 };
-use carnet_store::{Record, Store};
+use carnet_store::{AuditEvent, Record, Store};
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -36,7 +36,16 @@ type Answer = Result<Json<Value>, AdminError>;
 impl RasAdmin {
     /// Administration of the RAS `issuer` on `store`.
     pub fn new(issuer: Issuer, store: Store, clock: Clock, entropy: Entropy) -> Self {
-        Self(Arc::new(RasDesk { issuer, desk: Desk { store, clock, entropy } }))
+        let desk = Desk { store, clock, entropy, make_key: None };
+        Self(Arc::new(RasDesk { issuer, desk }))
+    }
+
+    /// With keys that can be rotated.
+    #[must_use]
+    pub fn keys(self, make: MakeKey) -> Self {
+        let RasDesk { issuer, desk } = &*self.0;
+        let desk = Desk { make_key: Some(make), ..desk.clone() };
+        Self(Arc::new(RasDesk { issuer: issuer.clone(), desk }))
     }
 
     pub(super) fn issuer(&self) -> &Issuer {
@@ -64,9 +73,15 @@ impl RasAdmin {
             .route("/resources/enable", post(enable::<GovernedResource>))
             .route("/resources/delete", post(delete::<GovernedResource>))
             .route("/accounts", get(list::<Account>).post(create_account))
+            .route("/accounts/delete", post(delete::<Account>))
+            .route("/accounts/links", post(links))
+            .route("/accounts/unlink", post(unlink))
             .route("/accounts/disable", post(disable::<Account>))
             .route("/accounts/enable", post(enable::<Account>))
             .route("/audit", get(audit))
+            .route("/keys", get(keys))
+            .route("/keys/rotate", post(rotate_key))
+            .route("/keys/remove", post(remove_key))
             .with_state(self)
     }
 }
@@ -114,6 +129,12 @@ async fn create_trust(State(ras): State<RasAdmin>, Body(trusted): Body<TrustedIs
         ));
     }
     check_sign_in(trusted.sign_in.as_ref(), trusted.tenant.as_deref())?;
+    check_domains(&ras, trusted.issuer.as_str(), trusted.sign_in.as_ref()).await?;
+    if let Some(uri) = &trusted.jwks_uri {
+        Resource::parse(uri).map_err(|error| {
+            AdminError::invalid(format!("`jwks_uri`: `{uri}` {error}"), "use an https URL")
+        })?;
+    }
     ras.0.desk.create(&trusted).await?;
     Ok(Json(view(&trusted)))
 }
@@ -135,7 +156,14 @@ fn check_sign_in(
             "leave them to cross-app access",
         ));
     }
-    match sign_in.iter().flat_map(|s| &s.domains).find(|domain| domain.contains('@')) {
+    let is_domain = |domain: &str| {
+        let label = |label: &str| {
+            let legal = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+            !label.is_empty() && label.len() <= 63 && legal
+        };
+        domain.len() <= 253 && domain.split('.').all(label)
+    };
+    match sign_in.iter().flat_map(|s| &s.domains).find(|domain| !is_domain(domain)) {
         Some(domain) => Err(AdminError::invalid(
             format!("`domains`: `{domain}` is not a domain"),
             "for instance acme.example",
@@ -144,9 +172,35 @@ fn check_sign_in(
     }
 }
 
+/// Two issuers for one domain: whose people are they?
+async fn check_domains(
+    ras: &RasAdmin,
+    issuer: &str,
+    sign_in: Option<&InteractiveSignIn>,
+) -> Result<(), AdminError> {
+    let others = ras.0.desk.store.all::<TrustedIssuer>().await?;
+    for other in others.iter().filter(|other| other.issuer.as_str() != issuer) {
+        let theirs = other.sign_in.iter().flat_map(|sign_in| &sign_in.domains);
+        for domain in theirs {
+            let mine = sign_in.iter().flat_map(|sign_in| &sign_in.domains);
+            if mine.into_iter().any(|own| own.eq_ignore_ascii_case(domain)) {
+                return Err(AdminError::invalid(
+                    format!(
+                        "`domains`: people of `{domain}` sign in at `{}` already",
+                        other.issuer
+                    ),
+                    "a domain belongs to one issuer; take it from the other first",
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 async fn set_sign_in(State(ras): State<RasAdmin>, Body(new): Body<NewSignIn>) -> Answer {
     let trusted = ras.0.desk.find::<TrustedIssuer>(&new.id).await?;
     check_sign_in(new.sign_in.as_ref(), trusted.tenant.as_deref())?;
+    check_domains(&ras, &new.id, new.sign_in.as_ref()).await?;
     let act = if new.sign_in.is_some() { "allow sign-in at" } else { "forbid sign-in at" };
     let set = |trusted: &mut TrustedIssuer| trusted.sign_in = new.sign_in;
     ras.0.desk.change::<TrustedIssuer>(&new.id, act, set).await
@@ -209,6 +263,46 @@ async fn create_account(State(ras): State<RasAdmin>, Body(new): Body<NewAccount>
     let account = Account { id, email: Some(new.email), disabled: false };
     ras.0.desk.create(&account).await?;
     Ok(Json(view(&account)))
+}
+
+/// The people of trusted issuers that an account is linked to.
+async fn links(State(ras): State<RasAdmin>, Body(named): Body<Named>) -> Answer {
+    let desk = &ras.0.desk;
+    let account = desk.find::<Account>(&named.id).await?;
+    Ok(Json(serde_json::json!(desk.store.links(&account.id).await?)))
+}
+
+/// Takes an account away from somebody it was linked to by mistake.
+async fn unlink(
+    State(ras): State<RasAdmin>,
+    Body(link): Body<SubjectLink>,
+) -> Result<StatusCode, AdminError> {
+    let desk = &ras.0.desk;
+    let event = AuditEvent::granted("admin.unlink account", desk.now())
+        .with("issuer", link.issuer.as_str())
+        .with("subject", link.subject.as_str());
+    if desk.store.unlink(&link, event).await? {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    Err(AdminError::invalid(
+        format!("nobody named `{}` by {} is linked to an account", link.subject, link.issuer),
+        "`carnet admin --ras NAME account links ACCOUNT` lists who is",
+    ))
+}
+
+async fn keys(State(ras): State<RasAdmin>) -> Answer {
+    ras.0.desk.keys().await
+}
+
+async fn rotate_key(State(ras): State<RasAdmin>, Body(rotate): Body<Rotate>) -> Answer {
+    ras.0.desk.rotate_key(rotate).await
+}
+
+async fn remove_key(
+    State(ras): State<RasAdmin>,
+    Body(kid): Body<Kid>,
+) -> Result<StatusCode, AdminError> {
+    ras.0.desk.remove_key(kid).await
 }
 
 async fn audit(State(ras): State<RasAdmin>, Query(query): Query<AuditQuery>) -> Answer {

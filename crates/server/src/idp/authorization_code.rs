@@ -3,7 +3,7 @@
 use super::{
     Idp,
     directory::IdpDirectory,
-    tokens::{self, Issue},
+    tokens::{self, Issue, Source},
 };
 use crate::{
     answer::Failure,
@@ -21,14 +21,15 @@ pub(super) async fn redeem(
     let state = &idp.0;
     let authority = &state.authority;
     let now = authority.now();
-    let (code, session) = grants::redeem_code(authority, &request, event).await?;
+    let presented = grants::present_code(authority, &request, event).await?;
+    let (code, session) = (&presented.code, &presented.session);
     let key_thumbprint = request.key_thumbprint();
     if !request.client.acts_for(&session.user_id) {
         return Err(Refusal::Code.into());
     }
+    state.admission.grant(request.client.id(), &session.user_id)?;
     let scopes = &code.request.scopes;
-    let refresh_token = if scopes.contains("offline_access") {
-        let secret = authority.context.entropy.secret();
+    let refresh_token = scopes.contains("offline_access").then(|| {
         let token = RefreshToken {
             family: code.family.clone(),
             sid: session.sid.clone(),
@@ -42,13 +43,8 @@ pub(super) async fn redeem(
             idle_expires_at: now.plus(state.settings.refresh_idle),
             expires_at: now.plus(state.settings.refresh_absolute),
         };
-        if !authority.store.issue_refresh_token(&secret.hash(), &token).await? {
-            return Err(Refusal::Code.into());
-        }
-        Some(secret.expose().to_owned())
-    } else {
-        None
-    };
+        (authority.context.entropy.secret(), token)
+    });
     let issue = Issue {
         client: &request.client,
         user_id: &session.user_id,
@@ -59,6 +55,14 @@ pub(super) async fn redeem(
         nonce: code.request.nonce.as_deref(),
         key_thumbprint,
         refresh_token,
+        source: Source::Code(&presented.hash),
     };
-    tokens::issue(idp, request.snapshot.clone(), issue, event, now).await
+    let issued = tokens::issue(idp, request.snapshot.clone(), issue, event, now).await;
+    match issued {
+        // Both at once: at most one answer has tokens, and they are dead.
+        Err(Failure::RefusedOnRecord(Refusal::Code)) => {
+            Err(grants::code_reuse(authority, &code.family, event).await)
+        }
+        issued => issued,
+    }
 }

@@ -3,11 +3,12 @@
 //! request is read and checked again.
 
 use super::{
-    Idp, pushed_request,
+    Idp, IdpDirectory, pushed_request,
     sign_in_page::{self, Problem},
 };
 use crate::{
     answer::{Failure, broken, error_page},
+    authority::Authority,
     browser::{back_to, cookie, cookie_name, csrf_of, is_same_origin, set_cookie},
     passwords,
     token_endpoint::origin_of,
@@ -23,8 +24,10 @@ use carnet_proto::{
     authorize::{
         self, AuthorizationRequest, CODE_LIFETIME, Offer, PageError, RedirectError, Unauthorizable,
     },
-    client::ENROLLED_CLIENT,
+    client::{Client, ClientAuthentication, ENROLLED_CLIENT},
     form::Form,
+    id_token::verify_hint,
+    known_browser::{self, KnownBrowser},
     secret::{Secret, equal_in_constant_time, sha256},
     time::Timestamp,
 };
@@ -37,6 +40,16 @@ pub(super) struct Asked {
     pushed: Option<String>,
     /// The one person whom the client acts for, if it is an installation.
     only_for: Option<String>,
+    /// The client proves nothing of itself: any page and any program can send a browser here in its name.
+    is_public: bool,
+}
+
+impl Asked {
+    /// Whether a live session is not enough: nobody can tell whose the request is, so the person is asked each time
+    /// (RFC 8252 8.6).
+    fn needs_a_person(&self) -> bool {
+        self.is_public
+    }
 }
 
 /// GET: a live session gets its code at once; otherwise the sign-in page.
@@ -51,20 +64,76 @@ pub(super) async fn begin(State(idp): State<Idp>, request: Request) -> Response<
         Ok(session) => session,
         Err(error) => return broken(&error),
     };
-    if let Some(session) = session
-        && asked.request.is_served_by(session.authentication.auth_time, now)
-    {
+    let serves = |session: &Session| {
+        asked.request.is_served_by(session.authentication.auth_time, now)
+            && asked.request.is_for(&session.user_id)
+    };
+    if let Some(session) = session.filter(serves) {
+        if asked.needs_a_person() {
+            if asked.request.silent {
+                let description =
+                    "prompt=none was asked for, and a person has to agree to this application.";
+                let error = RedirectError { error: "interaction_required", description };
+                return redirect_error(&idp, &asked.request, error);
+            }
+            return match go_on_page(&idp, &asked, &session, &parts).await {
+                Ok(page) => page,
+                Err(error) => broken(&error),
+            };
+        }
         return match issue_code(&idp, asked, &session, &parts).await {
             Ok(response) => response,
             Err(error) => broken(&error),
         };
     }
     if asked.request.silent {
-        let description = "prompt=none was asked for, and nobody is signed in.";
+        let description = "prompt=none was asked for, and nobody is signed in, or somebody else.";
         let error = RedirectError { error: "login_required", description };
         return redirect_error(&idp, &asked.request, error);
     }
     sign_in_page::show(&idp, &asked, &parts, None)
+}
+
+/// The page that says who is signed in and which program wants to know.
+async fn go_on_page(
+    idp: &Idp,
+    asked: &Asked,
+    session: &Session,
+    parts: &Parts,
+) -> Result<Response<Body>, StoreError> {
+    let authority = &idp.0.authority;
+    let snapshot = authority.fresh().await?;
+    let Some(user) = snapshot.directory.person(&authority.store, &session.user_id).await? else {
+        return Ok(error_page(StatusCode::FORBIDDEN, SWITCHED_OFF));
+    };
+    let held = cookie(&parts.headers, &cookie_name(idp.issuer(), "session")).unwrap_or_default();
+    Ok(sign_in_page::go_on(idp, asked, parts, &user.username, &csrf_of(&held)))
+}
+
+const SWITCHED_OFF: &str = "This account is switched off. Ask IT.";
+
+/// POST of that page: the person goes on as who they are.
+async fn went_on(idp: &Idp, asked: Asked, form: &Form, parts: &Parts) -> Response<Body> {
+    let now = idp.0.authority.now();
+    let held = cookie(&parts.headers, &cookie_name(idp.issuer(), "session")).unwrap_or_default();
+    let proof = form.optional("csrf").unwrap_or_default();
+    let session = match session_of(idp, &parts.headers, now).await {
+        Ok(session) => session,
+        Err(error) => return broken(&error),
+    };
+    let serves = |session: &Session| {
+        asked.request.is_served_by(session.authentication.auth_time, now)
+            && asked.request.is_for(&session.user_id)
+            && equal_in_constant_time(&csrf_of(&held), proof)
+    };
+    let Some(session) = session.filter(serves) else {
+        let text = "The page is too old, or you are not signed in any more. Start again in the application.";
+        return error_page(StatusCode::FORBIDDEN, text);
+    };
+    match issue_code(idp, asked, &session, parts).await {
+        Ok(response) => response,
+        Err(error) => broken(&error),
+    }
 }
 
 /// POST: the sign-in form.
@@ -85,6 +154,9 @@ pub(super) async fn sign_in(State(idp): State<Idp>, request: Request) -> Respons
     let Ok(form) = Form::parse(&bytes) else {
         return error_page(StatusCode::BAD_REQUEST, "The sign-in form cannot be read.");
     };
+    if form.optional("answer") == Some("go_on") {
+        return went_on(&idp, asked, &form, &parts).await;
+    }
     let token = form.optional("csrf").unwrap_or_default();
     let expected =
         cookie(&parts.headers, &cookie_name(idp.issuer(), "signin")).map(|c| csrf_of(&c));
@@ -138,6 +210,7 @@ async fn read(idp: &Idp, uri: &Uri) -> Result<Asked, Response<Body>> {
         return Err(page(PageError::Client));
     }
     let only_for = found.installation.as_ref().map(|held| held.user_id.clone());
+    let is_public = client.authentication == ClientAuthentication::Public;
     if let Some(request_uri) = form.optional("request_uri") {
         let hash =
             pushed_request::hash_of(request_uri).ok_or_else(|| page(PageError::PushedRequest))?;
@@ -148,11 +221,12 @@ async fn read(idp: &Idp, uri: &Uri) -> Result<Asked, Response<Body>> {
                 client_name: client.name.clone(),
                 pushed: Some(hash),
                 only_for,
+                is_public,
             }),
             None => Err(page(PageError::PushedRequest)),
         };
     }
-    let read = authorize::read(&form, client, Offer::SignIn).and_then(|request| {
+    let read = hinted(authority, &form, client).and_then(|request| {
         if client.require_pushed_authorization_requests {
             let description = "This client has to push its authorization requests (RFC 9126).";
             let error = RedirectError { error: "invalid_request", description };
@@ -163,7 +237,8 @@ async fn read(idp: &Idp, uri: &Uri) -> Result<Asked, Response<Body>> {
     });
     match read {
         Ok(request) => {
-            Ok(Asked { request, client_name: client.name.clone(), pushed: None, only_for })
+            let client_name = client.name.clone();
+            Ok(Asked { request, client_name, pushed: None, only_for, is_public })
         }
         Err(Unauthorizable::Page(error)) => Err(page(error)),
         Err(Unauthorizable::Redirect { redirect_uri, state, error }) => Err(back_to(
@@ -175,13 +250,42 @@ async fn read(idp: &Idp, uri: &Uri) -> Result<Asked, Response<Body>> {
     }
 }
 
+/// Reads a request with the `id_token_hint` that it may carry: an ID token of ours names the one person that is meant.
+pub(super) fn hinted(
+    authority: &Authority<IdpDirectory>,
+    form: &Form,
+    client: &Client,
+) -> Result<AuthorizationRequest, Unauthorizable> {
+    let mut request = authorize::read(form, client, Offer::SignIn)?;
+    if let Some(hint) = form.optional("id_token_hint") {
+        let read = verify_hint(hint, &authority.keys().verifying(), &authority.issuer);
+        let Ok(hint) = read else {
+            let description = "id_token_hint is not an ID token of this identity provider.";
+            let error = RedirectError { error: "invalid_request", description };
+            let (redirect_uri, state) = (request.redirect_uri, request.state);
+            return Err(Unauthorizable::Redirect { redirect_uri, state, error });
+        };
+        request.subject = Some(hint.subject);
+    }
+    Ok(request)
+}
+
 enum NotSignedIn {
     Wrong,
     Wait(u64),
     Broken(StoreError),
 }
 
-/// Takes as long for an unknown user as for a wrong password, and answers the same (L01).
+/// The browser that a person signed in in before, by its own cookie.
+fn known_browser(idp: &Idp, headers: &HeaderMap) -> Option<(String, String)> {
+    let authority = &idp.0.authority;
+    let held = cookie(headers, &cookie_name(idp.issuer(), "browser"))?;
+    KnownBrowser::read(&held, &authority.keys().verifying(), &authority.issuer, authority.now())
+        .ok()
+}
+
+/// Takes as long for an unknown user as for a wrong password, and answers the same (L01). Counted before the password
+/// is looked at.
 async fn check_password(
     idp: &Idp,
     username: &str,
@@ -192,22 +296,28 @@ async fn check_password(
     let authority = &state.authority;
     let (request_id, address) = origin_of(parts);
     let username = passwords::normal_username(username);
-    let keys = [format!("sign-in {address}"), format!("user {}", sha256(username.as_bytes()))];
-    if let Some(seconds) = keys.iter().filter_map(|key| state.throttle.wait(key)).max() {
-        return Err(NotSignedIn::Wait(seconds));
-    }
     let found = authority.store.by_name::<User>(&username).await.map_err(NotSignedIn::Broken)?;
+    let browser = known_browser(idp, &parts.headers);
+    let known = found.as_ref().and_then(|user| browser.filter(|(person, _)| *person == user.id));
+    let known = known.map(|(_, browser)| browser);
+    let person = sha256(username.as_bytes());
+    let attempt = state.admission.sign_in(&address, &person, known.as_deref());
+    let attempt = attempt.map_err(|busy| NotSignedIn::Wait(busy.0))?;
     let live = found.filter(|user| !user.disabled);
     let hash = live.as_ref().and_then(|user| user.password_hash.as_deref());
     let short_enough = password.expose().len() <= passwords::LONGEST;
     let hash = hash.filter(|_| short_enough);
-    let right = state.passwords.verify(password, hash).await.map_err(|_| NotSignedIn::Wait(5))?;
+    let Ok(right) = state.passwords.verify(password, hash).await else {
+        attempt.undone();
+        return Err(NotSignedIn::Wait(5));
+    };
     match live {
-        Some(user) if right => Ok(user),
+        Some(user) if right => {
+            attempt.right();
+            Ok(user)
+        }
         known => {
-            for key in &keys {
-                state.throttle.failed(key);
-            }
+            attempt.wrong();
             let event = AuditEvent::granted("sign_in", authority.now())
                 .person(known.map(|user| user.id).unwrap_or_default())
                 .with("request_id", request_id)
@@ -247,7 +357,11 @@ async fn signed_in(
         .client(&asked.request.client_id)
         .with("session", session.sid.as_str())
         .with("request_id", request_id);
-    if !authority.store.begin_session(&secret.hash(), &session, user, event).await? {
+    // The cookie of before is dead, whoever has a copy of it; what its sign-in brought goes on.
+    let before = cookie(&parts.headers, &cookie_name(idp.issuer(), "session"));
+    let before = before.map(|cookie| Secret::new(cookie).hash());
+    let (hash, before) = (secret.hash(), before.as_deref());
+    if !authority.store.begin_session(&hash, &session, user, before, event).await? {
         let text = "This account was changed a moment ago. Start again in the application.";
         return Ok(error_page(StatusCode::FORBIDDEN, text));
     }
@@ -255,6 +369,16 @@ async fn signed_in(
     let lifetime = idp.0.settings.session_lifetime;
     set_cookie(idp.issuer(), &mut response, "session", secret.expose(), lifetime);
     set_cookie(idp.issuer(), &mut response, "signin", "", 0);
+    let browser = known_browser(idp, &parts.headers).filter(|(person, _)| *person == user.id);
+    let browser = KnownBrowser {
+        iss: idp.issuer().to_string(),
+        sub: user.id.clone(),
+        jti: browser.map_or_else(|| authority.context.entropy.id(), |(_, browser)| browser),
+        iat: now,
+        exp: now.plus(known_browser::LIFETIME),
+    };
+    let browser = browser.sign(&authority.keys().signing());
+    set_cookie(idp.issuer(), &mut response, "browser", &browser, known_browser::LIFETIME);
     Ok(response)
 }
 
@@ -271,8 +395,17 @@ async fn issue_code(
     let (request_id, _) = origin_of(parts);
     let snapshot = authority.fresh().await?;
     if snapshot.directory.person(&authority.store, &session.user_id).await?.is_none() {
-        let text = "This account is switched off. Ask IT.";
-        return Ok(error_page(StatusCode::FORBIDDEN, text));
+        return Ok(error_page(StatusCode::FORBIDDEN, SWITCHED_OFF));
+    }
+    if !asked.request.is_for(&session.user_id) {
+        let description = "Another person signed in than id_token_hint names.";
+        let error = RedirectError { error: "login_required", description };
+        return Ok(redirect_error(idp, &asked.request, error));
+    }
+    if !asked.request.is_met_by(&session.authentication.acr) {
+        let description = "The essential acr of this request cannot be reached here.";
+        let error = RedirectError { error: "unmet_authentication_requirements", description };
+        return Ok(redirect_error(idp, &asked.request, error));
     }
     if asked.only_for.as_ref().is_some_and(|owner| *owner != session.user_id) {
         let description = "This installation was enrolled by another person.";

@@ -1,7 +1,10 @@
 //! Our own access tokens at our own endpoints: userinfo, catalog, installations.
 
-use super::Idp;
-use crate::answer::{Failure, no_store};
+use super::{
+    Idp,
+    standing::{Chain, Standing},
+};
+use crate::answer::no_store;
 use axum::{
     body::Body,
     http::{HeaderValue, Response, StatusCode, header, request::Parts},
@@ -12,14 +15,28 @@ use carnet_proto::{
     dpop,
     secret::Secret,
 };
-use carnet_store::{HotOutcome, StoreError, UsedJti, User};
+use carnet_store::{HotOutcome, StoreError, UsedJti};
 use serde_json::json;
-use std::sync::Arc;
 
-/// A live token with the scope an endpoint needs, and its person.
+/// A live token with the scope an endpoint needs, and all that stands behind it.
 pub(super) struct Bearer {
     pub(super) token: AccessToken,
-    pub(super) user: Arc<User>,
+    pub(super) standing: Standing,
+}
+
+/// Why there is none.
+enum NoBearer {
+    /// No token, or none that stands.
+    Token,
+    /// It is bound to a key, and what came along is no proof of it (RFC 9449, 7.1).
+    Proof,
+    Broken(StoreError),
+}
+
+impl From<StoreError> for NoBearer {
+    fn from(error: StoreError) -> Self {
+        Self::Broken(error)
+    }
 }
 
 impl Bearer {
@@ -30,22 +47,29 @@ impl Bearer {
         path: &str,
         scope: &str,
     ) -> Result<Self, Response<Body>> {
+        let presented = parts.headers.contains_key(header::AUTHORIZATION);
         match person_of(idp, parts, path).await {
-            Ok(Some((token, user))) if token.scopes.contains(scope) => Ok(Self { token, user }),
-            Ok(Some(_)) => {
-                let challenge = Challenge::new("Bearer")
-                    .with("error", "insufficient_scope")
-                    .with("scope", scope);
+            Ok(bearer) if bearer.token.scopes.contains(scope) => Ok(bearer),
+            Ok(bearer) => {
+                let scheme = if bearer.token.key_thumbprint.is_some() { "DPoP" } else { "Bearer" };
+                let challenge =
+                    Challenge::new(scheme).with("error", "insufficient_scope").with("scope", scope);
                 Err(refused(StatusCode::FORBIDDEN, &challenge))
             }
-            Ok(None) => {
+            Err(NoBearer::Token) => {
                 let mut challenge = Challenge::new("Bearer");
-                if parts.headers.contains_key(header::AUTHORIZATION) {
+                if presented {
                     challenge = challenge.with("error", "invalid_token");
                 }
                 Err(refused(StatusCode::UNAUTHORIZED, &challenge))
             }
-            Err(error) => Err(crate::answer::broken(&error)),
+            Err(NoBearer::Proof) => {
+                let challenge = Challenge::new("DPoP")
+                    .with("error", "invalid_dpop_proof")
+                    .with("algs", "ES256 EdDSA");
+                Err(refused(StatusCode::UNAUTHORIZED, &challenge))
+            }
+            Err(NoBearer::Broken(error)) => Err(crate::answer::broken(&error)),
         }
     }
 }
@@ -60,55 +84,53 @@ fn refused(status: StatusCode, challenge: &Challenge) -> Response<Body> {
 }
 
 /// The token and its person, if the token is live in every respect.
-async fn person_of(
-    idp: &Idp,
-    parts: &Parts,
-    path: &str,
-) -> Result<Option<(AccessToken, Arc<User>)>, StoreError> {
+async fn person_of(idp: &Idp, parts: &Parts, path: &str) -> Result<Bearer, NoBearer> {
     let authority = &idp.0.authority;
     let now = authority.now();
     let mut headers = parts.headers.get_all(header::AUTHORIZATION).iter();
-    let (Some(header), None) = (headers.next(), headers.next()) else { return Ok(None) };
-    let presented = header.to_str().ok().and_then(|header| header.split_once(' '));
-    let Some((scheme, presented)) = presented else { return Ok(None) };
-    let presented = Secret::new(presented.trim());
-    let keys = authority.keys.verifying();
-    let verified = verify_any_audience(presented.expose(), keys, &authority.issuer, now);
-    let Ok((token, audience)) = verified else { return Ok(None) };
-    if audience != [authority.issuer.as_str()] {
-        return Ok(None);
-    }
-    let proved = match &token.key_thumbprint {
-        None => scheme.eq_ignore_ascii_case("bearer"),
-        Some(bound) => {
-            scheme.eq_ignore_ascii_case("dpop")
-                && proves(idp, parts, path, presented.expose(), bound).await?
-        }
+    let (Some(header), None) = (headers.next(), headers.next()) else {
+        return Err(NoBearer::Token);
     };
-    if !proved || !is_live(idp, &token).await? {
-        return Ok(None);
+    let presented = header.to_str().ok().and_then(|header| header.split_once(' '));
+    let (scheme, presented) = presented.ok_or(NoBearer::Token)?;
+    let presented = Secret::new(presented.trim());
+    let keys = authority.fresh().await?.keys.verifying();
+    let verified = verify_any_audience(presented.expose(), &keys, &authority.issuer, now);
+    let (token, audience) = verified.map_err(|_| NoBearer::Token)?;
+    if audience != [authority.issuer.as_str()] {
+        return Err(NoBearer::Token);
     }
-    let snapshot = authority.fresh().await?;
-    let user = snapshot.directory.person(&authority.store, &token.subject).await?;
-    Ok(user.map(|user| (token, user)))
+    match &token.key_thumbprint {
+        None if scheme.eq_ignore_ascii_case("bearer") => {}
+        None => return Err(NoBearer::Token),
+        Some(bound) => {
+            let proved = scheme.eq_ignore_ascii_case("dpop")
+                && proves(idp, parts, path, presented.expose(), bound).await?;
+            if !proved {
+                return Err(NoBearer::Proof);
+            }
+        }
+    }
+    let standing = standing_of(idp, &token).await?.ok_or(NoBearer::Token)?;
+    Ok(Bearer { token, standing })
 }
 
-/// Whether a token of ours still stands: on record, its session not ended, its client live.
-pub(super) async fn is_live(idp: &Idp, token: &AccessToken) -> Result<bool, StoreError> {
+/// What stands behind a token of ours; `None` where it does not stand any more.
+pub(super) async fn standing_of(
+    idp: &Idp,
+    token: &AccessToken,
+) -> Result<Option<Standing>, StoreError> {
     let authority = &idp.0.authority;
-    let on_record = authority.store.live_grant(&token.jti).await?.is_some();
-    let session = match &token.session {
-        Some(session) => authority.store.session_not_ended(session).await?,
-        None => false,
-    };
+    let Some(grant) = authority.store.live_grant(&token.jti).await? else { return Ok(None) };
+    let Some(session) = &token.session else { return Ok(None) };
     let snapshot = authority.fresh().await?;
-    let person = snapshot.directory.person(&authority.store, &token.subject).await?.is_some();
-    let client = match authority.client(&snapshot.directory, &token.client).await {
-        Ok(client) => client.is_some(),
-        Err(Failure::Broken(error)) => return Err(error),
-        Err(_) => false,
+    let chain = Chain {
+        user_id: &token.subject,
+        client: &token.client,
+        session,
+        family: Some(&grant.lineage),
     };
-    Ok(on_record && session && person && client)
+    idp.standing(&snapshot, chain).await
 }
 
 async fn proves(

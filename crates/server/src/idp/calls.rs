@@ -32,14 +32,16 @@ pub(super) async fn report(State(idp): State<Idp>, request: Request) -> Response
     let authority = &idp.0.authority;
     let url = authority.issuer.endpoint("/gateway-records");
     let request =
-        match client_request(authority, &idp.0.throttle, &url, "gateway_records", request).await {
+        match client_request(authority, &idp.0.admission, &url, "gateway_records", request).await {
             Ok(request) => request,
             Err(refused) => return refused,
         };
+    let admission = &idp.0.admission;
     let (batch, text) = match (request.form.required("batch"), request.form.required("lines")) {
         (Ok(batch), Ok(lines)) => (batch, lines),
         (Err(error), _) | (_, Err(error)) => {
-            return conclude(authority, request.event, Refusal::from(error).into()).await;
+            let (sender, refusal) = (&request.sender, Refusal::from(error));
+            return conclude(authority, admission, sender, request.event, refusal.into()).await;
         }
     };
     let stands_for = &request.client.record().resources;
@@ -52,7 +54,8 @@ pub(super) async fn report(State(idp): State<Idp>, request: Request) -> Response
         all.into_iter().partition(|line| line.is_of_the_gateway() || mine(line));
     if stands_for.is_empty() || !others.is_empty() || mine.len() > MOST {
         let refusal = Refusal::from(FormError::Malformed("lines"));
-        return conclude(authority, request.event, refusal.into()).await;
+        return conclude(authority, admission, &request.sender, request.event, refusal.into())
+            .await;
     }
     match idp.record_calls(request.client.id(), batch, &mine).await {
         Ok(rows) => no_store(StatusCode::OK, &json!({"rows": rows})),
@@ -92,7 +95,7 @@ impl Idp {
                 known.insert((txn, resource), grant);
             }
         }
-        let events = calls::events(lines).into_iter().map(|event| {
+        let events = calls::events(lines, now).into_iter().map(|event| {
             let detail = |name| event.details.get(name).map_or("", String::as_str);
             let grant = known.get(&(detail("txn"), detail("resource")));
             let names = grant.map(|grant| (grant.user_id.clone(), grant.client_id.clone()));

@@ -1,14 +1,15 @@
 //! The catalog: which MCP servers a person may reach through the client that asks, and which not and
 //! why. What it says is what the exchange would answer: the same function decides.
 
-use super::{Idp, bearer::Bearer};
-use crate::answer::{Failure, broken, no_store};
+use super::{Idp, bearer::Bearer, standing::Standing};
+use crate::answer::{broken, no_store};
 use axum::{
     body::Body,
     extract::{Request, State},
     http::{Response, StatusCode, request::Parts},
 };
 use carnet_proto::{
+    client::ClientAuthentication,
     form::Form,
     identifier::Resource,
     policy::{CatalogEntry, DenialReason, Person},
@@ -18,33 +19,27 @@ use serde_json::{Value, json};
 /// GET, with an access token of this IdP that has `openid`.
 pub(super) async fn tell(State(idp): State<Idp>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();
-    let Bearer { token, user } = match Bearer::admit(&idp, &parts, "/catalog", "openid").await {
-        Ok(bearer) => bearer,
+    let bearer = Bearer::admit(&idp, &parts, "/catalog", "openid").await;
+    let Standing { user, client, authentication } = match bearer {
+        Ok(bearer) => bearer.standing,
         Err(refused) => return refused,
     };
     let authority = &idp.0.authority;
-    let session = token.session.as_deref().unwrap_or_default();
-    let authentication = match authority.store.session_authentication(session).await {
-        Ok(Some(authentication)) => authentication,
-        Ok(None) => return no_store(StatusCode::UNAUTHORIZED, &json!({"error": "invalid_token"})),
-        Err(error) => return broken(&error),
-    };
     let snapshot = match authority.fresh().await {
         Ok(snapshot) => snapshot,
         Err(error) => return broken(&error),
     };
     let directory = &snapshot.directory;
-    let client = match authority.client(directory, &token.client).await {
-        Ok(Some(client)) => client,
-        Err(Failure::Broken(error)) => return broken(&error),
-        _ => return no_store(StatusCode::UNAUTHORIZED, &json!({"error": "invalid_token"})),
-    };
+    let may_exchange = client.record.authentication != ClientAuthentication::Public
+        || idp.0.settings.allow_public_exchange;
     let person = Person { id: &user.id, groups: &user.groups };
     let now = authority.now();
     let show_refused = idp.0.settings.show_refused;
     let servers = |idp_client_id: &str, document: Option<&str>| -> Vec<Value> {
         let entries =
             directory.policy.catalog(person, idp_client_id, document, &authentication, now);
+        // A public client gets no ID-JAG, whatever connections name it: the exchange says so.
+        let entries = entries.into_iter().filter(|_| may_exchange).collect::<Vec<_>>();
         let shown = entries.iter().filter(|e| e.decision.is_ok() || show_refused);
         shown.map(|entry| describe(entry, document)).collect()
     };

@@ -19,6 +19,7 @@ use carnet_proto::{
     client::ENROLLED_CLIENT,
     client_document::{self, INSTALLATIONS},
     jwk::{Algorithm, KeySet},
+    others_text::shown,
 };
 use carnet_store::{AuditEvent, Installation, MOST_INSTALLATIONS};
 use serde::Deserialize;
@@ -50,9 +51,8 @@ pub(super) async fn enrol(State(idp): State<Idp>, request: Request) -> Response<
         Ok(bytes) => bytes,
         Err(rejection) => return rejection.into_response(),
     };
-    let Bearer { token, user } = match Bearer::admit(&idp, &parts, INSTALLATIONS, SCOPE_ENROL).await
-    {
-        Ok(bearer) => bearer,
+    let (token, user) = match Bearer::admit(&idp, &parts, INSTALLATIONS, SCOPE_ENROL).await {
+        Ok(bearer) => (bearer.token, bearer.standing.user),
         Err(refused) => return refused,
     };
     let asked = match serde_json::from_slice::<NewInstallation>(&bytes) {
@@ -68,11 +68,11 @@ pub(super) async fn enrol(State(idp): State<Idp>, request: Request) -> Response<
     };
     let authority = &idp.0.authority;
     let now = authority.now();
-    let device: String = asked.client_name.chars().filter(|c| !c.is_control()).take(100).collect();
+    let device = shown(asked.client_name.trim(), 100);
     let installation = Installation {
         id: authority.context.entropy.id(),
         user_id: user.id.clone(),
-        device: device.trim().to_owned(),
+        device,
         public_jwk,
         algorithm,
         enrolled_at: now,
@@ -186,8 +186,8 @@ async fn of_an_installation(
 
 /// GET: the installations of the token's person.
 pub(super) async fn list(State(idp): State<Idp>, request: Request) -> Response<Body> {
-    let (Bearer { token, user }, _) = match of_an_installation(&idp, request, INSTALLATIONS).await {
-        Ok(bearer) => bearer,
+    let (token, user) = match of_an_installation(&idp, request, INSTALLATIONS).await {
+        Ok((bearer, _)) => (bearer.token, bearer.standing.user),
         Err(refused) => return refused,
     };
     let authority = &idp.0.authority;
@@ -213,9 +213,8 @@ pub(super) async fn revoke(
     request: Request,
 ) -> Response<Body> {
     let path = format!("{INSTALLATIONS}/{id}");
-    let (Bearer { user, token }, request_id) = match of_an_installation(&idp, request, &path).await
-    {
-        Ok(bearer) => bearer,
+    let (token, user, request_id) = match of_an_installation(&idp, request, &path).await {
+        Ok((bearer, request_id)) => (bearer.token, bearer.standing.user, request_id),
         Err(refused) => return refused,
     };
     let authority = &idp.0.authority;

@@ -32,15 +32,15 @@ async fn destination(idp: &Idp, form: &Form) -> Result<Destination, Response<Bod
     let hint = match form.optional("id_token_hint") {
         None => None,
         Some(hint) => Some(
-            verify_hint(hint, authority.keys.verifying(), &authority.issuer)
+            verify_hint(hint, &authority.keys().verifying(), &authority.issuer)
                 .map_err(|_| bad("The sign-out link carries an ID token that is not ours."))?,
         ),
     };
     let client = match (&hint, form.optional("client_id")) {
-        (Some((_, audience)), Some(id)) if audience != id => {
+        (Some(hint), Some(id)) if hint.client != id => {
             return Err(bad("The sign-out link names two different applications."));
         }
-        (Some((_, audience)), _) => Some(audience.clone()),
+        (Some(hint), _) => Some(hint.client.clone()),
         (None, id) => id.map(str::to_owned),
     };
     let uri = form.optional("post_logout_redirect_uri");
@@ -58,7 +58,7 @@ async fn destination(idp: &Idp, form: &Form) -> Result<Destination, Response<Bod
     Ok(Destination {
         uri: uri.map(str::to_owned),
         state: form.optional("state").map(str::to_owned),
-        hinted_session: hint.map(|(session, _)| session),
+        hinted_session: hint.map(|hint| hint.session),
     })
 }
 

@@ -11,6 +11,7 @@ mod logout;
 mod pushed_request;
 mod refresh_token;
 mod sign_in_page;
+mod standing;
 mod token;
 mod token_exchange;
 mod token_status;
@@ -18,10 +19,10 @@ mod tokens;
 mod userinfo;
 
 use crate::{
+    admission::{Admission, Rates},
     answer,
-    authority::{Authority, Context, KeyRing},
+    authority::{Authority, Context, Keys},
     passwords::Passwords,
-    throttle::Throttle,
 };
 use axum::{
     Router,
@@ -31,7 +32,7 @@ use axum::{
 use carnet_proto::{client_document::INSTALLATIONS, identifier::Issuer, metadata};
 use carnet_store::{Store, StoreError};
 pub(crate) use directory::IdpDirectory;
-use std::{num::NonZeroU32, sync::Arc};
+use std::sync::Arc;
 
 /// What an administrator sets for an IdP.
 #[derive(Clone, Debug)]
@@ -52,9 +53,8 @@ pub struct IdpSettings {
     pub enrolment: bool,
     /// Whether people's catalogs tell which servers they are refused, and for want of which group.
     pub show_refused: bool,
-    /// Failed sign-ins or client authentications from one address, or for one user, per minute,
-    /// before it has to wait.
-    pub failures_per_minute: NonZeroU32,
+    /// How much is let in.
+    pub rates: Rates,
 }
 
 impl Default for IdpSettings {
@@ -68,7 +68,7 @@ impl Default for IdpSettings {
             allow_public_exchange: false,
             enrolment: true,
             show_refused: true,
-            failures_per_minute: NonZeroU32::MIN.saturating_add(29),
+            rates: Rates::default(),
         }
     }
 }
@@ -81,7 +81,7 @@ struct IdpState {
     authority: Authority<IdpDirectory>,
     settings: IdpSettings,
     passwords: Passwords,
-    throttle: Throttle,
+    admission: Admission,
 }
 
 impl Idp {
@@ -89,14 +89,14 @@ impl Idp {
     pub async fn open(
         issuer: Issuer,
         store: Store,
-        keys: KeyRing,
+        keys: impl Into<Keys>,
         context: Context,
         settings: IdpSettings,
         passwords: Passwords,
     ) -> Result<Self, StoreError> {
-        let authority = Authority::open(issuer, store, keys, context).await?;
-        let throttle = Throttle::new(settings.failures_per_minute);
-        Ok(Self(Arc::new(IdpState { authority, settings, passwords, throttle })))
+        let authority = Authority::open("idp", issuer, store, keys.into(), context).await?;
+        let admission = Admission::new(settings.rates);
+        Ok(Self(Arc::new(IdpState { authority, settings, passwords, admission })))
     }
 
     /// The issuer identifier.
@@ -142,12 +142,12 @@ impl Idp {
     fn metadata(&self) -> axum::response::Response {
         let authority = &self.0.authority;
         let public = authority.snapshot().directory.has_public_clients();
-        let algorithm = authority.keys.signing().algorithm();
+        let algorithm = authority.keys().signing().algorithm();
         let enrolment = self.0.settings.enrolment;
         answer::public(&metadata::idp(&authority.issuer, algorithm, public, enrolment))
     }
 }
 
 async fn jwks(State(idp): State<Idp>) -> axum::response::Response {
-    answer::public(idp.0.authority.keys.jwks())
+    answer::public(idp.0.authority.keys().jwks())
 }

@@ -1,6 +1,6 @@
 //! Pushed authorization requests (RFC 9126).
 
-use super::Idp;
+use super::{Idp, authorize::hinted};
 use crate::{
     answer,
     token_endpoint::{client_request, conclude},
@@ -11,7 +11,8 @@ use axum::{
     http::{Response, StatusCode},
 };
 use carnet_proto::{
-    authorize::{self, CODE_LIFETIME, Offer, Unauthorizable},
+    authorize::{CODE_LIFETIME, Unauthorizable},
+    refusal::Refusal,
     secret::Secret,
 };
 use carnet_store::{HotOperation, PushedRequest};
@@ -24,26 +25,32 @@ pub(super) async fn push(State(idp): State<Idp>, request: Request) -> Response<B
     let authority = &idp.0.authority;
     let url = authority.issuer.endpoint("/par");
     let request =
-        match client_request(authority, &idp.0.throttle, &url, "pushed_request", request).await {
+        match client_request(authority, &idp.0.admission, &url, "pushed_request", request).await {
             Ok(request) => request,
             Err(refused) => return refused,
         };
     let now = authority.now();
+    let admission = &idp.0.admission;
+    // A row for everybody who asks, and no proof of who that is.
+    if request.client.is_public()
+        && let Err(busy) = admission.push(&request.address)
+    {
+        return answer::throttled(busy.0);
+    }
     let read = if request.form.mentions("request_uri") {
         Err(("invalid_request", "A pushed request cannot carry request_uri.".to_owned()))
     } else {
-        authorize::read(&request.form, request.client.record(), Offer::SignIn).map_err(|why| {
-            match why {
-                Unauthorizable::Page(error) => ("invalid_request", error.to_string()),
-                Unauthorizable::Redirect { error, .. } => {
-                    (error.error, error.description.to_owned())
-                }
-            }
+        hinted(authority, &request.form, request.client.record()).map_err(|why| match why {
+            Unauthorizable::Page(error) => ("invalid_request", error.to_string()),
+            Unauthorizable::Redirect { error, .. } => (error.error, error.description.to_owned()),
         })
     };
     let mut asked = match read {
         Ok(asked) => asked,
         Err((error, description)) => {
+            if let Err(busy) = admission.refusal(&request.sender) {
+                return answer::throttled(busy.0);
+            }
             let event = request.event.refused(format!("pushed_request.{error}"));
             let operation = HotOperation::new(Some(event));
             if let Err(error) = authority.store.record(operation, now).await {
@@ -54,7 +61,11 @@ pub(super) async fn push(State(idp): State<Idp>, request: Request) -> Response<B
         }
     };
     if let Some(proof) = request.proof {
-        // RFC 9449 section 10.1: the proof at the push binds the code.
+        // RFC 9449 section 10.1: the proof at the push binds the code, and must not contradict the parameter.
+        if asked.dpop_jkt.as_ref().is_some_and(|jkt| *jkt != proof.key_thumbprint) {
+            let refusal = Refusal::DpopBinding.into();
+            return conclude(authority, admission, &request.sender, request.event, refusal).await;
+        }
         asked.dpop_jkt = Some(proof.key_thumbprint);
     }
     let id = authority.context.entropy.secret();
@@ -69,7 +80,9 @@ pub(super) async fn push(State(idp): State<Idp>, request: Request) -> Response<B
             let body = json!({"request_uri": uri, "expires_in": CODE_LIFETIME});
             answer::no_store(StatusCode::CREATED, &body)
         }
-        Err(error) => conclude(authority, request.event, error.into()).await,
+        Err(error) => {
+            conclude(authority, admission, &request.sender, request.event, error.into()).await
+        }
     }
 }
 

@@ -3,11 +3,11 @@
 use super::{
     Idp,
     directory::IdpDirectory,
-    tokens::{self, Issue},
+    tokens::{self, Issue, Source},
 };
 use crate::{
     answer::Failure,
-    grants::Presented,
+    grants::PresentedToken,
     token_endpoint::{ClientRequest, TokenAnswer},
 };
 use carnet_proto::refusal::Refusal;
@@ -21,15 +21,16 @@ pub(super) async fn renew(
     let state = &idp.0;
     let authority = &state.authority;
     let now = authority.now();
-    let presented = Presented::read(authority, &request, event).await?;
+    if request.form.mentions("resource") {
+        // As at the authorization endpoint: no token of this grant is for an MCP server.
+        return Err(Refusal::ResourceAtSignIn.into());
+    }
+    let presented = PresentedToken::read(authority, &request, event).await?;
     let held = &presented.held;
-    // Asked before the rotation, so that a person who is switched off does not lose the family to
-    // a reuse alarm as well.
-    let snapshot = authority.fresh().await?;
-    if snapshot.directory.person(&authority.store, &held.user_id).await?.is_none() {
+    if !request.client.acts_for(&held.user_id) {
         return Err(Refusal::RefreshToken.into());
     }
-    let secret = presented.rotate(authority, state.settings.refresh_idle).await?;
+    state.admission.grant(request.client.id(), &held.user_id)?;
     let issue = Issue {
         client: &request.client,
         user_id: &held.user_id,
@@ -39,7 +40,11 @@ pub(super) async fn renew(
         scopes: &presented.scopes,
         nonce: None,
         key_thumbprint: request.key_thumbprint(),
-        refresh_token: Some(secret.expose().to_owned()),
+        refresh_token: Some(presented.successor(authority, state.settings.refresh_idle)),
+        source: Source::RefreshToken(&presented.hash),
     };
-    tokens::issue(idp, snapshot, issue, event, now).await
+    match tokens::issue(idp, authority.fresh().await?, issue, event, now).await {
+        Err(failure) => Err(presented.lost(authority, failure, event).await),
+        issued => issued,
+    }
 }

@@ -9,7 +9,7 @@ use axum::{
     body::Body,
     http::{Response, StatusCode, request::Parts},
 };
-use carnet_proto::client::ENROLLED_CLIENT;
+use carnet_proto::{client::ENROLLED_CLIENT, identifier::is_loopback};
 use maud::html;
 use url::Url;
 
@@ -80,4 +80,42 @@ pub(super) fn show(
     let mut response = page(status, &format!("Sign in to {name}"), &content, &target);
     set_cookie(idp.issuer(), &mut response, "signin", &secret, 3600);
     response
+}
+
+/// Asks somebody who is signed in whether they want to go on to a program that proves nothing of itself.
+pub(super) fn go_on(
+    idp: &Idp,
+    asked: &Asked,
+    parts: &Parts,
+    username: &str,
+    csrf: &str,
+) -> Response<Body> {
+    let back = Url::parse(&asked.request.redirect_uri).ok();
+    let host = back.as_ref().and_then(Url::host_str).unwrap_or_default();
+    let port = back.as_ref().and_then(Url::port);
+    let target = back.as_ref().map(|url| format!(" {}", url.origin().ascii_serialization()));
+    let action = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    let local = back.as_ref().is_some_and(is_loopback);
+    let name = &idp.0.settings.name;
+    let content = html! {
+        h1 { "Go on to " (asked.client_name) "?" }
+        p { "You are signed in to " (name) " as " strong { (username) } "." }
+        p.soft { "Your answer goes to " strong { (host) @if let Some(port) = port { ":" (port) } } "." }
+        @if local {
+            p.note {
+                "That is a program on the computer in front of you. If you did not just start one that asks for \
+                 this, close this page."
+            }
+        }
+        form method="post" action=(action) {
+            input type="hidden" name="csrf" value=(csrf);
+            button type="submit" name="answer" value="go_on" { "Go on" }
+        }
+    };
+    page(
+        StatusCode::OK,
+        &format!("Go on to {}?", asked.client_name),
+        &content,
+        &target.unwrap_or_default(),
+    )
 }

@@ -16,13 +16,12 @@ pub(super) async fn token(State(idp): State<Idp>, request: Request) -> Response<
     let authority = &idp.0.authority;
     let url = authority.issuer.endpoint("/token");
     let client_request =
-        match client_request(authority, &idp.0.throttle, &url, "token", request).await {
+        match client_request(authority, &idp.0.admission, &url, "token", request).await {
             Ok(client_request) => client_request,
             Err(refused) => return refused,
         };
     let mut event = client_request.event.clone();
-    let address = client_request.address.clone();
-    let is_public = client_request.client.is_public();
+    let sender = client_request.sender.clone();
     let enrols = client_request.client.id() == ENROLLED_CLIENT;
     let grant_type = client_request.form.required("grant_type");
     let outcome = match grant_type {
@@ -46,12 +45,6 @@ pub(super) async fn token(State(idp): State<Idp>, request: Request) -> Response<
     };
     match outcome {
         Ok(tokens) => answer::no_store(StatusCode::OK, &tokens),
-        Err(failure) => {
-            // Who proves nothing has nothing to lose by trying on.
-            if is_public && !matches!(failure, Failure::Broken(_)) {
-                idp.0.throttle.failed(&address);
-            }
-            conclude(authority, event, failure).await
-        }
+        Err(failure) => conclude(authority, &idp.0.admission, &sender, event, failure).await,
     }
 }

@@ -1,8 +1,11 @@
 //! The tokens of a sign-in: ID token, access token for our own userinfo endpoint, refresh token.
 
-use super::Idp;
+use super::{Idp, IdpDirectory};
 use crate::{
-    answer::Failure, authority::Snapshot, client_authentication::AuthenticatedClient,
+    answer::Failure,
+    authority::Snapshot,
+    client_authentication::AuthenticatedClient,
+    mint::{self, Decision, Lost},
     token_endpoint::TokenAnswer,
 };
 use carnet_proto::{
@@ -12,9 +15,10 @@ use carnet_proto::{
     id_token::{self, IdTokenClaims, at_hash},
     refusal::Refusal,
     scope::Scopes,
+    secret::Secret,
     time::Timestamp,
 };
-use carnet_store::{AuditEvent, Grant, HotOperation, HotOutcome, TokenKind, User};
+use carnet_store::{AuditEvent, Grant, HotOperation, RefreshToken, TokenKind, User};
 use std::sync::Arc;
 
 /// What the tokens are about.
@@ -27,14 +31,81 @@ pub(super) struct Issue<'a> {
     pub(super) scopes: &'a Scopes,
     pub(super) nonce: Option<&'a str>,
     pub(super) key_thumbprint: Option<&'a str>,
-    pub(super) refresh_token: Option<String>,
+    /// A refresh token to issue.
+    pub(super) refresh_token: Option<(Secret, RefreshToken)>,
+    pub(super) source: Source<'a>,
 }
 
-/// Records and signs. Client, person and session are asked about again in the transaction that
-/// records the grant.
+/// What they are bought with, by its hash: used up in the transaction that records them.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    Code(&'a str),
+    RefreshToken(&'a str),
+}
+
+/// The decision: client, person, session and family are asked about in the transaction that records it.
+struct SignedIn<'a> {
+    idp: &'a Idp,
+    issue: &'a Issue<'a>,
+    event: &'a AuditEvent,
+    jti: &'a str,
+    expires: Timestamp,
+}
+
+impl mint::Grant<IdpDirectory> for SignedIn<'_> {
+    type Token = Arc<User>;
+
+    async fn decide(
+        &mut self,
+        snapshot: &Arc<Snapshot<IdpDirectory>>,
+    ) -> Result<Decision<Arc<User>>, Failure> {
+        let authority = &self.idp.0.authority;
+        let issue = self.issue;
+        let person = snapshot.directory.person(&authority.store, issue.user_id).await?;
+        let Some(user) = person else { return Ok(Decision::Refuse(self.lost().token)) };
+        let event = self
+            .event
+            .clone()
+            .person(&user.id)
+            .with("scope", issue.scopes.to_string())
+            .with("session", issue.session)
+            .with("jti", self.jti);
+        let mut operation = HotOperation::new(Some(event));
+        operation.session = Some(issue.session.to_owned());
+        operation.family = Some(issue.family.to_owned());
+        match issue.source {
+            Source::Code(hash) => operation.code = Some(hash.to_owned()),
+            Source::RefreshToken(hash) => operation.replaces = Some(hash.to_owned()),
+        }
+        operation.issues = issue
+            .refresh_token
+            .as_ref()
+            .map(|(secret, token)| (secret.hash(), Box::new(token.clone())));
+        operation.grant = Some(Grant {
+            jti: self.jti.to_owned(),
+            kind: TokenKind::AccessToken,
+            user_id: user.id.clone(),
+            client_id: issue.client.id().to_owned(),
+            party: authority.issuer.to_string(),
+            lineage: issue.family.to_owned(),
+            expires_at: self.expires,
+        });
+        Ok(Decision::Grant(Box::new(operation), user))
+    }
+
+    fn lost(&self) -> Lost {
+        let token = match self.issue.source {
+            Source::Code(_) => Refusal::Code,
+            Source::RefreshToken(_) => Refusal::RefreshToken,
+        };
+        Lost { session: Refusal::SubjectNotLive, token, jti: Refusal::SubjectNotLive }
+    }
+}
+
+/// Records and signs.
 pub(super) async fn issue(
     idp: &Idp,
-    mut snapshot: Arc<Snapshot<super::IdpDirectory>>,
+    snapshot: Arc<Snapshot<IdpDirectory>>,
     issue: Issue<'_>,
     event: &AuditEvent,
     now: Timestamp,
@@ -42,37 +113,8 @@ pub(super) async fn issue(
     let authority = &idp.0.authority;
     let jti = authority.context.entropy.id();
     let expires = now.plus(access_token::LIFETIME);
-    let user = loop {
-        if !issue.client.still_stands(authority, &snapshot.directory).await? {
-            return Err(Refusal::ClientUnknown.into());
-        }
-        let person = snapshot.directory.person(&authority.store, issue.user_id).await?;
-        let user = person.ok_or(Refusal::SubjectNotLive)?;
-        let event = event
-            .clone()
-            .person(&user.id)
-            .with("scope", issue.scopes.to_string())
-            .with("session", issue.session)
-            .with("jti", jti.as_str());
-        let mut operation = HotOperation::new(Some(event));
-        operation.generation = Some(snapshot.generation);
-        operation.session = Some(issue.session.to_owned());
-        operation.reasons[0] = Refusal::SubjectNotLive.reason();
-        operation.grant = Some(Grant {
-            jti: jti.clone(),
-            kind: TokenKind::AccessToken,
-            user_id: user.id.clone(),
-            client_id: issue.client.id().to_owned(),
-            party: authority.issuer.to_string(),
-            lineage: issue.family.to_owned(),
-            expires_at: expires,
-        });
-        match authority.store.record(operation, now).await? {
-            HotOutcome::Stale => snapshot = authority.fresh().await?,
-            HotOutcome::Recorded => break user,
-            _ => return Err(Failure::RefusedOnRecord(Refusal::SubjectNotLive)),
-        }
-    };
+    let mut grant = SignedIn { idp, issue: &issue, event, jti: &jti, expires };
+    let user = mint::mint(authority, snapshot, issue.client, &mut grant, now).await?;
     let access_token = AccessTokenClaims {
         iss: authority.issuer.clone(),
         sub: user.id.clone(),
@@ -88,10 +130,10 @@ pub(super) async fn issue(
         acr: None,
         cnf: issue.key_thumbprint.map(|jkt| Confirmation { jkt: jkt.to_owned() }),
     }
-    .sign(authority.keys.signing());
+    .sign(&authority.keys().signing());
     let id_token = issue.scopes.contains("openid").then(|| {
         let claims = id_token_claims(idp, &issue, &user, Some(at_hash(&access_token)), now);
-        claims.sign(authority.keys.signing())
+        claims.sign(&authority.keys().signing())
     });
     Ok(TokenAnswer {
         token_type: if issue.key_thumbprint.is_some() { "DPoP" } else { "Bearer" },
@@ -101,7 +143,7 @@ pub(super) async fn issue(
         scope: Some(issue.scopes.to_string()),
         resource: None,
         id_token,
-        refresh_token: issue.refresh_token,
+        refresh_token: issue.refresh_token.map(|(secret, _)| secret.expose().to_owned()),
     })
 }
 
@@ -125,6 +167,7 @@ fn id_token_claims(
         acr: issue.authentication.acr.clone(),
         amr: issue.authentication.amr.clone(),
         sid: issue.session.to_owned(),
+        origin_jti: issue.family.to_owned(),
         nonce: issue.nonce.map(str::to_owned),
         at_hash,
         email_verified: email.is_some().then_some(user.email_verified),

@@ -6,7 +6,8 @@ use crate::{
     answer::Failure,
     authority::Snapshot,
     client_authentication::AuthenticatedClient,
-    grants::{self, Presented},
+    grants::{self, PresentedToken},
+    mint::{self, Decision, Lost},
     token_endpoint::{ClientRequest, TokenAnswer},
 };
 use carnet_proto::{
@@ -17,15 +18,16 @@ use carnet_proto::{
     identifier::Resource,
     refusal::Refusal,
     scope::Scopes,
+    secret::Secret,
     time::Timestamp,
     token_exchange::parse_resources,
-    trust::Account,
 };
-use carnet_store::{AuditEvent, HotOperation, HotOutcome, RefreshToken};
+use carnet_store::{AuditEvent, HotOperation, RefreshToken};
 use std::sync::Arc;
 
-/// What tokens are about.
+/// What tokens are about, and what they are bought with.
 struct Issue<'a> {
+    ras: &'a Ras,
     client: &'a AuthenticatedClient,
     account: &'a str,
     session: &'a str,
@@ -34,9 +36,18 @@ struct Issue<'a> {
     scopes: &'a Scopes,
     resource: &'a Resource,
     key_thumbprint: Option<&'a str>,
-    refresh_token: Option<String>,
-    /// What is said where it does not stand any more.
-    gone: Refusal,
+    refresh_token: (Secret, RefreshToken),
+    source: Source<'a>,
+    event: &'a AuditEvent,
+    jti: String,
+    now: Timestamp,
+}
+
+/// By its hash: used up in the transaction that records the token.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Code(&'a str),
+    RefreshToken(&'a str),
 }
 
 /// The authorization code grant (RFC 6749 4.1.3, RFC 7636 4.5).
@@ -47,11 +58,12 @@ pub(super) async fn redeem(
 ) -> Result<TokenAnswer, Failure> {
     let authority = &ras.0.authority;
     let now = authority.now();
-    let (code, session) = grants::redeem_code(authority, &request, event).await?;
+    let presented = grants::present_code(authority, &request, event).await?;
+    let (code, session) = (&presented.code, &presented.session);
     let key_thumbprint = request.key_thumbprint();
     let resource = code.request.resource.clone().ok_or(Refusal::Code)?;
     same_resource(&request.form, &resource)?;
-    let secret = authority.context.entropy.secret();
+    ras.0.admission.grant(request.client.id(), &session.user_id)?;
     let settings = &ras.0.settings;
     let token = RefreshToken {
         family: code.family.clone(),
@@ -66,10 +78,8 @@ pub(super) async fn redeem(
         idle_expires_at: now.plus(settings.refresh_idle),
         expires_at: now.plus(settings.refresh_absolute),
     };
-    if !authority.store.issue_refresh_token(&secret.hash(), &token).await? {
-        return Err(Refusal::Code.into());
-    }
     let issue = Issue {
+        ras,
         client: &request.client,
         account: &session.user_id,
         session: &session.sid,
@@ -78,10 +88,19 @@ pub(super) async fn redeem(
         scopes: &code.request.scopes,
         resource: &resource,
         key_thumbprint,
-        refresh_token: Some(secret.expose().to_owned()),
-        gone: Refusal::Code,
+        refresh_token: (authority.context.entropy.secret(), token),
+        source: Source::Code(&presented.hash),
+        event,
+        jti: authority.context.entropy.id(),
+        now,
     };
-    mint(ras, request.snapshot.clone(), issue, event, now).await
+    match issue.mint(request.snapshot.clone()).await {
+        // Both at once: at most one answer has tokens, and they are dead.
+        Err(Failure::RefusedOnRecord(Refusal::Code)) => {
+            Err(grants::code_reuse(authority, &code.family, event).await)
+        }
+        issued => issued,
+    }
 }
 
 /// A token request may name the resource again, and no other (RFC 8707 section 2.2).
@@ -98,7 +117,7 @@ pub(super) async fn renew(
 ) -> Result<TokenAnswer, Failure> {
     let authority = &ras.0.authority;
     let now = authority.now();
-    let presented = Presented::read(authority, &request, event).await?;
+    let presented = PresentedToken::read(authority, &request, event).await?;
     let held = &presented.held;
     // A client whose document says another method now is another client (I20).
     let method = request.client.record().authentication.method();
@@ -107,15 +126,9 @@ pub(super) async fn renew(
     }
     let resource = held.resource.clone().ok_or(Refusal::RefreshToken)?;
     same_resource(&request.form, &resource)?;
-    // Asked before the rotation, so that what is switched off does not look like a theft as well.
-    let snapshot = authority.fresh().await?;
-    let account = authority.store.by_id::<Account>(&held.user_id).await?;
-    let open = is_open(&snapshot.directory, &held.authentication);
-    if !open || account.is_none_or(|account| account.disabled) {
-        return Err(Refusal::RefreshToken.into());
-    }
-    let secret = presented.rotate(authority, ras.0.settings.refresh_idle).await?;
+    ras.0.admission.grant(request.client.id(), &held.user_id)?;
     let issue = Issue {
+        ras,
         client: &request.client,
         account: &held.user_id,
         session: &held.sid,
@@ -124,85 +137,99 @@ pub(super) async fn renew(
         scopes: &presented.scopes,
         resource: &resource,
         key_thumbprint: request.key_thumbprint(),
-        refresh_token: Some(secret.expose().to_owned()),
-        gone: Refusal::RefreshToken,
+        refresh_token: presented.successor(authority, ras.0.settings.refresh_idle),
+        source: Source::RefreshToken(&presented.hash),
+        event,
+        jti: authority.context.entropy.id(),
+        now,
     };
-    mint(ras, snapshot, issue, event, now).await
+    match issue.mint(authority.fresh().await?).await {
+        Err(failure) => Err(presented.lost(authority, failure, event).await),
+        issued => issued,
+    }
 }
 
-/// Whether the issuer of a sign-in still lets its people come this way.
-fn is_open(directory: &RasDirectory, authentication: &Authentication) -> bool {
-    let issuer = authentication.issuer.as_ref();
-    let trusted = issuer.and_then(|issuer| directory.trusted(issuer.as_str()));
-    trusted.is_some_and(|trusted| trusted.open_sign_in().is_some())
+impl Issue<'_> {
+    /// Records and signs.
+    async fn mint(mut self, snapshot: Arc<Snapshot<RasDirectory>>) -> Result<TokenAnswer, Failure> {
+        let (ras, client, now) = (self.ras, self.client, self.now);
+        let (claims, resource) =
+            mint::mint(&ras.0.authority, snapshot, client, &mut self, now).await?;
+        let refresh_token = Some(self.refresh_token.0.expose().to_owned());
+        Ok(access_token::answer(ras, claims, resource, refresh_token))
+    }
+
+    fn gone(&self) -> Refusal {
+        match self.source {
+            Source::Code(_) => Refusal::Code,
+            Source::RefreshToken(_) => Refusal::RefreshToken,
+        }
+    }
 }
 
-/// Records and signs.
-async fn mint(
-    ras: &Ras,
-    mut snapshot: Arc<Snapshot<RasDirectory>>,
-    issue: Issue<'_>,
-    event: &AuditEvent,
-    now: Timestamp,
-) -> Result<TokenAnswer, Failure> {
-    let authority = &ras.0.authority;
-    let jti = authority.context.entropy.id();
-    loop {
+impl mint::Grant<RasDirectory> for Issue<'_> {
+    type Token = (AccessTokenClaims, String);
+
+    async fn decide(
+        &mut self,
+        snapshot: &Arc<Snapshot<RasDirectory>>,
+    ) -> Result<Decision<Self::Token>, Failure> {
+        let authority = &self.ras.0.authority;
         let directory = &snapshot.directory;
-        if !issue.client.still_stands(authority, directory).await? {
-            return Err(Refusal::ClientUnknown.into());
+        let account = self.ras.live_account(self.account).await?;
+        if account.is_none() || directory.open_for(self.authentication).is_none() {
+            return Ok(Decision::Refuse(self.gone()));
         }
-        let account = authority.store.by_id::<Account>(issue.account).await?;
-        let live = account.is_some_and(|account| !account.disabled);
-        if !live || !is_open(directory, issue.authentication) {
-            return Err(issue.gone.into());
+        let Some(governed) = directory.live_resource(self.resource) else {
+            return Ok(Decision::Refuse(Refusal::ResourceOfGrant));
+        };
+        if governed.require_dpop && self.key_thumbprint.is_none() {
+            return Ok(Decision::Refuse(Refusal::BindingRequired));
         }
-        let mut governed = directory.governed.iter();
-        let governed = governed.find(|g| g.resource == *issue.resource && !g.disabled);
-        let governed = governed.ok_or(Refusal::ResourceOfGrant)?;
-        if governed.require_dpop && issue.key_thumbprint.is_none() {
-            return Err(Refusal::BindingRequired.into());
-        }
-        let scopes = issue.scopes.intersection(&governed.scopes);
+        let scopes = self.scopes.intersection(&governed.scopes);
         let lifetime =
             governed.access_token_lifetime.unwrap_or(LIFETIME).clamp(1, LONGEST_LIFETIME);
-        let authentication = issue.authentication;
+        let authentication = self.authentication;
         let claims = AccessTokenClaims {
             iss: authority.issuer.clone(),
-            sub: issue.account.to_owned(),
+            sub: self.account.to_owned(),
             aud: OneOrMany::One(governed.resource.as_str().to_owned()),
-            client_id: issue.client.id().to_owned(),
-            jti: jti.clone(),
-            exp: now.plus(lifetime),
-            iat: now,
+            client_id: self.client.id().to_owned(),
+            jti: self.jti.clone(),
+            exp: self.now.plus(lifetime),
+            iat: self.now,
             scope: (!scopes.is_empty()).then(|| scopes.to_string()),
             txn: None,
             sid: None,
             auth_time: Some(authentication.auth_time).filter(|at| at.0 > 0),
             acr: (!authentication.acr.is_empty()).then(|| authentication.acr.clone()),
-            cnf: issue.key_thumbprint.map(|jkt| Confirmation { jkt: jkt.to_owned() }),
+            cnf: self.key_thumbprint.map(|jkt| Confirmation { jkt: jkt.to_owned() }),
         };
         let party = authentication.issuer.as_ref().map(ToString::to_string).unwrap_or_default();
-        let granted = event
+        let granted = self
+            .event
             .clone()
-            .person(issue.account)
+            .person(self.account)
             .with("issuer", party.as_str())
             .with("resource", governed.resource.as_str())
             .with("scope", scopes.to_string())
-            .with("session", issue.session)
-            .with("jti", jti.as_str());
+            .with("session", self.session)
+            .with("jti", self.jti.as_str());
         let mut operation = HotOperation::new(Some(granted));
-        operation.generation = Some(snapshot.generation);
-        operation.session = Some(issue.session.to_owned());
-        operation.reasons[0] = issue.gone.reason();
-        operation.grant = Some(access_token::grant(&claims, party, issue.family));
-        match authority.store.record(operation, now).await? {
-            HotOutcome::Stale => snapshot = authority.fresh().await?,
-            HotOutcome::Recorded => {
-                let resource = governed.resource.as_str().to_owned();
-                return Ok(access_token::answer(ras, claims, resource, issue.refresh_token));
-            }
-            _ => return Err(Failure::RefusedOnRecord(issue.gone)),
+        operation.session = Some(self.session.to_owned());
+        operation.family = Some(self.family.to_owned());
+        match self.source {
+            Source::Code(hash) => operation.code = Some(hash.to_owned()),
+            Source::RefreshToken(hash) => operation.replaces = Some(hash.to_owned()),
         }
+        let (secret, token) = &self.refresh_token;
+        operation.issues = Some((secret.hash(), Box::new(token.clone())));
+        operation.grant = Some(access_token::grant(&claims, party, self.family));
+        let resource = governed.resource.as_str().to_owned();
+        Ok(Decision::Grant(Box::new(operation), (claims, resource)))
+    }
+
+    fn lost(&self) -> Lost {
+        Lost { session: self.gone(), token: self.gone(), jti: self.gone() }
     }
 }

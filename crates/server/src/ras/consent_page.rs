@@ -6,7 +6,7 @@ use axum::{
     body::Body,
     http::{Response, StatusCode},
 };
-use carnet_proto::{client_document::is_document_url, identifier::is_loopback};
+use carnet_proto::{client_document::is_document_url, identifier::is_loopback, others_text::shown};
 use maud::html;
 use url::Url;
 
@@ -18,14 +18,9 @@ fn host_of(url: &str) -> String {
         .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// A stranger's words, on one line and short; direction marks and what is invisible are left out.
+/// A stranger's words, on one line and short; what would be obeyed or not seen is seen.
 fn plain(text: &str) -> String {
-    let harmless = |c: &char| {
-        !c.is_control()
-            && !matches!(*c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
-    };
-    text.chars().filter(harmless).take(80).collect()
+    shown(text, 80)
 }
 
 /// What a scope lets somebody do, where those who run the server did not say: `notes.write` is to change notes.
@@ -119,7 +114,11 @@ pub(super) fn consent(asked: &Asked, person: &Person, ticket: &str, proof: &str)
                  this, say no."
             }
         }
-        p.soft { "You are signed in through " (host_of(person.issuer.as_str())) "." }
+        p.soft {
+            "You are signed in "
+            @if let Some(email) = &person.account.email { "as " strong { (plain(email)) } " " }
+            "through " (host_of(person.issuer.as_str())) ", as account " (person.account.id) " here."
+        }
         form method="post" action=(asked.target) {
             input type="hidden" name="ticket" value=(ticket);
             input type="hidden" name="csrf" value=(proof);
@@ -146,7 +145,7 @@ mod tests {
         ] {
             assert_eq!(in_words(scope), words);
         }
-        assert_eq!(plain("A\u{202e}B\u{200b}C\nD"), "ABCD");
-        assert_eq!(plain(&"x".repeat(500)).len(), 80);
+        assert_eq!(plain("A\u{202e}B\nD"), "A\\u{202e}B\\nD");
+        assert_eq!(plain(&"x".repeat(500)).chars().count(), 81);
     }
 }

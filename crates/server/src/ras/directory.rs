@@ -7,16 +7,19 @@ use crate::{
 use carnet_client::{DocumentError, Reach};
 use carnet_proto::{
     client::{Client, GovernedResource},
-    client_document::DocumentUrl,
+    client_document::{DocumentUrl, INSTALLATIONS},
     identifier::Issuer,
     refusal::{ClientDocumentRefusal, Refusal},
     trust::{Account, ClientHost, SubjectLink, TrustedIssuer},
 };
 use carnet_store::{Store, StoreError};
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
+
+/// What ids of clients that registered themselves begin with.
+pub(super) const SELF_REGISTERED: &str = "dyn-";
 
 /// Most accounts remembered in one generation.
 const MOST: usize = 20_000;
@@ -24,7 +27,8 @@ const MOST: usize = 20_000;
 pub(crate) struct RasDirectory {
     pub(crate) governed: Vec<GovernedResource>,
     clients: HashMap<String, Arc<RegisteredClient>>,
-    trusted: HashMap<String, TrustedIssuer>,
+    /// In order, so that every node takes the same one.
+    trusted: BTreeMap<String, TrustedIssuer>,
     /// What URLs of accepted client metadata documents begin with, and how far their fetch may go.
     documents: Vec<(String, Reach)>,
     accounts: Mutex<HashMap<SubjectLink, Arc<Account>>>,
@@ -35,18 +39,29 @@ impl Directory for RasDirectory {
         let trusted = store.all::<TrustedIssuer>().await?;
         // Never ourselves (JAG 9.3), and never one that is switched off.
         let live = |t: &TrustedIssuer| !t.disabled && !issuer.is_spelled(t.issuer.as_str());
-        let trusted: HashMap<_, _> =
+        let trusted: BTreeMap<_, _> =
             trusted.into_iter().filter(live).map(|t| (t.issuer.to_string(), t)).collect();
         let mut documents = Vec::new();
-        // Issuers first: what they are trusted with holds where their origin is listed as well.
+        // Issuers first: what they are trusted with holds where their origin is listed as well. Of an issuer it is
+        // the installations enrolled there, and nothing else that has a URL below it.
         for issuer in trusted.values().filter(|t| t.client_documents).map(|t| &t.issuer) {
             let reach = Reach::of_trusted_url(issuer.as_str());
-            documents.push((issuer.endpoint("/"), reach));
+            documents.push((issuer.endpoint(&format!("{INSTALLATIONS}/")), reach));
         }
         for host in store.all::<ClientHost>().await?.into_iter().filter(|host| !host.disabled) {
-            // The path is a stranger's, so the host must not lead into our network.
+            // The path is a stranger's, so the host must not lead into our network; nor into this machine, but where
+            // we are on it ourselves.
             let reach = match Reach::of_trusted_url(&host.origin) {
-                Reach::Loopback => Reach::Loopback,
+                Reach::Loopback if Reach::of_trusted_url(issuer.as_str()) == Reach::Loopback => {
+                    Reach::Loopback
+                }
+                Reach::Loopback => {
+                    tracing::warn!(
+                        origin = host.origin,
+                        "not asked for documents: it is on this machine"
+                    );
+                    continue;
+                }
                 _ => Reach::Public,
             };
             documents.push((format!("{}/", host.origin), reach));
@@ -54,7 +69,15 @@ impl Directory for RasDirectory {
         Ok(Self {
             documents,
             governed: store.all::<GovernedResource>().await?,
-            clients: registered(store.all::<Client>().await?),
+            // Those that registered themselves are read as they come: they are many, and begin no new generation.
+            clients: registered(
+                store
+                    .all::<Client>()
+                    .await?
+                    .into_iter()
+                    .filter(|c| c.registered.is_none())
+                    .collect(),
+            ),
             trusted,
             accounts: Mutex::default(),
         })
@@ -66,6 +89,25 @@ impl Directory for RasDirectory {
 
     fn takes_public_documents(&self) -> bool {
         self.interactive().next().is_some()
+    }
+
+    fn costs_a_fetch(&self, authority: &Authority<Self>, url: &str) -> bool {
+        let url = DocumentUrl::parse(url).ok();
+        let place = url.and_then(|url| Some((self.reach_of(&url)?, url)));
+        place.is_some_and(|(reach, url)| !authority.context.client_documents.is_held(&url, reach))
+    }
+
+    async fn stranger(
+        &self,
+        authority: &Authority<Self>,
+        id: &str,
+    ) -> Result<Option<Arc<RegisteredClient>>, Failure> {
+        if !id.starts_with(SELF_REGISTERED) {
+            return Ok(None);
+        }
+        let found = authority.store.by_id::<Client>(id).await?;
+        let found = found.filter(|client| client.registered.is_some());
+        Ok(registered(found.into_iter().collect()).remove(id))
     }
 
     /// A client with a metadata document (JAG-R12). Nothing is fetched unless its host is on the list.
@@ -111,9 +153,21 @@ impl RasDirectory {
 
     /// Whether a token's client is still registered, or its document's host still on the list. Asks
     /// nobody: a token does not die because a document cannot be fetched just now.
-    pub(crate) fn may_be_client(&self, id: &str) -> bool {
-        self.clients.contains_key(id)
+    pub(crate) async fn may_be_client(
+        &self,
+        authority: &Authority<Self>,
+        id: &str,
+    ) -> Result<bool, StoreError> {
+        if self.clients.contains_key(id)
             || DocumentUrl::parse(id).is_ok_and(|url| self.reach_of(&url).is_some())
+        {
+            return Ok(true);
+        }
+        match self.stranger(authority, id).await {
+            Ok(found) => Ok(found.is_some()),
+            Err(Failure::Broken(error)) => Err(error),
+            Err(_) => Ok(false),
+        }
     }
 
     /// The trusted issuer with this identifier, byte for byte.

@@ -7,14 +7,17 @@ use super::{
     jwt_bearer::{Who, resolve},
 };
 use crate::{
+    admission::Taken,
     answer::{Failure, broken, error_page},
-    browser::{back_to, cookie, cookie_name, is_same_origin, see_other, set_cookie},
-    token_endpoint::origin_of,
+    browser::{
+        back_to, busy_page, cookie, cookie_name, cookies_of, is_same_origin, see_other, set_cookie,
+    },
+    token_endpoint::{Visitor, origin_of},
 };
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, Request, State},
-    http::{HeaderMap, Response, StatusCode, Uri, request::Parts},
+    http::{HeaderMap, Response, StatusCode, request::Parts},
     response::IntoResponse,
 };
 use carnet_client::{SignInFlow, SignInWishes};
@@ -37,6 +40,8 @@ use std::sync::Arc;
 /// How long a browser that has signed in may go on to the page that asks, in seconds. Short: the issuer's own
 /// session is the one that counts.
 const SESSION: i64 = 600;
+/// Programs that registered themselves, and that one person may have let in.
+const LET_IN: usize = 50;
 /// Longest cookie that browsers keep, in bytes, less its name and attributes.
 const LONGEST_COOKIE: usize = 3800;
 
@@ -53,6 +58,7 @@ pub(super) struct Asked {
 pub(super) struct Person {
     pub(super) session: Session,
     pub(super) issuer: Issuer,
+    pub(super) account: Account,
     /// The secret of their cookie: what forms are bound to.
     cookie: String,
 }
@@ -88,20 +94,21 @@ pub(super) async fn begin(State(ras): State<Ras>, request: Request) -> Response<
 }
 
 async fn begun(ras: &Ras, parts: &Parts) -> Result<Response<Body>, Response<Body>> {
-    let asked = read(ras, &parts.uri).await?;
+    let asked = read(ras, parts).await?;
     let now = ras.0.authority.now();
     let person = person(ras, &parts.headers, now).await.map_err(|e| broken(&e))?;
     match person {
         Some(person)
             if asked.request.is_served_by(person.session.authentication.auth_time, now) =>
         {
-            if asked.request.silent {
+            if asked.request.silent && !asked.client.is_stranger() {
                 let description = "prompt=none was asked for, and a person has to agree.";
                 return Err(error(ras, &asked.request, "consent_required", description));
             }
+            // Of a stranger nobody has checked where it returns to: nothing goes there before somebody has agreed.
             Ok(ask(ras, &asked, &person, now))
         }
-        _ if asked.request.silent && asked.client.registered.is_some() => {
+        _ if asked.request.silent && asked.client.is_stranger() => {
             let text = "The program that sent you here has to ask you. Start again in it.";
             Err(error_page(StatusCode::BAD_REQUEST, text))
         }
@@ -109,7 +116,7 @@ async fn begun(ras: &Ras, parts: &Parts) -> Result<Response<Body>, Response<Body
             let description = "prompt=none was asked for, and nobody is signed in.";
             Err(error(ras, &asked.request, "login_required", description))
         }
-        _ => route(ras, &asked, asked.request.login_hint.as_deref()).await,
+        _ => route(ras, &asked, asked.request.login_hint.as_deref(), parts).await,
     }
 }
 
@@ -123,7 +130,7 @@ pub(super) async fn answer(State(ras): State<Ras>, request: Request) -> Response
 
 async fn answered(ras: &Ras, parts: &Parts, body: Body) -> Result<Response<Body>, Response<Body>> {
     let forbidden = |text: &str| error_page(StatusCode::FORBIDDEN, text);
-    let asked = read(ras, &parts.uri).await?;
+    let asked = read(ras, parts).await?;
     if !is_same_origin(ras.issuer(), &parts.headers) {
         return Err(forbidden("The form was sent from another site."));
     }
@@ -132,7 +139,7 @@ async fn answered(ras: &Ras, parts: &Parts, body: Body) -> Result<Response<Body>
     let form = Form::parse(&bytes)
         .map_err(|_| error_page(StatusCode::BAD_REQUEST, "The form cannot be read."))?;
     if let Some(email) = form.optional("email") {
-        return route(ras, &asked, Some(email.trim())).await;
+        return route(ras, &asked, Some(email.trim()), parts).await;
     }
     let authority = &ras.0.authority;
     let now = authority.now();
@@ -168,7 +175,8 @@ async fn answered(ras: &Ras, parts: &Parts, body: Body) -> Result<Response<Body>
 }
 
 /// Reads and checks a request; without an issuer that people may sign in at there is none.
-async fn read(ras: &Ras, uri: &Uri) -> Result<Asked, Response<Body>> {
+async fn read(ras: &Ras, parts: &Parts) -> Result<Asked, Response<Body>> {
+    let uri = &parts.uri;
     let page = |error: PageError| error_page(StatusCode::BAD_REQUEST, &error.to_string());
     let authority = &ras.0.authority;
     let snapshot = authority.fresh().await.map_err(|e| broken(&e))?;
@@ -181,9 +189,16 @@ async fn read(ras: &Ras, uri: &Uri) -> Result<Asked, Response<Body>> {
     let form = Form::parse(uri.query().unwrap_or_default().as_bytes())
         .map_err(|_| page(PageError::Unreadable))?;
     let id = form.optional("client_id").ok_or_else(|| page(PageError::Client))?;
-    let client = match authority.client(directory, id).await {
-        Ok(Some(client)) => client.record.clone(),
+    // A cell is taken where a document has to be fetched: anyone can make up its URL.
+    let (_, address) = origin_of(parts);
+    let visitor = Visitor { admission: &ras.0.admission, address: &address };
+    let client = match authority.visiting_client(directory, id, visitor).await {
+        Ok((Some(client), taken)) => {
+            taken.into_iter().for_each(Taken::give_back);
+            client.record.clone()
+        }
         Err(Failure::Broken(error)) => return Err(broken(&error)),
+        Err(Failure::Busy(seconds)) => return Err(busy_page(seconds)),
         _ => return Err(page(PageError::Client)),
     };
     match authorize::read(&form, &client, Offer::Resources(&directory.governed)) {
@@ -197,7 +212,7 @@ async fn read(ras: &Ras, uri: &Uri) -> Result<Asked, Response<Body>> {
         }
         Err(Unauthorizable::Page(error)) => Err(page(error)),
         // Nobody has checked where it returns to, and nobody was asked yet (RFC 9700 section 4.11.2).
-        Err(Unauthorizable::Redirect { .. }) if client.registered.is_some() => {
+        Err(Unauthorizable::Redirect { .. }) if client.is_stranger() => {
             let text =
                 "The program that sent you here asks for what cannot be. Tell those who made it.";
             Err(error_page(StatusCode::BAD_REQUEST, text))
@@ -232,11 +247,11 @@ async fn person(
     let Some(session) = session else { return Ok(None) };
     let Some(issuer) = session.authentication.issuer.clone() else { return Ok(None) };
     let snapshot = authority.fresh().await?;
-    let trusted = snapshot.directory.trusted(issuer.as_str());
-    let open = trusted.is_some_and(|trusted| trusted.open_sign_in().is_some());
-    let account = authority.store.by_id::<Account>(&session.user_id).await?;
-    let live = open && account.is_some_and(|account| !account.disabled);
-    Ok(live.then_some(Person { session, issuer, cookie: secret }))
+    if snapshot.directory.open_for(&session.authentication).is_none() {
+        return Ok(None);
+    }
+    let Some(account) = ras.live_account(&session.user_id).await? else { return Ok(None) };
+    Ok(Some(Person { session, issuer, account, cookie: secret }))
 }
 
 /// Sends the browser to the issuer that this person belongs to, or asks for an address first.
@@ -244,6 +259,7 @@ async fn route(
     ras: &Ras,
     asked: &Asked,
     email: Option<&str>,
+    parts: &Parts,
 ) -> Result<Response<Body>, Response<Body>> {
     let snapshot = ras.0.authority.fresh().await.map_err(|e| broken(&e))?;
     let mut open = snapshot.directory.interactive();
@@ -260,7 +276,7 @@ async fn route(
         _ => None,
     };
     match by_domain.or(only) {
-        Some(trusted) => send(ras, asked, trusted, email).await,
+        Some(trusted) => send(ras, asked, trusted, email, parts).await,
         None => Ok(consent_page::which_company(asked, email)),
     }
 }
@@ -270,6 +286,7 @@ async fn send(
     asked: &Asked,
     trusted: &TrustedIssuer,
     email: Option<&str>,
+    parts: &Parts,
 ) -> Result<Response<Body>, Response<Body>> {
     let authority = &ras.0.authority;
     let entropy = &authority.context.entropy;
@@ -302,15 +319,37 @@ async fn send(
         let text = "Your company's sign-in does not answer. Try again later, or tell IT.";
         error_page(StatusCode::SERVICE_UNAVAILABLE, text)
     })?;
-    let signed = state.sign(authority.keys.signing());
+    let signed = state.sign(&authority.keys().signing());
     if signed.len() > LONGEST_COOKIE {
         let text = "The application's request is too long. Tell those who made it.";
         return Err(error_page(StatusCode::URI_TOO_LONG, text));
     }
     let mut response = see_other(&url);
+    for name in flows_to_drop(ras, &parts.headers, now) {
+        keep(ras, &mut response, &name, "", 0);
+    }
     let name = flow_name(&state.state);
     keep(ras, &mut response, &name, &signed, sign_in_state::LIFETIME);
     Ok(response)
+}
+
+/// Sign-ins under way in one browser: a page that begins more of them must not fill its cookies until nothing fits
+/// into a request.
+const FLOWS: usize = 4;
+
+/// The cookies of earlier sign-ins that have to make room for one more, oldest first.
+fn flows_to_drop(ras: &Ras, headers: &HeaderMap, now: Timestamp) -> Vec<String> {
+    let prefix = cookie_name(ras.issuer(), &named(ras, "flow-"));
+    let keys = ras.0.authority.keys().verifying();
+    let mut flows: Vec<(Timestamp, String)> = cookies_of(headers, &prefix)
+        .map(|(name, value)| {
+            let began = SignInState::read(&value, &keys, ras.issuer().as_str(), now);
+            (began.map_or(Timestamp(0), |state| state.iat), format!("flow-{name}"))
+        })
+        .collect();
+    flows.sort();
+    let most = flows.len().saturating_sub(FLOWS - 1);
+    flows.into_iter().take(most).map(|(_, name)| name).collect()
 }
 
 /// The request without what the sign-in itself answers.
@@ -363,14 +402,26 @@ async fn came_back(
     let bad = |text: &str| error_page(StatusCode::BAD_REQUEST, text);
     let old = "This sign-in was not begun in this browser, or too long ago. Start again in the \
                application.";
+    // It costs rows, and a request to the company's identity provider; whoever comes back from there owes nothing.
+    let (request_id, address) = origin_of(parts);
+    let taken = ras.0.admission.unproven(&address).map_err(|busy| busy_page(busy.0))?;
     let sent = form.optional("state").unwrap_or_default();
     let held = kept(ras, &parts.headers, &flow_name(sent)).ok_or_else(|| bad(old))?;
-    let state = SignInState::read(&held, authority.keys.verifying(), ras.issuer().as_str(), now);
+    let state = SignInState::read(&held, &authority.keys().verifying(), ras.issuer().as_str(), now);
     let state = state.map_err(|_| bad(old))?;
     if !equal_in_constant_time(&state.state, sent) {
         return Err(bad(old));
     }
-    let (request_id, _) = origin_of(parts);
+    // One answer for one sign-in, however often its cookie is presented.
+    let first = UsedJti {
+        namespace: "sign_in_flow".to_owned(),
+        jti: state.state.clone(),
+        forget_after: state.exp,
+    };
+    let first = authority.store.remember_jti(first, now).await.map_err(|e| broken(&e))?;
+    if first != HotOutcome::Recorded {
+        return Err(bad(old));
+    }
     let event = AuditEvent::granted("sign_in", now)
         .with("issuer", state.issuer.as_str())
         .with("request_id", request_id);
@@ -403,6 +454,7 @@ async fn came_back(
     if !begun.map_err(|e| broken(&e))? {
         return Err(error_page(StatusCode::FORBIDDEN, "This account is switched off."));
     }
+    taken.give_back();
     let mut response = see_other(&format!("{}{}", ras.issuer().origin(), state.target));
     keep(ras, &mut response, "session", secret.expose(), SESSION);
     Ok(response)
@@ -421,9 +473,9 @@ async fn finish(
     let redirect_uri = ras.issuer().endpoint("/callback");
     let client_id = trusted.open_sign_in()?.client_id.as_str();
     let flow = flow(state, &trusted.issuer, client_id, &redirect_uri);
-    let key = ras.0.authority.keys.signing();
+    let key = ras.0.authority.keys().signing();
     let iss = form.optional("iss");
-    match context.relying_party.finish(flow, code, iss, key, trusted.algorithm).await {
+    match context.relying_party.finish(flow, code, iss, &key, trusted.algorithm).await {
         Ok(signed_in) => Some(signed_in),
         Err(error) => {
             tracing::warn!(%error, issuer = %trusted.issuer, "a sign-in at an issuer failed");
@@ -447,6 +499,7 @@ async fn account(
             Ok(Some(account)) => return Ok(account),
             Ok(None) => {}
             Err(Failure::Broken(error)) => return Err(broken(&error)),
+            Err(Failure::Busy(seconds)) => return Err(busy_page(seconds)),
             Err(_) => {
                 let event = event.clone().with("subject", signed_in.subject.as_str());
                 record(ras, event.refused("sign_in.account"), authority.now()).await?;
@@ -500,15 +553,20 @@ async fn issue_code(
     let (request_id, _) = origin_of(parts);
     let event = event(&asked, person, now, request_id);
     if asked.client.registered.is_some_and(|registered| !registered.used) {
-        // Kept from now on: one that nobody ever lets in is forgotten.
-        let used = |client: &mut Client| {
-            if let Some(registered) = &mut client.registered {
-                registered.used = true;
-            }
-        };
-        let event = AuditEvent::granted("registration.used", now).client(&asked.client.id);
-        let done = authority.store.update::<Client>(&asked.client.id, used, event).await;
-        done.map_err(|e| broken(&e))?;
+        // Kept from now on, and counted for whoever let it in: one that nobody lets in is forgotten.
+        let event = AuditEvent::granted("registration.used", now)
+            .client(&asked.client.id)
+            .person(&person.session.user_id);
+        let account = &person.session.user_id;
+        let done = authority.store.let_in(&asked.client.id, account, LET_IN, event).await;
+        if !done.map_err(|e| broken(&e))? {
+            let text = format!(
+                "You have let in {LET_IN} programs that registered themselves, which is as many as one person may. \
+                 Those that you do not use any more are forgotten a day after their access ended; ask those who run \
+                 this MCP server to remove one sooner."
+            );
+            return Err(error_page(StatusCode::FORBIDDEN, &text));
+        }
     }
     let secret = authority.context.entropy.secret();
     let code = AuthorizationCode {

@@ -1,21 +1,27 @@
 //! Redemption. Each line makes the argument of the next: unverified ID-JAG, trusted issuer, keys,
 //! verified ID-JAG, account, decision, record, token.
 
-use super::{Ras, access_token, directory::RasDirectory};
+use super::{Ras, access_token, directory::RasDirectory, standing::Way};
 use crate::{
     answer::Failure,
     authority::Snapshot,
+    client_authentication::AuthenticatedClient,
+    mint::{self, Decision, Lost},
     token_endpoint::{ClientRequest, TokenAnswer},
 };
 use carnet_client::{KeySource, Reach};
 use carnet_proto::{
     access_token::AccessTokenClaims,
+    client_document::INSTALLATIONS,
     id_jag::{Confirmation, Expected, IdJag, OneOrMany, UnverifiedIdJag},
+    identifier::Issuer,
     jwt_bearer::{self, JwtBearer},
+    others_text::shown,
     refusal::Refusal,
+    time::Timestamp,
     trust::{Account, SubjectLink, TrustedIssuer},
 };
-use carnet_store::{AuditEvent, HotOperation, HotOutcome, UsedJti};
+use carnet_store::{AuditEvent, HotOperation, UsedJti};
 use std::sync::Arc;
 
 pub(super) async fn redeem(
@@ -29,51 +35,112 @@ pub(super) async fn redeem(
     }
     let asked = JwtBearer::parse(&request.form)?;
     let now = authority.now();
-    let mut snapshot = request.snapshot;
+    let mut snapshot = request.snapshot.clone();
     let proof_key = request.proof.as_ref().map(|proof| proof.key_thumbprint.as_str());
-    let (mut id_jag, mut verified_by) =
-        verify(ras, &mut snapshot, &asked, request.client.id(), event).await?;
-    *event = event.clone().with("txn", id_jag.jti()).with("subject", id_jag.subject());
-    loop {
-        // Asked anew on each turn: client and issuer may have been switched off meanwhile (A31).
+    let client = &request.client;
+    let verified = verify(ras, &mut snapshot, &asked, client, event).await;
+    let (id_jag, verified_by) =
+        verified.map_err(|failure| guarded(client, &asked, failure, event))?;
+    *event = event
+        .clone()
+        .with("txn", id_jag.jti())
+        .with("subject", id_jag.subject())
+        .with("actor", id_jag.actor().map(|actor| shown(actor, 256)).unwrap_or_default());
+    ras.0.admission.grant(client.id(), &format!("{} {}", id_jag.issuer(), id_jag.subject()))?;
+    let mut redemption = Redeeming {
+        ras,
+        asked: &asked,
+        client,
+        proof_key,
+        id_jag,
+        verified_by,
+        event: event.clone(),
+        now,
+    };
+    let (claims, resource) = mint::mint(authority, snapshot, client, &mut redemption, now).await?;
+    *event = redemption.event;
+    Ok(access_token::answer(ras, claims, resource, None))
+}
+
+/// A stranger is not told whom this server trusts: an assertion of an issuer that is unknown here and one that does not
+/// verify read the same. The record says which it was; and so does the answer, where the issuer is the one that the
+/// client itself was enrolled at.
+fn guarded(
+    client: &AuthenticatedClient,
+    asked: &JwtBearer,
+    failure: Failure,
+    event: &mut AuditEvent,
+) -> Failure {
+    let Failure::Refused(refusal) = failure else { return failure };
+    let telling = matches!(
+        refusal,
+        Refusal::IdJag(_) | Refusal::IssuerUntrusted | Refusal::IssuerKeysUnavailable
+    );
+    let enrolled_there = UnverifiedIdJag::parse(asked.assertion.expose())
+        .ok()
+        .and_then(|token| Issuer::parse(token.issuer()).ok())
+        .is_some_and(|issuer| {
+            client.id().starts_with(&issuer.endpoint(&format!("{INSTALLATIONS}/")))
+        });
+    if !telling || !client.record().is_stranger() || enrolled_there {
+        return refusal.into();
+    }
+    *event = event.clone().with("detail", refusal.reason());
+    Refusal::IdJagOfStranger.into()
+}
+
+/// The decision: an ID-JAG that verified, on the records as they are.
+struct Redeeming<'a> {
+    ras: &'a Ras,
+    asked: &'a JwtBearer,
+    client: &'a AuthenticatedClient,
+    proof_key: Option<&'a str>,
+    id_jag: IdJag,
+    /// The terms that its signature was checked by.
+    verified_by: TrustedIssuer,
+    event: AuditEvent,
+    now: Timestamp,
+}
+
+impl mint::Grant<RasDirectory> for Redeeming<'_> {
+    type Token = (AccessTokenClaims, String);
+
+    async fn decide(
+        &mut self,
+        snapshot: &Arc<Snapshot<RasDirectory>>,
+    ) -> Result<Decision<Self::Token>, Failure> {
+        let authority = &self.ras.0.authority;
         let directory = &snapshot.directory;
-        if !request.client.still_stands(authority, directory).await? {
-            return Err(Refusal::ClientUnknown.into());
-        }
-        let trusted =
-            directory.trusted(id_jag.issuer().as_str()).ok_or(Refusal::IssuerUntrusted)?.clone();
-        if trusted != verified_by {
+        let Some(trusted) = directory.open_issuer(self.id_jag.issuer().as_str(), Way::IdJag) else {
+            return Ok(Decision::Refuse(Refusal::IssuerUntrusted));
+        };
+        if *trusted != self.verified_by {
             // Trusted on other terms since the signature was checked: check it by those.
-            let client = request.client.id();
-            (id_jag, verified_by) = verify(ras, &mut snapshot, &asked, client, event).await?;
-            continue;
+            let (ras, mut snapshot) = (self.ras, Arc::clone(snapshot));
+            let (id_jag, verified_by) =
+                verify(ras, &mut snapshot, self.asked, self.client, &mut self.event).await?;
+            (self.id_jag, self.verified_by) = (id_jag, verified_by);
+            return Ok(Decision::Again);
         }
-        let decided = jwt_bearer::authorize(&asked, &id_jag, proof_key, &directory.governed);
+        let id_jag = &self.id_jag;
+        let decided =
+            jwt_bearer::authorize(self.asked, id_jag, self.proof_key, &directory.governed);
         let decision = match decided {
             Ok(decision) => decision,
-            Err(refusal) => {
-                // On records that have changed since?
-                let fresh = authority.fresh().await?;
-                if fresh.generation == snapshot.generation {
-                    return Err(refusal.into());
-                }
-                snapshot = fresh;
-                continue;
-            }
+            Err(refusal) => return Ok(Decision::Refuse(refusal)),
         };
         let who = Who { subject: id_jag.subject(), email: id_jag.email() };
-        let Some(account) = resolve(ras, &snapshot, who, &trusted, event).await? else {
-            snapshot = authority.fresh().await?;
-            continue;
+        let Some(account) = resolve(self.ras, snapshot, who, trusted, &self.event).await? else {
+            return Ok(Decision::Again);
         };
         let claims = AccessTokenClaims {
             iss: authority.issuer.clone(),
             sub: account.id.clone(),
             aud: OneOrMany::One(decision.governed.resource.as_str().to_owned()),
-            client_id: request.client.id().to_owned(),
+            client_id: self.client.id().to_owned(),
             jti: authority.context.entropy.id(),
-            exp: now.plus(decision.lifetime),
-            iat: now,
+            exp: self.now.plus(decision.lifetime),
+            iat: self.now,
             scope: (!decision.scopes.is_empty()).then(|| decision.scopes.to_string()),
             txn: Some(id_jag.jti().to_owned()),
             sid: None,
@@ -81,15 +148,14 @@ pub(super) async fn redeem(
             acr: id_jag.acr().map(str::to_owned),
             cnf: decision.key_thumbprint.map(|jkt| Confirmation { jkt }),
         };
-        let granted = event
+        let granted = self
+            .event
             .clone()
             .person(&account.id)
             .with("resource", decision.governed.resource.as_str())
             .with("scope", decision.scopes.to_string())
             .with("jti", claims.jti.as_str());
         let mut operation = HotOperation::new(Some(granted));
-        operation.generation = Some(snapshot.generation);
-        operation.reasons[2] = Refusal::IdJagReplay.reason();
         operation.jti = (!trusted.allow_reuse).then(|| UsedJti {
             namespace: format!("id_jag {}", id_jag.issuer()),
             jti: id_jag.jti().to_owned(),
@@ -97,13 +163,16 @@ pub(super) async fn redeem(
         });
         let party = id_jag.issuer().to_string();
         operation.grant = Some(access_token::grant(&claims, party, id_jag.jti()));
-        match authority.store.record(operation, now).await? {
-            HotOutcome::Stale => snapshot = authority.fresh().await?,
-            HotOutcome::Recorded => {
-                let resource = decision.spelled.as_ref().unwrap_or(&decision.governed.resource);
-                return Ok(access_token::answer(ras, claims, resource.to_string(), None));
-            }
-            _ => return Err(Failure::RefusedOnRecord(Refusal::IdJagReplay)),
+        let resource = decision.spelled.as_ref().unwrap_or(&decision.governed.resource);
+        let resource = resource.to_string();
+        Ok(Decision::Grant(Box::new(operation), (claims, resource)))
+    }
+
+    fn lost(&self) -> Lost {
+        Lost {
+            session: Refusal::AccountUnknown,
+            token: Refusal::IdJagReplay,
+            jti: Refusal::IdJagReplay,
         }
     }
 }
@@ -113,7 +182,7 @@ async fn verify(
     ras: &Ras,
     snapshot: &mut Arc<Snapshot<RasDirectory>>,
     asked: &JwtBearer,
-    client: &str,
+    client: &AuthenticatedClient,
     event: &mut AuditEvent,
 ) -> Result<(IdJag, TrustedIssuer), Failure> {
     let authority = &ras.0.authority;
@@ -141,8 +210,9 @@ async fn verify(
         let expected = Expected {
             issuer: &trusted.issuer,
             tenant: trusted.tenant.as_deref(),
+            audience_tenant: trusted.audience_tenant.as_deref(),
             audience: &authority.issuer,
-            client,
+            client: client.id(),
         };
         match unverified.verify(&keys, expected, authority.now()) {
             Ok(id_jag) => return Ok((id_jag, trusted.clone())),
@@ -210,6 +280,8 @@ pub(super) async fn resolve(
         }
         None => return Err(Refusal::AccountUnknown.into()),
     };
+    // An issuer makes up people as it likes: so many a minute.
+    ras.0.admission.link(link.issuer.as_str())?;
     let event = AuditEvent::granted("link_account", event.at)
         .person(&account.id)
         .with("issuer", link.issuer.as_str())

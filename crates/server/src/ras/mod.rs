@@ -7,13 +7,14 @@ mod directory;
 mod interactive;
 mod jwt_bearer;
 mod registration;
+mod standing;
 mod token_status;
 
 use crate::{
+    admission::{Admission, Rates},
     answer::{self, Failure},
-    authority::{Authority, Context, KeyRing},
+    authority::{Authority, Context, Keys},
     calls,
-    throttle::Throttle,
     token_endpoint::{client_request, conclude},
 };
 use axum::{
@@ -24,17 +25,22 @@ use axum::{
     routing::{get, post},
 };
 use carnet_proto::{
-    GRANT_JWT_BEARER, identifier::Issuer, metadata, refusal::Refusal, scope::Scopes, secret::Secret,
+    GRANT_JWT_BEARER,
+    identifier::{Issuer, Resource},
+    metadata,
+    refusal::Refusal,
+    scope::Scopes,
+    secret::Secret,
 };
 use carnet_store::{Store, StoreError, UsedJti};
 use directory::RasDirectory;
-use std::{num::NonZeroU32, sync::Arc};
+use std::sync::Arc;
 
 /// What an administrator sets for a RAS.
 #[derive(Clone, Debug)]
 pub struct RasSettings {
-    /// Failed client authentications from one address per minute, before it has to wait.
-    pub failures_per_minute: NonZeroU32,
+    /// How much is let in.
+    pub rates: Rates,
     /// Whether clients may register themselves (RFC 7591).
     pub registration: bool,
     /// Refresh tokens of the interactive path end after this long without use, in seconds.
@@ -47,16 +53,13 @@ pub struct RasSettings {
 impl Default for RasSettings {
     fn default() -> Self {
         Self {
-            failures_per_minute: NonZeroU32::MIN.saturating_add(29),
+            rates: Rates::default(),
             registration: false,
             refresh_idle: 8 * 3600,
             refresh_absolute: 24 * 3600,
         }
     }
 }
-
-/// Registrations of one address a minute.
-const REGISTRATIONS: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
 
 /// A resource authorization server. Cheap to clone.
 #[derive(Clone)]
@@ -65,9 +68,7 @@ pub struct Ras(Arc<RasState>);
 struct RasState {
     authority: Authority<RasDirectory>,
     settings: RasSettings,
-    throttle: Throttle,
-    /// Counts registrations by address.
-    registrations: Throttle,
+    admission: Admission,
 }
 
 impl Ras {
@@ -75,20 +76,19 @@ impl Ras {
     pub async fn open(
         issuer: Issuer,
         store: Store,
-        keys: KeyRing,
+        keys: impl Into<Keys>,
         context: Context,
         settings: RasSettings,
     ) -> Result<Self, StoreError> {
-        let authority = Authority::open(issuer, store, keys, context).await?;
-        let throttle = Throttle::new(settings.failures_per_minute);
-        let registrations = Throttle::new(REGISTRATIONS);
-        Ok(Self(Arc::new(RasState { authority, settings, throttle, registrations })))
+        let authority = Authority::open("ras", issuer, store, keys.into(), context).await?;
+        let admission = Admission::new(settings.rates);
+        Ok(Self(Arc::new(RasState { authority, settings, admission })))
     }
 
     /// Whether an access token of this RAS still stands: for a gateway of the same process. A text that is
     /// none never did.
     pub async fn stands(&self, token: &Secret) -> Result<bool, StoreError> {
-        token_status::stands(self, token).await
+        Ok(self.standing(token).await?.is_some())
     }
 
     /// Takes what a gateway of the same process reports of tool calls: one batch once.
@@ -104,7 +104,14 @@ impl Ras {
             jti: batch.to_owned(),
             forget_after: authority.now().plus(30 * 86_400),
         };
-        let events = calls::read(lines.to_owned()).await?;
+        let snapshot = authority.fresh().await?;
+        let governed = |line: &calls::Line| {
+            line.is_of_the_gateway()
+                || Resource::parse(&line.resource).is_ok_and(|named| {
+                    snapshot.directory.governed.iter().any(|held| held.resource == named)
+                })
+        };
+        let events = calls::read(lines.to_owned(), authority.now(), governed).await?;
         authority.store.record_batch(&batch, &events).await
     }
 
@@ -150,7 +157,7 @@ async fn document(State(ras): State<Ras>) -> Response<Body> {
 }
 
 async fn jwks(State(ras): State<Ras>) -> Response<Body> {
-    answer::public(ras.0.authority.keys.jwks())
+    answer::public(ras.0.authority.keys().jwks())
 }
 
 /// The token endpoint's route table.
@@ -158,13 +165,17 @@ async fn token(State(ras): State<Ras>, request: Request) -> Response<Body> {
     let authority = &ras.0.authority;
     let url = authority.issuer.endpoint("/token");
     let client_request =
-        match client_request(authority, &ras.0.throttle, &url, "token", request).await {
+        match client_request(authority, &ras.0.admission, &url, "token", request).await {
             Ok(client_request) => client_request,
             Err(refused) => return refused,
         };
     let mut event = client_request.event.clone();
+    let sender = client_request.sender.clone();
     let people = client_request.snapshot.directory.interactive().next().is_some();
     let outcome = match client_request.form.required("grant_type") {
+        Ok(grant) if !client_request.client.record().may_use(grant) => {
+            Err(Failure::Refused(Refusal::GrantNotRegistered))
+        }
         Ok(GRANT_JWT_BEARER) => {
             event.event = "jwt_bearer".into();
             jwt_bearer::redeem(&ras, client_request, &mut event).await
@@ -182,6 +193,6 @@ async fn token(State(ras): State<Ras>, request: Request) -> Response<Body> {
     };
     match outcome {
         Ok(tokens) => answer::no_store(StatusCode::OK, &tokens),
-        Err(failure) => conclude(authority, event, failure).await,
+        Err(failure) => conclude(authority, &ras.0.admission, &sender, event, failure).await,
     }
 }

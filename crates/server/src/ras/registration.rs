@@ -2,7 +2,7 @@
 //! what a person lets it have; it cannot be read, changed or deleted from outside, and nothing it names is
 //! ever fetched.
 
-use super::Ras;
+use super::{Ras, directory::SELF_REGISTERED};
 use crate::{answer, token_endpoint::origin_of};
 use axum::{
     body::{Body, Bytes},
@@ -15,15 +15,18 @@ use carnet_proto::{
     client::{Client, ClientAuthentication, ClientKeys, SecretHash, SelfRegistered},
     identifier::Resource,
     jwk::{Algorithm, KeySet},
+    others_text::shown,
     redirect_uri,
 };
-use carnet_store::{AuditEvent, Put};
+use carnet_store::{AuditEvent, StoreError};
 use serde_json::{Value, json};
 use url::{Host, Url};
 
 /// Most clients that registered themselves, and how long one that nobody let in is kept, in seconds.
 const MOST: usize = 1000;
 const UNUSED: i64 = 86_400;
+/// How long a person may be reading the page that asks, in seconds.
+const READING: i64 = 600;
 /// Most redirect URIs of one.
 const REDIRECTS: usize = 10;
 
@@ -34,11 +37,10 @@ struct Refused(&'static str, String);
 pub(super) async fn register(State(ras): State<Ras>, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let (request_id, address) = origin_of(&parts);
-    if let Some(seconds) = ras.0.registrations.wait(&address) {
-        return answer::throttled(seconds);
-    }
     // Every one counts, good or bad.
-    ras.0.registrations.failed(&address);
+    if let Err(busy) = ras.0.admission.registration(&address) {
+        return answer::throttled(busy.0);
+    }
     let refuse = |Refused(error, text)| {
         let body = json!({"error": error, "error_description": text});
         answer::no_store(StatusCode::BAD_REQUEST, &body)
@@ -68,24 +70,15 @@ async fn registered(
     let now = authority.now();
     let (mut client, secret_wanted) = read(bytes).map_err(Err)?;
     let broken = |error| Ok(answer::broken(&error));
-    make_room(ras).await.map_err(broken)?;
-    let all = authority.store.all::<Client>().await.map_err(broken)?;
-    let dynamic = all.iter().filter_map(|client| Some((client.registered?, client)));
-    // Who registers many does not keep others out: the oldest that nobody let in goes.
-    if dynamic.clone().count() >= MOST
-        && let Some((_, oldest)) = dynamic.filter(|(r, _)| !r.used).min_by_key(|(r, _)| r.at)
-    {
-        let event = AuditEvent::granted("registration.forgotten", now).client(&oldest.id);
-        authority.store.delete::<Client>(&oldest.id, event).await.map_err(broken)?;
-    } else if all.iter().filter(|client| client.registered.is_some()).count() >= MOST {
+    if !make_room(ras).await.map_err(broken)? {
         let body = json!({"error": "temporarily_unavailable",
-                          "error_description": "As many clients have registered as may."});
+                          "error_description": "As many clients have registered as may; try again."});
         let mut response = answer::no_store(StatusCode::SERVICE_UNAVAILABLE, &body);
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("3600"));
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("600"));
         return Err(Ok(response));
     }
     let entropy = &authority.context.entropy;
-    client.id = format!("dyn-{}", entropy.id());
+    client.id = format!("{SELF_REGISTERED}{}", entropy.id());
     client.registered = Some(SelfRegistered { at: now, used: false });
     let secret = secret_wanted.then(|| entropy.secret());
     if let Some(secret) = &secret {
@@ -96,7 +89,7 @@ async fn registered(
         .client(&client.id)
         .with("record", client.name.as_str())
         .with("request_id", request_id);
-    authority.store.put(&client, Put::Create, event).await.map_err(broken)?;
+    authority.store.put_stranger(&client, event).await.map_err(broken)?;
     let method = match (&client.authentication, &secret) {
         (_, Some(_)) => "client_secret_basic",
         (authentication, None) => authentication.method(),
@@ -117,18 +110,38 @@ async fn registered(
     Ok(answer::no_store(StatusCode::CREATED, &body))
 }
 
-/// Forgets those that nobody let in for a day.
-async fn make_room(ras: &Ras) -> Result<(), carnet_store::StoreError> {
+/// Whether one more may register. Those go that nobody let in for a day, or whose last refresh token is gone; where
+/// there are too many all the same, the oldest that nobody has let in, but none that its person may just be reading
+/// about.
+async fn make_room(ras: &Ras) -> Result<bool, StoreError> {
     let authority = &ras.0.authority;
-    let now = authority.now();
-    for client in authority.store.all::<Client>().await? {
-        let old = client.registered.is_some_and(|r| !r.used && now.since(r.at) > UNUSED);
-        if old {
-            let event = AuditEvent::granted("registration.forgotten", now).client(&client.id);
-            authority.store.delete::<Client>(&client.id, event).await?;
+    let (now, store) = (authority.now(), &authority.store);
+    let mut all = store.all::<Client>().await?;
+    all.retain(|client| client.registered.is_some());
+    let age = |client: &Client| client.registered.map_or(0, |registered| now.since(registered.at));
+    let used = |client: &Client| client.registered.is_some_and(|registered| registered.used);
+    let mut gone = Vec::new();
+    for client in &all {
+        // With one that was let in goes what it counts for its person.
+        let over = age(client) > UNUSED
+            && !(used(client) && store.has_live_tokens(&client.id, now).await?);
+        if over {
+            gone.push(client.id.clone());
         }
     }
-    Ok(())
+    if all.len() - gone.len() >= MOST {
+        let evictable = all.iter().filter(|client| !used(client) && age(client) > READING);
+        let oldest = evictable.filter(|c| !gone.contains(&c.id)).max_by_key(|client| age(client));
+        match oldest {
+            Some(oldest) => gone.push(oldest.id.clone()),
+            None => return Ok(false),
+        }
+    }
+    for id in gone {
+        let event = AuditEvent::granted("registration.forgotten", now).client(&id);
+        store.forget_stranger(&id, event).await?;
+    }
+    Ok(true)
 }
 
 /// Reads a registration. What is not known here is not kept (H09).
@@ -184,7 +197,7 @@ fn read(bytes: &[u8]) -> Result<(Client, bool), Refused> {
         }
     }
     let name = text("client_name")?.unwrap_or("A program without a name");
-    let name: String = name.chars().filter(|c| !c.is_control()).take(100).collect();
+    let name = shown(name, 100);
     let jwks = claims.value("jwks");
     let method = text("token_endpoint_auth_method")?.unwrap_or("client_secret_basic");
     let (authentication, secret) = match (method, jwks) {

@@ -1,8 +1,8 @@
 //! Revocation and introspection at a RAS.
 
-use super::Ras;
+use super::{Ras, standing::StandingToken};
 use crate::{
-    answer::broken,
+    answer::{self, broken},
     token_endpoint::{client_request, conclude},
     token_status::{active, inactive, revoked},
 };
@@ -12,24 +12,25 @@ use axum::{
     http::Response,
 };
 use carnet_proto::{
-    access_token::{AccessToken, verify_any_audience},
-    identifier::Resource,
-    refusal::Refusal,
-    secret::Secret,
+    access_token::verify_any_audience, identifier::Resource, refusal::Refusal, secret::Secret,
 };
-use carnet_store::{HotOperation, RefreshTokenState, StoreError};
+use carnet_store::{HotOperation, RefreshTokenState};
 
 /// RFC 7009.
 pub(super) async fn revoke(State(ras): State<Ras>, request: Request) -> Response<Body> {
     let authority = &ras.0.authority;
     let url = authority.issuer.endpoint("/revoke");
-    let request = match client_request(authority, &ras.0.throttle, &url, "revoke", request).await {
+    let request = match client_request(authority, &ras.0.admission, &url, "revoke", request).await {
         Ok(request) => request,
         Err(refused) => return refused,
     };
+    let admission = &ras.0.admission;
     let token = match request.form.required("token") {
         Ok(token) => Secret::new(token),
-        Err(error) => return conclude(authority, request.event, Refusal::from(error).into()).await,
+        Err(error) => {
+            let (sender, refusal) = (&request.sender, Refusal::from(error));
+            return conclude(authority, admission, sender, request.event, refusal.into()).await;
+        }
     };
     let now = authority.now();
     let hash = token.hash();
@@ -44,8 +45,8 @@ pub(super) async fn revoke(State(ras): State<Ras>, request: Request) -> Response
         Ok(_) => {}
         Err(error) => return broken(&error),
     }
-    let keys = authority.keys.verifying();
-    let verified = verify_any_audience(token.expose(), keys, &authority.issuer, now).ok();
+    let keys = request.snapshot.keys.verifying();
+    let verified = verify_any_audience(token.expose(), &keys, &authority.issuer, now).ok();
     let held = verified.map(|(held, _)| held).filter(|held| held.client == request.client.id());
     let done = match held {
         Some(held) => {
@@ -53,6 +54,10 @@ pub(super) async fn revoke(State(ras): State<Ras>, request: Request) -> Response
             authority.store.revoke_grant(&held.jti, event, now).await.map(|_| ())
         }
         None => {
+            // The answer is the same, but a row of its own is not owed to everybody.
+            if let Err(busy) = admission.refusal(&request.sender) {
+                return answer::throttled(busy.0);
+            }
             let operation = HotOperation::new(Some(request.event.refused("revoke.not_yours")));
             authority.store.record(operation, now).await.map(|_| ())
         }
@@ -69,65 +74,36 @@ pub(super) async fn introspect(State(ras): State<Ras>, request: Request) -> Resp
     let authority = &ras.0.authority;
     let url = authority.issuer.endpoint("/introspect");
     let request =
-        match client_request(authority, &ras.0.throttle, &url, "introspect", request).await {
+        match client_request(authority, &ras.0.admission, &url, "introspect", request).await {
             Ok(request) => request,
             Err(refused) => return refused,
         };
+    let admission = &ras.0.admission;
     let token = match request.form.required("token") {
         Ok(token) => Secret::new(token),
-        Err(error) => return conclude(authority, request.event, Refusal::from(error).into()).await,
+        Err(error) => {
+            let (sender, refusal) = (&request.sender, Refusal::from(error));
+            return conclude(authority, admission, sender, request.event, refusal.into()).await;
+        }
     };
     if request.client.is_public() {
         // Anyone could be it.
         return inactive();
     }
-    let keys = authority.keys.verifying();
-    let verified = verify_any_audience(token.expose(), keys, &authority.issuer, authority.now());
-    let Ok((held, audience)) = verified else { return inactive() };
+    if let Err(busy) = admission.introspection(request.client.id()) {
+        return answer::throttled(busy.0);
+    }
+    let StandingToken { token, audience } = match ras.standing(&token).await {
+        Ok(Some(standing)) => standing,
+        Ok(None) => return inactive(),
+        Err(error) => return broken(&error),
+    };
     let stands_for = &request.client.record().resources;
-    let audience_is = |resource: &Resource| {
+    let is_for = |resource: &Resource| {
         audience.iter().any(|aud| Resource::parse(aud).is_ok_and(|aud| aud == *resource))
     };
-    if held.client != request.client.id() && !stands_for.iter().any(audience_is) {
+    if token.client != request.client.id() && !stands_for.iter().any(is_for) {
         return inactive();
     }
-    let governed = &request.snapshot.directory.governed;
-    if !governed.iter().any(|governed| !governed.disabled && audience_is(&governed.resource)) {
-        return inactive();
-    }
-    match is_live(&ras, &held).await {
-        Ok(true) => active(&held, &audience),
-        Ok(false) => inactive(),
-        Err(error) => broken(&error),
-    }
-}
-
-/// Whether a token is ours, for an MCP server that is switched on, and live.
-pub(super) async fn stands(ras: &Ras, token: &Secret) -> Result<bool, StoreError> {
-    let authority = &ras.0.authority;
-    let keys = authority.keys.verifying();
-    let verified = verify_any_audience(token.expose(), keys, &authority.issuer, authority.now());
-    let Ok((held, audience)) = verified else { return Ok(false) };
-    let snapshot = authority.fresh().await?;
-    let governed = &snapshot.directory.governed;
-    let governs = governed.iter().any(|governed| {
-        !governed.disabled
-            && audience
-                .iter()
-                .any(|aud| Resource::parse(aud).is_ok_and(|aud| aud == governed.resource))
-    });
-    Ok(governs && is_live(ras, &held).await?)
-}
-
-/// On record and not revoked, and everything it rests on still switched on: issuer (D40), client,
-/// account.
-async fn is_live(ras: &Ras, token: &AccessToken) -> Result<bool, StoreError> {
-    let authority = &ras.0.authority;
-    let snapshot = authority.fresh().await?;
-    let directory = &snapshot.directory;
-    let Some(grant) = authority.store.live_grant(&token.jti).await? else { return Ok(false) };
-    let account = authority.store.by_id::<carnet_proto::trust::Account>(&grant.user_id).await?;
-    Ok(directory.trusted(&grant.party).is_some()
-        && directory.may_be_client(&token.client)
-        && account.is_some_and(|account| !account.disabled))
+    active(&token, &audience)
 }

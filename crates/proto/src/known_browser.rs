@@ -1,0 +1,56 @@
+//! A browser in which a person has signed in before: a signed cookie of its own, so that nobody else's wrong passwords
+//! keep that person out there. It signs nobody in.
+
+use crate::{
+    claims::check_times,
+    identifier::Issuer,
+    jwk::{KeySet, SigningKey},
+    jws::{self, JwtError, Unverified},
+    time::Timestamp,
+};
+use serde::Serialize;
+
+/// Header `typ`.
+const TYPE: &str = "carnet-browser+jwt";
+/// Lifetime in seconds.
+pub const LIFETIME: i64 = 180 * 86_400;
+
+/// The claims.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KnownBrowser {
+    /// This identity provider.
+    pub iss: String,
+    /// The person.
+    pub sub: String,
+    /// The browser.
+    pub jti: String,
+    /// When they signed in.
+    pub iat: Timestamp,
+    /// When it is forgotten.
+    pub exp: Timestamp,
+}
+
+impl KnownBrowser {
+    /// For the cookie.
+    pub fn sign(&self, key: &SigningKey) -> String {
+        jws::sign(key, TYPE, self)
+    }
+
+    /// From the cookie, if it is ours and in its time: the person, and a name for the browser.
+    pub fn read(
+        token: &str,
+        keys: &KeySet,
+        own: &Issuer,
+        now: Timestamp,
+    ) -> Result<(String, String), JwtError> {
+        let token = Unverified::parse(token)?;
+        token.require_type(TYPE)?;
+        let claims = token.verify_signature(keys)?;
+        if claims.required_str("iss")? != own.as_str() {
+            return Err(JwtError::Issuer);
+        }
+        let (iat, exp) = (claims.required_time("iat")?, claims.required_time("exp")?);
+        check_times(iat, None, exp, LIFETIME, now)?;
+        Ok((claims.required_id("sub", 255)?.to_owned(), claims.required_id("jti", 255)?.to_owned()))
+    }
+}

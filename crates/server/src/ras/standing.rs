@@ -1,0 +1,81 @@
+//! Whether what was given still stands here: account, issuer, client and MCP server, all live at this moment. Whatever
+//! mints, introspects or guards asks this one question.
+
+use super::{Ras, directory::RasDirectory};
+use carnet_proto::{
+    access_token::{AccessToken, verify_any_audience},
+    authentication::Authentication,
+    client::GovernedResource,
+    identifier::Resource,
+    secret::Secret,
+    trust::{Account, TrustedIssuer},
+};
+use carnet_store::StoreError;
+
+/// The way that somebody came in by: it has to be open as long as what it brought is to stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// An ID-JAG of the issuer.
+    IdJag,
+    /// A sign-in at the issuer, in a browser.
+    SignIn,
+}
+
+impl RasDirectory {
+    /// The issuer, if it is trusted and the way through it is open.
+    pub(super) fn open_issuer(&self, issuer: &str, way: Way) -> Option<&TrustedIssuer> {
+        let trusted = self.trusted(issuer)?;
+        (way == Way::IdJag || trusted.open_sign_in().is_some()).then_some(trusted)
+    }
+
+    /// The same for how somebody signed in here.
+    pub(super) fn open_for(&self, authentication: &Authentication) -> Option<&TrustedIssuer> {
+        self.open_issuer(authentication.issuer.as_ref()?.as_str(), Way::SignIn)
+    }
+
+    /// An MCP server that is governed here and switched on.
+    pub(super) fn live_resource(&self, resource: &Resource) -> Option<&GovernedResource> {
+        self.governed.iter().find(|governed| governed.resource == *resource && !governed.disabled)
+    }
+}
+
+/// A token of ours that stands, and what it is for.
+pub(super) struct StandingToken {
+    pub(super) token: AccessToken,
+    pub(super) audience: Vec<String>,
+}
+
+impl Ras {
+    /// The account, if it is there and switched on.
+    pub(super) async fn live_account(&self, id: &str) -> Result<Option<Account>, StoreError> {
+        let account = self.0.authority.store.by_id::<Account>(id).await?;
+        Ok(account.filter(|account| !account.disabled))
+    }
+
+    /// A token, if it is ours, on record and not revoked, and everything it rests on is live.
+    pub(super) async fn standing(
+        &self,
+        token: &Secret,
+    ) -> Result<Option<StandingToken>, StoreError> {
+        let authority = &self.0.authority;
+        let snapshot = authority.fresh().await?;
+        let keys = snapshot.keys.verifying();
+        let verified =
+            verify_any_audience(token.expose(), &keys, &authority.issuer, authority.now());
+        let Ok((token, audience)) = verified else { return Ok(None) };
+        let directory = &snapshot.directory;
+        let governs = audience.iter().any(|audience| {
+            Resource::parse(audience).is_ok_and(|named| directory.live_resource(&named).is_some())
+        });
+        if !governs {
+            return Ok(None);
+        }
+        let Some(grant) = authority.store.live_grant(&token.jti).await? else { return Ok(None) };
+        // A token of a sign-in has no ID-JAG behind it.
+        let way = if token.transaction.is_some() { Way::IdJag } else { Way::SignIn };
+        let stands = directory.open_issuer(&grant.party, way).is_some()
+            && directory.may_be_client(authority, &token.client).await?
+            && self.live_account(&grant.user_id).await?.is_some();
+        Ok(stands.then_some(StandingToken { token, audience }))
+    }
+}
