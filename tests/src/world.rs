@@ -351,6 +351,8 @@ impl World {
         }
         run(mcp_listener, mcp);
         let api = AdminApi {
+            clock: clock.clone(),
+            entropy: entropy.clone(),
             secret_hash: world.admin_secret.hash(),
             hosts: vec![world.admin.trim_start_matches("http://").to_owned()],
             idp: Some(IdpAdmin::new(idp, idp_store, clock, entropy.clone(), passwords)),

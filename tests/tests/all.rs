@@ -8,6 +8,7 @@ mod enrolment;
 mod flows;
 mod gateway_reports;
 mod requirements;
+mod rules;
 mod store_contract;
 mod table_a;
 mod table_b;

@@ -7,15 +7,17 @@ use crate::{
     system::{self, plain},
 };
 use acts::{
-    accounts, client_hosts, clients, connections, gateway, groups, installations, resources,
+    accounts, client_hosts, clients, connections, gateway, groups, installations, keys, resources,
     servers, trusts, users, words,
 };
 use anyhow::{Context, Result, bail};
-use carnet_client::{Outbound, Reach};
-use carnet_proto::secret::Secret;
+use carnet_client::{Answer, Outbound, Reach};
+use carnet_proto::secret::{Secret, equal_in_constant_time};
+use carnet_server::admin::proof;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use url::{Position, Url};
 
 #[derive(Args)]
 pub(crate) struct Admin {
@@ -70,6 +72,9 @@ enum Subject {
     /// Origins of client metadata documents that a resource authorization server accepts (with --ras)
     #[command(subcommand)]
     ClientHost(ClientHost),
+    /// Signing keys
+    #[command(subcommand)]
+    Key(Key),
     /// Tools behind the gateways that run beside this administration API
     #[command(subcommand)]
     Gateway(GatewayAct),
@@ -317,6 +322,23 @@ enum Connection {
 }
 
 #[derive(Subcommand)]
+enum Key {
+    /// List the keys that sign, or verify what was signed
+    List,
+    /// Make a new one: it is published at once and signs ten minutes later
+    Rotate {
+        /// It signs at once: the one before is in other hands
+        #[arg(long)]
+        now: bool,
+    },
+    /// Remove a key: nothing it signed is believed any more
+    Remove {
+        /// Its id, as `list` shows it
+        kid: String,
+    },
+}
+
+#[derive(Subcommand)]
 enum Trust {
     /// Honour the ID-JAGs of an identity provider
     Add {
@@ -330,6 +352,9 @@ enum Trust {
         /// Value that its `tenant` claim must have
         #[arg(long)]
         tenant: Option<String>,
+        /// Value that its `aud_tenant` claim must have, where it names one of this server's tenants
+        #[arg(long, value_name = "TENANT")]
+        aud_tenant: Option<String>,
         /// Make an account for a person at first sight
         #[arg(long)]
         just_in_time: bool,
@@ -412,6 +437,20 @@ enum Account {
     Add { email: String },
     /// List accounts
     List,
+    /// Whom an account belongs to: people of trusted issuers
+    Links { id: String },
+    /// Take an account away from somebody it was linked to by mistake; what they hold ends
+    Unlink {
+        /// The trusted issuer
+        issuer: String,
+        /// Its `sub` for them
+        subject: String,
+        /// Its tenant, where it has several
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+    /// Remove an account and all its links
+    Delete { id: String },
     /// Switch an account off
     Disable { id: String },
     /// Switch an account on
@@ -427,19 +466,52 @@ struct Api {
 }
 
 impl Api {
+    /// Sends a request that proves the secret and does not carry it: whoever else holds the port learns nothing, and
+    /// is not believed (the answer proves the same).
+    async fn send(&self, method: &str, target: &str, body: Option<Value>) -> Result<Answer> {
+        let base = &self.base;
+        let absent = || {
+            format!(
+                "the administration API at {base} is not there\nhint: is `carnet serve` running?"
+            )
+        };
+        let reach = Reach::Loopback;
+        let url = format!("{base}{}", proof::CHALLENGE);
+        let asked = self.outbound.json("GET", &url, reach, None, None).await;
+        let asked = asked.with_context(absent)?;
+        let challenge = asked.json::<Value>().ok().and_then(|value| {
+            let text = value.get("challenge")?.as_str()?;
+            (asked.status == 200 && text.len() <= 200 && text.is_ascii()).then(|| text.to_owned())
+        });
+        let Some(challenge) = challenge else {
+            bail!(
+                "whoever answers at {base} is not the administration API (HTTP {}); the secret was not \
+                 sent\nhint: does another program listen there?",
+                asked.status
+            );
+        };
+        let url = Url::parse(&format!("{base}{target}"))?;
+        let target = &url[Position::BeforePath..Position::AfterQuery];
+        let bytes = body.as_ref().map(Value::to_string).unwrap_or_default();
+        let hash = self.secret.hash();
+        let bearer = proof::of_request(&hash, &challenge, method, target, bytes.as_bytes());
+        let sent = self.outbound.json(method, url.as_str(), reach, Some(&bearer), body.as_ref());
+        let answer = sent.await.with_context(absent)?;
+        let expected = proof::of_answer(&hash, &challenge, answer.status, &answer.body);
+        let shown = answer.headers.get(proof::ANSWER).and_then(|value| value.to_str().ok());
+        if !shown.is_some_and(|shown| equal_in_constant_time(shown, &expected)) {
+            bail!(
+                "whoever answers at {base} does not hold this administration secret (HTTP {}); nothing it \
+                 says is believed, and the secret was not sent\nhint: is this the server's secret file, \
+                 and does no other program listen there?",
+                answer.status
+            );
+        }
+        Ok(answer)
+    }
+
     async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Result<Value> {
-        let url = format!("{}{}{path}", self.base, self.role);
-        let bearer = Some(self.secret.expose());
-        let answer = self
-            .outbound
-            .json(method, &url, Reach::Loopback, bearer, body.as_ref())
-            .await
-            .with_context(|| {
-                format!(
-                    "the administration API at {} is not there\nhint: is `carnet serve` running?",
-                    self.base
-                )
-            })?;
+        let answer = self.send(method, &format!("{}{path}", self.role), body).await?;
         let value: Value = answer.json().unwrap_or(Value::Null);
         match answer.status {
             200..=299 => Ok(value),
@@ -489,7 +561,9 @@ impl Subject {
                 | Self::Connection(Connection::Disable { .. } | Connection::Delete { .. })
                 | Self::Installation(Installation::Revoke { .. })
                 | Self::Trust(Trust::Disable { .. } | Trust::Delete { .. })
-                | Self::Account(Account::Disable { .. })
+                | Self::Account(
+                    Account::Disable { .. } | Account::Unlink { .. } | Account::Delete { .. }
+                )
         )
     }
 }
@@ -520,6 +594,7 @@ async fn act(args: Admin) -> Result<()> {
         Subject::Connection(connection) => connections(&api, connection).await?,
         Subject::Trust(trust) => trusts(&api, trust).await?,
         Subject::Account(account) => accounts(&api, account).await?,
+        Subject::Key(act) => keys(&api, act).await?,
         Subject::Installation(installation) => {
             return installations(&api, installation, args.json).await;
         }
@@ -633,6 +708,52 @@ mod tests {
     struct Cli {
         #[command(flatten)]
         admin: Admin,
+    }
+
+    /// Whoever holds the port answers each connection with the next text, and keeps what it was sent.
+    async fn squat(answers: &'static [&'static str]) -> (String, tokio::task::JoinHandle<Vec<u8>>) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let squatter = tokio::spawn(async move {
+            let mut seen = Vec::new();
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut bytes = vec![0; 16 * 1024];
+                let read = stream.read(&mut bytes).await.unwrap();
+                seen.extend_from_slice(&bytes[..read]);
+                let length = answer.len();
+                let text = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
+                     connection: close\r\n\r\n{answer}"
+                );
+                stream.write_all(text.as_bytes()).await.unwrap();
+            }
+            seen
+        });
+        (base, squatter)
+    }
+
+    #[tokio::test]
+    async fn whoever_holds_the_port_is_not_given_the_secret_and_not_believed() {
+        let cases: [&[&str]; 4] = [
+            &["[]"],
+            &["{}"],
+            &[r#"{"challenge":"1.x.y"}"#, "[]"],
+            &[r#"{"challenge":"1.x.y"}"#, r#"[{"username":"erin"}]"#],
+        ];
+        for answers in cases {
+            let (base, squatter) = squat(answers).await;
+            let secret = Secret::new("the-administration-secret-of-43-characters");
+            let hash = secret.hash();
+            let outbound = system::outbound(&[]).unwrap();
+            let api = Api { base, role: "/idp".to_owned(), secret, outbound };
+            let error = api.ask("GET", "/users", None).await.unwrap_err().to_string();
+            assert!(error.contains("the secret was not sent"), "{error}");
+            let seen = String::from_utf8(squatter.await.unwrap()).unwrap();
+            assert!(!seen.contains("the-administration-secret"), "{seen}");
+            assert!(!seen.contains(&hash), "{seen}");
+        }
     }
 
     #[test]

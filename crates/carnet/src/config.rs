@@ -1,7 +1,10 @@
 //! The config file: what was written, then what is needed. Everything wrong with it is reported at
 //! once, each with the key's path and a hint.
 
-use crate::gateway::config::{GatewayConfig, WrittenGateway};
+use crate::{
+    gateway::config::{GatewayConfig, WrittenGateway},
+    system::{Shared, private_file},
+};
 use anyhow::{Context, Result, bail};
 use carnet_proto::{
     identifier::{Issuer, is_loopback},
@@ -184,8 +187,17 @@ impl Config {
             format!("the config {} cannot be read\nhint: go to the folder of `carnet serve` or name the file with --config; `carnet init` writes one", path.display())
         })?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        Self::parse(&text, folder)
-            .with_context(|| format!("the config {} cannot be used", path.display()))
+        let config = Self::parse(&text, folder)
+            .with_context(|| format!("the config {} cannot be used", path.display()))?;
+        if config.databases().any(has_password) {
+            private_file(path, Shared::Nobody).context("there is a database password in it")?;
+        }
+        Ok(config)
+    }
+
+    fn databases(&self) -> impl Iterator<Item = &str> {
+        let ras = self.ras.iter().map(|(_, place, _)| place);
+        self.idp.iter().map(|(place, _)| place).chain(ras).map(|place| place.database.as_str())
     }
 
     fn parse(text: &str, folder: &Path) -> Result<Self> {
@@ -215,6 +227,12 @@ fn unquoted(text: &str, error: &toml::de::Error) -> anyhow::Error {
         format!("line {}: ", before.matches('\n').count() + 1)
     });
     anyhow::anyhow!("{}{}", line.unwrap_or_default(), error.message())
+}
+
+fn has_password(database: &str) -> bool {
+    Url::parse(database).is_ok_and(|url| {
+        url.password().is_some() || url.query_pairs().any(|(name, _)| name == "password")
+    })
 }
 
 fn count(problems: usize) -> String {

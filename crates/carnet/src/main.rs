@@ -60,6 +60,13 @@ enum Command {
         #[arg(long, value_name = "FILE", default_value = "carnet.toml")]
         config: PathBuf,
     },
+    /// Run once after a backup of the databases was restored, before `serve`: ends every session, code and
+    /// token on record, since some of them were ended after the backup was made
+    Restored {
+        /// The config
+        #[arg(long, value_name = "FILE", default_value = "carnet.toml")]
+        config: PathBuf,
+    },
     /// Administer a running identity provider or resource authorization server
     Admin(admin::Admin),
     /// Sign in to the company, once
@@ -196,6 +203,7 @@ async fn run(command: Command) -> Result<ExitCode> {
             println!("{} is fine.", config.display());
             Ok(())
         }
+        Command::Restored { config } => serve::restored(&config::Config::read(&config)?).await,
         Command::Admin(args) => admin::run(args).await,
         Command::Login(args) => employee::login(args).await,
         Command::Logout { forget, common } => employee::logout(&common, forget).await,

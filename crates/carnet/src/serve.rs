@@ -5,7 +5,8 @@ use crate::{
     gateway::{self, Parties},
     keys::{self, KeyEncryptionKey},
     listener::accept,
-    system, telemetry,
+    system::{self, Shared, private_file},
+    telemetry,
 };
 use anyhow::{Context as _, Result};
 use axum::Router;
@@ -19,10 +20,15 @@ use carnet_server::{
     limited,
     ras::Ras,
 };
-use carnet_store::Store;
+use carnet_store::{AuditEvent, Store};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{
-    collections::BTreeMap, fs::File, net::SocketAddr, path::Path, sync::Arc, time::Duration,
+    collections::BTreeMap,
+    fs::{self, File},
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::Duration,
 };
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet, time::timeout};
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
@@ -162,6 +168,8 @@ async fn start(
         let listener = bind(admin.listen).await.context("admin.listen")?;
         let address = listener.local_addr()?;
         let api = AdminApi {
+            clock: clock.clone(),
+            entropy: entropy.clone(),
             secret_hash: system::read_private(&admin.secret_file)?.hash(),
             hosts: vec![address.to_string(), format!("localhost:{}", address.port())],
             idp: idp_admin,
@@ -177,12 +185,37 @@ async fn start(
     Ok(Running { listeners, stores, tasks, journals })
 }
 
+/// Ends whatever the databases of `config` hold that may have been ended after they were backed up.
+pub(crate) async fn restored(config: &Config) -> Result<()> {
+    let idp = config.idp.iter().map(|(place, _)| ("idp", place));
+    let all = idp.chain(config.ras.iter().map(|(_, place, _)| ("ras", place)));
+    for (role, place) in all {
+        let store = open_store(&place.database).await.with_context(|| place.issuer.to_string())?;
+        store.claim(role, place.issuer.as_str()).await?;
+        let now = system::clock().now();
+        store.after_restore(AuditEvent::granted("admin.restored", now), now).await?;
+        store.close().await;
+        println!("{}: every session, code and token on record has ended.", place.issuer);
+    }
+    println!("People sign in again. Access tokens that are out end within minutes.");
+    Ok(())
+}
+
 /// Opens a database; a SQLite file is its owner's alone.
 pub(crate) async fn open_store(url: &str) -> Result<Store> {
-    if let Some(path) = carnet_store::sqlite_path(url)
-        && !path.exists()
-    {
-        system::write_private(path, b"", true)?;
+    if let Some(path) = carnet_store::sqlite_path(url) {
+        if fs::symlink_metadata(path).is_err() {
+            system::write_private(path, b"", true)?;
+        }
+        // Whoever can write it writes the policy; whoever can read it has the password hashes.
+        private_file(path, Shared::Nobody)?;
+        for beside in ["-wal", "-shm"] {
+            let mut name = path.as_os_str().to_owned();
+            name.push(beside);
+            if fs::symlink_metadata(&name).is_ok() {
+                private_file(Path::new(&name), Shared::Nobody)?;
+            }
+        }
     }
     Ok(Store::open(url).await?)
 }
@@ -265,7 +298,7 @@ fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor> {
     let certificates = CertificateDer::pem_reader_iter(File::open(certificate)?)
         .collect::<Result<Vec<_>, _>>()
         .with_context(|| format!("{} is not a PEM certificate", certificate.display()))?;
-    let key = PrivateKeyDer::from_pem_reader(File::open(key)?)
+    let key = PrivateKeyDer::from_pem_reader(private_file(key, Shared::Readers)?)
         .with_context(|| format!("{} is not a PEM private key", key.display()))?;
     tls(certificates, key)
 }

@@ -129,12 +129,37 @@ pub(crate) fn append_private(path: &Path) -> Result<fs::File> {
     options.open(path).with_context(|| format!("{} cannot be opened", path.display()))
 }
 
-/// Reads a secret file; refuses one that others may read.
-pub(crate) fn read_private(path: &Path) -> Result<Secret> {
+/// Who else may have to do with a file that holds secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shared {
+    /// Nobody, and it is no link.
+    Nobody,
+    /// A group may read it and links may lead to it: so do programs that renew certificates hand out their keys.
+    Readers,
+}
+
+/// Opens a file that holds secrets; refuses one that others may read or write, or that belongs to another user. What
+/// is looked at is what was opened.
+pub(crate) fn private_file(path: &Path, shared: Shared) -> Result<fs::File> {
     let name = path.display();
-    let metadata = fs::symlink_metadata(path).with_context(|| format!("{name} cannot be read"))?;
-    if !metadata.is_file() {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
+    if shared == Shared::Nobody && is_link {
         bail!("{name} is not a plain file\nhint: secrets are not read through links");
+    }
+    let mut options = fs::File::options();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        // A pipe in its place must not make anybody wait.
+        let follow = if shared == Shared::Nobody { OFlags::NOFOLLOW } else { OFlags::empty() };
+        let flags = (follow | OFlags::NONBLOCK).bits().cast_signed();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags);
+    }
+    let file = options.open(path).with_context(|| format!("{name} cannot be read"))?;
+    let metadata = file.metadata().with_context(|| format!("{name} cannot be read"))?;
+    if !metadata.is_file() {
+        bail!("{name} is not a plain file\nhint: secrets are kept in files");
     }
     #[cfg(unix)]
     {
@@ -148,14 +173,25 @@ pub(crate) fn read_private(path: &Path) -> Result<Secret> {
             );
         }
         let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
+        let (others, fix) = match shared {
+            Shared::Nobody => (0o077, "600"),
+            Shared::Readers => (0o037, "640"),
+        };
+        if mode & others != 0 {
             bail!(
-                "{name} can be read by others (mode {mode:03o})\nhint: run `chmod 600 {name}`, and \
-                 replace the secret if others may have seen it"
+                "{name} can be read or written by others (mode {mode:03o})\nhint: run `chmod {fix} \
+                 {name}`, and replace the secrets in it if others may have seen them"
             );
         }
     }
-    let text = fs::read_to_string(path).with_context(|| format!("{name} cannot be read"))?;
+    Ok(file)
+}
+
+/// Reads a secret file; refuses one that others may read.
+pub(crate) fn read_private(path: &Path) -> Result<Secret> {
+    let file = private_file(path, Shared::Nobody)?;
+    let text = std::io::read_to_string(file);
+    let text = text.with_context(|| format!("{} cannot be read", path.display()))?;
     Ok(Secret::new(text.trim()))
 }
 
@@ -249,7 +285,20 @@ pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
     let name = path.display();
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder).with_context(|| format!("the folder of {name} cannot be made"))?;
-    let mode = fs::metadata(path).map(|metadata| metadata.permissions()).ok();
+    let held = fs::metadata(path).ok();
+    if held.as_ref().is_some_and(|held| held.permissions().readonly()) {
+        bail!(
+            "{name} is read-only, and was left as it is\nhint: make it writable, or write the entry by hand"
+        );
+    }
+    #[cfg(unix)]
+    if held.as_ref().is_some_and(|held| std::os::unix::fs::MetadataExt::nlink(held) > 1) {
+        bail!(
+            "{name} has another name (a hard link) that would keep the old text, and was left as it is\nhint: remove \
+             the other name, or write the entry by hand"
+        );
+    }
+    let mode = held.map(|held| held.permissions());
     let mut file = tempfile::Builder::new()
         .prefix(".carnet")
         .tempfile_in(folder)
@@ -321,5 +370,63 @@ pub(crate) fn ago(seconds: i64) -> String {
         90..=5399 => format!("{} min ago", seconds / 60),
         5400..=129_599 => format!("{} h ago", seconds / 3600),
         _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn with_mode(path: &Path, mode: u32) {
+        assert!(fs::set_permissions(path, fs::Permissions::from_mode(mode)).is_ok());
+    }
+
+    #[test]
+    fn a_file_with_secrets_is_its_owner_s_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        fs::write(&file, "x").unwrap();
+        for (mode, alone, shared) in [
+            (0o600, true, true),
+            (0o400, true, true),
+            (0o640, false, true),
+            (0o440, false, true),
+            (0o660, false, false),
+            (0o644, false, false),
+            (0o666, false, false),
+            (0o602, false, false),
+        ] {
+            with_mode(&file, mode);
+            assert_eq!(private_file(&file, Shared::Nobody).is_ok(), alone, "{mode:o}");
+            assert_eq!(private_file(&file, Shared::Readers).is_ok(), shared, "{mode:o}");
+        }
+        with_mode(&file, 0o600);
+        let link = folder.path().join("link");
+        symlink(&file, &link).unwrap();
+        assert!(private_file(&link, Shared::Nobody).is_err(), "a link");
+        assert!(private_file(&link, Shared::Readers).is_ok());
+        with_mode(&file, 0o644);
+        assert!(private_file(&link, Shared::Readers).is_err(), "what it leads to");
+        assert!(private_file(folder.path(), Shared::Nobody).is_err(), "a folder");
+        assert!(private_file(&folder.path().join("none"), Shared::Nobody).is_err());
+    }
+
+    #[test]
+    fn a_file_of_another_program_that_is_read_only_or_has_two_names_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("mcp.json");
+        fs::write(&file, "{}").unwrap();
+        with_mode(&file, 0o444);
+        assert!(replace_file(&file, b"new").unwrap_err().to_string().contains("read-only"));
+        with_mode(&file, 0o640);
+        let other = folder.path().join("other");
+        fs::hard_link(&file, &other).unwrap();
+        assert!(replace_file(&file, b"new").unwrap_err().to_string().contains("hard link"));
+        fs::remove_file(&other).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"{}");
+        replace_file(&file, b"new").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
     }
 }

@@ -274,8 +274,8 @@ impl ClientDocuments {
             }
             _ => None,
         };
-        let cache_control = answer.headers.get("cache-control").and_then(|v| v.to_str().ok());
-        let until = now.plus(lifetime(cache_control));
+        let told = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
+        let until = now.plus(lifetime(told("cache-control"), told("age")));
         Ok(Held { document: Arc::new(DocumentClient { client, keys }), until })
     }
 }
@@ -289,8 +289,8 @@ enum Failed {
     Answered(DocumentError),
 }
 
-/// How long a document is believed, in seconds (CIMD 4.3).
-fn lifetime(cache_control: Option<&str>) -> i64 {
+/// How long a document is believed, in seconds (CIMD 4.3); `age` is how long a cache on the way has kept it.
+fn lifetime(cache_control: Option<&str>, age: Option<&str>) -> i64 {
     let directives = cache_control.unwrap_or_default().split(',').map(str::trim);
     let mut seconds = LONGEST;
     for directive in directives {
@@ -302,7 +302,8 @@ fn lifetime(cache_control: Option<&str>) -> i64 {
             seconds = age.trim_matches('"').parse().unwrap_or(LONGEST);
         }
     }
-    seconds.clamp(SHORTEST, LONGEST)
+    let age = age.and_then(|age| age.trim().parse::<i64>().ok()).unwrap_or(0).max(0);
+    seconds.min(LONGEST).saturating_sub(age).max(SHORTEST)
 }
 
 #[cfg(test)]
@@ -321,7 +322,11 @@ mod tests {
             (Some("max-age=x"), LONGEST),
             (Some("max-age=-5"), SHORTEST),
         ] {
-            assert_eq!(lifetime(header), seconds, "{header:?}");
+            assert_eq!(lifetime(header, None), seconds, "{header:?}");
+        }
+        for (age, seconds) in [("0", 120), ("50", 70), ("1000", SHORTEST), ("-7", 120), ("x", 120)]
+        {
+            assert_eq!(lifetime(Some("max-age=120"), Some(age)), seconds, "{age}");
         }
     }
 }

@@ -7,8 +7,17 @@ use zeroize::Zeroizing;
 
 /// A bearer value (code, token, client secret, password). It has no `Display`, no `Serialize`, and
 /// its `Debug` shows nothing; its memory is wiped on drop.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
+
+/// In time that tells nothing of either.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        equal_in_constant_time(&self.0, &other.0)
+    }
+}
+
+impl Eq for Secret {}
 
 impl Secret {
     /// Takes over `value`.

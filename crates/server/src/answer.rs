@@ -68,6 +68,11 @@ pub(crate) fn public(body: &impl Serialize) -> Response<Body> {
     (cached, Json(body)).into_response()
 }
 
+/// A public document that may be taken back: caches on the way ask each time.
+pub(crate) fn revocable(body: &impl Serialize) -> Response<Body> {
+    ([(header::CACHE_CONTROL, "public, no-cache")], Json(body)).into_response()
+}
+
 pub(crate) fn refused(refusal: &Refusal) -> Response<Body> {
     let Wire { status, error, description, step_up } = refusal.wire();
     let mut body = json!({"error": error, "error_description": description});

@@ -9,7 +9,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use carnet_proto::time::Entropy;
+use carnet_proto::{identifier::Issuer, time::Entropy};
 use carnet_store::Store;
 use opentelemetry::{KeyValue, global, metrics::Histogram};
 use std::{
@@ -49,7 +49,8 @@ pub fn limited(router: Router, limits: Limits, entropy: Entropy, proxies: &[IpAd
         .f64_histogram("http.server.request.duration")
         .with_unit("s")
         .build();
-    let watch = Watch { entropy, limits, duration: Arc::new(duration), proxies: proxies.into() };
+    let proxies = proxies.iter().map(IpAddr::to_canonical).collect();
+    let watch = Watch { entropy, limits, duration: Arc::new(duration), proxies };
     router
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(limits.body))
@@ -69,15 +70,35 @@ struct Watch {
 impl Watch {
     fn address_behind_proxies(&self, request: &Request) -> Option<SocketAddr> {
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>()?.0;
-        if !self.proxies.contains(&peer.ip()) {
+        // A listener for both families tells an IPv4 address as IPv6.
+        if !self.proxies.contains(&peer.ip().to_canonical()) {
             return None;
         }
         let told = request.headers().get_all("x-forwarded-for").iter().rev();
         let told = told.filter_map(|value| value.to_str().ok()).flat_map(|v| v.rsplit(','));
-        let mut told = told.map(|text| text.trim().parse::<IpAddr>());
-        let first = told.find(|ip| !matches!(ip, Ok(ip) if self.proxies.contains(ip)));
-        Some(SocketAddr::new(first?.ok()?, 0))
+        let mut told = told.map(|text| told_address(text.trim()));
+        let first = told.find(|ip| !ip.is_some_and(|ip| self.proxies.contains(&ip)));
+        Some(SocketAddr::new(first??, 0))
     }
+}
+
+/// An address as proxies tell it: some with the port.
+fn told_address(text: &str) -> Option<IpAddr> {
+    let bare = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
+    let address = bare.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
+    address.map(|address| address.to_canonical())
+}
+
+/// Browsers come back to an `https` issuer by https alone (RFC 6797).
+pub(crate) fn strict_transport(router: Router, issuer: &Issuer) -> Router {
+    if !issuer.as_str().starts_with("https://") {
+        return router;
+    }
+    router.layer(middleware::map_response(async |mut response: Response<Body>| {
+        let a_year = HeaderValue::from_static("max-age=31536000");
+        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, a_year);
+        response
+    }))
 }
 
 /// One log line for each request, without its query, body or headers.
@@ -111,6 +132,8 @@ async fn watched(State(watch): State<Watch>, mut request: Request, next: Next) -
             KeyValue::new("http.response.status_code", i64::from(status)),
         ],
     );
+    let as_said = HeaderValue::from_static("nosniff");
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, as_said);
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("x-request-id", id);
     }

@@ -1,7 +1,7 @@
 //! What each command asks of the administration API.
 
 use super::{
-    Account, Api, Client, ClientHost, Connection, GatewayAct, Group, Installation, Resource,
+    Account, Api, Client, ClientHost, Connection, GatewayAct, Group, Installation, Key, Resource,
     Server, Trust, User, show,
 };
 use crate::system::{self, plain};
@@ -243,12 +243,14 @@ pub(super) async fn trusts(api: &Api, trust: Trust) -> Result<Value> {
             algorithm,
             jwks_uri,
             tenant,
+            aud_tenant,
             just_in_time,
             email_domains,
             installations,
         } => {
             let body = json!({
                 "issuer": issuer, "algorithm": algorithm, "jwks_uri": jwks_uri, "tenant": tenant,
+                "audience_tenant": aud_tenant,
                 "accounts": {"just_in_time": just_in_time, "email_domains": email_domains},
                 "client_documents": installations,
             });
@@ -269,6 +271,14 @@ pub(super) async fn trusts(api: &Api, trust: Trust) -> Result<Value> {
         Trust::Delete { issuer } => {
             api.ask("POST", &act("delete"), Some(json!({"id": issuer}))).await
         }
+    }
+}
+
+pub(super) async fn keys(api: &Api, act: Key) -> Result<Value> {
+    match act {
+        Key::List => api.ask("GET", "/keys", None).await,
+        Key::Rotate { now } => api.ask("POST", "/keys/rotate", Some(json!({"now": now}))).await,
+        Key::Remove { kid } => api.ask("POST", "/keys/remove", Some(json!({"kid": kid}))).await,
     }
 }
 
@@ -326,6 +336,14 @@ pub(super) async fn accounts(api: &Api, account: Account) -> Result<Value> {
     match account {
         Account::Add { email } => api.ask("POST", "/accounts", Some(json!({"email": email}))).await,
         Account::List => api.ask("GET", "/accounts", None).await,
+        Account::Links { id } => api.ask("POST", "/accounts/links", Some(json!({"id": id}))).await,
+        Account::Unlink { issuer, subject, tenant } => {
+            let link = json!({"issuer": issuer, "subject": subject, "tenant": tenant});
+            api.ask("POST", "/accounts/unlink", Some(link)).await
+        }
+        Account::Delete { id } => {
+            api.ask("POST", "/accounts/delete", Some(json!({"id": id}))).await
+        }
         Account::Disable { id } => {
             api.ask("POST", "/accounts/disable", Some(json!({"id": id}))).await
         }

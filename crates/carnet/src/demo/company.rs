@@ -204,6 +204,8 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
         bind(SocketAddr::from((Ipv4Addr::LOCALHOST, ground.next_port.unwrap_or(0)))).await?;
     let admin_address = admin_listener.local_addr()?;
     let api = AdminApi {
+        clock: clock.clone(),
+        entropy: entropy.clone(),
         secret_hash: admin_secret.hash(),
         hosts: vec![admin_address.to_string()],
         idp: Some(IdpAdmin::new(

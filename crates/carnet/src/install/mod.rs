@@ -11,7 +11,7 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use carnet_client::{Catalog, CatalogServer};
-use carnet_proto::secret::sha256;
+use carnet_proto::{identifier::Resource, secret::sha256};
 use clap::Args;
 use clients::{Bridge, CLIENTS, McpClient};
 use edit::Format;
@@ -354,6 +354,13 @@ fn install_into(
     for file in files {
         let mut change = Change::open(&file, client.format)?;
         for server in servers {
+            // Programs expand placeholders in their configs: what goes into one is a resource identifier and no more.
+            Resource::parse(&server.resource).map_err(|error| {
+                let named = system::plain_url(&server.resource);
+                anyhow::anyhow!(
+                    "the company's catalog names the MCP server `{named}`, which {error}"
+                )
+            })?;
             let native = native_servers.iter().find(|(url, _)| *url == server.resource);
             let value = match (native, &client.native) {
                 (Some((url, client_id)), Some(native)) => {

@@ -3,7 +3,9 @@
 
 use super::{
     AdminError,
-    records::{AuditQuery, Body, Desk, Kid, MakeKey, NewClient, Overlap, Rotate, Switch, view},
+    records::{
+        AuditQuery, Body, Desk, Kid, MakeKey, NewClient, Overlap, Rotate, Switch, check_email, view,
+    },
 };
 use crate::passwords::{Passwords, normal_username};
 use axum::{
@@ -247,6 +249,9 @@ async fn create_user(State(idp): State<IdpAdmin>, Body(new): Body<NewUser>) -> A
             "an e-mail address or a short name is usual",
         ));
     }
+    if let Some(email) = &new.email {
+        check_email(email)?;
+    }
     groups_exist(&idp, &new.groups).await?;
     let password_hash = match new.password {
         None => None,
@@ -473,6 +478,13 @@ async fn create_connection(State(idp): State<IdpAdmin>, Body(new): Body<NewConne
             format!("`idp_client_id`: there is no client `{}` here", new.idp_client_id),
             "this is the client's id at this identity provider, not the one at the resource's \
              authorization server",
+        ));
+    }
+    // What no sign-in here can ever meet would send people round in circles.
+    if let Some(unknown) = new.conditions.acr_values.iter().find(|acr| *acr != ACR_PASSWORD) {
+        return Err(AdminError::invalid(
+            format!("`conditions.acr_values`: no sign-in here is of class `{unknown}`"),
+            format!("the one class there is so far is `{ACR_PASSWORD}`"),
         ));
     }
     if new.resources.is_empty() {

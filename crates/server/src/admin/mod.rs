@@ -2,6 +2,7 @@
 //! event; nothing secret is ever read back.
 
 mod idp;
+pub mod proof;
 mod ras;
 mod records;
 
@@ -11,17 +12,21 @@ pub use records::MakeKey;
 
 use axum::{
     Json, Router,
-    body::Body,
+    body::{Body, to_bytes},
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header},
     middleware::{self, Next},
     response::IntoResponse,
 };
-use carnet_proto::secret::{Secret, equal_in_constant_time};
+use carnet_proto::{
+    secret::{Secret, equal_in_constant_time},
+    time::{Clock, Entropy},
+};
 use carnet_store::StoreError;
+use proof::Challenges;
 use serde::Serialize;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// The administration API of the roles in one process.
 pub struct AdminApi {
@@ -35,12 +40,16 @@ pub struct AdminApi {
     pub ras: BTreeMap<String, RasAdmin>,
     /// Administration of the gateways that run here.
     pub gateway: Option<Router>,
+    /// Wall clock.
+    pub clock: Clock,
+    /// Entropy.
+    pub entropy: Entropy,
 }
 
-#[derive(Clone)]
 struct Gate {
     secret_hash: String,
     hosts: Vec<String>,
+    challenges: Challenges,
 }
 
 impl AdminApi {
@@ -64,41 +73,93 @@ impl AdminApi {
         if let Some(gateway) = self.gateway {
             router = router.nest("/gateway", gateway);
         }
-        let gate = Gate { secret_hash: self.secret_hash, hosts: self.hosts };
-        router.layer(middleware::from_fn_with_state(gate, admit))
+        let challenges = Challenges::new(self.clock, self.entropy);
+        let gate = Gate { secret_hash: self.secret_hash, hosts: self.hosts, challenges };
+        router.layer(middleware::from_fn_with_state(Arc::new(gate), admit))
     }
 }
 
-async fn admit(State(gate): State<Gate>, request: Request, next: Next) -> Response<Body> {
-    if let Err(refused) = gate.check(request.headers()) {
-        return refused;
-    }
-    let mut response = next.run(request).await;
+async fn admit(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response<Body> {
+    let mut response = match gate.answer(request, next).await {
+        Ok(response) | Err(response) => response,
+    };
     let no_store = HeaderValue::from_static("no-store");
     response.headers_mut().insert(header::CACHE_CONTROL, no_store);
     response
 }
 
+/// Largest answer that is proved, in bytes.
+const LARGEST: usize = 64 * 1024 * 1024;
+
 impl Gate {
-    /// Host first, so that a web page cannot rebind its name to this listener; then the secret.
-    fn check(&self, headers: &HeaderMap) -> Result<(), Response<Body>> {
+    async fn answer(&self, request: Request, next: Next) -> Result<Response<Body>, Response<Body>> {
+        self.check_host(request.headers())?;
+        let is_read = request.method() == Method::GET;
+        if request.uri().path() == proof::CHALLENGE && is_read {
+            return Ok(Json(json!({"challenge": self.challenges.make()})).into_response());
+        }
+        if bearer(request.headers()).is_some_and(|value| value.starts_with("proof.")) {
+            return self.answer_proved(request, next).await;
+        }
+        self.check_secret(request.headers())?;
+        Ok(next.run(request).await)
+    }
+
+    /// A request that proves the secret instead of carrying it; so does the answer.
+    async fn answer_proved(
+        &self,
+        request: Request,
+        next: Next,
+    ) -> Result<Response<Body>, Response<Body>> {
+        let (parts, body) = request.into_parts();
+        // Requests are limited by the listener.
+        let too_large = |_| StatusCode::PAYLOAD_TOO_LARGE.into_response();
+        let bytes = to_bytes(body, LARGEST).await.map_err(too_large)?;
+        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        let value = bearer(&parts.headers).unwrap_or_default();
+        let request = (parts.method.as_str(), target, bytes.as_ref());
+        let challenge = self.challenges.check(value, &self.secret_hash, request);
+        let challenge = challenge.ok_or_else(refused)?;
+        let response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
+        let (mut head, body) = response.into_parts();
+        let broken = |_| StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        let bytes = to_bytes(body, LARGEST).await.map_err(broken)?;
+        let proof = proof::of_answer(&self.secret_hash, &challenge, head.status.as_u16(), &bytes);
+        if let Ok(value) = HeaderValue::from_str(&proof) {
+            head.headers.insert(proof::ANSWER, value);
+        }
+        Ok(Response::from_parts(head, Body::from(bytes)))
+    }
+
+    /// Host first, so that a web page cannot rebind its name to this listener.
+    fn check_host(&self, headers: &HeaderMap) -> Result<(), Response<Body>> {
         let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
         if !text(header::HOST).is_some_and(|host| self.hosts.iter().any(|held| held == host)) {
             let problem = Problem::new("this host name is not the administration API's")
                 .hint("use the address from `[admin] listen`");
             return Err((StatusCode::MISDIRECTED_REQUEST, Json(problem)).into_response());
         }
-        let presented =
-            text(header::AUTHORIZATION).and_then(|header| header.strip_prefix("Bearer "));
-        let hash = presented.map(|secret| Secret::new(secret).hash());
+        Ok(())
+    }
+
+    fn check_secret(&self, headers: &HeaderMap) -> Result<(), Response<Body>> {
+        let hash = bearer(headers).map(|secret| Secret::new(secret).hash());
         if hash.is_some_and(|hash| equal_in_constant_time(&hash, &self.secret_hash)) {
             return Ok(());
         }
-        let problem = Problem::new("the administration secret is missing or wrong")
-            .hint("`carnet init` wrote it beside the config; pass its file with --secret-file");
-        let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-        Err((StatusCode::UNAUTHORIZED, challenge, Json(problem)).into_response())
+        Err(refused())
     }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+fn refused() -> Response<Body> {
+    let problem = Problem::new("the administration secret is missing or wrong")
+        .hint("`carnet init` wrote it beside the config; pass its file with --secret-file");
+    let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+    (StatusCode::UNAUTHORIZED, challenge, Json(problem)).into_response()
 }
 
 /// What an administrator reads when a call fails.

@@ -2,7 +2,9 @@
 
 use super::{
     AdminError,
-    records::{AuditQuery, Body, Desk, Kid, MakeKey, NewClient, Overlap, Rotate, Switch, view},
+    records::{
+        AuditQuery, Body, Desk, Kid, MakeKey, NewClient, Overlap, Rotate, Switch, check_email, view,
+    },
 };
 use axum::{
     Json, Router,
@@ -253,12 +255,7 @@ struct NewAccount {
 }
 
 async fn create_account(State(ras): State<RasAdmin>, Body(new): Body<NewAccount>) -> Answer {
-    if !new.email.contains('@') || new.email.len() > 254 {
-        return Err(AdminError::invalid(
-            "`email` is not an address",
-            "for instance a@acme.example",
-        ));
-    }
+    check_email(&new.email)?;
     let id = ras.0.desk.entropy.id();
     let account = Account { id, email: Some(new.email), disabled: false };
     ras.0.desk.create(&account).await?;

@@ -108,6 +108,18 @@ impl Desk {
     }
 }
 
+/// An address that tokens may carry: accounts are found by it.
+pub(super) fn check_email(email: &str) -> Result<(), AdminError> {
+    let plain =
+        |part: &str| !part.is_empty() && !part.chars().any(|c| c.is_control() || c.is_whitespace());
+    let is_address = email.len() <= 254
+        && email.rsplit_once('@').is_some_and(|(local, domain)| plain(local) && plain(domain));
+    if is_address {
+        return Ok(());
+    }
+    Err(AdminError::invalid("`email` is not an address", "for instance a@acme.example"))
+}
+
 /// A JSON body; a mistake is named with its path.
 pub(super) struct Body<T>(pub(super) T);
 
@@ -118,10 +130,13 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         let bytes =
             Bytes::from_request(request, state).await.map_err(IntoResponse::into_response)?;
         let mut json = serde_json::Deserializer::from_slice(&bytes);
-        serde_path_to_error::deserialize(&mut json).map(Self).map_err(|error| {
-            let text = format!("`{}`: {}", error.path(), error.inner());
-            (StatusCode::BAD_REQUEST, Json(Problem::new(text))).into_response()
-        })
+        let refused = |text: String| (StatusCode::BAD_REQUEST, Json(Problem::new(text)));
+        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            refused(format!("`{}`: {}", error.path(), error.inner())).into_response()
+        })?;
+        let ended = json.end();
+        ended.map_err(|error| refused(format!("after the body: {error}")).into_response())?;
+        Ok(Self(value))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{Idp, bearer::Bearer};
 use crate::{
-    answer::{broken, no_store, public},
+    answer::{broken, no_store, revocable},
     authority::Directory as _,
     token_endpoint::origin_of,
 };
@@ -162,7 +162,7 @@ pub(super) async fn document(State(idp): State<Idp>, Path(id): Path<String>) -> 
     };
     match installation {
         Some(held) => {
-            public(&client_document::of_installation(&url, &held.public_jwk, held.algorithm))
+            revocable(&client_document::of_installation(&url, &held.public_jwk, held.algorithm))
         }
         None => refused(StatusCode::NOT_FOUND, "not_found", "There is no such installation."),
     }

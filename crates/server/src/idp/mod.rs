@@ -22,6 +22,7 @@ use crate::{
     admission::{Admission, Rates},
     answer,
     authority::{Authority, Context, Keys},
+    operations::strict_transport,
     passwords::Passwords,
 };
 use axum::{
@@ -136,7 +137,7 @@ impl Idp {
         if !base.is_empty() {
             router = router.route(&oidc_appended, document);
         }
-        router.with_state(self.clone())
+        strict_transport(router.with_state(self.clone()), &issuer)
     }
 
     fn metadata(&self) -> axum::response::Response {

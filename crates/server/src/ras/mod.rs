@@ -15,6 +15,7 @@ use crate::{
     answer::{self, Failure},
     authority::{Authority, Context, Keys},
     calls,
+    operations::strict_transport,
     token_endpoint::{client_request, conclude},
 };
 use axum::{
@@ -128,7 +129,7 @@ impl Ras {
         if self.0.settings.registration {
             router = router.route(&format!("{base}/register"), post(registration::register));
         }
-        router
+        let router = router
             .route(&inserted, get(document))
             .route(&format!("{base}/jwks"), get(jwks))
             .route(&format!("{base}/token"), post(token))
@@ -136,7 +137,8 @@ impl Ras {
             .route(&format!("{base}/introspect"), post(token_status::introspect))
             .route(&format!("{base}/authorize"), get(interactive::begin).post(interactive::answer))
             .route(&format!("{base}/callback"), get(interactive::callback))
-            .with_state(self.clone())
+            .with_state(self.clone());
+        strict_transport(router, self.issuer())
     }
 }
 

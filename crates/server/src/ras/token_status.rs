@@ -79,6 +79,12 @@ pub(super) async fn introspect(State(ras): State<Ras>, request: Request) -> Resp
             Err(refused) => return refused,
         };
     let admission = &ras.0.admission;
+    if request.client.is_public() {
+        // Anyone could be it.
+        let refusal = Refusal::ClientAuthenticationMissing;
+        return conclude(authority, admission, &request.sender, request.event, refusal.into())
+            .await;
+    }
     let token = match request.form.required("token") {
         Ok(token) => Secret::new(token),
         Err(error) => {
@@ -86,10 +92,6 @@ pub(super) async fn introspect(State(ras): State<Ras>, request: Request) -> Resp
             return conclude(authority, admission, sender, request.event, refusal.into()).await;
         }
     };
-    if request.client.is_public() {
-        // Anyone could be it.
-        return inactive();
-    }
     if let Err(busy) = admission.introspection(request.client.id()) {
         return answer::throttled(busy.0);
     }
