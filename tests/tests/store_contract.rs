@@ -4,7 +4,10 @@
 use carnet_proto::{
     authentication::Authentication,
     authorize::AuthorizationRequest,
+    client::{Client, ClientAuthentication},
+    identifier::Issuer,
     pkce::CodeChallenge,
+    policy::{Conditions, Connection},
     scope::Scopes,
     time::Timestamp,
     trust::{Account, SubjectLink},
@@ -128,8 +131,83 @@ async fn whole_contract(store: Store) {
     conditions(&store).await;
     races(&store).await;
     expiry(&store).await;
+    removal(&store).await;
+    identity(&store).await;
+    restored(&store).await;
     keys(&store).await;
     installations(&store).await;
+}
+
+/// M9: with a record goes what names it; who takes its name inherits nothing.
+async fn removal(store: &Store) {
+    let client = Client {
+        id: "leaver".to_owned(),
+        name: "Leaver".to_owned(),
+        authentication: ClientAuthentication::Public,
+        ..Client::default()
+    };
+    let connection = Connection {
+        id: "of-leaver".to_owned(),
+        idp_client_id: "leaver".to_owned(),
+        audience: Issuer::parse("https://as.example").unwrap(),
+        ras_client_id: Some("x".to_owned()),
+        resources: Vec::new(),
+        scopes: Scopes::default(),
+        subjects: Vec::new(),
+        conditions: Conditions::default(),
+        disabled: false,
+    };
+    store.put(&client, Put::Create, event("a")).await.unwrap();
+    store.put(&connection, Put::Create, event("a")).await.unwrap();
+    session(store, "s-leaver").await;
+    let token = RefreshToken { client_id: "leaver".to_owned(), ..refresh("s-leaver", "f-leaver") };
+    assert!(store.issue_refresh_token("r-leaver", &token).await.unwrap());
+    let operation = HotOperation {
+        grant: Some(Grant { client_id: "leaver".to_owned(), ..grant("g-leaver", "f-leaver") }),
+        ..HotOperation::new(None)
+    };
+    store.record(operation, NOW).await.unwrap();
+    assert!(store.delete::<Client>("leaver", event("admin.delete")).await.unwrap());
+    assert!(store.by_id::<Connection>("of-leaver").await.unwrap().is_none());
+    let state = store.refresh_token("r-leaver", NOW).await.unwrap();
+    assert!(matches!(state, RefreshTokenState::Invalid));
+    assert!(store.live_grant("g-leaver").await.unwrap().is_none());
+    let row = rows(store).await.into_iter().find(|row| row.event == "admin.delete").unwrap();
+    assert_eq!(row.details["with_it"], "1", "the row says that something went with it");
+}
+
+/// M19: a database is one authorization server's.
+async fn identity(store: &Store) {
+    for _ in 0..2 {
+        store.claim("idp", "https://idp.example").await.unwrap();
+    }
+    for (role, issuer) in [("ras", "https://idp.example"), ("idp", "https://other.example")] {
+        let error = store.claim(role, issuer).await.unwrap_err();
+        assert!(matches!(error, StoreError::Foreign { .. }), "{role} {issuer}: {error}");
+    }
+}
+
+/// M4: what a backup brings back is not taken for what was read before, and nothing of it lives.
+async fn restored(store: &Store) {
+    session(store, "s-restored").await;
+    let code = code("s-restored", "f-restored");
+    store.keep_authorization_code("c-restored", &code, None, event("a"), NOW).await.unwrap();
+    let token = refresh("s-restored", "f-restored2");
+    assert!(store.issue_refresh_token("r-restored", &token).await.unwrap());
+    let minted = HotOperation { grant: Some(grant("g-restored", "x")), ..HotOperation::new(None) };
+    store.record(minted, NOW).await.unwrap();
+    let before = store.generation().await.unwrap();
+    store.after_restore(event("admin.restored"), NOW).await.unwrap();
+    assert!(store.generation().await.unwrap() != before);
+    assert!(!store.session_not_ended("s-restored").await.unwrap());
+    let state = store.authorization_code("c-restored", NOW).await.unwrap();
+    assert!(!matches!(state, CodeState::Live(..)));
+    let state = store.refresh_token("r-restored", NOW).await.unwrap();
+    assert!(matches!(state, RefreshTokenState::Invalid));
+    assert!(store.live_grant("g-restored").await.unwrap().is_none());
+    // A decision on records of before writes nothing, also where the count is what it was.
+    let stale = HotOperation { generation: Some(before), ..HotOperation::new(Some(event("mint"))) };
+    assert_eq!(store.record(stale, NOW).await.unwrap(), HotOutcome::Stale);
 }
 
 async fn directory(store: &Store) {
@@ -170,7 +248,7 @@ async fn directory(store: &Store) {
 
 async fn accounts(store: &Store) {
     let link = |subject: &str| SubjectLink {
-        issuer: carnet_proto::identifier::Issuer::parse("https://idp.example").unwrap(),
+        issuer: Issuer::parse("https://idp.example").unwrap(),
         tenant: None,
         subject: subject.to_owned(),
     };

@@ -5,7 +5,7 @@ use crate::{
     discovery::{self, Discovered, McpServer, bearer_challenge},
     error::{Error, Leg, OAuthError},
     outbound::{Answer, Outbound, Reach},
-    person::Browser,
+    person::{Asked, Browser},
     vault::{Access, Session, Vault},
 };
 use carnet_proto::{
@@ -158,8 +158,8 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
     pub(crate) browser: OnceLock<Arc<dyn Browser>>,
-    /// When a person was last asked for a consent, by authorization server.
-    pub(crate) asked: Mutex<HashMap<String, Timestamp>>,
+    /// What a person was asked for consent to, by MCP server.
+    pub(crate) asked: Mutex<HashMap<String, Asked>>,
     tokens: Mutex<HashMap<(String, Resource), AccessToken>>,
     /// MCP servers found, by the URL they were asked for.
     pub(crate) servers: Mutex<HashMap<String, McpServer>>,

@@ -1,8 +1,14 @@
 //! Asking the person, as the last way: one browser tab for all the processes that wait for the same
 //! thing.
 
-use crate::{error::Error, obtain::Client, sign_in::SignInOptions, vault::VaultLock};
-use std::sync::{Arc, PoisonError};
+use crate::{
+    discovery::McpServer, error::Error, obtain::Client, sign_in::SignInOptions, vault::VaultLock,
+};
+use carnet_proto::{scope::Scopes, time::Timestamp};
+use std::{
+    collections::HashMap,
+    sync::{Arc, MutexGuard, PoisonError},
+};
 
 /// Who has waited for a turn as long as this, in seconds, has watched a tab of another process being
 /// left alone; another tab is not what the person wants.
@@ -10,6 +16,24 @@ const LEFT_ALONE: i64 = 120;
 
 /// A person is asked for consent to one MCP server once in so many seconds.
 const ASKED_AGAIN: i64 = 600;
+
+impl Asked {
+    /// Whether they may be asked once more: where they agreed to the first, and this is something else.
+    fn lets_ask(&self, issuer: &str, wanted: &Scopes) -> bool {
+        let is_new = self.issuer != issuer || !self.scopes.contains_all(wanted);
+        self.is_first && self.is_answered && is_new
+    }
+}
+
+/// What a person was last asked for, for one MCP server.
+pub(crate) struct Asked {
+    /// When the first tab was opened.
+    at: Timestamp,
+    issuer: String,
+    scopes: Scopes,
+    is_first: bool,
+    is_answered: bool,
+}
 
 /// What the person is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,35 +89,48 @@ impl Client {
                 if now != before {
                     return Ok(());
                 }
+                let server = self.discover(url).await?;
                 // An MCP server that goes on refusing does not get a tab each time.
-                if left_alone || !self.may_ask_for(url) {
+                if left_alone || !self.may_ask_for(&server, scopes.as_ref()) {
                     return Err(error);
                 }
-                let server = self.discover(url).await?;
                 let options = SignInOptions::default();
                 let pending = self.begin_consent(&server, scopes.clone(), &options).await?;
                 if !browser.open(pending.url(), Purpose::Consent) {
                     return Err(error);
                 }
-                pending.finish().await.map(|_| ())
+                pending.finish().await?;
+                if let Some(asked) = self.asked().get_mut(url) {
+                    asked.is_answered = true;
+                }
+                Ok(())
             }
             _ => Err(error),
         }
     }
 
     /// Whether the person may be asked for consent to an MCP server: once in a while by one process, whatever the
-    /// server says.
-    fn may_ask_for(&self, url: &str) -> bool {
+    /// server says, and once more for something else where they agreed.
+    fn may_ask_for(&self, server: &McpServer, scopes: Option<&Scopes>) -> bool {
         let now = self.0.clock.now();
-        let mut asked = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.retain(|_, at| now.since(*at) < ASKED_AGAIN);
-        match asked.get(url) {
-            Some(_) => false,
-            None => {
-                asked.insert(url.to_owned(), now);
-                true
-            }
+        let mut asked = self.asked();
+        asked.retain(|_, held| now.since(held.at) < ASKED_AGAIN);
+        let issuer = server.authorization_server.as_str();
+        let wanted = scopes.cloned().unwrap_or_default();
+        let before = asked.get(&server.url);
+        let may = before.is_none_or(|held| held.lets_ask(issuer, &wanted));
+        if may {
+            let at = before.map_or(now, |held| held.at);
+            let is_first = before.is_none();
+            let issuer = issuer.to_owned();
+            let asking = Asked { at, issuer, scopes: wanted, is_first, is_answered: false };
+            asked.insert(server.url.clone(), asking);
         }
+        may
+    }
+
+    fn asked(&self) -> MutexGuard<'_, HashMap<String, Asked>> {
+        self.0.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The turn to ask the person, and whether it came only after a tab was left alone.
@@ -125,5 +162,28 @@ impl Client {
             return Err(error);
         }
         pending.finish().await.map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_goes_on_refusing_gets_no_more_tabs() {
+        let of = |text: &str| text.split(' ').collect::<Scopes>();
+        let first = |is_answered| Asked {
+            at: Timestamp(0),
+            issuer: "https://as.example".to_owned(),
+            scopes: of("read"),
+            is_first: true,
+            is_answered,
+        };
+        assert!(!first(true).lets_ask("https://as.example", &of("read")), "the same again");
+        assert!(!first(false).lets_ask("https://as.example", &of("write")), "left alone");
+        assert!(first(true).lets_ask("https://as.example", &of("read write")), "a step up");
+        assert!(first(true).lets_ask("https://new.example", &of("read")), "another server");
+        let second = Asked { is_first: false, ..first(true) };
+        assert!(!second.lets_ask("https://third.example", &of("admin")), "and that was all");
     }
 }
