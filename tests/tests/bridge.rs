@@ -683,6 +683,52 @@ async fn an_answer_without_measure_is_an_error_and_no_memory() {
     assert_eq!(wire.line().await["id"], 4);
 }
 
+/// S29: an id is answered once and only if it was asked, and a server that closes its stream at once is not asked for it
+/// for ever.
+#[tokio::test]
+async fn an_answer_is_passed_on_once_and_an_empty_stream_is_left_alone() {
+    let world = World::new().await;
+    let script = Script::default();
+    let url = world.serve("twice", script.router("twice")).await;
+    let mut wire = Wire::to(&world, &url).await;
+    script.on(Method::GET, |_| status(405, ""));
+    wire.begin(&script, Some("s")).await;
+    for stateless in [false, true] {
+        script.post(|seen| {
+            let id = seen.id();
+            let answer = |id: &str, n: u8| {
+                format!("data: {{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"n\":{n}}}}}\n\n")
+            };
+            let others = "data: {\"jsonrpc\":\"2.0\",\"error\":{\"code\":1,\"message\":\"m\"}}\n\n";
+            let note = "data: {\"method\":\"notifications/x\"}\n\n";
+            let text =
+                [answer("77", 0), answer("\"11\"", 0), note.into(), answer(&id.to_string(), 1)];
+            let again = [answer(&id.to_string(), 2), others.into(), note.into()];
+            events(&(text.concat() + &again.concat()))
+        });
+        let line = if stateless {
+            modern("11", "tools/call", r#","name":"x""#)
+        } else {
+            r#"{"jsonrpc":"2.0","id":11,"method":"tools/call","params":{"name":"x"}}"#.to_owned()
+        };
+        wire.send(&line).await;
+        assert_eq!(wire.line().await["method"], "notifications/x", "{stateless}");
+        assert_eq!(wire.line().await["result"]["n"], 1, "{stateless}");
+        // Nothing more of it: the next line is the next answer.
+        script.post(|seen| result(seen, r#"{"n":3}"#));
+        wire.send(&line.replace("11", "12")).await;
+        assert_eq!(wire.line().await["result"]["n"], 3, "{stateless}");
+    }
+    let script = Script::default();
+    let url = world.serve("empty", script.router("empty")).await;
+    let mut wire = Wire::to(&world, &url).await;
+    script.on(Method::GET, |_| events("retry: 0\n\n"));
+    wire.begin(&script, Some("s")).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let gets = script.seen().iter().filter(|seen| seen.method == Method::GET).count();
+    assert!((2..=9).contains(&gets), "{gets} streams in three seconds");
+}
+
 #[tokio::test]
 async fn nobody_is_asked_for_what_only_listens() {
     let world = Arc::new(World::new().await);

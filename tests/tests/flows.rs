@@ -297,15 +297,9 @@ async fn a_code_serves_once_and_only_whom_it_was_issued_to() {
         assert_eq!(right.status, 200, "{case}: a wrong guess uses nothing up: {}", right.text);
     }
     let (code, verifier) = world.code("erin", AGENT, "").await;
-    let request = Expected(400, "invalid_request", "request.malformed");
-    world
-        .refuses(
-            &world.idp_store,
-            "no verifier",
-            &redeem(&code, &verifier).without("code_verifier"),
-            request,
-        )
-        .await;
+    let guess = Expected(400, "invalid_grant", "code.verifier");
+    let without = redeem(&code, &verifier).without("code_verifier");
+    world.refuses(&world.idp_store, "no verifier", &without, guess).await;
     let (code, verifier) = world.code("erin", AGENT, "").await;
     world.pass(61);
     world.refuses(&world.idp_store, "expired", &redeem(&code, &verifier), used).await;

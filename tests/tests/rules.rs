@@ -4,7 +4,7 @@ use carnet_proto::identifier::Issuer;
 use carnet_store::{AuditFilter, Store};
 use carnet_tests::{
     outsider::DESKTOP,
-    world::{Wishes, World, cookies},
+    world::{PASSWORD, Wishes, World, cookies},
 };
 use reqwest::{Method, StatusCode};
 use std::{collections::BTreeSet, path::Path};
@@ -127,10 +127,13 @@ async fn two_hundred_unproven_requests_of_one_address_write_a_handful_of_rows_at
         csrf: String::new(),
     };
     // Where an attempt costs a row, or a request to somebody, it ends in 429.
-    let costly = |is_idp: bool, method: &Method, path: &str| match (is_idp, method.as_str(), path) {
-        (_, "POST", "/token" | "/revoke" | "/introspect" | "/par" | "/register") => true,
-        (true, "POST", "/authorize") | (false, "GET", "/callback") => true,
-        _ => false,
+    let costly = |is_idp: bool, method: &Method, path: &str| {
+        matches!(
+            (is_idp, method.as_str(), path),
+            (_, "POST", "/token" | "/revoke" | "/introspect" | "/par" | "/register")
+                | (true, "POST", "/authorize")
+                | (false, "GET", "/callback")
+        )
     };
     let mut address = 0;
     for (is_idp, file, unproven, store) in [
@@ -213,4 +216,155 @@ fn walk(folder: &Path, see: &mut dyn FnMut(&Path, &str)) {
             see(&path, &std::fs::read_to_string(&path).unwrap());
         }
     }
+}
+
+/// Each promise of SECURITY.md, by how it begins, and the tests that hold it.
+const PROMISES: &[(&str, &[&str])] = &[
+    (
+        "No grant, `jti`, code or refresh token is honoured twice",
+        &[
+            "of_fifty_uses_on_three_nodes_one_succeeds",
+            "of_fifty_redemptions_of_a_code_at_once_at_most_one_succeeds",
+            "of_fifty_refreshes_at_once_one_succeeds",
+            "d11_of_fifty_redemptions_at_once_one_succeeds",
+            "sqlite_loses_nothing_acknowledged_to_kill_9",
+            "postgres_loses_nothing_acknowledged_to_kill_9",
+            "a_code_serves_once_and_only_whom_it_was_issued_to",
+        ],
+    ),
+    (
+        "A person, client, connection or issuer that is switched off",
+        &[
+            "c05_c34_a_cut_off_bites_at_the_next_exchange",
+            "a31_what_was_switched_off_a_second_ago_is_refused_everywhere",
+            "what_is_switched_off_in_between_is_off",
+        ],
+    ),
+    ("No secret is stored", &["q03_the_databases_hold_no_secret"]),
+    (
+        "No secret is in an MCP client's config",
+        &[
+            "an_installation_reaches_every_server_without_a_secret_or_a_registration",
+            "a_person_sees_and_revokes_their_own_installations_alone",
+            "a_new_password_ends_the_installations_of_before",
+        ],
+    ),
+    (
+        "What the company decides is never replaced",
+        &[
+            "no_consent_gets_around_the_policy",
+            "no_metadata_of_a_server_leads_from_the_companys_way_to_consent",
+        ],
+    ),
+    (
+        "Every fetch of a URL that somebody else named",
+        &[
+            "i05_i06_i08_no_fetch_follows_believes_or_waits_for_a_hostile_host",
+            "i10_i11_i13_i14_a_name_leads_to_a_checked_address_or_nowhere",
+            "a_wider_reach_adds_private_networks_and_then_this_machine_but_never_link_local",
+            "what_metadata_name_is_as_near_as_who_served_them_and_no_nearer",
+            "a_reach_of_its_own_is_given_only_to_urls_that_an_operator_or_a_person_wrote",
+        ],
+    ),
+    (
+        "A tool call through the gateway",
+        &[
+            "j08_tools_need_their_scopes_and_what_no_rule_names_is_denied",
+            "a_decision_that_cannot_be_recorded_is_no_permission",
+            "j11_j13_j14_j15_the_server_learns_who_calls_from_the_gateway_alone",
+        ],
+    ),
+    (
+        "No secret is logged or put into a URL",
+        &[
+            "a_mistake_never_prints_what_is_written_beside_it",
+            "a_file_with_secrets_is_its_owner_s_alone",
+            "a_process_leaves_no_core_and_is_not_looked_into",
+            "secrets_are_shown_once_and_never_read_back",
+        ],
+    ),
+    (
+        "`carnet admin` and the administration API prove the secret",
+        &[
+            "whoever_holds_the_port_is_not_given_the_secret_and_not_believed",
+            "a_proof_serves_one_request_of_one_minute_at_one_process",
+        ],
+    ),
+    (
+        "Whoever proves nothing is counted",
+        &[
+            "two_hundred_unproven_requests_of_one_address_write_a_handful_of_rows_at_any_route",
+            "silence_of_one_address_holds_nobody_else",
+            "a_browser_of_the_person_s_own_is_not_kept_out_by_the_failures_of_others",
+        ],
+    ),
+    (
+        "A database belongs to one authorization server",
+        &["sqlite_keeps_the_contract", "a_database_elsewhere_is_spoken_to_by_verified_tls_alone"],
+    ),
+    ("Text of other parties does not act on a terminal", &["what_would_be_obeyed_is_seen_instead"]),
+];
+
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut code = String::new();
+    for folder in ["crates", "tests/tests"] {
+        walk(&root.join(folder), &mut |_, text| code.push_str(text));
+    }
+    let text = source("SECURITY.md");
+    let section = text.split("## What Carnet promises").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let bullets: Vec<&str> = section.split("\n- ").skip(1).collect();
+    assert_eq!(bullets.len(), PROMISES.len());
+    for bullet in bullets {
+        let held = PROMISES.iter().find(|(begins, _)| bullet.starts_with(begins));
+        let (_, tests) = held.unwrap_or_else(|| panic!("no test holds: {bullet}"));
+        for test in *tests {
+            assert!(code.contains(&format!("fn {test}(")), "{bullet}: no test {test}");
+        }
+    }
+}
+
+/// M3: a browser that the person signed in from before has failures of its own.
+#[tokio::test]
+async fn a_browser_of_the_person_s_own_is_not_kept_out_by_the_failures_of_others() {
+    let wishes = Wishes { failures_per_minute: Some(5), behind_proxy: true, ..Wishes::default() };
+    let world = World::with(wishes).await;
+    let (url, _) = world.authorize_url(carnet_tests::world::AGENT, "");
+    let page = world.http.get(&url).send().await.unwrap();
+    let cookie = cookies(page.headers());
+    let html = page.text().await.unwrap();
+    let form = |cookie: &str, html: &str, password: &str, from: &str| {
+        let form = world.sign_in_form(&url, html, cookie, "erin", password);
+        form.header("x-forwarded-for", from)
+    };
+    let mine = "192.0.2.1";
+    let signed_in = world.send(&form(&cookie, &html, PASSWORD, mine)).await;
+    assert_eq!(signed_in.status, 303, "{}", signed_in.text);
+    // The browser keeps what it was given, and begins again without its session.
+    let known: Vec<String> = signed_in
+        .headers
+        .get_all("set-cookie")
+        .iter()
+        .filter_map(|value| value.to_str().ok()?.split(';').next())
+        .filter(|pair| !pair.to_ascii_lowercase().contains("session") && !pair.ends_with('='))
+        .map(str::to_owned)
+        .collect();
+    assert!(!known.is_empty(), "nothing marks the browser as known");
+    // Somebody guesses her password from everywhere.
+    let mut last = 0;
+    for i in 0..30 {
+        let from = format!("198.51.100.{i}");
+        last = world.send(&form(&cookie, &html, "wrong password", &from)).await.status;
+    }
+    assert_eq!(last, 429, "guessing is slowed");
+    let stranger = world.send(&form(&cookie, &html, PASSWORD, "203.0.113.9")).await;
+    assert_eq!(stranger.status, 429, "a browser that nobody knows has to wait");
+    let known = known.join("; ");
+    let page = world.http.get(&url).header("cookie", &known).send().await.unwrap();
+    let own = format!("{}; {known}", cookies(page.headers()));
+    let html = page.text().await.unwrap();
+    let again = world.send(&form(&own, &html, PASSWORD, mine)).await;
+    assert_eq!(again.status, 303, "{}", again.text);
 }

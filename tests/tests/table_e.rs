@@ -261,7 +261,7 @@ async fn codes_buy_tokens_once_for_whom_and_what_they_were_given() {
     // Reuse ended the browser's session as well.
     let mut browser = Browser::default();
     for (case, name, value, reason) in [
-        ("E08: no verifier", "code_verifier", "", "request.malformed"),
+        ("E08: no verifier", "code_verifier", "", "code.verifier"),
         (
             "E06: another verifier",
             "code_verifier",
@@ -279,7 +279,6 @@ async fn codes_buy_tokens_once_for_whom_and_what_they_were_given() {
             good.clone().set(name, value)
         };
         let error = match reason {
-            "request.malformed" => "invalid_request",
             "grant.resource" => "invalid_target",
             _ => "invalid_grant",
         };

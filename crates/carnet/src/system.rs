@@ -383,6 +383,18 @@ mod tests {
     }
 
     #[test]
+    fn a_process_leaves_no_core_and_is_not_looked_into() {
+        keep_no_core();
+        let held = rustix::process::getrlimit(rustix::process::Resource::Core);
+        assert_eq!((held.current, held.maximum), (Some(0), Some(0)));
+        #[cfg(target_os = "linux")]
+        assert_eq!(
+            rustix::process::dumpable_behavior().ok(),
+            Some(rustix::process::DumpableBehavior::NotDumpable)
+        );
+    }
+
+    #[test]
     fn a_file_with_secrets_is_its_owner_s_alone() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("secret");

@@ -263,3 +263,48 @@ pub(crate) async fn authorization_server(
         "{issuer} serves no authorization-server metadata (RFC 8414 or OpenID Connect Discovery)"
     )))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbound::checked;
+
+    #[test]
+    fn what_metadata_name_is_as_near_as_who_served_them_and_no_nearer() {
+        let metadata =
+            json!({"issuer": "https://as.example", "token_endpoint": "https://as.example/token"});
+        let of = |named: Reach| Discovered {
+            metadata: serde_json::from_value(metadata.clone()).unwrap(),
+            own: Reach::Private,
+            named,
+        };
+        // Keys, token endpoint, introspection and documents: whatever the URL is for, this is asked.
+        let far = of(Reach::Public);
+        for url in [
+            "https://10.9.9.9/internal/delete?all=1",
+            "https://192.168.0.1/token",
+            "https://127.0.0.1/jwks",
+            "http://127.0.0.1:8080/",
+            "https://[::1]/jwks",
+            "https://[fd00::1]/jwks",
+            "https://169.254.169.254/latest",
+            "https://as.example:8443@10.0.0.1/jwks",
+        ] {
+            assert_eq!(far.reach_of(url), Reach::Public, "{url}");
+            assert!(checked(url, far.reach_of(url)).is_err(), "{url}");
+        }
+        assert!(
+            checked("https://keys.example/jwks", far.reach_of("https://keys.example/jwks")).is_ok()
+        );
+        // Its own origin is as near as the operator let it be; another port is another origin.
+        assert_eq!(far.reach_of("https://as.example/jwks"), Reach::Private);
+        assert_eq!(far.reach_of("https://as.example:8443/jwks"), Reach::Public);
+        assert_eq!(far.reach_of("https://as.example.evil/jwks"), Reach::Public);
+        assert_eq!(
+            far.at("https://10.0.0.1/revoke".to_owned()).reach_of("https://10.0.0.1/revoke"),
+            Reach::Public
+        );
+        // Who is in a private network itself may name its neighbours.
+        assert_eq!(of(Reach::Private).reach_of("https://10.0.0.1/jwks"), Reach::Private);
+    }
+}

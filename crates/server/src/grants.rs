@@ -57,7 +57,9 @@ pub(crate) async fn present_code<D: Directory>(
     if form.required("redirect_uri")? != asked.redirect_uri {
         return Err(Refusal::CodeRedirectUri.into());
     }
-    if !asked.code_challenge.is_answered_by(form.required("code_verifier")?) {
+    // One that is missing answers as little as a wrong one (RFC 7636 4.6).
+    let verifier = form.optional("code_verifier");
+    if !verifier.is_some_and(|verifier| asked.code_challenge.is_answered_by(verifier)) {
         return Err(Refusal::CodeVerifier.into());
     }
     if asked.dpop_jkt.is_some() && asked.dpop_jkt.as_deref() != request.key_thumbprint() {

@@ -388,7 +388,13 @@ impl Bridge {
         if envelope.method.is_none()
             && let Some(id) = envelope.id_text()
         {
+            let before = pending.len();
             pending.retain(|held| key(held) != key(&id));
+            if pending.len() == before {
+                // Answered already, or asked by nobody: a client would take it for the answer to something else.
+                tracing::warn!("the server answered what is not under way");
+                return;
+            }
             if method == "initialize" && !stateless {
                 self.state().session.take_version(text);
             }
@@ -409,6 +415,9 @@ impl Bridge {
             let only = only.clone();
             line = answered_error(text, &only).unwrap_or(line);
             pending.clear();
+        } else if envelope.method.is_none() {
+            tracing::warn!("the server answered what is not under way");
+            return;
         }
         self.emit(line).await;
     }
@@ -492,6 +501,8 @@ impl Bridge {
                 Err(Unread::TooLarge) => {
                     self.fail(pending, &too_large()).await;
                     pending.clear();
+                    // It would be sent again at once, and again.
+                    wait = Some(LONGEST_WAIT);
                     break;
                 }
             };

@@ -8,7 +8,10 @@ use super::{
 };
 use http::{HeaderMap, HeaderValue};
 use std::time::Duration;
-use tokio::{task::AbortHandle, time::timeout};
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, timeout},
+};
 
 /// Shortest and longest wait between two tries of a stream, whatever the server asks for.
 pub(super) const SHORTEST_WAIT: Duration = Duration::from_millis(50);
@@ -107,6 +110,8 @@ impl Bridge {
         let mut last_event: Option<String> = None;
         let mut wait = Duration::from_secs(1);
         let mut opened_once = false;
+        // What a server that closes streams without a word asks for is not given to it for ever.
+        let mut patience = SHORTEST_WAIT;
         while self.state().session.generation == generation {
             match self.open_stream(last_event.as_deref()).await {
                 // Something else answers here.
@@ -119,11 +124,16 @@ impl Bridge {
                 Some(response) if response.status().is_success() => {
                     opened_once = true;
                     wait = Duration::from_secs(1);
-                    let mut none = Vec::new();
+                    let (mut none, before) = (Vec::new(), last_event.clone());
+                    let opened = Instant::now();
                     let ended = self.relay_events(response, &mut none, &mut last_event).await;
+                    let was_of_use = last_event != before || opened.elapsed() >= wait;
+                    patience =
+                        if was_of_use { SHORTEST_WAIT } else { (patience * 2).min(LONGEST_WAIT) };
                     if let Some(retry) = ended {
-                        wait = retry.clamp(SHORTEST_WAIT, LONGEST_WAIT);
+                        wait = retry;
                     }
+                    wait = wait.clamp(patience, LONGEST_WAIT);
                 }
                 // Not offered. 409: another stream still counts as open.
                 Some(response)
