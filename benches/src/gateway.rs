@@ -206,7 +206,11 @@ async fn gateway(
     );
     let file = folder.join("carnet.toml");
     std::fs::write(&file, config).unwrap();
-    let store = Store::open(&format!("sqlite:{}", folder.join("ras.db").display())).await.unwrap();
+    let database = folder.join("ras.db");
+    std::fs::write(&database, b"").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&database, mode).unwrap();
+    let store = Store::open(&format!("sqlite:{}", database.display())).await.unwrap();
     let scopes: Scopes = ["read", "write"].into_iter().collect();
     let governed = GovernedResource {
         resource: Resource::parse(&resource).unwrap(),

@@ -34,6 +34,10 @@ use aws_lc_rs::{
 use load::{Measured, Shot};
 use std::time::{Duration, Instant};
 
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Concurrent connections of the load.
 const CONNECTIONS: usize = 64;
 
