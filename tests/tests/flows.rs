@@ -310,6 +310,67 @@ async fn a_code_serves_once_and_only_whom_it_was_issued_to() {
     world.refuses(&world.idp_store, "E35", &redeem(&code, &verifier), used).await;
 }
 
+/// M5: a used code in a stranger's hands ends nothing.
+#[tokio::test]
+async fn a_used_code_that_a_stranger_presents_ends_nothing() {
+    let world = World::new().await;
+    let (code, verifier) = world.code("erin", AGENT, "").await;
+    let redeem = world.ask(
+        &world.idp,
+        "/token",
+        &[
+            ("grant_type", "authorization_code"),
+            ("code", &code),
+            ("redirect_uri", CALLBACK),
+            ("code_verifier", &verifier),
+        ],
+    );
+    let tokens = world.send(&redeem).await;
+    assert_eq!(tokens.status, 200);
+    let public = redeem.clone().no_header("authorization").set("client_id", "public");
+    let invalid = |reason| Expected(400, "invalid_grant", reason);
+    world.refuses(&world.idp_store, "another client", &public, invalid("code.invalid")).await;
+    let guess = redeem.clone().set("code_verifier", &"v".repeat(43));
+    world.refuses(&world.idp_store, "a guess", &guess, invalid("code.verifier")).await;
+    let newest = carnet_store::AuditFilter { limit: 1, ..Default::default() };
+    let row = world.idp_store.audit(&newest).await.unwrap().remove(0);
+    assert_eq!(row.person, "erin-id", "on record as whose it is");
+    let exchange = world.exchange(tokens.str("id_token"));
+    assert_eq!(world.send(&exchange).await.status, 200, "the sign-in goes on");
+}
+
+/// A sign-in that was given back buys nothing more, by whichever of its tokens.
+#[tokio::test]
+async fn what_was_signed_out_or_revoked_buys_nothing_by_its_id_token_either() {
+    let world = World::new().await;
+    let ended = Expected(400, "invalid_grant", "subject.not_live");
+    let tokens = world.sign_in().await;
+    let revoke = world.ask(&world.idp, "/revoke", &[("token", &tokens.refresh_token)]);
+    assert_eq!(world.send(&revoke).await.status, 200);
+    let exchange = world.exchange(&tokens.id_token);
+    world.refuses(&world.idp_store, "after revocation", &exchange, ended).await;
+    // Another sign-in of hers is not touched.
+    let other = world.sign_in().await;
+    assert_eq!(world.send(&world.exchange(&other.id_token)).await.status, 200);
+}
+
+/// `id_token_hint` of somebody else is no sign-in of theirs.
+#[tokio::test]
+async fn a_hint_of_another_person_is_answered_with_login_required() {
+    let world = World::new().await;
+    let tokens = world.sign_in_as("max", AGENT).await;
+    let (url, _) = world.authorize_url(AGENT, "");
+    let (_, cookie) = world.browse(&url, "erin", PASSWORD).await;
+    let silent = async |hint: &str| {
+        let (url, _) = world.authorize_url(AGENT, &format!("&prompt=none&id_token_hint={hint}"));
+        let reply = world.http.get(&url).header("cookie", &cookie).send().await.unwrap();
+        reply.headers()["location"].to_str().unwrap().to_owned()
+    };
+    assert!(silent(&tokens.id_token).await.contains("error=login_required"));
+    let own = world.sign_in().await;
+    assert!(silent(&own.id_token).await.contains("code="));
+}
+
 #[tokio::test]
 async fn of_fifty_redemptions_of_a_code_at_once_at_most_one_succeeds() {
     let world = std::sync::Arc::new(World::new().await);

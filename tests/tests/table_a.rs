@@ -619,6 +619,20 @@ fn a08_a09_a13_a29_key_sets_are_read_with_suspicion() {
     let mut encryption = one.jwk();
     encryption["use"] = "enc".into();
     assert!(set(json!([encryption])).is_err());
+    // `key_ops` is honoured: for verifying, or not at all.
+    for (operations, fine) in [
+        (json!(["verify"]), true),
+        (json!(["sign", "verify"]), true),
+        (json!(["sign"]), false),
+        (json!([]), false),
+        (json!("verify"), false),
+        (json!(["verify", 7]), false),
+        (json!(["Verify"]), false),
+    ] {
+        let mut key = one.jwk();
+        key["key_ops"] = operations.clone();
+        assert_eq!(set(json!([key])).is_ok(), fine, "{operations}");
+    }
     let small = json!({"kty": "RSA", "kid": "r", "e": "AQAB", "n": B64.encode([0xff_u8; 128])});
     let rsa = json!({"keys": [small]}).to_string();
     assert!(KeySet::parse(rsa.as_bytes(), Algorithm::RS256).is_err(), "RSA-1024");

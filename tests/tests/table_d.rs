@@ -239,6 +239,31 @@ async fn d05_a_multi_tenant_issuer_is_trusted_for_one_tenant() {
 }
 
 #[tokio::test]
+async fn an_id_jag_for_another_tenant_of_ours_is_refused() {
+    let world = World::new().await;
+    // Nobody said that the issuer knows us by tenants: a claim that names one is not for us.
+    refuse(&world, "none expected", &with(&world, "aud_tenant", json!("ours")), BAD).await;
+    change_trust(&world, |trusted| trusted.audience_tenant = Some("ours".to_owned())).await;
+    refuse(&world, "absent", &world.id_jag(&world.id_jag_claims()), BAD).await;
+    for value in [json!("theirs"), json!("OURS"), json!(["ours"]), json!(7), json!("")] {
+        refuse(&world, "aud_tenant", &with(&world, "aud_tenant", value), BAD).await;
+    }
+    let good = with(&world, "aud_tenant", json!("ours"));
+    assert_eq!(world.send(&world.redeem(&good)).await.status, 200);
+}
+
+#[tokio::test]
+async fn who_acts_for_a_person_is_on_record() {
+    let world = World::new().await;
+    let acted = with(&world, "act", json!({"sub": "agent\u{1b}-7"}));
+    assert_eq!(world.send(&world.redeem(&acted)).await.status, 200);
+    let filter = carnet_store::AuditFilter { limit: 1, ..carnet_store::AuditFilter::default() };
+    let row = world.ras_store.audit(&filter).await.unwrap().remove(0);
+    let actor = row.details["actor"].as_str();
+    assert!(actor.contains("agent") && !actor.contains('\u{1b}'), "{actor}");
+}
+
+#[tokio::test]
 async fn d16_d19_d20_resources_and_scopes() {
     let world = World::new().await;
     let absent = Expected(400, "invalid_grant", "resource.absent");
