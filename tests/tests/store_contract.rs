@@ -643,6 +643,30 @@ async fn keys(store: &Store) {
         kids.insert(task.await.unwrap());
     }
     assert_eq!(kids.len(), 1, "of several nodes that start at once one makes the key");
+    // With a key go those before it; one that signs goes only after a later one signs, and none ever comes back.
+    let from = |kid: &str, seconds: i64| SealedKey {
+        created_at: NOW.plus(seconds),
+        signs_from: NOW.plus(seconds),
+        ..key(kid)
+    };
+    for (kid, seconds) in [("k-a", 10), ("k-b", 20), ("k-c", 100)] {
+        store.add_signing_key(&from(kid, seconds), event("rotate")).await.unwrap();
+    }
+    let now = NOW.plus(50);
+    let remove =
+        async |kid: &str| store.remove_signing_key(kid, event("remove"), now).await.unwrap();
+    let left = async || {
+        let mut left: Vec<_> =
+            store.signing_keys().await.unwrap().into_iter().map(|key| key.kid).collect();
+        left.sort();
+        left
+    };
+    assert!(!remove("k-b").await, "it signs");
+    assert!(!remove("none").await);
+    assert!(remove("k-c").await, "it does not sign yet");
+    assert!(left().await.contains(&"k-a".to_owned()));
+    assert!(remove("k-a").await);
+    assert_eq!(left().await, ["k-b"]);
 }
 
 fn sqlite() -> (TempDir, String) {

@@ -327,11 +327,13 @@ enum Key {
     List,
     /// Make a new one: it is published at once and signs ten minutes later
     Rotate {
-        /// It signs at once: the one before is in other hands
+        /// It signs at once, because the one before is in other hands (then remove that); servers that keep our keys
+        /// may refuse what it signs for ten seconds
         #[arg(long)]
         now: bool,
     },
-    /// Remove a key: nothing it signed is believed any more
+    /// Remove a key and those before it: nothing they signed is believed here any more, and within five minutes by
+    /// servers that keep our keys
     Remove {
         /// Its id, as `list` shows it
         kid: String,
@@ -494,10 +496,12 @@ impl Api {
         let target = &url[Position::BeforePath..Position::AfterQuery];
         let bytes = body.as_ref().map(Value::to_string).unwrap_or_default();
         let hash = self.secret.hash();
-        let bearer = proof::of_request(&hash, &challenge, method, target, bytes.as_bytes());
+        let nonce = system::entropy().id();
+        let proves = (challenge.as_str(), nonce.as_str());
+        let bearer = proof::of_request(&hash, proves, method, target, bytes.as_bytes());
         let sent = self.outbound.json(method, url.as_str(), reach, Some(&bearer), body.as_ref());
         let answer = sent.await.with_context(absent)?;
-        let expected = proof::of_answer(&hash, &challenge, answer.status, &answer.body);
+        let expected = proof::of_answer(&hash, &bearer, answer.status, &answer.body);
         let shown = answer.headers.get(proof::ANSWER).and_then(|value| value.to_str().ok());
         if !shown.is_some_and(|shown| equal_in_constant_time(shown, &expected)) {
             bail!(

@@ -209,13 +209,18 @@ impl Config {
             } else {
                 "`carnet init` writes a commented example of every key"
             };
+            let path = without_passwords(&path);
             anyhow::anyhow!("{path}: {}\n  hint: {hint}", unquoted(text, error.inner()))
         })?;
         let mut problems = Problems::default();
         let config = written.resolve(folder, &mut problems);
         match problems.0.as_slice() {
             [] => Ok(config),
-            problems => bail!("{} wrong:\n{}", count(problems.len()), problems.join("\n")),
+            problems => {
+                let problems: Vec<_> =
+                    problems.iter().map(|text| without_passwords(text)).collect();
+                bail!("{} wrong:\n{}", count(problems.len()), problems.join("\n"))
+            }
         }
     }
 }
@@ -226,7 +231,18 @@ fn unquoted(text: &str, error: &toml::de::Error) -> anyhow::Error {
         let before = text.get(..span.start).unwrap_or_default();
         format!("line {}: ", before.matches('\n').count() + 1)
     });
-    anyhow::anyhow!("{}{}", line.unwrap_or_default(), error.message())
+    anyhow::anyhow!("{}{}", line.unwrap_or_default(), without_passwords(error.message()))
+}
+
+/// A message without the words that a password may be part of: a database's address that was written in a wrong place.
+fn without_passwords(text: &str) -> String {
+    let may_hold = |word: &str| {
+        let word = word.to_ascii_lowercase();
+        let named = ["password", "passwd", "pwd"].iter().any(|name| word.contains(name));
+        (word.contains("://") && word.contains('@')) || (named && word.contains('='))
+    };
+    let words = text.split(' ').map(|word| if may_hold(word) { "(not shown)" } else { word });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 fn has_password(database: &str) -> bool {
@@ -599,6 +615,15 @@ mod tests {
             "database = \"postgres://carnet:hunter2@db.example:99999/carnet\"".to_owned(),
             "database = \"postgresql+x://carnet:hunter2@db.example/carnet\"".to_owned(),
             format!("database = \"{database}?sslmode=prefer\""),
+            "database = \"postgres://c@localhost/c?sslpassword=hunter2\"".to_owned(),
+            "database = \"postgres://c@localhost/c?passwd=hunter2\"".to_owned(),
+            "database = \"postgres://c@localhost/c?Password=hunter2\"".to_owned(),
+            "database = \"host=db user=u password=hunter2\"".to_owned(),
+            format!("session_hours = \"{database}\""),
+            format!("algorithm = \"{database}\""),
+            format!("listen = \"{database}\""),
+            format!("tls_certificate = \"{database}\"\ntls_key = \"{database}\""),
+            format!("\"{database}\" = 1"),
         ];
         for line in lines {
             let text = format!("[keys]\nfile = \"k\"\n[idp]\nissuer = \"https://a\"\n{line}\n");

@@ -197,7 +197,10 @@ pub(crate) async fn restored(config: &Config) -> Result<()> {
         store.close().await;
         println!("{}: every session, code and token on record has ended.", place.issuer);
     }
-    println!("People sign in again. Access tokens that are out end within minutes.");
+    println!(
+        "People sign in again. Access tokens that are out end within minutes. An ID-JAG that was used after the backup \
+         was made could be used once more while it lives: start `carnet serve` five minutes from now."
+    );
     Ok(())
 }
 

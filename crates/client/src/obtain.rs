@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Leg, OAuthError},
     outbound::{Answer, Outbound, Reach},
     person::{Asked, Browser},
-    vault::{Access, Session, Vault},
+    vault::{Access, Session, Vault, VaultLock},
 };
 use carnet_proto::{
     GRANT_JWT_BEARER, GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_JAG,
@@ -27,6 +27,7 @@ use serde::Deserialize;
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
 };
 
 /// How a client proves who it is.
@@ -158,6 +159,8 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
     pub(crate) browser: OnceLock<Arc<dyn Browser>>,
+    /// Held by each renewal that is under way.
+    renewing: Arc<()>,
     /// What a person was asked for consent to, by MCP server.
     pub(crate) asked: Mutex<HashMap<String, Asked>>,
     tokens: Mutex<HashMap<(String, Resource), AccessToken>>,
@@ -223,6 +226,7 @@ impl Client {
             clock,
             entropy,
             browser: OnceLock::new(),
+            renewing: Arc::default(),
             asked: Mutex::default(),
             tokens: Mutex::default(),
             servers: Mutex::default(),
@@ -337,7 +341,7 @@ impl Client {
         // Held over the exchange: a token that another process rotates out meanwhile would look
         // stolen to the IdP.
         let lock = self.0.vault.lock().await?;
-        let session = self.renewed_session().await?;
+        let (session, lock) = self.renewed_session(lock).await?;
         if let Some(refresh_token) = &session.refresh_token {
             let subject = (Subject::RefreshToken, refresh_token.as_str());
             match self.exchange(server, scopes, subject).await {
@@ -393,7 +397,8 @@ impl Client {
         if session.refresh_token.is_none() {
             return Err(self.sign_in_needed());
         }
-        let renewed = match self.refresh(&session).await {
+        let (renewed, lock) = self.refresh(&session, lock).await?;
+        let renewed = match renewed {
             Err(Error::Refused { error, .. }) if error.error == "invalid_grant" => {
                 return Err(self.sign_in_needed());
             }
@@ -405,23 +410,53 @@ impl Client {
 
     /// The sign-in, its tokens renewed if they are due. The caller holds the lock: one process
     /// renews at a time, the others find its result.
-    async fn renewed_session(&self) -> Result<Session, Error> {
+    async fn renewed_session(&self, lock: VaultLock) -> Result<(Session, VaultLock), Error> {
         let session = self.session().await?.ok_or_else(|| self.sign_in_needed())?;
         let due = self.0.clock.now().0 - session.renewed_at >= RENEW_AFTER;
         if session.refresh_token.is_none() || !due {
-            return Ok(session);
+            return Ok((session, lock));
         }
-        match self.refresh(&session).await {
-            Ok(renewed) => Ok(renewed),
+        let (renewed, lock) = self.refresh(&session, lock).await?;
+        match renewed {
+            Ok(renewed) => Ok((renewed, lock)),
             // What is kept may still serve, or the exchange tells better what is wrong.
             Err(Error::Refused { .. } | Error::Outbound(_)) => {
-                self.session().await?.ok_or_else(|| self.sign_in_needed())
+                let session = self.session().await?.ok_or_else(|| self.sign_in_needed())?;
+                Ok((session, lock))
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn refresh(&self, session: &Session) -> Result<Session, Error> {
+    /// Renews the sign-in's tokens, to the end once it was begun: whoever asked may be called back meanwhile, and the
+    /// refresh token that was sent is worth nothing any more. The lock goes along.
+    async fn refresh(
+        &self,
+        session: &Session,
+        lock: VaultLock,
+    ) -> Result<(Result<Session, Error>, VaultLock), Error> {
+        let (client, session, begun) =
+            (self.clone(), session.clone(), Arc::clone(&self.0.renewing));
+        let task = tokio::spawn(async move {
+            let outcome = client.refreshed(&session).await;
+            drop(begun);
+            (outcome, lock)
+        });
+        let ended = |error: tokio::task::JoinError| Error::BadAnswer {
+            leg: Leg::SignIn,
+            what: format!("the renewal ended: {error}"),
+        };
+        task.await.map_err(ended)
+    }
+
+    /// Waits until no renewal is under way: a process that ends in the middle of one loses the sign-in.
+    pub async fn settle(&self) {
+        while Arc::strong_count(&self.0.renewing) > 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn refreshed(&self, session: &Session) -> Result<Session, Error> {
         let refresh_token = session.refresh_token.clone().unwrap_or_default();
         let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.as_str())];
         let answer = self.ask_idp(Leg::SignIn, &form).await?;

@@ -70,6 +70,12 @@ pub enum StoreError {
     /// A PostgreSQL URL that cannot be read.
     #[error("it is no PostgreSQL URL: postgres://USER@HOST/DATABASE?sslmode=verify-full")]
     UrlParts,
+    /// A parameter of a PostgreSQL URL that nobody reads.
+    #[error(
+        "a parameter after `?` is not known; there are sslmode, sslrootcert, sslcert, sslkey, host, hostaddr, port, \
+         dbname, user, password, application_name and options"
+    )]
+    UrlParameter,
     /// The URL is neither `sqlite:` nor `postgres:`.
     #[error("`{0}` is not a database URL; use sqlite:PATH or postgres://…")]
     Url(String),
@@ -534,15 +540,42 @@ fn dialect_of(url: &str) -> Result<Dialect, StoreError> {
     } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
         Ok(Dialect::Postgres)
     } else {
-        Err(StoreError::Url(url.split(':').next().unwrap_or_default().to_owned()))
+        // Never more of it than a scheme: the rest may be a password.
+        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+        let is_plain = scheme.len() <= 20 && scheme.bytes().all(|b| b.is_ascii_alphanumeric());
+        Err(StoreError::Url(if is_plain { scheme.to_owned() } else { String::new() }))
     }
 }
+
+/// Parameters of a PostgreSQL URL that mean something here.
+const PARAMETERS: [&str; 12] = [
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
 
 /// Whether what a URL leads to may be spoken to: a PostgreSQL that is not on this machine by TLS with a verified name
 /// alone, since whoever stands between holds the policy.
 pub fn check_transport(url: &str) -> Result<(), StoreError> {
     if dialect_of(url)? == Dialect::Sqlite {
         return Ok(());
+    }
+    // What is not known would be logged with its value.
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let name = pair.split('=').next().unwrap_or_default();
+        if !PARAMETERS.contains(&name) {
+            return Err(StoreError::UrlParameter);
+        }
     }
     // Never the error's own text: it may quote the URL, which has a password in it.
     let options: PgConnectOptions = url.parse().map_err(|_| StoreError::UrlParts)?;

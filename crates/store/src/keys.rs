@@ -92,8 +92,9 @@ impl Store {
         self.commit_directory(transaction, event).await
     }
 
-    /// Removes a key, in a new generation: no node believes it at its next request. `false` if it is not there, or
-    /// if no other one signs at `now`.
+    /// Removes a key and those before it, in a new generation: no node believes them at its next request. `false` if it
+    /// is not there, or if it signs at `now` and no later one does: an earlier key never comes back. One that does not
+    /// sign yet goes alone.
     pub async fn remove_signing_key(
         &self,
         kid: &str,
@@ -102,9 +103,15 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let mut transaction = self.begin_revoking().await?;
         let done = sqlx::query(
-            "DELETE FROM signing_keys WHERE kid = $1 AND EXISTS (SELECT 1 FROM signing_keys other \
-             WHERE other.kid <> $1 AND other.retired_at IS NULL \
-             AND COALESCE(other.signs_from, other.created_at) <= $2)",
+            "DELETE FROM signing_keys WHERE (kid = $1 AND COALESCE(signs_from, created_at) > $2) \
+             OR (COALESCE(signs_from, created_at) <= \
+             (SELECT COALESCE(own.signs_from, own.created_at) FROM signing_keys own WHERE own.kid = $1 \
+             AND COALESCE(own.signs_from, own.created_at) <= $2) \
+             AND EXISTS (SELECT 1 FROM signing_keys later, signing_keys own \
+             WHERE own.kid = $1 AND later.retired_at IS NULL \
+             AND COALESCE(later.signs_from, later.created_at) <= $2 \
+             AND COALESCE(later.signs_from, later.created_at) > \
+             COALESCE(own.signs_from, own.created_at)))",
         )
         .bind(kid)
         .bind(now.0)

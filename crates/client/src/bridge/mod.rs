@@ -66,6 +66,9 @@ struct Inner {
     stop: Notify,
 }
 
+/// Longest wait for a renewal that is under way at the end.
+const SETTLES: Duration = Duration::from_secs(3);
+
 #[derive(Default)]
 struct State {
     session: Session,
@@ -162,7 +165,10 @@ impl Bridge {
             () = bridge.0.stop.notified() => bridge.abandon().await,
         }
         bridge.end_session().await;
+        let client = bridge.0.client.clone();
         drop(bridge);
+        // What renews the sign-in is seen to its end: the refresh token that was sent is used up.
+        let _ = timeout(SETTLES, client.settle()).await;
         // Lines that are written already still reach the client.
         let _ = timeout(Duration::from_secs(1), writer).await;
         Ok(())

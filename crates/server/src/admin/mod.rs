@@ -116,15 +116,14 @@ impl Gate {
         let too_large = |_| StatusCode::PAYLOAD_TOO_LARGE.into_response();
         let bytes = to_bytes(body, LARGEST).await.map_err(too_large)?;
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-        let value = bearer(&parts.headers).unwrap_or_default();
+        let value = bearer(&parts.headers).unwrap_or_default().to_owned();
         let request = (parts.method.as_str(), target, bytes.as_ref());
-        let challenge = self.challenges.check(value, &self.secret_hash, request);
-        let challenge = challenge.ok_or_else(refused)?;
+        self.challenges.check(&value, &self.secret_hash, request).ok_or_else(refused)?;
         let response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
         let (mut head, body) = response.into_parts();
         let broken = |_| StatusCode::INTERNAL_SERVER_ERROR.into_response();
         let bytes = to_bytes(body, LARGEST).await.map_err(broken)?;
-        let proof = proof::of_answer(&self.secret_hash, &challenge, head.status.as_u16(), &bytes);
+        let proof = proof::of_answer(&self.secret_hash, &value, head.status.as_u16(), &bytes);
         if let Ok(value) = HeaderValue::from_str(&proof) {
             head.headers.insert(proof::ANSWER, value);
         }

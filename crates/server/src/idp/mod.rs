@@ -150,5 +150,9 @@ impl Idp {
 }
 
 async fn jwks(State(idp): State<Idp>) -> axum::response::Response {
-    answer::public(idp.0.authority.keys().jwks())
+    // As of this request: a key that was removed is gone, and a new one is there, though nothing else is asked.
+    match idp.0.authority.fresh().await {
+        Ok(snapshot) => answer::public(snapshot.keys.jwks()),
+        Err(error) => answer::broken(&error),
+    }
 }

@@ -159,7 +159,10 @@ async fn document(State(ras): State<Ras>) -> Response<Body> {
 }
 
 async fn jwks(State(ras): State<Ras>) -> Response<Body> {
-    answer::public(ras.0.authority.keys().jwks())
+    match ras.0.authority.fresh().await {
+        Ok(snapshot) => answer::public(snapshot.keys.jwks()),
+        Err(error) => answer::broken(&error),
+    }
 }
 
 /// The token endpoint's route table.
