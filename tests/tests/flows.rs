@@ -1,7 +1,7 @@
 //! The five steps and what surrounds them, as honest parties walk them.
 
 use carnet_tests::{
-    forge::Parts,
+    forge::{Key, Parts},
     world::{AGENT, Ask, CALLBACK, Expected, PASSWORD, Wishes, World, cookies},
 };
 use reqwest::Method;
@@ -308,6 +308,27 @@ async fn a_code_serves_once_and_only_whom_it_was_issued_to() {
     let (code, verifier) = world.code("erin", AGENT, "").await;
     world.administer(Method::POST, "/idp/users/erin/disable", None).await;
     world.refuses(&world.idp_store, "E35", &redeem(&code, &verifier), used).await;
+}
+
+/// L2: what is pushed is bound to the key that the request is proved with, and to no other (RFC 9449 10.1).
+#[tokio::test]
+async fn a_pushed_request_names_no_other_key_than_its_proof_s() {
+    let world = World::new().await;
+    let (url, _) = world.authorize_url(AGENT, "");
+    let query = url::Url::parse(&url).unwrap();
+    let mut ask = world.ask(&world.idp, "/par", &[]);
+    for (name, value) in query.query_pairs().filter(|(name, _)| name != "client_id") {
+        ask = ask.add(&name, &value);
+    }
+    let (own, other) = (Key::new(), Key::new());
+    let at = world.idp.endpoint("/par");
+    let proved = |ask: &Ask| ask.clone().header("dpop", &world.dpop(&own, &world.dpop_claims(&at)));
+    let of = |key: &Key| key.kid().to_owned();
+    let mixed = world.send(&proved(&ask.clone().add("dpop_jkt", &of(&other)))).await;
+    assert_eq!(mixed.status, 400, "{}", mixed.text);
+    let same = world.send(&proved(&ask.clone().add("dpop_jkt", &of(&own)))).await;
+    assert_eq!(same.status, 201, "{}", same.text);
+    assert_eq!(world.send(&proved(&ask)).await.status, 201);
 }
 
 /// M5: a used code in a stranger's hands ends nothing.

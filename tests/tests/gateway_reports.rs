@@ -178,6 +178,16 @@ async fn a_gateway_goes_on_in_its_callers_name_where_a_connection_lets_it() {
     let other = hop(&world, &token).basic(AGENT, world.secret.expose());
     let kind = Expected(400, "invalid_request", "exchange.subject_token_type");
     world.refuses(store, "a client that stands for nothing", &other, kind).await;
+    // M6: what the first hop rests on has to stand for the second.
+    for (record, id) in [("connections", "agent-canvas"), ("clients", AGENT)] {
+        for (act, stands) in [("disable", false), ("enable", true)] {
+            let path = format!("/idp/{record}/{id}/{act}");
+            let done = world.administer(reqwest::Method::POST, &path, None).await;
+            assert!(done.status < 300, "{path}: {} {}", done.status, done.text);
+            let reply = world.send(&hop(&world, &token)).await;
+            assert_eq!(reply.status == 200, stands, "{path} {id}: {}", reply.text);
+        }
+    }
     // When the login ends, this ends.
     let off = world.administer(reqwest::Method::POST, "/idp/users/erin/disable", None).await;
     assert_eq!(off.status, 200, "{}", off.text);

@@ -14,7 +14,7 @@ use carnet_proto::{
     secret::{Secret, mac},
     time::{Clock, Timestamp},
 };
-use carnet_server::{KeyRing, Keys};
+use carnet_server::{KeyRing, Keys, admin::STILL_VERIFIES};
 use carnet_store::{SealedKey, Store};
 use std::{path::Path, sync::Arc};
 use zeroize::Zeroizing;
@@ -86,10 +86,6 @@ pub(crate) fn generate(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>> {
     let document = document.map_err(|_| anyhow!("a signing key cannot be made"))?;
     Ok(Zeroizing::new(document.as_ref().to_vec()))
 }
-
-/// Tokens that an earlier key signed are believed for so long after the next key begins, in seconds: longer than any of
-/// them lives.
-const STILL_VERIFIES: i64 = 13 * 3600;
 
 /// The keys of an authorization server: from its database, or made at its first start.
 pub(crate) async fn of_server(

@@ -187,6 +187,14 @@ async fn start(
 
 /// Ends whatever the databases of `config` hold that may have been ended after they were backed up.
 pub(crate) async fn restored(config: &Config) -> Result<()> {
+    if let Some(admin) = &config.admin
+        && tokio::net::TcpStream::connect(admin.listen).await.is_ok()
+    {
+        anyhow::bail!(
+            "a server is running on {}\nhint: stop it, restore the backup, then run this",
+            admin.listen
+        );
+    }
     let idp = config.idp.iter().map(|(place, _)| ("idp", place));
     let all = idp.chain(config.ras.iter().map(|(_, place, _)| ("ras", place)));
     for (role, place) in all {
@@ -206,21 +214,45 @@ pub(crate) async fn restored(config: &Config) -> Result<()> {
 
 /// Opens a database; a SQLite file is its owner's alone.
 pub(crate) async fn open_store(url: &str) -> Result<Store> {
-    if let Some(path) = carnet_store::sqlite_path(url) {
-        if fs::symlink_metadata(path).is_err() {
-            system::write_private(path, b"", true)?;
-        }
-        // Whoever can write it writes the policy; whoever can read it has the password hashes.
-        private_file(path, Shared::Nobody)?;
-        for beside in ["-wal", "-shm"] {
-            let mut name = path.as_os_str().to_owned();
-            name.push(beside);
-            if fs::symlink_metadata(&name).is_ok() {
-                private_file(Path::new(&name), Shared::Nobody)?;
-            }
+    if let Some(path) = carnet_store::sqlite_path(url)
+        && fs::symlink_metadata(path).is_err()
+    {
+        system::write_private(path, b"", true)?;
+    }
+    check_database_file(url)?;
+    Ok(Store::open(url).await?)
+}
+
+/// Whoever can write a database writes the policy; whoever can read it has the password hashes.
+fn check_database_file(url: &str) -> Result<()> {
+    let Some(path) = carnet_store::sqlite_path(url) else { return Ok(()) };
+    for beside in ["", "-wal", "-shm", "-journal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(beside);
+        if fs::symlink_metadata(&name).is_ok() {
+            private_file(Path::new(&name), Shared::Nobody)?;
         }
     }
-    Ok(Store::open(url).await?)
+    Ok(())
+}
+
+/// What `serve` would refuse of the files that a config names.
+pub(crate) fn check_files(config: &Config) -> Result<()> {
+    let places = config.idp.iter().map(|(place, _)| place);
+    let places = places.chain(config.ras.iter().map(|(_, place, _)| place));
+    let mut keys: Vec<_> = config.gateways.iter().filter_map(|place| place.tls.as_ref()).collect();
+    for place in places {
+        check_database_file(&place.database)?;
+        keys.extend(&place.tls);
+    }
+    for (_, key) in keys {
+        private_file(key, Shared::Readers)?;
+    }
+    let secrets = config.admin.iter().map(|admin| &admin.secret_file);
+    for secret in secrets.chain([&config.key_file]) {
+        private_file(secret, Shared::Nobody)?;
+    }
+    Ok(())
 }
 
 /// Deletes what has outlived its use, once a minute, and refusals in the audit log that are older than asked for.
@@ -334,4 +366,30 @@ pub(crate) async fn shutdown_signal() -> Result<()> {
     #[cfg(not(unix))]
     tokio::signal::ctrl_c().await?;
     Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[tokio::test]
+    async fn a_database_that_others_may_read_or_write_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("idp.db");
+        let url = format!("sqlite:{}", path.display());
+        open_store(&url).await.unwrap().close().await;
+        for beside in ["", "-wal", "-shm", "-journal"] {
+            let file = folder.path().join(format!("idp.db{beside}"));
+            if !file.exists() {
+                fs::write(&file, b"").unwrap();
+            }
+            for mode in [0o644, 0o660, 0o602] {
+                fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+                let error = open_store(&url).await.expect_err("it is refused").to_string();
+                assert!(error.contains("chmod 600") && error.contains("idp.db"), "{error}");
+            }
+            fs::remove_file(&file).unwrap();
+        }
+    }
 }

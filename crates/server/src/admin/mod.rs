@@ -8,7 +8,7 @@ mod records;
 
 pub use idp::IdpAdmin;
 pub use ras::RasAdmin;
-pub use records::MakeKey;
+pub use records::{MakeKey, STILL_VERIFIES};
 
 use axum::{
     Json, Router,

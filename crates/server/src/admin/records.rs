@@ -38,6 +38,10 @@ pub(super) struct Desk {
 /// Makes a signing key that begins to sign at a time, sealed.
 pub type MakeKey = std::sync::Arc<dyn Fn(Timestamp) -> Result<SealedKey, String> + Send + Sync>;
 
+/// Tokens that an earlier key signed are believed for so long after the next key begins, in seconds: longer than any of
+/// them lives.
+pub const STILL_VERIFIES: i64 = 13 * 3600;
+
 /// A new key is published for so long before it signs, in seconds: those who keep our keys read them again within five
 /// minutes.
 const PUBLISHED_AHEAD: i64 = 600;
@@ -64,6 +68,8 @@ impl Desk {
         let mut keys = self.store.signing_keys().await?;
         keys.sort_by_key(|key| std::cmp::Reverse((key.signs_from, key.created_at)));
         let mut signs = false;
+        // Of the key that came after the one that is looked at.
+        let mut next: Option<Timestamp> = None;
         let rows: Vec<Value> = keys
             .iter()
             .map(|key| {
@@ -72,9 +78,12 @@ impl Desk {
                 } else if !signs && key.retired_at.is_none() {
                     signs = true;
                     "signs"
+                } else if next.is_some_and(|began| began.plus(STILL_VERIFIES) <= now) {
+                    "ended"
                 } else {
                     "verifies"
                 };
+                next = Some(key.signs_from);
                 json!({"kid": key.kid, "algorithm": key.algorithm, "created_at": key.created_at,
                        "signs_from": key.signs_from, "state": state})
             })
