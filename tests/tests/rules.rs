@@ -1,12 +1,24 @@
 //! Rules that hold at every place of their kind: the walks here find the places themselves.
 
-use carnet_proto::identifier::Issuer;
-use carnet_store::{AuditFilter, Store};
+use carnet_client::Outbound;
+use carnet_proto::{
+    identifier::Issuer,
+    time::{Clock, Entropy, Timestamp},
+};
+use carnet_server::{
+    Context, KeyRing, Keys, LIMITS, Passwords,
+    idp::{Idp, IdpSettings},
+    limited,
+    ras::{Ras, RasSettings},
+};
+use carnet_store::{AuditEvent, AuditFilter, SealedKey, Store};
 use carnet_tests::{
+    forge::Key,
     outsider::DESKTOP,
     world::{PASSWORD, Wishes, World, cookies},
 };
 use reqwest::{Method, StatusCode};
+use serde_json::json;
 use std::{collections::BTreeSet, path::Path};
 
 fn source(file: &str) -> String {
@@ -367,4 +379,79 @@ async fn a_browser_of_the_person_s_own_is_not_kept_out_by_the_failures_of_others
     let html = page.text().await.unwrap();
     let again = world.send(&form(&own, &html, PASSWORD, mine)).await;
     assert_eq!(again.status, 303, "{}", again.text);
+}
+
+/// Which keys there are is the records' to say, at the next request, whatever it is and whoever else asks nothing.
+#[tokio::test]
+async fn a_key_is_published_and_believed_as_the_records_are_at_that_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = std::sync::Arc::new([Key::new(), Key::new()]);
+    let sealed = |n: usize| SealedKey {
+        kid: made[n].kid().to_owned(),
+        algorithm: "ES256".to_owned(),
+        sealed: String::new(),
+        created_at: Timestamp(n as i64),
+        retired_at: None,
+        signs_from: Timestamp(n as i64),
+    };
+    let clock = Clock::new(|| Timestamp(1_800_000_000));
+    let entropy = Entropy::new(|buffer| buffer.fill(7));
+    let context = Context::new(clock.clone(), entropy.clone(), &Outbound::new(&[]).unwrap());
+    let event = |name| AuditEvent::granted(name, clock.now());
+    for role in ["idp", "ras"] {
+        let url = format!("sqlite:{}", folder.path().join(role).display());
+        let store = Store::open(&url).await.unwrap();
+        store.first_signing_key(&sealed(0)).await.unwrap();
+        let known = std::sync::Arc::clone(&made);
+        let keys = Keys::on_record(move |held, _| {
+            let mut held: Vec<_> = held.iter().collect();
+            held.sort_by_key(|key| std::cmp::Reverse(key.signs_from));
+            let of = |kid: &str| known.iter().find(|key| key.kid() == kid).unwrap();
+            let others: Vec<_> = held[1..].iter().map(|key| of(&key.kid).jwk()).collect();
+            Ok(KeyRing::new(of(&held[0].kid).signing_key(), &others).unwrap())
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let issuer = Issuer::parse(&base).unwrap();
+        let (place, context) = (issuer.clone(), context.clone());
+        let router = if role == "idp" {
+            let settings = IdpSettings::default();
+            let passwords = Passwords::new(1);
+            let idp = Idp::open(place, store.clone(), keys, context, settings, passwords);
+            idp.await.unwrap().router()
+        } else {
+            Ras::open(place, store.clone(), keys, context, RasSettings::default())
+                .await
+                .unwrap()
+                .router()
+        };
+        let router = limited(router, LIMITS, entropy.clone(), &[]);
+        let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
+        tokio::spawn(async move { axum::serve(listener, service).await });
+        let published = async || {
+            let jwks = reqwest::get(issuer.endpoint("/jwks")).await.unwrap();
+            let jwks: serde_json::Value = jwks.json().await.unwrap();
+            let keys = jwks["keys"].as_array().unwrap();
+            keys.iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let (first, second) = (made[0].kid().to_owned(), made[1].kid().to_owned());
+        assert_eq!(published().await, [first.as_str()], "{role}");
+        store.add_signing_key(&sealed(1), event("rotate")).await.unwrap();
+        assert_eq!(published().await, [second.as_str(), first.as_str()], "{role}");
+        assert!(store.remove_signing_key(&first, event("remove"), clock.now()).await.unwrap());
+        if role == "idp" {
+            // Nothing was asked since; this is the first request that could believe it.
+            let header = made[0].header("JWT").to_string();
+            let claims = json!({"iss": base, "sub": "erin", "aud": "agent", "sid": "s", "acr": "x",
+                "amr": [], "auth_time": 1, "iat": 1, "exp": 1_800_000_300, "origin_jti": "f"});
+            let hint = made[0].sign(&header, claims.to_string().as_bytes());
+            let logout = format!("{}?id_token_hint={hint}", issuer.endpoint("/logout"));
+            assert_eq!(reqwest::get(logout).await.unwrap().status(), 400, "a removed key's hint");
+            let hint =
+                made[1].sign(&made[1].header("JWT").to_string(), claims.to_string().as_bytes());
+            let logout = format!("{}?id_token_hint={hint}", issuer.endpoint("/logout"));
+            assert_eq!(reqwest::get(logout).await.unwrap().status(), 200, "the control");
+        }
+        assert_eq!(published().await, [second.as_str()], "{role}");
+    }
 }

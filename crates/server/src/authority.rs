@@ -288,9 +288,14 @@ impl<D: Directory> Authority<D> {
         Ok(Self { issuer, store, keys, context, snapshot: RwLock::new(snapshot) })
     }
 
-    /// Our keys as last read.
-    pub(crate) fn keys(&self) -> KeyRing {
-        self.snapshot().keys.clone()
+    /// What signs: as of the directory that the request was decided on.
+    pub(crate) fn signing(&self) -> Arc<SigningKey> {
+        self.snapshot().keys.signing()
+    }
+
+    /// What verifies, as of now: nothing that we signed is believed by keys that were removed meanwhile.
+    pub(crate) async fn verifying(&self) -> Result<Arc<KeySet>, StoreError> {
+        Ok(self.fresh().await?.keys.verifying())
     }
 
     pub(crate) fn now(&self) -> Timestamp {

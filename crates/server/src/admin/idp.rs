@@ -3,9 +3,8 @@
 
 use super::{
     AdminError,
-    records::{
-        AuditQuery, Body, Desk, Kid, MakeKey, NewClient, Overlap, Rotate, Switch, check_email, view,
-    },
+    keys::{MakeKey, key_routes},
+    records::{AuditQuery, Body, Desk, NewClient, Overlap, Switch, check_email, view},
 };
 use crate::passwords::{Passwords, normal_username};
 use axum::{
@@ -111,11 +110,9 @@ impl IdpAdmin {
             .route("/installations", get(installations))
             .route("/installations/{id}", axum::routing::delete(revoke_installation))
             .route("/audit", get(audit))
-            .route("/keys", get(keys))
-            .route("/keys/rotate", post(rotate_key))
-            .route("/keys/remove", post(remove_key))
             .route("/explain", post(explain))
-            .with_state(self)
+            .with_state(self.clone())
+            .merge(key_routes(self.0.desk.clone()))
     }
 }
 
@@ -207,21 +204,6 @@ async fn revoke_installation(
     } else {
         Err(AdminError::missing("installation", &id))
     }
-}
-
-async fn keys(State(idp): State<IdpAdmin>) -> Answer {
-    idp.0.desk.keys().await
-}
-
-async fn rotate_key(State(idp): State<IdpAdmin>, Body(rotate): Body<Rotate>) -> Answer {
-    idp.0.desk.rotate_key(rotate).await
-}
-
-async fn remove_key(
-    State(idp): State<IdpAdmin>,
-    Body(kid): Body<Kid>,
-) -> Result<StatusCode, AdminError> {
-    idp.0.desk.remove_key(kid).await
 }
 
 async fn audit(State(idp): State<IdpAdmin>, Query(query): Query<AuditQuery>) -> Answer {

@@ -2,13 +2,14 @@
 //! event; nothing secret is ever read back.
 
 mod idp;
+mod keys;
 pub mod proof;
 mod ras;
 mod records;
 
 pub use idp::IdpAdmin;
+pub use keys::{MakeKey, STILL_VERIFIES};
 pub use ras::RasAdmin;
-pub use records::{MakeKey, STILL_VERIFIES};
 
 use axum::{
     Json, Router,

@@ -2,9 +2,8 @@
 
 use super::{
     AdminError,
-    records::{
-        AuditQuery, Body, Desk, Kid, MakeKey, NewClient, Overlap, Rotate, Switch, check_email, view,
-    },
+    keys::{MakeKey, key_routes},
+    records::{AuditQuery, Body, Desk, NewClient, Overlap, Switch, check_email, view},
 };
 use axum::{
     Json, Router,
@@ -81,10 +80,8 @@ impl RasAdmin {
             .route("/accounts/disable", post(disable::<Account>))
             .route("/accounts/enable", post(enable::<Account>))
             .route("/audit", get(audit))
-            .route("/keys", get(keys))
-            .route("/keys/rotate", post(rotate_key))
-            .route("/keys/remove", post(remove_key))
-            .with_state(self)
+            .with_state(self.clone())
+            .merge(key_routes(self.0.desk.clone()))
     }
 }
 
@@ -285,21 +282,6 @@ async fn unlink(
         format!("nobody named `{}` by {} is linked to an account", link.subject, link.issuer),
         "`carnet admin --ras NAME account links ACCOUNT` lists who is",
     ))
-}
-
-async fn keys(State(ras): State<RasAdmin>) -> Answer {
-    ras.0.desk.keys().await
-}
-
-async fn rotate_key(State(ras): State<RasAdmin>, Body(rotate): Body<Rotate>) -> Answer {
-    ras.0.desk.rotate_key(rotate).await
-}
-
-async fn remove_key(
-    State(ras): State<RasAdmin>,
-    Body(kid): Body<Kid>,
-) -> Result<StatusCode, AdminError> {
-    ras.0.desk.remove_key(kid).await
 }
 
 async fn audit(State(ras): State<RasAdmin>, Query(query): Query<AuditQuery>) -> Answer {

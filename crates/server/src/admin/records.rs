@@ -1,7 +1,7 @@
 //! What the routes of both roles share: reading bodies, and list, show, delete, switch for any kind
 //! of record.
 
-use super::{AdminError, Problem};
+use super::{AdminError, Problem, keys::MakeKey};
 use axum::{
     Json,
     body::Bytes,
@@ -21,7 +21,7 @@ use carnet_proto::{
     time::{Clock, Entropy, Timestamp},
     trust::{Account, ClientHost, TrustedIssuer},
 };
-use carnet_store::{AuditEvent, AuditFilter, Outcome, Put, Record, SealedKey, Store};
+use carnet_store::{AuditEvent, AuditFilter, Outcome, Put, Record, Store};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -33,88 +33,6 @@ pub(super) struct Desk {
     pub(super) entropy: Entropy,
     /// Makes signing keys; only the binary can seal one.
     pub(super) make_key: Option<MakeKey>,
-}
-
-/// Makes a signing key that begins to sign at a time, sealed.
-pub type MakeKey = std::sync::Arc<dyn Fn(Timestamp) -> Result<SealedKey, String> + Send + Sync>;
-
-/// Tokens that an earlier key signed are believed for so long after the next key begins, in seconds: longer than any of
-/// them lives.
-pub const STILL_VERIFIES: i64 = 13 * 3600;
-
-/// A new key is published for so long before it signs, in seconds: those who keep our keys read them again within five
-/// minutes.
-const PUBLISHED_AHEAD: i64 = 600;
-
-/// Rotation.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Rotate {
-    /// It signs at once: for a key that is in other hands.
-    #[serde(default)]
-    now: bool,
-}
-
-/// Which key.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Kid {
-    kid: String,
-}
-
-impl Desk {
-    pub(super) async fn keys(&self) -> Result<Json<Value>, AdminError> {
-        let now = self.now();
-        let mut keys = self.store.signing_keys().await?;
-        keys.sort_by_key(|key| std::cmp::Reverse((key.signs_from, key.created_at)));
-        let mut signs = false;
-        // Of the key that came after the one that is looked at.
-        let mut next: Option<Timestamp> = None;
-        let rows: Vec<Value> = keys
-            .iter()
-            .map(|key| {
-                let state = if key.signs_from > now {
-                    "published"
-                } else if !signs && key.retired_at.is_none() {
-                    signs = true;
-                    "signs"
-                } else if next.is_some_and(|began| began.plus(STILL_VERIFIES) <= now) {
-                    "ended"
-                } else {
-                    "verifies"
-                };
-                next = Some(key.signs_from);
-                json!({"kid": key.kid, "algorithm": key.algorithm, "created_at": key.created_at,
-                       "signs_from": key.signs_from, "state": state})
-            })
-            .collect();
-        Ok(Json(rows.into()))
-    }
-
-    pub(super) async fn rotate_key(&self, rotate: Rotate) -> Result<Json<Value>, AdminError> {
-        let Some(make) = &self.make_key else {
-            return Err(AdminError::invalid("keys are not kept here", "ask who runs the server"));
-        };
-        let now = self.now();
-        let signs_from = if rotate.now { now } else { now.plus(PUBLISHED_AHEAD) };
-        let key =
-            make(signs_from).map_err(|error| AdminError::invalid(error, "see the server's log"))?;
-        let event = AuditEvent::granted("admin.rotate signing key", now).with("record", &key.kid);
-        self.store.add_signing_key(&key, event).await?;
-        Ok(Json(json!({"kid": key.kid, "signs_from": key.signs_from})))
-    }
-
-    pub(super) async fn remove_key(&self, Kid { kid }: Kid) -> Result<StatusCode, AdminError> {
-        let now = self.now();
-        let event = AuditEvent::granted("admin.remove signing key", now).with("record", &kid);
-        if self.store.remove_signing_key(&kid, event, now).await? {
-            return Ok(StatusCode::NO_CONTENT);
-        }
-        Err(AdminError::invalid(
-            format!("the key `{kid}` is not there, or is the only one that signs"),
-            "`carnet admin key list` lists them; `carnet admin key rotate --now` makes one that signs at once",
-        ))
-    }
 }
 
 /// An address that tokens may carry: accounts are found by it.

@@ -3,12 +3,11 @@
 //! request is read and checked again.
 
 use super::{
-    Idp, IdpDirectory, pushed_request,
+    Idp, pushed_request,
     sign_in_page::{self, Problem},
 };
 use crate::{
     answer::{Failure, broken, error_page},
-    authority::Authority,
     browser::{back_to, cookie, cookie_name, csrf_of, is_same_origin, set_cookie},
     passwords,
     token_endpoint::origin_of,
@@ -27,6 +26,8 @@ use carnet_proto::{
     client::{Client, ClientAuthentication, ENROLLED_CLIENT},
     form::Form,
     id_token::verify_hint,
+    identifier::Issuer,
+    jwk::KeySet,
     known_browser::{self, KnownBrowser},
     secret::{Secret, equal_in_constant_time, sha256},
     time::Timestamp,
@@ -226,7 +227,8 @@ async fn read(idp: &Idp, uri: &Uri) -> Result<Asked, Response<Body>> {
             None => Err(page(PageError::PushedRequest)),
         };
     }
-    let read = hinted(authority, &form, client).and_then(|request| {
+    let keys = snapshot.keys.verifying();
+    let read = hinted((&keys, idp.issuer()), &form, client).and_then(|request| {
         if client.require_pushed_authorization_requests {
             let description = "This client has to push its authorization requests (RFC 9126).";
             let error = RedirectError { error: "invalid_request", description };
@@ -252,14 +254,13 @@ async fn read(idp: &Idp, uri: &Uri) -> Result<Asked, Response<Body>> {
 
 /// Reads a request with the `id_token_hint` that it may carry: an ID token of ours names the one person that is meant.
 pub(super) fn hinted(
-    authority: &Authority<IdpDirectory>,
+    (keys, issuer): (&KeySet, &Issuer),
     form: &Form,
     client: &Client,
 ) -> Result<AuthorizationRequest, Unauthorizable> {
     let mut request = authorize::read(form, client, Offer::SignIn)?;
     if let Some(hint) = form.optional("id_token_hint") {
-        let read = verify_hint(hint, &authority.keys().verifying(), &authority.issuer);
-        let Ok(hint) = read else {
+        let Ok(hint) = verify_hint(hint, keys, issuer) else {
             let description = "id_token_hint is not an ID token of this identity provider.";
             let error = RedirectError { error: "invalid_request", description };
             let (redirect_uri, state) = (request.redirect_uri, request.state);
@@ -277,11 +278,16 @@ enum NotSignedIn {
 }
 
 /// The browser that a person signed in in before, by its own cookie.
-fn known_browser(idp: &Idp, headers: &HeaderMap) -> Option<(String, String)> {
+async fn known_browser(
+    idp: &Idp,
+    headers: &HeaderMap,
+) -> Result<Option<(String, String)>, StoreError> {
     let authority = &idp.0.authority;
-    let held = cookie(headers, &cookie_name(idp.issuer(), "browser"))?;
-    KnownBrowser::read(&held, &authority.keys().verifying(), &authority.issuer, authority.now())
-        .ok()
+    let Some(held) = cookie(headers, &cookie_name(idp.issuer(), "browser")) else {
+        return Ok(None);
+    };
+    let keys = authority.verifying().await?;
+    Ok(KnownBrowser::read(&held, &keys, &authority.issuer, authority.now()).ok())
 }
 
 /// Takes as long for an unknown user as for a wrong password, and answers the same (L01). Counted before the password
@@ -297,7 +303,7 @@ async fn check_password(
     let (request_id, address) = origin_of(parts);
     let username = passwords::normal_username(username);
     let found = authority.store.by_name::<User>(&username).await.map_err(NotSignedIn::Broken)?;
-    let browser = known_browser(idp, &parts.headers);
+    let browser = known_browser(idp, &parts.headers).await.map_err(NotSignedIn::Broken)?;
     let known = found.as_ref().and_then(|user| browser.filter(|(person, _)| *person == user.id));
     let known = known.map(|(_, browser)| browser);
     let person = sha256(username.as_bytes());
@@ -369,7 +375,8 @@ async fn signed_in(
     let lifetime = idp.0.settings.session_lifetime;
     set_cookie(idp.issuer(), &mut response, "session", secret.expose(), lifetime);
     set_cookie(idp.issuer(), &mut response, "signin", "", 0);
-    let browser = known_browser(idp, &parts.headers).filter(|(person, _)| *person == user.id);
+    let browser = known_browser(idp, &parts.headers).await?;
+    let browser = browser.filter(|(person, _)| *person == user.id);
     let browser = KnownBrowser {
         iss: idp.issuer().to_string(),
         sub: user.id.clone(),
@@ -377,7 +384,7 @@ async fn signed_in(
         iat: now,
         exp: now.plus(known_browser::LIFETIME),
     };
-    let browser = browser.sign(&authority.keys().signing());
+    let browser = browser.sign(&authority.signing());
     set_cookie(idp.issuer(), &mut response, "browser", &browser, known_browser::LIFETIME);
     Ok(response)
 }

@@ -31,10 +31,11 @@ async fn destination(idp: &Idp, form: &Form) -> Result<Destination, Response<Bod
     let bad = |text: &str| error_page(StatusCode::BAD_REQUEST, text);
     let hint = match form.optional("id_token_hint") {
         None => None,
-        Some(hint) => Some(
-            verify_hint(hint, &authority.keys().verifying(), &authority.issuer)
-                .map_err(|_| bad("The sign-out link carries an ID token that is not ours."))?,
-        ),
+        Some(hint) => {
+            let keys = authority.verifying().await.map_err(|e| broken(&e))?;
+            let hint = verify_hint(hint, &keys, &authority.issuer);
+            Some(hint.map_err(|_| bad("The sign-out link carries an ID token that is not ours."))?)
+        }
     };
     let client = match (&hint, form.optional("client_id")) {
         (Some(hint), Some(id)) if hint.client != id => {

@@ -143,7 +143,7 @@ impl Idp {
     fn metadata(&self) -> axum::response::Response {
         let authority = &self.0.authority;
         let public = authority.snapshot().directory.has_public_clients();
-        let algorithm = authority.keys().signing().algorithm();
+        let algorithm = authority.signing().algorithm();
         let enrolment = self.0.settings.enrolment;
         answer::public(&metadata::idp(&authority.issuer, algorithm, public, enrolment))
     }

@@ -40,9 +40,14 @@ pub(super) async fn push(State(idp): State<Idp>, request: Request) -> Response<B
     let read = if request.form.mentions("request_uri") {
         Err(("invalid_request", "A pushed request cannot carry request_uri.".to_owned()))
     } else {
-        hinted(authority, &request.form, request.client.record()).map_err(|why| match why {
-            Unauthorizable::Page(error) => ("invalid_request", error.to_string()),
-            Unauthorizable::Redirect { error, .. } => (error.error, error.description.to_owned()),
+        let keys = request.snapshot.keys.verifying();
+        hinted((&keys, &authority.issuer), &request.form, request.client.record()).map_err(|why| {
+            match why {
+                Unauthorizable::Page(error) => ("invalid_request", error.to_string()),
+                Unauthorizable::Redirect { error, .. } => {
+                    (error.error, error.description.to_owned())
+                }
+            }
         })
     };
     let mut asked = match read {

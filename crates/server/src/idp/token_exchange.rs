@@ -174,7 +174,7 @@ pub(super) async fn exchange(
     let claims =
         mint::mint(authority, request.snapshot.clone(), &request.client, &mut grant, now).await?;
     Ok(TokenAnswer {
-        access_token: claims.sign(&authority.keys().signing()),
+        access_token: claims.sign(&authority.signing()),
         token_type: "N_A",
         expires_in: id_jag::LIFETIME,
         issued_token_type: Some(TOKEN_TYPE_ID_JAG),

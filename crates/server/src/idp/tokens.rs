@@ -130,10 +130,10 @@ pub(super) async fn issue(
         acr: None,
         cnf: issue.key_thumbprint.map(|jkt| Confirmation { jkt: jkt.to_owned() }),
     }
-    .sign(&authority.keys().signing());
+    .sign(&authority.signing());
     let id_token = issue.scopes.contains("openid").then(|| {
         let claims = id_token_claims(idp, &issue, &user, Some(at_hash(&access_token)), now);
-        claims.sign(&authority.keys().signing())
+        claims.sign(&authority.signing())
     });
     Ok(TokenAnswer {
         token_type: if issue.key_thumbprint.is_some() { "DPoP" } else { "Bearer" },

@@ -26,7 +26,7 @@ pub(super) fn answer(
     refresh_token: Option<String>,
 ) -> TokenAnswer {
     TokenAnswer {
-        access_token: claims.sign(&ras.0.authority.keys().signing()),
+        access_token: claims.sign(&ras.0.authority.signing()),
         token_type: if claims.cnf.is_some() { "DPoP" } else { "Bearer" },
         expires_in: claims.exp.since(claims.iat),
         issued_token_type: None,

@@ -319,7 +319,7 @@ async fn send(
         let text = "Your company's sign-in does not answer. Try again later, or tell IT.";
         error_page(StatusCode::SERVICE_UNAVAILABLE, text)
     })?;
-    let signed = state.sign(&authority.keys().signing());
+    let signed = state.sign(&authority.signing());
     if signed.len() > LONGEST_COOKIE {
         let text = "The application's request is too long. Tell those who made it.";
         return Err(error_page(StatusCode::URI_TOO_LONG, text));
@@ -340,7 +340,8 @@ const FLOWS: usize = 4;
 /// The cookies of earlier sign-ins that have to make room for one more, oldest first.
 fn flows_to_drop(ras: &Ras, headers: &HeaderMap, now: Timestamp) -> Vec<String> {
     let prefix = cookie_name(ras.issuer(), &named(ras, "flow-"));
-    let keys = ras.0.authority.keys().verifying();
+    // It only tells how old they are.
+    let keys = ras.0.authority.snapshot().keys.verifying();
     let mut flows: Vec<(Timestamp, String)> = cookies_of(headers, &prefix)
         .map(|(name, value)| {
             let began = SignInState::read(&value, &keys, ras.issuer().as_str(), now);
@@ -407,7 +408,8 @@ async fn came_back(
     let taken = ras.0.admission.unproven(&address).map_err(|busy| busy_page(busy.0))?;
     let sent = form.optional("state").unwrap_or_default();
     let held = kept(ras, &parts.headers, &flow_name(sent)).ok_or_else(|| bad(old))?;
-    let state = SignInState::read(&held, &authority.keys().verifying(), ras.issuer().as_str(), now);
+    let keys = authority.verifying().await.map_err(|e| broken(&e))?;
+    let state = SignInState::read(&held, &keys, ras.issuer().as_str(), now);
     let state = state.map_err(|_| bad(old))?;
     if !equal_in_constant_time(&state.state, sent) {
         return Err(bad(old));
@@ -473,7 +475,7 @@ async fn finish(
     let redirect_uri = ras.issuer().endpoint("/callback");
     let client_id = trusted.open_sign_in()?.client_id.as_str();
     let flow = flow(state, &trusted.issuer, client_id, &redirect_uri);
-    let key = ras.0.authority.keys().signing();
+    let key = ras.0.authority.signing();
     let iss = form.optional("iss");
     match context.relying_party.finish(flow, code, iss, &key, trusted.algorithm).await {
         Ok(signed_in) => Some(signed_in),
