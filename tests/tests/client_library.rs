@@ -527,7 +527,7 @@ async fn no_metadata_of_a_server_leads_from_the_companys_way_to_consent() {
     assert_eq!(told, format!("Access to {mcp} was refused by Acme's policy. Ask IT."));
     // A consent of before is no way in either.
     let consent = carnet_client::Consent {
-        endpoint: None,
+        authorization_endpoint: None,
         client_id: "x".to_owned(),
         client_secret: None,
         by_key: false,
@@ -569,6 +569,57 @@ async fn the_companys_identity_provider_is_not_consented_at() {
     let text = consent.err().map(|error| error.to_string()).unwrap_or_default();
     assert!(text.contains("the company's identity provider"), "MCP-A4: {text}");
     assert!(desk.client.access(&mcp).await.is_err());
+}
+
+/// S7: an authorization server that sends people to another one's sign-in would be given the other one's code.
+#[tokio::test]
+async fn nobody_is_sent_to_the_sign_in_of_another_authorization_server() {
+    let world = World::new().await;
+    let desk = world.desk("erin").await;
+    let (stage, url) = Stage::start().await;
+    let mcp = format!("{url}/mcp");
+    *stage.resource.lock().unwrap() = json!({"resource": mcp, "authorization_servers": [url]});
+    let of = |endpoint: &str| {
+        json!({"issuer": url, "token_endpoint": format!("{url}/token"),
+            "authorization_endpoint": endpoint, "code_challenge_methods_supported": ["S256"],
+            "registration_endpoint": format!("{url}/register")})
+    };
+    // A consent that she gave elsewhere.
+    let elsewhere = "https://as.elsewhere.example";
+    let consent = carnet_client::Consent {
+        authorization_endpoint: Some(format!("{elsewhere}/authorize?tenant=1")),
+        client_id: "x".to_owned(),
+        client_secret: None,
+        by_key: false,
+        refresh_token: None,
+    };
+    let kept = carnet_client::Access {
+        url: "https://mcp.elsewhere.example/".to_owned(),
+        resource: "https://mcp.elsewhere.example/".to_owned(),
+        authorization_server: elsewhere.to_owned(),
+        token: "t".to_owned(),
+        scopes: carnet_proto::scope::Scopes::default(),
+        expires: world.now().0 + 86_400,
+        consent: Some(consent),
+    };
+    desk.vault.store_access(&kept.url, Some(&kept)).await.unwrap();
+    for endpoint in [
+        world.idp.endpoint("/authorize"),
+        world.idp.endpoint("/authorize?x=1"),
+        world.idp.endpoint("/elsewhere"),
+        format!("{elsewhere}/authorize"),
+        format!("{elsewhere}/authorize?tenant=2"),
+    ] {
+        *stage.metadata.lock().unwrap() = of(&endpoint);
+        let server = desk.client.discover(&mcp).await.unwrap();
+        stage.asked.lock().unwrap().clear();
+        let asked = desk.client.begin_consent(&server, None, &SignInOptions::default()).await;
+        let text = asked.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(text.contains("sends people to the sign-in of"), "{endpoint}: {text}");
+        let sent = stage.asked.lock().unwrap().clone();
+        assert!(sent.is_empty(), "{endpoint}: {sent:?}");
+        world.pass(601);
+    }
 }
 
 #[tokio::test]
@@ -652,7 +703,7 @@ async fn a_consent_is_one_persons_and_stays_with_them() {
         scopes: carnet_proto::scope::Scopes::default(),
         expires: world.now().0 + 3600,
         consent: Some(carnet_client::Consent {
-            endpoint: None,
+            authorization_endpoint: None,
             client_id: "x".to_owned(),
             client_secret: None,
             by_key: false,

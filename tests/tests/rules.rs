@@ -384,15 +384,15 @@ async fn a_browser_of_the_person_s_own_is_not_kept_out_by_the_failures_of_others
 /// Which keys there are is the records' to say, at the next request, whatever it is and whoever else asks nothing.
 #[tokio::test]
 async fn a_key_is_published_and_believed_as_the_records_are_at_that_request() {
-    let folder = tempfile::tempdir().unwrap();
+    let (folder, http) = (tempfile::tempdir().unwrap(), World::new().await.http);
     let made = std::sync::Arc::new([Key::new(), Key::new()]);
     let sealed = |n: usize| SealedKey {
         kid: made[n].kid().to_owned(),
         algorithm: "ES256".to_owned(),
         sealed: String::new(),
-        created_at: Timestamp(n as i64),
+        created_at: Timestamp(i64::try_from(n).unwrap()),
         retired_at: None,
-        signs_from: Timestamp(n as i64),
+        signs_from: Timestamp(i64::try_from(n).unwrap()),
     };
     let clock = Clock::new(|| Timestamp(1_800_000_000));
     let entropy = Entropy::new(|buffer| buffer.fill(7));
@@ -429,7 +429,7 @@ async fn a_key_is_published_and_believed_as_the_records_are_at_that_request() {
         let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, service).await });
         let published = async || {
-            let jwks = reqwest::get(issuer.endpoint("/jwks")).await.unwrap();
+            let jwks = http.get(issuer.endpoint("/jwks")).send().await.unwrap();
             let jwks: serde_json::Value = jwks.json().await.unwrap();
             let keys = jwks["keys"].as_array().unwrap();
             keys.iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
@@ -446,11 +446,15 @@ async fn a_key_is_published_and_believed_as_the_records_are_at_that_request() {
                 "amr": [], "auth_time": 1, "iat": 1, "exp": 1_800_000_300, "origin_jti": "f"});
             let hint = made[0].sign(&header, claims.to_string().as_bytes());
             let logout = format!("{}?id_token_hint={hint}", issuer.endpoint("/logout"));
-            assert_eq!(reqwest::get(logout).await.unwrap().status(), 400, "a removed key's hint");
+            assert_eq!(
+                http.get(logout).send().await.unwrap().status(),
+                400,
+                "a removed key's hint"
+            );
             let hint =
                 made[1].sign(&made[1].header("JWT").to_string(), claims.to_string().as_bytes());
             let logout = format!("{}?id_token_hint={hint}", issuer.endpoint("/logout"));
-            assert_eq!(reqwest::get(logout).await.unwrap().status(), 200, "the control");
+            assert_eq!(http.get(logout).send().await.unwrap().status(), 200, "the control");
         }
         assert_eq!(published().await, [second.as_str()], "{role}");
     }

@@ -135,7 +135,10 @@ impl Client {
             return Err(foreign("the company's identity provider"));
         }
         for access in self.consents().await? {
-            let other = access.consent.as_ref().and_then(|consent| consent.endpoint.as_deref());
+            let other = access
+                .consent
+                .as_ref()
+                .and_then(|consent| consent.authorization_endpoint.as_deref());
             if access.authorization_server != issuer.as_str()
                 && other.is_some_and(|other| place(other) == place(endpoint))
             {
@@ -226,7 +229,7 @@ impl Client {
             return Err(needed());
         }
         // One process renews; the others find its result, and never its refresh token of before.
-        let _lock = self.0.vault.lock().await?;
+        let lock = self.0.vault.lock().await?;
         let before = kept.map(|access| access.token);
         let now = self.0.clock.now().0;
         let held = self.0.vault.load_access(&server.url).await?;
@@ -238,22 +241,35 @@ impl Client {
         }
         let Some(consent) = access.consent.clone() else { return Err(needed()) };
         let Some(refresh_token) = consent.refresh_token.clone() else { return Err(needed()) };
+        let (client, server) = (self.clone(), server.clone());
+        let renewed = self.to_its_end(Leg::Consent, async move {
+            let outcome = client.renewed_consent(&server, access, consent, refresh_token).await;
+            drop(lock);
+            outcome
+        });
+        match renewed.await? {
+            Err(Error::Refused { error, .. }) if error.error == "invalid_grant" => Err(needed()),
+            outcome => outcome,
+        }
+    }
+
+    async fn renewed_consent(
+        &self,
+        server: &McpServer,
+        access: Access,
+        consent: Consent,
+        refresh_token: String,
+    ) -> Result<Access, Error> {
         let registration = self.consenting_client(&consent);
         let form = [
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh_token.as_str()),
             ("resource", server.resource.as_str()),
         ];
-        let answer = self.ask_consent(server, &registration, &form).await;
-        match answer {
-            Err(Error::Refused { error, .. }) if error.error == "invalid_grant" => Err(needed()),
-            Err(error) => Err(error),
-            Ok(answer) => {
-                let refresh_token = answer.refresh_token.clone().or(Some(refresh_token));
-                let token = self.token_of(answer, Some(&access.scopes))?;
-                self.keep(server, &token, Some(Consent { refresh_token, ..consent })).await
-            }
-        }
+        let answer = self.ask_consent(server, &registration, &form).await?;
+        let refresh_token = answer.refresh_token.clone().or(Some(refresh_token));
+        let token = self.token_of(answer, Some(&access.scopes))?;
+        self.keep(server, &token, Some(Consent { refresh_token, ..consent })).await
     }
 
     /// The client that a consent was given to.
@@ -351,7 +367,7 @@ impl PendingConsent {
         let consent = Consent {
             client_id: self.registration.client_id.clone(),
             client_secret,
-            endpoint: self.server.metadata.authorization_endpoint.clone(),
+            authorization_endpoint: self.server.metadata.authorization_endpoint.clone(),
             by_key: matches!(self.registration.credential, Credential::Key(_)),
             refresh_token: answer.refresh_token.clone(),
         };

@@ -428,24 +428,31 @@ impl Client {
         }
     }
 
-    /// Renews the sign-in's tokens, to the end once it was begun: whoever asked may be called back meanwhile, and the
-    /// refresh token that was sent is worth nothing any more. The lock goes along.
+    /// Renews the sign-in's tokens. The lock goes along.
     async fn refresh(
         &self,
         session: &Session,
         lock: VaultLock,
     ) -> Result<(Result<Session, Error>, VaultLock), Error> {
-        let (client, session, begun) =
-            (self.clone(), session.clone(), Arc::clone(&self.0.renewing));
+        let (client, session) = (self.clone(), session.clone());
+        let work = async move { (client.refreshed(&session).await, lock) };
+        self.to_its_end(Leg::SignIn, work).await
+    }
+
+    /// A renewal that goes on once it was begun: whoever asked may be called back meanwhile, and the refresh token that
+    /// was sent is worth nothing any more.
+    pub(crate) async fn to_its_end<T: Send + 'static>(
+        &self,
+        leg: Leg,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let begun = Arc::clone(&self.0.renewing);
         let task = tokio::spawn(async move {
-            let outcome = client.refreshed(&session).await;
+            let outcome = work.await;
             drop(begun);
-            (outcome, lock)
+            outcome
         });
-        let ended = |error: tokio::task::JoinError| Error::BadAnswer {
-            leg: Leg::SignIn,
-            what: format!("the renewal ended: {error}"),
-        };
+        let ended = |error| Error::BadAnswer { leg, what: format!("the renewal ended: {error}") };
         task.await.map_err(ended)
     }
 

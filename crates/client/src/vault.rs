@@ -75,9 +75,10 @@ pub struct Consent {
     /// Refresh token, if there is one.
     #[serde(default)]
     pub refresh_token: Option<String>,
-    /// Token endpoint of the consent: renewing never asks another.
-    #[serde(default)]
-    pub endpoint: Option<String>,
+    /// Authorization endpoint that the person was sent to: no other authorization server may name it as its own
+    /// (RFC 9700 4.4).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization_endpoint: Option<String>,
 }
 
 /// Held while tokens are renewed: other processes wait.
