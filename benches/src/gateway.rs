@@ -219,6 +219,7 @@ async fn gateway(
         default_scopes: Scopes::default(),
         descriptions: std::collections::BTreeMap::new(),
         access_token_lifetime: Some(3600),
+        access_token_signing_alg: None,
         require_dpop: false,
         disabled: false,
     };

@@ -1,12 +1,32 @@
 //! Makes JWTs that no honest party would.
 
 use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der},
     rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
+    rsa::KeySize,
+    signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair,
+    },
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
 use carnet_proto::jwk::{Algorithm, SigningKey};
 use serde_json::{Value, json};
+use std::sync::LazyLock;
+
+/// Signing keys of EdDSA and RS256, the same ones all the time: to make an RSA key takes a while.
+pub fn other_keys() -> [SigningKey; 2] {
+    static RSA: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).unwrap().as_ref().to_vec()
+    });
+    static ED: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        Ed25519KeyPair::generate_pkcs8v1(&SystemRandom::new()).unwrap().as_ref().to_vec()
+    });
+    [
+        SigningKey::from_pkcs8(Algorithm::EdDSA, &ED).unwrap(),
+        SigningKey::from_pkcs8(Algorithm::RS256, &RSA).unwrap(),
+    ]
+}
 
 /// A P-256 key that can sign anything.
 pub struct Key {

@@ -1,6 +1,6 @@
 //! The world of a test.
 
-use crate::forge::Key;
+use crate::forge::{Key, other_keys};
 use axum::{Json, Router, extract::Extension, routing::post};
 use carnet_client::{MemoryVault, Outbound, Registration, Settings};
 use carnet_proto::{
@@ -102,6 +102,8 @@ pub struct Wishes {
     pub behind_proxy: bool,
     /// Clients may register themselves at the RASes.
     pub registration: bool,
+    /// IdP and RASes sign with EdDSA and RS256 too, where it is asked for.
+    pub every_algorithm: bool,
     /// Database of the IdP instead of SQLite.
     pub idp_database: Option<String>,
 }
@@ -294,7 +296,13 @@ impl World {
         world.fill_idp(&passwords).await;
         world.fill_ras(&ras_store, &[&world.canvas, &world.boards]).await;
         world.fill_ras(&other_store, &[&world.notes]).await;
-        let ring = |key: &Key| KeyRing::new(key.signing_key(), &[]).unwrap();
+        let ring = |key: &Key| {
+            let mut signing = vec![key.signing_key()];
+            if wishes.every_algorithm {
+                signing.extend(other_keys());
+            }
+            KeyRing::of_several(signing, &[]).unwrap()
+        };
         let settings = IdpSettings {
             name: "Acme".to_owned(),
             allow_public_exchange: wishes.allow_public_exchange,
@@ -414,6 +422,8 @@ impl World {
                 email: Some(format!("{username}@acme.example")),
                 email_verified: true,
                 display_name: Some(username.to_uppercase()),
+                given_name: None,
+                family_name: None,
                 groups: [group.to_owned()].into(),
                 password_hash: password_hash.clone(),
                 disabled: false,
@@ -427,6 +437,7 @@ impl World {
                 issuer: server.clone(),
                 name: String::new(),
                 aliases: vec![format!("{server}/alias")],
+                id_jag_signing_alg: None,
                 release: BTreeSet::new(),
                 algorithm: Algorithm::default(),
                 disabled: false,
@@ -500,6 +511,7 @@ impl World {
                 default_scopes: Scopes::default(),
                 descriptions: BTreeMap::new(),
                 access_token_lifetime: None,
+                access_token_signing_alg: None,
                 require_dpop: false,
                 disabled: false,
             };
@@ -862,6 +874,7 @@ impl World {
             default_scopes: ["read"].into_iter().collect(),
             descriptions: BTreeMap::new(),
             access_token_lifetime: None,
+            access_token_signing_alg: None,
             require_dpop: false,
             disabled: false,
         };

@@ -7,6 +7,7 @@ mod client_library;
 mod enrolment;
 mod flows;
 mod gateway_reports;
+mod openid;
 mod requirements;
 mod rules;
 mod store_contract;

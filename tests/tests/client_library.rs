@@ -360,7 +360,8 @@ async fn k13_an_id_token_that_does_not_verify_ends_the_sign_in() {
     let now = world.now().0;
     let access_token = "an-access-token";
     let good = json!({"iss": url, "sub": "erin", "aud": "agent", "iat": now, "exp": now + 600,
-                      "at_hash": carnet_proto::id_token::at_hash(access_token)});
+                      "at_hash": carnet_proto::id_token::at_hash(
+                          access_token, carnet_proto::jwk::Algorithm::ES256)});
     let signed = |claims: Value, key: &Key| {
         key.sign(&key.header("JWT").to_string(), claims.to_string().as_bytes())
     };

@@ -39,6 +39,8 @@ fn erin() -> User {
         email: None,
         email_verified: false,
         display_name: None,
+        given_name: None,
+        family_name: None,
         groups: BTreeSet::new(),
         password_hash: Some("old".to_owned()),
         disabled: false,
@@ -82,7 +84,7 @@ fn code(sid: &str, family: &str) -> AuthorizationCode {
         client_id: "agent".to_owned(),
         redirect_uri: "https://a.example/cb".to_owned(),
         scopes: Scopes::default(),
-        code_challenge: CodeChallenge::of("x"),
+        code_challenge: Some(CodeChallenge::of("x")),
         state: None,
         nonce: None,
         silent: false,
@@ -228,6 +230,8 @@ async fn directory(store: &Store) {
         email: None,
         email_verified: false,
         display_name: None,
+        given_name: None,
+        family_name: None,
         groups: BTreeSet::from(["engineering".to_owned()]),
         password_hash: None,
         disabled: false,
@@ -444,7 +448,11 @@ async fn redeem(store: &Store, hash: &str) -> HotOutcome {
 /// Rotates a refresh token, as a mint does.
 async fn rotate(store: &Store, from: &str, to: &str, successor: &RefreshToken) -> HotOutcome {
     let operation = HotOperation {
-        replaces: Some(from.to_owned()),
+        replaces: Some(Replaces {
+            hash: from.to_owned(),
+            salt: format!("salt of {from}"),
+            by: "secret s".to_owned(),
+        }),
         issues: Some((to.to_owned(), Box::new(successor.clone()))),
         ..HotOperation::new(None)
     };
@@ -500,7 +508,7 @@ async fn single_use(store: &Store) {
     assert_eq!(rotate(store, "r5", "r6", &successor).await, HotOutcome::Recorded);
     assert!(matches!(
         store.refresh_token("r5", NOW).await.unwrap(),
-        RefreshTokenState::Replaced(_)
+        RefreshTokenState::Replaced(_, Some(rotation)) if rotation.by == "secret s" && rotation.salt == "salt of r5"
     ));
     assert!(matches!(store.refresh_token("r6", NOW).await.unwrap(), RefreshTokenState::Live(..)));
     for from in ["r5", "nothing"] {

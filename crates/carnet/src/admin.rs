@@ -123,6 +123,10 @@ enum User {
         email_verified: bool,
         #[arg(long)]
         display_name: Option<String>,
+        #[arg(long)]
+        given_name: Option<String>,
+        #[arg(long)]
+        family_name: Option<String>,
         /// A group they are in; may be given several times
         #[arg(long = "group", value_name = "GROUP")]
         groups: Vec<String>,
@@ -178,12 +182,17 @@ enum Client {
         /// Lifetime of its ID tokens in seconds, up to 43200
         #[arg(long)]
         id_token_lifetime: Option<i64>,
+        #[command(flatten)]
+        manner: Manner,
         /// It authenticates with private_key_jwt by the keys in this JWK Set
         #[arg(long, value_name = "FILE")]
         jwks_file: Option<PathBuf>,
         /// It authenticates with private_key_jwt by the keys at this URL
         #[arg(long, value_name = "URL")]
         jwks_uri: Option<String>,
+        /// The algorithm of those keys: ES256 (unless given), EdDSA, PS256 or RS256
+        #[arg(long)]
+        algorithm: Option<String>,
         /// It has no secret: anyone can claim to be it
         #[arg(long)]
         public: bool,
@@ -200,6 +209,23 @@ enum Client {
     },
     /// List clients
     List,
+    /// Change a client's name, addresses or manners; what is not named stays
+    Change {
+        id: String,
+        #[arg(long)]
+        name: Option<String>,
+        /// Where sign-ins may return to, instead of what was registered
+        #[arg(long = "redirect-uri", value_name = "URL")]
+        redirect_uris: Vec<String>,
+        /// Where sign-outs may return to, instead of what was registered
+        #[arg(long = "post-logout-redirect-uri", value_name = "URL")]
+        post_logout_redirect_uris: Vec<String>,
+        /// Lifetime of its ID tokens in seconds, up to 43200
+        #[arg(long)]
+        id_token_lifetime: Option<i64>,
+        #[command(flatten)]
+        manner: Manner,
+    },
     /// Refuse a client everything, at once
     Disable { id: String },
     /// Let a client work again
@@ -215,6 +241,23 @@ enum Client {
     },
 }
 
+/// How a client speaks.
+#[derive(Args)]
+struct Manner {
+    /// The algorithm of its ID tokens: ES256, EdDSA or RS256
+    #[arg(long, value_name = "ALGORITHM")]
+    id_token_algorithm: Option<String>,
+    /// It must push its authorization requests (RFC 9126)
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    require_par: Option<bool>,
+    /// It may leave PKCE out; not for public clients
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pkce_optional: Option<bool>,
+    /// It gets no token without a DPoP proof (RFC 9449)
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    require_dpop: Option<bool>,
+}
+
 #[derive(Subcommand)]
 enum Server {
     /// Register an authorization server by its issuer identifier
@@ -228,6 +271,12 @@ enum Server {
         /// A claim about the person that it may learn: email, auth_time, acr, amr
         #[arg(long = "release", value_name = "CLAIM")]
         release: Vec<String>,
+        /// The algorithm of ID-JAGs for it: ES256, EdDSA or RS256; the identity provider's own unless given
+        #[arg(long, value_name = "ALGORITHM")]
+        id_jag_algorithm: Option<String>,
+        /// The algorithm of its access tokens, for gateways that present them here: ES256 unless given
+        #[arg(long, value_name = "ALGORITHM")]
+        algorithm: Option<String>,
     },
     /// List authorization servers
     List,
@@ -256,6 +305,9 @@ enum Resource {
         /// What a scope lets somebody do, for the page that asks people: SCOPE=TEXT (with --ras)
         #[arg(long = "scope-text", value_name = "SCOPE=TEXT")]
         scope_texts: Vec<String>,
+        /// The algorithm of its access tokens: ES256, EdDSA or RS256; the server's own unless given (with --ras)
+        #[arg(long, value_name = "ALGORITHM")]
+        algorithm: Option<String>,
         /// Take only DPoP-bound tokens (with --ras)
         #[arg(long)]
         require_dpop: bool,
@@ -331,6 +383,9 @@ enum Key {
         /// may refuse what it signs for ten seconds
         #[arg(long)]
         now: bool,
+        /// The key of this algorithm: ES256, EdDSA or RS256; the server's own unless given
+        #[arg(long)]
+        algorithm: Option<String>,
     },
     /// Remove a key and those before it: nothing they signed is believed here any more, and within five minutes by
     /// servers that keep our keys

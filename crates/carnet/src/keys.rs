@@ -5,8 +5,10 @@ use crate::system;
 use anyhow::{Context, Result, anyhow, bail};
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
+    encoding::AsDer,
     rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair},
+    rsa::KeySize,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use carnet_proto::{
@@ -79,11 +81,17 @@ pub(crate) fn gateway_key(file: &Path, kek: &KeyEncryptionKey) -> Result<(Signin
 /// A fresh PKCS#8 key.
 pub(crate) fn generate(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>> {
     let random = SystemRandom::new();
+    let failed = || anyhow!("a signing key cannot be made");
+    if algorithm == Algorithm::RS256 {
+        let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(|_| failed())?;
+        let document = AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&pair);
+        return Ok(Zeroizing::new(document.map_err(|_| failed())?.as_ref().to_vec()));
+    }
     let document = match algorithm {
         Algorithm::EdDSA => Ed25519KeyPair::generate_pkcs8v1(&random),
         _ => EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random),
     };
-    let document = document.map_err(|_| anyhow!("a signing key cannot be made"))?;
+    let document = document.map_err(|_| failed())?;
     Ok(Zeroizing::new(document.as_ref().to_vec()))
 }
 
@@ -95,10 +103,21 @@ pub(crate) async fn of_server(
     clock: &Clock,
 ) -> Result<Keys> {
     let mut held = store.signing_keys().await?;
-    if held.iter().all(|key| key.retired_at.is_some()) {
-        let sealed = new_key(kek, algorithm, clock.now(), clock.now())?;
-        store.first_signing_key(&sealed).await?;
-        held = store.signing_keys().await?;
+    let signs = |held: &[SealedKey], with: &str| {
+        held.iter().any(|key| key.retired_at.is_none() && key.algorithm == with)
+    };
+    // RS256 beside it: OpenID Connect Discovery demands that it is offered, and some parties take nothing else.
+    let wanted = if held.iter().any(|key| key.retired_at.is_none() && key.algorithm != RSA) {
+        vec![Algorithm::RS256]
+    } else {
+        vec![algorithm, Algorithm::RS256]
+    };
+    for wanted in wanted {
+        if !signs(&held, wanted.name()) {
+            let sealed = new_key(kek, wanted, clock.now(), clock.now())?;
+            store.first_signing_key(&sealed).await?;
+            held = store.signing_keys().await?;
+        }
     }
     // A key file of another database is said at the start, not at the first request.
     ring(kek, &held, algorithm, clock.now())?;
@@ -115,7 +134,8 @@ pub(crate) fn maker(
     clock: &Clock,
 ) -> carnet_server::admin::MakeKey {
     let (kek, clock) = (Arc::clone(kek), clock.clone());
-    Arc::new(move |signs_from| {
+    Arc::new(move |chosen, signs_from| {
+        let algorithm = chosen.unwrap_or(algorithm);
         new_key(&kek, algorithm, clock.now(), signs_from).map_err(|error| format!("{error:#}"))
     })
 }
@@ -138,50 +158,58 @@ fn new_key(
     })
 }
 
-/// The keys on record as they are at `now`: the newest that may sign does; those to come and those of a while ago are
-/// published and verify.
+/// The algorithm whose keys stand beside the others.
+const RSA: &str = Algorithm::RS256.name();
+
+/// The keys on record as they are at `now`: of each algorithm the newest that may sign does; those to come and those of
+/// a while ago are published and verify. The server's own algorithm comes first.
 fn ring(
     kek: &KeyEncryptionKey,
     held: &[SealedKey],
     algorithm: Algorithm,
     now: Timestamp,
 ) -> Result<KeyRing> {
-    let mut live: Vec<&SealedKey> = held.iter().collect();
-    live.sort_by_key(|key| (key.signs_from, key.created_at));
-    let begun = live.iter().rposition(|key| key.signs_from <= now && key.retired_at.is_none());
-    let begun = begun.or_else(|| live.iter().position(|key| key.retired_at.is_none()));
-    let begun = begun.context("there is no signing key")?;
-    let (mut others, mut changes) = (Vec::new(), Vec::new());
-    for (i, key) in live.iter().enumerate() {
-        if i == begun {
-            continue;
-        }
-        if i < begun {
-            let ends = live[i + 1].signs_from.plus(STILL_VERIFIES);
-            if ends <= now {
+    let (mut signing, mut others, mut changes) = (Vec::new(), Vec::new(), Vec::new());
+    let rest = Algorithm::SIGNING.into_iter().filter(|other| *other != algorithm);
+    for of in std::iter::once(algorithm).chain(rest) {
+        let mut live: Vec<&SealedKey> =
+            held.iter().filter(|key| key.algorithm == of.name()).collect();
+        live.sort_by_key(|key| (key.signs_from, key.created_at));
+        let begun = live.iter().rposition(|key| key.signs_from <= now && key.retired_at.is_none());
+        let begun = begun.or_else(|| live.iter().position(|key| key.retired_at.is_none()));
+        let Some(begun) = begun else { continue };
+        for (i, key) in live.iter().enumerate() {
+            if i == begun {
                 continue;
             }
-            changes.push(ends);
-        } else {
-            changes.push(key.signs_from);
+            if i < begun {
+                let ends = live[i + 1].signs_from.plus(STILL_VERIFIES);
+                if ends <= now {
+                    continue;
+                }
+                changes.push(ends);
+            } else {
+                changes.push(key.signs_from);
+            }
+            others.push(open(kek, key)?.public_jwk().clone());
         }
-        others.push(open(kek, key)?.public_jwk().clone());
+        signing.push(open(kek, live[begun])?);
     }
-    let signing = open(kek, live[begun])?;
-    if signing.algorithm() != algorithm {
+    let first = signing.first().context("there is no signing key")?;
+    if first.algorithm() != algorithm {
         bail!(
             "the config says algorithm = \"{algorithm}\", but the database holds a {} key\nhint: an \
              issuer keeps one algorithm; set it back",
-            signing.algorithm()
+            first.algorithm()
         );
     }
     let next = changes.into_iter().filter(|at| *at > now).min();
-    let ring = KeyRing::new(signing, &others).context("the signing keys cannot be published")?;
-    Ok(ring.until(next))
+    let ring = KeyRing::of_several(signing, &others);
+    Ok(ring.context("the signing keys cannot be published")?.until(next))
 }
 
 fn open(kek: &KeyEncryptionKey, held: &SealedKey) -> Result<SigningKey> {
-    let algorithm = Algorithm::ALL.into_iter().find(|a| a.name() == held.algorithm);
+    let algorithm = Algorithm::named(&held.algorithm);
     let algorithm = algorithm.context("a signing key has an unknown algorithm")?;
     Ok(SigningKey::from_pkcs8(algorithm, &kek.open(&held.kid, &held.sealed)?)?)
 }
@@ -212,6 +240,28 @@ mod tests {
         let ends = Timestamp(2_000 + STILL_VERIFIES);
         assert_eq!(seen(2_000), (kids[1].to_owned(), 2, Some(ends)));
         assert_eq!(seen(ends.0), (kids[1].to_owned(), 1, None));
+    }
+
+    #[test]
+    fn each_algorithm_rotates_by_itself_and_the_servers_own_comes_first() {
+        let kek = kek();
+        let at = |algorithm, from: i64| {
+            new_key(&kek, algorithm, Timestamp(from), Timestamp(from)).unwrap()
+        };
+        let held = vec![
+            at(Algorithm::RS256, 3_000),
+            at(Algorithm::ES256, 1_000),
+            at(Algorithm::RS256, 1_500),
+        ];
+        let ring =
+            |held: &[SealedKey], algorithm, now: i64| ring(&kek, held, algorithm, Timestamp(now));
+        let es = ring(&held, Algorithm::ES256, 2_000).unwrap();
+        assert_eq!(es.kid(), held[1].kid, "a later key of another algorithm changes nothing");
+        assert_eq!(es.algorithms(), [Algorithm::ES256, Algorithm::RS256]);
+        assert_eq!((es.published().len(), es.changes_at()), (3, Some(Timestamp(3_000))));
+        let rs = ring(&held, Algorithm::RS256, 2_000).unwrap();
+        assert_eq!(rs.kid(), held[2].kid);
+        assert!(ring(&held, Algorithm::EdDSA, 2_000).is_err(), "an issuer keeps its algorithm");
     }
 
     #[test]

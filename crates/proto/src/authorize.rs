@@ -13,7 +13,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 
 /// Scopes of a sign-in; others are left out of the grant.
-pub const SCOPES: [&str; 4] = ["openid", "profile", "email", "offline_access"];
+pub const SCOPES: [&str; 5] = ["openid", "profile", "email", "groups", "offline_access"];
 /// The one scope of the built-in client: to enrol an installation, and nothing else.
 pub const SCOPE_ENROL: &str = "enrol";
 /// Lifetime of an authorization code and of a pushed request, in seconds.
@@ -29,8 +29,9 @@ pub struct AuthorizationRequest {
     pub redirect_uri: String,
     /// Scopes granted.
     pub scopes: Scopes,
-    /// PKCE challenge, S256.
-    pub code_challenge: CodeChallenge,
+    /// PKCE challenge, S256; `None` from a confidential client that may leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code_challenge: Option<CodeChallenge>,
     /// `state`, echoed.
     pub state: Option<String>,
     /// `nonce`, for the ID token.
@@ -185,6 +186,20 @@ fn governed<'a>(
     }
 }
 
+/// The PKCE challenge (RFC 7636 4.3). One that is sent is never ignored, whoever may leave it out.
+fn code_challenge(form: &Form, client: &Client) -> Result<Option<CodeChallenge>, RedirectError> {
+    let sent = form.mentions("code_challenge") || form.mentions("code_challenge_method");
+    if !sent && client.may_omit_pkce() {
+        return Ok(None);
+    }
+    if form.optional("code_challenge_method") != Some("S256") {
+        return Err(invalid("PKCE is required: code_challenge_method must be S256."));
+    }
+    let challenge = form.optional("code_challenge").and_then(CodeChallenge::parse);
+    let bad = invalid("PKCE is required: code_challenge must be 43 characters of base64url.");
+    challenge.map(Some).ok_or(bad)
+}
+
 fn is_plain(text: &str) -> bool {
     text.len() <= 2048 && !text.chars().any(char::is_control)
 }
@@ -229,13 +244,7 @@ fn read_rest(
                            server, exchange the ID token for an ID-JAG.";
         return Err(RedirectError { error: "invalid_target", description });
     }
-    if form.optional("code_challenge_method") != Some("S256") {
-        return Err(invalid("PKCE is required: code_challenge_method must be S256."));
-    }
-    let code_challenge = form
-        .optional("code_challenge")
-        .and_then(CodeChallenge::parse)
-        .ok_or(invalid("PKCE is required: code_challenge must be 43 characters of base64url."))?;
+    let code_challenge = code_challenge(form, client)?;
     let scopes =
         Scopes::parse(form.optional("scope").unwrap_or_default()).ok_or(RedirectError {
             error: "invalid_scope",
@@ -386,6 +395,33 @@ mod tests {
             let changed = GOOD.replace(from, to);
             assert_ne!(changed, GOOD, "the mutation {from} did nothing");
             assert_eq!(error_of(&changed), expected, "{from} -> {to}");
+        }
+    }
+
+    #[test]
+    fn pkce_may_be_left_out_by_a_confidential_client_that_has_the_switch_and_by_nobody_else() {
+        let without = GOOD.replace("&code_challenge_method=S256", "");
+        let without =
+            without.replace("&code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM", "");
+        let secret = ClientAuthentication::Secret(Vec::new());
+        for (authentication, pkce_optional, taken) in [
+            (secret.clone(), true, true),
+            (secret, false, false),
+            (ClientAuthentication::Public, true, false),
+        ] {
+            let client = Client { authentication, pkce_optional, ..client() };
+            let ask =
+                |text: &str| read(&Form::parse(text.as_bytes()).unwrap(), &client, Offer::SignIn);
+            assert_eq!(ask(&without).is_ok(), taken, "{:?}", client.authentication);
+            let asked = ask(GOOD).unwrap();
+            assert!(asked.code_challenge.is_some(), "one that is sent is kept");
+            for half in [
+                format!("{without}&code_challenge_method=S256"),
+                format!("{without}&code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"),
+                format!("{without}&code_challenge_method=plain&code_challenge=x"),
+            ] {
+                assert!(ask(&half).is_err(), "{half}");
+            }
         }
     }
 

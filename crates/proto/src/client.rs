@@ -76,6 +76,16 @@ pub struct Client {
     /// Lifetime of its ID tokens in seconds; `None` for 600.
     #[serde(default)]
     pub id_token_lifetime: Option<i64>,
+    /// The algorithm of its ID tokens (OpenID Connect Registration 1.0, 2); `None` for the server's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_token_signed_response_alg: Option<Algorithm>,
+    /// Whether it may leave PKCE out: for confidential clients alone, whose codes are worth nothing without their
+    /// secret or key (RFC 9700 2.1.1).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pkce_optional: bool,
+    /// Whether it gets no token without a DPoP proof (RFC 9449 section 5.2).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dpop_bound_access_tokens: bool,
     /// Whether authorization requests must be pushed (RFC 9126 section 6).
     #[serde(default)]
     pub require_pushed_authorization_requests: bool,
@@ -115,6 +125,9 @@ impl Default for Client {
             redirect_uris: Vec::new(),
             post_logout_redirect_uris: Vec::new(),
             id_token_lifetime: None,
+            id_token_signed_response_alg: None,
+            pkce_optional: false,
+            dpop_bound_access_tokens: false,
             require_pushed_authorization_requests: false,
             resources: Vec::new(),
             software: None,
@@ -129,6 +142,11 @@ impl Client {
     /// strangers is asked of both kinds.
     pub fn is_stranger(&self) -> bool {
         self.registered.is_some() || crate::client_document::is_document_url(&self.id)
+    }
+
+    /// Whether a code may be given to it without a PKCE challenge.
+    pub fn may_omit_pkce(&self) -> bool {
+        self.pkce_optional && self.authentication != ClientAuthentication::Public
     }
 
     /// Whether it may use a grant. One that registered itself may use what its registration lists, which is the code
@@ -177,6 +195,9 @@ pub struct GovernedResource {
     /// Lifetime of its access tokens in seconds; `None` for 300, at most 3600.
     #[serde(default)]
     pub access_token_lifetime: Option<i64>,
+    /// The algorithm that its access tokens are signed with; `None` for the server's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_token_signing_alg: Option<Algorithm>,
     /// Whether its tokens must be bound to a DPoP key (JAG-R11).
     #[serde(default)]
     pub require_dpop: bool,

@@ -72,6 +72,20 @@ impl Presented {
         Ok(presented)
     }
 
+    /// What it proves itself with, in a form that may be kept: the hash of the secret, or the id of the key; `None` where
+    /// it presents no proof.
+    pub fn proof(&self) -> Option<String> {
+        match self {
+            Self::Nothing { .. } => None,
+            Self::Secret { secret, .. } => Some(format!("secret {}", secret.hash())),
+            Self::Assertion { assertion, .. } => {
+                let (header, _) = crate::jws::peek(assertion.expose()).ok()?;
+                let kid = header.optional_str("kid").ok().flatten().unwrap_or_default();
+                Some(format!("key {kid}"))
+            }
+        }
+    }
+
     /// The client it claims to be.
     pub fn client_id(&self) -> &str {
         match self {

@@ -69,6 +69,13 @@ impl Form {
             .map(|(_, value)| value.as_str())
     }
 
+    /// The parameters of these names, as a query.
+    pub fn only(&self, names: &[&str]) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        let wanted = self.0.iter().filter(|(name, _)| names.contains(&name.as_str()));
+        query.extend_pairs(wanted).finish()
+    }
+
     /// Whether a parameter was sent at all, blank or not.
     pub fn mentions(&self, name: &str) -> bool {
         self.0.iter().any(|(held, _)| held == name)

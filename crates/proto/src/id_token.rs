@@ -5,7 +5,7 @@ use crate::{
     authentication::Authentication,
     claims::{ClaimError, check_times},
     identifier::Issuer,
-    jwk::{KeySet, SigningKey},
+    jwk::{Algorithm, KeySet, SigningKey},
     jws::{self, JwtError, Unverified},
     time::Timestamp,
 };
@@ -47,6 +47,12 @@ pub struct IdTokenClaims {
     pub name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preferred_username: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub given_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub family_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Vec<String>>,
 }
 
 impl IdTokenClaims {
@@ -56,10 +62,16 @@ impl IdTokenClaims {
     }
 }
 
-/// `at_hash` of an access token: the left half of its SHA-256 (OpenID Connect Core 3.1.3.6).
-pub fn at_hash(access_token: &str) -> String {
-    let hash = digest::digest(&digest::SHA256, access_token.as_bytes());
-    URL_SAFE_NO_PAD.encode(&hash.as_ref()[..16])
+/// `at_hash` of an access token: the left half of its hash by the hash function of the ID token's own `alg` (OpenID
+/// Connect Core 3.1.3.6). Ed25519 hashes with SHA-512 (RFC 8032).
+pub fn at_hash(access_token: &str, algorithm: Algorithm) -> String {
+    let function = match algorithm {
+        Algorithm::EdDSA => &digest::SHA512,
+        Algorithm::ES256 | Algorithm::PS256 | Algorithm::RS256 => &digest::SHA256,
+    };
+    let hash = digest::digest(function, access_token.as_bytes());
+    let hash = hash.as_ref();
+    URL_SAFE_NO_PAD.encode(&hash[..hash.len() / 2])
 }
 
 /// A verified ID token of ours, presented as a subject token by the client it was issued to.
@@ -210,7 +222,7 @@ pub fn verify_sign_in(
     }
     if let (Some(hash), Some(access_token)) =
         (claims.optional_str("at_hash")?, expected.access_token)
-        && hash != at_hash(access_token)
+        && token.verified_algorithm().is_none_or(|alg| hash != at_hash(access_token, alg))
     {
         return Err(JwtError::Binding("at_hash"));
     }

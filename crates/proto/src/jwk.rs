@@ -5,8 +5,8 @@ use aws_lc_rs::{
     rand::SystemRandom,
     signature::{
         ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair,
-        Ed25519KeyPair, KeyPair, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
-        RSA_PSS_2048_8192_SHA256, RsaPublicKeyComponents,
+        Ed25519KeyPair, KeyPair, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256,
+        RSA_PSS_2048_8192_SHA256, RsaKeyPair, RsaPublicKeyComponents,
     },
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -33,6 +33,14 @@ impl Algorithm {
     /// Every algorithm, for metadata.
     pub const ALL: [Self; 4] = [Self::ES256, Self::EdDSA, Self::PS256, Self::RS256];
 
+    /// Those that we can sign with.
+    pub const SIGNING: [Self; 3] = [Self::ES256, Self::EdDSA, Self::RS256];
+
+    /// The one of this `alg` value.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
+    }
+
     /// The `alg` value.
     pub const fn name(self) -> &'static str {
         match self {
@@ -52,7 +60,10 @@ impl fmt::Display for Algorithm {
 
 /// A public key bound to the one algorithm it is used with.
 #[derive(Clone)]
-pub struct PublicKey(ParsedPublicKey);
+pub struct PublicKey {
+    algorithm: Algorithm,
+    key: ParsedPublicKey,
+}
 
 impl PublicKey {
     /// Parses a JWK for use with `algorithm`; `None` if it is of another kind, for another use, has
@@ -111,12 +122,17 @@ impl PublicKey {
             }
             _ => return None,
         };
-        Some(Self(key))
+        Some(Self { algorithm, key })
+    }
+
+    /// The algorithm it is used with.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
     }
 
     /// Whether `signature` is this key's over `message`.
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.0.verify_sig(message, signature).is_ok()
+        self.key.verify_sig(message, signature).is_ok()
     }
 }
 
@@ -130,6 +146,8 @@ impl fmt::Debug for PublicKey {
 #[derive(Clone, Debug)]
 pub struct KeySet {
     algorithm: Algorithm,
+    /// The set is our own: each key is used with the algorithm that it names.
+    own: bool,
     by_kid: HashMap<String, PublicKey>,
     without_kid: Vec<PublicKey>,
 }
@@ -152,6 +170,16 @@ impl KeySet {
     /// Parses a JWK Set and keeps the keys usable with `algorithm`; others are passed over, and two
     /// different keys under one `kid` are both unusable (RFC 7517 section 4.5).
     pub fn parse(json: &[u8], algorithm: Algorithm) -> Result<Self, KeySetError> {
+        Self::read(json, algorithm, false)
+    }
+
+    /// Parses our own JWK Set: each key is used with the algorithm that it names itself. `algorithm` is the one that
+    /// messages speak of.
+    pub fn parse_own(json: &[u8], algorithm: Algorithm) -> Result<Self, KeySetError> {
+        Self::read(json, algorithm, true)
+    }
+
+    fn read(json: &[u8], algorithm: Algorithm, own: bool) -> Result<Self, KeySetError> {
         let set = Claims::parse(json).map_err(|_| KeySetError::NotKeySet)?;
         let keys = match set.value("keys") {
             Some(Value::Array(keys)) if keys.len() <= 100 => keys,
@@ -165,7 +193,10 @@ impl KeySet {
                 return Err(KeySetError::Private);
             }
             let Ok(claims) = Claims::parse(jwk.to_string().as_bytes()) else { continue };
-            let Some(key) = PublicKey::from_jwk(&claims, algorithm) else { continue };
+            let named = claims.value("alg").and_then(Value::as_str).and_then(Algorithm::named);
+            let used_with = if own { named } else { Some(algorithm) };
+            let key = used_with.and_then(|used_with| PublicKey::from_jwk(&claims, used_with));
+            let Some(key) = key else { continue };
             match claims.value("kid") {
                 None => without_kid.push(key),
                 Some(Value::String(kid)) => {
@@ -186,12 +217,19 @@ impl KeySet {
         if by_kid.is_empty() && without_kid.is_empty() {
             return Err(KeySetError::NoneUsable(algorithm));
         }
-        Ok(Self { algorithm, by_kid, without_kid })
+        Ok(Self { algorithm, own, by_kid, without_kid })
     }
 
-    /// The algorithm all keys of the set are used with.
+    /// The algorithm that the keys of the set are used with; of our own set, the one that most are.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    /// Whether a key of the set may be used with the algorithm of this name.
+    pub fn takes(&self, name: Option<&str>) -> bool {
+        let uses = |key: &PublicKey| Some(key.algorithm.name()) == name;
+        name == Some(self.algorithm.name())
+            || (self.own && self.by_kid.values().chain(&self.without_kid).any(uses))
     }
 
     /// The key a header points at: by `kid`, or the only key there is when the header has none.
@@ -217,15 +255,16 @@ pub struct SigningKey {
 enum Pair {
     Ec(EcdsaKeyPair, SystemRandom),
     Ed(Ed25519KeyPair),
+    Rsa(Box<RsaKeyPair>, SystemRandom),
 }
 
 /// The PKCS#8 document is not a private key of the algorithm, or the algorithm cannot sign here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is not a PKCS#8 private key for ES256 or EdDSA")]
+#[error("is not a PKCS#8 private key for ES256, EdDSA or RS256")]
 pub struct SigningKeyError;
 
 impl SigningKey {
-    /// Loads a PKCS#8 DER key for ES256 or EdDSA; its `kid` is the RFC 7638 thumbprint.
+    /// Loads a PKCS#8 DER key for ES256, EdDSA or RS256 (2048 bits or more); its `kid` is the RFC 7638 thumbprint.
     pub fn from_pkcs8(algorithm: Algorithm, der: &[u8]) -> Result<Self, SigningKeyError> {
         let (pair, mut public_jwk, canonical) = match algorithm {
             Algorithm::ES256 => {
@@ -244,7 +283,20 @@ impl SigningKey {
                 let canonical = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
                 (Pair::Ed(pair), json!({"kty": "OKP", "crv": "Ed25519", "x": x}), canonical)
             }
-            Algorithm::PS256 | Algorithm::RS256 => return Err(SigningKeyError),
+            Algorithm::RS256 => {
+                let pair = RsaKeyPair::from_pkcs8(der).map_err(|_| SigningKeyError)?;
+                if pair.public_modulus_len() < 256 {
+                    return Err(SigningKeyError);
+                }
+                let public = pair.public_key();
+                let n = public.modulus().big_endian_without_leading_zero();
+                let e = public.exponent().big_endian_without_leading_zero();
+                let (n, e) = (URL_SAFE_NO_PAD.encode(n), URL_SAFE_NO_PAD.encode(e));
+                let canonical = format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#);
+                let jwk = json!({"kty": "RSA", "n": n, "e": e});
+                (Pair::Rsa(Box::new(pair), SystemRandom::new()), jwk, canonical)
+            }
+            Algorithm::PS256 => return Err(SigningKeyError),
         };
         let kid = sha256(canonical.as_bytes());
         public_jwk["kid"] = kid.clone().into();
@@ -268,7 +320,7 @@ impl SigningKey {
         &self.public_jwk
     }
 
-    /// Signature over `message` in the JWS form (64 bytes).
+    /// Signature over `message` in the JWS form.
     pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
         match &self.pair {
             Pair::Ec(pair, random) => {
@@ -277,6 +329,11 @@ impl SigningKey {
                 pair.sign(random, message).map(|s| s.as_ref().to_vec()).unwrap_or_default()
             }
             Pair::Ed(pair) => pair.sign(message).as_ref().to_vec(),
+            Pair::Rsa(pair, random) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                let signed = pair.sign(&RSA_PKCS1_SHA256, random, message, &mut signature);
+                signed.map(|()| signature).unwrap_or_default()
+            }
         }
     }
 }

@@ -119,13 +119,30 @@ impl<'a> Unverified<'a> {
     /// Checks algorithm, key and signature, in this order. Header members `jwk`, `jku`, `x5c` and
     /// `x5u` are never a source of keys.
     pub(crate) fn verify_signature(&self, keys: &KeySet) -> Result<&Claims, JwtError> {
-        self.require_algorithm(keys.algorithm())?;
-        self.verify_with(keys.find(self.kid()).ok_or(JwtError::UnknownKey)?)
+        if !keys.takes(self.algorithm()) {
+            return Err(JwtError::Algorithm(keys.algorithm()));
+        }
+        let key = keys.find(self.kid()).ok_or(JwtError::UnknownKey)?;
+        self.require_algorithm(key.algorithm())?;
+        self.verify_with(key)
     }
 
     pub(crate) fn require_algorithm(&self, expected: Algorithm) -> Result<(), JwtError> {
-        let named = self.header.value("alg").and_then(Value::as_str);
-        if named == Some(expected.name()) { Ok(()) } else { Err(JwtError::Algorithm(expected)) }
+        if self.algorithm() == Some(expected.name()) {
+            Ok(())
+        } else {
+            Err(JwtError::Algorithm(expected))
+        }
+    }
+
+    /// The `alg` of the header.
+    fn algorithm(&self) -> Option<&str> {
+        self.header.value("alg").and_then(Value::as_str)
+    }
+
+    /// The algorithm of the header, where it is one that we know. Only of a JWS that was verified.
+    pub(crate) fn verified_algorithm(&self) -> Option<Algorithm> {
+        self.algorithm().and_then(Algorithm::named)
     }
 
     pub(crate) fn verify_with(&self, key: &PublicKey) -> Result<&Claims, JwtError> {

@@ -24,7 +24,9 @@ fn algorithms() -> Vec<&'static str> {
 }
 
 /// The IdP's document, served both as OpenID configuration and as RFC 8414 metadata.
-pub fn idp(issuer: &Issuer, signing: Algorithm, public_clients: bool, enrolment: bool) -> Value {
+/// `signing` are the algorithms that ID tokens may be signed with, the usual one first.
+pub fn idp(issuer: &Issuer, signing: &[Algorithm], public_clients: bool, enrolment: bool) -> Value {
+    let signing: Vec<&str> = signing.iter().map(|algorithm| algorithm.name()).collect();
     let methods = authentication_methods(public_clients);
     let confidential = authentication_methods(false);
     let mut document = json!({
@@ -41,13 +43,14 @@ pub fn idp(issuer: &Issuer, signing: Algorithm, public_clients: bool, enrolment:
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token", GRANT_TOKEN_EXCHANGE],
         "identity_chaining_requested_token_types_supported": [TOKEN_TYPE_ID_JAG],
-        "scopes_supported": ["openid", "profile", "email", "offline_access"],
+        "scopes_supported": crate::authorize::SCOPES,
         "claims_supported": ["sub", "iss", "aud", "exp", "iat", "auth_time", "acr", "amr", "sid",
-            "nonce", "at_hash", "email", "email_verified", "name", "preferred_username"],
+            "nonce", "at_hash", "email", "email_verified", "name", "preferred_username",
+            "given_name", "family_name", "groups"],
         "acr_values_supported": [crate::authentication::ACR_PASSWORD],
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": [signing.name()],
-        "prompt_values_supported": ["none", "login"],
+        "id_token_signing_alg_values_supported": signing,
+        "prompt_values_supported": ["none", "login", "select_account"],
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": true,
         "request_parameter_supported": false,
@@ -92,7 +95,6 @@ pub fn ras(issuer: &Issuer, scopes: &Scopes, offers: RasOffers) -> Value {
     if offers.people {
         grants.extend(["authorization_code", "refresh_token"]);
     }
-    let responses = if offers.people { vec!["code"] } else { Vec::new() };
     let mut document = json!({
         "issuer": issuer,
         "authorization_endpoint": issuer.endpoint("/authorize"),
@@ -100,7 +102,8 @@ pub fn ras(issuer: &Issuer, scopes: &Scopes, offers: RasOffers) -> Value {
         "jwks_uri": issuer.endpoint("/jwks"),
         "revocation_endpoint": issuer.endpoint("/revoke"),
         "introspection_endpoint": issuer.endpoint("/introspect"),
-        "response_types_supported": responses,
+        // Also where nobody may sign in: clients that find none give up without a word (RFC 8414 demands the member).
+        "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": grants,
         "authorization_grant_profiles_supported": [GRANT_PROFILE_ID_JAG],
@@ -117,6 +120,11 @@ pub fn ras(issuer: &Issuer, scopes: &Scopes, offers: RasOffers) -> Value {
         "introspection_endpoint_auth_methods_supported": confidential,
         "introspection_endpoint_auth_signing_alg_values_supported": algorithms(),
     });
+    if scopes.is_empty() {
+        // A claim without elements is left out (RFC 8414, 3.2).
+        let members = document.as_object_mut();
+        members.map(|members| members.remove("scopes_supported"));
+    }
     if offers.registration {
         document["registration_endpoint"] = issuer.endpoint("/register").into();
     }

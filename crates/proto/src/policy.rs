@@ -27,6 +27,9 @@ pub struct ResourceAuthorizationServer {
     /// Nothing unless listed (EMA 7.4.3).
     #[serde(default)]
     pub release: BTreeSet<ReleasedClaim>,
+    /// The algorithm that ID-JAGs for it are signed with; `None` for the identity provider's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_jag_signing_alg: Option<crate::jwk::Algorithm>,
     /// The algorithm that it signs access tokens with, for gateways that present them here.
     #[serde(default)]
     pub algorithm: crate::jwk::Algorithm,
@@ -295,6 +298,11 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// The algorithm that ID-JAGs for an authorization server are signed with, where one was chosen.
+    pub fn id_jag_signing_alg(&self, audience: &Issuer) -> Option<crate::jwk::Algorithm> {
+        self.servers.get(audience.as_str())?.id_jag_signing_alg
+    }
+
     /// Indexes the records of an IdP with issuer `idp`; a RAS with that very issuer is left out
     /// (JAG-X10).
     pub fn new(

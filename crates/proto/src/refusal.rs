@@ -49,6 +49,8 @@ pub enum Refusal {
     DpopReplay,
     /// More than one `DPoP` header.
     DpopRepeated,
+    /// The client is registered to bind its tokens, and sent no proof (RFC 9449 section 5.2).
+    DpopRequired,
 
     /// The code is unknown, used, expired, or another client's (RFC 6749 section 5.2).
     Code,
@@ -189,8 +191,9 @@ impl Refusal {
         const CLIENT: &str = "invalid_client";
         const GRANT: &str = "invalid_grant";
         const TARGET: &str = "invalid_target";
-        const WHO: &str = "Client authentication failed. Check the client id, its secret or key, \
-                           and that it is sent by the one method registered for this client.";
+        const WHO: &str = "Client authentication failed. Check the client id, its secret or key, and that it is sent \
+             by the one method registered for this client; of a client assertion also its alg, its times, and that \
+             its aud is the issuer identifier, alone, not the URL of the token endpoint.";
         const CODE: &str =
             "The authorization code is not valid: unknown, expired, used, or another client's.";
         const REFRESH: &str = "The refresh token is not valid for this client any more. Sign in \
@@ -277,6 +280,12 @@ impl Refusal {
             Self::DpopRepeated => {
                 ("dpop.repeated", 400, "invalid_dpop_proof", "Send exactly one DPoP header.")
             }
+            Self::DpopRequired => (
+                "dpop.required",
+                400,
+                "invalid_dpop_proof",
+                "This client is registered with dpop_bound_access_tokens: send a DPoP proof.",
+            ),
             Self::Code => ("code.invalid", 400, GRANT, CODE),
             Self::CodeReuse => ("code.reuse", 400, GRANT, CODE),
             Self::CodeRedirectUri => (

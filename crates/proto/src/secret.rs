@@ -37,6 +37,14 @@ impl Secret {
     }
 }
 
+impl Secret {
+    /// The secret that follows from this one and a salt. Whoever has only one of the two knows nothing of it.
+    #[must_use]
+    pub fn derived(&self, salt: &str) -> Self {
+        Self::new(mac(self.0.as_bytes(), salt.as_bytes()))
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")

@@ -7,7 +7,7 @@ use carnet_proto::{
     client::{Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT},
     client_document::is_document_url,
     identifier::Issuer,
-    jwk::{KeySet, SigningKey},
+    jwk::{Algorithm, KeySet, SigningKey},
     time::{Clock, Entropy, Timestamp},
 };
 use carnet_store::{Generation, Installation, SealedKey, Store, StoreError};
@@ -55,10 +55,11 @@ impl Context {
     }
 }
 
-/// Our keys at one moment: one signs, all verify. Cheap to clone.
+/// Our keys at one moment: one of each algorithm signs, all verify. Cheap to clone.
 #[derive(Clone)]
 pub struct KeyRing {
-    signing: Arc<SigningKey>,
+    /// The first signs where nothing else is asked for. There is one at least.
+    signing: Arc<[Arc<SigningKey>]>,
     verifying: Arc<KeySet>,
     jwks: Arc<Value>,
     /// From then on it is another: a key that was published begins to sign, or one that was retired is gone.
@@ -68,12 +69,22 @@ pub struct KeyRing {
 impl KeyRing {
     /// `signing` signs; `others` are public JWKs of keys that verify: published ahead, or retired a while ago.
     pub fn new(signing: SigningKey, others: &[Value]) -> Option<Self> {
-        let mut keys = vec![signing.public_jwk().clone()];
-        keys.extend(others.iter().filter(|jwk| *jwk != signing.public_jwk()).cloned());
+        Self::of_several(vec![signing], others)
+    }
+
+    /// The first of `signing` signs where nothing else is asked for, the rest for whom their algorithm is chosen.
+    pub fn of_several(signing: Vec<SigningKey>, others: &[Value]) -> Option<Self> {
+        let algorithm = signing.first()?.algorithm();
+        let mut keys: Vec<Value> = signing.iter().map(|key| key.public_jwk().clone()).collect();
+        for jwk in others {
+            if !keys.contains(jwk) {
+                keys.push(jwk.clone());
+            }
+        }
         let jwks = json!({ "keys": keys });
-        let verifying = KeySet::parse(jwks.to_string().as_bytes(), signing.algorithm()).ok()?;
-        let (signing, verifying) = (Arc::new(signing), Arc::new(verifying));
-        Some(Self { signing, verifying, jwks: Arc::new(jwks), until: None })
+        let verifying = KeySet::parse_own(jwks.to_string().as_bytes(), algorithm).ok()?;
+        let signing = signing.into_iter().map(Arc::new).collect();
+        Some(Self { signing, verifying: Arc::new(verifying), jwks: Arc::new(jwks), until: None })
     }
 
     /// It is to be made anew at this time.
@@ -83,9 +94,14 @@ impl KeyRing {
         self
     }
 
-    /// The id of the key that signs.
+    /// The id of the key that signs where nothing else is asked for.
     pub fn kid(&self) -> &str {
-        self.signing.kid()
+        self.signing[0].kid()
+    }
+
+    /// The algorithms that can be asked for, the usual one first.
+    pub fn algorithms(&self) -> Vec<Algorithm> {
+        self.signing.iter().map(|key| key.algorithm()).collect()
     }
 
     /// The public keys, as they are published.
@@ -99,7 +115,14 @@ impl KeyRing {
     }
 
     pub(crate) fn signing(&self) -> Arc<SigningKey> {
-        Arc::clone(&self.signing)
+        Arc::clone(&self.signing[0])
+    }
+
+    /// The key that signs with the algorithm that was chosen for a party. Without one the usual key does, and the
+    /// party, which takes one algorithm, refuses what it signed.
+    pub(crate) fn signing_as(&self, chosen: Option<Algorithm>) -> Arc<SigningKey> {
+        let key = self.signing.iter().find(|key| Some(key.algorithm()) == chosen);
+        Arc::clone(key.unwrap_or(&self.signing[0]))
     }
 
     pub(crate) fn verifying(&self) -> Arc<KeySet> {
@@ -291,6 +314,11 @@ impl<D: Directory> Authority<D> {
     /// What signs: as of the directory that the request was decided on.
     pub(crate) fn signing(&self) -> Arc<SigningKey> {
         self.snapshot().keys.signing()
+    }
+
+    /// The same for a party that an algorithm was chosen for.
+    pub(crate) fn signing_as(&self, chosen: Option<Algorithm>) -> Arc<SigningKey> {
+        self.snapshot().keys.signing_as(chosen)
     }
 
     /// What verifies, as of now: nothing that we signed is believed by keys that were removed meanwhile.

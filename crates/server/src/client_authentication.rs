@@ -23,7 +23,7 @@ use carnet_store::{HotOutcome, UsedJti};
 use std::sync::{Arc, atomic::Ordering};
 
 /// A client that has proved who it is, or a registered public one. Made here alone.
-pub(crate) struct AuthenticatedClient(Arc<RegisteredClient>);
+pub(crate) struct AuthenticatedClient(Arc<RegisteredClient>, Option<String>);
 
 impl AuthenticatedClient {
     pub(crate) fn id(&self) -> &str {
@@ -44,6 +44,11 @@ impl AuthenticatedClient {
     ) -> Result<bool, Failure> {
         let now = authority.client(directory, self.id()).await?;
         Ok(now.is_some_and(|now| now.record.authentication == self.0.record.authentication))
+    }
+
+    /// What it proved itself with; `None` of a public client.
+    pub(crate) fn proof(&self) -> Option<&str> {
+        self.1.as_deref().filter(|_| !self.is_public())
     }
 
     /// What connections call it.
@@ -124,7 +129,7 @@ async fn attempt<D: Directory>(
         // Whoever holds the key of a document is owed that it is read.
         taken.into_iter().for_each(Taken::give_back);
     }
-    Ok(AuthenticatedClient(client))
+    Ok(AuthenticatedClient(client, presented.proof()))
 }
 
 /// Verifies wholly, then uses the `jti` up: a forged copy cannot burn the real one (B14).

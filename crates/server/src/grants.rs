@@ -9,7 +9,8 @@ use crate::{
 };
 use carnet_proto::{refusal::Refusal, scope::Scopes, secret::Secret, token_exchange::parse_scope};
 use carnet_store::{
-    AuditEvent, AuthorizationCode, CodeState, RefreshToken, RefreshTokenState, Session,
+    AuditEvent, AuthorizationCode, CodeState, HotOperation, RefreshToken, RefreshTokenState,
+    Replaces, Session,
 };
 
 impl<D> ClientRequest<D> {
@@ -59,7 +60,13 @@ pub(crate) async fn present_code<D: Directory>(
     }
     // One that is missing answers as little as a wrong one (RFC 7636 4.6).
     let verifier = form.optional("code_verifier");
-    if !verifier.is_some_and(|verifier| asked.code_challenge.is_answered_by(verifier)) {
+    let answered = match (&asked.code_challenge, verifier) {
+        (Some(challenge), Some(verifier)) => challenge.is_answered_by(verifier),
+        (None, None) => true,
+        // A challenge was taken out of the request on its way here (RFC 9700 4.8.2).
+        (Some(_), None) | (None, Some(_)) => false,
+    };
+    if !answered {
         return Err(Refusal::CodeVerifier.into());
     }
     if asked.dpop_jkt.is_some() && asked.dpop_jkt.as_deref() != request.key_thumbprint() {
@@ -85,26 +92,76 @@ pub(crate) async fn code_reuse<D: Directory>(
     }
 }
 
+/// How long the predecessor of a refresh token may be presented again by a client that never got the answer, in seconds.
+const ANSWER_LOST: i64 = 10;
+
 /// A refresh token that may be used by who presented it, and the scopes that are wanted of it.
 pub(crate) struct PresentedToken {
     /// What it is on record by.
     pub(crate) hash: String,
     pub(crate) held: Box<RefreshToken>,
     pub(crate) scopes: Scopes,
+    secret: Secret,
+    /// What the client proved itself with, besides its id; `None` where anybody could have sent this.
+    by: Option<String>,
+    /// It was rotated out a moment ago, and this is its successor, which was not used.
+    successor: Option<Secret>,
+}
+
+/// What a refresh brings, and what it rests on.
+pub(crate) enum Renewal {
+    /// A new token takes the place of the presented one.
+    Rotates(Replaces, Box<(Secret, RefreshToken)>),
+    /// The answer to the same request was lost: the token that it brought, by its hash and in full.
+    Repeats(String, Secret),
+}
+
+impl Renewal {
+    /// The refresh token of the answer.
+    pub(crate) fn token(&self) -> &Secret {
+        match self {
+            Self::Rotates(_, issued) => &issued.0,
+            Self::Repeats(_, token) => token,
+        }
+    }
+
+    /// Writes down what the record of the grant rests on, and what it issues.
+    pub(crate) fn rest(&self, operation: &mut HotOperation) {
+        match self {
+            Self::Rotates(replaces, issued) => {
+                operation.replaces = Some(replaces.clone());
+                operation.issues = Some((issued.0.hash(), Box::new(issued.1.clone())));
+            }
+            Self::Repeats(hash, _) => {
+                operation.refresh_token = Some(hash.clone());
+                operation.event =
+                    operation.event.take().map(|event| event.with("repeated", "true"));
+            }
+        }
+    }
 }
 
 impl PresentedToken {
-    /// Reads the presented token. One that was rotated out ends its family (RFC 9700 4.14.2).
+    /// Reads the presented token. One that was rotated out ends its family (RFC 9700 4.14.2), unless it comes again at
+    /// once from the client that holds what its rotation was proved with.
     pub(crate) async fn read<D: Directory>(
         authority: &Authority<D>,
         request: &ClientRequest<D>,
         event: &mut AuditEvent,
     ) -> Result<Self, Failure> {
-        let presented = Secret::new(request.form.required("refresh_token")?);
+        let secret = Secret::new(request.form.required("refresh_token")?);
         let wanted = parse_scope(&request.form)?;
-        let hash = presented.hash();
-        let held = live_token(authority, &hash, request.client.id(), event).await?;
-        let held = held.ok_or(Refusal::RefreshToken)?;
+        let hash = secret.hash();
+        let client = request.client.id();
+        let by = Self::proved_by(request);
+        let repeated = lost_answer(authority, &secret, client, by.as_deref()).await?;
+        let (held, successor) = match repeated {
+            Some((held, successor)) => (held, Some(successor)),
+            None => {
+                let held = live_token(authority, &hash, client, event).await?;
+                (held.ok_or(Refusal::RefreshToken)?, None)
+            }
+        };
         *event = event.clone().person(&held.user_id);
         if held.dpop_jkt.is_some() && held.dpop_jkt.as_deref() != request.key_thumbprint() {
             return Err(Refusal::DpopBinding.into());
@@ -113,38 +170,77 @@ impl PresentedToken {
         if !held.scopes.contains_all(&scopes) {
             return Err(Refusal::ScopeWidened.into());
         }
-        Ok(Self { hash, held, scopes })
+        Ok(Self { hash, held, scopes, secret, by, successor })
+    }
+
+    /// The secret or key of the client, and the key of its DPoP proof.
+    fn proved_by<D>(request: &ClientRequest<D>) -> Option<String> {
+        let (client, key) = (request.client.proof(), request.key_thumbprint());
+        (client.is_some() || key.is_some())
+            .then(|| format!("{} {}", client.unwrap_or("none"), key.unwrap_or("none")))
     }
 
     /// Its successor, which ends after `idle` seconds without use. It stands once the grant is on record, and not
     /// before: whatever is refused leaves the presented one live.
-    pub(crate) fn successor<D: Directory>(
-        &self,
-        authority: &Authority<D>,
-        idle: i64,
-    ) -> (Secret, RefreshToken) {
+    pub(crate) fn renewal<D: Directory>(&self, authority: &Authority<D>, idle: i64) -> Renewal {
+        if let Some(successor) = &self.successor {
+            return Renewal::Repeats(successor.hash(), successor.clone());
+        }
         let now = authority.now();
         let successor = RefreshToken {
             idle_expires_at: now.plus(idle).min(self.held.expires_at),
             ..(*self.held).clone()
         };
-        (authority.context.entropy.secret(), successor)
+        // It follows from the presented token and the salt: where the answer is lost, whoever has that token gets the
+        // same successor, and nothing that is stored tells it.
+        let salt = authority.context.entropy.secret().expose().to_owned();
+        let issued = Box::new((self.secret.derived(&salt), successor));
+        let by = self.by.clone().unwrap_or_default();
+        Renewal::Rotates(Replaces { hash: self.hash.clone(), salt, by }, issued)
     }
 
-    /// It was used by somebody else between the look at it and the record. If it was rotated out, it is in two hands.
+    /// It was used by somebody else between the look at it and the record: by another request of the same client, which
+    /// gets the same answer, or it is in two hands.
     pub(crate) async fn lost<D: Directory>(
-        &self,
+        &mut self,
         authority: &Authority<D>,
         failure: Failure,
-        event: &mut AuditEvent,
-    ) -> Failure {
-        if !matches!(failure, Failure::RefusedOnRecord(Refusal::RefreshToken)) {
-            return failure;
+        event: &AuditEvent,
+    ) -> Result<(), Failure> {
+        if !matches!(failure, Failure::RefusedOnRecord(Refusal::RefreshToken))
+            || self.successor.is_some()
+        {
+            return Err(failure);
         }
-        match live_token(authority, &self.hash, &self.held.client_id, event).await {
-            Err(reuse) => reuse,
-            Ok(_) => failure,
+        let (client, by) = (&self.held.client_id, self.by.as_deref());
+        if let Some((_, successor)) = lost_answer(authority, &self.secret, client, by).await? {
+            self.successor = Some(successor);
+            return Ok(());
         }
+        live_token(authority, &self.hash, client, event).await?;
+        Err(failure)
+    }
+}
+
+/// The token and its successor, where the token was rotated out a moment ago by who presents it now, and the successor
+/// has not been used: the answer was lost on its way.
+async fn lost_answer<D: Directory>(
+    authority: &Authority<D>,
+    presented: &Secret,
+    client: &str,
+    by: Option<&str>,
+) -> Result<Option<(Box<RefreshToken>, Secret)>, Failure> {
+    let (Some(by), now) = (by, authority.now()) else { return Ok(None) };
+    let state = authority.store.refresh_token(&presented.hash(), now).await?;
+    let RefreshTokenState::Replaced(token, Some(rotation)) = state else { return Ok(None) };
+    let age = now.since(rotation.at);
+    if token.client_id != client || rotation.by != by || !(0..=ANSWER_LOST).contains(&age) {
+        return Ok(None);
+    }
+    let successor = presented.derived(&rotation.salt);
+    match authority.store.refresh_token(&successor.hash(), now).await? {
+        RefreshTokenState::Live(held) if held.client_id == client => Ok(Some((held, successor))),
+        _ => Ok(None),
     }
 }
 
@@ -159,7 +255,7 @@ pub(crate) async fn live_token<D: Directory>(
     let now = authority.now();
     match authority.store.refresh_token(hash, now).await? {
         RefreshTokenState::Live(token) if token.client_id == client => Ok(Some(token)),
-        RefreshTokenState::Replaced(token) if token.client_id == client => {
+        RefreshTokenState::Replaced(token, _) if token.client_id == client => {
             let reuse = Refusal::RefreshTokenReuse;
             let event = event.clone().person(&token.user_id).refused(reuse.reason());
             authority.store.revoke_family(&token.family, event, now).await?;

@@ -155,6 +155,10 @@ async fn with_client<D: Directory>(
         return Err(answer::broken(&error));
     }
     match client_authentication::proof_of_possession(authority, &headers, url).await {
+        Ok(None) if client.record().dpop_bound_access_tokens && event.event == "token" => {
+            let refusal = Refusal::DpopRequired.into();
+            Err(conclude(authority, admission, &sender, event, refusal).await)
+        }
         Ok(proof) => Ok(ClientRequest { address, sender, form, client, proof, snapshot, event }),
         Err(failure) => Err(conclude(authority, admission, &sender, event, failure).await),
     }

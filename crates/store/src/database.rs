@@ -254,7 +254,7 @@ CREATE TABLE IF NOT EXISTS audit (
 
 /// Additions since the schema was first written, numbered: none takes anything away from a node that runs an earlier
 /// version on the same database.
-const ADDITIONS: [&str; 2] = [
+const ADDITIONS: [&str; 3] = [
     // 1: whose a database is; a mark beside the generation; what is purged and looked up by time, person and client.
     "CREATE TABLE IF NOT EXISTS identity (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 INSERT INTO meta (key, value) VALUES ('generation_mark', {random}) ON CONFLICT DO NOTHING;
@@ -271,6 +271,9 @@ CREATE INDEX IF NOT EXISTS audit_refused ON audit (at) WHERE outcome = 'refused'
 ",
     // 2: keys that are published before they sign.
     "ALTER TABLE signing_keys ADD COLUMN signs_from BIGINT;",
+    // 3: what the successor of a refresh token is made from, and by whom it was rotated out.
+    "ALTER TABLE refresh_tokens ADD COLUMN successor_salt TEXT;
+ALTER TABLE refresh_tokens ADD COLUMN replaced_by TEXT;",
 ];
 
 impl Store {

@@ -67,6 +67,12 @@ pub struct User {
     /// What people call them.
     #[serde(default)]
     pub display_name: Option<String>,
+    /// Given name, for applications that ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_name: Option<String>,
+    /// Family name, for applications that ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family_name: Option<String>,
     /// Names of the groups they are in.
     #[serde(default)]
     pub groups: BTreeSet<String>,

@@ -8,7 +8,7 @@ use crate::{
     audit::AuditEvent,
     database::{Dialect, Store, StoreError, is_broken, reading, to_json},
     directory::{GENERATION, Generation},
-    sessions::{RefreshToken, replace_refresh, use_code, write_refresh},
+    sessions::{RefreshToken, Replaces, replace_refresh, use_code, write_refresh},
 };
 use carnet_proto::time::Timestamp;
 use sqlx::{Any, Arguments, AssertSqlSafe, Row, Transaction, any::AnyArguments};
@@ -83,8 +83,8 @@ pub struct HotOperation {
     pub refresh_token: Option<String>,
     /// An authorization code (hash) that is used up by this; it must be live.
     pub code: Option<String>,
-    /// A refresh token (hash) that the one to be issued replaces; it must be live.
-    pub replaces: Option<String>,
+    /// A refresh token that the one to be issued replaces; it must be live.
+    pub replaces: Option<Replaces>,
     /// A refresh token to issue, by its hash.
     pub issues: Option<(String, Box<RefreshToken>)>,
     /// An identifier that must be new.

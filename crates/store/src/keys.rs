@@ -12,7 +12,7 @@ use sqlx::Row;
 pub struct SealedKey {
     /// Thumbprint of the public key.
     pub kid: String,
-    /// `ES256` or `EdDSA`.
+    /// `ES256`, `EdDSA` or `RS256`.
     pub algorithm: String,
     /// Sealed PKCS#8 in base64url.
     pub sealed: String,
@@ -51,14 +51,14 @@ impl Store {
             .collect()
     }
 
-    /// Adds `key` unless there already is one that signs: of several nodes that start at once on an
+    /// Adds `key` unless there already is one of its algorithm that signs: of several nodes that start at once on an
     /// empty database, one wins and all go on with its key. Answers the key that stands.
     pub async fn first_signing_key(&self, key: &SealedKey) -> Result<SealedKey, StoreError> {
         let mut transaction = self.begin_revoking().await?;
         sqlx::query(
             "INSERT INTO signing_keys (kid, algorithm, sealed, created_at) \
              SELECT $1, $2, $3, $4 WHERE NOT EXISTS \
-             (SELECT 1 FROM signing_keys WHERE retired_at IS NULL)",
+             (SELECT 1 FROM signing_keys WHERE retired_at IS NULL AND algorithm = $2)",
         )
         .bind(&key.kid)
         .bind(&key.algorithm)
@@ -68,7 +68,9 @@ impl Store {
         .await?;
         transaction.commit().await?;
         let keys = self.signing_keys().await?;
-        keys.into_iter().find(|k| k.retired_at.is_none()).ok_or(StoreError::Closed)
+        let mut keys = keys.into_iter();
+        let stands = keys.find(|k| k.retired_at.is_none() && k.algorithm == key.algorithm);
+        stands.ok_or(StoreError::Closed)
     }
 
     /// Adds a key, in a new generation: every node knows it at its next request.
@@ -92,7 +94,7 @@ impl Store {
         self.commit_directory(transaction, event).await
     }
 
-    /// Removes a key and those before it, in a new generation: no node believes them at its next request. `false` if it
+    /// Removes a key and those of its algorithm before it, in a new generation: no node believes them at its next request. `false` if it
     /// is not there, or if it signs at `now` and no later one does: an earlier key never comes back. One that does not
     /// sign yet goes alone.
     pub async fn remove_signing_key(
@@ -107,8 +109,9 @@ impl Store {
              OR (COALESCE(signs_from, created_at) <= \
              (SELECT COALESCE(own.signs_from, own.created_at) FROM signing_keys own WHERE own.kid = $1 \
              AND COALESCE(own.signs_from, own.created_at) <= $2) \
+             AND algorithm = (SELECT own.algorithm FROM signing_keys own WHERE own.kid = $1) \
              AND EXISTS (SELECT 1 FROM signing_keys later, signing_keys own \
-             WHERE own.kid = $1 AND later.retired_at IS NULL \
+             WHERE own.kid = $1 AND later.retired_at IS NULL AND later.algorithm = own.algorithm \
              AND COALESCE(later.signs_from, later.created_at) <= $2 \
              AND COALESCE(later.signs_from, later.created_at) > \
              COALESCE(own.signs_from, own.created_at)))",

@@ -18,5 +18,6 @@ pub use hot_path::{Grant, HotOperation, HotOutcome, TokenKind, UsedJti};
 pub use installations::{Installation, MOST_INSTALLATIONS};
 pub use keys::SealedKey;
 pub use sessions::{
-    AuthorizationCode, CodeState, PushedRequest, RefreshToken, RefreshTokenState, Session,
+    AuthorizationCode, CodeState, PushedRequest, RefreshToken, RefreshTokenState, Replaces,
+    Rotation, Session,
 };

@@ -97,10 +97,33 @@ pub struct RefreshToken {
 pub enum RefreshTokenState {
     /// It may be used.
     Live(Box<RefreshToken>),
-    /// It was rotated out: presenting it means it was stolen, or its successor was.
-    Replaced(Box<RefreshToken>),
+    /// It was rotated out: presenting it means that it was stolen, or its successor was; or that the answer with the
+    /// successor was lost.
+    Replaced(Box<RefreshToken>, Option<Rotation>),
     /// Unknown, expired or revoked.
     Invalid,
+}
+
+/// The refresh token that is rotated out, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaces {
+    /// Its hash.
+    pub hash: String,
+    /// See [`Rotation::salt`].
+    pub salt: String,
+    /// See [`Rotation::by`].
+    pub by: String,
+}
+
+/// How a refresh token was rotated out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// When.
+    pub at: Timestamp,
+    /// What the successor was made from, together with the token itself.
+    pub salt: String,
+    /// What the client proved itself with.
+    pub by: String,
 }
 
 impl Store {
@@ -372,8 +395,8 @@ impl Store {
             self,
             fetch_optional,
             sqlx::query(
-                "SELECT document, replaced_at, revoked_at, idle_expires_at, expires_at \
-             FROM refresh_tokens WHERE hash = $1",
+                "SELECT document, replaced_at, revoked_at, idle_expires_at, expires_at, \
+             successor_salt, replaced_by FROM refresh_tokens WHERE hash = $1",
             )
             .bind(hash)
         )?;
@@ -382,8 +405,11 @@ impl Store {
         if row.try_get::<Option<i64>, _>("revoked_at")?.is_some() {
             return Ok(RefreshTokenState::Invalid);
         }
-        if row.try_get::<Option<i64>, _>("replaced_at")?.is_some() {
-            return Ok(RefreshTokenState::Replaced(Box::new(token)));
+        if let Some(at) = row.try_get::<Option<i64>, _>("replaced_at")? {
+            let salt: Option<String> = row.try_get("successor_salt")?;
+            let by: Option<String> = row.try_get("replaced_by")?;
+            let rotation = salt.zip(by).map(|(salt, by)| Rotation { at: Timestamp(at), salt, by });
+            return Ok(RefreshTokenState::Replaced(Box::new(token), rotation));
         }
         let live = token.idle_expires_at > now && token.expires_at > now;
         Ok(if live { RefreshTokenState::Live(Box::new(token)) } else { RefreshTokenState::Invalid })
@@ -442,17 +468,20 @@ pub(crate) async fn use_code(
 /// Rotates a refresh token out; `false` if it is not live.
 pub(crate) async fn replace_refresh(
     transaction: &mut Transaction<'static, Any>,
-    hash: &str,
+    Replaces { hash, salt, by }: &Replaces,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     let replaced = sqlx::query(
-        "UPDATE refresh_tokens SET replaced_at = $2 WHERE hash = $1 AND replaced_at IS NULL \
+        "UPDATE refresh_tokens SET replaced_at = $2, successor_salt = $3, replaced_by = $4 \
+         WHERE hash = $1 AND replaced_at IS NULL \
          AND revoked_at IS NULL AND idle_expires_at > $2 AND expires_at > $2 \
          AND EXISTS (SELECT 1 FROM sessions WHERE sid = refresh_tokens.sid \
          AND ended_at IS NULL)",
     )
     .bind(hash)
     .bind(now.0)
+    .bind(salt)
+    .bind(by)
     .execute(&mut **transaction)
     .await?;
     Ok(replaced.rows_affected() == 1)

@@ -31,11 +31,21 @@ fn segment(text: &str) -> String {
 pub(super) async fn users(api: &Api, user: User) -> Result<Value> {
     let one = |name: &str, act: &str| format!("/users/{}{act}", segment(name));
     match user {
-        User::Add { name, email, email_verified, display_name, groups, no_password } => {
+        User::Add {
+            name,
+            email,
+            email_verified,
+            display_name,
+            given_name,
+            family_name,
+            groups,
+            no_password,
+        } => {
             let password = if no_password { None } else { Some(read_password()?) };
             let body = json!({
                 "username": name, "email": email, "email_verified": email_verified,
-                "display_name": display_name, "groups": groups,
+                "display_name": display_name, "given_name": given_name, "family_name": family_name,
+                "groups": groups,
                 "password": password.as_ref().map(Secret::expose),
             });
             api.ask("POST", "/users", Some(body)).await
@@ -84,8 +94,10 @@ pub(super) async fn clients(api: &Api, client: Client, is_ras: bool, as_json: bo
             redirect_uris,
             post_logout_redirect_uris,
             id_token_lifetime,
+            manner,
             jwks_file,
             jwks_uri,
+            algorithm,
             public,
             software,
             resources,
@@ -107,6 +119,10 @@ pub(super) async fn clients(api: &Api, client: Client, is_ras: bool, as_json: bo
                 "post_logout_redirect_uris": post_logout_redirect_uris,
                 "id_token_lifetime": id_token_lifetime, "jwks": jwks, "jwks_uri": jwks_uri,
                 "public": public, "resources": resources, "software": software,
+                "algorithm": algorithm, "id_token_signed_response_alg": manner.id_token_algorithm,
+                "pkce_optional": manner.pkce_optional.unwrap_or_default(),
+                "dpop_bound_access_tokens": manner.require_dpop.unwrap_or_default(),
+                "require_pushed_authorization_requests": manner.require_par.unwrap_or_default(),
             });
             if secret_out.as_ref().is_some_and(|file| file.exists()) {
                 bail!("--secret-out: the file exists already\nhint: name a new one");
@@ -120,6 +136,26 @@ pub(super) async fn clients(api: &Api, client: Client, is_ras: bool, as_json: bo
             value
         }
         Client::List => api.ask("GET", "/clients", None).await?,
+        Client::Change {
+            id,
+            name,
+            redirect_uris,
+            post_logout_redirect_uris,
+            id_token_lifetime,
+            manner,
+        } => {
+            let some = |uris: Vec<String>| (!uris.is_empty()).then_some(uris);
+            let body = json!({
+                "id": id, "name": name, "redirect_uris": some(redirect_uris),
+                "post_logout_redirect_uris": some(post_logout_redirect_uris),
+                "id_token_lifetime": id_token_lifetime,
+                "id_token_signed_response_alg": manner.id_token_algorithm,
+                "pkce_optional": manner.pkce_optional,
+                "dpop_bound_access_tokens": manner.require_dpop,
+                "require_pushed_authorization_requests": manner.require_par,
+            });
+            api.ask("POST", "/clients/change", Some(body)).await?
+        }
         Client::Disable { id } => {
             let (path, body) = named(&id, "disable");
             api.ask("POST", &path, body).await?
@@ -145,9 +181,14 @@ pub(super) async fn clients(api: &Api, client: Client, is_ras: bool, as_json: bo
 
 pub(super) async fn servers(api: &Api, server: Server) -> Result<Value> {
     match server {
-        Server::Add { issuer, name, aliases, release } => {
-            let body =
-                json!({"issuer": issuer, "name": name, "aliases": aliases, "release": release});
+        Server::Add { issuer, name, aliases, release, id_jag_algorithm, algorithm } => {
+            let mut body = json!({
+                "issuer": issuer, "name": name, "aliases": aliases, "release": release,
+                "id_jag_signing_alg": id_jag_algorithm,
+            });
+            if let Some(algorithm) = algorithm {
+                body["algorithm"] = algorithm.into();
+            }
             api.ask("POST", "/authorization-servers", Some(body)).await
         }
         Server::List => api.ask("GET", "/authorization-servers", None).await,
@@ -166,6 +207,7 @@ pub(super) async fn resources(api: &Api, resource: Resource, is_ras: bool) -> Re
             scopes,
             default_scopes,
             scope_texts,
+            algorithm,
             require_dpop,
             access_token_lifetime,
         } => {
@@ -193,6 +235,7 @@ pub(super) async fn resources(api: &Api, resource: Resource, is_ras: bool) -> Re
                     "default_scopes": words(&default_scopes), "require_dpop": require_dpop,
                     "descriptions": descriptions,
                     "access_token_lifetime": access_token_lifetime,
+                    "access_token_signing_alg": algorithm,
                 }),
             };
             api.ask("POST", "/resources", Some(body)).await
@@ -277,7 +320,10 @@ pub(super) async fn trusts(api: &Api, trust: Trust) -> Result<Value> {
 pub(super) async fn keys(api: &Api, act: Key) -> Result<Value> {
     match act {
         Key::List => api.ask("GET", "/keys", None).await,
-        Key::Rotate { now } => api.ask("POST", "/keys/rotate", Some(json!({"now": now}))).await,
+        Key::Rotate { now, algorithm } => {
+            let body = json!({"now": now, "algorithm": algorithm});
+            api.ask("POST", "/keys/rotate", Some(body)).await
+        }
         Key::Remove { kid } => api.ask("POST", "/keys/remove", Some(json!({"kid": kid}))).await,
     }
 }

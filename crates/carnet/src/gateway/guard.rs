@@ -251,6 +251,7 @@ impl Plan {
             default_scopes: [SCOPE.to_owned()].into_iter().collect(),
             descriptions: std::collections::BTreeMap::new(),
             access_token_lifetime: None,
+            access_token_signing_alg: None,
             require_dpop: false,
             disabled: false,
         };

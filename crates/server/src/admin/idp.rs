@@ -4,7 +4,9 @@
 use super::{
     AdminError,
     keys::{MakeKey, key_routes},
-    records::{AuditQuery, Body, Desk, NewClient, Overlap, Switch, check_email, view},
+    records::{
+        AuditQuery, Body, ClientChange, Desk, NewClient, Overlap, Switch, check_email, view,
+    },
 };
 use crate::passwords::{Passwords, normal_username};
 use axum::{
@@ -91,6 +93,7 @@ impl IdpAdmin {
             .route("/groups", get(list::<Group>).post(create_group))
             .route("/groups/{id}", axum::routing::delete(delete_group))
             .route("/clients", get(list::<Client>).post(create_client))
+            .route("/clients/change", post(change_client))
             .route("/clients/{id}", axum::routing::delete(delete::<Client>))
             .route("/clients/{id}/disable", post(disable::<Client>))
             .route("/clients/{id}/enable", post(enable::<Client>))
@@ -157,6 +160,10 @@ async fn create_client(State(idp): State<IdpAdmin>, Body(new): Body<NewClient>) 
     idp.0.desk.create_client(new, true).await
 }
 
+async fn change_client(State(idp): State<IdpAdmin>, Body(change): Body<ClientChange>) -> Answer {
+    idp.0.desk.change_client(change).await
+}
+
 async fn rotate_secret(
     State(idp): State<IdpAdmin>,
     Path(id): Path<String>,
@@ -218,6 +225,8 @@ struct NewUser {
     #[serde(default)]
     email_verified: bool,
     display_name: Option<String>,
+    given_name: Option<String>,
+    family_name: Option<String>,
     #[serde(default)]
     groups: BTreeSet<String>,
     password: Option<String>,
@@ -245,6 +254,8 @@ async fn create_user(State(idp): State<IdpAdmin>, Body(new): Body<NewUser>) -> A
         email: new.email,
         email_verified: new.email_verified,
         display_name: new.display_name,
+        given_name: new.given_name,
+        family_name: new.family_name,
         groups: new.groups,
         password_hash,
         disabled: false,
@@ -394,6 +405,8 @@ async fn create_server(
             ));
         }
     }
+    let chosen = server.id_jag_signing_alg;
+    idp.0.desk.check_signing_alg("id_jag_signing_alg", chosen).await?;
     idp.0.desk.create(&server).await?;
     Ok(Json(view(&server)))
 }

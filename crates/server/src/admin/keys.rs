@@ -10,13 +10,15 @@ use axum::{
     http::StatusCode,
     routing::{get, post},
 };
-use carnet_proto::time::Timestamp;
+use carnet_proto::{jwk::Algorithm, time::Timestamp};
 use carnet_store::{AuditEvent, SealedKey};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 
-/// Makes a signing key that begins to sign at a time, sealed.
-pub type MakeKey = std::sync::Arc<dyn Fn(Timestamp) -> Result<SealedKey, String> + Send + Sync>;
+/// Makes a signing key of an algorithm (`None`: the server's own) that begins to sign at a time, sealed.
+pub type MakeKey =
+    std::sync::Arc<dyn Fn(Option<Algorithm>, Timestamp) -> Result<SealedKey, String> + Send + Sync>;
 
 /// Tokens that an earlier key signed are believed for so long after the next key begins, in seconds: longer than any of
 /// them lives.
@@ -33,6 +35,8 @@ struct Rotate {
     /// It signs at once: for a key that is in other hands.
     #[serde(default)]
     now: bool,
+    /// The algorithm whose key is rotated; the server's own unless named.
+    algorithm: Option<Algorithm>,
 }
 
 /// Which key.
@@ -71,23 +75,26 @@ impl Desk {
         let now = self.now();
         let mut keys = self.store.signing_keys().await?;
         keys.sort_by_key(|key| std::cmp::Reverse((key.signs_from, key.created_at)));
-        let mut signs = false;
-        // Of the key that came after the one that is looked at.
-        let mut next: Option<Timestamp> = None;
+        let mut signs: Vec<&str> = Vec::new();
+        // Of each algorithm: when the key began that came after the one that is looked at.
+        let mut next: HashMap<&str, Timestamp> = HashMap::new();
         let rows: Vec<Value> = keys
             .iter()
             .map(|key| {
                 let state = if key.signs_from > now {
                     "published"
-                } else if !signs && key.retired_at.is_none() {
-                    signs = true;
+                } else if !signs.contains(&key.algorithm.as_str()) && key.retired_at.is_none() {
+                    signs.push(&key.algorithm);
                     "signs"
-                } else if next.is_some_and(|began| began.plus(STILL_VERIFIES) <= now) {
+                } else if next
+                    .get(key.algorithm.as_str())
+                    .is_some_and(|began| began.plus(STILL_VERIFIES) <= now)
+                {
                     "ended"
                 } else {
                     "verifies"
                 };
-                next = Some(key.signs_from);
+                next.insert(&key.algorithm, key.signs_from);
                 json!({"kid": key.kid, "algorithm": key.algorithm, "created_at": key.created_at,
                        "signs_from": key.signs_from, "state": state})
             })
@@ -99,13 +106,45 @@ impl Desk {
         let Some(make) = &self.make_key else {
             return Err(AdminError::invalid("keys are not kept here", "ask who runs the server"));
         };
+        if rotate.algorithm == Some(Algorithm::PS256) {
+            return Err(AdminError::invalid(
+                "`algorithm`: nothing is signed with PS256 here",
+                "ES256, EdDSA or RS256",
+            ));
+        }
         let now = self.now();
         let signs_from = if rotate.now { now } else { now.plus(PUBLISHED_AHEAD) };
-        let key =
-            make(signs_from).map_err(|error| AdminError::invalid(error, "see the server's log"))?;
+        let key = make(rotate.algorithm, signs_from)
+            .map_err(|error| AdminError::invalid(error, "see the server's log"))?;
         let event = AuditEvent::granted("admin.rotate signing key", now).with("record", &key.kid);
         self.store.add_signing_key(&key, event).await?;
         Ok(Json(json!({"kid": key.kid, "signs_from": key.signs_from})))
+    }
+
+    /// Refuses an algorithm that nothing signs with here, and says how to get it.
+    pub(super) async fn check_signing_alg(
+        &self,
+        member: &str,
+        algorithm: Option<Algorithm>,
+    ) -> Result<(), AdminError> {
+        let Some(algorithm) = algorithm else { return Ok(()) };
+        let keys = self.store.signing_keys().await?;
+        let live = keys.iter().filter(|key| key.retired_at.is_none());
+        let mut names: Vec<&str> = live.map(|key| key.algorithm.as_str()).collect();
+        if names.contains(&algorithm.name()) || names.is_empty() {
+            return Ok(());
+        }
+        names.sort_unstable();
+        names.dedup();
+        Err(AdminError::invalid(
+            format!(
+                "`{member}`: there is no {algorithm} key here; it signs with {}",
+                names.join(" and ")
+            ),
+            format!(
+                "`carnet admin key rotate --algorithm {algorithm}` makes one, where it is ES256, EdDSA or RS256"
+            ),
+        ))
     }
 
     async fn remove_key(&self, Kid { kid }: Kid) -> Result<StatusCode, AdminError> {

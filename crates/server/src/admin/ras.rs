@@ -3,7 +3,9 @@
 use super::{
     AdminError,
     keys::{MakeKey, key_routes},
-    records::{AuditQuery, Body, Desk, NewClient, Overlap, Switch, check_email, view},
+    records::{
+        AuditQuery, Body, ClientChange, Desk, NewClient, Overlap, Switch, check_email, view,
+    },
 };
 use axum::{
     Json, Router,
@@ -61,6 +63,7 @@ impl RasAdmin {
             .route("/trusted-issuers/delete", post(delete::<TrustedIssuer>))
             .route("/trusted-issuers/sign-in", post(set_sign_in))
             .route("/clients", get(list::<Client>).post(create_client))
+            .route("/clients/change", post(change_client))
             .route("/clients/disable", post(disable::<Client>))
             .route("/clients/enable", post(enable::<Client>))
             .route("/clients/delete", post(delete::<Client>))
@@ -212,6 +215,10 @@ async fn create_client(State(ras): State<RasAdmin>, Body(new): Body<NewClient>) 
     ras.0.desk.create_client(new, people).await
 }
 
+async fn change_client(State(ras): State<RasAdmin>, Body(change): Body<ClientChange>) -> Answer {
+    ras.0.desk.change_client(change).await
+}
+
 async fn create_client_host(State(ras): State<RasAdmin>, Body(host): Body<ClientHost>) -> Answer {
     if !is_origin(&host.origin) {
         return Err(AdminError::invalid(
@@ -241,6 +248,8 @@ async fn create_resource(
             "default scopes are some of the resource's scopes",
         ));
     }
+    let chosen = resource.access_token_signing_alg;
+    ras.0.desk.check_signing_alg("access_token_signing_alg", chosen).await?;
     ras.0.desk.create(&resource).await?;
     Ok(Json(view(&resource)))
 }

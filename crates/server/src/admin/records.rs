@@ -149,21 +149,14 @@ impl Desk {
                 "use 1 to 128 letters, digits and - _ . ~",
             ));
         }
-        for (field, uris) in [
-            ("redirect_uris", &new.redirect_uris),
-            ("post_logout_redirect_uris", &new.post_logout_redirect_uris),
-        ] {
-            for uri in uris {
-                redirect_uri::check(uri).map_err(|error| {
-                    AdminError::invalid(
-                        format!("`{field}`: `{uri}` {error}"),
-                        "for a program on this machine use http://127.0.0.1/callback; the port \
-                         does not matter",
-                    )
-                })?;
-            }
-        }
+        check_uris("redirect_uris", &new.redirect_uris)?;
+        check_uris("post_logout_redirect_uris", &new.post_logout_redirect_uris)?;
         let (authentication, secret) = self.authentication(&new, may_be_public)?;
+        if new.pkce_optional && authentication == ClientAuthentication::Public {
+            return Err(no_optional_pkce());
+        }
+        let chosen = new.id_token_signed_response_alg;
+        self.check_signing_alg("id_token_signed_response_alg", chosen).await?;
         let client = Client {
             id,
             name: new.name,
@@ -171,6 +164,9 @@ impl Desk {
             redirect_uris: new.redirect_uris,
             post_logout_redirect_uris: new.post_logout_redirect_uris,
             id_token_lifetime: new.id_token_lifetime,
+            id_token_signed_response_alg: new.id_token_signed_response_alg,
+            pkce_optional: new.pkce_optional,
+            dpop_bound_access_tokens: new.dpop_bound_access_tokens,
             require_pushed_authorization_requests: new.require_pushed_authorization_requests,
             resources: new.resources,
             software: new.software,
@@ -183,6 +179,46 @@ impl Desk {
             answer["client_secret"] = secret.expose().into();
         }
         Ok(Json(answer))
+    }
+
+    /// Changes what a client is known by. What it proves itself with, and what it may reach, stay.
+    pub(super) async fn change_client(
+        &self,
+        change: ClientChange,
+    ) -> Result<Json<Value>, AdminError> {
+        for (field, uris) in [
+            ("redirect_uris", &change.redirect_uris),
+            ("post_logout_redirect_uris", &change.post_logout_redirect_uris),
+        ] {
+            check_uris(field, uris.as_deref().unwrap_or_default())?;
+        }
+        let chosen = change.id_token_signed_response_alg;
+        self.check_signing_alg("id_token_signed_response_alg", chosen).await?;
+        let held = self.find::<Client>(&change.id).await?;
+        if change.pkce_optional == Some(true) && held.authentication == ClientAuthentication::Public
+        {
+            return Err(no_optional_pkce());
+        }
+        let id = change.id.clone();
+        let set = |client: &mut Client| {
+            fn put<T>(place: &mut T, value: Option<T>) {
+                if let Some(value) = value {
+                    *place = value;
+                }
+            }
+            put(&mut client.name, change.name);
+            put(&mut client.redirect_uris, change.redirect_uris);
+            put(&mut client.post_logout_redirect_uris, change.post_logout_redirect_uris);
+            put(&mut client.id_token_lifetime, change.id_token_lifetime.map(Some));
+            put(&mut client.id_token_signed_response_alg, chosen.map(Some));
+            put(&mut client.pkce_optional, change.pkce_optional);
+            put(&mut client.dpop_bound_access_tokens, change.dpop_bound_access_tokens);
+            put(
+                &mut client.require_pushed_authorization_requests,
+                change.require_pushed_authorization_requests,
+            );
+        };
+        self.change::<Client>(&id, "change", set).await
     }
 
     fn authentication(
@@ -259,6 +295,25 @@ impl Desk {
     }
 }
 
+fn no_optional_pkce() -> AdminError {
+    AdminError::invalid(
+        "`pkce_optional`: a public client has nothing but PKCE to show that a code is its own",
+        "leave it out, or give the client a secret or a key",
+    )
+}
+
+fn check_uris(field: &str, uris: &[String]) -> Result<(), AdminError> {
+    for uri in uris {
+        redirect_uri::check(uri).map_err(|error| {
+            AdminError::invalid(
+                format!("`{field}`: `{uri}` {error}"),
+                "for a program on this machine use http://127.0.0.1/callback; the port does not matter",
+            )
+        })?;
+    }
+    Ok(())
+}
+
 /// A record that an administrator can switch off and on.
 pub(super) trait Switch: Record {
     fn switch(&mut self, disabled: bool);
@@ -285,6 +340,11 @@ pub(super) struct NewClient {
     #[serde(default)]
     post_logout_redirect_uris: Vec<String>,
     id_token_lifetime: Option<i64>,
+    id_token_signed_response_alg: Option<Algorithm>,
+    #[serde(default)]
+    pkce_optional: bool,
+    #[serde(default)]
+    dpop_bound_access_tokens: bool,
     #[serde(default)]
     require_pushed_authorization_requests: bool,
     #[serde(default)]
@@ -295,6 +355,21 @@ pub(super) struct NewClient {
     algorithm: Option<Algorithm>,
     #[serde(default)]
     public: bool,
+}
+
+/// What is to be another about a client; what is left out stays.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClientChange {
+    id: String,
+    name: Option<String>,
+    redirect_uris: Option<Vec<String>>,
+    post_logout_redirect_uris: Option<Vec<String>>,
+    id_token_lifetime: Option<i64>,
+    id_token_signed_response_alg: Option<Algorithm>,
+    pkce_optional: Option<bool>,
+    dpop_bound_access_tokens: Option<bool>,
+    require_pushed_authorization_requests: Option<bool>,
 }
 
 /// Which audit rows.

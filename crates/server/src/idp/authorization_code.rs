@@ -43,7 +43,7 @@ pub(super) async fn redeem(
             idle_expires_at: now.plus(state.settings.refresh_idle),
             expires_at: now.plus(state.settings.refresh_absolute),
         };
-        (authority.context.entropy.secret(), token)
+        Box::new((authority.context.entropy.secret(), token))
     });
     let issue = Issue {
         client: &request.client,
@@ -54,8 +54,7 @@ pub(super) async fn redeem(
         scopes,
         nonce: code.request.nonce.as_deref(),
         key_thumbprint,
-        refresh_token,
-        source: Source::Code(&presented.hash),
+        source: Source::Code(&presented.hash, refresh_token),
     };
     let issued = tokens::issue(idp, request.snapshot.clone(), issue, event, now).await;
     match issued {

@@ -137,9 +137,13 @@ async fn went_on(idp: &Idp, asked: Asked, form: &Form, parts: &Parts) -> Respons
     }
 }
 
-/// POST: the sign-in form.
+/// POST: the sign-in form, which names its request in the URL; or a request that is itself posted (OpenID Connect Core
+/// 3.1.2.1), which goes on as the same one by GET: a browser sends its cookies along with that.
 pub(super) async fn sign_in(State(idp): State<Idp>, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
+    if parts.uri.query().is_none_or(str::is_empty) {
+        return posted(&idp, body).await;
+    }
     let asked = match read(&idp, &parts.uri).await {
         Ok(asked) => asked,
         Err(response) => return response,
@@ -155,8 +159,15 @@ pub(super) async fn sign_in(State(idp): State<Idp>, request: Request) -> Respons
     let Ok(form) = Form::parse(&bytes) else {
         return error_page(StatusCode::BAD_REQUEST, "The sign-in form cannot be read.");
     };
-    if form.optional("answer") == Some("go_on") {
-        return went_on(&idp, asked, &form, &parts).await;
+    match form.optional("answer") {
+        Some("go_on") => return went_on(&idp, asked, &form, &parts).await,
+        // Whoever sends it ends nothing but this request.
+        Some("cancel") => {
+            let description = "The person did not want to sign in.";
+            let error = RedirectError { error: "access_denied", description };
+            return redirect_error(&idp, &asked.request, error);
+        }
+        _ => {}
     }
     let token = form.optional("csrf").unwrap_or_default();
     let expected =
@@ -187,6 +198,47 @@ pub(super) async fn sign_in(State(idp): State<Idp>, request: Request) -> Respons
         }
         Err(NotSignedIn::Broken(error)) => broken(&error),
     }
+}
+
+/// What goes on from POST to GET: everything that the endpoint reads, or answers.
+const PARAMETERS: [&str; 19] = [
+    "response_type",
+    "client_id",
+    "redirect_uri",
+    "scope",
+    "state",
+    "nonce",
+    "prompt",
+    "max_age",
+    "login_hint",
+    "id_token_hint",
+    "claims",
+    "response_mode",
+    "code_challenge",
+    "code_challenge_method",
+    "dpop_jkt",
+    "request",
+    "request_uri",
+    "resource",
+    "authorization_details",
+];
+
+/// Longest request that goes on from POST to GET, in bytes: browsers and proxies take URLs of this length.
+const LONGEST_QUERY: usize = 8 * 1024;
+
+async fn posted(idp: &Idp, body: Body) -> Response<Body> {
+    let bytes = match Bytes::from_request(Request::new(body), &()).await {
+        Ok(bytes) => bytes,
+        Err(rejection) => return rejection.into_response(),
+    };
+    let query = (bytes.len() <= LONGEST_QUERY).then(|| Form::parse(&bytes).ok()).flatten();
+    let Some(query) = query.map(|form| form.only(&PARAMETERS)).filter(|query| !query.is_empty())
+    else {
+        let text = PageError::Unreadable.to_string();
+        return error_page(StatusCode::BAD_REQUEST, &text);
+    };
+    let location = idp.issuer().endpoint(&format!("/authorize?{query}"));
+    (StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response()
 }
 
 /// Reads a plain or pushed request. Whatever the front channel says beside a `request_uri` is not

@@ -75,8 +75,9 @@ impl Bearer {
 }
 
 fn refused(status: StatusCode, challenge: &Challenge) -> Response<Body> {
-    let error = challenge.get("error").unwrap_or("invalid_token");
-    let mut response = no_store(status, &json!({"error": error}));
+    // Without a token nothing is wrong with it: no error is named, here or in the header (RFC 6750 3.1).
+    let body = challenge.get("error").map_or_else(|| json!({}), |error| json!({"error": error}));
+    let mut response = no_store(status, &body);
     if let Ok(value) = HeaderValue::from_str(&challenge.to_header()) {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
     }

@@ -143,9 +143,9 @@ impl Idp {
     fn metadata(&self) -> axum::response::Response {
         let authority = &self.0.authority;
         let public = authority.snapshot().directory.has_public_clients();
-        let algorithm = authority.signing().algorithm();
+        let algorithms = authority.snapshot().keys.algorithms();
         let enrolment = self.0.settings.enrolment;
-        answer::public(&metadata::idp(&authority.issuer, algorithm, public, enrolment))
+        answer::public(&metadata::idp(&authority.issuer, &algorithms, public, enrolment))
     }
 }
 

@@ -25,26 +25,27 @@ pub(super) async fn renew(
         // As at the authorization endpoint: no token of this grant is for an MCP server.
         return Err(Refusal::ResourceAtSignIn.into());
     }
-    let presented = PresentedToken::read(authority, &request, event).await?;
-    let held = &presented.held;
-    if !request.client.acts_for(&held.user_id) {
+    let mut presented = PresentedToken::read(authority, &request, event).await?;
+    if !request.client.acts_for(&presented.held.user_id) {
         return Err(Refusal::RefreshToken.into());
     }
-    state.admission.grant(request.client.id(), &held.user_id)?;
-    let issue = Issue {
-        client: &request.client,
-        user_id: &held.user_id,
-        session: &held.sid,
-        family: &held.family,
-        authentication: &held.authentication,
-        scopes: &presented.scopes,
-        nonce: None,
-        key_thumbprint: request.key_thumbprint(),
-        refresh_token: Some(presented.successor(authority, state.settings.refresh_idle)),
-        source: Source::RefreshToken(&presented.hash),
-    };
-    match tokens::issue(idp, authority.fresh().await?, issue, event, now).await {
-        Err(failure) => Err(presented.lost(authority, failure, event).await),
-        issued => issued,
+    state.admission.grant(request.client.id(), &presented.held.user_id)?;
+    loop {
+        let held = &presented.held;
+        let issue = Issue {
+            client: &request.client,
+            user_id: &held.user_id,
+            session: &held.sid,
+            family: &held.family,
+            authentication: &held.authentication,
+            scopes: &presented.scopes,
+            nonce: None,
+            key_thumbprint: request.key_thumbprint(),
+            source: Source::RefreshToken(presented.renewal(authority, state.settings.refresh_idle)),
+        };
+        match tokens::issue(idp, authority.fresh().await?, issue, event, now).await {
+            Err(failure) => presented.lost(authority, failure, event).await?,
+            issued => return issued,
+        }
     }
 }

@@ -74,12 +74,20 @@ pub(super) fn show(
                 autocomplete="current-password" maxlength="1024"
                 aria-describedby=[problem.map(|_| "problem")];
             button type="submit" { "Sign in" }
+            (cancel())
         }
     };
     let status = problem.map_or(StatusCode::OK, |problem| problem.status);
     let mut response = page(status, &format!("Sign in to {name}"), &content, &target);
     set_cookie(idp.issuer(), &mut response, "signin", &secret, 3600);
     response
+}
+
+/// The way back without signing in: the application is told.
+fn cancel() -> maud::Markup {
+    html! {
+        button.plain type="submit" name="answer" value="cancel" formnovalidate { "Cancel" }
+    }
 }
 
 /// Asks somebody who is signed in whether they want to go on to a program that proves nothing of itself.
@@ -110,6 +118,7 @@ pub(super) fn go_on(
         form method="post" action=(action) {
             input type="hidden" name="csrf" value=(csrf);
             button type="submit" name="answer" value="go_on" { "Go on" }
+            (cancel())
         }
     };
     page(

@@ -173,8 +173,11 @@ pub(super) async fn exchange(
     };
     let claims =
         mint::mint(authority, request.snapshot.clone(), &request.client, &mut grant, now).await?;
+    let snapshot = authority.snapshot();
+    let chosen = snapshot.directory.policy.id_jag_signing_alg(&claims.aud);
+    let key = snapshot.keys.signing_as(chosen);
     Ok(TokenAnswer {
-        access_token: claims.sign(&authority.signing()),
+        access_token: claims.sign(&key),
         token_type: "N_A",
         expires_in: id_jag::LIFETIME,
         issued_token_type: Some(TOKEN_TYPE_ID_JAG),

@@ -34,7 +34,7 @@ pub(super) async fn revoke(State(idp): State<Idp>, request: Request) -> Response
     };
     let now = authority.now();
     let outcome: Result<Option<Busy>, StoreError> = async {
-        if let RefreshTokenState::Live(held) | RefreshTokenState::Replaced(held) =
+        if let RefreshTokenState::Live(held) | RefreshTokenState::Replaced(held, _) =
             authority.store.refresh_token(&token.hash(), now).await?
             && held.client_id == client
         {

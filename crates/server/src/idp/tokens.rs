@@ -5,6 +5,7 @@ use crate::{
     answer::Failure,
     authority::Snapshot,
     client_authentication::AuthenticatedClient,
+    grants::Renewal,
     mint::{self, Decision, Lost},
     token_endpoint::TokenAnswer,
 };
@@ -31,16 +32,24 @@ pub(super) struct Issue<'a> {
     pub(super) scopes: &'a Scopes,
     pub(super) nonce: Option<&'a str>,
     pub(super) key_thumbprint: Option<&'a str>,
-    /// A refresh token to issue.
-    pub(super) refresh_token: Option<(Secret, RefreshToken)>,
     pub(super) source: Source<'a>,
 }
 
-/// What they are bought with, by its hash: used up in the transaction that records them.
-#[derive(Clone, Copy)]
+/// What they are bought with: used up in the transaction that records them.
 pub(super) enum Source<'a> {
-    Code(&'a str),
-    RefreshToken(&'a str),
+    /// A code by its hash, and the refresh token to issue for it.
+    Code(&'a str, Option<Box<(Secret, RefreshToken)>>),
+    RefreshToken(Renewal),
+}
+
+impl Source<'_> {
+    /// The refresh token of the answer.
+    fn refresh_token(&self) -> Option<&Secret> {
+        match self {
+            Self::Code(_, issued) => issued.as_ref().map(|issued| &issued.0),
+            Self::RefreshToken(renewal) => Some(renewal.token()),
+        }
+    }
 }
 
 /// The decision: client, person, session and family are asked about in the transaction that records it.
@@ -73,14 +82,15 @@ impl mint::Grant<IdpDirectory> for SignedIn<'_> {
         let mut operation = HotOperation::new(Some(event));
         operation.session = Some(issue.session.to_owned());
         operation.family = Some(issue.family.to_owned());
-        match issue.source {
-            Source::Code(hash) => operation.code = Some(hash.to_owned()),
-            Source::RefreshToken(hash) => operation.replaces = Some(hash.to_owned()),
+        match &issue.source {
+            Source::Code(hash, issued) => {
+                operation.code = Some((*hash).to_owned());
+                let issued = issued.as_deref();
+                operation.issues =
+                    issued.map(|(secret, token)| (secret.hash(), Box::new(token.clone())));
+            }
+            Source::RefreshToken(renewal) => renewal.rest(&mut operation),
         }
-        operation.issues = issue
-            .refresh_token
-            .as_ref()
-            .map(|(secret, token)| (secret.hash(), Box::new(token.clone())));
         operation.grant = Some(Grant {
             jti: self.jti.to_owned(),
             kind: TokenKind::AccessToken,
@@ -95,7 +105,7 @@ impl mint::Grant<IdpDirectory> for SignedIn<'_> {
 
     fn lost(&self) -> Lost {
         let token = match self.issue.source {
-            Source::Code(_) => Refusal::Code,
+            Source::Code(..) => Refusal::Code,
             Source::RefreshToken(_) => Refusal::RefreshToken,
         };
         Lost { session: Refusal::SubjectNotLive, token, jti: Refusal::SubjectNotLive }
@@ -132,8 +142,9 @@ pub(super) async fn issue(
     }
     .sign(&authority.signing());
     let id_token = issue.scopes.contains("openid").then(|| {
-        let claims = id_token_claims(idp, &issue, &user, Some(at_hash(&access_token)), now);
-        claims.sign(&authority.signing())
+        let key = authority.signing_as(issue.client.record().id_token_signed_response_alg);
+        let hash = at_hash(&access_token, key.algorithm());
+        id_token_claims(idp, &issue, &user, Some(hash), now).sign(&key)
     });
     Ok(TokenAnswer {
         token_type: if issue.key_thumbprint.is_some() { "DPoP" } else { "Bearer" },
@@ -143,7 +154,7 @@ pub(super) async fn issue(
         scope: Some(issue.scopes.to_string()),
         resource: None,
         id_token,
-        refresh_token: issue.refresh_token.map(|(secret, _)| secret.expose().to_owned()),
+        refresh_token: issue.source.refresh_token().map(|secret| secret.expose().to_owned()),
     })
 }
 
@@ -174,5 +185,8 @@ fn id_token_claims(
         email,
         name: user.display_name.clone().filter(|_| profile),
         preferred_username: profile.then(|| user.username.clone()),
+        given_name: user.given_name.clone().filter(|_| profile),
+        family_name: user.family_name.clone().filter(|_| profile),
+        groups: issue.scopes.contains("groups").then(|| user.groups.iter().cloned().collect()),
     }
 }

@@ -32,6 +32,15 @@ fn claims(token: &AccessToken, user: &User) -> Value {
         if let Some(name) = &user.display_name {
             claims["name"] = name.as_str().into();
         }
+        if let Some(name) = &user.given_name {
+            claims["given_name"] = name.as_str().into();
+        }
+        if let Some(name) = &user.family_name {
+            claims["family_name"] = name.as_str().into();
+        }
+    }
+    if token.scopes.contains("groups") {
+        claims["groups"] = user.groups.iter().cloned().collect();
     }
     claims
 }

@@ -2,7 +2,7 @@
 
 use super::Ras;
 use crate::token_endpoint::TokenAnswer;
-use carnet_proto::{access_token::AccessTokenClaims, id_jag::OneOrMany};
+use carnet_proto::{access_token::AccessTokenClaims, id_jag::OneOrMany, identifier::Resource};
 use carnet_store::{Grant, TokenKind};
 
 /// The record of the token: whose trust it rests on (`party`), and what it came from (`lineage`).
@@ -25,8 +25,15 @@ pub(super) fn answer(
     resource: String,
     refresh_token: Option<String>,
 ) -> TokenAnswer {
+    let snapshot = ras.0.authority.snapshot();
+    let chosen = match &claims.aud {
+        OneOrMany::One(named) => Resource::parse(named).ok(),
+        OneOrMany::Many(_) => None,
+    };
+    let chosen = chosen.and_then(|named| snapshot.directory.live_resource(&named));
+    let chosen = chosen.and_then(|governed| governed.access_token_signing_alg);
     TokenAnswer {
-        access_token: claims.sign(&ras.0.authority.signing()),
+        access_token: claims.sign(&snapshot.keys.signing_as(chosen)),
         token_type: if claims.cnf.is_some() { "DPoP" } else { "Bearer" },
         expires_in: claims.exp.since(claims.iat),
         issued_token_type: None,

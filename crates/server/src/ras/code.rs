@@ -6,7 +6,7 @@ use crate::{
     answer::Failure,
     authority::Snapshot,
     client_authentication::AuthenticatedClient,
-    grants::{self, PresentedToken},
+    grants::{self, PresentedToken, Renewal},
     mint::{self, Decision, Lost},
     token_endpoint::{ClientRequest, TokenAnswer},
 };
@@ -36,18 +36,27 @@ struct Issue<'a> {
     scopes: &'a Scopes,
     resource: &'a Resource,
     key_thumbprint: Option<&'a str>,
-    refresh_token: (Secret, RefreshToken),
     source: Source<'a>,
     event: &'a AuditEvent,
     jti: String,
     now: Timestamp,
 }
 
-/// By its hash: used up in the transaction that records the token.
-#[derive(Clone, Copy)]
+/// Used up in the transaction that records the token.
 enum Source<'a> {
-    Code(&'a str),
-    RefreshToken(&'a str),
+    /// A code by its hash, and the refresh token to issue for it.
+    Code(&'a str, Box<(Secret, RefreshToken)>),
+    RefreshToken(Renewal),
+}
+
+impl Source<'_> {
+    /// The refresh token of the answer.
+    fn refresh_token(&self) -> &Secret {
+        match self {
+            Self::Code(_, issued) => &issued.0,
+            Self::RefreshToken(renewal) => renewal.token(),
+        }
+    }
 }
 
 /// The authorization code grant (RFC 6749 4.1.3, RFC 7636 4.5).
@@ -88,8 +97,10 @@ pub(super) async fn redeem(
         scopes: &code.request.scopes,
         resource: &resource,
         key_thumbprint,
-        refresh_token: (authority.context.entropy.secret(), token),
-        source: Source::Code(&presented.hash),
+        source: Source::Code(
+            &presented.hash,
+            Box::new((authority.context.entropy.secret(), token)),
+        ),
         event,
         jti: authority.context.entropy.id(),
         now,
@@ -117,35 +128,36 @@ pub(super) async fn renew(
 ) -> Result<TokenAnswer, Failure> {
     let authority = &ras.0.authority;
     let now = authority.now();
-    let presented = PresentedToken::read(authority, &request, event).await?;
-    let held = &presented.held;
+    let mut presented = PresentedToken::read(authority, &request, event).await?;
     // A client whose document says another method now is another client (I20).
     let method = request.client.record().authentication.method();
-    if held.client_method.as_deref() != Some(method) {
+    if presented.held.client_method.as_deref() != Some(method) {
         return Err(Refusal::RefreshToken.into());
     }
-    let resource = held.resource.clone().ok_or(Refusal::RefreshToken)?;
+    let resource = presented.held.resource.clone().ok_or(Refusal::RefreshToken)?;
     same_resource(&request.form, &resource)?;
-    ras.0.admission.grant(request.client.id(), &held.user_id)?;
-    let issue = Issue {
-        ras,
-        client: &request.client,
-        account: &held.user_id,
-        session: &held.sid,
-        family: &held.family,
-        authentication: &held.authentication,
-        scopes: &presented.scopes,
-        resource: &resource,
-        key_thumbprint: request.key_thumbprint(),
-        refresh_token: presented.successor(authority, ras.0.settings.refresh_idle),
-        source: Source::RefreshToken(&presented.hash),
-        event,
-        jti: authority.context.entropy.id(),
-        now,
-    };
-    match issue.mint(authority.fresh().await?).await {
-        Err(failure) => Err(presented.lost(authority, failure, event).await),
-        issued => issued,
+    ras.0.admission.grant(request.client.id(), &presented.held.user_id)?;
+    loop {
+        let held = &presented.held;
+        let issue = Issue {
+            ras,
+            client: &request.client,
+            account: &held.user_id,
+            session: &held.sid,
+            family: &held.family,
+            authentication: &held.authentication,
+            scopes: &presented.scopes,
+            resource: &resource,
+            key_thumbprint: request.key_thumbprint(),
+            source: Source::RefreshToken(presented.renewal(authority, ras.0.settings.refresh_idle)),
+            event,
+            jti: authority.context.entropy.id(),
+            now,
+        };
+        match issue.mint(authority.fresh().await?).await {
+            Err(failure) => presented.lost(authority, failure, event).await?,
+            issued => return issued,
+        }
     }
 }
 
@@ -155,13 +167,13 @@ impl Issue<'_> {
         let (ras, client, now) = (self.ras, self.client, self.now);
         let (claims, resource) =
             mint::mint(&ras.0.authority, snapshot, client, &mut self, now).await?;
-        let refresh_token = Some(self.refresh_token.0.expose().to_owned());
+        let refresh_token = Some(self.source.refresh_token().expose().to_owned());
         Ok(access_token::answer(ras, claims, resource, refresh_token))
     }
 
     fn gone(&self) -> Refusal {
         match self.source {
-            Source::Code(_) => Refusal::Code,
+            Source::Code(..) => Refusal::Code,
             Source::RefreshToken(_) => Refusal::RefreshToken,
         }
     }
@@ -218,12 +230,13 @@ impl mint::Grant<RasDirectory> for Issue<'_> {
         let mut operation = HotOperation::new(Some(granted));
         operation.session = Some(self.session.to_owned());
         operation.family = Some(self.family.to_owned());
-        match self.source {
-            Source::Code(hash) => operation.code = Some(hash.to_owned()),
-            Source::RefreshToken(hash) => operation.replaces = Some(hash.to_owned()),
+        match &self.source {
+            Source::Code(hash, issued) => {
+                operation.code = Some((*hash).to_owned());
+                operation.issues = Some((issued.0.hash(), Box::new(issued.1.clone())));
+            }
+            Source::RefreshToken(renewal) => renewal.rest(&mut operation),
         }
-        let (secret, token) = &self.refresh_token;
-        operation.issues = Some((secret.hash(), Box::new(token.clone())));
         operation.grant = Some(access_token::grant(&claims, party, self.family));
         let resource = governed.resource.as_str().to_owned();
         Ok(Decision::Grant(Box::new(operation), (claims, resource)))

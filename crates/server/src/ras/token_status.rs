@@ -35,7 +35,7 @@ pub(super) async fn revoke(State(ras): State<Ras>, request: Request) -> Response
     let now = authority.now();
     let hash = token.hash();
     match authority.store.refresh_token(&hash, now).await {
-        Ok(RefreshTokenState::Live(held) | RefreshTokenState::Replaced(held))
+        Ok(RefreshTokenState::Live(held) | RefreshTokenState::Replaced(held, _))
             if held.client_id == request.client.id() =>
         {
             let event = request.event.person(&held.user_id);
