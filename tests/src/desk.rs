@@ -56,7 +56,7 @@ impl World {
             panic!("the browser was sent in circles");
         };
         let program = async {
-            let enrolled = pending.finish(&key, "erin's laptop").await.unwrap();
+            let enrolled = pending.finish(&key, "erin's laptop", None).await.unwrap();
             let client_id = enrolled.client_id.clone();
             let credential = Credential::Key(Arc::clone(&key));
             let own = Registration { client_id: client_id.clone(), credential };

@@ -178,6 +178,7 @@ fn main() -> ExitCode {
         }
     };
     let outcome = runtime.block_on(run(cli.command));
+    employee::warn_of_clock();
     // A thread may still wait for a line of standard input; it is not waited for.
     runtime.shutdown_background();
     match outcome {

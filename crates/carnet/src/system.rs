@@ -1,12 +1,13 @@
 //! The one place that reads the operating system's clock, entropy, files and environment.
 
 use anyhow::{Context, Result, bail};
-use carnet_client::Outbound;
+use carnet_client::{Outbound, Proxies};
 use carnet_proto::{
     others_text,
     secret::Secret,
     time::{Clock, Entropy, Timestamp},
 };
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 use std::{
     fs,
     io::Write,
@@ -72,11 +73,43 @@ pub(crate) fn entropy() -> Entropy {
 pub(crate) fn outbound(roots: &[PathBuf]) -> Result<Outbound> {
     let mut pems = Vec::new();
     for root in roots {
-        let pem = fs::read(root)
-            .with_context(|| format!("the certificate file {} cannot be read", root.display()))?;
-        pems.push(pem);
+        pems.push(roots_of(root)?);
     }
     Ok(Outbound::new(&pems)?)
+}
+
+/// The certificates of a file in PEM; refused by name where it holds none.
+pub(crate) fn roots_of(file: &Path) -> Result<Vec<u8>> {
+    let name = file.display();
+    let pem = fs::read(file).with_context(|| format!("the certificate file {name} cannot be read"))?;
+    let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    match certificates {
+        Ok(found) if !found.is_empty() => Ok(pem),
+        _ if pem.first() == Some(&0x30) => bail!(
+            "{name} is a certificate in DER, not in PEM\nhint: `openssl x509 -inform der -in {name} -out roots.pem` \
+             makes it PEM"
+        ),
+        _ => bail!(
+            "{name} holds no certificate in PEM\nhint: it has to begin with -----BEGIN CERTIFICATE-----"
+        ),
+    }
+}
+
+/// The same for a person's own program: by the proxies that their environment names. A server has none: what it fetches
+/// is named by others.
+#[allow(clippy::disallowed_methods)] // the one place that may read the environment
+pub(crate) fn desk_outbound(roots: &[PathBuf]) -> Result<Outbound> {
+    let set = |names: &[&str]| {
+        let mut values = names.iter().filter_map(|name| std::env::var(name).ok());
+        values.find(|value| !value.trim().is_empty())
+    };
+    let all = set(&["ALL_PROXY", "all_proxy"]);
+    let proxies = Proxies {
+        https: set(&["HTTPS_PROXY", "https_proxy"]).or_else(|| all.clone()),
+        http: set(&["http_proxy", "HTTP_PROXY"]).or(all),
+        none_for: set(&["NO_PROXY", "no_proxy"]),
+    };
+    Ok(outbound(roots)?.through(&proxies)?)
 }
 
 /// Writes a file that only its owner may read, wholly or not at all; `new` refuses to replace one.
@@ -206,15 +239,29 @@ pub(crate) fn settings_folder() -> Result<PathBuf> {
         .context("no folder for settings: neither CARNET_HOME nor HOME is set")
 }
 
-/// `CARNET_HOME`, if it is set: whoever starts this program for the person has to set it too.
-#[allow(clippy::disallowed_methods)] // the one place that may read the environment
-pub(crate) fn own_home() -> Option<PathBuf> {
-    std::env::var_os("CARNET_HOME").filter(|value| !value.is_empty()).map(PathBuf::from)
+/// The folder for settings, where it is not the one that a program finds which knows the home folder alone: whoever
+/// starts this program for the person has to name it.
+pub(crate) fn unusual_home() -> Result<Option<PathBuf>> {
+    let folder = settings_folder()?;
+    let usual = Places::here().map(|places| places.own_config());
+    Ok(usual.map_or(true, |usual| usual != folder).then_some(folder))
 }
 
-/// This program, by its whole path: programs with windows often have another PATH.
+/// This program, by its whole path: programs with windows often have another PATH. A link on PATH is named as such: it
+/// stays where it is when the program behind it is replaced by the next version.
+#[allow(clippy::disallowed_methods)] // the one place that may read the environment
 pub(crate) fn own_program() -> Result<String> {
     let path = std::env::current_exe().context("this program does not know where it is")?;
+    let own = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+    let name = path.file_name().unwrap_or_default();
+    let on_path = std::env::var_os("PATH");
+    let folders = on_path.iter().flat_map(std::env::split_paths).filter(|folder| folder.is_absolute());
+    // Under the name that it was called by, which a package manager may have made.
+    let called = std::env::args_os().next().map(PathBuf::from);
+    let called = called.as_deref().and_then(Path::file_name).unwrap_or(name).to_owned();
+    let named = folders.flat_map(|folder| [folder.join(&called), folder.join(name)]);
+    let stable = named.into_iter().find(|file| fs::canonicalize(file).is_ok_and(|file| file == own));
+    let path = stable.unwrap_or(path);
     let text = path.to_str().context("this program's path is not Unicode")?;
     Ok(text.to_owned())
 }
@@ -230,6 +277,11 @@ impl Places {
         let home = std::env::var_os("HOME").or_else(|| std::env::var_os("USERPROFILE"));
         let home = home.filter(|value| !value.is_empty()).map(PathBuf::from);
         Ok(Self { home: home.context("no home folder: HOME is not set")? })
+    }
+
+    /// Where this program keeps a person's settings, where nothing says otherwise.
+    pub(crate) fn own_config(&self) -> PathBuf {
+        if self.is_windows() { self.config().join("carnet") } else { self.home.join(".config/carnet") }
     }
 
     /// A folder that an environment variable names.

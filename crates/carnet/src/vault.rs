@@ -5,7 +5,7 @@ use crate::system;
 use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use carnet_client::{
-    Access, Credential, Session, Settings, Vault, VaultError, VaultFuture, VaultLock,
+    Access, Callback, Credential, Session, Settings, Vault, VaultError, VaultFuture, VaultLock,
 };
 use carnet_proto::{
     identifier::Issuer,
@@ -46,18 +46,21 @@ pub(crate) struct Registration {
     /// Of an installation: its private key, PKCS#8 for ES256, in base64url.
     #[serde(default)]
     pub(crate) key: Option<String>,
+    /// Of a client that a vendor registered: its one callback, host and port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) callback: Option<(String, u16)>,
 }
 
 impl Registration {
     /// A client that was registered by hand.
     pub(crate) fn new(client_id: &str, secret: Option<&Secret>) -> Self {
         let secret = secret.map(|secret| secret.expose().to_owned());
-        Self { client_id: client_id.to_owned(), secret, key: None }
+        Self { client_id: client_id.to_owned(), secret, ..Self::default() }
     }
 
     /// An enrolled installation.
     pub(crate) fn installation(client_id: String, der: &[u8]) -> Self {
-        Self { client_id, secret: None, key: Some(URL_SAFE_NO_PAD.encode(der)) }
+        Self { client_id, key: Some(URL_SAFE_NO_PAD.encode(der)), ..Self::default() }
     }
 
     fn to_client(&self) -> Result<carnet_client::Registration> {
@@ -92,6 +95,14 @@ impl Profile {
         Ok(Settings {
             ras_clients: clients(&self.ras_clients)?,
             consent_clients: clients(&self.consent_clients)?,
+            consent_callbacks: self
+                .consent_clients
+                .iter()
+                .filter_map(|(issuer, held)| {
+                    let (host, port) = held.callback.clone()?;
+                    Some((issuer.clone(), Callback { host, port }))
+                })
+                .collect(),
             ..Settings::new(idp, self.idp_client.to_client()?)
         })
     }
@@ -144,6 +155,18 @@ impl Storage {
         Ok(Self { folder, place })
     }
 
+    /// Refuses where nothing could be kept: before a person signs in, not after.
+    pub(crate) fn ready(&self) -> Result<()> {
+        match self.place {
+            Place::File => Ok(()),
+            // Asks for an entry that there is not: whoever answers that keeps one.
+            Place::Keychain => Ok(keychain("ready", |entry| match entry.get_password() {
+                Ok(_) | Err(keyring::Error::NoEntry) => Ok(()),
+                Err(error) => Err(error),
+            })?),
+        }
+    }
+
     /// Says where the sign-in is kept, and warns where that is not a keychain.
     pub(crate) fn tell(&self) {
         if self.place == Place::Keychain {
@@ -181,11 +204,18 @@ impl Storage {
         let text = match self.place {
             Place::File if fs::symlink_metadata(&path).is_err() => None,
             Place::File => Some(system::read_private(&path)?),
-            Place::Keychain => match entry(name)?.get_password() {
-                Ok(text) => Some(Secret::new(text)),
-                Err(keyring::Error::NoEntry) => None,
-                Err(error) => return Err(no_keychain(&error)),
-            },
+            Place::Keychain => {
+                let held = keychain(name, |entry| match entry.get_password() {
+                    Ok(text) => Ok(Some(Secret::new(text))),
+                    Err(keyring::Error::NoEntry) => Ok(None),
+                    Err(error) => Err(error),
+                });
+                match held {
+                    // Where nothing can be kept, nothing is; it is said where something is to be.
+                    Err(NoKeychain::None(_)) => None,
+                    held => held?,
+                }
+            }
         };
         let Some(text) = text else { return Ok(None) };
         let value = serde_json::from_str(text.expose()).map_err(|_| Unreadable(self.describe()))?;
@@ -200,16 +230,18 @@ impl Storage {
             }
             (Some(value), Place::Keychain) => {
                 let text = Secret::new(serde_json::to_string(value)?);
-                entry(name)?.set_password(text.expose()).map_err(|e| no_keychain(&e))
+                Ok(keychain(name, move |entry| entry.set_password(text.expose()))?)
             }
             (None, Place::File) => match fs::remove_file(self.path(name)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
                 _ => Ok(()),
             },
-            (None, Place::Keychain) => match entry(name)?.delete_credential() {
-                Ok(()) | Err(keyring::Error::NoEntry) => Ok(()),
-                Err(error) => Err(no_keychain(&error)),
-            },
+            (None, Place::Keychain) => {
+                Ok(keychain(name, |entry| match entry.delete_credential() {
+                    Ok(()) | Err(keyring::Error::NoEntry) => Ok(()),
+                    Err(error) => Err(error),
+                })?)
+            }
         }
     }
 
@@ -310,8 +342,26 @@ fn access_name(url: &str) -> String {
     format!("{ACCESS}{}", sha256(url.as_bytes()))
 }
 
-fn entry(name: &str) -> Result<Entry> {
-    Entry::new(SERVICE, name).map_err(|error| no_keychain(&error))
+/// Longest wait for the keychain: for a person to unlock it, too.
+const KEYCHAIN: Duration = Duration::from_secs(12);
+
+/// One call to the keychain, which is another process and may never answer.
+fn keychain<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce(&Entry) -> keyring::Result<T> + Send + 'static,
+) -> Result<T, NoKeychain> {
+    let (answer, answered) = std::sync::mpsc::channel();
+    let name = name.to_owned();
+    // Left behind if it does not answer: nothing waits for it at the end of the process.
+    std::thread::spawn(move || {
+        let done = Entry::new(SERVICE, &name).and_then(|entry| work(&entry));
+        let done = done.map_err(|error| match Entry::store_status() {
+            Err(_) => NoKeychain::None(Unusable),
+            Ok(()) => NoKeychain::Refuses(error.to_string()),
+        });
+        let _ = answer.send(done);
+    });
+    answered.recv_timeout(KEYCHAIN).unwrap_or(Err(NoKeychain::Silent))
 }
 
 /// What is kept is not what this version keeps.
@@ -319,21 +369,30 @@ fn entry(name: &str) -> Result<Entry> {
 #[error("what {0} holds cannot be read\nhint: run `carnet logout --forget`, then sign in")]
 struct Unreadable(String);
 
+/// Nothing answers where a keychain would be.
+#[derive(Debug, thiserror::Error)]
+#[error("there is none on this system, or nothing that offers one runs")]
+struct Unusable;
+
 /// The keychain is locked, or there is none.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "there is no keychain to keep the sign-in in: {0}\nhint: unlock or start the system's \
-     keychain; where there is none, `carnet login --insecure-storage` keeps it in a file of mode \
-     0600"
-)]
-struct NoKeychain(String);
-
-fn no_keychain(error: &keyring::Error) -> anyhow::Error {
-    let cause = match Entry::store_status() {
-        Err(cause) => cause.to_string(),
-        Ok(()) => error.to_string(),
-    };
-    NoKeychain(cause).into()
+enum NoKeychain {
+    #[error(
+        "there is no keychain to keep the sign-in in: {0}\nhint: start the system's keychain; where there is none (a \
+         container, a machine over SSH), `carnet login --insecure-storage` keeps it in a file of mode 0600"
+    )]
+    None(Unusable),
+    #[error(
+        "the keychain refuses: {0}\nhint: unlock it; where that cannot be done, `carnet login --insecure-storage` keeps \
+         the sign-in in a file of mode 0600"
+    )]
+    Refuses(String),
+    #[error(
+        "the keychain has not answered for {} s: it may be waiting to be unlocked on a screen that is not there\nhint: \
+         unlock it, then try again; where that cannot be done, `carnet login --insecure-storage` keeps the sign-in in a \
+         file of mode 0600", KEYCHAIN.as_secs()
+    )]
+    Silent,
 }
 
 /// The client library's view of a storage.

@@ -29,11 +29,30 @@ pub struct Loopback {
     path: String,
 }
 
+/// Lines that a person may paste: the address at which a browser on another computer ended.
+pub type Pasted = tokio::sync::mpsc::Receiver<Secret>;
+
+/// Where a client that was registered by hand has its one callback.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Callback {
+    /// `localhost` or `127.0.0.1`, as it was registered.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+}
+
 impl Loopback {
     /// Listens on `port` of 127.0.0.1; 0 for any that is free.
     pub async fn listen(port: u16) -> Result<Self, Error> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let host = listener.local_addr()?.to_string();
+        Ok(Self { listener, host, path: "/callback".to_owned() })
+    }
+
+    /// Listens where the callback of a registration is.
+    pub(crate) async fn listen_at(callback: &Callback) -> Result<Self, Error> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, callback.port)).await?;
+        let host = format!("{}:{}", callback.host, callback.port);
         Ok(Self { listener, host, path: "/callback".to_owned() })
     }
 
@@ -125,12 +144,36 @@ impl CodeFlow {
         self.loopback
     }
 
-    /// Waits for the browser, five minutes at most; the code, and the tab that waits to be told.
-    pub(crate) async fn answer(&self) -> Result<(Secret, Tab), Error> {
-        let waiting = timeout(Duration::from_secs(PATIENCE), self.callback());
-        waiting
+    /// Waits for the browser, five minutes at most, or for the person to paste where it ended; the code, and the tab that
+    /// waits to be told.
+    pub(crate) async fn answer(&self, pasted: Option<&mut Pasted>) -> Result<(Secret, Tab), Error> {
+        let waiting = async {
+            tokio::select! {
+                answer = self.callback() => answer,
+                code = self.pasted(pasted) => code.map(|code| (code, Tab(None))),
+            }
+        };
+        timeout(Duration::from_secs(PATIENCE), waiting)
             .await
             .map_err(|_| Error::Callback("nobody signed in within five minutes".to_owned()))?
+    }
+
+    /// Reads what is pasted until it is the answer to this request: it is held to what a browser's would be.
+    async fn pasted(&self, pasted: Option<&mut Pasted>) -> Result<Secret, Error> {
+        if let Some(pasted) = pasted {
+            while let Some(line) = pasted.recv().await {
+                let line = line.expose().trim();
+                let query = line.split_once('?').map_or(line, |(_, query)| query);
+                let query = query.split('#').next().unwrap_or_default();
+                match self.read_answer(query) {
+                    Ok(code) => return Ok(code),
+                    Err(NotAnswer::Failed(error)) => return Err(error),
+                    Err(NotAnswer::Other) => {}
+                }
+            }
+        }
+        // Nobody pastes anything any more.
+        std::future::pending().await
     }
 
     /// Serves requests until one is the answer to this request. Others get an error page and change
@@ -207,8 +250,8 @@ enum NotAnswer {
     Failed(Error),
 }
 
-/// The browser tab that brought an answer; it is told how things went.
-pub struct Tab(TcpStream);
+/// The browser tab that brought an answer; it is told how things went. There is none where the person pasted the answer.
+pub struct Tab(Option<TcpStream>);
 
 impl Tab {
     /// Tells the person how it ended.
@@ -229,13 +272,19 @@ impl Tab {
         self.answer("400 Bad Request", "", text).await;
     }
 
+    /// Whether there is a tab that can be sent on.
+    pub fn is_here(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Sends the browser on to the next step.
     pub(crate) async fn go_on(self, url: &str) {
         // The URL is ours: an endpoint that was checked, and a query that was encoded.
         self.answer("303 See Other", &format!("location: {url}\r\n"), "One moment …").await;
     }
 
-    async fn answer(mut self, status: &str, header: &str, text: &str) {
+    async fn answer(self, status: &str, header: &str, text: &str) {
+        let Some(mut stream) = self.0 else { return };
         let body = format!(
             "<!doctype html><html lang=en><meta charset=utf-8><title>Carnet</title>\
              <meta name=viewport content='width=device-width, initial-scale=1'>\
@@ -249,8 +298,8 @@ impl Tab {
             body.len()
         );
         // The browser may be gone; the sign-in does not depend on this page.
-        let _ = self.0.write_all(answer.as_bytes()).await;
-        let _ = self.0.shutdown().await;
+        let _ = stream.write_all(answer.as_bytes()).await;
+        let _ = stream.shutdown().await;
     }
 }
 
@@ -266,7 +315,7 @@ const STYLE: &str = ":root{color-scheme:light dark;--ink:#1b1f27;--line:#8a93a3;
 async fn read_target(mut stream: TcpStream, host: &str) -> (Tab, Option<String>) {
     let read = timeout(Duration::from_secs(5), target_of(&mut stream, host)).await;
     let target = read.ok().and_then(Result::ok).flatten();
-    (Tab(stream), target)
+    (Tab(Some(stream)), target)
 }
 
 async fn target_of(stream: &mut TcpStream, host: &str) -> std::io::Result<Option<String>> {

@@ -41,7 +41,7 @@ struct Registered {
 struct ConsentAnswer {
     access_token: String,
     token_type: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::obtain::lifetime")]
     expires_in: Option<i64>,
     #[serde(default)]
     scope: Option<String>,
@@ -80,7 +80,10 @@ impl Client {
         let metadata = &server.metadata;
         let endpoint = authorization_endpoint(metadata)?;
         self.check_endpoint(server, &endpoint).await?;
-        let mut loopback = Loopback::listen(options.port).await?;
+        let mut loopback = match self.settings().consent_callbacks.get(issuer) {
+            Some(callback) => Loopback::listen_at(callback).await?,
+            None => Loopback::listen(options.port).await?,
+        };
         let registration = self.registration_at(server, &mut loopback).await?;
         let scopes = scopes.or_else(|| server.scopes.clone());
         // What is for the person's own sign-in is not a scope of an MCP server (MCP, scope selection).
@@ -198,10 +201,7 @@ impl Client {
             .json("POST", endpoint, server.metadata.reach_of(endpoint), None, Some(&body))
             .await?;
         if !matches!(answer.status, 200 | 201) {
-            let error = answer.json().unwrap_or_else(|_| OAuthError {
-                error: format!("HTTP {}", answer.status),
-                ..OAuthError::default()
-            });
+            let error = OAuthError::of(&answer);
             return Err(Error::Refused { leg: Leg::Consent, party: issuer.to_owned(), error });
         }
         let registered: Registered = answer
@@ -351,7 +351,7 @@ impl PendingConsent {
 
     /// Waits for the person (five minutes at most), redeems the code and keeps what it brought.
     pub async fn finish(self) -> Result<Access, Error> {
-        let (code, tab) = self.flow.answer().await?;
+        let (code, tab) = self.flow.answer(None).await?;
         tab.ends(self.redeem(code.expose()).await).await
     }
 

@@ -3,7 +3,7 @@
 
 use crate::{
     error::Error,
-    outbound::{Answer, Outbound, Reach},
+    outbound::{Answer, Outbound, OutboundError, Reach},
 };
 use carnet_proto::{
     GRANT_PROFILE_ID_JAG,
@@ -83,6 +83,98 @@ impl McpServer {
     }
 }
 
+/// What an MCP server says to a request without a token.
+pub(crate) struct Probed {
+    pub(crate) own: Resource,
+    pub(crate) status: u16,
+    pub(crate) challenge: Option<Challenge>,
+    /// How far requests to it may go, and how near what it names may be: a server far away must not send us somewhere
+    /// near.
+    pub(crate) reach: (Reach, Reach),
+}
+
+impl Probed {
+    /// Where its challenge says that its metadata is.
+    pub(crate) fn named(&self) -> Option<&str> {
+        self.challenge.as_ref()?.get("resource_metadata")
+    }
+}
+
+/// Asks an MCP server without a token.
+pub(crate) async fn probe(outbound: &Outbound, url: &str) -> Result<Probed, Error> {
+    let own = Resource::parse(url)
+        .map_err(|e| Error::Discovery(format!("the MCP server's URL `{url}` {e}")))?;
+    let reach = Reach::of_trusted_url(url);
+    let ping = json!({"jsonrpc": "2.0", "id": 0, "method": "ping"});
+    let answer = outbound.json("POST", url, reach, None, Some(&ping)).await?;
+    if let Some(place) = redirect_of(url, &answer) {
+        return Err(Error::Discovery(format!(
+            "{url} redirects to {place}, and no token is sent after a redirect\nhint: use that URL, if it is the \
+             server you mean"
+        )));
+    }
+    let challenge = bearer_challenge(&answer);
+    Ok(Probed { own, status: answer.status, challenge, reach: (reach, answer.near) })
+}
+
+/// Where an answer sends on to, in full.
+fn redirect_of(url: &str, answer: &Answer) -> Option<String> {
+    let location = answer.headers.get("location").filter(|_| (300..400).contains(&answer.status));
+    let location = String::from_utf8_lossy(location?.as_bytes()).into_owned();
+    let full = Url::parse(url).ok().and_then(|url| url.join(&location).ok());
+    Some(shown(full.as_ref().map_or(location.as_str(), Url::as_str), LONGEST))
+}
+
+/// What the metadata of an MCP server say, checked.
+pub(crate) struct Described {
+    /// Where they were found.
+    pub(crate) place: String,
+    pub(crate) metadata: ProtectedResourceMetadata,
+    pub(crate) resource: Resource,
+    pub(crate) authorization_server: Issuer,
+}
+
+/// Finds the metadata of an MCP server and checks what they name.
+pub(crate) async fn described(outbound: &Outbound, probed: &Probed) -> Result<Described, Error> {
+    let own = &probed.own;
+    let (place, metadata) = resource_metadata(outbound, probed).await?;
+    let resource = Resource::parse(&metadata.resource).map_err(|e| {
+        let resource = shown(&metadata.resource, LONGEST);
+        Error::Discovery(format!("`resource` in the metadata of {own} {e}: {resource}"))
+    })?;
+    if !may_name(own, &place, &resource) {
+        let found = shown(resource.as_str(), LONGEST);
+        return Err(Error::Differs {
+            what: format!("the protected-resource metadata of {own} name another resource"),
+            hint: format!(
+                "use {found}, if that is the server you mean; otherwise its operator has to set `resource` in {place} \
+                 to the URL that clients use"
+            ),
+            found,
+            expected: own.as_str().to_owned(),
+        });
+    }
+    let named = metadata.authorization_servers.first().ok_or_else(|| {
+        Error::Discovery(format!(
+            "the metadata of {own} name no authorization_servers\nhint: its operator has to list the issuer in {place}"
+        ))
+    })?;
+    let authorization_server = Issuer::parse(named).map_err(|e| {
+        let named = shown(named, LONGEST);
+        Error::Discovery(format!("the authorization server `{named}` of {own} {e}"))
+    })?;
+    Ok(Described { place, metadata, resource, authorization_server })
+}
+
+/// Whether a document at `place` may name `resource` as the MCP server `own` (RFC 9728 section 3.3): its URL, or that
+/// without a query that only chooses among what the server offers, or its origin where the document is the origin's own.
+fn may_name(own: &Resource, place: &str, resource: &Resource) -> bool {
+    let bare = own.normalized().split('?').next().and_then(|bare| Resource::parse(bare).ok());
+    let root = Resource::parse(&origin_of(own.normalized())).ok();
+    let root = root.filter(|root| root.metadata_url() == place);
+    *resource == *own || bare.as_ref() == Some(resource) || root.as_ref() == Some(resource)
+}
+
 /// Finds the RAS of the MCP server at `url`: challenge first, then the well-known places (MCP-C1).
 /// `is_known` says whether an authorization server is the company's by its own word.
 pub(crate) async fn mcp_server(
@@ -90,50 +182,32 @@ pub(crate) async fn mcp_server(
     url: &str,
     is_known: impl Fn(&str) -> bool,
 ) -> Result<McpServer, Error> {
-    let own = Resource::parse(url)
-        .map_err(|e| Error::Discovery(format!("the MCP server's URL `{url}` {e}")))?;
-    let reach = Reach::of_trusted_url(url);
-    let ping = json!({"jsonrpc": "2.0", "id": 0, "method": "ping"});
-    let probe = outbound.json("POST", url, reach, None, Some(&ping)).await?;
-    let challenge = bearer_challenge(&probe);
-    let scopes = challenge.as_ref().and_then(|c| c.get("scope")).and_then(Scopes::parse);
-    let named = challenge.as_ref().and_then(|c| c.get("resource_metadata")).map(str::to_owned);
-    // A server far away must not send us somewhere near.
-    let beyond = probe.near;
-    let (metadata, expected) = resource_metadata(outbound, &own, named, (reach, beyond)).await?;
-    let resource = Resource::parse(&metadata.resource).map_err(|e| {
-        let resource = shown(&metadata.resource, LONGEST);
-        Error::Discovery(format!("`resource` in the metadata of {url} {e}: {resource}"))
-    })?;
-    if resource != expected {
-        return Err(Error::Discovery(format!(
-            "the protected-resource metadata of {url} names another resource\n  \
-             found:    {}\n  expected: {}\n\
-             hint: use the URL that it names, if that is the server you mean; otherwise its operator has \
-             to set `resource` to the URL that clients use",
-            resource.as_str(),
-            expected.as_str()
-        )));
-    }
-    let named = metadata.authorization_servers.first().ok_or_else(|| {
-        Error::Discovery(format!("the metadata of {url} names no authorization_servers"))
-    })?;
-    let issuer = Issuer::parse(named).map_err(|e| {
-        let named = shown(named, LONGEST);
-        Error::Discovery(format!("the authorization server `{named}` of {url} {e}"))
-    })?;
+    let probed = probe(outbound, url).await?;
+    let found = described(outbound, &probed).await?;
+    governed(outbound, &probed, found, is_known).await
+}
+
+/// The last step: what the authorization server says of itself.
+pub(crate) async fn governed(
+    outbound: &Outbound,
+    probed: &Probed,
+    found: Described,
+    is_known: impl Fn(&str) -> bool,
+) -> Result<McpServer, Error> {
+    let Described { metadata, resource, authorization_server: issuer, .. } = found;
+    let scopes = probed.challenge.as_ref().and_then(|c| c.get("scope")).and_then(Scopes::parse);
     let scopes = scopes.or_else(|| {
         let listed = metadata.scopes_supported.as_ref()?;
         Some(listed.iter().map(String::as_str).collect::<Scopes>()).filter(|s| !s.is_empty())
     });
-    let reach = reach_of_named(&own, (reach, beyond), &issuer, is_known);
-    let found = authorization_server(outbound, &issuer, reach).await?;
+    let reach = reach_of_named(&probed.own, probed.reach, &issuer, is_known);
+    let metadata_of_it = authorization_server(outbound, &issuer, reach).await?;
     Ok(McpServer {
-        url: url.to_owned(),
+        url: probed.own.as_str().to_owned(),
         resource,
         name: metadata.resource_name.map(|name| shown(&name, 100)),
         authorization_server: issuer,
-        metadata: found,
+        metadata: metadata_of_it,
         scopes,
         reach,
     })
@@ -174,40 +248,117 @@ pub(crate) fn bearer_challenge(answer: &Answer) -> Option<Challenge> {
     Challenge::parse_all(headers).into_iter().find(is_ours)
 }
 
-/// The metadata document, and the resource it has to name (RFC 9728 section 3.3): the server's URL,
-/// or its origin where the document was found at the root.
-async fn resource_metadata(
-    outbound: &Outbound,
-    own: &Resource,
-    named: Option<String>,
-    (reach, beyond): (Reach, Reach),
-) -> Result<(ProtectedResourceMetadata, Resource), Error> {
-    let origin = origin_of(own.normalized());
-    let root = Resource::parse(&origin).unwrap_or_else(|_| own.clone());
-    let mut places = Vec::new();
-    places.extend(named.map(|url| (url, own.clone())));
-    places.push((own.metadata_url(), own.clone()));
-    places.push((root.metadata_url(), root));
-    for (place, expected) in places {
-        // A place that does not answer is no reason not to ask the next.
-        let reach = if origin_of(&place) == origin { reach } else { beyond };
-        let Ok(answer) = outbound.get(&place, reach).await else { continue };
-        if answer.status == 200 {
-            let document = answer.json().map_err(|e| {
-                Error::Discovery(format!(
-                    "{place} is not protected-resource metadata: {}",
-                    shown(&e.to_string(), LONGEST)
-                ))
-            })?;
-            return Ok((document, expected));
+/// Why a well-known place holds no document. What is no JSON object is not there: many servers answer every path with
+/// their start page.
+enum Missed {
+    NotThere,
+    /// Any other status than 404 and its like.
+    Status(String, u16),
+    Redirects(String, String),
+    NotJson(String, String),
+    Unreachable(OutboundError),
+}
+
+impl Missed {
+    /// How much it tells: the cause that is spoken of, where several places were asked.
+    fn weight(&self) -> u8 {
+        match self {
+            Self::NotThere => 0,
+            Self::NotJson(..) => 1,
+            Self::Status(_, status) if *status < 500 && *status != 429 => 2,
+            Self::Unreachable(_) => 3,
+            Self::Redirects(..) => 4,
+            Self::Status(..) => 5,
         }
     }
-    Err(Error::Discovery(format!(
-        "{own} has no protected-resource metadata (RFC 9728), so its authorization server is not \
-         known\nhint: check the URL (`carnet servers` lists yours); if it is right, its operator has to serve \
-         {}",
-        own.metadata_url()
-    )))
+
+    /// What was met, and what to do about it; `None` where nothing was.
+    fn told(&self) -> Option<String> {
+        Some(match self {
+            Self::NotThere => return None,
+            Self::Status(place, status) if *status >= 500 || *status == 429 => format!(
+                "{place} answers HTTP {status}: it is out of order just now\nhint: try again in a while; if it stays \
+                 so, tell its operator"
+            ),
+            Self::Status(place, status) => format!(
+                "{place} answers HTTP {status}\nhint: its operator has to let everybody read that document"
+            ),
+            Self::Redirects(place, to) => format!(
+                "{place} redirects to {to}, and no redirect is followed\nhint: its operator has to serve the document \
+                 there without one"
+            ),
+            Self::NotJson(place, kind) => format!(
+                "{place} answers with {kind}, not with JSON\nhint: its operator has to serve the document there, and \
+                 not the start page of an application"
+            ),
+            Self::Unreachable(error) => error.to_string(),
+        })
+    }
+}
+
+/// The JSON object at a well-known place.
+async fn document(outbound: &Outbound, place: &str, reach: Reach) -> Result<Answer, Missed> {
+    let answer = outbound.get(place, reach).await.map_err(Missed::Unreachable)?;
+    if let Some(to) = redirect_of(place, &answer) {
+        return Err(Missed::Redirects(place.to_owned(), to));
+    }
+    match answer.status {
+        200 if answer.json::<serde_json::Map<String, serde_json::Value>>().is_ok() => Ok(answer),
+        200 => {
+            let kind = answer.headers.get("content-type").and_then(|value| value.to_str().ok());
+            let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or("something");
+            Err(Missed::NotJson(place.to_owned(), shown(kind, 60)))
+        }
+        404 | 405 | 410 => Err(Missed::NotThere),
+        status => Err(Missed::Status(place.to_owned(), status)),
+    }
+}
+
+/// The most telling of what was met.
+fn telling(missed: Vec<Missed>) -> Option<String> {
+    missed.into_iter().max_by_key(Missed::weight)?.told()
+}
+
+/// The metadata document of an MCP server, and where it is: where its challenge says, or at one of the well-known places.
+/// A place that does not answer is no reason not to ask the next.
+async fn resource_metadata(
+    outbound: &Outbound,
+    probed: &Probed,
+) -> Result<(String, ProtectedResourceMetadata), Error> {
+    let own = &probed.own;
+    let origin = origin_of(own.normalized());
+    let root = Resource::parse(&origin).unwrap_or_else(|_| own.clone());
+    let mut places: Vec<String> = probed.named().map(str::to_owned).into_iter().collect();
+    for place in [own.metadata_url(), root.metadata_url()] {
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    let (reach, beyond) = probed.reach;
+    let mut missed = Vec::new();
+    for place in places {
+        let reach = if origin_of(&place) == origin { reach } else { beyond };
+        match document(outbound, &place, reach).await {
+            Ok(answer) => {
+                let document = answer.json().map_err(|e| {
+                    let place = shown(&place, LONGEST);
+                    let why = shown(&e.to_string(), LONGEST);
+                    Error::Discovery(format!(
+                        "{place} is not protected-resource metadata: {why}\nhint: its operator has to mend it"
+                    ))
+                })?;
+                return Ok((place, document));
+            }
+            Err(why) => missed.push(why),
+        }
+    }
+    Err(Error::Discovery(telling(missed).unwrap_or_else(|| {
+        format!(
+            "{own} has no protected-resource metadata (RFC 9728), so its authorization server is not known\nhint: check \
+             the URL (`carnet servers` lists yours); if it is right, its operator has to serve {}",
+            own.metadata_url()
+        )
+    })))
 }
 
 /// Finds and checks the metadata of an authorization server or IdP.
@@ -230,44 +381,82 @@ pub(crate) async fn authorization_server(
         issuer.well_known_inserted("openid-configuration"),
         issuer.well_known_appended("openid-configuration"),
     ];
-    let mut unreachable = None;
+    let mut missed = Vec::new();
     for place in places {
-        let answer = match outbound.get(&place, reach).await {
-            Ok(answer) if answer.status == 200 => answer,
-            Ok(_) => continue,
-            Err(error) => {
-                unreachable = Some(error);
+        let answer = match document(outbound, &place, reach).await {
+            Ok(answer) => answer,
+            Err(why) => {
+                missed.push(why);
                 continue;
             }
         };
         let metadata: AuthorizationServerMetadata = answer.json().map_err(|e| {
             let why = shown(&e.to_string(), LONGEST);
-            Error::Discovery(format!("{place} is not authorization-server metadata: {why}"))
+            Error::Discovery(format!(
+                "{place} is not authorization-server metadata: {why}\nhint: its operator has to mend it"
+            ))
         })?;
         if metadata.issuer != issuer.as_str() {
-            return Err(Error::Discovery(format!(
-                "{place} belongs to another issuer; nothing was sent to it\n  \
-                 found:    {}\n  expected: {issuer}\n\
-                 hint: the two have to be equal byte for byte (RFC 8414 section 3.3); mind a \
-                 trailing slash",
-                shown(&metadata.issuer, LONGEST)
-            )));
+            return Err(Error::Differs {
+                what: format!("{place} belongs to another issuer; nothing was sent to it"),
+                found: shown(&metadata.issuer, LONGEST),
+                expected: issuer.to_string(),
+                hint: "the two have to be equal byte for byte (RFC 8414 section 3.3); mind a trailing slash"
+                    .to_owned(),
+            });
         }
         // Where it answers from: nothing that it names is nearer, and nothing is further than it may be itself.
         return Ok(Discovered { metadata, own: reach, named: answer.near.min(reach) });
     }
-    if let Some(error) = unreachable {
-        return Err(error.into());
-    }
-    Err(Error::Discovery(format!(
-        "{issuer} serves no authorization-server metadata (RFC 8414 or OpenID Connect Discovery)"
-    )))
+    Err(Error::Discovery(telling(missed).unwrap_or_else(|| {
+        format!(
+            "{issuer} serves no authorization-server metadata (RFC 8414 or OpenID Connect Discovery)\nhint: check the \
+             issuer; if it is right, its operator has to serve {}",
+            issuer.well_known_inserted("oauth-authorization-server")
+        )
+    })))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::outbound::checked;
+
+    #[test]
+    fn a_document_names_the_server_or_its_origin_where_it_is_the_origins_own() {
+        let own = Resource::parse("https://a.example/mcp?toolsets=x").unwrap();
+        let at_path = own.metadata_url();
+        let at_root = "https://a.example/.well-known/oauth-protected-resource";
+        for (place, resource, may) in [
+            (at_path.as_str(), "https://a.example/mcp?toolsets=x", true),
+            (&at_path, "https://a.example/mcp", true),
+            (at_root, "https://a.example/mcp", true),
+            (at_root, "https://a.example/", true),
+            ("https://cdn.example/.well-known/oauth-protected-resource", "https://a.example", false),
+            (&at_path, "https://a.example", false),
+            (&at_path, "https://a.example/mcp?toolsets=y", false),
+            (&at_path, "https://a.example/mcp/", false),
+            (&at_path, "https://a.example/other", false),
+            (at_root, "https://b.example", false),
+        ] {
+            let named = Resource::parse(resource).unwrap();
+            assert_eq!(may_name(&own, place, &named), may, "{place}: {resource}");
+        }
+    }
+
+    #[test]
+    fn of_several_places_the_most_telling_answer_is_told() {
+        let at = || "https://a.example/x".to_owned();
+        let told = telling(vec![
+            Missed::NotJson(at(), "text/html".to_owned()),
+            Missed::Status(at(), 503),
+            Missed::NotThere,
+        ]);
+        assert!(told.unwrap().contains("503: it is out of order"));
+        let told = telling(vec![Missed::NotThere, Missed::Redirects(at(), "https://b/".to_owned())]);
+        assert!(told.unwrap().contains("redirects to https://b/"));
+        assert!(telling(vec![Missed::NotThere, Missed::NotThere]).is_none());
+    }
 
     #[test]
     fn what_metadata_name_is_as_near_as_who_served_them_and_no_nearer() {

@@ -5,18 +5,18 @@
 mod report;
 
 use crate::{
-    discovery::{Discovered, McpServer, bearer_challenge, origin_of, reach_of_named},
-    error::Error,
+    discovery::{self, Described, McpServer, Probed, bearer_challenge},
+    error::{Error, first_words},
     obtain::{Client, Credential, IdJagView},
     outbound::{Answer, Outbound, Reach},
 };
 use carnet_proto::{
-    GRANT_JWT_BEARER, GRANT_PROFILE_ID_JAG, GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ID_JAG,
+    GRANT_JWT_BEARER, GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ID_JAG,
     client_document::{self, DocumentUrl},
-    identifier::{Issuer, Resource},
+    identifier::Resource,
     jws,
-    metadata::ProtectedResourceMetadata,
-    scope::Scopes,
+    others_text::shown,
+    secret::Secret,
 };
 use report::{difference, name_difference};
 use serde_json::{Value, json};
@@ -45,6 +45,7 @@ impl Client {
     pub async fn examine(&self, url: &str) -> Report {
         let mut walk = Walk { client: self, url, findings: Vec::new() };
         let outcome = walk.walk().await;
+        walk.clocks();
         let stage = outcome.err().map(|Stopped(stage)| stage);
         let wrong = walk.findings.iter().rfind(|finding| finding.verdict == Verdict::Wrong);
         let verdict = match (stage, wrong) {
@@ -53,7 +54,8 @@ impl Client {
                 let party = finding.party.as_deref().unwrap_or("nobody in particular");
                 let fix = finding.fix.as_deref().unwrap_or(&finding.what);
                 let stage = finding.stage.title();
-                format!("{url} does not work: {stage}. To be changed by {party}: {fix}")
+                let what = finding.what.lines().next().unwrap_or_default();
+                format!("{url} does not work: {stage}: {what}. To be changed by {party}: {fix}")
             }
             (Some(stage), None) => {
                 format!("{url} does not work; the walk ended at {}.", stage.title())
@@ -140,12 +142,24 @@ impl Walk<'_> {
     async fn walk(&mut self) -> Step<()> {
         self.login().await?;
         self.identity_provider().await?;
-        let (resource, named) = self.mcp_server().await?;
-        let server = self.authorization_server(resource, named).await?;
-        self.client_identity(&server).await?;
-        let id_jag = self.exchange(&server).await?;
-        let token = self.redemption(&server, &id_jag).await?;
+        let found = self.mcp_server().await?;
+        let server = self.authorization_server(found).await?;
+        let token = match self.way(&server).await? {
+            Way::CrossApp => {
+                self.client_identity(&server).await?;
+                let id_jag = self.exchange(&server).await?;
+                self.redemption(&server, &id_jag).await?.secret().clone()
+            }
+            Way::Consent => self.consent(&server).await?,
+        };
         self.call(&server, &token).await
+    }
+
+    /// A clock that is off is said, whatever else was found.
+    fn clocks(&mut self) {
+        if let Some(warning) = self.client.clock_warning() {
+            self.note(Stage::Login, warning);
+        }
     }
 
     async fn login(&mut self) -> Step<()> {
@@ -194,8 +208,7 @@ impl Walk<'_> {
         let metadata = match self.client.idp_metadata().await {
             Ok(metadata) => metadata,
             Err(error) => {
-                let fix = format!("serve {}", issuer.well_known_appended("openid-configuration"));
-                return self.wrong(AT, error.to_string(), IDP, fix);
+                return self.failed(AT, &error, IDP);
             }
         };
         self.ok(AT, format!("its metadata names {issuer} as issuer, byte for byte"));
@@ -224,198 +237,134 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// What the client found wrong, by the client's own words.
+    fn failed<T>(&mut self, stage: Stage, error: &Error, party: &str) -> Step<T> {
+        if let Error::Differs { what, found, expected, hint } = error {
+            let texts = (found.as_str(), expected.as_str());
+            self.compare(stage, what, texts, party, hint.as_str())?;
+            return Err(Stopped(stage));
+        }
+        let text = error.to_string();
+        let (what, fix) = match text.split_once("\nhint: ") {
+            Some((what, fix)) => (what.to_owned(), fix.to_owned()),
+            None => (text.clone(), text.clone()),
+        };
+        self.wrong(stage, what, party, fix)
+    }
+
     /// The challenge, the metadata document, the resource and the authorization server it names.
-    async fn mcp_server(&mut self) -> Step<(Resource, Found)> {
+    async fn mcp_server(&mut self) -> Step<(Probed, Described)> {
         const AT: Stage = Stage::McpServer;
         let url = self.url;
-        let own = match Resource::parse(url) {
-            Ok(own) => own,
+        if let Err(error) = Resource::parse(url) {
+            let fix = "use the MCP server's https URL";
+            return self.wrong(AT, format!("`{url}` {error}"), YOU, fix);
+        }
+        let probed = match discovery::probe(self.outbound(), url).await {
+            Ok(probed) => probed,
+            Err(error @ Error::Discovery(_)) => return self.failed(AT, &error, YOU),
             Err(error) => {
-                let fix = "use the MCP server's https URL";
-                return self.wrong(AT, format!("`{url}` {error}"), YOU, fix);
+                let text = error.to_string();
+                let (what, fix) = match text.split_once("\nhint: ") {
+                    Some((what, fix)) => (what.to_owned(), fix.to_owned()),
+                    None => (text.clone(), format!("see that {url} is right and that the server runs")),
+                };
+                return self.wrong(AT, what, SERVER, fix);
             }
         };
-        let reach = Reach::of_trusted_url(url);
-        let ping = json!({"jsonrpc": "2.0", "id": 0, "method": "ping"});
-        let probe = match self.outbound().json("POST", url, reach, None, Some(&ping)).await {
-            Ok(probe) => probe,
-            Err(error) => {
-                let fix = format!("see that {url} is right and that the server runs");
-                return self.wrong(AT, error.to_string(), SERVER, fix);
-            }
-        };
-        let challenge = bearer_challenge(&probe);
-        match (probe.status, &challenge) {
+        match (probed.status, &probed.challenge) {
             (401, Some(_)) => self.ok(AT, "without a token it answers 401 with a challenge"),
             (401, None) => {
                 self.note(AT, "it answers 401 without a Bearer challenge (RFC 9728 5.1)");
             }
             (status, _) => self.note(AT, format!("without a token it answers {status}, not 401")),
         }
-        let named = challenge.as_ref().and_then(|c| c.get("resource_metadata")).map(str::to_owned);
-        if named.is_none() {
+        if probed.named().is_none() {
             self.note(
                 AT,
                 "its challenge names no resource_metadata; the well-known places are tried",
             );
         }
-        let scopes = challenge.as_ref().and_then(|c| c.get("scope")).and_then(Scopes::parse);
-        let Some((place, answer)) = self.metadata_document(&own, named, (reach, probe.near)).await
-        else {
-            let fix = format!(
-                "check the URL (`carnet servers` lists yours); if it is right, serve {}",
-                own.metadata_url()
-            );
-            let what = "it has no protected-resource metadata (RFC 9728)";
-            return self.wrong(AT, what, SERVER, fix);
+        let found = match discovery::described(self.outbound(), &probed).await {
+            Ok(found) => found,
+            Err(error) => return self.failed(AT, &error, SERVER),
         };
-        let metadata: ProtectedResourceMetadata = match answer.json() {
-            Ok(metadata) => metadata,
-            Err(error) => {
-                let what = format!("{place} is not protected-resource metadata: {error}");
-                return self.wrong(AT, what, SERVER, format!("mend {place}"));
-            }
-        };
-        self.ok(AT, format!("its metadata is at {place}"));
-        let resource = Resource::parse(&metadata.resource);
-        // The origin may be named only where the document was found at the root.
-        let at_root = Resource::parse(origin_of(own.normalized()).as_str());
-        let at_root = at_root.ok().filter(|root| root.metadata_url() == place);
-        let fits = resource
-            .as_ref()
-            .is_ok_and(|found| *found == own || at_root.as_ref().is_some_and(|root| found == root));
-        if !fits {
-            let fix = format!(
-                "use {} if that is the server that is meant; otherwise set `resource` in {place} to \
-                 \"{url}\"",
-                metadata.resource
-            );
-            let texts = (metadata.resource.as_str(), url);
-            self.compare(AT, "the metadata's resource is the server's URL", texts, SERVER, fix)?;
-        }
-        let Ok(resource) = resource else { return Err(Stopped(AT)) };
-        self.ok(AT, format!("its resource identifier is {}", resource.as_str()));
-        let Some(named) = metadata.authorization_servers.first() else {
-            let fix = format!("list the issuer in `authorization_servers` of {place}");
-            return self.wrong(AT, "its metadata names no authorization server", SERVER, fix);
-        };
-        let issuer = match Issuer::parse(named) {
-            Ok(issuer) => issuer,
-            Err(error) => {
-                let fix = format!("correct `authorization_servers` in {place}");
-                return self.wrong(
-                    AT,
-                    format!("its authorization server `{named}` {error}"),
-                    SERVER,
-                    fix,
-                );
-            }
-        };
-        if *named == self.client.settings().idp.as_str() {
+        self.ok(AT, format!("its metadata is at {}", found.place));
+        self.ok(AT, format!("its resource identifier is {}", found.resource.as_str()));
+        if found.authorization_server == self.client.settings().idp {
             self.note(AT, "its authorization server is the identity provider itself (MCP-A4)");
         }
-        let listed = metadata.scopes_supported.map(|list| list.into_iter().collect::<Scopes>());
-        let known = |issuer: &str| self.client.is_known(issuer);
-        let reach = reach_of_named(&own, (reach, probe.near), &issuer, known);
-        let scopes = scopes.or(listed).filter(|s| !s.is_empty());
-        Ok((resource, Found { issuer, place, scopes, reach }))
+        Ok((probed, found))
     }
 
-    async fn metadata_document(
-        &self,
-        own: &Resource,
-        named: Option<String>,
-        (reach, beyond): (Reach, Reach),
-    ) -> Option<(String, Answer)> {
-        let root =
-            Resource::parse(&origin_of(own.normalized())).ok().map(|root| root.metadata_url());
-        let places = named.into_iter().chain([own.metadata_url()]).chain(root);
-        for place in places {
-            let same = origin_of(&place) == origin_of(own.normalized());
-            let reach = if same { reach } else { beyond };
-            if let Ok(answer) = self.outbound().get(&place, reach).await
-                && answer.status == 200
-            {
-                return Some((place, answer));
-            }
-        }
-        None
-    }
-
-    async fn authorization_server(&mut self, resource: Resource, found: Found) -> Step<McpServer> {
+    async fn authorization_server(
+        &mut self,
+        (probed, found): (Probed, Described),
+    ) -> Step<McpServer> {
         const AT: Stage = Stage::AuthorizationServer;
-        let Found { issuer, place, scopes, reach } = found;
-        let places = [
-            issuer.well_known_inserted("oauth-authorization-server"),
-            issuer.well_known_inserted("openid-configuration"),
-            issuer.well_known_appended("openid-configuration"),
-        ];
-        let mut document = None;
-        for at in &places {
-            if let Ok(answer) = self.outbound().get(at, reach).await
-                && answer.status == 200
-            {
-                document = Some((at.clone(), answer));
-                break;
-            }
-        }
-        let Some((at, answer)) = document else {
-            let what = format!("{issuer} serves no metadata (RFC 8414)");
-            return self.wrong(AT, what, RAS, format!("serve {}", places[0]));
+        let known = |issuer: &str| self.client.is_known(issuer);
+        let server = discovery::governed(self.outbound(), &probed, found, known).await;
+        let server = match server {
+            Ok(server) => server,
+            Err(error) => return self.failed(AT, &error, RAS),
         };
-        let raw: Value = answer.json().unwrap_or_default();
-        let named = raw.get("issuer").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let fix = format!(
-            "make the two equal: `issuer` in {at}, and `authorization_servers` in {place} (RFC 8414 \
-             3.3)"
-        );
-        let texts = (named.as_str(), issuer.as_str());
-        self.compare(
-            AT,
-            "its metadata's issuer is the one that the MCP server names",
-            texts,
-            RAS,
-            fix,
-        )?;
-        let metadata: carnet_proto::metadata::AuthorizationServerMetadata = match answer.json() {
-            Ok(metadata) => metadata,
-            Err(error) => {
-                let what = format!("{at} is not authorization-server metadata: {error}");
-                return self.wrong(AT, what, RAS, format!("mend {at}"));
-            }
-        };
-        let server = McpServer {
-            url: self.url.to_owned(),
-            resource,
-            name: None,
-            authorization_server: issuer.clone(),
-            metadata: Discovered::configured(metadata, reach),
-            scopes,
-            reach,
-        };
-        if server.offers_cross_app_access() {
-            self.ok(AT, "it offers cross-app access (the ID-JAG grant profile)");
-        } else if self.client.may_use_cross_app_access(&server) {
-            self.note(
-                AT,
-                "it does not list the ID-JAG grant profile, but is configured here by hand",
-            );
-        } else {
-            let fix = format!(
-                "list {GRANT_PROFILE_ID_JAG} in authorization_grant_profiles_supported of {at}, or tell \
-                 people a client id there (`carnet secret {issuer} CLIENT_ID`)"
-            );
-            let what =
-                "it does not offer cross-app access; `carnet tools` asks for your own consent";
-            return self.wrong(AT, what, RAS, fix);
-        }
+        self.ok(AT, "its metadata's issuer is the one that the MCP server names");
         match &server.metadata.grant_types_supported {
-            Some(grants) if !grants.iter().any(|grant| grant == GRANT_JWT_BEARER) => {
+            Some(grants)
+                if server.offers_cross_app_access()
+                    && !grants.iter().any(|grant| grant == GRANT_JWT_BEARER) =>
+            {
                 self.note(AT, format!("grant_types_supported does not list {GRANT_JWT_BEARER}"));
             }
             _ => {}
         }
         Ok(server)
+    }
+
+    /// Whether the company decides about the server, or the person alone.
+    async fn way(&mut self, server: &McpServer) -> Step<Way> {
+        const AT: Stage = Stage::AuthorizationServer;
+        if server.offers_cross_app_access() {
+            self.ok(AT, "it offers cross-app access (the ID-JAG grant profile)");
+            return Ok(Way::CrossApp);
+        }
+        let issuer = server.authorization_server.as_str();
+        if self.client.may_use_cross_app_access(server) {
+            self.note(
+                AT,
+                "it does not list the ID-JAG grant profile, but is configured here by hand, or by the company",
+            );
+            return Ok(Way::CrossApp);
+        }
+        match self.client.company_decides(&server.resource, issuer).await {
+            Ok(true) => Ok(Way::CrossApp),
+            Ok(false) => {
+                self.note(
+                    AT,
+                    "it does not offer cross-app access: you give consent yourself, and your company's IT does not see \
+                     what is granted there",
+                );
+                Ok(Way::Consent)
+            }
+            Err(error) => self.failed(AT, &error, IDP),
+        }
+    }
+
+    /// The token that the person's consent brought.
+    async fn consent(&mut self, server: &McpServer) -> Step<Secret> {
+        const AT: Stage = Stage::Client;
+        match self.client.silent_access(self.url).await {
+            Ok(access) => {
+                self.ok(AT, format!("you have given consent at {}", server.authorization_server));
+                Ok(Secret::new(access.token))
+            }
+            Err(Error::ConsentNeeded { issuer, .. }) => {
+                let what = format!("you have not given consent at {issuer}, or it has ended");
+                let fix = format!("run `carnet tools {}` in a terminal, which asks you for it", self.url);
+                self.wrong(AT, what, YOU, fix)
+            }
+            Err(error) => self.failed(AT, &error, RAS),
+        }
     }
 
     async fn client_identity(&mut self, server: &McpServer) -> Step<()> {
@@ -526,7 +475,7 @@ impl Walk<'_> {
                     ),
                 };
                 let what =
-                    format!("the policy refuses: {} ({})", answer.error, answer.error_description);
+                    format!("the policy refuses: {answer}");
                 self.wrong(AT, what, IT, fix)
             }
             Error::SignInNeeded { .. } | Error::EnrolmentEnded { .. } | Error::StepUpNeeded(_) => {
@@ -582,7 +531,7 @@ impl Walk<'_> {
                     "invalid_scope" => "know the scopes that the ID-JAG carries".to_owned(),
                     _ => "see what it says above".to_owned(),
                 };
-                let what = format!("it refuses: {} ({})", answer.error, answer.error_description);
+                let what = format!("it refuses: {answer}");
                 return self.wrong(AT, what, RAS, fix);
             }
             Err(error) => return self.wrong(AT, error.to_string(), RAS, "see what it says above"),
@@ -590,75 +539,160 @@ impl Walk<'_> {
         self.ok(AT, format!("it answers with a token for the scopes: {}", token.scopes));
         // A JWT can be read (RFC 9068); an opaque token cannot, and need not be.
         if let Ok((_, claims)) = jws::peek(token.secret().expose()) {
-            let aud = claims.required_single_audience().unwrap_or_default().to_owned();
-            let texts = (aud.as_str(), server.resource.as_str());
-            let same = Resource::parse(&aud).is_ok_and(|aud| aud == server.resource);
-            if !same {
-                let fix = "issue tokens with the MCP server's resource identifier as aud";
-                self.compare(AT, "the token's aud is the MCP server", texts, RAS, fix)?;
+            let audiences = claims.optional_strings("aud").ok().flatten().unwrap_or_default();
+            let is_it = |aud: &&str| Resource::parse(aud).is_ok_and(|aud| aud == server.resource);
+            match audiences.as_slice() {
+                [one] if is_it(one) => self.ok(AT, "the token's aud is the MCP server"),
+                [one] => {
+                    let texts = (*one, server.resource.as_str());
+                    let fix = "issue tokens with the MCP server's resource identifier as aud";
+                    self.compare(AT, "the token's aud is the MCP server", texts, RAS, fix)?;
+                }
+                many if many.iter().any(is_it) => {
+                    let others = many.iter().filter(|aud| !is_it(aud)).copied();
+                    let others = shown(&others.collect::<Vec<_>>().join(" "), 300);
+                    self.note(AT, format!("the token's aud names the MCP server, and others beside it: {others}"));
+                }
+                many => {
+                    let found = shown(&many.join(" "), 300);
+                    let what = format!("the token's aud does not name the MCP server; it names: {found}");
+                    let fix = format!("issue tokens with {} in aud", server.resource.as_str());
+                    return self.wrong(AT, what, RAS, fix);
+                }
             }
-            self.ok(AT, "the token's aud is the MCP server");
         }
         Ok(token)
     }
 
-    async fn call(&mut self, server: &McpServer, token: &crate::obtain::AccessToken) -> Step<()> {
+    /// The end of the walk: a JSON-RPC result, and nothing less.
+    async fn call(&mut self, server: &McpServer, token: &Secret) -> Step<()> {
         const AT: Stage = Stage::Call;
+        let info = json!({"name": "carnet doctor", "version": env!("CARGO_PKG_VERSION")});
         let begin = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
-            "protocolVersion": "2025-11-25", "capabilities": {},
-            "clientInfo": {"name": "carnet doctor", "version": env!("CARGO_PKG_VERSION")}}});
-        let bearer = Some(token.secret().expose());
-        let sent = self.outbound().json("POST", self.url, server.reach, bearer, Some(&begin)).await;
-        let answer = match sent {
-            Ok(answer) => answer,
-            Err(error) => {
-                return self.wrong(AT, error.to_string(), SERVER, "see that the server runs");
+            "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": info}});
+        let answer = self.send(server, token, &begin, &[]).await?;
+        if self.is_result(&answer) {
+            self.ok(AT, "the MCP server takes the token, and answers a request");
+            return Ok(());
+        }
+        // A server that speaks the revision without sessions alone says so by an error of its own.
+        let newer = rpc_error(&answer).is_some_and(|(code, _)| matches!(code, -32601 | -32022));
+        if newer || answer.status == 400 {
+            let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                "io.modelcontextprotocol/clientCapabilities": {},
+                "io.modelcontextprotocol/clientInfo": info});
+            let discover = json!({"jsonrpc": "2.0", "id": 2, "method": "server/discover",
+                                  "params": {"_meta": meta}});
+            let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "server/discover")];
+            let answer = self.send(server, token, &discover, &headers).await?;
+            if self.is_result(&answer) {
+                self.ok(AT, "the MCP server takes the token, and answers a request (without sessions)");
+                return Ok(());
             }
-        };
-        let challenge = bearer_challenge(&answer);
+        }
+        self.no_result(server, token, &answer)
+    }
+
+    async fn send(
+        &mut self,
+        server: &McpServer,
+        token: &Secret,
+        message: &Value,
+        headers: &[(&str, &str)],
+    ) -> Step<Answer> {
+        let bearer = Some(token.expose());
+        let outbound = self.outbound();
+        let sent = outbound.json_with("POST", self.url, server.reach, bearer, Some(message), headers);
+        match sent.await {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                let text = error.to_string();
+                let (what, fix) = match text.split_once("\nhint: ") {
+                    Some((what, fix)) => (what.to_owned(), fix.to_owned()),
+                    None => (text.clone(), "see that the server runs".to_owned()),
+                };
+                self.wrong(Stage::Call, what, SERVER, fix)
+            }
+        }
+    }
+
+    fn is_result(&self, answer: &Answer) -> bool {
+        (200..300).contains(&answer.status)
+            && rpc(answer).is_some_and(|message| message.get("result").is_some_and(Value::is_object))
+    }
+
+    /// What came instead, in the server's own words.
+    fn no_result(&mut self, server: &McpServer, token: &Secret, answer: &Answer) -> Step<()> {
+        const AT: Stage = Stage::Call;
+        let challenge = bearer_challenge(answer);
         let said = challenge
             .as_ref()
             .and_then(|c| c.get("error_description").or(c.get("error")))
-            .unwrap_or("nothing more")
-            .to_owned();
-        match answer.status {
-            200..=299 => {
-                self.ok(AT, "the MCP server takes the token");
-                Ok(())
-            }
-            401 => {
+            .map(|text| shown(text, 300));
+        let body = shown(first_words(&answer.body), 300);
+        let said = said.or_else(|| (!body.is_empty()).then_some(body));
+        let said = said.unwrap_or_else(|| "nothing more".to_owned());
+        let named = challenge.as_ref().filter(|c| c.get("error") == Some("insufficient_scope"));
+        match (answer.status, named) {
+            (401, _) => {
+                let named = jws::peek(token.expose()).ok();
+                let alg = named.as_ref().and_then(|(header, _)| {
+                    header.optional_str("alg").ok().flatten().map(str::to_owned)
+                });
+                let alg = alg.map(|alg| format!(", signed with {alg},")).unwrap_or_default();
                 let fix = format!(
-                    "accept tokens whose iss is {} and whose aud is {}",
+                    "accept tokens{alg} whose iss is {} and whose aud is {}",
                     server.authorization_server,
                     server.resource.as_str()
                 );
                 self.wrong(AT, format!("it refuses the token: {said}"), SERVER, fix)
             }
-            403 => {
-                let scopes =
-                    challenge.as_ref().and_then(|c| c.get("scope")).unwrap_or("more scope");
-                let fix = format!("grant {scopes} in the connection");
+            (403, Some(challenge)) => {
+                let scopes = challenge.get("scope").unwrap_or("more scope");
+                let fix = format!("grant {} in the connection", shown(scopes, 300));
                 self.wrong(AT, format!("it wants more scope: {said}"), IT, fix)
             }
-            // A server that only speaks the stateless revision says so in its own words.
-            400 if answer.json::<Value>().is_ok_and(|body| body.get("error").is_some()) => {
-                self.ok(AT, "the MCP server takes the token (and speaks a newer revision)");
-                Ok(())
+            (403, None) => {
+                let fix = "see why it forbids this: its own words are above (a Host or Origin that it does not know, a \
+                           rule of its own)";
+                self.wrong(AT, format!("with the token it answers HTTP 403: {said}"), SERVER, fix)
             }
-            status => {
-                let what = format!("with the token it answers HTTP {status}");
+            (status @ 200..=299, _) => {
+                let what = match rpc_error(answer) {
+                    Some((code, message)) => format!("it answers with the error {code}: {message}"),
+                    None => format!("it answers HTTP {status} without a JSON-RPC result: {said}"),
+                };
+                self.wrong(AT, what, SERVER, "answer MCP requests at this URL with JSON-RPC results")
+            }
+            (status, _) => {
+                let what = format!("with the token it answers HTTP {status}: {said}");
                 self.wrong(AT, what, SERVER, "look into the server's log")
             }
         }
     }
 }
 
-/// What the MCP server's metadata leads to.
-struct Found {
-    issuer: Issuer,
-    place: String,
-    scopes: Option<Scopes>,
-    reach: Reach,
+/// Who decides about an MCP server.
+enum Way {
+    CrossApp,
+    Consent,
+}
+
+/// The JSON-RPC message of an answer: its body, or the first event of a stream that holds one.
+fn rpc(answer: &Answer) -> Option<Value> {
+    if let Ok(message) = answer.json::<Value>() {
+        return Some(message);
+    }
+    let text = String::from_utf8_lossy(&answer.body);
+    let mut data = text.lines().filter_map(|line| line.strip_prefix("data:"));
+    data.find_map(|data| serde_json::from_str(data.trim()).ok())
+}
+
+/// Code and message of a JSON-RPC error.
+fn rpc_error(answer: &Answer) -> Option<(i64, String)> {
+    let error = rpc(answer)?.get("error")?.clone();
+    let message = error.get("message").and_then(Value::as_str).unwrap_or_default();
+    Some((error.get("code")?.as_i64()?, shown(message, 300)))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! No secret is copied anywhere, and no other authorization server needs to be told.
 
 use crate::{
-    code_flow::{Ask, CodeFlow, Loopback, Tab},
+    code_flow::{Ask, CodeFlow, Loopback, Pasted, Tab},
     discovery::{Discovered, discover_authorization_server},
     error::{Error, Leg, OAuthError},
     outbound::Outbound,
@@ -91,8 +91,13 @@ impl PendingEnrolment {
     }
 
     /// Waits for the person, and enrols `key` as an installation on `device`.
-    pub async fn finish(self, key: &SigningKey, device: &str) -> Result<Enrolled, Error> {
-        let (code, tab) = self.flow.answer().await?;
+    pub async fn finish(
+        self,
+        key: &SigningKey,
+        device: &str,
+        pasted: Option<&mut Pasted>,
+    ) -> Result<Enrolled, Error> {
+        let (code, tab) = self.flow.answer(pasted).await?;
         match self.enrol(code.expose(), key, device).await {
             Ok(client_id) => Ok(Enrolled { client_id, loopback: self.flow.into_loopback(), tab }),
             Err(error) => {
@@ -107,10 +112,7 @@ impl PendingEnrolment {
         let form = self.flow.redemption(code, &redirect_uri);
         let form = [&form[..], &[("client_id", self.client_id.as_str())]].concat();
         let refused = |answer: &crate::outbound::Answer| {
-            let error = answer.json::<OAuthError>().unwrap_or_else(|_| OAuthError {
-                error: format!("HTTP {}", answer.status),
-                ..OAuthError::default()
-            });
+            let error = OAuthError::of(answer);
             Error::Refused { leg: Leg::Enrol, party: self.issuer.to_string(), error }
         };
         let endpoint = &self.metadata.token_endpoint;

@@ -1,6 +1,9 @@
 //! What can go wrong on the way to a token, in words that name what to change.
 
-use crate::{outbound::OutboundError, vault::VaultError};
+use crate::{
+    outbound::{Answer, OutboundError},
+    vault::VaultError,
+};
 use carnet_proto::{jws::JwtError, others_text::shown, scope::Scopes};
 use serde::Deserialize;
 use std::fmt;
@@ -75,6 +78,37 @@ impl From<AsSent> for OAuthError {
     }
 }
 
+impl OAuthError {
+    /// The error of an answer: in its own words, whatever they are.
+    pub(crate) fn of(answer: &Answer) -> Self {
+        answer.json().unwrap_or_else(|_| Self {
+            error: format!("HTTP {}", answer.status),
+            error_description: shown(first_words(&answer.body), 300),
+            ..Self::default()
+        })
+    }
+}
+
+impl fmt::Display for OAuthError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.error)?;
+        if self.error_description.is_empty() {
+            return Ok(());
+        }
+        write!(f, " ({})", self.error_description)
+    }
+}
+
+/// The first words of a body: of a page, what its title says.
+pub(crate) fn first_words(body: &[u8]) -> &str {
+    let text = std::str::from_utf8(body).unwrap_or_default().trim();
+    if !text.starts_with('<') {
+        return text;
+    }
+    let title = text.split_once("<title>").and_then(|(_, rest)| rest.split_once('<'));
+    title.map_or("a page (HTML)", |(title, _)| title.trim())
+}
+
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -101,8 +135,7 @@ pub enum Error {
     )]
     StepUpNeeded(OAuthError),
     /// The company's policy refuses; there is no other way in.
-    #[error("{party} refused: {error} ({description})\nhint: this is the company's policy; ask IT", 
-            error = .error.error, description = .error.error_description)]
+    #[error("{party} refused: {error}\nhint: this is the company's policy; ask IT")]
     RefusedByPolicy {
         /// Who refused.
         party: String,
@@ -110,8 +143,7 @@ pub enum Error {
         error: OAuthError,
     },
     /// A party refused for another reason.
-    #[error("the {leg} failed: {party} says {error} ({description})",
-            error = .error.error, description = .error.error_description)]
+    #[error("the {leg} failed: {party} says {error}")]
     Refused {
         /// Where.
         leg: Leg,
@@ -119,6 +151,18 @@ pub enum Error {
         party: String,
         /// Its words.
         error: OAuthError,
+    },
+    /// Two texts that have to be equal are not.
+    #[error("{what}\n  found:    {found}\n  expected: {expected}\nhint: {hint}")]
+    Differs {
+        /// Which.
+        what: String,
+        /// What is there.
+        found: String,
+        /// What has to be there.
+        expected: String,
+        /// What to do.
+        hint: String,
     },
     /// A party wants fewer requests (429).
     #[error("{party} wants fewer requests; try again in {seconds} s")]

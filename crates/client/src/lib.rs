@@ -33,14 +33,16 @@ mod vault;
 
 pub use catalog::{Catalog, CatalogServer, Installation, NativeClient};
 pub use client_documents::{ClientDocuments, DocumentClient, DocumentError};
-pub use code_flow::{Loopback, Tab};
+pub use code_flow::{Callback, Loopback, Pasted, Tab};
 pub use consent::PendingConsent;
 pub use discovery::{Discovered, McpServer, discover_authorization_server};
 pub use enrol::{Enrolled, PendingEnrolment, begin_enrolment};
 pub use error::{Error, Leg, OAuthError};
 pub use jwks::{KeySource, KeysError, RemoteKeys};
 pub use obtain::{AccessToken, Client, Credential, IdJagView, Registration, Settings, Subject};
-pub use outbound::{Answer, Bounds, BoxedAddresses, Names, Outbound, OutboundError, Reach};
+pub use outbound::{
+    Answer, Bounds, BoxedAddresses, Names, Outbound, OutboundError, Proxies, Reach,
+};
 pub use person::{Browser, Purpose};
 pub use relying_party::{RelyingParty, SignInFlow, SignInWishes};
 pub use sign_in::{PendingSignIn, SignInOptions};

@@ -2,9 +2,10 @@
 
 use crate::{
     catalog::Verdicts,
+    code_flow::Callback,
     discovery::{self, Discovered, McpServer, bearer_challenge},
     error::{Error, Leg, OAuthError},
-    outbound::{Answer, Outbound, Reach},
+    outbound::{Answer, NOTABLE_SKEW, Outbound, Reach},
     person::{Asked, Browser},
     vault::{Access, Session, Vault, VaultLock},
 };
@@ -81,6 +82,8 @@ pub struct Settings {
     /// This client at authorization servers without cross-app access, by issuer, where it was
     /// registered by hand.
     pub consent_clients: HashMap<String, Registration>,
+    /// Their callbacks, where a registration has one fixed port.
+    pub consent_callbacks: HashMap<String, Callback>,
     /// URL of a metadata document that names this program as a public client, where it has one.
     pub client_document: Option<String>,
     /// Whether the IdP has a say in what the person may consent to; only a program that belongs to no
@@ -97,6 +100,7 @@ impl Settings {
             idp_client,
             ras_clients: HashMap::new(),
             consent_clients: HashMap::new(),
+            consent_callbacks: HashMap::new(),
             client_document: None,
             governed: true,
         }
@@ -190,7 +194,7 @@ struct TokenAnswer {
     token_type: String,
     #[serde(default)]
     issued_token_type: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lifetime")]
     expires_in: Option<i64>,
     #[serde(default)]
     scope: Option<String>,
@@ -206,8 +210,22 @@ struct RefreshAnswer {
     refresh_token: Option<String>,
     #[serde(default)]
     access_token: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lifetime")]
     expires_in: Option<i64>,
+}
+
+/// `expires_in` in whole seconds. Several large servers write it as text, or with decimals; what is no number at all is
+/// taken for left out: it is advice.
+pub(crate) fn lifetime<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<i64>, D::Error> {
+    let seconds = match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::Number(number) => number.as_f64(),
+        serde_json::Value::String(text) => text.trim().parse::<f64>().ok(),
+        _ => None,
+    };
+    #[allow(clippy::cast_possible_truncation)] // within the range
+    Ok(seconds.filter(|seconds| (0.0..1e12).contains(seconds)).map(|seconds| seconds.floor() as i64))
 }
 
 impl Client {
@@ -219,6 +237,7 @@ impl Client {
         clock: Clock,
         entropy: Entropy,
     ) -> Self {
+        outbound.compare_with(&clock);
         Self(Arc::new(Inner {
             settings,
             outbound,
@@ -488,10 +507,16 @@ impl Client {
                 });
             }
             renewed.id_token = id_token;
-            renewed.id_token_expires = signed_in.expires.0;
+            renewed.id_token_expires = self.in_our_time(signed_in.expires);
             self.0.vault.store(Some(&renewed)).await?;
         }
         Ok(renewed)
+    }
+
+    /// When the IdP's clock shows `time`, by ours.
+    pub(crate) fn in_our_time(&self, time: Timestamp) -> i64 {
+        let ahead = self.time_at(self.0.settings.idp.as_str()).since(self.0.clock.now());
+        time.0 - ahead
     }
 
     pub(crate) fn sign_in_needed(&self) -> Error {
@@ -542,15 +567,27 @@ impl Client {
             _ => None,
         };
         let scope = wanted.map(|s| s.to_string()).unwrap_or_default();
-        let mut form = vec![
-            ("grant_type", GRANT_JWT_BEARER),
-            ("assertion", id_jag.assertion.expose()),
-            ("resource", server.resource.as_str()),
-        ];
+        let mut form =
+            vec![("grant_type", GRANT_JWT_BEARER), ("assertion", id_jag.assertion.expose())];
         if !scope.is_empty() {
             form.push(("scope", &scope));
         }
-        let answer = self.ask(Leg::Redeem, ras, &server.metadata, registration, &form).await?;
+        let bare = form.clone();
+        form.push(("resource", server.resource.as_str()));
+        let asked = self.ask(Leg::Redeem, ras, &server.metadata, registration, &form).await;
+        let answer = match asked {
+            // Some servers refuse the parameter. The ID-JAG says the same, and was looked at above: once without.
+            Err(Error::Refused { leg, party, error })
+                if matches!(
+                    error.error.as_str(),
+                    "invalid_grant" | "invalid_target" | "invalid_request"
+                ) =>
+            {
+                let again = self.ask(Leg::Redeem, ras, &server.metadata, registration, &bare).await;
+                again.map_err(|_| Error::Refused { leg, party, error })?
+            }
+            asked => asked?,
+        };
         let answer: TokenAnswer = parse(Leg::Redeem, &answer)?;
         let bad = |what: String| Error::BadAnswer { leg: Leg::Redeem, what };
         if !answer.token_type.eq_ignore_ascii_case("bearer") {
@@ -624,6 +661,22 @@ impl Client {
         Ok(found)
     }
 
+    /// The time at the server of a URL, as far as it has told it; ours where it is about the same.
+    pub(crate) fn time_at(&self, url: &str) -> Timestamp {
+        let skew = self.0.outbound.skew_of(url).filter(|skew| skew.abs() > NOTABLE_SKEW);
+        self.0.clock.now().plus(skew.unwrap_or(0))
+    }
+
+    /// Whose clock is notably another than this computer's, in words.
+    pub fn clock_warning(&self) -> Option<String> {
+        let (origin, ahead) = self.0.outbound.notable_skew()?;
+        let (seconds, how) = (ahead.abs(), if ahead < 0 { "ahead of" } else { "behind" });
+        Some(format!(
+            "the clock of this computer is {seconds} s {how} that of {origin}\nhint: set it right; until then tokens may \
+             be refused as expired, or as not valid yet"
+        ))
+    }
+
     /// Sends a form to the token endpoint of `party`, authenticated as `registration`.
     pub(crate) async fn ask(
         &self,
@@ -650,7 +703,8 @@ impl Client {
             }
             Credential::Secret(secret) => more.push(("client_secret", secret.expose())),
             Credential::Key(key) => {
-                let (jti, now) = (self.0.entropy.id(), self.0.clock.now());
+                // By the time of who reads it: the clock of this computer may be off, and theirs decides.
+                let (jti, now) = (self.0.entropy.id(), self.time_at(endpoint));
                 // The audience is the issuer alone (rfc7523bis).
                 assertion = Secret::new(client_assertion::sign(key, id, party.as_str(), &jti, now));
                 more.push(("client_assertion_type", client_assertion::ASSERTION_TYPE));
@@ -676,10 +730,7 @@ impl Client {
             let seconds = told.and_then(|text| text.trim().parse().ok()).unwrap_or(60);
             return Err(Error::TooMany { party, seconds });
         }
-        let error: OAuthError = answer.json().unwrap_or_else(|_| OAuthError {
-            error: format!("HTTP {}", answer.status),
-            ..OAuthError::default()
-        });
+        let error = OAuthError::of(&answer);
         Err(match (leg, error.error.as_str()) {
             (Leg::Exchange, "insufficient_user_authentication") => Error::StepUpNeeded(error),
             // Final, on both legs: the assertion is good, and another one will not help. (An issuer that says its

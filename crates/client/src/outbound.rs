@@ -1,16 +1,23 @@
 //! The one place that builds an HTTP client. Every outbound request has a reach, a size limit and a
-//! time limit; redirects are never followed and proxies never taken from the environment.
+//! time limit; redirects are never followed. Proxies are never taken from the environment: a person's own program is
+//! given them ([`Outbound::through`]), a server never is.
 
-use carnet_proto::others_text::shown;
+use carnet_proto::{
+    identifier::is_loopback,
+    others_text::shown,
+    time::{Clock, Timestamp},
+};
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{
     Certificate, Client, Method, RequestBuilder,
     dns::{Addrs, Name, Resolve, Resolving},
     redirect,
 };
 use std::{
+    collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{Arc, OnceLock},
-    time::Duration,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, UNIX_EPOCH},
 };
 use url::{Host, Url};
 
@@ -30,7 +37,7 @@ impl Reach {
     /// The reach of a URL that the operator chose: as far as that very host.
     pub fn of_trusted_url(url: &str) -> Self {
         match Url::parse(url) {
-            Ok(url) if carnet_proto::identifier::is_loopback(&url) => Self::Loopback,
+            Ok(url) if is_loopback(&url) => Self::Loopback,
             _ => Self::Private,
         }
     }
@@ -116,6 +123,10 @@ pub enum OutboundError {
     /// The answer is larger than it may be.
     #[error("the answer of {0} is larger than {1} bytes")]
     TooLarge(String, usize),
+    /// The answer is in an encoding that was not asked for and is not known here.
+    #[error("the answer of {0} has the encoding `{1}`, which nobody asked for\nhint: whoever compresses it has to heed \
+             Accept-Encoding")]
+    Encoding(String, String),
     /// The HTTP client cannot be built.
     #[error("the HTTP client cannot be set up: {0}")]
     Setup(String),
@@ -185,11 +196,52 @@ impl Names for SystemNames {
 #[derive(Clone)]
 pub struct Outbound(pub(crate) Arc<Inner>);
 
+/// The way out of a network that lets nothing out but through a proxy, as the usual variables say it.
+#[derive(Clone, Debug, Default)]
+pub struct Proxies {
+    /// For https URLs (`HTTPS_PROXY`, or else `ALL_PROXY`).
+    pub https: Option<String>,
+    /// For http URLs (`HTTP_PROXY`, or else `ALL_PROXY`).
+    pub http: Option<String>,
+    /// Hosts that are reached without (`NO_PROXY`). This machine always is.
+    pub none_for: Option<String>,
+}
+
+/// Proxies, and whom they are not for.
+struct WayOut {
+    https: Option<Url>,
+    http: Option<Url>,
+    matcher: Matcher,
+}
+
+impl WayOut {
+    /// The proxy for a URL.
+    fn of(&self, url: &Url) -> Option<&Url> {
+        let uri = url.as_str().parse::<http::Uri>().ok().filter(|_| !is_loopback(url))?;
+        self.matcher.intercept(&uri)?;
+        if url.scheme() == "https" { self.https.as_ref() } else { self.http.as_ref() }
+    }
+
+    /// Whether a name is a proxy's.
+    fn is_proxy(&self, name: &str) -> bool {
+        [&self.https, &self.http].into_iter().flatten().any(|url| url.host_str() == Some(name))
+    }
+}
+
+/// Servers whose time is remembered.
+const CLOCKS: usize = 256;
+/// A clock that is further off than this is spoken of, in seconds.
+pub(crate) const NOTABLE_SKEW: i64 = 30;
+
 pub(crate) struct Inner {
     roots: Vec<Certificate>,
     /// The same in PEM, for whoever builds a connector of its own.
     pub(crate) pems: Vec<Vec<u8>>,
     pub(crate) names: Arc<dyn Names>,
+    proxies: Option<Arc<WayOut>>,
+    clock: OnceLock<Clock>,
+    /// By how many seconds the clock of a server is ahead of ours, by its origin.
+    clocks: Mutex<HashMap<String, i64>>,
     /// One client for each reach, built when first used: reading the platform's certificate
     /// authorities takes longer than a short command should.
     clients: [OnceLock<Client>; 3],
@@ -219,7 +271,97 @@ impl Outbound {
             roots.extend(bundle.map_err(|e| OutboundError::Setup(text(&e)))?);
         }
         let pems = extra_roots.to_vec();
-        Ok(Self(Arc::new(Inner { roots, pems, names, clients: Default::default() })))
+        Ok(Self(Arc::new(Inner {
+            roots,
+            pems,
+            names,
+            proxies: None,
+            clock: OnceLock::new(),
+            clocks: Mutex::default(),
+            clients: Default::default(),
+        })))
+    }
+
+    /// The same through proxies: for a person's own program, which asks whom the person means. What a proxy reaches is
+    /// its own business: addresses behind it are not known here, and nothing on this machine is asked for through it.
+    pub fn through(self, proxies: &Proxies) -> Result<Self, OutboundError> {
+        let parse = |which: &str, proxy: &Option<String>| {
+            let Some(proxy) = proxy else { return Ok(None) };
+            let text = if proxy.contains("://") { proxy.clone() } else { format!("http://{proxy}") };
+            let url = Url::parse(&text).ok();
+            let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+            url.map(Some).ok_or_else(|| {
+                let what = "is not the URL of an HTTP proxy, like http://proxy.example:3128";
+                OutboundError::Setup(format!("{which} {what}"))
+            })
+        };
+        let https = parse("HTTPS_PROXY", &proxies.https)?;
+        let http = parse("HTTP_PROXY", &proxies.http)?;
+        let text = |url: &Option<Url>| url.as_ref().map(ToString::to_string).unwrap_or_default();
+        let matcher = Matcher::builder()
+            .https(text(&https))
+            .http(text(&http))
+            .no(proxies.none_for.clone().unwrap_or_default())
+            .build();
+        let is_set = https.is_some() || http.is_some();
+        let way = WayOut { https, http, matcher };
+        let (roots, pems, names) =
+            (self.0.roots.clone(), self.0.pems.clone(), Arc::clone(&self.0.names));
+        Ok(Self(Arc::new(Inner {
+            roots,
+            pems,
+            names,
+            proxies: is_set.then(|| Arc::new(way)),
+            clock: OnceLock::new(),
+            clocks: Mutex::default(),
+            clients: Default::default(),
+        })))
+    }
+
+    /// From now on the time of servers is compared with this clock.
+    pub(crate) fn compare_with(&self, clock: &Clock) {
+        // The first one stays: there is one clock.
+        let _ = self.0.clock.set(clock.clone());
+    }
+
+    /// By how many seconds the clock of whoever serves `url` is ahead of ours (behind, if negative), as of its last
+    /// answer.
+    pub(crate) fn skew_of(&self, url: &str) -> Option<i64> {
+        let origin = Url::parse(url).ok()?.origin().ascii_serialization();
+        self.clocks().get(&origin).copied()
+    }
+
+    /// The server whose clock is furthest from ours, if that is far enough to speak of: its origin, and how many seconds
+    /// it is ahead.
+    pub fn notable_skew(&self) -> Option<(String, i64)> {
+        let clocks = self.clocks();
+        let furthest = clocks.iter().max_by_key(|(_, skew)| skew.abs())?;
+        (furthest.1.abs() > NOTABLE_SKEW).then(|| (furthest.0.clone(), *furthest.1))
+    }
+
+    fn clocks(&self) -> std::sync::MutexGuard<'_, HashMap<String, i64>> {
+        self.0.clocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Compares the `Date` of an answer with our clock.
+    pub(crate) fn note_time(&self, url: &Url, headers: &http::HeaderMap) {
+        // What was kept on the way is of another time.
+        let date = headers.get("date").filter(|_| !headers.contains_key("age"));
+        let date = date.and_then(|date| date.to_str().ok());
+        let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
+        let date = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok());
+        let date = date.and_then(|since| i64::try_from(since.as_secs()).ok()).map(Timestamp);
+        let (Some(date), Some(clock)) = (date, self.0.clock.get()) else { return };
+        let mut clocks = self.clocks();
+        let origin = url.origin().ascii_serialization();
+        if clocks.len() < CLOCKS || clocks.contains_key(&origin) {
+            clocks.insert(origin, date.since(clock.now()));
+        }
+    }
+
+    /// Whether a request to `url` goes through a proxy.
+    fn is_proxied(&self, url: &Url) -> bool {
+        self.0.proxies.as_ref().is_some_and(|way| way.of(url).is_some())
     }
 
     /// The underlying client for MCP traffic to a server the user named: same guards, no size or
@@ -281,6 +423,19 @@ impl Outbound {
         bearer: Option<&str>,
         body: Option<&serde_json::Value>,
     ) -> Result<Answer, OutboundError> {
+        self.json_with(method, url, reach, bearer, body, &[]).await
+    }
+
+    /// The same with more headers.
+    pub(crate) async fn json_with(
+        &self,
+        method: &str,
+        url: &str,
+        reach: Reach,
+        bearer: Option<&str>,
+        body: Option<&serde_json::Value>,
+        headers: &[(&str, &str)],
+    ) -> Result<Answer, OutboundError> {
         let url = checked(url, reach)?;
         let method = Method::from_bytes(method.as_bytes())
             .map_err(|_| OutboundError::Setup(format!("no HTTP method {method}")))?;
@@ -288,6 +443,9 @@ impl Outbound {
             .client(reach)?
             .request(method, url.clone())
             .header("accept", "application/json, text/event-stream");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if let Some(bearer) = bearer {
             request = request.bearer_auth(bearer);
         }
@@ -319,8 +477,13 @@ impl Outbound {
         let request = request.timeout(bounds.time);
         let mut response = request.send().await.map_err(|e| unreachable(&e))?;
         // The address that answered, in case a name was resolved anew between check and connect.
-        if response.remote_addr().is_some_and(|peer| !reach.allows(peer.ip())) {
+        let proxied = self.is_proxied(url);
+        if !proxied && response.remote_addr().is_some_and(|peer| !reach.allows(peer.ip())) {
             return Err(OutboundError::Reach(host_of(url)));
+        }
+        self.note_time(url, response.headers());
+        if let Some(encoding) = foreign_encoding(response.headers()) {
+            return Err(OutboundError::Encoding(host_of(url), encoding));
         }
         let too_large = || OutboundError::TooLarge(host_of(url), bounds.bytes);
         if response.content_length().is_some_and(|length| length > bounds.bytes as u64) {
@@ -342,6 +505,7 @@ impl Outbound {
             }
         }
         let near = match response.remote_addr().map(|peer| class_of(peer.ip())) {
+            _ if proxied => Reach::Public,
             Some(Class::Loopback) => Reach::Loopback,
             Some(Class::Private) => Reach::Private,
             _ => Reach::Public,
@@ -351,12 +515,20 @@ impl Outbound {
     }
 }
 
+/// An encoding of the body that is left after gzip, which is taken though nobody asked for it.
+pub(crate) fn foreign_encoding(headers: &http::HeaderMap) -> Option<String> {
+    let encoding = headers.get("content-encoding")?;
+    let encoding = String::from_utf8_lossy(encoding.as_bytes()).trim().to_owned();
+    (!encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity"))
+        .then(|| shown(&encoding, 40))
+}
+
 /// Scheme, and the address of a host given as one: the resolver is not asked about those.
 pub(crate) fn checked(text: &str, reach: Reach) -> Result<Url, OutboundError> {
     let bad = || OutboundError::Url(shown(text, 200));
     let url = Url::parse(text).map_err(|_| bad())?;
     let plain = url.scheme() == "http";
-    let local = carnet_proto::identifier::is_loopback(&url);
+    let local = is_loopback(&url);
     if !(url.scheme() == "https" || (plain && local)) || !url.username().is_empty() {
         return Err(bad());
     }
@@ -391,33 +563,74 @@ pub(crate) fn text(error: &reqwest::Error) -> String {
     if causes.iter().any(|cause| cause.contains("InvalidContentType")) {
         return "what answers there does not speak TLS; is it an http URL?".to_owned();
     }
+    if let Some(what) = causes.iter().rev().find_map(|cause| certificate_trouble(cause)) {
+        return what;
+    }
     // The last one is the cause of all the others.
     causes.pop().unwrap_or_else(|| "the request failed".to_owned())
 }
 
+/// What is wrong with a certificate, and what to do about it.
+fn certificate_trouble(cause: &str) -> Option<String> {
+    let why = cause.split_once("invalid peer certificate: ").map(|(_, why)| why)?;
+    let what = if why.contains("UnknownIssuer") || why.contains("UnknownRevocationStatus") {
+        "its certificate is signed by an authority that is not known here\nhint: if that is your company's own, name its \
+         certificate (PEM) with --extra-roots FILE or CARNET_EXTRA_ROOTS; a server, with `extra_roots` under [outbound]"
+    } else if why.contains("Expired") {
+        "its certificate has expired\nhint: its operator has to renew it; or the clock of this computer is wrong"
+    } else if why.contains("NotValidYet") {
+        "its certificate is not valid yet\nhint: is the clock of this computer right?"
+    } else if why.contains("NotValidForName") {
+        "its certificate is for another name\nhint: use the name that is in the certificate, or tell its operator"
+    } else {
+        return Some(format!("its certificate is refused: {}", shown(why, 200)));
+    };
+    Some(what.to_owned())
+}
+
 #[allow(clippy::disallowed_methods)] // the one place that may build a client
 fn build(reach: Reach, outbound: &Inner) -> Result<Client, reqwest::Error> {
-    Client::builder()
+    let mut plain = http::HeaderMap::new();
+    // Compressed answers are not asked for, but read: some in the way compress all the same.
+    plain.insert("accept-encoding", http::HeaderValue::from_static("identity"));
+    let builder = Client::builder();
+    let builder = match &outbound.proxies {
+        None => builder.no_proxy(),
+        Some(way) => {
+            let way = Arc::clone(way);
+            builder.proxy(reqwest::Proxy::custom(move |url| way.of(url).cloned()))
+        }
+    };
+    let proxies = outbound.proxies.clone();
+    builder
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())
-        .no_proxy()
+        .default_headers(plain)
+        .gzip(true)
         .referer(false)
         .user_agent(concat!("carnet/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(Duration::from_secs(3))
         .pool_max_idle_per_host(8)
         .tls_version_min(reqwest::tls::Version::TLS_1_2)
-        .dns_resolver(Guard(reach, Arc::clone(&outbound.names)))
+        .dns_resolver(Guard { reach, names: Arc::clone(&outbound.names), proxies })
         .tls_certs_merge(outbound.roots.iter().cloned())
         .build()
 }
 
 /// Resolves a name and refuses it whole if any of its addresses is out of reach, so that the
 /// connection goes to a checked address or nowhere.
-struct Guard(Reach, Arc<dyn Names>);
+struct Guard {
+    reach: Reach,
+    names: Arc<dyn Names>,
+    /// A proxy is wherever the person's network has it.
+    proxies: Option<Arc<WayOut>>,
+}
 
 impl Resolve for Guard {
     fn resolve(&self, name: Name) -> Resolving {
-        let (found, reach) = (self.1.resolve(name.as_str().to_owned()), self.0);
+        let found = self.names.resolve(name.as_str().to_owned());
+        let is_proxy = self.proxies.as_ref().is_some_and(|way| way.is_proxy(name.as_str()));
+        let reach = if is_proxy { Reach::Loopback } else { self.reach };
         Box::pin(async move {
             let addresses: Vec<SocketAddr> =
                 found.await?.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect();

@@ -1,7 +1,7 @@
 //! Sign-in through the browser, and the ID token that comes of it.
 
 use crate::{
-    code_flow::{Ask, CodeFlow, Loopback, Tab},
+    code_flow::{Ask, CodeFlow, Loopback, Pasted, Tab},
     discovery::Discovered,
     error::{Error, Leg},
     jwks::{KeySource, RemoteKeys},
@@ -40,7 +40,7 @@ struct CodeAnswer {
     id_token: String,
     #[serde(default)]
     refresh_token: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::obtain::lifetime")]
     expires_in: Option<i64>,
 }
 
@@ -152,7 +152,8 @@ impl Client {
         let keys = keys.keys(&source, kid).await.map_err(|e| Error::Discovery(e.to_string()))?;
         let client = &self.settings().idp_client.client_id;
         let expected = SignIn { issuer: idp, client, nonce, access_token };
-        id_token::verify_sign_in(token, &keys, expected, self.0.clock.now()).map_err(refused)
+        let now = self.time_at(idp.as_str());
+        id_token::verify_sign_in(token, &keys, expected, now).map_err(refused)
     }
 }
 
@@ -165,7 +166,12 @@ impl PendingSignIn {
     /// Waits for the browser to come back (five minutes at most), redeems the code, verifies the ID
     /// token and keeps the sign-in.
     pub async fn finish(self) -> Result<Session, Error> {
-        let (code, tab) = self.flow.answer().await?;
+        self.finish_with(None).await
+    }
+
+    /// The same, where the person may also paste the address at which their browser ended.
+    pub async fn finish_with(self, pasted: Option<&mut Pasted>) -> Result<Session, Error> {
+        let (code, tab) = self.flow.answer(pasted).await?;
         tab.ends(self.redeem(code.expose()).await).await
     }
 
@@ -188,7 +194,7 @@ impl PendingSignIn {
             idp_client_id: self.client.settings().idp_client.client_id.clone(),
             name: signed_in.name,
             id_token: answer.id_token,
-            id_token_expires: signed_in.expires.0,
+            id_token_expires: self.client.in_our_time(signed_in.expires),
             refresh_token: answer.refresh_token,
             renewed_at: now,
             access_token_expires: now + answer.expires_in.unwrap_or(0).clamp(0, 3600),

@@ -71,13 +71,22 @@ impl Claims {
         if plain { Ok(text) } else { Err(ClaimError::WrongType(name)) }
     }
 
-    /// A `NumericDate` in whole non-negative seconds; fractions and exponents are refused.
+    /// A `NumericDate`, not negative (RFC 7519 section 2). A fraction of a second is rounded to the side that lets in less:
+    /// what ends, or is to be recent, earlier; what begins later.
     pub fn optional_time(&self, name: &'static str) -> Result<Option<Timestamp>, ClaimError> {
         match self.0.get(name) {
             None => Ok(None),
             Some(Value::Number(number)) => match number.as_i64() {
                 Some(seconds @ 0..=253_402_300_799) => Ok(Some(Timestamp(seconds))),
-                _ => Err(ClaimError::WrongType(name)),
+                Some(_) => Err(ClaimError::WrongType(name)),
+                None => {
+                    let begins = matches!(name, "iat" | "nbf");
+                    let seconds = number.as_f64().filter(|seconds| (0.0..253_402_300_799.0).contains(seconds));
+                    let seconds = seconds.map(|seconds| if begins { seconds.ceil() } else { seconds.floor() });
+                    #[allow(clippy::cast_possible_truncation)] // whole, and within the range
+                    let seconds = seconds.map(|seconds| Timestamp(seconds as i64));
+                    seconds.map(Some).ok_or(ClaimError::WrongType(name))
+                }
             },
             Some(_) => Err(ClaimError::WrongType(name)),
         }

@@ -183,9 +183,12 @@ impl<'a> UnverifiedIdJag<'a> {
             let format = sub_id.get("format").and_then(Value::as_str);
             format.ok_or(ClaimError::WrongType("sub_id"))?;
         }
-        if claims.value("email_verified").is_some_and(|v| *v != Value::Bool(true)) {
-            return Err(ClaimError::WrongType("email_verified").into());
-        }
+        // An address that its own issuer does not vouch for is no address.
+        let unverified = match claims.value("email_verified") {
+            None | Some(Value::Bool(true)) => false,
+            Some(Value::Bool(false)) => true,
+            Some(_) => return Err(ClaimError::WrongType("email_verified").into()),
+        };
         let resources = claims.optional_strings("resource")?.unwrap_or_default();
         let resources = resources
             .into_iter()
@@ -209,7 +212,7 @@ impl<'a> UnverifiedIdJag<'a> {
             expires,
             resources,
             scopes,
-            email: claims.optional_str("email")?.map(str::to_owned),
+            email: claims.optional_str("email")?.filter(|_| !unverified).map(str::to_owned),
             auth_time: claims.optional_time("auth_time")?,
             acr: claims.optional_str("acr")?.map(str::to_owned),
             actor,

@@ -29,6 +29,41 @@ pub fn check(text: &str) -> Result<(), RedirectUriError> {
     if scheme && bare && spelled && !text.contains('@') { Ok(()) } else { Err(RedirectUriError) }
 }
 
+/// Schemes that mean something to browsers, or to programs that most computers have: nobody's own.
+const TAKEN: [&str; 69] = [
+    "about", "acap", "afp", "android-app", "blob", "callto", "cid", "content", "cvs", "data", "dav",
+    "davs", "dict", "dns", "facetime", "feed", "file", "filesystem", "ftp", "ftps", "geo", "git",
+    "gopher", "hcp", "help", "http", "https", "imap", "intent", "ipp", "irc", "ircs", "itms",
+    "itms-apps", "jar", "javascript", "ldap", "ldaps", "livescript", "magnet", "mailto", "market",
+    "mhtml", "mid", "mk", "news", "nfs", "nntp", "rdp", "res", "resource", "search", "search-ms",
+    "sftp", "shell", "sip", "sips", "skype", "smb", "sms", "ssh", "svn", "tel", "telnet", "urn",
+    "vbscript", "view-source", "vnc", "xmpp",
+];
+/// And whole families of them.
+const TAKEN_BEGINNINGS: [&str; 10] =
+    ["ms-", "microsoft-", "chrome", "moz-", "edge", "opera", "brave", "safari-", "web+", "ws"];
+
+/// The scheme of a redirect URI that is a native program's own (RFC 8252 section 7.1): `com.example.app:/callback`, or
+/// `editor://vendor.extension/callback`. It is compared byte for byte, as registered.
+pub fn private_use_scheme(text: &str) -> Option<&str> {
+    let plain = |b: u8| b.is_ascii_graphic() && !b"\\\"<>*@#'`{}|^;,".contains(&b);
+    let (scheme, rest) = text.split_once(':')?;
+    let letters = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b);
+    let spelled = scheme.len() >= 3
+        && scheme.bytes().all(letters)
+        && scheme.starts_with(|c: char| c.is_ascii_lowercase());
+    let taken = TAKEN.contains(&scheme)
+        || TAKEN_BEGINNINGS.iter().any(|beginning| scheme.starts_with(beginning));
+    let goes_somewhere = rest.len() > 1 && rest.starts_with('/');
+    let is_url = text.len() <= 2048 && text.bytes().all(plain) && Url::parse(text).is_ok();
+    (spelled && !taken && goes_somewhere && is_url).then_some(scheme)
+}
+
+/// Checks a redirect URI of a program that runs on a person's computer: also one of a scheme of its own.
+pub fn check_native(text: &str) -> Result<(), RedirectUriError> {
+    if private_use_scheme(text).is_some() { Ok(()) } else { check(text) }
+}
+
 fn is_loopback_literal(url: &Url) -> bool {
     matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"))
 }
@@ -91,6 +126,47 @@ mod tests {
             assert!(!is(other), "{other}");
         }
         assert!(is_registered("http://[::1]:9/cb", &["http://[::1]/cb".to_owned()]));
+    }
+
+    #[test]
+    fn a_scheme_of_ones_own_is_nobody_elses() {
+        for good in [
+            "com.example.app:/oauth",
+            "exampleeditor://vendor.example-mcp/oauth/callback",
+            "cursor://anysphere.cursor-mcp/oauth/callback",
+            "vscode-insiders://vscode.example/cb?x=1",
+        ] {
+            assert!(check_native(good).is_ok(), "{good}");
+            assert!(check(good).is_err(), "{good}: not for a web application");
+            assert!(is_registered(good, &[good.to_owned()]));
+            assert!(!is_registered(&format!("{good}x"), &[good.to_owned()]), "exactly");
+        }
+        for bad in [
+            "javascript:alert(1)",
+            "javascript://x/%0aalert(1)",
+            "data:/text",
+            "vbscript:/x",
+            "file:///x",
+            "blob:/x",
+            "about:/x",
+            "mailto:/x",
+            "ms-msdt:/x",
+            "chrome-extension://x/y",
+            "wss://x/y",
+            "intent://x/y",
+            "Example:/x",
+            "example:",
+            "example:x",
+            "ex:/x",
+            "1ex:/x",
+            "example:/x#y",
+            "example://u@h/x",
+            "example:/a b",
+            "example:/a;b",
+            "http://example.com/cb",
+        ] {
+            assert!(check_native(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -6,7 +6,13 @@ use axum::{
     http::{HeaderMap, HeaderValue, Response, StatusCode, header},
     response::IntoResponse,
 };
-use carnet_proto::{authorize::PageError, identifier::Issuer, secret::sha256};
+use carnet_proto::{
+    authorize::PageError,
+    identifier::{Issuer, is_loopback},
+    redirect_uri::private_use_scheme,
+    secret::sha256,
+};
+use url::Url;
 
 /// A redirect to a checked redirect URI, always with `iss` (RFC 9207).
 pub(crate) fn back_to(
@@ -20,6 +26,35 @@ pub(crate) fn back_to(
     query.append_pair("iss", issuer.as_str());
     let separator = if redirect_uri.contains('?') { '&' } else { '?' };
     see_other(&format!("{redirect_uri}{separator}{}", query.finish()))
+}
+
+/// Where a form of ours may lead in the end, for `form-action`: Chromium holds the redirect after a form to it too.
+pub(crate) fn form_target(redirect_uri: &str) -> String {
+    match private_use_scheme(redirect_uri) {
+        Some(scheme) => format!(" {scheme}:"),
+        None => Url::parse(redirect_uri)
+            .map(|url| format!(" {}", url.origin().ascii_serialization()))
+            .unwrap_or_default(),
+    }
+}
+
+/// Where an answer goes, for the person: host and port, or the scheme of a program on their computer.
+pub(crate) fn destination(redirect_uri: &str) -> String {
+    if let Some(scheme) = private_use_scheme(redirect_uri) {
+        return format!("{scheme}: on this computer");
+    }
+    let url = Url::parse(redirect_uri).ok();
+    let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
+    match url.as_ref().and_then(Url::port) {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
+}
+
+/// Whether it is a program on the person's own computer that the answer goes to.
+pub(crate) fn is_local(redirect_uri: &str) -> bool {
+    private_use_scheme(redirect_uri).is_some()
+        || Url::parse(redirect_uri).is_ok_and(|url| is_loopback(&url))
 }
 
 /// 303 to an absolute URL that was checked before.

@@ -11,7 +11,8 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use carnet_client::{
-    Browser, Client, Error, Purpose, Reach, SignInOptions, Vault, begin_enrolment,
+    Browser, Client, Error, Pasted, Purpose, Reach, SignInOptions, Vault, begin_enrolment,
+    discover_authorization_server,
 };
 use carnet_proto::{
     identifier::Issuer,
@@ -20,7 +21,11 @@ use carnet_proto::{
 };
 use clap::Args;
 use serde_json::json;
-use std::{io::IsTerminal, path::PathBuf, sync::Arc};
+use std::{
+    io::IsTerminal,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 /// Options of every employee command.
 #[derive(Args, Clone, Default)]
@@ -85,13 +90,22 @@ impl Browser for Tab {
     }
 }
 
-/// Opens a browser, or prints the URL where none can be opened.
+/// Opens a browser, and prints the URL in any case: a program that says that it opened one may be wrong.
 pub(crate) fn show(url: &str) -> bool {
     let opened = open::that_detached(url).is_ok();
-    if !opened {
-        eprintln!("No browser could be opened. Open this URL:\n\n{}\n", plain_url(url));
-    }
+    let how = if opened { "If no browser opens, open" } else { "No browser could be opened. Open" };
+    eprintln!("{how} this URL:\n\n{}\n", plain_url(url));
     opened
+}
+
+/// The client of this command, which knows the clocks of those it asked.
+static ASKED: OnceLock<Client> = OnceLock::new();
+
+/// Says whose clock is another than this computer's, whatever came of the command.
+pub(crate) fn warn_of_clock() {
+    if let Some(warning) = ASKED.get().and_then(Client::clock_warning) {
+        eprintln!("warning: {}", system::plain_lines(&warning));
+    }
 }
 
 impl Common {
@@ -100,13 +114,16 @@ impl Common {
     }
 
     pub(crate) fn client(&self, storage: &Arc<Storage>, profile: &Profile) -> Result<Client> {
-        Ok(Client::new(
+        let client = Client::new(
             profile.settings()?,
             Box::new(ProfileVault(Arc::clone(storage))),
-            system::outbound(&self.extra_roots)?,
+            system::desk_outbound(&self.extra_roots)?,
             system::clock(),
             system::entropy(),
-        ))
+        );
+        // The first one serves as well as any other: they ask the same servers.
+        let _ = ASKED.set(client.clone());
+        Ok(client)
     }
 
     /// The client of whoever signed in last, and what it is kept in.
@@ -173,9 +190,16 @@ pub(crate) struct KeepSecret {
     /// Read the secret from this file (mode 0600) instead of standard input
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
-    /// The authorization server does not offer cross-app access: use the client for the consent there
+    /// The authorization server does not offer cross-app access: use the client for the consent there. Without a
+    /// secret (an empty line) it is a public client
     #[arg(long)]
     consent: bool,
+    /// Host of the callback as it was registered, /callback: 127.0.0.1 or localhost
+    #[arg(long, value_name = "HOST", requires_all = ["consent", "callback_port"], value_parser = ["127.0.0.1", "localhost"])]
+    callback_host: Option<String>,
+    /// Port of that callback, where it may not be any
+    #[arg(long, value_name = "PORT", requires = "consent")]
+    callback_port: Option<u16>,
     #[command(flatten)]
     common: Common,
 }
@@ -191,20 +215,25 @@ pub(crate) async fn keep_secret(args: KeepSecret) -> Result<()> {
         }
         None => Secret::new(std::io::read_to_string(std::io::stdin())?.trim()),
     };
-    if secret.expose().is_empty() {
+    if secret.expose().is_empty() && !args.consent {
         bail!("the secret is empty\nhint: type it, or give it with --secret-file");
     }
     if args.consent {
         let _lock = ProfileVault(Arc::clone(&storage)).lock().await?;
         let mut profile =
             storage.load()?.context("nobody has signed in\nhint: run `carnet login` first")?;
-        let registration = Registration::new(&args.client_id, Some(&secret));
+        let is_public = secret.expose().is_empty();
+        let mut registration =
+            Registration::new(&args.client_id, Some(&secret).filter(|_| !is_public));
+        let host = args.callback_host.clone().unwrap_or_else(|| "127.0.0.1".to_owned());
+        registration.callback = args.callback_port.map(|port| (host, port));
         profile.consent_clients.insert(args.issuer.clone(), registration);
         storage.store(Some(&profile))?;
     } else {
         keep_registration(&storage, &args.issuer, &args.client_id, &secret).await?;
     }
-    println!("The secret of {} at {} is kept.", plain(&args.client_id), args.issuer);
+    let what = if secret.expose().is_empty() { "The public client" } else { "The secret of" };
+    println!("{what} {} at {} is kept.", plain(&args.client_id), args.issuer);
     Ok(())
 }
 
@@ -212,13 +241,15 @@ pub(crate) async fn login(args: Login) -> Result<()> {
     let storage = args.common.storage()?;
     let mut profile = storage.load()?.unwrap_or_default();
     if let Some(issuer) = &args.issuer {
-        Issuer::parse(issuer).with_context(|| format!("--issuer: `{issuer}`"))?;
-        if profile.idp != *issuer {
+        let issuer = discovered(&args.common, issuer).await?;
+        if profile.idp != issuer {
             // A client of one identity provider is nobody at another.
-            profile.idp.clone_from(issuer);
+            profile.idp = issuer;
             profile.idp_client = Registration::default();
         }
     }
+    storage.ready()?;
+    let mut pasted = pasted();
     if let Some(id) = &args.client_id {
         let secret = args.client_secret_file.as_ref().map(|file| system::read_private(file));
         profile.idp_client = Registration::new(id, secret.transpose()?.as_ref());
@@ -241,7 +272,7 @@ pub(crate) async fn login(args: Login) -> Result<()> {
     let enrolled = if is_enrolled(&args.common, &profile).await? {
         None
     } else {
-        Some(enrol(&args, &mut profile, &options).await?)
+        Some(enrol(&args, &mut profile, &options, &mut pasted).await?)
     };
     // Nobody renews tokens while the profile is rewritten; the person has taken their time before, and
     // what was renewed meanwhile stays.
@@ -252,7 +283,13 @@ pub(crate) async fn login(args: Login) -> Result<()> {
     let client = args.common.client(&storage, &profile)?;
     let pending = match enrolled {
         Some(enrolled) => {
-            client.go_on_to_sign_in(enrolled.loopback, enrolled.tab, &options).await?
+            let in_tab = enrolled.tab.is_here();
+            let pending =
+                client.go_on_to_sign_in(enrolled.loopback, enrolled.tab, &options).await?;
+            if !in_tab {
+                announce(&args, &profile.idp, pending.url());
+            }
+            pending
         }
         None => {
             let pending = client.begin_sign_in(&options).await?;
@@ -260,7 +297,7 @@ pub(crate) async fn login(args: Login) -> Result<()> {
             pending
         }
     };
-    let session = match pending.finish().await {
+    let session = match pending.finish_with(Some(&mut pasted)).await {
         Err(Error::Callback(text)) if text.contains("access_denied") => bail!(
             "the sign-in was aborted: {text}\nhint: this computer is enrolled for another person; \
              `carnet logout --forget` gives it up, then sign in again"
@@ -270,6 +307,37 @@ pub(crate) async fn login(args: Login) -> Result<()> {
     println!("Signed in as {} at {}.", plain(&session.name), session.issuer);
     storage.tell();
     Ok(())
+}
+
+/// The issuer as its own metadata spell it: people leave a slash out, or write one too many.
+async fn discovered(common: &Common, text: &str) -> Result<String> {
+    let issuer = Issuer::parse(text).with_context(|| format!("--issuer: `{text}`"))?;
+    let outbound = system::desk_outbound(&common.extra_roots)?;
+    match discover_authorization_server(&outbound, &issuer).await {
+        Ok(_) => Ok(issuer.to_string()),
+        Err(Error::Differs { found, .. })
+            if found.trim_end_matches('/') == text.trim_end_matches('/') =>
+        {
+            let issuer = Issuer::parse(&found).with_context(|| format!("`{found}`"))?;
+            println!("The identity provider calls itself {issuer}; that is used.");
+            Ok(issuer.to_string())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Lines of standard input, for whoever signs in in the browser of another computer.
+fn pasted() -> Pasted {
+    let (line, pasted) = tokio::sync::mpsc::channel(8);
+    // Left behind at the end: nothing waits for it.
+    std::thread::spawn(move || {
+        for text in std::io::stdin().lines().map_while(Result::ok) {
+            if line.blocking_send(Secret::new(text)).is_err() {
+                return;
+            }
+        }
+    });
+    pasted
 }
 
 /// Whether the profile has a client that can sign in: registered, or an installation that is still
@@ -282,7 +350,7 @@ async fn is_enrolled(common: &Common, profile: &Profile) -> Result<bool> {
     if client.key.is_none() {
         return Ok(true);
     }
-    let outbound = system::outbound(&common.extra_roots)?;
+    let outbound = system::desk_outbound(&common.extra_roots)?;
     let reach = Reach::of_trusted_url(&profile.idp);
     let answer = outbound.get(&client.client_id, reach).await?;
     // Revoked since: the person enrols this computer anew.
@@ -294,9 +362,10 @@ async fn enrol(
     args: &Login,
     profile: &mut Profile,
     options: &SignInOptions,
+    pasted: &mut Pasted,
 ) -> Result<carnet_client::Enrolled> {
     let issuer = Issuer::parse(&profile.idp)?;
-    let outbound = system::outbound(&args.common.extra_roots)?;
+    let outbound = system::desk_outbound(&args.common.extra_roots)?;
     let entropy = system::entropy();
     let pending = begin_enrolment(&outbound, &issuer, &entropy, options).await?;
     let Some(pending) = pending else {
@@ -310,7 +379,7 @@ async fn enrol(
     let host = gethostname::gethostname().to_string_lossy().into_owned();
     let device = args.device.clone().unwrap_or(host);
     announce(args, issuer.as_str(), pending.url());
-    let enrolled = pending.finish(&key, &device).await?;
+    let enrolled = pending.finish(&key, &device, Some(pasted)).await?;
     profile.idp_client = Registration::installation(enrolled.client_id.clone(), &der);
     println!("This computer is enrolled as \"{}\".", plain(&device));
     Ok(enrolled)
@@ -319,12 +388,17 @@ async fn enrol(
 fn announce(args: &Login, issuer: &str, url: &str) {
     let url = &plain_url(url);
     if args.no_browser {
-        println!("Open this URL in a browser on this machine:\n\n{url}\n");
+        println!("Open this URL in a browser:\n\n{url}\n");
     } else if open::that_detached(url).is_err() {
         println!("No browser could be opened. Open this URL:\n\n{url}\n");
     } else {
-        println!("The browser opens for signing in at {issuer} …");
+        println!("The browser opens for signing in at {issuer} … If it does not, open this URL:\n\n{url}\n");
+        return;
     }
+    println!(
+        "Is that browser on another computer? It ends at an address on 127.0.0.1 that it cannot open there: paste that \
+         address here, and press Enter."
+    );
 }
 
 /// `ISSUER=ID:FILE`. The issuer has `=` nowhere; an id that is a URL has colons of its own, so the file

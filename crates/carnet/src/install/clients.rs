@@ -52,6 +52,25 @@ pub(super) struct Native {
     pub(super) needs_https: bool,
     /// What the person still has to do: secrets never go into a config.
     pub(super) then: &'static str,
+    /// The vendor's own commands, where its settings are its own to write: by issuer, client id there, and of each
+    /// server a name, its URL and the client id at its authorization server.
+    pub(super) commands: Option<fn(&str, &str, &[(String, &str, &str)]) -> String>,
+}
+
+/// What sets Claude Code up: it keeps identity provider and secrets itself, and speaks cross-app access only where the
+/// variable is set.
+fn claude_commands(issuer: &str, client_id: &str, servers: &[(String, &str, &str)]) -> String {
+    let mut text = format!(
+        "export CLAUDE_CODE_ENABLE_XAA=1   # also where you start it\n\
+         claude mcp xaa setup --issuer {issuer} --client-id {client_id} --client-secret\n"
+    );
+    for (name, url, own) in servers {
+        text.push_str(&format!(
+            "claude mcp add --transport http --xaa --client-id {own} --client-secret {name} {url}\n"
+        ));
+    }
+    text.push_str("claude mcp xaa login\n");
+    text
 }
 
 const STRICT: Format = Format::Json { comments: false, trailing_commas: false };
@@ -97,6 +116,33 @@ fn vscode_folder(places: &Places) -> PathBuf {
     places.env("VSCODE_APPDATA").unwrap_or_else(|| places.config()).join("Code/User")
 }
 
+/// `command` is the whole command, and the environment has another name.
+fn opencode(bridge: &Bridge) -> Value {
+    let command: Vec<&String> = std::iter::once(&bridge.command).chain(&bridge.args).collect();
+    // The first request may wait for a person in the browser.
+    let mut entry =
+        json!({"type": "local", "command": command, "enabled": true, "timeout": 60_000});
+    if !bridge.env.is_empty() {
+        entry["environment"] = Value::Object(bridge.env.clone());
+    }
+    entry
+}
+
+fn copilot(bridge: &Bridge) -> Value {
+    json!({"type": "local", "command": bridge.command, "args": bridge.args, "env": bridge.env, "tools": ["*"]})
+}
+
+fn cline(bridge: &Bridge) -> Value {
+    let mut entry = plain(bridge);
+    entry["disabled"] = false.into();
+    entry
+}
+
+/// An editor made from the same source keeps its own folder.
+fn vscode_kin(places: &Places, name: &str) -> Vec<PathBuf> {
+    vec![places.config().join(name).join("User/mcp.json")]
+}
+
 fn claude_desktop(places: &Places) -> Vec<PathBuf> {
     let file = "Claude/claude_desktop_config.json";
     if let Some(packages) = places.local_app_data().map(|local| local.join("Packages")) {
@@ -114,7 +160,7 @@ fn claude_desktop(places: &Places) -> Vec<PathBuf> {
 }
 
 /// Every client that can be installed into.
-pub(super) const CLIENTS: [McpClient; 9] = [
+pub(super) const CLIENTS: [McpClient; 16] = [
     McpClient {
         id: "claude-code",
         title: "Claude Code",
@@ -146,6 +192,7 @@ pub(super) const CLIENTS: [McpClient; 9] = [
             needs_https: true,
             then: "run `claude mcp xaa login`; it asks for the secrets that IT gave you and keeps them \
                    itself",
+            commands: Some(claude_commands),
         }),
         restart: "start Claude Code anew",
     },
@@ -196,6 +243,7 @@ pub(super) const CLIENTS: [McpClient; 9] = [
             needs_https: false,
             then: "in mcp.json, use \"Set Client Secret\" above each server, with the secret that IT \
                    gave you; VS Code keeps it itself",
+            commands: None,
         }),
         restart: "VS Code sees it at once",
     },
@@ -248,6 +296,109 @@ pub(super) const CLIENTS: [McpClient; 9] = [
         restart: "start Gemini CLI anew, in a trusted folder",
     },
     McpClient {
+        id: "copilot",
+        title: "GitHub Copilot CLI",
+        format: STRICT,
+        path: &["mcpServers"],
+        files: |places| {
+            let folder = places.env("COPILOT_HOME").unwrap_or_else(|| places.home.join(".copilot"));
+            vec![folder.join("mcp-config.json")]
+        },
+        programs: &["copilot"],
+        entry: copilot,
+        native: None,
+        restart: "start Copilot CLI anew",
+    },
+    McpClient {
+        id: "opencode",
+        title: "opencode",
+        format: JSONC,
+        path: &["mcp"],
+        files: |places| {
+            let folder = places.xdg_config().join("opencode");
+            // Both names are read; the one that is there is the person's.
+            let commented = folder.join("opencode.jsonc");
+            vec![if commented.is_file() { commented } else { folder.join("opencode.json") }]
+        },
+        programs: &["opencode"],
+        entry: opencode,
+        native: None,
+        restart: "start opencode anew",
+    },
+    McpClient {
+        id: "cline",
+        title: "Cline",
+        format: STRICT,
+        path: &["mcpServers"],
+        files: |places| {
+            let own = places.env("CLINE_MCP_SETTINGS_PATH");
+            let folder = places.env("CLINE_DIR").unwrap_or_else(|| places.home.join(".cline"));
+            let command_line = folder.join("data/settings/cline_mcp_settings.json");
+            let in_editor = "globalStorage/saoudrizwan.claude-dev/settings/cline_mcp_settings.json";
+            let in_editor = vscode_folder(places).join(in_editor);
+            let there = |file: &PathBuf| file.parent().is_some_and(std::path::Path::is_dir);
+            match own {
+                Some(file) => vec![file],
+                None if there(&in_editor) && !folder.is_dir() => vec![in_editor],
+                None if there(&in_editor) => vec![command_line, in_editor],
+                None => vec![command_line],
+            }
+        },
+        programs: &["cline"],
+        entry: cline,
+        native: None,
+        restart: "start Cline anew",
+    },
+    McpClient {
+        id: "continue",
+        title: "Continue",
+        format: STRICT,
+        path: &["mcpServers"],
+        // A file of our own in its folder for such files, in the form that it takes from other programs.
+        files: |places| {
+            let folder = places.env("CONTINUE_GLOBAL_DIR");
+            let folder = folder.unwrap_or_else(|| places.home.join(".continue"));
+            vec![folder.join("mcpServers/carnet.json")]
+        },
+        programs: &["cn"],
+        entry: plain,
+        native: None,
+        restart: "start Continue anew",
+    },
+    McpClient {
+        id: "qwen",
+        title: "Qwen Code",
+        format: COMMENTS,
+        path: &["mcpServers"],
+        files: |places| vec![places.home.join(".qwen/settings.json")],
+        programs: &["qwen"],
+        entry: plain,
+        native: None,
+        restart: "start Qwen Code anew",
+    },
+    McpClient {
+        id: "vscode-insiders",
+        title: "VS Code Insiders",
+        format: JSONC,
+        path: &["servers"],
+        files: |places| vscode_kin(places, "Code - Insiders"),
+        programs: &["code-insiders"],
+        entry: typed,
+        native: None,
+        restart: "VS Code Insiders sees it at once",
+    },
+    McpClient {
+        id: "vscodium",
+        title: "VSCodium",
+        format: JSONC,
+        path: &["servers"],
+        files: |places| vscode_kin(places, "VSCodium"),
+        programs: &["codium"],
+        entry: typed,
+        native: None,
+        restart: "VSCodium sees it at once",
+    },
+    McpClient {
         id: "goose",
         title: "goose",
         format: Format::Yaml,
@@ -293,8 +444,14 @@ impl McpClient {
     pub(super) fn is_found(&self, places: &Places) -> bool {
         let files = (self.files)(places);
         let own_folder = |file: &PathBuf| {
-            // A file directly in the home folder says nothing by its folder.
-            file.parent().is_some_and(|folder| folder != places.home && folder.is_dir())
+            // A file directly in the home folder says nothing by its folder. Some are a folder deeper than what the
+            // program makes by itself.
+            let depth = match self.id {
+                "continue" => 2,
+                "cline" => 3,
+                _ => 1,
+            };
+            file.ancestors().nth(depth).is_some_and(|folder| folder != places.home && folder.is_dir())
         };
         // `~/.gemini` belongs to another program too.
         let folders = self.id != "gemini";

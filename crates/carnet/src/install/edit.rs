@@ -59,7 +59,31 @@ impl Format {
 
 const BOM: char = '\u{feff}';
 
-/// `text` with `name` below `path` set to `value`. The same text if it is so already.
+/// An entry as it is to be: what Carnet wants of it, member by member, and what else is in it. A member that somebody
+/// changed since Carnet `wrote` it is theirs; one that Carnet wrote and does not want any more goes.
+pub(super) fn merged(held: Option<&Value>, wrote: Option<&Value>, wanted: &Value) -> Value {
+    let (Some(Value::Object(held)), Value::Object(wants)) = (held, wanted) else {
+        let changed = held.is_some_and(|held| wrote.is_some_and(|wrote| wrote != held));
+        return held.filter(|_| changed).unwrap_or(wanted).clone();
+    };
+    let wrote = wrote.and_then(Value::as_object);
+    let wrote_of = |key: &String| wrote.and_then(|wrote| wrote.get(key));
+    let mut entry = held.clone();
+    entry.retain(|key, value| wants.contains_key(key) || wrote_of(key) != Some(&*value));
+    for (key, wanted) in wants {
+        match held.get(key) {
+            // Taken out by hand since.
+            None if wrote_of(key).is_some() => {}
+            held => {
+                entry.insert(key.clone(), merged(held, wrote_of(key), wanted));
+            }
+        }
+    }
+    Value::Object(entry)
+}
+
+/// `text` with `name` below `path` set to `value`, member by member: comments within it stay. The same text if it is so
+/// already.
 pub(super) fn set(
     format: Format,
     text: &str,
@@ -75,12 +99,7 @@ pub(super) fn set(
         Format::Json { .. } => {
             let root = json(format, text)?;
             let object = json_object(&root, path)?;
-            match object.get(name) {
-                Some(property) => property.set_value(to_cst(value)),
-                None => {
-                    object.append(name, to_cst(value));
-                }
-            }
+            set_json(&object, name, value);
             root.to_string()
         }
         Format::Toml => {
@@ -202,6 +221,33 @@ pub(super) fn entries(
     }
 }
 
+/// Sets a member; of an object only what is another in it.
+fn set_json(object: &CstObject, name: &str, value: &Value) {
+    let Some(property) = object.get(name) else {
+        object.append(name, to_cst(value));
+        return;
+    };
+    match (value, property.object_value()) {
+        (Value::Object(members), Some(held)) => {
+            for gone in held.properties() {
+                let name = gone.name().and_then(|name| name.decoded_value().ok());
+                if name.is_some_and(|name| !members.contains_key(&name)) {
+                    gone.remove();
+                }
+            }
+            for (key, value) in members {
+                set_json(&held, key, value);
+            }
+        }
+        _ => {
+            let same = property.value().and_then(|held| held.to_serde_value());
+            if same.as_ref() != Some(value) {
+                property.set_value(to_cst(value));
+            }
+        }
+    }
+}
+
 /// Reads the result with another parser than the one that wrote it: the entry is as meant.
 fn check(
     format: Format,
@@ -211,14 +257,7 @@ fn check(
     expected: Option<&Value>,
 ) -> Result<()> {
     let found = entry(format, changed, path, name)?;
-    let as_meant = match (found.as_ref(), expected) {
-        // Members that were there beside ours stay (TOML).
-        (Some(Value::Object(found)), Some(Value::Object(expected))) => {
-            expected.iter().all(|(key, value)| found.get(key) == Some(value))
-        }
-        (found, expected) => found == expected,
-    };
-    if as_meant {
+    if found.as_ref() == expected {
         return Ok(());
     }
     bail!("the change would not read back as meant, so nothing was written")
@@ -276,10 +315,37 @@ fn set_toml(table: &mut dyn toml_edit::TableLike, name: &str, value: &Value) -> 
     let Value::Object(members) = value else { bail!("an entry is a table") };
     let held = table.entry(name).or_insert_with(|| Item::Table(Table::new()));
     let held = held.as_table_like_mut().with_context(|| not_a_table(name))?;
+    let gone: Vec<String> = held
+        .iter()
+        .map(|(key, _)| key.to_owned())
+        .filter(|key| !members.contains_key(key))
+        .collect();
+    for key in gone {
+        held.remove(&key);
+    }
     for (key, value) in members {
-        held.insert(key, Item::Value(toml_value(value)?));
+        match held.get_mut(key) {
+            Some(item) if toml_holds(item, value) => {}
+            // Only the value: what stands behind it stays.
+            Some(Item::Value(old)) if !value.is_object() => {
+                let mut new = toml_value(value)?;
+                *new.decor_mut() = old.decor().clone();
+                *old = new;
+            }
+            Some(item) if item.is_table_like() && value.is_object() => set_toml(held, key, value)?,
+            _ => {
+                held.insert(key, Item::Value(toml_value(value)?));
+            }
+        }
     }
     Ok(())
+}
+
+/// Whether a member is so already.
+fn toml_holds(item: &Item, value: &Value) -> bool {
+    let text = format!("x = {}", item.to_string().trim());
+    let held = text.parse::<toml::Table>().ok().and_then(|table| table.get("x").cloned());
+    held.and_then(|held| serde_json::to_value(held).ok()).as_ref() == Some(value)
 }
 
 fn toml_value(value: &Value) -> Result<toml_edit::Value> {
@@ -329,7 +395,26 @@ fn set_yaml(text: &str, path: &[&str], name: &str, value: &Value) -> Result<Stri
     let document = yaml(text)?;
     let root = document.as_mapping().with_context(|| not_a_table("the file"))?;
     match root.get_mapping(*key) {
-        Some(mapping) if !mapping.is_empty() => mapping.set(name, entry),
+        Some(mapping) if !mapping.is_empty() => {
+            let found = entries(Format::Yaml, text, path)?;
+            let before = found.get(name).and_then(Value::as_object);
+            match (mapping.get_mapping(name), before) {
+                (Some(held), Some(before)) => {
+                    for gone in before.keys().filter(|key| !members.contains_key(*key)) {
+                        held.remove(gone.as_str());
+                    }
+                    for (key, value) in members {
+                        if before.get(key) != Some(value) {
+                            let line = yaml(&format!("{key}: {value}\n"))?;
+                            let line = line.as_mapping().context("a member is a mapping")?;
+                            let value = line.get(key.as_str()).context("it was just written")?;
+                            held.set(key.as_str(), value);
+                        }
+                    }
+                }
+                _ => mapping.set(name, entry),
+            }
+        }
         _ => {
             let fresh = yaml(&format!("{name}:\n{}", lines("  ")))?;
             let fresh = fresh.as_mapping().context("an entry is a mapping")?;
@@ -366,6 +451,32 @@ mod tests {
         let without = remove(JSONC, &with, &["servers"], "canvas").unwrap();
         assert_eq!(entries(JSONC, &without, &[]).unwrap(), entries(JSONC, text, &[]).unwrap());
         assert!(without.contains("// mine") && without.contains("/* keep */"));
+    }
+
+    #[test]
+    fn what_somebody_changed_in_an_entry_stays_in_every_dialect() {
+        let wrote = json!({"command": "/old/carnet", "args": ["connect", "u"], "enabled": true,
+                           "timeout": 300, "env": {"CARNET_HOME": "/a", "OLD": "1"}});
+        let wanted = json!({"command": "/new/carnet", "args": ["connect", "u"], "enabled": true,
+                            "timeout": 300, "env": {"CARNET_HOME": "/b"}});
+        let expected = json!({"command": "/new/carnet", "args": ["connect", "u"], "enabled": false,
+                              "mine": ["x"], "env": {"CARNET_HOME": "/b", "RUST_LOG": "debug"}});
+        let edited = json!({"command": "/old/carnet", "args": ["connect", "u"], "enabled": false,
+                            "mine": ["x"], "env": {"CARNET_HOME": "/a", "OLD": "1", "RUST_LOG": "debug"}});
+        assert_eq!(merged(Some(&edited), Some(&wrote), &wanted), expected);
+        let once = merged(Some(&expected), Some(&wanted), &wanted);
+        assert_eq!(once, expected, "twice is once");
+        assert_eq!(merged(None, None, &wanted), wanted);
+        let json = "{\n  \"s\": {\n    \"canvas\": {\n      // tuned\n      \"command\": \"/old/carnet\", // here\n      \"args\": [\"connect\", \"u\"],\n      \"enabled\": false, // off\n      \"mine\": [\"x\"],\n      \"env\": {\"CARNET_HOME\": \"/a\", \"OLD\": \"1\", \"RUST_LOG\": \"debug\"}\n    }\n  }\n}\n";
+        let toml = "[s.canvas]\ncommand = \"/old/carnet\" # here\nargs = [\"connect\", \"u\"]\nenabled = false # off\nmine = [\"x\"]\nenv = { CARNET_HOME = \"/a\", OLD = \"1\", RUST_LOG = \"debug\" }\n";
+        let yaml = "s:\n  canvas:\n    command: /old/carnet # here\n    args: [connect, u]\n    enabled: false # off\n    mine: [x]\n    env:\n      CARNET_HOME: /a\n      OLD: \"1\"\n      RUST_LOG: debug\n";
+        for (format, text) in [(JSONC, json), (Format::Toml, toml), (Format::Yaml, yaml)] {
+            let held = entry(format, text, &["s"], "canvas").unwrap();
+            assert_eq!(held.as_ref(), Some(&edited), "{format:?}");
+            let with = set(format, text, &["s"], "canvas", &expected).unwrap();
+            assert_eq!(entry(format, &with, &["s"], "canvas").unwrap(), Some(expected.clone()));
+            assert!(with.contains("off"), "{format:?}: a comment is gone:\n{with}");
+        }
     }
 
     #[test]

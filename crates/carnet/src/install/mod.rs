@@ -34,9 +34,18 @@ pub(crate) struct Install {
     /// Only this MCP server, by name or URL; may be given several times; all you may reach unless given
     #[arg(long = "server", value_name = "NAME|URL")]
     servers: Vec<String>,
-    /// The bridge also where the client speaks cross-app access itself
+    /// The client's own settings instead of the bridge, where it speaks cross-app access itself and IT has registered it
     #[arg(long)]
-    bridge: bool,
+    native: bool,
+    /// Replace an entry of somebody else's for the same MCP server
+    #[arg(long)]
+    force: bool,
+    /// Into this file instead of the client's own, in the client's format: a project's config, for instance
+    #[arg(long, value_name = "FILE", conflicts_with = "all")]
+    file: Option<PathBuf>,
+    /// Write nothing: print the entries, for a client that is not known here
+    #[arg(long, value_name = "FORM", value_parser = ["json", "toml", "command"], conflicts_with_all = ["all", "file", "dry_run"])]
+    print: Option<String>,
     /// Show what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -86,24 +95,53 @@ struct Entry {
     before: Option<Value>,
     /// What Carnet wrote.
     wrote: Value,
+    /// Whose it is: the folder of the sign-in that the bridge uses.
+    #[serde(default)]
+    profile: Option<PathBuf>,
 }
 
 const LEDGER: &str = "installed.json";
 
 impl Ledger {
+    /// One for the person, whatever sign-ins they have.
     fn path() -> Result<PathBuf> {
-        Ok(system::settings_folder()?.join(LEDGER))
+        Ok(Places::here()?.own_config().join(LEDGER))
     }
 
     fn read() -> Result<Self> {
         let path = Self::path()?;
-        match fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text).with_context(|| {
+        let mut ledger = Self::read_at(&path)?.unwrap_or_default();
+        // An earlier version kept one beside each sign-in.
+        let earlier = system::settings_folder()?.join(LEDGER);
+        if earlier != path
+            && let Some(theirs) = Self::read_at(&earlier)?
+        {
+            for (file, mut written) in theirs.files {
+                for entry in &mut written.entries {
+                    entry.profile.get_or_insert(system::settings_folder()?);
+                }
+                ledger.files.entry(file).or_insert(written);
+            }
+            ledger.write()?;
+            fs::remove_file(&earlier)?;
+        }
+        Ok(ledger)
+    }
+
+    fn read_at(path: &Path) -> Result<Option<Self>> {
+        match fs::read_to_string(path) {
+            Ok(text) => serde_json::from_str(&text).map(Some).with_context(|| {
                 format!("{} cannot be read\nhint: move it away; backups stay", path.display())
             }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| path.display().to_string()),
         }
+    }
+
+    /// What was last written into an entry.
+    fn wrote(&self, file: &Path, path: &[&str], name: &str) -> Option<&Value> {
+        let entries = &self.files.get(file)?.entries;
+        entries.iter().find(|entry| entry.path == path && entry.name == name).map(|e| &e.wrote)
     }
 
     fn write(&self) -> Result<()> {
@@ -136,16 +174,21 @@ impl Change {
         Ok(Self { file, format, before, after, entries: Vec::new() })
     }
 
-    fn set(&mut self, path: &[&str], name: &str, value: &Value) -> Result<()> {
+    fn set(&mut self, path: &[&str], name: &str, value: &Value, ledger: &Ledger) -> Result<()> {
         let not_changed = || format!("{} was not changed", self.file.display());
         let held = edit::entries(self.format, &self.after, path).with_context(not_changed)?;
+        let wrote = ledger.wrote(&self.file, path, name);
+        let ours = wrote.is_some() || held.get(name).is_some_and(is_bridge);
+        // What stands in the place of somebody else's entry is wholly ours.
+        let merged = edit::merged(held.get(name).filter(|_| ours), wrote, value);
         self.after =
-            edit::set(self.format, &self.after, path, name, value).with_context(not_changed)?;
+            edit::set(self.format, &self.after, path, name, &merged).with_context(not_changed)?;
         self.entries.push(Entry {
             path: path.iter().map(|key| (*key).to_owned()).collect(),
             name: name.to_owned(),
             before: held.get(name).cloned(),
             wrote: value.clone(),
+            profile: Some(system::settings_folder()?),
         });
         Ok(())
     }
@@ -184,7 +227,10 @@ impl Change {
             let held = |held: &&mut Entry| held.path == entry.path && held.name == entry.name;
             match written.entries.iter_mut().find(held) {
                 // What stood there before the first time is what is put back.
-                Some(held) => held.wrote = entry.wrote.clone(),
+                Some(held) => {
+                    held.wrote = entry.wrote.clone();
+                    held.profile.clone_from(&entry.profile);
+                }
                 None => written.entries.push(entry.clone()),
             }
         }
@@ -217,7 +263,10 @@ pub(crate) async fn install(args: Install) -> Result<()> {
     let _lock = crate::vault::lock_installs()?;
     let ledger = Ledger::read()?;
     let chosen = if args.all { found(&places) } else { by_id(&args.clients)? };
-    if chosen.is_empty() {
+    if args.file.is_some() && chosen.len() != 1 {
+        bail!("--file: it is not said whose format it has\nhint: name one client, for instance `carnet install claude-code --file .mcp.json`");
+    }
+    if chosen.is_empty() && args.print.is_none() {
         list(&places, &ledger);
         return Ok(());
     }
@@ -227,6 +276,9 @@ pub(crate) async fn install(args: Install) -> Result<()> {
     let servers = chosen_servers(&catalog.servers, &args.servers)?;
     if servers.is_empty() {
         bail!("there is no MCP server that you may reach\nhint: `carnet servers` says why; ask IT");
+    }
+    if let Some(form) = &args.print {
+        return print_entries(form, &servers, &args.common);
     }
     let mut ledger = ledger;
     let mut failed = 0;
@@ -245,6 +297,45 @@ pub(crate) async fn install(args: Install) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Entries for a client that is not known here, as most of them write it.
+fn print_entries(form: &str, servers: &[&CatalogServer], common: &Common) -> Result<()> {
+    let mut entries = Map::new();
+    for server in servers {
+        let name = free_name(&entries, server);
+        let bridge = bridge_to(server, common)?;
+        let mut entry = serde_json::json!({"command": bridge.command, "args": bridge.args});
+        if !bridge.env.is_empty() {
+            entry["env"] = Value::Object(bridge.env);
+        }
+        entries.insert(name, entry);
+    }
+    match form {
+        "json" => println!("{:#}", serde_json::json!({"mcpServers": entries})),
+        "toml" => print!("{}", toml::to_string(&serde_json::json!({"mcp_servers": entries}))?),
+        _ => {
+            for entry in entries.values() {
+                let text = |value: &Value| quoted(value.as_str().unwrap_or_default());
+                let env = entry["env"].as_object().into_iter().flatten();
+                let env = env.map(|(name, value)| format!("{name}={}", text(value)));
+                let args = entry["args"].as_array().into_iter().flatten().map(text);
+                let words: Vec<String> = env.chain([text(&entry["command"])]).chain(args).collect();
+                println!("{}", words.join(" "));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A word of a command line, as shells of Unix read it.
+fn quoted(word: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&b);
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 /// The catalog; where the identity provider has none, the servers that were named by URL.
@@ -344,11 +435,38 @@ fn install_into(
     args: &Install,
     ledger: &mut Ledger,
 ) -> Result<()> {
-    let files = (client.files)(places);
-    if files.is_empty() || !client.is_found(places) {
+    let files = match &args.file {
+        Some(file) => vec![std::path::absolute(file)?],
+        None => (client.files)(places),
+    };
+    if files.is_empty() || (args.file.is_none() && !client.is_found(places)) {
         bail!("it is not on this machine\nhint: start it once, so that it makes its config folder");
     }
-    let native_servers = native_of(client, issuer, catalog, args.bridge);
+    let native_servers = native_of(client, issuer, catalog, !args.native);
+    if args.native && native_servers.is_empty() {
+        bail!(
+            "it cannot reach these MCP servers by its own cross-app access\nhint: IT registers it (`carnet admin client \
+             add … --software {}`); without --native it gets the bridge, which needs nothing",
+            client.id
+        );
+    }
+    if let (true, Some(commands)) =
+        (args.native, client.native.as_ref().and_then(|native| native.commands))
+    {
+        let registered = catalog.native_clients.iter().find(|c| c.software == client.id);
+        let id = registered.map_or("CLIENT_ID", |registered| registered.client_id.as_str());
+        println!("{}: it keeps its own settings. Run, with the secrets that IT gave you:\n", client.title);
+        let empty = Map::new();
+        let named: Vec<(String, &str, &str)> = servers
+            .iter()
+            .filter_map(|server| {
+                let (url, own) = native_servers.iter().find(|(url, _)| *url == server.resource)?;
+                Some((free_name(&empty, server), url.as_str(), own.as_str()))
+            })
+            .collect();
+        print!("{}", commands(issuer, id, &named));
+        return Ok(());
+    }
     let mut changes = Vec::new();
     let mut native_used = false;
     for file in files {
@@ -371,8 +489,25 @@ fn install_into(
             };
             let held = edit::entries(change.format, &change.after, client.path)
                 .with_context(|| format!("{} was not changed", change.file.display()))?;
-            let name = free_name(&held, server);
-            change.set(client.path, &name, &value)?;
+            let others: Vec<&String> = held
+                .iter()
+                .filter(|(_, held)| reaches(held, &server.resource) && !is_bridge(held))
+                .map(|(name, _)| name)
+                .collect();
+            if let (Some(other), false) = (others.first(), args.force) {
+                println!(
+                    "{}: `{}` reaches {} already; two entries would show every tool twice. `--force` replaces it.",
+                    client.title,
+                    plain(other),
+                    system::plain_url(&server.resource)
+                );
+                continue;
+            }
+            let name = match others.first() {
+                Some(other) => (*other).clone(),
+                None => free_name(&held, server),
+            };
+            change.set(client.path, &name, &value, ledger)?;
         }
         changes.push(change);
     }
@@ -381,7 +516,7 @@ fn install_into(
     {
         let mut change = Change::open(&(native.settings)(places), native.format)?;
         for (path, name, value) in (native.idp)(issuer, &registered.client_id) {
-            change.set(&path, name, &value)?;
+            change.set(&path, name, &value, ledger)?;
         }
         changes.push(change);
     }
@@ -435,20 +570,57 @@ fn bridge_to(server: &CatalogServer, common: &Common) -> Result<Bridge> {
         args.extend(["--extra-roots".to_owned(), root.display().to_string()]);
     }
     let mut env = Map::new();
-    if let Some(home) = system::own_home() {
+    // Whoever starts the bridge may not have this environment: clients pass on little of theirs.
+    if let Some(home) = system::unusual_home()? {
         env.insert("CARNET_HOME".to_owned(), home.display().to_string().into());
     }
     Ok(Bridge { command, args, env, title: server.title().to_owned() })
 }
 
+/// Whether an entry leads to this MCP server, by whatever way.
+fn reaches(entry: &Value, url: &str) -> bool {
+    match entry {
+        Value::String(text) => text == url,
+        Value::Array(items) => items.iter().any(|item| reaches(item, url)),
+        Value::Object(members) => members.values().any(|member| reaches(member, url)),
+        _ => false,
+    }
+}
+
+/// Whether an entry is one of ours: this program, with `connect`.
+fn is_bridge(entry: &Value) -> bool {
+    let mut words = Vec::new();
+    for name in ["command", "cmd", "args"] {
+        match &entry[name] {
+            Value::String(word) => words.push(word.as_str()),
+            Value::Array(items) => words.extend(items.iter().filter_map(Value::as_str)),
+            _ => {}
+        }
+    }
+    let program = words.first().map(|program| program.rsplit(['/', '\\']).next().unwrap_or(program));
+    program.is_some_and(|program| program.starts_with("carnet")) && words.get(1) == Some(&"connect")
+}
+
+/// Whether an entry is the client's own cross-app access.
+fn is_native(entry: &Value) -> bool {
+    entry["oauth"]["xaa"] == true || entry["oauth"]["enterpriseManaged"] == true
+}
+
+/// The folder of the sign-in that an entry names.
+fn profile_of(entry: &Value) -> Option<String> {
+    let homes = ["env", "envs", "environment"].map(|name| &entry[name]["CARNET_HOME"]);
+    homes.into_iter().find_map(Value::as_str).map(str::to_owned)
+}
+
 /// A name every client takes: letters, digits and hyphens, 30 at most. The one that this server has
 /// already, or one that is free.
 fn free_name(held: &Map<String, Value>, server: &CatalogServer) -> String {
+    let profile = system::unusual_home().ok().flatten();
     let is_ours = |value: &Value| {
-        let text = value.to_string();
-        let url = Value::from(server.resource.as_str()).to_string();
-        text.contains(&url)
-            && ["\"connect\"", "\"xaa\"", "\"enterpriseManaged\""].iter().any(|m| text.contains(m))
+        let home = profile_of(value);
+        let same = home.as_deref() == profile.as_deref().and_then(Path::to_str);
+        let native = !is_bridge(value) && is_native(value);
+        reaches(value, &server.resource) && (native || (is_bridge(value) && same))
     };
     if let Some((name, _)) = held.iter().find(|(_, value)| is_ours(value)) {
         return name.clone();
@@ -483,23 +655,44 @@ pub(crate) fn uninstall(args: &Uninstall) -> Result<()> {
     let _lock = crate::vault::lock_installs()?;
     let mut ledger = Ledger::read()?;
     let ids: Vec<String> = by_id(&args.clients)?.iter().map(|c| c.id.to_owned()).collect();
-    let ours: Vec<PathBuf> = ledger
-        .files
-        .iter()
-        .filter(|(_, written)| args.all || ids.contains(&written.client))
-        .map(|(file, _)| file.clone())
-        .collect();
-    if ours.is_empty() {
+    let own = system::settings_folder()?;
+    // Those of a sign-in whose folder is gone, as a demo's, are nobody else's to take out.
+    let is_ours = |entry: &Entry| {
+        entry.profile.as_ref().is_none_or(|profile| *profile == own || !profile.is_dir())
+    };
+    let chosen = |written: &Written| args.all || ids.contains(&written.client);
+    let mut others: Vec<PathBuf> = Vec::new();
+    let mut files = Vec::new();
+    for (file, written) in ledger.files.iter().filter(|(_, written)| chosen(written)) {
+        if written.entries.iter().any(is_ours) {
+            files.push(file.clone());
+        }
+        let theirs = written.entries.iter().filter(|entry| !is_ours(entry));
+        others.extend(theirs.filter_map(|entry| entry.profile.clone()));
+    }
+    if files.is_empty() && others.is_empty() {
         println!("Carnet has written nothing there.");
         return Ok(());
     }
     let mut failed = 0;
-    for file in ours {
+    for file in files {
         let Some(written) = ledger.files.get(&file).cloned() else { continue };
-        match take_back(&file, &written, args.dry_run) {
+        let (ours, theirs): (Vec<Entry>, Vec<Entry>) =
+            written.entries.iter().cloned().partition(is_ours);
+        // The file as it was has nothing of the other sign-in's either.
+        let changed_since = written.changed_since || !theirs.is_empty();
+        let part = Written { entries: ours, changed_since, ..written.clone() };
+        match take_back(&file, &part, args.dry_run) {
             Ok(()) if args.dry_run => {}
             Ok(()) => {
-                ledger.files.remove(&file);
+                if theirs.is_empty() {
+                    ledger.files.remove(&file);
+                } else {
+                    let left = fs::read_to_string(&file).unwrap_or_default();
+                    let left = sha256(left.as_bytes());
+                    let rest = Written { entries: theirs, left, ..written };
+                    ledger.files.insert(file, rest);
+                }
                 ledger.write()?;
             }
             Err(error) => {
@@ -509,8 +702,42 @@ pub(crate) fn uninstall(args: &Uninstall) -> Result<()> {
             }
         }
     }
+    others.sort();
+    others.dedup();
+    for other in others {
+        println!(
+            "Entries of another sign-in stay; `CARNET_HOME={} carnet uninstall --all` takes them out.",
+            quoted(&other.display().to_string())
+        );
+    }
     if failed > 0 {
         bail!("{failed} file{} could not be changed back", if failed == 1 { "" } else { "s" });
+    }
+    Ok(())
+}
+
+/// Takes out what was installed from a sign-in that ends: a demo's.
+pub(crate) fn take_out(profile: &Path) -> Result<()> {
+    let mut ledger = Ledger::read()?;
+    let mine = |entry: &Entry| entry.profile.as_deref() == Some(profile);
+    let files: Vec<PathBuf> = ledger
+        .files
+        .iter()
+        .filter(|(_, written)| written.entries.iter().any(mine))
+        .map(|(file, _)| file.clone())
+        .collect();
+    for file in files {
+        let Some(written) = ledger.files.get(&file).cloned() else { continue };
+        let (ours, theirs): (Vec<Entry>, Vec<Entry>) = written.entries.iter().cloned().partition(mine);
+        let changed_since = written.changed_since || !theirs.is_empty();
+        take_back(&file, &Written { entries: ours, changed_since, ..written.clone() }, false)?;
+        if theirs.is_empty() {
+            ledger.files.remove(&file);
+        } else {
+            let left = sha256(fs::read_to_string(&file).unwrap_or_default().as_bytes());
+            ledger.files.insert(file, Written { entries: theirs, left, ..written });
+        }
+        ledger.write()?;
     }
     Ok(())
 }
@@ -585,7 +812,8 @@ fn without_ours(file: &Path, now: &str, written: &Written) -> Result<String> {
         let held = edit::entries(format, &after, &path)?;
         match (held.get(&entry.name), &entry.before) {
             (None, _) => {}
-            (Some(held), _) if *held != entry.wrote => {
+            // Ours as long as it starts this program; what was tuned in it goes with it.
+            (Some(held), _) if *held != entry.wrote && !is_bridge(held) => {
                 let name = plain(&entry.name);
                 println!("{}: `{name}` was changed since; it stays.", file.display());
             }
@@ -634,5 +862,8 @@ mod tests {
             json!({"command": "carnet", "args": ["connect", "https://mcp.example/mcp"]}),
         );
         assert_eq!(free_name(&held, &server("Canvas")), "mine", "the entry that is ours already");
+        held.insert("mine".to_owned(), json!({"command": "carnet", "env": {"CARNET_HOME": "/other"},
+            "args": ["connect", "https://mcp.example/mcp"]}));
+        assert_eq!(free_name(&held, &server("Canvas")), "canvas-2", "another sign-in's");
     }
 }

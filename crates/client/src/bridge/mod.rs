@@ -481,7 +481,12 @@ impl Bridge {
             Ok(Err(error)) => Err(self.trouble(&error).await),
             Err(_) => Err(Trouble::new(
                 "sign_in_waits",
-                "A sign-in waits in your browser. Finish it there, then try again.",
+                format!(
+                    "Your browser was asked, and has not answered yet. Finish it there, then try again. If no page \
+                     opened, or the page shows an error, run `carnet login` in a terminal; for a consent outside your \
+                     company, `carnet tools {}`.",
+                    self.0.url
+                ),
             )),
         }
     }

@@ -3,15 +3,14 @@
 use super::{Idp, authorize::Asked};
 use crate::{
     answer::page,
-    browser::{cookie, cookie_name, csrf_of, set_cookie},
+    browser::{cookie, cookie_name, csrf_of, destination, form_target, is_local, set_cookie},
 };
 use axum::{
     body::Body,
     http::{Response, StatusCode, request::Parts},
 };
-use carnet_proto::{client::ENROLLED_CLIENT, identifier::is_loopback};
+use carnet_proto::client::ENROLLED_CLIENT;
 use maud::html;
-use url::Url;
 
 /// Why the form is shown again.
 pub(super) struct Problem<'a> {
@@ -33,15 +32,8 @@ pub(super) fn show(
         cookie(&parts.headers, &cookie_name(idp.issuer(), "signin")).filter(|c| c.len() == 43);
     let secret =
         held.unwrap_or_else(|| idp.0.authority.context.entropy.secret().expose().to_owned());
-    let back = Url::parse(&asked.request.redirect_uri).ok();
-    let host = back.as_ref().and_then(Url::host_str).unwrap_or_default();
-    let port = back.as_ref().and_then(Url::port);
     let enrols = asked.request.client_id == ENROLLED_CLIENT;
-    // Chromium holds the redirect after a form to `form-action` too.
-    let target = back
-        .as_ref()
-        .map(|url| format!(" {}", url.origin().ascii_serialization()))
-        .unwrap_or_default();
+    let target = form_target(&asked.request.redirect_uri);
     let action = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let name = &idp.0.settings.name;
     let username = problem.map(|problem| problem.username);
@@ -50,7 +42,7 @@ pub(super) fn show(
         h1 { "Sign in to " (name) }
         p.soft {
             "to go on to " strong { (asked.client_name) }
-            " (" (host) @if let Some(port) = port { ":" (port) } ")"
+            " (" (destination(&asked.request.redirect_uri)) ")"
         }
         @if enrols {
             p.note {
@@ -98,17 +90,14 @@ pub(super) fn go_on(
     username: &str,
     csrf: &str,
 ) -> Response<Body> {
-    let back = Url::parse(&asked.request.redirect_uri).ok();
-    let host = back.as_ref().and_then(Url::host_str).unwrap_or_default();
-    let port = back.as_ref().and_then(Url::port);
-    let target = back.as_ref().map(|url| format!(" {}", url.origin().ascii_serialization()));
+    let target = form_target(&asked.request.redirect_uri);
     let action = parts.uri.path_and_query().map_or("", |target| target.as_str());
-    let local = back.as_ref().is_some_and(is_loopback);
+    let local = is_local(&asked.request.redirect_uri);
     let name = &idp.0.settings.name;
     let content = html! {
         h1 { "Go on to " (asked.client_name) "?" }
         p { "You are signed in to " (name) " as " strong { (username) } "." }
-        p.soft { "Your answer goes to " strong { (host) @if let Some(port) = port { ":" (port) } } "." }
+        p.soft { "Your answer goes to " strong { (destination(&asked.request.redirect_uri)) } "." }
         @if local {
             p.note {
                 "That is a program on the computer in front of you. If you did not just start one that asks for \
@@ -125,6 +114,6 @@ pub(super) fn go_on(
         StatusCode::OK,
         &format!("Go on to {}?", asked.client_name),
         &content,
-        &target.unwrap_or_default(),
+        &target,
     )
 }

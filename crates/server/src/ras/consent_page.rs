@@ -1,12 +1,15 @@
 //! The pages of the interactive path: which company, and who wants what.
 
 use super::interactive::{Asked, Person};
-use crate::answer::page;
+use crate::{
+    answer::page,
+    browser::{destination, form_target, is_local},
+};
 use axum::{
     body::Body,
     http::{Response, StatusCode},
 };
-use carnet_proto::{client_document::is_document_url, identifier::is_loopback, others_text::shown};
+use carnet_proto::{client_document::is_document_url, others_text::shown};
 use maud::html;
 use url::Url;
 
@@ -44,7 +47,7 @@ pub(super) fn which_company(asked: &Asked, email: Option<&str>) -> Response<Body
     let unknown = email.filter(|email| email.contains('@'));
     let content = html! {
         h1 { "Sign in with your company" }
-        p.soft { "to go on to " strong { (name) } " (" (host_of(&asked.request.redirect_uri)) ")" }
+        p.soft { "to go on to " strong { (name) } " (" (destination(&asked.request.redirect_uri)) ")" }
         @if unknown.is_some() {
             p.bad role="alert" id="problem" {
                 "No company that signs in here has this address. Check it, or ask IT."
@@ -71,16 +74,15 @@ pub(super) fn which_company(asked: &Asked, email: Option<&str>) -> Response<Body
 /// Says who wants what from whom, and asks.
 pub(super) fn consent(asked: &Asked, person: &Person, ticket: &str, proof: &str) -> Response<Body> {
     let client = &asked.client;
-    let back = Url::parse(&asked.request.redirect_uri).ok();
-    let local = back.as_ref().is_some_and(is_loopback);
-    let back_host = host_of(&asked.request.redirect_uri);
+    let local = is_local(&asked.request.redirect_uri);
+    let back_host = destination(&asked.request.redirect_uri);
     let document = is_document_url(&client.id).then(|| host_of(&client.id));
     let server = if asked.governed.name.is_empty() {
         asked.governed.resource.as_str().to_owned()
     } else {
         asked.governed.name.clone()
     };
-    let target = back.as_ref().map(|url| format!(" {}", url.origin().ascii_serialization()));
+    let target = form_target(&asked.request.redirect_uri);
     let scopes: Vec<(String, &str)> = asked
         .request
         .scopes
@@ -127,7 +129,7 @@ pub(super) fn consent(asked: &Asked, person: &Person, ticket: &str, proof: &str)
         }
     };
     let title = format!("Let {} use {server}?", plain(&client.name));
-    page(StatusCode::OK, &title, &content, &target.unwrap_or_default())
+    page(StatusCode::OK, &title, &content, &target)
 }
 
 #[cfg(test)]

@@ -168,10 +168,12 @@ fn read(bytes: &[u8]) -> Result<(Client, bool), Refused> {
     }
     let web = text("application_type")? == Some("web");
     for uri in &redirect_uris {
-        redirect_uri::check(uri)
+        redirect_uri::check_native(uri)
             .map_err(|error| Refused("invalid_redirect_uri", error.to_string()))?;
         if web && !uri.starts_with("https://") {
-            return Err(redirects("A web application has no redirect URI on loopback."));
+            return Err(redirects(
+                "A web application has no redirect URI on loopback, and no scheme of its own.",
+            ));
         }
     }
     let known = |name: &'static str, allowed: &[&str]| -> Result<(), Refused> {
