@@ -91,6 +91,7 @@ pub struct World {
 
 /// Things a test may want otherwise.
 #[derive(Clone, Default)]
+#[allow(clippy::struct_excessive_bools)] // each is a wish of its own
 pub struct Wishes {
     /// Failed authentications per minute before an address has to wait.
     pub failures_per_minute: Option<u32>,
@@ -265,7 +266,7 @@ impl World {
             grants: rate(wishes.grants_per_minute),
             introspections: rate(None),
         };
-        let loopback = [std::net::IpAddr::from([127, 0, 0, 1])];
+        let loopback = ["127.0.0.1/32".parse::<ipnet::IpNet>().unwrap()];
         let proxies = if wishes.behind_proxy { &loopback[..] } else { &[] };
         let passwords = Passwords::new(2);
         let world = Self {

@@ -121,6 +121,13 @@ async fn an_installation_reaches_every_server_without_a_secret_or_a_registration
     }
     let metadata = world.http.get(format!("{}/.well-known/oauth-authorization-server", world.ras));
     let metadata: Value = metadata.send().await.unwrap().json().await.unwrap();
+    // Installations are known to those who enrolled them: other programs are not told to send documents of theirs.
+    assert_eq!(metadata["client_id_metadata_document_supported"], false);
+    let host = json!({"origin": "https://agents.example"});
+    let added = world.administer(Method::POST, "/ras/ras/client-hosts", Some(host)).await;
+    assert_eq!(added.status, 200, "{}", added.text);
+    let metadata = world.http.get(format!("{}/.well-known/oauth-authorization-server", world.ras));
+    let metadata: Value = metadata.send().await.unwrap().json().await.unwrap();
     assert_eq!(metadata["client_id_metadata_document_supported"], true, "MCP-A3");
 }
 

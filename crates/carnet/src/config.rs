@@ -3,7 +3,7 @@
 
 use crate::{
     gateway::config::{GatewayConfig, WrittenGateway},
-    system::{Shared, private_file},
+    system::{self, Shared, private_file},
 };
 use anyhow::{Context, Result, bail};
 use carnet_proto::{
@@ -11,6 +11,7 @@ use carnet_proto::{
     jwk::Algorithm,
 };
 use carnet_server::{Rates, idp::IdpSettings, ras::RasSettings};
+use ipnet::IpNet;
 use serde::Deserialize;
 use std::{
     collections::BTreeSet,
@@ -26,7 +27,10 @@ use url::Url;
 struct Written {
     keys: WrittenKeys,
     #[serde(default)]
-    trusted_proxies: Vec<IpAddr>,
+    trusted_proxies: Vec<String>,
+    #[serde(default)]
+    mounted_secrets: bool,
+    health: Option<WrittenHealth>,
     admin: Option<WrittenAdmin>,
     idp: Option<WrittenIdp>,
     #[serde(default)]
@@ -49,6 +53,12 @@ struct WrittenKeys {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct WrittenHealth {
+    listen: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct WrittenAdmin {
     listen: String,
     secret_file: PathBuf,
@@ -60,9 +70,18 @@ struct WrittenListener {
     listen: String,
     database: String,
     algorithm: Option<Algorithm>,
+    tls: Option<WrittenTls>,
     tls_certificate: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     keep_refused_days: Option<NonZeroU32>,
+}
+
+/// Who ends TLS.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum WrittenTls {
+    /// A proxy in front: what comes here is plain http, from the addresses in `trusted_proxies` alone.
+    Proxy,
 }
 
 #[derive(Debug, Deserialize)]
@@ -72,6 +91,7 @@ struct WrittenIdp {
     listen: String,
     database: String,
     algorithm: Option<Algorithm>,
+    tls: Option<WrittenTls>,
     tls_certificate: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     failures_per_minute: Option<NonZeroU32>,
@@ -93,6 +113,7 @@ struct WrittenRas {
     listen: String,
     database: String,
     algorithm: Option<Algorithm>,
+    tls: Option<WrittenTls>,
     tls_certificate: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     failures_per_minute: Option<NonZeroU32>,
@@ -100,6 +121,7 @@ struct WrittenRas {
     introspections_per_minute: Option<NonZeroU32>,
     keep_refused_days: Option<NonZeroU32>,
     registration: Option<bool>,
+    client_documents: Option<bool>,
     refresh_idle_hours: Option<u32>,
     refresh_hours: Option<u32>,
 }
@@ -142,7 +164,12 @@ pub(crate) struct WrittenTelemetry {
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) key_file: PathBuf,
-    pub(crate) trusted_proxies: Vec<IpAddr>,
+    /// Whoever may say whom a request comes from.
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    /// How secrets may be kept in files.
+    pub(crate) secrets: Shared,
+    /// Where probes are answered, beside every listener.
+    pub(crate) health: Option<SocketAddr>,
     pub(crate) admin: Option<Admin>,
     pub(crate) idp: Option<(Listener, IdpSettings)>,
     pub(crate) ras: Vec<(String, Listener, RasSettings)>,
@@ -165,9 +192,20 @@ pub(crate) struct Listener {
     pub(crate) listen: SocketAddr,
     pub(crate) database: String,
     pub(crate) algorithm: Algorithm,
-    pub(crate) tls: Option<(PathBuf, PathBuf)>,
+    pub(crate) tls: Tls,
     /// How long refusals stay in the audit log, in seconds; for ever unless set.
     pub(crate) keep_refused: Option<i64>,
+}
+
+/// Who ends TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Tls {
+    /// Nobody: this machine alone.
+    None,
+    /// This process, with a certificate chain and its key.
+    Own(PathBuf, PathBuf),
+    /// A proxy in front, and nobody comes round it.
+    Proxy,
 }
 
 /// Collects everything wrong.
@@ -187,10 +225,13 @@ impl Config {
             format!("the config {} cannot be read\nhint: go to the folder of `carnet serve` or name the file with --config; `carnet init` writes one", path.display())
         })?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        let config = Self::parse(&text, folder)
+        let set = system::config_overrides()?;
+        let has_password_in_file =
+            text.contains("://") && !set.iter().any(|(_, text)| text.contains("://"));
+        let config = Self::parse_with(&text, folder, &set)
             .with_context(|| format!("the config {} cannot be used", path.display()))?;
-        if config.databases().any(has_password) {
-            private_file(path, Shared::Nobody).context("there is a database password in it")?;
+        if has_password_in_file && config.databases().any(has_password) {
+            private_file(path, config.secrets).context("there is a database password in it")?;
         }
         Ok(config)
     }
@@ -200,14 +241,33 @@ impl Config {
         self.idp.iter().map(|(place, _)| place).chain(ras).map(|place| place.database.as_str())
     }
 
+    #[cfg(test)]
     fn parse(text: &str, folder: &Path) -> Result<Self> {
+        Self::parse_with(text, folder, &[])
+    }
+
+    /// Reads a config in which keys are set by other words (`IDP__LISTEN`, `RAS__0__ISSUER`).
+    fn parse_with(text: &str, folder: &Path, set: &[(String, String)]) -> Result<Self> {
+        let overridden;
+        let text = if set.is_empty() {
+            text
+        } else {
+            let mut table: toml::Table = text.parse().map_err(|error| unquoted(text, &error))?;
+            for (name, value) in set {
+                put(&mut table, name, value)?;
+            }
+            overridden = toml::to_string(&table)?;
+            overridden.as_str()
+        };
         let document = toml::Deserializer::parse(text).map_err(|error| unquoted(text, &error))?;
         let written: Written = serde_path_to_error::deserialize(document).map_err(|error| {
             let path = error.path().to_string();
             let hint = if text.contains("[console") {
                 "this version runs [idp], [[ras]], [[gateway]] and [admin]"
-            } else {
+            } else if set.is_empty() {
                 "`carnet init` writes a commented example of every key"
+            } else {
+                "`carnet init` writes a commented example of every key; keys may be set by CARNET__… in the environment too"
             };
             let path = without_passwords(&path);
             anyhow::anyhow!("{path}: {}\n  hint: {hint}", unquoted(text, error.inner()))
@@ -223,6 +283,61 @@ impl Config {
             }
         }
     }
+}
+
+/// Sets a key of a config by the words of its path, and a number where a table is one of several.
+fn put(table: &mut toml::Table, name: &str, text: &str) -> Result<()> {
+    let words: Vec<String> = name.split("__").map(str::to_ascii_lowercase).collect();
+    let wrong = || {
+        anyhow::anyhow!(
+            "CARNET__{name} names no key of the config\nhint: two underscores between the words, and a number where there are \
+             several tables: CARNET__IDP__LISTEN, CARNET__RAS__0__ISSUER"
+        )
+    };
+    let (last, path) = words.split_last().ok_or_else(wrong)?;
+    if words.iter().any(String::is_empty) {
+        return Err(wrong());
+    }
+    let mut at = toml::Value::Table(std::mem::take(table));
+    let mut here = &mut at;
+    for (i, word) in path.iter().enumerate() {
+        let several =
+            path.get(i + 1).or(Some(last)).is_some_and(|next| next.parse::<usize>().is_ok());
+        here = match (here, word.parse::<usize>()) {
+            (toml::Value::Array(items), Ok(n)) if n <= items.len() && n < 100 => {
+                if n == items.len() {
+                    items.push(toml::Value::Table(toml::Table::new()));
+                }
+                &mut items[n]
+            }
+            (toml::Value::Table(members), Err(_)) => {
+                members.entry(word.clone()).or_insert_with(|| {
+                    if several {
+                        toml::Value::Array(Vec::new())
+                    } else {
+                        toml::Value::Table(toml::Table::new())
+                    }
+                })
+            }
+            _ => return Err(wrong()),
+        };
+    }
+    let toml::Value::Table(members) = here else { return Err(wrong()) };
+    members.insert(last.clone(), read_value(text));
+    let toml::Value::Table(whole) = at else { return Err(wrong()) };
+    *table = whole;
+    Ok(())
+}
+
+/// A text, or what TOML reads as a number, a switch, a list, a table or a text in quotes.
+fn read_value(text: &str) -> toml::Value {
+    let trimmed = text.trim();
+    let is_other = matches!(trimmed, "true" | "false")
+        || trimmed.parse::<i64>().is_ok()
+        || trimmed.starts_with(['[', '{', '"']);
+    let parsed = format!("x = {trimmed}").parse::<toml::Table>().ok();
+    let parsed = parsed.filter(|_| is_other).and_then(|mut table| table.remove("x"));
+    parsed.unwrap_or_else(|| toml::Value::String(text.to_owned()))
 }
 
 /// What is wrong and on which line, without the line: there may be a password in it.
@@ -258,6 +373,10 @@ fn count(problems: usize) -> String {
 impl Written {
     fn resolve(self, folder: &Path, problems: &mut Problems) -> Config {
         let at = |path: PathBuf| folder.join(path);
+        let trusted_proxies = networks(problems, &self.trusted_proxies);
+        let secrets = if self.mounted_secrets { Shared::Mounted } else { Shared::Group };
+        let health =
+            self.health.and_then(|health| address(problems, "health.listen", &health.listen));
         let key_file = at(self.keys.file);
         must_exist(problems, "keys.file", &key_file);
         let admin = self.admin.and_then(|admin| {
@@ -280,6 +399,7 @@ impl Written {
                 listen: w.listen,
                 database: w.database,
                 algorithm: w.algorithm,
+                tls: w.tls,
                 tls_certificate: w.tls_certificate,
                 tls_key: w.tls_key,
                 keep_refused_days: w.keep_refused_days,
@@ -304,6 +424,7 @@ impl Written {
                     w.introspections_per_minute,
                 ),
                 registration: w.registration.unwrap_or(default.registration),
+                client_documents: w.client_documents.unwrap_or(default.client_documents),
                 refresh_idle: hours(w.refresh_idle_hours, default.refresh_idle),
                 refresh_absolute: hours(w.refresh_hours, default.refresh_absolute),
             };
@@ -312,6 +433,7 @@ impl Written {
                 listen: w.listen,
                 database: w.database,
                 algorithm: w.algorithm,
+                tls: w.tls,
                 tls_certificate: w.tls_certificate,
                 tls_key: w.tls_key,
                 keep_refused_days: w.keep_refused_days,
@@ -331,7 +453,9 @@ impl Written {
         }
         let config = Config {
             key_file,
-            trusted_proxies: self.trusted_proxies,
+            trusted_proxies,
+            secrets,
+            health,
             admin,
             idp,
             ras,
@@ -352,6 +476,17 @@ impl Config {
             let hint = "write an [idp] table, a [[ras]] table for each authorization server, or a \
                         [[gateway]] table";
             problems.add("(file)", "there is nothing to serve", hint);
+        }
+        let proxied = self.idp.iter().map(|(place, _)| &place.tls);
+        let proxied = proxied.chain(self.ras.iter().map(|(_, place, _)| &place.tls));
+        let mut proxied = proxied.chain(self.gateways.iter().map(|gateway| &gateway.tls));
+        if proxied.any(|tls| *tls == Tls::Proxy) && self.trusted_proxies.is_empty() {
+            let hint = "list the addresses that the proxy connects from, for instance trusted_proxies = [\"10.0.0.0/8\"]";
+            problems.add(
+                "trusted_proxies",
+                "tls = \"proxy\" says that a proxy ends TLS, and none is named",
+                hint,
+            );
         }
         for (i, root) in self.extra_roots.iter().enumerate() {
             must_exist(problems, &format!("outbound.extra_roots[{i}]"), root);
@@ -489,16 +624,16 @@ fn listener(
         problems.add(&format!("{path}.issuer"), "it ends with a slash", hint);
     }
     let files = (written.tls_certificate.as_deref(), written.tls_key.as_deref());
-    let place = endpoint(problems, path, &written.listen, files, folder);
-    let tls = place.as_ref().and_then(|(_, tls)| tls.clone());
-    if let (Ok(issuer), true) = (&issuer, tls.is_some())
+    let place = endpoint(problems, path, &written.listen, (written.tls, files), folder);
+    let tls = place.as_ref().map_or(Tls::None, |(_, tls)| tls.clone());
+    if let (Ok(issuer), true) = (&issuer, tls != Tls::None)
         && Url::parse(issuer.as_str()).is_ok_and(|url| is_loopback(&url) && url.scheme() == "http")
     {
         let hint = "write https:// in the issuer, or leave the certificate out";
         problems.add(&format!("{path}.issuer"), "it says http, but TLS is on", hint);
     }
-    if let Some(Algorithm::PS256 | Algorithm::RS256) = written.algorithm {
-        let hint = "sign with ES256 or EdDSA; RSA is only verified";
+    if let Some(Algorithm::PS256) = written.algorithm {
+        let hint = "sign with ES256, EdDSA or RS256; PS256 is only verified";
         problems.add(&format!("{path}.algorithm"), "this algorithm does not sign here", hint);
     }
     let database = match database.strip_prefix("sqlite:") {
@@ -517,35 +652,71 @@ fn listener(
     Some(Listener { issuer, listen, database, algorithm, tls, keep_refused })
 }
 
+/// Addresses and networks of proxies.
+fn networks(problems: &mut Problems, written: &[String]) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for (i, text) in written.iter().enumerate() {
+        let one = text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
+        let network = one.or_else(|_| text.parse::<IpNet>().map(|network| network.trunc()));
+        match network {
+            Ok(network) if network.prefix_len() > 0 => networks.push(network),
+            Ok(_) => {
+                let hint = "anybody could say to be anybody; name the proxy's own network";
+                problems.add(
+                    &format!("trusted_proxies[{i}]"),
+                    &format!("`{text}` is everybody"),
+                    hint,
+                );
+            }
+            Err(_) => {
+                let what = format!("`{text}` is neither an address nor a network");
+                problems.add(
+                    &format!("trusted_proxies[{i}]"),
+                    &what,
+                    "for instance 127.0.0.1 or 10.0.0.0/8",
+                );
+            }
+        }
+    }
+    networks
+}
+
 /// Where something listens, and with which certificate.
 pub(crate) fn endpoint(
     problems: &mut Problems,
     path: &str,
     listen: &str,
-    tls: (Option<&Path>, Option<&Path>),
+    (tls, files): (Option<WrittenTls>, (Option<&Path>, Option<&Path>)),
     folder: &Path,
-) -> Option<(SocketAddr, Option<(PathBuf, PathBuf)>)> {
+) -> Option<(SocketAddr, Tls)> {
     let listen = address(problems, &format!("{path}.listen"), listen);
-    let tls = match tls {
+    let tls = match files {
+        (None, None) if tls == Some(WrittenTls::Proxy) => Tls::Proxy,
+        (Some(_), Some(_)) if tls == Some(WrittenTls::Proxy) => {
+            let hint = "either a proxy ends TLS, or this process does";
+            problems.add(path, "tls = \"proxy\" and a certificate are both given", hint);
+            Tls::Proxy
+        }
         (Some(certificate), Some(key)) => {
             let (certificate, key) = (folder.join(certificate), folder.join(key));
             must_exist(problems, &format!("{path}.tls_certificate"), &certificate);
             must_exist(problems, &format!("{path}.tls_key"), &key);
-            Some((certificate, key))
+            Tls::Own(certificate, key)
         }
-        (None, None) => None,
+        (None, None) => Tls::None,
         _ => {
             let hint = "give tls_certificate and tls_key, or neither";
             problems.add(path, "one of tls_certificate and tls_key is missing", hint);
-            None
+            Tls::None
         }
     };
     if let Some(listen) = listen
-        && tls.is_none()
+        && tls == Tls::None
         && !listen.ip().is_loopback()
     {
         let what = format!("`{listen}` would serve plain http to other machines");
-        let hint = "give tls_certificate and tls_key, or listen on 127.0.0.1 behind a TLS proxy";
+        let hint = "give tls_certificate and tls_key; or tls = \"proxy\" and trusted_proxies, where a proxy in front ends \
+                    TLS; or listen on 127.0.0.1";
         problems.add(&format!("{path}.listen"), &what, hint);
     }
     Some((listen?, tls))
@@ -590,6 +761,52 @@ mod tests {
             assert!(error.contains(&format!("{path}:")), "{path} is not in:\n{error}");
         }
         assert!(error.matches("hint:").count() >= 8, "{error}");
+    }
+
+    #[test]
+    fn every_key_can_be_set_from_the_environment() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["carnet.key", "carnet.admin-secret"] {
+            std::fs::write(folder.path().join(file), "x").unwrap();
+        }
+        let set = |pairs: &[(&str, &str)]| {
+            let pairs: Vec<_> =
+                pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+            Config::parse_with(EXAMPLE, folder.path(), &pairs)
+        };
+        let config = set(&[
+            ("IDP__LISTEN", "0.0.0.0:7401"),
+            ("IDP__ISSUER", "https://idp.example"),
+            ("IDP__TLS", "proxy"),
+            ("TRUSTED_PROXIES", "[\"10.0.0.0/8\", \"::1\"]"),
+            ("RAS__0__ISSUER", "https://ras.example"),
+            ("RAS__1__NAME", "second"),
+            ("RAS__1__ISSUER", "https://second.example"),
+            ("RAS__1__LISTEN", "127.0.0.1:7409"),
+            ("RAS__1__DATABASE", "sqlite:second.db"),
+            ("IDP__SESSION_HOURS", "3"),
+            ("HEALTH__LISTEN", "0.0.0.0:9000"),
+        ])
+        .unwrap();
+        let (idp, settings) = config.idp.as_ref().unwrap();
+        assert_eq!((idp.listen.to_string().as_str(), &idp.tls), ("0.0.0.0:7401", &Tls::Proxy));
+        assert_eq!(settings.session_lifetime, 3 * 3600);
+        assert_eq!(config.ras.len(), 2);
+        assert_eq!(config.ras[0].1.issuer.as_str(), "https://ras.example");
+        assert_eq!((config.trusted_proxies.len(), config.health.unwrap().port()), (2, 9000));
+        for (name, value, said) in [
+            ("IDP__ISUER", "x", "isuer"),
+            ("RAS__7__NAME", "x", "RAS__7__NAME"),
+            ("IDP____ISSUER", "x", "names no key"),
+            ("IDP__LISTEN", "0.0.0.0:1", "tls = \"proxy\""),
+            ("TRUSTED_PROXIES", "[\"0.0.0.0/0\"]", "everybody"),
+            ("TRUSTED_PROXIES", "[\"10.0.0.0/99\"]", "network"),
+        ] {
+            let error = format!("{:#}", set(&[(name, value)]).unwrap_err());
+            assert!(error.contains(said), "{name}: {error}");
+        }
+        let error = set(&[("IDP__TLS", "proxy"), ("IDP__LISTEN", "0.0.0.0:1")]).unwrap_err();
+        assert!(format!("{error:#}").contains("trusted_proxies"), "a proxy has to be named");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
+use ipnet::IpNet;
 use std::{
     collections::{HashMap, VecDeque},
     convert::Infallible,
@@ -35,6 +36,8 @@ const DRAIN: Duration = Duration::from_secs(25);
 const SILENT: usize = 64;
 /// For a TLS handshake, and for the head of a request.
 const HEAD: Duration = Duration::from_secs(10);
+/// Peers that are not let in are told of in the log this often.
+const TOLD: Duration = Duration::from_secs(10);
 /// An answer that its reader does not take for this long is given up.
 const STALLED: Duration = Duration::from_mins(1);
 
@@ -220,11 +223,29 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     }
 }
 
+/// How connections come in.
+#[derive(Clone, Default)]
+pub(crate) struct Way {
+    /// TLS ends here.
+    pub(crate) tls: Option<TlsAcceptor>,
+    /// TLS ends at a proxy: nobody comes round it in the clear, but from this machine.
+    pub(crate) only_from: Option<Arc<[IpNet]>>,
+}
+
+impl Way {
+    fn lets_in(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let from_proxy =
+            |proxies: &Arc<[IpNet]>| proxies.iter().any(|network| network.contains(&address));
+        address.is_loopback() || self.only_from.as_ref().is_none_or(from_proxy)
+    }
+}
+
 /// Serves a listener with limits on connections, headers and time, until `stop`; then lets requests under way
 /// finish.
 pub(crate) async fn accept<S>(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    way: Way,
     service: S,
     connections: usize,
     stop: CancellationToken,
@@ -243,18 +264,31 @@ pub(crate) async fn accept<S>(
     let builder = Arc::new(builder);
     let graceful = GracefulShutdown::new();
     let connections = Connections::new(connections);
+    let mut told = None;
     loop {
         let (stream, peer) = tokio::select! {
             () = stop.cancelled() => break,
             accepted = next(&listener) => accepted,
         };
+        if !way.lets_in(peer.ip()) {
+            let now = std::time::Instant::now();
+            if told.is_none_or(|told: std::time::Instant| now - told > TOLD) {
+                told = Some(now);
+                tracing::warn!(
+                    peer = %peer.ip(),
+                    "a connection did not come from one of trusted_proxies, and was closed: with tls = \"proxy\" nobody \
+                     else is let in"
+                );
+            }
+            continue;
+        }
         // Closed at once where there is no room: the others go on.
         let Some(counted) = connections.add(peer.ip()) else { continue };
         // Small answers must not wait for more; where the socket refuses, they just come later.
         let _ = stream.set_nodelay(true);
         // One party, one address, however it came in.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let (builder, tls, service) = (Arc::clone(&builder), tls.clone(), service.clone());
+        let (builder, tls, service) = (Arc::clone(&builder), way.tls.clone(), service.clone());
         let watcher = graceful.watcher();
         tokio::spawn(async move {
             let connection = Arc::clone(&counted.connection);
@@ -373,7 +407,7 @@ mod tests {
                     "late\n"
                 }),
             );
-        tokio::spawn(accept(listener, None, router, most, stop.clone()));
+        tokio::spawn(accept(listener, Way::default(), router, most, stop.clone()));
         (address, stop)
     }
 

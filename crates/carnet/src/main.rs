@@ -2,6 +2,7 @@
 //! in `carnet-proto`.
 
 mod admin;
+mod certificates;
 mod config;
 mod connect;
 mod demo;

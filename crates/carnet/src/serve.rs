@@ -1,10 +1,11 @@
 //! `carnet serve`: the roles of a config file, each on its listener.
 
 use crate::{
-    config::{Config, Listener},
+    certificates::{Certificates, certified},
+    config::{Config, Listener, Tls},
     gateway::{self, Parties},
     keys::{self, KeyEncryptionKey},
-    listener::accept,
+    listener::{Way, accept},
     system::{self, Shared, private_file},
     telemetry,
 };
@@ -21,23 +22,17 @@ use carnet_server::{
     ras::Ras,
 };
 use carnet_store::{AuditEvent, Store};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    net::SocketAddr,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use ipnet::IpNet;
+use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet, time::timeout};
-use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::sync::CancellationToken;
 
 /// For reports of calls, and for the journal to reach the disk, after that.
 const TELL: Duration = Duration::from_secs(3);
 /// Connections of one listener at a time.
 pub(crate) const CONNECTIONS: usize = 4096;
+/// Connections of the listener for probes at a time.
+const PROBES: usize = 64;
 /// Connections of a gateway at a time: most of them are streams that wait.
 const STREAMS: usize = 16_384;
 
@@ -91,11 +86,13 @@ async fn start(
     telemetry: &telemetry::Telemetry,
     stop: CancellationToken,
 ) -> Result<Running> {
-    let kek = Arc::new(KeyEncryptionKey::new(&system::read_private(&config.key_file)?)?);
+    let kek = read_kek(config)?;
     let (clock, entropy) = (system::clock(), system::entropy());
     let context = Context::new(clock.clone(), entropy.clone(), &outbound);
     let passwords = Passwords::new(std::thread::available_parallelism().map_or(1, usize::from));
-    let ground = (&entropy, config.trusted_proxies.as_slice());
+    let certificates = Certificates::default();
+    let ground =
+        Ground { entropy: &entropy, proxies: &config.trusted_proxies, certificates: &certificates };
     let mut listeners = JoinSet::new();
     let (mut stores, mut kept) = (Vec::new(), Vec::new());
     let mut idp_admin = None;
@@ -123,7 +120,7 @@ async fn start(
         );
         let admin = admin.keys(keys::maker(&kek, place.algorithm, &clock));
         idp_admin = Some(admin.public_exchange(public_exchange));
-        listen(&mut listeners, place, router, &store, ground, &stop).await.context("idp")?;
+        listen(&mut listeners, place, router, &store, &ground, &stop).await.context("idp")?;
         kept.push((store.clone(), place.keep_refused));
         stores.push(store);
     }
@@ -144,7 +141,7 @@ async fn start(
             let router = limited(router, LIMITS, entropy.clone(), &config.trusted_proxies);
             shared.insert(place.listen, (router, host_of(&place.issuer)));
         } else {
-            listen(&mut listeners, place, router, &store, ground, &stop)
+            listen(&mut listeners, place, router, &store, &ground, &stop)
                 .await
                 .with_context(|| format!("ras `{name}`"))?;
         }
@@ -153,36 +150,72 @@ async fn start(
     }
     let parties = Parties { idp: idp_role.as_ref(), ras: &ras_roles };
     let (mut tasks, mut journals, mut gateways) = (JoinSet::new(), Vec::new(), Vec::new());
-    let means = gateway::Means { context: &context, outbound: &outbound, telemetry };
+    let means = gateway::Means {
+        context: &context,
+        outbound: &outbound,
+        telemetry,
+        secrets: config.secrets,
+    };
     for place in &config.gateways {
         let started = gateway::start(place, &kek, &means, &parties, &mut tasks, &stop)
+            .await
             .with_context(|| format!("gateway `{}`", place.name))?;
         let other = shared
             .remove(&place.listen)
             .unwrap_or_else(|| (limited(health(Vec::new()), LIMITS, entropy.clone(), &[]), None));
-        listen_gateway(&mut listeners, place, &started.gateway, other, &stop).await?;
+        listen_gateway(&mut listeners, place, &started.gateway, other, &ground, &stop).await?;
         journals.push(started.journal);
         gateways.push(started.gateway);
     }
-    if let Some(admin) = &config.admin {
-        let listener = bind(admin.listen).await.context("admin.listen")?;
-        let address = listener.local_addr()?;
-        let api = AdminApi {
-            clock: clock.clone(),
-            entropy: entropy.clone(),
-            secret_hash: system::read_private(&admin.secret_file)?.hash(),
-            hosts: vec![address.to_string(), format!("localhost:{}", address.port())],
-            idp: idp_admin,
-            ras: ras_admins,
-            gateway: (!gateways.is_empty()).then(|| gateway::admin(gateways)),
-        };
-        let router = limited(api.router(), LIMITS, entropy.clone(), &[]);
-        tracing::info!(%address, "the administration API listens");
-        let stop = stop.clone();
-        listeners.spawn(accept(listener, None, router, CONNECTIONS, stop));
-    }
+    let parts = (idp_admin, ras_admins, gateways);
+    listen_for_admin(&mut listeners, config, parts, (&clock, &entropy), &stop).await?;
+    listen_for_probes(&mut listeners, config.health, &stores, &entropy, &stop).await?;
+    certificates.watch(&stop);
     spawn_pruning(kept, &clock, &stop);
     Ok(Running { listeners, stores, tasks, journals })
+}
+
+type AdminParts = (Option<IdpAdmin>, BTreeMap<String, RasAdmin>, Vec<Gateway>);
+
+async fn listen_for_admin(
+    listeners: &mut JoinSet<()>,
+    config: &Config,
+    (idp, ras, gateways): AdminParts,
+    (clock, entropy): (&carnet_proto::time::Clock, &carnet_proto::time::Entropy),
+    stop: &CancellationToken,
+) -> Result<()> {
+    let Some(admin) = &config.admin else { return Ok(()) };
+    let listener = bind(admin.listen).await.context("admin.listen")?;
+    let address = listener.local_addr()?;
+    let api = AdminApi {
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+        secret_hash: system::read_secret(&admin.secret_file, config.secrets)?.hash(),
+        hosts: vec![address.to_string(), format!("localhost:{}", address.port())],
+        idp,
+        ras,
+        gateway: (!gateways.is_empty()).then(|| gateway::admin(gateways)),
+    };
+    let router = limited(api.router(), LIMITS, entropy.clone(), &[]);
+    tracing::info!(%address, "the administration API listens");
+    listeners.spawn(accept(listener, Way::default(), router, CONNECTIONS, stop.clone()));
+    Ok(())
+}
+
+/// Probes have no certificate to check, and come from wherever the orchestrator is.
+async fn listen_for_probes(
+    listeners: &mut JoinSet<()>,
+    address: Option<SocketAddr>,
+    stores: &[Store],
+    entropy: &carnet_proto::time::Entropy,
+    stop: &CancellationToken,
+) -> Result<()> {
+    let Some(address) = address else { return Ok(()) };
+    let listener = bind(address).await.context("health.listen")?;
+    let router = limited(health(stores.to_vec()), LIMITS, entropy.clone(), &[]);
+    tracing::info!(address = %listener.local_addr()?, "probes are answered");
+    listeners.spawn(accept(listener, Way::default(), router, PROBES, stop.clone()));
+    Ok(())
 }
 
 /// Ends whatever the databases of `config` hold that may have been ended after they were backed up.
@@ -236,23 +269,42 @@ fn check_database_file(url: &str) -> Result<()> {
     Ok(())
 }
 
-/// What `serve` would refuse of the files that a config names.
+/// What `serve` would refuse of the files that a config names: they are read as it reads them.
 pub(crate) fn check_files(config: &Config) -> Result<()> {
     let places = config.idp.iter().map(|(place, _)| place);
     let places = places.chain(config.ras.iter().map(|(_, place, _)| place));
-    let mut keys: Vec<_> = config.gateways.iter().filter_map(|place| place.tls.as_ref()).collect();
     for place in places {
         check_database_file(&place.database)?;
-        keys.extend(&place.tls);
+        check_tls(&place.tls).with_context(|| place.issuer.to_string())?;
     }
-    for (_, key) in keys {
-        private_file(key, Shared::Readers)?;
+    for gateway in &config.gateways {
+        check_tls(&gateway.tls).with_context(|| format!("gateway `{}`", gateway.name))?;
+        gateway::check_secrets(gateway, config.secrets)?;
     }
-    let secrets = config.admin.iter().map(|admin| &admin.secret_file);
-    for secret in secrets.chain([&config.key_file]) {
-        private_file(secret, Shared::Nobody)?;
+    read_kek(config)?;
+    if let Some(admin) = &config.admin {
+        let secret = system::read_secret(&admin.secret_file, config.secrets)?;
+        if secret.expose().is_empty() {
+            anyhow::bail!(
+                "{} is empty\nhint: `carnet init` makes one",
+                admin.secret_file.display()
+            );
+        }
     }
+    system::outbound(&config.extra_roots)?;
     Ok(())
+}
+
+fn read_kek(config: &Config) -> Result<Arc<KeyEncryptionKey>> {
+    let secret = system::read_secret(&config.key_file, config.secrets)?;
+    Ok(Arc::new(KeyEncryptionKey::new(&secret)?))
+}
+
+fn check_tls(tls: &Tls) -> Result<()> {
+    match tls {
+        Tls::Own(certificate, key) => certified(certificate, key).map(drop),
+        Tls::None | Tls::Proxy => Ok(()),
+    }
 }
 
 /// Deletes what has outlived its use, once a minute, and refusals in the audit log that are older than asked for.
@@ -282,20 +334,36 @@ async fn listen(
     place: &Listener,
     router: Router,
     store: &Store,
-    ground: (&carnet_proto::time::Entropy, &[std::net::IpAddr]),
+    ground: &Ground<'_>,
     stop: &CancellationToken,
 ) -> Result<()> {
-    let (entropy, proxies) = ground;
     let listener = bind(place.listen).await?;
-    let tls = match &place.tls {
-        Some((certificate, key)) => Some(acceptor(certificate, key)?),
-        None => None,
-    };
-    let router =
-        limited(router.merge(health(vec![store.clone()])), LIMITS, entropy.clone(), proxies);
+    let way = ground.way(&place.tls)?;
+    let router = router.merge(health(vec![store.clone()]));
+    let router = limited(router, LIMITS, ground.entropy.clone(), ground.proxies);
     tracing::info!(issuer = %place.issuer, address = %listener.local_addr()?, "listening");
-    listeners.spawn(accept(listener, tls, router, CONNECTIONS, stop.clone()));
+    listeners.spawn(accept(listener, way, router, CONNECTIONS, stop.clone()));
     Ok(())
+}
+
+/// What every listener stands on.
+struct Ground<'a> {
+    entropy: &'a carnet_proto::time::Entropy,
+    proxies: &'a [IpNet],
+    certificates: &'a Certificates,
+}
+
+impl Ground<'_> {
+    /// How connections of a listener come in.
+    fn way(&self, tls: &Tls) -> Result<Way> {
+        Ok(match tls {
+            Tls::None => Way::default(),
+            Tls::Own(certificate, key) => {
+                Way { tls: Some(self.certificates.acceptor(certificate, key)?), only_from: None }
+            }
+            Tls::Proxy => Way { tls: None, only_from: Some(self.proxies.into()) },
+        })
+    }
 }
 
 /// Host and port of an issuer as a `Host` header carries them.
@@ -309,17 +377,15 @@ async fn listen_gateway(
     place: &gateway::config::GatewayConfig,
     gateway: &Gateway,
     (other, host): (Router, Option<String>),
+    ground: &Ground<'_>,
     stop: &CancellationToken,
 ) -> Result<()> {
     let listener = bind(place.listen).await.with_context(|| format!("gateway `{}`", place.name))?;
-    let tls = match &place.tls {
-        Some((certificate, key)) => Some(acceptor(certificate, key)?),
-        None => None,
-    };
+    let way = ground.way(&place.tls)?;
     let hosts = gateway.hosts().collect::<Vec<_>>().join(", ");
     tracing::info!(gateway = place.name, hosts, address = %listener.local_addr()?, "listening");
     let service = gateway.service(other, host);
-    listeners.spawn(accept(listener, tls, service, STREAMS, stop.clone()));
+    listeners.spawn(accept(listener, way, service, STREAMS, stop.clone()));
     Ok(())
 }
 
@@ -327,29 +393,6 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("{address} cannot be listened on\nhint: is another process using the port?")
     })
-}
-
-fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor> {
-    let certificates = CertificateDer::pem_reader_iter(File::open(certificate)?)
-        .collect::<Result<Vec<_>, _>>()
-        .with_context(|| format!("{} is not a PEM certificate", certificate.display()))?;
-    let key = PrivateKeyDer::from_pem_reader(private_file(key, Shared::Readers)?)
-        .with_context(|| format!("{} is not a PEM private key", key.display()))?;
-    tls(certificates, key)
-}
-
-/// TLS 1.2 and 1.3 with aws-lc.
-pub(crate) fn tls(
-    certificates: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-) -> Result<TlsAcceptor> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(certificates, key)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// Waits for SIGTERM or Ctrl-C.

@@ -81,7 +81,8 @@ pub(crate) fn outbound(roots: &[PathBuf]) -> Result<Outbound> {
 /// The certificates of a file in PEM; refused by name where it holds none.
 pub(crate) fn roots_of(file: &Path) -> Result<Vec<u8>> {
     let name = file.display();
-    let pem = fs::read(file).with_context(|| format!("the certificate file {name} cannot be read"))?;
+    let pem =
+        fs::read(file).with_context(|| format!("the certificate file {name} cannot be read"))?;
     let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
     match certificates {
         Ok(found) if !found.is_empty() => Ok(pem),
@@ -165,10 +166,14 @@ pub(crate) fn append_private(path: &Path) -> Result<fs::File> {
 /// Who else may have to do with a file that holds secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shared {
-    /// Nobody, and it is no link.
+    /// Nobody, and it is no link: what this program writes itself.
     Nobody,
     /// A group may read it and links may lead to it: so do programs that renew certificates hand out their keys.
     Readers,
+    /// As orchestrators mount secrets: links may lead to it, and a group may read it where nobody may write it.
+    Group,
+    /// The same, and anybody may read it where nobody may write it: the administrator says that there is nobody else.
+    Mounted,
 }
 
 /// Opens a file that holds secrets; refuses one that others may read or write, or that belongs to another user. What
@@ -206,14 +211,23 @@ pub(crate) fn private_file(path: &Path, shared: Shared) -> Result<fs::File> {
             );
         }
         let mode = metadata.permissions().mode() & 0o777;
+        let read_only = mode & 0o222 == 0;
         let (others, fix) = match shared {
-            Shared::Nobody => (0o077, "600"),
+            Shared::Group if read_only => (0o037, "440"),
+            Shared::Mounted if read_only => (0o033, "444"),
+            Shared::Nobody | Shared::Group | Shared::Mounted => (0o077, "600"),
             Shared::Readers => (0o037, "640"),
         };
         if mode & others != 0 {
+            let mounted = if shared == Shared::Group && read_only {
+                "; where it is mounted like that and nobody else is on the machine, `mounted_secrets = true` at the top of \
+                 the config takes it"
+            } else {
+                ""
+            };
             bail!(
                 "{name} can be read or written by others (mode {mode:03o})\nhint: run `chmod {fix} \
-                 {name}`, and replace the secrets in it if others may have seen them"
+                 {name}`, and replace the secrets in it if others may have seen them{mounted}"
             );
         }
     }
@@ -222,7 +236,45 @@ pub(crate) fn private_file(path: &Path, shared: Shared) -> Result<fs::File> {
 
 /// Reads a secret file; refuses one that others may read.
 pub(crate) fn read_private(path: &Path) -> Result<Secret> {
-    let file = private_file(path, Shared::Nobody)?;
+    read_secret(path, Shared::Nobody)
+}
+
+/// Variables of the environment that are passed on to a program.
+#[allow(clippy::disallowed_methods)] // the one place that may read the environment
+pub(crate) fn environment(names: &[&str]) -> Vec<(String, std::ffi::OsString)> {
+    let held = |name: &&str| Some(((*name).to_owned(), std::env::var_os(name)?));
+    names.iter().filter_map(held).collect()
+}
+
+/// What the environment sets of a config: `CARNET__IDP__LISTEN`, or `CARNET__IDP__DATABASE_FILE` for what is in a file.
+#[allow(clippy::disallowed_methods)] // the one place that may read the environment
+pub(crate) fn config_overrides() -> Result<Vec<(String, String)>> {
+    let mut set = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Some(name) = name.to_str().and_then(|name| name.strip_prefix("CARNET__")) else {
+            continue;
+        };
+        let Some(value) = value.to_str() else { bail!("CARNET__{name} is not Unicode") };
+        // Keys of the config that name files end with `file` by themselves.
+        match name
+            .strip_suffix("_FILE")
+            .filter(|name| !name.ends_with("SECRET") && !name.ends_with('_'))
+        {
+            Some(key) => {
+                let secret = read_secret(Path::new(value), Shared::Mounted)
+                    .with_context(|| format!("CARNET__{name}"))?;
+                set.push((key.to_owned(), secret.expose().to_owned()));
+            }
+            None => set.push((name.to_owned(), value.to_owned())),
+        }
+    }
+    set.sort();
+    Ok(set)
+}
+
+/// The same with what a deployment allows.
+pub(crate) fn read_secret(path: &Path, shared: Shared) -> Result<Secret> {
+    let file = private_file(path, shared)?;
     let text = std::io::read_to_string(file);
     let text = text.with_context(|| format!("{} cannot be read", path.display()))?;
     Ok(Secret::new(text.trim()))
@@ -255,15 +307,28 @@ pub(crate) fn own_program() -> Result<String> {
     let own = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
     let name = path.file_name().unwrap_or_default();
     let on_path = std::env::var_os("PATH");
-    let folders = on_path.iter().flat_map(std::env::split_paths).filter(|folder| folder.is_absolute());
+    let folders =
+        on_path.iter().flat_map(std::env::split_paths).filter(|folder| folder.is_absolute());
     // Under the name that it was called by, which a package manager may have made.
     let called = std::env::args_os().next().map(PathBuf::from);
     let called = called.as_deref().and_then(Path::file_name).unwrap_or(name).to_owned();
     let named = folders.flat_map(|folder| [folder.join(&called), folder.join(name)]);
-    let stable = named.into_iter().find(|file| fs::canonicalize(file).is_ok_and(|file| file == own));
+    let stable =
+        named.into_iter().find(|file| fs::canonicalize(file).is_ok_and(|file| file == own));
     let path = stable.unwrap_or(path);
     let text = path.to_str().context("this program's path is not Unicode")?;
     Ok(text.to_owned())
+}
+
+/// The folder of this program, where it cannot be called by its name alone.
+#[allow(clippy::disallowed_methods)] // the one place that may read the environment
+pub(crate) fn folder_off_path() -> Option<PathBuf> {
+    let own = fs::canonicalize(std::env::current_exe().ok()?).ok()?;
+    let folder = own.parent()?.to_owned();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .any(|folder| fs::canonicalize(folder.join("carnet")).is_ok_and(|file| file == own));
+    (!found).then_some(folder)
 }
 
 /// Where other programs of this person keep their settings.
@@ -281,7 +346,11 @@ impl Places {
 
     /// Where this program keeps a person's settings, where nothing says otherwise.
     pub(crate) fn own_config(&self) -> PathBuf {
-        if self.is_windows() { self.config().join("carnet") } else { self.home.join(".config/carnet") }
+        if self.is_windows() {
+            self.config().join("carnet")
+        } else {
+            self.home.join(".config/carnet")
+        }
     }
 
     /// A folder that an environment variable names.

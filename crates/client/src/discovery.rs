@@ -432,7 +432,11 @@ mod tests {
             (&at_path, "https://a.example/mcp", true),
             (at_root, "https://a.example/mcp", true),
             (at_root, "https://a.example/", true),
-            ("https://cdn.example/.well-known/oauth-protected-resource", "https://a.example", false),
+            (
+                "https://cdn.example/.well-known/oauth-protected-resource",
+                "https://a.example",
+                false,
+            ),
             (&at_path, "https://a.example", false),
             (&at_path, "https://a.example/mcp?toolsets=y", false),
             (&at_path, "https://a.example/mcp/", false),
@@ -453,7 +457,8 @@ mod tests {
             Missed::NotThere,
         ]);
         assert!(told.unwrap().contains("503: it is out of order"));
-        let told = telling(vec![Missed::NotThere, Missed::Redirects(at(), "https://b/".to_owned())]);
+        let told =
+            telling(vec![Missed::NotThere, Missed::Redirects(at(), "https://b/".to_owned())]);
         assert!(told.unwrap().contains("redirects to https://b/"));
         assert!(telling(vec![Missed::NotThere, Missed::NotThere]).is_none());
     }

@@ -267,7 +267,9 @@ impl Walk<'_> {
                 let text = error.to_string();
                 let (what, fix) = match text.split_once("\nhint: ") {
                     Some((what, fix)) => (what.to_owned(), fix.to_owned()),
-                    None => (text.clone(), format!("see that {url} is right and that the server runs")),
+                    None => {
+                        (text.clone(), format!("see that {url} is right and that the server runs"))
+                    }
                 };
                 return self.wrong(AT, what, SERVER, fix);
             }
@@ -360,7 +362,8 @@ impl Walk<'_> {
             }
             Err(Error::ConsentNeeded { issuer, .. }) => {
                 let what = format!("you have not given consent at {issuer}, or it has ended");
-                let fix = format!("run `carnet tools {}` in a terminal, which asks you for it", self.url);
+                let fix =
+                    format!("run `carnet tools {}` in a terminal, which asks you for it", self.url);
                 self.wrong(AT, what, YOU, fix)
             }
             Err(error) => self.failed(AT, &error, RAS),
@@ -474,8 +477,7 @@ impl Walk<'_> {
                         server.resource.as_str()
                     ),
                 };
-                let what =
-                    format!("the policy refuses: {answer}");
+                let what = format!("the policy refuses: {answer}");
                 self.wrong(AT, what, IT, fix)
             }
             Error::SignInNeeded { .. } | Error::EnrolmentEnded { .. } | Error::StepUpNeeded(_) => {
@@ -551,11 +553,17 @@ impl Walk<'_> {
                 many if many.iter().any(is_it) => {
                     let others = many.iter().filter(|aud| !is_it(aud)).copied();
                     let others = shown(&others.collect::<Vec<_>>().join(" "), 300);
-                    self.note(AT, format!("the token's aud names the MCP server, and others beside it: {others}"));
+                    self.note(
+                        AT,
+                        format!(
+                            "the token's aud names the MCP server, and others beside it: {others}"
+                        ),
+                    );
                 }
                 many => {
                     let found = shown(&many.join(" "), 300);
-                    let what = format!("the token's aud does not name the MCP server; it names: {found}");
+                    let what =
+                        format!("the token's aud does not name the MCP server; it names: {found}");
                     let fix = format!("issue tokens with {} in aud", server.resource.as_str());
                     return self.wrong(AT, what, RAS, fix);
                 }
@@ -571,7 +579,7 @@ impl Walk<'_> {
         let begin = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
             "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": info}});
         let answer = self.send(server, token, &begin, &[]).await?;
-        if self.is_result(&answer) {
+        if is_result(&answer) {
             self.ok(AT, "the MCP server takes the token, and answers a request");
             return Ok(());
         }
@@ -583,10 +591,14 @@ impl Walk<'_> {
                 "io.modelcontextprotocol/clientInfo": info});
             let discover = json!({"jsonrpc": "2.0", "id": 2, "method": "server/discover",
                                   "params": {"_meta": meta}});
-            let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "server/discover")];
+            let headers =
+                [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "server/discover")];
             let answer = self.send(server, token, &discover, &headers).await?;
-            if self.is_result(&answer) {
-                self.ok(AT, "the MCP server takes the token, and answers a request (without sessions)");
+            if is_result(&answer) {
+                self.ok(
+                    AT,
+                    "the MCP server takes the token, and answers a request (without sessions)",
+                );
                 return Ok(());
             }
         }
@@ -602,7 +614,8 @@ impl Walk<'_> {
     ) -> Step<Answer> {
         let bearer = Some(token.expose());
         let outbound = self.outbound();
-        let sent = outbound.json_with("POST", self.url, server.reach, bearer, Some(message), headers);
+        let sent =
+            outbound.json_with("POST", self.url, server.reach, bearer, Some(message), headers);
         match sent.await {
             Ok(answer) => Ok(answer),
             Err(error) => {
@@ -614,11 +627,6 @@ impl Walk<'_> {
                 self.wrong(Stage::Call, what, SERVER, fix)
             }
         }
-    }
-
-    fn is_result(&self, answer: &Answer) -> bool {
-        (200..300).contains(&answer.status)
-            && rpc(answer).is_some_and(|message| message.get("result").is_some_and(Value::is_object))
     }
 
     /// What came instead, in the server's own words.
@@ -662,7 +670,12 @@ impl Walk<'_> {
                     Some((code, message)) => format!("it answers with the error {code}: {message}"),
                     None => format!("it answers HTTP {status} without a JSON-RPC result: {said}"),
                 };
-                self.wrong(AT, what, SERVER, "answer MCP requests at this URL with JSON-RPC results")
+                self.wrong(
+                    AT,
+                    what,
+                    SERVER,
+                    "answer MCP requests at this URL with JSON-RPC results",
+                )
             }
             (status, _) => {
                 let what = format!("with the token it answers HTTP {status}: {said}");
@@ -686,6 +699,12 @@ fn rpc(answer: &Answer) -> Option<Value> {
     let text = String::from_utf8_lossy(&answer.body);
     let mut data = text.lines().filter_map(|line| line.strip_prefix("data:"));
     data.find_map(|data| serde_json::from_str(data.trim()).ok())
+}
+
+/// Whether an answer is a JSON-RPC result.
+fn is_result(answer: &Answer) -> bool {
+    (200..300).contains(&answer.status)
+        && rpc(answer).is_some_and(|message| message.get("result").is_some_and(Value::is_object))
 }
 
 /// Code and message of a JSON-RPC error.

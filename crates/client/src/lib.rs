@@ -40,6 +40,7 @@ pub use enrol::{Enrolled, PendingEnrolment, begin_enrolment};
 pub use error::{Error, Leg, OAuthError};
 pub use jwks::{KeySource, KeysError, RemoteKeys};
 pub use obtain::{AccessToken, Client, Credential, IdJagView, Registration, Settings, Subject};
+pub use outbound::text as cause_of;
 pub use outbound::{
     Answer, Bounds, BoxedAddresses, Names, Outbound, OutboundError, Proxies, Reach,
 };

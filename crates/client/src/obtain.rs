@@ -225,7 +225,9 @@ pub(crate) fn lifetime<'de, D: serde::Deserializer<'de>>(
         _ => None,
     };
     #[allow(clippy::cast_possible_truncation)] // within the range
-    Ok(seconds.filter(|seconds| (0.0..1e12).contains(seconds)).map(|seconds| seconds.floor() as i64))
+    Ok(seconds
+        .filter(|seconds| (0.0..1e12).contains(seconds))
+        .map(|seconds| seconds.floor() as i64))
 }
 
 impl Client {
@@ -663,7 +665,9 @@ impl Client {
 
     /// The time at the server of a URL, as far as it has told it; ours where it is about the same.
     pub(crate) fn time_at(&self, url: &str) -> Timestamp {
-        let skew = self.0.outbound.skew_of(url).filter(|skew| skew.abs() > NOTABLE_SKEW);
+        // A clock that is days off is somebody's mistake, and is named; it is not followed.
+        let skew = self.0.outbound.skew_of(url);
+        let skew = skew.filter(|skew| (NOTABLE_SKEW + 1..=86_400).contains(&skew.abs()));
         self.0.clock.now().plus(skew.unwrap_or(0))
     }
 

@@ -124,8 +124,10 @@ pub enum OutboundError {
     #[error("the answer of {0} is larger than {1} bytes")]
     TooLarge(String, usize),
     /// The answer is in an encoding that was not asked for and is not known here.
-    #[error("the answer of {0} has the encoding `{1}`, which nobody asked for\nhint: whoever compresses it has to heed \
-             Accept-Encoding")]
+    #[error(
+        "the answer of {0} has the encoding `{1}`, which nobody asked for\nhint: whoever compresses it has to heed \
+             Accept-Encoding"
+    )]
     Encoding(String, String),
     /// The HTTP client cannot be built.
     #[error("the HTTP client cannot be set up: {0}")]
@@ -287,7 +289,8 @@ impl Outbound {
     pub fn through(self, proxies: &Proxies) -> Result<Self, OutboundError> {
         let parse = |which: &str, proxy: &Option<String>| {
             let Some(proxy) = proxy else { return Ok(None) };
-            let text = if proxy.contains("://") { proxy.clone() } else { format!("http://{proxy}") };
+            let text =
+                if proxy.contains("://") { proxy.clone() } else { format!("http://{proxy}") };
             let url = Url::parse(&text).ok();
             let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
             url.map(Some).ok_or_else(|| {
@@ -550,7 +553,7 @@ fn host_of(url: &Url) -> String {
 }
 
 /// An error and its causes, without the URL (it may carry a query).
-pub(crate) fn text(error: &reqwest::Error) -> String {
+pub fn text(error: &reqwest::Error) -> String {
     let mut causes = Vec::new();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {

@@ -17,12 +17,13 @@ use carnet_proto::{
     mcp::INVALID_REQUEST,
     metadata::ProtectedResourceMetadata,
     operation_policy::ToolState,
+    others_text::shown,
     secret::Secret,
     time::{Clock, Entropy, Timestamp},
 };
 use carnet_resource::Guard;
 use futures::future::BoxFuture;
-use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use serde_json::{json, value::RawValue};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -129,6 +130,8 @@ struct Inner {
     routes: Vec<Arc<Route>>,
     jwks: serde_json::Value,
     stopping: CancellationToken,
+    /// The second in which a foreign host name was last told of.
+    told_of_host: AtomicI64,
 }
 
 /// Every MCP server behind one gateway. Cheap to clone.
@@ -163,7 +166,8 @@ impl Gateway {
         }
         let jwks = json!({"keys": [ground.key.public_jwk()]});
         let stopping = CancellationToken::new();
-        Ok(Self(Arc::new(Inner { ground, places, routes: all, jwks, stopping })))
+        let told_of_host = AtomicI64::new(0);
+        Ok(Self(Arc::new(Inner { ground, places, routes: all, jwks, stopping, told_of_host })))
     }
 
     /// Watches tokens that have open streams, until `stop`; then ends the streams that have no end of their
@@ -253,6 +257,20 @@ impl Gateway {
             self.keep().await;
         }
         Some(done)
+    }
+
+    /// A host name that is not ours is often a proxy's doing: whoever runs this sees it in the log, once a second.
+    fn tell_of_host(&self, host: &str, preflight: bool) {
+        let now = self.0.ground.clock.now().0;
+        if preflight || self.0.told_of_host.swap(now, Ordering::Relaxed) == now {
+            return;
+        }
+        let known = self.hosts().collect::<Vec<_>>().join(", ");
+        tracing::warn!(
+            host = shown(host, 100),
+            known,
+            "a request named a host that is none of this gateway's; let the proxy pass on Host, or list it in `hosts`"
+        );
     }
 
     pub(crate) fn session_key(&self) -> Vec<u8> {
@@ -411,6 +429,12 @@ impl GatewayService {
                 }
                 response
             }
+            Some(Place::Metadata(_) | Place::Keys) if parts.method == Method::OPTIONS => {
+                let mut answer = answers::preflight(&parts.headers);
+                let anyone = HeaderValue::from_static("*");
+                answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, anyone);
+                answer
+            }
             Some(Place::Metadata(route)) => answers::public(&route.document),
             Some(Place::Keys) => answers::public(&self.gateway.0.jwks),
             None => {
@@ -422,16 +446,18 @@ impl GatewayService {
                         Err(never) => match never {},
                     };
                 }
-                let known = self.gateway.0.places.contains_key(&host);
-                let (status, text) = if known {
-                    (StatusCode::NOT_FOUND, "There is no MCP server at this path.")
-                } else {
-                    (
-                        StatusCode::MISDIRECTED_REQUEST,
-                        "This host name is not one of this gateway's.",
-                    )
-                };
-                Own::new(status, REFUSED, text).respond()
+                let preflight = parts.method == Method::OPTIONS;
+                if self.gateway.0.places.contains_key(&host) {
+                    let text = "There is no MCP server at this path.";
+                    return Own::new(StatusCode::NOT_FOUND, REFUSED, text).respond();
+                }
+                self.gateway.tell_of_host(&host, preflight);
+                let text = format!(
+                    "This gateway is not known as `{}`. Who runs it has the proxy in front pass on Host, or lists the name \
+                     in `hosts` of the route.",
+                    shown(&host, 100)
+                );
+                Own::new(StatusCode::MISDIRECTED_REQUEST, REFUSED, &text).respond()
             }
         }
     }

@@ -105,6 +105,12 @@ pub(crate) async fn headers(
         let value = assertion_of(ground, route, held, now).ok_or_else(bad)?;
         headers.insert(assertion.header.clone(), value);
     }
+    if let Some(host) = &settings.upstream_host {
+        headers.insert(header::HOST, host.clone());
+    }
+    if let Some((name, value)) = &settings.adapter {
+        headers.insert(name.clone(), sensitive(value.expose()).ok_or_else(bad)?);
+    }
     if let Some((name, value)) = &settings.credential {
         headers.insert(name.clone(), sensitive(value.expose()).ok_or_else(bad)?);
     }

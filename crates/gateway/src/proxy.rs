@@ -12,6 +12,7 @@ use crate::{
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use carnet_client::UpstreamError;
+use carnet_proto::others_text::shown;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -155,7 +156,14 @@ async fn back(
         );
     };
     if !media::is_plain(&parts.headers) {
-        return refuse(&mut call, "The MCP server encodes its answer, though it was not asked to.");
+        let encoding = parts.headers.get(header::CONTENT_ENCODING);
+        let encoding = String::from_utf8_lossy(encoding.map_or(&[], HeaderValue::as_bytes));
+        let text = format!(
+            "The MCP server encodes its answer ({}), though it was not asked to. Whoever runs it has to heed \
+             Accept-Encoding.",
+            shown(&encoding, 40)
+        );
+        return refuse(&mut call, &text);
     }
     let session = parts.headers.remove(crate::era::SESSION);
     parts.headers = written(&parts.headers, kind);
@@ -182,7 +190,8 @@ async fn back(
         _ => None,
     };
     let stopping = endless.then(|| gateway.stopping());
-    let relay = Relay::new(body, call, events, filter, stopping);
+    let keepalive = route.settings.keepalive;
+    let relay = Relay::new(body, call, events, filter, stopping, keepalive);
     Response::from_parts(parts, Body::new(relay))
 }
 

@@ -9,8 +9,9 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
+use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 /// How an answer ends that nobody took to its end.
@@ -153,6 +154,56 @@ pub(crate) struct Relay {
     /// When the gateway stops, streams that have no end of their own are ended.
     stopping: Option<CancellationToken>,
     ends: Option<Ends>,
+    quiet: Quiet,
+}
+
+/// A comment in a stream of events that has been quiet for a while: who is in between takes it for one that lives.
+struct Quiet {
+    /// None where the stream is none of events, or nobody wants it.
+    every: Option<Duration>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// The end of what went on: a comment has its place between two events alone.
+    tail: [u8; 4],
+}
+
+/// A comment, and the empty line that ends what is no event.
+const COMMENT: &[u8] = b":\n\n";
+
+impl Quiet {
+    fn new(every: Option<Duration>) -> Self {
+        // Before the first byte is between two events too.
+        Self { every, timer: None, tail: *b"\n\n\n\n" }
+    }
+
+    fn passed(&mut self, bytes: &[u8]) {
+        if self.every.is_none() {
+            return;
+        }
+        self.timer = None;
+        let kept: Vec<u8> =
+            self.tail.iter().chain(&bytes[bytes.len().saturating_sub(4)..]).copied().collect();
+        self.tail.copy_from_slice(&kept[kept.len() - 4..]);
+    }
+
+    fn between_events(&self) -> bool {
+        let tail = &self.tail[..];
+        tail.ends_with(b"\n\n") || tail.ends_with(b"\r\n\r\n") || tail.ends_with(b"\r\r")
+    }
+
+    /// Whether a comment is due.
+    fn poll(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(every) = self.every else { return false };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(every)));
+        if timer.as_mut().poll(context).is_pending() {
+            return false;
+        }
+        self.timer = None;
+        if self.between_events() {
+            return true;
+        }
+        // In the middle of an event nothing can be said: look again later.
+        self.poll(context)
+    }
 }
 
 impl Relay {
@@ -162,6 +213,7 @@ impl Relay {
         events: bool,
         filter: Option<EventFilter>,
         stopping: Option<CancellationToken>,
+        keepalive: Option<Duration>,
     ) -> Self {
         if upstream.is_end_stream() {
             call.ended = "complete";
@@ -169,7 +221,8 @@ impl Relay {
         let upstream = Source::new(upstream);
         // Events or not: who reads nothing holds no connection of the MCP server's with a token that has ended.
         call.seat.held.stream(&upstream);
-        Self { upstream, call, events, filter, stopping, ends: None }
+        let quiet = Quiet::new(keepalive.filter(|_| events));
+        Self { upstream, call, events, filter, stopping, ends: None, quiet }
     }
 
     /// Whether it has to end now.
@@ -196,6 +249,7 @@ impl Relay {
 
     fn frame(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         self.call.bytes += bytes.len() as u64;
+        self.quiet.passed(&bytes);
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 
@@ -283,6 +337,9 @@ impl Body for Relay {
                 }
                 Poll::Pending => {
                     return match this.poll_end(context) {
+                        Poll::Pending if this.quiet.poll(context) => {
+                            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(COMMENT)))))
+                        }
                         Poll::Pending => Poll::Pending,
                         Poll::Ready(ended) if this.events => this.quiet(ended),
                         Poll::Ready(ended) => this.cut(Cut::TokenEnded, ended),
@@ -301,5 +358,32 @@ impl Body for Relay {
 
     fn is_end_stream(&self) -> bool {
         self.call.ended != CLIENT_GONE || (self.filter.is_none() && self.upstream.is_complete())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_has_its_place_between_events_alone() {
+        for (passed, between) in [
+            (&[][..], true),
+            (&["data: 1\n\n"][..], true),
+            (&["data: 1\n"][..], false),
+            (&["data: 1\n", "\n"][..], true),
+            (&["data: 1\r\n\r\n"][..], true),
+            (&["data: 1\r\n\r", "\n"][..], true),
+            (&["data: 1\r", "\r"][..], true),
+            (&["data: 1\r\n"][..], false),
+            (&["data: 1\n\n", "d"][..], false),
+            (&["data: 1\n\ndata: 2"][..], false),
+        ] {
+            let mut quiet = Quiet::new(Some(Duration::from_secs(1)));
+            for bytes in passed {
+                quiet.passed(bytes.as_bytes());
+            }
+            assert_eq!(quiet.between_events(), between, "{passed:?}");
+        }
     }
 }

@@ -13,6 +13,9 @@ use futures::future::BoxFuture;
 use http::{HeaderName, HeaderValue};
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
+/// Proxies commonly close what has been quiet for a minute.
+const KEEPALIVE: Duration = Duration::from_secs(25);
+
 /// One MCP server.
 #[derive(Clone)]
 pub struct RouteSettings {
@@ -44,10 +47,16 @@ pub struct RouteSettings {
     pub plain_headers: Vec<PlainHeader>,
     /// A credential of the MCP server's own: header and whole value.
     pub credential: Option<(HeaderName, Secret)>,
+    /// What shows an adapter of this process that the gateway asks.
+    pub adapter: Option<(HeaderName, Secret)>,
+    /// `Host` of requests to the MCP server, where it is not that of its URL.
+    pub upstream_host: Option<HeaderValue>,
     /// Request headers that are passed on beside those of MCP and of tracing.
     pub forward_headers: Vec<HeaderName>,
     /// How much is accepted.
     pub limits: Limits,
+    /// A comment goes into a stream of events that has been quiet for so long; never if `None`.
+    pub keepalive: Option<Duration>,
     /// Whether arguments of tools are put on record.
     pub arguments: Option<ArgumentAudit>,
     /// Asks whether a token still stands; a token is good to its end where there is none.
@@ -225,8 +234,11 @@ impl RouteSettings {
             assertion: Some(assertion),
             plain_headers: Vec::new(),
             credential: None,
+            adapter: None,
+            upstream_host: None,
             forward_headers: Vec::new(),
             limits: Limits::default(),
+            keepalive: Some(KEEPALIVE),
             arguments: None,
             stands: None,
             upstream_tokens: None,

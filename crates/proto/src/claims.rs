@@ -81,8 +81,11 @@ impl Claims {
                 Some(_) => Err(ClaimError::WrongType(name)),
                 None => {
                     let begins = matches!(name, "iat" | "nbf");
-                    let seconds = number.as_f64().filter(|seconds| (0.0..253_402_300_799.0).contains(seconds));
-                    let seconds = seconds.map(|seconds| if begins { seconds.ceil() } else { seconds.floor() });
+                    let seconds = number
+                        .as_f64()
+                        .filter(|seconds| (0.0..253_402_300_799.0).contains(seconds));
+                    let seconds = seconds
+                        .map(|seconds| if begins { seconds.ceil() } else { seconds.floor() });
                     #[allow(clippy::cast_possible_truncation)] // whole, and within the range
                     let seconds = seconds.map(|seconds| Timestamp(seconds as i64));
                     seconds.map(Some).ok_or(ClaimError::WrongType(name))
@@ -251,11 +254,22 @@ mod tests {
 
     #[test]
     fn a_time_of_another_type_is_refused_and_never_absent() {
-        for bad in ["\"1\"", "1.5", "1e400", "-1", "null", "[]", "99999999999999"] {
+        for bad in ["\"1\"", "1e400", "-1", "-0.5", "null", "[]", "99999999999999", "1e300"] {
             let json = format!("{{\"exp\":{bad}}}");
             let refused =
                 Claims::parse(json.as_bytes()).and_then(|c| c.optional_time("exp").map(|_| ()));
             assert!(refused.is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_fraction_of_a_second_lets_in_less() {
+        let claims =
+            Claims::parse(br#"{"exp":10.9,"auth_time":10.9,"iat":10.1,"nbf":10.1,"e":1e1}"#);
+        let claims = claims.unwrap();
+        for (name, seconds) in [("exp", 10), ("auth_time", 10), ("iat", 11), ("nbf", 11), ("e", 10)]
+        {
+            assert_eq!(claims.required_time(name), Ok(Timestamp(seconds)), "{name}");
         }
     }
 

@@ -57,6 +57,7 @@ impl ClientAuthentication {
 pub const ENROLLED_CLIENT: &str = "carnet";
 
 /// One client registration.
+#[allow(clippy::struct_excessive_bools)] // switches of the registration, each by the name that its standard gives it
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Client {

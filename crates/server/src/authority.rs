@@ -294,6 +294,8 @@ pub(crate) struct Authority<D> {
     pub(crate) issuer: Issuer,
     pub(crate) store: Store,
     pub(crate) context: Context,
+    /// Whether any https metadata document names a client.
+    pub(crate) open_documents: bool,
     keys: Keys,
     snapshot: RwLock<Arc<Snapshot<D>>>,
 }
@@ -308,7 +310,13 @@ impl<D: Directory> Authority<D> {
     ) -> Result<Self, StoreError> {
         store.claim(role, issuer.as_str()).await?;
         let snapshot = read(&store, &issuer, &keys, context.clock.now()).await?;
-        Ok(Self { issuer, store, keys, context, snapshot: RwLock::new(snapshot) })
+        let (open_documents, snapshot) = (false, RwLock::new(snapshot));
+        Ok(Self { issuer, store, context, open_documents, keys, snapshot })
+    }
+
+    /// The same, where any https metadata document names a client.
+    pub(crate) fn with_open_documents(self, open_documents: bool) -> Self {
+        Self { open_documents, ..self }
     }
 
     /// What signs: as of the directory that the request was decided on.

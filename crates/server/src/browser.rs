@@ -1,6 +1,11 @@
 //! What leads a browser: redirects to checked places, cookies, and whether a form comes from our own page.
 
-use crate::answer::error_page;
+use crate::{
+    admission::Sender,
+    answer::{broken, error_page},
+    authority::{Authority, Directory},
+    token_endpoint::Visitor,
+};
 use axum::{
     body::Body,
     http::{HeaderMap, HeaderValue, Response, StatusCode, header},
@@ -8,10 +13,13 @@ use axum::{
 };
 use carnet_proto::{
     authorize::PageError,
+    client::Client,
     identifier::{Issuer, is_loopback},
+    others_text::shown,
     redirect_uri::private_use_scheme,
     secret::sha256,
 };
+use carnet_store::{AuditEvent, HotOperation};
 use url::Url;
 
 /// A redirect to a checked redirect URI, always with `iss` (RFC 9207).
@@ -55,6 +63,35 @@ pub(crate) fn destination(redirect_uri: &str) -> String {
 pub(crate) fn is_local(redirect_uri: &str) -> bool {
     private_use_scheme(redirect_uri).is_some()
         || Url::parse(redirect_uri).is_ok_and(|url| is_loopback(&url))
+}
+
+/// A request that an authorization endpoint refuses: on record with what is wrong, and a page that names the reference
+/// by which it is found there. A cell is taken before the row is written: anybody can send such requests.
+pub(crate) async fn refused<D: Directory>(
+    authority: &Authority<D>,
+    visitor: Visitor<'_>,
+    (request_id, client): (&str, Option<&Client>),
+    (reason, detail): (&'static str, &str),
+    page: Option<&str>,
+) -> Option<Response<Body>> {
+    let sender = Sender::Unproven(visitor.address.to_owned());
+    if let Err(busy) = visitor.admission.refusal(&sender) {
+        return Some(busy_page(busy.0));
+    }
+    let mut event = AuditEvent::granted("authorize", authority.now())
+        .with("request_id", request_id)
+        .with("detail", shown(detail, 500));
+    if let Some(client) = client {
+        event = event.client(&client.id);
+    }
+    let operation = HotOperation::new(Some(event.refused(reason)));
+    if let Err(error) = authority.store.record(operation, authority.now()).await {
+        return Some(broken(&error));
+    }
+    page.map(|text| {
+        let text = format!("{text} (Reference for IT: {request_id})");
+        error_page(StatusCode::BAD_REQUEST, &text)
+    })
 }
 
 /// 303 to an absolute URL that was checked before.

@@ -154,11 +154,13 @@ impl PresentedToken {
         let hash = secret.hash();
         let client = request.client.id();
         let by = Self::proved_by(request);
-        let repeated = lost_answer(authority, &secret, client, by.as_deref()).await?;
+        // Looked at once: between two looks another request of the same client may rotate it.
+        let state = authority.store.refresh_token(&hash, authority.now()).await?;
+        let repeated = lost_answer(authority, &secret, &state, client, by.as_deref()).await?;
         let (held, successor) = match repeated {
             Some((held, successor)) => (held, Some(successor)),
             None => {
-                let held = live_token(authority, &hash, client, event).await?;
+                let held = live_or_reuse(authority, state, client, event).await?;
                 (held.ok_or(Refusal::RefreshToken)?, None)
             }
         };
@@ -213,11 +215,14 @@ impl PresentedToken {
             return Err(failure);
         }
         let (client, by) = (&self.held.client_id, self.by.as_deref());
-        if let Some((_, successor)) = lost_answer(authority, &self.secret, client, by).await? {
+        let state = authority.store.refresh_token(&self.hash, authority.now()).await?;
+        if let Some((_, successor)) =
+            lost_answer(authority, &self.secret, &state, client, by).await?
+        {
             self.successor = Some(successor);
             return Ok(());
         }
-        live_token(authority, &self.hash, client, event).await?;
+        live_or_reuse(authority, state, client, event).await?;
         Err(failure)
     }
 }
@@ -227,11 +232,11 @@ impl PresentedToken {
 async fn lost_answer<D: Directory>(
     authority: &Authority<D>,
     presented: &Secret,
+    state: &RefreshTokenState,
     client: &str,
     by: Option<&str>,
 ) -> Result<Option<(Box<RefreshToken>, Secret)>, Failure> {
     let (Some(by), now) = (by, authority.now()) else { return Ok(None) };
-    let state = authority.store.refresh_token(&presented.hash(), now).await?;
     let RefreshTokenState::Replaced(token, Some(rotation)) = state else { return Ok(None) };
     let age = now.since(rotation.at);
     if token.client_id != client || rotation.by != by || !(0..=ANSWER_LOST).contains(&age) {
@@ -252,8 +257,18 @@ pub(crate) async fn live_token<D: Directory>(
     client: &str,
     event: &AuditEvent,
 ) -> Result<Option<Box<RefreshToken>>, Failure> {
+    let state = authority.store.refresh_token(hash, authority.now()).await?;
+    live_or_reuse(authority, state, client, event).await
+}
+
+async fn live_or_reuse<D: Directory>(
+    authority: &Authority<D>,
+    state: RefreshTokenState,
+    client: &str,
+    event: &AuditEvent,
+) -> Result<Option<Box<RefreshToken>>, Failure> {
     let now = authority.now();
-    match authority.store.refresh_token(hash, now).await? {
+    match state {
         RefreshTokenState::Live(token) if token.client_id == client => Ok(Some(token)),
         RefreshTokenState::Replaced(token, _) if token.client_id == client => {
             let reuse = Refusal::RefreshTokenReuse;

@@ -4,13 +4,14 @@ use axum::{
     Router,
     body::Body,
     extract::{ConnectInfo, DefaultBodyLimit, MatchedPath, Request, State},
-    http::{HeaderValue, Response, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, Response, StatusCode, header},
     middleware::{self, Next},
     response::IntoResponse,
     routing::get,
 };
 use carnet_proto::{identifier::Issuer, time::Entropy};
 use carnet_store::Store;
+use ipnet::IpNet;
 use opentelemetry::{KeyValue, global, metrics::Histogram};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -18,7 +19,10 @@ use std::{
     time::Duration,
 };
 use tower_http::{
-    catch_panic::CatchPanicLayer, limit::RequestBodyLimitLayer, timeout::TimeoutLayer,
+    catch_panic::CatchPanicLayer,
+    cors::{Any, CorsLayer},
+    limit::RequestBodyLimitLayer,
+    timeout::TimeoutLayer,
 };
 use tracing::Instrument;
 
@@ -44,12 +48,12 @@ pub(crate) struct RequestId(pub(crate) String);
 /// Puts limits, request ids, logs and metrics around `router`. Behind `proxies` the address of a
 /// request is the last one of `X-Forwarded-For` that is not a proxy's; from anyone else that header
 /// means nothing.
-pub fn limited(router: Router, limits: Limits, entropy: Entropy, proxies: &[IpAddr]) -> Router {
+pub fn limited(router: Router, limits: Limits, entropy: Entropy, proxies: &[IpNet]) -> Router {
     let duration = global::meter("carnet")
         .f64_histogram("http.server.request.duration")
         .with_unit("s")
         .build();
-    let proxies = proxies.iter().map(IpAddr::to_canonical).collect();
+    let proxies = proxies.into();
     let watch = Watch { entropy, limits, duration: Arc::new(duration), proxies };
     router
         .layer(DefaultBodyLimit::disable())
@@ -64,20 +68,25 @@ struct Watch {
     entropy: Entropy,
     limits: Limits,
     duration: Arc<Histogram<f64>>,
-    proxies: Arc<[IpAddr]>,
+    proxies: Arc<[IpNet]>,
 }
 
 impl Watch {
+    fn is_proxy(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.proxies.iter().any(|network| network.contains(&address))
+    }
+
     fn address_behind_proxies(&self, request: &Request) -> Option<SocketAddr> {
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>()?.0;
         // A listener for both families tells an IPv4 address as IPv6.
-        if !self.proxies.contains(&peer.ip().to_canonical()) {
+        if !self.is_proxy(peer.ip()) {
             return None;
         }
         let told = request.headers().get_all("x-forwarded-for").iter().rev();
         let told = told.filter_map(|value| value.to_str().ok()).flat_map(|v| v.rsplit(','));
         let mut told = told.map(|text| told_address(text.trim()));
-        let first = told.find(|ip| !ip.is_some_and(|ip| self.proxies.contains(&ip)));
+        let first = told.find(|ip| !ip.is_some_and(|ip| self.is_proxy(ip)));
         Some(SocketAddr::new(first??, 0))
     }
 }
@@ -87,6 +96,25 @@ fn told_address(text: &str) -> Option<IpAddr> {
     let bare = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
     let address = bare.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
     address.map(|address| address.to_canonical())
+}
+
+/// Lets pages of any origin read the answers of `router`: what is public, or asks for a proof in the request itself.
+/// No cookie is looked at there, so a page gets nothing by its reader's browser (WHATWG Fetch, CORS protocol).
+pub(crate) fn readable_by_pages<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
+    router.layer(
+        CorsLayer::new()
+            .allow_origin(Any)
+            .allow_methods([Method::GET, Method::POST])
+            .allow_headers([
+                header::AUTHORIZATION,
+                header::CONTENT_TYPE,
+                header::ACCEPT,
+                HeaderName::from_static("dpop"),
+                HeaderName::from_static("mcp-protocol-version"),
+            ])
+            .expose_headers([header::WWW_AUTHENTICATE, header::RETRY_AFTER])
+            .max_age(Duration::from_hours(1)),
+    )
 }
 
 /// Browsers come back to an `https` issuer by https alone (RFC 6797).

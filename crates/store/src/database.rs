@@ -76,6 +76,30 @@ pub enum StoreError {
          dbname, user, password, application_name and options"
     )]
     UrlParameter,
+    /// A letter in a PostgreSQL URL that ends the part it is in.
+    #[error(
+        "there is a `@` behind a `/`, `?` or `#`: a password with one of these letters in it has to be percent-encoded \
+         (`#` is %23, `/` is %2F, `?` is %3F, `@` is %40)"
+    )]
+    UrlPassword,
+    /// Several hosts in a PostgreSQL URL.
+    #[error(
+        "it names several hosts: one host is taken here, for instance of a proxy that knows which server is the primary"
+    )]
+    UrlHosts,
+    /// A value of sslmode that there is not.
+    #[error("sslmode is disable, allow, prefer, require, verify-ca or verify-full")]
+    UrlTransport,
+    /// Nothing can be connected to.
+    #[error(
+        "the database at {place} cannot be reached: {cause}\nhint: is it running, and are host and port right?"
+    )]
+    Unreachable {
+        /// Host and port.
+        place: String,
+        /// What the system says.
+        cause: String,
+    },
     /// The URL is neither `sqlite:` nor `postgres:`.
     #[error("`{0}` is not a database URL; use sqlite:PATH or postgres://…")]
     Url(String),
@@ -292,6 +316,9 @@ impl Store {
             Dialect::Sqlite => (1, 4, 1),
             Dialect::Postgres => (8, 8, 4),
         };
+        if dialect == Dialect::Postgres {
+            check_reachable(url).await?;
+        }
         let health = Arc::new(Health::default());
         let write = pool(writers, dialect, &health).connect(&full).await?;
         migrate(&write, dialect).await?;
@@ -572,12 +599,25 @@ pub fn check_transport(url: &str) -> Result<(), StoreError> {
     if dialect_of(url)? == Dialect::Sqlite {
         return Ok(());
     }
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let authority = place.split(['/', '#']).next().unwrap_or_default();
+    let ends_early = place.matches('@').count() > 1 || place.rfind('@') > Some(authority.len());
+    if ends_early || (!place.contains('@') && place.contains(':') && query.contains('@')) {
+        return Err(StoreError::UrlPassword);
+    }
+    if authority.rsplit('@').next().is_some_and(|hosts| hosts.contains(',')) {
+        return Err(StoreError::UrlHosts);
+    }
     // What is not known would be logged with its value.
-    let query = url.split_once('?').map_or("", |(_, query)| query);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let name = pair.split('=').next().unwrap_or_default();
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         if !PARAMETERS.contains(&name) {
             return Err(StoreError::UrlParameter);
+        }
+        let modes = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+        if matches!(name, "sslmode" | "ssl-mode") && !modes.contains(&value) {
+            return Err(StoreError::UrlTransport);
         }
     }
     // Never the error's own text: it may quote the URL, which has a password in it.
@@ -592,6 +632,24 @@ pub fn check_transport(url: &str) -> Result<(), StoreError> {
             .is_ok_and(|ip| ip.to_canonical().is_loopback());
     let is_verified = matches!(options.get_ssl_mode(), PgSslMode::VerifyFull);
     if is_here || is_verified { Ok(()) } else { Err(StoreError::Transport(host.to_owned())) }
+}
+
+/// Whether anything listens where a PostgreSQL URL leads. A pool says no more than that it waited in vain.
+async fn check_reachable(url: &str) -> Result<(), StoreError> {
+    let options: PgConnectOptions = url.parse().map_err(|_| StoreError::UrlParts)?;
+    let (host, port) = (options.get_host(), options.get_port());
+    if options.get_socket().is_some() || host.starts_with('/') {
+        return Ok(());
+    }
+    let place = format!("{host}:{port}");
+    let host = host.trim_matches(['[', ']']);
+    let connected =
+        tokio::time::timeout(Duration::from_secs(5), tokio::net::TcpStream::connect((host, port)));
+    match connected.await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(StoreError::Unreachable { place, cause: error.to_string() }),
+        Err(_) => Err(StoreError::Unreachable { place, cause: "no answer in 5 s".to_owned() }),
+    }
 }
 
 fn sqlite_url(path: &str) -> String {

@@ -3,9 +3,10 @@
 
 use super::{Demo, vendors};
 use crate::{
+    certificates::tls,
     keys::{self, KeyEncryptionKey},
-    listener::accept,
-    serve::{CONNECTIONS, bind, open_store, spawn_pruning, tls},
+    listener::{Way, accept},
+    serve::{CONNECTIONS, bind, open_store, spawn_pruning},
     system,
 };
 use anyhow::{Context as _, Result};
@@ -106,7 +107,13 @@ impl Ground {
     fn run(&mut self, listener: TcpListener, router: axum::Router, limits: Limits) {
         let router = limited(router, limits, self.context.entropy.clone(), &[]);
         let (tls, stop) = (self.tls.clone(), self.stop.clone());
-        self.listeners.spawn(accept(listener, tls, router, CONNECTIONS, stop));
+        self.listeners.spawn(accept(
+            listener,
+            Way { tls, only_from: None },
+            router,
+            CONNECTIONS,
+            stop,
+        ));
     }
 
     async fn store(&self, name: &str) -> Result<Store> {
@@ -221,7 +228,13 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
         gateway: None,
     };
     let router = limited(api.router(), LIMITS, entropy.clone(), &[]);
-    ground.listeners.spawn(accept(admin_listener, None, router, CONNECTIONS, stop.clone()));
+    ground.listeners.spawn(accept(
+        admin_listener,
+        Way::default(),
+        router,
+        CONNECTIONS,
+        stop.clone(),
+    ));
     let stores = vendors.iter().map(|v| v.store.clone()).chain([idp_store.clone()]);
     spawn_pruning(stores.map(|store| (store, None)).collect(), &clock, &stop);
     let mut people = people.into_iter();

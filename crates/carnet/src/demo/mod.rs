@@ -54,6 +54,10 @@ pub(crate) async fn run(args: Demo) -> Result<()> {
     }
     play(&company).await?;
     shutdown_signal().await?;
+    // What was installed from it would lead nowhere.
+    if let Err(error) = crate::install::take_out(&folder.path().join("home")) {
+        eprintln!("warning: what was installed from this demo could not be taken out: {error:#}");
+    }
     company.stop().await;
     Ok(())
 }
@@ -72,9 +76,10 @@ async fn play(company: &Company) -> Result<()> {
     eprintln!(
         "\nErin is switched on again, and everything stays up until Ctrl-C. In another terminal:
 
-{roots}  export CARNET_HOME={folder}/home
+{path}{roots}  export CARNET_HOME={folder}/home
   carnet login --issuer {idp} --insecure-storage
   carnet servers
+  carnet install               # into Claude Code, Codex, Cursor …; taken out again when this ends
   carnet tools {canvas_url}
   carnet call {canvas_url} canvas_read '{{\"canvas\": \"welcome\"}}'
   carnet admin --url {admin} --secret-file {folder}/admin.secret audit
@@ -82,6 +87,10 @@ async fn play(company: &Company) -> Result<()> {
 
 Sign in as {erin} with the password {erin_password}
         or {max} with the password {max_password}",
+        path = match crate::system::folder_off_path() {
+            Some(folder) => format!("  export PATH=\"{}:$PATH\"\n", folder.display()),
+            None => String::new(),
+        },
         idp = company.idp_issuer,
         canvas_url = canvas.url,
         admin = company.admin_url,

@@ -392,7 +392,9 @@ fn announce(args: &Login, issuer: &str, url: &str) {
     } else if open::that_detached(url).is_err() {
         println!("No browser could be opened. Open this URL:\n\n{url}\n");
     } else {
-        println!("The browser opens for signing in at {issuer} … If it does not, open this URL:\n\n{url}\n");
+        println!(
+            "The browser opens for signing in at {issuer} … If it does not, open this URL:\n\n{url}\n"
+        );
         return;
     }
     println!(

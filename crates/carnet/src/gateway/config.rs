@@ -1,7 +1,10 @@
 //! `[[gateway]]` in the config.
 
-use super::journal::Durability;
-use crate::config::{Problems, endpoint, must_exist};
+use super::{
+    adapter::{Command, Sessions},
+    journal::Durability,
+};
+use crate::config::{Problems, Tls, WrittenTls, endpoint, must_exist};
 use carnet_gateway::{
     ArgumentAudit, AssertionSettings, Limits, Lists, PlainHeader, RouteSettings, ToolChanges, Who,
 };
@@ -32,6 +35,7 @@ pub(crate) struct WrittenGateway {
     #[serde(default)]
     durability: Durability,
     keep_days: Option<NonZeroU32>,
+    tls: Option<WrittenTls>,
     tls_certificate: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     report: Option<WrittenReport>,
@@ -51,7 +55,16 @@ struct WrittenReport {
 #[serde(deny_unknown_fields)]
 struct WrittenRoute {
     resource: String,
-    upstream: String,
+    upstream: Option<String>,
+    upstream_host: Option<String>,
+    #[serde(default)]
+    transport: WrittenTransport,
+    command: Option<Vec<String>>,
+    folder: Option<PathBuf>,
+    #[serde(default)]
+    environment: Vec<String>,
+    #[serde(default)]
+    sessions: Sessions,
     authorization_server: String,
     algorithm: Option<Algorithm>,
     name: Option<String>,
@@ -79,8 +92,20 @@ struct WrittenRoute {
     forward_headers: Vec<String>,
     #[serde(default)]
     limits: WrittenLimits,
+    sse_keepalive_seconds: Option<u64>,
     arguments: Option<WrittenArguments>,
     introspection: Option<WrittenIntrospection>,
+}
+
+/// How an MCP server is spoken to that has a URL.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum WrittenTransport {
+    /// Streamable HTTP.
+    #[default]
+    Http,
+    /// HTTP+SSE of 2024-11-05.
+    Sse,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -175,7 +200,7 @@ struct WrittenIntrospection {
 pub(crate) struct GatewayConfig {
     pub(crate) name: String,
     pub(crate) listen: SocketAddr,
-    pub(crate) tls: Option<(PathBuf, PathBuf)>,
+    pub(crate) tls: Tls,
     pub(crate) folder: PathBuf,
     pub(crate) durability: Durability,
     /// Full files of the journal that were reported are deleted after so many days; never if `None`.
@@ -188,9 +213,18 @@ pub(crate) struct GatewayConfig {
 /// One MCP server; secrets are read when it is started.
 pub(crate) struct RouteConfig {
     pub(crate) settings: RouteSettings,
+    /// What stands between, where the MCP server does not speak Streamable HTTP.
+    pub(crate) adapter: Option<AdapterConfig>,
     pub(crate) credential: Option<(HeaderName, String, PathBuf)>,
     pub(crate) introspection: Option<(String, PathBuf)>,
     pub(crate) upstream_client: Option<UpstreamClient>,
+}
+
+/// An MCP server that does not speak Streamable HTTP.
+#[derive(Clone, Debug)]
+pub(crate) enum AdapterConfig {
+    Command(Command, Sessions),
+    Sse(String, Sessions),
 }
 
 /// How a token for the MCP server itself is had.
@@ -219,7 +253,7 @@ impl WrittenGateway {
         folder: &Path,
         problems: &mut Problems,
     ) -> Option<GatewayConfig> {
-        let tls = (self.tls_certificate.as_deref(), self.tls_key.as_deref());
+        let tls = (self.tls, (self.tls_certificate.as_deref(), self.tls_key.as_deref()));
         let listen = endpoint(problems, path, &self.listen, tls, folder);
         let name = self.name.unwrap_or_else(|| "gateway".to_owned());
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
@@ -284,16 +318,25 @@ impl WrittenRoute {
     #[allow(clippy::too_many_lines)] // one key after the other
     fn resolve(self, path: &str, folder: &Path, problems: &mut Problems) -> Option<RouteConfig> {
         let at = |key: &str| format!("{path}.{key}");
-        let upstream = Url::parse(&self.upstream).ok().filter(|url| {
+        let (written, adapter) = self.server(path, folder, problems)?;
+        let upstream = Url::parse(&written).ok().filter(|url| {
             matches!(url.scheme(), "http" | "https")
                 && url.host().is_some()
                 && url.fragment().is_none()
         });
         if upstream.is_none() {
-            let what = format!("`{}` is no http or https URL", self.upstream);
-            let hint = "the MCP server itself, for instance http://127.0.0.1:3001/mcp";
+            let what = format!("`{written}` is no http or https URL");
+            let hint = "the MCP server itself, for instance http://127.0.0.1:3001/mcp; a program to start is a `command`";
             problems.add(&at("upstream"), &what, hint);
         }
+        let upstream_host = self.upstream_host.as_ref().and_then(|host| {
+            let value = http::HeaderValue::from_str(host).ok();
+            if value.is_none() {
+                problems.add(&at("upstream_host"), "it is no host", "for instance localhost:8931");
+            }
+            value
+        });
+        let server_url = written.clone();
         let resource_id = resource(problems, &at("resource"), &self.resource);
         let server = issuer(problems, &at("authorization_server"), &self.authorization_server);
         let rules = Rules::new(self.require, self.rule).map_err(|error| {
@@ -363,7 +406,7 @@ impl WrittenRoute {
             let ras_file =
                 written.ras_secret_file.map_or_else(|| file.clone(), |file| folder.join(file));
             must_exist(problems, &at("upstream_client.ras_secret_file"), &ras_file);
-            let wanted = written.resource.as_deref().unwrap_or(&self.upstream);
+            let wanted = written.resource.as_deref().unwrap_or(&server_url);
             Some(UpstreamClient {
                 idp: issuer(problems, &at("upstream_client.idp"), &written.idp)?,
                 ras_client_id: written.ras_client_id.unwrap_or_else(|| written.client_id.clone()),
@@ -380,6 +423,7 @@ impl WrittenRoute {
             })
         });
         let mut settings = RouteSettings::new(resource_id?, server?, upstream?.as_str());
+        settings.upstream_host = upstream_host;
         settings.algorithm = self.algorithm.unwrap_or_default();
         settings.name = self.name;
         settings.hosts = self.hosts;
@@ -416,6 +460,9 @@ impl WrittenRoute {
         settings.plain_headers = plain_headers;
         settings.forward_headers = forward_headers;
         settings.limits = self.limits.resolve();
+        if let Some(seconds) = self.sse_keepalive_seconds {
+            settings.keepalive = (seconds > 0).then(|| Duration::from_secs(seconds));
+        }
         settings.arguments = self
             .arguments
             .map(|written| ArgumentAudit { tools: written.tools, redact: written.redact });
@@ -427,7 +474,71 @@ impl WrittenRoute {
             Some(client) => Some(client?),
             None => None,
         };
-        Some(RouteConfig { settings, credential, introspection, upstream_client })
+        if matches!(adapter, Some(AdapterConfig::Command(..)))
+            && (credential.is_some() || upstream_client.is_some())
+        {
+            let hint =
+                "a program takes its credentials from its environment: `environment = [\"NAME\"]`";
+            problems.add(path, "a `command` has no headers to be given a credential in", hint);
+        }
+        Some(RouteConfig { settings, adapter, credential, introspection, upstream_client })
+    }
+
+    /// The URL of the MCP server, or the program that it is; `None` where neither is given.
+    fn server(
+        &self,
+        path: &str,
+        folder: &Path,
+        problems: &mut Problems,
+    ) -> Option<(String, Option<AdapterConfig>)> {
+        let at = |key: &str| format!("{path}.{key}");
+        match (&self.upstream, &self.command) {
+            (Some(url), None) => {
+                let sse = (self.transport == WrittenTransport::Sse)
+                    .then(|| AdapterConfig::Sse(url.clone(), self.sessions));
+                Some((url.clone(), sse))
+            }
+            (None, Some(words)) => {
+                let Some((program, args)) = words.split_first() else {
+                    problems.add(
+                        &at("command"),
+                        "it is empty",
+                        "for instance [\"npx\", \"-y\", \"some-server\"]",
+                    );
+                    return None;
+                };
+                let mut environment = BTreeMap::new();
+                for entry in &self.environment {
+                    let (name, value) = match entry.split_once('=') {
+                        Some((name, value)) => (name, Some(value.to_owned())),
+                        None => (entry.as_str(), None),
+                    };
+                    if name.is_empty() {
+                        problems.add(
+                            &at("environment"),
+                            "a name is empty",
+                            "NAME passes it on, NAME=VALUE sets it",
+                        );
+                    }
+                    environment.insert(name.to_owned(), value);
+                }
+                let folder = match &self.folder {
+                    Some(own) => folder.join(own),
+                    None if folder.as_os_str().is_empty() => PathBuf::from("."),
+                    None => folder.to_owned(),
+                };
+                let command =
+                    Command { program: program.clone(), args: args.to_vec(), folder, environment };
+                // Where it listens is known when it is started.
+                let placeholder = "http://127.0.0.1/mcp".to_owned();
+                Some((placeholder, Some(AdapterConfig::Command(command, self.sessions))))
+            }
+            _ => {
+                let hint = "`upstream` is its URL; `command` is a program that speaks MCP on its standard streams";
+                problems.add(path, "an MCP server has either `upstream` or `command`", hint);
+                None
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! for an ID-JAG, by the token that the caller came with, and redeems it at the MCP server's own RAS.
 
 use super::config::UpstreamClient;
-use crate::system;
+use crate::system::{self, Shared};
 use anyhow::Result;
 use carnet_client::{
     Client, Error, McpServer, MemoryVault, Outbound, Registration, Settings, Subject,
@@ -26,12 +26,15 @@ pub(crate) fn upstream_tokens(
     config: &UpstreamClient,
     outbound: &Outbound,
     context: &Context,
+    secrets: Shared,
 ) -> Result<UpstreamTokens> {
-    let at_idp =
-        Registration::with_secret(&config.client_id, system::read_private(&config.secret_file)?);
+    let at_idp = Registration::with_secret(
+        &config.client_id,
+        system::read_secret(&config.secret_file, secrets)?,
+    );
     let at_ras = Registration::with_secret(
         &config.ras_client_id,
-        system::read_private(&config.ras_secret_file)?,
+        system::read_secret(&config.ras_secret_file, secrets)?,
     );
     let settings = Settings {
         ras_clients: HashMap::from([(config.authorization_server.to_string(), at_ras)]),

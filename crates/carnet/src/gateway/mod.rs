@@ -1,5 +1,6 @@
 //! The gateway in this binary: files, secrets and the parties of this process for `carnet-gateway`.
 
+pub(crate) mod adapter;
 pub(crate) mod config;
 pub(crate) mod guard;
 mod hop;
@@ -8,7 +9,7 @@ mod report;
 
 use crate::{
     keys::{self, KeyEncryptionKey},
-    system,
+    system::{self, Shared},
     telemetry::Telemetry,
 };
 use anyhow::{Context, Result};
@@ -24,7 +25,7 @@ use carnet_gateway::{Approved, Gateway, Ground, Keep, More, Stands, Trail, Unava
 use carnet_proto::{identifier::Issuer, secret::Secret};
 use carnet_resource::Introspection;
 use carnet_server::{Context as ServerContext, idp::Idp, ras::Ras};
-use config::{GatewayConfig, RouteConfig};
+use config::{AdapterConfig, GatewayConfig, RouteConfig};
 use report::Desk;
 use serde::Deserialize;
 use serde_json::json;
@@ -47,6 +48,8 @@ pub(crate) struct Means<'a> {
     pub(crate) context: &'a ServerContext,
     pub(crate) outbound: &'a Outbound,
     pub(crate) telemetry: &'a Telemetry,
+    /// How secrets may be kept in files.
+    pub(crate) secrets: Shared,
 }
 
 /// A gateway at work, and what has to be waited for when it stops.
@@ -57,7 +60,7 @@ pub(crate) struct Started {
 }
 
 /// Starts one gateway: its journal, its reports, its watch over open streams.
-pub(crate) fn start(
+pub(crate) async fn start(
     config: &GatewayConfig,
     kek: &KeyEncryptionKey,
     means: &Means<'_>,
@@ -67,7 +70,7 @@ pub(crate) fn start(
 ) -> Result<Started> {
     system::private_folder(&config.folder)?;
     let (trail, entries) = Trail::new();
-    let Means { context, outbound, telemetry } = *means;
+    let Means { context, outbound, telemetry, secrets } = *means;
     let records = telemetry.records();
     let journal =
         journal::start(&config.folder, config.durability, config.keep_days, entries, records)?;
@@ -101,14 +104,40 @@ pub(crate) fn start(
         let mut settings = route.settings.clone();
         let issuer = &settings.authorization_server;
         let here = parties.ras.iter().find(|(held, _)| held == issuer).map(|(_, ras)| ras);
-        settings.stands = stands(route, here, outbound, context)?;
+        settings.stands = stands(route, here, means)?;
         if let Some((header, prefix, file)) = &route.credential {
-            let secret = system::read_private(file)?;
-            let whole = Secret::new(format!("{prefix}{}", secret.expose()));
+            let secret = system::read_secret(file, secrets)?;
+            // Written with its scheme or without: many copy the whole value of the header.
+            let bare = secret.expose();
+            let has_prefix =
+                bare.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix));
+            let bare = if has_prefix { &bare[prefix.len()..] } else { bare };
+            let whole = Secret::new(format!("{prefix}{bare}"));
             settings.credential = Some((header.clone(), whole));
         }
+        if let Some(adapter) = &route.adapter {
+            let name = settings.name.clone();
+            let name = name.unwrap_or_else(|| settings.resource.as_str().to_owned());
+            let (server, sessions) = match adapter {
+                AdapterConfig::Command(command, sessions) => {
+                    (adapter::Server::Command(command.clone()), *sessions)
+                }
+                AdapterConfig::Sse(url, sessions) => {
+                    // The adapter shows it to the MCP server; nobody else needs it.
+                    let credential = settings.credential.take();
+                    let sse =
+                        adapter::Sse { url: url.clone(), outbound: outbound.clone(), credential };
+                    (adapter::Server::Sse(sse), *sessions)
+                }
+            };
+            let entropy = &context.entropy;
+            let started = adapter::start(&name, server, sessions, entropy, tasks, stop).await?;
+            settings.upstream = started.upstream;
+            settings.adapter = Some((adapter::OWN, started.secret));
+        }
         if let Some(client) = &route.upstream_client {
-            settings.upstream_tokens = Some(hop::upstream_tokens(client, outbound, context)?);
+            settings.upstream_tokens =
+                Some(hop::upstream_tokens(client, outbound, context, secrets)?);
         }
         if let Some(ras) = here {
             let resource = settings.resource.as_str().to_owned();
@@ -124,7 +153,7 @@ pub(crate) fn start(
             _ => Desk::Remote {
                 issuer: issuer.clone(),
                 client_id: client_id.clone(),
-                secret: system::read_private(file)?,
+                secret: system::read_secret(file, secrets)?,
                 outbound: outbound.clone(),
             },
         };
@@ -143,12 +172,8 @@ pub(crate) fn start(
 }
 
 /// Who says whether a token still stands: the RAS itself where it runs here, otherwise by introspection.
-fn stands(
-    route: &RouteConfig,
-    here: Option<&Ras>,
-    outbound: &Outbound,
-    context: &ServerContext,
-) -> Result<Option<Stands>> {
+fn stands(route: &RouteConfig, here: Option<&Ras>, means: &Means<'_>) -> Result<Option<Stands>> {
+    let Means { context, outbound, secrets, .. } = *means;
     if let Some(ras) = here {
         let ras = ras.clone();
         let ask = move |token: Secret| -> futures::future::BoxFuture<'static, _> {
@@ -158,7 +183,7 @@ fn stands(
         return Ok(Some(Arc::new(ask)));
     }
     let Some((client_id, file)) = &route.introspection else { return Ok(None) };
-    let secret = system::read_private(file)?;
+    let secret = system::read_secret(file, secrets)?;
     let asked = Introspection::new(outbound.clone(), client_id, secret, context.clock.clone());
     let (asked, issuer) = (Arc::new(asked), route.settings.authorization_server.clone());
     let ask = move |token: Secret| -> futures::future::BoxFuture<'static, _> {
@@ -166,6 +191,19 @@ fn stands(
         Box::pin(async move { asked.ask(&issuer, token.expose()).await.map_err(|_| Unavailable) })
     };
     Ok(Some(Arc::new(ask)))
+}
+
+/// Reads every secret that a gateway's config names, as its start does.
+pub(crate) fn check_secrets(config: &GatewayConfig, secrets: Shared) -> Result<()> {
+    let mut files: Vec<&Path> = config.report.iter().map(|(.., file)| file.as_path()).collect();
+    for route in &config.routes {
+        files.extend(route.credential.iter().map(|(.., file)| file.as_path()));
+        files.extend(route.introspection.iter().map(|(_, file)| file.as_path()));
+        if let Some(client) = &route.upstream_client {
+            files.extend([client.secret_file.as_path(), client.ras_secret_file.as_path()]);
+        }
+    }
+    files.into_iter().try_for_each(|file| system::read_secret(file, secrets).map(drop))
 }
 
 type ByResource<T> = BTreeMap<String, BTreeMap<String, T>>;

@@ -451,7 +451,9 @@ impl McpClient {
                 "cline" => 3,
                 _ => 1,
             };
-            file.ancestors().nth(depth).is_some_and(|folder| folder != places.home && folder.is_dir())
+            file.ancestors()
+                .nth(depth)
+                .is_some_and(|folder| folder != places.home && folder.is_dir())
         };
         // `~/.gemini` belongs to another program too.
         let folders = self.id != "gemini";

@@ -24,6 +24,7 @@ use std::{
 };
 
 #[derive(Args)]
+#[allow(clippy::struct_excessive_bools)] // flags of a command line
 pub(crate) struct Install {
     /// MCP clients to install into; none: list those on this machine
     #[arg(value_name = "CLIENT")]
@@ -264,7 +265,9 @@ pub(crate) async fn install(args: Install) -> Result<()> {
     let ledger = Ledger::read()?;
     let chosen = if args.all { found(&places) } else { by_id(&args.clients)? };
     if args.file.is_some() && chosen.len() != 1 {
-        bail!("--file: it is not said whose format it has\nhint: name one client, for instance `carnet install claude-code --file .mcp.json`");
+        bail!(
+            "--file: it is not said whose format it has\nhint: name one client, for instance `carnet install claude-code --file .mcp.json`"
+        );
     }
     if chosen.is_empty() && args.print.is_none() {
         list(&places, &ledger);
@@ -453,18 +456,7 @@ fn install_into(
     if let (true, Some(commands)) =
         (args.native, client.native.as_ref().and_then(|native| native.commands))
     {
-        let registered = catalog.native_clients.iter().find(|c| c.software == client.id);
-        let id = registered.map_or("CLIENT_ID", |registered| registered.client_id.as_str());
-        println!("{}: it keeps its own settings. Run, with the secrets that IT gave you:\n", client.title);
-        let empty = Map::new();
-        let named: Vec<(String, &str, &str)> = servers
-            .iter()
-            .filter_map(|server| {
-                let (url, own) = native_servers.iter().find(|(url, _)| *url == server.resource)?;
-                Some((free_name(&empty, server), url.as_str(), own.as_str()))
-            })
-            .collect();
-        print!("{}", commands(issuer, id, &named));
+        print_commands(client, issuer, catalog, (servers, &native_servers), commands);
         return Ok(());
     }
     let mut changes = Vec::new();
@@ -541,6 +533,31 @@ fn install_into(
     Ok(())
 }
 
+/// What the person runs where the client's settings are its own to write.
+fn print_commands(
+    client: &McpClient,
+    issuer: &str,
+    catalog: &Catalog,
+    (servers, native): (&[&CatalogServer], &[(String, String)]),
+    commands: fn(&str, &str, &[(String, &str, &str)]) -> String,
+) {
+    let registered = catalog.native_clients.iter().find(|c| c.software == client.id);
+    let id = registered.map_or("CLIENT_ID", |registered| registered.client_id.as_str());
+    let empty = Map::new();
+    let named: Vec<(String, &str, &str)> = servers
+        .iter()
+        .filter_map(|server| {
+            let (url, own) = native.iter().find(|(url, _)| *url == server.resource)?;
+            Some((free_name(&empty, server), url.as_str(), own.as_str()))
+        })
+        .collect();
+    println!(
+        "{}: it keeps its own settings. Run, with the secrets that IT gave you:\n",
+        client.title
+    );
+    print!("{}", commands(issuer, id, &named));
+}
+
 /// The servers that `client` reaches by itself, with its client id at each RAS: where IT registered it
 /// and it can talk to them.
 fn native_of(
@@ -597,7 +614,8 @@ fn is_bridge(entry: &Value) -> bool {
             _ => {}
         }
     }
-    let program = words.first().map(|program| program.rsplit(['/', '\\']).next().unwrap_or(program));
+    let program =
+        words.first().map(|program| program.rsplit(['/', '\\']).next().unwrap_or(program));
     program.is_some_and(|program| program.starts_with("carnet")) && words.get(1) == Some(&"connect")
 }
 
@@ -728,7 +746,8 @@ pub(crate) fn take_out(profile: &Path) -> Result<()> {
         .collect();
     for file in files {
         let Some(written) = ledger.files.get(&file).cloned() else { continue };
-        let (ours, theirs): (Vec<Entry>, Vec<Entry>) = written.entries.iter().cloned().partition(mine);
+        let (ours, theirs): (Vec<Entry>, Vec<Entry>) =
+            written.entries.iter().cloned().partition(mine);
         let changed_since = written.changed_since || !theirs.is_empty();
         take_back(&file, &Written { entries: ours, changed_since, ..written.clone() }, false)?;
         if theirs.is_empty() {
@@ -862,8 +881,11 @@ mod tests {
             json!({"command": "carnet", "args": ["connect", "https://mcp.example/mcp"]}),
         );
         assert_eq!(free_name(&held, &server("Canvas")), "mine", "the entry that is ours already");
-        held.insert("mine".to_owned(), json!({"command": "carnet", "env": {"CARNET_HOME": "/other"},
-            "args": ["connect", "https://mcp.example/mcp"]}));
+        held.insert(
+            "mine".to_owned(),
+            json!({"command": "carnet", "env": {"CARNET_HOME": "/other"},
+            "args": ["connect", "https://mcp.example/mcp"]}),
+        );
         assert_eq!(free_name(&held, &server("Canvas")), "canvas-2", "another sign-in's");
     }
 }

@@ -46,8 +46,10 @@ impl Bridge {
         };
         let had_session = headers.contains_key("mcp-session-id");
         let outcome = match self.post_patiently(text, headers, &method, progress).await {
-            Ok(response) if response.status().as_u16() == 404 && had_session && !stateless => {
-                self.after_404(text, response, generation, ids, progress).await
+            Ok(response)
+                if matches!(response.status().as_u16(), 400 | 404) && had_session && !stateless =>
+            {
+                self.after_lost(text, response, generation, ids, progress).await
             }
             outcome => outcome.map(Some),
         };
@@ -65,8 +67,9 @@ impl Bridge {
         self.relay(response, ids, stateless, &method).await;
     }
 
-    /// A session the server does not know any more is begun anew, and the message sent once more.
-    async fn after_404(
+    /// A session the server does not know any more is begun anew, and the message sent once more. MCP says so by 404;
+    /// many servers say 400, and speak of the session in their error.
+    async fn after_lost(
         &self,
         text: &str,
         response: reqwest::Response,
@@ -74,12 +77,16 @@ impl Bridge {
         ids: &[String],
         progress: &Progress,
     ) -> Result<Option<reqwest::Response>, Trouble> {
+        let status = response.status().as_u16();
         let body = text_within(response, LARGEST_ERROR).await.unwrap_or_default();
-        let own = error_code(&body) == Some(-32601);
-        if !own && self.renew_session(generation).await {
+        let is_lost = match status {
+            404 => error_code(&body) != Some(-32601),
+            _ => speaks_of_session(&body),
+        };
+        if is_lost && self.renew_session(generation).await {
             return self.post(text, self.headers_for(text), Some(progress)).await.map(Some);
         }
-        self.relay_error(404, &body, ids).await;
+        self.relay_error(status, &body, ids).await;
         Ok(None)
     }
 
@@ -580,6 +587,15 @@ pub(super) fn media_type(response: &reqwest::Response) -> String {
         response.headers().get("content-type").map(HeaderValue::as_bytes).unwrap_or_default();
     let value = String::from_utf8_lossy(value);
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Whether a JSON-RPC error of the transport is about the session. One that answers a request of ours is the server's
+/// own, whatever its words are.
+fn speaks_of_session(body: &str) -> bool {
+    let Ok(error) = serde_json::from_str::<Value>(body) else { return false };
+    let of_transport = error.get("id").is_none_or(Value::is_null);
+    let message = error["error"]["message"].as_str().unwrap_or_default().to_ascii_lowercase();
+    of_transport && (message.contains("session") || message.contains("not initialized"))
 }
 
 fn challenge_of(response: &reqwest::Response) -> Option<Challenge> {

@@ -331,6 +331,7 @@ switch!(Client, Connection, TrustedIssuer, GovernedResource, Account, ClientHost
 
 /// A client to register.
 #[derive(Deserialize)]
+#[allow(clippy::struct_excessive_bools)] // as the record has them
 #[serde(deny_unknown_fields)]
 pub(super) struct NewClient {
     id: Option<String>,

@@ -8,14 +8,14 @@ use super::{
 };
 use crate::{
     answer::{Failure, broken, error_page},
-    browser::{back_to, cookie, cookie_name, csrf_of, is_same_origin, set_cookie},
+    browser::{self, back_to, cookie, cookie_name, csrf_of, is_same_origin, set_cookie},
     passwords,
-    token_endpoint::origin_of,
+    token_endpoint::{Visitor, origin_of},
 };
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, Request, State},
-    http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts},
     response::IntoResponse,
 };
 use carnet_proto::{
@@ -56,7 +56,7 @@ impl Asked {
 /// GET: a live session gets its code at once; otherwise the sign-in page.
 pub(super) async fn begin(State(idp): State<Idp>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();
-    let asked = match read(&idp, &parts.uri).await {
+    let asked = match read(&idp, &parts).await {
         Ok(asked) => asked,
         Err(response) => return response,
     };
@@ -144,7 +144,7 @@ pub(super) async fn sign_in(State(idp): State<Idp>, request: Request) -> Respons
     if parts.uri.query().is_none_or(str::is_empty) {
         return posted(&idp, body).await;
     }
-    let asked = match read(&idp, &parts.uri).await {
+    let asked = match read(&idp, &parts).await {
         Ok(asked) => asked,
         Err(response) => return response,
     };
@@ -243,7 +243,8 @@ async fn posted(idp: &Idp, body: Body) -> Response<Body> {
 
 /// Reads a plain or pushed request. Whatever the front channel says beside a `request_uri` is not
 /// looked at (G04).
-async fn read(idp: &Idp, uri: &Uri) -> Result<Asked, Response<Body>> {
+async fn read(idp: &Idp, parts: &Parts) -> Result<Asked, Response<Body>> {
+    let uri = &parts.uri;
     let page = |error: PageError| error_page(StatusCode::BAD_REQUEST, &error.to_string());
     let form = Form::parse(uri.query().unwrap_or_default().as_bytes())
         .map_err(|_| page(PageError::Unreadable))?;
@@ -254,9 +255,24 @@ async fn read(idp: &Idp, uri: &Uri) -> Result<Asked, Response<Body>> {
         None => Ok(None),
     };
     let found = match found {
-        Ok(found) => found.ok_or_else(|| page(PageError::Client))?,
+        Ok(found) => found,
         Err(Failure::Broken(error)) => return Err(broken(&error)),
-        Err(_) => return Err(page(PageError::Client)),
+        Err(_) => None,
+    };
+    let (request_id, address) = origin_of(parts);
+    let visitor = Visitor { admission: &idp.0.admission, address: &address };
+    let refuse = async |client: Option<&Client>,
+                        (reason, detail): (&'static str, String),
+                        page: Option<&str>| {
+        browser::refused(authority, visitor, (&request_id, client), (reason, &detail), page).await
+    };
+    let Some(found) = found else {
+        let id = form.optional("client_id").unwrap_or("nothing");
+        let said = ("authorize.client", format!("client_id {id}"));
+        let text = PageError::Client.to_string();
+        return Err(refuse(None, said, Some(&text))
+            .await
+            .unwrap_or_else(|| page(PageError::Client)));
     };
     let client = &found.record;
     if client.id == ENROLLED_CLIENT && !idp.0.settings.enrolment {
@@ -294,13 +310,20 @@ async fn read(idp: &Idp, uri: &Uri) -> Result<Asked, Response<Body>> {
             let client_name = client.name.clone();
             Ok(Asked { request, client_name, pushed: None, only_for, is_public })
         }
-        Err(Unauthorizable::Page(error)) => Err(page(error)),
-        Err(Unauthorizable::Redirect { redirect_uri, state, error }) => Err(back_to(
-            idp.issuer(),
-            &redirect_uri,
-            state.as_deref(),
-            &[("error", error.error), ("error_description", error.description)],
-        )),
+        Err(Unauthorizable::Page(error)) => {
+            let uri = form.optional("redirect_uri").unwrap_or("nothing");
+            let said = ("authorize.redirect_uri", format!("redirect_uri {uri}"));
+            let refused = refuse(Some(client), said, Some(&error.to_string())).await;
+            Err(refused.unwrap_or_else(|| page(error)))
+        }
+        Err(Unauthorizable::Redirect { redirect_uri, state, error }) => {
+            let said = ("authorize.request", format!("{}: {}", error.error, error.description));
+            if let Some(busy) = refuse(Some(client), said, None).await {
+                return Err(busy);
+            }
+            let parameters = [("error", error.error), ("error_description", error.description)];
+            Err(back_to(idp.issuer(), &redirect_uri, state.as_deref(), &parameters))
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     admission::{Admission, Rates},
     answer,
     authority::{Authority, Context, Keys},
-    operations::strict_transport,
+    operations::{readable_by_pages, strict_transport},
     passwords::Passwords,
 };
 use axum::{
@@ -113,10 +113,14 @@ impl Idp {
         let oidc_inserted = format!("/.well-known/openid-configuration{base}");
         let oidc_appended = format!("{base}/.well-known/openid-configuration");
         let document = get(|State(idp): State<Idp>| async move { idp.metadata() });
-        let mut router = Router::new()
+        let mut public = Router::new()
             .route(&inserted, document.clone())
             .route(&oidc_inserted, document.clone())
-            .route(&format!("{base}/jwks"), get(jwks))
+            .route(&format!("{base}/jwks"), get(jwks));
+        if !base.is_empty() {
+            public = public.route(&oidc_appended, document);
+        }
+        let router = Router::new()
             .route(&format!("{base}/authorize"), get(authorize::begin).post(authorize::sign_in))
             .route(&format!("{base}/token"), post(token::token))
             .route(&format!("{base}/par"), post(pushed_request::push))
@@ -134,9 +138,7 @@ impl Idp {
                 &format!("{base}{INSTALLATIONS}/{{id}}"),
                 get(installations::document).delete(installations::revoke),
             );
-        if !base.is_empty() {
-            router = router.route(&oidc_appended, document);
-        }
+        let router = router.merge(readable_by_pages(public));
         strict_transport(router.with_state(self.clone()), &issuer)
     }
 

@@ -110,10 +110,5 @@ pub(super) fn go_on(
             (cancel())
         }
     };
-    page(
-        StatusCode::OK,
-        &format!("Go on to {}?", asked.client_name),
-        &content,
-        &target,
-    )
+    page(StatusCode::OK, &format!("Go on to {}?", asked.client_name), &content, &target)
 }

@@ -8,7 +8,7 @@ use carnet_client::{DocumentError, Reach};
 use carnet_proto::{
     client::{Client, GovernedResource},
     client_document::{DocumentUrl, INSTALLATIONS},
-    identifier::Issuer,
+    identifier::{Issuer, is_loopback},
     refusal::{ClientDocumentRefusal, Refusal},
     trust::{Account, ClientHost, SubjectLink, TrustedIssuer},
 };
@@ -17,6 +17,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
+use url::Url;
 
 /// What ids of clients that registered themselves begin with.
 pub(super) const SELF_REGISTERED: &str = "dyn-";
@@ -31,6 +32,8 @@ pub(crate) struct RasDirectory {
     trusted: BTreeMap<String, TrustedIssuer>,
     /// What URLs of accepted client metadata documents begin with, and how far their fetch may go.
     documents: Vec<(String, Reach)>,
+    /// Some of those are listed hosts.
+    lists_hosts: bool,
     accounts: Mutex<HashMap<SubjectLink, Arc<Account>>>,
 }
 
@@ -48,6 +51,7 @@ impl Directory for RasDirectory {
             let reach = Reach::of_trusted_url(issuer.as_str());
             documents.push((issuer.endpoint(&format!("{INSTALLATIONS}/")), reach));
         }
+        let mut lists_hosts = false;
         for host in store.all::<ClientHost>().await?.into_iter().filter(|host| !host.disabled) {
             // The path is a stranger's, so the host must not lead into our network; nor into this machine, but where
             // we are on it ourselves.
@@ -65,8 +69,10 @@ impl Directory for RasDirectory {
                 _ => Reach::Public,
             };
             documents.push((format!("{}/", host.origin), reach));
+            lists_hosts = true;
         }
         Ok(Self {
+            lists_hosts,
             documents,
             governed: store.all::<GovernedResource>().await?,
             // Those that registered themselves are read as they come: they are many, and begin no new generation.
@@ -93,7 +99,7 @@ impl Directory for RasDirectory {
 
     fn costs_a_fetch(&self, authority: &Authority<Self>, url: &str) -> bool {
         let url = DocumentUrl::parse(url).ok();
-        let place = url.and_then(|url| Some((self.reach_of(&url)?, url)));
+        let place = url.and_then(|url| Some((self.fetch(authority, &url)?, url)));
         place.is_some_and(|(reach, url)| !authority.context.client_documents.is_held(&url, reach))
     }
 
@@ -118,7 +124,7 @@ impl Directory for RasDirectory {
     ) -> Result<Option<Arc<RegisteredClient>>, Failure> {
         let refused = |why| Failure::Refused(Refusal::ClientDocument(why));
         let url = DocumentUrl::parse(url).map_err(|e| refused(e.into()))?;
-        let Some(reach) = self.reach_of(&url) else {
+        let Some(reach) = self.fetch(authority, &url) else {
             return Err(refused(ClientDocumentRefusal::HostNotAllowed));
         };
         let public = self.takes_public_documents();
@@ -141,14 +147,32 @@ impl RasDirectory {
         found.map(|(_, reach)| *reach)
     }
 
+    /// The same where any document may be asked for by somebody who signs in here: from public addresses alone.
+    fn fetch(&self, authority: &Authority<Self>, url: &DocumentUrl) -> Option<Reach> {
+        let anybodys = authority.open_documents && self.takes_public_documents();
+        // Where we are on this machine ourselves, as in a demo, whoever comes is on it too, and so may the document be.
+        let is_here = |url: &str| Url::parse(url).is_ok_and(|url| is_loopback(&url));
+        let near = is_here(authority.issuer.as_str()) && is_here(url.as_str());
+        let reach = if near { Reach::Loopback } else { Reach::Public };
+        self.reach_of(url).or_else(|| anybodys.then_some(reach))
+    }
+
+    /// Whether a client is known by a document of a host that nobody has listed: a person may let it in, and that is
+    /// all.
+    pub(super) fn is_anybodys(&self, id: &str) -> bool {
+        !self.clients.contains_key(id)
+            && DocumentUrl::parse(id).is_ok_and(|url| self.reach_of(&url).is_none())
+    }
+
     /// The issuers whose people may sign in here.
     pub(crate) fn interactive(&self) -> impl Iterator<Item = &TrustedIssuer> {
         self.trusted.values().filter(|trusted| trusted.open_sign_in().is_some())
     }
 
-    /// Whether clients may be named by metadata documents at all.
-    pub(crate) fn takes_documents(&self) -> bool {
-        !self.documents.is_empty()
+    /// Whether clients may be named by metadata documents of hosts that an administrator listed. Installations are known
+    /// to those who enrolled them, and to nobody else: programs that read this would send documents of their own.
+    pub(crate) fn takes_documents_of_others(&self) -> bool {
+        self.lists_hosts
     }
 
     /// Whether a token's client is still registered, or its document's host still on the list. Asks
@@ -159,7 +183,7 @@ impl RasDirectory {
         id: &str,
     ) -> Result<bool, StoreError> {
         if self.clients.contains_key(id)
-            || DocumentUrl::parse(id).is_ok_and(|url| self.reach_of(&url).is_some())
+            || DocumentUrl::parse(id).is_ok_and(|url| self.fetch(authority, &url).is_some())
         {
             return Ok(true);
         }

@@ -4,13 +4,15 @@
 
 use super::{
     Ras, consent_page,
+    directory::RasDirectory,
     jwt_bearer::{Who, resolve},
 };
 use crate::{
     admission::Taken,
     answer::{Failure, broken, error_page},
     browser::{
-        back_to, busy_page, cookie, cookie_name, cookies_of, is_same_origin, see_other, set_cookie,
+        self, back_to, busy_page, cookie, cookie_name, cookies_of, is_same_origin, see_other,
+        set_cookie,
     },
     token_endpoint::{Visitor, origin_of},
 };
@@ -29,6 +31,8 @@ use carnet_proto::{
     form::Form,
     id_token::SignedIn,
     identifier::Issuer,
+    others_text::shown,
+    refusal::Refusal,
     secret::{Secret, equal_in_constant_time, mac, sha256},
     sign_in_state::{self, SignInState},
     time::{SKEW, Timestamp},
@@ -183,7 +187,8 @@ async fn read(ras: &Ras, parts: &Parts) -> Result<Asked, Response<Body>> {
     let directory = &snapshot.directory;
     if directory.interactive().next().is_none() {
         let text = "There is no sign-in here: access to these MCP servers comes from your company's \
-                    identity provider. Use a client with cross-app access, or ask IT.";
+                    identity provider, through a client with cross-app access, or through the bridge that \
+                    `carnet install` sets up in yours. Ask IT if you do not have it.";
         return Err(error_page(StatusCode::BAD_REQUEST, text));
     }
     let form = Form::parse(uri.query().unwrap_or_default().as_bytes())
@@ -192,6 +197,12 @@ async fn read(ras: &Ras, parts: &Parts) -> Result<Asked, Response<Body>> {
     // A cell is taken where a document has to be fetched: anyone can make up its URL.
     let (_, address) = origin_of(parts);
     let visitor = Visitor { admission: &ras.0.admission, address: &address };
+    let (request_id, _) = origin_of(parts);
+    let refuse = async |client: Option<&Client>,
+                        (reason, detail): (&'static str, String),
+                        page: Option<&str>| {
+        browser::refused(authority, visitor, (&request_id, client), (reason, &detail), page).await
+    };
     let client = match authority.visiting_client(directory, id, visitor).await {
         Ok((Some(client), taken)) => {
             taken.into_iter().for_each(Taken::give_back);
@@ -199,7 +210,17 @@ async fn read(ras: &Ras, parts: &Parts) -> Result<Asked, Response<Body>> {
         }
         Err(Failure::Broken(error)) => return Err(broken(&error)),
         Err(Failure::Busy(seconds)) => return Err(busy_page(seconds)),
-        _ => return Err(page(PageError::Client)),
+        outcome => {
+            let why = match &outcome {
+                Err(Failure::Refused(Refusal::ClientDocument(why))) => why.to_string(),
+                _ => "no such client, or one that is switched off".to_owned(),
+            };
+            let said = ("authorize.client", format!("client_id {id}: {why}"));
+            let text = format!("{} It calls itself {}.", PageError::Client, shown(id, 200));
+            return Err(refuse(None, said, Some(&text))
+                .await
+                .unwrap_or_else(|| page(PageError::Client)));
+        }
     };
     match authorize::read(&form, &client, Offer::Resources(&directory.governed)) {
         Ok(request) => {
@@ -210,18 +231,53 @@ async fn read(ras: &Ras, parts: &Parts) -> Result<Asked, Response<Body>> {
             let target = uri.path_and_query().map_or("", |target| target.as_str()).to_owned();
             Ok(Asked { request, client, governed, target })
         }
-        Err(Unauthorizable::Page(error)) => Err(page(error)),
+        Err(Unauthorizable::Page(error)) => {
+            let uri = form.optional("redirect_uri").unwrap_or("nothing");
+            let said = ("authorize.redirect_uri", format!("redirect_uri {uri}"));
+            let refused = refuse(Some(&client), said, Some(&error.to_string())).await;
+            Err(refused.unwrap_or_else(|| page(error)))
+        }
         // Nobody has checked where it returns to, and nobody was asked yet (RFC 9700 section 4.11.2).
-        Err(Unauthorizable::Redirect { .. }) if client.is_stranger() => {
-            let text =
-                "The program that sent you here asks for what cannot be. Tell those who made it.";
-            Err(error_page(StatusCode::BAD_REQUEST, text))
+        Err(Unauthorizable::Redirect { error, .. }) if client.is_stranger() => {
+            let text = format!(
+                "The program that sent you here asks for what cannot be: {} Tell those who made it.",
+                error.description
+            );
+            let said = ("authorize.request", told(&form, directory, error));
+            let refused = refuse(Some(&client), said, Some(&text)).await;
+            Err(refused.unwrap_or_else(|| error_page(StatusCode::BAD_REQUEST, &text)))
         }
         Err(Unauthorizable::Redirect { redirect_uri, state, error }) => {
+            let said = ("authorize.request", told(&form, directory, error));
+            if let Some(busy) = refuse(Some(&client), said, None).await {
+                return Err(busy);
+            }
             let parameters = [("error", error.error), ("error_description", error.description)];
             Err(back_to(ras.issuer(), &redirect_uri, state.as_deref(), &parameters))
         }
     }
+}
+
+/// What is wrong with a request, what came, and what there is.
+fn told(form: &Form, directory: &RasDirectory, error: RedirectError) -> String {
+    let known: Vec<&str> = directory
+        .governed
+        .iter()
+        .filter(|governed| !governed.disabled)
+        .map(|governed| governed.resource.as_str())
+        .take(20)
+        .collect();
+    let came = ["resource", "scope", "response_type", "code_challenge_method"]
+        .into_iter()
+        .filter_map(|name| Some(format!("{name} {}", shown(form.optional(name)?, 200))))
+        .collect::<Vec<_>>()
+        .join(", ");
+    format!(
+        "{}: {} Sent: {came}. Known resources: {}",
+        error.error,
+        error.description,
+        known.join(" ")
+    )
 }
 
 fn error(

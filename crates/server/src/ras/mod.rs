@@ -15,7 +15,7 @@ use crate::{
     answer::{self, Failure},
     authority::{Authority, Context, Keys},
     calls,
-    operations::strict_transport,
+    operations::{readable_by_pages, strict_transport},
     token_endpoint::{client_request, conclude},
 };
 use axum::{
@@ -44,6 +44,8 @@ pub struct RasSettings {
     pub rates: Rates,
     /// Whether clients may register themselves (RFC 7591).
     pub registration: bool,
+    /// Whether any https metadata document names a client that a person may let in, whoever its host is.
+    pub client_documents: bool,
     /// Refresh tokens of the interactive path end after this long without use, in seconds.
     pub refresh_idle: i64,
     /// Refresh tokens of one sign-in end after this long, in seconds: whoever has left the company since is
@@ -56,6 +58,7 @@ impl Default for RasSettings {
         Self {
             rates: Rates::default(),
             registration: false,
+            client_documents: false,
             refresh_idle: 8 * 3600,
             refresh_absolute: 24 * 3600,
         }
@@ -82,6 +85,7 @@ impl Ras {
         settings: RasSettings,
     ) -> Result<Self, StoreError> {
         let authority = Authority::open("ras", issuer, store, keys.into(), context).await?;
+        let authority = authority.with_open_documents(settings.client_documents);
         let admission = Admission::new(settings.rates);
         Ok(Self(Arc::new(RasState { authority, settings, admission })))
     }
@@ -125,15 +129,16 @@ impl Ras {
     pub fn router(&self) -> Router {
         let base = self.issuer().path().to_owned();
         let inserted = format!("/.well-known/oauth-authorization-server{base}");
-        let mut router = Router::new();
-        if self.0.settings.registration {
-            router = router.route(&format!("{base}/register"), post(registration::register));
-        }
-        let router = router
+        let mut public = Router::new()
             .route(&inserted, get(document))
             .route(&format!("{base}/jwks"), get(jwks))
             .route(&format!("{base}/token"), post(token))
-            .route(&format!("{base}/revoke"), post(token_status::revoke))
+            .route(&format!("{base}/revoke"), post(token_status::revoke));
+        if self.0.settings.registration {
+            public = public.route(&format!("{base}/register"), post(registration::register));
+        }
+        let router = Router::new()
+            .merge(readable_by_pages(public))
             .route(&format!("{base}/introspect"), post(token_status::introspect))
             .route(&format!("{base}/authorize"), get(interactive::begin).post(interactive::answer))
             .route(&format!("{base}/callback"), get(interactive::callback))
@@ -151,7 +156,8 @@ async fn document(State(ras): State<Ras>) -> Response<Body> {
     let live = snapshot.directory.governed.iter().filter(|governed| !governed.disabled);
     let scopes = live.fold(Scopes::default(), |all, governed| all.union(&governed.scopes));
     let offers = metadata::RasOffers {
-        documents: snapshot.directory.takes_documents(),
+        documents: snapshot.directory.takes_documents_of_others()
+            || (authority.open_documents && snapshot.directory.interactive().next().is_some()),
         people: snapshot.directory.interactive().next().is_some(),
         registration: ras.0.settings.registration,
     };
@@ -178,7 +184,14 @@ async fn token(State(ras): State<Ras>, request: Request) -> Response<Body> {
     let sender = client_request.sender.clone();
     let people = client_request.snapshot.directory.interactive().next().is_some();
     let outcome = match client_request.form.required("grant_type") {
-        Ok(grant) if !client_request.client.record().may_use(grant) => {
+        Ok(grant)
+            if !client_request.client.record().may_use(grant)
+                || (grant == GRANT_JWT_BEARER
+                    && client_request
+                        .snapshot
+                        .directory
+                        .is_anybodys(client_request.client.id())) =>
+        {
             Err(Failure::Refused(Refusal::GrantNotRegistered))
         }
         Ok(GRANT_JWT_BEARER) => {

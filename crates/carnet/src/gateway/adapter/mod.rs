@@ -1,0 +1,520 @@
+//! MCP servers that do not speak Streamable HTTP, behind the gateway as if they did: a program that speaks on its
+//! standard streams, or the HTTP+SSE transport of 2024-11-05. On a port of this machine that takes a secret of this
+//! process alone, so that nobody goes round the gateway.
+
+mod session;
+mod sse;
+mod stdio;
+
+use crate::{
+    listener::{Way, accept},
+    serve,
+};
+use anyhow::Result;
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header},
+    response::IntoResponse,
+    routing::post,
+};
+use carnet_client::Outbound;
+use carnet_proto::{
+    mcp::{INVALID_REQUEST, PARSE_ERROR},
+    secret::{Secret, equal_in_constant_time},
+    time::Entropy,
+};
+use futures::StreamExt;
+use serde_json::{json, value::RawValue};
+use session::{Message, Session};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use sse::Sse;
+pub(crate) use stdio::Command;
+
+/// The header that shows a request to come from the gateway of this process.
+pub(crate) const OWN: HeaderName = HeaderName::from_static("carnet-adapter");
+/// Sessions of one MCP server at a time: each may be a process.
+const SESSIONS: usize = 64;
+/// A session that nobody has used for so long is ended.
+const UNUSED: Duration = Duration::from_mins(30);
+/// Largest message, in bytes, either way.
+const LARGEST: usize = 32 * 1024 * 1024;
+/// Connections of the gateway at a time.
+const CONNECTIONS: usize = 4096;
+/// Longest wait after a server that ended at once.
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
+/// One that lived for less has failed.
+const LIVED: Duration = Duration::from_secs(5);
+const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+
+/// What there is instead of Streamable HTTP.
+#[derive(Clone)]
+pub(crate) enum Server {
+    /// A program.
+    Command(Command),
+    /// The HTTP+SSE transport.
+    Sse(Sse),
+}
+
+/// Who shares a process, or a stream of the older transport.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Sessions {
+    /// Each session has its own.
+    #[default]
+    Own,
+    /// All of them have one.
+    Shared,
+}
+
+/// A link to a server: lines to it, lines from it, and its end.
+pub(crate) struct Link {
+    pub(crate) to: mpsc::Sender<String>,
+    pub(crate) from: mpsc::Receiver<String>,
+    /// Ends the server where it is dropped or cancelled; cancelled when the server has ended.
+    pub(crate) ended: CancellationToken,
+}
+
+struct Adapter {
+    name: String,
+    server: Server,
+    sessions: Sessions,
+    secret: Secret,
+    entropy: Entropy,
+    held: Mutex<HashMap<String, Arc<Session>>>,
+    /// The one of all, or of requests without a session.
+    shared: tokio::sync::Mutex<Option<Arc<Session>>>,
+    failures: Mutex<Failures>,
+}
+
+/// How often the server ended at once, and when it may be tried again.
+#[derive(Default)]
+struct Failures {
+    count: u32,
+    next: Option<Instant>,
+}
+
+/// An adapter at work.
+pub(crate) struct Started {
+    /// Where the gateway finds the MCP server.
+    pub(crate) upstream: String,
+    /// What it has to send in [`OWN`].
+    pub(crate) secret: Secret,
+}
+
+/// Starts an adapter for one MCP server.
+pub(crate) async fn start(
+    name: &str,
+    server: Server,
+    sessions: Sessions,
+    entropy: &Entropy,
+    tasks: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> Result<Started> {
+    let listener = serve::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+    let upstream = format!("http://{}/mcp", listener.local_addr()?);
+    let secret = entropy.secret();
+    let adapter = Arc::new(Adapter {
+        name: name.to_owned(),
+        server,
+        sessions,
+        secret: secret.clone(),
+        entropy: entropy.clone(),
+        held: Mutex::default(),
+        shared: tokio::sync::Mutex::default(),
+        failures: Mutex::default(),
+    });
+    let router = Router::new()
+        .route("/mcp", post(send).get(listen).delete(end))
+        .layer(DefaultBodyLimit::max(LARGEST))
+        .with_state(Arc::clone(&adapter));
+    tasks.spawn(accept(listener, Way::default(), router, CONNECTIONS, stop.clone()));
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(Duration::from_mins(1)) => adapter.end_unused(),
+            }
+        }
+        adapter.end_all().await;
+    });
+    Ok(Started { upstream, secret })
+}
+
+impl Adapter {
+    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Session>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end_unused(&self) {
+        self.held().retain(|_, session| {
+            let unused = session.is_ended() || session.unused_for() > UNUSED;
+            if unused {
+                session.end();
+            }
+            !unused
+        });
+    }
+
+    async fn end_all(&self) {
+        let held: Vec<_> = self.held().drain().map(|(_, session)| session).collect();
+        let shared = self.shared.lock().await.take();
+        for session in held.iter().chain(&shared) {
+            session.end();
+        }
+        // Programs get a moment to end by themselves.
+        for session in held.iter().chain(&shared) {
+            let _ = tokio::time::timeout(stdio::GRACE * 2, session.gone()).await;
+        }
+    }
+
+    /// A new link to the server; refused for a while after it ended at once.
+    async fn open(&self) -> Result<Arc<Session>, Refused> {
+        {
+            let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(left) =
+                failures.next.and_then(|next| next.checked_duration_since(Instant::now()))
+            {
+                return Err(Refused::Waits(left.as_secs() + 1));
+            }
+        }
+        let opened = match &self.server {
+            Server::Command(command) => command.start(&self.name),
+            Server::Sse(sse) => sse.open().await,
+        };
+        let link = match opened {
+            Ok(link) => link,
+            Err(error) => {
+                tracing::warn!(
+                    server = self.name,
+                    error = format!("{error:#}"),
+                    "the MCP server was not started"
+                );
+                self.failed();
+                return Err(Refused::NotStarted(format!("{error:#}")));
+            }
+        };
+        Ok(Session::over(link))
+    }
+
+    fn failed(&self) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.count += 1;
+        let wait = Duration::from_secs(1 << failures.count.min(6)).min(LONGEST_WAIT);
+        failures.next = Some(Instant::now() + wait);
+    }
+
+    /// What became of a server when it ended.
+    fn ended(&self, session: &Session) {
+        if session.age() < LIVED && !session.was_told_to_end() {
+            self.failed();
+        } else {
+            *self.failures.lock().unwrap_or_else(PoisonError::into_inner) = Failures::default();
+        }
+    }
+
+    /// The session of all, begun where it is not there.
+    async fn shared(&self) -> Result<Arc<Session>, Refused> {
+        let mut shared = self.shared.lock().await;
+        if let Some(session) = shared.as_ref() {
+            if !session.is_ended() {
+                return Ok(Arc::clone(session));
+            }
+            self.ended(session);
+        }
+        let session = self.open().await?;
+        *shared = Some(Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// The session that a request is for.
+    async fn session_of(&self, headers: &HeaderMap) -> Result<Arc<Session>, Refused> {
+        let Some(id) = headers.get(SESSION_ID) else { return self.shared().await };
+        let id = id.to_str().unwrap_or_default();
+        let found = self.held().get(id).cloned();
+        let session = found.ok_or(Refused::NoSession)?;
+        if session.is_ended() {
+            self.held().remove(id);
+            self.ended(&session);
+            return Err(Refused::NoSession);
+        }
+        Ok(session)
+    }
+
+    /// A session that `initialize` begins: its id, and what it speaks to.
+    async fn begin(&self) -> Result<(String, Arc<Session>), Refused> {
+        let id = self.entropy.id();
+        let session = match self.sessions {
+            Sessions::Own => {
+                self.end_unused();
+                if self.held().len() >= SESSIONS {
+                    return Err(Refused::Full);
+                }
+                self.open().await?
+            }
+            Sessions::Shared => Session::beside(&self.shared().await?),
+        };
+        self.held().insert(id.clone(), Arc::clone(&session));
+        Ok((id, session))
+    }
+}
+
+/// Why a message does not get to the server.
+#[derive(Debug)]
+enum Refused {
+    NoSession,
+    Full,
+    Waits(u64),
+    NotStarted(String),
+    Ended,
+    Message(i64, &'static str),
+}
+
+impl Refused {
+    fn respond(self, id: Option<&RawValue>) -> Response<Body> {
+        let (status, code, text) = match self {
+            Self::NoSession => {
+                (StatusCode::NOT_FOUND, -32001, "There is no such session.".to_owned())
+            }
+            Self::Full => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                -32000,
+                "As many sessions are open as may be.".to_owned(),
+            ),
+            Self::Waits(seconds) => {
+                let text = format!(
+                    "The MCP server ended at once when it was last started; it is tried again in {seconds} s."
+                );
+                (StatusCode::SERVICE_UNAVAILABLE, -32000, text)
+            }
+            Self::NotStarted(why) => {
+                let why = carnet_proto::others_text::shown(&why, 300);
+                (StatusCode::BAD_GATEWAY, -32000, format!("The MCP server was not started: {why}"))
+            }
+            Self::Ended => (
+                StatusCode::BAD_GATEWAY,
+                -32000,
+                "The MCP server ended before it answered.".to_owned(),
+            ),
+            Self::Message(code, text) => (StatusCode::BAD_REQUEST, code, text.to_owned()),
+        };
+        let body = json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": text}});
+        let json = [(header::CONTENT_TYPE, "application/json")];
+        (status, json, body.to_string()).into_response()
+    }
+}
+
+fn is_ours(adapter: &Adapter, headers: &HeaderMap) -> bool {
+    let mut sent = headers.get_all(&OWN).iter().filter_map(|value| value.to_str().ok());
+    sent.next().is_some_and(|sent| equal_in_constant_time(sent, adapter.secret.expose()))
+}
+
+async fn send(
+    State(adapter): State<Arc<Adapter>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
+    if !is_ours(&adapter, &headers) {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    let Ok(text) = std::str::from_utf8(&body) else {
+        return Refused::Message(PARSE_ERROR, "The message is not UTF-8.").respond(None);
+    };
+    let message = match Message::read(text) {
+        Ok(message) => message,
+        Err(why) => return Refused::Message(INVALID_REQUEST, why).respond(None),
+    };
+    let begins = message.method() == Some("initialize") && !headers.contains_key(SESSION_ID);
+    let (begun, session) = if begins {
+        match adapter.begin().await {
+            Ok((id, session)) => (Some(id), session),
+            Err(refused) => return refused.respond(message.id()),
+        }
+    } else {
+        match adapter.session_of(&headers).await {
+            Ok(session) => (None, session),
+            Err(refused) => return refused.respond(message.id()),
+        }
+    };
+    session.used();
+    if !message.is_request() {
+        return match session.pass_on(&message).await {
+            Ok(()) => StatusCode::ACCEPTED.into_response(),
+            Err(_) => Refused::NoSession.respond(None),
+        };
+    }
+    let mut response = match session.ask(&message).await {
+        Ok(answers) => answered(answers, message.id()).await,
+        Err(_) => {
+            adapter.ended(&session);
+            Refused::Ended.respond(message.id())
+        }
+    };
+    if let Some(id) = begun {
+        if response.status().is_success()
+            && let Ok(id) = HeaderValue::from_str(&id)
+        {
+            response.headers_mut().insert(SESSION_ID, id);
+        } else {
+            session.end();
+            adapter.held().remove(&id);
+        }
+    }
+    response
+}
+
+/// One answer is JSON; what comes before it makes it a stream.
+async fn answered(mut answers: session::Answers, id: Option<&RawValue>) -> Response<Body> {
+    let Some(first) = answers.next().await else { return Refused::Ended.respond(id) };
+    if first.is_last {
+        let json = [(header::CONTENT_TYPE, "application/json")];
+        return (json, first.text).into_response();
+    }
+    let first = futures::stream::iter([first]);
+    events(first.chain(answers).map(|answer| answer.text))
+}
+
+fn events(messages: impl futures::Stream<Item = String> + Send + 'static) -> Response<Body> {
+    let events =
+        messages.map(|text| Ok::<_, Infallible>(format!("event: message\ndata: {text}\n\n")));
+    let kind = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
+    (kind, Body::from_stream(events)).into_response()
+}
+
+async fn listen(State(adapter): State<Arc<Adapter>>, headers: HeaderMap) -> Response<Body> {
+    if !is_ours(&adapter, &headers) {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    if !headers.contains_key(SESSION_ID) {
+        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+    }
+    match adapter.session_of(&headers).await {
+        Ok(session) => {
+            session.used();
+            events(session.listen())
+        }
+        Err(refused) => refused.respond(None),
+    }
+}
+
+async fn end(State(adapter): State<Arc<Adapter>>, headers: HeaderMap) -> Response<Body> {
+    if !is_ours(&adapter, &headers) {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    let id = headers.get(SESSION_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
+    let session = adapter.held().remove(id);
+    match session {
+        Some(session) => {
+            session.end();
+            StatusCode::NO_CONTENT.into_response()
+        }
+        None => Refused::NoSession.respond(None),
+    }
+}
+
+/// What an MCP server speaks, as its first answers tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// It answers a POST as MCP says; `None` where it wants to know first who asks.
+    Http(Option<String>),
+    /// It answers GET with the stream of the older transport.
+    Sse,
+    /// Something else, in its own words.
+    Else(String),
+}
+
+/// Asks an MCP server what it speaks.
+pub(crate) async fn probe(
+    outbound: &Outbound,
+    url: &str,
+    header: Option<(&HeaderName, &Secret)>,
+) -> Found {
+    let http = match outbound.streaming(url) {
+        Ok(http) => http,
+        Err(error) => return Found::Else(error.to_string()),
+    };
+    let begin = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {},
+        "clientInfo": {"name": "carnet guard", "version": env!("CARGO_PKG_VERSION")}}});
+    let with = |request: reqwest::RequestBuilder| match header {
+        Some((name, value)) => request.header(name, value.expose()),
+        None => request,
+    };
+    let request = with(http.post(url))
+        .header("content-type", "application/json")
+        .header("accept", "application/json, text/event-stream")
+        .timeout(Duration::from_secs(5))
+        .body(begin.to_string());
+    let response = match request.send().await {
+        Ok(response) => response,
+        Err(error) => return Found::Else(carnet_client::cause_of(&error)),
+    };
+    let status = response.status().as_u16();
+    let session = response.headers().get(&SESSION_ID).cloned();
+    let body = first_bytes(response).await;
+    if (200..300).contains(&status)
+        && let Some(name) = server_name(&body)
+    {
+        // Whoever was begun for a question is ended.
+        if let Some(session) = session {
+            let ending = with(http.delete(url)).header(SESSION_ID, session);
+            let _ = ending.timeout(Duration::from_secs(2)).send().await;
+        }
+        return Found::Http(Some(name));
+    }
+    if status == 401 {
+        return Found::Http(None);
+    }
+    if matches!(status, 400 | 404 | 405 | 415) {
+        let request = with(http.get(url)).header("accept", "text/event-stream");
+        if let Ok(response) = request.timeout(Duration::from_secs(5)).send().await {
+            let kind = response.headers().get("content-type").map(|kind| kind.as_bytes().to_vec());
+            let is_events = kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"));
+            if response.status().is_success() && is_events && announces_endpoint(response).await {
+                return Found::Sse;
+            }
+        }
+    }
+    let words = carnet_proto::others_text::shown(String::from_utf8_lossy(&body).trim(), 200);
+    Found::Else(format!("it answers HTTP {status} to `initialize`: {words}"))
+}
+
+async fn first_bytes(mut response: reqwest::Response) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        body.extend_from_slice(&chunk);
+        // A stream goes on: the first event tells.
+        if body.len() > 64 * 1024 || body.windows(2).any(|two| two == b"\n\n") {
+            break;
+        }
+    }
+    body
+}
+
+async fn announces_endpoint(response: reqwest::Response) -> bool {
+    let body = first_bytes(response).await;
+    String::from_utf8_lossy(&body).lines().any(|line| line.trim() == "event: endpoint")
+}
+
+/// The name that a server gives itself in an answer to `initialize`, be it JSON or an event.
+fn server_name(body: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(body);
+    let from_event = text.lines().find_map(|line| line.strip_prefix("data:"));
+    let message: serde_json::Value = serde_json::from_str(&text)
+        .ok()
+        .or_else(|| serde_json::from_str(from_event?.trim()).ok())?;
+    let info = &message.get("result")?["serverInfo"];
+    let name = info["name"].as_str().unwrap_or("a server without a name");
+    Some(carnet_proto::others_text::shown(name, 100))
+}

@@ -1,0 +1,591 @@
+//! One client's messages and one server's lines: every request under an id of ours, every answer back to who asked.
+
+use super::Link;
+use futures::Stream;
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+use tokio::sync::{Mutex as AsyncMutex, mpsc};
+use tokio_util::sync::CancellationToken;
+
+/// Requests under way on one link.
+const UNDER_WAY: usize = 1024;
+/// Messages that wait for a reader.
+const WAITING: usize = 256;
+
+type Members = BTreeMap<String, Box<RawValue>>;
+
+/// A JSON-RPC message, read as far as routing needs.
+#[derive(Deserialize)]
+pub(super) struct Message<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    method: Option<String>,
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+impl<'a> Message<'a> {
+    pub(super) fn read(text: &'a str) -> Result<Self, &'static str> {
+        if text.trim_start().starts_with('[') {
+            return Err("Batches are not passed on to this MCP server.");
+        }
+        let message: Self =
+            serde_json::from_str(text).map_err(|_| "The message is not JSON-RPC.")?;
+        let answers = message.result.is_some() || message.error.is_some();
+        if message.method.is_some() == answers || (answers && message.id.is_none()) {
+            return Err("The message is neither a request nor an answer.");
+        }
+        Ok(message)
+    }
+
+    pub(super) fn id(&self) -> Option<&'a RawValue> {
+        self.id
+    }
+
+    pub(super) fn method(&self) -> Option<&str> {
+        self.method.as_deref()
+    }
+
+    pub(super) fn is_request(&self) -> bool {
+        self.method.is_some() && self.id.is_some()
+    }
+
+    fn params(&self) -> Members {
+        let params = self.params.and_then(|params| serde_json::from_str(params.get()).ok());
+        params.unwrap_or_default()
+    }
+}
+
+/// A message as it is written: nothing else of what came.
+#[derive(Serialize)]
+struct Written<'a> {
+    jsonrpc: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    params: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a RawValue>,
+}
+
+impl Written<'_> {
+    /// On one line: a message is a line, and the data of an event.
+    fn line(&self) -> String {
+        let text = serde_json::to_string(self).unwrap_or_default();
+        // In JSON a line break stands between tokens alone, where a space means the same.
+        text.replace(['\n', '\r'], " ")
+    }
+}
+
+/// What comes back for one request.
+pub(super) struct Answer {
+    pub(super) text: String,
+    /// The answer itself; before it come what the server says and asks on the way.
+    pub(super) is_last: bool,
+}
+
+/// A request under way.
+struct Pending {
+    id: Box<RawValue>,
+    token: Option<Box<RawValue>>,
+    to: mpsc::Sender<Answer>,
+    by: Weak<Session>,
+}
+
+/// One link to a server, which several sessions may share.
+struct Wire {
+    to: mpsc::Sender<String>,
+    ended: CancellationToken,
+    next: AtomicU64,
+    pending: Mutex<HashMap<u64, Pending>>,
+    sessions: Mutex<Vec<Weak<Session>>>,
+    /// Requests of the server, by the id that clients see: whose answer counts.
+    begun: Instant,
+    told_to_end: AtomicBool,
+    /// What the first `initialize` brought, where several sessions share the link.
+    initialized: AsyncMutex<Option<Box<RawValue>>>,
+}
+
+/// One client of a server.
+pub(super) struct Session {
+    wire: Arc<Wire>,
+    /// It has the link to itself.
+    alone: bool,
+    used: Mutex<Instant>,
+    stream: Mutex<Option<mpsc::Sender<String>>>,
+    /// What came while nobody listened.
+    backlog: Mutex<VecDeque<String>>,
+}
+
+/// The link has ended.
+#[derive(Debug)]
+pub(super) struct Gone;
+
+impl Session {
+    /// The first session of a link.
+    pub(super) fn over(link: Link) -> Arc<Self> {
+        let Link { to, from, ended } = link;
+        let wire = Arc::new(Wire {
+            to,
+            ended,
+            next: AtomicU64::new(1),
+            pending: Mutex::default(),
+            sessions: Mutex::default(),
+            begun: Instant::now(),
+            told_to_end: AtomicBool::new(false),
+            initialized: AsyncMutex::default(),
+        });
+        let session = Self::on(&wire, true);
+        tokio::spawn(read(wire, from));
+        session
+    }
+
+    /// Another session of the link of `first`.
+    pub(super) fn beside(first: &Arc<Self>) -> Arc<Self> {
+        Self::on(&first.wire, false)
+    }
+
+    fn on(wire: &Arc<Wire>, alone: bool) -> Arc<Self> {
+        let session = Arc::new(Self {
+            wire: Arc::clone(wire),
+            alone,
+            used: Mutex::new(Instant::now()),
+            stream: Mutex::default(),
+            backlog: Mutex::default(),
+        });
+        let mut sessions = wire.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.retain(|held| held.strong_count() > 0);
+        sessions.push(Arc::downgrade(&session));
+        session
+    }
+
+    pub(super) fn used(&self) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    pub(super) fn unused_for(&self) -> Duration {
+        let listens = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        if listens.as_ref().is_some_and(|stream| !stream.is_closed()) {
+            return Duration::ZERO;
+        }
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.wire.ended.is_cancelled()
+    }
+
+    pub(super) fn age(&self) -> Duration {
+        self.wire.begun.elapsed()
+    }
+
+    pub(super) fn was_told_to_end(&self) -> bool {
+        self.wire.told_to_end.load(Ordering::Relaxed)
+    }
+
+    /// Ends the server of a session that has it to itself.
+    pub(super) fn end(&self) {
+        if self.alone {
+            self.wire.told_to_end.store(true, Ordering::Relaxed);
+            self.wire.ended.cancel();
+        }
+    }
+
+    /// Until nobody reads the server's lines any more.
+    pub(super) async fn gone(&self) {
+        self.wire.to.closed().await;
+    }
+
+    /// Sends a notification, or the client's answer to what the server asked.
+    pub(super) async fn pass_on(&self, message: &Message<'_>) -> Result<(), Gone> {
+        let mut params = message.params.map(ToOwned::to_owned);
+        if message.method() == Some("notifications/cancelled") {
+            // The request has another id there.
+            let mut members = message.params();
+            let asked = members.get("requestId").map(|id| id.get().to_owned());
+            let ours = asked.and_then(|asked| self.wire.id_of(&asked, self));
+            let Some(ours) = ours else { return Ok(()) };
+            members.insert("requestId".to_owned(), raw(&ours));
+            params = Some(raw(&members));
+        }
+        if message.method() == Some("notifications/initialized") && !self.alone {
+            // It was said once.
+            return Ok(());
+        }
+        let line = Written {
+            jsonrpc: "2.0",
+            id: message.id,
+            method: message.method(),
+            params: params.as_deref(),
+            result: message.result,
+            error: message.error,
+        };
+        self.wire.send(line.line()).await
+    }
+
+    /// Sends a request under an id of ours.
+    pub(super) async fn ask(self: &Arc<Self>, message: &Message<'_>) -> Result<Answers, Gone> {
+        let id = message.id.map(ToOwned::to_owned).ok_or(Gone)?;
+        if !self.alone && message.method() == Some("initialize") {
+            return self.initialize(message, id).await;
+        }
+        self.send(message, id).await
+    }
+
+    async fn send(
+        self: &Arc<Self>,
+        message: &Message<'_>,
+        id: Box<RawValue>,
+    ) -> Result<Answers, Gone> {
+        let number = self.wire.next.fetch_add(1, Ordering::Relaxed);
+        let ours = raw(&number);
+        let mut members = message.params();
+        let mut meta: Members = members
+            .get("_meta")
+            .and_then(|meta| serde_json::from_str(meta.get()).ok())
+            .unwrap_or_default();
+        let token = meta.remove("progressToken");
+        let mut params = message.params.map(ToOwned::to_owned);
+        if token.is_some() {
+            // Clients choose their tokens by themselves: two may choose the same.
+            meta.insert("progressToken".to_owned(), ours.clone());
+            members.insert("_meta".to_owned(), raw(&meta));
+            params = Some(raw(&members));
+        }
+        let (to, from) = mpsc::channel(WAITING);
+        {
+            let mut pending = self.wire.pending();
+            pending.retain(|_, held| !held.to.is_closed());
+            if pending.len() >= UNDER_WAY || self.is_ended() {
+                return Err(Gone);
+            }
+            pending.insert(number, Pending { id, token, to, by: Arc::downgrade(self) });
+        }
+        let line = Written {
+            jsonrpc: "2.0",
+            id: Some(&ours),
+            method: message.method(),
+            params: params.as_deref(),
+            result: None,
+            error: None,
+        };
+        if self.wire.send(line.line()).await.is_err() {
+            self.wire.pending().remove(&number);
+            return Err(Gone);
+        }
+        Ok(Answers(from))
+    }
+
+    /// `initialize` of a link that several share: said once, and answered to all alike.
+    async fn initialize(
+        self: &Arc<Self>,
+        message: &Message<'_>,
+        id: Box<RawValue>,
+    ) -> Result<Answers, Gone> {
+        let mut held = self.wire.initialized.lock().await;
+        if held.is_none() {
+            let mut answers = self.send(message, id.clone()).await?;
+            let last = loop {
+                let answer =
+                    std::future::poll_fn(|context| Pin::new(&mut answers).poll_next(context));
+                let answer = answer.await.ok_or(Gone)?;
+                if answer.is_last {
+                    break answer;
+                }
+            };
+            let answer: Message<'_> = serde_json::from_str(&last.text).map_err(|_| Gone)?;
+            let Some(result) = answer.result else { return Ok(Answers::one(last.text)) };
+            *held = Some(result.to_owned());
+            let said = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+            self.wire.send(said.to_owned()).await?;
+        }
+        let line = Written {
+            jsonrpc: "2.0",
+            id: Some(&id),
+            method: None,
+            params: None,
+            result: held.as_deref(),
+            error: None,
+        };
+        Ok(Answers::one(line.line()))
+    }
+
+    /// What the server says unasked, from now on and from before.
+    pub(super) fn listen(&self) -> impl Stream<Item = String> + Send + 'static {
+        let (to, from) = mpsc::channel(WAITING);
+        let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+        for line in backlog.drain(..) {
+            let _ = to.try_send(line);
+        }
+        *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(to);
+        futures::stream::unfold(from, |mut from| async move { Some((from.recv().await?, from)) })
+    }
+
+    /// Something that the server says, to whoever listens; kept for a while where nobody does.
+    fn tell(&self, line: String) {
+        let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let line = match stream {
+            Some(stream) => match stream.try_send(line) {
+                // A reader that does not keep up loses what is too much, and the link goes on.
+                Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => return,
+                Err(mpsc::error::TrySendError::Closed(line)) => line,
+            },
+            None => line,
+        };
+        let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+        if backlog.len() == WAITING {
+            backlog.pop_front();
+        }
+        backlog.push_back(line);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Wire {
+    fn pending(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Pending>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn send(&self, line: String) -> Result<(), Gone> {
+        tokio::select! {
+            sent = self.to.send(line) => sent.map_err(|_| Gone),
+            () = self.ended.cancelled() => Err(Gone),
+        }
+    }
+
+    /// The number under which a request of a session is under way.
+    fn id_of(&self, asked: &str, by: &Session) -> Option<u64> {
+        let pending = self.pending();
+        let of_it = |held: &Pending| {
+            held.id.get() == asked && std::ptr::eq(held.by.as_ptr(), std::ptr::from_ref(by))
+        };
+        pending.iter().find(|(_, held)| of_it(held)).map(|(number, _)| *number)
+    }
+
+    /// One line of the server: to whom it is for.
+    fn take(&self, line: &str) {
+        let Ok(message) = Message::read(line) else {
+            let line = carnet_proto::others_text::shown(line, 200);
+            tracing::warn!(line, "the MCP server wrote a line that is no message");
+            return;
+        };
+        if message.method.is_none() {
+            let number = message.id.and_then(|id| id.get().parse::<u64>().ok());
+            let pending = number.and_then(|number| self.pending().remove(&number));
+            let Some(pending) = pending else { return };
+            let text = Written {
+                jsonrpc: "2.0",
+                id: Some(&pending.id),
+                method: None,
+                params: None,
+                result: message.result,
+                error: message.error,
+            };
+            let _ = pending.to.try_send(Answer { text: text.line(), is_last: true });
+            return;
+        }
+        let mut params = message.params.map(ToOwned::to_owned);
+        let mut asker = None;
+        if message.method() == Some("notifications/progress") {
+            let mut members = message.params();
+            let number = members.get("progressToken").and_then(|token| token.get().parse().ok());
+            let pending = self.pending();
+            let held = number.and_then(|number: u64| pending.get(&number));
+            let Some((token, to)) =
+                held.and_then(|held| Some((held.token.clone()?, held.to.clone())))
+            else {
+                return;
+            };
+            members.insert("progressToken".to_owned(), token);
+            params = Some(raw(&members));
+            asker = Some(to);
+        } else if message.is_request() {
+            // What it asks on the way belongs to a request, as far as can be told: the only one, or the newest.
+            let pending = self.pending();
+            asker =
+                pending.iter().max_by_key(|(number, _)| **number).map(|(_, held)| held.to.clone());
+        }
+        let text = Written {
+            jsonrpc: "2.0",
+            id: message.id,
+            method: message.method(),
+            params: params.as_deref(),
+            result: None,
+            error: None,
+        };
+        let text = text.line();
+        if let Some(asker) = asker
+            && asker.try_send(Answer { text: text.clone(), is_last: false }).is_ok()
+        {
+            return;
+        }
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for session in sessions.iter().filter_map(Weak::upgrade) {
+            session.tell(text.clone());
+        }
+    }
+}
+
+/// The server's lines, until it ends; then whoever waits is told by the end of their answers.
+async fn read(wire: Arc<Wire>, mut from: mpsc::Receiver<String>) {
+    loop {
+        let line = tokio::select! {
+            line = from.recv() => line,
+            () = wire.ended.cancelled() => None,
+        };
+        match line {
+            Some(line) => wire.take(&line),
+            None => break,
+        }
+    }
+    wire.ended.cancel();
+    wire.pending().clear();
+}
+
+/// What comes back for a request, up to its answer.
+pub(super) struct Answers(mpsc::Receiver<Answer>);
+
+impl Answers {
+    fn one(text: String) -> Self {
+        let (to, from) = mpsc::channel(1);
+        let _ = to.try_send(Answer { text, is_last: true });
+        Self(from)
+    }
+}
+
+impl Stream for Answers {
+    type Item = Answer;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Answer>> {
+        let next = self.0.poll_recv(context);
+        if let Poll::Ready(Some(answer)) = &next
+            && answer.is_last
+        {
+            self.0.close();
+        }
+        next
+    }
+}
+
+/// Maps with text keys, texts and numbers always serialize.
+fn raw(value: &impl Serialize) -> Box<RawValue> {
+    to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::StreamExt;
+
+    fn link() -> (Link, mpsc::Receiver<String>, mpsc::Sender<String>) {
+        let (to, written) = mpsc::channel(16);
+        let (lines, from) = mpsc::channel(16);
+        (Link { to, from, ended: CancellationToken::new() }, written, lines)
+    }
+
+    #[tokio::test]
+    async fn answers_and_progress_go_to_who_asked_whatever_ids_they_chose() {
+        let (link, mut written, lines) = link();
+        let first = Session::over(link);
+        let second = Session::beside(&first);
+        let text = r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"x","n":12345678901234567890123,"_meta":{"progressToken":"t"}},"else":1}"#;
+        let mut of_first = first.ask(&Message::read(text).unwrap()).await.unwrap();
+        let mut of_second = second.ask(&Message::read(text).unwrap()).await.unwrap();
+        let lines_of = [written.recv().await.unwrap(), written.recv().await.unwrap()];
+        assert_eq!(
+            lines_of[0],
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"_meta":{"progressToken":1},"n":12345678901234567890123,"name":"x"}}"#
+        );
+        assert!(lines_of[1].contains("\"id\":2") && lines_of[1].contains("\"progressToken\":2"));
+        for line in [
+            r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":2,"progress":1}}"#,
+            r#"{"jsonrpc":"2.0","id":2,"result":{"of":"second"}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"of":"first"}}"#,
+            "not a message",
+            r#"{"jsonrpc":"2.0","id":77,"result":{}}"#,
+        ] {
+            lines.send(line.to_owned()).await.unwrap();
+        }
+        let progress = of_second.next().await.unwrap();
+        assert!(progress.text.contains(r#""progressToken":"t""#) && !progress.is_last);
+        let answer = of_second.next().await.unwrap();
+        assert_eq!(answer.text, r#"{"jsonrpc":"2.0","id":"a","result":{"of":"second"}}"#);
+        assert!(of_second.next().await.is_none());
+        assert!(of_first.next().await.unwrap().text.contains("first"));
+        // A cancellation finds the request of its own session.
+        let _waiting = second.ask(&Message::read(text).unwrap()).await.unwrap();
+        written.recv().await.unwrap();
+        let cancel =
+            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"a"}}"#;
+        first.pass_on(&Message::read(cancel).unwrap()).await.unwrap();
+        second.pass_on(&Message::read(cancel).unwrap()).await.unwrap();
+        assert!(written.recv().await.unwrap().contains("\"requestId\":3"));
+        assert!(written.try_recv().is_err(), "the first has nothing under way");
+    }
+
+    #[tokio::test]
+    async fn what_the_server_says_unasked_waits_for_a_listener_and_its_end_ends_answers() {
+        let (link, mut written, lines) = link();
+        let session = Session::over(link);
+        let said = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+        lines.send(said.to_owned()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let mut stream = Box::pin(session.listen());
+        assert_eq!(stream.next().await.unwrap(), said);
+        let call = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+        let mut answers = session.ask(&Message::read(call).unwrap()).await.unwrap();
+        written.recv().await.unwrap();
+        let asks = r#"{"jsonrpc":"2.0","id":9,"method":"elicitation/create","params":{}}"#;
+        lines.send(asks.to_owned()).await.unwrap();
+        assert_eq!(answers.next().await.unwrap().text, asks, "on the way to an answer");
+        let answered = r#"{"jsonrpc":"2.0","id":9,"result":{}}"#;
+        session.pass_on(&Message::read(answered).unwrap()).await.unwrap();
+        assert_eq!(written.recv().await.unwrap(), answered);
+        drop(lines);
+        assert!(answers.next().await.is_none(), "the server is gone");
+        assert!(session.is_ended());
+        assert!(session.ask(&Message::read(call).unwrap()).await.is_err());
+    }
+
+    #[test]
+    fn what_is_no_message_is_not_passed_on() {
+        for text in
+            ["[]", "{}", "x", r#"{"id":1}"#, r#"{"method":"a","result":{}}"#, r#"{"result":{}}"#]
+        {
+            assert!(Message::read(text).is_err(), "{text}");
+        }
+        let broken = Message::read("{\"id\":1,\n\"method\":\"a\",\"params\":{\"b\":\n1}}").unwrap();
+        let line = Written {
+            jsonrpc: "2.0",
+            id: broken.id,
+            method: broken.method(),
+            params: broken.params,
+            result: None,
+            error: None,
+        };
+        assert!(!line.line().contains('\n'), "a message is one line");
+    }
+}
