@@ -307,6 +307,7 @@ fn route(
     let (keys, clock) = (ground.keys.clone(), ground.clock.clone());
     let mut guard = Guard::with_keys(&resource, issuer, keys, clock)?
         .algorithm(settings.algorithm)
+        .token_form(settings.token_form)
         .scopes(settings.scopes.union(&settings.rules.scopes()).iter())
         .require(settings.rules.base().iter());
     if let Some(name) = &settings.name {

@@ -1,6 +1,7 @@
 //! What an administrator sets for one MCP server behind the gateway.
 
 use carnet_proto::{
+    access_token::TokenForm,
     identifier::{Issuer, Resource},
     jwk::Algorithm,
     operation_policy::Rules,
@@ -25,6 +26,8 @@ pub struct RouteSettings {
     pub authorization_server: Issuer,
     /// The algorithm that it signs with.
     pub algorithm: Algorithm,
+    /// How it writes them.
+    pub token_form: TokenForm,
     /// URL of the MCP server itself.
     pub upstream: String,
     /// What people call it.
@@ -223,6 +226,7 @@ impl RouteSettings {
             resource,
             authorization_server,
             algorithm: Algorithm::default(),
+            token_form: TokenForm::default(),
             upstream: upstream.to_owned(),
             name: None,
             hosts: Vec::new(),

@@ -89,20 +89,28 @@ pub fn claimed_issuer(token: &str) -> Result<String, JwtError> {
     Ok(token.claims.required_str("iss")?.to_owned())
 }
 
-/// Verifies a token for `resource` (RFC 9068 section 4, MCP-S3): its audience is this resource
-/// alone, equal after normalization.
+/// How an issuer writes its access tokens. What is not said is as ours does: one audience, and `client_id`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenForm {
+    /// A token may be for other resources beside this one (RFC 9068 section 4).
+    pub several_audiences: bool,
+    /// The client is in `azp`, as issuers write it that were there before RFC 9068.
+    pub client_in_azp: bool,
+}
+
+/// Verifies a token for `resource` (RFC 9068 section 4, MCP-S3): its audience is this resource alone, equal after
+/// normalization; or it is among them, where the issuer's tokens may have several.
 pub fn verify(
     token: &str,
     keys: &KeySet,
     issuer: &Issuer,
-    resource: &Resource,
+    (resource, form): (&Resource, TokenForm),
     now: Timestamp,
 ) -> Result<AccessToken, JwtError> {
-    let verified = verify_any_audience(token, keys, issuer, now)?;
-    match verified.1.as_slice() {
-        [one] if Resource::parse(one).is_ok_and(|aud| aud == *resource) => Ok(verified.0),
-        _ => Err(JwtError::Audience),
-    }
+    let (token, audiences) = verified(token, keys, issuer, form, now)?;
+    let is_it = |aud: &String| Resource::parse(aud).is_ok_and(|aud| aud == *resource);
+    let enough = form.several_audiences || audiences.len() == 1;
+    if enough && audiences.iter().any(is_it) { Ok(token) } else { Err(JwtError::Audience) }
 }
 
 /// Verifies a token of our own and tells its audiences: for introspection and revocation.
@@ -110,6 +118,16 @@ pub fn verify_any_audience(
     token: &str,
     keys: &KeySet,
     issuer: &Issuer,
+    now: Timestamp,
+) -> Result<(AccessToken, Vec<String>), JwtError> {
+    verified(token, keys, issuer, TokenForm::default(), now)
+}
+
+fn verified(
+    token: &str,
+    keys: &KeySet,
+    issuer: &Issuer,
+    form: TokenForm,
     now: Timestamp,
 ) -> Result<(AccessToken, Vec<String>), JwtError> {
     let token = Unverified::parse(token)?;
@@ -131,7 +149,7 @@ pub fn verify_any_audience(
     let token = AccessToken {
         issuer: issuer.clone(),
         subject: claims.required_id("sub", 255)?.to_owned(),
-        client: claims.required_id("client_id", 2048)?.to_owned(),
+        client: claims.required_id(if form.client_in_azp { "azp" } else { "client_id" }, 2048)?.to_owned(),
         jti: claims.required_id("jti", 255)?.to_owned(),
         expires,
         scopes: scopes.ok_or(ClaimError::WrongType("scope"))?,

@@ -3,7 +3,7 @@
 use crate::caller::Caller;
 use carnet_client::{KeySource, Reach, RemoteKeys};
 use carnet_proto::{
-    access_token,
+    access_token::{self, TokenForm},
     dpop::{self, Request},
     identifier::{Issuer, Resource},
     jwk::Algorithm,
@@ -57,7 +57,7 @@ impl Admission {
     /// Admits a request by its `Authorization` header (MCP-S4), checked on every request.
     pub(crate) async fn admit(
         &self,
-        algorithm: Algorithm,
+        (algorithm, form): (Algorithm, TokenForm),
         method: &str,
         headers: &HeaderMap,
     ) -> Result<Caller, NotAdmitted> {
@@ -73,7 +73,7 @@ impl Admission {
             return Err(NotAdmitted::NoToken);
         }
         let token = token.trim();
-        let caller = self.verify(algorithm, token).await?;
+        let caller = self.verify((algorithm, form), token).await?;
         match (caller.key_thumbprint(), with_proof) {
             (None, false) => {}
             (Some(_), false) => {
@@ -85,7 +85,11 @@ impl Admission {
         Ok(caller)
     }
 
-    async fn verify(&self, algorithm: Algorithm, token: &str) -> Result<Caller, NotAdmitted> {
+    async fn verify(
+        &self,
+        (algorithm, form): (Algorithm, TokenForm),
+        token: &str,
+    ) -> Result<Caller, NotAdmitted> {
         let now = self.clock.now();
         let key = sha256(token.as_bytes());
         let held = self.verified().get(&key).cloned();
@@ -111,7 +115,7 @@ impl Admission {
             reach: Reach::of_trusted_url(self.issuer.as_str()),
         };
         let keys = self.keys.keys(&source, kid).await.map_err(|_| NotAdmitted::Unavailable)?;
-        let verified = access_token::verify(token, &keys, &self.issuer, &self.resource, now);
+        let verified = access_token::verify(token, &keys, &self.issuer, (&self.resource, form), now);
         let caller = verified.map(|token| Caller::new(token, key.clone())).map_err(|error| {
             NotAdmitted::InvalidToken(match error {
                 jws::JwtError::Audience => {

@@ -14,6 +14,7 @@ use axum::{
 };
 use carnet_client::{Outbound, RemoteKeys};
 use carnet_proto::{
+    access_token::TokenForm,
     challenge::Challenge,
     claims::parse_json,
     identifier::{IdentifierError, Issuer, Resource},
@@ -47,6 +48,7 @@ pub struct Guard(Arc<Inner>);
 struct Inner {
     admission: Arc<Admission>,
     algorithm: Algorithm,
+    form: TokenForm,
     introspection: Option<Arc<Introspection>>,
     scopes: Scopes,
     required: Scopes,
@@ -92,6 +94,7 @@ impl Guard {
         Ok(Self(Arc::new(Inner {
             admission: Arc::new(Admission::new(resource, issuer, keys, clock)),
             algorithm: Algorithm::default(),
+            form: TokenForm::default(),
             introspection: None,
             scopes: Scopes::default(),
             required: Scopes::default(),
@@ -135,6 +138,12 @@ impl Guard {
     #[must_use]
     pub fn algorithm(self, algorithm: Algorithm) -> Self {
         self.change(|inner| inner.algorithm = algorithm)
+    }
+
+    /// How the authorization server writes its tokens, where it is another maker's.
+    #[must_use]
+    pub fn token_form(self, form: TokenForm) -> Self {
+        self.change(|inner| inner.form = form)
     }
 
     /// Asks the authorization server about each token, once a second at most, as the client
@@ -202,7 +211,7 @@ impl Guard {
     ) -> Result<Caller, Refused> {
         self.0.check_origin(headers, uri)?;
         let inner = &self.0;
-        let admitted = inner.admission.admit(inner.algorithm, method, headers).await;
+        let admitted = inner.admission.admit((inner.algorithm, inner.form), method, headers).await;
         let caller: Caller = admitted.map_err(|why| inner.refuse(why))?;
         if let Some(introspection) = &inner.introspection {
             let stands = introspection.check(&inner.admission.issuer, token_of(headers)).await;

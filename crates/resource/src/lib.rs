@@ -25,6 +25,7 @@ mod layer;
 
 pub use caller::Caller;
 pub use carnet_client::{Outbound, RemoteKeys};
+pub use carnet_proto::access_token::TokenForm;
 pub use carnet_proto::{
     challenge::Challenge,
     identifier::{IdentifierError, Issuer, Resource},

@@ -9,6 +9,7 @@ use carnet_gateway::{
     ArgumentAudit, AssertionSettings, Limits, Lists, PlainHeader, RouteSettings, ToolChanges, Who,
 };
 use carnet_proto::{
+    access_token::TokenForm,
     identifier::{Issuer, Resource},
     jwk::Algorithm,
     operation_policy::{Rule, Rules},
@@ -67,6 +68,10 @@ struct WrittenRoute {
     sessions: Sessions,
     authorization_server: String,
     algorithm: Option<Algorithm>,
+    #[serde(default)]
+    several_audiences: bool,
+    #[serde(default)]
+    client_in_azp: bool,
     name: Option<String>,
     #[serde(default)]
     hosts: Vec<String>,
@@ -425,6 +430,10 @@ impl WrittenRoute {
         let mut settings = RouteSettings::new(resource_id?, server?, upstream?.as_str());
         settings.upstream_host = upstream_host;
         settings.algorithm = self.algorithm.unwrap_or_default();
+        settings.token_form = TokenForm {
+            several_audiences: self.several_audiences,
+            client_in_azp: self.client_in_azp,
+        };
         settings.name = self.name;
         settings.hosts = self.hosts;
         settings.origins = self.origins;
