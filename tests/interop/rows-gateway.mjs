@@ -25,11 +25,12 @@ export default async function rows({ row, run, must, startDemo, enrol, carnet, f
   }
   /** An MCP server behind `carnet guard`, which the company's people may reach. */
   async function guarded(name, upstream, ...more) {
+    const command = Array.isArray(upstream);
     let port;
     do port = await freePort(); while (!(await isFree(port + 1)));
     const url = `http://127.0.0.1:${port}/mcp`, ras = `http://127.0.0.1:${port}`;
     const data = join(scratch, `guard-${name}`);
-    const { told } = await start(`carnet guard ${name}`, E.CARNET, ['guard', '--upstream', upstream, '--resource', url, '--trust', idp, '--name', name, '--data', data, ...more], port);
+    const { told } = await start(`carnet guard ${name}`, E.CARNET, ['guard', ...(command ? [] : ['--upstream', upstream]), '--resource', url, '--trust', idp, '--name', name, '--data', data, ...more, ...(command ? ['--', ...upstream] : [])], port);
     // What it prints for the company's IT is what is done.
     const commands = told().split('\n').filter(line => /^ +carnet admin (server|resource|connection) add/.test(line));
     must(commands.length === 3, told());
@@ -38,7 +39,7 @@ export default async function rows({ row, run, must, startDemo, enrol, carnet, f
       company.admin(...words.map(word => (word === 'guarded' ? `guarded-${name}` : word)));
     }
     const admin = (...args) => run(E.CARNET, ['admin', '--config', join(data, 'carnet.toml'), ...args]);
-    return { url, ras, data, admin };
+    return { url, ras, data, admin, told };
   }
   let homes = 0;
   const signedIn = async () => {
@@ -123,6 +124,43 @@ export default async function rows({ row, run, must, startDemo, enrol, carnet, f
       return `${report.protocol}, scope ${report.token.scope}`;
     });
   }
+
+  // ---------- servers that speak over standard input and output, or by the transport of 2024 ----------
+  const files = `server-filesystem ${version('@modelcontextprotocol/server-filesystem')}`;
+  await row(files, 'a command behind `carnet guard`: a process for each session, only the allowed tools, it ends with the session', async () => {
+    const folder = join(scratch, 'files');
+    mkdirSync(folder);
+    writeFileSync(join(folder, 'note.txt'), 'kept in a file');
+    const server = join(here, 'node_modules/@modelcontextprotocol/server-filesystem/dist/index.js');
+    const behind = await guarded('files', [process.execPath, server, folder], '--allow', 'read_*', '--allow', 'list_*=files.list');
+    const home = await signedIn();
+    const list = JSON.parse(carnet(home, 'tools', behind.url, '--json'));
+    const names = (list.tools ?? list).map(tool => tool.name);
+    must(names.includes('read_text_file') && names.every(name => /^(read|list)_/.test(name)), names.join());
+    must(carnet(home, 'call', behind.url, 'read_text_file', JSON.stringify({ path: join(folder, 'note.txt') })).includes('kept in a file'), 'read_text_file');
+    must(carnet(home, 'call', behind.url, 'list_directory', JSON.stringify({ path: folder })).includes('note.txt'), 'list_directory, by step-up');
+    let refused = '';
+    try { carnet(home, 'call', behind.url, 'write_file', JSON.stringify({ path: join(folder, 'other.txt'), content: 'x' })); } catch (error) { refused = error.message; }
+    must(refused.includes('No rule of this gateway allows this tool') && !existsSync(join(folder, 'other.txt')), refused);
+    // What the server may see of the guard's environment, and what is left of it.
+    const processes = () => readdirSync('/proc').filter(id => /^\d+$/.test(id)).filter(id => { try { return readFileSync(`/proc/${id}/cmdline`, 'utf8').split('\0').includes(folder) && readFileSync(`/proc/${id}/cmdline`, 'utf8').includes(server) && !readFileSync(`/proc/${id}/cmdline`, 'utf8').includes('guard'); } catch { return false; } });
+    for (let i = 0; i < 50 && processes().length; i++) await new Promise(r => setTimeout(r, 100));
+    must(processes().length === 0, `${processes().length} processes are left`);
+    must(behind.told().includes('stdio') || behind.told().includes('tools'), behind.told());
+    return `${names.length} of its tools`;
+  });
+  await row(party, 'by HTTP+SSE (2024-11-05) behind `carnet guard`: found at the start, tools, call, step-up, the rest denied', async () => {
+    const at = await freePort();
+    await start('the reference server by SSE', process.execPath, [join(here, 'node_modules/@modelcontextprotocol/server-everything/dist/index.js'), 'sse'], at, { PORT: String(at) });
+    const behind = await guarded('sse', `http://127.0.0.1:${at}/sse`, '--allow', 'echo', '--allow', 'get-*=reference.read');
+    must(behind.told().includes('SSE'), behind.told());
+    const home = await signedIn();
+    must(carnet(home, 'call', behind.url, 'echo', '{"message":"hello"}').includes('hello'), 'echo');
+    must(carnet(home, 'call', behind.url, 'get-sum', '{"a":2,"b":3}').includes('5'), 'get-sum, by step-up');
+    let refused = '';
+    try { carnet(home, 'call', behind.url, 'trigger-long-running-operation', '{}'); } catch (error) { refused = error.message; }
+    must(refused.includes('No rule of this gateway allows this tool'), refused);
+  });
 
   // ---------- the SDK's Express app, which decodes bodies by the charset that is named ----------
   for (const [generation, name] of [['1', '@modelcontextprotocol/sdk'], ['2', '@modelcontextprotocol/express']]) {

@@ -4,6 +4,7 @@
 mod admin_api;
 mod bridge;
 mod client_library;
+mod device;
 mod enrolment;
 mod flows;
 mod gateway_reports;

@@ -157,6 +157,7 @@ async fn two_hundred_unproven_requests_of_one_address_write_a_handful_of_rows_at
                 address += 1;
                 let from = format!("192.0.2.{address}");
                 let before = rows(store).await;
+                let started = std::time::Instant::now();
                 let mut last = StatusCode::OK;
                 for i in 0..200 {
                     let request = unproven.request(&method, &path, i);
@@ -169,6 +170,8 @@ async fn two_hundred_unproven_requests_of_one_address_write_a_handful_of_rows_at
                 let written = rows(store).await - before;
                 // A pushed request that is in order is no failure: it has a limit of its own.
                 let limit = if path == "/par" { 60 } else { 20 };
+                // What a slow machine's seconds give back.
+                let limit = limit + i64::try_from(started.elapsed().as_secs() / 3).unwrap();
                 assert!(written <= limit, "{method} {path} wrote {written} rows ({last})");
                 let ends = last == StatusCode::TOO_MANY_REQUESTS;
                 assert!(ends || !costly(is_idp, &method, &path), "{method} {path}: {last}");

@@ -253,6 +253,9 @@ struct Manner {
     /// It may leave PKCE out; not for public clients
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pkce_optional: Option<bool>,
+    /// It may sign people in by a code that they type in a browser elsewhere (RFC 8628)
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    device_grant: Option<bool>,
     /// It gets no token without a DPoP proof (RFC 9449)
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     require_dpop: Option<bool>,

@@ -102,6 +102,7 @@ struct WrittenIdp {
     session_hours: Option<u32>,
     allow_public_exchange: Option<bool>,
     enrolment: Option<bool>,
+    device_authorization: Option<bool>,
     show_refused: Option<bool>,
 }
 
@@ -571,6 +572,7 @@ fn idp_settings(written: &WrittenIdp) -> IdpSettings {
             .map_or(default.session_lifetime, |hours| i64::from(hours) * 3600),
         allow_public_exchange: written.allow_public_exchange.unwrap_or(false),
         enrolment: written.enrolment.unwrap_or(default.enrolment),
+        device_authorization: written.device_authorization.unwrap_or(default.device_authorization),
         show_refused: written.show_refused.unwrap_or(default.show_refused),
         rates: rates(written.failures_per_minute, written.grants_per_minute, None),
         ..default

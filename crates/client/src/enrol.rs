@@ -3,25 +3,22 @@
 
 use crate::{
     code_flow::{Ask, CodeFlow, Loopback, Pasted, Tab},
+    device_flow::{self, DeviceFlow, Prompt},
     discovery::{Discovered, discover_authorization_server},
     error::{Error, Leg, OAuthError},
-    outbound::Outbound,
+    outbound::{Answer, Outbound},
     sign_in::{SignInOptions, authorization_endpoint},
 };
 use carnet_proto::{
     authorize::SCOPE_ENROL, client_document::DocumentUrl, identifier::Issuer, jwk::SigningKey,
-    time::Entropy,
+    secret::Secret, time::Entropy,
 };
 use serde::Deserialize;
 use serde_json::json;
 
 /// An enrolment that waits for the browser.
 pub struct PendingEnrolment {
-    outbound: Outbound,
-    issuer: Issuer,
-    metadata: Discovered,
-    installations: String,
-    client_id: String,
+    place: Place,
     flow: CodeFlow,
 }
 
@@ -53,35 +50,44 @@ pub async fn begin_enrolment(
     entropy: &Entropy,
     options: &SignInOptions,
 ) -> Result<Option<PendingEnrolment>, Error> {
-    let metadata = discover_authorization_server(outbound, issuer).await?;
-    let (Some(installations), Some(client_id)) = (
-        metadata.carnet_installations_endpoint.clone(),
-        metadata.carnet_enrolment_client_id.clone(),
-    ) else {
-        return Ok(None);
-    };
+    let Some(place) = Place::of(outbound, issuer).await? else { return Ok(None) };
     let loopback = Loopback::listen(options.port).await?;
     let mut more = Vec::new();
     if let Some(hint) = &options.login_hint {
         more.push(("login_hint", hint.as_str()));
     }
     let ask = Ask {
-        endpoint: &authorization_endpoint(&metadata)?,
+        endpoint: &authorization_endpoint(&place.metadata)?,
         issuer: issuer.as_str(),
-        answers_with_issuer: metadata.authorization_response_iss_parameter_supported,
-        client_id: &client_id,
+        answers_with_issuer: place.metadata.authorization_response_iss_parameter_supported,
+        client_id: &place.client_id,
         scope: SCOPE_ENROL,
         more: &more,
     };
     let flow = CodeFlow::begin(loopback, entropy, &ask);
-    Ok(Some(PendingEnrolment {
-        outbound: outbound.clone(),
-        issuer: issuer.clone(),
-        metadata,
-        installations,
-        client_id,
-        flow,
-    }))
+    Ok(Some(PendingEnrolment { place, flow }))
+}
+
+/// Enrols where the browser is on another device (RFC 8628): `tell` shows the person where to go and what to type there.
+/// The client id of the new installation; `None` if `issuer` enrols nobody.
+pub async fn enrol_by_device(
+    outbound: &Outbound,
+    issuer: &Issuer,
+    key: &SigningKey,
+    device: &str,
+    tell: impl FnOnce(&Prompt) + Send,
+) -> Result<Option<String>, Error> {
+    let Some(place) = Place::of(outbound, issuer).await? else { return Ok(None) };
+    let endpoint = device_flow::endpoint(&place.metadata)?;
+    let answer = place.send(endpoint, &[("scope", SCOPE_ENROL)]).await?;
+    let flow = DeviceFlow::begin(&place.metadata, Leg::Enrol, &answer)?;
+    tell(&flow.prompt);
+    let ask = async |form: [(&'static str, Secret); 2]| {
+        let form = form.each_ref().map(|(name, value)| (*name, value.expose()));
+        place.send(&place.metadata.token_endpoint, &form).await
+    };
+    let answer = flow.wait(Leg::Enrol, issuer.as_str(), ask).await?;
+    place.register(&answer, key, device).await.map(Some)
 }
 
 impl PendingEnrolment {
@@ -110,16 +116,55 @@ impl PendingEnrolment {
     async fn enrol(&self, code: &str, key: &SigningKey, device: &str) -> Result<String, Error> {
         let redirect_uri = self.flow.redirect_uri();
         let form = self.flow.redemption(code, &redirect_uri);
-        let form = [&form[..], &[("client_id", self.client_id.as_str())]].concat();
-        let refused = |answer: &crate::outbound::Answer| {
+        let place = &self.place;
+        let answer = place.send(&place.metadata.token_endpoint, &form).await?;
+        place.register(&answer, key, device).await
+    }
+}
+
+/// Where installations are enrolled, and by which client.
+struct Place {
+    outbound: Outbound,
+    issuer: Issuer,
+    metadata: Discovered,
+    installations: String,
+    client_id: String,
+}
+
+impl Place {
+    /// `None` where nobody is enrolled.
+    async fn of(outbound: &Outbound, issuer: &Issuer) -> Result<Option<Self>, Error> {
+        let metadata = discover_authorization_server(outbound, issuer).await?;
+        let (Some(installations), Some(client_id)) = (
+            metadata.carnet_installations_endpoint.clone(),
+            metadata.carnet_enrolment_client_id.clone(),
+        ) else {
+            return Ok(None);
+        };
+        let (outbound, issuer) = (outbound.clone(), issuer.clone());
+        Ok(Some(Self { outbound, issuer, metadata, installations, client_id }))
+    }
+
+    /// Sends a form as the client that enrols.
+    async fn send(&self, endpoint: &str, form: &[(&str, &str)]) -> Result<Answer, Error> {
+        let form = [form, &[("client_id", self.client_id.as_str())]].concat();
+        let reach = self.metadata.reach_of(endpoint);
+        Ok(self.outbound.post_form(endpoint, reach, &form, None).await?)
+    }
+
+    /// Enrols `key` with what the token endpoint answered.
+    async fn register(
+        &self,
+        answer: &Answer,
+        key: &SigningKey,
+        device: &str,
+    ) -> Result<String, Error> {
+        let refused = |answer: &Answer| {
             let error = OAuthError::of(answer);
             Error::Refused { leg: Leg::Enrol, party: self.issuer.to_string(), error }
         };
-        let endpoint = &self.metadata.token_endpoint;
-        let reach = self.metadata.reach_of(endpoint);
-        let answer = self.outbound.post_form(endpoint, reach, &form, None).await?;
         if answer.status != 200 {
-            return Err(refused(&answer));
+            return Err(refused(answer));
         }
         let bad = |what: String| Error::BadAnswer { leg: Leg::Enrol, what };
         let token: EnrolmentToken = answer.json().map_err(|e| bad(e.to_string()))?;

@@ -690,13 +690,51 @@ impl Client {
         registration: &Registration,
         form: &[(&str, &str)],
     ) -> Result<Answer, Error> {
-        let reach = metadata.reach_of(&metadata.token_endpoint);
+        let endpoint = &metadata.token_endpoint;
+        let answer = self.send(endpoint, party, metadata, registration, form).await?;
+        if answer.status == 200 {
+            return Ok(answer);
+        }
+        let party = party.to_string();
+        if answer.status == 429 {
+            let told = answer.headers.get("retry-after").and_then(|value| value.to_str().ok());
+            let seconds = told.and_then(|text| text.trim().parse().ok()).unwrap_or(60);
+            return Err(Error::TooMany { party, seconds });
+        }
+        let error = OAuthError::of(&answer);
+        Err(match (leg, error.error.as_str()) {
+            (Leg::Exchange, "insufficient_user_authentication") => Error::StepUpNeeded(error),
+            // Final, on both legs: the assertion is good, and another one will not help. (An issuer that says its
+            // policy by `invalid_target` or `invalid_scope` means the same at the exchange.)
+            (Leg::Exchange | Leg::Redeem, "access_denied")
+            | (Leg::Exchange, "invalid_target" | "invalid_scope") => {
+                Error::RefusedByPolicy { party, error }
+            }
+            (Leg::SignIn | Leg::Exchange, "invalid_client")
+                if matches!(registration.credential, Credential::Key(_)) =>
+            {
+                Error::EnrolmentEnded { issuer: party }
+            }
+            _ => Error::Refused { leg, party, error },
+        })
+    }
+
+    /// Sends a form to an endpoint of `party` at which clients authenticate as at its token endpoint; the answer,
+    /// whatever it is.
+    pub(crate) async fn send(
+        &self,
+        endpoint: &str,
+        party: &Issuer,
+        metadata: &Discovered,
+        registration: &Registration,
+        form: &[(&str, &str)],
+    ) -> Result<Answer, Error> {
+        let reach = metadata.reach_of(endpoint);
         let offers = |method: &str| match &metadata.token_endpoint_auth_methods_supported {
             None => method == "client_secret_basic",
             Some(methods) => methods.iter().any(|m| m == method),
         };
         let id = registration.client_id.as_str();
-        let endpoint = &metadata.token_endpoint;
         let assertion;
         let mut more = vec![("client_id", id)];
         let mut basic = None;
@@ -725,31 +763,7 @@ impl Client {
             let complete = [form, &[("client_id", id), ("client_secret", secret)]].concat();
             answer = self.0.outbound.post_form(endpoint, reach, &complete, None).await?;
         }
-        if answer.status == 200 {
-            return Ok(answer);
-        }
-        let party = party.to_string();
-        if answer.status == 429 {
-            let told = answer.headers.get("retry-after").and_then(|value| value.to_str().ok());
-            let seconds = told.and_then(|text| text.trim().parse().ok()).unwrap_or(60);
-            return Err(Error::TooMany { party, seconds });
-        }
-        let error = OAuthError::of(&answer);
-        Err(match (leg, error.error.as_str()) {
-            (Leg::Exchange, "insufficient_user_authentication") => Error::StepUpNeeded(error),
-            // Final, on both legs: the assertion is good, and another one will not help. (An issuer that says its
-            // policy by `invalid_target` or `invalid_scope` means the same at the exchange.)
-            (Leg::Exchange | Leg::Redeem, "access_denied")
-            | (Leg::Exchange, "invalid_target" | "invalid_scope") => {
-                Error::RefusedByPolicy { party, error }
-            }
-            (Leg::SignIn | Leg::Exchange, "invalid_client")
-                if matches!(registration.credential, Credential::Key(_)) =>
-            {
-                Error::EnrolmentEnded { issuer: party }
-            }
-            _ => Error::Refused { leg, party, error },
-        })
+        Ok(answer)
     }
 
     /// Revokes the refresh token at the IdP and forgets the sign-in. Answers whether there was one.

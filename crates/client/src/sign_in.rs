@@ -2,16 +2,18 @@
 
 use crate::{
     code_flow::{Ask, CodeFlow, Loopback, Pasted, Tab},
+    device_flow::{self, DeviceFlow, Prompt},
     discovery::Discovered,
     error::{Error, Leg},
     jwks::{KeySource, RemoteKeys},
     obtain::Client,
-    outbound::{Reach, checked},
+    outbound::{Answer, Reach, checked},
     vault::Session,
 };
 use carnet_proto::{
     id_token::{self, SignIn, SignedIn},
     jwk::Algorithm,
+    secret::Secret,
 };
 use serde::Deserialize;
 
@@ -179,35 +181,62 @@ impl PendingSignIn {
         let redirect_uri = self.flow.redirect_uri();
         let form = self.flow.redemption(code, &redirect_uri);
         let answer = self.client.ask_idp(Leg::SignIn, &form).await?;
+        self.client.keep_sign_in(&answer, Some(&self.flow.nonce)).await
+    }
+}
+
+impl Client {
+    /// Signs in where the browser is on another device (RFC 8628): `tell` shows the person where to go and what to type
+    /// there. Waits until they have answered, or the code has ended.
+    pub async fn sign_in_by_device(
+        &self,
+        tell: impl FnOnce(&Prompt) + Send,
+    ) -> Result<Session, Error> {
+        let metadata = self.idp_metadata().await?;
+        let (idp, own) = (&self.settings().idp, &self.settings().idp_client);
+        let form = [("scope", "openid profile email offline_access")];
+        let endpoint = device_flow::endpoint(&metadata)?;
+        let answer = self.send(endpoint, idp, &metadata, own, &form).await?;
+        let flow = DeviceFlow::begin(&metadata, Leg::SignIn, &answer)?;
+        tell(&flow.prompt);
+        let endpoint = metadata.token_endpoint.as_str();
+        let metadata = &metadata;
+        let ask = async |form: [(&'static str, Secret); 2]| {
+            let form = form.each_ref().map(|(name, value)| (*name, value.expose()));
+            self.send(endpoint, idp, metadata, own, &form).await
+        };
+        let answer = flow.wait(Leg::SignIn, idp.as_str(), ask).await?;
+        self.keep_sign_in(&answer, None).await
+    }
+
+    /// Verifies what a sign-in brought, and keeps it.
+    async fn keep_sign_in(&self, answer: &Answer, nonce: Option<&str>) -> Result<Session, Error> {
         let answer: CodeAnswer = answer.json().map_err(|e| Error::BadAnswer {
             leg: Leg::SignIn,
             what: format!("not a token answer with an ID token: {e}"),
         })?;
-        let nonce = Some(self.flow.nonce.as_str());
-        let signed_in = self
-            .client
-            .verify_id_token(&answer.id_token, nonce, Some(&answer.access_token))
-            .await?;
-        let now = self.client.0.clock.now().0;
+        let access_token = Some(answer.access_token.as_str());
+        let signed_in = self.verify_id_token(&answer.id_token, nonce, access_token).await?;
+        let now = self.0.clock.now().0;
         let session = Session {
-            issuer: self.client.settings().idp.to_string(),
-            idp_client_id: self.client.settings().idp_client.client_id.clone(),
+            issuer: self.settings().idp.to_string(),
+            idp_client_id: self.settings().idp_client.client_id.clone(),
             name: signed_in.name,
             id_token: answer.id_token,
-            id_token_expires: self.client.in_our_time(signed_in.expires),
+            id_token_expires: self.in_our_time(signed_in.expires),
             refresh_token: answer.refresh_token,
             renewed_at: now,
             access_token_expires: now + answer.expires_in.unwrap_or(0).clamp(0, 3600),
             access_token: Some(answer.access_token),
         };
-        let vault = &self.client.0.vault;
+        let vault = &self.0.vault;
         let _lock = vault.lock().await?;
         // What the sign-in before had won is not this one's; consents are, if the person is the same.
         let before = vault.load().await?.and_then(|before| subject_of(&before.id_token));
         if before.is_some() && before == subject_of(&session.id_token) {
-            self.client.forget_granted().await?;
+            self.forget_granted().await?;
         } else {
-            self.client.forget_everything().await?;
+            self.forget_everything().await?;
         }
         vault.store(Some(&session)).await?;
         Ok(session)

@@ -149,7 +149,9 @@ fn verified(
     let token = AccessToken {
         issuer: issuer.clone(),
         subject: claims.required_id("sub", 255)?.to_owned(),
-        client: claims.required_id(if form.client_in_azp { "azp" } else { "client_id" }, 2048)?.to_owned(),
+        client: claims
+            .required_id(if form.client_in_azp { "azp" } else { "client_id" }, 2048)?
+            .to_owned(),
         jti: claims.required_id("jti", 255)?.to_owned(),
         expires,
         scopes: scopes.ok_or(ClaimError::WrongType("scope"))?,

@@ -304,7 +304,43 @@ fn read_rest(
     })
 }
 
+/// Reads a device authorization request (RFC 8628 section 3.1): a sign-in that returns to no address.
+pub fn read_device(form: &Form, client: &Client) -> Result<AuthorizationRequest, RedirectError> {
+    if form.mentions("resource") || form.mentions("authorization_details") {
+        return Err(invalid("resource and authorization_details are not for this endpoint."));
+    }
+    let scopes =
+        Scopes::parse(form.optional("scope").unwrap_or_default()).ok_or(RedirectError {
+            error: "invalid_scope",
+            description: "scope has illegal characters.",
+        })?;
+    let enrols = client.id == ENROLLED_CLIENT;
+    let offered: Scopes =
+        if enrols { [SCOPE_ENROL].into_iter().collect() } else { SCOPES.into_iter().collect() };
+    Ok(AuthorizationRequest {
+        client_id: client.id.clone(),
+        redirect_uri: String::new(),
+        scopes: scopes.intersection(&offered),
+        code_challenge: None,
+        state: None,
+        nonce: None,
+        silent: false,
+        fresh: enrols,
+        max_age: None,
+        login_hint: None,
+        dpop_jkt: None,
+        resource: None,
+        subject: None,
+        essential_acr: None,
+    })
+}
+
 impl AuthorizationRequest {
+    /// Whether it came from a device that shows a code to type (RFC 8628), and not by a browser.
+    pub fn is_of_device(&self) -> bool {
+        self.redirect_uri.is_empty()
+    }
+
     /// Whether the class that a sign-in reached is one that is asked for.
     pub fn is_met_by(&self, acr: &str) -> bool {
         self.essential_acr.as_ref().is_none_or(|values| {

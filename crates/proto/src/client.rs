@@ -84,6 +84,9 @@ pub struct Client {
     /// secret or key (RFC 9700 2.1.1).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pkce_optional: bool,
+    /// It may sign people in by a code that they type elsewhere (RFC 8628).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub device_grant: bool,
     /// Whether it gets no token without a DPoP proof (RFC 9449 section 5.2).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dpop_bound_access_tokens: bool,
@@ -128,6 +131,7 @@ impl Default for Client {
             id_token_lifetime: None,
             id_token_signed_response_alg: None,
             pkce_optional: false,
+            device_grant: false,
             dpop_bound_access_tokens: false,
             require_pushed_authorization_requests: false,
             resources: Vec::new(),
@@ -164,6 +168,7 @@ impl Client {
             name: "Carnet, on the computer you are using".to_owned(),
             authentication: ClientAuthentication::Public,
             redirect_uris: redirect_uris.map(str::to_owned).to_vec(),
+            device_grant: true,
             ..Self::default()
         }
     }

@@ -38,7 +38,10 @@ pub mod sign_in_state;
 pub mod time;
 pub mod token_exchange;
 pub mod trust;
+pub mod user_code;
 
+/// Grant type of a device code (RFC 8628 section 3.4).
+pub const GRANT_DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 /// `grant_type` of RFC 8693 token exchange.
 pub const GRANT_TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 /// `grant_type` of RFC 7523 JWT-bearer.

@@ -1,6 +1,9 @@
 //! Discovery documents: OpenID Connect Discovery, RFC 8414, RFC 9728.
 
-use crate::{GRANT_JWT_BEARER, GRANT_PROFILE_ID_JAG, GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ID_JAG};
+use crate::{
+    GRANT_DEVICE_CODE, GRANT_JWT_BEARER, GRANT_PROFILE_ID_JAG, GRANT_TOKEN_EXCHANGE,
+    TOKEN_TYPE_ID_JAG,
+};
 use crate::{
     identifier::{Issuer, Resource},
     jwk::Algorithm,
@@ -23,9 +26,21 @@ fn algorithms() -> Vec<&'static str> {
     Algorithm::ALL.iter().map(|a| a.name()).collect()
 }
 
+/// What an IdP offers beside the sign-in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IdpOffers {
+    /// An administrator allowed public clients.
+    pub public_clients: bool,
+    /// People may enrol installations.
+    pub enrolment: bool,
+    /// Devices may show a code to type elsewhere (RFC 8628).
+    pub devices: bool,
+}
+
 /// The IdP's document, served both as OpenID configuration and as RFC 8414 metadata.
 /// `signing` are the algorithms that ID tokens may be signed with, the usual one first.
-pub fn idp(issuer: &Issuer, signing: &[Algorithm], public_clients: bool, enrolment: bool) -> Value {
+pub fn idp(issuer: &Issuer, signing: &[Algorithm], offers: IdpOffers) -> Value {
+    let IdpOffers { public_clients, enrolment, devices } = offers;
     let signing: Vec<&str> = signing.iter().map(|algorithm| algorithm.name()).collect();
     let methods = authentication_methods(public_clients);
     let confidential = authentication_methods(false);
@@ -67,6 +82,11 @@ pub fn idp(issuer: &Issuer, signing: &[Algorithm], public_clients: bool, enrolme
         "carnet_installations_endpoint": issuer.endpoint("/installations"),
         "carnet_gateway_records_endpoint": issuer.endpoint("/gateway-records"),
     });
+    if devices {
+        document["device_authorization_endpoint"] = issuer.endpoint("/device_authorization").into();
+        let grants = document["grant_types_supported"].as_array_mut();
+        grants.map(|grants| grants.push(GRANT_DEVICE_CODE.into()));
+    }
     if enrolment {
         // The client to sign in with before there is an installation.
         document["carnet_enrolment_client_id"] = crate::client::ENROLLED_CLIENT.into();
@@ -217,6 +237,9 @@ pub struct AuthorizationServerMetadata {
     /// Whether clients may be named by the URL of their metadata document.
     #[serde(default)]
     pub client_id_metadata_document_supported: bool,
+    /// Where devices get a code to show (RFC 8628).
+    #[serde(default)]
+    pub device_authorization_endpoint: Option<String>,
     /// Dynamic client registration (RFC 7591).
     #[serde(default)]
     pub registration_endpoint: Option<String>,

@@ -56,6 +56,16 @@ pub enum Refusal {
     Code,
     /// The code was used before: everything that came from it is revoked.
     CodeReuse,
+    /// The person has not answered yet (RFC 8628 section 3.5).
+    AuthorizationPending,
+    /// Asked again before the interval was over (RFC 8628 section 3.5).
+    SlowDown,
+    /// Nobody typed the user code in time (RFC 8628 section 3.5).
+    DeviceCodeExpired,
+    /// The person said no (RFC 8628 section 3.5).
+    DeviceCodeDenied,
+    /// The client is not registered for the device authorization grant.
+    DeviceGrant,
     /// `redirect_uri` is not the one of the authorization request.
     CodeRedirectUri,
     /// `code_verifier` does not answer the challenge (RFC 7636 section 4.6).
@@ -288,6 +298,33 @@ impl Refusal {
             ),
             Self::Code => ("code.invalid", 400, GRANT, CODE),
             Self::CodeReuse => ("code.reuse", 400, GRANT, CODE),
+            Self::AuthorizationPending => (
+                "device.pending",
+                400,
+                "authorization_pending",
+                "The person has not answered yet; ask again after the interval.",
+            ),
+            Self::SlowDown => (
+                "device.slow_down",
+                400,
+                "slow_down",
+                "Asked too soon; wait five seconds longer each time from now on.",
+            ),
+            Self::DeviceCodeExpired => (
+                "device.expired",
+                400,
+                "expired_token",
+                "Nobody typed the code in time; begin again.",
+            ),
+            Self::DeviceCodeDenied => {
+                ("device.denied", 400, "access_denied", "The person who typed the code said no.")
+            }
+            Self::DeviceGrant => (
+                "device.client",
+                400,
+                "unauthorized_client",
+                "This client is not registered for the device authorization grant.",
+            ),
             Self::CodeRedirectUri => (
                 "code.redirect_uri",
                 400,

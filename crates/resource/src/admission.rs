@@ -115,7 +115,8 @@ impl Admission {
             reach: Reach::of_trusted_url(self.issuer.as_str()),
         };
         let keys = self.keys.keys(&source, kid).await.map_err(|_| NotAdmitted::Unavailable)?;
-        let verified = access_token::verify(token, &keys, &self.issuer, (&self.resource, form), now);
+        let verified =
+            access_token::verify(token, &keys, &self.issuer, (&self.resource, form), now);
         let caller = verified.map(|token| Caller::new(token, key.clone())).map_err(|error| {
             NotAdmitted::InvalidToken(match error {
                 jws::JwtError::Audience => {

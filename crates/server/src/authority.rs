@@ -204,6 +204,7 @@ impl RegisteredClient {
                 algorithm: held.algorithm,
             },
             redirect_uris: redirect_uris.map(str::to_owned).to_vec(),
+            device_grant: true,
             ..Client::default()
         };
         let installation = EnrolledAs {

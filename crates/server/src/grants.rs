@@ -38,6 +38,28 @@ pub(crate) async fn present_code<D: Directory>(
 ) -> Result<PresentedCode, Failure> {
     let form = &request.form;
     let hash = Secret::new(form.required("code")?).hash();
+    let asked_back = Some(form.required("redirect_uri")?);
+    present(authority, request, hash, asked_back, event).await
+}
+
+/// The same for the code that a device was given (RFC 8628 section 3.4): it came by no redirect, and there is no verifier.
+pub(crate) async fn present_device_code<D: Directory>(
+    authority: &Authority<D>,
+    request: &ClientRequest<D>,
+    event: &mut AuditEvent,
+) -> Result<PresentedCode, Failure> {
+    let hash = Secret::new(request.form.required("device_code")?).hash();
+    present(authority, request, hash, None, event).await
+}
+
+async fn present<D: Directory>(
+    authority: &Authority<D>,
+    request: &ClientRequest<D>,
+    hash: String,
+    redirect_uri: Option<&str>,
+    event: &mut AuditEvent,
+) -> Result<PresentedCode, Failure> {
+    let form = &request.form;
     let now = authority.now();
     let (code, session, used) = match authority.store.authorization_code(&hash, now).await? {
         CodeState::Live(code, session) => (code, session, false),
@@ -55,7 +77,11 @@ pub(crate) async fn present_code<D: Directory>(
     if asked.client_id != request.client.id() {
         return Err(Refusal::Code.into());
     }
-    if form.required("redirect_uri")? != asked.redirect_uri {
+    // Each kind of code by its own grant type: what one grant checks, the other does not.
+    if asked.is_of_device() != redirect_uri.is_none() {
+        return Err(Refusal::Code.into());
+    }
+    if redirect_uri.is_some_and(|uri| uri != asked.redirect_uri) {
         return Err(Refusal::CodeRedirectUri.into());
     }
     // One that is missing answers as little as a wrong one (RFC 7636 4.6).

@@ -41,7 +41,7 @@ pub(crate) struct TokenAnswer {
 }
 
 /// Names that must never be in a URL.
-const CREDENTIALS: [&str; 8] = [
+const CREDENTIALS: [&str; 9] = [
     "client_secret",
     "client_assertion",
     "assertion",
@@ -49,6 +49,7 @@ const CREDENTIALS: [&str; 8] = [
     "actor_token",
     "refresh_token",
     "code",
+    "device_code",
     "token",
 ];
 
@@ -142,8 +143,9 @@ async fn with_client<D: Directory>(
         }
     };
     let event = event.client(client.id());
-    if client.id() == ENROLLED_CLIENT && event.event != "token" {
-        // Anyone can say that they are it; it has a code to redeem and nothing else.
+    let redeems = event.event == "token" || event.event == "device_authorization";
+    if client.id() == ENROLLED_CLIENT && !redeems {
+        // Anyone can say that they are it; it has a code to get and to redeem, and nothing else.
         let refusal = Refusal::PublicClient.into();
         return Err(conclude(authority, admission, &unproven, event, refusal).await);
     }

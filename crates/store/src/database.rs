@@ -278,7 +278,7 @@ CREATE TABLE IF NOT EXISTS audit (
 
 /// Additions since the schema was first written, numbered: none takes anything away from a node that runs an earlier
 /// version on the same database.
-const ADDITIONS: [&str; 3] = [
+const ADDITIONS: [&str; 4] = [
     // 1: whose a database is; a mark beside the generation; what is purged and looked up by time, person and client.
     "CREATE TABLE IF NOT EXISTS identity (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 INSERT INTO meta (key, value) VALUES ('generation_mark', {random}) ON CONFLICT DO NOTHING;
@@ -298,6 +298,12 @@ CREATE INDEX IF NOT EXISTS audit_refused ON audit (at) WHERE outcome = 'refused'
     // 3: what the successor of a refresh token is made from, and by whom it was rotated out.
     "ALTER TABLE refresh_tokens ADD COLUMN successor_salt TEXT;
 ALTER TABLE refresh_tokens ADD COLUMN replaced_by TEXT;",
+    // 4: devices that show a code (RFC 8628).
+    "CREATE TABLE IF NOT EXISTS device_codes (
+  hash TEXT PRIMARY KEY, user_code_hash TEXT NOT NULL UNIQUE, client_id TEXT NOT NULL,
+  document TEXT NOT NULL, asked_from TEXT NOT NULL, asked_at BIGINT NOT NULL,
+  expires_at BIGINT NOT NULL, polled_at BIGINT, answered_at BIGINT, used_at BIGINT);
+CREATE INDEX IF NOT EXISTS device_codes_end ON device_codes (expires_at);",
 ];
 
 impl Store {
@@ -448,6 +454,7 @@ impl Store {
         let pieces = [
             ("used_jtis", format!("forget_after < {}", before(3600))),
             ("pushed_requests", format!("expires_at < {}", before(3600))),
+            ("device_codes", format!("expires_at < {}", before(3600))),
             ("authorization_codes", format!("expires_at < {}", before(86_400))),
             ("refresh_tokens", format!("expires_at < {}", before(86_400))),
             ("grants", format!("expires_at < {}", before(3600))),
@@ -544,6 +551,7 @@ impl Store {
             "UPDATE refresh_tokens SET revoked_at = $1 WHERE revoked_at IS NULL",
             "UPDATE authorization_codes SET used_at = $1 WHERE used_at IS NULL",
             "UPDATE pushed_requests SET used_at = $1 WHERE used_at IS NULL",
+            "UPDATE device_codes SET used_at = $1 WHERE used_at IS NULL",
             "UPDATE grants SET revoked_at = $1 WHERE revoked_at IS NULL",
         ] {
             sqlx::query(statement).bind(now.0).execute(&mut *transaction).await?;

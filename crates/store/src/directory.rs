@@ -491,6 +491,7 @@ async fn end_client(
     for statement in [
         "UPDATE refresh_tokens SET revoked_at = $2 WHERE client_id = $1 AND revoked_at IS NULL",
         "UPDATE pushed_requests SET used_at = $2 WHERE client_id = $1 AND used_at IS NULL",
+        "UPDATE device_codes SET used_at = $2 WHERE client_id = $1 AND used_at IS NULL",
         "UPDATE grants SET revoked_at = $2 WHERE client_id = $1 AND revoked_at IS NULL",
     ] {
         sqlx::query(statement).bind(id).bind(now.0).execute(&mut **transaction).await?;

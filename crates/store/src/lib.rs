@@ -5,6 +5,7 @@
 
 mod audit;
 mod database;
+mod device_codes;
 mod directory;
 mod hot_path;
 mod installations;
@@ -13,6 +14,7 @@ mod sessions;
 
 pub use audit::{AuditEvent, AuditFilter, AuditRow, Outcome};
 pub use database::{Store, StoreError, check_transport, sqlite_path};
+pub use device_codes::{DeviceCode, DeviceState};
 pub use directory::{Generation, Group, Put, Record, User};
 pub use hot_path::{Grant, HotOperation, HotOutcome, TokenKind, UsedJti};
 pub use installations::{Installation, MOST_INSTALLATIONS};

@@ -257,17 +257,7 @@ impl Store {
                 return Ok(false);
             }
         }
-        sqlx::query(
-            "INSERT INTO authorization_codes (hash, sid, family, document, expires_at) \
-             VALUES ($1, $2, $3, $4, $5)",
-        )
-        .bind(hash)
-        .bind(code.sid.as_str())
-        .bind(code.family.as_str())
-        .bind(to_json(&code.request, "authorization code")?)
-        .bind(code.expires_at.0)
-        .execute(&mut *transaction)
-        .await?;
+        insert_code(&mut transaction, hash, code).await?;
         hot_path::insert_audit(&mut transaction, &[event]).await?;
         transaction.commit().await?;
         Ok(true)
@@ -564,6 +554,25 @@ async fn end(
         .execute(&mut **transaction)
         .await?;
     Ok(done.rows_affected() > 0)
+}
+
+pub(crate) async fn insert_code(
+    transaction: &mut Transaction<'static, Any>,
+    hash: &str,
+    code: &AuthorizationCode,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO authorization_codes (hash, sid, family, document, expires_at) \
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(hash)
+    .bind(code.sid.as_str())
+    .bind(code.family.as_str())
+    .bind(to_json(&code.request, "authorization code")?)
+    .bind(code.expires_at.0)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
 }
 
 async fn revoke_family(

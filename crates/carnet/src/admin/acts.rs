@@ -121,6 +121,7 @@ pub(super) async fn clients(api: &Api, client: Client, is_ras: bool, as_json: bo
                 "public": public, "resources": resources, "software": software,
                 "algorithm": algorithm, "id_token_signed_response_alg": manner.id_token_algorithm,
                 "pkce_optional": manner.pkce_optional.unwrap_or_default(),
+                "device_grant": manner.device_grant.unwrap_or_default(),
                 "dpop_bound_access_tokens": manner.require_dpop.unwrap_or_default(),
                 "require_pushed_authorization_requests": manner.require_par.unwrap_or_default(),
             });
@@ -151,6 +152,7 @@ pub(super) async fn clients(api: &Api, client: Client, is_ras: bool, as_json: bo
                 "id_token_lifetime": id_token_lifetime,
                 "id_token_signed_response_alg": manner.id_token_algorithm,
                 "pkce_optional": manner.pkce_optional,
+                "device_grant": manner.device_grant,
                 "dpop_bound_access_tokens": manner.require_dpop,
                 "require_pushed_authorization_requests": manner.require_par,
             });

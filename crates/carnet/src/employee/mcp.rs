@@ -17,27 +17,98 @@ async fn connect(common: &Common, url: &str) -> Result<RunningService<RoleClient
     ().serve(transport).await.map_err(|error| readable_start(&error))
 }
 
-/// The SDK wraps what went wrong in several layers; the innermost is ours or the server's.
+/// What the SDK says about a start that failed, in our own words.
 fn readable_start(error: &ClientInitializeError) -> anyhow::Error {
-    anyhow::anyhow!("{}", innermost(error))
+    let words = match error {
+        ClientInitializeError::JsonRpcError(data) => {
+            format!("the MCP server says: {}", plain(&data.message))
+        }
+        ClientInitializeError::ConnectionClosed(_) => {
+            "the MCP server ended the connection before it had answered `initialize`".to_owned()
+        }
+        ClientInitializeError::NoCompatibleProtocolVersion { server_supported, .. } => {
+            let theirs: Vec<String> = server_supported.iter().map(ToString::to_string).collect();
+            let theirs = plain(&theirs.join(", "));
+            format!("the MCP server speaks no version that is known here: {theirs}")
+        }
+        ClientInitializeError::ExpectedInitResponse(_)
+        | ClientInitializeError::ExpectedInitResult(_)
+        | ClientInitializeError::ConflictInitResponseId(..)
+        | ClientInitializeError::UncorrelatedErrorResponse { .. } => {
+            "the MCP server answered `initialize` with something else than its result".to_owned()
+        }
+        other => own_words(&innermost(other)),
+    };
+    anyhow::anyhow!("{words}")
 }
 
+/// The SDK wraps what went wrong in several layers; the innermost is ours or the server's.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut last = error;
     while let Some(source) = last.source() {
         last = source;
     }
-    let text = last.to_string();
-    // The SDK puts its own words around the error of a transport.
-    match text.split_once("Io error: ") {
-        Some((_, ours)) => ours.split(", when send").next().unwrap_or(ours).to_owned(),
-        None => text,
+    last.to_string()
+}
+
+/// What went wrong on the way to a server, without the names that the SDK's layers have.
+fn own_words(text: &str) -> String {
+    let text = text.split_once("] error: ").map_or(text, |(_, inner)| inner);
+    let text = text.split(", when ").next().unwrap_or(text);
+    // The SDK puts its own words around the error of a transport; what is after these is ours.
+    if let Some((_, ours)) = text.split_once("Io error: ") {
+        return ours.to_owned();
     }
+    let text = text.trim_start_matches("Transport fatal ").trim_start_matches("Client error: ");
+    if let Some((_, theirs)) = text.split_once("could not parse JSON response as ") {
+        // A parser's words, and then the beginning of the body.
+        let body = theirs.split_once("JSON-RPC message: ").map(|(_, body)| body);
+        let body = body.or_else(|| {
+            let (_, place) = theirs.split_once(" column ")?;
+            place.split_once(": ").map(|(_, body)| body)
+        });
+        let body = body.unwrap_or_default();
+        if body.is_empty() || body == "<empty>" {
+            return "the MCP server's answer is empty".to_owned();
+        }
+        return format!("the MCP server's answer is no JSON-RPC message: {}", first_words(body));
+    }
+    if let Some(theirs) = text.strip_prefix("unexpected server response: ") {
+        return format!("the MCP server's answer is none of MCP's: {}", first_words(theirs));
+    }
+    if let Some(found) = text.strip_prefix("Unexpected content type: ") {
+        let found =
+            found.trim_start_matches("Some(").trim_end_matches(')').replace(['"', '\\'], "");
+        let found = if found == "None" { "no media type".to_owned() } else { found };
+        return format!(
+            "the MCP server answered with {}, where JSON or an event stream was expected",
+            plain(&found)
+        );
+    }
+    if text.contains("channel closed") || text.contains("Transport closed") {
+        return "the connection to the MCP server ended before it had answered".to_owned();
+    }
+    format!("the MCP server could not be asked: {}", first_words(text))
+}
+
+/// The beginning of somebody else's text; a page is named, not shown.
+fn first_words(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    if ["<!doctype", "<html", "<head", "<body"].iter().any(|tag| lower.contains(tag)) {
+        let status = text.split(" body: ").next().unwrap_or_default();
+        let status = if status.contains('<') { "" } else { status };
+        return format!("{} a web page (HTML)", plain(status)).trim().to_owned();
+    }
+    let line = text.lines().next().unwrap_or_default();
+    plain(&line.chars().take(300).collect::<String>())
 }
 
 pub(crate) async fn tools(common: &Common, url: &str, as_json: bool) -> Result<()> {
     let service = connect(common, url).await?;
-    let tools = service.list_all_tools().await.map_err(|e| readable(&e))?;
+    let tools = service.list_all_tools().await;
+    // Also after an error: the server may hold a process for the session.
+    service.cancel().await?;
+    let tools = tools.map_err(|e| readable(&e))?;
     if as_json {
         println!("{}", system::shown(&format!("{:#}", json!(tools))));
     } else {
@@ -46,7 +117,6 @@ pub(crate) async fn tools(common: &Common, url: &str, as_json: bool) -> Result<(
             println!("{:<20} {}", plain(&tool.name), plain(text));
         }
     }
-    service.cancel().await?;
     Ok(())
 }
 
@@ -58,7 +128,9 @@ pub(crate) async fn call(common: &Common, url: &str, tool: &str, arguments: &str
     };
     let service = connect(common, url).await?;
     let request = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
-    let result = service.call_tool(request).await.map_err(|e| readable(&e))?;
+    let result = service.call_tool(request).await;
+    service.cancel().await?;
+    let result = result.map_err(|e| readable(&e))?;
     match &result.structured_content {
         Some(content) => println!("{}", system::shown(&format!("{content:#}"))),
         None => {
@@ -70,7 +142,6 @@ pub(crate) async fn call(common: &Common, url: &str, tool: &str, arguments: &str
             }
         }
     }
-    service.cancel().await?;
     if result.is_error == Some(true) {
         bail!("the tool says that it failed");
     }
@@ -78,12 +149,15 @@ pub(crate) async fn call(common: &Common, url: &str, tool: &str, arguments: &str
 }
 
 fn readable(error: &ServiceError) -> anyhow::Error {
-    match error {
-        ServiceError::McpError(data) => {
-            anyhow::anyhow!("the MCP server says: {}", plain(&data.message))
+    let words = match error {
+        ServiceError::McpError(data) => format!("the MCP server says: {}", plain(&data.message)),
+        ServiceError::UnexpectedResponse => {
+            "the MCP server answered with something else than the result of what was asked"
+                .to_owned()
         }
-        other => anyhow::anyhow!("{}", innermost(other)),
-    }
+        other => own_words(&innermost(other)),
+    };
+    anyhow::anyhow!("{words}")
 }
 
 /// Prints an access token, for use in a pipe.
@@ -100,4 +174,90 @@ pub(crate) async fn token(common: &Common, url: &str, scope: Option<&str>) -> Re
     client.forget(&server);
     println!("{}", client.access_token(&server).await?.secret().expose());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rmcp::transport::StreamableHttpClientTransport;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// What a person reads of a server that gives this answer to everything.
+    async fn told(answer: &'static str) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut asked = [0; 4096];
+                let _ = stream.read(&mut asked).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        let transport = StreamableHttpClientTransport::from_uri(url);
+        let Err(error) = ().serve(transport).await else { panic!("it started") };
+        readable_start(&error).to_string()
+    }
+
+    macro_rules! answer {
+        ($status:literal, $kind:literal, $body:literal) => {
+            concat!("HTTP/1.1 ", $status, "\r\nconnection: close\r\n", $kind, "\r\n", $body)
+        };
+    }
+
+    #[tokio::test]
+    async fn what_a_server_answers_wrongly_is_said_without_names_of_the_sdk() {
+        let answers = [
+            answer!("200 OK", "content-type: text/html\r\n", "<!doctype html><p>Sign in"),
+            answer!("200 OK", "content-type: application/json\r\n", "{}"),
+            answer!(
+                "200 OK",
+                "content-type: application/json\r\n",
+                "{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{}}"
+            ),
+            answer!(
+                "200 OK",
+                "content-type: application/json\r\n",
+                "{\"jsonrpc\":\"2.0\",\"id\":0,\"error\":{\"code\":-32000,\"message\":\"closed\\u001b[2J today\"}}"
+            ),
+            answer!("200 OK", "content-type: application/json\r\n", "not JSON"),
+            answer!("200 OK", "content-type: application/json\r\n", ""),
+            answer!("200 OK", "", "{}"),
+            answer!("200 OK", "content-type: text/event-stream\r\n", ""),
+            answer!("202 Accepted", "", ""),
+            answer!("400 Bad Request", "content-type: text/plain\r\n", "no \u{1b}[31mversion"),
+            answer!(
+                "403 Forbidden",
+                "content-type: text/html\r\n",
+                "<html><body>Blocked</body></html>"
+            ),
+            answer!("404 Not Found", "content-type: text/html\r\n", "<html><title>nothing</title>"),
+            answer!("502 Bad Gateway", "content-type: text/html\r\n", "<html><h1>502</h1></html>"),
+            "not HTTP at all\r\n\r\n",
+            "",
+        ];
+        for answer in answers {
+            let words = told(answer).await;
+            println!("{words}");
+            for rust in [
+                "::",
+                "Some(",
+                "None",
+                "rmcp",
+                "reqwest",
+                "Transport",
+                "Error {",
+                "Send message",
+                "hyper",
+                "serde",
+                "<html",
+                "<!doctype",
+                "\u{1b}",
+                "Unexpected",
+                "EOF while",
+            ] {
+                assert!(!words.contains(rust), "{answer}\n{words}");
+            }
+            assert!(words.contains("the MCP server"), "{words}");
+        }
+    }
 }

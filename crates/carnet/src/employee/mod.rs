@@ -11,8 +11,8 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use carnet_client::{
-    Browser, Client, Error, Pasted, Purpose, Reach, SignInOptions, Vault, begin_enrolment,
-    discover_authorization_server,
+    Browser, Client, Error, Pasted, Prompt, Purpose, Reach, Session, SignInOptions, Vault,
+    begin_enrolment, discover_authorization_server, enrol_by_device,
 };
 use carnet_proto::{
     identifier::Issuer,
@@ -63,6 +63,9 @@ pub(crate) struct Login {
     /// Print the sign-in URL instead of opening a browser
     #[arg(long)]
     no_browser: bool,
+    /// Show a code to type in a browser on another device, instead of waiting for one on this computer (RFC 8628)
+    #[arg(long, conflicts_with_all = ["no_browser", "port", "user"])]
+    device_code: bool,
     /// Port of the sign-in listener on 127.0.0.1; any free one unless set
     #[arg(long, default_value_t = 0)]
     port: u16,
@@ -271,6 +274,9 @@ pub(crate) async fn login(args: Login) -> Result<()> {
     };
     let enrolled = if is_enrolled(&args.common, &profile).await? {
         None
+    } else if args.device_code {
+        enrol_by_code(&args, &mut profile).await?;
+        None
     } else {
         Some(enrol(&args, &mut profile, &options, &mut pasted).await?)
     };
@@ -281,6 +287,10 @@ pub(crate) async fn login(args: Login) -> Result<()> {
     storage.store(Some(&profile))?;
     drop(lock);
     let client = args.common.client(&storage, &profile)?;
+    if args.device_code {
+        let session = client.sign_in_by_device(|prompt| tell_code(prompt, "to sign in")).await;
+        return signed_in(session, &storage);
+    }
     let pending = match enrolled {
         Some(enrolled) => {
             let in_tab = enrolled.tab.is_here();
@@ -297,7 +307,12 @@ pub(crate) async fn login(args: Login) -> Result<()> {
             pending
         }
     };
-    let session = match pending.finish_with(Some(&mut pasted)).await {
+    signed_in(pending.finish_with(Some(&mut pasted)).await, &storage)
+}
+
+/// Says how a sign-in ended.
+fn signed_in(session: Result<Session, Error>, storage: &Storage) -> Result<()> {
+    let session = match session {
         Err(Error::Callback(text)) if text.contains("access_denied") => bail!(
             "the sign-in was aborted: {text}\nhint: this computer is enrolled for another person; \
              `carnet logout --forget` gives it up, then sign in again"
@@ -368,21 +383,53 @@ async fn enrol(
     let outbound = system::desk_outbound(&args.common.extra_roots)?;
     let entropy = system::entropy();
     let pending = begin_enrolment(&outbound, &issuer, &entropy, options).await?;
-    let Some(pending) = pending else {
-        bail!(
-            "{issuer} does not enrol installations of Carnet\nhint: IT registers a client there; \
-             then run `carnet login --issuer {issuer} --client-id ID --client-secret-file FILE`"
-        );
-    };
+    let pending = pending.with_context(|| no_enrolment(&issuer))?;
     let der = keys::generate(Algorithm::ES256)?;
     let key = SigningKey::from_pkcs8(Algorithm::ES256, &der)?;
-    let host = gethostname::gethostname().to_string_lossy().into_owned();
-    let device = args.device.clone().unwrap_or(host);
+    let device = args.device_name();
     announce(args, issuer.as_str(), pending.url());
     let enrolled = pending.finish(&key, &device, Some(pasted)).await?;
     profile.idp_client = Registration::installation(enrolled.client_id.clone(), &der);
     println!("This computer is enrolled as \"{}\".", plain(&device));
     Ok(enrolled)
+}
+
+/// The same where the person has a browser on another device alone.
+async fn enrol_by_code(args: &Login, profile: &mut Profile) -> Result<()> {
+    let issuer = Issuer::parse(&profile.idp)?;
+    let outbound = system::desk_outbound(&args.common.extra_roots)?;
+    let der = keys::generate(Algorithm::ES256)?;
+    let key = SigningKey::from_pkcs8(Algorithm::ES256, &der)?;
+    let device = args.device_name();
+    let tell = |prompt: &Prompt| tell_code(prompt, "to add this computer to your account");
+    let enrolled = enrol_by_device(&outbound, &issuer, &key, &device, tell).await?;
+    let client_id = enrolled.with_context(|| no_enrolment(&issuer))?;
+    profile.idp_client = Registration::installation(client_id, &der);
+    println!("This computer is enrolled as \"{}\".", plain(&device));
+    Ok(())
+}
+
+fn tell_code(prompt: &Prompt, what_for: &str) {
+    println!(
+        "Open this page on any device, and type the code there {what_for}:\n\n  {}\n\n  {}\n",
+        plain_url(&prompt.verification_uri),
+        plain(&prompt.user_code)
+    );
+}
+
+fn no_enrolment(issuer: &Issuer) -> String {
+    format!(
+        "{issuer} does not enrol installations of Carnet\nhint: IT registers a client there; \
+         then run `carnet login --issuer {issuer} --client-id ID --client-secret-file FILE`"
+    )
+}
+
+impl Login {
+    /// What this computer is called where its installation is listed.
+    fn device_name(&self) -> String {
+        let host = || gethostname::gethostname().to_string_lossy().into_owned();
+        self.device.clone().unwrap_or_else(host)
+    }
 }
 
 fn announce(args: &Login, issuer: &str, url: &str) {

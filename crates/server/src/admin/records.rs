@@ -166,6 +166,7 @@ impl Desk {
             id_token_lifetime: new.id_token_lifetime,
             id_token_signed_response_alg: new.id_token_signed_response_alg,
             pkce_optional: new.pkce_optional,
+            device_grant: new.device_grant,
             dpop_bound_access_tokens: new.dpop_bound_access_tokens,
             require_pushed_authorization_requests: new.require_pushed_authorization_requests,
             resources: new.resources,
@@ -212,6 +213,7 @@ impl Desk {
             put(&mut client.id_token_lifetime, change.id_token_lifetime.map(Some));
             put(&mut client.id_token_signed_response_alg, chosen.map(Some));
             put(&mut client.pkce_optional, change.pkce_optional);
+            put(&mut client.device_grant, change.device_grant);
             put(&mut client.dpop_bound_access_tokens, change.dpop_bound_access_tokens);
             put(
                 &mut client.require_pushed_authorization_requests,
@@ -345,6 +347,8 @@ pub(super) struct NewClient {
     #[serde(default)]
     pkce_optional: bool,
     #[serde(default)]
+    device_grant: bool,
+    #[serde(default)]
     dpop_bound_access_tokens: bool,
     #[serde(default)]
     require_pushed_authorization_requests: bool,
@@ -369,6 +373,7 @@ pub(super) struct ClientChange {
     id_token_lifetime: Option<i64>,
     id_token_signed_response_alg: Option<Algorithm>,
     pkce_optional: Option<bool>,
+    device_grant: Option<bool>,
     dpop_bound_access_tokens: Option<bool>,
     require_pushed_authorization_requests: Option<bool>,
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     answer::Failure,
-    grants,
+    grants::{self, PresentedCode},
     token_endpoint::{ClientRequest, TokenAnswer},
 };
 use carnet_proto::refusal::Refusal;
@@ -18,10 +18,20 @@ pub(super) async fn redeem(
     request: ClientRequest<IdpDirectory>,
     event: &mut AuditEvent,
 ) -> Result<TokenAnswer, Failure> {
+    let presented = grants::present_code(&idp.0.authority, &request, event).await?;
+    bring(idp, request, presented, event).await
+}
+
+/// What a presented code brings, however the person was asked.
+pub(super) async fn bring(
+    idp: &Idp,
+    request: ClientRequest<IdpDirectory>,
+    presented: PresentedCode,
+    event: &mut AuditEvent,
+) -> Result<TokenAnswer, Failure> {
     let state = &idp.0;
     let authority = &state.authority;
     let now = authority.now();
-    let presented = grants::present_code(authority, &request, event).await?;
     let (code, session) = (&presented.code, &presented.session);
     let key_thumbprint = request.key_thumbprint();
     if !request.client.acts_for(&session.user_id) {

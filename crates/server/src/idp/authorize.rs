@@ -111,7 +111,7 @@ async fn go_on_page(
     Ok(sign_in_page::go_on(idp, asked, parts, &user.username, &csrf_of(&held)))
 }
 
-const SWITCHED_OFF: &str = "This account is switched off. Ask IT.";
+pub(super) const SWITCHED_OFF: &str = "This account is switched off. Ask IT.";
 
 /// POST of that page: the person goes on as who they are.
 async fn went_on(idp: &Idp, asked: Asked, form: &Form, parts: &Parts) -> Response<Body> {
@@ -184,19 +184,16 @@ pub(super) async fn sign_in(State(idp): State<Idp>, request: Request) -> Respons
             Ok(response) => response,
             Err(error) => broken(&error),
         },
-        Err(NotSignedIn::Wrong) => {
-            let text = "User name or password is wrong, or your account is switched off.";
-            let problem = Problem { status: StatusCode::UNAUTHORIZED, text, username };
-            sign_in_page::show(&idp, &asked, &parts, Some(&problem))
-        }
-        Err(NotSignedIn::Wait(seconds)) => {
-            let text = "Too many failed sign-ins. Wait a minute, then try again.";
-            let problem = Problem { status: StatusCode::TOO_MANY_REQUESTS, text, username };
+        Err(NotSignedIn::Broken(error)) => broken(&error),
+        Err(why) => {
+            let (status, text, wait) = why.told();
+            let problem = Problem { status, text, username };
             let mut page = sign_in_page::show(&idp, &asked, &parts, Some(&problem));
-            page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            if let Some(seconds) = wait {
+                page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            }
             page
         }
-        Err(NotSignedIn::Broken(error)) => broken(&error),
     }
 }
 
@@ -346,10 +343,30 @@ pub(super) fn hinted(
     Ok(request)
 }
 
-enum NotSignedIn {
+pub(super) enum NotSignedIn {
     Wrong,
     Wait(u64),
     Broken(StoreError),
+}
+
+impl NotSignedIn {
+    /// How it is told, and how many seconds there are to wait.
+    pub(super) fn told(&self) -> (StatusCode, &'static str, Option<u64>) {
+        match self {
+            Self::Wrong => {
+                let text = "User name or password is wrong, or your account is switched off.";
+                (StatusCode::UNAUTHORIZED, text, None)
+            }
+            Self::Wait(seconds) => {
+                let text = "Too many failed sign-ins. Wait a minute, then try again.";
+                (StatusCode::TOO_MANY_REQUESTS, text, Some(*seconds))
+            }
+            Self::Broken(_) => {
+                let text = "The server cannot answer just now; try again.";
+                (StatusCode::SERVICE_UNAVAILABLE, text, Some(5))
+            }
+        }
+    }
 }
 
 /// The browser that a person signed in in before, by its own cookie.
@@ -367,7 +384,7 @@ async fn known_browser(
 
 /// Takes as long for an unknown user as for a wrong password, and answers the same (L01). Counted before the password
 /// is looked at.
-async fn check_password(
+pub(super) async fn check_password(
     idp: &Idp,
     username: &str,
     password: &Secret,
@@ -417,6 +434,44 @@ async fn signed_in(
     user: &User,
     parts: &Parts,
 ) -> Result<Response<Body>, StoreError> {
+    let Some(started) = start_session(idp, user, Some(&asked.request.client_id), parts).await?
+    else {
+        return Ok(changed());
+    };
+    let response = issue_code(idp, asked, &started.session, parts).await?;
+    Ok(started.keep(idp, response))
+}
+
+/// The person was switched off, removed or given another password a moment ago.
+pub(super) fn changed() -> Response<Body> {
+    let text = "This account was changed a moment ago. Start again in the application.";
+    error_page(StatusCode::FORBIDDEN, text)
+}
+
+/// A session that has just begun, and the cookies that its browser gets.
+pub(super) struct Started {
+    pub(super) session: Session,
+    cookie: Secret,
+    browser: String,
+}
+
+impl Started {
+    pub(super) fn keep(self, idp: &Idp, mut response: Response<Body>) -> Response<Body> {
+        let lifetime = idp.0.settings.session_lifetime;
+        set_cookie(idp.issuer(), &mut response, "session", self.cookie.expose(), lifetime);
+        set_cookie(idp.issuer(), &mut response, "signin", "", 0);
+        set_cookie(idp.issuer(), &mut response, "browser", &self.browser, known_browser::LIFETIME);
+        response
+    }
+}
+
+/// Begins the session of a person whose password was right; `None` if they were switched off or changed since.
+pub(super) async fn start_session(
+    idp: &Idp,
+    user: &User,
+    client: Option<&str>,
+    parts: &Parts,
+) -> Result<Option<Started>, StoreError> {
     let authority = &idp.0.authority;
     let now = authority.now();
     let (request_id, _) = origin_of(parts);
@@ -435,21 +490,19 @@ async fn signed_in(
     };
     let event = AuditEvent::granted("sign_in", now)
         .person(&user.id)
-        .client(&asked.request.client_id)
         .with("session", session.sid.as_str())
         .with("request_id", request_id);
+    let event = match client {
+        Some(client) => event.client(client),
+        None => event,
+    };
     // The cookie of before is dead, whoever has a copy of it; what its sign-in brought goes on.
     let before = cookie(&parts.headers, &cookie_name(idp.issuer(), "session"));
     let before = before.map(|cookie| Secret::new(cookie).hash());
     let (hash, before) = (secret.hash(), before.as_deref());
     if !authority.store.begin_session(&hash, &session, user, before, event).await? {
-        let text = "This account was changed a moment ago. Start again in the application.";
-        return Ok(error_page(StatusCode::FORBIDDEN, text));
+        return Ok(None);
     }
-    let mut response = issue_code(idp, asked, &session, parts).await?;
-    let lifetime = idp.0.settings.session_lifetime;
-    set_cookie(idp.issuer(), &mut response, "session", secret.expose(), lifetime);
-    set_cookie(idp.issuer(), &mut response, "signin", "", 0);
     let browser = known_browser(idp, &parts.headers).await?;
     let browser = browser.filter(|(person, _)| *person == user.id);
     let browser = KnownBrowser {
@@ -460,8 +513,7 @@ async fn signed_in(
         exp: now.plus(known_browser::LIFETIME),
     };
     let browser = browser.sign(&authority.signing());
-    set_cookie(idp.issuer(), &mut response, "browser", &browser, known_browser::LIFETIME);
-    Ok(response)
+    Ok(Some(Started { session, cookie: secret, browser }))
 }
 
 /// Keeps a code and sends the browser back with it. 303, so that a posted form is not posted on.

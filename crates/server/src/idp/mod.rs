@@ -5,6 +5,7 @@ mod authorize;
 mod bearer;
 mod calls;
 mod catalog;
+mod device;
 mod directory;
 mod installations;
 mod logout;
@@ -30,7 +31,11 @@ use axum::{
     extract::State,
     routing::{get, post},
 };
-use carnet_proto::{client_document::INSTALLATIONS, identifier::Issuer, metadata};
+use carnet_proto::{
+    client_document::INSTALLATIONS,
+    identifier::Issuer,
+    metadata::{self, IdpOffers},
+};
 use carnet_store::{Store, StoreError};
 pub(crate) use directory::IdpDirectory;
 use std::sync::Arc;
@@ -52,6 +57,8 @@ pub struct IdpSettings {
     pub allow_public_exchange: bool,
     /// Whether people may enrol installations of Carnet.
     pub enrolment: bool,
+    /// Whether devices may show a code that a person types elsewhere (RFC 8628).
+    pub device_authorization: bool,
     /// Whether people's catalogs tell which servers they are refused, and for want of which group.
     pub show_refused: bool,
     /// How much is let in.
@@ -68,6 +75,7 @@ impl Default for IdpSettings {
             refresh_absolute: 7 * 86_400,
             allow_public_exchange: false,
             enrolment: true,
+            device_authorization: true,
             show_refused: true,
             rates: Rates::default(),
         }
@@ -124,6 +132,8 @@ impl Idp {
             .route(&format!("{base}/authorize"), get(authorize::begin).post(authorize::sign_in))
             .route(&format!("{base}/token"), post(token::token))
             .route(&format!("{base}/par"), post(pushed_request::push))
+            .route(&format!("{base}/device_authorization"), post(device::authorize))
+            .route(&format!("{base}/device"), get(device::page).post(device::answer))
             .route(&format!("{base}/userinfo"), get(userinfo::tell).post(userinfo::tell))
             .route(&format!("{base}/revoke"), post(token_status::revoke))
             .route(&format!("{base}/introspect"), post(token_status::introspect))
@@ -146,8 +156,13 @@ impl Idp {
         let authority = &self.0.authority;
         let public = authority.snapshot().directory.has_public_clients();
         let algorithms = authority.snapshot().keys.algorithms();
-        let enrolment = self.0.settings.enrolment;
-        answer::public(&metadata::idp(&authority.issuer, &algorithms, public, enrolment))
+        let settings = &self.0.settings;
+        let offers = IdpOffers {
+            public_clients: public,
+            enrolment: settings.enrolment,
+            devices: settings.device_authorization,
+        };
+        answer::public(&metadata::idp(&authority.issuer, &algorithms, offers))
     }
 }
 

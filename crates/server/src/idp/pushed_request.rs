@@ -1,9 +1,9 @@
 //! Pushed authorization requests (RFC 9126).
 
-use super::{Idp, authorize::hinted};
+use super::{Idp, authorize::hinted, directory::IdpDirectory};
 use crate::{
     answer,
-    token_endpoint::{client_request, conclude},
+    token_endpoint::{ClientRequest, client_request, conclude},
 };
 use axum::{
     body::Body,
@@ -52,18 +52,7 @@ pub(super) async fn push(State(idp): State<Idp>, request: Request) -> Response<B
     };
     let mut asked = match read {
         Ok(asked) => asked,
-        Err((error, description)) => {
-            if let Err(busy) = admission.refusal(&request.sender) {
-                return answer::throttled(busy.0);
-            }
-            let event = request.event.refused(format!("pushed_request.{error}"));
-            let operation = HotOperation::new(Some(event));
-            if let Err(error) = authority.store.record(operation, now).await {
-                return answer::broken(&error);
-            }
-            let body = json!({"error": error, "error_description": description});
-            return answer::no_store(StatusCode::BAD_REQUEST, &body);
-        }
+        Err((error, description)) => return not_taken(&idp, request, error, &description).await,
     };
     if let Some(proof) = request.proof {
         // RFC 9449 section 10.1: the proof at the push binds the code, and must not contradict the parameter.
@@ -89,6 +78,26 @@ pub(super) async fn push(State(idp): State<Idp>, request: Request) -> Response<B
             conclude(authority, admission, &request.sender, request.event, error.into()).await
         }
     }
+}
+
+/// A request that is not one: on record, and said.
+pub(super) async fn not_taken(
+    idp: &Idp,
+    request: ClientRequest<IdpDirectory>,
+    error: &str,
+    description: &str,
+) -> Response<Body> {
+    let authority = &idp.0.authority;
+    if let Err(busy) = idp.0.admission.refusal(&request.sender) {
+        return answer::throttled(busy.0);
+    }
+    let reason = format!("{}.{error}", request.event.event);
+    let operation = HotOperation::new(Some(request.event.refused(reason)));
+    if let Err(error) = authority.store.record(operation, authority.now()).await {
+        return answer::broken(&error);
+    }
+    let body = json!({"error": error, "error_description": description});
+    answer::no_store(StatusCode::BAD_REQUEST, &body)
 }
 
 /// The hash under which a `request_uri` of ours is kept.

@@ -27,19 +27,9 @@ pub(super) fn show(
     parts: &Parts,
     problem: Option<&Problem<'_>>,
 ) -> Response<Body> {
-    // Kept if the browser has one, so that two tabs do not spoil each other's form.
-    let held =
-        cookie(&parts.headers, &cookie_name(idp.issuer(), "signin")).filter(|c| c.len() == 43);
-    let secret =
-        held.unwrap_or_else(|| idp.0.authority.context.entropy.secret().expose().to_owned());
     let enrols = asked.request.client_id == ENROLLED_CLIENT;
     let target = form_target(&asked.request.redirect_uri);
-    let action = parts.uri.path_and_query().map_or("", |target| target.as_str());
-    let name = &idp.0.settings.name;
-    let username = problem.map(|problem| problem.username);
-    let username = username.or(asked.request.login_hint.as_deref()).unwrap_or_default();
-    let content = html! {
-        h1 { "Sign in to " (name) }
+    let head = html! {
         p.soft {
             "to go on to " strong { (asked.client_name) }
             " (" (destination(&asked.request.redirect_uri)) ")"
@@ -50,6 +40,31 @@ pub(super) fn show(
                 code { "carnet login" } " on it yourself. If you did not, close this page and tell IT."
             }
         }
+    };
+    let hint = asked.request.login_hint.as_deref();
+    form(idp, parts, (&head, &target), hint, problem, &cancel())
+}
+
+/// The form, with what is said above it, and what there is beside its button.
+pub(super) fn form(
+    idp: &Idp,
+    parts: &Parts,
+    (head, target): (&maud::Markup, &str),
+    hint: Option<&str>,
+    problem: Option<&Problem<'_>>,
+    beside: &maud::Markup,
+) -> Response<Body> {
+    // Kept if the browser has one, so that two tabs do not spoil each other's form.
+    let held =
+        cookie(&parts.headers, &cookie_name(idp.issuer(), "signin")).filter(|c| c.len() == 43);
+    let secret =
+        held.unwrap_or_else(|| idp.0.authority.context.entropy.secret().expose().to_owned());
+    let action = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    let name = &idp.0.settings.name;
+    let username = problem.map(|problem| problem.username).or(hint).unwrap_or_default();
+    let content = html! {
+        h1 { "Sign in to " (name) }
+        (head)
         @if let Some(Problem { text, .. }) = problem {
             p.bad role="alert" id="problem" { (text) }
         }
@@ -65,12 +80,13 @@ pub(super) fn show(
                 autofocus[!username.is_empty()]
                 autocomplete="current-password" maxlength="1024"
                 aria-describedby=[problem.map(|_| "problem")];
-            button type="submit" { "Sign in" }
-            (cancel())
+            // The first button is what Enter presses; it has a name as the other has, for programs that press a named one.
+            button type="submit" name="answer" value="sign_in" { "Sign in" }
+            (beside)
         }
     };
     let status = problem.map_or(StatusCode::OK, |problem| problem.status);
-    let mut response = page(status, &format!("Sign in to {name}"), &content, &target);
+    let mut response = page(status, &format!("Sign in to {name}"), &content, target);
     set_cookie(idp.issuer(), &mut response, "signin", &secret, 3600);
     response
 }

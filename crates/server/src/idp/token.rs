@@ -1,6 +1,6 @@
 //! The token endpoint's route table: one grant type, one function.
 
-use super::{Idp, authorization_code, refresh_token, token_exchange};
+use super::{Idp, authorization_code, device, refresh_token, token_exchange};
 use crate::{
     answer::{self, Failure},
     token_endpoint::{client_request, conclude},
@@ -10,7 +10,9 @@ use axum::{
     extract::{Request, State},
     http::{Response, StatusCode},
 };
-use carnet_proto::{GRANT_TOKEN_EXCHANGE, client::ENROLLED_CLIENT, refusal::Refusal};
+use carnet_proto::{
+    GRANT_DEVICE_CODE, GRANT_TOKEN_EXCHANGE, client::ENROLLED_CLIENT, refusal::Refusal,
+};
 
 pub(super) async fn token(State(idp): State<Idp>, request: Request) -> Response<Body> {
     let authority = &idp.0.authority;
@@ -25,12 +27,20 @@ pub(super) async fn token(State(idp): State<Idp>, request: Request) -> Response<
     let enrols = client_request.client.id() == ENROLLED_CLIENT;
     let grant_type = client_request.form.required("grant_type");
     let outcome = match grant_type {
-        Ok(grant) if enrols && (!idp.0.settings.enrolment || grant != "authorization_code") => {
+        Ok(grant)
+            if enrols
+                && (!idp.0.settings.enrolment
+                    || !["authorization_code", GRANT_DEVICE_CODE].contains(&grant)) =>
+        {
             Err(Failure::Refused(Refusal::PublicClient))
         }
         Ok("authorization_code") => {
             event.event = "authorization_code".into();
             authorization_code::redeem(&idp, client_request, &mut event).await
+        }
+        Ok(GRANT_DEVICE_CODE) => {
+            event.event = "device_code".into();
+            device::redeem(&idp, client_request, &mut event).await
         }
         Ok("refresh_token") => {
             event.event = "refresh_token".into();

@@ -278,8 +278,14 @@ async fn chained(
     let keys = keys.map_err(|_| Refusal::IssuerKeysUnavailable)?;
     let mut verified = Err(JwtError::Audience);
     for resource in stands_for {
-        verified = access_token::verify(token, &keys, &server.issuer, (resource, access_token::TokenForm::default()), now)
-            .map(|token| (token, resource));
+        verified = access_token::verify(
+            token,
+            &keys,
+            &server.issuer,
+            (resource, access_token::TokenForm::default()),
+            now,
+        )
+        .map(|token| (token, resource));
         if !matches!(verified, Err(JwtError::Audience)) {
             break;
         }

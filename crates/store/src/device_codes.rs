@@ -1,0 +1,179 @@
+//! Devices that show a code for a person to type elsewhere (RFC 8628). An answer of yes keeps an authorization code under
+//! the hash of the device code, which is redeemed as every other code is.
+
+use crate::{
+    audit::AuditEvent,
+    database::{Store, StoreError, document, reading, to_json},
+    hot_path,
+    sessions::{AuthorizationCode, insert_code},
+};
+use carnet_proto::{authorize::AuthorizationRequest, time::Timestamp};
+use sqlx::Row;
+
+/// A device that waits for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceCode {
+    /// What it asks for.
+    pub request: AuthorizationRequest,
+    /// The network address it asked from.
+    pub asked_from: String,
+    /// When.
+    pub asked_at: Timestamp,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+/// What a device hears that asks how it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceState {
+    /// Nobody has answered.
+    Pending,
+    /// Nobody has answered, and it asked too soon.
+    TooSoon,
+    /// Somebody said no.
+    Denied,
+    /// Nobody answered in time.
+    Expired,
+    /// It was agreed to: the code may be redeemed, once.
+    Answered,
+    /// Unknown, another client's, or ended with its client.
+    Invalid,
+}
+
+impl Store {
+    /// Keeps what a device asks for.
+    pub async fn keep_device_code(
+        &self,
+        hash: &str,
+        user_code_hash: &str,
+        device: &DeviceCode,
+        event: AuditEvent,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        let done = sqlx::query(
+            "INSERT INTO device_codes \
+             (hash, user_code_hash, client_id, document, asked_from, asked_at, expires_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+        )
+        .bind(hash)
+        .bind(user_code_hash)
+        .bind(device.request.client_id.as_str())
+        .bind(to_json(&device.request, "device code")?)
+        .bind(device.asked_from.as_str())
+        .bind(device.asked_at.0)
+        .bind(device.expires_at.0)
+        .execute(&mut *transaction)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        hot_path::insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// The device that waits behind a user code.
+    pub async fn waiting_device(
+        &self,
+        user_code_hash: &str,
+        now: Timestamp,
+    ) -> Result<Option<DeviceCode>, StoreError> {
+        let row = reading!(
+            self,
+            fetch_optional,
+            sqlx::query(
+                "SELECT document, asked_from, asked_at, expires_at FROM device_codes \
+                 WHERE user_code_hash = $1 AND answered_at IS NULL AND used_at IS NULL \
+                 AND expires_at > $2",
+            )
+            .bind(user_code_hash)
+            .bind(now.0)
+        )?;
+        row.map(|row| {
+            Ok(DeviceCode {
+                request: document(&row, "document", "device code")?,
+                asked_from: row.try_get("asked_from")?,
+                asked_at: Timestamp(row.try_get("asked_at")?),
+                expires_at: Timestamp(row.try_get("expires_at")?),
+            })
+        })
+        .transpose()
+    }
+
+    /// Answers a device that waits: with the code that it may redeem, or with no; `false` if it waits no more.
+    pub async fn answer_device(
+        &self,
+        user_code_hash: &str,
+        code: Option<&AuthorizationCode>,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        // With no, it is used up at once.
+        let used = code.is_none().then_some(now.0);
+        let row = sqlx::query(
+            "UPDATE device_codes SET answered_at = $2, used_at = $3 \
+             WHERE user_code_hash = $1 AND answered_at IS NULL AND used_at IS NULL AND expires_at > $2 \
+             RETURNING hash",
+        )
+        .bind(user_code_hash)
+        .bind(now.0)
+        .bind(used)
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(row) = row else { return Ok(false) };
+        if let Some(code) = code {
+            let hash: String = row.try_get("hash")?;
+            insert_code(&mut transaction, &hash, code).await?;
+        }
+        hot_path::insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// How a device stands, which asks for it every `interval` seconds at most. Nothing is written for one that asks too
+    /// soon, or after it was answered.
+    pub async fn poll_device(
+        &self,
+        hash: &str,
+        client_id: &str,
+        interval: i64,
+        now: Timestamp,
+    ) -> Result<DeviceState, StoreError> {
+        let row = reading!(
+            self,
+            fetch_optional,
+            sqlx::query(
+                "SELECT client_id, expires_at, answered_at, used_at FROM device_codes \
+                 WHERE hash = $1",
+            )
+            .bind(hash)
+        )?;
+        let Some(row) = row else { return Ok(DeviceState::Invalid) };
+        let time = |name: &str| row.try_get::<Option<i64>, _>(name);
+        if row.try_get::<String, _>("client_id")? != client_id {
+            return Ok(DeviceState::Invalid);
+        }
+        match (time("answered_at")?, time("used_at")?) {
+            (Some(_), None) => return Ok(DeviceState::Answered),
+            (Some(_), Some(_)) => return Ok(DeviceState::Denied),
+            (None, Some(_)) => return Ok(DeviceState::Invalid),
+            (None, None) => {}
+        }
+        if row.try_get::<i64, _>("expires_at")? <= now.0 {
+            return Ok(DeviceState::Expired);
+        }
+        let mut transaction = self.begin().await?;
+        let done = sqlx::query(
+            "UPDATE device_codes SET polled_at = $2 \
+             WHERE hash = $1 AND (polled_at IS NULL OR polled_at + $3 <= $2)",
+        )
+        .bind(hash)
+        .bind(now.0)
+        .bind(interval)
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(if done.rows_affected() == 1 { DeviceState::Pending } else { DeviceState::TooSoon })
+    }
+}
