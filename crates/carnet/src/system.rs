@@ -284,11 +284,34 @@ pub(crate) fn read_secret(path: &Path, shared: Shared) -> Result<Secret> {
 #[allow(clippy::disallowed_methods)] // the one place that may read the environment
 pub(crate) fn settings_folder() -> Result<PathBuf> {
     let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    // However it is spelled, it is the same sign-in.
+    let whole = |home: PathBuf| {
+        let home = std::path::absolute(&home).unwrap_or(home);
+        // Windows spells a canonical path as few programs read it.
+        let canonical = if cfg!(windows) { None } else { fs::canonicalize(&home).ok() };
+        canonical.unwrap_or_else(|| plain_path(&home))
+    };
     from("CARNET_HOME")
+        .map(whole)
         .or_else(|| from("XDG_CONFIG_HOME").map(|home| home.join("carnet")))
         .or_else(|| from("APPDATA").map(|home| home.join("carnet")))
         .or_else(|| from("HOME").map(|home| home.join(".config").join("carnet")))
         .context("no folder for settings: neither CARNET_HOME nor HOME is set")
+}
+
+/// A path of what is not there yet, without `.` and `..`.
+fn plain_path(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::CurDir => {}
+            std::path::Component::ParentDir => {
+                plain.pop();
+            }
+            part => plain.push(part),
+        }
+    }
+    plain
 }
 
 /// The folder for settings, where it is not the one that a program finds which knows the home folder alone: whoever

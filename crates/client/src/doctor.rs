@@ -691,14 +691,9 @@ enum Way {
     Consent,
 }
 
-/// The JSON-RPC message of an answer: its body, or the first event of a stream that holds one.
+/// The JSON-RPC message of an answer.
 fn rpc(answer: &Answer) -> Option<Value> {
-    if let Ok(message) = answer.json::<Value>() {
-        return Some(message);
-    }
-    let text = String::from_utf8_lossy(&answer.body);
-    let mut data = text.lines().filter_map(|line| line.strip_prefix("data:"));
-    data.find_map(|data| serde_json::from_str(data.trim()).ok())
+    answer.json().ok()
 }
 
 /// Whether an answer is a JSON-RPC result.

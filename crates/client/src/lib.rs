@@ -21,6 +21,7 @@ mod discovery;
 pub mod doctor;
 mod enrol;
 mod error;
+mod events;
 mod jwks;
 mod obtain;
 mod outbound;

@@ -2,6 +2,7 @@
 //! time limit; redirects are never followed. Proxies are never taken from the environment: a person's own program is
 //! given them ([`Outbound::through`]), a server never is.
 
+use crate::events::{Event, Parser};
 use carnet_proto::{
     identifier::is_loopback,
     others_text::shown,
@@ -14,7 +15,7 @@ use reqwest::{
     redirect,
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, UNIX_EPOCH},
@@ -497,15 +498,18 @@ impl Outbound {
             .headers()
             .get("content-type")
             .is_some_and(|v| v.as_bytes().starts_with(b"text/event-stream"));
+        let mut message = FirstMessage::default();
         while let Some(chunk) = response.chunk().await.map_err(|e| unreachable(&e))? {
             if body.len() + chunk.len() > bounds.bytes {
                 return Err(too_large());
             }
             body.extend_from_slice(&chunk);
-            if streams {
-                // Only the first event matters to callers of this method.
+            if streams && message.is_in(&chunk) {
                 break;
             }
+        }
+        if let Some(found) = message.found {
+            body = found.into_bytes();
         }
         let near = match response.remote_addr().map(|peer| class_of(peer.ip())) {
             _ if proxied => Reach::Public,
@@ -515,6 +519,35 @@ impl Outbound {
         };
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Ok(Answer { status, headers, body, near })
+    }
+}
+
+/// The answer in a stream of events, which goes on after it: events without data come before it (to be resumed by), and
+/// what a server has to say of its own accord.
+#[derive(Default)]
+struct FirstMessage {
+    parser: Parser,
+    ready: VecDeque<Event>,
+    /// Where it is JSON.
+    found: Option<String>,
+}
+
+impl FirstMessage {
+    fn is_in(&mut self, chunk: &[u8]) -> bool {
+        self.parser.feed(chunk, &mut self.ready);
+        while let Some(event) = self.ready.pop_front() {
+            let Some(data) = event.data.filter(|data| !data.trim().is_empty()) else { continue };
+            match serde_json::from_str::<serde_json::Value>(&data) {
+                Ok(message) if message.get("method").is_some() => {}
+                Ok(_) => {
+                    self.found = Some(data);
+                    return true;
+                }
+                // The older transport begins with the place to post to.
+                Err(_) => return true,
+            }
+        }
+        false
     }
 }
 

@@ -1,7 +1,7 @@
 //! MCP clients whose config formats are documented: where the file is, what an entry looks like.
 
 use super::edit::Format;
-use crate::system::Places;
+use crate::system::{Places, quoted};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -60,13 +60,17 @@ pub(super) struct Native {
 /// What sets Claude Code up: it keeps identity provider and secrets itself, and speaks cross-app access only where the
 /// variable is set.
 fn claude_commands(issuer: &str, client_id: &str, servers: &[(String, &str, &str)]) -> String {
+    let (issuer, client_id) = (quoted(issuer), quoted(client_id));
     let mut text = format!(
         "export CLAUDE_CODE_ENABLE_XAA=1   # also where you start it\n\
+         read -rs MCP_XAA_IDP_CLIENT_SECRET && export MCP_XAA_IDP_CLIENT_SECRET   # type the secret of {client_id}\n\
          claude mcp xaa setup --issuer {issuer} --client-id {client_id} --client-secret\n"
     );
     for (name, url, own) in servers {
+        let (name, url, own) = (quoted(name), quoted(url), quoted(own));
         text.push_str(&format!(
-            "claude mcp add --transport http --xaa --client-id {own} --client-secret {name} {url}\n"
+            "claude mcp add --scope user --transport http --xaa --client-id {own} --client-secret {name} {url}   # asks \
+             for the secret of {own}\n"
         ));
     }
     text.push_str("claude mcp xaa login\n");
@@ -360,7 +364,8 @@ pub(super) const CLIENTS: [McpClient; 16] = [
             let folder = folder.unwrap_or_else(|| places.home.join(".continue"));
             vec![folder.join("mcpServers/carnet.json")]
         },
-        programs: &["cn"],
+        // Its command line does not read that folder; its editors do.
+        programs: &[],
         entry: plain,
         native: None,
         restart: "start Continue anew",

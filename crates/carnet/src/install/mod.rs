@@ -157,6 +157,8 @@ struct Change {
     before: Option<String>,
     after: String,
     entries: Vec<Entry>,
+    /// There were entries of ours before: what was there is nothing to go back to.
+    had_ours: bool,
 }
 
 impl Change {
@@ -172,7 +174,7 @@ impl Change {
             Err(error) => return Err(error).with_context(|| file.display().to_string()),
         };
         let after = before.clone().unwrap_or_default();
-        Ok(Self { file, format, before, after, entries: Vec::new() })
+        Ok(Self { file, format, before, after, entries: Vec::new(), had_ours: false })
     }
 
     fn set(&mut self, path: &[&str], name: &str, value: &Value, ledger: &Ledger) -> Result<()> {
@@ -180,6 +182,7 @@ impl Change {
         let held = edit::entries(self.format, &self.after, path).with_context(not_changed)?;
         let wrote = ledger.wrote(&self.file, path, name);
         let ours = wrote.is_some() || held.get(name).is_some_and(is_bridge);
+        self.had_ours |= ours;
         // What stands in the place of somebody else's entry is wholly ours.
         let merged = edit::merged(held.get(name).filter(|_| ours), wrote, value);
         self.after =
@@ -187,7 +190,8 @@ impl Change {
         self.entries.push(Entry {
             path: path.iter().map(|key| (*key).to_owned()).collect(),
             name: name.to_owned(),
-            before: held.get(name).cloned(),
+            // An entry of ours is never put back, whichever version or name of this program wrote it.
+            before: held.get(name).filter(|_| !ours).cloned(),
             wrote: value.clone(),
             profile: Some(system::settings_folder()?),
         });
@@ -214,6 +218,7 @@ impl Change {
             written.changed_since = true;
         }
         if first {
+            written.changed_since = self.had_ours;
             client.clone_into(&mut written.client);
             written.backup = match &self.before {
                 None => None,
@@ -319,7 +324,7 @@ fn print_entries(form: &str, servers: &[&CatalogServer], common: &Common) -> Res
         "toml" => print!("{}", toml::to_string(&serde_json::json!({"mcp_servers": entries}))?),
         _ => {
             for entry in entries.values() {
-                let text = |value: &Value| quoted(value.as_str().unwrap_or_default());
+                let text = |value: &Value| system::quoted(value.as_str().unwrap_or_default());
                 let env = entry["env"].as_object().into_iter().flatten();
                 let env = env.map(|(name, value)| format!("{name}={}", text(value)));
                 let args = entry["args"].as_array().into_iter().flatten().map(text);
@@ -329,16 +334,6 @@ fn print_entries(form: &str, servers: &[&CatalogServer], common: &Common) -> Res
         }
     }
     Ok(())
-}
-
-/// A word of a command line, as shells of Unix read it.
-fn quoted(word: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&b);
-    if !word.is_empty() && word.bytes().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
 }
 
 /// The catalog; where the identity provider has none, the servers that were named by URL.
@@ -446,16 +441,17 @@ fn install_into(
         bail!("it is not on this machine\nhint: start it once, so that it makes its config folder");
     }
     let native_servers = native_of(client, issuer, catalog, !args.native);
-    if args.native && native_servers.is_empty() {
-        bail!(
-            "it cannot reach these MCP servers by its own cross-app access\nhint: IT registers it (`carnet admin client \
-             add … --software {}`); without --native it gets the bridge, which needs nothing",
-            client.id
-        );
+    if args.native {
+        check_native(client, issuer, catalog, servers, &native_servers)?;
     }
     if let (true, Some(commands)) =
         (args.native, client.native.as_ref().and_then(|native| native.commands))
     {
+        if args.file.is_some() {
+            bail!(
+                "--file: it keeps the settings of its own cross-app access itself\nhint: leave --file out"
+            );
+        }
         print_commands(client, issuer, catalog, (servers, &native_servers), commands);
         return Ok(());
     }
@@ -533,6 +529,42 @@ fn install_into(
     Ok(())
 }
 
+/// Whether the client can reach the chosen servers by itself; what stands in the way, otherwise.
+fn check_native(
+    client: &McpClient,
+    issuer: &str,
+    catalog: &Catalog,
+    servers: &[&CatalogServer],
+    native: &[(String, String)],
+) -> Result<()> {
+    const BRIDGE: &str = "without --native it gets the bridge, which needs nothing";
+    let Some(known) = &client.native else {
+        bail!("it does not speak cross-app access itself\nhint: {BRIDGE}");
+    };
+    let Some(registered) = catalog.native_clients.iter().find(|c| c.software == client.id) else {
+        bail!(
+            "IT has not registered it\nhint: `carnet admin client add … --software {}`; {BRIDGE}",
+            client.id
+        );
+    };
+    if known.needs_https && !issuer.starts_with("https://") {
+        bail!("it takes no identity provider by plain http, and {issuer} is one\nhint: {BRIDGE}");
+    }
+    if servers.iter().any(|server| native.iter().any(|(url, _)| *url == server.resource)) {
+        return Ok(());
+    }
+    let listed = |server: &&CatalogServer| {
+        registered.servers.iter().any(|held| held.resource == server.resource && held.granted)
+    };
+    if known.needs_https && servers.iter().any(listed) {
+        bail!("it takes no authorization server by plain http, and theirs are\nhint: {BRIDGE}");
+    }
+    bail!(
+        "no connection lets it reach these MCP servers\nhint: IT adds one for `{}`; {BRIDGE}",
+        plain(&registered.client_id)
+    );
+}
+
 /// What the person runs where the client's settings are its own to write.
 fn print_commands(
     client: &McpClient,
@@ -555,7 +587,17 @@ fn print_commands(
         "{}: it keeps its own settings. Run, with the secrets that IT gave you:\n",
         client.title
     );
-    print!("{}", commands(issuer, id, &named));
+    print!("{}", plain_lines(&commands(issuer, id, &named)));
+    for server in servers.iter().filter(|server| named.iter().all(|n| n.1 != server.resource)) {
+        println!(
+            "# {} is not among them: it is not connected for this program.",
+            plain(server.title())
+        );
+    }
+    println!(
+        "\nThe browser comes back to http://localhost:PORT/callback: IT registers it with `--redirect-uri \
+         http://localhost/callback`."
+    );
 }
 
 /// The servers that `client` reaches by itself, with its client id at each RAS: where IT registered it
@@ -606,6 +648,11 @@ fn reaches(entry: &Value, url: &str) -> bool {
 
 /// Whether an entry is one of ours: this program, with `connect`.
 fn is_bridge(entry: &Value) -> bool {
+    bridged(entry).is_some()
+}
+
+/// The MCP server that an entry of ours leads to.
+fn bridged(entry: &Value) -> Option<&str> {
     let mut words = Vec::new();
     for name in ["command", "cmd", "args"] {
         match &entry[name] {
@@ -616,7 +663,9 @@ fn is_bridge(entry: &Value) -> bool {
     }
     let program =
         words.first().map(|program| program.rsplit(['/', '\\']).next().unwrap_or(program));
-    program.is_some_and(|program| program.starts_with("carnet")) && words.get(1) == Some(&"connect")
+    let ours = program.is_some_and(|program| program.starts_with("carnet"))
+        && words.get(1) == Some(&"connect");
+    words.get(2).filter(|_| ours).copied()
 }
 
 /// Whether an entry is the client's own cross-app access.
@@ -675,6 +724,7 @@ pub(crate) fn uninstall(args: &Uninstall) -> Result<()> {
     let ids: Vec<String> = by_id(&args.clients)?.iter().map(|c| c.id.to_owned()).collect();
     let own = system::settings_folder()?;
     // Those of a sign-in whose folder is gone, as a demo's, are nobody else's to take out.
+    find_unrecorded(&mut ledger, &args.clients, &own)?;
     let is_ours = |entry: &Entry| {
         entry.profile.as_ref().is_none_or(|profile| *profile == own || !profile.is_dir())
     };
@@ -725,11 +775,49 @@ pub(crate) fn uninstall(args: &Uninstall) -> Result<()> {
     for other in others {
         println!(
             "Entries of another sign-in stay; `CARNET_HOME={} carnet uninstall --all` takes them out.",
-            quoted(&other.display().to_string())
+            system::quoted(&other.display().to_string())
         );
     }
     if failed > 0 {
         bail!("{failed} file{} could not be changed back", if failed == 1 { "" } else { "s" });
+    }
+    Ok(())
+}
+
+/// Entries of this sign-in's bridge that are on no record: the record was lost, or somebody copied them.
+fn find_unrecorded(ledger: &mut Ledger, named: &[String], own: &Path) -> Result<()> {
+    let places = Places::here()?;
+    let usual = system::unusual_home()?.is_none();
+    for client in CLIENTS.iter().filter(|c| named.is_empty() || named.iter().any(|id| c.id == id)) {
+        for file in (client.files)(&places) {
+            let file = fs::canonicalize(&file).unwrap_or(file);
+            if ledger.files.contains_key(&file) {
+                continue;
+            }
+            let Ok(text) = fs::read_to_string(&file) else { continue };
+            // One that cannot be read has nothing that could be taken out.
+            let Ok(held) = edit::entries(client.format, &text, client.path) else { continue };
+            let ours = |entry: &Value| match profile_of(entry) {
+                Some(home) => Path::new(&home) == own,
+                None => usual,
+            };
+            let found = held.iter().filter(|(_, entry)| is_bridge(entry) && ours(entry));
+            let entries: Vec<Entry> = found
+                .map(|(name, entry)| Entry {
+                    path: client.path.iter().map(|key| (*key).to_owned()).collect(),
+                    name: name.clone(),
+                    before: None,
+                    wrote: entry.clone(),
+                    profile: Some(own.to_owned()),
+                })
+                .collect();
+            if !entries.is_empty() {
+                let client = client.id.to_owned();
+                let written =
+                    Written { client, entries, changed_since: true, ..Written::default() };
+                ledger.files.insert(file, written);
+            }
+        }
     }
     Ok(())
 }
@@ -840,6 +928,15 @@ fn without_ours(file: &Path, now: &str, written: &Written) -> Result<String> {
                 after = edit::set(format, &after, &path, &entry.name, before)?;
             }
             (Some(_), None) => after = edit::remove(format, &after, &path, &entry.name)?,
+        }
+        // The same entry under a name that somebody gave it since.
+        let Some(url) = bridged(&entry.wrote) else { continue };
+        let same = |held: &Value| {
+            bridged(held) == Some(url) && profile_of(held) == profile_of(&entry.wrote)
+        };
+        let held = edit::entries(format, &after, &path)?;
+        for (name, _) in held.iter().filter(|(_, held)| same(held)) {
+            after = edit::remove(format, &after, &path, name)?;
         }
     }
     Ok(after)

@@ -1,18 +1,8 @@
-//! Server-sent events as the HTML standard reads them: what is unknown or malformed is left out, and the
-//! rest goes on.
+//! The events of a response that is read as it comes.
 
 use super::post::{LARGEST, Unread};
+use crate::events::{Event, Parser};
 use std::collections::VecDeque;
-
-/// One event; every field as it came last.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Event {
-    pub(super) name: Option<String>,
-    pub(super) data: Option<String>,
-    pub(super) id: Option<String>,
-    /// In milliseconds.
-    pub(super) retry: Option<u64>,
-}
 
 /// The events of a response.
 pub(super) struct Events {
@@ -38,119 +28,6 @@ impl Events {
             }
             if self.ready.is_empty() && self.parser.size() > LARGEST {
                 return Err(Unread::TooLarge);
-            }
-        }
-    }
-}
-
-#[derive(Default)]
-struct Parser {
-    line: Vec<u8>,
-    event: Event,
-    /// The last byte was a CR: an LF that follows belongs to it.
-    after_cr: bool,
-    /// The first line may begin with a byte order mark.
-    begun: bool,
-}
-
-impl Parser {
-    /// Bytes of the event that is being read.
-    fn size(&self) -> usize {
-        let fields = [&self.event.data, &self.event.name, &self.event.id];
-        self.line.len() + fields.into_iter().flatten().map(String::len).sum::<usize>()
-    }
-
-    fn feed(&mut self, chunk: &[u8], ready: &mut VecDeque<Event>) {
-        let mut rest = chunk;
-        if self.after_cr && !rest.is_empty() {
-            self.after_cr = false;
-            rest = rest.strip_prefix(b"\n").unwrap_or(rest);
-        }
-        while let Some(at) = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
-            self.line.extend_from_slice(&rest[..at]);
-            let cr = rest[at] == b'\r';
-            rest = &rest[at + 1..];
-            if cr {
-                self.after_cr = rest.is_empty();
-                rest = rest.strip_prefix(b"\n").unwrap_or(rest);
-            }
-            self.end_line(ready);
-        }
-        self.line.extend_from_slice(rest);
-    }
-
-    fn end_line(&mut self, ready: &mut VecDeque<Event>) {
-        let line = std::mem::take(&mut self.line);
-        let mut line = line.as_slice();
-        if !self.begun {
-            self.begun = true;
-            line = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line);
-        }
-        if line.is_empty() {
-            let event = std::mem::take(&mut self.event);
-            if event != Event::default() {
-                ready.push_back(event);
-            }
-            return;
-        }
-        let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
-        let value = line.get(colon + 1..).unwrap_or_default();
-        let value = String::from_utf8_lossy(value.strip_prefix(b" ").unwrap_or(value));
-        match &line[..colon] {
-            b"event" => self.event.name = Some(value.into_owned()),
-            b"data" => match &mut self.event.data {
-                Some(data) => {
-                    data.push('\n');
-                    data.push_str(&value);
-                }
-                None => self.event.data = Some(value.into_owned()),
-            },
-            b"id" if !value.contains('\0') => self.event.id = Some(value.into_owned()),
-            b"retry" if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) => {
-                self.event.retry = value.parse().ok();
-            }
-            // A comment (an empty name), or a field that nobody knows.
-            _ => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn event(data: &str) -> Event {
-        Event { data: Some(data.to_owned()), ..Event::default() }
-    }
-
-    #[test]
-    fn every_framing_of_the_standard_reads_the_same_in_whatever_pieces_it_comes() {
-        for (text, events) in [
-            ("data: a\n\n", vec![event("a")]),
-            ("data: a\r\n\r\ndata: b\r\n\r\n", vec![event("a"), event("b")]),
-            ("data: a\r\rdata: b\r\r", vec![event("a"), event("b")]),
-            ("\u{feff}data: a\n\n", vec![event("a")]),
-            ("data:a\ndata:  b\ndata\n\n", vec![event("a\n b\n")]),
-            (": hello\n\n:\nfoo: bar\ndata: a\nnonsense\n\n", vec![event("a")]),
-            ("retry: soon\nretry: -1\nretry:\nid: a\0b\ndata: a\n\n", vec![event("a")]),
-            ("data: cut off", vec![]),
-            ("data: cut off\n", vec![]),
-            (
-                "event: x\nevent: message\nid: 1\nid: é2\nretry: 5\nretry: 70\ndata\n\n",
-                vec![Event {
-                    name: Some("message".to_owned()),
-                    data: Some(String::new()),
-                    id: Some("é2".to_owned()),
-                    retry: Some(70),
-                }],
-            ),
-        ] {
-            for size in [1, 2, 3, 1000] {
-                let (mut parser, mut ready) = (Parser::default(), VecDeque::new());
-                for piece in text.as_bytes().chunks(size) {
-                    parser.feed(piece, &mut ready);
-                }
-                assert_eq!(Vec::from(ready), events, "{text:?} in pieces of {size}");
             }
         }
     }
