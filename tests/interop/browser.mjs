@@ -38,8 +38,10 @@ function parseForm(html) {
     const fields = []; let button;
     for (const t of m[2].matchAll(/<(input|button|select|textarea)\b[^>]*>/gi)) {
       const a = attrs(t[0]), kind = t[1].toLowerCase(), type = (a.type ?? (kind === 'button' ? 'submit' : 'text')).toLowerCase();
-      if (!a.name || 'disabled' in a) continue;
-      if (type === 'submit' || type === 'image') { button ??= [a.name, a.value ?? '']; continue; }
+      if ('disabled' in a) continue;
+      // The first one is what Enter presses, also where it has no name.
+      if (type === 'submit' || type === 'image') { button ??= a.name ? [a.name, a.value ?? ''] : []; continue; }
+      if (!a.name) continue;
       if (type === 'button' || type === 'reset' || type === 'file') continue;
       if ((type === 'checkbox' || type === 'radio') && !('checked' in a)) continue;
       fields.push([a.name, a.value ?? (type === 'checkbox' ? 'on' : ''), type]);
@@ -67,7 +69,7 @@ export async function browse(start, stopAt, { user = '', pass = '', submit, log 
     const html = await res.text();
     const form = parseForm(html);
     if (res.status >= 400 && !form) throw new Error(`login: HTTP ${res.status} at ${url}: ${html.slice(0, 300)}`);
-    if (!form) return { url: null, html, trail };
+    if (!form) return { url: null, html, trail, cookie: u => jar.header(u) };
     const q = new URLSearchParams(); let isLogin = false;
     for (const [n, v, type] of form.fields) {
       if (type !== 'hidden' && /^(username|user|login|email|identifier)$/i.test(n)) { q.append(n, user); isLogin = true; }
@@ -75,7 +77,7 @@ export async function browse(start, stopAt, { user = '', pass = '', submit, log 
       else q.append(n, v);
     }
     if (isLogin && ++logins > 1) throw new Error(`login refused (form came back, HTTP ${res.status}): ${html.replace(/<[^>]+>/g, ' ').replace(/\s+/g, ' ').slice(0, 300)}`);
-    if (form.button) q.append(...form.button);
+    if (form.button?.length) q.append(...form.button);
     if (submit) { const [n, v] = submit.split(/=(.*)/s); q.set(n, v); }
     pageOrigin = new URL(url).origin;
     url = new URL(form.action || url, url).href; method = 'POST'; body = q.toString();

@@ -194,14 +194,24 @@ pub(crate) async fn governed(
     found: Described,
     is_known: impl Fn(&str) -> bool,
 ) -> Result<McpServer, Error> {
-    let Described { metadata, resource, authorization_server: issuer, .. } = found;
+    let Described { metadata, resource, authorization_server: mut issuer, .. } = found;
     let scopes = probed.challenge.as_ref().and_then(|c| c.get("scope")).and_then(Scopes::parse);
     let scopes = scopes.or_else(|| {
         let listed = metadata.scopes_supported.as_ref()?;
         Some(listed.iter().map(String::as_str).collect::<Scopes>()).filter(|s| !s.is_empty())
     });
     let reach = reach_of_named(&probed.own, probed.reach, &issuer, is_known);
-    let metadata_of_it = authorization_server(outbound, &issuer, reach).await?;
+    let metadata_of_it = match authorization_server(outbound, &issuer, reach).await {
+        // An origin with a slash is the same URL as without (RFC 3986 6.2.3), and URL types of some languages write it;
+        // the issuer is what its own metadata say. With a path, the two are different.
+        Err(Error::Differs { found, .. }) if issuer.as_str().strip_suffix('/') == Some(&found) => {
+            let bare = Issuer::parse(&found).ok().filter(|bare| bare.path().is_empty());
+            let again = bare.ok_or_else(|| differs_from(&issuer, &found));
+            issuer = again?;
+            authorization_server(outbound, &issuer, reach).await?
+        }
+        found => found?,
+    };
     Ok(McpServer {
         url: probed.own.as_str().to_owned(),
         resource,
@@ -369,6 +379,18 @@ pub async fn discover_authorization_server(
     authorization_server(outbound, issuer, Reach::of_trusted_url(issuer.as_str())).await
 }
 
+/// Metadata that are another issuer's.
+fn differs_from(issuer: &Issuer, found: &str) -> Error {
+    Error::Differs {
+        what: format!("the metadata of {issuer} belong to another issuer; nothing was sent to it"),
+        found: shown(found, LONGEST),
+        expected: issuer.to_string(),
+        hint:
+            "the two have to be equal byte for byte (RFC 8414 section 3.3); mind a trailing slash"
+                .to_owned(),
+    }
+}
+
 /// RFC 8414 path-inserted, OpenID Connect path-inserted, OpenID Connect path-appended (MCP-C1); the
 /// `issuer` inside must be the one asked for, byte for byte (JAG-C1).
 pub(crate) async fn authorization_server(
@@ -397,13 +419,7 @@ pub(crate) async fn authorization_server(
             ))
         })?;
         if metadata.issuer != issuer.as_str() {
-            return Err(Error::Differs {
-                what: format!("{place} belongs to another issuer; nothing was sent to it"),
-                found: shown(&metadata.issuer, LONGEST),
-                expected: issuer.to_string(),
-                hint: "the two have to be equal byte for byte (RFC 8414 section 3.3); mind a trailing slash"
-                    .to_owned(),
-            });
+            return Err(differs_from(issuer, &metadata.issuer));
         }
         // Where it answers from: nothing that it names is nearer, and nothing is further than it may be itself.
         return Ok(Discovered { metadata, own: reach, named: answer.near.min(reach) });

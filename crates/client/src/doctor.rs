@@ -498,7 +498,26 @@ impl Walk<'_> {
     ) -> Step<crate::obtain::AccessToken> {
         const AT: Stage = Stage::Redemption;
         let claimed = id_jag.claims.optional_str("client_id").ok().flatten().unwrap_or_default();
-        let token = match self.client.redeem(server, id_jag, server.scopes.as_ref()).await {
+        let scopes = server.scopes.as_ref();
+        let redeemed = match self.client.redeem(server, id_jag, scopes).await {
+            Err(error) if self.client.leaves_resource_out(server, &error) => {
+                match self.client.obtain(server, scopes).await {
+                    Ok(token) => {
+                        self.note(
+                            AT,
+                            "it takes no `resource` parameter here; it was asked without",
+                        );
+                        Ok(token)
+                    }
+                    Err(_) => {
+                        self.client.sends_resource(server);
+                        Err(error)
+                    }
+                }
+            }
+            redeemed => redeemed,
+        };
+        let token = match redeemed {
             Ok(token) => token,
             Err(Error::ClientMismatch { registered, claimed, issuer }) => {
                 let fix =

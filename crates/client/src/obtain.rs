@@ -168,6 +168,8 @@ pub(crate) struct Inner {
     /// What a person was asked for consent to, by MCP server.
     pub(crate) asked: Mutex<HashMap<String, Asked>>,
     tokens: Mutex<HashMap<(String, Resource), AccessToken>>,
+    /// Authorization servers that take no `resource` at a redemption.
+    without_resource: Mutex<HashSet<String>>,
     /// MCP servers found, by the URL they were asked for.
     pub(crate) servers: Mutex<HashMap<String, McpServer>>,
     /// Authorization servers that the company's catalog names.
@@ -250,6 +252,7 @@ impl Client {
             renewing: Arc::default(),
             asked: Mutex::default(),
             tokens: Mutex::default(),
+            without_resource: Mutex::default(),
             servers: Mutex::default(),
             company: Mutex::default(),
             verdicts: Mutex::default(),
@@ -342,10 +345,43 @@ impl Client {
         server: &McpServer,
         scopes: Option<&Scopes>,
     ) -> Result<AccessToken, Error> {
-        let id_jag = self.id_jag(server, scopes).await?;
-        let token = self.redeem(server, &id_jag, scopes).await?;
-        self.tokens().insert(key(server), token.clone());
-        Ok(token)
+        let mut refused = None;
+        loop {
+            let id_jag = self.id_jag(server, scopes).await?;
+            match (self.redeem(server, &id_jag, scopes).await, refused.take()) {
+                (Ok(token), _) => {
+                    self.tokens().insert(key(server), token.clone());
+                    return Ok(token);
+                }
+                // By a new ID-JAG: whoever refused may have used the first one up.
+                (Err(error), None) if self.leaves_resource_out(server, &error) => {
+                    refused = Some(error);
+                }
+                (Err(error), None) => return Err(error),
+                (Err(_), Some(first)) => {
+                    self.sends_resource(server);
+                    return Err(first);
+                }
+            }
+        }
+    }
+
+    /// Some authorization servers refuse the `resource` parameter at a redemption. The ID-JAG says the same, so that
+    /// from now on they are asked without. Whether another try is worth it.
+    pub fn leaves_resource_out(&self, server: &McpServer, error: &Error) -> bool {
+        let Error::Refused { leg: Leg::Redeem, error, .. } = error else { return false };
+        let about = ["invalid_grant", "invalid_target", "invalid_request", "server_error"];
+        about.contains(&error.error.as_str())
+            && self.without_resource().insert(server.authorization_server.to_string())
+    }
+
+    /// That was not it.
+    pub fn sends_resource(&self, server: &McpServer) {
+        self.without_resource().remove(server.authorization_server.as_str());
+    }
+
+    fn without_resource(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.0.without_resource.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An ID-JAG for `server`: by refresh token, else by ID token; only when neither serves does
@@ -574,22 +610,10 @@ impl Client {
         if !scope.is_empty() {
             form.push(("scope", &scope));
         }
-        let bare = form.clone();
-        form.push(("resource", server.resource.as_str()));
-        let asked = self.ask(Leg::Redeem, ras, &server.metadata, registration, &form).await;
-        let answer = match asked {
-            // Some servers refuse the parameter. The ID-JAG says the same, and was looked at above: once without.
-            Err(Error::Refused { leg, party, error })
-                if matches!(
-                    error.error.as_str(),
-                    "invalid_grant" | "invalid_target" | "invalid_request"
-                ) =>
-            {
-                let again = self.ask(Leg::Redeem, ras, &server.metadata, registration, &bare).await;
-                again.map_err(|_| Error::Refused { leg, party, error })?
-            }
-            asked => asked?,
-        };
+        if !self.without_resource().contains(ras.as_str()) {
+            form.push(("resource", server.resource.as_str()));
+        }
+        let answer = self.ask(Leg::Redeem, ras, &server.metadata, registration, &form).await?;
         let answer: TokenAnswer = parse(Leg::Redeem, &answer)?;
         let bad = |what: String| Error::BadAnswer { leg: Leg::Redeem, what };
         if !answer.token_type.eq_ignore_ascii_case("bearer") {

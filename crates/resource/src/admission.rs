@@ -13,6 +13,7 @@ use carnet_proto::{
 };
 use http::HeaderMap;
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{Mutex, PoisonError},
 };
@@ -25,12 +26,12 @@ const MOST: usize = 20_000;
 const MOST_OF_ONE: usize = 4000;
 
 /// Why a request is not admitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NotAdmitted {
     /// It carries no token.
     NoToken,
     /// Its token is refused; the text is for `error_description`.
-    InvalidToken(&'static str),
+    InvalidToken(Cow<'static, str>),
     /// The DPoP proof is refused.
     InvalidProof,
     /// The keys cannot be had just now.
@@ -64,9 +65,10 @@ impl Admission {
         let mut authorization = headers.get_all(http::header::AUTHORIZATION).iter();
         let header = authorization.next().ok_or(NotAdmitted::NoToken)?;
         if authorization.next().is_some() {
-            return Err(NotAdmitted::InvalidToken("several Authorization headers"));
+            return Err(NotAdmitted::InvalidToken("several Authorization headers".into()));
         }
-        let header = header.to_str().map_err(|_| NotAdmitted::InvalidToken("unreadable header"))?;
+        let header =
+            header.to_str().map_err(|_| NotAdmitted::InvalidToken("unreadable header".into()))?;
         let (scheme, token) = header.split_once(' ').ok_or(NotAdmitted::NoToken)?;
         let with_proof = scheme.eq_ignore_ascii_case("dpop");
         if !with_proof && !scheme.eq_ignore_ascii_case("bearer") {
@@ -77,9 +79,13 @@ impl Admission {
         match (caller.key_thumbprint(), with_proof) {
             (None, false) => {}
             (Some(_), false) => {
-                return Err(NotAdmitted::InvalidToken("the token is DPoP-bound, send a proof"));
+                return Err(NotAdmitted::InvalidToken(
+                    "the token is DPoP-bound, send a proof".into(),
+                ));
             }
-            (None, true) => return Err(NotAdmitted::InvalidToken("the token is not DPoP-bound")),
+            (None, true) => {
+                return Err(NotAdmitted::InvalidToken("the token is not DPoP-bound".into()));
+            }
             (Some(bound), true) => self.check_proof(method, headers, token, bound)?,
         }
         Ok(caller)
@@ -101,12 +107,12 @@ impl Admission {
         }
         // The issuer is compared before any key is asked for: a foreign token causes no fetch.
         let claimed = access_token::claimed_issuer(token)
-            .map_err(|_| NotAdmitted::InvalidToken("not an access token (typ at+jwt)"))?;
+            .map_err(|_| NotAdmitted::InvalidToken("not an access token (typ at+jwt)".into()))?;
         if claimed != self.issuer.as_str() {
-            return Err(NotAdmitted::InvalidToken("issued by another authorization server"));
+            return Err(NotAdmitted::InvalidToken("issued by another authorization server".into()));
         }
-        let (header, _) =
-            jws::peek(token).map_err(|_| NotAdmitted::InvalidToken("not an access token"))?;
+        let (header, _) = jws::peek(token)
+            .map_err(|_| NotAdmitted::InvalidToken("not an access token".into()))?;
         let kid = header.optional_str("kid").ok().flatten();
         let source = KeySource {
             owner: self.issuer.to_string(),
@@ -120,10 +126,11 @@ impl Admission {
         let caller = verified.map(|token| Caller::new(token, key.clone())).map_err(|error| {
             NotAdmitted::InvalidToken(match error {
                 jws::JwtError::Audience => {
-                    "the token's aud is not this MCP server's resource identifier"
+                    "the token's aud is not this MCP server's resource identifier".into()
                 }
-                jws::JwtError::Time(_) => "the token has expired",
-                _ => "the token does not verify",
+                jws::JwtError::Time(_) => "the token has expired".into(),
+                // All of it is in the token, or the keys, which anybody can read.
+                error => format!("the token does not verify: {error}").into(),
             })
         })?;
         let mut verified = self.verified();
@@ -159,7 +166,7 @@ impl Admission {
         let now = self.clock.now();
         let proof = dpop::verify(proof, request, now).map_err(|_| NotAdmitted::InvalidProof)?;
         if proof.key_thumbprint != bound {
-            return Err(NotAdmitted::InvalidToken("the token is bound to another key"));
+            return Err(NotAdmitted::InvalidToken("the token is bound to another key".into()));
         }
         let mut seen = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() >= MOST {

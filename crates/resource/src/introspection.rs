@@ -68,7 +68,9 @@ impl Introspection {
         let said = self.said(sha256(token.as_bytes()), self.clock.now());
         match said.active.get_or_try_init(|| self.ask(issuer, token)).await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(NotAdmitted::InvalidToken("the token was revoked, or its grant was")),
+            Ok(false) => {
+                Err(NotAdmitted::InvalidToken("the token was revoked, or its grant was".into()))
+            }
             Err(NoAnswer) => Err(NotAdmitted::Unavailable),
         }
     }

@@ -223,7 +223,7 @@ impl Guard {
     /// The answer to a token that was taken away while the request was under way.
     pub fn revoked(&self) -> Response<Body> {
         let what = "the token was revoked, or its grant was";
-        self.0.refuse(NotAdmitted::InvalidToken(what)).response
+        self.0.refuse(NotAdmitted::InvalidToken(what.into())).response
     }
 
     /// The challenge to all the scopes that an operation needs (MCP-S2).
@@ -305,9 +305,11 @@ impl Inner {
                 "This MCP server needs an access token; see WWW-Authenticate.",
             ),
             NotAdmitted::InvalidToken(what) => {
-                let challenge =
-                    self.challenge().with("error", "invalid_token").with("error_description", what);
-                answer(StatusCode::UNAUTHORIZED, Some(&scoped(challenge)), what)
+                let challenge = self
+                    .challenge()
+                    .with("error", "invalid_token")
+                    .with("error_description", what.as_ref());
+                answer(StatusCode::UNAUTHORIZED, Some(&scoped(challenge)), &what)
             }
             NotAdmitted::InvalidProof => {
                 let mut challenge = self.challenge().with("error", "invalid_dpop_proof");

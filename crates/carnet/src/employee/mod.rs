@@ -314,8 +314,8 @@ pub(crate) async fn login(args: Login) -> Result<()> {
 fn signed_in(session: Result<Session, Error>, storage: &Storage) -> Result<()> {
     let session = match session {
         Err(Error::Callback(text)) if text.contains("access_denied") => bail!(
-            "the sign-in was aborted: {text}\nhint: this computer is enrolled for another person; \
-             `carnet logout --forget` gives it up, then sign in again"
+            "the sign-in was aborted: {text}\nhint: it was cancelled in the browser; or the person there is another than \
+             the one whom this computer is enrolled for: then `carnet logout --forget` gives it up, and they sign in again"
         ),
         session => session?,
     };

@@ -1,0 +1,7 @@
+// What stands for the person's browser where a program opens one itself: signs in at the page, and goes back to where
+// the program listens. env: LOGIN_USER, LOGIN_PASS.
+import { browse, goOn } from './browser.mjs';
+const [url] = process.argv.slice(2);
+const { LOGIN_USER: user, LOGIN_PASS: pass } = process.env;
+const page = await goOn(await browse(url, new URL(url).searchParams.get('redirect_uri'), { user, pass }));
+process.exit(page.status === 200 ? 0 : 1);
