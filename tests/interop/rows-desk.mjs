@@ -84,7 +84,7 @@ export default async function rows({ row, run, must, idp, canvas, notes, admin, 
     mkdirSync(user, { recursive: true });
     writeFileSync(join(user, 'settings.json'), '{\n  // mine\n  "editor.fontSize": 12,\n}\n');
     const env = { CARNET_HOME: home, HOME: person, XDG_CONFIG_HOME: '', VSCODE_PORTABLE: '', VSCODE_APPDATA: '' };
-    const told = run(E.CARNET, ['install', 'vscode'], env);
+    const told = run(E.CARNET, ['install', 'vscode', '--native'], env);
     must(told.includes('Set Client Secret'), told);
     const servers = JSON.parse(readFileSync(join(user, 'mcp.json'))).servers;
     must(servers.notes.type === 'http' && servers.notes.oauth.enterpriseManaged === true && servers.notes.oauth.clientId === 'acme-notes', JSON.stringify(servers));
