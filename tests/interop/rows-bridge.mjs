@@ -52,6 +52,38 @@ export default async function rows({ row, must, startDemo, enrol, freePort, isFr
       return `${release}, ${report.compared} steps`;
     });
   }
+  await row(`TypeScript SDK ${ts}`, '`connect --all`: every server in one, tools under server__tool names, the list follows the catalog', async () => {
+    const { Client } = await import('@modelcontextprotocol/client');
+    const { StdioClientTransport } = await import('@modelcontextprotocol/client/stdio');
+    const client = new Client({ name: 'row', version: '1' });
+    const ofCanvas = act => JSON.parse(company.admin('connection', 'list')).map(connection => connection.id).filter(id => /canvas/.test(id)).forEach(id => company.admin('connection', act, id));
+    try {
+      let changes = 0;
+      client.setNotificationHandler('notifications/tools/list_changed', () => { changes++; });
+      await client.connect(new StdioClientTransport({ command: E.CARNET, args: ['connect', '--all', '--no-browser'], env: { ...process.env, CARNET_HOME: await signedIn() }, stderr: 'ignore' }));
+      const names = async () => (await client.listTools()).tools.map(tool => tool.name).sort();
+      const before = await names();
+      must(before.includes('canvas__canvas_draw') && before.includes('notes__note_write') && before.some(name => /__test_simple_text$/.test(name)) && before.every(name => /^[a-zA-Z0-9_-]{1,50}$/.test(name)), before.join());
+      const text = result => JSON.stringify(result.structuredContent ?? result.content);
+      await client.callTool({ name: 'notes__note_write', arguments: { title: 'all', text: 'in one' } });
+      must(text(await client.callTool({ name: 'notes__note_read', arguments: { title: 'all' } })).includes('in one'), 'written and read, by step-up');
+      const wrong = await client.callTool({ name: 'notes__nothing', arguments: {} }).then(text, error => String(error.message));
+      must(wrong.includes('there is no tool'), wrong);
+      // Taken away by IT: the tools go with the next look at the catalog.
+      ofCanvas('disable');
+      changes = 0;
+      let after = before;
+      for (let i = 0; i < 80 && (!changes || after.some(name => name.startsWith('canvas__'))); i++) {
+        await new Promise(r => setTimeout(r, 1000));
+        after = await names();
+      }
+      must(changes && !after.some(name => name.startsWith('canvas__')) && after.includes('notes__note_read'), `${changes} changes; ${after}`);
+      return `${before.length} tools, then ${after.length}`;
+    } finally {
+      await client.close();
+      ofCanvas('enable');
+    }
+  });
   await row('scripted server', 'what goes wrong on the way: the bridge answers each request once', async () => {
     const env = { CARNET_HOME: await signedIn(), PORT: String(faulty), RAS_ISSUER: canvas.ras, SCOPES: 'canvas.read' };
     const { code, out, err } = await finish(process.execPath, [join(here, 'bridge/faults.mjs')], env);

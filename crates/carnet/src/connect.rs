@@ -1,6 +1,7 @@
 //! `carnet connect`: the stdio bridge. Standard output carries the protocol and nothing else.
 
 use crate::{
+    connect_all::connect_all,
     employee::{Common, show},
     serve::shutdown_signal,
     system::plain_lines,
@@ -16,7 +17,11 @@ use std::sync::Arc;
 #[derive(Args)]
 pub(crate) struct Connect {
     /// The MCP server
-    url: String,
+    #[arg(required_unless_present = "all")]
+    url: Option<String>,
+    /// All that the company's catalog lists for you: their tools, under names like `notes__search`
+    #[arg(long, conflicts_with = "url")]
+    all: bool,
     /// Do not open a browser when a sign-in has ended; answer with what to do instead
     #[arg(long)]
     no_browser: bool,
@@ -50,8 +55,12 @@ pub(crate) async fn connect(args: Connect) -> Result<()> {
             return Ok(bridge::refuse(&text, input, output).await?);
         }
     };
-    if let Err(error) = client.outbound().streaming(&args.url) {
-        let text = plain_lines(&format!("`{}` is no MCP server: {error}", args.url));
+    let Some(url) = &args.url else {
+        let client = if args.no_browser { client } else { client.with_browser(Arc::new(Tab)) };
+        return connect_all(client).await;
+    };
+    if let Err(error) = client.outbound().streaming(url) {
+        let text = plain_lines(&format!("`{url}` is no MCP server: {error}"));
         eprintln!("carnet: {text}");
         return Ok(bridge::refuse(&text, input, output).await?);
     }
@@ -62,6 +71,6 @@ pub(crate) async fn connect(args: Connect) -> Result<()> {
             std::future::pending::<()>().await;
         }
     };
-    Bridge::run(client, &args.url, input, output, stop).await?;
+    Bridge::run(client, url, input, output, stop).await?;
     Ok(())
 }

@@ -5,6 +5,7 @@ mod admin;
 mod certificates;
 mod config;
 mod connect;
+mod connect_all;
 mod demo;
 mod doctor;
 mod employee;

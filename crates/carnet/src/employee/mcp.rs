@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 async fn connect(common: &Common, url: &str) -> Result<RunningService<RoleClient, ()>> {
     let client = common.client_for(url).await?;
     let transport = client.transport_to(url)?;
-    ().serve(transport).await.map_err(|error| readable_start(&error))
+    ().serve(transport).await.map_err(|error| own_words(&error))
 }
 
 /// What the SDK says about a start that failed, in our own words.
-fn readable_start(error: &ClientInitializeError) -> anyhow::Error {
+pub(crate) fn own_words(error: &ClientInitializeError) -> anyhow::Error {
     let words = match error {
         ClientInitializeError::JsonRpcError(data) => {
             format!("the MCP server says: {}", plain(&data.message))
@@ -37,7 +37,7 @@ fn readable_start(error: &ClientInitializeError) -> anyhow::Error {
         | ClientInitializeError::UncorrelatedErrorResponse { .. } => {
             "the MCP server answered `initialize` with something else than its result".to_owned()
         }
-        other => own_words(&innermost(other)),
+        other => on_the_way(&innermost(other)),
     };
     anyhow::anyhow!("{words}")
 }
@@ -52,7 +52,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
 }
 
 /// What went wrong on the way to a server, without the names that the SDK's layers have.
-fn own_words(text: &str) -> String {
+fn on_the_way(text: &str) -> String {
     let text = text.split_once("] error: ").map_or(text, |(_, inner)| inner);
     let text = text.split(", when ").next().unwrap_or(text);
     // The SDK puts its own words around the error of a transport; what is after these is ours.
@@ -148,14 +148,14 @@ pub(crate) async fn call(common: &Common, url: &str, tool: &str, arguments: &str
     Ok(())
 }
 
-fn readable(error: &ServiceError) -> anyhow::Error {
+pub(crate) fn readable(error: &ServiceError) -> anyhow::Error {
     let words = match error {
         ServiceError::McpError(data) => format!("the MCP server says: {}", plain(&data.message)),
         ServiceError::UnexpectedResponse => {
             "the MCP server answered with something else than the result of what was asked"
                 .to_owned()
         }
-        other => own_words(&innermost(other)),
+        other => on_the_way(&innermost(other)),
     };
     anyhow::anyhow!("{words}")
 }
@@ -195,7 +195,7 @@ mod tests {
         });
         let transport = StreamableHttpClientTransport::from_uri(url);
         let Err(error) = ().serve(transport).await else { panic!("it started") };
-        readable_start(&error).to_string()
+        own_words(&error).to_string()
     }
 
     macro_rules! answer {

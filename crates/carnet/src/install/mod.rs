@@ -38,6 +38,9 @@ pub(crate) struct Install {
     /// The client's own settings instead of the bridge, where it speaks cross-app access itself and IT has registered it
     #[arg(long)]
     native: bool,
+    /// One entry for all of your MCP servers, whose tools have names like `notes__search`; it follows the catalog
+    #[arg(long, conflicts_with_all = ["servers", "native"])]
+    one: bool,
     /// Replace an entry of somebody else's for the same MCP server
     #[arg(long)]
     force: bool,
@@ -100,6 +103,9 @@ struct Entry {
     #[serde(default)]
     profile: Option<PathBuf>,
 }
+
+/// What stands for every server in the arguments of the bridge.
+const ALL: &str = "--all";
 
 const LEDGER: &str = "installed.json";
 
@@ -281,7 +287,14 @@ pub(crate) async fn install(args: Install) -> Result<()> {
     let (client, _) = args.common.signed_in()?;
     let issuer = client.settings().idp.to_string();
     let catalog = catalog_of(&client, &args.servers).await?;
-    let servers = chosen_servers(&catalog.servers, &args.servers)?;
+    let whole = CatalogServer {
+        name: "Carnet".to_owned(),
+        resource: ALL.to_owned(),
+        granted: true,
+        ..CatalogServer::default()
+    };
+    let servers =
+        if args.one { vec![&whole] } else { chosen_servers(&catalog.servers, &args.servers)? };
     if servers.is_empty() {
         bail!("there is no MCP server that you may reach\nhint: `carnet servers` says why; ask IT");
     }
@@ -461,7 +474,9 @@ fn install_into(
         let mut change = Change::open(&file, client.format)?;
         for server in servers {
             // Programs expand placeholders in their configs: what goes into one is a resource identifier and no more.
-            Resource::parse(&server.resource).map_err(|error| {
+            let checked =
+                if args.one { Ok(()) } else { Resource::parse(&server.resource).map(drop) };
+            checked.map_err(|error| {
                 let named = system::plain_url(&server.resource);
                 anyhow::anyhow!(
                     "the company's catalog names the MCP server `{named}`, which {error}"
@@ -479,7 +494,9 @@ fn install_into(
                 .with_context(|| format!("{} was not changed", change.file.display()))?;
             let others: Vec<&String> = held
                 .iter()
-                .filter(|(_, held)| reaches(held, &server.resource) && !is_bridge(held))
+                .filter(|(_, held)| {
+                    !args.one && reaches(held, &server.resource) && !is_bridge(held)
+                })
                 .map(|(name, _)| name)
                 .collect();
             if let (Some(other), false) = (others.first(), args.force) {
@@ -692,6 +709,17 @@ fn free_name(held: &Map<String, Value>, server: &CatalogServer) -> String {
     if let Some((name, _)) = held.iter().find(|(_, value)| is_ours(value)) {
         return name.clone();
     }
+    let base = name_of(server);
+    if !held.contains_key(&base) {
+        return base;
+    }
+    // One more than there are entries is free at the latest.
+    let mut names = (2..=held.len() + 2).map(|n| format!("{base}-{n}"));
+    names.find(|name| !held.contains_key(name)).unwrap_or(base)
+}
+
+/// A name for a server that every client takes.
+pub(crate) fn name_of(server: &CatalogServer) -> String {
     let mut base: String = server
         .title()
         .trim_start_matches("https://")
@@ -709,13 +737,7 @@ fn free_name(held: &Map<String, Value>, server: &CatalogServer) -> String {
     let reserved =
         ["", "workspace", "claude-in-chrome"].contains(&base) || base.starts_with("filesystem");
     let base = if begins_well && !reserved { base.to_owned() } else { format!("mcp-{base}") };
-    let base = base.trim_end_matches('-').to_owned();
-    if !held.contains_key(&base) {
-        return base;
-    }
-    // One more than there are entries is free at the latest.
-    let mut names = (2..=held.len() + 2).map(|n| format!("{base}-{n}"));
-    names.find(|name| !held.contains_key(name)).unwrap_or(base)
+    base.trim_end_matches('-').to_owned()
 }
 
 pub(crate) fn uninstall(args: &Uninstall) -> Result<()> {
