@@ -4,9 +4,7 @@ use carnet_proto::{
     GRANT_DEVICE_CODE,
     client::{Client, ClientAuthentication, SecretHash},
 };
-use carnet_tests::world::{
-    AGENT, Ask, CALLBACK, Expected, PASSWORD, Reply, Wishes, World, cookies,
-};
+use carnet_tests::world::{AGENT, Ask, CALLBACK, Expected, PASSWORD, Reply, Wishes, World};
 use reqwest::Method;
 
 const TELEVISION: &str = "television";

@@ -21,7 +21,7 @@ use rmcp::{
     transport::stdio,
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -32,7 +32,7 @@ use tokio::{
 };
 
 /// How often the catalog is read.
-const CATALOG: Duration = Duration::from_secs(60);
+const CATALOG: Duration = Duration::from_mins(1);
 /// How long the first list of tools waits for servers that have not answered yet.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Waits between two attempts to reach a server.
@@ -376,7 +376,7 @@ fn prefix_of(server: &CatalogServer, taken: &[&str]) -> String {
 
 /// The tools of a server under names that hosts take and that are each another.
 fn offered(prefix: &str, title: &str, tools: Vec<Tool>) -> Vec<Offered> {
-    let mut names: HashMap<String, ()> = HashMap::new();
+    let mut names = HashSet::new();
     let named = |tool: Tool| {
         let own_name = tool.name.to_string();
         let plain =
@@ -389,7 +389,7 @@ fn offered(prefix: &str, title: &str, tools: Vec<Tool>) -> Vec<Offered> {
             name.truncate(LONGEST - 9);
             name = format!("{name}-{}", &hex(&own_name));
         }
-        if names.insert(name.clone(), ()).is_some() {
+        if !names.insert(name.clone()) {
             return None;
         }
         let mut tool = tool;

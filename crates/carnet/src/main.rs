@@ -197,7 +197,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         telemetry::quiet();
     }
     match command {
-        Command::Demo(args) => demo::run(args).await,
+        Command::Demo(args) => Box::pin(demo::run(args)).await,
         Command::Serve { config } => serve::serve(config::Config::read(&config)?).await,
         Command::Guard(args) => gateway::guard::guard(args).await,
         Command::Init { folder } => init::init(&folder),

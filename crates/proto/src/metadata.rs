@@ -84,8 +84,9 @@ pub fn idp(issuer: &Issuer, signing: &[Algorithm], offers: IdpOffers) -> Value {
     });
     if devices {
         document["device_authorization_endpoint"] = issuer.endpoint("/device_authorization").into();
-        let grants = document["grant_types_supported"].as_array_mut();
-        grants.map(|grants| grants.push(GRANT_DEVICE_CODE.into()));
+        if let Some(grants) = document["grant_types_supported"].as_array_mut() {
+            grants.push(GRANT_DEVICE_CODE.into());
+        }
     }
     if enrolment {
         // The client to sign in with before there is an installation.

@@ -1,8 +1,8 @@
 //! What each command asks of the administration API.
 
 use super::{
-    Account, Api, Client, ClientHost, Connection, GatewayAct, Group, Installation, Key, Resource,
-    Server, Trust, User, show,
+    Account, Api, Client, ClientHost, Connection, GatewayAct, Group, Installation, Key, Manner,
+    Resource, Server, Trust, User, show,
 };
 use crate::system::{self, plain};
 use anyhow::{Context, Result, bail};
@@ -79,6 +79,26 @@ pub(super) async fn groups(api: &Api, group: Group) -> Result<Value> {
     }
 }
 
+impl Manner {
+    /// A request with what was said of it; the rest is left to the server.
+    fn said_in(self, mut body: Value) -> Value {
+        if let Some(algorithm) = self.id_token_algorithm {
+            body["id_token_signed_response_alg"] = algorithm.into();
+        }
+        for (name, said) in [
+            ("pkce_optional", self.pkce_optional),
+            ("device_grant", self.device_grant),
+            ("dpop_bound_access_tokens", self.require_dpop),
+            ("require_pushed_authorization_requests", self.require_par),
+        ] {
+            if let Some(said) = said {
+                body[name] = said.into();
+            }
+        }
+        body
+    }
+}
+
 pub(super) async fn clients(api: &Api, client: Client, is_ras: bool, as_json: bool) -> Result<()> {
     let named = |id: &str, act: &str| {
         if is_ras {
@@ -119,12 +139,9 @@ pub(super) async fn clients(api: &Api, client: Client, is_ras: bool, as_json: bo
                 "post_logout_redirect_uris": post_logout_redirect_uris,
                 "id_token_lifetime": id_token_lifetime, "jwks": jwks, "jwks_uri": jwks_uri,
                 "public": public, "resources": resources, "software": software,
-                "algorithm": algorithm, "id_token_signed_response_alg": manner.id_token_algorithm,
-                "pkce_optional": manner.pkce_optional.unwrap_or_default(),
-                "device_grant": manner.device_grant.unwrap_or_default(),
-                "dpop_bound_access_tokens": manner.require_dpop.unwrap_or_default(),
-                "require_pushed_authorization_requests": manner.require_par.unwrap_or_default(),
+                "algorithm": algorithm,
             });
+            let body = manner.said_in(body);
             if secret_out.as_ref().is_some_and(|file| file.exists()) {
                 bail!("--secret-out: the file exists already\nhint: name a new one");
             }
@@ -150,12 +167,8 @@ pub(super) async fn clients(api: &Api, client: Client, is_ras: bool, as_json: bo
                 "id": id, "name": name, "redirect_uris": some(redirect_uris),
                 "post_logout_redirect_uris": some(post_logout_redirect_uris),
                 "id_token_lifetime": id_token_lifetime,
-                "id_token_signed_response_alg": manner.id_token_algorithm,
-                "pkce_optional": manner.pkce_optional,
-                "device_grant": manner.device_grant,
-                "dpop_bound_access_tokens": manner.require_dpop,
-                "require_pushed_authorization_requests": manner.require_par,
             });
+            let body = manner.said_in(body);
             api.ask("POST", "/clients/change", Some(body)).await?
         }
         Client::Disable { id } => {

@@ -42,6 +42,7 @@ use std::sync::Arc;
 
 /// What an administrator sets for an IdP.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)] // each is a switch of its own
 pub struct IdpSettings {
     /// What the sign-in page calls the company.
     pub name: String,
