@@ -228,3 +228,32 @@ async fn a_proxy_tells_the_address_only_if_it_is_trusted() {
         assert_eq!(elsewhere, if behind_proxy { 401 } else { 429 }, "behind proxy: {behind_proxy}");
     }
 }
+
+#[tokio::test]
+async fn a_client_is_changed_in_what_is_said_and_in_nothing_else() {
+    let world = World::new().await;
+    let read = async || {
+        let all = world.administer(Method::GET, "/idp/clients", None).await;
+        let all = all.json.as_array().cloned().unwrap_or_else(|| panic!("{}", all.text));
+        all.into_iter().find(|client| client["id"] == AGENT).unwrap()
+    };
+    let before = read().await;
+    let change =
+        json!({"id": AGENT, "name": "Renamed", "pkce_optional": true, "device_grant": true});
+    let reply = world.administer(Method::POST, "/idp/clients/change", Some(change)).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    let after = read().await;
+    assert_eq!((&after["name"], &after["pkce_optional"]), (&json!("Renamed"), &json!(true)));
+    assert_eq!(after["redirect_uris"], before["redirect_uris"], "what was left out stays");
+    for (bad, word) in [
+        (json!({"id": AGENT, "redirect_uris": ["http://not-here.example/cb"]}), "redirect"),
+        (json!({"id": "public", "pkce_optional": true}), "pkce_optional"),
+        (json!({"id": "nobody", "name": "x"}), "nobody"),
+        (json!({"id": AGENT, "secret": "x"}), "secret"),
+    ] {
+        let reply = world.administer(Method::POST, "/idp/clients/change", Some(bad.clone())).await;
+        assert!((400..500).contains(&reply.status), "{bad}: {}", reply.text);
+        assert!(reply.text.contains(word), "{bad}: {}", reply.text);
+    }
+    assert_eq!(read().await, after, "nothing half-written");
+}

@@ -33,7 +33,7 @@ async fn begin(world: &World, client: &str) -> (String, String) {
     let reply = world.send(&ask.basic(client, world.secret.expose())).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
     assert_eq!(reply.header("cache-control"), "no-store");
-    assert_eq!(reply.str("verification_uri"), world.idp.endpoint("/device"));
+    assert_eq!(reply.str("verification_uri"), world.idp.endpoint("/activate"));
     assert!(!reply.text.contains("verification_uri_complete"), "{}", reply.text);
     (reply.str("device_code").to_owned(), reply.str("user_code").to_owned())
 }
@@ -52,7 +52,7 @@ struct Person<'a> {
 
 impl<'a> Person<'a> {
     async fn signs_in(world: &'a World, username: &str) -> Person<'a> {
-        let url = world.idp.endpoint("/device");
+        let url = world.idp.endpoint("/activate");
         let (location, cookie) = world.browse(&url, username, PASSWORD).await;
         assert_eq!(location, url);
         let page = world.http.get(&url).header("cookie", &cookie).send().await.unwrap();
@@ -63,7 +63,7 @@ impl<'a> Person<'a> {
     fn form(&self, fields: &[(&str, &str)]) -> Ask {
         let csrf = self.page.split_once("name=\"csrf\" value=\"").unwrap().1;
         let csrf = csrf.split('"').next().unwrap();
-        let mut ask = self.world.ask(&self.world.idp, "/device", fields).add("csrf", csrf);
+        let mut ask = self.world.ask(&self.world.idp, "/activate", fields).add("csrf", csrf);
         ask.headers = vec![
             ("cookie".to_owned(), self.cookie.clone()),
             ("origin".to_owned(), self.world.idp.origin().to_owned()),

@@ -337,3 +337,67 @@ async fn a_lost_answer_of_a_refresh_can_be_asked_for_again_and_nothing_else_can(
     assert_eq!(world.send(&public).await.status, 200);
     world.refuses(&world.idp_store, "a public client", &public, reuse).await;
 }
+
+#[tokio::test]
+async fn pages_of_other_origins_read_what_is_public_and_nothing_else() {
+    let world = World::new().await;
+    let ask = async |method: Method, url: String| {
+        let request = world.http.request(method, url).header("origin", "https://app.example");
+        let request = request
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "authorization,content-type,dpop");
+        request.send().await.unwrap()
+    };
+    let metadata = world.ras.well_known_inserted("oauth-authorization-server");
+    for (method, url) in [
+        (Method::GET, world.idp.well_known_appended("openid-configuration")),
+        (Method::GET, world.idp.endpoint("/jwks")),
+        (Method::GET, metadata),
+        (Method::OPTIONS, world.ras.endpoint("/token")),
+    ] {
+        let reply = ask(method, url.clone()).await;
+        assert!(reply.status().is_success(), "{url}: {}", reply.status());
+        assert_eq!(reply.headers()["access-control-allow-origin"], "*", "{url}");
+        assert!(!reply.headers().contains_key("access-control-allow-credentials"), "{url}");
+    }
+    for (method, url) in [
+        (Method::GET, world.idp.endpoint("/authorize")),
+        (Method::OPTIONS, world.idp.endpoint("/authorize")),
+        (Method::GET, world.idp.endpoint("/activate")),
+        (Method::OPTIONS, world.idp.endpoint("/activate")),
+        (Method::OPTIONS, world.idp.endpoint("/logout")),
+        (Method::OPTIONS, format!("{}/idp/clients", world.admin)),
+    ] {
+        let reply = ask(method, url.clone()).await;
+        assert!(!reply.headers().contains_key("access-control-allow-origin"), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_request_is_on_record_by_the_reference_that_its_page_shows() {
+    let world = World::new().await;
+    let (good, _) = world.authorize_url(AGENT, "");
+    let redirect = good.replace("8765", "8766").replace("callback", "elsewhere");
+    for (url, reason) in [
+        (
+            good.replace(&format!("client_id={AGENT}"), "client_id=nobody%1b%5b31m"),
+            "authorize.client",
+        ),
+        (redirect, "authorize.redirect_uri"),
+    ] {
+        let page = world.http.get(&url).send().await.unwrap();
+        assert_eq!(page.status(), 400, "{url}");
+        let text = page.text().await.unwrap();
+        let event = world.last_event(&world.idp_store).await;
+        assert_eq!(event.details["reason"], reason);
+        assert!(text.contains(&event.details["request_id"]), "{text}");
+        assert!(!event.details["detail"].contains('\u{1b}'), "{:?}", event.details);
+    }
+    // What goes back to the application is on record too.
+    let url = good.replace("response_type=code", "response_type=token");
+    let reply = world.http.get(&url).send().await.unwrap();
+    assert_eq!(reply.status(), 303);
+    let event = world.last_event(&world.idp_store).await;
+    assert_eq!(event.details["reason"], "authorize.request");
+    assert!(event.details["detail"].contains("unsupported_response_type"), "{:?}", event.details);
+}

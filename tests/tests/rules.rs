@@ -311,6 +311,14 @@ const PROMISES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "A code that a device shows",
+        &[
+            "a_device_is_signed_in_by_the_person_who_types_its_code_and_says_yes",
+            "a_no_is_final_and_a_code_ends",
+            "a_page_that_was_not_ours_answers_for_nobody_and_codes_cannot_be_guessed",
+        ],
+    ),
+    (
         "A database belongs to one authorization server",
         &["sqlite_keeps_the_contract", "a_database_elsewhere_is_spoken_to_by_verified_tls_alone"],
     ),

@@ -1159,3 +1159,60 @@ async fn whoever_waits_for_a_silent_authorization_server_waits_once() {
     let took = began.elapsed();
     assert!(took < Duration::from_secs(8), "each waits for one answer, not for all: {took:?}");
 }
+
+/// Tokens of other makers' authorization servers may name several audiences, and the client in `azp`.
+#[tokio::test]
+async fn another_form_of_tokens_is_taken_only_where_the_server_s_settings_say_so() {
+    use carnet_proto::access_token::TokenForm;
+    let world = World::new().await;
+    let strict = Gate::new(&world).await;
+    let several = TokenForm { several_audiences: true, ..TokenForm::default() };
+    let several = Gate::with(&world, |settings| settings.token_form = several).await;
+    let azp = TokenForm { client_in_azp: true, ..TokenForm::default() };
+    let azp = Gate::with(&world, |settings| {
+        settings.token_form = azp;
+        // Whoever issued it would be asked about it; here that is our own RAS, which knows no `azp`.
+        settings.stands = None;
+    })
+    .await;
+    for (name, gate, takes_several, takes_azp) in [
+        ("strict", &strict, false, false),
+        ("several", &several, true, false),
+        ("azp", &azp, false, true),
+    ] {
+        let token = gate.token(&world, "erin", "read write").await;
+        let parts = Parts::of(&token);
+        let changed = |change: &dyn Fn(&mut Value)| {
+            let mut claims = parts.claims.clone();
+            change(&mut claims);
+            let header = world.ras_key.header("at+jwt").to_string();
+            world.ras_key.sign(&header, claims.to_string().as_bytes())
+        };
+        let url = gate.url.clone();
+        let own = changed(&|_| {});
+        let two = changed(&|c| c["aud"] = json!(["account", url]));
+        let others = changed(&|c| c["aud"] = json!(["account", world.boards]));
+        let in_azp = changed(&|c| {
+            c["azp"] = c["client_id"].take();
+            c.as_object_mut().unwrap().remove("client_id");
+        });
+        let nobody = changed(&|c| {
+            c.as_object_mut().unwrap().remove("client_id");
+        });
+        for (what, token, taken) in [
+            ("its own", &own, !takes_azp),
+            ("two audiences", &two, takes_several),
+            ("two of others", &others, false),
+            ("azp", &in_azp, takes_azp),
+            ("no client", &nobody, false),
+        ] {
+            let reply = gate.call(&world, token, "echo").await;
+            let wanted = if taken { 200 } else { 401 };
+            assert_eq!(reply.status, wanted, "{name}, {what}: {}", reply.text);
+        }
+        // What is wrong is said, by the name of the claim.
+        let reply = gate.call(&world, &nobody, "echo").await;
+        let named = if takes_azp { "azp" } else { "client_id" };
+        assert!(challenge(&reply).contains(named), "{}", challenge(&reply));
+    }
+}

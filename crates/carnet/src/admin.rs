@@ -631,10 +631,13 @@ impl Subject {
 }
 
 async fn act(args: Admin) -> Result<()> {
+    // As the server reads it.
+    let mut shared = system::Shared::Group;
     let (base, secret_file) = match (&args.url, &args.secret_file) {
         (Some(url), Some(file)) => (url.trim_end_matches('/').to_owned(), file.clone()),
         _ => {
             let config = Config::read(&args.config)?;
+            shared = config.secrets;
             let admin = config.admin.context("the config has no [admin] table")?;
             (format!("http://{}", admin.listen), admin.secret_file)
         }
@@ -643,7 +646,7 @@ async fn act(args: Admin) -> Result<()> {
     let api = Api {
         base,
         role,
-        secret: system::read_private(&secret_file)?,
+        secret: system::read_secret(&secret_file, shared)?,
         outbound: system::outbound(&[])?,
     };
     let is_ras = args.ras.is_some();

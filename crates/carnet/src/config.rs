@@ -268,7 +268,8 @@ impl Config {
             } else if set.is_empty() {
                 "`carnet init` writes a commented example of every key"
             } else {
-                "`carnet init` writes a commented example of every key; keys may be set by CARNET__… in the environment too"
+                "`carnet init` writes a commented example of every key; keys may be set by CARNET__… in the environment too, \
+                 as TOML writes them: lists as '[\"10.0.0.1\"]', a text of digits as '\"2026\"'"
             };
             let path = without_passwords(&path);
             anyhow::anyhow!("{path}: {}\n  hint: {hint}", unquoted(text, error.inner()))

@@ -23,7 +23,7 @@ use carnet_server::{
 };
 use carnet_store::{AuditEvent, Store};
 use ipnet::IpNet;
-use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +39,10 @@ const STREAMS: usize = 16_384;
 /// Runs the roles of `config` until the process is told to stop.
 pub(crate) async fn serve(config: Config) -> Result<()> {
     system::raise_descriptors();
+    // Before anything else, and for as long as the process is there: it ends one that does not say what it does at it.
+    #[cfg(unix)]
+    let _hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+    take_back(&config)?;
     let outbound = system::outbound(&config.extra_roots)?;
     let telemetry = telemetry::start(&config, &outbound)?;
     let stop = CancellationToken::new();
@@ -228,6 +232,7 @@ pub(crate) async fn restored(config: &Config) -> Result<()> {
             admin.listen
         );
     }
+    take_back(config)?;
     let idp = config.idp.iter().map(|(place, _)| ("idp", place));
     let all = idp.chain(config.ras.iter().map(|(_, place, _)| ("ras", place)));
     for (role, place) in all {
@@ -258,13 +263,34 @@ pub(crate) async fn open_store(url: &str) -> Result<Store> {
 
 /// Whoever can write a database writes the policy; whoever can read it has the password hashes.
 fn check_database_file(url: &str) -> Result<()> {
-    let Some(path) = carnet_store::sqlite_path(url) else { return Ok(()) };
-    for beside in ["", "-wal", "-shm", "-journal"] {
+    files_of(url).iter().try_for_each(|file| private_file(file, Shared::Nobody).map(drop))
+}
+
+/// The files of a database that are there.
+fn files_of(url: &str) -> Vec<PathBuf> {
+    let Some(path) = carnet_store::sqlite_path(url) else { return Vec::new() };
+    let named = ["", "-wal", "-shm", "-journal"].map(|beside| {
         let mut name = path.as_os_str().to_owned();
         name.push(beside);
-        if fs::symlink_metadata(&name).is_ok() {
-            private_file(Path::new(&name), Shared::Nobody)?;
-        }
+        PathBuf::from(name)
+    });
+    named.into_iter().filter(|file| fs::symlink_metadata(file).is_ok()).collect()
+}
+
+/// Files that this program makes itself and keeps to itself.
+fn own_files(config: &Config) -> Vec<PathBuf> {
+    let places = config.idp.iter().map(|(place, _)| place);
+    let places = places.chain(config.ras.iter().map(|(_, place, _)| place));
+    let databases = places.flat_map(|place| files_of(&place.database));
+    databases
+        .chain(config.gateways.iter().map(|gateway| gateway.folder.join("gateway.key")))
+        .collect()
+}
+
+/// Where the administrator says that files are mounted, the platform may have given ours to a group as well.
+fn take_back(config: &Config) -> Result<()> {
+    if config.secrets == Shared::Mounted {
+        own_files(config).iter().try_for_each(|file| system::take_back(file))?;
     }
     Ok(())
 }
@@ -273,8 +299,14 @@ fn check_database_file(url: &str) -> Result<()> {
 pub(crate) fn check_files(config: &Config) -> Result<()> {
     let places = config.idp.iter().map(|(place, _)| place);
     let places = places.chain(config.ras.iter().map(|(_, place, _)| place));
+    for file in own_files(config).iter().filter(|file| fs::symlink_metadata(file).is_ok()) {
+        // The start takes it back.
+        let given = config.secrets == Shared::Mounted && system::is_given_to_group(file);
+        if !given {
+            private_file(file, Shared::Nobody)?;
+        }
+    }
     for place in places {
-        check_database_file(&place.database)?;
         check_tls(&place.tls).with_context(|| place.issuer.to_string())?;
     }
     for gateway in &config.gateways {

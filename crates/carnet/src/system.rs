@@ -234,6 +234,36 @@ pub(crate) fn private_file(path: &Path, shared: Shared) -> Result<fs::File> {
     Ok(file)
 }
 
+/// Whether a file is this program's own, and open to a group alone: so do platforms leave it that give a group a mounted
+/// volume at each start.
+pub(crate) fn is_given_to_group(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        return fs::symlink_metadata(path).is_ok_and(|metadata| {
+            let mode = metadata.permissions().mode();
+            let own = metadata.uid() == rustix::process::geteuid().as_raw();
+            metadata.is_file() && own && mode & 0o007 == 0 && mode & 0o070 != 0
+        });
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        false
+    }
+}
+
+/// Takes such a file back, for its owner alone.
+pub(crate) fn take_back(path: &Path) -> Result<()> {
+    #[cfg(unix)]
+    if is_given_to_group(path) {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+            .with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
 /// Reads a secret file; refuses one that others may read.
 pub(crate) fn read_private(path: &Path) -> Result<Secret> {
     read_secret(path, Shared::Nobody)
@@ -584,5 +614,25 @@ mod tests {
         replace_file(&file, b"new").unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"new");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+    }
+
+    #[test]
+    fn what_a_platform_gave_to_a_group_is_taken_back_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("idp.db");
+        fs::write(&file, "x").unwrap();
+        for (mode, after) in
+            [(0o660, 0o600), (0o640, 0o600), (0o600, 0o600), (0o666, 0o666), (0o604, 0o604)]
+        {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            take_back(&file).unwrap();
+            let found = fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+            assert_eq!(found, after, "{mode:o}");
+        }
+        let link = folder.path().join("link.db");
+        symlink(&file, &link).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o660)).unwrap();
+        assert!(!is_given_to_group(&link), "whoever made the link may have made it lead anywhere");
+        take_back(&folder.path().join("nothing")).unwrap();
     }
 }

@@ -80,6 +80,7 @@ pub(crate) async fn refused<D: Directory>(
     }
     let mut event = AuditEvent::granted("authorize", authority.now())
         .with("request_id", request_id)
+        .with("address", visitor.address)
         .with("detail", shown(detail, 500));
     if let Some(client) = client {
         event = event.client(&client.id);

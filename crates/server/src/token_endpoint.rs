@@ -190,6 +190,11 @@ pub(crate) async fn conclude<D: Directory>(
                 return answer::throttled(busy.0);
             }
             let event = event.refused(refusal.reason());
+            let event = match sender {
+                // Where somebody comes from who has proved nothing is all that is known of them.
+                Sender::Unproven(address) => event.with("address", address.as_str()),
+                Sender::Proven(_) => event,
+            };
             let event = match &refusal {
                 Refusal::Denied(denial) => event.with("rule", denial.rule.clone()),
                 // The public text of these says which check failed.

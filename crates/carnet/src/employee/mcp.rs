@@ -95,9 +95,9 @@ fn on_the_way(text: &str) -> String {
 fn first_words(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     if ["<!doctype", "<html", "<head", "<body"].iter().any(|tag| lower.contains(tag)) {
-        let status = text.split(" body: ").next().unwrap_or_default();
-        let status = if status.contains('<') { "" } else { status };
-        return format!("{} a web page (HTML)", plain(status)).trim().to_owned();
+        let status = text.split(": ").next().filter(|status| status.starts_with("HTTP "));
+        let status = status.map(|status| format!("{}, with", plain(status))).unwrap_or_default();
+        return format!("{status} a web page (HTML)").trim().to_owned();
     }
     let line = text.lines().next().unwrap_or_default();
     plain(&line.chars().take(300).collect::<String>())

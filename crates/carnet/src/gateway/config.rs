@@ -329,6 +329,16 @@ impl WrittenRoute {
                 && url.host().is_some()
                 && url.fragment().is_none()
         });
+        let in_the_clear = upstream.as_ref().is_some_and(|url| {
+            url.scheme() == "http" && !carnet_proto::identifier::is_loopback(url)
+        });
+        if in_the_clear && adapter.is_none() {
+            let what = format!(
+                "`{written}` is plain http to another machine: whoever is on the way reads and changes it"
+            );
+            let hint = "give the MCP server TLS, or let the gateway run beside it, on its machine or in its pod";
+            problems.add(&at("upstream"), &what, hint);
+        }
         if upstream.is_none() {
             let what = format!("`{written}` is no http or https URL");
             let hint = "the MCP server itself, for instance http://127.0.0.1:3001/mcp; a program to start is a `command`";

@@ -419,6 +419,7 @@ pub(super) async fn check_password(
             let event = AuditEvent::granted("sign_in", authority.now())
                 .person(known.map(|user| user.id).unwrap_or_default())
                 .with("request_id", request_id)
+                .with("address", address)
                 .refused("sign_in.password");
             let operation = carnet_store::HotOperation::new(Some(event));
             let recorded = authority.store.record(operation, authority.now()).await;

@@ -91,7 +91,7 @@ pub(super) async fn authorize(State(idp): State<Idp>, request: Request) -> Respo
                 let body = json!({
                     "device_code": code.expose(),
                     "user_code": user_code::shown(&user_code),
-                    "verification_uri": authority.issuer.endpoint("/device"),
+                    "verification_uri": authority.issuer.endpoint("/activate"),
                     "expires_in": LIFETIME,
                     "interval": INTERVAL,
                 });
@@ -197,7 +197,7 @@ async fn sign_in(idp: &Idp, form: &Form, parts: &Parts) -> Result<Response<Body>
         }
     };
     Ok(match start_session(idp, &user, None, parts).await? {
-        Some(started) => started.keep(idp, see_other(&idp.issuer().endpoint("/device"))),
+        Some(started) => started.keep(idp, see_other(&idp.issuer().endpoint("/activate"))),
         None => changed(),
     })
 }
@@ -258,7 +258,7 @@ async fn wrong_code(
 ) -> Result<Response<Body>, StoreError> {
     let authority = &idp.0.authority;
     let (request_id, address) = origin_of(parts);
-    if idp.0.admission.refusal(&Sender::Unproven(address)).is_err() {
+    if idp.0.admission.refusal(&Sender::Unproven(address.clone())).is_err() {
         let text = "Too many wrong codes. Wait a minute, then try again.";
         let problem = Problem { status: StatusCode::TOO_MANY_REQUESTS, text, username: "" };
         return Ok(code_form(idp, parts, Some(&problem)));
@@ -267,6 +267,7 @@ async fn wrong_code(
         .person(&session.user_id)
         .with("session", session.sid.as_str())
         .with("request_id", request_id)
+        .with("address", address)
         .refused("device.user_code");
     authority.store.record(HotOperation::new(Some(event)), authority.now()).await?;
     let text =

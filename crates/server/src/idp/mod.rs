@@ -134,7 +134,7 @@ impl Idp {
             .route(&format!("{base}/token"), post(token::token))
             .route(&format!("{base}/par"), post(pushed_request::push))
             .route(&format!("{base}/device_authorization"), post(device::authorize))
-            .route(&format!("{base}/device"), get(device::page).post(device::answer))
+            .route(&format!("{base}/activate"), get(device::page).post(device::answer))
             .route(&format!("{base}/userinfo"), get(userinfo::tell).post(userinfo::tell))
             .route(&format!("{base}/revoke"), post(token_status::revoke))
             .route(&format!("{base}/introspect"), post(token_status::introspect))
