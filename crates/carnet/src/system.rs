@@ -240,11 +240,12 @@ pub(crate) fn is_given_to_group(path: &Path) -> bool {
     #[cfg(unix)]
     {
         use std::os::unix::fs::{MetadataExt, PermissionsExt};
-        return fs::symlink_metadata(path).is_ok_and(|metadata| {
+        fs::symlink_metadata(path).is_ok_and(|metadata| {
             let mode = metadata.permissions().mode();
             let own = metadata.uid() == rustix::process::geteuid().as_raw();
-            metadata.is_file() && own && mode & 0o007 == 0 && mode & 0o070 != 0
-        });
+            let (group, everybody) = (mode & 0o070, mode & 0o007);
+            metadata.is_file() && own && group != 0 && everybody == 0
+        })
     }
     #[cfg(not(unix))]
     {
