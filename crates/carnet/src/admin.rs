@@ -16,7 +16,7 @@ use carnet_proto::secret::{Secret, equal_in_constant_time};
 use carnet_server::admin::proof;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 use url::{Position, Url};
 
 #[derive(Args)]
@@ -80,7 +80,7 @@ enum Subject {
     Gateway(GatewayAct),
     /// What was granted and refused; the newest rows, the latest last
     Audit {
-        /// Only this person, by user id
+        /// Only this person, by user name or id
         #[arg(long)]
         person: Option<String>,
         /// Only this client
@@ -92,6 +92,9 @@ enum Subject {
         /// How many, up to 1000
         #[arg(long, default_value_t = 20)]
         limit: u16,
+        /// Show people by their ids
+        #[arg(long)]
+        ids: bool,
     },
     /// Would this person, through this client, get these scopes on that MCP server?
     Explain {
@@ -665,7 +668,28 @@ async fn act(args: Admin) -> Result<()> {
         }
         Subject::ClientHost(host) => client_hosts(&api, host).await?,
         Subject::Gateway(act) => return gateway(api, act, args.json).await,
-        Subject::Audit { person, client, outcome, limit } => {
+        Subject::Audit { person, client, outcome, limit, ids } => {
+            // People's names are the identity provider's to know.
+            let names = if is_ras || (ids && person.is_none()) {
+                BTreeMap::new()
+            } else {
+                names_of(&api.ask("GET", "/users", None).await?)
+            };
+            let person = match person {
+                Some(named) if !is_ras && !names.contains_key(&named) => {
+                    let found =
+                        names.iter().find(|(_, name)| **name == named).map(|(id, _)| id.clone());
+                    // Somebody who was removed is known by an id alone.
+                    let is_id = named.len() == 22;
+                    Some(found.or_else(|| is_id.then(|| named.clone())).with_context(|| {
+                        format!(
+                            "there is no user `{}`\nhint: `carnet admin user list`",
+                            plain(&named)
+                        )
+                    })?)
+                }
+                person => person,
+            };
             let mut query = form_urlencoded::Serializer::new(String::new());
             query.append_pair("limit", &limit.to_string());
             for (name, value) in [("person", person), ("client", client), ("outcome", outcome)] {
@@ -675,7 +699,7 @@ async fn act(args: Admin) -> Result<()> {
             }
             let rows = api.ask("GET", &format!("/audit?{}", query.finish()), None).await?;
             if !args.json {
-                print!("{}", audit_table(&rows));
+                print!("{}", audit_table(&rows, &if ids { BTreeMap::new() } else { names }));
                 return Ok(());
             }
             rows
@@ -737,8 +761,15 @@ fn lines(record: &Value) -> String {
     text
 }
 
-/// Audit rows as a table, oldest first.
-pub(crate) fn audit_table(rows: &Value) -> String {
+/// Names of people by their ids.
+fn names_of(users: &Value) -> BTreeMap<String, String> {
+    let text = |user: &Value, name: &str| user.get(name).and_then(Value::as_str).map(str::to_owned);
+    let all = users.as_array().into_iter().flatten();
+    all.filter_map(|user| Some((text(user, "id")?, text(user, "username")?))).collect()
+}
+
+/// Audit rows as a table, oldest first; people by their names, as far as these are known.
+pub(crate) fn audit_table(rows: &Value, names: &BTreeMap<String, String>) -> String {
     let mut table = vec![
         ["#", "WHEN", "EVENT", "OUTCOME", "PERSON", "CLIENT", "WHY AND WHAT"].map(str::to_owned),
     ];
@@ -759,6 +790,7 @@ pub(crate) fn audit_table(rows: &Value) -> String {
         let [event, outcome] = [field("event"), field("outcome")];
         let when = row.get("at").and_then(Value::as_i64).map(|at| system::ago(now - at));
         let [person, client] = [field("person"), field("client")];
+        let person = names.get(&person).map_or(person, |name| plain(name));
         table.push([id, when.unwrap_or_default(), event, outcome, person, client, what.join("  ")]);
     }
     system::table(&table)

@@ -166,6 +166,7 @@ enum Command {
 
 fn main() -> ExitCode {
     system::keep_no_core();
+    system::end_with_the_reader();
     let cli = Cli::parse();
     let mut builder = match cli.command {
         // A bridge waits most of its life, and there is one for each server and agent.
@@ -186,7 +187,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", system::plain_lines(&format!("{error:#}")));
+            eprintln!("error: {}", system::plain_lines(&system::told(&error)));
             ExitCode::FAILURE
         }
     }

@@ -504,6 +504,68 @@ pub(crate) fn plain_lines(text: &str) -> String {
     text.split('\n').map(plain).collect::<Vec<_>>().join("\n")
 }
 
+/// Whether a command can be started: a file that may be executed, by its path or on PATH.
+#[allow(clippy::disallowed_methods)] // the one place that may read the environment
+pub(crate) fn is_program(name: &str) -> bool {
+    let runs = |file: &Path| {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+        }
+        #[cfg(not(unix))]
+        {
+            file.is_file()
+                || file.with_extension("exe").is_file()
+                || file.with_extension("cmd").is_file()
+        }
+    };
+    if name.contains(['/', '\\']) {
+        return runs(Path::new(name));
+    }
+    let path = std::env::var_os("PATH");
+    !name.is_empty()
+        && path.iter().flat_map(std::env::split_paths).any(|folder| runs(&folder.join(name)))
+}
+
+/// An error for a person: what went wrong, from the outside to the inside, and then what to do.
+pub(crate) fn told(error: &anyhow::Error) -> String {
+    let (mut causes, mut hints): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+    for cause in error.chain() {
+        let text = cause.to_string();
+        let (what, hint) = match text.split_once("\nhint: ") {
+            Some((what, hint)) => (what.to_owned(), Some(hint.to_owned())),
+            None => (text, None),
+        };
+        // A layer that only repeats what is inside it.
+        if causes.last().is_none_or(|outer| !outer.ends_with(&what)) {
+            causes.push(what);
+        }
+        hints.extend(hint);
+    }
+    let mut told = causes.join(": ");
+    for hint in hints {
+        told.push_str("\nhint: ");
+        told.push_str(&hint);
+    }
+    told
+}
+
+/// Ends quietly where whoever reads what is printed has gone away (`carnet … | head`).
+pub(crate) fn end_with_the_reader() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let gone = panic.payload().downcast_ref::<String>().is_some_and(|text| {
+            text.starts_with("failed printing to std") && text.contains("Broken pipe")
+        });
+        if gone {
+            // As a shell tells of a program that SIGPIPE has ended.
+            std::process::exit(141);
+        }
+        usual(panic);
+    }));
+}
+
 /// A word for a POSIX shell that is read as this text and nothing else.
 pub(crate) fn quoted(text: &str) -> String {
     let harmless = |b: u8| b.is_ascii_alphanumeric() || b"-_.,:/@%+=".contains(&b);

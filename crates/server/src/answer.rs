@@ -130,6 +130,7 @@ button{width:100%;font:inherit;font-weight:600;margin-top:1.25rem;border:0;borde
 padding:.7rem;background:var(--go);color:var(--gotext);cursor:pointer}
 button.plain{margin-top:.75rem;background:transparent;color:inherit;border:1px solid var(--line)}
 ul{margin:.5rem 0;padding-left:1.25rem}li{margin:.25rem 0;overflow-wrap:anywhere}
+.code{white-space:nowrap}
 :focus-visible{outline:3px solid var(--go);outline-offset:2px}
 .bad,.note{border-left:4px solid var(--bad);padding-left:.75rem;font-weight:600}
 .note{border-color:var(--note);font-weight:400}

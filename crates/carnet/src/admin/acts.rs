@@ -17,7 +17,14 @@ pub(super) fn words(text: &str) -> Vec<String> {
 fn read_password() -> Result<Secret> {
     use std::io::{BufRead, IsTerminal};
     if std::io::stdin().is_terminal() {
-        return Ok(Secret::new(rpassword::prompt_password("Password (12 characters or more): ")?));
+        let password =
+            Secret::new(rpassword::prompt_password("Password (12 characters or more): ")?);
+        // Nobody sees what they type here.
+        let again = Secret::new(rpassword::prompt_password("The same again: ")?);
+        if password != again {
+            bail!("the two are not the same\nhint: nothing was changed; run it again");
+        }
+        return Ok(password);
     }
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;
@@ -278,6 +285,11 @@ pub(super) async fn connections(api: &Api, connection: Connection) -> Result<Val
             max_age,
             acr_values,
         } => {
+            if groups.is_empty() && users.is_empty() && !everyone {
+                eprintln!(
+                    "warning: this connection is for nobody yet: --group, --user or --everyone says whom it is for"
+                );
+            }
             let body = json!({
                 "id": id, "idp_client_id": client, "audience": audience,
                 "ras_client_id": ras_client_id, "resources": resources,

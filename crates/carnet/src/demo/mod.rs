@@ -79,7 +79,7 @@ async fn play(company: &Company) -> Result<()> {
 {path}{roots}  export CARNET_HOME={folder}/home
   carnet login --issuer {idp} --insecure-storage
   carnet servers
-  carnet install               # into Claude Code, Codex, Cursor …; taken out again when this ends
+  carnet install --all         # into Claude Code, Codex, Cursor …; taken out again when this ends
   carnet tools {canvas_url}
   carnet call {canvas_url} canvas_read '{{\"canvas\": \"welcome\"}}'
   carnet admin --url {admin} --secret-file {folder}/admin.secret audit

@@ -74,6 +74,9 @@ fn on_the_way(text: &str) -> String {
         return format!("the MCP server's answer is no JSON-RPC message: {}", first_words(body));
     }
     if let Some(theirs) = text.strip_prefix("unexpected server response: ") {
+        if let Some(said) = json_rpc_error(theirs) {
+            return format!("the MCP server says: {said}");
+        }
         return format!("the MCP server's answer is none of MCP's: {}", first_words(theirs));
     }
     if let Some(found) = text.strip_prefix("Unexpected content type: ") {
@@ -89,6 +92,23 @@ fn on_the_way(text: &str) -> String {
         return "the connection to the MCP server ended before it had answered".to_owned();
     }
     format!("the MCP server could not be asked: {}", first_words(text))
+}
+
+/// The message of a JSON-RPC error, though its end may be cut off.
+fn json_rpc_error(text: &str) -> Option<String> {
+    let (_, body) = text.split_once('{')?;
+    let (_, message) = body.split_once("\"message\":\"")?;
+    let mut end = 0;
+    let mut escaped = false;
+    for byte in message.bytes() {
+        match byte {
+            b'"' if !escaped => break,
+            _ => escaped = byte == b'\\' && !escaped,
+        }
+        end += 1;
+    }
+    let message: String = serde_json::from_str(&format!("\"{}\"", &message[..end])).ok()?;
+    Some(plain(&message.chars().take(500).collect::<String>()))
 }
 
 /// The beginning of somebody else's text; a page is named, not shown.
@@ -225,6 +245,11 @@ mod tests {
             answer!("200 OK", "content-type: text/event-stream\r\n", ""),
             answer!("202 Accepted", "", ""),
             answer!("400 Bad Request", "content-type: text/plain\r\n", "no \u{1b}[31mversion"),
+            answer!(
+                "403 Forbidden",
+                "content-type: application/json\r\n",
+                "{\"jsonrpc\":\"2.0\",\"id\":0,\"error\":{\"code\":-32001,\"message\":\"No \\\"rule\\\" allows this\"}}"
+            ),
             answer!(
                 "403 Forbidden",
                 "content-type: text/html\r\n",

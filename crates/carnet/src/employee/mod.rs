@@ -47,6 +47,9 @@ pub(crate) struct Login {
     /// computer; remembered
     #[arg(long, value_name = "ID", requires = "issuer")]
     client_id: Option<String>,
+    /// Enrol this computer, in place of the client that is remembered
+    #[arg(long, conflicts_with = "client_id")]
+    enrol: bool,
     /// File with that client's secret (mode 0600); remembered
     #[arg(long, value_name = "FILE", requires = "client_id")]
     client_secret_file: Option<PathBuf>,
@@ -101,6 +104,9 @@ pub(crate) fn show(url: &str) -> bool {
     opened
 }
 
+const NOBODY: &str =
+    "nobody has signed in\nhint: run `carnet login --issuer URL` first; IT knows the URL";
+
 /// The client of this command, which knows the clocks of those it asked.
 static ASKED: OnceLock<Client> = OnceLock::new();
 
@@ -132,7 +138,7 @@ impl Common {
     /// The client of whoever signed in last, and what it is kept in.
     pub(crate) fn signed_in(&self) -> Result<(Client, Arc<Storage>)> {
         let storage = self.storage()?;
-        let profile = storage.load()?.context("nobody has signed in\nhint: run `carnet login`")?;
+        let profile = storage.load()?.context(NOBODY)?;
         Ok((self.client(&storage, &profile)?, storage))
     }
 
@@ -177,8 +183,7 @@ pub(crate) async fn keep_registration(
     secret: &Secret,
 ) -> Result<()> {
     let _lock = ProfileVault(Arc::clone(storage)).lock().await?;
-    let mut profile =
-        storage.load()?.context("nobody has signed in\nhint: run `carnet login` first")?;
+    let mut profile = storage.load()?.context(NOBODY)?;
     let registration = Registration::new(client_id, Some(secret));
     profile.ras_clients.insert(issuer.to_owned(), registration);
     storage.store(Some(&profile))
@@ -223,8 +228,7 @@ pub(crate) async fn keep_secret(args: KeepSecret) -> Result<()> {
     }
     if args.consent {
         let _lock = ProfileVault(Arc::clone(&storage)).lock().await?;
-        let mut profile =
-            storage.load()?.context("nobody has signed in\nhint: run `carnet login` first")?;
+        let mut profile = storage.load()?.context(NOBODY)?;
         let is_public = secret.expose().is_empty();
         let mut registration =
             Registration::new(&args.client_id, Some(&secret).filter(|_| !is_public));
@@ -254,12 +258,22 @@ pub(crate) async fn login(args: Login) -> Result<()> {
     storage.ready()?;
     let mut pasted = pasted();
     if let Some(id) = &args.client_id {
+        if id == carnet_proto::client::ENROLLED_CLIENT {
+            bail!(
+                "--client-id: `{id}` is nobody's to sign in with: it enrols computers\nhint: `carnet login --issuer URL --enrol` \
+                 enrols this one"
+            );
+        }
         let secret = args.client_secret_file.as_ref().map(|file| system::read_private(file));
         profile.idp_client = Registration::new(id, secret.transpose()?.as_ref());
     }
     for text in &args.ras_client {
         let (issuer, registration) = ras_client(text)?;
         profile.ras_clients.insert(issuer, registration);
+    }
+    if args.enrol {
+        // Its registration, or a key that was enrolled before.
+        profile.idp_client = Registration::default();
     }
     if profile.idp.is_empty() {
         bail!(
@@ -288,7 +302,8 @@ pub(crate) async fn login(args: Login) -> Result<()> {
     drop(lock);
     let client = args.common.client(&storage, &profile)?;
     if args.device_code {
-        let session = client.sign_in_by_device(|prompt| tell_code(prompt, "to sign in")).await;
+        let session =
+            client.sign_in_by_device(|prompt| tell_code(prompt, "to sign in with it")).await;
         return signed_in(session, &storage);
     }
     let pending = match enrolled {
@@ -297,6 +312,7 @@ pub(crate) async fn login(args: Login) -> Result<()> {
             let pending =
                 client.go_on_to_sign_in(enrolled.loopback, enrolled.tab, &options).await?;
             if !in_tab {
+                println!("One more step: the computer signs in with its own key now.");
                 announce(&args, &profile.idp, pending.url());
             }
             pending
@@ -401,7 +417,9 @@ async fn enrol_by_code(args: &Login, profile: &mut Profile) -> Result<()> {
     let der = keys::generate(Algorithm::ES256)?;
     let key = SigningKey::from_pkcs8(Algorithm::ES256, &der)?;
     let device = args.device_name();
-    let tell = |prompt: &Prompt| tell_code(prompt, "to add this computer to your account");
+    let tell = |prompt: &Prompt| {
+        tell_code(prompt, "to add this computer to your account (the first of two codes)");
+    };
     let enrolled = enrol_by_device(&outbound, &issuer, &key, &device, tell).await?;
     let client_id = enrolled.with_context(|| no_enrolment(&issuer))?;
     profile.idp_client = Registration::installation(client_id, &der);

@@ -139,6 +139,8 @@ struct Plan {
 /// Writes the config, and serves it until the process is told to stop.
 pub(crate) async fn guard(args: Guard) -> Result<()> {
     let mut plan = args.plan()?;
+    // Before anything is written: what is there may be another guard's, at work just now.
+    let _folder = args.take_folder(&plan)?;
     plan.look(&args).await?;
     let file = args.write(&plan)?;
     let config = Config::read(&file)?;
@@ -257,6 +259,33 @@ impl Guard {
         match &self.upstream {
             Some(url) => url.clone(),
             None => format!("`{}`", self.command.join(" ")),
+        }
+    }
+
+    /// Holds the folder for as long as this process runs; refused where it is another guard's, or the port is taken.
+    fn take_folder(&self, plan: &Plan) -> Result<std::fs::File> {
+        const OTHER: &str = "`--data FOLDER` gives each guard a folder of its own";
+        let folder = self.data.display();
+        system::private_folder(&self.data)?;
+        let lock = system::open_private(&self.data.join("lock"))?;
+        if lock.try_lock().is_err() {
+            bail!("another `carnet guard` runs in {folder}\nhint: {OTHER}");
+        }
+        let before = std::fs::read_to_string(self.data.join("carnet.toml")).ok();
+        let before = before.and_then(|text| text.parse::<toml::Table>().ok());
+        let before =
+            before.as_ref().and_then(|table| table.get("ras")?.get(0)?.get("issuer")?.as_str());
+        if let Some(before) = before.filter(|before| *before != plan.issuer.as_str()) {
+            let before = system::plain(before);
+            bail!("{folder} is the folder of the guard of {before}\nhint: {OTHER}");
+        }
+        match std::net::TcpListener::bind(plan.listen) {
+            Ok(_) => Ok(lock),
+            Err(error) => bail!(
+                "{} cannot be listened at: {error}\nhint: see which program uses the port, or name another address with \
+                 --listen",
+                plan.listen
+            ),
         }
     }
 
@@ -417,7 +446,17 @@ impl Plan {
                 self.algorithms[i] = algorithm;
             }
         }
-        let Some(url) = &args.upstream else { return Ok(()) };
+        let Some(url) = &args.upstream else {
+            let program = args.command.first().map_or("", String::as_str);
+            if !system::is_program(program) {
+                bail!(
+                    "`{}` is no program here: it is not on PATH, or not to be executed\nhint: install it, or name it by its \
+                     whole path",
+                    system::plain(program)
+                );
+            }
+            return Ok(());
+        };
         let credential = match &args.credential {
             Some(file) => {
                 let name = args.credential_header.as_deref().unwrap_or("authorization");

@@ -270,8 +270,7 @@ async fn wrong_code(
         .with("address", address)
         .refused("device.user_code");
     authority.store.record(HotOperation::new(Some(event)), authority.now()).await?;
-    let text =
-        "No device waits with this code. Compare the letters; a code ends after ten minutes.";
+    let text = "Wrong or expired code. Check the letters. Codes expire after ten minutes.";
     let problem = Problem { status: StatusCode::BAD_REQUEST, text, username: "" };
     Ok(code_form(idp, parts, Some(&problem)))
 }
@@ -326,7 +325,7 @@ async fn answered(
             (code_fields(&proof_of(idp, parts), None))
         } @else {
             h1 { "The device is signed in" }
-            p.soft { "You can close this page, and go back to it." }
+            p.soft { "You can close this page and return to your device." }
         }
     };
     Ok(shown_page(StatusCode::OK, "Sign in on a device", &content, ""))
@@ -338,7 +337,7 @@ fn proof_of(idp: &Idp, parts: &Parts) -> String {
 }
 
 fn sign_in_form(idp: &Idp, parts: &Parts, problem: Option<&Problem<'_>>) -> Response<Body> {
-    let head = html! { p.soft { "to sign in on a device that shows you a code" } };
+    let head = html! { p.soft { "You need this to sign in on a device that shows you a code." } };
     sign_in_page::form(idp, parts, (&head, ""), None, problem, &html! {})
 }
 
@@ -353,7 +352,7 @@ fn code_fields(csrf: &str, problem: Option<&Problem<'_>>) -> Markup {
             input id="user_code" name="user_code" type="text" required autofocus
                 autocomplete="off" autocapitalize="characters" spellcheck="false" maxlength="32"
                 placeholder="BCDF-GHJK" aria-describedby=[problem.map(|_| "problem")];
-            button type="submit" name="answer" value="look" { "Go on" }
+            button type="submit" name="answer" value="look" { "Continue" }
         }
     }
 }
@@ -383,10 +382,10 @@ fn question(idp: &Idp, asks: &Asks<'_>, username: &str, parts: &Parts) -> Respon
             h1 { "Let " (client_name) " sign in?" }
         }
         p {
-            "It would go on as " strong { (username) } ". A device at the network address "
+            "It will act as " strong { (username) } ". A device at the network address "
             strong { (device.asked_from) } " asked "
             @if ago == 0 { "just now" } @else if ago == 1 { "a minute ago" } @else { (ago) " minutes ago" }
-            ", and shows " strong { (user_code::shown(code)) } "."
+            ", and shows " strong.code { (user_code::shown(code)) } "."
         }
         p.note {
             "Say yes only if you started this yourself and that device is in front of you. If somebody sent you the code, "
