@@ -8,7 +8,7 @@ import { mkdtempSync, mkdirSync, readFileSync, readdirSync, existsSync, writeFil
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { generateKeyPairSync, randomUUID } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import { createServer } from 'node:http';
 import { browse, goOn } from './browser.mjs';
 
@@ -104,13 +104,16 @@ await row(party, 'token exchange to an ID-JAG', () => {
   tokens = report;
   must(report.steps.exchange.header.typ === 'oauth-id-jag+jwt', JSON.stringify(report.steps.exchange));
 });
-await row(party, 'private_key_jwt with ES256', () => {
-  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+await row(party, 'private_key_jwt with ES256', async () => {
+  // Not by generateKeyPairSync: some releases of Node stop for good when such a key is exported while memory is collected.
+  const pair = await crypto.subtle.generateKey({ name: 'ECDSA', namedCurve: 'P-256' }, true, ['sign', 'verify']);
+  const jwk = async key => { const { kty, crv, x, y, d } = await crypto.subtle.exportKey('jwk', key); return { kty, crv, x, y, ...(d && { d }) }; };
+  const [privateJwk, publicJwk] = [await jwk(pair.privateKey), await jwk(pair.publicKey)];
   const kid = randomUUID();
   const file = join(scratch, 'jwks.json');
-  writeFileSync(file, JSON.stringify({ keys: [{ ...publicKey.export({ format: 'jwk' }), kid, alg: 'ES256', use: 'sig' }] }));
+  writeFileSync(file, JSON.stringify({ keys: [{ ...publicJwk, kid, alg: 'ES256', use: 'sig' }] }));
   admin('client', 'add', 'Key client', '--id', 'key-client', '--redirect-uri', 'http://127.0.0.1/callback', '--jwks-file', file);
-  rp({ AUTH: 'private_key_jwt', CLIENT_ID: 'key-client', CLIENT_SECRET: '', PAR: '1', PRIVATE_JWK: JSON.stringify({ ...privateKey.export({ format: 'jwk' }), kid, alg: 'ES256' }) });
+  rp({ AUTH: 'private_key_jwt', CLIENT_ID: 'key-client', CLIENT_SECRET: '', PAR: '1', PRIVATE_JWK: JSON.stringify({ ...privateJwk, kid, alg: 'ES256' }) });
 });
 
 // ---------- oauth4webapi: judge of our access tokens ----------
