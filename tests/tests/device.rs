@@ -182,6 +182,32 @@ async fn a_page_that_was_not_ours_answers_for_nobody_and_codes_cannot_be_guessed
         last = erin.types("BCDF-GHJK").await.status;
     }
     assert_eq!(last, 429);
+    // A try that was right would tell as much as one that was wrong.
+    assert_eq!(erin.types(&code).await.status, 429);
+    assert_eq!(erin.says(&code, "allow").await.status, 429);
+    world.pass(60);
+    refused(&world, &poll(&world, TELEVISION, &device), "authorization_pending").await;
+}
+
+#[tokio::test]
+async fn what_is_asked_of_a_client_since_is_asked_before_anything_is_granted() {
+    for change in [
+        serde_json::json!({"id": TELEVISION, "device_grant": false}),
+        serde_json::json!({"id": TELEVISION, "dpop_bound_access_tokens": true}),
+    ] {
+        let world = world_with(Wishes::default()).await;
+        let erin = Person::signs_in(&world, "erin").await;
+        let (device, code) = begin(&world, TELEVISION).await;
+        let (other, _) = begin(&world, TELEVISION).await;
+        assert_eq!(erin.says(&code, "allow").await.status, 200);
+        let reply =
+            world.administer(Method::POST, "/idp/clients/change", Some(change.clone())).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        for code in [&device, &device, &other] {
+            let reply = world.send(&poll(&world, TELEVISION, code)).await;
+            assert!(reply.status >= 400, "{change}: {}", reply.text);
+        }
+    }
 }
 
 #[tokio::test]

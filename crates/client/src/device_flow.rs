@@ -65,7 +65,14 @@ impl DeviceFlow {
         let read: DeviceAnswer = answer.json().map_err(|e| bad(e.to_string()))?;
         // It is printed for a person to open: a web page, and nothing that a terminal would obey.
         let page = url::Url::parse(&read.verification_uri).ok();
-        let page = page.filter(|url| matches!(url.scheme(), "https" | "http") && url.has_host());
+        let page = page.filter(|url| {
+            // Nothing in it that hides where it leads.
+            let plain = url.username().is_empty() && url.password().is_none();
+            matches!(url.scheme(), "https" | "http")
+                && url.has_host()
+                && plain
+                && url.as_str().len() <= 300
+        });
         let page = page.ok_or_else(|| bad("its verification_uri is no web page".to_owned()))?;
         let user_code = shown(&read.user_code, 64);
         let interval = read.interval.unwrap_or(5).clamp(INTERVAL.0, INTERVAL.1).unsigned_abs();

@@ -14,6 +14,9 @@ use carnet_proto::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use std::sync::PoisonError;
 
+/// Names the caller to an adapter of this process.
+pub const CALLER: HeaderName = HeaderName::from_static("carnet-caller");
+
 /// An assertion is made anew when it has less than this left, in seconds.
 const FRESH: i64 = 30;
 
@@ -110,6 +113,8 @@ pub(crate) async fn headers(
     }
     if let Some((name, value)) = &settings.adapter {
         headers.insert(name.clone(), sensitive(value.expose()).ok_or_else(bad)?);
+        // Sessions, processes and what they ask belong to one caller.
+        headers.insert(CALLER, sensitive(&held.owner).ok_or_else(bad)?);
     }
     if let Some((name, value)) = &settings.credential {
         headers.insert(name.clone(), sensitive(value.expose()).ok_or_else(bad)?);

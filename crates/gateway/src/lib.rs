@@ -29,6 +29,7 @@ mod source;
 mod trail;
 
 pub use gateway::{Gateway, GatewayService, Ground, Keep, RouteError};
+pub use identity::CALLER;
 pub use settings::{
     ArgumentAudit, AssertionSettings, Limits, Lists, PlainHeader, RouteSettings, Stands,
     ToolChanges, Unavailable, UpstreamToken, UpstreamTokenError, UpstreamTokens, Who,

@@ -43,7 +43,14 @@ impl AuthenticatedClient {
         directory: &D,
     ) -> Result<bool, Failure> {
         let now = authority.client(directory, self.id()).await?;
-        Ok(now.is_some_and(|now| now.record.authentication == self.0.record.authentication))
+        // What was asked of it when the request came may be too little by now.
+        let (then, no_less) = (&self.0.record, |now: &carnet_proto::client::Client| {
+            now.dpop_bound_access_tokens <= self.0.record.dpop_bound_access_tokens
+                && now.device_grant >= self.0.record.device_grant
+        });
+        Ok(now.is_some_and(|now| {
+            now.record.authentication == then.authentication && no_less(&now.record)
+        }))
     }
 
     /// What it proved itself with; `None` of a public client.

@@ -107,6 +107,9 @@ struct Entry {
 /// What stands for every server in the arguments of the bridge.
 const ALL: &str = "--all";
 
+/// Largest config, in bytes.
+const LARGEST: u64 = 16 * 1024 * 1024;
+
 const LEDGER: &str = "installed.json";
 
 impl Ledger {
@@ -174,6 +177,12 @@ impl Change {
             bail!("{} is a link to what is not there\nhint: mend or remove it", file.display());
         }
         let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+        // A link in somebody else's project may lead to what has no end.
+        if let Ok(there) = fs::metadata(&file)
+            && (!there.is_file() || there.len() > LARGEST)
+        {
+            bail!("{} is no config file: not a plain file, or larger than 16 MiB", file.display());
+        }
         let before = match fs::read_to_string(&file) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -904,6 +913,10 @@ fn take_back(file: &Path, written: &Written, dry_run: bool) -> Result<()> {
         let name = file.display().to_string();
         let diff = similar::TextDiff::from_lines(&now, &after);
         print!("{}", plain_lines(&diff.unified_diff().header(&name, &name).to_string()));
+        return Ok(());
+    }
+    if after == now {
+        println!("{}: nothing of Carnet's is in it.", file.display());
         return Ok(());
     }
     system::replace_file(file, after.as_bytes())?;

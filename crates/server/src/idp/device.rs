@@ -62,9 +62,8 @@ pub(super) async fn authorize(State(idp): State<Idp>, request: Request) -> Respo
         return conclude(authority, admission, &request.sender, request.event, refusal).await;
     }
     // A row for everybody who asks, and no proof of who that is.
-    if request.client.is_public()
-        && let Err(busy) = admission.push(&request.address)
-    {
+    let who = if request.client.is_public() { &request.address } else { &client.id };
+    if let Err(busy) = admission.push(who) {
         return answer::throttled(busy.0);
     }
     let mut asked = match read_device(&request.form, client) {
@@ -221,6 +220,13 @@ async fn typed(
     let Some(user) = snapshot.directory.person(&authority.store, &session.user_id).await? else {
         return Ok(error_page(StatusCode::FORBIDDEN, SWITCHED_OFF));
     };
+    // A cell for each try, right or wrong, before anything is looked up: codes can be guessed (RFC 8628 section 5.1).
+    let guesses = Sender::Unproven(format!("codes typed by {}", session.user_id));
+    if idp.0.admission.refusal(&guesses).is_err() {
+        let text = "Too many codes. Wait a minute, then try again.";
+        let problem = Problem { status: StatusCode::TOO_MANY_REQUESTS, text, username: "" };
+        return Ok(code_form(idp, parts, Some(&problem)));
+    }
     let code = form.optional("user_code").and_then(user_code::typed);
     let waiting = match &code {
         Some(code) => authority.store.waiting_device(&code.hash(), now).await?,
@@ -230,7 +236,8 @@ async fn typed(
         Some(device) => authority.client(&snapshot.directory, &device.request.client_id).await.ok(),
         None => None,
     };
-    let (Some(code), Some(device), Some(client)) = (code, waiting, found.flatten()) else {
+    let found = found.flatten().filter(|client| client.record.device_grant);
+    let (Some(code), Some(device), Some(client)) = (code, waiting, found) else {
         return wrong_code(idp, &session, parts).await;
     };
     if !client.acts_for(&session.user_id) {
@@ -250,7 +257,6 @@ async fn typed(
     }
 }
 
-/// Counted before it is put on record: codes can be guessed.
 async fn wrong_code(
     idp: &Idp,
     session: &Session,
@@ -258,11 +264,6 @@ async fn wrong_code(
 ) -> Result<Response<Body>, StoreError> {
     let authority = &idp.0.authority;
     let (request_id, address) = origin_of(parts);
-    if idp.0.admission.refusal(&Sender::Unproven(address.clone())).is_err() {
-        let text = "Too many wrong codes. Wait a minute, then try again.";
-        let problem = Problem { status: StatusCode::TOO_MANY_REQUESTS, text, username: "" };
-        return Ok(code_form(idp, parts, Some(&problem)));
-    }
     let event = AuditEvent::granted("authorize", authority.now())
         .person(&session.user_id)
         .with("session", session.sid.as_str())

@@ -20,6 +20,7 @@ use axum::{
     routing::post,
 };
 use carnet_client::Outbound;
+use carnet_gateway::CALLER;
 use carnet_proto::{
     mcp::{INVALID_REQUEST, PARSE_ERROR},
     secret::{Secret, equal_in_constant_time},
@@ -45,6 +46,12 @@ pub(crate) use stdio::Command;
 pub(crate) const OWN: HeaderName = HeaderName::from_static("carnet-adapter");
 /// Sessions of one MCP server at a time: each may be a process.
 const SESSIONS: usize = 64;
+/// Of one caller: whoever opens another ends the one that they have not used for longest.
+const SHARE: usize = 8;
+/// A session that was not used for so long makes way where there is no other room.
+const MAKES_WAY: Duration = Duration::from_mins(2);
+/// Callers whose failures are remembered.
+const REMEMBERED: usize = 1024;
 /// A session that nobody has used for so long is ended.
 const UNUSED: Duration = Duration::from_mins(30);
 /// Largest message, in bytes, either way.
@@ -91,10 +98,34 @@ struct Adapter {
     sessions: Sessions,
     secret: Secret,
     entropy: Entropy,
-    held: Mutex<HashMap<String, Arc<Session>>>,
-    /// The one of all, or of requests without a session.
-    shared: tokio::sync::Mutex<Option<Arc<Session>>>,
-    failures: Mutex<Failures>,
+    held: Mutex<HashMap<String, Held>>,
+    /// The one of all; where each has its own, that of a caller's requests without a session.
+    shared: tokio::sync::Mutex<HashMap<String, Arc<Session>>>,
+    /// By caller: nobody waits for what another one's sessions did.
+    failures: Mutex<HashMap<String, Failures>>,
+}
+
+/// A session that has begun, and whose it is.
+struct Held {
+    caller: String,
+    session: Arc<Session>,
+}
+
+/// Takes a session out again if it does not come to be: its caller went away, or the server refused.
+struct Beginning {
+    adapter: Arc<Adapter>,
+    id: String,
+    kept: bool,
+}
+
+impl Drop for Beginning {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Some(held) = self.adapter.held().remove(&self.id)
+        {
+            held.session.end();
+        }
+    }
 }
 
 /// How often the server ended at once, and when it may be tried again.
@@ -144,7 +175,10 @@ pub(crate) async fn start(
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = tokio::time::sleep(Duration::from_mins(1)) => adapter.end_unused(),
+                () = tokio::time::sleep(Duration::from_mins(1)) => {
+                    adapter.end_unused();
+                    adapter.end_unused_shared().await;
+                }
             }
         }
         adapter.end_all().await;
@@ -153,12 +187,12 @@ pub(crate) async fn start(
 }
 
 impl Adapter {
-    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Session>>> {
+    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<String, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn end_unused(&self) {
-        self.held().retain(|_, session| {
+        self.held().retain(|_, Held { session, .. }| {
             let unused = session.is_ended() || session.unused_for() > UNUSED;
             if unused {
                 session.end();
@@ -168,8 +202,8 @@ impl Adapter {
     }
 
     async fn end_all(&self) {
-        let held: Vec<_> = self.held().drain().map(|(_, session)| session).collect();
-        let shared = self.shared.lock().await.take();
+        let held: Vec<_> = self.held().drain().map(|(_, held)| held.session).collect();
+        let shared: Vec<_> = self.shared.lock().await.drain().map(|(_, shared)| shared).collect();
         for session in held.iter().chain(&shared) {
             session.end();
         }
@@ -179,13 +213,32 @@ impl Adapter {
         }
     }
 
+    /// Ends links that nobody has used for long and that no session is left of.
+    async fn end_unused_shared(&self) {
+        self.shared.lock().await.retain(|_, session| {
+            let unused =
+                session.is_ended() || (session.is_alone() && session.unused_for() > UNUSED);
+            if unused {
+                session.end();
+            }
+            !unused
+        });
+    }
+
+    /// Whose failures count, and whose link a request without a session uses.
+    fn owner<'a>(&self, caller: &'a str) -> &'a str {
+        match self.sessions {
+            Sessions::Own => caller,
+            Sessions::Shared => "",
+        }
+    }
+
     /// A new link to the server; refused for a while after it ended at once.
-    async fn open(&self) -> Result<Arc<Session>, Refused> {
+    async fn open(&self, caller: &str) -> Result<Arc<Session>, Refused> {
         {
             let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(left) =
-                failures.next.and_then(|next| next.checked_duration_since(Instant::now()))
-            {
+            let held = failures.get(self.owner(caller)).and_then(|failures| failures.next);
+            if let Some(left) = held.and_then(|next| next.checked_duration_since(Instant::now())) {
                 return Err(Refused::Waits(left.as_secs() + 1));
             }
         }
@@ -201,72 +254,106 @@ impl Adapter {
                     error = format!("{error:#}"),
                     "the MCP server was not started"
                 );
-                self.failed();
+                self.failed(caller);
                 return Err(Refused::NotStarted(format!("{error:#}")));
             }
         };
-        Ok(Session::over(link))
+        Ok(Session::over(link, self.sessions == Sessions::Shared))
     }
 
-    fn failed(&self) {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+    fn failed(&self, caller: &str) {
+        let mut all = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if all.len() >= REMEMBERED {
+            all.retain(|_, failures| failures.next.is_some_and(|next| next > now));
+        }
+        let failures = all.entry(self.owner(caller).to_owned()).or_default();
         failures.count += 1;
         let wait = Duration::from_secs(1 << failures.count.min(6)).min(LONGEST_WAIT);
         failures.next = Some(Instant::now() + wait);
     }
 
     /// What became of a server when it ended.
-    fn ended(&self, session: &Session) {
-        if session.age() < LIVED && !session.was_told_to_end() {
-            self.failed();
+    fn ended(&self, session: &Session, caller: &str) {
+        if session.was_told_to_end() {
+            return;
+        }
+        if session.age() < LIVED {
+            self.failed(caller);
         } else {
-            *self.failures.lock().unwrap_or_else(PoisonError::into_inner) = Failures::default();
+            let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+            failures.remove(self.owner(caller));
         }
     }
 
-    /// The session of all, begun where it is not there.
-    async fn shared(&self) -> Result<Arc<Session>, Refused> {
+    /// The link of all, or this caller's for requests without a session; begun where it is not there.
+    async fn shared(&self, caller: &str) -> Result<Arc<Session>, Refused> {
         let mut shared = self.shared.lock().await;
-        if let Some(session) = shared.as_ref() {
+        let owner = self.owner(caller);
+        if let Some(session) = shared.get(owner) {
             if !session.is_ended() {
                 return Ok(Arc::clone(session));
             }
-            self.ended(session);
+            self.ended(session, caller);
+            shared.remove(owner);
         }
-        let session = self.open().await?;
-        *shared = Some(Arc::clone(&session));
+        if shared.len() >= SESSIONS {
+            return Err(Refused::Full);
+        }
+        let session = self.open(caller).await?;
+        shared.insert(owner.to_owned(), Arc::clone(&session));
         Ok(session)
     }
 
     /// The session that a request is for.
-    async fn session_of(&self, headers: &HeaderMap) -> Result<Arc<Session>, Refused> {
-        let Some(id) = headers.get(SESSION_ID) else { return self.shared().await };
+    async fn session_of(&self, headers: &HeaderMap, caller: &str) -> Result<Arc<Session>, Refused> {
+        let Some(id) = headers.get(SESSION_ID) else { return self.shared(caller).await };
         let id = id.to_str().unwrap_or_default();
-        let found = self.held().get(id).cloned();
-        let session = found.ok_or(Refused::NoSession)?;
+        let found =
+            self.held().get(id).map(|held| (held.caller == caller, Arc::clone(&held.session)));
+        let (_, session) = found.filter(|(own, _)| *own).ok_or(Refused::NoSession)?;
         if session.is_ended() {
             self.held().remove(id);
-            self.ended(&session);
+            self.ended(&session, caller);
             return Err(Refused::NoSession);
         }
         Ok(session)
     }
 
-    /// A session that `initialize` begins: its id, and what it speaks to.
-    async fn begin(&self) -> Result<(String, Arc<Session>), Refused> {
-        let id = self.entropy.id();
-        let session = match self.sessions {
-            Sessions::Own => {
-                self.end_unused();
-                if self.held().len() >= SESSIONS {
-                    return Err(Refused::Full);
-                }
-                self.open().await?
-            }
-            Sessions::Shared => Session::beside(&self.shared().await?),
+    /// Room for one more session of a caller: their own that was not used for longest goes first.
+    fn make_room(&self, caller: &str) -> Result<(), Refused> {
+        self.end_unused();
+        let mut held = self.held();
+        let oldest = |held: &HashMap<String, Held>, of: &dyn Fn(&Held) -> bool| {
+            let fitting = held.iter().filter(|(_, held)| of(held));
+            fitting.max_by_key(|(_, held)| held.session.unused_for()).map(|(id, _)| id.clone())
         };
-        self.held().insert(id.clone(), Arc::clone(&session));
-        Ok((id, session))
+        let own = held.values().filter(|held| held.caller == caller).count();
+        let goes = if own >= SHARE {
+            oldest(&held, &|held| held.caller == caller)
+        } else if held.len() >= SESSIONS {
+            oldest(&held, &|held| held.session.unused_for() > MAKES_WAY)
+        } else {
+            return Ok(());
+        };
+        let gone = goes.and_then(|id| held.remove(&id)).ok_or(Refused::Full)?;
+        gone.session.end();
+        Ok(())
+    }
+
+    /// A session that `initialize` begins: its id, and what it speaks to.
+    async fn begin(self: &Arc<Self>, caller: &str) -> Result<(Beginning, Arc<Session>), Refused> {
+        self.make_room(caller)?;
+        let session = match self.sessions {
+            Sessions::Own => self.open(caller).await?,
+            Sessions::Shared => Session::beside(&self.shared(caller).await?),
+        };
+        // Others may have begun meanwhile.
+        self.make_room(caller)?;
+        let id = self.entropy.id();
+        let held = Held { caller: caller.to_owned(), session: Arc::clone(&session) };
+        self.held().insert(id.clone(), held);
+        Ok((Beginning { adapter: Arc::clone(self), id, kept: false }, session))
     }
 }
 
@@ -315,6 +402,12 @@ impl Refused {
     }
 }
 
+/// Who asks, as the gateway says: a text that stands for one person through one client.
+fn caller_of(headers: &HeaderMap) -> String {
+    let caller = headers.get(&CALLER).and_then(|value| value.to_str().ok());
+    caller.unwrap_or_default().to_owned()
+}
+
 fn is_ours(adapter: &Adapter, headers: &HeaderMap) -> bool {
     let mut sent = headers.get_all(&OWN).iter().filter_map(|value| value.to_str().ok());
     sent.next().is_some_and(|sent| equal_in_constant_time(sent, adapter.secret.expose()))
@@ -335,14 +428,15 @@ async fn send(
         Ok(message) => message,
         Err(why) => return Refused::Message(INVALID_REQUEST, why).respond(None),
     };
+    let caller = caller_of(&headers);
     let begins = message.method() == Some("initialize") && !headers.contains_key(SESSION_ID);
     let (begun, session) = if begins {
-        match adapter.begin().await {
-            Ok((id, session)) => (Some(id), session),
+        match adapter.begin(&caller).await {
+            Ok((begun, session)) => (Some(begun), session),
             Err(refused) => return refused.respond(message.id()),
         }
     } else {
-        match adapter.session_of(&headers).await {
+        match adapter.session_of(&headers, &caller).await {
             Ok(session) => (None, session),
             Err(refused) => return refused.respond(message.id()),
         }
@@ -357,18 +451,19 @@ async fn send(
     let mut response = match session.ask(&message).await {
         Ok(answers) => answered(answers, message.id()).await,
         Err(_) => {
-            adapter.ended(&session);
+            adapter.ended(&session, &caller);
             Refused::Ended.respond(message.id())
         }
     };
-    if let Some(id) = begun {
+    if let Some(mut begun) = begun {
         if response.status().is_success()
-            && let Ok(id) = HeaderValue::from_str(&id)
+            && let Ok(id) = HeaderValue::from_str(&begun.id)
         {
             response.headers_mut().insert(SESSION_ID, id);
-        } else {
-            session.end();
-            adapter.held().remove(&id);
+            begun.kept = true;
+        } else if session.is_ended() {
+            // It ended while it was asked to begin.
+            adapter.ended(&session, &caller);
         }
     }
     response
@@ -399,7 +494,7 @@ async fn listen(State(adapter): State<Arc<Adapter>>, headers: HeaderMap) -> Resp
     if !headers.contains_key(SESSION_ID) {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }
-    match adapter.session_of(&headers).await {
+    match adapter.session_of(&headers, &caller_of(&headers)).await {
         Ok(session) => {
             session.used();
             events(session.listen())
@@ -413,9 +508,13 @@ async fn end(State(adapter): State<Arc<Adapter>>, headers: HeaderMap) -> Respons
         return StatusCode::FORBIDDEN.into_response();
     }
     let id = headers.get(SESSION_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
-    let session = adapter.held().remove(id);
-    match session {
-        Some(session) => {
+    let caller = caller_of(&headers);
+    let held = {
+        let mut held = adapter.held();
+        if held.get(id).is_some_and(|held| held.caller == caller) { held.remove(id) } else { None }
+    };
+    match held {
+        Some(Held { session, .. }) => {
             session.end();
             StatusCode::NO_CONTENT.into_response()
         }

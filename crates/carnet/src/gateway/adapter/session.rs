@@ -9,18 +9,19 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
-use tokio::sync::{Mutex as AsyncMutex, mpsc};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// Requests under way on one link.
 const UNDER_WAY: usize = 1024;
-/// Messages that wait for a reader.
+/// Messages that wait for a reader, and their bytes.
 const WAITING: usize = 256;
+const WAITING_BYTES: usize = 4 * 1024 * 1024;
 
 type Members = BTreeMap<String, Box<RawValue>>;
 
@@ -106,8 +107,57 @@ pub(super) struct Answer {
 struct Pending {
     id: Box<RawValue>,
     token: Option<Box<RawValue>>,
-    to: mpsc::Sender<Answer>,
+    to: Queue,
+    /// The answer has a place of its own: it comes, however much came before it.
+    last: oneshot::Sender<String>,
     by: Weak<Session>,
+}
+
+/// What waits for a reader, within bounds.
+#[derive(Clone)]
+struct Queue {
+    to: mpsc::Sender<String>,
+    bytes: Arc<AtomicUsize>,
+}
+
+/// The other end of it.
+struct Queued {
+    from: mpsc::Receiver<String>,
+    bytes: Arc<AtomicUsize>,
+}
+
+fn queue() -> (Queue, Queued) {
+    let (to, from) = mpsc::channel(WAITING);
+    let bytes = Arc::<AtomicUsize>::default();
+    (Queue { to, bytes: Arc::clone(&bytes) }, Queued { from, bytes })
+}
+
+impl Queue {
+    /// A reader that does not keep up loses what is too much, and the link goes on. Given back where nobody reads.
+    fn put(&self, line: String) -> Result<(), String> {
+        let size = line.len();
+        if self.bytes.fetch_add(size, Ordering::Relaxed) + size > WAITING_BYTES {
+            self.bytes.fetch_sub(size, Ordering::Relaxed);
+            return if self.to.is_closed() { Err(line) } else { Ok(()) };
+        }
+        self.to.try_send(line).or_else(|error| {
+            self.bytes.fetch_sub(size, Ordering::Relaxed);
+            match error {
+                mpsc::error::TrySendError::Full(_) => Ok(()),
+                mpsc::error::TrySendError::Closed(line) => Err(line),
+            }
+        })
+    }
+}
+
+impl Queued {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<String>> {
+        let next = self.from.poll_recv(context);
+        if let Poll::Ready(Some(line)) = &next {
+            self.bytes.fetch_sub(line.len(), Ordering::Relaxed);
+        }
+        next
+    }
 }
 
 /// One link to a server, which several sessions may share.
@@ -117,7 +167,10 @@ struct Wire {
     next: AtomicU64,
     pending: Mutex<HashMap<u64, Pending>>,
     sessions: Mutex<Vec<Weak<Session>>>,
-    /// Requests of the server, by the id that clients see: whose answer counts.
+    /// It is several callers'.
+    shared: bool,
+    /// Requests of the server, by its id: whose answer counts.
+    asked: Mutex<HashMap<String, Weak<Session>>>,
     begun: Instant,
     told_to_end: AtomicBool,
     /// What the first `initialize` brought, where several sessions share the link.
@@ -130,7 +183,7 @@ pub(super) struct Session {
     /// It has the link to itself.
     alone: bool,
     used: Mutex<Instant>,
-    stream: Mutex<Option<mpsc::Sender<String>>>,
+    stream: Mutex<Option<Queue>>,
     /// What came while nobody listened.
     backlog: Mutex<VecDeque<String>>,
 }
@@ -141,7 +194,7 @@ pub(super) struct Gone;
 
 impl Session {
     /// The first session of a link.
-    pub(super) fn over(link: Link) -> Arc<Self> {
+    pub(super) fn over(link: Link, shared: bool) -> Arc<Self> {
         let Link { to, from, ended } = link;
         let wire = Arc::new(Wire {
             to,
@@ -149,6 +202,8 @@ impl Session {
             next: AtomicU64::new(1),
             pending: Mutex::default(),
             sessions: Mutex::default(),
+            shared,
+            asked: Mutex::default(),
             begun: Instant::now(),
             told_to_end: AtomicBool::new(false),
             initialized: AsyncMutex::default(),
@@ -183,10 +238,15 @@ impl Session {
 
     pub(super) fn unused_for(&self) -> Duration {
         let listens = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
-        if listens.as_ref().is_some_and(|stream| !stream.is_closed()) {
+        if listens.as_ref().is_some_and(|stream| !stream.to.is_closed()) {
             return Duration::ZERO;
         }
         self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// Whether its link is nobody else's.
+    pub(super) fn is_alone(&self) -> bool {
+        self.wire.live().len() <= 1
     }
 
     pub(super) fn is_ended(&self) -> bool {
@@ -216,6 +276,12 @@ impl Session {
 
     /// Sends a notification, or the client's answer to what the server asked.
     pub(super) async fn pass_on(&self, message: &Message<'_>) -> Result<(), Gone> {
+        if let (None, Some(id)) = (message.method(), message.id)
+            && !self.wire.was_asked(id, self)
+        {
+            // An answer to what somebody else was asked, or nobody.
+            return Ok(());
+        }
         let mut params = message.params.map(ToOwned::to_owned);
         if message.method() == Some("notifications/cancelled") {
             // The request has another id there.
@@ -270,14 +336,14 @@ impl Session {
             members.insert("_meta".to_owned(), raw(&meta));
             params = Some(raw(&members));
         }
-        let (to, from) = mpsc::channel(WAITING);
+        let ((to, queued), (last, answer)) = (queue(), oneshot::channel());
         {
             let mut pending = self.wire.pending();
-            pending.retain(|_, held| !held.to.is_closed());
+            pending.retain(|_, held| !held.last.is_closed());
             if pending.len() >= UNDER_WAY || self.is_ended() {
                 return Err(Gone);
             }
-            pending.insert(number, Pending { id, token, to, by: Arc::downgrade(self) });
+            pending.insert(number, Pending { id, token, to, last, by: Arc::downgrade(self) });
         }
         let line = Written {
             jsonrpc: "2.0",
@@ -291,7 +357,7 @@ impl Session {
             self.wire.pending().remove(&number);
             return Err(Gone);
         }
-        Ok(Answers(from))
+        Ok(Answers { queued: Some(queued), answer: Some(answer) })
     }
 
     /// `initialize` of a link that several share: said once, and answered to all alike.
@@ -330,29 +396,35 @@ impl Session {
 
     /// What the server says unasked, from now on and from before.
     pub(super) fn listen(&self) -> impl Stream<Item = String> + Send + 'static {
-        let (to, from) = mpsc::channel(WAITING);
+        let (to, queued) = queue();
         let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
         for line in backlog.drain(..) {
-            let _ = to.try_send(line);
+            let _ = to.put(line);
         }
         *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(to);
-        futures::stream::unfold(from, |mut from| async move { Some((from.recv().await?, from)) })
+        futures::stream::unfold(queued, |mut queued| async move {
+            Some((std::future::poll_fn(|context| queued.poll(context)).await?, queued))
+        })
     }
 
     /// Something that the server says, to whoever listens; kept for a while where nobody does.
     fn tell(&self, line: String) {
         let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let line = match stream {
-            Some(stream) => match stream.try_send(line) {
-                // A reader that does not keep up loses what is too much, and the link goes on.
-                Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => return,
-                Err(mpsc::error::TrySendError::Closed(line)) => line,
+            Some(stream) => match stream.put(line) {
+                Ok(()) => return,
+                Err(line) => line,
             },
             None => line,
         };
         let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
-        if backlog.len() == WAITING {
-            backlog.pop_front();
+        if line.len() > WAITING_BYTES {
+            return;
+        }
+        let mut bytes = backlog.iter().map(String::len).sum::<usize>() + line.len();
+        while backlog.len() >= WAITING || bytes > WAITING_BYTES {
+            let Some(gone) = backlog.pop_front() else { break };
+            bytes -= gone.len();
         }
         backlog.push_back(line);
     }
@@ -404,7 +476,7 @@ impl Wire {
                 result: message.result,
                 error: message.error,
             };
-            let _ = pending.to.try_send(Answer { text: text.line(), is_last: true });
+            let _ = pending.last.send(text.line());
             return;
         }
         let mut params = message.params.map(ToOwned::to_owned);
@@ -422,11 +494,26 @@ impl Wire {
             members.insert("progressToken".to_owned(), token);
             params = Some(raw(&members));
             asker = Some(to);
-        } else if message.is_request() {
-            // What it asks on the way belongs to a request, as far as can be told: the only one, or the newest.
+        }
+        let live = self.live();
+        if message.is_request() {
+            // Where several share the link, nobody can tell whose request it belongs to: none of them is asked.
+            let only = if self.shared { None } else { live.first() };
+            let noted = message.id.zip(only).is_some_and(|(id, only)| self.asks(id, only));
+            if !noted {
+                self.refuse(message.id);
+                return;
+            }
+            // On the way to an answer, where there is one to come.
             let pending = self.pending();
             asker =
                 pending.iter().max_by_key(|(number, _)| **number).map(|(_, held)| held.to.clone());
+        } else if self.shared
+            && asker.is_none()
+            && !message.method().is_some_and(|method| method.ends_with("/list_changed"))
+        {
+            // What it says of its own accord may be about one of them.
+            return;
         }
         let text = Written {
             jsonrpc: "2.0",
@@ -438,14 +525,53 @@ impl Wire {
         };
         let text = text.line();
         if let Some(asker) = asker
-            && asker.try_send(Answer { text: text.clone(), is_last: false }).is_ok()
+            && asker.put(text.clone()).is_ok()
         {
             return;
         }
-        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for session in sessions.iter().filter_map(Weak::upgrade) {
+        for session in live {
             session.tell(text.clone());
         }
+    }
+
+    fn live(&self) -> Vec<Arc<Session>> {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Notes whom the server asks; `false` where too much is unanswered.
+    fn asks(&self, id: &RawValue, session: &Arc<Session>) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.len() >= UNDER_WAY {
+            return false;
+        }
+        asked.insert(id.get().to_owned(), Arc::downgrade(session));
+        true
+    }
+
+    /// Whether the server asked this session, which answers once.
+    fn was_asked(&self, id: &RawValue, by: &Session) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = asked
+            .get(id.get())
+            .is_some_and(|held| std::ptr::eq(held.as_ptr(), std::ptr::from_ref(by)));
+        own && asked.remove(id.get()).is_some()
+    }
+
+    /// Tells the server that nobody is asked.
+    fn refuse(&self, id: Option<&RawValue>) {
+        let error =
+            r#"{"code":-32601,"message":"Several people share this server: nobody can be asked."}"#;
+        let error = RawValue::from_string(error.to_owned()).ok();
+        let line = Written {
+            jsonrpc: "2.0",
+            id,
+            method: None,
+            params: None,
+            result: None,
+            error: error.as_deref(),
+        };
+        let _ = self.to.try_send(line.line());
     }
 }
 
@@ -466,13 +592,16 @@ async fn read(wire: Arc<Wire>, mut from: mpsc::Receiver<String>) {
 }
 
 /// What comes back for a request, up to its answer.
-pub(super) struct Answers(mpsc::Receiver<Answer>);
+pub(super) struct Answers {
+    queued: Option<Queued>,
+    answer: Option<oneshot::Receiver<String>>,
+}
 
 impl Answers {
     fn one(text: String) -> Self {
-        let (to, from) = mpsc::channel(1);
-        let _ = to.try_send(Answer { text, is_last: true });
-        Self(from)
+        let (to, answer) = oneshot::channel();
+        let _ = to.send(text);
+        Self { queued: None, answer: Some(answer) }
     }
 }
 
@@ -480,13 +609,26 @@ impl Stream for Answers {
     type Item = Answer;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Answer>> {
-        let next = self.0.poll_recv(context);
-        if let Poll::Ready(Some(answer)) = &next
-            && answer.is_last
-        {
-            self.0.close();
+        let Some(mut answer) = self.answer.take() else { return Poll::Ready(None) };
+        if let Some(queued) = &mut self.queued {
+            match queued.poll(context) {
+                Poll::Ready(Some(text)) => {
+                    self.answer = Some(answer);
+                    return Poll::Ready(Some(Answer { text, is_last: false }));
+                }
+                // Nobody says anything more; the answer may be there.
+                Poll::Ready(None) => self.queued = None,
+                Poll::Pending => {}
+            }
         }
-        next
+        match Pin::new(&mut answer).poll(context) {
+            Poll::Ready(Ok(text)) => Poll::Ready(Some(Answer { text, is_last: true })),
+            Poll::Ready(Err(_)) => Poll::Ready(None),
+            Poll::Pending => {
+                self.answer = Some(answer);
+                Poll::Pending
+            }
+        }
     }
 }
 
@@ -509,7 +651,7 @@ mod tests {
     #[tokio::test]
     async fn answers_and_progress_go_to_who_asked_whatever_ids_they_chose() {
         let (link, mut written, lines) = link();
-        let first = Session::over(link);
+        let first = Session::over(link, true);
         let second = Session::beside(&first);
         let text = r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"x","n":12345678901234567890123,"_meta":{"progressToken":"t"}},"else":1}"#;
         let mut of_first = first.ask(&Message::read(text).unwrap()).await.unwrap();
@@ -549,7 +691,7 @@ mod tests {
     #[tokio::test]
     async fn what_the_server_says_unasked_waits_for_a_listener_and_its_end_ends_answers() {
         let (link, mut written, lines) = link();
-        let session = Session::over(link);
+        let session = Session::over(link, false);
         let said = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
         lines.send(said.to_owned()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -568,6 +710,75 @@ mod tests {
         assert!(answers.next().await.is_none(), "the server is gone");
         assert!(session.is_ended());
         assert!(session.ask(&Message::read(call).unwrap()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn nobody_is_asked_for_another_and_nobody_answers_for_another() {
+        // Of a link that several share nobody is asked, and nothing is said to one that may be about another.
+        let (shared, mut written, lines) = link();
+        let first = Session::over(shared, true);
+        let second = Session::beside(&first);
+        let mut heard = Box::pin(second.listen());
+        let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}}"#;
+        let mut of_first = first.ask(&Message::read(call).unwrap()).await.unwrap();
+        let mut of_second = second.ask(&Message::read(call).unwrap()).await.unwrap();
+        let _ = (written.recv().await, written.recv().await);
+        for line in [
+            r#"{"jsonrpc":"2.0","id":77,"method":"elicitation/create","params":{"message":"secret"}}"#,
+            r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"secret"}}"#,
+            r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+            r#"{"jsonrpc":"2.0","id":2,"result":{}}"#,
+        ] {
+            lines.send(line.to_owned()).await.unwrap();
+        }
+        let refused = written.recv().await.unwrap();
+        assert!(refused.contains("\"id\":77") && refused.contains("error"), "{refused}");
+        for answers in [&mut of_first, &mut of_second] {
+            assert!(answers.next().await.unwrap().is_last);
+        }
+        assert!(heard.next().await.unwrap().contains("list_changed"));
+        let answer = r#"{"jsonrpc":"2.0","id":77,"result":{"action":"accept"}}"#;
+        second.pass_on(&Message::read(answer).unwrap()).await.unwrap();
+        assert!(written.try_recv().is_err(), "nobody was asked");
+        // Of one that is a caller's own: once, and for what was asked.
+        let (own, mut written, lines) = link();
+        let session = Session::over(own, false);
+        session.pass_on(&Message::read(answer).unwrap()).await.unwrap();
+        assert!(written.try_recv().is_err(), "it was not asked");
+        let asks = r#"{"jsonrpc":"2.0","id":77,"method":"elicitation/create","params":{}}"#;
+        lines.send(asks.to_owned()).await.unwrap();
+        assert_eq!(Box::pin(session.listen()).next().await.unwrap(), asks);
+        for _ in 0..2 {
+            session.pass_on(&Message::read(answer).unwrap()).await.unwrap();
+        }
+        assert_eq!(written.recv().await.unwrap(), answer);
+        assert!(written.try_recv().is_err(), "an answer counts once");
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_however_much_was_said_before_it_and_what_waits_is_bounded() {
+        let (own, mut written, lines) = link();
+        let session = Session::over(own, false);
+        let call = r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"_meta":{"progressToken":"t"}}}"#;
+        let mut answers = session.ask(&Message::read(call).unwrap()).await.unwrap();
+        written.recv().await.unwrap();
+        let text = "x".repeat(64 * 1024);
+        for _ in 0..1000 {
+            let progress = format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":1,"message":"{text}"}}}}"#
+            );
+            lines.send(progress).await.unwrap();
+        }
+        lines.send(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#.to_owned()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let (mut bytes, mut last) = (0, false);
+        while let Some(answer) = answers.next().await {
+            bytes += answer.text.len();
+            last = answer.is_last;
+        }
+        assert!(last, "the answer is lost");
+        assert!(bytes < 2 * WAITING_BYTES, "{bytes}");
     }
 
     #[test]

@@ -63,6 +63,8 @@ impl Command {
                 shown(&self.program, 100)
             )
         })?;
+        // Its group is named by it, also once it is gone: what it started may not be.
+        let group = child.id();
         let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(mut stdin), Some(stdout), Some(stderr)) = streams else {
             anyhow::bail!("the program has no standard streams");
@@ -91,7 +93,7 @@ impl Command {
                 _ = child.wait() => {}
             }
             drop(stdin);
-            let status = finish(&mut child).await;
+            let status = finish(&mut child, group).await;
             tracing::info!(server = own, status, "the MCP server has ended");
             log.abort();
             stop.cancel();
@@ -101,30 +103,30 @@ impl Command {
 }
 
 /// Waits for a program whose input has ended, and makes it end.
-async fn finish(child: &mut Child) -> String {
+async fn finish(child: &mut Child, group: Option<u32>) -> String {
     let text = |status: std::io::Result<std::process::ExitStatus>| {
         status.map_or_else(|error| error.to_string(), |status| status.to_string())
     };
     if let Ok(status) = timeout(GRACE, child.wait()).await {
-        signal(child, true);
+        signal(group, true);
         return text(status);
     }
-    signal(child, false);
+    signal(group, false);
     if let Ok(status) = timeout(GRACE, child.wait()).await {
-        signal(child, true);
+        signal(group, true);
         return text(status);
     }
-    signal(child, true);
+    signal(group, true);
     let _ = child.start_kill();
     text(child.wait().await)
 }
 
 /// To the program and all that it started: to end, or to be gone.
 #[cfg(unix)]
-fn signal(child: &Child, kill: bool) {
+fn signal(group: Option<u32>, kill: bool) {
     use rustix::process::{Pid, Signal, kill_process_group};
     let signal = if kill { Signal::KILL } else { Signal::TERM };
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+    let pid = group.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
     if let Some(pid) = pid {
         // It may be gone already.
         let _ = kill_process_group(pid, signal);
@@ -132,7 +134,7 @@ fn signal(child: &Child, kill: bool) {
 }
 
 #[cfg(not(unix))]
-fn signal(_: &Child, _: bool) {}
+fn signal(_: Option<u32>, _: bool) {}
 
 /// Lines, each within its bound; an endless one ends the server.
 async fn read_lines(from: impl AsyncRead + Unpin, to: mpsc::Sender<String>) {
