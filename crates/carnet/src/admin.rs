@@ -143,7 +143,7 @@ enum User {
     Show { name: String },
     /// Cut a person off at once: sessions, refresh tokens, and every new token
     Disable { name: String },
-    /// Let a person sign in again; nothing of before comes back
+    /// Let a person sign in again; earlier sessions and tokens stay ended
     Enable { name: String },
     /// Remove a person
     Delete { name: String },

@@ -356,7 +356,9 @@ fn without_passwords(text: &str) -> String {
     let may_hold = |word: &str| {
         let word = word.to_ascii_lowercase();
         let named = ["password", "passwd", "pwd"].iter().any(|name| word.contains(name));
-        (word.contains("://") && word.contains('@')) || (named && word.contains('='))
+        // The one in our own hints has nobody's password.
+        let example = word.starts_with("postgres://user@host/database");
+        (word.contains("://") && word.contains('@') && !example) || (named && word.contains('='))
     };
     let words = text.split(' ').map(|word| if may_hold(word) { "(not shown)" } else { word });
     words.collect::<Vec<_>>().join(" ")

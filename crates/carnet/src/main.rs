@@ -38,8 +38,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// A whole company on this machine: walks the five steps, shows a refusal and a cut-off, stays
-    /// up to be played with
+    /// A whole company on this machine: walks the five steps, shows a refusal and a cut-off, and
+    /// stays up for you to try
     Demo(demo::Demo),
     /// Run the roles that a config names, until SIGTERM or Ctrl-C
     Serve {
@@ -147,7 +147,7 @@ enum Command {
     Connect(connect::Connect),
     /// Write the MCP servers you may reach into the configs of MCP clients on this machine
     Install(install::Install),
-    /// Take them out again: the configs are as they were
+    /// Take the entries out again, and restore the configs
     Uninstall(install::Uninstall),
     /// Walk every leg to an MCP server, and say who has to change what
     #[command(after_help = doctor::EXIT_CODES)]

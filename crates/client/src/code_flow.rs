@@ -165,6 +165,12 @@ impl CodeFlow {
                 let line = line.expose().trim();
                 let query = line.split_once('?').map_or(line, |(_, query)| query);
                 let query = query.split('#').next().unwrap_or_default();
+                // The address where the sign-in began, or something else: where it ended there is an answer in it.
+                let answers = Form::parse(query.as_bytes())
+                    .is_ok_and(|form| form.mentions("code") || form.mentions("error"));
+                if !answers {
+                    continue;
+                }
                 match self.read_answer(query) {
                     Ok(code) => return Ok(code),
                     Err(NotAnswer::Failed(error)) => return Err(error),

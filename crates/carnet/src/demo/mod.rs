@@ -13,7 +13,7 @@ use walk::Walk;
 
 #[derive(Args)]
 pub(crate) struct Demo {
-    /// End after the walk; exit 0 only if every step went as told
+    /// End after the walk; exit 0 only if every step succeeded
     #[arg(long)]
     once: bool,
     /// Print the walk as JSON

@@ -286,7 +286,7 @@ pub(crate) async fn install(args: Install) -> Result<()> {
     let chosen = if args.all { found(&places) } else { by_id(&args.clients)? };
     if args.file.is_some() && chosen.len() != 1 {
         bail!(
-            "--file: it is not said whose format it has\nhint: name one client, for instance `carnet install claude-code --file .mcp.json`"
+            "--file needs one client, whose format the file has\nhint: name one client, for instance `carnet install claude-code --file .mcp.json`"
         );
     }
     if chosen.is_empty() && args.print.is_none() {

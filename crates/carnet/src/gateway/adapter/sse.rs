@@ -29,6 +29,8 @@ pub(crate) struct Sse {
 struct Events {
     response: reqwest::Response,
     held: Vec<u8>,
+    /// So much of it holds no end of an event.
+    seen: usize,
 }
 
 struct Event {
@@ -52,9 +54,14 @@ impl Events {
     }
 
     fn take(&mut self) -> Result<Option<Event>> {
-        let Some(end) = self.held.windows(2).position(|two| two == b"\n\n") else {
+        // What was looked at before is not looked at again, but for its last byte.
+        let from = self.seen.saturating_sub(1);
+        let found = self.held[from..].windows(2).position(|two| two == b"\n\n");
+        let Some(end) = found.map(|end| from + end) else {
+            self.seen = self.held.len();
             return Ok(None);
         };
+        self.seen = 0;
         let rest = self.held.split_off(end + 2);
         let whole = std::mem::replace(&mut self.held, rest);
         let text = std::str::from_utf8(&whole).context("an event is not UTF-8")?;
@@ -86,7 +93,7 @@ impl Sse {
             if !response.status().is_success() {
                 bail!("its stream answers HTTP {}", response.status().as_u16());
             }
-            let mut events = Events { response, held: Vec::new() };
+            let mut events = Events { response, held: Vec::new(), seen: 0 };
             loop {
                 match events.next().await? {
                     Some(event) if event.name == "endpoint" => return Ok((events, event.data)),
