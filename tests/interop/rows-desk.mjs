@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, statSync, writeFileSy
 import { join } from 'node:path';
 import { tmpdir } from 'node:os';
 
-export default async function rows({ row, run, must, idp, canvas, notes, admin, enrol, login, password, carnet, here, scratch, folder, E }) {
+export default async function rows({ row, run, must, idp, canvas, notes, admin, enrol, login, password, carnet, here, scratch, shots, folder, E }) {
   const home = join(scratch, 'desk');
   const desk = (...args) => carnet(home, ...args);
   const fails = (home, ...args) => spawnSync(E.CARNET, args, { env: { ...process.env, CARNET_HOME: home }, encoding: 'utf8' });
@@ -126,5 +126,72 @@ export default async function rows({ row, run, must, idp, canvas, notes, admin, 
     must(max.status === 15 && max.stdout.includes('group engineering required'), max.stdout);
     const nowhere = fails(home, 'doctor', `${idp}/mcp`);
     must(nowhere.status === 12 && nowhere.stdout.includes("the MCP server's operator"), nowhere.stdout);
+  });
+  await row('Chromium', '`login --device-code`: two codes typed on another device, no is where the focus is; then a tool call; four looks', async () => {
+    const executablePath = ['/usr/bin/chromium', '/usr/bin/chromium-browser'].find(existsSync);
+    must(executablePath, 'chromium is not installed');
+    const { chromium: driver } = await import('playwright-core');
+    const browser = await driver.launch({ executablePath, args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-sync', '--no-first-run'] });
+    const phone = join(scratch, 'desk-by-code');
+    const child = spawn(E.CARNET, ['login', '--issuer', idp, '--insecure-storage', '--device-code'], { env: { ...process.env, CARNET_HOME: phone } });
+    let told = '';
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', chunk => { told += chunk; });
+    const ended = new Promise(r => child.on('close', r));
+    const code = async n => {
+      for (let i = 0; i < 200; i++, await new Promise(r => setTimeout(r, 100))) {
+        const codes = told.match(/\b[B-Z]{4}-[B-Z]{4}\b/g) ?? [];
+        if (codes.length >= n) return codes[n - 1];
+      }
+      throw new Error(`no code ${n}:\n${told}`);
+    };
+    try {
+      const problems = [];
+      const first = await code(1);
+      must(told.includes(`${idp}/activate`), told);
+      const looks = [['wide-light', 1200, 'light'], ['wide-dark', 1200, 'dark'], ['narrow-light', 320, 'light'], ['narrow-dark', 320, 'dark']];
+      for (const [name, width, colorScheme] of looks) {
+        const page = await (await browser.newContext({ viewport: { width, height: 800 }, colorScheme })).newPage();
+        page.on('console', message => { if (['error', 'warning'].includes(message.type()) && !/40[0-9]/.test(message.text())) problems.push(message.text()); });
+        const focused = id => page.waitForFunction(id => document.activeElement.id === id, id);
+        await page.goto(`${idp}/activate`);
+        await focused('username');
+        await page.keyboard.type('erin');
+        await page.keyboard.press('Tab');
+        await page.keyboard.type(password('erin'));
+        await page.keyboard.press('Enter');
+        await focused('user_code');
+        await page.keyboard.type('BCDFBCDF');
+        await page.keyboard.press('Enter');
+        await page.waitForSelector('[role=alert]');
+        await page.screenshot({ path: join(shots, `device-wrong-${name}.png`) });
+        await focused('user_code');
+        await page.keyboard.type(first.toLowerCase());
+        await page.keyboard.press('Enter');
+        await page.waitForSelector('button[value=allow]');
+        await page.screenshot({ path: join(shots, `device-question-${name}.png`) });
+        must(await page.evaluate(() => document.activeElement.value) === 'deny', 'an Enter too many would say yes');
+        must(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${name}: it scrolls sideways`);
+        if (name === 'narrow-dark') {
+          await page.keyboard.press('Shift+Tab');
+          await page.keyboard.press('Enter');
+          await page.waitForSelector('text=second code');
+          await focused('user_code');
+          await page.keyboard.type(await code(2));
+          await page.keyboard.press('Enter');
+          await page.waitForSelector('button[value=allow]');
+          await page.keyboard.press('Shift+Tab');
+          await page.keyboard.press('Enter');
+          await page.waitForSelector('text=is signed in');
+          await page.screenshot({ path: join(shots, `device-done-${name}.png`) });
+        }
+        await page.context().close();
+      }
+      must(problems.length === 0, `the console says: ${problems.join('; ')}`);
+      must(await ended === 0 && told.includes('Signed in as erin'), told);
+      carnet(phone, 'call', notes.mcp, 'note_search', '{"words":"hi"}');
+    } finally {
+      child.kill();
+      await browser.close();
+    }
   });
 }

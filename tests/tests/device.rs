@@ -237,3 +237,18 @@ async fn a_computer_is_added_by_a_fresh_sign_in_alone() {
     let reply = world.send(&ask).await;
     assert_eq!((reply.status, reply.str("scope")), (200, "enrol"), "{}", reply.text);
 }
+
+#[tokio::test]
+async fn whoever_comes_without_an_application_is_told_where_they_are() {
+    let world = world_with(Wishes::default()).await;
+    let page = world.http.get(world.idp.endpoint("/")).send().await.unwrap();
+    assert_eq!(
+        (page.status().as_u16(), &page.headers()["x-frame-options"]),
+        (200, &"DENY".parse().unwrap())
+    );
+    let text = page.text().await.unwrap();
+    assert!(
+        text.contains("Acme") && text.contains("/activate") && text.contains("/logout"),
+        "{text}"
+    );
+}

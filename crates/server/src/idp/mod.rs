@@ -29,6 +29,7 @@ use crate::{
 use axum::{
     Router,
     extract::State,
+    http::StatusCode,
     routing::{get, post},
 };
 use carnet_proto::{
@@ -130,6 +131,7 @@ impl Idp {
             public = public.route(&oidc_appended, document);
         }
         let router = Router::new()
+            .route(&format!("{base}/"), get(front))
             .route(&format!("{base}/authorize"), get(authorize::begin).post(authorize::sign_in))
             .route(&format!("{base}/token"), post(token::token))
             .route(&format!("{base}/par"), post(pushed_request::push))
@@ -165,6 +167,20 @@ impl Idp {
         };
         answer::public(&metadata::idp(&authority.issuer, &algorithms, offers))
     }
+}
+
+/// Who comes without an application: says where they are, and what can be done here by hand.
+async fn front(State(idp): State<Idp>) -> axum::response::Response {
+    let name = &idp.0.settings.name;
+    let content = maud::html! {
+        h1 { "Sign-in of " (name) }
+        p.soft { "Applications and agents send you here to sign in. Start in one of them." }
+        @if idp.0.settings.device_authorization {
+            p { a href=(idp.issuer().endpoint("/activate")) { "Type a code that a device shows" } }
+        }
+        p { a href=(idp.issuer().endpoint("/logout")) { "Sign out" } }
+    };
+    answer::page(StatusCode::OK, &format!("Sign-in of {name}"), &content, "")
 }
 
 async fn jwks(State(idp): State<Idp>) -> axum::response::Response {
