@@ -18,6 +18,7 @@ const need = ['CARNET', 'CONFORMANCE_CLIENT', 'RMCP_CLIENT', 'PYTHON', 'GO_XAA',
 if (need.length) { console.error(`missing: ${need.join(', ')} must name built binaries`); process.exit(1); }
 const node24 = join(here, 'node_modules/node/bin/node');
 const conformance = join(here, 'node_modules/@modelcontextprotocol/conformance/dist/index.js');
+process.setMaxListeners(100); // one for each program that a row has started
 delete process.env.DBUS_SESSION_BUS_ADDRESS; // no keychain but the one a row starts
 const scratch = mkdtempSync(join(tmpdir(), 'carnet-interop-'));
 const shots = E.SCREENSHOTS ?? join(scratch, 'screenshots');
