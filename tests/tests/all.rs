@@ -9,6 +9,7 @@ mod enrolment;
 mod flows;
 mod gateway_reports;
 mod openid;
+mod quirks;
 mod requirements;
 mod rules;
 mod store_contract;

@@ -14,7 +14,7 @@ use carnet_tests::{
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 
-async fn sign_in(world: &World, client: &carnet_client::Client, username: &str) {
+pub(crate) async fn sign_in(world: &World, client: &carnet_client::Client, username: &str) {
     let pending = client.begin_sign_in(&SignInOptions::default()).await.unwrap();
     let url = pending.url().to_owned();
     let browser = async {
