@@ -55,6 +55,12 @@ impl Vendor {
                 )
             }
             ("GET", "/.well-known/oauth-authorization-server") => {
+                if quirk == "metadata that nobody may read" {
+                    return json_of(
+                        421,
+                        &json!({"error": {"message": "not for you: let the proxy pass on Host"}}),
+                    );
+                }
                 if quirk == "metadata that are not there just now" {
                     return answer(503, "text/plain", "down for maintenance");
                 }
@@ -189,6 +195,7 @@ async fn doctor_and_the_bridge_come_to_the_same_end_with_every_quirk() {
         ("something said before the answer", true),
         ("a page instead of resource metadata", false),
         ("metadata that are not there just now", false),
+        ("metadata that nobody may read", false),
         ("the grant is refused", false),
         ("a page instead of a token", false),
         ("a gateway's error instead of a token", false),
@@ -244,5 +251,11 @@ async fn doctor_and_the_bridge_come_to_the_same_end_with_every_quirk() {
             }
         }
         assert!(report.verdict.contains("To be changed by"), "{quirk}: {}", report.verdict);
+        if quirk == "metadata that nobody may read" {
+            assert!(
+                told.contains("not for you") && report.verdict.contains("not for you"),
+                "{told}"
+            );
+        }
     }
 }

@@ -262,8 +262,8 @@ pub(crate) fn bearer_challenge(answer: &Answer) -> Option<Challenge> {
 /// their start page.
 enum Missed {
     NotThere,
-    /// Any other status than 404 and its like.
-    Status(String, u16),
+    /// Any other status than 404 and its like, and what was said with it.
+    Status(String, u16, String),
     Redirects(String, String),
     NotJson(String, String),
     Unreachable(OutboundError),
@@ -275,7 +275,7 @@ impl Missed {
         match self {
             Self::NotThere => 0,
             Self::NotJson(..) => 1,
-            Self::Status(_, status) if *status < 500 && *status != 429 => 2,
+            Self::Status(_, status, _) if *status < 500 && *status != 429 => 2,
             Self::Unreachable(_) => 3,
             Self::Redirects(..) => 4,
             Self::Status(..) => 5,
@@ -286,12 +286,15 @@ impl Missed {
     fn told(&self) -> Option<String> {
         Some(match self {
             Self::NotThere => return None,
-            Self::Status(place, status) if *status >= 500 || *status == 429 => format!(
+            Self::Status(place, status, _) if *status >= 500 || *status == 429 => format!(
                 "{place} answers HTTP {status}: it is out of order just now\nhint: try again in a while; if it stays \
                  so, tell its operator"
             ),
-            Self::Status(place, status) => format!(
+            Self::Status(place, status, said) if said.is_empty() => format!(
                 "{place} answers HTTP {status}\nhint: its operator has to let everybody read that document"
+            ),
+            Self::Status(place, status, said) => format!(
+                "{place} answers HTTP {status}: {said}\nhint: its operator has to let everybody read that document"
             ),
             Self::Redirects(place, to) => format!(
                 "{place} redirects to {to}, and no redirect is followed\nhint: its operator has to serve the document \
@@ -320,8 +323,25 @@ async fn document(outbound: &Outbound, place: &str, reach: Reach) -> Result<Answ
             Err(Missed::NotJson(place.to_owned(), shown(kind, 60)))
         }
         404 | 405 | 410 => Err(Missed::NotThere),
-        status => Err(Missed::Status(place.to_owned(), status)),
+        status => Err(Missed::Status(place.to_owned(), status, said(&answer))),
     }
+}
+
+/// What a server says beside a status: the message of its JSON, or the first line of its text; a page says nothing.
+fn said(answer: &Answer) -> String {
+    if let Ok(body) = answer.json::<serde_json::Value>() {
+        let texts = [
+            &body["error"]["message"],
+            &body["error_description"],
+            &body["message"],
+            &body["error"],
+        ];
+        let text = texts.into_iter().find_map(serde_json::Value::as_str).unwrap_or_default();
+        return shown(text, 200);
+    }
+    let text = String::from_utf8_lossy(&answer.body);
+    let line = text.trim().lines().next().unwrap_or_default();
+    if line.starts_with('<') { String::new() } else { shown(line, 200) }
 }
 
 /// The most telling of what was met.
@@ -469,7 +489,7 @@ mod tests {
         let at = || "https://a.example/x".to_owned();
         let told = telling(vec![
             Missed::NotJson(at(), "text/html".to_owned()),
-            Missed::Status(at(), 503),
+            Missed::Status(at(), 503, String::new()),
             Missed::NotThere,
         ]);
         assert!(told.unwrap().contains("503: it is out of order"));

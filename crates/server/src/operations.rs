@@ -15,7 +15,10 @@ use ipnet::IpNet;
 use opentelemetry::{KeyValue, global, metrics::Histogram};
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tower_http::{
@@ -63,6 +66,9 @@ pub fn limited(router: Router, limits: Limits, entropy: Entropy, proxies: &[IpNe
         .layer(middleware::from_fn_with_state(watch, watched))
 }
 
+/// It was said once that a proxy does not tell who asks.
+static UNTOLD: AtomicBool = AtomicBool::new(false);
+
 #[derive(Clone)]
 struct Watch {
     entropy: Entropy,
@@ -86,8 +92,14 @@ impl Watch {
         let told = request.headers().get_all("x-forwarded-for").iter().rev();
         let told = told.filter_map(|value| value.to_str().ok()).flat_map(|v| v.rsplit(','));
         let mut told = told.map(|text| told_address(text.trim()));
-        let first = told.find(|ip| !ip.is_some_and(|ip| self.is_proxy(ip)));
-        Some(SocketAddr::new(first??, 0))
+        let first = told.find(|ip| !ip.is_some_and(|ip| self.is_proxy(ip))).flatten();
+        if first.is_none() && !UNTOLD.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                proxy = %peer.ip(),
+                "a trusted proxy does not say in X-Forwarded-For who asks: everybody behind it is counted as one"
+            );
+        }
+        Some(SocketAddr::new(first?, 0))
     }
 }
 

@@ -269,6 +269,28 @@ pub(super) async fn resources(api: &Api, resource: Resource, is_ras: bool) -> Re
     }
 }
 
+/// Scopes that none of the MCP servers of a connection has can never be granted by it.
+fn warn_of_scopes(registered: &Value, resources: &[String], scopes: &[String]) {
+    let named = |record: &&Value| {
+        let resource = record.get("resource").and_then(Value::as_str);
+        resources.is_empty() || resource.is_some_and(|one| resources.iter().any(|r| r == one))
+    };
+    let records = registered.as_array().into_iter().flatten().filter(named);
+    let known: Vec<&str> = records
+        .filter_map(|record| record.get("scopes")?.as_array())
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let unknown: Vec<&str> =
+        scopes.iter().map(String::as_str).filter(|scope| !known.contains(scope)).collect();
+    if !unknown.is_empty() {
+        eprintln!(
+            "warning: no MCP server of this connection has the scope {}: `carnet admin resource list` shows which there are",
+            plain(&unknown.join(", "))
+        );
+    }
+}
+
 pub(super) async fn connections(api: &Api, connection: Connection) -> Result<Value> {
     let one = |id: &str, act: &str| format!("/connections/{}{act}", segment(id));
     match connection {
@@ -296,7 +318,9 @@ pub(super) async fn connections(api: &Api, connection: Connection) -> Result<Val
                 "scopes": words(&scopes), "groups": groups, "users": users, "everyone": everyone,
                 "conditions": {"max_authentication_age": max_age, "acr_values": acr_values},
             });
-            api.ask("POST", "/connections", Some(body)).await
+            let made = api.ask("POST", "/connections", Some(body)).await?;
+            warn_of_scopes(&api.ask("GET", "/resources", None).await?, &resources, &words(&scopes));
+            Ok(made)
         }
         Connection::List => api.ask("GET", "/connections", None).await,
         Connection::Disable { id } => api.ask("POST", &one(&id, "/disable"), None).await,
