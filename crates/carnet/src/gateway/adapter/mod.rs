@@ -617,3 +617,111 @@ fn server_name(body: &[u8]) -> Option<String> {
     let name = info["name"].as_str().unwrap_or("a server without a name");
     Some(carnet_proto::others_text::shown(name, 100))
 }
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// An adapter before a shell script; nothing listens.
+    fn adapter(script: &str) -> Arc<Adapter> {
+        let command = Command {
+            program: "sh".to_owned(),
+            args: vec!["-c".to_owned(), script.to_owned()],
+            folder: std::env::temp_dir(),
+            environment: BTreeMap::new(),
+        };
+        let entropy = crate::system::entropy();
+        Arc::new(Adapter {
+            name: "script".to_owned(),
+            server: Server::Command(command),
+            sessions: Sessions::Own,
+            secret: entropy.secret(),
+            entropy,
+            held: Mutex::default(),
+            shared: tokio::sync::Mutex::default(),
+            failures: Mutex::default(),
+        })
+    }
+
+    const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#;
+
+    /// What a caller gets for a message: the status, and the session that it began or is in.
+    async fn post(
+        adapter: &Arc<Adapter>,
+        caller: &str,
+        session: Option<&str>,
+        body: &str,
+    ) -> (u16, Option<String>) {
+        let mut headers = HeaderMap::new();
+        headers.insert(OWN, adapter.secret.expose().parse().unwrap());
+        headers.insert(CALLER, caller.parse().unwrap());
+        if let Some(session) = session {
+            headers.insert(SESSION_ID, session.parse().unwrap());
+        }
+        let response =
+            send(State(Arc::clone(adapter)), headers, Bytes::from(body.to_owned())).await;
+        let begun = response.headers().get(SESSION_ID).map(|id| id.to_str().unwrap().to_owned());
+        (response.status().as_u16(), begun)
+    }
+
+    /// Answers each request, whatever it is.
+    const ANSWERS: &str = r#"while read -r l; do id=$(printf '%s' "$l" | sed 's/.*"id":\([0-9]*\).*/\1/'); printf '{"jsonrpc":"2.0","id":%s,"result":{}}\n' "$id"; done"#;
+
+    #[tokio::test]
+    async fn a_caller_has_a_share_of_the_sessions_and_nobody_s_but_their_own() {
+        let adapter = adapter(ANSWERS);
+        let mut sessions = Vec::new();
+        for _ in 0..=SHARE {
+            let (status, begun) = post(&adapter, "max", None, INITIALIZE).await;
+            assert_eq!(status, 200);
+            sessions.push(begun.unwrap());
+        }
+        assert_eq!(adapter.held().len(), SHARE, "the one that was not used for longest made way");
+        let ping = r#"{"jsonrpc":"2.0","id":2,"method":"ping"}"#;
+        assert_eq!(post(&adapter, "max", Some(&sessions[0]), ping).await.0, 404);
+        assert_eq!(post(&adapter, "max", sessions.last().map(String::as_str), ping).await.0, 200);
+        assert_eq!(post(&adapter, "erin", sessions.last().map(String::as_str), ping).await.0, 404);
+        assert_eq!(post(&adapter, "erin", None, INITIALIZE).await.0, 200);
+        // Without a session each caller has a process of their own.
+        for caller in ["max", "erin"] {
+            assert_eq!(post(&adapter, caller, None, ping).await.0, 200);
+        }
+        assert_eq!(adapter.shared.lock().await.len(), 2);
+        adapter.end_all().await;
+    }
+
+    #[tokio::test]
+    async fn a_server_that_ends_at_once_is_tried_again_after_a_wait_by_its_caller_alone() {
+        let adapter = adapter("exit 1");
+        let (status, begun) = post(&adapter, "max", None, INITIALIZE).await;
+        assert_eq!((status, begun), (502, None));
+        assert_eq!(post(&adapter, "max", None, INITIALIZE).await.0, 503, "not at once");
+        assert_eq!(post(&adapter, "erin", None, INITIALIZE).await.0, 502, "hers is tried");
+        assert!(adapter.held().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_a_server_has_started_ends_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("child");
+        let adapter = adapter(&format!("sleep 300 & echo $! > {}; {ANSWERS}", file.display()));
+        let (status, _) = post(&adapter, "max", None, INITIALIZE).await;
+        assert_eq!(status, 200);
+        let child: i32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+        let lives = || {
+            let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+            !stat.is_empty() && !stat.contains(") Z ")
+        };
+        assert!(!std::path::Path::new("/proc/self/stat").exists() || lives(), "the baseline");
+        adapter.end_all().await;
+        for _ in 0..50 {
+            if !lives() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("it outlived its server");
+    }
+}
