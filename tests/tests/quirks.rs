@@ -37,6 +37,9 @@ fn json_of(status: u16, body: &Value) -> Response<Body> {
     answer(status, "application/json", body.to_string())
 }
 
+/// Its metadata are at the root, and name the origin, as a widely used library writes them.
+const OF_THE_ORIGIN: &str = "metadata of the origin";
+
 const PAGE: &str = "<!doctype html><html><body>Please sign in</body></html>";
 
 impl Vendor {
@@ -54,7 +57,17 @@ impl Vendor {
                     "authorization_servers": [format!("{url}{slash}")], "scopes_supported": ["read"]}),
                 )
             }
-            ("GET", "/.well-known/oauth-authorization-server") => {
+            ("GET", "/.well-known/oauth-protected-resource") if quirk == OF_THE_ORIGIN => json_of(
+                200,
+                &json!({"resource": url, "authorization_servers": [url], "scopes_supported": ["read"]}),
+            ),
+            (
+                "GET",
+                "/.well-known/oauth-authorization-server" | "/.well-known/openid-configuration",
+            ) => {
+                if quirk == "a page at the place that is tried first" && path.ends_with("server") {
+                    return answer(200, "text/html", PAGE);
+                }
                 if quirk == "metadata that nobody may read" {
                     return json_of(
                         421,
@@ -72,13 +85,22 @@ impl Vendor {
             }
             ("POST", "/token") => self.token(body),
             ("POST", "/mcp") if token => self.call(body),
+            ("POST" | "GET", "/mcp") if quirk == "a redirect before the token" => {
+                let mut moved = answer(307, "text/plain", "");
+                moved.headers_mut().insert("location", "/mcp/".parse().unwrap());
+                moved
+            }
             ("POST" | "GET", "/mcp") => {
                 let mut refused = answer(401, "application/json", "{}");
                 let named = format!(
                     "Bearer resource_metadata=\"{url}/.well-known/oauth-protected-resource/mcp\""
                 );
-                let named =
-                    if quirk == "a challenge that names nothing" { "Bearer" } else { &named };
+                let of_origin = named.trim_end_matches("/mcp\"").to_owned() + "\"";
+                let named = match quirk {
+                    "a challenge that names nothing" => "Bearer",
+                    OF_THE_ORIGIN => &of_origin,
+                    _ => &named,
+                };
                 refused.headers_mut().insert("www-authenticate", named.parse().unwrap());
                 refused
             }
@@ -141,6 +163,12 @@ impl Vendor {
                 moved
             }
             "a page instead of an answer" => answer(200, "text/html", PAGE),
+            "an encoding that nobody asked for" => {
+                // As brotli would look: no text at all.
+                let mut coded = answer(200, "application/json", &b"\x8b\x05\x80{}\x03"[..]);
+                coded.headers_mut().insert("content-encoding", "br".parse().unwrap());
+                coded
+            }
             "an error of the server" => answer(500, "text/plain", "oh no"),
             "an error in JSON-RPC" => json_of(
                 200,
@@ -193,6 +221,10 @@ async fn doctor_and_the_bridge_come_to_the_same_end_with_every_quirk() {
         ("resource is refused", true),
         ("events, and one without data first", true),
         ("something said before the answer", true),
+        (OF_THE_ORIGIN, true),
+        ("a page at the place that is tried first", true),
+        ("a redirect before the token", false),
+        ("an encoding that nobody asked for", false),
         ("a page instead of resource metadata", false),
         ("metadata that are not there just now", false),
         ("metadata that nobody may read", false),
@@ -212,11 +244,12 @@ async fn doctor_and_the_bridge_come_to_the_same_end_with_every_quirk() {
         let router = Router::new().fallback(vendor).with_state(Vendor { url: url.clone(), quirk });
         tokio::spawn(async move { axum::serve(listener, router).await });
         let (issuer, mcp) = (Issuer::parse(&url).unwrap(), format!("{url}/mcp"));
+        let own = if quirk == OF_THE_ORIGIN { &url } else { &mcp };
         let body = json!({"issuer": url, "name": "Vendor"});
         let reply = world.administer(Method::POST, "/idp/authorization-servers", Some(body)).await;
         assert!(reply.status < 300, "{}", reply.text);
         let resource = RegisteredResource {
-            resource: Resource::parse(&mcp).unwrap(),
+            resource: Resource::parse(own).unwrap(),
             authorization_server: issuer.clone(),
             name: "Vendor".to_owned(),
             scopes: ["read"].into_iter().collect(),
@@ -226,7 +259,7 @@ async fn doctor_and_the_bridge_come_to_the_same_end_with_every_quirk() {
         let mut connection = world.connection(AGENT, "agent-there");
         connection.id = url.replace([':', '/', '.'], "-");
         connection.audience = issuer;
-        connection.resources = vec![Resource::parse(&mcp).unwrap()];
+        connection.resources = vec![Resource::parse(own).unwrap()];
         connection.scopes = ["read"].into_iter().collect();
         world.put(&world.idp_store, &connection).await;
         let mut settings = world.client_settings();
