@@ -631,10 +631,17 @@ async fn expiry(store: &Store) {
     assert!(has("kept") && has("granted") && !has("gone"), "{names:?}");
 }
 
+/// Each algorithm by itself, wherever its keys are.
 async fn keys(store: &Store) {
+    for algorithm in ["ES256", "RS256"] {
+        keys_of(store, algorithm).await;
+    }
+}
+
+async fn keys_of(store: &Store, algorithm: &str) {
     let key = |kid: &str| SealedKey {
-        kid: kid.to_owned(),
-        algorithm: "ES256".to_owned(),
+        kid: format!("{algorithm}-{kid}"),
+        algorithm: algorithm.to_owned(),
         sealed: "sealed".to_owned(),
         created_at: NOW,
         retired_at: None,
@@ -661,20 +668,23 @@ async fn keys(store: &Store) {
         store.add_signing_key(&from(kid, seconds), event("rotate")).await.unwrap();
     }
     let now = NOW.plus(50);
-    let remove =
-        async |kid: &str| store.remove_signing_key(kid, event("remove"), now).await.unwrap();
+    let remove = async |kid: &str| {
+        let kid = format!("{algorithm}-{kid}");
+        store.remove_signing_key(&kid, event("remove"), now).await.unwrap()
+    };
     let left = async || {
-        let mut left: Vec<_> =
-            store.signing_keys().await.unwrap().into_iter().map(|key| key.kid).collect();
+        let held = store.signing_keys().await.unwrap().into_iter();
+        let own = held.filter(|key| key.algorithm == algorithm);
+        let mut left: Vec<_> = own.map(|key| key.kid).collect();
         left.sort();
         left
     };
     assert!(!remove("k-b").await, "it signs");
     assert!(!remove("none").await);
     assert!(remove("k-c").await, "it does not sign yet");
-    assert!(left().await.contains(&"k-a".to_owned()));
+    assert!(left().await.contains(&format!("{algorithm}-k-a")));
     assert!(remove("k-a").await);
-    assert_eq!(left().await, ["k-b"]);
+    assert_eq!(left().await, [format!("{algorithm}-k-b")]);
 }
 
 fn sqlite() -> (TempDir, String) {

@@ -278,7 +278,7 @@ CREATE TABLE IF NOT EXISTS audit (
 
 /// Additions since the schema was first written, numbered: none takes anything away from a node that runs an earlier
 /// version on the same database.
-const ADDITIONS: [&str; 4] = [
+const ADDITIONS: [&str; 5] = [
     // 1: whose a database is; a mark beside the generation; what is purged and looked up by time, person and client.
     "CREATE TABLE IF NOT EXISTS identity (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 INSERT INTO meta (key, value) VALUES ('generation_mark', {random}) ON CONFLICT DO NOTHING;
@@ -304,6 +304,11 @@ ALTER TABLE refresh_tokens ADD COLUMN replaced_by TEXT;",
   document TEXT NOT NULL, asked_from TEXT NOT NULL, asked_at BIGINT NOT NULL,
   expires_at BIGINT NOT NULL, polled_at BIGINT, answered_at BIGINT, used_at BIGINT);
 CREATE INDEX IF NOT EXISTS device_codes_end ON device_codes (expires_at);",
+    // 5: keys of an algorithm that an earlier version does not know. It would take one beside its own for the key that
+    // signs, and stop; here it does not see them.
+    "CREATE TABLE IF NOT EXISTS signing_keys_beside (
+  kid TEXT PRIMARY KEY, algorithm TEXT NOT NULL, sealed TEXT NOT NULL,
+  created_at BIGINT NOT NULL, retired_at BIGINT, signs_from BIGINT);",
 ];
 
 impl Store {

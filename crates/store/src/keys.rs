@@ -5,7 +5,7 @@ use crate::{
     database::{Store, StoreError, reading},
 };
 use carnet_proto::time::Timestamp;
-use sqlx::Row;
+use sqlx::{AssertSqlSafe, Row};
 
 /// A private key as it is stored: encrypted under the key-encryption key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,14 @@ pub struct SealedKey {
     pub signs_from: Timestamp,
 }
 
+/// Where keys are. Those of an algorithm that earlier versions do not know are apart from the others: a version that reads
+/// the first table alone goes on beside this one, and after it.
+const TABLES: [&str; 2] = ["signing_keys", "signing_keys_beside"];
+
+fn table_of(algorithm: &str) -> &'static str {
+    if ["ES256", "EdDSA"].contains(&algorithm) { TABLES[0] } else { TABLES[1] }
+}
+
 impl Store {
     /// Every key, newest first.
     pub async fn signing_keys(&self) -> Result<Vec<SealedKey>, StoreError> {
@@ -34,7 +42,10 @@ impl Store {
             sqlx::query(
                 "SELECT kid, algorithm, sealed, created_at, retired_at, \
                  COALESCE(signs_from, created_at) AS signs_from FROM signing_keys \
-             ORDER BY created_at DESC, kid",
+                 UNION ALL \
+                 SELECT kid, algorithm, sealed, created_at, retired_at, \
+                 COALESCE(signs_from, created_at) AS signs_from FROM signing_keys_beside \
+                 ORDER BY created_at DESC, kid",
             )
         )?;
         rows.iter()
@@ -55,17 +66,19 @@ impl Store {
     /// empty database, one wins and all go on with its key. Answers the key that stands.
     pub async fn first_signing_key(&self, key: &SealedKey) -> Result<SealedKey, StoreError> {
         let mut transaction = self.begin_revoking().await?;
-        sqlx::query(
-            "INSERT INTO signing_keys (kid, algorithm, sealed, created_at) \
+        let table = table_of(&key.algorithm);
+        let statement = format!(
+            "INSERT INTO {table} (kid, algorithm, sealed, created_at) \
              SELECT $1, $2, $3, $4 WHERE NOT EXISTS \
-             (SELECT 1 FROM signing_keys WHERE retired_at IS NULL AND algorithm = $2)",
-        )
-        .bind(&key.kid)
-        .bind(&key.algorithm)
-        .bind(&key.sealed)
-        .bind(key.created_at.0)
-        .execute(&mut *transaction)
-        .await?;
+             (SELECT 1 FROM {table} WHERE retired_at IS NULL AND algorithm = $2)"
+        );
+        sqlx::query(AssertSqlSafe(statement))
+            .bind(&key.kid)
+            .bind(&key.algorithm)
+            .bind(&key.sealed)
+            .bind(key.created_at.0)
+            .execute(&mut *transaction)
+            .await?;
         transaction.commit().await?;
         let keys = self.signing_keys().await?;
         let mut keys = keys.into_iter();
@@ -80,17 +93,19 @@ impl Store {
         event: AuditEvent,
     ) -> Result<(), StoreError> {
         let mut transaction = self.begin_revoking().await?;
-        sqlx::query(
-            "INSERT INTO signing_keys (kid, algorithm, sealed, created_at, signs_from) \
+        let statement = format!(
+            "INSERT INTO {} (kid, algorithm, sealed, created_at, signs_from) \
              VALUES ($1, $2, $3, $4, $5)",
-        )
-        .bind(&key.kid)
-        .bind(&key.algorithm)
-        .bind(&key.sealed)
-        .bind(key.created_at.0)
-        .bind(key.signs_from.0)
-        .execute(&mut *transaction)
-        .await?;
+            table_of(&key.algorithm)
+        );
+        sqlx::query(AssertSqlSafe(statement))
+            .bind(&key.kid)
+            .bind(&key.algorithm)
+            .bind(&key.sealed)
+            .bind(key.created_at.0)
+            .bind(key.signs_from.0)
+            .execute(&mut *transaction)
+            .await?;
         self.commit_directory(transaction, event).await
     }
 
@@ -104,26 +119,57 @@ impl Store {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let mut transaction = self.begin_revoking().await?;
-        let done = sqlx::query(
-            "DELETE FROM signing_keys WHERE (kid = $1 AND COALESCE(signs_from, created_at) > $2) \
-             OR (COALESCE(signs_from, created_at) <= \
-             (SELECT COALESCE(own.signs_from, own.created_at) FROM signing_keys own WHERE own.kid = $1 \
-             AND COALESCE(own.signs_from, own.created_at) <= $2) \
-             AND algorithm = (SELECT own.algorithm FROM signing_keys own WHERE own.kid = $1) \
-             AND EXISTS (SELECT 1 FROM signing_keys later, signing_keys own \
-             WHERE own.kid = $1 AND later.retired_at IS NULL AND later.algorithm = own.algorithm \
-             AND COALESCE(later.signs_from, later.created_at) <= $2 \
-             AND COALESCE(later.signs_from, later.created_at) > \
-             COALESCE(own.signs_from, own.created_at)))",
-        )
-        .bind(kid)
-        .bind(now.0)
-        .execute(&mut *transaction)
-        .await?;
-        if done.rows_affected() == 0 {
+        let mut gone = 0;
+        for table in TABLES {
+            // A key and those of its algorithm are in one table.
+            let statement = format!(
+                "DELETE FROM {table} WHERE (kid = $1 AND COALESCE(signs_from, created_at) > $2) \
+                 OR (COALESCE(signs_from, created_at) <= \
+                 (SELECT COALESCE(own.signs_from, own.created_at) FROM {table} own WHERE own.kid = $1 \
+                 AND COALESCE(own.signs_from, own.created_at) <= $2) \
+                 AND algorithm = (SELECT own.algorithm FROM {table} own WHERE own.kid = $1) \
+                 AND EXISTS (SELECT 1 FROM {table} later, {table} own \
+                 WHERE own.kid = $1 AND later.retired_at IS NULL AND later.algorithm = own.algorithm \
+                 AND COALESCE(later.signs_from, later.created_at) <= $2 \
+                 AND COALESCE(later.signs_from, later.created_at) > \
+                 COALESCE(own.signs_from, own.created_at)))"
+            );
+            let done = sqlx::query(AssertSqlSafe(statement)).bind(kid).bind(now.0);
+            gone += done.execute(&mut *transaction).await?.rows_affected();
+        }
+        if gone == 0 {
             return Ok(false);
         }
         self.commit_directory(transaction, event).await?;
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The program before RS256 takes every key of its one table for one of its own algorithm, and stops at others.
+    #[tokio::test]
+    async fn an_earlier_version_sees_no_key_that_it_does_not_know() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("idp.db").display());
+        let store = Store::open(&url).await.unwrap();
+        for (kid, algorithm) in [("a", "ES256"), ("b", "RS256"), ("c", "a later one")] {
+            let key = SealedKey {
+                kid: kid.to_owned(),
+                algorithm: algorithm.to_owned(),
+                sealed: "sealed".to_owned(),
+                created_at: Timestamp(1),
+                retired_at: None,
+                signs_from: Timestamp(1),
+            };
+            store.first_signing_key(&key).await.unwrap();
+        }
+        let rows = sqlx::query("SELECT algorithm FROM signing_keys");
+        let rows = rows.fetch_all(&store.read).await.unwrap();
+        let seen: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        assert_eq!(seen, ["ES256"]);
+        assert_eq!(store.signing_keys().await.unwrap().len(), 3);
     }
 }
