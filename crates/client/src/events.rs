@@ -5,12 +5,57 @@ use std::collections::VecDeque;
 
 /// One event; every field as it came last.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Event {
-    pub(crate) name: Option<String>,
-    pub(crate) data: Option<String>,
-    pub(crate) id: Option<String>,
-    /// In milliseconds.
-    pub(crate) retry: Option<u64>,
+pub struct Event {
+    /// `event`; without it the standard means `message`.
+    pub name: Option<String>,
+    /// `data`, its lines joined.
+    pub data: Option<String>,
+    /// `id`.
+    pub id: Option<String>,
+    /// `retry`, in milliseconds.
+    pub retry: Option<u64>,
+}
+
+/// Why a body was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unread {
+    /// The connection broke.
+    #[error("the connection broke: {}", crate::outbound::text(.0))]
+    Broken(reqwest::Error),
+    /// It is larger than it may be.
+    #[error("it is larger than it may be")]
+    TooLarge,
+}
+
+/// The events of a response that is read as it comes.
+pub struct Events {
+    response: reqwest::Response,
+    largest: usize,
+    parser: Parser,
+    ready: VecDeque<Event>,
+}
+
+impl Events {
+    /// Events of `largest` bytes at most, each.
+    pub fn of(response: reqwest::Response, largest: usize) -> Self {
+        Self { response, largest, parser: Parser::default(), ready: VecDeque::new() }
+    }
+
+    /// The next event, or `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Event>, Unread> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(Some(event));
+            }
+            match self.response.chunk().await.map_err(Unread::Broken)? {
+                Some(chunk) => self.parser.feed(&chunk, &mut self.ready),
+                None => return Ok(None),
+            }
+            if self.ready.is_empty() && self.parser.size() > self.largest {
+                return Err(Unread::TooLarge);
+            }
+        }
+    }
 }
 
 /// Reads events from the chunks that a stream comes in.

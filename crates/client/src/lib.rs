@@ -41,6 +41,7 @@ pub use device_flow::Prompt;
 pub use discovery::{Discovered, McpServer, discover_authorization_server};
 pub use enrol::{Enrolled, PendingEnrolment, begin_enrolment, enrol_by_device};
 pub use error::{Error, Leg, OAuthError};
+pub use events::{Event, Events, Unread};
 pub use jwks::{KeySource, KeysError, RemoteKeys};
 pub use obtain::{AccessToken, Client, Credential, IdJagView, Registration, Settings, Subject};
 pub use outbound::text as cause_of;

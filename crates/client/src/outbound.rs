@@ -431,7 +431,7 @@ impl Outbound {
     }
 
     /// The same with more headers.
-    pub(crate) async fn json_with(
+    pub async fn json_with(
         &self,
         method: &str,
         url: &str,

@@ -4,7 +4,6 @@
 //!
 //! The era is each message's own: clients probe in one and go on in the other.
 
-mod events;
 mod headers;
 mod message;
 mod post;

@@ -2,14 +2,16 @@
 //! request is answered exactly once, whatever happens.
 
 use super::{
-    Bridge, Progress, Trouble,
-    events::Events,
-    headers,
+    Bridge, Progress, Trouble, headers,
     message::{Envelope, Line, answered_error, error_code, key, one_line},
     session::{LONGEST_WAIT, SHORTEST_WAIT},
 };
 use crate::vault::Access;
-use crate::{error::Error, outbound::OutboundError};
+use crate::{
+    error::Error,
+    events::{Events, Unread},
+    outbound::OutboundError,
+};
 use carnet_proto::challenge::Challenge;
 use http::{HeaderMap, HeaderValue};
 use serde_json::{Map, Value, value::RawValue};
@@ -24,7 +26,7 @@ const PAGES: usize = 64;
 /// "Header mismatch": the server refused before it did anything.
 const HEADER_MISMATCH: i64 = -32020;
 /// Largest answer, and largest event of a stream, in bytes; and how much is read of an error.
-pub(super) const LARGEST: usize = 32 * 1024 * 1024;
+const LARGEST: usize = 32 * 1024 * 1024;
 const LARGEST_ERROR: usize = 64 * 1024;
 /// Longest event id that is sent back to the server.
 const LONGEST_ID: usize = 4096;
@@ -500,7 +502,7 @@ impl Bridge {
     ) -> Option<Duration> {
         let mut wait = None;
         let waits = !pending.is_empty();
-        let mut events = Events::of(response);
+        let mut events = Events::of(response, LARGEST);
         loop {
             let event = match events.next().await {
                 Ok(Some(event)) => event,
@@ -539,7 +541,7 @@ impl Bridge {
         if media_type(&response) == "application/json" {
             return text_within(response, LARGEST).await.ok().filter(|text| is_answer(text));
         }
-        let mut events = Events::of(response);
+        let mut events = Events::of(response, LARGEST);
         while let Ok(Some(event)) = events.next().await {
             if let Some(data) = event.data.filter(|data| is_answer(data)) {
                 return Some(data);
@@ -547,12 +549,6 @@ impl Bridge {
         }
         None
     }
-}
-
-/// Why a body was not read.
-pub(super) enum Unread {
-    Broken(reqwest::Error),
-    TooLarge,
 }
 
 /// A body as text, if it is no longer than `most` bytes.

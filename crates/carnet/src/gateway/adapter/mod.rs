@@ -19,7 +19,7 @@ use axum::{
     response::IntoResponse,
     routing::post,
 };
-use carnet_client::Outbound;
+use carnet_client::{Answer, Outbound, Reach};
 use carnet_gateway::CALLER;
 use carnet_proto::{
     mcp::{INVALID_REQUEST, PARSE_ERROR},
@@ -36,7 +36,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use sse::Sse;
@@ -209,7 +209,7 @@ impl Adapter {
         }
         // Programs get a moment to end by themselves.
         for session in held.iter().chain(&shared) {
-            let _ = tokio::time::timeout(stdio::GRACE * 2, session.gone()).await;
+            let _ = timeout(stdio::GRACE * 2, session.gone()).await;
         }
     }
 
@@ -539,80 +539,59 @@ pub(crate) async fn probe(
     url: &str,
     header: Option<(&HeaderName, &Secret)>,
 ) -> Found {
-    let http = match outbound.streaming(url) {
-        Ok(http) => http,
-        Err(error) => return Found::Else(error.to_string()),
-    };
+    let reach = Reach::of_trusted_url(url);
+    let credential: Vec<(&str, &str)> =
+        header.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
     let begin = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
         "protocolVersion": "2025-11-25", "capabilities": {},
         "clientInfo": {"name": "carnet guard", "version": env!("CARGO_PKG_VERSION")}}});
-    let with = |request: reqwest::RequestBuilder| match header {
-        Some((name, value)) => request.header(name, value.expose()),
-        None => request,
+    let asked = outbound.json_with("POST", url, reach, None, Some(&begin), &credential);
+    let answer = match timeout(PROBE, asked).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return Found::Else(error.to_string()),
+        Err(_) => return Found::Else("it says nothing".to_owned()),
     };
-    let request = with(http.post(url))
-        .header("content-type", "application/json")
-        .header("accept", "application/json, text/event-stream")
-        .timeout(Duration::from_secs(5))
-        .body(begin.to_string());
-    let response = match request.send().await {
-        Ok(response) => response,
-        Err(error) => return Found::Else(carnet_client::cause_of(&error)),
-    };
-    let status = response.status().as_u16();
-    let session = response.headers().get(&SESSION_ID).cloned();
-    let body = first_bytes(response).await;
-    if (200..300).contains(&status)
-        && let Some(name) = server_name(&body)
+    if (200..300).contains(&answer.status)
+        && let Some(name) = server_name(&answer)
     {
         // Whoever was begun for a question is ended.
+        let session = answer.headers.get(&SESSION_ID).and_then(|id| id.to_str().ok());
         if let Some(session) = session {
-            let ending = with(http.delete(url)).header(SESSION_ID, session);
-            let _ = ending.timeout(Duration::from_secs(2)).send().await;
+            let with: Vec<_> =
+                credential.iter().copied().chain([("mcp-session-id", session)]).collect();
+            let _ =
+                timeout(PROBE, outbound.json_with("DELETE", url, reach, None, None, &with)).await;
         }
         return Found::Http(Some(name));
     }
-    if status == 401 {
+    if answer.status == 401 {
         return Found::Http(None);
     }
-    if matches!(status, 400 | 404 | 405 | 415) {
-        let request = with(http.get(url)).header("accept", "text/event-stream");
-        if let Ok(response) = request.timeout(Duration::from_secs(5)).send().await {
-            let kind = response.headers().get("content-type").map(|kind| kind.as_bytes().to_vec());
-            let is_events = kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"));
-            if response.status().is_success() && is_events && announces_endpoint(response).await {
-                return Found::Sse;
-            }
+    if matches!(answer.status, 400 | 404 | 405 | 415) {
+        let asked = outbound.json_with("GET", url, reach, None, None, &credential);
+        let stream = timeout(PROBE, asked).await.ok().and_then(Result::ok);
+        if stream.is_some_and(|stream| stream.status == 200 && announces_endpoint(&stream)) {
+            return Found::Sse;
         }
     }
-    let words = carnet_proto::others_text::shown(String::from_utf8_lossy(&body).trim(), 200);
-    Found::Else(format!("it answers HTTP {status} to `initialize`: {words}"))
+    let words = carnet_proto::others_text::shown(String::from_utf8_lossy(&answer.body).trim(), 200);
+    Found::Else(format!("it answers HTTP {} to `initialize`: {words}", answer.status))
 }
 
-async fn first_bytes(mut response: reqwest::Response) -> Vec<u8> {
-    let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        body.extend_from_slice(&chunk);
-        // A stream goes on: the first event tells.
-        if body.len() > 64 * 1024 || body.windows(2).any(|two| two == b"\n\n") {
-            break;
-        }
-    }
-    body
+/// Longest wait for an answer to a question at the start.
+const PROBE: Duration = Duration::from_secs(5);
+
+fn announces_endpoint(stream: &Answer) -> bool {
+    let kind = stream.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"))
+        && String::from_utf8_lossy(&stream.body)
+            .lines()
+            .any(|line| line.trim() == "event: endpoint")
 }
 
-async fn announces_endpoint(response: reqwest::Response) -> bool {
-    let body = first_bytes(response).await;
-    String::from_utf8_lossy(&body).lines().any(|line| line.trim() == "event: endpoint")
-}
-
-/// The name that a server gives itself in an answer to `initialize`, be it JSON or an event.
-fn server_name(body: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(body);
-    let from_event = text.lines().find_map(|line| line.strip_prefix("data:"));
-    let message: serde_json::Value = serde_json::from_str(&text)
-        .ok()
-        .or_else(|| serde_json::from_str(from_event?.trim()).ok())?;
+/// The name that a server gives itself in an answer to `initialize`.
+fn server_name(answer: &Answer) -> Option<String> {
+    let message: serde_json::Value = answer.json().ok()?;
     let info = &message.get("result")?["serverInfo"];
     let name = info["name"].as_str().unwrap_or("a server without a name");
     Some(carnet_proto::others_text::shown(name, 100))

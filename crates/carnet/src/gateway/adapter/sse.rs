@@ -3,7 +3,7 @@
 
 use super::{LARGEST, Link};
 use anyhow::{Context, Result, bail};
-use carnet_client::Outbound;
+use carnet_client::{Event, Events, Outbound};
 use carnet_proto::{others_text::shown, secret::Secret};
 use http::HeaderName;
 use std::time::Duration;
@@ -25,55 +25,9 @@ pub(crate) struct Sse {
     pub(crate) credential: Option<(HeaderName, Secret)>,
 }
 
-/// Events out of a stream, each within its bound.
-struct Events {
-    response: reqwest::Response,
-    held: Vec<u8>,
-    /// So much of it holds no end of an event.
-    seen: usize,
-}
-
-struct Event {
-    name: String,
-    data: String,
-}
-
-impl Events {
-    async fn next(&mut self) -> Result<Option<Event>> {
-        loop {
-            if let Some(event) = self.take()? {
-                return Ok(Some(event));
-            }
-            let Some(chunk) = self.response.chunk().await? else { return Ok(None) };
-            if self.held.len() + chunk.len() > LARGEST {
-                bail!("an event is larger than it may be");
-            }
-            // A carriage return before a line feed says nothing of its own here.
-            self.held.extend(chunk.iter().filter(|b| **b != b'\r'));
-        }
-    }
-
-    fn take(&mut self) -> Result<Option<Event>> {
-        // What was looked at before is not looked at again, but for its last byte.
-        let from = self.seen.saturating_sub(1);
-        let found = self.held[from..].windows(2).position(|two| two == b"\n\n");
-        let Some(end) = found.map(|end| from + end) else {
-            self.seen = self.held.len();
-            return Ok(None);
-        };
-        self.seen = 0;
-        let rest = self.held.split_off(end + 2);
-        let whole = std::mem::replace(&mut self.held, rest);
-        let text = std::str::from_utf8(&whole).context("an event is not UTF-8")?;
-        let field = |line: &str, name: &str| {
-            let rest = line.strip_prefix(name)?.strip_prefix(':')?;
-            Some(rest.strip_prefix(' ').unwrap_or(rest).to_owned())
-        };
-        let name = text.lines().find_map(|line| field(line, "event"));
-        let data: Vec<String> = text.lines().filter_map(|line| field(line, "data")).collect();
-        let name = name.unwrap_or_else(|| "message".to_owned());
-        Ok(Some(Event { name, data: data.join("\n") }))
-    }
+/// An event's name and data; without a name it is a message.
+fn read(event: Event) -> (String, String) {
+    (event.name.unwrap_or_else(|| "message".to_owned()), event.data.unwrap_or_default())
 }
 
 impl Sse {
@@ -93,10 +47,10 @@ impl Sse {
             if !response.status().is_success() {
                 bail!("its stream answers HTTP {}", response.status().as_u16());
             }
-            let mut events = Events { response, held: Vec::new(), seen: 0 };
+            let mut events = Events::of(response, LARGEST);
             loop {
-                match events.next().await? {
-                    Some(event) if event.name == "endpoint" => return Ok((events, event.data)),
+                match events.next().await?.map(read) {
+                    Some((name, data)) if name == "endpoint" => return Ok((events, data)),
                     Some(_) => {}
                     None => bail!("its stream ended before it named where to post to"),
                 }
@@ -137,9 +91,9 @@ impl Sse {
             };
             let reading = async {
                 loop {
-                    match events.next().await {
-                        Ok(Some(event)) if event.name == "message" => {
-                            let one_line = event.data.replace('\n', " ");
+                    match events.next().await.map(|event| event.map(read)) {
+                        Ok(Some((name, data))) if name == "message" && !data.is_empty() => {
+                            let one_line = data.replace('\n', " ");
                             if lines.send(one_line).await.is_err() {
                                 return;
                             }
@@ -148,7 +102,7 @@ impl Sse {
                         Ok(None) => return,
                         Err(error) => {
                             tracing::warn!(
-                                error = format!("{error:#}"),
+                                error = error.to_string(),
                                 "the MCP server's stream broke off"
                             );
                             return;
