@@ -252,3 +252,26 @@ async fn whoever_comes_without_an_application_is_told_where_they_are() {
         "{text}"
     );
 }
+
+#[tokio::test]
+async fn a_device_that_does_not_wait_is_counted_and_nothing_is_written_for_it() {
+    let world = world_with(Wishes { failures_per_minute: Some(5), ..Wishes::default() }).await;
+    // Who proves nothing at all: the client that every computer may be.
+    let form = [("client_id", "carnet"), ("scope", "enrol")];
+    let ask = world.ask(&world.idp, "/device_authorization", &form).no_header("authorization");
+    let begun = world.send(&ask).await;
+    let form = [
+        ("grant_type", GRANT_DEVICE_CODE),
+        ("device_code", begun.str("device_code")),
+        ("client_id", "carnet"),
+    ];
+    let poll = world.ask(&world.idp, "/token", &form).no_header("authorization");
+    refused(&world, &poll, "authorization_pending").await;
+    let before = world.last_event(&world.idp_store).await.id;
+    let mut last = 0;
+    for _ in 0..50 {
+        last = world.send(&poll).await.status;
+    }
+    assert_eq!(last, 429);
+    assert_eq!(world.last_event(&world.idp_store).await.id, before);
+}

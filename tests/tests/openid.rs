@@ -401,3 +401,42 @@ async fn a_refused_request_is_on_record_by_the_reference_that_its_page_shows() {
     assert_eq!(event.details["reason"], "authorize.request");
     assert!(event.details["detail"].contains("unsupported_response_type"), "{:?}", event.details);
 }
+
+/// A pushed request waits for its person; meanwhile its client may have been changed.
+#[tokio::test]
+async fn a_pushed_request_is_held_to_its_client_as_it_is_when_it_is_used() {
+    for (change, challenge) in [
+        (json!({"id": "pushing", "redirect_uris": ["https://app.example/other"]}), true),
+        (json!({"id": "pushing", "pkce_optional": false}), false),
+    ] {
+        let world = World::new().await;
+        client(&world, "pushing", |client| client.pkce_optional = true).await;
+        let of = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+        let mut form = vec![
+            ("response_type", "code"),
+            ("redirect_uri", CALLBACK),
+            ("scope", "openid"),
+            ("state", "s"),
+        ];
+        if challenge {
+            form.extend([("code_challenge", of), ("code_challenge_method", "S256")]);
+        }
+        let push = world.ask(&world.idp, "/par", &form).basic("pushing", world.secret.expose());
+        let opened = async || {
+            let pushed = world.send(&push).await;
+            assert_eq!(pushed.status, 201, "{}", pushed.text);
+            let uri: String =
+                form_urlencoded::byte_serialize(pushed.str("request_uri").as_bytes()).collect();
+            let url =
+                world.idp.endpoint(&format!("/authorize?client_id=pushing&request_uri={uri}"));
+            (world.http.get(&url).send().await.unwrap().status().as_u16(), url)
+        };
+        let (status, url) = opened().await;
+        assert_eq!(status, 200);
+        let reply =
+            world.administer(Method::POST, "/idp/clients/change", Some(change.clone())).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        let status = world.http.get(&url).send().await.unwrap().status();
+        assert_eq!(status, 400, "{change}");
+    }
+}

@@ -199,6 +199,11 @@ fn a_reach_of_its_own_is_given_only_to_urls_that_an_operator_or_a_person_wrote()
         ("crates/carnet/src/employee/mod.rs", 1, "the person's identity provider"),
         ("crates/client/src/obtain.rs", 1, "endpoints in the person's settings"),
         ("crates/client/src/discovery.rs", 3, "the URL that is asked about"),
+        (
+            "crates/carnet/src/gateway/adapter/mod.rs",
+            1,
+            "the MCP server that the guard's operator named",
+        ),
         ("crates/client/src/consent.rs", 1, "the URL that is asked about"),
         ("crates/client/src/doctor.rs", 1, "the identity provider"),
         ("crates/client/src/upstream.rs", 1, "the gateway's own upstream"),

@@ -341,6 +341,13 @@ impl AuthorizationRequest {
         self.redirect_uri.is_empty()
     }
 
+    /// Whether it would be taken from its client as that is now: a pushed request waits for its person, and the
+    /// registration may have changed meanwhile.
+    pub fn is_still_taken(&self, client: &Client) -> bool {
+        redirect_uri::is_registered(&self.redirect_uri, &client.redirect_uris)
+            && (self.code_challenge.is_some() || client.may_omit_pkce())
+    }
+
     /// Whether the class that a sign-in reached is one that is asked for.
     pub fn is_met_by(&self, acr: &str) -> bool {
         self.essential_acr.as_ref().is_none_or(|values| {

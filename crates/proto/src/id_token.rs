@@ -222,7 +222,12 @@ pub fn verify_sign_in(
     }
     if let (Some(hash), Some(access_token)) =
         (claims.optional_str("at_hash")?, expected.access_token)
-        && token.verified_algorithm().is_none_or(|alg| hash != at_hash(access_token, alg))
+        && token.verified_algorithm().is_none_or(|alg| {
+            // Our own IdPs of before hashed by SHA-256 beside EdDSA too.
+            let before = (alg == Algorithm::EdDSA).then_some(Algorithm::ES256);
+            hash != at_hash(access_token, alg)
+                && before.is_none_or(|alg| hash != at_hash(access_token, alg))
+        })
     {
         return Err(JwtError::Binding("at_hash"));
     }

@@ -4,9 +4,10 @@
 //! who they are is counted by that alone: no failure of others bars a right credential. Whoever proves nothing is
 //! counted by their address, for each row, fetch or page that they cost, whether it succeeds or not.
 
+use carnet_store::AuditEvent;
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -116,6 +117,16 @@ pub(crate) enum Sender {
     Unproven(String),
     /// This client.
     Proven(String),
+}
+
+impl Sender {
+    /// A refusal of theirs, as it goes on record: where somebody comes from who has proved nothing is all that is known.
+    pub(crate) fn noted_in(&self, event: AuditEvent) -> AuditEvent {
+        match self {
+            Self::Unproven(address) => event.with("address", address.as_str()),
+            Self::Proven(_) => event,
+        }
+    }
 }
 
 /// The cells of one authorization server.
@@ -324,7 +335,10 @@ impl Drop for Attempt<'_> {
 pub(crate) fn address_key(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("{:x?}", &ip.segments()[..4]),
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            format!("{}/64", Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
     }
 }
 

@@ -88,11 +88,12 @@ async fn present<D: Directory>(
     let verifier = form.optional("code_verifier");
     let answered = match (&asked.code_challenge, verifier) {
         (Some(challenge), Some(verifier)) => challenge.is_answered_by(verifier),
-        (None, None) => true,
+        // By the client as it is now.
+        (None, None) => request.client.record().may_omit_pkce(),
         // A challenge was taken out of the request on its way here (RFC 9700 4.8.2).
         (Some(_), None) | (None, Some(_)) => false,
     };
-    if !answered {
+    if !answered && !asked.is_of_device() {
         return Err(Refusal::CodeVerifier.into());
     }
     if asked.dpop_jkt.is_some() && asked.dpop_jkt.as_deref() != request.key_thumbprint() {

@@ -189,12 +189,7 @@ pub(crate) async fn conclude<D: Directory>(
             if counts && let Err(busy) = admission.refusal(sender) {
                 return answer::throttled(busy.0);
             }
-            let event = event.refused(refusal.reason());
-            let event = match sender {
-                // Where somebody comes from who has proved nothing is all that is known of them.
-                Sender::Unproven(address) => event.with("address", address.as_str()),
-                Sender::Proven(_) => event,
-            };
+            let event = sender.noted_in(event.refused(refusal.reason()));
             let event = match &refusal {
                 Refusal::Denied(denial) => event.with("rule", denial.rule.clone()),
                 // The public text of these says which check failed.

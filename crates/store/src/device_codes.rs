@@ -144,7 +144,7 @@ impl Store {
             self,
             fetch_optional,
             sqlx::query(
-                "SELECT client_id, expires_at, answered_at, used_at FROM device_codes \
+                "SELECT client_id, expires_at, polled_at, answered_at, used_at FROM device_codes \
                  WHERE hash = $1",
             )
             .bind(hash)
@@ -162,6 +162,9 @@ impl Store {
         }
         if row.try_get::<i64, _>("expires_at")? <= now.0 {
             return Ok(DeviceState::Expired);
+        }
+        if time("polled_at")?.is_some_and(|polled| polled + interval > now.0) {
+            return Ok(DeviceState::TooSoon);
         }
         let mut transaction = self.begin().await?;
         let done = sqlx::query(

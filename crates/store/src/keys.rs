@@ -5,7 +5,7 @@ use crate::{
     database::{Store, StoreError, reading},
 };
 use carnet_proto::time::Timestamp;
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{Any, AssertSqlSafe, Row, Transaction};
 
 /// A private key as it is stored: encrypted under the key-encryption key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,12 +25,18 @@ pub struct SealedKey {
     pub signs_from: Timestamp,
 }
 
-/// Where keys are. Those of an algorithm that earlier versions do not know are apart from the others: a version that reads
-/// the first table alone goes on beside this one, and after it.
+/// Where keys are. Those of other algorithms than the server's first one are apart from the others: an earlier version, which
+/// takes every key of the first table for one of its own algorithm, goes on beside this one, and after it.
 const TABLES: [&str; 2] = ["signing_keys", "signing_keys_beside"];
 
-fn table_of(algorithm: &str) -> &'static str {
-    if ["ES256", "EdDSA"].contains(&algorithm) { TABLES[0] } else { TABLES[1] }
+async fn table_of(
+    transaction: &mut Transaction<'static, Any>,
+    algorithm: &str,
+) -> Result<&'static str, StoreError> {
+    let first = sqlx::query("SELECT algorithm FROM signing_keys LIMIT 1");
+    let first = first.fetch_optional(&mut **transaction).await?;
+    let first: Option<String> = first.map(|row| row.try_get(0)).transpose()?;
+    Ok(TABLES[usize::from(first.is_some_and(|first| first != algorithm))])
 }
 
 impl Store {
@@ -66,7 +72,7 @@ impl Store {
     /// empty database, one wins and all go on with its key. Answers the key that stands.
     pub async fn first_signing_key(&self, key: &SealedKey) -> Result<SealedKey, StoreError> {
         let mut transaction = self.begin_revoking().await?;
-        let table = table_of(&key.algorithm);
+        let table = table_of(&mut transaction, &key.algorithm).await?;
         let statement = format!(
             "INSERT INTO {table} (kid, algorithm, sealed, created_at) \
              SELECT $1, $2, $3, $4 WHERE NOT EXISTS \
@@ -96,7 +102,7 @@ impl Store {
         let statement = format!(
             "INSERT INTO {} (kid, algorithm, sealed, created_at, signs_from) \
              VALUES ($1, $2, $3, $4, $5)",
-            table_of(&key.algorithm)
+            table_of(&mut transaction, &key.algorithm).await?
         );
         sqlx::query(AssertSqlSafe(statement))
             .bind(&key.kid)
@@ -155,7 +161,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("idp.db").display());
         let store = Store::open(&url).await.unwrap();
-        for (kid, algorithm) in [("a", "ES256"), ("b", "RS256"), ("c", "a later one")] {
+        for (kid, algorithm) in [("a", "ES256"), ("b", "RS256"), ("c", "EdDSA")] {
             let key = SealedKey {
                 kid: kid.to_owned(),
                 algorithm: algorithm.to_owned(),

@@ -282,14 +282,14 @@ async fn read(idp: &Idp, parts: &Parts) -> Result<Asked, Response<Body>> {
             pushed_request::hash_of(request_uri).ok_or_else(|| page(PageError::PushedRequest))?;
         let pushed = authority.store.open_pushed_request(&hash, &client.id, authority.now()).await;
         return match pushed.map_err(|e| broken(&e))? {
-            Some(pushed) => Ok(Asked {
+            Some(pushed) if pushed.request.is_still_taken(client) => Ok(Asked {
                 request: pushed.request,
                 client_name: client.name.clone(),
                 pushed: Some(hash),
                 only_for,
                 is_public,
             }),
-            None => Err(page(PageError::PushedRequest)),
+            _ => Err(page(PageError::PushedRequest)),
         };
     }
     let keys = snapshot.keys.verifying();

@@ -27,6 +27,7 @@ use carnet_proto::{
     authorize::{CODE_LIFETIME, RedirectError, SCOPE_ENROL, read_device},
     client::ENROLLED_CLIENT,
     form::Form,
+    pkce::CodeChallenge,
     refusal::Refusal,
     secret::{Secret, equal_in_constant_time},
     user_code,
@@ -73,6 +74,8 @@ pub(super) async fn authorize(State(idp): State<Idp>, request: Request) -> Respo
         }
     };
     asked.dpop_jkt = request.proof.map(|proof| proof.key_thumbprint);
+    // Nobody answers it; an earlier version, which may meet the code that comes of this, reads none without.
+    asked.code_challenge = Some(CodeChallenge::of(authority.context.entropy.secret().expose()));
     let device = DeviceCode {
         request: asked,
         asked_from: request.address,
@@ -120,7 +123,10 @@ pub(super) async fn redeem(
     match state {
         // Every device asks like this while its person types: nothing to put on record.
         DeviceState::Pending => Err(Failure::RefusedOnRecord(Refusal::AuthorizationPending)),
-        DeviceState::TooSoon => Err(Failure::RefusedOnRecord(Refusal::SlowDown)),
+        DeviceState::TooSoon => {
+            idp.0.admission.refusal(&request.sender)?;
+            Err(Failure::RefusedOnRecord(Refusal::SlowDown))
+        }
         DeviceState::Denied => Err(Refusal::DeviceCodeDenied.into()),
         DeviceState::Expired => Err(Refusal::DeviceCodeExpired.into()),
         DeviceState::Invalid => Err(Refusal::Code.into()),

@@ -92,7 +92,7 @@ pub(super) async fn not_taken(
         return answer::throttled(busy.0);
     }
     let reason = format!("{}.{error}", request.event.event);
-    let operation = HotOperation::new(Some(request.event.refused(reason)));
+    let operation = HotOperation::new(Some(request.sender.noted_in(request.event.refused(reason))));
     if let Err(error) = authority.store.record(operation, authority.now()).await {
         return answer::broken(&error);
     }

@@ -54,7 +54,8 @@ pub(super) async fn revoke(State(idp): State<Idp>, request: Request) -> Response
         if let Err(busy) = admission.refusal(sender) {
             return Ok(Some(busy));
         }
-        let operation = HotOperation::new(Some(event.refused("revoke.not_yours")));
+        let event = sender.noted_in(event.refused("revoke.not_yours"));
+        let operation = HotOperation::new(Some(event));
         authority.store.record(operation, now).await.map(|_| None)
     }
     .await;

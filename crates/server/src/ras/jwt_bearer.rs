@@ -111,6 +111,10 @@ impl mint::Grant<RasDirectory> for Redeeming<'_> {
     ) -> Result<Decision<Self::Token>, Failure> {
         let authority = &self.ras.0.authority;
         let directory = &snapshot.directory;
+        // As the records are now: a host may have been taken off the list since the client proved itself.
+        if directory.is_anybodys(self.client.id()) {
+            return Ok(Decision::Refuse(Refusal::GrantNotRegistered));
+        }
         let Some(trusted) = directory.open_issuer(self.id_jag.issuer().as_str(), Way::IdJag) else {
             return Ok(Decision::Refuse(Refusal::IssuerUntrusted));
         };

@@ -184,14 +184,7 @@ async fn token(State(ras): State<Ras>, request: Request) -> Response<Body> {
     let sender = client_request.sender.clone();
     let people = client_request.snapshot.directory.interactive().next().is_some();
     let outcome = match client_request.form.required("grant_type") {
-        Ok(grant)
-            if !client_request.client.record().may_use(grant)
-                || (grant == GRANT_JWT_BEARER
-                    && client_request
-                        .snapshot
-                        .directory
-                        .is_anybodys(client_request.client.id())) =>
-        {
+        Ok(grant) if !client_request.client.record().may_use(grant) => {
             Err(Failure::Refused(Refusal::GrantNotRegistered))
         }
         Ok(GRANT_JWT_BEARER) => {

@@ -73,7 +73,9 @@ impl Ras {
         let Some(grant) = authority.store.live_grant(&token.jti).await? else { return Ok(None) };
         // A token of a sign-in has no ID-JAG behind it.
         let way = if token.transaction.is_some() { Way::IdJag } else { Way::SignIn };
+        // What only a person could let in has nothing by an ID-JAG.
         let stands = directory.open_issuer(&grant.party, way).is_some()
+            && !(way == Way::IdJag && directory.is_anybodys(&token.client))
             && directory.may_be_client(authority, &token.client).await?
             && self.live_account(&grant.user_id).await?.is_some();
         Ok(stands.then_some(StandingToken { token, audience }))

@@ -58,7 +58,8 @@ pub(super) async fn revoke(State(ras): State<Ras>, request: Request) -> Response
             if let Err(busy) = admission.refusal(&request.sender) {
                 return answer::throttled(busy.0);
             }
-            let operation = HotOperation::new(Some(request.event.refused("revoke.not_yours")));
+            let event = request.sender.noted_in(request.event.refused("revoke.not_yours"));
+            let operation = HotOperation::new(Some(event));
             authority.store.record(operation, now).await.map(|_| ())
         }
     };
