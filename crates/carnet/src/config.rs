@@ -227,19 +227,12 @@ impl Config {
         })?;
         let folder = path.parent().unwrap_or(Path::new("."));
         let set = system::config_overrides()?;
-        let has_password_in_file =
-            text.contains("://") && !set.iter().any(|(_, text)| text.contains("://"));
         let config = Self::parse_with(&text, folder, &set)
             .with_context(|| format!("the config {} cannot be used", path.display()))?;
-        if has_password_in_file && config.databases().any(has_password) {
+        if databases_in(&text).iter().any(|database| has_password(database)) {
             private_file(path, config.secrets).context("there is a database password in it")?;
         }
         Ok(config)
-    }
-
-    fn databases(&self) -> impl Iterator<Item = &str> {
-        let ras = self.ras.iter().map(|(_, place, _)| place);
-        self.idp.iter().map(|(place, _)| place).chain(ras).map(|place| place.database.as_str())
     }
 
     #[cfg(test)]
@@ -362,6 +355,14 @@ fn without_passwords(text: &str) -> String {
     };
     let words = text.split(' ').map(|word| if may_hold(word) { "(not shown)" } else { word });
     words.collect::<Vec<_>>().join(" ")
+}
+
+/// The databases that a config itself names, whatever the environment says instead.
+fn databases_in(text: &str) -> Vec<String> {
+    let table = text.parse::<toml::Table>().unwrap_or_default();
+    let ras = table.get("ras").and_then(toml::Value::as_array).into_iter().flatten();
+    let databases = table.get("idp").into_iter().chain(ras).filter_map(|role| role.get("database"));
+    databases.filter_map(toml::Value::as_str).map(str::to_owned).collect()
 }
 
 fn has_password(database: &str) -> bool {

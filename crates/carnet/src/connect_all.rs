@@ -3,7 +3,7 @@
 //! prompts, resources and what a server asks back, each server has an entry of its own.
 
 use crate::{
-    employee::mcp::{own_words, readable},
+    employee::mcp::{own_words, readable, tools_of},
     install::name_of,
     serve::shutdown_signal,
     system::plain_lines,
@@ -23,13 +23,13 @@ use rmcp::{
 use std::{
     collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     sync::{Notify, watch},
-    task::AbortHandle,
     time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 /// How often the catalog is read.
 const CATALOG: Duration = Duration::from_mins(1);
@@ -39,8 +39,12 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(2));
 /// Longest name of a tool: hosts take 64 characters and put `mcp__carnet__` before it.
 const LONGEST: usize = 50;
-/// Most tools of one server.
-const MOST: usize = 1000;
+/// Between two lists of one server's tools, however often it says that they are others.
+const LISTS: Duration = Duration::from_secs(2);
+/// How long a server may take to begin, or to list its tools: the person may have to be asked in the browser.
+const ANSWERS: Duration = Duration::from_mins(5);
+/// How long sessions may take to end, and renewals that are under way.
+const ENDS: Duration = Duration::from_secs(3);
 
 /// The server that the agent sees. Cheap to clone.
 #[derive(Clone)]
@@ -53,6 +57,24 @@ struct All {
     settled: watch::Sender<u64>,
     /// The catalog has been read.
     known: watch::Sender<bool>,
+    /// How many tasks keep a session.
+    kept: watch::Sender<usize>,
+}
+
+/// One of them, for as long as it lives.
+struct Keeping(watch::Sender<usize>);
+
+impl Keeping {
+    fn begun(kept: &watch::Sender<usize>) -> Self {
+        kept.send_modify(|kept| *kept += 1);
+        Self(kept.clone())
+    }
+}
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        self.0.send_modify(|kept| *kept -= 1);
+    }
 }
 
 /// One of the servers behind it, by its URL.
@@ -61,12 +83,13 @@ struct Server {
     prefix: String,
     title: String,
     state: State,
-    task: Option<AbortHandle>,
+    /// Ends the session with it.
+    stop: CancellationToken,
 }
 
 enum State {
     /// It was asked, and has not answered.
-    Asked,
+    Asked(Instant),
     /// It answers.
     Up { peer: Peer<RoleClient>, tools: Vec<Offered> },
     /// Why it does not.
@@ -96,6 +119,7 @@ pub(crate) async fn connect_all(client: Client) -> Result<()> {
         changed: Arc::default(),
         settled: watch::channel(0).0,
         known: watch::channel(false).0,
+        kept: watch::channel(0).0,
     };
     let catalog = tokio::spawn(all.clone().follow_catalog());
     let running = all.clone().serve(stdio()).await;
@@ -123,8 +147,8 @@ pub(crate) async fn connect_all(client: Client) -> Result<()> {
     }
     catalog.abort();
     teller.abort();
-    all.end().await;
-    all.client.settle().await;
+    let _ = timeout(ENDS, all.end()).await;
+    let _ = timeout(ENDS, all.client.settle()).await;
     Ok(())
 }
 
@@ -169,8 +193,8 @@ impl All {
         let before = held.len();
         held.retain(|url, server| {
             let stays = granted.iter().any(|granted| granted.resource == *url);
-            if !stays && let Some(task) = server.task.take() {
-                task.abort();
+            if !stays {
+                server.stop.cancel();
             }
             stays
         });
@@ -183,8 +207,9 @@ impl All {
             let taken: Vec<&str> = held.values().map(|server| server.prefix.as_str()).collect();
             let prefix = prefix_of(&server, &taken);
             let (title, url) = (server.title().to_owned(), server.resource.clone());
-            let task = tokio::spawn(self.clone().keep(url.clone())).abort_handle();
-            held.insert(url, Server { prefix, title, state: State::Asked, task: Some(task) });
+            let stop = CancellationToken::new();
+            tokio::spawn(self.clone().keep(url.clone(), stop.clone()));
+            held.insert(url, Server { prefix, title, state: State::Asked(Instant::now()), stop });
         }
         drop(held);
         if changes {
@@ -193,18 +218,26 @@ impl All {
     }
 
     /// Holds a session with one server, for as long as it is in the catalog.
-    async fn keep(self, url: String) {
+    async fn keep(self, url: String, stop: CancellationToken) {
+        let _keeping = Keeping::begun(&self.kept);
         let mut wait = AGAIN.0;
-        loop {
+        while !stop.is_cancelled() {
             let watch = Watch(Arc::default());
-            match self.open(&url, watch.clone()).await {
+            let opened = tokio::select! {
+                opened = timeout(ANSWERS, self.open(&url, watch.clone())) => opened,
+                () = stop.cancelled() => return,
+            };
+            match opened.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
                 Ok(service) => {
                     wait = AGAIN.0;
-                    self.stay(&url, service, &watch).await;
+                    self.stay(&url, service, &watch, &stop).await;
                 }
                 Err(why) => self.settle(&url, State::Down(why)),
             }
-            sleep(wait).await;
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = stop.cancelled() => {}
+            }
             wait = (wait * 2).min(AGAIN.1);
         }
     }
@@ -219,15 +252,22 @@ impl All {
         watch.serve(transport).await.map_err(|error| own_words(&error).to_string())
     }
 
-    async fn stay(&self, url: &str, service: RunningService<RoleClient, Watch>, watch: &Watch) {
+    async fn stay(
+        &self,
+        url: &str,
+        service: RunningService<RoleClient, Watch>,
+        watch: &Watch,
+        stop: &CancellationToken,
+    ) {
         let (peer, ended) = (service.peer().clone(), service.cancellation_token());
         let waiting = service.waiting();
         tokio::pin!(waiting);
         loop {
-            match peer.list_all_tools().await {
+            let listed = timeout(ANSWERS, tools_of(&peer)).await;
+            match listed.unwrap_or_else(|_| Err(anyhow::anyhow!("it does not list its tools"))) {
                 Ok(tools) => self.up(url, &peer, tools),
-                Err(error) => {
-                    self.settle(url, State::Down(readable(&error).to_string()));
+                Err(why) => {
+                    self.settle(url, State::Down(why.to_string()));
                     ended.cancel();
                     let _ = waiting.await;
                     return;
@@ -238,7 +278,12 @@ impl All {
                     self.settle(url, State::Down("the connection to it ended".to_owned()));
                     return;
                 }
-                () = watch.0.notified() => {}
+                () = watch.0.notified() => sleep(LISTS).await,
+                () = stop.cancelled() => {
+                    ended.cancel();
+                    let _ = waiting.await;
+                    return;
+                }
             }
         }
     }
@@ -273,7 +318,9 @@ impl All {
         let mut known = self.known.subscribe();
         let whole = async {
             let _ = known.wait_for(|known| *known).await;
-            while self.servers().values().any(|server| matches!(server.state, State::Asked)) {
+            // One that has been silent for long is not waited for again.
+            let waits = |server: &Server| matches!(server.state, State::Asked(since) if since.elapsed() < PATIENCE);
+            while self.servers().values().any(waits) {
                 if settled.changed().await.is_err() {
                     return;
                 }
@@ -283,16 +330,12 @@ impl All {
         let _ = timeout(PATIENCE, whole).await;
     }
 
-    /// Ends the sessions: a server may hold a process for each.
+    /// Ends the sessions, and waits for that: a server may hold a process for each.
     async fn end(&self) {
-        let servers = std::mem::take(&mut *self.servers());
-        for server in servers.into_values() {
-            if let Some(task) = server.task {
-                task.abort();
-            }
+        for server in std::mem::take(&mut *self.servers()).into_values() {
+            server.stop.cancel();
         }
-        // The SDK ends a session when what holds it is dropped, on a task of its own.
-        sleep(Duration::from_millis(300)).await;
+        let _ = self.kept.subscribe().wait_for(|kept| *kept == 0).await;
     }
 
     /// The server of a tool, and what it calls it.
@@ -348,8 +391,15 @@ impl ServerHandler for All {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        self.whole().await;
-        let (peer, own_name) = self.find(&request.name)?;
+        // A server that says nothing holds up its own tools alone.
+        let found = match self.find(&request.name) {
+            Err(_) => {
+                self.whole().await;
+                self.find(&request.name)
+            }
+            found => found,
+        };
+        let (peer, own_name) = found?;
         let mut own = CallToolRequestParams::new(own_name);
         own.arguments = request.arguments;
         // Dropped where the agent calls it back.
@@ -400,7 +450,7 @@ fn offered(prefix: &str, title: &str, tools: Vec<Tool>) -> Vec<Offered> {
         });
         Some(Offered { tool, own_name })
     };
-    tools.into_iter().take(MOST).filter_map(named).collect()
+    tools.into_iter().filter_map(named).collect()
 }
 
 /// Eight letters and digits that stand for a text.

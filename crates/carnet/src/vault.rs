@@ -445,7 +445,8 @@ impl Vault for ProfileVault {
 
 /// The sole right to write into the configs of MCP clients.
 pub(crate) fn lock_installs() -> Result<File> {
-    lock(&system::settings_folder()?, "install.lock", LOCK)
+    // What was installed is on one record, whatever sign-ins the person has.
+    lock(&system::Places::here()?.own_config(), "install.lock", LOCK)
 }
 
 /// Held by one process at a time; the system frees it when the process ends, however it ends.

@@ -498,25 +498,14 @@ impl Walk<'_> {
     ) -> Step<crate::obtain::AccessToken> {
         const AT: Stage = Stage::Redemption;
         let claimed = id_jag.claims.optional_str("client_id").ok().flatten().unwrap_or_default();
-        let scopes = server.scopes.as_ref();
-        let redeemed = match self.client.redeem(server, id_jag, scopes).await {
-            Err(error) if self.client.leaves_resource_out(server, &error) => {
-                match self.client.obtain(server, scopes).await {
-                    Ok(token) => {
-                        self.note(
-                            AT,
-                            "it takes no `resource` parameter here; it was asked without",
-                        );
-                        Ok(token)
-                    }
-                    Err(_) => {
-                        self.client.sends_resource(server);
-                        Err(error)
-                    }
-                }
-            }
-            redeemed => redeemed,
-        };
+        let (client, scopes) = (self.client, server.scopes.as_ref());
+        let ras = server.authorization_server.as_str();
+        let sent = client.sends_resource(ras);
+        let fresh = || client.id_jag(server, scopes);
+        let redeemed = client.redeem_or_again(server, scopes, id_jag, fresh).await;
+        if sent && !client.sends_resource(ras) {
+            self.note(AT, "it takes no `resource` parameter here; it was asked without");
+        }
         let token = match redeemed {
             Ok(token) => token,
             Err(Error::ClientMismatch { registered, claimed, issuer }) => {

@@ -345,39 +345,46 @@ impl Client {
         server: &McpServer,
         scopes: Option<&Scopes>,
     ) -> Result<AccessToken, Error> {
-        let mut refused = None;
-        loop {
-            let id_jag = self.id_jag(server, scopes).await?;
-            match (self.redeem(server, &id_jag, scopes).await, refused.take()) {
-                (Ok(token), _) => {
-                    self.tokens().insert(key(server), token.clone());
-                    return Ok(token);
-                }
-                // By a new ID-JAG: whoever refused may have used the first one up.
-                (Err(error), None) if self.leaves_resource_out(server, &error) => {
-                    refused = Some(error);
-                }
-                (Err(error), None) => return Err(error),
-                (Err(_), Some(first)) => {
-                    self.sends_resource(server);
-                    return Err(first);
-                }
+        let id_jag = self.id_jag(server, scopes).await?;
+        let fresh = || self.id_jag(server, scopes);
+        let token = self.redeem_or_again(server, scopes, &id_jag, fresh).await?;
+        self.tokens().insert(key(server), token.clone());
+        Ok(token)
+    }
+
+    /// Presents an ID-JAG at the RAS. Some refuse the `resource` parameter at a redemption, and may have used the ID-JAG
+    /// up by that: then a fresh one goes without, which says the same, and so does every one from then on.
+    pub async fn redeem_or_again<F: Future<Output = Result<IdJagView, Error>>>(
+        &self,
+        server: &McpServer,
+        scopes: Option<&Scopes>,
+        id_jag: &IdJagView,
+        fresh: impl Fn() -> F,
+    ) -> Result<AccessToken, Error> {
+        const ABOUT: [&str; 4] =
+            ["invalid_grant", "invalid_target", "invalid_request", "server_error"];
+        let ras = server.authorization_server.as_str();
+        let with_resource = self.sends_resource(ras);
+        let refused = match self.redeem_once(server, id_jag, scopes, with_resource).await {
+            Err(Error::Refused { leg, party, error })
+                if with_resource && ABOUT.contains(&error.error.as_str()) =>
+            {
+                Error::Refused { leg, party, error }
             }
-        }
+            outcome => return outcome,
+        };
+        // Where that was not it, the first answer is what the person is told.
+        let Ok(id_jag) = fresh().await else { return Err(refused) };
+        let Ok(token) = self.redeem_once(server, &id_jag, scopes, false).await else {
+            return Err(refused);
+        };
+        self.without_resource().insert(ras.to_owned());
+        Ok(token)
     }
 
-    /// Some authorization servers refuse the `resource` parameter at a redemption. The ID-JAG says the same, so that
-    /// from now on they are asked without. Whether another try is worth it.
-    pub fn leaves_resource_out(&self, server: &McpServer, error: &Error) -> bool {
-        let Error::Refused { leg: Leg::Redeem, error, .. } = error else { return false };
-        let about = ["invalid_grant", "invalid_target", "invalid_request", "server_error"];
-        about.contains(&error.error.as_str())
-            && self.without_resource().insert(server.authorization_server.to_string())
-    }
-
-    /// That was not it.
-    pub fn sends_resource(&self, server: &McpServer) {
-        self.without_resource().remove(server.authorization_server.as_str());
+    /// Whether redemptions at an authorization server carry `resource`.
+    pub(crate) fn sends_resource(&self, ras: &str) -> bool {
+        !self.without_resource().contains(ras)
     }
 
     fn without_resource(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
@@ -597,6 +604,17 @@ impl Client {
         id_jag: &IdJagView,
         scopes: Option<&Scopes>,
     ) -> Result<AccessToken, Error> {
+        let with_resource = self.sends_resource(server.authorization_server.as_str());
+        self.redeem_once(server, id_jag, scopes, with_resource).await
+    }
+
+    async fn redeem_once(
+        &self,
+        server: &McpServer,
+        id_jag: &IdJagView,
+        scopes: Option<&Scopes>,
+        with_resource: bool,
+    ) -> Result<AccessToken, Error> {
         let ras = &server.authorization_server;
         let registration = self.registration_for(ras, id_jag)?;
         // What the ID-JAG was narrowed to cannot be widened again by asking.
@@ -610,7 +628,7 @@ impl Client {
         if !scope.is_empty() {
             form.push(("scope", &scope));
         }
-        if !self.without_resource().contains(ras.as_str()) {
+        if with_resource {
             form.push(("resource", server.resource.as_str()));
         }
         let answer = self.ask(Leg::Redeem, ras, &server.metadata, registration, &form).await?;

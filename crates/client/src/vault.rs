@@ -77,7 +77,8 @@ pub struct Consent {
     pub refresh_token: Option<String>,
     /// Authorization endpoint that the person was sent to: no other authorization server may name it as its own
     /// (RFC 9700 4.4).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    // By the name that it was first kept under.
+    #[serde(default, rename = "endpoint", skip_serializing_if = "Option::is_none")]
     pub authorization_endpoint: Option<String>,
 }
 

@@ -5,8 +5,8 @@ use crate::system::{self, plain, plain_lines};
 use anyhow::{Context, Result, bail};
 use rmcp::{
     RoleClient, ServiceExt,
-    model::CallToolRequestParams,
-    service::{ClientInitializeError, RunningService, ServiceError},
+    model::{CallToolRequestParams, PaginatedRequestParams, Tool},
+    service::{ClientInitializeError, Peer, RunningService, ServiceError},
 };
 use serde_json::{Value, json};
 
@@ -123,12 +123,40 @@ fn first_words(text: &str) -> String {
     plain(&line.chars().take(300).collect::<String>())
 }
 
+/// Most tools of one server, in how many pages, and how large all of them.
+const MOST: usize = 1000;
+const PAGES: usize = 64;
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+
+/// The tools of a server, page by page, as many as may be.
+pub(crate) async fn tools_of(peer: &Peer<RoleClient>) -> Result<Vec<Tool>> {
+    let (mut tools, mut bytes) = (Vec::new(), 0);
+    let mut page = None;
+    for _ in 0..PAGES {
+        let asked =
+            page.take().map(|cursor| PaginatedRequestParams::default().with_cursor(Some(cursor)));
+        let listed = peer.list_tools(asked).await.map_err(|error| readable(&error))?;
+        for tool in listed.tools {
+            bytes += serde_json::to_string(&tool).map_or(0, |text| text.len());
+            if tools.len() == MOST || bytes > MOST_BYTES {
+                return Ok(tools);
+            }
+            tools.push(tool);
+        }
+        match listed.next_cursor {
+            Some(cursor) => page = Some(cursor),
+            None => break,
+        }
+    }
+    Ok(tools)
+}
+
 pub(crate) async fn tools(common: &Common, url: &str, as_json: bool) -> Result<()> {
     let service = connect(common, url).await?;
-    let tools = service.list_all_tools().await;
+    let tools = tools_of(service.peer()).await;
     // Also after an error: the server may hold a process for the session.
     service.cancel().await?;
-    let tools = tools.map_err(|e| readable(&e))?;
+    let tools = tools?;
     if as_json {
         println!("{}", system::shown(&format!("{:#}", json!(tools))));
     } else {

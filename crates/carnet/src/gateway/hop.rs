@@ -61,17 +61,10 @@ impl Hop {
         let server = self.server.get_or_try_init(|| self.find()).await?;
         let (client, scopes) = (&self.client, self.scopes.as_ref());
         let subject = (Subject::AccessToken, token.expose());
-        let exchanged = async || {
-            let id_jag = client.exchange(server, scopes, subject).await.map_err(|e| failed(&e))?;
-            Ok(client.redeem(server, &id_jag, scopes).await)
-        };
-        let got = match exchanged().await? {
-            Err(error) if client.leaves_resource_out(server, &error) => {
-                let again = exchanged().await?;
-                again.inspect_err(|_| client.sends_resource(server)).map_err(|_| failed(&error))?
-            }
-            got => got.map_err(|e| failed(&e))?,
-        };
+        let fresh = || client.exchange(server, scopes, subject);
+        let id_jag = fresh().await.map_err(|e| failed(&e))?;
+        let got = client.redeem_or_again(server, scopes, &id_jag, fresh).await;
+        let got = got.map_err(|e| failed(&e))?;
         Ok(UpstreamToken { token: got.secret().clone(), expires: got.expires })
     }
 

@@ -121,21 +121,43 @@ impl Ledger {
     fn read() -> Result<Self> {
         let path = Self::path()?;
         let mut ledger = Self::read_at(&path)?.unwrap_or_default();
-        // An earlier version kept one beside each sign-in.
-        let earlier = system::settings_folder()?.join(LEDGER);
+        // An earlier version kept one beside each sign-in, and did not say in it whose an entry is.
+        ledger.of_profile(&Places::here()?.own_config());
+        let own = system::settings_folder()?;
+        let earlier = own.join(LEDGER);
         if earlier != path
-            && let Some(theirs) = Self::read_at(&earlier)?
+            && let Some(mut theirs) = Self::read_at(&earlier)?
         {
-            for (file, mut written) in theirs.files {
-                for entry in &mut written.entries {
-                    entry.profile.get_or_insert(system::settings_folder()?);
-                }
-                ledger.files.entry(file).or_insert(written);
-            }
+            theirs.of_profile(&own);
+            ledger.take(theirs);
             ledger.write()?;
             fs::remove_file(&earlier)?;
         }
         Ok(ledger)
+    }
+
+    /// Entries that say nothing of it are of this sign-in.
+    fn of_profile(&mut self, profile: &Path) {
+        for entry in self.files.values_mut().flat_map(|written| &mut written.entries) {
+            entry.profile.get_or_insert_with(|| profile.to_owned());
+        }
+    }
+
+    /// Takes over what another one holds: a file that both have written is put back as a whole by neither.
+    fn take(&mut self, other: Self) {
+        for (file, written) in other.files {
+            let Some(held) = self.files.get_mut(&file) else {
+                self.files.insert(file, written);
+                continue;
+            };
+            held.changed_since = true;
+            for entry in written.entries {
+                let same = |held: &Entry| held.path == entry.path && held.name == entry.name;
+                if !held.entries.iter().any(same) {
+                    held.entries.push(entry);
+                }
+            }
+        }
     }
 
     fn read_at(path: &Path) -> Result<Option<Self>> {
@@ -855,8 +877,11 @@ fn find_unrecorded(ledger: &mut Ledger, named: &[String], own: &Path) -> Result<
 
 /// Takes out what was installed from a sign-in that ends: a demo's.
 pub(crate) fn take_out(profile: &Path) -> Result<()> {
+    let _lock = crate::vault::lock_installs()?;
+    // As it is written in an entry, however the folder for temporary files is spelled.
+    let profile = &fs::canonicalize(profile).unwrap_or_else(|_| profile.to_owned());
     let mut ledger = Ledger::read()?;
-    let mine = |entry: &Entry| entry.profile.as_deref() == Some(profile);
+    let mine = |entry: &Entry| entry.profile.as_deref() == Some(profile.as_path());
     let files: Vec<PathBuf> = ledger
         .files
         .iter()
