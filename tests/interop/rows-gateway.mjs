@@ -143,8 +143,14 @@ export default async function rows({ row, run, must, startDemo, enrol, carnet, f
     let refused = '';
     try { carnet(home, 'call', behind.url, 'write_file', JSON.stringify({ path: join(folder, 'other.txt'), content: 'x' })); } catch (error) { refused = error.message; }
     must(refused.includes('No rule of this gateway allows this tool') && !existsSync(join(folder, 'other.txt')), refused);
-    // What the server may see of the guard's environment, and what is left of it.
-    const processes = () => readdirSync('/proc').filter(id => /^\d+$/.test(id)).filter(id => { try { return readFileSync(`/proc/${id}/cmdline`, 'utf8').split('\0').includes(folder) && readFileSync(`/proc/${id}/cmdline`, 'utf8').includes(server) && !readFileSync(`/proc/${id}/cmdline`, 'utf8').includes('guard'); } catch { return false; } });
+    // Each process ends with its session.
+    const processes = () => readdirSync('/proc').filter(id => /^\d+$/.test(id)).filter(id => { try { const words = readFileSync(`/proc/${id}/cmdline`, 'utf8').split('\0'); return words.includes(server) && words.at(-2) === folder && !words.includes('guard'); } catch { return false; } });
+    const auth = { authorization: `Bearer ${carnet(home, 'token', behind.url).trim()}`, accept: 'application/json, text/event-stream', 'content-type': 'application/json' };
+    const begun = await fetch(behind.url, { method: 'POST', headers: auth, body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'initialize', params: { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 'row', version: '1' } } }) });
+    await begun.text();
+    const session = begun.headers.get('mcp-session-id');
+    must(session && processes().length === 1, `${processes().length} processes of one session`);
+    await fetch(behind.url, { method: 'DELETE', headers: { ...auth, 'mcp-session-id': session } });
     for (let i = 0; i < 50 && processes().length; i++) await new Promise(r => setTimeout(r, 100));
     must(processes().length === 0, `${processes().length} processes are left`);
     return `${names.length} of its tools`;

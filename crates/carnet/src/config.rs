@@ -226,10 +226,12 @@ impl Config {
             format!("the config {} cannot be read\nhint: go to the folder of `carnet serve` or name the file with --config; `carnet init` writes one", path.display())
         })?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        let set = system::config_overrides()?;
+        let own = text.parse::<toml::Table>().unwrap_or_default();
+        let mounted = own.get("mounted_secrets").and_then(toml::Value::as_bool) == Some(true);
+        let set = system::config_overrides(mounted)?;
         let config = Self::parse_with(&text, folder, &set)
             .with_context(|| format!("the config {} cannot be used", path.display()))?;
-        if databases_in(&text).iter().any(|database| has_password(database)) {
+        if databases_in(&own).any(has_password) {
             private_file(path, config.secrets).context("there is a database password in it")?;
         }
         Ok(config)
@@ -358,11 +360,10 @@ fn without_passwords(text: &str) -> String {
 }
 
 /// The databases that a config itself names, whatever the environment says instead.
-fn databases_in(text: &str) -> Vec<String> {
-    let table = text.parse::<toml::Table>().unwrap_or_default();
+fn databases_in(table: &toml::Table) -> impl Iterator<Item = &str> {
     let ras = table.get("ras").and_then(toml::Value::as_array).into_iter().flatten();
     let databases = table.get("idp").into_iter().chain(ras).filter_map(|role| role.get("database"));
-    databases.filter_map(toml::Value::as_str).map(str::to_owned).collect()
+    databases.filter_map(toml::Value::as_str)
 }
 
 fn has_password(database: &str) -> bool {

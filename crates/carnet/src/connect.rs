@@ -4,7 +4,7 @@ use crate::{
     connect_all::connect_all,
     employee::{Common, show},
     serve::shutdown_signal,
-    system::plain_lines,
+    system::{plain_lines, told},
 };
 use anyhow::Result;
 use carnet_client::{
@@ -50,7 +50,7 @@ pub(crate) async fn connect(args: Connect) -> Result<()> {
     let client = match args.common.signed_in() {
         Ok((client, _)) => client,
         Err(error) => {
-            let text = plain_lines(&format!("{error:#}"));
+            let text = plain_lines(&told(&error));
             eprintln!("carnet: {text}");
             return Ok(bridge::refuse(&text, input, output).await?);
         }

@@ -279,7 +279,10 @@ pub(crate) fn environment(names: &[&str]) -> Vec<(String, std::ffi::OsString)> {
 
 /// What the environment sets of a config: `CARNET__IDP__LISTEN`, or `CARNET__IDP__DATABASE_FILE` for what is in a file.
 #[allow(clippy::disallowed_methods)] // the one place that may read the environment
-pub(crate) fn config_overrides() -> Result<Vec<(String, String)>> {
+pub(crate) fn config_overrides(mounted: bool) -> Result<Vec<(String, String)>> {
+    // As the other secrets of the config are read.
+    let mounted = std::env::var("CARNET__MOUNTED_SECRETS").map_or(mounted, |said| said == "true");
+    let shared = if mounted { Shared::Mounted } else { Shared::Group };
     let mut set = Vec::new();
     for (name, value) in std::env::vars_os() {
         let Some(name) = name.to_str().and_then(|name| name.strip_prefix("CARNET__")) else {
@@ -292,7 +295,7 @@ pub(crate) fn config_overrides() -> Result<Vec<(String, String)>> {
             .filter(|name| !name.ends_with("SECRET") && !name.ends_with('_'))
         {
             Some(key) => {
-                let secret = read_secret(Path::new(value), Shared::Mounted)
+                let secret = read_secret(Path::new(value), shared)
                     .with_context(|| format!("CARNET__{name}"))?;
                 set.push((key.to_owned(), secret.expose().to_owned()));
             }

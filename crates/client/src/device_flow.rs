@@ -3,7 +3,7 @@
 use crate::{
     discovery::Discovered,
     error::{Error, Leg, OAuthError},
-    outbound::Answer,
+    outbound::{Answer, OutboundError},
 };
 use carnet_proto::{GRANT_DEVICE_CODE, others_text::shown, secret::Secret};
 use serde::Deserialize;
@@ -103,7 +103,7 @@ impl DeviceFlow {
             ];
             let answer = match ask(form).await {
                 // RFC 8628 section 3.5: a connection that breaks is no reason to give up.
-                Err(Error::Outbound(_)) => {
+                Err(Error::Outbound(OutboundError::Unreachable { .. })) => {
                     self.slow_down();
                     continue;
                 }

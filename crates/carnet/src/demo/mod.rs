@@ -56,7 +56,10 @@ pub(crate) async fn run(args: Demo) -> Result<()> {
     shutdown_signal().await?;
     // What was installed from it would lead nowhere.
     if let Err(error) = crate::install::take_out(&folder.path().join("home")) {
-        eprintln!("warning: what was installed from this demo could not be taken out: {error:#}");
+        eprintln!(
+            "warning: what was installed from this demo could not be taken out: {}",
+            crate::system::told(&error)
+        );
     }
     company.stop().await;
     Ok(())

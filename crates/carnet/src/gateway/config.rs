@@ -332,7 +332,7 @@ impl WrittenRoute {
         let in_the_clear = upstream.as_ref().is_some_and(|url| {
             url.scheme() == "http" && !carnet_proto::identifier::is_loopback(url)
         });
-        if in_the_clear && adapter.is_none() {
+        if in_the_clear {
             let what = format!(
                 "`{written}` is plain http to another machine: whoever is on the way reads and changes it"
             );
@@ -500,6 +500,16 @@ impl WrittenRoute {
                 "a program takes its credentials from its environment: `environment = [\"NAME\"]`";
             problems.add(path, "a `command` has no headers to be given a credential in", hint);
         }
+        // Neither a program's lines nor the older transport's stream belongs to one request, whose headers they were.
+        let told = [
+            ("headers", !settings.plain_headers.is_empty()),
+            ("forward_headers", !settings.forward_headers.is_empty()),
+            ("upstream_client", upstream_client.is_some()),
+        ];
+        for (key, _) in told.iter().filter(|(_, set)| *set && adapter.is_some()) {
+            let hint = "only an MCP server that speaks Streamable HTTP is told who calls";
+            problems.add(&at(key), "it would not reach this MCP server", hint);
+        }
         Some(RouteConfig { settings, adapter, credential, introspection, upstream_client })
     }
 
@@ -513,11 +523,32 @@ impl WrittenRoute {
         let at = |key: &str| format!("{path}.{key}");
         match (&self.upstream, &self.command) {
             (Some(url), None) => {
+                let sse = self.transport == WrittenTransport::Sse;
+                for (key, set) in [
+                    ("folder", self.folder.is_some()),
+                    ("environment", !self.environment.is_empty()),
+                    ("sessions", self.sessions != Sessions::default() && !sse),
+                ] {
+                    if set {
+                        problems.add(
+                            &at(key),
+                            "it is for a `command`",
+                            "leave it out beside `upstream`",
+                        );
+                    }
+                }
                 let sse = (self.transport == WrittenTransport::Sse)
                     .then(|| AdapterConfig::Sse(url.clone(), self.sessions));
                 Some((url.clone(), sse))
             }
             (None, Some(words)) => {
+                if self.transport == WrittenTransport::Sse {
+                    problems.add(
+                        &at("transport"),
+                        "it is for an `upstream`",
+                        "leave it out beside `command`",
+                    );
+                }
                 let Some((program, args)) = words.split_first() else {
                     problems.add(
                         &at("command"),

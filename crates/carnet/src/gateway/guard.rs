@@ -98,7 +98,7 @@ pub(crate) struct Guard {
     /// Its key in PEM
     #[arg(long, value_name = "FILE", requires = "tls_certificate")]
     tls_key: Option<PathBuf>,
-    /// A proxy in front ends TLS and connects from this address or network: nobody else is let in. May be given several
+    /// A proxy in front ends TLS and connects from this address or network: nobody else is let in, but from this machine. May be given several
     /// times
     #[arg(long = "trusted-proxy", value_name = "ADDRESS|CIDR", conflicts_with = "tls_key")]
     trusted_proxies: Vec<String>,
@@ -475,8 +475,10 @@ impl Plan {
             }
             None => None,
         };
-        let header = credential.as_ref().map(|(name, value)| (name, value));
-        match adapter::probe(&outbound, url, header).await {
+        let header = credential.as_ref().map(|(name, value)| (name.as_str(), value.expose()));
+        let host = args.upstream_host.as_deref().map(|host| ("host", host));
+        let headers: Vec<(&str, &str)> = header.into_iter().chain(host).collect();
+        match adapter::probe(&outbound, url, &headers).await {
             Found::Http(Some(name)) => self.seen.push(format!("The MCP server answers; it calls itself {name}.")),
             Found::Http(None) => self.seen.push(
                 "The MCP server answers, and wants to know who asks; it gets this guard's assertion, or --credential.".to_owned(),

@@ -125,8 +125,9 @@ pub(crate) async fn start(
                 AdapterConfig::Sse(url, sessions) => {
                     // The adapter shows it to the MCP server; nobody else needs it.
                     let credential = settings.credential.take();
-                    let sse =
-                        adapter::Sse { url: url.clone(), outbound: outbound.clone(), credential };
+                    let host = settings.upstream_host.take();
+                    let (url, outbound) = (url.clone(), outbound.clone());
+                    let sse = adapter::Sse { url, outbound, credential, host };
                     (adapter::Server::Sse(sse), *sessions)
                 }
             };

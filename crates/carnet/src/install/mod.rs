@@ -192,6 +192,19 @@ struct Change {
     had_ours: bool,
 }
 
+/// The text of a config; `None` where there is none. A link in somebody else's project may lead to what has no end.
+fn read_config(file: &Path) -> Result<Option<String>> {
+    match fs::metadata(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Ok(there) if !there.is_file() || there.len() > LARGEST => {
+            bail!("{} is no config file: not a plain file, or larger than 16 MiB", file.display());
+        }
+        _ => {}
+    }
+    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    Ok(Some(text))
+}
+
 impl Change {
     /// Reads `file`; a link is followed to what it names.
     fn open(file: &Path, format: Format) -> Result<Self> {
@@ -199,17 +212,7 @@ impl Change {
             bail!("{} is a link to what is not there\nhint: mend or remove it", file.display());
         }
         let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
-        // A link in somebody else's project may lead to what has no end.
-        if let Ok(there) = fs::metadata(&file)
-            && (!there.is_file() || there.len() > LARGEST)
-        {
-            bail!("{} is no config file: not a plain file, or larger than 16 MiB", file.display());
-        }
-        let before = match fs::read_to_string(&file) {
-            Ok(text) => Some(text),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error).with_context(|| file.display().to_string()),
-        };
+        let before = read_config(&file)?;
         let after = before.clone().unwrap_or_default();
         Ok(Self { file, format, before, after, entries: Vec::new(), had_ours: false })
     }
@@ -281,7 +284,7 @@ impl Change {
         // On record before it happens: a record of a change that did not come is harmless.
         ledger.write()?;
         // The client may be running, and write its config itself.
-        if fs::read_to_string(&self.file).ok() != self.before {
+        if read_config(&self.file).ok().flatten() != self.before {
             bail!("{} has changed just now\nhint: run it again", self.file.display());
         }
         system::replace_file(&self.file, self.after.as_bytes())
@@ -339,7 +342,7 @@ pub(crate) async fn install(args: Install) -> Result<()> {
             install_into(client, &places, &issuer, &catalog, &servers, &args, &mut ledger);
         if let Err(error) = outcome {
             failed += 1;
-            eprintln!("error: {}: {}", client.title, plain_lines(&format!("{error:#}")));
+            eprintln!("error: {}: {}", client.title, plain_lines(&system::told(&error)));
         }
     }
     if failed > 0 {
@@ -809,7 +812,7 @@ pub(crate) fn uninstall(args: &Uninstall) -> Result<()> {
                 if theirs.is_empty() {
                     ledger.files.remove(&file);
                 } else {
-                    let left = fs::read_to_string(&file).unwrap_or_default();
+                    let left = read_config(&file)?.unwrap_or_default();
                     let left = sha256(left.as_bytes());
                     let rest = Written { entries: theirs, left, ..written };
                     ledger.files.insert(file, rest);
@@ -818,7 +821,7 @@ pub(crate) fn uninstall(args: &Uninstall) -> Result<()> {
             }
             Err(error) => {
                 failed += 1;
-                let error = plain_lines(&format!("{error:#}"));
+                let error = plain_lines(&system::told(&error));
                 eprintln!("error: {} was not changed: {error}", file.display());
             }
         }
@@ -847,7 +850,7 @@ fn find_unrecorded(ledger: &mut Ledger, named: &[String], own: &Path) -> Result<
             if ledger.files.contains_key(&file) {
                 continue;
             }
-            let Ok(text) = fs::read_to_string(&file) else { continue };
+            let Ok(Some(text)) = read_config(&file) else { continue };
             // One that cannot be read has nothing that could be taken out.
             let Ok(held) = edit::entries(client.format, &text, client.path) else { continue };
             let ours = |entry: &Value| match profile_of(entry) {
@@ -897,7 +900,7 @@ pub(crate) fn take_out(profile: &Path) -> Result<()> {
         if theirs.is_empty() {
             ledger.files.remove(&file);
         } else {
-            let left = sha256(fs::read_to_string(&file).unwrap_or_default().as_bytes());
+            let left = sha256(read_config(&file)?.unwrap_or_default().as_bytes());
             ledger.files.insert(file, Written { entries: theirs, left, ..written });
         }
         ledger.write()?;
@@ -907,13 +910,9 @@ pub(crate) fn take_out(profile: &Path) -> Result<()> {
 
 /// The file as it was, if nobody changed it since; otherwise as it is, without our entries.
 fn take_back(file: &Path, written: &Written, dry_run: bool) -> Result<()> {
-    let now = match fs::read_to_string(file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            println!("{} is gone already.", file.display());
-            return Ok(());
-        }
-        Err(error) => return Err(error.into()),
+    let Some(now) = read_config(file)? else {
+        println!("{} is gone already.", file.display());
+        return Ok(());
     };
     let untouched = !written.changed_since && sha256(now.as_bytes()) == written.left;
     let before = match &written.backup {

@@ -28,7 +28,7 @@ use carnet_proto::{
 };
 use futures::StreamExt;
 use serde_json::{json, value::RawValue};
-use session::{Message, Session};
+use session::{Gone, Message, Session};
 use std::{
     collections::HashMap,
     convert::Infallible,
@@ -192,7 +192,10 @@ impl Adapter {
     }
 
     fn end_unused(&self) {
-        self.held().retain(|_, Held { session, .. }| {
+        self.held().retain(|_, Held { session, caller }| {
+            if session.is_ended() {
+                self.ended(session, caller);
+            }
             let unused = session.is_ended() || session.unused_for() > UNUSED;
             if unused {
                 session.end();
@@ -275,11 +278,13 @@ impl Adapter {
 
     /// What became of a server when it ended.
     fn ended(&self, session: &Session, caller: &str) {
-        if session.was_told_to_end() {
+        if !session.is_first_told_of() {
             return;
         }
         if session.age() < LIVED {
-            self.failed(caller);
+            if !session.was_told_to_end() {
+                self.failed(caller);
+            }
         } else {
             let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
             failures.remove(self.owner(caller));
@@ -298,7 +303,12 @@ impl Adapter {
             shared.remove(owner);
         }
         if shared.len() >= SESSIONS {
-            return Err(Refused::Full);
+            // Where each has their own, the one that was not used for longest makes way, as among sessions.
+            let unused =
+                shared.iter().map(|(owner, session)| (session.unused_for(), owner.clone()));
+            let oldest = unused.filter(|(unused, _)| *unused > MAKES_WAY).max();
+            let gone = oldest.and_then(|(_, owner)| shared.remove(&owner)).ok_or(Refused::Full)?;
+            gone.end();
         }
         let session = self.open(caller).await?;
         shared.insert(owner.to_owned(), Arc::clone(&session));
@@ -362,6 +372,7 @@ impl Adapter {
 enum Refused {
     NoSession,
     Full,
+    Busy,
     Waits(u64),
     NotStarted(String),
     Ended,
@@ -378,6 +389,11 @@ impl Refused {
                 StatusCode::SERVICE_UNAVAILABLE,
                 -32000,
                 "As many sessions are open as may be.".to_owned(),
+            ),
+            Self::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                -32000,
+                "As many requests are under way at the MCP server as may be.".to_owned(),
             ),
             Self::Waits(seconds) => {
                 let text = format!(
@@ -450,7 +466,8 @@ async fn send(
     }
     let mut response = match session.ask(&message).await {
         Ok(answers) => answered(answers, message.id()).await,
-        Err(_) => {
+        Err(Gone::Busy) => Refused::Busy.respond(message.id()),
+        Err(Gone::Ended) => {
             adapter.ended(&session, &caller);
             Refused::Ended.respond(message.id())
         }
@@ -534,18 +551,12 @@ pub(crate) enum Found {
 }
 
 /// Asks an MCP server what it speaks.
-pub(crate) async fn probe(
-    outbound: &Outbound,
-    url: &str,
-    header: Option<(&HeaderName, &Secret)>,
-) -> Found {
+pub(crate) async fn probe(outbound: &Outbound, url: &str, credential: &[(&str, &str)]) -> Found {
     let reach = Reach::of_trusted_url(url);
-    let credential: Vec<(&str, &str)> =
-        header.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
     let begin = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
         "protocolVersion": "2025-11-25", "capabilities": {},
         "clientInfo": {"name": "carnet guard", "version": env!("CARGO_PKG_VERSION")}}});
-    let asked = outbound.json_with("POST", url, reach, None, Some(&begin), &credential);
+    let asked = outbound.json_with("POST", url, reach, None, Some(&begin), credential);
     let answer = match timeout(PROBE, asked).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Found::Else(error.to_string()),
@@ -568,7 +579,7 @@ pub(crate) async fn probe(
         return Found::Http(None);
     }
     if matches!(answer.status, 400 | 404 | 405 | 415) {
-        let asked = outbound.json_with("GET", url, reach, None, None, &credential);
+        let asked = outbound.json_with("GET", url, reach, None, None, credential);
         let stream = timeout(PROBE, asked).await.ok().and_then(Result::ok);
         if stream.is_some_and(|stream| stream.status == 200 && announces_endpoint(&stream)) {
             return Found::Sse;

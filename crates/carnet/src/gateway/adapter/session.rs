@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Requests under way on one link.
 const UNDER_WAY: usize = 1024;
+/// Requests of a server that wait for an answer, and their longest id, in bytes.
+const UNANSWERED: usize = 256;
+const LONGEST_ID: usize = 256;
 /// Messages that wait for a reader, and their bytes.
 const WAITING: usize = 256;
 const WAITING_BYTES: usize = 4 * 1024 * 1024;
@@ -169,8 +172,10 @@ struct Wire {
     sessions: Mutex<Vec<Weak<Session>>>,
     /// It is several callers'.
     shared: bool,
-    /// Requests of the server, by its id: whose answer counts.
-    asked: Mutex<HashMap<String, Weak<Session>>>,
+    /// Requests of the server, by its id, the oldest first: whose answer counts.
+    asked: Mutex<VecDeque<(String, Weak<Session>)>>,
+    /// What became of it was told once.
+    told_of: AtomicBool,
     begun: Instant,
     told_to_end: AtomicBool,
     /// What the first `initialize` brought, where several sessions share the link.
@@ -180,17 +185,22 @@ struct Wire {
 /// One client of a server.
 pub(super) struct Session {
     wire: Arc<Wire>,
-    /// It has the link to itself.
-    alone: bool,
+    /// It began the link, and ends it.
+    owns_link: bool,
     used: Mutex<Instant>,
     stream: Mutex<Option<Queue>>,
     /// What came while nobody listened.
     backlog: Mutex<VecDeque<String>>,
 }
 
-/// The link has ended.
-#[derive(Debug)]
-pub(super) struct Gone;
+/// Why a message does not get to the server.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// The link has ended.
+    Ended,
+    /// Too much is under way.
+    Busy,
+}
 
 impl Session {
     /// The first session of a link.
@@ -204,6 +214,7 @@ impl Session {
             sessions: Mutex::default(),
             shared,
             asked: Mutex::default(),
+            told_of: AtomicBool::new(false),
             begun: Instant::now(),
             told_to_end: AtomicBool::new(false),
             initialized: AsyncMutex::default(),
@@ -218,10 +229,10 @@ impl Session {
         Self::on(&first.wire, false)
     }
 
-    fn on(wire: &Arc<Wire>, alone: bool) -> Arc<Self> {
+    fn on(wire: &Arc<Wire>, owns_link: bool) -> Arc<Self> {
         let session = Arc::new(Self {
             wire: Arc::clone(wire),
-            alone,
+            owns_link,
             used: Mutex::new(Instant::now()),
             stream: Mutex::default(),
             backlog: Mutex::default(),
@@ -257,13 +268,18 @@ impl Session {
         self.wire.begun.elapsed()
     }
 
+    /// Whether nobody has asked this before, of its end: each end counts once.
+    pub(super) fn is_first_told_of(&self) -> bool {
+        !self.wire.told_of.swap(true, Ordering::Relaxed)
+    }
+
     pub(super) fn was_told_to_end(&self) -> bool {
         self.wire.told_to_end.load(Ordering::Relaxed)
     }
 
     /// Ends the server of a session that has it to itself.
     pub(super) fn end(&self) {
-        if self.alone {
+        if self.owns_link {
             self.wire.told_to_end.store(true, Ordering::Relaxed);
             self.wire.ended.cancel();
         }
@@ -292,7 +308,7 @@ impl Session {
             members.insert("requestId".to_owned(), raw(&ours));
             params = Some(raw(&members));
         }
-        if message.method() == Some("notifications/initialized") && !self.alone {
+        if message.method() == Some("notifications/initialized") && !self.owns_link {
             // It was said once.
             return Ok(());
         }
@@ -309,8 +325,8 @@ impl Session {
 
     /// Sends a request under an id of ours.
     pub(super) async fn ask(self: &Arc<Self>, message: &Message<'_>) -> Result<Answers, Gone> {
-        let id = message.id.map(ToOwned::to_owned).ok_or(Gone)?;
-        if !self.alone && message.method() == Some("initialize") {
+        let id = message.id.map(ToOwned::to_owned).ok_or(Gone::Ended)?;
+        if !self.owns_link && message.method() == Some("initialize") {
             return self.initialize(message, id).await;
         }
         self.send(message, id).await
@@ -340,8 +356,11 @@ impl Session {
         {
             let mut pending = self.wire.pending();
             pending.retain(|_, held| !held.last.is_closed());
-            if pending.len() >= UNDER_WAY || self.is_ended() {
-                return Err(Gone);
+            if self.is_ended() {
+                return Err(Gone::Ended);
+            }
+            if pending.len() >= UNDER_WAY {
+                return Err(Gone::Busy);
             }
             pending.insert(number, Pending { id, token, to, last, by: Arc::downgrade(self) });
         }
@@ -355,7 +374,7 @@ impl Session {
         };
         if self.wire.send(line.line()).await.is_err() {
             self.wire.pending().remove(&number);
-            return Err(Gone);
+            return Err(Gone::Ended);
         }
         Ok(Answers { queued: Some(queued), answer: Some(answer) })
     }
@@ -372,12 +391,12 @@ impl Session {
             let last = loop {
                 let answer =
                     std::future::poll_fn(|context| Pin::new(&mut answers).poll_next(context));
-                let answer = answer.await.ok_or(Gone)?;
+                let answer = answer.await.ok_or(Gone::Ended)?;
                 if answer.is_last {
                     break answer;
                 }
             };
-            let answer: Message<'_> = serde_json::from_str(&last.text).map_err(|_| Gone)?;
+            let answer: Message<'_> = serde_json::from_str(&last.text).map_err(|_| Gone::Ended)?;
             let Some(result) = answer.result else { return Ok(Answers::one(last.text)) };
             *held = Some(result.to_owned());
             let said = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
@@ -443,8 +462,8 @@ impl Wire {
 
     async fn send(&self, line: String) -> Result<(), Gone> {
         tokio::select! {
-            sent = self.to.send(line) => sent.map_err(|_| Gone),
-            () = self.ended.cancelled() => Err(Gone),
+            sent = self.to.send(line) => sent.map_err(|_| Gone::Ended),
+            () = self.ended.cancelled() => Err(Gone::Ended),
         }
     }
 
@@ -539,29 +558,37 @@ impl Wire {
         sessions.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Notes whom the server asks; `false` where too much is unanswered.
+    /// Notes whom the server asks; `false` where its id is longer than any need be. What was never answered is forgotten
+    /// for what is asked later.
     fn asks(&self, id: &RawValue, session: &Arc<Session>) -> bool {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if asked.len() >= UNDER_WAY {
+        if id.get().len() > LONGEST_ID {
             return false;
         }
-        asked.insert(id.get().to_owned(), Arc::downgrade(session));
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.len() >= UNANSWERED {
+            asked.pop_front();
+        }
+        asked.push_back((id.get().to_owned(), Arc::downgrade(session)));
         true
     }
 
     /// Whether the server asked this session, which answers once.
     fn was_asked(&self, id: &RawValue, by: &Session) -> bool {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = asked
-            .get(id.get())
-            .is_some_and(|held| std::ptr::eq(held.as_ptr(), std::ptr::from_ref(by)));
-        own && asked.remove(id.get()).is_some()
+        let own = |(held, session): &(String, Weak<Session>)| {
+            held == id.get() && std::ptr::eq(session.as_ptr(), std::ptr::from_ref(by))
+        };
+        let at = asked.iter().position(own);
+        at.and_then(|at| asked.remove(at)).is_some()
     }
 
     /// Tells the server that nobody is asked.
     fn refuse(&self, id: Option<&RawValue>) {
-        let error =
-            r#"{"code":-32601,"message":"Several people share this server: nobody can be asked."}"#;
+        let error = if self.shared {
+            r#"{"code":-32601,"message":"Several people share this server: nobody can be asked."}"#
+        } else {
+            r#"{"code":-32600,"message":"Nobody can be asked: there is no session, or the id is too long."}"#
+        };
         let error = RawValue::from_string(error.to_owned()).ok();
         let line = Written {
             jsonrpc: "2.0",

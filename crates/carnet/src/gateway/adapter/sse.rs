@@ -5,7 +5,7 @@ use super::{LARGEST, Link};
 use anyhow::{Context, Result, bail};
 use carnet_client::{Event, Events, Outbound};
 use carnet_proto::{others_text::shown, secret::Secret};
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use std::time::Duration;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,8 @@ pub(crate) struct Sse {
     pub(crate) outbound: Outbound,
     /// The MCP server's own credential.
     pub(crate) credential: Option<(HeaderName, Secret)>,
+    /// `Host`, where the MCP server takes no other.
+    pub(crate) host: Option<HeaderValue>,
 }
 
 /// An event's name and data; without a name it is a message.
@@ -34,10 +36,16 @@ impl Sse {
     pub(super) async fn open(&self) -> Result<Link> {
         let http = self.outbound.streaming(&self.url)?;
         let with = {
-            let credential = self.credential.clone();
-            move |request: reqwest::RequestBuilder| match &credential {
-                Some((name, value)) => request.header(name, value.expose()),
-                None => request,
+            let (credential, host) = (self.credential.clone(), self.host.clone());
+            move |request: reqwest::RequestBuilder| {
+                let request = match &credential {
+                    Some((name, value)) => request.header(name, value.expose()),
+                    None => request,
+                };
+                match &host {
+                    Some(host) => request.header("host", host),
+                    None => request,
+                }
             }
         };
         let request = with(http.get(&self.url)).header("accept", "text/event-stream");
