@@ -440,3 +440,55 @@ async fn a_pushed_request_is_held_to_its_client_as_it_is_when_it_is_used() {
         assert_eq!(status, 400, "{change}");
     }
 }
+
+/// What a code was sent to may have been taken away from its client since.
+#[tokio::test]
+async fn a_code_is_redeemed_only_while_its_client_has_the_address_it_went_to() {
+    for (change, still) in [
+        (json!({"id": "app", "redirect_uris": [CALLBACK, "https://app.example/more"]}), true),
+        (json!({"id": "app", "redirect_uris": ["https://app.example/other"]}), false),
+    ] {
+        let world = World::new().await;
+        client(&world, "app", |_| {}).await;
+        let (code, verifier) = world.code("erin", "app", "").await;
+        let reply =
+            world.administer(Method::POST, "/idp/clients/change", Some(change.clone())).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", code.as_str()),
+            ("redirect_uri", CALLBACK),
+            ("code_verifier", verifier.as_str()),
+        ];
+        let redeem = world.ask(&world.idp, "/token", &form).basic("app", world.secret.expose());
+        for _ in 0..2 {
+            let reply = world.send(&redeem).await;
+            assert_eq!(reply.status == 200, still, "{change}: {}", reply.text);
+            if still {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_before_an_address_hides_nobody_behind_a_proxy() {
+    let world = World::with(Wishes { behind_proxy: true, ..Wishes::default() }).await;
+    let told: [(&[u8], &str); 5] = [
+        (b"203.0.113.3", "203.0.113.3"),
+        (b"6.6.6.6\xff, 203.0.113.3", "203.0.113.3"),
+        (b"6.6.6.6, 203.0.113.3", "203.0.113.3"),
+        (b"2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        (b"203.0.113.3, \xff", "127.0.0.1"),
+    ];
+    for (text, address) in told {
+        let value = reqwest::header::HeaderValue::from_bytes(text).unwrap();
+        let body = "grant_type=refresh_token&refresh_token=x&client_id=nobody&client_secret=x";
+        let request = world.http.post(world.idp.endpoint("/token"));
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        let reply = request.header("x-forwarded-for", value).body(body).send().await.unwrap();
+        assert_eq!(reply.status(), 401);
+        let event = world.last_event(&world.idp_store).await;
+        assert_eq!(event.details["address"], address, "{}", String::from_utf8_lossy(text));
+    }
+}

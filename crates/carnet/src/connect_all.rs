@@ -189,6 +189,7 @@ impl All {
 
     /// Begins with servers that are new, and ends with those that are gone.
     fn take(&self, granted: Vec<CatalogServer>) {
+        let all = granted.clone();
         let mut held = self.servers();
         let before = held.len();
         held.retain(|url, server| {
@@ -204,8 +205,7 @@ impl All {
                 continue;
             }
             changes = true;
-            let taken: Vec<&str> = held.values().map(|server| server.prefix.as_str()).collect();
-            let prefix = prefix_of(&server, &taken);
+            let prefix = prefix_of(&server, &all);
             let (title, url) = (server.title().to_owned(), server.resource.clone());
             let stop = CancellationToken::new();
             tokio::spawn(self.clone().keep(url.clone(), stop.clone()));
@@ -263,7 +263,14 @@ impl All {
         let waiting = service.waiting();
         tokio::pin!(waiting);
         loop {
-            let listed = timeout(ANSWERS, tools_of(&peer)).await;
+            let listed = tokio::select! {
+                listed = timeout(ANSWERS, tools_of(&peer)) => listed,
+                () = stop.cancelled() => {
+                    ended.cancel();
+                    let _ = waiting.await;
+                    return;
+                }
+            };
             match listed.unwrap_or_else(|_| Err(anyhow::anyhow!("it does not list its tools"))) {
                 Ok(tools) => self.up(url, &peer, tools),
                 Err(why) => {
@@ -278,7 +285,8 @@ impl All {
                     self.settle(url, State::Down("the connection to it ended".to_owned()));
                     return;
                 }
-                () = watch.0.notified() => sleep(LISTS).await,
+                // Its list is another: looked at in a while, or it has changed again.
+                () = async { watch.0.notified().await; sleep(LISTS).await } => {}
                 () = stop.cancelled() => {
                     ended.cancel();
                     let _ = waiting.await;
@@ -415,13 +423,21 @@ impl ServerHandler for All {
     }
 }
 
-/// What the tools of a server begin with: short, and no other server's.
-fn prefix_of(server: &CatalogServer, taken: &[&str]) -> String {
-    let mut base = name_of(server);
-    base.truncate(20);
-    let base = base.trim_end_matches('-').to_owned();
-    let mut names = std::iter::once(base.clone()).chain((2..).map(|n| format!("{base}-{n}")));
-    names.find(|name| !taken.contains(&name.as_str())).unwrap_or(base)
+/// What the tools of a server begin with: short. Where several would have the same, each has a part of its URL beside it, so
+/// that none bears the name of another in whatever order they come.
+fn prefix_of(server: &CatalogServer, all: &[CatalogServer]) -> String {
+    let short = |server: &CatalogServer| {
+        let mut base = name_of(server);
+        base.truncate(20);
+        base.trim_end_matches('-').to_owned()
+    };
+    let base = short(server);
+    let is_other =
+        |other: &&CatalogServer| other.resource != server.resource && short(other) == base;
+    if all.iter().any(|other| is_other(&other)) {
+        return format!("{base}-{}", hex(&server.resource));
+    }
+    base
 }
 
 /// The tools of a server under names that hosts take and that are each another.
@@ -489,10 +505,19 @@ mod tests {
 
     #[test]
     fn two_servers_of_one_name_have_tools_of_their_own() {
-        let server =
-            |name: &str| CatalogServer { name: name.to_owned(), ..CatalogServer::default() };
-        assert_eq!(prefix_of(&server("Notes"), &[]), "notes");
-        assert_eq!(prefix_of(&server("Notes"), &["notes"]), "notes-2");
-        assert_eq!(prefix_of(&server("Notes"), &["notes", "notes-2"]), "notes-3");
+        let server = |name: &str, resource: &str| CatalogServer {
+            name: name.to_owned(),
+            resource: resource.to_owned(),
+            ..CatalogServer::default()
+        };
+        let (one, two) =
+            (server("Notes", "https://a.example/mcp"), server("Notes", "https://b.example/mcp"));
+        assert_eq!(prefix_of(&one, std::slice::from_ref(&one)), "notes");
+        let both = [one.clone(), two.clone()];
+        let turned = [two.clone(), one.clone()];
+        assert_ne!(prefix_of(&one, &both), prefix_of(&two, &both));
+        for server in &both {
+            assert_eq!(prefix_of(server, &both), prefix_of(server, &turned), "in any order");
+        }
     }
 }

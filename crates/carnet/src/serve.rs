@@ -27,8 +27,8 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, sync::Arc, 
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-/// For reports of calls, and for the journal to reach the disk, after that.
-const TELL: Duration = Duration::from_secs(3);
+/// For reports of calls, for the journal to reach the disk, and for guarded programs to end, after that.
+const TELL: Duration = Duration::from_secs(6);
 /// Connections of one listener at a time.
 pub(crate) const CONNECTIONS: usize = 4096;
 /// Connections of the listener for probes at a time.

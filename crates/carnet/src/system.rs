@@ -145,12 +145,36 @@ pub(crate) fn private_folder(folder: &Path) -> Result<()> {
     made.with_context(|| format!("the folder {} cannot be made", folder.display()))
 }
 
+/// Whether a folder is another user's, or anybody may write into it: then what is in it may be anybody's.
+pub(crate) fn is_anybodys_folder(folder: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let own = rustix::process::geteuid().as_raw();
+        fs::metadata(folder).is_ok_and(|metadata| {
+            (metadata.uid() != own && metadata.uid() != 0)
+                || metadata.permissions().mode() & 0o002 != 0
+        })
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = folder;
+        false
+    }
+}
+
 /// Opens a file to lock, for its owner alone; makes it where it is missing.
 pub(crate) fn open_private(path: &Path) -> Result<fs::File> {
     let mut options = fs::File::options();
     options.create(true).truncate(false).write(true);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    {
+        use rustix::fs::OFlags;
+        use std::os::unix::fs::OpenOptionsExt;
+        // A link in its place leads elsewhere, and a pipe makes everybody wait.
+        options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
+        options.mode(0o600);
+    }
     options.open(path).with_context(|| format!("{} cannot be opened", path.display()))
 }
 

@@ -47,6 +47,8 @@ impl AuthenticatedClient {
         let (then, no_less) = (&self.0.record, |now: &carnet_proto::client::Client| {
             now.dpop_bound_access_tokens <= self.0.record.dpop_bound_access_tokens
                 && now.device_grant >= self.0.record.device_grant
+                && now.pkce_optional >= self.0.record.pkce_optional
+                && self.0.record.redirect_uris.iter().all(|uri| now.redirect_uris.contains(uri))
         });
         Ok(now.is_some_and(|now| {
             now.record.authentication == then.authentication && no_less(&now.record)

@@ -84,12 +84,15 @@ async fn present<D: Directory>(
     if redirect_uri.is_some_and(|uri| uri != asked.redirect_uri) {
         return Err(Refusal::CodeRedirectUri.into());
     }
+    // A code that went to an address which is not its client's any more.
+    if redirect_uri.is_some() && !asked.is_still_taken(request.client.record()) {
+        return Err(Refusal::Code.into());
+    }
     // One that is missing answers as little as a wrong one (RFC 7636 4.6).
     let verifier = form.optional("code_verifier");
     let answered = match (&asked.code_challenge, verifier) {
         (Some(challenge), Some(verifier)) => challenge.is_answered_by(verifier),
-        // By the client as it is now.
-        (None, None) => request.client.record().may_omit_pkce(),
+        (None, None) => true,
         // A challenge was taken out of the request on its way here (RFC 9700 4.8.2).
         (Some(_), None) | (None, Some(_)) => false,
     };

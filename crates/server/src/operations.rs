@@ -90,8 +90,10 @@ impl Watch {
             return None;
         }
         let told = request.headers().get_all("x-forwarded-for").iter().rev();
-        let told = told.filter_map(|value| value.to_str().ok()).flat_map(|v| v.rsplit(','));
-        let mut told = told.map(|text| told_address(text.trim()));
+        // By bytes: what cannot be read ends the search, and hides nothing that stands after it.
+        let told = told.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
+        let mut told = told
+            .map(|text| std::str::from_utf8(text).ok().and_then(|text| told_address(text.trim())));
         let first = told.find(|ip| !ip.is_some_and(|ip| self.is_proxy(ip))).flatten();
         if first.is_none() && !UNTOLD.swap(true, Ordering::Relaxed) {
             tracing::warn!(

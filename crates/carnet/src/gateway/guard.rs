@@ -267,6 +267,9 @@ impl Guard {
         const OTHER: &str = "`--data FOLDER` gives each guard a folder of its own";
         let folder = self.data.display();
         system::private_folder(&self.data)?;
+        if system::is_anybodys_folder(&self.data) {
+            bail!("{folder} is another user's folder, or anybody may write into it\nhint: {OTHER}");
+        }
         let lock = system::open_private(&self.data.join("lock"))?;
         if lock.try_lock().is_err() {
             bail!("another `carnet guard` runs in {folder}\nhint: {OTHER}");

@@ -940,6 +940,12 @@ fn take_back(file: &Path, written: &Written, dry_run: bool) -> Result<()> {
         return Ok(());
     }
     if after == now {
+        // A copy of what is there still.
+        if let Some(backup) = &written.backup
+            && read_config(backup).ok().flatten().as_deref() == Some(now.as_str())
+        {
+            let _ = fs::remove_file(backup);
+        }
         println!("{}: nothing of Carnet's is in it.", file.display());
         return Ok(());
     }

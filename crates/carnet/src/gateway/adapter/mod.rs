@@ -210,10 +210,10 @@ impl Adapter {
         for session in held.iter().chain(&shared) {
             session.end();
         }
-        // Programs get a moment to end by themselves.
-        for session in held.iter().chain(&shared) {
-            let _ = timeout(stdio::GRACE * 2, session.gone()).await;
-        }
+        // Programs get a moment to end by themselves, all of them the same one; then they are ended.
+        let gone =
+            futures::future::join_all(held.iter().chain(&shared).map(|session| session.gone()));
+        let _ = timeout(stdio::GRACE * 2 + Duration::from_secs(1), gone).await;
     }
 
     /// Ends links that nobody has used for long and that no session is left of.
@@ -696,10 +696,24 @@ mod tests {
     async fn what_a_server_has_started_ends_with_it() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("child");
-        let adapter = adapter(&format!("sleep 300 & echo $! > {}; {ANSWERS}", file.display()));
+        let file = file.display();
+        // One that ends with its input, and one that hears nothing.
+        for script in [
+            format!("sleep 300 & echo $! > {file}; {ANSWERS}"),
+            format!(
+                "trap '' TERM; sleep 300 & echo $! > {file}; {ANSWERS}; while :; do sleep 1; done"
+            ),
+        ] {
+            what_was_started_ends(&script, folder.path()).await;
+        }
+    }
+
+    async fn what_was_started_ends(script: &str, folder: &std::path::Path) {
+        let file = folder.join("child");
+        let adapter = adapter(script);
         let (status, _) = post(&adapter, "max", None, INITIALIZE).await;
         assert_eq!(status, 200);
-        let child: i32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+        let child: i32 = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
         let lives = || {
             let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
             !stat.is_empty() && !stat.contains(") Z ")

@@ -64,7 +64,7 @@ impl Command {
             )
         })?;
         // Its group is named by it, also once it is gone: what it started may not be.
-        let group = child.id();
+        let group = Group(child.id());
         let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(mut stdin), Some(stdout), Some(stderr)) = streams else {
             anyhow::bail!("the program has no standard streams");
@@ -93,7 +93,7 @@ impl Command {
                 _ = child.wait() => {}
             }
             drop(stdin);
-            let status = finish(&mut child, group).await;
+            let status = finish(&mut child, &group).await;
             tracing::info!(server = own, status, "the MCP server has ended");
             log.abort();
             stop.cancel();
@@ -102,21 +102,28 @@ impl Command {
     }
 }
 
+/// A program and all that it started; whatever is left of it is gone with this.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        signal(self.0, true);
+    }
+}
+
 /// Waits for a program whose input has ended, and makes it end.
-async fn finish(child: &mut Child, group: Option<u32>) -> String {
+async fn finish(child: &mut Child, group: &Group) -> String {
     let text = |status: std::io::Result<std::process::ExitStatus>| {
         status.map_or_else(|error| error.to_string(), |status| status.to_string())
     };
     if let Ok(status) = timeout(GRACE, child.wait()).await {
-        signal(group, true);
         return text(status);
     }
-    signal(group, false);
+    signal(group.0, false);
     if let Ok(status) = timeout(GRACE, child.wait()).await {
-        signal(group, true);
         return text(status);
     }
-    signal(group, true);
+    signal(group.0, true);
     let _ = child.start_kill();
     text(child.wait().await)
 }
