@@ -65,9 +65,9 @@ const ask = (url, { from = desk, headers = {}, body } = {}) => new Promise((reso
   resolve({ status: answer.statusCode, pieces });
 }).on('error', reject).end(body));
 /** In the clear, past nginx: the status, or nothing where the connection was closed. */
-const past = (port, from, path = '/healthz') => new Promise(resolve => {
+const past = (port, from, path = '/healthz', host = 'mcp.acme.test') => new Promise(resolve => {
   let text = '';
-  const socket = connect({ host: carnet, port, localAddress: from }, () => socket.write(`GET ${path} HTTP/1.1\r\nHost: mcp.acme.test\r\nX-Forwarded-For: ${nginx}\r\nConnection: close\r\n\r\n`));
+  const socket = connect({ host: carnet, port, localAddress: from }, () => socket.write(`GET ${path} HTTP/1.1\r\nHost: ${host}\r\nX-Forwarded-For: ${nginx}\r\nConnection: close\r\n\r\n`));
   socket.on('data', piece => { text += piece; }).on('error', () => {}).on('close', () => resolve(text.split(' ')[1]));
 });
 /** An MCP server without sessions, in this process: what matters is what stands before it. */
@@ -126,6 +126,8 @@ ${site('idp', `${carnet}:7401`)} ${site('mcp', `${carnet}:7402`, 'proxy_read_tim
     for (const [from, status] of [[nginx, '200'], [desk], [stranger]])
       for (const port of [7401, 7402]) must(await past(port, from) === status, `${from} at ${port} past nginx: not ${status ?? 'closed'}`);
     must(log('carnet').includes('did not come from one of trusted_proxies'), 'the log does not say why');
+    // A proxy that passes on its own name for the server, as many do unless told otherwise.
+    must(await past(7402, nginx, '/mcp', 'gateway_pool') === '421' && log('carnet').includes('gateway_pool'), 'the log does not name the host that came');
     // What is counted by an address, and on record with it, shows which one is believed.
     const fail = async (from, told) => (await ask(`${idp}/token`, { from, headers: { 'content-type': 'application/x-www-form-urlencoded', ...(told && { 'x-forwarded-for': told }) }, body: 'grant_type=refresh_token&refresh_token=x&client_id=nobody&client_secret=x' })).status;
     const seen = [];

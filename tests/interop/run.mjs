@@ -1,7 +1,7 @@
 // Other people's packages against a running `carnet demo`, and the command line against it. Prints a
 // row for each party and ends with `N passed, N failed`. Needs: npm install in this folder, chromium.
 // env: CARNET (binary), CONFORMANCE_CLIENT, RMCP_CLIENT (test binaries), PYTHON (with python/requirements.txt),
-// GO_XAA (built from go-xaa), EVERYTHING (the MCP Python SDK's everything server), SCREENSHOTS (folder, kept), ONLY (a part: clients, foreign, parties, conformance, desk, hosts, bridge, gateway, session, ingress)
+// GO_XAA (built from go-xaa), EVERYTHING (the MCP Python SDK's everything server), SCREENSHOTS (folder, kept), ONLY (a part: clients, foreign, parties, conformance, desk, others, places, hosts, bridge, gateway, session, ingress, load)
 // env of long runs: LONG_HOSTS (long/ with its packages), KEYCLOAK (an unpacked Keycloak), OAUTH2_PROXY (a binary)
 import { spawn, spawnSync, execFileSync } from 'node:child_process';
 import { mkdtempSync, mkdirSync, readFileSync, readdirSync, existsSync, writeFileSync, chmodSync } from 'node:fs';
@@ -79,7 +79,7 @@ async function startDemo(...more) {
   const folder = /CARNET_HOME=(\S+)\/home/.exec(told)[1];
   const at = offset => `http${more.includes('--tls') ? 's' : ''}://localhost:${port + offset}`;
   return {
-    port, folder, roots: join(folder, 'ca.pem'), idp: at(0), canvas: { ras: at(1), mcp: `${at(2)}/mcp` }, notes: { ras: at(3), mcp: `${at(4)}/mcp` },
+    pid: demo.pid, port, folder, roots: join(folder, 'ca.pem'), idp: at(0), canvas: { ras: at(1), mcp: `${at(2)}/mcp` }, notes: { ras: at(3), mcp: `${at(4)}/mcp` },
     password: name => new RegExp(`${name} with the password (\\S+)`).exec(told)[1],
     secret: name => readFileSync(join(folder, `${name}.secret`), 'utf8'),
     admin: (...args) => run(E.CARNET, ['admin', '--url', `http://127.0.0.1:${port + 5}`, '--secret-file', join(folder, 'admin.secret'), '--json', ...args]),
@@ -356,7 +356,7 @@ await row('Chromium', 'signs in by keyboard, sees a mistake, signs out; four loo
 const suiteName = suite;
 const freePort = async () => { for (;;) { const at = 10_000 + Math.floor(Math.random() * 20_000); if (await isFree(at)) return at; } };
 const kit = { startDemo, row, run, json, must, version, idp, canvas, notes, secret, password, admin, fresh, login, enrol, carnet, freePort, isFree, suite: suiteName, node24, conformance, here, scratch, shots, folder, port, E };
-for (part of ['clients', 'foreign', 'parties', 'conformance', 'desk', 'hosts', 'bridge', 'gateway', 'session', 'ingress'].filter(name => !E.ONLY || E.ONLY.split(',').includes(name))) {
+for (part of ['clients', 'foreign', 'parties', 'conformance', 'desk', 'others', 'places', 'hosts', 'bridge', 'gateway', 'session', 'ingress', 'load'].filter(name => !E.ONLY || E.ONLY.split(',').includes(name))) {
   await (await import(`./rows-${part}.mjs`)).default(kit);
 }
 

@@ -164,6 +164,66 @@ async fn mistakes_are_named_with_what_to_do_and_nothing_is_written() {
     assert_eq!(world.last_event(&world.idp_store).await.id, before, "nothing was written");
 }
 
+/// L13, L16: what would be read otherwise later is not taken: scopes that are none, keys at no URL, addresses that are
+/// none, domains that are none or somebody else's, and more than one body.
+#[tokio::test]
+async fn what_would_be_read_otherwise_later_is_not_taken() {
+    let world = World::new().await;
+    let sign_in =
+        json!({"id": world.idp, "sign_in": {"client_id": "rp", "domains": ["acme.example"]}});
+    let path = "/ras/ras/trusted-issuers/sign-in";
+    assert_eq!(world.administer(Method::POST, path, Some(sign_in)).await.status, 200);
+    let connection = json!({"id": "c", "idp_client_id": AGENT, "audience": world.ras, "ras_client_id": "x",
+        "resources": [world.canvas], "groups": ["engineering"], "scopes": ["a\"b"]});
+    for (path, body, says) in [
+        ("/idp/connections", connection, "scope"),
+        ("/idp/users", json!({"username": "a", "email": "no address"}), "email"),
+        ("/ras/ras/accounts", json!({"email": "a@b@c d"}), "email"),
+        (
+            "/ras/ras/trusted-issuers",
+            json!({"issuer": "https://other.example", "jwks_uri": "file:///etc/passwd"}),
+            "jwks_uri",
+        ),
+        (
+            "/ras/ras/trusted-issuers",
+            json!({"issuer": "https://other.example",
+                   "sign_in": {"client_id": "rp", "domains": ["not a domain"]}}),
+            "domains",
+        ),
+        (
+            "/ras/ras/trusted-issuers",
+            json!({"issuer": "https://other.example",
+                   "sign_in": {"client_id": "rp", "domains": ["ACME.example"]}}),
+            "a domain belongs to one issuer",
+        ),
+    ] {
+        let reply = world.administer(Method::POST, path, Some(body.clone())).await;
+        assert!((400..500).contains(&reply.status), "{path} {body}: {}", reply.text);
+        assert!(reply.text.contains(says), "{path} {body}: {}", reply.text);
+    }
+    // Two words are two scopes, everywhere.
+    let two =
+        json!({"resource": "https://two.example", "scopes": ["a b"], "default_scopes": ["b"]});
+    let reply = world.administer(Method::POST, "/ras/ras/resources", Some(two)).await;
+    assert_eq!(reply.json["scopes"], json!(["a", "b"]), "{}", reply.text);
+    // Nothing stands after a body.
+    for rest in ["{}", "x", "\u{0}"] {
+        let ask = Ask {
+            url: format!("{}/idp/groups", world.admin),
+            form: Vec::new(),
+            headers: vec![
+                ("authorization".to_owned(), format!("Bearer {}", world.admin_secret.expose())),
+                ("content-type".to_owned(), "application/json".to_owned()),
+            ],
+            method: Method::POST,
+        };
+        let body = format!("{}{rest}", json!({"name": "after"})).into_bytes();
+        let reply = world.send_body(&ask, body).await;
+        assert_eq!(reply.status, 400, "{rest}: {}", reply.text);
+        assert!(reply.text.contains("after the body"), "{rest}: {}", reply.text);
+    }
+}
+
 #[tokio::test]
 async fn explain_and_the_exchange_never_disagree() {
     let world = World::new().await;

@@ -194,3 +194,31 @@ async fn a_gateway_goes_on_in_its_callers_name_where_a_connection_lets_it() {
     let gone = world.send(&hop(&world, &token)).await;
     assert_eq!((gone.status, gone.str("error")), (400, "invalid_grant"));
 }
+
+#[tokio::test]
+async fn a_report_dates_nothing_before_or_after_its_time_and_names_no_server_of_others() {
+    let world = World::new().await;
+    gateway(&world).await;
+    let token = Parts::of(&world.access_token().await).claims;
+    let txn = token["txn"].as_str().unwrap();
+    let now = world.now();
+    let dates = [0, 1, i64::MAX, i64::MIN, now.0 + 3600, now.0 - 91 * 86_400, now.0 - 3600];
+    let mut lines: Vec<String> =
+        dates.iter().map(|at| line(&world, txn, &json!({"at": at}))).collect();
+    lines.push(
+        json!({"kind": "shed", "at": now.0, "outcomes": 3, "resource": world.boards}).to_string(),
+    );
+    let reply = world.send(&report(&world, "1 0", &lines.join("\n"))).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    let mut told: Vec<i64> = rows(&world, "mcp_call").await.iter().map(|row| row.at.0).collect();
+    told.sort_unstable();
+    // The last one may be so; the others are told now.
+    let mut expected = vec![now.0; 6];
+    expected.insert(0, now.0 - 3600);
+    assert_eq!(told, expected);
+    for row in rows(&world, "mcp_call").await {
+        assert_eq!(row.details["told_at"], now.0.to_string());
+    }
+    let shed = rows(&world, "mcp_outcomes_shed").await;
+    assert_eq!(shed[0].details.get("resource").map_or("", String::as_str), "");
+}

@@ -223,6 +223,26 @@ fn a_reach_of_its_own_is_given_only_to_urls_that_an_operator_or_a_person_wrote()
     assert_eq!(found, expected, "say who wrote the URL, or ask `Discovered::reach_of`");
 }
 
+/// M13, S24: JSON for a terminal is written at one place, which lets nothing through that a terminal obeys.
+#[test]
+fn json_is_printed_by_the_one_function_that_escapes_what_others_wrote() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut printed = 0;
+    walk(&root.join("crates/carnet/src"), &mut |path, text| {
+        let own = text.split("#[cfg(test)]").next().unwrap();
+        printed += own.matches("json_text(").count();
+        if path.ends_with("system.rs") {
+            return;
+        }
+        for (number, line) in own.lines().enumerate() {
+            let pretty = line.contains("to_string_pretty") || line.contains(":#}");
+            let raw = pretty && line.contains("print");
+            assert!(!raw, "{}:{}: {line}", path.display(), number + 1);
+        }
+    });
+    assert!(printed >= 10, "{printed} places print JSON");
+}
+
 fn walk(folder: &Path, see: &mut dyn FnMut(&Path, &str)) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

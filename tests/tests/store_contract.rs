@@ -790,6 +790,60 @@ mod postgres {
         format!("{server}/{name}")
     }
 
+    /// Something that the database's administrator does.
+    async fn sql(text: &str) {
+        #[allow(clippy::disallowed_methods, reason = "./test says where its PostgreSQL is")]
+        let base = std::env::var("CARNET_TEST_POSTGRES").unwrap();
+        let done = tokio::process::Command::new("psql").args([&base, "-qc", text]).output().await;
+        let done = done.unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    /// A restart of the database, then a switchover that leaves its connections read-only.
+    #[tokio::test]
+    async fn connections_that_died_or_may_not_write_any_more_are_thrown_away() {
+        let name = "carnet_dead";
+        let url = fresh(name).await;
+        let store = Store::open(&url).await.unwrap();
+        let many = async |kind: &str| {
+            let tasks: Vec<_> = (0..40)
+                .map(|i| {
+                    let (store, jti) = (store.clone(), jti(&format!("{kind}-{i}")));
+                    tokio::spawn(async move { store.remember_jti(jti, NOW).await })
+                })
+                .collect();
+            let mut failed = 0;
+            for task in tasks {
+                failed += usize::from(!matches!(task.await.unwrap(), Ok(HotOutcome::Recorded)));
+            }
+            failed
+        };
+        let end_all = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        );
+        assert_eq!(many("at first").await, 0);
+        // Dead connections cost nobody anything: neither who reads nor who writes.
+        for round in 0..3 {
+            sql(&end_all).await;
+            store.generation().await.unwrap();
+            assert_eq!(many(&format!("restarted-{round}")).await, 0, "round {round}");
+            assert!(store.is_ready().await);
+        }
+        sql(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
+        sql(&end_all).await;
+        assert!(many("read-only").await > 0);
+        assert!(!store.is_ready().await, "nothing can be recorded");
+        // The old connections are read-only still: they are not used again.
+        sql(&format!("ALTER DATABASE {name} RESET default_transaction_read_only")).await;
+        let mut tries = 0;
+        while !store.is_ready().await {
+            tries += 1;
+            assert!(tries < 20, "it never finds out");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        assert_eq!(many("again").await, 0);
+    }
+
     #[tokio::test]
     async fn postgres_keeps_the_contract() {
         let url = fresh("carnet_contract").await;

@@ -620,3 +620,29 @@ async fn d40_j04_a_guard_that_asks_feels_a_revocation_within_a_second() {
     world.pass(1);
     assert_eq!(call(&kept).await, 503, "fail closed");
 }
+
+#[tokio::test]
+async fn an_issuer_makes_up_so_many_people_a_minute_and_those_it_has_go_on() {
+    let world = World::new().await;
+    let known = world.id_jag(&world.id_jag_claims());
+    assert_eq!(world.send(&world.redeem(&known)).await.status, 200);
+    let made_up = async |n: usize| {
+        let id_jag = with(&world, "sub", json!(format!("made-up-{n}")));
+        world.send(&world.redeem(&id_jag)).await
+    };
+    let mut made = 0;
+    let busy = loop {
+        let reply = made_up(made).await;
+        if reply.status != 200 {
+            break reply;
+        }
+        made += 1;
+        assert!(made < 700, "nobody counts them");
+    };
+    assert_eq!(busy.status, 429, "{}", busy.text);
+    assert!(!busy.header("retry-after").is_empty());
+    let accounts = world.ras_store.all::<Account>().await.unwrap().len();
+    assert_eq!(accounts, made + 1, "nothing was written for the one that was refused");
+    let known = world.id_jag(&world.id_jag_claims());
+    assert_eq!(world.send(&world.redeem(&known)).await.status, 200, "whom it has goes on");
+}

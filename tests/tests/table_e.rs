@@ -367,6 +367,10 @@ async fn what_is_switched_off_in_between_is_off() {
     // The metadata stops to offer it within a second; either way it is refused.
     let refused = world.send(&renew).await;
     assert_eq!(refused.status, 400, "switched off: refresh: {}", refused.text);
+    assert!(
+        !world.ras_role.get().unwrap().stands(&access).await.unwrap(),
+        "what came this way ends with it"
+    );
     assert!(["invalid_grant", "unsupported_grant_type"].contains(&refused.str("error")));
     assert!(refused.json.get("access_token").is_none());
     let page = browser.get(&world, &url).await;
@@ -526,4 +530,25 @@ async fn tokens_of_this_path_are_revoked_and_told_of_like_others() {
     world.pass(8 * 3600 + 1);
     let renew = world.refresh_at_ras(tokens.str("refresh_token"));
     world.refuses(&world.ras_store, "F09 idle", &renew, dead).await;
+}
+
+#[tokio::test]
+async fn sign_ins_that_others_begin_do_not_fill_a_browser_with_cookies() {
+    let world = world().await;
+    let long = "s".repeat(900);
+    let url = world.outsider_url(&[("state", &long)]);
+    let mut browser = Browser::default();
+    let mut last = String::new();
+    for _ in 0..20 {
+        world.pass(1);
+        let sent = browser.get(&world, &url).await;
+        assert_eq!(sent.status, 303, "{}", sent.text);
+        last = sent.header("location").to_owned();
+        let flows = browser.cookies().matches("flow-").count();
+        assert!(flows <= 4, "{flows} sign-ins are under way");
+        assert!(browser.cookies().len() < 16 * 1024, "{} bytes", browser.cookies().len());
+    }
+    // The one begun last goes on to its end.
+    let (_, page) = browser.go(&world, &last, "erin").await;
+    assert!(page.status == 200 && page.text.contains("name=\"ticket\""), "{}", page.text);
 }

@@ -295,3 +295,76 @@ async fn a_public_client_may_be_named_by_its_document_where_its_host_is_listed()
     assert_eq!((reply.status, reply.str("error")), (401, "invalid_client"));
     assert_eq!(VERIFIER.len(), 44);
 }
+
+#[tokio::test]
+async fn programs_on_a_person_s_computer_may_have_a_scheme_of_their_own_however_they_become_clients()
+ {
+    let world = world().await;
+    let own = ["exampleeditor://vendor.extension/callback", "com.example.app:/oauth"];
+    let nobodys =
+        ["javascript:alert(1)", "file:///x", "http://app.example/cb", "ms-word:/x", "x:/y"];
+    // By registering themselves, by an administrator, at both ends, and by their document.
+    let (origin, document) = documents().await;
+    let id = format!("{origin}/client");
+    let host = Some(json!({"origin": origin}));
+    assert_eq!(world.administer(Method::POST, "/ras/ras/client-hosts", host).await.status, 200);
+    let mut address = 0;
+    for (uri, taken) in
+        own.map(|uri| (uri, true)).into_iter().chain(nobodys.map(|uri| (uri, false)))
+    {
+        address += 1;
+        let mut body = good();
+        body["redirect_uris"] = json!([uri]);
+        let reply = register_from(&world, &format!("192.0.2.{address}"), &body).await;
+        assert_eq!(reply.status == 201, taken, "{uri}: {}", reply.text);
+        for path in ["/idp/clients", "/ras/ras/clients"] {
+            let new = json!({"name": "Editor", "public": true, "redirect_uris": [uri]});
+            let reply = world.administer(Method::POST, path, Some(new)).await;
+            assert_eq!(reply.status == 200, taken, "{path} {uri}: {}", reply.text);
+            // One with a secret is no program on somebody's computer.
+            let new = json!({"name": "Server", "redirect_uris": [uri]});
+            let reply = world.administer(Method::POST, path, Some(new)).await;
+            assert_eq!(reply.status, 400, "{path} {uri}: {}", reply.text);
+        }
+        *document.lock().unwrap() = json!({"client_id": id, "client_name": "Editor",
+            "redirect_uris": [uri], "token_endpoint_auth_method": "none"});
+        world.pass(301);
+        let url = world.outsider_url(&[("client_id", &id), ("redirect_uri", uri)]);
+        let (_, page) = Browser::default().go(&world, &url, "erin").await;
+        assert_eq!(page.text.contains("name=\"ticket\""), taken, "{uri}: {}", page.text);
+    }
+}
+
+#[tokio::test]
+async fn who_says_that_its_tokens_are_bound_gets_no_others() {
+    let world = world().await;
+    let mut body = good();
+    body["dpop_bound_access_tokens"] = json!(true);
+    let reply = register(&world, &body).await;
+    assert_eq!((reply.status, &reply.json["dpop_bound_access_tokens"]), (201, &json!(true)));
+    let registered = reply.str("client_id").to_owned();
+    let (origin, document) = documents().await;
+    let documented = format!("{origin}/client");
+    let host = Some(json!({"origin": origin}));
+    assert_eq!(world.administer(Method::POST, "/ras/ras/client-hosts", host).await.status, 200);
+    *document.lock().unwrap() = json!({"client_id": documented, "client_name": "Web agent",
+        "redirect_uris": ["http://127.0.0.1/callback"], "token_endpoint_auth_method": "none",
+        "dpop_bound_access_tokens": true});
+    let key = Key::new();
+    for id in [&registered, &documented] {
+        let url = world.outsider_url(&[("client_id", id)]);
+        let mut browser = Browser::default();
+        let code = browser.code(&world, &url, "erin").await;
+        let ask = world.redeem_code(&code).set("client_id", id);
+        let bare = Expected(400, "invalid_dpop_proof", "dpop.required");
+        world.refuses(&world.ras_store, id, &ask, bare).await;
+        let proof = world.dpop(&key, &world.dpop_claims(&world.ras.endpoint("/token")));
+        let tokens = world.send(&ask.header("dpop", &proof)).await;
+        assert_eq!((tokens.status, tokens.str("token_type")), (200, "DPoP"), "{}", tokens.text);
+    }
+    for odd in [json!("true"), json!(1), json!(null)] {
+        let mut body = good();
+        body["dpop_bound_access_tokens"] = odd.clone();
+        assert_eq!(register(&world, &body).await.status, 400, "{odd}");
+    }
+}

@@ -518,3 +518,46 @@ async fn an_assertion_that_could_not_be_the_clients_leads_to_no_fetch() {
     }
     assert_eq!(world.send(&stranger.redeem(&world, &stranger.url)).await.status, 200);
 }
+
+#[tokio::test]
+async fn who_is_known_by_a_document_alone_is_not_told_whom_this_server_trusts() {
+    let world = World::new().await;
+    let stranger = Stranger::new().await;
+    allow(&world, stranger.origin()).await;
+    let forger = carnet_tests::forge::Key::new();
+    let own_kid = world.idp_key.kid();
+    let mut answers = Vec::new();
+    for (issuer, kid) in [
+        (world.idp.as_str(), own_kid),
+        (world.idp.as_str(), "made-up"),
+        ("https://customer.example", "made-up"),
+        ("http://127.0.0.1:1", "made-up"),
+    ] {
+        let mut claims = world.id_jag_claims();
+        claims["client_id"] = json!(stranger.url);
+        claims["iss"] = json!(issuer);
+        let mut header = forger.header("oauth-id-jag+jwt");
+        header["kid"] = json!(kid);
+        let id_jag = forger.sign(&header.to_string(), claims.to_string().as_bytes());
+        let reply =
+            world.send(&stranger.redeem(&world, &stranger.url).set("assertion", &id_jag)).await;
+        assert_eq!((reply.status, reply.str("error")), (400, "invalid_grant"), "{}", reply.text);
+        answers.push(reply.text);
+        // The record says which it was.
+        let detail = world.last_event(&world.ras_store).await.details["detail"].clone();
+        let untrusted = issuer != world.idp.as_str();
+        assert_eq!(detail == "id_jag.issuer", untrusted, "{detail}");
+    }
+    assert!(answers.windows(2).all(|two| two[0] == two[1]), "{answers:#?}");
+    // A client that an administrator registered is told.
+    let mut claims = world.id_jag_claims();
+    claims["iss"] = json!("https://customer.example");
+    let id_jag =
+        forger.sign(&forger.header("oauth-id-jag+jwt").to_string(), claims.to_string().as_bytes());
+    assert_ne!(world.send(&world.redeem(&id_jag)).await.text, answers[0]);
+    assert_eq!(
+        world.send(&stranger.redeem(&world, &stranger.url)).await.status,
+        200,
+        "the baseline"
+    );
+}

@@ -717,15 +717,14 @@ async fn act(args: Admin) -> Result<()> {
             answer
         }
     };
-    show(&value, args.json);
-    Ok(())
+    show(&value, args.json)
 }
 
 /// A record as `name: value` lines; a list as one block each.
-fn show(value: &Value, as_json: bool) {
+fn show(value: &Value, as_json: bool) -> Result<()> {
     if as_json {
-        println!("{value:#}");
-        return;
+        println!("{}", system::json_text(value)?);
+        return Ok(());
     }
     match value {
         Value::Null => println!("done"),
@@ -740,6 +739,7 @@ fn show(value: &Value, as_json: bool) {
         }
         record => print!("{}", lines(record)),
     }
+    Ok(())
 }
 
 fn lines(record: &Value) -> String {

@@ -257,7 +257,6 @@ impl Config {
         };
         let document = toml::Deserializer::parse(text).map_err(|error| unquoted(text, &error))?;
         let written: Written = serde_path_to_error::deserialize(document).map_err(|error| {
-            let path = error.path().to_string();
             let hint = if text.contains("[console") {
                 "this version runs [idp], [[ras]], [[gateway]] and [admin]"
             } else if set.is_empty() {
@@ -266,8 +265,14 @@ impl Config {
                 "`carnet init` writes a commented example of every key; keys may be set by CARNET__… in the environment too, \
                  as TOML writes them: lists as '[\"10.0.0.1\"]', a text of digits as '\"2026\"'"
             };
-            let path = without_passwords(&path);
-            anyhow::anyhow!("{path}: {}\n  hint: {hint}", unquoted(text, error.inner()))
+            let misread: Vec<_> = misread(text, error)
+                .into_iter()
+                .map(|what| format!("{what}\n  hint: {hint}"))
+                .collect();
+            match misread.as_slice() {
+                [one] => anyhow::anyhow!("{one}"),
+                all => anyhow::anyhow!("{} wrong:\n{}", count(all.len()), all.join("\n")),
+            }
         })?;
         let mut problems = Problems::default();
         let config = written.resolve(folder, &mut problems);
@@ -335,6 +340,61 @@ fn read_value(text: &str) -> toml::Value {
     let parsed = format!("x = {trimmed}").parse::<toml::Table>().ok();
     let parsed = parsed.filter(|_| is_other).and_then(|mut table| table.remove("x"));
     parsed.unwrap_or_else(|| toml::Value::String(text.to_owned()))
+}
+
+/// Most keys that are told of at once.
+const MOST_MISREAD: usize = 50;
+
+/// Every key that is not known or holds something else than it may, with its path: what was told of is taken out, and the
+/// rest is read again, until only something is missing.
+fn misread(text: &str, first: serde_path_to_error::Error<toml::de::Error>) -> Vec<String> {
+    let mut rest: toml::Table = text.parse().unwrap_or_default();
+    let mut told = Vec::new();
+    let mut next = Some(first);
+    while let Some(error) = next.take() {
+        let path = error.path();
+        let is_missing = error.inner().message().starts_with("missing field");
+        // A key that was taken out is missed by its table: it has been told of, and the table goes too.
+        if told.is_empty() || !is_missing {
+            let what = unquoted(text, error.inner());
+            told.push(format!("{}: {what}", without_passwords(&path.to_string())));
+        }
+        let is_alone = is_missing && told.len() == 1;
+        if is_alone || told.len() == MOST_MISREAD || !take_out(&mut rest, path) {
+            break;
+        }
+        next =
+            serde_path_to_error::deserialize::<_, Written>(toml::Value::Table(rest.clone())).err();
+    }
+    told
+}
+
+/// Takes a key out of a config; `false` where there is none at this path.
+fn take_out(table: &mut toml::Table, path: &serde_path_to_error::Path) -> bool {
+    use serde_path_to_error::Segment;
+    let mut steps: Vec<&Segment> = path.iter().collect();
+    let Some(last) = steps.pop() else { return false };
+    let mut whole = toml::Value::Table(std::mem::take(table));
+    let mut at = Some(&mut whole);
+    for step in steps {
+        at = match (at, step) {
+            (Some(toml::Value::Table(table)), Segment::Map { key }) => table.get_mut(key),
+            (Some(toml::Value::Array(items)), Segment::Seq { index }) => items.get_mut(*index),
+            _ => None,
+        };
+    }
+    let taken = match (at, last) {
+        (Some(toml::Value::Table(table)), Segment::Map { key }) => table.remove(key).is_some(),
+        (Some(toml::Value::Array(items)), Segment::Seq { index }) if *index < items.len() => {
+            items.remove(*index);
+            true
+        }
+        _ => false,
+    };
+    if let toml::Value::Table(rest) = whole {
+        *table = rest;
+    }
+    taken
 }
 
 /// What is wrong and on which line, without the line: there may be a password in it.
@@ -822,6 +882,29 @@ mod tests {
                     database = \"sqlite:x\"\nisuer = \"typo\"\n";
         let error = Config::parse(text, Path::new(".")).unwrap_err().to_string();
         assert!(error.contains("isuer"), "{error}");
+    }
+
+    #[test]
+    fn keys_that_are_unknown_or_hold_something_else_are_reported_together() {
+        let text = "health = 5\ntrusted_proxies = [1, \"::1\", 2]\nmystery = true\n[keys]\nfile = \"k\"\n\
+                    [idp]\nissuer = \"https://a\"\nlisten = \"127.0.0.1:1\"\ndatabase = \"sqlite:x\"\n\
+                    session_hours = \"three\"\nisuer = \"typo\"\n[[ras]]\nname = \"a\"\nlisten = false\n";
+        let error = Config::parse(text, Path::new(".")).unwrap_err().to_string();
+        for path in [
+            "health",
+            "trusted_proxies[0]",
+            "mystery",
+            "idp.session_hours",
+            "isuer",
+            "ras[0].listen",
+        ] {
+            assert!(error.contains(path), "{path} is not in:\n{error}");
+        }
+        assert!(error.contains("things are wrong"), "{error}");
+        assert!(!error.contains("missing"), "what was taken out is not missed: {error}");
+        // What is missing is told of where nothing else is wrong.
+        let error = Config::parse("[keys]\n", Path::new(".")).unwrap_err().to_string();
+        assert!(error.contains("keys: ") && error.contains("missing field `file`"), "{error}");
     }
 
     #[test]

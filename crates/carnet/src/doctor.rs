@@ -25,7 +25,7 @@ pub(crate) async fn doctor(args: Doctor) -> Result<ExitCode> {
     let (client, _) = args.common.signed_in()?;
     let report = client.examine(&args.url).await;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        println!("{}", crate::system::json_text(&report)?);
     } else {
         print!("{}", text(&report));
     }

@@ -129,7 +129,8 @@ pub(crate) fn run(as_json: bool, arguments: &[String]) -> Result<ExitCode> {
                 |n| json!({"name": n.name, "value": n.value, "verdict": n.verdict, "text": n.text}),
             )
             .collect();
-        println!("{:#}", json!({"kind": kind.describe(), "wrong": wrong, "notes": list}));
+        let report = json!({"kind": kind.describe(), "wrong": wrong, "notes": list});
+        println!("{}", system::json_text(&report)?);
     } else {
         println!("This is {}. Its signature was not verified.\n", kind.describe());
         for note in &notes {

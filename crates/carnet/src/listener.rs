@@ -1,6 +1,12 @@
 //! Connections: shared out by peer, and none of them held by silence. Whoever opens many waits for themselves alone.
 
-use axum::{body::Body, extract::ConnectInfo, http::Response};
+use axum::{
+    body::Body,
+    extract::ConnectInfo,
+    http::{HeaderValue, Response, header},
+};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -40,6 +46,10 @@ const HEAD: Duration = Duration::from_secs(10);
 const TOLD: Duration = Duration::from_secs(10);
 /// An answer that its reader does not take for this long is given up.
 const STALLED: Duration = Duration::from_mins(1);
+
+/// So much of a body that nobody wanted is read, so that its connection can go on, and for so long.
+const LITTLE: u64 = 64 * 1024;
+const SOON: Duration = Duration::from_millis(100);
 
 /// One connection.
 #[derive(Debug, Default)]
@@ -293,15 +303,23 @@ pub(crate) async fn accept<S>(
         tokio::spawn(async move {
             let connection = Arc::clone(&counted.connection);
             let asked = Arc::clone(&connection);
-            let service =
-                tower::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-                    let mut request = request.map(Body::new);
-                    request.extensions_mut().insert(ConnectInfo(peer));
-                    asked.spoke.store(true, Ordering::Release);
-                    let busy = Busy::new(&asked);
-                    let answer = service.clone().oneshot(request);
-                    async move { answer.await.map(|response| response.map(|body| busy.body(body))) }
-                });
+            let service = tower::service_fn(move |request: hyper::Request<Incoming>| {
+                let unread = Unread::default();
+                let waits = request.headers().contains_key(header::EXPECT);
+                let mut request = request.map(|body| unread.body(body));
+                request.extensions_mut().insert(ConnectInfo(peer));
+                asked.spoke.store(true, Ordering::Release);
+                let busy = Busy::new(&asked);
+                let answer = service.clone().oneshot(request);
+                async move {
+                    let mut response = answer.await?;
+                    if unread.is_left(waits).await {
+                        let close = HeaderValue::from_static("close");
+                        response.headers_mut().insert(header::CONNECTION, close);
+                    }
+                    Ok::<_, Infallible>(response.map(|body| busy.body(body)))
+                }
+            });
             let service = TowerToHyperService::new(service);
             let stream = Paced::new(stream);
             let served = async {
@@ -331,6 +349,88 @@ pub(crate) async fn accept<S>(
     drop(listener);
     if timeout(DRAIN, graceful.shutdown()).await.is_err() {
         tracing::warn!("requests were still under way when the time for stopping was over");
+    }
+}
+
+/// What is left of a request's body when its answer is there.
+#[derive(Clone, Default)]
+struct Unread(Arc<Mutex<Option<Incoming>>>);
+
+impl Unread {
+    fn slot(&self) -> MutexGuard<'_, Option<Incoming>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn body(&self, body: Incoming) -> Body {
+        if http_body::Body::is_end_stream(&body) {
+            return Body::new(body);
+        }
+        Body::new(Reading { body: Some(body), unread: self.clone() })
+    }
+
+    /// Whether the rest of the body is still on its way, so that the connection cannot go on: the answer has to say so,
+    /// or the next request on it is lost (RFC 9112 9.6). A little that has come already is read and forgotten; nothing
+    /// is read of a sender that waits for leave to send.
+    async fn is_left(&self, waits: bool) -> bool {
+        let Some(mut body) = self.slot().take() else { return false };
+        if waits || http_body::Body::size_hint(&body).lower() > LITTLE {
+            return true;
+        }
+        let to_the_end = async {
+            let mut read = 0;
+            while let Some(frame) = body.frame().await {
+                let Ok(frame) = frame else { return false };
+                read += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if read > LITTLE {
+                    return false;
+                }
+            }
+            true
+        };
+        !timeout(SOON, to_the_end).await.unwrap_or(false)
+    }
+}
+
+/// A request's body, until whoever reads it has enough.
+struct Reading {
+    body: Option<Incoming>,
+    unread: Unread,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        if let Some(body) = self.body.take()
+            && !http_body::Body::is_end_stream(&body)
+        {
+            *self.unread.slot() = Some(body);
+        }
+    }
+}
+
+impl http_body::Body for Reading {
+    type Data = hyper::body::Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(body).poll_frame(context));
+        if !matches!(frame, Some(Ok(_))) {
+            self.body = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body
+            .as_ref()
+            .map_or_else(|| http_body::SizeHint::with_exact(0), http_body::Body::size_hint)
     }
 }
 
@@ -489,6 +589,47 @@ mod tests {
         });
         paced.write_all(&[0; 160]).await.unwrap();
         reader.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_answer_before_the_end_of_a_body_says_whether_its_connection_goes_on() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        // Answers without a look at what is sent.
+        let router = axum::Router::new().fallback(|| async { "no\n" });
+        tokio::spawn(accept(listener, Way::default(), router, 20, stop.clone()));
+        let post = async |stream: &mut TcpStream, rest: &str| {
+            let request = format!("POST / HTTP/1.1\r\nhost: x\r\n{rest}");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut bytes = [0; 512];
+            let read = timeout(Duration::from_secs(1), stream.read(&mut bytes)).await;
+            String::from_utf8_lossy(&bytes[..read.unwrap().unwrap()]).into_owned()
+        };
+        let closes = |answer: &str| {
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            answer.contains("connection: close")
+        };
+        // What is there is read, and the connection goes on.
+        let mut stream = connect("127.0.0.1", address).await;
+        for rest in [
+            "content-length: 4\r\n\r\nabcd",
+            "transfer-encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n",
+            "content-length: 0\r\n\r\n",
+        ] {
+            assert!(!closes(&post(&mut stream, rest).await), "{rest}");
+        }
+        // What is large, slow or not sent before leave is given ends it, and the answer says so.
+        for rest in [
+            "content-length: 1000000\r\n\r\nabcd",
+            "content-length: 8\r\n\r\nabcd",
+            "transfer-encoding: chunked\r\n\r\n4\r\nabcd\r\n",
+            "content-length: 4\r\nexpect: 100-continue\r\n\r\n",
+        ] {
+            let mut stream = connect("127.0.0.1", address).await;
+            assert!(closes(&post(&mut stream, rest).await), "{rest}");
+        }
+        stop.cancel();
     }
 
     #[test]

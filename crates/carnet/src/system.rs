@@ -602,13 +602,22 @@ pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// JSON of others for standard output: as it is for a program that reads it, harmless for a terminal.
-pub(crate) fn shown(text: &str) -> std::borrow::Cow<'_, str> {
-    if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
-        plain_lines(text).into()
-    } else {
-        text.into()
+/// JSON for standard output, with what others wrote in it: the same values for a program that reads it, and nothing that
+/// a terminal would obey. The one way that JSON is printed.
+pub(crate) fn json_text(value: &impl serde::Serialize) -> serde_json::Result<String> {
+    let pretty = serde_json::to_string_pretty(value)?;
+    let mut text = String::with_capacity(pretty.len());
+    for c in pretty.chars() {
+        if c == '\n' || others_text::is_shown(c) {
+            text.push(c);
+        } else {
+            // In a text alone: JSON has no such character anywhere else.
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                text.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
     }
+    Ok(text)
 }
 
 /// Rows as columns, the last one as long as it is.

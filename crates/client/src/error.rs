@@ -153,7 +153,11 @@ pub enum Error {
         error: OAuthError,
     },
     /// Two texts that have to be equal are not.
-    #[error("{what}\n  found:    {found}\n  expected: {expected}\nhint: {hint}")]
+    #[error(
+        "{what}\n  found:    {found}\n  expected: {expected}\nhint: {hint}",
+        found = shown(.found, 2048),
+        expected = shown(.expected, 2048)
+    )]
     Differs {
         /// Which.
         what: String,
@@ -201,7 +205,8 @@ pub enum Error {
     /// The RAS knows this client by a registration whose secret is not here.
     #[error(
         "the authorization server {issuer} knows this client as `{client_id}`, and its secret is not \
-         kept here yet\nhint: run `carnet secret {issuer} {client_id}` once; IT has the secret"
+         kept here yet\nhint: run `carnet secret {issuer} {client_id}` once; IT has the secret",
+        client_id = shown(.client_id, 200)
     )]
     NoRegistration {
         /// The RAS.
@@ -213,7 +218,9 @@ pub enum Error {
     #[error(
         "the ID-JAG for {issuer} names the client `{claimed}`, but this client is registered there as \
          `{registered}`\nhint: the two have to be equal; IT has to correct the connection's \
-         ras_client_id, or the registration kept here (`carnet secret {issuer} {claimed}`)"
+         ras_client_id, or the registration kept here (`carnet secret {issuer} {claimed}`)",
+        claimed = shown(.claimed, 200),
+        registered = shown(.registered, 200)
     )]
     ClientMismatch {
         /// The RAS.
@@ -267,7 +274,8 @@ pub enum Error {
     /// The MCP server goes on refusing fresh tokens.
     #[error(
         "{url} refuses every token: {error}\nhint: its operator has to compare the `aud` and `iss` of \
-         the token with what the server accepts; `carnet doctor {url}` shows both"
+         the token with what the server accepts; `carnet doctor {url}` shows both",
+        error = shown(.error, 500)
     )]
     TokenRefused {
         /// The MCP server.

@@ -363,6 +363,20 @@ impl Outbound {
         }
     }
 
+    /// What went wrong, with the proxy that the request went through.
+    fn by_way_of(&self, url: &Url, cause: String) -> String {
+        let Some(proxy) = self.0.proxies.as_ref().and_then(|way| way.of(url).map(host_of)) else {
+            return cause;
+        };
+        let (cause, hint) = cause.split_once("\nhint: ").unwrap_or((&cause, ""));
+        let hint = if hint.is_empty() {
+            "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names this proxy; list in NO_PROXY what is reached without it"
+        } else {
+            hint
+        };
+        format!("through the proxy {proxy}: {cause}\nhint: {hint}")
+    }
+
     /// Whether a request to `url` goes through a proxy.
     fn is_proxied(&self, url: &Url) -> bool {
         self.0.proxies.as_ref().is_some_and(|way| way.of(url).is_some())
@@ -476,8 +490,10 @@ impl Outbound {
         reach: Reach,
         bounds: Bounds,
     ) -> Result<Answer, OutboundError> {
-        let unreachable =
-            |e: &reqwest::Error| OutboundError::Unreachable { host: host_of(url), cause: text(e) };
+        let unreachable = |e: &reqwest::Error| OutboundError::Unreachable {
+            host: host_of(url),
+            cause: self.by_way_of(url, text(e)),
+        };
         let request = request.timeout(bounds.time);
         let mut response = request.send().await.map_err(|e| unreachable(&e))?;
         // The address that answered, in case a name was resolved anew between check and connect.

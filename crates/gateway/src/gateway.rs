@@ -363,10 +363,12 @@ fn host_of(parts: &Parts) -> Result<String, Own<'static>> {
 fn check_framing(parts: &Parts) -> Result<(), Own<'static>> {
     let bad = |text| Own::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, text);
     let headers = &parts.headers;
-    let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
-    let chunked = headers.contains_key(header::TRANSFER_ENCODING);
-    if lengths > 1 || (lengths == 1 && chunked) {
-        return Err(bad("The length of the body is given twice."));
+    // A length given twice is hyper's to refuse, or to take for chunks and close the connection after it.
+    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let first = encodings.next();
+    let chunks = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if first.is_some_and(|value| !chunks(value)) || encodings.next().is_some() {
+        return Err(bad("Only `Transfer-Encoding: chunked` is taken, once."));
     }
     if headers.contains_key(header::UPGRADE) {
         return Err(bad("This gateway does not upgrade connections."));

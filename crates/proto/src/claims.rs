@@ -55,6 +55,15 @@ impl Claims {
         }
     }
 
+    /// A claim that is true or false; absent is `None`, anything else is refused.
+    pub fn optional_bool(&self, name: &'static str) -> Result<Option<bool>, ClaimError> {
+        match self.0.get(name) {
+            None => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(*value)),
+            Some(_) => Err(ClaimError::WrongType(name)),
+        }
+    }
+
     /// A non-empty string claim that has to be there.
     pub fn required_str(&self, name: &'static str) -> Result<&str, ClaimError> {
         match self.optional_str(name)? {

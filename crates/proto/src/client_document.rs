@@ -127,9 +127,12 @@ pub fn read(url: &DocumentUrl, body: &[u8]) -> Result<Client, ClientDocumentErro
     };
     let name = text("client_name")?.unwrap_or(url.as_str());
     let redirect_uris = strings(&document, "redirect_uris")?;
-    if redirect_uris.iter().any(|uri| redirect_uri::check(uri).is_err()) {
+    if redirect_uris.iter().any(|uri| redirect_uri::check_for(public, uri).is_err()) {
         return Err(Member("redirect_uris"));
     }
+    let bound = document.optional_bool("dpop_bound_access_tokens");
+    let dpop_bound_access_tokens =
+        bound.map_err(|_| Member("dpop_bound_access_tokens"))?.unwrap_or_default();
     check_grants(&document)?;
     if public {
         if redirect_uris.is_empty() {
@@ -140,6 +143,7 @@ pub fn read(url: &DocumentUrl, body: &[u8]) -> Result<Client, ClientDocumentErro
             name: name.to_owned(),
             authentication: ClientAuthentication::Public,
             redirect_uris,
+            dpop_bound_access_tokens,
             ..Client::default()
         });
     }
@@ -168,6 +172,7 @@ pub fn read(url: &DocumentUrl, body: &[u8]) -> Result<Client, ClientDocumentErro
         name: name.to_owned(),
         authentication: ClientAuthentication::PrivateKeyJwt { keys, algorithm },
         redirect_uris,
+        dpop_bound_access_tokens,
         ..Client::default()
     })
 }

@@ -6,13 +6,13 @@ use url::Url;
 /// Why a redirect URI cannot be registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "must be an absolute https URL (or http on 127.0.0.1, [::1] or localhost) without fragment, \
-     user name or wildcard"
+    "must be an absolute https URL (or http on 127.0.0.1, [::1] or localhost; or of a scheme of its own, for a public \
+     client) without fragment, user name or wildcard"
 )]
 pub struct RedirectUriError;
 
-/// Checks a redirect URI at registration.
-pub fn check(text: &str) -> Result<(), RedirectUriError> {
+/// Checks a redirect URI that a browser takes to a host.
+fn check(text: &str) -> Result<(), RedirectUriError> {
     let plain = |b: u8| b.is_ascii_graphic() && !b"\\\"<>*".contains(&b);
     if text.len() > 2048 || !text.bytes().all(plain) {
         return Err(RedirectUriError);
@@ -121,9 +121,10 @@ pub fn private_use_scheme(text: &str) -> Option<&str> {
     (spelled && !taken && goes_somewhere && is_url).then_some(scheme)
 }
 
-/// Checks a redirect URI of a program that runs on a person's computer: also one of a scheme of its own.
-pub fn check_native(text: &str) -> Result<(), RedirectUriError> {
-    if private_use_scheme(text).is_some() { Ok(()) } else { check(text) }
+/// Checks a redirect URI at registration. A client that holds no secret may be a program on a person's computer, with a
+/// scheme of its own.
+pub fn check_for(public: bool, text: &str) -> Result<(), RedirectUriError> {
+    if public && private_use_scheme(text).is_some() { Ok(()) } else { check(text) }
 }
 
 fn is_loopback_literal(url: &Url) -> bool {
@@ -198,7 +199,7 @@ mod tests {
             "cursor://anysphere.cursor-mcp/oauth/callback",
             "vscode-insiders://vscode.example/cb?x=1",
         ] {
-            assert!(check_native(good).is_ok(), "{good}");
+            assert!(check_for(true, good).is_ok(), "{good}");
             assert!(check(good).is_err(), "{good}: not for a web application");
             assert!(is_registered(good, &[good.to_owned()]));
             assert!(!is_registered(&format!("{good}x"), &[good.to_owned()]), "exactly");
@@ -227,7 +228,7 @@ mod tests {
             "example:/a;b",
             "http://example.com/cb",
         ] {
-            assert!(check_native(bad).is_err(), "{bad}");
+            assert!(check_for(true, bad).is_err(), "{bad}");
         }
     }
 

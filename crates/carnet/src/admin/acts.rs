@@ -197,7 +197,7 @@ pub(super) async fn clients(api: &Api, client: Client, is_ras: bool, as_json: bo
             api.ask("POST", &path, Some(json!({"overlap": overlap}))).await?
         }
     };
-    show(&value, as_json);
+    show(&value, as_json)?;
     Ok(())
 }
 
@@ -392,7 +392,7 @@ pub(super) async fn installations(api: &Api, act: Installation, as_json: bool) -
         }
     };
     if as_json {
-        println!("{rows:#}");
+        println!("{}", system::json_text(&rows)?);
         return Ok(());
     }
     let now = system::clock().now().0;
@@ -457,7 +457,7 @@ pub(super) async fn gateway(mut api: Api, act: GatewayAct, as_json: bool) -> Res
         GatewayAct::Tools => {
             let all = api.ask("GET", "/tools", None).await?;
             if as_json {
-                println!("{all:#}");
+                println!("{}", system::json_text(&all)?);
                 return Ok(());
             }
             let mut table = vec![["MCP SERVER", "TOOL", "STATE", "READ-ONLY"].map(str::to_owned)];
@@ -483,7 +483,7 @@ pub(super) async fn gateway(mut api: Api, act: GatewayAct, as_json: bool) -> Res
             let body = json!({"resource": resource, "tool": tool, "fingerprint": fingerprint});
             let done = api.ask("POST", "/approve", Some(body)).await?;
             if as_json {
-                println!("{done:#}");
+                println!("{}", system::json_text(&done)?);
             } else {
                 println!("This description of `{}` is approved.", plain(&tool));
             }

@@ -43,7 +43,7 @@ pub(crate) async fn run(args: Demo) -> Result<()> {
     let mut walk = Walk::new(args.json);
     let taken = walk::take(&company, &mut walk).await;
     if args.json {
-        println!("{:#}", walk.to_json());
+        println!("{}", crate::system::json_text(&walk.to_json())?);
     }
     if args.once || taken.is_err() {
         company.stop().await;

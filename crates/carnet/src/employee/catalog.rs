@@ -3,7 +3,6 @@
 use super::Common;
 use crate::system::{self, plain};
 use anyhow::{Result, bail};
-use serde_json::json;
 
 /// The MCP servers this person may reach, and those that are refused.
 pub(crate) async fn servers(common: &Common, as_json: bool) -> Result<()> {
@@ -16,7 +15,7 @@ pub(crate) async fn servers(common: &Common, as_json: bool) -> Result<()> {
         );
     };
     if as_json {
-        println!("{:#}", json!(catalog));
+        println!("{}", system::json_text(&catalog)?);
         return Ok(());
     }
     if catalog.servers.is_empty() {
@@ -77,7 +76,7 @@ pub(crate) async fn installations(
         bail!("{} enrols no installations: it is not Carnet's", client.settings().idp);
     };
     if as_json {
-        println!("{:#}", json!(held));
+        println!("{}", system::json_text(&held)?);
         return Ok(());
     }
     let now = system::clock().now().0;

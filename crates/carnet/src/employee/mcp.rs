@@ -8,7 +8,7 @@ use rmcp::{
     model::{CallToolRequestParams, PaginatedRequestParams, Tool},
     service::{ClientInitializeError, Peer, RunningService, ServiceError},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// A connection to an MCP server with this person's tokens.
 async fn connect(common: &Common, url: &str) -> Result<RunningService<RoleClient, ()>> {
@@ -158,7 +158,7 @@ pub(crate) async fn tools(common: &Common, url: &str, as_json: bool) -> Result<(
     service.cancel().await?;
     let tools = tools?;
     if as_json {
-        println!("{}", system::shown(&format!("{:#}", json!(tools))));
+        println!("{}", system::json_text(&tools)?);
     } else {
         for tool in &tools {
             let text = tool.description.as_deref().unwrap_or_default();
@@ -180,12 +180,12 @@ pub(crate) async fn call(common: &Common, url: &str, tool: &str, arguments: &str
     service.cancel().await?;
     let result = result.map_err(|e| readable(&e))?;
     match &result.structured_content {
-        Some(content) => println!("{}", system::shown(&format!("{content:#}"))),
+        Some(content) => println!("{}", system::json_text(content)?),
         None => {
             for content in &result.content {
                 match content.as_text() {
                     Some(text) => println!("{}", plain_lines(&text.text)),
-                    None => println!("{}", system::shown(&format!("{:#}", json!(content)))),
+                    None => println!("{}", system::json_text(&content)?),
                 }
             }
         }

@@ -569,7 +569,7 @@ pub(crate) async fn status(common: &Common, json: bool) -> Result<()> {
             "outside_it_control": consents,
             "storage": storage.describe(),
         });
-        println!("{value:#}");
+        println!("{}", system::json_text(&value)?);
         return Ok(());
     }
     match (&profile, session) {

@@ -367,7 +367,7 @@ fn print_entries(form: &str, servers: &[&CatalogServer], common: &Common) -> Res
         entries.insert(name, entry);
     }
     match form {
-        "json" => println!("{:#}", serde_json::json!({"mcpServers": entries})),
+        "json" => println!("{}", system::json_text(&serde_json::json!({"mcpServers": entries}))?),
         "toml" => print!("{}", toml::to_string(&serde_json::json!({"mcp_servers": entries}))?),
         _ => {
             for entry in entries.values() {

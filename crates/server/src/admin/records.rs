@@ -149,8 +149,8 @@ impl Desk {
                 "use 1 to 128 letters, digits and - _ . ~",
             ));
         }
-        check_uris("redirect_uris", &new.redirect_uris)?;
-        check_uris("post_logout_redirect_uris", &new.post_logout_redirect_uris)?;
+        check_uris("redirect_uris", &new.redirect_uris, new.public)?;
+        check_uris("post_logout_redirect_uris", &new.post_logout_redirect_uris, false)?;
         let (authentication, secret) = self.authentication(&new, may_be_public)?;
         if new.pkce_optional && authentication == ClientAuthentication::Public {
             return Err(no_optional_pkce());
@@ -187,15 +187,16 @@ impl Desk {
         &self,
         change: ClientChange,
     ) -> Result<Json<Value>, AdminError> {
-        for (field, uris) in [
-            ("redirect_uris", &change.redirect_uris),
-            ("post_logout_redirect_uris", &change.post_logout_redirect_uris),
+        let held = self.find::<Client>(&change.id).await?;
+        let public = held.authentication == ClientAuthentication::Public;
+        for (field, uris, public) in [
+            ("redirect_uris", &change.redirect_uris, public),
+            ("post_logout_redirect_uris", &change.post_logout_redirect_uris, false),
         ] {
-            check_uris(field, uris.as_deref().unwrap_or_default())?;
+            check_uris(field, uris.as_deref().unwrap_or_default(), public)?;
         }
         let chosen = change.id_token_signed_response_alg;
         self.check_signing_alg("id_token_signed_response_alg", chosen).await?;
-        let held = self.find::<Client>(&change.id).await?;
         if change.pkce_optional == Some(true) && held.authentication == ClientAuthentication::Public
         {
             return Err(no_optional_pkce());
@@ -304,9 +305,9 @@ fn no_optional_pkce() -> AdminError {
     )
 }
 
-fn check_uris(field: &str, uris: &[String]) -> Result<(), AdminError> {
+fn check_uris(field: &str, uris: &[String], public: bool) -> Result<(), AdminError> {
     for uri in uris {
-        redirect_uri::check(uri).map_err(|error| {
+        redirect_uri::check_for(public, uri).map_err(|error| {
             AdminError::invalid(
                 format!("`{field}`: `{uri}` {error}"),
                 "for a program on this machine use http://127.0.0.1/callback; the port does not matter",

@@ -103,6 +103,9 @@ async fn registered(
         "grant_types": ["authorization_code", "refresh_token"],
         "response_types": ["code"],
     });
+    if client.dpop_bound_access_tokens {
+        body["dpop_bound_access_tokens"] = true.into();
+    }
     if let Some(secret) = secret {
         body["client_secret"] = secret.expose().into();
         body["client_secret_expires_at"] = 0.into();
@@ -167,8 +170,9 @@ fn read(bytes: &[u8]) -> Result<(Client, bool), Refused> {
         return Err(redirects("Give 1 to 10 redirect_uris."));
     }
     let web = text("application_type")? == Some("web");
+    // With a secret or without: whoever registers itself holds none that anybody gave it.
     for uri in &redirect_uris {
-        redirect_uri::check_native(uri)
+        redirect_uri::check_for(true, uri)
             .map_err(|error| Refused("invalid_redirect_uri", error.to_string()))?;
         if web && !uri.starts_with("https://") {
             return Err(redirects(
@@ -220,7 +224,18 @@ fn read(bytes: &[u8]) -> Result<(Client, bool), Refused> {
         }
         _ => return Err(bad("`token_endpoint_auth_method` is not one that this server lists.")),
     };
-    Ok((Client { name, authentication, redirect_uris, ..Client::default() }, secret))
+    let bound = claims.optional_bool("dpop_bound_access_tokens");
+    let dpop_bound_access_tokens = bound
+        .map_err(|_| bad("`dpop_bound_access_tokens` is neither true nor false."))?
+        .unwrap_or_default();
+    let client = Client {
+        name,
+        authentication,
+        redirect_uris,
+        dpop_bound_access_tokens,
+        ..Client::default()
+    };
+    Ok((client, secret))
 }
 
 fn is_public_page(text: &str) -> bool {
