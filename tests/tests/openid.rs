@@ -331,11 +331,80 @@ async fn a_lost_answer_of_a_refresh_can_be_asked_for_again_and_nothing_else_can(
     let fresh = world.administer(Method::POST, &path, Some(json!({"overlap": 60}))).await;
     let other = renew(&first).basic(AGENT, fresh.str("client_secret"));
     world.refuses(&world.idp_store, "another secret", &other, reuse).await;
+    // Another key of a proof is the same holder, where there is a secret.
+    let first = world.sign_in().await.refresh_token;
+    let url = world.idp.endpoint("/token");
+    let mut brought = Vec::new();
+    for _ in 0..2 {
+        let proof = world.dpop(&Key::new(), &world.dpop_claims(&url));
+        let reply = world.send(&renew(&first).header("dpop", &proof)).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        brought.push(reply.str("refresh_token").to_owned());
+    }
+    assert_eq!(brought[0], brought[1]);
     // Nobody proves anything for a public client without a key.
     let first = world.sign_in_as("erin", "public").await.refresh_token;
     let public = renew(&first).no_header("authorization").add("client_id", "public");
     assert_eq!(world.send(&public).await.status, 200);
     world.refuses(&world.idp_store, "a public client", &public, reuse).await;
+}
+
+/// FAPI 2.0 5.3.2.1: nothing is rotated for a client that proves itself and whose tokens are bound; RFC 9449 5: it may
+/// take another key each time.
+#[tokio::test]
+async fn a_client_whose_tokens_are_all_bound_keeps_its_refresh_token() {
+    let world = World::new().await;
+    client(&world, "bound", |client| client.dpop_bound_access_tokens = true).await;
+    let url = world.idp.endpoint("/token");
+    let proved = |form: &[(&str, &str)]| {
+        let proof = world.dpop(&Key::new(), &world.dpop_claims(&url));
+        let ask = world.ask(&world.idp, "/token", form).basic("bound", world.secret.expose());
+        ask.header("dpop", &proof)
+    };
+    let renew = |token: &str| proved(&[("grant_type", "refresh_token"), ("refresh_token", token)]);
+    let sign_in = async || {
+        let (code, verifier) = world.code("erin", "bound", "").await;
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", &code),
+            ("redirect_uri", CALLBACK),
+            ("code_verifier", &verifier),
+        ];
+        world.send(&proved(&form)).await.str("refresh_token").to_owned()
+    };
+    let token = sign_in().await;
+    let mut bound_to = Vec::new();
+    for later in [0, 30, 7 * 3600, 7 * 3600] {
+        world.pass(later);
+        let reply = world.send(&renew(&token)).await;
+        assert_eq!(reply.status, 200, "{later}: {}", reply.text);
+        assert_eq!(reply.str("refresh_token"), token);
+        let claims = carnet_tests::forge::Parts::of(reply.str("access_token")).claims;
+        bound_to.push(claims["cnf"]["jkt"].clone());
+    }
+    bound_to.dedup();
+    assert_eq!(bound_to.len(), 4, "each by the key of its own proof");
+    // Idle for longer than it may, it ends; and so it does after its longest life, however it is used.
+    world.pass(8 * 3600 + 1);
+    let dead = Expected(400, "invalid_grant", "refresh.invalid");
+    world.refuses(&world.idp_store, "idle", &renew(&token), dead).await;
+    let token = sign_in().await;
+    for _ in 0..23 {
+        world.pass(7 * 3600);
+        assert_eq!(world.send(&renew(&token)).await.status, 200);
+    }
+    world.pass(7 * 3600);
+    world.refuses(&world.idp_store, "after seven days", &renew(&token), dead).await;
+    // Somebody else has no use for it, and a revoked one is dead.
+    let token = sign_in().await;
+    let other = renew(&token).basic(AGENT, world.secret.expose());
+    world.refuses(&world.idp_store, "another client", &other, dead).await;
+    let bare = renew(&token).no_header("dpop");
+    let required = Expected(400, "invalid_dpop_proof", "dpop.required");
+    world.refuses(&world.idp_store, "no proof", &bare, required).await;
+    let revoke = world.ask(&world.idp, "/revoke", &[("token", &token)]);
+    assert_eq!(world.send(&revoke.basic("bound", world.secret.expose())).await.status, 200);
+    world.refuses(&world.idp_store, "revoked", &renew(&token), dead).await;
 }
 
 #[tokio::test]

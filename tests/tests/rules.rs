@@ -263,6 +263,7 @@ const PROMISES: &[(&str, &[&str])] = &[
             "of_fifty_redemptions_of_a_code_at_once_at_most_one_succeeds",
             "of_fifty_refreshes_at_once_there_is_one_successor",
             "a_lost_answer_of_a_refresh_can_be_asked_for_again_and_nothing_else_can",
+            "a_client_whose_tokens_are_all_bound_keeps_its_refresh_token",
             "d11_of_fifty_redemptions_at_once_one_succeeds",
             "sqlite_loses_nothing_acknowledged_to_kill_9",
             "postgres_loses_nothing_acknowledged_to_kill_9",

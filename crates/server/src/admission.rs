@@ -249,7 +249,7 @@ impl Admission {
         if held.under_way >= AT_ONCE || !wait.is_zero() {
             drop(all);
             taken.into_iter().for_each(Taken::give_back);
-            return Err(Busy(wait.as_secs() + 1));
+            return Err(if wait.is_zero() { UNDER_WAY } else { Busy(wait.as_secs() + 1) });
         }
         held.under_way += 1;
         drop(all);
@@ -259,6 +259,8 @@ impl Admission {
 
 /// Password checks of one person at a time, from browsers that are not known.
 const AT_ONCE: u32 = 2;
+/// As many are under way: nothing has failed, and a moment later there is room.
+pub(crate) const UNDER_WAY: Busy = Busy(0);
 /// Longest pause between two tries for one person, after many failures in a row. A hundred tries a day are not worth
 /// an attacker's while (NIST SP 800-63B, 5.2.2).
 const LONGEST_PAUSE: Duration = Duration::from_mins(15);

@@ -136,6 +136,8 @@ pub(crate) struct PresentedToken {
     by: Option<String>,
     /// It was rotated out a moment ago, and this is its successor, which was not used.
     successor: Option<Secret>,
+    /// See [`Renewal::Keeps`].
+    stays: bool,
 }
 
 /// What a refresh brings, and what it rests on.
@@ -144,6 +146,10 @@ pub(crate) enum Renewal {
     Rotates(Replaces, Box<(Secret, RefreshToken)>),
     /// The answer to the same request was lost: the token that it brought, by its hash and in full.
     Repeats(String, Secret),
+    /// The presented token stays. Of a client that proves itself and whose tokens are all bound to keys nobody else can
+    /// use it, and a client that never gets an answer has to be able to ask again (FAPI 2.0 5.3.2.1): nothing is
+    /// rotated.
+    Keeps(String, Box<(Secret, RefreshToken)>),
 }
 
 impl Renewal {
@@ -152,6 +158,7 @@ impl Renewal {
         match self {
             Self::Rotates(_, issued) => &issued.0,
             Self::Repeats(_, token) => token,
+            Self::Keeps(_, kept) => &kept.0,
         }
     }
 
@@ -161,6 +168,9 @@ impl Renewal {
             Self::Rotates(replaces, issued) => {
                 operation.replaces = Some(replaces.clone());
                 operation.issues = Some((issued.0.hash(), Box::new(issued.1.clone())));
+            }
+            Self::Keeps(hash, kept) => {
+                operation.keeps = Some((hash.clone(), Box::new(kept.1.clone())));
             }
             Self::Repeats(hash, _) => {
                 operation.refresh_token = Some(hash.clone());
@@ -202,14 +212,18 @@ impl PresentedToken {
         if !held.scopes.contains_all(&scopes) {
             return Err(Refusal::ScopeWidened.into());
         }
-        Ok(Self { hash, held, scopes, secret, by, successor })
+        let record = request.client.record();
+        let stays = record.dpop_bound_access_tokens && !request.client.is_public();
+        Ok(Self { hash, held, scopes, secret, by, successor, stays })
     }
 
-    /// The secret or key of the client, and the key of its DPoP proof.
+    /// The secret or key of the client; of one that has none, the key of its DPoP proof. Whoever has a secret may take
+    /// another key for each request (RFC 9449 5).
     fn proved_by<D>(request: &ClientRequest<D>) -> Option<String> {
-        let (client, key) = (request.client.proof(), request.key_thumbprint());
-        (client.is_some() || key.is_some())
-            .then(|| format!("{} {}", client.unwrap_or("none"), key.unwrap_or("none")))
+        match request.client.proof() {
+            Some(client) => Some(format!("client {client}")),
+            None => request.key_thumbprint().map(|key| format!("key {key}")),
+        }
     }
 
     /// Its successor, which ends after `idle` seconds without use. It stands once the grant is on record, and not
@@ -223,6 +237,10 @@ impl PresentedToken {
             idle_expires_at: now.plus(idle).min(self.held.expires_at),
             ..(*self.held).clone()
         };
+        if self.stays {
+            let kept = Box::new((self.secret.clone(), successor));
+            return Renewal::Keeps(self.hash.clone(), kept);
+        }
         // It follows from the presented token and the salt: where the answer is lost, whoever has that token gets the
         // same successor, and nothing that is stored tells it.
         let salt = authority.context.entropy.secret().expose().to_owned();

@@ -8,7 +8,7 @@ use crate::{
     audit::AuditEvent,
     database::{Dialect, Store, StoreError, is_broken, reading, to_json},
     directory::{GENERATION, Generation},
-    sessions::{RefreshToken, Replaces, replace_refresh, use_code, write_refresh},
+    sessions::{RefreshToken, Replaces, keep_refresh, replace_refresh, use_code, write_refresh},
 };
 use carnet_proto::time::Timestamp;
 use sqlx::{Any, Arguments, AssertSqlSafe, Row, Transaction, any::AnyArguments};
@@ -85,6 +85,8 @@ pub struct HotOperation {
     pub code: Option<String>,
     /// A refresh token that the one to be issued replaces; it must be live.
     pub replaces: Option<Replaces>,
+    /// A refresh token that is used and stays: by its hash, as it is afterwards; it must be live.
+    pub keeps: Option<(String, Box<RefreshToken>)>,
     /// A refresh token to issue, by its hash.
     pub issues: Option<(String, Box<RefreshToken>)>,
     /// An identifier that must be new.
@@ -108,6 +110,7 @@ impl HotOperation {
             refresh_token: None,
             code: None,
             replaces: None,
+            keeps: None,
             issues: None,
             jti: None,
             grant: None,
@@ -447,6 +450,11 @@ async fn take(
     }
     if let Some(replaced) = &operation.replaces
         && !replace_refresh(transaction, replaced, now).await?
+    {
+        return Ok(false);
+    }
+    if let Some((hash, token)) = &operation.keeps
+        && !keep_refresh(transaction, hash, token, now).await?
     {
         return Ok(false);
     }

@@ -477,6 +477,29 @@ pub(crate) async fn replace_refresh(
     Ok(replaced.rows_affected() == 1)
 }
 
+/// Puts the end of a refresh token off that is used and stays; `false` where it is not live.
+pub(crate) async fn keep_refresh(
+    transaction: &mut Transaction<'static, Any>,
+    hash: &str,
+    token: &RefreshToken,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let kept = sqlx::query(
+        "UPDATE refresh_tokens SET document = $3, idle_expires_at = $4 \
+         WHERE hash = $1 AND replaced_at IS NULL \
+         AND revoked_at IS NULL AND idle_expires_at > $2 AND expires_at > $2 \
+         AND EXISTS (SELECT 1 FROM sessions WHERE sid = refresh_tokens.sid \
+         AND ended_at IS NULL)",
+    )
+    .bind(hash)
+    .bind(now.0)
+    .bind(to_json(token, "refresh token")?)
+    .bind(token.idle_expires_at.0)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(kept.rows_affected() == 1)
+}
+
 /// Writes a refresh token.
 pub(crate) async fn write_refresh(
     transaction: &mut Transaction<'static, Any>,

@@ -7,6 +7,7 @@ use super::{
     sign_in_page::{self, Problem},
 };
 use crate::{
+    admission::UNDER_WAY,
     answer::{Failure, broken, error_page},
     browser::{self, back_to, cookie, cookie_name, csrf_of, is_same_origin, set_cookie},
     passwords,
@@ -33,6 +34,7 @@ use carnet_proto::{
     time::Timestamp,
 };
 use carnet_store::{AuditEvent, AuthorizationCode, Session, StoreError, User};
+use std::time::Duration;
 
 /// A request that was read and checked, and the pushed request it came from.
 pub(super) struct Asked {
@@ -346,6 +348,8 @@ pub(super) fn hinted(
 pub(super) enum NotSignedIn {
     Wrong,
     Wait(u64),
+    /// As many checks for this person as may be at once are under way.
+    UnderWay,
     Broken(StoreError),
 }
 
@@ -360,6 +364,10 @@ impl NotSignedIn {
             Self::Wait(seconds) => {
                 let text = "Too many failed sign-ins. Wait a minute, then try again.";
                 (StatusCode::TOO_MANY_REQUESTS, text, Some(*seconds))
+            }
+            Self::UnderWay => {
+                let text = "Others are signing in with this name just now. Try again in a moment.";
+                (StatusCode::TOO_MANY_REQUESTS, text, Some(2))
             }
             Self::Broken(_) => {
                 let text = "The server cannot answer just now; try again.";
@@ -382,6 +390,10 @@ async fn known_browser(
     Ok(KnownBrowser::read(&held, &keys, &authority.issuer, authority.now()).ok())
 }
 
+/// How often, and how long each time, a sign-in waits for others of the same person that are under way.
+const TURNS: u32 = 20;
+const TURN: Duration = Duration::from_millis(150);
+
 /// Takes as long for an unknown user as for a wrong password, and answers the same (L01). Counted before the password
 /// is looked at.
 pub(super) async fn check_password(
@@ -399,8 +411,18 @@ pub(super) async fn check_password(
     let known = found.as_ref().and_then(|user| browser.filter(|(person, _)| *person == user.id));
     let known = known.map(|(_, browser)| browser);
     let person = sha256(username.as_bytes());
-    let attempt = state.admission.sign_in(&address, &person, known.as_deref());
-    let attempt = attempt.map_err(|busy| NotSignedIn::Wait(busy.0))?;
+    let mut turns = TURNS;
+    let attempt = loop {
+        match state.admission.sign_in(&address, &person, known.as_deref()) {
+            Ok(attempt) => break attempt,
+            Err(UNDER_WAY) if turns > 0 => {
+                turns -= 1;
+                tokio::time::sleep(TURN).await;
+            }
+            Err(UNDER_WAY) => return Err(NotSignedIn::UnderWay),
+            Err(busy) => return Err(NotSignedIn::Wait(busy.0)),
+        }
+    };
     let live = found.filter(|user| !user.disabled);
     let hash = live.as_ref().and_then(|user| user.password_hash.as_deref());
     let short_enough = password.expose().len() <= passwords::LONGEST;

@@ -13,6 +13,7 @@ use carnet_proto::{
     access_token::{AccessToken, verify_any_audience},
     challenge::Challenge,
     dpop,
+    jwk::Algorithm,
     secret::Secret,
 };
 use carnet_store::{HotOutcome, StoreError, UsedJti};
@@ -66,7 +67,7 @@ impl Bearer {
             Err(NoBearer::Proof) => {
                 let challenge = Challenge::new("DPoP")
                     .with("error", "invalid_dpop_proof")
-                    .with("algs", "ES256 EdDSA");
+                    .with("algs", Algorithm::ALL.map(Algorithm::name).join(" "));
                 Err(refused(StatusCode::UNAUTHORIZED, &challenge))
             }
             Err(NoBearer::Broken(error)) => Err(crate::answer::broken(&error)),

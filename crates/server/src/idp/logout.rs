@@ -45,6 +45,12 @@ async fn destination(idp: &Idp, form: &Form) -> Result<Destination, Response<Bod
         (None, id) => id.map(str::to_owned),
     };
     let uri = form.optional("post_logout_redirect_uri");
+    if uri.is_some() && client.is_none() {
+        return Err(bad(
+            "The sign-out link names an address to return to, but not the application: it needs `id_token_hint` or \
+             `client_id`.",
+        ));
+    }
     if let Some(uri) = uri {
         let snapshot = authority.fresh().await.map_err(|e| broken(&e))?;
         let registered = client
