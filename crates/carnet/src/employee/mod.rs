@@ -25,6 +25,7 @@ use std::{
     io::IsTerminal,
     path::PathBuf,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 /// Options of every employee command.
@@ -540,15 +541,54 @@ async fn give_up(client: &Client) -> Result<bool, Error> {
     }
 }
 
+/// What the company says of a sign-in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Stands,
+    Ended,
+    /// It was not reached, or not in time.
+    NoAnswer,
+    /// It is another maker's, and has nothing to ask.
+    NotAsked,
+}
+
+/// How long the company is waited for.
+const WORD: Duration = Duration::from_secs(5);
+
+impl Word {
+    async fn of(client: &Client) -> Self {
+        match tokio::time::timeout(WORD, client.catalog()).await {
+            Ok(Ok(Some(_))) => Self::Stands,
+            Ok(Ok(None)) => Self::NotAsked,
+            Ok(Err(Error::SignInNeeded { .. } | Error::EnrolmentEnded { .. })) => Self::Ended,
+            Ok(Err(_)) | Err(_) => Self::NoAnswer,
+        }
+    }
+
+    fn told(self) -> &'static str {
+        match self {
+            Self::Stands => "says that it stands",
+            Self::Ended => "has ended it: run `carnet login`",
+            Self::NoAnswer => "did not answer just now",
+            Self::NotAsked => "was not asked: its identity provider is another maker's",
+        }
+    }
+}
+
 pub(crate) async fn status(common: &Common, json: bool) -> Result<()> {
     let storage = common.storage()?;
     let profile = storage.load()?;
-    let (session, consents) = match &profile {
+    let (session, consents, word) = match &profile {
         Some(profile) => {
             let client = common.client(&storage, profile)?;
-            (client.session().await?, client.consents().await?)
+            let session = client.session().await?;
+            let word = match session {
+                Some(_) => Word::of(&client).await,
+                None => Word::Ended,
+            };
+            (session, client.consents().await?, word)
         }
-        None => (None, Vec::new()),
+        None => (None, Vec::new(), Word::Ended),
     };
     let now = system::clock().now().0;
     if json {
@@ -557,7 +597,8 @@ pub(crate) async fn status(common: &Common, json: bool) -> Result<()> {
             .map(|held| json!({"url": held.url, "authorization_server": held.authorization_server}))
             .collect();
         let value = json!({
-            "signed_in": session.is_some(),
+            "signed_in": session.is_some() && word != Word::Ended,
+            "asked": matches!(word, Word::Stands | Word::Ended),
             "issuer": profile.as_ref().map(|p| &p.idp),
             "idp_client_id": profile.as_ref().map(|p| &p.idp_client.client_id),
             "enrolled": profile.as_ref().is_some_and(|p| p.idp_client.key.is_some()),
@@ -580,6 +621,7 @@ pub(crate) async fn status(common: &Common, json: bool) -> Result<()> {
             let renewal = if session.refresh_token.is_some() { "yes" } else { "no" };
             let kind = if profile.idp_client.key.is_some() { "enrolled" } else { "registered" };
             println!("  client         {} ({kind})", profile.idp_client.client_id);
+            println!("  the company    {}", word.told());
             println!("  ID token       {id_token}");
             println!("  renews itself  {renewal}");
             println!("  kept in        {}", storage.describe());
