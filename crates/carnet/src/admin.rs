@@ -1,6 +1,10 @@
 //! `carnet admin`: a thin client of the administration API.
 
 mod acts;
+mod api;
+mod show;
+
+pub(crate) use show::audit_table;
 
 use crate::{
     config::Config,
@@ -10,14 +14,13 @@ use acts::{
     accounts, client_hosts, clients, connections, gateway, groups, installations, keys, resources,
     servers, trusts, users, words,
 };
-use anyhow::{Context, Result, bail};
-use carnet_client::{Answer, Outbound, Reach};
-use carnet_proto::secret::{Secret, equal_in_constant_time};
-use carnet_server::admin::proof;
+use anyhow::{Context, Result};
+use api::Api;
+use carnet_proto::secret::Secret;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use show::{names_of, show};
 use std::{collections::BTreeMap, path::PathBuf};
-use url::{Position, Url};
 
 #[derive(Args)]
 pub(crate) struct Admin {
@@ -520,90 +523,6 @@ enum Account {
     Enable { id: String },
 }
 
-/// The administration API of one role.
-struct Api {
-    base: String,
-    role: String,
-    secret: Secret,
-    outbound: Outbound,
-}
-
-impl Api {
-    /// Sends a request that proves the secret and does not carry it: whoever else holds the port learns nothing, and
-    /// is not believed (the answer proves the same).
-    async fn send(&self, method: &str, target: &str, body: Option<Value>) -> Result<Answer> {
-        let base = &self.base;
-        let absent = || {
-            format!(
-                "the administration API at {base} is not there\nhint: is `carnet serve` running?"
-            )
-        };
-        let reach = Reach::Loopback;
-        let url = format!("{base}{}", proof::CHALLENGE);
-        let asked = self.outbound.json("GET", &url, reach, None, None).await;
-        let asked = asked.with_context(absent)?;
-        let challenge = asked.json::<Value>().ok().and_then(|value| {
-            let text = value.get("challenge")?.as_str()?;
-            (asked.status == 200 && text.len() <= 200 && text.is_ascii()).then(|| text.to_owned())
-        });
-        let Some(challenge) = challenge else {
-            bail!(
-                "whoever answers at {base} is not the administration API (HTTP {}); the secret was not \
-                 sent\nhint: does another program listen there?",
-                asked.status
-            );
-        };
-        let url = Url::parse(&format!("{base}{target}"))?;
-        let target = &url[Position::BeforePath..Position::AfterQuery];
-        let bytes = body.as_ref().map(Value::to_string).unwrap_or_default();
-        let hash = self.secret.hash();
-        let nonce = system::entropy().id();
-        let proves = (challenge.as_str(), nonce.as_str());
-        let bearer = proof::of_request(&hash, proves, method, target, bytes.as_bytes());
-        let sent = self.outbound.json(method, url.as_str(), reach, Some(&bearer), body.as_ref());
-        let answer = sent.await.with_context(absent)?;
-        let expected = proof::of_answer(&hash, &bearer, answer.status, &answer.body);
-        let shown = answer.headers.get(proof::ANSWER).and_then(|value| value.to_str().ok());
-        if !shown.is_some_and(|shown| equal_in_constant_time(shown, &expected)) {
-            bail!(
-                "whoever answers at {base} does not hold this administration secret (HTTP {}); nothing it \
-                 says is believed, and the secret was not sent\nhint: is this the server's secret file, \
-                 and does no other program listen there?",
-                answer.status
-            );
-        }
-        Ok(answer)
-    }
-
-    async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Result<Value> {
-        let answer = self.send(method, &format!("{}{path}", self.role), body).await?;
-        let value: Value = answer.json().unwrap_or(Value::Null);
-        match answer.status {
-            200..=299 => Ok(value),
-            404 if value.is_null() => {
-                bail!(
-                    "this is not offered for {}\nhint: some things need --ras NAME, others must \
-                       not have it",
-                    if self.role == "/idp" {
-                        "the identity provider"
-                    } else {
-                        "a \
-                       resource authorization server, or there is none of this name"
-                    }
-                )
-            }
-            status => {
-                let text = |name: &str| value.get(name).and_then(Value::as_str).map(plain);
-                let error = text("error").unwrap_or_else(|| format!("HTTP {status}"));
-                match text("hint") {
-                    Some(hint) => bail!("{error}\nhint: {hint}"),
-                    None => bail!("{error}"),
-                }
-            }
-        }
-    }
-}
-
 pub(crate) async fn run(args: Admin) -> Result<()> {
     let tells = args.subject.cuts_off() && !args.json;
     act(args).await?;
@@ -718,82 +637,6 @@ async fn act(args: Admin) -> Result<()> {
         }
     };
     show(&value, args.json)
-}
-
-/// A record as `name: value` lines; a list as one block each.
-fn show(value: &Value, as_json: bool) -> Result<()> {
-    if as_json {
-        println!("{}", system::json_text(value)?);
-        return Ok(());
-    }
-    match value {
-        Value::Null => println!("done"),
-        Value::Array(records) if records.is_empty() => println!("none"),
-        Value::Array(records) => {
-            for (i, record) in records.iter().enumerate() {
-                if i > 0 {
-                    println!();
-                }
-                print!("{}", lines(record));
-            }
-        }
-        record => print!("{}", lines(record)),
-    }
-    Ok(())
-}
-
-fn lines(record: &Value) -> String {
-    let Value::Object(members) = record else { return format!("{record}\n") };
-    let mut text = String::new();
-    for (name, value) in members {
-        let shown = match value {
-            Value::Null | Value::Bool(false) => continue,
-            Value::String(s) if s.is_empty() => continue,
-            Value::Array(items) if items.is_empty() => continue,
-            Value::String(s) => s.clone(),
-            Value::Array(items) if items.iter().all(Value::is_string) => {
-                items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")
-            }
-            other => other.to_string(),
-        };
-        text.push_str(&format!("{:<22} {}\n", format!("{name}:"), plain(&shown)));
-    }
-    text
-}
-
-/// Names of people by their ids.
-fn names_of(users: &Value) -> BTreeMap<String, String> {
-    let text = |user: &Value, name: &str| user.get(name).and_then(Value::as_str).map(str::to_owned);
-    let all = users.as_array().into_iter().flatten();
-    all.filter_map(|user| Some((text(user, "id")?, text(user, "username")?))).collect()
-}
-
-/// Audit rows as a table, oldest first; people by their names, as far as these are known.
-pub(crate) fn audit_table(rows: &Value, names: &BTreeMap<String, String>) -> String {
-    let mut table = vec![
-        ["#", "WHEN", "EVENT", "OUTCOME", "PERSON", "CLIENT", "WHY AND WHAT"].map(str::to_owned),
-    ];
-    let now = system::clock().now().0;
-    for row in rows.as_array().into_iter().flatten().rev() {
-        let field = |name: &str| plain(row.get(name).and_then(Value::as_str).unwrap_or(""));
-        let details = row.get("details").and_then(Value::as_object);
-        let detail = |name: &str| {
-            let value = details.and_then(|d| d.get(name)).and_then(Value::as_str)?;
-            Some(plain(&format!("{name}={value}")))
-        };
-        let what = [
-            "reason", "method", "target", "rule", "audience", "resource", "scope", "record",
-            "detail", "ended", "ms", "txn",
-        ];
-        let what: Vec<String> = what.into_iter().filter_map(detail).collect();
-        let id = row.get("id").map(ToString::to_string).unwrap_or_default();
-        let [event, outcome] = [field("event"), field("outcome")];
-        let when = row.get("at").and_then(Value::as_i64).map(|at| system::ago(now - at));
-        let [person, client] = [field("person"), field("client")];
-        let person = names.get(&person).map_or(person, |name| plain(name));
-        table.push([id, when.unwrap_or_default(), event, outcome, person, client, what.join("  ")]);
-    }
-    system::table(&table)
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@ use crate::{
     code_flow::{Ask, CodeFlow, Loopback},
     discovery::{self, McpServer},
     error::{Error, Leg, OAuthError},
-    obtain::{AccessToken, Client, Credential, Registration, is_only},
+    obtain::{AccessToken, Client, is_only},
     outbound::Reach,
+    settings::{Credential, Registration},
     sign_in::{SignInOptions, authorization_endpoint},
     vault::{Access, Consent},
 };

@@ -7,8 +7,9 @@ mod report;
 use crate::{
     discovery::{self, Described, McpServer, Probed, bearer_challenge},
     error::{Error, first_words},
-    obtain::{Client, Credential, IdJagView},
+    obtain::{Client, IdJagView},
     outbound::{Answer, Outbound, Reach},
+    settings::Credential,
 };
 use carnet_proto::{
     GRANT_JWT_BEARER, GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ID_JAG,

@@ -29,6 +29,7 @@ mod person;
 mod relying_party;
 #[cfg(feature = "rmcp")]
 pub mod rmcp;
+mod settings;
 mod sign_in;
 mod upstream;
 mod vault;
@@ -43,13 +44,14 @@ pub use enrol::{Enrolled, PendingEnrolment, begin_enrolment, enrol_by_device};
 pub use error::{Error, Leg, OAuthError};
 pub use events::{Event, Events, Unread};
 pub use jwks::{KeySource, KeysError, RemoteKeys};
-pub use obtain::{AccessToken, Client, Credential, IdJagView, Registration, Settings, Subject};
+pub use obtain::{AccessToken, Client, IdJagView, Subject};
 pub use outbound::text as cause_of;
 pub use outbound::{
     Answer, Bounds, BoxedAddresses, Names, Outbound, OutboundError, Proxies, Reach,
 };
 pub use person::{Browser, Purpose};
 pub use relying_party::{RelyingParty, SignInFlow, SignInWishes};
+pub use settings::{Credential, Registration, Settings};
 pub use sign_in::{PendingSignIn, SignInOptions};
 pub use upstream::{Upstream, UpstreamError};
 pub use vault::{Access, Consent, MemoryVault, Session, Vault, VaultError, VaultFuture, VaultLock};

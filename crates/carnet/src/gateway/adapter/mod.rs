@@ -2,6 +2,8 @@
 //! standard streams, or the HTTP+SSE transport of 2024-11-05. On a port of this machine that takes a secret of this
 //! process alone, so that nobody goes round the gateway.
 
+mod message;
+mod queue;
 mod session;
 mod sse;
 mod stdio;
@@ -27,8 +29,9 @@ use carnet_proto::{
     time::Entropy,
 };
 use futures::StreamExt;
+use message::Message;
 use serde_json::{json, value::RawValue};
-use session::{Gone, Message, Session};
+use session::{Gone, Session};
 use std::{
     collections::HashMap,
     convert::Infallible,

@@ -1,15 +1,18 @@
 //! One client's messages and one server's lines: every request under an id of ours, every answer back to who asked.
 
-use super::Link;
+use super::{
+    Link,
+    message::{Members, Message, Written, raw},
+    queue::{Queue, Queued, WAITING, WAITING_BYTES, queue},
+};
 use futures::Stream;
-use serde::{Deserialize, Serialize};
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -22,82 +25,6 @@ const UNDER_WAY: usize = 1024;
 /// Requests of a server that wait for an answer, and their longest id, in bytes.
 const UNANSWERED: usize = 256;
 const LONGEST_ID: usize = 256;
-/// Messages that wait for a reader, and their bytes.
-const WAITING: usize = 256;
-const WAITING_BYTES: usize = 4 * 1024 * 1024;
-
-type Members = BTreeMap<String, Box<RawValue>>;
-
-/// A JSON-RPC message, read as far as routing needs.
-#[derive(Deserialize)]
-pub(super) struct Message<'a> {
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    method: Option<String>,
-    #[serde(borrow)]
-    params: Option<&'a RawValue>,
-    #[serde(borrow)]
-    result: Option<&'a RawValue>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
-}
-
-impl<'a> Message<'a> {
-    pub(super) fn read(text: &'a str) -> Result<Self, &'static str> {
-        if text.trim_start().starts_with('[') {
-            return Err("Batches are not passed on to this MCP server.");
-        }
-        let message: Self =
-            serde_json::from_str(text).map_err(|_| "The message is not JSON-RPC.")?;
-        let answers = message.result.is_some() || message.error.is_some();
-        if message.method.is_some() == answers || (answers && message.id.is_none()) {
-            return Err("The message is neither a request nor an answer.");
-        }
-        Ok(message)
-    }
-
-    pub(super) fn id(&self) -> Option<&'a RawValue> {
-        self.id
-    }
-
-    pub(super) fn method(&self) -> Option<&str> {
-        self.method.as_deref()
-    }
-
-    pub(super) fn is_request(&self) -> bool {
-        self.method.is_some() && self.id.is_some()
-    }
-
-    fn params(&self) -> Members {
-        let params = self.params.and_then(|params| serde_json::from_str(params.get()).ok());
-        params.unwrap_or_default()
-    }
-}
-
-/// A message as it is written: nothing else of what came.
-#[derive(Serialize)]
-struct Written<'a> {
-    jsonrpc: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    method: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    params: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a RawValue>,
-}
-
-impl Written<'_> {
-    /// On one line: a message is a line, and the data of an event.
-    fn line(&self) -> String {
-        let text = serde_json::to_string(self).unwrap_or_default();
-        // In JSON a line break stands between tokens alone, where a space means the same.
-        text.replace(['\n', '\r'], " ")
-    }
-}
 
 /// What comes back for one request.
 pub(super) struct Answer {
@@ -114,53 +41,6 @@ struct Pending {
     /// The answer has a place of its own: it comes, however much came before it.
     last: oneshot::Sender<String>,
     by: Weak<Session>,
-}
-
-/// What waits for a reader, within bounds.
-#[derive(Clone)]
-struct Queue {
-    to: mpsc::Sender<String>,
-    bytes: Arc<AtomicUsize>,
-}
-
-/// The other end of it.
-struct Queued {
-    from: mpsc::Receiver<String>,
-    bytes: Arc<AtomicUsize>,
-}
-
-fn queue() -> (Queue, Queued) {
-    let (to, from) = mpsc::channel(WAITING);
-    let bytes = Arc::<AtomicUsize>::default();
-    (Queue { to, bytes: Arc::clone(&bytes) }, Queued { from, bytes })
-}
-
-impl Queue {
-    /// A reader that does not keep up loses what is too much, and the link goes on. Given back where nobody reads.
-    fn put(&self, line: String) -> Result<(), String> {
-        let size = line.len();
-        if self.bytes.fetch_add(size, Ordering::Relaxed) + size > WAITING_BYTES {
-            self.bytes.fetch_sub(size, Ordering::Relaxed);
-            return if self.to.is_closed() { Err(line) } else { Ok(()) };
-        }
-        self.to.try_send(line).or_else(|error| {
-            self.bytes.fetch_sub(size, Ordering::Relaxed);
-            match error {
-                mpsc::error::TrySendError::Full(_) => Ok(()),
-                mpsc::error::TrySendError::Closed(line) => Err(line),
-            }
-        })
-    }
-}
-
-impl Queued {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<String>> {
-        let next = self.from.poll_recv(context);
-        if let Poll::Ready(Some(line)) = &next {
-            self.bytes.fetch_sub(line.len(), Ordering::Relaxed);
-        }
-        next
-    }
 }
 
 /// One link to a server, which several sessions may share.
@@ -657,11 +537,6 @@ impl Stream for Answers {
             }
         }
     }
-}
-
-/// Maps with text keys, texts and numbers always serialize.
-fn raw(value: &impl Serialize) -> Box<RawValue> {
-    to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
 #[cfg(test)]

@@ -1,0 +1,139 @@
+//! A config's text: keys set by other words, everything in it that cannot be read, and nothing of what it says.
+
+use super::Written;
+use anyhow::Result;
+
+/// Sets a key of a config by the words of its path, and a number where a table is one of several.
+pub(super) fn put(table: &mut toml::Table, name: &str, text: &str) -> Result<()> {
+    let words: Vec<String> = name.split("__").map(str::to_ascii_lowercase).collect();
+    let wrong = || {
+        anyhow::anyhow!(
+            "CARNET__{name} names no key of the config\nhint: two underscores between the words, and a number where there are \
+             several tables: CARNET__IDP__LISTEN, CARNET__RAS__0__ISSUER"
+        )
+    };
+    let (last, path) = words.split_last().ok_or_else(wrong)?;
+    if words.iter().any(String::is_empty) {
+        return Err(wrong());
+    }
+    let mut at = toml::Value::Table(std::mem::take(table));
+    let mut here = &mut at;
+    for (i, word) in path.iter().enumerate() {
+        let several =
+            path.get(i + 1).or(Some(last)).is_some_and(|next| next.parse::<usize>().is_ok());
+        here = match (here, word.parse::<usize>()) {
+            (toml::Value::Array(items), Ok(n)) if n <= items.len() && n < 100 => {
+                if n == items.len() {
+                    items.push(toml::Value::Table(toml::Table::new()));
+                }
+                &mut items[n]
+            }
+            (toml::Value::Table(members), Err(_)) => {
+                members.entry(word.clone()).or_insert_with(|| {
+                    if several {
+                        toml::Value::Array(Vec::new())
+                    } else {
+                        toml::Value::Table(toml::Table::new())
+                    }
+                })
+            }
+            _ => return Err(wrong()),
+        };
+    }
+    let toml::Value::Table(members) = here else { return Err(wrong()) };
+    members.insert(last.clone(), read_value(text));
+    let toml::Value::Table(whole) = at else { return Err(wrong()) };
+    *table = whole;
+    Ok(())
+}
+
+/// A text, or what TOML reads as a number, a switch, a list, a table or a text in quotes.
+pub(super) fn read_value(text: &str) -> toml::Value {
+    let trimmed = text.trim();
+    let is_other = matches!(trimmed, "true" | "false")
+        || trimmed.parse::<i64>().is_ok()
+        || trimmed.starts_with(['[', '{', '"']);
+    let parsed = format!("x = {trimmed}").parse::<toml::Table>().ok();
+    let parsed = parsed.filter(|_| is_other).and_then(|mut table| table.remove("x"));
+    parsed.unwrap_or_else(|| toml::Value::String(text.to_owned()))
+}
+
+/// Most keys that are told of at once.
+pub(super) const MOST_MISREAD: usize = 50;
+
+/// Every key that is not known or holds something else than it may, with its path: what was told of is taken out, and the
+/// rest is read again, until only something is missing.
+pub(super) fn misread(
+    text: &str,
+    first: serde_path_to_error::Error<toml::de::Error>,
+) -> Vec<String> {
+    let mut rest: toml::Table = text.parse().unwrap_or_default();
+    let mut told = Vec::new();
+    let mut next = Some(first);
+    while let Some(error) = next.take() {
+        let path = error.path();
+        let is_missing = error.inner().message().starts_with("missing field");
+        // A key that was taken out is missed by its table: it has been told of, and the table goes too.
+        if told.is_empty() || !is_missing {
+            let what = unquoted(text, error.inner());
+            told.push(format!("{}: {what}", without_passwords(&path.to_string())));
+        }
+        let is_alone = is_missing && told.len() == 1;
+        if is_alone || told.len() == MOST_MISREAD || !take_out(&mut rest, path) {
+            break;
+        }
+        next =
+            serde_path_to_error::deserialize::<_, Written>(toml::Value::Table(rest.clone())).err();
+    }
+    told
+}
+
+/// Takes a key out of a config; `false` where there is none at this path.
+pub(super) fn take_out(table: &mut toml::Table, path: &serde_path_to_error::Path) -> bool {
+    use serde_path_to_error::Segment;
+    let mut steps: Vec<&Segment> = path.iter().collect();
+    let Some(last) = steps.pop() else { return false };
+    let mut whole = toml::Value::Table(std::mem::take(table));
+    let mut at = Some(&mut whole);
+    for step in steps {
+        at = match (at, step) {
+            (Some(toml::Value::Table(table)), Segment::Map { key }) => table.get_mut(key),
+            (Some(toml::Value::Array(items)), Segment::Seq { index }) => items.get_mut(*index),
+            _ => None,
+        };
+    }
+    let taken = match (at, last) {
+        (Some(toml::Value::Table(table)), Segment::Map { key }) => table.remove(key).is_some(),
+        (Some(toml::Value::Array(items)), Segment::Seq { index }) if *index < items.len() => {
+            items.remove(*index);
+            true
+        }
+        _ => false,
+    };
+    if let toml::Value::Table(rest) = whole {
+        *table = rest;
+    }
+    taken
+}
+
+/// What is wrong and on which line, without the line: there may be a password in it.
+pub(super) fn unquoted(text: &str, error: &toml::de::Error) -> anyhow::Error {
+    let line = error.span().map(|span| {
+        let before = text.get(..span.start).unwrap_or_default();
+        format!("line {}: ", before.matches('\n').count() + 1)
+    });
+    anyhow::anyhow!("{}{}", line.unwrap_or_default(), without_passwords(error.message()))
+}
+
+/// A message without the words that a password may be part of: a database's address that was written in a wrong place.
+pub(super) fn without_passwords(text: &str) -> String {
+    let may_hold = |word: &str| {
+        let word = word.to_ascii_lowercase();
+        let named = ["password", "passwd", "pwd"].iter().any(|name| word.contains(name));
+        // The one in our own hints has nobody's password.
+        let example = word.starts_with("postgres://user@host/database");
+        (word.contains("://") && word.contains('@') && !example) || (named && word.contains('='))
+    };
+    let words = text.split(' ').map(|word| if may_hold(word) { "(not shown)" } else { word });
+    words.collect::<Vec<_>>().join(" ")
+}

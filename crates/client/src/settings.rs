@@ -1,0 +1,83 @@
+//! Who a client is, and at whose.
+
+use crate::code_flow::Callback;
+use carnet_proto::{
+    client_document::is_document_url, identifier::Issuer, jwk::SigningKey, secret::Secret,
+};
+use std::{collections::HashMap, sync::Arc};
+
+/// How a client proves who it is.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// Not at all: a public client.
+    None,
+    /// By a secret.
+    Secret(Secret),
+    /// By signing assertions with its key (`private_key_jwt`).
+    Key(Arc<SigningKey>),
+}
+
+/// A client at one authorization server.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// Client id there. For an installation: the URL of its metadata document.
+    pub client_id: String,
+    /// Its proof.
+    pub credential: Credential,
+}
+
+impl Registration {
+    /// A client with a secret.
+    pub fn with_secret(client_id: impl Into<String>, secret: Secret) -> Self {
+        Self { client_id: client_id.into(), credential: Credential::Secret(secret) }
+    }
+
+    /// A client without any proof.
+    pub fn public(client_id: impl Into<String>) -> Self {
+        Self { client_id: client_id.into(), credential: Credential::None }
+    }
+
+    /// Whether any authorization server that takes metadata documents knows it by this very id.
+    pub(crate) fn is_document(&self) -> bool {
+        is_document_url(&self.client_id)
+    }
+}
+
+/// What a client is configured with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The company's IdP.
+    pub idp: Issuer,
+    /// Token endpoint of the IdP, where its discovery document cannot be used.
+    pub idp_token_endpoint: Option<String>,
+    /// This client at the IdP.
+    pub idp_client: Registration,
+    /// This client at each RAS it is registered with, by issuer.
+    pub ras_clients: HashMap<String, Registration>,
+    /// This client at authorization servers without cross-app access, by issuer, where it was
+    /// registered by hand.
+    pub consent_clients: HashMap<String, Registration>,
+    /// Their callbacks, where a registration has one fixed port.
+    pub consent_callbacks: HashMap<String, Callback>,
+    /// URL of a metadata document that names this program as a public client, where it has one.
+    pub client_document: Option<String>,
+    /// Whether the IdP has a say in what the person may consent to; only a program that belongs to no
+    /// company does without.
+    pub governed: bool,
+}
+
+impl Settings {
+    /// Settings with an IdP and a client there, nothing else.
+    pub fn new(idp: Issuer, idp_client: Registration) -> Self {
+        Self {
+            idp,
+            idp_token_endpoint: None,
+            idp_client,
+            ras_clients: HashMap::new(),
+            consent_clients: HashMap::new(),
+            consent_callbacks: HashMap::new(),
+            client_document: None,
+            governed: true,
+        }
+    }
+}
