@@ -379,7 +379,7 @@ async fn a_client_whose_tokens_are_all_bound_keeps_its_refresh_token() {
         let reply = world.send(&renew(&token)).await;
         assert_eq!(reply.status, 200, "{later}: {}", reply.text);
         assert_eq!(reply.str("refresh_token"), token);
-        let claims = carnet_tests::forge::Parts::of(reply.str("access_token")).claims;
+        let claims = Parts::of(reply.str("access_token")).claims;
         bound_to.push(claims["cnf"]["jkt"].clone());
     }
     bound_to.dedup();
