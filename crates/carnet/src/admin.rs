@@ -16,7 +16,6 @@ use acts::{
 };
 use anyhow::{Context, Result};
 use api::Api;
-use carnet_proto::secret::Secret;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use show::{names_of, show};
