@@ -89,7 +89,7 @@ enum Subject {
         #[arg(long)]
         client: Option<String>,
         /// Only `granted` or `refused`
-        #[arg(long)]
+        #[arg(long, value_parser = ["granted", "refused"])]
         outcome: Option<String>,
         /// How many, up to 1000
         #[arg(long, default_value_t = 20)]
@@ -165,7 +165,7 @@ enum Group {
     },
     /// List groups
     List,
-    /// Remove a group and every membership of it
+    /// Remove a group and every membership of it; a connection for it alone is for nobody then
     Delete { name: String },
 }
 
@@ -641,6 +641,7 @@ async fn act(args: Admin) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use carnet_proto::secret::Secret;
     use clap::Parser;
 
     #[derive(Parser)]

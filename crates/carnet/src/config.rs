@@ -212,6 +212,9 @@ pub(crate) enum Tls {
     Proxy,
 }
 
+/// What is wrong with a config as a whole.
+const WHOLE: &str = "(file)";
+
 /// Collects everything wrong.
 #[derive(Default)]
 pub(crate) struct Problems(Vec<String>);
@@ -268,11 +271,17 @@ impl Config {
                 "`carnet init` writes a commented example of every key; keys may be set by CARNET__… in the environment too, \
                  as TOML writes them: lists as '[\"10.0.0.1\"]', a text of digits as '\"2026\"'"
             };
-            let misread: Vec<_> = misread(text, error)
-                .into_iter()
-                .map(|what| format!("{what}\n  hint: {hint}"))
-                .collect();
-            match misread.as_slice() {
+            let (told, rest) = misread(text, error, set);
+            let mut wrong: Vec<_> =
+                told.into_iter().map(|what| format!("{what}\n  hint: {hint}")).collect();
+            // What can be read is looked at as well; of what was taken out nothing more is said.
+            if let Some(rest) = rest {
+                let mut problems = Problems::default();
+                let _ = rest.resolve(folder, &mut problems);
+                let others = problems.0.iter().filter(|problem| !problem.starts_with(WHOLE));
+                wrong.extend(others.map(|problem| without_passwords(problem)));
+            }
+            match wrong.as_slice() {
                 [one] => anyhow::anyhow!("{one}"),
                 all => anyhow::anyhow!("{} wrong:\n{}", count(all.len()), all.join("\n")),
             }
@@ -412,7 +421,7 @@ impl Config {
         if self.idp.is_none() && self.ras.is_empty() && self.gateways.is_empty() {
             let hint = "write an [idp] table, a [[ras]] table for each authorization server, or a \
                         [[gateway]] table";
-            problems.add("(file)", "there is nothing to serve", hint);
+            problems.add(WHOLE, "there is nothing to serve", hint);
         }
         let proxied = self.idp.iter().map(|(place, _)| &place.tls);
         let proxied = proxied.chain(self.ras.iter().map(|(_, place, _)| &place.tls));
@@ -435,7 +444,7 @@ impl Config {
             (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for (path, listener) in listeners {
             if !issuers.insert(listener.issuer.as_str().trim_end_matches('/').to_owned()) {
-                let hint = "every authorization server has an issuer of its own (MCP-A4)";
+                let hint = "every authorization server has an issuer of its own";
                 problems.add(&format!("{path}.issuer"), "another role has this issuer", hint);
             }
             if listener.listen.port() != 0 && !addresses.insert(listener.listen) {
@@ -743,6 +752,12 @@ mod tests {
             let error = format!("{:#}", set(&[(name, value)]).unwrap_err());
             assert!(error.contains(said), "{name}: {error}");
         }
+        // A mistake in a variable is told of by the variable: it stands on no line of the file.
+        for name in ["IDP__ISUER", "IDP__SESSION_HOURS", "RAS__0__LISTN"] {
+            let error = format!("{:#}", set(&[(name, "x")]).unwrap_err());
+            assert!(error.contains(&format!("set by CARNET__{name}")), "{name}: {error}");
+            assert!(!error.contains("line "), "{name}: {error}");
+        }
         let error = set(&[("IDP__TLS", "proxy"), ("IDP__LISTEN", "0.0.0.0:1")]).unwrap_err();
         assert!(format!("{error:#}").contains("trusted_proxies"), "a proxy has to be named");
     }
@@ -773,6 +788,21 @@ mod tests {
         }
         assert!(error.contains("things are wrong"), "{error}");
         assert!(!error.contains("missing"), "what was taken out is not missed: {error}");
+        assert!(!error.contains("nothing to serve"), "{error}");
+        // And with them what can be read and is wrong.
+        let text = "mystery = 1\n[keys]\nfile = \"missing.key\"\n[idp]\nissuer = \"http://idp.example/\"\n\
+                    listen = \"nowhere\"\ndatabase = \"mysql:x\"\nsession_hours = \"three\"\n";
+        let error = Config::parse(text, Path::new("/nonexistent")).unwrap_err().to_string();
+        for path in [
+            "mystery",
+            "keys.file",
+            "idp.issuer",
+            "idp.listen",
+            "idp.database",
+            "idp.session_hours",
+        ] {
+            assert!(error.contains(&format!("{path}:")), "{path} is not in:\n{error}");
+        }
         // What is missing is told of where nothing else is wrong.
         let error = Config::parse("[keys]\n", Path::new(".")).unwrap_err().to_string();
         assert!(error.contains("keys: ") && error.contains("missing field `file`"), "{error}");

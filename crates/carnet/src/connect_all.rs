@@ -17,7 +17,10 @@ use rmcp::{
         CallToolRequestParams, CallToolResponse, Implementation, ListToolsResult,
         PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
     },
-    service::{NotificationContext, Peer, RequestContext, RunningService, ServiceError},
+    service::{
+        NotificationContext, Peer, RequestContext, RunningService, ServerInitializeError,
+        ServiceError,
+    },
     transport::stdio,
 };
 use std::{
@@ -126,6 +129,7 @@ pub(crate) async fn connect_all(client: Client) -> Result<()> {
     let running = match running {
         Ok(running) => running,
         // The agent went away before it had said what it is.
+        Err(ServerInitializeError::ConnectionClosed(_)) => return Ok(()),
         Err(error) => {
             anyhow::bail!("the MCP client ended the session: {}", plain_lines(&error.to_string()))
         }

@@ -299,31 +299,42 @@ fn take_back(config: &Config) -> Result<()> {
 pub(crate) fn check_files(config: &Config) -> Result<()> {
     let places = config.idp.iter().map(|(place, _)| place);
     let places = places.chain(config.ras.iter().map(|(_, place, _)| place));
+    let mut wrong = Vec::new();
+    let mut look = |looked: Result<()>| wrong.extend(looked.err());
     for file in own_files(config).iter().filter(|file| fs::symlink_metadata(file).is_ok()) {
         // The start takes it back.
         let given = config.secrets == Shared::Mounted && system::is_given_to_group(file);
         if !given {
-            private_file(file, Shared::Nobody)?;
+            look(private_file(file, Shared::Nobody).map(drop));
         }
     }
     for place in places {
-        check_tls(&place.tls).with_context(|| place.issuer.to_string())?;
+        look(check_tls(&place.tls).with_context(|| place.issuer.to_string()));
     }
     for gateway in &config.gateways {
-        check_tls(&gateway.tls).with_context(|| format!("gateway `{}`", gateway.name))?;
-        gateway::check_secrets(gateway, config.secrets)?;
+        look(check_tls(&gateway.tls).with_context(|| format!("gateway `{}`", gateway.name)));
+        look(gateway::check_secrets(gateway, config.secrets));
     }
-    read_kek(config)?;
+    look(read_kek(config).map(drop));
     if let Some(admin) = &config.admin {
-        let secret = system::read_secret(&admin.secret_file, config.secrets)?;
-        if secret.expose().is_empty() {
-            anyhow::bail!(
-                "{} is empty\nhint: `carnet init` makes one",
-                admin.secret_file.display()
-            );
-        }
+        look(check_admin_secret(&admin.secret_file, config.secrets));
     }
-    system::outbound(&config.extra_roots)?;
+    look(system::outbound(&config.extra_roots).map(drop));
+    // One after the other, each once, however many look at the same file.
+    let mut told: Vec<String> = wrong.iter().map(system::told).collect();
+    told.dedup();
+    match told.as_slice() {
+        [] => Ok(()),
+        [one] => Err(anyhow::anyhow!("{one}")),
+        all => Err(anyhow::anyhow!("{} files cannot be used:\n{}", all.len(), all.join("\n"))),
+    }
+}
+
+fn check_admin_secret(file: &std::path::Path, shared: Shared) -> Result<()> {
+    let secret = system::read_secret(file, shared)?;
+    if secret.expose().is_empty() {
+        anyhow::bail!("{} is empty\nhint: `carnet init` makes one", file.display());
+    }
     Ok(())
 }
 

@@ -74,7 +74,7 @@ impl Client {
             // A token of the company's identity provider is not for an MCP server to have.
             return Err(Error::Discovery(format!(
                 "{} names the company's identity provider as its authorization server; it has to have \
-                 one of its own (MCP-A4)",
+                 one of its own",
                 server.url
             )));
         }

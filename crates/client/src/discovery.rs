@@ -102,8 +102,12 @@ impl Probed {
 
 /// Asks an MCP server without a token.
 pub(crate) async fn probe(outbound: &Outbound, url: &str) -> Result<Probed, Error> {
-    let own = Resource::parse(url)
-        .map_err(|e| Error::Discovery(format!("the MCP server's URL `{url}` {e}")))?;
+    let own = Resource::parse(url).map_err(|e| {
+        Error::Discovery(format!(
+            "the MCP server's URL `{}` {e}\nhint: `carnet servers` lists those that you may reach",
+            shown(url, 200)
+        ))
+    })?;
     let reach = Reach::of_trusted_url(url);
     let ping = json!({"jsonrpc": "2.0", "id": 0, "method": "ping"});
     let answer = outbound.json("POST", url, reach, None, Some(&ping)).await?;

@@ -295,7 +295,7 @@ impl Walk<'_> {
         self.ok(AT, format!("its metadata is at {}", found.place));
         self.ok(AT, format!("its resource identifier is {}", found.resource.as_str()));
         if found.authorization_server == self.client.settings().idp {
-            self.note(AT, "its authorization server is the identity provider itself (MCP-A4)");
+            self.note(AT, "its authorization server is the identity provider itself");
         }
         Ok((probed, found))
     }
@@ -388,7 +388,8 @@ impl Walk<'_> {
             match read {
                 Ok(_) => self.ok(AT, format!("this installation is published at {own}")),
                 Err(error) => {
-                    let fix = "run `carnet login`, which enrols this computer anew";
+                    let fix = "run `carnet login`, which enrols this computer anew; if the sign-in page refuses you, your \
+                               account is switched off: ask IT";
                     let what = format!("this installation is not published any more: {error}");
                     return self.wrong(AT, what, YOU, fix);
                 }

@@ -618,6 +618,14 @@ pub fn text(error: &reqwest::Error) -> String {
     if let Some(what) = causes.iter().rev().find_map(|cause| certificate_trouble(cause)) {
         return what;
     }
+    if causes.iter().any(|cause| cause.contains("onnection refused")) {
+        return "nobody listens there\nhint: is it running, and are host and port right?"
+            .to_owned();
+    }
+    if causes.iter().any(|cause| cause.contains("failed to lookup address")) {
+        return "its name is not known\nhint: is it spelled right, and is this computer online?"
+            .to_owned();
+    }
     // The last one is the cause of all the others.
     causes.pop().unwrap_or_else(|| "the request failed".to_owned())
 }

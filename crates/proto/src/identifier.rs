@@ -16,7 +16,9 @@ const LONGEST: usize = 2048;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentifierError {
     /// Not a URL at all, or one with characters no URL may have.
-    #[error("is not an absolute URL of printable ASCII characters, 2048 bytes at most")]
+    #[error(
+        "is not an absolute URL like https://idp.example, of printable ASCII characters, 2048 bytes at most"
+    )]
     NotUrl,
     /// A scheme other than https, and not http on loopback.
     #[error("must begin with https:// (http:// is accepted on loopback only)")]

@@ -361,7 +361,7 @@ impl Store {
         Ok(Some(user))
     }
 
-    /// Removes a group and every membership of it.
+    /// Removes a group and every membership of it, also from connections; the event names these.
     pub async fn delete_group(&self, name: &str, event: AuditEvent) -> Result<bool, StoreError> {
         let mut transaction = self.begin_revoking().await?;
         let done = sqlx::query("DELETE FROM directory WHERE kind = $1 AND id = $2")
@@ -382,7 +382,8 @@ impl Store {
                 write(&mut transaction, &user, Put::Replace).await?;
             }
         }
-        // A later group of this name gets nothing by it.
+        // A later group of this name gets nothing by it. A connection for nobody else is for nobody now.
+        let mut named_it = Vec::new();
         let rows = sqlx::query("SELECT document FROM directory WHERE kind = $1")
             .bind(Connection::KIND)
             .fetch_all(&mut *transaction)
@@ -392,12 +393,12 @@ impl Store {
             let mut connection: Connection = document(row, "document", Connection::KIND)?;
             let before = connection.subjects.len();
             connection.subjects.retain(|subject| *subject != named);
-            if connection.subjects.is_empty() && before > 0 {
-                remove(&mut transaction, Connection::KIND, &connection.id).await?;
-            } else if connection.subjects.len() < before {
+            if connection.subjects.len() < before {
                 write(&mut transaction, &connection, Put::Replace).await?;
+                named_it.push(connection.id);
             }
         }
+        let event = event.with("connections", named_it.join(" "));
         self.commit_directory(transaction, event).await?;
         Ok(true)
     }

@@ -66,7 +66,8 @@ pub(super) const MOST_MISREAD: usize = 50;
 pub(super) fn misread(
     text: &str,
     first: serde_path_to_error::Error<toml::de::Error>,
-) -> Vec<String> {
+    set: &[(String, String)],
+) -> (Vec<String>, Option<Written>) {
     let mut rest: toml::Table = text.parse().unwrap_or_default();
     let mut told = Vec::new();
     let mut next = Some(first);
@@ -75,17 +76,35 @@ pub(super) fn misread(
         let is_missing = error.inner().message().starts_with("missing field");
         // A key that was taken out is missed by its table: it has been told of, and the table goes too.
         if told.is_empty() || !is_missing {
-            let what = unquoted(text, error.inner());
+            // Where keys are set by the environment, the text is not the file's: its lines are nobody's.
+            let what = match named_by(set, &path.to_string()) {
+                _ if set.is_empty() => unquoted(text, error.inner()),
+                Some(variable) => {
+                    let what = without_passwords(error.inner().message());
+                    anyhow::anyhow!("{what} (set by {variable})")
+                }
+                None => anyhow::anyhow!("{}", without_passwords(error.inner().message())),
+            };
             told.push(format!("{}: {what}", without_passwords(&path.to_string())));
         }
         let is_alone = is_missing && told.len() == 1;
         if is_alone || told.len() == MOST_MISREAD || !take_out(&mut rest, path) {
             break;
         }
-        next =
-            serde_path_to_error::deserialize::<_, Written>(toml::Value::Table(rest.clone())).err();
+        match serde_path_to_error::deserialize::<_, Written>(toml::Value::Table(rest.clone())) {
+            Ok(read) => return (told, Some(read)),
+            Err(error) => next = Some(error),
+        }
     }
-    told
+    (told, None)
+}
+
+/// The variable that sets the key of this path, or one above it.
+fn named_by(set: &[(String, String)], path: &str) -> Option<String> {
+    let words = path.replace(['.', '['], "__").replace(']', "").to_ascii_uppercase();
+    let names = set.iter().map(|(name, _)| name.to_ascii_uppercase());
+    let mut names = names.filter(|name| words == *name || words.starts_with(&format!("{name}__")));
+    names.next().map(|name| format!("CARNET__{name}"))
 }
 
 /// Takes a key out of a config; `false` where there is none at this path.

@@ -88,6 +88,10 @@ fn on_the_way(text: &str) -> String {
             plain(&found)
         );
     }
+    // Ours, with what to do: it begins with the server that it speaks of, and what others said is on one line of it.
+    if text.starts_with("http") && text.contains("\nhint: ") {
+        return text.to_owned();
+    }
     if text.contains("channel closed") || text.contains("Transport closed") {
         return "the connection to the MCP server ended before it had answered".to_owned();
     }
@@ -178,7 +182,20 @@ pub(crate) async fn call(common: &Common, url: &str, tool: &str, arguments: &str
     let request = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
     let result = service.call_tool(request).await;
     service.cancel().await?;
-    let result = result.map_err(|e| readable(&e))?;
+    let result = match result {
+        Ok(result) => result,
+        Err(error) => {
+            let error = readable(&error);
+            // More scope was asked for on the way: the catalog knows why it is refused, and says it to people.
+            if error.to_string().contains("access_denied") {
+                let (client, _) = common.signed_in()?;
+                if let Some(text) = client.refusal(url).await {
+                    bail!("{text}");
+                }
+            }
+            return Err(error);
+        }
+    };
     match &result.structured_content {
         Some(content) => println!("{}", system::json_text(content)?),
         None => {
@@ -198,7 +215,14 @@ pub(crate) async fn call(common: &Common, url: &str, tool: &str, arguments: &str
 
 pub(crate) fn readable(error: &ServiceError) -> anyhow::Error {
     let words = match error {
-        ServiceError::McpError(data) => format!("the MCP server says: {}", plain(&data.message)),
+        ServiceError::McpError(data) => {
+            let hint = if data.message.to_lowercase().contains("tool") {
+                "\nhint: `carnet tools URL` lists those that it has for you"
+            } else {
+                ""
+            };
+            format!("the MCP server says: {}{hint}", plain(&data.message))
+        }
         ServiceError::UnexpectedResponse => {
             "the MCP server answered with something else than the result of what was asked"
                 .to_owned()

@@ -343,7 +343,8 @@ fn signed_in(session: Result<Session, Error>, storage: &Storage) -> Result<()> {
 
 /// The issuer as its own metadata spell it: people leave a slash out, or write one too many.
 async fn discovered(common: &Common, text: &str) -> Result<String> {
-    let issuer = Issuer::parse(text).with_context(|| format!("--issuer: `{text}`"))?;
+    let issuer = Issuer::parse(text)
+        .map_err(|error| anyhow::anyhow!("--issuer: `{}` {error}", plain(text)))?;
     let outbound = system::desk_outbound(&common.extra_roots)?;
     match discover_authorization_server(&outbound, &issuer).await {
         Ok(_) => Ok(issuer.to_string()),
@@ -615,7 +616,8 @@ pub(crate) async fn status(common: &Common, json: bool) -> Result<()> {
     }
     match (&profile, session) {
         (Some(profile), Some(session)) => {
-            println!("Signed in as {} at {}", plain(&session.name), profile.idp);
+            let how = if word == Word::Ended { "Was signed in" } else { "Signed in" };
+            println!("{how} as {} at {}", plain(&session.name), profile.idp);
             let left = session.id_token_expires - now;
             let id_token = if left > 0 { format!("{left} s left") } else { "expired".to_owned() };
             let renewal = if session.refresh_token.is_some() { "yes" } else { "no" };

@@ -186,6 +186,15 @@ impl Change {
         Ok(())
     }
 
+    /// Takes an entry of ours out, in whose place another one serves now.
+    pub(super) fn remove(&mut self, path: &[&str], name: &str) -> Result<()> {
+        let not_changed = || format!("{} was not changed", self.file.display());
+        self.after =
+            edit::remove(self.format, &self.after, path, name).with_context(not_changed)?;
+        self.had_ours = true;
+        Ok(())
+    }
+
     pub(super) fn is_change(&self) -> bool {
         self.before.as_deref().unwrap_or_default() != self.after
     }

@@ -392,7 +392,7 @@ async fn create_server(
     if idp.0.issuer.is_spelled(server.issuer.as_str()) {
         return Err(AdminError::invalid(
             "`issuer` is this identity provider's own",
-            "an authorization server of a resource has an issuer of its own (MCP-A4)",
+            "an authorization server of a resource has an issuer of its own",
         ));
     }
     for alias in &server.aliases {

@@ -127,7 +127,7 @@ async fn create_trust(State(ras): State<RasAdmin>, Body(trusted): Body<TrustedIs
     if ras.0.issuer.is_spelled(trusted.issuer.as_str()) {
         return Err(AdminError::invalid(
             "`issuer` is this authorization server's own",
-            "name the company's identity provider (MCP-A4)",
+            "name the company's identity provider",
         ));
     }
     check_sign_in(trusted.sign_in.as_ref(), trusted.tenant.as_deref())?;
