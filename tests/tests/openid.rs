@@ -561,3 +561,63 @@ async fn what_cannot_be_read_before_an_address_hides_nobody_behind_a_proxy() {
         assert_eq!(event.details["address"], address, "{}", String::from_utf8_lossy(text));
     }
 }
+
+/// What IT changes of a client is asked of its next request, which is not refused where it meets it.
+#[tokio::test]
+async fn the_first_request_after_a_change_of_its_client_is_looked_at_by_the_new_record() {
+    let world = World::new().await;
+    let url = world.idp.endpoint("/token");
+    let change = |more: Value| {
+        let mut body = json!({"id": "changing"});
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        ("/idp/clients/change", body)
+    };
+    client(&world, "changing", |client| {
+        client.redirect_uris.push("https://app.example/unused".to_owned());
+        client.device_grant = true;
+        client.pkce_optional = true;
+    })
+    .await;
+    let mut token = world.sign_in_as("erin", "changing").await.refresh_token;
+    let changes = [
+        change(json!({"redirect_uris": [CALLBACK]})),
+        change(json!({"device_grant": false})),
+        change(json!({"pkce_optional": false})),
+        change(json!({"name": "Changed"})),
+        ("/idp/clients/changing/secret", json!({"overlap": 3600})),
+        change(json!({"dpop_bound_access_tokens": true})),
+    ];
+    for (path, body) in changes {
+        let reply = world.administer(Method::POST, path, Some(body.clone())).await;
+        assert_eq!(reply.status, 200, "{path} {body}: {}", reply.text);
+        let proof = world.dpop(&Key::new(), &world.dpop_claims(&url));
+        let form = [("grant_type", "refresh_token"), ("refresh_token", token.as_str())];
+        let ask = world.ask(&world.idp, "/token", &form).basic("changing", world.secret.expose());
+        let renewed = world.send(&ask.header("dpop", &proof)).await;
+        assert_eq!(renewed.status, 200, "{path} {body}: {}", renewed.text);
+        token = renewed.str("refresh_token").to_owned();
+        let row = world.last_event(&world.idp_store).await;
+        assert_eq!((row.event.as_str(), row.outcome.as_str()), ("refresh_token", "granted"));
+    }
+    // What it does not meet is refused as what it is.
+    let form = [("grant_type", "refresh_token"), ("refresh_token", token.as_str())];
+    let ask = world.ask(&world.idp, "/token", &form).basic("changing", world.secret.expose());
+    let required = Expected(400, "invalid_dpop_proof", "dpop.required");
+    world.refuses(&world.idp_store, "no proof", &ask, required).await;
+    let proof = world.dpop(&Key::new(), &world.dpop_claims(&url));
+    let path = "/idp/clients/changing/secret";
+    let replaced = world.administer(Method::POST, path, Some(json!({"overlap": 0}))).await;
+    assert_eq!(replaced.status, 200, "{}", replaced.text);
+    let gone = Expected(401, "invalid_client", "client.secret");
+    world
+        .refuses(&world.idp_store, "another secret", &ask.clone().header("dpop", &proof), gone)
+        .await;
+    let off = world.administer(Method::POST, "/idp/clients/changing/disable", None).await;
+    assert_eq!(off.status, 200);
+    let proof = world.dpop(&Key::new(), &world.dpop_claims(&url));
+    let ask = ask.basic("changing", replaced.str("client_secret")).header("dpop", &proof);
+    let unknown = Expected(401, "invalid_client", "client.unknown");
+    world.refuses(&world.idp_store, "switched off", &ask, unknown).await;
+}

@@ -7,7 +7,7 @@ use carnet_proto::{
     client::{Client, ClientAuthentication},
     identifier::Issuer,
     pkce::CodeChallenge,
-    policy::{Conditions, Connection},
+    policy::{Conditions, Connection, Subject},
     scope::Scopes,
     time::Timestamp,
     trust::{Account, SubjectLink},
@@ -243,23 +243,23 @@ async fn directory(store: &Store) {
     ));
     assert_eq!(store.by_name::<User>("erin").await.unwrap().unwrap().id, "1");
     assert!(store.by_id::<Group>("1").await.unwrap().is_none(), "kinds are apart");
-    let of_group = |subjects| carnet_proto::policy::Connection {
+    let of_group = |subjects| Connection {
         id: "c".to_owned(),
         idp_client_id: "agent".to_owned(),
-        audience: carnet_proto::identifier::Issuer::parse("https://ras.example").unwrap(),
+        audience: Issuer::parse("https://ras.example").unwrap(),
         ras_client_id: None,
         resources: Vec::new(),
-        scopes: carnet_proto::scope::Scopes::default(),
+        scopes: Scopes::default(),
         subjects,
-        conditions: carnet_proto::policy::Conditions::default(),
+        conditions: Conditions::default(),
         disabled: false,
     };
-    let engineering = carnet_proto::policy::Subject::Group("engineering".to_owned());
+    let engineering = Subject::Group("engineering".to_owned());
     let connection = of_group(vec![engineering]);
     assert!(store.put(&connection, Put::Create, event("c")).await.unwrap());
     assert!(store.delete_group("engineering", event("f")).await.unwrap());
     // For nobody now, not for all, and not gone: who took it from them is on record.
-    let left = store.by_id::<carnet_proto::policy::Connection>("c").await.unwrap();
+    let left = store.by_id::<Connection>("c").await.unwrap();
     assert_eq!(left, Some(of_group(Vec::new())));
     assert_eq!(rows(store).await[0].details["connections"], "c");
     assert!(store.by_id::<User>("1").await.unwrap().unwrap().groups.is_empty());

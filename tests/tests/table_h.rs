@@ -301,8 +301,18 @@ async fn programs_on_a_person_s_computer_may_have_a_scheme_of_their_own_however_
  {
     let world = world().await;
     let own = ["exampleeditor://vendor.extension/callback", "com.example.app:/oauth"];
-    let nobodys =
-        ["javascript:alert(1)", "file:///x", "http://app.example/cb", "ms-word:/x", "x:/y"];
+    let nobodys = [
+        "javascript:alert(1)",
+        "file:///x",
+        "http://app.example/cb",
+        "ms-word:/x",
+        "x:/y",
+        "googlechromes://evil.example/cb",
+        "itms-services://evil.example/cb",
+        "http+unix:/x",
+        "git+ssh:/x",
+        "abc://",
+    ];
     // By registering themselves, by an administrator, at both ends, and by their document.
     let (origin, document) = documents().await;
     let id = format!("{origin}/client");

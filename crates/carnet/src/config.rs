@@ -14,6 +14,7 @@ use carnet_proto::{
 };
 use carnet_server::{Rates, idp::IdpSettings, ras::RasSettings};
 use ipnet::IpNet;
+pub(crate) use reading::said;
 use reading::{misread, put, unquoted, without_passwords};
 use serde::Deserialize;
 use std::{
@@ -357,7 +358,7 @@ impl Written {
             let path = format!("ras[{i}]");
             let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
             if w.name.is_empty() || !w.name.bytes().all(plain) {
-                let what = format!("`{}` cannot name a RAS", w.name);
+                let what = format!("{} cannot name a RAS", said(&w.name));
                 problems.add(&format!("{path}.name"), &what, "use letters, digits, - and _");
             }
             let default = RasSettings::default();
@@ -547,7 +548,7 @@ pub(crate) fn must_exist(problems: &mut Problems, path: &str, file: &Path) {
 fn address(problems: &mut Problems, path: &str, text: &str) -> Option<SocketAddr> {
     let parsed = text.parse();
     if parsed.is_err() {
-        let what = format!("`{text}` is not an address with port");
+        let what = format!("{} is not an address with port", said(text));
         problems.add(path, &what, "for instance 127.0.0.1:7401");
     }
     parsed.ok()
@@ -563,7 +564,7 @@ fn listener(
     let issuer = Issuer::parse(text);
     if let Err(error) = &issuer {
         let hint = "the issuer is the URL that other parties know this server by";
-        problems.add(&format!("{path}.issuer"), &format!("`{text}` {error}"), hint);
+        problems.add(&format!("{path}.issuer"), &format!("{} {error}", said(text)), hint);
     }
     if text.ends_with('/') {
         let hint = "leave the slash out: issuers are compared byte for byte, and most parties \
@@ -611,12 +612,12 @@ fn networks(problems: &mut Problems, written: &[String]) -> Vec<IpNet> {
                 let hint = "anybody could say to be anybody; name the proxy's own network";
                 problems.add(
                     &format!("trusted_proxies[{i}]"),
-                    &format!("`{text}` is everybody"),
+                    &format!("{} is everybody", said(text)),
                     hint,
                 );
             }
             Err(_) => {
-                let what = format!("`{text}` is neither an address nor a network");
+                let what = format!("{} is neither an address nor a network", said(text));
                 problems.add(
                     &format!("trusted_proxies[{i}]"),
                     &what,
@@ -832,7 +833,36 @@ mod tests {
             format!("listen = \"{database}\""),
             format!("tls_certificate = \"{database}\"\ntls_key = \"{database}\""),
             format!("\"{database}\" = 1"),
+            "\"hunter2 carnet\" = 1".to_owned(),
+            format!("tls = \"{database}\""),
+            "session_hours = \"a`, expected hunter2\"".to_owned(),
+            "algorithm = \"a`, expected hunter2\"".to_owned(),
         ];
+        // Addresses of databases, and lines of files of passwords, however they are spelled and wherever they are put.
+        let spelled = [
+            "postgres://carnet:hun hunter2@db.example/carnet",
+            "carnet:hunter2@db.example/carnet",
+            "postgres:carnet:hunter2@db.example/carnet",
+            "host = db password = hunter2",
+            "password: hunter2",
+            "db.example:5432:carnet:carnet:hunter2",
+            "postgres://db.example/carnet?user=c&key=hunter2",
+        ];
+        let places = [
+            "listen",
+            "issuer",
+            "algorithm",
+            "tls",
+            "session_hours",
+            "name",
+            "tls_key",
+            "database",
+        ];
+        let placed = spelled.iter().flat_map(|text| {
+            let keys = places.iter().map(move |key| format!("{key} = \"{text}\""));
+            keys.chain([format!("\"{text}\" = 1"), format!("listen = [\"{text}\"]")])
+        });
+        let lines: Vec<String> = lines.into_iter().chain(placed).collect();
         for line in lines {
             let text = format!("[keys]\nfile = \"k\"\n[idp]\nissuer = \"https://a\"\n{line}\n");
             let error = Config::parse(&text, Path::new(".")).unwrap_err();

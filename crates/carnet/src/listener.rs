@@ -3,8 +3,9 @@
 use axum::{
     body::Body,
     extract::ConnectInfo,
-    http::{HeaderValue, Response, header},
+    http::{HeaderValue, Response, StatusCode, header},
 };
+use carnet_gateway::is_framed_plainly;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::{
@@ -60,11 +61,14 @@ struct Connection {
     spoke: AtomicBool,
     /// Requests under way.
     busy: AtomicUsize,
+    /// Those of them whose sender is waited for: the rest of their body is still to come.
+    awaited: AtomicUsize,
 }
 
 impl Connection {
+    /// Whether nothing is at work for it here.
     fn is_idle(&self) -> bool {
-        self.busy.load(Ordering::Acquire) == 0
+        self.busy.load(Ordering::Acquire) <= self.awaited.load(Ordering::Acquire)
     }
 }
 
@@ -306,14 +310,15 @@ pub(crate) async fn accept<S>(
             let service = tower::service_fn(move |request: hyper::Request<Incoming>| {
                 let unread = Unread::default();
                 let waits = request.headers().contains_key(header::EXPECT);
-                let mut request = request.map(|body| unread.body(body));
+                let plain = is_framed_plainly(request.headers());
+                let mut request = request.map(|body| unread.body(body, &asked));
                 request.extensions_mut().insert(ConnectInfo(peer));
                 asked.spoke.store(true, Ordering::Release);
                 let busy = Busy::new(&asked);
                 let answer = service.clone().oneshot(request);
                 async move {
-                    let mut response = answer.await?;
-                    if unread.is_left(waits).await {
+                    let mut response = if plain { answer.await? } else { badly_framed() };
+                    if !plain || unread.is_left(waits).await {
                         let close = HeaderValue::from_static("close");
                         response.headers_mut().insert(header::CONNECTION, close);
                     }
@@ -352,27 +357,49 @@ pub(crate) async fn accept<S>(
     }
 }
 
+fn badly_framed() -> Response<Body> {
+    let text = "Only `Transfer-Encoding: chunked` is taken, once.\n";
+    let mut refused = Response::new(Body::from(text));
+    *refused.status_mut() = StatusCode::BAD_REQUEST;
+    refused
+}
+
 /// What is left of a request's body when its answer is there.
 #[derive(Clone, Default)]
-struct Unread(Arc<Mutex<Option<Incoming>>>);
+struct Unread(Arc<Mutex<Rest>>);
+
+#[derive(Default)]
+enum Rest {
+    #[default]
+    Nothing,
+    /// It was given up before its end.
+    Body(Incoming),
+    /// It cannot be read: where it ends is not known.
+    Broken,
+}
 
 impl Unread {
-    fn slot(&self) -> MutexGuard<'_, Option<Incoming>> {
+    fn slot(&self) -> MutexGuard<'_, Rest> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn body(&self, body: Incoming) -> Body {
+    fn body(&self, body: Incoming, connection: &Arc<Connection>) -> Body {
         if http_body::Body::is_end_stream(&body) {
             return Body::new(body);
         }
-        Body::new(Reading { body: Some(body), unread: self.clone() })
+        let connection = Arc::clone(connection);
+        Body::new(Reading { body: Some(body), unread: self.clone(), connection, waits: false })
     }
 
     /// Whether the rest of the body is still on its way, so that the connection cannot go on: the answer has to say so,
     /// or the next request on it is lost (RFC 9112 9.6). A little that has come already is read and forgotten; nothing
     /// is read of a sender that waits for leave to send.
     async fn is_left(&self, waits: bool) -> bool {
-        let Some(mut body) = self.slot().take() else { return false };
+        let mut body = match std::mem::take(&mut *self.slot()) {
+            Rest::Nothing => return false,
+            Rest::Broken => return true,
+            Rest::Body(body) => body,
+        };
         if waits || http_body::Body::size_hint(&body).lower() > LITTLE {
             return true;
         }
@@ -391,18 +418,33 @@ impl Unread {
     }
 }
 
-/// A request's body, until whoever reads it has enough.
+/// A request's body, until whoever reads it has enough. While its sender is waited for, its connection is not at work:
+/// where there is no room it may go.
 struct Reading {
     body: Option<Incoming>,
     unread: Unread,
+    connection: Arc<Connection>,
+    waits: bool,
+}
+
+impl Reading {
+    fn waits(&mut self, waits: bool) {
+        if waits && !self.waits {
+            self.connection.awaited.fetch_add(1, Ordering::AcqRel);
+        } else if !waits && self.waits {
+            self.connection.awaited.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.waits = waits;
+    }
 }
 
 impl Drop for Reading {
     fn drop(&mut self) {
+        self.waits(false);
         if let Some(body) = self.body.take()
             && !http_body::Body::is_end_stream(&body)
         {
-            *self.unread.slot() = Some(body);
+            *self.unread.slot() = Rest::Body(body);
         }
     }
 }
@@ -416,9 +458,14 @@ impl http_body::Body for Reading {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(body).poll_frame(context));
+        let frame = Pin::new(body).poll_frame(context);
+        self.waits(frame.is_pending());
+        let frame = ready!(frame);
         if !matches!(frame, Some(Ok(_))) {
             self.body = None;
+        }
+        if matches!(frame, Some(Err(_))) {
+            *self.unread.slot() = Rest::Broken;
         }
         Poll::Ready(frame)
     }
@@ -592,6 +639,47 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn bodies_that_never_come_keep_nobody_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let work = |body: String| async move {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            body
+        };
+        let router = axum::Router::new()
+            .route("/work", axum::routing::post(work))
+            .route("/", axum::routing::post(|body: String| async { body }));
+        tokio::spawn(accept(listener, Way::default(), router, 20, stop.clone()));
+        let post = |path: &str, length: usize, body: &str| {
+            format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}")
+        };
+        // One whose body is here is at work, whoever else of its address waits.
+        let mut at_work = connect("127.0.0.2", address).await;
+        at_work.write_all(post("/work", 4, "done").as_bytes()).await.unwrap();
+        let mut halves = Vec::new();
+        for _ in 0..19 {
+            let mut half = connect("127.0.0.2", address).await;
+            half.write_all(post("/", 50, "x=").as_bytes()).await.unwrap();
+            halves.push(half);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for _ in 0..5 {
+            let mut other = connect("127.0.0.3", address).await;
+            other.write_all(post("/", 4, "here").as_bytes()).await.unwrap();
+            let mut bytes = [0; 512];
+            let read = timeout(Duration::from_secs(2), other.read(&mut bytes)).await;
+            let read = read.unwrap().unwrap();
+            assert!(String::from_utf8_lossy(&bytes[..read]).ends_with("here"));
+        }
+        let mut bytes = [0; 512];
+        let read = timeout(Duration::from_secs(2), at_work.read(&mut bytes)).await;
+        let read = read.unwrap().unwrap();
+        assert!(String::from_utf8_lossy(&bytes[..read]).ends_with("done"), "what is at work stays");
+        stop.cancel();
+    }
+
+    #[tokio::test]
     async fn an_answer_before_the_end_of_a_body_says_whether_its_connection_goes_on() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -618,6 +706,15 @@ mod tests {
             "content-length: 0\r\n\r\n",
         ] {
             assert!(!closes(&post(&mut stream, rest).await), "{rest}");
+        }
+        // Another coding than chunks is refused.
+        for coding in ["gzip, chunked", "chunked, chunked", "chunked\r\ntransfer-encoding: chunked"]
+        {
+            let mut stream = connect("127.0.0.1", address).await;
+            let rest = format!("transfer-encoding: {coding}\r\n\r\n0\r\n\r\n");
+            let answer = post(&mut stream, &rest).await;
+            let is_refused = answer.starts_with("HTTP/1.1 400");
+            assert!(is_refused && answer.contains("connection: close"), "{coding}: {answer}");
         }
         // What is large, slow or not sent before leave is given ends it, and the answer says so.
         for rest in [

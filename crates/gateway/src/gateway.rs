@@ -23,7 +23,7 @@ use carnet_proto::{
 };
 use carnet_resource::Guard;
 use futures::future::BoxFuture;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use serde_json::{json, value::RawValue};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -359,15 +359,20 @@ fn host_of(parts: &Parts) -> Result<String, Own<'static>> {
     Ok(host)
 }
 
+/// Whether the length of a request's body is told in a way that nobody on its way can read otherwise: no transfer coding
+/// but chunks, once. A length given twice is hyper's to refuse, or to take for chunks and close the connection after it.
+pub fn is_framed_plainly(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let first = codings.next();
+    let chunks = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    first.is_none_or(chunks) && codings.next().is_none()
+}
+
 /// What makes a request ambiguous to somebody on its way.
 fn check_framing(parts: &Parts) -> Result<(), Own<'static>> {
     let bad = |text| Own::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, text);
     let headers = &parts.headers;
-    // A length given twice is hyper's to refuse, or to take for chunks and close the connection after it.
-    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let first = encodings.next();
-    let chunks = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
-    if first.is_some_and(|value| !chunks(value)) || encodings.next().is_some() {
+    if !is_framed_plainly(headers) {
         return Err(bad("Only `Transfer-Encoding: chunked` is taken, once."));
     }
     if headers.contains_key(header::UPGRADE) {

@@ -30,11 +30,12 @@ fn check(text: &str) -> Result<(), RedirectUriError> {
 }
 
 /// Schemes that mean something to browsers, or to programs that most computers have: nobody's own.
-const TAKEN: [&str; 69] = [
+const TAKEN: [&str; 115] = [
     "about",
     "acap",
     "afp",
     "android-app",
+    "bitcoin",
     "blob",
     "callto",
     "cid",
@@ -49,15 +50,19 @@ const TAKEN: [&str; 69] = [
     "feed",
     "file",
     "filesystem",
+    "firefox",
     "ftp",
     "ftps",
+    "gemini",
     "geo",
     "git",
     "gopher",
+    "gs",
     "hcp",
     "help",
     "http",
     "https",
+    "ibooks",
     "imap",
     "intent",
     "ipp",
@@ -67,43 +72,105 @@ const TAKEN: [&str; 69] = [
     "itms-apps",
     "jar",
     "javascript",
+    "jnlp",
+    "jnlps",
     "ldap",
     "ldaps",
     "livescript",
+    "macappstore",
     "magnet",
     "mailto",
+    "maps",
     "market",
+    "message",
     "mhtml",
     "mid",
     "mk",
+    "mms",
+    "mumble",
     "news",
     "nfs",
     "nntp",
+    "nxm",
+    "oid",
+    "prefs",
+    "pres",
     "rdp",
     "res",
     "resource",
+    "rmi",
+    "rsync",
+    "rtmp",
+    "rtsp",
+    "rtsps",
+    "s3",
     "search",
     "search-ms",
+    "session",
+    "settings",
     "sftp",
     "shell",
+    "shortcuts",
     "sip",
     "sips",
     "skype",
+    "slack",
     "smb",
     "sms",
+    "spotify",
     "ssh",
+    "steam",
+    "stun",
     "svn",
+    "teamspeak",
     "tel",
     "telnet",
+    "tftp",
+    "tg",
+    "turn",
+    "turns",
+    "udp",
+    "unix",
     "urn",
     "vbscript",
+    "videos",
     "view-source",
     "vnc",
+    "wais",
+    "webcal",
+    "webcals",
+    "whatsapp",
+    "workflow",
+    "xmlrpc",
     "xmpp",
+    "zoommtg",
+    "zoomus",
+    "zune",
 ];
 /// And whole families of them.
-const TAKEN_BEGINNINGS: [&str; 10] =
-    ["ms-", "microsoft-", "chrome", "moz-", "edge", "opera", "brave", "safari-", "web+", "ws"];
+const TAKEN_BEGINNINGS: [&str; 19] = [
+    "ms-",
+    "microsoft-",
+    "chrome",
+    "moz-",
+    "edge",
+    "opera",
+    "brave",
+    "safari-",
+    "web+",
+    "ws",
+    "googlechrome",
+    "firefox",
+    "itms",
+    "http",
+    "x-apple",
+    "x-web",
+    "app-settings",
+    "fb-",
+    "vivaldi",
+];
+/// And what is one thing by way of another.
+const TAKEN_ENDINGS: [&str; 4] = ["+ssh", "+http", "+https", "+unix"];
 
 /// The scheme of a redirect URI that is a native program's own (RFC 8252 section 7.1): `com.example.app:/callback`, or
 /// `editor://vendor.extension/callback`. It is compared byte for byte, as registered.
@@ -115,8 +182,11 @@ pub fn private_use_scheme(text: &str) -> Option<&str> {
         && scheme.bytes().all(letters)
         && scheme.starts_with(|c: char| c.is_ascii_lowercase());
     let taken = TAKEN.contains(&scheme)
-        || TAKEN_BEGINNINGS.iter().any(|beginning| scheme.starts_with(beginning));
-    let goes_somewhere = rest.len() > 1 && rest.starts_with('/');
+        || TAKEN_BEGINNINGS.iter().any(|beginning| scheme.starts_with(beginning))
+        || TAKEN_ENDINGS.iter().any(|ending| scheme.ends_with(ending));
+    // One slash and a path, or two and a name.
+    let goes_somewhere =
+        rest.starts_with('/') && rest.trim_start_matches('/').starts_with(|c: char| c != '?');
     let is_url = text.len() <= 2048 && text.bytes().all(plain) && Url::parse(text).is_ok();
     (spelled && !taken && goes_somewhere && is_url).then_some(scheme)
 }

@@ -25,6 +25,8 @@ pub(crate) enum Failure {
     RefusedOnRecord(Refusal),
     /// More than may be was asked for; come again in so many seconds. Not on record: it would cost what it saves.
     Busy(u64),
+    /// The client's record changed since it proved itself: the same request is looked at again by the new one.
+    ClientChanged,
     /// The fault is ours; logged once where it becomes an answer.
     Broken(StoreError),
 }

@@ -23,6 +23,7 @@ use carnet_store::{HotOutcome, UsedJti};
 use std::sync::{Arc, atomic::Ordering};
 
 /// A client that has proved who it is, or a registered public one. Made here alone.
+#[derive(Clone)]
 pub(crate) struct AuthenticatedClient(Arc<RegisteredClient>, Option<String>);
 
 impl AuthenticatedClient {
@@ -53,6 +54,28 @@ impl AuthenticatedClient {
         Ok(now.is_some_and(|now| {
             now.record.authentication == then.authentication && no_less(&now.record)
         }))
+    }
+
+    /// The same client by its record in a later `directory`, where what it proved itself with is good there too; nothing
+    /// is used up for it again.
+    pub(crate) async fn again<D: Directory>(
+        &self,
+        authority: &Authority<D>,
+        directory: &D,
+    ) -> Result<Self, Failure> {
+        let now = authority.client(directory, self.id()).await?.ok_or(Refusal::ClientUnknown)?;
+        let proved = match (&self.0.record.authentication, &now.record.authentication) {
+            // A secret beside which another one was given, and that goes on working for a while.
+            (ClientAuthentication::Secret(_), ClientAuthentication::Secret(hashes)) => {
+                let time = authority.now();
+                let live = |expires: Option<Timestamp>| expires.is_none_or(|end| end > time);
+                let mut held = hashes.iter().filter(|held| live(held.expires));
+                held.any(|held| self.1.as_deref() == Some(&format!("secret {}", held.hash)))
+            }
+            (then, now) => then == now,
+        };
+        let again = proved.then(|| Self(now, self.1.clone()));
+        Ok(again.ok_or(Refusal::ClientSecret)?)
     }
 
     /// What it proved itself with; `None` of a public client.

@@ -57,7 +57,7 @@ pub(crate) async fn mint<D: Directory, G: Grant<D>>(
     loop {
         // Asked anew on each turn: the client may have been switched off since it authenticated.
         if !client.still_stands(authority, &snapshot.directory).await? {
-            return Err(Refusal::ClientUnknown.into());
+            return Err(Failure::ClientChanged);
         }
         match grant.decide(&snapshot).await? {
             Decision::Grant(mut operation, token) => {

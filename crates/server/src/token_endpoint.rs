@@ -22,6 +22,9 @@ use carnet_store::{AuditEvent, HotOperation};
 use serde::Serialize;
 use std::{net::SocketAddr, sync::Arc};
 
+/// How often a request is looked at where its client's record changes meanwhile.
+pub(crate) const TRIES: u32 = 3;
+
 /// A token endpoint's good answer (RFC 6749 5.1, RFC 8693 2.2, JAG 4.3.4 and 4.4.2).
 #[derive(Debug, Serialize)]
 pub(crate) struct TokenAnswer {
@@ -66,11 +69,38 @@ pub(crate) struct ClientRequest<D> {
     pub(crate) address: String,
     /// Who is counted for what it costs: a client that proves nothing by its address.
     pub(crate) sender: Sender,
-    pub(crate) form: Form,
+    pub(crate) form: Arc<Form>,
     pub(crate) client: AuthenticatedClient,
     pub(crate) proof: Option<DpopProof>,
     pub(crate) snapshot: Arc<Snapshot<D>>,
     pub(crate) event: AuditEvent,
+}
+
+impl<D> Clone for ClientRequest<D> {
+    fn clone(&self) -> Self {
+        Self {
+            address: self.address.clone(),
+            sender: self.sender.clone(),
+            form: Arc::clone(&self.form),
+            client: self.client.clone(),
+            proof: self.proof.clone(),
+            snapshot: Arc::clone(&self.snapshot),
+            event: self.event.clone(),
+        }
+    }
+}
+
+impl<D: Directory> ClientRequest<D> {
+    /// The same request by the records as they are now, where its client is still one that has proved itself. Asked
+    /// where the client's record changed meanwhile: what is right by the new one is not refused for that.
+    pub(crate) async fn again(&self, authority: &Authority<D>) -> Result<Self, Failure> {
+        let snapshot = authority.fresh().await?;
+        let client = self.client.again(authority, &snapshot.directory).await?;
+        if client.record().dpop_bound_access_tokens && self.proof.is_none() {
+            return Err(Refusal::DpopRequired.into());
+        }
+        Ok(Self { client, snapshot, ..self.clone() })
+    }
 }
 
 /// The id of a request and the address it came from.
@@ -161,7 +191,10 @@ async fn with_client<D: Directory>(
             let refusal = Refusal::DpopRequired.into();
             Err(conclude(authority, admission, &sender, event, refusal).await)
         }
-        Ok(proof) => Ok(ClientRequest { address, sender, form, client, proof, snapshot, event }),
+        Ok(proof) => {
+            let form = Arc::new(form);
+            Ok(ClientRequest { address, sender, form, client, proof, snapshot, event })
+        }
         Err(failure) => Err(conclude(authority, admission, &sender, event, failure).await),
     }
 }
@@ -206,6 +239,8 @@ pub(crate) async fn conclude<D: Directory>(
             }
         }
         Failure::RefusedOnRecord(refusal) => answer::refused(&refusal),
+        // It changes faster than it can be looked at.
+        Failure::ClientChanged => answer::throttled(1),
         Failure::Busy(seconds) => answer::throttled(seconds),
         Failure::Broken(error) => answer::broken(&error),
     }

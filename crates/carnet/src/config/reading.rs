@@ -70,33 +70,119 @@ pub(super) fn misread(
 ) -> (Vec<String>, Option<Written>) {
     let mut rest: toml::Table = text.parse().unwrap_or_default();
     let mut told = Vec::new();
+    let mut taken = Taken::default();
     let mut next = Some(first);
     while let Some(error) = next.take() {
         let path = error.path();
         let is_missing = error.inner().message().starts_with("missing field");
         // A key that was taken out is missed by its table: it has been told of, and the table goes too.
-        if told.is_empty() || !is_missing {
+        let is_told = told.is_empty() || !is_missing;
+        if is_told {
             // Where keys are set by the environment, the text is not the file's: its lines are nobody's.
+            let named = taken.as_written(path);
             let what = match named_by(set, &path.to_string()) {
-                _ if set.is_empty() => unquoted(text, error.inner()),
+                _ if set.is_empty() => unquoted(text, error.inner()).to_string(),
                 Some(variable) => {
-                    let what = without_passwords(error.inner().message());
-                    anyhow::anyhow!("{what} (set by {variable})")
+                    format!("{} (set by {variable})", unsaid(error.inner().message()))
                 }
-                None => anyhow::anyhow!("{}", without_passwords(error.inner().message())),
+                None => unsaid(error.inner().message()),
             };
-            told.push(format!("{}: {what}", without_passwords(&path.to_string())));
+            told.push(format!("{named}: {what}"));
         }
-        let is_alone = is_missing && told.len() == 1;
+        let is_alone = is_missing && is_told;
         if is_alone || told.len() == MOST_MISREAD || !take_out(&mut rest, path) {
             break;
         }
+        taken.note(path);
         match serde_path_to_error::deserialize::<_, Written>(toml::Value::Table(rest.clone())) {
             Ok(read) => return (told, Some(read)),
             Err(error) => next = Some(error),
         }
     }
     (told, None)
+}
+
+/// What was taken out of lists: what stands behind it has another place since than in the file.
+#[derive(Default)]
+struct Taken(Vec<(String, usize)>);
+
+impl Taken {
+    fn note(&mut self, path: &serde_path_to_error::Path) {
+        let steps: Vec<_> = path.iter().collect();
+        if let Some((serde_path_to_error::Segment::Seq { index }, before)) = steps.split_last() {
+            let list = self.spelled(before);
+            let place = self.place(&list, *index);
+            self.0.push((list, place));
+        }
+    }
+
+    /// The place in the file of what is at `index` now.
+    fn place(&self, list: &str, index: usize) -> usize {
+        let mut gone: Vec<usize> =
+            self.0.iter().filter(|(of, _)| of == list).map(|(_, place)| *place).collect();
+        gone.sort_unstable();
+        gone.into_iter().fold(index, |place, gone| if gone <= place { place + 1 } else { place })
+    }
+
+    fn as_written(&self, path: &serde_path_to_error::Path) -> String {
+        let named = self.spelled(&path.iter().collect::<Vec<_>>());
+        if named.is_empty() { "(file)".to_owned() } else { named }
+    }
+
+    fn spelled(&self, steps: &[&serde_path_to_error::Segment]) -> String {
+        let mut named = String::new();
+        for step in steps {
+            match step {
+                serde_path_to_error::Segment::Seq { index } => {
+                    named = format!("{named}[{}]", self.place(&named, *index));
+                }
+                serde_path_to_error::Segment::Map { key } => {
+                    let dot = if named.is_empty() { "" } else { "." };
+                    named = format!("{named}{dot}{}", shown_key(key));
+                }
+                serde_path_to_error::Segment::Enum { .. }
+                | serde_path_to_error::Segment::Unknown => {}
+            }
+        }
+        named
+    }
+}
+
+/// A key, if it looks like one: a password may be written where a key belongs.
+fn shown_key(key: &str) -> &str {
+    let is_key =
+        key.len() <= 40 && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+    if is_key { key } else { "(a key that is not shown)" }
+}
+
+/// A reader's message without the values that it repeats: any of them may be a password in a wrong place.
+fn unsaid(message: &str) -> String {
+    if let Some((_, expected)) = message.rsplit_once(", expected ") {
+        for (begins, kind) in [
+            ("invalid type: string", "a text"),
+            ("invalid value: string", "this text"),
+            ("invalid type: map", "a table"),
+            ("invalid type: sequence", "a list"),
+            ("invalid type: integer", "a number"),
+            ("invalid value: integer", "this number"),
+            ("invalid type: floating point", "a number"),
+            ("invalid type: boolean", "true or false"),
+        ] {
+            if message.starts_with(begins) {
+                return format!("{kind} where {expected} is expected");
+            }
+        }
+    }
+    for (begins, what) in
+        [("unknown field `", "unknown key"), ("unknown variant `", "unknown word")]
+    {
+        if let Some(rest) = message.strip_prefix(begins)
+            && let Some((name, expected)) = rest.rsplit_once("`, expected ")
+        {
+            return format!("{what} `{}`, expected {expected}", shown_key(name));
+        }
+    }
+    without_passwords(message)
 }
 
 /// The variable that sets the key of this path, or one above it.
@@ -141,7 +227,29 @@ pub(super) fn unquoted(text: &str, error: &toml::de::Error) -> anyhow::Error {
         let before = text.get(..span.start).unwrap_or_default();
         format!("line {}: ", before.matches('\n').count() + 1)
     });
-    anyhow::anyhow!("{}{}", line.unwrap_or_default(), without_passwords(error.message()))
+    anyhow::anyhow!("{}{}", line.unwrap_or_default(), unsaid(error.message()))
+}
+
+/// A value that something is wrong with, in quotes, if it can hold nobody's password: a database's address may have been
+/// written in a wrong place.
+pub(crate) fn said(value: &str) -> String {
+    let lower = value.to_ascii_lowercase();
+    let rest = lower.strip_prefix("https://").or_else(|| lower.strip_prefix("http://"));
+    let rest = rest.unwrap_or(&lower);
+    let is_address = value.bytes().all(|b| b.is_ascii_hexdigit() || b":./[]".contains(&b));
+    let in_brackets = rest.split_once(']').filter(|_| rest.starts_with('['));
+    let colons = in_brackets.map_or(rest, |(_, after)| after).matches(':').count();
+    let is_plain = value.len() <= 200
+        && !value.contains(|c: char| {
+            c == '@' || c == '=' || c == '?' || c.is_whitespace() || c.is_control()
+        })
+        && !["passw", "pwd", "secret"].iter().any(|word| lower.contains(word))
+        && (is_address || (colons <= 1 && !rest.contains("//")));
+    if is_plain {
+        format!("`{}`", crate::system::plain(value))
+    } else {
+        "this (not shown)".to_owned()
+    }
 }
 
 /// A message without the words that a password may be part of: a database's address that was written in a wrong place.

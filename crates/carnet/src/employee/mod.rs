@@ -585,11 +585,11 @@ pub(crate) async fn status(common: &Common, json: bool) -> Result<()> {
             let session = client.session().await?;
             let word = match session {
                 Some(_) => Word::of(&client).await,
-                None => Word::Ended,
+                None => Word::NotAsked,
             };
             (session, client.consents().await?, word)
         }
-        None => (None, Vec::new(), Word::Ended),
+        None => (None, Vec::new(), Word::NotAsked),
     };
     let now = system::clock().now().0;
     if json {

@@ -4,7 +4,7 @@ use super::{
     adapter::{Command, Sessions},
     journal::Durability,
 };
-use crate::config::{Problems, Tls, WrittenTls, endpoint, must_exist};
+use crate::config::{Problems, Tls, WrittenTls, endpoint, must_exist, said};
 use carnet_gateway::{
     ArgumentAudit, AssertionSettings, Limits, Lists, PlainHeader, RouteSettings, ToolChanges, Who,
 };
@@ -263,7 +263,7 @@ impl WrittenGateway {
         let name = self.name.unwrap_or_else(|| "gateway".to_owned());
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
         if name.is_empty() || !name.bytes().all(plain) {
-            let what = format!("`{name}` cannot name a gateway");
+            let what = format!("{} cannot name a gateway", said(&name));
             problems.add(&format!("{path}.name"), &what, "use letters, digits, - and _");
         }
         if self.route.is_empty() {
@@ -292,7 +292,7 @@ fn issuer(problems: &mut Problems, path: &str, text: &str) -> Option<Issuer> {
         Ok(issuer) => Some(issuer),
         Err(error) => {
             let hint = "copy the issuer from the authorization server's metadata, byte for byte";
-            problems.add(path, &format!("`{text}` {error}"), hint);
+            problems.add(path, &format!("{} {error}", said(text)), hint);
             None
         }
     }
@@ -303,7 +303,7 @@ fn resource(problems: &mut Problems, path: &str, text: &str) -> Option<Resource>
         Ok(resource) => Some(resource),
         Err(error) => {
             let hint = "the URL that callers use, for instance https://mcp.acme.example/mcp";
-            problems.add(path, &format!("`{text}` {error}"), hint);
+            problems.add(path, &format!("{} {error}", said(text)), hint);
             None
         }
     }
@@ -313,7 +313,7 @@ fn header(problems: &mut Problems, path: &str, text: &str) -> Option<HeaderName>
     match HeaderName::from_bytes(text.as_bytes()) {
         Ok(name) => Some(name),
         Err(_) => {
-            problems.add(path, &format!("`{text}` is no header name"), "for instance X-User");
+            problems.add(path, &format!("{} is no header name", said(text)), "for instance X-User");
             None
         }
     }
@@ -340,7 +340,7 @@ impl WrittenRoute {
             problems.add(&at("upstream"), &what, hint);
         }
         if upstream.is_none() {
-            let what = format!("`{written}` is no http or https URL");
+            let what = format!("{} is no http or https URL", said(&written));
             let hint = "the MCP server itself, for instance http://127.0.0.1:3001/mcp; a program to start is a `command`";
             problems.add(&at("upstream"), &what, hint);
         }
@@ -404,7 +404,7 @@ impl WrittenRoute {
                 "cookie",
             ];
             if told || written.contains(&name.as_str()) || name.as_str().starts_with("mcp-param-") {
-                let what = format!("`{text}` of the caller's must not reach the MCP server");
+                let what = format!("{} of the caller's must not reach the MCP server", said(text));
                 let hint = "it would be taken for the gateway's word; leave it out";
                 problems.add(&at("forward_headers"), &what, hint);
             }

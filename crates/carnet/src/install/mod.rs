@@ -20,7 +20,6 @@ use carnet_client::{Catalog, CatalogServer};
 use carnet_proto::identifier::Resource;
 use clap::Args;
 use clients::{Bridge, CLIENTS, McpClient};
-use edit::Format;
 use entry::{ALL, bridged, free_name, is_bridge, profile_of, reaches};
 use ledger::{Change, Ledger};
 use serde_json::{Map, Value};
@@ -305,10 +304,7 @@ fn install_into(
             change.set(client.path, &name, &value, ledger)?;
         }
         if args.one {
-            // With them every tool would be there twice.
-            for name in bridges_beside(&change.after, change.format, client.path)? {
-                change.remove(client.path, &name)?;
-            }
+            take_out_single(&mut change, client.path)?;
         }
         changes.push(change);
     }
@@ -342,15 +338,18 @@ fn install_into(
     Ok(())
 }
 
-/// Entries of this sign-in's bridge for single servers.
-fn bridges_beside(text: &str, format: Format, path: &[&str]) -> Result<Vec<String>> {
+/// Takes out the entries of this sign-in's bridge for single servers: beside one for all, every tool would be there twice.
+fn take_out_single(change: &mut Change, path: &[&str]) -> Result<()> {
     let profile = system::unusual_home()?;
     let own = profile.as_deref().and_then(std::path::Path::to_str);
-    let held = edit::entries(format, text, path)?;
     let single = |entry: &Value| {
         bridged(entry).is_some_and(|url| url != ALL) && profile_of(entry).as_deref() == own
     };
-    Ok(held.iter().filter(|(_, entry)| single(entry)).map(|(name, _)| name.clone()).collect())
+    let held = edit::entries(change.format, &change.after, path)?;
+    for (name, _) in held.iter().filter(|(_, entry)| single(entry)) {
+        change.remove(path, name)?;
+    }
+    Ok(())
 }
 
 /// Whether the client can reach the chosen servers by itself; what stands in the way, otherwise.

@@ -16,7 +16,7 @@ use crate::{
     authority::{Authority, Context, Keys},
     calls,
     operations::{readable_by_pages, strict_transport},
-    token_endpoint::{client_request, conclude},
+    token_endpoint::{ClientRequest, TRIES, TokenAnswer, client_request, conclude},
 };
 use axum::{
     Router,
@@ -33,7 +33,7 @@ use carnet_proto::{
     scope::Scopes,
     secret::Secret,
 };
-use carnet_store::{Store, StoreError, UsedJti};
+use carnet_store::{AuditEvent, Store, StoreError, UsedJti};
 use directory::RasDirectory;
 use std::sync::Arc;
 
@@ -182,28 +182,48 @@ async fn token(State(ras): State<Ras>, request: Request) -> Response<Body> {
         };
     let mut event = client_request.event.clone();
     let sender = client_request.sender.clone();
-    let people = client_request.snapshot.directory.interactive().next().is_some();
-    let outcome = match client_request.form.required("grant_type") {
-        Ok(grant) if !client_request.client.record().may_use(grant) => {
-            Err(Failure::Refused(Refusal::GrantNotRegistered))
+    let mut request = client_request;
+    let mut tries = 0;
+    let outcome = loop {
+        tries += 1;
+        match grant(&ras, request.clone(), &mut event).await {
+            Err(Failure::ClientChanged) if tries < TRIES => match request.again(authority).await {
+                Ok(again) => request = again,
+                Err(failure) => break Err(failure),
+            },
+            outcome => break outcome,
         }
-        Ok(GRANT_JWT_BEARER) => {
-            event.event = "jwt_bearer".into();
-            jwt_bearer::redeem(&ras, client_request, &mut event).await
-        }
-        Ok("authorization_code") if people => {
-            event.event = "authorization_code".into();
-            code::redeem(&ras, client_request, &mut event).await
-        }
-        Ok("refresh_token") if people => {
-            event.event = "refresh_token".into();
-            code::renew(&ras, client_request, &mut event).await
-        }
-        Ok(_) => Err(Failure::Refused(Refusal::GrantType)),
-        Err(error) => Err(Failure::Refused(error.into())),
     };
     match outcome {
         Ok(tokens) => answer::no_store(StatusCode::OK, &tokens),
         Err(failure) => conclude(authority, &ras.0.admission, &sender, event, failure).await,
+    }
+}
+
+/// One grant type, one function.
+async fn grant(
+    ras: &Ras,
+    request: ClientRequest<RasDirectory>,
+    event: &mut AuditEvent,
+) -> Result<TokenAnswer, Failure> {
+    let people = request.snapshot.directory.interactive().next().is_some();
+    match request.form.required("grant_type") {
+        Ok(grant) if !request.client.record().may_use(grant) => {
+            Err(Failure::Refused(Refusal::GrantNotRegistered))
+        }
+        Ok(GRANT_JWT_BEARER) => {
+            event.event = "jwt_bearer".into();
+            jwt_bearer::redeem(ras, request, event).await
+        }
+        Ok("authorization_code") if people => {
+            event.event = "authorization_code".into();
+            code::redeem(ras, request, event).await
+        }
+        Ok("refresh_token") if people => {
+            event.event = "refresh_token".into();
+            code::renew(ras, request, event).await
+        }
+        Ok(_) => Err(Failure::Refused(Refusal::GrantType)),
+        Err(error) => Err(Failure::Refused(error.into())),
     }
 }

@@ -496,9 +496,27 @@ async fn answered(mut answers: session::Answers, id: Option<&RawValue>) -> Respo
         let json = [(header::CONTENT_TYPE, "application/json")];
         return (json, first.text).into_response();
     }
+    // Where the program ends in the middle, its caller is told so: a stream without an answer is waited for.
+    let ended = serde_json::json!({"jsonrpc": "2.0", "id": id, "error": {"code": ENDED,
+        "message": "The MCP server's program ended before it had answered."}})
+    .to_string();
     let first = futures::stream::iter([first]);
-    events(first.chain(answers).map(|answer| answer.text))
+    let all = first.chain(answers).map(Some).chain(futures::stream::iter([None]));
+    let all = all.scan(false, move |is_answered, answer| {
+        let told = match answer {
+            Some(answer) => {
+                *is_answered |= answer.is_last;
+                Some(answer.text)
+            }
+            None => (!*is_answered).then(|| ended.clone()),
+        };
+        std::future::ready(told)
+    });
+    events(all)
 }
+
+/// JSON-RPC code of a request whose program has ended.
+const ENDED: i32 = -32000;
 
 fn events(messages: impl futures::Stream<Item = String> + Send + 'static) -> Response<Body> {
     let events =

@@ -132,6 +132,15 @@ impl Session {
         if listens.as_ref().is_some_and(|stream| !stream.to.is_closed()) {
             return Duration::ZERO;
         }
+        drop(listens);
+        // A call may take its time: it is used as long as somebody waits for an answer.
+        let is_mine = |held: &Pending| {
+            !held.last.is_closed() && std::ptr::eq(held.by.as_ptr(), std::ptr::from_ref(self))
+        };
+        if self.wire.pending().values().any(is_mine) {
+            self.used();
+            return Duration::ZERO;
+        }
         self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
@@ -700,5 +709,30 @@ mod tests {
             error: None,
         };
         assert!(!line.line().contains('\n'), "a message is one line");
+    }
+
+    /// A call may take longer than others wait for room.
+    #[tokio::test]
+    async fn a_session_is_in_use_as_long_as_somebody_waits_for_its_answer() {
+        let (link, mut written, lines) = link();
+        let session = Session::over(link, false);
+        let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}}"#;
+        let call = Message::read(call).unwrap();
+        let mut answers = session.ask(&call).await.unwrap();
+        let asked: serde_json::Value =
+            serde_json::from_str(&written.recv().await.unwrap()).unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(session.unused_for(), Duration::ZERO, "it is waited for");
+        let answer = serde_json::json!({"jsonrpc": "2.0", "id": asked["id"], "result": {}});
+        lines.send(answer.to_string()).await.unwrap();
+        assert!(answers.next().await.unwrap().is_last);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(session.unused_for() >= Duration::from_millis(20), "and then it is not");
+        assert!(session.unused_for() < Duration::from_millis(45), "time counts from its answer");
+        // Who has gone away waits for nothing.
+        let call = session.ask(&call).await.unwrap();
+        drop(call);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(session.unused_for() > Duration::ZERO);
     }
 }
