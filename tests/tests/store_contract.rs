@@ -850,13 +850,15 @@ mod postgres {
         sql(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
         sql(&end_all).await;
         assert!(many("read-only").await > 0);
+        // It is looked at once a second.
+        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
         assert!(!store.is_ready().await, "nothing can be recorded");
         // The old connections are read-only still: they are not used again.
         sql(&format!("ALTER DATABASE {name} RESET default_transaction_read_only")).await;
         let mut tries = 0;
         while !store.is_ready().await {
             tries += 1;
-            assert!(tries < 20, "it never finds out");
+            assert!(tries < 50, "it never finds out");
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
         assert_eq!(many("again").await, 0);

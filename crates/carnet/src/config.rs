@@ -742,10 +742,12 @@ mod tests {
         assert_eq!(config.ras.len(), 2);
         assert_eq!(config.ras[0].1.issuer.as_str(), "https://ras.example");
         assert_eq!((config.trusted_proxies.len(), config.health.unwrap().port()), (2, 9000));
+        let deep = format!("{}X", "A__".repeat(20_000));
         for (name, value, said) in [
             ("IDP__ISUER", "x", "isuer"),
             ("RAS__7__NAME", "x", "RAS__7__NAME"),
             ("IDP____ISSUER", "x", "names no key"),
+            (deep.as_str(), "x", "names no key"),
             ("IDP__LISTEN", "0.0.0.0:1", "tls = \"proxy\""),
             ("TRUSTED_PROXIES", "[\"0.0.0.0/0\"]", "everybody"),
             ("TRUSTED_PROXIES", "[\"10.0.0.0/99\"]", "network"),

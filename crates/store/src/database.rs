@@ -702,7 +702,8 @@ fn pool(connections: u32, dialect: Dialect, health: &Arc<Health>) -> AnyPoolOpti
                 connection.execute(settings).await?;
                 if dialect == Dialect::Postgres && !can_write(connection).await? {
                     return Err(sqlx::Error::Protocol(
-                        "the PostgreSQL server only reads: it is a standby".to_owned(),
+                        "the PostgreSQL server only reads: it is a standby, or was told so"
+                            .to_owned(),
                     ));
                 }
                 Ok(())
@@ -722,9 +723,12 @@ fn pool(connections: u32, dialect: Dialect, health: &Arc<Health>) -> AnyPoolOpti
 
 /// Whether a PostgreSQL takes writes.
 async fn can_write(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
-    let row = sqlx::query("SELECT CASE WHEN pg_is_in_recovery() THEN 0 ELSE 1 END::bigint")
-        .fetch_one(connection)
-        .await?;
+    let row = sqlx::query(
+        "SELECT CASE WHEN pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' \
+         THEN 0 ELSE 1 END::bigint",
+    )
+    .fetch_one(connection)
+    .await?;
     row.try_get::<i64, _>(0).map(|writes| writes == 1)
 }
 

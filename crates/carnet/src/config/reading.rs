@@ -3,17 +3,21 @@
 use super::Written;
 use anyhow::Result;
 
+/// Most words of a path.
+const DEEPEST: usize = 16;
+
 /// Sets a key of a config by the words of its path, and a number where a table is one of several.
 pub(super) fn put(table: &mut toml::Table, name: &str, text: &str) -> Result<()> {
     let words: Vec<String> = name.split("__").map(str::to_ascii_lowercase).collect();
     let wrong = || {
+        let name = crate::system::plain(&name.chars().take(200).collect::<String>());
         anyhow::anyhow!(
             "CARNET__{name} names no key of the config\nhint: two underscores between the words, and a number where there are \
              several tables: CARNET__IDP__LISTEN, CARNET__RAS__0__ISSUER"
         )
     };
     let (last, path) = words.split_last().ok_or_else(wrong)?;
-    if words.iter().any(String::is_empty) {
+    if words.iter().any(String::is_empty) || words.len() > DEEPEST {
         return Err(wrong());
     }
     let mut at = toml::Value::Table(std::mem::take(table));
