@@ -792,6 +792,9 @@ mod tests {
         assert!(error.contains("things are wrong"), "{error}");
         assert!(!error.contains("missing"), "what was taken out is not missed: {error}");
         assert!(!error.contains("nothing to serve"), "{error}");
+        for internal in ["struct ", "Written", "u32"] {
+            assert!(!error.contains(internal), "{internal} is the code's: {error}");
+        }
         // And with them what can be read and is wrong.
         let text = "mystery = 1\n[keys]\nfile = \"missing.key\"\n[idp]\nissuer = \"http://idp.example/\"\n\
                     listen = \"nowhere\"\ndatabase = \"mysql:x\"\nsession_hours = \"three\"\n";

@@ -173,7 +173,7 @@ fn unsaid(message: &str) -> String {
             ("invalid type: boolean", "true or false"),
         ] {
             if message.starts_with(begins) {
-                return format!("{kind} where {expected} is expected");
+                return format!("{kind} where {} is expected", in_words(expected));
             }
         }
     }
@@ -187,6 +187,20 @@ fn unsaid(message: &str) -> String {
         }
     }
     without_passwords(message)
+}
+
+/// What a key may hold, without the names that it has in the code.
+fn in_words(expected: &str) -> &str {
+    match expected {
+        "a string" | "string" => "a text",
+        "path string" => "a path",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i64" => "a whole number",
+        other if other.starts_with("struct ") || other.starts_with("map") => "a table",
+        other if other.starts_with("enum ") => "one of its words",
+        other => other,
+    }
 }
 
 /// The variable that sets the key of this path, or one above it.
