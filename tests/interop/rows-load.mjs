@@ -13,7 +13,8 @@ export default async function rows({ row, run, must, startDemo, E }) {
     const atIdp = basic('desk-agent', company.secret('idp')), atRas = basic('acme-notes', company.secret('notes'));
     const seen = {}, count = (what, status) => { const key = `${what} ${status}`; seen[key] = (seen[key] ?? 0) + 1; };
     const post = async (what, url, headers, form) => {
-      const answer = await fetch(url, { method: 'POST', headers, body: String(new URLSearchParams(form)) }), body = await answer.json();
+      const answer = await fetch(url, { method: 'POST', headers, body: String(new URLSearchParams(form)) }).catch(error => { throw new Error(`${what}: ${error.message}: ${error.cause?.code ?? error.cause}`); });
+      const body = await answer.json();
       count(what, answer.status);
       must(answer.status === 200 || (answer.status === 429 && answer.headers.has('retry-after')), `${what}: ${answer.status} ${JSON.stringify(body)}`);
       return body;

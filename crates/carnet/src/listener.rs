@@ -40,7 +40,7 @@ use tower::{Service, ServiceExt};
 /// Requests under way may take this long after a shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(25);
 /// Connections of one address that have not sent a request yet. One more, and the oldest of them goes.
-const SILENT: usize = 64;
+const SILENT: usize = 256;
 /// For a TLS handshake, and for the head of a request.
 const HEAD: Duration = Duration::from_secs(10);
 /// Peers that are not let in are told of in the log this often.
