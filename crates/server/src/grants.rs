@@ -221,8 +221,9 @@ impl PresentedToken {
     /// another key for each request (RFC 9449 5).
     fn proved_by<D>(request: &ClientRequest<D>) -> Option<String> {
         match request.client.proof() {
-            Some(client) => Some(format!("client {client}")),
-            None => request.key_thumbprint().map(|key| format!("key {key}")),
+            // As earlier versions write it where no proof was sent: they may run beside this one.
+            Some(client) => Some(format!("{client} none")),
+            None => request.key_thumbprint().map(|key| format!("none {key}")),
         }
     }
 

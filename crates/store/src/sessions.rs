@@ -455,19 +455,25 @@ pub(crate) async fn use_code(
     Ok(used.rows_affected() == 1)
 }
 
+/// A refresh token `$1` that may be used at `$2`.
+macro_rules! live_refresh {
+    () => {
+        "WHERE hash = $1 AND replaced_at IS NULL \
+         AND revoked_at IS NULL AND idle_expires_at > $2 AND expires_at > $2 \
+         AND EXISTS (SELECT 1 FROM sessions WHERE sid = refresh_tokens.sid AND ended_at IS NULL)"
+    };
+}
+
 /// Rotates a refresh token out; `false` if it is not live.
 pub(crate) async fn replace_refresh(
     transaction: &mut Transaction<'static, Any>,
     Replaces { hash, salt, by }: &Replaces,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let replaced = sqlx::query(
-        "UPDATE refresh_tokens SET replaced_at = $2, successor_salt = $3, replaced_by = $4 \
-         WHERE hash = $1 AND replaced_at IS NULL \
-         AND revoked_at IS NULL AND idle_expires_at > $2 AND expires_at > $2 \
-         AND EXISTS (SELECT 1 FROM sessions WHERE sid = refresh_tokens.sid \
-         AND ended_at IS NULL)",
-    )
+    let replaced = sqlx::query(concat!(
+        "UPDATE refresh_tokens SET replaced_at = $2, successor_salt = $3, replaced_by = $4 ",
+        live_refresh!()
+    ))
     .bind(hash)
     .bind(now.0)
     .bind(salt)
@@ -484,13 +490,10 @@ pub(crate) async fn keep_refresh(
     token: &RefreshToken,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let kept = sqlx::query(
-        "UPDATE refresh_tokens SET document = $3, idle_expires_at = $4 \
-         WHERE hash = $1 AND replaced_at IS NULL \
-         AND revoked_at IS NULL AND idle_expires_at > $2 AND expires_at > $2 \
-         AND EXISTS (SELECT 1 FROM sessions WHERE sid = refresh_tokens.sid \
-         AND ended_at IS NULL)",
-    )
+    let kept = sqlx::query(concat!(
+        "UPDATE refresh_tokens SET document = $3, idle_expires_at = $4 ",
+        live_refresh!()
+    ))
     .bind(hash)
     .bind(now.0)
     .bind(to_json(token, "refresh token")?)
