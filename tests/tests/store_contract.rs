@@ -535,6 +535,22 @@ async fn single_use(store: &Store) {
         let state = store.refresh_token("r7", NOW).await.unwrap();
         assert!(matches!(state, RefreshTokenState::Invalid), "nothing is issued");
     }
+    // One that stays: used again and again, its idle end put off, as long as it is live.
+    let keep = async |hash: &str, until: i64, at: i64| {
+        let kept = RefreshToken { idle_expires_at: NOW.plus(until), ..refresh("s4", "f5") };
+        let keeps = Some((hash.to_owned(), Box::new(kept)));
+        let operation = HotOperation { keeps, ..HotOperation::new(None) };
+        store.record(operation, NOW.plus(at)).await.unwrap()
+    };
+    for at in [0, 50, 140] {
+        assert_eq!(keep("r6", at + 100, at).await, HotOutcome::Recorded, "{at}");
+    }
+    assert_eq!(keep("r6", 1000, 240).await, HotOutcome::RefreshTokenNotLive, "idle for too long");
+    let late = store.refresh_token("r6", NOW.plus(240)).await.unwrap();
+    assert!(matches!(late, RefreshTokenState::Invalid));
+    for hash in ["r5", "r3", "nothing"] {
+        assert_eq!(keep(hash, 1000, 0).await, HotOutcome::RefreshTokenNotLive, "{hash}");
+    }
     assert_eq!(store.remember_jti(jti("j1"), NOW).await.unwrap(), HotOutcome::Recorded);
     assert_eq!(store.remember_jti(jti("j1"), NOW).await.unwrap(), HotOutcome::Replay);
     let elsewhere = UsedJti { namespace: "other".to_owned(), ..jti("j1") };

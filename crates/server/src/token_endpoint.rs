@@ -20,10 +20,10 @@ use carnet_proto::{
 };
 use carnet_store::{AuditEvent, HotOperation};
 use serde::Serialize;
-use std::{net::SocketAddr, sync::Arc};
+use std::{future::Future, net::SocketAddr, sync::Arc};
 
 /// How often a request is looked at where its client's record changes meanwhile.
-pub(crate) const TRIES: u32 = 3;
+const TRIES: u32 = 3;
 
 /// A token endpoint's good answer (RFC 6749 5.1, RFC 8693 2.2, JAG 4.3.4 and 4.4.2).
 #[derive(Debug, Serialize)]
@@ -100,6 +100,50 @@ impl<D: Directory> ClientRequest<D> {
             return Err(Refusal::DpopRequired.into());
         }
         Ok(Self { client, snapshot, ..self.clone() })
+    }
+}
+
+/// An authorization server's grants.
+pub(crate) trait Grants: Sync {
+    /// Its records.
+    type Records: Directory;
+
+    fn authority(&self) -> &Authority<Self::Records>;
+
+    fn admission(&self) -> &Admission;
+
+    /// One grant type, one function.
+    fn grant(
+        &self,
+        request: ClientRequest<Self::Records>,
+        event: &mut AuditEvent,
+    ) -> impl Future<Output = Result<TokenAnswer, Failure>> + Send;
+}
+
+/// The token endpoint: a request whose client is known, its grant, and the answer. Where the client's record changed
+/// meanwhile the grant is asked once more, by the new one.
+pub(crate) async fn token<G: Grants>(grants: &G, request: Request) -> Response<Body> {
+    let (authority, admission) = (grants.authority(), grants.admission());
+    let url = authority.issuer.endpoint("/token");
+    let mut request = match client_request(authority, admission, &url, "token", request).await {
+        Ok(request) => request,
+        Err(refused) => return refused,
+    };
+    let mut event = request.event.clone();
+    let mut tries = 0;
+    let outcome = loop {
+        tries += 1;
+        match grants.grant(request.clone(), &mut event).await {
+            Err(Failure::ClientChanged) if tries < TRIES => match request.again(authority).await {
+                Ok(again) => request = again,
+                Err(failure) => break Err(failure),
+            },
+            outcome => break outcome,
+        }
+    };
+    match outcome {
+        Ok(tokens) => answer::no_store(StatusCode::OK, &tokens),
+        Err(failure) => conclude(authority, admission, &request.sender, event, failure).await,
     }
 }
 

@@ -16,13 +16,13 @@ use crate::{
     authority::{Authority, Context, Keys},
     calls,
     operations::{readable_by_pages, strict_transport},
-    token_endpoint::{ClientRequest, TRIES, TokenAnswer, client_request, conclude},
+    token_endpoint::{self, ClientRequest, Grants, TokenAnswer},
 };
 use axum::{
     Router,
     body::Body,
     extract::{Request, State},
-    http::{Response, StatusCode},
+    http::Response,
     routing::{get, post},
 };
 use carnet_proto::{
@@ -173,57 +173,44 @@ async fn jwks(State(ras): State<Ras>) -> Response<Body> {
 
 /// The token endpoint's route table.
 async fn token(State(ras): State<Ras>, request: Request) -> Response<Body> {
-    let authority = &ras.0.authority;
-    let url = authority.issuer.endpoint("/token");
-    let client_request =
-        match client_request(authority, &ras.0.admission, &url, "token", request).await {
-            Ok(client_request) => client_request,
-            Err(refused) => return refused,
-        };
-    let mut event = client_request.event.clone();
-    let sender = client_request.sender.clone();
-    let mut request = client_request;
-    let mut tries = 0;
-    let outcome = loop {
-        tries += 1;
-        match grant(&ras, request.clone(), &mut event).await {
-            Err(Failure::ClientChanged) if tries < TRIES => match request.again(authority).await {
-                Ok(again) => request = again,
-                Err(failure) => break Err(failure),
-            },
-            outcome => break outcome,
-        }
-    };
-    match outcome {
-        Ok(tokens) => answer::no_store(StatusCode::OK, &tokens),
-        Err(failure) => conclude(authority, &ras.0.admission, &sender, event, failure).await,
-    }
+    token_endpoint::token(&ras, request).await
 }
 
-/// One grant type, one function.
-async fn grant(
-    ras: &Ras,
-    request: ClientRequest<RasDirectory>,
-    event: &mut AuditEvent,
-) -> Result<TokenAnswer, Failure> {
-    let people = request.snapshot.directory.interactive().next().is_some();
-    match request.form.required("grant_type") {
-        Ok(grant) if !request.client.record().may_use(grant) => {
-            Err(Failure::Refused(Refusal::GrantNotRegistered))
+impl Grants for Ras {
+    type Records = RasDirectory;
+
+    fn authority(&self) -> &Authority<RasDirectory> {
+        &self.0.authority
+    }
+
+    fn admission(&self) -> &Admission {
+        &self.0.admission
+    }
+
+    async fn grant(
+        &self,
+        request: ClientRequest<RasDirectory>,
+        event: &mut AuditEvent,
+    ) -> Result<TokenAnswer, Failure> {
+        let people = request.snapshot.directory.interactive().next().is_some();
+        match request.form.required("grant_type") {
+            Ok(grant) if !request.client.record().may_use(grant) => {
+                Err(Failure::Refused(Refusal::GrantNotRegistered))
+            }
+            Ok(GRANT_JWT_BEARER) => {
+                event.event = "jwt_bearer".into();
+                jwt_bearer::redeem(self, request, event).await
+            }
+            Ok("authorization_code") if people => {
+                event.event = "authorization_code".into();
+                code::redeem(self, request, event).await
+            }
+            Ok("refresh_token") if people => {
+                event.event = "refresh_token".into();
+                code::renew(self, request, event).await
+            }
+            Ok(_) => Err(Failure::Refused(Refusal::GrantType)),
+            Err(error) => Err(Failure::Refused(error.into())),
         }
-        Ok(GRANT_JWT_BEARER) => {
-            event.event = "jwt_bearer".into();
-            jwt_bearer::redeem(ras, request, event).await
-        }
-        Ok("authorization_code") if people => {
-            event.event = "authorization_code".into();
-            code::redeem(ras, request, event).await
-        }
-        Ok("refresh_token") if people => {
-            event.event = "refresh_token".into();
-            code::renew(ras, request, event).await
-        }
-        Ok(_) => Err(Failure::Refused(Refusal::GrantType)),
-        Err(error) => Err(Failure::Refused(error.into())),
     }
 }
