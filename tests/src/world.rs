@@ -18,7 +18,7 @@ use carnet_proto::{
 use carnet_resource::{Caller, Guard};
 use carnet_server::{
     Context, KeyRing, LIMITS, Passwords, Rates,
-    admin::{AdminApi, IdpAdmin, RasAdmin},
+    admin::{AdminApi, IdpAdmin, RasAdmin, proof},
     health,
     idp::{Idp, IdpSettings},
     limited,
@@ -362,7 +362,7 @@ impl World {
         let api = AdminApi {
             clock: clock.clone(),
             entropy: entropy.clone(),
-            secret_hash: world.admin_secret.hash(),
+            secret: proof::stored(&world.admin_secret),
             hosts: vec![world.admin.trim_start_matches("http://").to_owned()],
             idp: Some(IdpAdmin::new(idp, idp_store, clock, entropy.clone(), passwords)),
             ras: ras_admins,
@@ -792,9 +792,20 @@ impl World {
         token.str("access_token").to_owned()
     }
 
-    /// Calls the administration API.
+    /// Calls the administration API with the secret of the config.
     pub async fn administer(&self, method: Method, path: &str, body: Option<Value>) -> Reply {
-        let bearer = format!("Bearer {}", self.admin_secret.expose());
+        self.administer_as(self.admin_secret.expose(), method, path, body).await
+    }
+
+    /// The same by whoever holds `token`.
+    pub async fn administer_as(
+        &self,
+        token: &str,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Reply {
+        let bearer = format!("Bearer {token}");
         let ask = Ask {
             url: format!("{}{path}", self.admin),
             form: Vec::new(),

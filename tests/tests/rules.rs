@@ -225,6 +225,20 @@ fn a_reach_of_its_own_is_given_only_to_urls_that_an_operator_or_a_person_wrote()
 
 /// M13, S24: JSON for a terminal is written at one place, which lets nothing through that a terminal obeys.
 #[test]
+fn no_event_of_administration_is_made_without_the_administrator() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut makers = BTreeSet::new();
+    walk(&root.join("crates/server/src/admin"), &mut |path, text| {
+        if text.contains("AuditEvent::granted(") {
+            makers.insert(path.file_name().unwrap().to_str().unwrap().to_owned());
+        }
+    });
+    // `By::act`, and refusals, which say who it was where that is known.
+    let known: BTreeSet<String> = ["acting.rs", "mod.rs"].map(str::to_owned).into();
+    assert_eq!(makers, known);
+}
+
+#[test]
 fn json_is_printed_by_the_one_function_that_escapes_what_others_wrote() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut printed = 0;
@@ -325,6 +339,17 @@ const PROMISES: &[(&str, &[&str])] = &[
         "`carnet admin` and the administration API prove the secret",
         &[
             "whoever_holds_the_port_is_not_given_the_secret_and_not_believed",
+            "a_proof_serves_one_request_of_one_minute_at_one_process",
+        ],
+    ),
+    (
+        "Each administrative act is on record with who did it",
+        &[
+            "every_act_is_on_record_by_the_name_of_who_did_it",
+            "no_event_of_administration_is_made_without_the_administrator",
+            "who_is_turned_away_is_on_record_and_counted_and_bars_nobody_else",
+            "a_role_may_do_what_its_name_says_and_no_more",
+            "a_token_ends_when_it_is_renewed_when_its_time_has_come_and_with_its_administrator",
             "a_proof_serves_one_request_of_one_minute_at_one_process",
         ],
     ),

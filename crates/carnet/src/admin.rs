@@ -11,8 +11,8 @@ use crate::{
     system::{self, plain},
 };
 use acts::{
-    accounts, client_hosts, clients, connections, gateway, groups, installations, keys, resources,
-    servers, trusts, users, words,
+    accounts, administrators, client_hosts, clients, connections, gateway, groups, installations,
+    keys, resources, servers, trusts, users, words,
 };
 use anyhow::{Context, Result};
 use api::Api;
@@ -29,7 +29,7 @@ pub(crate) struct Admin {
     /// Address of the administration API, instead of a config
     #[arg(long, value_name = "URL", global = true, requires = "secret_file")]
     url: Option<String>,
-    /// File with the administration secret, with --url
+    /// File with the administration secret or an administrator's token; the config's secret unless given
     #[arg(long, value_name = "FILE", global = true)]
     secret_file: Option<PathBuf>,
     /// Administer this resource authorization server instead of the identity provider
@@ -77,6 +77,9 @@ enum Subject {
     /// Signing keys
     #[command(subcommand)]
     Key(Key),
+    /// Administrators with names: each act is on record by theirs
+    #[command(subcommand)]
+    Administrator(Administrator),
     /// Tools behind the gateways that run beside this administration API
     #[command(subcommand)]
     Gateway(GatewayAct),
@@ -404,6 +407,41 @@ enum Key {
 }
 
 #[derive(Subcommand)]
+enum Administrator {
+    /// Add an administrator of the identity provider, or with --ras of that authorization server; prints a token, once
+    Add {
+        /// Their name in the audit trail, for instance an e-mail address
+        name: String,
+        /// owner: everything; admin: all but administrators; helpdesk: see and cut off; auditor: see
+        #[arg(long, value_parser = ["owner", "admin", "helpdesk", "auditor"])]
+        role: String,
+        #[command(flatten)]
+        token: Token,
+    },
+    /// List administrators
+    List,
+    /// Give an administrator another token; the one before ends at once
+    Renew {
+        name: String,
+        #[command(flatten)]
+        token: Token,
+    },
+    /// Remove an administrator; their token ends at once
+    Delete { name: String },
+}
+
+/// An administrator's token.
+#[derive(Args)]
+struct Token {
+    /// How many days it is good for: 90 unless given, 366 at most
+    #[arg(long)]
+    days: Option<i64>,
+    /// Write it to this new file (mode 0600) instead of printing it, for --secret-file
+    #[arg(long, value_name = "FILE")]
+    token_out: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
 enum Trust {
     /// Honour the ID-JAGs of an identity provider
     Add {
@@ -560,7 +598,8 @@ async fn act(args: Admin) -> Result<()> {
             let config = Config::read(&args.config)?;
             shared = config.secrets;
             let admin = config.admin.context("the config has no [admin] table")?;
-            (format!("http://{}", admin.listen), admin.secret_file)
+            let file = args.secret_file.clone().unwrap_or(admin.secret_file);
+            (format!("http://{}", admin.listen), file)
         }
     };
     let role = args.ras.as_ref().map_or("/idp".to_owned(), |name| format!("/ras/{name}"));
@@ -581,6 +620,7 @@ async fn act(args: Admin) -> Result<()> {
         Subject::Trust(trust) => trusts(&api, trust).await?,
         Subject::Account(account) => accounts(&api, account).await?,
         Subject::Key(act) => keys(&api, act).await?,
+        Subject::Administrator(act) => return administrators(&api, act, args.json).await,
         Subject::Installation(installation) => {
             return installations(&api, installation, args.json).await;
         }

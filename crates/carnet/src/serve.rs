@@ -15,7 +15,7 @@ use carnet_gateway::Gateway;
 use carnet_proto::identifier::Issuer;
 use carnet_server::{
     Context, LIMITS, Passwords,
-    admin::{AdminApi, IdpAdmin, RasAdmin},
+    admin::{AdminApi, IdpAdmin, RasAdmin, proof},
     health,
     idp::Idp,
     limited,
@@ -171,6 +171,8 @@ async fn start(
         journals.push(started.journal);
         gateways.push(started.gateway);
     }
+    let gateways = (!gateways.is_empty())
+        .then(|| gateway::admin(gateways, stores.first().cloned(), clock.clone()));
     let parts = (idp_admin, ras_admins, gateways);
     listen_for_admin(&mut listeners, config, parts, (&clock, &entropy), &stop).await?;
     listen_for_probes(&mut listeners, config.health, &stores, &entropy, &stop).await?;
@@ -179,12 +181,12 @@ async fn start(
     Ok(Running { listeners, stores, tasks, journals })
 }
 
-type AdminParts = (Option<IdpAdmin>, BTreeMap<String, RasAdmin>, Vec<Gateway>);
+type AdminParts = (Option<IdpAdmin>, BTreeMap<String, RasAdmin>, Option<Router>);
 
 async fn listen_for_admin(
     listeners: &mut JoinSet<()>,
     config: &Config,
-    (idp, ras, gateways): AdminParts,
+    (idp, ras, gateway): AdminParts,
     (clock, entropy): (&carnet_proto::time::Clock, &carnet_proto::time::Entropy),
     stop: &CancellationToken,
 ) -> Result<()> {
@@ -194,11 +196,11 @@ async fn listen_for_admin(
     let api = AdminApi {
         clock: clock.clone(),
         entropy: entropy.clone(),
-        secret_hash: system::read_secret(&admin.secret_file, config.secrets)?.hash(),
+        secret: proof::stored(&system::read_secret(&admin.secret_file, config.secrets)?),
         hosts: vec![address.to_string(), format!("localhost:{}", address.port())],
         idp,
         ras,
-        gateway: (!gateways.is_empty()).then(|| gateway::admin(gateways)),
+        gateway,
     };
     let router = limited(api.router(), LIMITS, entropy.clone(), &[]);
     tracing::info!(%address, "the administration API listens");
@@ -239,9 +241,13 @@ pub(crate) async fn restored(config: &Config) -> Result<()> {
         let store = open_store(&place.database).await.with_context(|| place.issuer.to_string())?;
         store.claim(role, place.issuer.as_str()).await?;
         let now = system::clock().now();
-        store.after_restore(AuditEvent::granted("admin.restored", now), now).await?;
+        let event = AuditEvent::granted("admin.restored", now).with("by", "carnet restored");
+        store.after_restore(event, now).await?;
         store.close().await;
-        println!("{}: every session, code and token on record has ended.", place.issuer);
+        println!(
+            "{}: every session, code and token on record has ended, those of administrators too.",
+            place.issuer
+        );
     }
     println!(
         "People sign in again. Access tokens that are out end within minutes. An ID-JAG that was used after the backup \

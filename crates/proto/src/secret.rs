@@ -66,3 +66,11 @@ pub fn mac(key: &[u8], text: &[u8]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, key);
     URL_SAFE_NO_PAD.encode(hmac::sign(&key, text))
 }
+
+/// Exclusive-or of two values of 32 bytes in base64url, in the same form; `None` where either is anything else.
+pub fn masked(a: &str, b: &str) -> Option<String> {
+    let read = |text: &str| <[u8; 32]>::try_from(URL_SAFE_NO_PAD.decode(text).ok()?).ok();
+    let (a, b) = (read(a)?, read(b)?);
+    let bytes: Vec<u8> = a.iter().zip(b).map(|(a, b)| a ^ b).collect();
+    Some(URL_SAFE_NO_PAD.encode(bytes))
+}

@@ -204,7 +204,7 @@ impl PresentedToken {
                 (held.ok_or(Refusal::RefreshToken)?, None)
             }
         };
-        *event = event.clone().person(&held.user_id);
+        event.person.clone_from(&held.user_id);
         if held.dpop_jkt.is_some() && held.dpop_jkt.as_deref() != request.key_thumbprint() {
             return Err(Refusal::DpopBinding.into());
         }

@@ -21,6 +21,7 @@ use std::{
     },
     time::Duration,
 };
+use tower::{Layer, ServiceExt};
 use tower_http::{
     catch_panic::CatchPanicLayer,
     cors::{Any, CorsLayer},
@@ -115,7 +116,7 @@ fn told_address(text: &str) -> Option<IpAddr> {
 /// Lets pages of any origin read the answers of `router`: what is public, or asks for a proof in the request itself.
 /// No cookie is looked at there, so a page gets nothing by its reader's browser (WHATWG Fetch, CORS protocol).
 pub(crate) fn readable_by_pages<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
-    router.layer(
+    let cors = Arc::new(
         CorsLayer::new()
             .allow_origin(Any)
             .allow_methods([Method::GET, Method::POST])
@@ -128,7 +129,20 @@ pub(crate) fn readable_by_pages<S: Clone + Send + Sync + 'static>(router: Router
             ])
             .expose_headers([header::WWW_AUTHENTICATE, header::RETRY_AFTER])
             .max_age(Duration::from_hours(1)),
-    )
+    );
+    router.layer(middleware::from_fn(move |request: Request, next: Next| {
+        let cors = Arc::clone(&cors);
+        async move {
+            // What a program posts is answered to it alone, and kept by nobody: nothing depends on these headers.
+            let by_a_program =
+                request.method() == Method::POST && !request.headers().contains_key(header::ORIGIN);
+            if by_a_program {
+                return next.run(request).await;
+            }
+            let Ok(response) = cors.layer(next).oneshot(request).await;
+            response
+        }
+    }))
 }
 
 /// Browsers come back to an `https` issuer by https alone (RFC 6797).

@@ -115,7 +115,7 @@ pub(crate) trait Grants: Sync {
     /// One grant type, one function.
     fn grant(
         &self,
-        request: ClientRequest<Self::Records>,
+        request: &ClientRequest<Self::Records>,
         event: &mut AuditEvent,
     ) -> impl Future<Output = Result<TokenAnswer, Failure>> + Send;
 }
@@ -133,7 +133,7 @@ pub(crate) async fn token<G: Grants>(grants: &G, request: Request) -> Response<B
     let mut tries = 0;
     let outcome = loop {
         tries += 1;
-        match grants.grant(request.clone(), &mut event).await {
+        match grants.grant(&request, &mut event).await {
             Err(Failure::ClientChanged) if tries < TRIES => match request.again(authority).await {
                 Ok(again) => request = again,
                 Err(failure) => break Err(failure),

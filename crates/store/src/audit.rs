@@ -64,6 +64,14 @@ impl AuditEvent {
         self
     }
 
+    /// One more detail of what is still going on; an empty value is left out.
+    pub fn note(&mut self, name: &'static str, value: impl Into<String>) {
+        let value = value.into();
+        if !value.is_empty() {
+            self.details.insert(name, value);
+        }
+    }
+
     /// The client it concerns.
     #[must_use]
     pub fn client(mut self, id: impl Into<String>) -> Self {
@@ -74,10 +82,7 @@ impl AuditEvent {
     /// One more detail; an empty value is left out.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        let value = value.into();
-        if !value.is_empty() {
-            self.details.insert(name, value);
-        }
+        self.note(name, value);
         self
     }
 

@@ -1,6 +1,6 @@
 //! Opening, schema, and the one place where SQLite and PostgreSQL differ.
 
-use crate::{audit::AuditEvent, hot_path};
+use crate::{administrators::end_administrators, audit::AuditEvent, hot_path};
 use carnet_proto::time::Timestamp;
 use sqlx::{
     Any, AnyConnection, AnyPool, AssertSqlSafe, Executor, Row, Transaction,
@@ -547,8 +547,9 @@ impl Store {
         }
     }
 
-    /// After a backup was restored: ends every session, refresh token, code and token on record, since some of them
-    /// were ended or used up after the backup was made; and makes every node read the directory anew.
+    /// After a backup was restored: ends every session, refresh token, code and token on record, and the tokens of
+    /// administrators, since some of them were ended or used up after the backup was made; and makes every node read the
+    /// directory anew.
     pub async fn after_restore(&self, event: AuditEvent, now: Timestamp) -> Result<(), StoreError> {
         let mut transaction = self.begin_revoking().await?;
         for statement in [
@@ -561,6 +562,7 @@ impl Store {
         ] {
             sqlx::query(statement).bind(now.0).execute(&mut *transaction).await?;
         }
+        end_administrators(&mut transaction, now).await?;
         self.commit_directory(transaction, event).await
     }
 

@@ -578,7 +578,7 @@ pub(crate) async fn read<R: Record>(
     row.map(|row| document(&row, "document", R::KIND)).transpose()
 }
 
-async fn write<R: Record>(
+pub(crate) async fn write<R: Record>(
     transaction: &mut Transaction<'static, Any>,
     record: &R,
     put: Put,

@@ -12,7 +12,12 @@ use crate::{
 };
 use carnet_proto::time::Timestamp;
 use sqlx::{Any, Arguments, AssertSqlSafe, Row, Transaction, any::AnyArguments};
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    borrow::{Borrow, Cow},
+    collections::HashSet,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 /// Most operations in one transaction.
@@ -353,8 +358,8 @@ async fn run(store: &Store, group: &[Queued]) -> Result<Vec<HotOutcome>, StoreEr
         };
         if let Some(event) = &operation.event {
             events.push(match reason {
-                None => event.clone(),
-                Some(reason) => event.clone().refused(reason),
+                None => Cow::Borrowed(event),
+                Some(reason) => Cow::Owned(event.clone().refused(reason)),
             });
         }
     }
@@ -601,13 +606,14 @@ async fn insert_grants(
     Ok(())
 }
 
-pub(crate) async fn insert_audit(
+pub(crate) async fn insert_audit<E: Borrow<AuditEvent> + Sync>(
     transaction: &mut Transaction<'static, Any>,
-    events: &[AuditEvent],
+    events: &[E],
 ) -> Result<(), StoreError> {
     for chunk in chunks(events) {
         let mut arguments = AnyArguments::default();
         for event in chunk {
+            let event = event.borrow();
             bind(&mut arguments, event.at.0)?;
             bind(&mut arguments, event.event.as_ref())?;
             bind(&mut arguments, event.outcome.word())?;

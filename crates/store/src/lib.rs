@@ -3,6 +3,7 @@
 //! Methods are named for what they do and one method is one transaction; none checks first and acts
 //! later. Every statement is written once and runs on both databases. Secrets come in as hashes.
 
+mod administrators;
 mod audit;
 mod database;
 mod device_codes;
@@ -12,6 +13,7 @@ mod installations;
 mod keys;
 mod sessions;
 
+pub use administrators::{AdminRole, Administrator, StoredProof};
 pub use audit::{AuditEvent, AuditFilter, AuditRow, Outcome};
 pub use database::{Store, StoreError, check_transport, sqlite_path};
 pub use device_codes::{DeviceCode, DeviceState};

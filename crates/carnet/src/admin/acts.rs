@@ -1,8 +1,8 @@
 //! What each command asks of the administration API.
 
 use super::{
-    Account, Api, Client, ClientHost, Connection, GatewayAct, Group, Installation, Key, Manner,
-    Resource, Server, Trust, User, show,
+    Account, Administrator, Api, Client, ClientHost, Connection, GatewayAct, Group, Installation,
+    Key, Manner, Resource, Server, Trust, User, show,
 };
 use crate::system::{self, plain};
 use anyhow::{Context, Result, bail};
@@ -149,16 +149,8 @@ pub(super) async fn clients(api: &Api, client: Client, is_ras: bool, as_json: bo
                 "algorithm": algorithm,
             });
             let body = manner.said_in(body);
-            if secret_out.as_ref().is_some_and(|file| file.exists()) {
-                bail!("--secret-out: the file exists already\nhint: name a new one");
-            }
-            let mut value = api.ask("POST", "/clients", Some(body)).await?;
-            if let (Some(file), Some(secret)) = (secret_out, value.get("client_secret")) {
-                let secret = Secret::new(secret.as_str().unwrap_or_default());
-                system::write_private(&file, secret.expose().as_bytes(), true)?;
-                value["client_secret"] = format!("(in {})", file.display()).into();
-            }
-            value
+            let out = SecretOut::new("--secret-out", secret_out)?;
+            out.keep(api.ask("POST", "/clients", Some(body)).await?, "client_secret")?
         }
         Client::List => api.ask("GET", "/clients", None).await?,
         Client::Change {
@@ -365,6 +357,96 @@ pub(super) async fn trusts(api: &Api, trust: Trust) -> Result<Value> {
         Trust::Delete { issuer } => {
             api.ask("POST", &act("delete"), Some(json!({"id": issuer}))).await
         }
+    }
+}
+
+pub(super) async fn administrators(api: &Api, act: Administrator, as_json: bool) -> Result<()> {
+    let (path, name, role, token) = match act {
+        Administrator::List => {
+            return administrator_table(&api.ask("GET", "/administrators", None).await?, as_json);
+        }
+        Administrator::Delete { name } => {
+            let gone = Some(json!({"name": name}));
+            return show(&api.ask("POST", "/administrators/delete", gone).await?, as_json);
+        }
+        Administrator::Add { name, role, token } => ("/administrators", name, Some(role), token),
+        Administrator::Renew { name, token } => ("/administrators/renew", name, None, token),
+    };
+    let out = SecretOut::new("--token-out", token.token_out)?;
+    let mut body = json!({"name": name, "days": token.days});
+    if let Some(role) = role {
+        body["role"] = role.into();
+    }
+    let made = out.keep(api.ask("POST", path, Some(body)).await?, "token")?;
+    if as_json {
+        return show(&made, as_json);
+    }
+    let text = |member: &str| plain(made.get(member).and_then(Value::as_str).unwrap_or_default());
+    println!("{} is {}; the token ends {}.", text("name"), article(&text("role")), ends(&made));
+    match &out.file {
+        Some(file) => println!(
+            "The token is in {}: `carnet admin --secret-file {} …` acts by that name.",
+            file.display(),
+            system::quoted(&file.display().to_string())
+        ),
+        None => println!(
+            "The token, shown this once; in a file (mode 0600) it is what --secret-file takes:\n{}",
+            text("token")
+        ),
+    }
+    Ok(())
+}
+
+fn article(role: &str) -> String {
+    let vowel = role.starts_with(['a', 'o']);
+    format!("{} {role}", if vowel { "an" } else { "a" })
+}
+
+/// When a token ends.
+fn ends(administrator: &Value) -> String {
+    let at = administrator.get("expires_at").and_then(Value::as_i64).unwrap_or_default();
+    match at - system::clock().now().0 {
+        ..=0 => "ended".to_owned(),
+        1..86_400 => "in less than a day".to_owned(),
+        left => format!("in {} days", left / 86_400),
+    }
+}
+
+fn administrator_table(all: &Value, as_json: bool) -> Result<()> {
+    if as_json || all.as_array().is_none_or(Vec::is_empty) {
+        return show(all, as_json);
+    }
+    let mut table = vec![["NAME", "ROLE", "TOKEN ENDS", "ADDED BY"].map(str::to_owned)];
+    for row in all.as_array().into_iter().flatten() {
+        let text = |name: &str| plain(row.get(name).and_then(Value::as_str).unwrap_or_default());
+        table.push([text("name"), text("role"), ends(row), text("added_by")]);
+    }
+    print!("{}", system::table(&table));
+    Ok(())
+}
+
+/// A new file for a secret that is shown once.
+struct SecretOut {
+    file: Option<std::path::PathBuf>,
+}
+
+impl SecretOut {
+    /// Before anything is made: a file that is there stays.
+    fn new(option: &str, file: Option<std::path::PathBuf>) -> Result<Self> {
+        if file.as_ref().is_some_and(|file| file.exists()) {
+            bail!("{option}: the file exists already\nhint: name a new one");
+        }
+        Ok(Self { file })
+    }
+
+    /// Writes the secret of an answer there, where there is one, and takes it out of the answer.
+    fn keep(&self, mut answer: Value, member: &str) -> Result<Value> {
+        if let (Some(file), Some(secret)) = (&self.file, answer.get(member)) {
+            let secret = Secret::new(secret.as_str().unwrap_or_default());
+            system::write_private(file, secret.expose().as_bytes(), true)?;
+            answer[member] = format!("(in {})", file.display()).into();
+        }
+        Ok(answer)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::system::{self, plain};
 use anyhow::{Context, Result, bail};
 use carnet_client::{Answer, Outbound, Reach};
-use carnet_proto::secret::{Secret, equal_in_constant_time};
+use carnet_proto::secret::Secret;
 use carnet_server::admin::proof;
 use serde_json::Value;
 use url::{Position, Url};
@@ -49,19 +49,20 @@ impl Api {
         let url = Url::parse(&format!("{base}{target}"))?;
         let target = &url[Position::BeforePath..Position::AfterQuery];
         let bytes = body.as_ref().map(Value::to_string).unwrap_or_default();
-        let hash = self.secret.hash();
         let nonce = system::entropy().id();
         let proves = (challenge.as_str(), nonce.as_str());
-        let bearer = proof::of_request(&hash, proves, method, target, bytes.as_bytes());
+        let asked = proof::Asked { method, target, body: bytes.as_bytes() };
+        let bearer = proof::of_request(&self.secret, proves, asked);
         let sent = self.outbound.json(method, url.as_str(), reach, Some(&bearer), body.as_ref());
         let answer = sent.await.with_context(absent)?;
-        let expected = proof::of_answer(&hash, &bearer, answer.status, &answer.body);
+        let given = (answer.status, answer.body.as_ref());
         let shown = answer.headers.get(proof::ANSWER).and_then(|value| value.to_str().ok());
-        if !shown.is_some_and(|shown| equal_in_constant_time(shown, &expected)) {
+        if !shown.is_some_and(|shown| proof::is_answer(&self.secret, &bearer, given, shown)) {
             bail!(
                 "whoever answers at {base} does not hold this administration secret (HTTP {}); nothing it \
-                 says is believed, and the secret was not sent\nhint: is this the server's secret file, \
-                 and does no other program listen there?",
+                 says is believed, and the secret was not sent\nhint: is this the server's secret file or a \
+                 token that has not ended, is the server of this version, and does no other program listen \
+                 there?",
                 answer.status
             );
         }

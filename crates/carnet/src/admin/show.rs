@@ -67,8 +67,8 @@ pub(crate) fn audit_table(rows: &Value, names: &BTreeMap<String, String>) -> Str
             Some(plain(&format!("{name}={value}")))
         };
         let what = [
-            "reason", "method", "target", "rule", "audience", "resource", "scope", "record",
-            "detail", "ended", "ms", "txn",
+            "by", "reason", "method", "target", "rule", "audience", "resource", "scope", "record",
+            "role", "detail", "ended", "ms", "txn", "address",
         ];
         let what: Vec<String> = what.into_iter().filter_map(detail).collect();
         let id = row.get("id").map(ToString::to_string).unwrap_or_default();

@@ -24,7 +24,7 @@ use carnet_proto::{
 use carnet_resource::Guard;
 use carnet_server::{
     Context, LIMITS, Limits, Passwords,
-    admin::{AdminApi, IdpAdmin, RasAdmin},
+    admin::{AdminApi, IdpAdmin, RasAdmin, proof},
     health,
     idp::{Idp, IdpSettings},
     limited,
@@ -215,7 +215,7 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
     let api = AdminApi {
         clock: clock.clone(),
         entropy: entropy.clone(),
-        secret_hash: admin_secret.hash(),
+        secret: proof::stored(&admin_secret),
         hosts: vec![admin_address.to_string()],
         idp: Some(IdpAdmin::new(
             idp_issuer.clone(),
@@ -299,7 +299,8 @@ struct Desk {
 
 impl Desk {
     async fn add<R: Record>(&self, record: &R) -> Result<()> {
-        let event = AuditEvent::granted(format!("admin.create {}", R::KIND), self.clock.now());
+        let event = AuditEvent::granted(format!("admin.create {}", R::KIND), self.clock.now())
+            .with("by", "carnet demo");
         self.store.put(record, Put::Create, event.with("record", record.name())).await?;
         Ok(())
     }

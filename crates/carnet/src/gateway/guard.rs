@@ -414,8 +414,9 @@ async fn put<R: Record>(store: &Store, record: &R) -> Result<()> {
     let now = system::clock().now();
     let there = store.by_id::<R>(&record.id()).await?.is_some();
     let (put, act) = if there { (Put::Replace, "replace") } else { (Put::Create, "create") };
-    let event =
-        AuditEvent::granted(format!("guard.{act} {}", R::KIND), now).with("record", record.id());
+    let event = AuditEvent::granted(format!("guard.{act} {}", R::KIND), now)
+        .with("by", "carnet guard")
+        .with("record", record.id());
     store.put(record, put, event).await?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::State,
     http::StatusCode,
     response::IntoResponse,
@@ -22,9 +22,10 @@ use axum::{
 };
 use carnet_client::Outbound;
 use carnet_gateway::{Approved, Gateway, Ground, Keep, More, Stands, Trail, Unavailable};
-use carnet_proto::{identifier::Issuer, secret::Secret};
+use carnet_proto::{identifier::Issuer, secret::Secret, time::Clock};
 use carnet_resource::Introspection;
-use carnet_server::{Context as ServerContext, idp::Idp, ras::Ras};
+use carnet_server::{Context as ServerContext, admin::By, idp::Idp, ras::Ras};
+use carnet_store::{HotOperation, Store};
 use config::{AdapterConfig, GatewayConfig, RouteConfig};
 use report::Desk;
 use serde::Deserialize;
@@ -279,17 +280,44 @@ struct Approve {
     fingerprint: String,
 }
 
-/// Administration of the gateways of this process.
-pub(crate) fn admin(gateways: Vec<Gateway>) -> Router {
-    let tools = |State(gateways): State<Arc<Vec<Gateway>>>| async move {
-        let all: BTreeMap<_, _> = gateways.iter().flat_map(Gateway::tools).collect();
+/// What administration of gateways rests on: those of this process, and the audit trail beside them.
+struct Beside {
+    gateways: Vec<Gateway>,
+    /// None where a gateway runs alone.
+    trail: Option<Store>,
+    clock: Clock,
+}
+
+/// Administration of the gateways of this process; what is approved goes into the audit trail of `trail`.
+pub(crate) fn admin(gateways: Vec<Gateway>, trail: Option<Store>, clock: Clock) -> Router {
+    let tools = |State(beside): State<Arc<Beside>>| async move {
+        let all: BTreeMap<_, _> = beside.gateways.iter().flat_map(Gateway::tools).collect();
         Json(json!(all))
     };
-    let approve = |State(gateways): State<Arc<Vec<Gateway>>>, Json(wanted): Json<Approve>| async move {
+    let approve = |State(beside): State<Arc<Beside>>,
+                   Extension(by): Extension<By>,
+                   Json(wanted): Json<Approve>| async move {
         let Approve { resource, tool, fingerprint } = &wanted;
-        for gateway in gateways.iter() {
+        for gateway in &beside.gateways {
             match gateway.approve(resource, tool, fingerprint).await {
-                Some(true) => return Json(json!({"approved": fingerprint})).into_response(),
+                Some(true) => {
+                    let now = beside.clock.now();
+                    let event = by
+                        .act("approve tool", now)
+                        .with("resource", resource.as_str())
+                        .with("record", tool.as_str())
+                        .with("detail", fingerprint.as_str());
+                    let event = HotOperation::new(Some(event));
+                    if let Some(trail) = &beside.trail
+                        && let Err(error) = trail.record(event, now).await
+                    {
+                        tracing::error!(%error, tool, "an approval is not on record");
+                        let problem = json!({"error": "it is approved, but that is not on record",
+                                             "hint": "see the server's log, and approve it again"});
+                        return (StatusCode::SERVICE_UNAVAILABLE, Json(problem)).into_response();
+                    }
+                    return Json(json!({"approved": fingerprint})).into_response();
+                }
                 Some(false) => {
                     let problem = json!({
                         "error": format!("no description of `{tool}` that was seen has the fingerprint `{fingerprint}`"),
@@ -309,5 +337,5 @@ pub(crate) fn admin(gateways: Vec<Gateway>) -> Router {
     Router::new()
         .route("/tools", get(tools))
         .route("/approve", post(approve))
-        .with_state(Arc::new(gateways))
+        .with_state(Arc::new(Beside { gateways, trail, clock }))
 }

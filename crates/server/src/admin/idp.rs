@@ -3,15 +3,17 @@
 
 use super::{
     AdminError,
+    acting::{Acting, Administration},
+    administrators,
     keys::{MakeKey, key_routes},
     records::{
-        AuditQuery, Body, ClientChange, Desk, NewClient, Overlap, Switch, check_email, view,
+        AuditQuery, Body, ClientChange, Ground, NewClient, Overlap, Switch, check_email, view,
     },
 };
 use crate::passwords::{Passwords, normal_username};
 use axum::{
     Json, Router,
-    extract::{Path, Query, State},
+    extract::{Path, Query},
     http::StatusCode,
     routing::{get, post},
 };
@@ -28,7 +30,7 @@ use carnet_proto::{
     secret::Secret,
     time::{Clock, Entropy},
 };
-use carnet_store::{AuditEvent, Group, Record, Store, User};
+use carnet_store::{Group, Record, Store, User};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::Arc};
@@ -39,10 +41,16 @@ pub struct IdpAdmin(Arc<IdpDesk>);
 
 struct IdpDesk {
     issuer: Issuer,
-    desk: Desk,
+    ground: Ground,
     passwords: Passwords,
     /// Whether public clients may exchange, which explanations have to know.
     public_exchange: bool,
+}
+
+impl Administration for IdpAdmin {
+    fn ground(&self) -> &Ground {
+        &self.0.ground
+    }
 }
 
 type Answer = Result<Json<Value>, AdminError>;
@@ -56,30 +64,34 @@ impl IdpAdmin {
         entropy: Entropy,
         passwords: Passwords,
     ) -> Self {
-        let desk = Desk { store, clock, entropy, make_key: None };
-        Self(Arc::new(IdpDesk { issuer, desk, passwords, public_exchange: false }))
+        let ground = Ground { store, clock, entropy, make_key: None };
+        Self(Arc::new(IdpDesk { issuer, ground, passwords, public_exchange: false }))
     }
 
     /// With keys that can be rotated.
     #[must_use]
     pub fn keys(self, make: MakeKey) -> Self {
-        let desk = Desk { make_key: Some(make), ..self.0.desk.clone() };
-        self.with(desk, self.0.public_exchange)
+        let ground = Ground { make_key: Some(make), ..self.0.ground.clone() };
+        self.with(ground, self.0.public_exchange)
     }
 
     /// Of an IdP where public clients may exchange.
     #[must_use]
     pub fn public_exchange(self, allowed: bool) -> Self {
-        self.with(self.0.desk.clone(), allowed)
+        self.with(self.0.ground.clone(), allowed)
     }
 
-    fn with(&self, desk: Desk, public_exchange: bool) -> Self {
+    fn with(&self, ground: Ground, public_exchange: bool) -> Self {
         let (issuer, passwords) = (self.0.issuer.clone(), self.0.passwords.clone());
-        Self(Arc::new(IdpDesk { issuer, desk, passwords, public_exchange }))
+        Self(Arc::new(IdpDesk { issuer, ground, passwords, public_exchange }))
     }
 
     pub(super) fn issuer(&self) -> &Issuer {
         &self.0.issuer
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.0.ground.store
     }
 
     pub(super) fn router(self) -> Router {
@@ -115,19 +127,20 @@ impl IdpAdmin {
             .route("/audit", get(audit))
             .route("/explain", post(explain))
             .with_state(self.clone())
-            .merge(key_routes(self.0.desk.clone()))
+            .merge(key_routes(self.0.ground.clone()))
+            .merge(administrators::routes(self.0.ground.clone()))
     }
 }
 
-async fn list<R: Record>(State(idp): State<IdpAdmin>) -> Answer {
-    idp.0.desk.list::<R>().await
+async fn list<R: Record>(idp: Acting<IdpAdmin>) -> Answer {
+    idp.desk.list::<R>().await
 }
 
 async fn delete<R: Record>(
-    State(idp): State<IdpAdmin>,
+    idp: Acting<IdpAdmin>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, AdminError> {
-    idp.0.desk.delete::<R>(&id).await
+    idp.desk.delete::<R>(&id).await
 }
 
 /// A record whose id is a URL, which does not go into a path.
@@ -138,38 +151,38 @@ struct Named {
 }
 
 async fn delete_named<R: Record>(
-    State(idp): State<IdpAdmin>,
+    idp: Acting<IdpAdmin>,
     Body(named): Body<Named>,
 ) -> Result<StatusCode, AdminError> {
     let id = match Resource::parse(&named.id) {
         Ok(resource) if R::KIND == RegisteredResource::KIND => resource.normalized().to_owned(),
         _ => named.id,
     };
-    idp.0.desk.delete::<R>(&id).await
+    idp.desk.delete::<R>(&id).await
 }
 
-async fn disable<R: Switch>(State(idp): State<IdpAdmin>, Path(id): Path<String>) -> Answer {
-    idp.0.desk.change::<R>(&id, "disable", |record| record.switch(true)).await
+async fn disable<R: Switch>(idp: Acting<IdpAdmin>, Path(id): Path<String>) -> Answer {
+    idp.desk.change::<R>(&id, "disable", |record| record.switch(true)).await
 }
 
-async fn enable<R: Switch>(State(idp): State<IdpAdmin>, Path(id): Path<String>) -> Answer {
-    idp.0.desk.change::<R>(&id, "enable", |record| record.switch(false)).await
+async fn enable<R: Switch>(idp: Acting<IdpAdmin>, Path(id): Path<String>) -> Answer {
+    idp.desk.change::<R>(&id, "enable", |record| record.switch(false)).await
 }
 
-async fn create_client(State(idp): State<IdpAdmin>, Body(new): Body<NewClient>) -> Answer {
-    idp.0.desk.create_client(new, true).await
+async fn create_client(idp: Acting<IdpAdmin>, Body(new): Body<NewClient>) -> Answer {
+    idp.desk.create_client(new, true).await
 }
 
-async fn change_client(State(idp): State<IdpAdmin>, Body(change): Body<ClientChange>) -> Answer {
-    idp.0.desk.change_client(change).await
+async fn change_client(idp: Acting<IdpAdmin>, Body(change): Body<ClientChange>) -> Answer {
+    idp.desk.change_client(change).await
 }
 
 async fn rotate_secret(
-    State(idp): State<IdpAdmin>,
+    idp: Acting<IdpAdmin>,
     Path(id): Path<String>,
     Body(overlap): Body<Overlap>,
 ) -> Answer {
-    idp.0.desk.rotate_secret(&id, overlap.overlap).await
+    idp.desk.rotate_secret(&id, overlap.overlap).await
 }
 
 /// Whose installations.
@@ -179,8 +192,8 @@ struct Whose {
     user: Option<String>,
 }
 
-async fn installations(State(idp): State<IdpAdmin>, Query(whose): Query<Whose>) -> Answer {
-    let store = &idp.0.desk.store;
+async fn installations(idp: Acting<IdpAdmin>, Query(whose): Query<Whose>) -> Answer {
+    let store = &idp.desk.store;
     let of = match &whose.user {
         Some(name) => Some(user(&idp, name).await?.id),
         None => None,
@@ -200,12 +213,12 @@ async fn installations(State(idp): State<IdpAdmin>, Query(whose): Query<Whose>) 
 }
 
 async fn revoke_installation(
-    State(idp): State<IdpAdmin>,
+    idp: Acting<IdpAdmin>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, AdminError> {
-    let desk = &idp.0.desk;
-    let client = idp.0.issuer.endpoint(&format!("{INSTALLATIONS}/{id}"));
-    let event = AuditEvent::granted("admin.revoke installation", desk.now()).with("record", &id);
+    let desk = &idp.desk;
+    let client = idp.of.0.issuer.endpoint(&format!("{INSTALLATIONS}/{id}"));
+    let event = desk.act("revoke installation").with("record", &id);
     if desk.store.revoke_installation(&id, None, &client, event, desk.now()).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
@@ -213,8 +226,8 @@ async fn revoke_installation(
     }
 }
 
-async fn audit(State(idp): State<IdpAdmin>, Query(query): Query<AuditQuery>) -> Answer {
-    idp.0.desk.audit(query).await
+async fn audit(idp: Acting<IdpAdmin>, Query(query): Query<AuditQuery>) -> Answer {
+    idp.desk.audit(query).await
 }
 
 #[derive(Deserialize)]
@@ -232,7 +245,7 @@ struct NewUser {
     password: Option<String>,
 }
 
-async fn create_user(State(idp): State<IdpAdmin>, Body(new): Body<NewUser>) -> Answer {
+async fn create_user(idp: Acting<IdpAdmin>, Body(new): Body<NewUser>) -> Answer {
     let username = normal_username(&new.username);
     if username.is_empty() || username.len() > 256 || username.chars().any(char::is_control) {
         return Err(AdminError::invalid(
@@ -249,7 +262,7 @@ async fn create_user(State(idp): State<IdpAdmin>, Body(new): Body<NewUser>) -> A
         Some(password) => Some(hash(&idp, &Secret::new(password)).await?),
     };
     let user = User {
-        id: idp.0.desk.entropy.id(),
+        id: idp.desk.entropy.id(),
         username,
         email: new.email,
         email_verified: new.email_verified,
@@ -260,19 +273,19 @@ async fn create_user(State(idp): State<IdpAdmin>, Body(new): Body<NewUser>) -> A
         password_hash,
         disabled: false,
     };
-    idp.0.desk.create(&user).await?;
+    idp.desk.create(&user).await?;
     Ok(Json(view(&user)))
 }
 
-async fn hash(idp: &IdpAdmin, password: &Secret) -> Result<String, AdminError> {
-    idp.0.passwords.hash(password).await.map_err(|error| {
+async fn hash(idp: &Acting<IdpAdmin>, password: &Secret) -> Result<String, AdminError> {
+    idp.of.0.passwords.hash(password).await.map_err(|error| {
         AdminError::invalid(format!("`password`: {error}"), "choose a longer passphrase")
     })
 }
 
-async fn groups_exist(idp: &IdpAdmin, groups: &BTreeSet<String>) -> Result<(), AdminError> {
+async fn groups_exist(idp: &Acting<IdpAdmin>, groups: &BTreeSet<String>) -> Result<(), AdminError> {
     for name in groups {
-        if idp.0.desk.store.by_id::<Group>(name).await?.is_none() {
+        if idp.desk.store.by_id::<Group>(name).await?.is_none() {
             return Err(AdminError::invalid(
                 format!("`groups`: there is no group `{name}`"),
                 format!("make it with `carnet admin group add {name}`"),
@@ -283,8 +296,8 @@ async fn groups_exist(idp: &IdpAdmin, groups: &BTreeSet<String>) -> Result<(), A
 }
 
 /// A user by id or user name.
-async fn user(idp: &IdpAdmin, id: &str) -> Result<User, AdminError> {
-    let store = &idp.0.desk.store;
+async fn user(idp: &Acting<IdpAdmin>, id: &str) -> Result<User, AdminError> {
+    let store = &idp.desk.store;
     let found = match store.by_id::<User>(id).await? {
         Some(user) => Some(user),
         None => store.by_name::<User>(&normal_username(id)).await?,
@@ -292,36 +305,36 @@ async fn user(idp: &IdpAdmin, id: &str) -> Result<User, AdminError> {
     found.ok_or_else(|| AdminError::missing(User::KIND, id))
 }
 
-async fn show_user(State(idp): State<IdpAdmin>, Path(id): Path<String>) -> Answer {
+async fn show_user(idp: Acting<IdpAdmin>, Path(id): Path<String>) -> Answer {
     Ok(Json(view(&user(&idp, &id).await?)))
 }
 
 /// Changes or removes a user, and ends what they had.
 async fn cut_off(
-    idp: &IdpAdmin,
+    idp: &Acting<IdpAdmin>,
     id: &str,
     act: &str,
     change: Option<impl FnOnce(&mut User) + Send>,
     new_password: bool,
 ) -> Answer {
-    let desk = &idp.0.desk;
+    let desk = &idp.desk;
     let event = desk.event::<User>(act, id).person(id);
     let changed = desk.store.cut_off_user(id, change, new_password, event, desk.now()).await?;
     changed.map(|user| Json(view(&user))).ok_or_else(|| AdminError::missing(User::KIND, id))
 }
 
-async fn disable_user(State(idp): State<IdpAdmin>, Path(id): Path<String>) -> Answer {
+async fn disable_user(idp: Acting<IdpAdmin>, Path(id): Path<String>) -> Answer {
     let id = user(&idp, &id).await?.id;
     cut_off(&idp, &id, "disable", Some(|user: &mut User| user.disabled = true), false).await
 }
 
-async fn enable_user(State(idp): State<IdpAdmin>, Path(id): Path<String>) -> Answer {
+async fn enable_user(idp: Acting<IdpAdmin>, Path(id): Path<String>) -> Answer {
     let user = user(&idp, &id).await?;
-    idp.0.desk.change::<User>(&user.id, "enable", |user| user.disabled = false).await
+    idp.desk.change::<User>(&user.id, "enable", |user| user.disabled = false).await
 }
 
 async fn delete_user(
-    State(idp): State<IdpAdmin>,
+    idp: Acting<IdpAdmin>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, AdminError> {
     let id = user(&idp, &id).await?.id;
@@ -336,7 +349,7 @@ struct NewPassword {
 }
 
 async fn set_password(
-    State(idp): State<IdpAdmin>,
+    idp: Acting<IdpAdmin>,
     Path(id): Path<String>,
     Body(new): Body<NewPassword>,
 ) -> Answer {
@@ -353,32 +366,32 @@ struct Memberships {
 }
 
 async fn set_groups(
-    State(idp): State<IdpAdmin>,
+    idp: Acting<IdpAdmin>,
     Path(id): Path<String>,
     Body(new): Body<Memberships>,
 ) -> Answer {
     groups_exist(&idp, &new.groups).await?;
     let id = user(&idp, &id).await?.id;
-    idp.0.desk.change::<User>(&id, "set_groups", |user| user.groups = new.groups).await
+    idp.desk.change::<User>(&id, "set_groups", |user| user.groups = new.groups).await
 }
 
-async fn create_group(State(idp): State<IdpAdmin>, Body(group): Body<Group>) -> Answer {
+async fn create_group(idp: Acting<IdpAdmin>, Body(group): Body<Group>) -> Answer {
     if group.name.trim() != group.name || group.name.is_empty() || group.name.len() > 256 {
         return Err(AdminError::invalid(
             "`name` must have 1 to 256 characters, none of them a space at either end",
             "for instance: engineering",
         ));
     }
-    idp.0.desk.create(&group).await?;
+    idp.desk.create(&group).await?;
     Ok(Json(view(&group)))
 }
 
 async fn delete_group(
-    State(idp): State<IdpAdmin>,
+    idp: Acting<IdpAdmin>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, AdminError> {
-    let event = idp.0.desk.event::<Group>("delete", &name);
-    if idp.0.desk.store.delete_group(&name, event).await? {
+    let event = idp.desk.event::<Group>("delete", &name);
+    if idp.desk.store.delete_group(&name, event).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(AdminError::missing(Group::KIND, &name))
@@ -386,18 +399,18 @@ async fn delete_group(
 }
 
 async fn create_server(
-    State(idp): State<IdpAdmin>,
+    idp: Acting<IdpAdmin>,
     Body(server): Body<ResourceAuthorizationServer>,
 ) -> Answer {
-    if idp.0.issuer.is_spelled(server.issuer.as_str()) {
+    if idp.of.0.issuer.is_spelled(server.issuer.as_str()) {
         return Err(AdminError::invalid(
             "`issuer` is this identity provider's own",
             "an authorization server of a resource has an issuer of its own",
         ));
     }
     for alias in &server.aliases {
-        let taken = idp.0.issuer.is_spelled(alias)
-            || idp.0.desk.store.by_id::<ResourceAuthorizationServer>(alias).await?.is_some();
+        let taken = idp.of.0.issuer.is_spelled(alias)
+            || idp.desk.store.by_id::<ResourceAuthorizationServer>(alias).await?.is_some();
         if taken {
             return Err(AdminError::invalid(
                 format!("`aliases`: `{alias}` is another party's issuer"),
@@ -406,24 +419,24 @@ async fn create_server(
         }
     }
     let chosen = server.id_jag_signing_alg;
-    idp.0.desk.check_signing_alg("id_jag_signing_alg", chosen).await?;
-    idp.0.desk.create(&server).await?;
+    idp.desk.check_signing_alg("id_jag_signing_alg", chosen).await?;
+    idp.desk.create(&server).await?;
     Ok(Json(view(&server)))
 }
 
 async fn create_resource(
-    State(idp): State<IdpAdmin>,
+    idp: Acting<IdpAdmin>,
     Body(resource): Body<RegisteredResource>,
 ) -> Answer {
     let issuer = resource.authorization_server.as_str();
-    if idp.0.desk.store.by_id::<ResourceAuthorizationServer>(issuer).await?.is_none() {
+    if idp.desk.store.by_id::<ResourceAuthorizationServer>(issuer).await?.is_none() {
         return Err(AdminError::invalid(
             format!("`authorization_server`: `{issuer}` is not registered here"),
             "register the authorization server first; its issuer has to match byte for byte, mind \
              a trailing slash",
         ));
     }
-    idp.0.desk.create(&resource).await?;
+    idp.desk.create(&resource).await?;
     Ok(Json(view(&resource)))
 }
 
@@ -448,8 +461,8 @@ struct NewConnection {
     conditions: Conditions,
 }
 
-async fn create_connection(State(idp): State<IdpAdmin>, Body(new): Body<NewConnection>) -> Answer {
-    let store = &idp.0.desk.store;
+async fn create_connection(idp: Acting<IdpAdmin>, Body(new): Body<NewConnection>) -> Answer {
+    let store = &idp.desk.store;
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     if new.id.is_empty() || new.id.len() > 128 || !new.id.bytes().all(plain) {
         return Err(AdminError::invalid(
@@ -521,7 +534,7 @@ async fn create_connection(State(idp): State<IdpAdmin>, Body(new): Body<NewConne
         conditions: new.conditions,
         disabled: false,
     };
-    idp.0.desk.create(&connection).await?;
+    idp.desk.create(&connection).await?;
     Ok(Json(view(&connection)))
 }
 
@@ -538,12 +551,12 @@ struct Explain {
     signed_in_ago: i64,
 }
 
-async fn explain(State(idp): State<IdpAdmin>, Body(asked): Body<Explain>) -> Answer {
-    let desk = &idp.0.desk;
+async fn explain(idp: Acting<IdpAdmin>, Body(asked): Body<Explain>) -> Answer {
+    let desk = &idp.desk;
     let store = &desk.store;
     let user = user(&idp, &asked.user).await?;
     // An installation is whatever `carnet` is.
-    let installations = idp.0.issuer.endpoint(INSTALLATIONS);
+    let installations = idp.of.0.issuer.endpoint(INSTALLATIONS);
     let enrolled =
         asked.client == ENROLLED_CLIENT || asked.client.starts_with(&format!("{installations}/"));
     let client =
@@ -563,7 +576,7 @@ async fn explain(State(idp): State<IdpAdmin>, Body(asked): Body<Explain>) -> Ans
         return Ok(refused("client.unknown", "the client is switched off"));
     }
     let is_public = client.authentication == ClientAuthentication::Public;
-    if is_public && !enrolled && !idp.0.public_exchange {
+    if is_public && !enrolled && !idp.of.0.public_exchange {
         return Ok(refused("client.public", "public clients get no ID-JAG here"));
     }
     if let Some(id) = asked.client.strip_prefix(&format!("{installations}/")) {
@@ -582,7 +595,7 @@ async fn explain(State(idp): State<IdpAdmin>, Body(asked): Body<Explain>) -> Ans
         }
     }
     let policy =
-        Policy::new(&idp.0.issuer, store.all().await?, store.all().await?, store.all().await?);
+        Policy::new(&idp.of.0.issuer, store.all().await?, store.all().await?, store.all().await?);
     let now = desk.now();
     let authentication = Authentication {
         auth_time: now.plus(-asked.signed_in_ago.max(0)),

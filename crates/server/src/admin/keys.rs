@@ -2,16 +2,16 @@
 
 use super::{
     AdminError,
-    records::{Body, Desk},
+    acting::{Acting, Desk},
+    records::{Body, Ground},
 };
 use axum::{
     Json, Router,
-    extract::State,
     http::StatusCode,
     routing::{get, post},
 };
 use carnet_proto::{jwk::Algorithm, time::Timestamp};
-use carnet_store::{AuditEvent, SealedKey};
+use carnet_store::SealedKey;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -47,27 +47,27 @@ struct Kid {
 }
 
 /// Routes of signing keys, the same at both servers.
-pub(super) fn key_routes(desk: Desk) -> Router {
-    async fn list(State(desk): State<Desk>) -> Result<Json<Value>, AdminError> {
-        desk.keys().await
+pub(super) fn key_routes(ground: Ground) -> Router {
+    async fn list(acting: Acting<Ground>) -> Result<Json<Value>, AdminError> {
+        acting.desk.keys().await
     }
     async fn rotate(
-        State(desk): State<Desk>,
+        acting: Acting<Ground>,
         Body(rotate): Body<Rotate>,
     ) -> Result<Json<Value>, AdminError> {
-        desk.rotate_key(rotate).await
+        acting.desk.rotate_key(rotate).await
     }
     async fn remove(
-        State(desk): State<Desk>,
+        acting: Acting<Ground>,
         Body(kid): Body<Kid>,
     ) -> Result<StatusCode, AdminError> {
-        desk.remove_key(kid).await
+        acting.desk.remove_key(kid).await
     }
     Router::new()
         .route("/keys", get(list))
         .route("/keys/rotate", post(rotate))
         .route("/keys/remove", post(remove))
-        .with_state(desk)
+        .with_state(ground)
 }
 
 impl Desk {
@@ -116,7 +116,7 @@ impl Desk {
         let signs_from = if rotate.now { now } else { now.plus(PUBLISHED_AHEAD) };
         let key = make(rotate.algorithm, signs_from)
             .map_err(|error| AdminError::invalid(error, "see the server's log"))?;
-        let event = AuditEvent::granted("admin.rotate signing key", now).with("record", &key.kid);
+        let event = self.act("rotate signing key").with("record", &key.kid);
         self.store.add_signing_key(&key, event).await?;
         Ok(Json(json!({"kid": key.kid, "signs_from": key.signs_from})))
     }
@@ -149,7 +149,7 @@ impl Desk {
 
     async fn remove_key(&self, Kid { kid }: Kid) -> Result<StatusCode, AdminError> {
         let now = self.now();
-        let event = AuditEvent::granted("admin.remove signing key", now).with("record", &kid);
+        let event = self.act("remove signing key").with("record", &kid);
         if self.store.remove_signing_key(&kid, event, now).await? {
             return Ok(StatusCode::NO_CONTENT);
         }

@@ -2,14 +2,16 @@
 
 use super::{
     AdminError,
+    acting::{Acting, Administration},
+    administrators,
     keys::{MakeKey, key_routes},
     records::{
-        AuditQuery, Body, ClientChange, Desk, NewClient, Overlap, Switch, check_email, view,
+        AuditQuery, Body, ClientChange, Ground, NewClient, Overlap, Switch, check_email, view,
     },
 };
 use axum::{
     Json, Router,
-    extract::{Path, Query, State},
+    extract::{Path, Query},
     http::StatusCode,
     routing::{get, post},
 };
@@ -20,7 +22,7 @@ use carnet_proto::{
     time::{Clock, Entropy},
     trust::{Account, ClientHost, InteractiveSignIn, SubjectLink, TrustedIssuer},
 };
-use carnet_store::{AuditEvent, Record, Store};
+use carnet_store::{Record, Store};
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -31,7 +33,13 @@ pub struct RasAdmin(Arc<RasDesk>);
 
 struct RasDesk {
     issuer: Issuer,
-    desk: Desk,
+    ground: Ground,
+}
+
+impl Administration for RasAdmin {
+    fn ground(&self) -> &Ground {
+        &self.0.ground
+    }
 }
 
 type Answer = Result<Json<Value>, AdminError>;
@@ -39,20 +47,24 @@ type Answer = Result<Json<Value>, AdminError>;
 impl RasAdmin {
     /// Administration of the RAS `issuer` on `store`.
     pub fn new(issuer: Issuer, store: Store, clock: Clock, entropy: Entropy) -> Self {
-        let desk = Desk { store, clock, entropy, make_key: None };
-        Self(Arc::new(RasDesk { issuer, desk }))
+        let ground = Ground { store, clock, entropy, make_key: None };
+        Self(Arc::new(RasDesk { issuer, ground }))
     }
 
     /// With keys that can be rotated.
     #[must_use]
     pub fn keys(self, make: MakeKey) -> Self {
-        let RasDesk { issuer, desk } = &*self.0;
-        let desk = Desk { make_key: Some(make), ..desk.clone() };
-        Self(Arc::new(RasDesk { issuer: issuer.clone(), desk }))
+        let RasDesk { issuer, ground } = &*self.0;
+        let ground = Ground { make_key: Some(make), ..ground.clone() };
+        Self(Arc::new(RasDesk { issuer: issuer.clone(), ground }))
     }
 
     pub(super) fn issuer(&self) -> &Issuer {
         &self.0.issuer
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.0.ground.store
     }
 
     pub(super) fn router(self) -> Router {
@@ -84,7 +96,8 @@ impl RasAdmin {
             .route("/accounts/enable", post(enable::<Account>))
             .route("/audit", get(audit))
             .with_state(self.clone())
-            .merge(key_routes(self.0.desk.clone()))
+            .merge(key_routes(self.0.ground.clone()))
+            .merge(administrators::routes(self.0.ground.clone()))
     }
 }
 
@@ -104,27 +117,27 @@ impl Named {
     }
 }
 
-async fn list<R: Record>(State(ras): State<RasAdmin>) -> Answer {
-    ras.0.desk.list::<R>().await
+async fn list<R: Record>(ras: Acting<RasAdmin>) -> Answer {
+    ras.desk.list::<R>().await
 }
 
-async fn disable<R: Switch>(State(ras): State<RasAdmin>, Body(named): Body<Named>) -> Answer {
-    ras.0.desk.change::<R>(&named.id_of::<R>(), "disable", |record| record.switch(true)).await
+async fn disable<R: Switch>(ras: Acting<RasAdmin>, Body(named): Body<Named>) -> Answer {
+    ras.desk.change::<R>(&named.id_of::<R>(), "disable", |record| record.switch(true)).await
 }
 
-async fn enable<R: Switch>(State(ras): State<RasAdmin>, Body(named): Body<Named>) -> Answer {
-    ras.0.desk.change::<R>(&named.id_of::<R>(), "enable", |record| record.switch(false)).await
+async fn enable<R: Switch>(ras: Acting<RasAdmin>, Body(named): Body<Named>) -> Answer {
+    ras.desk.change::<R>(&named.id_of::<R>(), "enable", |record| record.switch(false)).await
 }
 
 async fn delete<R: Record>(
-    State(ras): State<RasAdmin>,
+    ras: Acting<RasAdmin>,
     Body(named): Body<Named>,
 ) -> Result<StatusCode, AdminError> {
-    ras.0.desk.delete::<R>(&named.id_of::<R>()).await
+    ras.desk.delete::<R>(&named.id_of::<R>()).await
 }
 
-async fn create_trust(State(ras): State<RasAdmin>, Body(trusted): Body<TrustedIssuer>) -> Answer {
-    if ras.0.issuer.is_spelled(trusted.issuer.as_str()) {
+async fn create_trust(ras: Acting<RasAdmin>, Body(trusted): Body<TrustedIssuer>) -> Answer {
+    if ras.of.0.issuer.is_spelled(trusted.issuer.as_str()) {
         return Err(AdminError::invalid(
             "`issuer` is this authorization server's own",
             "name the company's identity provider",
@@ -137,7 +150,7 @@ async fn create_trust(State(ras): State<RasAdmin>, Body(trusted): Body<TrustedIs
             AdminError::invalid(format!("`jwks_uri`: `{uri}` {error}"), "use an https URL")
         })?;
     }
-    ras.0.desk.create(&trusted).await?;
+    ras.desk.create(&trusted).await?;
     Ok(Json(view(&trusted)))
 }
 
@@ -176,11 +189,11 @@ fn check_sign_in(
 
 /// Two issuers for one domain: whose people are they?
 async fn check_domains(
-    ras: &RasAdmin,
+    ras: &Acting<RasAdmin>,
     issuer: &str,
     sign_in: Option<&InteractiveSignIn>,
 ) -> Result<(), AdminError> {
-    let others = ras.0.desk.store.all::<TrustedIssuer>().await?;
+    let others = ras.desk.store.all::<TrustedIssuer>().await?;
     for other in others.iter().filter(|other| other.issuer.as_str() != issuer) {
         let theirs = other.sign_in.iter().flat_map(|sign_in| &sign_in.domains);
         for domain in theirs {
@@ -199,49 +212,46 @@ async fn check_domains(
     Ok(())
 }
 
-async fn set_sign_in(State(ras): State<RasAdmin>, Body(new): Body<NewSignIn>) -> Answer {
-    let trusted = ras.0.desk.find::<TrustedIssuer>(&new.id).await?;
+async fn set_sign_in(ras: Acting<RasAdmin>, Body(new): Body<NewSignIn>) -> Answer {
+    let trusted = ras.desk.find::<TrustedIssuer>(&new.id).await?;
     check_sign_in(new.sign_in.as_ref(), trusted.tenant.as_deref())?;
     check_domains(&ras, &new.id, new.sign_in.as_ref()).await?;
     let act = if new.sign_in.is_some() { "allow sign-in at" } else { "forbid sign-in at" };
     let set = |trusted: &mut TrustedIssuer| trusted.sign_in = new.sign_in;
-    ras.0.desk.change::<TrustedIssuer>(&new.id, act, set).await
+    ras.desk.change::<TrustedIssuer>(&new.id, act, set).await
 }
 
-async fn create_client(State(ras): State<RasAdmin>, Body(new): Body<NewClient>) -> Answer {
+async fn create_client(ras: Acting<RasAdmin>, Body(new): Body<NewClient>) -> Answer {
     // A public one gets nothing but what a person lets it have, where people may.
-    let trusted = ras.0.desk.store.all::<TrustedIssuer>().await?;
+    let trusted = ras.desk.store.all::<TrustedIssuer>().await?;
     let people = trusted.iter().any(|trusted| trusted.sign_in.is_some());
-    ras.0.desk.create_client(new, people).await
+    ras.desk.create_client(new, people).await
 }
 
-async fn change_client(State(ras): State<RasAdmin>, Body(change): Body<ClientChange>) -> Answer {
-    ras.0.desk.change_client(change).await
+async fn change_client(ras: Acting<RasAdmin>, Body(change): Body<ClientChange>) -> Answer {
+    ras.desk.change_client(change).await
 }
 
-async fn create_client_host(State(ras): State<RasAdmin>, Body(host): Body<ClientHost>) -> Answer {
+async fn create_client_host(ras: Acting<RasAdmin>, Body(host): Body<ClientHost>) -> Answer {
     if !is_origin(&host.origin) {
         return Err(AdminError::invalid(
             format!("`origin`: `{}` is not an origin", host.origin),
             "write https:// and the host, with the port if it is not 443, and no slash at the end",
         ));
     }
-    ras.0.desk.create(&host).await?;
+    ras.desk.create(&host).await?;
     Ok(Json(view(&host)))
 }
 
 async fn rotate_secret(
-    State(ras): State<RasAdmin>,
+    ras: Acting<RasAdmin>,
     Path(id): Path<String>,
     Body(overlap): Body<Overlap>,
 ) -> Answer {
-    ras.0.desk.rotate_secret(&id, overlap.overlap).await
+    ras.desk.rotate_secret(&id, overlap.overlap).await
 }
 
-async fn create_resource(
-    State(ras): State<RasAdmin>,
-    Body(resource): Body<GovernedResource>,
-) -> Answer {
+async fn create_resource(ras: Acting<RasAdmin>, Body(resource): Body<GovernedResource>) -> Answer {
     if !resource.scopes.contains_all(&resource.default_scopes) {
         return Err(AdminError::invalid(
             "`default_scopes` names scopes that are not in `scopes`",
@@ -249,8 +259,8 @@ async fn create_resource(
         ));
     }
     let chosen = resource.access_token_signing_alg;
-    ras.0.desk.check_signing_alg("access_token_signing_alg", chosen).await?;
-    ras.0.desk.create(&resource).await?;
+    ras.desk.check_signing_alg("access_token_signing_alg", chosen).await?;
+    ras.desk.create(&resource).await?;
     Ok(Json(view(&resource)))
 }
 
@@ -260,28 +270,29 @@ struct NewAccount {
     email: String,
 }
 
-async fn create_account(State(ras): State<RasAdmin>, Body(new): Body<NewAccount>) -> Answer {
+async fn create_account(ras: Acting<RasAdmin>, Body(new): Body<NewAccount>) -> Answer {
     check_email(&new.email)?;
-    let id = ras.0.desk.entropy.id();
+    let id = ras.desk.entropy.id();
     let account = Account { id, email: Some(new.email), disabled: false };
-    ras.0.desk.create(&account).await?;
+    ras.desk.create(&account).await?;
     Ok(Json(view(&account)))
 }
 
 /// The people of trusted issuers that an account is linked to.
-async fn links(State(ras): State<RasAdmin>, Body(named): Body<Named>) -> Answer {
-    let desk = &ras.0.desk;
+async fn links(ras: Acting<RasAdmin>, Body(named): Body<Named>) -> Answer {
+    let desk = &ras.desk;
     let account = desk.find::<Account>(&named.id).await?;
     Ok(Json(serde_json::json!(desk.store.links(&account.id).await?)))
 }
 
 /// Takes an account away from somebody it was linked to by mistake.
 async fn unlink(
-    State(ras): State<RasAdmin>,
+    ras: Acting<RasAdmin>,
     Body(link): Body<SubjectLink>,
 ) -> Result<StatusCode, AdminError> {
-    let desk = &ras.0.desk;
-    let event = AuditEvent::granted("admin.unlink account", desk.now())
+    let desk = &ras.desk;
+    let event = desk
+        .act("unlink account")
         .with("issuer", link.issuer.as_str())
         .with("subject", link.subject.as_str());
     if desk.store.unlink(&link, event).await? {
@@ -293,6 +304,6 @@ async fn unlink(
     ))
 }
 
-async fn audit(State(ras): State<RasAdmin>, Query(query): Query<AuditQuery>) -> Answer {
-    ras.0.desk.audit(query).await
+async fn audit(ras: Acting<RasAdmin>, Query(query): Query<AuditQuery>) -> Answer {
+    ras.desk.audit(query).await
 }

@@ -1,7 +1,7 @@
 //! What the routes of both roles share: reading bodies, and list, show, delete, switch for any kind
 //! of record.
 
-use super::{AdminError, Problem, keys::MakeKey};
+use super::{AdminError, Problem, acting::Desk, keys::MakeKey};
 use axum::{
     Json,
     body::Bytes,
@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 
 /// What every route needs.
 #[derive(Clone)]
-pub(super) struct Desk {
+pub(super) struct Ground {
     pub(super) store: Store,
     pub(super) clock: Clock,
     pub(super) entropy: Entropy,
@@ -67,14 +67,16 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
-impl Desk {
+impl Ground {
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
     }
+}
 
-    /// The event of an administrative act.
+impl Desk {
+    /// The event of an act on a record.
     pub(super) fn event<R: Record>(&self, act: &str, id: &str) -> AuditEvent {
-        AuditEvent::granted(format!("admin.{act} {}", R::KIND), self.now()).with("record", id)
+        self.act(&format!("{act} {}", R::KIND)).with("record", id)
     }
 
     /// Every record, without secrets.
@@ -85,7 +87,15 @@ impl Desk {
 
     /// Adds a record.
     pub(super) async fn create<R: Record>(&self, record: &R) -> Result<(), AdminError> {
-        let event = self.event::<R>("create", &record.id());
+        self.add(record, self.event::<R>("create", &record.id())).await
+    }
+
+    /// The same, with more to say of it.
+    pub(super) async fn add<R: Record>(
+        &self,
+        record: &R,
+        event: AuditEvent,
+    ) -> Result<(), AdminError> {
         self.store.put(record, Put::Create, event).await?;
         Ok(())
     }
@@ -112,9 +122,19 @@ impl Desk {
         act: &str,
         change: impl FnOnce(&mut R) + Send,
     ) -> Result<Json<Value>, AdminError> {
+        Ok(Json(view(&self.change_record(id, act, change).await?)))
+    }
+
+    /// The same, for whoever shows it in another way.
+    pub(super) async fn change_record<R: Record>(
+        &self,
+        id: &str,
+        act: &str,
+        change: impl FnOnce(&mut R) + Send,
+    ) -> Result<R, AdminError> {
         let event = self.event::<R>(act, id);
         let changed = self.store.update(id, change, event).await?;
-        changed.map(|record| Json(view(&record))).ok_or_else(|| AdminError::missing(R::KIND, id))
+        changed.ok_or_else(|| AdminError::missing(R::KIND, id))
     }
 
     /// The audit trail.

@@ -15,17 +15,17 @@ use carnet_store::{AuditEvent, RefreshToken};
 
 pub(super) async fn redeem(
     idp: &Idp,
-    request: ClientRequest<IdpDirectory>,
+    request: &ClientRequest<IdpDirectory>,
     event: &mut AuditEvent,
 ) -> Result<TokenAnswer, Failure> {
-    let presented = grants::present_code(&idp.0.authority, &request, event).await?;
+    let presented = grants::present_code(&idp.0.authority, request, event).await?;
     bring(idp, request, presented, event).await
 }
 
 /// What a presented code brings, however the person was asked.
 pub(super) async fn bring(
     idp: &Idp,
-    request: ClientRequest<IdpDirectory>,
+    request: &ClientRequest<IdpDirectory>,
     presented: PresentedCode,
     event: &mut AuditEvent,
 ) -> Result<TokenAnswer, Failure> {

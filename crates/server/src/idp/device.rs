@@ -109,7 +109,7 @@ pub(super) async fn authorize(State(idp): State<Idp>, request: Request) -> Respo
 /// The device code at the token endpoint (RFC 8628 section 3.4).
 pub(super) async fn redeem(
     idp: &Idp,
-    request: ClientRequest<IdpDirectory>,
+    request: &ClientRequest<IdpDirectory>,
     event: &mut AuditEvent,
 ) -> Result<TokenAnswer, Failure> {
     let authority = &idp.0.authority;

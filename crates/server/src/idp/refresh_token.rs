@@ -15,7 +15,7 @@ use carnet_store::AuditEvent;
 
 pub(super) async fn renew(
     idp: &Idp,
-    request: ClientRequest<IdpDirectory>,
+    request: &ClientRequest<IdpDirectory>,
     event: &mut AuditEvent,
 ) -> Result<TokenAnswer, Failure> {
     let state = &idp.0;
@@ -25,7 +25,7 @@ pub(super) async fn renew(
         // As at the authorization endpoint: no token of this grant is for an MCP server.
         return Err(Refusal::ResourceAtSignIn.into());
     }
-    let mut presented = PresentedToken::read(authority, &request, event).await?;
+    let mut presented = PresentedToken::read(authority, request, event).await?;
     if !request.client.acts_for(&presented.held.user_id) {
         return Err(Refusal::RefreshToken.into());
     }

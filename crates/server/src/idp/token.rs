@@ -36,7 +36,7 @@ impl Grants for Idp {
 
     async fn grant(
         &self,
-        request: ClientRequest<IdpDirectory>,
+        request: &ClientRequest<IdpDirectory>,
         event: &mut AuditEvent,
     ) -> Result<TokenAnswer, Failure> {
         let enrols = request.client.id() == ENROLLED_CLIENT;

@@ -136,7 +136,7 @@ impl mint::Grant<IdpDirectory> for Exchange<'_> {
 
 pub(super) async fn exchange(
     idp: &Idp,
-    request: ClientRequest<IdpDirectory>,
+    request: &ClientRequest<IdpDirectory>,
     event: &mut AuditEvent,
 ) -> Result<TokenAnswer, Failure> {
     let state = &idp.0;
@@ -145,7 +145,7 @@ pub(super) async fn exchange(
         return Err(Refusal::PublicClient.into());
     }
     let exchange = TokenExchange::parse(&request.form)?;
-    *event = event.clone().with("requested_audience", shown(&exchange.audience, 256));
+    event.note("requested_audience", shown(&exchange.audience, 256));
     let now = authority.now();
     let key_thumbprint = request.proof.as_ref().map(|proof| proof.key_thumbprint.as_str());
     let keys = request.snapshot.keys.clone();
@@ -156,7 +156,7 @@ pub(super) async fn exchange(
         }
         _ => verify(idp, &exchange, asking, event, now).await?,
     };
-    *event = event.clone().person(&subject.user_id);
+    event.person.clone_from(&subject.user_id);
     if !request.client.acts_for(&subject.user_id) {
         return Err(Refusal::SubjectNotLive.into());
     }
@@ -292,7 +292,8 @@ async fn chained(
     }
     let (verified, resource) = verified.map_err(refused)?;
     let txn = verified.transaction.as_deref().ok_or(refused(JwtError::Binding("txn")))?;
-    *event = event.clone().with("txn", txn).with("subject_token", verified.jti.as_str());
+    event.note("txn", txn);
+    event.note("subject_token", verified.jti.as_str());
     let snapshot = authority.fresh().await?;
     let party = server.issuer.as_str();
     let stands = idp.standing_of_id_jag(&snapshot, txn, party, resource, now).await?;

@@ -62,12 +62,12 @@ impl Source<'_> {
 /// The authorization code grant (RFC 6749 4.1.3, RFC 7636 4.5).
 pub(super) async fn redeem(
     ras: &Ras,
-    request: ClientRequest<RasDirectory>,
+    request: &ClientRequest<RasDirectory>,
     event: &mut AuditEvent,
 ) -> Result<TokenAnswer, Failure> {
     let authority = &ras.0.authority;
     let now = authority.now();
-    let presented = grants::present_code(authority, &request, event).await?;
+    let presented = grants::present_code(authority, request, event).await?;
     let (code, session) = (&presented.code, &presented.session);
     let key_thumbprint = request.key_thumbprint();
     let resource = code.request.resource.clone().ok_or(Refusal::Code)?;
@@ -123,12 +123,12 @@ fn same_resource(form: &Form, resource: &Resource) -> Result<(), Refusal> {
 /// The refresh grant: rotation, and a family that dies with the first reuse (RFC 9700 4.14.2).
 pub(super) async fn renew(
     ras: &Ras,
-    request: ClientRequest<RasDirectory>,
+    request: &ClientRequest<RasDirectory>,
     event: &mut AuditEvent,
 ) -> Result<TokenAnswer, Failure> {
     let authority = &ras.0.authority;
     let now = authority.now();
-    let mut presented = PresentedToken::read(authority, &request, event).await?;
+    let mut presented = PresentedToken::read(authority, request, event).await?;
     // A client whose document says another method now is another client (I20).
     let method = request.client.record().authentication.method();
     if presented.held.client_method.as_deref() != Some(method) {

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 pub(super) async fn redeem(
     ras: &Ras,
-    request: ClientRequest<RasDirectory>,
+    request: &ClientRequest<RasDirectory>,
     event: &mut AuditEvent,
 ) -> Result<TokenAnswer, Failure> {
     let authority = &ras.0.authority;
@@ -41,11 +41,9 @@ pub(super) async fn redeem(
     let verified = verify(ras, &mut snapshot, &asked, client, event).await;
     let (id_jag, verified_by) =
         verified.map_err(|failure| guarded(client, &asked, failure, event))?;
-    *event = event
-        .clone()
-        .with("txn", id_jag.jti())
-        .with("subject", id_jag.subject())
-        .with("actor", id_jag.actor().map(|actor| shown(actor, 256)).unwrap_or_default());
+    event.note("txn", id_jag.jti());
+    event.note("subject", id_jag.subject());
+    event.note("actor", id_jag.actor().map(|actor| shown(actor, 256)).unwrap_or_default());
     ras.0.admission.grant(client.id(), &format!("{} {}", id_jag.issuer(), id_jag.subject()))?;
     let mut redemption = Redeeming {
         ras,
@@ -85,7 +83,7 @@ fn guarded(
     if !telling || !client.record().is_stranger() || enrolled_there {
         return refusal.into();
     }
-    *event = event.clone().with("detail", refusal.reason());
+    event.note("detail", refusal.reason());
     Refusal::IdJagOfStranger.into()
 }
 
@@ -202,7 +200,7 @@ async fn verify(
             *snapshot = fresh;
             continue;
         };
-        *event = event.clone().with("issuer", trusted.issuer.as_str());
+        event.note("issuer", trusted.issuer.as_str());
         let source = KeySource {
             owner: trusted.issuer.to_string(),
             jwks_uri: trusted.jwks_uri.clone(),

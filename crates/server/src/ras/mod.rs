@@ -189,7 +189,7 @@ impl Grants for Ras {
 
     async fn grant(
         &self,
-        request: ClientRequest<RasDirectory>,
+        request: &ClientRequest<RasDirectory>,
         event: &mut AuditEvent,
     ) -> Result<TokenAnswer, Failure> {
         let people = request.snapshot.directory.interactive().next().is_some();

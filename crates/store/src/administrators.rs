@@ -1,0 +1,91 @@
+//! Administrators with names: what their tokens are checked by, and what they may do.
+
+use crate::{
+    database::{StoreError, document},
+    directory::{Put, Record, write},
+};
+use carnet_proto::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use sqlx::{Any, Transaction};
+
+/// What an administrator may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdminRole {
+    /// Reads everything, changes nothing.
+    Auditor,
+    /// Reads, and takes away: switches people, clients and connections off, revokes installations.
+    Helpdesk,
+    /// Changes every record but administrators.
+    Admin,
+    /// Everything.
+    Owner,
+}
+
+impl AdminRole {
+    /// Every role, least first.
+    pub const ALL: [Self; 4] = [Self::Auditor, Self::Helpdesk, Self::Admin, Self::Owner];
+
+    /// The stored word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Auditor => "auditor",
+            Self::Helpdesk => "helpdesk",
+            Self::Admin => "admin",
+            Self::Owner => "owner",
+        }
+    }
+}
+
+/// What a secret is checked by without being held: whoever reads these can neither send a request nor learn the
+/// secret (RFC 5802 section 3, StoredKey and ServerKey). A secret has 256 random bits, so that nothing has to be slow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredProof {
+    /// SHA-256 of the key that proves a request.
+    pub stored_key: String,
+    /// The key that proves an answer.
+    pub server_key: String,
+}
+
+/// An administrator of one authorization server, by the name in its audit rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Administrator {
+    /// The name; never two at once.
+    pub name: String,
+    /// What they may do.
+    pub role: AdminRole,
+    /// What their token is checked by.
+    pub proof: StoredProof,
+    /// When the token ends.
+    pub expires_at: Timestamp,
+    /// When they were added.
+    pub created_at: Timestamp,
+    /// Who added them.
+    #[serde(default)]
+    pub added_by: String,
+}
+
+impl Record for Administrator {
+    const KIND: &'static str = "administrator";
+
+    fn id(&self) -> String {
+        self.name.clone()
+    }
+}
+
+/// Ends the token of every administrator: an owner renews them.
+pub(crate) async fn end_administrators(
+    transaction: &mut Transaction<'static, Any>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let rows = sqlx::query("SELECT document FROM directory WHERE kind = $1")
+        .bind(Administrator::KIND)
+        .fetch_all(&mut **transaction)
+        .await?;
+    for row in &rows {
+        let mut held: Administrator = document(row, "document", Administrator::KIND)?;
+        held.expires_at = held.expires_at.min(now);
+        write(transaction, &held, Put::Replace).await?;
+    }
+    Ok(())
+}

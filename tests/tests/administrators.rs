@@ -1,0 +1,219 @@
+//! Administrators with names: who may do what, and whose act is on record.
+
+use carnet_store::{AuditFilter, AuditRow, Store};
+use carnet_tests::world::World;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+async fn rows(store: &Store) -> Vec<AuditRow> {
+    let all = AuditFilter { limit: 1000, ..AuditFilter::default() };
+    store.audit(&all).await.unwrap()
+}
+
+/// Adds an administrator of `place`; their token.
+async fn add(world: &World, place: &str, name: &str, role: &str) -> String {
+    let body = json!({"name": name, "role": role});
+    let path = format!("{place}/administrators");
+    let made = world.administer(Method::POST, &path, Some(body)).await;
+    assert_eq!(made.status, 200, "{}", made.text);
+    made.str("token").to_owned()
+}
+
+#[tokio::test]
+async fn a_role_may_do_what_its_name_says_and_no_more() {
+    let world = World::new().await;
+    let post = |path: &'static str, body: Value| (Method::POST, path, Some(body));
+    let read = (Method::GET, "/idp/users", None);
+    let ask =
+        post("/idp/explain", json!({"user": "erin", "client": "agent", "resource": world.canvas}));
+    let cut_off = post("/idp/users/max/disable", json!({}));
+    let change = post("/idp/users/max/enable", json!({}));
+    let password =
+        post("/idp/users/max/password", json!({"password": "a new and long passphrase"}));
+    let appoint = post("/idp/administrators", json!({"name": "mallory", "role": "owner"}));
+    let dismiss = post("/idp/administrators/delete", json!({"name": "mallory"}));
+    let cases = [
+        ("auditor", vec![&read, &ask], vec![&cut_off, &change, &password, &appoint, &dismiss]),
+        ("helpdesk", vec![&read, &ask, &cut_off], vec![&change, &password, &appoint, &dismiss]),
+        ("admin", vec![&read, &ask, &cut_off, &change, &password], vec![&appoint, &dismiss]),
+        ("owner", vec![&read, &ask, &cut_off, &change, &password, &appoint, &dismiss], vec![]),
+    ];
+    for (role, may, may_not) in cases {
+        let token = add(&world, "/idp", &format!("{role}@acme.example"), role).await;
+        for (method, path, body) in may {
+            let reply = world.administer_as(&token, method.clone(), path, body.clone()).await;
+            assert!(reply.status < 300, "{role} {path}: {} {}", reply.status, reply.text);
+        }
+        for (method, path, body) in may_not {
+            let before = rows(&world.idp_store).await.len();
+            let reply = world.administer_as(&token, method.clone(), path, body.clone()).await;
+            assert_eq!(reply.status, 403, "{role} {path}: {}", reply.text);
+            assert!(reply.text.contains(&format!("`{role}`")), "{}", reply.text);
+            let rows = rows(&world.idp_store).await;
+            assert_eq!(rows.len(), before + 1, "{role} {path}: the refusal, and nothing else");
+            assert_eq!(rows[0].details["reason"], "administrator.role");
+            assert_eq!(rows[0].details["by"], format!("{role}@acme.example"));
+        }
+        // Of the identity provider, and of nobody else.
+        for path in ["/ras/ras/clients", "/ras/ras/audit", "/nothing"] {
+            let reply = world.administer_as(&token, Method::GET, path, None).await;
+            assert_eq!(reply.status, 403, "{role} {path}: {}", reply.text);
+        }
+        assert_eq!(world.administer_as(&token, Method::GET, "/roles", None).await.status, 200);
+    }
+    let of_ras = add(&world, "/ras/ras", "ann@vendor.example", "owner").await;
+    for path in ["/idp/users", "/ras/other/clients"] {
+        let reply = world.administer_as(&of_ras, Method::GET, path, None).await;
+        assert_eq!(reply.status, 403, "{path}: {}", reply.text);
+    }
+    assert_eq!(
+        world.administer_as(&of_ras, Method::GET, "/ras/ras/clients", None).await.status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn every_act_is_on_record_by_the_name_of_who_did_it() {
+    let world = World::new().await;
+    let token = add(&world, "/idp", "ann@acme.example", "owner").await;
+    let act = |method: Method, path: &'static str, body: Value| {
+        world.administer_as(&token, method, path, Some(body))
+    };
+    let user = act(Method::POST, "/idp/users", json!({"username": "new"})).await;
+    assert_eq!(user.status, 200, "{}", user.text);
+    for (method, path, body) in [
+        (Method::POST, "/idp/users/new/groups", json!({"groups": ["engineering"]})),
+        (Method::POST, "/idp/users/new/password", json!({"password": "a new and long passphrase"})),
+        (Method::POST, "/idp/users/new/disable", json!({})),
+        (Method::POST, "/idp/users/new/enable", json!({})),
+        (Method::DELETE, "/idp/users/new", json!({})),
+        (Method::POST, "/idp/groups", json!({"name": "sales"})),
+        (Method::DELETE, "/idp/groups/sales", json!({})),
+        (Method::POST, "/idp/clients", json!({"id": "c", "name": "C"})),
+        (Method::POST, "/idp/clients/change", json!({"id": "c", "name": "D"})),
+        (Method::POST, "/idp/clients/c/secret", json!({})),
+        (Method::POST, "/idp/clients/c/disable", json!({})),
+        (Method::DELETE, "/idp/clients/c", json!({})),
+        (Method::POST, "/idp/authorization-servers", json!({"issuer": "https://as.example"})),
+        (
+            Method::POST,
+            "/idp/resources",
+            json!({"resource": "https://mcp.example", "authorization_server": "https://as.example",
+                   "scopes": ["read"]}),
+        ),
+        (Method::POST, "/idp/resources/delete", json!({"id": "https://mcp.example"})),
+        (Method::POST, "/idp/authorization-servers/delete", json!({"id": "https://as.example"})),
+        (Method::POST, "/idp/administrators", json!({"name": "bob", "role": "auditor"})),
+        (Method::POST, "/idp/administrators/renew", json!({"name": "bob", "days": 1})),
+        (Method::POST, "/idp/administrators/delete", json!({"name": "bob"})),
+    ] {
+        let before = rows(&world.idp_store).await.len();
+        let reply = act(method, path, body).await;
+        assert!(reply.status < 300, "{path}: {} {}", reply.status, reply.text);
+        let rows = rows(&world.idp_store).await;
+        assert_eq!(rows.len(), before + 1, "{path}");
+        let row = &rows[0];
+        assert!(row.event.starts_with("admin."), "{row:?}");
+        assert_eq!(row.details["by"], "ann@acme.example", "{row:?}");
+        assert_eq!(row.details["address"], "127.0.0.1", "{row:?}");
+        assert!(row.details.contains_key("request_id"), "{row:?}");
+    }
+    // Whoever holds the secret of the config is told apart from those with names.
+    let _ = world.administer(Method::POST, "/idp/users/erin/disable", None).await;
+    assert_eq!(world.last_event(&world.idp_store).await.details["by"], "the config's secret");
+    for store in [&world.idp_store, &world.ras_store] {
+        let all = rows(store).await;
+        let admin = all.iter().filter(|row| row.event.starts_with("admin"));
+        assert!(admin.clone().all(|row| row.details.contains_key("by")), "{all:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_ends_when_it_is_renewed_when_its_time_has_come_and_with_its_administrator() {
+    let world = World::new().await;
+    let status =
+        async |token: &str| world.administer_as(token, Method::GET, "/idp/users", None).await;
+    let first = add(&world, "/idp", "ann", "admin").await;
+    assert_eq!(status(&first).await.status, 200);
+    let again = json!({"name": "ann", "role": "owner"});
+    let again = world.administer(Method::POST, "/idp/administrators", Some(again)).await;
+    assert_eq!(again.status, 409, "a name is not taken over: {}", again.text);
+    let renewal = Some(json!({"name": "ann", "days": 1}));
+    let renewed = world.administer(Method::POST, "/idp/administrators/renew", renewal).await;
+    let second = renewed.str("token").to_owned();
+    assert_eq!(renewed.str("role"), "admin");
+    assert_eq!(status(&first).await.status, 401);
+    assert_eq!(status(&second).await.status, 200);
+    // What the database holds is of no use by itself, and the API does not show it.
+    let listed = world.administer(Method::GET, "/idp/administrators", None).await;
+    for hidden in ["token", "proof", "key"] {
+        assert!(!listed.text.contains(hidden), "{}", listed.text);
+    }
+    let wrong = [
+        second.replace("ann.", "bob."),
+        format!("{second}x"),
+        second.trim_start_matches("administrator.").to_owned(),
+        "administrator.ann.".to_owned(),
+        "administrator..".to_owned(),
+    ];
+    for token in &wrong {
+        assert_eq!(status(token).await.status, 401, "{token}");
+    }
+    world.pass(86_401);
+    let ended = status(&second).await;
+    assert_eq!(ended.status, 401);
+    assert!(ended.text.contains("has ended"), "{}", ended.text);
+    let row = world.last_event(&world.idp_store).await;
+    assert_eq!(row.details["reason"], "administrator.expired");
+    assert_eq!(row.details["by"], "ann");
+    let renewal = Some(json!({"name": "ann"}));
+    let renewed = world.administer(Method::POST, "/idp/administrators/renew", renewal).await;
+    let third = renewed.str("token").to_owned();
+    assert_eq!(status(&third).await.status, 200);
+    // A backup that was restored may hold administrators who were removed since: their tokens have ended.
+    let event = carnet_store::AuditEvent::granted("admin.restored", world.now());
+    world.idp_store.after_restore(event.with("by", "a test"), world.now()).await.unwrap();
+    assert_eq!(status(&third).await.status, 401);
+    for (name, days, says) in [
+        ("Ann", None, "`name`"),
+        ("", None, "`name`"),
+        ("a b", None, "`name`"),
+        ("bob", Some(0), "`days`"),
+        ("bob", Some(367), "`days`"),
+    ] {
+        let body = Some(json!({"name": name, "role": "auditor", "days": days}));
+        let reply = world.administer(Method::POST, "/idp/administrators", body).await;
+        assert_eq!(reply.status, 400, "{name} {days:?}: {}", reply.text);
+        assert!(reply.text.contains(says), "{}", reply.text);
+    }
+    let body = Some(json!({"name": "bob", "role": "king"}));
+    let reply = world.administer(Method::POST, "/idp/administrators", body).await;
+    assert!(reply.text.contains("`role`") && reply.text.contains("auditor"), "{}", reply.text);
+    let gone = Some(json!({"name": "ann"}));
+    let gone = world.administer(Method::POST, "/idp/administrators/delete", gone).await;
+    assert_eq!(gone.status, 204);
+    assert_eq!(status(&third).await.status, 401);
+}
+
+#[tokio::test]
+async fn who_is_turned_away_is_on_record_and_counted_and_bars_nobody_else() {
+    let world = World::new().await;
+    let token = add(&world, "/idp", "ann", "auditor").await;
+    let mut answers = Vec::new();
+    for _ in 0..40 {
+        let reply = world.administer_as("wrong", Method::GET, "/idp/users", None).await;
+        answers.push(reply.status);
+    }
+    assert_eq!(answers.iter().filter(|status| **status == 401).count(), 30, "{answers:?}");
+    assert!(answers[30..].iter().all(|status| *status == 429), "{answers:?}");
+    let all = rows(&world.idp_store).await;
+    let refused: Vec<_> = all
+        .iter()
+        .filter(|row| row.details.get("reason").is_some_and(|r| r == "administrator.unknown"))
+        .collect();
+    assert_eq!(refused.len(), 30);
+    assert_eq!(refused[0].details["address"], "127.0.0.1");
+    assert_eq!(refused[0].details["target"], "/idp/users");
+    assert_eq!(world.administer_as(&token, Method::GET, "/idp/users", None).await.status, 200);
+    assert_eq!(world.administer(Method::GET, "/idp/users", None).await.status, 200);
+}
