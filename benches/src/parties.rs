@@ -5,7 +5,9 @@ use crate::{
     post,
 };
 use axum::{Json, Router, routing::post as axum_post};
+use carnet_authority::{Context, KeyRing, LIMITS, Passwords, Rates, limited};
 use carnet_client::Outbound;
+use carnet_idp::{Idp, IdpSettings};
 use carnet_proto::{
     authentication::Authentication,
     client::{Client, ClientAuthentication, GovernedResource, SecretHash},
@@ -19,13 +21,8 @@ use carnet_proto::{
     time::{Clock, Entropy, Timestamp},
     trust::{AccountResolution, TrustedIssuer},
 };
+use carnet_ras::{Ras, RasSettings};
 use carnet_resource::Guard;
-use carnet_server::{
-    Context, KeyRing, LIMITS, Passwords, Rates,
-    idp::{Idp, IdpSettings},
-    limited,
-    ras::{Ras, RasSettings},
-};
 use carnet_store::{AuditEvent, Put, Record, RefreshToken, Session, Store, User};
 use serde_json::json;
 use std::{

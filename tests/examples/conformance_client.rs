@@ -2,6 +2,10 @@
 //! the MCP server's URL as last argument, exit 0 for success. Where the scenario is about consent, the
 //! person is a plain HTTP client that follows redirects, as the suite's authorization server expects.
 #![allow(
+    unused_crate_dependencies,
+    reason = "this package has several programs, each with its own"
+)]
+#![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
     reason = "the suite speaks through the environment; the program stops at the first surprise"

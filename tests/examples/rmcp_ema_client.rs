@@ -1,5 +1,9 @@
 //! The Rust MCP SDK's own enterprise-managed client, the strictest there is, against our parties.
 //! Configured by environment like the TypeScript one; prints one line of JSON.
+#![allow(
+    unused_crate_dependencies,
+    reason = "this package has several programs, each with its own"
+)]
 #![allow(clippy::disallowed_methods, reason = "the driver speaks through the environment")]
 
 use rmcp::{

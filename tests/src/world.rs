@@ -2,7 +2,10 @@
 
 use crate::forge::{Key, other_keys};
 use axum::{Json, Router, extract::Extension, routing::post};
+use carnet_admin::{AdminApi, IdpAdmin, RasAdmin, proof};
+use carnet_authority::{Context, KeyRing, LIMITS, Passwords, Rates, health, limited};
 use carnet_client::{MemoryVault, Outbound, Registration, Settings};
+use carnet_idp::{Idp, IdpSettings};
 use carnet_proto::{
     client::{
         Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT, GovernedResource, SecretHash,
@@ -15,15 +18,8 @@ use carnet_proto::{
     time::{Clock, Entropy, Timestamp},
     trust::{AccountResolution, TrustedIssuer},
 };
+use carnet_ras::{Ras, RasSettings};
 use carnet_resource::{Caller, Guard};
-use carnet_server::{
-    Context, KeyRing, LIMITS, Passwords, Rates,
-    admin::{AdminApi, IdpAdmin, RasAdmin, proof},
-    health,
-    idp::{Idp, IdpSettings},
-    limited,
-    ras::{Ras, RasSettings},
-};
 use carnet_store::{AuditEvent, AuditFilter, AuditRow, Group, Put, Record, Store, User};
 use reqwest::{Method, header};
 use serde_json::{Value, json};

@@ -1,4 +1,8 @@
 //! Every test that needs more than one crate, in one binary.
+#![allow(
+    unused_crate_dependencies,
+    reason = "this package has several programs, each with its own"
+)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests stop at the first surprise")]
 
 mod admin_api;

@@ -1,16 +1,13 @@
 //! Rules that hold at every place of their kind: the walks here find the places themselves.
 
+use carnet_authority::{Context, KeyRing, Keys, LIMITS, Passwords, limited};
 use carnet_client::Outbound;
+use carnet_idp::{Idp, IdpSettings};
 use carnet_proto::{
     identifier::Issuer,
     time::{Clock, Entropy, Timestamp},
 };
-use carnet_server::{
-    Context, KeyRing, Keys, LIMITS, Passwords,
-    idp::{Idp, IdpSettings},
-    limited,
-    ras::{Ras, RasSettings},
-};
+use carnet_ras::{Ras, RasSettings};
 use carnet_store::{AuditEvent, AuditFilter, SealedKey, Store};
 use carnet_tests::{
     forge::Key,
@@ -149,8 +146,8 @@ async fn two_hundred_unproven_requests_of_one_address_write_a_handful_of_rows_at
     };
     let mut address = 0;
     for (is_idp, file, unproven, store) in [
-        (true, "crates/server/src/idp/mod.rs", idp, &world.idp_store),
-        (false, "crates/server/src/ras/mod.rs", ras, &world.ras_store),
+        (true, "crates/idp/src/lib.rs", idp, &world.idp_store),
+        (false, "crates/ras/src/lib.rs", ras, &world.ras_store),
     ] {
         for path in routes_of(file) {
             for method in [Method::GET, Method::POST] {
@@ -188,13 +185,13 @@ async fn two_hundred_unproven_requests_of_one_address_write_a_handful_of_rows_at
 fn a_reach_of_its_own_is_given_only_to_urls_that_an_operator_or_a_person_wrote() {
     let known = [
         (
-            "crates/server/src/client_authentication.rs",
+            "crates/authority/src/client_authentication.rs",
             1,
             "a client's jwks_uri, by an administrator",
         ),
-        ("crates/server/src/ras/jwt_bearer.rs", 1, "a trusted issuer"),
-        ("crates/server/src/ras/directory.rs", 3, "trusted issuers and hosts on the list"),
-        ("crates/server/src/idp/token_exchange.rs", 1, "a registered authorization server"),
+        ("crates/ras/src/jwt_bearer.rs", 1, "a trusted issuer"),
+        ("crates/ras/src/directory.rs", 3, "trusted issuers and hosts on the list"),
+        ("crates/idp/src/token_exchange.rs", 1, "a registered authorization server"),
         ("crates/resource/src/admission.rs", 1, "the guard's own issuer"),
         ("crates/carnet/src/employee/mod.rs", 1, "the person's identity provider"),
         ("crates/client/src/obtain.rs", 1, "endpoints in the person's settings"),
@@ -228,13 +225,13 @@ fn a_reach_of_its_own_is_given_only_to_urls_that_an_operator_or_a_person_wrote()
 fn no_event_of_administration_is_made_without_the_administrator() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut makers = BTreeSet::new();
-    walk(&root.join("crates/server/src/admin"), &mut |path, text| {
+    walk(&root.join("crates/admin/src"), &mut |path, text| {
         if text.contains("AuditEvent::granted(") {
             makers.insert(path.file_name().unwrap().to_str().unwrap().to_owned());
         }
     });
     // `By::act`, and refusals, which say who it was where that is known.
-    let known: BTreeSet<String> = ["acting.rs", "mod.rs"].map(str::to_owned).into();
+    let known: BTreeSet<String> = ["acting.rs", "lib.rs"].map(str::to_owned).into();
     assert_eq!(makers, known);
 }
 

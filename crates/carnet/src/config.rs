@@ -8,11 +8,13 @@ use crate::{
     system::{self, Shared, private_file},
 };
 use anyhow::{Context, Result, bail};
+use carnet_authority::Rates;
+use carnet_idp::IdpSettings;
 use carnet_proto::{
     identifier::{Issuer, is_loopback},
     jwk::Algorithm,
 };
-use carnet_server::{Rates, idp::IdpSettings, ras::RasSettings};
+use carnet_ras::RasSettings;
 use ipnet::IpNet;
 pub(crate) use reading::said;
 use reading::{misread, put, unquoted, without_passwords};

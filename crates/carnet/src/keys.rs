@@ -11,12 +11,13 @@ use aws_lc_rs::{
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use carnet_admin::STILL_VERIFIES;
+use carnet_authority::{KeyRing, Keys};
 use carnet_proto::{
     jwk::{Algorithm, SigningKey},
     secret::{Secret, mac},
     time::{Clock, Timestamp},
 };
-use carnet_server::{KeyRing, Keys, admin::STILL_VERIFIES};
 use carnet_store::{SealedKey, Store};
 use std::{path::Path, sync::Arc};
 use zeroize::Zeroizing;
@@ -132,7 +133,7 @@ pub(crate) fn maker(
     kek: &Arc<KeyEncryptionKey>,
     algorithm: Algorithm,
     clock: &Clock,
-) -> carnet_server::admin::MakeKey {
+) -> carnet_admin::MakeKey {
     let (kek, clock) = (Arc::clone(kek), clock.clone());
     Arc::new(move |chosen, signs_from| {
         let algorithm = chosen.unwrap_or(algorithm);

@@ -11,16 +11,12 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use axum::Router;
+use carnet_admin::{AdminApi, IdpAdmin, RasAdmin, proof};
+use carnet_authority::{Context, LIMITS, Passwords, health, limited};
 use carnet_gateway::Gateway;
+use carnet_idp::Idp;
 use carnet_proto::identifier::Issuer;
-use carnet_server::{
-    Context, LIMITS, Passwords,
-    admin::{AdminApi, IdpAdmin, RasAdmin, proof},
-    health,
-    idp::Idp,
-    limited,
-    ras::Ras,
-};
+use carnet_ras::Ras;
 use carnet_store::{AuditEvent, Store};
 use ipnet::IpNet;
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};

@@ -57,7 +57,7 @@ pub(crate) fn quiet() {
 /// Starts logs and, where configured, OTLP export.
 pub(crate) fn start(config: &Config, outbound: &Outbound) -> Result<Telemetry> {
     // Libraries log statements and headers at their lower levels; ours never hold a secret.
-    let default = "warn,carnet=info,carnet_server=info,carnet_client=info,carnet_store=info";
+    let default = "warn,carnet=info";
     let filter = EnvFilter::try_new(config.log.filter.as_deref().unwrap_or(default))?;
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
@@ -101,7 +101,7 @@ pub(crate) fn start(config: &Config, outbound: &Outbound) -> Result<Telemetry> {
     let reader = PeriodicReader::builder(metrics).with_interval(Duration::from_secs(15)).build();
     let meter = SdkMeterProvider::builder().with_resource(resource).with_reader(reader).build();
     global::set_meter_provider(meter.clone());
-    let ours = EnvFilter::new("off,carnet=info,carnet_server=info,carnet_client=info");
+    let ours = EnvFilter::new("off,carnet=info");
     let traces =
         tracing_opentelemetry::layer().with_tracer(tracer.tracer("carnet")).with_filter(ours);
     tracing_subscriber::registry().with(format).with(traces).try_init()?;

@@ -2,9 +2,9 @@
 
 use crate::system::{self, plain};
 use anyhow::{Context, Result, bail};
+use carnet_admin::proof;
 use carnet_client::{Answer, Outbound, Reach};
 use carnet_proto::secret::Secret;
-use carnet_server::admin::proof;
 use serde_json::Value;
 use url::{Position, Url};
 

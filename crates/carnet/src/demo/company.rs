@@ -10,7 +10,10 @@ use crate::{
     system,
 };
 use anyhow::{Context as _, Result};
+use carnet_admin::{AdminApi, IdpAdmin, RasAdmin, proof};
+use carnet_authority::{Context, LIMITS, Limits, Passwords, health, limited};
 use carnet_client::{Outbound, Registration, Settings};
+use carnet_idp::{Idp, IdpSettings};
 use carnet_proto::{
     client::{Client, ClientAuthentication, ENROLLED_CLIENT, GovernedResource, SecretHash},
     identifier::{Issuer, Resource},
@@ -21,15 +24,8 @@ use carnet_proto::{
     time::{Clock, Entropy},
     trust::{AccountResolution, TrustedIssuer},
 };
+use carnet_ras::{Ras, RasSettings};
 use carnet_resource::Guard;
-use carnet_server::{
-    Context, LIMITS, Limits, Passwords,
-    admin::{AdminApi, IdpAdmin, RasAdmin, proof},
-    health,
-    idp::{Idp, IdpSettings},
-    limited,
-    ras::{Ras, RasSettings},
-};
 use carnet_store::{AuditEvent, Group, Put, Record, Store, User};
 use rustls_pki_types::PrivateKeyDer;
 use std::{

@@ -4,12 +4,12 @@
 use super::config::UpstreamClient;
 use crate::system::{self, Shared};
 use anyhow::Result;
+use carnet_authority::Context;
 use carnet_client::{
     Client, Error, McpServer, MemoryVault, Outbound, Registration, Settings, Subject,
 };
 use carnet_gateway::{UpstreamToken, UpstreamTokenError, UpstreamTokens};
 use carnet_proto::{scope::Scopes, secret::Secret};
-use carnet_server::Context;
 use std::{collections::HashMap, sync::Arc};
 use tokio::sync::OnceCell;
 

@@ -20,11 +20,14 @@ use axum::{
     response::IntoResponse,
     routing::{get, post},
 };
+use carnet_admin::By;
+use carnet_authority::Context as ServerContext;
 use carnet_client::Outbound;
 use carnet_gateway::{Approved, Gateway, Ground, Keep, More, Stands, Trail, Unavailable};
+use carnet_idp::Idp;
 use carnet_proto::{identifier::Issuer, secret::Secret, time::Clock};
+use carnet_ras::Ras;
 use carnet_resource::Introspection;
-use carnet_server::{Context as ServerContext, admin::By, idp::Idp, ras::Ras};
 use carnet_store::{HotOperation, Store};
 use config::{AdapterConfig, GatewayConfig, RouteConfig};
 use report::Desk;

@@ -6,8 +6,9 @@ use crate::system;
 use anyhow::{Context, Result, bail};
 use carnet_client::{Outbound, discover_authorization_server};
 use carnet_gateway::Trail;
+use carnet_idp::Idp;
 use carnet_proto::{identifier::Issuer, others_text::shown, secret::Secret};
-use carnet_server::{idp::Idp, ras::Ras};
+use carnet_ras::Ras;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::File,

@@ -1,0 +1,399 @@
+//! What an IdP and a RAS have in common: issuer, store, keys, clock, and a copy of the directory
+//! that is never trusted longer than the generation it was read at.
+
+use crate::{admission::Taken, answer::Failure, token_endpoint::Visitor};
+use carnet_client::{ClientDocuments, Outbound, Reach, RelyingParty, RemoteKeys};
+use carnet_proto::{
+    client::{Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT},
+    client_document::is_document_url,
+    identifier::Issuer,
+    jwk::{Algorithm, KeySet, SigningKey},
+    time::{Clock, Entropy, Timestamp},
+};
+use carnet_store::{Generation, Installation, SealedKey, Store, StoreError};
+use serde_json::{Value, json};
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicI64},
+};
+
+/// What the binary hands to every role.
+#[derive(Clone)]
+pub struct Context {
+    /// The wall clock.
+    pub clock: Clock,
+    /// Unpredictable bytes.
+    pub entropy: Entropy,
+    /// Keys of other parties.
+    pub remote_keys: RemoteKeys,
+    /// Metadata documents of clients.
+    pub client_documents: ClientDocuments,
+    /// Keys that those documents name.
+    pub document_keys: RemoteKeys,
+    /// Sign-in of people at trusted issuers.
+    pub relying_party: RelyingParty,
+}
+
+impl Context {
+    /// A context with empty caches.
+    pub fn new(clock: Clock, entropy: Entropy, outbound: &Outbound) -> Self {
+        let remote_keys = RemoteKeys::new(outbound.clone(), clock.clone());
+        Self {
+            relying_party: RelyingParty::new(
+                outbound.clone(),
+                remote_keys.clone(),
+                clock.clone(),
+                entropy.clone(),
+            ),
+            remote_keys,
+            client_documents: ClientDocuments::new(outbound.clone(), clock.clone()),
+            document_keys: RemoteKeys::new(outbound.clone(), clock.clone()),
+            clock,
+            entropy,
+        }
+    }
+}
+
+/// Our keys at one moment: one of each algorithm signs, all verify. Cheap to clone.
+#[derive(Clone)]
+pub struct KeyRing {
+    /// The first signs where nothing else is asked for. There is one at least.
+    signing: Arc<[Arc<SigningKey>]>,
+    verifying: Arc<KeySet>,
+    jwks: Arc<Value>,
+    /// From then on it is another: a key that was published begins to sign, or one that was retired is gone.
+    until: Option<Timestamp>,
+}
+
+impl KeyRing {
+    /// `signing` signs; `others` are public JWKs of keys that verify: published ahead, or retired a while ago.
+    pub fn new(signing: SigningKey, others: &[Value]) -> Option<Self> {
+        Self::of_several(vec![signing], others)
+    }
+
+    /// The first of `signing` signs where nothing else is asked for, the rest for whom their algorithm is chosen.
+    pub fn of_several(signing: Vec<SigningKey>, others: &[Value]) -> Option<Self> {
+        let algorithm = signing.first()?.algorithm();
+        let mut keys: Vec<Value> = signing.iter().map(|key| key.public_jwk().clone()).collect();
+        for jwk in others {
+            if !keys.contains(jwk) {
+                keys.push(jwk.clone());
+            }
+        }
+        let jwks = json!({ "keys": keys });
+        let verifying = KeySet::parse_own(jwks.to_string().as_bytes(), algorithm).ok()?;
+        let signing = signing.into_iter().map(Arc::new).collect();
+        Some(Self { signing, verifying: Arc::new(verifying), jwks: Arc::new(jwks), until: None })
+    }
+
+    /// It is to be made anew at this time.
+    #[must_use]
+    pub fn until(mut self, until: Option<Timestamp>) -> Self {
+        self.until = until;
+        self
+    }
+
+    /// The id of the key that signs where nothing else is asked for.
+    pub fn kid(&self) -> &str {
+        self.signing[0].kid()
+    }
+
+    /// The algorithms that can be asked for, the usual one first.
+    pub fn algorithms(&self) -> Vec<Algorithm> {
+        self.signing.iter().map(|key| key.algorithm()).collect()
+    }
+
+    /// The public keys, as they are published.
+    pub fn published(&self) -> &[Value] {
+        self.jwks["keys"].as_array().map_or(&[], Vec::as_slice)
+    }
+
+    /// When it is to be made anew.
+    pub fn changes_at(&self) -> Option<Timestamp> {
+        self.until
+    }
+
+    pub fn signing(&self) -> Arc<SigningKey> {
+        Arc::clone(&self.signing[0])
+    }
+
+    /// The key that signs with the algorithm that was chosen for a party. Without one the usual key does, and the
+    /// party, which takes one algorithm, refuses what it signed.
+    pub fn signing_as(&self, chosen: Option<Algorithm>) -> Arc<SigningKey> {
+        let key = self.signing.iter().find(|key| Some(key.algorithm()) == chosen);
+        Arc::clone(key.unwrap_or(&self.signing[0]))
+    }
+
+    pub fn verifying(&self) -> Arc<KeySet> {
+        Arc::clone(&self.verifying)
+    }
+
+    pub fn jwks(&self) -> &Value {
+        &self.jwks
+    }
+
+    /// Whether both believe the same keys.
+    pub fn is_like(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.jwks, &other.jwks) || self.jwks == other.jwks
+    }
+}
+
+/// Makes a ring of the keys on record, as it is at a time.
+type Opens = dyn Fn(&[SealedKey], Timestamp) -> Result<KeyRing, String> + Send + Sync;
+
+/// Where the ring comes from. Cheap to clone.
+#[derive(Clone)]
+pub struct Keys(Arc<Opens>);
+
+impl Keys {
+    /// From the keys on record, which only the binary can unseal. They are read again with the directory, so that a
+    /// key that is added or removed is known on every node at its next request.
+    pub fn on_record(
+        open: impl Fn(&[SealedKey], Timestamp) -> Result<KeyRing, String> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(open))
+    }
+}
+
+impl From<KeyRing> for Keys {
+    /// Always this one.
+    fn from(ring: KeyRing) -> Self {
+        Self(Arc::new(move |_, _| Ok(ring.clone())))
+    }
+}
+
+/// A client with its inline keys parsed.
+pub struct RegisteredClient {
+    pub record: Client,
+    pub inline_keys: Option<Arc<KeySet>>,
+    /// How far the fetch of its keys may go, where that is not the administrator's to say.
+    pub keys_reach: Option<Reach>,
+    /// What it is where it is an enrolled installation.
+    pub installation: Option<EnrolledAs>,
+}
+
+/// An installation as a client.
+pub struct EnrolledAs {
+    pub id: String,
+    /// The one person it acts for.
+    pub user_id: String,
+    /// When its use was last written down, in seconds since the epoch.
+    pub used_at: AtomicI64,
+}
+
+impl RegisteredClient {
+    /// A client that is named by a metadata document at `reach`.
+    pub fn of_document(record: Client, inline_keys: Option<Arc<KeySet>>, reach: Reach) -> Self {
+        Self { record, inline_keys, keys_reach: Some(reach), installation: None }
+    }
+
+    /// An installation as the client whose id is `url`.
+    pub fn of_installation(url: &str, held: &Installation) -> Self {
+        let jwks = json!({"keys": [held.public_jwk]});
+        let redirect_uris = carnet_proto::client_document::LOOPBACK_REDIRECTS;
+        let record = Client {
+            id: url.to_owned(),
+            name: format!("Carnet on {}", held.device),
+            authentication: ClientAuthentication::PrivateKeyJwt {
+                keys: ClientKeys::Inline(jwks),
+                algorithm: held.algorithm,
+            },
+            redirect_uris: redirect_uris.map(str::to_owned).to_vec(),
+            device_grant: true,
+            ..Client::default()
+        };
+        let installation = EnrolledAs {
+            id: held.id.clone(),
+            user_id: held.user_id.clone(),
+            used_at: AtomicI64::new(held.used_at.0),
+        };
+        Self { installation: Some(installation), ..Self::new(record) }
+    }
+
+    /// What connections call it: an installation is one of the software that enrols itself.
+    pub fn idp_client_id(&self) -> &str {
+        if self.installation.is_some() { ENROLLED_CLIENT } else { &self.record.id }
+    }
+
+    /// Whether it may act for this person: an installation acts for its own alone.
+    pub fn acts_for(&self, user_id: &str) -> bool {
+        self.installation.as_ref().is_none_or(|held| held.user_id == user_id)
+    }
+
+    /// Its id, where that is the URL of its metadata document.
+    pub fn document(&self) -> Option<&str> {
+        self.installation.as_ref().map(|_| self.record.id.as_str())
+    }
+
+    fn new(record: Client) -> Self {
+        let inline_keys = match &record.authentication {
+            ClientAuthentication::PrivateKeyJwt { keys: ClientKeys::Inline(jwks), algorithm } => {
+                // Checked when the client was registered; a set that cannot be read authenticates
+                // nobody.
+                KeySet::parse(jwks.to_string().as_bytes(), *algorithm).ok().map(Arc::new)
+            }
+            _ => None,
+        };
+        Self { record, inline_keys, keys_reach: None, installation: None }
+    }
+}
+
+/// The live clients of a directory by id.
+pub fn registered(clients: Vec<Client>) -> HashMap<String, Arc<RegisteredClient>> {
+    let live = clients.into_iter().filter(|client| !client.disabled);
+    live.map(|c| (c.id.clone(), Arc::new(RegisteredClient::new(c)))).collect()
+}
+
+/// The records that decisions of one role rest on.
+pub trait Directory: Sized + Send + Sync + 'static {
+    /// Reads them all.
+    fn load(
+        store: &Store,
+        issuer: &Issuer,
+    ) -> impl Future<Output = Result<Self, StoreError>> + Send;
+    /// A live registered client.
+    fn client(&self, id: &str) -> Option<&Arc<RegisteredClient>>;
+    /// Whether a client may be named by a document and hold no key: where people let it in themselves.
+    fn takes_public_documents(&self) -> bool {
+        false
+    }
+    /// A client that registered itself, read as it is now.
+    fn stranger(
+        &self,
+        _authority: &Authority<Self>,
+        _id: &str,
+    ) -> impl Future<Output = Result<Option<Arc<RegisteredClient>>, Failure>> + Send {
+        std::future::ready(Ok(None))
+    }
+    /// Whether a client that is named by a URL can only be known by asking its host now.
+    fn costs_a_fetch(&self, _authority: &Authority<Self>, _url: &str) -> bool {
+        false
+    }
+    /// A client that is named by a URL instead of being registered: an installation, or a client
+    /// with a metadata document.
+    fn document_client(
+        &self,
+        authority: &Authority<Self>,
+        url: &str,
+    ) -> impl Future<Output = Result<Option<Arc<RegisteredClient>>, Failure>> + Send;
+}
+
+/// The directory as it was at one generation.
+pub struct Snapshot<D> {
+    pub generation: Generation,
+    pub directory: D,
+    pub keys: KeyRing,
+}
+
+/// One authorization server.
+pub struct Authority<D> {
+    pub issuer: Issuer,
+    pub store: Store,
+    pub context: Context,
+    /// Whether any https metadata document names a client.
+    pub open_documents: bool,
+    keys: Keys,
+    snapshot: RwLock<Arc<Snapshot<D>>>,
+}
+
+impl<D: Directory> Authority<D> {
+    pub async fn open(
+        role: &'static str,
+        issuer: Issuer,
+        store: Store,
+        keys: Keys,
+        context: Context,
+    ) -> Result<Self, StoreError> {
+        store.claim(role, issuer.as_str()).await?;
+        let snapshot = read(&store, &issuer, &keys, context.clock.now()).await?;
+        let (open_documents, snapshot) = (false, RwLock::new(snapshot));
+        Ok(Self { issuer, store, context, open_documents, keys, snapshot })
+    }
+
+    /// The same, where any https metadata document names a client.
+    #[must_use]
+    pub fn with_open_documents(self, open_documents: bool) -> Self {
+        Self { open_documents, ..self }
+    }
+
+    /// What signs: as of the directory that the request was decided on.
+    pub fn signing(&self) -> Arc<SigningKey> {
+        self.snapshot().keys.signing()
+    }
+
+    /// The same for a party that an algorithm was chosen for.
+    pub fn signing_as(&self, chosen: Option<Algorithm>) -> Arc<SigningKey> {
+        self.snapshot().keys.signing_as(chosen)
+    }
+
+    /// What verifies, as of now: nothing that we signed is believed by keys that were removed meanwhile.
+    pub async fn verifying(&self) -> Result<Arc<KeySet>, StoreError> {
+        Ok(self.fresh().await?.keys.verifying())
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.context.clock.now()
+    }
+
+    /// A live client of `directory` by id. A registered one wins over a URL of the same text (CIMD 6.8).
+    pub async fn client(
+        &self,
+        directory: &D,
+        id: &str,
+    ) -> Result<Option<Arc<RegisteredClient>>, Failure> {
+        match directory.client(id) {
+            Some(client) => Ok(Some(Arc::clone(client))),
+            None if is_document_url(id) => directory.document_client(self, id).await,
+            None => directory.stranger(self, id).await,
+        }
+    }
+
+    /// The same for somebody who has not proved anything: where it costs a fetch, a cell is taken before, and comes
+    /// back with the client.
+    pub async fn visiting_client<'a>(
+        &self,
+        directory: &D,
+        id: &str,
+        visitor: Visitor<'a>,
+    ) -> Result<(Option<Arc<RegisteredClient>>, Option<Taken<'a>>), Failure> {
+        let costs = directory.client(id).is_none() && directory.costs_a_fetch(self, id);
+        let taken = if costs { Some(visitor.admission.unproven(visitor.address)?) } else { None };
+        Ok((self.client(directory, id).await?, taken))
+    }
+
+    /// The directory as last read. Only for decisions that are recorded against its generation.
+    pub fn snapshot(&self) -> Arc<Snapshot<D>> {
+        Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The directory as it is now: asks the store for the generation, reads it anew if it moved.
+    pub async fn fresh(&self) -> Result<Arc<Snapshot<D>>, StoreError> {
+        let held = self.snapshot();
+        let now = self.now();
+        let timely = held.keys.until.is_none_or(|until| now < until);
+        if self.store.generation().await? == held.generation && timely {
+            return Ok(held);
+        }
+        let read = read(&self.store, &self.issuer, &self.keys, now).await?;
+        // Whatever the numbers say: after a restore a lower one is the later one. One that is older after all is read
+        // again by whoever compares it next.
+        let mut slot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+        *slot = Arc::clone(&read);
+        Ok(read)
+    }
+}
+
+async fn read<D: Directory>(
+    store: &Store,
+    issuer: &Issuer,
+    keys: &Keys,
+    now: Timestamp,
+) -> Result<Arc<Snapshot<D>>, StoreError> {
+    // The generation is read first: if a change comes between, the snapshot counts as stale.
+    let generation = store.generation().await?;
+    let directory = D::load(store, issuer).await?;
+    let keys = (keys.0)(&store.signing_keys().await?, now);
+    let keys = keys.map_err(|error| StoreError::Document("signing key", error))?;
+    Ok(Arc::new(Snapshot { generation, directory, keys }))
+}

@@ -1,0 +1,176 @@
+//! What leads a browser: redirects to checked places, cookies, and whether a form comes from our own page.
+
+use crate::{
+    admission::Sender,
+    answer::{broken, error_page},
+    authority::{Authority, Directory},
+    token_endpoint::Visitor,
+};
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
+    response::IntoResponse,
+};
+use carnet_proto::{
+    authorize::PageError,
+    client::Client,
+    identifier::{Issuer, is_loopback},
+    others_text::shown,
+    redirect_uri::private_use_scheme,
+    secret::sha256,
+};
+use carnet_store::{AuditEvent, HotOperation};
+use url::Url;
+
+/// A redirect to a checked redirect URI, always with `iss` (RFC 9207).
+pub fn back_to(
+    issuer: &Issuer,
+    redirect_uri: &str,
+    state: Option<&str>,
+    parameters: &[(&str, &str)],
+) -> Response<Body> {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(parameters).extend_pairs(state.map(|state| ("state", state)));
+    query.append_pair("iss", issuer.as_str());
+    let separator = if redirect_uri.contains('?') { '&' } else { '?' };
+    see_other(&format!("{redirect_uri}{separator}{}", query.finish()))
+}
+
+/// Where a form of ours may lead in the end, for `form-action`: Chromium holds the redirect after a form to it too.
+pub fn form_target(redirect_uri: &str) -> String {
+    match private_use_scheme(redirect_uri) {
+        Some(scheme) => format!(" {scheme}:"),
+        None => Url::parse(redirect_uri)
+            .map(|url| format!(" {}", url.origin().ascii_serialization()))
+            .unwrap_or_default(),
+    }
+}
+
+/// Where an answer goes, for the person: host and port, or the scheme of a program on their computer.
+pub fn destination(redirect_uri: &str) -> String {
+    if let Some(scheme) = private_use_scheme(redirect_uri) {
+        return format!("{scheme}: on this computer");
+    }
+    let url = Url::parse(redirect_uri).ok();
+    let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
+    match url.as_ref().and_then(Url::port) {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
+}
+
+/// Whether it is a program on the person's own computer that the answer goes to.
+pub fn is_local(redirect_uri: &str) -> bool {
+    private_use_scheme(redirect_uri).is_some()
+        || Url::parse(redirect_uri).is_ok_and(|url| is_loopback(&url))
+}
+
+/// A request that an authorization endpoint refuses: on record with what is wrong, and a page that names the reference
+/// by which it is found there. A cell is taken before the row is written: anybody can send such requests.
+pub async fn refused<D: Directory>(
+    authority: &Authority<D>,
+    visitor: Visitor<'_>,
+    (request_id, client): (&str, Option<&Client>),
+    (reason, detail): (&'static str, &str),
+    page: Option<&str>,
+) -> Option<Response<Body>> {
+    let sender = Sender::Unproven(visitor.address.to_owned());
+    if let Err(busy) = visitor.admission.refusal(&sender) {
+        return Some(busy_page(busy.0));
+    }
+    let mut event = AuditEvent::granted("authorize", authority.now())
+        .with("request_id", request_id)
+        .with("address", visitor.address)
+        .with("detail", shown(detail, 500));
+    if let Some(client) = client {
+        event = event.client(&client.id);
+    }
+    let operation = HotOperation::new(Some(event.refused(reason)));
+    if let Err(error) = authority.store.record(operation, authority.now()).await {
+        return Some(broken(&error));
+    }
+    page.map(|text| {
+        let text = format!("{text} (Reference for IT: {request_id})");
+        error_page(StatusCode::BAD_REQUEST, &text)
+    })
+}
+
+/// 303 to an absolute URL that was checked before.
+pub fn see_other(location: &str) -> Response<Body> {
+    let Ok(location) = HeaderValue::from_str(location) else {
+        return error_page(StatusCode::BAD_REQUEST, &PageError::RedirectUri.to_string());
+    };
+    let headers = [
+        (header::LOCATION, location),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    ];
+    (StatusCode::SEE_OTHER, headers).into_response()
+}
+
+/// `__Host-` cookies over https; over plain http (this machine only) the prefix cannot be had.
+pub fn cookie_name(issuer: &Issuer, name: &str) -> String {
+    let secure = issuer.as_str().starts_with("https://");
+    if secure { format!("__Host-carnet-{name}") } else { format!("carnet-{name}") }
+}
+
+/// The value of a cookie; none if it was sent twice, as tossing from a sub-domain would.
+pub fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
+    let mut values = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .filter(|(held, _)| *held == name)
+        .map(|(_, value)| value.to_owned());
+    let value = values.next()?;
+    values.next().is_none().then_some(value)
+}
+
+/// Cookies whose names begin with `prefix`: the rest of the name, and the value.
+pub fn cookies_of(headers: &HeaderMap, prefix: &str) -> impl Iterator<Item = (String, String)> {
+    let all = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let pairs = all.flat_map(|value| value.split(';')).filter_map(|p| p.trim().split_once('='));
+    pairs.filter_map(move |(name, value)| {
+        Some((name.strip_prefix(prefix)?.to_owned(), value.to_owned()))
+    })
+}
+
+/// 429 for a person.
+pub fn busy_page(seconds: u64) -> Response<Body> {
+    let text =
+        "There are too many requests from your network just now. Wait a minute, then try again.";
+    let mut page = error_page(StatusCode::TOO_MANY_REQUESTS, text);
+    page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    page
+}
+
+pub fn set_cookie(
+    issuer: &Issuer,
+    response: &mut Response<Body>,
+    name: &str,
+    value: &str,
+    lifetime: i64,
+) {
+    let secure = if issuer.as_str().starts_with("https://") { "; Secure" } else { "" };
+    let name = cookie_name(issuer, name);
+    let cookie =
+        format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={lifetime}{secure}");
+    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+}
+
+/// The form token that belongs to a cookie.
+pub fn csrf_of(cookie: &str) -> String {
+    sha256(format!("carnet form {cookie}").as_bytes())
+}
+
+/// Whether a POST comes from our own page, by what the browser itself says (E18).
+pub fn is_same_origin(issuer: &Issuer, headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let origin = text("origin").is_none_or(|origin| origin == issuer.origin());
+    let site = text("sec-fetch-site").is_none_or(|site| site == "same-origin");
+    origin && site
+}

@@ -1,0 +1,246 @@
+//! Client authentication at every endpoint that asks for it: token, PAR, revocation, introspection.
+
+use crate::{
+    admission::Taken,
+    answer::Failure,
+    authority::{Authority, Directory, RegisteredClient, Snapshot},
+    token_endpoint::Visitor,
+};
+use axum::http::{HeaderMap, header};
+use carnet_client::{KeySource, Reach};
+use carnet_proto::{
+    client::{ClientAuthentication, ClientKeys},
+    client_assertion,
+    client_authentication::Presented,
+    client_document::is_document_url,
+    dpop::{self, DpopProof},
+    form::Form,
+    refusal::Refusal,
+    secret::Secret,
+    time::Timestamp,
+};
+use carnet_store::{HotOutcome, UsedJti};
+use std::sync::{Arc, atomic::Ordering};
+
+/// A client that has proved who it is, or a registered public one. Made here alone.
+#[derive(Clone)]
+pub struct AuthenticatedClient(Arc<RegisteredClient>, Option<String>);
+
+impl AuthenticatedClient {
+    pub fn id(&self) -> &str {
+        &self.0.record.id
+    }
+
+    pub fn record(&self) -> &carnet_proto::client::Client {
+        &self.0.record
+    }
+
+    /// Whether `directory` would still take the proof that was given: the client is live, and what it
+    /// authenticates with has not changed. Asked where a decision rests on a later directory than
+    /// the authentication did.
+    pub async fn still_stands<D: Directory>(
+        &self,
+        authority: &Authority<D>,
+        directory: &D,
+    ) -> Result<bool, Failure> {
+        let now = authority.client(directory, self.id()).await?;
+        // What was asked of it when the request came may be too little by now.
+        let (then, no_less) = (&self.0.record, |now: &carnet_proto::client::Client| {
+            now.dpop_bound_access_tokens <= self.0.record.dpop_bound_access_tokens
+                && now.device_grant >= self.0.record.device_grant
+                && now.pkce_optional >= self.0.record.pkce_optional
+                && self.0.record.redirect_uris.iter().all(|uri| now.redirect_uris.contains(uri))
+        });
+        Ok(now.is_some_and(|now| {
+            now.record.authentication == then.authentication && no_less(&now.record)
+        }))
+    }
+
+    /// The same client by its record in a later `directory`, where what it proved itself with is good there too; nothing
+    /// is used up for it again.
+    pub async fn again<D: Directory>(
+        &self,
+        authority: &Authority<D>,
+        directory: &D,
+    ) -> Result<Self, Failure> {
+        let now = authority.client(directory, self.id()).await?.ok_or(Refusal::ClientUnknown)?;
+        let proved = match (&self.0.record.authentication, &now.record.authentication) {
+            // A secret beside which another one was given, and that goes on working for a while.
+            (ClientAuthentication::Secret(_), ClientAuthentication::Secret(hashes)) => {
+                let time = authority.now();
+                let live = |expires: Option<Timestamp>| expires.is_none_or(|end| end > time);
+                let mut held = hashes.iter().filter(|held| live(held.expires));
+                held.any(|held| self.1.as_deref() == Some(&format!("secret {}", held.hash)))
+            }
+            (then, now) => then == now,
+        };
+        let again = proved.then(|| Self(now, self.1.clone()));
+        Ok(again.ok_or(Refusal::ClientSecret)?)
+    }
+
+    /// What it proved itself with; `None` of a public client.
+    pub fn proof(&self) -> Option<&str> {
+        self.1.as_deref().filter(|_| !self.is_public())
+    }
+
+    /// What connections call it.
+    pub fn idp_client_id(&self) -> &str {
+        self.0.idp_client_id()
+    }
+
+    /// Its id, where that is the URL of its metadata document.
+    pub fn document(&self) -> Option<&str> {
+        self.0.document()
+    }
+
+    /// Whether it may act for this person: an installation acts for its own alone.
+    pub fn acts_for(&self, user_id: &str) -> bool {
+        self.0.acts_for(user_id)
+    }
+
+    /// The installation, if its use just now is worth writing down. Answers so once.
+    pub fn use_to_note(&self, now: Timestamp) -> Option<&str> {
+        let held = self.0.installation.as_ref()?;
+        let noted = held.used_at.fetch_max(now.0, Ordering::Relaxed);
+        (now.0 / 60 > noted / 60).then_some(held.id.as_str())
+    }
+
+    pub fn is_public(&self) -> bool {
+        self.0.record.authentication == ClientAuthentication::Public
+    }
+}
+
+/// Authenticates the client of a request. A failure against an old directory is tried again on the
+/// current one, so that a client registered a moment ago on another node is known here.
+pub async fn authenticate<D: Directory>(
+    authority: &Authority<D>,
+    snapshot: &mut Arc<Snapshot<D>>,
+    presented: &Presented,
+    visitor: Visitor<'_>,
+) -> Result<AuthenticatedClient, Failure> {
+    loop {
+        match attempt(authority, snapshot, presented, visitor).await {
+            Err(Failure::Refused(refusal)) => {
+                let fresh = authority.fresh().await?;
+                if fresh.generation == snapshot.generation {
+                    return Err(refusal.into());
+                }
+                *snapshot = fresh;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn attempt<D: Directory>(
+    authority: &Authority<D>,
+    snapshot: &Snapshot<D>,
+    presented: &Presented,
+    visitor: Visitor<'_>,
+) -> Result<AuthenticatedClient, Failure> {
+    let id = presented.client_id();
+    if snapshot.directory.client(id).is_none() && is_document_url(id) {
+        // Nothing is looked up or fetched for whoever does not even claim to hold the key.
+        match presented {
+            Presented::Assertion { assertion, .. } => {
+                let (token, now) = (assertion.expose(), authority.now());
+                if !client_assertion::is_plausible(token, id, &authority.issuer, now) {
+                    return Err(
+                        Refusal::ClientAssertion(carnet_proto::jws::JwtError::Client).into()
+                    );
+                }
+            }
+            Presented::Nothing { .. } if snapshot.directory.takes_public_documents() => {}
+            _ => return Err(Refusal::ClientAuthenticationMissing.into()),
+        }
+    }
+    let (client, taken) = authority.visiting_client(&snapshot.directory, id, visitor).await?;
+    let client = client.ok_or(Refusal::ClientUnknown)?;
+    if let Some(assertion) = presented.check(&client.record, authority.now())? {
+        verify_assertion(authority, &client, assertion).await?;
+        // Whoever holds the key of a document is owed that it is read.
+        taken.into_iter().for_each(Taken::give_back);
+    }
+    Ok(AuthenticatedClient(client, presented.proof()))
+}
+
+/// Verifies wholly, then uses the `jti` up: a forged copy cannot burn the real one (B14).
+async fn verify_assertion<D: Directory>(
+    authority: &Authority<D>,
+    client: &RegisteredClient,
+    assertion: &Secret,
+) -> Result<(), Failure> {
+    let record = &client.record;
+    let keys = match (&record.authentication, &client.inline_keys) {
+        (_, Some(keys)) => Arc::clone(keys),
+        (
+            ClientAuthentication::PrivateKeyJwt { keys: ClientKeys::Fetched(url), algorithm },
+            None,
+        ) => {
+            let source = KeySource {
+                owner: format!("client {} of {}", record.id, authority.issuer),
+                jwks_uri: Some(url.clone()),
+                algorithm: *algorithm,
+                reach: client.keys_reach.unwrap_or_else(|| Reach::of_trusted_url(url)),
+            };
+            let (header, _) =
+                carnet_proto::jws::peek(assertion.expose()).map_err(Refusal::ClientAssertion)?;
+            let kid = header.optional_str("kid").ok().flatten();
+            // Strangers' keys apart from the issuers' and the administrator's clients'.
+            let context = &authority.context;
+            let known = client.keys_reach.is_none();
+            let cache = if known { &context.remote_keys } else { &context.document_keys };
+            let fetched = cache.keys(&source, kid).await;
+            fetched.map_err(|_| Refusal::ClientKeysUnavailable)?
+        }
+        _ => return Err(Refusal::ClientMethod.into()),
+    };
+    let now = authority.now();
+    let verified =
+        client_assertion::verify(assertion.expose(), &keys, &record.id, &authority.issuer, now)
+            .map_err(Refusal::ClientAssertion)?;
+    let jti = UsedJti {
+        namespace: format!("client_assertion {}", record.id),
+        jti: verified.jti,
+        forget_after: verified.forget_after,
+    };
+    match authority.store.remember_jti(jti, now).await? {
+        HotOutcome::Recorded => Ok(()),
+        _ => Err(Refusal::ClientAssertionReplay.into()),
+    }
+}
+
+/// Reads what a request presents.
+pub fn presented(headers: &HeaderMap, form: &Form) -> Result<Presented, Refusal> {
+    let authorization: Vec<&[u8]> =
+        headers.get_all(header::AUTHORIZATION).iter().map(http::HeaderValue::as_bytes).collect();
+    Presented::read(&authorization, form)
+}
+
+/// The DPoP proof of a request to `url`, verified and used up; `None` if none was sent. A proof is
+/// never ignored (JAG-X14).
+pub async fn proof_of_possession<D: Directory>(
+    authority: &Authority<D>,
+    headers: &HeaderMap,
+    url: &str,
+) -> Result<Option<DpopProof>, Failure> {
+    let mut proofs = headers.get_all("dpop").iter();
+    let Some(proof) = proofs.next() else { return Ok(None) };
+    if proofs.next().is_some() {
+        return Err(Refusal::DpopRepeated.into());
+    }
+    let malformed = Refusal::DpopProof(carnet_proto::jws::JwtError::Malformed);
+    let proof = proof.to_str().map_err(|_| malformed)?;
+    let request = dpop::Request { method: "POST", url, access_token: None };
+    let now = authority.now();
+    let proof = dpop::verify(proof, request, now).map_err(Refusal::DpopProof)?;
+    let jti = UsedJti {
+        namespace: format!("dpop {}", proof.key_thumbprint),
+        jti: proof.jti.clone(),
+        forget_after: proof.forget_after,
+    };
+    match authority.store.remember_jti(jti, now).await? {
+        HotOutcome::Recorded => Ok(Some(proof)),
+        _ => Err(Refusal::DpopReplay.into()),
+    }
+}

@@ -1,0 +1,222 @@
+//! What every listener has: limits, request ids, logs, health.
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{ConnectInfo, DefaultBodyLimit, MatchedPath, Request, State},
+    http::{HeaderName, HeaderValue, Method, Response, StatusCode, header},
+    middleware::{self, Next},
+    response::IntoResponse,
+    routing::get,
+};
+use carnet_proto::{identifier::Issuer, time::Entropy};
+use carnet_store::Store;
+use ipnet::IpNet;
+use opentelemetry::{KeyValue, global, metrics::Histogram};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tower::{Layer, ServiceExt};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    cors::{Any, CorsLayer},
+    limit::RequestBodyLimitLayer,
+    timeout::TimeoutLayer,
+};
+use tracing::Instrument;
+
+/// What a listener accepts.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Largest request body, in bytes.
+    pub body: usize,
+    /// Longest time from request to answer.
+    pub time: Duration,
+    /// Longest query string, in bytes.
+    pub query: usize,
+}
+
+/// Limits of the authorization servers.
+pub const LIMITS: Limits =
+    Limits { body: 64 * 1024, time: Duration::from_secs(30), query: 16 * 1024 };
+
+/// Our own id of a request, also in logs and audit. Never the caller's.
+#[derive(Clone, Debug)]
+pub struct RequestId(pub String);
+
+/// Puts limits, request ids, logs and metrics around `router`. Behind `proxies` the address of a
+/// request is the last one of `X-Forwarded-For` that is not a proxy's; from anyone else that header
+/// means nothing.
+pub fn limited(router: Router, limits: Limits, entropy: Entropy, proxies: &[IpNet]) -> Router {
+    let duration = global::meter("carnet")
+        .f64_histogram("http.server.request.duration")
+        .with_unit("s")
+        .build();
+    let proxies = proxies.into();
+    let watch = Watch { entropy, limits, duration: Arc::new(duration), proxies };
+    router
+        .layer(DefaultBodyLimit::disable())
+        .layer(RequestBodyLimitLayer::new(limits.body))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limits.time))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn_with_state(watch, watched))
+}
+
+/// It was said once that a proxy does not tell who asks.
+static UNTOLD: AtomicBool = AtomicBool::new(false);
+
+#[derive(Clone)]
+struct Watch {
+    entropy: Entropy,
+    limits: Limits,
+    duration: Arc<Histogram<f64>>,
+    proxies: Arc<[IpNet]>,
+}
+
+impl Watch {
+    fn is_proxy(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.proxies.iter().any(|network| network.contains(&address))
+    }
+
+    fn address_behind_proxies(&self, request: &Request) -> Option<SocketAddr> {
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>()?.0;
+        // A listener for both families tells an IPv4 address as IPv6.
+        if !self.is_proxy(peer.ip()) {
+            return None;
+        }
+        let told = request.headers().get_all("x-forwarded-for").iter().rev();
+        // By bytes: what cannot be read ends the search, and hides nothing that stands after it.
+        let told = told.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
+        let mut told = told
+            .map(|text| std::str::from_utf8(text).ok().and_then(|text| told_address(text.trim())));
+        let first = told.find(|ip| !ip.is_some_and(|ip| self.is_proxy(ip))).flatten();
+        if first.is_none() && !UNTOLD.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                proxy = %peer.ip(),
+                "a trusted proxy does not say in X-Forwarded-For who asks: everybody behind it is counted as one"
+            );
+        }
+        Some(SocketAddr::new(first?, 0))
+    }
+}
+
+/// An address as proxies tell it: some with the port.
+fn told_address(text: &str) -> Option<IpAddr> {
+    let bare = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
+    let address = bare.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
+    address.map(|address| address.to_canonical())
+}
+
+/// Lets pages of any origin read the answers of `router`: what is public, or asks for a proof in the request itself.
+/// No cookie is looked at there, so a page gets nothing by its reader's browser (WHATWG Fetch, CORS protocol).
+pub fn readable_by_pages<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
+    let cors = Arc::new(
+        CorsLayer::new()
+            .allow_origin(Any)
+            .allow_methods([Method::GET, Method::POST])
+            .allow_headers([
+                header::AUTHORIZATION,
+                header::CONTENT_TYPE,
+                header::ACCEPT,
+                HeaderName::from_static("dpop"),
+                HeaderName::from_static("mcp-protocol-version"),
+            ])
+            .expose_headers([header::WWW_AUTHENTICATE, header::RETRY_AFTER])
+            .max_age(Duration::from_hours(1)),
+    );
+    router.layer(middleware::from_fn(move |request: Request, next: Next| {
+        let cors = Arc::clone(&cors);
+        async move {
+            // What a program posts is answered to it alone, and kept by nobody: nothing depends on these headers.
+            let by_a_program =
+                request.method() == Method::POST && !request.headers().contains_key(header::ORIGIN);
+            if by_a_program {
+                return next.run(request).await;
+            }
+            let Ok(response) = cors.layer(next).oneshot(request).await;
+            response
+        }
+    }))
+}
+
+/// Browsers come back to an `https` issuer by https alone (RFC 6797).
+pub fn strict_transport(router: Router, issuer: &Issuer) -> Router {
+    if !issuer.as_str().starts_with("https://") {
+        return router;
+    }
+    router.layer(middleware::map_response(async |mut response: Response<Body>| {
+        let a_year = HeaderValue::from_static("max-age=31536000");
+        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, a_year);
+        response
+    }))
+}
+
+/// One log line for each request, without its query, body or headers.
+async fn watched(State(watch): State<Watch>, mut request: Request, next: Next) -> Response<Body> {
+    if request.uri().query().is_some_and(|query| query.len() > watch.limits.query) {
+        return StatusCode::URI_TOO_LONG.into_response();
+    }
+    let id = watch.entropy.id();
+    let started = std::time::Instant::now();
+    // A method is the caller's text; only the known ones become a label.
+    let known = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"];
+    let method = known.into_iter().find(|m| request.method().as_str() == *m).unwrap_or("_OTHER");
+    let route = request.extensions().get::<MatchedPath>().map(|p| p.as_str().to_owned());
+    let route = route.unwrap_or_else(|| "unmatched".to_owned());
+    request.extensions_mut().insert(RequestId(id.clone()));
+    if let Some(address) = watch.address_behind_proxies(&request) {
+        request.extensions_mut().insert(ConnectInfo(address));
+    }
+    let span = tracing::info_span!("request", request_id = id, method, route);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let status = response.status().as_u16();
+    let elapsed = started.elapsed();
+    span.in_scope(|| {
+        tracing::info!(status, ms = elapsed.as_secs_f64() * 1000.0, "answered");
+    });
+    watch.duration.record(
+        elapsed.as_secs_f64(),
+        &[
+            KeyValue::new("http.request.method", method),
+            KeyValue::new("http.route", route),
+            KeyValue::new("http.response.status_code", i64::from(status)),
+        ],
+    );
+    let as_said = HeaderValue::from_static("nosniff");
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, as_said);
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert("x-request-id", id);
+    }
+    response
+}
+
+/// A panic ends one request, not the process, and says nothing to the outside.
+#[allow(clippy::needless_pass_by_value)] // the signature that the layer asks for
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Response<Body> {
+    tracing::error!("a request panicked");
+    let body = r#"{"error":"server_error","error_description":"The server failed."}"#;
+    let json = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (StatusCode::INTERNAL_SERVER_ERROR, json, body).into_response()
+}
+
+/// `/healthz`: the process answers. `/readyz`: its databases do too.
+pub fn health(stores: Vec<Store>) -> Router {
+    let ready = move || {
+        let stores = stores.clone();
+        async move {
+            for store in &stores {
+                if !store.is_ready().await {
+                    return (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n");
+                }
+            }
+            (StatusCode::OK, "ready\n")
+        }
+    };
+    Router::new().route("/healthz", get(|| async { "alive\n" })).route("/readyz", get(ready))
+}

@@ -1,0 +1,96 @@
+//! Passwords: Argon2id, a few at a time.
+
+use argon2::{
+    Algorithm, Argon2, Params, Version,
+    password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
+};
+use carnet_proto::secret::Secret;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::Semaphore, time::timeout};
+use unicode_normalization::UnicodeNormalization;
+
+/// Longest password taken, in bytes.
+pub const LONGEST: usize = 1024;
+/// Shortest password that can be set, in characters.
+const SHORTEST: usize = 12;
+/// Longest wait for a turn.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Too many sign-ins at once.
+#[derive(Debug)]
+pub struct Busy;
+
+/// Hashes and verifies passwords, at most as many at a time as it has permits; the rest wait their
+/// turn, and give up after five seconds.
+#[derive(Clone)]
+pub struct Passwords {
+    permits: Arc<Semaphore>,
+    /// Verified when a user is unknown, so that time does not tell.
+    nobody: Arc<str>,
+}
+
+/// Why a password cannot be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PasswordError {
+    /// Below 12 characters or above 1024 bytes.
+    #[error("a password has 12 characters or more, and 1024 bytes at most")]
+    Length,
+    /// The hash could not be computed.
+    #[error("the password could not be hashed")]
+    Hash,
+}
+
+fn argon2() -> Argon2<'static> {
+    // OWASP's first choice for Argon2id: 19 MiB, two passes, one lane. These are the crate's
+    // defaults, spelled out; should they be refused, the defaults are the same.
+    let params = Params::new(19 * 1024, 2, 1, Some(32)).unwrap_or_default();
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+}
+
+fn normal(password: &Secret) -> Secret {
+    Secret::new(password.expose().nfc().collect::<String>())
+}
+
+/// User names are compared in NFC and lower case.
+pub fn normal_username(text: &str) -> String {
+    text.trim().nfc().collect::<String>().to_lowercase()
+}
+
+impl Passwords {
+    /// `at_once` hashes at a time; each takes 19 MiB and some tens of milliseconds.
+    pub fn new(at_once: usize) -> Self {
+        let nobody = argon2().hash_password(b"nobody has this password");
+        let nobody = nobody.map(|hash| hash.to_string()).unwrap_or_default();
+        Self { permits: Arc::new(Semaphore::new(at_once.max(1))), nobody: nobody.into() }
+    }
+
+    /// The PHC string of a new password.
+    pub async fn hash(&self, password: &Secret) -> Result<String, PasswordError> {
+        let long_enough = password.expose().chars().count() >= SHORTEST;
+        if !long_enough || password.expose().len() > LONGEST {
+            return Err(PasswordError::Length);
+        }
+        let password = normal(password);
+        let _permit = self.permits.acquire().await.map_err(|_| PasswordError::Hash)?;
+        let work = move || {
+            let hash = argon2().hash_password(password.expose().as_bytes());
+            hash.map(|hash| hash.to_string()).map_err(|_| PasswordError::Hash)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| PasswordError::Hash)?
+    }
+
+    /// Whether `password` has the hash; for no hash it takes as long and is `false`.
+    pub async fn verify(&self, password: &Secret, hash: Option<&str>) -> Result<bool, Busy> {
+        let _permit =
+            timeout(PATIENCE, self.permits.acquire()).await.map_err(|_| Busy)?.map_err(|_| Busy)?;
+        let known = hash.is_some();
+        let hash = hash.map_or_else(|| self.nobody.to_string(), str::to_owned);
+        let password = normal(password);
+        let work = move || {
+            PasswordHash::new(&hash).is_ok_and(|hash| {
+                argon2().verify_password(password.expose().as_bytes(), &hash).is_ok()
+            })
+        };
+        Ok(tokio::task::spawn_blocking(work).await.map_err(|_| Busy)? && known)
+    }
+}

@@ -1,0 +1,316 @@
+//! The steps that every form endpoint shares, drawn once: strict form, client authentication, DPoP; then the grant
+//! fills the gap; then a `no-store` answer, and both outcomes on record. What a refusal costs is counted where it is
+//! put on record, for every route ([`conclude`]).
+
+use crate::{
+    admission::{Admission, Sender, address_key},
+    answer::{self, Failure},
+    authority::{Authority, Directory, Snapshot},
+    client_authentication::{self, AuthenticatedClient},
+    operations::RequestId,
+};
+use axum::{
+    body::{Body, Bytes},
+    extract::{ConnectInfo, FromRequest, Request},
+    http::{HeaderMap, Response, StatusCode, header, request::Parts},
+    response::IntoResponse,
+};
+use carnet_proto::{
+    client::ENROLLED_CLIENT, dpop::DpopProof, form::Form, id_jag::OneOrMany, refusal::Refusal,
+};
+use carnet_store::{AuditEvent, HotOperation};
+use serde::Serialize;
+use std::{future::Future, net::SocketAddr, sync::Arc};
+
+/// How often a request is looked at where its client's record changes meanwhile.
+const TRIES: u32 = 3;
+
+/// A token endpoint's good answer (RFC 6749 5.1, RFC 8693 2.2, JAG 4.3.4 and 4.4.2).
+#[derive(Debug, Serialize)]
+pub struct TokenAnswer {
+    pub access_token: String,
+    pub token_type: &'static str,
+    pub expires_in: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issued_token_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource: Option<OneOrMany>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh_token: Option<String>,
+}
+
+/// Names that must never be in a URL.
+const CREDENTIALS: [&str; 9] = [
+    "client_secret",
+    "client_assertion",
+    "assertion",
+    "subject_token",
+    "actor_token",
+    "refresh_token",
+    "code",
+    "device_code",
+    "token",
+];
+
+/// A request to a form endpoint, read strictly, with the audit event it will leave.
+pub struct FormRequest {
+    pub form: Form,
+    pub headers: HeaderMap,
+    pub event: AuditEvent,
+    address: String,
+}
+
+/// A form request whose client is known.
+pub struct ClientRequest<D> {
+    pub address: String,
+    /// Who is counted for what it costs: a client that proves nothing by its address.
+    pub sender: Sender,
+    pub form: Arc<Form>,
+    pub client: AuthenticatedClient,
+    pub proof: Option<DpopProof>,
+    pub snapshot: Arc<Snapshot<D>>,
+    pub event: AuditEvent,
+}
+
+impl<D> Clone for ClientRequest<D> {
+    fn clone(&self) -> Self {
+        Self {
+            address: self.address.clone(),
+            sender: self.sender.clone(),
+            form: Arc::clone(&self.form),
+            client: self.client.clone(),
+            proof: self.proof.clone(),
+            snapshot: Arc::clone(&self.snapshot),
+            event: self.event.clone(),
+        }
+    }
+}
+
+impl<D: Directory> ClientRequest<D> {
+    /// The same request by the records as they are now, where its client is still one that has proved itself. Asked
+    /// where the client's record changed meanwhile: what is right by the new one is not refused for that.
+    pub async fn again(&self, authority: &Authority<D>) -> Result<Self, Failure> {
+        let snapshot = authority.fresh().await?;
+        let client = self.client.again(authority, &snapshot.directory).await?;
+        if client.record().dpop_bound_access_tokens && self.proof.is_none() {
+            return Err(Refusal::DpopRequired.into());
+        }
+        Ok(Self { client, snapshot, ..self.clone() })
+    }
+}
+
+/// An authorization server's grants.
+pub trait Grants: Sync {
+    /// Its records.
+    type Records: Directory;
+
+    fn authority(&self) -> &Authority<Self::Records>;
+
+    fn admission(&self) -> &Admission;
+
+    /// One grant type, one function.
+    fn grant(
+        &self,
+        request: &ClientRequest<Self::Records>,
+        event: &mut AuditEvent,
+    ) -> impl Future<Output = Result<TokenAnswer, Failure>> + Send;
+}
+
+/// The token endpoint: a request whose client is known, its grant, and the answer. Where the client's record changed
+/// meanwhile the grant is asked once more, by the new one.
+pub async fn token<G: Grants>(grants: &G, request: Request) -> Response<Body> {
+    let (authority, admission) = (grants.authority(), grants.admission());
+    let url = authority.issuer.endpoint("/token");
+    let mut request = match client_request(authority, admission, &url, "token", request).await {
+        Ok(request) => request,
+        Err(refused) => return refused,
+    };
+    let mut event = request.event.clone();
+    let mut tries = 0;
+    let outcome = loop {
+        tries += 1;
+        match grants.grant(&request, &mut event).await {
+            Err(Failure::ClientChanged) if tries < TRIES => match request.again(authority).await {
+                Ok(again) => request = again,
+                Err(failure) => break Err(failure),
+            },
+            outcome => break outcome,
+        }
+    };
+    match outcome {
+        Ok(tokens) => answer::no_store(StatusCode::OK, &tokens),
+        Err(failure) => conclude(authority, admission, &request.sender, event, failure).await,
+    }
+}
+
+/// The id of a request and the address it came from.
+pub fn origin_of(parts: &Parts) -> (String, String) {
+    let id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    (id, peer.map(|peer| address_key(peer.0.ip())).unwrap_or_default())
+}
+
+/// Steps 1 to 3: what comes out has an authenticated client. A refusal comes with its event.
+pub async fn client_request<D: Directory>(
+    authority: &Authority<D>,
+    admission: &Admission,
+    url: &str,
+    event: &'static str,
+    request: Request,
+) -> Result<ClientRequest<D>, Response<Body>> {
+    let (parts, body) = request.into_parts();
+    let (id, address) = origin_of(&parts);
+    let event = AuditEvent::granted(event, authority.now()).with("request_id", id);
+    let form = match read_form(&parts, body).await {
+        Ok(form) => form,
+        Err(NotForm::Response(response)) => return Err(response),
+        Err(NotForm::Refused(refusal)) => {
+            let sender = Sender::Unproven(address);
+            return Err(conclude(authority, admission, &sender, event, refusal.into()).await);
+        }
+    };
+    let request = FormRequest { form, headers: parts.headers, event, address };
+    with_client(authority, admission, url, request).await
+}
+
+async fn with_client<D: Directory>(
+    authority: &Authority<D>,
+    admission: &Admission,
+    url: &str,
+    request: FormRequest,
+) -> Result<ClientRequest<D>, Response<Body>> {
+    let FormRequest { form, headers, mut event, address } = request;
+    let unproven = Sender::Unproven(address.clone());
+    // Grants are recorded against the generation they rest on; what other endpoints do is not, so
+    // they begin with the directory as it is.
+    let mut snapshot = if event.event == "token" {
+        authority.snapshot()
+    } else {
+        match authority.fresh().await {
+            Ok(snapshot) => snapshot,
+            Err(error) => return Err(answer::broken(&error)),
+        }
+    };
+    let presented = client_authentication::presented(&headers, &form);
+    if let Ok(presented) = &presented {
+        // Only the name of a client that exists: the rest is the sender's text.
+        let known = snapshot.directory.client(presented.client_id()).is_some();
+        if known {
+            event = event.client(presented.client_id());
+        }
+    }
+    let authenticated = match presented {
+        Ok(presented) => {
+            let visitor = Visitor { admission, address: &address };
+            client_authentication::authenticate(authority, &mut snapshot, &presented, visitor).await
+        }
+        Err(refusal) => Err(refusal.into()),
+    };
+    let client = match authenticated {
+        Ok(client) => client,
+        Err(failure) => {
+            return Err(conclude(authority, admission, &unproven, event, failure).await);
+        }
+    };
+    let event = event.client(client.id());
+    let redeems = event.event == "token" || event.event == "device_authorization";
+    if client.id() == ENROLLED_CLIENT && !redeems {
+        // Anyone can say that they are it; it has a code to get and to redeem, and nothing else.
+        let refusal = Refusal::PublicClient.into();
+        return Err(conclude(authority, admission, &unproven, event, refusal).await);
+    }
+    let sender = if client.is_public() { unproven } else { Sender::Proven(client.id().to_owned()) };
+    let now = authority.now();
+    if let Some(installation) = client.use_to_note(now)
+        && let Err(error) = authority.store.installation_used(installation, now).await
+    {
+        return Err(answer::broken(&error));
+    }
+    match client_authentication::proof_of_possession(authority, &headers, url).await {
+        Ok(None) if client.record().dpop_bound_access_tokens && event.event == "token" => {
+            let refusal = Refusal::DpopRequired.into();
+            Err(conclude(authority, admission, &sender, event, refusal).await)
+        }
+        Ok(proof) => {
+            let form = Arc::new(form);
+            Ok(ClientRequest { address, sender, form, client, proof, snapshot, event })
+        }
+        Err(failure) => Err(conclude(authority, admission, &sender, event, failure).await),
+    }
+}
+
+/// Whoever asks before it is known who they are, and the cells that what they cost is taken from.
+#[derive(Clone, Copy)]
+pub struct Visitor<'a> {
+    pub admission: &'a Admission,
+    pub address: &'a str,
+}
+
+/// The last step: the answer to a failure, with the refusal on record. A cell is taken before the row is written;
+/// where there is none, nothing is.
+pub async fn conclude<D: Directory>(
+    authority: &Authority<D>,
+    admission: &Admission,
+    sender: &Sender,
+    event: AuditEvent,
+    failure: Failure,
+) -> Response<Body> {
+    match failure {
+        Failure::Refused(refusal) => {
+            // Not their fault.
+            let counts = refusal.wire().status < 500;
+            if counts && let Err(busy) = admission.refusal(sender) {
+                return answer::throttled(busy.0);
+            }
+            let event = sender.noted_in(event.refused(refusal.reason()));
+            let event = match &refusal {
+                Refusal::Denied(denial) => event.with("rule", denial.rule.clone()),
+                // The public text of these says which check failed.
+                Refusal::ClientAssertion(e)
+                | Refusal::DpopProof(e)
+                | Refusal::SubjectToken(e)
+                | Refusal::IdJag(e) => event.with("detail", e.to_string()),
+                Refusal::ClientDocument(why) => event.with("detail", why.to_string()),
+                _ => event,
+            };
+            match authority.store.record(HotOperation::new(Some(event)), authority.now()).await {
+                Ok(_) => answer::refused(&refusal),
+                Err(error) => answer::broken(&error),
+            }
+        }
+        Failure::RefusedOnRecord(refusal) => answer::refused(&refusal),
+        // It changes faster than it can be looked at.
+        Failure::ClientChanged => answer::throttled(1),
+        Failure::Busy(seconds) => answer::throttled(seconds),
+        Failure::Broken(error) => answer::broken(&error),
+    }
+}
+
+enum NotForm {
+    Refused(Refusal),
+    Response(Response<Body>),
+}
+
+async fn read_form(parts: &Parts, body: Body) -> Result<Form, NotForm> {
+    let query = parts.uri.query().unwrap_or_default();
+    let query = Form::parse(query.as_bytes()).map_err(|error| NotForm::Refused(error.into()))?;
+    if CREDENTIALS.iter().any(|name| query.mentions(name)) {
+        return Err(NotForm::Refused(Refusal::CredentialInQuery));
+    }
+    if parts.headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(NotForm::Response(StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response()));
+    }
+    let media_type = parts.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    let essence = media_type.and_then(|v| v.split(';').next()).map(str::trim);
+    if !essence.is_some_and(|e| e.eq_ignore_ascii_case("application/x-www-form-urlencoded")) {
+        return Err(NotForm::Refused(Refusal::MediaType));
+    }
+    // The listener's limit cuts a body that is too large.
+    let bytes = Bytes::from_request(Request::new(body), &()).await;
+    let bytes = bytes.map_err(|rejection| NotForm::Response(rejection.into_response()))?;
+    Form::parse(&bytes).map_err(|error| NotForm::Refused(error.into()))
+}

@@ -1,0 +1,77 @@
+//! The authorization code grant (RFC 6749 4.1.3, RFC 7636 4.5).
+
+use super::{
+    Idp,
+    directory::IdpDirectory,
+    tokens::{self, Issue, Source},
+};
+use carnet_authority::{
+    answer::Failure,
+    grants::{self, PresentedCode},
+    token_endpoint::{ClientRequest, TokenAnswer},
+};
+use carnet_proto::refusal::Refusal;
+use carnet_store::{AuditEvent, RefreshToken};
+
+pub(super) async fn redeem(
+    idp: &Idp,
+    request: &ClientRequest<IdpDirectory>,
+    event: &mut AuditEvent,
+) -> Result<TokenAnswer, Failure> {
+    let presented = grants::present_code(&idp.0.authority, request, event).await?;
+    bring(idp, request, presented, event).await
+}
+
+/// What a presented code brings, however the person was asked.
+pub(super) async fn bring(
+    idp: &Idp,
+    request: &ClientRequest<IdpDirectory>,
+    presented: PresentedCode,
+    event: &mut AuditEvent,
+) -> Result<TokenAnswer, Failure> {
+    let state = &idp.0;
+    let authority = &state.authority;
+    let now = authority.now();
+    let (code, session) = (&presented.code, &presented.session);
+    let key_thumbprint = request.key_thumbprint();
+    if !request.client.acts_for(&session.user_id) {
+        return Err(Refusal::Code.into());
+    }
+    state.admission.grant(request.client.id(), &session.user_id)?;
+    let scopes = &code.request.scopes;
+    let refresh_token = scopes.contains("offline_access").then(|| {
+        let token = RefreshToken {
+            family: code.family.clone(),
+            sid: session.sid.clone(),
+            user_id: session.user_id.clone(),
+            client_id: request.client.id().to_owned(),
+            scopes: scopes.clone(),
+            authentication: session.authentication.clone(),
+            dpop_jkt: key_thumbprint.filter(|_| request.client.is_public()).map(str::to_owned),
+            resource: None,
+            client_method: None,
+            idle_expires_at: now.plus(state.settings.refresh_idle),
+            expires_at: now.plus(state.settings.refresh_absolute),
+        };
+        Box::new((authority.context.entropy.secret(), token))
+    });
+    let issue = Issue {
+        client: &request.client,
+        user_id: &session.user_id,
+        session: &session.sid,
+        family: &code.family,
+        authentication: &session.authentication,
+        scopes,
+        nonce: code.request.nonce.as_deref(),
+        key_thumbprint,
+        source: Source::Code(&presented.hash, refresh_token),
+    };
+    let issued = tokens::issue(idp, request.snapshot.clone(), issue, event, now).await;
+    match issued {
+        // Both at once: at most one answer has tokens, and they are dead.
+        Err(Failure::RefusedOnRecord(Refusal::Code)) => {
+            Err(grants::code_reuse(authority, &code.family, event).await)
+        }
+        issued => issued,
+    }
+}

@@ -1,0 +1,160 @@
+//! Our own access tokens at our own endpoints: userinfo, catalog, installations.
+
+use super::{
+    Idp,
+    standing::{Chain, Standing},
+};
+use axum::{
+    body::Body,
+    http::{HeaderValue, Response, StatusCode, header, request::Parts},
+};
+use carnet_authority::answer::no_store;
+use carnet_proto::{
+    access_token::{AccessToken, verify_any_audience},
+    challenge::Challenge,
+    dpop,
+    jwk::Algorithm,
+    secret::Secret,
+};
+use carnet_store::{HotOutcome, StoreError, UsedJti};
+use serde_json::json;
+
+/// A live token with the scope an endpoint needs, and all that stands behind it.
+pub(super) struct Bearer {
+    pub(super) token: AccessToken,
+    pub(super) standing: Standing,
+}
+
+/// Why there is none.
+enum NoBearer {
+    /// No token, or none that stands.
+    Token,
+    /// It is bound to a key, and what came along is no proof of it (RFC 9449, 7.1).
+    Proof,
+    Broken(StoreError),
+}
+
+impl From<StoreError> for NoBearer {
+    fn from(error: StoreError) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl Bearer {
+    /// Reads the token of a request to the endpoint at `path`, or answers with the challenge.
+    pub(super) async fn admit(
+        idp: &Idp,
+        parts: &Parts,
+        path: &str,
+        scope: &str,
+    ) -> Result<Self, Response<Body>> {
+        let presented = parts.headers.contains_key(header::AUTHORIZATION);
+        match person_of(idp, parts, path).await {
+            Ok(bearer) if bearer.token.scopes.contains(scope) => Ok(bearer),
+            Ok(bearer) => {
+                let scheme = if bearer.token.key_thumbprint.is_some() { "DPoP" } else { "Bearer" };
+                let challenge =
+                    Challenge::new(scheme).with("error", "insufficient_scope").with("scope", scope);
+                Err(refused(StatusCode::FORBIDDEN, &challenge))
+            }
+            Err(NoBearer::Token) => {
+                let mut challenge = Challenge::new("Bearer");
+                if presented {
+                    challenge = challenge.with("error", "invalid_token");
+                }
+                Err(refused(StatusCode::UNAUTHORIZED, &challenge))
+            }
+            Err(NoBearer::Proof) => {
+                let challenge = Challenge::new("DPoP")
+                    .with("error", "invalid_dpop_proof")
+                    .with("algs", Algorithm::ALL.map(Algorithm::name).join(" "));
+                Err(refused(StatusCode::UNAUTHORIZED, &challenge))
+            }
+            Err(NoBearer::Broken(error)) => Err(carnet_authority::answer::broken(&error)),
+        }
+    }
+}
+
+fn refused(status: StatusCode, challenge: &Challenge) -> Response<Body> {
+    // Without a token nothing is wrong with it: no error is named, here or in the header (RFC 6750 3.1).
+    let body = challenge.get("error").map_or_else(|| json!({}), |error| json!({"error": error}));
+    let mut response = no_store(status, &body);
+    if let Ok(value) = HeaderValue::from_str(&challenge.to_header()) {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+    }
+    response
+}
+
+/// The token and its person, if the token is live in every respect.
+async fn person_of(idp: &Idp, parts: &Parts, path: &str) -> Result<Bearer, NoBearer> {
+    let authority = &idp.0.authority;
+    let now = authority.now();
+    let mut headers = parts.headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(header), None) = (headers.next(), headers.next()) else {
+        return Err(NoBearer::Token);
+    };
+    let presented = header.to_str().ok().and_then(|header| header.split_once(' '));
+    let (scheme, presented) = presented.ok_or(NoBearer::Token)?;
+    let presented = Secret::new(presented.trim());
+    let keys = authority.fresh().await?.keys.verifying();
+    let verified = verify_any_audience(presented.expose(), &keys, &authority.issuer, now);
+    let (token, audience) = verified.map_err(|_| NoBearer::Token)?;
+    if audience != [authority.issuer.as_str()] {
+        return Err(NoBearer::Token);
+    }
+    match &token.key_thumbprint {
+        None if scheme.eq_ignore_ascii_case("bearer") => {}
+        None => return Err(NoBearer::Token),
+        Some(bound) => {
+            let proved = scheme.eq_ignore_ascii_case("dpop")
+                && proves(idp, parts, path, presented.expose(), bound).await?;
+            if !proved {
+                return Err(NoBearer::Proof);
+            }
+        }
+    }
+    let standing = standing_of(idp, &token).await?.ok_or(NoBearer::Token)?;
+    Ok(Bearer { token, standing })
+}
+
+/// What stands behind a token of ours; `None` where it does not stand any more.
+pub(super) async fn standing_of(
+    idp: &Idp,
+    token: &AccessToken,
+) -> Result<Option<Standing>, StoreError> {
+    let authority = &idp.0.authority;
+    let Some(grant) = authority.store.live_grant(&token.jti).await? else { return Ok(None) };
+    let Some(session) = &token.session else { return Ok(None) };
+    let snapshot = authority.fresh().await?;
+    let chain = Chain {
+        user_id: &token.subject,
+        client: &token.client,
+        session,
+        family: Some(&grant.lineage),
+    };
+    idp.standing(&snapshot, chain).await
+}
+
+async fn proves(
+    idp: &Idp,
+    parts: &Parts,
+    path: &str,
+    token: &str,
+    bound: &str,
+) -> Result<bool, StoreError> {
+    let authority = &idp.0.authority;
+    let mut proofs = parts.headers.get_all("dpop").iter();
+    let (Some(proof), None) = (proofs.next(), proofs.next()) else { return Ok(false) };
+    let Ok(proof) = proof.to_str() else { return Ok(false) };
+    let url = authority.issuer.endpoint(path);
+    let method = parts.method.as_str();
+    let asked = dpop::Request { method, url: &url, access_token: Some(token) };
+    let now = authority.now();
+    let Ok(proof) = dpop::verify(proof, asked, now) else { return Ok(false) };
+    if proof.key_thumbprint != bound {
+        return Ok(false);
+    }
+    let namespace = format!("dpop {}", proof.key_thumbprint);
+    let jti = UsedJti { namespace, jti: proof.jti, forget_after: proof.forget_after };
+    Ok(authority.store.remember_jti(jti, now).await? == HotOutcome::Recorded)
+}

@@ -1,0 +1,409 @@
+//! The device authorization grant (RFC 8628): a device without a browser of its own shows a code, and the person types it
+//! in a browser that they trust. Codes are looked up for people who have signed in, and for nobody else; the person is told
+//! which program asks, from where, and as whom it would go on, and says yes or no. Nobody is sent a link that has the code
+//! in it: whoever is lured here has to type what a stranger gave them, beneath a sentence that says what that means.
+
+use super::{
+    Idp, authorization_code,
+    authorize::{NotSignedIn, SWITCHED_OFF, changed, check_password, session_of, start_session},
+    directory::IdpDirectory,
+    pushed_request::not_taken,
+    sign_in_page::{self, Problem},
+};
+use axum::{
+    body::{Body, Bytes},
+    extract::{FromRequest, Request, State},
+    http::{HeaderValue, Response, StatusCode, header, request::Parts},
+    response::IntoResponse,
+};
+use carnet_authority::{
+    admission::Sender,
+    answer::{self, Failure, broken, error_page, page as shown_page},
+    browser::{cookie, cookie_name, csrf_of, is_same_origin, see_other},
+    grants,
+    token_endpoint::{ClientRequest, TokenAnswer, client_request, conclude, origin_of},
+};
+use carnet_proto::{
+    authorize::{CODE_LIFETIME, RedirectError, SCOPE_ENROL, read_device},
+    client::ENROLLED_CLIENT,
+    form::Form,
+    pkce::CodeChallenge,
+    refusal::Refusal,
+    secret::{Secret, equal_in_constant_time},
+    user_code,
+};
+use carnet_store::{
+    AuditEvent, AuthorizationCode, DeviceCode, DeviceState, HotOperation, Session, StoreError,
+};
+use maud::{Markup, html};
+use serde_json::json;
+
+/// How long a person has, in seconds.
+const LIFETIME: i64 = 600;
+/// How long a device waits between two questions, in seconds.
+const INTERVAL: i64 = 5;
+/// A sign-in that is older does not add a computer.
+const RECENT: i64 = 600;
+
+/// The device authorization endpoint (RFC 8628 section 3.1).
+pub(super) async fn authorize(State(idp): State<Idp>, request: Request) -> Response<Body> {
+    let (authority, admission) = (&idp.0.authority, &idp.0.admission);
+    let url = authority.issuer.endpoint("/device_authorization");
+    let event = "device_authorization";
+    let request = match client_request(authority, admission, &url, event, request).await {
+        Ok(request) => request,
+        Err(refused) => return refused,
+    };
+    let now = authority.now();
+    let client = request.client.record();
+    let settings = &idp.0.settings;
+    let enrols = client.id == ENROLLED_CLIENT;
+    if !settings.device_authorization || !client.device_grant || enrols && !settings.enrolment {
+        let refusal = Refusal::DeviceGrant.into();
+        return conclude(authority, admission, &request.sender, request.event, refusal).await;
+    }
+    // A row for everybody who asks, and no proof of who that is.
+    let who = if request.client.is_public() { &request.address } else { &client.id };
+    if let Err(busy) = admission.push(who) {
+        return answer::throttled(busy.0);
+    }
+    let mut asked = match read_device(&request.form, client) {
+        Ok(asked) => asked,
+        Err(RedirectError { error, description }) => {
+            return not_taken(&idp, request, error, description).await;
+        }
+    };
+    asked.dpop_jkt = request.proof.map(|proof| proof.key_thumbprint);
+    // Nobody answers it; an earlier version, which may meet the code that comes of this, reads none without.
+    asked.code_challenge = Some(CodeChallenge::of(authority.context.entropy.secret().expose()));
+    let device = DeviceCode {
+        request: asked,
+        asked_from: request.address,
+        asked_at: now,
+        expires_at: now.plus(LIFETIME),
+    };
+    // Two of a kind among those that wait are so rare that the third try is another fault.
+    for _ in 0..3 {
+        let code = authority.context.entropy.secret();
+        let user_code = user_code::generate(&authority.context.entropy);
+        let (hash, typed) = (code.hash(), user_code.hash());
+        let kept = authority.store.keep_device_code(&hash, &typed, &device, request.event.clone());
+        match kept.await {
+            Ok(true) => {
+                let body = json!({
+                    "device_code": code.expose(),
+                    "user_code": user_code::shown(&user_code),
+                    "verification_uri": authority.issuer.endpoint("/activate"),
+                    "expires_in": LIFETIME,
+                    "interval": INTERVAL,
+                });
+                return answer::no_store(StatusCode::OK, &body);
+            }
+            Ok(false) => {}
+            Err(error) => return broken(&error),
+        }
+    }
+    answer::throttled(5)
+}
+
+/// The device code at the token endpoint (RFC 8628 section 3.4).
+pub(super) async fn redeem(
+    idp: &Idp,
+    request: &ClientRequest<IdpDirectory>,
+    event: &mut AuditEvent,
+) -> Result<TokenAnswer, Failure> {
+    let authority = &idp.0.authority;
+    if !idp.0.settings.device_authorization || !request.client.record().device_grant {
+        return Err(Refusal::DeviceGrant.into());
+    }
+    let hash = Secret::new(request.form.required("device_code")?).hash();
+    let (client, now) = (request.client.id(), authority.now());
+    // Times are whole seconds: one that waits for five of them may seem to have waited for four.
+    let state = authority.store.poll_device(&hash, client, INTERVAL - 1, now).await?;
+    match state {
+        // Every device asks like this while its person types: nothing to put on record.
+        DeviceState::Pending => Err(Failure::RefusedOnRecord(Refusal::AuthorizationPending)),
+        DeviceState::TooSoon => {
+            idp.0.admission.refusal(&request.sender)?;
+            Err(Failure::RefusedOnRecord(Refusal::SlowDown))
+        }
+        DeviceState::Denied => Err(Refusal::DeviceCodeDenied.into()),
+        DeviceState::Expired => Err(Refusal::DeviceCodeExpired.into()),
+        DeviceState::Invalid => Err(Refusal::Code.into()),
+        DeviceState::Answered => {
+            let presented = grants::present_device_code(authority, request, event).await?;
+            authorization_code::bring(idp, request, presented, event).await
+        }
+    }
+}
+
+/// GET: the form for the code; whoever is not signed in signs in first.
+pub(super) async fn page(State(idp): State<Idp>, request: Request) -> Response<Body> {
+    let (parts, _) = request.into_parts();
+    if !idp.0.settings.device_authorization {
+        return switched_off();
+    }
+    match session_of(&idp, &parts.headers, idp.0.authority.now()).await {
+        Ok(Some(_)) => code_form(&idp, &parts, None),
+        Ok(None) => sign_in_form(&idp, &parts, None),
+        Err(error) => broken(&error),
+    }
+}
+
+/// POST: what any of these forms sends.
+pub(super) async fn answer(State(idp): State<Idp>, request: Request) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    if !idp.0.settings.device_authorization {
+        return switched_off();
+    }
+    if !is_same_origin(idp.issuer(), &parts.headers) {
+        return error_page(StatusCode::FORBIDDEN, "The form was sent from another site.");
+    }
+    let bytes = match Bytes::from_request(Request::new(body), &()).await {
+        Ok(bytes) => bytes,
+        Err(rejection) => return rejection.into_response(),
+    };
+    let Ok(form) = Form::parse(&bytes) else {
+        return error_page(StatusCode::BAD_REQUEST, "The form cannot be read.");
+    };
+    let done = match form.optional("answer") {
+        _ if form.mentions("password") => sign_in(&idp, &form, &parts).await,
+        said => typed(&idp, &form, said, &parts).await,
+    };
+    done.unwrap_or_else(|error| broken(&error))
+}
+
+fn switched_off() -> Response<Body> {
+    let text = "Signing in by a code is switched off here. Ask IT.";
+    error_page(StatusCode::NOT_FOUND, text)
+}
+
+const TOO_OLD: &str = "The page is too old, or cookies are switched off. Open it anew.";
+
+async fn sign_in(idp: &Idp, form: &Form, parts: &Parts) -> Result<Response<Body>, StoreError> {
+    let held = cookie(&parts.headers, &cookie_name(idp.issuer(), "signin")).map(|c| csrf_of(&c));
+    let proof = form.optional("csrf").unwrap_or_default();
+    if !held.is_some_and(|held| equal_in_constant_time(&held, proof)) {
+        return Ok(error_page(StatusCode::FORBIDDEN, TOO_OLD));
+    }
+    let username = form.optional("username").unwrap_or_default();
+    let password = Secret::new(form.optional("password").unwrap_or_default());
+    let user = match check_password(idp, username, &password, parts).await {
+        Ok(user) => user,
+        Err(NotSignedIn::Broken(error)) => return Err(error),
+        Err(why) => {
+            let (status, text, wait) = why.told();
+            let problem = Problem { status, text, username };
+            let mut page = sign_in_form(idp, parts, Some(&problem));
+            if let Some(seconds) = wait {
+                page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            return Ok(page);
+        }
+    };
+    Ok(match start_session(idp, &user, None, parts).await? {
+        Some(started) => started.keep(idp, see_other(&idp.issuer().endpoint("/activate"))),
+        None => changed(),
+    })
+}
+
+/// A code that somebody typed who is signed in, and later their answer.
+async fn typed(
+    idp: &Idp,
+    form: &Form,
+    said: Option<&str>,
+    parts: &Parts,
+) -> Result<Response<Body>, StoreError> {
+    let authority = &idp.0.authority;
+    let now = authority.now();
+    let Some(session) = session_of(idp, &parts.headers, now).await? else {
+        return Ok(sign_in_form(idp, parts, None));
+    };
+    if !equal_in_constant_time(&proof_of(idp, parts), form.optional("csrf").unwrap_or_default()) {
+        return Ok(error_page(StatusCode::FORBIDDEN, TOO_OLD));
+    }
+    let snapshot = authority.fresh().await?;
+    let Some(user) = snapshot.directory.person(&authority.store, &session.user_id).await? else {
+        return Ok(error_page(StatusCode::FORBIDDEN, SWITCHED_OFF));
+    };
+    // A cell for each try, right or wrong, before anything is looked up: codes can be guessed (RFC 8628 section 5.1).
+    let guesses = Sender::Unproven(format!("codes typed by {}", session.user_id));
+    if idp.0.admission.refusal(&guesses).is_err() {
+        let text = "Too many codes. Wait a minute, then try again.";
+        let problem = Problem { status: StatusCode::TOO_MANY_REQUESTS, text, username: "" };
+        return Ok(code_form(idp, parts, Some(&problem)));
+    }
+    let code = form.optional("user_code").and_then(user_code::typed);
+    let waiting = match &code {
+        Some(code) => authority.store.waiting_device(&code.hash(), now).await?,
+        None => None,
+    };
+    let found = match &waiting {
+        Some(device) => authority.client(&snapshot.directory, &device.request.client_id).await.ok(),
+        None => None,
+    };
+    let found = found.flatten().filter(|client| client.record.device_grant);
+    let (Some(code), Some(device), Some(client)) = (code, waiting, found) else {
+        return wrong_code(idp, &session, parts).await;
+    };
+    if !client.acts_for(&session.user_id) {
+        let text = "That computer was enrolled by another person, and acts for them alone.";
+        return Ok(error_page(StatusCode::FORBIDDEN, text));
+    }
+    if device.request.fresh && now.since(session.authentication.auth_time) > RECENT {
+        let text = "To add a computer, sign in again; then type the code once more.";
+        let problem = Problem { status: StatusCode::OK, text, username: &user.username };
+        return Ok(sign_in_form(idp, parts, Some(&problem)));
+    }
+    let asks = Asks { code: &code, device: &device, client_name: &client.record.name };
+    match said {
+        Some("allow") => answered(idp, &asks, &session, true, parts).await,
+        Some("deny") => answered(idp, &asks, &session, false, parts).await,
+        _ => Ok(question(idp, &asks, &user.username, parts)),
+    }
+}
+
+async fn wrong_code(
+    idp: &Idp,
+    session: &Session,
+    parts: &Parts,
+) -> Result<Response<Body>, StoreError> {
+    let authority = &idp.0.authority;
+    let (request_id, address) = origin_of(parts);
+    let event = AuditEvent::granted("authorize", authority.now())
+        .person(&session.user_id)
+        .with("session", session.sid.as_str())
+        .with("request_id", request_id)
+        .with("address", address)
+        .refused("device.user_code");
+    authority.store.record(HotOperation::new(Some(event)), authority.now()).await?;
+    let text = "Wrong or expired code. Check the letters. Codes expire after ten minutes.";
+    let problem = Problem { status: StatusCode::BAD_REQUEST, text, username: "" };
+    Ok(code_form(idp, parts, Some(&problem)))
+}
+
+/// A device that waits, and the code that it shows.
+struct Asks<'a> {
+    code: &'a Secret,
+    device: &'a DeviceCode,
+    client_name: &'a str,
+}
+
+async fn answered(
+    idp: &Idp,
+    asks: &Asks<'_>,
+    session: &Session,
+    yes: bool,
+    parts: &Parts,
+) -> Result<Response<Body>, StoreError> {
+    let authority = &idp.0.authority;
+    let now = authority.now();
+    let Asks { code, device, .. } = asks;
+    let event = AuditEvent::granted("authorize", now)
+        .person(&session.user_id)
+        .client(&device.request.client_id)
+        .with("session", session.sid.as_str())
+        .with("device_at", device.asked_from.as_str())
+        .with("request_id", origin_of(parts).0);
+    let (kept, event) = if yes {
+        let kept = AuthorizationCode {
+            sid: session.sid.clone(),
+            family: authority.context.entropy.id(),
+            expires_at: device.expires_at.max(now.plus(CODE_LIFETIME)),
+            request: device.request.clone(),
+        };
+        (Some(kept), event)
+    } else {
+        (None, event.refused("device.denied"))
+    };
+    if !authority.store.answer_device(&code.hash(), kept.as_ref(), event, now).await? {
+        return wrong_code(idp, session, parts).await;
+    }
+    let enrols = device.request.scopes.contains(SCOPE_ENROL);
+    let content = html! {
+        @if !yes {
+            h1 { "The device was refused" }
+            p.soft {
+                "It gets nothing. If somebody gave you that code, tell IT: they wanted to get in as you."
+            }
+        } @else if enrols {
+            h1 { "The computer is added" }
+            p { "It shows a second code now, to sign in with. Type that one too." }
+            (code_fields(&proof_of(idp, parts), None))
+        } @else {
+            h1 { "The device is signed in" }
+            p.soft { "You can close this page and return to your device." }
+        }
+    };
+    Ok(shown_page(StatusCode::OK, "Sign in on a device", &content, ""))
+}
+
+/// What the forms of a signed-in person carry to show that they are ours.
+fn proof_of(idp: &Idp, parts: &Parts) -> String {
+    csrf_of(&cookie(&parts.headers, &cookie_name(idp.issuer(), "session")).unwrap_or_default())
+}
+
+fn sign_in_form(idp: &Idp, parts: &Parts, problem: Option<&Problem<'_>>) -> Response<Body> {
+    let head = html! { p.soft { "You need this to sign in on a device that shows you a code." } };
+    sign_in_page::form(idp, parts, (&head, ""), None, problem, &html! {})
+}
+
+fn code_fields(csrf: &str, problem: Option<&Problem<'_>>) -> Markup {
+    html! {
+        @if let Some(Problem { text, .. }) = problem {
+            p.bad role="alert" id="problem" { (text) }
+        }
+        form method="post" {
+            input type="hidden" name="csrf" value=(csrf);
+            label for="user_code" { "The code that the device shows" }
+            input id="user_code" name="user_code" type="text" required autofocus
+                autocomplete="off" autocapitalize="characters" spellcheck="false" maxlength="32"
+                placeholder="BCDF-GHJK" aria-describedby=[problem.map(|_| "problem")];
+            button type="submit" name="answer" value="look" { "Continue" }
+        }
+    }
+}
+
+fn code_form(idp: &Idp, parts: &Parts, problem: Option<&Problem<'_>>) -> Response<Body> {
+    let content = html! {
+        h1 { "Sign in on a device" }
+        p.note {
+            "Type a code only if a device in front of you shows it, because you started a sign-in there. A code that "
+            "somebody sent you lets them in as you."
+        }
+        (code_fields(&proof_of(idp, parts), problem))
+    };
+    let status = problem.map_or(StatusCode::OK, |problem| problem.status);
+    shown_page(status, "Sign in on a device", &content, "")
+}
+
+/// Yes has to be chosen: the focus is on no.
+fn question(idp: &Idp, asks: &Asks<'_>, username: &str, parts: &Parts) -> Response<Body> {
+    let Asks { code, device, client_name } = asks;
+    let enrols = device.request.scopes.contains(SCOPE_ENROL);
+    let ago = idp.0.authority.now().since(device.asked_at).max(0) / 60;
+    let content = html! {
+        @if enrols {
+            h1 { "Add a computer to your account?" }
+        } @else {
+            h1 { "Let " (client_name) " sign in?" }
+        }
+        p {
+            "It will act as " strong { (username) } ". A device at the network address "
+            strong { (device.asked_from) } " asked "
+            @if ago == 0 { "just now" } @else if ago == 1 { "a minute ago" } @else { (ago) " minutes ago" }
+            ", and shows " strong.code { (user_code::shown(code)) } "."
+        }
+        p.note {
+            "Say yes only if you started this yourself and that device is in front of you. If somebody sent you the code, "
+            "say no, and tell IT."
+        }
+        form method="post" {
+            input type="hidden" name="csrf" value=(proof_of(idp, parts));
+            input type="hidden" name="user_code" value=(code.expose());
+            button type="submit" name="answer" value="allow" { "Yes, it is my device" }
+            button.plain type="submit" name="answer" value="deny" autofocus { "No" }
+        }
+    };
+    shown_page(StatusCode::OK, "Sign in on a device", &content, "")
+}

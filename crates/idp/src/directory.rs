@@ -1,0 +1,124 @@
+//! The IdP's directory: policy and clients held in memory, people looked up as they come.
+
+use carnet_authority::{
+    answer::Failure,
+    authority::{Authority, Directory, RegisteredClient, registered},
+};
+use carnet_proto::{
+    client::{Client, ClientAuthentication, ENROLLED_CLIENT, is_client_id},
+    client_document::INSTALLATIONS,
+    identifier::Issuer,
+    policy::{Connection, Policy, RegisteredResource, ResourceAuthorizationServer},
+};
+use carnet_store::{Store, StoreError, User};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Most people remembered in one generation.
+const MOST: usize = 20_000;
+
+pub struct IdpDirectory {
+    pub(crate) policy: Policy,
+    clients: HashMap<String, Arc<RegisteredClient>>,
+    /// People seen since this generation began. They die with it.
+    people: Mutex<HashMap<String, Arc<User>>>,
+    /// Installations seen since this generation began.
+    installations: Mutex<HashMap<String, Arc<RegisteredClient>>>,
+}
+
+impl Directory for IdpDirectory {
+    async fn load(store: &Store, issuer: &Issuer) -> Result<Self, StoreError> {
+        let servers = store.all::<ResourceAuthorizationServer>().await?;
+        let resources = store.all::<RegisteredResource>().await?;
+        let connections = store.all::<Connection>().await?;
+        let mut clients = store.all::<Client>().await?;
+        clients.push(Client::enrolment());
+        Ok(Self {
+            policy: Policy::new(issuer, servers, resources, connections),
+            clients: registered(clients),
+            people: Mutex::default(),
+            installations: Mutex::default(),
+        })
+    }
+
+    fn client(&self, id: &str) -> Option<&Arc<RegisteredClient>> {
+        self.clients.get(id)
+    }
+
+    /// One of our own installations, whose person is live. Revoking one begins a new generation.
+    async fn document_client(
+        &self,
+        authority: &Authority<Self>,
+        url: &str,
+    ) -> Result<Option<Arc<RegisteredClient>>, Failure> {
+        let held = self.installations().get(url).cloned();
+        if held.is_some() {
+            return Ok(held);
+        }
+        let prefix = authority.issuer.endpoint(INSTALLATIONS);
+        let id = url.strip_prefix(&prefix).and_then(|rest| rest.strip_prefix('/'));
+        let Some(id) = id.filter(|id| is_client_id(id)) else { return Ok(None) };
+        let Some(found) = authority.store.installation(id).await? else { return Ok(None) };
+        if self.person(&authority.store, &found.user_id).await?.is_none() {
+            return Ok(None);
+        }
+        let client = Arc::new(RegisteredClient::of_installation(url, &found));
+        let mut installations = self.installations();
+        if installations.len() >= MOST {
+            installations.clear();
+        }
+        installations.insert(url.to_owned(), Arc::clone(&client));
+        Ok(Some(client))
+    }
+}
+
+impl IdpDirectory {
+    fn installations(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<RegisteredClient>>> {
+        self.installations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Clients that are registered for a known MCP client (`carnet install`).
+    pub(crate) fn native_clients(&self) -> impl Iterator<Item = (&str, &str)> {
+        let software = |c: &'_ Arc<RegisteredClient>| c.record.software.is_some();
+        self.clients
+            .values()
+            .filter(move |c| software(c))
+            .map(|c| (c.record.id.as_str(), c.record.software.as_deref().unwrap_or_default()))
+    }
+
+    /// A person who is not switched off.
+    pub(crate) async fn person(
+        &self,
+        store: &Store,
+        id: &str,
+    ) -> Result<Option<Arc<User>>, StoreError> {
+        let held = self.people().get(id).cloned();
+        if held.is_some() {
+            return Ok(held);
+        }
+        let Some(user) = store.by_id::<User>(id).await?.filter(|user| !user.disabled) else {
+            return Ok(None);
+        };
+        let user = Arc::new(user);
+        let mut people = self.people();
+        if people.len() >= MOST {
+            people.clear();
+        }
+        people.insert(id.to_owned(), Arc::clone(&user));
+        Ok(Some(user))
+    }
+
+    fn people(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<User>>> {
+        self.people.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn has_public_clients(&self) -> bool {
+        let public = |c: &Arc<RegisteredClient>| {
+            c.record.authentication == ClientAuthentication::Public
+                && c.record.id != ENROLLED_CLIENT
+        };
+        self.clients.values().any(public)
+    }
+}

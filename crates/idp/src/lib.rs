@@ -1,0 +1,192 @@
+//! The identity provider: signs people in, issues ID tokens and ID-JAGs.
+
+mod authorization_code;
+mod authorize;
+mod bearer;
+mod calls;
+mod catalog;
+mod device;
+mod directory;
+mod installations;
+mod logout;
+mod pushed_request;
+mod refresh_token;
+mod sign_in_page;
+mod standing;
+mod token;
+mod token_exchange;
+mod token_status;
+mod tokens;
+mod userinfo;
+
+use axum::{
+    Router,
+    extract::State,
+    http::StatusCode,
+    routing::{get, post},
+};
+use carnet_authority::{
+    admission::{Admission, Rates},
+    answer,
+    authority::{Authority, Context, Keys},
+    operations::{readable_by_pages, strict_transport},
+    passwords::Passwords,
+};
+use carnet_proto::{
+    client_document::INSTALLATIONS,
+    identifier::Issuer,
+    metadata::{self, IdpOffers},
+};
+use carnet_store::{Store, StoreError};
+pub(crate) use directory::IdpDirectory;
+use std::sync::Arc;
+
+/// What an administrator sets for an IdP.
+#[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)] // each is a switch of its own
+pub struct IdpSettings {
+    /// What the sign-in page calls the company.
+    pub name: String,
+    /// `tenant` claim of ID-JAGs, for an issuer with several tenants.
+    pub tenant: Option<String>,
+    /// How long a browser stays signed in, in seconds.
+    pub session_lifetime: i64,
+    /// Refresh tokens end after this long without use, in seconds.
+    pub refresh_idle: i64,
+    /// Refresh tokens of one sign-in end after this long, in seconds.
+    pub refresh_absolute: i64,
+    /// Whether public clients may ask for ID-JAGs (EMA 7.7: off unless an administrator says so).
+    pub allow_public_exchange: bool,
+    /// Whether people may enrol installations of Carnet.
+    pub enrolment: bool,
+    /// Whether devices may show a code that a person types elsewhere (RFC 8628).
+    pub device_authorization: bool,
+    /// Whether people's catalogs tell which servers they are refused, and for want of which group.
+    pub show_refused: bool,
+    /// How much is let in.
+    pub rates: Rates,
+}
+
+impl Default for IdpSettings {
+    fn default() -> Self {
+        Self {
+            name: "Carnet".to_owned(),
+            tenant: None,
+            session_lifetime: 12 * 3600,
+            refresh_idle: 8 * 3600,
+            refresh_absolute: 7 * 86_400,
+            allow_public_exchange: false,
+            enrolment: true,
+            device_authorization: true,
+            show_refused: true,
+            rates: Rates::default(),
+        }
+    }
+}
+
+/// An identity provider. Cheap to clone.
+#[derive(Clone)]
+pub struct Idp(Arc<IdpState>);
+
+struct IdpState {
+    authority: Authority<IdpDirectory>,
+    settings: IdpSettings,
+    passwords: Passwords,
+    admission: Admission,
+}
+
+impl Idp {
+    /// Opens an IdP on its store.
+    pub async fn open(
+        issuer: Issuer,
+        store: Store,
+        keys: impl Into<Keys>,
+        context: Context,
+        settings: IdpSettings,
+        passwords: Passwords,
+    ) -> Result<Self, StoreError> {
+        let authority = Authority::open("idp", issuer, store, keys.into(), context).await?;
+        let admission = Admission::new(settings.rates);
+        Ok(Self(Arc::new(IdpState { authority, settings, passwords, admission })))
+    }
+
+    /// The issuer identifier.
+    pub fn issuer(&self) -> &Issuer {
+        &self.0.authority.issuer
+    }
+
+    /// Every endpoint, below the issuer's path, and the two discovery documents.
+    pub fn router(&self) -> Router {
+        let issuer = self.issuer().clone();
+        let base = issuer.path().to_owned();
+        let inserted = format!("/.well-known/oauth-authorization-server{base}");
+        let oidc_inserted = format!("/.well-known/openid-configuration{base}");
+        let oidc_appended = format!("{base}/.well-known/openid-configuration");
+        let document = get(|State(idp): State<Idp>| async move { idp.metadata() });
+        let mut public = Router::new()
+            .route(&inserted, document.clone())
+            .route(&oidc_inserted, document.clone())
+            .route(&format!("{base}/jwks"), get(jwks));
+        if !base.is_empty() {
+            public = public.route(&oidc_appended, document);
+        }
+        let router = Router::new()
+            .route(&format!("{base}/"), get(front))
+            .route(&format!("{base}/authorize"), get(authorize::begin).post(authorize::sign_in))
+            .route(&format!("{base}/token"), post(token::token))
+            .route(&format!("{base}/par"), post(pushed_request::push))
+            .route(&format!("{base}/device_authorization"), post(device::authorize))
+            .route(&format!("{base}/activate"), get(device::page).post(device::answer))
+            .route(&format!("{base}/userinfo"), get(userinfo::tell).post(userinfo::tell))
+            .route(&format!("{base}/revoke"), post(token_status::revoke))
+            .route(&format!("{base}/introspect"), post(token_status::introspect))
+            .route(&format!("{base}/logout"), get(logout::ask).post(logout::end))
+            .route(&format!("{base}/catalog"), get(catalog::tell))
+            .route(&format!("{base}/gateway-records"), post(calls::report))
+            .route(
+                &format!("{base}{INSTALLATIONS}"),
+                get(installations::list).post(installations::enrol),
+            )
+            .route(
+                &format!("{base}{INSTALLATIONS}/{{id}}"),
+                get(installations::document).delete(installations::revoke),
+            );
+        let router = router.merge(readable_by_pages(public));
+        strict_transport(router.with_state(self.clone()), &issuer)
+    }
+
+    fn metadata(&self) -> axum::response::Response {
+        let authority = &self.0.authority;
+        let public = authority.snapshot().directory.has_public_clients();
+        let algorithms = authority.snapshot().keys.algorithms();
+        let settings = &self.0.settings;
+        let offers = IdpOffers {
+            public_clients: public,
+            enrolment: settings.enrolment,
+            devices: settings.device_authorization,
+        };
+        answer::public(&metadata::idp(&authority.issuer, &algorithms, offers))
+    }
+}
+
+/// Who comes without an application: says where they are, and what can be done here by hand.
+async fn front(State(idp): State<Idp>) -> axum::response::Response {
+    let name = &idp.0.settings.name;
+    let content = maud::html! {
+        h1 { "Sign-in of " (name) }
+        p.soft { "Applications and agents send you here to sign in. Start in one of them." }
+        @if idp.0.settings.device_authorization {
+            p { a href=(idp.issuer().endpoint("/activate")) { "Type a code that a device shows" } }
+        }
+        p { a href=(idp.issuer().endpoint("/logout")) { "Sign out" } }
+    };
+    answer::page(StatusCode::OK, &format!("Sign-in of {name}"), &content, "")
+}
+
+async fn jwks(State(idp): State<Idp>) -> axum::response::Response {
+    // As of this request: a key that was removed is gone, and a new one is there, though nothing else is asked.
+    match idp.0.authority.fresh().await {
+        Ok(snapshot) => answer::public(snapshot.keys.jwks()),
+        Err(error) => answer::broken(&error),
+    }
+}

@@ -1,0 +1,168 @@
+//! RP-initiated logout (OpenID Connect RP-Initiated Logout 1.0). The person confirms; then the
+//! session and everything that descends from it end.
+
+use super::{Idp, authorize::session_of};
+use axum::{
+    body::{Body, Bytes},
+    extract::{FromRequest, Request, State},
+    http::{Response, StatusCode},
+    response::IntoResponse,
+};
+use carnet_authority::{
+    answer::{broken, error_page, page},
+    authority::Directory as _,
+    browser::{cookie, cookie_name, csrf_of, is_same_origin, see_other, set_cookie},
+    token_endpoint::origin_of,
+};
+use carnet_proto::{form::Form, id_token::verify_hint, secret::equal_in_constant_time};
+use carnet_store::AuditEvent;
+use maud::html;
+use url::Url;
+
+/// Where to go afterwards: registered for the client that the hint or `client_id` names, exactly.
+struct Destination {
+    uri: Option<String>,
+    state: Option<String>,
+    hinted_session: Option<String>,
+}
+
+async fn destination(idp: &Idp, form: &Form) -> Result<Destination, Response<Body>> {
+    let authority = &idp.0.authority;
+    let bad = |text: &str| error_page(StatusCode::BAD_REQUEST, text);
+    let hint = match form.optional("id_token_hint") {
+        None => None,
+        Some(hint) => {
+            let keys = authority.verifying().await.map_err(|e| broken(&e))?;
+            let hint = verify_hint(hint, &keys, &authority.issuer);
+            Some(hint.map_err(|_| bad("The sign-out link carries an ID token that is not ours."))?)
+        }
+    };
+    let client = match (&hint, form.optional("client_id")) {
+        (Some(hint), Some(id)) if hint.client != id => {
+            return Err(bad("The sign-out link names two different applications."));
+        }
+        (Some(hint), _) => Some(hint.client.clone()),
+        (None, id) => id.map(str::to_owned),
+    };
+    let uri = form.optional("post_logout_redirect_uri");
+    if uri.is_some() && client.is_none() {
+        return Err(bad(
+            "The sign-out link names an address to return to, but not the application: it needs `id_token_hint` or \
+             `client_id`.",
+        ));
+    }
+    if let Some(uri) = uri {
+        let snapshot = authority.fresh().await.map_err(|e| broken(&e))?;
+        let registered = client
+            .and_then(|id| snapshot.directory.client(&id).cloned())
+            .is_some_and(|c| c.record.post_logout_redirect_uris.iter().any(|held| held == uri));
+        if !registered {
+            return Err(bad(
+                "The application asked to return to an address that is not registered for it.",
+            ));
+        }
+    }
+    Ok(Destination {
+        uri: uri.map(str::to_owned),
+        state: form.optional("state").map(str::to_owned),
+        hinted_session: hint.map(|hint| hint.session),
+    })
+}
+
+/// GET: asks the person, because any site can send a browser here.
+pub(super) async fn ask(State(idp): State<Idp>, request: Request) -> Response<Body> {
+    let (parts, _) = request.into_parts();
+    let Ok(form) = Form::parse(parts.uri.query().unwrap_or_default().as_bytes()) else {
+        return error_page(StatusCode::BAD_REQUEST, "The sign-out link cannot be read.");
+    };
+    let destination = match destination(&idp, &form).await {
+        Ok(destination) => destination,
+        Err(response) => return response,
+    };
+    let session = match session_of(&idp, &parts.headers, idp.0.authority.now()).await {
+        Ok(session) => session,
+        Err(error) => return broken(&error),
+    };
+    let Some(session) = session else { return done(&idp, &destination) };
+    if destination.hinted_session.as_ref().is_some_and(|hinted| *hinted != session.sid) {
+        let text = "The sign-out link is for another sign-in than this browser's.";
+        return error_page(StatusCode::BAD_REQUEST, text);
+    }
+    let name = cookie(&parts.headers, &cookie_name(idp.issuer(), "session")).unwrap_or_default();
+    let action = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    let content = html! {
+        h1 { "Sign out of " (idp.0.settings.name) "?" }
+        p.soft { "Applications and agents that signed in here lose their access." }
+        form method="post" action=(action) {
+            input type="hidden" name="csrf" value=(csrf_of(&name));
+            button type="submit" { "Sign out" }
+        }
+    };
+    let target = destination
+        .uri
+        .as_ref()
+        .and_then(|uri| Url::parse(uri).ok())
+        .map(|url| format!(" {}", url.origin().ascii_serialization()))
+        .unwrap_or_default();
+    page(StatusCode::OK, "Sign out", &content, &target)
+}
+
+/// POST: ends the session.
+pub(super) async fn end(State(idp): State<Idp>, request: Request) -> Response<Body> {
+    let authority = &idp.0.authority;
+    let (parts, body) = request.into_parts();
+    let bytes = match Bytes::from_request(Request::new(body), &()).await {
+        Ok(bytes) => bytes,
+        Err(rejection) => return rejection.into_response(),
+    };
+    let query = parts.uri.query().unwrap_or_default().as_bytes();
+    let (Ok(query), Ok(posted)) = (Form::parse(query), Form::parse(&bytes)) else {
+        return error_page(StatusCode::BAD_REQUEST, "The sign-out form cannot be read.");
+    };
+    let destination = match destination(&idp, &query).await {
+        Ok(destination) => destination,
+        Err(response) => return response,
+    };
+    let held = cookie(&parts.headers, &cookie_name(idp.issuer(), "session")).unwrap_or_default();
+    let token = posted.optional("csrf").unwrap_or_default();
+    if !is_same_origin(idp.issuer(), &parts.headers)
+        || !equal_in_constant_time(&csrf_of(&held), token)
+    {
+        return error_page(StatusCode::FORBIDDEN, "The sign-out form was not sent from our page.");
+    }
+    let now = authority.now();
+    match session_of(&idp, &parts.headers, now).await {
+        Ok(Some(session)) => {
+            let event = AuditEvent::granted("sign_out", now)
+                .person(&session.user_id)
+                .with("session", session.sid.as_str())
+                .with("request_id", origin_of(&parts).0);
+            if let Err(error) = authority.store.end_session(&session.sid, event, now).await {
+                return broken(&error);
+            }
+        }
+        Ok(None) => {}
+        Err(error) => return broken(&error),
+    }
+    let mut response = done(&idp, &destination);
+    set_cookie(idp.issuer(), &mut response, "session", "", 0);
+    response
+}
+
+fn done(idp: &Idp, destination: &Destination) -> Response<Body> {
+    if let Some(uri) = &destination.uri {
+        let mut location = uri.clone();
+        if let Some(state) = &destination.state {
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            query.append_pair("state", state);
+            location.push(if uri.contains('?') { '&' } else { '?' });
+            location.push_str(&query.finish());
+        }
+        return see_other(&location);
+    }
+    let content = html! {
+        h1 { "You are signed out" }
+        p.soft { "of " (idp.0.settings.name) ". You can close this page." }
+    };
+    page(StatusCode::OK, "Signed out", &content, "")
+}

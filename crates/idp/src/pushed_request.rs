@@ -1,0 +1,106 @@
+//! Pushed authorization requests (RFC 9126).
+
+use super::{Idp, authorize::hinted, directory::IdpDirectory};
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{Response, StatusCode},
+};
+use carnet_authority::{
+    answer,
+    token_endpoint::{ClientRequest, client_request, conclude},
+};
+use carnet_proto::{
+    authorize::{CODE_LIFETIME, Unauthorizable},
+    refusal::Refusal,
+    secret::Secret,
+};
+use carnet_store::{HotOperation, PushedRequest};
+use serde_json::json;
+
+/// What every `request_uri` of ours begins with.
+const PREFIX: &str = "urn:ietf:params:oauth:request_uri:";
+
+pub(super) async fn push(State(idp): State<Idp>, request: Request) -> Response<Body> {
+    let authority = &idp.0.authority;
+    let url = authority.issuer.endpoint("/par");
+    let request =
+        match client_request(authority, &idp.0.admission, &url, "pushed_request", request).await {
+            Ok(request) => request,
+            Err(refused) => return refused,
+        };
+    let now = authority.now();
+    let admission = &idp.0.admission;
+    // A row for everybody who asks, and no proof of who that is.
+    if request.client.is_public()
+        && let Err(busy) = admission.push(&request.address)
+    {
+        return answer::throttled(busy.0);
+    }
+    let read = if request.form.mentions("request_uri") {
+        Err(("invalid_request", "A pushed request cannot carry request_uri.".to_owned()))
+    } else {
+        let keys = request.snapshot.keys.verifying();
+        hinted((&keys, &authority.issuer), &request.form, request.client.record()).map_err(|why| {
+            match why {
+                Unauthorizable::Page(error) => ("invalid_request", error.to_string()),
+                Unauthorizable::Redirect { error, .. } => {
+                    (error.error, error.description.to_owned())
+                }
+            }
+        })
+    };
+    let mut asked = match read {
+        Ok(asked) => asked,
+        Err((error, description)) => return not_taken(&idp, request, error, &description).await,
+    };
+    if let Some(proof) = request.proof {
+        // RFC 9449 section 10.1: the proof at the push binds the code, and must not contradict the parameter.
+        if asked.dpop_jkt.as_ref().is_some_and(|jkt| *jkt != proof.key_thumbprint) {
+            let refusal = Refusal::DpopBinding.into();
+            return conclude(authority, admission, &request.sender, request.event, refusal).await;
+        }
+        asked.dpop_jkt = Some(proof.key_thumbprint);
+    }
+    let id = authority.context.entropy.secret();
+    let pushed = PushedRequest {
+        client_id: request.client.id().to_owned(),
+        request: asked,
+        expires_at: now.plus(CODE_LIFETIME),
+    };
+    match authority.store.keep_pushed_request(&id.hash(), &pushed, request.event.clone()).await {
+        Ok(()) => {
+            let uri = format!("{PREFIX}{}", id.expose());
+            let body = json!({"request_uri": uri, "expires_in": CODE_LIFETIME});
+            answer::no_store(StatusCode::CREATED, &body)
+        }
+        Err(error) => {
+            conclude(authority, admission, &request.sender, request.event, error.into()).await
+        }
+    }
+}
+
+/// A request that is not one: on record, and said.
+pub(super) async fn not_taken(
+    idp: &Idp,
+    request: ClientRequest<IdpDirectory>,
+    error: &str,
+    description: &str,
+) -> Response<Body> {
+    let authority = &idp.0.authority;
+    if let Err(busy) = idp.0.admission.refusal(&request.sender) {
+        return answer::throttled(busy.0);
+    }
+    let reason = format!("{}.{error}", request.event.event);
+    let operation = HotOperation::new(Some(request.sender.noted_in(request.event.refused(reason))));
+    if let Err(error) = authority.store.record(operation, authority.now()).await {
+        return answer::broken(&error);
+    }
+    let body = json!({"error": error, "error_description": description});
+    answer::no_store(StatusCode::BAD_REQUEST, &body)
+}
+
+/// The hash under which a `request_uri` of ours is kept.
+pub(super) fn hash_of(request_uri: &str) -> Option<String> {
+    request_uri.strip_prefix(PREFIX).map(|id| Secret::new(id).hash())
+}

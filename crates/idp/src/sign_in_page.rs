@@ -1,0 +1,130 @@
+//! The sign-in page: one form, no script.
+
+use super::{Idp, authorize::Asked};
+use axum::{
+    body::Body,
+    http::{Response, StatusCode, request::Parts},
+};
+use carnet_authority::{
+    answer::page,
+    browser::{cookie, cookie_name, csrf_of, destination, form_target, is_local, set_cookie},
+};
+use carnet_proto::client::ENROLLED_CLIENT;
+use maud::html;
+
+/// Why the form is shown again.
+pub(super) struct Problem<'a> {
+    pub(super) status: StatusCode,
+    pub(super) text: &'a str,
+    /// The user name that was typed.
+    pub(super) username: &'a str,
+}
+
+/// Shows the form.
+pub(super) fn show(
+    idp: &Idp,
+    asked: &Asked,
+    parts: &Parts,
+    problem: Option<&Problem<'_>>,
+) -> Response<Body> {
+    let enrols = asked.request.client_id == ENROLLED_CLIENT;
+    let target = form_target(&asked.request.redirect_uri);
+    let head = html! {
+        p.soft {
+            "to go on to " strong { (asked.client_name) }
+            " (" (destination(&asked.request.redirect_uri)) ")"
+        }
+        @if enrols {
+            p.note {
+                "You are adding a computer to your account. Go on only if you have just run "
+                code { "carnet login" } " on it yourself. If you did not, close this page and tell IT."
+            }
+        }
+    };
+    let hint = asked.request.login_hint.as_deref();
+    form(idp, parts, (&head, &target), hint, problem, &cancel())
+}
+
+/// The form, with what is said above it, and what there is beside its button.
+pub(super) fn form(
+    idp: &Idp,
+    parts: &Parts,
+    (head, target): (&maud::Markup, &str),
+    hint: Option<&str>,
+    problem: Option<&Problem<'_>>,
+    beside: &maud::Markup,
+) -> Response<Body> {
+    // Kept if the browser has one, so that two tabs do not spoil each other's form.
+    let held =
+        cookie(&parts.headers, &cookie_name(idp.issuer(), "signin")).filter(|c| c.len() == 43);
+    let secret =
+        held.unwrap_or_else(|| idp.0.authority.context.entropy.secret().expose().to_owned());
+    let action = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    let name = &idp.0.settings.name;
+    let username = problem.map(|problem| problem.username).or(hint).unwrap_or_default();
+    let content = html! {
+        h1 { "Sign in to " (name) }
+        (head)
+        @if let Some(Problem { text, .. }) = problem {
+            p.bad role="alert" id="problem" { (text) }
+        }
+        form method="post" action=(action) {
+            input type="hidden" name="csrf" value=(csrf_of(&secret));
+            label for="username" { "User name" }
+            input id="username" name="username" type="text" autocomplete="username" required
+                autocapitalize="none" spellcheck="false" autofocus[username.is_empty()]
+                maxlength="256" value=(username)
+                aria-describedby=[problem.map(|_| "problem")];
+            label for="password" { "Password" }
+            input id="password" name="password" type="password" required
+                autofocus[!username.is_empty()]
+                autocomplete="current-password" maxlength="1024"
+                aria-describedby=[problem.map(|_| "problem")];
+            // The first button is what Enter presses; it has a name as the other has, for programs that press a named one.
+            button type="submit" name="answer" value="sign_in" { "Sign in" }
+            (beside)
+        }
+    };
+    let status = problem.map_or(StatusCode::OK, |problem| problem.status);
+    let mut response = page(status, &format!("Sign in to {name}"), &content, target);
+    set_cookie(idp.issuer(), &mut response, "signin", &secret, 3600);
+    response
+}
+
+/// The way back without signing in: the application is told.
+fn cancel() -> maud::Markup {
+    html! {
+        button.plain type="submit" name="answer" value="cancel" formnovalidate { "Cancel" }
+    }
+}
+
+/// Asks somebody who is signed in whether they want to go on to a program that proves nothing of itself.
+pub(super) fn go_on(
+    idp: &Idp,
+    asked: &Asked,
+    parts: &Parts,
+    username: &str,
+    csrf: &str,
+) -> Response<Body> {
+    let target = form_target(&asked.request.redirect_uri);
+    let action = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    let local = is_local(&asked.request.redirect_uri);
+    let name = &idp.0.settings.name;
+    let content = html! {
+        h1 { "Go on to " (asked.client_name) "?" }
+        p { "You are signed in to " (name) " as " strong { (username) } "." }
+        p.soft { "Your answer goes to " strong { (destination(&asked.request.redirect_uri)) } "." }
+        @if local {
+            p.note {
+                "That is a program on the computer in front of you. If you did not just start one that asks for \
+                 this, close this page."
+            }
+        }
+        form method="post" action=(action) {
+            input type="hidden" name="csrf" value=(csrf);
+            button type="submit" name="answer" value="go_on" { "Go on" }
+            (cancel())
+        }
+    };
+    page(StatusCode::OK, &format!("Go on to {}?", asked.client_name), &content, &target)
+}

@@ -1,0 +1,110 @@
+//! Whether what was given still stands: person, client, session and family, all live at this moment. Whatever
+//! introspects, lists, explains or goes a second hop asks this one question; what mints has the same conditions
+//! checked in its transaction ([`carnet_authority::mint`]).
+
+use super::Idp;
+use carnet_authority::{
+    answer::Failure,
+    authority::{RegisteredClient, Snapshot},
+};
+use carnet_proto::{
+    access_token,
+    authentication::Authentication,
+    identifier::Resource,
+    policy::{Person, Question},
+    time::Timestamp,
+};
+use carnet_store::{Grant, StoreError, TokenKind, User};
+use std::sync::Arc;
+
+/// What is to stand.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chain<'a> {
+    pub(super) user_id: &'a str,
+    /// By its id, or the URL of its document.
+    pub(super) client: &'a str,
+    pub(super) session: &'a str,
+    /// The family of tokens of one sign-in, where it is known.
+    pub(super) family: Option<&'a str>,
+}
+
+/// What stands.
+pub(super) struct Standing {
+    pub(super) user: Arc<User>,
+    pub(super) client: Arc<RegisteredClient>,
+    pub(super) authentication: Authentication,
+}
+
+impl Idp {
+    /// The standing of a chain; `None` where any of it is switched off, ended, revoked or gone.
+    pub(super) async fn standing(
+        &self,
+        snapshot: &Snapshot<super::IdpDirectory>,
+        chain: Chain<'_>,
+    ) -> Result<Option<Standing>, StoreError> {
+        let authority = &self.0.authority;
+        let store = &authority.store;
+        let Some(user) = snapshot.directory.person(store, chain.user_id).await? else {
+            return Ok(None);
+        };
+        let client = match authority.client(&snapshot.directory, chain.client).await {
+            Ok(client) => client,
+            Err(Failure::Broken(error)) => return Err(error),
+            Err(_) => None,
+        };
+        let Some(client) = client.filter(|client| client.acts_for(chain.user_id)) else {
+            return Ok(None);
+        };
+        let Some(authentication) = store.session_authentication(chain.session).await? else {
+            return Ok(None);
+        };
+        if let Some(family) = chain.family
+            && store.is_family_revoked(family).await?
+        {
+            return Ok(None);
+        }
+        Ok(Some(Standing { user, client, authentication }))
+    }
+
+    /// The standing of an ID-JAG of ours that a RAS made a token for `resource` of: the whole chain behind it, and
+    /// that the policy would still let that very client of that person there. `None` where it does not stand.
+    pub(super) async fn standing_of_id_jag(
+        &self,
+        snapshot: &Snapshot<super::IdpDirectory>,
+        jti: &str,
+        party: &str,
+        resource: &Resource,
+        now: Timestamp,
+    ) -> Result<Option<(Grant, Standing)>, StoreError> {
+        let Some(grant) = self.0.authority.store.live_grant(jti).await? else { return Ok(None) };
+        // No token that came from it lives any more.
+        let over = now >= grant.expires_at.plus(access_token::LONGEST_LIFETIME);
+        if grant.kind != TokenKind::IdJag || grant.party != party || over {
+            return Ok(None);
+        }
+        let chain = Chain {
+            user_id: &grant.user_id,
+            client: &grant.client_id,
+            session: &grant.lineage,
+            family: None,
+        };
+        let Some(standing) = self.standing(snapshot, chain).await? else { return Ok(None) };
+        let resources = [resource.clone()];
+        let question = Question {
+            person: Person { id: &standing.user.id, groups: &standing.user.groups },
+            idp_client_id: standing.client.idp_client_id(),
+            document: standing.client.document(),
+            authentication: &standing.authentication,
+            audience: party,
+            resources: &resources,
+            scopes: None,
+            now,
+        };
+        // How old the sign-in may be was asked when it was given.
+        let permitted = match snapshot.directory.policy.decide(&question) {
+            Ok(_) => true,
+            Err(denial) => denial.reason.is_about_the_sign_in(),
+        };
+        Ok(permitted.then_some((grant, standing)))
+    }
+}

@@ -1,0 +1,312 @@
+//! The exchange: load the facts, ask the core, record, sign. In this order, because nothing is
+//! minted before it is on record.
+
+use super::{Idp, directory::IdpDirectory};
+use carnet_authority::{
+    answer::Failure,
+    authority::{KeyRing, Snapshot},
+    client_authentication::AuthenticatedClient,
+    grants::live_token,
+    mint::{self, Decision, Lost},
+    token_endpoint::{ClientRequest, TokenAnswer},
+};
+use carnet_client::{KeySource, Reach};
+use carnet_proto::{
+    TOKEN_TYPE_ID_JAG, access_token,
+    authentication::Authentication,
+    id_jag::{self, IdJagClaims},
+    id_token::verify_subject,
+    jws::{self, JwtError},
+    others_text::shown,
+    policy::{Person, ResourceAuthorizationServer},
+    refusal::Refusal,
+    time::Timestamp,
+    token_exchange::{self, ExchangingClient, SubjectTokenType, TokenExchange, VerifiedSubject},
+};
+use carnet_store::{AuditEvent, Grant, HotOperation, TokenKind};
+use std::sync::Arc;
+
+/// A subject token that verified, with what must still hold when the ID-JAG is recorded.
+struct Subject {
+    user_id: String,
+    session: String,
+    family: Option<String>,
+    refresh_token: Option<String>,
+    authentication: Authentication,
+}
+
+/// The decision: who asks for what, by which sign-in.
+struct Exchange<'a> {
+    idp: &'a Idp,
+    exchange: &'a TokenExchange,
+    client: &'a AuthenticatedClient,
+    subject: &'a Subject,
+    key_thumbprint: Option<&'a str>,
+    /// What the subject token was verified by.
+    keys: KeyRing,
+    event: &'a AuditEvent,
+    now: Timestamp,
+}
+
+impl mint::Grant<IdpDirectory> for Exchange<'_> {
+    type Token = IdJagClaims;
+
+    async fn decide(
+        &mut self,
+        snapshot: &Arc<Snapshot<IdpDirectory>>,
+    ) -> Result<Decision<IdJagClaims>, Failure> {
+        let state = &self.idp.0;
+        let authority = &state.authority;
+        let subject = self.subject;
+        if self.exchange.subject_token_type == SubjectTokenType::IdToken
+            && !snapshot.keys.is_like(&self.keys)
+        {
+            // A key was added or removed since the signature was checked: check it by those that are left.
+            let keys = snapshot.keys.verifying();
+            let token = self.exchange.subject_token.expose();
+            if let Err(error) =
+                verify_subject(token, &keys, &authority.issuer, self.client.id(), self.now)
+            {
+                return Ok(Decision::Refuse(Refusal::SubjectToken(error)));
+            }
+            self.keys = snapshot.keys.clone();
+        }
+        let user = snapshot.directory.person(&authority.store, &subject.user_id).await?;
+        let Some(user) = user else { return Ok(Decision::Refuse(Refusal::SubjectNotLive)) };
+        let verified = VerifiedSubject {
+            person: Person { id: &user.id, groups: &user.groups },
+            email: user.email.as_deref().filter(|_| user.email_verified),
+            authentication: &subject.authentication,
+        };
+        let client = ExchangingClient {
+            idp_client_id: self.client.idp_client_id(),
+            document: self.client.document(),
+        };
+        let policy = &snapshot.directory.policy;
+        let permit =
+            match token_exchange::authorize(self.exchange, verified, client, policy, self.now) {
+                Ok(permit) => permit,
+                Err(refusal) => return Ok(Decision::Refuse(refusal)),
+            };
+        let claims = token_exchange::id_jag(
+            &permit,
+            verified,
+            &authority.issuer,
+            state.settings.tenant.as_deref(),
+            self.key_thumbprint.map(str::to_owned),
+            authority.context.entropy.id(),
+            self.now,
+        );
+        let event = self
+            .event
+            .clone()
+            .with("rule", permit.rules.join(", "))
+            .with("audience", permit.audience.as_str())
+            .with(
+                "resource",
+                spaced(permit.resources.iter().map(carnet_proto::identifier::Resource::as_str)),
+            )
+            .with("scope", permit.scopes.to_string())
+            .with("ras_client_id", permit.ras_client_id.as_str())
+            .with("jti", claims.jti.as_str());
+        let mut operation = HotOperation::new(Some(event));
+        operation.session = Some(subject.session.clone());
+        operation.family.clone_from(&subject.family);
+        operation.refresh_token.clone_from(&subject.refresh_token);
+        operation.grant = Some(Grant {
+            jti: claims.jti.clone(),
+            kind: TokenKind::IdJag,
+            user_id: subject.user_id.clone(),
+            client_id: self.client.id().to_owned(),
+            party: permit.audience.to_string(),
+            lineage: subject.session.clone(),
+            expires_at: claims.exp,
+        });
+        Ok(Decision::Grant(Box::new(operation), claims))
+    }
+
+    fn lost(&self) -> Lost {
+        Lost {
+            session: Refusal::SubjectNotLive,
+            token: Refusal::SubjectRefreshToken,
+            jti: Refusal::SubjectNotLive,
+        }
+    }
+}
+
+pub(super) async fn exchange(
+    idp: &Idp,
+    request: &ClientRequest<IdpDirectory>,
+    event: &mut AuditEvent,
+) -> Result<TokenAnswer, Failure> {
+    let state = &idp.0;
+    let authority = &state.authority;
+    if request.client.is_public() && !state.settings.allow_public_exchange {
+        return Err(Refusal::PublicClient.into());
+    }
+    let exchange = TokenExchange::parse(&request.form)?;
+    event.note("requested_audience", shown(&exchange.audience, 256));
+    let now = authority.now();
+    let key_thumbprint = request.proof.as_ref().map(|proof| proof.key_thumbprint.as_str());
+    let keys = request.snapshot.keys.clone();
+    let asking = Asking { client: request.client.id(), key: key_thumbprint, keys: &keys };
+    let subject = match exchange.subject_token_type {
+        SubjectTokenType::AccessToken => {
+            chained(idp, &exchange, &request.client, event, now).await?
+        }
+        _ => verify(idp, &exchange, asking, event, now).await?,
+    };
+    event.person.clone_from(&subject.user_id);
+    if !request.client.acts_for(&subject.user_id) {
+        return Err(Refusal::SubjectNotLive.into());
+    }
+    state.admission.grant(request.client.id(), &subject.user_id)?;
+    let mut grant = Exchange {
+        idp,
+        exchange: &exchange,
+        client: &request.client,
+        subject: &subject,
+        key_thumbprint,
+        keys: keys.clone(),
+        event,
+        now,
+    };
+    let claims =
+        mint::mint(authority, request.snapshot.clone(), &request.client, &mut grant, now).await?;
+    let snapshot = authority.snapshot();
+    let chosen = snapshot.directory.policy.id_jag_signing_alg(&claims.aud);
+    let key = snapshot.keys.signing_as(chosen);
+    Ok(TokenAnswer {
+        access_token: claims.sign(&key),
+        token_type: "N_A",
+        expires_in: id_jag::LIFETIME,
+        issued_token_type: Some(TOKEN_TYPE_ID_JAG),
+        scope: claims.scope,
+        resource: claims.resource,
+        id_token: None,
+        refresh_token: None,
+    })
+}
+
+/// Who presents a subject token.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    keys: &'a KeyRing,
+    client: &'a str,
+    /// Thumbprint of its DPoP proof.
+    key: Option<&'a str>,
+}
+
+async fn verify(
+    idp: &Idp,
+    exchange: &TokenExchange,
+    asking: Asking<'_>,
+    event: &mut AuditEvent,
+    now: Timestamp,
+) -> Result<Subject, Failure> {
+    let authority = &idp.0.authority;
+    let client = asking.client;
+    match exchange.subject_token_type {
+        SubjectTokenType::IdToken => {
+            let token = exchange.subject_token.expose();
+            let keys = asking.keys.verifying();
+            let subject = verify_subject(token, &keys, &authority.issuer, client, now)
+                .map_err(Refusal::SubjectToken)?;
+            Ok(Subject {
+                user_id: subject.subject,
+                session: subject.session,
+                family: subject.family,
+                refresh_token: None,
+                authentication: subject.authentication,
+            })
+        }
+        SubjectTokenType::RefreshToken => {
+            let hash = exchange.subject_token.hash();
+            let token = match live_token(authority, &hash, client, event).await {
+                Ok(token) => token.ok_or(Refusal::SubjectRefreshToken)?,
+                // The alarm is on record; the caller is told what they presented it as.
+                Err(Failure::RefusedOnRecord(_)) => {
+                    return Err(Failure::RefusedOnRecord(Refusal::SubjectRefreshToken));
+                }
+                Err(failure) => return Err(failure),
+            };
+            if token.dpop_jkt.is_some() && token.dpop_jkt.as_deref() != asking.key {
+                return Err(Refusal::DpopBinding.into());
+            }
+            Ok(Subject {
+                user_id: token.user_id,
+                session: token.sid,
+                family: Some(token.family),
+                refresh_token: Some(hash),
+                authentication: token.authentication,
+            })
+        }
+        SubjectTokenType::AccessToken => Err(Refusal::SubjectTokenType.into()),
+    }
+}
+
+/// A gateway's subject: an access token for an MCP server that the client stands for, which came from an
+/// ID-JAG of ours that still stands. It acts for that person, as their sign-in is now, and only where a
+/// connection of its own lets it.
+async fn chained(
+    idp: &Idp,
+    exchange: &TokenExchange,
+    client: &AuthenticatedClient,
+    event: &mut AuditEvent,
+    now: Timestamp,
+) -> Result<Subject, Failure> {
+    let authority = &idp.0.authority;
+    let stands_for = &client.record().resources;
+    if stands_for.is_empty() {
+        return Err(Refusal::SubjectTokenType.into());
+    }
+    let refused = |error| Failure::from(Refusal::SubjectToken(error));
+    let token = exchange.subject_token.expose();
+    let issuer = access_token::claimed_issuer(token).map_err(refused)?;
+    // Whom we do not know we do not ask for keys.
+    let server = authority.store.by_id::<ResourceAuthorizationServer>(&issuer).await?;
+    let server = server.filter(|server| !server.disabled).ok_or(refused(JwtError::Issuer))?;
+    let source = KeySource {
+        owner: server.issuer.to_string(),
+        jwks_uri: None,
+        algorithm: server.algorithm,
+        reach: Reach::of_trusted_url(server.issuer.as_str()),
+    };
+    let (header, _) = jws::peek(token).map_err(refused)?;
+    let kid = header.optional_str("kid").ok().flatten();
+    let keys = authority.context.remote_keys.keys(&source, kid).await;
+    let keys = keys.map_err(|_| Refusal::IssuerKeysUnavailable)?;
+    let mut verified = Err(JwtError::Audience);
+    for resource in stands_for {
+        verified = access_token::verify(
+            token,
+            &keys,
+            &server.issuer,
+            (resource, access_token::TokenForm::default()),
+            now,
+        )
+        .map(|token| (token, resource));
+        if !matches!(verified, Err(JwtError::Audience)) {
+            break;
+        }
+    }
+    let (verified, resource) = verified.map_err(refused)?;
+    let txn = verified.transaction.as_deref().ok_or(refused(JwtError::Binding("txn")))?;
+    event.note("txn", txn);
+    event.note("subject_token", verified.jti.as_str());
+    let snapshot = authority.fresh().await?;
+    let party = server.issuer.as_str();
+    let stands = idp.standing_of_id_jag(&snapshot, txn, party, resource, now).await?;
+    let (grant, standing) = stands.ok_or(Refusal::SubjectNotLive)?;
+    Ok(Subject {
+        authentication: standing.authentication,
+        user_id: grant.user_id,
+        session: grant.lineage,
+        family: None,
+        refresh_token: None,
+    })
+}
+
+fn spaced<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    texts.collect::<Vec<_>>().join(" ")
+}

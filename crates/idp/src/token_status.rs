@@ -1,0 +1,109 @@
+//! Revocation and introspection at the IdP.
+
+use super::{Idp, bearer::standing_of};
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::Response,
+};
+use carnet_authority::{
+    admission::Busy,
+    answer::{self, broken},
+    token_endpoint::{client_request, conclude},
+    token_status::{active, inactive, revoked},
+};
+use carnet_proto::{access_token::verify_any_audience, refusal::Refusal, secret::Secret};
+use carnet_store::{HotOperation, RefreshTokenState, StoreError};
+
+/// RFC 7009. A refresh token takes its family with it; another client's token is left alone.
+pub(super) async fn revoke(State(idp): State<Idp>, request: Request) -> Response<Body> {
+    let authority = &idp.0.authority;
+    let url = authority.issuer.endpoint("/revoke");
+    let request = match client_request(authority, &idp.0.admission, &url, "revoke", request).await {
+        Ok(request) => request,
+        Err(refused) => return refused,
+    };
+    let (client, event, sender) = (request.client.id(), request.event, &request.sender);
+    let admission = &idp.0.admission;
+    let token = match request.form.required("token") {
+        Ok(token) => Secret::new(token),
+        Err(error) => {
+            let refusal = Refusal::from(error);
+            return conclude(authority, admission, sender, event, refusal.into()).await;
+        }
+    };
+    let now = authority.now();
+    let outcome: Result<Option<Busy>, StoreError> = async {
+        if let RefreshTokenState::Live(held) | RefreshTokenState::Replaced(held, _) =
+            authority.store.refresh_token(&token.hash(), now).await?
+            && held.client_id == client
+        {
+            let event = event.person(&held.user_id);
+            return authority.store.revoke_family(&held.family, event, now).await.map(|()| None);
+        }
+        let keys = authority.fresh().await?.keys.verifying();
+        let verified = verify_any_audience(token.expose(), &keys, &authority.issuer, now);
+        if let Ok((held, _)) = verified
+            && held.client == client
+        {
+            let event = event.person(&held.subject).with("jti", held.jti.as_str());
+            authority.store.revoke_grant(&held.jti, event, now).await?;
+            return Ok(None);
+        }
+        // Whatever it was, it is not live: the answer is the same, but a row of its own is not owed to everybody.
+        if let Err(busy) = admission.refusal(sender) {
+            return Ok(Some(busy));
+        }
+        let event = sender.noted_in(event.refused("revoke.not_yours"));
+        let operation = HotOperation::new(Some(event));
+        authority.store.record(operation, now).await.map(|_| None)
+    }
+    .await;
+    match outcome {
+        Ok(Some(busy)) => answer::throttled(busy.0),
+        Ok(None) => revoked(),
+        Err(error) => broken(&error),
+    }
+}
+
+/// RFC 7662, for the client that a token was issued to.
+pub(super) async fn introspect(State(idp): State<Idp>, request: Request) -> Response<Body> {
+    let authority = &idp.0.authority;
+    let url = authority.issuer.endpoint("/introspect");
+    let request =
+        match client_request(authority, &idp.0.admission, &url, "introspect", request).await {
+            Ok(request) => request,
+            Err(refused) => return refused,
+        };
+    let admission = &idp.0.admission;
+    if request.client.is_public() {
+        let refusal = Refusal::ClientAuthenticationMissing;
+        return conclude(authority, admission, &request.sender, request.event, refusal.into())
+            .await;
+    }
+    let token = match request.form.required("token") {
+        Ok(token) => Secret::new(token),
+        Err(error) => {
+            let (sender, refusal) = (&request.sender, Refusal::from(error));
+            return conclude(authority, admission, sender, request.event, refusal.into()).await;
+        }
+    };
+    if let Err(busy) = admission.introspection(request.client.id()) {
+        return answer::throttled(busy.0);
+    }
+    let now = authority.now();
+    // As of this request: `client_request` has read the directory anew.
+    let keys = request.snapshot.keys.verifying();
+    let Ok((held, audience)) = verify_any_audience(token.expose(), &keys, &authority.issuer, now)
+    else {
+        return inactive();
+    };
+    if held.client != request.client.id() {
+        return inactive();
+    }
+    match standing_of(&idp, &held).await {
+        Ok(Some(_)) => active(&held, &audience),
+        Ok(None) => inactive(),
+        Err(error) => broken(&error),
+    }
+}

@@ -1,0 +1,192 @@
+//! The tokens of a sign-in: ID token, access token for our own userinfo endpoint, refresh token.
+
+use super::{Idp, IdpDirectory};
+use carnet_authority::{
+    answer::Failure,
+    authority::Snapshot,
+    client_authentication::AuthenticatedClient,
+    grants::Renewal,
+    mint::{self, Decision, Lost},
+    token_endpoint::TokenAnswer,
+};
+use carnet_proto::{
+    access_token::{self, AccessTokenClaims},
+    authentication::Authentication,
+    id_jag::{Confirmation, OneOrMany},
+    id_token::{self, IdTokenClaims, at_hash},
+    refusal::Refusal,
+    scope::Scopes,
+    secret::Secret,
+    time::Timestamp,
+};
+use carnet_store::{AuditEvent, Grant, HotOperation, RefreshToken, TokenKind, User};
+use std::sync::Arc;
+
+/// What the tokens are about.
+pub(super) struct Issue<'a> {
+    pub(super) client: &'a AuthenticatedClient,
+    pub(super) user_id: &'a str,
+    pub(super) session: &'a str,
+    pub(super) family: &'a str,
+    pub(super) authentication: &'a Authentication,
+    pub(super) scopes: &'a Scopes,
+    pub(super) nonce: Option<&'a str>,
+    pub(super) key_thumbprint: Option<&'a str>,
+    pub(super) source: Source<'a>,
+}
+
+/// What they are bought with: used up in the transaction that records them.
+pub(super) enum Source<'a> {
+    /// A code by its hash, and the refresh token to issue for it.
+    Code(&'a str, Option<Box<(Secret, RefreshToken)>>),
+    RefreshToken(Renewal),
+}
+
+impl Source<'_> {
+    /// The refresh token of the answer.
+    fn refresh_token(&self) -> Option<&Secret> {
+        match self {
+            Self::Code(_, issued) => issued.as_ref().map(|issued| &issued.0),
+            Self::RefreshToken(renewal) => Some(renewal.token()),
+        }
+    }
+}
+
+/// The decision: client, person, session and family are asked about in the transaction that records it.
+struct SignedIn<'a> {
+    idp: &'a Idp,
+    issue: &'a Issue<'a>,
+    event: &'a AuditEvent,
+    jti: &'a str,
+    expires: Timestamp,
+}
+
+impl mint::Grant<IdpDirectory> for SignedIn<'_> {
+    type Token = Arc<User>;
+
+    async fn decide(
+        &mut self,
+        snapshot: &Arc<Snapshot<IdpDirectory>>,
+    ) -> Result<Decision<Arc<User>>, Failure> {
+        let authority = &self.idp.0.authority;
+        let issue = self.issue;
+        let person = snapshot.directory.person(&authority.store, issue.user_id).await?;
+        let Some(user) = person else { return Ok(Decision::Refuse(self.lost().token)) };
+        let event = self
+            .event
+            .clone()
+            .person(&user.id)
+            .with("scope", issue.scopes.to_string())
+            .with("session", issue.session)
+            .with("jti", self.jti);
+        let mut operation = HotOperation::new(Some(event));
+        operation.session = Some(issue.session.to_owned());
+        operation.family = Some(issue.family.to_owned());
+        match &issue.source {
+            Source::Code(hash, issued) => {
+                operation.code = Some((*hash).to_owned());
+                let issued = issued.as_deref();
+                operation.issues =
+                    issued.map(|(secret, token)| (secret.hash(), Box::new(token.clone())));
+            }
+            Source::RefreshToken(renewal) => renewal.rest(&mut operation),
+        }
+        operation.grant = Some(Grant {
+            jti: self.jti.to_owned(),
+            kind: TokenKind::AccessToken,
+            user_id: user.id.clone(),
+            client_id: issue.client.id().to_owned(),
+            party: authority.issuer.to_string(),
+            lineage: issue.family.to_owned(),
+            expires_at: self.expires,
+        });
+        Ok(Decision::Grant(Box::new(operation), user))
+    }
+
+    fn lost(&self) -> Lost {
+        let token = match self.issue.source {
+            Source::Code(..) => Refusal::Code,
+            Source::RefreshToken(_) => Refusal::RefreshToken,
+        };
+        Lost { session: Refusal::SubjectNotLive, token, jti: Refusal::SubjectNotLive }
+    }
+}
+
+/// Records and signs.
+pub(super) async fn issue(
+    idp: &Idp,
+    snapshot: Arc<Snapshot<IdpDirectory>>,
+    issue: Issue<'_>,
+    event: &AuditEvent,
+    now: Timestamp,
+) -> Result<TokenAnswer, Failure> {
+    let authority = &idp.0.authority;
+    let jti = authority.context.entropy.id();
+    let expires = now.plus(access_token::LIFETIME);
+    let mut grant = SignedIn { idp, issue: &issue, event, jti: &jti, expires };
+    let user = mint::mint(authority, snapshot, issue.client, &mut grant, now).await?;
+    let access_token = AccessTokenClaims {
+        iss: authority.issuer.clone(),
+        sub: user.id.clone(),
+        aud: OneOrMany::One(authority.issuer.to_string()),
+        client_id: issue.client.id().to_owned(),
+        jti,
+        exp: expires,
+        iat: now,
+        scope: (!issue.scopes.is_empty()).then(|| issue.scopes.to_string()),
+        txn: None,
+        sid: Some(issue.session.to_owned()),
+        auth_time: None,
+        acr: None,
+        cnf: issue.key_thumbprint.map(|jkt| Confirmation { jkt: jkt.to_owned() }),
+    }
+    .sign(&authority.signing());
+    let id_token = issue.scopes.contains("openid").then(|| {
+        let key = authority.signing_as(issue.client.record().id_token_signed_response_alg);
+        let hash = at_hash(&access_token, key.algorithm());
+        id_token_claims(idp, &issue, &user, Some(hash), now).sign(&key)
+    });
+    Ok(TokenAnswer {
+        token_type: if issue.key_thumbprint.is_some() { "DPoP" } else { "Bearer" },
+        access_token,
+        expires_in: access_token::LIFETIME,
+        issued_token_type: None,
+        scope: Some(issue.scopes.to_string()),
+        resource: None,
+        id_token,
+        refresh_token: issue.source.refresh_token().map(|secret| secret.expose().to_owned()),
+    })
+}
+
+fn id_token_claims(
+    idp: &Idp,
+    issue: &Issue<'_>,
+    user: &User,
+    at_hash: Option<String>,
+    now: Timestamp,
+) -> IdTokenClaims {
+    let email = issue.scopes.contains("email").then(|| user.email.clone()).flatten();
+    let profile = issue.scopes.contains("profile");
+    let lifetime = issue.client.record().id_token_lifetime.unwrap_or(id_token::LIFETIME);
+    IdTokenClaims {
+        iss: idp.issuer().clone(),
+        sub: user.id.clone(),
+        aud: issue.client.id().to_owned(),
+        exp: now.plus(lifetime.clamp(60, id_token::LONGEST_LIFETIME)),
+        iat: now,
+        auth_time: issue.authentication.auth_time,
+        acr: issue.authentication.acr.clone(),
+        amr: issue.authentication.amr.clone(),
+        sid: issue.session.to_owned(),
+        origin_jti: issue.family.to_owned(),
+        nonce: issue.nonce.map(str::to_owned),
+        at_hash,
+        email_verified: email.is_some().then_some(user.email_verified),
+        email,
+        name: user.display_name.clone().filter(|_| profile),
+        preferred_username: profile.then(|| user.username.clone()),
+        given_name: user.given_name.clone().filter(|_| profile),
+        family_name: user.family_name.clone().filter(|_| profile),
+        groups: issue.scopes.contains("groups").then(|| user.groups.iter().cloned().collect()),
+    }
+}

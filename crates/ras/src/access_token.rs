@@ -1,0 +1,45 @@
+//! What every access token of a RAS leaves: the grant on record, and the answer that brings it.
+
+use super::Ras;
+use carnet_authority::token_endpoint::TokenAnswer;
+use carnet_proto::{access_token::AccessTokenClaims, id_jag::OneOrMany, identifier::Resource};
+use carnet_store::{Grant, TokenKind};
+
+/// The record of the token: whose trust it rests on (`party`), and what it came from (`lineage`).
+pub(super) fn grant(claims: &AccessTokenClaims, party: String, lineage: &str) -> Grant {
+    Grant {
+        jti: claims.jti.clone(),
+        kind: TokenKind::AccessToken,
+        user_id: claims.sub.clone(),
+        client_id: claims.client_id.clone(),
+        party,
+        lineage: lineage.to_owned(),
+        expires_at: claims.exp,
+    }
+}
+
+/// Signs, and answers; not before the grant was recorded. `resource` as the client spelled it.
+pub(super) fn answer(
+    ras: &Ras,
+    claims: AccessTokenClaims,
+    resource: String,
+    refresh_token: Option<String>,
+) -> TokenAnswer {
+    let snapshot = ras.0.authority.snapshot();
+    let chosen = match &claims.aud {
+        OneOrMany::One(named) => Resource::parse(named).ok(),
+        OneOrMany::Many(_) => None,
+    };
+    let chosen = chosen.and_then(|named| snapshot.directory.live_resource(&named));
+    let chosen = chosen.and_then(|governed| governed.access_token_signing_alg);
+    TokenAnswer {
+        access_token: claims.sign(&snapshot.keys.signing_as(chosen)),
+        token_type: if claims.cnf.is_some() { "DPoP" } else { "Bearer" },
+        expires_in: claims.exp.since(claims.iat),
+        issued_token_type: None,
+        scope: claims.scope,
+        resource: Some(OneOrMany::One(resource)),
+        id_token: None,
+        refresh_token,
+    }
+}

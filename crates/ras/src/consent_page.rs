@@ -1,0 +1,153 @@
+//! The pages of the interactive path: which company, and who wants what.
+
+use super::interactive::{Asked, Person};
+use axum::{
+    body::Body,
+    http::{Response, StatusCode},
+};
+use carnet_authority::{
+    answer::page,
+    browser::{destination, form_target, is_local},
+};
+use carnet_proto::{client_document::is_document_url, others_text::shown};
+use maud::html;
+use url::Url;
+
+fn host_of(url: &str) -> String {
+    let url = Url::parse(url).ok();
+    let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
+    url.as_ref()
+        .and_then(Url::port)
+        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// A stranger's words, on one line and short; what would be obeyed or not seen is seen.
+fn plain(text: &str) -> String {
+    shown(text, 80)
+}
+
+/// What a scope lets somebody do, where those who run the server did not say: `notes.write` is to change notes.
+fn in_words(scope: &str) -> String {
+    let (what, act) = scope.rsplit_once(['.', ':', '/']).unwrap_or(("", scope));
+    let what = what.replace(['.', ':', '/', '_', '-'], " ");
+    let verb = match act.to_ascii_lowercase().as_str() {
+        "read" | "list" | "get" | "view" => "Read",
+        "write" | "edit" | "update" | "modify" => "Read and change",
+        "create" | "add" => "Add",
+        "delete" | "remove" => "Delete",
+        "admin" | "manage" | "all" | "full" => "Do everything with",
+        _ => return format!("Use {}", scope.replace(['.', ':', '/', '_', '-'], " ")),
+    };
+    if what.is_empty() { format!("{verb} what is there") } else { format!("{verb} {what}") }
+}
+
+/// Asks for an address, to find the company by.
+pub(super) fn which_company(asked: &Asked, email: Option<&str>) -> Response<Body> {
+    let name = plain(&asked.client.name);
+    let unknown = email.filter(|email| email.contains('@'));
+    let content = html! {
+        h1 { "Sign in with your company" }
+        p.soft { "to go on to " strong { (name) } " (" (destination(&asked.request.redirect_uri)) ")" }
+        @if unknown.is_some() {
+            p.bad role="alert" id="problem" {
+                "No company that signs in here has this address. Check it, or ask IT."
+            }
+        }
+        form method="post" action=(asked.target) {
+            label for="email" { "Your address at work" }
+            input id="email" name="email" type="email" autocomplete="email" required autofocus
+                maxlength="254" value=(unknown.unwrap_or_default())
+                aria-describedby=[unknown.map(|_| "problem")];
+            button type="submit" { "Go on" }
+        }
+    };
+    let status = if unknown.is_some() { StatusCode::NOT_FOUND } else { StatusCode::OK };
+    // The issuer's sign-in page comes next, wherever that is.
+    page(
+        status,
+        "Sign in with your company",
+        &content,
+        " https: http://127.0.0.1:* http://localhost:*",
+    )
+}
+
+/// Says who wants what from whom, and asks.
+pub(super) fn consent(asked: &Asked, person: &Person, ticket: &str, proof: &str) -> Response<Body> {
+    let client = &asked.client;
+    let local = is_local(&asked.request.redirect_uri);
+    let back_host = destination(&asked.request.redirect_uri);
+    let document = is_document_url(&client.id).then(|| host_of(&client.id));
+    let server = if asked.governed.name.is_empty() {
+        asked.governed.resource.as_str().to_owned()
+    } else {
+        asked.governed.name.clone()
+    };
+    let target = form_target(&asked.request.redirect_uri);
+    let scopes: Vec<(String, &str)> = asked
+        .request
+        .scopes
+        .iter()
+        .map(|scope| {
+            let told = asked.governed.descriptions.get(scope);
+            (told.cloned().unwrap_or_else(|| in_words(scope)), scope)
+        })
+        .collect();
+    let content = html! {
+        h1 { "Let " (plain(&client.name)) " use " (server) "?" }
+        @if let Some(host) = &document {
+            p { "It is a program of " strong { (host) } "." }
+        } @else if client.registered.is_some() {
+            p.note {
+                "This program registered itself; nobody has checked who made it. Go on only if you have just \
+                 connected it yourself."
+            }
+        }
+        p { "It will be able to, in your name:" }
+        ul {
+            @for (words, scope) in &scopes {
+                li { (words) " " span.soft { "(" (scope) ")" } }
+            }
+            @if scopes.is_empty() { li { "Use it, without any particular permission" } }
+        }
+        p { "Your answer goes to " strong { (back_host) } "." }
+        @if local {
+            p.note {
+                "That is a program on the computer in front of you. If you did not just start one that asks for \
+                 this, say no."
+            }
+        }
+        p.soft {
+            "You are signed in "
+            @if let Some(email) = &person.account.email { "as " strong { (plain(email)) } " " }
+            "through " (host_of(person.issuer.as_str())) ", as account " (person.account.id) " here."
+        }
+        form method="post" action=(asked.target) {
+            input type="hidden" name="ticket" value=(ticket);
+            input type="hidden" name="csrf" value=(proof);
+            button type="submit" name="answer" value="allow" { "Allow" }
+            button.plain type="submit" name="answer" value="deny" autofocus { "No" }
+        }
+    };
+    let title = format!("Let {} use {server}?", plain(&client.name));
+    page(StatusCode::OK, &title, &content, &target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_are_told_in_words_and_names_are_harmless() {
+        for (scope, words) in [
+            ("notes.read", "Read notes"),
+            ("canvas:write", "Read and change canvas"),
+            ("read", "Read what is there"),
+            ("user_files.delete", "Delete user files"),
+            ("mcp", "Use mcp"),
+        ] {
+            assert_eq!(in_words(scope), words);
+        }
+        assert_eq!(plain("A\u{202e}B\nD"), "A\\u{202e}B\\nD");
+        assert_eq!(plain(&"x".repeat(500)).chars().count(), 81);
+    }
+}

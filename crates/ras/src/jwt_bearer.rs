@@ -1,0 +1,294 @@
+//! Redemption. Each line makes the argument of the next: unverified ID-JAG, trusted issuer, keys,
+//! verified ID-JAG, account, decision, record, token.
+
+use super::{Ras, access_token, directory::RasDirectory, standing::Way};
+use carnet_authority::{
+    answer::Failure,
+    authority::Snapshot,
+    client_authentication::AuthenticatedClient,
+    mint::{self, Decision, Lost},
+    token_endpoint::{ClientRequest, TokenAnswer},
+};
+use carnet_client::{KeySource, Reach};
+use carnet_proto::{
+    access_token::AccessTokenClaims,
+    client_document::INSTALLATIONS,
+    id_jag::{Confirmation, Expected, IdJag, OneOrMany, UnverifiedIdJag},
+    identifier::Issuer,
+    jwt_bearer::{self, JwtBearer},
+    others_text::shown,
+    refusal::Refusal,
+    time::Timestamp,
+    trust::{Account, SubjectLink, TrustedIssuer},
+};
+use carnet_store::{AuditEvent, HotOperation, UsedJti};
+use std::sync::Arc;
+
+pub(super) async fn redeem(
+    ras: &Ras,
+    request: &ClientRequest<RasDirectory>,
+    event: &mut AuditEvent,
+) -> Result<TokenAnswer, Failure> {
+    let authority = &ras.0.authority;
+    if request.client.is_public() {
+        return Err(Refusal::PublicClient.into());
+    }
+    let asked = JwtBearer::parse(&request.form)?;
+    let now = authority.now();
+    let mut snapshot = request.snapshot.clone();
+    let proof_key = request.proof.as_ref().map(|proof| proof.key_thumbprint.as_str());
+    let client = &request.client;
+    let verified = verify(ras, &mut snapshot, &asked, client, event).await;
+    let (id_jag, verified_by) =
+        verified.map_err(|failure| guarded(client, &asked, failure, event))?;
+    event.note("txn", id_jag.jti());
+    event.note("subject", id_jag.subject());
+    event.note("actor", id_jag.actor().map(|actor| shown(actor, 256)).unwrap_or_default());
+    ras.0.admission.grant(client.id(), &format!("{} {}", id_jag.issuer(), id_jag.subject()))?;
+    let mut redemption = Redeeming {
+        ras,
+        asked: &asked,
+        client,
+        proof_key,
+        id_jag,
+        verified_by,
+        event: event.clone(),
+        now,
+    };
+    let (claims, resource) = mint::mint(authority, snapshot, client, &mut redemption, now).await?;
+    *event = redemption.event;
+    Ok(access_token::answer(ras, claims, resource, None))
+}
+
+/// A stranger is not told whom this server trusts: an assertion of an issuer that is unknown here and one that does not
+/// verify read the same. The record says which it was; and so does the answer, where the issuer is the one that the
+/// client itself was enrolled at.
+fn guarded(
+    client: &AuthenticatedClient,
+    asked: &JwtBearer,
+    failure: Failure,
+    event: &mut AuditEvent,
+) -> Failure {
+    let Failure::Refused(refusal) = failure else { return failure };
+    let telling = matches!(
+        refusal,
+        Refusal::IdJag(_) | Refusal::IssuerUntrusted | Refusal::IssuerKeysUnavailable
+    );
+    let enrolled_there = UnverifiedIdJag::parse(asked.assertion.expose())
+        .ok()
+        .and_then(|token| Issuer::parse(token.issuer()).ok())
+        .is_some_and(|issuer| {
+            client.id().starts_with(&issuer.endpoint(&format!("{INSTALLATIONS}/")))
+        });
+    if !telling || !client.record().is_stranger() || enrolled_there {
+        return refusal.into();
+    }
+    event.note("detail", refusal.reason());
+    Refusal::IdJagOfStranger.into()
+}
+
+/// The decision: an ID-JAG that verified, on the records as they are.
+struct Redeeming<'a> {
+    ras: &'a Ras,
+    asked: &'a JwtBearer,
+    client: &'a AuthenticatedClient,
+    proof_key: Option<&'a str>,
+    id_jag: IdJag,
+    /// The terms that its signature was checked by.
+    verified_by: TrustedIssuer,
+    event: AuditEvent,
+    now: Timestamp,
+}
+
+impl mint::Grant<RasDirectory> for Redeeming<'_> {
+    type Token = (AccessTokenClaims, String);
+
+    async fn decide(
+        &mut self,
+        snapshot: &Arc<Snapshot<RasDirectory>>,
+    ) -> Result<Decision<Self::Token>, Failure> {
+        let authority = &self.ras.0.authority;
+        let directory = &snapshot.directory;
+        // As the records are now: a host may have been taken off the list since the client proved itself.
+        if directory.is_anybodys(self.client.id()) {
+            return Ok(Decision::Refuse(Refusal::GrantNotRegistered));
+        }
+        let Some(trusted) = directory.open_issuer(self.id_jag.issuer().as_str(), Way::IdJag) else {
+            return Ok(Decision::Refuse(Refusal::IssuerUntrusted));
+        };
+        if *trusted != self.verified_by {
+            // Trusted on other terms since the signature was checked: check it by those.
+            let (ras, mut snapshot) = (self.ras, Arc::clone(snapshot));
+            let (id_jag, verified_by) =
+                verify(ras, &mut snapshot, self.asked, self.client, &mut self.event).await?;
+            (self.id_jag, self.verified_by) = (id_jag, verified_by);
+            return Ok(Decision::Again);
+        }
+        let id_jag = &self.id_jag;
+        let decided =
+            jwt_bearer::authorize(self.asked, id_jag, self.proof_key, &directory.governed);
+        let decision = match decided {
+            Ok(decision) => decision,
+            Err(refusal) => return Ok(Decision::Refuse(refusal)),
+        };
+        let who = Who { subject: id_jag.subject(), email: id_jag.email() };
+        let Some(account) = resolve(self.ras, snapshot, who, trusted, &self.event).await? else {
+            return Ok(Decision::Again);
+        };
+        let claims = AccessTokenClaims {
+            iss: authority.issuer.clone(),
+            sub: account.id.clone(),
+            aud: OneOrMany::One(decision.governed.resource.as_str().to_owned()),
+            client_id: self.client.id().to_owned(),
+            jti: authority.context.entropy.id(),
+            exp: self.now.plus(decision.lifetime),
+            iat: self.now,
+            scope: (!decision.scopes.is_empty()).then(|| decision.scopes.to_string()),
+            txn: Some(id_jag.jti().to_owned()),
+            sid: None,
+            auth_time: id_jag.auth_time(),
+            acr: id_jag.acr().map(str::to_owned),
+            cnf: decision.key_thumbprint.map(|jkt| Confirmation { jkt }),
+        };
+        let granted = self
+            .event
+            .clone()
+            .person(&account.id)
+            .with("resource", decision.governed.resource.as_str())
+            .with("scope", decision.scopes.to_string())
+            .with("jti", claims.jti.as_str());
+        let mut operation = HotOperation::new(Some(granted));
+        operation.jti = (!trusted.allow_reuse).then(|| UsedJti {
+            namespace: format!("id_jag {}", id_jag.issuer()),
+            jti: id_jag.jti().to_owned(),
+            forget_after: id_jag.forget_after(),
+        });
+        let party = id_jag.issuer().to_string();
+        operation.grant = Some(access_token::grant(&claims, party, id_jag.jti()));
+        let resource = decision.spelled.as_ref().unwrap_or(&decision.governed.resource);
+        let resource = resource.to_string();
+        Ok(Decision::Grant(Box::new(operation), (claims, resource)))
+    }
+
+    fn lost(&self) -> Lost {
+        Lost {
+            session: Refusal::AccountUnknown,
+            token: Refusal::IdJagReplay,
+            jti: Refusal::IdJagReplay,
+        }
+    }
+}
+
+/// Unverified ID-JAG, trusted issuer, keys, verified ID-JAG; and the terms it was verified by.
+async fn verify(
+    ras: &Ras,
+    snapshot: &mut Arc<Snapshot<RasDirectory>>,
+    asked: &JwtBearer,
+    client: &AuthenticatedClient,
+    event: &mut AuditEvent,
+) -> Result<(IdJag, TrustedIssuer), Failure> {
+    let authority = &ras.0.authority;
+    loop {
+        let unverified =
+            UnverifiedIdJag::parse(asked.assertion.expose()).map_err(Refusal::IdJag)?;
+        let Some(trusted) = snapshot.directory.trusted(unverified.issuer()) else {
+            // Trusted since a moment ago, on another node?
+            let fresh = authority.fresh().await?;
+            if fresh.generation == snapshot.generation {
+                return Err(Refusal::IssuerUntrusted.into());
+            }
+            *snapshot = fresh;
+            continue;
+        };
+        event.note("issuer", trusted.issuer.as_str());
+        let source = KeySource {
+            owner: trusted.issuer.to_string(),
+            jwks_uri: trusted.jwks_uri.clone(),
+            algorithm: trusted.algorithm,
+            reach: Reach::of_trusted_url(trusted.issuer.as_str()),
+        };
+        let keys = authority.context.remote_keys.keys(&source, unverified.kid()).await;
+        let keys = keys.map_err(|_| Refusal::IssuerKeysUnavailable)?;
+        let expected = Expected {
+            issuer: &trusted.issuer,
+            tenant: trusted.tenant.as_deref(),
+            audience_tenant: trusted.audience_tenant.as_deref(),
+            audience: &authority.issuer,
+            client: client.id(),
+        };
+        match unverified.verify(&keys, expected, authority.now()) {
+            Ok(id_jag) => return Ok((id_jag, trusted.clone())),
+            Err(error) => {
+                // On other terms since a moment ago?
+                let fresh = authority.fresh().await?;
+                if fresh.generation == snapshot.generation {
+                    return Err(Refusal::IdJag(error).into());
+                }
+                *snapshot = fresh;
+            }
+        }
+    }
+}
+
+/// A person as their issuer names them.
+#[derive(Clone, Copy)]
+pub(super) struct Who<'a> {
+    pub(super) subject: &'a str,
+    /// An address that the issuer says is theirs.
+    pub(super) email: Option<&'a str>,
+}
+
+/// The account of a person (JAG-R9), the same one by ID-JAG and by sign-in: linked, or linked now by a rule the administrator
+/// switched on. An address alone links nothing. `None` where a link would rest on a directory that
+/// has moved on.
+pub(super) async fn resolve(
+    ras: &Ras,
+    snapshot: &Snapshot<RasDirectory>,
+    who: Who<'_>,
+    trusted: &TrustedIssuer,
+    event: &AuditEvent,
+) -> Result<Option<Arc<Account>>, Failure> {
+    let authority = &ras.0.authority;
+    let store = &authority.store;
+    let link = SubjectLink {
+        issuer: trusted.issuer.clone(),
+        tenant: trusted.tenant.clone(),
+        subject: who.subject.to_owned(),
+    };
+    let live = |account: Arc<Account>| {
+        if account.disabled {
+            Err(Failure::from(Refusal::AccountUnknown))
+        } else {
+            Ok(Some(account))
+        }
+    };
+    if let Some(account) = snapshot.directory.account(store, &link).await? {
+        return live(account);
+    }
+    if store.generation().await? != snapshot.generation {
+        return Ok(None);
+    }
+    let by_email = match who.email.filter(|email| trusted.accounts.links_by(email)) {
+        Some(email) => store.by_name::<Account>(&email.to_lowercase()).await?,
+        None => None,
+    };
+    let (account, how) = match by_email {
+        Some(account) if account.disabled => return Err(Refusal::AccountUnknown.into()),
+        Some(account) => (account, "email"),
+        None if trusted.accounts.just_in_time => {
+            // A new account is known by its link alone; an address would claim it.
+            let id = authority.context.entropy.id();
+            (Account { id, email: None, disabled: false }, "first sight")
+        }
+        None => return Err(Refusal::AccountUnknown.into()),
+    };
+    // An issuer makes up people as it likes: so many a minute.
+    ras.0.admission.link(link.issuer.as_str())?;
+    let event = AuditEvent::granted("link_account", event.at)
+        .person(&account.id)
+        .with("issuer", link.issuer.as_str())
+        .with("subject", link.subject.as_str())
+        .with("rule", how);
+    let linked = store.link_account(&link, &account, event).await?;
+    live(Arc::new(linked.ok_or(Refusal::AccountUnknown)?))
+}

@@ -1,0 +1,112 @@
+//! Revocation and introspection at a RAS.
+
+use super::{Ras, standing::StandingToken};
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::Response,
+};
+use carnet_authority::{
+    answer::{self, broken},
+    token_endpoint::{client_request, conclude},
+    token_status::{active, inactive, revoked},
+};
+use carnet_proto::{
+    access_token::verify_any_audience, identifier::Resource, refusal::Refusal, secret::Secret,
+};
+use carnet_store::{HotOperation, RefreshTokenState};
+
+/// RFC 7009.
+pub(super) async fn revoke(State(ras): State<Ras>, request: Request) -> Response<Body> {
+    let authority = &ras.0.authority;
+    let url = authority.issuer.endpoint("/revoke");
+    let request = match client_request(authority, &ras.0.admission, &url, "revoke", request).await {
+        Ok(request) => request,
+        Err(refused) => return refused,
+    };
+    let admission = &ras.0.admission;
+    let token = match request.form.required("token") {
+        Ok(token) => Secret::new(token),
+        Err(error) => {
+            let (sender, refusal) = (&request.sender, Refusal::from(error));
+            return conclude(authority, admission, sender, request.event, refusal.into()).await;
+        }
+    };
+    let now = authority.now();
+    let hash = token.hash();
+    match authority.store.refresh_token(&hash, now).await {
+        Ok(RefreshTokenState::Live(held) | RefreshTokenState::Replaced(held, _))
+            if held.client_id == request.client.id() =>
+        {
+            let event = request.event.person(&held.user_id);
+            let done = authority.store.revoke_family(&held.family, event, now).await;
+            return done.map_or_else(|error| broken(&error), |()| revoked());
+        }
+        Ok(_) => {}
+        Err(error) => return broken(&error),
+    }
+    let keys = request.snapshot.keys.verifying();
+    let verified = verify_any_audience(token.expose(), &keys, &authority.issuer, now).ok();
+    let held = verified.map(|(held, _)| held).filter(|held| held.client == request.client.id());
+    let done = match held {
+        Some(held) => {
+            let event = request.event.person(&held.subject).with("jti", held.jti.as_str());
+            authority.store.revoke_grant(&held.jti, event, now).await.map(|_| ())
+        }
+        None => {
+            // The answer is the same, but a row of its own is not owed to everybody.
+            if let Err(busy) = admission.refusal(&request.sender) {
+                return answer::throttled(busy.0);
+            }
+            let event = request.sender.noted_in(request.event.refused("revoke.not_yours"));
+            let operation = HotOperation::new(Some(event));
+            authority.store.record(operation, now).await.map(|_| ())
+        }
+    };
+    match done {
+        Ok(()) => revoked(),
+        Err(error) => broken(&error),
+    }
+}
+
+/// RFC 7662, for the client that a token was issued to and for the MCP server that it is for; to others
+/// every token is inactive (F14).
+pub(super) async fn introspect(State(ras): State<Ras>, request: Request) -> Response<Body> {
+    let authority = &ras.0.authority;
+    let url = authority.issuer.endpoint("/introspect");
+    let request =
+        match client_request(authority, &ras.0.admission, &url, "introspect", request).await {
+            Ok(request) => request,
+            Err(refused) => return refused,
+        };
+    let admission = &ras.0.admission;
+    if request.client.is_public() {
+        // Anyone could be it.
+        let refusal = Refusal::ClientAuthenticationMissing;
+        return conclude(authority, admission, &request.sender, request.event, refusal.into())
+            .await;
+    }
+    let token = match request.form.required("token") {
+        Ok(token) => Secret::new(token),
+        Err(error) => {
+            let (sender, refusal) = (&request.sender, Refusal::from(error));
+            return conclude(authority, admission, sender, request.event, refusal.into()).await;
+        }
+    };
+    if let Err(busy) = admission.introspection(request.client.id()) {
+        return answer::throttled(busy.0);
+    }
+    let StandingToken { token, audience } = match ras.standing(&token).await {
+        Ok(Some(standing)) => standing,
+        Ok(None) => return inactive(),
+        Err(error) => return broken(&error),
+    };
+    let stands_for = &request.client.record().resources;
+    let is_for = |resource: &Resource| {
+        audience.iter().any(|aud| Resource::parse(aud).is_ok_and(|aud| aud == *resource))
+    };
+    if token.client != request.client.id() && !stands_for.iter().any(is_for) {
+        return inactive();
+    }
+    active(&token, &audience)
+}
