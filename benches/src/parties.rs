@@ -6,8 +6,8 @@ use crate::{
 };
 use axum::{Json, Router, routing::post as axum_post};
 use carnet_authority::{Context, KeyRing, LIMITS, Passwords, Rates, limited};
-use carnet_client::Outbound;
 use carnet_idp::{Idp, IdpSettings};
+use carnet_outbound::Outbound;
 use carnet_proto::{
     authentication::Authentication,
     client::{Client, ClientAuthentication, GovernedResource, SecretHash},

@@ -11,9 +11,8 @@
     reason = "the suite speaks through the environment; the program stops at the first surprise"
 )]
 
-use carnet_client::{
-    Browser, Client, MemoryVault, Outbound, Purpose, Registration, Session, Settings,
-};
+use carnet_client::{Browser, Client, MemoryVault, Purpose, Registration, Session, Settings};
+use carnet_outbound::Outbound;
 use carnet_proto::{
     identifier::Issuer,
     secret::Secret,

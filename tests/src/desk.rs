@@ -3,9 +3,9 @@
 
 use crate::world::{PASSWORD, World};
 use carnet_client::{
-    Client, Credential, MemoryVault, Outbound, Registration, Settings, SignInOptions,
-    begin_enrolment,
+    Client, Credential, MemoryVault, Registration, Settings, SignInOptions, begin_enrolment,
 };
+use carnet_outbound::Outbound;
 use carnet_proto::jwk::{Algorithm, SigningKey};
 use std::sync::Arc;
 

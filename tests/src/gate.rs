@@ -11,8 +11,8 @@ use axum::{
     http::{HeaderMap, Method, Response, StatusCode, header},
     response::IntoResponse,
 };
-use carnet_client::{Outbound, RemoteKeys};
 use carnet_gateway::{Approved, Gateway, Ground, RouteSettings, Trail};
+use carnet_outbound::{Outbound, RemoteKeys};
 use carnet_proto::{
     identifier::Resource,
     operation_policy::{Rule, Rules},

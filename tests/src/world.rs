@@ -4,8 +4,9 @@ use crate::forge::{Key, other_keys};
 use axum::{Json, Router, extract::Extension, routing::post};
 use carnet_admin::{AdminApi, IdpAdmin, RasAdmin, proof};
 use carnet_authority::{Context, KeyRing, LIMITS, Passwords, Rates, health, limited};
-use carnet_client::{MemoryVault, Outbound, Registration, Settings};
+use carnet_client::{MemoryVault, Registration, Settings};
 use carnet_idp::{Idp, IdpSettings};
+use carnet_outbound::Outbound;
 use carnet_proto::{
     client::{
         Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT, GovernedResource, SecretHash,
@@ -909,7 +910,7 @@ impl World {
         connection.ras_client_id = None;
         connection.resources = vec![resource];
         self.put(&self.idp_store, &connection).await;
-        let keys = carnet_client::RemoteKeys::new(Outbound::new(&[]).unwrap(), self.clock());
+        let keys = carnet_outbound::RemoteKeys::new(Outbound::new(&[]).unwrap(), self.clock());
         let guard = Guard::with_keys(&url, self.ras.as_str(), keys, self.clock())
             .unwrap()
             .scopes(["read", "write"])

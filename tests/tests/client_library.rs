@@ -250,7 +250,7 @@ async fn k09_k10_k11_answers_that_do_not_fit_are_thrown_away() {
     let mut settings = world.client_settings();
     settings.idp_token_endpoint = Some(format!("{url}/token"));
     let (vault, outbound) =
-        (carnet_client::MemoryVault::default(), carnet_client::Outbound::new(&[]).unwrap());
+        (carnet_client::MemoryVault::default(), carnet_outbound::Outbound::new(&[]).unwrap());
     let clock = carnet_proto::time::Clock::new(|| {
         carnet_proto::time::Timestamp(carnet_tests::world::START)
     });
@@ -324,7 +324,7 @@ async fn pkce_is_demanded_of_the_identity_provider() {
         *stage.metadata.lock().unwrap() = metadata;
         let mut settings = world.client_settings();
         settings.idp = carnet_proto::identifier::Issuer::parse(&url).unwrap();
-        let outbound = carnet_client::Outbound::new(&[]).unwrap();
+        let outbound = carnet_outbound::Outbound::new(&[]).unwrap();
         let clock = carnet_proto::time::Clock::new(|| carnet_proto::time::Timestamp(0));
         let entropy = carnet_proto::time::Entropy::new(|b| b.fill(7));
         let vault = Box::new(carnet_client::MemoryVault::default());

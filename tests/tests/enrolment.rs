@@ -1,6 +1,7 @@
 //! Installations: enrolled by a person, clients everywhere, cut off by the person and by IT.
 
-use carnet_client::{Error, Outbound, SignInOptions, begin_enrolment};
+use carnet_client::{Error, SignInOptions, begin_enrolment};
+use carnet_outbound::Outbound;
 use carnet_proto::{client_assertion, client_document::INSTALLATIONS};
 use carnet_tests::{
     desk::{Desk, installation_key},

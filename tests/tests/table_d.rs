@@ -575,7 +575,7 @@ async fn d40_j04_a_guard_that_asks_feels_a_revocation_within_a_second() {
     let world = World::new().await;
     let new = json!({"id": "canvas-server", "name": "Canvas", "resources": [world.canvas]});
     let made = world.administer(reqwest::Method::POST, "/ras/ras/clients", Some(new)).await;
-    let outbound = carnet_client::Outbound::new(&[]).unwrap();
+    let outbound = carnet_outbound::Outbound::new(&[]).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
     let secret = carnet_proto::secret::Secret::new(made.str("client_secret"));

@@ -6,7 +6,7 @@ use axum::{
     extract::State,
     http::{Response, StatusCode, Uri},
 };
-use carnet_client::{
+use carnet_outbound::{
     BoxedAddresses, ClientDocuments, KeySource, Names, Outbound, Reach, RemoteKeys,
     discover_authorization_server,
 };
@@ -407,7 +407,7 @@ async fn i18_a_document_is_fetched_once_for_all_who_wait_and_hosts_have_a_budget
     for n in 0..1000 {
         let url = DocumentUrl::parse(&format!("{}/{n}.json", stranger.origin())).unwrap();
         match documents.client(&url, Reach::Loopback, false).await {
-            Err(carnet_client::DocumentError::Busy) => busy += 1,
+            Err(carnet_outbound::DocumentError::Busy) => busy += 1,
             Err(_) => fetched += 1,
             Ok(_) => panic!("a 404 is no client"),
         }
@@ -470,7 +470,7 @@ async fn made_up_documents_use_up_nothing_that_the_good_ones_need() {
     for n in 0..700 {
         let url = DocumentUrl::parse(&format!("{}/{n}.json", stranger.origin())).unwrap();
         let outcome = documents.client(&url, Reach::Loopback, false).await;
-        busy += usize::from(matches!(outcome, Err(carnet_client::DocumentError::Busy)));
+        busy += usize::from(matches!(outcome, Err(carnet_outbound::DocumentError::Busy)));
     }
     assert!(busy >= 100, "the budget of made-up ones has ended: {busy}");
     stranger.publishes(&stranger.document());
@@ -492,8 +492,8 @@ async fn made_up_documents_use_up_nothing_that_the_good_ones_need() {
     stranger.publishes(&stranger.document());
     documents.client(&url, Reach::Loopback, false).await.unwrap();
     let refused = futures::future::join_all(slow).await;
-    let busy = |error: &Result<Option<carnet_client::DocumentError>, _>| {
-        matches!(error, Ok(Some(carnet_client::DocumentError::Busy)))
+    let busy = |error: &Result<Option<carnet_outbound::DocumentError>, _>| {
+        matches!(error, Ok(Some(carnet_outbound::DocumentError::Busy)))
     };
     assert_eq!(refused.iter().filter(|error| busy(error)).count(), 36, "four turns at one host");
 }

@@ -2,7 +2,7 @@
 //! that is never trusted longer than the generation it was read at.
 
 use crate::{admission::Taken, answer::Failure, token_endpoint::Visitor};
-use carnet_client::{ClientDocuments, Outbound, Reach, RelyingParty, RemoteKeys};
+use carnet_outbound::{ClientDocuments, Outbound, Reach, RelyingParty, RemoteKeys};
 use carnet_proto::{
     client::{Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT},
     client_document::is_document_url,

@@ -7,7 +7,7 @@ use crate::{
     token_endpoint::Visitor,
 };
 use axum::http::{HeaderMap, header};
-use carnet_client::{KeySource, Reach};
+use carnet_outbound::{KeySource, Reach};
 use carnet_proto::{
     client::{ClientAuthentication, ClientKeys},
     client_assertion,

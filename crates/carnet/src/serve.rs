@@ -82,7 +82,7 @@ impl Running {
 
 async fn start(
     config: &Config,
-    outbound: carnet_client::Outbound,
+    outbound: carnet_outbound::Outbound,
     telemetry: &telemetry::Telemetry,
     stop: CancellationToken,
 ) -> Result<Running> {

@@ -1,7 +1,7 @@
 //! The one place that reads the operating system's clock, entropy, files and environment.
 
 use anyhow::{Context, Result, bail};
-use carnet_client::{Outbound, Proxies};
+use carnet_outbound::{Outbound, Proxies};
 use carnet_proto::{
     others_text,
     secret::Secret,

@@ -3,7 +3,7 @@
 use crate::config::{Config, LogFormat};
 use anyhow::Result;
 use async_trait::async_trait;
-use carnet_client::Outbound;
+use carnet_outbound::Outbound;
 use opentelemetry::{
     global,
     logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity},

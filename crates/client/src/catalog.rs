@@ -2,10 +2,10 @@
 //! its metadata.
 
 use crate::{
-    error::{Error, Leg, OAuthError},
+    error::{Error, Leg},
     obtain::Client,
-    outbound::Answer,
 };
+use carnet_outbound::{Answer, OAuthError};
 use carnet_proto::{identifier::Resource, time::Timestamp};
 use serde::{Deserialize, Serialize};
 use std::{

@@ -4,14 +4,14 @@
 
 use crate::{
     code_flow::{Ask, CodeFlow, Loopback},
-    discovery::{self, McpServer},
-    error::{Error, Leg, OAuthError},
+    discovery::McpServer,
+    error::{Error, Leg},
     obtain::{AccessToken, Client, is_only},
-    outbound::Reach,
     settings::{Credential, Registration},
-    sign_in::{SignInOptions, authorization_endpoint},
+    sign_in::SignInOptions,
     vault::{Access, Consent},
 };
+use carnet_outbound::{OAuthError, Reach, authorization_endpoint};
 use carnet_proto::{
     client_document::CONSENT_PATH,
     id_jag::OneOrMany,
@@ -130,11 +130,11 @@ impl Client {
             ))
         };
         let idp = &self.settings().idp;
-        let own_origin = discovery::origin_of(issuer.as_str());
-        let idp_origin = discovery::origin_of(idp.as_str());
+        let own_origin = carnet_outbound::origin_of(issuer.as_str());
+        let idp_origin = carnet_outbound::origin_of(idp.as_str());
         let known = self.idp_metadata().await.ok();
         let known = known.as_ref().and_then(|known| known.authorization_endpoint.as_deref());
-        let at_idp = discovery::origin_of(endpoint) == idp_origin && own_origin != idp_origin;
+        let at_idp = carnet_outbound::origin_of(endpoint) == idp_origin && own_origin != idp_origin;
         if at_idp || known.is_some_and(|known| place(known) == place(endpoint)) {
             return Err(foreign("the company's identity provider"));
         }
@@ -291,7 +291,8 @@ impl Client {
             let Some(token) = &consent.refresh_token else { continue };
             let Ok(issuer) = Issuer::parse(&access.authorization_server) else { continue };
             let reach = Reach::of_trusted_url(&access.url);
-            let found = discovery::authorization_server(self.outbound(), &issuer, reach).await;
+            let found =
+                carnet_outbound::authorization_server(self.outbound(), &issuer, reach).await;
             let Ok(metadata) = found else { continue };
             let Some(endpoint) = metadata.revocation_endpoint.clone() else { continue };
             let metadata = metadata.at(endpoint);

@@ -1,10 +1,7 @@
 //! Signing in where the browser is on another device (RFC 8628): this one shows a code, and asks how it stands.
 
-use crate::{
-    discovery::Discovered,
-    error::{Error, Leg, OAuthError},
-    outbound::{Answer, OutboundError},
-};
+use crate::error::{Error, Leg};
+use carnet_outbound::{Answer, Discovered, OAuthError, OutboundError};
 use carnet_proto::{GRANT_DEVICE_CODE, others_text::shown, secret::Secret};
 use serde::Deserialize;
 use std::time::Duration;

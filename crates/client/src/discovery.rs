@@ -1,60 +1,20 @@
 //! From an MCP server's URL to the authorization server that governs it, with every check that
 //! keeps a hostile document from leading anywhere (RFC 9728, RFC 8414, MCP).
 
-use crate::{
-    error::Error,
-    outbound::{Answer, Outbound, OutboundError, Reach},
+use crate::error::Error;
+use carnet_outbound::{
+    Answer, Discovered, DiscoveryError, LONGEST, Outbound, Reach, authorization_server,
+    differs_from, document, origin_of, redirect_of, telling,
 };
 use carnet_proto::{
     GRANT_PROFILE_ID_JAG,
     challenge::Challenge,
     identifier::{Issuer, Resource},
-    metadata::{AuthorizationServerMetadata, ProtectedResourceMetadata},
+    metadata::ProtectedResourceMetadata,
     others_text::shown,
     scope::Scopes,
 };
 use serde_json::json;
-use std::ops::Deref;
-use url::Url;
-
-/// What an authorization server says of itself, and how far what it names may lead: a URL at its own origin as far as
-/// itself, any other one no nearer than the party is that named it.
-#[derive(Clone, Debug)]
-pub struct Discovered {
-    metadata: AuthorizationServerMetadata,
-    own: Reach,
-    named: Reach,
-}
-
-impl Deref for Discovered {
-    type Target = AuthorizationServerMetadata;
-
-    fn deref(&self) -> &AuthorizationServerMetadata {
-        &self.metadata
-    }
-}
-
-impl Discovered {
-    /// Metadata that the operator wrote, and not the party.
-    pub(crate) fn configured(metadata: AuthorizationServerMetadata, reach: Reach) -> Self {
-        Self { metadata, own: reach, named: reach }
-    }
-
-    /// How far a request to a URL of these metadata may go.
-    pub fn reach_of(&self, url: &str) -> Reach {
-        if origin_of(url) == origin_of(&self.metadata.issuer) { self.own } else { self.named }
-    }
-
-    /// The same with another endpoint for forms: revocation is asked for as a token is.
-    pub(crate) fn at(&self, endpoint: String) -> Self {
-        let metadata =
-            AuthorizationServerMetadata { token_endpoint: endpoint, ..self.metadata.clone() };
-        Self { metadata, ..self.clone() }
-    }
-}
-
-/// Longest text of others in an error, in characters.
-const LONGEST: usize = 300;
 
 /// An MCP server and the RAS that governs it, both checked.
 #[derive(Clone, Debug)]
@@ -119,14 +79,6 @@ pub(crate) async fn probe(outbound: &Outbound, url: &str) -> Result<Probed, Erro
     }
     let challenge = bearer_challenge(&answer);
     Ok(Probed { own, status: answer.status, challenge, reach: (reach, answer.near) })
-}
-
-/// Where an answer sends on to, in full.
-fn redirect_of(url: &str, answer: &Answer) -> Option<String> {
-    let location = answer.headers.get("location").filter(|_| (300..400).contains(&answer.status));
-    let location = String::from_utf8_lossy(location?.as_bytes()).into_owned();
-    let full = Url::parse(url).ok().and_then(|url| url.join(&location).ok());
-    Some(shown(full.as_ref().map_or(location.as_str(), Url::as_str), LONGEST))
 }
 
 /// What the metadata of an MCP server say, checked.
@@ -208,7 +160,9 @@ pub(crate) async fn governed(
     let metadata_of_it = match authorization_server(outbound, &issuer, reach).await {
         // An origin with a slash is the same URL as without (RFC 3986 6.2.3), and URL types of some languages write it;
         // the issuer is what its own metadata say. With a path, the two are different.
-        Err(Error::Differs { found, .. }) if issuer.as_str().strip_suffix('/') == Some(&found) => {
+        Err(DiscoveryError::Differs { found, .. })
+            if issuer.as_str().strip_suffix('/') == Some(&found) =>
+        {
             let bare = Issuer::parse(&found).ok().filter(|bare| bare.path().is_empty());
             let again = bare.ok_or_else(|| differs_from(&issuer, &found));
             issuer = again?;
@@ -244,11 +198,6 @@ pub(crate) fn reach_of_named(
     }
 }
 
-/// Scheme, host and port of a URL; nothing for what is none.
-pub(crate) fn origin_of(url: &str) -> String {
-    Url::parse(url).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
-}
-
 /// The Bearer (or DPoP) challenge of a 401 or 403.
 pub(crate) fn bearer_challenge(answer: &Answer) -> Option<Challenge> {
     if !matches!(answer.status, 401 | 403) {
@@ -260,97 +209,6 @@ pub(crate) fn bearer_challenge(answer: &Answer) -> Option<Challenge> {
         c.scheme.eq_ignore_ascii_case("bearer") || c.scheme.eq_ignore_ascii_case("dpop")
     };
     Challenge::parse_all(headers).into_iter().find(is_ours)
-}
-
-/// Why a well-known place holds no document. What is no JSON object is not there: many servers answer every path with
-/// their start page.
-enum Missed {
-    NotThere,
-    /// Any other status than 404 and its like, and what was said with it.
-    Status(String, u16, String),
-    Redirects(String, String),
-    NotJson(String, String),
-    Unreachable(OutboundError),
-}
-
-impl Missed {
-    /// How much it tells: the cause that is spoken of, where several places were asked.
-    fn weight(&self) -> u8 {
-        match self {
-            Self::NotThere => 0,
-            Self::NotJson(..) => 1,
-            Self::Status(_, status, _) if *status < 500 && *status != 429 => 2,
-            Self::Unreachable(_) => 3,
-            Self::Redirects(..) => 4,
-            Self::Status(..) => 5,
-        }
-    }
-
-    /// What was met, and what to do about it; `None` where nothing was.
-    fn told(&self) -> Option<String> {
-        Some(match self {
-            Self::NotThere => return None,
-            Self::Status(place, status, _) if *status >= 500 || *status == 429 => format!(
-                "{place} answers HTTP {status}: it is out of order just now\nhint: try again in a while; if it stays \
-                 so, tell its operator"
-            ),
-            Self::Status(place, status, said) if said.is_empty() => format!(
-                "{place} answers HTTP {status}\nhint: its operator has to let everybody read that document"
-            ),
-            Self::Status(place, status, said) => format!(
-                "{place} answers HTTP {status}: {said}\nhint: its operator has to let everybody read that document"
-            ),
-            Self::Redirects(place, to) => format!(
-                "{place} redirects to {to}, and no redirect is followed\nhint: its operator has to serve the document \
-                 there without one"
-            ),
-            Self::NotJson(place, kind) => format!(
-                "{place} answers with {kind}, not with JSON\nhint: its operator has to serve the document there, and \
-                 not the start page of an application"
-            ),
-            Self::Unreachable(error) => error.to_string(),
-        })
-    }
-}
-
-/// The JSON object at a well-known place.
-async fn document(outbound: &Outbound, place: &str, reach: Reach) -> Result<Answer, Missed> {
-    let answer = outbound.get(place, reach).await.map_err(Missed::Unreachable)?;
-    if let Some(to) = redirect_of(place, &answer) {
-        return Err(Missed::Redirects(place.to_owned(), to));
-    }
-    match answer.status {
-        200 if answer.json::<serde_json::Map<String, serde_json::Value>>().is_ok() => Ok(answer),
-        200 => {
-            let kind = answer.headers.get("content-type").and_then(|value| value.to_str().ok());
-            let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or("something");
-            Err(Missed::NotJson(place.to_owned(), shown(kind, 60)))
-        }
-        404 | 405 | 410 => Err(Missed::NotThere),
-        status => Err(Missed::Status(place.to_owned(), status, said(&answer))),
-    }
-}
-
-/// What a server says beside a status: the message of its JSON, or the first line of its text; a page says nothing.
-fn said(answer: &Answer) -> String {
-    if let Ok(body) = answer.json::<serde_json::Value>() {
-        let texts = [
-            &body["error"]["message"],
-            &body["error_description"],
-            &body["message"],
-            &body["error"],
-        ];
-        let text = texts.into_iter().find_map(serde_json::Value::as_str).unwrap_or_default();
-        return shown(text, 200);
-    }
-    let text = String::from_utf8_lossy(&answer.body);
-    let line = text.trim().lines().next().unwrap_or_default();
-    if line.starts_with('<') { String::new() } else { shown(line, 200) }
-}
-
-/// The most telling of what was met.
-fn telling(missed: Vec<Missed>) -> Option<String> {
-    missed.into_iter().max_by_key(Missed::weight)?.told()
 }
 
 /// The metadata document of an MCP server, and where it is: where its challenge says, or at one of the well-known places.
@@ -395,72 +253,9 @@ async fn resource_metadata(
     })))
 }
 
-/// Finds and checks the metadata of an authorization server or IdP.
-pub async fn discover_authorization_server(
-    outbound: &Outbound,
-    issuer: &Issuer,
-) -> Result<Discovered, Error> {
-    authorization_server(outbound, issuer, Reach::of_trusted_url(issuer.as_str())).await
-}
-
-/// Metadata that are another issuer's.
-fn differs_from(issuer: &Issuer, found: &str) -> Error {
-    Error::Differs {
-        what: format!("the metadata of {issuer} belong to another issuer; nothing was sent to it"),
-        found: shown(found, LONGEST),
-        expected: issuer.to_string(),
-        hint:
-            "the two have to be equal byte for byte (RFC 8414 section 3.3); mind a trailing slash"
-                .to_owned(),
-    }
-}
-
-/// RFC 8414 path-inserted, OpenID Connect path-inserted, OpenID Connect path-appended (MCP-C1); the
-/// `issuer` inside must be the one asked for, byte for byte (JAG-C1).
-pub(crate) async fn authorization_server(
-    outbound: &Outbound,
-    issuer: &Issuer,
-    reach: Reach,
-) -> Result<Discovered, Error> {
-    let places = [
-        issuer.well_known_inserted("oauth-authorization-server"),
-        issuer.well_known_inserted("openid-configuration"),
-        issuer.well_known_appended("openid-configuration"),
-    ];
-    let mut missed = Vec::new();
-    for place in places {
-        let answer = match document(outbound, &place, reach).await {
-            Ok(answer) => answer,
-            Err(why) => {
-                missed.push(why);
-                continue;
-            }
-        };
-        let metadata: AuthorizationServerMetadata = answer.json().map_err(|e| {
-            let why = shown(&e.to_string(), LONGEST);
-            Error::Discovery(format!(
-                "{place} is not authorization-server metadata: {why}\nhint: its operator has to mend it"
-            ))
-        })?;
-        if metadata.issuer != issuer.as_str() {
-            return Err(differs_from(issuer, &metadata.issuer));
-        }
-        // Where it answers from: nothing that it names is nearer, and nothing is further than it may be itself.
-        return Ok(Discovered { metadata, own: reach, named: answer.near.min(reach) });
-    }
-    Err(Error::Discovery(telling(missed).unwrap_or_else(|| {
-        format!(
-            "{issuer} serves no authorization-server metadata (RFC 8414 or OpenID Connect Discovery)\nhint: check the \
-             issuer; if it is right, its operator has to serve {}",
-            issuer.well_known_inserted("oauth-authorization-server")
-        )
-    })))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outbound::checked;
 
     #[test]
     fn a_document_names_the_server_or_its_origin_where_it_is_the_origins_own() {
@@ -486,59 +281,5 @@ mod tests {
             let named = Resource::parse(resource).unwrap();
             assert_eq!(may_name(&own, place, &named), may, "{place}: {resource}");
         }
-    }
-
-    #[test]
-    fn of_several_places_the_most_telling_answer_is_told() {
-        let at = || "https://a.example/x".to_owned();
-        let told = telling(vec![
-            Missed::NotJson(at(), "text/html".to_owned()),
-            Missed::Status(at(), 503, String::new()),
-            Missed::NotThere,
-        ]);
-        assert!(told.unwrap().contains("503: it is out of order"));
-        let told =
-            telling(vec![Missed::NotThere, Missed::Redirects(at(), "https://b/".to_owned())]);
-        assert!(told.unwrap().contains("redirects to https://b/"));
-        assert!(telling(vec![Missed::NotThere, Missed::NotThere]).is_none());
-    }
-
-    #[test]
-    fn what_metadata_name_is_as_near_as_who_served_them_and_no_nearer() {
-        let metadata =
-            json!({"issuer": "https://as.example", "token_endpoint": "https://as.example/token"});
-        let of = |named: Reach| Discovered {
-            metadata: serde_json::from_value(metadata.clone()).unwrap(),
-            own: Reach::Private,
-            named,
-        };
-        // Keys, token endpoint, introspection and documents: whatever the URL is for, this is asked.
-        let far = of(Reach::Public);
-        for url in [
-            "https://10.9.9.9/internal/delete?all=1",
-            "https://192.168.0.1/token",
-            "https://127.0.0.1/jwks",
-            "http://127.0.0.1:8080/",
-            "https://[::1]/jwks",
-            "https://[fd00::1]/jwks",
-            "https://169.254.169.254/latest",
-            "https://as.example:8443@10.0.0.1/jwks",
-        ] {
-            assert_eq!(far.reach_of(url), Reach::Public, "{url}");
-            assert!(checked(url, far.reach_of(url)).is_err(), "{url}");
-        }
-        assert!(
-            checked("https://keys.example/jwks", far.reach_of("https://keys.example/jwks")).is_ok()
-        );
-        // Its own origin is as near as the operator let it be; another port is another origin.
-        assert_eq!(far.reach_of("https://as.example/jwks"), Reach::Private);
-        assert_eq!(far.reach_of("https://as.example:8443/jwks"), Reach::Public);
-        assert_eq!(far.reach_of("https://as.example.evil/jwks"), Reach::Public);
-        assert_eq!(
-            far.at("https://10.0.0.1/revoke".to_owned()).reach_of("https://10.0.0.1/revoke"),
-            Reach::Public
-        );
-        // Who is in a private network itself may name its neighbours.
-        assert_eq!(of(Reach::Private).reach_of("https://10.0.0.1/jwks"), Reach::Private);
     }
 }

@@ -6,11 +6,11 @@ mod report;
 
 use crate::{
     discovery::{self, Described, McpServer, Probed, bearer_challenge},
-    error::{Error, first_words},
+    error::Error,
     obtain::{Client, IdJagView},
-    outbound::{Answer, Outbound, Reach},
     settings::Credential,
 };
+use carnet_outbound::{Answer, Outbound, Reach, first_words};
 use carnet_proto::{
     GRANT_JWT_BEARER, GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ID_JAG,
     client_document::{self, DocumentUrl},

@@ -4,10 +4,11 @@
 use crate::{
     code_flow::{Ask, CodeFlow, Loopback, Pasted, Tab},
     device_flow::{self, DeviceFlow, Prompt},
-    discovery::{Discovered, discover_authorization_server},
-    error::{Error, Leg, OAuthError},
-    outbound::{Answer, Outbound},
-    sign_in::{SignInOptions, authorization_endpoint},
+    error::{Error, Leg},
+    sign_in::SignInOptions,
+};
+use carnet_outbound::{
+    Answer, Discovered, OAuthError, Outbound, authorization_endpoint, discover_authorization_server,
 };
 use carnet_proto::{
     authorize::SCOPE_ENROL, client_document::DocumentUrl, identifier::Issuer, jwk::SigningKey,

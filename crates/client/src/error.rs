@@ -1,11 +1,8 @@
 //! What can go wrong on the way to a token, in words that name what to change.
 
-use crate::{
-    outbound::{Answer, OutboundError},
-    vault::VaultError,
-};
+use crate::vault::VaultError;
+use carnet_outbound::{DiscoveryError, OAuthError, OutboundError};
 use carnet_proto::{jws::JwtError, others_text::shown, scope::Scopes};
-use serde::Deserialize;
 use std::fmt;
 
 /// Part of the way.
@@ -36,77 +33,6 @@ impl fmt::Display for Leg {
             Self::Catalog => "request for the catalog",
         })
     }
-}
-
-/// An OAuth error answer. The texts are another party's: made harmless and short where they are read.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(from = "AsSent")]
-pub struct OAuthError {
-    /// `error`.
-    pub error: String,
-    /// `error_description`.
-    #[serde(default)]
-    pub error_description: String,
-    /// `max_age` of RFC 9470.
-    #[serde(default)]
-    pub max_age: Option<i64>,
-    /// `acr_values` of RFC 9470.
-    #[serde(default)]
-    pub acr_values: Option<String>,
-}
-
-/// As the party sent it.
-#[derive(Deserialize)]
-struct AsSent {
-    error: String,
-    #[serde(default)]
-    error_description: String,
-    #[serde(default)]
-    max_age: Option<i64>,
-    #[serde(default)]
-    acr_values: Option<String>,
-}
-
-impl From<AsSent> for OAuthError {
-    fn from(sent: AsSent) -> Self {
-        Self {
-            error: shown(&sent.error, 100),
-            error_description: shown(&sent.error_description, 500),
-            max_age: sent.max_age,
-            acr_values: sent.acr_values.map(|values| shown(&values, 500)),
-        }
-    }
-}
-
-impl OAuthError {
-    /// The error of an answer: in its own words, whatever they are.
-    pub(crate) fn of(answer: &Answer) -> Self {
-        answer.json().unwrap_or_else(|_| Self {
-            error: format!("HTTP {}", answer.status),
-            error_description: shown(first_words(&answer.body), 300),
-            ..Self::default()
-        })
-    }
-}
-
-impl fmt::Display for OAuthError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.error)?;
-        if self.error_description.is_empty() {
-            return Ok(());
-        }
-        write!(f, " ({})", self.error_description)
-    }
-}
-
-/// The first words of a body: of a page, what its title says.
-pub(crate) fn first_words(body: &[u8]) -> &str {
-    let text = std::str::from_utf8(body).unwrap_or_default().trim();
-    if !text.starts_with('<') {
-        return text;
-    }
-    let title = text.split_once("<title>").and_then(|(_, rest)| rest.split_once('<'));
-    title.map_or("a page (HTML)", |(title, _)| title.trim())
 }
 
 /// Why there is no token.
@@ -295,4 +221,16 @@ pub enum Error {
     /// The browser came back with something else than the answer to this sign-in.
     #[error("the sign-in was aborted: {0}")]
     Callback(String),
+}
+
+impl From<DiscoveryError> for Error {
+    fn from(error: DiscoveryError) -> Self {
+        match error {
+            DiscoveryError::Unusable(text) => Self::Discovery(text),
+            DiscoveryError::Differs { what, found, expected, hint } => {
+                Self::Differs { what, found, expected, hint }
+            }
+            DiscoveryError::Outbound(error) => Self::Outbound(error),
+        }
+    }
 }

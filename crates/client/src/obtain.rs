@@ -2,13 +2,13 @@
 
 use crate::{
     catalog::Verdicts,
-    discovery::{self, Discovered, McpServer, bearer_challenge},
-    error::{Error, Leg, OAuthError},
-    outbound::{Answer, NOTABLE_SKEW, Outbound, Reach},
+    discovery::{self, McpServer, bearer_challenge},
+    error::{Error, Leg},
     person::{Asked, Browser},
     settings::{Credential, Registration, Settings},
     vault::{Access, Session, Vault, VaultLock},
 };
+use carnet_outbound::{Answer, Discovered, NOTABLE_SKEW, OAuthError, Outbound, Reach};
 use carnet_proto::{
     GRANT_JWT_BEARER, GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_JAG,
     TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_REFRESH_TOKEN,
@@ -621,7 +621,7 @@ impl Client {
             return Ok(metadata);
         }
         let found =
-            discovery::discover_authorization_server(&self.0.outbound, &settings.idp).await?;
+            carnet_outbound::discover_authorization_server(&self.0.outbound, &settings.idp).await?;
         *self.0.idp_metadata.lock().unwrap_or_else(PoisonError::into_inner) =
             Some((now, found.clone()));
         Ok(found)

@@ -3,13 +3,11 @@
 use crate::{
     code_flow::{Ask, CodeFlow, Loopback, Pasted, Tab},
     device_flow::{self, DeviceFlow, Prompt},
-    discovery::Discovered,
     error::{Error, Leg},
-    jwks::{KeySource, RemoteKeys},
     obtain::Client,
-    outbound::{Answer, Reach, checked},
     vault::Session,
 };
+use carnet_outbound::{Answer, KeySource, Reach, RemoteKeys, authorization_endpoint};
 use carnet_proto::{
     id_token::{self, SignIn, SignedIn},
     jwk::Algorithm,
@@ -44,29 +42,6 @@ struct CodeAnswer {
     refresh_token: Option<String>,
     #[serde(default, deserialize_with = "crate::obtain::lifetime")]
     expires_in: Option<i64>,
-}
-
-/// The authorization endpoint of metadata that offers PKCE with S256 (MCP-C4).
-pub(crate) fn authorization_endpoint(metadata: &Discovered) -> Result<String, Error> {
-    let issuer = &metadata.issuer;
-    let endpoint = metadata.authorization_endpoint.as_deref().ok_or_else(|| {
-        Error::Discovery(format!("the metadata of {issuer} has no authorization_endpoint"))
-    })?;
-    if !metadata.code_challenge_methods_supported.iter().any(|m| m == "S256") {
-        return Err(Error::Discovery(format!(
-            "{issuer} does not offer PKCE with S256 (code_challenge_methods_supported), which is \
-             required"
-        )));
-    }
-    // A browser is sent there: never to a program that a scheme starts, never in the clear. What is
-    // used is the parsed URL's own text, in which nothing is left that could end a line.
-    // No page of this machine or of the network around it is opened by the word of a party far away.
-    let url = checked(endpoint, metadata.reach_of(endpoint));
-    url.map(String::from).map_err(|why| {
-        Error::Discovery(format!(
-            "the authorization_endpoint of {issuer} is not one to open: {why}"
-        ))
-    })
 }
 
 impl Client {

@@ -10,7 +10,7 @@ use crate::{
     trail::Trail,
 };
 use axum::{Router, body::Body};
-use carnet_client::{Outbound, OutboundError, RemoteKeys, Upstream};
+use carnet_outbound::{Outbound, OutboundError, RemoteKeys, Upstream};
 use carnet_proto::{
     identifier::IdentifierError,
     jwk::SigningKey,

@@ -11,7 +11,7 @@ use crate::{
 };
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use carnet_client::UpstreamError;
+use carnet_outbound::UpstreamError;
 use carnet_proto::others_text::shown;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};

@@ -10,7 +10,7 @@ use carnet_authority::{
     mint::{self, Decision, Lost},
     token_endpoint::{ClientRequest, TokenAnswer},
 };
-use carnet_client::{KeySource, Reach};
+use carnet_outbound::{KeySource, Reach};
 use carnet_proto::{
     TOKEN_TYPE_ID_JAG, access_token,
     authentication::Authentication,

@@ -4,7 +4,7 @@ use carnet_authority::{
     answer::Failure,
     authority::{Authority, Directory, RegisteredClient, registered},
 };
-use carnet_client::{DocumentError, Reach};
+use carnet_outbound::{DocumentError, Reach};
 use carnet_proto::{
     client::{Client, GovernedResource},
     client_document::{DocumentUrl, INSTALLATIONS},

@@ -22,7 +22,7 @@ use carnet_authority::{
     },
     token_endpoint::{Visitor, origin_of},
 };
-use carnet_client::{SignInFlow, SignInWishes};
+use carnet_outbound::{SignInFlow, SignInWishes};
 use carnet_proto::{
     authorize::{
         self, AuthorizationRequest, CODE_LIFETIME, Offer, PageError, RedirectError, Unauthorizable,

@@ -9,7 +9,7 @@ use carnet_authority::{
     mint::{self, Decision, Lost},
     token_endpoint::{ClientRequest, TokenAnswer},
 };
-use carnet_client::{KeySource, Reach};
+use carnet_outbound::{KeySource, Reach};
 use carnet_proto::{
     access_token::AccessTokenClaims,
     client_document::INSTALLATIONS,

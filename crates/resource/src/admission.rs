@@ -1,7 +1,7 @@
 //! From a request's headers to a caller, or the reason why not.
 
 use crate::caller::Caller;
-use carnet_client::{KeySource, Reach, RemoteKeys};
+use carnet_outbound::{KeySource, Reach, RemoteKeys};
 use carnet_proto::{
     access_token::{self, TokenForm},
     dpop::{self, Request},

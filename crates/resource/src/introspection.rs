@@ -2,7 +2,7 @@
 //! felt within a second instead of at the token's end.
 
 use crate::admission::NotAdmitted;
-use carnet_client::{Outbound, Reach, discover_authorization_server};
+use carnet_outbound::{Outbound, Reach, discover_authorization_server};
 use carnet_proto::{
     identifier::Issuer,
     secret::{Secret, sha256},

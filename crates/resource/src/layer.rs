@@ -12,7 +12,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use carnet_client::{Outbound, RemoteKeys};
+use carnet_outbound::{Outbound, RemoteKeys};
 use carnet_proto::{
     access_token::TokenForm,
     challenge::Challenge,

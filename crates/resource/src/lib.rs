@@ -24,7 +24,7 @@ mod introspection;
 mod layer;
 
 pub use caller::Caller;
-pub use carnet_client::{Outbound, RemoteKeys};
+pub use carnet_outbound::{Outbound, RemoteKeys};
 pub use carnet_proto::access_token::TokenForm;
 pub use carnet_proto::{
     challenge::Challenge,

@@ -3,7 +3,7 @@
 use crate::system::{self, plain};
 use anyhow::{Context, Result, bail};
 use carnet_admin::proof;
-use carnet_client::{Answer, Outbound, Reach};
+use carnet_outbound::{Answer, Outbound, Reach};
 use carnet_proto::secret::Secret;
 use serde_json::Value;
 use url::{Position, Url};

@@ -2,7 +2,7 @@
 //! walk takes the real code flow.
 
 use anyhow::{Context, Result, bail};
-use carnet_client::Outbound;
+use carnet_outbound::Outbound;
 use carnet_proto::secret::Secret;
 use url::{Url, form_urlencoded};
 

@@ -12,8 +12,9 @@ use crate::{
 use anyhow::{Context as _, Result};
 use carnet_admin::{AdminApi, IdpAdmin, RasAdmin, proof};
 use carnet_authority::{Context, LIMITS, Limits, Passwords, health, limited};
-use carnet_client::{Outbound, Registration, Settings};
+use carnet_client::{Registration, Settings};
 use carnet_idp::{Idp, IdpSettings};
+use carnet_outbound::Outbound;
 use carnet_proto::{
     client::{Client, ClientAuthentication, ENROLLED_CLIENT, GovernedResource, SecretHash},
     identifier::{Issuer, Resource},

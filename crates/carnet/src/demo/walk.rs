@@ -277,7 +277,7 @@ pub(crate) async fn administer(company: &Company, url: &str) -> Result<()> {
         .json(
             "POST",
             url,
-            carnet_client::Reach::Loopback,
+            carnet_outbound::Reach::Loopback,
             Some(company.admin_secret.expose()),
             None,
         )

@@ -11,9 +11,10 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use carnet_client::{
-    Browser, Client, Error, Pasted, Prompt, Purpose, Reach, Session, SignInOptions, Vault,
-    begin_enrolment, discover_authorization_server, enrol_by_device,
+    Browser, Client, Error, Pasted, Prompt, Purpose, Session, SignInOptions, Vault,
+    begin_enrolment, enrol_by_device,
 };
+use carnet_outbound::{Reach, discover_authorization_server};
 use carnet_proto::{
     identifier::Issuer,
     jwk::{Algorithm, SigningKey},
@@ -348,14 +349,14 @@ async fn discovered(common: &Common, text: &str) -> Result<String> {
     let outbound = system::desk_outbound(&common.extra_roots)?;
     match discover_authorization_server(&outbound, &issuer).await {
         Ok(_) => Ok(issuer.to_string()),
-        Err(Error::Differs { found, .. })
+        Err(carnet_outbound::DiscoveryError::Differs { found, .. })
             if found.trim_end_matches('/') == text.trim_end_matches('/') =>
         {
             let issuer = Issuer::parse(&found).with_context(|| format!("`{found}`"))?;
             println!("The identity provider calls itself {issuer}; that is used.");
             Ok(issuer.to_string())
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(Error::from(error).into()),
     }
 }
 

@@ -426,24 +426,24 @@ impl Plan {
     async fn look(&mut self, args: &Guard) -> Result<()> {
         let outbound = system::outbound(&args.extra_roots)?;
         for (i, issuer) in self.trusted.iter_mut().enumerate() {
-            let found = match carnet_client::discover_authorization_server(&outbound, issuer).await
-            {
-                Ok(found) => found,
-                Err(carnet_client::Error::Differs { found, .. })
-                    if found.trim_end_matches('/') == issuer.as_str().trim_end_matches('/') =>
-                {
-                    *issuer = Issuer::parse(&found)?;
-                    carnet_client::discover_authorization_server(&outbound, issuer).await?
-                }
-                Err(error) => {
-                    let error = error.to_string();
-                    let error = error.lines().next().unwrap_or_default().to_owned();
-                    self.seen.push(format!(
-                        "The identity provider {issuer} was not seen just now: {error}"
-                    ));
-                    continue;
-                }
-            };
+            let found =
+                match carnet_outbound::discover_authorization_server(&outbound, issuer).await {
+                    Ok(found) => found,
+                    Err(carnet_outbound::DiscoveryError::Differs { found, .. })
+                        if found.trim_end_matches('/') == issuer.as_str().trim_end_matches('/') =>
+                    {
+                        *issuer = Issuer::parse(&found)?;
+                        carnet_outbound::discover_authorization_server(&outbound, issuer).await?
+                    }
+                    Err(error) => {
+                        let error = error.to_string();
+                        let error = error.lines().next().unwrap_or_default().to_owned();
+                        self.seen.push(format!(
+                            "The identity provider {issuer} was not seen just now: {error}"
+                        ));
+                        continue;
+                    }
+                };
             if args.trust_algorithm.is_none()
                 && let Some(algorithm) = algorithm_of(&outbound, &found).await
             {
@@ -633,8 +633,8 @@ impl Plan {
 
 /// The algorithm of an identity provider's keys: the strongest that we would choose ourselves.
 async fn algorithm_of(
-    outbound: &carnet_client::Outbound,
-    found: &carnet_client::Discovered,
+    outbound: &carnet_outbound::Outbound,
+    found: &carnet_outbound::Discovered,
 ) -> Option<Algorithm> {
     let url = found.jwks_uri.clone()?;
     let answer = outbound.get(&url, found.reach_of(&url)).await.ok()?;

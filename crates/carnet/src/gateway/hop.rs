@@ -5,10 +5,9 @@ use super::config::UpstreamClient;
 use crate::system::{self, Shared};
 use anyhow::Result;
 use carnet_authority::Context;
-use carnet_client::{
-    Client, Error, McpServer, MemoryVault, Outbound, Registration, Settings, Subject,
-};
+use carnet_client::{Client, Error, McpServer, MemoryVault, Registration, Settings, Subject};
 use carnet_gateway::{UpstreamToken, UpstreamTokenError, UpstreamTokens};
+use carnet_outbound::Outbound;
 use carnet_proto::{scope::Scopes, secret::Secret};
 use std::{collections::HashMap, sync::Arc};
 use tokio::sync::OnceCell;

@@ -22,9 +22,9 @@ use axum::{
 };
 use carnet_admin::By;
 use carnet_authority::Context as ServerContext;
-use carnet_client::Outbound;
 use carnet_gateway::{Approved, Gateway, Ground, Keep, More, Stands, Trail, Unavailable};
 use carnet_idp::Idp;
+use carnet_outbound::Outbound;
 use carnet_proto::{identifier::Issuer, secret::Secret, time::Clock};
 use carnet_ras::Ras;
 use carnet_resource::Introspection;

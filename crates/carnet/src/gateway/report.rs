@@ -4,9 +4,9 @@
 use super::journal;
 use crate::system;
 use anyhow::{Context, Result, bail};
-use carnet_client::{Outbound, discover_authorization_server};
 use carnet_gateway::Trail;
 use carnet_idp::Idp;
+use carnet_outbound::{Outbound, discover_authorization_server};
 use carnet_proto::{identifier::Issuer, others_text::shown, secret::Secret};
 use carnet_ras::Ras;
 use serde::{Deserialize, Serialize};

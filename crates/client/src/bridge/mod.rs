@@ -9,7 +9,8 @@ mod message;
 mod post;
 mod session;
 
-use crate::{error::Error, obtain::Client, outbound::OutboundError, vault::Access};
+use crate::{error::Error, obtain::Client, vault::Access};
+use carnet_outbound::OutboundError;
 use futures::{
     FutureExt,
     future::{BoxFuture, Shared as SharedFuture},

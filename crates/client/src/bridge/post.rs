@@ -6,12 +6,9 @@ use super::{
     message::{Envelope, Line, answered_error, error_code, key, one_line},
     session::{LONGEST_WAIT, SHORTEST_WAIT},
 };
+use crate::error::Error;
 use crate::vault::Access;
-use crate::{
-    error::Error,
-    events::{Events, Unread},
-    outbound::OutboundError,
-};
+use carnet_outbound::{Events, OutboundError, Unread};
 use carnet_proto::challenge::Challenge;
 use http::{HeaderMap, HeaderValue};
 use serde_json::{Map, Value, value::RawValue};
@@ -289,7 +286,7 @@ impl Bridge {
 
     fn unreachable(&self, error: &reqwest::Error) -> Trouble {
         let host = self.0.url.split('/').nth(2).unwrap_or("the server").to_owned();
-        let cause = crate::outbound::text(error);
+        let cause = carnet_outbound::cause_of(error);
         let error = OutboundError::Unreachable { host, cause };
         Trouble::new("unreachable", error.to_string())
     }

@@ -21,8 +21,8 @@ use axum::{
     response::IntoResponse,
     routing::post,
 };
-use carnet_client::{Answer, Outbound, Reach};
 use carnet_gateway::CALLER;
+use carnet_outbound::{Answer, Outbound, Reach};
 use carnet_proto::{
     mcp::{INVALID_REQUEST, PARSE_ERROR},
     secret::{Secret, equal_in_constant_time},

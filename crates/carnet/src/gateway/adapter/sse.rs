@@ -3,7 +3,7 @@
 
 use super::{LARGEST, Link};
 use anyhow::{Context, Result, bail};
-use carnet_client::{Event, Events, Outbound};
+use carnet_outbound::{Event, Events, Outbound};
 use carnet_proto::{others_text::shown, secret::Secret};
 use http::{HeaderName, HeaderValue};
 use std::time::Duration;
@@ -51,7 +51,7 @@ impl Sse {
         let request = with(http.get(&self.url)).header("accept", "text/event-stream");
         let begun = timeout(BEGINS, async {
             let response =
-                request.send().await.map_err(|e| anyhow::anyhow!(carnet_client::cause_of(&e)))?;
+                request.send().await.map_err(|e| anyhow::anyhow!(carnet_outbound::cause_of(&e)))?;
             if !response.status().is_success() {
                 bail!("its stream answers HTTP {}", response.status().as_u16());
             }
@@ -90,7 +90,7 @@ impl Sse {
                             return;
                         }
                         Err(error) => {
-                            let why = carnet_client::cause_of(&error);
+                            let why = carnet_outbound::cause_of(&error);
                             tracing::warn!(why, "a message did not reach the MCP server");
                             return;
                         }

@@ -2,11 +2,10 @@
 //! of it. The server keeps state, nonce and verifier; it authenticates with `private_key_jwt` alone.
 
 use crate::{
-    discovery::{Discovered, discover_authorization_server},
-    error::{Error, Leg, OAuthError},
+    discovery::{Discovered, authorization_endpoint, discover_authorization_server},
+    error::{DiscoveryError, OAuthError, SignInError},
+    http::{Outbound, Reach},
     jwks::{KeySource, RemoteKeys},
-    outbound::{Outbound, Reach},
-    sign_in::authorization_endpoint,
 };
 use carnet_proto::{
     client_assertion,
@@ -94,7 +93,7 @@ impl RelyingParty {
 
     /// An issuer's metadata, read again after a while: whoever comes by does not make us ask each time. One request at
     /// a time, and after one that failed none for a while.
-    async fn metadata(&self, issuer: &Issuer) -> Result<Discovered, Error> {
+    async fn metadata(&self, issuer: &Issuer) -> Result<Discovered, DiscoveryError> {
         let now = self.clock.now();
         let entry = {
             let mut all = self.held();
@@ -107,7 +106,7 @@ impl RelyingParty {
             return Ok(metadata.clone());
         }
         if entry.failed_at.is_some_and(|at| now.since(at) < COOLDOWN) {
-            return Err(Error::Discovery(format!("{issuer} did not answer a moment ago")));
+            return Err(DiscoveryError::Unusable(format!("{issuer} did not answer a moment ago")));
         }
         match discover_authorization_server(&self.outbound, issuer).await {
             Ok(metadata) => {
@@ -130,7 +129,7 @@ impl RelyingParty {
         &self,
         flow: SignInFlow<'_>,
         wishes: SignInWishes<'_>,
-    ) -> Result<String, Error> {
+    ) -> Result<String, SignInError> {
         let metadata = self.metadata(flow.issuer).await?;
         let endpoint = authorization_endpoint(&metadata)?;
         let challenge = CodeChallenge::of(flow.verifier);
@@ -160,13 +159,13 @@ impl RelyingParty {
         iss: Option<&str>,
         key: &SigningKey,
         algorithm: Algorithm,
-    ) -> Result<SignedIn, Error> {
+    ) -> Result<SignedIn, SignInError> {
         let issuer = flow.issuer;
         let metadata = self.metadata(issuer).await?;
         let told = metadata.authorization_response_iss_parameter_supported;
         if iss.is_some_and(|iss| iss != issuer.as_str()) || (told && iss.is_none()) {
             let text = "`iss` is not the issuer that was asked (RFC 9207)";
-            return Err(Error::Callback(text.to_owned()));
+            return Err(SignInError::Callback(text.to_owned()));
         }
         let (jti, now) = (self.entropy.id(), self.clock.now());
         let assertion = client_assertion::sign(key, flow.client_id, issuer.as_str(), &jti, now);
@@ -188,20 +187,19 @@ impl RelyingParty {
                 error: format!("HTTP {}", answer.status),
                 ..OAuthError::default()
             });
-            return Err(Error::Refused { leg: Leg::SignIn, party: issuer.to_string(), error });
+            return Err(SignInError::Refused { party: issuer.to_string(), error });
         }
-        let answer: CodeAnswer = answer.json().map_err(|error| Error::BadAnswer {
-            leg: Leg::SignIn,
-            what: format!("not a token answer with an ID token: {error}"),
+        let answer: CodeAnswer = answer.json().map_err(|error| {
+            SignInError::BadAnswer(format!("not a token answer with an ID token: {error}"))
         })?;
-        let refused = |error| Error::IdToken { issuer: issuer.to_string(), error };
+        let refused = |error| SignInError::IdToken { issuer: issuer.to_string(), error };
         let (header, _) = jws::peek(&answer.id_token).map_err(refused)?;
         let jwks_uri = metadata.jwks_uri.clone();
         let reach = jwks_uri.as_deref().map_or(Reach::Public, |uri| metadata.reach_of(uri));
         let source = KeySource { owner: issuer.to_string(), jwks_uri, algorithm, reach };
         let kid = header.optional_str("kid").ok().flatten();
         let keys = self.keys.keys(&source, kid).await;
-        let keys = keys.map_err(|error| Error::Discovery(error.to_string()))?;
+        let keys = keys.map_err(|error| DiscoveryError::Unusable(error.to_string()))?;
         let expected = SignIn {
             issuer,
             client: flow.client_id,

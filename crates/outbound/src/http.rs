@@ -234,7 +234,7 @@ impl WayOut {
 /// Servers whose time is remembered.
 const CLOCKS: usize = 256;
 /// A clock that is further off than this is spoken of, in seconds.
-pub(crate) const NOTABLE_SKEW: i64 = 30;
+pub const NOTABLE_SKEW: i64 = 30;
 
 pub(crate) struct Inner {
     roots: Vec<Certificate>,
@@ -323,14 +323,14 @@ impl Outbound {
     }
 
     /// From now on the time of servers is compared with this clock.
-    pub(crate) fn compare_with(&self, clock: &Clock) {
+    pub fn compare_with(&self, clock: &Clock) {
         // The first one stays: there is one clock.
         let _ = self.0.clock.set(clock.clone());
     }
 
     /// By how many seconds the clock of whoever serves `url` is ahead of ours (behind, if negative), as of its last
     /// answer.
-    pub(crate) fn skew_of(&self, url: &str) -> Option<i64> {
+    pub fn skew_of(&self, url: &str) -> Option<i64> {
         let origin = Url::parse(url).ok()?.origin().ascii_serialization();
         self.clocks().get(&origin).copied()
     }
@@ -576,7 +576,7 @@ pub(crate) fn foreign_encoding(headers: &http::HeaderMap) -> Option<String> {
 }
 
 /// Scheme, and the address of a host given as one: the resolver is not asked about those.
-pub(crate) fn checked(text: &str, reach: Reach) -> Result<Url, OutboundError> {
+pub fn checked(text: &str, reach: Reach) -> Result<Url, OutboundError> {
     let bad = || OutboundError::Url(shown(text, 200));
     let url = Url::parse(text).map_err(|_| bad())?;
     let plain = url.scheme() == "http";

@@ -1,0 +1,27 @@
+//! Every request that leaves: the guarded HTTP client and how far it may go, discovery of authorization servers, keys
+//! and metadata documents of other parties, sign-in at other identity providers, and the gateway's way to MCP servers.
+
+mod client_documents;
+mod discovery;
+mod error;
+mod events;
+mod http;
+mod jwks;
+mod relying_party;
+mod upstream;
+
+pub use client_documents::{ClientDocuments, DocumentClient, DocumentError};
+pub use discovery::{
+    Discovered, LONGEST, Missed, authorization_endpoint, authorization_server, differs_from,
+    discover_authorization_server, document, origin_of, redirect_of, telling,
+};
+pub use error::{DiscoveryError, OAuthError, SignInError, first_words};
+pub use events::{Event, Events, Unread};
+pub use http::text as cause_of;
+pub use http::{
+    Answer, Bounds, BoxedAddresses, NOTABLE_SKEW, Names, Outbound, OutboundError, Proxies, Reach,
+    checked,
+};
+pub use jwks::{KeySource, KeysError, RemoteKeys};
+pub use relying_party::{RelyingParty, SignInFlow, SignInWishes};
+pub use upstream::{Upstream, UpstreamError};
