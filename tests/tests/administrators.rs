@@ -1,7 +1,10 @@
 //! Administrators with names: who may do what, and whose act is on record.
 
-use carnet_store::{AuditFilter, AuditRow, Store};
-use carnet_tests::world::World;
+use carnet_store::{
+    AdminRole, Administrator, AuditEvent, AuditFilter, AuditRow, Group, Put, RestsOn, Store,
+    StoreError,
+};
+use carnet_tests::world::{Ask, World};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -171,7 +174,7 @@ async fn a_token_ends_when_it_is_renewed_when_its_time_has_come_and_with_its_adm
     let third = renewed.str("token").to_owned();
     assert_eq!(status(&third).await.status, 200);
     // A backup that was restored may hold administrators who were removed since: their tokens have ended.
-    let event = carnet_store::AuditEvent::granted("admin.restored", world.now());
+    let event = AuditEvent::granted("admin.restored", world.now());
     world.idp_store.after_restore(event.with("by", "a test"), world.now()).await.unwrap();
     assert_eq!(status(&third).await.status, 401);
     for (name, days, says) in [
@@ -216,4 +219,136 @@ async fn who_is_turned_away_is_on_record_and_counted_and_bars_nobody_else() {
     assert_eq!(refused[0].details["target"], "/idp/users");
     assert_eq!(world.administer_as(&token, Method::GET, "/idp/users", None).await.status, 200);
     assert_eq!(world.administer(Method::GET, "/idp/users", None).await.status, 200);
+}
+
+#[tokio::test]
+async fn whoever_was_removed_since_they_were_let_in_does_nothing_any_more() {
+    let world = World::new().await;
+    let store = &world.idp_store;
+    let _ = add(&world, "/idp", "mallory", "owner").await;
+    let held: Administrator = store.by_id("mallory").await.unwrap().unwrap();
+    let let_in = RestsOn {
+        name: held.name.clone(),
+        stored_key: held.proof.stored_key.clone(),
+        role: AdminRole::Owner,
+    };
+    let made = async |name: &str, rests_on: &RestsOn| {
+        let mut event = AuditEvent::granted("admin.create group", world.now());
+        event.rests_on = Some(rests_on.clone());
+        let group = Group { name: name.to_owned(), description: String::new() };
+        store.put(&group, Put::Create, event).await
+    };
+    assert!(made("before", &let_in).await.unwrap());
+    let weaker = RestsOn { role: AdminRole::Admin, ..let_in.clone() };
+    assert!(matches!(made("x", &weaker).await, Err(StoreError::NoAdministrator)), "another role");
+    let renewal = Some(json!({"name": "mallory"}));
+    world.administer(Method::POST, "/idp/administrators/renew", renewal).await;
+    assert!(matches!(made("x", &let_in).await, Err(StoreError::NoAdministrator)), "renewed");
+    let held: Administrator = store.by_id("mallory").await.unwrap().unwrap();
+    let let_in = RestsOn { stored_key: held.proof.stored_key, ..let_in };
+    assert!(made("between", &let_in).await.unwrap());
+    world.pass(91 * 86_400);
+    assert!(matches!(made("x", &let_in).await, Err(StoreError::NoAdministrator)), "ended");
+    world.pass(-91 * 86_400);
+    let gone = Some(json!({"name": "mallory"}));
+    world.administer(Method::POST, "/idp/administrators/delete", gone).await;
+    assert!(matches!(made("x", &let_in).await, Err(StoreError::NoAdministrator)), "removed");
+    assert!(store.by_id::<Group>("x").await.unwrap().is_none(), "nothing half-done");
+}
+
+/// A raw request, without what a library would add or refuse.
+async fn raw(world: &World, request: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let host = world.admin.trim_start_matches("http://");
+    let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
+    let request = request.replace("{host}", host);
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn odd_requests_get_nobody_in_and_leave_small_rows() {
+    let world = World::new().await;
+    let token = add(&world, "/idp", "ann", "owner").await;
+    for credentials in
+        ["", "authorization: Bearer \r\n", "authorization: Bearer\r\n", "authorization: \r\n"]
+    {
+        let request = format!(
+            "GET /idp/users HTTP/1.1\r\nhost: {{host}}\r\nconnection: close\r\n{credentials}\r\n"
+        );
+        let answer = raw(&world, &request).await;
+        assert!(answer.starts_with("HTTP/1.1 401"), "{credentials:?}: {answer}");
+    }
+    let method = "A".repeat(3_000);
+    let request =
+        format!("{method} /idp/users HTTP/1.1\r\nhost: {{host}}\r\nconnection: close\r\n\r\n");
+    let answer = raw(&world, &request).await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let row = world.last_event(&world.idp_store).await;
+    assert!(row.details["method"].chars().count() <= 17, "{row:?}");
+    // A page of a browser, whatever it holds.
+    let ask = Ask {
+        url: format!("{}/idp/users", world.admin),
+        form: Vec::new(),
+        headers: vec![
+            ("authorization".to_owned(), format!("Bearer {token}")),
+            ("origin".to_owned(), "https://evil.example".to_owned()),
+        ],
+        method: Method::GET,
+    };
+    assert_eq!(world.send(&ask).await.status, 403);
+    // What no database takes is the caller's mistake.
+    for (path, body) in [
+        ("/idp/users/%00/disable", json!({})),
+        ("/idp/administrators/delete", json!({"name": "m\u{0}"})),
+    ] {
+        let reply = world.administer_as(&token, Method::POST, path, Some(body)).await;
+        assert_eq!(reply.status, 400, "{path}: {}", reply.text);
+        assert!(reply.text.contains("NUL"), "{}", reply.text);
+    }
+    for name in [".", "..", "-x", "m\u{0}"] {
+        let body = Some(json!({"name": name, "role": "auditor"}));
+        let reply = world.administer(Method::POST, "/idp/administrators", body).await;
+        assert_eq!(reply.status, 400, "{name:?}: {}", reply.text);
+    }
+}
+
+#[tokio::test]
+async fn a_name_of_a_record_changes_nothing_about_who_may_act_on_it() {
+    let world = World::new().await;
+    let helpdesk = add(&world, "/idp", "bob", "helpdesk").await;
+    for name in ["administrators", "disable", "explain", "links", "installations"] {
+        let user = Some(json!({"username": name}));
+        assert_eq!(world.administer(Method::POST, "/idp/users", user).await.status, 200);
+        for (act, status) in [("disable", 200), ("enable", 403)] {
+            let path = format!("/idp/users/{name}/{act}");
+            let reply = world.administer_as(&helpdesk, Method::POST, &path, Some(json!({}))).await;
+            assert_eq!(reply.status, status, "{path}: {}", reply.text);
+        }
+        let path = format!("/idp/users/{name}");
+        let reply = world.administer_as(&helpdesk, Method::DELETE, &path, None).await;
+        assert_eq!(reply.status, 403, "{path}: {}", reply.text);
+    }
+}
+
+#[tokio::test]
+async fn a_row_says_where_somebody_is_an_administrator_who_asks_elsewhere() {
+    let world = World::new().await;
+    let theirs = add(&world, "/ras/ras", "ann", "owner").await;
+    let reply = world.administer_as(&theirs, Method::GET, "/idp/users", None).await;
+    assert_eq!(reply.status, 403);
+    let row = world.last_event(&world.idp_store).await;
+    assert_eq!(row.details["by"], "ann of the authorization server `ras`");
+    // What only owners may is counted apart: nothing else hides it.
+    let helpdesk = add(&world, "/idp", "bob", "helpdesk").await;
+    for _ in 0..40 {
+        world.administer_as(&helpdesk, Method::POST, "/idp/nothing", Some(json!({}))).await;
+    }
+    let owner = Some(json!({"name": "mallory", "role": "owner"}));
+    let reply = world.administer_as(&helpdesk, Method::POST, "/idp/administrators", owner).await;
+    assert_eq!(reply.status, 403, "{}", reply.text);
+    let row = world.last_event(&world.idp_store).await;
+    assert_eq!(row.details["target"], "/idp/administrators");
 }

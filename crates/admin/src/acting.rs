@@ -9,7 +9,7 @@ use axum::{
 };
 use carnet_authority::token_endpoint::origin_of;
 use carnet_proto::time::Timestamp;
-use carnet_store::{AdminRole, AuditEvent};
+use carnet_store::{AdminRole, AuditEvent, RestsOn};
 use std::ops::Deref;
 
 /// The name in rows of what whoever holds the secret of the config did.
@@ -21,24 +21,31 @@ pub struct By {
     name: String,
     address: String,
     request_id: String,
+    /// None for whoever holds the secret of the config.
+    rests_on: Option<RestsOn>,
 }
 
 impl By {
-    pub(super) fn new(name: Option<&str>, parts: &Parts) -> Self {
+    pub(super) fn new(rests_on: Option<RestsOn>, parts: &Parts) -> Self {
         let (request_id, address) = origin_of(parts);
-        Self { name: name.unwrap_or(BY_SECRET).to_owned(), address, request_id }
+        let name =
+            rests_on.as_ref().map_or(BY_SECRET, |rests_on| rests_on.name.as_str()).to_owned();
+        Self { name, address, request_id, rests_on }
     }
 
-    pub(super) fn name(&self) -> &str {
+    /// Their name, or that of whoever holds the secret of the config.
+    pub fn name(&self) -> &str {
         &self.name
     }
 
     /// The event of an act of theirs.
     pub fn act(&self, act: &str, now: Timestamp) -> AuditEvent {
-        AuditEvent::granted(format!("admin.{act}"), now)
+        let mut event = AuditEvent::granted(format!("admin.{act}"), now)
             .with("by", self.name.as_str())
             .with("address", self.address.as_str())
-            .with("request_id", self.request_id.as_str())
+            .with("request_id", self.request_id.as_str());
+        event.rests_on.clone_from(&self.rests_on);
+        event
     }
 }
 
@@ -52,21 +59,17 @@ pub(super) enum Need {
 }
 
 impl Need {
-    /// By method and path; whatever is not known to be less is a change.
-    pub(super) fn of(method: &Method, path: &str) -> Self {
-        let parts: Vec<&str> = path.split('/').collect();
-        // The last two after the authorization server's own: a kind and what is done with it.
-        let has = |part: &str| parts.contains(&part);
+    /// By method and route, as the table of routes writes it below what is administered: no name of a record is looked
+    /// at. Whatever is not known to be less is a change.
+    pub(super) fn of(method: &Method, route: &str) -> Self {
         match *method {
             Method::GET | Method::HEAD => Self::Read,
-            _ if has("administrators") => Self::Appoint,
-            Method::POST if path.ends_with("/explain") || path.ends_with("/accounts/links") => {
-                Self::Read
+            _ if route == "/administrators" || route.starts_with("/administrators/") => {
+                Self::Appoint
             }
-            Method::POST if path.ends_with("/disable") => Self::CutOff,
-            Method::DELETE if parts.len() >= 3 && parts[parts.len() - 2] == "installations" => {
-                Self::CutOff
-            }
+            Method::POST if matches!(route, "/explain" | "/accounts/links") => Self::Read,
+            Method::POST if route.ends_with("/disable") => Self::CutOff,
+            Method::DELETE if route == "/installations/{id}" => Self::CutOff,
             _ => Self::Change,
         }
     }
@@ -135,23 +138,23 @@ mod tests {
     fn whatever_is_not_known_to_be_less_is_a_change() {
         use Need::{Appoint, Change, CutOff, Read};
         for (method, path, need) in [
-            (Method::GET, "/idp/users", Read),
-            (Method::GET, "/idp/administrators", Read),
-            (Method::POST, "/idp/explain", Read),
-            (Method::POST, "/ras/notes/accounts/links", Read),
-            (Method::POST, "/idp/users/erin/disable", CutOff),
-            (Method::POST, "/ras/notes/clients/disable", CutOff),
-            (Method::DELETE, "/idp/installations/x", CutOff),
-            (Method::POST, "/idp/users/erin/enable", Change),
-            (Method::POST, "/idp/users/erin/password", Change),
-            (Method::DELETE, "/idp/users/disable", Change),
-            (Method::DELETE, "/idp/users/erin", Change),
-            (Method::POST, "/idp/keys/rotate", Change),
-            (Method::POST, "/idp/new/route", Change),
-            (Method::PUT, "/idp/users/x/disable", Change),
-            (Method::POST, "/idp/administrators", Appoint),
-            (Method::POST, "/ras/notes/administrators/delete", Appoint),
-            (Method::POST, "/idp/administrators/disable", Appoint),
+            (Method::GET, "/users", Read),
+            (Method::GET, "/administrators", Read),
+            (Method::POST, "/explain", Read),
+            (Method::POST, "/accounts/links", Read),
+            (Method::POST, "/users/{id}/disable", CutOff),
+            (Method::POST, "/clients/disable", CutOff),
+            (Method::DELETE, "/installations/{id}", CutOff),
+            (Method::POST, "/users/{id}/enable", Change),
+            (Method::POST, "/users/{id}/password", Change),
+            (Method::DELETE, "/users/{id}", Change),
+            (Method::POST, "/keys/rotate", Change),
+            (Method::POST, "/new/route", Change),
+            (Method::POST, "", Change),
+            (Method::PUT, "/users/{id}/disable", Change),
+            (Method::POST, "/administrators", Appoint),
+            (Method::POST, "/administrators/delete", Appoint),
+            (Method::POST, "/administrators/disable", Appoint),
         ] {
             assert_eq!(Need::of(&method, path), need, "{method} {path}");
         }

@@ -92,6 +92,15 @@ fn view_with(administrator: &Administrator, token: &Secret) -> Json<Value> {
     Json(shown)
 }
 
+/// Whether this can be an administrator's name.
+pub(super) fn is_name(name: &str) -> bool {
+    let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = name.as_bytes();
+    bytes.len() <= 64
+        && bytes.first().is_some_and(|first| letter(*first))
+        && bytes.iter().all(|b| letter(*b) || b"-_.@+".contains(b))
+}
+
 fn seconds(days: Option<i64>) -> Result<i64, AdminError> {
     let days = days.unwrap_or(DAYS[0]);
     if (1..=DAYS[1]).contains(&days) {
@@ -105,11 +114,10 @@ fn seconds(days: Option<i64>) -> Result<i64, AdminError> {
 
 impl Desk {
     async fn add_administrator(&self, new: NewAdministrator) -> Result<Json<Value>, AdminError> {
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.@+".contains(&b);
-        if new.name.is_empty() || new.name.len() > 64 || !new.name.bytes().all(plain) {
+        if !is_name(&new.name) {
             return Err(AdminError::invalid(
                 format!("`name`: `{}` cannot name an administrator", new.name),
-                "use 1 to 64 lower-case letters, digits and - _ . @ +, for instance an e-mail address",
+                "use 1 to 64 lower-case letters, digits and - _ . @ +, a letter or digit first: an e-mail address, say",
             ));
         }
         let now = self.now();
@@ -123,7 +131,10 @@ impl Desk {
             added_by: self.by.name().to_owned(),
         };
         let event = self.event::<Administrator>("create", &administrator.id());
-        self.add(&administrator, event.with("role", administrator.role.word())).await?;
+        let event = event
+            .with("role", administrator.role.word())
+            .with("ends", administrator.expires_at.0.to_string());
+        self.add(&administrator, event).await?;
         Ok(view_with(&administrator, &token))
     }
 

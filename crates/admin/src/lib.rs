@@ -17,8 +17,8 @@ pub use ras::RasAdmin;
 use acting::Need;
 use axum::{
     Json, Router,
-    body::{Body, Bytes, to_bytes},
-    extract::{Request, State},
+    body::{Body, to_bytes},
+    extract::{MatchedPath, Request, State},
     http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts},
     middleware::{self, Next},
     response::IntoResponse,
@@ -30,12 +30,12 @@ use carnet_proto::{
     time::{Clock, Entropy},
 };
 use carnet_store::{
-    AdminRole, Administrator, AuditEvent, HotOperation, Store, StoreError, StoredProof,
+    AdminRole, Administrator, AuditEvent, HotOperation, RestsOn, Store, StoreError, StoredProof,
 };
 use proof::{Asked, Challenges, Presented};
 use serde::Serialize;
 use serde_json::json;
-use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, sync::Arc};
 
 /// The administration API of the roles in one process.
 pub struct AdminApi {
@@ -60,6 +60,19 @@ struct Place {
     prefix: String,
     store: Store,
 }
+
+impl Place {
+    /// What people call it.
+    fn said(&self) -> String {
+        match self.prefix.strip_prefix("/ras/") {
+            Some(name) => format!("the authorization server `{name}`"),
+            None => "the identity provider".to_owned(),
+        }
+    }
+}
+
+/// Where gateways are administered.
+const GATEWAY: &str = "/gateway";
 
 struct Gate {
     secret: StoredProof,
@@ -98,7 +111,7 @@ impl AdminApi {
             places.push(Place { prefix, store });
         }
         if let Some(gateway) = self.gateway {
-            router = router.nest("/gateway", gateway);
+            router = router.nest(GATEWAY, gateway);
         }
         let gate = Gate {
             secret: self.secret,
@@ -125,6 +138,7 @@ async fn admit(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> R
 const LARGEST: usize = 64 * 1024 * 1024;
 
 /// Who asks, as it was proved.
+#[derive(Clone)]
 struct Known {
     /// The administrator; none for whoever holds the secret of the config.
     name: Option<String>,
@@ -135,12 +149,20 @@ struct Known {
     proof: StoredProof,
 }
 
+impl Known {
+    /// What an act of theirs rests on, where it is a record.
+    fn rests_on(&self) -> Option<RestsOn> {
+        let name = self.name.clone()?;
+        Some(RestsOn { name, stored_key: self.proof.stored_key.clone(), role: self.role })
+    }
+}
+
 /// Why nobody is let in.
 enum Unknown {
     /// No secret, or a wrong one.
     Wrong,
     /// The right one, that has ended.
-    Ended(String),
+    Ended(Known),
 }
 
 impl Gate {
@@ -150,29 +172,39 @@ impl Gate {
         if request.uri().path() == proof::CHALLENGE && is_read {
             return Ok(Json(json!({"challenge": self.challenges.make()})).into_response());
         }
-        let (mut parts, mut body) = request.into_parts();
-        let value = bearer(&parts.headers).unwrap_or_default().to_owned();
-        let is_proof = Presented::parse(&value).is_some();
-        let mut bytes = Bytes::new();
-        if is_proof {
-            // Requests are limited by the listener.
-            let too_large = |_| StatusCode::PAYLOAD_TOO_LARGE.into_response();
-            bytes = to_bytes(body, LARGEST).await.map_err(too_large)?;
-            body = Body::from(bytes.clone());
-        }
-        let known = match self.identify(&parts, &value, &bytes).await {
-            Ok(Ok(known)) => known,
-            Ok(Err(unknown)) => return Err(self.turn_away(&parts, unknown).await),
-            Err(error) => return Err(carnet_authority::answer::broken(&error)),
+        let (mut parts, body) = request.into_parts();
+        let Some(value) = bearer(&parts.headers).map(str::to_owned) else {
+            return Err(self.turn_away(&parts, Unknown::Wrong).await);
         };
-        let response = match self.may(&known, &parts) {
-            Ok(()) => {
-                parts.extensions.insert(By::new(known.name.as_deref(), &parts));
-                next.run(Request::from_parts(parts, body)).await
+        // Whole, before it is looked at who asks: nobody waits in the middle of a request for their own removal.
+        // Requests are limited by the listener.
+        let too_large = |_| StatusCode::PAYLOAD_TOO_LARGE.into_response();
+        let bytes = to_bytes(body, LARGEST).await.map_err(too_large)?;
+        let identified = self.identify(&parts, &value, &bytes).await;
+        let identified = identified.map_err(|error| carnet_authority::answer::broken(&error))?;
+        let (known, response) = match identified {
+            Err(Unknown::Wrong) => return Err(self.turn_away(&parts, Unknown::Wrong).await),
+            Err(Unknown::Ended(known)) => {
+                let response = self.turn_away(&parts, Unknown::Ended(known.clone())).await;
+                (known, response)
             }
-            Err(problem) => self.forbid(&known, &parts, problem).await,
+            Ok(known) => {
+                let response = match self.may(&known, &parts) {
+                    Ok(()) if has_nul(&parts, &bytes) => {
+                        let problem = Problem::new("there is a NUL character in it")
+                            .hint("no name, id or address has one");
+                        (StatusCode::BAD_REQUEST, Json(problem)).into_response()
+                    }
+                    Ok(()) => {
+                        parts.extensions.insert(By::new(known.rests_on(), &parts));
+                        next.run(Request::from_parts(parts, Body::from(bytes))).await
+                    }
+                    Err(problem) => self.forbid(&known, &parts, problem).await,
+                };
+                (known, response)
+            }
         };
-        if !is_proof {
+        if Presented::parse(&value).is_none() {
             return Ok(response);
         }
         let (mut head, body) = response.into_parts();
@@ -193,6 +225,11 @@ impl Gate {
             let problem = Problem::new("this host name is not the administration API's")
                 .hint("use the address from `[admin] listen`");
             return Err((StatusCode::MISDIRECTED_REQUEST, Json(problem)).into_response());
+        }
+        if headers.contains_key(header::ORIGIN) {
+            let problem = Problem::new("pages of a browser have no business here")
+                .hint("use `carnet admin`, or a program that sends no Origin header");
+            return Err((StatusCode::FORBIDDEN, Json(problem)).into_response());
         }
         Ok(())
     }
@@ -216,6 +253,11 @@ impl Gate {
             Some(presented) => presented.name.as_deref(),
             None => proof::name_in(&secret),
         };
+        // No other is asked for in the database.
+        let name = match name {
+            Some(name) if !administrators::is_name(name) => return Ok(Err(Unknown::Wrong)),
+            name => name,
+        };
         let Some(name) = name else {
             let known = Known {
                 name: None,
@@ -233,75 +275,97 @@ impl Gate {
             if !proves(&held.proof) {
                 continue;
             }
-            if held.expires_at <= self.clock.now() {
-                return Ok(Err(Unknown::Ended(held.name)));
-            }
+            let has_ended = held.expires_at <= self.clock.now();
             let (role, proof) = (held.role, held.proof);
-            return Ok(Ok(Known { name: Some(held.name), role, place: Some(index), proof }));
+            let known = Known { name: Some(held.name), role, place: Some(index), proof };
+            return Ok(if has_ended { Err(Unknown::Ended(known)) } else { Ok(known) });
         }
         Ok(Err(Unknown::Wrong))
     }
 
     /// Whether they may do this here.
     fn may(&self, known: &Known, parts: &Parts) -> Result<(), Problem> {
-        let Some(place) = known.place else { return Ok(()) };
+        let Some(index) = known.place else { return Ok(()) };
         let path = parts.uri.path();
-        let need = Need::of(&parts.method, path);
         if path == "/roles" {
             return Ok(());
         }
-        let place = &self.places[place];
-        if !is_under(path, &place.prefix) {
-            let error = format!("this administrator is one of `{}` alone", place.prefix);
-            return Err(
-                Problem::new(error).hint("use the secret of the config, or a token of there")
-            );
-        }
-        if known.role < need.least() {
+        let place = &self.places[index];
+        // Gateways are administered where what is done to them goes on record.
+        let prefix = if index == 0 && is_under(path, GATEWAY) { GATEWAY } else { &place.prefix };
+        if !is_under(path, prefix) {
             let error = format!(
-                "this takes the role `{}`, and the administrator's is `{}`",
-                need.least().word(),
+                "the administrator `{}` is one of {} alone",
+                known.name.as_deref().unwrap_or_default(),
+                place.said()
+            );
+            return Err(Problem::new(error)
+                .hint("an owner there adds administrators (`carnet admin administrator add`, with or without --ras)"));
+        }
+        let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        let need = Need::of(&parts.method, route.strip_prefix(prefix).unwrap_or_default());
+        if known.role < need.least() {
+            let least = need.least().word();
+            let error = format!(
+                "this takes the role `{least}`, and the administrator's is `{}`",
                 known.role.word()
             );
-            return Err(Problem::new(error).hint("an owner can do it, or give a token that may"));
+            return Err(Problem::new(error)
+                .hint(format!("ask somebody who has the role `{least}` or more")));
         }
         Ok(())
     }
 
-    /// The answer to somebody who has not proved who they are; what is on record of it is counted by their address.
+    /// The answer to somebody who has not proved who they are, or whose token has ended; what is on record of it is
+    /// counted by their address.
     async fn turn_away(&self, parts: &Parts, unknown: Unknown) -> Response<Body> {
         let (_, address) = origin_of(parts);
-        let (reason, name, problem) = match unknown {
+        let (reason, by, problem) = match unknown {
             Unknown::Wrong => (
                 "administrator.unknown",
                 None,
-                Problem::new("the administration secret is missing or wrong").hint(
-                    "`carnet init` wrote it beside the config; pass its file with --secret-file",
-                ),
+                Problem::new("the administration secret is missing or wrong, or a token that was replaced or removed")
+                    .hint("`carnet init` wrote the secret beside the config; pass its file with --secret-file"),
             ),
-            Unknown::Ended(name) => (
+            Unknown::Ended(known) => (
                 "administrator.expired",
-                Some(name),
+                Some(self.named(&known, parts)),
                 Problem::new("this administrator's token has ended")
                     .hint("an owner makes another one: `carnet admin administrator renew NAME`"),
             ),
         };
         tracing::warn!(%address, reason, "administration was refused");
-        if let Err(busy) = self.note(parts, &address, reason, name).await {
+        // Whoever is on this machine has as many addresses as they like.
+        let is_here =
+            address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) || address == "::/64";
+        let key = if is_here { "this machine" } else { &address };
+        if let Err(busy) = self.note(parts, key, reason, by).await {
             return busy;
         }
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
         (StatusCode::UNAUTHORIZED, challenge, Json(problem)).into_response()
     }
 
-    /// The answer to an administrator who may not do what they ask for.
+    /// The answer to an administrator who may not do what they ask for. What only owners may is counted apart, so that
+    /// nothing else hides it.
     async fn forbid(&self, known: &Known, parts: &Parts, problem: Problem) -> Response<Body> {
-        let name = known.name.clone().unwrap_or_default();
-        tracing::warn!(administrator = name, "administration was refused: {}", problem.error);
-        let key = format!("administrator {name}");
-        match self.note(parts, &key, "administrator.role", Some(name)).await {
+        let by = self.named(known, parts);
+        tracing::warn!(by, "administration was refused: {}", problem.error);
+        let kind = if parts.uri.path().contains("/administrators") { "appoints" } else { "acts" };
+        match self.note(parts, &format!("{kind} {by}"), "administrator.role", Some(by)).await {
             Ok(()) => (StatusCode::FORBIDDEN, Json(problem)).into_response(),
             Err(busy) => busy,
+        }
+    }
+
+    /// An administrator by name, and where they are one, unless it is where they ask.
+    fn named(&self, known: &Known, parts: &Parts) -> String {
+        let name = known.name.clone().unwrap_or_default();
+        match known.place.map(|index| &self.places[index]) {
+            Some(place) if !is_under(parts.uri.path(), &place.prefix) => {
+                format!("{name} of {}", place.said())
+            }
+            _ => name,
         }
     }
 
@@ -322,7 +386,7 @@ impl Gate {
             .with("by", name.unwrap_or_default())
             .with("address", address)
             .with("request_id", request_id)
-            .with("method", parts.method.as_str())
+            .with("method", shown(parts.method.as_str(), 16))
             .with("target", shown(parts.uri.path(), 256))
             .refused(reason);
         let recorded = place.store.record(HotOperation::new(Some(event)), now).await;
@@ -332,6 +396,12 @@ impl Gate {
 
 fn is_under(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether somebody wrote a NUL, which no database takes.
+fn has_nul(parts: &Parts, body: &[u8]) -> bool {
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    target.contains("%00") || body.windows(6).any(|six| six == b"\\u0000")
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -365,6 +435,8 @@ enum AdminError {
     Missing(Problem),
     /// What it would make is there already.
     Conflict(Problem),
+    /// Whoever asks is no administrator any more.
+    Gone(Problem),
     /// The fault is ours.
     Broken(StoreError),
 }
@@ -389,6 +461,12 @@ impl From<StoreError> for AdminError {
                 Problem::new(error.to_string())
                     .hint("delete it first, or give this one another name"),
             ),
+            StoreError::NoAdministrator => Self::Gone(
+                Problem::new(
+                    "you were removed meanwhile, or have another token or role; nothing was done",
+                )
+                .hint("ask an owner"),
+            ),
             error => Self::Broken(error),
         }
     }
@@ -399,6 +477,7 @@ impl IntoResponse for AdminError {
         match self {
             Self::Invalid(problem) => (StatusCode::BAD_REQUEST, Json(problem)).into_response(),
             Self::Missing(problem) => (StatusCode::NOT_FOUND, Json(problem)).into_response(),
+            Self::Gone(problem) => (StatusCode::UNAUTHORIZED, Json(problem)).into_response(),
             Self::Conflict(problem) => (StatusCode::CONFLICT, Json(problem)).into_response(),
             Self::Broken(error) => carnet_authority::answer::broken(&error),
         }

@@ -589,6 +589,22 @@ impl Subject {
     }
 }
 
+/// The options that name the same server again.
+fn again(args: &Admin) -> String {
+    let mut words = String::new();
+    let default = PathBuf::from("carnet.toml");
+    if let Some(url) = &args.url {
+        words.push_str(&format!(" --url {}", system::quoted(&plain(url))));
+    } else if args.config != default {
+        words
+            .push_str(&format!(" --config {}", system::quoted(&args.config.display().to_string())));
+    }
+    if let Some(name) = &args.ras {
+        words.push_str(&format!(" --ras {}", system::quoted(&plain(name))));
+    }
+    words
+}
+
 async fn act(args: Admin) -> Result<()> {
     // As the server reads it.
     let mut shared = system::Shared::Group;
@@ -607,6 +623,7 @@ async fn act(args: Admin) -> Result<()> {
         base,
         role,
         secret: system::read_secret(&secret_file, shared)?,
+        again: again(&args),
         outbound: system::outbound(&[])?,
     };
     let is_ras = args.ras.is_some();
@@ -727,7 +744,8 @@ mod tests {
             let secret = Secret::new("the-administration-secret-of-43-characters");
             let hash = secret.hash();
             let outbound = system::outbound(&[]).unwrap();
-            let api = Api { base, role: "/idp".to_owned(), secret, outbound };
+            let again = String::new();
+            let api = Api { base, role: "/idp".to_owned(), secret, again, outbound };
             let error = api.ask("GET", "/users", None).await.unwrap_err().to_string();
             assert!(error.contains("the secret was not sent"), "{error}");
             let seen = String::from_utf8(squatter.await.unwrap()).unwrap();

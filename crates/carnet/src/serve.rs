@@ -17,7 +17,7 @@ use carnet_gateway::Gateway;
 use carnet_idp::Idp;
 use carnet_proto::identifier::Issuer;
 use carnet_ras::Ras;
-use carnet_store::{AuditEvent, Store};
+use carnet_store::{AuditEvent, Store, StoredProof};
 use ipnet::IpNet;
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet, time::timeout};
@@ -192,7 +192,7 @@ async fn listen_for_admin(
     let api = AdminApi {
         clock: clock.clone(),
         entropy: entropy.clone(),
-        secret: proof::stored(&system::read_secret(&admin.secret_file, config.secrets)?),
+        secret: admin_secret(&admin.secret_file, config.secrets)?,
         hosts: vec![address.to_string(), format!("localhost:{}", address.port())],
         idp,
         ras,
@@ -319,7 +319,7 @@ pub(crate) fn check_files(config: &Config) -> Result<()> {
     }
     look(read_kek(config).map(drop));
     if let Some(admin) = &config.admin {
-        look(check_admin_secret(&admin.secret_file, config.secrets));
+        look(admin_secret(&admin.secret_file, config.secrets).map(drop));
     }
     look(system::outbound(&config.extra_roots).map(drop));
     // One after the other, each once, however many look at the same file.
@@ -332,12 +332,26 @@ pub(crate) fn check_files(config: &Config) -> Result<()> {
     }
 }
 
-fn check_admin_secret(file: &std::path::Path, shared: Shared) -> Result<()> {
+/// Fewest characters of an administration secret: whoever takes its port sees proofs of it, and may guess.
+const LEAST: usize = 32;
+
+/// What the administration secret is checked by.
+fn admin_secret(file: &std::path::Path, shared: Shared) -> Result<StoredProof> {
     let secret = system::read_secret(file, shared)?;
-    if secret.expose().is_empty() {
-        anyhow::bail!("{} is empty\nhint: `carnet init` makes one", file.display());
+    if secret.expose().len() < LEAST {
+        anyhow::bail!(
+            "{}: the administration secret has to have {LEAST} characters at least\nhint: `carnet init` makes one",
+            file.display()
+        );
     }
-    Ok(())
+    if proof::name_in(&secret).is_some() {
+        anyhow::bail!(
+            "{}: this is an administrator's token, not the administration secret\nhint: it is for `carnet admin \
+             --secret-file`; `carnet init` makes a secret",
+            file.display()
+        );
+    }
+    Ok(proof::stored(&secret))
 }
 
 fn read_kek(config: &Config) -> Result<Arc<KeyEncryptionKey>> {
@@ -479,5 +493,23 @@ mod tests {
             }
             fs::remove_file(&file).unwrap();
         }
+    }
+
+    #[test]
+    fn nothing_and_little_is_no_administration_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        for (text, says) in [
+            ("", "is empty"),
+            (" \n\t\n", "is empty"),
+            ("short", "32 characters"),
+            ("administrator.ann.0123456789012345678901234567890123456789", "token"),
+        ] {
+            system::write_private(&file, text.as_bytes(), false).unwrap();
+            let error = admin_secret(&file, Shared::Nobody).unwrap_err().to_string();
+            assert!(error.contains(says), "{text:?}: {error}");
+        }
+        system::write_private(&file, b"01234567890123456789012345678901\n", false).unwrap();
+        assert!(admin_secret(&file, Shared::Nobody).is_ok());
     }
 }

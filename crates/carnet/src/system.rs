@@ -334,8 +334,12 @@ pub(crate) fn config_overrides(mounted: bool) -> Result<Vec<(String, String)>> {
 pub(crate) fn read_secret(path: &Path, shared: Shared) -> Result<Secret> {
     let file = private_file(path, shared)?;
     let text = std::io::read_to_string(file);
-    let text = text.with_context(|| format!("{} cannot be read", path.display()))?;
-    Ok(Secret::new(text.trim()))
+    let text = Secret::new(text.with_context(|| format!("{} cannot be read", path.display()))?);
+    // Nothing is no secret: everybody has it.
+    if text.expose().trim().is_empty() {
+        bail!("{} is empty\nhint: a secret is expected there, in one line", path.display());
+    }
+    Ok(Secret::new(text.expose().trim()))
 }
 
 /// The folder for this person's settings.

@@ -444,6 +444,18 @@ impl Outbound {
         self.json_with(method, url, reach, bearer, body, &[]).await
     }
 
+    /// The same with bounds of its own.
+    pub async fn json_within(
+        &self,
+        (method, url): (&str, &str),
+        reach: Reach,
+        bearer: Option<&str>,
+        body: Option<&serde_json::Value>,
+        bounds: Bounds,
+    ) -> Result<Answer, OutboundError> {
+        self.ask_json((method, url), reach, bearer, body, (&[], bounds)).await
+    }
+
     /// The same with more headers.
     pub async fn json_with(
         &self,
@@ -453,6 +465,17 @@ impl Outbound {
         bearer: Option<&str>,
         body: Option<&serde_json::Value>,
         headers: &[(&str, &str)],
+    ) -> Result<Answer, OutboundError> {
+        self.ask_json((method, url), reach, bearer, body, (headers, Bounds::default())).await
+    }
+
+    async fn ask_json(
+        &self,
+        (method, url): (&str, &str),
+        reach: Reach,
+        bearer: Option<&str>,
+        body: Option<&serde_json::Value>,
+        (headers, bounds): (&[(&str, &str)], Bounds),
     ) -> Result<Answer, OutboundError> {
         let url = checked(url, reach)?;
         let method = Method::from_bytes(method.as_bytes())
@@ -470,7 +493,7 @@ impl Outbound {
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }
-        self.send(request, &url, reach, Bounds::default()).await
+        self.send(request, &url, reach, bounds).await
     }
 
     fn client(&self, reach: Reach) -> Result<Client, OutboundError> {

@@ -1,8 +1,9 @@
 //! Administrators with names: what their tokens are checked by, and what they may do.
 
 use crate::{
-    database::{StoreError, document},
-    directory::{Put, Record, write},
+    audit::AuditEvent,
+    database::{Store, StoreError, document},
+    directory::{Put, Record, read, write},
 };
 use carnet_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,17 @@ pub struct Administrator {
     pub added_by: String,
 }
 
+/// An administrator as they were when they were let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestsOn {
+    /// Their name.
+    pub name: String,
+    /// [`StoredProof::stored_key`] of the token that was presented.
+    pub stored_key: String,
+    /// What they could do.
+    pub role: AdminRole,
+}
+
 impl Record for Administrator {
     const KIND: &'static str = "administrator";
 
@@ -85,7 +97,36 @@ pub(crate) async fn end_administrators(
     for row in &rows {
         let mut held: Administrator = document(row, "document", Administrator::KIND)?;
         held.expires_at = held.expires_at.min(now);
+        // Whatever the clocks of other nodes say.
+        held.proof = StoredProof { stored_key: String::new(), server_key: String::new() };
         write(transaction, &held, Put::Replace).await?;
     }
     Ok(())
+}
+
+/// The administrator behind a change was looked at in its own transaction.
+pub(crate) struct Checked(());
+
+impl Store {
+    /// Begins a transaction that changes the directory ([`Store::begin_revoking`]). Where it is an administrator's act,
+    /// they are still one at this moment, by the same token and with the same role: whoever was removed since they were
+    /// let in does nothing any more.
+    pub(crate) async fn begin_act(
+        &self,
+        event: &AuditEvent,
+    ) -> Result<(Transaction<'static, Any>, Checked), StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        if let Some(by) = &event.rests_on {
+            let held = read::<Administrator>(&mut transaction, &by.name).await?;
+            let stands = held.is_some_and(|held| {
+                held.proof.stored_key == by.stored_key
+                    && held.role == by.role
+                    && event.at < held.expires_at
+            });
+            if !stands {
+                return Err(StoreError::NoAdministrator);
+            }
+        }
+        Ok((transaction, Checked(())))
+    }
 }

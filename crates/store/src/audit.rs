@@ -1,6 +1,9 @@
 //! The audit trail: one row for each decision, written in the transaction of what it records.
 
-use crate::database::{Store, StoreError, document, reading};
+use crate::{
+    administrators::RestsOn,
+    database::{Store, StoreError, document, reading},
+};
 use carnet_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Row};
@@ -42,6 +45,9 @@ pub struct AuditEvent {
     /// Everything else by name: `reason`, `rule`, `audience`, `resource`, `scope`, `jti`, `txn`,
     /// `request_id`.
     pub details: BTreeMap<&'static str, String>,
+    /// The administrator whose act this is: it is done only while they are still what they were when they were let in.
+    #[serde(skip)]
+    pub rests_on: Option<RestsOn>,
 }
 
 impl AuditEvent {
@@ -54,6 +60,7 @@ impl AuditEvent {
             person: String::new(),
             client: String::new(),
             details: BTreeMap::new(),
+            rests_on: None,
         }
     }
 

@@ -36,6 +36,9 @@ pub enum StoreError {
         /// The name.
         name: String,
     },
+    /// Whoever asked for a change is no administrator any more, or another one. Nothing was done.
+    #[error("the administrator was removed meanwhile, or has another token or role")]
+    NoAdministrator,
     /// It took too long, and may still happen.
     #[error("the database did not answer in time")]
     Busy,
@@ -551,7 +554,7 @@ impl Store {
     /// administrators, since some of them were ended or used up after the backup was made; and makes every node read the
     /// directory anew.
     pub async fn after_restore(&self, event: AuditEvent, now: Timestamp) -> Result<(), StoreError> {
-        let mut transaction = self.begin_revoking().await?;
+        let (mut transaction, checked) = self.begin_act(&event).await?;
         for statement in [
             "UPDATE sessions SET ended_at = $1 WHERE ended_at IS NULL",
             "UPDATE refresh_tokens SET revoked_at = $1 WHERE revoked_at IS NULL",
@@ -563,7 +566,7 @@ impl Store {
             sqlx::query(statement).bind(now.0).execute(&mut *transaction).await?;
         }
         end_administrators(&mut transaction, now).await?;
-        self.commit_directory(transaction, event).await
+        self.commit_directory(transaction, checked, event).await
     }
 
     /// Closes the pools after the queued writes are done.

@@ -3,6 +3,7 @@
 //! against the generation it was decided on, so no decision outlives the record it rests on.
 
 use crate::{
+    administrators::Checked,
     audit::AuditEvent,
     database::{Store, StoreError, document, reading, to_json},
     hot_path,
@@ -199,11 +200,11 @@ impl Store {
         put: Put,
         event: AuditEvent,
     ) -> Result<bool, StoreError> {
-        let mut transaction = self.begin_revoking().await?;
+        let (mut transaction, checked) = self.begin_act(&event).await?;
         if !write(&mut transaction, record, put).await? {
             return Ok(false);
         }
-        self.commit_directory(transaction, event).await?;
+        self.commit_directory(transaction, checked, event).await?;
         Ok(true)
     }
 
@@ -280,23 +281,23 @@ impl Store {
     /// connections of a client or a server, the resources of a server, the links of a trusted issuer or an account,
     /// and every code, refresh token and grant. The event says how many records went with it.
     pub async fn delete<R: Record>(&self, id: &str, event: AuditEvent) -> Result<bool, StoreError> {
-        let mut transaction = self.begin_revoking().await?;
+        let (mut transaction, checked) = self.begin_act(&event).await?;
         if !remove(&mut transaction, R::KIND, id).await? {
             return Ok(false);
         }
         let with_it = delete_what_names(&mut transaction, R::KIND, id, event.at).await?;
         let event = if with_it > 0 { event.with("with_it", with_it.to_string()) } else { event };
-        self.commit_directory(transaction, event).await?;
+        self.commit_directory(transaction, checked, event).await?;
         Ok(true)
     }
 
     /// Takes an account away from a person of a trusted issuer; `false` if they are not linked.
     pub async fn unlink(&self, link: &SubjectLink, event: AuditEvent) -> Result<bool, StoreError> {
-        let mut transaction = self.begin_revoking().await?;
+        let (mut transaction, checked) = self.begin_act(&event).await?;
         if !remove(&mut transaction, AccountLink::KIND, &link.key()).await? {
             return Ok(false);
         }
-        self.commit_directory(transaction, event).await?;
+        self.commit_directory(transaction, checked, event).await?;
         Ok(true)
     }
 
@@ -314,11 +315,11 @@ impl Store {
         change: impl FnOnce(&mut R) + Send,
         event: AuditEvent,
     ) -> Result<Option<R>, StoreError> {
-        let mut transaction = self.begin_revoking().await?;
+        let (mut transaction, checked) = self.begin_act(&event).await?;
         let Some(mut record) = read::<R>(&mut transaction, id).await? else { return Ok(None) };
         change(&mut record);
         write(&mut transaction, &record, Put::Replace).await?;
-        self.commit_directory(transaction, event).await?;
+        self.commit_directory(transaction, checked, event).await?;
         Ok(Some(record))
     }
 
@@ -334,7 +335,7 @@ impl Store {
         event: AuditEvent,
         now: Timestamp,
     ) -> Result<Option<User>, StoreError> {
-        let mut transaction = self.begin_revoking().await?;
+        let (mut transaction, checked) = self.begin_act(&event).await?;
         let Some(mut user) = read::<User>(&mut transaction, id).await? else { return Ok(None) };
         if new_password || change.is_none() {
             let gone = "UPDATE installations SET revoked_at = $2 \
@@ -357,13 +358,13 @@ impl Store {
         ] {
             sqlx::query(statement).bind(id).bind(now.0).execute(&mut *transaction).await?;
         }
-        self.commit_directory(transaction, event).await?;
+        self.commit_directory(transaction, checked, event).await?;
         Ok(Some(user))
     }
 
     /// Removes a group and every membership of it, also from connections; the event names these.
     pub async fn delete_group(&self, name: &str, event: AuditEvent) -> Result<bool, StoreError> {
-        let mut transaction = self.begin_revoking().await?;
+        let (mut transaction, checked) = self.begin_act(&event).await?;
         let done = sqlx::query("DELETE FROM directory WHERE kind = $1 AND id = $2")
             .bind(Group::KIND)
             .bind(name)
@@ -399,7 +400,7 @@ impl Store {
             }
         }
         let event = event.with("connections", named_it.join(" "));
-        self.commit_directory(transaction, event).await?;
+        self.commit_directory(transaction, checked, event).await?;
         Ok(true)
     }
 
@@ -457,6 +458,7 @@ impl Store {
     pub(crate) async fn commit_directory(
         &self,
         mut transaction: Transaction<'static, Any>,
+        _: Checked,
         event: AuditEvent,
     ) -> Result<(), StoreError> {
         sqlx::query("UPDATE meta SET value = value + 1 WHERE key = 'generation'")

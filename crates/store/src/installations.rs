@@ -129,7 +129,7 @@ impl Store {
         event: AuditEvent,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let mut transaction = self.begin_revoking().await?;
+        let (mut transaction, checked) = self.begin_act(&event).await?;
         let done = sqlx::query(
             "UPDATE installations SET revoked_at = $2 \
              WHERE id = $1 AND revoked_at IS NULL AND (user_id = $3 OR $3 = '')",
@@ -149,7 +149,7 @@ impl Store {
         .bind(now.0)
         .execute(&mut *transaction)
         .await?;
-        self.commit_directory(transaction, event).await?;
+        self.commit_directory(transaction, checked, event).await?;
         Ok(true)
     }
 }

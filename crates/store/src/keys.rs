@@ -98,7 +98,7 @@ impl Store {
         key: &SealedKey,
         event: AuditEvent,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.begin_revoking().await?;
+        let (mut transaction, checked) = self.begin_act(&event).await?;
         let statement = format!(
             "INSERT INTO {} (kid, algorithm, sealed, created_at, signs_from) \
              VALUES ($1, $2, $3, $4, $5)",
@@ -112,7 +112,7 @@ impl Store {
             .bind(key.signs_from.0)
             .execute(&mut *transaction)
             .await?;
-        self.commit_directory(transaction, event).await
+        self.commit_directory(transaction, checked, event).await
     }
 
     /// Removes a key and those of its algorithm before it, in a new generation: no node believes them at its next request. `false` if it
@@ -124,7 +124,7 @@ impl Store {
         event: AuditEvent,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let mut transaction = self.begin_revoking().await?;
+        let (mut transaction, checked) = self.begin_act(&event).await?;
         let mut gone = 0;
         for table in TABLES {
             // A key and those of its algorithm are in one table.
@@ -146,7 +146,7 @@ impl Store {
         if gone == 0 {
             return Ok(false);
         }
-        self.commit_directory(transaction, event).await?;
+        self.commit_directory(transaction, checked, event).await?;
         Ok(true)
     }
 }

@@ -13,7 +13,7 @@ mod installations;
 mod keys;
 mod sessions;
 
-pub use administrators::{AdminRole, Administrator, StoredProof};
+pub use administrators::{AdminRole, Administrator, RestsOn, StoredProof};
 pub use audit::{AuditEvent, AuditFilter, AuditRow, Outcome};
 pub use database::{Store, StoreError, check_transport, sqlite_path};
 pub use device_codes::{DeviceCode, DeviceState};

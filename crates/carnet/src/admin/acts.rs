@@ -149,7 +149,7 @@ pub(super) async fn clients(api: &Api, client: Client, is_ras: bool, as_json: bo
                 "algorithm": algorithm,
             });
             let body = manner.said_in(body);
-            let out = SecretOut::new("--secret-out", secret_out)?;
+            let mut out = SecretOut::new("--secret-out", secret_out)?;
             out.keep(api.ask("POST", "/clients", Some(body)).await?, "client_secret")?
         }
         Client::List => api.ask("GET", "/clients", None).await?,
@@ -372,7 +372,7 @@ pub(super) async fn administrators(api: &Api, act: Administrator, as_json: bool)
         Administrator::Add { name, role, token } => ("/administrators", name, Some(role), token),
         Administrator::Renew { name, token } => ("/administrators/renew", name, None, token),
     };
-    let out = SecretOut::new("--token-out", token.token_out)?;
+    let mut out = SecretOut::new("--token-out", token.token_out)?;
     let mut body = json!({"name": name, "days": token.days});
     if let Some(role) = role {
         body["role"] = role.into();
@@ -382,11 +382,12 @@ pub(super) async fn administrators(api: &Api, act: Administrator, as_json: bool)
         return show(&made, as_json);
     }
     let text = |member: &str| plain(made.get(member).and_then(Value::as_str).unwrap_or_default());
-    println!("{} is {}; the token ends {}.", text("name"), article(&text("role")), ends(&made));
+    println!("{} has the role {}; the token ends {}.", text("name"), text("role"), ends(&made));
     match &out.file {
         Some(file) => println!(
-            "The token is in {}: `carnet admin --secret-file {} …` acts by that name.",
+            "The token is in {}: `carnet admin{} --secret-file {} …` acts by that name.",
             file.display(),
+            api.again,
             system::quoted(&file.display().to_string())
         ),
         None => println!(
@@ -397,18 +398,13 @@ pub(super) async fn administrators(api: &Api, act: Administrator, as_json: bool)
     Ok(())
 }
 
-fn article(role: &str) -> String {
-    let vowel = role.starts_with(['a', 'o']);
-    format!("{} {role}", if vowel { "an" } else { "a" })
-}
-
 /// When a token ends.
 fn ends(administrator: &Value) -> String {
     let at = administrator.get("expires_at").and_then(Value::as_i64).unwrap_or_default();
     match at - system::clock().now().0 {
         ..=0 => "ended".to_owned(),
-        1..86_400 => "in less than a day".to_owned(),
-        left => format!("in {} days", left / 86_400),
+        1..=86_400 => "in less than a day".to_owned(),
+        left => format!("in {} days", (left + 86_399) / 86_400),
     }
 }
 
@@ -428,25 +424,36 @@ fn administrator_table(all: &Value, as_json: bool) -> Result<()> {
 /// A new file for a secret that is shown once.
 struct SecretOut {
     file: Option<std::path::PathBuf>,
+    kept: bool,
 }
 
 impl SecretOut {
-    /// Before anything is made: a file that is there stays.
+    /// Before anything is made: the file is there then, empty and its owner's alone, and one that was there stays.
     fn new(option: &str, file: Option<std::path::PathBuf>) -> Result<Self> {
-        if file.as_ref().is_some_and(|file| file.exists()) {
-            bail!("{option}: the file exists already\nhint: name a new one");
+        if let Some(file) = &file {
+            system::write_private(file, b"", true).with_context(|| option.to_owned())?;
         }
-        Ok(Self { file })
+        Ok(Self { file, kept: false })
     }
 
     /// Writes the secret of an answer there, where there is one, and takes it out of the answer.
-    fn keep(&self, mut answer: Value, member: &str) -> Result<Value> {
+    fn keep(&mut self, mut answer: Value, member: &str) -> Result<Value> {
         if let (Some(file), Some(secret)) = (&self.file, answer.get(member)) {
             let secret = Secret::new(secret.as_str().unwrap_or_default());
-            system::write_private(file, secret.expose().as_bytes(), true)?;
+            system::write_private(file, secret.expose().as_bytes(), false)?;
+            self.kept = true;
             answer[member] = format!("(in {})", file.display()).into();
         }
         Ok(answer)
+    }
+}
+
+impl Drop for SecretOut {
+    /// Nothing was made: no file is left for it.
+    fn drop(&mut self) {
+        if let Some(file) = self.file.as_ref().filter(|_| !self.kept) {
+            let _ = std::fs::remove_file(file);
+        }
     }
 }
 

@@ -3,16 +3,21 @@
 use crate::system::{self, plain};
 use anyhow::{Context, Result, bail};
 use carnet_admin::proof;
-use carnet_outbound::{Answer, Outbound, Reach};
+use carnet_outbound::{Answer, Bounds, Outbound, Reach};
 use carnet_proto::secret::Secret;
 use serde_json::Value;
 use url::{Position, Url};
+
+/// Largest answer that is read, in bytes: lists of people are long.
+const LARGEST: usize = 32 * 1024 * 1024;
 
 /// The administration API of one role.
 pub(super) struct Api {
     pub(super) base: String,
     pub(super) role: String,
     pub(super) secret: Secret,
+    /// How the same place is named on a command line again.
+    pub(super) again: String,
     pub(super) outbound: Outbound,
 }
 
@@ -53,17 +58,29 @@ impl Api {
         let proves = (challenge.as_str(), nonce.as_str());
         let asked = proof::Asked { method, target, body: bytes.as_bytes() };
         let bearer = proof::of_request(&self.secret, proves, asked);
-        let sent = self.outbound.json(method, url.as_str(), reach, Some(&bearer), body.as_ref());
+        let sent = self.outbound.json_within(
+            (method, url.as_str()),
+            reach,
+            Some(&bearer),
+            body.as_ref(),
+            Bounds { bytes: LARGEST, ..Bounds::default() },
+        );
         let answer = sent.await.with_context(absent)?;
+        let token = proof::name_in(&self.secret).is_some();
         let given = (answer.status, answer.body.as_ref());
         let shown = answer.headers.get(proof::ANSWER).and_then(|value| value.to_str().ok());
         if !shown.is_some_and(|shown| proof::is_answer(&self.secret, &bearer, given, shown)) {
             bail!(
-                "whoever answers at {base} does not hold this administration secret (HTTP {}); nothing it \
-                 says is believed, and the secret was not sent\nhint: is this the server's secret file or a \
-                 token that has not ended, is the server of this version, and does no other program listen \
-                 there?",
-                answer.status
+                "whoever answers at {base} does not know {} (HTTP {}); nothing else it says is \
+                 believed, and the secret was not sent\nhint: {}; or another program listens there, or a server of \
+                 another version",
+                if token { "this administrator's token" } else { "this administration secret" },
+                answer.status,
+                if token {
+                    "it may have been replaced or removed (ask an owner), or be another server's (--ras NAME, --config FILE)"
+                } else {
+                    "is this the server's secret file?"
+                }
             );
         }
         Ok(answer)

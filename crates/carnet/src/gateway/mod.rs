@@ -304,6 +304,13 @@ pub(crate) fn admin(gateways: Vec<Gateway>, trail: Option<Store>, clock: Clock) 
         for gateway in &beside.gateways {
             match gateway.approve(resource, tool, fingerprint).await {
                 Some(true) => {
+                    tracing::info!(
+                        by = by.name(),
+                        resource,
+                        tool,
+                        fingerprint,
+                        "a tool was approved"
+                    );
                     let now = beside.clock.now();
                     let event = by
                         .act("approve tool", now)
