@@ -3,7 +3,7 @@
 use crate::forge::{Key, other_keys};
 use axum::{Json, Router, extract::Extension, routing::post};
 use carnet_admin::{AdminApi, IdpAdmin, RasAdmin, proof};
-use carnet_authority::{Context, KeyRing, LIMITS, Passwords, Rates, health, limited};
+use carnet_authority::{Context, KeyRing, LIMITS, Passwords, Rates, Readers, health, limited};
 use carnet_client::{MemoryVault, Registration, Settings};
 use carnet_idp::{Idp, IdpSettings};
 use carnet_outbound::Outbound;
@@ -315,7 +315,9 @@ impl World {
             settings,
             passwords.clone(),
         );
-        let router = idp_role.await.unwrap().router().merge(health(vec![idp_store.clone()]));
+        let idp_role = idp_role.await.unwrap();
+        let probes = health(vec![idp_role.probe()], Readers::Operators);
+        let router = idp_role.router().merge(probes);
         run(idp_listener, limited(router, LIMITS, entropy.clone(), proxies));
         let mut ras_admins = BTreeMap::new();
         for (name, place, store, key, listener) in [
@@ -327,7 +329,7 @@ impl World {
             let role =
                 Ras::open(place.clone(), store.clone(), ring(key), context.clone(), settings);
             let role = role.await.unwrap();
-            let router = role.router();
+            let router = role.router().merge(health(vec![role.probe()], Readers::Anyone));
             if name == "ras" {
                 assert!(world.ras_role.set(role).is_ok());
             }

@@ -18,6 +18,7 @@ mod quirks;
 mod requirements;
 mod rules;
 mod store_contract;
+mod stored_records;
 mod table_a;
 mod table_b;
 mod table_c;

@@ -58,9 +58,19 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             Bytes::from_request(request, state).await.map_err(IntoResponse::into_response)?;
         let mut json = serde_json::Deserializer::from_slice(&bytes);
         let refused = |text: String| (StatusCode::BAD_REQUEST, Json(Problem::new(text)));
-        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-            refused(format!("`{}`: {}", error.path(), error.inner())).into_response()
-        })?;
+        // Stored records are read tolerantly, requests are not: what nobody would look at is a mistake.
+        let mut unknown = None;
+        let mut note = |path: serde_ignored::Path<'_>| {
+            unknown.get_or_insert_with(|| path.to_string());
+        };
+        let mut track = serde_path_to_error::Track::new();
+        let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
+        let read = T::deserialize(serde_ignored::Deserializer::new(tracked, &mut note));
+        let value =
+            read.map_err(|error| refused(format!("`{}`: {error}", track.path())).into_response())?;
+        if let Some(unknown) = unknown {
+            return Err(refused(format!("`{unknown}`: there is no such member")).into_response());
+        }
         let ended = json.end();
         ended.map_err(|error| refused(format!("after the body: {error}")).into_response())?;
         Ok(Self(value))
@@ -82,7 +92,11 @@ impl Desk {
     /// Every record, without secrets.
     pub(super) async fn list<R: Record>(&self) -> Result<Json<Value>, AdminError> {
         let records = self.store.all::<R>().await?;
-        Ok(Json(records.iter().map(view).collect()))
+        let mut shown: Vec<Value> = records.iter().map(view).collect();
+        // What this version cannot read counts as not there, and can be deleted.
+        let unreadable = self.store.unreadable().into_iter().filter(|(kind, ..)| *kind == R::KIND);
+        shown.extend(unreadable.map(|(_, id, why)| json!({"id": id, "cannot_be_read": why})));
+        Ok(Json(shown.into()))
     }
 
     /// Adds a record.

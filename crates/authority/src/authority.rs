@@ -1,13 +1,14 @@
 //! What an IdP and a RAS have in common: issuer, store, keys, clock, and a copy of the directory
 //! that is never trusted longer than the generation it was read at.
 
-use crate::{admission::Taken, answer::Failure, token_endpoint::Visitor};
+use crate::{admission::Taken, answer::Failure, operations::Readiness, token_endpoint::Visitor};
 use carnet_outbound::{ClientDocuments, Outbound, Reach, RelyingParty, RemoteKeys};
 use carnet_proto::{
     client::{Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT},
     client_document::is_document_url,
     identifier::Issuer,
     jwk::{Algorithm, KeySet, SigningKey},
+    others_text::shown,
     time::{Clock, Entropy, Timestamp},
 };
 use carnet_store::{Generation, Installation, SealedKey, Store, StoreError};
@@ -309,6 +310,23 @@ impl<D: Directory> Authority<D> {
         let snapshot = read(&store, &issuer, &keys, context.clock.now()).await?;
         let (open_documents, snapshot) = (false, RwLock::new(snapshot));
         Ok(Self { issuer, store, context, open_documents, keys, snapshot })
+    }
+
+    /// Whether a decision could be made and put on record now.
+    pub async fn readiness(&self) -> Readiness {
+        let broken = if !self.store.is_ready().await {
+            Some("the database does not answer")
+        } else if let Err(error) = self.fresh().await {
+            tracing::error!(%error, "the directory cannot be read");
+            Some("the directory cannot be read")
+        } else {
+            None
+        };
+        let unreadable = self.store.unreadable();
+        let told = |(kind, id, why): (&str, String, String)| {
+            format!("{}: {kind} `{}`: {why}", self.issuer, shown(&id, 200))
+        };
+        Readiness { broken, unreadable: unreadable.into_iter().map(told).collect() }
     }
 
     /// The same, where any https metadata document names a client.

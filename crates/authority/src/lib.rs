@@ -16,5 +16,5 @@ pub mod token_status;
 
 pub use admission::Rates;
 pub use authority::{Context, KeyRing, Keys};
-pub use operations::{LIMITS, Limits, health, limited};
+pub use operations::{LIMITS, Limits, Probe, Readers, Readiness, health, limited};
 pub use passwords::Passwords;

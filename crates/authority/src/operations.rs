@@ -10,17 +10,18 @@ use axum::{
     routing::get,
 };
 use carnet_proto::{identifier::Issuer, time::Entropy};
-use carnet_store::Store;
 use ipnet::IpNet;
 use opentelemetry::{KeyValue, global, metrics::Histogram};
 use std::{
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
+use tokio::sync::Mutex;
 use tower::{Layer, ServiceExt};
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -163,7 +164,7 @@ async fn watched(State(watch): State<Watch>, mut request: Request, next: Next) -
         return StatusCode::URI_TOO_LONG.into_response();
     }
     let id = watch.entropy.id();
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     // A method is the caller's text; only the known ones become a label.
     let known = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"];
     let method = known.into_iter().find(|m| request.method().as_str() == *m).unwrap_or("_OTHER");
@@ -205,17 +206,85 @@ fn panicked(_: Box<dyn std::any::Any + Send>) -> Response<Body> {
     (StatusCode::INTERNAL_SERVER_ERROR, json, body).into_response()
 }
 
-/// `/healthz`: the process answers. `/readyz`: its databases do too.
-pub fn health(stores: Vec<Store>) -> Router {
+/// Whether an authorization server could decide now.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness {
+    /// Why it could not; none where it could.
+    pub broken: Option<&'static str>,
+    /// Stored records that cannot be read, and why. The others are served.
+    pub unreadable: Vec<String>,
+}
+
+/// Asks an authorization server whether it could decide now. Cheap to clone.
+#[derive(Clone)]
+pub struct Probe(Arc<dyn Fn() -> BoxFuture + Send + Sync>);
+
+type BoxFuture = Pin<Box<dyn Future<Output = Readiness> + Send>>;
+
+/// What a probe found is believed for so long: probes come from anyone.
+const PROBED: Duration = Duration::from_secs(1);
+
+impl Probe {
+    /// A probe that asks `ask`, once a second at most.
+    pub fn new<F>(ask: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Readiness> + Send + 'static,
+    {
+        let last: Arc<Mutex<Option<(Instant, Readiness)>>> = Arc::default();
+        let ask = Arc::new(ask);
+        Self(Arc::new(move || {
+            let (last, ask) = (Arc::clone(&last), Arc::clone(&ask));
+            Box::pin(async move {
+                let mut last = last.lock().await;
+                if let Some((at, found)) = &*last
+                    && at.elapsed() < PROBED
+                {
+                    return found.clone();
+                }
+                let found = ask().await;
+                *last = Some((Instant::now(), found.clone()));
+                found
+            })
+        }))
+    }
+}
+
+/// Who reads the answers of `/readyz`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    /// Anyone: records are not named.
+    Anyone,
+    /// Those who run the server.
+    Operators,
+}
+
+/// `/healthz`: the process answers. `/readyz`: each authorization server reads its directory, and could put a decision on
+/// record.
+pub fn health(probes: Vec<Probe>, readers: Readers) -> Router {
     let ready = move || {
-        let stores = stores.clone();
+        let probes = probes.clone();
         async move {
-            for store in &stores {
-                if !store.is_ready().await {
-                    return (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n");
+            let mut unreadable = Vec::new();
+            for Probe(ask) in &probes {
+                let found = ask().await;
+                if let Some(why) = found.broken {
+                    return (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
+                }
+                unreadable.extend(found.unreadable);
+            }
+            let mut text = "ready\n".to_owned();
+            if !unreadable.is_empty() {
+                let count = unreadable.len();
+                let are = if count == 1 { "record is" } else { "records are" };
+                text.push_str(&format!(
+                    "{count} stored {are} left out, because this version cannot read it:"
+                ));
+                match readers {
+                    Readers::Anyone => text.push_str(" see the log\n"),
+                    Readers::Operators => text.push_str(&format!("\n{}\n", unreadable.join("\n"))),
                 }
             }
-            (StatusCode::OK, "ready\n")
+            (StatusCode::OK, text)
         }
     };
     Router::new().route("/healthz", get(|| async { "alive\n" })).route("/readyz", get(ready))

@@ -12,7 +12,7 @@ use crate::{
 use anyhow::{Context as _, Result};
 use axum::Router;
 use carnet_admin::{AdminApi, IdpAdmin, RasAdmin, proof};
-use carnet_authority::{Context, LIMITS, Passwords, health, limited};
+use carnet_authority::{Context, LIMITS, Passwords, Probe, Readers, health, limited};
 use carnet_gateway::Gateway;
 use carnet_idp::Idp;
 use carnet_proto::identifier::Issuer;
@@ -94,7 +94,7 @@ async fn start(
     let ground =
         Ground { entropy: &entropy, proxies: &config.trusted_proxies, certificates: &certificates };
     let mut listeners = JoinSet::new();
-    let (mut stores, mut kept) = (Vec::new(), Vec::new());
+    let (mut stores, mut kept, mut probes) = (Vec::new(), Vec::new(), Vec::new());
     let mut idp_admin = None;
     let mut idp_role = None;
     let mut ras_roles = Vec::new();
@@ -109,7 +109,8 @@ async fn start(
         let idp =
             Idp::open(issuer, store.clone(), keys, context.clone(), settings, passwords.clone())
                 .await?;
-        let router = idp.router();
+        let (router, probe) = (idp.router(), idp.probe());
+        probes.push(probe.clone());
         idp_role = Some(idp);
         let admin = IdpAdmin::new(
             place.issuer.clone(),
@@ -120,7 +121,7 @@ async fn start(
         );
         let admin = admin.keys(keys::maker(&kek, place.algorithm, &clock));
         idp_admin = Some(admin.public_exchange(public_exchange));
-        listen(&mut listeners, place, router, &store, &ground, &stop).await.context("idp")?;
+        listen(&mut listeners, place, router, probe, &ground, &stop).await.context("idp")?;
         kept.push((store.clone(), place.keep_refused));
         stores.push(store);
     }
@@ -130,18 +131,19 @@ async fn start(
         let keys = keys::of_server(&store, &kek, place.algorithm, &clock).await.context("ras")?;
         let issuer = place.issuer.clone();
         let ras = Ras::open(issuer, store.clone(), keys, context.clone(), settings.clone()).await?;
-        let router = ras.router();
+        let (router, probe) = (ras.router(), ras.probe());
+        probes.push(probe.clone());
         let admin =
             RasAdmin::new(place.issuer.clone(), store.clone(), clock.clone(), entropy.clone())
                 .keys(keys::maker(&kek, place.algorithm, &clock));
         ras_admins.insert(name.clone(), admin);
         ras_roles.push((place.issuer.clone(), ras));
         if config.gateways.iter().any(|gateway| gateway.listen == place.listen) {
-            let router = router.merge(health(vec![store.clone()]));
+            let router = router.merge(health(vec![probe], Readers::Anyone));
             let router = limited(router, LIMITS, entropy.clone(), &config.trusted_proxies);
             shared.insert(place.listen, (router, host_of(&place.issuer)));
         } else {
-            listen(&mut listeners, place, router, &store, &ground, &stop)
+            listen(&mut listeners, place, router, probe, &ground, &stop)
                 .await
                 .with_context(|| format!("ras `{name}`"))?;
         }
@@ -160,9 +162,9 @@ async fn start(
         let started = gateway::start(place, &kek, &means, &parties, &mut tasks, &stop)
             .await
             .with_context(|| format!("gateway `{}`", place.name))?;
-        let other = shared
-            .remove(&place.listen)
-            .unwrap_or_else(|| (limited(health(Vec::new()), LIMITS, entropy.clone(), &[]), None));
+        let other = shared.remove(&place.listen).unwrap_or_else(|| {
+            (limited(health(Vec::new(), Readers::Anyone), LIMITS, entropy.clone(), &[]), None)
+        });
         listen_gateway(&mut listeners, place, &started.gateway, other, &ground, &stop).await?;
         journals.push(started.journal);
         gateways.push(started.gateway);
@@ -171,7 +173,7 @@ async fn start(
         .then(|| gateway::admin(gateways, stores.first().cloned(), clock.clone()));
     let parts = (idp_admin, ras_admins, gateways);
     listen_for_admin(&mut listeners, config, parts, (&clock, &entropy), &stop).await?;
-    listen_for_probes(&mut listeners, config.health, &stores, &entropy, &stop).await?;
+    listen_for_probes(&mut listeners, config.health, probes, &entropy, &stop).await?;
     certificates.watch(&stop);
     spawn_pruning(kept, &clock, &stop);
     Ok(Running { listeners, stores, tasks, journals })
@@ -208,13 +210,13 @@ async fn listen_for_admin(
 async fn listen_for_probes(
     listeners: &mut JoinSet<()>,
     address: Option<SocketAddr>,
-    stores: &[Store],
+    probes: Vec<Probe>,
     entropy: &carnet_proto::time::Entropy,
     stop: &CancellationToken,
 ) -> Result<()> {
     let Some(address) = address else { return Ok(()) };
     let listener = bind(address).await.context("health.listen")?;
-    let router = limited(health(stores.to_vec()), LIMITS, entropy.clone(), &[]);
+    let router = limited(health(probes, Readers::Operators), LIMITS, entropy.clone(), &[]);
     tracing::info!(address = %listener.local_addr()?, "probes are answered");
     listeners.spawn(accept(listener, Way::default(), router, PROBES, stop.clone()));
     Ok(())
@@ -392,13 +394,13 @@ async fn listen(
     listeners: &mut JoinSet<()>,
     place: &Listener,
     router: Router,
-    store: &Store,
+    probe: Probe,
     ground: &Ground<'_>,
     stop: &CancellationToken,
 ) -> Result<()> {
     let listener = bind(place.listen).await?;
     let way = ground.way(&place.tls)?;
-    let router = router.merge(health(vec![store.clone()]));
+    let router = router.merge(health(vec![probe], Readers::Anyone));
     let router = limited(router, LIMITS, ground.entropy.clone(), ground.proxies);
     tracing::info!(issuer = %place.issuer, address = %listener.local_addr()?, "listening");
     listeners.spawn(accept(listener, way, router, CONNECTIONS, stop.clone()));

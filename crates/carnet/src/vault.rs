@@ -24,7 +24,6 @@ use std::{
 
 /// Everything kept for one person: how the client is known to IdP and RASes, and the sign-in.
 #[derive(Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Profile {
     pub(crate) idp: String,
     pub(crate) idp_client: Registration,
@@ -38,7 +37,6 @@ pub(crate) struct Profile {
 }
 
 #[derive(Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Registration {
     pub(crate) client_id: String,
     #[serde(default)]

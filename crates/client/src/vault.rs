@@ -16,7 +16,6 @@ pub struct VaultError(pub String);
 
 /// A sign-in with its tokens. It has no `Debug`: it must never be printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Session {
     /// The IdP's issuer; tokens are sent to no other party.
     pub issuer: String,
@@ -42,7 +41,6 @@ pub struct Session {
 
 /// What is kept for one MCP server between runs. It has no `Debug`: it must never be printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Access {
     /// URL of the MCP server.
     pub url: String,

@@ -406,7 +406,8 @@ pub(super) async fn check_password(
     let authority = &state.authority;
     let (request_id, address) = origin_of(parts);
     let username = passwords::normal_username(username);
-    let found = authority.store.by_name::<User>(&username).await.map_err(NotSignedIn::Broken)?;
+    let found =
+        authority.store.usable_by_name::<User>(&username).await.map_err(NotSignedIn::Broken)?;
     let browser = known_browser(idp, &parts.headers).await.map_err(NotSignedIn::Broken)?;
     let known = found.as_ref().and_then(|user| browser.filter(|(person, _)| *person == user.id));
     let known = known.map(|(_, browser)| browser);

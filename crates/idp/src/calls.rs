@@ -118,7 +118,7 @@ impl Idp {
         let store = &self.0.authority.store;
         let Some(grant) = store.grant_on_record(txn).await? else { return Ok(None) };
         let Ok(resource) = Resource::parse(resource) else { return Ok(None) };
-        let registered = store.by_id::<RegisteredResource>(resource.normalized()).await?;
+        let registered = store.usable::<RegisteredResource>(resource.normalized()).await?;
         let governs = registered.is_some_and(|r| r.authorization_server.as_str() == grant.party);
         Ok((grant.kind == TokenKind::IdJag && governs).then_some(grant))
     }

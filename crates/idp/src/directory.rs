@@ -98,7 +98,7 @@ impl IdpDirectory {
         if held.is_some() {
             return Ok(held);
         }
-        let Some(user) = store.by_id::<User>(id).await?.filter(|user| !user.disabled) else {
+        let Some(user) = store.usable::<User>(id).await?.filter(|user| !user.disabled) else {
             return Ok(None);
         };
         let user = Arc::new(user);

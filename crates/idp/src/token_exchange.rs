@@ -264,7 +264,7 @@ async fn chained(
     let token = exchange.subject_token.expose();
     let issuer = access_token::claimed_issuer(token).map_err(refused)?;
     // Whom we do not know we do not ask for keys.
-    let server = authority.store.by_id::<ResourceAuthorizationServer>(&issuer).await?;
+    let server = authority.store.usable::<ResourceAuthorizationServer>(&issuer).await?;
     let server = server.filter(|server| !server.disabled).ok_or(refused(JwtError::Issuer))?;
     let source = KeySource {
         owner: server.issuer.to_string(),

@@ -21,7 +21,6 @@ pub const CODE_LIFETIME: i64 = 60;
 
 /// A checked authorization request, as it is kept until the person has signed in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct AuthorizationRequest {
     /// The client.
     pub client_id: String,

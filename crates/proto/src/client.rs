@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 
 /// The hash of one client secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct SecretHash {
     /// SHA-256 in base64url ([`crate::secret::Secret::hash`]).
     pub hash: String,
@@ -15,7 +14,7 @@ pub struct SecretHash {
 
 /// Where the public keys of a `private_key_jwt` client are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "snake_case")]
 pub enum ClientKeys {
     /// A JWK Set, kept with the registration.
     Inline(serde_json::Value),
@@ -25,7 +24,7 @@ pub enum ClientKeys {
 
 /// How a client proves who it is. Exactly one method, the registered one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "snake_case")]
 pub enum ClientAuthentication {
     /// `client_secret_basic` or `client_secret_post`.
     Secret(Vec<SecretHash>),
@@ -59,7 +58,6 @@ pub const ENROLLED_CLIENT: &str = "carnet";
 /// One client registration.
 #[allow(clippy::struct_excessive_bools)] // switches of the registration, each by the name that its standard gives it
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Client {
     /// Its id at this authorization server: the `idp_client_id` at an IdP, the `ras_client_id` at a
     /// RAS. `[A-Za-z0-9_.~-]` alone, so that Basic credentials read the same raw and form-decoded.
@@ -110,7 +108,6 @@ pub struct Client {
 
 /// What is known of a client that registered itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct SelfRegistered {
     /// When.
     pub at: Timestamp,
@@ -182,7 +179,6 @@ pub fn is_client_id(id: &str) -> bool {
 
 /// An MCP server as the RAS that governs it knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct GovernedResource {
     /// Its resource identifier, the `aud` of tokens.
     pub resource: crate::identifier::Resource,

@@ -13,7 +13,6 @@ use std::collections::{BTreeSet, HashMap};
 
 /// A resource authorization server as the IdP knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ResourceAuthorizationServer {
     /// Its issuer identifier: the `aud` of ID-JAGs for it.
     pub issuer: Issuer,
@@ -51,7 +50,6 @@ pub enum ReleasedClaim {
 
 /// An MCP server as the IdP knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct RegisteredResource {
     /// Its resource identifier.
     pub resource: Resource,
@@ -70,7 +68,7 @@ pub struct RegisteredResource {
 
 /// Whom a connection is for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "snake_case")]
 pub enum Subject {
     /// Everyone who can sign in.
     Everyone,
@@ -82,7 +80,6 @@ pub enum Subject {
 
 /// What must be true of the sign-in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Conditions {
     /// The sign-in may be at most this old, in seconds.
     #[serde(default)]
@@ -94,7 +91,6 @@ pub struct Conditions {
 
 /// The administrator's record that a client may reach a RAS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Connection {
     /// Its name, unique; what audit and explanations call it.
     pub id: String,

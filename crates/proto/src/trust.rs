@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 /// How a RAS resolves the subject of an ID-JAG to one of its accounts (JAG-R9). The link is always
 /// `iss` + `tenant` + `sub`; the rest says what happens when there is none yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct AccountResolution {
     /// Create an account at first sight.
     #[serde(default)]
@@ -33,7 +32,6 @@ impl AccountResolution {
 /// authorization server is registered as a relying party that authenticates with `private_key_jwt` by
 /// its published keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct InteractiveSignIn {
     /// This authorization server's client id there.
     pub client_id: String,
@@ -52,7 +50,6 @@ impl InteractiveSignIn {
 
 /// An IdP whose ID-JAGs a RAS honours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct TrustedIssuer {
     /// Its issuer identifier.
     pub issuer: Issuer,
@@ -97,7 +94,6 @@ impl TrustedIssuer {
 
 /// An origin whose client metadata documents a RAS accepts, beside those of trusted issuers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ClientHost {
     /// Scheme, host and port: `https://app.example`.
     pub origin: String,
@@ -108,7 +104,6 @@ pub struct ClientHost {
 
 /// A person at an issuer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
-#[serde(deny_unknown_fields)]
 pub struct SubjectLink {
     /// The trusted issuer.
     pub issuer: Issuer,
@@ -129,7 +124,6 @@ impl SubjectLink {
 
 /// A person at a RAS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Account {
     /// `sub` of the access tokens issued here.
     pub id: String,

@@ -111,7 +111,7 @@ impl Directory for RasDirectory {
         if !id.starts_with(SELF_REGISTERED) {
             return Ok(None);
         }
-        let found = authority.store.by_id::<Client>(id).await?;
+        let found = authority.store.usable::<Client>(id).await?;
         let found = found.filter(|client| client.registered.is_some());
         Ok(registered(found.into_iter().collect()).remove(id))
     }

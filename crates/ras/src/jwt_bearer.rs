@@ -21,7 +21,7 @@ use carnet_proto::{
     time::Timestamp,
     trust::{Account, SubjectLink, TrustedIssuer},
 };
-use carnet_store::{AuditEvent, HotOperation, UsedJti};
+use carnet_store::{AuditEvent, HotOperation, StoreError, UsedJti};
 use std::sync::Arc;
 
 pub(super) async fn redeem(
@@ -262,14 +262,21 @@ pub(super) async fn resolve(
             Ok(Some(account))
         }
     };
-    if let Some(account) = snapshot.directory.account(store, &link).await? {
-        return live(account);
+    match snapshot.directory.account(store, &link).await {
+        Ok(Some(account)) => return live(account),
+        Ok(None) => {}
+        // Somebody is linked, and to whom cannot be read: nobody is, and no other account is made.
+        Err(StoreError::Document(..)) => return Err(Refusal::AccountUnknown.into()),
+        Err(error) => return Err(error.into()),
     }
     if store.generation().await? != snapshot.generation {
         return Ok(None);
     }
     let by_email = match who.email.filter(|email| trusted.accounts.links_by(email)) {
-        Some(email) => store.by_name::<Account>(&email.to_lowercase()).await?,
+        Some(email) => match store.by_name::<Account>(&email.to_lowercase()).await {
+            Err(StoreError::Document(..)) => return Err(Refusal::AccountUnknown.into()),
+            found => found?,
+        },
         None => None,
     };
     let (account, how) = match by_email {

@@ -17,6 +17,7 @@ use axum::{
     http::Response,
     routing::{get, post},
 };
+use carnet_authority::Probe;
 use carnet_authority::{
     admission::{Admission, Rates},
     answer::{self, Failure},
@@ -123,6 +124,15 @@ impl Ras {
     /// The issuer identifier.
     pub fn issuer(&self) -> &Issuer {
         &self.0.authority.issuer
+    }
+
+    /// Whether it could decide now, for `/readyz`.
+    pub fn probe(&self) -> Probe {
+        let this = self.clone();
+        Probe::new(move || {
+            let this = this.clone();
+            async move { this.0.authority.readiness().await }
+        })
     }
 
     /// Every endpoint, below the issuer's path, and the RFC 8414 document.

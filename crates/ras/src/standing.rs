@@ -48,7 +48,7 @@ pub(super) struct StandingToken {
 impl Ras {
     /// The account, if it is there and switched on.
     pub(super) async fn live_account(&self, id: &str) -> Result<Option<Account>, StoreError> {
-        let account = self.0.authority.store.by_id::<Account>(id).await?;
+        let account = self.0.authority.store.usable::<Account>(id).await?;
         Ok(account.filter(|account| !account.disabled))
     }
 

@@ -174,7 +174,10 @@ impl Store {
                     outcome: row.try_get("outcome")?,
                     person: row.try_get("person")?,
                     client: row.try_get("client")?,
-                    details: document(row, "document", "audit")?,
+                    // One row that cannot be read does not hide the others.
+                    details: document(row, "document", "audit").unwrap_or_else(|error| {
+                        BTreeMap::from([("unreadable".to_owned(), error.to_string())])
+                    }),
                 })
             })
             .collect()

@@ -1,6 +1,11 @@
 //! Opening, schema, and the one place where SQLite and PostgreSQL differ.
 
-use crate::{administrators::end_administrators, audit::AuditEvent, hot_path};
+use crate::{
+    administrators::end_administrators,
+    audit::AuditEvent,
+    hot_path,
+    rows::{self, Unreadable},
+};
 use carnet_proto::time::Timestamp;
 use sqlx::{
     Any, AnyConnection, AnyPool, AssertSqlSafe, Executor, Row, Transaction,
@@ -131,6 +136,7 @@ pub struct Store {
     pub(crate) dialect: Dialect,
     pub(crate) hot: mpsc::Sender<hot_path::Queued>,
     pub(crate) health: Arc<Health>,
+    pub(crate) unreadable: Arc<Unreadable>,
 }
 
 /// What is known of the connections of a store.
@@ -338,7 +344,7 @@ impl Store {
         migrate(&write, dialect).await?;
         let read = pool(readers, dialect, &health).connect(&full).await?;
         let (hot, queue) = mpsc::channel(4096);
-        let store = Self { read, write, dialect, hot, health };
+        let store = Self { read, write, dialect, hot, health, unreadable: Arc::default() };
         hot_path::spawn_writers(&store, queue, hot_writers);
         Ok(store)
     }
@@ -793,7 +799,7 @@ pub(crate) fn document<T: serde::de::DeserializeOwned>(
     kind: &'static str,
 ) -> Result<T, StoreError> {
     let text: &str = row.try_get(column)?;
-    serde_json::from_str(text).map_err(|e| StoreError::Document(kind, e.to_string()))
+    rows::parse(text).map_err(|why| StoreError::Document(kind, why))
 }
 
 /// Writes a JSON column.

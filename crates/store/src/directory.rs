@@ -6,7 +6,7 @@ use crate::{
     administrators::Checked,
     audit::AuditEvent,
     database::{Store, StoreError, document, reading, to_json},
-    hot_path,
+    hot_path, rows,
 };
 use carnet_proto::{
     authorize::AuthorizationRequest,
@@ -53,7 +53,6 @@ pub trait Record: Serialize + DeserializeOwned + Send + Sync {
 
 /// A person at the IdP.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct User {
     /// `sub` of tokens: opaque, never reused.
     pub id: String,
@@ -87,7 +86,6 @@ pub struct User {
 
 /// A group at the IdP. Members carry its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Group {
     /// Its name.
     pub name: String,
@@ -164,24 +162,25 @@ impl Store {
         Ok(Generation::of(&row)?)
     }
 
-    /// Every record of a kind, by id.
+    /// Every record of a kind, by id, but for those that cannot be read ([`Store::unreadable`]).
     pub async fn all<R: Record>(&self) -> Result<Vec<R>, StoreError> {
         let rows = reading!(
             self,
             fetch_all,
-            sqlx::query("SELECT document FROM directory WHERE kind = $1 ORDER BY id").bind(R::KIND)
+            sqlx::query("SELECT id, document FROM directory WHERE kind = $1 ORDER BY id")
+                .bind(R::KIND)
         )?;
-        rows.iter().map(|row| document(row, "document", R::KIND)).collect()
+        self.readable(&rows)
     }
 
     /// One record by id.
     pub async fn by_id<R: Record>(&self, id: &str) -> Result<Option<R>, StoreError> {
-        self.find("SELECT document FROM directory WHERE kind = $1 AND id = $2", id).await
+        self.find("SELECT id, document FROM directory WHERE kind = $1 AND id = $2", id).await
     }
 
     /// One record by name.
     pub async fn by_name<R: Record>(&self, name: &str) -> Result<Option<R>, StoreError> {
-        self.find("SELECT document FROM directory WHERE kind = $1 AND name = $2", name).await
+        self.find("SELECT id, document FROM directory WHERE kind = $1 AND name = $2", name).await
     }
 
     async fn find<R: Record>(
@@ -190,7 +189,7 @@ impl Store {
         key: &str,
     ) -> Result<Option<R>, StoreError> {
         let row = reading!(self, fetch_optional, sqlx::query(statement).bind(R::KIND).bind(key))?;
-        row.map(|row| document(&row, "document", R::KIND)).transpose()
+        row.map(|row| self.noted(row.try_get("id")?, row.try_get("document")?)).transpose()
     }
 
     /// Writes a record with its audit event; `false` if it was to be replaced and is not there.
@@ -232,13 +231,13 @@ impl Store {
         };
         let Some(registered) = &mut found.registered else { return Ok(false) };
         let mine = LetIn { client: client.to_owned(), person: person.to_owned() };
-        let rows = sqlx::query("SELECT document FROM directory WHERE kind = $1")
+        let rows = sqlx::query("SELECT id, document FROM directory WHERE kind = $1")
             .bind(LetIn::KIND)
             .fetch_all(&mut *transaction)
             .await?;
         let mut held = 0;
         for row in &rows {
-            let let_in: LetIn = document(row, "document", LetIn::KIND)?;
+            let Ok(let_in) = document::<LetIn>(row, "document", LetIn::KIND) else { continue };
             if let_in.client == client {
                 // Whoever was first counts.
                 return Ok(true);
@@ -373,25 +372,34 @@ impl Store {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        let rows = sqlx::query("SELECT document FROM directory WHERE kind = $1")
+        let rows = sqlx::query("SELECT id, document FROM directory WHERE kind = $1")
             .bind(User::KIND)
             .fetch_all(&mut *transaction)
             .await?;
         for row in &rows {
-            let mut user: User = document(row, "document", User::KIND)?;
-            if user.groups.remove(name) {
-                write(&mut transaction, &user, Put::Replace).await?;
+            match document::<User>(row, "document", User::KIND) {
+                Ok(mut user) => {
+                    if user.groups.remove(name) {
+                        write(&mut transaction, &user, Put::Replace).await?;
+                    }
+                }
+                // Whoever can read it again one day is no member of a later group of this name.
+                Err(_) => leave_group(&mut transaction, row, name).await?,
             }
         }
         // A later group of this name gets nothing by it. A connection for nobody else is for nobody now.
         let mut named_it = Vec::new();
-        let rows = sqlx::query("SELECT document FROM directory WHERE kind = $1")
+        let rows = sqlx::query("SELECT id, document FROM directory WHERE kind = $1")
             .bind(Connection::KIND)
             .fetch_all(&mut *transaction)
             .await?;
         let named = Subject::Group(name.to_owned());
         for row in &rows {
-            let mut connection: Connection = document(row, "document", Connection::KIND)?;
+            let Ok(mut connection) = document::<Connection>(row, "document", Connection::KIND)
+            else {
+                remove_if_it_names(&mut transaction, Connection::KIND, row, name).await?;
+                continue;
+            };
             let before = connection.subjects.len();
             connection.subjects.retain(|subject| *subject != named);
             if connection.subjects.len() < before {
@@ -504,8 +512,9 @@ async fn end_client(
         .fetch_all(&mut **transaction)
         .await?;
     for row in &codes {
-        let request: AuthorizationRequest = document(row, "document", "authorization code")?;
-        if request.client_id == id {
+        // A code that cannot be read is nobody's: it ends too.
+        let request = document::<AuthorizationRequest>(row, "document", "authorization code");
+        if request.map_or(true, |request| request.client_id == id) {
             let hash: String = row.try_get("hash")?;
             sqlx::query("UPDATE authorization_codes SET used_at = $2 WHERE hash = $1")
                 .bind(hash)
@@ -528,17 +537,18 @@ async fn delete_what_names(
     if kind == Client::KIND {
         end_client(transaction, id, now).await?;
         remove(transaction, LetIn::KIND, id).await?;
-        gone += remove_where::<Connection>(transaction, |c| c.idp_client_id == id).await?;
+        gone += remove_where::<Connection>(transaction, id, |c| c.idp_client_id == id).await?;
     } else if kind == ResourceAuthorizationServer::KIND {
-        gone += remove_where::<Connection>(transaction, |c| c.audience.as_str() == id).await?;
+        gone += remove_where::<Connection>(transaction, id, |c| c.audience.as_str() == id).await?;
         let of_it = |r: &RegisteredResource| r.authorization_server.as_str() == id;
-        gone += remove_where::<RegisteredResource>(transaction, of_it).await?;
+        gone += remove_where::<RegisteredResource>(transaction, id, of_it).await?;
     } else if kind == TrustedIssuer::KIND {
-        gone += remove_where::<AccountLink>(transaction, |l| l.link.issuer.as_str() == id).await?;
+        gone +=
+            remove_where::<AccountLink>(transaction, id, |l| l.link.issuer.as_str() == id).await?;
         let end = "UPDATE grants SET revoked_at = $2 WHERE party = $1 AND revoked_at IS NULL";
         sqlx::query(end).bind(id).bind(now.0).execute(&mut **transaction).await?;
     } else if kind == Account::KIND {
-        gone += remove_where::<AccountLink>(transaction, |l| l.account == id).await?;
+        gone += remove_where::<AccountLink>(transaction, id, |l| l.account == id).await?;
         for statement in [
             "UPDATE sessions SET ended_at = $2 WHERE user_id = $1 AND ended_at IS NULL",
             "UPDATE refresh_tokens SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL",
@@ -550,17 +560,58 @@ async fn delete_what_names(
     Ok(gone)
 }
 
+/// Takes a group out of a person's record that cannot be read otherwise.
+async fn leave_group(
+    transaction: &mut Transaction<'static, Any>,
+    row: &AnyRow,
+    group: &str,
+) -> Result<(), StoreError> {
+    let (id, text): (&str, &str) = (row.try_get("id")?, row.try_get("document")?);
+    let Ok(mut value) = serde_json::from_str::<serde_json::Value>(text) else { return Ok(()) };
+    let Some(groups) = value.get_mut("groups").and_then(serde_json::Value::as_array_mut) else {
+        return Ok(());
+    };
+    groups.retain(|name| name != group);
+    sqlx::query("UPDATE directory SET document = $3 WHERE kind = $1 AND id = $2")
+        .bind(User::KIND)
+        .bind(id)
+        .bind(value.to_string())
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
+/// Deletes a record that cannot be read where the text `named` is anywhere in it: nobody is to inherit by a name, also
+/// when it can be read again one day.
+async fn remove_if_it_names(
+    transaction: &mut Transaction<'static, Any>,
+    kind: &str,
+    row: &AnyRow,
+    named: &str,
+) -> Result<bool, StoreError> {
+    let (id, text): (&str, &str) = (row.try_get("id")?, row.try_get("document")?);
+    let quoted = serde_json::Value::from(named).to_string();
+    if !text.contains(&quoted) {
+        return Ok(false);
+    }
+    remove(transaction, kind, id).await
+}
+
 async fn remove_where<R: Record>(
     transaction: &mut Transaction<'static, Any>,
+    named: &str,
     names: impl Fn(&R) -> bool + Send,
 ) -> Result<usize, StoreError> {
-    let rows = sqlx::query("SELECT document FROM directory WHERE kind = $1")
+    let rows = sqlx::query("SELECT id, document FROM directory WHERE kind = $1")
         .bind(R::KIND)
         .fetch_all(&mut **transaction)
         .await?;
     let mut gone = 0;
     for row in &rows {
-        let record: R = document(row, "document", R::KIND)?;
+        let Ok(record) = document::<R>(row, "document", R::KIND) else {
+            gone += usize::from(remove_if_it_names(transaction, R::KIND, row, named).await?);
+            continue;
+        };
         if names(&record) {
             gone += usize::from(remove(transaction, R::KIND, &record.id()).await?);
         }
@@ -585,6 +636,15 @@ pub(crate) async fn write<R: Record>(
     record: &R,
     put: Put,
 ) -> Result<bool, StoreError> {
+    let document = match put {
+        Put::Create => to_json(record, R::KIND)?,
+        Put::Replace => {
+            let sql = "SELECT document FROM directory WHERE kind = $1 AND id = $2";
+            let row = sqlx::query(sql).bind(R::KIND).bind(record.id());
+            let Some(row) = row.fetch_optional(&mut **transaction).await? else { return Ok(false) };
+            rows::replacing(record, row.try_get("document")?)?
+        }
+    };
     let statement = match put {
         Put::Create => "INSERT INTO directory (kind, id, name, document) VALUES ($1, $2, $3, $4)",
         Put::Replace => "UPDATE directory SET name = $3, document = $4 WHERE kind = $1 AND id = $2",
@@ -593,7 +653,7 @@ pub(crate) async fn write<R: Record>(
         .bind(R::KIND)
         .bind(record.id())
         .bind(record.name())
-        .bind(to_json(record, R::KIND)?)
+        .bind(document)
         .execute(&mut **transaction)
         .await;
     match done {

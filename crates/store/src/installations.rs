@@ -85,12 +85,21 @@ impl Store {
 
     /// A live installation; whether its person still is, the caller asks the directory.
     pub async fn installation(&self, id: &str) -> Result<Option<Installation>, StoreError> {
-        let row =
-            reading!(self, fetch_optional, sqlx::query(
-            "SELECT document, used_at FROM installations WHERE id = $1 AND revoked_at IS NULL",
+        let row = reading!(self, fetch_optional, sqlx::query(
+            "SELECT id, document, used_at FROM installations WHERE id = $1 AND revoked_at IS NULL",
         )
         .bind(id))?;
-        row.as_ref().map(installation_of).transpose()
+        Ok(self.readable_installations(row.as_slice())?.pop())
+    }
+
+    /// Those that can be read: one that cannot is noted, and counts as not there.
+    fn readable_installations(&self, rows: &[AnyRow]) -> Result<Vec<Installation>, StoreError> {
+        let mut all = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id: &str = row.try_get("id")?;
+            all.extend(self.unreadable.noted("installation", id, installation_of(row)));
+        }
+        Ok(all)
     }
 
     /// The live installations of a person, or of everyone; those used last first, 1000 at most.
@@ -99,13 +108,13 @@ impl Store {
             self,
             fetch_all,
             sqlx::query(
-                "SELECT document, used_at FROM installations \
+                "SELECT id, document, used_at FROM installations \
              WHERE revoked_at IS NULL AND (user_id = $1 OR $1 = '') \
              ORDER BY used_at DESC, id LIMIT 1000",
             )
             .bind(user.unwrap_or_default())
         )?;
-        rows.iter().map(installation_of).collect()
+        self.readable_installations(&rows)
     }
 
     /// Notes that an installation authenticated just now. Told to the minute: most calls write nothing.

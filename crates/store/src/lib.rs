@@ -11,6 +11,7 @@ mod directory;
 mod hot_path;
 mod installations;
 mod keys;
+mod rows;
 mod sessions;
 
 pub use administrators::{AdminRole, Administrator, RestsOn, StoredProof};

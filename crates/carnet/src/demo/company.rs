@@ -11,7 +11,7 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use carnet_admin::{AdminApi, IdpAdmin, RasAdmin, proof};
-use carnet_authority::{Context, LIMITS, Limits, Passwords, health, limited};
+use carnet_authority::{Context, LIMITS, Limits, Passwords, Readers, health, limited};
 use carnet_client::{Registration, Settings};
 use carnet_idp::{Idp, IdpSettings};
 use carnet_outbound::Outbound;
@@ -203,7 +203,7 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
         passwords.clone(),
     )
     .await?;
-    let router = idp.router().merge(health(vec![idp_store.clone()]));
+    let router = idp.router().merge(health(vec![idp.probe()], Readers::Anyone));
     ground.run(idp_listener, router, LIMITS);
     let admin_secret = entropy.secret();
     let admin_listener =
@@ -363,7 +363,11 @@ async fn vendor(
     let settings = RasSettings::default();
     let context = ground.context.clone();
     let ras = Ras::open(issuer.clone(), store.clone(), ring, context, settings).await?;
-    ground.run(ras_listener, ras.router().merge(health(vec![store.clone()])), LIMITS);
+    ground.run(
+        ras_listener,
+        ras.router().merge(health(vec![ras.probe()], Readers::Anyone)),
+        LIMITS,
+    );
     let keys = ground.context.remote_keys.clone();
     let guard = Guard::with_keys(&url, issuer.as_str(), keys, clock.clone())?
         .name(plan.title)

@@ -1,0 +1,227 @@
+//! Stored records outlive code: what a later version wrote is read, kept, and refused one by one.
+
+use carnet_proto::{
+    client::GovernedResource,
+    policy::Connection,
+    trust::{Account, TrustedIssuer},
+};
+use carnet_store::{AuditEvent, Group, Record, Store, User};
+use carnet_tests::world::{AGENT, Ask, World};
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::{Connection as _, Row, SqliteConnection};
+
+/// One database file, past the store: as another version, or a careless hand, writes it.
+struct Hand(SqliteConnection);
+
+impl Hand {
+    async fn on(world: &World, name: &str) -> Self {
+        let file = world.folder().join(name);
+        Self(SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap())
+    }
+
+    async fn read(&mut self, kind: &str, id: &str) -> Value {
+        let row = sqlx::query("SELECT document FROM directory WHERE kind = $1 AND id = $2");
+        let row = row.bind(kind).bind(id).fetch_one(&mut self.0).await.unwrap();
+        serde_json::from_str(row.get(0)).unwrap()
+    }
+
+    /// Writes a document as it is, in a new generation.
+    async fn write(&mut self, kind: &str, id: &str, document: &str) {
+        let changed = sqlx::query("UPDATE directory SET document = $3 WHERE kind = $1 AND id = $2");
+        let changed = changed.bind(kind).bind(id).bind(document);
+        assert_eq!(changed.execute(&mut self.0).await.unwrap().rows_affected(), 1, "{kind} {id}");
+        sqlx::query("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
+            .execute(&mut self.0)
+            .await
+            .unwrap();
+    }
+
+    async fn change(&mut self, kind: &str, id: &str, change: impl FnOnce(&mut Value)) {
+        let mut document = self.read(kind, id).await;
+        change(&mut document);
+        self.write(kind, id, &document.to_string()).await;
+    }
+}
+
+/// The id of a person.
+async fn id_of(world: &World, name: &str) -> String {
+    world.idp_store.by_name::<User>(name).await.unwrap().unwrap().id
+}
+
+async fn readyz(world: &World, at: &carnet_proto::identifier::Issuer) -> (u16, String) {
+    // What a probe found is believed for a second.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let ask = Ask {
+        url: at.endpoint("/readyz"),
+        form: Vec::new(),
+        headers: Vec::new(),
+        method: Method::GET,
+    };
+    let reply = world.send(&ask).await;
+    (reply.status, reply.text)
+}
+
+#[tokio::test]
+async fn a_member_that_only_a_later_version_knows_is_passed_over_and_stays() {
+    let world = World::new().await;
+    let mut idp = Hand::on(&world, "idp.db").await;
+    let connections = world.idp_store.all::<Connection>().await.unwrap();
+    let connection = connections.iter().find(|c| c.idp_client_id == AGENT).unwrap().id.clone();
+    idp.change(Connection::KIND, &connection, |c| c["note"] = json!({"by": "a later version"}))
+        .await;
+    let erin = id_of(&world, "erin").await;
+    idp.change(User::KIND, &erin, |user| user["phone"] = json!("+33")).await;
+    idp.change("client", AGENT, |client| client["logo_uri"] = json!("https://logo.example")).await;
+    let tokens = world.sign_in().await;
+    let reply = world.send(&world.exchange(&tokens.id_token)).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    // Written back by this version, with what it does not know.
+    for (path, body) in [
+        (format!("/idp/connections/{connection}/disable"), json!({})),
+        (format!("/idp/connections/{connection}/enable"), json!({})),
+        ("/idp/users/erin/groups".to_owned(), json!({"groups": ["engineering"]})),
+        ("/idp/clients/change".to_owned(), json!({"id": AGENT, "name": "Renamed"})),
+    ] {
+        let reply = world.administer(Method::POST, &path, Some(body)).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+    }
+    assert_eq!(idp.read(Connection::KIND, &connection).await["note"]["by"], "a later version");
+    assert_eq!(idp.read(User::KIND, &erin).await["phone"], "+33");
+    let client = idp.read("client", AGENT).await;
+    assert_eq!(
+        (&client["logo_uri"], &client["name"]),
+        (&json!("https://logo.example"), &json!("Renamed"))
+    );
+    let (status, text) = readyz(&world, &world.idp).await;
+    assert_eq!((status, text.as_str()), (200, "ready\n"));
+    // Requests stay strict.
+    let body = json!({"username": "x", "phone": "+33"});
+    let reply = world.administer(Method::POST, "/idp/users", Some(body)).await;
+    assert!(reply.status == 400 && reply.text.contains("phone"), "{}", reply.text);
+    let body = json!({"resource": "https://r.example", "scopes": [], "colour": 1});
+    let reply = world.administer(Method::POST, "/ras/ras/resources", Some(body)).await;
+    assert!(reply.status == 400 && reply.text.contains("colour"), "{}", reply.text);
+}
+
+#[tokio::test]
+async fn one_spoiled_record_is_refused_by_itself_and_named() {
+    let world = World::new().await;
+    let mut idp = Hand::on(&world, "idp.db").await;
+    let tokens = world.sign_in().await;
+    let max = world.sign_in_as("max", AGENT).await;
+    let others = async |why: &str| {
+        let reply = world.send(&world.exchange(&tokens.id_token)).await;
+        assert_eq!(reply.status, 200, "{why}: {}", reply.text);
+    };
+    let max_id = id_of(&world, "max").await;
+    // A person, another client, a connection of somebody else's; cut off, of another shape, of a later version.
+    for (kind, id, document) in [
+        (User::KIND, max_id.as_str(), "{\"id\": \"max\""),
+        ("client", "sibling", "[]"),
+        (Group::KIND, "sales", "{\"name\": 7}"),
+    ] {
+        if kind == Group::KIND {
+            let made = Some(json!({"name": "sales"}));
+            assert_eq!(world.administer(Method::POST, "/idp/groups", made).await.status, 200);
+        }
+        idp.write(kind, id, document).await;
+        others(&format!("{kind} {id}")).await;
+    }
+    let connections = world.idp_store.all::<Connection>().await.unwrap();
+    let other = connections.iter().find(|c| c.idp_client_id != AGENT).unwrap().id.clone();
+    idp.change(Connection::KIND, &other, |c| {
+        c["crit"] = json!(["only_from"]);
+        c["only_from"] = json!("10.0.0.0/8");
+    })
+    .await;
+    others("a connection that needs a later version").await;
+    // Refused, and not broken: to the person it is as if they were not there.
+    let ask = world
+        .exchange(&max.id_token)
+        .set("audience", world.other_ras.as_str())
+        .set("resource", &world.notes);
+    let reply = world.send(&ask).await;
+    assert_eq!((reply.status, reply.str("error")), (400, "invalid_grant"), "{}", reply.text);
+    let listed = world.administer(Method::GET, "/idp/clients", None).await;
+    assert!(listed.text.contains("cannot_be_read"), "{}", listed.text);
+    let (status, text) = readyz(&world, &world.idp).await;
+    assert_eq!(status, 200, "{text}");
+    assert!(text.contains(&format!("connection `{other}`: it needs `only_from`")), "{text}");
+    assert!(
+        text.contains("client `sibling`") && text.contains(&format!("user `{max_id}`")),
+        "{text}"
+    );
+    // It can be taken away, and a new one put in its place.
+    let gone = world.administer(Method::DELETE, "/idp/clients/sibling", None).await;
+    assert_eq!(gone.status, 204, "{}", gone.text);
+    let gone = world.administer(Method::DELETE, &format!("/idp/connections/{other}"), None).await;
+    assert_eq!(gone.status, 204, "{}", gone.text);
+    let (_, text) = readyz(&world, &world.idp).await;
+    assert!(!text.contains("sibling") && !text.contains(&other), "{text}");
+    others("after it").await;
+}
+
+#[tokio::test]
+async fn one_spoiled_record_of_a_vendor_leaves_the_others_their_tokens() {
+    let world = World::new().await;
+    let mut ras = Hand::on(&world, "ras.db").await;
+    let redeem = async |resource: &str| {
+        let mut claims = world.id_jag_claims();
+        claims["resource"] = json!(resource);
+        world.send(&world.redeem(&world.id_jag(&claims))).await
+    };
+    assert_eq!(redeem(&world.boards).await.status, 200);
+    ras.write(GovernedResource::KIND, &world.boards, "{}").await;
+    assert_eq!(redeem(&world.canvas).await.status, 200);
+    let reply = redeem(&world.boards).await;
+    assert_eq!((reply.status, reply.str("error")), (400, "invalid_grant"), "{}", reply.text);
+    let (status, text) = readyz(&world, &world.ras).await;
+    assert_eq!(status, 200);
+    // Strangers are not told what is called how.
+    assert!(
+        text.contains("1 stored record is left out") && !text.contains(&world.boards),
+        "{text}"
+    );
+    // Whom it trusts: nobody, by a record that cannot be read.
+    let trust = ras.read(TrustedIssuer::KIND, world.idp.as_str()).await;
+    ras.write(TrustedIssuer::KIND, world.idp.as_str(), "{}").await;
+    let reply = redeem(&world.canvas).await;
+    assert_eq!((reply.status, reply.str("error")), (400, "invalid_grant"), "{}", reply.text);
+    ras.write(TrustedIssuer::KIND, world.idp.as_str(), &trust.to_string()).await;
+    // The account of somebody: refused, and no other one is made for them.
+    let accounts = world.ras_store.all::<Account>().await.unwrap();
+    for account in &accounts {
+        ras.write(Account::KIND, &account.id, "{").await;
+    }
+    let before = accounts.len();
+    let reply = redeem(&world.canvas).await;
+    assert_eq!((reply.status, reply.str("error")), (400, "access_denied"), "{}", reply.text);
+    let left = world.ras_store.all::<Account>().await.unwrap();
+    assert!(left.is_empty() && before > 0, "{left:?}");
+}
+
+#[tokio::test]
+async fn nobody_inherits_by_a_name_from_a_record_that_cannot_be_read() {
+    let world = World::new().await;
+    let mut idp = Hand::on(&world, "idp.db").await;
+    let connections = world.idp_store.all::<Connection>().await.unwrap();
+    let connection = connections.iter().find(|c| c.idp_client_id == AGENT).unwrap().clone();
+    // As a later version wrote it.
+    idp.change(Connection::KIND, &connection.id, |c| c["crit"] = json!(["later"])).await;
+    let erin = id_of(&world, "erin").await;
+    idp.change(User::KIND, &erin, |user| user["crit"] = json!(["later"])).await;
+    for path in [format!("/idp/clients/{AGENT}"), "/idp/groups/engineering".to_owned()] {
+        assert_eq!(world.administer(Method::DELETE, &path, None).await.status, 204, "{path}");
+    }
+    let event = || AuditEvent::granted("fixture", world.now());
+    let there = async |store: &Store| {
+        let mut event = event();
+        event.details.clear();
+        store.delete::<Connection>(&connection.id, event).await.unwrap()
+    };
+    assert!(!there(&world.idp_store).await, "it went with its client");
+    let erin = idp.read(User::KIND, &erin).await;
+    assert!(!erin["groups"].to_string().contains("engineering"), "{erin}");
+    assert_eq!(erin["crit"], json!(["later"]));
+}
