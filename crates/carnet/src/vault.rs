@@ -546,6 +546,9 @@ mod tests {
     #[test]
     fn k19_a_secret_of_somebody_else_is_not_read() {
         let file = tempfile::NamedTempFile::new().unwrap();
+        let empty = system::read_private(file.path()).unwrap_err().to_string();
+        assert!(empty.contains("is empty"), "nothing is no secret: {empty}");
+        fs::write(file.path(), "a secret").unwrap();
         assert!(system::read_private(file.path()).is_ok());
         // Only root can make a file somebody else's.
         if rustix::process::geteuid().is_root() {
