@@ -27,3 +27,4 @@ mod table_e;
 mod table_h;
 mod table_i;
 mod table_j;
+mod upgrade;

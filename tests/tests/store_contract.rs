@@ -800,11 +800,11 @@ async fn sqlite_loses_nothing_acknowledged_to_kill_9() {
 }
 
 #[cfg(feature = "postgres")]
-mod postgres {
+pub(crate) mod postgres {
     use super::*;
 
     /// A database of its own for each test.
-    async fn fresh(name: &str) -> String {
+    pub(crate) async fn fresh(name: &str) -> String {
         #[allow(clippy::disallowed_methods, reason = "./test says where its PostgreSQL is")]
         let base = std::env::var("CARNET_TEST_POSTGRES")
             .expect("the feature `postgres` needs CARNET_TEST_POSTGRES=postgres://…/postgres");

@@ -3,7 +3,7 @@
 use crate::{
     administrators::end_administrators,
     audit::AuditEvent,
-    hot_path,
+    hot_path, migrations,
     rows::{self, Unreadable},
 };
 use carnet_proto::time::Timestamp;
@@ -44,6 +44,11 @@ pub enum StoreError {
     /// Whoever asked for a change is no administrator any more, or another one. Nothing was done.
     #[error("the administrator was removed meanwhile, or has another token or role")]
     NoAdministrator,
+    /// Another node changes the schema, or stopped while it did.
+    #[error(
+        "another node has been changing the schema for {0} s; try again, and look whether it still runs where it does not end"
+    )]
+    Migrating(u64),
     /// It took too long, and may still happen.
     #[error("the database did not answer in time")]
     Busy,
@@ -202,7 +207,7 @@ pub(crate) enum Dialect {
 
 impl Dialect {
     /// SQLite takes its one write lock at once, so that no transaction fails half-way through.
-    fn begin(self) -> &'static str {
+    pub(crate) fn begin(self) -> &'static str {
         match self {
             Self::Sqlite => "BEGIN IMMEDIATE",
             Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
@@ -231,94 +236,13 @@ impl Dialect {
         }
     }
 
-    fn serial_key(self) -> &'static str {
+    pub(crate) fn serial_key(self) -> &'static str {
         match self {
             Self::Sqlite => "INTEGER PRIMARY KEY AUTOINCREMENT",
             Self::Postgres => "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
         }
     }
 }
-
-const SCHEMA_VERSION: i64 = 1;
-
-/// Integers, booleans and times are BIGINT, all else TEXT: the types both databases share.
-const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BIGINT NOT NULL);
-INSERT INTO meta (key, value) VALUES ('generation', 1) ON CONFLICT DO NOTHING;
-INSERT INTO meta (key, value) VALUES ('schema', 1) ON CONFLICT DO NOTHING;
-CREATE TABLE IF NOT EXISTS directory (
-  kind TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, document TEXT NOT NULL,
-  PRIMARY KEY (kind, id), UNIQUE (kind, name));
-CREATE TABLE IF NOT EXISTS signing_keys (
-  kid TEXT PRIMARY KEY, algorithm TEXT NOT NULL, sealed TEXT NOT NULL,
-  created_at BIGINT NOT NULL, retired_at BIGINT);
-CREATE TABLE IF NOT EXISTS sessions (
-  cookie_hash TEXT PRIMARY KEY, sid TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL,
-  authentication TEXT NOT NULL, expires_at BIGINT NOT NULL, ended_at BIGINT);
-CREATE INDEX IF NOT EXISTS sessions_user ON sessions (user_id);
-CREATE TABLE IF NOT EXISTS authorization_codes (
-  hash TEXT PRIMARY KEY, sid TEXT NOT NULL, family TEXT NOT NULL, document TEXT NOT NULL,
-  expires_at BIGINT NOT NULL, used_at BIGINT);
-CREATE TABLE IF NOT EXISTS pushed_requests (
-  hash TEXT PRIMARY KEY, client_id TEXT NOT NULL, document TEXT NOT NULL,
-  expires_at BIGINT NOT NULL, opened_at BIGINT, used_at BIGINT);
-CREATE TABLE IF NOT EXISTS refresh_tokens (
-  hash TEXT PRIMARY KEY, family TEXT NOT NULL, sid TEXT NOT NULL, user_id TEXT NOT NULL,
-  client_id TEXT NOT NULL, document TEXT NOT NULL, idle_expires_at BIGINT NOT NULL,
-  expires_at BIGINT NOT NULL, replaced_at BIGINT, revoked_at BIGINT);
-CREATE INDEX IF NOT EXISTS refresh_tokens_family ON refresh_tokens (family);
-CREATE INDEX IF NOT EXISTS refresh_tokens_sid ON refresh_tokens (sid);
-CREATE INDEX IF NOT EXISTS refresh_tokens_user ON refresh_tokens (user_id);
-CREATE TABLE IF NOT EXISTS used_jtis (
-  namespace TEXT NOT NULL, jti TEXT NOT NULL, forget_after BIGINT NOT NULL,
-  PRIMARY KEY (namespace, jti));
-CREATE TABLE IF NOT EXISTS grants (
-  jti TEXT PRIMARY KEY, kind TEXT NOT NULL, user_id TEXT NOT NULL, client_id TEXT NOT NULL,
-  party TEXT NOT NULL, lineage TEXT NOT NULL, expires_at BIGINT NOT NULL, revoked_at BIGINT);
-CREATE TABLE IF NOT EXISTS installations (
-  id TEXT PRIMARY KEY, user_id TEXT NOT NULL, document TEXT NOT NULL, used_at BIGINT NOT NULL,
-  revoked_at BIGINT);
-CREATE INDEX IF NOT EXISTS installations_user ON installations (user_id);
-CREATE INDEX IF NOT EXISTS refresh_tokens_client ON refresh_tokens (client_id);
-CREATE TABLE IF NOT EXISTS audit (
-  id {serial}, at BIGINT NOT NULL, event TEXT NOT NULL,
-  outcome TEXT NOT NULL, person TEXT NOT NULL, client TEXT NOT NULL, document TEXT NOT NULL);
-";
-
-/// Additions since the schema was first written, numbered: none takes anything away from a node that runs an earlier
-/// version on the same database.
-const ADDITIONS: [&str; 5] = [
-    // 1: whose a database is; a mark beside the generation; what is purged and looked up by time, person and client.
-    "CREATE TABLE IF NOT EXISTS identity (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-INSERT INTO meta (key, value) VALUES ('generation_mark', {random}) ON CONFLICT DO NOTHING;
-CREATE INDEX IF NOT EXISTS used_jtis_end ON used_jtis (forget_after);
-CREATE INDEX IF NOT EXISTS grants_end ON grants (expires_at);
-CREATE INDEX IF NOT EXISTS pushed_requests_end ON pushed_requests (expires_at);
-CREATE INDEX IF NOT EXISTS authorization_codes_end ON authorization_codes (expires_at);
-CREATE INDEX IF NOT EXISTS refresh_tokens_end ON refresh_tokens (expires_at);
-CREATE INDEX IF NOT EXISTS sessions_end ON sessions (expires_at);
-CREATE INDEX IF NOT EXISTS installations_end ON installations (revoked_at);
-CREATE INDEX IF NOT EXISTS audit_person ON audit (person, id);
-CREATE INDEX IF NOT EXISTS audit_client ON audit (client, id);
-CREATE INDEX IF NOT EXISTS audit_refused ON audit (at) WHERE outcome = 'refused';
-",
-    // 2: keys that are published before they sign.
-    "ALTER TABLE signing_keys ADD COLUMN signs_from BIGINT;",
-    // 3: what the successor of a refresh token is made from, and by whom it was rotated out.
-    "ALTER TABLE refresh_tokens ADD COLUMN successor_salt TEXT;
-ALTER TABLE refresh_tokens ADD COLUMN replaced_by TEXT;",
-    // 4: devices that show a code (RFC 8628).
-    "CREATE TABLE IF NOT EXISTS device_codes (
-  hash TEXT PRIMARY KEY, user_code_hash TEXT NOT NULL UNIQUE, client_id TEXT NOT NULL,
-  document TEXT NOT NULL, asked_from TEXT NOT NULL, asked_at BIGINT NOT NULL,
-  expires_at BIGINT NOT NULL, polled_at BIGINT, answered_at BIGINT, used_at BIGINT);
-CREATE INDEX IF NOT EXISTS device_codes_end ON device_codes (expires_at);",
-    // 5: keys of an algorithm that an earlier version does not know. It would take one beside its own for the key that
-    // signs, and stop; here it does not see them.
-    "CREATE TABLE IF NOT EXISTS signing_keys_beside (
-  kid TEXT PRIMARY KEY, algorithm TEXT NOT NULL, sealed TEXT NOT NULL,
-  created_at BIGINT NOT NULL, retired_at BIGINT, signs_from BIGINT);",
-];
 
 impl Store {
     /// Opens `sqlite:PATH` (created if absent) or `postgres://…`, and brings the schema up to date. A PostgreSQL
@@ -341,7 +265,7 @@ impl Store {
         }
         let health = Arc::new(Health::default());
         let write = pool(writers, dialect, &health).connect(&full).await?;
-        migrate(&write, dialect).await?;
+        migrations::run(&write, dialect).await?;
         let read = pool(readers, dialect, &health).connect(&full).await?;
         let (hot, queue) = mpsc::channel(4096);
         let store = Self { read, write, dialect, hot, health, unreadable: Arc::default() };
@@ -741,49 +665,6 @@ async fn can_write(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> 
     .fetch_one(connection)
     .await?;
     row.try_get::<i64, _>(0).map(|writes| writes == 1)
-}
-
-async fn migrate(pool: &AnyPool, dialect: Dialect) -> Result<(), StoreError> {
-    let mut transaction = pool.begin_with(dialect.begin()).await?;
-    if dialect == Dialect::Postgres {
-        // Two nodes that start at once take turns.
-        sqlx::query("SELECT pg_advisory_xact_lock(7317001)::text")
-            .fetch_one(&mut *transaction)
-            .await?;
-        // An index over millions of rows takes its time.
-        sqlx::raw_sql(
-            "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
-             SET LOCAL idle_in_transaction_session_timeout = 0",
-        )
-        .execute(&mut *transaction)
-        .await?;
-    }
-    let schema = SCHEMA.replace("{serial}", dialect.serial_key());
-    sqlx::raw_sql(AssertSqlSafe(schema)).execute(&mut *transaction).await?;
-    let row = sqlx::query("SELECT value FROM meta WHERE key = 'schema'")
-        .fetch_one(&mut *transaction)
-        .await?;
-    let found: i64 = row.try_get(0)?;
-    if found > SCHEMA_VERSION {
-        return Err(StoreError::TooNew { found, known: SCHEMA_VERSION });
-    }
-    let row = sqlx::query("SELECT value FROM meta WHERE key = 'additions'")
-        .fetch_optional(&mut *transaction)
-        .await?;
-    let done: i64 = row.map_or(Ok(0), |row| row.try_get(0))?;
-    for (number, addition) in (1_i64..).zip(ADDITIONS).filter(|(number, _)| *number > done) {
-        let addition = addition.replace("{random}", dialect.random());
-        sqlx::raw_sql(AssertSqlSafe(addition)).execute(&mut *transaction).await?;
-        sqlx::query(
-            "INSERT INTO meta (key, value) VALUES ('additions', $1) \
-             ON CONFLICT (key) DO UPDATE SET value = $1",
-        )
-        .bind(number)
-        .execute(&mut *transaction)
-        .await?;
-    }
-    transaction.commit().await?;
-    Ok(())
 }
 
 /// The path of a SQLite URL, for setting file permissions before the first write.

@@ -11,6 +11,7 @@ mod directory;
 mod hot_path;
 mod installations;
 mod keys;
+mod migrations;
 mod rows;
 mod sessions;
 

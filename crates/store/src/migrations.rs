@@ -1,0 +1,103 @@
+//! The schema, step by step. Each step only adds (expand): nodes of an earlier version go on beside it, and after it. What
+//! an earlier version needs is taken away (contract) by a later release than the one that stopped needing it, and raises
+//! [`SCHEMA_VERSION`], which is the only thing that keeps an earlier version out.
+//!
+//! Whichever node comes first runs the steps that are missing, each in the same transaction as its mark. Others wait for
+//! it, and not without end.
+
+use crate::database::{Dialect, StoreError};
+use sqlx::{Any, AnyPool, AssertSqlSafe, Row, Transaction};
+use std::time::{Duration, Instant};
+
+/// What a program has to know to use the database at all.
+const SCHEMA_VERSION: i64 = 1;
+
+/// What every version has.
+const FIRST: &str = include_str!("migrations/0000_first.sql");
+
+/// The steps since, numbered from 1. A step that was released is never changed.
+const STEPS: [&str; 5] = [
+    include_str!("migrations/0001_whose_and_when.sql"),
+    include_str!("migrations/0002_keys_ahead.sql"),
+    include_str!("migrations/0003_refresh_again.sql"),
+    include_str!("migrations/0004_device_codes.sql"),
+    include_str!("migrations/0005_keys_beside.sql"),
+];
+
+/// How long a node waits for another one to end its steps: an index over millions of rows takes its time.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Brings the schema up to date. Where it is, nothing is locked for it.
+pub(crate) async fn run(pool: &AnyPool, dialect: Dialect) -> Result<(), StoreError> {
+    if let Ok((found, done)) = state(pool).await {
+        if found > SCHEMA_VERSION {
+            return Err(StoreError::TooNew { found, known: SCHEMA_VERSION });
+        }
+        if usize::try_from(done).is_ok_and(|done| done >= STEPS.len()) {
+            return Ok(());
+        }
+    }
+    let mut transaction = turn(pool, dialect).await?;
+    let schema = FIRST.replace("{serial}", dialect.serial_key());
+    sqlx::raw_sql(AssertSqlSafe(schema)).execute(&mut *transaction).await?;
+    let found = number(&mut transaction, "schema").await?.unwrap_or(SCHEMA_VERSION);
+    if found > SCHEMA_VERSION {
+        return Err(StoreError::TooNew { found, known: SCHEMA_VERSION });
+    }
+    // More than there are here: a later version has been here, which goes on beside this one.
+    let done = number(&mut transaction, "additions").await?.unwrap_or(0);
+    for (step, sql) in (1_i64..).zip(STEPS).filter(|(step, _)| *step > done) {
+        let sql = sql.replace("{random}", dialect.random());
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *transaction).await?;
+        sqlx::query(
+            "INSERT INTO meta (key, value) VALUES ('additions', $1) \
+             ON CONFLICT (key) DO UPDATE SET value = $1",
+        )
+        .bind(step)
+        .execute(&mut *transaction)
+        .await?;
+    }
+    Ok(transaction.commit().await?)
+}
+
+/// A transaction that alone changes the schema. Where another node is at it, it is asked again until it ends; a node that
+/// stopped between two statements is ended by the database within seconds.
+async fn turn(pool: &AnyPool, dialect: Dialect) -> Result<Transaction<'static, Any>, StoreError> {
+    if dialect == Dialect::Sqlite {
+        return Ok(pool.begin_with(dialect.begin()).await?);
+    }
+    let began = Instant::now();
+    loop {
+        let mut transaction = pool.begin_with(dialect.begin()).await?;
+        let sql = "SELECT CASE WHEN pg_try_advisory_xact_lock(7317001) THEN 1 ELSE 0 END::bigint";
+        let row = sqlx::query(sql).fetch_one(&mut *transaction).await?;
+        if row.try_get::<i64, _>(0)? == 1 {
+            // One statement may take long, and wait for the transactions that are under way; nothing is idle in between.
+            sqlx::raw_sql("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 60000")
+                .execute(&mut *transaction)
+                .await?;
+            return Ok(transaction);
+        }
+        transaction.rollback().await?;
+        if began.elapsed() > PATIENCE {
+            return Err(StoreError::Migrating(PATIENCE.as_secs()));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Version and steps of a database that has a schema.
+async fn state(pool: &AnyPool) -> Result<(i64, i64), StoreError> {
+    let mut transaction = pool.begin().await?;
+    let found = number(&mut transaction, "schema").await?.unwrap_or(SCHEMA_VERSION);
+    Ok((found, number(&mut transaction, "additions").await?.unwrap_or(0)))
+}
+
+async fn number(
+    transaction: &mut Transaction<'static, Any>,
+    key: &str,
+) -> Result<Option<i64>, StoreError> {
+    let row = sqlx::query("SELECT value FROM meta WHERE key = $1").bind(key);
+    let row = row.fetch_optional(&mut **transaction).await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
