@@ -25,7 +25,7 @@ const STEPS: [&str; 5] = [
 ];
 
 /// How long a node waits for another one to end its steps: an index over millions of rows takes its time.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Brings the schema up to date. Where it is, nothing is locked for it.
 pub(crate) async fn run(pool: &AnyPool, dialect: Dialect) -> Result<(), StoreError> {
