@@ -6,16 +6,15 @@ mod show;
 
 pub(crate) use show::audit_table;
 
-use crate::{
-    config::Config,
-    system::{self, plain},
-};
 use acts::{
     accounts, administrators, client_hosts, clients, connections, gateway, groups, installations,
     keys, resources, servers, trusts, users, words,
 };
 use anyhow::{Context, Result};
 use api::Api;
+use carnet_host as system;
+use carnet_host::plain;
+use carnet_runtime::config::Config;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use show::{names_of, show};

@@ -2,25 +2,12 @@
 //! in `carnet-proto`.
 
 mod admin;
-mod certificates;
-mod config;
-mod connect;
-mod connect_all;
 mod demo;
-mod doctor;
-mod employee;
-mod gateway;
-mod init;
-mod inspect;
-mod install;
-mod keys;
-mod listener;
-mod serve;
-mod system;
-mod telemetry;
-mod vault;
 
 use anyhow::Result;
+use carnet_desk::{connect, doctor, employee, inspect, install};
+use carnet_host as system;
+use carnet_runtime::{config, gateway, init, serve, telemetry};
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
 

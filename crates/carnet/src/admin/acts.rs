@@ -4,8 +4,9 @@ use super::{
     Account, Administrator, Api, Client, ClientHost, Connection, GatewayAct, Group, Installation,
     Key, Manner, Resource, Server, Trust, User, show,
 };
-use crate::system::{self, plain};
 use anyhow::{Context, Result, bail};
+use carnet_host as system;
+use carnet_host::plain;
 use carnet_proto::secret::Secret;
 use serde_json::{Value, json};
 

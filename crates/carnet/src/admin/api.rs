@@ -1,8 +1,9 @@
 //! The administration API of one role, asked by a program that proves its secret and does not send it.
 
-use crate::system::{self, plain};
 use anyhow::{Context, Result, bail};
 use carnet_admin::proof;
+use carnet_host as system;
+use carnet_host::plain;
 use carnet_outbound::{Answer, Bounds, Outbound, Reach};
 use carnet_proto::secret::Secret;
 use serde_json::Value;

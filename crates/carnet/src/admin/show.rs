@@ -1,7 +1,8 @@
 //! What the administration API answers, for people and for programs.
 
-use crate::system::{self, plain};
 use anyhow::Result;
+use carnet_host as system;
+use carnet_host::plain;
 use serde_json::Value;
 use std::collections::BTreeMap;
 

@@ -2,17 +2,11 @@
 //! are allowed. The same crates as `carnet serve`, on temporary databases.
 
 use super::{Demo, vendors};
-use crate::{
-    certificates::tls,
-    keys::{self, KeyEncryptionKey},
-    listener::{Way, accept},
-    serve::{CONNECTIONS, bind, open_store, spawn_pruning},
-    system,
-};
 use anyhow::{Context as _, Result};
 use carnet_admin::{AdminApi, IdpAdmin, RasAdmin, proof};
 use carnet_authority::{Context, LIMITS, Limits, Passwords, Readers, health, limited};
 use carnet_client::{Registration, Settings};
+use carnet_host as system;
 use carnet_idp::{Idp, IdpSettings};
 use carnet_outbound::Outbound;
 use carnet_proto::{
@@ -27,6 +21,10 @@ use carnet_proto::{
 };
 use carnet_ras::{Ras, RasSettings};
 use carnet_resource::Guard;
+use carnet_runtime::certificates::tls;
+use carnet_runtime::keys::{self, KeyEncryptionKey};
+use carnet_runtime::listener::{Way, accept};
+use carnet_runtime::serve::{CONNECTIONS, bind, open_store, spawn_pruning};
 use carnet_store::{AuditEvent, Group, Put, Record, Store, User};
 use rustls_pki_types::PrivateKeyDer;
 use std::{

@@ -5,8 +5,8 @@ mod company;
 mod vendors;
 mod walk;
 
-use crate::serve::shutdown_signal;
 use anyhow::{Result, bail};
+use carnet_host::shutdown_signal;
 use clap::Args;
 use company::Company;
 use walk::Walk;
@@ -43,7 +43,7 @@ pub(crate) async fn run(args: Demo) -> Result<()> {
     let mut walk = Walk::new(args.json);
     let taken = walk::take(&company, &mut walk).await;
     if args.json {
-        println!("{}", crate::system::json_text(&walk.to_json())?);
+        println!("{}", carnet_host::json_text(&walk.to_json())?);
     }
     if args.once || taken.is_err() {
         company.stop().await;
@@ -55,10 +55,10 @@ pub(crate) async fn run(args: Demo) -> Result<()> {
     play(&company).await?;
     shutdown_signal().await?;
     // What was installed from it would lead nowhere.
-    if let Err(error) = crate::install::take_out(&folder.path().join("home")) {
+    if let Err(error) = carnet_desk::install::take_out(&folder.path().join("home")) {
         eprintln!(
             "warning: what was installed from this demo could not be taken out: {}",
-            crate::system::told(&error)
+            carnet_host::told(&error)
         );
     }
     company.stop().await;
@@ -90,7 +90,7 @@ async fn play(company: &Company) -> Result<()> {
 
 Sign in as {erin} with the password {erin_password}
         or {max} with the password {max_password}",
-        path = match crate::system::folder_off_path() {
+        path = match carnet_host::folder_off_path() {
             Some(folder) => format!("  export PATH=\"{}:$PATH\"\n", folder.display()),
             None => String::new(),
         },

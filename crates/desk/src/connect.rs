@@ -1,0 +1,76 @@
+//! `carnet connect`: the stdio bridge. Standard output carries the protocol and nothing else.
+
+use crate::{
+    connect_all::connect_all,
+    employee::{Common, show},
+};
+use anyhow::Result;
+use carnet_client::{
+    Browser, Purpose,
+    bridge::{self, Bridge},
+};
+use carnet_host::shutdown_signal;
+use carnet_host::{plain_lines, told};
+use clap::Args;
+use std::sync::Arc;
+
+#[derive(Args)]
+pub struct Connect {
+    /// The MCP server
+    #[arg(required_unless_present = "all")]
+    url: Option<String>,
+    /// All that the company's catalog lists for you: their tools, under names like `notes__search`
+    #[arg(long, conflicts_with = "url")]
+    all: bool,
+    /// Do not open a browser when a sign-in has ended; answer with what to do instead
+    #[arg(long)]
+    no_browser: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Opens a browser for whatever is missing; the person did not start this program, their agent did.
+struct Tab;
+
+impl Browser for Tab {
+    fn open(&self, url: &str, purpose: Purpose) -> bool {
+        let what = match purpose {
+            Purpose::SignIn => "your sign-in has ended",
+            Purpose::StepUp => "the company's policy wants you to sign in again",
+            Purpose::Consent => "this MCP server asks for your own consent, outside IT's control",
+        };
+        eprintln!("carnet: {what}; the browser opens");
+        // Without a browser nobody sees the page: the agent is told what to run instead.
+        show(url)
+    }
+}
+
+pub async fn connect(args: Connect) -> Result<()> {
+    let (input, output) = (tokio::io::stdin(), tokio::io::stdout());
+    let client = match args.common.signed_in() {
+        Ok((client, _)) => client,
+        Err(error) => {
+            let text = plain_lines(&told(&error));
+            eprintln!("carnet: {text}");
+            return Ok(bridge::refuse(&text, input, output).await?);
+        }
+    };
+    let Some(url) = &args.url else {
+        let client = if args.no_browser { client } else { client.with_browser(Arc::new(Tab)) };
+        return connect_all(client).await;
+    };
+    if let Err(error) = client.outbound().streaming(url) {
+        let text = plain_lines(&format!("`{url}` is no MCP server: {error}"));
+        eprintln!("carnet: {text}");
+        return Ok(bridge::refuse(&text, input, output).await?);
+    }
+    let client = if args.no_browser { client } else { client.with_browser(Arc::new(Tab)) };
+    let stop = async {
+        // Without signals there is still the end of input.
+        if shutdown_signal().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    Bridge::run(client, url, input, output, stop).await?;
+    Ok(())
+}

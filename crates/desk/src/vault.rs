@@ -1,0 +1,560 @@
+//! Where the employee's sign-in is kept: the operating system's keychain, or, only when asked for
+//! by name, a file of mode 0600.
+
+use anyhow::{Context, Result, bail};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use carnet_client::{
+    Access, Callback, Credential, Session, Settings, Vault, VaultError, VaultFuture, VaultLock,
+};
+use carnet_host as system;
+use carnet_proto::{
+    identifier::Issuer,
+    jwk::{Algorithm, SigningKey},
+    secret::{Secret, sha256},
+};
+use keyring::Entry;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+/// Everything kept for one person: how the client is known to IdP and RASes, and the sign-in.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct Profile {
+    pub idp: String,
+    pub idp_client: Registration,
+    #[serde(default)]
+    pub ras_clients: BTreeMap<String, Registration>,
+    /// Clients at authorization servers without cross-app access.
+    #[serde(default)]
+    pub consent_clients: BTreeMap<String, Registration>,
+    #[serde(default)]
+    session: Option<Session>,
+}
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct Registration {
+    pub client_id: String,
+    #[serde(default)]
+    pub secret: Option<String>,
+    /// Of an installation: its private key, PKCS#8 for ES256, in base64url.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// Of a client that a vendor registered: its one callback, host and port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback: Option<(String, u16)>,
+}
+
+impl Registration {
+    /// A client that was registered by hand.
+    pub fn new(client_id: &str, secret: Option<&Secret>) -> Self {
+        let secret = secret.map(|secret| secret.expose().to_owned());
+        Self { client_id: client_id.to_owned(), secret, ..Self::default() }
+    }
+
+    /// An enrolled installation.
+    pub fn installation(client_id: String, der: &[u8]) -> Self {
+        Self { client_id, key: Some(URL_SAFE_NO_PAD.encode(der)), ..Self::default() }
+    }
+
+    fn to_client(&self) -> Result<carnet_client::Registration> {
+        let credential = match (&self.key, &self.secret) {
+            (Some(key), _) => {
+                let der = zeroize::Zeroizing::new(URL_SAFE_NO_PAD.decode(key).unwrap_or_default());
+                let key = SigningKey::from_pkcs8(Algorithm::ES256, &der).context(
+                    "the key of this installation cannot be read\nhint: run `carnet logout \
+                     --forget`, then `carnet login`",
+                )?;
+                Credential::Key(Arc::new(key))
+            }
+            (None, Some(secret)) => Credential::Secret(Secret::new(secret.clone())),
+            (None, None) => Credential::None,
+        };
+        Ok(carnet_client::Registration { client_id: self.client_id.clone(), credential })
+    }
+}
+
+/// Every registration of a map, ready for use.
+fn clients(
+    held: &BTreeMap<String, Registration>,
+) -> Result<std::collections::HashMap<String, carnet_client::Registration>> {
+    held.iter().map(|(issuer, r)| Ok((issuer.clone(), r.to_client()?))).collect()
+}
+
+impl Profile {
+    /// The settings of the client library.
+    pub fn settings(&self) -> Result<Settings> {
+        let idp = Issuer::parse(&self.idp)
+            .with_context(|| format!("the issuer `{}` of the profile", self.idp))?;
+        Ok(Settings {
+            ras_clients: clients(&self.ras_clients)?,
+            consent_clients: clients(&self.consent_clients)?,
+            consent_callbacks: self
+                .consent_clients
+                .iter()
+                .filter_map(|(issuer, held)| {
+                    let (host, port) = held.callback.clone()?;
+                    Some((issuer.clone(), Callback { host, port }))
+                })
+                .collect(),
+            ..Settings::new(idp, self.idp_client.to_client()?)
+        })
+    }
+
+    /// This profile in place of `before`: registrations of both, and the sign-in of before where it is
+    /// the same issuer's and client's.
+    pub fn over(self, before: Self) -> Self {
+        let same =
+            self.idp == before.idp && self.idp_client.client_id == before.idp_client.client_id;
+        let mut ras_clients = before.ras_clients;
+        ras_clients.extend(self.ras_clients);
+        let mut consent_clients = before.consent_clients;
+        consent_clients.extend(self.consent_clients);
+        let session = before.session.filter(|_| same);
+        Self { ras_clients, consent_clients, session, ..self }
+    }
+}
+
+/// The chosen place.
+#[derive(Clone)]
+pub struct Storage {
+    folder: PathBuf,
+    place: Place,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Place {
+    Keychain,
+    File,
+}
+
+const SERVICE: &str = "carnet";
+const PROFILE: &str = "profile";
+const FILE: &str = "insecure-profile.json";
+/// Prefix of what is kept for one MCP server; the URL's hash follows, so that no name can lead anywhere.
+const ACCESS: &str = "access-";
+/// The list of those, where they cannot be listed.
+const ACCESSES: &str = "accesses";
+/// Longest waits for a lock: of what asks authorization servers, and of what asks a person.
+const LOCK: Duration = Duration::from_mins(2);
+const PERSON: Duration = Duration::from_mins(11);
+const LOCK_WAIT: Duration = Duration::from_millis(20);
+
+impl Storage {
+    /// The keychain; or the file, where `insecure` asks for it or an earlier run made it.
+    pub fn open(insecure: bool) -> Result<Self> {
+        let folder = system::settings_folder()?;
+        let file = folder.join(FILE);
+        let place = if insecure || file.exists() { Place::File } else { Place::Keychain };
+        Ok(Self { folder, place })
+    }
+
+    /// Refuses where nothing could be kept: before a person signs in, not after.
+    pub fn ready(&self) -> Result<()> {
+        match self.place {
+            Place::File => Ok(()),
+            // Asks for an entry that there is not: whoever answers that keeps one.
+            Place::Keychain => Ok(keychain("ready", |entry| match entry.get_password() {
+                Ok(_) | Err(keyring::Error::NoEntry) => Ok(()),
+                Err(error) => Err(error),
+            })?),
+        }
+    }
+
+    /// Says where the sign-in is kept, and warns where that is not a keychain.
+    pub fn tell(&self) {
+        if self.place == Place::Keychain {
+            println!("The sign-in is kept in {}.", self.describe());
+        } else {
+            let file = self.file();
+            eprintln!(
+                "warning: the sign-in is kept in the file {}, not in a keychain",
+                file.display()
+            );
+        }
+    }
+
+    /// Where it is, for people.
+    pub fn describe(&self) -> String {
+        match self.place {
+            Place::Keychain => "the keychain of this system".to_owned(),
+            Place::File => format!("the file {}", self.file().display()),
+        }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.join(FILE)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        match name {
+            PROFILE => self.file(),
+            name => self.folder.join(format!("insecure-{name}.json")),
+        }
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let path = self.path(name);
+        let text = match self.place {
+            Place::File if fs::symlink_metadata(&path).is_err() => None,
+            Place::File => Some(system::read_private(&path)?),
+            Place::Keychain => {
+                let held = keychain(name, |entry| match entry.get_password() {
+                    Ok(text) => Ok(Some(Secret::new(text))),
+                    Err(keyring::Error::NoEntry) => Ok(None),
+                    Err(error) => Err(error),
+                });
+                match held {
+                    // Where nothing can be kept, nothing is; it is said where something is to be.
+                    Err(NoKeychain::None(_)) => None,
+                    held => held?,
+                }
+            }
+        };
+        let Some(text) = text else { return Ok(None) };
+        let value = serde_json::from_str(text.expose()).map_err(|_| Unreadable(self.describe()))?;
+        Ok(Some(value))
+    }
+
+    fn write<T: Serialize>(&self, name: &str, value: Option<&T>) -> Result<()> {
+        match (value, &self.place) {
+            (Some(value), Place::File) => {
+                let text = Secret::new(serde_json::to_string(value)?);
+                system::write_private(&self.path(name), text.expose().as_bytes(), false)
+            }
+            (Some(value), Place::Keychain) => {
+                let text = Secret::new(serde_json::to_string(value)?);
+                Ok(keychain(name, move |entry| entry.set_password(text.expose()))?)
+            }
+            (None, Place::File) => match fs::remove_file(self.path(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+                _ => Ok(()),
+            },
+            (None, Place::Keychain) => {
+                Ok(keychain(name, |entry| match entry.delete_credential() {
+                    Ok(()) | Err(keyring::Error::NoEntry) => Ok(()),
+                    Err(error) => Err(error),
+                })?)
+            }
+        }
+    }
+
+    /// The profile kept, if there is one.
+    pub fn load(&self) -> Result<Option<Profile>> {
+        self.read(PROFILE)
+    }
+
+    /// What is kept for one server. It can be had again, so what cannot be read is dropped.
+    fn read_access(&self, name: &str) -> Result<Option<Access>> {
+        match self.read(name) {
+            Err(error) if error.is::<Unreadable>() => {
+                tracing::warn!(error = format!("{error:#}"), "a kept token is dropped");
+                self.write::<Access>(name, None)?;
+                Ok(None)
+            }
+            read => read,
+        }
+    }
+
+    fn load_access(&self, url: &str) -> Result<Option<Access>> {
+        let held = self.read_access(&access_name(url))?;
+        Ok(held.filter(|access| access.url == url))
+    }
+
+    fn store_access(&self, url: &str, access: Option<&Access>) -> Result<()> {
+        if self.place == Place::File {
+            return self.write(&access_name(url), access);
+        }
+        // Keychains cannot be listed, so a list is kept beside: longer than the truth where a step
+        // between fails, never shorter.
+        let _lock = lock(&self.folder, "accesses.lock", LOCK)?;
+        let mut urls = self.listed()?;
+        if access.is_some() && urls.insert(url.to_owned()) {
+            self.write(ACCESSES, Some(&urls))?;
+        }
+        self.write(&access_name(url), access)?;
+        if access.is_none() && urls.remove(url) {
+            self.write(ACCESSES, Some(&urls))?;
+        }
+        Ok(())
+    }
+
+    fn listed(&self) -> Result<BTreeSet<String>> {
+        match self.read(ACCESSES) {
+            Err(error) if error.is::<Unreadable>() => Ok(BTreeSet::new()),
+            read => Ok(read?.unwrap_or_default()),
+        }
+    }
+
+    /// Names of what is kept for servers.
+    fn access_names(&self) -> Result<Vec<String>> {
+        if self.place == Place::Keychain {
+            return Ok(self.listed()?.iter().map(|url| access_name(url)).collect());
+        }
+        let files = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let names = files.filter_map(|file| {
+            let name = file.file_name().to_string_lossy().into_owned();
+            let name = name.strip_prefix("insecure-")?.strip_suffix(".json")?;
+            name.starts_with(ACCESS).then(|| name.to_owned())
+        });
+        Ok(names.collect())
+    }
+
+    fn accesses(&self) -> Result<Vec<String>> {
+        let mut urls = Vec::new();
+        for name in self.access_names()? {
+            match self.read_access(&name) {
+                Ok(access) => urls.extend(access.map(|access| access.url)),
+                Err(error) if error.is::<NoKeychain>() => return Err(error),
+                // It hides none of the others.
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "a kept token is passed over");
+                }
+            }
+        }
+        Ok(urls)
+    }
+
+    /// Removes everything kept here, readable or not.
+    pub fn forget(&self) -> Result<()> {
+        for name in self.access_names()? {
+            self.write::<Access>(&name, None)?;
+        }
+        if self.place == Place::Keychain {
+            self.write::<BTreeSet<String>>(ACCESSES, None)?;
+        }
+        self.store(None)
+    }
+
+    /// Keeps a profile in place of the one before, or forgets it.
+    pub fn store(&self, profile: Option<&Profile>) -> Result<()> {
+        self.write(PROFILE, profile)
+    }
+}
+
+fn access_name(url: &str) -> String {
+    format!("{ACCESS}{}", sha256(url.as_bytes()))
+}
+
+/// Longest wait for the keychain: for a person to unlock it, too.
+const KEYCHAIN: Duration = Duration::from_secs(12);
+
+/// One call to the keychain, which is another process and may never answer.
+fn keychain<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce(&Entry) -> keyring::Result<T> + Send + 'static,
+) -> Result<T, NoKeychain> {
+    let (answer, answered) = std::sync::mpsc::channel();
+    let name = name.to_owned();
+    // Left behind if it does not answer: nothing waits for it at the end of the process.
+    std::thread::spawn(move || {
+        let done = Entry::new(SERVICE, &name).and_then(|entry| work(&entry));
+        let done = done.map_err(|error| match Entry::store_status() {
+            Err(_) => NoKeychain::None(Unusable),
+            Ok(()) => NoKeychain::Refuses(error.to_string()),
+        });
+        let _ = answer.send(done);
+    });
+    answered.recv_timeout(KEYCHAIN).unwrap_or(Err(NoKeychain::Silent))
+}
+
+/// What is kept is not what this version keeps.
+#[derive(Debug, thiserror::Error)]
+#[error("what {0} holds cannot be read\nhint: run `carnet logout --forget`, then sign in")]
+struct Unreadable(String);
+
+/// Nothing answers where a keychain would be.
+#[derive(Debug, thiserror::Error)]
+#[error("there is none on this system, or nothing that offers one runs")]
+struct Unusable;
+
+/// The keychain is locked, or there is none.
+#[derive(Debug, thiserror::Error)]
+enum NoKeychain {
+    #[error(
+        "there is no keychain to keep the sign-in in: {0}\nhint: start the system's keychain; where there is none (a \
+         container, a machine over SSH), `carnet login --insecure-storage` keeps it in a file of mode 0600"
+    )]
+    None(Unusable),
+    #[error(
+        "the keychain refuses: {0}\nhint: unlock it; where that cannot be done, `carnet login --insecure-storage` keeps \
+         the sign-in in a file of mode 0600"
+    )]
+    Refuses(String),
+    #[error(
+        "the keychain has not answered for {} s: it may be waiting to be unlocked on a screen that is not there\nhint: \
+         unlock it, then try again; where that cannot be done, `carnet login --insecure-storage` keeps the sign-in in a \
+         file of mode 0600", KEYCHAIN.as_secs()
+    )]
+    Silent,
+}
+
+/// The client library's view of a storage.
+pub struct ProfileVault(pub Arc<Storage>);
+
+fn failed(error: &anyhow::Error) -> VaultError {
+    VaultError(format!("{error:#}"))
+}
+
+impl Vault for ProfileVault {
+    fn load(&self) -> VaultFuture<'_, Option<Session>> {
+        let storage = Arc::clone(&self.0);
+        blocking(move || Ok(storage.load()?.and_then(|profile| profile.session)))
+    }
+
+    fn store<'a>(&'a self, session: Option<&'a Session>) -> VaultFuture<'a, ()> {
+        let (storage, session) = (Arc::clone(&self.0), session.cloned());
+        blocking(move || {
+            let Some(mut profile) = storage.load()? else { bail!("there is no profile") };
+            profile.session = session;
+            storage.store(Some(&profile))
+        })
+    }
+
+    fn load_access<'a>(&'a self, url: &'a str) -> VaultFuture<'a, Option<Access>> {
+        let (storage, url) = (Arc::clone(&self.0), url.to_owned());
+        blocking(move || storage.load_access(&url))
+    }
+
+    fn store_access<'a>(&'a self, url: &'a str, access: Option<&'a Access>) -> VaultFuture<'a, ()> {
+        let (storage, url, access) = (Arc::clone(&self.0), url.to_owned(), access.cloned());
+        blocking(move || storage.store_access(&url, access.as_ref()))
+    }
+
+    fn accesses(&self) -> VaultFuture<'_, Vec<String>> {
+        let storage = Arc::clone(&self.0);
+        blocking(move || storage.accesses())
+    }
+
+    fn lock_person(&self) -> VaultFuture<'_, VaultLock> {
+        let folder = self.0.folder.clone();
+        blocking(move || Ok(Box::new(lock(&folder, "person.lock", PERSON)?) as VaultLock))
+    }
+
+    fn lock(&self) -> VaultFuture<'_, VaultLock> {
+        let folder = self.0.folder.clone();
+        blocking(move || Ok(Box::new(lock(&folder, "lock", LOCK)?) as VaultLock))
+    }
+}
+
+/// The sole right to write into the configs of MCP clients.
+pub fn lock_installs() -> Result<File> {
+    // What was installed is on one record, whatever sign-ins the person has.
+    lock(&system::Places::here()?.own_config(), "install.lock", LOCK)
+}
+
+/// Held by one process at a time; the system frees it when the process ends, however it ends.
+fn lock(folder: &Path, name: &str, longest: Duration) -> Result<File> {
+    system::private_folder(folder)?;
+    let path = folder.join(name);
+    let file = system::open_private(&path)?;
+    let mut waited = Duration::ZERO;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if waited < longest => {
+                std::thread::sleep(LOCK_WAIT);
+                waited += LOCK_WAIT;
+            }
+            Err(TryLockError::WouldBlock) => bail!(
+                "another carnet process has held {} for {} s\nhint: end it, then try again",
+                path.display(),
+                longest.as_secs()
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("{} cannot be locked", path.display()));
+            }
+        }
+    }
+}
+
+/// Keychains may wait for a person to unlock them: never on a thread that serves others.
+fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> VaultFuture<'static, T> {
+    Box::pin(async move {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(done) => done.map_err(|e| failed(&e)),
+            Err(error) => Err(VaultError(error.to_string())),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn storage(folder: &Path) -> Storage {
+        Storage { folder: folder.to_owned(), place: Place::File }
+    }
+
+    fn access(url: &str) -> Access {
+        let held = serde_json::json!({"url": url, "resource": url, "authorization_server": "https://as",
+            "token": "t", "scopes": ["read"], "expires": 1});
+        serde_json::from_value(held).unwrap()
+    }
+
+    #[test]
+    fn kept_tokens_that_cannot_be_read_are_dropped_and_stop_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = storage(folder.path());
+        for url in ["https://a.example/mcp", "https://b.example/mcp"] {
+            storage.store_access(url, Some(&access(url))).unwrap();
+        }
+        let broken = storage.path(&access_name("https://a.example/mcp"));
+        system::write_private(&broken, b"{", false).unwrap();
+        assert!(storage.load_access("https://a.example/mcp").unwrap().is_none());
+        assert!(!broken.exists(), "it would fail the next time too");
+        system::write_private(&broken, b"{}", false).unwrap();
+        assert_eq!(storage.accesses().unwrap(), ["https://b.example/mcp"]);
+    }
+
+    #[test]
+    fn forgetting_leaves_nothing_that_was_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = storage(folder.path());
+        storage.store(Some(&Profile::default())).unwrap();
+        storage
+            .store_access("https://a.example/mcp", Some(&access("https://a.example/mcp")))
+            .unwrap();
+        system::write_private(&storage.path("access-x"), b"not even JSON", false).unwrap();
+        storage.forget().unwrap();
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn k19_folders_and_locks_are_their_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("new").join("carnet");
+        let held = lock(&folder, "lock", Duration::ZERO).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&folder), mode(&folder.join("lock"))), (0o700, 0o600));
+        let waited = lock(&folder, "lock", Duration::from_millis(40)).unwrap_err().to_string();
+        assert!(waited.contains("another carnet process"), "{waited}");
+        drop(held);
+        lock(&folder, "lock", Duration::ZERO).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn k19_a_secret_of_somebody_else_is_not_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let empty = system::read_private(file.path()).unwrap_err().to_string();
+        assert!(empty.contains("is empty"), "nothing is no secret: {empty}");
+        fs::write(file.path(), "a secret").unwrap();
+        assert!(system::read_private(file.path()).is_ok());
+        // Only root can make a file somebody else's.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(file.path(), Some(65_534), None).unwrap();
+            let refused = system::read_private(file.path()).unwrap_err().to_string();
+            assert!(refused.contains("belongs to another user"), "{refused}");
+        }
+    }
+}

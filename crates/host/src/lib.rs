@@ -1,0 +1,759 @@
+//! The one place that reads the operating system's clock, entropy, files and environment.
+
+pub mod keys;
+
+use anyhow::{Context, Result, bail};
+use carnet_outbound::{Outbound, Proxies};
+use carnet_proto::{
+    others_text,
+    secret::Secret,
+    time::{Clock, Entropy, Timestamp},
+};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// A process that dies writes its memory nowhere: there are keys in it. Nor may another program of the same user look
+/// into it.
+pub fn keep_no_core() {
+    #[cfg(unix)]
+    {
+        let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+        let limited = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+        #[cfg(target_os = "linux")]
+        let limited = limited.and_then(|()| {
+            use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+            set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        });
+        if let Err(error) = limited {
+            eprintln!("warning: a crash may write secrets to a core file: {error}");
+        }
+    }
+}
+
+/// Each connection takes a descriptor, and most services start with a thousand: all that the system allows.
+pub fn raise_descriptors() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let held = getrlimit(Resource::Nofile);
+        let wanted = Rlimit { current: held.maximum.or(Some(1 << 20)), ..held };
+        if held.current != wanted.current
+            && let Err(error) = setrlimit(Resource::Nofile, wanted)
+        {
+            tracing::warn!(%error, "the number of open files cannot be raised");
+        }
+    }
+}
+
+/// The operating system's wall clock.
+#[allow(clippy::disallowed_methods)] // the one place that may read it
+pub fn clock() -> Clock {
+    Clock::new(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    })
+}
+
+/// The operating system's entropy, by way of aws-lc.
+#[allow(clippy::disallowed_methods)] // the one place that may draw it
+pub fn entropy() -> Entropy {
+    Entropy::new(|buffer| {
+        if aws_lc_rs::rand::fill(buffer).is_err() {
+            // Guessable tokens are worse than no process.
+            tracing::error!("the operating system has no entropy");
+            std::process::abort();
+        }
+    })
+}
+
+/// The guarded HTTP client, trusting `roots` (PEM files) beside the platform's authorities.
+pub fn outbound(roots: &[PathBuf]) -> Result<Outbound> {
+    let mut pems = Vec::new();
+    for root in roots {
+        pems.push(roots_of(root)?);
+    }
+    Ok(Outbound::new(&pems)?)
+}
+
+/// The certificates of a file in PEM; refused by name where it holds none.
+pub fn roots_of(file: &Path) -> Result<Vec<u8>> {
+    let name = file.display();
+    let pem =
+        fs::read(file).with_context(|| format!("the certificate file {name} cannot be read"))?;
+    let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    match certificates {
+        Ok(found) if !found.is_empty() => Ok(pem),
+        _ if pem.first() == Some(&0x30) => bail!(
+            "{name} is a certificate in DER, not in PEM\nhint: `openssl x509 -inform der -in {name} -out roots.pem` \
+             makes it PEM"
+        ),
+        _ => bail!(
+            "{name} holds no certificate in PEM\nhint: it has to begin with -----BEGIN CERTIFICATE-----"
+        ),
+    }
+}
+
+/// The same for a person's own program: by the proxies that their environment names. A server has none: what it fetches
+/// is named by others.
+#[allow(clippy::disallowed_methods)] // the one place that may read the environment
+pub fn desk_outbound(roots: &[PathBuf]) -> Result<Outbound> {
+    let set = |names: &[&str]| {
+        let mut values = names.iter().filter_map(|name| std::env::var(name).ok());
+        values.find(|value| !value.trim().is_empty())
+    };
+    let all = set(&["ALL_PROXY", "all_proxy"]);
+    let proxies = Proxies {
+        https: set(&["HTTPS_PROXY", "https_proxy"]).or_else(|| all.clone()),
+        http: set(&["http_proxy", "HTTP_PROXY"]).or(all),
+        none_for: set(&["NO_PROXY", "no_proxy"]),
+    };
+    Ok(outbound(roots)?.through(&proxies)?)
+}
+
+/// Writes a file that only its owner may read, wholly or not at all; `new` refuses to replace one.
+pub fn write_private(path: &Path, content: &[u8], new: bool) -> Result<()> {
+    let name = path.display();
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    private_folder(folder)?;
+    if new && fs::symlink_metadata(path).is_ok() {
+        bail!("{name} exists already\nhint: choose another folder, or move the file away first");
+    }
+    // Temporary files are made for their owner alone (0600).
+    let mut file = tempfile::Builder::new()
+        .prefix(".carnet")
+        .tempfile_in(folder)
+        .with_context(|| format!("{name} cannot be written"))?;
+    file.write_all(content).and_then(|()| file.as_file().sync_all())?;
+    if new {
+        file.persist_noclobber(path).with_context(|| format!("{name} cannot be written"))?;
+    } else {
+        file.persist(path).with_context(|| format!("{name} cannot be written"))?;
+    }
+    Ok(())
+}
+
+/// Makes a folder that only its owner may look into, unless it is there.
+pub fn private_folder(folder: &Path) -> Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    let made = builder.create(folder);
+    made.with_context(|| format!("the folder {} cannot be made", folder.display()))
+}
+
+/// Whether a folder is another user's, or anybody may write into it: then what is in it may be anybody's.
+pub fn is_anybodys_folder(folder: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let own = rustix::process::geteuid().as_raw();
+        fs::metadata(folder).is_ok_and(|metadata| {
+            (metadata.uid() != own && metadata.uid() != 0)
+                || metadata.permissions().mode() & 0o002 != 0
+        })
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = folder;
+        false
+    }
+}
+
+/// Opens a file to lock, for its owner alone; makes it where it is missing.
+pub fn open_private(path: &Path) -> Result<fs::File> {
+    let mut options = fs::File::options();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        use std::os::unix::fs::OpenOptionsExt;
+        // A link in its place leads elsewhere, and a pipe makes everybody wait.
+        options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
+        options.mode(0o600);
+    }
+    options.open(path).with_context(|| format!("{} cannot be opened", path.display()))
+}
+
+/// Opens a file to add to, for its owner alone; makes it where it is missing.
+pub fn append_private(path: &Path) -> Result<fs::File> {
+    let mut options = fs::File::options();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).with_context(|| format!("{} cannot be opened", path.display()))
+}
+
+/// Who else may have to do with a file that holds secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shared {
+    /// Nobody, and it is no link: what this program writes itself.
+    Nobody,
+    /// A group may read it and links may lead to it: so do programs that renew certificates hand out their keys.
+    Readers,
+    /// As orchestrators mount secrets: links may lead to it, and a group may read it where nobody may write it.
+    Group,
+    /// The same, and anybody may read it where nobody may write it: the administrator says that there is nobody else.
+    Mounted,
+}
+
+/// Opens a file that holds secrets; refuses one that others may read or write, or that belongs to another user. What
+/// is looked at is what was opened.
+pub fn private_file(path: &Path, shared: Shared) -> Result<fs::File> {
+    let name = path.display();
+    let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
+    if shared == Shared::Nobody && is_link {
+        bail!("{name} is not a plain file\nhint: secrets are not read through links");
+    }
+    let mut options = fs::File::options();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        // A pipe in its place must not make anybody wait.
+        let follow = if shared == Shared::Nobody { OFlags::NOFOLLOW } else { OFlags::empty() };
+        let flags = (follow | OFlags::NONBLOCK).bits().cast_signed();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags);
+    }
+    let file = options.open(path).with_context(|| format!("{name} cannot be read"))?;
+    let metadata = file.metadata().with_context(|| format!("{name} cannot be read"))?;
+    if !metadata.is_file() {
+        bail!("{name} is not a plain file\nhint: secrets are kept in files");
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let (owner, own) = (metadata.uid(), rustix::process::geteuid());
+        if owner != own.as_raw() && owner != 0 {
+            bail!(
+                "{name} belongs to another user (uid {owner})\nhint: a secret is read from a file \
+                 of one's own; run `chown {own} {name}` if it is meant to be",
+                own = own.as_raw()
+            );
+        }
+        let mode = metadata.permissions().mode() & 0o777;
+        let read_only = mode & 0o222 == 0;
+        let (others, fix) = match shared {
+            Shared::Group if read_only => (0o037, "440"),
+            Shared::Mounted if read_only => (0o033, "444"),
+            Shared::Nobody | Shared::Group | Shared::Mounted => (0o077, "600"),
+            Shared::Readers => (0o037, "640"),
+        };
+        if mode & others != 0 {
+            let mounted = if shared == Shared::Group && read_only {
+                "; where it is mounted like that and nobody else is on the machine, `mounted_secrets = true` at the top of \
+                 the config takes it"
+            } else {
+                ""
+            };
+            bail!(
+                "{name} can be read or written by others (mode {mode:03o})\nhint: run `chmod {fix} \
+                 {name}`, and replace the secrets in it if others may have seen them{mounted}"
+            );
+        }
+    }
+    Ok(file)
+}
+
+/// Whether a file is this program's own, and open to a group alone: so do platforms leave it that give a group a mounted
+/// volume at each start.
+pub fn is_given_to_group(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        fs::symlink_metadata(path).is_ok_and(|metadata| {
+            let mode = metadata.permissions().mode();
+            let own = metadata.uid() == rustix::process::geteuid().as_raw();
+            let (group, everybody) = (mode & 0o070, mode & 0o007);
+            metadata.is_file() && own && group != 0 && everybody == 0
+        })
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        false
+    }
+}
+
+/// Takes such a file back, for its owner alone.
+pub fn take_back(path: &Path) -> Result<()> {
+    #[cfg(unix)]
+    if is_given_to_group(path) {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+            .with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// Reads a secret file; refuses one that others may read.
+pub fn read_private(path: &Path) -> Result<Secret> {
+    read_secret(path, Shared::Nobody)
+}
+
+/// Variables of the environment that are passed on to a program.
+#[allow(clippy::disallowed_methods)] // the one place that may read the environment
+pub fn environment(names: &[&str]) -> Vec<(String, std::ffi::OsString)> {
+    let held = |name: &&str| Some(((*name).to_owned(), std::env::var_os(name)?));
+    names.iter().filter_map(held).collect()
+}
+
+/// What the environment sets of a config: `CARNET__IDP__LISTEN`, or `CARNET__IDP__DATABASE_FILE` for what is in a file.
+#[allow(clippy::disallowed_methods)] // the one place that may read the environment
+pub fn config_overrides(mounted: bool) -> Result<Vec<(String, String)>> {
+    // As the other secrets of the config are read.
+    let mounted = std::env::var("CARNET__MOUNTED_SECRETS").map_or(mounted, |said| said == "true");
+    let shared = if mounted { Shared::Mounted } else { Shared::Group };
+    let mut set = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Some(name) = name.to_str().and_then(|name| name.strip_prefix("CARNET__")) else {
+            continue;
+        };
+        let Some(value) = value.to_str() else { bail!("CARNET__{name} is not Unicode") };
+        // Keys of the config that name files end with `file` by themselves.
+        match name
+            .strip_suffix("_FILE")
+            .filter(|name| !name.ends_with("SECRET") && !name.ends_with('_'))
+        {
+            Some(key) => {
+                let secret = read_secret(Path::new(value), shared)
+                    .with_context(|| format!("CARNET__{name}"))?;
+                set.push((key.to_owned(), secret.expose().to_owned()));
+            }
+            None => set.push((name.to_owned(), value.to_owned())),
+        }
+    }
+    set.sort();
+    Ok(set)
+}
+
+/// The same with what a deployment allows.
+pub fn read_secret(path: &Path, shared: Shared) -> Result<Secret> {
+    let file = private_file(path, shared)?;
+    let text = std::io::read_to_string(file);
+    let text = Secret::new(text.with_context(|| format!("{} cannot be read", path.display()))?);
+    // Nothing is no secret: everybody has it.
+    if text.expose().trim().is_empty() {
+        bail!("{} is empty\nhint: a secret is expected there, in one line", path.display());
+    }
+    Ok(Secret::new(text.expose().trim()))
+}
+
+/// The folder for this person's settings.
+#[allow(clippy::disallowed_methods)] // the one place that may read the environment
+pub fn settings_folder() -> Result<PathBuf> {
+    let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    // However it is spelled, it is the same sign-in.
+    let whole = |home: PathBuf| {
+        let home = std::path::absolute(&home).unwrap_or(home);
+        // Windows spells a canonical path as few programs read it.
+        let canonical = if cfg!(windows) { None } else { fs::canonicalize(&home).ok() };
+        canonical.unwrap_or_else(|| plain_path(&home))
+    };
+    from("CARNET_HOME")
+        .map(whole)
+        .or_else(|| from("XDG_CONFIG_HOME").map(|home| home.join("carnet")))
+        .or_else(|| from("APPDATA").map(|home| home.join("carnet")))
+        .or_else(|| from("HOME").map(|home| home.join(".config").join("carnet")))
+        .context("no folder for settings: neither CARNET_HOME nor HOME is set")
+}
+
+/// A path of what is not there yet, without `.` and `..`.
+fn plain_path(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::CurDir => {}
+            std::path::Component::ParentDir => {
+                plain.pop();
+            }
+            part => plain.push(part),
+        }
+    }
+    plain
+}
+
+/// The folder for settings, where it is not the one that a program finds which knows the home folder alone: whoever
+/// starts this program for the person has to name it.
+pub fn unusual_home() -> Result<Option<PathBuf>> {
+    let folder = settings_folder()?;
+    let usual = Places::here().map(|places| places.own_config());
+    Ok(usual.map_or(true, |usual| usual != folder).then_some(folder))
+}
+
+/// This program, by its whole path: programs with windows often have another PATH. A link on PATH is named as such: it
+/// stays where it is when the program behind it is replaced by the next version.
+#[allow(clippy::disallowed_methods)] // the one place that may read the environment
+pub fn own_program() -> Result<String> {
+    let path = std::env::current_exe().context("this program does not know where it is")?;
+    let own = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+    let name = path.file_name().unwrap_or_default();
+    let on_path = std::env::var_os("PATH");
+    let folders =
+        on_path.iter().flat_map(std::env::split_paths).filter(|folder| folder.is_absolute());
+    // Under the name that it was called by, which a package manager may have made.
+    let called = std::env::args_os().next().map(PathBuf::from);
+    let called = called.as_deref().and_then(Path::file_name).unwrap_or(name).to_owned();
+    let named = folders.flat_map(|folder| [folder.join(&called), folder.join(name)]);
+    let stable =
+        named.into_iter().find(|file| fs::canonicalize(file).is_ok_and(|file| file == own));
+    let path = stable.unwrap_or(path);
+    let text = path.to_str().context("this program's path is not Unicode")?;
+    Ok(text.to_owned())
+}
+
+/// The folder of this program, where it cannot be called by its name alone.
+#[allow(clippy::disallowed_methods)] // the one place that may read the environment
+pub fn folder_off_path() -> Option<PathBuf> {
+    let own = fs::canonicalize(std::env::current_exe().ok()?).ok()?;
+    let folder = own.parent()?.to_owned();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .any(|folder| fs::canonicalize(folder.join("carnet")).is_ok_and(|file| file == own));
+    (!found).then_some(folder)
+}
+
+/// Where other programs of this person keep their settings.
+pub struct Places {
+    pub home: PathBuf,
+}
+
+impl Places {
+    #[allow(clippy::disallowed_methods)] // the one place that may read the environment
+    pub fn here() -> Result<Self> {
+        let home = std::env::var_os("HOME").or_else(|| std::env::var_os("USERPROFILE"));
+        let home = home.filter(|value| !value.is_empty()).map(PathBuf::from);
+        Ok(Self { home: home.context("no home folder: HOME is not set")? })
+    }
+
+    /// Where this program keeps a person's settings, where nothing says otherwise.
+    pub fn own_config(&self) -> PathBuf {
+        if self.is_windows() {
+            self.config().join("carnet")
+        } else {
+            self.home.join(".config/carnet")
+        }
+    }
+
+    /// A folder that an environment variable names.
+    #[allow(clippy::disallowed_methods)] // the one place that may read the environment
+    #[allow(clippy::unused_self)] // a place is asked for its environment
+    pub fn env(&self, name: &str) -> Option<PathBuf> {
+        std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+    }
+
+    /// `XDG_CONFIG_HOME`, or `~/.config`.
+    pub fn xdg_config(&self) -> PathBuf {
+        self.env("XDG_CONFIG_HOME").unwrap_or_else(|| self.home.join(".config"))
+    }
+
+    /// Where programs of this system keep settings.
+    pub fn config(&self) -> PathBuf {
+        if self.is_macos() {
+            self.home.join("Library/Application Support")
+        } else if self.is_windows() {
+            self.env("APPDATA").unwrap_or_else(|| self.home.join("AppData/Roaming"))
+        } else {
+            self.xdg_config()
+        }
+    }
+
+    /// `%LOCALAPPDATA%` on Windows.
+    pub fn local_app_data(&self) -> Option<PathBuf> {
+        self.env("LOCALAPPDATA").filter(|_| self.is_windows())
+    }
+
+    #[allow(clippy::unused_self)] // a place is asked what system it is on
+    pub fn is_windows(&self) -> bool {
+        cfg!(windows)
+    }
+
+    #[allow(clippy::unused_self)] // a place is asked what system it is on
+    pub fn is_macos(&self) -> bool {
+        cfg!(target_os = "macos")
+    }
+
+    /// Whether a program of this name is on the PATH.
+    #[allow(clippy::disallowed_methods)] // the one place that may read the environment
+    #[allow(clippy::unused_self)] // a place is asked what it has
+    pub fn has_program(&self, name: &str) -> bool {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let file = if cfg!(windows) { format!("{name}.exe") } else { name.to_owned() };
+        std::env::split_paths(&path).any(|folder| folder.join(&file).is_file())
+    }
+}
+
+/// Replaces a file of another program, wholly or not at all; its mode stays.
+pub fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
+    let name = path.display();
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).with_context(|| format!("the folder of {name} cannot be made"))?;
+    let held = fs::metadata(path).ok();
+    if held.as_ref().is_some_and(|held| held.permissions().readonly()) {
+        bail!(
+            "{name} is read-only, and was left as it is\nhint: make it writable, or write the entry by hand"
+        );
+    }
+    #[cfg(unix)]
+    if held.as_ref().is_some_and(|held| std::os::unix::fs::MetadataExt::nlink(held) > 1) {
+        bail!(
+            "{name} has another name (a hard link) that would keep the old text, and was left as it is\nhint: remove \
+             the other name, or write the entry by hand"
+        );
+    }
+    let mode = held.map(|held| held.permissions());
+    let mut file = tempfile::Builder::new()
+        .prefix(".carnet")
+        .tempfile_in(folder)
+        .with_context(|| format!("{name} cannot be written"))?;
+    file.write_all(content).and_then(|()| file.as_file().sync_all())?;
+    if let Some(mode) = mode {
+        file.as_file().set_permissions(mode)?;
+    }
+    file.persist(path).with_context(|| format!("{name} cannot be written"))?;
+    Ok(())
+}
+
+/// Longest text of others on a terminal, in characters.
+const LONGEST: usize = 2000;
+
+/// Text from elsewhere on one line, safe for a terminal.
+pub fn plain(text: &str) -> String {
+    others_text::shown(text, LONGEST)
+}
+
+/// A URL from elsewhere, whole and on one line.
+pub fn plain_url(url: &str) -> String {
+    others_text::shown(url, usize::MAX)
+}
+
+/// Text of ours that quotes others, safe for a terminal: its lines are ours, and no line holds anything else.
+pub fn plain_lines(text: &str) -> String {
+    text.split('\n').map(plain).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether a command can be started: a file that may be executed, by its path or on PATH.
+#[allow(clippy::disallowed_methods)] // the one place that may read the environment
+pub fn is_program(name: &str) -> bool {
+    let runs = |file: &Path| {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+        }
+        #[cfg(not(unix))]
+        {
+            file.is_file()
+                || file.with_extension("exe").is_file()
+                || file.with_extension("cmd").is_file()
+        }
+    };
+    if name.contains(['/', '\\']) {
+        return runs(Path::new(name));
+    }
+    let path = std::env::var_os("PATH");
+    !name.is_empty()
+        && path.iter().flat_map(std::env::split_paths).any(|folder| runs(&folder.join(name)))
+}
+
+/// An error for a person: what went wrong, from the outside to the inside, and then what to do.
+pub fn told(error: &anyhow::Error) -> String {
+    let (mut causes, mut hints): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+    for cause in error.chain() {
+        let text = cause.to_string();
+        let (what, hint) = match text.split_once("\nhint: ") {
+            Some((what, hint)) => (what.to_owned(), Some(hint.to_owned())),
+            None => (text, None),
+        };
+        // A layer that only repeats what is inside it.
+        if causes.last().is_none_or(|outer| !outer.ends_with(&what)) {
+            causes.push(what);
+        }
+        hints.extend(hint);
+    }
+    let mut told = causes.join(": ");
+    for hint in hints {
+        told.push_str("\nhint: ");
+        told.push_str(&hint);
+    }
+    told
+}
+
+/// Ends quietly where whoever reads what is printed has gone away (`carnet … | head`).
+pub fn end_with_the_reader() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let gone = panic.payload().downcast_ref::<String>().is_some_and(|text| {
+            text.starts_with("failed printing to std") && text.contains("Broken pipe")
+        });
+        if gone {
+            // As a shell tells of a program that SIGPIPE has ended.
+            std::process::exit(141);
+        }
+        usual(panic);
+    }));
+}
+
+/// A word for a POSIX shell that is read as this text and nothing else.
+pub fn quoted(text: &str) -> String {
+    let harmless = |b: u8| b.is_ascii_alphanumeric() || b"-_.,:/@%+=".contains(&b);
+    if !text.is_empty() && text.bytes().all(harmless) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// JSON for standard output, with what others wrote in it: the same values for a program that reads it, and nothing that
+/// a terminal would obey. The one way that JSON is printed.
+pub fn json_text(value: &impl serde::Serialize) -> serde_json::Result<String> {
+    let pretty = serde_json::to_string_pretty(value)?;
+    let mut text = String::with_capacity(pretty.len());
+    for c in pretty.chars() {
+        if c == '\n' || others_text::is_shown(c) {
+            text.push(c);
+        } else {
+            // In a text alone: JSON has no such character anywhere else.
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                text.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    Ok(text)
+}
+
+/// Rows as columns, the last one as long as it is.
+pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |i: usize| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            line.push_str(&format!("{cell:<width$}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// A span of seconds that has passed, in words.
+pub fn ago(seconds: i64) -> String {
+    match seconds {
+        ..=89 => "just now".to_owned(),
+        90..=5399 => format!("{} min ago", seconds / 60),
+        5400..=129_599 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+/// Waits for SIGTERM or Ctrl-C.
+pub async fn shutdown_signal() -> Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            ended = tokio::signal::ctrl_c() => ended?,
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await?;
+    Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn with_mode(path: &Path, mode: u32) {
+        assert!(fs::set_permissions(path, fs::Permissions::from_mode(mode)).is_ok());
+    }
+
+    #[test]
+    fn a_process_leaves_no_core_and_is_not_looked_into() {
+        keep_no_core();
+        let held = rustix::process::getrlimit(rustix::process::Resource::Core);
+        assert_eq!((held.current, held.maximum), (Some(0), Some(0)));
+        #[cfg(target_os = "linux")]
+        assert_eq!(
+            rustix::process::dumpable_behavior().ok(),
+            Some(rustix::process::DumpableBehavior::NotDumpable)
+        );
+    }
+
+    #[test]
+    fn a_file_with_secrets_is_its_owner_s_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        fs::write(&file, "x").unwrap();
+        for (mode, alone, shared) in [
+            (0o600, true, true),
+            (0o400, true, true),
+            (0o640, false, true),
+            (0o440, false, true),
+            (0o660, false, false),
+            (0o644, false, false),
+            (0o666, false, false),
+            (0o602, false, false),
+        ] {
+            with_mode(&file, mode);
+            assert_eq!(private_file(&file, Shared::Nobody).is_ok(), alone, "{mode:o}");
+            assert_eq!(private_file(&file, Shared::Readers).is_ok(), shared, "{mode:o}");
+        }
+        with_mode(&file, 0o600);
+        let link = folder.path().join("link");
+        symlink(&file, &link).unwrap();
+        assert!(private_file(&link, Shared::Nobody).is_err(), "a link");
+        assert!(private_file(&link, Shared::Readers).is_ok());
+        with_mode(&file, 0o644);
+        assert!(private_file(&link, Shared::Readers).is_err(), "what it leads to");
+        assert!(private_file(folder.path(), Shared::Nobody).is_err(), "a folder");
+        assert!(private_file(&folder.path().join("none"), Shared::Nobody).is_err());
+    }
+
+    #[test]
+    fn a_file_of_another_program_that_is_read_only_or_has_two_names_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("mcp.json");
+        fs::write(&file, "{}").unwrap();
+        with_mode(&file, 0o444);
+        assert!(replace_file(&file, b"new").unwrap_err().to_string().contains("read-only"));
+        with_mode(&file, 0o640);
+        let other = folder.path().join("other");
+        fs::hard_link(&file, &other).unwrap();
+        assert!(replace_file(&file, b"new").unwrap_err().to_string().contains("hard link"));
+        fs::remove_file(&other).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"{}");
+        replace_file(&file, b"new").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+    }
+
+    #[test]
+    fn what_a_platform_gave_to_a_group_is_taken_back_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("idp.db");
+        fs::write(&file, "x").unwrap();
+        for (mode, after) in
+            [(0o660, 0o600), (0o640, 0o600), (0o600, 0o600), (0o666, 0o666), (0o604, 0o604)]
+        {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            take_back(&file).unwrap();
+            let found = fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+            assert_eq!(found, after, "{mode:o}");
+        }
+        let link = folder.path().join("link.db");
+        symlink(&file, &link).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o660)).unwrap();
+        assert!(!is_given_to_group(&link), "whoever made the link may have made it lead anywhere");
+        take_back(&folder.path().join("nothing")).unwrap();
+    }
+}

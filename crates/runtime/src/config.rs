@@ -1,0 +1,906 @@
+//! The config file: what was written, then what is needed. Everything wrong with it is reported at
+//! once, each with the key's path and a hint.
+
+mod reading;
+
+use crate::gateway::config::{GatewayConfig, WrittenGateway};
+use anyhow::{Context, Result, bail};
+use carnet_authority::Rates;
+use carnet_host as system;
+use carnet_host::{Shared, private_file};
+use carnet_idp::IdpSettings;
+use carnet_proto::{
+    identifier::{Issuer, is_loopback},
+    jwk::Algorithm,
+};
+use carnet_ras::RasSettings;
+use ipnet::IpNet;
+pub use reading::said;
+use reading::{misread, put, unquoted, without_passwords};
+use serde::Deserialize;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
+use url::Url;
+
+/// As written. Unknown keys are refused.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    keys: WrittenKeys,
+    #[serde(default)]
+    trusted_proxies: Vec<String>,
+    #[serde(default)]
+    mounted_secrets: bool,
+    health: Option<WrittenHealth>,
+    admin: Option<WrittenAdmin>,
+    idp: Option<WrittenIdp>,
+    #[serde(default)]
+    ras: Vec<WrittenRas>,
+    #[serde(default)]
+    gateway: Vec<WrittenGateway>,
+    #[serde(default)]
+    outbound: WrittenOutbound,
+    #[serde(default)]
+    log: WrittenLog,
+    #[serde(default)]
+    telemetry: WrittenTelemetry,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenKeys {
+    file: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenHealth {
+    listen: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenAdmin {
+    listen: String,
+    secret_file: PathBuf,
+}
+
+/// What both roles write about where they are.
+struct WrittenListener {
+    issuer: String,
+    listen: String,
+    database: String,
+    algorithm: Option<Algorithm>,
+    tls: Option<WrittenTls>,
+    tls_certificate: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    keep_refused_days: Option<NonZeroU32>,
+}
+
+/// Who ends TLS.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum WrittenTls {
+    /// A proxy in front: what comes here is plain http, from the addresses in `trusted_proxies` alone.
+    Proxy,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenIdp {
+    issuer: String,
+    listen: String,
+    database: String,
+    algorithm: Option<Algorithm>,
+    tls: Option<WrittenTls>,
+    tls_certificate: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    failures_per_minute: Option<NonZeroU32>,
+    grants_per_minute: Option<NonZeroU32>,
+    keep_refused_days: Option<NonZeroU32>,
+    name: Option<String>,
+    tenant: Option<String>,
+    session_hours: Option<u32>,
+    allow_public_exchange: Option<bool>,
+    enrolment: Option<bool>,
+    device_authorization: Option<bool>,
+    show_refused: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRas {
+    name: String,
+    issuer: String,
+    listen: String,
+    database: String,
+    algorithm: Option<Algorithm>,
+    tls: Option<WrittenTls>,
+    tls_certificate: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    failures_per_minute: Option<NonZeroU32>,
+    grants_per_minute: Option<NonZeroU32>,
+    introspections_per_minute: Option<NonZeroU32>,
+    keep_refused_days: Option<NonZeroU32>,
+    registration: Option<bool>,
+    client_documents: Option<bool>,
+    refresh_idle_hours: Option<u32>,
+    refresh_hours: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenOutbound {
+    #[serde(default)]
+    extra_roots: Vec<PathBuf>,
+}
+
+/// How logs look.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenLog {
+    /// `text` or `json`.
+    #[serde(default)]
+    pub format: LogFormat,
+    /// A `tracing` filter; `info` unless set.
+    pub filter: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Where traces and metrics go.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenTelemetry {
+    /// Base URL of an OTLP collector (HTTP); none unless set.
+    pub otlp_endpoint: Option<String>,
+}
+
+/// What `serve` needs.
+#[derive(Debug)]
+pub struct Config {
+    pub key_file: PathBuf,
+    /// Whoever may say whom a request comes from.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How secrets may be kept in files.
+    pub secrets: Shared,
+    /// Where probes are answered, beside every listener.
+    pub health: Option<SocketAddr>,
+    pub admin: Option<Admin>,
+    pub idp: Option<(Listener, IdpSettings)>,
+    pub ras: Vec<(String, Listener, RasSettings)>,
+    pub gateways: Vec<GatewayConfig>,
+    pub extra_roots: Vec<PathBuf>,
+    pub log: WrittenLog,
+    pub otlp_endpoint: Option<String>,
+}
+
+#[derive(Debug)]
+pub struct Admin {
+    pub listen: SocketAddr,
+    pub secret_file: PathBuf,
+}
+
+/// One authorization server's place.
+#[derive(Debug)]
+pub struct Listener {
+    pub issuer: Issuer,
+    pub listen: SocketAddr,
+    pub database: String,
+    pub algorithm: Algorithm,
+    pub tls: Tls,
+    /// How long refusals stay in the audit log, in seconds; for ever unless set.
+    pub keep_refused: Option<i64>,
+}
+
+/// Who ends TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// Nobody: this machine alone.
+    None,
+    /// This process, with a certificate chain and its key.
+    Own(PathBuf, PathBuf),
+    /// A proxy in front, and nobody comes round it.
+    Proxy,
+}
+
+/// What is wrong with a config as a whole.
+const WHOLE: &str = "(file)";
+
+/// Collects everything wrong.
+#[derive(Default)]
+pub struct Problems(Vec<String>);
+
+impl Problems {
+    pub fn add(&mut self, path: &str, what: &str, hint: &str) {
+        self.0.push(format!("{path}: {what}\n  hint: {hint}"));
+    }
+}
+
+impl Config {
+    /// Reads and checks a config file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| {
+            format!("the config {} cannot be read\nhint: go to the folder of `carnet serve` or name the file with --config; `carnet init` writes one", path.display())
+        })?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let own = text.parse::<toml::Table>().unwrap_or_default();
+        let mounted = own.get("mounted_secrets").and_then(toml::Value::as_bool) == Some(true);
+        let set = system::config_overrides(mounted)?;
+        let config = Self::parse_with(&text, folder, &set)
+            .with_context(|| format!("the config {} cannot be used", path.display()))?;
+        if databases_in(&own).any(has_password) {
+            private_file(path, config.secrets).context("there is a database password in it")?;
+        }
+        Ok(config)
+    }
+
+    #[cfg(test)]
+    fn parse(text: &str, folder: &Path) -> Result<Self> {
+        Self::parse_with(text, folder, &[])
+    }
+
+    /// Reads a config in which keys are set by other words (`IDP__LISTEN`, `RAS__0__ISSUER`).
+    fn parse_with(text: &str, folder: &Path, set: &[(String, String)]) -> Result<Self> {
+        let overridden;
+        let text = if set.is_empty() {
+            text
+        } else {
+            let mut table: toml::Table = text.parse().map_err(|error| unquoted(text, &error))?;
+            for (name, value) in set {
+                put(&mut table, name, value)?;
+            }
+            overridden = toml::to_string(&table)?;
+            overridden.as_str()
+        };
+        let document = toml::Deserializer::parse(text).map_err(|error| unquoted(text, &error))?;
+        let written: Written = serde_path_to_error::deserialize(document).map_err(|error| {
+            let hint = if text.contains("[console") {
+                "this version runs [idp], [[ras]], [[gateway]] and [admin]"
+            } else if set.is_empty() {
+                "`carnet init` writes a commented example of every key"
+            } else {
+                "`carnet init` writes a commented example of every key; keys may be set by CARNET__… in the environment too, \
+                 as TOML writes them: lists as '[\"10.0.0.1\"]', a text of digits as '\"2026\"'"
+            };
+            let (told, rest) = misread(text, error, set);
+            let mut wrong: Vec<_> =
+                told.into_iter().map(|what| format!("{what}\n  hint: {hint}")).collect();
+            // What can be read is looked at as well; of what was taken out nothing more is said.
+            if let Some(rest) = rest {
+                let mut problems = Problems::default();
+                let _ = rest.resolve(folder, &mut problems);
+                let others = problems.0.iter().filter(|problem| !problem.starts_with(WHOLE));
+                wrong.extend(others.map(|problem| without_passwords(problem)));
+            }
+            match wrong.as_slice() {
+                [one] => anyhow::anyhow!("{one}"),
+                all => anyhow::anyhow!("{} wrong:\n{}", count(all.len()), all.join("\n")),
+            }
+        })?;
+        let mut problems = Problems::default();
+        let config = written.resolve(folder, &mut problems);
+        match problems.0.as_slice() {
+            [] => Ok(config),
+            problems => {
+                let problems: Vec<_> =
+                    problems.iter().map(|text| without_passwords(text)).collect();
+                bail!("{} wrong:\n{}", count(problems.len()), problems.join("\n"))
+            }
+        }
+    }
+}
+
+/// The databases that a config itself names, whatever the environment says instead.
+fn databases_in(table: &toml::Table) -> impl Iterator<Item = &str> {
+    let ras = table.get("ras").and_then(toml::Value::as_array).into_iter().flatten();
+    let databases = table.get("idp").into_iter().chain(ras).filter_map(|role| role.get("database"));
+    databases.filter_map(toml::Value::as_str)
+}
+
+fn has_password(database: &str) -> bool {
+    Url::parse(database).is_ok_and(|url| {
+        url.password().is_some() || url.query_pairs().any(|(name, _)| name == "password")
+    })
+}
+
+fn count(problems: usize) -> String {
+    if problems == 1 { "one thing is".to_owned() } else { format!("{problems} things are") }
+}
+
+impl Written {
+    fn resolve(self, folder: &Path, problems: &mut Problems) -> Config {
+        let at = |path: PathBuf| folder.join(path);
+        let trusted_proxies = networks(problems, &self.trusted_proxies);
+        let secrets = if self.mounted_secrets { Shared::Mounted } else { Shared::Group };
+        let health =
+            self.health.and_then(|health| address(problems, "health.listen", &health.listen));
+        let key_file = at(self.keys.file);
+        must_exist(problems, "keys.file", &key_file);
+        let admin = self.admin.and_then(|admin| {
+            let secret_file = at(admin.secret_file);
+            must_exist(problems, "admin.secret_file", &secret_file);
+            let listen = address(problems, "admin.listen", &admin.listen)?;
+            if !listen.ip().is_loopback() {
+                problems.add(
+                    "admin.listen",
+                    &format!("`{listen}` is not on this machine alone"),
+                    "use 127.0.0.1; reach it from elsewhere through an SSH tunnel",
+                );
+            }
+            Some(Admin { listen, secret_file })
+        });
+        let idp = self.idp.and_then(|w| {
+            let settings = idp_settings(&w);
+            let written = WrittenListener {
+                issuer: w.issuer,
+                listen: w.listen,
+                database: w.database,
+                algorithm: w.algorithm,
+                tls: w.tls,
+                tls_certificate: w.tls_certificate,
+                tls_key: w.tls_key,
+                keep_refused_days: w.keep_refused_days,
+            };
+            Some((listener(problems, "idp", &written, folder)?, settings))
+        });
+        let mut ras = Vec::new();
+        for (i, w) in self.ras.into_iter().enumerate() {
+            let path = format!("ras[{i}]");
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+            if w.name.is_empty() || !w.name.bytes().all(plain) {
+                let what = format!("{} cannot name a RAS", said(&w.name));
+                problems.add(&format!("{path}.name"), &what, "use letters, digits, - and _");
+            }
+            let default = RasSettings::default();
+            let hours =
+                |hours: Option<u32>, default| hours.map_or(default, |h| i64::from(h) * 3600);
+            let settings = RasSettings {
+                rates: rates(
+                    w.failures_per_minute,
+                    w.grants_per_minute,
+                    w.introspections_per_minute,
+                ),
+                registration: w.registration.unwrap_or(default.registration),
+                client_documents: w.client_documents.unwrap_or(default.client_documents),
+                refresh_idle: hours(w.refresh_idle_hours, default.refresh_idle),
+                refresh_absolute: hours(w.refresh_hours, default.refresh_absolute),
+            };
+            let written = WrittenListener {
+                issuer: w.issuer,
+                listen: w.listen,
+                database: w.database,
+                algorithm: w.algorithm,
+                tls: w.tls,
+                tls_certificate: w.tls_certificate,
+                tls_key: w.tls_key,
+                keep_refused_days: w.keep_refused_days,
+            };
+            if let Some(listener) = listener(problems, &path, &written, folder) {
+                ras.push((w.name, listener, settings));
+            }
+        }
+        let mut gateways = Vec::new();
+        for (i, written) in self.gateway.into_iter().enumerate() {
+            gateways.extend(written.resolve(&format!("gateway[{i}]"), folder, problems));
+        }
+        let otlp_endpoint = self.telemetry.otlp_endpoint;
+        if otlp_endpoint.as_ref().is_some_and(|url| Url::parse(url).is_err()) {
+            let hint = "use the collector's base URL, for instance http://127.0.0.1:4318";
+            problems.add("telemetry.otlp_endpoint", "this is not a URL", hint);
+        }
+        let config = Config {
+            key_file,
+            trusted_proxies,
+            secrets,
+            health,
+            admin,
+            idp,
+            ras,
+            gateways,
+            extra_roots: self.outbound.extra_roots.into_iter().map(at).collect(),
+            log: self.log,
+            otlp_endpoint,
+        };
+        config.check_together(problems);
+        config
+    }
+}
+
+impl Config {
+    /// What is right alone and wrong together.
+    fn check_together(&self, problems: &mut Problems) {
+        if self.idp.is_none() && self.ras.is_empty() && self.gateways.is_empty() {
+            let hint = "write an [idp] table, a [[ras]] table for each authorization server, or a \
+                        [[gateway]] table";
+            problems.add(WHOLE, "there is nothing to serve", hint);
+        }
+        let proxied = self.idp.iter().map(|(place, _)| &place.tls);
+        let proxied = proxied.chain(self.ras.iter().map(|(_, place, _)| &place.tls));
+        let mut proxied = proxied.chain(self.gateways.iter().map(|gateway| &gateway.tls));
+        if proxied.any(|tls| *tls == Tls::Proxy) && self.trusted_proxies.is_empty() {
+            let hint = "list the addresses that the proxy connects from, for instance trusted_proxies = [\"10.0.0.0/8\"]";
+            problems.add(
+                "trusted_proxies",
+                "tls = \"proxy\" says that a proxy ends TLS, and none is named",
+                hint,
+            );
+        }
+        for (i, root) in self.extra_roots.iter().enumerate() {
+            must_exist(problems, &format!("outbound.extra_roots[{i}]"), root);
+        }
+        let listeners = self.idp.iter().map(|(listener, _)| ("idp".to_owned(), listener));
+        let ras = self.ras.iter().enumerate();
+        let listeners = listeners.chain(ras.map(|(i, (_, l, _))| (format!("ras[{i}]"), l)));
+        let (mut issuers, mut addresses, mut databases) =
+            (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for (path, listener) in listeners {
+            if !issuers.insert(listener.issuer.as_str().trim_end_matches('/').to_owned()) {
+                let hint = "every authorization server has an issuer of its own";
+                problems.add(&format!("{path}.issuer"), "another role has this issuer", hint);
+            }
+            if listener.listen.port() != 0 && !addresses.insert(listener.listen) {
+                let hint = "give each role a port of its own";
+                problems.add(&format!("{path}.listen"), "another role has this address", hint);
+            }
+            if !databases.insert(listener.database.clone()) {
+                let hint = "give each role a database of its own";
+                problems.add(&format!("{path}.database"), "another role has this database", hint);
+            }
+        }
+        self.check_gateways(problems);
+        let mut names = BTreeSet::new();
+        for (i, (name, ..)) in self.ras.iter().enumerate() {
+            if !names.insert(name) {
+                let hint = "`carnet admin --ras NAME` has to mean one";
+                problems.add(&format!("ras[{i}].name"), "another RAS has this name", hint);
+            }
+        }
+    }
+}
+
+impl Config {
+    /// A gateway may share the listener of one RAS; nothing else shares anything.
+    fn check_gateways(&self, problems: &mut Problems) {
+        let (mut addresses, mut folders, mut names) =
+            (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for (i, gateway) in self.gateways.iter().enumerate() {
+            let path = format!("gateway[{i}]");
+            if gateway.listen.port() != 0 && !addresses.insert(gateway.listen) {
+                let hint = "give each gateway a port of its own, or write its routes into one";
+                problems.add(&format!("{path}.listen"), "another gateway has this address", hint);
+            }
+            if !folders.insert(&gateway.folder) {
+                let hint = "give each gateway a folder of its own";
+                problems.add(&format!("{path}.folder"), "another gateway has this folder", hint);
+            }
+            if !names.insert(&gateway.name) {
+                let hint = "give each gateway a name of its own";
+                problems.add(&format!("{path}.name"), "another gateway has this name", hint);
+            }
+            if self
+                .idp
+                .as_ref()
+                .is_some_and(|(idp, _)| idp.listen == gateway.listen && gateway.listen.port() != 0)
+            {
+                let hint = "a gateway may share the address of a RAS, not of the identity provider";
+                problems.add(
+                    &format!("{path}.listen"),
+                    "the identity provider has this address",
+                    hint,
+                );
+            }
+            let sharing = self.ras.iter().filter(|(_, ras, _)| ras.listen == gateway.listen);
+            if sharing.clone().any(|(_, ras, _)| ras.tls != gateway.tls) {
+                let hint = "one address has one certificate: write the same for both";
+                problems.add(&path, "the RAS at this address has another certificate", hint);
+            }
+        }
+    }
+}
+
+fn idp_settings(written: &WrittenIdp) -> IdpSettings {
+    let default = IdpSettings::default();
+    IdpSettings {
+        name: written.name.clone().unwrap_or(default.name),
+        tenant: written.tenant.clone(),
+        session_lifetime: written
+            .session_hours
+            .map_or(default.session_lifetime, |hours| i64::from(hours) * 3600),
+        allow_public_exchange: written.allow_public_exchange.unwrap_or(false),
+        enrolment: written.enrolment.unwrap_or(default.enrolment),
+        device_authorization: written.device_authorization.unwrap_or(default.device_authorization),
+        show_refused: written.show_refused.unwrap_or(default.show_refused),
+        rates: rates(written.failures_per_minute, written.grants_per_minute, None),
+        ..default
+    }
+}
+
+fn rates(
+    failures: Option<NonZeroU32>,
+    grants: Option<NonZeroU32>,
+    introspections: Option<NonZeroU32>,
+) -> Rates {
+    let default = Rates::default();
+    Rates {
+        failures: failures.unwrap_or(default.failures),
+        grants: grants.unwrap_or(default.grants),
+        introspections: introspections.unwrap_or(default.introspections),
+    }
+}
+
+pub fn must_exist(problems: &mut Problems, path: &str, file: &Path) {
+    if !file.is_file() {
+        let what = format!("there is no file {}", file.display());
+        problems.add(path, &what, "paths count from the config's folder; `carnet init` makes them");
+    }
+}
+
+fn address(problems: &mut Problems, path: &str, text: &str) -> Option<SocketAddr> {
+    let parsed = text.parse();
+    if parsed.is_err() {
+        let what = format!("{} is not an address with port", said(text));
+        problems.add(path, &what, "for instance 127.0.0.1:7401");
+    }
+    parsed.ok()
+}
+
+fn listener(
+    problems: &mut Problems,
+    path: &str,
+    written: &WrittenListener,
+    folder: &Path,
+) -> Option<Listener> {
+    let WrittenListener { issuer: text, database, .. } = written;
+    let issuer = Issuer::parse(text);
+    if let Err(error) = &issuer {
+        let hint = "the issuer is the URL that other parties know this server by";
+        problems.add(&format!("{path}.issuer"), &format!("{} {error}", said(text)), hint);
+    }
+    if text.ends_with('/') {
+        let hint = "leave the slash out: issuers are compared byte for byte, and most parties \
+                    write them without";
+        problems.add(&format!("{path}.issuer"), "it ends with a slash", hint);
+    }
+    let files = (written.tls_certificate.as_deref(), written.tls_key.as_deref());
+    let place = endpoint(problems, path, &written.listen, (written.tls, files), folder);
+    let tls = place.as_ref().map_or(Tls::None, |(_, tls)| tls.clone());
+    if let (Ok(issuer), true) = (&issuer, tls != Tls::None)
+        && Url::parse(issuer.as_str()).is_ok_and(|url| is_loopback(&url) && url.scheme() == "http")
+    {
+        let hint = "write https:// in the issuer, or leave the certificate out";
+        problems.add(&format!("{path}.issuer"), "it says http, but TLS is on", hint);
+    }
+    if let Some(Algorithm::PS256) = written.algorithm {
+        let hint = "sign with ES256, EdDSA or RS256; PS256 is only verified";
+        problems.add(&format!("{path}.algorithm"), "this algorithm does not sign here", hint);
+    }
+    let database = match database.strip_prefix("sqlite:") {
+        Some(file) => format!("sqlite:{}", folder.join(file).display()),
+        None => database.clone(),
+    };
+    if let Err(error) = carnet_store::check_transport(&database) {
+        // Never the URL itself: it may have a password in it.
+        let hint = "use sqlite:FILE, or postgres://USER@HOST/DATABASE?sslmode=verify-full for a server that is not \
+                    on this machine";
+        problems.add(&format!("{path}.database"), &error.to_string(), hint);
+    }
+    let algorithm = written.algorithm.unwrap_or_default();
+    let keep_refused = written.keep_refused_days.map(|days| i64::from(days.get()) * 86_400);
+    let (issuer, listen) = (issuer.ok()?, place?.0);
+    Some(Listener { issuer, listen, database, algorithm, tls, keep_refused })
+}
+
+/// Addresses and networks of proxies.
+fn networks(problems: &mut Problems, written: &[String]) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for (i, text) in written.iter().enumerate() {
+        let one = text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
+        let network = one.or_else(|_| text.parse::<IpNet>().map(|network| network.trunc()));
+        match network {
+            Ok(network) if network.prefix_len() > 0 => networks.push(network),
+            Ok(_) => {
+                let hint = "anybody could say to be anybody; name the proxy's own network";
+                problems.add(
+                    &format!("trusted_proxies[{i}]"),
+                    &format!("{} is everybody", said(text)),
+                    hint,
+                );
+            }
+            Err(_) => {
+                let what = format!("{} is neither an address nor a network", said(text));
+                problems.add(
+                    &format!("trusted_proxies[{i}]"),
+                    &what,
+                    "for instance 127.0.0.1 or 10.0.0.0/8",
+                );
+            }
+        }
+    }
+    networks
+}
+
+/// Where something listens, and with which certificate.
+pub fn endpoint(
+    problems: &mut Problems,
+    path: &str,
+    listen: &str,
+    (tls, files): (Option<WrittenTls>, (Option<&Path>, Option<&Path>)),
+    folder: &Path,
+) -> Option<(SocketAddr, Tls)> {
+    let listen = address(problems, &format!("{path}.listen"), listen);
+    let tls = match files {
+        (None, None) if tls == Some(WrittenTls::Proxy) => Tls::Proxy,
+        (Some(_), Some(_)) if tls == Some(WrittenTls::Proxy) => {
+            let hint = "either a proxy ends TLS, or this process does";
+            problems.add(path, "tls = \"proxy\" and a certificate are both given", hint);
+            Tls::Proxy
+        }
+        (Some(certificate), Some(key)) => {
+            let (certificate, key) = (folder.join(certificate), folder.join(key));
+            must_exist(problems, &format!("{path}.tls_certificate"), &certificate);
+            must_exist(problems, &format!("{path}.tls_key"), &key);
+            Tls::Own(certificate, key)
+        }
+        (None, None) => Tls::None,
+        _ => {
+            let hint = "give tls_certificate and tls_key, or neither";
+            problems.add(path, "one of tls_certificate and tls_key is missing", hint);
+            Tls::None
+        }
+    };
+    if let Some(listen) = listen
+        && tls == Tls::None
+        && !listen.ip().is_loopback()
+    {
+        let what = format!("`{listen}` would serve plain http to other machines");
+        let hint = "give tls_certificate and tls_key; or tls = \"proxy\" and trusted_proxies, where a proxy in front ends \
+                    TLS; or listen on 127.0.0.1";
+        problems.add(&format!("{path}.listen"), &what, hint);
+    }
+    Some((listen?, tls))
+}
+
+/// The commented config that `carnet init` writes.
+pub const EXAMPLE: &str = include_str!("example.toml");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_wrong_is_reported_at_once_with_its_path() {
+        let text = r#"
+            [keys]
+            file = "missing.key"
+            [admin]
+            listen = "0.0.0.0:1"
+            secret_file = "missing.secret"
+            [idp]
+            issuer = "http://idp.example/"
+            listen = "nowhere"
+            database = "mysql://x"
+            [[ras]]
+            name = "a b"
+            issuer = "https://ras.example"
+            listen = "0.0.0.0:2"
+            database = "sqlite:x.db"
+        "#;
+        let error = Config::parse(text, Path::new("/nonexistent")).unwrap_err().to_string();
+        for path in [
+            "keys.file",
+            "admin.listen",
+            "admin.secret_file",
+            "idp.issuer",
+            "idp.listen",
+            "idp.database",
+            "ras[0].name",
+            "ras[0].listen",
+        ] {
+            assert!(error.contains(&format!("{path}:")), "{path} is not in:\n{error}");
+        }
+        assert!(error.matches("hint:").count() >= 8, "{error}");
+    }
+
+    #[test]
+    fn every_key_can_be_set_from_the_environment() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["carnet.key", "carnet.admin-secret"] {
+            std::fs::write(folder.path().join(file), "x").unwrap();
+        }
+        let set = |pairs: &[(&str, &str)]| {
+            let pairs: Vec<_> =
+                pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+            Config::parse_with(EXAMPLE, folder.path(), &pairs)
+        };
+        let config = set(&[
+            ("IDP__LISTEN", "0.0.0.0:7401"),
+            ("IDP__ISSUER", "https://idp.example"),
+            ("IDP__TLS", "proxy"),
+            ("TRUSTED_PROXIES", "[\"10.0.0.0/8\", \"::1\"]"),
+            ("RAS__0__ISSUER", "https://ras.example"),
+            ("RAS__1__NAME", "second"),
+            ("RAS__1__ISSUER", "https://second.example"),
+            ("RAS__1__LISTEN", "127.0.0.1:7409"),
+            ("RAS__1__DATABASE", "sqlite:second.db"),
+            ("IDP__SESSION_HOURS", "3"),
+            ("HEALTH__LISTEN", "0.0.0.0:9000"),
+        ])
+        .unwrap();
+        let (idp, settings) = config.idp.as_ref().unwrap();
+        assert_eq!((idp.listen.to_string().as_str(), &idp.tls), ("0.0.0.0:7401", &Tls::Proxy));
+        assert_eq!(settings.session_lifetime, 3 * 3600);
+        assert_eq!(config.ras.len(), 2);
+        assert_eq!(config.ras[0].1.issuer.as_str(), "https://ras.example");
+        assert_eq!((config.trusted_proxies.len(), config.health.unwrap().port()), (2, 9000));
+        let deep = format!("{}X", "A__".repeat(20_000));
+        for (name, value, said) in [
+            ("IDP__ISUER", "x", "isuer"),
+            ("RAS__7__NAME", "x", "RAS__7__NAME"),
+            ("IDP____ISSUER", "x", "names no key"),
+            (deep.as_str(), "x", "names no key"),
+            ("IDP__LISTEN", "0.0.0.0:1", "tls = \"proxy\""),
+            ("TRUSTED_PROXIES", "[\"0.0.0.0/0\"]", "everybody"),
+            ("TRUSTED_PROXIES", "[\"10.0.0.0/99\"]", "network"),
+        ] {
+            let error = format!("{:#}", set(&[(name, value)]).unwrap_err());
+            assert!(error.contains(said), "{name}: {error}");
+        }
+        // A mistake in a variable is told of by the variable: it stands on no line of the file.
+        for name in ["IDP__ISUER", "IDP__SESSION_HOURS", "RAS__0__LISTN"] {
+            let error = format!("{:#}", set(&[(name, "x")]).unwrap_err());
+            assert!(error.contains(&format!("set by CARNET__{name}")), "{name}: {error}");
+            assert!(!error.contains("line "), "{name}: {error}");
+        }
+        let error = set(&[("IDP__TLS", "proxy"), ("IDP__LISTEN", "0.0.0.0:1")]).unwrap_err();
+        assert!(format!("{error:#}").contains("trusted_proxies"), "a proxy has to be named");
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_path() {
+        let text = "[keys]\nfile = \"k\"\n[idp]\nissuer = \"https://a\"\nlisten = \"127.0.0.1:1\"\n\
+                    database = \"sqlite:x\"\nisuer = \"typo\"\n";
+        let error = Config::parse(text, Path::new(".")).unwrap_err().to_string();
+        assert!(error.contains("isuer"), "{error}");
+    }
+
+    #[test]
+    fn keys_that_are_unknown_or_hold_something_else_are_reported_together() {
+        let text = "health = 5\ntrusted_proxies = [1, \"::1\", 2]\nmystery = true\n[keys]\nfile = \"k\"\n\
+                    [idp]\nissuer = \"https://a\"\nlisten = \"127.0.0.1:1\"\ndatabase = \"sqlite:x\"\n\
+                    session_hours = \"three\"\nisuer = \"typo\"\n[[ras]]\nname = \"a\"\nlisten = false\n";
+        let error = Config::parse(text, Path::new(".")).unwrap_err().to_string();
+        for path in [
+            "health",
+            "trusted_proxies[0]",
+            "mystery",
+            "idp.session_hours",
+            "isuer",
+            "ras[0].listen",
+        ] {
+            assert!(error.contains(path), "{path} is not in:\n{error}");
+        }
+        assert!(error.contains("things are wrong"), "{error}");
+        assert!(!error.contains("missing"), "what was taken out is not missed: {error}");
+        assert!(!error.contains("nothing to serve"), "{error}");
+        for internal in ["struct ", "Written", "u32"] {
+            assert!(!error.contains(internal), "{internal} is the code's: {error}");
+        }
+        // And with them what can be read and is wrong.
+        let text = "mystery = 1\n[keys]\nfile = \"missing.key\"\n[idp]\nissuer = \"http://idp.example/\"\n\
+                    listen = \"nowhere\"\ndatabase = \"mysql:x\"\nsession_hours = \"three\"\n";
+        let error = Config::parse(text, Path::new("/nonexistent")).unwrap_err().to_string();
+        for path in [
+            "mystery",
+            "keys.file",
+            "idp.issuer",
+            "idp.listen",
+            "idp.database",
+            "idp.session_hours",
+        ] {
+            assert!(error.contains(&format!("{path}:")), "{path} is not in:\n{error}");
+        }
+        // What is missing is told of where nothing else is wrong.
+        let error = Config::parse("[keys]\n", Path::new(".")).unwrap_err().to_string();
+        assert!(error.contains("keys: ") && error.contains("missing field `file`"), "{error}");
+    }
+
+    #[test]
+    fn a_mistake_never_prints_what_is_written_beside_it() {
+        let database = "postgres://carnet:hunter2@db.example/carnet";
+        let lines = [
+            format!("database = \"{database}"),
+            format!("database = \"{database}\" x"),
+            format!("database = {database}"),
+            format!("databse = \"{database}\""),
+            format!("database = [\"{database}\"]"),
+            format!("database = \"{database}\"\ndatabase = \"{database}\""),
+            format!("database = \"{database}\"\nlisten = 5"),
+            "database = \"postgres://carnet:hunter2@[::bad/carnet\"".to_owned(),
+            "database = \"postgres://carnet:hunter2@db.example:99999/carnet\"".to_owned(),
+            "database = \"postgresql+x://carnet:hunter2@db.example/carnet\"".to_owned(),
+            format!("database = \"{database}?sslmode=prefer\""),
+            "database = \"postgres://c@localhost/c?sslpassword=hunter2\"".to_owned(),
+            "database = \"postgres://c@localhost/c?passwd=hunter2\"".to_owned(),
+            "database = \"postgres://c@localhost/c?Password=hunter2\"".to_owned(),
+            "database = \"host=db user=u password=hunter2\"".to_owned(),
+            format!("session_hours = \"{database}\""),
+            format!("algorithm = \"{database}\""),
+            format!("listen = \"{database}\""),
+            format!("tls_certificate = \"{database}\"\ntls_key = \"{database}\""),
+            format!("\"{database}\" = 1"),
+            "\"hunter2 carnet\" = 1".to_owned(),
+            format!("tls = \"{database}\""),
+            "session_hours = \"a`, expected hunter2\"".to_owned(),
+            "algorithm = \"a`, expected hunter2\"".to_owned(),
+        ];
+        // Addresses of databases, and lines of files of passwords, however they are spelled and wherever they are put.
+        let spelled = [
+            "postgres://carnet:hun hunter2@db.example/carnet",
+            "carnet:hunter2@db.example/carnet",
+            "postgres:carnet:hunter2@db.example/carnet",
+            "host = db password = hunter2",
+            "password: hunter2",
+            "db.example:5432:carnet:carnet:hunter2",
+            "postgres://db.example/carnet?user=c&key=hunter2",
+        ];
+        let places = [
+            "listen",
+            "issuer",
+            "algorithm",
+            "tls",
+            "session_hours",
+            "name",
+            "tls_key",
+            "database",
+        ];
+        let placed = spelled.iter().flat_map(|text| {
+            let keys = places.iter().map(move |key| format!("{key} = \"{text}\""));
+            keys.chain([format!("\"{text}\" = 1"), format!("listen = [\"{text}\"]")])
+        });
+        let lines: Vec<String> = lines.into_iter().chain(placed).collect();
+        for line in lines {
+            let text = format!("[keys]\nfile = \"k\"\n[idp]\nissuer = \"https://a\"\n{line}\n");
+            let error = Config::parse(&text, Path::new(".")).unwrap_err();
+            let said = format!("{error:#} {error:?}");
+            assert!(!said.contains("hunter2"), "{line}\n{said}");
+            assert!(said.contains("idp") || said.contains("line "), "{line}\n{said}");
+        }
+    }
+
+    #[test]
+    fn a_database_elsewhere_is_spoken_to_by_verified_tls_alone() {
+        for (url, fine) in [
+            ("postgres://c@localhost/c", true),
+            ("postgres://c@127.0.0.1/c", true),
+            ("postgres://c@%2Fvar%2Frun%2Fpostgresql/c", true),
+            ("postgres://c@db.example/c", false),
+            ("postgres://c@db.example/c?sslmode=require", false),
+            ("postgres://c@db.example/c?sslmode=verify-ca", false),
+            ("postgres://c@10.0.0.1/c?sslmode=disable", false),
+            ("postgres://c@db.example/c?sslmode=verify-full", true),
+        ] {
+            assert_eq!(carnet_store::check_transport(url).is_ok(), fine, "{url}");
+        }
+    }
+
+    #[test]
+    fn the_example_parses_once_its_files_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["carnet.key", "carnet.admin-secret"] {
+            std::fs::write(folder.path().join(file), "x").unwrap();
+        }
+        let config = Config::parse(EXAMPLE, folder.path()).unwrap();
+        assert!(config.idp.is_some() && config.ras.len() == 1);
+    }
+}

@@ -1,0 +1,284 @@
+//! A config's text: keys set by other words, everything in it that cannot be read, and nothing of what it says.
+
+use super::Written;
+use anyhow::Result;
+
+/// Most words of a path.
+const DEEPEST: usize = 16;
+
+/// Sets a key of a config by the words of its path, and a number where a table is one of several.
+pub(super) fn put(table: &mut toml::Table, name: &str, text: &str) -> Result<()> {
+    let words: Vec<String> = name.split("__").map(str::to_ascii_lowercase).collect();
+    let wrong = || {
+        let name = carnet_host::plain(&name.chars().take(200).collect::<String>());
+        anyhow::anyhow!(
+            "CARNET__{name} names no key of the config\nhint: two underscores between the words, and a number where there are \
+             several tables: CARNET__IDP__LISTEN, CARNET__RAS__0__ISSUER"
+        )
+    };
+    let (last, path) = words.split_last().ok_or_else(wrong)?;
+    if words.iter().any(String::is_empty) || words.len() > DEEPEST {
+        return Err(wrong());
+    }
+    let mut at = toml::Value::Table(std::mem::take(table));
+    let mut here = &mut at;
+    for (i, word) in path.iter().enumerate() {
+        let several =
+            path.get(i + 1).or(Some(last)).is_some_and(|next| next.parse::<usize>().is_ok());
+        here = match (here, word.parse::<usize>()) {
+            (toml::Value::Array(items), Ok(n)) if n <= items.len() && n < 100 => {
+                if n == items.len() {
+                    items.push(toml::Value::Table(toml::Table::new()));
+                }
+                &mut items[n]
+            }
+            (toml::Value::Table(members), Err(_)) => {
+                members.entry(word.clone()).or_insert_with(|| {
+                    if several {
+                        toml::Value::Array(Vec::new())
+                    } else {
+                        toml::Value::Table(toml::Table::new())
+                    }
+                })
+            }
+            _ => return Err(wrong()),
+        };
+    }
+    let toml::Value::Table(members) = here else { return Err(wrong()) };
+    members.insert(last.clone(), read_value(text));
+    let toml::Value::Table(whole) = at else { return Err(wrong()) };
+    *table = whole;
+    Ok(())
+}
+
+/// A text, or what TOML reads as a number, a switch, a list, a table or a text in quotes.
+pub(super) fn read_value(text: &str) -> toml::Value {
+    let trimmed = text.trim();
+    let is_other = matches!(trimmed, "true" | "false")
+        || trimmed.parse::<i64>().is_ok()
+        || trimmed.starts_with(['[', '{', '"']);
+    let parsed = format!("x = {trimmed}").parse::<toml::Table>().ok();
+    let parsed = parsed.filter(|_| is_other).and_then(|mut table| table.remove("x"));
+    parsed.unwrap_or_else(|| toml::Value::String(text.to_owned()))
+}
+
+/// Most keys that are told of at once.
+pub(super) const MOST_MISREAD: usize = 50;
+
+/// Every key that is not known or holds something else than it may, with its path: what was told of is taken out, and the
+/// rest is read again, until only something is missing.
+pub(super) fn misread(
+    text: &str,
+    first: serde_path_to_error::Error<toml::de::Error>,
+    set: &[(String, String)],
+) -> (Vec<String>, Option<Written>) {
+    let mut rest: toml::Table = text.parse().unwrap_or_default();
+    let mut told = Vec::new();
+    let mut taken = Taken::default();
+    let mut next = Some(first);
+    while let Some(error) = next.take() {
+        let path = error.path();
+        let is_missing = error.inner().message().starts_with("missing field");
+        // A key that was taken out is missed by its table: it has been told of, and the table goes too.
+        let is_told = told.is_empty() || !is_missing;
+        if is_told {
+            // Where keys are set by the environment, the text is not the file's: its lines are nobody's.
+            let named = taken.as_written(path);
+            let what = match named_by(set, &path.to_string()) {
+                _ if set.is_empty() => unquoted(text, error.inner()).to_string(),
+                Some(variable) => {
+                    format!("{} (set by {variable})", unsaid(error.inner().message()))
+                }
+                None => unsaid(error.inner().message()),
+            };
+            told.push(format!("{named}: {what}"));
+        }
+        let is_alone = is_missing && is_told;
+        if is_alone || told.len() == MOST_MISREAD || !take_out(&mut rest, path) {
+            break;
+        }
+        taken.note(path);
+        match serde_path_to_error::deserialize::<_, Written>(toml::Value::Table(rest.clone())) {
+            Ok(read) => return (told, Some(read)),
+            Err(error) => next = Some(error),
+        }
+    }
+    (told, None)
+}
+
+/// What was taken out of lists: what stands behind it has another place since than in the file.
+#[derive(Default)]
+struct Taken(Vec<(String, usize)>);
+
+impl Taken {
+    fn note(&mut self, path: &serde_path_to_error::Path) {
+        let steps: Vec<_> = path.iter().collect();
+        if let Some((serde_path_to_error::Segment::Seq { index }, before)) = steps.split_last() {
+            let list = self.spelled(before);
+            let place = self.place(&list, *index);
+            self.0.push((list, place));
+        }
+    }
+
+    /// The place in the file of what is at `index` now.
+    fn place(&self, list: &str, index: usize) -> usize {
+        let mut gone: Vec<usize> =
+            self.0.iter().filter(|(of, _)| of == list).map(|(_, place)| *place).collect();
+        gone.sort_unstable();
+        gone.into_iter().fold(index, |place, gone| if gone <= place { place + 1 } else { place })
+    }
+
+    fn as_written(&self, path: &serde_path_to_error::Path) -> String {
+        let named = self.spelled(&path.iter().collect::<Vec<_>>());
+        if named.is_empty() { "(file)".to_owned() } else { named }
+    }
+
+    fn spelled(&self, steps: &[&serde_path_to_error::Segment]) -> String {
+        let mut named = String::new();
+        for step in steps {
+            match step {
+                serde_path_to_error::Segment::Seq { index } => {
+                    named = format!("{named}[{}]", self.place(&named, *index));
+                }
+                serde_path_to_error::Segment::Map { key } => {
+                    let dot = if named.is_empty() { "" } else { "." };
+                    named = format!("{named}{dot}{}", shown_key(key));
+                }
+                serde_path_to_error::Segment::Enum { .. }
+                | serde_path_to_error::Segment::Unknown => {}
+            }
+        }
+        named
+    }
+}
+
+/// A key, if it looks like one: a password may be written where a key belongs.
+fn shown_key(key: &str) -> &str {
+    let is_key =
+        key.len() <= 40 && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+    if is_key { key } else { "(a key that is not shown)" }
+}
+
+/// A reader's message without the values that it repeats: any of them may be a password in a wrong place.
+fn unsaid(message: &str) -> String {
+    if let Some((_, expected)) = message.rsplit_once(", expected ") {
+        for (begins, kind) in [
+            ("invalid type: string", "a text"),
+            ("invalid value: string", "this text"),
+            ("invalid type: map", "a table"),
+            ("invalid type: sequence", "a list"),
+            ("invalid type: integer", "a number"),
+            ("invalid value: integer", "this number"),
+            ("invalid type: floating point", "a number"),
+            ("invalid type: boolean", "true or false"),
+        ] {
+            if message.starts_with(begins) {
+                return format!("{kind} where {} is expected", in_words(expected));
+            }
+        }
+    }
+    for (begins, what) in
+        [("unknown field `", "unknown key"), ("unknown variant `", "unknown word")]
+    {
+        if let Some(rest) = message.strip_prefix(begins)
+            && let Some((name, expected)) = rest.rsplit_once("`, expected ")
+        {
+            return format!("{what} `{}`, expected {expected}", shown_key(name));
+        }
+    }
+    without_passwords(message)
+}
+
+/// What a key may hold, without the names that it has in the code.
+fn in_words(expected: &str) -> &str {
+    match expected {
+        "a string" | "string" => "a text",
+        "path string" => "a path",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i64" => "a whole number",
+        other if other.starts_with("struct ") || other.starts_with("map") => "a table",
+        other if other.starts_with("enum ") => "one of its words",
+        other => other,
+    }
+}
+
+/// The variable that sets the key of this path, or one above it.
+fn named_by(set: &[(String, String)], path: &str) -> Option<String> {
+    let words = path.replace(['.', '['], "__").replace(']', "").to_ascii_uppercase();
+    let names = set.iter().map(|(name, _)| name.to_ascii_uppercase());
+    let mut names = names.filter(|name| words == *name || words.starts_with(&format!("{name}__")));
+    names.next().map(|name| format!("CARNET__{name}"))
+}
+
+/// Takes a key out of a config; `false` where there is none at this path.
+pub(super) fn take_out(table: &mut toml::Table, path: &serde_path_to_error::Path) -> bool {
+    use serde_path_to_error::Segment;
+    let mut steps: Vec<&Segment> = path.iter().collect();
+    let Some(last) = steps.pop() else { return false };
+    let mut whole = toml::Value::Table(std::mem::take(table));
+    let mut at = Some(&mut whole);
+    for step in steps {
+        at = match (at, step) {
+            (Some(toml::Value::Table(table)), Segment::Map { key }) => table.get_mut(key),
+            (Some(toml::Value::Array(items)), Segment::Seq { index }) => items.get_mut(*index),
+            _ => None,
+        };
+    }
+    let taken = match (at, last) {
+        (Some(toml::Value::Table(table)), Segment::Map { key }) => table.remove(key).is_some(),
+        (Some(toml::Value::Array(items)), Segment::Seq { index }) if *index < items.len() => {
+            items.remove(*index);
+            true
+        }
+        _ => false,
+    };
+    if let toml::Value::Table(rest) = whole {
+        *table = rest;
+    }
+    taken
+}
+
+/// What is wrong and on which line, without the line: there may be a password in it.
+pub(super) fn unquoted(text: &str, error: &toml::de::Error) -> anyhow::Error {
+    let line = error.span().map(|span| {
+        let before = text.get(..span.start).unwrap_or_default();
+        format!("line {}: ", before.matches('\n').count() + 1)
+    });
+    anyhow::anyhow!("{}{}", line.unwrap_or_default(), unsaid(error.message()))
+}
+
+/// A value that something is wrong with, in quotes, if it can hold nobody's password: a database's address may have been
+/// written in a wrong place.
+pub fn said(value: &str) -> String {
+    let lower = value.to_ascii_lowercase();
+    let rest = lower.strip_prefix("https://").or_else(|| lower.strip_prefix("http://"));
+    let rest = rest.unwrap_or(&lower);
+    let is_address = value.bytes().all(|b| b.is_ascii_hexdigit() || b":./[]".contains(&b));
+    let in_brackets = rest.split_once(']').filter(|_| rest.starts_with('['));
+    let colons = in_brackets.map_or(rest, |(_, after)| after).matches(':').count();
+    let is_plain = value.len() <= 200
+        && !value.contains(|c: char| {
+            c == '@' || c == '=' || c == '?' || c.is_whitespace() || c.is_control()
+        })
+        && !["passw", "pwd", "secret"].iter().any(|word| lower.contains(word))
+        && (is_address || (colons <= 1 && !rest.contains("//")));
+    if is_plain {
+        format!("`{}`", carnet_host::plain(value))
+    } else {
+        "this (not shown)".to_owned()
+    }
+}
+
+/// A message without the words that a password may be part of: a database's address that was written in a wrong place.
+pub(super) fn without_passwords(text: &str) -> String {
+    let may_hold = |word: &str| {
+        let word = word.to_ascii_lowercase();
+        let named = ["password", "passwd", "pwd"].iter().any(|name| word.contains(name));
+        // The one in our own hints has nobody's password.
+        let example = word.starts_with("postgres://user@host/database");
+        (word.contains("://") && word.contains('@') && !example) || (named && word.contains('='))
+    };
+    let words = text.split(' ').map(|word| if may_hold(word) { "(not shown)" } else { word });
+    words.collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,352 @@
+//! The gateway in this binary: files, secrets and the parties of this process for `carnet-gateway`.
+
+pub mod adapter;
+pub mod config;
+pub mod guard;
+mod hop;
+mod journal;
+mod report;
+
+use crate::{
+    keys::{self, KeyEncryptionKey},
+    telemetry::Telemetry,
+};
+use anyhow::{Context, Result};
+use axum::{
+    Extension, Json, Router,
+    extract::State,
+    http::StatusCode,
+    response::IntoResponse,
+    routing::{get, post},
+};
+use carnet_admin::By;
+use carnet_authority::Context as ServerContext;
+use carnet_gateway::{Approved, Gateway, Ground, Keep, More, Stands, Trail, Unavailable};
+use carnet_host as system;
+use carnet_host::Shared;
+use carnet_idp::Idp;
+use carnet_outbound::Outbound;
+use carnet_proto::{identifier::Issuer, secret::Secret, time::Clock};
+use carnet_ras::Ras;
+use carnet_resource::Introspection;
+use carnet_store::{HotOperation, Store};
+use config::{AdapterConfig, GatewayConfig, RouteConfig};
+use report::Desk;
+use serde::Deserialize;
+use serde_json::json;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::{sync::oneshot, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// The parties of this process that a gateway may ask directly.
+pub struct Parties<'a> {
+    pub idp: Option<&'a Idp>,
+    pub ras: &'a [(Issuer, Ras)],
+}
+
+/// What every gateway of this process uses.
+pub struct Means<'a> {
+    pub context: &'a ServerContext,
+    pub outbound: &'a Outbound,
+    pub telemetry: &'a Telemetry,
+    /// How secrets may be kept in files.
+    pub secrets: Shared,
+}
+
+/// A gateway at work, and what has to be waited for when it stops.
+pub struct Started {
+    pub gateway: Gateway,
+    /// Told when the journal is on the disk.
+    pub journal: oneshot::Receiver<()>,
+}
+
+/// Starts one gateway: its journal, its reports, its watch over open streams.
+pub async fn start(
+    config: &GatewayConfig,
+    kek: &KeyEncryptionKey,
+    means: &Means<'_>,
+    parties: &Parties<'_>,
+    tasks: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> Result<Started> {
+    system::private_folder(&config.folder)?;
+    let (trail, entries) = Trail::new();
+    let Means { context, outbound, telemetry, secrets } = *means;
+    let records = telemetry.records();
+    let journal =
+        journal::start(&config.folder, config.durability, config.keep_days, entries, records)?;
+    let (key, session_key) = keys::gateway_key(&config.folder.join("gateway.key"), kek)?;
+    let approved = Kept::open(config.folder.join("tools.json"))?;
+    let before = approved.all();
+    let keep: Keep = {
+        let approved = Arc::new(approved);
+        Arc::new(move |resource, tools| {
+            let approved = Arc::clone(&approved);
+            Box::pin(async move {
+                // Apart from the threads that answer requests, and one at a time.
+                let _ = tokio::task::spawn_blocking(move || approved.keep(resource, tools)).await;
+            })
+        })
+    };
+    let ground = Ground {
+        clock: context.clock.clone(),
+        entropy: context.entropy.clone(),
+        outbound: outbound.clone(),
+        keys: context.remote_keys.clone(),
+        key: Arc::new(key),
+        session_key,
+        trail: trail.clone(),
+        keep,
+    };
+    let mut routes = Vec::new();
+    // Each is told of its own MCP servers.
+    let mut desks: BTreeMap<String, (Desk, Vec<String>)> = BTreeMap::new();
+    for route in &config.routes {
+        let mut settings = route.settings.clone();
+        let issuer = &settings.authorization_server;
+        let here = parties.ras.iter().find(|(held, _)| held == issuer).map(|(_, ras)| ras);
+        settings.stands = stands(route, here, means)?;
+        if let Some((header, prefix, file)) = &route.credential {
+            let secret = system::read_secret(file, secrets)?;
+            // Written with its scheme or without: many copy the whole value of the header.
+            let bare = secret.expose();
+            let has_prefix =
+                bare.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix));
+            let bare = if has_prefix { &bare[prefix.len()..] } else { bare };
+            let whole = Secret::new(format!("{prefix}{bare}"));
+            settings.credential = Some((header.clone(), whole));
+        }
+        if let Some(adapter) = &route.adapter {
+            let name = settings.name.clone();
+            let name = name.unwrap_or_else(|| settings.resource.as_str().to_owned());
+            let (server, sessions) = match adapter {
+                AdapterConfig::Command(command, sessions) => {
+                    (adapter::Server::Command(command.clone()), *sessions)
+                }
+                AdapterConfig::Sse(url, sessions) => {
+                    // The adapter shows it to the MCP server; nobody else needs it.
+                    let credential = settings.credential.take();
+                    let host = settings.upstream_host.take();
+                    let (url, outbound) = (url.clone(), outbound.clone());
+                    let sse = adapter::Sse { url, outbound, credential, host };
+                    (adapter::Server::Sse(sse), *sessions)
+                }
+            };
+            let entropy = &context.entropy;
+            let started = adapter::start(&name, server, sessions, entropy, tasks, stop).await?;
+            settings.upstream = started.upstream;
+            settings.adapter = Some((adapter::OWN, started.secret));
+        }
+        if let Some(client) = &route.upstream_client {
+            settings.upstream_tokens =
+                Some(hop::upstream_tokens(client, outbound, context, secrets)?);
+        }
+        if let Some(ras) = here {
+            let resource = settings.resource.as_str().to_owned();
+            let desk = desks.entry(issuer.to_string());
+            desk.or_insert_with(|| (Desk::Ras(ras.clone()), Vec::new())).1.push(resource);
+        }
+        let name = settings.resource.as_str().to_owned();
+        routes.push((settings, before.get(&name).cloned().unwrap_or_default()));
+    }
+    if let Some((issuer, client_id, file)) = &config.report {
+        let desk = match parties.idp {
+            Some(idp) if idp.issuer() == issuer => Desk::Idp(idp.clone()),
+            _ => Desk::Remote {
+                issuer: issuer.clone(),
+                client_id: client_id.clone(),
+                secret: system::read_secret(file, secrets)?,
+                outbound: outbound.clone(),
+            },
+        };
+        let all = routes.iter().map(|(route, _)| route.resource.as_str().to_owned()).collect();
+        desks.insert(issuer.to_string(), (desk, all));
+    }
+    let gateway = Gateway::new(ground, routes).context("gateway")?;
+    for (desk, resources) in desks.into_values() {
+        let gateway = config.name.clone();
+        let told = report::Told { gateway, desk, resources, trail: trail.clone() };
+        tasks.spawn(report::run(config.folder.clone(), told, stop.clone()));
+    }
+    let (watched, stop) = (gateway.clone(), stop.clone());
+    tasks.spawn(async move { watched.watch(stop).await });
+    Ok(Started { gateway, journal })
+}
+
+/// Who says whether a token still stands: the RAS itself where it runs here, otherwise by introspection.
+fn stands(route: &RouteConfig, here: Option<&Ras>, means: &Means<'_>) -> Result<Option<Stands>> {
+    let Means { context, outbound, secrets, .. } = *means;
+    if let Some(ras) = here {
+        let ras = ras.clone();
+        let ask = move |token: Secret| -> futures::future::BoxFuture<'static, _> {
+            let ras = ras.clone();
+            Box::pin(async move { ras.stands(&token).await.map_err(|_| Unavailable) })
+        };
+        return Ok(Some(Arc::new(ask)));
+    }
+    let Some((client_id, file)) = &route.introspection else { return Ok(None) };
+    let secret = system::read_secret(file, secrets)?;
+    let asked = Introspection::new(outbound.clone(), client_id, secret, context.clock.clone());
+    let (asked, issuer) = (Arc::new(asked), route.settings.authorization_server.clone());
+    let ask = move |token: Secret| -> futures::future::BoxFuture<'static, _> {
+        let (asked, issuer) = (Arc::clone(&asked), issuer.clone());
+        Box::pin(async move { asked.ask(&issuer, token.expose()).await.map_err(|_| Unavailable) })
+    };
+    Ok(Some(Arc::new(ask)))
+}
+
+/// Reads every secret that a gateway's config names, as its start does.
+pub fn check_secrets(config: &GatewayConfig, secrets: Shared) -> Result<()> {
+    let mut files: Vec<&Path> = config.report.iter().map(|(.., file)| file.as_path()).collect();
+    for route in &config.routes {
+        files.extend(route.credential.iter().map(|(.., file)| file.as_path()));
+        files.extend(route.introspection.iter().map(|(_, file)| file.as_path()));
+        if let Some(client) = &route.upstream_client {
+            files.extend([client.secret_file.as_path(), client.ras_secret_file.as_path()]);
+        }
+    }
+    files.into_iter().try_for_each(|file| system::read_secret(file, secrets).map(drop))
+}
+
+type ByResource<T> = BTreeMap<String, BTreeMap<String, T>>;
+
+/// Tools that were approved, in a file; what an earlier version does not know of them in another one, so that it
+/// reads the first as it always did.
+struct Kept {
+    file: PathBuf,
+    more: PathBuf,
+    all: Mutex<ByResource<Approved>>,
+}
+
+impl Kept {
+    fn open(file: PathBuf) -> Result<Self> {
+        let more = file.with_extension("more.json");
+        let mut all: ByResource<Approved> = read(&file)?;
+        let mut beside: ByResource<More> = read(&more)?;
+        for (resource, tools) in &mut all {
+            for (name, tool) in tools {
+                let more = beside.get_mut(resource).and_then(|tools| tools.remove(name));
+                tool.more = more.unwrap_or_default();
+            }
+        }
+        Ok(Self { file, more, all: Mutex::new(all) })
+    }
+
+    fn all(&self) -> ByResource<Approved> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// When a tool is seen for the first time, changes or is approved.
+    fn keep(&self, resource: String, tools: BTreeMap<String, Approved>) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(resource, tools);
+        let beside: ByResource<&More> = all
+            .iter()
+            .map(|(resource, tools)| {
+                let tools = tools.iter().map(|(name, tool)| (name.clone(), &tool.more));
+                (resource.clone(), tools.collect())
+            })
+            .collect();
+        let written = write(&self.more, &beside).and_then(|()| write(&self.file, &*all));
+        if let Err(error) = written {
+            tracing::error!(error = format!("{error:#}"), "approved tools were not kept");
+        }
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned + Default>(file: &Path) -> Result<T> {
+    match std::fs::read(file) {
+        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
+            format!(
+                "{} does not say which tools were approved\nhint: move it away, and every tool is \
+                 approved as it is seen next",
+                file.display()
+            )
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(T::default()),
+        Err(error) => Err(error).with_context(|| format!("{} cannot be read", file.display())),
+    }
+}
+
+fn write(file: &Path, value: &impl serde::Serialize) -> Result<()> {
+    system::write_private(file, &serde_json::to_vec_pretty(value)?, false)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Approve {
+    resource: String,
+    tool: String,
+    fingerprint: String,
+}
+
+/// What administration of gateways rests on: those of this process, and the audit trail beside them.
+struct Beside {
+    gateways: Vec<Gateway>,
+    /// None where a gateway runs alone.
+    trail: Option<Store>,
+    clock: Clock,
+}
+
+/// Administration of the gateways of this process; what is approved goes into the audit trail of `trail`.
+pub fn admin(gateways: Vec<Gateway>, trail: Option<Store>, clock: Clock) -> Router {
+    let tools = |State(beside): State<Arc<Beside>>| async move {
+        let all: BTreeMap<_, _> = beside.gateways.iter().flat_map(Gateway::tools).collect();
+        Json(json!(all))
+    };
+    let approve = |State(beside): State<Arc<Beside>>,
+                   Extension(by): Extension<By>,
+                   Json(wanted): Json<Approve>| async move {
+        let Approve { resource, tool, fingerprint } = &wanted;
+        for gateway in &beside.gateways {
+            match gateway.approve(resource, tool, fingerprint).await {
+                Some(true) => {
+                    tracing::info!(
+                        by = by.name(),
+                        resource,
+                        tool,
+                        fingerprint,
+                        "a tool was approved"
+                    );
+                    let now = beside.clock.now();
+                    let event = by
+                        .act("approve tool", now)
+                        .with("resource", resource.as_str())
+                        .with("record", tool.as_str())
+                        .with("detail", fingerprint.as_str());
+                    let event = HotOperation::new(Some(event));
+                    if let Some(trail) = &beside.trail
+                        && let Err(error) = trail.record(event, now).await
+                    {
+                        tracing::error!(%error, tool, "an approval is not on record");
+                        let problem = json!({"error": "it is approved, but that is not on record",
+                                             "hint": "see the server's log, and approve it again"});
+                        return (StatusCode::SERVICE_UNAVAILABLE, Json(problem)).into_response();
+                    }
+                    return Json(json!({"approved": fingerprint})).into_response();
+                }
+                Some(false) => {
+                    let problem = json!({
+                        "error": format!("no description of `{tool}` that was seen has the fingerprint `{fingerprint}`"),
+                        "hint": "it may have changed since; `carnet admin gateway tools` shows what there is now",
+                    });
+                    return (StatusCode::CONFLICT, Json(problem)).into_response();
+                }
+                None => {}
+            }
+        }
+        let problem = json!({
+            "error": format!("no gateway here guards `{resource}`"),
+            "hint": "`carnet admin gateway tools` lists MCP servers and their tools",
+        });
+        (StatusCode::NOT_FOUND, Json(problem)).into_response()
+    };
+    Router::new()
+        .route("/tools", get(tools))
+        .route("/approve", post(approve))
+        .with_state(Arc::new(Beside { gateways, trail, clock }))
+}

@@ -1,0 +1,405 @@
+//! From the journal to where IT reads: batches of lines, each taken once, in order. The place in the journal
+//! is kept beside it, so that nothing is told twice or left out over a restart.
+
+use super::journal;
+use anyhow::{Context, Result, bail};
+use carnet_gateway::Trail;
+use carnet_host as system;
+use carnet_idp::Idp;
+use carnet_outbound::{Outbound, discover_authorization_server};
+use carnet_proto::{identifier::Issuer, others_text::shown, secret::Secret};
+use carnet_ras::Ras;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Bytes of one batch to an IdP elsewhere: a form with them stays below what it reads.
+const REMOTE_BATCH: usize = 16 * 1024;
+/// Bytes of one batch to a party of this process.
+const LOCAL_BATCH: usize = 512 * 1024;
+/// How often something is told: requests come first.
+const EVERY: Duration = Duration::from_millis(250);
+/// How long is waited after a report was not taken.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
+
+/// Who takes reports.
+#[derive(Clone)]
+pub(super) enum Desk {
+    /// An IdP of this process.
+    Idp(Idp),
+    /// A RAS of this process.
+    Ras(Ras),
+    /// The company's IdP, elsewhere.
+    Remote { issuer: Issuer, client_id: String, secret: Secret, outbound: Outbound },
+}
+
+impl Desk {
+    /// A name for the file that keeps the place.
+    fn name(&self) -> String {
+        let issuer = match self {
+            Self::Idp(idp) => idp.issuer(),
+            Self::Ras(ras) => ras.issuer(),
+            Self::Remote { issuer, .. } => issuer,
+        };
+        carnet_proto::secret::sha256(issuer.as_str().as_bytes())
+    }
+
+    /// `Ok(false)`: it was refused for good, whenever it is sent again.
+    async fn take(&self, gateway: &str, batch: &str, lines: &str) -> Result<bool> {
+        match self {
+            Self::Idp(idp) => idp.take_calls(gateway, batch, lines).await.map(|_| ())?,
+            Self::Ras(ras) => ras.take_calls(gateway, batch, lines).await.map(|_| ())?,
+            Self::Remote { issuer, client_id, secret, outbound } => {
+                let metadata = discover_authorization_server(outbound, issuer).await?;
+                let endpoint = metadata.carnet_gateway_records_endpoint.clone();
+                let endpoint = endpoint.with_context(|| {
+                    format!("{issuer} is no Carnet identity provider: it takes no reports of calls")
+                })?;
+                let form = [("batch", batch), ("lines", lines)];
+                let basic = Some((client_id.as_str(), secret.expose()));
+                let reach = metadata.reach_of(&endpoint);
+                let answer = outbound.post_form(&endpoint, reach, &form, basic).await?;
+                if answer.status != 200 {
+                    let text = shown(&String::from_utf8_lossy(&answer.body), 300);
+                    // What is not about these lines is mended elsewhere: the secret, the rate, the server.
+                    let elsewhere = [401, 403, 404, 408, 421, 425, 429].contains(&answer.status);
+                    if (400..500).contains(&answer.status) && !elsewhere {
+                        tracing::warn!(%issuer, status = answer.status, text, "calls were refused");
+                        return Ok(false);
+                    }
+                    bail!("{issuer} answered {}: {text}", answer.status);
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The place in the journal: what is before it was told, or is being told up to `until`. A batch that was
+/// begun is told again as it was, so that it is known where it has arrived before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Place {
+    file: u64,
+    offset: u64,
+    #[serde(default)]
+    until: Option<u64>,
+}
+
+/// Who is told what.
+pub(super) struct Told {
+    /// What the gateway is called.
+    pub gateway: String,
+    /// Who.
+    pub desk: Desk,
+    /// The MCP servers whose calls are told.
+    pub resources: Vec<String>,
+    /// Where it is put on record what could not be told.
+    pub trail: Trail,
+}
+
+/// What decides where a line goes.
+#[derive(Deserialize)]
+struct Addressed {
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    resource: String,
+}
+
+impl Told {
+    /// The lines of a batch that are for this desk: those about its own MCP servers, by what the line says and not
+    /// by what stands somewhere in it.
+    fn of<'l>(&self, lines: &'l str) -> Vec<&'l str> {
+        let own = |line: &&str| {
+            serde_json::from_str::<Addressed>(line)
+                .is_ok_and(|line| line.kind == "shed" || self.resources.contains(&line.resource))
+        };
+        lines.lines().filter(own).collect()
+    }
+
+    /// Tells of a batch; lines that are refused for good are told one by one, and what is refused then is left out
+    /// and on record.
+    async fn tell(&self, batch: &str, lines: &str) -> Result<()> {
+        let lines = self.of(lines);
+        if lines.is_empty() || self.desk.take(&self.gateway, batch, &joined(&lines)).await? {
+            return Ok(());
+        }
+        for (number, line) in lines.iter().enumerate() {
+            let batch = format!("{batch}.{number}");
+            if !self.desk.take(&self.gateway, &batch, &joined(&[line])).await? {
+                self.left_out(&format!("{batch}, {} bytes", line.len())).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts on record that a line was not told. It does not go round in circles: it is about no MCP server.
+    async fn left_out(&self, what: &str) -> Result<()> {
+        tracing::error!(what, "a line of the journal could not be reported");
+        let line = serde_json::json!({"kind": "unreported", "desk": &self.desk.name()[..12], "line": what});
+        Ok(self.trail.note(&line.to_string()).await?)
+    }
+}
+
+fn joined(lines: &[&str]) -> String {
+    lines.iter().flat_map(|line| [*line, "\n"]).collect()
+}
+
+/// What is to be told next, and the place it was taken from.
+struct Batch {
+    place: Place,
+    lines: String,
+    /// Bytes of a line that is longer than a batch, and so is not told.
+    too_long: Option<u64>,
+}
+
+/// Tells of everything in the journal, and goes on until `stop`.
+pub(super) async fn run(folder: PathBuf, to: Told, stop: CancellationToken) {
+    let kept = folder.join(format!("told-{}.json", &to.desk.name()[..12]));
+    let local = !matches!(to.desk, Desk::Remote { .. });
+    let most = if local { LOCAL_BATCH } else { REMOTE_BATCH };
+    let mut done: Option<Place> = None;
+    let mut failing = false;
+    loop {
+        let stopping = stop.is_cancelled();
+        let told = step(&folder, &kept, &to, most, done).await;
+        let (wait, ended) = match told {
+            Ok(Some(place)) => {
+                done = Some(place);
+                // Elsewhere the way there is pause enough.
+                (if local { EVERY } else { Duration::ZERO }, false)
+            }
+            Ok(None) => (EVERY, stopping),
+            Err(error) => {
+                if !failing {
+                    let error = format!("{error:#}");
+                    tracing::warn!(error, "a report of calls was not taken; it is tried again");
+                }
+                (AFTER_FAILURE, stopping)
+            }
+        };
+        failing = wait == AFTER_FAILURE;
+        if ended {
+            return;
+        }
+        tokio::select! {
+            () = stop.cancelled(), if !stopping => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Tells of one batch, and answers how far it got; `None` where there was nothing. Files are read and written
+/// apart from the threads that answer requests.
+async fn step(
+    folder: &Path,
+    kept: &Path,
+    to: &Told,
+    most: usize,
+    done: Option<Place>,
+) -> Result<Option<Place>> {
+    let (folder, kept) = (folder.to_owned(), kept.to_owned());
+    let looked = tokio::task::spawn_blocking(move || {
+        anyhow::Ok((next(&folder, &kept, most, done)?, journal::name(&folder)?))
+    });
+    let (next, journal) = looked.await??;
+    let Some(Batch { place, lines, too_long }) = next else { return Ok(None) };
+    // The journal's own name, so that two nodes or a folder made anew are not taken for one another.
+    let batch = format!("{journal} {} {}", place.file, place.offset);
+    if let Some(length) = too_long {
+        to.left_out(&format!("{batch}, {length} bytes")).await?;
+    }
+    to.tell(&batch, &lines).await?;
+    let offset = place.until.unwrap_or(place.offset);
+    Ok(Some(Place { offset, until: None, ..place }))
+}
+
+/// The next batch, which is begun in the file that keeps the place.
+fn next(folder: &Path, kept: &Path, most: usize, done: Option<Place>) -> Result<Option<Batch>> {
+    let mut place = match done {
+        Some(place) => place,
+        None => place_of(kept)?,
+    };
+    let numbers = journal::numbers(folder)?;
+    loop {
+        let Some(first) = numbers.iter().copied().find(|number| *number >= place.file) else {
+            return Ok(None);
+        };
+        if first != place.file {
+            place = Place { file: first, ..Place::default() };
+        }
+        let path = journal::file_of(folder, place.file);
+        if std::fs::metadata(&path).is_ok_and(|file| file.len() < place.offset) {
+            // Another file by this name: the one that was told of was moved away.
+            tracing::warn!(file = %path.display(), "the journal began anew; it is reported from its start");
+            place = Place { file: place.file, ..Place::default() };
+        }
+        let (lines, length) = read(&path, place.offset, place.until, most)?;
+        if length > 0 {
+            let too_long = (length > lines.len() as u64).then_some(length);
+            let until = place.offset + length;
+            if place.until != Some(until) {
+                place.until = Some(until);
+                system::write_private(kept, &serde_json::to_vec(&place)?, false)?;
+            }
+            let lines = String::from_utf8_lossy(&lines).into_owned();
+            return Ok(Some(Batch { place, lines, too_long }));
+        }
+        if numbers.last().is_none_or(|last| *last <= place.file) {
+            return Ok(None);
+        }
+        place = Place { file: place.file + 1, ..Place::default() };
+    }
+}
+
+fn place_of(kept: &Path) -> Result<Place> {
+    match std::fs::read(kept) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} does not say where reporting stands", kept.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Place::default()),
+        Err(error) => Err(error).with_context(|| format!("{} cannot be read", kept.display())),
+    }
+}
+
+/// Whole lines from `offset`, up to `until` or as many as make a batch, and how many bytes of the file they are. Of a
+/// line that is longer than a batch only the length is answered.
+fn read(path: &Path, offset: u64, until: Option<u64>, batch: usize) -> Result<(Vec<u8>, u64)> {
+    let mut file =
+        File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    file.seek(SeekFrom::Start(offset))?;
+    let most = until.map_or(batch as u64, |until| until.saturating_sub(offset).min(batch as u64));
+    let mut bytes = Vec::new();
+    file.by_ref().take(most).read_to_end(&mut bytes)?;
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    if whole > 0 || bytes.len() < batch {
+        bytes.truncate(whole);
+        let length = bytes.len() as u64;
+        return Ok((bytes, length));
+    }
+    let mut rest = BufReader::new(file);
+    let mut length = bytes.len() as u64;
+    loop {
+        let held = rest.fill_buf()?;
+        if held.is_empty() {
+            // Its end is still to come.
+            return Ok((Vec::new(), 0));
+        }
+        let end = held.iter().position(|byte| *byte == b'\n');
+        let used = end.map_or(held.len(), |end| end + 1);
+        rest.consume(used);
+        length += used as u64;
+        if end.is_some() {
+            return Ok((Vec::new(), length));
+        }
+    }
+}
+
+/// Where reporting stands, for everybody who is told of this journal.
+fn places(folder: &Path) -> Vec<Result<Place>> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let kept = entries.map(|entry| entry.path()).filter(|path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.strip_prefix("told-").is_some_and(|rest| rest.strip_suffix(".json").is_some())
+    });
+    kept.map(|path| place_of(&path)).collect()
+}
+
+/// Everybody was told of the files below this number.
+pub(super) fn told_through(folder: &Path) -> u64 {
+    let places = places(folder).into_iter();
+    places.map(|place| place.map_or(0, |place| place.file)).min().unwrap_or(u64::MAX)
+}
+
+/// The highest number of a file that somebody was told of.
+pub(super) fn highest_told(folder: &Path) -> u64 {
+    let places = places(folder).into_iter().filter_map(Result::ok);
+    places.map(|place| place.file).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_whole_lines_and_a_batch_that_was_begun_is_told_again_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = journal::file_of(folder.path(), 1);
+        let line = format!("{}\n", "x".repeat(5000));
+        std::fs::write(&path, format!("{}half", line.repeat(5))).unwrap();
+        let length = |offset: usize, until: Option<usize>| {
+            let until = until.map(|until| until as u64);
+            let (lines, length) = read(&path, offset as u64, until, REMOTE_BATCH).unwrap();
+            (lines.len(), usize::try_from(length).unwrap())
+        };
+        assert_eq!(length(0, None), (3 * line.len(), 3 * line.len()));
+        assert_eq!(length(3 * line.len(), None), (2 * line.len(), 2 * line.len()));
+        assert_eq!(length(5 * line.len(), None), (0, 0), "half a line waits");
+        assert_eq!(length(0, Some(line.len())), (line.len(), line.len()));
+        // A line that is longer than a batch is passed over, when it is whole.
+        std::fs::write(&path, "x".repeat(1_000_000)).unwrap();
+        assert_eq!(length(0, None), (0, 0));
+        std::fs::write(&path, format!("{}\nshort\n", "x".repeat(1_000_000))).unwrap();
+        assert_eq!(length(0, None), (0, 1_000_001));
+        assert_eq!(length(0, Some(1_000_001)), (0, 1_000_001), "and again after a restart");
+        assert_eq!(length(1_000_001, None), (6, 6));
+    }
+
+    #[test]
+    fn a_line_goes_to_whom_it_is_about_and_not_to_whom_it_mentions() {
+        let (trail, _entries) = Trail::new();
+        let desk = Desk::Remote {
+            issuer: Issuer::parse("https://idp.example").unwrap(),
+            client_id: "g".to_owned(),
+            secret: Secret::new("s"),
+            outbound: Outbound::new(&[]).unwrap(),
+        };
+        let resources = vec!["https://b.example/mcp".to_owned()];
+        let told = Told { gateway: "g".to_owned(), desk, resources, trail };
+        let about_a = r#"{"kind":"decision","resource":"https://a.example/mcp","arguments":{"resource":"https://b.example/mcp","secret_of_a":"42"}}"#;
+        let nested = r#"{"kind":"decision","arguments":{"x":"\"resource\":\"https://b.example/mcp\""},"resource":"https://a.example/mcp"}"#;
+        let about_b = r#"{"resource":"https:\/\/b.example\/mcp","kind":"decision"}"#;
+        let shed = r#"{"kind":"shed","outcomes":1}"#;
+        let lines =
+            [about_a, nested, about_b, shed, "no json", r#"{"kind":"unreported"}"#].join("\n");
+        assert_eq!(told.of(&lines), [about_b, shed]);
+    }
+
+    #[test]
+    fn a_journal_that_was_moved_away_is_told_of_from_its_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = folder.path().join("told-x.json");
+        let path = journal::file_of(folder.path(), 1);
+        std::fs::write(&path, "one\n").unwrap();
+        let place = Place { file: 1, offset: 5000, until: None };
+        let then = next(folder.path(), &kept, LOCAL_BATCH, Some(place)).unwrap().unwrap();
+        assert_eq!(then.lines, "one\n");
+        assert_eq!((told_through(folder.path()), highest_told(folder.path())), (1, 1));
+    }
+
+    #[test]
+    fn a_batch_that_was_begun_is_known_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = folder.path().join("told.json");
+        let path = journal::file_of(folder.path(), 1);
+        std::fs::write(&path, "one\n").unwrap();
+        let begun = next(folder.path(), &kept, LOCAL_BATCH, None).unwrap().unwrap();
+        assert_eq!(begun.lines, "one\n");
+        // More came, and nobody knows whether the first batch arrived.
+        std::fs::write(&path, "one\ntwo\n").unwrap();
+        let again = next(folder.path(), &kept, LOCAL_BATCH, None).unwrap().unwrap();
+        assert_eq!((again.place, again.lines.as_str()), (begun.place, "one\n"));
+        let done = Place { offset: 4, until: None, ..again.place };
+        let then = next(folder.path(), &kept, LOCAL_BATCH, Some(done)).unwrap().unwrap();
+        assert_eq!(then.lines, "two\n");
+        let done = Place { offset: 8, until: None, ..then.place };
+        assert!(next(folder.path(), &kept, LOCAL_BATCH, Some(done)).unwrap().is_none());
+        std::fs::write(journal::file_of(folder.path(), 2), "three\n").unwrap();
+        let then = next(folder.path(), &kept, LOCAL_BATCH, Some(done)).unwrap().unwrap();
+        assert_eq!((then.place.file, then.lines.as_str()), (2, "three\n"));
+    }
+}

@@ -1,0 +1,33 @@
+//! `carnet init`.
+
+use crate::config::EXAMPLE;
+use anyhow::{Result, bail};
+use carnet_host as system;
+use std::path::Path;
+
+/// Writes the three files, or none.
+pub fn init(folder: &Path) -> Result<()> {
+    let files = ["carnet.toml", "carnet.key", "carnet.admin-secret"].map(|name| folder.join(name));
+    for file in &files {
+        if std::fs::symlink_metadata(file).is_ok() {
+            bail!(
+                "{} exists already; nothing was written\nhint: choose another folder, or move the \
+                 file away first",
+                file.display()
+            );
+        }
+    }
+    let entropy = system::entropy();
+    let [config, key, secret] = files;
+    system::write_private(&key, entropy.secret().expose().as_bytes(), true)?;
+    system::write_private(&secret, entropy.secret().expose().as_bytes(), true)?;
+    system::write_private(&config, EXAMPLE.as_bytes(), true)?;
+    println!("Wrote {}: the config, with a comment for every key.", config.display());
+    println!("Wrote {}: seals the signing keys. Back it up.", key.display());
+    println!("Wrote {}: the secret for `carnet admin`.", secret.display());
+    println!(
+        "\nNext: edit the config, then\n  carnet check --config {0}\n  carnet serve --config {0}",
+        config.display()
+    );
+    Ok(())
+}

@@ -1,0 +1,253 @@
+//! Signing keys at rest: sealed with AES-256-GCM under the key-encryption key, which is in a file
+//! beside the config and never in a database.
+
+use anyhow::{Context, Result, anyhow, bail};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use carnet_admin::STILL_VERIFIES;
+use carnet_authority::{KeyRing, Keys};
+use carnet_host as system;
+use carnet_proto::{
+    jwk::{Algorithm, SigningKey},
+    secret::{Secret, mac},
+    time::{Clock, Timestamp},
+};
+use carnet_store::{SealedKey, Store};
+use std::{path::Path, sync::Arc};
+use zeroize::Zeroizing;
+
+/// The key that seals signing keys.
+pub struct KeyEncryptionKey(RandomizedNonceKey);
+
+impl KeyEncryptionKey {
+    /// Reads the 256-bit key that `carnet init` wrote.
+    pub fn new(secret: &Secret) -> Result<Self> {
+        let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(secret.expose()).unwrap_or_default());
+        if bytes.len() != 32 {
+            bail!(
+                "the key file does not hold 256 bits in base64url\nhint: `carnet init` makes one"
+            );
+        }
+        RandomizedNonceKey::new(&AES_256_GCM, &bytes)
+            .map(Self)
+            .map_err(|_| anyhow!("the key file cannot be used"))
+    }
+
+    fn seal(&self, kid: &str, der: &[u8]) -> Result<String> {
+        let mut sealed = der.to_vec();
+        let nonce = self
+            .0
+            .seal_in_place_append_tag(Aad::from(kid.as_bytes()), &mut sealed)
+            .map_err(|_| anyhow!("the signing key cannot be sealed"))?;
+        Ok(URL_SAFE_NO_PAD.encode([nonce.as_ref().as_slice(), &sealed].concat()))
+    }
+
+    fn open(&self, kid: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>> {
+        let wrong = || {
+            anyhow!(
+                "the signing key {kid} cannot be opened with this key file\nhint: the database \
+                 belongs to another key file; restore that file, nothing was changed"
+            )
+        };
+        let mut bytes = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| wrong())?;
+        if bytes.len() < NONCE_LEN {
+            return Err(wrong());
+        }
+        let (nonce, content) = bytes.split_at_mut(NONCE_LEN);
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| wrong())?;
+        let opened = self.0.open_in_place(nonce, Aad::from(kid.as_bytes()), content);
+        Ok(Zeroizing::new(opened.map_err(|_| wrong())?.to_vec()))
+    }
+}
+
+/// A gateway's key, from its file or made at its first start: it signs what MCP servers are told of callers.
+/// The second secret marks session ids.
+pub fn gateway_key(file: &Path, kek: &KeyEncryptionKey) -> Result<(SigningKey, Secret)> {
+    const LABEL: &str = "gateway";
+    if !file.exists() {
+        let sealed = kek.seal(LABEL, &carnet_host::keys::generate(Algorithm::ES256)?)?;
+        system::write_private(file, sealed.as_bytes(), true)?;
+    }
+    let der = kek.open(LABEL, system::read_private(file)?.expose())?;
+    let session_key = Secret::new(mac(&der, b"session ids"));
+    Ok((SigningKey::from_pkcs8(Algorithm::ES256, &der)?, session_key))
+}
+
+/// The keys of an authorization server: from its database, or made at its first start.
+pub async fn of_server(
+    store: &Store,
+    kek: &Arc<KeyEncryptionKey>,
+    algorithm: Algorithm,
+    clock: &Clock,
+) -> Result<Keys> {
+    let mut held = store.signing_keys().await?;
+    let signs = |held: &[SealedKey], with: &str| {
+        held.iter().any(|key| key.retired_at.is_none() && key.algorithm == with)
+    };
+    // RS256 beside it: OpenID Connect Discovery demands that it is offered, and some parties take nothing else.
+    let wanted = if held.iter().any(|key| key.retired_at.is_none() && key.algorithm != RSA) {
+        vec![Algorithm::RS256]
+    } else {
+        vec![algorithm, Algorithm::RS256]
+    };
+    for wanted in wanted {
+        if !signs(&held, wanted.name()) {
+            let sealed = new_key(kek, wanted, clock.now(), clock.now())?;
+            store.first_signing_key(&sealed).await?;
+            held = store.signing_keys().await?;
+        }
+    }
+    // A key file of another database is said at the start, not at the first request.
+    ring(kek, &held, algorithm, clock.now())?;
+    let kek = Arc::clone(kek);
+    Ok(Keys::on_record(move |held, now| {
+        ring(&kek, held, algorithm, now).map_err(|error| format!("{error:#}"))
+    }))
+}
+
+/// What makes keys for rotation.
+pub fn maker(
+    kek: &Arc<KeyEncryptionKey>,
+    algorithm: Algorithm,
+    clock: &Clock,
+) -> carnet_admin::MakeKey {
+    let (kek, clock) = (Arc::clone(kek), clock.clone());
+    Arc::new(move |chosen, signs_from| {
+        let algorithm = chosen.unwrap_or(algorithm);
+        new_key(&kek, algorithm, clock.now(), signs_from).map_err(|error| format!("{error:#}"))
+    })
+}
+
+fn new_key(
+    kek: &KeyEncryptionKey,
+    algorithm: Algorithm,
+    created_at: Timestamp,
+    signs_from: Timestamp,
+) -> Result<SealedKey> {
+    let der = carnet_host::keys::generate(algorithm)?;
+    let key = SigningKey::from_pkcs8(algorithm, &der)?;
+    Ok(SealedKey {
+        kid: key.kid().to_owned(),
+        algorithm: algorithm.name().to_owned(),
+        sealed: kek.seal(key.kid(), &der)?,
+        created_at,
+        retired_at: None,
+        signs_from,
+    })
+}
+
+/// The algorithm whose keys stand beside the others.
+const RSA: &str = Algorithm::RS256.name();
+
+/// The keys on record as they are at `now`: of each algorithm the newest that may sign does; those to come and those of
+/// a while ago are published and verify. The server's own algorithm comes first.
+fn ring(
+    kek: &KeyEncryptionKey,
+    held: &[SealedKey],
+    algorithm: Algorithm,
+    now: Timestamp,
+) -> Result<KeyRing> {
+    let (mut signing, mut others, mut changes) = (Vec::new(), Vec::new(), Vec::new());
+    let rest = Algorithm::SIGNING.into_iter().filter(|other| *other != algorithm);
+    for of in std::iter::once(algorithm).chain(rest) {
+        let mut live: Vec<&SealedKey> =
+            held.iter().filter(|key| key.algorithm == of.name()).collect();
+        live.sort_by_key(|key| (key.signs_from, key.created_at));
+        let begun = live.iter().rposition(|key| key.signs_from <= now && key.retired_at.is_none());
+        let begun = begun.or_else(|| live.iter().position(|key| key.retired_at.is_none()));
+        let Some(begun) = begun else { continue };
+        for (i, key) in live.iter().enumerate() {
+            if i == begun {
+                continue;
+            }
+            if i < begun {
+                let ends = live[i + 1].signs_from.plus(STILL_VERIFIES);
+                if ends <= now {
+                    continue;
+                }
+                changes.push(ends);
+            } else {
+                changes.push(key.signs_from);
+            }
+            others.push(open(kek, key)?.public_jwk().clone());
+        }
+        signing.push(open(kek, live[begun])?);
+    }
+    let first = signing.first().context("there is no signing key")?;
+    if first.algorithm() != algorithm {
+        bail!(
+            "the config says algorithm = \"{algorithm}\", but the database holds a {} key\nhint: an \
+             issuer keeps one algorithm; set it back",
+            first.algorithm()
+        );
+    }
+    let next = changes.into_iter().filter(|at| *at > now).min();
+    let ring = KeyRing::of_several(signing, &others);
+    Ok(ring.context("the signing keys cannot be published")?.until(next))
+}
+
+fn open(kek: &KeyEncryptionKey, held: &SealedKey) -> Result<SigningKey> {
+    let algorithm = Algorithm::named(&held.algorithm);
+    let algorithm = algorithm.context("a signing key has an unknown algorithm")?;
+    Ok(SigningKey::from_pkcs8(algorithm, &kek.open(&held.kid, &held.sealed)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kek() -> KeyEncryptionKey {
+        KeyEncryptionKey::new(&Secret::new(URL_SAFE_NO_PAD.encode([7; 32]))).unwrap()
+    }
+
+    fn kids(ring: &[SealedKey]) -> Vec<&str> {
+        ring.iter().map(|key| key.kid.as_str()).collect()
+    }
+
+    #[test]
+    fn a_key_is_published_before_it_signs_and_verifies_after_the_next_one_does() {
+        let kek = kek();
+        let at = |from: i64| new_key(&kek, Algorithm::ES256, Timestamp(from), Timestamp(from));
+        let held = vec![at(1_000).unwrap(), at(2_000).unwrap()];
+        let kids = kids(&held);
+        let seen = |now: i64| {
+            let ring = ring(&kek, &held, Algorithm::ES256, Timestamp(now)).unwrap();
+            (ring.kid().to_owned(), ring.published().len(), ring.changes_at())
+        };
+        assert_eq!(seen(1_999), (kids[0].to_owned(), 2, Some(Timestamp(2_000))));
+        let ends = Timestamp(2_000 + STILL_VERIFIES);
+        assert_eq!(seen(2_000), (kids[1].to_owned(), 2, Some(ends)));
+        assert_eq!(seen(ends.0), (kids[1].to_owned(), 1, None));
+    }
+
+    #[test]
+    fn each_algorithm_rotates_by_itself_and_the_servers_own_comes_first() {
+        let kek = kek();
+        let at = |algorithm, from: i64| {
+            new_key(&kek, algorithm, Timestamp(from), Timestamp(from)).unwrap()
+        };
+        let held = vec![
+            at(Algorithm::RS256, 3_000),
+            at(Algorithm::ES256, 1_000),
+            at(Algorithm::RS256, 1_500),
+        ];
+        let ring =
+            |held: &[SealedKey], algorithm, now: i64| ring(&kek, held, algorithm, Timestamp(now));
+        let es = ring(&held, Algorithm::ES256, 2_000).unwrap();
+        assert_eq!(es.kid(), held[1].kid, "a later key of another algorithm changes nothing");
+        assert_eq!(es.algorithms(), [Algorithm::ES256, Algorithm::RS256]);
+        assert_eq!((es.published().len(), es.changes_at()), (3, Some(Timestamp(3_000))));
+        let rs = ring(&held, Algorithm::RS256, 2_000).unwrap();
+        assert_eq!(rs.kid(), held[2].kid);
+        assert!(ring(&held, Algorithm::EdDSA, 2_000).is_err(), "an issuer keeps its algorithm");
+    }
+
+    #[test]
+    fn a_key_of_another_key_file_is_refused_by_name() {
+        let sealed = new_key(&kek(), Algorithm::ES256, Timestamp(1), Timestamp(1)).unwrap();
+        let other = KeyEncryptionKey::new(&Secret::new(URL_SAFE_NO_PAD.encode([8; 32]))).unwrap();
+        let error = ring(&other, std::slice::from_ref(&sealed), Algorithm::ES256, Timestamp(2));
+        let error = error.err().expect("another key file opens nothing").to_string();
+        assert!(error.contains(&sealed.kid), "{error}");
+    }
+}

@@ -1,0 +1,10 @@
+//! Runs the roles that a config names: the identity provider, authorization servers, gateways, administration.
+
+pub mod certificates;
+pub mod config;
+pub mod gateway;
+pub mod init;
+pub mod keys;
+pub mod listener;
+pub mod serve;
+pub mod telemetry;

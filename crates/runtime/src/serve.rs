@@ -1,0 +1,502 @@
+//! `carnet serve`: the roles of a config file, each on its listener.
+
+use crate::{
+    certificates::{Certificates, certified},
+    config::{Config, Listener, Tls},
+    gateway::{self, Parties},
+    keys::{self, KeyEncryptionKey},
+    listener::{Way, accept},
+    telemetry,
+};
+use anyhow::{Context as _, Result};
+use axum::Router;
+use carnet_admin::{AdminApi, IdpAdmin, RasAdmin, proof};
+use carnet_authority::{Context, LIMITS, Passwords, Probe, Readers, health, limited};
+use carnet_gateway::Gateway;
+use carnet_host as system;
+use carnet_host::{Shared, private_file};
+use carnet_idp::Idp;
+use carnet_proto::identifier::Issuer;
+use carnet_ras::Ras;
+use carnet_store::{AuditEvent, Store, StoredProof};
+use ipnet::IpNet;
+use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+/// For reports of calls, for the journal to reach the disk, and for guarded programs to end, after that.
+const TELL: Duration = Duration::from_secs(6);
+/// Connections of one listener at a time.
+pub const CONNECTIONS: usize = 4096;
+/// Connections of the listener for probes at a time.
+const PROBES: usize = 64;
+/// Connections of a gateway at a time: most of them are streams that wait.
+const STREAMS: usize = 16_384;
+
+/// Runs the roles of `config` until the process is told to stop.
+pub async fn serve(config: Config) -> Result<()> {
+    system::raise_descriptors();
+    // Before anything else, and for as long as the process is there: it ends one that does not say what it does at it.
+    #[cfg(unix)]
+    let _hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+    take_back(&config)?;
+    let outbound = system::outbound(&config.extra_roots)?;
+    let telemetry = telemetry::start(&config, &outbound)?;
+    let stop = CancellationToken::new();
+    let running = start(&config, outbound, &telemetry, stop.clone()).await?;
+    tracing::info!("ready");
+    system::shutdown_signal().await?;
+    tracing::info!("stopping");
+    stop.cancel();
+    running.finish().await;
+    telemetry.stop().await;
+    Ok(())
+}
+
+/// The listeners at work.
+struct Running {
+    listeners: JoinSet<()>,
+    stores: Vec<Store>,
+    /// What gateways do beside answering.
+    tasks: JoinSet<()>,
+    journals: Vec<oneshot::Receiver<()>>,
+}
+
+impl Running {
+    async fn finish(mut self) {
+        while self.listeners.join_next().await.is_some() {}
+        // Nobody is left who decides anything; what was decided is told, as far as somebody listens.
+        let told = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(TELL, told).await.is_err() {
+            tracing::warn!("some calls are not reported yet; they are after the next start");
+            self.tasks.shutdown().await;
+        }
+        for journal in self.journals {
+            // It ends with the last decision.
+            let _ = timeout(TELL, journal).await;
+        }
+        for store in self.stores {
+            store.close().await;
+        }
+    }
+}
+
+async fn start(
+    config: &Config,
+    outbound: carnet_outbound::Outbound,
+    telemetry: &telemetry::Telemetry,
+    stop: CancellationToken,
+) -> Result<Running> {
+    let kek = read_kek(config)?;
+    let (clock, entropy) = (system::clock(), system::entropy());
+    let context = Context::new(clock.clone(), entropy.clone(), &outbound);
+    let passwords = Passwords::new(std::thread::available_parallelism().map_or(1, usize::from));
+    let certificates = Certificates::default();
+    let ground =
+        Ground { entropy: &entropy, proxies: &config.trusted_proxies, certificates: &certificates };
+    let mut listeners = JoinSet::new();
+    let (mut stores, mut kept, mut probes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut idp_admin = None;
+    let mut idp_role = None;
+    let mut ras_roles = Vec::new();
+    let mut shared = BTreeMap::new();
+    let mut ras_admins = BTreeMap::new();
+    if let Some((place, settings)) = &config.idp {
+        let store = open_store(&place.database).await.context("idp.database")?;
+        store.claim("idp", place.issuer.as_str()).await.context("idp.database")?;
+        let keys = keys::of_server(&store, &kek, place.algorithm, &clock).await.context("idp")?;
+        let public_exchange = settings.allow_public_exchange;
+        let (issuer, settings) = (place.issuer.clone(), settings.clone());
+        let idp =
+            Idp::open(issuer, store.clone(), keys, context.clone(), settings, passwords.clone())
+                .await?;
+        let (router, probe) = (idp.router(), idp.probe());
+        probes.push(probe.clone());
+        idp_role = Some(idp);
+        let admin = IdpAdmin::new(
+            place.issuer.clone(),
+            store.clone(),
+            clock.clone(),
+            entropy.clone(),
+            passwords.clone(),
+        );
+        let admin = admin.keys(keys::maker(&kek, place.algorithm, &clock));
+        idp_admin = Some(admin.public_exchange(public_exchange));
+        listen(&mut listeners, place, router, probe, &ground, &stop).await.context("idp")?;
+        kept.push((store.clone(), place.keep_refused));
+        stores.push(store);
+    }
+    for (name, place, settings) in &config.ras {
+        let store = open_store(&place.database).await.context("ras.database")?;
+        store.claim("ras", place.issuer.as_str()).await.context("ras.database")?;
+        let keys = keys::of_server(&store, &kek, place.algorithm, &clock).await.context("ras")?;
+        let issuer = place.issuer.clone();
+        let ras = Ras::open(issuer, store.clone(), keys, context.clone(), settings.clone()).await?;
+        let (router, probe) = (ras.router(), ras.probe());
+        probes.push(probe.clone());
+        let admin =
+            RasAdmin::new(place.issuer.clone(), store.clone(), clock.clone(), entropy.clone())
+                .keys(keys::maker(&kek, place.algorithm, &clock));
+        ras_admins.insert(name.clone(), admin);
+        ras_roles.push((place.issuer.clone(), ras));
+        if config.gateways.iter().any(|gateway| gateway.listen == place.listen) {
+            let router = router.merge(health(vec![probe], Readers::Anyone));
+            let router = limited(router, LIMITS, entropy.clone(), &config.trusted_proxies);
+            shared.insert(place.listen, (router, host_of(&place.issuer)));
+        } else {
+            listen(&mut listeners, place, router, probe, &ground, &stop)
+                .await
+                .with_context(|| format!("ras `{name}`"))?;
+        }
+        kept.push((store.clone(), place.keep_refused));
+        stores.push(store);
+    }
+    let parties = Parties { idp: idp_role.as_ref(), ras: &ras_roles };
+    let (mut tasks, mut journals, mut gateways) = (JoinSet::new(), Vec::new(), Vec::new());
+    let means = gateway::Means {
+        context: &context,
+        outbound: &outbound,
+        telemetry,
+        secrets: config.secrets,
+    };
+    for place in &config.gateways {
+        let started = gateway::start(place, &kek, &means, &parties, &mut tasks, &stop)
+            .await
+            .with_context(|| format!("gateway `{}`", place.name))?;
+        let other = shared.remove(&place.listen).unwrap_or_else(|| {
+            (limited(health(Vec::new(), Readers::Anyone), LIMITS, entropy.clone(), &[]), None)
+        });
+        listen_gateway(&mut listeners, place, &started.gateway, other, &ground, &stop).await?;
+        journals.push(started.journal);
+        gateways.push(started.gateway);
+    }
+    let gateways = (!gateways.is_empty())
+        .then(|| gateway::admin(gateways, stores.first().cloned(), clock.clone()));
+    let parts = (idp_admin, ras_admins, gateways);
+    listen_for_admin(&mut listeners, config, parts, (&clock, &entropy), &stop).await?;
+    listen_for_probes(&mut listeners, config.health, probes, &entropy, &stop).await?;
+    certificates.watch(&stop);
+    spawn_pruning(kept, &clock, &stop);
+    Ok(Running { listeners, stores, tasks, journals })
+}
+
+type AdminParts = (Option<IdpAdmin>, BTreeMap<String, RasAdmin>, Option<Router>);
+
+async fn listen_for_admin(
+    listeners: &mut JoinSet<()>,
+    config: &Config,
+    (idp, ras, gateway): AdminParts,
+    (clock, entropy): (&carnet_proto::time::Clock, &carnet_proto::time::Entropy),
+    stop: &CancellationToken,
+) -> Result<()> {
+    let Some(admin) = &config.admin else { return Ok(()) };
+    let listener = bind(admin.listen).await.context("admin.listen")?;
+    let address = listener.local_addr()?;
+    let api = AdminApi {
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+        secret: admin_secret(&admin.secret_file, config.secrets)?,
+        hosts: vec![address.to_string(), format!("localhost:{}", address.port())],
+        idp,
+        ras,
+        gateway,
+    };
+    let router = limited(api.router(), LIMITS, entropy.clone(), &[]);
+    tracing::info!(%address, "the administration API listens");
+    listeners.spawn(accept(listener, Way::default(), router, CONNECTIONS, stop.clone()));
+    Ok(())
+}
+
+/// Probes have no certificate to check, and come from wherever the orchestrator is.
+async fn listen_for_probes(
+    listeners: &mut JoinSet<()>,
+    address: Option<SocketAddr>,
+    probes: Vec<Probe>,
+    entropy: &carnet_proto::time::Entropy,
+    stop: &CancellationToken,
+) -> Result<()> {
+    let Some(address) = address else { return Ok(()) };
+    let listener = bind(address).await.context("health.listen")?;
+    let router = limited(health(probes, Readers::Operators), LIMITS, entropy.clone(), &[]);
+    tracing::info!(address = %listener.local_addr()?, "probes are answered");
+    listeners.spawn(accept(listener, Way::default(), router, PROBES, stop.clone()));
+    Ok(())
+}
+
+/// Ends whatever the databases of `config` hold that may have been ended after they were backed up.
+pub async fn restored(config: &Config) -> Result<()> {
+    if let Some(admin) = &config.admin
+        && tokio::net::TcpStream::connect(admin.listen).await.is_ok()
+    {
+        anyhow::bail!(
+            "a server is running on {}\nhint: stop it, restore the backup, then run this",
+            admin.listen
+        );
+    }
+    take_back(config)?;
+    let idp = config.idp.iter().map(|(place, _)| ("idp", place));
+    let all = idp.chain(config.ras.iter().map(|(_, place, _)| ("ras", place)));
+    for (role, place) in all {
+        let store = open_store(&place.database).await.with_context(|| place.issuer.to_string())?;
+        store.claim(role, place.issuer.as_str()).await?;
+        let now = system::clock().now();
+        let event = AuditEvent::granted("admin.restored", now).with("by", "carnet restored");
+        store.after_restore(event, now).await?;
+        store.close().await;
+        println!(
+            "{}: every session, code and token on record has ended, those of administrators too.",
+            place.issuer
+        );
+    }
+    println!(
+        "People sign in again. Access tokens that are out end within minutes. An ID-JAG that was used after the backup \
+         was made could be used once more while it lives: start `carnet serve` five minutes from now."
+    );
+    Ok(())
+}
+
+/// Opens a database; a SQLite file is its owner's alone.
+pub async fn open_store(url: &str) -> Result<Store> {
+    if let Some(path) = carnet_store::sqlite_path(url)
+        && fs::symlink_metadata(path).is_err()
+    {
+        system::write_private(path, b"", true)?;
+    }
+    check_database_file(url)?;
+    Ok(Store::open(url).await?)
+}
+
+/// Whoever can write a database writes the policy; whoever can read it has the password hashes.
+fn check_database_file(url: &str) -> Result<()> {
+    files_of(url).iter().try_for_each(|file| private_file(file, Shared::Nobody).map(drop))
+}
+
+/// The files of a database that are there.
+fn files_of(url: &str) -> Vec<PathBuf> {
+    let Some(path) = carnet_store::sqlite_path(url) else { return Vec::new() };
+    let named = ["", "-wal", "-shm", "-journal"].map(|beside| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(beside);
+        PathBuf::from(name)
+    });
+    named.into_iter().filter(|file| fs::symlink_metadata(file).is_ok()).collect()
+}
+
+/// Files that this program makes itself and keeps to itself.
+fn own_files(config: &Config) -> Vec<PathBuf> {
+    let places = config.idp.iter().map(|(place, _)| place);
+    let places = places.chain(config.ras.iter().map(|(_, place, _)| place));
+    let databases = places.flat_map(|place| files_of(&place.database));
+    databases
+        .chain(config.gateways.iter().map(|gateway| gateway.folder.join("gateway.key")))
+        .collect()
+}
+
+/// Where the administrator says that files are mounted, the platform may have given ours to a group as well.
+fn take_back(config: &Config) -> Result<()> {
+    if config.secrets == Shared::Mounted {
+        own_files(config).iter().try_for_each(|file| system::take_back(file))?;
+    }
+    Ok(())
+}
+
+/// What `serve` would refuse of the files that a config names: they are read as it reads them.
+pub fn check_files(config: &Config) -> Result<()> {
+    let places = config.idp.iter().map(|(place, _)| place);
+    let places = places.chain(config.ras.iter().map(|(_, place, _)| place));
+    let mut wrong = Vec::new();
+    let mut look = |looked: Result<()>| wrong.extend(looked.err());
+    for file in own_files(config).iter().filter(|file| fs::symlink_metadata(file).is_ok()) {
+        // The start takes it back.
+        let given = config.secrets == Shared::Mounted && system::is_given_to_group(file);
+        if !given {
+            look(private_file(file, Shared::Nobody).map(drop));
+        }
+    }
+    for place in places {
+        look(check_tls(&place.tls).with_context(|| place.issuer.to_string()));
+    }
+    for gateway in &config.gateways {
+        look(check_tls(&gateway.tls).with_context(|| format!("gateway `{}`", gateway.name)));
+        look(gateway::check_secrets(gateway, config.secrets));
+    }
+    look(read_kek(config).map(drop));
+    if let Some(admin) = &config.admin {
+        look(admin_secret(&admin.secret_file, config.secrets).map(drop));
+    }
+    look(system::outbound(&config.extra_roots).map(drop));
+    // One after the other, each once, however many look at the same file.
+    let mut told: Vec<String> = wrong.iter().map(system::told).collect();
+    told.dedup();
+    match told.as_slice() {
+        [] => Ok(()),
+        [one] => Err(anyhow::anyhow!("{one}")),
+        all => Err(anyhow::anyhow!("{} files cannot be used:\n{}", all.len(), all.join("\n"))),
+    }
+}
+
+/// Fewest characters of an administration secret: whoever takes its port sees proofs of it, and may guess.
+const LEAST: usize = 32;
+
+/// What the administration secret is checked by.
+fn admin_secret(file: &std::path::Path, shared: Shared) -> Result<StoredProof> {
+    let secret = system::read_secret(file, shared)?;
+    if secret.expose().len() < LEAST {
+        anyhow::bail!(
+            "{}: the administration secret has to have {LEAST} characters at least\nhint: `carnet init` makes one",
+            file.display()
+        );
+    }
+    if proof::name_in(&secret).is_some() {
+        anyhow::bail!(
+            "{}: this is an administrator's token, not the administration secret\nhint: it is for `carnet admin \
+             --secret-file`; `carnet init` makes a secret",
+            file.display()
+        );
+    }
+    Ok(proof::stored(&secret))
+}
+
+fn read_kek(config: &Config) -> Result<Arc<KeyEncryptionKey>> {
+    let secret = system::read_secret(&config.key_file, config.secrets)?;
+    Ok(Arc::new(KeyEncryptionKey::new(&secret)?))
+}
+
+fn check_tls(tls: &Tls) -> Result<()> {
+    match tls {
+        Tls::Own(certificate, key) => certified(certificate, key).map(drop),
+        Tls::None | Tls::Proxy => Ok(()),
+    }
+}
+
+/// Deletes what has outlived its use, once a minute, and refusals in the audit log that are older than asked for.
+pub fn spawn_pruning(
+    stores: Vec<(Store, Option<i64>)>,
+    clock: &carnet_proto::time::Clock,
+    stop: &CancellationToken,
+) {
+    for (store, keep_refused) in stores {
+        let (clock, stop) = (clock.clone(), stop.clone());
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(Duration::from_mins(1)) => {}
+                }
+                if let Err(error) = store.forget_expired(clock.now(), keep_refused).await {
+                    tracing::warn!(%error, "expired rows were not deleted");
+                }
+            }
+        });
+    }
+}
+
+async fn listen(
+    listeners: &mut JoinSet<()>,
+    place: &Listener,
+    router: Router,
+    probe: Probe,
+    ground: &Ground<'_>,
+    stop: &CancellationToken,
+) -> Result<()> {
+    let listener = bind(place.listen).await?;
+    let way = ground.way(&place.tls)?;
+    let router = router.merge(health(vec![probe], Readers::Anyone));
+    let router = limited(router, LIMITS, ground.entropy.clone(), ground.proxies);
+    tracing::info!(issuer = %place.issuer, address = %listener.local_addr()?, "listening");
+    listeners.spawn(accept(listener, way, router, CONNECTIONS, stop.clone()));
+    Ok(())
+}
+
+/// What every listener stands on.
+struct Ground<'a> {
+    entropy: &'a carnet_proto::time::Entropy,
+    proxies: &'a [IpNet],
+    certificates: &'a Certificates,
+}
+
+impl Ground<'_> {
+    /// How connections of a listener come in.
+    fn way(&self, tls: &Tls) -> Result<Way> {
+        Ok(match tls {
+            Tls::None => Way::default(),
+            Tls::Own(certificate, key) => {
+                Way { tls: Some(self.certificates.acceptor(certificate, key)?), only_from: None }
+            }
+            Tls::Proxy => Way { tls: None, only_from: Some(self.proxies.into()) },
+        })
+    }
+}
+
+/// Host and port of an issuer as a `Host` header carries them.
+fn host_of(issuer: &Issuer) -> Option<String> {
+    let (_, authority) = issuer.origin().split_once("://")?;
+    Some(authority.to_owned())
+}
+
+async fn listen_gateway(
+    listeners: &mut JoinSet<()>,
+    place: &gateway::config::GatewayConfig,
+    gateway: &Gateway,
+    (other, host): (Router, Option<String>),
+    ground: &Ground<'_>,
+    stop: &CancellationToken,
+) -> Result<()> {
+    let listener = bind(place.listen).await.with_context(|| format!("gateway `{}`", place.name))?;
+    let way = ground.way(&place.tls)?;
+    let hosts = gateway.hosts().collect::<Vec<_>>().join(", ");
+    tracing::info!(gateway = place.name, hosts, address = %listener.local_addr()?, "listening");
+    let service = gateway.service(other, host);
+    listeners.spawn(accept(listener, way, service, STREAMS, stop.clone()));
+    Ok(())
+}
+
+pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("{address} cannot be listened on\nhint: is another process using the port?")
+    })
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[tokio::test]
+    async fn a_database_that_others_may_read_or_write_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("idp.db");
+        let url = format!("sqlite:{}", path.display());
+        open_store(&url).await.unwrap().close().await;
+        for beside in ["", "-wal", "-shm", "-journal"] {
+            let file = folder.path().join(format!("idp.db{beside}"));
+            if !file.exists() {
+                fs::write(&file, b"").unwrap();
+            }
+            for mode in [0o644, 0o660, 0o602] {
+                fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+                let error = open_store(&url).await.expect_err("it is refused").to_string();
+                assert!(error.contains("chmod 600") && error.contains("idp.db"), "{error}");
+            }
+            fs::remove_file(&file).unwrap();
+        }
+    }
+
+    #[test]
+    fn nothing_and_little_is_no_administration_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        for (text, says) in [
+            ("", "is empty"),
+            (" \n\t\n", "is empty"),
+            ("short", "32 characters"),
+            ("administrator.ann.0123456789012345678901234567890123456789", "token"),
+        ] {
+            system::write_private(&file, text.as_bytes(), false).unwrap();
+            let error = admin_secret(&file, Shared::Nobody).unwrap_err().to_string();
+            assert!(error.contains(says), "{text:?}: {error}");
+        }
+        system::write_private(&file, b"01234567890123456789012345678901\n", false).unwrap();
+        assert!(admin_secret(&file, Shared::Nobody).is_ok());
+    }
+}

@@ -1,0 +1,156 @@
+//! Logs to standard error; traces and metrics to an OTLP collector where the config names one.
+
+use crate::config::{Config, LogFormat};
+use anyhow::Result;
+use async_trait::async_trait;
+use carnet_outbound::Outbound;
+use opentelemetry::{
+    global,
+    logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity},
+    trace::TracerProvider as _,
+};
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_otlp::{
+    LogExporter, MetricExporter, Protocol, SpanExporter, WithExportConfig, WithHttpConfig,
+};
+use opentelemetry_sdk::{
+    Resource,
+    logs::{SdkLogger, SdkLoggerProvider},
+    metrics::{PeriodicReader, SdkMeterProvider},
+    trace::SdkTracerProvider,
+};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// What has to be flushed at the end.
+pub struct Telemetry(Option<Providers>);
+
+struct Providers {
+    traces: SdkTracerProvider,
+    metrics: SdkMeterProvider,
+    records: SdkLoggerProvider,
+}
+
+/// Where a gateway's record of calls goes beside its journal.
+pub struct Records(SdkLogger);
+
+impl Records {
+    /// One line of the journal.
+    pub fn tell(&self, line: &str) {
+        let mut record = self.0.create_log_record();
+        record.set_event_name("carnet.mcp_call");
+        record.set_severity_number(Severity::Info);
+        record.set_body(AnyValue::from(line.to_owned()));
+        self.0.emit(record);
+    }
+}
+
+/// Logs for commands other than `serve`: warnings alone.
+pub fn quiet() {
+    let filter = EnvFilter::try_from_env("CARNET_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter);
+    // Only tests set another subscriber first, and theirs may stay.
+    let _ = tracing_subscriber::registry().with(layer).try_init();
+}
+
+/// Starts logs and, where configured, OTLP export.
+pub fn start(config: &Config, outbound: &Outbound) -> Result<Telemetry> {
+    // Libraries log statements and headers at their lower levels; ours never hold a secret.
+    let default = "warn,carnet=info";
+    let filter = EnvFilter::try_new(config.log.filter.as_deref().unwrap_or(default))?;
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
+    let format = match config.log.format {
+        LogFormat::Text => format.with_filter(filter).boxed(),
+        LogFormat::Json => format.json().with_filter(filter).boxed(),
+    };
+    let Some(endpoint) = &config.otlp_endpoint else {
+        tracing_subscriber::registry().with(format).try_init()?;
+        return Ok(Telemetry(None));
+    };
+    let http = Exporter { http: outbound.streaming(endpoint)?, runtime: Handle::current() };
+    let resource = Resource::builder().with_service_name("carnet").build();
+    let endpoint = endpoint.trim_end_matches('/');
+    let spans = SpanExporter::builder()
+        .with_http()
+        .with_http_client(http.clone())
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(format!("{endpoint}/v1/traces"))
+        .build()?;
+    let records = LogExporter::builder()
+        .with_http()
+        .with_http_client(http.clone())
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(format!("{endpoint}/v1/logs"))
+        .build()?;
+    let records = SdkLoggerProvider::builder()
+        .with_resource(resource.clone())
+        .with_batch_exporter(records)
+        .build();
+    let metrics = MetricExporter::builder()
+        .with_http()
+        .with_http_client(http)
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(format!("{endpoint}/v1/metrics"))
+        .build()?;
+    let tracer = SdkTracerProvider::builder()
+        .with_resource(resource.clone())
+        .with_batch_exporter(spans)
+        .build();
+    let reader = PeriodicReader::builder(metrics).with_interval(Duration::from_secs(15)).build();
+    let meter = SdkMeterProvider::builder().with_resource(resource).with_reader(reader).build();
+    global::set_meter_provider(meter.clone());
+    let ours = EnvFilter::new("off,carnet=info");
+    let traces =
+        tracing_opentelemetry::layer().with_tracer(tracer.tracer("carnet")).with_filter(ours);
+    tracing_subscriber::registry().with(format).with(traces).try_init()?;
+    Ok(Telemetry(Some(Providers { traces: tracer, metrics: meter, records })))
+}
+
+impl Telemetry {
+    /// Where records of calls go, if there is a collector.
+    pub fn records(&self) -> Option<Records> {
+        self.0.as_ref().map(|providers| Records(providers.records.logger("carnet.gateway")))
+    }
+
+    /// Sends what is left.
+    pub async fn stop(self) {
+        let Some(Providers { traces, metrics, records }) = self.0 else { return };
+        let patience = Duration::from_secs(3);
+        let flushed = tokio::task::spawn_blocking(move || {
+            (
+                traces.shutdown_with_timeout(patience),
+                metrics.shutdown_with_timeout(patience),
+                records.shutdown_with_timeout(patience),
+            )
+        });
+        if !matches!(flushed.await, Ok((Ok(()), Ok(()), Ok(())))) {
+            tracing::warn!("the last traces, metrics or records did not reach the collector");
+        }
+    }
+}
+
+/// Our guarded HTTP client as the exporters' transport. They work on threads of their own, so the
+/// request is handed to the runtime.
+#[derive(Clone, Debug)]
+struct Exporter {
+    http: reqwest::Client,
+    runtime: Handle,
+}
+
+#[async_trait]
+impl HttpClient for Exporter {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let http = self.http.clone();
+        let sent = self.runtime.spawn(async move {
+            let mut request: reqwest::Request = request.try_into()?;
+            *request.timeout_mut() = Some(Duration::from_secs(5));
+            let answer = http.execute(request).await?;
+            let status = answer.status();
+            let response = Response::builder().status(status).body(answer.bytes().await?)?;
+            Ok::<_, HttpError>(response)
+        });
+        sent.await?
+    }
+}
