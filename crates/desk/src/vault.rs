@@ -107,6 +107,7 @@ impl Profile {
 
     /// This profile in place of `before`: registrations of both, and the sign-in of before where it is
     /// the same issuer's and client's.
+    #[must_use]
     pub fn over(self, before: Self) -> Self {
         let same =
             self.idp == before.idp && self.idp_client.client_id == before.idp_client.client_id;
