@@ -54,17 +54,39 @@ pub fn lines(text: &str) -> Vec<Line> {
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// The rows of those lines that `may` be told of here; read apart from the threads that answer requests.
+/// The rows of those lines that are about MCP servers of which `may` says that they are told of here, or about the gateway
+/// itself; read apart from the threads that answer requests.
 pub async fn read(
     text: String,
     now: Timestamp,
-    may: impl Fn(&Line) -> bool,
+    may: impl Fn(&str) -> bool + Send + 'static,
 ) -> Result<Vec<AuditEvent>, StoreError> {
-    let read = tokio::task::spawn_blocking(move || lines(&text)).await;
+    apart(move || {
+        let mut lines = lines(&text);
+        // A report names few MCP servers many times.
+        let mut asked: HashMap<String, bool> = HashMap::new();
+        lines.retain(|line| {
+            if line.is_of_the_gateway() {
+                return true;
+            }
+            if let Some(may) = asked.get(&line.resource) {
+                return *may;
+            }
+            let answer = may(&line.resource);
+            asked.insert(line.resource.clone(), answer);
+            answer
+        });
+        events(&lines, now)
+    })
+    .await
+}
+
+/// Work on a report, apart from the threads that answer requests.
+pub async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StoreError> {
     // The process is ending: whoever reports tries again after the next start.
-    let mut lines = read.map_err(|_| StoreError::Closed)?;
-    lines.retain(may);
-    Ok(events(&lines, now))
+    tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Closed)
 }
 
 /// Lines older than this are dated as what they are: told now. A journal may have waited for weeks.

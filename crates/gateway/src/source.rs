@@ -46,6 +46,9 @@ impl Source {
     }
 }
 
+/// Room for so many answers is made at least.
+const ROOM: usize = 64;
+
 /// The streams of one token.
 #[derive(Default)]
 pub(crate) struct Sources(Mutex<Vec<Weak<Slot>>>);
@@ -55,10 +58,15 @@ impl Sources {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more. Those that are over are forgotten.
+    /// One more. Those that are over are forgotten when there is no room left: each costs the same, however many there
+    /// are.
     pub(crate) fn add(&self, source: &Source) {
         let mut all = self.all();
-        all.retain(|slot| slot.strong_count() > 0);
+        if all.len() == all.capacity() {
+            all.retain(|slot| slot.strong_count() > 0);
+            let as_many = all.len().max(ROOM);
+            all.reserve(as_many);
+        }
         all.push(Arc::downgrade(&source.0));
     }
 

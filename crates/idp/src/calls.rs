@@ -57,7 +57,7 @@ pub(super) async fn report(State(idp): State<Idp>, request: Request) -> Response
         return conclude(authority, admission, &request.sender, request.event, refusal.into())
             .await;
     }
-    match idp.record_calls(request.client.id(), batch, &mine).await {
+    match idp.record_calls(request.client.id(), batch, mine).await {
         Ok(rows) => no_store(StatusCode::OK, &json!({"rows": rows})),
         Err(error) => broken(&error),
     }
@@ -72,15 +72,15 @@ impl Idp {
         lines: &str,
     ) -> Result<usize, StoreError> {
         let text = lines.to_owned();
-        let lines = tokio::task::spawn_blocking(move || calls::lines(&text)).await;
-        self.record_calls(gateway, batch, &lines.map_err(|_| StoreError::Closed)?).await
+        let lines = calls::apart(move || calls::lines(&text)).await?;
+        self.record_calls(gateway, batch, lines).await
     }
 
     async fn record_calls(
         &self,
         gateway: &str,
         batch: &str,
-        lines: &[Line],
+        lines: Vec<Line>,
     ) -> Result<usize, StoreError> {
         let authority = &self.0.authority;
         let now = authority.now();
@@ -92,11 +92,12 @@ impl Idp {
             .collect();
         for (txn, resource) in origins {
             if let Some(grant) = self.origin(txn, resource).await? {
-                known.insert((txn, resource), grant);
+                known.insert((txn.to_owned(), resource.to_owned()), grant);
             }
         }
-        let events = calls::events(lines, now).into_iter().map(|event| {
-            let detail = |name| event.details.get(name).map_or("", String::as_str);
+        let events = calls::apart(move || calls::events(&lines, now)).await?;
+        let events = events.into_iter().map(|event| {
+            let detail = |name| event.details.get(name).cloned().unwrap_or_default();
             let grant = known.get(&(detail("txn"), detail("resource")));
             let names = grant.map(|grant| (grant.user_id.clone(), grant.client_id.clone()));
             let (person, client) = names.unwrap_or_default();

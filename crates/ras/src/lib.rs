@@ -111,11 +111,9 @@ impl Ras {
             forget_after: authority.now().plus(30 * 86_400),
         };
         let snapshot = authority.fresh().await?;
-        let governed = |line: &calls::Line| {
-            line.is_of_the_gateway()
-                || Resource::parse(&line.resource).is_ok_and(|named| {
-                    snapshot.directory.governed.iter().any(|held| held.resource == named)
-                })
+        let governed = move |named: &str| {
+            let held = &snapshot.directory.governed;
+            Resource::parse(named).is_ok_and(|named| held.iter().any(|held| held.resource == named))
         };
         let events = calls::read(lines.to_owned(), authority.now(), governed).await?;
         authority.store.record_batch(&batch, &events).await
