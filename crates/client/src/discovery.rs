@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use carnet_outbound::{
-    Answer, Discovered, DiscoveryError, LONGEST, Outbound, Reach, authorization_server,
+    Answer, Differs, Discovered, DiscoveryError, LONGEST, Outbound, Reach, authorization_server,
     differs_from, document, origin_of, redirect_of, telling,
 };
 use carnet_proto::{
@@ -100,7 +100,7 @@ pub(crate) async fn described(outbound: &Outbound, probed: &Probed) -> Result<De
     })?;
     if !may_name(own, &place, &resource) {
         let found = shown(resource.as_str(), LONGEST);
-        return Err(Error::Differs {
+        return Err(Error::Differs(Differs {
             what: format!("the protected-resource metadata of {own} name another resource"),
             hint: format!(
                 "use {found}, if that is the server you mean; otherwise its operator has to set `resource` in {place} \
@@ -108,7 +108,7 @@ pub(crate) async fn described(outbound: &Outbound, probed: &Probed) -> Result<De
             ),
             found,
             expected: own.as_str().to_owned(),
-        });
+        }));
     }
     let named = metadata.authorization_servers.first().ok_or_else(|| {
         Error::Discovery(format!(
@@ -160,7 +160,7 @@ pub(crate) async fn governed(
     let metadata_of_it = match authorization_server(outbound, &issuer, reach).await {
         // An origin with a slash is the same URL as without (RFC 3986 6.2.3), and URL types of some languages write it;
         // the issuer is what its own metadata say. With a path, the two are different.
-        Err(DiscoveryError::Differs { found, .. })
+        Err(DiscoveryError::Differs(Differs { found, .. }))
             if issuer.as_str().strip_suffix('/') == Some(&found) =>
         {
             let bare = Issuer::parse(&found).ok().filter(|bare| bare.path().is_empty());

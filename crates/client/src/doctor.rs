@@ -10,7 +10,7 @@ use crate::{
     obtain::{Client, IdJagView},
     settings::Credential,
 };
-use carnet_outbound::{Answer, Outbound, Reach, first_words};
+use carnet_outbound::{Answer, Differs, Outbound, Reach, first_words};
 use carnet_proto::{
     GRANT_JWT_BEARER, GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ID_JAG,
     client_document::{self, DocumentUrl},
@@ -240,7 +240,7 @@ impl Walk<'_> {
 
     /// What the client found wrong, by the client's own words.
     fn failed<T>(&mut self, stage: Stage, error: &Error, party: &str) -> Step<T> {
-        if let Error::Differs { what, found, expected, hint } = error {
+        if let Error::Differs(Differs { what, found, expected, hint }) = error {
             let texts = (found.as_str(), expected.as_str());
             self.compare(stage, what, texts, party, hint.as_str())?;
             return Err(Stopped(stage));

@@ -1,7 +1,7 @@
 //! What can go wrong on the way to a token, in words that name what to change.
 
 use crate::vault::VaultError;
-use carnet_outbound::{DiscoveryError, OAuthError, OutboundError};
+use carnet_outbound::{Differs, DiscoveryError, OAuthError, OutboundError};
 use carnet_proto::{jws::JwtError, others_text::shown, scope::Scopes};
 use std::fmt;
 
@@ -79,21 +79,8 @@ pub enum Error {
         error: OAuthError,
     },
     /// Two texts that have to be equal are not.
-    #[error(
-        "{what}\n  found:    {found}\n  expected: {expected}\nhint: {hint}",
-        found = shown(.found, 2048),
-        expected = shown(.expected, 2048)
-    )]
-    Differs {
-        /// Which.
-        what: String,
-        /// What is there.
-        found: String,
-        /// What has to be there.
-        expected: String,
-        /// What to do.
-        hint: String,
-    },
+    #[error(transparent)]
+    Differs(#[from] Differs),
     /// A party wants fewer requests (429).
     #[error("{party} wants fewer requests; try again in {seconds} s")]
     TooMany {
@@ -227,9 +214,7 @@ impl From<DiscoveryError> for Error {
     fn from(error: DiscoveryError) -> Self {
         match error {
             DiscoveryError::Unusable(text) => Self::Discovery(text),
-            DiscoveryError::Differs { what, found, expected, hint } => {
-                Self::Differs { what, found, expected, hint }
-            }
+            DiscoveryError::Differs(differs) => Self::Differs(differs),
             DiscoveryError::Outbound(error) => Self::Outbound(error),
         }
     }

@@ -2,7 +2,7 @@
 //! (RFC 8414, OpenID Connect Discovery).
 
 use crate::{
-    error::DiscoveryError,
+    error::{Differs, DiscoveryError},
     http::{Answer, Outbound, OutboundError, Reach, checked},
 };
 use carnet_proto::{identifier::Issuer, metadata::AuthorizationServerMetadata, others_text::shown};
@@ -163,18 +163,18 @@ pub async fn discover_authorization_server(
 
 /// Metadata that are another issuer's.
 pub fn differs_from(issuer: &Issuer, found: &str) -> DiscoveryError {
-    DiscoveryError::Differs {
+    DiscoveryError::Differs(Differs {
         what: format!("the metadata of {issuer} belong to another issuer; nothing was sent to it"),
         found: shown(found, LONGEST),
         expected: issuer.to_string(),
         hint:
             "the two have to be equal byte for byte (RFC 8414 section 3.3); mind a trailing slash"
                 .to_owned(),
-    }
+    })
 }
 
-/// RFC 8414 path-inserted, OpenID Connect path-inserted, OpenID Connect path-appended (MCP-C1); the
-/// `issuer` inside must be the one asked for, byte for byte (JAG-C1).
+/// RFC 8414 path-inserted, OpenID Connect path-inserted, OpenID Connect path-appended (MCP
+/// authorization, metadata discovery); the `issuer` inside must be the one asked for, byte for byte (RFC 8414 section 3.3).
 pub async fn authorization_server(
     outbound: &Outbound,
     issuer: &Issuer,
@@ -215,7 +215,7 @@ pub async fn authorization_server(
     })))
 }
 
-/// The authorization endpoint of metadata that offers PKCE with S256 (MCP-C4).
+/// The authorization endpoint of metadata that offers PKCE with S256 (MCP authorization, code protection).
 pub fn authorization_endpoint(metadata: &Discovered) -> Result<String, DiscoveryError> {
     let issuer = &metadata.issuer;
     let endpoint = metadata.authorization_endpoint.as_deref().ok_or_else(|| {

@@ -76,28 +76,33 @@ pub fn first_words(body: &[u8]) -> &str {
     title.map_or("a page (HTML)", |(title, _)| title.trim())
 }
 
+/// Two texts that have to be equal are not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{what}\n  found:    {}\n  expected: {}\nhint: {hint}",
+    shown(found, 2048),
+    shown(expected, 2048)
+)]
+pub struct Differs {
+    /// Which.
+    pub what: String,
+    /// What is there.
+    pub found: String,
+    /// What has to be there.
+    pub expected: String,
+    /// What to do.
+    pub hint: String,
+}
+
 /// A discovery document is missing or wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoveryError {
     /// It cannot be used.
     #[error("{0}")]
     Unusable(String),
-    /// Two texts that have to be equal are not.
-    #[error(
-        "{what}\n  found:    {found}\n  expected: {expected}\nhint: {hint}",
-        found = shown(.found, 2048),
-        expected = shown(.expected, 2048)
-    )]
-    Differs {
-        /// Which.
-        what: String,
-        /// What is there.
-        found: String,
-        /// What has to be there.
-        expected: String,
-        /// What to do.
-        hint: String,
-    },
+    /// It is another party's.
+    #[error(transparent)]
+    Differs(#[from] Differs),
     /// The request did not reach its goal.
     #[error(transparent)]
     Outbound(#[from] OutboundError),

@@ -15,7 +15,7 @@ pub use discovery::{
     Discovered, LONGEST, Missed, authorization_endpoint, authorization_server, differs_from,
     discover_authorization_server, document, origin_of, redirect_of, telling,
 };
-pub use error::{DiscoveryError, OAuthError, SignInError, first_words};
+pub use error::{Differs, DiscoveryError, OAuthError, SignInError, first_words};
 pub use events::{Event, Events, Unread};
 pub use http::text as cause_of;
 pub use http::{

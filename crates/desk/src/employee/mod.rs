@@ -348,9 +348,9 @@ async fn discovered(common: &Common, text: &str) -> Result<String> {
     let outbound = system::desk_outbound(&common.extra_roots)?;
     match discover_authorization_server(&outbound, &issuer).await {
         Ok(_) => Ok(issuer.to_string()),
-        Err(carnet_outbound::DiscoveryError::Differs { found, .. })
-            if found.trim_end_matches('/') == text.trim_end_matches('/') =>
-        {
+        Err(carnet_outbound::DiscoveryError::Differs(carnet_outbound::Differs {
+            found, ..
+        })) if found.trim_end_matches('/') == text.trim_end_matches('/') => {
             let issuer = Issuer::parse(&found).with_context(|| format!("`{found}`"))?;
             println!("The identity provider calls itself {issuer}; that is used.");
             Ok(issuer.to_string())

@@ -430,9 +430,10 @@ impl Plan {
             let found =
                 match carnet_outbound::discover_authorization_server(&outbound, issuer).await {
                     Ok(found) => found,
-                    Err(carnet_outbound::DiscoveryError::Differs { found, .. })
-                        if found.trim_end_matches('/') == issuer.as_str().trim_end_matches('/') =>
-                    {
+                    Err(carnet_outbound::DiscoveryError::Differs(carnet_outbound::Differs {
+                        found,
+                        ..
+                    })) if found.trim_end_matches('/') == issuer.as_str().trim_end_matches('/') => {
                         *issuer = Issuer::parse(&found)?;
                         carnet_outbound::discover_authorization_server(&outbound, issuer).await?
                     }
