@@ -256,6 +256,42 @@ async fn whoever_was_removed_since_they_were_let_in_does_nothing_any_more() {
     assert!(store.by_id::<Group>("x").await.unwrap().is_none(), "nothing half-done");
 }
 
+#[tokio::test]
+async fn gateways_are_administered_where_what_is_done_to_them_goes_on_record() {
+    let world = World::new().await;
+    for (place, role, sees, approves) in [
+        ("/idp", "auditor", 200, 403),
+        ("/idp", "helpdesk", 200, 403),
+        ("/idp", "admin", 200, 200),
+        ("/ras/ras", "owner", 403, 403),
+    ] {
+        let token = add(&world, place, &format!("a-{role}"), role).await;
+        let reply = world.administer_as(&token, Method::GET, "/gateway/tools", None).await;
+        assert_eq!(reply.status, sees, "{place} {role}: {}", reply.text);
+        if sees == 200 {
+            assert_eq!(reply.text, format!("a-{role}"));
+        }
+        let body = Some(json!({}));
+        let reply = world.administer_as(&token, Method::POST, "/gateway/approve", body).await;
+        assert_eq!(reply.status, approves, "{place} {role}: {}", reply.text);
+    }
+    // What is done outside of the database is put on record before, by whoever is an administrator then.
+    let held: Administrator = world.idp_store.by_id("a-admin").await.unwrap().unwrap();
+    let mut event = AuditEvent::granted("admin.approve tool", world.now()).with("by", "a-admin");
+    event.rests_on = Some(RestsOn {
+        name: held.name,
+        stored_key: held.proof.stored_key,
+        role: AdminRole::Admin,
+    });
+    world.idp_store.record_act(event.clone()).await.unwrap();
+    assert_eq!(world.last_event(&world.idp_store).await.event, "admin.approve tool");
+    let gone = Some(json!({"name": "a-admin"}));
+    world.administer(Method::POST, "/idp/administrators/delete", gone).await;
+    let refused = world.idp_store.record_act(event).await;
+    assert!(matches!(refused, Err(StoreError::NoAdministrator)));
+    assert_ne!(world.last_event(&world.idp_store).await.event, "admin.approve tool");
+}
+
 /// A raw request, without what a library would add or refuse.
 async fn raw(world: &World, request: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -305,11 +305,11 @@ async fn cut_offs(store: &Store) {
         expires_at: NOW.plus(3600),
     };
     let set = |user: &mut User| user.password_hash = Some("new".to_owned());
-    store.cut_off_user("cut", Some(set), true, event("set_password"), NOW).await.unwrap().unwrap();
+    store.cut_off_user("cut", set, true, event("set_password"), NOW).await.unwrap().unwrap();
     let begun = store.begin_session("c", &session, &before, None, event("sign_in")).await.unwrap();
     assert!(!begun, "signed in with the password of before");
     let off = |user: &mut User| user.disabled = true;
-    store.cut_off_user("cut", Some(off), false, event("disable"), NOW).await.unwrap().unwrap();
+    store.cut_off_user("cut", off, false, event("disable"), NOW).await.unwrap().unwrap();
     let groups = |user: &mut User| user.groups = BTreeSet::from(["g".to_owned()]);
     let changed = store.update::<User>("cut", groups, event("groups")).await.unwrap().unwrap();
     assert!(changed.disabled, "a change of something else switched the person on again");
@@ -332,11 +332,9 @@ async fn cut_offs(store: &Store) {
         21,
         "a lost update"
     );
-    let gone = store
-        .cut_off_user("cut", None::<fn(&mut User)>, false, event("delete"), NOW)
-        .await
-        .unwrap();
-    assert!(gone.is_some() && store.by_id::<User>("cut").await.unwrap().is_none());
+    let gone = store.delete_user("cut", event("delete"), NOW).await.unwrap();
+    assert!(gone && store.by_id::<User>("cut").await.unwrap().is_none());
+    assert!(!store.delete_user("cut", event("delete"), NOW).await.unwrap(), "once");
 }
 
 async fn installations(store: &Store) {
@@ -390,9 +388,9 @@ async fn installations(store: &Store) {
     assert!(matches!(state, RefreshTokenState::Invalid), "its refresh token goes with it");
     // A change of something else leaves them; a new password ends them.
     let change = |user: &mut User| user.password_hash = Some("new".to_owned());
-    store.cut_off_user("erin", Some(change), false, event("disable"), NOW).await.unwrap().unwrap();
+    store.cut_off_user("erin", change, false, event("disable"), NOW).await.unwrap().unwrap();
     assert!(!store.installations(Some("erin")).await.unwrap().is_empty());
-    store.cut_off_user("erin", Some(change), true, event("password"), NOW).await.unwrap().unwrap();
+    store.cut_off_user("erin", change, true, event("password"), NOW).await.unwrap().unwrap();
     assert!(store.installations(Some("erin")).await.unwrap().is_empty());
     // There is room again, but not for the sign-in of before.
     assert!(!store.enrol(&one("i-new"), "enrols", event("enrol")).await.unwrap());
@@ -406,7 +404,7 @@ async fn installations(store: &Store) {
     );
     assert!(store.enrol(&one("i-new"), "again", event("enrol")).await.unwrap());
     let off = |user: &mut User| user.disabled = true;
-    store.cut_off_user("erin", Some(off), false, event("disable"), NOW).await.unwrap().unwrap();
+    store.cut_off_user("erin", off, false, event("disable"), NOW).await.unwrap().unwrap();
     assert!(
         !store.enrol(&one("i-off"), "again", event("enrol")).await.unwrap(),
         "of a person switched off"

@@ -5,7 +5,7 @@ use carnet_proto::{
     policy::Connection,
     trust::{Account, TrustedIssuer},
 };
-use carnet_store::{AuditEvent, Group, Record, Store, User};
+use carnet_store::{AuditEvent, Group, Record, User};
 use carnet_tests::world::{AGENT, Ask, World};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -214,14 +214,56 @@ async fn nobody_inherits_by_a_name_from_a_record_that_cannot_be_read() {
     for path in [format!("/idp/clients/{AGENT}"), "/idp/groups/engineering".to_owned()] {
         assert_eq!(world.administer(Method::DELETE, &path, None).await.status, 204, "{path}");
     }
-    let event = || AuditEvent::granted("fixture", world.now());
-    let there = async |store: &Store| {
-        let mut event = event();
-        event.details.clear();
-        store.delete::<Connection>(&connection.id, event).await.unwrap()
-    };
-    assert!(!there(&world.idp_store).await, "it went with its client");
+    let event = AuditEvent::granted("fixture", world.now());
+    let still = world.idp_store.delete::<Connection>(&connection.id, event).await.unwrap();
+    assert!(!still, "it went with its client");
     let erin = idp.read(User::KIND, &erin).await;
     assert!(!erin["groups"].to_string().contains("engineering"), "{erin}");
     assert_eq!(erin["crit"], json!(["later"]));
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_can_be_taken_away_and_hides_nothing_else() {
+    let world = World::new().await;
+    let mut idp = Hand::on(&world, "idp.db").await;
+    let mut ras = Hand::on(&world, "ras.db").await;
+    let max = world.sign_in_as("max", AGENT).await;
+    let id = id_of(&world, "max").await;
+    idp.change(User::KIND, &id, |user| user["crit"] = json!(["later"])).await;
+    let ask = |method: Method, path: &str, body: Option<Value>| {
+        let (world, path) = (&world, path.to_owned());
+        async move { world.administer(method, &path, body).await }
+    };
+    // What needs the record says so, and changes nothing.
+    for (method, path, body) in [
+        (Method::GET, "/idp/users/max", None),
+        (Method::POST, "/idp/users/max/disable", None),
+        (Method::POST, "/idp/users/max/groups", Some(json!({"groups": []}))),
+    ] {
+        let reply = ask(method, path, body).await;
+        assert_eq!(reply.status, 409, "{path}: {}", reply.text);
+        assert!(reply.text.contains("`later`") && reply.text.contains("delete"), "{}", reply.text);
+    }
+    for path in ["/idp/users", "/idp/installations", "/idp/audit"] {
+        let reply = ask(Method::GET, path, None).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+    }
+    assert_eq!(ask(Method::DELETE, "/idp/users/max", None).await.status, 204);
+    assert!(world.idp_store.unreadable().is_empty(), "{:?}", world.idp_store.unreadable());
+    // Nothing of theirs comes back with somebody of their name.
+    let again = Some(json!({"username": "max", "groups": ["engineering"]}));
+    assert_eq!(ask(Method::POST, "/idp/users", again).await.status, 200);
+    let reply = world.send(&world.exchange(&max.id_token)).await;
+    assert_eq!((reply.status, reply.str("error")), (400, "invalid_grant"), "{}", reply.text);
+    // An administrator who cannot be read is none, and so is told on record.
+    let ann = Some(json!({"name": "ann", "role": "owner"}));
+    let token = ask(Method::POST, "/ras/ras/administrators", ann).await.str("token").to_owned();
+    ras.write("administrator", "ann", "{}").await;
+    let reply = world.administer_as(&token, Method::GET, "/ras/ras/clients", None).await;
+    assert_eq!(reply.status, 401, "{}", reply.text);
+    let row = world.last_event(&world.ras_store).await;
+    assert_eq!(row.details["reason"], "administrator.unknown");
+    let gone = Some(json!({"name": "ann"}));
+    assert_eq!(ask(Method::POST, "/ras/ras/administrators/delete", gone).await.status, 204);
+    assert!(world.ras_store.unreadable().is_empty());
 }

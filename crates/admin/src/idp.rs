@@ -195,12 +195,12 @@ struct Whose {
 async fn installations(idp: Acting<IdpAdmin>, Query(whose): Query<Whose>) -> Answer {
     let store = &idp.desk.store;
     let of = match &whose.user {
-        Some(name) => Some(user(&idp, name).await?.id),
+        Some(name) => Some(user_id(&idp, name).await?),
         None => None,
     };
     let mut list = Vec::new();
     for held in store.installations(of.as_deref()).await? {
-        let user = store.by_id::<User>(&held.user_id).await?;
+        let user = store.usable::<User>(&held.user_id).await?;
         list.push(json!({
             "id": held.id,
             "user": user.map_or(held.user_id, |user| user.username),
@@ -309,12 +309,18 @@ async fn show_user(idp: Acting<IdpAdmin>, Path(id): Path<String>) -> Answer {
     Ok(Json(view(&user(&idp, &id).await?)))
 }
 
-/// Changes or removes a user, and ends what they had.
+/// The id of a user by id or user name, whether or not their record can be read.
+async fn user_id(idp: &Acting<IdpAdmin>, id: &str) -> Result<String, AdminError> {
+    let found = idp.desk.store.id_of::<User>(id, &normal_username(id)).await?;
+    found.ok_or_else(|| AdminError::missing(User::KIND, id))
+}
+
+/// Changes a user, and ends what they had.
 async fn cut_off(
     idp: &Acting<IdpAdmin>,
     id: &str,
     act: &str,
-    change: Option<impl FnOnce(&mut User) + Send>,
+    change: impl FnOnce(&mut User) + Send,
     new_password: bool,
 ) -> Answer {
     let desk = &idp.desk;
@@ -324,22 +330,27 @@ async fn cut_off(
 }
 
 async fn disable_user(idp: Acting<IdpAdmin>, Path(id): Path<String>) -> Answer {
-    let id = user(&idp, &id).await?.id;
-    cut_off(&idp, &id, "disable", Some(|user: &mut User| user.disabled = true), false).await
+    let id = user_id(&idp, &id).await?;
+    cut_off(&idp, &id, "disable", |user| user.disabled = true, false).await
 }
 
 async fn enable_user(idp: Acting<IdpAdmin>, Path(id): Path<String>) -> Answer {
-    let user = user(&idp, &id).await?;
-    idp.desk.change::<User>(&user.id, "enable", |user| user.disabled = false).await
+    let id = user_id(&idp, &id).await?;
+    idp.desk.change::<User>(&id, "enable", |user| user.disabled = false).await
 }
 
 async fn delete_user(
     idp: Acting<IdpAdmin>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, AdminError> {
-    let id = user(&idp, &id).await?.id;
-    let _ = cut_off(&idp, &id, "delete", None::<fn(&mut User)>, false).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let id = user_id(&idp, &id).await?;
+    let desk = &idp.desk;
+    let event = desk.event::<User>("delete", &id).person(&id);
+    if desk.store.delete_user(&id, event, desk.now()).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(AdminError::missing(User::KIND, &id))
+    }
 }
 
 #[derive(Deserialize)]
@@ -353,10 +364,10 @@ async fn set_password(
     Path(id): Path<String>,
     Body(new): Body<NewPassword>,
 ) -> Answer {
-    let id = user(&idp, &id).await?.id;
+    let id = user_id(&idp, &id).await?;
     let hash = hash(&idp, &Secret::new(new.password)).await?;
     let set = |user: &mut User| user.password_hash = Some(hash);
-    cut_off(&idp, &id, "set_password", Some(set), true).await
+    cut_off(&idp, &id, "set_password", set, true).await
 }
 
 #[derive(Deserialize)]
@@ -371,7 +382,7 @@ async fn set_groups(
     Body(new): Body<Memberships>,
 ) -> Answer {
     groups_exist(&idp, &new.groups).await?;
-    let id = user(&idp, &id).await?.id;
+    let id = user_id(&idp, &id).await?;
     idp.desk.change::<User>(&id, "set_groups", |user| user.groups = new.groups).await
 }
 
@@ -518,7 +529,7 @@ async fn create_connection(idp: Acting<IdpAdmin>, Body(new): Body<NewConnection>
     groups_exist(&idp, &new.groups).await?;
     let mut subjects: Vec<Subject> = new.groups.into_iter().map(Subject::Group).collect();
     for name in &new.users {
-        subjects.push(Subject::User(user(&idp, name).await?.id));
+        subjects.push(Subject::User(user_id(&idp, name).await?));
     }
     if new.everyone {
         subjects.push(Subject::Everyone);

@@ -271,7 +271,7 @@ impl Gate {
         let mut places: Vec<(usize, &Place)> = self.places.iter().enumerate().collect();
         places.sort_by_key(|(_, place)| !is_under(parts.uri.path(), &place.prefix));
         for (index, place) in places {
-            let Some(held) = place.store.by_id::<Administrator>(name).await? else { continue };
+            let Some(held) = place.store.usable::<Administrator>(name).await? else { continue };
             if !proves(&held.proof) {
                 continue;
             }
@@ -467,6 +467,9 @@ impl From<StoreError> for AdminError {
                 )
                 .hint("ask an owner"),
             ),
+            StoreError::Document(..) => Self::Conflict(Problem::new(error.to_string()).hint(
+                "use the version that wrote it, or delete it: until then it counts as not there",
+            )),
             error => Self::Broken(error),
         }
     }

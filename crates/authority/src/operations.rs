@@ -1,5 +1,6 @@
 //! What every listener has: limits, request ids, logs, health.
 
+use crate::token_endpoint::Grants;
 use axum::{
     Router,
     body::Body,
@@ -21,7 +22,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::timeout};
 use tower::{Layer, ServiceExt};
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -223,10 +224,21 @@ type BoxFuture = Pin<Box<dyn Future<Output = Readiness> + Send>>;
 
 /// What a probe found is believed for so long: probes come from anyone.
 const PROBED: Duration = Duration::from_secs(1);
+/// A probe is answered within this time, whatever hangs.
+const PATIENCE: Duration = Duration::from_millis(2500);
 
 impl Probe {
+    /// A probe of an authorization server.
+    pub fn of<G: Grants + Clone + Send + 'static>(server: &G) -> Self {
+        let server = server.clone();
+        Self::new(move || {
+            let server = server.clone();
+            async move { server.authority().readiness().await }
+        })
+    }
+
     /// A probe that asks `ask`, once a second at most.
-    pub fn new<F>(ask: impl Fn() -> F + Send + Sync + 'static) -> Self
+    fn new<F>(ask: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Readiness> + Send + 'static,
     {
@@ -241,7 +253,10 @@ impl Probe {
                 {
                     return found.clone();
                 }
-                let found = ask().await;
+                let found = timeout(PATIENCE, ask()).await.unwrap_or_else(|_| Readiness {
+                    broken: Some("the database does not answer"),
+                    ..Readiness::default()
+                });
                 *last = Some((Instant::now(), found.clone()));
                 found
             })

@@ -246,6 +246,12 @@ impl Gateway {
         self.0.routes.iter().map(view).collect()
     }
 
+    /// Whether one description of a tool could be approved, by its hash: `None` if there is no such MCP server.
+    pub fn can_approve(&self, resource: &str, tool: &str, fingerprint: &str) -> Option<bool> {
+        let route = self.0.routes.iter().find(|route| route.resource.as_ref() == resource)?;
+        Some(route.snapshots.has(tool, fingerprint))
+    }
+
     /// Approves one description of a tool, by its hash: `None` if there is no such MCP server, `Some(false)` if none
     /// of the tool's descriptions that were seen has it. It is kept when this ends.
     pub async fn approve(&self, resource: &str, tool: &str, fingerprint: &str) -> Option<bool> {

@@ -333,6 +333,16 @@ impl Snapshots {
         Learned::Changed
     }
 
+    /// Whether a description of a tool was seen that has this hash, and so can be approved.
+    pub(crate) fn has(&self, name: &str, fingerprint: &str) -> bool {
+        let tools = self.read();
+        tools.get(name).is_some_and(|tool| {
+            let waiting = &tool.approved.more.waiting;
+            tool.is_approved(fingerprint)
+                || waiting.iter().any(|seen| seen.fingerprint == fingerprint)
+        })
+    }
+
     /// Approves one description of a tool that waits, by its hash; `false` if none is that. What was approved before
     /// still is. To approve again what is approved says that the others were looked at, and are not wanted.
     pub(crate) fn approve(&self, name: &str, fingerprint: &str) -> bool {

@@ -118,11 +118,7 @@ impl Idp {
 
     /// Whether it could decide now, for `/readyz`.
     pub fn probe(&self) -> Probe {
-        let this = self.clone();
-        Probe::new(move || {
-            let this = this.clone();
-            async move { this.0.authority.readiness().await }
-        })
+        Probe::of(self)
     }
 
     /// Every endpoint, below the issuer's path, and the two discovery documents.

@@ -126,11 +126,7 @@ impl Ras {
 
     /// Whether it could decide now, for `/readyz`.
     pub fn probe(&self) -> Probe {
-        let this = self.clone();
-        Probe::new(move || {
-            let this = this.clone();
-            async move { this.0.authority.readiness().await }
-        })
+        Probe::of(self)
     }
 
     /// Every endpoint, below the issuer's path, and the RFC 8414 document.

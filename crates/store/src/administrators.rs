@@ -4,6 +4,7 @@ use crate::{
     audit::AuditEvent,
     database::{Store, StoreError, document},
     directory::{Put, Record, read, write},
+    hot_path::insert_audit,
 };
 use carnet_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -131,5 +132,13 @@ impl Store {
             }
         }
         Ok((transaction, Checked(())))
+    }
+
+    /// Puts an act on record that changes something outside of the database: before it is done, and only while whoever
+    /// does it is still an administrator.
+    pub async fn record_act(&self, event: AuditEvent) -> Result<(), StoreError> {
+        let (mut transaction, _) = self.begin_act(&event).await?;
+        insert_audit(&mut transaction, &[event]).await?;
+        Ok(transaction.commit().await?)
     }
 }

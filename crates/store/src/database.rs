@@ -149,16 +149,12 @@ pub struct Store {
 pub(crate) struct Health {
     /// When a connection last broke, or could not write: in milliseconds since the store was opened, plus one.
     broke: AtomicU64,
-    /// When a decision was last recorded to see whether one can be, and whether it was.
-    probed: tokio::sync::Mutex<Option<(Instant, bool)>>,
 }
 
 /// For so long after a connection broke, the others are asked before they are used.
 const SUSPECT: Duration = Duration::from_secs(10);
 /// A connection that was idle for longer is asked before it is used.
 const IDLE: Duration = Duration::from_secs(1);
-/// What a probe found is believed for so long: probes come from anyone.
-const PROBED: Duration = Duration::from_secs(1);
 /// Longest time of a probe.
 const PROBE: Duration = Duration::from_secs(2);
 
@@ -341,17 +337,10 @@ impl Store {
         tries == 1 && is_broken(error)
     }
 
-    /// Whether a decision could be recorded now: one is, once a second at most, however many ask.
+    /// Whether a decision could be recorded now: one is, each time. Whoever is asked by strangers asks this once for many
+    /// of them.
     pub async fn is_ready(&self) -> bool {
-        let mut probed = self.health.probed.lock().await;
-        if let Some((at, found)) = *probed
-            && at.elapsed() < PROBED
-        {
-            return found;
-        }
-        let found = matches!(tokio::time::timeout(PROBE, self.probe()).await, Ok(Ok(())));
-        *probed = Some((Instant::now(), found));
-        found
+        matches!(tokio::time::timeout(PROBE, self.probe()).await, Ok(Ok(())))
     }
 
     async fn probe(&self) -> Result<(), StoreError> {

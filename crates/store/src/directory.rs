@@ -287,6 +287,7 @@ impl Store {
         let with_it = delete_what_names(&mut transaction, R::KIND, id, event.at).await?;
         let event = if with_it > 0 { event.with("with_it", with_it.to_string()) } else { event };
         self.commit_directory(transaction, checked, event).await?;
+        self.unreadable.forget(R::KIND, id);
         Ok(true)
     }
 
@@ -322,43 +323,56 @@ impl Store {
         Ok(Some(record))
     }
 
-    /// Changes a user, or with `None` removes them, and ends every session and refresh token they
-    /// had: for switching off, a new password, a removal. Switching on again revives none of them. A new
-    /// password (`new_password`) and a removal revoke their installations too: whoever knew the old one
-    /// may have enrolled some.
+    /// Changes a user, and ends every session and refresh token they had: for switching off, a new password. Switching
+    /// on again revives none of them. A new password (`new_password`) revokes their installations too: whoever knew the
+    /// old one may have enrolled some.
     pub async fn cut_off_user(
         &self,
         id: &str,
-        change: Option<impl FnOnce(&mut User) + Send>,
+        change: impl FnOnce(&mut User) + Send,
         new_password: bool,
         event: AuditEvent,
         now: Timestamp,
     ) -> Result<Option<User>, StoreError> {
         let (mut transaction, checked) = self.begin_act(&event).await?;
         let Some(mut user) = read::<User>(&mut transaction, id).await? else { return Ok(None) };
-        if new_password || change.is_none() {
-            let gone = "UPDATE installations SET revoked_at = $2 \
-                        WHERE user_id = $1 AND revoked_at IS NULL";
-            sqlx::query(gone).bind(id).bind(now.0).execute(&mut *transaction).await?;
-        }
-        if let Some(change) = change {
-            change(&mut user);
-            write(&mut transaction, &user, Put::Replace).await?;
-        } else {
-            sqlx::query("DELETE FROM directory WHERE kind = $1 AND id = $2")
-                .bind(User::KIND)
-                .bind(id)
-                .execute(&mut *transaction)
-                .await?;
-        }
-        for statement in [
-            "UPDATE sessions SET ended_at = $2 WHERE user_id = $1 AND ended_at IS NULL",
-            "UPDATE refresh_tokens SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL",
-        ] {
-            sqlx::query(statement).bind(id).bind(now.0).execute(&mut *transaction).await?;
-        }
+        change(&mut user);
+        write(&mut transaction, &user, Put::Replace).await?;
+        end_user(&mut transaction, id, new_password, now).await?;
         self.commit_directory(transaction, checked, event).await?;
         Ok(Some(user))
+    }
+
+    /// Removes a user, whether or not their record can be read, with every session, refresh token and installation they
+    /// had; `false` if they are not there.
+    pub async fn delete_user(
+        &self,
+        id: &str,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let (mut transaction, checked) = self.begin_act(&event).await?;
+        if !remove(&mut transaction, User::KIND, id).await? {
+            return Ok(false);
+        }
+        end_user(&mut transaction, id, true, now).await?;
+        self.commit_directory(transaction, checked, event).await?;
+        self.unreadable.forget(User::KIND, id);
+        Ok(true)
+    }
+
+    /// The id of the record that has this id or this name, whether or not it can be read.
+    pub async fn id_of<R: Record>(
+        &self,
+        id: &str,
+        name: &str,
+    ) -> Result<Option<String>, StoreError> {
+        // The id first: another record may be called so.
+        let sql = "SELECT id FROM directory WHERE kind = $1 AND (id = $2 OR name = $3) \
+                   ORDER BY CASE WHEN id = $2 THEN 0 ELSE 1 END LIMIT 1";
+        let row =
+            reading!(self, fetch_optional, sqlx::query(sql).bind(R::KIND).bind(id).bind(name))?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
 
     /// Removes a group and every membership of it, also from connections; the event names these.
@@ -491,6 +505,24 @@ async fn remove(
         .execute(&mut **transaction)
         .await?;
     Ok(done.rows_affected() > 0)
+}
+
+/// Ends what a person had.
+async fn end_user(
+    transaction: &mut Transaction<'static, Any>,
+    id: &str,
+    installations: bool,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let all = [
+        "UPDATE sessions SET ended_at = $2 WHERE user_id = $1 AND ended_at IS NULL",
+        "UPDATE refresh_tokens SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL",
+        "UPDATE installations SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL",
+    ];
+    for statement in &all[..if installations { 3 } else { 2 }] {
+        sqlx::query(*statement).bind(id).bind(now.0).execute(&mut **transaction).await?;
+    }
+    Ok(())
 }
 
 /// Ends what a client had: codes, pushed requests, refresh tokens, tokens on record.

@@ -137,6 +137,11 @@ impl Unreadable {
         }
     }
 
+    /// A row is gone.
+    pub(crate) fn forget(&self, kind: &'static str, id: &str) {
+        self.note(kind, id, None);
+    }
+
     /// Forgets rows of a kind that are gone.
     fn retain(&self, kind: &'static str, is_there: impl Fn(&str) -> bool) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -29,7 +29,7 @@ use carnet_outbound::Outbound;
 use carnet_proto::{identifier::Issuer, secret::Secret, time::Clock};
 use carnet_ras::Ras;
 use carnet_resource::Introspection;
-use carnet_store::{HotOperation, Store};
+use carnet_store::Store;
 use config::{AdapterConfig, GatewayConfig, RouteConfig};
 use report::Desk;
 use serde::Deserialize;
@@ -302,42 +302,33 @@ pub fn admin(gateways: Vec<Gateway>, trail: Option<Store>, clock: Clock) -> Rout
                    Extension(by): Extension<By>,
                    Json(wanted): Json<Approve>| async move {
         let Approve { resource, tool, fingerprint } = &wanted;
-        for gateway in &beside.gateways {
-            match gateway.approve(resource, tool, fingerprint).await {
-                Some(true) => {
-                    tracing::info!(
-                        by = by.name(),
-                        resource,
-                        tool,
-                        fingerprint,
-                        "a tool was approved"
-                    );
-                    let now = beside.clock.now();
-                    let event = by
-                        .act("approve tool", now)
-                        .with("resource", resource.as_str())
-                        .with("record", tool.as_str())
-                        .with("detail", fingerprint.as_str());
-                    let event = HotOperation::new(Some(event));
-                    if let Some(trail) = &beside.trail
-                        && let Err(error) = trail.record(event, now).await
-                    {
-                        tracing::error!(%error, tool, "an approval is not on record");
-                        let problem = json!({"error": "it is approved, but that is not on record",
-                                             "hint": "see the server's log, and approve it again"});
-                        return (StatusCode::SERVICE_UNAVAILABLE, Json(problem)).into_response();
-                    }
+        let able = |gateway: &&Gateway| gateway.can_approve(resource, tool, fingerprint);
+        if let Some(gateway) = beside.gateways.iter().find(|gateway| able(gateway).is_some()) {
+            if able(&gateway) == Some(true) {
+                // On record before it is done.
+                let event = by
+                    .act("approve tool", beside.clock.now())
+                    .with("resource", resource.as_str())
+                    .with("record", tool.as_str())
+                    .with("detail", fingerprint.as_str());
+                tracing::info!(by = by.name(), resource, tool, fingerprint, "a tool is approved");
+                if let Some(trail) = &beside.trail
+                    && let Err(error) = trail.record_act(event).await
+                {
+                    tracing::error!(%error, tool, "an approval could not be put on record");
+                    let problem = json!({"error": format!("nothing was approved: {error}"),
+                                         "hint": "ask an owner, or see the server's log"});
+                    return (StatusCode::SERVICE_UNAVAILABLE, Json(problem)).into_response();
+                }
+                if gateway.approve(resource, tool, fingerprint).await == Some(true) {
                     return Json(json!({"approved": fingerprint})).into_response();
                 }
-                Some(false) => {
-                    let problem = json!({
-                        "error": format!("no description of `{tool}` that was seen has the fingerprint `{fingerprint}`"),
-                        "hint": "it may have changed since; `carnet admin gateway tools` shows what there is now",
-                    });
-                    return (StatusCode::CONFLICT, Json(problem)).into_response();
-                }
-                None => {}
             }
+            let problem = json!({
+                "error": format!("no description of `{tool}` that was seen has the fingerprint `{fingerprint}`"),
+                "hint": "it may have changed since; `carnet admin gateway tools` shows what there is now",
+            });
+            return (StatusCode::CONFLICT, Json(problem)).into_response();
         }
         let problem = json!({
             "error": format!("no gateway here guards `{resource}`"),
