@@ -211,7 +211,8 @@ fn a_reach_of_its_own_is_given_only_to_urls_that_an_operator_or_a_person_wrote()
     walk(&root.join("crates"), &mut |path, text| {
         let path = path.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/");
         let uses = text.matches("Reach::of_trusted_url(").count();
-        if uses > 0 && !path.ends_with("outbound/src/http.rs") {
+        let own = ["outbound/src/http.rs", "outbound/src/reach.rs"];
+        if uses > 0 && !own.iter().any(|own| path.ends_with(own)) {
             found.push((path, uses));
         }
     });

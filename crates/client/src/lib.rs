@@ -21,6 +21,7 @@ mod enrol;
 mod error;
 mod obtain;
 mod person;
+mod renewal;
 #[cfg(feature = "rmcp")]
 pub mod rmcp;
 mod settings;

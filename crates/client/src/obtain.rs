@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Leg},
     person::{Asked, Browser},
     settings::{Credential, Registration, Settings},
-    vault::{Access, Session, Vault, VaultLock},
+    vault::{Access, Session, Vault},
 };
 use carnet_outbound::{Answer, Discovered, NOTABLE_SKEW, OAuthError, Outbound, Reach};
 use carnet_proto::{
@@ -26,7 +26,6 @@ use serde::Deserialize;
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::Duration,
 };
 
 /// An access token for one MCP server.
@@ -86,7 +85,7 @@ pub(crate) struct Inner {
     pub(crate) entropy: Entropy,
     pub(crate) browser: OnceLock<Arc<dyn Browser>>,
     /// Held by each renewal that is under way.
-    renewing: Arc<()>,
+    pub(crate) renewing: Arc<()>,
     /// What a person was asked for consent to, by MCP server.
     pub(crate) asked: Mutex<HashMap<String, Asked>>,
     tokens: Mutex<HashMap<(String, Resource), AccessToken>>,
@@ -104,9 +103,6 @@ pub(crate) struct Inner {
     idp_metadata: Mutex<Option<(Timestamp, Discovered)>>,
 }
 
-/// Renew the sign-in's tokens when they are older than this, in seconds, so that the refresh token
-/// does not end for idleness.
-const RENEW_AFTER: i64 = 3600;
 /// The IdP's metadata is read again after this long, in seconds.
 const METADATA_FRESH: i64 = 300;
 /// An access token with less life than this is not used any more, in seconds.
@@ -124,18 +120,6 @@ struct TokenAnswer {
     scope: Option<String>,
     #[serde(default)]
     resource: Option<OneOrMany>,
-}
-
-#[derive(Deserialize)]
-struct RefreshAnswer {
-    #[serde(default)]
-    id_token: Option<String>,
-    #[serde(default)]
-    refresh_token: Option<String>,
-    #[serde(default)]
-    access_token: Option<String>,
-    #[serde(default, deserialize_with = "lifetime")]
-    expires_in: Option<i64>,
 }
 
 /// `expires_in` in whole seconds. Several large servers write it as text, or with decimals; what is no number at all is
@@ -370,114 +354,6 @@ impl Client {
 
     pub(crate) fn company(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
         self.0.company.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// An access token for the IdP's own endpoints.
-    pub(crate) async fn idp_access_token(&self) -> Result<Secret, Error> {
-        let lock = self.0.vault.lock().await?;
-        let session = self.session().await?.ok_or_else(|| self.sign_in_needed())?;
-        let left = session.access_token_expires - self.0.clock.now().0;
-        if let Some(token) = session.access_token.clone().filter(|_| left > MARGIN) {
-            return Ok(Secret::new(token));
-        }
-        if session.refresh_token.is_none() {
-            return Err(self.sign_in_needed());
-        }
-        let (renewed, lock) = self.refresh(&session, lock).await?;
-        let renewed = match renewed {
-            Err(Error::Refused { error, .. }) if error.error == "invalid_grant" => {
-                return Err(self.sign_in_needed());
-            }
-            outcome => outcome?,
-        };
-        drop(lock);
-        renewed.access_token.map(Secret::new).ok_or_else(|| self.sign_in_needed())
-    }
-
-    /// The sign-in, its tokens renewed if they are due. The caller holds the lock: one process
-    /// renews at a time, the others find its result.
-    async fn renewed_session(&self, lock: VaultLock) -> Result<(Session, VaultLock), Error> {
-        let session = self.session().await?.ok_or_else(|| self.sign_in_needed())?;
-        let due = self.0.clock.now().0 - session.renewed_at >= RENEW_AFTER;
-        if session.refresh_token.is_none() || !due {
-            return Ok((session, lock));
-        }
-        let (renewed, lock) = self.refresh(&session, lock).await?;
-        match renewed {
-            Ok(renewed) => Ok((renewed, lock)),
-            // What is kept may still serve, or the exchange tells better what is wrong.
-            Err(Error::Refused { .. } | Error::Outbound(_)) => {
-                let session = self.session().await?.ok_or_else(|| self.sign_in_needed())?;
-                Ok((session, lock))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Renews the sign-in's tokens. The lock goes along.
-    async fn refresh(
-        &self,
-        session: &Session,
-        lock: VaultLock,
-    ) -> Result<(Result<Session, Error>, VaultLock), Error> {
-        let (client, session) = (self.clone(), session.clone());
-        let work = async move { (client.refreshed(&session).await, lock) };
-        self.to_its_end(Leg::SignIn, work).await
-    }
-
-    /// A renewal that goes on once it was begun: whoever asked may be called back meanwhile, and the refresh token that
-    /// was sent is worth nothing any more.
-    pub(crate) async fn to_its_end<T: Send + 'static>(
-        &self,
-        leg: Leg,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> Result<T, Error> {
-        let begun = Arc::clone(&self.0.renewing);
-        let task = tokio::spawn(async move {
-            let outcome = work.await;
-            drop(begun);
-            outcome
-        });
-        let ended = |error| Error::BadAnswer { leg, what: format!("the renewal ended: {error}") };
-        task.await.map_err(ended)
-    }
-
-    /// Waits until no renewal is under way: a process that ends in the middle of one loses the sign-in.
-    pub async fn settle(&self) {
-        while Arc::strong_count(&self.0.renewing) > 1 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    async fn refreshed(&self, session: &Session) -> Result<Session, Error> {
-        let refresh_token = session.refresh_token.clone().unwrap_or_default();
-        let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.as_str())];
-        let answer = self.ask_idp(Leg::SignIn, &form).await?;
-        let answer: RefreshAnswer = parse(Leg::SignIn, &answer)?;
-        let now = self.0.clock.now();
-        let mut renewed = Session {
-            refresh_token: answer.refresh_token.or(session.refresh_token.clone()),
-            access_token_expires: now.0 + answer.expires_in.unwrap_or(0).clamp(0, 3600),
-            access_token: answer.access_token,
-            renewed_at: now.0,
-            ..session.clone()
-        };
-        // Kept before anything else can fail: the old one is worth nothing any more.
-        self.0.vault.store(Some(&renewed)).await?;
-        if let Some(id_token) = answer.id_token {
-            let subject = subject_of(&session.id_token);
-            let signed_in = self.verify_id_token(&id_token, None, None).await?;
-            if subject.as_deref() != Some(signed_in.subject.as_str()) {
-                return Err(Error::BadAnswer {
-                    leg: Leg::SignIn,
-                    what: "the renewed ID token is of another person".to_owned(),
-                });
-            }
-            renewed.id_token = id_token;
-            renewed.id_token_expires = self.in_our_time(signed_in.expires);
-            self.0.vault.store(Some(&renewed)).await?;
-        }
-        Ok(renewed)
     }
 
     /// When the IdP's clock shows `time`, by ours.
@@ -729,35 +605,6 @@ impl Client {
         }
         Ok(answer)
     }
-
-    /// Revokes the refresh token at the IdP and forgets the sign-in. Answers whether there was one.
-    pub async fn sign_out(&self) -> Result<bool, Error> {
-        let _lock = self.0.vault.lock().await?;
-        let session = self.session().await?;
-        // Revoked first: what is forgotten cannot be revoked any more.
-        let revoked = match &session {
-            Some(session) => self.revoke_sign_in(session).await,
-            None => Ok(()),
-        };
-        self.revoke_consents().await;
-        self.0.vault.store(None).await?;
-        self.forget_everything().await?;
-        revoked.map(|()| session.is_some())
-    }
-
-    async fn revoke_sign_in(&self, session: &Session) -> Result<(), Error> {
-        let metadata = self.idp_metadata().await?;
-        if let (Some(endpoint), Some(token)) =
-            (metadata.revocation_endpoint.clone(), &session.refresh_token)
-        {
-            let settings = &self.0.settings;
-            let form = [("token", token.as_str()), ("token_type_hint", "refresh_token")];
-            let client = &settings.idp_client;
-            let metadata = metadata.at(endpoint);
-            self.ask(Leg::SignIn, &settings.idp, &metadata, client, &form).await?;
-        }
-        Ok(())
-    }
 }
 
 /// The checks of JAG-C3 and K09, K10.
@@ -806,7 +653,7 @@ fn key(server: &McpServer) -> (String, Resource) {
     (server.authorization_server.to_string(), server.resource.clone())
 }
 
-fn parse<T: serde::de::DeserializeOwned>(leg: Leg, answer: &Answer) -> Result<T, Error> {
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(leg: Leg, answer: &Answer) -> Result<T, Error> {
     answer.json().map_err(|e| Error::BadAnswer { leg, what: format!("not a token answer: {e}") })
 }
 
@@ -829,10 +676,4 @@ fn is_subset(texts: &[&str], asked: &[&Resource]) -> bool {
     parsed.is_some_and(|list| {
         list.iter().enumerate().all(|(i, r)| asked.contains(&r) && !list[..i].contains(r))
     })
-}
-
-/// `sub` of an ID token that was verified before it was kept.
-fn subject_of(id_token: &str) -> Option<String> {
-    let (_, claims) = jws::peek(id_token).ok()?;
-    claims.required_str("sub").ok().map(str::to_owned)
 }

@@ -1,7 +1,10 @@
 //! Client ID Metadata Documents, fetched for a RAS: small, short, never through a redirect; one fetch
 //! at a time for each, so many for each host; errors are told and not kept (CIMD 4, 6.5, 6.6).
 
-use crate::http::{Bounds, Outbound, OutboundError, Reach};
+use crate::{
+    http::{Bounds, Outbound, OutboundError},
+    reach::Reach,
+};
 use carnet_proto::{
     client::{Client, ClientAuthentication, ClientKeys},
     client_document::{self, ClientDocumentError, DocumentUrl, LARGEST},

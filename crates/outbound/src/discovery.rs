@@ -3,7 +3,8 @@
 
 use crate::{
     error::{Differs, DiscoveryError},
-    http::{Answer, Outbound, OutboundError, Reach, checked},
+    http::{Answer, Outbound, OutboundError},
+    reach::{Reach, checked},
 };
 use carnet_proto::{identifier::Issuer, metadata::AuthorizationServerMetadata, others_text::shown};
 use std::ops::Deref;

@@ -1,6 +1,6 @@
 //! Keys of issuers and clients: fetched once, kept, and never lost to a bad answer.
 
-use crate::http::{Outbound, Reach};
+use crate::{http::Outbound, reach::Reach};
 use carnet_proto::{
     jwk::{Algorithm, KeySet},
     others_text::shown,

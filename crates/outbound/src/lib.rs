@@ -7,6 +7,7 @@ mod error;
 mod events;
 mod http;
 mod jwks;
+mod reach;
 mod relying_party;
 mod upstream;
 
@@ -19,9 +20,9 @@ pub use error::{Differs, DiscoveryError, OAuthError, SignInError, first_words};
 pub use events::{Event, Events, Unread};
 pub use http::text as cause_of;
 pub use http::{
-    Answer, Bounds, BoxedAddresses, NOTABLE_SKEW, Names, Outbound, OutboundError, Proxies, Reach,
-    checked,
+    Answer, Bounds, BoxedAddresses, NOTABLE_SKEW, Names, Outbound, OutboundError, Proxies,
 };
 pub use jwks::{KeySource, KeysError, RemoteKeys};
+pub use reach::{Reach, checked};
 pub use relying_party::{RelyingParty, SignInFlow, SignInWishes};
 pub use upstream::{Upstream, UpstreamError};

@@ -4,8 +4,9 @@
 use crate::{
     discovery::{Discovered, authorization_endpoint, discover_authorization_server},
     error::{DiscoveryError, OAuthError, SignInError},
-    http::{Outbound, Reach},
+    http::Outbound,
     jwks::{KeySource, RemoteKeys},
+    reach::Reach,
 };
 use carnet_proto::{
     client_assertion,

@@ -1,7 +1,10 @@
 //! A pooled connection to one MCP server behind a gateway: bytes pass as they are. The guards of every
 //! outbound request hold here too: reach, no redirects, no proxies.
 
-use crate::http::{Outbound, OutboundError, Reach, checked};
+use crate::{
+    http::{Outbound, OutboundError},
+    reach::{Reach, checked},
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};

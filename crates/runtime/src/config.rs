@@ -2,8 +2,9 @@
 //! once, each with the key's path and a hint.
 
 mod reading;
+mod written;
 
-use crate::gateway::config::{GatewayConfig, WrittenGateway};
+use crate::gateway::config::GatewayConfig;
 use anyhow::{Context, Result, bail};
 use carnet_authority::Rates;
 use carnet_host as system;
@@ -17,7 +18,6 @@ use carnet_ras::RasSettings;
 use ipnet::IpNet;
 pub use reading::said;
 use reading::{misread, put, unquoted, without_passwords};
-use serde::Deserialize;
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
@@ -25,146 +25,8 @@ use std::{
     path::{Path, PathBuf},
 };
 use url::Url;
-
-/// As written. Unknown keys are refused.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    keys: WrittenKeys,
-    #[serde(default)]
-    trusted_proxies: Vec<String>,
-    #[serde(default)]
-    mounted_secrets: bool,
-    health: Option<WrittenHealth>,
-    admin: Option<WrittenAdmin>,
-    idp: Option<WrittenIdp>,
-    #[serde(default)]
-    ras: Vec<WrittenRas>,
-    #[serde(default)]
-    gateway: Vec<WrittenGateway>,
-    #[serde(default)]
-    outbound: WrittenOutbound,
-    #[serde(default)]
-    log: WrittenLog,
-    #[serde(default)]
-    telemetry: WrittenTelemetry,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenKeys {
-    file: PathBuf,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenHealth {
-    listen: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenAdmin {
-    listen: String,
-    secret_file: PathBuf,
-}
-
-/// What both roles write about where they are.
-struct WrittenListener {
-    issuer: String,
-    listen: String,
-    database: String,
-    algorithm: Option<Algorithm>,
-    tls: Option<WrittenTls>,
-    tls_certificate: Option<PathBuf>,
-    tls_key: Option<PathBuf>,
-    keep_refused_days: Option<NonZeroU32>,
-}
-
-/// Who ends TLS.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum WrittenTls {
-    /// A proxy in front: what comes here is plain http, from the addresses in `trusted_proxies` alone.
-    Proxy,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenIdp {
-    issuer: String,
-    listen: String,
-    database: String,
-    algorithm: Option<Algorithm>,
-    tls: Option<WrittenTls>,
-    tls_certificate: Option<PathBuf>,
-    tls_key: Option<PathBuf>,
-    failures_per_minute: Option<NonZeroU32>,
-    grants_per_minute: Option<NonZeroU32>,
-    keep_refused_days: Option<NonZeroU32>,
-    name: Option<String>,
-    tenant: Option<String>,
-    session_hours: Option<u32>,
-    allow_public_exchange: Option<bool>,
-    enrolment: Option<bool>,
-    device_authorization: Option<bool>,
-    show_refused: Option<bool>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenRas {
-    name: String,
-    issuer: String,
-    listen: String,
-    database: String,
-    algorithm: Option<Algorithm>,
-    tls: Option<WrittenTls>,
-    tls_certificate: Option<PathBuf>,
-    tls_key: Option<PathBuf>,
-    failures_per_minute: Option<NonZeroU32>,
-    grants_per_minute: Option<NonZeroU32>,
-    introspections_per_minute: Option<NonZeroU32>,
-    keep_refused_days: Option<NonZeroU32>,
-    registration: Option<bool>,
-    client_documents: Option<bool>,
-    refresh_idle_hours: Option<u32>,
-    refresh_hours: Option<u32>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenOutbound {
-    #[serde(default)]
-    extra_roots: Vec<PathBuf>,
-}
-
-/// How logs look.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WrittenLog {
-    /// `text` or `json`.
-    #[serde(default)]
-    pub format: LogFormat,
-    /// A `tracing` filter; `info` unless set.
-    pub filter: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    #[default]
-    Text,
-    Json,
-}
-
-/// Where traces and metrics go.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WrittenTelemetry {
-    /// Base URL of an OTLP collector (HTTP); none unless set.
-    pub otlp_endpoint: Option<String>,
-}
+pub use written::{LogFormat, WrittenLog, WrittenTelemetry, WrittenTls};
+use written::{Written, WrittenIdp, WrittenListener};
 
 /// What `serve` needs.
 #[derive(Debug)]

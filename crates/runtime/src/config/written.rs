@@ -1,0 +1,146 @@
+//! The config as it is written. Unknown keys are refused.
+
+use crate::gateway::config::WrittenGateway;
+use carnet_proto::jwk::Algorithm;
+use serde::Deserialize;
+use std::{num::NonZeroU32, path::PathBuf};
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Written {
+    pub(super) keys: WrittenKeys,
+    #[serde(default)]
+    pub(super) trusted_proxies: Vec<String>,
+    #[serde(default)]
+    pub(super) mounted_secrets: bool,
+    pub(super) health: Option<WrittenHealth>,
+    pub(super) admin: Option<WrittenAdmin>,
+    pub(super) idp: Option<WrittenIdp>,
+    #[serde(default)]
+    pub(super) ras: Vec<WrittenRas>,
+    #[serde(default)]
+    pub(super) gateway: Vec<WrittenGateway>,
+    #[serde(default)]
+    pub(super) outbound: WrittenOutbound,
+    #[serde(default)]
+    pub(super) log: WrittenLog,
+    #[serde(default)]
+    pub(super) telemetry: WrittenTelemetry,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenKeys {
+    pub(super) file: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenHealth {
+    pub(super) listen: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenAdmin {
+    pub(super) listen: String,
+    pub(super) secret_file: PathBuf,
+}
+
+/// What both roles write about where they are.
+pub(super) struct WrittenListener {
+    pub(super) issuer: String,
+    pub(super) listen: String,
+    pub(super) database: String,
+    pub(super) algorithm: Option<Algorithm>,
+    pub(super) tls: Option<WrittenTls>,
+    pub(super) tls_certificate: Option<PathBuf>,
+    pub(super) tls_key: Option<PathBuf>,
+    pub(super) keep_refused_days: Option<NonZeroU32>,
+}
+
+/// Who ends TLS.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum WrittenTls {
+    /// A proxy in front: what comes here is plain http, from the addresses in `trusted_proxies` alone.
+    Proxy,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenIdp {
+    pub(super) issuer: String,
+    pub(super) listen: String,
+    pub(super) database: String,
+    pub(super) algorithm: Option<Algorithm>,
+    pub(super) tls: Option<WrittenTls>,
+    pub(super) tls_certificate: Option<PathBuf>,
+    pub(super) tls_key: Option<PathBuf>,
+    pub(super) failures_per_minute: Option<NonZeroU32>,
+    pub(super) grants_per_minute: Option<NonZeroU32>,
+    pub(super) keep_refused_days: Option<NonZeroU32>,
+    pub(super) name: Option<String>,
+    pub(super) tenant: Option<String>,
+    pub(super) session_hours: Option<u32>,
+    pub(super) allow_public_exchange: Option<bool>,
+    pub(super) enrolment: Option<bool>,
+    pub(super) device_authorization: Option<bool>,
+    pub(super) show_refused: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenRas {
+    pub(super) name: String,
+    pub(super) issuer: String,
+    pub(super) listen: String,
+    pub(super) database: String,
+    pub(super) algorithm: Option<Algorithm>,
+    pub(super) tls: Option<WrittenTls>,
+    pub(super) tls_certificate: Option<PathBuf>,
+    pub(super) tls_key: Option<PathBuf>,
+    pub(super) failures_per_minute: Option<NonZeroU32>,
+    pub(super) grants_per_minute: Option<NonZeroU32>,
+    pub(super) introspections_per_minute: Option<NonZeroU32>,
+    pub(super) keep_refused_days: Option<NonZeroU32>,
+    pub(super) registration: Option<bool>,
+    pub(super) client_documents: Option<bool>,
+    pub(super) refresh_idle_hours: Option<u32>,
+    pub(super) refresh_hours: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenOutbound {
+    #[serde(default)]
+    pub(super) extra_roots: Vec<PathBuf>,
+}
+
+/// How logs look.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenLog {
+    /// `text` or `json`.
+    #[serde(default)]
+    pub format: LogFormat,
+    /// A `tracing` filter; `info` unless set.
+    pub filter: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Where traces and metrics go.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenTelemetry {
+    /// Base URL of an OTLP collector (HTTP); none unless set.
+    pub otlp_endpoint: Option<String>,
+}
