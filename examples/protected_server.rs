@@ -1,14 +1,14 @@
-//! A complete MCP server behind Carnet's resource layer.
+//! A complete MCP server behind Passavant's resource layer.
 //!
 //! ```text
-//! cargo run -p carnet-examples -- http://127.0.0.1:7403/mcp http://127.0.0.1:7402
+//! cargo run -p passavant-examples -- http://127.0.0.1:7403/mcp http://127.0.0.1:7402
 //! ```
 //!
 //! The first argument is the MCP server's own URL (its resource identifier), the second the issuer
 //! of the authorization server whose tokens it takes.
 
 use axum::{Router, http::request::Parts};
-use carnet_resource::{Caller, Clock, Guard, Outbound, Timestamp};
+use passavant_resource::{Caller, Clock, Guard, Outbound, Timestamp};
 use rmcp::{
     ErrorData, ServerHandler,
     handler::server::{tool::Extension, wrapper::Parameters},

@@ -7,14 +7,6 @@ use crate::{
     parties::{Parties, SECRET, agent, clock, put},
     pin, post,
 };
-use carnet_proto::{
-    client::GovernedResource,
-    identifier::{Issuer, Resource},
-    jwk::Algorithm,
-    scope::Scopes,
-    trust::{AccountResolution, TrustedIssuer},
-};
-use carnet_store::Store;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::{
     Request, Response,
@@ -26,6 +18,14 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo},
 };
+use passavant_proto::{
+    client::GovernedResource,
+    identifier::{Issuer, Resource},
+    jwk::Algorithm,
+    scope::Scopes,
+    trust::{AccountResolution, TrustedIssuer},
+};
+use passavant_store::Store;
 use serde_json::json;
 use std::{
     convert::Infallible,
@@ -172,29 +172,29 @@ async fn nginx(folder: &Path, upstream: SocketAddr) -> Option<(Child, SocketAddr
     Some((child, address))
 }
 
-/// The gateway, as `carnet serve` runs it: an authorization server beside it, both on the first core.
+/// The gateway, as `passavant serve` runs it: an authorization server beside it, both on the first core.
 async fn gateway(
     folder: &Path,
     upstream: SocketAddr,
     parties: &Parties,
 ) -> (Child, SocketAddr, String) {
-    let carnet = std::env::current_exe().unwrap().with_file_name("carnet");
+    let passavant = std::env::current_exe().unwrap().with_file_name("passavant");
     assert!(
-        carnet.exists(),
+        passavant.exists(),
         "the gateway is measured as it is used: run `cargo build --release` first"
     );
     let address = free();
     let resource = format!("http://{address}/mcp");
-    for (name, text) in [("carnet.key", SECRET), ("carnet.admin-secret", SECRET)] {
+    for (name, text) in [("passavant.key", SECRET), ("passavant.admin-secret", SECRET)] {
         let text =
-            if name == "carnet.key" { &carnet_proto::secret::sha256(b"a key") } else { text };
+            if name == "passavant.key" { &passavant_proto::secret::sha256(b"a key") } else { text };
         let file = folder.join(name);
         std::fs::write(&file, text).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(&file, mode).unwrap();
     }
     let config = format!(
-        "[keys]\nfile = \"carnet.key\"\n[log]\nfilter = \"error\"\n\
+        "[keys]\nfile = \"passavant.key\"\n[log]\nfilter = \"error\"\n\
          [[ras]]\nname = \"ras\"\nissuer = \"http://{address}\"\nlisten = \"{address}\"\n\
          database = \"sqlite:ras.db\"\n\
          [[gateway]]\nlisten = \"{address}\"\nfolder = \"gateway\"\n\
@@ -204,7 +204,7 @@ async fn gateway(
          concurrent_per_person = 20000, concurrent = 20000 }}\n\
          [[gateway.route.rule]]\ntools = [\"draw\", \"stream\"]\nscopes = [\"write\"]\n"
     );
-    let file = folder.join("carnet.toml");
+    let file = folder.join("passavant.toml");
     std::fs::write(&file, config).unwrap();
     let database = folder.join("ras.db");
     std::fs::write(&database, b"").unwrap();
@@ -240,7 +240,7 @@ async fn gateway(
     put(&store, &trusted).await;
     store.close().await;
     let arguments = ["serve", "--config", file.to_str().unwrap()];
-    let child = many_files(&carnet, &arguments, Some(0)).spawn().unwrap();
+    let child = many_files(&passavant, &arguments, Some(0)).spawn().unwrap();
     wait_for(address).await;
     let issuer = Issuer::parse(&format!("http://{address}")).unwrap();
     let shot = parties.redemption_at(&issuer, &resource, clock().now());

@@ -6,9 +6,9 @@
 //!
 //! ```text
 //! cargo build --release                            # the gateway is measured as it is used
-//! cargo run --release -p carnet-benches            # about two minutes
-//! cargo run --release -p carnet-benches -- --seconds 2
-//! cargo run --release -p carnet-benches -- --gateway
+//! cargo run --release -p passavant-benches            # about two minutes
+//! cargo run --release -p passavant-benches -- --seconds 2
+//! cargo run --release -p passavant-benches -- --gateway
 //! ```
 #![allow(
     clippy::unwrap_used,

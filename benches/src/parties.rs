@@ -5,10 +5,10 @@ use crate::{
     post,
 };
 use axum::{Json, Router, routing::post as axum_post};
-use carnet_authority::{Context, KeyRing, LIMITS, Passwords, Rates, limited};
-use carnet_idp::{Idp, IdpSettings};
-use carnet_outbound::Outbound;
-use carnet_proto::{
+use passavant_authority::{Context, KeyRing, LIMITS, Passwords, Rates, limited};
+use passavant_idp::{Idp, IdpSettings};
+use passavant_outbound::Outbound;
+use passavant_proto::{
     authentication::Authentication,
     client::{Client, ClientAuthentication, GovernedResource, SecretHash},
     id_jag::{IdJagClaims, OneOrMany},
@@ -21,9 +21,9 @@ use carnet_proto::{
     time::{Clock, Entropy, Timestamp},
     trust::{AccountResolution, TrustedIssuer},
 };
-use carnet_ras::{Ras, RasSettings};
-use carnet_resource::Guard;
-use carnet_store::{AuditEvent, Put, Record, RefreshToken, Session, Store, User};
+use passavant_ras::{Ras, RasSettings};
+use passavant_resource::Guard;
+use passavant_store::{AuditEvent, Put, Record, RefreshToken, Session, Store, User};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -340,8 +340,8 @@ impl Parties {
 
     fn exchange(&self, kind: &str, token: &str) -> Plan {
         let body = form_urlencoded::Serializer::new(String::new())
-            .append_pair("grant_type", carnet_proto::GRANT_TOKEN_EXCHANGE)
-            .append_pair("requested_token_type", carnet_proto::TOKEN_TYPE_ID_JAG)
+            .append_pair("grant_type", passavant_proto::GRANT_TOKEN_EXCHANGE)
+            .append_pair("requested_token_type", passavant_proto::TOKEN_TYPE_ID_JAG)
             .append_pair("audience", self.issuer(1).as_str())
             .append_pair("resource", &self.resource())
             .append_pair("scope", "read write")
@@ -376,11 +376,11 @@ impl Parties {
             name: None,
             preferred_username: None,
         };
-        self.exchange(carnet_proto::TOKEN_TYPE_ID_TOKEN, &claims.sign(&self.key))
+        self.exchange(passavant_proto::TOKEN_TYPE_ID_TOKEN, &claims.sign(&self.key))
     }
 
     pub(crate) fn exchange_by_refresh_token(&self) -> Plan {
-        self.exchange(carnet_proto::TOKEN_TYPE_REFRESH_TOKEN, REFRESH)
+        self.exchange(passavant_proto::TOKEN_TYPE_REFRESH_TOKEN, REFRESH)
     }
 
     fn redemption(&self, jti: usize) -> crate::Shot {
@@ -423,7 +423,7 @@ impl Parties {
             cnf: None,
         };
         let body = form_urlencoded::Serializer::new(String::new())
-            .append_pair("grant_type", carnet_proto::GRANT_JWT_BEARER)
+            .append_pair("grant_type", passavant_proto::GRANT_JWT_BEARER)
             .append_pair("assertion", &claims.sign(&self.key))
             .append_pair("client_id", "agent-at-ras")
             .append_pair("client_secret", SECRET)

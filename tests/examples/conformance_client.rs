@@ -11,9 +11,9 @@
     reason = "the suite speaks through the environment; the program stops at the first surprise"
 )]
 
-use carnet_client::{Browser, Client, MemoryVault, Purpose, Registration, Session, Settings};
-use carnet_outbound::Outbound;
-use carnet_proto::{
+use passavant_client::{Browser, Client, MemoryVault, Purpose, Registration, Session, Settings};
+use passavant_outbound::Outbound;
+use passavant_proto::{
     identifier::Issuer,
     secret::Secret,
     time::{Clock, Entropy, Timestamp},

@@ -1,4 +1,4 @@
-// `carnet connect` between other people's clients and servers: the same script straight and bridged, and
+// `passavant connect` between other people's clients and servers: the same script straight and bridged, and
 // servers that misbehave.
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
@@ -29,7 +29,7 @@ export default async function rows({ row, must, startDemo, enrol, freePort, isFr
     company.admin('--ras', 'canvas', 'resource', 'add', url, '--scopes', 'canvas.read', '--default-scopes', 'canvas.read');
     company.admin('resource', 'add', url, '--server', canvas.ras, '--scopes', 'canvas.read');
   }
-  company.admin('connection', 'add', 'bridge', '--client', 'carnet', '--audience', canvas.ras, '--resource', everything, '--resource', scripted, '--scopes', 'canvas.read', '--everyone');
+  company.admin('connection', 'add', 'bridge', '--client', 'passavant', '--audience', canvas.ras, '--resource', everything, '--resource', scripted, '--scopes', 'canvas.read', '--everyone');
   await guard({ port: front, upstream: `http://127.0.0.1:${at}/mcp`, issuer: canvas.ras, scopes: 'canvas.read' });
 
   let count = 0;
@@ -43,7 +43,7 @@ export default async function rows({ row, must, startDemo, enrol, freePort, isFr
   for (const [party, release, program, script] of drivers) for (const [name, url] of [['everything server', everything], ['rmcp server', canvas.mcp]]) for (const ERA of ['legacy', '2026-07-28', 'auto']) {
     await row(`${party} through the bridge`, `${name}, ${ERA}: straight and bridged are the same`, async () => {
       const SERVER = url === everything ? 'everything' : 'canvas';
-      const env = { CARNET_HOME: await signedIn(), SERVER, ERA, MCP_URL: url, ...(SERVER === 'canvas' && { SCOPE: 'canvas.read canvas.write' }) };
+      const env = { PASSAVANT_HOME: await signedIn(), SERVER, ERA, MCP_URL: url, ...(SERVER === 'canvas' && { SCOPE: 'canvas.read canvas.write' }) };
       const { out, err } = await finish(program, [join(here, script)], env);
       must(out.trim(), err);
       const report = JSON.parse(out);
@@ -60,7 +60,7 @@ export default async function rows({ row, must, startDemo, enrol, freePort, isFr
     try {
       let changes = 0;
       client.setNotificationHandler('notifications/tools/list_changed', () => { changes++; });
-      await client.connect(new StdioClientTransport({ command: E.CARNET, args: ['connect', '--all', '--no-browser'], env: { ...process.env, CARNET_HOME: await signedIn() }, stderr: 'ignore' }));
+      await client.connect(new StdioClientTransport({ command: E.PASSAVANT, args: ['connect', '--all', '--no-browser'], env: { ...process.env, PASSAVANT_HOME: await signedIn() }, stderr: 'ignore' }));
       const names = async () => (await client.listTools()).tools.map(tool => tool.name).sort();
       const before = await names();
       must(before.includes('canvas__canvas_draw') && before.includes('notes__note_write') && before.some(name => /__test_simple_text$/.test(name)) && before.every(name => /^[a-zA-Z0-9_-]{1,50}$/.test(name)), before.join());
@@ -85,7 +85,7 @@ export default async function rows({ row, must, startDemo, enrol, freePort, isFr
     }
   });
   await row('scripted server', 'what goes wrong on the way: the bridge answers each request once', async () => {
-    const env = { CARNET_HOME: await signedIn(), PORT: String(faulty), RAS_ISSUER: canvas.ras, SCOPES: 'canvas.read' };
+    const env = { PASSAVANT_HOME: await signedIn(), PORT: String(faulty), RAS_ISSUER: canvas.ras, SCOPES: 'canvas.read' };
     const { code, out, err } = await finish(process.execPath, [join(here, 'bridge/faults.mjs')], env);
     must(code === 0 && Number(/(\d+) passed, 0 failed/.exec(out)?.[1]) > 90, out.split('\n').filter(line => !line.startsWith('ok')).join('\n') + err);
     return `${out.trim().split('\n').at(-1)}; ${/cost: .* — (.*) \(/.exec(out)?.[1]}`;

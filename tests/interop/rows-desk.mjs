@@ -4,11 +4,11 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, statSync, writeFileSy
 import { join } from 'node:path';
 import { tmpdir } from 'node:os';
 
-export default async function rows({ row, run, must, idp, canvas, notes, admin, enrol, login, password, carnet, here, scratch, shots, folder, E }) {
+export default async function rows({ row, run, must, idp, canvas, notes, admin, enrol, login, password, passavant, here, scratch, shots, folder, E }) {
   const home = join(scratch, 'desk');
-  const desk = (...args) => carnet(home, ...args);
-  const fails = (home, ...args) => spawnSync(E.CARNET, args, { env: { ...process.env, CARNET_HOME: home }, encoding: 'utf8' });
-  await row('carnet', 'enrols this computer: one sign-in, no secret, no registration anywhere', async () => {
+  const desk = (...args) => passavant(home, ...args);
+  const fails = (home, ...args) => spawnSync(E.PASSAVANT, args, { env: { ...process.env, PASSAVANT_HOME: home }, encoding: 'utf8' });
+  await row('passavant', 'enrols this computer: one sign-in, no secret, no registration anywhere', async () => {
     const done = await enrol('erin', home);
     must(done.out.includes('This computer is enrolled') && done.out.includes('Signed in as erin'), done.out + done.err);
     must(JSON.parse(desk('status', '--json')).enrolled === true, 'status');
@@ -18,15 +18,15 @@ export default async function rows({ row, run, must, idp, canvas, notes, admin, 
     must(installations.some(i => i.user === 'erin' && i.used_at > 0), JSON.stringify(installations));
     must(statSync(join(home, 'insecure-profile.json')).mode % 0o1000 === 0o600, 'mode');
   });
-  await row('carnet', 'servers: what is open, what is refused and why', async () => {
+  await row('passavant', 'servers: what is open, what is refused and why', async () => {
     const max = join(scratch, 'desk-max');
     await enrol('max', max);
-    must(/Canvas +Canvas +\S+ +refused: group engineering required/.test(carnet(max, 'servers')), carnet(max, 'servers'));
+    must(/Canvas +Canvas +\S+ +refused: group engineering required/.test(passavant(max, 'servers')), passavant(max, 'servers'));
     const refused = fails(max, 'call', canvas.mcp, 'canvas_read', '{}');
     must(refused.status === 1 && refused.stderr.includes("Access to Canvas was refused by Acme's policy: group engineering required. Ask IT."), refused.stderr);
   });
-  await row('carnet', 'no token or secret in arguments, environment or standard error (K20)', async () => {
-    const child = spawn(E.CARNET, ['connect', canvas.mcp], { env: { ...process.env, CARNET_HOME: home, RUST_LOG: 'trace' }, stdio: ['pipe', 'pipe', 'pipe'] });
+  await row('passavant', 'no token or secret in arguments, environment or standard error (K20)', async () => {
+    const child = spawn(E.PASSAVANT, ['connect', canvas.mcp], { env: { ...process.env, PASSAVANT_HOME: home, RUST_LOG: 'trace' }, stdio: ['pipe', 'pipe', 'pipe'] });
     let out = '', err = '';
     child.stdout.on('data', c => { out += c; });
     child.stderr.on('data', c => { err += c; });
@@ -40,12 +40,12 @@ export default async function rows({ row, run, must, idp, canvas, notes, admin, 
     must(secrets.length >= 4 && out.includes('"id":1'), `nothing was tested: ${secrets.length} ${out}`);
     must(!secrets.some(s => seen.includes(s)) && !/eyJ[\w-]{20,}\.eyJ/.test(seen), 'a secret was shown');
   });
-  await row('carnet', 'the bridge: ready at once with a kept token, small, one sign-in for many', async () => {
+  await row('passavant', 'the bridge: ready at once with a kept token, small, one sign-in for many', async () => {
     desk('tools', canvas.mcp);
     const times = [];
     let memory = 0;
     for (let i = 0; i < 5; i++) {
-      const child = spawn(E.CARNET, ['connect', canvas.mcp], { env: { ...process.env, CARNET_HOME: home } });
+      const child = spawn(E.PASSAVANT, ['connect', canvas.mcp], { env: { ...process.env, PASSAVANT_HOME: home } });
       const started = performance.now();
       let out = '';
       child.stdout.on('data', c => { out += c; });
@@ -63,7 +63,7 @@ export default async function rows({ row, run, must, idp, canvas, notes, admin, 
     times.sort((a, b) => a - b);
     return `start to first tool list ${times[2].toFixed(0)} ms (median), ${(memory / 1024).toFixed(1)} MiB resident`;
   });
-  await row('carnet', 'a computer that was revoked is enrolled anew; another person has to give it up first', async () => {
+  await row('passavant', 'a computer that was revoked is enrolled anew; another person has to give it up first', async () => {
     const taken = await login('max', home, '--insecure-storage', '--no-registration');
     must(taken.code !== 0 && taken.err.includes('logout --forget'), taken.out + taken.err);
     const own = JSON.parse(desk('installations', '--json')).find(i => i.this_one);
@@ -78,15 +78,15 @@ export default async function rows({ row, run, must, idp, canvas, notes, admin, 
     must(!JSON.parse(admin('installation', 'list')).some(i => i.id === JSON.stringify(own.id)), 'it is still listed');
     await enrol('erin', home);
   });
-  await row('carnet', 'native settings where IT registered the client, the bridge elsewhere', async () => {
-    const person = mkdtempSync(join(tmpdir(), 'carnet-native-'));
+  await row('passavant', 'native settings where IT registered the client, the bridge elsewhere', async () => {
+    const person = mkdtempSync(join(tmpdir(), 'passavant-native-'));
     admin('client', 'add', 'VS Code', '--id', 'vscode', '--software', 'vscode', '--redirect-uri', 'http://127.0.0.1/callback', '--secret-out', join(scratch, 'vscode.secret'));
     admin('connection', 'add', 'vscode-notes', '--client', 'vscode', '--audience', notes.ras, '--ras-client-id', 'acme-notes', '--resource', notes.mcp, '--scopes', 'notes.read', '--everyone');
     const user = join(person, '.config/Code/User');
     mkdirSync(user, { recursive: true });
     writeFileSync(join(user, 'settings.json'), '{\n  // mine\n  "editor.fontSize": 12,\n}\n');
-    const env = { CARNET_HOME: home, HOME: person, XDG_CONFIG_HOME: '', VSCODE_PORTABLE: '', VSCODE_APPDATA: '' };
-    const told = run(E.CARNET, ['install', 'vscode', '--native'], env);
+    const env = { PASSAVANT_HOME: home, HOME: person, XDG_CONFIG_HOME: '', VSCODE_PORTABLE: '', VSCODE_APPDATA: '' };
+    const told = run(E.PASSAVANT, ['install', 'vscode', '--native'], env);
     must(told.includes('Set Client Secret'), told);
     const servers = JSON.parse(readFileSync(join(user, 'mcp.json'))).servers;
     must(servers.notes.type === 'http' && servers.notes.oauth.enterpriseManaged === true && servers.notes.oauth.clientId === 'acme-notes', JSON.stringify(servers));
@@ -95,33 +95,33 @@ export default async function rows({ row, run, must, idp, canvas, notes, admin, 
     must(settings.includes('// mine') && settings.includes(`"mcp.enterpriseManagedAuth.idp": {`) && settings.includes(`"issuer": "${idp}"`), settings);
     const all = settings + readFileSync(join(user, 'mcp.json'), 'utf8');
     must(!all.includes(readFileSync(join(scratch, 'vscode.secret'), 'utf8')) && !/clientSecret/.test(all), 'a secret is in a config');
-    run(E.CARNET, ['uninstall', '--all'], env);
+    run(E.PASSAVANT, ['uninstall', '--all'], env);
     must(readFileSync(join(user, 'settings.json'), 'utf8') === '{\n  // mine\n  "editor.fontSize": 12,\n}\n' && !existsSync(join(user, 'mcp.json')), 'it is not as it was');
   });
-  await row('carnet', 'uninstall: what others changed since stays, whatever came between', async () => {
-    const person = mkdtempSync(join(tmpdir(), 'carnet-edited-'));
+  await row('passavant', 'uninstall: what others changed since stays, whatever came between', async () => {
+    const person = mkdtempSync(join(tmpdir(), 'passavant-edited-'));
     const [cursor, codex] = [join(person, '.cursor'), join(person, '.codex')];
     for (const folder of [cursor, codex]) mkdirSync(folder);
     const file = join(cursor, 'mcp.json'), toml = join(codex, 'config.toml');
-    writeFileSync(join(cursor, 'mcp.json.before-carnet'), 'mine');
+    writeFileSync(join(cursor, 'mcp.json.before-passavant'), 'mine');
     writeFileSync(toml, '# mine\nmodel = "x"\n');
-    const env = { CARNET_HOME: home, HOME: person, XDG_CONFIG_HOME: '', CODEX_HOME: '' };
+    const env = { PASSAVANT_HOME: home, HOME: person, XDG_CONFIG_HOME: '', CODEX_HOME: '' };
     const read = () => JSON.parse(readFileSync(file, 'utf8'));
     const edit = change => { const held = read(); change(held.mcpServers); writeFileSync(file, JSON.stringify(held)); };
-    run(E.CARNET, ['install', 'cursor', '--server', 'Canvas'], env);
+    run(E.PASSAVANT, ['install', 'cursor', '--server', 'Canvas'], env);
     edit(servers => { servers.mine = { command: 'mine' }; });
-    run(E.CARNET, ['install', 'cursor', 'codex'], env);
+    run(E.PASSAVANT, ['install', 'cursor', 'codex'], env);
     edit(servers => { servers.notes.command = 'mine too'; });
     writeFileSync(toml, readFileSync(toml, 'utf8') + 'broken = [\n');
-    const done = spawnSync(E.CARNET, ['uninstall', '--all'], { env: { ...process.env, ...env }, encoding: 'utf8' });
+    const done = spawnSync(E.PASSAVANT, ['uninstall', '--all'], { env: { ...process.env, ...env }, encoding: 'utf8' });
     must(done.status === 1 && done.stderr.includes('1 file could not be changed back') && done.stderr.includes('config.toml was not changed'), done.stdout + done.stderr);
     must(JSON.stringify(Object.keys(read().mcpServers).sort()) === '["mine","notes"]' && done.stdout.includes('`notes` was changed since'), `${done.stdout}\n${readFileSync(file, 'utf8')}`);
-    must(readFileSync(join(cursor, 'mcp.json.before-carnet'), 'utf8') === 'mine', 'the backup of somebody else');
+    must(readFileSync(join(cursor, 'mcp.json.before-passavant'), 'utf8') === 'mine', 'the backup of somebody else');
     writeFileSync(toml, 'added = 1\n' + readFileSync(toml, 'utf8').replace('broken = [\n', ''));
-    run(E.CARNET, ['uninstall', '--all'], env);
+    run(E.PASSAVANT, ['uninstall', '--all'], env);
     must(readFileSync(toml, 'utf8').trim() === 'added = 1\n# mine\nmodel = "x"', readFileSync(toml, 'utf8'));
   });
-  await row('carnet', 'doctor: says who has to change what, and ends with the code of the stage', async () => {
+  await row('passavant', 'doctor: says who has to change what, and ends with the code of the stage', async () => {
     const report = JSON.parse(desk('doctor', canvas.mcp, '--json'));
     must(report.works && report.findings.length > 15, JSON.stringify(report));
     const max = fails(join(scratch, 'desk-max'), 'doctor', canvas.mcp);
@@ -135,7 +135,7 @@ export default async function rows({ row, run, must, idp, canvas, notes, admin, 
     const { chromium: driver } = await import('playwright-core');
     const browser = await driver.launch({ executablePath, args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-sync', '--no-first-run'] });
     const phone = join(scratch, 'desk-by-code');
-    const child = spawn(E.CARNET, ['login', '--issuer', idp, '--insecure-storage', '--device-code'], { env: { ...process.env, CARNET_HOME: phone } });
+    const child = spawn(E.PASSAVANT, ['login', '--issuer', idp, '--insecure-storage', '--device-code'], { env: { ...process.env, PASSAVANT_HOME: phone } });
     let told = '';
     for (const stream of [child.stdout, child.stderr]) stream.on('data', chunk => { told += chunk; });
     const ended = new Promise(r => child.on('close', r));
@@ -190,7 +190,7 @@ export default async function rows({ row, run, must, idp, canvas, notes, admin, 
       }
       must(problems.length === 0, `the console says: ${problems.join('; ')}`);
       must(await ended === 0 && told.includes('Signed in as erin'), told);
-      carnet(phone, 'call', notes.mcp, 'note_search', '{"words":"hi"}');
+      passavant(phone, 'call', notes.mcp, 'note_search', '{"words":"hi"}');
     } finally {
       child.kill();
       await browser.close();

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { writeFileSync } from 'node:fs';
 
-export default async function rows({ row, must, idp, admin, login, enrol, here, scratch, freePort, carnet, E }) {
+export default async function rows({ row, must, idp, admin, login, enrol, here, scratch, freePort, passavant, E }) {
   const file = join(scratch, 'foreign.secret');
   const clientSecret = 'a-secret-of-the-foreign-client-0123456789';
   writeFileSync(file, clientSecret, { mode: 0o600 });
@@ -29,11 +29,11 @@ export default async function rows({ row, must, idp, admin, login, enrol, here, 
         admin('resource', 'add', resource, '--server', issuer, '--name', party, '--scopes', 'read write');
         const connect = (id, client) => admin('connection', 'add', `${script}-${id}`, '--client', client, '--audience', issuer, '--ras-client-id', 'acme-agent', '--resource', resource, '--scopes', 'read write', '--group', 'engineering');
         connect('agent', 'desk-agent');
-        connect('installations', 'carnet');
+        connect('installations', 'passavant');
         const use = (home, title) => {
-          must(carnet(home, 'tools', resource).includes('note_write'), 'tools');
-          carnet(home, 'call', resource, 'note_write', JSON.stringify({ title, text: 'hello' }));
-          must(JSON.parse(carnet(home, 'call', resource, 'note_read', JSON.stringify({ title }))).text === 'hello', 'what was written is not there');
+          must(passavant(home, 'tools', resource).includes('note_write'), 'tools');
+          passavant(home, 'call', resource, 'note_write', JSON.stringify({ title, text: 'hello' }));
+          must(JSON.parse(passavant(home, 'call', resource, 'note_read', JSON.stringify({ title }))).text === 'hello', 'what was written is not there');
         };
         const registered = join(scratch, `${script}-agent`);
         const done = await login('erin', registered, '--insecure-storage', '--ras-client', `${issuer}=acme-agent:${file}`);
@@ -42,8 +42,8 @@ export default async function rows({ row, must, idp, admin, login, enrol, here, 
         // It knows nothing of metadata documents: the installation is told the secret once.
         const home = join(scratch, `${script}-desk`);
         await enrol('erin', home);
-        must(carnet(home, 'servers').includes(`carnet secret ${issuer} acme-agent`), 'servers does not say what is missing');
-        carnet(home, 'secret', issuer, 'acme-agent', '--secret-file', file);
+        must(passavant(home, 'servers').includes(`passavant secret ${issuer} acme-agent`), 'servers does not say what is missing');
+        passavant(home, 'secret', issuer, 'acme-agent', '--secret-file', file);
         use(home, 'by the installation');
         return `issuer ${issuer}`;
       } finally {

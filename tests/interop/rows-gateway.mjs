@@ -1,11 +1,11 @@
-// `carnet guard` and `[[gateway]]` before other people's MCP servers: the conformance suite's server scenarios
+// `passavant guard` and `[[gateway]]` before other people's MCP servers: the conformance suite's server scenarios
 // straight and through, the reference servers, a second hop, one trail at the company.
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, openSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 
-export default async function rows({ row, run, must, startDemo, enrol, carnet, freePort, isFree, version, node24, conformance, suite, here, scratch, shots, E }) {
+export default async function rows({ row, run, must, startDemo, enrol, passavant, freePort, isFree, version, node24, conformance, suite, here, scratch, shots, E }) {
   const company = await startDemo();
   const { idp, canvas } = company;
   const ended = [];
@@ -23,22 +23,22 @@ export default async function rows({ row, run, must, startDemo, enrol, carnet, f
     }
     return { child, told };
   }
-  /** An MCP server behind `carnet guard`, which the company's people may reach. */
+  /** An MCP server behind `passavant guard`, which the company's people may reach. */
   async function guarded(name, upstream, ...more) {
     const command = Array.isArray(upstream);
     let port;
     do port = await freePort(); while (!(await isFree(port + 1)));
     const url = `http://127.0.0.1:${port}/mcp`, ras = `http://127.0.0.1:${port}`;
     const data = join(scratch, `guard-${name}`);
-    const { told } = await start(`carnet guard ${name}`, E.CARNET, ['guard', ...(command ? [] : ['--upstream', upstream]), '--resource', url, '--trust', idp, '--name', name, '--data', data, ...more, ...(command ? ['--', ...upstream] : [])], port);
+    const { told } = await start(`passavant guard ${name}`, E.PASSAVANT, ['guard', ...(command ? [] : ['--upstream', upstream]), '--resource', url, '--trust', idp, '--name', name, '--data', data, ...more, ...(command ? ['--', ...upstream] : [])], port);
     // What it prints for the company's IT is what is done.
-    const commands = told().split('\n').filter(line => /^ +carnet admin (server|resource|connection) add/.test(line));
+    const commands = told().split('\n').filter(line => /^ +passavant admin (server|resource|connection) add/.test(line));
     must(commands.length === 3, told());
     for (const command of commands) {
       const words = [...command.trim().matchAll(/'([^']*)'|(\S+)/g)].map(m => m[1] ?? m[2]).slice(2);
       company.admin(...words.map(word => (word === 'guarded' ? `guarded-${name}` : word)));
     }
-    const admin = (...args) => run(E.CARNET, ['admin', '--config', join(data, 'carnet.toml'), ...args]);
+    const admin = (...args) => run(E.PASSAVANT, ['admin', '--config', join(data, 'passavant.toml'), ...args]);
     return { url, ras, data, admin, told };
   }
   let homes = 0;
@@ -65,7 +65,7 @@ export default async function rows({ row, run, must, startDemo, enrol, carnet, f
   };
   for (const [wire, scenarios, least] of [['2025-11-25', 33, 80], ['2026-07-28', 50, 160]]) {
     await row('MCP conformance', `server --requirements ${wire}: straight and through the gateway`, async () => {
-      const AUTH = `Bearer ${carnet(await signedIn(), 'token', everything.url).trim()}`;
+      const AUTH = `Bearer ${passavant(await signedIn(), 'token', everything.url).trim()}`;
       const results = {};
       for (const [way, url] of [['straight', straight], ['gateway', everything.url]]) {
         const out = join(scratch, 'server-suite', wire, way);
@@ -91,16 +91,16 @@ export default async function rows({ row, run, must, startDemo, enrol, carnet, f
   await start('the TypeScript reference server', process.execPath, [join(here, 'node_modules/@modelcontextprotocol/server-everything/dist/index.js'), 'streamableHttp'], tsAt, { PORT: String(tsAt) });
   const reference = await guarded('reference', `http://127.0.0.1:${tsAt}/mcp`, '--allow', 'echo', '--allow', 'get-*=reference.read', '--block-changed-tools');
   const party = `server-everything ${version('@modelcontextprotocol/server-everything')}`;
-  await row(party, 'behind `carnet guard`: per-tool scopes and step-up, the rest denied and not listed', async () => {
+  await row(party, 'behind `passavant guard`: per-tool scopes and step-up, the rest denied and not listed', async () => {
     must(/The MCP server answers; it calls itself \S+/.test(reference.told()), reference.told());
     const home = await signedIn();
-    const tools = JSON.parse(carnet(home, 'tools', reference.url, '--json'));
+    const tools = JSON.parse(passavant(home, 'tools', reference.url, '--json'));
     const names = (tools.tools ?? tools).map(tool => tool.name).sort();
     must(names.includes('echo') && names.every(name => name === 'echo' || name.startsWith('get-')), names.join());
-    must(carnet(home, 'call', reference.url, 'echo', '{"message":"hello"}').includes('hello'), 'echo');
-    must(carnet(home, 'call', reference.url, 'get-sum', '{"a":2,"b":3}').includes('5'), 'get-sum, by step-up');
+    must(passavant(home, 'call', reference.url, 'echo', '{"message":"hello"}').includes('hello'), 'echo');
+    must(passavant(home, 'call', reference.url, 'get-sum', '{"a":2,"b":3}').includes('5'), 'get-sum, by step-up');
     let refused = '';
-    try { carnet(home, 'call', reference.url, 'trigger-long-running-operation', '{}'); } catch (error) { refused = error.message; }
+    try { passavant(home, 'call', reference.url, 'trigger-long-running-operation', '{}'); } catch (error) { refused = error.message; }
     must(refused.includes('No rule of this gateway allows this tool'), refused);
     for (let i = 0; i < 40 && !reference.admin('--ras', 'guard', 'audit', '--outcome', 'refused').includes('operation.no_rule'); i++) await new Promise(r => setTimeout(r, 100));
     const trail = reference.admin('--ras', 'guard', 'audit', '--limit', '100');
@@ -109,7 +109,7 @@ export default async function rows({ row, run, must, startDemo, enrol, carnet, f
     return `${names.length} of its tools`;
   });
   for (const protocol of ['legacy', 'auto']) {
-    await row(`TypeScript SDK ${version('@modelcontextprotocol/client')}`, `CrossAppAccessProvider, ${protocol}, through \`carnet guard\` to ${party}`, () => {
+    await row(`TypeScript SDK ${version('@modelcontextprotocol/client')}`, `CrossAppAccessProvider, ${protocol}, through \`passavant guard\` to ${party}`, () => {
       const secrets = name => readFileSync(join(scratch, name), 'utf8').trim();
       if (protocol === 'legacy') {
         reference.admin('--ras', 'guard', 'client', 'add', 'Desk agent', '--id', 'desk-at-guard', '--secret-out', join(scratch, 'desk-at-guard.secret'));
@@ -128,24 +128,24 @@ export default async function rows({ row, run, must, startDemo, enrol, carnet, f
 
   // ---------- servers that speak over standard input and output, or by the transport of 2024 ----------
   const files = `server-filesystem ${version('@modelcontextprotocol/server-filesystem')}`;
-  await row(files, 'a command behind `carnet guard`: a process for each session, only the allowed tools, it ends with the session', async () => {
+  await row(files, 'a command behind `passavant guard`: a process for each session, only the allowed tools, it ends with the session', async () => {
     const folder = join(scratch, 'files');
     mkdirSync(folder);
     writeFileSync(join(folder, 'note.txt'), 'kept in a file');
     const server = join(here, 'node_modules/@modelcontextprotocol/server-filesystem/dist/index.js');
     const behind = await guarded('files', [process.execPath, server, folder], '--allow', 'read_*', '--allow', 'list_*=files.list');
     const home = await signedIn();
-    const list = JSON.parse(carnet(home, 'tools', behind.url, '--json'));
+    const list = JSON.parse(passavant(home, 'tools', behind.url, '--json'));
     const names = (list.tools ?? list).map(tool => tool.name);
     must(names.includes('read_text_file') && names.every(name => /^(read|list)_/.test(name)), names.join());
-    must(carnet(home, 'call', behind.url, 'read_text_file', JSON.stringify({ path: join(folder, 'note.txt') })).includes('kept in a file'), 'read_text_file');
-    must(carnet(home, 'call', behind.url, 'list_directory', JSON.stringify({ path: folder })).includes('note.txt'), 'list_directory, by step-up');
+    must(passavant(home, 'call', behind.url, 'read_text_file', JSON.stringify({ path: join(folder, 'note.txt') })).includes('kept in a file'), 'read_text_file');
+    must(passavant(home, 'call', behind.url, 'list_directory', JSON.stringify({ path: folder })).includes('note.txt'), 'list_directory, by step-up');
     let refused = '';
-    try { carnet(home, 'call', behind.url, 'write_file', JSON.stringify({ path: join(folder, 'other.txt'), content: 'x' })); } catch (error) { refused = error.message; }
+    try { passavant(home, 'call', behind.url, 'write_file', JSON.stringify({ path: join(folder, 'other.txt'), content: 'x' })); } catch (error) { refused = error.message; }
     must(refused.includes('No rule of this gateway allows this tool') && !existsSync(join(folder, 'other.txt')), refused);
     // Each process ends with its session.
     const processes = () => readdirSync('/proc').filter(id => /^\d+$/.test(id)).filter(id => { try { const words = readFileSync(`/proc/${id}/cmdline`, 'utf8').split('\0'); return words.includes(server) && words.at(-2) === folder && !words.includes('guard'); } catch { return false; } });
-    const auth = { authorization: `Bearer ${carnet(home, 'token', behind.url).trim()}`, accept: 'application/json, text/event-stream', 'content-type': 'application/json' };
+    const auth = { authorization: `Bearer ${passavant(home, 'token', behind.url).trim()}`, accept: 'application/json, text/event-stream', 'content-type': 'application/json' };
     const begun = await fetch(behind.url, { method: 'POST', headers: auth, body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'initialize', params: { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 'row', version: '1' } } }) });
     await begun.text();
     const session = begun.headers.get('mcp-session-id');
@@ -155,29 +155,29 @@ export default async function rows({ row, run, must, startDemo, enrol, carnet, f
     must(processes().length === 0, `${processes().length} processes are left`);
     return `${names.length} of its tools`;
   });
-  await row(party, 'by HTTP+SSE (2024-11-05) behind `carnet guard`: found at the start, tools, call, step-up, the rest denied', async () => {
+  await row(party, 'by HTTP+SSE (2024-11-05) behind `passavant guard`: found at the start, tools, call, step-up, the rest denied', async () => {
     const at = await freePort();
     await start('the reference server by SSE', process.execPath, [join(here, 'node_modules/@modelcontextprotocol/server-everything/dist/index.js'), 'sse'], at, { PORT: String(at) });
     const behind = await guarded('sse', `http://127.0.0.1:${at}/sse`, '--allow', 'echo', '--allow', 'get-*=reference.read');
     must(behind.told().includes('SSE'), behind.told());
     const home = await signedIn();
-    must(carnet(home, 'call', behind.url, 'echo', '{"message":"hello"}').includes('hello'), 'echo');
-    must(carnet(home, 'call', behind.url, 'get-sum', '{"a":2,"b":3}').includes('5'), 'get-sum, by step-up');
+    must(passavant(home, 'call', behind.url, 'echo', '{"message":"hello"}').includes('hello'), 'echo');
+    must(passavant(home, 'call', behind.url, 'get-sum', '{"a":2,"b":3}').includes('5'), 'get-sum, by step-up');
     let refused = '';
-    try { carnet(home, 'call', behind.url, 'trigger-long-running-operation', '{}'); } catch (error) { refused = error.message; }
+    try { passavant(home, 'call', behind.url, 'trigger-long-running-operation', '{}'); } catch (error) { refused = error.message; }
     must(refused.includes('No rule of this gateway allows this tool'), refused);
   });
 
   // ---------- the SDK's Express app, which decodes bodies by the charset that is named ----------
   for (const [generation, name] of [['1', '@modelcontextprotocol/sdk'], ['2', '@modelcontextprotocol/express']]) {
-    await row(`createMcpExpressApp ${version(name)}`, 'behind `carnet guard`: allowed tools answer; a body in another charset reaches nothing', async () => {
+    await row(`createMcpExpressApp ${version(name)}`, 'behind `passavant guard`: allowed tools answer; a body in another charset reaches nothing', async () => {
       const at = await freePort();
       await start(`express ${generation}`, process.execPath, [join(here, 'express-server.mjs')], at, { GENERATION: generation, PORT: String(at) });
       const straight = `http://127.0.0.1:${at}/mcp`;
       const behind = await guarded(`express-${generation}`, straight, '--allow', 'echo');
       const home = await signedIn();
-      must(carnet(home, 'call', behind.url, 'echo', '{"message":"hello"}').includes('said hello'), 'echo');
-      const token = carnet(home, 'token', behind.url).trim();
+      must(passavant(home, 'call', behind.url, 'echo', '{"message":"hello"}').includes('said hello'), 'echo');
+      const token = passavant(home, 'token', behind.url).trim();
       // In UTF-7 the text at the end is a second `name`, and the second one counts.
       const utf7 = '+ACIAfQAsACIAbgBhAG0AZQAiADoAIgB3AGkAcABlAF8AYQBsAGwAIgAsACIAYQByAGcAdQBtAGUAbgB0AHMAIgA6AHsAfQAsACIAcQAiADoAewAiAGsAIgA6ACI-';
       const body = `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{},"_meta":{"z":"${utf7}"}}}`;
@@ -207,7 +207,7 @@ export default async function rows({ row, run, must, startDemo, enrol, carnet, f
     must(report.pages.some(page => page.startsWith(`POST ${idp}/authorize`)) && report.pages.filter(page => page.startsWith(`POST ${outsiders.ras}/authorize`)).length === 2 && report.before !== report.scope, report.pages.join('\n'));
     return `scope ${report.before}, then ${report.scope}`;
   });
-  await row('MCP conformance', 'authorization: metadata and code grant of the RAS behind `carnet guard`', async () => {
+  await row('MCP conformance', 'authorization: metadata and code grant of the RAS behind `passavant guard`', async () => {
     const port = await freePort();
     outsiders.admin('--ras', 'guard', 'client', 'add', 'Suite', '--id', 'suite', '--redirect-uri', `http://127.0.0.1:${port}/callback`, '--public');
     const done = JSON.parse(run(node24, [join(here, 'conf-as.mjs')], { ...person, ISSUER: outsiders.ras, CLIENT_ID: 'suite', SUBMIT: 'answer=allow', PORT: String(port), RESOURCE: outsiders.url, CONFORMANCE: conformance }).trim().split('\n').at(-1));
@@ -254,17 +254,17 @@ export default async function rows({ row, run, must, startDemo, enrol, carnet, f
   });
 
   // ---------- a gateway of the company's own ----------
-  await row('carnet serve', '[[gateway]]: its own token for the server behind it (XAA again), one trail at the IdP, the record by OTLP', async () => {
+  await row('passavant serve', '[[gateway]]: its own token for the server behind it (XAA again), one trail at the IdP, the record by OTLP', async () => {
     const folder = join(scratch, 'company-gateway');
     mkdirSync(folder, { mode: 0o700 });
     let port;
     do port = await freePort(); while (!(await isFree(port + 1)));
     const url = `http://127.0.0.1:${port}/canvas`;
-    for (const file of ['carnet.key', 'carnet.admin-secret']) writeFileSync(join(folder, file), Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString('base64url'), { mode: 0o600 });
+    for (const file of ['passavant.key', 'passavant.admin-secret']) writeFileSync(join(folder, file), Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString('base64url'), { mode: 0o600 });
     // The gateway's own front door: one more MCP server of the vendor's RAS; behind it, the vendor's server.
     company.admin('--ras', 'canvas', 'resource', 'add', url, '--scopes', 'canvas.read canvas.write', '--default-scopes', 'canvas.read');
     company.admin('resource', 'add', url, '--server', canvas.ras, '--scopes', 'canvas.read canvas.write');
-    company.admin('connection', 'add', 'front', '--client', 'carnet', '--audience', canvas.ras, '--resource', url, '--scopes', 'canvas.read canvas.write', '--everyone');
+    company.admin('connection', 'add', 'front', '--client', 'passavant', '--audience', canvas.ras, '--resource', url, '--scopes', 'canvas.read canvas.write', '--everyone');
     company.admin('client', 'add', 'Company gateway', '--id', 'front', '--resource', url, '--secret-out', join(folder, 'idp.secret'));
     company.admin('--ras', 'canvas', 'client', 'add', 'Acme front', '--id', 'acme-front', '--resource', url, '--secret-out', join(folder, 'ras.secret'));
     company.admin('connection', 'add', 'hop', '--client', 'front', '--ras-client-id', 'acme-front', '--audience', canvas.ras, '--resource', canvas.mcp, '--scopes', 'canvas.read', '--everyone');
@@ -277,14 +277,14 @@ export default async function rows({ row, run, must, startDemo, enrol, carnet, f
       answer.end();
     }).listen(0, '127.0.0.1');
     await new Promise(r => collector.once('listening', r));
-    writeFileSync(join(folder, 'carnet.toml'), `
+    writeFileSync(join(folder, 'passavant.toml'), `
 [telemetry]
 otlp_endpoint = "http://127.0.0.1:${collector.address().port}"
 [keys]
-file = "carnet.key"
+file = "passavant.key"
 [admin]
 listen = "127.0.0.1:${port + 1}"
-secret_file = "carnet.admin-secret"
+secret_file = "passavant.admin-secret"
 [[gateway]]
 listen = "127.0.0.1:${port}"
 folder = "gateway"
@@ -300,12 +300,12 @@ upstream_client = { idp = "${idp}", client_id = "front", secret_file = "idp.secr
 [[gateway.route.rule]]
 tools = ["canvas_list", "canvas_draw"]
 `);
-    run(E.CARNET, ['check', '--config', join(folder, 'carnet.toml')]);
-    await start('the company gateway', E.CARNET, ['serve', '--config', join(folder, 'carnet.toml')], port);
+    run(E.PASSAVANT, ['check', '--config', join(folder, 'passavant.toml')]);
+    await start('the company gateway', E.PASSAVANT, ['serve', '--config', join(folder, 'passavant.toml')], port);
     const home = await signedIn();
-    must(carnet(home, 'call', url, 'canvas_list').includes('names'), 'canvas_list');
+    must(passavant(home, 'call', url, 'canvas_list').includes('names'), 'canvas_list');
     let refused = '';
-    try { carnet(home, 'call', url, 'canvas_read', '{"canvas":"x"}'); } catch (error) { refused = error.message; }
+    try { passavant(home, 'call', url, 'canvas_read', '{"canvas":"x"}'); } catch (error) { refused = error.message; }
     must(refused.includes('No rule'), refused);
     let calls = [];
     for (let i = 0; i < 100 && calls.length < 2; i++) {
@@ -316,7 +316,7 @@ tools = ["canvas_list", "canvas_draw"]
     must(calls.length === 2, `${calls.length} calls reached the IdP`);
     const exported = words => told.some(body => words.every(word => body.includes(word)));
     for (let i = 0; i < 100 && !exported(['"kind":"decision"', '"target":"canvas_list"']); i++) await new Promise(r => setTimeout(r, 100));
-    must(exported(['"kind":"decision"', '"target":"canvas_list"', 'carnet.mcp_call']), `no decision among ${told.length} OTLP exports`);
+    must(exported(['"kind":"decision"', '"target":"canvas_list"', 'passavant.mcp_call']), `no decision among ${told.length} OTLP exports`);
     must(exported(['"target":"canvas_read"', '"outcome":"refused"']) && exported(['"kind":"outcome"']), 'a refusal or an outcome was not exported');
     collector.close();
     const rows = JSON.parse(company.admin('audit', '--limit', '200'));
@@ -327,11 +327,11 @@ tools = ["canvas_list", "canvas_draw"]
     const hop = rows.find(r => r.event === 'token_exchange' && r.client === 'front');
     must(hop?.person === good.person && hop.details.txn === good.details.txn, 'the second hop is not on record');
     // What is taken away at the RAS is felt here, by introspection.
-    const token = carnet(home, 'token', url).trim();
+    const token = passavant(home, 'token', url).trim();
     const ask = async () => (await fetch(url, { method: 'POST', headers: { authorization: `Bearer ${token}`, accept: 'application/json, text/event-stream', 'content-type': 'application/json' }, body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'initialize', params: { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 'row', version: '1' } } }) })).status;
     const baseline = await ask();
     must(baseline === 200, `the baseline: ${baseline}`);
-    run(E.CARNET, ['admin', '--url', `http://127.0.0.1:${company.port + 5}`, '--secret-file', join(company.folder, 'admin.secret'), '--ras', 'canvas', 'resource', 'delete', url]);
+    run(E.PASSAVANT, ['admin', '--url', `http://127.0.0.1:${company.port + 5}`, '--secret-file', join(company.folder, 'admin.secret'), '--ras', 'canvas', 'resource', 'delete', url]);
     let status = 0;
     for (let i = 0; i < 40 && status !== 401; i++) {
       await new Promise(r => setTimeout(r, 100));

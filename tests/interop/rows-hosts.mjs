@@ -1,4 +1,4 @@
-// Released hosts as people have them: `carnet install`, a real tool call through the bridge, `carnet uninstall`. Their
+// Released hosts as people have them: `passavant install`, a real tool call through the bridge, `passavant uninstall`. Their
 // model is a stand-in; everything else is theirs.
 import { spawn } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
@@ -16,7 +16,7 @@ function finish(program, args, env, cwd) {
   return new Promise((resolve, reject) => { child.on('error', reject); child.on('close', code => resolve({ code, out, err })); });
 }
 
-export default async function rows({ row, run, must, notes, startDemo, enrol, carnet, version, here, scratch, E }) {
+export default async function rows({ row, run, must, notes, startDemo, enrol, passavant, version, here, scratch, E }) {
   const bin = join(here, 'node_modules', '.bin');
   // The others are for long runs: they are large.
   const long = E.LONG_HOSTS && join(E.LONG_HOSTS, 'node_modules');
@@ -55,13 +55,13 @@ export default async function rows({ row, run, must, notes, startDemo, enrol, ca
     if (isLong && !long) continue;
     const packages = isLong ? long : join(here, 'node_modules');
     await row(`${title} ${JSON.parse(readFileSync(join(packages, npm, 'package.json'))).version}`, 'install, tools of both servers, a call with step-up, edits kept, uninstall', async () => {
-      const person = mkdtempSync(join(tmpdir(), `carnet-${id}-`));
+      const person = mkdtempSync(join(tmpdir(), `passavant-${id}-`));
       const config = join(person, file), work = join(person, 'work');
       mkdirSync(dirname(config), { recursive: true });
       mkdirSync(work);
       writeFileSync(config, own);
       const read = () => readFileSync(config, 'utf8');
-      const ours = (...args) => run(E.CARNET, args, { CARNET_HOME: home, HOME: person, XDG_CONFIG_HOME: '', CODEX_HOME: '', CLAUDE_CONFIG_DIR: '', GEMINI_CLI_HOME: '' });
+      const ours = (...args) => run(E.PASSAVANT, args, { PASSAVANT_HOME: home, HOME: person, XDG_CONFIG_HOME: '', CODEX_HOME: '', CLAUDE_CONFIG_DIR: '', GEMINI_CLI_HOME: '' });
       ours('install', id);
       ours('uninstall', '--all');
       must(read() === own, `it is not as it was:\n${read()}`);
@@ -71,25 +71,25 @@ export default async function rows({ row, run, must, notes, startDemo, enrol, ca
       ours('install', id);
       must(read().includes(mine) && read().includes('canvas'), `an edit is lost:\n${read()}`);
 
-      // No CARNET_HOME but that of the entry: whoever starts the host may not have it.
+      // No PASSAVANT_HOME but that of the entry: whoever starts the host may not have it.
       const word = randomUUID();
       const told = await finish(join(packages, '.bin', program), args(`CALL note_write ${JSON.stringify({ title: id, text: word })}`), { HOME: person, ...env }, work);
       must(told.code === 0 && told.out.includes('RESULT: ') && told.out.includes(word), `exited ${told.code}\n${told.out}\n${told.err}`);
       for (const tool of ['canvas_draw', 'canvas_list', 'canvas_read', 'note_read', 'note_search', 'note_write'])
         must(model.offered().some(name => name.endsWith(tool)), `no ${tool} among ${model.offered()}`);
-      must(JSON.parse(carnet(home, 'call', notes.mcp, 'note_read', JSON.stringify({ title: id }))).text === word, 'the call did not reach the MCP server');
+      must(JSON.parse(passavant(home, 'call', notes.mcp, 'note_read', JSON.stringify({ title: id }))).text === word, 'the call did not reach the MCP server');
 
       must(read().includes(mine), `the host took the edit out:\n${read()}`);
       ours('uninstall', '--all');
-      must(!/carnet|connect|notes/.test(read()), `entries are left:\n${read()}`);
+      must(!/passavant|connect|notes/.test(read()), `entries are left:\n${read()}`);
       must(own.split('\n').every(line => !line.includes('mine') || read().includes(line)), `what was there is lost:\n${read()}`);
     });
   }
 
   await row(`Claude Code ${version('@anthropic-ai/claude-code')}`, 'its own cross-app access, by the commands that install --native prints', async () => {
     const company = await startDemo('--tls');
-    const person = mkdtempSync(join(tmpdir(), 'carnet-xaa-'));
-    const work = join(person, 'work'), signedIn = join(person, 'carnet');
+    const person = mkdtempSync(join(tmpdir(), 'passavant-xaa-'));
+    const work = join(person, 'work'), signedIn = join(person, 'passavant');
     mkdirSync(work);
     // Both programs open the browser by themselves. Claude Code returns to `localhost`, not to 127.0.0.1.
     const browser = join(person, 'xdg-open');
@@ -100,10 +100,10 @@ export default async function rows({ row, run, must, notes, startDemo, enrol, ca
     company.admin('connection', 'add', 'claude-notes', '--client', 'claude-code', '--audience', company.notes.ras, '--ras-client-id', 'acme-notes', '--resource', company.notes.mcp, '--scopes', 'notes.read notes.write', '--everyone');
     const env = {
       PATH: `${person}:${bin}:${process.env.PATH}`, HOME: person, BROWSER: browser, LOGIN_USER: 'erin', LOGIN_PASS: company.password('erin'),
-      CARNET_HOME: signedIn, CARNET_EXTRA_ROOTS: company.roots, NODE_EXTRA_CA_CERTS: company.roots,
+      PASSAVANT_HOME: signedIn, PASSAVANT_EXTRA_ROOTS: company.roots, NODE_EXTRA_CA_CERTS: company.roots,
       CLAUDE_CODE_ENABLE_XAA: '1', MCP_XAA_IDP_CLIENT_SECRET: readFileSync(idpSecret, 'utf8'), MCP_CLIENT_SECRET: company.secret('notes'), ...claude.env,
     };
-    const ours = (...args) => run(E.CARNET, args, env);
+    const ours = (...args) => run(E.PASSAVANT, args, env);
     ours('login', '--issuer', company.idp, '--insecure-storage');
     const commands = ours('install', 'claude-code', '--native').split('\n').filter(line => line.startsWith('claude '));
     must(commands.length === 3 && !existsSync(join(person, '.claude.json')), commands.join('\n'));

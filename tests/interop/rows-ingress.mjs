@@ -1,4 +1,4 @@
-// `carnet serve` as it stands in a cluster: behind nginx, which ends TLS, in a network of its own where every listener but
+// `passavant serve` as it stands in a cluster: behind nginx, which ends TLS, in a network of its own where every listener but
 // administration is on an address that is not loopback: loopback is let in everywhere, so rows on it show nothing of that.
 // Needs nginx, openssl, iproute2 and namespaces.
 import { execFile, spawn, spawnSync } from 'node:child_process';
@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 const E = process.env, own = fileURLToPath(import.meta.url), at = name => join(E.INGRESS, name), log = name => readFileSync(at(`${name}.log`), 'utf8');
-const desk = '10.77.0.9', nginx = '10.77.0.2', carnet = '10.77.0.3', upstream = '10.77.0.4', stranger = '10.77.0.7', attacker = '10.77.0.8';
+const desk = '10.77.0.9', nginx = '10.77.0.2', passavant = '10.77.0.3', upstream = '10.77.0.4', stranger = '10.77.0.7', attacker = '10.77.0.8';
 const idp = 'https://idp.acme.test', ras = 'https://mcp.acme.test', mcp = `${ras}/mcp`, passphrase = 'a long passphrase of erin';
 const must = (condition, text) => { if (!condition) throw new Error(text); }, sleep = ms => new Promise(r => setTimeout(r, ms));
 export default async function rows({ row, run, scratch }) {
@@ -28,14 +28,14 @@ export default async function rows({ row, run, scratch }) {
       run('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2', '-config', to('openssl.cnf'), '-subj', `/CN=${name}`, '-extensions', name, '-keyout', to(`${name}.key`), '-out', to(`${name}.pem`), ...signer]);
     writeFileSync(to('hosts'), `127.0.0.1 localhost\n${nginx} idp.acme.test mcp.acme.test slow.acme.test\n`);
     // On the interface lo, because not every kernel has another kind; the first address is where connections come from.
-    const setUp = `mount --bind '${to('hosts')}' /etc/hosts; ip link set lo up; for a in ${[desk, nginx, carnet, upstream, stranger, attacker].join(' ')}; do ip address add $a/24 dev lo; done; exec '${process.execPath}' '${own}'`;
+    const setUp = `mount --bind '${to('hosts')}' /etc/hosts; ip link set lo up; for a in ${[desk, nginx, passavant, upstream, stranger, attacker].join(' ')}; do ip address add $a/24 dev lo; done; exec '${process.execPath}' '${own}'`;
     child = spawn('unshare', [process.getuid() === 0 ? '-nm' : '-rnm', '--pid', '--fork', '--kill-child', 'sh', '-ec', setUp], { env: { ...E, INGRESS: folder, NODE_EXTRA_CA_CERTS: to('ca.pem') }, stdio: ['pipe', 'pipe', openSync(to('inside.log'), 'w')] });
     process.on('exit', () => child.kill('SIGKILL'));
     for (const part of [child, child.stdin]) part.on('error', () => {}); // no answer comes then
     answers = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   }
   for (const [step, what] of [
-    ['start', 'before `carnet serve`: check, mounted secrets, settings of the environment, probes; no loopback'],
+    ['start', 'before `passavant serve`: check, mounted secrets, settings of the environment, probes; no loopback'],
     ['use', 'sign-in, servers and a call through it; the person is on record'],
     ['strangers', "nobody is let in past it; a forged X-Forwarded-For is nobody else's address"],
     ['stream', 'a stream that is quiet for longer than it waits, and SIGHUP meanwhile'],
@@ -57,7 +57,7 @@ async function start(name, program, args, host, port) {
 }
 /** Without blocking this process: the MCP server is in it. */
 const run = (program, args, input = '') => new Promise((resolve, reject) => execFile(program, args, { env, timeout: 30_000 }, (error, out, err) => (error ? reject(new Error(`${error.message}\n${out}${err}`)) : resolve(out))).stdin.end(input));
-const admin = (...args) => run(E.CARNET, ['admin', '--config', at('carnet.toml'), ...args], passphrase);
+const admin = (...args) => run(E.PASSAVANT, ['admin', '--config', at('passavant.toml'), ...args], passphrase);
 /** From an address of our choice, which `fetch` cannot: the status, and the pieces of the answer with their times. */
 const ask = (url, { from = desk, headers = {}, body } = {}) => new Promise((resolve, reject) => request(url, { method: body ? 'POST' : 'GET', localAddress: from, headers, agent: false }, async answer => {
   const pieces = [], began = Date.now();
@@ -67,7 +67,7 @@ const ask = (url, { from = desk, headers = {}, body } = {}) => new Promise((reso
 /** In the clear, past nginx: the status, or nothing where the connection was closed. */
 const past = (port, from, path = '/healthz', host = 'mcp.acme.test') => new Promise(resolve => {
   let text = '';
-  const socket = connect({ host: carnet, port, localAddress: from }, () => socket.write(`GET ${path} HTTP/1.1\r\nHost: ${host}\r\nX-Forwarded-For: ${nginx}\r\nConnection: close\r\n\r\n`));
+  const socket = connect({ host: passavant, port, localAddress: from }, () => socket.write(`GET ${path} HTTP/1.1\r\nHost: ${host}\r\nX-Forwarded-For: ${nginx}\r\nConnection: close\r\n\r\n`));
   socket.on('data', piece => { text += piece; }).on('error', () => {}).on('close', () => resolve(text.split(' ')[1]));
 });
 /** An MCP server without sessions, in this process: what matters is what stands before it. */
@@ -86,13 +86,13 @@ const steps = {
     for (const name of ['data', 'secrets', 'nginx']) mkdirSync(at(name), { mode: 0o700 });
     const key = () => Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString('base64url');
     for (const [name, text, mode] of [['secrets/key', key(), 0o440], ['secrets/admin', key(), 0o440], ['secrets/database', `sqlite:${at('data/idp.db')}\n`, 0o440]]) writeFileSync(at(name), text, { mode });
-    Object.assign(env, { CARNET_EXTRA_ROOTS: at('ca.pem'), CARNET_HOME: at('home'), CARNET__IDP__FAILURES_PER_MINUTE: '10', CARNET__IDP__DATABASE_FILE: at('secrets/database'), ISSUER: idp, LOGIN_USER: 'erin', LOGIN_PASS: passphrase });
+    Object.assign(env, { PASSAVANT_EXTRA_ROOTS: at('ca.pem'), PASSAVANT_HOME: at('home'), PASSAVANT__IDP__FAILURES_PER_MINUTE: '10', PASSAVANT__IDP__DATABASE_FILE: at('secrets/database'), ISSUER: idp, LOGIN_USER: 'erin', LOGIN_PASS: passphrase });
     // The MCP server by https: the gateway takes plain http on loopback alone.
-    writeFileSync(at('carnet.toml'), `trusted_proxies = ["${nginx}/32"]\nmounted_secrets = true\nhealth = { listen = "${carnet}:7409" }
+    writeFileSync(at('passavant.toml'), `trusted_proxies = ["${nginx}/32"]\nmounted_secrets = true\nhealth = { listen = "${passavant}:7409" }
 keys = { file = "secrets/key" }\nadmin = { listen = "127.0.0.1:7400", secret_file = "secrets/admin" }\noutbound = { extra_roots = ["ca.pem"] }
-idp = { issuer = "${idp}", listen = "${carnet}:7401", database = "sqlite:overridden.db", name = "Acme", tls = "proxy" }
-ras = [{ name = "mcp", issuer = "${ras}", listen = "${carnet}:7402", database = "sqlite:data/ras.db", tls = "proxy" }]
-[[gateway]]\nlisten = "${carnet}:7402"\nfolder = "data/gateway"\ntls = "proxy"\n[[gateway.route]]\nresource = "${mcp}"\nupstream = "https://slow.acme.test/mcp"
+idp = { issuer = "${idp}", listen = "${passavant}:7401", database = "sqlite:overridden.db", name = "Acme", tls = "proxy" }
+ras = [{ name = "mcp", issuer = "${ras}", listen = "${passavant}:7402", database = "sqlite:data/ras.db", tls = "proxy" }]
+[[gateway]]\nlisten = "${passavant}:7402"\nfolder = "data/gateway"\ntls = "proxy"\n[[gateway.route]]\nresource = "${mcp}"\nupstream = "https://slow.acme.test/mcp"
 authorization_server = "${ras}"\nheaders = { X-User = "subject" }\nsse_keepalive_seconds = 1\n[[gateway.route.rule]]\ntools = ["*"]\n`);
     // Buffering is left as it is by default: the gateway asks for none where a stream begins.
     const site = (name, to, more = '') => `server { listen ${nginx}:443 ssl; server_name ${name}.acme.test; location / { proxy_pass http://${to}; ${more} } }`;
@@ -100,34 +100,34 @@ authorization_server = "${ras}"\nheaders = { X-User = "subject" }\nsse_keepalive
 http { access_log off; ${['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(name => `${name}_temp_path ${at(`nginx/${name}`)};`).join(' ')}
 ssl_certificate ${at('leaf.pem')}; ssl_certificate_key ${at('leaf.key')}; proxy_bind ${nginx}; proxy_http_version 1.1; proxy_set_header Connection "";
 proxy_set_header Host $host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-${site('idp', `${carnet}:7401`)} ${site('mcp', `${carnet}:7402`, 'proxy_read_timeout 2s;')} ${site('slow', `${upstream}:3001`)} }`);
-    await run(E.CARNET, ['check', '--config', at('carnet.toml')]);
+${site('idp', `${passavant}:7401`)} ${site('mcp', `${passavant}:7402`, 'proxy_read_timeout 2s;')} ${site('slow', `${upstream}:3001`)} }`);
+    await run(E.PASSAVANT, ['check', '--config', at('passavant.toml')]);
     await mcpServer();
-    await start('carnet', E.CARNET, ['serve', '--config', at('carnet.toml')], carnet, 7409);
+    await start('passavant', E.PASSAVANT, ['serve', '--config', at('passavant.toml')], passavant, 7409);
     await start('nginx', 'nginx', ['-c', at('nginx.conf')], nginx, 443);
     for (const path of ['/healthz', '/readyz'])
       for (const seen of [await past(7409, desk, path), (await ask(idp + path)).status, (await ask(ras + path)).status]) must(Number(seen) === 200, `${path}: ${seen}`);
     must(existsSync(at('data/idp.db')) && !existsSync(at('overridden.db')), 'the database is not the one of the environment');
-    // As the kernel writes addresses: 127.0.0.1:7400, and those of nginx, carnet and the MCP server.
+    // As the kernel writes addresses: 127.0.0.1:7400, and those of nginx, passavant and the MCP server.
     const listening = ['tcp', 'tcp6'].flatMap(name => readFileSync(`/proc/self/net/${name}`, 'utf8').split('\n')).map(line => line.trim().split(/\s+/)).filter(words => words[3] === '0A').map(words => words[1]);
     must(listening.length === 6 && listening.every(address => /^(0100007F:1CE8|0[234]004D0A:)/.test(address)), `${listening} listen`);
   },
   async use() {
     for (const words of [
-      'user add erin', `server add ${ras} --name Slow`, `resource add ${mcp} --server ${ras} --name Slow`, `connection add all --client carnet --audience ${ras} --resource ${mcp} --everyone`,
+      'user add erin', `server add ${ras} --name Slow`, `resource add ${mcp} --server ${ras} --name Slow`, `connection add all --client passavant --audience ${ras} --resource ${mcp} --everyone`,
       `--ras mcp resource add ${mcp}`, `--ras mcp trust add ${idp} --just-in-time --installations`,
     ]) await admin(...words.split(' '));
     await run(process.execPath, [join(own, '../sign-in.mjs')]);
-    must((await run(E.CARNET, ['servers'])).includes(mcp), 'servers');
-    const person = /for (\S+)/.exec(await run(E.CARNET, ['call', mcp, 'whoami']))?.[1], told = async () => (await admin('--ras', 'mcp', 'audit')).split('\n').some(line => line.includes('target=whoami') && line.includes(person));
+    must((await run(E.PASSAVANT, ['servers'])).includes(mcp), 'servers');
+    const person = /for (\S+)/.exec(await run(E.PASSAVANT, ['call', mcp, 'whoami']))?.[1], told = async () => (await admin('--ras', 'mcp', 'audit')).split('\n').some(line => line.includes('target=whoami') && line.includes(person));
     for (let i = 0; !(await told()); i++, await sleep(100)) must(person && i < 20, `a call of ${person} is not on record`);
   },
   async strangers() {
     for (const [from, status] of [[nginx, '200'], [desk], [stranger]])
       for (const port of [7401, 7402]) must(await past(port, from) === status, `${from} at ${port} past nginx: not ${status ?? 'closed'}`);
-    must(log('carnet').includes('did not come from one of trusted_proxies'), 'the log does not say why');
+    must(log('passavant').includes('did not come from one of trusted_proxies'), 'the log does not say why');
     // A proxy that passes on its own name for the server, as many do unless told otherwise.
-    must(await past(7402, nginx, '/mcp', 'gateway_pool') === '421' && log('carnet').includes('gateway_pool'), 'the log does not name the host that came');
+    must(await past(7402, nginx, '/mcp', 'gateway_pool') === '421' && log('passavant').includes('gateway_pool'), 'the log does not name the host that came');
     // What is counted by an address, and on record with it, shows which one is believed.
     const fail = async (from, told) => (await ask(`${idp}/token`, { from, headers: { 'content-type': 'application/x-www-form-urlencoded', ...(told && { 'x-forwarded-for': told }) }, body: 'grant_type=refresh_token&refresh_token=x&client_id=nobody&client_secret=x' })).status;
     const seen = [];
@@ -138,12 +138,12 @@ ${site('idp', `${carnet}:7401`)} ${site('mcp', `${carnet}:7402`, 'proxy_read_tim
     for (const [from, told] of [[desk], [stranger], [stranger, attacker]]) must(await fail(from, told) === 401, `${from}, who says ${told}, waits for what another did`);
   },
   async stream() {
-    const headers = { authorization: `Bearer ${(await run(E.CARNET, ['token', mcp])).trim()}`, accept: 'application/json, text/event-stream', 'content-type': 'application/json', 'mcp-protocol-version': '2025-11-25' };
-    setTimeout(() => children.carnet.kill('SIGHUP'), 1500);
+    const headers = { authorization: `Bearer ${(await run(E.PASSAVANT, ['token', mcp])).trim()}`, accept: 'application/json, text/event-stream', 'content-type': 'application/json', 'mcp-protocol-version': '2025-11-25' };
+    setTimeout(() => children.passavant.kill('SIGHUP'), 1500);
     const { pieces } = await ask(mcp, { headers, body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: 'wait', arguments: {} } }) });
     const comments = pieces.filter(piece => piece.text === ':\n\n').map(piece => piece.ms);
     must(comments.length >= 2 && pieces.at(-1).text.includes('waited'), JSON.stringify(pieces));
-    must((await ask(`${idp}/healthz`)).status === 200 && children.carnet.signalCode === null, 'SIGHUP ended it');
+    must((await ask(`${idp}/healthz`)).status === 200 && children.passavant.signalCode === null, 'SIGHUP ended it');
     return `comments after ${comments.join(', ')} ms`;
   },
 };

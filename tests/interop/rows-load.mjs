@@ -5,10 +5,10 @@ import { browse } from './browser.mjs';
 
 export default async function rows({ row, run, must, startDemo, E }) {
   if (!E.LONG_HOSTS) return console.log('skipped load                             ./test --long runs it');
-  await row('carnet demo', '64 workers of mixed grants beside 500 sign-ins of 60 people, ten at a time: nothing fails but by a limit that says so, within 256 MiB', async () => {
+  await row('passavant demo', '64 workers of mixed grants beside 500 sign-ins of 60 people, ten at a time: nothing fails but by a limit that says so, within 256 MiB', async () => {
     const company = await startDemo();
     const { idp, notes } = company, redirect_uri = 'http://127.0.0.1:8765/callback', password = 'a passphrase of many words';
-    for (let i = 0; i < 60; i++) run(E.CARNET, ['admin', '--url', `http://127.0.0.1:${company.port + 5}`, '--secret-file', join(company.folder, 'admin.secret'), 'user', 'add', `p${i}`], {}, `${password}\n`);
+    for (let i = 0; i < 60; i++) run(E.PASSAVANT, ['admin', '--url', `http://127.0.0.1:${company.port + 5}`, '--secret-file', join(company.folder, 'admin.secret'), 'user', 'add', `p${i}`], {}, `${password}\n`);
     const basic = (id, secret) => ({ authorization: 'Basic ' + btoa(`${id}:${secret}`), 'content-type': 'application/x-www-form-urlencoded' });
     const atIdp = basic('desk-agent', company.secret('idp')), atRas = basic('acme-notes', company.secret('notes'));
     const seen = {}, count = (what, status) => { const key = `${what} ${status}`; seen[key] = (seen[key] ?? 0) + 1; };

@@ -10,7 +10,7 @@ const hostile = 'CANARY\u001b[31m\r\nFORGED\u202e\u2028\u009b31m\u0007\u{e0041}\
 const obeyed = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\u{e0000}-\u{e0fff}]/u;
 
 export default async function rows({ row, must, scratch, E }) {
-  await row('carnet', "others' texts are shown at every command, and obeyed at none (a hostile company, authorization server and MCP server)", async () => {
+  await row('passavant', "others' texts are shown at every command, and obeyed at none (a hostile company, authorization server and MCP server)", async () => {
     const pair = await crypto.subtle.generateKey({ name: 'ECDSA', namedCurve: 'P-256' }, true, ['sign', 'verify']);
     const { kty, crv, x, y } = await crypto.subtle.exportKey('jwk', pair.publicKey);
     const b64 = o => Buffer.from(typeof o === 'string' ? o : JSON.stringify(o)).toString('base64url');
@@ -52,7 +52,7 @@ export default async function rows({ row, must, scratch, E }) {
             issuer: idp.url, authorization_endpoint: `${idp.url}/authorize`, token_endpoint: `${idp.url}/token`, jwks_uri: `${idp.url}/jwks`, revocation_endpoint: `${idp.url}/revoke`,
             response_types_supported: ['code'], id_token_signing_alg_values_supported: ['ES256'], code_challenge_methods_supported: ['S256'], token_endpoint_auth_methods_supported: ['none'],
             identity_chaining_requested_token_types_supported: ['urn:ietf:params:oauth:token-type:id-jag'], scopes_supported: ['openid', 'offline_access', hostile],
-            carnet_catalog_endpoint: `${idp.url}/catalog`, carnet_installations_endpoint: `${idp.url}/installations`,
+            passavant_catalog_endpoint: `${idp.url}/catalog`, passavant_installations_endpoint: `${idp.url}/installations`,
           });
         case '/jwks': return send(200, { keys: [{ kty, crv, x, y, kid: 'k', alg: 'ES256', use: 'sig' }] });
         case '/authorize': {
@@ -107,7 +107,7 @@ export default async function rows({ row, must, scratch, E }) {
     writeFileSync(secret, 's', { mode: 0o600 });
     const home = join(scratch, 'others'), url = `${mcp.url}/mcp`;
     const start = (args, input) => new Promise(resolve => {
-      const child = spawn(E.CARNET, args, { env: { ...process.env, CARNET_HOME: home, HOME: home, XDG_CONFIG_HOME: '', RUST_LOG: 'trace' } });
+      const child = spawn(E.PASSAVANT, args, { env: { ...process.env, PASSAVANT_HOME: home, HOME: home, XDG_CONFIG_HOME: '', RUST_LOG: 'trace' } });
       let out = '', err = '';
       child.stdout.on('data', c => { out += c; });
       child.stderr.on('data', c => { err += c; });

@@ -35,13 +35,13 @@ function starter({ scratch, must, isFree }) {
   return { start, stop: () => children.forEach(child => child.kill('SIGTERM')) };
 }
 
-/** `carnet serve` with a gateway alone, before one MCP server; `routes` are [path, authorization server, more TOML]. */
+/** `passavant serve` with a gateway alone, before one MCP server; `routes` are [path, authorization server, more TOML]. */
 async function gateway({ run, freePort, isFree, scratch, E }, start, upstream, routes) {
   let port;
   do port = await freePort(); while (!(await isFree(port + 1)));
   const folder = join(scratch, `gateway-${port}`);
   mkdirSync(folder, { mode: 0o700 });
-  for (const file of ['carnet.key', 'carnet.admin-secret']) writeFileSync(join(folder, file), Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString('base64url'), { mode: 0o600 });
+  for (const file of ['passavant.key', 'passavant.admin-secret']) writeFileSync(join(folder, file), Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString('base64url'), { mode: 0o600 });
   const written = routes.map(([path, issuer, more]) => `
 [[gateway.route]]
 resource = "http://127.0.0.1:${port}${path}"
@@ -50,19 +50,19 @@ authorization_server = "${issuer}"
 ${more}
 [[gateway.route.rule]]
 tools = ["echo", "get-*"]`);
-  writeFileSync(join(folder, 'carnet.toml'), `
+  writeFileSync(join(folder, 'passavant.toml'), `
 [keys]
-file = "carnet.key"
+file = "passavant.key"
 [admin]
 listen = "127.0.0.1:${port + 1}"
-secret_file = "carnet.admin-secret"
+secret_file = "passavant.admin-secret"
 [[gateway]]
 listen = "127.0.0.1:${port}"
 folder = "gateway"
 ${written.join('\n')}
 `);
-  run(E.CARNET, ['check', '--config', join(folder, 'carnet.toml')]);
-  await start(`gateway-${port}`, E.CARNET, ['serve', '--config', join(folder, 'carnet.toml')], port);
+  run(E.PASSAVANT, ['check', '--config', join(folder, 'passavant.toml')]);
+  await start(`gateway-${port}`, E.PASSAVANT, ['serve', '--config', join(folder, 'passavant.toml')], port);
   return `http://127.0.0.1:${port}`;
 }
 /** What a gateway says to a token: the status, and why. */
@@ -101,23 +101,23 @@ async function relyingParties(kit) {
 
 /** Others' grants and verifiers beside our client, IdP and RAS. */
 async function others(kit) {
-  const { row, run, must, version, enrol, carnet, idp, canvas, admin, freePort, isFree, here, scratch, E } = kit;
+  const { row, run, must, version, enrol, passavant, idp, canvas, admin, freePort, isFree, here, scratch, E } = kit;
   const { start, stop } = starter(kit);
   const know = (issuer, resource, rasClient, by = admin, ...more) => {
     by('server', 'add', issuer, '--name', new URL(issuer).port, ...more);
     by('resource', 'add', resource, '--server', issuer, '--name', new URL(issuer).port, '--scopes', 'read');
-    by('connection', 'add', `to-${new URL(issuer).port}`, '--client', 'carnet', '--audience', issuer, ...(rasClient ? ['--ras-client-id', rasClient] : []), '--resource', resource, '--scopes', 'read', '--everyone');
+    by('connection', 'add', `to-${new URL(issuer).port}`, '--client', 'passavant', '--audience', issuer, ...(rasClient ? ['--ras-client-id', rasClient] : []), '--resource', resource, '--scopes', 'read', '--everyone');
   };
   await row('FastMCP', "its JWT verifier by its defaults (RS256) before an MCP server of our RAS", async () => {
     const port = await freePort(), resource = `http://localhost:${port}/mcp`;
     await start('rs-fastmcp', E.PYTHON, [join(here, 'python/rs-fastmcp.py')], port, { PORT: String(port), RAS_ISSUER: canvas.ras });
     admin('--ras', 'canvas', 'resource', 'add', resource, '--scopes', 'read', '--algorithm', 'RS256');
     admin('resource', 'add', resource, '--server', canvas.ras, '--name', 'JWT', '--scopes', 'read');
-    admin('connection', 'add', 'jwt', '--client', 'carnet', '--audience', canvas.ras, '--resource', resource, '--scopes', 'read', '--everyone');
+    admin('connection', 'add', 'jwt', '--client', 'passavant', '--audience', canvas.ras, '--resource', resource, '--scopes', 'read', '--everyone');
     const home = join(scratch, 'rs-fastmcp-home');
     await enrol('erin', home);
-    must(carnet(home, 'call', resource, 'who').includes('read'), 'who');
-    carnet(home, 'doctor', resource);
+    must(passavant(home, 'call', resource, 'who').includes('read'), 'who');
+    passavant(home, 'doctor', resource);
   });
   await row('Authlib', 'its draft of ID-JAG as RAS: ES256, then RS256; list, call, doctor', async () => {
     for (const more of [[], ['--id-jag-algorithm', 'RS256']]) {
@@ -127,9 +127,9 @@ async function others(kit) {
       know(issuer, resource, 'acme-agent', admin, ...more);
       const home = join(scratch, `ras-authlib-${port}`);
       await enrol('erin', home);
-      carnet(home, 'secret', issuer, 'acme-agent', '--secret-file', file);
-      must(carnet(home, 'call', resource, 'who').includes('read'), 'who');
-      carnet(home, 'doctor', resource);
+      passavant(home, 'secret', issuer, 'acme-agent', '--secret-file', file);
+      must(passavant(home, 'call', resource, 'who').includes('read'), 'who');
+      passavant(home, 'doctor', resource);
     }
   });
   await row(`workers-oauth-provider ${version('@cloudflare/workers-oauth-provider')}`, 'in workerd as RAS by its defaults (RS256): list, call', async () => {
@@ -137,15 +137,15 @@ async function others(kit) {
     let base;
     do base = await freePort(); while (!(await Promise.all([1, 2, 3, 4, 5].map(i => isFree(base + i)))).every(Boolean));
     const log = join(scratch, 'tls-demo.log'), file = openSync(log, 'w');
-    const demo = spawn(E.CARNET, ['demo', '--json', '--tls', '--port', String(base)], { stdio: ['ignore', 'ignore', file] });
+    const demo = spawn(E.PASSAVANT, ['demo', '--json', '--tls', '--port', String(base)], { stdio: ['ignore', 'ignore', file] });
     process.on('exit', () => demo.kill('SIGTERM'));
     const told = () => readFileSync(log, 'utf8');
     for (let i = 0; !told().includes('Sign in as') || !/max with the password \S+\s/.test(told()); i++) {
       must(i < 300 && demo.exitCode === null, told());
       await new Promise(r => setTimeout(r, 100));
     }
-    const folder = /CARNET_HOME=(\S+)\/home/.exec(told())[1], roots = join(folder, 'ca.pem'), company = `https://localhost:${base}`;
-    const tlsAdmin = (...args) => run(E.CARNET, ['admin', '--url', `http://127.0.0.1:${base + 5}`, '--secret-file', join(folder, 'admin.secret'), '--json', ...args]);
+    const folder = /PASSAVANT_HOME=(\S+)\/home/.exec(told())[1], roots = join(folder, 'ca.pem'), company = `https://localhost:${base}`;
+    const tlsAdmin = (...args) => run(E.PASSAVANT, ['admin', '--url', `http://127.0.0.1:${base + 5}`, '--secret-file', join(folder, 'admin.secret'), '--json', ...args]);
     const port = await freePort(), issuer = `http://localhost:${port}`, resource = `${issuer}/mcp`, clientFile = join(scratch, 'worker-client.json');
     await start('worker', process.execPath, [join(here, 'ras-cloudflare.mjs')], port, { PORT: String(port), IDP_ISSUER: company, CLIENT_FILE: clientFile, NODE_EXTRA_CA_CERTS: roots });
     for (let i = 0; !existsSync(clientFile); i++) { must(i < 100, 'the worker registers nobody'); await new Promise(r => setTimeout(r, 100)); }
@@ -153,13 +153,13 @@ async function others(kit) {
     const secretFile = join(scratch, 'worker.secret'), home = join(scratch, 'worker-home');
     writeFileSync(secretFile, clientSecret, { mode: 0o600 });
     know(issuer, resource, clientId, tlsAdmin, '--id-jag-algorithm', 'RS256');
-    const env = { CARNET_HOME: home, CARNET_EXTRA_ROOTS: roots, NODE_EXTRA_CA_CERTS: roots };
-    run(process.execPath, [join(here, 'sign-in.mjs')], { ...env, CARNET: E.CARNET, ISSUER: company, LOGIN_USER: 'erin', LOGIN_PASS: /erin with the password (\S+)/.exec(told())[1] });
-    const carnetThere = (...args) => run(E.CARNET, args, env);
-    carnetThere('secret', issuer, clientId, '--secret-file', secretFile);
-    must(carnetThere('tools', resource).includes('who'), 'tools');
-    must(carnetThere('call', resource, 'who').includes('read'), 'who');
-    carnetThere('doctor', resource);
+    const env = { PASSAVANT_HOME: home, PASSAVANT_EXTRA_ROOTS: roots, NODE_EXTRA_CA_CERTS: roots };
+    run(process.execPath, [join(here, 'sign-in.mjs')], { ...env, PASSAVANT: E.PASSAVANT, ISSUER: company, LOGIN_USER: 'erin', LOGIN_PASS: /erin with the password (\S+)/.exec(told())[1] });
+    const passavantThere = (...args) => run(E.PASSAVANT, args, env);
+    passavantThere('secret', issuer, clientId, '--secret-file', secretFile);
+    must(passavantThere('tools', resource).includes('who'), 'tools');
+    must(passavantThere('call', resource, 'who').includes('read'), 'who');
+    passavantThere('doctor', resource);
     demo.kill('SIGTERM');
   });
   stop();
@@ -200,7 +200,7 @@ async function proxyRows(kit) {
 
 /** Keycloak; it takes most of a minute to start. */
 async function keycloakRows(kit) {
-  const { row, run, must, json, enrol, login, carnet, idp, admin, password, secret, freePort, here, scratch, fresh, E } = kit;
+  const { row, run, must, json, enrol, login, passavant, idp, admin, password, secret, freePort, here, scratch, fresh, E } = kit;
   const { start, stop } = starter(kit);
   const party = `Keycloak ${/keycloak-(\d[\w.]*)$/.exec(E.KEYCLOAK)?.[1] ?? ''}`.trim();
   const clientSecret = 'a-secret-of-the-foreign-client-0123456789', file = join(scratch, 'keycloak.secret');
@@ -235,7 +235,7 @@ async function keycloakRows(kit) {
   function know(issuer, resource, name, ...more) {
     admin('server', 'add', issuer, '--name', name, ...more);
     admin('resource', 'add', resource, '--server', issuer, '--name', name, '--scopes', 'profile');
-    for (const client of ['desk-agent', 'carnet']) admin('connection', 'add', `${client}-${name}`, '--client', client, '--audience', issuer, '--ras-client-id', 'acme-agent', '--resource', resource, '--scopes', 'profile', '--everyone');
+    for (const client of ['desk-agent', 'passavant']) admin('connection', 'add', `${client}-${name}`, '--client', client, '--audience', issuer, '--ras-client-id', 'acme-agent', '--resource', resource, '--scopes', 'profile', '--everyone');
   }
   // RFC 9068's type, its audience alone, and client_id: three settings of the client there.
   const asRfc9068 = async (there, resource) => {
@@ -244,8 +244,8 @@ async function keycloakRows(kit) {
     await there.change({ fullScopeAllowed: false, attributes: { 'access.token.header.type.rfc9068': 'true' } });
   };
   const use = (home, resource) => {
-    must(carnet(home, 'tools', resource).includes('get-sum'), 'tools');
-    must(carnet(home, 'call', resource, 'get-sum', '{"a":2,"b":3}').includes('5'), 'get-sum');
+    must(passavant(home, 'tools', resource).includes('get-sum'), 'tools');
+    must(passavant(home, 'call', resource, 'get-sum', '{"a":2,"b":3}').includes('5'), 'get-sum');
   };
 
   const agent = join(scratch, 'keycloak-agent');
@@ -264,7 +264,7 @@ async function keycloakRows(kit) {
     use(agent, `${front}/rs`);
     const home = join(scratch, 'keycloak-desk');
     await enrol('erin', home);
-    carnet(home, 'secret', es.issuer, 'acme-agent', '--secret-file', file);
+    passavant(home, 'secret', es.issuer, 'acme-agent', '--secret-file', file);
     use(home, `${front}/es`);
     return `issuer ${es.issuer}`;
   });
@@ -350,7 +350,7 @@ async function keycloakRows(kit) {
     know(there.issuer, resource, 'Indicators');
     const home = join(scratch, 'keycloak-resource');
     await enrol('erin', home);
-    carnet(home, 'secret', there.issuer, 'acme-agent', '--secret-file', file);
+    passavant(home, 'secret', there.issuer, 'acme-agent', '--secret-file', file);
     use(home, resource);
   });
   kc?.stop();

@@ -13,15 +13,15 @@ const sleep = ms => new Promise(r => setTimeout(r, ms));
 const initialize = '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}\n';
 
 export default async function rows({ row, run, must, startDemo, idp, notes, admin, enrol, password, scratch, freePort, E }) {
-  const home = join(scratch, 'places'), folder = name => mkdtempSync(join(tmpdir(), `carnet-${name}-`));
+  const home = join(scratch, 'places'), folder = name => mkdtempSync(join(tmpdir(), `passavant-${name}-`));
   let enrolled;
   const signedIn = async () => { await (enrolled ??= enrol('erin', home)); return home; };
-  const attempt = (args, env = {}, options = {}) => spawnSync(E.CARNET, args, { env: { ...process.env, CARNET_HOME: home, ...env }, encoding: 'utf8', timeout: 60_000, ...options });
+  const attempt = (args, env = {}, options = {}) => spawnSync(E.PASSAVANT, args, { env: { ...process.env, PASSAVANT_HOME: home, ...env }, encoding: 'utf8', timeout: 60_000, ...options });
   const said = done => done.stdout + done.stderr;
   const forgetTokens = () => readdirSync(home).filter(name => name.includes('access-')).forEach(name => rmSync(join(home, name)));
   /** A program that waits for a browser: its URL, and how it ends. */
   const waiting = (args, env = {}, stdin = 'ignore') => {
-    const child = spawn(E.CARNET, args, { env: { ...process.env, ...env }, stdio: [stdin, 'pipe', 'pipe'] });
+    const child = spawn(E.PASSAVANT, args, { env: { ...process.env, ...env }, stdio: [stdin, 'pipe', 'pipe'] });
     const seen = { child, out: '', ended: new Promise(r => child.on('close', r)) };
     for (const stream of [child.stdout, child.stderr]) stream.on('data', chunk => { seen.out += chunk; });
     const urls = () => [...seen.out.matchAll(/https?:\/\/\S+code_challenge\S+/g)].map(found => found[0]);
@@ -34,7 +34,7 @@ export default async function rows({ row, run, must, startDemo, idp, notes, admi
   const erin = { user: 'erin', pass: password('erin') };
   const back = url => new URL(url).searchParams.get('redirect_uri');
 
-  await row('carnet', 'a clock that is off: told whose and by how much, and it works all the same', async () => {
+  await row('passavant', 'a clock that is off: told whose and by how much, and it works all the same', async () => {
     await signedIn();
     const library = join(scratch, 'clock.so'), source = join(scratch, 'clock.c');
     writeFileSync(source, `#define _GNU_SOURCE
@@ -73,32 +73,32 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     for (const seconds of [0, 20]) must(!/clock/i.test(said(attempt(['servers'], off(seconds)))), `${seconds} s are nothing to tell`);
   });
 
-  await row('carnet', 'entries that outlive an upgrade and XDG_CONFIG_HOME; two sign-ins side by side; a server that is there already', async () => {
+  await row('passavant', 'entries that outlive an upgrade and XDG_CONFIG_HOME; two sign-ins side by side; a server that is there already', async () => {
     await signedIn();
     const entries = person => JSON.parse(readFileSync(join(person, '.cursor/mcp.json'))).mcpServers;
-    const install = (person, env = {}, program = E.CARNET) => run(program, ['install', 'cursor'], { HOME: person, CARNET_HOME: home, XDG_CONFIG_HOME: '', ...env });
+    const install = (person, env = {}, program = E.PASSAVANT) => run(program, ['install', 'cursor'], { HOME: person, PASSAVANT_HOME: home, XDG_CONFIG_HOME: '', ...env });
     const fresh = () => { const person = folder('desk'); mkdirSync(join(person, '.cursor')); return person; };
     // The program is a link into a folder of its version.
     let person = fresh();
     const bin = join(person, 'bin'), of = version => join(person, 'opt', version);
     for (const path of [bin, of('1'), of('2')]) mkdirSync(path, { recursive: true });
-    copyFileSync(E.CARNET, join(of('1'), 'carnet'));
-    symlinkSync(join(of('1'), 'carnet'), join(bin, 'carnet'));
+    copyFileSync(E.PASSAVANT, join(of('1'), 'passavant'));
+    symlinkSync(join(of('1'), 'passavant'), join(bin, 'passavant'));
     const path = `${bin}:${process.env.PATH}`;
-    run('sh', ['-c', 'carnet install cursor'], { HOME: person, CARNET_HOME: home, XDG_CONFIG_HOME: '', PATH: path });
-    renameSync(join(of('1'), 'carnet'), join(of('2'), 'carnet'));
-    rmSync(join(bin, 'carnet'));
-    symlinkSync(join(of('2'), 'carnet'), join(bin, 'carnet'));
+    run('sh', ['-c', 'passavant install cursor'], { HOME: person, PASSAVANT_HOME: home, XDG_CONFIG_HOME: '', PATH: path });
+    renameSync(join(of('1'), 'passavant'), join(of('2'), 'passavant'));
+    rmSync(join(bin, 'passavant'));
+    symlinkSync(join(of('2'), 'passavant'), join(bin, 'passavant'));
     const entry = entries(person).notes;
     const answer = spawnSync(entry.command, entry.args, { env: { HOME: person, PATH: path, ...entry.env }, input: initialize, encoding: 'utf8', timeout: 30_000 });
     must(answer.stdout?.includes('"result"'), `after the upgrade: ${JSON.stringify(entry)} ${answer.error ?? said(answer)}`);
-    // Signed in under XDG_CONFIG_HOME; the MCP client hands on neither that nor CARNET_HOME.
+    // Signed in under XDG_CONFIG_HOME; the MCP client hands on neither that nor PASSAVANT_HOME.
     person = fresh();
-    const shell = { HOME: person, CARNET_HOME: '', XDG_CONFIG_HOME: join(person, 'config') };
+    const shell = { HOME: person, PASSAVANT_HOME: '', XDG_CONFIG_HOME: join(person, 'config') };
     const there = waiting(['login', '--no-browser', '--insecure-storage', '--issuer', idp], shell);
     await goOn(await browse(await there.url(), back(await there.url()), erin));
     must(await there.ended === 0, there.out);
-    run(E.CARNET, ['install', 'cursor'], shell);
+    run(E.PASSAVANT, ['install', 'cursor'], shell);
     const bare = entries(person).notes;
     const bridged = spawnSync(bare.command, bare.args, { env: { HOME: person, PATH: process.env.PATH, ...bare.env }, input: initialize, encoding: 'utf8', timeout: 30_000 });
     must(bridged.stdout.includes('"result"'), `without XDG_CONFIG_HOME: ${JSON.stringify(bare)} ${said(bridged)}`);
@@ -108,11 +108,11 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     await enrol('max', other);
     install(person);
     const mine = Object.keys(entries(person)).length;
-    install(person, { CARNET_HOME: other });
-    const homes = new Set(Object.values(entries(person)).map(entry => entry.env?.CARNET_HOME));
+    install(person, { PASSAVANT_HOME: other });
+    const homes = new Set(Object.values(entries(person)).map(entry => entry.env?.PASSAVANT_HOME));
     must(Object.keys(entries(person)).length > mine && homes.has(home) && homes.has(other), JSON.stringify(entries(person)));
-    run(E.CARNET, ['uninstall', '--all'], { HOME: person, CARNET_HOME: other, XDG_CONFIG_HOME: '' });
-    run(E.CARNET, ['uninstall', '--all'], { HOME: person, CARNET_HOME: home, XDG_CONFIG_HOME: '' });
+    run(E.PASSAVANT, ['uninstall', '--all'], { HOME: person, PASSAVANT_HOME: other, XDG_CONFIG_HOME: '' });
+    run(E.PASSAVANT, ['uninstall', '--all'], { HOME: person, PASSAVANT_HOME: home, XDG_CONFIG_HOME: '' });
     must(!existsSync(join(person, '.cursor/mcp.json')) || Object.keys(entries(person)).length === 0, 'entries are left behind');
     // Another entry leads to the same server.
     person = fresh();
@@ -129,7 +129,7 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     const bus = spawn('dbus-daemon', ['--config-file', join(place, 'bus.conf'), '--nofork'], { stdio: 'ignore' });
     try {
       for (let i = 0; i < 100 && !existsSync(join(place, 'bus')); i++) await sleep(50);
-      const env = { HOME: place, CARNET_HOME: join(place, 'home'), DBUS_SESSION_BUS_ADDRESS: address };
+      const env = { HOME: place, PASSAVANT_HOME: join(place, 'home'), DBUS_SESSION_BUS_ADDRESS: address };
       const began = Date.now();
       const status = attempt(['status'], env);
       must(status.status !== null && said(status).includes('--insecure-storage') && Date.now() - began < 20_000, `status after ${Date.now() - began} ms: ${said(status)}`);
@@ -139,13 +139,13 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     } finally { bus.kill(); }
   });
 
-  await row('carnet', 'an HTTP proxy on the way out, and what NO_PROXY leaves out of it', async () => {
+  await row('passavant', 'an HTTP proxy on the way out, and what NO_PROXY leaves out of it', async () => {
     const asked = [];
     const proxy = createServer(socket => socket.on('error', () => {}).once('data', bytes => { asked.push(String(bytes).split('\r\n')[0]); socket.end('HTTP/1.1 403 Forbidden\r\n\r\n'); }));
     await new Promise(r => proxy.listen(0, '127.0.0.1', r));
-    const env = { CARNET_HOME: folder('proxy'), HTTPS_PROXY: `http://127.0.0.1:${proxy.address().port}` };
+    const env = { PASSAVANT_HOME: folder('proxy'), HTTPS_PROXY: `http://127.0.0.1:${proxy.address().port}` };
     const ask = (issuer, no) => new Promise(resolve => {
-      const child = spawn(E.CARNET, ['login', '--issuer', issuer, '--no-browser', '--insecure-storage'], { env: { ...process.env, ...env, NO_PROXY: no } });
+      const child = spawn(E.PASSAVANT, ['login', '--issuer', issuer, '--no-browser', '--insecure-storage'], { env: { ...process.env, ...env, NO_PROXY: no } });
       let out = '';
       for (const stream of [child.stdout, child.stderr]) stream.on('data', chunk => { out += chunk; });
       child.on('close', code => resolve({ code, out }));
@@ -160,7 +160,7 @@ int clock_gettime(clockid_t which, struct timespec *t) {
   });
 
   await row('openssl', "a company's own authority: what to do is said, and a roots file that holds nothing is refused by name", async () => {
-    const company = await startDemo('--tls'), env = { CARNET_HOME: folder('roots'), CARNET_EXTRA_ROOTS: '' };
+    const company = await startDemo('--tls'), env = { PASSAVANT_HOME: folder('roots'), PASSAVANT_EXTRA_ROOTS: '' };
     const login = (...more) => attempt(['login', '--issuer', company.idp, '--no-browser', '--insecure-storage', ...more], env);
     const unknown = login();
     must(unknown.status !== 0 && unknown.stderr.includes('--extra-roots') && !/UnknownIssuer|invalid peer/.test(unknown.stderr), said(unknown));
@@ -177,11 +177,11 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     await child.ended;
   });
 
-  await row('carnet', 'a browser on another machine: the address it ends at is pasted; the URL is printed whoever says that a browser opened', async () => {
+  await row('passavant', 'a browser on another machine: the address it ends at is pasted; the URL is printed whoever says that a browser opened', async () => {
     const place = folder('elsewhere'), bin = join(place, 'bin');
     mkdirSync(bin);
     for (const name of ['xdg-open', 'gio', 'gnome-open', 'kde-open', 'wslview']) { writeFileSync(join(bin, name), '#!/bin/sh\nexit 0\n'); chmodSync(join(bin, name), 0o755); }
-    const env = { CARNET_HOME: join(place, 'home'), PATH: `${bin}:${process.env.PATH}` };
+    const env = { PASSAVANT_HOME: join(place, 'home'), PATH: `${bin}:${process.env.PATH}` };
     const login = waiting(['login', '--issuer', idp, '--insecure-storage'], env, 'pipe');
     for (let tab = 0; tab < 2; tab++) {
       const url = await login.url(tab);
@@ -201,17 +201,17 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     must(await login.ended === 0 && login.out.includes('Signed in as erin'), login.out);
   });
 
-  await row('openssl', 'a certificate that is renewed while `carnet serve` runs: read again by itself or at SIGHUP; check finds a key that does not fit', async () => {
+  await row('openssl', 'a certificate that is renewed while `passavant serve` runs: read again by itself or at SIGHUP; check finds a key that does not fit', async () => {
     const place = folder('renewed'), at = name => join(place, name), [port, adminPort] = [await freePort(), await freePort()];
     for (const name of ['one', 'two'])
       run('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2', '-subj', `/CN=${name}`, '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', at(`${name}.key`), '-out', at(`${name}.pem`)]);
     const put = (certificate, key = certificate) => { copyFileSync(at(`${certificate}.pem`), at('now.pem')); copyFileSync(at(`${key}.key`), at('now.key')); chmodSync(at('now.key'), 0o600); };
     put('one');
-    run(E.CARNET, ['init', at('server')]);
-    const config = at('server/carnet.toml');
-    writeFileSync(config, `[keys]\nfile = "carnet.key"\n[admin]\nlisten = "127.0.0.1:${adminPort}"\nsecret_file = "carnet.admin-secret"
+    run(E.PASSAVANT, ['init', at('server')]);
+    const config = at('server/passavant.toml');
+    writeFileSync(config, `[keys]\nfile = "passavant.key"\n[admin]\nlisten = "127.0.0.1:${adminPort}"\nsecret_file = "passavant.admin-secret"
 [idp]\nissuer = "https://127.0.0.1:${port}"\nlisten = "127.0.0.1:${port}"\ndatabase = "sqlite:idp.db"\nname = "Acme"\ntls_certificate = "${at('now.pem')}"\ntls_key = "${at('now.key')}"\n`);
-    const server = spawn(E.CARNET, ['serve', '--config', config], { cwd: at('server'), stdio: 'ignore' });
+    const server = spawn(E.PASSAVANT, ['serve', '--config', config], { cwd: at('server'), stdio: 'ignore' });
     try {
       const connect = () => new Promise(resolve => {
         const socket = connectTls({ host: '127.0.0.1', port, rejectUnauthorized: false }, () => resolve(socket)).on('error', () => resolve());

@@ -6,22 +6,22 @@ import { join } from 'node:path';
 import { tmpdir } from 'node:os';
 
 export default async function rows({ row, must, startDemo, enrol, here, E }) {
-  await row('carnet', 'the recorded session in docs is what happens', async () => {
+  await row('passavant', 'the recorded session in docs is what happens', async () => {
     // A computer with two MCP clients on it. Addresses, ids and times of the record stand for this run's.
-    const person = mkdtempSync(join(tmpdir(), 'carnet-session-'));
+    const person = mkdtempSync(join(tmpdir(), 'passavant-session-'));
     mkdirSync(join(person, '.cursor'));
     mkdirSync(join(person, '.config/zed'), { recursive: true });
     writeFileSync(join(person, '.config/zed/settings.json'), '// my settings\n{\n  "theme": "One Dark",\n}\n');
     const bin = join(person, 'bin');
     mkdirSync(bin);
-    writeFileSync(join(bin, 'carnet'), `#!/bin/sh\nexec '${E.CARNET}' "$@"\n`);
-    chmodSync(join(bin, 'carnet'), 0o755);
-    const own = join(person, '.config/carnet');
+    writeFileSync(join(bin, 'passavant'), `#!/bin/sh\nexec '${E.PASSAVANT}' "$@"\n`);
+    chmodSync(join(bin, 'passavant'), 0o755);
+    const own = join(person, '.config/passavant');
     const company = await startDemo();
     const { idp, canvas, notes } = company;
-    const env = { HOME: person, CARNET_HOME: '', XDG_CONFIG_HOME: '', PATH: `${bin}:/usr/bin:/bin`, CODEX_HOME: '', CLAUDE_CONFIG_DIR: '', GEMINI_CLI_HOME: '', GOOSE_PATH_ROOT: '' };
+    const env = { HOME: person, PASSAVANT_HOME: '', XDG_CONFIG_HOME: '', PATH: `${bin}:/usr/bin:/bin`, CODEX_HOME: '', CLAUDE_CONFIG_DIR: '', GEMINI_CLI_HOME: '', GOOSE_PATH_ROOT: '' };
     const tidy = text => text
-      .replaceAll(person, '/home/erin').replaceAll(E.CARNET, '/usr/local/bin/carnet')
+      .replaceAll(person, '/home/erin').replaceAll(E.PASSAVANT, '/usr/local/bin/passavant')
       .replaceAll(idp, 'https://idp.acme.example').replaceAll(canvas.ras, 'https://as.canvas.example').replaceAll(canvas.mcp, 'https://mcp.canvas.example/mcp')
       .replaceAll(canvas.mcp.slice(0, -4), 'https://mcp.canvas.example')
       .replaceAll(notes.mcp, 'https://mcp.notes.example/mcp').replaceAll(notes.ras, 'https://as.notes.example')
@@ -30,10 +30,10 @@ export default async function rows({ row, must, startDemo, enrol, here, E }) {
     let record = '';
     const shell = (command, out) => { record += `$ ${command}\n${tidy(out)}\n`; };
     const first = await enrol('erin', own, { env, args: ['--device', 'laptop'], company });
-    shell('carnet login --issuer https://idp.acme.example --no-browser --insecure-storage --device laptop', first.out);
+    shell('passavant login --issuer https://idp.acme.example --no-browser --insecure-storage --device laptop', first.out);
     const say = (...args) => {
-      const done = spawnSync(E.CARNET, args, { env: { ...process.env, ...env }, encoding: 'utf8' });
-      shell(['carnet', ...args.map(a => (/[ "{]/.test(a) ? `'${a}'` : a))].join(' ').replaceAll(canvas.mcp, 'https://mcp.canvas.example/mcp'), done.stdout + done.stderr);
+      const done = spawnSync(E.PASSAVANT, args, { env: { ...process.env, ...env }, encoding: 'utf8' });
+      shell(['passavant', ...args.map(a => (/[ "{]/.test(a) ? `'${a}'` : a))].join(' ').replaceAll(canvas.mcp, 'https://mcp.canvas.example/mcp'), done.stdout + done.stderr);
       must(done.status === 0, done.stdout + done.stderr);
     };
     say('servers');

@@ -1,6 +1,6 @@
-// Other people's packages against a running `carnet demo`, and the command line against it. Prints a
+// Other people's packages against a running `passavant demo`, and the command line against it. Prints a
 // row for each party and ends with `N passed, N failed`. Needs: npm install in this folder, chromium.
-// env: CARNET (binary), CONFORMANCE_CLIENT, RMCP_CLIENT (test binaries), PYTHON (with python/requirements.txt),
+// env: PASSAVANT (binary), CONFORMANCE_CLIENT, RMCP_CLIENT (test binaries), PYTHON (with python/requirements.txt),
 // GO_XAA (built from go-xaa), EVERYTHING (the MCP Python SDK's everything server), SCREENSHOTS (folder, kept), ONLY (a part: clients, foreign, parties, conformance, desk, others, places, hosts, bridge, gateway, session, ingress, load)
 // env of long runs: LONG_HOSTS (long/ with its packages), KEYCLOAK (an unpacked Keycloak), OAUTH2_PROXY (a binary)
 import { spawn, spawnSync, execFileSync } from 'node:child_process';
@@ -14,13 +14,13 @@ import { browse, goOn } from './browser.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const E = process.env;
-const need = ['CARNET', 'CONFORMANCE_CLIENT', 'RMCP_CLIENT', 'PYTHON', 'GO_XAA', 'EVERYTHING'].filter(name => !existsSync(E[name] ?? ''));
+const need = ['PASSAVANT', 'CONFORMANCE_CLIENT', 'RMCP_CLIENT', 'PYTHON', 'GO_XAA', 'EVERYTHING'].filter(name => !existsSync(E[name] ?? ''));
 if (need.length) { console.error(`missing: ${need.join(', ')} must name built binaries`); process.exit(1); }
 const node24 = join(here, 'node_modules/node/bin/node');
 const conformance = join(here, 'node_modules/@modelcontextprotocol/conformance/dist/index.js');
 process.setMaxListeners(100); // one for each program that a row has started
 delete process.env.DBUS_SESSION_BUS_ADDRESS; // no keychain but the one a row starts
-const scratch = mkdtempSync(join(tmpdir(), 'carnet-interop-'));
+const scratch = mkdtempSync(join(tmpdir(), 'passavant-interop-'));
 const shots = E.SCREENSHOTS ?? join(scratch, 'screenshots');
 mkdirSync(shots, { recursive: true });
 const version = name => JSON.parse(readFileSync(join(here, 'node_modules', name, 'package.json'))).version;
@@ -66,7 +66,7 @@ async function freePorts() {
 /** A company of its own, and how to get at it. */
 async function startDemo(...more) {
   const port = await freePorts();
-  const demo = spawn(E.CARNET, ['demo', '--json', '--port', String(port), ...more], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const demo = spawn(E.PASSAVANT, ['demo', '--json', '--port', String(port), ...more], { stdio: ['ignore', 'pipe', 'pipe'] });
   let told = '';
   demo.stderr.on('data', chunk => { told += chunk; });
   demo.stdout.resume();
@@ -76,13 +76,13 @@ async function startDemo(...more) {
     await new Promise(r => setTimeout(r, 100));
   }
   await new Promise(r => setTimeout(r, 100));
-  const folder = /CARNET_HOME=(\S+)\/home/.exec(told)[1];
+  const folder = /PASSAVANT_HOME=(\S+)\/home/.exec(told)[1];
   const at = offset => `http${more.includes('--tls') ? 's' : ''}://localhost:${port + offset}`;
   return {
     pid: demo.pid, port, folder, roots: join(folder, 'ca.pem'), idp: at(0), canvas: { ras: at(1), mcp: `${at(2)}/mcp` }, notes: { ras: at(3), mcp: `${at(4)}/mcp` },
     password: name => new RegExp(`${name} with the password (\\S+)`).exec(told)[1],
     secret: name => readFileSync(join(folder, `${name}.secret`), 'utf8'),
-    admin: (...args) => run(E.CARNET, ['admin', '--url', `http://127.0.0.1:${port + 5}`, '--secret-file', join(folder, 'admin.secret'), '--json', ...args]),
+    admin: (...args) => run(E.PASSAVANT, ['admin', '--url', `http://127.0.0.1:${port + 5}`, '--secret-file', join(folder, 'admin.secret'), '--json', ...args]),
   };
 }
 const { port, folder, idp, canvas, notes, password, secret, admin } = await startDemo();
@@ -201,10 +201,10 @@ await row(suite, 'authorization: metadata and code grant of the IdP', () => {
 
 // ---------- the command line ----------
 const home = join(scratch, 'home');
-const cli = (...args) => run(E.CARNET, args, { CARNET_HOME: home });
-/** Drives `carnet login` through the sign-in page, in one browser tab. */
+const cli = (...args) => run(E.PASSAVANT, args, { PASSAVANT_HOME: home });
+/** Drives `passavant login` through the sign-in page, in one browser tab. */
 async function signIn(user, home, args, env = {}, pass = password(user)) {
-  const child = spawn(E.CARNET, ['login', '--no-browser', ...args], { env: { ...process.env, CARNET_HOME: home, ...env } });
+  const child = spawn(E.PASSAVANT, ['login', '--no-browser', ...args], { env: { ...process.env, PASSAVANT_HOME: home, ...env } });
   let out = '', err = '';
   child.stdout.on('data', c => { out += c; });
   child.stderr.on('data', c => { err += c; });
@@ -228,13 +228,13 @@ async function enrol(user, home, { args = [], env = {}, company = { idp, passwor
   must(done.code === 0, done.out + done.err);
   return done;
 }
-const carnet = (home, ...args) => run(E.CARNET, args, { CARNET_HOME: home });
-await row('carnet', 'refuses to keep a sign-in without a keychain unless told', async () => {
+const passavant = (home, ...args) => run(E.PASSAVANT, args, { PASSAVANT_HOME: home });
+await row('passavant', 'refuses to keep a sign-in without a keychain unless told', async () => {
   const done = await login('erin', join(scratch, 'none'));
   must(done.code !== 0 && done.err.includes('--insecure-storage'), done.out + done.err);
   must(!existsSync(join(scratch, 'none', 'insecure-profile.json')), 'it wrote a file');
 });
-await row('carnet', 'login, status, tools, call, step-up, token, inspect, logout', async () => {
+await row('passavant', 'login, status, tools, call, step-up, token, inspect, logout', async () => {
   const done = await login('erin', home, '--insecure-storage');
   must(done.code === 0 && done.out.includes('Signed in as erin'), done.out + done.err);
   const file = join(home, 'insecure-profile.json');
@@ -244,34 +244,34 @@ await row('carnet', 'login, status, tools, call, step-up, token, inspect, logout
   cli('call', notes.mcp, 'note_write', JSON.stringify({ title: 'cli', text: 'hello' }));
   must(JSON.parse(cli('call', notes.mcp, 'note_read', '{"title":"cli"}')).text === 'hello', 'call');
   const token = cli('token', notes.mcp).trim();
-  const inspected = run(E.CARNET, ['inspect'], {}, token);
+  const inspected = run(E.PASSAVANT, ['inspect'], {}, token);
   must(inspected.includes('access token') && !inspected.includes(token.split('.')[2]), 'inspect');
   chmodSync(file, 0o644);
-  const open = spawnSync(E.CARNET, ['status'], { env: { ...process.env, CARNET_HOME: home }, encoding: 'utf8' });
+  const open = spawnSync(E.PASSAVANT, ['status'], { env: { ...process.env, PASSAVANT_HOME: home }, encoding: 'utf8' });
   must(open.status !== 0 && open.stderr.includes('chmod 600'), 'a file that others can read was used');
   chmodSync(file, 0o600);
   must(cli('logout').includes('revoked'), 'logout');
-  const after = spawnSync(E.CARNET, ['tools', notes.mcp], { env: { ...process.env, CARNET_HOME: home }, encoding: 'utf8' });
-  must(after.status !== 0 && after.stderr.includes('carnet login'), after.stderr);
+  const after = spawnSync(E.PASSAVANT, ['tools', notes.mcp], { env: { ...process.env, PASSAVANT_HOME: home }, encoding: 'utf8' });
+  must(after.status !== 0 && after.stderr.includes('passavant login'), after.stderr);
 });
-await row('carnet', 'ten processes at once share one sign-in', async () => {
+await row('passavant', 'ten processes at once share one sign-in', async () => {
   const shared = join(scratch, 'shared');
   must((await login('erin', shared, '--insecure-storage')).code === 0, 'login');
   const all = await Promise.all(Array.from({ length: 10 }, () => new Promise(resolve => {
-    const child = spawn(E.CARNET, ['tools', notes.mcp], { env: { ...process.env, CARNET_HOME: shared }, stdio: 'ignore' });
+    const child = spawn(E.PASSAVANT, ['tools', notes.mcp], { env: { ...process.env, PASSAVANT_HOME: shared }, stdio: 'ignore' });
     child.on('close', resolve);
   })));
   must(all.every(code => code === 0), `exit codes ${all}`);
 });
-await row('carnet', 'a refusal says who and why; IT sees the rule', async () => {
+await row('passavant', 'a refusal says who and why; IT sees the rule', async () => {
   const max = join(scratch, 'max');
   must((await login('max', max, '--insecure-storage')).code === 0, 'login');
-  const refused = spawnSync(E.CARNET, ['tools', canvas.mcp], { env: { ...process.env, CARNET_HOME: max }, encoding: 'utf8' });
+  const refused = spawnSync(E.PASSAVANT, ['tools', canvas.mcp], { env: { ...process.env, PASSAVANT_HOME: max }, encoding: 'utf8' });
   must(refused.status !== 0 && refused.stderr === "error: Access to Canvas was refused by Acme's policy: group engineering required. Ask IT.\n", refused.stderr);
   must(admin('audit', '--outcome', 'refused').includes('connection engineering-canvas'), 'audit');
   must(JSON.parse(admin('explain', '--user', 'max', '--client', 'desk-agent', '--resource', canvas.mcp)).granted === false, 'explain');
 });
-await row('carnet', 'keeps the sign-in in a real keychain (gnome-keyring), and forgets it', async () => {
+await row('passavant', 'keeps the sign-in in a real keychain (gnome-keyring), and forgets it', async () => {
   const kept = join(scratch, 'kept');
   const bus = spawn('dbus-daemon', ['--session', '--print-address', '--nofork'], { stdio: ['ignore', 'pipe', 'ignore'] });
   let keyring;
@@ -288,7 +288,7 @@ await row('carnet', 'keeps the sign-in in a real keychain (gnome-keyring), and f
     const done = await login('erin', kept);
     must(done.code === 0 && done.out.includes('keychain'), done.out + done.err);
     must(readdirSync(kept).join() === 'lock', `files were written: ${readdirSync(kept)}`);
-    const inKeychain = (...args) => run(E.CARNET, args, { CARNET_HOME: kept });
+    const inKeychain = (...args) => run(E.PASSAVANT, args, { PASSAVANT_HOME: kept });
     must(inKeychain('tools', notes.mcp).includes('note_write'), 'tools');
     inKeychain('logout', '--forget');
     must(inKeychain('status').includes('Nobody'), 'it was not forgotten');
@@ -298,8 +298,8 @@ await row('carnet', 'keeps the sign-in in a real keychain (gnome-keyring), and f
     bus.kill();
   }
 });
-await row('carnet demo', '--tls: https with a private CA, the same walk', () => {
-  const walk = JSON.parse(run(E.CARNET, ['demo', '--once', '--json', '--tls']));
+await row('passavant demo', '--tls: https with a private CA, the same walk', () => {
+  const walk = JSON.parse(run(E.PASSAVANT, ['demo', '--once', '--json', '--tls']));
   must(walk.ok && walk.steps.length === 11 && walk.steps.every(s => s.ok && s.ms >= 0), JSON.stringify(walk));
   return walk.steps.map(s => s.name).join(' ');
 });
@@ -355,7 +355,7 @@ await row('Chromium', 'signs in by keyboard, sees a mistake, signs out; four loo
 // ---------- the other parts ----------
 const suiteName = suite;
 const freePort = async () => { for (;;) { const at = 10_000 + Math.floor(Math.random() * 20_000); if (await isFree(at)) return at; } };
-const kit = { startDemo, row, run, json, must, version, idp, canvas, notes, secret, password, admin, fresh, login, enrol, carnet, freePort, isFree, suite: suiteName, node24, conformance, here, scratch, shots, folder, port, E };
+const kit = { startDemo, row, run, json, must, version, idp, canvas, notes, secret, password, admin, fresh, login, enrol, passavant, freePort, isFree, suite: suiteName, node24, conformance, here, scratch, shots, folder, port, E };
 for (part of ['clients', 'foreign', 'parties', 'conformance', 'desk', 'others', 'places', 'hosts', 'bridge', 'gateway', 'session', 'ingress', 'load'].filter(name => !E.ONLY || E.ONLY.split(',').includes(name))) {
   await (await import(`./rows-${part}.mjs`)).default(kit);
 }

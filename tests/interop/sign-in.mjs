@@ -1,9 +1,9 @@
-// `carnet login` through the sign-in page, in a process that trusts NODE_EXTRA_CA_CERTS.
-// env: CARNET ISSUER LOGIN_USER LOGIN_PASS, and what carnet reads
+// `passavant login` through the sign-in page, in a process that trusts NODE_EXTRA_CA_CERTS.
+// env: PASSAVANT ISSUER LOGIN_USER LOGIN_PASS, and what passavant reads
 import { spawn } from 'node:child_process';
 import { browse, goOn } from './browser.mjs';
 
-const E = process.env, child = spawn(E.CARNET, ['login', '--no-browser', '--issuer', E.ISSUER, '--insecure-storage']);
+const E = process.env, child = spawn(E.PASSAVANT, ['login', '--no-browser', '--issuer', E.ISSUER, '--insecure-storage']);
 let out = '';
 for (const stream of [child.stdout, child.stderr]) stream.on('data', chunk => { out += chunk; });
 const ended = new Promise(r => child.on('close', r));

@@ -1,12 +1,12 @@
-//! An employee's computer: an installation of Carnet that is enrolled through the sign-in page, as a
+//! An employee's computer: an installation of Passavant that is enrolled through the sign-in page, as a
 //! browser would.
 
 use crate::world::{PASSWORD, World};
-use carnet_client::{
+use passavant_client::{
     Client, Credential, MemoryVault, Registration, Settings, SignInOptions, begin_enrolment,
 };
-use carnet_outbound::Outbound;
-use carnet_proto::jwk::{Algorithm, SigningKey};
+use passavant_outbound::Outbound;
+use passavant_proto::jwk::{Algorithm, SigningKey};
 use std::sync::Arc;
 
 /// A fresh ES256 key.

@@ -11,16 +11,16 @@ use axum::{
     http::{HeaderMap, Method, Response, StatusCode, header},
     response::IntoResponse,
 };
-use carnet_gateway::{Approved, Gateway, Ground, RouteSettings, Trail};
-use carnet_outbound::{Outbound, RemoteKeys};
-use carnet_proto::{
+use futures::StreamExt;
+use passavant_gateway::{Approved, Gateway, Ground, RouteSettings, Trail};
+use passavant_outbound::{Outbound, RemoteKeys};
+use passavant_proto::{
     identifier::Resource,
     operation_policy::{Rule, Rules},
     policy::Subject,
     scope::Scopes,
     secret::Secret,
 };
-use futures::StreamExt;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -339,7 +339,7 @@ impl Gate {
         settings.stands = Some(Arc::new(move |token| {
             let ras = ras.clone();
             Box::pin(
-                async move { ras.stands(&token).await.map_err(|_| carnet_gateway::Unavailable) },
+                async move { ras.stands(&token).await.map_err(|_| passavant_gateway::Unavailable) },
             )
         }));
         change(&mut settings);

@@ -1,13 +1,13 @@
 //! People and clients without cross-app access: a browser, and the RAS that sends it to the IdP.
 
 use crate::world::{Ask, CALLBACK, PASSWORD, Reply, World};
-use carnet_proto::{
+use passavant_proto::{
     client::{Client, ClientAuthentication, ClientKeys},
     jwk::Algorithm,
     pkce::CodeChallenge,
     policy::Connection,
 };
-use carnet_store::Record;
+use passavant_store::Record;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -213,7 +213,7 @@ impl World {
     /// Takes every connection away: what is left is the interactive path.
     pub async fn without_connections(&self) {
         for connection in self.idp_store.all::<Connection>().await.unwrap() {
-            let event = carnet_store::AuditEvent::granted("fixture", self.now());
+            let event = passavant_store::AuditEvent::granted("fixture", self.now());
             self.idp_store.delete::<Connection>(&connection.id(), event).await.unwrap();
         }
     }

@@ -2,12 +2,12 @@
 
 use crate::forge::{Key, other_keys};
 use axum::{Json, Router, extract::Extension, routing::post};
-use carnet_admin::{AdminApi, IdpAdmin, RasAdmin, proof};
-use carnet_authority::{Context, KeyRing, LIMITS, Passwords, Rates, Readers, health, limited};
-use carnet_client::{MemoryVault, Registration, Settings};
-use carnet_idp::{Idp, IdpSettings};
-use carnet_outbound::Outbound;
-use carnet_proto::{
+use passavant_admin::{AdminApi, IdpAdmin, RasAdmin, proof};
+use passavant_authority::{Context, KeyRing, LIMITS, Passwords, Rates, Readers, health, limited};
+use passavant_client::{MemoryVault, Registration, Settings};
+use passavant_idp::{Idp, IdpSettings};
+use passavant_outbound::Outbound;
+use passavant_proto::{
     client::{
         Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT, GovernedResource, SecretHash,
     },
@@ -19,9 +19,9 @@ use carnet_proto::{
     time::{Clock, Entropy, Timestamp},
     trust::{AccountResolution, TrustedIssuer},
 };
-use carnet_ras::{Ras, RasSettings};
-use carnet_resource::{Caller, Guard};
-use carnet_store::{AuditEvent, AuditFilter, AuditRow, Group, Put, Record, Store, User};
+use passavant_ras::{Ras, RasSettings};
+use passavant_resource::{Caller, Guard};
+use passavant_store::{AuditEvent, AuditFilter, AuditRow, Group, Put, Record, Store, User};
 use reqwest::{Method, header};
 use serde_json::{Value, json};
 use std::{
@@ -708,7 +708,7 @@ impl World {
     /// The authorization URL of a client, with more parameters; and its verifier.
     pub fn authorize_url(&self, client: &str, more: &str) -> (String, String) {
         let verifier = self.entropy.secret().expose().to_owned();
-        let challenge = carnet_proto::pkce::CodeChallenge::of(&verifier);
+        let challenge = passavant_proto::pkce::CodeChallenge::of(&verifier);
         let query = form_urlencoded::Serializer::new(String::new())
             .append_pair("response_type", "code")
             .append_pair("client_id", client)
@@ -902,7 +902,7 @@ impl World {
     }
 
     /// An MCP server of the RAS behind a guard, which engineering may reach through installations of
-    /// Carnet; its URL.
+    /// Passavant; its URL.
     pub async fn serve(&self, name: &str, router: Router) -> String {
         let (listener, origin) = listener().await;
         let url = format!("{origin}/{name}");
@@ -912,7 +912,7 @@ impl World {
         connection.ras_client_id = None;
         connection.resources = vec![resource];
         self.put(&self.idp_store, &connection).await;
-        let keys = carnet_outbound::RemoteKeys::new(Outbound::new(&[]).unwrap(), self.clock());
+        let keys = passavant_outbound::RemoteKeys::new(Outbound::new(&[]).unwrap(), self.clock());
         let guard = Guard::with_keys(&url, self.ras.as_str(), keys, self.clock())
             .unwrap()
             .scopes(["read", "write"])
@@ -923,19 +923,23 @@ impl World {
     }
 
     /// A client of the client library.
-    pub fn client(&self) -> carnet_client::Client {
+    pub fn client(&self) -> passavant_client::Client {
         self.client_with(self.client_settings())
     }
 
     /// A client of the client library with other settings.
-    pub fn client_with(&self, settings: Settings) -> carnet_client::Client {
+    pub fn client_with(&self, settings: Settings) -> passavant_client::Client {
         self.client_in(settings, Arc::default())
     }
 
     /// The same with a vault that the test looks into.
-    pub fn client_in(&self, settings: Settings, vault: Arc<MemoryVault>) -> carnet_client::Client {
+    pub fn client_in(
+        &self,
+        settings: Settings,
+        vault: Arc<MemoryVault>,
+    ) -> passavant_client::Client {
         let clock = Arc::clone(&self.clock);
-        carnet_client::Client::new(
+        passavant_client::Client::new(
             settings,
             Box::new(vault),
             Outbound::new(&[]).unwrap(),
@@ -951,7 +955,7 @@ pub struct Expected<'a>(pub u16, pub &'a str, pub &'a str);
 
 /// Routes of gateways that say who asked.
 fn gateway_stand_in() -> Router {
-    let who = async |Extension(by): Extension<carnet_admin::By>| by.name().to_owned();
+    let who = async |Extension(by): Extension<passavant_admin::By>| by.name().to_owned();
     Router::new().route("/tools", axum::routing::get(who)).route("/approve", post(who))
 }
 

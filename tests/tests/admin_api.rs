@@ -1,6 +1,6 @@
 //! The administration API.
 
-use carnet_tests::world::{AGENT, Ask, World};
+use passavant_tests::world::{AGENT, Ask, World};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -270,7 +270,7 @@ async fn a_secret_that_was_rotated_out_buys_not_one_more_token() {
 #[tokio::test]
 async fn a_proxy_tells_the_address_only_if_it_is_trusted() {
     for behind_proxy in [false, true] {
-        let wishes = carnet_tests::world::Wishes {
+        let wishes = passavant_tests::world::Wishes {
             failures_per_minute: Some(2),
             behind_proxy,
             ..Default::default()

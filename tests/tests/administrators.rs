@@ -1,10 +1,10 @@
 //! Administrators with names: who may do what, and whose act is on record.
 
-use carnet_store::{
+use passavant_store::{
     AdminRole, Administrator, AuditEvent, AuditFilter, AuditRow, Group, Put, RestsOn, Store,
     StoreError,
 };
-use carnet_tests::world::{Ask, World};
+use passavant_tests::world::{Ask, World};
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -7,8 +7,8 @@ use axum::{
     extract::{Request, State},
     http::{HeaderMap, Method, Response, StatusCode},
 };
-use carnet_client::{Browser, Purpose, bridge::Bridge};
-use carnet_tests::world::World;
+use passavant_client::{Browser, Purpose, bridge::Bridge};
+use passavant_tests::world::World;
 use serde_json::{Value, json};
 use std::{
     collections::VecDeque,
@@ -123,7 +123,7 @@ impl Wire {
         Self::of(desk.client, url)
     }
 
-    fn of(client: carnet_client::Client, url: &str) -> Self {
+    fn of(client: passavant_client::Client, url: &str) -> Self {
         let (input, read) = tokio::io::duplex(1 << 20);
         let (write, output) = tokio::io::duplex(1 << 20);
         let (stop, stopped) = oneshot::channel();
@@ -485,7 +485,7 @@ async fn a_refusal_by_policy_tells_the_agent_what_its_person_can_do() {
     world.administer(Method::POST, "/idp/users/erin/password", body).await;
     wire.send(r#"{"jsonrpc":"2.0","id":2,"method":"ping"}"#).await;
     let text = wire.line().await["error"]["message"].to_string();
-    assert!(text.contains("carnet login"), "{text}");
+    assert!(text.contains("passavant login"), "{text}");
 }
 
 /// A person who signs in whenever a browser opens; and how often one did.
@@ -499,7 +499,7 @@ impl Browser for Person {
         self.opened.lock().unwrap().push(purpose);
         let (world, url) = (Arc::clone(&self.world), url.to_owned());
         tokio::spawn(async move {
-            let (location, _) = world.browse(&url, "erin", carnet_tests::world::PASSWORD).await;
+            let (location, _) = world.browse(&url, "erin", passavant_tests::world::PASSWORD).await;
             world.http.get(location).send().await.unwrap();
         });
         true
@@ -876,7 +876,7 @@ async fn what_waits_for_a_sign_in_can_be_called_back_and_is_never_sent() {
     wire.send(cancel).await;
     assert!(wire.is_quiet().await, "nobody waits for it any more");
     let page = opened.lock().unwrap()[0].clone();
-    let (location, _) = world.browse(&page, "erin", carnet_tests::world::PASSWORD).await;
+    let (location, _) = world.browse(&page, "erin", passavant_tests::world::PASSWORD).await;
     world.http.get(location).send().await.unwrap();
     script.post(|seen| result(seen, "{}"));
     wire.send(r#"{"jsonrpc":"2.0","id":2,"method":"ping"}"#).await;
@@ -911,11 +911,11 @@ async fn k26_a_policy_that_wants_a_fresher_sign_in_has_the_person_sign_in_once()
     let world = Arc::new(World::new().await);
     let script = Script::default();
     let url = world.serve("fresh", script.router("fresh")).await;
-    let mut connection: carnet_proto::policy::Connection =
+    let mut connection: passavant_proto::policy::Connection =
         world.idp_store.by_id("fresh-for-installations").await.unwrap().unwrap();
     connection.conditions.max_authentication_age = Some(60);
-    let event = carnet_store::AuditEvent::granted("fixture", world.now());
-    world.idp_store.put(&connection, carnet_store::Put::Replace, event).await.unwrap();
+    let event = passavant_store::AuditEvent::granted("fixture", world.now());
+    world.idp_store.put(&connection, passavant_store::Put::Replace, event).await.unwrap();
     let desk = world.desk("erin").await;
     let opened = Arc::new(Mutex::default());
     let person = Person { world: Arc::clone(&world), opened: Arc::clone(&opened) };
@@ -936,7 +936,7 @@ async fn a_renewal_that_is_called_back_in_the_middle_loses_nothing() {
     let world = World::new().await;
     let desk = world.desk("erin").await;
     let newest = async || {
-        let filter = carnet_store::AuditFilter { limit: 1, ..Default::default() };
+        let filter = passavant_store::AuditFilter { limit: 1, ..Default::default() };
         world.idp_store.audit(&filter).await.unwrap().remove(0).id
     };
     let server = desk.client.discover(&world.canvas).await.unwrap();
@@ -953,7 +953,7 @@ async fn a_renewal_that_is_called_back_in_the_middle_loses_nothing() {
         desk.client.settle().await;
         desk.client.id_jag(&server, None).await.unwrap_or_else(|error| panic!("{round}: {error}"));
     }
-    let filter = carnet_store::AuditFilter { limit: 1000, ..Default::default() };
+    let filter = passavant_store::AuditFilter { limit: 1000, ..Default::default() };
     let rows = world.idp_store.audit(&filter).await.unwrap();
     let reused = rows
         .iter()

@@ -6,15 +6,15 @@ use axum::{
     response::IntoResponse,
     routing::{get, post},
 };
-use carnet_client::{Error, SignInOptions, Subject, Vault};
-use carnet_tests::{
+use passavant_client::{Error, SignInOptions, Subject, Vault};
+use passavant_tests::{
     forge::Key,
     world::{PASSWORD, World},
 };
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 
-pub(crate) async fn sign_in(world: &World, client: &carnet_client::Client, username: &str) {
+pub(crate) async fn sign_in(world: &World, client: &passavant_client::Client, username: &str) {
     let pending = client.begin_sign_in(&SignInOptions::default()).await.unwrap();
     let url = pending.url().to_owned();
     let browser = async {
@@ -57,7 +57,7 @@ async fn a_step_up_asks_for_the_union_and_a_policy_refusal_is_final() {
     sign_in(&world, &client, "erin").await;
     let server = client.discover(&world.canvas).await.unwrap();
     client.access_token(&server).await.unwrap();
-    let challenge = carnet_proto::challenge::Challenge::new("Bearer").with("scope", "write");
+    let challenge = passavant_proto::challenge::Challenge::new("Bearer").with("scope", "write");
     let token = client.step_up(&server, &challenge).await.unwrap();
     assert_eq!(token.scopes.to_string(), "read write");
     world.pass(300);
@@ -250,12 +250,12 @@ async fn k09_k10_k11_answers_that_do_not_fit_are_thrown_away() {
     let mut settings = world.client_settings();
     settings.idp_token_endpoint = Some(format!("{url}/token"));
     let (vault, outbound) =
-        (carnet_client::MemoryVault::default(), carnet_outbound::Outbound::new(&[]).unwrap());
-    let clock = carnet_proto::time::Clock::new(|| {
-        carnet_proto::time::Timestamp(carnet_tests::world::START)
+        (passavant_client::MemoryVault::default(), passavant_outbound::Outbound::new(&[]).unwrap());
+    let clock = passavant_proto::time::Clock::new(|| {
+        passavant_proto::time::Timestamp(passavant_tests::world::START)
     });
-    let entropy = carnet_proto::time::Entropy::new(|b| b.fill(7));
-    let client = carnet_client::Client::new(settings, Box::new(vault), outbound, clock, entropy);
+    let entropy = passavant_proto::time::Entropy::new(|b| b.fill(7));
+    let client = passavant_client::Client::new(settings, Box::new(vault), outbound, clock, entropy);
     let server = client.discover(&world.canvas).await.unwrap();
     let good_claims = world.id_jag_claims();
     let answer = |claims: &Value, typ: &str| {
@@ -323,12 +323,12 @@ async fn pkce_is_demanded_of_the_identity_provider() {
         }
         *stage.metadata.lock().unwrap() = metadata;
         let mut settings = world.client_settings();
-        settings.idp = carnet_proto::identifier::Issuer::parse(&url).unwrap();
-        let outbound = carnet_outbound::Outbound::new(&[]).unwrap();
-        let clock = carnet_proto::time::Clock::new(|| carnet_proto::time::Timestamp(0));
-        let entropy = carnet_proto::time::Entropy::new(|b| b.fill(7));
-        let vault = Box::new(carnet_client::MemoryVault::default());
-        let client = carnet_client::Client::new(settings, vault, outbound, clock, entropy);
+        settings.idp = passavant_proto::identifier::Issuer::parse(&url).unwrap();
+        let outbound = passavant_outbound::Outbound::new(&[]).unwrap();
+        let clock = passavant_proto::time::Clock::new(|| passavant_proto::time::Timestamp(0));
+        let entropy = passavant_proto::time::Entropy::new(|b| b.fill(7));
+        let vault = Box::new(passavant_client::MemoryVault::default());
+        let client = passavant_client::Client::new(settings, vault, outbound, clock, entropy);
         let refused = client.begin_sign_in(&SignInOptions::default()).await;
         assert!(refused.is_err_and(|e| e.to_string().contains("PKCE")), "K04");
     }
@@ -338,9 +338,9 @@ async fn pkce_is_demanded_of_the_identity_provider() {
 type Forge = Box<dyn Fn(Value, &Key) -> String>;
 
 /// Settings of the library for a company whose IdP is a stage.
-fn staged(world: &World, url: &str) -> carnet_client::Client {
+fn staged(world: &World, url: &str) -> passavant_client::Client {
     let mut settings = world.client_settings();
-    settings.idp = carnet_proto::identifier::Issuer::parse(url).unwrap();
+    settings.idp = passavant_proto::identifier::Issuer::parse(url).unwrap();
     world.client_with(settings)
 }
 
@@ -360,8 +360,8 @@ async fn k13_an_id_token_that_does_not_verify_ends_the_sign_in() {
     let now = world.now().0;
     let access_token = "an-access-token";
     let good = json!({"iss": url, "sub": "erin", "aud": "agent", "iat": now, "exp": now + 600,
-                      "at_hash": carnet_proto::id_token::at_hash(
-                          access_token, carnet_proto::jwk::Algorithm::ES256)});
+                      "at_hash": passavant_proto::id_token::at_hash(
+                          access_token, passavant_proto::jwk::Algorithm::ES256)});
     let signed = |claims: Value, key: &Key| {
         key.sign(&key.header("JWT").to_string(), claims.to_string().as_bytes())
     };
@@ -466,7 +466,7 @@ async fn k15_a_challenge_that_names_nothing_new_ends_it_at_once() {
     client.access(&world.canvas).await.unwrap();
     // A challenge that names nothing new is the end at once.
     let access = client.access(&world.canvas).await.unwrap();
-    let challenge = carnet_proto::challenge::Challenge::new("Bearer").with("scope", "read");
+    let challenge = passavant_proto::challenge::Challenge::new("Bearer").with("scope", "read");
     let narrow = client.widen_access(&access, &challenge).await;
     assert!(matches!(narrow, Err(Error::NothingToWiden { .. })));
     assert_eq!(server.authorization_server, world.ras);
@@ -502,7 +502,7 @@ async fn no_metadata_of_a_server_leads_from_the_companys_way_to_consent() {
     let registered =
         json!({"resource": mcp, "authorization_server": world.ras, "scopes": ["read"]});
     world.administer(reqwest::Method::POST, "/idp/resources", Some(registered)).await;
-    let connection = json!({"id": "staged", "idp_client_id": "carnet", "audience": world.ras,
+    let connection = json!({"id": "staged", "idp_client_id": "passavant", "audience": world.ras,
         "resources": [mcp], "scopes": ["read"], "groups": ["nobody"]});
     world.administer(reqwest::Method::POST, "/idp/groups", Some(json!({"name": "nobody"}))).await;
     let made = world.administer(reqwest::Method::POST, "/idp/connections", Some(connection)).await;
@@ -527,19 +527,19 @@ async fn no_metadata_of_a_server_leads_from_the_companys_way_to_consent() {
     let told = desk.client.refusal(&mcp).await.unwrap();
     assert_eq!(told, format!("Access to {mcp} was refused by Acme's policy. Ask IT."));
     // A consent of before is no way in either.
-    let consent = carnet_client::Consent {
+    let consent = passavant_client::Consent {
         authorization_endpoint: None,
         client_id: "x".to_owned(),
         client_secret: None,
         by_key: false,
         refresh_token: None,
     };
-    let kept = carnet_client::Access {
+    let kept = passavant_client::Access {
         url: mcp.clone(),
         resource: mcp.clone(),
         authorization_server: url.clone(),
         token: "t".to_owned(),
-        scopes: carnet_proto::scope::Scopes::default(),
+        scopes: passavant_proto::scope::Scopes::default(),
         expires: world.now().0 + 86_400,
         consent: Some(consent),
     };
@@ -587,19 +587,19 @@ async fn nobody_is_sent_to_the_sign_in_of_another_authorization_server() {
     };
     // A consent that she gave elsewhere.
     let elsewhere = "https://as.elsewhere.example";
-    let consent = carnet_client::Consent {
+    let consent = passavant_client::Consent {
         authorization_endpoint: Some(format!("{elsewhere}/authorize?tenant=1")),
         client_id: "x".to_owned(),
         client_secret: None,
         by_key: false,
         refresh_token: None,
     };
-    let kept = carnet_client::Access {
+    let kept = passavant_client::Access {
         url: "https://mcp.elsewhere.example/".to_owned(),
         resource: "https://mcp.elsewhere.example/".to_owned(),
         authorization_server: elsewhere.to_owned(),
         token: "t".to_owned(),
-        scopes: carnet_proto::scope::Scopes::default(),
+        scopes: passavant_proto::scope::Scopes::default(),
         expires: world.now().0 + 86_400,
         consent: Some(consent),
     };
@@ -692,18 +692,18 @@ async fn k24_a_challenge_leads_to_no_odd_place() {
 #[tokio::test]
 async fn a_consent_is_one_persons_and_stays_with_them() {
     let world = World::new().await;
-    let vault = Arc::<carnet_client::MemoryVault>::default();
+    let vault = Arc::<passavant_client::MemoryVault>::default();
     let client = world.client_in(world.client_settings(), Arc::clone(&vault));
     sign_in(&world, &client, "erin").await;
     let url = "https://mcp.example/mcp";
-    let kept = carnet_client::Access {
+    let kept = passavant_client::Access {
         url: url.to_owned(),
         resource: url.to_owned(),
         authorization_server: "https://as.example".to_owned(),
         token: "t".to_owned(),
-        scopes: carnet_proto::scope::Scopes::default(),
+        scopes: passavant_proto::scope::Scopes::default(),
         expires: world.now().0 + 3600,
-        consent: Some(carnet_client::Consent {
+        consent: Some(passavant_client::Consent {
             authorization_endpoint: None,
             client_id: "x".to_owned(),
             client_secret: None,

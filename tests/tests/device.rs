@@ -1,10 +1,10 @@
 //! The device authorization grant (RFC 8628), and who would like to misuse it.
 
-use carnet_proto::{
+use passavant_proto::{
     GRANT_DEVICE_CODE,
     client::{Client, ClientAuthentication, SecretHash},
 };
-use carnet_tests::world::{AGENT, Ask, CALLBACK, Expected, PASSWORD, Reply, Wishes, World};
+use passavant_tests::world::{AGENT, Ask, CALLBACK, Expected, PASSWORD, Reply, Wishes, World};
 use reqwest::Method;
 
 const TELEVISION: &str = "television";
@@ -213,7 +213,7 @@ async fn what_is_asked_of_a_client_since_is_asked_before_anything_is_granted() {
 #[tokio::test]
 async fn a_computer_is_added_by_a_fresh_sign_in_alone() {
     let world = world_with(Wishes::default()).await;
-    let form = [("client_id", "carnet"), ("scope", "enrol openid")];
+    let form = [("client_id", "passavant"), ("scope", "enrol openid")];
     let ask = world.ask(&world.idp, "/device_authorization", &form).no_header("authorization");
     let reply = world.send(&ask).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
@@ -231,7 +231,7 @@ async fn a_computer_is_added_by_a_fresh_sign_in_alone() {
     let form = [
         ("grant_type", GRANT_DEVICE_CODE),
         ("device_code", later.str("device_code")),
-        ("client_id", "carnet"),
+        ("client_id", "passavant"),
     ];
     let ask = world.ask(&world.idp, "/token", &form).no_header("authorization");
     let reply = world.send(&ask).await;
@@ -257,13 +257,13 @@ async fn whoever_comes_without_an_application_is_told_where_they_are() {
 async fn a_device_that_does_not_wait_is_counted_and_nothing_is_written_for_it() {
     let world = world_with(Wishes { failures_per_minute: Some(5), ..Wishes::default() }).await;
     // Who proves nothing at all: the client that every computer may be.
-    let form = [("client_id", "carnet"), ("scope", "enrol")];
+    let form = [("client_id", "passavant"), ("scope", "enrol")];
     let ask = world.ask(&world.idp, "/device_authorization", &form).no_header("authorization");
     let begun = world.send(&ask).await;
     let form = [
         ("grant_type", GRANT_DEVICE_CODE),
         ("device_code", begun.str("device_code")),
-        ("client_id", "carnet"),
+        ("client_id", "passavant"),
     ];
     let poll = world.ask(&world.idp, "/token", &form).no_header("authorization");
     refused(&world, &poll, "authorization_pending").await;

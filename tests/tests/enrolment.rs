@@ -1,13 +1,13 @@
 //! Installations: enrolled by a person, clients everywhere, cut off by the person and by IT.
 
-use carnet_client::{Error, SignInOptions, begin_enrolment};
-use carnet_outbound::Outbound;
-use carnet_proto::{client_assertion, client_document::INSTALLATIONS};
-use carnet_tests::{
+use futures::StreamExt;
+use passavant_client::{Error, SignInOptions, begin_enrolment};
+use passavant_outbound::Outbound;
+use passavant_proto::{client_assertion, client_document::INSTALLATIONS};
+use passavant_tests::{
     desk::{Desk, installation_key},
     world::{Ask, PASSWORD, Reply, Wishes, World},
 };
-use futures::StreamExt;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ fn bearer(url: &str, method: Method, token: &str) -> Ask {
 fn ask_as(
     world: &World,
     desk: &Desk,
-    server: &carnet_proto::identifier::Issuer,
+    server: &passavant_proto::identifier::Issuer,
     form: &[(&str, &str)],
 ) -> Ask {
     let assertion = client_assertion::sign(
@@ -62,7 +62,7 @@ async fn enrolment_token(world: &World, username: &str) -> String {
     let url = pending.unwrap().unwrap().url().to_owned();
     // Its own verifier stays secret, so the code is asked for with another.
     let verifier = "a-verifier-of-forty-three-characters-at-least-0";
-    let challenge = carnet_proto::pkce::CodeChallenge::of(verifier);
+    let challenge = passavant_proto::pkce::CodeChallenge::of(verifier);
     let mut url = url::Url::parse(&url).unwrap();
     let pairs: Vec<(String, String)> = url
         .query_pairs()
@@ -81,7 +81,7 @@ async fn enrolment_token(world: &World, username: &str) -> String {
         ("code", code.as_str()),
         ("redirect_uri", redirect_uri.as_str()),
         ("code_verifier", verifier),
-        ("client_id", "carnet"),
+        ("client_id", "passavant"),
     ];
     let reply =
         world.send(&world.ask(&world.idp, "/token", &form).no_header("authorization")).await;
@@ -189,11 +189,11 @@ async fn adding_a_computer_asks_the_person_and_only_the_person_may_use_it() {
     let world = World::new().await;
     // A browser that is signed in is not enough to enrol.
     let (_, cookies) = world.browse(&world.authorize_url("agent", "").0, "erin", PASSWORD).await;
-    let enrol = world.authorize_url("carnet", "").0.replace("profile+email", "enrol");
+    let enrol = world.authorize_url("passavant", "").0.replace("profile+email", "enrol");
     let page = world.http.get(&enrol).header("cookie", &cookies).send().await.unwrap();
     assert_eq!(page.status(), 200, "the sign-in page is shown");
     let page = page.text().await.unwrap();
-    assert!(page.contains("Carnet, on the computer you are using"), "{page}");
+    assert!(page.contains("Passavant, on the computer you are using"), "{page}");
     assert!(page.contains("only if you have just run"), "a link of somebody else's warns: {page}");
     // Max cannot sign in through erin's installation, with her browser or his own.
     let desk = world.desk("erin").await;
@@ -299,10 +299,10 @@ async fn a_person_sees_and_revokes_their_own_installations_alone() {
 #[tokio::test]
 async fn the_catalog_says_what_the_exchange_would_answer_and_why_not() {
     let world = World::new().await;
-    let mut secret = world.connection("carnet", "");
+    let mut secret = world.connection("passavant", "");
     secret.id = "for-one-person".to_owned();
     secret.ras_client_id = None;
-    secret.resources = vec![carnet_proto::identifier::Resource::parse(&world.boards).unwrap()];
+    secret.resources = vec![passavant_proto::identifier::Resource::parse(&world.boards).unwrap()];
     for username in ["erin", "max"] {
         let desk = world.desk(username).await;
         let catalog = desk.client.catalog().await.unwrap().unwrap();
@@ -338,21 +338,22 @@ async fn the_catalog_says_what_the_exchange_would_answer_and_why_not() {
 }
 
 #[tokio::test]
-async fn carnet_is_nobodys_client_id_and_connections_may_name_it() {
+async fn passavant_is_nobodys_client_id_and_connections_may_name_it() {
     let world = World::new().await;
-    let body = json!({"id": "carnet", "name": "mine"});
+    let body = json!({"id": "passavant", "name": "mine"});
     let refused = world.administer(Method::POST, "/idp/clients", Some(body)).await;
     assert_eq!(refused.status, 400, "{}", refused.text);
     let connection = |client: &str| {
         json!({"id": format!("{client}-new"), "idp_client_id": client, "audience": world.ras,
                "resources": [world.canvas], "everyone": true})
     };
-    let made = world.administer(Method::POST, "/idp/connections", Some(connection("carnet"))).await;
+    let made =
+        world.administer(Method::POST, "/idp/connections", Some(connection("passavant"))).await;
     assert_eq!(made.status, 200, "{}", made.text);
     let refused =
         world.administer(Method::POST, "/idp/connections", Some(connection("agent"))).await;
     assert!(refused.status == 400 && refused.text.contains("ras_client_id"), "{}", refused.text);
-    let body = json!({"user": "erin", "client": "carnet", "resource": world.canvas});
+    let body = json!({"user": "erin", "client": "passavant", "resource": world.canvas});
     let explained = world.administer(Method::POST, "/idp/explain", Some(body)).await;
     assert_eq!(explained.json["granted"], true, "{}", explained.text);
     // An installation's own id is as good, and IT reads what the person reads.
@@ -365,7 +366,7 @@ async fn carnet_is_nobodys_client_id_and_connections_may_name_it() {
         explained.text
     );
     let scopes = json!(["read", "rule"]);
-    let body = json!({"user": "erin", "client": "carnet", "resource": world.canvas,
+    let body = json!({"user": "erin", "client": "passavant", "resource": world.canvas,
                       "scopes": scopes});
     let explained = world.administer(Method::POST, "/idp/explain", Some(body)).await;
     let text = explained.json["text"].as_str().unwrap_or_default();
@@ -395,7 +396,7 @@ async fn the_enrolling_client_redeems_codes_and_nothing_else_and_not_without_end
     let revoke = [("token", refresh_token)];
     let send = async |path: &str, form: &[(&str, &str)]| {
         let ask = world.ask(&world.idp, path, form).no_header("authorization");
-        world.send(&ask.add("client_id", "carnet")).await
+        world.send(&ask.add("client_id", "passavant")).await
     };
     for (path, form) in [("/token", &refresh[..]), ("/revoke", &revoke), ("/introspect", &revoke)] {
         let reply = send(path, form).await;

@@ -1,7 +1,7 @@
 //! The five steps and what surrounds them, as honest parties walk them.
 
-use carnet_proto::jwk::Algorithm;
-use carnet_tests::{
+use passavant_proto::jwk::Algorithm;
+use passavant_tests::{
     forge::{Key, Parts},
     world::{AGENT, Ask, CALLBACK, Expected, PASSWORD, Wishes, World, cookies},
 };
@@ -145,7 +145,7 @@ async fn userinfo_and_the_claims_of_the_id_token_follow_the_scopes() {
     assert_eq!(claims["amr"], json!(["pwd"]));
     assert_eq!(
         claims["at_hash"],
-        carnet_proto::id_token::at_hash(&tokens.access_token, Algorithm::ES256)
+        passavant_proto::id_token::at_hash(&tokens.access_token, Algorithm::ES256)
     );
     let userinfo = world.idp.endpoint("/userinfo");
     let bearer = format!("Bearer {}", tokens.access_token);
@@ -359,7 +359,7 @@ async fn a_used_code_that_a_stranger_presents_ends_nothing() {
     world.refuses(&world.idp_store, "another client", &public, invalid("code.invalid")).await;
     let guess = redeem.clone().set("code_verifier", &"v".repeat(43));
     world.refuses(&world.idp_store, "a guess", &guess, invalid("code.verifier")).await;
-    let newest = carnet_store::AuditFilter { limit: 1, ..Default::default() };
+    let newest = passavant_store::AuditFilter { limit: 1, ..Default::default() };
     let row = world.idp_store.audit(&newest).await.unwrap().remove(0);
     assert_eq!(row.person, "erin-id", "on record as whose it is");
     let exchange = world.exchange(tokens.str("id_token"));
@@ -430,7 +430,7 @@ async fn a_live_session_needs_no_page_and_prompt_decides_otherwise() {
     let world = World::new().await;
     let (url, _) = world.authorize_url(AGENT, "");
     let (_, cookie) = world.browse(&url, "erin", PASSWORD).await;
-    assert!(cookie.starts_with("carnet-session="));
+    assert!(cookie.starts_with("passavant-session="));
     let open = |more: &str, cookie: Option<&str>| {
         let (url, _) = world.authorize_url(AGENT, more);
         let mut request = world.http.get(url);
@@ -456,7 +456,7 @@ async fn a_live_session_needs_no_page_and_prompt_decides_otherwise() {
     assert_eq!(open("&max_age=200", with).await.0, 303);
     assert!(open("&prompt=none&max_age=50", with).await.1.contains("login_required"));
     assert_eq!(
-        open("", Some("carnet-session=x; carnet-session=y")).await.0,
+        open("", Some("passavant-session=x; passavant-session=y")).await.0,
         200,
         "M06: tossed cookies"
     );

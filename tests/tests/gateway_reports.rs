@@ -1,12 +1,12 @@
 //! What a gateway tells the company, and what the company lets it have in a caller's name.
 
-use carnet_proto::{
+use passavant_proto::{
     client::{Client, ClientAuthentication, SecretHash},
     identifier::Resource,
     policy::Subject,
 };
-use carnet_store::{AuditEvent, AuditFilter, AuditRow, Put};
-use carnet_tests::{
+use passavant_store::{AuditEvent, AuditFilter, AuditRow, Put};
+use passavant_tests::{
     forge::Parts,
     world::{AGENT, Ask, Expected, World},
 };

@@ -2,13 +2,13 @@
 
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
-use carnet_proto::{
+use passavant_proto::{
     client::{Client, ClientAuthentication, GovernedResource, SecretHash},
     jwk::{Algorithm, KeySet},
     policy::ResourceAuthorizationServer,
 };
-use carnet_store::User;
-use carnet_tests::{
+use passavant_store::User;
+use passavant_tests::{
     forge::{Key, Parts},
     world::{AGENT, Ask, CALLBACK, Expected, Reply, Wishes, World},
 };
@@ -33,7 +33,7 @@ async fn client(world: &World, id: &str, change: impl FnOnce(&mut Client)) {
     world.put(&world.idp_store, &client).await;
 }
 
-async fn jwks(world: &World, issuer: &carnet_proto::identifier::Issuer) -> Value {
+async fn jwks(world: &World, issuer: &passavant_proto::identifier::Issuer) -> Value {
     let answer = world.http.get(issuer.endpoint("/jwks")).send().await.unwrap();
     serde_json::from_str(&answer.text().await.unwrap()).unwrap()
 }
@@ -89,7 +89,7 @@ async fn each_party_gets_the_algorithm_that_was_chosen_for_it_and_all_of_them_co
 #[tokio::test]
 async fn id_jags_and_access_tokens_are_signed_as_their_readers_take_them() {
     let world = every_algorithm().await;
-    let event = || carnet_store::AuditEvent::granted("fixture", world.now());
+    let event = || passavant_store::AuditEvent::granted("fixture", world.now());
     let set = |server: &mut ResourceAuthorizationServer| {
         server.id_jag_signing_alg = Some(Algorithm::RS256);
     };
@@ -101,7 +101,7 @@ async fn id_jags_and_access_tokens_are_signed_as_their_readers_take_them() {
     let set = |resource: &mut GovernedResource| {
         resource.access_token_signing_alg = Some(Algorithm::RS256);
     };
-    let canvas = carnet_proto::identifier::Resource::parse(&world.canvas).unwrap();
+    let canvas = passavant_proto::identifier::Resource::parse(&world.canvas).unwrap();
     world.ras_store.update::<GovernedResource>(canvas.normalized(), set, event()).await.unwrap();
     let tokens = world.sign_in().await;
     let id_jag = world.send(&world.exchange(&tokens.id_token)).await;
@@ -123,7 +123,7 @@ async fn id_jags_and_access_tokens_are_signed_as_their_readers_take_them() {
 
 #[test]
 fn a_key_of_one_algorithm_verifies_nothing_of_another() {
-    let [ed, rsa] = carnet_tests::forge::other_keys();
+    let [ed, rsa] = passavant_tests::forge::other_keys();
     let es = Key::new();
     let jwks = json!({"keys": [es.jwk(), ed.public_jwk(), rsa.public_jwk()]}).to_string();
     let own = KeySet::parse_own(jwks.as_bytes(), Algorithm::ES256).unwrap();
@@ -167,7 +167,7 @@ async fn a_confidential_client_with_the_switch_signs_in_without_pkce() {
         world.ask(&world.idp, "/token", &form).basic("app", world.secret.expose())
     };
     let code = async |url: &str| {
-        let (location, _) = world.browse(url, "erin", carnet_tests::world::PASSWORD).await;
+        let (location, _) = world.browse(url, "erin", passavant_tests::world::PASSWORD).await;
         parameter(&location, "code").unwrap()
     };
     let first = code(&url).await;
@@ -185,7 +185,7 @@ async fn a_confidential_client_with_the_switch_signs_in_without_pkce() {
         &world,
         "app",
         &[
-            ("code_challenge", carnet_proto::pkce::CodeChallenge::of("v").as_str()),
+            ("code_challenge", passavant_proto::pkce::CodeChallenge::of("v").as_str()),
             ("code_challenge_method", "S256"),
         ],
     )
@@ -248,7 +248,7 @@ async fn names_and_groups_come_by_scope_alone() {
         user.given_name = Some("Erin".to_owned());
         user.family_name = Some("Example".to_owned());
     };
-    let event = carnet_store::AuditEvent::granted("fixture", world.now());
+    let event = passavant_store::AuditEvent::granted("fixture", world.now());
     world.idp_store.update::<User>("erin-id", set, event).await.unwrap();
     client(&world, "app", |client| client.pkce_optional = true).await;
     for (scope, expected) in [
@@ -258,7 +258,7 @@ async fn names_and_groups_come_by_scope_alone() {
     ] {
         let (url, _) = authorize(&world, "app", &[]).await;
         let url = url.replace("openid+profile+email+groups", &scope.replace(' ', "+"));
-        let (location, _) = world.browse(&url, "erin", carnet_tests::world::PASSWORD).await;
+        let (location, _) = world.browse(&url, "erin", passavant_tests::world::PASSWORD).await;
         let code = parameter(&location, "code").unwrap();
         let form =
             [("grant_type", "authorization_code"), ("code", &code), ("redirect_uri", CALLBACK)];

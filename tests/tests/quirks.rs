@@ -8,12 +8,12 @@ use axum::{
     extract::{Request, State},
     http::{Method, Response},
 };
-use carnet_client::{Registration, bridge::Bridge};
-use carnet_proto::{
+use passavant_client::{Registration, bridge::Bridge};
+use passavant_proto::{
     identifier::{Issuer, Resource},
     policy::RegisteredResource,
 };
-use carnet_tests::world::{AGENT, World};
+use passavant_tests::world::{AGENT, World};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::{
@@ -188,7 +188,7 @@ async fn vendor(State(vendor): State<Vendor>, request: Request) -> Response<Body
 }
 
 /// What an agent reads from the bridge as the answer to `initialize`.
-async fn bridged(client: carnet_client::Client, url: &str) -> Value {
+async fn bridged(client: passavant_client::Client, url: &str) -> Value {
     let (mut input, read) = tokio::io::duplex(1 << 16);
     let (write, output) = tokio::io::duplex(1 << 16);
     let url = url.to_owned();

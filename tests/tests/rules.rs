@@ -1,15 +1,15 @@
 //! Rules that hold at every place of their kind: the walks here find the places themselves.
 
-use carnet_authority::{Context, KeyRing, Keys, LIMITS, Passwords, limited};
-use carnet_idp::{Idp, IdpSettings};
-use carnet_outbound::Outbound;
-use carnet_proto::{
+use passavant_authority::{Context, KeyRing, Keys, LIMITS, Passwords, limited};
+use passavant_idp::{Idp, IdpSettings};
+use passavant_outbound::Outbound;
+use passavant_proto::{
     identifier::Issuer,
     time::{Clock, Entropy, Timestamp},
 };
-use carnet_ras::{Ras, RasSettings};
-use carnet_store::{AuditEvent, AuditFilter, SealedKey, Store};
-use carnet_tests::{
+use passavant_ras::{Ras, RasSettings};
+use passavant_store::{AuditEvent, AuditFilter, SealedKey, Store};
+use passavant_tests::{
     forge::Key,
     outsider::DESKTOP,
     world::{PASSWORD, Wishes, World, cookies},
@@ -180,7 +180,7 @@ async fn two_hundred_unproven_requests_of_one_address_write_a_handful_of_rows_at
 }
 
 /// M1: how far a request may go is judged from who named its URL. Here are the URLs that an operator wrote, or whose
-/// own origin is asked; everything that a party names goes by [`carnet_outbound::Discovered`].
+/// own origin is asked; everything that a party names goes by [`passavant_outbound::Discovered`].
 #[test]
 fn a_reach_of_its_own_is_given_only_to_urls_that_an_operator_or_a_person_wrote() {
     let known = [
@@ -253,7 +253,7 @@ fn json_is_printed_by_the_one_function_that_escapes_what_others_wrote() {
             assert!(!raw, "{}:{}: {line}", path.display(), number + 1);
         }
     };
-    for room in ["carnet", "desk", "host", "runtime"] {
+    for room in ["passavant", "desk", "host", "runtime"] {
         walk(&root.join("crates").join(room).join("src"), &mut look);
     }
     assert!(printed >= 10, "{printed} places print JSON");
@@ -338,7 +338,7 @@ const PROMISES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "`carnet admin` and the administration API prove the secret",
+        "`passavant admin` and the administration API prove the secret",
         &[
             "whoever_holds_the_port_is_not_given_the_secret_and_not_believed",
             "a_proof_serves_one_request_of_one_minute_at_one_process",
@@ -389,7 +389,7 @@ fn every_promise_names_tests_that_exist() {
         walk(&root.join(folder), &mut |_, text| code.push_str(text));
     }
     let text = source("SECURITY.md");
-    let section = text.split("## What Carnet promises").nth(1).unwrap();
+    let section = text.split("## What Passavant promises").nth(1).unwrap();
     let section = section.split("\n## ").next().unwrap();
     let bullets: Vec<&str> = section.split("\n- ").skip(1).collect();
     assert_eq!(bullets.len(), PROMISES.len());
@@ -407,7 +407,7 @@ fn every_promise_names_tests_that_exist() {
 async fn a_browser_of_the_person_s_own_is_not_kept_out_by_the_failures_of_others() {
     let wishes = Wishes { failures_per_minute: Some(5), behind_proxy: true, ..Wishes::default() };
     let world = World::with(wishes).await;
-    let (url, _) = world.authorize_url(carnet_tests::world::AGENT, "");
+    let (url, _) = world.authorize_url(passavant_tests::world::AGENT, "");
     let page = world.http.get(&url).send().await.unwrap();
     let cookie = cookies(page.headers());
     let html = page.text().await.unwrap();

@@ -1,7 +1,7 @@
 //! What every database must do, run against SQLite, and against PostgreSQL with the feature
 //! `postgres`.
 
-use carnet_proto::{
+use passavant_proto::{
     authentication::Authentication,
     authorize::AuthorizationRequest,
     client::{Client, ClientAuthentication},
@@ -12,7 +12,7 @@ use carnet_proto::{
     time::Timestamp,
     trust::{Account, SubjectLink},
 };
-use carnet_store::*;
+use passavant_store::*;
 use std::{collections::BTreeSet, process::Stdio, sync::Arc};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -345,7 +345,7 @@ async fn installations(store: &Store) {
         user_id: "erin".to_owned(),
         device: "laptop".to_owned(),
         public_jwk: serde_json::json!({"kty": "EC"}),
-        algorithm: carnet_proto::jwk::Algorithm::ES256,
+        algorithm: passavant_proto::jwk::Algorithm::ES256,
         enrolled_at: NOW,
         used_at: NOW,
     };
@@ -740,7 +740,7 @@ async fn a_url_of_another_kind_is_refused() {
 #[tokio::test]
 async fn child_of_the_kill_tests() {
     #[allow(clippy::disallowed_methods, reason = "how the parent tells the child that it is one")]
-    let Ok(url) = std::env::var("CARNET_TEST_CHILD") else { return };
+    let Ok(url) = std::env::var("PASSAVANT_TEST_CHILD") else { return };
     let store = Store::open(&url).await.unwrap();
     for i in 0.. {
         let id = format!("k{i}");
@@ -759,7 +759,7 @@ async fn survives_kills(url: &str) {
     let mut acknowledged = Vec::new();
     let mut child = tokio::process::Command::new(std::env::current_exe().unwrap())
         .args(["store_contract::child_of_the_kill_tests", "--exact", "--nocapture"])
-        .env("CARNET_TEST_CHILD", url)
+        .env("PASSAVANT_TEST_CHILD", url)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -804,8 +804,8 @@ pub(crate) mod postgres {
     /// A database of its own for each test.
     pub(crate) async fn fresh(name: &str) -> String {
         #[allow(clippy::disallowed_methods, reason = "./test says where its PostgreSQL is")]
-        let base = std::env::var("CARNET_TEST_POSTGRES")
-            .expect("the feature `postgres` needs CARNET_TEST_POSTGRES=postgres://…/postgres");
+        let base = std::env::var("PASSAVANT_TEST_POSTGRES")
+            .expect("the feature `postgres` needs PASSAVANT_TEST_POSTGRES=postgres://…/postgres");
         let (server, _) = base.rsplit_once('/').unwrap();
         let made = tokio::process::Command::new("psql")
             .args([
@@ -825,7 +825,7 @@ pub(crate) mod postgres {
     /// Something that the database's administrator does.
     async fn sql(text: &str) {
         #[allow(clippy::disallowed_methods, reason = "./test says where its PostgreSQL is")]
-        let base = std::env::var("CARNET_TEST_POSTGRES").unwrap();
+        let base = std::env::var("PASSAVANT_TEST_POSTGRES").unwrap();
         let done = tokio::process::Command::new("psql").args([&base, "-qc", text]).output().await;
         let done = done.unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
@@ -834,7 +834,7 @@ pub(crate) mod postgres {
     /// A restart of the database, then a switchover that leaves its connections read-only.
     #[tokio::test]
     async fn connections_that_died_or_may_not_write_any_more_are_thrown_away() {
-        let name = "carnet_dead";
+        let name = "passavant_dead";
         let url = fresh(name).await;
         let store = Store::open(&url).await.unwrap();
         let many = async |kind: &str| {
@@ -880,20 +880,20 @@ pub(crate) mod postgres {
 
     #[tokio::test]
     async fn postgres_keeps_the_contract() {
-        let url = fresh("carnet_contract").await;
+        let url = fresh("passavant_contract").await;
         whole_contract(Store::open(&url).await.unwrap()).await;
     }
 
     #[tokio::test]
     async fn postgres_loses_nothing_acknowledged_to_kill_9() {
-        let url = fresh("carnet_kill").await;
+        let url = fresh("passavant_kill").await;
         drop(Store::open(&url).await.unwrap());
         survives_kills(&url).await;
     }
 
     #[tokio::test]
     async fn of_fifty_uses_on_three_nodes_one_succeeds() {
-        let url = fresh("carnet_nodes").await;
+        let url = fresh("passavant_nodes").await;
         let mut nodes = Vec::new();
         for _ in 0..3 {
             nodes.push(Store::open(&url).await.unwrap());
@@ -920,9 +920,10 @@ pub(crate) mod postgres {
 
     #[tokio::test]
     async fn an_idp_on_postgres_walks_the_five_steps() {
-        let url = fresh("carnet_world").await;
-        let wishes = carnet_tests::world::Wishes { idp_database: Some(url), ..Default::default() };
-        let world = carnet_tests::world::World::with(wishes).await;
+        let url = fresh("passavant_world").await;
+        let wishes =
+            passavant_tests::world::Wishes { idp_database: Some(url), ..Default::default() };
+        let world = passavant_tests::world::World::with(wishes).await;
         assert!(!world.access_token().await.is_empty());
     }
 }

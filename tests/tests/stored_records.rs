@@ -1,12 +1,12 @@
 //! Stored records outlive code: what a later version wrote is read, kept, and refused one by one.
 
-use carnet_proto::{
+use passavant_proto::{
     client::GovernedResource,
     policy::Connection,
     trust::{Account, TrustedIssuer},
 };
-use carnet_store::{AuditEvent, Group, Record, User};
-use carnet_tests::world::{AGENT, Ask, World};
+use passavant_store::{AuditEvent, Group, Record, User};
+use passavant_tests::world::{AGENT, Ask, World};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Row, SqliteConnection};
@@ -49,7 +49,7 @@ async fn id_of(world: &World, name: &str) -> String {
     world.idp_store.by_name::<User>(name).await.unwrap().unwrap().id
 }
 
-async fn readyz(world: &World, at: &carnet_proto::identifier::Issuer) -> (u16, String) {
+async fn readyz(world: &World, at: &passavant_proto::identifier::Issuer) -> (u16, String) {
     // What a probe found is believed for a second.
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     let ask = Ask {

@@ -2,13 +2,13 @@
 //! changes one thing of a baseline that has just passed, and after it a baseline passes again.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
-use carnet_proto::{
+use passavant_proto::{
     claims::Claims,
     id_token::{SignIn, verify_sign_in},
     jwk::{Algorithm, KeySet, KeySetError, PublicKey},
     secret::sha256,
 };
-use carnet_tests::{
+use passavant_tests::{
     forge::{Key, Parts},
     world::{AGENT, Reply, World},
 };
@@ -725,12 +725,12 @@ async fn a31_what_was_switched_off_a_second_ago_is_refused_everywhere() {
 #[test]
 fn an_independent_library_agrees_about_our_signatures() {
     let key = Key::new();
-    let jwt = carnet_proto::client_assertion::sign(
+    let jwt = passavant_proto::client_assertion::sign(
         &key.signing_key(),
         "client",
         "https://as.example",
         "jti",
-        carnet_proto::time::Timestamp(1_900_000_000),
+        passavant_proto::time::Timestamp(1_900_000_000),
     );
     let jwk: jsonwebtoken::jwk::Jwk = serde_json::from_value(key.jwk()).unwrap();
     let decoding = jsonwebtoken::DecodingKey::from_jwk(&jwk).unwrap();

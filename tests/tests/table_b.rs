@@ -1,6 +1,6 @@
 //! Table B: client authentication, at all four endpoints that ask for it.
 
-use carnet_tests::world::{AGENT, Ask, Expected, Wishes, World};
+use passavant_tests::world::{AGENT, Ask, Expected, Wishes, World};
 use reqwest::Method;
 use serde_json::json;
 
@@ -188,7 +188,7 @@ async fn b08_to_b15_client_assertions_are_for_us_alone_and_used_once() {
     // B14: a forged copy first does not burn the real one. B11: the real one serves once.
     let claims = world.assertion_claims();
     let good = sign(&claims, "JWT");
-    let forged = carnet_tests::forge::Key::new()
+    let forged = passavant_tests::forge::Key::new()
         .sign(&world.client_key.header("JWT").to_string(), claims.to_string().as_bytes());
     world.refuses(&world.idp_store, "B14", &ask(&forged), refused).await;
     assert_eq!(world.send(&ask(&good)).await.status, 200);

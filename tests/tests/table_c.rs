@@ -1,7 +1,7 @@
 //! Table C: token exchange at the IdP.
 
-use carnet_store::{Put, User};
-use carnet_tests::{
+use passavant_store::{Put, User};
+use passavant_tests::{
     forge::{Key, Parts},
     world::{AGENT, Expected, World},
 };
@@ -280,7 +280,7 @@ async fn c21_scopes_are_what_policy_leaves_of_them() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let ask = world.exchange(&tokens.id_token);
-    let granted = |reply: &carnet_tests::world::Reply| {
+    let granted = |reply: &passavant_tests::world::Reply| {
         let claims = Parts::of(reply.str("access_token")).claims;
         assert_eq!(claims["scope"], reply.json["scope"]);
         reply.str("scope").to_owned()
@@ -317,7 +317,7 @@ async fn c30_a_sign_in_that_is_too_old_or_too_weak_asks_for_a_step_up() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let ask = world.exchange(&tokens.id_token);
-    let event = || carnet_store::AuditEvent::granted("fixture", world.now());
+    let event = || passavant_store::AuditEvent::granted("fixture", world.now());
     let mut connection = world.connection(AGENT, "agent-at-ras");
     connection.conditions.max_authentication_age = Some(60);
     world.idp_store.put(&connection, Put::Replace, event()).await.unwrap();
@@ -421,10 +421,10 @@ async fn c35_c36_the_answer_has_the_drafts_shape_and_nothing_about_the_person() 
     assert_eq!((row.event.as_str(), row.outcome.as_str()), ("token_exchange", "granted"));
     assert_eq!(row.details["jti"], parts.claims["jti"].as_str().unwrap());
     // Released to this audience by an administrator.
-    let mut server: carnet_proto::policy::ResourceAuthorizationServer =
+    let mut server: passavant_proto::policy::ResourceAuthorizationServer =
         world.idp_store.by_id(world.ras.as_str()).await.unwrap().unwrap();
     server.release = serde_json::from_value(json!(["email", "auth_time", "acr", "amr"])).unwrap();
-    let event = carnet_store::AuditEvent::granted("fixture", world.now());
+    let event = passavant_store::AuditEvent::granted("fixture", world.now());
     world.idp_store.put(&server, Put::Replace, event).await.unwrap();
     let reply = world.send(&world.exchange(&tokens.id_token)).await;
     let claims = Parts::of(reply.str("access_token")).claims;
@@ -433,7 +433,7 @@ async fn c35_c36_the_answer_has_the_drafts_shape_and_nothing_about_the_person() 
     // An address that is not known to be theirs is not told.
     let mut user: User = world.idp_store.by_id("erin-id").await.unwrap().unwrap();
     user.email_verified = false;
-    let event = carnet_store::AuditEvent::granted("fixture", world.now());
+    let event = passavant_store::AuditEvent::granted("fixture", world.now());
     world.idp_store.put(&user, Put::Replace, event).await.unwrap();
     let reply = world.send(&world.exchange(&tokens.id_token)).await;
     assert!(Parts::of(reply.str("access_token")).claims.get("email").is_none());
@@ -443,8 +443,8 @@ async fn c35_c36_the_answer_has_the_drafts_shape_and_nothing_about_the_person() 
 async fn a_scope_of_one_resource_never_leaks_to_another() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
-    let event = || carnet_store::AuditEvent::granted("fixture", world.now());
-    let resource = |url: &str| vec![carnet_proto::identifier::Resource::parse(url).unwrap()];
+    let event = || passavant_store::AuditEvent::granted("fixture", world.now());
+    let resource = |url: &str| vec![passavant_proto::identifier::Resource::parse(url).unwrap()];
     let mut canvas = world.connection(AGENT, "agent-at-ras");
     canvas.resources = resource(&world.canvas);
     canvas.scopes = ["read"].into_iter().collect();
@@ -460,7 +460,7 @@ async fn a_scope_of_one_resource_never_leaks_to_another() {
     let alone = world.exchange(&tokens.id_token).set("resource", &world.boards);
     assert_eq!(world.send(&alone).await.str("scope"), "read write");
     // A connection that grants nothing on a resource with scopes leaves no room for defaults.
-    canvas.scopes = carnet_proto::scope::Scopes::default();
+    canvas.scopes = passavant_proto::scope::Scopes::default();
     world.idp_store.put(&canvas, Put::Replace, event()).await.unwrap();
     let none = world.exchange(&tokens.id_token).without("scope");
     let expected = Expected(400, "access_denied", "policy.scope_not_allowed");
@@ -471,10 +471,10 @@ async fn a_scope_of_one_resource_never_leaks_to_another() {
 async fn an_alias_never_captures_another_partys_issuer() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
-    let mut other: carnet_proto::policy::ResourceAuthorizationServer =
+    let mut other: passavant_proto::policy::ResourceAuthorizationServer =
         world.idp_store.by_id(world.other_ras.as_str()).await.unwrap().unwrap();
     other.aliases = vec![world.ras.to_string(), world.idp.to_string()];
-    let event = carnet_store::AuditEvent::granted("fixture", world.now());
+    let event = passavant_store::AuditEvent::granted("fixture", world.now());
     world.idp_store.put(&other, Put::Replace, event).await.unwrap();
     let reply = world.send(&world.exchange(&tokens.id_token)).await;
     assert_eq!(Parts::of(reply.str("access_token")).claims["aud"], json!(world.ras));

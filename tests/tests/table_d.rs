@@ -1,11 +1,11 @@
 //! Table D: redemption at the RAS.
 
-use carnet_proto::{
+use passavant_proto::{
     client::GovernedResource,
     trust::{Account, TrustedIssuer},
 };
-use carnet_store::{Put, Store};
-use carnet_tests::{
+use passavant_store::{Put, Store};
+use passavant_tests::{
     forge::{Key, Parts},
     world::{Expected, World},
 };
@@ -35,14 +35,14 @@ async fn change_trust(world: &World, change: impl FnOnce(&mut TrustedIssuer)) {
     let mut trusted: TrustedIssuer =
         world.ras_store.by_id(world.idp.as_str()).await.unwrap().unwrap();
     change(&mut trusted);
-    let event = carnet_store::AuditEvent::granted("fixture", world.now());
+    let event = passavant_store::AuditEvent::granted("fixture", world.now());
     world.ras_store.put(&trusted, Put::Replace, event).await.unwrap();
 }
 
 async fn change_resource(world: &World, url: &str, change: impl FnOnce(&mut GovernedResource)) {
     let mut governed: GovernedResource = world.ras_store.by_id(url).await.unwrap().unwrap();
     change(&mut governed);
-    let event = carnet_store::AuditEvent::granted("fixture", world.now());
+    let event = passavant_store::AuditEvent::granted("fixture", world.now());
     world.ras_store.put(&governed, Put::Replace, event).await.unwrap();
 }
 
@@ -257,7 +257,8 @@ async fn who_acts_for_a_person_is_on_record() {
     let world = World::new().await;
     let acted = with(&world, "act", json!({"sub": "agent\u{1b}-7"}));
     assert_eq!(world.send(&world.redeem(&acted)).await.status, 200);
-    let filter = carnet_store::AuditFilter { limit: 1, ..carnet_store::AuditFilter::default() };
+    let filter =
+        passavant_store::AuditFilter { limit: 1, ..passavant_store::AuditFilter::default() };
     let row = world.ras_store.audit(&filter).await.unwrap().remove(0);
     let actor = row.details["actor"].as_str();
     assert!(actor.contains("agent") && !actor.contains('\u{1b}'), "{actor}");
@@ -384,7 +385,7 @@ async fn d28_to_d31_a_bound_id_jag_needs_its_key() {
     let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
     let mcp_proof = |key: &Key| {
         let mut claims = world.dpop_claims(&world.canvas);
-        claims["ath"] = carnet_proto::secret::sha256(token.as_bytes()).into();
+        claims["ath"] = passavant_proto::secret::sha256(token.as_bytes()).into();
         world.dpop(key, &claims)
     };
     let (dpop, bearer) = (format!("DPoP {token}"), format!("Bearer {token}"));
@@ -555,7 +556,7 @@ async fn q03_the_databases_hold_no_secret() {
         &id_jag,
         &token,
         world.secret.expose(),
-        carnet_tests::world::PASSWORD,
+        passavant_tests::world::PASSWORD,
     ];
     let mut read = 0;
     for file in std::fs::read_dir(world.folder()).unwrap() {
@@ -575,11 +576,11 @@ async fn d40_j04_a_guard_that_asks_feels_a_revocation_within_a_second() {
     let world = World::new().await;
     let new = json!({"id": "canvas-server", "name": "Canvas", "resources": [world.canvas]});
     let made = world.administer(reqwest::Method::POST, "/ras/ras/clients", Some(new)).await;
-    let outbound = carnet_outbound::Outbound::new(&[]).unwrap();
+    let outbound = passavant_outbound::Outbound::new(&[]).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
-    let secret = carnet_proto::secret::Secret::new(made.str("client_secret"));
-    let guard = carnet_resource::Guard::new(
+    let secret = passavant_proto::secret::Secret::new(made.str("client_secret"));
+    let guard = passavant_resource::Guard::new(
         &world.canvas,
         world.ras.as_str(),
         outbound.clone(),

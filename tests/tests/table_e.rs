@@ -1,9 +1,9 @@
 //! Table E: the interactive path of a RAS, from a browser to tokens. The IdP's own authorization endpoint is in
 //! `flows.rs`.
 
-use carnet_proto::trust::{Account, TrustedIssuer};
-use carnet_store::AuditEvent;
-use carnet_tests::{
+use passavant_proto::trust::{Account, TrustedIssuer};
+use passavant_store::AuditEvent;
+use passavant_tests::{
     forge::Parts,
     outsider::{Browser, DESKTOP, VERIFIER},
     world::{AGENT_AT_RAS, CALLBACK, Expected, Reply, World},
@@ -82,7 +82,7 @@ async fn a_person_without_cross_app_access_gets_tokens_by_saying_yes() {
             .ras_role
             .get()
             .unwrap()
-            .stands(&carnet_proto::secret::Secret::new(narrower.str("access_token")))
+            .stands(&passavant_proto::secret::Secret::new(narrower.str("access_token")))
             .await
             .unwrap()
     );
@@ -160,12 +160,12 @@ async fn who_asks_for_a_new_sign_in_gets_one_and_does_not_go_in_circles() {
 #[tokio::test]
 async fn what_registered_itself_gets_no_redirect_before_a_person_was_asked() {
     let world = world().await;
-    let unasked = carnet_proto::client::Client {
+    let unasked = passavant_proto::client::Client {
         id: "dyn-unasked".to_owned(),
         name: "Somebody".to_owned(),
-        authentication: carnet_proto::client::ClientAuthentication::Public,
+        authentication: passavant_proto::client::ClientAuthentication::Public,
         redirect_uris: vec!["https://evil.example/cb".to_owned()],
-        registered: Some(carnet_proto::client::SelfRegistered { at: world.now(), used: false }),
+        registered: Some(passavant_proto::client::SelfRegistered { at: world.now(), used: false }),
         ..Default::default()
     };
     world.put(&world.ras_store, &unasked).await;
@@ -256,7 +256,7 @@ async fn codes_buy_tokens_once_for_whom_and_what_they_were_given() {
     world.refuses(store, "E09", &world.redeem_code(&code), invalid("code.reuse")).await;
     let dead = world.refresh_at_ras(tokens.str("refresh_token"));
     world.refuses(store, "E09: its tokens", &dead, invalid("refresh.invalid")).await;
-    let secret = carnet_proto::secret::Secret::new(tokens.str("access_token"));
+    let secret = passavant_proto::secret::Secret::new(tokens.str("access_token"));
     assert!(!world.ras_role.get().unwrap().stands(&secret).await.unwrap(), "E09: its tokens");
     // Reuse ended the browser's session as well.
     let mut browser = Browser::default();
@@ -295,7 +295,7 @@ async fn codes_buy_tokens_once_for_whom_and_what_they_were_given() {
     world.refuses(store, "E11: another client", &stolen, invalid("code.invalid")).await;
     // E13, E34: what is a code elsewhere is none here.
     let mut browser = Browser::default();
-    let (idp_code, verifier) = world.code("erin", carnet_tests::world::AGENT, "").await;
+    let (idp_code, verifier) = world.code("erin", passavant_tests::world::AGENT, "").await;
     let elsewhere = world.redeem_code(&idp_code).set("code_verifier", &verifier);
     world.refuses(store, "E34", &elsewhere, invalid("code.invalid")).await;
     let code = browser.code(&world, &url, "erin").await;
@@ -309,7 +309,7 @@ async fn codes_buy_tokens_once_for_whom_and_what_they_were_given() {
     // A code that is presented twice is stolen: the second one may end the first before it is answered.
     assert!(won.len() <= 1, "E10");
     for tokens in won {
-        let secret = carnet_proto::secret::Secret::new(tokens.str("access_token"));
+        let secret = passavant_proto::secret::Secret::new(tokens.str("access_token"));
         assert!(!world.ras_role.get().unwrap().stands(&secret).await.unwrap(), "E10, E09");
     }
     // A public client is good for nothing else (B26).
@@ -352,14 +352,14 @@ async fn what_is_switched_off_in_between_is_off() {
     let mut browser = Browser::default();
     let code = browser.code(&world, &url, "erin").await;
     let set =
-        |disabled| move |client: &mut carnet_proto::client::Client| client.disabled = disabled;
-    store.update::<carnet_proto::client::Client>(DESKTOP, set(true), event()).await.unwrap();
+        |disabled| move |client: &mut passavant_proto::client::Client| client.disabled = disabled;
+    store.update::<passavant_proto::client::Client>(DESKTOP, set(true), event()).await.unwrap();
     let unknown = Expected(401, "invalid_client", "client.unknown");
     world.refuses(store, "E35: client", &world.redeem_code(&code), unknown).await;
-    store.update::<carnet_proto::client::Client>(DESKTOP, set(false), event()).await.unwrap();
+    store.update::<passavant_proto::client::Client>(DESKTOP, set(false), event()).await.unwrap();
     // Only through cross-app access from now on.
     let held = tokens(&mut browser).await;
-    let access = carnet_proto::secret::Secret::new(held.str("access_token"));
+    let access = passavant_proto::secret::Secret::new(held.str("access_token"));
     let code = browser.code(&world, &url, "erin").await;
     world.set_sign_in(&Value::Null).await;
     world.refuses(store, "switched off: code", &world.redeem_code(&code), gone).await;
@@ -411,7 +411,7 @@ async fn the_way_back_from_the_issuer_is_this_browsers_and_is_taken_once() {
         assert_eq!(parameter(&to, name), value);
     }
     assert!(parameter(&to, "nonce").len() >= 22 && parameter(&to, "state").len() == 43);
-    let (callback, _) = world.browse(&to, "erin", carnet_tests::world::PASSWORD).await;
+    let (callback, _) = world.browse(&to, "erin", passavant_tests::world::PASSWORD).await;
     assert!(callback.starts_with(&world.ras.endpoint("/callback")));
     // L15, E33: another browser, a changed state or issuer, no cookie.
     let with = |name: &str, value: &str| {
@@ -438,7 +438,7 @@ async fn the_way_back_from_the_issuer_is_this_browsers_and_is_taken_once() {
     assert_eq!(browser.get(&world, &callback).await.status, 400, "taken once");
     let mut mixing = Browser::default();
     let to = mixing.get(&world, &url).await.header("location").to_owned();
-    let (callback, _) = world.browse(&to, "erin", carnet_tests::world::PASSWORD).await;
+    let (callback, _) = world.browse(&to, "erin", passavant_tests::world::PASSWORD).await;
     let evil = callback.replace(
         &format!(
             "iss={}",
@@ -464,7 +464,7 @@ async fn the_way_back_from_the_issuer_is_this_browsers_and_is_taken_once() {
     let mut slow = Browser::default();
     let sent = slow.get(&world, &url).await;
     let (callback, _) =
-        world.browse(sent.header("location"), "erin", carnet_tests::world::PASSWORD).await;
+        world.browse(sent.header("location"), "erin", passavant_tests::world::PASSWORD).await;
     world.pass(700);
     assert_eq!(slow.get(&world, &callback).await.status, 400);
     // E38 and its neighbours: where it goes on is in the signed cookie alone.
@@ -479,7 +479,7 @@ async fn people_find_their_company_by_their_address() {
     let mut browser = Browser::default();
     let page = browser.get(&world, &url).await;
     assert!(page.status == 200 && page.text.contains("type=\"email\""), "{}", page.text);
-    let post = |email: &str| carnet_tests::world::Ask {
+    let post = |email: &str| passavant_tests::world::Ask {
         url: url.clone(),
         form: vec![("email".to_owned(), email.to_owned())],
         headers: vec![("origin".to_owned(), world.ras.origin().to_owned())],
@@ -522,7 +522,7 @@ async fn tokens_of_this_path_are_revoked_and_told_of_like_others() {
     let dead = Expected(400, "invalid_grant", "refresh.invalid");
     let renew = world.refresh_at_ras(renewed.str("refresh_token"));
     world.refuses(&world.ras_store, "revoked", &renew, dead).await;
-    let access = carnet_proto::secret::Secret::new(renewed.str("access_token"));
+    let access = passavant_proto::secret::Secret::new(renewed.str("access_token"));
     assert!(!world.ras_role.get().unwrap().stands(&access).await.unwrap(), "the family is dead");
     // F09.
     let code = browser.code(&world, &world.outsider_url(&[]), "erin").await;

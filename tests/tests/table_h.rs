@@ -2,8 +2,8 @@
 //! document.
 
 use axum::{Json, Router, routing::get};
-use carnet_proto::client::Client;
-use carnet_tests::{
+use passavant_proto::client::Client;
+use passavant_tests::{
     forge::Key,
     outsider::{Browser, VERIFIER},
     world::{Ask, Expected, Reply, Wishes, World},

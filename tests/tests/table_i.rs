@@ -6,18 +6,18 @@ use axum::{
     extract::State,
     http::{Response, StatusCode, Uri},
 };
-use carnet_outbound::{
+use passavant_outbound::{
     BoxedAddresses, ClientDocuments, KeySource, Names, Outbound, Reach, RemoteKeys,
     discover_authorization_server,
 };
-use carnet_proto::{
+use passavant_proto::{
     client_assertion,
     client_document::{self, DocumentUrl},
     identifier::Issuer,
     jwk::Algorithm,
     time::{Clock, Timestamp},
 };
-use carnet_tests::{
+use passavant_tests::{
     desk::installation_key,
     world::{Expected, World},
 };
@@ -252,7 +252,7 @@ async fn i10_i11_i13_i14_a_name_leads_to_a_checked_address_or_nowhere() {
 struct Stranger {
     host: Host,
     url: String,
-    key: carnet_proto::jwk::SigningKey,
+    key: passavant_proto::jwk::SigningKey,
 }
 
 impl Stranger {
@@ -278,7 +278,7 @@ impl Stranger {
     }
 
     /// A redemption by this client, with an ID-JAG that names it.
-    fn redeem(&self, world: &World, client_id: &str) -> carnet_tests::world::Ask {
+    fn redeem(&self, world: &World, client_id: &str) -> passavant_tests::world::Ask {
         let mut claims = world.id_jag_claims();
         claims["client_id"] = json!(client_id);
         let (ras, jti) = (world.ras.as_str(), world.id());
@@ -323,11 +323,11 @@ async fn i24_nothing_is_fetched_unless_the_administrator_listed_the_host() {
     let desk = world.desk("erin").await;
     assert!(desk.client.access(&world.canvas).await.is_ok());
     let issuer = world.idp.to_string();
-    let mut trusted: carnet_proto::trust::TrustedIssuer =
+    let mut trusted: passavant_proto::trust::TrustedIssuer =
         world.ras_store.by_id(&issuer).await.unwrap().unwrap();
     trusted.client_documents = false;
-    let event = carnet_store::AuditEvent::granted("fixture", world.now());
-    world.ras_store.put(&trusted, carnet_store::Put::Replace, event).await.unwrap();
+    let event = passavant_store::AuditEvent::granted("fixture", world.now());
+    world.ras_store.put(&trusted, passavant_store::Put::Replace, event).await.unwrap();
     let refused = desk.client.access(&world.boards).await.err().map(|e| e.to_string());
     assert!(refused.unwrap().contains("invalid_client"));
 }
@@ -407,7 +407,7 @@ async fn i18_a_document_is_fetched_once_for_all_who_wait_and_hosts_have_a_budget
     for n in 0..1000 {
         let url = DocumentUrl::parse(&format!("{}/{n}.json", stranger.origin())).unwrap();
         match documents.client(&url, Reach::Loopback, false).await {
-            Err(carnet_outbound::DocumentError::Busy) => busy += 1,
+            Err(passavant_outbound::DocumentError::Busy) => busy += 1,
             Err(_) => fetched += 1,
             Ok(_) => panic!("a 404 is no client"),
         }
@@ -418,7 +418,7 @@ async fn i18_a_document_is_fetched_once_for_all_who_wait_and_hosts_have_a_budget
 
 #[tokio::test]
 async fn i23_a_registered_client_wins_over_a_document_of_the_same_name() {
-    use carnet_proto::client::{Client, ClientAuthentication, SecretHash};
+    use passavant_proto::client::{Client, ClientAuthentication, SecretHash};
     let world = World::new().await;
     let stranger = Stranger::new().await;
     allow(&world, stranger.origin()).await;
@@ -429,8 +429,8 @@ async fn i23_a_registered_client_wins_over_a_document_of_the_same_name() {
         authentication: ClientAuthentication::Secret(vec![hash]),
         ..Client::default()
     };
-    let event = carnet_store::AuditEvent::granted("fixture", world.now());
-    world.ras_store.put(&registered, carnet_store::Put::Create, event).await.unwrap();
+    let event = passavant_store::AuditEvent::granted("fixture", world.now());
+    world.ras_store.put(&registered, passavant_store::Put::Create, event).await.unwrap();
     let ask = stranger.redeem(&world, &stranger.url);
     let expected = Expected(401, "invalid_client", "client.method");
     world.refuses(&world.ras_store, "the document's key", &ask, expected).await;
@@ -470,7 +470,7 @@ async fn made_up_documents_use_up_nothing_that_the_good_ones_need() {
     for n in 0..700 {
         let url = DocumentUrl::parse(&format!("{}/{n}.json", stranger.origin())).unwrap();
         let outcome = documents.client(&url, Reach::Loopback, false).await;
-        busy += usize::from(matches!(outcome, Err(carnet_outbound::DocumentError::Busy)));
+        busy += usize::from(matches!(outcome, Err(passavant_outbound::DocumentError::Busy)));
     }
     assert!(busy >= 100, "the budget of made-up ones has ended: {busy}");
     stranger.publishes(&stranger.document());
@@ -492,8 +492,8 @@ async fn made_up_documents_use_up_nothing_that_the_good_ones_need() {
     stranger.publishes(&stranger.document());
     documents.client(&url, Reach::Loopback, false).await.unwrap();
     let refused = futures::future::join_all(slow).await;
-    let busy = |error: &Result<Option<carnet_outbound::DocumentError>, _>| {
-        matches!(error, Ok(Some(carnet_outbound::DocumentError::Busy)))
+    let busy = |error: &Result<Option<passavant_outbound::DocumentError>, _>| {
+        matches!(error, Ok(Some(passavant_outbound::DocumentError::Busy)))
     };
     assert_eq!(refused.iter().filter(|error| busy(error)).count(), 36, "four turns at one host");
 }
@@ -524,7 +524,7 @@ async fn who_is_known_by_a_document_alone_is_not_told_whom_this_server_trusts() 
     let world = World::new().await;
     let stranger = Stranger::new().await;
     allow(&world, stranger.origin()).await;
-    let forger = carnet_tests::forge::Key::new();
+    let forger = passavant_tests::forge::Key::new();
     let own_kid = world.idp_key.kid();
     let mut answers = Vec::new();
     for (issuer, kid) in [

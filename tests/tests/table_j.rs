@@ -1,7 +1,7 @@
 //! Table J: the gateway in front of an MCP server, and what it puts on record.
 
-use carnet_gateway::{ArgumentAudit, Lists, PlainHeader, ToolChanges, Who};
-use carnet_tests::{
+use passavant_gateway::{ArgumentAudit, Lists, PlainHeader, ToolChanges, Who};
+use passavant_tests::{
     forge::{Key, Parts},
     gate::{Gate, call, tools},
     world::{Ask, Reply, World},
@@ -257,7 +257,7 @@ async fn j11_j13_j14_j15_the_server_learns_who_calls_from_the_gateway_alone() {
         ("X_Forwarded_User", "admin"),
         ("x-user-id", "admin"),
         ("x-remote-user", "admin"),
-        ("carnet-caller", "admin"),
+        ("passavant-caller", "admin"),
         ("x-forwarded-uri", "/elsewhere"),
         ("x-forwarded-host", "evil.example"),
         ("x-forwarded-proto", "https"),
@@ -300,7 +300,7 @@ async fn j11_j13_j14_j15_the_server_learns_who_calls_from_the_gateway_alone() {
     // The assertion verifies with the keys that the resource's metadata names.
     let assertion = seen.headers["authorization"].to_str().unwrap().trim_start_matches("Bearer ");
     let parts = Parts::of(assertion);
-    assert_eq!(parts.header["typ"], "carnet-caller+jwt");
+    assert_eq!(parts.header["typ"], "passavant-caller+jwt");
     assert_eq!(parts.claims["iss"], gate.url);
     assert!(parts.claims["aud"].as_str().unwrap().ends_with("/inner"));
     assert_eq!(parts.claims["sub"], account);
@@ -402,7 +402,7 @@ async fn j11_j28_j29_answers_of_the_server_are_no_more_than_answers() {
     let gate = Gate::with(&world, |settings| {
         let rules = vec![tools(&["*"], "")];
         let base = settings.rules.base().clone();
-        settings.rules = carnet_proto::operation_policy::Rules::new(base, rules).unwrap();
+        settings.rules = passavant_proto::operation_policy::Rules::new(base, rules).unwrap();
     })
     .await;
     let token = gate.token(&world, "erin", "read").await;
@@ -745,7 +745,7 @@ async fn j30_what_cannot_be_decided_or_recorded_is_not_allowed() {
     let world = World::new().await;
     let gate = Gate::with(&world, |settings| {
         settings.stands =
-            Some(std::sync::Arc::new(|_| Box::pin(async { Err(carnet_gateway::Unavailable) })));
+            Some(std::sync::Arc::new(|_| Box::pin(async { Err(passavant_gateway::Unavailable) })));
     })
     .await;
     let token = gate.token(&world, "erin", "read").await;
@@ -928,7 +928,7 @@ async fn lists_show_what_the_caller_may_use() {
 #[tokio::test]
 async fn a_tool_that_changes_after_approval_is_blocked_until_it_is_approved() {
     let world = World::new().await;
-    let change = |settings: &mut carnet_gateway::RouteSettings| {
+    let change = |settings: &mut passavant_gateway::RouteSettings| {
         settings.tool_changes = ToolChanges::Block;
     };
     let gate = Gate::with(&world, change).await;
@@ -1118,7 +1118,7 @@ async fn one_person_holds_so_many_bytes_and_a_revoked_token_uses_up_nothing() {
     let (bad, good) =
         (gate.token(&world, "max", "read").await, gate.token(&world, "max", "read").await);
     let jti = Parts::of(&bad).claims["jti"].as_str().unwrap().to_owned();
-    let event = carnet_store::AuditEvent::granted("test", world.clock().now());
+    let event = passavant_store::AuditEvent::granted("test", world.clock().now());
     world.ras_store.revoke_grant(&jti, event, world.clock().now()).await.unwrap();
     for _ in 0..60 {
         assert_eq!(gate.call(&world, &bad, "echo").await.status, 401);
@@ -1139,7 +1139,7 @@ async fn an_answer_that_nobody_reads_ends_with_its_token_whatever_it_is() {
     let _unread = gate.stream(&world, &token, &call("flood_json")).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     let jti = Parts::of(&token).claims["jti"].as_str().unwrap().to_owned();
-    let event = carnet_store::AuditEvent::granted("test", world.clock().now());
+    let event = passavant_store::AuditEvent::granted("test", world.clock().now());
     world.ras_store.revoke_grant(&jti, event, world.clock().now()).await.unwrap();
     world.pass(3);
     gate.upstream.wait_let_go(1).await;
@@ -1166,7 +1166,7 @@ async fn whoever_waits_for_a_silent_authorization_server_waits_once() {
 /// Tokens of other makers' authorization servers may name several audiences, and the client in `azp`.
 #[tokio::test]
 async fn another_form_of_tokens_is_taken_only_where_the_server_s_settings_say_so() {
-    use carnet_proto::access_token::TokenForm;
+    use passavant_proto::access_token::TokenForm;
     let world = World::new().await;
     let strict = Gate::new(&world).await;
     let several = TokenForm { several_audiences: true, ..TokenForm::default() };

@@ -1,7 +1,7 @@
 //! Databases of the first schema, filled by the program of that time (`fixtures/first`), are brought up to date, lose
 //! nothing, and still serve a node of that time.
 
-use carnet_proto::{
+use passavant_proto::{
     client::{Client, GovernedResource},
     identifier::Issuer,
     policy::{Connection, RegisteredResource, ResourceAuthorizationServer},
@@ -9,7 +9,7 @@ use carnet_proto::{
     time::Timestamp,
     trust::{Account, SubjectLink, TrustedIssuer},
 };
-use carnet_store::*;
+use passavant_store::*;
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Row};
 use std::collections::BTreeMap;
 
@@ -217,14 +217,15 @@ mod postgres {
 
     #[tokio::test]
     async fn databases_of_the_first_schema_are_brought_up_to_date_on_postgresql_too() {
-        let (idp, ras) = (fresh("carnet_upgrade_idp").await, fresh("carnet_upgrade_ras").await);
+        let (idp, ras) =
+            (fresh("passavant_upgrade_idp").await, fresh("passavant_upgrade_ras").await);
         upgrades(&idp, &ras, "postgres", &POSTGRES).await;
     }
 
     /// Nodes that start at once; and one that was stopped in the middle of its steps, by whoever froze it.
     #[tokio::test]
     async fn nodes_that_start_at_once_wait_for_each_other_and_not_without_end() {
-        let url = fresh("carnet_upgrade_turns").await;
+        let url = fresh("passavant_upgrade_turns").await;
         run(&url, &fixture("idp", "postgres")).await;
         let mut frozen = by_hand(&url).await;
         let sql = "SET idle_in_transaction_session_timeout = 3000; BEGIN; SELECT pg_advisory_xact_lock(7317001)::text";

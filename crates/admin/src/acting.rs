@@ -7,9 +7,9 @@ use axum::{
     http::{Method, StatusCode, request::Parts},
     response::{IntoResponse, Response},
 };
-use carnet_authority::token_endpoint::origin_of;
-use carnet_proto::time::Timestamp;
-use carnet_store::{AdminRole, AuditEvent, RestsOn};
+use passavant_authority::token_endpoint::origin_of;
+use passavant_proto::time::Timestamp;
+use passavant_store::{AdminRole, AuditEvent, RestsOn};
 use std::ops::Deref;
 
 /// The name in rows of what whoever holds the secret of the config did.

@@ -12,8 +12,8 @@ use axum::{
     http::StatusCode,
     routing::{get, post},
 };
-use carnet_proto::secret::Secret;
-use carnet_store::{AdminRole, Administrator, Record};
+use passavant_proto::secret::Secret;
+use passavant_store::{AdminRole, Administrator, Record};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -16,8 +16,8 @@ use axum::{
     http::StatusCode,
     routing::{get, post},
 };
-use carnet_authority::passwords::{Passwords, normal_username};
-use carnet_proto::{
+use passavant_authority::passwords::{Passwords, normal_username};
+use passavant_proto::{
     authentication::{ACR_PASSWORD, Authentication},
     client::{Client, ClientAuthentication, ENROLLED_CLIENT},
     client_document::INSTALLATIONS,
@@ -30,7 +30,7 @@ use carnet_proto::{
     secret::Secret,
     time::{Clock, Entropy},
 };
-use carnet_store::{Group, Record, Store, User};
+use passavant_store::{Group, Record, Store, User};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::Arc};
@@ -288,7 +288,7 @@ async fn groups_exist(idp: &Acting<IdpAdmin>, groups: &BTreeSet<String>) -> Resu
         if idp.desk.store.by_id::<Group>(name).await?.is_none() {
             return Err(AdminError::invalid(
                 format!("`groups`: there is no group `{name}`"),
-                format!("make it with `carnet admin group add {name}`"),
+                format!("make it with `passavant admin group add {name}`"),
             ));
         }
     }
@@ -566,7 +566,7 @@ async fn explain(idp: Acting<IdpAdmin>, Body(asked): Body<Explain>) -> Answer {
     let desk = &idp.desk;
     let store = &desk.store;
     let user = user(&idp, &asked.user).await?;
-    // An installation is whatever `carnet` is.
+    // An installation is whatever `passavant` is.
     let installations = idp.of.0.issuer.endpoint(INSTALLATIONS);
     let enrolled =
         asked.client == ENROLLED_CLIENT || asked.client.starts_with(&format!("{installations}/"));

@@ -10,8 +10,8 @@ use axum::{
     http::StatusCode,
     routing::{get, post},
 };
-use carnet_proto::{jwk::Algorithm, time::Timestamp};
-use carnet_store::SealedKey;
+use passavant_proto::{jwk::Algorithm, time::Timestamp};
+use passavant_store::SealedKey;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -142,7 +142,7 @@ impl Desk {
                 names.join(" and ")
             ),
             format!(
-                "`carnet admin key rotate --algorithm {algorithm}` makes one, where it is ES256, EdDSA or RS256"
+                "`passavant admin key rotate --algorithm {algorithm}` makes one, where it is ES256, EdDSA or RS256"
             ),
         ))
     }
@@ -155,7 +155,7 @@ impl Desk {
         }
         Err(AdminError::invalid(
             format!("the key `{kid}` is not there, or is the only one that signs"),
-            "`carnet admin key list` lists them; `carnet admin key rotate --now` makes one that signs at once",
+            "`passavant admin key list` lists them; `passavant admin key rotate --now` makes one that signs at once",
         ))
     }
 }

@@ -23,13 +23,13 @@ use axum::{
     middleware::{self, Next},
     response::IntoResponse,
 };
-use carnet_authority::{admission::Cells, token_endpoint::origin_of};
-use carnet_proto::{
+use passavant_authority::{admission::Cells, token_endpoint::origin_of};
+use passavant_proto::{
     others_text::shown,
     secret::Secret,
     time::{Clock, Entropy},
 };
-use carnet_store::{
+use passavant_store::{
     AdminRole, Administrator, AuditEvent, HotOperation, RestsOn, Store, StoreError, StoredProof,
 };
 use proof::{Asked, Challenges, Presented};
@@ -181,7 +181,7 @@ impl Gate {
         let too_large = |_| StatusCode::PAYLOAD_TOO_LARGE.into_response();
         let bytes = to_bytes(body, LARGEST).await.map_err(too_large)?;
         let identified = self.identify(&parts, &value, &bytes).await;
-        let identified = identified.map_err(|error| carnet_authority::answer::broken(&error))?;
+        let identified = identified.map_err(|error| passavant_authority::answer::broken(&error))?;
         let (known, response) = match identified {
             Err(Unknown::Wrong) => return Err(self.turn_away(&parts, Unknown::Wrong).await),
             Err(Unknown::Ended(known)) => {
@@ -228,7 +228,7 @@ impl Gate {
         }
         if headers.contains_key(header::ORIGIN) {
             let problem = Problem::new("pages of a browser have no business here")
-                .hint("use `carnet admin`, or a program that sends no Origin header");
+                .hint("use `passavant admin`, or a program that sends no Origin header");
             return Err((StatusCode::FORBIDDEN, Json(problem)).into_response());
         }
         Ok(())
@@ -300,7 +300,7 @@ impl Gate {
                 place.said()
             );
             return Err(Problem::new(error)
-                .hint("an owner there adds administrators (`carnet admin administrator add`, with or without --ras)"));
+                .hint("an owner there adds administrators (`passavant admin administrator add`, with or without --ras)"));
         }
         let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
         let need = Need::of(&parts.method, route.strip_prefix(prefix).unwrap_or_default());
@@ -325,13 +325,13 @@ impl Gate {
                 "administrator.unknown",
                 None,
                 Problem::new("the administration secret is missing or wrong, or a token that was replaced or removed")
-                    .hint("`carnet init` wrote the secret beside the config; pass its file with --secret-file"),
+                    .hint("`passavant init` wrote the secret beside the config; pass its file with --secret-file"),
             ),
             Unknown::Ended(known) => (
                 "administrator.expired",
                 Some(self.named(&known, parts)),
                 Problem::new("this administrator's token has ended")
-                    .hint("an owner makes another one: `carnet admin administrator renew NAME`"),
+                    .hint("an owner makes another one: `passavant admin administrator renew NAME`"),
             ),
         };
         tracing::warn!(%address, reason, "administration was refused");
@@ -377,7 +377,7 @@ impl Gate {
         reason: &'static str,
         name: Option<String>,
     ) -> Result<(), Response<Body>> {
-        self.refusals.take(key).map_err(|busy| carnet_authority::answer::throttled(busy.0))?;
+        self.refusals.take(key).map_err(|busy| passavant_authority::answer::throttled(busy.0))?;
         let here = self.places.iter().find(|place| is_under(parts.uri.path(), &place.prefix));
         let Some(place) = here.or(self.places.first()) else { return Ok(()) };
         let (request_id, address) = origin_of(parts);
@@ -390,7 +390,7 @@ impl Gate {
             .with("target", shown(parts.uri.path(), 256))
             .refused(reason);
         let recorded = place.store.record(HotOperation::new(Some(event)), now).await;
-        recorded.map(|_| ()).map_err(|error| carnet_authority::answer::broken(&error))
+        recorded.map(|_| ()).map_err(|error| passavant_authority::answer::broken(&error))
     }
 }
 
@@ -449,7 +449,7 @@ impl AdminError {
     fn missing(kind: &str, id: &str) -> Self {
         let error = format!("there is no {kind} `{id}`");
         Self::Missing(
-            Problem::new(error).hint(format!("list them with `carnet admin {kind} list`")),
+            Problem::new(error).hint(format!("list them with `passavant admin {kind} list`")),
         )
     }
 }
@@ -482,7 +482,7 @@ impl IntoResponse for AdminError {
             Self::Missing(problem) => (StatusCode::NOT_FOUND, Json(problem)).into_response(),
             Self::Gone(problem) => (StatusCode::UNAUTHORIZED, Json(problem)).into_response(),
             Self::Conflict(problem) => (StatusCode::CONFLICT, Json(problem)).into_response(),
-            Self::Broken(error) => carnet_authority::answer::broken(&error),
+            Self::Broken(error) => passavant_authority::answer::broken(&error),
         }
     }
 }

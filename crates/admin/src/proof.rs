@@ -9,18 +9,18 @@
 //! 3. The answer carries a MAC over that bearer value, status and body in [`ANSWER`]: it answers this request alone.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use carnet_proto::{
+use passavant_proto::{
     secret::{Secret, equal_in_constant_time, mac, masked, sha256},
     time::{Clock, Entropy, Timestamp},
 };
-use carnet_store::StoredProof;
+use passavant_store::StoredProof;
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
 };
 
 /// Header of an answer that proves who gave it.
-pub const ANSWER: &str = "carnet-proof";
+pub const ANSWER: &str = "passavant-proof";
 /// Path of challenges.
 pub const CHALLENGE: &str = "/challenge";
 /// How long a challenge is good for, in seconds.

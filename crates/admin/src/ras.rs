@@ -15,14 +15,14 @@ use axum::{
     http::StatusCode,
     routing::{get, post},
 };
-use carnet_proto::{
+use passavant_proto::{
     client::{Client, GovernedResource},
     client_document::is_origin,
     identifier::{Issuer, Resource},
     time::{Clock, Entropy},
     trust::{Account, ClientHost, InteractiveSignIn, SubjectLink, TrustedIssuer},
 };
-use carnet_store::{Record, Store};
+use passavant_store::{Record, Store};
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -300,7 +300,7 @@ async fn unlink(
     }
     Err(AdminError::invalid(
         format!("nobody named `{}` by {} is linked to an account", link.subject, link.issuer),
-        "`carnet admin --ras NAME account links ACCOUNT` lists who is",
+        "`passavant admin --ras NAME account links ACCOUNT` lists who is",
     ))
 }
 

@@ -9,7 +9,7 @@ use axum::{
     http::StatusCode,
     response::IntoResponse,
 };
-use carnet_proto::{
+use passavant_proto::{
     client::{
         Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT, GovernedResource, SecretHash,
         is_client_id,
@@ -21,7 +21,7 @@ use carnet_proto::{
     time::{Clock, Entropy, Timestamp},
     trust::{Account, ClientHost, TrustedIssuer},
 };
-use carnet_store::{AuditEvent, AuditFilter, Outcome, Put, Record, Store};
+use passavant_store::{AuditEvent, AuditFilter, Outcome, Put, Record, Store};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -174,7 +174,7 @@ impl Desk {
         if id == ENROLLED_CLIENT {
             return Err(AdminError::invalid(
                 format!("`id`: `{id}` is the software that people enrol themselves"),
-                "choose another id; connections may name `carnet` without registering it",
+                "choose another id; connections may name `passavant` without registering it",
             ));
         }
         if !is_client_id(&id) {
@@ -262,7 +262,7 @@ impl Desk {
         &self,
         new: &NewClient,
         may_be_public: bool,
-    ) -> Result<(ClientAuthentication, Option<carnet_proto::secret::Secret>), AdminError> {
+    ) -> Result<(ClientAuthentication, Option<passavant_proto::secret::Secret>), AdminError> {
         let private_key_jwt = |keys| ClientAuthentication::PrivateKeyJwt {
             keys,
             algorithm: new.algorithm.unwrap_or_default(),

@@ -4,7 +4,7 @@
 //! who they are is counted by that alone: no failure of others bars a right credential. Whoever proves nothing is
 //! counted by their address, for each row, fetch or page that they cost, whether it succeeds or not.
 
-use carnet_store::AuditEvent;
+use passavant_store::AuditEvent;
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},

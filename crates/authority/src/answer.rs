@@ -7,12 +7,12 @@ use axum::{
     http::{HeaderValue, Response, StatusCode, header},
     response::IntoResponse,
 };
-use carnet_proto::{
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use passavant_proto::{
     form::FormError,
     refusal::{Refusal, StepUp, Wire},
 };
-use carnet_store::StoreError;
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use passavant_store::StoreError;
 use serde::Serialize;
 use serde_json::json;
 
@@ -159,7 +159,7 @@ pub fn page(
         }
     };
     let mut response = (status, markup.into_string()).into_response();
-    let style = carnet_proto::secret::sha256(STYLE.as_bytes());
+    let style = passavant_proto::secret::sha256(STYLE.as_bytes());
     // CSP wants standard base64 with padding.
     let style = format!("{}=", style.replace('-', "+").replace('_', "/"));
     let policy = format!(

@@ -2,8 +2,8 @@
 //! that is never trusted longer than the generation it was read at.
 
 use crate::{admission::Taken, answer::Failure, operations::Readiness, token_endpoint::Visitor};
-use carnet_outbound::{ClientDocuments, Outbound, Reach, RelyingParty, RemoteKeys};
-use carnet_proto::{
+use passavant_outbound::{ClientDocuments, Outbound, Reach, RelyingParty, RemoteKeys};
+use passavant_proto::{
     client::{Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT},
     client_document::is_document_url,
     identifier::Issuer,
@@ -11,7 +11,7 @@ use carnet_proto::{
     others_text::shown,
     time::{Clock, Entropy, Timestamp},
 };
-use carnet_store::{Generation, Installation, SealedKey, Store, StoreError};
+use passavant_store::{Generation, Installation, SealedKey, Store, StoreError};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
@@ -192,10 +192,10 @@ impl RegisteredClient {
     /// An installation as the client whose id is `url`.
     pub fn of_installation(url: &str, held: &Installation) -> Self {
         let jwks = json!({"keys": [held.public_jwk]});
-        let redirect_uris = carnet_proto::client_document::LOOPBACK_REDIRECTS;
+        let redirect_uris = passavant_proto::client_document::LOOPBACK_REDIRECTS;
         let record = Client {
             id: url.to_owned(),
-            name: format!("Carnet on {}", held.device),
+            name: format!("Passavant on {}", held.device),
             authentication: ClientAuthentication::PrivateKeyJwt {
                 keys: ClientKeys::Inline(jwks),
                 algorithm: held.algorithm,

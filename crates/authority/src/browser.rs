@@ -11,7 +11,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Response, StatusCode, header},
     response::IntoResponse,
 };
-use carnet_proto::{
+use passavant_proto::{
     authorize::PageError,
     client::Client,
     identifier::{Issuer, is_loopback},
@@ -19,7 +19,7 @@ use carnet_proto::{
     redirect_uri::private_use_scheme,
     secret::sha256,
 };
-use carnet_store::{AuditEvent, HotOperation};
+use passavant_store::{AuditEvent, HotOperation};
 use url::Url;
 
 /// A redirect to a checked redirect URI, always with `iss` (RFC 9207).
@@ -111,7 +111,7 @@ pub fn see_other(location: &str) -> Response<Body> {
 /// `__Host-` cookies over https; over plain http (this machine only) the prefix cannot be had.
 pub fn cookie_name(issuer: &Issuer, name: &str) -> String {
     let secure = issuer.as_str().starts_with("https://");
-    if secure { format!("__Host-carnet-{name}") } else { format!("carnet-{name}") }
+    if secure { format!("__Host-passavant-{name}") } else { format!("passavant-{name}") }
 }
 
 /// The value of a cookie; none if it was sent twice, as tossing from a sub-domain would.
@@ -164,7 +164,7 @@ pub fn set_cookie(
 
 /// The form token that belongs to a cookie.
 pub fn csrf_of(cookie: &str) -> String {
-    sha256(format!("carnet form {cookie}").as_bytes())
+    sha256(format!("passavant form {cookie}").as_bytes())
 }
 
 /// Whether a POST comes from our own page, by what the browser itself says (E18).

@@ -1,11 +1,11 @@
 //! What gateways report of tool calls, as rows of the audit trail: one row for a call, with its decision
 //! and, where it is known by then, how it ended.
 
-use carnet_proto::{
+use passavant_proto::{
     others_text::shown,
     time::{SKEW, Timestamp},
 };
-use carnet_store::{AuditEvent, StoreError};
+use passavant_store::{AuditEvent, StoreError};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -166,7 +166,7 @@ fn with_outcome(event: AuditEvent, outcome: &Line) -> AuditEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use carnet_store::Outcome;
+    use passavant_store::Outcome;
 
     #[test]
     fn a_call_is_one_row_where_its_end_is_known() {

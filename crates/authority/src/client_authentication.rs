@@ -7,8 +7,8 @@ use crate::{
     token_endpoint::Visitor,
 };
 use axum::http::{HeaderMap, header};
-use carnet_outbound::{KeySource, Reach};
-use carnet_proto::{
+use passavant_outbound::{KeySource, Reach};
+use passavant_proto::{
     client::{ClientAuthentication, ClientKeys},
     client_assertion,
     client_authentication::Presented,
@@ -19,7 +19,7 @@ use carnet_proto::{
     secret::Secret,
     time::Timestamp,
 };
-use carnet_store::{HotOutcome, UsedJti};
+use passavant_store::{HotOutcome, UsedJti};
 use std::sync::{Arc, atomic::Ordering};
 
 /// A client that has proved who it is, or a registered public one. Made here alone.
@@ -31,7 +31,7 @@ impl AuthenticatedClient {
         &self.0.record.id
     }
 
-    pub fn record(&self) -> &carnet_proto::client::Client {
+    pub fn record(&self) -> &passavant_proto::client::Client {
         &self.0.record
     }
 
@@ -45,7 +45,7 @@ impl AuthenticatedClient {
     ) -> Result<bool, Failure> {
         let now = authority.client(directory, self.id()).await?;
         // What was asked of it when the request came may be too little by now.
-        let (then, no_less) = (&self.0.record, |now: &carnet_proto::client::Client| {
+        let (then, no_less) = (&self.0.record, |now: &passavant_proto::client::Client| {
             now.dpop_bound_access_tokens <= self.0.record.dpop_bound_access_tokens
                 && now.device_grant >= self.0.record.device_grant
                 && now.pkce_optional >= self.0.record.pkce_optional
@@ -146,7 +146,7 @@ async fn attempt<D: Directory>(
                 let (token, now) = (assertion.expose(), authority.now());
                 if !client_assertion::is_plausible(token, id, &authority.issuer, now) {
                     return Err(
-                        Refusal::ClientAssertion(carnet_proto::jws::JwtError::Client).into()
+                        Refusal::ClientAssertion(passavant_proto::jws::JwtError::Client).into()
                     );
                 }
             }
@@ -184,7 +184,7 @@ async fn verify_assertion<D: Directory>(
                 reach: client.keys_reach.unwrap_or_else(|| Reach::of_trusted_url(url)),
             };
             let (header, _) =
-                carnet_proto::jws::peek(assertion.expose()).map_err(Refusal::ClientAssertion)?;
+                passavant_proto::jws::peek(assertion.expose()).map_err(Refusal::ClientAssertion)?;
             let kid = header.optional_str("kid").ok().flatten();
             // Strangers' keys apart from the issuers' and the administrator's clients'.
             let context = &authority.context;
@@ -229,7 +229,7 @@ pub async fn proof_of_possession<D: Directory>(
     if proofs.next().is_some() {
         return Err(Refusal::DpopRepeated.into());
     }
-    let malformed = Refusal::DpopProof(carnet_proto::jws::JwtError::Malformed);
+    let malformed = Refusal::DpopProof(passavant_proto::jws::JwtError::Malformed);
     let proof = proof.to_str().map_err(|_| malformed)?;
     let request = dpop::Request { method: "POST", url, access_token: None };
     let now = authority.now();

@@ -7,8 +7,10 @@ use crate::{
     authority::{Authority, Directory},
     token_endpoint::ClientRequest,
 };
-use carnet_proto::{refusal::Refusal, scope::Scopes, secret::Secret, token_exchange::parse_scope};
-use carnet_store::{
+use passavant_proto::{
+    refusal::Refusal, scope::Scopes, secret::Secret, token_exchange::parse_scope,
+};
+use passavant_store::{
     AuditEvent, AuthorizationCode, CodeState, HotOperation, RefreshToken, RefreshTokenState,
     Replaces, Session,
 };

@@ -7,8 +7,8 @@ use crate::{
     authority::{Authority, Directory, Snapshot},
     client_authentication::AuthenticatedClient,
 };
-use carnet_proto::{refusal::Refusal, time::Timestamp};
-use carnet_store::{HotOperation, HotOutcome};
+use passavant_proto::{refusal::Refusal, time::Timestamp};
+use passavant_store::{HotOperation, HotOutcome};
 use std::{future::Future, sync::Arc};
 
 /// What a grant decided on one state of the records.

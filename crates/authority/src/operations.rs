@@ -10,9 +10,9 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use carnet_proto::{identifier::Issuer, time::Entropy};
 use ipnet::IpNet;
 use opentelemetry::{KeyValue, global, metrics::Histogram};
+use passavant_proto::{identifier::Issuer, time::Entropy};
 use std::{
     net::{IpAddr, SocketAddr},
     pin::Pin,
@@ -55,7 +55,7 @@ pub struct RequestId(pub String);
 /// request is the last one of `X-Forwarded-For` that is not a proxy's; from anyone else that header
 /// means nothing.
 pub fn limited(router: Router, limits: Limits, entropy: Entropy, proxies: &[IpNet]) -> Router {
-    let duration = global::meter("carnet")
+    let duration = global::meter("passavant")
         .f64_histogram("http.server.request.duration")
         .with_unit("s")
         .build();

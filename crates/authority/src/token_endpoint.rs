@@ -15,10 +15,10 @@ use axum::{
     http::{HeaderMap, Response, StatusCode, header, request::Parts},
     response::IntoResponse,
 };
-use carnet_proto::{
+use passavant_proto::{
     client::ENROLLED_CLIENT, dpop::DpopProof, form::Form, id_jag::OneOrMany, refusal::Refusal,
 };
-use carnet_store::{AuditEvent, HotOperation};
+use passavant_store::{AuditEvent, HotOperation};
 use serde::Serialize;
 use std::{future::Future, net::SocketAddr, sync::Arc};
 

@@ -7,7 +7,7 @@ use crate::{
     obtain::{AccessToken, Client, MARGIN},
     vault::Access,
 };
-use carnet_proto::{challenge::Challenge, identifier::Resource, scope::Scopes};
+use passavant_proto::{challenge::Challenge, identifier::Resource, scope::Scopes};
 use std::{
     collections::HashMap,
     sync::{MutexGuard, PoisonError},

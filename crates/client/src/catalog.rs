@@ -1,12 +1,12 @@
-//! The company's catalog, and the person's installations: Carnet's own endpoints at the IdP, found in
+//! The company's catalog, and the person's installations: Passavant's own endpoints at the IdP, found in
 //! its metadata.
 
 use crate::{
     error::{Error, Leg},
     obtain::Client,
 };
-use carnet_outbound::{Answer, OAuthError};
-use carnet_proto::{identifier::Resource, time::Timestamp};
+use passavant_outbound::{Answer, OAuthError};
+use passavant_proto::{identifier::Resource, time::Timestamp};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashMap,
@@ -111,7 +111,7 @@ impl Client {
     /// The catalog, or `None` where the IdP has none (another maker's).
     pub async fn catalog(&self) -> Result<Option<Catalog>, Error> {
         let metadata = self.idp_metadata().await?;
-        let Some(endpoint) = metadata.carnet_catalog_endpoint.clone() else { return Ok(None) };
+        let Some(endpoint) = metadata.passavant_catalog_endpoint.clone() else { return Ok(None) };
         let answer = self.ask_own("GET", &endpoint).await?;
         let catalog: Catalog = read(&answer)?;
         let servers = catalog.servers.iter().map(|s| s.authorization_server.clone());
@@ -122,7 +122,7 @@ impl Client {
     /// The person's installations, this one among them; `None` where the IdP enrols none.
     pub async fn installations(&self) -> Result<Option<Vec<Installation>>, Error> {
         let metadata = self.idp_metadata().await?;
-        let Some(endpoint) = metadata.carnet_installations_endpoint.clone() else {
+        let Some(endpoint) = metadata.passavant_installations_endpoint.clone() else {
             return Ok(None);
         };
         let answer = self.ask_own("GET", &endpoint).await?;
@@ -132,7 +132,7 @@ impl Client {
     /// Revokes one of the person's installations; `false` if there is none of this id.
     pub async fn revoke_installation(&self, id: &str) -> Result<bool, Error> {
         let metadata = self.idp_metadata().await?;
-        let Some(endpoint) = metadata.carnet_installations_endpoint.clone() else {
+        let Some(endpoint) = metadata.passavant_installations_endpoint.clone() else {
             return Ok(false);
         };
         let plain =
@@ -183,7 +183,7 @@ impl Client {
             return Ok(*verdict);
         }
         let metadata = self.idp_metadata().await?;
-        let verdict = match &metadata.carnet_catalog_endpoint {
+        let verdict = match &metadata.passavant_catalog_endpoint {
             None => false,
             Some(endpoint) => {
                 let bad = |what: String| Error::BadAnswer { leg: Leg::Catalog, what };

@@ -3,13 +3,13 @@
 //! all go this way.
 
 use crate::error::Error;
-use carnet_proto::{
+use futures::{StreamExt, stream::FuturesUnordered};
+use passavant_proto::{
     form::Form,
     pkce::CodeChallenge,
     secret::{Secret, equal_in_constant_time},
     time::Entropy,
 };
-use futures::{StreamExt, stream::FuturesUnordered};
 use std::{net::Ipv4Addr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -292,9 +292,9 @@ impl Tab {
     async fn answer(self, status: &str, header: &str, text: &str) {
         let Some(mut stream) = self.0 else { return };
         let body = format!(
-            "<!doctype html><html lang=en><meta charset=utf-8><title>Carnet</title>\
+            "<!doctype html><html lang=en><meta charset=utf-8><title>Passavant</title>\
              <meta name=viewport content='width=device-width, initial-scale=1'>\
-             <style>{STYLE}</style><main><h1>Carnet</h1><p>{text}</p></main></html>"
+             <style>{STYLE}</style><main><h1>Passavant</h1><p>{text}</p></main></html>"
         );
         let answer = format!(
             "HTTP/1.1 {status}\r\n{header}content-type: text/html; charset=utf-8\r\n\

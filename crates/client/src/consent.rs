@@ -11,8 +11,8 @@ use crate::{
     sign_in::SignInOptions,
     vault::{Access, Consent},
 };
-use carnet_outbound::{OAuthError, Reach, authorization_endpoint};
-use carnet_proto::{
+use passavant_outbound::{OAuthError, Reach, authorization_endpoint};
+use passavant_proto::{
     client_document::CONSENT_PATH,
     id_jag::OneOrMany,
     identifier::Issuer,
@@ -130,11 +130,12 @@ impl Client {
             ))
         };
         let idp = &self.settings().idp;
-        let own_origin = carnet_outbound::origin_of(issuer.as_str());
-        let idp_origin = carnet_outbound::origin_of(idp.as_str());
+        let own_origin = passavant_outbound::origin_of(issuer.as_str());
+        let idp_origin = passavant_outbound::origin_of(idp.as_str());
         let known = self.idp_metadata().await.ok();
         let known = known.as_ref().and_then(|known| known.authorization_endpoint.as_deref());
-        let at_idp = carnet_outbound::origin_of(endpoint) == idp_origin && own_origin != idp_origin;
+        let at_idp =
+            passavant_outbound::origin_of(endpoint) == idp_origin && own_origin != idp_origin;
         if at_idp || known.is_some_and(|known| place(known) == place(endpoint)) {
             return Err(foreign("the company's identity provider"));
         }
@@ -190,7 +191,7 @@ impl Client {
             .find(|method| offered.is_none_or(|list| list.iter().any(|held| held == method)))
             .unwrap_or("none");
         let body = json!({
-            "client_name": "Carnet",
+            "client_name": "Passavant",
             "redirect_uris": [redirect_uri],
             "grant_types": ["authorization_code", "refresh_token"],
             "response_types": ["code"],
@@ -292,7 +293,7 @@ impl Client {
             let Ok(issuer) = Issuer::parse(&access.authorization_server) else { continue };
             let reach = Reach::of_trusted_url(&access.url);
             let found =
-                carnet_outbound::authorization_server(self.outbound(), &issuer, reach).await;
+                passavant_outbound::authorization_server(self.outbound(), &issuer, reach).await;
             let Ok(metadata) = found else { continue };
             let Some(endpoint) = metadata.revocation_endpoint.clone() else { continue };
             let metadata = metadata.at(endpoint);

@@ -1,8 +1,8 @@
 //! Signing in where the browser is on another device (RFC 8628): this one shows a code, and asks how it stands.
 
 use crate::error::{Error, Leg};
-use carnet_outbound::{Answer, Discovered, OAuthError, OutboundError};
-use carnet_proto::{GRANT_DEVICE_CODE, others_text::shown, secret::Secret};
+use passavant_outbound::{Answer, Discovered, OAuthError, OutboundError};
+use passavant_proto::{GRANT_DEVICE_CODE, others_text::shown, secret::Secret};
 use serde::Deserialize;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};

@@ -2,11 +2,11 @@
 //! keeps a hostile document from leading anywhere (RFC 9728, RFC 8414, MCP).
 
 use crate::error::Error;
-use carnet_outbound::{
+use passavant_outbound::{
     Answer, Differs, Discovered, DiscoveryError, LONGEST, Outbound, Reach, authorization_server,
     differs_from, document, origin_of, redirect_of, telling,
 };
-use carnet_proto::{
+use passavant_proto::{
     GRANT_PROFILE_ID_JAG,
     challenge::Challenge,
     identifier::{Issuer, Resource},
@@ -64,7 +64,7 @@ impl Probed {
 pub(crate) async fn probe(outbound: &Outbound, url: &str) -> Result<Probed, Error> {
     let own = Resource::parse(url).map_err(|e| {
         Error::Discovery(format!(
-            "the MCP server's URL `{}` {e}\nhint: `carnet servers` lists those that you may reach",
+            "the MCP server's URL `{}` {e}\nhint: `passavant servers` lists those that you may reach",
             shown(url, 200)
         ))
     })?;
@@ -247,7 +247,7 @@ async fn resource_metadata(
     Err(Error::Discovery(telling(missed).unwrap_or_else(|| {
         format!(
             "{own} has no protected-resource metadata (RFC 9728), so its authorization server is not known\nhint: check \
-             the URL (`carnet servers` lists yours); if it is right, its operator has to serve {}",
+             the URL (`passavant servers` lists yours); if it is right, its operator has to serve {}",
             own.metadata_url()
         )
     })))

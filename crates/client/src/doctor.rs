@@ -10,8 +10,8 @@ use crate::{
     obtain::{Client, IdJagView},
     settings::Credential,
 };
-use carnet_outbound::{Answer, Differs, Outbound, Reach, first_words};
-use carnet_proto::{
+use passavant_outbound::{Answer, Differs, Outbound, Reach, first_words};
+use passavant_proto::{
     GRANT_JWT_BEARER, GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ID_JAG,
     client_document::{self, DocumentUrl},
     identifier::Resource,
@@ -167,7 +167,7 @@ impl Walk<'_> {
         const AT: Stage = Stage::Login;
         let settings = self.client.settings();
         let (issuer, id) = (settings.idp.clone(), settings.idp_client.client_id.clone());
-        let fix = format!("run `carnet login --issuer {issuer}`");
+        let fix = format!("run `passavant login --issuer {issuer}`");
         let session = match self.client.session().await {
             Ok(Some(session)) => session,
             Ok(None) => {
@@ -363,8 +363,10 @@ impl Walk<'_> {
             }
             Err(Error::ConsentNeeded { issuer, .. }) => {
                 let what = format!("you have not given consent at {issuer}, or it has ended");
-                let fix =
-                    format!("run `carnet tools {}` in a terminal, which asks you for it", self.url);
+                let fix = format!(
+                    "run `passavant tools {}` in a terminal, which asks you for it",
+                    self.url
+                );
                 self.wrong(AT, what, YOU, fix)
             }
             Err(error) => self.failed(AT, &error, RAS),
@@ -388,7 +390,7 @@ impl Walk<'_> {
             match read {
                 Ok(_) => self.ok(AT, format!("this installation is published at {own}")),
                 Err(error) => {
-                    let fix = "run `carnet login`, which enrols this computer anew; if the sign-in page refuses you, your \
+                    let fix = "run `passavant login`, which enrols this computer anew; if the sign-in page refuses you, your \
                                account is switched off: ask IT";
                     let what = format!("this installation is not published any more: {error}");
                     return self.wrong(AT, what, YOU, fix);
@@ -466,14 +468,14 @@ impl Walk<'_> {
                 let told = self.client.refusal(self.url).await;
                 let own = &self.client.settings().idp_client;
                 let client = match own.credential {
-                    Credential::Key(_) => "carnet",
+                    Credential::Key(_) => "passavant",
                     _ => own.client_id.as_str(),
                 };
                 let fix = match told {
                     Some(text) => text,
                     None => format!(
-                        "allow audience {} and resource {} for you and client `{client}`; in Carnet, \
-                         `carnet admin explain --user YOU --client {client} --resource {}` says more",
+                        "allow audience {} and resource {} for you and client `{client}`; in Passavant, \
+                         `passavant admin explain --user YOU --client {client} --resource {}` says more",
                         server.authorization_server,
                         server.resource.as_str(),
                         server.resource.as_str()
@@ -483,7 +485,7 @@ impl Walk<'_> {
                 self.wrong(AT, what, IT, fix)
             }
             Error::SignInNeeded { .. } | Error::EnrolmentEnded { .. } | Error::StepUpNeeded(_) => {
-                self.wrong(AT, error.to_string(), YOU, "run `carnet login`")
+                self.wrong(AT, error.to_string(), YOU, "run `passavant login`")
             }
             Error::Refused { error: answer, .. } if answer.error == "invalid_client" => {
                 let fix = "compare this client's id and secret or key with its registration there";
@@ -519,7 +521,7 @@ impl Walk<'_> {
             }
             Err(error @ Error::NoRegistration { .. }) => {
                 let fix = format!(
-                    "run `carnet secret {} {claimed}` with the secret that IT has",
+                    "run `passavant secret {} {claimed}` with the secret that IT has",
                     server.authorization_server
                 );
                 return self.wrong(AT, error.to_string(), YOU, fix);
@@ -529,12 +531,12 @@ impl Walk<'_> {
                 let fix = match answer.error.as_str() {
                     "invalid_client" => format!(
                         "know the client `{claimed}`: register it, or accept metadata documents of \
-                         {} (in Carnet: `carnet admin --ras NAME trust add {idp} --installations`)",
+                         {} (in Passavant: `passavant admin --ras NAME trust add {idp} --installations`)",
                         idp.origin()
                     ),
                     "invalid_grant" => format!(
                         "trust {idp} byte for byte, know the person, take {} as audience, and govern {} \
-                         (in Carnet: `carnet admin --ras NAME resource add`); its audit trail names the \
+                         (in Passavant: `passavant admin --ras NAME resource add`); its audit trail names the \
                          reason",
                         server.authorization_server,
                         server.resource.as_str()
@@ -585,7 +587,7 @@ impl Walk<'_> {
     /// The end of the walk: a JSON-RPC result, and nothing less.
     async fn call(&mut self, server: &McpServer, token: &Secret) -> Step<()> {
         const AT: Stage = Stage::Call;
-        let info = json!({"name": "carnet doctor", "version": env!("CARGO_PKG_VERSION")});
+        let info = json!({"name": "passavant doctor", "version": env!("CARGO_PKG_VERSION")});
         let begin = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
             "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": info}});
         let answer = self.send(server, token, &begin, &[]).await?;

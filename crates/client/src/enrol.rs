@@ -7,10 +7,10 @@ use crate::{
     error::{Error, Leg},
     sign_in::SignInOptions,
 };
-use carnet_outbound::{
+use passavant_outbound::{
     Answer, Discovered, OAuthError, Outbound, authorization_endpoint, discover_authorization_server,
 };
-use carnet_proto::{
+use passavant_proto::{
     authorize::SCOPE_ENROL, client_document::DocumentUrl, identifier::Issuer, jwk::SigningKey,
     secret::Secret, time::Entropy,
 };
@@ -137,8 +137,8 @@ impl Place {
     async fn of(outbound: &Outbound, issuer: &Issuer) -> Result<Option<Self>, Error> {
         let metadata = discover_authorization_server(outbound, issuer).await?;
         let (Some(installations), Some(client_id)) = (
-            metadata.carnet_installations_endpoint.clone(),
-            metadata.carnet_enrolment_client_id.clone(),
+            metadata.passavant_installations_endpoint.clone(),
+            metadata.passavant_enrolment_client_id.clone(),
         ) else {
             return Ok(None);
         };

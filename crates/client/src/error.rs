@@ -1,8 +1,8 @@
 //! What can go wrong on the way to a token, in words that name what to change.
 
 use crate::vault::VaultError;
-use carnet_outbound::{Differs, DiscoveryError, OAuthError, OutboundError};
-use carnet_proto::{jws::JwtError, others_text::shown, scope::Scopes};
+use passavant_outbound::{Differs, DiscoveryError, OAuthError, OutboundError};
+use passavant_proto::{jws::JwtError, others_text::shown, scope::Scopes};
 use std::fmt;
 
 /// Part of the way.
@@ -39,7 +39,9 @@ impl fmt::Display for Leg {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nobody is signed in, or the sign-in has ended.
-    #[error("nobody is signed in at {issuer}, or the sign-in has ended\nhint: run `carnet login`")]
+    #[error(
+        "nobody is signed in at {issuer}, or the sign-in has ended\nhint: run `passavant login`"
+    )]
     SignInNeeded {
         /// The IdP.
         issuer: String,
@@ -47,7 +49,7 @@ pub enum Error {
     /// The IdP does not take the key of this installation any more.
     #[error(
         "{issuer} does not know this computer any more: its enrolment was ended, by you, by IT, or \
-         with a new password, or your account is switched off\nhint: run `carnet login`, which enrols it \
+         with a new password, or your account is switched off\nhint: run `passavant login`, which enrols it \
          again; if the sign-in page refuses you, ask IT"
     )]
     EnrolmentEnded {
@@ -57,7 +59,7 @@ pub enum Error {
     /// The policy wants a fresher or stronger sign-in (RFC 9470).
     #[error(
         "the company's policy wants a fresher or stronger sign-in for this MCP server: {}\n\
-         hint: run `carnet login` again", .0.error_description
+         hint: run `passavant login` again", .0.error_description
     )]
     StepUpNeeded(OAuthError),
     /// The company's policy refuses; there is no other way in.
@@ -118,7 +120,7 @@ pub enum Error {
     /// The RAS knows this client by a registration whose secret is not here.
     #[error(
         "the authorization server {issuer} knows this client as `{client_id}`, and its secret is not \
-         kept here yet\nhint: run `carnet secret {issuer} {client_id}` once; IT has the secret",
+         kept here yet\nhint: run `passavant secret {issuer} {client_id}` once; IT has the secret",
         client_id = shown(.client_id, 200)
     )]
     NoRegistration {
@@ -131,7 +133,7 @@ pub enum Error {
     #[error(
         "the ID-JAG for {issuer} names the client `{claimed}`, but this client is registered there as \
          `{registered}`\nhint: the two have to be equal; IT has to correct the connection's \
-         ras_client_id, or the registration kept here (`carnet secret {issuer} {claimed}`)",
+         ras_client_id, or the registration kept here (`passavant secret {issuer} {claimed}`)",
         claimed = shown(.claimed, 200),
         registered = shown(.registered, 200)
     )]
@@ -147,7 +149,7 @@ pub enum Error {
     /// authorization server, or that has ended.
     #[error(
         "{url} does not offer cross-app access: its authorization server {issuer} asks you itself, in \
-         the browser\nhint: run `carnet tools {url}` in a terminal; your company's IT does not see \
+         the browser\nhint: run `passavant tools {url}` in a terminal; your company's IT does not see \
          what is granted there"
     )]
     ConsentNeeded {
@@ -161,7 +163,7 @@ pub enum Error {
     /// No way to be a client of an authorization server.
     #[error(
         "{0} takes neither client metadata documents nor registrations, and no client is registered \
-         there by hand\nhint: register one with its operator, then run `carnet secret {0} CLIENT_ID`"
+         there by hand\nhint: register one with its operator, then run `passavant secret {0} CLIENT_ID`"
     )]
     NoClient(String),
     /// A 403 `insufficient_scope` that names no scope the token lacks.
@@ -187,7 +189,7 @@ pub enum Error {
     /// The MCP server goes on refusing fresh tokens.
     #[error(
         "{url} refuses every token: {error}\nhint: its operator has to compare the `aud` and `iss` of \
-         the token with what the server accepts; `carnet doctor {url}` shows both",
+         the token with what the server accepts; `passavant doctor {url}` shows both",
         error = shown(.error, 500)
     )]
     TokenRefused {

@@ -1,7 +1,7 @@
 //! The library for agents: from a person's sign-in to an access token for one MCP server.
 //!
 //! ```no_run
-//! # async fn f(client: carnet_client::Client) -> Result<(), carnet_client::Error> {
+//! # async fn f(client: passavant_client::Client) -> Result<(), passavant_client::Error> {
 //! let server = client.discover("https://mcp.acme.example/mcp").await?;
 //! let token = client.access_token(&server).await?;
 //! println!("Authorization: Bearer {}", token.secret().expose());
@@ -28,9 +28,6 @@ mod settings;
 mod sign_in;
 mod vault;
 
-pub use carnet_outbound::{
-    BoxedAddresses, Discovered, Names, OAuthError, Outbound, OutboundError, Proxies, Reach,
-};
 pub use catalog::{Catalog, CatalogServer, Installation, NativeClient};
 pub use code_flow::{Callback, Loopback, Pasted, Tab};
 pub use consent::PendingConsent;
@@ -39,6 +36,9 @@ pub use discovery::McpServer;
 pub use enrol::{Enrolled, PendingEnrolment, begin_enrolment, enrol_by_device};
 pub use error::{Error, Leg};
 pub use obtain::{AccessToken, Client, IdJagView, Subject};
+pub use passavant_outbound::{
+    BoxedAddresses, Discovered, Names, OAuthError, Outbound, OutboundError, Proxies, Reach,
+};
 pub use person::{Browser, Purpose};
 pub use settings::{Credential, Registration, Settings};
 pub use sign_in::{PendingSignIn, SignInOptions};

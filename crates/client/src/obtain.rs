@@ -8,8 +8,8 @@ use crate::{
     settings::{Credential, Registration, Settings},
     vault::{Access, Session, Vault},
 };
-use carnet_outbound::{Answer, Discovered, NOTABLE_SKEW, OAuthError, Outbound, Reach};
-use carnet_proto::{
+use passavant_outbound::{Answer, Discovered, NOTABLE_SKEW, OAuthError, Outbound, Reach};
+use passavant_proto::{
     GRANT_JWT_BEARER, GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_JAG,
     TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_REFRESH_TOKEN,
     challenge::Challenge,
@@ -497,7 +497,8 @@ impl Client {
             return Ok(metadata);
         }
         let found =
-            carnet_outbound::discover_authorization_server(&self.0.outbound, &settings.idp).await?;
+            passavant_outbound::discover_authorization_server(&self.0.outbound, &settings.idp)
+                .await?;
         *self.0.idp_metadata.lock().unwrap_or_else(PoisonError::into_inner) =
             Some((now, found.clone()));
         Ok(found)
@@ -619,7 +620,7 @@ fn check_id_jag(server: &McpServer, answer: TokenAnswer) -> Result<IdJagView, Er
     let (header, claims) =
         jws::peek(&answer.access_token).map_err(|e| bad(format!("the ID-JAG: {e}")))?;
     let typ = header.optional_str("typ").ok().flatten().unwrap_or_default();
-    if !typ.eq_ignore_ascii_case(carnet_proto::id_jag::TYPE) {
+    if !typ.eq_ignore_ascii_case(passavant_proto::id_jag::TYPE) {
         return Err(bad(format!("the ID-JAG's typ is `{typ}`")));
     }
     if claims.required_single_audience().ok() != Some(server.authorization_server.as_str()) {

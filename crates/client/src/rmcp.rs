@@ -2,9 +2,9 @@
 //! 401, union step-up on 403 `insufficient_scope`.
 
 use crate::{discovery::McpServer, error::Error, obtain::Client};
-use carnet_proto::challenge::Challenge;
 use futures::stream::BoxStream;
 use http::{HeaderName, HeaderValue};
+use passavant_proto::challenge::Challenge;
 use rmcp::{
     model::ClientJsonRpcMessage,
     transport::{

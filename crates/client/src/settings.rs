@@ -1,7 +1,7 @@
 //! Who a client is, and at whose.
 
 use crate::code_flow::Callback;
-use carnet_proto::{
+use passavant_proto::{
     client_document::is_document_url, identifier::Issuer, jwk::SigningKey, secret::Secret,
 };
 use std::{collections::HashMap, sync::Arc};

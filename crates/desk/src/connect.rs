@@ -1,17 +1,17 @@
-//! `carnet connect`: the stdio bridge. Standard output carries the protocol and nothing else.
+//! `passavant connect`: the stdio bridge. Standard output carries the protocol and nothing else.
 
 use crate::{
     connect_all::connect_all,
     employee::{Common, show},
 };
 use anyhow::Result;
-use carnet_client::{
+use clap::Args;
+use passavant_client::{
     Browser, Purpose,
     bridge::{self, Bridge},
 };
-use carnet_host::shutdown_signal;
-use carnet_host::{plain_lines, told};
-use clap::Args;
+use passavant_host::shutdown_signal;
+use passavant_host::{plain_lines, told};
 use std::sync::Arc;
 
 #[derive(Args)]
@@ -39,7 +39,7 @@ impl Browser for Tab {
             Purpose::StepUp => "the company's policy wants you to sign in again",
             Purpose::Consent => "this MCP server asks for your own consent, outside IT's control",
         };
-        eprintln!("carnet: {what}; the browser opens");
+        eprintln!("passavant: {what}; the browser opens");
         // Without a browser nobody sees the page: the agent is told what to run instead.
         show(url)
     }
@@ -51,7 +51,7 @@ pub async fn connect(args: Connect) -> Result<()> {
         Ok((client, _)) => client,
         Err(error) => {
             let text = plain_lines(&told(&error));
-            eprintln!("carnet: {text}");
+            eprintln!("passavant: {text}");
             return Ok(bridge::refuse(&text, input, output).await?);
         }
     };
@@ -61,7 +61,7 @@ pub async fn connect(args: Connect) -> Result<()> {
     };
     if let Err(error) = client.outbound().streaming(url) {
         let text = plain_lines(&format!("`{url}` is no MCP server: {error}"));
-        eprintln!("carnet: {text}");
+        eprintln!("passavant: {text}");
         return Ok(bridge::refuse(&text, input, output).await?);
     }
     let client = if args.no_browser { client } else { client.with_browser(Arc::new(Tab)) };

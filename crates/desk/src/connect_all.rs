@@ -1,4 +1,4 @@
-//! `carnet connect --all`: one MCP server on standard input and output for all that the person may reach. Its tools are
+//! `passavant connect --all`: one MCP server on standard input and output for all that the person may reach. Its tools are
 //! theirs, under `server__tool` names; the list changes as the company's catalog does, and as theirs do. Tools alone: for
 //! prompts, resources and what a server asks back, each server has an entry of its own.
 
@@ -7,10 +7,10 @@ use crate::{
     install::name_of,
 };
 use anyhow::Result;
-use carnet_client::{CatalogServer, Client};
-use carnet_host::plain_lines;
-use carnet_host::shutdown_signal;
-use carnet_proto::secret::sha256;
+use passavant_client::{CatalogServer, Client};
+use passavant_host::plain_lines;
+use passavant_host::shutdown_signal;
+use passavant_proto::secret::sha256;
 use rmcp::{
     ClientHandler, ErrorData, RoleClient, RoleServer, ServerHandler, ServiceExt,
     model::{
@@ -40,7 +40,7 @@ const CATALOG: Duration = Duration::from_mins(1);
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Waits between two attempts to reach a server.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(2));
-/// Longest name of a tool: hosts take 64 characters and put `mcp__carnet__` before it.
+/// Longest name of a tool: hosts take 64 characters and put `mcp__passavant__` before it.
 const LONGEST: usize = 50;
 /// Between two lists of one server's tools, however often it says that they are others.
 const LISTS: Duration = Duration::from_secs(2);
@@ -172,7 +172,7 @@ impl All {
                 }
                 Ok(None) => {
                     eprintln!(
-                        "carnet: {} has no catalog: it is not Carnet's; install each MCP server by its URL",
+                        "passavant: {} has no catalog: it is not Passavant's; install each MCP server by its URL",
                         self.client.settings().idp
                     );
                     self.known.send_replace(true);
@@ -181,7 +181,7 @@ impl All {
                 // What is there stays: every call is decided anew by the company in any case.
                 Err(error) => {
                     eprintln!(
-                        "carnet: the catalog cannot be read: {}",
+                        "passavant: the catalog cannot be read: {}",
                         plain_lines(&error.to_string())
                     );
                     self.known.send_replace(true);
@@ -314,7 +314,7 @@ impl All {
             // One that was not there and still is not has no tools to tell of.
             tells = [&server.state, &state].iter().any(|state| matches!(state, State::Up { .. }));
             if let State::Down(why) = &state {
-                eprintln!("carnet: {}: {}", plain_lines(&server.title), plain_lines(why));
+                eprintln!("passavant: {}: {}", plain_lines(&server.title), plain_lines(why));
             }
             server.state = state;
         }
@@ -376,7 +376,7 @@ impl ServerHandler for All {
     fn get_info(&self) -> ServerConfig {
         let tools = ServerCapabilities::builder().enable_tools().enable_tool_list_changed().build();
         let mut info = ServerConfig::new(tools);
-        info.server_info = Implementation::new("carnet", env!("CARGO_PKG_VERSION"));
+        info.server_info = Implementation::new("passavant", env!("CARGO_PKG_VERSION"));
         info.instructions = Some(
             "The MCP servers that your company lets this person use. The name of a tool begins with its server's."
                 .to_owned(),

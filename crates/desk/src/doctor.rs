@@ -1,10 +1,10 @@
-//! `carnet doctor`: the client library's walk, for people and for machines.
+//! `passavant doctor`: the client library's walk, for people and for machines.
 
 use crate::employee::Common;
 use anyhow::Result;
-use carnet_client::doctor::{Finding, Report, Stage, Verdict};
-use carnet_host::plain;
 use clap::Args;
+use passavant_client::doctor::{Finding, Report, Stage, Verdict};
+use passavant_host::plain;
 use std::process::ExitCode;
 
 pub const EXIT_CODES: &str = "Exit codes: 0 it works. Where it does not: 10 login, 11 identity \
@@ -26,7 +26,7 @@ pub async fn doctor(args: Doctor) -> Result<ExitCode> {
     let (client, _) = args.common.signed_in()?;
     let report = client.examine(&args.url).await;
     if args.json {
-        println!("{}", carnet_host::json_text(&report)?);
+        println!("{}", passavant_host::json_text(&report)?);
     } else {
         print!("{}", text(&report));
     }

@@ -1,11 +1,11 @@
-//! `carnet inspect`: a JWT claim by claim against the rules for its kind. It is read from standard
+//! `passavant inspect`: a JWT claim by claim against the rules for its kind. It is read from standard
 //! input, so that it stays out of arguments and shell history; the signature is neither verified nor
 //! shown, so what is printed cannot be used.
 
 use anyhow::{Result, anyhow, bail};
-use carnet_host as system;
-use carnet_host::plain;
-use carnet_proto::{
+use passavant_host as system;
+use passavant_host::plain;
+use passavant_proto::{
     claims::Claims,
     client_assertion, dpop, id_jag,
     identifier::{Issuer, Resource},
@@ -78,13 +78,13 @@ impl Kind {
         }
     }
 
-    /// Longest life that Carnet accepts, in seconds.
+    /// Longest life that Passavant accepts, in seconds.
     const fn longest(self) -> Option<i64> {
         match self {
             Self::IdJag => Some(id_jag::LONGEST_LIFETIME),
             Self::ClientAssertion => Some(client_assertion::LONGEST_LIFETIME),
-            Self::AccessToken => Some(carnet_proto::access_token::LONGEST_LIFETIME),
-            Self::IdToken => Some(carnet_proto::id_token::LONGEST_LIFETIME),
+            Self::AccessToken => Some(passavant_proto::access_token::LONGEST_LIFETIME),
+            Self::IdToken => Some(passavant_proto::id_token::LONGEST_LIFETIME),
             _ => None,
         }
     }
@@ -105,14 +105,14 @@ pub fn run(as_json: bool, arguments: &[String]) -> Result<ExitCode> {
     if !arguments.is_empty() {
         bail!(
             "a token is read from standard input, not from the arguments, which other programs see\n\
-             hint: `carnet token URL | carnet inspect`"
+             hint: `passavant token URL | passavant inspect`"
         );
     }
     let text = std::io::read_to_string(std::io::stdin())?;
     let token = text.trim();
     let token = token.strip_prefix("Bearer ").unwrap_or(token).trim();
     if token.is_empty() {
-        bail!("nothing came on standard input\nhint: `carnet token URL | carnet inspect`");
+        bail!("nothing came on standard input\nhint: `passavant token URL | passavant inspect`");
     }
     let (header, claims) = jws::peek(token).map_err(|error| {
         anyhow!(
@@ -168,7 +168,7 @@ fn explain(kind: Kind, header: &Claims, claims: &Claims, now: i64) -> Vec<Note> 
     let text = if known { "" } else { "only ES256, EdDSA, PS256 and RS256 are accepted" };
     say("header alg", header.value("alg"), if known { "ok" } else { "wrong" }, text);
     let text = match kind {
-        Kind::Unknown => "no kind that Carnet knows has this typ",
+        Kind::Unknown => "no kind that Passavant knows has this typ",
         Kind::IdToken if header.value("typ").is_none() => "ID tokens may leave it out",
         _ => "",
     };
@@ -222,7 +222,7 @@ fn claim(
         "aud" => audience(kind, value),
         "resource" => resources(value),
         "scope" => match value.as_str() {
-            Some(text) if carnet_proto::scope::Scopes::parse(text).is_some() => {
+            Some(text) if passavant_proto::scope::Scopes::parse(text).is_some() => {
                 ("ok", String::new())
             }
             Some(_) => ("wrong", "has characters that no scope may have".to_owned()),
@@ -258,13 +258,13 @@ fn claim(
             Some(_) => ("ok", "the request that this proof is for".to_owned()),
             None => ("wrong", "has to be a string".to_owned()),
         },
-        "authorization_details" => ("note", "Carnet refuses what carries it".to_owned()),
+        "authorization_details" => ("note", "Passavant refuses what carries it".to_owned()),
         _ => ("note", String::new()),
     }
 }
 
 fn time(kind: Kind, claims: &Claims, name: &str, at: i64, now: i64) -> (&'static str, String) {
-    let skew = carnet_proto::time::SKEW;
+    let skew = passavant_proto::time::SKEW;
     let distance =
         if at >= now { format!("{} s from now", at - now) } else { format!("{} s ago", now - at) };
     match name {

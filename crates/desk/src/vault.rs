@@ -3,16 +3,16 @@
 
 use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use carnet_client::{
+use keyring::Entry;
+use passavant_client::{
     Access, Callback, Credential, Session, Settings, Vault, VaultError, VaultFuture, VaultLock,
 };
-use carnet_host as system;
-use carnet_proto::{
+use passavant_host as system;
+use passavant_proto::{
     identifier::Issuer,
     jwk::{Algorithm, SigningKey},
     secret::{Secret, sha256},
 };
-use keyring::Entry;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -61,27 +61,27 @@ impl Registration {
         Self { client_id, key: Some(URL_SAFE_NO_PAD.encode(der)), ..Self::default() }
     }
 
-    fn to_client(&self) -> Result<carnet_client::Registration> {
+    fn to_client(&self) -> Result<passavant_client::Registration> {
         let credential = match (&self.key, &self.secret) {
             (Some(key), _) => {
                 let der = zeroize::Zeroizing::new(URL_SAFE_NO_PAD.decode(key).unwrap_or_default());
                 let key = SigningKey::from_pkcs8(Algorithm::ES256, &der).context(
-                    "the key of this installation cannot be read\nhint: run `carnet logout \
-                     --forget`, then `carnet login`",
+                    "the key of this installation cannot be read\nhint: run `passavant logout \
+                     --forget`, then `passavant login`",
                 )?;
                 Credential::Key(Arc::new(key))
             }
             (None, Some(secret)) => Credential::Secret(Secret::new(secret.clone())),
             (None, None) => Credential::None,
         };
-        Ok(carnet_client::Registration { client_id: self.client_id.clone(), credential })
+        Ok(passavant_client::Registration { client_id: self.client_id.clone(), credential })
     }
 }
 
 /// Every registration of a map, ready for use.
 fn clients(
     held: &BTreeMap<String, Registration>,
-) -> Result<std::collections::HashMap<String, carnet_client::Registration>> {
+) -> Result<std::collections::HashMap<String, passavant_client::Registration>> {
     held.iter().map(|(issuer, r)| Ok((issuer.clone(), r.to_client()?))).collect()
 }
 
@@ -133,7 +133,7 @@ enum Place {
     File,
 }
 
-const SERVICE: &str = "carnet";
+const SERVICE: &str = "passavant";
 const PROFILE: &str = "profile";
 const FILE: &str = "insecure-profile.json";
 /// Prefix of what is kept for one MCP server; the URL's hash follows, so that no name can lead anywhere.
@@ -365,7 +365,7 @@ fn keychain<T: Send + 'static>(
 
 /// What is kept is not what this version keeps.
 #[derive(Debug, thiserror::Error)]
-#[error("what {0} holds cannot be read\nhint: run `carnet logout --forget`, then sign in")]
+#[error("what {0} holds cannot be read\nhint: run `passavant logout --forget`, then sign in")]
 struct Unreadable(String);
 
 /// Nothing answers where a keychain would be.
@@ -378,17 +378,17 @@ struct Unusable;
 enum NoKeychain {
     #[error(
         "there is no keychain to keep the sign-in in: {0}\nhint: start the system's keychain; where there is none (a \
-         container, a machine over SSH), `carnet login --insecure-storage` keeps it in a file of mode 0600"
+         container, a machine over SSH), `passavant login --insecure-storage` keeps it in a file of mode 0600"
     )]
     None(Unusable),
     #[error(
-        "the keychain refuses: {0}\nhint: unlock it; where that cannot be done, `carnet login --insecure-storage` keeps \
+        "the keychain refuses: {0}\nhint: unlock it; where that cannot be done, `passavant login --insecure-storage` keeps \
          the sign-in in a file of mode 0600"
     )]
     Refuses(String),
     #[error(
         "the keychain has not answered for {} s: it may be waiting to be unlocked on a screen that is not there\nhint: \
-         unlock it, then try again; where that cannot be done, `carnet login --insecure-storage` keeps the sign-in in a \
+         unlock it, then try again; where that cannot be done, `passavant login --insecure-storage` keeps the sign-in in a \
          file of mode 0600", KEYCHAIN.as_secs()
     )]
     Silent,
@@ -462,7 +462,7 @@ fn lock(folder: &Path, name: &str, longest: Duration) -> Result<File> {
                 waited += LOCK_WAIT;
             }
             Err(TryLockError::WouldBlock) => bail!(
-                "another carnet process has held {} for {} s\nhint: end it, then try again",
+                "another passavant process has held {} for {} s\nhint: end it, then try again",
                 path.display(),
                 longest.as_secs()
             ),
@@ -533,12 +533,12 @@ mod tests {
     fn k19_folders_and_locks_are_their_owners_alone() {
         use std::os::unix::fs::PermissionsExt;
         let parent = tempfile::tempdir().unwrap();
-        let folder = parent.path().join("new").join("carnet");
+        let folder = parent.path().join("new").join("passavant");
         let held = lock(&folder, "lock", Duration::ZERO).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&folder), mode(&folder.join("lock"))), (0o700, 0o600));
         let waited = lock(&folder, "lock", Duration::from_millis(40)).unwrap_err().to_string();
-        assert!(waited.contains("another carnet process"), "{waited}");
+        assert!(waited.contains("another passavant process"), "{waited}");
         drop(held);
         lock(&folder, "lock", Duration::ZERO).unwrap();
     }

@@ -1,8 +1,8 @@
 //! What the gateway answers by itself: JSON-RPC errors, so that clients of either era read them.
 
 use axum::body::Body;
-use carnet_proto::challenge::Challenge;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use passavant_proto::challenge::Challenge;
 use serde_json::{Value, json, value::RawValue};
 
 /// JSON-RPC code of what is refused for who asks (the resource layer uses it too).

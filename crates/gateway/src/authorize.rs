@@ -7,12 +7,12 @@ use crate::{
     trail,
 };
 use axum::body::Body;
-use carnet_proto::{
+use http::{Response, StatusCode};
+use passavant_proto::{
     mcp,
     operation_policy::{NotAllowed, Standing},
     time::Timestamp,
 };
-use http::{Response, StatusCode};
 use serde_json::value::RawValue;
 
 /// What a request is about, for the record.

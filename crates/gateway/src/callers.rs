@@ -5,14 +5,14 @@ use crate::{
     settings::{Limits, Stands, Unavailable},
     source::{Source, Sources},
 };
-use carnet_proto::{
-    secret::{Secret, sha256},
-    time::{Clock, Timestamp},
-};
-use carnet_resource::Caller;
 use futures::future::{BoxFuture, FutureExt, Shared};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use http::HeaderValue;
+use passavant_proto::{
+    secret::{Secret, sha256},
+    time::{Clock, Timestamp},
+};
+use passavant_resource::Caller;
 use std::{
     collections::HashMap,
     num::NonZeroU32,

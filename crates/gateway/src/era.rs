@@ -2,14 +2,14 @@
 //! era: whoever routes by them must not be told something else.
 
 use crate::snapshots::Snapshots;
-use carnet_proto::{
+use http::{HeaderMap, HeaderName};
+use passavant_proto::{
     mcp::{
         BATCHES, Body, HEADER_MISMATCH, INVALID_REQUEST, Kind, Message, REVISIONS, STATELESS,
         UNSUPPORTED_VERSION,
     },
     mcp_headers::decoded,
 };
-use http::{HeaderMap, HeaderName};
 use serde_json::{Value, json};
 
 pub(crate) const VERSION: &str = "mcp-protocol-version";
@@ -183,8 +183,8 @@ fn check_parameters(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use carnet_proto::mcp;
     use http::HeaderValue;
+    use passavant_proto::mcp;
 
     const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t","arguments":{"region":"eu"},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
     const OLD: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t"}}"#;

@@ -10,8 +10,10 @@ use crate::{
     trail::Trail,
 };
 use axum::{Router, body::Body};
-use carnet_outbound::{Outbound, OutboundError, RemoteKeys, Upstream};
-use carnet_proto::{
+use futures::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use passavant_outbound::{Outbound, OutboundError, RemoteKeys, Upstream};
+use passavant_proto::{
     identifier::IdentifierError,
     jwk::SigningKey,
     mcp::INVALID_REQUEST,
@@ -21,9 +23,7 @@ use carnet_proto::{
     secret::Secret,
     time::{Clock, Entropy, Timestamp},
 };
-use carnet_resource::Guard;
-use futures::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use passavant_resource::Guard;
 use serde_json::{json, value::RawValue};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

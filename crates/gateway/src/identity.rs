@@ -7,15 +7,15 @@ use crate::{
     media,
     settings::{ToolChanges, UpstreamTokenError, Who, sensitive},
 };
-use carnet_proto::{
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use passavant_proto::{
     caller_assertion::{CallerClaims, LIFETIME},
     time::Timestamp,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use std::sync::PoisonError;
 
 /// Names the caller to an adapter of this process.
-pub const CALLER: HeaderName = HeaderName::from_static("carnet-caller");
+pub const CALLER: HeaderName = HeaderName::from_static("passavant-caller");
 
 /// An assertion is made anew when it has less than this left, in seconds.
 const FRESH: i64 = 30;

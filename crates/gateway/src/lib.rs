@@ -2,7 +2,7 @@
 //! tool, puts every decision on record, and passes bytes through.
 //!
 //! One request goes through `gateway.rs` in this order: place (exact host and path), Origin, token
-//! (`carnet-resource`), rates (`callers.rs`), body (`carnet_proto::mcp`) against headers (`era.rs`),
+//! (`passavant-resource`), rates (`callers.rs`), body (`passavant_proto::mcp`) against headers (`era.rs`),
 //! rules (`authorize.rs`), session (`session.rs`), breaker, record (`trail.rs`), identity for the MCP
 //! server (`identity.rs`), the MCP server itself, and its answer (`proxy.rs`, `relay.rs`).
 //!

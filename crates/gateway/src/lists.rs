@@ -7,7 +7,7 @@ use crate::{
     settings::{Lists, ToolChanges},
     snapshots::{Described, LARGEST, LONGEST_NAME, Learned},
 };
-use carnet_proto::{
+use passavant_proto::{
     mcp::{Body, Target},
     operation_policy::ToolState,
     scope::Scopes,

@@ -11,12 +11,12 @@ use crate::{
 };
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use carnet_outbound::UpstreamError;
-use carnet_proto::others_text::shown;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use passavant_outbound::UpstreamError;
+use passavant_proto::others_text::shown;
 use serde_json::value::RawValue;
 use std::{
     pin::Pin,

@@ -2,9 +2,9 @@
 //! does.
 
 use crate::{callers::Seat, events, lists::Lens, source::Source, trail};
-use carnet_proto::time::Clock;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::{Bytes, Incoming};
+use passavant_proto::time::Clock;
 use std::{
     pin::Pin,
     sync::Arc,

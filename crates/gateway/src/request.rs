@@ -18,16 +18,16 @@ use crate::{
 };
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use carnet_proto::{
-    mcp::{self, INVALID_REQUEST},
-    time::Timestamp,
-};
-use carnet_resource::{Caller, Refused, token_of};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts,
 };
 use http_body::Body as _;
 use http_body_util::BodyExt;
+use passavant_proto::{
+    mcp::{self, INVALID_REQUEST},
+    time::Timestamp,
+};
+use passavant_resource::{Caller, Refused, token_of};
 use serde_json::value::RawValue;
 use std::{sync::Arc, time::Instant};
 

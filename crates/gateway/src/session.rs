@@ -2,7 +2,7 @@
 //! this gateway can make and that holds for one caller: nothing is kept, a restart forgets nothing,
 //! and an id of somebody else is an id that does not exist.
 
-use carnet_proto::secret::{equal_in_constant_time, mac};
+use passavant_proto::secret::{equal_in_constant_time, mac};
 
 /// Longest id that is taken, in bytes.
 const LONGEST: usize = 2048;

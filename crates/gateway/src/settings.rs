@@ -1,6 +1,8 @@
 //! What an administrator sets for one MCP server behind the gateway.
 
-use carnet_proto::{
+use futures::future::BoxFuture;
+use http::{HeaderName, HeaderValue};
+use passavant_proto::{
     access_token::TokenForm,
     identifier::{Issuer, Resource},
     jwk::Algorithm,
@@ -9,9 +11,7 @@ use carnet_proto::{
     secret::Secret,
     time::Timestamp,
 };
-use carnet_resource::Caller;
-use futures::future::BoxFuture;
-use http::{HeaderName, HeaderValue};
+use passavant_resource::Caller;
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 /// Proxies commonly close what has been quiet for a minute.

@@ -3,7 +3,7 @@
 //! server is bounded in number, in bytes and in changes a minute.
 
 use crate::canonical::{Members, canonical, object};
-use carnet_proto::{
+use passavant_proto::{
     mcp_headers::{Marked, marked},
     operation_policy::ToolState,
     secret::sha256,

@@ -6,7 +6,7 @@
 //! more than half full; how many is on record with the next entry.
 
 use crate::canonical::canonical;
-use carnet_proto::{others_text::shown, time::Timestamp};
+use passavant_proto::{others_text::shown, time::Timestamp};
 use serde::Serialize;
 use serde_json::Value;
 use std::{

@@ -3,8 +3,8 @@
 pub mod keys;
 
 use anyhow::{Context, Result, bail};
-use carnet_outbound::{Outbound, Proxies};
-use carnet_proto::{
+use passavant_outbound::{Outbound, Proxies};
+use passavant_proto::{
     others_text,
     secret::Secret,
     time::{Clock, Entropy, Timestamp},
@@ -125,7 +125,7 @@ pub fn write_private(path: &Path, content: &[u8], new: bool) -> Result<()> {
     }
     // Temporary files are made for their owner alone (0600).
     let mut file = tempfile::Builder::new()
-        .prefix(".carnet")
+        .prefix(".passavant")
         .tempfile_in(folder)
         .with_context(|| format!("{name} cannot be written"))?;
     file.write_all(content).and_then(|()| file.as_file().sync_all())?;
@@ -303,18 +303,19 @@ pub fn environment(names: &[&str]) -> Vec<(String, std::ffi::OsString)> {
     names.iter().filter_map(held).collect()
 }
 
-/// What the environment sets of a config: `CARNET__IDP__LISTEN`, or `CARNET__IDP__DATABASE_FILE` for what is in a file.
+/// What the environment sets of a config: `PASSAVANT__IDP__LISTEN`, or `PASSAVANT__IDP__DATABASE_FILE` for what is in a file.
 #[allow(clippy::disallowed_methods)] // the one place that may read the environment
 pub fn config_overrides(mounted: bool) -> Result<Vec<(String, String)>> {
     // As the other secrets of the config are read.
-    let mounted = std::env::var("CARNET__MOUNTED_SECRETS").map_or(mounted, |said| said == "true");
+    let mounted =
+        std::env::var("PASSAVANT__MOUNTED_SECRETS").map_or(mounted, |said| said == "true");
     let shared = if mounted { Shared::Mounted } else { Shared::Group };
     let mut set = Vec::new();
     for (name, value) in std::env::vars_os() {
-        let Some(name) = name.to_str().and_then(|name| name.strip_prefix("CARNET__")) else {
+        let Some(name) = name.to_str().and_then(|name| name.strip_prefix("PASSAVANT__")) else {
             continue;
         };
-        let Some(value) = value.to_str() else { bail!("CARNET__{name} is not Unicode") };
+        let Some(value) = value.to_str() else { bail!("PASSAVANT__{name} is not Unicode") };
         // Keys of the config that name files end with `file` by themselves.
         match name
             .strip_suffix("_FILE")
@@ -322,7 +323,7 @@ pub fn config_overrides(mounted: bool) -> Result<Vec<(String, String)>> {
         {
             Some(key) => {
                 let secret = read_secret(Path::new(value), shared)
-                    .with_context(|| format!("CARNET__{name}"))?;
+                    .with_context(|| format!("PASSAVANT__{name}"))?;
                 set.push((key.to_owned(), secret.expose().to_owned()));
             }
             None => set.push((name.to_owned(), value.to_owned())),
@@ -355,12 +356,12 @@ pub fn settings_folder() -> Result<PathBuf> {
         let canonical = if cfg!(windows) { None } else { fs::canonicalize(&home).ok() };
         canonical.unwrap_or_else(|| plain_path(&home))
     };
-    from("CARNET_HOME")
+    from("PASSAVANT_HOME")
         .map(whole)
-        .or_else(|| from("XDG_CONFIG_HOME").map(|home| home.join("carnet")))
-        .or_else(|| from("APPDATA").map(|home| home.join("carnet")))
-        .or_else(|| from("HOME").map(|home| home.join(".config").join("carnet")))
-        .context("no folder for settings: neither CARNET_HOME nor HOME is set")
+        .or_else(|| from("XDG_CONFIG_HOME").map(|home| home.join("passavant")))
+        .or_else(|| from("APPDATA").map(|home| home.join("passavant")))
+        .or_else(|| from("HOME").map(|home| home.join(".config").join("passavant")))
+        .context("no folder for settings: neither PASSAVANT_HOME nor HOME is set")
 }
 
 /// A path of what is not there yet, without `.` and `..`.
@@ -414,7 +415,7 @@ pub fn folder_off_path() -> Option<PathBuf> {
     let folder = own.parent()?.to_owned();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
-        .any(|folder| fs::canonicalize(folder.join("carnet")).is_ok_and(|file| file == own));
+        .any(|folder| fs::canonicalize(folder.join("passavant")).is_ok_and(|file| file == own));
     (!found).then_some(folder)
 }
 
@@ -434,9 +435,9 @@ impl Places {
     /// Where this program keeps a person's settings, where nothing says otherwise.
     pub fn own_config(&self) -> PathBuf {
         if self.is_windows() {
-            self.config().join("carnet")
+            self.config().join("passavant")
         } else {
-            self.home.join(".config/carnet")
+            self.home.join(".config/passavant")
         }
     }
 
@@ -508,7 +509,7 @@ pub fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
     }
     let mode = held.map(|held| held.permissions());
     let mut file = tempfile::Builder::new()
-        .prefix(".carnet")
+        .prefix(".passavant")
         .tempfile_in(folder)
         .with_context(|| format!("{name} cannot be written"))?;
     file.write_all(content).and_then(|()| file.as_file().sync_all())?;
@@ -584,7 +585,7 @@ pub fn told(error: &anyhow::Error) -> String {
     told
 }
 
-/// Ends quietly where whoever reads what is printed has gone away (`carnet … | head`).
+/// Ends quietly where whoever reads what is printed has gone away (`passavant … | head`).
 pub fn end_with_the_reader() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

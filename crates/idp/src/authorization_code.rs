@@ -5,13 +5,13 @@ use super::{
     directory::IdpDirectory,
     tokens::{self, Issue, Source},
 };
-use carnet_authority::{
+use passavant_authority::{
     answer::Failure,
     grants::{self, PresentedCode},
     token_endpoint::{ClientRequest, TokenAnswer},
 };
-use carnet_proto::refusal::Refusal;
-use carnet_store::{AuditEvent, RefreshToken};
+use passavant_proto::refusal::Refusal;
+use passavant_store::{AuditEvent, RefreshToken};
 
 pub(super) async fn redeem(
     idp: &Idp,

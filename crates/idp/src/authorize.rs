@@ -12,14 +12,14 @@ use axum::{
     http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts},
     response::IntoResponse,
 };
-use carnet_authority::{
+use passavant_authority::{
     admission::UNDER_WAY,
     answer::{Failure, broken, error_page},
     browser::{self, back_to, cookie, cookie_name, csrf_of, is_same_origin, set_cookie},
     passwords,
     token_endpoint::{Visitor, origin_of},
 };
-use carnet_proto::{
+use passavant_proto::{
     authentication::{ACR_PASSWORD, Authentication},
     authorize::{
         self, AuthorizationRequest, CODE_LIFETIME, Offer, PageError, RedirectError, Unauthorizable,
@@ -33,7 +33,7 @@ use carnet_proto::{
     secret::{Secret, equal_in_constant_time, sha256},
     time::Timestamp,
 };
-use carnet_store::{AuditEvent, AuthorizationCode, Session, StoreError, User};
+use passavant_store::{AuditEvent, AuthorizationCode, Session, StoreError, User};
 use std::time::Duration;
 
 /// A request that was read and checked, and the pushed request it came from.
@@ -444,7 +444,7 @@ pub(super) async fn check_password(
                 .with("request_id", request_id)
                 .with("address", address)
                 .refused("sign_in.password");
-            let operation = carnet_store::HotOperation::new(Some(event));
+            let operation = passavant_store::HotOperation::new(Some(event));
             let recorded = authority.store.record(operation, authority.now()).await;
             recorded.map_err(NotSignedIn::Broken)?;
             Err(NotSignedIn::Wrong)

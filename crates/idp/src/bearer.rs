@@ -8,15 +8,15 @@ use axum::{
     body::Body,
     http::{HeaderValue, Response, StatusCode, header, request::Parts},
 };
-use carnet_authority::answer::no_store;
-use carnet_proto::{
+use passavant_authority::answer::no_store;
+use passavant_proto::{
     access_token::{AccessToken, verify_any_audience},
     challenge::Challenge,
     dpop,
     jwk::Algorithm,
     secret::Secret,
 };
-use carnet_store::{HotOutcome, StoreError, UsedJti};
+use passavant_store::{HotOutcome, StoreError, UsedJti};
 use serde_json::json;
 
 /// A live token with the scope an endpoint needs, and all that stands behind it.
@@ -70,7 +70,7 @@ impl Bearer {
                     .with("algs", Algorithm::ALL.map(Algorithm::name).join(" "));
                 Err(refused(StatusCode::UNAUTHORIZED, &challenge))
             }
-            Err(NoBearer::Broken(error)) => Err(carnet_authority::answer::broken(&error)),
+            Err(NoBearer::Broken(error)) => Err(passavant_authority::answer::broken(&error)),
         }
     }
 }

@@ -9,16 +9,16 @@ use axum::{
     extract::{Request, State},
     http::{Response, StatusCode},
 };
-use carnet_authority::{
+use passavant_authority::{
     answer::{broken, no_store},
     calls::{self, Line},
     token_endpoint::{client_request, conclude},
 };
-use carnet_proto::{
+use passavant_proto::{
     form::FormError, identifier::Resource, policy::RegisteredResource, refusal::Refusal,
     time::Timestamp,
 };
-use carnet_store::{AuditEvent, Grant, StoreError, TokenKind, UsedJti};
+use passavant_store::{AuditEvent, Grant, StoreError, TokenKind, UsedJti};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 

@@ -7,8 +7,8 @@ use axum::{
     extract::{Request, State},
     http::{Response, StatusCode, request::Parts},
 };
-use carnet_authority::answer::{broken, no_store};
-use carnet_proto::{
+use passavant_authority::answer::{broken, no_store};
+use passavant_proto::{
     client::ClientAuthentication,
     form::Form,
     identifier::Resource,

@@ -16,14 +16,15 @@ use axum::{
     http::{HeaderValue, Response, StatusCode, header, request::Parts},
     response::IntoResponse,
 };
-use carnet_authority::{
+use maud::{Markup, html};
+use passavant_authority::{
     admission::Sender,
     answer::{self, Failure, broken, error_page, page as shown_page},
     browser::{cookie, cookie_name, csrf_of, is_same_origin, see_other},
     grants,
     token_endpoint::{ClientRequest, TokenAnswer, client_request, conclude, origin_of},
 };
-use carnet_proto::{
+use passavant_proto::{
     authorize::{CODE_LIFETIME, RedirectError, SCOPE_ENROL, read_device},
     client::ENROLLED_CLIENT,
     form::Form,
@@ -32,10 +33,9 @@ use carnet_proto::{
     secret::{Secret, equal_in_constant_time},
     user_code,
 };
-use carnet_store::{
+use passavant_store::{
     AuditEvent, AuthorizationCode, DeviceCode, DeviceState, HotOperation, Session, StoreError,
 };
-use maud::{Markup, html};
 use serde_json::json;
 
 /// How long a person has, in seconds.

@@ -1,16 +1,16 @@
 //! The IdP's directory: policy and clients held in memory, people looked up as they come.
 
-use carnet_authority::{
+use passavant_authority::{
     answer::Failure,
     authority::{Authority, Directory, RegisteredClient, registered},
 };
-use carnet_proto::{
+use passavant_proto::{
     client::{Client, ClientAuthentication, ENROLLED_CLIENT, is_client_id},
     client_document::INSTALLATIONS,
     identifier::Issuer,
     policy::{Connection, Policy, RegisteredResource, ResourceAuthorizationServer},
 };
-use carnet_store::{Store, StoreError, User};
+use passavant_store::{Store, StoreError, User};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -79,7 +79,7 @@ impl IdpDirectory {
         self.installations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Clients that are registered for a known MCP client (`carnet install`).
+    /// Clients that are registered for a known MCP client (`passavant install`).
     pub(crate) fn native_clients(&self) -> impl Iterator<Item = (&str, &str)> {
         let software = |c: &'_ Arc<RegisteredClient>| c.record.software.is_some();
         self.clients

@@ -1,4 +1,4 @@
-//! Installations of Carnet: enrolled by a person, published as client metadata documents, listed and
+//! Installations of Passavant: enrolled by a person, published as client metadata documents, listed and
 //! revoked by the person and by IT.
 
 use super::{Idp, bearer::Bearer};
@@ -8,12 +8,12 @@ use axum::{
     http::{Response, StatusCode},
     response::IntoResponse,
 };
-use carnet_authority::{
+use passavant_authority::{
     answer::{broken, no_store, revocable},
     authority::Directory as _,
     token_endpoint::origin_of,
 };
-use carnet_proto::{
+use passavant_proto::{
     authorize::SCOPE_ENROL,
     claims::Claims,
     client::ENROLLED_CLIENT,
@@ -21,7 +21,7 @@ use carnet_proto::{
     jwk::{Algorithm, KeySet},
     others_text::shown,
 };
-use carnet_store::{AuditEvent, Installation, MOST_INSTALLATIONS};
+use passavant_store::{AuditEvent, Installation, MOST_INSTALLATIONS};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -129,7 +129,7 @@ fn single_key(jwks: &Value) -> Option<(Value, Algorithm)> {
     };
     KeySet::parse(jwks.to_string().as_bytes(), algorithm).ok()?;
     let thumbprint =
-        carnet_proto::jwk::thumbprint(&Claims::parse(key.to_string().as_bytes()).ok()?)?;
+        passavant_proto::jwk::thumbprint(&Claims::parse(key.to_string().as_bytes()).ok()?)?;
     // Only the members that say what the key is: a document must not carry anything else of theirs.
     let mut public = json!({"kid": thumbprint, "use": "sig", "alg": algorithm.name()});
     for name in ["kty", "crv", "x", "y"] {
@@ -150,7 +150,7 @@ pub(super) async fn document(State(idp): State<Idp>, Path(id): Path<String>) -> 
     };
     let client = match snapshot.directory.document_client(authority, &url).await {
         Ok(client) => client,
-        Err(carnet_authority::answer::Failure::Broken(error)) => return broken(&error),
+        Err(passavant_authority::answer::Failure::Broken(error)) => return broken(&error),
         Err(_) => None,
     };
     let installation = match client {

@@ -25,21 +25,21 @@ use axum::{
     http::StatusCode,
     routing::{get, post},
 };
-use carnet_authority::Probe;
-use carnet_authority::{
+pub(crate) use directory::IdpDirectory;
+use passavant_authority::Probe;
+use passavant_authority::{
     admission::{Admission, Rates},
     answer,
     authority::{Authority, Context, Keys},
     operations::{readable_by_pages, strict_transport},
     passwords::Passwords,
 };
-use carnet_proto::{
+use passavant_proto::{
     client_document::INSTALLATIONS,
     identifier::Issuer,
     metadata::{self, IdpOffers},
 };
-use carnet_store::{Store, StoreError};
-pub(crate) use directory::IdpDirectory;
+use passavant_store::{Store, StoreError};
 use std::sync::Arc;
 
 /// What an administrator sets for an IdP.
@@ -58,7 +58,7 @@ pub struct IdpSettings {
     pub refresh_absolute: i64,
     /// Whether public clients may ask for ID-JAGs (EMA 7.7: off unless an administrator says so).
     pub allow_public_exchange: bool,
-    /// Whether people may enrol installations of Carnet.
+    /// Whether people may enrol installations of Passavant.
     pub enrolment: bool,
     /// Whether devices may show a code that a person types elsewhere (RFC 8628).
     pub device_authorization: bool,
@@ -71,7 +71,7 @@ pub struct IdpSettings {
 impl Default for IdpSettings {
     fn default() -> Self {
         Self {
-            name: "Carnet".to_owned(),
+            name: "Passavant".to_owned(),
             tenant: None,
             session_lifetime: 12 * 3600,
             refresh_idle: 8 * 3600,

@@ -8,15 +8,15 @@ use axum::{
     http::{Response, StatusCode},
     response::IntoResponse,
 };
-use carnet_authority::{
+use maud::html;
+use passavant_authority::{
     answer::{broken, error_page, page},
     authority::Directory as _,
     browser::{cookie, cookie_name, csrf_of, is_same_origin, see_other, set_cookie},
     token_endpoint::origin_of,
 };
-use carnet_proto::{form::Form, id_token::verify_hint, secret::equal_in_constant_time};
-use carnet_store::AuditEvent;
-use maud::html;
+use passavant_proto::{form::Form, id_token::verify_hint, secret::equal_in_constant_time};
+use passavant_store::AuditEvent;
 use url::Url;
 
 /// Where to go afterwards: registered for the client that the hint or `client_id` names, exactly.

@@ -6,16 +6,16 @@ use axum::{
     extract::{Request, State},
     http::{Response, StatusCode},
 };
-use carnet_authority::{
+use passavant_authority::{
     answer,
     token_endpoint::{ClientRequest, client_request, conclude},
 };
-use carnet_proto::{
+use passavant_proto::{
     authorize::{CODE_LIFETIME, Unauthorizable},
     refusal::Refusal,
     secret::Secret,
 };
-use carnet_store::{HotOperation, PushedRequest};
+use passavant_store::{HotOperation, PushedRequest};
 use serde_json::json;
 
 /// What every `request_uri` of ours begins with.

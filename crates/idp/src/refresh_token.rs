@@ -5,13 +5,13 @@ use super::{
     directory::IdpDirectory,
     tokens::{self, Issue, Source},
 };
-use carnet_authority::{
+use passavant_authority::{
     answer::Failure,
     grants::PresentedToken,
     token_endpoint::{ClientRequest, TokenAnswer},
 };
-use carnet_proto::refusal::Refusal;
-use carnet_store::AuditEvent;
+use passavant_proto::refusal::Refusal;
+use passavant_store::AuditEvent;
 
 pub(super) async fn renew(
     idp: &Idp,

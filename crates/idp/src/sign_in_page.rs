@@ -5,12 +5,12 @@ use axum::{
     body::Body,
     http::{Response, StatusCode, request::Parts},
 };
-use carnet_authority::{
+use maud::html;
+use passavant_authority::{
     answer::page,
     browser::{cookie, cookie_name, csrf_of, destination, form_target, is_local, set_cookie},
 };
-use carnet_proto::client::ENROLLED_CLIENT;
-use maud::html;
+use passavant_proto::client::ENROLLED_CLIENT;
 
 /// Why the form is shown again.
 pub(super) struct Problem<'a> {
@@ -37,7 +37,7 @@ pub(super) fn show(
         @if enrols {
             p.note {
                 "You are adding a computer to your account. Go on only if you have just run "
-                code { "carnet login" } " on it yourself. If you did not, close this page and tell IT."
+                code { "passavant login" } " on it yourself. If you did not, close this page and tell IT."
             }
         }
     };

@@ -1,20 +1,20 @@
 //! Whether what was given still stands: person, client, session and family, all live at this moment. Whatever
 //! introspects, lists, explains or goes a second hop asks this one question; what mints has the same conditions
-//! checked in its transaction ([`carnet_authority::mint`]).
+//! checked in its transaction ([`passavant_authority::mint`]).
 
 use super::Idp;
-use carnet_authority::{
+use passavant_authority::{
     answer::Failure,
     authority::{RegisteredClient, Snapshot},
 };
-use carnet_proto::{
+use passavant_proto::{
     access_token,
     authentication::Authentication,
     identifier::Resource,
     policy::{Person, Question},
     time::Timestamp,
 };
-use carnet_store::{Grant, StoreError, TokenKind, User};
+use passavant_store::{Grant, StoreError, TokenKind, User};
 use std::sync::Arc;
 
 /// What is to stand.

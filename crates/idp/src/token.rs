@@ -8,16 +8,16 @@ use axum::{
     extract::{Request, State},
     http::Response,
 };
-use carnet_authority::{
+use passavant_authority::{
     admission::Admission,
     answer::Failure,
     authority::Authority,
     token_endpoint::{self, ClientRequest, Grants, TokenAnswer},
 };
-use carnet_proto::{
+use passavant_proto::{
     GRANT_DEVICE_CODE, GRANT_TOKEN_EXCHANGE, client::ENROLLED_CLIENT, refusal::Refusal,
 };
-use carnet_store::AuditEvent;
+use passavant_store::AuditEvent;
 
 pub(super) async fn token(State(idp): State<Idp>, request: Request) -> Response<Body> {
     token_endpoint::token(&idp, request).await

@@ -2,7 +2,7 @@
 //! minted before it is on record.
 
 use super::{Idp, directory::IdpDirectory};
-use carnet_authority::{
+use passavant_authority::{
     answer::Failure,
     authority::{KeyRing, Snapshot},
     client_authentication::AuthenticatedClient,
@@ -10,8 +10,8 @@ use carnet_authority::{
     mint::{self, Decision, Lost},
     token_endpoint::{ClientRequest, TokenAnswer},
 };
-use carnet_outbound::{KeySource, Reach};
-use carnet_proto::{
+use passavant_outbound::{KeySource, Reach};
+use passavant_proto::{
     TOKEN_TYPE_ID_JAG, access_token,
     authentication::Authentication,
     id_jag::{self, IdJagClaims},
@@ -23,7 +23,7 @@ use carnet_proto::{
     time::Timestamp,
     token_exchange::{self, ExchangingClient, SubjectTokenType, TokenExchange, VerifiedSubject},
 };
-use carnet_store::{AuditEvent, Grant, HotOperation, TokenKind};
+use passavant_store::{AuditEvent, Grant, HotOperation, TokenKind};
 use std::sync::Arc;
 
 /// A subject token that verified, with what must still hold when the ID-JAG is recorded.
@@ -104,7 +104,7 @@ impl mint::Grant<IdpDirectory> for Exchange<'_> {
             .with("audience", permit.audience.as_str())
             .with(
                 "resource",
-                spaced(permit.resources.iter().map(carnet_proto::identifier::Resource::as_str)),
+                spaced(permit.resources.iter().map(passavant_proto::identifier::Resource::as_str)),
             )
             .with("scope", permit.scopes.to_string())
             .with("ras_client_id", permit.ras_client_id.as_str())

@@ -6,14 +6,14 @@ use axum::{
     extract::{Request, State},
     http::Response,
 };
-use carnet_authority::{
+use passavant_authority::{
     admission::Busy,
     answer::{self, broken},
     token_endpoint::{client_request, conclude},
     token_status::{active, inactive, revoked},
 };
-use carnet_proto::{access_token::verify_any_audience, refusal::Refusal, secret::Secret};
-use carnet_store::{HotOperation, RefreshTokenState, StoreError};
+use passavant_proto::{access_token::verify_any_audience, refusal::Refusal, secret::Secret};
+use passavant_store::{HotOperation, RefreshTokenState, StoreError};
 
 /// RFC 7009. A refresh token takes its family with it; another client's token is left alone.
 pub(super) async fn revoke(State(idp): State<Idp>, request: Request) -> Response<Body> {

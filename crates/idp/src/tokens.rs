@@ -1,7 +1,7 @@
 //! The tokens of a sign-in: ID token, access token for our own userinfo endpoint, refresh token.
 
 use super::{Idp, IdpDirectory};
-use carnet_authority::{
+use passavant_authority::{
     answer::Failure,
     authority::Snapshot,
     client_authentication::AuthenticatedClient,
@@ -9,7 +9,7 @@ use carnet_authority::{
     mint::{self, Decision, Lost},
     token_endpoint::TokenAnswer,
 };
-use carnet_proto::{
+use passavant_proto::{
     access_token::{self, AccessTokenClaims},
     authentication::Authentication,
     id_jag::{Confirmation, OneOrMany},
@@ -19,7 +19,7 @@ use carnet_proto::{
     secret::Secret,
     time::Timestamp,
 };
-use carnet_store::{AuditEvent, Grant, HotOperation, RefreshToken, TokenKind, User};
+use passavant_store::{AuditEvent, Grant, HotOperation, RefreshToken, TokenKind, User};
 use std::sync::Arc;
 
 /// What the tokens are about.

@@ -6,9 +6,9 @@ use axum::{
     extract::{Request, State},
     http::{Response, StatusCode},
 };
-use carnet_authority::answer::no_store;
-use carnet_proto::access_token::AccessToken;
-use carnet_store::User;
+use passavant_authority::answer::no_store;
+use passavant_proto::access_token::AccessToken;
+use passavant_store::User;
 use serde_json::{Value, json};
 
 pub(super) async fn tell(State(idp): State<Idp>, request: Request) -> Response<Body> {

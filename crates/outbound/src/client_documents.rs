@@ -5,7 +5,7 @@ use crate::{
     http::{Bounds, Outbound, OutboundError},
     reach::Reach,
 };
-use carnet_proto::{
+use passavant_proto::{
     client::{Client, ClientAuthentication, ClientKeys},
     client_document::{self, ClientDocumentError, DocumentUrl, LARGEST},
     jwk::KeySet,

@@ -6,7 +6,9 @@ use crate::{
     http::{Answer, Outbound, OutboundError},
     reach::{Reach, checked},
 };
-use carnet_proto::{identifier::Issuer, metadata::AuthorizationServerMetadata, others_text::shown};
+use passavant_proto::{
+    identifier::Issuer, metadata::AuthorizationServerMetadata, others_text::shown,
+};
 use std::ops::Deref;
 use url::Url;
 

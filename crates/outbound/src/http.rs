@@ -6,12 +6,12 @@ use crate::{
     events::{Event, Parser},
     reach::{Class, Reach, checked, class_of},
 };
-use carnet_proto::{
+use hyper_util::client::proxy::matcher::Matcher;
+use passavant_proto::{
     identifier::is_loopback,
     others_text::shown,
     time::{Clock, Timestamp},
 };
-use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{
     Certificate, Client, Method, RequestBuilder,
     dns::{Addrs, Name, Resolve, Resolving},
@@ -558,7 +558,7 @@ fn certificate_trouble(cause: &str) -> Option<String> {
     let why = cause.split_once("invalid peer certificate: ").map(|(_, why)| why)?;
     let what = if why.contains("UnknownIssuer") || why.contains("UnknownRevocationStatus") {
         "its certificate is signed by an authority that is not known here\nhint: if that is your company's own, name its \
-         certificate (PEM) with --extra-roots FILE or CARNET_EXTRA_ROOTS; a server, with `extra_roots` under [outbound]"
+         certificate (PEM) with --extra-roots FILE or PASSAVANT_EXTRA_ROOTS; a server, with `extra_roots` under [outbound]"
     } else if why.contains("Expired") {
         "its certificate has expired\nhint: its operator has to renew it; or the clock of this computer is wrong"
     } else if why.contains("NotValidYet") {
@@ -591,7 +591,7 @@ fn build(reach: Reach, outbound: &Inner) -> Result<Client, reqwest::Error> {
         .default_headers(plain)
         .gzip(true)
         .referer(false)
-        .user_agent(concat!("carnet/", env!("CARGO_PKG_VERSION")))
+        .user_agent(concat!("passavant/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(Duration::from_secs(3))
         .pool_max_idle_per_host(8)
         .tls_version_min(reqwest::tls::Version::TLS_1_2)

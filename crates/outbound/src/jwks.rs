@@ -1,7 +1,7 @@
 //! Keys of issuers and clients: fetched once, kept, and never lost to a bad answer.
 
 use crate::{http::Outbound, reach::Reach};
-use carnet_proto::{
+use passavant_proto::{
     jwk::{Algorithm, KeySet},
     others_text::shown,
     time::{Clock, Timestamp},
@@ -156,7 +156,7 @@ impl RemoteKeys {
         let (url, reach) = match &source.jwks_uri {
             Some(url) => (url.clone(), source.reach),
             None => {
-                let issuer = carnet_proto::identifier::Issuer::parse(&source.owner)
+                let issuer = passavant_proto::identifier::Issuer::parse(&source.owner)
                     .map_err(|e| format!("the issuer {e}"))?;
                 let found =
                     crate::discovery::authorization_server(&self.0.outbound, &issuer, source.reach);

@@ -8,7 +8,7 @@ use crate::{
     jwks::{KeySource, RemoteKeys},
     reach::Reach,
 };
-use carnet_proto::{
+use passavant_proto::{
     client_assertion,
     id_token::{self, SignIn, SignedIn},
     identifier::Issuer,

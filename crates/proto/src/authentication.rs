@@ -4,7 +4,7 @@ use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// The `acr` of a sign-in with a password.
-pub const ACR_PASSWORD: &str = "urn:carnet:acr:password";
+pub const ACR_PASSWORD: &str = "urn:passavant:acr:password";
 
 /// One sign-in of one person, as ID tokens tell it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use crate::{jwk::SigningKey, jws, time::Timestamp};
 use serde::Serialize;
 
 /// Header `typ`: no verifier of another kind of JWT takes it for its own.
-pub const TYPE: &str = "carnet-caller+jwt";
+pub const TYPE: &str = "passavant-caller+jwt";
 /// Lifetime in seconds.
 pub const LIFETIME: i64 = 60;
 

@@ -53,7 +53,7 @@ impl ClientAuthentication {
 
 /// The software that enrols itself at the IdP under a person. Connections name it as their client and
 /// so speak for every installation of it.
-pub const ENROLLED_CLIENT: &str = "carnet";
+pub const ENROLLED_CLIENT: &str = "passavant";
 
 /// One client registration.
 #[allow(clippy::struct_excessive_bools)] // switches of the registration, each by the name that its standard gives it
@@ -94,7 +94,7 @@ pub struct Client {
     /// MCP servers it stands for: it may introspect tokens whose audience is one of them.
     #[serde(default)]
     pub resources: Vec<crate::identifier::Resource>,
-    /// The MCP client it is registered for, by the name `carnet install` knows (`vscode`,
+    /// The MCP client it is registered for, by the name `passavant install` knows (`vscode`,
     /// `claude-code`): people's catalogs say so, and installing writes native settings.
     #[serde(default)]
     pub software: Option<String>,
@@ -162,7 +162,7 @@ impl Client {
         let redirect_uris = crate::client_document::LOOPBACK_REDIRECTS;
         Self {
             id: ENROLLED_CLIENT.to_owned(),
-            name: "Carnet, on the computer you are using".to_owned(),
+            name: "Passavant, on the computer you are using".to_owned(),
             authentication: ClientAuthentication::Public,
             redirect_uris: redirect_uris.map(str::to_owned).to_vec(),
             device_grant: true,

@@ -227,12 +227,12 @@ pub const CONSENT_REDIRECTS: [&str; 3] =
 pub const LOOPBACK_REDIRECTS: [&str; 3] =
     ["http://127.0.0.1/callback", "http://[::1]/callback", "http://localhost/callback"];
 
-/// The document of an enrolled installation of Carnet: keys inline, nothing about the person (JAG 8).
+/// The document of an enrolled installation of Passavant: keys inline, nothing about the person (JAG 8).
 pub fn of_installation(url: &str, public_jwk: &Value, algorithm: Algorithm) -> Value {
     let redirect_uris = [LOOPBACK_REDIRECTS, CONSENT_REDIRECTS].concat();
     json!({
         "client_id": url,
-        "client_name": "Carnet",
+        "client_name": "Passavant",
         "redirect_uris": redirect_uris,
         "response_types": ["code"],
         "grant_types": ["authorization_code", "refresh_token", GRANT_TOKEN_EXCHANGE, GRANT_JWT_BEARER],

@@ -154,7 +154,7 @@ impl<'a> Unverified<'a> {
     }
 }
 
-/// Header and claims of a JWT **without any check**, for showing to a person (`carnet inspect`).
+/// Header and claims of a JWT **without any check**, for showing to a person (`passavant inspect`).
 pub fn peek(token: &str) -> Result<(Claims, Claims), JwtError> {
     let token = Unverified::parse(token)?;
     Ok((token.header, token.claims))

@@ -11,7 +11,7 @@ use crate::{
 use serde::Serialize;
 
 /// Header `typ`.
-const TYPE: &str = "carnet-browser+jwt";
+const TYPE: &str = "passavant-browser+jwt";
 /// Lifetime in seconds.
 pub const LIFETIME: i64 = 180 * 86_400;
 

@@ -1,4 +1,4 @@
-//! Every protocol and policy rule of Carnet, as types and plain functions.
+//! Every protocol and policy rule of Passavant, as types and plain functions.
 //!
 //! Nothing here performs IO, reads a clock or draws randomness: `now` is an argument, identifiers
 //! are handed in. The names are the nouns of the standards; clause numbers refer to the ID-JAG

@@ -78,9 +78,9 @@ pub fn idp(issuer: &Issuer, signing: &[Algorithm], offers: IdpOffers) -> Value {
         "revocation_endpoint_auth_signing_alg_values_supported": algorithms(),
         "introspection_endpoint_auth_methods_supported": confidential,
         "introspection_endpoint_auth_signing_alg_values_supported": algorithms(),
-        "carnet_catalog_endpoint": issuer.endpoint("/catalog"),
-        "carnet_installations_endpoint": issuer.endpoint("/installations"),
-        "carnet_gateway_records_endpoint": issuer.endpoint("/gateway-records"),
+        "passavant_catalog_endpoint": issuer.endpoint("/catalog"),
+        "passavant_installations_endpoint": issuer.endpoint("/installations"),
+        "passavant_gateway_records_endpoint": issuer.endpoint("/gateway-records"),
     });
     if devices {
         document["device_authorization_endpoint"] = issuer.endpoint("/device_authorization").into();
@@ -90,7 +90,7 @@ pub fn idp(issuer: &Issuer, signing: &[Algorithm], offers: IdpOffers) -> Value {
     }
     if enrolment {
         // The client to sign in with before there is an installation.
-        document["carnet_enrolment_client_id"] = crate::client::ENROLLED_CLIENT.into();
+        document["passavant_enrolment_client_id"] = crate::client::ENROLLED_CLIENT.into();
     }
     document
 }
@@ -250,16 +250,16 @@ pub struct AuthorizationServerMetadata {
     /// What may be asked for by token exchange (JAG 7.1).
     #[serde(default)]
     pub identity_chaining_requested_token_types_supported: Vec<String>,
-    /// Carnet's own: which MCP servers a person may reach.
+    /// Passavant's own: which MCP servers a person may reach.
     #[serde(default)]
-    pub carnet_catalog_endpoint: Option<String>,
-    /// Carnet's own: where an installation is enrolled.
+    pub passavant_catalog_endpoint: Option<String>,
+    /// Passavant's own: where an installation is enrolled.
     #[serde(default)]
-    pub carnet_installations_endpoint: Option<String>,
-    /// Carnet's own: where gateways of the company report tool calls.
+    pub passavant_installations_endpoint: Option<String>,
+    /// Passavant's own: where gateways of the company report tool calls.
     #[serde(default)]
-    pub carnet_gateway_records_endpoint: Option<String>,
-    /// Carnet's own: the client to enrol with.
+    pub passavant_gateway_records_endpoint: Option<String>,
+    /// Passavant's own: the client to enrol with.
     #[serde(default)]
-    pub carnet_enrolment_client_id: Option<String>,
+    pub passavant_enrolment_client_id: Option<String>,
 }

@@ -1,5 +1,5 @@
 //! Connections: who may use which client to reach which MCP servers. Default is deny. One pure
-//! function decides; the exchange and the simulator (`carnet admin explain`) both call it.
+//! function decides; the exchange and the simulator (`passavant admin explain`) both call it.
 
 use crate::{
     authentication::Authentication,

@@ -10,7 +10,7 @@ use crate::{
 use serde::Serialize;
 
 /// Header `typ`.
-const TYPE: &str = "carnet-sign-in+jwt";
+const TYPE: &str = "passavant-sign-in+jwt";
 /// Lifetime in seconds.
 pub const LIFETIME: i64 = 600;
 

@@ -1,9 +1,9 @@
 //! What every access token of a RAS leaves: the grant on record, and the answer that brings it.
 
 use super::Ras;
-use carnet_authority::token_endpoint::TokenAnswer;
-use carnet_proto::{access_token::AccessTokenClaims, id_jag::OneOrMany, identifier::Resource};
-use carnet_store::{Grant, TokenKind};
+use passavant_authority::token_endpoint::TokenAnswer;
+use passavant_proto::{access_token::AccessTokenClaims, id_jag::OneOrMany, identifier::Resource};
+use passavant_store::{Grant, TokenKind};
 
 /// The record of the token: whose trust it rests on (`party`), and what it came from (`lineage`).
 pub(super) fn grant(claims: &AccessTokenClaims, party: String, lineage: &str) -> Grant {

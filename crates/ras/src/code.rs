@@ -2,7 +2,7 @@
 //! and MCP server are asked about again at every step.
 
 use super::{Ras, access_token, directory::RasDirectory};
-use carnet_authority::{
+use passavant_authority::{
     answer::Failure,
     authority::Snapshot,
     client_authentication::AuthenticatedClient,
@@ -10,7 +10,7 @@ use carnet_authority::{
     mint::{self, Decision, Lost},
     token_endpoint::{ClientRequest, TokenAnswer},
 };
-use carnet_proto::{
+use passavant_proto::{
     access_token::{AccessTokenClaims, LIFETIME, LONGEST_LIFETIME},
     authentication::Authentication,
     form::Form,
@@ -22,7 +22,7 @@ use carnet_proto::{
     time::Timestamp,
     token_exchange::parse_resources,
 };
-use carnet_store::{AuditEvent, HotOperation, RefreshToken};
+use passavant_store::{AuditEvent, HotOperation, RefreshToken};
 use std::sync::Arc;
 
 /// What tokens are about, and what they are bought with.

@@ -5,12 +5,12 @@ use axum::{
     body::Body,
     http::{Response, StatusCode},
 };
-use carnet_authority::{
+use maud::html;
+use passavant_authority::{
     answer::page,
     browser::{destination, form_target, is_local},
 };
-use carnet_proto::{client_document::is_document_url, others_text::shown};
-use maud::html;
+use passavant_proto::{client_document::is_document_url, others_text::shown};
 use url::Url;
 
 fn host_of(url: &str) -> String {

@@ -1,18 +1,18 @@
 //! The RAS's directory: whom it trusts, what it governs; accounts looked up as they come.
 
-use carnet_authority::{
+use passavant_authority::{
     answer::Failure,
     authority::{Authority, Directory, RegisteredClient, registered},
 };
-use carnet_outbound::{DocumentError, Reach};
-use carnet_proto::{
+use passavant_outbound::{DocumentError, Reach};
+use passavant_proto::{
     client::{Client, GovernedResource},
     client_document::{DocumentUrl, INSTALLATIONS},
     identifier::{Issuer, is_loopback},
     refusal::{ClientDocumentRefusal, Refusal},
     trust::{Account, ClientHost, SubjectLink, TrustedIssuer},
 };
-use carnet_store::{Store, StoreError};
+use passavant_store::{Store, StoreError};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},

@@ -13,7 +13,7 @@ use axum::{
     http::{HeaderMap, Response, StatusCode, request::Parts},
     response::IntoResponse,
 };
-use carnet_authority::{
+use passavant_authority::{
     admission::Taken,
     answer::{Failure, broken, error_page},
     browser::{
@@ -22,8 +22,8 @@ use carnet_authority::{
     },
     token_endpoint::{Visitor, origin_of},
 };
-use carnet_outbound::{SignInFlow, SignInWishes};
-use carnet_proto::{
+use passavant_outbound::{SignInFlow, SignInWishes};
+use passavant_proto::{
     authorize::{
         self, AuthorizationRequest, CODE_LIFETIME, Offer, PageError, RedirectError, Unauthorizable,
     },
@@ -38,7 +38,7 @@ use carnet_proto::{
     time::{SKEW, Timestamp},
     trust::{Account, TrustedIssuer},
 };
-use carnet_store::{AuditEvent, AuthorizationCode, HotOutcome, Session, StoreError, UsedJti};
+use passavant_store::{AuditEvent, AuthorizationCode, HotOutcome, Session, StoreError, UsedJti};
 use std::sync::Arc;
 
 /// How long a browser that has signed in may go on to the page that asks, in seconds. Short: the issuer's own
@@ -173,7 +173,7 @@ async fn answered(ras: &Ras, parts: &Parts, body: Body) -> Result<Response<Body>
     }
     let (request_id, _) = origin_of(parts);
     let event = event(&asked, &person, now, request_id).refused("consent.denied");
-    let operation = carnet_store::HotOperation::new(Some(event));
+    let operation = passavant_store::HotOperation::new(Some(event));
     authority.store.record(operation, now).await.map_err(|e| broken(&e))?;
     Err(error(ras, &asked.request, "access_denied", "The person said no."))
 }
@@ -188,7 +188,7 @@ async fn read(ras: &Ras, parts: &Parts) -> Result<Asked, Response<Body>> {
     if directory.interactive().next().is_none() {
         let text = "There is no sign-in here: access to these MCP servers comes from your company's \
                     identity provider, through a client with cross-app access, or through the bridge that \
-                    `carnet install` sets up in yours. Ask IT if you do not have it.";
+                    `passavant install` sets up in yours. Ask IT if you do not have it.";
         return Err(error_page(StatusCode::BAD_REQUEST, text));
     }
     let form = Form::parse(uri.query().unwrap_or_default().as_bytes())
@@ -570,7 +570,7 @@ async fn account(
 }
 
 async fn record(ras: &Ras, event: AuditEvent, now: Timestamp) -> Result<(), Response<Body>> {
-    let operation = carnet_store::HotOperation::new(Some(event));
+    let operation = passavant_store::HotOperation::new(Some(event));
     let done = ras.0.authority.store.record(operation, now).await;
     done.map(|_| ()).map_err(|e| broken(&e))
 }

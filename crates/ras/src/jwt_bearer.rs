@@ -2,15 +2,15 @@
 //! verified ID-JAG, account, decision, record, token.
 
 use super::{Ras, access_token, directory::RasDirectory, standing::Way};
-use carnet_authority::{
+use passavant_authority::{
     answer::Failure,
     authority::Snapshot,
     client_authentication::AuthenticatedClient,
     mint::{self, Decision, Lost},
     token_endpoint::{ClientRequest, TokenAnswer},
 };
-use carnet_outbound::{KeySource, Reach};
-use carnet_proto::{
+use passavant_outbound::{KeySource, Reach};
+use passavant_proto::{
     access_token::AccessTokenClaims,
     client_document::INSTALLATIONS,
     id_jag::{Confirmation, Expected, IdJag, OneOrMany, UnverifiedIdJag},
@@ -21,7 +21,7 @@ use carnet_proto::{
     time::Timestamp,
     trust::{Account, SubjectLink, TrustedIssuer},
 };
-use carnet_store::{AuditEvent, HotOperation, StoreError, UsedJti};
+use passavant_store::{AuditEvent, HotOperation, StoreError, UsedJti};
 use std::sync::Arc;
 
 pub(super) async fn redeem(

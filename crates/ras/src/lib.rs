@@ -17,8 +17,9 @@ use axum::{
     http::Response,
     routing::{get, post},
 };
-use carnet_authority::Probe;
-use carnet_authority::{
+use directory::RasDirectory;
+use passavant_authority::Probe;
+use passavant_authority::{
     admission::{Admission, Rates},
     answer::{self, Failure},
     authority::{Authority, Context, Keys},
@@ -26,7 +27,7 @@ use carnet_authority::{
     operations::{readable_by_pages, strict_transport},
     token_endpoint::{self, ClientRequest, Grants, TokenAnswer},
 };
-use carnet_proto::{
+use passavant_proto::{
     GRANT_JWT_BEARER,
     identifier::{Issuer, Resource},
     metadata,
@@ -34,8 +35,7 @@ use carnet_proto::{
     scope::Scopes,
     secret::Secret,
 };
-use carnet_store::{AuditEvent, Store, StoreError, UsedJti};
-use directory::RasDirectory;
+use passavant_store::{AuditEvent, Store, StoreError, UsedJti};
 use std::sync::Arc;
 
 /// What an administrator sets for a RAS.

@@ -9,8 +9,8 @@ use axum::{
     http::{HeaderValue, Response, StatusCode, header},
     response::IntoResponse,
 };
-use carnet_authority::{answer, token_endpoint::origin_of};
-use carnet_proto::{
+use passavant_authority::{answer, token_endpoint::origin_of};
+use passavant_proto::{
     claims::Claims,
     client::{Client, ClientAuthentication, ClientKeys, SecretHash, SelfRegistered},
     identifier::Resource,
@@ -18,7 +18,7 @@ use carnet_proto::{
     others_text::shown,
     redirect_uri,
 };
-use carnet_store::{AuditEvent, StoreError};
+use passavant_store::{AuditEvent, StoreError};
 use serde_json::{Value, json};
 use url::{Host, Url};
 

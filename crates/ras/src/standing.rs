@@ -2,7 +2,7 @@
 //! mints, introspects or guards asks this one question.
 
 use super::{Ras, directory::RasDirectory};
-use carnet_proto::{
+use passavant_proto::{
     access_token::{AccessToken, verify_any_audience},
     authentication::Authentication,
     client::GovernedResource,
@@ -10,7 +10,7 @@ use carnet_proto::{
     secret::Secret,
     trust::{Account, TrustedIssuer},
 };
-use carnet_store::StoreError;
+use passavant_store::StoreError;
 
 /// The way that somebody came in by: it has to be open as long as what it brought is to stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,15 +6,15 @@ use axum::{
     extract::{Request, State},
     http::Response,
 };
-use carnet_authority::{
+use passavant_authority::{
     answer::{self, broken},
     token_endpoint::{client_request, conclude},
     token_status::{active, inactive, revoked},
 };
-use carnet_proto::{
+use passavant_proto::{
     access_token::verify_any_audience, identifier::Resource, refusal::Refusal, secret::Secret,
 };
-use carnet_store::{HotOperation, RefreshTokenState};
+use passavant_store::{HotOperation, RefreshTokenState};
 
 /// RFC 7009.
 pub(super) async fn revoke(State(ras): State<Ras>, request: Request) -> Response<Body> {

@@ -1,8 +1,9 @@
 //! From a request's headers to a caller, or the reason why not.
 
 use crate::caller::Caller;
-use carnet_outbound::{KeySource, Reach, RemoteKeys};
-use carnet_proto::{
+use http::HeaderMap;
+use passavant_outbound::{KeySource, Reach, RemoteKeys};
+use passavant_proto::{
     access_token::{self, TokenForm},
     dpop::{self, Request},
     identifier::{Issuer, Resource},
@@ -11,7 +12,6 @@ use carnet_proto::{
     secret::sha256,
     time::{Clock, Timestamp},
 };
-use http::HeaderMap;
 use std::{
     borrow::Cow,
     collections::HashMap,

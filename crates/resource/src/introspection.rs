@@ -2,8 +2,8 @@
 //! felt within a second instead of at the token's end.
 
 use crate::admission::NotAdmitted;
-use carnet_outbound::{Outbound, Reach, discover_authorization_server};
-use carnet_proto::{
+use passavant_outbound::{Outbound, Reach, discover_authorization_server};
+use passavant_proto::{
     identifier::Issuer,
     secret::{Secret, sha256},
     time::{Clock, Timestamp},

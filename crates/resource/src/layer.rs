@@ -12,8 +12,9 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use carnet_outbound::{Outbound, RemoteKeys};
-use carnet_proto::{
+use http_body_util::{BodyExt, Limited};
+use passavant_outbound::{Outbound, RemoteKeys};
+use passavant_proto::{
     access_token::TokenForm,
     challenge::Challenge,
     claims::parse_json,
@@ -24,7 +25,6 @@ use carnet_proto::{
     secret::Secret,
     time::Clock,
 };
-use http_body_util::{BodyExt, Limited};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},

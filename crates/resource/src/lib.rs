@@ -1,7 +1,7 @@
 //! Protects an MCP server: mount [`Guard`] as a layer and its metadata as a route.
 //!
 //! ```
-//! # use carnet_resource::{Guard, Outbound, Clock, Timestamp};
+//! # use passavant_resource::{Guard, Outbound, Clock, Timestamp};
 //! # use axum::{Router, routing::post};
 //! # fn f(clock: Clock) -> Result<Router, Box<dyn std::error::Error>> {
 //! let keys = Outbound::new(&[])?;
@@ -24,9 +24,11 @@ mod introspection;
 mod layer;
 
 pub use caller::Caller;
-pub use carnet_outbound::{Outbound, RemoteKeys};
-pub use carnet_proto::access_token::TokenForm;
-pub use carnet_proto::{
+pub use introspection::{Introspection, NoAnswer};
+pub use layer::{Guard, GuardedService, Refused, token_of};
+pub use passavant_outbound::{Outbound, RemoteKeys};
+pub use passavant_proto::access_token::TokenForm;
+pub use passavant_proto::{
     challenge::Challenge,
     identifier::{IdentifierError, Issuer, Resource},
     jwk::Algorithm,
@@ -34,5 +36,3 @@ pub use carnet_proto::{
     secret::Secret,
     time::{Clock, Timestamp},
 };
-pub use introspection::{Introspection, NoAnswer};
-pub use layer::{Guard, GuardedService, Refused, token_of};

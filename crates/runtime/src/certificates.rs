@@ -1,7 +1,7 @@
 //! Certificates of listeners: read from their files, and again as those change, without a connection that is dropped.
 
 use anyhow::{Context as _, Result};
-use carnet_host::{Shared, private_file};
+use passavant_host::{Shared, private_file};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{
     fs::{self, File},

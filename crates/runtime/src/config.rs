@@ -6,16 +6,16 @@ mod written;
 
 use crate::gateway::config::GatewayConfig;
 use anyhow::{Context, Result, bail};
-use carnet_authority::Rates;
-use carnet_host as system;
-use carnet_host::{Shared, private_file};
-use carnet_idp::IdpSettings;
-use carnet_proto::{
+use ipnet::IpNet;
+use passavant_authority::Rates;
+use passavant_host as system;
+use passavant_host::{Shared, private_file};
+use passavant_idp::IdpSettings;
+use passavant_proto::{
     identifier::{Issuer, is_loopback},
     jwk::Algorithm,
 };
-use carnet_ras::RasSettings;
-use ipnet::IpNet;
+use passavant_ras::RasSettings;
 pub use reading::said;
 use reading::{misread, put, unquoted, without_passwords};
 use std::{
@@ -93,7 +93,7 @@ impl Config {
     /// Reads and checks a config file.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| {
-            format!("the config {} cannot be read\nhint: go to the folder of `carnet serve` or name the file with --config; `carnet init` writes one", path.display())
+            format!("the config {} cannot be read\nhint: go to the folder of `passavant serve` or name the file with --config; `passavant init` writes one", path.display())
         })?;
         let folder = path.parent().unwrap_or(Path::new("."));
         let own = text.parse::<toml::Table>().unwrap_or_default();
@@ -130,9 +130,9 @@ impl Config {
             let hint = if text.contains("[console") {
                 "this version runs [idp], [[ras]], [[gateway]] and [admin]"
             } else if set.is_empty() {
-                "`carnet init` writes a commented example of every key"
+                "`passavant init` writes a commented example of every key"
             } else {
-                "`carnet init` writes a commented example of every key; keys may be set by CARNET__… in the environment too, \
+                "`passavant init` writes a commented example of every key; keys may be set by PASSAVANT__… in the environment too, \
                  as TOML writes them: lists as '[\"10.0.0.1\"]', a text of digits as '\"2026\"'"
             };
             let (told, rest) = misread(text, error, set);
@@ -324,7 +324,7 @@ impl Config {
         let mut names = BTreeSet::new();
         for (i, (name, ..)) in self.ras.iter().enumerate() {
             if !names.insert(name) {
-                let hint = "`carnet admin --ras NAME` has to mean one";
+                let hint = "`passavant admin --ras NAME` has to mean one";
                 problems.add(&format!("ras[{i}].name"), "another RAS has this name", hint);
             }
         }
@@ -404,7 +404,11 @@ fn rates(
 pub fn must_exist(problems: &mut Problems, path: &str, file: &Path) {
     if !file.is_file() {
         let what = format!("there is no file {}", file.display());
-        problems.add(path, &what, "paths count from the config's folder; `carnet init` makes them");
+        problems.add(
+            path,
+            &what,
+            "paths count from the config's folder; `passavant init` makes them",
+        );
     }
 }
 
@@ -451,7 +455,7 @@ fn listener(
         Some(file) => format!("sqlite:{}", folder.join(file).display()),
         None => database.clone(),
     };
-    if let Err(error) = carnet_store::check_transport(&database) {
+    if let Err(error) = passavant_store::check_transport(&database) {
         // Never the URL itself: it may have a password in it.
         let hint = "use sqlite:FILE, or postgres://USER@HOST/DATABASE?sslmode=verify-full for a server that is not \
                     on this machine";
@@ -533,7 +537,7 @@ pub fn endpoint(
     Some((listen?, tls))
 }
 
-/// The commented config that `carnet init` writes.
+/// The commented config that `passavant init` writes.
 pub const EXAMPLE: &str = include_str!("example.toml");
 
 #[cfg(test)]
@@ -577,7 +581,7 @@ mod tests {
     #[test]
     fn every_key_can_be_set_from_the_environment() {
         let folder = tempfile::tempdir().unwrap();
-        for file in ["carnet.key", "carnet.admin-secret"] {
+        for file in ["passavant.key", "passavant.admin-secret"] {
             std::fs::write(folder.path().join(file), "x").unwrap();
         }
         let set = |pairs: &[(&str, &str)]| {
@@ -621,7 +625,7 @@ mod tests {
         // A mistake in a variable is told of by the variable: it stands on no line of the file.
         for name in ["IDP__ISUER", "IDP__SESSION_HOURS", "RAS__0__LISTN"] {
             let error = format!("{:#}", set(&[(name, "x")]).unwrap_err());
-            assert!(error.contains(&format!("set by CARNET__{name}")), "{name}: {error}");
+            assert!(error.contains(&format!("set by PASSAVANT__{name}")), "{name}: {error}");
             assert!(!error.contains("line "), "{name}: {error}");
         }
         let error = set(&[("IDP__TLS", "proxy"), ("IDP__LISTEN", "0.0.0.0:1")]).unwrap_err();
@@ -679,7 +683,7 @@ mod tests {
 
     #[test]
     fn a_mistake_never_prints_what_is_written_beside_it() {
-        let database = "postgres://carnet:hunter2@db.example/carnet";
+        let database = "postgres://passavant:hunter2@db.example/passavant";
         let lines = [
             format!("database = \"{database}"),
             format!("database = \"{database}\" x"),
@@ -688,9 +692,9 @@ mod tests {
             format!("database = [\"{database}\"]"),
             format!("database = \"{database}\"\ndatabase = \"{database}\""),
             format!("database = \"{database}\"\nlisten = 5"),
-            "database = \"postgres://carnet:hunter2@[::bad/carnet\"".to_owned(),
-            "database = \"postgres://carnet:hunter2@db.example:99999/carnet\"".to_owned(),
-            "database = \"postgresql+x://carnet:hunter2@db.example/carnet\"".to_owned(),
+            "database = \"postgres://passavant:hunter2@[::bad/passavant\"".to_owned(),
+            "database = \"postgres://passavant:hunter2@db.example:99999/passavant\"".to_owned(),
+            "database = \"postgresql+x://passavant:hunter2@db.example/passavant\"".to_owned(),
             format!("database = \"{database}?sslmode=prefer\""),
             "database = \"postgres://c@localhost/c?sslpassword=hunter2\"".to_owned(),
             "database = \"postgres://c@localhost/c?passwd=hunter2\"".to_owned(),
@@ -701,20 +705,20 @@ mod tests {
             format!("listen = \"{database}\""),
             format!("tls_certificate = \"{database}\"\ntls_key = \"{database}\""),
             format!("\"{database}\" = 1"),
-            "\"hunter2 carnet\" = 1".to_owned(),
+            "\"hunter2 passavant\" = 1".to_owned(),
             format!("tls = \"{database}\""),
             "session_hours = \"a`, expected hunter2\"".to_owned(),
             "algorithm = \"a`, expected hunter2\"".to_owned(),
         ];
         // Addresses of databases, and lines of files of passwords, however they are spelled and wherever they are put.
         let spelled = [
-            "postgres://carnet:hun hunter2@db.example/carnet",
-            "carnet:hunter2@db.example/carnet",
-            "postgres:carnet:hunter2@db.example/carnet",
+            "postgres://passavant:hun hunter2@db.example/passavant",
+            "passavant:hunter2@db.example/passavant",
+            "postgres:passavant:hunter2@db.example/passavant",
             "host = db password = hunter2",
             "password: hunter2",
-            "db.example:5432:carnet:carnet:hunter2",
-            "postgres://db.example/carnet?user=c&key=hunter2",
+            "db.example:5432:passavant:passavant:hunter2",
+            "postgres://db.example/passavant?user=c&key=hunter2",
         ];
         let places = [
             "listen",
@@ -752,14 +756,14 @@ mod tests {
             ("postgres://c@10.0.0.1/c?sslmode=disable", false),
             ("postgres://c@db.example/c?sslmode=verify-full", true),
         ] {
-            assert_eq!(carnet_store::check_transport(url).is_ok(), fine, "{url}");
+            assert_eq!(passavant_store::check_transport(url).is_ok(), fine, "{url}");
         }
     }
 
     #[test]
     fn the_example_parses_once_its_files_are_there() {
         let folder = tempfile::tempdir().unwrap();
-        for file in ["carnet.key", "carnet.admin-secret"] {
+        for file in ["passavant.key", "passavant.admin-secret"] {
             std::fs::write(folder.path().join(file), "x").unwrap();
         }
         let config = Config::parse(EXAMPLE, folder.path()).unwrap();

@@ -1,13 +1,14 @@
-//! `carnet init`.
+//! `passavant init`.
 
 use crate::config::EXAMPLE;
 use anyhow::{Result, bail};
-use carnet_host as system;
+use passavant_host as system;
 use std::path::Path;
 
 /// Writes the three files, or none.
 pub fn init(folder: &Path) -> Result<()> {
-    let files = ["carnet.toml", "carnet.key", "carnet.admin-secret"].map(|name| folder.join(name));
+    let files =
+        ["passavant.toml", "passavant.key", "passavant.admin-secret"].map(|name| folder.join(name));
     for file in &files {
         if std::fs::symlink_metadata(file).is_ok() {
             bail!(
@@ -24,9 +25,9 @@ pub fn init(folder: &Path) -> Result<()> {
     system::write_private(&config, EXAMPLE.as_bytes(), true)?;
     println!("Wrote {}: the config, with a comment for every key.", config.display());
     println!("Wrote {}: seals the signing keys. Back it up.", key.display());
-    println!("Wrote {}: the secret for `carnet admin`.", secret.display());
+    println!("Wrote {}: the secret for `passavant admin`.", secret.display());
     println!(
-        "\nNext: edit the config, then\n  carnet check --config {0}\n  carnet serve --config {0}",
+        "\nNext: edit the config, then\n  passavant check --config {0}\n  passavant serve --config {0}",
         config.display()
     );
     Ok(())

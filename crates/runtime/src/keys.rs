@@ -4,15 +4,15 @@
 use anyhow::{Context, Result, anyhow, bail};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use carnet_admin::STILL_VERIFIES;
-use carnet_authority::{KeyRing, Keys};
-use carnet_host as system;
-use carnet_proto::{
+use passavant_admin::STILL_VERIFIES;
+use passavant_authority::{KeyRing, Keys};
+use passavant_host as system;
+use passavant_proto::{
     jwk::{Algorithm, SigningKey},
     secret::{Secret, mac},
     time::{Clock, Timestamp},
 };
-use carnet_store::{SealedKey, Store};
+use passavant_store::{SealedKey, Store};
 use std::{path::Path, sync::Arc};
 use zeroize::Zeroizing;
 
@@ -20,12 +20,12 @@ use zeroize::Zeroizing;
 pub struct KeyEncryptionKey(RandomizedNonceKey);
 
 impl KeyEncryptionKey {
-    /// Reads the 256-bit key that `carnet init` wrote.
+    /// Reads the 256-bit key that `passavant init` wrote.
     pub fn new(secret: &Secret) -> Result<Self> {
         let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(secret.expose()).unwrap_or_default());
         if bytes.len() != 32 {
             bail!(
-                "the key file does not hold 256 bits in base64url\nhint: `carnet init` makes one"
+                "the key file does not hold 256 bits in base64url\nhint: `passavant init` makes one"
             );
         }
         RandomizedNonceKey::new(&AES_256_GCM, &bytes)
@@ -65,7 +65,7 @@ impl KeyEncryptionKey {
 pub fn gateway_key(file: &Path, kek: &KeyEncryptionKey) -> Result<(SigningKey, Secret)> {
     const LABEL: &str = "gateway";
     if !file.exists() {
-        let sealed = kek.seal(LABEL, &carnet_host::keys::generate(Algorithm::ES256)?)?;
+        let sealed = kek.seal(LABEL, &passavant_host::keys::generate(Algorithm::ES256)?)?;
         system::write_private(file, sealed.as_bytes(), true)?;
     }
     let der = kek.open(LABEL, system::read_private(file)?.expose())?;
@@ -110,7 +110,7 @@ pub fn maker(
     kek: &Arc<KeyEncryptionKey>,
     algorithm: Algorithm,
     clock: &Clock,
-) -> carnet_admin::MakeKey {
+) -> passavant_admin::MakeKey {
     let (kek, clock) = (Arc::clone(kek), clock.clone());
     Arc::new(move |chosen, signs_from| {
         let algorithm = chosen.unwrap_or(algorithm);
@@ -124,7 +124,7 @@ fn new_key(
     created_at: Timestamp,
     signs_from: Timestamp,
 ) -> Result<SealedKey> {
-    let der = carnet_host::keys::generate(algorithm)?;
+    let der = passavant_host::keys::generate(algorithm)?;
     let key = SigningKey::from_pkcs8(algorithm, &der)?;
     Ok(SealedKey {
         kid: key.kid().to_owned(),

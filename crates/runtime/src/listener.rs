@@ -5,7 +5,6 @@ use axum::{
     extract::ConnectInfo,
     http::{HeaderValue, Response, StatusCode, header},
 };
-use carnet_gateway::is_framed_plainly;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::{
@@ -14,6 +13,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use ipnet::IpNet;
+use passavant_gateway::is_framed_plainly;
 use std::{
     collections::{HashMap, VecDeque},
     convert::Infallible,

@@ -1,4 +1,4 @@
-//! `carnet serve`: the roles of a config file, each on its listener.
+//! `passavant serve`: the roles of a config file, each on its listener.
 
 use crate::{
     certificates::{Certificates, certified},
@@ -10,16 +10,16 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use axum::Router;
-use carnet_admin::{AdminApi, IdpAdmin, RasAdmin, proof};
-use carnet_authority::{Context, LIMITS, Passwords, Probe, Readers, health, limited};
-use carnet_gateway::Gateway;
-use carnet_host as system;
-use carnet_host::{Shared, private_file};
-use carnet_idp::Idp;
-use carnet_proto::identifier::Issuer;
-use carnet_ras::Ras;
-use carnet_store::{AuditEvent, Store, StoredProof};
 use ipnet::IpNet;
+use passavant_admin::{AdminApi, IdpAdmin, RasAdmin, proof};
+use passavant_authority::{Context, LIMITS, Passwords, Probe, Readers, health, limited};
+use passavant_gateway::Gateway;
+use passavant_host as system;
+use passavant_host::{Shared, private_file};
+use passavant_idp::Idp;
+use passavant_proto::identifier::Issuer;
+use passavant_ras::Ras;
+use passavant_store::{AuditEvent, Store, StoredProof};
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -83,7 +83,7 @@ impl Running {
 
 async fn start(
     config: &Config,
-    outbound: carnet_outbound::Outbound,
+    outbound: passavant_outbound::Outbound,
     telemetry: &telemetry::Telemetry,
     stop: CancellationToken,
 ) -> Result<Running> {
@@ -186,7 +186,7 @@ async fn listen_for_admin(
     listeners: &mut JoinSet<()>,
     config: &Config,
     (idp, ras, gateway): AdminParts,
-    (clock, entropy): (&carnet_proto::time::Clock, &carnet_proto::time::Entropy),
+    (clock, entropy): (&passavant_proto::time::Clock, &passavant_proto::time::Entropy),
     stop: &CancellationToken,
 ) -> Result<()> {
     let Some(admin) = &config.admin else { return Ok(()) };
@@ -212,7 +212,7 @@ async fn listen_for_probes(
     listeners: &mut JoinSet<()>,
     address: Option<SocketAddr>,
     probes: Vec<Probe>,
-    entropy: &carnet_proto::time::Entropy,
+    entropy: &passavant_proto::time::Entropy,
     stop: &CancellationToken,
 ) -> Result<()> {
     let Some(address) = address else { return Ok(()) };
@@ -240,7 +240,7 @@ pub async fn restored(config: &Config) -> Result<()> {
         let store = open_store(&place.database).await.with_context(|| place.issuer.to_string())?;
         store.claim(role, place.issuer.as_str()).await?;
         let now = system::clock().now();
-        let event = AuditEvent::granted("admin.restored", now).with("by", "carnet restored");
+        let event = AuditEvent::granted("admin.restored", now).with("by", "passavant restored");
         store.after_restore(event, now).await?;
         store.close().await;
         println!(
@@ -250,14 +250,14 @@ pub async fn restored(config: &Config) -> Result<()> {
     }
     println!(
         "People sign in again. Access tokens that are out end within minutes. An ID-JAG that was used after the backup \
-         was made could be used once more while it lives: start `carnet serve` five minutes from now."
+         was made could be used once more while it lives: start `passavant serve` five minutes from now."
     );
     Ok(())
 }
 
 /// Opens a database; a SQLite file is its owner's alone.
 pub async fn open_store(url: &str) -> Result<Store> {
-    if let Some(path) = carnet_store::sqlite_path(url)
+    if let Some(path) = passavant_store::sqlite_path(url)
         && fs::symlink_metadata(path).is_err()
     {
         system::write_private(path, b"", true)?;
@@ -273,7 +273,7 @@ fn check_database_file(url: &str) -> Result<()> {
 
 /// The files of a database that are there.
 fn files_of(url: &str) -> Vec<PathBuf> {
-    let Some(path) = carnet_store::sqlite_path(url) else { return Vec::new() };
+    let Some(path) = passavant_store::sqlite_path(url) else { return Vec::new() };
     let named = ["", "-wal", "-shm", "-journal"].map(|beside| {
         let mut name = path.as_os_str().to_owned();
         name.push(beside);
@@ -343,14 +343,14 @@ fn admin_secret(file: &std::path::Path, shared: Shared) -> Result<StoredProof> {
     let secret = system::read_secret(file, shared)?;
     if secret.expose().len() < LEAST {
         anyhow::bail!(
-            "{}: the administration secret has to have {LEAST} characters at least\nhint: `carnet init` makes one",
+            "{}: the administration secret has to have {LEAST} characters at least\nhint: `passavant init` makes one",
             file.display()
         );
     }
     if proof::name_in(&secret).is_some() {
         anyhow::bail!(
-            "{}: this is an administrator's token, not the administration secret\nhint: it is for `carnet admin \
-             --secret-file`; `carnet init` makes a secret",
+            "{}: this is an administrator's token, not the administration secret\nhint: it is for `passavant admin \
+             --secret-file`; `passavant init` makes a secret",
             file.display()
         );
     }
@@ -372,7 +372,7 @@ fn check_tls(tls: &Tls) -> Result<()> {
 /// Deletes what has outlived its use, once a minute, and refusals in the audit log that are older than asked for.
 pub fn spawn_pruning(
     stores: Vec<(Store, Option<i64>)>,
-    clock: &carnet_proto::time::Clock,
+    clock: &passavant_proto::time::Clock,
     stop: &CancellationToken,
 ) {
     for (store, keep_refused) in stores {
@@ -410,7 +410,7 @@ async fn listen(
 
 /// What every listener stands on.
 struct Ground<'a> {
-    entropy: &'a carnet_proto::time::Entropy,
+    entropy: &'a passavant_proto::time::Entropy,
     proxies: &'a [IpNet],
     certificates: &'a Certificates,
 }

@@ -3,7 +3,6 @@
 use crate::config::{Config, LogFormat};
 use anyhow::Result;
 use async_trait::async_trait;
-use carnet_outbound::Outbound;
 use opentelemetry::{
     global,
     logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity},
@@ -19,6 +18,7 @@ use opentelemetry_sdk::{
     metrics::{PeriodicReader, SdkMeterProvider},
     trace::SdkTracerProvider,
 };
+use passavant_outbound::Outbound;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
@@ -39,7 +39,7 @@ impl Records {
     /// One line of the journal.
     pub fn tell(&self, line: &str) {
         let mut record = self.0.create_log_record();
-        record.set_event_name("carnet.mcp_call");
+        record.set_event_name("passavant.mcp_call");
         record.set_severity_number(Severity::Info);
         record.set_body(AnyValue::from(line.to_owned()));
         self.0.emit(record);
@@ -48,7 +48,7 @@ impl Records {
 
 /// Logs for commands other than `serve`: warnings alone.
 pub fn quiet() {
-    let filter = EnvFilter::try_from_env("CARNET_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
+    let filter = EnvFilter::try_from_env("PASSAVANT_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter);
     // Only tests set another subscriber first, and theirs may stay.
     let _ = tracing_subscriber::registry().with(layer).try_init();
@@ -57,7 +57,7 @@ pub fn quiet() {
 /// Starts logs and, where configured, OTLP export.
 pub fn start(config: &Config, outbound: &Outbound) -> Result<Telemetry> {
     // Libraries log statements and headers at their lower levels; ours never hold a secret.
-    let default = "warn,carnet=info";
+    let default = "warn,passavant=info";
     let filter = EnvFilter::try_new(config.log.filter.as_deref().unwrap_or(default))?;
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
@@ -70,7 +70,7 @@ pub fn start(config: &Config, outbound: &Outbound) -> Result<Telemetry> {
         return Ok(Telemetry(None));
     };
     let http = Exporter { http: outbound.streaming(endpoint)?, runtime: Handle::current() };
-    let resource = Resource::builder().with_service_name("carnet").build();
+    let resource = Resource::builder().with_service_name("passavant").build();
     let endpoint = endpoint.trim_end_matches('/');
     let spans = SpanExporter::builder()
         .with_http()
@@ -101,9 +101,9 @@ pub fn start(config: &Config, outbound: &Outbound) -> Result<Telemetry> {
     let reader = PeriodicReader::builder(metrics).with_interval(Duration::from_secs(15)).build();
     let meter = SdkMeterProvider::builder().with_resource(resource).with_reader(reader).build();
     global::set_meter_provider(meter.clone());
-    let ours = EnvFilter::new("off,carnet=info");
+    let ours = EnvFilter::new("off,passavant=info");
     let traces =
-        tracing_opentelemetry::layer().with_tracer(tracer.tracer("carnet")).with_filter(ours);
+        tracing_opentelemetry::layer().with_tracer(tracer.tracer("passavant")).with_filter(ours);
     tracing_subscriber::registry().with(format).with(traces).try_init()?;
     Ok(Telemetry(Some(Providers { traces: tracer, metrics: meter, records })))
 }
@@ -111,7 +111,7 @@ pub fn start(config: &Config, outbound: &Outbound) -> Result<Telemetry> {
 impl Telemetry {
     /// Where records of calls go, if there is a collector.
     pub fn records(&self) -> Option<Records> {
-        self.0.as_ref().map(|providers| Records(providers.records.logger("carnet.gateway")))
+        self.0.as_ref().map(|providers| Records(providers.records.logger("passavant.gateway")))
     }
 
     /// Sends what is left.

@@ -6,7 +6,7 @@ use crate::{
     directory::{Put, Record, read, write},
     hot_path::insert_audit,
 };
-use carnet_proto::time::Timestamp;
+use passavant_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::{Any, Transaction};
 

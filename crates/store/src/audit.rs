@@ -4,7 +4,7 @@ use crate::{
     administrators::RestsOn,
     database::{Store, StoreError, document, reading},
 };
-use carnet_proto::time::Timestamp;
+use passavant_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Row};
 use std::{borrow::Cow, collections::BTreeMap};

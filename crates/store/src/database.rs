@@ -6,7 +6,7 @@ use crate::{
     hot_path, migrations,
     rows::{self, Unreadable},
 };
-use carnet_proto::time::Timestamp;
+use passavant_proto::time::Timestamp;
 use sqlx::{
     Any, AnyConnection, AnyPool, AssertSqlSafe, Executor, Row, Transaction,
     any::{AnyPoolOptions, AnyRow},

@@ -8,7 +8,7 @@ use crate::{
     database::{Store, StoreError, document, reading, to_json},
     hot_path, rows,
 };
-use carnet_proto::{
+use passavant_proto::{
     authorize::AuthorizationRequest,
     client::{Client, GovernedResource},
     policy::{Connection, RegisteredResource, ResourceAuthorizationServer, Subject},

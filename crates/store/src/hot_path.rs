@@ -10,7 +10,7 @@ use crate::{
     directory::{GENERATION, Generation},
     sessions::{RefreshToken, Replaces, keep_refresh, replace_refresh, use_code, write_refresh},
 };
-use carnet_proto::time::Timestamp;
+use passavant_proto::time::Timestamp;
 use sqlx::{Any, Arguments, AssertSqlSafe, Row, Transaction, any::AnyArguments};
 use std::{
     borrow::{Borrow, Cow},

@@ -1,4 +1,4 @@
-//! Installations of Carnet that people have enrolled: a public key under a person, a device's name,
+//! Installations of Passavant that people have enrolled: a public key under a person, a device's name,
 //! and when it was last used.
 
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     directory::{User, read},
     hot_path,
 };
-use carnet_proto::{jwk::Algorithm, time::Timestamp};
+use passavant_proto::{jwk::Algorithm, time::Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{Row, any::AnyRow};

@@ -4,7 +4,7 @@ use crate::{
     audit::AuditEvent,
     database::{Store, StoreError, reading},
 };
-use carnet_proto::time::Timestamp;
+use passavant_proto::time::Timestamp;
 use sqlx::{Any, AssertSqlSafe, Row, Transaction};
 
 /// A private key as it is stored: encrypted under the key-encryption key.

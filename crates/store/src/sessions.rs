@@ -7,7 +7,7 @@ use crate::{
     directory::{User, read},
     hot_path,
 };
-use carnet_proto::{
+use passavant_proto::{
     authentication::Authentication, authorize::AuthorizationRequest, identifier::Resource,
     scope::Scopes, time::Timestamp, trust::Account,
 };

@@ -1,12 +1,12 @@
-// `carnet connect` in front of MCP servers that misbehave. A scripted server behind guarded.mjs; the bridge
+// `passavant connect` in front of MCP servers that misbehave. A scripted server behind guarded.mjs; the bridge
 // is spoken to in lines. Prints a row for each try. Node >= 20.
-// env: CARNET CARNET_HOME(signed in) PORT(http://localhost:PORT/mcp, known to the company) RAS_ISSUER SCOPES [FAULT=word in the row]
+// env: PASSAVANT PASSAVANT_HOME(signed in) PORT(http://localhost:PORT/mcp, known to the company) RAS_ISSUER SCOPES [FAULT=word in the row]
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { guard } from './guarded.mjs';
 
-const { CARNET, PORT, RAS_ISSUER, SCOPES, FAULT } = process.env;
+const { PASSAVANT, PORT, RAS_ISSUER, SCOPES, FAULT } = process.env;
 const wait = ms => new Promise(r => setTimeout(r, ms));
 const must = (condition, text) => { if (!condition) throw new Error(text); };
 const show = value => String(JSON.stringify(value)).slice(0, 700);
@@ -54,7 +54,7 @@ class Bridge {
   lines = []; bad = []; err = '';
   constructor(...more) {
     this.started = Date.now();
-    this.child = spawn(CARNET, ['connect', front.resource, ...more], { stdio: 'pipe' });
+    this.child = spawn(PASSAVANT, ['connect', front.resource, ...more], { stdio: 'pipe' });
     running.add(this);
     let rest = '';
     this.child.stdout.setEncoding('utf8').on('data', chunk => {

@@ -1,6 +1,6 @@
 """The same script with the Python SDK (mcp 2.3.0), once straight to an MCP server and once through
-`carnet connect`: everything that comes must be the same. Prints one line of JSON.
-env: CARNET CARNET_HOME MCP_URL SERVER=everything|canvas ERA=legacy|2026-07-28|auto [SCOPE: for the direct token] [SHOW=1]"""
+`passavant connect`: everything that comes must be the same. Prints one line of JSON.
+env: PASSAVANT PASSAVANT_HOME MCP_URL SERVER=everything|canvas ERA=legacy|2026-07-28|auto [SCOPE: for the direct token] [SHOW=1]"""
 import base64, json, logging, os, re, subprocess, sys, uuid, warnings
 from contextlib import asynccontextmanager
 
@@ -13,7 +13,7 @@ from mcp.shared.exceptions import MCPError
 warnings.simplefilter("ignore")
 logging.disable(logging.ERROR)
 E = os.environ
-CARNET, URL, SERVER, ERA = E["CARNET"], E["MCP_URL"], E.get("SERVER", "everything"), E.get("ERA", "legacy")
+PASSAVANT, URL, SERVER, ERA = E["PASSAVANT"], E["MCP_URL"], E.get("SERVER", "everything"), E.get("ERA", "legacy")
 TRICKY = 'héllo \u2028\u2029 "quoted"\\ \u0007 𝄞 🦀'
 ANSWERS = {  # by property of the form
     "response": TRICKY, "name": "Ada", "color": "blue", "ok": True, "context": "here", "age": 41, "score": 1.5, "status": "pending", "verified": False,
@@ -176,7 +176,7 @@ async def walk(transport, able):
 
 
 def run(*args):
-    return subprocess.run([CARNET, *args], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    return subprocess.run([PASSAVANT, *args], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def scope():
@@ -190,7 +190,7 @@ async def main():
         async with httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=60) as http:
             one = await walk(streamable_http_client(URL, http_client=http), able)
         scopes.append(scope())
-        two = await walk(stdio_client(StdioServerParameters(command=CARNET, args=["connect", URL], env={"CARNET_HOME": E["CARNET_HOME"]})), able)
+        two = await walk(stdio_client(StdioServerParameters(command=PASSAVANT, args=["connect", URL], env={"PASSAVANT_HOME": E["PASSAVANT_HOME"]})), able)
         scopes.append(scope())  # Wider after a step-up.
         for i in range(max(len(one), len(two))):
             a, b = (steps[i] if i < len(steps) else None for steps in (one, two))

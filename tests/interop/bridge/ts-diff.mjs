@@ -1,12 +1,12 @@
 // The same script with @modelcontextprotocol/client 2.4.0, once straight to an MCP server and once through
-// `carnet connect`: everything that comes must be the same. Node >= 20. Prints one line of JSON.
-// env: CARNET CARNET_HOME MCP_URL SERVER=everything|canvas ERA=legacy|2026-07-28|auto [SCOPE: for the direct token]
+// `passavant connect`: everything that comes must be the same. Node >= 20. Prints one line of JSON.
+// env: PASSAVANT PASSAVANT_HOME MCP_URL SERVER=everything|canvas ERA=legacy|2026-07-28|auto [SCOPE: for the direct token]
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 import { StdioClientTransport } from '@modelcontextprotocol/client/stdio';
 import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 
-const { CARNET, CARNET_HOME, MCP_URL, SERVER = 'everything', ERA = 'legacy', SCOPE } = process.env;
+const { PASSAVANT, PASSAVANT_HOME, MCP_URL, SERVER = 'everything', ERA = 'legacy', SCOPE } = process.env;
 const any = { '~standard': { version: 1, vendor: 'any', validate: value => ({ value }) } };
 const settled = () => new Promise(r => setTimeout(r, 300));
 
@@ -128,11 +128,11 @@ async function walk(transport, capabilities) {
 }
 
 // ---------- both, compared ----------
-const run = (...args) => execFileSync(CARNET, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] }).trim();
+const run = (...args) => execFileSync(PASSAVANT, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] }).trim();
 const direct = () => new StreamableHTTPClientTransport(new URL(MCP_URL), {
   requestInit: { headers: { authorization: `Bearer ${run('token', MCP_URL, ...(SCOPE ? ['--scope', SCOPE] : []))}` } },
 });
-const bridged = () => new StdioClientTransport({ command: CARNET, args: ['connect', MCP_URL], env: { ...process.env, CARNET_HOME }, stderr: 'inherit' });
+const bridged = () => new StdioClientTransport({ command: PASSAVANT, args: ['connect', MCP_URL], env: { ...process.env, PASSAVANT_HOME }, stderr: 'inherit' });
 
 /** Why two outcomes may differ, or nothing. */
 function explanation(a, b) {

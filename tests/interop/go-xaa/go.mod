@@ -1,4 +1,4 @@
-module carnet/go-xaa
+module passavant/go-xaa
 
 go 1.25.0
 

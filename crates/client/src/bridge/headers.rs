@@ -2,8 +2,8 @@
 //! schema marks with `x-mcp-header` (MCP 2026-07-28, Streamable HTTP).
 
 use super::message::{Envelope, string};
-use carnet_proto::mcp_headers::{Marked, encoded, marked};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use passavant_proto::mcp_headers::{Marked, encoded, marked};
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 use std::collections::HashMap;

@@ -10,12 +10,12 @@ mod post;
 mod session;
 
 use crate::{error::Error, obtain::Client, vault::Access};
-use carnet_outbound::OutboundError;
 use futures::{
     FutureExt,
     future::{BoxFuture, Shared as SharedFuture},
 };
 use message::{INVALID, Line, error_line, key, one_line};
+use passavant_outbound::OutboundError;
 use serde_json::json;
 use session::Session;
 use std::{
@@ -483,8 +483,8 @@ impl Bridge {
                 "sign_in_waits",
                 format!(
                     "Your browser was asked, and has not answered yet. Finish it there, then try again. If no page \
-                     opened, or the page shows an error, run `carnet login` in a terminal; for a consent outside your \
-                     company, `carnet tools {}`.",
+                     opened, or the page shows an error, run `passavant login` in a terminal; for a consent outside your \
+                     company, `passavant tools {}`.",
                     self.0.url
                 ),
             )),
@@ -504,19 +504,19 @@ impl Bridge {
             }
             Error::SignInNeeded { .. } => Trouble::new(
                 "sign_in_needed",
-                format!("Your sign-in at {idp} has ended. Run `carnet login`, then try again."),
+                format!("Your sign-in at {idp} has ended. Run `passavant login`, then try again."),
             ),
             Error::EnrolmentEnded { .. } => Trouble::new(
                 "sign_in_needed",
                 format!(
                     "{idp} does not know this computer any more, or your account is switched off. Run \
-                     `carnet login`, then try again; if the sign-in page refuses you, ask IT."
+                     `passavant login`, then try again; if the sign-in page refuses you, ask IT."
                 ),
             ),
             Error::StepUpNeeded(_) => Trouble::new(
                 "step_up_needed",
                 format!(
-                    "The company's policy wants a fresher sign-in at {idp} for this. Run `carnet \
+                    "The company's policy wants a fresher sign-in at {idp} for this. Run `passavant \
                      login`, then try again."
                 ),
             ),
@@ -541,7 +541,7 @@ impl Bridge {
 
     /// Answers requests with an error of the bridge's own.
     async fn fail(&self, ids: &[String], trouble: &Trouble) {
-        let data = json!({"bridge": "carnet", "kind": trouble.kind, "url": self.0.url});
+        let data = json!({"bridge": "passavant", "kind": trouble.kind, "url": self.0.url});
         for id in ids {
             let held = self.state().under_way.get(&key(id)).map(|held| Arc::clone(&held.progress));
             if held.is_some_and(|progress| progress.cancelled.load(Relaxed)) {
@@ -572,7 +572,7 @@ pub async fn refuse(
     mut output: impl AsyncWrite + Unpin,
 ) -> std::io::Result<()> {
     let mut lines = BufReader::new(input).lines();
-    let data = json!({"bridge": "carnet", "kind": "not_set_up"});
+    let data = json!({"bridge": "passavant", "kind": "not_set_up"});
     while let Some(line) = lines.next_line().await? {
         let ids = match Line::parse(line.trim()) {
             Ok(Line::Request(envelope)) => envelope.id_text().into_iter().collect(),

@@ -8,9 +8,9 @@ use super::{
 };
 use crate::error::Error;
 use crate::vault::Access;
-use carnet_outbound::{Events, OutboundError, Unread};
-use carnet_proto::challenge::Challenge;
 use http::{HeaderMap, HeaderValue};
+use passavant_outbound::{Events, OutboundError, Unread};
+use passavant_proto::challenge::Challenge;
 use serde_json::{Map, Value, value::RawValue};
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -124,7 +124,7 @@ impl Bridge {
                 params["cursor"] = cursor.as_str().into();
             }
             let text = serde_json::json!({
-                "jsonrpc": "2.0", "id": format!("carnet-bridge-tools-{page}"),
+                "jsonrpc": "2.0", "id": format!("passavant-bridge-tools-{page}"),
                 "method": "tools/list", "params": params,
             })
             .to_string();
@@ -286,7 +286,7 @@ impl Bridge {
 
     fn unreachable(&self, error: &reqwest::Error) -> Trouble {
         let host = self.0.url.split('/').nth(2).unwrap_or("the server").to_owned();
-        let cause = carnet_outbound::cause_of(error);
+        let cause = passavant_outbound::cause_of(error);
         let error = OutboundError::Unreachable { host, cause };
         Trouble::new("unreachable", error.to_string())
     }

@@ -237,6 +237,6 @@ fn with_own_id(line: &str) -> Option<String> {
     let envelope: Envelope<'_> = serde_json::from_str(line).ok()?;
     let params = envelope.params_text()?;
     Some(one_line(&format!(
-        r#"{{"jsonrpc":"2.0","id":"carnet-bridge-renews","method":"initialize","params":{params}}}"#
+        r#"{{"jsonrpc":"2.0","id":"passavant-bridge-renews","method":"initialize","params":{params}}}"#
     )))
 }

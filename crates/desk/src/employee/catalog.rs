@@ -1,16 +1,16 @@
-//! `carnet servers` and `carnet installations`.
+//! `passavant servers` and `passavant installations`.
 
 use super::Common;
 use anyhow::{Result, bail};
-use carnet_host as system;
-use carnet_host::plain;
+use passavant_host as system;
+use passavant_host::plain;
 
 /// The MCP servers this person may reach, and those that are refused.
 pub async fn servers(common: &Common, as_json: bool) -> Result<()> {
     let (client, _) = common.signed_in()?;
     let Some(catalog) = client.catalog().await? else {
         bail!(
-            "{} has no catalog: it is not Carnet's\nhint: ask IT for the URLs; `carnet tools URL` \
+            "{} has no catalog: it is not Passavant's\nhint: ask IT for the URLs; `passavant tools URL` \
              works all the same",
             client.settings().idp
         );
@@ -21,7 +21,7 @@ pub async fn servers(common: &Common, as_json: bool) -> Result<()> {
     }
     if catalog.servers.is_empty() {
         println!(
-            "{} has opened no MCP server to installations of Carnet yet. Ask IT.",
+            "{} has opened no MCP server to installations of Passavant yet. Ask IT.",
             plain(&catalog.company)
         );
         return Ok(());
@@ -49,7 +49,7 @@ pub async fn servers(common: &Common, as_json: bool) -> Result<()> {
         .collect();
     for server in missing {
         println!(
-            "\n{} knows this client as `{}`: run `carnet secret {} {}` once, IT has the secret.",
+            "\n{} knows this client as `{}`: run `passavant secret {} {}` once, IT has the secret.",
             plain(server.title()),
             plain(server.ras_client_id.as_deref().unwrap_or_default()),
             plain(&server.authorization_server),
@@ -64,13 +64,13 @@ pub async fn installations(common: &Common, revoke: Option<&str>, as_json: bool)
     let (client, _) = common.signed_in()?;
     if let Some(id) = revoke {
         if !client.revoke_installation(id).await? {
-            bail!("you have no installation `{id}`\nhint: `carnet installations` lists them");
+            bail!("you have no installation `{id}`\nhint: `passavant installations` lists them");
         }
         println!("Revoked. It gets nothing new; access tokens it had end within minutes.");
         return Ok(());
     }
     let Some(held) = client.installations().await? else {
-        bail!("{} enrols no installations: it is not Carnet's", client.settings().idp);
+        bail!("{} enrols no installations: it is not Passavant's", client.settings().idp);
     };
     if as_json {
         println!("{}", system::json_text(&held)?);

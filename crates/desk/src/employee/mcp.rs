@@ -1,9 +1,9 @@
-//! `carnet tools`, `call`, `token`: using an MCP server.
+//! `passavant tools`, `call`, `token`: using an MCP server.
 
 use super::Common;
 use anyhow::{Context, Result, bail};
-use carnet_host as system;
-use carnet_host::{plain, plain_lines};
+use passavant_host as system;
+use passavant_host::{plain, plain_lines};
 use rmcp::{
     RoleClient, ServiceExt,
     model::{CallToolRequestParams, PaginatedRequestParams, Tool},
@@ -218,7 +218,7 @@ pub fn readable(error: &ServiceError) -> anyhow::Error {
     let words = match error {
         ServiceError::McpError(data) => {
             let hint = if data.message.to_lowercase().contains("tool") {
-                "\nhint: `carnet tools URL` lists those that it has for you"
+                "\nhint: `passavant tools URL` lists those that it has for you"
             } else {
                 ""
             };
@@ -240,7 +240,7 @@ pub async fn token(common: &Common, url: &str, scope: Option<&str>) -> Result<()
         println!("{}", client.access(url).await?.token);
         return Ok(());
     };
-    let scopes = carnet_proto::scope::Scopes::parse(scope);
+    let scopes = passavant_proto::scope::Scopes::parse(scope);
     let mut server = client.discover(url).await?;
     server.scopes = Some(scopes.context("--scope has characters that no scope may have")?);
     // What is held already may have other scopes.

@@ -1,4 +1,4 @@
-//! The employee's side: `carnet login`, `logout`, `status`; the other commands are in the modules
+//! The employee's side: `passavant login`, `logout`, `status`; the other commands are in the modules
 //! below.
 
 pub mod catalog;
@@ -6,20 +6,20 @@ pub mod mcp;
 
 use crate::vault::{Profile, ProfileVault, Registration, Storage};
 use anyhow::{Context, Result, bail};
-use carnet_client::{
+use clap::Args;
+use passavant_client::{
     Browser, Client, Error, Pasted, Prompt, Purpose, Session, SignInOptions, Vault,
     begin_enrolment, enrol_by_device,
 };
-use carnet_host as system;
-use carnet_host::keys;
-use carnet_host::{plain, plain_url};
-use carnet_outbound::{Reach, discover_authorization_server};
-use carnet_proto::{
+use passavant_host as system;
+use passavant_host::keys;
+use passavant_host::{plain, plain_url};
+use passavant_outbound::{Reach, discover_authorization_server};
+use passavant_proto::{
     identifier::Issuer,
     jwk::{Algorithm, SigningKey},
     secret::Secret,
 };
-use clap::Args;
 use serde_json::json;
 use std::{
     io::IsTerminal,
@@ -35,7 +35,7 @@ pub struct Common {
     #[arg(long)]
     pub insecure_storage: bool,
     /// Trust the certificate authorities in this PEM file too
-    #[arg(long, value_name = "FILE", env = "CARNET_EXTRA_ROOTS")]
+    #[arg(long, value_name = "FILE", env = "PASSAVANT_EXTRA_ROOTS")]
     pub extra_roots: Vec<PathBuf>,
 }
 
@@ -83,7 +83,7 @@ struct Tab;
 impl Browser for Tab {
     fn open(&self, url: &str, purpose: Purpose) -> bool {
         match purpose {
-            // `carnet login` is one word more, and does not surprise anyone with a browser.
+            // `passavant login` is one word more, and does not surprise anyone with a browser.
             Purpose::SignIn => return false,
             Purpose::StepUp => {
                 eprintln!("The company's policy wants you to sign in again for this.");
@@ -106,7 +106,7 @@ pub fn show(url: &str) -> bool {
 }
 
 const NOBODY: &str =
-    "nobody has signed in\nhint: run `carnet login --issuer URL` first; IT knows the URL";
+    "nobody has signed in\nhint: run `passavant login --issuer URL` first; IT knows the URL";
 
 /// The client of this command, which knows the clocks of those it asked.
 static ASKED: OnceLock<Client> = OnceLock::new();
@@ -213,7 +213,7 @@ pub struct KeepSecret {
     common: Common,
 }
 
-/// `carnet secret`: the secret of a client that IT or a vendor registered, kept once.
+/// `passavant secret`: the secret of a client that IT or a vendor registered, kept once.
 pub async fn keep_secret(args: KeepSecret) -> Result<()> {
     Issuer::parse(&args.issuer).with_context(|| format!("`{}`", args.issuer))?;
     let storage = args.common.storage()?;
@@ -259,9 +259,9 @@ pub async fn login(args: Login) -> Result<()> {
     storage.ready()?;
     let mut pasted = pasted();
     if let Some(id) = &args.client_id {
-        if id == carnet_proto::client::ENROLLED_CLIENT {
+        if id == passavant_proto::client::ENROLLED_CLIENT {
             bail!(
-                "--client-id: `{id}` is nobody's to sign in with: it enrols computers\nhint: `carnet login --issuer URL --enrol` \
+                "--client-id: `{id}` is nobody's to sign in with: it enrols computers\nhint: `passavant login --issuer URL --enrol` \
                  enrols this one"
             );
         }
@@ -278,7 +278,7 @@ pub async fn login(args: Login) -> Result<()> {
     }
     if profile.idp.is_empty() {
         bail!(
-            "the identity provider is not known yet\nhint: the first time, run `carnet login \
+            "the identity provider is not known yet\nhint: the first time, run `passavant login \
              --issuer URL`; IT knows the URL"
         );
     }
@@ -332,7 +332,7 @@ fn signed_in(session: Result<Session, Error>, storage: &Storage) -> Result<()> {
     let session = match session {
         Err(Error::Callback(text)) if text.contains("access_denied") => bail!(
             "the sign-in was aborted: {text}\nhint: it was cancelled in the browser; or the person there is another than \
-             the one whom this computer is enrolled for: then `carnet logout --forget` gives it up, and they sign in again"
+             the one whom this computer is enrolled for: then `passavant logout --forget` gives it up, and they sign in again"
         ),
         session => session?,
     };
@@ -348,8 +348,9 @@ async fn discovered(common: &Common, text: &str) -> Result<String> {
     let outbound = system::desk_outbound(&common.extra_roots)?;
     match discover_authorization_server(&outbound, &issuer).await {
         Ok(_) => Ok(issuer.to_string()),
-        Err(carnet_outbound::DiscoveryError::Differs(carnet_outbound::Differs {
-            found, ..
+        Err(passavant_outbound::DiscoveryError::Differs(passavant_outbound::Differs {
+            found,
+            ..
         })) if found.trim_end_matches('/') == text.trim_end_matches('/') => {
             let issuer = Issuer::parse(&found).with_context(|| format!("`{found}`"))?;
             println!("The identity provider calls itself {issuer}; that is used.");
@@ -396,7 +397,7 @@ async fn enrol(
     profile: &mut Profile,
     options: &SignInOptions,
     pasted: &mut Pasted,
-) -> Result<carnet_client::Enrolled> {
+) -> Result<passavant_client::Enrolled> {
     let issuer = Issuer::parse(&profile.idp)?;
     let outbound = system::desk_outbound(&args.common.extra_roots)?;
     let entropy = system::entropy();
@@ -439,8 +440,8 @@ fn tell_code(prompt: &Prompt, what_for: &str) {
 
 fn no_enrolment(issuer: &Issuer) -> String {
     format!(
-        "{issuer} does not enrol installations of Carnet\nhint: IT registers a client there; \
-         then run `carnet login --issuer {issuer} --client-id ID --client-secret-file FILE`"
+        "{issuer} does not enrol installations of Passavant\nhint: IT registers a client there; \
+         then run `passavant login --issuer {issuer} --client-id ID --client-secret-file FILE`"
     )
 }
 
@@ -525,7 +526,7 @@ pub async fn logout(common: &Common, forget: bool) -> Result<()> {
         Some(Ok(true)) => println!("This computer is not enrolled any more."),
         Some(_) => println!(
             "This computer's key is forgotten; its installation at {} is still listed. Revoke it \
-             from another computer (`carnet installations`), or ask IT.",
+             from another computer (`passavant installations`), or ask IT.",
             profile.idp
         ),
         None => {}
@@ -569,7 +570,7 @@ impl Word {
     fn told(self) -> &'static str {
         match self {
             Self::Stands => "says that it stands",
-            Self::Ended => "has ended it: run `carnet login`",
+            Self::Ended => "has ended it: run `passavant login`",
             Self::NoAnswer => "did not answer just now",
             Self::NotAsked => "was not asked: its identity provider is another maker's",
         }
@@ -632,7 +633,7 @@ pub async fn status(common: &Common, json: bool) -> Result<()> {
             }
         }
         (Some(profile), None) => println!("Nobody is signed in at {}.", profile.idp),
-        (None, _) => println!("Nobody is signed in. Run `carnet login`."),
+        (None, _) => println!("Nobody is signed in. Run `passavant login`."),
     }
     if !consents.is_empty() {
         println!("\nOutside IT's control (you consented yourself, at the vendor):");

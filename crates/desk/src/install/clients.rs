@@ -1,13 +1,13 @@
 //! MCP clients whose config formats are documented: where the file is, what an entry looks like.
 
 use super::edit::Format;
-use carnet_host::{Places, quoted};
+use passavant_host::{Places, quoted};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// One MCP client.
 pub(super) struct McpClient {
-    /// What `carnet install` calls it.
+    /// What `passavant install` calls it.
     pub(super) id: &'static str,
     /// What people call it.
     pub(super) title: &'static str,
@@ -101,7 +101,7 @@ fn typed(bridge: &Bridge) -> Value {
 fn goose(bridge: &Bridge) -> Value {
     json!({
         "enabled": true, "type": "stdio", "name": bridge.title,
-        "description": format!("{} by way of Carnet", bridge.title),
+        "description": format!("{} by way of Passavant", bridge.title),
         "cmd": bridge.command, "args": bridge.args, "envs": bridge.env, "timeout": 300,
     })
 }
@@ -362,7 +362,7 @@ pub(super) const CLIENTS: [McpClient; 16] = [
         files: |places| {
             let folder = places.env("CONTINUE_GLOBAL_DIR");
             let folder = folder.unwrap_or_else(|| places.home.join(".continue"));
-            vec![folder.join("mcpServers/carnet.json")]
+            vec![folder.join("mcpServers/passavant.json")]
         },
         // Its command line does not read that folder; its editors do.
         programs: &[],

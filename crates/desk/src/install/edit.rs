@@ -59,8 +59,8 @@ impl Format {
 
 const BOM: char = '\u{feff}';
 
-/// An entry as it is to be: what Carnet wants of it, member by member, and what else is in it. A member that somebody
-/// changed since Carnet `wrote` it is theirs; one that Carnet wrote and does not want any more goes.
+/// An entry as it is to be: what Passavant wants of it, member by member, and what else is in it. A member that somebody
+/// changed since Passavant `wrote` it is theirs; one that Passavant wrote and does not want any more goes.
 pub(super) fn merged(held: Option<&Value>, wrote: Option<&Value>, wanted: &Value) -> Value {
     let (Some(Value::Object(held)), Value::Object(wants)) = (held, wanted) else {
         let changed = held.is_some_and(|held| wrote.is_some_and(|wrote| wrote != held));
@@ -433,7 +433,7 @@ mod tests {
     const STRICT: Format = Format::Json { comments: false, trailing_commas: false };
 
     fn bridge() -> Value {
-        json!({"command": "/usr/bin/carnet", "args": ["connect", "https://mcp.example/mcp"]})
+        json!({"command": "/usr/bin/passavant", "args": ["connect", "https://mcp.example/mcp"]})
     }
 
     #[test]
@@ -455,21 +455,21 @@ mod tests {
 
     #[test]
     fn what_somebody_changed_in_an_entry_stays_in_every_dialect() {
-        let wrote = json!({"command": "/old/carnet", "args": ["connect", "u"], "enabled": true,
-                           "timeout": 300, "env": {"CARNET_HOME": "/a", "OLD": "1"}});
-        let wanted = json!({"command": "/new/carnet", "args": ["connect", "u"], "enabled": true,
-                            "timeout": 300, "env": {"CARNET_HOME": "/b"}});
-        let expected = json!({"command": "/new/carnet", "args": ["connect", "u"], "enabled": false,
-                              "mine": ["x"], "env": {"CARNET_HOME": "/b", "RUST_LOG": "debug"}});
-        let edited = json!({"command": "/old/carnet", "args": ["connect", "u"], "enabled": false,
-                            "mine": ["x"], "env": {"CARNET_HOME": "/a", "OLD": "1", "RUST_LOG": "debug"}});
+        let wrote = json!({"command": "/old/passavant", "args": ["connect", "u"], "enabled": true,
+                           "timeout": 300, "env": {"PASSAVANT_HOME": "/a", "OLD": "1"}});
+        let wanted = json!({"command": "/new/passavant", "args": ["connect", "u"], "enabled": true,
+                            "timeout": 300, "env": {"PASSAVANT_HOME": "/b"}});
+        let expected = json!({"command": "/new/passavant", "args": ["connect", "u"], "enabled": false,
+                              "mine": ["x"], "env": {"PASSAVANT_HOME": "/b", "RUST_LOG": "debug"}});
+        let edited = json!({"command": "/old/passavant", "args": ["connect", "u"], "enabled": false,
+                            "mine": ["x"], "env": {"PASSAVANT_HOME": "/a", "OLD": "1", "RUST_LOG": "debug"}});
         assert_eq!(merged(Some(&edited), Some(&wrote), &wanted), expected);
         let once = merged(Some(&expected), Some(&wanted), &wanted);
         assert_eq!(once, expected, "twice is once");
         assert_eq!(merged(None, None, &wanted), wanted);
-        let json = "{\n  \"s\": {\n    \"canvas\": {\n      // tuned\n      \"command\": \"/old/carnet\", // here\n      \"args\": [\"connect\", \"u\"],\n      \"enabled\": false, // off\n      \"mine\": [\"x\"],\n      \"env\": {\"CARNET_HOME\": \"/a\", \"OLD\": \"1\", \"RUST_LOG\": \"debug\"}\n    }\n  }\n}\n";
-        let toml = "[s.canvas]\ncommand = \"/old/carnet\" # here\nargs = [\"connect\", \"u\"]\nenabled = false # off\nmine = [\"x\"]\nenv = { CARNET_HOME = \"/a\", OLD = \"1\", RUST_LOG = \"debug\" }\n";
-        let yaml = "s:\n  canvas:\n    command: /old/carnet # here\n    args: [connect, u]\n    enabled: false # off\n    mine: [x]\n    env:\n      CARNET_HOME: /a\n      OLD: \"1\"\n      RUST_LOG: debug\n";
+        let json = "{\n  \"s\": {\n    \"canvas\": {\n      // tuned\n      \"command\": \"/old/passavant\", // here\n      \"args\": [\"connect\", \"u\"],\n      \"enabled\": false, // off\n      \"mine\": [\"x\"],\n      \"env\": {\"PASSAVANT_HOME\": \"/a\", \"OLD\": \"1\", \"RUST_LOG\": \"debug\"}\n    }\n  }\n}\n";
+        let toml = "[s.canvas]\ncommand = \"/old/passavant\" # here\nargs = [\"connect\", \"u\"]\nenabled = false # off\nmine = [\"x\"]\nenv = { PASSAVANT_HOME = \"/a\", OLD = \"1\", RUST_LOG = \"debug\" }\n";
+        let yaml = "s:\n  canvas:\n    command: /old/passavant # here\n    args: [connect, u]\n    enabled: false # off\n    mine: [x]\n    env:\n      PASSAVANT_HOME: /a\n      OLD: \"1\"\n      RUST_LOG: debug\n";
         for (format, text) in [(JSONC, json), (Format::Toml, toml), (Format::Yaml, yaml)] {
             let held = entry(format, text, &["s"], "canvas").unwrap();
             assert_eq!(held.as_ref(), Some(&edited), "{format:?}");

@@ -1,7 +1,7 @@
 //! Entries in MCP clients' configs: whose they are, where they lead, and what they are called.
 
-use carnet_client::CatalogServer;
-use carnet_host as system;
+use passavant_client::CatalogServer;
+use passavant_host as system;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -35,7 +35,7 @@ pub(super) fn bridged(entry: &Value) -> Option<&str> {
     }
     let program =
         words.first().map(|program| program.rsplit(['/', '\\']).next().unwrap_or(program));
-    let ours = program.is_some_and(|program| program.starts_with("carnet"))
+    let ours = program.is_some_and(|program| program.starts_with("passavant"))
         && words.get(1) == Some(&"connect");
     words.get(2).filter(|_| ours).copied()
 }
@@ -47,7 +47,7 @@ pub(super) fn is_native(entry: &Value) -> bool {
 
 /// The folder of the sign-in that an entry names.
 pub(super) fn profile_of(entry: &Value) -> Option<String> {
-    let homes = ["env", "envs", "environment"].map(|name| &entry[name]["CARNET_HOME"]);
+    let homes = ["env", "envs", "environment"].map(|name| &entry[name]["PASSAVANT_HOME"]);
     homes.into_iter().find_map(Value::as_str).map(str::to_owned)
 }
 
@@ -128,12 +128,12 @@ mod tests {
         assert_eq!(free_name(&held, &server("Canvas")), "canvas-2", "someone else's entry stays");
         held.insert(
             "mine".to_owned(),
-            json!({"command": "carnet", "args": ["connect", "https://mcp.example/mcp"]}),
+            json!({"command": "passavant", "args": ["connect", "https://mcp.example/mcp"]}),
         );
         assert_eq!(free_name(&held, &server("Canvas")), "mine", "the entry that is ours already");
         held.insert(
             "mine".to_owned(),
-            json!({"command": "carnet", "env": {"CARNET_HOME": "/other"},
+            json!({"command": "passavant", "env": {"PASSAVANT_HOME": "/other"},
             "args": ["connect", "https://mcp.example/mcp"]}),
         );
         assert_eq!(free_name(&held, &server("Canvas")), "canvas-2", "another sign-in's");

@@ -5,9 +5,9 @@ use super::{
     entry::is_bridge,
 };
 use anyhow::{Context, Result, bail};
-use carnet_host as system;
-use carnet_host::Places;
-use carnet_proto::secret::sha256;
+use passavant_host as system;
+use passavant_host::Places;
+use passavant_proto::secret::sha256;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
@@ -22,7 +22,7 @@ pub(super) struct Ledger {
     pub(super) files: BTreeMap<PathBuf, Written>,
 }
 
-/// One config file as Carnet left it.
+/// One config file as Passavant left it.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub(super) struct Written {
     pub(super) client: String,
@@ -43,7 +43,7 @@ pub(super) struct Entry {
     pub(super) name: String,
     /// What stood there before.
     pub(super) before: Option<Value>,
-    /// What Carnet wrote.
+    /// What Passavant wrote.
     pub(super) wrote: Value,
     /// Whose it is: the folder of the sign-in that the bridge uses.
     #[serde(default)]
@@ -253,7 +253,7 @@ impl Change {
 pub(super) fn backup_of(file: &Path) -> PathBuf {
     let named = |ending: &str| {
         let mut name = file.file_name().unwrap_or_default().to_os_string();
-        name.push(".before-carnet");
+        name.push(".before-passavant");
         name.push(ending);
         file.with_file_name(name)
     };

@@ -1,4 +1,4 @@
-//! `carnet install` and `uninstall`: the MCP servers a person may reach, written into the configs of the
+//! `passavant install` and `uninstall`: the MCP servers a person may reach, written into the configs of the
 //! MCP clients on their machine. Native settings where a client speaks cross-app access and IT has
 //! registered it; the bridge everywhere else.
 
@@ -13,14 +13,14 @@ pub use uninstall::{Uninstall, take_out, uninstall};
 
 use crate::employee::Common;
 use anyhow::{Context, Result, bail};
-use carnet_client::{Catalog, CatalogServer};
-use carnet_host as system;
-use carnet_host::{Places, plain, plain_lines};
-use carnet_proto::identifier::Resource;
 use clap::Args;
 use clients::{Bridge, CLIENTS, McpClient};
 use entry::{ALL, bridged, free_name, is_bridge, profile_of, reaches};
 use ledger::{Change, Ledger};
+use passavant_client::{Catalog, CatalogServer};
+use passavant_host as system;
+use passavant_host::{Places, plain, plain_lines};
+use passavant_proto::identifier::Resource;
 use serde_json::{Map, Value};
 use std::{fs, path::PathBuf};
 
@@ -65,7 +65,7 @@ pub async fn install(args: Install) -> Result<()> {
     let chosen = if args.all { found(&places) } else { by_id(&args.clients)? };
     if args.file.is_some() && chosen.len() != 1 {
         bail!(
-            "--file needs one client, whose format the file has\nhint: name one client, for instance `carnet install claude-code --file .mcp.json`"
+            "--file needs one client, whose format the file has\nhint: name one client, for instance `passavant install claude-code --file .mcp.json`"
         );
     }
     if chosen.is_empty() && args.print.is_none() {
@@ -76,7 +76,7 @@ pub async fn install(args: Install) -> Result<()> {
     let issuer = client.settings().idp.to_string();
     let catalog = catalog_of(&client, &args.servers).await?;
     let whole = CatalogServer {
-        name: "Carnet".to_owned(),
+        name: "Passavant".to_owned(),
         resource: ALL.to_owned(),
         granted: true,
         ..CatalogServer::default()
@@ -84,7 +84,9 @@ pub async fn install(args: Install) -> Result<()> {
     let servers =
         if args.one { vec![&whole] } else { chosen_servers(&catalog.servers, &args.servers)? };
     if servers.is_empty() {
-        bail!("there is no MCP server that you may reach\nhint: `carnet servers` says why; ask IT");
+        bail!(
+            "there is no MCP server that you may reach\nhint: `passavant servers` says why; ask IT"
+        );
     }
     if let Some(form) = &args.print {
         return print_entries(form, &servers, &args.common);
@@ -138,13 +140,13 @@ fn print_entries(form: &str, servers: &[&CatalogServer], common: &Common) -> Res
 }
 
 /// The catalog; where the identity provider has none, the servers that were named by URL.
-async fn catalog_of(client: &carnet_client::Client, named: &[String]) -> Result<Catalog> {
+async fn catalog_of(client: &passavant_client::Client, named: &[String]) -> Result<Catalog> {
     if let Some(catalog) = client.catalog().await? {
         return Ok(catalog);
     }
     if named.is_empty() {
         bail!(
-            "{} has no catalog: it is not Carnet's\nhint: name the MCP servers with --server URL",
+            "{} has no catalog: it is not Passavant's\nhint: name the MCP servers with --server URL",
             client.settings().idp
         );
     }
@@ -170,7 +172,7 @@ fn chosen_servers<'a>(
                 server.resource == *name || server.name.eq_ignore_ascii_case(name)
             };
             let server = all.iter().find(is_named).with_context(|| {
-                format!("there is no MCP server `{name}`\nhint: `carnet servers` lists them")
+                format!("there is no MCP server `{name}`\nhint: `passavant servers` lists them")
             })?;
             if !server.granted {
                 let why = server.explanation.as_deref().unwrap_or("not connected");
@@ -221,7 +223,7 @@ fn list(places: &Places, ledger: &Ledger) {
     }
     print!("{}", system::table(&rows));
     println!(
-        "\nInstall into some: `carnet install CLIENT…`, or `--all` that are here; `--dry-run` shows the change."
+        "\nInstall into some: `passavant install CLIENT…`, or `--all` that are here; `--dry-run` shows the change."
     );
 }
 
@@ -365,7 +367,7 @@ fn check_native(
     };
     let Some(registered) = catalog.native_clients.iter().find(|c| c.software == client.id) else {
         bail!(
-            "IT has not registered it\nhint: `carnet admin client add … --software {}`; {BRIDGE}",
+            "IT has not registered it\nhint: `passavant admin client add … --software {}`; {BRIDGE}",
             client.id
         );
     };
@@ -453,7 +455,7 @@ fn bridge_to(server: &CatalogServer, common: &Common) -> Result<Bridge> {
     let mut env = Map::new();
     // Whoever starts the bridge may not have this environment: clients pass on little of theirs.
     if let Some(home) = system::unusual_home()? {
-        env.insert("CARNET_HOME".to_owned(), home.display().to_string().into());
+        env.insert("PASSAVANT_HOME".to_owned(), home.display().to_string().into());
     }
     Ok(Bridge { command, args, env, title: server.title().to_owned() })
 }

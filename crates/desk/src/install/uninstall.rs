@@ -1,4 +1,4 @@
-//! `carnet uninstall`: entries taken out again, and files put back where nobody has changed them.
+//! `passavant uninstall`: entries taken out again, and files put back where nobody has changed them.
 
 use super::{
     by_id,
@@ -8,10 +8,10 @@ use super::{
     ledger::{Entry, Ledger, Written, read_config},
 };
 use anyhow::{Context, Result, bail};
-use carnet_host as system;
-use carnet_host::{Places, plain, plain_lines};
-use carnet_proto::secret::sha256;
 use clap::Args;
+use passavant_host as system;
+use passavant_host::{Places, plain, plain_lines};
+use passavant_proto::secret::sha256;
 use serde_json::Value;
 use std::{
     fs,
@@ -20,7 +20,7 @@ use std::{
 
 #[derive(Args)]
 pub struct Uninstall {
-    /// MCP clients to take Carnet's entries out of
+    /// MCP clients to take Passavant's entries out of
     #[arg(value_name = "CLIENT", required_unless_present = "all")]
     clients: Vec<String>,
     /// Out of every MCP client that has some
@@ -52,7 +52,7 @@ pub fn uninstall(args: &Uninstall) -> Result<()> {
         others.extend(theirs.filter_map(|entry| entry.profile.clone()));
     }
     if files.is_empty() && others.is_empty() {
-        println!("Carnet has written nothing there.");
+        println!("Passavant has written nothing there.");
         return Ok(());
     }
     let mut failed = 0;
@@ -87,7 +87,7 @@ pub fn uninstall(args: &Uninstall) -> Result<()> {
     others.dedup();
     for other in others {
         println!(
-            "Entries of another sign-in stay; `CARNET_HOME={} carnet uninstall --all` takes them out.",
+            "Entries of another sign-in stay; `PASSAVANT_HOME={} passavant uninstall --all` takes them out.",
             system::quoted(&other.display().to_string())
         );
     }
@@ -178,10 +178,10 @@ fn take_back(file: &Path, written: &Written, dry_run: bool) -> Result<()> {
     };
     if untouched && written.backup.is_none() {
         if dry_run {
-            println!("{} would be removed: Carnet made it.", file.display());
+            println!("{} would be removed: Passavant made it.", file.display());
         } else {
             fs::remove_file(file)?;
-            println!("{} is removed: Carnet had made it.", file.display());
+            println!("{} is removed: Passavant had made it.", file.display());
         }
         return Ok(());
     }
@@ -203,7 +203,7 @@ fn take_back(file: &Path, written: &Written, dry_run: bool) -> Result<()> {
         {
             let _ = fs::remove_file(backup);
         }
-        println!("{}: nothing of Carnet's is in it.", file.display());
+        println!("{}: nothing of Passavant's is in it.", file.display());
         return Ok(());
     }
     system::replace_file(file, after.as_bytes())?;
@@ -211,15 +211,15 @@ fn take_back(file: &Path, written: &Written, dry_run: bool) -> Result<()> {
         Some(backup) if whole => {
             // It has served; the person may have removed it.
             let _ = fs::remove_file(backup);
-            println!("{} is as it was without Carnet.", file.display());
+            println!("{} is as it was without Passavant.", file.display());
         }
         backup => {
             println!(
-                "{}: Carnet's entries are taken out; what else has changed since stays.",
+                "{}: Passavant's entries are taken out; what else has changed since stays.",
                 file.display()
             );
             if let Some(backup) = backup.as_ref().filter(|backup| backup.exists()) {
-                println!("  As it was before Carnet: {}", backup.display());
+                println!("  As it was before Passavant: {}", backup.display());
             }
         }
     }

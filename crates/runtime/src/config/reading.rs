@@ -10,10 +10,10 @@ const DEEPEST: usize = 16;
 pub(super) fn put(table: &mut toml::Table, name: &str, text: &str) -> Result<()> {
     let words: Vec<String> = name.split("__").map(str::to_ascii_lowercase).collect();
     let wrong = || {
-        let name = carnet_host::plain(&name.chars().take(200).collect::<String>());
+        let name = passavant_host::plain(&name.chars().take(200).collect::<String>());
         anyhow::anyhow!(
-            "CARNET__{name} names no key of the config\nhint: two underscores between the words, and a number where there are \
-             several tables: CARNET__IDP__LISTEN, CARNET__RAS__0__ISSUER"
+            "PASSAVANT__{name} names no key of the config\nhint: two underscores between the words, and a number where there are \
+             several tables: PASSAVANT__IDP__LISTEN, PASSAVANT__RAS__0__ISSUER"
         )
     };
     let (last, path) = words.split_last().ok_or_else(wrong)?;
@@ -208,7 +208,7 @@ fn named_by(set: &[(String, String)], path: &str) -> Option<String> {
     let words = path.replace(['.', '['], "__").replace(']', "").to_ascii_uppercase();
     let names = set.iter().map(|(name, _)| name.to_ascii_uppercase());
     let mut names = names.filter(|name| words == *name || words.starts_with(&format!("{name}__")));
-    names.next().map(|name| format!("CARNET__{name}"))
+    names.next().map(|name| format!("PASSAVANT__{name}"))
 }
 
 /// Takes a key out of a config; `false` where there is none at this path.
@@ -264,7 +264,7 @@ pub fn said(value: &str) -> String {
         && !["passw", "pwd", "secret"].iter().any(|word| lower.contains(word))
         && (is_address || (colons <= 1 && !rest.contains("//")));
     if is_plain {
-        format!("`{}`", carnet_host::plain(value))
+        format!("`{}`", passavant_host::plain(value))
     } else {
         "this (not shown)".to_owned()
     }

@@ -5,17 +5,17 @@ use super::{
     journal::Durability,
 };
 use crate::config::{Problems, Tls, WrittenTls, endpoint, must_exist, said};
-use carnet_gateway::{
+use http::HeaderName;
+use passavant_gateway::{
     ArgumentAudit, AssertionSettings, Limits, Lists, PlainHeader, RouteSettings, ToolChanges, Who,
 };
-use carnet_proto::{
+use passavant_proto::{
     access_token::TokenForm,
     identifier::{Issuer, Resource},
     jwk::Algorithm,
     operation_policy::{Rule, Rules},
     scope::Scopes,
 };
-use http::HeaderName;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -330,7 +330,7 @@ impl WrittenRoute {
                 && url.fragment().is_none()
         });
         let in_the_clear = upstream.as_ref().is_some_and(|url| {
-            url.scheme() == "http" && !carnet_proto::identifier::is_loopback(url)
+            url.scheme() == "http" && !passavant_proto::identifier::is_loopback(url)
         });
         if in_the_clear {
             let what = format!(
@@ -461,7 +461,7 @@ impl WrittenRoute {
         // `Authorization` is the assertion's unless something else has to be there.
         let taken = upstream_client.is_some()
             || matches!(&credential, Some((Some(name), ..)) if *name == http::header::AUTHORIZATION);
-        let own = HeaderName::from_static("carnet-caller");
+        let own = HeaderName::from_static("passavant-caller");
         let named = assertion_header.flatten();
         let name = named.unwrap_or(if taken { own } else { http::header::AUTHORIZATION });
         if taken && name == http::header::AUTHORIZATION {

@@ -1,11 +1,12 @@
-//! `carnet guard`: one command in front of an MCP server. It writes a config as `carnet init` would, with a
+//! `passavant guard`: one command in front of an MCP server. It writes a config as `passavant init` would, with a
 //! RAS and a gateway on one listener, and serves it.
 
 use super::adapter::{self, Found};
 use crate::{config::Config, serve};
 use anyhow::{Context, Result, bail};
-use carnet_host as system;
-use carnet_proto::{
+use clap::Args;
+use passavant_host as system;
+use passavant_proto::{
     client::GovernedResource,
     identifier::{Issuer, Resource, is_loopback},
     jwk::Algorithm,
@@ -13,8 +14,7 @@ use carnet_proto::{
     scope::Scopes,
     trust::{AccountResolution, InteractiveSignIn, TrustedIssuer},
 };
-use carnet_store::{AuditEvent, Put, Record, Store};
-use clap::Args;
+use passavant_store::{AuditEvent, Put, Record, Store};
 use serde_json::json;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -84,7 +84,7 @@ pub struct Guard {
     /// it needs besides `mcp`. May be given several times. Every tool unless given
     #[arg(long = "allow", value_name = "TOOL[=SCOPE]")]
     allow: Vec<String>,
-    /// Block a tool whose description changes, until `carnet admin gateway approve`
+    /// Block a tool whose description changes, until `passavant admin gateway approve`
     #[arg(long)]
     block_changed_tools: bool,
     /// What people call the MCP server
@@ -110,12 +110,12 @@ pub struct Guard {
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
     /// Folder for keys, databases and the journal of calls
-    #[arg(long, value_name = "FOLDER", default_value = "carnet-guard")]
+    #[arg(long, value_name = "FOLDER", default_value = "passavant-guard")]
     data: PathBuf,
     /// A certificate authority to trust beside the system's, in PEM
     #[arg(long = "extra-root", value_name = "FILE")]
     extra_roots: Vec<PathBuf>,
-    /// A program that speaks MCP on its standard streams, instead of --upstream: `carnet guard … -- npx -y some-server`
+    /// A program that speaks MCP on its standard streams, instead of --upstream: `passavant guard … -- npx -y some-server`
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
@@ -155,7 +155,7 @@ pub async fn guard(args: Guard) -> Result<()> {
     for issuer in older {
         println!(
             "It also trusts {issuer}, from an earlier start or an administrator. To take that back:\n\n  \
-             carnet admin --config {} --ras {NAME} trust disable {issuer}\n",
+             passavant admin --config {} --ras {NAME} trust disable {issuer}\n",
             file.display()
         );
     }
@@ -273,9 +273,9 @@ impl Guard {
         }
         let lock = system::open_private(&self.data.join("lock"))?;
         if lock.try_lock().is_err() {
-            bail!("another `carnet guard` runs in {folder}\nhint: {OTHER}");
+            bail!("another `passavant guard` runs in {folder}\nhint: {OTHER}");
         }
-        let before = std::fs::read_to_string(self.data.join("carnet.toml")).ok();
+        let before = std::fs::read_to_string(self.data.join("passavant.toml")).ok();
         let before = before.and_then(|text| text.parse::<toml::Table>().ok());
         let before =
             before.as_ref().and_then(|table| table.get("ras")?.get(0)?.get("issuer")?.as_str());
@@ -298,7 +298,7 @@ impl Guard {
         let folder = &self.data;
         system::private_folder(folder)?;
         let entropy = system::entropy();
-        for name in ["carnet.key", "carnet.admin-secret"] {
+        for name in ["passavant.key", "passavant.admin-secret"] {
             let file = folder.join(name);
             if !file.exists() {
                 system::write_private(&file, entropy.secret().expose().as_bytes(), true)?;
@@ -306,7 +306,7 @@ impl Guard {
         }
         let here = std::env::current_dir()?;
         let absolute = |file: &PathBuf| here.join(file).display().to_string();
-        let admin = admin_address(&folder.join("carnet.toml"))?;
+        let admin = admin_address(&folder.join("passavant.toml"))?;
         let rules: Vec<_> = plan
             .rules
             .iter()
@@ -363,8 +363,8 @@ impl Guard {
         }
         let mut config = json!({
             "trusted_proxies": self.trusted_proxies,
-            "keys": {"file": "carnet.key"},
-            "admin": {"listen": admin.to_string(), "secret_file": "carnet.admin-secret"},
+            "keys": {"file": "passavant.key"},
+            "admin": {"listen": admin.to_string(), "secret_file": "passavant.admin-secret"},
             "outbound": {"extra_roots": self.extra_roots.iter().map(absolute).collect::<Vec<_>>()},
             "ras": [with(json!({
                 "name": NAME,
@@ -380,11 +380,11 @@ impl Guard {
             config["health"] = json!({"listen": address.to_string()});
         }
         let text = format!(
-            "# Written by `carnet guard` at every start. To change more than its flags do, copy this file and \
-             run the copy with `carnet serve --config`.\n\n{}",
+            "# Written by `passavant guard` at every start. To change more than its flags do, copy this file and \
+             run the copy with `passavant serve --config`.\n\n{}",
             toml::to_string(&config)?
         );
-        let file = folder.join("carnet.toml");
+        let file = folder.join("passavant.toml");
         system::write_private(&file, text.as_bytes(), false)?;
         Ok(file)
     }
@@ -416,7 +416,7 @@ async fn put<R: Record>(store: &Store, record: &R) -> Result<()> {
     let there = store.by_id::<R>(&record.id()).await?.is_some();
     let (put, act) = if there { (Put::Replace, "replace") } else { (Put::Create, "create") };
     let event = AuditEvent::granted(format!("guard.{act} {}", R::KIND), now)
-        .with("by", "carnet guard")
+        .with("by", "passavant guard")
         .with("record", record.id());
     store.put(record, put, event).await?;
     Ok(())
@@ -428,14 +428,13 @@ impl Plan {
         let outbound = system::outbound(&args.extra_roots)?;
         for (i, issuer) in self.trusted.iter_mut().enumerate() {
             let found =
-                match carnet_outbound::discover_authorization_server(&outbound, issuer).await {
+                match passavant_outbound::discover_authorization_server(&outbound, issuer).await {
                     Ok(found) => found,
-                    Err(carnet_outbound::DiscoveryError::Differs(carnet_outbound::Differs {
-                        found,
-                        ..
-                    })) if found.trim_end_matches('/') == issuer.as_str().trim_end_matches('/') => {
+                    Err(passavant_outbound::DiscoveryError::Differs(
+                        passavant_outbound::Differs { found, .. },
+                    )) if found.trim_end_matches('/') == issuer.as_str().trim_end_matches('/') => {
                         *issuer = Issuer::parse(&found)?;
-                        carnet_outbound::discover_authorization_server(&outbound, issuer).await?
+                        passavant_outbound::discover_authorization_server(&outbound, issuer).await?
                     }
                     Err(error) => {
                         let error = error.to_string();
@@ -477,7 +476,7 @@ impl Plan {
                 } else {
                     secret.expose().to_owned()
                 };
-                Some((name, carnet_proto::secret::Secret::new(whole)))
+                Some((name, passavant_proto::secret::Secret::new(whole)))
             }
             None => None,
         };
@@ -521,7 +520,7 @@ impl Plan {
     }
 
     /// The MCP server and the trusted identity providers, as the flags have them. An issuer that was
-    /// changed with `carnet admin` stays as it is.
+    /// changed with `passavant admin` stays as it is.
     async fn register(&self, store: &Store, args: &Guard) -> Result<()> {
         let name = args.name.as_deref().unwrap_or_default();
         let governed = GovernedResource {
@@ -612,7 +611,7 @@ impl Plan {
         let sign_in = args.sign_in.as_ref().map_or(String::new(), |id| {
             format!(
                 "\nPeople whose client has no cross-app access sign in at {}; its IT registers that with:\n\n  \
-                 carnet admin client add '{name} sign-in' --id {id} --redirect-uri {issuer}/callback --jwks-uri \
+                 passavant admin client add '{name} sign-in' --id {id} --redirect-uri {issuer}/callback --jwks-uri \
                  {issuer}/jwks\n",
                 self.trusted[0]
             )
@@ -621,12 +620,12 @@ impl Plan {
             "{resource} guards {upstream}.\n{seen}\
              Tools that may be called, and the scopes each needs: {tools}.\n\
              It trusts {trusted}. Its IT lets people in with:\n\n  \
-             carnet admin server add {issuer} --name '{name}'\n  \
-             carnet admin resource add {resource} --server {issuer} --name '{name}' --scopes '{scopes}'\n  \
-             carnet admin connection add {id} --client carnet --audience {issuer} --resource {resource} \
+             passavant admin server add {issuer} --name '{name}'\n  \
+             passavant admin resource add {resource} --server {issuer} --name '{name}' --scopes '{scopes}'\n  \
+             passavant admin connection add {id} --client passavant --audience {issuer} --resource {resource} \
              --scopes '{scopes}' --everyone\n{sign_in}\n\
              Every call is on record in {journal}, and in\n\n  \
-             carnet admin --config {config} --ras {NAME} audit\n",
+             passavant admin --config {config} --ras {NAME} audit\n",
             upstream = system::plain(&args.server()),
             journal = args.data.join("gateway").display(),
         )
@@ -635,13 +634,13 @@ impl Plan {
 
 /// The algorithm of an identity provider's keys: the strongest that we would choose ourselves.
 async fn algorithm_of(
-    outbound: &carnet_outbound::Outbound,
-    found: &carnet_outbound::Discovered,
+    outbound: &passavant_outbound::Outbound,
+    found: &passavant_outbound::Discovered,
 ) -> Option<Algorithm> {
     let url = found.jwks_uri.clone()?;
     let answer = outbound.get(&url, found.reach_of(&url)).await.ok()?;
     let wanted = [Algorithm::ES256, Algorithm::EdDSA, Algorithm::RS256, Algorithm::PS256];
     wanted
         .into_iter()
-        .find(|algorithm| carnet_proto::jwk::KeySet::parse(&answer.body, *algorithm).is_ok())
+        .find(|algorithm| passavant_proto::jwk::KeySet::parse(&answer.body, *algorithm).is_ok())
 }

@@ -3,13 +3,13 @@
 
 use super::config::UpstreamClient;
 use anyhow::Result;
-use carnet_authority::Context;
-use carnet_client::{Client, Error, McpServer, MemoryVault, Registration, Settings, Subject};
-use carnet_gateway::{UpstreamToken, UpstreamTokenError, UpstreamTokens};
-use carnet_host as system;
-use carnet_host::Shared;
-use carnet_outbound::Outbound;
-use carnet_proto::{scope::Scopes, secret::Secret};
+use passavant_authority::Context;
+use passavant_client::{Client, Error, McpServer, MemoryVault, Registration, Settings, Subject};
+use passavant_gateway::{UpstreamToken, UpstreamTokenError, UpstreamTokens};
+use passavant_host as system;
+use passavant_host::Shared;
+use passavant_outbound::Outbound;
+use passavant_proto::{scope::Scopes, secret::Secret};
 use std::{collections::HashMap, sync::Arc};
 use tokio::sync::OnceCell;
 

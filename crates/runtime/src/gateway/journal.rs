@@ -5,8 +5,8 @@
 use super::report;
 use crate::telemetry::Records;
 use anyhow::{Context, Result};
-use carnet_gateway::Entries;
-use carnet_host as system;
+use passavant_gateway::Entries;
+use passavant_host as system;
 use serde::Deserialize;
 use std::{
     fs::File,
@@ -248,7 +248,7 @@ fn prune(folder: &Path, current: u64, keep_days: Option<NonZeroU32>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use carnet_gateway::Trail;
+    use passavant_gateway::Trail;
 
     #[tokio::test]
     async fn what_was_told_to_be_written_is_in_the_file() {

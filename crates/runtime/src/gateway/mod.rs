@@ -1,4 +1,4 @@
-//! The gateway in this binary: files, secrets and the parties of this process for `carnet-gateway`.
+//! The gateway in this binary: files, secrets and the parties of this process for `passavant-gateway`.
 
 pub mod adapter;
 pub mod config;
@@ -19,18 +19,18 @@ use axum::{
     response::IntoResponse,
     routing::{get, post},
 };
-use carnet_admin::By;
-use carnet_authority::Context as ServerContext;
-use carnet_gateway::{Approved, Gateway, Ground, Keep, More, Stands, Trail, Unavailable};
-use carnet_host as system;
-use carnet_host::Shared;
-use carnet_idp::Idp;
-use carnet_outbound::Outbound;
-use carnet_proto::{identifier::Issuer, secret::Secret, time::Clock};
-use carnet_ras::Ras;
-use carnet_resource::Introspection;
-use carnet_store::Store;
 use config::{AdapterConfig, GatewayConfig, RouteConfig};
+use passavant_admin::By;
+use passavant_authority::Context as ServerContext;
+use passavant_gateway::{Approved, Gateway, Ground, Keep, More, Stands, Trail, Unavailable};
+use passavant_host as system;
+use passavant_host::Shared;
+use passavant_idp::Idp;
+use passavant_outbound::Outbound;
+use passavant_proto::{identifier::Issuer, secret::Secret, time::Clock};
+use passavant_ras::Ras;
+use passavant_resource::Introspection;
+use passavant_store::Store;
 use report::Desk;
 use serde::Deserialize;
 use serde_json::json;
@@ -326,13 +326,13 @@ pub fn admin(gateways: Vec<Gateway>, trail: Option<Store>, clock: Clock) -> Rout
             }
             let problem = json!({
                 "error": format!("no description of `{tool}` that was seen has the fingerprint `{fingerprint}`"),
-                "hint": "it may have changed since; `carnet admin gateway tools` shows what there is now",
+                "hint": "it may have changed since; `passavant admin gateway tools` shows what there is now",
             });
             return (StatusCode::CONFLICT, Json(problem)).into_response();
         }
         let problem = json!({
             "error": format!("no gateway here guards `{resource}`"),
-            "hint": "`carnet admin gateway tools` lists MCP servers and their tools",
+            "hint": "`passavant admin gateway tools` lists MCP servers and their tools",
         });
         (StatusCode::NOT_FOUND, Json(problem)).into_response()
     };

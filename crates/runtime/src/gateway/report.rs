@@ -3,12 +3,12 @@
 
 use super::journal;
 use anyhow::{Context, Result, bail};
-use carnet_gateway::Trail;
-use carnet_host as system;
-use carnet_idp::Idp;
-use carnet_outbound::{Outbound, discover_authorization_server};
-use carnet_proto::{identifier::Issuer, others_text::shown, secret::Secret};
-use carnet_ras::Ras;
+use passavant_gateway::Trail;
+use passavant_host as system;
+use passavant_idp::Idp;
+use passavant_outbound::{Outbound, discover_authorization_server};
+use passavant_proto::{identifier::Issuer, others_text::shown, secret::Secret};
+use passavant_ras::Ras;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::File,
@@ -46,7 +46,7 @@ impl Desk {
             Self::Ras(ras) => ras.issuer(),
             Self::Remote { issuer, .. } => issuer,
         };
-        carnet_proto::secret::sha256(issuer.as_str().as_bytes())
+        passavant_proto::secret::sha256(issuer.as_str().as_bytes())
     }
 
     /// `Ok(false)`: it was refused for good, whenever it is sent again.
@@ -56,9 +56,11 @@ impl Desk {
             Self::Ras(ras) => ras.take_calls(gateway, batch, lines).await.map(|_| ())?,
             Self::Remote { issuer, client_id, secret, outbound } => {
                 let metadata = discover_authorization_server(outbound, issuer).await?;
-                let endpoint = metadata.carnet_gateway_records_endpoint.clone();
+                let endpoint = metadata.passavant_gateway_records_endpoint.clone();
                 let endpoint = endpoint.with_context(|| {
-                    format!("{issuer} is no Carnet identity provider: it takes no reports of calls")
+                    format!(
+                        "{issuer} is no Passavant identity provider: it takes no reports of calls"
+                    )
                 })?;
                 let form = [("batch", batch), ("lines", lines)];
                 let basic = Some((client_id.as_str(), secret.expose()));

@@ -21,15 +21,15 @@ use axum::{
     response::IntoResponse,
     routing::post,
 };
-use carnet_gateway::CALLER;
-use carnet_outbound::{Answer, Outbound, Reach};
-use carnet_proto::{
+use futures::StreamExt;
+use message::Message;
+use passavant_gateway::CALLER;
+use passavant_outbound::{Answer, Outbound, Reach};
+use passavant_proto::{
     mcp::{INVALID_REQUEST, PARSE_ERROR},
     secret::{Secret, equal_in_constant_time},
     time::Entropy,
 };
-use futures::StreamExt;
-use message::Message;
 use serde_json::{json, value::RawValue};
 use session::{Gone, Session};
 use std::{
@@ -46,7 +46,7 @@ pub use sse::Sse;
 pub use stdio::Command;
 
 /// The header that shows a request to come from the gateway of this process.
-pub const OWN: HeaderName = HeaderName::from_static("carnet-adapter");
+pub const OWN: HeaderName = HeaderName::from_static("passavant-adapter");
 /// Sessions of one MCP server at a time: each may be a process.
 const SESSIONS: usize = 64;
 /// Of one caller: whoever opens another ends the one that they have not used for longest.
@@ -405,7 +405,7 @@ impl Refused {
                 (StatusCode::SERVICE_UNAVAILABLE, -32000, text)
             }
             Self::NotStarted(why) => {
-                let why = carnet_proto::others_text::shown(&why, 300);
+                let why = passavant_proto::others_text::shown(&why, 300);
                 (StatusCode::BAD_GATEWAY, -32000, format!("The MCP server was not started: {why}"))
             }
             Self::Ended => (
@@ -576,7 +576,7 @@ pub async fn probe(outbound: &Outbound, url: &str, credential: &[(&str, &str)]) 
     let reach = Reach::of_trusted_url(url);
     let begin = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
         "protocolVersion": "2025-11-25", "capabilities": {},
-        "clientInfo": {"name": "carnet guard", "version": env!("CARGO_PKG_VERSION")}}});
+        "clientInfo": {"name": "passavant guard", "version": env!("CARGO_PKG_VERSION")}}});
     let asked = outbound.json_with("POST", url, reach, None, Some(&begin), credential);
     let answer = match timeout(PROBE, asked).await {
         Ok(Ok(answer)) => answer,
@@ -606,7 +606,8 @@ pub async fn probe(outbound: &Outbound, url: &str, credential: &[(&str, &str)]) 
             return Found::Sse;
         }
     }
-    let words = carnet_proto::others_text::shown(String::from_utf8_lossy(&answer.body).trim(), 200);
+    let words =
+        passavant_proto::others_text::shown(String::from_utf8_lossy(&answer.body).trim(), 200);
     Found::Else(format!("it answers HTTP {} to `initialize`: {words}", answer.status))
 }
 
@@ -626,7 +627,7 @@ fn server_name(answer: &Answer) -> Option<String> {
     let message: serde_json::Value = answer.json().ok()?;
     let info = &message.get("result")?["serverInfo"];
     let name = info["name"].as_str().unwrap_or("a server without a name");
-    Some(carnet_proto::others_text::shown(name, 100))
+    Some(passavant_proto::others_text::shown(name, 100))
 }
 
 #[cfg(test)]
@@ -643,7 +644,7 @@ mod tests {
             folder: std::env::temp_dir(),
             environment: BTreeMap::new(),
         };
-        let entropy = carnet_host::entropy();
+        let entropy = passavant_host::entropy();
         Arc::new(Adapter {
             name: "script".to_owned(),
             server: Server::Command(command),

@@ -368,7 +368,7 @@ impl Wire {
     /// One line of the server: to whom it is for.
     fn take(&self, line: &str) {
         let Ok(message) = Message::read(line) else {
-            let line = carnet_proto::others_text::shown(line, 200);
+            let line = passavant_proto::others_text::shown(line, 200);
             tracing::warn!(line, "the MCP server wrote a line that is no message");
             return;
         };

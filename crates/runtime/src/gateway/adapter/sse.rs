@@ -3,9 +3,9 @@
 
 use super::{LARGEST, Link};
 use anyhow::{Context, Result, bail};
-use carnet_outbound::{Event, Events, Outbound};
-use carnet_proto::{others_text::shown, secret::Secret};
 use http::{HeaderName, HeaderValue};
+use passavant_outbound::{Event, Events, Outbound};
+use passavant_proto::{others_text::shown, secret::Secret};
 use std::time::Duration;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -50,8 +50,10 @@ impl Sse {
         };
         let request = with(http.get(&self.url)).header("accept", "text/event-stream");
         let begun = timeout(BEGINS, async {
-            let response =
-                request.send().await.map_err(|e| anyhow::anyhow!(carnet_outbound::cause_of(&e)))?;
+            let response = request
+                .send()
+                .await
+                .map_err(|e| anyhow::anyhow!(passavant_outbound::cause_of(&e)))?;
             if !response.status().is_success() {
                 bail!("its stream answers HTTP {}", response.status().as_u16());
             }
@@ -90,7 +92,7 @@ impl Sse {
                             return;
                         }
                         Err(error) => {
-                            let why = carnet_outbound::cause_of(&error);
+                            let why = passavant_outbound::cause_of(&error);
                             tracing::warn!(why, "a message did not reach the MCP server");
                             return;
                         }

@@ -2,8 +2,8 @@
 
 use super::{LARGEST, Link};
 use anyhow::{Context, Result};
-use carnet_host as system;
-use carnet_proto::others_text::shown;
+use passavant_host as system;
+use passavant_proto::others_text::shown;
 use std::{collections::BTreeMap, path::PathBuf, process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},

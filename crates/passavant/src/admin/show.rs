@@ -1,8 +1,8 @@
 //! What the administration API answers, for people and for programs.
 
 use anyhow::Result;
-use carnet_host as system;
-use carnet_host::plain;
+use passavant_host as system;
+use passavant_host::plain;
 use serde_json::Value;
 use std::collections::BTreeMap;
 

@@ -5,11 +5,11 @@ use super::{
     company::{Company, Person, Vendor},
 };
 use anyhow::{Result, anyhow, bail, ensure};
-use carnet_client::{
+use passavant_client::{
     AccessToken, Client, Error, IdJagView, McpServer, MemoryVault, SignInOptions, Subject,
 };
-use carnet_proto::jws;
-use carnet_store::{AuditFilter, AuditRow};
+use passavant_proto::jws;
+use passavant_store::{AuditFilter, AuditRow};
 use rmcp::{ServiceExt, model::CallToolRequestParams};
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -277,7 +277,7 @@ pub(crate) async fn administer(company: &Company, url: &str) -> Result<()> {
         .json(
             "POST",
             url,
-            carnet_outbound::Reach::Loopback,
+            passavant_outbound::Reach::Loopback,
             Some(company.admin_secret.expose()),
             None,
         )

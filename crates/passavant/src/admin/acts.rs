@@ -5,9 +5,9 @@ use super::{
     Key, Manner, Resource, Server, Trust, User, show,
 };
 use anyhow::{Context, Result, bail};
-use carnet_host as system;
-use carnet_host::plain;
-use carnet_proto::secret::Secret;
+use passavant_host as system;
+use passavant_host::plain;
+use passavant_proto::secret::Secret;
 use serde_json::{Value, json};
 
 pub(super) fn words(text: &str) -> Vec<String> {
@@ -278,7 +278,7 @@ fn warn_of_scopes(registered: &Value, resources: &[String], scopes: &[String]) {
         scopes.iter().map(String::as_str).filter(|scope| !known.contains(scope)).collect();
     if !unknown.is_empty() {
         eprintln!(
-            "warning: no MCP server of this connection has the scope {}: `carnet admin resource list` shows which there are",
+            "warning: no MCP server of this connection has the scope {}: `passavant admin resource list` shows which there are",
             plain(&unknown.join(", "))
         );
     }
@@ -386,7 +386,7 @@ pub(super) async fn administrators(api: &Api, act: Administrator, as_json: bool)
     println!("{} has the role {}; the token ends {}.", text("name"), text("role"), ends(&made));
     match &out.file {
         Some(file) => println!(
-            "The token is in {}: `carnet admin{} --secret-file {} …` acts by that name.",
+            "The token is in {}: `passavant admin{} --secret-file {} …` acts by that name.",
             file.display(),
             api.again,
             system::quoted(&file.display().to_string())
@@ -597,7 +597,7 @@ fn difference(resource: &str, tool: &Value, seen: &Value) -> String {
     let changes = similar::TextDiff::from_lines(&before, &now);
     let changes = changes.unified_diff().header("approved", "seen").to_string();
     let approve = format!(
-        "carnet admin gateway approve {} {} {}",
+        "passavant admin gateway approve {} {} {}",
         system::quoted(&plain(resource)),
         system::quoted(&name),
         text(&seen["fingerprint"])

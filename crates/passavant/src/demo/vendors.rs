@@ -3,8 +3,8 @@
 
 use anyhow::Result;
 use axum::{Router, http::request::Parts};
-use carnet_proto::secret::sha256;
-use carnet_resource::{Caller, Guard};
+use passavant_proto::secret::sha256;
+use passavant_resource::{Caller, Guard};
 use rmcp::{
     ErrorData, Json, ServerHandler,
     handler::server::{tool::Extension, wrapper::Parameters},

@@ -1,15 +1,15 @@
 //! The demo's company: an IdP, two vendors with a RAS and an MCP server each, people, and what they
-//! are allowed. The same crates as `carnet serve`, on temporary databases.
+//! are allowed. The same crates as `passavant serve`, on temporary databases.
 
 use super::{Demo, vendors};
 use anyhow::{Context as _, Result};
-use carnet_admin::{AdminApi, IdpAdmin, RasAdmin, proof};
-use carnet_authority::{Context, LIMITS, Limits, Passwords, Readers, health, limited};
-use carnet_client::{Registration, Settings};
-use carnet_host as system;
-use carnet_idp::{Idp, IdpSettings};
-use carnet_outbound::Outbound;
-use carnet_proto::{
+use passavant_admin::{AdminApi, IdpAdmin, RasAdmin, proof};
+use passavant_authority::{Context, LIMITS, Limits, Passwords, Readers, health, limited};
+use passavant_client::{Registration, Settings};
+use passavant_host as system;
+use passavant_idp::{Idp, IdpSettings};
+use passavant_outbound::Outbound;
+use passavant_proto::{
     client::{Client, ClientAuthentication, ENROLLED_CLIENT, GovernedResource, SecretHash},
     identifier::{Issuer, Resource},
     jwk::Algorithm,
@@ -19,13 +19,13 @@ use carnet_proto::{
     time::{Clock, Entropy},
     trust::{AccountResolution, TrustedIssuer},
 };
-use carnet_ras::{Ras, RasSettings};
-use carnet_resource::Guard;
-use carnet_runtime::certificates::tls;
-use carnet_runtime::keys::{self, KeyEncryptionKey};
-use carnet_runtime::listener::{Way, accept};
-use carnet_runtime::serve::{CONNECTIONS, bind, open_store, spawn_pruning};
-use carnet_store::{AuditEvent, Group, Put, Record, Store, User};
+use passavant_ras::{Ras, RasSettings};
+use passavant_resource::Guard;
+use passavant_runtime::certificates::tls;
+use passavant_runtime::keys::{self, KeyEncryptionKey};
+use passavant_runtime::listener::{Way, accept};
+use passavant_runtime::serve::{CONNECTIONS, bind, open_store, spawn_pruning};
+use passavant_store::{AuditEvent, Group, Put, Record, Store, User};
 use rustls_pki_types::PrivateKeyDer;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -295,7 +295,7 @@ struct Desk {
 impl Desk {
     async fn add<R: Record>(&self, record: &R) -> Result<()> {
         let event = AuditEvent::granted(format!("admin.create {}", R::KIND), self.clock.now())
-            .with("by", "carnet demo");
+            .with("by", "passavant demo");
         self.store.put(record, Put::Create, event.with("record", record.name())).await?;
         Ok(())
     }
@@ -427,7 +427,7 @@ async fn connect(desk: &Desk, vendor: &Vendor) -> Result<()> {
     };
     // The same for the installations that people enrol, which need no registration at the vendor.
     let enrolled = Connection {
-        id: format!("{id}-carnet"),
+        id: format!("{id}-passavant"),
         idp_client_id: ENROLLED_CLIENT.to_owned(),
         ras_client_id: None,
         ..registered.clone()
@@ -446,7 +446,7 @@ fn certificates(args: &Demo, folder: &Path) -> Result<(Option<TlsAcceptor>, Opti
         return Ok((None, None));
     }
     let mut authority = CertificateParams::new(Vec::<String>::new())?;
-    authority.distinguished_name.push(DnType::CommonName, "Carnet demo CA");
+    authority.distinguished_name.push(DnType::CommonName, "Passavant demo CA");
     authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;

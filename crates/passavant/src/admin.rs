@@ -1,4 +1,4 @@
-//! `carnet admin`: a thin client of the administration API.
+//! `passavant admin`: a thin client of the administration API.
 
 mod acts;
 mod api;
@@ -12,10 +12,10 @@ use acts::{
 };
 use anyhow::{Context, Result};
 use api::Api;
-use carnet_host as system;
-use carnet_host::plain;
-use carnet_runtime::config::Config;
 use clap::{Args, Subcommand};
+use passavant_host as system;
+use passavant_host::plain;
+use passavant_runtime::config::Config;
 use serde_json::{Value, json};
 use show::{names_of, show};
 use std::{collections::BTreeMap, path::PathBuf};
@@ -23,7 +23,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 #[derive(Args)]
 pub(crate) struct Admin {
     /// The config whose administration API to use
-    #[arg(long, value_name = "FILE", default_value = "carnet.toml", global = true)]
+    #[arg(long, value_name = "FILE", default_value = "passavant.toml", global = true)]
     config: PathBuf,
     /// Address of the administration API, instead of a config
     #[arg(long, value_name = "URL", global = true, requires = "secret_file")]
@@ -67,7 +67,7 @@ enum Subject {
     /// Accounts at a resource authorization server (with --ras)
     #[command(subcommand)]
     Account(Account),
-    /// Installations of Carnet that people have enrolled
+    /// Installations of Passavant that people have enrolled
     #[command(subcommand)]
     Installation(Installation),
     /// Origins of client metadata documents that a resource authorization server accepts (with --ras)
@@ -203,7 +203,7 @@ enum Client {
         /// It has no secret: anyone can claim to be it
         #[arg(long)]
         public: bool,
-        /// Which MCP client it is for, so that `carnet install` writes native settings: vscode or
+        /// Which MCP client it is for, so that `passavant install` writes native settings: vscode or
         /// claude-code
         #[arg(long)]
         software: Option<String>,
@@ -340,14 +340,14 @@ enum Connection {
     Add {
         /// What to call it
         id: String,
-        /// The client, by its id at the identity provider; `carnet` for the installations that
-        /// people enrol with `carnet login`
+        /// The client, by its id at the identity provider; `passavant` for the installations that
+        /// people enrol with `passavant login`
         #[arg(long)]
         client: String,
         /// Issuer of the authorization server
         #[arg(long, value_name = "ISSUER")]
         audience: String,
-        /// The client's id at that authorization server; may be left out for `carnet`, whose
+        /// The client's id at that authorization server; may be left out for `passavant`, whose
         /// installations are known by the URLs of their metadata documents
         #[arg(long, value_name = "ID")]
         ras_client_id: Option<String>,
@@ -463,7 +463,7 @@ enum Trust {
         /// Link existing accounts by addresses in this domain, which the issuer owns
         #[arg(long = "email-domain", value_name = "DOMAIN")]
         email_domains: Vec<String>,
-        /// Accept the installations of Carnet that its people enrol there as clients
+        /// Accept the installations of Passavant that its people enrol there as clients
         #[arg(long)]
         installations: bool,
     },
@@ -591,7 +591,7 @@ impl Subject {
 /// The options that name the same server again.
 fn again(args: &Admin) -> String {
     let mut words = String::new();
-    let default = PathBuf::from("carnet.toml");
+    let default = PathBuf::from("passavant.toml");
     if let Some(url) = &args.url {
         words.push_str(&format!(" --url {}", system::quoted(&plain(url))));
     } else if args.config != default {
@@ -657,7 +657,7 @@ async fn act(args: Admin) -> Result<()> {
                     let is_id = named.len() == 22;
                     Some(found.or_else(|| is_id.then(|| named.clone())).with_context(|| {
                         format!(
-                            "there is no user `{}`\nhint: `carnet admin user list`",
+                            "there is no user `{}`\nhint: `passavant admin user list`",
                             plain(&named)
                         )
                     })?)
@@ -697,8 +697,8 @@ async fn act(args: Admin) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use carnet_proto::secret::Secret;
     use clap::Parser;
+    use passavant_proto::secret::Secret;
 
     #[derive(Parser)]
     struct Cli {

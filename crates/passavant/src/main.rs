@@ -1,14 +1,14 @@
-//! One login, every MCP server: the carnet binary. Config, wiring and command line; the rules are
-//! in `carnet-proto`.
+//! One login, every MCP server: the passavant binary. Config, wiring and command line; the rules are
+//! in `passavant-proto`.
 
 mod admin;
 mod demo;
 
 use anyhow::Result;
-use carnet_desk::{connect, doctor, employee, inspect, install};
-use carnet_host as system;
-use carnet_runtime::{config, gateway, init, serve, telemetry};
 use clap::{Parser, Subcommand};
+use passavant_desk::{connect, doctor, employee, inspect, install};
+use passavant_host as system;
+use passavant_runtime::{config, gateway, init, serve, telemetry};
 use std::{path::PathBuf, process::ExitCode};
 
 /// The system's allocator keeps the large blocks of password hashing for good, one set a thread.
@@ -31,7 +31,7 @@ enum Command {
     /// Run the roles that a config names, until SIGTERM or Ctrl-C
     Serve {
         /// The config
-        #[arg(long, value_name = "FILE", default_value = "carnet.toml")]
+        #[arg(long, value_name = "FILE", default_value = "passavant.toml")]
         config: PathBuf,
     },
     /// Guard an MCP server in any language: an authorization server and a gateway in front of it, until
@@ -46,14 +46,14 @@ enum Command {
     /// Report everything wrong with a config
     Check {
         /// The config
-        #[arg(long, value_name = "FILE", default_value = "carnet.toml")]
+        #[arg(long, value_name = "FILE", default_value = "passavant.toml")]
         config: PathBuf,
     },
     /// Run once after a backup of the databases was restored, before `serve`: ends every session, code and
     /// token on record, since some of them were ended after the backup was made
     Restored {
         /// The config
-        #[arg(long, value_name = "FILE", default_value = "carnet.toml")]
+        #[arg(long, value_name = "FILE", default_value = "passavant.toml")]
         config: PathBuf,
     },
     /// Administer a running identity provider or resource authorization server
@@ -130,7 +130,7 @@ enum Command {
         common: employee::Common,
     },
     /// Bridge an MCP client that speaks stdio to an MCP server, with your sign-in: the command for an
-    /// MCP client's config (`carnet install` writes it)
+    /// MCP client's config (`passavant install` writes it)
     Connect(connect::Connect),
     /// Write the MCP servers you may reach into the configs of MCP clients on this machine
     Install(install::Install),

@@ -2,8 +2,8 @@
 //! walk takes the real code flow.
 
 use anyhow::{Context, Result, bail};
-use carnet_outbound::Outbound;
-use carnet_proto::secret::Secret;
+use passavant_outbound::Outbound;
+use passavant_proto::secret::Secret;
 use url::{Url, form_urlencoded};
 
 /// Opens `url`, fills in the sign-in form, and follows the redirect back to the client.

@@ -1,4 +1,4 @@
-//! `carnet demo`: a whole company on this machine.
+//! `passavant demo`: a whole company on this machine.
 
 mod browser;
 mod company;
@@ -6,9 +6,9 @@ mod vendors;
 mod walk;
 
 use anyhow::{Result, bail};
-use carnet_host::shutdown_signal;
 use clap::Args;
 use company::Company;
+use passavant_host::shutdown_signal;
 use walk::Walk;
 
 #[derive(Args)]
@@ -28,7 +28,7 @@ pub(crate) struct Demo {
 }
 
 pub(crate) async fn run(args: Demo) -> Result<()> {
-    let folder = tempfile::Builder::new().prefix("carnet-demo-").tempdir()?;
+    let folder = tempfile::Builder::new().prefix("passavant-demo-").tempdir()?;
     let company = company::start(&args, folder.path()).await?;
     if !args.json {
         println!(
@@ -43,7 +43,7 @@ pub(crate) async fn run(args: Demo) -> Result<()> {
     let mut walk = Walk::new(args.json);
     let taken = walk::take(&company, &mut walk).await;
     if args.json {
-        println!("{}", carnet_host::json_text(&walk.to_json())?);
+        println!("{}", passavant_host::json_text(&walk.to_json())?);
     }
     if args.once || taken.is_err() {
         company.stop().await;
@@ -55,10 +55,10 @@ pub(crate) async fn run(args: Demo) -> Result<()> {
     play(&company).await?;
     shutdown_signal().await?;
     // What was installed from it would lead nowhere.
-    if let Err(error) = carnet_desk::install::take_out(&folder.path().join("home")) {
+    if let Err(error) = passavant_desk::install::take_out(&folder.path().join("home")) {
         eprintln!(
             "warning: what was installed from this demo could not be taken out: {}",
-            carnet_host::told(&error)
+            passavant_host::told(&error)
         );
     }
     company.stop().await;
@@ -73,24 +73,24 @@ async fn play(company: &Company) -> Result<()> {
     let folder = company.folder.display();
     let [canvas, _] = company.vendors.as_slice() else { bail!("two vendors expected") };
     let roots = match &company.ca_file {
-        Some(file) => format!("  export CARNET_EXTRA_ROOTS={}\n", file.display()),
+        Some(file) => format!("  export PASSAVANT_EXTRA_ROOTS={}\n", file.display()),
         None => String::new(),
     };
     eprintln!(
         "\nErin is switched on again, and everything stays up until Ctrl-C. In another terminal:
 
-{path}{roots}  export CARNET_HOME={folder}/home
-  carnet login --issuer {idp} --insecure-storage
-  carnet servers
-  carnet install --all         # into Claude Code, Codex, Cursor …; taken out again when this ends
-  carnet tools {canvas_url}
-  carnet call {canvas_url} canvas_read '{{\"canvas\": \"welcome\"}}'
-  carnet admin --url {admin} --secret-file {folder}/admin.secret audit
-  carnet admin --url {admin} --secret-file {folder}/admin.secret user disable erin
+{path}{roots}  export PASSAVANT_HOME={folder}/home
+  passavant login --issuer {idp} --insecure-storage
+  passavant servers
+  passavant install --all         # into Claude Code, Codex, Cursor …; taken out again when this ends
+  passavant tools {canvas_url}
+  passavant call {canvas_url} canvas_read '{{\"canvas\": \"welcome\"}}'
+  passavant admin --url {admin} --secret-file {folder}/admin.secret audit
+  passavant admin --url {admin} --secret-file {folder}/admin.secret user disable erin
 
 Sign in as {erin} with the password {erin_password}
         or {max} with the password {max_password}",
-        path = match carnet_host::folder_off_path() {
+        path = match passavant_host::folder_off_path() {
             Some(folder) => format!("  export PATH=\"{}:$PATH\"\n", folder.display()),
             None => String::new(),
         },

@@ -1,11 +1,11 @@
 //! The administration API of one role, asked by a program that proves its secret and does not send it.
 
 use anyhow::{Context, Result, bail};
-use carnet_admin::proof;
-use carnet_host as system;
-use carnet_host::plain;
-use carnet_outbound::{Answer, Bounds, Outbound, Reach};
-use carnet_proto::secret::Secret;
+use passavant_admin::proof;
+use passavant_host as system;
+use passavant_host::plain;
+use passavant_outbound::{Answer, Bounds, Outbound, Reach};
+use passavant_proto::secret::Secret;
 use serde_json::Value;
 use url::{Position, Url};
 
@@ -34,7 +34,7 @@ impl Api {
         let base = &self.base;
         let absent = || {
             format!(
-                "the administration API at {base} is not there\nhint: is `carnet serve` running?"
+                "the administration API at {base} is not there\nhint: is `passavant serve` running?"
             )
         };
         let reach = Reach::Loopback;
