@@ -1,10 +1,11 @@
 // An employee's computer: one enrolling login, the catalog, the bridge, MCP clients' configs, the doctor.
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { tmpdir } from 'node:os';
 
-export default async function rows({ row, run, must, idp, canvas, notes, admin, enrol, login, password, passavant, here, scratch, shots, folder, E }) {
+export default async function rows({ row, run, must, idp, canvas, notes, admin, enrol, login, password, passavant, here, scratch, shots, folder, former, E }) {
   const home = join(scratch, 'desk');
   const desk = (...args) => passavant(home, ...args);
   const fails = (home, ...args) => spawnSync(E.PASSAVANT, args, { env: { ...process.env, PASSAVANT_HOME: home }, encoding: 'utf8' });
@@ -120,6 +121,35 @@ export default async function rows({ row, run, must, idp, canvas, notes, admin, 
     writeFileSync(toml, 'added = 1\n' + readFileSync(toml, 'utf8').replace('broken = [\n', ''));
     run(E.PASSAVANT, ['uninstall', '--all'], env);
     must(readFileSync(toml, 'utf8').trim() === 'added = 1\n# mine\nmodel = "x"', readFileSync(toml, 'utf8'));
+  });
+  await row('passavant', 'what a build by the earlier name left on a computer is taken over once: folder, entries, files of its own', async () => {
+    const before = text => text.replaceAll('passavant', former).replaceAll('PASSAVANT', former.toUpperCase());
+    const person = mkdtempSync(join(tmpdir(), 'passavant-taken-over-'));
+    const env = { PASSAVANT_HOME: '', HOME: person, XDG_CONFIG_HOME: '', CONTINUE_GLOBAL_DIR: '' };
+    const now = join(person, '.config/passavant'), then = before(now), file = join(person, '.cursor/mcp.json');
+    const own = join(person, '.continue/mcpServers/passavant.json');
+    mkdirSync(join(person, '.cursor'));
+    mkdirSync(join(person, '.continue/mcpServers'), { recursive: true });
+    writeFileSync(file, '{"mcpServers":{"mine":{"command":"mine"}}}');
+    cpSync(home, now, { recursive: true });
+    run(E.PASSAVANT, ['install', 'cursor', 'continue', '--server', 'Canvas'], env);
+    const wanted = [readFileSync(file, 'utf8'), readFileSync(own, 'utf8')];
+    // As the earlier build would have left all of it.
+    const record = join(now, 'installed.json');
+    for (const text of [file, own, record]) writeFileSync(text, before(readFileSync(text, 'utf8')));
+    const ledger = JSON.parse(readFileSync(record, 'utf8'));
+    for (const [name, held] of Object.entries(ledger.files)) held.left = createHash('sha256').update(readFileSync(name === before(own) ? own : name)).digest('base64url');
+    writeFileSync(record, JSON.stringify(ledger));
+    renameSync(own, before(own));
+    renameSync(file + '.before-passavant', before(file + '.before-passavant'));
+    renameSync(now, then);
+    const status = spawnSync(E.PASSAVANT, ['status'], { env: { ...process.env, ...env }, encoding: 'utf8' });
+    must(status.stdout.includes('erin') && status.stderr.includes(`${then} is ${now} now`) && !existsSync(then), status.stdout + status.stderr);
+    must(!run(E.PASSAVANT, ['status'], env).includes(former), 'it is taken over once');
+    run(E.PASSAVANT, ['install', 'cursor', 'continue', '--server', 'Canvas'], env);
+    must(readFileSync(file, 'utf8') === wanted[0] && readFileSync(own, 'utf8') === wanted[1] && !existsSync(before(own)), `${readFileSync(file, 'utf8')}\n${readFileSync(own, 'utf8')}`);
+    run(E.PASSAVANT, ['uninstall', '--all'], env);
+    must(readFileSync(file, 'utf8') === '{"mcpServers":{"mine":{"command":"mine"}}}' && !existsSync(own), readFileSync(file, 'utf8'));
   });
   await row('passavant', 'doctor: says who has to change what, and ends with the code of the stage', async () => {
     const report = JSON.parse(desk('doctor', canvas.mcp, '--json'));

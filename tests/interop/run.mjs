@@ -23,6 +23,8 @@ delete process.env.DBUS_SESSION_BUS_ADDRESS; // no keychain but the one a row st
 const scratch = mkdtempSync(join(tmpdir(), 'passavant-interop-'));
 const shots = E.SCREENSHOTS ?? join(scratch, 'screenshots');
 mkdirSync(shots, { recursive: true });
+// What a build of before the renaming called itself.
+const former = /const NAME: &str = "(\w+)"/.exec(readFileSync(join(here, '../../crates/proto/src/formerly.rs'), 'utf8'))[1];
 const version = name => JSON.parse(readFileSync(join(here, 'node_modules', name, 'package.json'))).version;
 
 let passed = 0, failed = 0;
@@ -290,6 +292,17 @@ await row('passavant', 'keeps the sign-in in a real keychain (gnome-keyring), an
     must(readdirSync(kept).join() === 'lock', `files were written: ${readdirSync(kept)}`);
     const inKeychain = (...args) => run(E.PASSAVANT, args, { PASSAVANT_HOME: kept });
     must(inKeychain('tools', notes.mcp).includes('note_write'), 'tools');
+    // As a build by the earlier name kept it: it is this one's from the first look, and ends like any other.
+    const secretTool = (input, ...args) => execFileSync('secret-tool', args, { input, encoding: 'utf8', stdio: ['pipe', 'pipe', 'ignore'] });
+    const item = service => ['service', service, 'username', 'profile', 'target', 'default'];
+    const asBefore = () => {
+      secretTool(secretTool('', 'lookup', ...item('passavant')), 'store', '--label', 'x', ...item(former));
+      secretTool('', 'clear', ...item('passavant'));
+    };
+    asBefore();
+    must(inKeychain('status').includes('erin') && inKeychain('tools', notes.mcp).includes('note_write'), 'what an earlier build kept is not found');
+    must(spawnSync('secret-tool', ['lookup', ...item(former)]).status === 1, 'it is still there under the earlier name');
+    asBefore();
     inKeychain('logout', '--forget');
     must(inKeychain('status').includes('Nobody'), 'it was not forgotten');
   } finally {
@@ -355,7 +368,7 @@ await row('Chromium', 'signs in by keyboard, sees a mistake, signs out; four loo
 // ---------- the other parts ----------
 const suiteName = suite;
 const freePort = async () => { for (;;) { const at = 10_000 + Math.floor(Math.random() * 20_000); if (await isFree(at)) return at; } };
-const kit = { startDemo, row, run, json, must, version, idp, canvas, notes, secret, password, admin, fresh, login, enrol, passavant, freePort, isFree, suite: suiteName, node24, conformance, here, scratch, shots, folder, port, E };
+const kit = { startDemo, row, run, json, must, version, idp, canvas, notes, secret, password, admin, fresh, login, enrol, passavant, freePort, isFree, suite: suiteName, node24, conformance, here, scratch, shots, folder, port, former, E };
 for (part of ['clients', 'foreign', 'parties', 'conformance', 'desk', 'others', 'places', 'hosts', 'bridge', 'gateway', 'session', 'ingress', 'load'].filter(name => !E.ONLY || E.ONLY.split(',').includes(name))) {
   await (await import(`./rows-${part}.mjs`)).default(kit);
 }

@@ -12,6 +12,7 @@ mod client_library;
 mod device;
 mod enrolment;
 mod flows;
+mod formerly;
 mod gateway_reports;
 mod openid;
 mod quirks;

@@ -21,6 +21,7 @@ use passavant_proto::{
     authentication::{ACR_PASSWORD, Authentication},
     client::{Client, ClientAuthentication, ENROLLED_CLIENT},
     client_document::INSTALLATIONS,
+    formerly,
     identifier::{Issuer, Resource},
     policy::{
         Conditions, Connection, Person, Policy, Question, RegisteredResource,
@@ -473,6 +474,8 @@ struct NewConnection {
 }
 
 async fn create_connection(idp: Acting<IdpAdmin>, Body(new): Body<NewConnection>) -> Answer {
+    let new =
+        NewConnection { idp_client_id: formerly::current(&new.idp_client_id).to_owned(), ..new };
     let store = &idp.desk.store;
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     if new.id.is_empty() || new.id.len() > 128 || !new.id.bytes().all(plain) {

@@ -14,6 +14,7 @@ use passavant_proto::{
         Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT, GovernedResource, SecretHash,
         is_client_id,
     },
+    formerly,
     identifier::Resource,
     jwk::{Algorithm, KeySet},
     policy::Connection,
@@ -171,7 +172,7 @@ impl Desk {
         may_be_public: bool,
     ) -> Result<Json<Value>, AdminError> {
         let id = new.id.clone().unwrap_or_else(|| self.entropy.id());
-        if id == ENROLLED_CLIENT {
+        if formerly::current(&id) == ENROLLED_CLIENT {
             return Err(AdminError::invalid(
                 format!("`id`: `{id}` is the software that people enrol themselves"),
                 "choose another id; connections may name `passavant` without registering it",

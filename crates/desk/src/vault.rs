@@ -9,6 +9,7 @@ use passavant_client::{
 };
 use passavant_host as system;
 use passavant_proto::{
+    formerly,
     identifier::Issuer,
     jwk::{Algorithm, SigningKey},
     secret::{Secret, sha256},
@@ -148,6 +149,7 @@ const LOCK_WAIT: Duration = Duration::from_millis(20);
 impl Storage {
     /// The keychain; or the file, where `insecure` asks for it or an earlier run made it.
     pub fn open(insecure: bool) -> Result<Self> {
+        system::take_over_settings()?;
         let folder = system::settings_folder()?;
         let file = folder.join(FILE);
         let place = if insecure || file.exists() { Place::File } else { Place::Keychain };
@@ -159,7 +161,7 @@ impl Storage {
         match self.place {
             Place::File => Ok(()),
             // Asks for an entry that there is not: whoever answers that keeps one.
-            Place::Keychain => Ok(keychain("ready", |entry| match entry.get_password() {
+            Place::Keychain => Ok(keychain("ready", |entry, _| match entry.get_password() {
                 Ok(_) | Err(keyring::Error::NoEntry) => Ok(()),
                 Err(error) => Err(error),
             })?),
@@ -204,9 +206,9 @@ impl Storage {
             Place::File if fs::symlink_metadata(&path).is_err() => None,
             Place::File => Some(system::read_private(&path)?),
             Place::Keychain => {
-                let held = keychain(name, |entry| match entry.get_password() {
+                let held = keychain(name, |entry, before| match entry.get_password() {
                     Ok(text) => Ok(Some(Secret::new(text))),
-                    Err(keyring::Error::NoEntry) => Ok(None),
+                    Err(keyring::Error::NoEntry) => taken_over(entry, before),
                     Err(error) => Err(error),
                 });
                 match held {
@@ -229,17 +231,15 @@ impl Storage {
             }
             (Some(value), Place::Keychain) => {
                 let text = Secret::new(serde_json::to_string(value)?);
-                Ok(keychain(name, move |entry| entry.set_password(text.expose()))?)
+                Ok(keychain(name, move |entry, _| entry.set_password(text.expose()))?)
             }
             (None, Place::File) => match fs::remove_file(self.path(name)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
                 _ => Ok(()),
             },
             (None, Place::Keychain) => {
-                Ok(keychain(name, |entry| match entry.delete_credential() {
-                    Ok(()) | Err(keyring::Error::NoEntry) => Ok(()),
-                    Err(error) => Err(error),
-                })?)
+                // What an earlier build kept goes first: it would be taken over again.
+                Ok(keychain(name, |entry, before| removed(before).and_then(|()| removed(entry)))?)
             }
         }
     }
@@ -344,16 +344,38 @@ fn access_name(url: &str) -> String {
 /// Longest wait for the keychain: for a person to unlock it, too.
 const KEYCHAIN: Duration = Duration::from_secs(12);
 
-/// One call to the keychain, which is another process and may never answer.
+/// Removes an entry, which may be gone already.
+fn removed(entry: &Entry) -> keyring::Result<()> {
+    match entry.delete_credential() {
+        Ok(()) | Err(keyring::Error::NoEntry) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// What an earlier build kept under its own name, which is kept in this entry from now on.
+fn taken_over(entry: &Entry, before: &Entry) -> keyring::Result<Option<Secret>> {
+    let held = match before.get_password() {
+        Ok(text) => Secret::new(text),
+        Err(keyring::Error::NoEntry) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    entry.set_password(held.expose())?;
+    removed(before)?;
+    Ok(Some(held))
+}
+
+/// One call to the keychain, which is another process and may never answer: with the entry, and that of an earlier build.
 fn keychain<T: Send + 'static>(
     name: &str,
-    work: impl FnOnce(&Entry) -> keyring::Result<T> + Send + 'static,
+    work: impl FnOnce(&Entry, &Entry) -> keyring::Result<T> + Send + 'static,
 ) -> Result<T, NoKeychain> {
     let (answer, answered) = std::sync::mpsc::channel();
     let name = name.to_owned();
     // Left behind if it does not answer: nothing waits for it at the end of the process.
     std::thread::spawn(move || {
-        let done = Entry::new(SERVICE, &name).and_then(|entry| work(&entry));
+        let entries = Entry::new(SERVICE, &name)
+            .and_then(|entry| Ok((entry, Entry::new(formerly::NAME, &name)?)));
+        let done = entries.and_then(|(entry, before)| work(&entry, &before));
         let done = done.map_err(|error| match Entry::store_status() {
             Err(_) => NoKeychain::None(Unusable),
             Ok(()) => NoKeychain::Refuses(error.to_string()),
@@ -444,6 +466,7 @@ impl Vault for ProfileVault {
 
 /// The sole right to write into the configs of MCP clients.
 pub fn lock_installs() -> Result<File> {
+    system::take_over_settings()?;
     // What was installed is on one record, whatever sign-ins the person has.
     lock(&system::Places::here()?.own_config(), "install.lock", LOCK)
 }

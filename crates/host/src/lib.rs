@@ -5,12 +5,13 @@ pub mod keys;
 use anyhow::{Context, Result, bail};
 use passavant_outbound::{Outbound, Proxies};
 use passavant_proto::{
-    others_text,
+    formerly, others_text,
     secret::Secret,
     time::{Clock, Entropy, Timestamp},
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use std::{
+    collections::BTreeMap,
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -102,6 +103,7 @@ pub fn roots_of(file: &Path) -> Result<Vec<u8>> {
 /// is named by others.
 #[allow(clippy::disallowed_methods)] // the one place that may read the environment
 pub fn desk_outbound(roots: &[PathBuf]) -> Result<Outbound> {
+    let roots = &extra_roots(roots);
     let set = |names: &[&str]| {
         let mut values = names.iter().filter_map(|name| std::env::var(name).ok());
         values.find(|value| !value.trim().is_empty())
@@ -303,35 +305,64 @@ pub fn environment(names: &[&str]) -> Vec<(String, std::ffi::OsString)> {
     names.iter().filter_map(held).collect()
 }
 
+/// A variable of ours: by its name, or by the one that it had in earlier builds.
+#[allow(clippy::disallowed_methods)] // the one place that may read the environment
+pub fn variable(name: &str) -> Option<std::ffi::OsString> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    set(name).or_else(|| set(&formerly::name(name)))
+}
+
+/// The certificate authorities that a person trusts beside the system's, where an option or an earlier build's variable
+/// names some.
+pub fn extra_roots(named: &[PathBuf]) -> Vec<PathBuf> {
+    match variable("PASSAVANT_EXTRA_ROOTS") {
+        Some(file) if named.is_empty() => vec![file.into()],
+        _ => named.to_vec(),
+    }
+}
+
 /// What the environment sets of a config: `PASSAVANT__IDP__LISTEN`, or `PASSAVANT__IDP__DATABASE_FILE` for what is in a file.
 #[allow(clippy::disallowed_methods)] // the one place that may read the environment
 pub fn config_overrides(mounted: bool) -> Result<Vec<(String, String)>> {
     // As the other secrets of the config are read.
-    let mounted =
-        std::env::var("PASSAVANT__MOUNTED_SECRETS").map_or(mounted, |said| said == "true");
+    let mounted = variable("PASSAVANT__MOUNTED_SECRETS").map_or(mounted, |said| said == "true");
     let shared = if mounted { Shared::Mounted } else { Shared::Group };
-    let mut set = Vec::new();
-    for (name, value) in std::env::vars_os() {
-        let Some(name) = name.to_str().and_then(|name| name.strip_prefix("PASSAVANT__")) else {
-            continue;
-        };
-        let Some(value) = value.to_str() else { bail!("PASSAVANT__{name} is not Unicode") };
-        // Keys of the config that name files end with `file` by themselves.
-        match name
-            .strip_suffix("_FILE")
-            .filter(|name| !name.ends_with("SECRET") && !name.ends_with('_'))
-        {
-            Some(key) => {
-                let secret = read_secret(Path::new(value), shared)
-                    .with_context(|| format!("PASSAVANT__{name}"))?;
-                set.push((key.to_owned(), secret.expose().to_owned()));
+    let mut set: BTreeMap<String, String> = BTreeMap::new();
+    for prefix in [PREFIX.to_owned(), formerly::name(PREFIX)] {
+        for (whole, value) in std::env::vars_os() {
+            let Some(name) = whole.to_str().and_then(|name| name.strip_prefix(&prefix)) else {
+                continue;
+            };
+            let Some(value) = value.to_str() else { bail!("{prefix}{name} is not Unicode") };
+            // Keys of the config that name files end with `file` by themselves.
+            let mounted = name
+                .strip_suffix("_FILE")
+                .filter(|name| !name.ends_with("SECRET") && !name.ends_with('_'));
+            let key = mounted.unwrap_or(name);
+            // By the name of now, and by that of an earlier build where there is no other.
+            if prefix != PREFIX {
+                if set.contains_key(key) {
+                    continue;
+                }
+                eprintln!("warning: {prefix}{name} is called {PREFIX}{name} now: rename it");
             }
-            None => set.push((name.to_owned(), value.to_owned())),
+            let value = match mounted {
+                None => value.to_owned(),
+                Some(_) => {
+                    let secret = read_secret(Path::new(value), shared);
+                    secret.with_context(|| format!("{prefix}{name}"))?.expose().to_owned()
+                }
+            };
+            if set.insert(key.to_owned(), value).is_some() {
+                bail!("{PREFIX}{key} is set twice, with and without _FILE\nhint: unset one");
+            }
         }
     }
-    set.sort();
-    Ok(set)
+    Ok(set.into_iter().collect())
 }
+
+/// What variables that set keys of a config begin with.
+const PREFIX: &str = "PASSAVANT__";
 
 /// The same with what a deployment allows.
 pub fn read_secret(path: &Path, shared: Shared) -> Result<Secret> {
@@ -356,12 +387,56 @@ pub fn settings_folder() -> Result<PathBuf> {
         let canonical = if cfg!(windows) { None } else { fs::canonicalize(&home).ok() };
         canonical.unwrap_or_else(|| plain_path(&home))
     };
-    from("PASSAVANT_HOME")
+    variable("PASSAVANT_HOME")
+        .map(PathBuf::from)
         .map(whole)
         .or_else(|| from("XDG_CONFIG_HOME").map(|home| home.join("passavant")))
         .or_else(|| from("APPDATA").map(|home| home.join("passavant")))
         .or_else(|| from("HOME").map(|home| home.join(".config").join("passavant")))
         .context("no folder for settings: neither PASSAVANT_HOME nor HOME is set")
+}
+
+/// Takes over, once, the folders in which an earlier build kept this person's settings.
+pub fn take_over_settings() -> Result<()> {
+    let own = variable("PASSAVANT_HOME").is_none().then(settings_folder).transpose()?;
+    let places = Places::here().map(|places| places.own_config());
+    for folder in own.into_iter().chain(places.ok()) {
+        let before = folder.with_file_name(formerly::NAME);
+        if take_over(&before, &folder)? {
+            eprintln!(
+                "note: {} is {} now, with all that was in it",
+                before.display(),
+                folder.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Gives a file or folder of an earlier build its name of now, unless something has that already.
+pub fn take_over(before: &Path, now: &Path) -> Result<bool> {
+    if fs::symlink_metadata(now).is_ok() || fs::symlink_metadata(before).is_err() {
+        return Ok(false);
+    }
+    match fs::rename(before, now) {
+        Ok(()) => Ok(true),
+        // Another process was first.
+        Err(_) if fs::symlink_metadata(now).is_ok() => Ok(false),
+        Err(error) => Err(error).with_context(|| {
+            format!(
+                "{} cannot be renamed to {}\nhint: rename it by hand",
+                before.display(),
+                now.display()
+            )
+        }),
+    }
+}
+
+/// A folder of settings that was named before it was taken over.
+pub fn current_folder(folder: PathBuf) -> PathBuf {
+    let now = folder.with_file_name(formerly::NOW);
+    let was = folder.file_name().is_some_and(|name| name == formerly::NAME);
+    if was && !folder.is_dir() && now.is_dir() { now } else { folder }
 }
 
 /// A path of what is not there yet, without `.` and `..`.

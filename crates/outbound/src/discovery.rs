@@ -7,7 +7,7 @@ use crate::{
     reach::{Reach, checked},
 };
 use passavant_proto::{
-    identifier::Issuer, metadata::AuthorizationServerMetadata, others_text::shown,
+    formerly, identifier::Issuer, metadata::AuthorizationServerMetadata, others_text::shown,
 };
 use std::ops::Deref;
 use url::Url;
@@ -197,7 +197,13 @@ pub async fn authorization_server(
                 continue;
             }
         };
-        let metadata: AuthorizationServerMetadata = answer.json().map_err(|e| {
+        // As it stands first, so that a member that is there twice is an error.
+        let read = answer.json::<AuthorizationServerMetadata>().and_then(|_| {
+            let mut document = answer.json()?;
+            formerly::hear(&mut document);
+            serde_json::from_value::<AuthorizationServerMetadata>(document)
+        });
+        let metadata = read.map_err(|e| {
             let why = shown(&e.to_string(), LONGEST);
             DiscoveryError::Unusable(format!(
                 "{place} is not authorization-server metadata: {why}\nhint: its operator has to mend it"

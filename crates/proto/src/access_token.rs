@@ -2,6 +2,7 @@
 
 use crate::{
     claims::{ClaimError, check_times},
+    formerly::current,
     id_jag::{Confirmation, OneOrMany},
     identifier::{Issuer, Resource},
     jwk::{KeySet, SigningKey},
@@ -158,7 +159,7 @@ fn verified(
         transaction: claims.optional_str("txn")?.map(str::to_owned),
         session: claims.optional_str("sid")?.map(str::to_owned),
         auth_time: claims.optional_time("auth_time")?,
-        acr: claims.optional_str("acr")?.map(str::to_owned),
+        acr: claims.optional_str("acr")?.map(current).map(str::to_owned),
         key_thumbprint,
     };
     Ok((token, audiences.into_iter().map(str::to_owned).collect()))

@@ -12,6 +12,7 @@ pub struct Authentication {
     /// When the person proved who they are.
     pub auth_time: Timestamp,
     /// Authentication context class reached.
+    #[serde(deserialize_with = "crate::formerly::text")]
     pub acr: String,
     /// Methods used (RFC 8176 names).
     pub amr: Vec<String>,

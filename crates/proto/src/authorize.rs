@@ -4,6 +4,7 @@
 use crate::{
     client::{Client, ENROLLED_CLIENT, GovernedResource},
     form::Form,
+    formerly::current,
     identifier::Resource,
     pkce::CodeChallenge,
     redirect_uri,
@@ -86,7 +87,7 @@ fn essential_acr(form: &Form) -> Result<Option<Vec<String>>, RedirectError> {
         (serde_json::Value::Null, serde_json::Value::Null) => Vec::new(),
         _ => return Err(bad()),
     };
-    Ok(Some(values))
+    Ok(Some(values.iter().map(|value| current(value).to_owned()).collect()))
 }
 
 /// What an authorization endpoint grants access to.

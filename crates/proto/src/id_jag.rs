@@ -2,6 +2,7 @@
 
 use crate::{
     claims::{ClaimError, check_times},
+    formerly::current,
     identifier::{Issuer, Resource},
     jwk::{KeySet, SigningKey},
     jws::{self, JwtError, Unverified},
@@ -214,7 +215,7 @@ impl<'a> UnverifiedIdJag<'a> {
             scopes,
             email: claims.optional_str("email")?.filter(|_| !unverified).map(str::to_owned),
             auth_time: claims.optional_time("auth_time")?,
-            acr: claims.optional_str("acr")?.map(str::to_owned),
+            acr: claims.optional_str("acr")?.map(current).map(str::to_owned),
             actor,
             key_thumbprint,
         })

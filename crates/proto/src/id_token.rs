@@ -4,6 +4,7 @@
 use crate::{
     authentication::Authentication,
     claims::{ClaimError, check_times},
+    formerly::current,
     identifier::Issuer,
     jwk::{Algorithm, KeySet, SigningKey},
     jws::{self, JwtError, Unverified},
@@ -110,7 +111,7 @@ pub fn verify_subject(
         family: claims.optional_str("origin_jti")?.map(str::to_owned),
         authentication: Authentication {
             auth_time: claims.required_time("auth_time")?,
-            acr: claims.required_str("acr")?.to_owned(),
+            acr: current(claims.required_str("acr")?).to_owned(),
             amr: amr.into_iter().map(str::to_owned).collect(),
             issuer: None,
         },
@@ -239,7 +240,7 @@ pub fn verify_sign_in(
     let authentication = Authentication {
         // Not told is long ago: nothing that asks for a fresh sign-in is served by it.
         auth_time: claims.optional_time("auth_time")?.unwrap_or(Timestamp(0)),
-        acr: claims.optional_str("acr")?.unwrap_or_default().to_owned(),
+        acr: current(claims.optional_str("acr")?.unwrap_or_default()).to_owned(),
         amr: amr.into_iter().map(str::to_owned).collect(),
         issuer: Some(expected.issuer.clone()),
     };

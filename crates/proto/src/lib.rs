@@ -16,6 +16,7 @@ pub mod client_authentication;
 pub mod client_document;
 pub mod dpop;
 pub mod form;
+pub mod formerly;
 pub mod id_jag;
 pub mod id_token;
 pub mod identifier;

@@ -92,6 +92,7 @@ pub fn idp(issuer: &Issuer, signing: &[Algorithm], offers: IdpOffers) -> Value {
         // The client to sign in with before there is an installation.
         document["passavant_enrolment_client_id"] = crate::client::ENROLLED_CLIENT.into();
     }
+    crate::formerly::say_too(&mut document);
     document
 }
 

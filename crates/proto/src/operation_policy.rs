@@ -36,7 +36,7 @@ pub struct Rule {
     #[serde(default)]
     pub max_age: Option<i64>,
     /// Classes of authentication, one of which has to have been reached.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::formerly::texts")]
     pub acr_values: Vec<String>,
     /// Nobody may.
     #[serde(default)]

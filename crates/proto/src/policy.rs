@@ -85,7 +85,7 @@ pub struct Conditions {
     #[serde(default)]
     pub max_authentication_age: Option<i64>,
     /// The sign-in must have reached one of these classes; empty: any.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::formerly::texts")]
     pub acr_values: Vec<String>,
 }
 
@@ -95,6 +95,7 @@ pub struct Connection {
     /// Its name, unique; what audit and explanations call it.
     pub id: String,
     /// The client, by its `idp_client_id`.
+    #[serde(deserialize_with = "crate::formerly::text")]
     pub idp_client_id: String,
     /// The RAS.
     pub audience: Issuer,

@@ -12,6 +12,7 @@ use passavant_host as system;
 use passavant_host::{Shared, private_file};
 use passavant_idp::IdpSettings;
 use passavant_proto::{
+    formerly,
     identifier::{Issuer, is_loopback},
     jwk::Algorithm,
 };
@@ -92,6 +93,14 @@ impl Problems {
 impl Config {
     /// Reads and checks a config file.
     pub fn read(path: &Path) -> Result<Self> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let before = path.with_file_name(formerly::name(name));
+        let path = if before != path && !path.exists() && before.exists() {
+            eprintln!("note: {} is read; call it {}", before.display(), path.display());
+            before.as_path()
+        } else {
+            path
+        };
         let text = std::fs::read_to_string(path).with_context(|| {
             format!("the config {} cannot be read\nhint: go to the folder of `passavant serve` or name the file with --config; `passavant init` writes one", path.display())
         })?;
@@ -576,6 +585,25 @@ mod tests {
             assert!(error.contains(&format!("{path}:")), "{path} is not in:\n{error}");
         }
         assert!(error.matches("hint:").count() >= 8, "{error}");
+    }
+
+    #[test]
+    fn a_config_of_an_earlier_build_is_read_where_there_is_none_of_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = folder.path().join("passavant.toml");
+        let before = folder.path().join(formerly::name("passavant.toml"));
+        let keys = ["passavant.key", "passavant.admin-secret"].map(formerly::name);
+        for file in &keys {
+            system::write_private(&folder.path().join(file), b"x", true).unwrap();
+        }
+        let mut text = EXAMPLE.to_owned();
+        for file in ["passavant.key", "passavant.admin-secret"] {
+            text = text.replace(file, &formerly::name(file));
+        }
+        system::write_private(&before, text.as_bytes(), true).unwrap();
+        assert!(Config::read(&now).unwrap().admin.is_some());
+        system::write_private(&now, b"nonsense", true).unwrap();
+        assert!(Config::read(&now).is_err());
     }
 
     #[test]

@@ -3,13 +3,15 @@
 use crate::config::EXAMPLE;
 use anyhow::{Result, bail};
 use passavant_host as system;
+use passavant_proto::formerly;
 use std::path::Path;
 
 /// Writes the three files, or none.
 pub fn init(folder: &Path) -> Result<()> {
     let files =
         ["passavant.toml", "passavant.key", "passavant.admin-secret"].map(|name| folder.join(name));
-    for file in &files {
+    let before = folder.join(formerly::name("passavant.toml"));
+    for file in files.iter().chain([&before]) {
         if std::fs::symlink_metadata(file).is_ok() {
             bail!(
                 "{} exists already; nothing was written\nhint: choose another folder, or move the \

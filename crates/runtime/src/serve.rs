@@ -8,7 +8,7 @@ use crate::{
     listener::{Way, accept},
     telemetry,
 };
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use axum::Router;
 use ipnet::IpNet;
 use passavant_admin::{AdminApi, IdpAdmin, RasAdmin, proof};
@@ -17,7 +17,10 @@ use passavant_gateway::Gateway;
 use passavant_host as system;
 use passavant_host::{Shared, private_file};
 use passavant_idp::Idp;
-use passavant_proto::identifier::Issuer;
+use passavant_proto::{
+    client::{Client, ENROLLED_CLIENT},
+    identifier::Issuer,
+};
 use passavant_ras::Ras;
 use passavant_store::{AuditEvent, Store, StoredProof};
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -104,6 +107,13 @@ async fn start(
     if let Some((place, settings)) = &config.idp {
         let store = open_store(&place.database).await.context("idp.database")?;
         store.claim("idp", place.issuer.as_str()).await.context("idp.database")?;
+        // An earlier version let anybody be called that. Connections would speak for both.
+        if store.usable::<Client>(ENROLLED_CLIENT).await.context("idp.database")?.is_some() {
+            bail!(
+                "idp.database: a client is called `{ENROLLED_CLIENT}`, which is the software that people enrol themselves\n\
+                 hint: register it under another id with the version before, and delete this one"
+            );
+        }
         let keys = keys::of_server(&store, &kek, place.algorithm, &clock).await.context("idp")?;
         let public_exchange = settings.allow_public_exchange;
         let (issuer, settings) = (place.issuer.clone(), settings.clone());

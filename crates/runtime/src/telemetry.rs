@@ -18,7 +18,9 @@ use opentelemetry_sdk::{
     metrics::{PeriodicReader, SdkMeterProvider},
     trace::SdkTracerProvider,
 };
+use passavant_host as system;
 use passavant_outbound::Outbound;
+use passavant_proto::formerly;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
@@ -48,17 +50,29 @@ impl Records {
 
 /// Logs for commands other than `serve`: warnings alone.
 pub fn quiet() {
-    let filter = EnvFilter::try_from_env("PASSAVANT_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
+    let asked = system::variable("PASSAVANT_LOG").and_then(|asked| asked.into_string().ok());
+    let filter = asked.and_then(|asked| EnvFilter::try_new(of_now(&asked)).ok());
+    let filter = filter.unwrap_or_else(|| EnvFilter::new("off"));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter);
     // Only tests set another subscriber first, and theirs may stay.
     let _ = tracing_subscriber::registry().with(layer).try_init();
+}
+
+/// A filter that may name our parts as earlier builds did.
+fn of_now(filter: &str) -> String {
+    let directives =
+        filter.split(',').map(|directive| match directive.strip_prefix(formerly::NAME) {
+            Some(rest) => format!("{}{rest}", formerly::NOW),
+            None => directive.to_owned(),
+        });
+    directives.collect::<Vec<_>>().join(",")
 }
 
 /// Starts logs and, where configured, OTLP export.
 pub fn start(config: &Config, outbound: &Outbound) -> Result<Telemetry> {
     // Libraries log statements and headers at their lower levels; ours never hold a secret.
     let default = "warn,passavant=info";
-    let filter = EnvFilter::try_new(config.log.filter.as_deref().unwrap_or(default))?;
+    let filter = EnvFilter::try_new(of_now(config.log.filter.as_deref().unwrap_or(default)))?;
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
     let format = match config.log.format {

@@ -2,6 +2,7 @@
 
 use passavant_client::CatalogServer;
 use passavant_host as system;
+use passavant_proto::formerly;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -35,7 +36,8 @@ pub(super) fn bridged(entry: &Value) -> Option<&str> {
     }
     let program =
         words.first().map(|program| program.rsplit(['/', '\\']).next().unwrap_or(program));
-    let ours = program.is_some_and(|program| program.starts_with("passavant"))
+    let names = [formerly::NOW, formerly::NAME];
+    let ours = program.is_some_and(|program| names.iter().any(|name| program.starts_with(name)))
         && words.get(1) == Some(&"connect");
     words.get(2).filter(|_| ours).copied()
 }
@@ -47,8 +49,12 @@ pub(super) fn is_native(entry: &Value) -> bool {
 
 /// The folder of the sign-in that an entry names.
 pub(super) fn profile_of(entry: &Value) -> Option<String> {
-    let homes = ["env", "envs", "environment"].map(|name| &entry[name]["PASSAVANT_HOME"]);
-    homes.into_iter().find_map(Value::as_str).map(str::to_owned)
+    const HOME: &str = "PASSAVANT_HOME";
+    let before = formerly::name(HOME);
+    let held = ["env", "envs", "environment"].map(|name| &entry[name]);
+    let mut homes = held.iter().flat_map(|env| [&env[HOME], &env[before.as_str()]]);
+    let home = homes.find_map(Value::as_str)?;
+    Some(system::current_folder(home.into()).to_str().unwrap_or(home).to_owned())
 }
 
 /// A name every client takes: letters, digits and hyphens, 30 at most. The one that this server has
@@ -137,5 +143,21 @@ mod tests {
             "args": ["connect", "https://mcp.example/mcp"]}),
         );
         assert_eq!(free_name(&held, &server("Canvas")), "canvas-2", "another sign-in's");
+    }
+
+    #[test]
+    fn entries_of_an_earlier_build_are_ours() {
+        let entry = |program: &str, home: &str| {
+            json!({"command": program, "args": ["connect", "https://mcp.example/mcp"],
+                   "env": {home: "/other"}})
+        };
+        let now = entry("/usr/bin/passavant", "PASSAVANT_HOME");
+        let before =
+            entry(&formerly::name("/usr/bin/passavant"), &formerly::name("PASSAVANT_HOME"));
+        assert_ne!(now, before);
+        assert_eq!(bridged(&before), bridged(&now));
+        assert_eq!(profile_of(&before), Some("/other".to_owned()));
+        let others = entry("/usr/bin/other", "PASSAVANT_HOME");
+        assert_eq!(bridged(&others), None);
     }
 }

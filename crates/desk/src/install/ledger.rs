@@ -7,7 +7,7 @@ use super::{
 use anyhow::{Context, Result, bail};
 use passavant_host as system;
 use passavant_host::Places;
-use passavant_proto::secret::sha256;
+use passavant_proto::{formerly, secret::sha256};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
@@ -67,14 +67,21 @@ impl Ledger {
         // An earlier version kept one beside each sign-in, and did not say in it whose an entry is.
         ledger.of_profile(&Places::here()?.own_config());
         let own = system::settings_folder()?;
-        let earlier = own.join(LEDGER);
-        if earlier != path
-            && let Some(mut theirs) = Self::read_at(&earlier)?
-        {
-            theirs.of_profile(&own);
-            ledger.take(theirs);
-            ledger.write()?;
-            fs::remove_file(&earlier)?;
+        // One of before the folder was called otherwise, where there was a folder of now already.
+        let before = Places::here()?.own_config().with_file_name(formerly::NAME);
+        for folder in [own, before] {
+            let earlier = folder.join(LEDGER);
+            if earlier != path
+                && let Some(mut theirs) = Self::read_at(&earlier)?
+            {
+                theirs.of_profile(&folder);
+                ledger.take(theirs);
+                ledger.write()?;
+                fs::remove_file(&earlier)?;
+            }
+        }
+        for entry in ledger.files.values_mut().flat_map(|written| &mut written.entries) {
+            entry.profile = entry.profile.take().map(system::current_folder);
         }
         Ok(ledger)
     }
@@ -111,6 +118,21 @@ impl Ledger {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| path.display().to_string()),
         }
+    }
+
+    /// A file of our own beside other programs' that an earlier build called otherwise.
+    pub(super) fn take_over(&mut self, file: &Path) -> Result<()> {
+        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let before = file.with_file_name(formerly::name(name));
+        let before = fs::canonicalize(&before).unwrap_or(before);
+        if !self.files.contains_key(&before) || !system::take_over(&before, file)? {
+            return Ok(());
+        }
+        if let Some(written) = self.files.remove(&before) {
+            let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+            self.files.insert(file, written);
+        }
+        self.write()
     }
 
     /// What was last written into an entry.

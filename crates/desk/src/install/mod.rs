@@ -261,6 +261,9 @@ fn install_into(
     let mut changes = Vec::new();
     let mut native_used = false;
     for file in files {
+        if !args.dry_run {
+            ledger.take_over(&file)?;
+        }
         let mut change = Change::open(&file, client.format)?;
         for server in servers {
             // Programs expand placeholders in their configs: what goes into one is a resource identifier and no more.
@@ -448,8 +451,8 @@ fn native_of(
 fn bridge_to(server: &CatalogServer, common: &Common) -> Result<Bridge> {
     let command = system::own_program()?;
     let mut args = vec!["connect".to_owned(), server.resource.clone()];
-    for root in &common.extra_roots {
-        let root = fs::canonicalize(root).with_context(|| root.display().to_string())?;
+    for root in system::extra_roots(&common.extra_roots) {
+        let root = fs::canonicalize(&root).with_context(|| root.display().to_string())?;
         args.extend(["--extra-roots".to_owned(), root.display().to_string()]);
     }
     let mut env = Map::new();

@@ -8,6 +8,7 @@ use clap::Args;
 use passavant_host as system;
 use passavant_proto::{
     client::GovernedResource,
+    formerly,
     identifier::{Issuer, Resource, is_loopback},
     jwk::Algorithm,
     operation_policy::{Rule, Rules},
@@ -267,6 +268,16 @@ impl Guard {
     fn take_folder(&self, plan: &Plan) -> Result<std::fs::File> {
         const OTHER: &str = "`--data FOLDER` gives each guard a folder of its own";
         let folder = self.data.display();
+        let name = self.data.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let before = self.data.with_file_name(formerly::name(name));
+        if before != self.data && before.is_dir() && !self.data.exists() {
+            // Nobody's, for as long as it takes: the lock goes with the folder.
+            let lock = system::open_private(&before.join("lock"))?;
+            if lock.try_lock().is_err() {
+                bail!("a guard of an earlier version runs in {}\nhint: end it", before.display());
+            }
+            system::take_over(&before, &self.data)?;
+        }
         system::private_folder(&self.data)?;
         if system::is_anybodys_folder(&self.data) {
             bail!("{folder} is another user's folder, or anybody may write into it\nhint: {OTHER}");
@@ -274,6 +285,9 @@ impl Guard {
         let lock = system::open_private(&self.data.join("lock"))?;
         if lock.try_lock().is_err() {
             bail!("another `passavant guard` runs in {folder}\nhint: {OTHER}");
+        }
+        for name in ["passavant.toml", "passavant.key", "passavant.admin-secret"] {
+            system::take_over(&self.data.join(formerly::name(name)), &self.data.join(name))?;
         }
         let before = std::fs::read_to_string(self.data.join("passavant.toml")).ok();
         let before = before.and_then(|text| text.parse::<toml::Table>().ok());

@@ -1,0 +1,97 @@
+//! What this project was called before it was Passavant, and what it wrote and said by that name. Each is taken over
+//! where it is found; whoever does asks here, and nothing else knows the name.
+
+use crate::{authentication::ACR_PASSWORD, client::ENROLLED_CLIENT};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+/// The name, as programs, folders and services had it.
+pub const NAME: &str = "carnet";
+
+/// The name of now.
+pub const NOW: &str = "passavant";
+
+/// What an earlier build called a file, a variable of the environment or a member that is called `now` today.
+pub fn name(now: &str) -> String {
+    now.replace(NOW, NAME).replace(&NOW.to_uppercase(), &NAME.to_uppercase())
+}
+
+/// A value that may come from an earlier build, as it is written now.
+pub fn current(value: &str) -> &str {
+    match value {
+        NAME => ENROLLED_CLIENT,
+        "urn:carnet:acr:password" => ACR_PASSWORD,
+        value => value,
+    }
+}
+
+/// Reads a value that may come from an earlier build.
+pub(crate) fn text<'de, D: Deserializer<'de>>(reader: D) -> Result<String, D::Error> {
+    String::deserialize(reader).map(|value| match current(&value) {
+        now if now == value => value,
+        now => now.to_owned(),
+    })
+}
+
+/// The same of a list.
+pub(crate) fn texts<'de, D: Deserializer<'de>>(reader: D) -> Result<Vec<String>, D::Error> {
+    let values = Vec::<String>::deserialize(reader)?;
+    Ok(values.iter().map(|value| current(value).to_owned()).collect())
+}
+
+/// Says the members of our own by the names that programs of earlier builds look for, too.
+pub(crate) fn say_too(document: &mut Value) {
+    let Some(members) = document.as_object_mut() else { return };
+    let own = members.iter().filter(|(member, _)| member.starts_with(NOW));
+    let before: Vec<_> = own.map(|(member, value)| (name(member), value.clone())).collect();
+    members.extend(before);
+}
+
+/// Reads the members of our own by the names that servers of earlier builds say, where they say no others.
+pub fn hear(document: &mut Value) {
+    let Some(members) = document.as_object_mut() else { return };
+    let ours = |member: &String| member.starts_with(NAME);
+    let before: Vec<String> = members.keys().filter(|member| ours(member)).cloned().collect();
+    for member in before {
+        let value = members.remove(&member).unwrap_or_default();
+        members.entry(member.replacen(NAME, NOW, 1)).or_insert(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_an_earlier_build_wrote_is_what_it_is_called_now() {
+        assert_eq!(name("passavant.admin-secret"), "carnet.admin-secret");
+        assert_eq!(name("PASSAVANT__IDP__LISTEN"), "CARNET__IDP__LISTEN");
+        assert_eq!(name("mcp.json"), "mcp.json");
+        for now in [ENROLLED_CLIENT, ACR_PASSWORD] {
+            assert_eq!(current(&name(now)), now);
+            assert_eq!(current(now), now);
+        }
+        // Whole values alone.
+        assert_eq!(current("carnet-x"), "carnet-x");
+    }
+
+    #[test]
+    fn metadata_is_said_by_both_names_and_heard_by_either() {
+        let now = json!({"issuer": "x", "passavant_catalog_endpoint": "https://a.example/catalog"});
+        let mut said = now.clone();
+        say_too(&mut said);
+        assert_eq!(said["carnet_catalog_endpoint"], now["passavant_catalog_endpoint"]);
+        let mut heard = said.clone();
+        hear(&mut heard);
+        assert_eq!(heard, now);
+        let mut earlier =
+            json!({"issuer": "x", "carnet_catalog_endpoint": "https://a.example/catalog"});
+        hear(&mut earlier);
+        assert_eq!(earlier, now);
+        // What is said by the name of now is what holds.
+        let mut both = json!({"carnet_a": 1, "passavant_a": 2});
+        hear(&mut both);
+        assert_eq!(both, json!({"passavant_a": 2}));
+    }
+}
