@@ -124,7 +124,7 @@ export default async function rows({ row, run, must, idp, canvas, notes, admin, 
   });
   await row('passavant', 'what a build by the earlier name left on a computer is taken over once: folder, entries, files of its own', async () => {
     const before = text => text.replaceAll('passavant', former).replaceAll('PASSAVANT', former.toUpperCase());
-    const person = mkdtempSync(join(tmpdir(), 'passavant-taken-over-'));
+    const person = mkdtempSync(join(tmpdir(), 'taken-over-'));
     const env = { PASSAVANT_HOME: '', HOME: person, XDG_CONFIG_HOME: '', CONTINUE_GLOBAL_DIR: '' };
     const now = join(person, '.config/passavant'), then = before(now), file = join(person, '.cursor/mcp.json');
     const own = join(person, '.continue/mcpServers/passavant.json');

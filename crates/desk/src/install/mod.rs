@@ -236,13 +236,7 @@ fn install_into(
     args: &Install,
     ledger: &mut Ledger,
 ) -> Result<()> {
-    let files = match &args.file {
-        Some(file) => vec![std::path::absolute(file)?],
-        None => (client.files)(places),
-    };
-    if files.is_empty() || (args.file.is_none() && !client.is_found(places)) {
-        bail!("it is not on this machine\nhint: start it once, so that it makes its config folder");
-    }
+    let files = files_of(client, places, args, ledger)?;
     let native_servers = native_of(client, issuer, catalog, !args.native);
     if args.native {
         check_native(client, issuer, catalog, servers, &native_servers)?;
@@ -261,9 +255,6 @@ fn install_into(
     let mut changes = Vec::new();
     let mut native_used = false;
     for file in files {
-        if !args.dry_run {
-            ledger.take_over(&file)?;
-        }
         let mut change = Change::open(&file, client.format)?;
         for server in servers {
             // Programs expand placeholders in their configs: what goes into one is a resource identifier and no more.
@@ -340,6 +331,28 @@ fn install_into(
         }
     }
     Ok(())
+}
+
+/// The files of a client that are written into.
+fn files_of(
+    client: &McpClient,
+    places: &Places,
+    args: &Install,
+    ledger: &mut Ledger,
+) -> Result<Vec<PathBuf>> {
+    let files = match &args.file {
+        Some(file) => vec![std::path::absolute(file)?],
+        None => (client.files)(places),
+    };
+    if files.is_empty() || (args.file.is_none() && !client.is_found(places)) {
+        bail!("it is not on this machine\nhint: start it once, so that it makes its config folder");
+    }
+    if !args.dry_run {
+        for file in &files {
+            ledger.take_over(file)?;
+        }
+    }
+    Ok(files)
 }
 
 /// Takes out the entries of this sign-in's bridge for single servers: beside one for all, every tool would be there twice.
