@@ -19,11 +19,11 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
 };
 use passavant_proto::{
-    client::GovernedResource,
     identifier::{Issuer, Resource},
-    jwk::Algorithm,
-    scope::Scopes,
-    trust::{AccountResolution, TrustedIssuer},
+    jose::jwk::Algorithm,
+    oauth::client::GovernedResource,
+    oauth::scope::Scopes,
+    xaa::trust::{AccountResolution, TrustedIssuer},
 };
 use passavant_store::Store;
 use serde_json::json;

@@ -9,17 +9,17 @@ use passavant_authority::{Context, KeyRing, LIMITS, Passwords, Rates, limited};
 use passavant_idp::{Idp, IdpSettings};
 use passavant_outbound::Outbound;
 use passavant_proto::{
-    authentication::Authentication,
-    client::{Client, ClientAuthentication, GovernedResource, SecretHash},
-    id_jag::{IdJagClaims, OneOrMany},
-    id_token::IdTokenClaims,
     identifier::{Issuer, Resource},
-    jwk::{Algorithm, SigningKey},
+    jose::jwk::{Algorithm, SigningKey},
+    oauth::client::{Client, ClientAuthentication, GovernedResource, SecretHash},
+    oauth::scope::Scopes,
+    oidc::authentication::Authentication,
+    oidc::id_token::IdTokenClaims,
     policy::{Conditions, Connection, RegisteredResource, ResourceAuthorizationServer, Subject},
-    scope::Scopes,
     secret::Secret,
     time::{Clock, Entropy, Timestamp},
-    trust::{AccountResolution, TrustedIssuer},
+    xaa::id_jag::{IdJagClaims, OneOrMany},
+    xaa::trust::{AccountResolution, TrustedIssuer},
 };
 use passavant_ras::{Ras, RasSettings};
 use passavant_resource::Guard;

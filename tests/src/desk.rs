@@ -6,7 +6,7 @@ use passavant_client::{
     Client, Credential, MemoryVault, Registration, Settings, SignInOptions, begin_enrolment,
 };
 use passavant_outbound::Outbound;
-use passavant_proto::jwk::{Algorithm, SigningKey};
+use passavant_proto::jose::jwk::{Algorithm, SigningKey};
 use std::sync::Arc;
 
 /// A fresh ES256 key.

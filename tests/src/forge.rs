@@ -9,7 +9,7 @@ use aws_lc_rs::{
     },
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
-use passavant_proto::jwk::{Algorithm, SigningKey};
+use passavant_proto::jose::jwk::{Algorithm, SigningKey};
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 

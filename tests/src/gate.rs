@@ -16,9 +16,9 @@ use passavant_gateway::{Approved, Gateway, Ground, RouteSettings, Trail};
 use passavant_outbound::{Outbound, RemoteKeys};
 use passavant_proto::{
     identifier::Resource,
-    operation_policy::{Rule, Rules},
+    mcp::operation_policy::{Rule, Rules},
+    oauth::scope::Scopes,
     policy::Subject,
-    scope::Scopes,
     secret::Secret,
 };
 use serde_json::{Value, json};

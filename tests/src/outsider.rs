@@ -2,9 +2,9 @@
 
 use crate::world::{Ask, CALLBACK, PASSWORD, Reply, World};
 use passavant_proto::{
-    client::{Client, ClientAuthentication, ClientKeys},
-    jwk::Algorithm,
-    pkce::CodeChallenge,
+    jose::jwk::Algorithm,
+    oauth::client::{Client, ClientAuthentication, ClientKeys},
+    oauth::pkce::CodeChallenge,
     policy::Connection,
 };
 use passavant_store::Record;

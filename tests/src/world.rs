@@ -8,16 +8,16 @@ use passavant_client::{MemoryVault, Registration, Settings};
 use passavant_idp::{Idp, IdpSettings};
 use passavant_outbound::Outbound;
 use passavant_proto::{
-    client::{
+    identifier::{Issuer, Resource},
+    jose::jwk::Algorithm,
+    oauth::client::{
         Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT, GovernedResource, SecretHash,
     },
-    identifier::{Issuer, Resource},
-    jwk::Algorithm,
+    oauth::scope::Scopes,
     policy::{Conditions, Connection, RegisteredResource, ResourceAuthorizationServer, Subject},
-    scope::Scopes,
     secret::Secret,
     time::{Clock, Entropy, Timestamp},
-    trust::{AccountResolution, TrustedIssuer},
+    xaa::trust::{AccountResolution, TrustedIssuer},
 };
 use passavant_ras::{Ras, RasSettings};
 use passavant_resource::{Caller, Guard};
@@ -708,7 +708,7 @@ impl World {
     /// The authorization URL of a client, with more parameters; and its verifier.
     pub fn authorize_url(&self, client: &str, more: &str) -> (String, String) {
         let verifier = self.entropy.secret().expose().to_owned();
-        let challenge = passavant_proto::pkce::CodeChallenge::of(&verifier);
+        let challenge = passavant_proto::oauth::pkce::CodeChallenge::of(&verifier);
         let query = form_urlencoded::Serializer::new(String::new())
             .append_pair("response_type", "code")
             .append_pair("client_id", client)

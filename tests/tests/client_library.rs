@@ -57,7 +57,8 @@ async fn a_step_up_asks_for_the_union_and_a_policy_refusal_is_final() {
     sign_in(&world, &client, "erin").await;
     let server = client.discover(&world.canvas).await.unwrap();
     client.access_token(&server).await.unwrap();
-    let challenge = passavant_proto::challenge::Challenge::new("Bearer").with("scope", "write");
+    let challenge =
+        passavant_proto::oauth::challenge::Challenge::new("Bearer").with("scope", "write");
     let token = client.step_up(&server, &challenge).await.unwrap();
     assert_eq!(token.scopes.to_string(), "read write");
     world.pass(300);
@@ -360,8 +361,8 @@ async fn k13_an_id_token_that_does_not_verify_ends_the_sign_in() {
     let now = world.now().0;
     let access_token = "an-access-token";
     let good = json!({"iss": url, "sub": "erin", "aud": "agent", "iat": now, "exp": now + 600,
-                      "at_hash": passavant_proto::id_token::at_hash(
-                          access_token, passavant_proto::jwk::Algorithm::ES256)});
+                      "at_hash": passavant_proto::oidc::id_token::at_hash(
+                          access_token, passavant_proto::jose::jwk::Algorithm::ES256)});
     let signed = |claims: Value, key: &Key| {
         key.sign(&key.header("JWT").to_string(), claims.to_string().as_bytes())
     };
@@ -466,7 +467,8 @@ async fn k15_a_challenge_that_names_nothing_new_ends_it_at_once() {
     client.access(&world.canvas).await.unwrap();
     // A challenge that names nothing new is the end at once.
     let access = client.access(&world.canvas).await.unwrap();
-    let challenge = passavant_proto::challenge::Challenge::new("Bearer").with("scope", "read");
+    let challenge =
+        passavant_proto::oauth::challenge::Challenge::new("Bearer").with("scope", "read");
     let narrow = client.widen_access(&access, &challenge).await;
     assert!(matches!(narrow, Err(Error::NothingToWiden { .. })));
     assert_eq!(server.authorization_server, world.ras);
@@ -539,7 +541,7 @@ async fn no_metadata_of_a_server_leads_from_the_companys_way_to_consent() {
         resource: mcp.clone(),
         authorization_server: url.clone(),
         token: "t".to_owned(),
-        scopes: passavant_proto::scope::Scopes::default(),
+        scopes: passavant_proto::oauth::scope::Scopes::default(),
         expires: world.now().0 + 86_400,
         consent: Some(consent),
     };
@@ -599,7 +601,7 @@ async fn nobody_is_sent_to_the_sign_in_of_another_authorization_server() {
         resource: "https://mcp.elsewhere.example/".to_owned(),
         authorization_server: elsewhere.to_owned(),
         token: "t".to_owned(),
-        scopes: passavant_proto::scope::Scopes::default(),
+        scopes: passavant_proto::oauth::scope::Scopes::default(),
         expires: world.now().0 + 86_400,
         consent: Some(consent),
     };
@@ -701,7 +703,7 @@ async fn a_consent_is_one_persons_and_stays_with_them() {
         resource: url.to_owned(),
         authorization_server: "https://as.example".to_owned(),
         token: "t".to_owned(),
-        scopes: passavant_proto::scope::Scopes::default(),
+        scopes: passavant_proto::oauth::scope::Scopes::default(),
         expires: world.now().0 + 3600,
         consent: Some(passavant_client::Consent {
             authorization_endpoint: None,

@@ -2,7 +2,7 @@
 
 use passavant_proto::{
     GRANT_DEVICE_CODE,
-    client::{Client, ClientAuthentication, SecretHash},
+    oauth::client::{Client, ClientAuthentication, SecretHash},
 };
 use passavant_tests::world::{AGENT, Ask, CALLBACK, Expected, PASSWORD, Reply, Wishes, World};
 use reqwest::Method;

@@ -3,7 +3,7 @@
 use futures::StreamExt;
 use passavant_client::{Error, SignInOptions, begin_enrolment};
 use passavant_outbound::Outbound;
-use passavant_proto::{client_assertion, client_document::INSTALLATIONS};
+use passavant_proto::{oauth::client_assertion, oauth::client_document::INSTALLATIONS};
 use passavant_tests::{
     desk::{Desk, installation_key},
     world::{Ask, PASSWORD, Reply, Wishes, World},
@@ -62,7 +62,7 @@ async fn enrolment_token(world: &World, username: &str) -> String {
     let url = pending.unwrap().unwrap().url().to_owned();
     // Its own verifier stays secret, so the code is asked for with another.
     let verifier = "a-verifier-of-forty-three-characters-at-least-0";
-    let challenge = passavant_proto::pkce::CodeChallenge::of(verifier);
+    let challenge = passavant_proto::oauth::pkce::CodeChallenge::of(verifier);
     let mut url = url::Url::parse(&url).unwrap();
     let pairs: Vec<(String, String)> = url
         .query_pairs()

@@ -1,6 +1,6 @@
 //! The five steps and what surrounds them, as honest parties walk them.
 
-use passavant_proto::jwk::Algorithm;
+use passavant_proto::jose::jwk::Algorithm;
 use passavant_tests::{
     forge::{Key, Parts},
     world::{AGENT, Ask, CALLBACK, Expected, PASSWORD, Wishes, World, cookies},
@@ -145,7 +145,7 @@ async fn userinfo_and_the_claims_of_the_id_token_follow_the_scopes() {
     assert_eq!(claims["amr"], json!(["pwd"]));
     assert_eq!(
         claims["at_hash"],
-        passavant_proto::id_token::at_hash(&tokens.access_token, Algorithm::ES256)
+        passavant_proto::oidc::id_token::at_hash(&tokens.access_token, Algorithm::ES256)
     );
     let userinfo = world.idp.endpoint("/userinfo");
     let bearer = format!("Bearer {}", tokens.access_token);

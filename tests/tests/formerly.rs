@@ -2,9 +2,9 @@
 //! and tell of it says the name.
 
 use passavant_proto::{
-    authentication::ACR_PASSWORD,
-    client::ENROLLED_CLIENT,
     formerly,
+    oauth::client::ENROLLED_CLIENT,
+    oidc::authentication::ACR_PASSWORD,
     policy::{Conditions, Connection, Subject},
 };
 use passavant_store::Put;
@@ -61,7 +61,7 @@ async fn connections_of_an_earlier_build_speak_for_enrolled_computers_as_before(
     let explained = world.administer(Method::POST, "/idp/explain", Some(ask)).await;
     assert_eq!(explained.json["granted"], true, "{}", explained.text);
     // A sign-in that an earlier build recorded is of the class that it was.
-    let session: passavant_proto::authentication::Authentication = serde_json::from_value(
+    let session: passavant_proto::oidc::authentication::Authentication = serde_json::from_value(
         json!({"auth_time": 1, "acr": formerly::name(ACR_PASSWORD), "amr": ["pwd"]}),
     )
     .unwrap();

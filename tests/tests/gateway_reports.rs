@@ -1,8 +1,8 @@
 //! What a gateway tells the company, and what the company lets it have in a caller's name.
 
 use passavant_proto::{
-    client::{Client, ClientAuthentication, SecretHash},
     identifier::Resource,
+    oauth::client::{Client, ClientAuthentication, SecretHash},
     policy::Subject,
 };
 use passavant_store::{AuditEvent, AuditFilter, AuditRow, Put};

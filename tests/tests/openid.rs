@@ -3,8 +3,8 @@
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
 use passavant_proto::{
-    client::{Client, ClientAuthentication, GovernedResource, SecretHash},
-    jwk::{Algorithm, KeySet},
+    jose::jwk::{Algorithm, KeySet},
+    oauth::client::{Client, ClientAuthentication, GovernedResource, SecretHash},
     policy::ResourceAuthorizationServer,
 };
 use passavant_store::User;
@@ -185,7 +185,7 @@ async fn a_confidential_client_with_the_switch_signs_in_without_pkce() {
         &world,
         "app",
         &[
-            ("code_challenge", passavant_proto::pkce::CodeChallenge::of("v").as_str()),
+            ("code_challenge", passavant_proto::oauth::pkce::CodeChallenge::of("v").as_str()),
             ("code_challenge_method", "S256"),
         ],
     )

@@ -2,15 +2,15 @@
 //! `postgres`.
 
 use passavant_proto::{
-    authentication::Authentication,
-    authorize::AuthorizationRequest,
-    client::{Client, ClientAuthentication},
     identifier::Issuer,
-    pkce::CodeChallenge,
+    oauth::authorize::AuthorizationRequest,
+    oauth::client::{Client, ClientAuthentication},
+    oauth::pkce::CodeChallenge,
+    oauth::scope::Scopes,
+    oidc::authentication::Authentication,
     policy::{Conditions, Connection, Subject},
-    scope::Scopes,
     time::Timestamp,
-    trust::{Account, SubjectLink},
+    xaa::trust::{Account, SubjectLink},
 };
 use passavant_store::*;
 use std::{collections::BTreeSet, process::Stdio, sync::Arc};
@@ -345,7 +345,7 @@ async fn installations(store: &Store) {
         user_id: "erin".to_owned(),
         device: "laptop".to_owned(),
         public_jwk: serde_json::json!({"kty": "EC"}),
-        algorithm: passavant_proto::jwk::Algorithm::ES256,
+        algorithm: passavant_proto::jose::jwk::Algorithm::ES256,
         enrolled_at: NOW,
         used_at: NOW,
     };

@@ -1,9 +1,9 @@
 //! Stored records outlive code: what a later version wrote is read, kept, and refused one by one.
 
 use passavant_proto::{
-    client::GovernedResource,
+    oauth::client::GovernedResource,
     policy::Connection,
-    trust::{Account, TrustedIssuer},
+    xaa::trust::{Account, TrustedIssuer},
 };
 use passavant_store::{AuditEvent, Group, Record, User};
 use passavant_tests::world::{AGENT, Ask, World};

@@ -3,9 +3,9 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
 use passavant_proto::{
-    claims::Claims,
-    id_token::{SignIn, verify_sign_in},
-    jwk::{Algorithm, KeySet, KeySetError, PublicKey},
+    jose::claims::Claims,
+    jose::jwk::{Algorithm, KeySet, KeySetError, PublicKey},
+    oidc::id_token::{SignIn, verify_sign_in},
     secret::sha256,
 };
 use passavant_tests::{
@@ -725,7 +725,7 @@ async fn a31_what_was_switched_off_a_second_ago_is_refused_everywhere() {
 #[test]
 fn an_independent_library_agrees_about_our_signatures() {
     let key = Key::new();
-    let jwt = passavant_proto::client_assertion::sign(
+    let jwt = passavant_proto::oauth::client_assertion::sign(
         &key.signing_key(),
         "client",
         "https://as.example",

@@ -460,7 +460,7 @@ async fn a_scope_of_one_resource_never_leaks_to_another() {
     let alone = world.exchange(&tokens.id_token).set("resource", &world.boards);
     assert_eq!(world.send(&alone).await.str("scope"), "read write");
     // A connection that grants nothing on a resource with scopes leaves no room for defaults.
-    canvas.scopes = passavant_proto::scope::Scopes::default();
+    canvas.scopes = passavant_proto::oauth::scope::Scopes::default();
     world.idp_store.put(&canvas, Put::Replace, event()).await.unwrap();
     let none = world.exchange(&tokens.id_token).without("scope");
     let expected = Expected(400, "access_denied", "policy.scope_not_allowed");

@@ -1,8 +1,8 @@
 //! Table D: redemption at the RAS.
 
 use passavant_proto::{
-    client::GovernedResource,
-    trust::{Account, TrustedIssuer},
+    oauth::client::GovernedResource,
+    xaa::trust::{Account, TrustedIssuer},
 };
 use passavant_store::{Put, Store};
 use passavant_tests::{

@@ -1,7 +1,7 @@
 //! Table E: the interactive path of a RAS, from a browser to tokens. The IdP's own authorization endpoint is in
 //! `flows.rs`.
 
-use passavant_proto::trust::{Account, TrustedIssuer};
+use passavant_proto::xaa::trust::{Account, TrustedIssuer};
 use passavant_store::AuditEvent;
 use passavant_tests::{
     forge::Parts,
@@ -160,12 +160,15 @@ async fn who_asks_for_a_new_sign_in_gets_one_and_does_not_go_in_circles() {
 #[tokio::test]
 async fn what_registered_itself_gets_no_redirect_before_a_person_was_asked() {
     let world = world().await;
-    let unasked = passavant_proto::client::Client {
+    let unasked = passavant_proto::oauth::client::Client {
         id: "dyn-unasked".to_owned(),
         name: "Somebody".to_owned(),
-        authentication: passavant_proto::client::ClientAuthentication::Public,
+        authentication: passavant_proto::oauth::client::ClientAuthentication::Public,
         redirect_uris: vec!["https://evil.example/cb".to_owned()],
-        registered: Some(passavant_proto::client::SelfRegistered { at: world.now(), used: false }),
+        registered: Some(passavant_proto::oauth::client::SelfRegistered {
+            at: world.now(),
+            used: false,
+        }),
         ..Default::default()
     };
     world.put(&world.ras_store, &unasked).await;
@@ -351,12 +354,19 @@ async fn what_is_switched_off_in_between_is_off() {
     // The client.
     let mut browser = Browser::default();
     let code = browser.code(&world, &url, "erin").await;
-    let set =
-        |disabled| move |client: &mut passavant_proto::client::Client| client.disabled = disabled;
-    store.update::<passavant_proto::client::Client>(DESKTOP, set(true), event()).await.unwrap();
+    let set = |disabled| {
+        move |client: &mut passavant_proto::oauth::client::Client| client.disabled = disabled
+    };
+    store
+        .update::<passavant_proto::oauth::client::Client>(DESKTOP, set(true), event())
+        .await
+        .unwrap();
     let unknown = Expected(401, "invalid_client", "client.unknown");
     world.refuses(store, "E35: client", &world.redeem_code(&code), unknown).await;
-    store.update::<passavant_proto::client::Client>(DESKTOP, set(false), event()).await.unwrap();
+    store
+        .update::<passavant_proto::oauth::client::Client>(DESKTOP, set(false), event())
+        .await
+        .unwrap();
     // Only through cross-app access from now on.
     let held = tokens(&mut browser).await;
     let access = passavant_proto::secret::Secret::new(held.str("access_token"));

@@ -2,7 +2,7 @@
 //! document.
 
 use axum::{Json, Router, routing::get};
-use passavant_proto::client::Client;
+use passavant_proto::oauth::client::Client;
 use passavant_tests::{
     forge::Key,
     outsider::{Browser, VERIFIER},

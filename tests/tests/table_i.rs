@@ -11,10 +11,10 @@ use passavant_outbound::{
     discover_authorization_server,
 };
 use passavant_proto::{
-    client_assertion,
-    client_document::{self, DocumentUrl},
     identifier::Issuer,
-    jwk::Algorithm,
+    jose::jwk::Algorithm,
+    oauth::client_assertion,
+    oauth::client_document::{self, DocumentUrl},
     time::{Clock, Timestamp},
 };
 use passavant_tests::{
@@ -252,7 +252,7 @@ async fn i10_i11_i13_i14_a_name_leads_to_a_checked_address_or_nowhere() {
 struct Stranger {
     host: Host,
     url: String,
-    key: passavant_proto::jwk::SigningKey,
+    key: passavant_proto::jose::jwk::SigningKey,
 }
 
 impl Stranger {
@@ -323,7 +323,7 @@ async fn i24_nothing_is_fetched_unless_the_administrator_listed_the_host() {
     let desk = world.desk("erin").await;
     assert!(desk.client.access(&world.canvas).await.is_ok());
     let issuer = world.idp.to_string();
-    let mut trusted: passavant_proto::trust::TrustedIssuer =
+    let mut trusted: passavant_proto::xaa::trust::TrustedIssuer =
         world.ras_store.by_id(&issuer).await.unwrap().unwrap();
     trusted.client_documents = false;
     let event = passavant_store::AuditEvent::granted("fixture", world.now());
@@ -418,7 +418,7 @@ async fn i18_a_document_is_fetched_once_for_all_who_wait_and_hosts_have_a_budget
 
 #[tokio::test]
 async fn i23_a_registered_client_wins_over_a_document_of_the_same_name() {
-    use passavant_proto::client::{Client, ClientAuthentication, SecretHash};
+    use passavant_proto::oauth::client::{Client, ClientAuthentication, SecretHash};
     let world = World::new().await;
     let stranger = Stranger::new().await;
     allow(&world, stranger.origin()).await;

@@ -402,7 +402,7 @@ async fn j11_j28_j29_answers_of_the_server_are_no_more_than_answers() {
     let gate = Gate::with(&world, |settings| {
         let rules = vec![tools(&["*"], "")];
         let base = settings.rules.base().clone();
-        settings.rules = passavant_proto::operation_policy::Rules::new(base, rules).unwrap();
+        settings.rules = passavant_proto::mcp::operation_policy::Rules::new(base, rules).unwrap();
     })
     .await;
     let token = gate.token(&world, "erin", "read").await;
@@ -1166,7 +1166,7 @@ async fn whoever_waits_for_a_silent_authorization_server_waits_once() {
 /// Tokens of other makers' authorization servers may name several audiences, and the client in `azp`.
 #[tokio::test]
 async fn another_form_of_tokens_is_taken_only_where_the_server_s_settings_say_so() {
-    use passavant_proto::access_token::TokenForm;
+    use passavant_proto::oauth::access_token::TokenForm;
     let world = World::new().await;
     let strict = Gate::new(&world).await;
     let several = TokenForm { several_audiences: true, ..TokenForm::default() };

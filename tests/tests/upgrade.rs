@@ -2,12 +2,12 @@
 //! nothing, and still serve a node of that time.
 
 use passavant_proto::{
-    client::{Client, GovernedResource},
     identifier::Issuer,
+    oauth::client::{Client, GovernedResource},
     policy::{Connection, RegisteredResource, ResourceAuthorizationServer},
     secret::Secret,
     time::Timestamp,
-    trust::{Account, SubjectLink, TrustedIssuer},
+    xaa::trust::{Account, SubjectLink, TrustedIssuer},
 };
 use passavant_store::*;
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Row};

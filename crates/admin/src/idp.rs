@@ -18,16 +18,16 @@ use axum::{
 };
 use passavant_authority::passwords::{Passwords, normal_username};
 use passavant_proto::{
-    authentication::{ACR_PASSWORD, Authentication},
-    client::{Client, ClientAuthentication, ENROLLED_CLIENT},
-    client_document::INSTALLATIONS,
     formerly,
     identifier::{Issuer, Resource},
+    oauth::client::{Client, ClientAuthentication, ENROLLED_CLIENT},
+    oauth::client_document::INSTALLATIONS,
+    oauth::scope::Scopes,
+    oidc::authentication::{ACR_PASSWORD, Authentication},
     policy::{
         Conditions, Connection, Person, Policy, Question, RegisteredResource,
         ResourceAuthorizationServer, Subject,
     },
-    scope::Scopes,
     secret::Secret,
     time::{Clock, Entropy},
 };

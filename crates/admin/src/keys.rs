@@ -10,7 +10,7 @@ use axum::{
     http::StatusCode,
     routing::{get, post},
 };
-use passavant_proto::{jwk::Algorithm, time::Timestamp};
+use passavant_proto::{jose::jwk::Algorithm, time::Timestamp};
 use passavant_store::SealedKey;
 use serde::Deserialize;
 use serde_json::{Value, json};

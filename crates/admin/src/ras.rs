@@ -16,11 +16,11 @@ use axum::{
     routing::{get, post},
 };
 use passavant_proto::{
-    client::{Client, GovernedResource},
-    client_document::is_origin,
     identifier::{Issuer, Resource},
+    oauth::client::{Client, GovernedResource},
+    oauth::client_document::is_origin,
     time::{Clock, Entropy},
-    trust::{Account, ClientHost, InteractiveSignIn, SubjectLink, TrustedIssuer},
+    xaa::trust::{Account, ClientHost, InteractiveSignIn, SubjectLink, TrustedIssuer},
 };
 use passavant_store::{Record, Store};
 use serde::Deserialize;

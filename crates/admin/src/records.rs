@@ -10,17 +10,17 @@ use axum::{
     response::IntoResponse,
 };
 use passavant_proto::{
-    client::{
+    formerly,
+    identifier::Resource,
+    jose::jwk::{Algorithm, KeySet},
+    oauth::client::{
         Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT, GovernedResource, SecretHash,
         is_client_id,
     },
-    formerly,
-    identifier::Resource,
-    jwk::{Algorithm, KeySet},
+    oauth::redirect_uri,
     policy::Connection,
-    redirect_uri,
     time::{Clock, Entropy, Timestamp},
-    trust::{Account, ClientHost, TrustedIssuer},
+    xaa::trust::{Account, ClientHost, TrustedIssuer},
 };
 use passavant_store::{AuditEvent, AuditFilter, Outcome, Put, Record, Store};
 use serde::{Deserialize, de::DeserializeOwned};

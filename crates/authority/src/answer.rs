@@ -9,7 +9,7 @@ use axum::{
 };
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use passavant_proto::{
-    form::FormError,
+    oauth::form::FormError,
     refusal::{Refusal, StepUp, Wire},
 };
 use passavant_store::StoreError;

@@ -4,10 +4,10 @@
 use crate::{admission::Taken, answer::Failure, operations::Readiness, token_endpoint::Visitor};
 use passavant_outbound::{ClientDocuments, Outbound, Reach, RelyingParty, RemoteKeys};
 use passavant_proto::{
-    client::{Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT},
-    client_document::is_document_url,
     identifier::Issuer,
-    jwk::{Algorithm, KeySet, SigningKey},
+    jose::jwk::{Algorithm, KeySet, SigningKey},
+    oauth::client::{Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT},
+    oauth::client_document::is_document_url,
     others_text::shown,
     time::{Clock, Entropy, Timestamp},
 };
@@ -192,7 +192,7 @@ impl RegisteredClient {
     /// An installation as the client whose id is `url`.
     pub fn of_installation(url: &str, held: &Installation) -> Self {
         let jwks = json!({"keys": [held.public_jwk]});
-        let redirect_uris = passavant_proto::client_document::LOOPBACK_REDIRECTS;
+        let redirect_uris = passavant_proto::oauth::redirect_uri::LOOPBACK_REDIRECTS;
         let record = Client {
             id: url.to_owned(),
             name: format!("Passavant on {}", held.device),

@@ -12,11 +12,11 @@ use axum::{
     response::IntoResponse,
 };
 use passavant_proto::{
-    authorize::PageError,
-    client::Client,
     identifier::{Issuer, is_loopback},
+    oauth::authorize::PageError,
+    oauth::client::Client,
+    oauth::redirect_uri::private_use_scheme,
     others_text::shown,
-    redirect_uri::private_use_scheme,
     secret::sha256,
 };
 use passavant_store::{AuditEvent, HotOperation};

@@ -9,12 +9,12 @@ use crate::{
 use axum::http::{HeaderMap, header};
 use passavant_outbound::{KeySource, Reach};
 use passavant_proto::{
-    client::{ClientAuthentication, ClientKeys},
-    client_assertion,
-    client_authentication::Presented,
-    client_document::is_document_url,
-    dpop::{self, DpopProof},
-    form::Form,
+    jose::dpop::{self, DpopProof},
+    oauth::client::{ClientAuthentication, ClientKeys},
+    oauth::client_assertion,
+    oauth::client_authentication::Presented,
+    oauth::client_document::is_document_url,
+    oauth::form::Form,
     refusal::Refusal,
     secret::Secret,
     time::Timestamp,
@@ -31,7 +31,7 @@ impl AuthenticatedClient {
         &self.0.record.id
     }
 
-    pub fn record(&self) -> &passavant_proto::client::Client {
+    pub fn record(&self) -> &passavant_proto::oauth::client::Client {
         &self.0.record
     }
 
@@ -45,7 +45,7 @@ impl AuthenticatedClient {
     ) -> Result<bool, Failure> {
         let now = authority.client(directory, self.id()).await?;
         // What was asked of it when the request came may be too little by now.
-        let (then, no_less) = (&self.0.record, |now: &passavant_proto::client::Client| {
+        let (then, no_less) = (&self.0.record, |now: &passavant_proto::oauth::client::Client| {
             now.dpop_bound_access_tokens <= self.0.record.dpop_bound_access_tokens
                 && now.device_grant >= self.0.record.device_grant
                 && now.pkce_optional >= self.0.record.pkce_optional
@@ -145,9 +145,10 @@ async fn attempt<D: Directory>(
             Presented::Assertion { assertion, .. } => {
                 let (token, now) = (assertion.expose(), authority.now());
                 if !client_assertion::is_plausible(token, id, &authority.issuer, now) {
-                    return Err(
-                        Refusal::ClientAssertion(passavant_proto::jws::JwtError::Client).into()
-                    );
+                    return Err(Refusal::ClientAssertion(
+                        passavant_proto::jose::jws::JwtError::Client,
+                    )
+                    .into());
                 }
             }
             Presented::Nothing { .. } if snapshot.directory.takes_public_documents() => {}
@@ -183,8 +184,8 @@ async fn verify_assertion<D: Directory>(
                 algorithm: *algorithm,
                 reach: client.keys_reach.unwrap_or_else(|| Reach::of_trusted_url(url)),
             };
-            let (header, _) =
-                passavant_proto::jws::peek(assertion.expose()).map_err(Refusal::ClientAssertion)?;
+            let (header, _) = passavant_proto::jose::jws::peek(assertion.expose())
+                .map_err(Refusal::ClientAssertion)?;
             let kid = header.optional_str("kid").ok().flatten();
             // Strangers' keys apart from the issuers' and the administrator's clients'.
             let context = &authority.context;
@@ -229,7 +230,7 @@ pub async fn proof_of_possession<D: Directory>(
     if proofs.next().is_some() {
         return Err(Refusal::DpopRepeated.into());
     }
-    let malformed = Refusal::DpopProof(passavant_proto::jws::JwtError::Malformed);
+    let malformed = Refusal::DpopProof(passavant_proto::jose::jws::JwtError::Malformed);
     let proof = proof.to_str().map_err(|_| malformed)?;
     let request = dpop::Request { method: "POST", url, access_token: None };
     let now = authority.now();

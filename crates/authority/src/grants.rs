@@ -8,7 +8,7 @@ use crate::{
     token_endpoint::ClientRequest,
 };
 use passavant_proto::{
-    refusal::Refusal, scope::Scopes, secret::Secret, token_exchange::parse_scope,
+    oauth::scope::Scopes, refusal::Refusal, secret::Secret, xaa::token_exchange::parse_scope,
 };
 use passavant_store::{
     AuditEvent, AuthorizationCode, CodeState, HotOperation, RefreshToken, RefreshTokenState,

@@ -16,7 +16,8 @@ use axum::{
     response::IntoResponse,
 };
 use passavant_proto::{
-    client::ENROLLED_CLIENT, dpop::DpopProof, form::Form, id_jag::OneOrMany, refusal::Refusal,
+    jose::dpop::DpopProof, oauth::client::ENROLLED_CLIENT, oauth::form::Form, refusal::Refusal,
+    xaa::id_jag::OneOrMany,
 };
 use passavant_store::{AuditEvent, HotOperation};
 use serde::Serialize;

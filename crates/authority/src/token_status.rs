@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderValue, Response, StatusCode, header},
     response::IntoResponse,
 };
-use passavant_proto::access_token::AccessToken;
+use passavant_proto::oauth::access_token::AccessToken;
 use serde_json::json;
 
 /// All a party learns of a token that is not live, or not its business.

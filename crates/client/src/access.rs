@@ -7,7 +7,7 @@ use crate::{
     obtain::{AccessToken, Client, MARGIN},
     vault::Access,
 };
-use passavant_proto::{challenge::Challenge, identifier::Resource, scope::Scopes};
+use passavant_proto::{identifier::Resource, oauth::challenge::Challenge, oauth::scope::Scopes};
 use std::{
     collections::HashMap,
     sync::{MutexGuard, PoisonError},

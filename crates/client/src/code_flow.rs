@@ -5,8 +5,8 @@
 use crate::error::Error;
 use futures::{StreamExt, stream::FuturesUnordered};
 use passavant_proto::{
-    form::Form,
-    pkce::CodeChallenge,
+    oauth::form::Form,
+    oauth::pkce::CodeChallenge,
     secret::{Secret, equal_in_constant_time},
     time::Entropy,
 };

@@ -13,11 +13,11 @@ use crate::{
 };
 use passavant_outbound::{OAuthError, Reach, authorization_endpoint};
 use passavant_proto::{
-    client_document::CONSENT_PATH,
-    id_jag::OneOrMany,
     identifier::Issuer,
-    scope::Scopes,
+    oauth::client_document::CONSENT_PATH,
+    oauth::scope::Scopes,
     secret::{Secret, sha256},
+    xaa::id_jag::OneOrMany,
 };
 use serde::Deserialize;
 use serde_json::json;

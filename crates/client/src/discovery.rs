@@ -8,11 +8,11 @@ use passavant_outbound::{
 };
 use passavant_proto::{
     GRANT_PROFILE_ID_JAG,
-    challenge::Challenge,
     identifier::{Issuer, Resource},
-    metadata::ProtectedResourceMetadata,
+    oauth::challenge::Challenge,
+    oauth::metadata::ProtectedResourceMetadata,
+    oauth::scope::Scopes,
     others_text::shown,
-    scope::Scopes,
 };
 use serde_json::json;
 

@@ -13,9 +13,9 @@ use crate::{
 use passavant_outbound::{Answer, Differs, Outbound, Reach, first_words};
 use passavant_proto::{
     GRANT_JWT_BEARER, GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ID_JAG,
-    client_document::{self, DocumentUrl},
     identifier::Resource,
-    jws,
+    jose::jws,
+    oauth::client_document::{self, DocumentUrl},
     others_text::shown,
     secret::Secret,
 };

@@ -11,8 +11,8 @@ use passavant_outbound::{
     Answer, Discovered, OAuthError, Outbound, authorization_endpoint, discover_authorization_server,
 };
 use passavant_proto::{
-    authorize::SCOPE_ENROL, client_document::DocumentUrl, identifier::Issuer, jwk::SigningKey,
-    secret::Secret, time::Entropy,
+    identifier::Issuer, jose::jwk::SigningKey, oauth::authorize::SCOPE_ENROL,
+    oauth::client_document::DocumentUrl, secret::Secret, time::Entropy,
 };
 use serde::Deserialize;
 use serde_json::json;

@@ -2,7 +2,7 @@
 
 use crate::vault::VaultError;
 use passavant_outbound::{Differs, DiscoveryError, OAuthError, OutboundError};
-use passavant_proto::{jws::JwtError, others_text::shown, scope::Scopes};
+use passavant_proto::{jose::jws::JwtError, oauth::scope::Scopes, others_text::shown};
 use std::fmt;
 
 /// Part of the way.

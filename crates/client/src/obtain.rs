@@ -12,15 +12,15 @@ use passavant_outbound::{Answer, Discovered, NOTABLE_SKEW, OAuthError, Outbound,
 use passavant_proto::{
     GRANT_JWT_BEARER, GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_JAG,
     TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_REFRESH_TOKEN,
-    challenge::Challenge,
-    claims::Claims,
-    client_assertion,
-    id_jag::OneOrMany,
     identifier::{Issuer, Resource},
-    jws,
-    scope::Scopes,
+    jose::claims::Claims,
+    jose::jws,
+    oauth::challenge::Challenge,
+    oauth::client_assertion,
+    oauth::scope::Scopes,
     secret::Secret,
     time::{Clock, Entropy, Timestamp},
+    xaa::id_jag::OneOrMany,
 };
 use serde::Deserialize;
 use std::{
@@ -620,7 +620,7 @@ fn check_id_jag(server: &McpServer, answer: TokenAnswer) -> Result<IdJagView, Er
     let (header, claims) =
         jws::peek(&answer.access_token).map_err(|e| bad(format!("the ID-JAG: {e}")))?;
     let typ = header.optional_str("typ").ok().flatten().unwrap_or_default();
-    if !typ.eq_ignore_ascii_case(passavant_proto::id_jag::TYPE) {
+    if !typ.eq_ignore_ascii_case(passavant_proto::xaa::id_jag::TYPE) {
         return Err(bad(format!("the ID-JAG's typ is `{typ}`")));
     }
     if claims.required_single_audience().ok() != Some(server.authorization_server.as_str()) {

@@ -4,7 +4,7 @@
 use crate::{
     discovery::McpServer, error::Error, obtain::Client, sign_in::SignInOptions, vault::VaultLock,
 };
-use passavant_proto::{scope::Scopes, time::Timestamp};
+use passavant_proto::{oauth::scope::Scopes, time::Timestamp};
 use std::{
     collections::HashMap,
     sync::{Arc, MutexGuard, PoisonError},

@@ -5,7 +5,7 @@ use crate::{
     obtain::{Client, MARGIN, lifetime, parse},
     vault::{Session, VaultLock},
 };
-use passavant_proto::{jws, secret::Secret};
+use passavant_proto::{jose::jws, secret::Secret};
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
 

@@ -4,7 +4,7 @@
 use crate::{discovery::McpServer, error::Error, obtain::Client};
 use futures::stream::BoxStream;
 use http::{HeaderName, HeaderValue};
-use passavant_proto::challenge::Challenge;
+use passavant_proto::oauth::challenge::Challenge;
 use rmcp::{
     model::ClientJsonRpcMessage,
     transport::{

@@ -2,7 +2,8 @@
 
 use crate::code_flow::Callback;
 use passavant_proto::{
-    client_document::is_document_url, identifier::Issuer, jwk::SigningKey, secret::Secret,
+    identifier::Issuer, jose::jwk::SigningKey, oauth::client_document::is_document_url,
+    secret::Secret,
 };
 use std::{collections::HashMap, sync::Arc};
 

@@ -9,8 +9,8 @@ use crate::{
 };
 use passavant_outbound::{Answer, KeySource, Reach, RemoteKeys, authorization_endpoint};
 use passavant_proto::{
-    id_token::{self, SignIn, SignedIn},
-    jwk::Algorithm,
+    jose::jwk::Algorithm,
+    oidc::id_token::{self, SignIn, SignedIn},
     secret::Secret,
 };
 use serde::Deserialize;
@@ -108,7 +108,7 @@ impl Client {
         let idp = &self.settings().idp;
         let metadata = self.idp_metadata().await?;
         let refused = |error| Error::IdToken { issuer: idp.to_string(), error };
-        let (header, _) = passavant_proto::jws::peek(token).map_err(refused)?;
+        let (header, _) = passavant_proto::jose::jws::peek(token).map_err(refused)?;
         let named = header.optional_str("alg").ok().flatten();
         // The algorithm is the IdP's to announce; the token may only agree.
         let algorithm = Algorithm::ALL
@@ -117,7 +117,7 @@ impl Client {
                 named == Some(a.name())
                     && metadata.id_token_signing_alg_values_supported.iter().any(|m| m == a.name())
             })
-            .ok_or(refused(passavant_proto::jws::JwtError::Algorithm(Algorithm::ES256)))?;
+            .ok_or(refused(passavant_proto::jose::jws::JwtError::Algorithm(Algorithm::ES256)))?;
         let keys = RemoteKeys::new(self.0.outbound.clone(), self.0.clock.clone());
         let source = KeySource {
             owner: idp.to_string(),
@@ -220,7 +220,7 @@ impl Client {
 
 /// Issuer and subject of an ID token that was verified when it came.
 fn subject_of(id_token: &str) -> Option<(String, String)> {
-    let (_, claims) = passavant_proto::jws::peek(id_token).ok()?;
+    let (_, claims) = passavant_proto::jose::jws::peek(id_token).ok()?;
     let text = |name| claims.optional_str(name).ok().flatten().map(str::to_owned);
     Some((text("iss")?, text("sub")?))
 }

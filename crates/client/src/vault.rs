@@ -1,6 +1,6 @@
 //! Where a person's sign-in is kept between runs.
 
-use passavant_proto::scope::Scopes;
+use passavant_proto::oauth::scope::Scopes;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,

@@ -6,11 +6,13 @@ use anyhow::{Result, anyhow, bail};
 use passavant_host as system;
 use passavant_host::plain;
 use passavant_proto::{
-    claims::Claims,
-    client_assertion, dpop, id_jag,
     identifier::{Issuer, Resource},
-    jwk::Algorithm,
-    jws,
+    jose::claims::Claims,
+    jose::dpop,
+    jose::jwk::Algorithm,
+    jose::jws,
+    oauth::client_assertion,
+    xaa::id_jag,
 };
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -83,8 +85,8 @@ impl Kind {
         match self {
             Self::IdJag => Some(id_jag::LONGEST_LIFETIME),
             Self::ClientAssertion => Some(client_assertion::LONGEST_LIFETIME),
-            Self::AccessToken => Some(passavant_proto::access_token::LONGEST_LIFETIME),
-            Self::IdToken => Some(passavant_proto::id_token::LONGEST_LIFETIME),
+            Self::AccessToken => Some(passavant_proto::oauth::access_token::LONGEST_LIFETIME),
+            Self::IdToken => Some(passavant_proto::oidc::id_token::LONGEST_LIFETIME),
             _ => None,
         }
     }
@@ -222,7 +224,7 @@ fn claim(
         "aud" => audience(kind, value),
         "resource" => resources(value),
         "scope" => match value.as_str() {
-            Some(text) if passavant_proto::scope::Scopes::parse(text).is_some() => {
+            Some(text) if passavant_proto::oauth::scope::Scopes::parse(text).is_some() => {
                 ("ok", String::new())
             }
             Some(_) => ("wrong", "has characters that no scope may have".to_owned()),

@@ -11,7 +11,7 @@ use passavant_host as system;
 use passavant_proto::{
     formerly,
     identifier::Issuer,
-    jwk::{Algorithm, SigningKey},
+    jose::jwk::{Algorithm, SigningKey},
     secret::{Secret, sha256},
 };
 use serde::{Deserialize, Serialize};

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use passavant_proto::challenge::Challenge;
+use passavant_proto::oauth::challenge::Challenge;
 use serde_json::{Value, json, value::RawValue};
 
 /// JSON-RPC code of what is refused for who asks (the resource layer uses it too).

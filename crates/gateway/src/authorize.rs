@@ -9,8 +9,8 @@ use crate::{
 use axum::body::Body;
 use http::{Response, StatusCode};
 use passavant_proto::{
-    mcp,
-    operation_policy::{NotAllowed, Standing},
+    mcp::message as mcp,
+    mcp::operation_policy::{NotAllowed, Standing},
     time::Timestamp,
 };
 use serde_json::value::RawValue;

@@ -4,11 +4,11 @@
 use crate::snapshots::Snapshots;
 use http::{HeaderMap, HeaderName};
 use passavant_proto::{
-    mcp::{
+    mcp::headers::decoded,
+    mcp::message::{
         BATCHES, Body, HEADER_MISMATCH, INVALID_REQUEST, Kind, Message, REVISIONS, STATELESS,
         UNSUPPORTED_VERSION,
     },
-    mcp_headers::decoded,
 };
 use serde_json::{Value, json};
 
@@ -184,7 +184,7 @@ fn check_parameters(
 mod tests {
     use super::*;
     use http::HeaderValue;
-    use passavant_proto::mcp;
+    use passavant_proto::mcp::message;
 
     const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t","arguments":{"region":"eu"},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
     const OLD: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t"}}"#;
@@ -202,7 +202,7 @@ mod tests {
             "region": {"type": "string", "x-mcp-header": "Region"}}});
         let tool = json!({"name": "t", "inputSchema": schema}).to_string();
         tools.learn(&crate::snapshots::Described::read(&tool).unwrap());
-        let body = mcp::read(body.as_bytes(), true).unwrap();
+        let body = message::read(body.as_bytes(), true).unwrap();
         check(&map, &body, &tools).map(|agreed| agreed.stateless).map_err(|fault| fault.code)
     }
 

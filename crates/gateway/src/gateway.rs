@@ -15,10 +15,10 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use passavant_outbound::{Outbound, OutboundError, RemoteKeys, Upstream};
 use passavant_proto::{
     identifier::IdentifierError,
-    jwk::SigningKey,
-    mcp::INVALID_REQUEST,
-    metadata::ProtectedResourceMetadata,
-    operation_policy::ToolState,
+    jose::jwk::SigningKey,
+    mcp::message::INVALID_REQUEST,
+    mcp::operation_policy::ToolState,
+    oauth::metadata::ProtectedResourceMetadata,
     others_text::shown,
     secret::Secret,
     time::{Clock, Entropy, Timestamp},

@@ -9,7 +9,7 @@ use crate::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use passavant_proto::{
-    caller_assertion::{CallerClaims, LIFETIME},
+    mcp::caller_assertion::{CallerClaims, LIFETIME},
     time::Timestamp,
 };
 use std::sync::PoisonError;

@@ -8,9 +8,9 @@ use crate::{
     snapshots::{Described, LARGEST, LONGEST_NAME, Learned},
 };
 use passavant_proto::{
-    mcp::{Body, Target},
-    operation_policy::ToolState,
-    scope::Scopes,
+    mcp::message::{Body, Target},
+    mcp::operation_policy::ToolState,
+    oauth::scope::Scopes,
     time::Timestamp,
 };
 use serde_json::value::RawValue;

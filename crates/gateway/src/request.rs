@@ -24,7 +24,7 @@ use http::{
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use passavant_proto::{
-    mcp::{self, INVALID_REQUEST},
+    mcp::message::{self, INVALID_REQUEST},
     time::Timestamp,
 };
 use passavant_resource::{Caller, Refused, token_of};
@@ -254,13 +254,14 @@ impl Gateway {
                 };
             }
         };
-        let fault = |error: &mcp::McpError| Fault {
+        let fault = |error: &message::McpError| Fault {
             code: error.code(),
             text: error.to_string(),
             data: None,
         };
         let batches = era::has_batches(&parts.headers);
-        let read = batches.and_then(|batches| mcp::read(&bytes, batches).map_err(|e| fault(&e)));
+        let read =
+            batches.and_then(|batches| message::read(&bytes, batches).map_err(|e| fault(&e)));
         let about =
             About { held: asked.held(), call: &asked.call, now: asked.now, bytes: bytes.len() };
         let body = match read {
@@ -584,9 +585,9 @@ async fn read_body(
 }
 
 /// Arguments of a tool call, where an administrator asked for them.
-fn arguments_on_record(route: &Route, body: &mcp::Body<'_>) -> Option<serde_json::Value> {
+fn arguments_on_record(route: &Route, body: &message::Body<'_>) -> Option<serde_json::Value> {
     let wanted = route.settings.arguments.as_ref()?;
-    let of = |message: &mcp::Message<'_>| {
+    let of = |message: &message::Message<'_>| {
         let name = message.name.as_deref().filter(|_| message.method == "tools/call")?;
         let listed = wanted.tools.iter().any(|tool| tool == "*" || tool == name);
         let arguments = message.arguments.filter(|_| listed)?;

@@ -3,11 +3,11 @@
 use futures::future::BoxFuture;
 use http::{HeaderName, HeaderValue};
 use passavant_proto::{
-    access_token::TokenForm,
     identifier::{Issuer, Resource},
-    jwk::Algorithm,
-    operation_policy::Rules,
-    scope::Scopes,
+    jose::jwk::Algorithm,
+    mcp::operation_policy::Rules,
+    oauth::access_token::TokenForm,
+    oauth::scope::Scopes,
     secret::Secret,
     time::Timestamp,
 };

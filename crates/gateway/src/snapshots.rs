@@ -4,8 +4,8 @@
 
 use crate::canonical::{Members, canonical, object};
 use passavant_proto::{
-    mcp_headers::{Marked, marked},
-    operation_policy::ToolState,
+    mcp::headers::{Marked, marked},
+    mcp::operation_policy::ToolState,
     secret::sha256,
 };
 use serde::{Deserialize, Serialize};

@@ -7,7 +7,7 @@ use aws_lc_rs::{
     rsa::KeySize,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair},
 };
-use passavant_proto::jwk::Algorithm;
+use passavant_proto::jose::jwk::Algorithm;
 use zeroize::Zeroizing;
 
 /// A fresh PKCS#8 key.

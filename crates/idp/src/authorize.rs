@@ -20,16 +20,16 @@ use passavant_authority::{
     token_endpoint::{Visitor, origin_of},
 };
 use passavant_proto::{
-    authentication::{ACR_PASSWORD, Authentication},
-    authorize::{
+    identifier::Issuer,
+    jose::jwk::KeySet,
+    oauth::authorize::{
         self, AuthorizationRequest, CODE_LIFETIME, Offer, PageError, RedirectError, Unauthorizable,
     },
-    client::{Client, ClientAuthentication, ENROLLED_CLIENT},
-    form::Form,
-    id_token::verify_hint,
-    identifier::Issuer,
-    jwk::KeySet,
-    known_browser::{self, KnownBrowser},
+    oauth::client::{Client, ClientAuthentication, ENROLLED_CLIENT},
+    oauth::form::Form,
+    oidc::authentication::{ACR_PASSWORD, Authentication},
+    oidc::id_token::verify_hint,
+    oidc::known_browser::{self, KnownBrowser},
     secret::{Secret, equal_in_constant_time, sha256},
     time::Timestamp,
 };

@@ -10,10 +10,10 @@ use axum::{
 };
 use passavant_authority::answer::no_store;
 use passavant_proto::{
-    access_token::{AccessToken, verify_any_audience},
-    challenge::Challenge,
-    dpop,
-    jwk::Algorithm,
+    jose::dpop,
+    jose::jwk::Algorithm,
+    oauth::access_token::{AccessToken, verify_any_audience},
+    oauth::challenge::Challenge,
     secret::Secret,
 };
 use passavant_store::{HotOutcome, StoreError, UsedJti};

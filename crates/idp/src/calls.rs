@@ -15,7 +15,7 @@ use passavant_authority::{
     token_endpoint::{client_request, conclude},
 };
 use passavant_proto::{
-    form::FormError, identifier::Resource, policy::RegisteredResource, refusal::Refusal,
+    identifier::Resource, oauth::form::FormError, policy::RegisteredResource, refusal::Refusal,
     time::Timestamp,
 };
 use passavant_store::{AuditEvent, Grant, StoreError, TokenKind, UsedJti};

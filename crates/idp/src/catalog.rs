@@ -9,9 +9,9 @@ use axum::{
 };
 use passavant_authority::answer::{broken, no_store};
 use passavant_proto::{
-    client::ClientAuthentication,
-    form::Form,
     identifier::Resource,
+    oauth::client::ClientAuthentication,
+    oauth::form::Form,
     policy::{CatalogEntry, DenialReason, Person},
 };
 use serde_json::{Value, json};

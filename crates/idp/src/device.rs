@@ -25,13 +25,13 @@ use passavant_authority::{
     token_endpoint::{ClientRequest, TokenAnswer, client_request, conclude, origin_of},
 };
 use passavant_proto::{
-    authorize::{CODE_LIFETIME, RedirectError, SCOPE_ENROL, read_device},
-    client::ENROLLED_CLIENT,
-    form::Form,
-    pkce::CodeChallenge,
+    oauth::authorize::{CODE_LIFETIME, RedirectError, SCOPE_ENROL, read_device},
+    oauth::client::ENROLLED_CLIENT,
+    oauth::form::Form,
+    oauth::pkce::CodeChallenge,
+    oauth::user_code,
     refusal::Refusal,
     secret::{Secret, equal_in_constant_time},
-    user_code,
 };
 use passavant_store::{
     AuditEvent, AuthorizationCode, DeviceCode, DeviceState, HotOperation, Session, StoreError,

@@ -5,9 +5,9 @@ use passavant_authority::{
     authority::{Authority, Directory, RegisteredClient, registered},
 };
 use passavant_proto::{
-    client::{Client, ClientAuthentication, ENROLLED_CLIENT, is_client_id},
-    client_document::INSTALLATIONS,
     identifier::Issuer,
+    oauth::client::{Client, ClientAuthentication, ENROLLED_CLIENT, is_client_id},
+    oauth::client_document::INSTALLATIONS,
     policy::{Connection, Policy, RegisteredResource, ResourceAuthorizationServer},
 };
 use passavant_store::{Store, StoreError, User};

@@ -14,11 +14,11 @@ use passavant_authority::{
     token_endpoint::origin_of,
 };
 use passavant_proto::{
-    authorize::SCOPE_ENROL,
-    claims::Claims,
-    client::ENROLLED_CLIENT,
-    client_document::{self, INSTALLATIONS},
-    jwk::{Algorithm, KeySet},
+    jose::claims::Claims,
+    jose::jwk::{Algorithm, KeySet},
+    oauth::authorize::SCOPE_ENROL,
+    oauth::client::ENROLLED_CLIENT,
+    oauth::client_document::{self, INSTALLATIONS},
     others_text::shown,
 };
 use passavant_store::{AuditEvent, Installation, MOST_INSTALLATIONS};
@@ -129,7 +129,7 @@ fn single_key(jwks: &Value) -> Option<(Value, Algorithm)> {
     };
     KeySet::parse(jwks.to_string().as_bytes(), algorithm).ok()?;
     let thumbprint =
-        passavant_proto::jwk::thumbprint(&Claims::parse(key.to_string().as_bytes()).ok()?)?;
+        passavant_proto::jose::jwk::thumbprint(&Claims::parse(key.to_string().as_bytes()).ok()?)?;
     // Only the members that say what the key is: a document must not carry anything else of theirs.
     let mut public = json!({"kid": thumbprint, "use": "sig", "alg": algorithm.name()});
     for name in ["kty", "crv", "x", "y"] {

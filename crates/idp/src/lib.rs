@@ -35,9 +35,9 @@ use passavant_authority::{
     passwords::Passwords,
 };
 use passavant_proto::{
-    client_document::INSTALLATIONS,
     identifier::Issuer,
-    metadata::{self, IdpOffers},
+    oauth::client_document::INSTALLATIONS,
+    oauth::metadata::{self, IdpOffers},
 };
 use passavant_store::{Store, StoreError};
 use std::sync::Arc;

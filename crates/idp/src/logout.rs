@@ -15,7 +15,9 @@ use passavant_authority::{
     browser::{cookie, cookie_name, csrf_of, is_same_origin, see_other, set_cookie},
     token_endpoint::origin_of,
 };
-use passavant_proto::{form::Form, id_token::verify_hint, secret::equal_in_constant_time};
+use passavant_proto::{
+    oauth::form::Form, oidc::id_token::verify_hint, secret::equal_in_constant_time,
+};
 use passavant_store::AuditEvent;
 use url::Url;
 

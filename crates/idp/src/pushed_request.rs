@@ -11,7 +11,7 @@ use passavant_authority::{
     token_endpoint::{ClientRequest, client_request, conclude},
 };
 use passavant_proto::{
-    authorize::{CODE_LIFETIME, Unauthorizable},
+    oauth::authorize::{CODE_LIFETIME, Unauthorizable},
     refusal::Refusal,
     secret::Secret,
 };

@@ -10,7 +10,7 @@ use passavant_authority::{
     answer::page,
     browser::{cookie, cookie_name, csrf_of, destination, form_target, is_local, set_cookie},
 };
-use passavant_proto::client::ENROLLED_CLIENT;
+use passavant_proto::oauth::client::ENROLLED_CLIENT;
 
 /// Why the form is shown again.
 pub(super) struct Problem<'a> {

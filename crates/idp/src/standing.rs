@@ -8,9 +8,9 @@ use passavant_authority::{
     authority::{RegisteredClient, Snapshot},
 };
 use passavant_proto::{
-    access_token,
-    authentication::Authentication,
     identifier::Resource,
+    oauth::access_token,
+    oidc::authentication::Authentication,
     policy::{Person, Question},
     time::Timestamp,
 };

@@ -15,7 +15,7 @@ use passavant_authority::{
     token_endpoint::{self, ClientRequest, Grants, TokenAnswer},
 };
 use passavant_proto::{
-    GRANT_DEVICE_CODE, GRANT_TOKEN_EXCHANGE, client::ENROLLED_CLIENT, refusal::Refusal,
+    GRANT_DEVICE_CODE, GRANT_TOKEN_EXCHANGE, oauth::client::ENROLLED_CLIENT, refusal::Refusal,
 };
 use passavant_store::AuditEvent;
 

@@ -12,16 +12,19 @@ use passavant_authority::{
 };
 use passavant_outbound::{KeySource, Reach};
 use passavant_proto::{
-    TOKEN_TYPE_ID_JAG, access_token,
-    authentication::Authentication,
-    id_jag::{self, IdJagClaims},
-    id_token::verify_subject,
-    jws::{self, JwtError},
+    TOKEN_TYPE_ID_JAG,
+    jose::jws::{self, JwtError},
+    oauth::access_token,
+    oidc::authentication::Authentication,
+    oidc::id_token::verify_subject,
     others_text::shown,
     policy::{Person, ResourceAuthorizationServer},
     refusal::Refusal,
     time::Timestamp,
-    token_exchange::{self, ExchangingClient, SubjectTokenType, TokenExchange, VerifiedSubject},
+    xaa::id_jag::{self, IdJagClaims},
+    xaa::token_exchange::{
+        self, ExchangingClient, SubjectTokenType, TokenExchange, VerifiedSubject,
+    },
 };
 use passavant_store::{AuditEvent, Grant, HotOperation, TokenKind};
 use std::sync::Arc;

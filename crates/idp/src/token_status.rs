@@ -12,7 +12,7 @@ use passavant_authority::{
     token_endpoint::{client_request, conclude},
     token_status::{active, inactive, revoked},
 };
-use passavant_proto::{access_token::verify_any_audience, refusal::Refusal, secret::Secret};
+use passavant_proto::{oauth::access_token::verify_any_audience, refusal::Refusal, secret::Secret};
 use passavant_store::{HotOperation, RefreshTokenState, StoreError};
 
 /// RFC 7009. A refresh token takes its family with it; another client's token is left alone.

@@ -10,14 +10,14 @@ use passavant_authority::{
     token_endpoint::TokenAnswer,
 };
 use passavant_proto::{
-    access_token::{self, AccessTokenClaims},
-    authentication::Authentication,
-    id_jag::{Confirmation, OneOrMany},
-    id_token::{self, IdTokenClaims, at_hash},
+    oauth::access_token::{self, AccessTokenClaims},
+    oauth::scope::Scopes,
+    oidc::authentication::Authentication,
+    oidc::id_token::{self, IdTokenClaims, at_hash},
     refusal::Refusal,
-    scope::Scopes,
     secret::Secret,
     time::Timestamp,
+    xaa::id_jag::{Confirmation, OneOrMany},
 };
 use passavant_store::{AuditEvent, Grant, HotOperation, RefreshToken, TokenKind, User};
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use axum::{
     http::{Response, StatusCode},
 };
 use passavant_authority::answer::no_store;
-use passavant_proto::access_token::AccessToken;
+use passavant_proto::oauth::access_token::AccessToken;
 use passavant_store::User;
 use serde_json::{Value, json};
 

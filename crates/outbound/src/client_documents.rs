@@ -6,9 +6,9 @@ use crate::{
     reach::Reach,
 };
 use passavant_proto::{
-    client::{Client, ClientAuthentication, ClientKeys},
-    client_document::{self, ClientDocumentError, DocumentUrl, LARGEST},
-    jwk::KeySet,
+    jose::jwk::KeySet,
+    oauth::client::{Client, ClientAuthentication, ClientKeys},
+    oauth::client_document::{self, ClientDocumentError, DocumentUrl, LARGEST},
     time::{Clock, Timestamp},
 };
 use std::{

@@ -7,7 +7,7 @@ use crate::{
     reach::{Reach, checked},
 };
 use passavant_proto::{
-    formerly, identifier::Issuer, metadata::AuthorizationServerMetadata, others_text::shown,
+    formerly, identifier::Issuer, oauth::metadata::AuthorizationServerMetadata, others_text::shown,
 };
 use std::ops::Deref;
 use url::Url;

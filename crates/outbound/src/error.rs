@@ -1,7 +1,7 @@
 //! What other parties answer wrongly, in words that name what to change.
 
 use crate::http::{Answer, OutboundError};
-use passavant_proto::{jws::JwtError, others_text::shown};
+use passavant_proto::{jose::jws::JwtError, others_text::shown};
 use serde::Deserialize;
 use std::fmt;
 

@@ -2,7 +2,7 @@
 
 use crate::{http::Outbound, reach::Reach};
 use passavant_proto::{
-    jwk::{Algorithm, KeySet},
+    jose::jwk::{Algorithm, KeySet},
     others_text::shown,
     time::{Clock, Timestamp},
 };

@@ -9,12 +9,12 @@ use crate::{
     reach::Reach,
 };
 use passavant_proto::{
-    client_assertion,
-    id_token::{self, SignIn, SignedIn},
     identifier::Issuer,
-    jwk::{Algorithm, SigningKey},
-    jws,
-    pkce::CodeChallenge,
+    jose::jwk::{Algorithm, SigningKey},
+    jose::jws,
+    oauth::client_assertion,
+    oauth::pkce::CodeChallenge,
+    oidc::id_token::{self, SignIn, SignedIn},
     secret::Secret,
     time::{Clock, Entropy, Timestamp},
 };

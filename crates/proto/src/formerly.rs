@@ -1,7 +1,7 @@
 //! What this project was called before it was Passavant, and what it wrote and said by that name. Each is taken over
 //! where it is found; whoever does asks here, and nothing else knows the name.
 
-use crate::{authentication::ACR_PASSWORD, client::ENROLLED_CLIENT};
+use crate::{oauth::client::ENROLLED_CLIENT, oidc::authentication::ACR_PASSWORD};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 

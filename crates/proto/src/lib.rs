@@ -4,42 +4,18 @@
 //! are handed in. The names are the nouns of the standards; clause numbers refer to the ID-JAG
 //! draft (JAG), the MCP enterprise-managed authorization extension (EMA) and RFCs.
 
-pub mod access_token;
-pub mod authentication;
-pub mod authorize;
-pub mod caller_assertion;
-pub mod challenge;
-pub mod claims;
-pub mod client;
-pub mod client_assertion;
-pub mod client_authentication;
-pub mod client_document;
-pub mod dpop;
-pub mod form;
 pub mod formerly;
-pub mod id_jag;
-pub mod id_token;
 pub mod identifier;
-pub mod jwk;
-pub mod jws;
-pub mod jwt_bearer;
-pub mod known_browser;
+pub mod jose;
 pub mod mcp;
-pub mod mcp_headers;
-pub mod metadata;
-pub mod operation_policy;
+pub mod oauth;
+pub mod oidc;
 pub mod others_text;
-pub mod pkce;
 pub mod policy;
-pub mod redirect_uri;
 pub mod refusal;
-pub mod scope;
 pub mod secret;
-pub mod sign_in_state;
 pub mod time;
-pub mod token_exchange;
-pub mod trust;
-pub mod user_code;
+pub mod xaa;
 
 /// Grant type of a device code (RFC 8628 section 3.4).
 pub const GRANT_DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";

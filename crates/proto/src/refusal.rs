@@ -1,6 +1,10 @@
 //! Every reason a token endpoint refuses a request: a closed enum with one map to the wire.
 
-use crate::{form::FormError, jws::JwtError, policy::Denial};
+use crate::{
+    jose::jws::JwtError,
+    oauth::form::FormError,
+    policy::{Denial, DenialReason},
+};
 use std::borrow::Cow;
 
 /// A request refused by a rule. `Display` is not implemented on purpose: what goes out is
@@ -149,7 +153,7 @@ pub enum ClientDocumentRefusal {
     NotFetched,
     /// It breaks a rule.
     #[error(transparent)]
-    Invalid(#[from] crate::client_document::ClientDocumentError),
+    Invalid(#[from] crate::oauth::client_document::ClientDocumentError),
 }
 
 /// What a refusal looks like on the wire.
@@ -511,5 +515,56 @@ impl Refusal {
 impl From<FormError> for Refusal {
     fn from(error: FormError) -> Self {
         Self::Form(error)
+    }
+}
+
+impl Denial {
+    /// The answer to the client: what does not exist and what is not open to this person read the
+    /// same (C13), so that nobody can list a company's servers.
+    pub fn wire(&self) -> Wire {
+        let (error, description) = match &self.reason {
+            DenialReason::AudienceUnknown
+            | DenialReason::NotConnected
+            | DenialReason::NotAssigned => (
+                "access_denied",
+                "This person may not reach this audience through this client by the company's \
+                 policy, or there is no such audience. `audience` must be the issuer identifier \
+                 of the MCP server's authorization server, not the URL of the MCP server. If both \
+                 are right, ask IT for access.",
+            ),
+            DenialReason::ResourceNotGoverned | DenialReason::ResourceNotAllowed => (
+                "access_denied",
+                "This person may not reach this resource at this audience by the company's \
+                 policy, or there is no such resource. `resource` must be the MCP server's URL as \
+                 its protected-resource metadata spells it. If it is, ask IT for access.",
+            ),
+            DenialReason::ResourceRequired => (
+                "invalid_target",
+                "Name the MCP server with `resource`: this audience governs several.",
+            ),
+            DenialReason::ScopeNotAllowed => (
+                "access_denied",
+                "None of the scopes asked for is granted to this person by the company's policy. \
+                 Ask IT for access.",
+            ),
+            DenialReason::AuthenticationTooOld { .. } => (
+                "insufficient_user_authentication",
+                "The sign-in is older than the company's policy allows for this MCP server. Sign \
+                 in again.",
+            ),
+            DenialReason::AuthenticationTooWeak { .. } => (
+                "insufficient_user_authentication",
+                "The sign-in is weaker than the company's policy asks for this MCP server. Sign \
+                 in again with one of acr_values.",
+            ),
+        };
+        let step_up = match &self.reason {
+            DenialReason::AuthenticationTooOld { max_age } => Some(StepUp::MaxAge(*max_age)),
+            DenialReason::AuthenticationTooWeak { acr_values } => {
+                Some(StepUp::AcrValues(acr_values.join(" ")))
+            }
+            _ => None,
+        };
+        Wire { status: 400, error, description: description.into(), step_up }
     }
 }

@@ -2,7 +2,9 @@
 
 use super::Ras;
 use passavant_authority::token_endpoint::TokenAnswer;
-use passavant_proto::{access_token::AccessTokenClaims, id_jag::OneOrMany, identifier::Resource};
+use passavant_proto::{
+    identifier::Resource, oauth::access_token::AccessTokenClaims, xaa::id_jag::OneOrMany,
+};
 use passavant_store::{Grant, TokenKind};
 
 /// The record of the token: whose trust it rests on (`party`), and what it came from (`lineage`).

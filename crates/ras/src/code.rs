@@ -11,16 +11,16 @@ use passavant_authority::{
     token_endpoint::{ClientRequest, TokenAnswer},
 };
 use passavant_proto::{
-    access_token::{AccessTokenClaims, LIFETIME, LONGEST_LIFETIME},
-    authentication::Authentication,
-    form::Form,
-    id_jag::{Confirmation, OneOrMany},
     identifier::Resource,
+    oauth::access_token::{AccessTokenClaims, LIFETIME, LONGEST_LIFETIME},
+    oauth::form::Form,
+    oauth::scope::Scopes,
+    oidc::authentication::Authentication,
     refusal::Refusal,
-    scope::Scopes,
     secret::Secret,
     time::Timestamp,
-    token_exchange::parse_resources,
+    xaa::id_jag::{Confirmation, OneOrMany},
+    xaa::token_exchange::parse_resources,
 };
 use passavant_store::{AuditEvent, HotOperation, RefreshToken};
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use passavant_authority::{
     answer::page,
     browser::{destination, form_target, is_local},
 };
-use passavant_proto::{client_document::is_document_url, others_text::shown};
+use passavant_proto::{oauth::client_document::is_document_url, others_text::shown};
 use url::Url;
 
 fn host_of(url: &str) -> String {

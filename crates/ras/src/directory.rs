@@ -6,11 +6,11 @@ use passavant_authority::{
 };
 use passavant_outbound::{DocumentError, Reach};
 use passavant_proto::{
-    client::{Client, GovernedResource},
-    client_document::{DocumentUrl, INSTALLATIONS},
     identifier::{Issuer, is_loopback},
+    oauth::client::{Client, GovernedResource},
+    oauth::client_document::{DocumentUrl, INSTALLATIONS},
     refusal::{ClientDocumentRefusal, Refusal},
-    trust::{Account, ClientHost, SubjectLink, TrustedIssuer},
+    xaa::trust::{Account, ClientHost, SubjectLink, TrustedIssuer},
 };
 use passavant_store::{Store, StoreError};
 use std::{

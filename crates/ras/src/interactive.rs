@@ -24,19 +24,19 @@ use passavant_authority::{
 };
 use passavant_outbound::{SignInFlow, SignInWishes};
 use passavant_proto::{
-    authorize::{
+    identifier::Issuer,
+    oauth::authorize::{
         self, AuthorizationRequest, CODE_LIFETIME, Offer, PageError, RedirectError, Unauthorizable,
     },
-    client::{Client, GovernedResource},
-    form::Form,
-    id_token::SignedIn,
-    identifier::Issuer,
+    oauth::client::{Client, GovernedResource},
+    oauth::form::Form,
+    oidc::id_token::SignedIn,
+    oidc::sign_in_state::{self, SignInState},
     others_text::shown,
     refusal::Refusal,
     secret::{Secret, equal_in_constant_time, mac, sha256},
-    sign_in_state::{self, SignInState},
     time::{SKEW, Timestamp},
-    trust::{Account, TrustedIssuer},
+    xaa::trust::{Account, TrustedIssuer},
 };
 use passavant_store::{AuditEvent, AuthorizationCode, HotOutcome, Session, StoreError, UsedJti};
 use std::sync::Arc;

@@ -11,15 +11,15 @@ use passavant_authority::{
 };
 use passavant_outbound::{KeySource, Reach};
 use passavant_proto::{
-    access_token::AccessTokenClaims,
-    client_document::INSTALLATIONS,
-    id_jag::{Confirmation, Expected, IdJag, OneOrMany, UnverifiedIdJag},
     identifier::Issuer,
-    jwt_bearer::{self, JwtBearer},
+    oauth::access_token::AccessTokenClaims,
+    oauth::client_document::INSTALLATIONS,
     others_text::shown,
     refusal::Refusal,
     time::Timestamp,
-    trust::{Account, SubjectLink, TrustedIssuer},
+    xaa::id_jag::{Confirmation, Expected, IdJag, OneOrMany, UnverifiedIdJag},
+    xaa::jwt_bearer::{self, JwtBearer},
+    xaa::trust::{Account, SubjectLink, TrustedIssuer},
 };
 use passavant_store::{AuditEvent, HotOperation, StoreError, UsedJti};
 use std::sync::Arc;

@@ -30,9 +30,9 @@ use passavant_authority::{
 use passavant_proto::{
     GRANT_JWT_BEARER,
     identifier::{Issuer, Resource},
-    metadata,
+    oauth::metadata,
+    oauth::scope::Scopes,
     refusal::Refusal,
-    scope::Scopes,
     secret::Secret,
 };
 use passavant_store::{AuditEvent, Store, StoreError, UsedJti};

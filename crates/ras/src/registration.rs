@@ -11,12 +11,12 @@ use axum::{
 };
 use passavant_authority::{answer, token_endpoint::origin_of};
 use passavant_proto::{
-    claims::Claims,
-    client::{Client, ClientAuthentication, ClientKeys, SecretHash, SelfRegistered},
     identifier::Resource,
-    jwk::{Algorithm, KeySet},
+    jose::claims::Claims,
+    jose::jwk::{Algorithm, KeySet},
+    oauth::client::{Client, ClientAuthentication, ClientKeys, SecretHash, SelfRegistered},
+    oauth::redirect_uri,
     others_text::shown,
-    redirect_uri,
 };
 use passavant_store::{AuditEvent, StoreError};
 use serde_json::{Value, json};

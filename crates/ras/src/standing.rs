@@ -3,12 +3,12 @@
 
 use super::{Ras, directory::RasDirectory};
 use passavant_proto::{
-    access_token::{AccessToken, verify_any_audience},
-    authentication::Authentication,
-    client::GovernedResource,
     identifier::Resource,
+    oauth::access_token::{AccessToken, verify_any_audience},
+    oauth::client::GovernedResource,
+    oidc::authentication::Authentication,
     secret::Secret,
-    trust::{Account, TrustedIssuer},
+    xaa::trust::{Account, TrustedIssuer},
 };
 use passavant_store::StoreError;
 

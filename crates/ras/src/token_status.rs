@@ -12,7 +12,8 @@ use passavant_authority::{
     token_status::{active, inactive, revoked},
 };
 use passavant_proto::{
-    access_token::verify_any_audience, identifier::Resource, refusal::Refusal, secret::Secret,
+    identifier::Resource, oauth::access_token::verify_any_audience, refusal::Refusal,
+    secret::Secret,
 };
 use passavant_store::{HotOperation, RefreshTokenState};
 

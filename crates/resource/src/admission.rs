@@ -4,11 +4,11 @@ use crate::caller::Caller;
 use http::HeaderMap;
 use passavant_outbound::{KeySource, Reach, RemoteKeys};
 use passavant_proto::{
-    access_token::{self, TokenForm},
-    dpop::{self, Request},
     identifier::{Issuer, Resource},
-    jwk::Algorithm,
-    jws,
+    jose::dpop::{self, Request},
+    jose::jwk::Algorithm,
+    jose::jws,
+    oauth::access_token::{self, TokenForm},
     secret::sha256,
     time::{Clock, Timestamp},
 };

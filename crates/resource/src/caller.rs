@@ -1,6 +1,6 @@
 //! Who is calling.
 
-use passavant_proto::{access_token::AccessToken, scope::Scopes, time::Timestamp};
+use passavant_proto::{oauth::access_token::AccessToken, oauth::scope::Scopes, time::Timestamp};
 use std::sync::Arc;
 
 /// The verified caller of a request. Only the layer makes one, so that a handler that has one knows

@@ -15,13 +15,13 @@ use axum::{
 use http_body_util::{BodyExt, Limited};
 use passavant_outbound::{Outbound, RemoteKeys};
 use passavant_proto::{
-    access_token::TokenForm,
-    challenge::Challenge,
-    claims::parse_json,
     identifier::{IdentifierError, Issuer, Resource},
-    jwk::Algorithm,
-    metadata::ProtectedResourceMetadata,
-    scope::Scopes,
+    jose::claims::parse_json,
+    jose::jwk::Algorithm,
+    oauth::access_token::TokenForm,
+    oauth::challenge::Challenge,
+    oauth::metadata::ProtectedResourceMetadata,
+    oauth::scope::Scopes,
     secret::Secret,
     time::Clock,
 };

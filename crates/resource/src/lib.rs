@@ -27,12 +27,12 @@ pub use caller::Caller;
 pub use introspection::{Introspection, NoAnswer};
 pub use layer::{Guard, GuardedService, Refused, token_of};
 pub use passavant_outbound::{Outbound, RemoteKeys};
-pub use passavant_proto::access_token::TokenForm;
+pub use passavant_proto::oauth::access_token::TokenForm;
 pub use passavant_proto::{
-    challenge::Challenge,
     identifier::{IdentifierError, Issuer, Resource},
-    jwk::Algorithm,
-    scope::Scopes,
+    jose::jwk::Algorithm,
+    oauth::challenge::Challenge,
+    oauth::scope::Scopes,
     secret::Secret,
     time::{Clock, Timestamp},
 };

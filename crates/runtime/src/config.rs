@@ -14,7 +14,7 @@ use passavant_idp::IdpSettings;
 use passavant_proto::{
     formerly,
     identifier::{Issuer, is_loopback},
-    jwk::Algorithm,
+    jose::jwk::Algorithm,
 };
 use passavant_ras::RasSettings;
 pub use reading::said;

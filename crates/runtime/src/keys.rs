@@ -8,7 +8,7 @@ use passavant_admin::STILL_VERIFIES;
 use passavant_authority::{KeyRing, Keys};
 use passavant_host as system;
 use passavant_proto::{
-    jwk::{Algorithm, SigningKey},
+    jose::jwk::{Algorithm, SigningKey},
     secret::{Secret, mac},
     time::{Clock, Timestamp},
 };

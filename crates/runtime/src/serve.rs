@@ -18,8 +18,8 @@ use passavant_host as system;
 use passavant_host::{Shared, private_file};
 use passavant_idp::Idp;
 use passavant_proto::{
-    client::{Client, ENROLLED_CLIENT},
     identifier::Issuer,
+    oauth::client::{Client, ENROLLED_CLIENT},
 };
 use passavant_ras::Ras;
 use passavant_store::{AuditEvent, Store, StoredProof};

@@ -7,7 +7,7 @@ use crate::{
     hot_path,
     sessions::{AuthorizationCode, insert_code},
 };
-use passavant_proto::{authorize::AuthorizationRequest, time::Timestamp};
+use passavant_proto::{oauth::authorize::AuthorizationRequest, time::Timestamp};
 use sqlx::Row;
 
 /// A device that waits for a person.

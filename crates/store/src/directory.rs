@@ -9,11 +9,11 @@ use crate::{
     hot_path, rows,
 };
 use passavant_proto::{
-    authorize::AuthorizationRequest,
-    client::{Client, GovernedResource},
+    oauth::authorize::AuthorizationRequest,
+    oauth::client::{Client, GovernedResource},
     policy::{Connection, RegisteredResource, ResourceAuthorizationServer, Subject},
     time::Timestamp,
-    trust::{Account, ClientHost, SubjectLink, TrustedIssuer},
+    xaa::trust::{Account, ClientHost, SubjectLink, TrustedIssuer},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyRow};

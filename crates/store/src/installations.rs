@@ -7,7 +7,7 @@ use crate::{
     directory::{User, read},
     hot_path,
 };
-use passavant_proto::{jwk::Algorithm, time::Timestamp};
+use passavant_proto::{jose::jwk::Algorithm, time::Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{Row, any::AnyRow};

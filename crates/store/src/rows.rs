@@ -201,7 +201,7 @@ impl Store {
 mod tests {
     use super::*;
     use crate::{Group, User};
-    use passavant_proto::{client::Client, policy::Connection};
+    use passavant_proto::{oauth::client::Client, policy::Connection};
     use serde_json::json;
 
     fn user() -> Value {
@@ -245,7 +245,7 @@ mod tests {
                 "algorithm": "ES256", "tls": true}}});
         let text = stored.to_string();
         let mut read: Client = parse(&text).unwrap();
-        read.authentication = passavant_proto::client::ClientAuthentication::Public;
+        read.authentication = passavant_proto::oauth::client::ClientAuthentication::Public;
         let written = replacing(&read, &text).unwrap();
         assert_eq!(parse::<Client>(&written).unwrap(), read, "{written}");
     }

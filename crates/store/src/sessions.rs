@@ -8,8 +8,8 @@ use crate::{
     hot_path,
 };
 use passavant_proto::{
-    authentication::Authentication, authorize::AuthorizationRequest, identifier::Resource,
-    scope::Scopes, time::Timestamp, trust::Account,
+    identifier::Resource, oauth::authorize::AuthorizationRequest, oauth::scope::Scopes,
+    oidc::authentication::Authentication, time::Timestamp, xaa::trust::Account,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{Any, Row, Transaction, any::AnyRow};

@@ -3,7 +3,7 @@
 
 use super::message::{Envelope, string};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use passavant_proto::mcp_headers::{Marked, encoded, marked};
+use passavant_proto::mcp::headers::{Marked, encoded, marked};
 use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 use std::collections::HashMap;

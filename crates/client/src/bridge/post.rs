@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::vault::Access;
 use http::{HeaderMap, HeaderValue};
 use passavant_outbound::{Events, OutboundError, Unread};
-use passavant_proto::challenge::Challenge;
+use passavant_proto::oauth::challenge::Challenge;
 use serde_json::{Map, Value, value::RawValue};
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 

@@ -240,7 +240,7 @@ pub async fn token(common: &Common, url: &str, scope: Option<&str>) -> Result<()
         println!("{}", client.access(url).await?.token);
         return Ok(());
     };
-    let scopes = passavant_proto::scope::Scopes::parse(scope);
+    let scopes = passavant_proto::oauth::scope::Scopes::parse(scope);
     let mut server = client.discover(url).await?;
     server.scopes = Some(scopes.context("--scope has characters that no scope may have")?);
     // What is held already may have other scopes.

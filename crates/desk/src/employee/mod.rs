@@ -17,7 +17,7 @@ use passavant_host::{plain, plain_url};
 use passavant_outbound::{Reach, discover_authorization_server};
 use passavant_proto::{
     identifier::Issuer,
-    jwk::{Algorithm, SigningKey},
+    jose::jwk::{Algorithm, SigningKey},
     secret::Secret,
 };
 use serde_json::json;
@@ -259,7 +259,7 @@ pub async fn login(args: Login) -> Result<()> {
     storage.ready()?;
     let mut pasted = pasted();
     if let Some(id) = &args.client_id {
-        if id == passavant_proto::client::ENROLLED_CLIENT {
+        if id == passavant_proto::oauth::client::ENROLLED_CLIENT {
             bail!(
                 "--client-id: `{id}` is nobody's to sign in with: it enrols computers\nhint: `passavant login --issuer URL --enrol` \
                  enrols this one"

@@ -10,14 +10,14 @@ use passavant_host as system;
 use passavant_idp::{Idp, IdpSettings};
 use passavant_outbound::Outbound;
 use passavant_proto::{
-    client::{Client, ClientAuthentication, ENROLLED_CLIENT, GovernedResource, SecretHash},
     identifier::{Issuer, Resource},
-    jwk::Algorithm,
+    jose::jwk::Algorithm,
+    oauth::client::{Client, ClientAuthentication, ENROLLED_CLIENT, GovernedResource, SecretHash},
+    oauth::scope::Scopes,
     policy::{Conditions, Connection, RegisteredResource, ResourceAuthorizationServer, Subject},
-    scope::Scopes,
     secret::Secret,
     time::{Clock, Entropy},
-    trust::{AccountResolution, TrustedIssuer},
+    xaa::trust::{AccountResolution, TrustedIssuer},
 };
 use passavant_ras::{Ras, RasSettings};
 use passavant_resource::Guard;

@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 use passavant_client::{
     AccessToken, Client, Error, IdJagView, McpServer, MemoryVault, SignInOptions, Subject,
 };
-use passavant_proto::jws;
+use passavant_proto::jose::jws;
 use passavant_store::{AuditFilter, AuditRow};
 use rmcp::{ServiceExt, model::CallToolRequestParams};
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! The config as it is written. Unknown keys are refused.
 
 use crate::gateway::config::WrittenGateway;
-use passavant_proto::jwk::Algorithm;
+use passavant_proto::jose::jwk::Algorithm;
 use serde::Deserialize;
 use std::{num::NonZeroU32, path::PathBuf};
 

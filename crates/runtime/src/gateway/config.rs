@@ -10,11 +10,11 @@ use passavant_gateway::{
     ArgumentAudit, AssertionSettings, Limits, Lists, PlainHeader, RouteSettings, ToolChanges, Who,
 };
 use passavant_proto::{
-    access_token::TokenForm,
     identifier::{Issuer, Resource},
-    jwk::Algorithm,
-    operation_policy::{Rule, Rules},
-    scope::Scopes,
+    jose::jwk::Algorithm,
+    mcp::operation_policy::{Rule, Rules},
+    oauth::access_token::TokenForm,
+    oauth::scope::Scopes,
 };
 use serde::Deserialize;
 use std::{

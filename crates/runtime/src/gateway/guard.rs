@@ -7,13 +7,13 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use passavant_host as system;
 use passavant_proto::{
-    client::GovernedResource,
     formerly,
     identifier::{Issuer, Resource, is_loopback},
-    jwk::Algorithm,
-    operation_policy::{Rule, Rules},
-    scope::Scopes,
-    trust::{AccountResolution, InteractiveSignIn, TrustedIssuer},
+    jose::jwk::Algorithm,
+    mcp::operation_policy::{Rule, Rules},
+    oauth::client::GovernedResource,
+    oauth::scope::Scopes,
+    xaa::trust::{AccountResolution, InteractiveSignIn, TrustedIssuer},
 };
 use passavant_store::{AuditEvent, Put, Record, Store};
 use serde_json::json;
@@ -654,7 +654,7 @@ async fn algorithm_of(
     let url = found.jwks_uri.clone()?;
     let answer = outbound.get(&url, found.reach_of(&url)).await.ok()?;
     let wanted = [Algorithm::ES256, Algorithm::EdDSA, Algorithm::RS256, Algorithm::PS256];
-    wanted
-        .into_iter()
-        .find(|algorithm| passavant_proto::jwk::KeySet::parse(&answer.body, *algorithm).is_ok())
+    wanted.into_iter().find(|algorithm| {
+        passavant_proto::jose::jwk::KeySet::parse(&answer.body, *algorithm).is_ok()
+    })
 }

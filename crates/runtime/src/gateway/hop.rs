@@ -9,7 +9,7 @@ use passavant_gateway::{UpstreamToken, UpstreamTokenError, UpstreamTokens};
 use passavant_host as system;
 use passavant_host::Shared;
 use passavant_outbound::Outbound;
-use passavant_proto::{scope::Scopes, secret::Secret};
+use passavant_proto::{oauth::scope::Scopes, secret::Secret};
 use std::{collections::HashMap, sync::Arc};
 use tokio::sync::OnceCell;
 

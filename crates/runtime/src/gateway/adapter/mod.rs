@@ -26,7 +26,7 @@ use message::Message;
 use passavant_gateway::CALLER;
 use passavant_outbound::{Answer, Outbound, Reach};
 use passavant_proto::{
-    mcp::{INVALID_REQUEST, PARSE_ERROR},
+    mcp::message::{INVALID_REQUEST, PARSE_ERROR},
     secret::{Secret, equal_in_constant_time},
     time::Entropy,
 };

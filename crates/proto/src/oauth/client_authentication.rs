@@ -1,9 +1,9 @@
 //! Which client is asking, and by what proof (RFC 6749 section 2.3, RFC 7521, RFC 7523).
 
 use crate::{
-    client::{Client, ClientAuthentication},
-    client_assertion::{self, ASSERTION_TYPE},
-    form::Form,
+    oauth::client::{Client, ClientAuthentication},
+    oauth::client_assertion::{self, ASSERTION_TYPE},
+    oauth::form::Form,
     refusal::Refusal,
     secret::{Secret, equal_in_constant_time},
     time::Timestamp,
@@ -79,7 +79,7 @@ impl Presented {
             Self::Nothing { .. } => None,
             Self::Secret { secret, .. } => Some(format!("secret {}", secret.hash())),
             Self::Assertion { assertion, .. } => {
-                let (header, _) = crate::jws::peek(assertion.expose()).ok()?;
+                let (header, _) = crate::jose::jws::peek(assertion.expose()).ok()?;
                 let kid = header.optional_str("kid").ok().flatten().unwrap_or_default();
                 Some(format!("key {kid}"))
             }

@@ -3,6 +3,10 @@
 use crate::identifier::is_loopback;
 use url::Url;
 
+/// Redirect URIs of the person's own sign-in at the identity provider: loopback, any port (RFC 8252).
+pub const LOOPBACK_REDIRECTS: [&str; 3] =
+    ["http://127.0.0.1/callback", "http://[::1]/callback", "http://localhost/callback"];
+
 /// Why a redirect URI cannot be registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(

@@ -2,9 +2,9 @@
 //! that nothing is kept here before somebody has signed in, and any node can go on.
 
 use crate::{
-    claims::check_times,
-    jwk::{KeySet, SigningKey},
-    jws::{self, JwtError, Unverified},
+    jose::claims::check_times,
+    jose::jwk::{KeySet, SigningKey},
+    jose::jws::{self, JwtError, Unverified},
     time::Timestamp,
 };
 use serde::Serialize;

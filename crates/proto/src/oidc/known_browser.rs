@@ -2,10 +2,10 @@
 //! keep that person out there. It signs nobody in.
 
 use crate::{
-    claims::check_times,
     identifier::Issuer,
-    jwk::{KeySet, SigningKey},
-    jws::{self, JwtError, Unverified},
+    jose::claims::check_times,
+    jose::jwk::{KeySet, SigningKey},
+    jose::jws::{self, JwtError, Unverified},
     time::Timestamp,
 };
 use serde::Serialize;

@@ -2,13 +2,13 @@
 //! 9126): the same function reads a pushed request and a plain one.
 
 use crate::{
-    client::{Client, ENROLLED_CLIENT, GovernedResource},
-    form::Form,
     formerly::current,
     identifier::Resource,
-    pkce::CodeChallenge,
-    redirect_uri,
-    scope::Scopes,
+    oauth::client::{Client, ENROLLED_CLIENT, GovernedResource},
+    oauth::form::Form,
+    oauth::pkce::CodeChallenge,
+    oauth::redirect_uri,
+    oauth::scope::Scopes,
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -369,7 +369,7 @@ impl AuthorizationRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::ClientAuthentication;
+    use crate::oauth::client::ClientAuthentication;
 
     fn client() -> Client {
         Client {

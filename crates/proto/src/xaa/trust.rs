@@ -1,6 +1,6 @@
 //! Whom a RAS believes, and whom it then knows: trusted issuers and accounts.
 
-use crate::{identifier::Issuer, jwk::Algorithm};
+use crate::{identifier::Issuer, jose::jwk::Algorithm};
 use serde::{Deserialize, Serialize};
 
 /// How a RAS resolves the subject of an ID-JAG to one of its accounts (JAG-R9). The link is always

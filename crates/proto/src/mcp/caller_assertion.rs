@@ -1,7 +1,7 @@
 //! What a gateway tells the MCP server behind it about the caller: a short signed JWT in place of the
 //! caller's token, which never travels on.
 
-use crate::{jwk::SigningKey, jws, time::Timestamp};
+use crate::{jose::jwk::SigningKey, jose::jws, time::Timestamp};
 use serde::Serialize;
 
 /// Header `typ`: no verifier of another kind of JWT takes it for its own.

@@ -1,10 +1,10 @@
 //! `private_key_jwt` client assertions (RFC 7523 section 2.2, rfc7523bis).
 
 use crate::{
-    claims::check_times,
     identifier::Issuer,
-    jwk::{KeySet, SigningKey},
-    jws::{self, JwtError, Unverified},
+    jose::claims::check_times,
+    jose::jwk::{KeySet, SigningKey},
+    jose::jws::{self, JwtError, Unverified},
     time::{SKEW, Timestamp},
 };
 use serde_json::{Value, json};

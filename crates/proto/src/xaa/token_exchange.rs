@@ -2,15 +2,15 @@
 
 use crate::{
     TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_JAG, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_REFRESH_TOKEN,
-    authentication::Authentication,
-    form::Form,
-    id_jag::{self, Confirmation, IdJagClaims, OneOrMany},
     identifier::{Issuer, Resource},
+    oauth::form::Form,
+    oauth::scope::Scopes,
+    oidc::authentication::Authentication,
     policy::{Permit, Person, Policy, Question, ReleasedClaim},
     refusal::Refusal,
-    scope::Scopes,
     secret::Secret,
     time::Timestamp,
+    xaa::id_jag::{self, Confirmation, IdJagClaims, OneOrMany},
 };
 
 /// What the subject token is.

@@ -1,12 +1,12 @@
 //! The Identity Assertion JWT Authorization Grant (JAG 3): what the IdP signs and a RAS verifies.
 
 use crate::{
-    claims::{ClaimError, check_times},
     formerly::current,
     identifier::{Issuer, Resource},
-    jwk::{KeySet, SigningKey},
-    jws::{self, JwtError, Unverified},
-    scope::Scopes,
+    jose::claims::{ClaimError, check_times},
+    jose::jwk::{KeySet, SigningKey},
+    jose::jws::{self, JwtError, Unverified},
+    oauth::scope::Scopes,
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -142,7 +142,7 @@ impl<'a> UnverifiedIdJag<'a> {
     }
 
     /// Applies JAG 4.4.1. Not checked here: first use of the `jti`, and whether resources and
-    /// scopes are ours ([`crate::jwt_bearer::authorize`]).
+    /// scopes are ours ([`crate::xaa::jwt_bearer::authorize`]).
     pub fn verify(
         self,
         keys: &KeySet,

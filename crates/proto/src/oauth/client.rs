@@ -1,6 +1,6 @@
 //! OAuth clients as registered at the IdP or at a RAS.
 
-use crate::{jwk::Algorithm, scope::Scopes, time::Timestamp};
+use crate::{jose::jwk::Algorithm, oauth::scope::Scopes, time::Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// The hash of one client secret.
@@ -143,7 +143,7 @@ impl Client {
     /// Whether nobody has vouched for it: it registered itself, or is known by its document alone. What is asked of
     /// strangers is asked of both kinds.
     pub fn is_stranger(&self) -> bool {
-        self.registered.is_some() || crate::client_document::is_document_url(&self.id)
+        self.registered.is_some() || crate::oauth::client_document::is_document_url(&self.id)
     }
 
     /// Whether a code may be given to it without a PKCE challenge.
@@ -159,7 +159,7 @@ impl Client {
 
     /// The built-in public client whose only use is to enrol an installation under a person.
     pub fn enrolment() -> Self {
-        let redirect_uris = crate::client_document::LOOPBACK_REDIRECTS;
+        let redirect_uris = crate::oauth::redirect_uri::LOOPBACK_REDIRECTS;
         Self {
             id: ENROLLED_CLIENT.to_owned(),
             name: "Passavant, on the computer you are using".to_owned(),

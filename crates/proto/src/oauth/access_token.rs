@@ -1,14 +1,14 @@
 //! JWT access tokens (RFC 9068).
 
 use crate::{
-    claims::{ClaimError, check_times},
     formerly::current,
-    id_jag::{Confirmation, OneOrMany},
     identifier::{Issuer, Resource},
-    jwk::{KeySet, SigningKey},
-    jws::{self, JwtError, Unverified},
-    scope::Scopes,
+    jose::claims::{ClaimError, check_times},
+    jose::jwk::{KeySet, SigningKey},
+    jose::jws::{self, JwtError, Unverified},
+    oauth::scope::Scopes,
     time::Timestamp,
+    xaa::id_jag::{Confirmation, OneOrMany},
 };
 use serde::Serialize;
 use serde_json::Value;

@@ -6,8 +6,8 @@ use crate::{
 };
 use crate::{
     identifier::{Issuer, Resource},
-    jwk::Algorithm,
-    scope::Scopes,
+    jose::jwk::Algorithm,
+    oauth::scope::Scopes,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -58,11 +58,11 @@ pub fn idp(issuer: &Issuer, signing: &[Algorithm], offers: IdpOffers) -> Value {
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token", GRANT_TOKEN_EXCHANGE],
         "identity_chaining_requested_token_types_supported": [TOKEN_TYPE_ID_JAG],
-        "scopes_supported": crate::authorize::SCOPES,
+        "scopes_supported": crate::oauth::authorize::SCOPES,
         "claims_supported": ["sub", "iss", "aud", "exp", "iat", "auth_time", "acr", "amr", "sid",
             "nonce", "at_hash", "email", "email_verified", "name", "preferred_username",
             "given_name", "family_name", "groups"],
-        "acr_values_supported": [crate::authentication::ACR_PASSWORD],
+        "acr_values_supported": [crate::oidc::authentication::ACR_PASSWORD],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": signing,
         "prompt_values_supported": ["none", "login", "select_account"],
@@ -90,7 +90,7 @@ pub fn idp(issuer: &Issuer, signing: &[Algorithm], offers: IdpOffers) -> Value {
     }
     if enrolment {
         // The client to sign in with before there is an installation.
-        document["passavant_enrolment_client_id"] = crate::client::ENROLLED_CLIENT.into();
+        document["passavant_enrolment_client_id"] = crate::oauth::client::ENROLLED_CLIENT.into();
     }
     crate::formerly::say_too(&mut document);
     document

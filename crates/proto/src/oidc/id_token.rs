@@ -2,12 +2,12 @@
 //! checked by the client library at sign-in.
 
 use crate::{
-    authentication::Authentication,
-    claims::{ClaimError, check_times},
     formerly::current,
     identifier::Issuer,
-    jwk::{Algorithm, KeySet, SigningKey},
-    jws::{self, JwtError, Unverified},
+    jose::claims::{ClaimError, check_times},
+    jose::jwk::{Algorithm, KeySet, SigningKey},
+    jose::jws::{self, JwtError, Unverified},
+    oidc::authentication::Authentication,
     time::Timestamp,
 };
 use aws_lc_rs::digest;

@@ -1,15 +1,15 @@
 //! Redemption at the RAS: an ID-JAG becomes an access token (JAG 4.4, RFC 7523).
 
 use crate::{
-    access_token,
-    client::GovernedResource,
-    form::Form,
-    id_jag::IdJag,
     identifier::Resource,
+    oauth::access_token,
+    oauth::client::GovernedResource,
+    oauth::form::Form,
+    oauth::scope::Scopes,
     refusal::Refusal,
-    scope::Scopes,
     secret::Secret,
-    token_exchange::{parse_resources, parse_scope},
+    xaa::id_jag::IdJag,
+    xaa::token_exchange::{parse_resources, parse_scope},
 };
 
 /// A well-formed request.

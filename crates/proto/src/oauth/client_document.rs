@@ -4,11 +4,11 @@
 
 use crate::{
     GRANT_JWT_BEARER, GRANT_PROFILE_ID_JAG, GRANT_TOKEN_EXCHANGE,
-    claims::Claims,
-    client::{Client, ClientAuthentication, ClientKeys},
     identifier::Resource,
-    jwk::{Algorithm, KeySet},
-    redirect_uri,
+    jose::claims::Claims,
+    jose::jwk::{Algorithm, KeySet},
+    oauth::client::{Client, ClientAuthentication, ClientKeys},
+    oauth::redirect_uri,
 };
 use serde_json::{Value, json};
 use url::Url;
@@ -223,13 +223,9 @@ pub const CONSENT_PATH: &str = "/consent";
 /// Redirect URIs of consents.
 pub const CONSENT_REDIRECTS: [&str; 3] =
     ["http://127.0.0.1/consent", "http://[::1]/consent", "http://localhost/consent"];
-/// Redirect URIs of the person's own sign-in at the identity provider: loopback, any port (RFC 8252).
-pub const LOOPBACK_REDIRECTS: [&str; 3] =
-    ["http://127.0.0.1/callback", "http://[::1]/callback", "http://localhost/callback"];
-
 /// The document of an enrolled installation of Passavant: keys inline, nothing about the person (JAG 8).
 pub fn of_installation(url: &str, public_jwk: &Value, algorithm: Algorithm) -> Value {
-    let redirect_uris = [LOOPBACK_REDIRECTS, CONSENT_REDIRECTS].concat();
+    let redirect_uris = [redirect_uri::LOOPBACK_REDIRECTS, CONSENT_REDIRECTS].concat();
     json!({
         "client_id": url,
         "client_name": "Passavant",

@@ -1,123 +1,15 @@
-//! Connections: who may use which client to reach which MCP servers. Default is deny. One pure
-//! function decides; the exchange and the simulator (`passavant admin explain`) both call it.
+//! The decision: one pure function that the exchange, the catalog and the simulator call.
 
+use super::records::{
+    Connection, RegisteredResource, ReleasedClaim, ResourceAuthorizationServer, Subject,
+};
 use crate::{
-    authentication::Authentication,
     identifier::{Issuer, Resource},
-    refusal::{StepUp, Wire},
-    scope::Scopes,
+    oauth::scope::Scopes,
+    oidc::authentication::Authentication,
     time::Timestamp,
 };
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
-
-/// A resource authorization server as the IdP knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ResourceAuthorizationServer {
-    /// Its issuer identifier: the `aud` of ID-JAGs for it.
-    pub issuer: Issuer,
-    /// What people call it.
-    #[serde(default)]
-    pub name: String,
-    /// Other values of `audience` that mean this one (JAG-X4).
-    #[serde(default)]
-    pub aliases: Vec<String>,
-    /// Claims about the person that ID-JAGs for it may carry: `email`, `auth_time`, `acr`, `amr`.
-    /// Nothing unless listed (EMA 7.4.3).
-    #[serde(default)]
-    pub release: BTreeSet<ReleasedClaim>,
-    /// The algorithm that ID-JAGs for it are signed with; `None` for the identity provider's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id_jag_signing_alg: Option<crate::jwk::Algorithm>,
-    /// The algorithm that it signs access tokens with, for gateways that present them here.
-    #[serde(default)]
-    pub algorithm: crate::jwk::Algorithm,
-    /// Switched off by an administrator.
-    #[serde(default)]
-    pub disabled: bool,
-}
-
-/// A claim about the person that an administrator may release to a RAS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // the claim of its name
-pub enum ReleasedClaim {
-    Email,
-    AuthTime,
-    Acr,
-    Amr,
-}
-
-/// An MCP server as the IdP knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RegisteredResource {
-    /// Its resource identifier.
-    pub resource: Resource,
-    /// The RAS that governs it.
-    pub authorization_server: Issuer,
-    /// What people call it.
-    #[serde(default)]
-    pub name: String,
-    /// The scopes it knows.
-    #[serde(default)]
-    pub scopes: Scopes,
-    /// Switched off by an administrator.
-    #[serde(default)]
-    pub disabled: bool,
-}
-
-/// Whom a connection is for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Subject {
-    /// Everyone who can sign in.
-    Everyone,
-    /// The members of a group, by name.
-    Group(String),
-    /// One person, by user id.
-    User(String),
-}
-
-/// What must be true of the sign-in.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Conditions {
-    /// The sign-in may be at most this old, in seconds.
-    #[serde(default)]
-    pub max_authentication_age: Option<i64>,
-    /// The sign-in must have reached one of these classes; empty: any.
-    #[serde(default, deserialize_with = "crate::formerly::texts")]
-    pub acr_values: Vec<String>,
-}
-
-/// The administrator's record that a client may reach a RAS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Connection {
-    /// Its name, unique; what audit and explanations call it.
-    pub id: String,
-    /// The client, by its `idp_client_id`.
-    #[serde(deserialize_with = "crate::formerly::text")]
-    pub idp_client_id: String,
-    /// The RAS.
-    pub audience: Issuer,
-    /// The client's id at the RAS: the `client_id` claim (JAG-X12). `None` for a client whose own id
-    /// is the URL of its metadata document, where that is its id at the RAS too.
-    #[serde(default)]
-    pub ras_client_id: Option<String>,
-    /// The MCP servers it opens.
-    pub resources: Vec<Resource>,
-    /// The scopes it grants at most.
-    #[serde(default)]
-    pub scopes: Scopes,
-    /// Whom it is for; nobody when empty.
-    #[serde(default)]
-    pub subjects: Vec<Subject>,
-    /// Conditions on the sign-in.
-    #[serde(default)]
-    pub conditions: Conditions,
-    /// Switched off by an administrator.
-    #[serde(default)]
-    pub disabled: bool,
-}
 
 /// The person of a decision.
 #[derive(Clone, Copy, Debug)]
@@ -234,69 +126,20 @@ impl Denial {
     fn by(reason: DenialReason, connection: &Connection) -> Self {
         Self { reason, rule: format!("connection {}", connection.id) }
     }
-
-    /// The answer to the client: what does not exist and what is not open to this person read the
-    /// same (C13), so that nobody can list a company's servers.
-    pub fn wire(&self) -> Wire {
-        let (error, description) = match &self.reason {
-            DenialReason::AudienceUnknown
-            | DenialReason::NotConnected
-            | DenialReason::NotAssigned => (
-                "access_denied",
-                "This person may not reach this audience through this client by the company's \
-                 policy, or there is no such audience. `audience` must be the issuer identifier \
-                 of the MCP server's authorization server, not the URL of the MCP server. If both \
-                 are right, ask IT for access.",
-            ),
-            DenialReason::ResourceNotGoverned | DenialReason::ResourceNotAllowed => (
-                "access_denied",
-                "This person may not reach this resource at this audience by the company's \
-                 policy, or there is no such resource. `resource` must be the MCP server's URL as \
-                 its protected-resource metadata spells it. If it is, ask IT for access.",
-            ),
-            DenialReason::ResourceRequired => (
-                "invalid_target",
-                "Name the MCP server with `resource`: this audience governs several.",
-            ),
-            DenialReason::ScopeNotAllowed => (
-                "access_denied",
-                "None of the scopes asked for is granted to this person by the company's policy. \
-                 Ask IT for access.",
-            ),
-            DenialReason::AuthenticationTooOld { .. } => (
-                "insufficient_user_authentication",
-                "The sign-in is older than the company's policy allows for this MCP server. Sign \
-                 in again.",
-            ),
-            DenialReason::AuthenticationTooWeak { .. } => (
-                "insufficient_user_authentication",
-                "The sign-in is weaker than the company's policy asks for this MCP server. Sign \
-                 in again with one of acr_values.",
-            ),
-        };
-        let step_up = match &self.reason {
-            DenialReason::AuthenticationTooOld { max_age } => Some(StepUp::MaxAge(*max_age)),
-            DenialReason::AuthenticationTooWeak { acr_values } => {
-                Some(StepUp::AcrValues(acr_values.join(" ")))
-            }
-            _ => None,
-        };
-        Wire { status: 400, error, description: description.into(), step_up }
-    }
 }
 
 /// Everything the administrators said, indexed for deciding.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    servers: HashMap<String, ResourceAuthorizationServer>,
+    pub(super) servers: HashMap<String, ResourceAuthorizationServer>,
     spellings: HashMap<String, String>,
-    resources: HashMap<Resource, RegisteredResource>,
-    connections: HashMap<(String, String), Vec<Connection>>,
+    pub(super) resources: HashMap<Resource, RegisteredResource>,
+    pub(super) connections: HashMap<(String, String), Vec<Connection>>,
 }
 
 impl Policy {
     /// The algorithm that ID-JAGs for an authorization server are signed with, where one was chosen.
-    pub fn id_jag_signing_alg(&self, audience: &Issuer) -> Option<crate::jwk::Algorithm> {
+    pub fn id_jag_signing_alg(&self, audience: &Issuer) -> Option<crate::jose::jwk::Algorithm> {
         self.servers.get(audience.as_str())?.id_jag_signing_alg
     }
 
@@ -473,97 +316,7 @@ impl Policy {
     }
 }
 
-/// One MCP server in a person's catalog.
-#[derive(Clone, Debug)]
-pub struct CatalogEntry<'a> {
-    /// The MCP server.
-    pub resource: &'a RegisteredResource,
-    /// The RAS that governs it.
-    pub server: &'a ResourceAuthorizationServer,
-    /// What the exchange would answer.
-    pub decision: Result<Permit, Denial>,
-    /// Groups that connections open it to.
-    pub groups: BTreeSet<&'a str>,
-}
-
-impl CatalogEntry<'_> {
-    /// Why it is refused, in words for a person.
-    pub fn explanation(&self, denial: &Denial) -> String {
-        match &denial.reason {
-            DenialReason::NotAssigned | DenialReason::ResourceNotAllowed => {
-                let groups: Vec<&str> = self.groups.iter().copied().collect();
-                match groups.as_slice() {
-                    [one] => format!("group {one} required"),
-                    many => format!("one of the groups {} required", many.join(", ")),
-                }
-            }
-            DenialReason::AuthenticationTooOld { max_age } => {
-                format!("a sign-in of the last {max_age} s required")
-            }
-            DenialReason::AuthenticationTooWeak { acr_values } => {
-                format!("a sign-in of class {} required", acr_values.join(" or "))
-            }
-            _ => "no scope is granted".to_owned(),
-        }
-    }
-}
-
-impl Policy {
-    /// The MCP servers that connections of `idp_client_id` open to anyone but single other people,
-    /// each with what the exchange would answer this person: the same function decides.
-    pub fn catalog(
-        &self,
-        person: Person<'_>,
-        idp_client_id: &str,
-        document: Option<&str>,
-        authentication: &Authentication,
-        now: Timestamp,
-    ) -> Vec<CatalogEntry<'_>> {
-        let mut entries = Vec::new();
-        for resource in self.resources.values().filter(|resource| !resource.disabled) {
-            let issuer = resource.authorization_server.as_str();
-            let Some(server) = self.servers.get(issuer).filter(|server| !server.disabled) else {
-                continue;
-            };
-            let key = (idp_client_id.to_owned(), issuer.to_owned());
-            let connections = self.connections.get(&key).into_iter().flatten();
-            let opening: Vec<&Connection> = connections
-                .filter(|c| !c.disabled && c.resources.contains(&resource.resource))
-                .collect();
-            // A connection for one person is nobody else's business.
-            let shown = opening.iter().any(|c| {
-                is_for(c, person) || c.subjects.iter().any(|s| matches!(s, Subject::Group(_)))
-            });
-            if !shown {
-                continue;
-            }
-            let subjects = opening.iter().flat_map(|c| &c.subjects);
-            let groups = subjects.filter_map(|subject| match subject {
-                Subject::Group(name) => Some(name.as_str()),
-                _ => None,
-            });
-            let asked = [resource.resource.clone()];
-            let question = Question {
-                person,
-                idp_client_id,
-                document,
-                authentication,
-                audience: issuer,
-                resources: &asked,
-                scopes: None,
-                now,
-            };
-            let decision = self.decide(&question);
-            entries.push(CatalogEntry { resource, server, decision, groups: groups.collect() });
-        }
-        entries.sort_by(|a, b| {
-            (&a.resource.name, &a.resource.resource).cmp(&(&b.resource.name, &b.resource.resource))
-        });
-        entries
-    }
-}
-
-fn is_for(connection: &Connection, person: Person<'_>) -> bool {
+pub(super) fn is_for(connection: &Connection, person: Person<'_>) -> bool {
     connection.subjects.iter().any(|subject| match subject {
         Subject::Everyone => true,
         Subject::Group(name) => person.groups.contains(name),

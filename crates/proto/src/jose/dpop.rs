@@ -1,9 +1,9 @@
 //! DPoP proofs (RFC 9449).
 
 use crate::{
-    claims::Claims,
-    jwk::{Algorithm, PublicKey, SigningKey, thumbprint},
-    jws::{self, JwtError, Unverified},
+    jose::claims::Claims,
+    jose::jwk::{Algorithm, PublicKey, SigningKey, thumbprint},
+    jose::jws::{self, JwtError, Unverified},
     secret::sha256,
     time::{SKEW, Timestamp},
 };
@@ -66,10 +66,10 @@ pub fn verify(proof: &str, request: Request<'_>, now: Timestamp) -> Result<DpopP
     let issued = claims.required_time("iat")?;
     let age = now.since(issued);
     if age > LONGEST_LIFETIME + SKEW {
-        return Err(crate::claims::TimeError::Expired.into());
+        return Err(crate::jose::claims::TimeError::Expired.into());
     }
     if age < -SKEW {
-        return Err(crate::claims::TimeError::NotYetValid.into());
+        return Err(crate::jose::claims::TimeError::NotYetValid.into());
     }
     let ath = claims.optional_str("ath")?;
     match request.access_token {

@@ -1,7 +1,7 @@
 //! What a caller may do at an MCP server: rules from tools, prompts, resources and methods to scopes.
 //! The most specific rule decides; a tool that no rule names is denied.
 
-use crate::{mcp::Target, scope::Scopes, time::Timestamp};
+use crate::{mcp::message::Target, oauth::scope::Scopes, time::Timestamp};
 use serde::Deserialize;
 use std::collections::HashMap;
 use url::Url;

@@ -1,6 +1,6 @@
 //! JSON Web Keys (RFC 7517, 7518, 8037): parsed once into keys ready to verify or sign.
 
-use crate::{claims::Claims, secret::sha256};
+use crate::{jose::claims::Claims, secret::sha256};
 use aws_lc_rs::{
     rand::SystemRandom,
     signature::{

@@ -1,8 +1,8 @@
 //! Compact JWS (RFC 7515): one strict reader and one writer for every kind of JWT.
 
 use crate::{
-    claims::{ClaimError, Claims, TimeError},
-    jwk::{Algorithm, KeySet, PublicKey, SigningKey},
+    jose::claims::{ClaimError, Claims, TimeError},
+    jose::jwk::{Algorithm, KeySet, PublicKey, SigningKey},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;

@@ -1,0 +1,6 @@
+//! OpenID Connect: ID tokens, and how and when somebody signed in.
+
+pub mod authentication;
+pub mod id_token;
+pub mod known_browser;
+pub mod sign_in_state;
