@@ -125,6 +125,7 @@ async fn rows(store: &Store) -> Vec<AuditRow> {
 }
 
 async fn whole_contract(store: Store) {
+    identity(&store).await;
     directory(&store).await;
     accounts(&store).await;
     cut_offs(&store).await;
@@ -134,7 +135,6 @@ async fn whole_contract(store: Store) {
     races(&store).await;
     expiry(&store).await;
     removal(&store).await;
-    identity(&store).await;
     restored(&store).await;
     keys(&store).await;
     installations(&store).await;

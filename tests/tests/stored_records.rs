@@ -267,3 +267,231 @@ async fn what_cannot_be_read_can_be_taken_away_and_hides_nothing_else() {
     assert_eq!(ask(Method::POST, "/ras/ras/administrators/delete", gone).await.status, 204);
     assert!(world.ras_store.unreadable().is_empty());
 }
+
+#[tokio::test]
+async fn what_was_closed_does_not_open_because_it_cannot_be_read() {
+    let world = World::new().await;
+    let mut idp = Hand::on(&world, "idp.db").await;
+    let mut ras = Hand::on(&world, "ras.db").await;
+    let tokens = world.sign_in().await;
+    let decides = async |resource: &str, server: &str| {
+        let url = world.idp.endpoint("/catalog");
+        let query: String = form_urlencoded::Serializer::new(String::new())
+            .append_pair("resource", resource)
+            .append_pair("authorization_server", server)
+            .finish();
+        let reply = world
+            .http
+            .get(format!("{url}?{query}"))
+            .header("authorization", format!("Bearer {}", tokens.access_token));
+        let reply: Value = reply.send().await.unwrap().json().await.unwrap();
+        reply["company_decides"].clone()
+    };
+    let elsewhere = "https://elsewhere.example";
+    assert_eq!(decides("https://elsewhere.example/mcp", elsewhere).await, false);
+    assert_eq!(decides("https://new.example/mcp", world.ras.as_str()).await, true);
+    // The company decides about what it cannot read: nobody is sent to a consent screen of the vendor.
+    let server = idp.read("authorization server", world.ras.as_str()).await;
+    idp.change("authorization server", world.ras.as_str(), |s| {
+        s["release"] = json!(["groups"]);
+        s["aliases"] = json!(["https://alias.example"]);
+    })
+    .await;
+    idp.change("resource", &world.canvas, |resource| resource["crit"] = json!(["later"])).await;
+    assert_eq!(decides("https://new.example/mcp", world.ras.as_str()).await, true);
+    assert_eq!(decides("https://new.example/mcp", "https://alias.example/").await, true);
+    assert_eq!(decides(&world.canvas, "https://unknown.example").await, true);
+    assert_eq!(decides("https://elsewhere.example/mcp", elsewhere).await, false);
+    let reply = world.send(&world.exchange(&tokens.id_token)).await;
+    assert_eq!((reply.status, reply.str("error")), (400, "access_denied"), "{}", reply.text);
+    // By which names it is known, nobody can tell any more.
+    idp.write("authorization server", world.ras.as_str(), "{\"iss").await;
+    assert_eq!(decides("https://elsewhere.example/mcp", elsewhere).await, true);
+    idp.write("authorization server", world.ras.as_str(), &server.to_string()).await;
+    // A group opens nothing.
+    let group = idp.read(Group::KIND, "engineering").await;
+    let explained = async || {
+        let ask = json!({"user": "erin", "client": AGENT, "resource": world.boards});
+        let reply = world.administer(Method::POST, "/idp/explain", Some(ask)).await;
+        reply.json["granted"].clone()
+    };
+    assert_eq!(explained().await, true);
+    idp.change(Group::KIND, "engineering", |group| group["crit"] = json!(["at_night"])).await;
+    assert_eq!(explained().await, false);
+    idp.write(Group::KIND, "engineering", &group.to_string()).await;
+    assert_eq!(explained().await, true);
+    // The only one of what can be read is not the only one.
+    let mut claims = world.id_jag_claims();
+    claims.as_object_mut().unwrap().remove("resource");
+    for governed in world.ras_store.all::<GovernedResource>().await.unwrap() {
+        if governed.resource.as_str() != world.canvas {
+            ras.write(GovernedResource::KIND, governed.resource.normalized(), "{}").await;
+        }
+    }
+    let reply = world.send(&world.redeem(&world.id_jag(&claims))).await;
+    assert_eq!((reply.status, reply.str("error")), (400, "invalid_grant"), "{}", reply.text);
+}
+
+#[tokio::test]
+async fn rows_of_sign_ins_that_cannot_be_read_stand_for_nothing_and_can_be_revoked() {
+    let world = World::new().await;
+    let mut idp = Hand::on(&world, "idp.db").await;
+    let tokens = world.sign_in().await;
+    let other = world.sign_in_as("max", AGENT).await;
+    let spoil = |of: &'static str| format!("UPDATE {of} SET document = '{{\"x' WHERE user_id = $1");
+    let erin = id_of(&world, "erin").await;
+    let spoiled = sqlx::query(sqlx::AssertSqlSafe(spoil("refresh_tokens"))).bind(&erin);
+    assert_eq!(spoiled.execute(&mut idp.0).await.unwrap().rows_affected(), 1);
+    let refresh = |token: &str| {
+        let form = [("grant_type", "refresh_token"), ("refresh_token", token)];
+        world.ask(&world.idp, "/token", &form)
+    };
+    let reply = world.send(&refresh(&tokens.refresh_token)).await;
+    assert_eq!((reply.status, reply.str("error")), (400, "invalid_grant"), "{}", reply.text);
+    let unreadable = world.idp_store.unreadable();
+    assert!(unreadable.iter().any(|(kind, ..)| *kind == "refresh token"), "{unreadable:?}");
+    let reply = world.send(&refresh(&other.refresh_token)).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    // Revoked by what the row says beside its document.
+    let revoke = world.ask(&world.idp, "/revoke", &[("token", &tokens.refresh_token)]);
+    let reply = world.send(&revoke).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    let sql = "SELECT COUNT(*) FROM refresh_tokens WHERE user_id = $1 AND revoked_at IS NULL";
+    let left: i64 = sqlx::query(sql).bind(&erin).fetch_one(&mut idp.0).await.unwrap().get(0);
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn a_row_that_is_no_text_is_the_only_one_that_is_not_read() {
+    let world = World::new().await;
+    let mut idp = Hand::on(&world, "idp.db").await;
+    let tokens = world.sign_in().await;
+    let max = id_of(&world, "max").await;
+    let made = world.administer(Method::POST, "/idp/groups", Some(json!({"name": "sales"}))).await;
+    assert_eq!(made.status, 200, "{}", made.text);
+    for (kind, id, bytes) in [
+        ("client", "sibling", "x'7b22ff'"),
+        (User::KIND, max.as_str(), "CAST(x'7b2280227d' AS TEXT)"),
+        (Group::KIND, "sales", "x''"),
+    ] {
+        let sql = format!("UPDATE directory SET document = {bytes} WHERE kind = $1 AND id = $2");
+        let done = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(kind).bind(id);
+        assert_eq!(done.execute(&mut idp.0).await.unwrap().rows_affected(), 1);
+        sqlx::query("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
+            .execute(&mut idp.0)
+            .await
+            .unwrap();
+        let reply = world.send(&world.exchange(&tokens.id_token)).await;
+        assert_eq!(reply.status, 200, "{kind}: {}", reply.text);
+    }
+    for path in ["/idp/users", "/idp/clients", "/idp/groups"] {
+        let reply = world.administer(Method::GET, path, None).await;
+        assert!(reply.status == 200 && reply.text.contains("cannot_be_read"), "{}", reply.text);
+    }
+    let url = format!("sqlite:{}", world.folder().join("idp.db").display());
+    let again = passavant_store::Store::open(&url).await.unwrap();
+    assert!(again.policy(&world.idp).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_domain_of_an_issuer_that_cannot_be_read_is_nobody_elses() {
+    let world = World::new().await;
+    let mut ras = Hand::on(&world, "ras.db").await;
+    ras.change(TrustedIssuer::KIND, world.idp.as_str(), |t| t["crit"] = json!(["later"])).await;
+    let other = json!({"issuer": "https://other.example"});
+    let made = world.administer(Method::POST, "/ras/ras/trusted-issuers", Some(other)).await;
+    assert_eq!(made.status, 200, "{}", made.text);
+    let sign_in = json!({"id": "https://other.example", "sign_in": {
+        "client_id": "c", "domains": ["acme.example"]}});
+    let path = "/ras/ras/trusted-issuers/sign-in";
+    let refused = world.administer(Method::POST, path, Some(sign_in)).await;
+    assert_eq!(refused.status, 409, "{}", refused.text);
+    assert!(refused.text.contains(world.idp.as_str()), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn ready_is_said_while_a_decision_can_be_recorded_and_no_longer() {
+    let world = World::new().await;
+    let mut idp = Hand::on(&world, "idp.db").await;
+    assert_eq!(readyz(&world, &world.idp).await.0, 200);
+    for (break_it, mend) in [
+        ("ALTER TABLE audit RENAME TO away", "ALTER TABLE away RENAME TO audit"),
+        ("ALTER TABLE sessions RENAME TO away", "ALTER TABLE away RENAME TO sessions"),
+        (
+            "CREATE TRIGGER no BEFORE INSERT ON grants BEGIN SELECT RAISE(ABORT, 'no'); END",
+            "DROP TRIGGER no",
+        ),
+        (
+            "UPDATE meta SET value = 99 WHERE key = 'schema'",
+            "UPDATE meta SET value = 1 WHERE key = 'schema'",
+        ),
+    ] {
+        sqlx::raw_sql(break_it).execute(&mut idp.0).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+        assert_eq!(readyz(&world, &world.idp).await.0, 503, "{break_it}");
+        sqlx::raw_sql(mend).execute(&mut idp.0).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+        assert_eq!(readyz(&world, &world.idp).await.0, 200, "{mend}");
+    }
+    let sql = "SELECT COUNT(*) FROM audit WHERE event = 'probe'";
+    let left: i64 = sqlx::query(sql).fetch_one(&mut idp.0).await.unwrap().get(0);
+    assert_eq!(left, 0, "a probe leaves nothing");
+}
+
+#[tokio::test]
+async fn a_start_waits_for_a_file_that_another_program_has_locked() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("idp.db");
+    let url = format!("sqlite:{}", file.display());
+    passavant_store::Store::open(&url).await.unwrap().close().await;
+    let mut other =
+        SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+    sqlx::raw_sql("DELETE FROM meta WHERE key = 'additions'; BEGIN EXCLUSIVE")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    sqlx::raw_sql("INSERT INTO meta VALUES ('additions', 99)").execute(&mut other).await.unwrap();
+    let release = async {
+        tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
+        sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+    };
+    let (store, ()) = tokio::join!(passavant_store::Store::open(&url), release);
+    store.unwrap().claim("idp", "https://idp.example").await.unwrap();
+}
+
+#[tokio::test]
+async fn after_a_restore_no_token_of_an_administrator_is_good_read_or_unread() {
+    let world = World::new().await;
+    let mut idp = Hand::on(&world, "idp.db").await;
+    let ann = Some(json!({"name": "ann", "role": "owner"}));
+    let made = world.administer(Method::POST, "/idp/administrators", ann).await;
+    let token = made.str("token").to_owned();
+    let document = idp.read("administrator", "ann").await;
+    idp.change("administrator", "ann", |ann| ann["crit"] = json!(["later"])).await;
+    let event = AuditEvent::granted("admin.restored", world.now());
+    world.idp_store.after_restore(event, world.now()).await.unwrap();
+    let sql = "UPDATE directory SET document = $1 WHERE kind = 'administrator' AND id = 'ann'";
+    sqlx::query(sql).bind(document.to_string()).execute(&mut idp.0).await.unwrap();
+    let reply = world.administer_as(&token, Method::GET, "/idp/users", None).await;
+    assert_eq!(reply.status, 401, "{}", reply.text);
+}
+
+#[tokio::test]
+async fn a_database_of_one_role_is_not_claimed_for_the_other() {
+    let folder = tempfile::tempdir().unwrap();
+    for (role, other, record) in [("idp", "ras", "user"), ("ras", "idp", "account")] {
+        let file = folder.path().join(format!("{role}.db"));
+        let url = format!("sqlite:{}", file.display());
+        let store = passavant_store::Store::open(&url).await.unwrap();
+        let mut hand =
+            SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+        sqlx::query("INSERT INTO directory VALUES ($1, 'x', 'x', '{}')")
+            .bind(record)
+            .execute(&mut hand)
+            .await
+            .unwrap();
+        let refused = store.claim(other, "https://a.example").await.unwrap_err().to_string();
+        assert!(refused.contains(record), "{refused}");
+        store.claim(role, "https://a.example").await.unwrap();
+    }
+}

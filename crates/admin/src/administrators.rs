@@ -51,7 +51,9 @@ impl Administration for Ground {
 pub(super) fn routes(ground: Ground) -> Router {
     async fn list(acting: Acting<Ground>) -> Result<Json<Value>, AdminError> {
         let all = acting.desk.store.all::<Administrator>().await?;
-        Ok(Json(all.iter().map(view).collect()))
+        let mut shown: Vec<Value> = all.iter().map(view).collect();
+        shown.extend(acting.desk.unreadable(Administrator::KIND));
+        Ok(Json(shown.into()))
     }
     async fn add(
         acting: Acting<Ground>,

@@ -25,8 +25,8 @@ use passavant_proto::{
     oauth::scope::Scopes,
     oidc::authentication::{ACR_PASSWORD, Authentication},
     policy::{
-        Conditions, Connection, Person, Policy, Question, RegisteredResource,
-        ResourceAuthorizationServer, Subject,
+        Conditions, Connection, Person, Question, RegisteredResource, ResourceAuthorizationServer,
+        Subject,
     },
     secret::Secret,
     time::{Clock, Entropy},
@@ -210,6 +210,7 @@ async fn installations(idp: Acting<IdpAdmin>, Query(whose): Query<Whose>) -> Ans
             "used_at": held.used_at,
         }));
     }
+    list.extend(idp.desk.unreadable("installation"));
     Ok(Json(list.into()))
 }
 
@@ -608,8 +609,7 @@ async fn explain(idp: Acting<IdpAdmin>, Body(asked): Body<Explain>) -> Answer {
             Some(_) => {}
         }
     }
-    let policy =
-        Policy::new(&idp.of.0.issuer, store.all().await?, store.all().await?, store.all().await?);
+    let policy = store.policy(&idp.of.0.issuer).await?;
     let now = desk.now();
     let authentication = Authentication {
         auth_time: now.plus(-asked.signed_in_ago.max(0)),

@@ -446,6 +446,10 @@ impl AdminError {
         Self::Invalid(Problem::new(error).hint(hint))
     }
 
+    fn conflict(error: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Conflict(Problem::new(error).hint(hint))
+    }
+
     fn missing(kind: &str, id: &str) -> Self {
         let error = format!("there is no {kind} `{id}`");
         Self::Missing(

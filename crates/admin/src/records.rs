@@ -94,10 +94,29 @@ impl Desk {
     pub(super) async fn list<R: Record>(&self) -> Result<Json<Value>, AdminError> {
         let records = self.store.all::<R>().await?;
         let mut shown: Vec<Value> = records.iter().map(view).collect();
-        // What this version cannot read counts as not there, and can be deleted.
-        let unreadable = self.store.unreadable().into_iter().filter(|(kind, ..)| *kind == R::KIND);
-        shown.extend(unreadable.map(|(_, id, why)| json!({"id": id, "cannot_be_read": why})));
+        shown.extend(self.unreadable(R::KIND));
         Ok(Json(shown.into()))
+    }
+
+    /// What this version cannot read of a kind that was just listed: it counts as not there, and can be deleted.
+    pub(super) fn unreadable(&self, kind: &str) -> Vec<Value> {
+        let all = self.store.unreadable().into_iter().filter(|(of, ..)| *of == kind);
+        all.map(|(_, id, why)| json!({"id": id, "cannot_be_read": why})).collect()
+    }
+
+    /// A check that all records of a kind have to pass is no check while some cannot be read.
+    pub(super) async fn all_readable<R: Record>(&self) -> Result<Vec<R>, AdminError> {
+        let held = self.store.held::<R>().await?;
+        match held.unreadable.first() {
+            None => Ok(held.records),
+            Some((id, _)) => Err(AdminError::conflict(
+                format!(
+                    "the {} `{id}` cannot be read, so nobody knows whether it stands against this",
+                    R::KIND
+                ),
+                "delete it, or start the version that wrote it",
+            )),
+        }
     }
 
     /// Adds a record.

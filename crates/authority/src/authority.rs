@@ -410,6 +410,8 @@ async fn read<D: Directory>(
 ) -> Result<Arc<Snapshot<D>>, StoreError> {
     // The generation is read first: if a change comes between, the snapshot counts as stale.
     let generation = store.generation().await?;
+    // What was said of single rows is of the generation before: another node may have mended or removed them.
+    store.forget_unreadable();
     let directory = D::load(store, issuer).await?;
     let keys = (keys.0)(&store.signing_keys().await?, now);
     let keys = keys.map_err(|error| StoreError::Document("signing key", error))?;

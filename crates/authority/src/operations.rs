@@ -290,9 +290,10 @@ pub fn health(probes: Vec<Probe>, readers: Readers) -> Router {
             let mut text = "ready\n".to_owned();
             if !unreadable.is_empty() {
                 let count = unreadable.len();
-                let are = if count == 1 { "record is" } else { "records are" };
+                let (are, it) =
+                    if count == 1 { ("record is", "it") } else { ("records are", "them") };
                 text.push_str(&format!(
-                    "{count} stored {are} left out, because this version cannot read it:"
+                    "{count} stored {are} left out, because this version cannot read {it}:"
                 ));
                 match readers {
                     Readers::Anyone => text.push_str(" see the log\n"),

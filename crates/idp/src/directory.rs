@@ -8,7 +8,7 @@ use passavant_proto::{
     identifier::Issuer,
     oauth::client::{Client, ClientAuthentication, ENROLLED_CLIENT, is_client_id},
     oauth::client_document::INSTALLATIONS,
-    policy::{Connection, Policy, RegisteredResource, ResourceAuthorizationServer},
+    policy::Policy,
 };
 use passavant_store::{Store, StoreError, User};
 use std::{
@@ -30,13 +30,11 @@ pub struct IdpDirectory {
 
 impl Directory for IdpDirectory {
     async fn load(store: &Store, issuer: &Issuer) -> Result<Self, StoreError> {
-        let servers = store.all::<ResourceAuthorizationServer>().await?;
-        let resources = store.all::<RegisteredResource>().await?;
-        let connections = store.all::<Connection>().await?;
+        let policy = store.policy(issuer).await?;
         let mut clients = store.all::<Client>().await?;
         clients.push(Client::enrolment());
         Ok(Self {
-            policy: Policy::new(issuer, servers, resources, connections),
+            policy,
             clients: registered(clients),
             people: Mutex::default(),
             installations: Mutex::default(),

@@ -13,7 +13,7 @@ use passavant_authority::{
     token_status::{active, inactive, revoked},
 };
 use passavant_proto::{oauth::access_token::verify_any_audience, refusal::Refusal, secret::Secret};
-use passavant_store::{HotOperation, RefreshTokenState, StoreError};
+use passavant_store::{HotOperation, StoreError};
 
 /// RFC 7009. A refresh token takes its family with it; another client's token is left alone.
 pub(super) async fn revoke(State(idp): State<Idp>, request: Request) -> Response<Body> {
@@ -34,12 +34,12 @@ pub(super) async fn revoke(State(idp): State<Idp>, request: Request) -> Response
     };
     let now = authority.now();
     let outcome: Result<Option<Busy>, StoreError> = async {
-        if let RefreshTokenState::Live(held) | RefreshTokenState::Replaced(held, _) =
-            authority.store.refresh_token(&token.hash(), now).await?
-            && held.client_id == client
+        let held = authority.store.refresh_token(&token.hash(), now).await?;
+        if let Some((family, person, of)) = held.revocable()
+            && of == client
         {
-            let event = event.person(&held.user_id);
-            return authority.store.revoke_family(&held.family, event, now).await.map(|()| None);
+            let event = event.person(person);
+            return authority.store.revoke_family(family, event, now).await.map(|()| None);
         }
         let keys = authority.fresh().await?.keys.verifying();
         let verified = verify_any_audience(token.expose(), &keys, &authority.issuer, now);

@@ -6,13 +6,13 @@ use passavant_authority::{
 };
 use passavant_outbound::{DocumentError, Reach};
 use passavant_proto::{
-    identifier::{Issuer, is_loopback},
+    identifier::{Issuer, Resource, is_loopback},
     oauth::client::{Client, GovernedResource},
     oauth::client_document::{DocumentUrl, INSTALLATIONS},
     refusal::{ClientDocumentRefusal, Refusal},
     xaa::trust::{Account, ClientHost, SubjectLink, TrustedIssuer},
 };
-use passavant_store::{Store, StoreError};
+use passavant_store::{Held, Store, StoreError};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
@@ -26,7 +26,10 @@ pub(super) const SELF_REGISTERED: &str = "dyn-";
 const MOST: usize = 20_000;
 
 pub struct RasDirectory {
+    /// What cannot be read stands as switched off: it is not there for anybody, and nothing else is the only one.
     pub(crate) governed: Vec<GovernedResource>,
+    /// Some trusted issuers cannot be read: no other one is the only one.
+    pub(crate) lacks_issuers: bool,
     clients: HashMap<String, Arc<RegisteredClient>>,
     /// In order, so that every node takes the same one.
     trusted: BTreeMap<String, TrustedIssuer>,
@@ -39,7 +42,8 @@ pub struct RasDirectory {
 
 impl Directory for RasDirectory {
     async fn load(store: &Store, issuer: &Issuer) -> Result<Self, StoreError> {
-        let trusted = store.all::<TrustedIssuer>().await?;
+        let Held { records: trusted, unreadable } = store.held::<TrustedIssuer>().await?;
+        let lacks_issuers = !unreadable.is_empty();
         // Never ourselves (JAG 9.3), and never one that is switched off.
         let live = |t: &TrustedIssuer| !t.disabled && !issuer.is_spelled(t.issuer.as_str());
         let trusted: BTreeMap<_, _> =
@@ -74,7 +78,8 @@ impl Directory for RasDirectory {
         Ok(Self {
             lists_hosts,
             documents,
-            governed: store.all::<GovernedResource>().await?,
+            governed: governed(store.held().await?),
+            lacks_issuers,
             // Those that registered themselves are read as they come: they are many, and begin no new generation.
             clients: registered(
                 store
@@ -138,6 +143,13 @@ impl Directory for RasDirectory {
             Err(DocumentError::Invalid(error)) => Err(refused(error.into())),
         }
     }
+}
+
+fn governed(held: Held<GovernedResource>) -> Vec<GovernedResource> {
+    let Held { mut records, unreadable } = held;
+    let resources = unreadable.iter().filter_map(|(id, _)| Resource::parse(id).ok());
+    records.extend(resources.map(GovernedResource::switched_off));
+    records
 }
 
 impl RasDirectory {

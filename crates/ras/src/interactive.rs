@@ -323,9 +323,12 @@ async fn route(
         let takes = |trusted: &&TrustedIssuer| {
             trusted.open_sign_in().is_some_and(|sign_in| sign_in.takes(email))
         };
-        snapshot.directory.interactive().find(takes)
+        let mut taking = snapshot.directory.interactive().filter(takes);
+        // A domain of two is nobody's.
+        taking.next().filter(|_| taking.next().is_none())
     });
     let only = match (open.next(), open.next()) {
+        (Some(_), None) if snapshot.directory.lacks_issuers => None,
         (Some(only), None) if only.open_sign_in().is_some_and(|s| s.domains.is_empty()) => {
             Some(only)
         }

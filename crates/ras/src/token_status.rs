@@ -15,7 +15,7 @@ use passavant_proto::{
     identifier::Resource, oauth::access_token::verify_any_audience, refusal::Refusal,
     secret::Secret,
 };
-use passavant_store::{HotOperation, RefreshTokenState};
+use passavant_store::HotOperation;
 
 /// RFC 7009.
 pub(super) async fn revoke(State(ras): State<Ras>, request: Request) -> Response<Body> {
@@ -35,16 +35,16 @@ pub(super) async fn revoke(State(ras): State<Ras>, request: Request) -> Response
     };
     let now = authority.now();
     let hash = token.hash();
-    match authority.store.refresh_token(&hash, now).await {
-        Ok(RefreshTokenState::Live(held) | RefreshTokenState::Replaced(held, _))
-            if held.client_id == request.client.id() =>
-        {
-            let event = request.event.person(&held.user_id);
-            let done = authority.store.revoke_family(&held.family, event, now).await;
-            return done.map_or_else(|error| broken(&error), |()| revoked());
-        }
-        Ok(_) => {}
+    let held = match authority.store.refresh_token(&hash, now).await {
+        Ok(held) => held,
         Err(error) => return broken(&error),
+    };
+    if let Some((family, person, client)) = held.revocable()
+        && client == request.client.id()
+    {
+        let event = request.event.person(person);
+        let done = authority.store.revoke_family(family, event, now).await;
+        return done.map_or_else(|error| broken(&error), |()| revoked());
     }
     let keys = request.snapshot.keys.verifying();
     let verified = verify_any_audience(token.expose(), &keys, &authority.issuer, now).ok();

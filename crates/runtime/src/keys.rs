@@ -73,6 +73,17 @@ pub fn gateway_key(file: &Path, kek: &KeyEncryptionKey) -> Result<(SigningKey, S
     Ok((SigningKey::from_pkcs8(Algorithm::ES256, &der)?, session_key))
 }
 
+/// Whether this key file is the one of a database: asked before anything is written into it.
+pub async fn belong_together(
+    store: &Store,
+    kek: &KeyEncryptionKey,
+    algorithm: Algorithm,
+    clock: &Clock,
+) -> Result<()> {
+    let held = store.signing_keys().await?;
+    if held.is_empty() { Ok(()) } else { ring(kek, &held, algorithm, clock.now()).map(drop) }
+}
+
 /// The keys of an authorization server: from its database, or made at its first start.
 pub async fn of_server(
     store: &Store,
@@ -99,9 +110,14 @@ pub async fn of_server(
     }
     // A key file of another database is said at the start, not at the first request.
     ring(kek, &held, algorithm, clock.now())?;
-    let kek = Arc::clone(kek);
+    let (kek, store) = (Arc::clone(kek), store.clone());
     Ok(Keys::on_record(move |held, now| {
-        ring(&kek, held, algorithm, now).map_err(|error| format!("{error:#}"))
+        let (ring, left_out) =
+            ring(&kek, held, algorithm, now).map_err(|error| format!("{error:#}"))?;
+        for (kid, why) in left_out {
+            store.note_unreadable("signing key", &kid, &why);
+        }
+        Ok(ring)
     }))
 }
 
@@ -140,14 +156,16 @@ fn new_key(
 const RSA: &str = Algorithm::RS256.name();
 
 /// The keys on record as they are at `now`: of each algorithm the newest that may sign does; those to come and those of
-/// a while ago are published and verify. The server's own algorithm comes first.
+/// a while ago are published and verify. The server's own algorithm comes first. Without the key that signs by that, there
+/// is no ring; any other one that cannot be opened is named and left out.
 fn ring(
     kek: &KeyEncryptionKey,
     held: &[SealedKey],
     algorithm: Algorithm,
     now: Timestamp,
-) -> Result<KeyRing> {
+) -> Result<(KeyRing, Vec<(String, String)>)> {
     let (mut signing, mut others, mut changes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut left_out = Vec::new();
     let rest = Algorithm::SIGNING.into_iter().filter(|other| *other != algorithm);
     for of in std::iter::once(algorithm).chain(rest) {
         let mut live: Vec<&SealedKey> =
@@ -169,9 +187,16 @@ fn ring(
             } else {
                 changes.push(key.signs_from);
             }
-            others.push(open(kek, key)?.public_jwk().clone());
+            match open(kek, key) {
+                Ok(key) => others.push(key.public_jwk().clone()),
+                Err(error) => left_out.push((key.kid.clone(), format!("{error:#}"))),
+            }
         }
-        signing.push(open(kek, live[begun])?);
+        match open(kek, live[begun]) {
+            Ok(key) => signing.push(key),
+            Err(error) if of == algorithm => return Err(error),
+            Err(error) => left_out.push((live[begun].kid.clone(), format!("{error:#}"))),
+        }
     }
     let first = signing.first().context("there is no signing key")?;
     if first.algorithm() != algorithm {
@@ -183,7 +208,7 @@ fn ring(
     }
     let next = changes.into_iter().filter(|at| *at > now).min();
     let ring = KeyRing::of_several(signing, &others);
-    Ok(ring.context("the signing keys cannot be published")?.until(next))
+    Ok((ring.context("the signing keys cannot be published")?.until(next), left_out))
 }
 
 fn open(kek: &KeyEncryptionKey, held: &SealedKey) -> Result<SigningKey> {
@@ -211,7 +236,7 @@ mod tests {
         let held = vec![at(1_000).unwrap(), at(2_000).unwrap()];
         let kids = kids(&held);
         let seen = |now: i64| {
-            let ring = ring(&kek, &held, Algorithm::ES256, Timestamp(now)).unwrap();
+            let (ring, _) = ring(&kek, &held, Algorithm::ES256, Timestamp(now)).unwrap();
             (ring.kid().to_owned(), ring.published().len(), ring.changes_at())
         };
         assert_eq!(seen(1_999), (kids[0].to_owned(), 2, Some(Timestamp(2_000))));
@@ -231,8 +256,9 @@ mod tests {
             at(Algorithm::ES256, 1_000),
             at(Algorithm::RS256, 1_500),
         ];
-        let ring =
-            |held: &[SealedKey], algorithm, now: i64| ring(&kek, held, algorithm, Timestamp(now));
+        let ring = |held: &[SealedKey], algorithm, now: i64| {
+            ring(&kek, held, algorithm, Timestamp(now)).map(|(ring, _)| ring)
+        };
         let es = ring(&held, Algorithm::ES256, 2_000).unwrap();
         assert_eq!(es.kid(), held[1].kid, "a later key of another algorithm changes nothing");
         assert_eq!(es.algorithms(), [Algorithm::ES256, Algorithm::RS256]);
@@ -240,6 +266,43 @@ mod tests {
         let rs = ring(&held, Algorithm::RS256, 2_000).unwrap();
         assert_eq!(rs.kid(), held[2].kid);
         assert!(ring(&held, Algorithm::EdDSA, 2_000).is_err(), "an issuer keeps its algorithm");
+    }
+
+    #[test]
+    fn a_key_beside_that_cannot_be_opened_is_named_and_stops_nothing() {
+        let kek = kek();
+        let at = |algorithm, from: i64| {
+            new_key(&kek, algorithm, Timestamp(from), Timestamp(from)).unwrap()
+        };
+        let spoiled = |key: SealedKey| SealedKey { sealed: "AAAA".to_owned(), ..key };
+        let mut held = vec![
+            at(Algorithm::ES256, 2_000),
+            spoiled(at(Algorithm::ES256, 1_900)),
+            spoiled(at(Algorithm::RS256, 1_500)),
+        ];
+        let (found, left_out) = ring(&kek, &held, Algorithm::ES256, Timestamp(2_001)).unwrap();
+        assert_eq!(found.algorithms(), [Algorithm::ES256]);
+        let named: Vec<&str> = left_out.iter().map(|(kid, _)| kid.as_str()).collect();
+        assert_eq!(named, [held[1].kid.as_str(), held[2].kid.as_str()]);
+        held[0].sealed = "AAAA".to_owned();
+        assert!(ring(&kek, &held, Algorithm::ES256, Timestamp(2_001)).is_err(), "its own signs");
+    }
+
+    #[tokio::test]
+    async fn another_key_file_leaves_a_database_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("idp.db").display());
+        let store = Store::open(&url).await.unwrap();
+        let (kek, clock) = (kek(), system::clock());
+        let first = new_key(&kek, Algorithm::ES256, Timestamp(1), Timestamp(1)).unwrap();
+        store.first_signing_key(&first).await.unwrap();
+        let other = KeyEncryptionKey::new(&Secret::new(URL_SAFE_NO_PAD.encode([8; 32]))).unwrap();
+        let together = |kek| belong_together(&store, kek, Algorithm::ES256, &clock);
+        assert!(together(&other).await.is_err());
+        assert_eq!(store.signing_keys().await.unwrap(), [first]);
+        together(&kek).await.unwrap();
+        of_server(&store, &Arc::new(kek), Algorithm::ES256, &clock).await.unwrap();
+        assert_eq!(store.signing_keys().await.unwrap().len(), 2, "RS256 beside it");
     }
 
     #[test]

@@ -56,6 +56,28 @@ pub async fn serve(config: Config) -> Result<()> {
     Ok(())
 }
 
+/// Database and keys of an authorization server. Nothing is written before both are known to be its own.
+async fn own(
+    place: &Listener,
+    role: &'static str,
+    kek: &Arc<KeyEncryptionKey>,
+    clock: &passavant_proto::time::Clock,
+) -> Result<(Store, passavant_authority::Keys)> {
+    let at = || format!("{role}.database");
+    let store = open_store(&place.database).await.with_context(at)?;
+    keys::belong_together(&store, kek, place.algorithm, clock).await.context(role)?;
+    store.claim(role, place.issuer.as_str()).await.with_context(at)?;
+    // An earlier version let anybody be called that. Connections would speak for both.
+    if role == "idp" && store.usable::<Client>(ENROLLED_CLIENT).await.with_context(at)?.is_some() {
+        bail!(
+            "idp.database: a client is called `{ENROLLED_CLIENT}`, which is the software that people enrol themselves\n\
+             hint: register it under another id with the version before, and delete this one"
+        );
+    }
+    let keys = keys::of_server(&store, kek, place.algorithm, clock).await.context(role)?;
+    Ok((store, keys))
+}
+
 /// The listeners at work.
 struct Running {
     listeners: JoinSet<()>,
@@ -105,16 +127,7 @@ async fn start(
     let mut shared = BTreeMap::new();
     let mut ras_admins = BTreeMap::new();
     if let Some((place, settings)) = &config.idp {
-        let store = open_store(&place.database).await.context("idp.database")?;
-        store.claim("idp", place.issuer.as_str()).await.context("idp.database")?;
-        // An earlier version let anybody be called that. Connections would speak for both.
-        if store.usable::<Client>(ENROLLED_CLIENT).await.context("idp.database")?.is_some() {
-            bail!(
-                "idp.database: a client is called `{ENROLLED_CLIENT}`, which is the software that people enrol themselves\n\
-                 hint: register it under another id with the version before, and delete this one"
-            );
-        }
-        let keys = keys::of_server(&store, &kek, place.algorithm, &clock).await.context("idp")?;
+        let (store, keys) = own(place, "idp", &kek, &clock).await?;
         let public_exchange = settings.allow_public_exchange;
         let (issuer, settings) = (place.issuer.clone(), settings.clone());
         let idp =
@@ -137,9 +150,7 @@ async fn start(
         stores.push(store);
     }
     for (name, place, settings) in &config.ras {
-        let store = open_store(&place.database).await.context("ras.database")?;
-        store.claim("ras", place.issuer.as_str()).await.context("ras.database")?;
-        let keys = keys::of_server(&store, &kek, place.algorithm, &clock).await.context("ras")?;
+        let (store, keys) = own(place, "ras", &kek, &clock).await?;
         let issuer = place.issuer.clone();
         let ras = Ras::open(issuer, store.clone(), keys, context.clone(), settings.clone()).await?;
         let (router, probe) = (ras.router(), ras.probe());

@@ -3,12 +3,12 @@
 use crate::{
     audit::AuditEvent,
     database::{Store, StoreError, document},
-    directory::{Put, Record, read, write},
+    directory::{Put, Record, read, remove, write},
     hot_path::insert_audit,
 };
 use passavant_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::{Any, Transaction};
+use sqlx::{Any, Row, Transaction};
 
 /// What an administrator may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -91,13 +91,14 @@ pub(crate) async fn end_administrators(
     transaction: &mut Transaction<'static, Any>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let rows = sqlx::query("SELECT document FROM directory WHERE kind = $1")
+    let rows = sqlx::query("SELECT id, document FROM directory WHERE kind = $1")
         .bind(Administrator::KIND)
         .fetch_all(&mut **transaction)
         .await?;
     for row in &rows {
-        // One that cannot be read lets nobody in.
         let Ok(mut held) = document::<Administrator>(row, "document", Administrator::KIND) else {
+            // Whoever could read it again would let them in by the token of before.
+            remove(transaction, Administrator::KIND, row.try_get("id")?).await?;
             continue;
         };
         held.expires_at = held.expires_at.min(now);

@@ -74,6 +74,14 @@ pub enum StoreError {
         /// Who asks.
         wanted: String,
     },
+    /// The database is of the other kind of server.
+    #[error("it is not the database of {role}: there are records of kind `{kind}` in it")]
+    OtherRole {
+        /// What was wanted.
+        role: &'static str,
+        /// What is in it.
+        kind: String,
+    },
     /// A PostgreSQL elsewhere, without a verified name.
     #[error(
         "the database on `{0}` would be spoken to in the clear, or to whoever answers: add \
@@ -158,6 +166,23 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Longest time of a probe.
 const PROBE: Duration = Duration::from_secs(2);
 
+/// What a decision reads and writes, tried and taken back; and one write that stays.
+const PROBES: [&str; 10] = [
+    "SAVEPOINT probe",
+    "INSERT INTO used_jtis (namespace, jti, forget_after) VALUES ('probe', CAST({random} AS TEXT), 0)",
+    "INSERT INTO grants (jti, kind, user_id, client_id, party, lineage, expires_at) \
+     VALUES ('probe:' || CAST({random} AS TEXT), 'probe', '', '', '', '', 0)",
+    "INSERT INTO audit (at, event, outcome, person, client, document) \
+     VALUES (0, 'probe', 'granted', '', '', '{}')",
+    "UPDATE directory SET name = name WHERE kind = '' AND id = ''",
+    "UPDATE sessions SET ended_at = ended_at WHERE cookie_hash = ''",
+    "UPDATE refresh_tokens SET revoked_at = revoked_at WHERE hash = ''",
+    "UPDATE authorization_codes SET used_at = used_at WHERE hash = ''",
+    "ROLLBACK TO SAVEPOINT probe",
+    "INSERT INTO meta (key, value) VALUES ('probes', 1) \
+     ON CONFLICT (key) DO UPDATE SET value = meta.value + 1",
+];
+
 impl Health {
     fn now() -> u64 {
         static START: OnceLock<Instant> = OnceLock::new();
@@ -218,6 +243,14 @@ impl Dialect {
         }
     }
 
+    /// A text column as bytes.
+    pub(crate) fn bytes(self, column: &str) -> String {
+        match self {
+            Self::Sqlite => format!("CAST({column} AS BLOB)"),
+            Self::Postgres => format!("convert_to({column}, 'UTF8')"),
+        }
+    }
+
     /// Deletes at most `limit` rows of `table` that fit.
     fn delete_some(self, table: &str, condition: &str, limit: u32) -> String {
         match self {
@@ -260,9 +293,9 @@ impl Store {
             check_reachable(url).await?;
         }
         let health = Arc::new(Health::default());
-        let write = pool(writers, dialect, &health).connect(&full).await?;
+        let write = connect(writers, dialect, &health, &full).await?;
         migrations::run(&write, dialect).await?;
-        let read = pool(readers, dialect, &health).connect(&full).await?;
+        let read = connect(readers, dialect, &health, &full).await?;
         let (hot, queue) = mpsc::channel(4096);
         let store = Self { read, write, dialect, hot, health, unreadable: Arc::default() };
         hot_path::spawn_writers(&store, queue, hot_writers);
@@ -271,7 +304,31 @@ impl Store {
 
     /// Says whose database this is, the first time; refused where it is another authorization server's.
     pub async fn claim(&self, role: &str, issuer: &str) -> Result<(), StoreError> {
+        self.patiently(|| self.try_claim(role, issuer)).await
+    }
+
+    /// Does what a start does, for as long as a start waits for others.
+    pub(crate) async fn patiently<T, F>(&self, work: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let began = Instant::now();
+        loop {
+            match work().await {
+                Err(StoreError::Database(error))
+                    if migrations::is_taken(&error)
+                        && began.elapsed() < migrations::patience(self.dialect) =>
+                {
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_claim(&self, role: &str, issuer: &str) -> Result<(), StoreError> {
         let mut transaction = self.begin_plain().await?;
+        check_role(&mut transaction, role).await?;
         for (key, value) in [("role", role), ("issuer", issuer)] {
             let claim = "INSERT INTO identity (key, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
             sqlx::query(claim).bind(key).bind(value).execute(&mut *transaction).await?;
@@ -345,10 +402,12 @@ impl Store {
 
     async fn probe(&self) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
-        let probe = "INSERT INTO meta (key, value) VALUES ('probes', 1) \
-                     ON CONFLICT (key) DO UPDATE SET value = meta.value + 1";
-        let done = sqlx::query(probe).execute(&mut *transaction).await;
-        done.inspect_err(|error| self.health.note(error))?;
+        for statement in PROBES {
+            let statement = statement.replace("{random}", self.dialect.random());
+            let done = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *transaction).await;
+            done.inspect_err(|error| self.health.note(error))?;
+        }
+        migrations::check(&mut transaction).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -593,6 +652,56 @@ fn sqlite_url(path: &str) -> String {
     let path = path.strip_prefix("//").unwrap_or(path);
     let escaped = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
     format!("sqlite://{escaped}?mode=rwc")
+}
+
+/// The first connections. A SQLite file may be locked by another program for a while.
+async fn connect(
+    connections: u32,
+    dialect: Dialect,
+    health: &Arc<Health>,
+    url: &str,
+) -> Result<AnyPool, StoreError> {
+    let began = Instant::now();
+    loop {
+        match pool(connections, dialect, health).connect(url).await {
+            Err(error)
+                if dialect == Dialect::Sqlite
+                    && (migrations::is_taken(&error)
+                        || matches!(error, sqlx::Error::PoolTimedOut))
+                    && began.elapsed() < migrations::patience(dialect) =>
+            {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+            connected => return Ok(connected?),
+        }
+    }
+}
+
+/// A database that nobody has claimed yet, of before there were claims: what is in it tells what it is.
+async fn check_role(
+    transaction: &mut Transaction<'static, Any>,
+    role: &str,
+) -> Result<(), StoreError> {
+    let claimed = sqlx::query("SELECT value FROM identity LIMIT 1");
+    if claimed.fetch_optional(&mut **transaction).await?.is_some() {
+        return Ok(());
+    }
+    let others = if role == "idp" {
+        "SELECT kind FROM directory WHERE kind IN ('trusted issuer', 'account', 'client host') LIMIT 1"
+    } else {
+        "SELECT kind FROM directory WHERE kind IN ('user', 'group', 'connection') LIMIT 1"
+    };
+    match sqlx::query(others).fetch_optional(&mut **transaction).await? {
+        Some(row) => Err(StoreError::OtherRole {
+            role: if role == "idp" {
+                "an identity provider"
+            } else {
+                "a resource authorization server"
+            },
+            kind: row.try_get(0)?,
+        }),
+        None => Ok(()),
+    }
 }
 
 fn pool(connections: u32, dialect: Dialect, health: &Arc<Health>) -> AnyPoolOptions {

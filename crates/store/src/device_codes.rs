@@ -89,15 +89,17 @@ impl Store {
             .bind(user_code_hash)
             .bind(now.0)
         )?;
-        row.map(|row| {
-            Ok(DeviceCode {
-                request: document(&row, "document", "device code")?,
-                asked_from: row.try_get("asked_from")?,
-                asked_at: Timestamp(row.try_get("asked_at")?),
-                expires_at: Timestamp(row.try_get("expires_at")?),
-            })
-        })
-        .transpose()
+        let Some(row) = row else { return Ok(None) };
+        let request = document(&row, "document", "device code");
+        let Some(request) = self.row("device code", user_code_hash, request)? else {
+            return Ok(None);
+        };
+        Ok(Some(DeviceCode {
+            request,
+            asked_from: row.try_get("asked_from")?,
+            asked_at: Timestamp(row.try_get("asked_at")?),
+            expires_at: Timestamp(row.try_get("expires_at")?),
+        }))
     }
 
     /// Answers a device that waits: with the code that it may redeem, or with no; `false` if it waits no more.

@@ -6,7 +6,8 @@ use crate::{
     administrators::Checked,
     audit::AuditEvent,
     database::{Store, StoreError, document, reading, to_json},
-    hot_path, rows,
+    hot_path,
+    rows::{self, Held},
 };
 use passavant_proto::{
     oauth::authorize::AuthorizationRequest,
@@ -164,32 +165,41 @@ impl Store {
 
     /// Every record of a kind, by id, but for those that cannot be read ([`Store::unreadable`]).
     pub async fn all<R: Record>(&self) -> Result<Vec<R>, StoreError> {
-        let rows = reading!(
-            self,
-            fetch_all,
-            sqlx::query("SELECT id, document FROM directory WHERE kind = $1 ORDER BY id")
-                .bind(R::KIND)
-        )?;
+        Ok(self.held::<R>().await?.records)
+    }
+
+    /// Every record of a kind, by id, and which cannot be read: for whatever would allow more if those were not there.
+    pub async fn held<R: Record>(&self) -> Result<Held<R>, StoreError> {
+        let sql = self.documents("kind = $1 ORDER BY id");
+        let rows =
+            reading!(self, fetch_all, sqlx::query(AssertSqlSafe(sql.clone())).bind(R::KIND))?;
         self.readable(&rows)
+    }
+
+    /// Selects ids and documents, these as bytes: what is no text in one row is no error of them all.
+    fn documents(&self, condition: &str) -> String {
+        let document = self.dialect.bytes("document");
+        format!("SELECT id, {document} AS document FROM directory WHERE {condition}")
     }
 
     /// One record by id.
     pub async fn by_id<R: Record>(&self, id: &str) -> Result<Option<R>, StoreError> {
-        self.find("SELECT id, document FROM directory WHERE kind = $1 AND id = $2", id).await
+        self.find("kind = $1 AND id = $2", id).await
     }
 
     /// One record by name.
     pub async fn by_name<R: Record>(&self, name: &str) -> Result<Option<R>, StoreError> {
-        self.find("SELECT id, document FROM directory WHERE kind = $1 AND name = $2", name).await
+        self.find("kind = $1 AND name = $2", name).await
     }
 
-    async fn find<R: Record>(
-        &self,
-        statement: &'static str,
-        key: &str,
-    ) -> Result<Option<R>, StoreError> {
-        let row = reading!(self, fetch_optional, sqlx::query(statement).bind(R::KIND).bind(key))?;
-        row.map(|row| self.noted(row.try_get("id")?, row.try_get("document")?)).transpose()
+    async fn find<R: Record>(&self, condition: &str, key: &str) -> Result<Option<R>, StoreError> {
+        let sql = self.documents(condition);
+        let row = reading!(
+            self,
+            fetch_optional,
+            sqlx::query(AssertSqlSafe(sql.clone())).bind(R::KIND).bind(key)
+        )?;
+        row.map(|row| self.noted(row.try_get("id")?, rows::text_of(&row, "document")?)).transpose()
     }
 
     /// Writes a record with its audit event; `false` if it was to be replaced and is not there.
@@ -298,6 +308,7 @@ impl Store {
             return Ok(false);
         }
         self.commit_directory(transaction, checked, event).await?;
+        self.unreadable.forget(AccountLink::KIND, &link.key());
         Ok(true)
     }
 
@@ -494,7 +505,7 @@ impl Store {
     }
 }
 
-async fn remove(
+pub(crate) async fn remove(
     transaction: &mut Transaction<'static, Any>,
     kind: &str,
     id: &str,

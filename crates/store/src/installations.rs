@@ -97,7 +97,7 @@ impl Store {
         let mut all = Vec::with_capacity(rows.len());
         for row in rows {
             let id: &str = row.try_get("id")?;
-            all.extend(self.unreadable.noted("installation", id, installation_of(row)));
+            all.extend(self.row("installation", id, installation_of(row))?);
         }
         Ok(all)
     }
@@ -159,6 +159,7 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         self.commit_directory(transaction, checked, event).await?;
+        self.unreadable.forget("installation", id);
         Ok(true)
     }
 }

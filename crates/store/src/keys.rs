@@ -71,6 +71,10 @@ impl Store {
     /// Adds `key` unless there already is one of its algorithm that signs: of several nodes that start at once on an
     /// empty database, one wins and all go on with its key. Answers the key that stands.
     pub async fn first_signing_key(&self, key: &SealedKey) -> Result<SealedKey, StoreError> {
+        self.patiently(|| self.try_first_signing_key(key)).await
+    }
+
+    async fn try_first_signing_key(&self, key: &SealedKey) -> Result<SealedKey, StoreError> {
         let mut transaction = self.begin_revoking().await?;
         let table = table_of(&mut transaction, &key.algorithm).await?;
         let statement = format!(

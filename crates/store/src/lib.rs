@@ -12,6 +12,7 @@ mod hot_path;
 mod installations;
 mod keys;
 mod migrations;
+mod policy;
 mod rows;
 mod sessions;
 
@@ -23,6 +24,7 @@ pub use directory::{Generation, Group, Put, Record, User};
 pub use hot_path::{Grant, HotOperation, HotOutcome, TokenKind, UsedJti};
 pub use installations::{Installation, MOST_INSTALLATIONS};
 pub use keys::SealedKey;
+pub use rows::Held;
 pub use sessions::{
     AuthorizationCode, CodeState, PushedRequest, RefreshToken, RefreshTokenState, Replaces,
     Rotation, Session,

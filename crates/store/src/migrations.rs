@@ -24,11 +24,54 @@ const STEPS: [&str; 5] = [
     include_str!("migrations/0005_keys_beside.sql"),
 ];
 
+/// The same for a SQLite file that another program has locked.
+const FILE: Duration = Duration::from_secs(30);
+
+/// How long a step waits for those who read and write a table: whoever comes after it waits as long.
+const HOLD: Duration = Duration::from_millis(1500);
+
 /// How long a node waits for another one to end its steps: an index over millions of rows takes its time.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// Brings the schema up to date. Where it is, nothing is locked for it.
+/// Whether this version may use the database still: a later one may have taken something away.
+pub(crate) async fn check(transaction: &mut Transaction<'static, Any>) -> Result<(), StoreError> {
+    match number(transaction, "schema").await? {
+        Some(found) if found > SCHEMA_VERSION => {
+            Err(StoreError::TooNew { found, known: SCHEMA_VERSION })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Brings the schema up to date, and waits its turn: not without end, and holding up nobody for longer than [`HOLD`].
 pub(crate) async fn run(pool: &AnyPool, dialect: Dialect) -> Result<(), StoreError> {
+    let began = Instant::now();
+    loop {
+        match steps(pool, dialect).await {
+            Err(StoreError::Database(error))
+                if is_taken(&error) && began.elapsed() < patience(dialect) =>
+            {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Whether somebody else has what is asked for, for now.
+pub(crate) fn is_taken(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    // SQLite: busy, also where a snapshot was overtaken; PostgreSQL: a lock was not had in time, a deadlock.
+    code.is_some_and(|code| matches!(code.as_ref(), "5" | "261" | "517" | "55P03" | "40P01"))
+}
+
+/// How long a start waits for others: for a node that changes the schema, for a program that holds a file.
+pub(crate) fn patience(dialect: Dialect) -> Duration {
+    if dialect == Dialect::Sqlite { FILE } else { PATIENCE }
+}
+
+/// The steps that are missing. Where none is, nothing is locked.
+async fn steps(pool: &AnyPool, dialect: Dialect) -> Result<(), StoreError> {
     if let Ok((found, done)) = state(pool).await {
         if found > SCHEMA_VERSION {
             return Err(StoreError::TooNew { found, known: SCHEMA_VERSION });
@@ -72,10 +115,12 @@ async fn turn(pool: &AnyPool, dialect: Dialect) -> Result<Transaction<'static, A
         let sql = "SELECT CASE WHEN pg_try_advisory_xact_lock(7317001) THEN 1 ELSE 0 END::bigint";
         let row = sqlx::query(sql).fetch_one(&mut *transaction).await?;
         if row.try_get::<i64, _>(0)? == 1 {
-            // One statement may take long, and wait for the transactions that are under way; nothing is idle in between.
-            sqlx::raw_sql("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 60000")
-                .execute(&mut *transaction)
-                .await?;
+            // One statement may take long; what waits for a lock keeps all the others waiting, and gives up.
+            let settings = format!(
+                "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {}",
+                HOLD.as_millis()
+            );
+            sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut *transaction).await?;
             return Ok(transaction);
         }
         transaction.rollback().await?;

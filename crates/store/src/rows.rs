@@ -9,31 +9,59 @@ use crate::{
     database::{Store, StoreError},
     directory::Record,
 };
-use serde_json::{Map, Value};
+use serde_json::{Value, error::Category, value::RawValue};
 use sqlx::{Row, any::AnyRow};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError},
 };
 
 /// Member of a document that lists what a reader has to know to use it at all (as `crit` does of a JWS, RFC 7515
 /// section 4.1.11). This version knows nothing that would be listed.
-const CRITICAL: &str = "\"crit\"";
+const CRITICAL: &str = "crit";
 
 /// Longest explanation that is kept, in characters.
 const LONGEST: usize = 300;
 
 /// Reads a document into a domain type; what is unknown in it is passed over.
 pub(crate) fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
-    if text.contains(CRITICAL) {
-        let critical: Critical =
-            serde_json::from_str(text).map_err(|e| shortened(&e.to_string()))?;
+    // An escape may spell it, too.
+    if text.contains(CRITICAL) || text.contains('\\') {
+        let critical: Critical = read(text)?;
         if let Some(first) = critical.crit.first() {
             let first = shortened(first);
             return Err(format!("it needs `{first}`, which this version does not know"));
         }
     }
-    serde_json::from_str(text).map_err(|e| shortened(&e.to_string()))
+    read(text)
+}
+
+/// Reads, and tells where it went wrong without a word of what stands there: that may be a secret.
+fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    if let Ok(value) = serde_json::from_str(text) {
+        return Ok(value);
+    }
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let (path, inner) = (shortened(&error.path().to_string()), error.inner());
+        let (line, column) = (inner.line(), inner.column());
+        let told = inner.to_string();
+        let what = match inner.classify() {
+            Category::Data if told.starts_with("missing field") => {
+                return shortened(told.split(" at line").next().unwrap_or_default());
+            }
+            Category::Data if told.starts_with("duplicate field") => "is there twice",
+            Category::Data => "is not what this version expects there",
+            Category::Eof => "ends too early",
+            Category::Syntax | Category::Io => "is no JSON",
+        };
+        let path = if path == "." { "it".to_owned() } else { format!("`{path}`") };
+        format!("{path} {what} (line {line}, column {column})")
+    })?;
+    reader.end().map_err(|error| {
+        format!("something follows it (line {}, column {})", error.line(), error.column())
+    })?;
+    Ok(read)
 }
 
 #[derive(serde::Deserialize)]
@@ -46,49 +74,86 @@ fn shortened(text: &str) -> String {
     passavant_proto::others_text::shown(text, LONGEST)
 }
 
-/// The document of a record that replaces one of which `before` is stored, with what this version did not know of that.
+/// An object as it stands in a text: what is not looked at stays as it was written, however deep, long or odd.
+type Members<'a> = BTreeMap<String, &'a RawValue>;
+
+/// The document of a record that replaces one of which `before` is stored, with what this version did not know of that,
+/// byte for byte. Refused where that cannot be kept.
 pub(crate) fn replacing<R: Record>(record: &R, before: &str) -> Result<String, StoreError> {
-    let broken = |error: serde_json::Error| StoreError::Document(R::KIND, error.to_string());
-    let new = serde_json::to_value(record).map_err(broken)?;
-    let kept = serde_json::from_str::<Value>(before).ok().and_then(|stored| {
-        let known = serde_json::to_value(parse::<R>(before).ok()?).ok()?;
-        unknown(&stored, &known)
-    });
-    let Some(kept) = kept else { return Ok(new.to_string()) };
-    let mut merged = new.clone();
-    merge(&mut merged, &kept);
+    let broken = |why: String| StoreError::Document(R::KIND, why);
+    let new = to_text(record).map_err(broken)?;
+    // What nobody could read is replaced as a whole.
+    let Ok(known) = parse::<R>(before) else { return Ok(new) };
+    let known = to_text(&known).map_err(broken)?;
+    let merged = merged(before, &known, &new).map_err(broken)?;
     // What does not fit the record any more as it is now is not worth the record.
-    let fits = parse::<R>(&merged.to_string())
-        .is_ok_and(|read| serde_json::to_value(read).is_ok_and(|read| read == new));
-    Ok(if fits { merged.to_string() } else { new.to_string() })
+    let fits =
+        parse::<R>(&merged).is_ok_and(|read| to_text(&read).is_ok_and(|read| same(&read, &new)));
+    Ok(if fits { merged } else { new })
 }
 
-/// Members of `stored`, at any depth of objects, that are not in `known`.
-fn unknown(stored: &Value, known: &Value) -> Option<Value> {
-    let (Value::Object(stored), Value::Object(known)) = (stored, known) else { return None };
-    let kept: Map<String, Value> = stored
-        .iter()
-        .filter_map(|(name, value)| {
-            let kept = match known.get(name) {
-                None => Some(value.clone()),
-                Some(known) => unknown(value, known),
+fn to_text<T: serde::Serialize>(value: &T) -> Result<String, String> {
+    serde_json::to_string(value).map_err(|error| error.to_string())
+}
+
+/// Whether two texts of ours are one value.
+fn same(one: &str, other: &str) -> bool {
+    let value = |text: &str| serde_json::from_str::<Value>(text).ok();
+    one == other || value(one).is_some_and(|held| Some(held) == value(other))
+}
+
+/// `new`, and of `stored` what is not in `known`, which is how this version reads it: members of objects at any depth, and
+/// items of lists that are in both.
+fn merged(stored: &str, known: &str, new: &str) -> Result<String, String> {
+    let odd = |error: serde_json::Error| {
+        let (line, column) = (error.line(), error.column());
+        format!("what a later version wrote cannot be kept (line {line}, column {column})")
+    };
+    let is = |text: &str, letter: char| text.trim_start().starts_with(letter);
+    if is(stored, '{') && is(known, '{') && is(new, '{') {
+        let (stored, known, new): (Members<'_>, Members<'_>, Members<'_>) = (
+            serde_json::from_str(stored).map_err(odd)?,
+            serde_json::from_str(known).map_err(odd)?,
+            serde_json::from_str(new).map_err(odd)?,
+        );
+        let mut members: BTreeMap<&String, String> = BTreeMap::new();
+        for (name, value) in &new {
+            let both = stored.get(name).zip(known.get(name));
+            let text = match both {
+                Some((stored, known)) => merged(stored.get(), known.get(), value.get())?,
+                None => value.get().to_owned(),
             };
-            Some((name.clone(), kept?))
-        })
-        .collect();
-    (!kept.is_empty()).then_some(Value::Object(kept))
-}
-
-fn merge(into: &mut Value, kept: &Value) {
-    let (Value::Object(into), Value::Object(kept)) = (into, kept) else { return };
-    for (name, value) in kept {
-        match into.get_mut(name) {
-            None => {
-                into.insert(name.clone(), value.clone());
-            }
-            Some(there) => merge(there, value),
+            members.insert(name, text);
+        }
+        for (name, value) in stored.iter().filter(|(name, _)| !known.contains_key(*name)) {
+            members.entry(name).or_insert_with(|| value.get().to_owned());
+        }
+        let mut text = String::with_capacity(64);
+        for (name, value) in members {
+            text.push_str(if text.is_empty() { "{" } else { "," });
+            text.push_str(&Value::from(name.as_str()).to_string());
+            text.push(':');
+            text.push_str(&value);
+        }
+        return Ok(if text.is_empty() { "{}".to_owned() } else { text + "}" });
+    }
+    if is(stored, '[') && is(known, '[') && is(new, '[') {
+        let (stored, known, new): (Vec<&RawValue>, Vec<&RawValue>, Vec<&RawValue>) = (
+            serde_json::from_str(stored).map_err(odd)?,
+            serde_json::from_str(known).map_err(odd)?,
+            serde_json::from_str(new).map_err(odd)?,
+        );
+        // As many, or nobody knows which is which.
+        if stored.len() == known.len() {
+            let mut free: Vec<_> = stored.into_iter().zip(known).collect();
+            let items = new.iter().map(|item| {
+                let held = free.iter().position(|(_, known)| same(known.get(), item.get()));
+                held.map_or(item.get(), |held| free.swap_remove(held).0.get())
+            });
+            return Ok(format!("[{}]", items.collect::<Vec<_>>().join(",")));
         }
     }
+    Ok(new.to_owned())
 }
 
 /// The rows that cannot be read, by kind and id, and why; as of the last look at each.
@@ -118,25 +183,6 @@ impl Unreadable {
         }
     }
 
-    /// The same of a row of another table.
-    pub(crate) fn noted<T>(
-        &self,
-        kind: &'static str,
-        id: &str,
-        read: Result<T, StoreError>,
-    ) -> Option<T> {
-        match read {
-            Ok(value) => {
-                self.note(kind, id, None);
-                Some(value)
-            }
-            Err(error) => {
-                self.note(kind, id, Some(&shortened(&error.to_string())));
-                None
-            }
-        }
-    }
-
     /// A row is gone.
     pub(crate) fn forget(&self, kind: &'static str, id: &str) {
         self.note(kind, id, None);
@@ -147,29 +193,50 @@ impl Unreadable {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|(of, id), _| *of != kind || is_there(id));
     }
+
+    /// Forgets what was said of all rows: another node may have mended or removed them.
+    pub(crate) fn forget_all(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Every record of a kind: what can be read, and what there is besides.
+#[derive(Debug)]
+pub struct Held<R> {
+    /// Those that this version can read.
+    pub records: Vec<R>,
+    /// The others: their ids, and their documents where these are JSON at all.
+    pub unreadable: Vec<(String, Option<Value>)>,
+}
+
+/// The text of a document, which another hand may have spoiled.
+pub(crate) fn text_of<'r>(row: &'r AnyRow, column: &str) -> Result<&'r str, StoreError> {
+    // An empty one is no document either.
+    Ok(std::str::from_utf8(row.try_get(column)?).unwrap_or_default())
 }
 
 impl Store {
-    /// The records among rows of `id` and `document`: those that cannot be read are noted, and left out.
-    pub(crate) fn readable<R: Record>(&self, rows: &[AnyRow]) -> Result<Vec<R>, StoreError> {
-        let mut records = Vec::with_capacity(rows.len());
-        let mut ids = std::collections::BTreeSet::new();
+    /// The records among rows of `id` and `document`, as bytes: those that cannot be read are noted.
+    pub(crate) fn readable<R: Record>(&self, rows: &[AnyRow]) -> Result<Held<R>, StoreError> {
+        let mut held = Held { records: Vec::with_capacity(rows.len()), unreadable: Vec::new() };
         for row in rows {
-            let (id, text): (&str, &str) = (row.try_get("id")?, row.try_get("document")?);
+            let (id, text): (&str, &str) = (row.try_get("id")?, text_of(row, "document")?);
             match self.noted::<R>(id, text) {
-                Ok(record) => records.push(record),
-                Err(_) => {
-                    ids.insert(id);
-                }
+                Ok(record) => held.records.push(record),
+                Err(_) => held.unreadable.push((id.to_owned(), serde_json::from_str(text).ok())),
             }
         }
+        let ids: BTreeSet<&str> = held.unreadable.iter().map(|(id, _)| id.as_str()).collect();
         self.unreadable.retain(R::KIND, |id| ids.contains(id));
-        Ok(records)
+        Ok(held)
     }
 
-    /// One record; one that cannot be read is noted.
+    /// One record; one that cannot be read is noted. Its own id has to be the row's: an act would be on another one.
     pub(crate) fn noted<R: Record>(&self, id: &str, text: &str) -> Result<R, StoreError> {
-        let read = parse::<R>(text);
+        let read = parse::<R>(text).and_then(|record| match record.id() {
+            own if own == id => Ok(record),
+            _ => Err("its document names another record".to_owned()),
+        });
         self.unreadable.note(R::KIND, id, read.as_ref().err().map(String::as_str));
         read.map_err(|why| StoreError::Document(R::KIND, format!("`{}`: {why}", shortened(id))))
     }
@@ -188,6 +255,32 @@ impl Store {
             Err(StoreError::Document(..)) => Ok(None),
             found => found,
         }
+    }
+
+    /// What was read of a row of another table: one that cannot be read is noted, and counts as not there.
+    pub(crate) fn row<T>(
+        &self,
+        kind: &'static str,
+        id: &str,
+        read: Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        match read {
+            Err(StoreError::Document(_, why)) => {
+                self.note_unreadable(kind, id, &why);
+                Ok(None)
+            }
+            read => read.map(Some),
+        }
+    }
+
+    /// Forgets which rows could not be read, until each is looked at again.
+    pub fn forget_unreadable(&self) {
+        self.unreadable.forget_all();
+    }
+
+    /// Notes that a row of another table cannot be read.
+    pub fn note_unreadable(&self, kind: &'static str, id: &str, why: &str) {
+        self.unreadable.note(kind, id, Some(&shortened(why)));
     }
 
     /// The stored records that could not be read when they were last looked at: kind, id and why.
@@ -262,5 +355,72 @@ mod tests {
         for broken in ["", "[]", "{", r#"{"name": 1}"#, r#"{"name": "x", "crit": "y"}"#] {
             assert!(parse::<Group>(broken).is_err(), "{broken}");
         }
+    }
+
+    #[test]
+    fn what_is_not_known_is_kept_as_it_was_written() {
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        for odd in [
+            deep.as_str(),
+            "1e999",
+            "\"\\ud800\"",
+            "123456789012345678901234567890",
+            "18446744073709551617",
+            "-0",
+            "1e2",
+            "0.1000000000000000055511151231257827",
+        ] {
+            let text = format!(
+                r#"{{"id":"u","username":"erin","groups":["a"],"odd":{odd},"only_from":"10.0.0.0/8"}}"#
+            );
+            let mut read: User = parse(&text).unwrap();
+            read.disabled = true;
+            let written = replacing(&read, &text).unwrap();
+            assert!(written.contains(&format!("\"odd\":{odd}")), "{written}");
+            assert!(written.contains("\"only_from\":\"10.0.0.0/8\""), "{written}");
+            assert!(parse::<User>(&written).unwrap().disabled);
+        }
+    }
+
+    #[test]
+    fn items_of_lists_keep_what_is_not_known_of_them() {
+        let text = r#"{"id":"c","name":"C","redirect_uris":[],"authentication":{"secret":[{"hash":"one","expires":null,"only_from":"10/8"},{"hash":"two","expires":5,"note":1}]}}"#;
+        let mut read: Client = parse(text).unwrap();
+        let passavant_proto::oauth::client::ClientAuthentication::Secret(hashes) =
+            &mut read.authentication
+        else {
+            panic!("a secret")
+        };
+        let mut new = hashes[0].clone();
+        new.hash = "three".to_owned();
+        hashes.remove(1);
+        hashes.insert(0, new);
+        let written = replacing(&read, text).unwrap();
+        assert!(
+            written.contains(r#"{"hash":"one","expires":null,"only_from":"10/8"}"#),
+            "{written}"
+        );
+        assert!(!written.contains("two") && !written.contains("note"), "{written}");
+        assert_eq!(parse::<Client>(&written).unwrap(), read);
+    }
+
+    #[test]
+    fn why_it_cannot_be_read_says_where_and_not_what_is_there() {
+        for (text, path) in [
+            (r#"{"id":"u","username":"erin","groups":"$argon2id$SECRET"}"#, "groups"),
+            (r#"{"id":"u","username":{"SECRET":1}}"#, "username"),
+            (r#"{"id":"u","username":"erin","disabled":"SECRET"}"#, "disabled"),
+        ] {
+            let why = parse::<User>(text).unwrap_err();
+            assert!(why.contains(&format!("`{path}`")) && !why.contains("SECRET"), "{why}");
+        }
+        let client = r#"{"id":"c","name":"C","authentication":{"SECRET":[]}}"#;
+        let why = parse::<Client>(client).unwrap_err();
+        assert!(why.contains("authentication") && !why.contains("SECRET"), "{why}");
+        assert!(parse::<User>(r#"{"id":"u"}"#).unwrap_err().contains("missing field `username`"));
+        assert!(parse::<User>(r#"{"id":"u","username":"e"} SECRET"#).is_err());
+        // However it is spelled.
+        let spelled = r#"{"id":"u","username":"e","\u0063rit":["later"]}"#;
+        assert!(parse::<User>(spelled).unwrap_err().contains("`later`"));
     }
 }

@@ -100,8 +100,30 @@ pub enum RefreshTokenState {
     /// It was rotated out: presenting it means that it was stolen, or its successor was; or that the answer with the
     /// successor was lost.
     Replaced(Box<RefreshToken>, Option<Rotation>),
+    /// What it stands for cannot be read: it buys nothing, and can be revoked.
+    Unreadable {
+        /// See [`RefreshToken::family`].
+        family: String,
+        /// See [`RefreshToken::user_id`].
+        user_id: String,
+        /// See [`RefreshToken::client_id`].
+        client_id: String,
+    },
     /// Unknown, expired or revoked.
     Invalid,
+}
+
+impl RefreshTokenState {
+    /// What may be revoked by whoever presents it: family, person and client.
+    pub fn revocable(&self) -> Option<(&str, &str, &str)> {
+        match self {
+            Self::Live(held) | Self::Replaced(held, _) => {
+                Some((&held.family, &held.user_id, &held.client_id))
+            }
+            Self::Unreadable { family, user_id, client_id } => Some((family, user_id, client_id)),
+            Self::Invalid => None,
+        }
+    }
 }
 
 /// The refresh token that is rotated out, and how.
@@ -191,7 +213,8 @@ impl Store {
             .bind(cookie_hash)
             .bind(now.0)
         )?;
-        row.as_ref().map(session_of).transpose()
+        let Some(row) = row else { return Ok(None) };
+        self.row("session", row.try_get("sid")?, session_of(&row))
     }
 
     /// How the person of a session that has not been ended signed in.
@@ -205,7 +228,8 @@ impl Store {
             sqlx::query("SELECT authentication FROM sessions WHERE sid = $1 AND ended_at IS NULL")
                 .bind(sid)
         )?;
-        row.map(|row| document(&row, "authentication", "session")).transpose()
+        let Some(row) = row else { return Ok(None) };
+        self.row("session", sid, document(&row, "authentication", "session"))
     }
 
     /// Whether a session has not been ended. An expired one still stands behind tokens that live
@@ -282,18 +306,22 @@ impl Store {
             .bind(hash)
         )?;
         let Some(row) = row else { return Ok(CodeState::Invalid) };
-        let code = AuthorizationCode {
-            sid: row.try_get("sid")?,
-            family: row.try_get("family")?,
-            request: document(&row, "document", "authorization code")?,
-            expires_at: Timestamp(row.try_get("expires_at")?),
+        let (sid, family): (String, String) = (row.try_get("sid")?, row.try_get("family")?);
+        let request = document(&row, "document", "authorization code");
+        let request = self.row("authorization code", &family, request)?;
+        let authentication = document(&row, "authentication", "session");
+        let authentication = self.row("session", &sid, authentication)?;
+        let Some((request, authentication)) = request.zip(authentication) else {
+            return Ok(CodeState::Invalid);
         };
         let session = Session {
-            sid: code.sid.clone(),
+            sid: sid.clone(),
             user_id: row.try_get("user_id")?,
-            authentication: document(&row, "authentication", "session")?,
+            authentication,
             expires_at: Timestamp(row.try_get("session_expires_at")?),
         };
+        let expires_at = Timestamp(row.try_get("expires_at")?);
+        let code = AuthorizationCode { sid, family, request, expires_at };
         if row.try_get::<Option<i64>, _>("used_at")?.is_some() {
             return Ok(CodeState::Used(Box::new(code), session));
         }
@@ -345,14 +373,11 @@ impl Store {
         .fetch_optional(&mut *transaction)
         .await?;
         transaction.commit().await?;
-        row.map(|row| {
-            Ok(PushedRequest {
-                client_id: row.try_get("client_id")?,
-                request: document(&row, "document", "pushed request")?,
-                expires_at: Timestamp(row.try_get("expires_at")?),
-            })
-        })
-        .transpose()
+        let Some(row) = row else { return Ok(None) };
+        let request = document(&row, "document", "pushed request");
+        let Some(request) = self.row("pushed request", hash, request)? else { return Ok(None) };
+        let (client_id, expires_at) = (row.try_get("client_id")?, row.try_get("expires_at")?);
+        Ok(Some(PushedRequest { client_id, request, expires_at: Timestamp(expires_at) }))
     }
 
     /// Records the first refresh token of a family; `false` if its session has ended meanwhile or
@@ -385,13 +410,18 @@ impl Store {
             self,
             fetch_optional,
             sqlx::query(
-                "SELECT document, replaced_at, revoked_at, idle_expires_at, expires_at, \
+                "SELECT document, family, user_id, client_id, replaced_at, revoked_at, idle_expires_at, expires_at, \
              successor_salt, replaced_by FROM refresh_tokens WHERE hash = $1",
             )
             .bind(hash)
         )?;
         let Some(row) = row else { return Ok(RefreshTokenState::Invalid) };
-        let token: RefreshToken = document(&row, "document", "refresh token")?;
+        let family: String = row.try_get("family")?;
+        let token = document(&row, "document", "refresh token");
+        let Some(token) = self.row::<RefreshToken>("refresh token", &family, token)? else {
+            let (user_id, client_id) = (row.try_get("user_id")?, row.try_get("client_id")?);
+            return Ok(RefreshTokenState::Unreadable { family, user_id, client_id });
+        };
         if row.try_get::<Option<i64>, _>("revoked_at")?.is_some() {
             return Ok(RefreshTokenState::Invalid);
         }

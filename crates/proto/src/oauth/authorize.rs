@@ -178,8 +178,9 @@ fn governed<'a>(
             let found = live.find(|governed| governed.resource == resource);
             found.ok_or(bad("This authorization server does not govern the resource."))
         }
-        (None, _) => match (live.next(), live.next()) {
-            (Some(only), None) => Ok(only),
+        // Counted as configured: another one that is switched off is another one.
+        (None, _) => match governed {
+            [only] if !only.disabled => Ok(only),
             _ => Err(bad("resource is required: there are several MCP servers here, or none.")),
         },
         _ => Err(bad("A token is for one resource; ask for one at a time.")),

@@ -207,3 +207,20 @@ pub struct GovernedResource {
     #[serde(default)]
     pub disabled: bool,
 }
+
+impl GovernedResource {
+    /// One of which no more is known than that it is there.
+    pub fn switched_off(resource: crate::identifier::Resource) -> Self {
+        Self {
+            resource,
+            name: String::new(),
+            scopes: Scopes::default(),
+            default_scopes: Scopes::default(),
+            descriptions: std::collections::BTreeMap::new(),
+            access_token_lifetime: None,
+            access_token_signing_alg: None,
+            require_dpop: false,
+            disabled: true,
+        }
+    }
+}

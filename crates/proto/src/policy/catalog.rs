@@ -1,7 +1,7 @@
 //! What a person may reach, and why not: the exchange's own decision for each MCP server.
 
 use super::{
-    decide::{Denial, DenialReason, Permit, Person, Policy, Question, is_for},
+    decide::{Denial, DenialReason, Permit, Person, Policy, Question},
     records::{Connection, RegisteredResource, ResourceAuthorizationServer, Subject},
 };
 use crate::{oidc::authentication::Authentication, time::Timestamp};
@@ -66,7 +66,7 @@ impl Policy {
                 .collect();
             // A connection for one person is nobody else's business.
             let shown = opening.iter().any(|c| {
-                is_for(c, person) || c.subjects.iter().any(|s| matches!(s, Subject::Group(_)))
+                self.is_for(c, person) || c.subjects.iter().any(|s| matches!(s, Subject::Group(_)))
             });
             if !shown {
                 continue;

@@ -128,9 +128,33 @@ impl Denial {
     }
 }
 
+/// Everything the administrators said, as it is on record.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    /// Authorization servers.
+    pub servers: Vec<ResourceAuthorizationServer>,
+    /// MCP servers.
+    pub resources: Vec<RegisteredResource>,
+    /// Connections.
+    pub connections: Vec<Connection>,
+    /// Authorization servers and MCP servers whose records cannot be read, by identifiers and aliases: the company
+    /// decides about them, and nobody gets there.
+    pub governed: Vec<String>,
+    /// Of such a server not even the names are known.
+    pub governs_all: bool,
+    /// There are connections that cannot be read: nothing is the only one of its kind.
+    pub lacks_connections: bool,
+    /// Groups whose records cannot be read: being in one opens nothing.
+    pub closed_groups: BTreeSet<String>,
+}
+
 /// Everything the administrators said, indexed for deciding.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
+    governed: BTreeSet<String>,
+    governs_all: bool,
+    lacks_connections: bool,
+    closed_groups: BTreeSet<String>,
     pub(super) servers: HashMap<String, ResourceAuthorizationServer>,
     spellings: HashMap<String, String>,
     pub(super) resources: HashMap<Resource, RegisteredResource>,
@@ -145,19 +169,20 @@ impl Policy {
 
     /// Indexes the records of an IdP with issuer `idp`; a RAS with that very issuer is left out
     /// (JAG-X10).
-    pub fn new(
-        idp: &Issuer,
-        servers: Vec<ResourceAuthorizationServer>,
-        resources: Vec<RegisteredResource>,
-        mut connections: Vec<Connection>,
-    ) -> Self {
+    pub fn new(idp: &Issuer, written: Written) -> Self {
+        let Written { servers, resources, mut connections, .. } = written;
         connections.sort_by(|a, b| a.id.cmp(&b.id));
-        let mut policy = Self::default();
+        let mut policy = Self {
+            governed: written.governed.iter().map(|name| slashless(name)).collect(),
+            governs_all: written.governs_all,
+            lacks_connections: written.lacks_connections,
+            closed_groups: written.closed_groups,
+            ..Self::default()
+        };
         for connection in connections {
             let key = (connection.idp_client_id.clone(), connection.audience.as_str().to_owned());
             policy.connections.entry(key).or_default().push(connection);
         }
-        let slashless = |text: &str| text.strip_suffix('/').unwrap_or(text).to_owned();
         let servers: Vec<_> =
             servers.into_iter().filter(|s| !idp.is_spelled(s.issuer.as_str())).collect();
         // Issuers first: an alias never captures another's issuer, nor the IdP's own.
@@ -193,10 +218,13 @@ impl Policy {
     /// Whether the company decides about an MCP server: it is registered here, or its authorization
     /// server is; switched on or off, and whoever may reach it (EMA-C2).
     pub fn governs(&self, resource: &Resource, authorization_server: &str) -> bool {
-        let slashless = authorization_server.strip_suffix('/').unwrap_or(authorization_server);
-        self.resources.contains_key(resource)
+        let server = slashless(authorization_server);
+        self.governs_all
+            || self.resources.contains_key(resource)
             || self.servers.contains_key(authorization_server)
-            || self.spellings.contains_key(slashless)
+            || self.spellings.contains_key(&server)
+            || self.governed.contains(&server)
+            || self.governed.contains(&slashless(resource.normalized()))
     }
 
     /// Decides: a permit, or one refusal with the rule that decided.
@@ -211,7 +239,7 @@ impl Policy {
             return Err(Denial::by_default(DenialReason::NotConnected));
         };
         let assigned: Vec<&Connection> =
-            connected.iter().copied().filter(|c| is_for(c, question.person)).collect();
+            connected.iter().copied().filter(|c| self.is_for(c, question.person)).collect();
         if assigned.is_empty() {
             return Err(Denial::by(DenialReason::NotAssigned, first));
         }
@@ -221,6 +249,9 @@ impl Policy {
                 .is_some_and(|held| held.authorization_server == server.issuer && !held.disabled)
         };
         let asked = match question.resources {
+            [] if self.lacks_connections => {
+                return Err(Denial::by(DenialReason::ResourceRequired, assigned[0]));
+            }
             [] => vec![single_resource(&assigned)?],
             asked => asked.to_vec(),
         };
@@ -246,6 +277,17 @@ impl Policy {
             }
         }
         self.grant(server, &met, &asked, question, unmet)
+    }
+
+    /// Whether a connection is for a person.
+    pub(super) fn is_for(&self, connection: &Connection, person: Person<'_>) -> bool {
+        connection.subjects.iter().any(|subject| match subject {
+            Subject::Everyone => true,
+            Subject::Group(name) => {
+                person.groups.contains(name) && !self.closed_groups.contains(name)
+            }
+            Subject::User(id) => id == person.id,
+        })
     }
 
     /// Unites what the connections whose conditions are met grant. If only a connection whose
@@ -316,12 +358,9 @@ impl Policy {
     }
 }
 
-pub(super) fn is_for(connection: &Connection, person: Person<'_>) -> bool {
-    connection.subjects.iter().any(|subject| match subject {
-        Subject::Everyone => true,
-        Subject::Group(name) => person.groups.contains(name),
-        Subject::User(id) => id == person.id,
-    })
+/// A name without the slash at its end: two that differ by that alone are one, but where both are registered.
+fn slashless(text: &str) -> String {
+    text.strip_suffix('/').unwrap_or(text).to_owned()
 }
 
 fn single_resource(assigned: &[&Connection]) -> Result<Resource, Denial> {

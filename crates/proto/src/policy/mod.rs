@@ -5,7 +5,7 @@ mod decide;
 mod records;
 
 pub use catalog::CatalogEntry;
-pub use decide::{Denial, DenialReason, Permit, Person, Policy, Question};
+pub use decide::{Denial, DenialReason, Permit, Person, Policy, Question, Written};
 pub use records::{
     Conditions, Connection, RegisteredResource, ReleasedClaim, ResourceAuthorizationServer, Subject,
 };
