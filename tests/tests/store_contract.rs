@@ -368,10 +368,10 @@ async fn installations(store: &Store) {
     assert_eq!(i64::try_from(held.len()).unwrap(), MOST_INSTALLATIONS);
     assert!(store.installations(Some("max")).await.unwrap().is_empty());
     let id = held[0].id.clone();
-    assert_eq!(store.installation(&id).await.unwrap().unwrap(), held[0]);
+    assert_eq!(store.installation(&id).await.unwrap().unwrap().0, held[0]);
     store.installation_used(&id, NOW.plus(90)).await.unwrap();
     store.installation_used(&id, NOW.plus(30)).await.unwrap();
-    assert_eq!(store.installation(&id).await.unwrap().unwrap().used_at, NOW.plus(90));
+    assert_eq!(store.installation(&id).await.unwrap().unwrap().0.used_at, NOW.plus(90));
     assert_eq!(store.installations(None).await.unwrap()[0].id, id, "used last, first");
     // Somebody else's is not there for a person; revoked once, with the refresh tokens of that client.
     session(store, "of-installation").await;

@@ -485,7 +485,7 @@ async fn a_database_of_one_role_is_not_claimed_for_the_other() {
         let store = passavant_store::Store::open(&url).await.unwrap();
         let mut hand =
             SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
-        sqlx::query("INSERT INTO directory VALUES ($1, 'x', 'x', '{}')")
+        sqlx::query("INSERT INTO directory (kind, id, name, document) VALUES ($1, 'x', 'x', '{}')")
             .bind(record)
             .execute(&mut hand)
             .await

@@ -603,7 +603,7 @@ async fn explain(idp: Acting<IdpAdmin>, Body(asked): Body<Explain>) -> Answer {
                     "there is no such installation, or it was revoked",
                 ));
             }
-            Some(held) if held.user_id != user.id => {
+            Some((held, _)) if held.user_id != user.id => {
                 return Ok(refused("subject.not_live", "the installation is another person's"));
             }
             Some(_) => {}

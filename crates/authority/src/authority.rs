@@ -11,7 +11,7 @@ use passavant_proto::{
     others_text::shown,
     time::{Clock, Entropy, Timestamp},
 };
-use passavant_store::{Generation, Installation, SealedKey, Store, StoreError};
+use passavant_store::{Generation, Installation, SealedKey, Seen, Store, StoreError};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
@@ -172,6 +172,8 @@ pub struct RegisteredClient {
     pub keys_reach: Option<Reach>,
     /// What it is where it is an enrolled installation.
     pub installation: Option<EnrolledAs>,
+    /// Its own row, where it is no policy: what is minted for it is recorded against that.
+    pub seen: Option<Seen>,
 }
 
 /// An installation as a client.
@@ -186,11 +188,11 @@ pub struct EnrolledAs {
 impl RegisteredClient {
     /// A client that is named by a metadata document at `reach`.
     pub fn of_document(record: Client, inline_keys: Option<Arc<KeySet>>, reach: Reach) -> Self {
-        Self { record, inline_keys, keys_reach: Some(reach), installation: None }
+        Self { record, inline_keys, keys_reach: Some(reach), installation: None, seen: None }
     }
 
     /// An installation as the client whose id is `url`.
-    pub fn of_installation(url: &str, held: &Installation) -> Self {
+    pub fn of_installation(url: &str, held: &Installation, seen: Seen) -> Self {
         let jwks = json!({"keys": [held.public_jwk]});
         let redirect_uris = passavant_proto::oauth::redirect_uri::LOOPBACK_REDIRECTS;
         let record = Client {
@@ -209,7 +211,12 @@ impl RegisteredClient {
             user_id: held.user_id.clone(),
             used_at: AtomicI64::new(held.used_at.0),
         };
-        Self { installation: Some(installation), ..Self::new(record) }
+        Self { installation: Some(installation), seen: Some(seen), ..Self::new(record) }
+    }
+
+    /// A client that registered itself, if it is live.
+    pub fn of_stranger(record: Client, seen: Seen) -> Option<Self> {
+        (!record.disabled).then(|| Self { seen: Some(seen), ..Self::new(record) })
     }
 
     /// What connections call it: an installation is one of the software that enrols itself.
@@ -236,7 +243,7 @@ impl RegisteredClient {
             }
             _ => None,
         };
-        Self { record, inline_keys, keys_reach: None, installation: None }
+        Self { record, inline_keys, keys_reach: None, installation: None, seen: None }
     }
 }
 
@@ -277,10 +284,20 @@ pub trait Directory: Sized + Send + Sync + 'static {
         &self,
         authority: &Authority<Self>,
         url: &str,
+        look: Look,
     ) -> impl Future<Output = Result<Option<Arc<RegisteredClient>>, Failure>> + Send;
 }
 
-/// The directory as it was at one generation.
+/// How people, and what is theirs, are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// As remembered: for what is recorded against all that it rests on, and for nothing else.
+    Remembered,
+    /// As they are now.
+    Now,
+}
+
+/// The policy as it was at one generation.
 pub struct Snapshot<D> {
     pub generation: Generation,
     pub directory: D,
@@ -359,10 +376,11 @@ impl<D: Directory> Authority<D> {
         &self,
         directory: &D,
         id: &str,
+        look: Look,
     ) -> Result<Option<Arc<RegisteredClient>>, Failure> {
         match directory.client(id) {
             Some(client) => Ok(Some(Arc::clone(client))),
-            None if is_document_url(id) => directory.document_client(self, id).await,
+            None if is_document_url(id) => directory.document_client(self, id, look).await,
             None => directory.stranger(self, id).await,
         }
     }
@@ -374,10 +392,11 @@ impl<D: Directory> Authority<D> {
         directory: &D,
         id: &str,
         visitor: Visitor<'a>,
+        look: Look,
     ) -> Result<(Option<Arc<RegisteredClient>>, Option<Taken<'a>>), Failure> {
         let costs = directory.client(id).is_none() && directory.costs_a_fetch(self, id);
         let taken = if costs { Some(visitor.admission.unproven(visitor.address)?) } else { None };
-        Ok((self.client(directory, id).await?, taken))
+        Ok((self.client(directory, id, look).await?, taken))
     }
 
     /// The directory as last read. Only for decisions that are recorded against its generation.

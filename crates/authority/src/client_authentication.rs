@@ -3,7 +3,7 @@
 use crate::{
     admission::Taken,
     answer::Failure,
-    authority::{Authority, Directory, RegisteredClient, Snapshot},
+    authority::{Authority, Directory, Look, RegisteredClient, Snapshot},
     token_endpoint::Visitor,
 };
 use axum::http::{HeaderMap, header};
@@ -19,7 +19,7 @@ use passavant_proto::{
     secret::Secret,
     time::Timestamp,
 };
-use passavant_store::{HotOutcome, UsedJti};
+use passavant_store::{HotOutcome, Seen, UsedJti};
 use std::sync::{Arc, atomic::Ordering};
 
 /// A client that has proved who it is, or a registered public one. Made here alone.
@@ -38,12 +38,15 @@ impl AuthenticatedClient {
     /// Whether `directory` would still take the proof that was given: the client is live, and what it
     /// authenticates with has not changed. Asked where a decision rests on a later directory than
     /// the authentication did.
+    ///
+    /// What comes out is the row that it stands by, where that is no policy; `None` where it does not stand.
     pub async fn still_stands<D: Directory>(
         &self,
         authority: &Authority<D>,
         directory: &D,
-    ) -> Result<bool, Failure> {
-        let now = authority.client(directory, self.id()).await?;
+        look: Look,
+    ) -> Result<Option<Option<Seen>>, Failure> {
+        let now = authority.client(directory, self.id(), look).await?;
         // What was asked of it when the request came may be too little by now.
         let (then, no_less) = (&self.0.record, |now: &passavant_proto::oauth::client::Client| {
             now.dpop_bound_access_tokens <= self.0.record.dpop_bound_access_tokens
@@ -51,9 +54,9 @@ impl AuthenticatedClient {
                 && now.pkce_optional >= self.0.record.pkce_optional
                 && self.0.record.redirect_uris.iter().all(|uri| now.redirect_uris.contains(uri))
         });
-        Ok(now.is_some_and(|now| {
-            now.record.authentication == then.authentication && no_less(&now.record)
-        }))
+        let stands = now
+            .filter(|now| now.record.authentication == then.authentication && no_less(&now.record));
+        Ok(stands.map(|now| now.seen.clone()))
     }
 
     /// The same client by its record in a later `directory`, where what it proved itself with is good there too; nothing
@@ -63,7 +66,8 @@ impl AuthenticatedClient {
         authority: &Authority<D>,
         directory: &D,
     ) -> Result<Self, Failure> {
-        let now = authority.client(directory, self.id()).await?.ok_or(Refusal::ClientUnknown)?;
+        let now = authority.client(directory, self.id(), Look::Now).await?;
+        let now = now.ok_or(Refusal::ClientUnknown)?;
         let proved = match (&self.0.record.authentication, &now.record.authentication) {
             // A secret beside which another one was given, and that goes on working for a while.
             (ClientAuthentication::Secret(_), ClientAuthentication::Secret(hashes)) => {
@@ -117,9 +121,10 @@ pub async fn authenticate<D: Directory>(
     snapshot: &mut Arc<Snapshot<D>>,
     presented: &Presented,
     visitor: Visitor<'_>,
+    look: Look,
 ) -> Result<AuthenticatedClient, Failure> {
     loop {
-        match attempt(authority, snapshot, presented, visitor).await {
+        match attempt(authority, snapshot, presented, visitor, look).await {
             Err(Failure::Refused(refusal)) => {
                 let fresh = authority.fresh().await?;
                 if fresh.generation == snapshot.generation {
@@ -137,6 +142,7 @@ async fn attempt<D: Directory>(
     snapshot: &Snapshot<D>,
     presented: &Presented,
     visitor: Visitor<'_>,
+    look: Look,
 ) -> Result<AuthenticatedClient, Failure> {
     let id = presented.client_id();
     if snapshot.directory.client(id).is_none() && is_document_url(id) {
@@ -155,7 +161,8 @@ async fn attempt<D: Directory>(
             _ => return Err(Refusal::ClientAuthenticationMissing.into()),
         }
     }
-    let (client, taken) = authority.visiting_client(&snapshot.directory, id, visitor).await?;
+    let directory = &snapshot.directory;
+    let (client, taken) = authority.visiting_client(directory, id, visitor, look).await?;
     let client = client.ok_or(Refusal::ClientUnknown)?;
     if let Some(assertion) = presented.check(&client.record, authority.now())? {
         verify_assertion(authority, &client, assertion).await?;

@@ -4,7 +4,7 @@
 
 use crate::{
     answer::Failure,
-    authority::{Authority, Directory, Snapshot},
+    authority::{Authority, Directory, Look, Snapshot},
     client_authentication::AuthenticatedClient,
 };
 use passavant_proto::{refusal::Refusal, time::Timestamp};
@@ -15,7 +15,7 @@ use std::{future::Future, sync::Arc};
 pub enum Decision<T> {
     /// This is to be put on record; then the token may be made of `T`.
     Grant(Box<HotOperation>, T),
-    /// A refusal that rests on the records: it stands only if they are still these.
+    /// A refusal that rests on the records: it stands only if they are still these, and people are looked at as they are.
     Refuse(Refusal),
     /// On the records as they are now, please.
     Again,
@@ -36,10 +36,11 @@ pub trait Grant<D>: Send {
     /// What the token is made of.
     type Token: Send;
 
-    /// Decides.
+    /// Decides, on people as they are looked at: whichever rows of theirs it rests on, it names in the record.
     fn decide(
         &mut self,
         snapshot: &Arc<Snapshot<D>>,
+        look: Look,
     ) -> impl Future<Output = Result<Decision<Self::Token>, Failure>> + Send;
 
     /// What is said of a condition that failed.
@@ -54,14 +55,18 @@ pub async fn mint<D: Directory, G: Grant<D>>(
     grant: &mut G,
     now: Timestamp,
 ) -> Result<G::Token, Failure> {
+    // What is remembered is good enough to decide on, since the record asks whether it is so still. It is not good enough
+    // to refuse on.
+    let mut look = Look::Remembered;
     loop {
         // Asked anew on each turn: the client may have been switched off since it authenticated.
-        if !client.still_stands(authority, &snapshot.directory).await? {
+        let Some(seen) = client.still_stands(authority, &snapshot.directory, look).await? else {
             return Err(Failure::ClientChanged);
-        }
-        match grant.decide(&snapshot).await? {
+        };
+        match grant.decide(&snapshot, look).await? {
             Decision::Grant(mut operation, token) => {
                 let lost = grant.lost();
+                operation.rests_on.extend(seen);
                 operation.generation = Some(snapshot.generation);
                 operation.reasons = [lost.session.reason(), lost.token.reason(), lost.jti.reason()];
                 match authority.store.record(*operation, now).await? {
@@ -76,12 +81,13 @@ pub async fn mint<D: Directory, G: Grant<D>>(
             }
             Decision::Refuse(refusal) => {
                 let fresh = authority.fresh().await?;
-                if fresh.generation == snapshot.generation {
+                if look == Look::Now && fresh.generation == snapshot.generation {
                     return Err(refusal.into());
                 }
                 snapshot = fresh;
             }
             Decision::Again => snapshot = authority.fresh().await?,
         }
+        look = Look::Now;
     }
 }

@@ -5,7 +5,7 @@
 use crate::{
     admission::{Admission, Sender, address_key},
     answer::{self, Failure},
-    authority::{Authority, Directory, Snapshot},
+    authority::{Authority, Directory, Look, Snapshot},
     client_authentication::{self, AuthenticatedClient},
     operations::RequestId,
 };
@@ -57,12 +57,44 @@ const CREDENTIALS: [&str; 9] = [
     "token",
 ];
 
+/// An endpoint that clients send forms to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// What it gives is recorded against what it rests on.
+    Token,
+    DeviceAuthorization,
+    PushedRequest,
+    Introspection,
+    Revocation,
+    GatewayRecords,
+}
+
+impl Endpoint {
+    /// What a request there is called on record.
+    const fn event(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::DeviceAuthorization => "device_authorization",
+            Self::PushedRequest => "pushed_request",
+            Self::Introspection => "introspect",
+            Self::Revocation => "revoke",
+            Self::GatewayRecords => "gateway_records",
+        }
+    }
+
+    /// How people are looked at for it.
+    const fn look(self) -> Look {
+        if matches!(self, Self::Token) { Look::Remembered } else { Look::Now }
+    }
+}
+
 /// A request to a form endpoint, read strictly, with the audit event it will leave.
 pub struct FormRequest {
     pub form: Form,
     pub headers: HeaderMap,
     pub event: AuditEvent,
     address: String,
+    endpoint: Endpoint,
 }
 
 /// A form request whose client is known.
@@ -126,10 +158,11 @@ pub trait Grants: Sync {
 pub async fn token<G: Grants>(grants: &G, request: Request) -> Response<Body> {
     let (authority, admission) = (grants.authority(), grants.admission());
     let url = authority.issuer.endpoint("/token");
-    let mut request = match client_request(authority, admission, &url, "token", request).await {
-        Ok(request) => request,
-        Err(refused) => return refused,
-    };
+    let mut request =
+        match client_request(authority, admission, &url, Endpoint::Token, request).await {
+            Ok(request) => request,
+            Err(refused) => return refused,
+        };
     let mut event = request.event.clone();
     let mut tries = 0;
     let outcome = loop {
@@ -160,12 +193,12 @@ pub async fn client_request<D: Directory>(
     authority: &Authority<D>,
     admission: &Admission,
     url: &str,
-    event: &'static str,
+    endpoint: Endpoint,
     request: Request,
 ) -> Result<ClientRequest<D>, Response<Body>> {
     let (parts, body) = request.into_parts();
     let (id, address) = origin_of(&parts);
-    let event = AuditEvent::granted(event, authority.now()).with("request_id", id);
+    let event = AuditEvent::granted(endpoint.event(), authority.now()).with("request_id", id);
     let form = match read_form(&parts, body).await {
         Ok(form) => form,
         Err(NotForm::Response(response)) => return Err(response),
@@ -174,7 +207,7 @@ pub async fn client_request<D: Directory>(
             return Err(conclude(authority, admission, &sender, event, refusal.into()).await);
         }
     };
-    let request = FormRequest { form, headers: parts.headers, event, address };
+    let request = FormRequest { form, headers: parts.headers, event, address, endpoint };
     with_client(authority, admission, url, request).await
 }
 
@@ -184,11 +217,11 @@ async fn with_client<D: Directory>(
     url: &str,
     request: FormRequest,
 ) -> Result<ClientRequest<D>, Response<Body>> {
-    let FormRequest { form, headers, mut event, address } = request;
+    let FormRequest { form, headers, mut event, address, endpoint } = request;
     let unproven = Sender::Unproven(address.clone());
     // Grants are recorded against the generation they rest on; what other endpoints do is not, so
     // they begin with the directory as it is.
-    let mut snapshot = if event.event == "token" {
+    let mut snapshot = if endpoint.look() == Look::Remembered {
         authority.snapshot()
     } else {
         match authority.fresh().await {
@@ -207,7 +240,10 @@ async fn with_client<D: Directory>(
     let authenticated = match presented {
         Ok(presented) => {
             let visitor = Visitor { admission, address: &address };
-            client_authentication::authenticate(authority, &mut snapshot, &presented, visitor).await
+            let snapshot = &mut snapshot;
+            let look = endpoint.look();
+            client_authentication::authenticate(authority, snapshot, &presented, visitor, look)
+                .await
         }
         Err(refusal) => Err(refusal.into()),
     };
@@ -218,7 +254,7 @@ async fn with_client<D: Directory>(
         }
     };
     let event = event.client(client.id());
-    let redeems = event.event == "token" || event.event == "device_authorization";
+    let redeems = matches!(endpoint, Endpoint::Token | Endpoint::DeviceAuthorization);
     if client.id() == ENROLLED_CLIENT && !redeems {
         // Anyone can say that they are it; it has a code to get and to redeem, and nothing else.
         let refusal = Refusal::PublicClient.into();
@@ -232,7 +268,7 @@ async fn with_client<D: Directory>(
         return Err(answer::broken(&error));
     }
     match client_authentication::proof_of_possession(authority, &headers, url).await {
-        Ok(None) if client.record().dpop_bound_access_tokens && event.event == "token" => {
+        Ok(None) if client.record().dpop_bound_access_tokens && endpoint == Endpoint::Token => {
             let refusal = Refusal::DpopRequired.into();
             Err(conclude(authority, admission, &sender, event, refusal).await)
         }

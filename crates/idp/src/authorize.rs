@@ -15,6 +15,7 @@ use axum::{
 use passavant_authority::{
     admission::UNDER_WAY,
     answer::{Failure, broken, error_page},
+    authority::Look,
     browser::{self, back_to, cookie, cookie_name, csrf_of, is_same_origin, set_cookie},
     passwords,
     token_endpoint::{Visitor, origin_of},
@@ -106,11 +107,12 @@ async fn go_on_page(
 ) -> Result<Response<Body>, StoreError> {
     let authority = &idp.0.authority;
     let snapshot = authority.fresh().await?;
-    let Some(user) = snapshot.directory.person(&authority.store, &session.user_id).await? else {
+    let person = snapshot.directory.person(&authority.store, &session.user_id, Look::Now);
+    let Some(person) = person.await? else {
         return Ok(error_page(StatusCode::FORBIDDEN, SWITCHED_OFF));
     };
     let held = cookie(&parts.headers, &cookie_name(idp.issuer(), "session")).unwrap_or_default();
-    Ok(sign_in_page::go_on(idp, asked, parts, &user.username, &csrf_of(&held)))
+    Ok(sign_in_page::go_on(idp, asked, parts, &person.user.username, &csrf_of(&held)))
 }
 
 pub(super) const SWITCHED_OFF: &str = "This account is switched off. Ask IT.";
@@ -250,7 +252,7 @@ async fn read(idp: &Idp, parts: &Parts) -> Result<Asked, Response<Body>> {
     let authority = &idp.0.authority;
     let snapshot = authority.fresh().await.map_err(|e| broken(&e))?;
     let found = match form.optional("client_id") {
-        Some(id) => authority.client(&snapshot.directory, id).await,
+        Some(id) => authority.client(&snapshot.directory, id, Look::Now).await,
         None => Ok(None),
     };
     let found = match found {
@@ -552,7 +554,8 @@ async fn issue_code(
     let secret = authority.context.entropy.secret();
     let (request_id, _) = origin_of(parts);
     let snapshot = authority.fresh().await?;
-    if snapshot.directory.person(&authority.store, &session.user_id).await?.is_none() {
+    let person = snapshot.directory.person(&authority.store, &session.user_id, Look::Now);
+    if person.await?.is_none() {
         return Ok(error_page(StatusCode::FORBIDDEN, SWITCHED_OFF));
     }
     if !asked.request.is_for(&session.user_id) {

@@ -12,7 +12,7 @@ use axum::{
 use passavant_authority::{
     answer::{broken, no_store},
     calls::{self, Line},
-    token_endpoint::{client_request, conclude},
+    token_endpoint::{Endpoint, client_request, conclude},
 };
 use passavant_proto::{
     identifier::Resource, oauth::form::FormError, policy::RegisteredResource, refusal::Refusal,
@@ -32,7 +32,9 @@ pub(super) async fn report(State(idp): State<Idp>, request: Request) -> Response
     let authority = &idp.0.authority;
     let url = authority.issuer.endpoint("/gateway-records");
     let request =
-        match client_request(authority, &idp.0.admission, &url, "gateway_records", request).await {
+        match client_request(authority, &idp.0.admission, &url, Endpoint::GatewayRecords, request)
+            .await
+        {
             Ok(request) => request,
             Err(refused) => return refused,
         };

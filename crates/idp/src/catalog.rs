@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 pub(super) async fn tell(State(idp): State<Idp>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();
     let bearer = Bearer::admit(&idp, &parts, "/catalog", "openid").await;
-    let Standing { user, client, authentication } = match bearer {
+    let Standing { person, client, authentication } = match bearer {
         Ok(bearer) => bearer.standing,
         Err(refused) => return refused,
     };
@@ -32,7 +32,7 @@ pub(super) async fn tell(State(idp): State<Idp>, request: Request) -> Response<B
     let directory = &snapshot.directory;
     let may_exchange = client.record.authentication != ClientAuthentication::Public
         || idp.0.settings.allow_public_exchange;
-    let person = Person { id: &user.id, groups: &user.groups };
+    let person = Person { id: &person.user.id, groups: &person.user.groups };
     let now = authority.now();
     let show_refused = idp.0.settings.show_refused;
     let servers = |idp_client_id: &str, document: Option<&str>| -> Vec<Value> {

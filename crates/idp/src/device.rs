@@ -20,9 +20,10 @@ use maud::{Markup, html};
 use passavant_authority::{
     admission::Sender,
     answer::{self, Failure, broken, error_page, page as shown_page},
+    authority::Look,
     browser::{cookie, cookie_name, csrf_of, is_same_origin, see_other},
     grants,
-    token_endpoint::{ClientRequest, TokenAnswer, client_request, conclude, origin_of},
+    token_endpoint::{ClientRequest, Endpoint, TokenAnswer, client_request, conclude, origin_of},
 };
 use passavant_proto::{
     oauth::authorize::{CODE_LIFETIME, RedirectError, SCOPE_ENROL, read_device},
@@ -49,8 +50,8 @@ const RECENT: i64 = 600;
 pub(super) async fn authorize(State(idp): State<Idp>, request: Request) -> Response<Body> {
     let (authority, admission) = (&idp.0.authority, &idp.0.admission);
     let url = authority.issuer.endpoint("/device_authorization");
-    let event = "device_authorization";
-    let request = match client_request(authority, admission, &url, event, request).await {
+    let at = Endpoint::DeviceAuthorization;
+    let request = match client_request(authority, admission, &url, at, request).await {
         Ok(request) => request,
         Err(refused) => return refused,
     };
@@ -223,7 +224,8 @@ async fn typed(
         return Ok(error_page(StatusCode::FORBIDDEN, TOO_OLD));
     }
     let snapshot = authority.fresh().await?;
-    let Some(user) = snapshot.directory.person(&authority.store, &session.user_id).await? else {
+    let person = snapshot.directory.person(&authority.store, &session.user_id, Look::Now);
+    let Some(person) = person.await? else {
         return Ok(error_page(StatusCode::FORBIDDEN, SWITCHED_OFF));
     };
     // A cell for each try, right or wrong, before anything is looked up: codes can be guessed (RFC 8628 section 5.1).
@@ -239,7 +241,10 @@ async fn typed(
         None => None,
     };
     let found = match &waiting {
-        Some(device) => authority.client(&snapshot.directory, &device.request.client_id).await.ok(),
+        Some(device) => {
+            let id = &device.request.client_id;
+            authority.client(&snapshot.directory, id, Look::Now).await.ok()
+        }
         None => None,
     };
     let found = found.flatten().filter(|client| client.record.device_grant);
@@ -252,14 +257,14 @@ async fn typed(
     }
     if device.request.fresh && now.since(session.authentication.auth_time) > RECENT {
         let text = "To add a computer, sign in again; then type the code once more.";
-        let problem = Problem { status: StatusCode::OK, text, username: &user.username };
+        let problem = Problem { status: StatusCode::OK, text, username: &person.user.username };
         return Ok(sign_in_form(idp, parts, Some(&problem)));
     }
     let asks = Asks { code: &code, device: &device, client_name: &client.record.name };
     match said {
         Some("allow") => answered(idp, &asks, &session, true, parts).await,
         Some("deny") => answered(idp, &asks, &session, false, parts).await,
-        _ => Ok(question(idp, &asks, &user.username, parts)),
+        _ => Ok(question(idp, &asks, &person.user.username, parts)),
     }
 }
 

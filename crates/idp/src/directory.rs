@@ -2,7 +2,7 @@
 
 use passavant_authority::{
     answer::Failure,
-    authority::{Authority, Directory, RegisteredClient, registered},
+    authority::{Authority, Directory, Look, RegisteredClient, registered},
 };
 use passavant_proto::{
     identifier::Issuer,
@@ -10,7 +10,7 @@ use passavant_proto::{
     oauth::client_document::INSTALLATIONS,
     policy::Policy,
 };
-use passavant_store::{Store, StoreError, User};
+use passavant_store::{Seen, Store, StoreError, User};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -19,11 +19,17 @@ use std::{
 /// Most people remembered in one generation.
 const MOST: usize = 20_000;
 
+/// A person who is not switched off, and what a decision on them is recorded against.
+pub(crate) struct Living {
+    pub(crate) user: User,
+    pub(crate) seen: Seen,
+}
+
 pub struct IdpDirectory {
     pub(crate) policy: Policy,
     clients: HashMap<String, Arc<RegisteredClient>>,
-    /// People seen since this generation began. They die with it.
-    people: Mutex<HashMap<String, Arc<User>>>,
+    /// People seen since this generation began, for what is recorded against their rows.
+    people: Mutex<HashMap<String, Arc<Living>>>,
     /// Installations seen since this generation began.
     installations: Mutex<HashMap<String, Arc<RegisteredClient>>>,
 }
@@ -45,24 +51,30 @@ impl Directory for IdpDirectory {
         self.clients.get(id)
     }
 
-    /// One of our own installations, whose person is live. Revoking one begins a new generation.
+    /// One of our own installations, whose person is live.
     async fn document_client(
         &self,
         authority: &Authority<Self>,
         url: &str,
+        look: Look,
     ) -> Result<Option<Arc<RegisteredClient>>, Failure> {
-        let held = self.installations().get(url).cloned();
-        if held.is_some() {
-            return Ok(held);
+        if look == Look::Remembered {
+            let held = self.installations().get(url).cloned();
+            if held.is_some() {
+                return Ok(held);
+            }
         }
         let prefix = authority.issuer.endpoint(INSTALLATIONS);
         let id = url.strip_prefix(&prefix).and_then(|rest| rest.strip_prefix('/'));
         let Some(id) = id.filter(|id| is_client_id(id)) else { return Ok(None) };
-        let Some(found) = authority.store.installation(id).await? else { return Ok(None) };
-        if self.person(&authority.store, &found.user_id).await?.is_none() {
+        let Some((found, seen)) = authority.store.installation(id).await? else {
+            self.installations().remove(url);
+            return Ok(None);
+        };
+        if self.person(&authority.store, &found.user_id, look).await?.is_none() {
             return Ok(None);
         }
-        let client = Arc::new(RegisteredClient::of_installation(url, &found));
+        let client = Arc::new(RegisteredClient::of_installation(url, &found, seen));
         let mut installations = self.installations();
         if installations.len() >= MOST {
             installations.clear();
@@ -91,24 +103,32 @@ impl IdpDirectory {
         &self,
         store: &Store,
         id: &str,
-    ) -> Result<Option<Arc<User>>, StoreError> {
-        let held = self.people().get(id).cloned();
-        if held.is_some() {
-            return Ok(held);
+        look: Look,
+    ) -> Result<Option<Arc<Living>>, StoreError> {
+        if look == Look::Remembered {
+            let held = self.people().get(id).cloned();
+            if held.is_some() {
+                return Ok(held);
+            }
         }
-        let Some(user) = store.usable::<User>(id).await?.filter(|user| !user.disabled) else {
+        let found = match store.seen::<User>(id).await {
+            Err(StoreError::Document(..)) => None,
+            found => found?,
+        };
+        let Some((user, seen)) = found.filter(|(user, _)| !user.disabled) else {
+            self.people().remove(id);
             return Ok(None);
         };
-        let user = Arc::new(user);
+        let living = Arc::new(Living { user, seen });
         let mut people = self.people();
         if people.len() >= MOST {
             people.clear();
         }
-        people.insert(id.to_owned(), Arc::clone(&user));
-        Ok(Some(user))
+        people.insert(id.to_owned(), Arc::clone(&living));
+        Ok(Some(living))
     }
 
-    fn people(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<User>>> {
+    fn people(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Living>>> {
         self.people.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -10,7 +10,7 @@ use axum::{
 };
 use passavant_authority::{
     answer::{broken, no_store, revocable},
-    authority::Directory as _,
+    authority::{Directory as _, Look},
     token_endpoint::origin_of,
 };
 use passavant_proto::{
@@ -51,8 +51,8 @@ pub(super) async fn enrol(State(idp): State<Idp>, request: Request) -> Response<
         Ok(bytes) => bytes,
         Err(rejection) => return rejection.into_response(),
     };
-    let (token, user) = match Bearer::admit(&idp, &parts, INSTALLATIONS, SCOPE_ENROL).await {
-        Ok(bearer) => (bearer.token, bearer.standing.user),
+    let (token, person) = match Bearer::admit(&idp, &parts, INSTALLATIONS, SCOPE_ENROL).await {
+        Ok(bearer) => (bearer.token, bearer.standing.person),
         Err(refused) => return refused,
     };
     let asked = match serde_json::from_slice::<NewInstallation>(&bytes) {
@@ -71,7 +71,7 @@ pub(super) async fn enrol(State(idp): State<Idp>, request: Request) -> Response<
     let device = shown(asked.client_name.trim(), 100);
     let installation = Installation {
         id: authority.context.entropy.id(),
-        user_id: user.id.clone(),
+        user_id: person.user.id.clone(),
         device,
         public_jwk,
         algorithm,
@@ -80,13 +80,13 @@ pub(super) async fn enrol(State(idp): State<Idp>, request: Request) -> Response<
     };
     let url = authority.issuer.endpoint(&format!("{INSTALLATIONS}/{}", installation.id));
     let event = AuditEvent::granted("enrol", now)
-        .person(&user.id)
+        .person(&person.user.id)
         .client(ENROLLED_CLIENT)
         .with("installation", installation.id.as_str())
         .with("device", installation.device.as_str())
         .with("request_id", origin_of(&parts).0);
     let spent = AuditEvent::granted("enrolment_token_used", now)
-        .person(&user.id)
+        .person(&person.user.id)
         .client(ENROLLED_CLIENT)
         .with("jti", token.jti.as_str());
     let first_use = match authority.store.revoke_grant(&token.jti, spent, now).await {
@@ -148,7 +148,7 @@ pub(super) async fn document(State(idp): State<Idp>, Path(id): Path<String>) -> 
         Ok(snapshot) => snapshot,
         Err(error) => return broken(&error),
     };
-    let client = match snapshot.directory.document_client(authority, &url).await {
+    let client = match snapshot.directory.document_client(authority, &url, Look::Now).await {
         Ok(client) => client,
         Err(passavant_authority::answer::Failure::Broken(error)) => return broken(&error),
         Err(_) => None,
@@ -161,7 +161,7 @@ pub(super) async fn document(State(idp): State<Idp>, Path(id): Path<String>) -> 
         },
     };
     match installation {
-        Some(held) => {
+        Some((held, _)) => {
             revocable(&client_document::of_installation(&url, &held.public_jwk, held.algorithm))
         }
         None => refused(StatusCode::NOT_FOUND, "not_found", "There is no such installation."),
@@ -186,12 +186,12 @@ async fn of_an_installation(
 
 /// GET: the installations of the token's person.
 pub(super) async fn list(State(idp): State<Idp>, request: Request) -> Response<Body> {
-    let (token, user) = match of_an_installation(&idp, request, INSTALLATIONS).await {
-        Ok((bearer, _)) => (bearer.token, bearer.standing.user),
+    let (token, person) = match of_an_installation(&idp, request, INSTALLATIONS).await {
+        Ok((bearer, _)) => (bearer.token, bearer.standing.person),
         Err(refused) => return refused,
     };
     let authority = &idp.0.authority;
-    let held = match authority.store.installations(Some(&user.id)).await {
+    let held = match authority.store.installations(Some(&person.user.id)).await {
         Ok(held) => held,
         Err(error) => return broken(&error),
     };
@@ -213,19 +213,20 @@ pub(super) async fn revoke(
     request: Request,
 ) -> Response<Body> {
     let path = format!("{INSTALLATIONS}/{id}");
-    let (token, user, request_id) = match of_an_installation(&idp, request, &path).await {
-        Ok((bearer, request_id)) => (bearer.token, bearer.standing.user, request_id),
+    let (token, person, request_id) = match of_an_installation(&idp, request, &path).await {
+        Ok((bearer, request_id)) => (bearer.token, bearer.standing.person, request_id),
         Err(refused) => return refused,
     };
     let authority = &idp.0.authority;
     let now = authority.now();
     let event = AuditEvent::granted("revoke_installation", now)
-        .person(&user.id)
+        .person(&person.user.id)
         .client(&token.client)
         .with("installation", id.as_str())
         .with("request_id", request_id);
     let client = authority.issuer.endpoint(&path);
-    match authority.store.revoke_installation(&id, Some(&user.id), &client, event, now).await {
+    match authority.store.revoke_installation(&id, Some(&person.user.id), &client, event, now).await
+    {
         Ok(true) => StatusCode::NO_CONTENT.into_response(),
         Ok(false) => {
             refused(StatusCode::NOT_FOUND, "not_found", "There is no such installation of yours.")

@@ -8,7 +8,7 @@ use axum::{
 };
 use passavant_authority::{
     answer,
-    token_endpoint::{ClientRequest, client_request, conclude},
+    token_endpoint::{ClientRequest, Endpoint, client_request, conclude},
 };
 use passavant_proto::{
     oauth::authorize::{CODE_LIFETIME, Unauthorizable},
@@ -25,7 +25,9 @@ pub(super) async fn push(State(idp): State<Idp>, request: Request) -> Response<B
     let authority = &idp.0.authority;
     let url = authority.issuer.endpoint("/par");
     let request =
-        match client_request(authority, &idp.0.admission, &url, "pushed_request", request).await {
+        match client_request(authority, &idp.0.admission, &url, Endpoint::PushedRequest, request)
+            .await
+        {
             Ok(request) => request,
             Err(refused) => return refused,
         };

@@ -2,10 +2,10 @@
 //! introspects, lists, explains or goes a second hop asks this one question; what mints has the same conditions
 //! checked in its transaction ([`passavant_authority::mint`]).
 
-use super::Idp;
+use super::{Idp, directory::Living};
 use passavant_authority::{
     answer::Failure,
-    authority::{RegisteredClient, Snapshot},
+    authority::{Look, RegisteredClient, Snapshot},
 };
 use passavant_proto::{
     identifier::Resource,
@@ -14,7 +14,7 @@ use passavant_proto::{
     policy::{Person, Question},
     time::Timestamp,
 };
-use passavant_store::{Grant, StoreError, TokenKind, User};
+use passavant_store::{Grant, StoreError, TokenKind};
 use std::sync::Arc;
 
 /// What is to stand.
@@ -30,7 +30,7 @@ pub(super) struct Chain<'a> {
 
 /// What stands.
 pub(super) struct Standing {
-    pub(super) user: Arc<User>,
+    pub(super) person: Arc<Living>,
     pub(super) client: Arc<RegisteredClient>,
     pub(super) authentication: Authentication,
 }
@@ -44,10 +44,11 @@ impl Idp {
     ) -> Result<Option<Standing>, StoreError> {
         let authority = &self.0.authority;
         let store = &authority.store;
-        let Some(user) = snapshot.directory.person(store, chain.user_id).await? else {
+        let directory = &snapshot.directory;
+        let Some(person) = directory.person(store, chain.user_id, Look::Now).await? else {
             return Ok(None);
         };
-        let client = match authority.client(&snapshot.directory, chain.client).await {
+        let client = match authority.client(directory, chain.client, Look::Now).await {
             Ok(client) => client,
             Err(Failure::Broken(error)) => return Err(error),
             Err(_) => None,
@@ -63,7 +64,7 @@ impl Idp {
         {
             return Ok(None);
         }
-        Ok(Some(Standing { user, client, authentication }))
+        Ok(Some(Standing { person, client, authentication }))
     }
 
     /// The standing of an ID-JAG of ours that a RAS made a token for `resource` of: the whole chain behind it, and
@@ -91,7 +92,7 @@ impl Idp {
         let Some(standing) = self.standing(snapshot, chain).await? else { return Ok(None) };
         let resources = [resource.clone()];
         let question = Question {
-            person: Person { id: &standing.user.id, groups: &standing.user.groups },
+            person: Person { id: &standing.person.user.id, groups: &standing.person.user.groups },
             idp_client_id: standing.client.idp_client_id(),
             document: standing.client.document(),
             authentication: &standing.authentication,

@@ -4,7 +4,7 @@
 use super::{Idp, directory::IdpDirectory};
 use passavant_authority::{
     answer::Failure,
-    authority::{KeyRing, Snapshot},
+    authority::{KeyRing, Look, Snapshot},
     client_authentication::AuthenticatedClient,
     grants::live_token,
     mint::{self, Decision, Lost},
@@ -57,6 +57,7 @@ impl mint::Grant<IdpDirectory> for Exchange<'_> {
     async fn decide(
         &mut self,
         snapshot: &Arc<Snapshot<IdpDirectory>>,
+        look: Look,
     ) -> Result<Decision<IdJagClaims>, Failure> {
         let state = &self.idp.0;
         let authority = &state.authority;
@@ -74,8 +75,9 @@ impl mint::Grant<IdpDirectory> for Exchange<'_> {
             }
             self.keys = snapshot.keys.clone();
         }
-        let user = snapshot.directory.person(&authority.store, &subject.user_id).await?;
-        let Some(user) = user else { return Ok(Decision::Refuse(Refusal::SubjectNotLive)) };
+        let person = snapshot.directory.person(&authority.store, &subject.user_id, look).await?;
+        let Some(person) = person else { return Ok(Decision::Refuse(Refusal::SubjectNotLive)) };
+        let user = &person.user;
         let verified = VerifiedSubject {
             person: Person { id: &user.id, groups: &user.groups },
             email: user.email.as_deref().filter(|_| user.email_verified),
@@ -113,6 +115,7 @@ impl mint::Grant<IdpDirectory> for Exchange<'_> {
             .with("ras_client_id", permit.ras_client_id.as_str())
             .with("jti", claims.jti.as_str());
         let mut operation = HotOperation::new(Some(event));
+        operation.rests_on.push(person.seen.clone());
         operation.session = Some(subject.session.clone());
         operation.family.clone_from(&subject.family);
         operation.refresh_token.clone_from(&subject.refresh_token);

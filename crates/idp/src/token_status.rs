@@ -9,7 +9,7 @@ use axum::{
 use passavant_authority::{
     admission::Busy,
     answer::{self, broken},
-    token_endpoint::{client_request, conclude},
+    token_endpoint::{Endpoint, client_request, conclude},
     token_status::{active, inactive, revoked},
 };
 use passavant_proto::{oauth::access_token::verify_any_audience, refusal::Refusal, secret::Secret};
@@ -19,7 +19,15 @@ use passavant_store::{HotOperation, StoreError};
 pub(super) async fn revoke(State(idp): State<Idp>, request: Request) -> Response<Body> {
     let authority = &idp.0.authority;
     let url = authority.issuer.endpoint("/revoke");
-    let request = match client_request(authority, &idp.0.admission, &url, "revoke", request).await {
+    let request = match client_request(
+        authority,
+        &idp.0.admission,
+        &url,
+        Endpoint::Revocation,
+        request,
+    )
+    .await
+    {
         Ok(request) => request,
         Err(refused) => return refused,
     };
@@ -71,7 +79,9 @@ pub(super) async fn introspect(State(idp): State<Idp>, request: Request) -> Resp
     let authority = &idp.0.authority;
     let url = authority.issuer.endpoint("/introspect");
     let request =
-        match client_request(authority, &idp.0.admission, &url, "introspect", request).await {
+        match client_request(authority, &idp.0.admission, &url, Endpoint::Introspection, request)
+            .await
+        {
             Ok(request) => request,
             Err(refused) => return refused,
         };

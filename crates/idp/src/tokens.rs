@@ -1,9 +1,9 @@
 //! The tokens of a sign-in: ID token, access token for our own userinfo endpoint, refresh token.
 
-use super::{Idp, IdpDirectory};
+use super::{Idp, IdpDirectory, directory::Living};
 use passavant_authority::{
     answer::Failure,
-    authority::Snapshot,
+    authority::{Look, Snapshot},
     client_authentication::AuthenticatedClient,
     grants::Renewal,
     mint::{self, Decision, Lost},
@@ -62,16 +62,18 @@ struct SignedIn<'a> {
 }
 
 impl mint::Grant<IdpDirectory> for SignedIn<'_> {
-    type Token = Arc<User>;
+    type Token = Arc<Living>;
 
     async fn decide(
         &mut self,
         snapshot: &Arc<Snapshot<IdpDirectory>>,
-    ) -> Result<Decision<Arc<User>>, Failure> {
+        look: Look,
+    ) -> Result<Decision<Arc<Living>>, Failure> {
         let authority = &self.idp.0.authority;
         let issue = self.issue;
-        let person = snapshot.directory.person(&authority.store, issue.user_id).await?;
-        let Some(user) = person else { return Ok(Decision::Refuse(self.lost().token)) };
+        let person = snapshot.directory.person(&authority.store, issue.user_id, look).await?;
+        let Some(person) = person else { return Ok(Decision::Refuse(self.lost().token)) };
+        let user = &person.user;
         let event = self
             .event
             .clone()
@@ -80,6 +82,7 @@ impl mint::Grant<IdpDirectory> for SignedIn<'_> {
             .with("session", issue.session)
             .with("jti", self.jti);
         let mut operation = HotOperation::new(Some(event));
+        operation.rests_on.push(person.seen.clone());
         operation.session = Some(issue.session.to_owned());
         operation.family = Some(issue.family.to_owned());
         match &issue.source {
@@ -100,7 +103,7 @@ impl mint::Grant<IdpDirectory> for SignedIn<'_> {
             lineage: issue.family.to_owned(),
             expires_at: self.expires,
         });
-        Ok(Decision::Grant(Box::new(operation), user))
+        Ok(Decision::Grant(Box::new(operation), person))
     }
 
     fn lost(&self) -> Lost {
@@ -124,7 +127,8 @@ pub(super) async fn issue(
     let jti = authority.context.entropy.id();
     let expires = now.plus(access_token::LIFETIME);
     let mut grant = SignedIn { idp, issue: &issue, event, jti: &jti, expires };
-    let user = mint::mint(authority, snapshot, issue.client, &mut grant, now).await?;
+    let person = mint::mint(authority, snapshot, issue.client, &mut grant, now).await?;
+    let user = &person.user;
     let access_token = AccessTokenClaims {
         iss: authority.issuer.clone(),
         sub: user.id.clone(),
@@ -144,7 +148,7 @@ pub(super) async fn issue(
     let id_token = issue.scopes.contains("openid").then(|| {
         let key = authority.signing_as(issue.client.record().id_token_signed_response_alg);
         let hash = at_hash(&access_token, key.algorithm());
-        id_token_claims(idp, &issue, &user, Some(hash), now).sign(&key)
+        id_token_claims(idp, &issue, user, Some(hash), now).sign(&key)
     });
     Ok(TokenAnswer {
         token_type: if issue.key_thumbprint.is_some() { "DPoP" } else { "Bearer" },

@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 pub(super) async fn tell(State(idp): State<Idp>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();
     match Bearer::admit(&idp, &parts, "/userinfo", "openid").await {
-        Ok(Bearer { token, standing }) => no_store(StatusCode::OK, &claims(&token, &standing.user)),
+        Ok(Bearer { token, standing }) => {
+            no_store(StatusCode::OK, &claims(&token, &standing.person.user))
+        }
         Err(refused) => refused,
     }
 }

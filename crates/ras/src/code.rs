@@ -4,7 +4,7 @@
 use super::{Ras, access_token, directory::RasDirectory};
 use passavant_authority::{
     answer::Failure,
-    authority::Snapshot,
+    authority::{Look, Snapshot},
     client_authentication::AuthenticatedClient,
     grants::{self, PresentedToken, Renewal},
     mint::{self, Decision, Lost},
@@ -185,13 +185,15 @@ impl mint::Grant<RasDirectory> for Issue<'_> {
     async fn decide(
         &mut self,
         snapshot: &Arc<Snapshot<RasDirectory>>,
+        _: Look,
     ) -> Result<Decision<Self::Token>, Failure> {
         let authority = &self.ras.0.authority;
         let directory = &snapshot.directory;
         let account = self.ras.live_account(self.account).await?;
-        if account.is_none() || directory.open_for(self.authentication).is_none() {
+        let Some((_, seen)) = account.filter(|_| directory.open_for(self.authentication).is_some())
+        else {
             return Ok(Decision::Refuse(self.gone()));
-        }
+        };
         let Some(governed) = directory.live_resource(self.resource) else {
             return Ok(Decision::Refuse(Refusal::ResourceOfGrant));
         };
@@ -228,6 +230,7 @@ impl mint::Grant<RasDirectory> for Issue<'_> {
             .with("session", self.session)
             .with("jti", self.jti.as_str());
         let mut operation = HotOperation::new(Some(granted));
+        operation.rests_on.push(seen);
         operation.session = Some(self.session.to_owned());
         operation.family = Some(self.family.to_owned());
         match &self.source {

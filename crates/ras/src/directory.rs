@@ -2,7 +2,7 @@
 
 use passavant_authority::{
     answer::Failure,
-    authority::{Authority, Directory, RegisteredClient, registered},
+    authority::{Authority, Directory, Look, RegisteredClient, registered},
 };
 use passavant_outbound::{DocumentError, Reach};
 use passavant_proto::{
@@ -12,7 +12,7 @@ use passavant_proto::{
     refusal::{ClientDocumentRefusal, Refusal},
     xaa::trust::{Account, ClientHost, SubjectLink, TrustedIssuer},
 };
-use passavant_store::{Held, Store, StoreError};
+use passavant_store::{Held, Seen, Store, StoreError};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
@@ -24,6 +24,12 @@ pub(super) const SELF_REGISTERED: &str = "dyn-";
 
 /// Most accounts remembered in one generation.
 const MOST: usize = 20_000;
+
+/// An account, whether or not it is switched off, and what a decision on it is recorded against: the link, and itself.
+pub(crate) struct Linked {
+    pub(crate) account: Account,
+    pub(crate) seen: [Seen; 2],
+}
 
 pub struct RasDirectory {
     /// What cannot be read stands as switched off: it is not there for anybody, and nothing else is the only one.
@@ -37,7 +43,8 @@ pub struct RasDirectory {
     documents: Vec<(String, Reach)>,
     /// Some of those are listed hosts.
     lists_hosts: bool,
-    accounts: Mutex<HashMap<SubjectLink, Arc<Account>>>,
+    /// Accounts seen since this generation began, for what is recorded against their rows.
+    accounts: Mutex<HashMap<SubjectLink, Arc<Linked>>>,
 }
 
 impl Directory for RasDirectory {
@@ -116,9 +123,13 @@ impl Directory for RasDirectory {
         if !id.starts_with(SELF_REGISTERED) {
             return Ok(None);
         }
-        let found = authority.store.usable::<Client>(id).await?;
-        let found = found.filter(|client| client.registered.is_some());
-        Ok(registered(found.into_iter().collect()).remove(id))
+        let found = match authority.store.seen::<Client>(id).await {
+            Err(StoreError::Document(..)) => None,
+            found => found?,
+        };
+        let found = found.filter(|(client, _)| client.registered.is_some());
+        let found = found.and_then(|(client, seen)| RegisteredClient::of_stranger(client, seen));
+        Ok(found.map(Arc::new))
     }
 
     /// A client with a metadata document (JAG-R12). Nothing is fetched unless its host is on the list.
@@ -126,6 +137,7 @@ impl Directory for RasDirectory {
         &self,
         authority: &Authority<Self>,
         url: &str,
+        _: Look,
     ) -> Result<Option<Arc<RegisteredClient>>, Failure> {
         let refused = |why| Failure::Refused(Refusal::ClientDocument(why));
         let url = DocumentUrl::parse(url).map_err(|e| refused(e.into()))?;
@@ -211,18 +223,22 @@ impl RasDirectory {
         self.trusted.get(issuer)
     }
 
-    /// The account that a person is linked to, if any, whether or not it is switched off.
+    /// The account that a person is linked to, if any.
     pub(crate) async fn account(
         &self,
         store: &Store,
         link: &SubjectLink,
-    ) -> Result<Option<Arc<Account>>, StoreError> {
-        let held = self.accounts().get(link).cloned();
-        if held.is_some() {
-            return Ok(held);
+        look: Look,
+    ) -> Result<Option<Arc<Linked>>, StoreError> {
+        if look == Look::Remembered {
+            let held = self.accounts().get(link).cloned();
+            if held.is_some() {
+                return Ok(held);
+            }
         }
-        let Some(account) = store.linked_account(link).await? else { return Ok(None) };
-        let account = Arc::new(account);
+        self.accounts().remove(link);
+        let Some((account, seen)) = store.linked_account(link).await? else { return Ok(None) };
+        let account = Arc::new(Linked { account, seen });
         let mut accounts = self.accounts();
         if accounts.len() >= MOST {
             accounts.clear();
@@ -231,7 +247,7 @@ impl RasDirectory {
         Ok(Some(account))
     }
 
-    fn accounts(&self) -> std::sync::MutexGuard<'_, HashMap<SubjectLink, Arc<Account>>> {
+    fn accounts(&self) -> std::sync::MutexGuard<'_, HashMap<SubjectLink, Arc<Linked>>> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,7 +4,7 @@
 
 use super::{
     Ras, consent_page,
-    directory::RasDirectory,
+    directory::{Linked, RasDirectory},
     jwt_bearer::{Who, resolve},
 };
 use axum::{
@@ -16,6 +16,7 @@ use axum::{
 use passavant_authority::{
     admission::Taken,
     answer::{Failure, broken, error_page},
+    authority::Look,
     browser::{
         self, back_to, busy_page, cookie, cookie_name, cookies_of, is_same_origin, see_other,
         set_cookie,
@@ -203,7 +204,7 @@ async fn read(ras: &Ras, parts: &Parts) -> Result<Asked, Response<Body>> {
                         page: Option<&str>| {
         browser::refused(authority, visitor, (&request_id, client), (reason, &detail), page).await
     };
-    let client = match authority.visiting_client(directory, id, visitor).await {
+    let client = match authority.visiting_client(directory, id, visitor, Look::Now).await {
         Ok((Some(client), taken)) => {
             taken.into_iter().for_each(Taken::give_back);
             client.record.clone()
@@ -306,7 +307,7 @@ async fn person(
     if snapshot.directory.open_for(&session.authentication).is_none() {
         return Ok(None);
     }
-    let Some(account) = ras.live_account(&session.user_id).await? else { return Ok(None) };
+    let Some((account, _)) = ras.live_account(&session.user_id).await? else { return Ok(None) };
     Ok(Some(Person { session, issuer, account, cookie: secret }))
 }
 
@@ -502,7 +503,8 @@ async fn came_back(
                     goes on, tell IT.";
         return Err(bad(text));
     };
-    let account = account(ras, &signed_in, &trusted, &event).await?;
+    let linked = account(ras, &signed_in, &trusted, &event).await?;
+    let account = &linked.account;
     let secret = authority.context.entropy.secret();
     let session = Session {
         sid: authority.context.entropy.id(),
@@ -551,13 +553,13 @@ async fn account(
     signed_in: &SignedIn,
     trusted: &TrustedIssuer,
     event: &AuditEvent,
-) -> Result<Arc<Account>, Response<Body>> {
+) -> Result<Arc<Linked>, Response<Body>> {
     let authority = &ras.0.authority;
     let who = Who { subject: &signed_in.subject, email: signed_in.email.as_deref() };
     loop {
         let snapshot = authority.fresh().await.map_err(|e| broken(&e))?;
-        match resolve(ras, &snapshot, who, trusted, event).await {
-            Ok(Some(account)) => return Ok(account),
+        match resolve(ras, &snapshot, who, trusted, event, Look::Now).await {
+            Ok(Some(linked)) => return Ok(linked),
             Ok(None) => {}
             Err(Failure::Broken(error)) => return Err(broken(&error)),
             Err(Failure::Busy(seconds)) => return Err(busy_page(seconds)),

@@ -1,10 +1,14 @@
 //! Redemption. Each line makes the argument of the next: unverified ID-JAG, trusted issuer, keys,
 //! verified ID-JAG, account, decision, record, token.
 
-use super::{Ras, access_token, directory::RasDirectory, standing::Way};
+use super::{
+    Ras, access_token,
+    directory::{Linked, RasDirectory},
+    standing::Way,
+};
 use passavant_authority::{
     answer::Failure,
-    authority::Snapshot,
+    authority::{Look, Snapshot},
     client_authentication::AuthenticatedClient,
     mint::{self, Decision, Lost},
     token_endpoint::{ClientRequest, TokenAnswer},
@@ -106,6 +110,7 @@ impl mint::Grant<RasDirectory> for Redeeming<'_> {
     async fn decide(
         &mut self,
         snapshot: &Arc<Snapshot<RasDirectory>>,
+        look: Look,
     ) -> Result<Decision<Self::Token>, Failure> {
         let authority = &self.ras.0.authority;
         let directory = &snapshot.directory;
@@ -132,9 +137,9 @@ impl mint::Grant<RasDirectory> for Redeeming<'_> {
             Err(refusal) => return Ok(Decision::Refuse(refusal)),
         };
         let who = Who { subject: id_jag.subject(), email: id_jag.email() };
-        let Some(account) = resolve(self.ras, snapshot, who, trusted, &self.event).await? else {
-            return Ok(Decision::Again);
-        };
+        let resolved = resolve(self.ras, snapshot, who, trusted, &self.event, look).await?;
+        let Some(linked) = resolved else { return Ok(Decision::Again) };
+        let account = &linked.account;
         let claims = AccessTokenClaims {
             iss: authority.issuer.clone(),
             sub: account.id.clone(),
@@ -158,6 +163,7 @@ impl mint::Grant<RasDirectory> for Redeeming<'_> {
             .with("scope", decision.scopes.to_string())
             .with("jti", claims.jti.as_str());
         let mut operation = HotOperation::new(Some(granted));
+        operation.rests_on.extend(linked.seen.iter().cloned());
         operation.jti = (!trusted.allow_reuse).then(|| UsedJti {
             namespace: format!("id_jag {}", id_jag.issuer()),
             jti: id_jag.jti().to_owned(),
@@ -247,7 +253,8 @@ pub(super) async fn resolve(
     who: Who<'_>,
     trusted: &TrustedIssuer,
     event: &AuditEvent,
-) -> Result<Option<Arc<Account>>, Failure> {
+    look: Look,
+) -> Result<Option<Arc<Linked>>, Failure> {
     let authority = &ras.0.authority;
     let store = &authority.store;
     let link = SubjectLink {
@@ -255,15 +262,11 @@ pub(super) async fn resolve(
         tenant: trusted.tenant.clone(),
         subject: who.subject.to_owned(),
     };
-    let live = |account: Arc<Account>| {
-        if account.disabled {
-            Err(Failure::from(Refusal::AccountUnknown))
-        } else {
-            Ok(Some(account))
-        }
-    };
-    match snapshot.directory.account(store, &link).await {
-        Ok(Some(account)) => return live(account),
+    match snapshot.directory.account(store, &link, look).await {
+        // As remembered it may have been switched off; then it is looked at again.
+        Ok(Some(linked)) if linked.account.disabled && look == Look::Remembered => return Ok(None),
+        Ok(Some(linked)) if linked.account.disabled => return Err(Refusal::AccountUnknown.into()),
+        Ok(Some(linked)) => return Ok(Some(linked)),
         Ok(None) => {}
         // Somebody is linked, and to whom cannot be read: nobody is, and no other account is made.
         Err(StoreError::Document(..)) => return Err(Refusal::AccountUnknown.into()),
@@ -296,6 +299,7 @@ pub(super) async fn resolve(
         .with("issuer", link.issuer.as_str())
         .with("subject", link.subject.as_str())
         .with("rule", how);
-    let linked = store.link_account(&link, &account, event).await?;
-    live(Arc::new(linked.ok_or(Refusal::AccountUnknown)?))
+    // Whichever of several at once has linked them: it is looked at as it is then.
+    store.link_account(&link, &account, event).await?.ok_or(Refusal::AccountUnknown)?;
+    Ok(None)
 }

@@ -10,7 +10,7 @@ use passavant_proto::{
     secret::Secret,
     xaa::trust::{Account, TrustedIssuer},
 };
-use passavant_store::StoreError;
+use passavant_store::{Seen, StoreError};
 
 /// The way that somebody came in by: it has to be open as long as what it brought is to stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +47,15 @@ pub(super) struct StandingToken {
 
 impl Ras {
     /// The account, if it is there and switched on.
-    pub(super) async fn live_account(&self, id: &str) -> Result<Option<Account>, StoreError> {
-        let account = self.0.authority.store.usable::<Account>(id).await?;
-        Ok(account.filter(|account| !account.disabled))
+    pub(super) async fn live_account(
+        &self,
+        id: &str,
+    ) -> Result<Option<(Account, Seen)>, StoreError> {
+        let account = match self.0.authority.store.seen::<Account>(id).await {
+            Err(StoreError::Document(..)) => None,
+            account => account?,
+        };
+        Ok(account.filter(|(account, _)| !account.disabled))
     }
 
     /// A token, if it is ours, on record and not revoked, and everything it rests on is live.

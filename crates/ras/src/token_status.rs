@@ -8,7 +8,7 @@ use axum::{
 };
 use passavant_authority::{
     answer::{self, broken},
-    token_endpoint::{client_request, conclude},
+    token_endpoint::{Endpoint, client_request, conclude},
     token_status::{active, inactive, revoked},
 };
 use passavant_proto::{
@@ -21,7 +21,15 @@ use passavant_store::HotOperation;
 pub(super) async fn revoke(State(ras): State<Ras>, request: Request) -> Response<Body> {
     let authority = &ras.0.authority;
     let url = authority.issuer.endpoint("/revoke");
-    let request = match client_request(authority, &ras.0.admission, &url, "revoke", request).await {
+    let request = match client_request(
+        authority,
+        &ras.0.admission,
+        &url,
+        Endpoint::Revocation,
+        request,
+    )
+    .await
+    {
         Ok(request) => request,
         Err(refused) => return refused,
     };
@@ -76,7 +84,9 @@ pub(super) async fn introspect(State(ras): State<Ras>, request: Request) -> Resp
     let authority = &ras.0.authority;
     let url = authority.issuer.endpoint("/introspect");
     let request =
-        match client_request(authority, &ras.0.admission, &url, "introspect", request).await {
+        match client_request(authority, &ras.0.admission, &url, Endpoint::Introspection, request)
+            .await
+        {
             Ok(request) => request,
             Err(refused) => return refused,
         };

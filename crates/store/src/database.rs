@@ -544,6 +544,10 @@ impl Store {
             sqlx::query(statement).bind(now.0).execute(&mut *transaction).await?;
         }
         end_administrators(&mut transaction, now).await?;
+        // Whatever the numbers are that came back with it.
+        let mark =
+            format!("UPDATE meta SET value = {} WHERE key = 'policy_mark'", self.dialect.random());
+        sqlx::query(AssertSqlSafe(mark)).execute(&mut *transaction).await?;
         self.commit_directory(transaction, checked, event).await
     }
 

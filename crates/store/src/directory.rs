@@ -1,6 +1,7 @@
-//! What administrators say: users, groups, clients, resources, connections, trusted issuers. Every
-//! change raises the directory's generation in its own transaction, and every mint is recorded
-//! against the generation it was decided on, so no decision outlives the record it rests on.
+//! What administrators say: users, groups, clients, resources, connections, trusted issuers. Policy (all but people, and
+//! what strangers registered) is under one generation, and each row of a person has a version of its own; the database
+//! changes either with the row, in its transaction. Every mint is recorded against the generation and the versions that
+//! it was decided on, so no decision outlives the records it rests on, and a change of one person stales nobody else's.
 
 use crate::{
     administrators::Checked,
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyRow};
 use std::collections::BTreeSet;
 
-/// The directory as it was at one moment: no two are alike, also where a restore set the counter back. Compared for
+/// The policy as it was at one moment: no two are alike, also where a restore set the counter back. Compared for
 /// equality alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generation {
@@ -32,7 +33,16 @@ pub struct Generation {
 
 /// Reads both parts of the generation at once.
 pub(crate) const GENERATION: &str = "SELECT held.value, mark.value FROM meta held, meta mark \
-                                     WHERE held.key = 'generation' AND mark.key = 'generation_mark'";
+                                     WHERE held.key = 'policy' AND mark.key = 'policy_mark'";
+
+/// One row of a person, account, link, installation or self-registered client, as it was when it was read: a decision
+/// that rests on it is recorded only while it is still that.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seen {
+    pub(crate) kind: &'static str,
+    pub(crate) id: String,
+    pub(crate) version: i64,
+}
 
 impl Generation {
     pub(crate) fn of(row: &AnyRow) -> Result<Self, sqlx::Error> {
@@ -182,6 +192,19 @@ impl Store {
         format!("SELECT id, {document} AS document FROM directory WHERE {condition}")
     }
 
+    /// One record by id, and what a decision on it is recorded against.
+    pub async fn seen<R: Record>(&self, id: &str) -> Result<Option<(R, Seen)>, StoreError> {
+        let document = self.dialect.bytes("document");
+        let sql = format!(
+            "SELECT id, {document} AS document, version FROM directory WHERE kind = $1 AND id = $2"
+        );
+        let query = || sqlx::query(AssertSqlSafe(sql.clone())).bind(R::KIND).bind(id);
+        let Some(row) = reading!(self, fetch_optional, query())? else { return Ok(None) };
+        let version = row.try_get("version")?;
+        let record = self.noted(id, rows::text_of(&row, "document")?)?;
+        Ok(Some((record, Seen { kind: R::KIND, id: id.to_owned(), version })))
+    }
+
     /// One record by id.
     pub async fn by_id<R: Record>(&self, id: &str) -> Result<Option<R>, StoreError> {
         self.find("kind = $1 AND id = $2", id).await
@@ -314,8 +337,22 @@ impl Store {
 
     /// The people that an account is linked to.
     pub async fn links(&self, account: &str) -> Result<Vec<SubjectLink>, StoreError> {
-        let all = self.all::<AccountLink>().await?;
-        Ok(all.into_iter().filter(|held| held.account == account).map(|held| held.link).collect())
+        let document = self.dialect.bytes("held.document");
+        let sql = format!(
+            "SELECT held.id, {document} AS document FROM account_links link \
+             JOIN directory held ON held.kind = '{}' AND held.id = link.id \
+             WHERE link.account = $1 ORDER BY held.id",
+            AccountLink::KIND
+        );
+        let rows =
+            reading!(self, fetch_all, sqlx::query(AssertSqlSafe(sql.clone())).bind(account))?;
+        let mut links = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let held =
+                self.noted::<AccountLink>(row.try_get("id")?, rows::text_of(row, "document")?);
+            links.extend(held.ok().filter(|held| held.account == account).map(|held| held.link));
+        }
+        Ok(links)
     }
 
     /// Reads a record, changes it and writes it, in one transaction; the record as it is then, or
@@ -397,10 +434,11 @@ impl Store {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        let rows = sqlx::query("SELECT id, document FROM directory WHERE kind = $1")
-            .bind(User::KIND)
-            .fetch_all(&mut *transaction)
-            .await?;
+        let members = "SELECT held.id, held.document FROM memberships member \
+                       JOIN directory held ON held.kind = $1 AND held.id = member.user_id \
+                       WHERE member.group_name = $2";
+        let rows =
+            sqlx::query(members).bind(User::KIND).bind(name).fetch_all(&mut *transaction).await?;
         for row in &rows {
             match document::<User>(row, "document", User::KIND) {
                 Ok(mut user) => {
@@ -437,12 +475,17 @@ impl Store {
         Ok(true)
     }
 
-    /// The account of a person of a trusted issuer, if they are linked.
-    pub async fn linked_account(&self, link: &SubjectLink) -> Result<Option<Account>, StoreError> {
-        match self.by_id::<AccountLink>(&link.key()).await? {
-            Some(found) => self.by_id::<Account>(&found.account).await,
-            None => Ok(None),
-        }
+    /// The account of a person of a trusted issuer, if they are linked, and what a decision on it is recorded against.
+    /// An error where somebody is linked, and to whom cannot be read.
+    pub async fn linked_account(
+        &self,
+        link: &SubjectLink,
+    ) -> Result<Option<(Account, [Seen; 2])>, StoreError> {
+        let Some((found, link)) = self.seen::<AccountLink>(&link.key()).await? else {
+            return Ok(None);
+        };
+        let account = self.seen::<Account>(&found.account).await?;
+        Ok(account.map(|(account, seen)| (account, [link, seen])))
     }
 
     /// Links a person to an account, creating it if `account` is not there yet; of several at once
@@ -485,9 +528,11 @@ impl Store {
             hot_path::insert_audit(&mut transaction, &[event]).await?;
             transaction.commit().await?;
         }
-        self.linked_account(link).await
+        Ok(self.linked_account(link).await?.map(|(account, _)| account))
     }
 
+    /// Commits a change of the directory. Nodes of earlier versions have one generation for everything in it, and nothing
+    /// else: for them it changes with each. What changes for this version, the database does by itself.
     pub(crate) async fn commit_directory(
         &self,
         mut transaction: Transaction<'static, Any>,
@@ -551,9 +596,9 @@ async fn end_client(
         sqlx::query(statement).bind(id).bind(now.0).execute(&mut **transaction).await?;
     }
     // A code says in its document whose it is.
-    let codes = sqlx::query("SELECT hash, document FROM authorization_codes WHERE used_at IS NULL")
-        .fetch_all(&mut **transaction)
-        .await?;
+    let sql =
+        "SELECT hash, document FROM authorization_codes WHERE used_at IS NULL AND expires_at > $1";
+    let codes = sqlx::query(sql).bind(now.0).fetch_all(&mut **transaction).await?;
     for row in &codes {
         // A code that cannot be read is nobody's: it ends too.
         let request = document::<AuthorizationRequest>(row, "document", "authorization code");
@@ -586,12 +631,11 @@ async fn delete_what_names(
         let of_it = |r: &RegisteredResource| r.authorization_server.as_str() == id;
         gone += remove_where::<RegisteredResource>(transaction, id, of_it).await?;
     } else if kind == TrustedIssuer::KIND {
-        gone +=
-            remove_where::<AccountLink>(transaction, id, |l| l.link.issuer.as_str() == id).await?;
+        gone += remove_links(transaction, "issuer", id).await?;
         let end = "UPDATE grants SET revoked_at = $2 WHERE party = $1 AND revoked_at IS NULL";
         sqlx::query(end).bind(id).bind(now.0).execute(&mut **transaction).await?;
     } else if kind == Account::KIND {
-        gone += remove_where::<AccountLink>(transaction, id, |l| l.account == id).await?;
+        gone += remove_links(transaction, "account", id).await?;
         for statement in [
             "UPDATE sessions SET ended_at = $2 WHERE user_id = $1 AND ended_at IS NULL",
             "UPDATE refresh_tokens SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL",
@@ -603,25 +647,40 @@ async fn delete_what_names(
     Ok(gone)
 }
 
-/// Takes a group out of a person's record that cannot be read otherwise.
+/// Takes a group out of a person's record that cannot be read otherwise, and leaves all else in it as it was written.
+/// Where it cannot be taken apart, nothing is deleted: a later group of the name would have them.
 async fn leave_group(
     transaction: &mut Transaction<'static, Any>,
     row: &AnyRow,
     group: &str,
 ) -> Result<(), StoreError> {
     let (id, text): (&str, &str) = (row.try_get("id")?, row.try_get("document")?);
-    let Ok(mut value) = serde_json::from_str::<serde_json::Value>(text) else { return Ok(()) };
-    let Some(groups) = value.get_mut("groups").and_then(serde_json::Value::as_array_mut) else {
-        return Ok(());
+    let Some(without) = rows::without(text, "groups", group) else {
+        let why = format!("`{id}` is in it, and cannot be read to be taken out of it");
+        return Err(StoreError::Document(User::KIND, why));
     };
-    groups.retain(|name| name != group);
     sqlx::query("UPDATE directory SET document = $3 WHERE kind = $1 AND id = $2")
         .bind(User::KIND)
         .bind(id)
-        .bind(value.to_string())
+        .bind(without)
         .execute(&mut **transaction)
         .await?;
     Ok(())
+}
+
+/// Deletes the links that name an issuer or an account, whether or not they can be read.
+async fn remove_links(
+    transaction: &mut Transaction<'static, Any>,
+    column: &'static str,
+    named: &str,
+) -> Result<usize, StoreError> {
+    let sql = format!(
+        "DELETE FROM directory WHERE kind = $1 AND id IN \
+         (SELECT id FROM account_links WHERE {column} = $2)"
+    );
+    let done = sqlx::query(AssertSqlSafe(sql)).bind(AccountLink::KIND).bind(named);
+    let gone = done.execute(&mut **transaction).await?.rows_affected();
+    Ok(usize::try_from(gone).unwrap_or(usize::MAX))
 }
 
 /// Deletes a record that cannot be read where the text `named` is anywhere in it: nobody is to inherit by a name, also
@@ -633,8 +692,7 @@ async fn remove_if_it_names(
     named: &str,
 ) -> Result<bool, StoreError> {
     let (id, text): (&str, &str) = (row.try_get("id")?, row.try_get("document")?);
-    let quoted = serde_json::Value::from(named).to_string();
-    if !text.contains(&quoted) {
+    if !rows::may_name(text, named) {
         return Ok(false);
     }
     remove(transaction, kind, id).await

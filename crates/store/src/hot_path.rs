@@ -7,7 +7,8 @@
 use crate::{
     audit::AuditEvent,
     database::{Dialect, Store, StoreError, is_broken, reading, to_json},
-    directory::{GENERATION, Generation},
+    directory::{GENERATION, Generation, Seen},
+    installations::INSTALLATION,
     sessions::{RefreshToken, Replaces, keep_refresh, replace_refresh, use_code, write_refresh},
 };
 use passavant_proto::time::Timestamp;
@@ -78,8 +79,10 @@ pub struct Grant {
 /// fails, nothing but the refusal is written.
 #[derive(Clone, Debug)]
 pub struct HotOperation {
-    /// The directory the decision rests on; `None` where it rests on none.
+    /// The policy that the decision rests on; `None` where it rests on none.
     pub generation: Option<Generation>,
+    /// Rows of people that it rests on, as they were read.
+    pub rests_on: Vec<Seen>,
     /// A session that must not have ended.
     pub session: Option<String>,
     /// A family of tokens that must not have been revoked.
@@ -110,6 +113,7 @@ impl HotOperation {
     pub fn new(event: Option<AuditEvent>) -> Self {
         Self {
             generation: None,
+            rests_on: Vec::new(),
             session: None,
             family: None,
             refresh_token: None,
@@ -130,7 +134,7 @@ impl HotOperation {
 pub enum HotOutcome {
     /// Durable; the token may leave.
     Recorded,
-    /// The directory changed since the decision: load it again and decide again. Nothing written.
+    /// The policy, or a person, changed since the decision: look again and decide again. Nothing written.
     Stale,
     /// The session has ended, or the family was revoked; the refusal is on record.
     SessionEnded,
@@ -384,6 +388,12 @@ async fn decide(
             }
         }
     }
+    let changed = changed(transaction, group).await?;
+    for (queued, outcome) in group.iter().zip(&mut outcomes) {
+        if queued.operation.rests_on.iter().any(|seen| changed.contains(seen)) {
+            *outcome = HotOutcome::Stale;
+        }
+    }
     let now = group.iter().map(|queued| queued.now).max().unwrap_or(Timestamp(0));
     let sessions = group.iter().filter_map(|queued| queued.operation.session.as_deref());
     let sql = "SELECT sid FROM sessions WHERE ended_at IS NULL AND sid IN ";
@@ -439,6 +449,54 @@ async fn decide(
         }
     }
     Ok(outcomes)
+}
+
+/// The rows that are not any more what decisions of a group rest on.
+async fn changed<'g>(
+    transaction: &mut Transaction<'static, Any>,
+    group: &'g [Queued],
+) -> Result<HashSet<&'g Seen>, StoreError> {
+    let mut all: Vec<&Seen> = group.iter().flat_map(|queued| &queued.operation.rests_on).collect();
+    all.sort_unstable();
+    all.dedup();
+    let mut changed: HashSet<&Seen> = all.iter().copied().collect();
+    let (apart, held): (Vec<&Seen>, Vec<&Seen>) =
+        all.into_iter().partition(|seen| seen.kind == INSTALLATION);
+    for (table, seen) in [("installations", apart), ("directory", held)] {
+        for chunk in chunks(&seen) {
+            let mut arguments = AnyArguments::default();
+            for seen in chunk {
+                if table == "directory" {
+                    bind(&mut arguments, seen.kind)?;
+                }
+                bind(&mut arguments, seen.id.as_str())?;
+            }
+            let sql = if table == "directory" {
+                // Each by the primary key.
+                let wanted = (0..chunk.len())
+                    .map(|i| format!("(kind = ${} AND id = ${})", 2 * i + 1, 2 * i + 2));
+                let wanted = wanted.collect::<Vec<_>>().join(" OR ");
+                format!("SELECT kind, id, version FROM directory WHERE {wanted}")
+            } else {
+                let wanted = places(1, chunk.len());
+                format!("SELECT '' AS kind, id, version FROM installations WHERE id IN {wanted}")
+            };
+            let rows = sqlx::query_with(AssertSqlSafe(sql), arguments)
+                .fetch_all(&mut **transaction)
+                .await?;
+            let current: HashSet<(String, String, i64)> = rows
+                .iter()
+                .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
+                .collect::<Result<_, sqlx::Error>>()?;
+            for seen in chunk {
+                let kind = if table == "directory" { seen.kind } else { "" };
+                if current.contains(&(kind.to_owned(), seen.id.clone(), seen.version)) {
+                    changed.remove(seen);
+                }
+            }
+        }
+    }
+    Ok(changed)
 }
 
 /// Uses up the code or the refresh token that an operation rests on, and issues what it is to bring; `false` where

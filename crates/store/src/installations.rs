@@ -4,7 +4,7 @@
 use crate::{
     audit::AuditEvent,
     database::{Store, StoreError, document, reading, to_json},
-    directory::{User, read},
+    directory::{Seen, User, read},
     hot_path,
 };
 use passavant_proto::{jose::jwk::Algorithm, time::Timestamp};
@@ -14,6 +14,8 @@ use sqlx::{Row, any::AnyRow};
 
 /// Most live installations of one person.
 pub const MOST_INSTALLATIONS: i64 = 50;
+/// What it is called in messages.
+pub(crate) const INSTALLATION: &str = "installation";
 /// Uses closer together than this are not told apart, in seconds.
 const USE_APART: i64 = 60;
 
@@ -74,7 +76,7 @@ impl Store {
         )
         .bind(installation.id.as_str())
         .bind(installation.user_id.as_str())
-        .bind(to_json(installation, "installation")?)
+        .bind(to_json(installation, INSTALLATION)?)
         .bind(installation.used_at.0)
         .execute(&mut *transaction)
         .await?;
@@ -83,13 +85,18 @@ impl Store {
         Ok(true)
     }
 
-    /// A live installation; whether its person still is, the caller asks the directory.
-    pub async fn installation(&self, id: &str) -> Result<Option<Installation>, StoreError> {
-        let row = reading!(self, fetch_optional, sqlx::query(
-            "SELECT id, document, used_at FROM installations WHERE id = $1 AND revoked_at IS NULL",
-        )
-        .bind(id))?;
-        Ok(self.readable_installations(row.as_slice())?.pop())
+    /// A live installation, and what a decision on it is recorded against; whether its person still is, the caller asks the
+    /// directory.
+    pub async fn installation(&self, id: &str) -> Result<Option<(Installation, Seen)>, StoreError> {
+        let sql = "SELECT id, document, used_at, version FROM installations \
+                   WHERE id = $1 AND revoked_at IS NULL";
+        let Some(row) = reading!(self, fetch_optional, sqlx::query(sql).bind(id))? else {
+            return Ok(None);
+        };
+        let version = row.try_get("version")?;
+        let seen = Seen { kind: INSTALLATION, id: id.to_owned(), version };
+        let held = self.row(INSTALLATION, id, installation_of(&row))?;
+        Ok(held.map(|held| (held, seen)))
     }
 
     /// Those that can be read: one that cannot is noted, and counts as not there.
@@ -97,7 +104,7 @@ impl Store {
         let mut all = Vec::with_capacity(rows.len());
         for row in rows {
             let id: &str = row.try_get("id")?;
-            all.extend(self.row("installation", id, installation_of(row))?);
+            all.extend(self.row(INSTALLATION, id, installation_of(row))?);
         }
         Ok(all)
     }
@@ -159,7 +166,7 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         self.commit_directory(transaction, checked, event).await?;
-        self.unreadable.forget("installation", id);
+        self.unreadable.forget(INSTALLATION, id);
         Ok(true)
     }
 }
@@ -172,6 +179,6 @@ impl Installation {
 }
 
 fn installation_of(row: &AnyRow) -> Result<Installation, StoreError> {
-    let held: Installation = document(row, "document", "installation")?;
+    let held: Installation = document(row, "document", INSTALLATION)?;
     Ok(Installation { used_at: Timestamp(row.try_get("used_at")?), ..held })
 }

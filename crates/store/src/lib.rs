@@ -20,7 +20,7 @@ pub use administrators::{AdminRole, Administrator, RestsOn, StoredProof};
 pub use audit::{AuditEvent, AuditFilter, AuditRow, Outcome};
 pub use database::{Store, StoreError, check_transport, sqlite_path};
 pub use device_codes::{DeviceCode, DeviceState};
-pub use directory::{Generation, Group, Put, Record, User};
+pub use directory::{Generation, Group, Put, Record, Seen, User};
 pub use hot_path::{Grant, HotOperation, HotOutcome, TokenKind, UsedJti};
 pub use installations::{Installation, MOST_INSTALLATIONS};
 pub use keys::SealedKey;

@@ -16,13 +16,38 @@ const SCHEMA_VERSION: i64 = 1;
 const FIRST: &str = include_str!("migrations/0000_first.sql");
 
 /// The steps since, numbered from 1. A step that was released is never changed.
-const STEPS: [&str; 5] = [
-    include_str!("migrations/0001_whose_and_when.sql"),
-    include_str!("migrations/0002_keys_ahead.sql"),
-    include_str!("migrations/0003_refresh_again.sql"),
-    include_str!("migrations/0004_device_codes.sql"),
-    include_str!("migrations/0005_keys_beside.sql"),
+const STEPS: [Step; 6] = [
+    Step::Both(include_str!("migrations/0001_whose_and_when.sql")),
+    Step::Both(include_str!("migrations/0002_keys_ahead.sql")),
+    Step::Both(include_str!("migrations/0003_refresh_again.sql")),
+    Step::Both(include_str!("migrations/0004_device_codes.sql")),
+    Step::Both(include_str!("migrations/0005_keys_beside.sql")),
+    Step::Each {
+        sqlite: include_str!("migrations/0006_versions.sqlite.sql"),
+        postgres: include_str!("migrations/0006_versions.postgres.sql"),
+    },
 ];
+
+/// One step, as the databases take it.
+#[derive(Clone, Copy)]
+enum Step {
+    Both(&'static str),
+    /// Triggers have no common spelling.
+    Each {
+        sqlite: &'static str,
+        postgres: &'static str,
+    },
+}
+
+impl Step {
+    const fn of(self, dialect: Dialect) -> &'static str {
+        match (self, dialect) {
+            (Self::Both(sql), _)
+            | (Self::Each { sqlite: sql, .. }, Dialect::Sqlite)
+            | (Self::Each { postgres: sql, .. }, Dialect::Postgres) => sql,
+        }
+    }
+}
 
 /// The same for a SQLite file that another program has locked.
 const FILE: Duration = Duration::from_secs(30);
@@ -90,7 +115,7 @@ async fn steps(pool: &AnyPool, dialect: Dialect) -> Result<(), StoreError> {
     // More than there are here: a later version has been here, which goes on beside this one.
     let done = number(&mut transaction, "additions").await?.unwrap_or(0);
     for (step, sql) in (1_i64..).zip(STEPS).filter(|(step, _)| *step > done) {
-        let sql = sql.replace("{random}", dialect.random());
+        let sql = sql.of(dialect).replace("{random}", dialect.random());
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *transaction).await?;
         sqlx::query(
             "INSERT INTO meta (key, value) VALUES ('additions', $1) \

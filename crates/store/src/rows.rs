@@ -156,6 +156,33 @@ fn merged(stored: &str, known: &str, new: &str) -> Result<String, String> {
     Ok(new.to_owned())
 }
 
+/// A document without one text in the list of texts that a member is; all else as it was written. `None` where that
+/// cannot be done.
+pub(crate) fn without(text: &str, member: &str, gone: &str) -> Option<String> {
+    let members: Members<'_> = serde_json::from_str(text).ok()?;
+    let mut texts: Vec<String> = serde_json::from_str(members.get(member)?.get()).ok()?;
+    texts.retain(|held| held != gone);
+    let list = Value::from(texts).to_string();
+    let parts = members.iter().map(|(name, value)| {
+        let value = if name == member { list.as_str() } else { value.get() };
+        format!("{}:{value}", Value::from(name.as_str()))
+    });
+    Some(format!("{{{}}}", parts.collect::<Vec<_>>().join(",")))
+}
+
+/// Whether a document that cannot be read may name something: one that cannot even be taken apart may.
+pub(crate) fn may_name(text: &str, named: &str) -> bool {
+    fn names(value: &Value, named: &str) -> bool {
+        match value {
+            Value::String(text) => text == named,
+            Value::Array(items) => items.iter().any(|item| names(item, named)),
+            Value::Object(members) => members.values().any(|value| names(value, named)),
+            _ => false,
+        }
+    }
+    serde_json::from_str::<Value>(text).map_or(true, |value| names(&value, named))
+}
+
 /// The rows that cannot be read, by kind and id, and why; as of the last look at each.
 #[derive(Debug, Default)]
 pub(crate) struct Unreadable(Mutex<BTreeMap<(&'static str, String), String>>);
