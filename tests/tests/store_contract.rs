@@ -13,6 +13,7 @@ use passavant_proto::{
     xaa::trust::{Account, SubjectLink},
 };
 use passavant_store::*;
+use sqlx::Connection as _;
 use std::{collections::BTreeSet, process::Stdio, sync::Arc};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -124,7 +125,7 @@ async fn rows(store: &Store) -> Vec<AuditRow> {
     store.audit(&AuditFilter { limit: 1000, ..AuditFilter::default() }).await.unwrap()
 }
 
-async fn whole_contract(store: Store) {
+async fn whole_contract(store: Store, url: &str) {
     identity(&store).await;
     directory(&store).await;
     accounts(&store).await;
@@ -138,6 +139,154 @@ async fn whole_contract(store: Store) {
     restored(&store).await;
     keys(&store).await;
     installations(&store).await;
+    people(&store, url).await;
+}
+
+/// Another hand, which knows nothing of versions and generations: an earlier build, or somebody with a client.
+async fn by_hand(url: &str, sql: &str) {
+    let sql = || sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()));
+    if let Some(file) = sqlite_path(url) {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+        let mut hand = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+        sql().execute(&mut hand).await.unwrap();
+    } else {
+        let mut hand = sqlx::PgConnection::connect(url).await.unwrap();
+        sql().execute(&mut hand).await.unwrap();
+    }
+}
+
+/// A change of one person is nobody else's business, and nobody's decision outlives what it rests on.
+async fn people(store: &Store, url: &str) {
+    let person = |name: &str, groups: &[&str]| User {
+        id: format!("p-{name}"),
+        username: format!("{name}@people"),
+        groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        ..erin()
+    };
+    let group = |name: &str| Group { name: name.to_owned(), description: String::new() };
+    for name in ["red", "blue", "caf\u{e9} \"x\""] {
+        store.put(&group(name), Put::Create, event("a")).await.unwrap();
+    }
+    let before = store.generation().await.unwrap();
+    for (name, groups) in
+        [("ann", &["red", "blue"][..]), ("bob", &["blue"]), ("cyd", &["caf\u{e9} \"x\""])]
+    {
+        store.put(&person(name, groups), Put::Create, event("a")).await.unwrap();
+    }
+    let seen = async |id: &str| store.seen::<User>(id).await.unwrap().unwrap().1;
+    let rests_on = async |rows: Vec<Seen>| {
+        let operation = HotOperation { rests_on: rows, ..HotOperation::new(None) };
+        store.record(operation, NOW).await.unwrap()
+    };
+    let (ann, bob) = (seen("p-ann").await, seen("p-bob").await);
+    assert_eq!(rests_on(vec![ann.clone(), bob.clone()]).await, HotOutcome::Recorded);
+    let rename = |user: &mut User| user.display_name = Some("B".to_owned());
+    store.update::<User>("p-bob", rename, event("a")).await.unwrap().unwrap();
+    assert_eq!(rests_on(vec![ann.clone()]).await, HotOutcome::Recorded, "nobody else's");
+    assert_eq!(rests_on(vec![ann.clone(), bob.clone()]).await, HotOutcome::Stale);
+    assert_ne!(seen("p-bob").await, bob);
+    // Many at once, of which some are stale: each by itself.
+    let current = seen("p-bob").await;
+    let tasks: Vec<_> = (0..40)
+        .map(|i| {
+            let row = [&ann, &bob, &current][i % 3].clone();
+            let store = store.clone();
+            tokio::spawn(async move {
+                let operation = HotOperation { rests_on: vec![row], ..HotOperation::new(None) };
+                (i % 3 == 1, store.record(operation, NOW).await.unwrap())
+            })
+        })
+        .collect();
+    for task in tasks {
+        let (stale, outcome) = task.await.unwrap();
+        assert_eq!(outcome == HotOutcome::Stale, stale);
+    }
+    // Accounts, links, installations and clients that registered themselves: none of it is policy.
+    let account = Account { id: "p-acc".to_owned(), email: None, disabled: false };
+    let link = SubjectLink {
+        issuer: Issuer::parse("https://people.example").unwrap(),
+        tenant: None,
+        subject: "s".to_owned(),
+    };
+    store.link_account(&link, &account, event("a")).await.unwrap().unwrap();
+    let (_, rows) = store.linked_account(&link).await.unwrap().unwrap();
+    assert_eq!(rests_on(rows.to_vec()).await, HotOutcome::Recorded);
+    let off = |account: &mut Account| account.disabled = true;
+    store.update::<Account>("p-acc", off, event("a")).await.unwrap().unwrap();
+    assert_eq!(rests_on(rows.to_vec()).await, HotOutcome::Stale);
+    let (_, rows) = store.linked_account(&link).await.unwrap().unwrap();
+    assert_eq!(store.links("p-acc").await.unwrap(), std::slice::from_ref(&link));
+    assert!(store.unlink(&link, event("a")).await.unwrap());
+    assert_eq!(rests_on(rows.to_vec()).await, HotOutcome::Stale);
+    assert!(store.links("p-acc").await.unwrap().is_empty());
+    let held = store.installations(None).await.unwrap().pop().unwrap();
+    let (_, row) = store.installation(&held.id).await.unwrap().unwrap();
+    store.installation_used(&held.id, NOW.plus(900)).await.unwrap();
+    assert_eq!(rests_on(vec![row.clone()]).await, HotOutcome::Recorded, "a use changes nothing");
+    assert!(store.revoke_installation(&held.id, None, "x", event("a"), NOW).await.unwrap());
+    assert_eq!(rests_on(vec![row]).await, HotOutcome::Stale);
+    let stranger = Client {
+        id: "dyn-x".to_owned(),
+        registered: Some(passavant_proto::oauth::client::SelfRegistered { at: NOW, used: false }),
+        ..Client::default()
+    };
+    store.put_stranger(&stranger, event("a")).await.unwrap();
+    let (_, row) = store.seen::<Client>("dyn-x").await.unwrap().unwrap();
+    store.update::<Client>("dyn-x", |c| c.disabled = true, event("a")).await.unwrap().unwrap();
+    assert_eq!(rests_on(vec![row]).await, HotOutcome::Stale);
+    store.forget_stranger("dyn-x", event("a")).await.unwrap();
+    assert_eq!(store.generation().await.unwrap(), before, "no policy changed");
+    // Whoever writes it.
+    let ann = seen("p-ann").await;
+    by_hand(url, "UPDATE directory SET document = document || ' ' WHERE id = 'p-ann'").await;
+    assert_eq!(rests_on(vec![ann]).await, HotOutcome::Stale);
+    assert_eq!(store.generation().await.unwrap(), before);
+    let mut last = before;
+    for sql in [
+        "UPDATE directory SET document = document || ' ' WHERE kind = 'group' AND id = 'red'",
+        "INSERT INTO directory (kind, id, name, document) VALUES ('client', 'dyn-y', 'y', '{}')",
+        "DELETE FROM directory WHERE kind = 'client' AND id = 'dyn-y'",
+        "INSERT INTO signing_keys (kid, algorithm, sealed, created_at) VALUES ('k', 'ES256', '', 1)",
+        "DELETE FROM signing_keys WHERE kid = 'k'",
+        "INSERT INTO directory (kind, id, name, document) VALUES ('of a later version', 'x', 'x', '{}')",
+        "DELETE FROM directory WHERE kind = 'of a later version'",
+    ] {
+        by_hand(url, sql).await;
+        let now = store.generation().await.unwrap();
+        assert_ne!(now, last, "{sql}");
+        last = now;
+    }
+    // A group goes from its members, and from nobody else.
+    let (ann, cyd) = (seen("p-ann").await, seen("p-cyd").await);
+    by_hand(
+        url,
+        "UPDATE directory SET document = \
+         '{\"id\":\"p-bob\",\"username\":\"bob@people\",\"crit\":[\"z\"],\"groups\":[\"blue\",\"red\"],\"n\":1e999}' \
+         WHERE id = 'p-bob'",
+    )
+    .await;
+    assert!(store.delete_group("blue", event("a")).await.unwrap());
+    assert_eq!(seen("p-cyd").await, cyd);
+    assert_ne!(seen("p-ann").await, ann);
+    let (ann, _) = store.seen::<User>("p-ann").await.unwrap().unwrap();
+    assert_eq!(ann.groups.into_iter().collect::<Vec<_>>(), ["red"]);
+    assert!(store.delete_group("caf\u{e9} \"x\"", event("a")).await.unwrap());
+    let (cyd, _) = store.seen::<User>("p-cyd").await.unwrap().unwrap();
+    assert!(cyd.groups.is_empty());
+    by_hand(
+        url,
+        "UPDATE directory SET document = replace(document, '\"crit\":[\"z\"],', '') WHERE id = 'p-bob'",
+    )
+    .await;
+    let (bob, _) = store.seen::<User>("p-bob").await.unwrap().unwrap();
+    assert_eq!(bob.groups.into_iter().collect::<Vec<_>>(), ["red"], "also who could not be read");
+    // One whose record cannot even be taken apart is not left in it for whoever makes the group again.
+    by_hand(url, "UPDATE directory SET document = '{\"id\":' WHERE id = 'p-bob'").await;
+    let refused = store.delete_group("red", event("a")).await.unwrap_err().to_string();
+    assert!(refused.contains("`p-bob`"), "{refused}");
+    assert!(store.by_id::<Group>("red").await.unwrap().is_some(), "nothing was done");
+    assert!(store.delete_user("p-bob", event("a"), NOW).await.unwrap());
+    assert!(store.delete_group("red", event("a")).await.unwrap());
 }
 
 /// M9: with a record goes what names it; who takes its name inherits nothing.
@@ -728,7 +877,7 @@ fn sqlite() -> (TempDir, String) {
 #[tokio::test]
 async fn sqlite_keeps_the_contract() {
     let (_folder, url) = sqlite();
-    whole_contract(Store::open(&url).await.unwrap()).await;
+    whole_contract(Store::open(&url).await.unwrap(), &url).await;
 }
 
 #[tokio::test]
@@ -881,7 +1030,7 @@ pub(crate) mod postgres {
     #[tokio::test]
     async fn postgres_keeps_the_contract() {
         let url = fresh("passavant_contract").await;
-        whole_contract(Store::open(&url).await.unwrap()).await;
+        whole_contract(Store::open(&url).await.unwrap(), &url).await;
     }
 
     #[tokio::test]
