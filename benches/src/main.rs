@@ -9,6 +9,8 @@
 //! cargo run --release -p passavant-benches            # about two minutes
 //! cargo run --release -p passavant-benches -- --seconds 2
 //! cargo run --release -p passavant-benches -- --gateway
+//! cargo run --release -p passavant-benches -- --people             # 50,000 of them, in SQLite
+//! cargo run --release -p passavant-benches -- --people postgres://…  # in an empty database there
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -23,6 +25,7 @@
 mod gateway;
 mod load;
 mod parties;
+mod people;
 
 use aws_lc_rs::{
     rand::SystemRandom,
@@ -45,7 +48,8 @@ const CONNECTIONS: usize = 64;
 async fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.get(1).is_some_and(|first| first == "serve") {
-        return parties::serve(&arguments[2]).await;
+        let crowd = parties::Crowd::of(&arguments[3..]);
+        return parties::serve(&arguments[2], &crowd).await;
     }
     match arguments.get(1).map(String::as_str) {
         Some("upstream") => return gateway::serve_upstream().await,
@@ -60,6 +64,10 @@ async fn main() {
         .unwrap_or(5);
     let time = Duration::from_secs(seconds);
     pin(1);
+    if let Some(people) = arguments.iter().position(|argument| argument == "--people") {
+        let database = arguments.get(people + 1).filter(|url| url.starts_with("postgres"));
+        return people::measure(database.map(String::as_str), CONNECTIONS, time).await;
+    }
     if only_gateway {
         let parties = parties::start(CONNECTIONS, time).await;
         gateway::measure(&parties, CONNECTIONS, time).await;

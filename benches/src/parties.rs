@@ -70,11 +70,11 @@ pub(crate) async fn put<R: Record>(store: &Store, record: &R) {
 }
 
 /// The server process: listens, says where on standard output, and serves until it is killed.
-pub(crate) async fn serve(folder: &str) {
+pub(crate) async fn serve(folder: &str, crowd: &Crowd) {
     crate::pin(0);
     let folder = Path::new(folder);
     let mut listeners = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..5 {
         listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
     }
     let address = |i: usize| listeners[i].local_addr().unwrap();
@@ -82,9 +82,16 @@ pub(crate) async fn serve(folder: &str) {
     let (idp_issuer, ras_issuer) = (issuer(0), issuer(1));
     let resource = Resource::parse(&format!("http://{}/mcp", address(2))).unwrap();
     let open = |name: &str| format!("sqlite:{}", folder.join(name).display());
-    let idp_store = Store::open(&open("idp.db")).await.unwrap();
+    let idp_url = match crowd {
+        Crowd::Many(Some(url)) => url.clone(),
+        _ => open("idp.db"),
+    };
+    let mut idp_store = Store::open(&idp_url).await.unwrap();
     let ras_store = Store::open(&open("ras.db")).await.unwrap();
     fill(&idp_store, &ras_store, (&idp_issuer, &ras_issuer), &resource).await;
+    if matches!(crowd, Crowd::Many(_)) {
+        crate::people::fill(&idp_url).await;
+    }
     let der = std::fs::read(folder.join("idp.key")).unwrap();
     let ring = |der: &[u8]| {
         KeyRing::new(SigningKey::from_pkcs8(Algorithm::ES256, der).unwrap(), &[]).unwrap()
@@ -94,6 +101,11 @@ pub(crate) async fn serve(folder: &str) {
     // One person and one client stand for many.
     let most = NonZeroU32::MAX;
     let rates = Rates { failures: most, grants: most, introspections: most };
+    // A start, as after the first one.
+    idp_store.close().await;
+    let began = std::time::Instant::now();
+    idp_store = Store::open(&idp_url).await.unwrap();
+    let changed = idp_store.clone();
     let idp = Idp::open(
         idp_issuer.clone(),
         idp_store,
@@ -103,6 +115,7 @@ pub(crate) async fn serve(folder: &str) {
         Passwords::new(1),
     );
     let idp = idp.await.unwrap();
+    let start_ms = began.elapsed().as_secs_f64() * 1000.0;
     let ras = Ras::open(
         ras_issuer.clone(),
         ras_store,
@@ -126,15 +139,17 @@ pub(crate) async fn serve(folder: &str) {
     });
     let mcp = Router::new().route("/mcp", tool).layer(guard);
     let empty = Router::new().route("/", axum_post(|_: axum::body::Bytes| async { "" }));
+    let changes = changes(changed);
     let routers = [
         limited(idp.router(), LIMITS, entropy.clone(), &[]),
         limited(ras.router(), LIMITS, entropy, &[]),
         mcp,
         empty,
+        changes,
     ];
     let addresses: Vec<String> =
         listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
-    println!("{}", addresses.join(" "));
+    println!("{} {start_ms}", addresses.join(" "));
     let mut tasks = Vec::new();
     for (listener, router) in listeners.into_iter().zip(routers) {
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
@@ -143,6 +158,23 @@ pub(crate) async fn serve(folder: &str) {
     for task in tasks {
         task.await.unwrap();
     }
+}
+
+/// What is changed while others ask: a person, and a group.
+fn changes(store: Store) -> Router {
+    static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let event = || AuditEvent::granted("change", clock().now());
+    let of = store.clone();
+    let person = axum_post(move || async move {
+        let i = NEXT.fetch_add(7919, std::sync::atomic::Ordering::Relaxed) % crate::people::PEOPLE;
+        let rename = |user: &mut User| user.display_name = Some(format!("Name {i}"));
+        of.update::<User>(&format!("u{i}"), rename, event()).await.unwrap().unwrap();
+    });
+    let group =
+        axum_post(move |axum::extract::Path(name): axum::extract::Path<String>| async move {
+            assert!(store.delete_group(&name, event()).await.unwrap());
+        });
+    Router::new().route("/person", person).route("/group/{name}", group)
 }
 
 pub(crate) fn agent(id: &str) -> Client {
@@ -284,6 +316,7 @@ fn authentication(now: Timestamp) -> Authentication {
 
 /// The load's view of the server process.
 pub(crate) struct Parties {
+    pub(crate) start_ms: f64,
     child: Child,
     addresses: Vec<SocketAddr>,
     key: SigningKey,
@@ -291,21 +324,52 @@ pub(crate) struct Parties {
     _folder: TempDir,
 }
 
+/// Who is in the company.
+pub(crate) enum Crowd {
+    /// One person.
+    One,
+    /// Fifty thousand, in this PostgreSQL or in a SQLite file.
+    Many(Option<String>),
+}
+
+impl Crowd {
+    pub(crate) fn of(arguments: &[String]) -> Self {
+        match arguments.first().map(String::as_str) {
+            Some("many") => Self::Many(arguments.get(1).cloned()),
+            _ => Self::One,
+        }
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        match self {
+            Self::One => Vec::new(),
+            Self::Many(url) => std::iter::once("many".to_owned()).chain(url.clone()).collect(),
+        }
+    }
+}
+
 pub(crate) async fn start(connections: usize, _time: Duration) -> Parties {
+    start_with(connections, Crowd::One).await
+}
+
+pub(crate) async fn start_with(connections: usize, crowd: Crowd) -> Parties {
     let folder = tempfile::tempdir().unwrap();
     let der = generate();
     std::fs::write(folder.path().join("idp.key"), &der).unwrap();
     let mut child = tokio::process::Command::new(std::env::current_exe().unwrap())
         .args(["serve", folder.path().to_str().unwrap()])
+        .args(crowd.arguments())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let line = lines.next_line().await.unwrap().expect("the servers did not start");
+    let (line, start_ms) = line.rsplit_once(' ').unwrap();
+    let start_ms = start_ms.parse().unwrap();
     let addresses = line.split(' ').map(|address| address.parse().unwrap()).collect();
     let key = SigningKey::from_pkcs8(Algorithm::ES256, &der).unwrap();
-    Parties { child, addresses, key, connections, _folder: folder }
+    Parties { start_ms, child, addresses, key, connections, _folder: folder }
 }
 
 impl Parties {
@@ -331,6 +395,25 @@ impl Parties {
 
     fn resource(&self) -> String {
         format!("http://{}/mcp", self.addresses[2])
+    }
+
+    /// Changes of people, one each time.
+    pub(crate) fn changes(&self) -> Plan {
+        Plan { address: self.addresses[4], shots: vec![crate::people::shot("/person")] }
+    }
+
+    /// Deletions of the first groups.
+    pub(crate) fn group_deletions(&self, count: usize) -> Plan {
+        let shots = (0..count).map(|i| crate::people::shot(&format!("/group/g{i}"))).collect();
+        Plan { address: self.addresses[4], shots }
+    }
+
+    /// One request, on a connection of its own.
+    pub(crate) async fn ask(address: SocketAddr, shot: &crate::Shot) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = shot.0.replace("{host}", &address.to_string());
+        stream.write_all(request.as_bytes()).await.unwrap();
+        read_answer(&mut stream, &mut Vec::new()).await
     }
 
     pub(crate) fn empty(&self) -> Plan {

@@ -1,0 +1,112 @@
+//! A company of 50,000: what a start costs, what a change of one person costs, and what it costs everybody else.
+
+use crate::{
+    load::{self, Shot},
+    parties::{Crowd, Parties, start_with},
+    post,
+};
+use sqlx::Connection as _;
+use std::time::{Duration, Instant};
+
+/// People and groups; everybody is in one of the groups, and in one that all are in.
+pub(crate) const PEOPLE: usize = 50_000;
+pub(crate) const GROUPS: usize = 1_000;
+/// Changes of people a second, while others exchange.
+const CHANGES: u64 = 20;
+
+/// Fills a database that has its schema, with one statement for each kind.
+pub(crate) async fn fill(url: &str) {
+    let last = (PEOPLE, GROUPS);
+    if let Some(file) = passavant_store::sqlite_path(url) {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+        let mut hand = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+        let sql = format!(
+            "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {1} - 1) \
+             INSERT INTO directory (kind, id, name, document) SELECT 'group', 'g' || i, 'g' || i, \
+             json_object('name', 'g' || i, 'description', '') FROM n; \
+             WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {0} - 1) \
+             INSERT INTO directory (kind, id, name, document) SELECT 'user', 'u' || i, 'user' || i, \
+             json_object('id', 'u' || i, 'username', 'user' || i, 'email', 'user' || i || '@acme.example', \
+             'groups', json_array('all', 'g' || (i % {1}))) FROM n",
+            last.0, last.1
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut hand).await.unwrap();
+    } else {
+        let mut hand = sqlx::PgConnection::connect(url).await.unwrap();
+        let sql = format!(
+            "INSERT INTO directory (kind, id, name, document) SELECT 'group', 'g' || i, 'g' || i, \
+             json_build_object('name', 'g' || i, 'description', '')::text FROM generate_series(0, {1} - 1) i; \
+             INSERT INTO directory (kind, id, name, document) SELECT 'user', 'u' || i, 'user' || i, \
+             json_build_object('id', 'u' || i, 'username', 'user' || i, 'email', 'user' || i || '@acme.example', \
+             'groups', json_build_array('all', 'g' || (i % {1})))::text FROM generate_series(0, {0} - 1) i; \
+             ANALYZE",
+            last.0, last.1
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut hand).await.unwrap();
+    }
+}
+
+/// The table, for one database.
+pub(crate) async fn measure(database: Option<&str>, connections: usize, time: Duration) {
+    let parties = start_with(connections, Crowd::Many(database.map(str::to_owned))).await;
+    let name = if database.is_some() { "PostgreSQL" } else { "SQLite, durable" };
+    println!("\n{PEOPLE} people, {GROUPS} groups, {name}:\n");
+    println!("  start (open, claim nothing new, load) {:>9.1} ms", parties.start_ms);
+    let plan = parties.exchange_by_id_token();
+    // Once for whatever is read the first time.
+    parties.measure(&plan, time / 4).await;
+    for round in 1..=2 {
+        let alone = parties.measure(&plan, time).await;
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let changing = tokio::spawn(change(parties.changes(), stopped));
+        let beside = parties.measure(&plan, time).await;
+        let _ = stop.send(());
+        let mut took = changing.await.unwrap();
+        took.sort_unstable();
+        println!(
+            "  round {round}: exchanges {:>7.0}/s alone, {:>7.0}/s beside {CHANGES} changes of other people a second \
+             ({} done)",
+            alone.rate,
+            beside.rate,
+            took.len()
+        );
+    }
+    let one = load::measure(&parties.changes(), 1, time).await;
+    println!(
+        "  a change of one person, nothing else going on: p50 {:>6.2} ms, p99 {:>6.2} ms",
+        one.p50.as_secs_f64() * 1000.0,
+        one.p99.as_secs_f64() * 1000.0
+    );
+    let gone = parties.group_deletions(20);
+    let began = Instant::now();
+    for shot in &gone.shots {
+        Parties::ask(gone.address, shot).await;
+    }
+    println!(
+        "  a group of {} members deleted: {:>6.1} ms",
+        PEOPLE / GROUPS,
+        began.elapsed().as_secs_f64() * 1000.0 / gone.shots.len() as f64
+    );
+    parties.stop().await;
+}
+
+/// Changes people, so many a second, until told to stop; how long each took.
+async fn change(plan: load::Plan, mut stop: tokio::sync::oneshot::Receiver<()>) -> Vec<Duration> {
+    let mut tick = tokio::time::interval(Duration::from_millis(1000 / CHANGES));
+    let mut took = Vec::new();
+    loop {
+        tokio::select! {
+            _ = &mut stop => return took,
+            _ = tick.tick() => {
+                let began = Instant::now();
+                Parties::ask(plan.address, &plan.shots[0]).await;
+                took.push(began.elapsed());
+            }
+        }
+    }
+}
+
+/// A request to the door for changes.
+pub(crate) fn shot(path: &str) -> Shot {
+    post(path, "text/plain", &[], "x")
+}
