@@ -65,7 +65,10 @@ fn generate() -> Vec<u8> {
 }
 
 pub(crate) async fn put<R: Record>(store: &Store, record: &R) {
-    let event = AuditEvent::granted("fixture", clock().now());
+    let event = AuditEvent::granted(
+        passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "fixture"),
+        clock().now(),
+    );
     assert!(store.put(record, Put::Create, event).await.unwrap());
 }
 
@@ -163,7 +166,12 @@ pub(crate) async fn serve(folder: &str, crowd: &Crowd) {
 /// What is changed while others ask: a person, and a group.
 fn changes(store: Store) -> Router {
     static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-    let event = || AuditEvent::granted("change", clock().now());
+    let event = || {
+        AuditEvent::granted(
+            passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "change"),
+            clock().now(),
+        )
+    };
     let of = store.clone();
     let person = axum_post(move || async move {
         let i = NEXT.fetch_add(7919, std::sync::atomic::Ordering::Relaxed) % crate::people::PEOPLE;
@@ -287,7 +295,7 @@ async fn fill(
         authentication: authentication(now),
         expires_at: now.plus(3600),
     };
-    let event = AuditEvent::granted("sign_in", now);
+    let event = AuditEvent::granted(passavant_proto::event::RequestEvent::SignIn, now);
     assert!(idp.begin_session("cookie", &session, &user, None, event).await.unwrap());
     let token = RefreshToken {
         family: "family".to_owned(),

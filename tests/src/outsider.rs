@@ -213,7 +213,13 @@ impl World {
     /// Takes every connection away: what is left is the interactive path.
     pub async fn without_connections(&self) {
         for connection in self.idp_store.all::<Connection>().await.unwrap() {
-            let event = passavant_store::AuditEvent::granted("fixture", self.now());
+            let event = passavant_store::AuditEvent::granted(
+                passavant_proto::event::Event::Admin(
+                    passavant_proto::event::Act::Create,
+                    "fixture",
+                ),
+                self.now(),
+            );
             self.idp_store.delete::<Connection>(&connection.id(), event).await.unwrap();
         }
     }

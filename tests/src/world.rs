@@ -373,7 +373,10 @@ impl World {
 
     /// A record, as if an administrator had added it.
     pub async fn put<R: Record>(&self, store: &Store, record: &R) {
-        let event = AuditEvent::granted("fixture", self.now());
+        let event = AuditEvent::granted(
+            passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "fixture"),
+            self.now(),
+        );
         assert!(store.put(record, Put::Create, event).await.unwrap());
     }
 

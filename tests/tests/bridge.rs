@@ -914,7 +914,10 @@ async fn k26_a_policy_that_wants_a_fresher_sign_in_has_the_person_sign_in_once()
     let mut connection: passavant_proto::policy::Connection =
         world.idp_store.by_id("fresh-for-installations").await.unwrap().unwrap();
     connection.conditions.max_authentication_age = Some(60);
-    let event = passavant_store::AuditEvent::granted("fixture", world.now());
+    let event = passavant_store::AuditEvent::granted(
+        passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "fixture"),
+        world.now(),
+    );
     world.idp_store.put(&connection, passavant_store::Put::Replace, event).await.unwrap();
     let desk = world.desk("erin").await;
     let opened = Arc::new(Mutex::default());

@@ -41,7 +41,10 @@ async fn connections_of_an_earlier_build_speak_for_enrolled_computers_as_before(
     let ask = json!({"user": "erin", "client": desk.client_id, "resource": world.canvas});
     let explained = world.administer(Method::POST, "/idp/explain", Some(ask.clone())).await;
     assert_eq!(explained.json["granted"], false, "{}", explained.text);
-    let act = passavant_store::AuditEvent::granted("connection", world.now());
+    let act = passavant_store::AuditEvent::granted(
+        passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "connection"),
+        world.now(),
+    );
     world.idp_store.put(&earlier, Put::Create, act).await.unwrap();
     // As the earlier build wrote it.
     let document = formerly::name(&serde_json::to_string(&earlier).unwrap());

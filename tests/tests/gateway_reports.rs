@@ -22,7 +22,10 @@ async fn gateway(world: &World) {
         resources: vec![Resource::parse(&world.canvas).unwrap()],
         ..Client::default()
     };
-    let event = AuditEvent::granted("fixture", world.now());
+    let event = AuditEvent::granted(
+        passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "fixture"),
+        world.now(),
+    );
     assert!(world.idp_store.put(&client, Put::Create, event).await.unwrap());
 }
 
@@ -147,7 +150,10 @@ async fn a_gateway_goes_on_in_its_callers_name_where_a_connection_lets_it() {
     connection.audience = world.other_ras.clone();
     connection.resources = vec![Resource::parse(&world.notes).unwrap()];
     connection.subjects = vec![Subject::Everyone];
-    let event = AuditEvent::granted("fixture", world.now());
+    let event = AuditEvent::granted(
+        passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "fixture"),
+        world.now(),
+    );
     assert!(store.put(&connection, Put::Create, event).await.unwrap());
     let reply = world.send(&hop(&world, &token)).await;
     assert_eq!(reply.status, 200, "{}", reply.text);

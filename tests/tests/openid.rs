@@ -89,7 +89,12 @@ async fn each_party_gets_the_algorithm_that_was_chosen_for_it_and_all_of_them_co
 #[tokio::test]
 async fn id_jags_and_access_tokens_are_signed_as_their_readers_take_them() {
     let world = every_algorithm().await;
-    let event = || passavant_store::AuditEvent::granted("fixture", world.now());
+    let event = || {
+        passavant_store::AuditEvent::granted(
+            passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "fixture"),
+            world.now(),
+        )
+    };
     let set = |server: &mut ResourceAuthorizationServer| {
         server.id_jag_signing_alg = Some(Algorithm::RS256);
     };
@@ -248,7 +253,10 @@ async fn names_and_groups_come_by_scope_alone() {
         user.given_name = Some("Erin".to_owned());
         user.family_name = Some("Example".to_owned());
     };
-    let event = passavant_store::AuditEvent::granted("fixture", world.now());
+    let event = passavant_store::AuditEvent::granted(
+        passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "fixture"),
+        world.now(),
+    );
     world.idp_store.update::<User>("erin-id", set, event).await.unwrap();
     client(&world, "app", |client| client.pkce_optional = true).await;
     for (scope, expected) in [

@@ -3,6 +3,7 @@
 use passavant_authority::{Context, KeyRing, Keys, LIMITS, Passwords, limited};
 use passavant_idp::{Idp, IdpSettings};
 use passavant_outbound::Outbound;
+use passavant_proto::event::{Act, Event};
 use passavant_proto::{
     identifier::Issuer,
     time::{Clock, Entropy, Timestamp},
@@ -270,6 +271,40 @@ fn walk(folder: &Path, see: &mut dyn FnMut(&Path, &str)) {
     }
 }
 
+#[test]
+fn the_document_of_audit_events_is_what_the_program_writes() {
+    let held = source("docs/audit-events.md");
+    let made = passavant_proto::event::document();
+    assert!(
+        held == made,
+        "cargo run -p passavant-tests --example audit_events > docs/audit-events.md"
+    );
+}
+
+/// What is on record is for people and other programs: no decision rests on what it is called.
+#[test]
+fn nothing_is_decided_by_the_name_of_an_event() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut seen = 0;
+    for room in ["authority", "idp", "ras", "admin", "store", "runtime"] {
+        walk(&root.join("crates").join(room).join("src"), &mut |path, text| {
+            let own = text.split("#[cfg(test)]").next().unwrap();
+            seen += own.matches(".event").count();
+            for (number, line) in own.lines().enumerate() {
+                let asks = [
+                    "event.event ==",
+                    "event.event !=",
+                    "match event.event",
+                    "matches!(event.event",
+                ];
+                let asks = asks.iter().any(|asks| line.contains(asks));
+                assert!(!asks, "{}:{}: {line}", path.display(), number + 1);
+            }
+        });
+    }
+    assert!(seen > 10, "{seen}");
+}
+
 /// Each promise of SECURITY.md, by how it begins, and the tests that hold it.
 const PROMISES: &[(&str, &[&str])] = &[
     (
@@ -461,7 +496,7 @@ async fn a_key_is_published_and_believed_as_the_records_are_at_that_request() {
     let clock = Clock::new(|| Timestamp(1_800_000_000));
     let entropy = Entropy::new(|buffer| buffer.fill(7));
     let context = Context::new(clock.clone(), entropy.clone(), &Outbound::new(&[]).unwrap());
-    let event = |name| AuditEvent::granted(name, clock.now());
+    let event = |name| AuditEvent::granted(Event::Admin(Act::Change, name), clock.now());
     for role in ["idp", "ras"] {
         let url = format!("sqlite:{}", folder.path().join(role).display());
         let store = Store::open(&url).await.unwrap();

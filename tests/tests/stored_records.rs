@@ -1,5 +1,6 @@
 //! Stored records outlive code: what a later version wrote is read, kept, and refused one by one.
 
+use passavant_proto::event::RequestEvent;
 use passavant_proto::{
     oauth::client::GovernedResource,
     policy::Connection,
@@ -214,7 +215,10 @@ async fn nobody_inherits_by_a_name_from_a_record_that_cannot_be_read() {
     for path in [format!("/idp/clients/{AGENT}"), "/idp/groups/engineering".to_owned()] {
         assert_eq!(world.administer(Method::DELETE, &path, None).await.status, 204, "{path}");
     }
-    let event = AuditEvent::granted("fixture", world.now());
+    let event = AuditEvent::granted(
+        passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "fixture"),
+        world.now(),
+    );
     let still = world.idp_store.delete::<Connection>(&connection.id, event).await.unwrap();
     assert!(!still, "it went with its client");
     let erin = idp.read(User::KIND, &erin).await;
@@ -468,7 +472,7 @@ async fn after_a_restore_no_token_of_an_administrator_is_good_read_or_unread() {
     let token = made.str("token").to_owned();
     let document = idp.read("administrator", "ann").await;
     idp.change("administrator", "ann", |ann| ann["crit"] = json!(["later"])).await;
-    let event = AuditEvent::granted("admin.restored", world.now());
+    let event = AuditEvent::granted(RequestEvent::Restored, world.now());
     world.idp_store.after_restore(event, world.now()).await.unwrap();
     let sql = "UPDATE directory SET document = $1 WHERE kind = 'administrator' AND id = 'ann'";
     sqlx::query(sql).bind(document.to_string()).execute(&mut idp.0).await.unwrap();

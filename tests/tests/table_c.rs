@@ -317,7 +317,12 @@ async fn c30_a_sign_in_that_is_too_old_or_too_weak_asks_for_a_step_up() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let ask = world.exchange(&tokens.id_token);
-    let event = || passavant_store::AuditEvent::granted("fixture", world.now());
+    let event = || {
+        passavant_store::AuditEvent::granted(
+            passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "fixture"),
+            world.now(),
+        )
+    };
     let mut connection = world.connection(AGENT, "agent-at-ras");
     connection.conditions.max_authentication_age = Some(60);
     world.idp_store.put(&connection, Put::Replace, event()).await.unwrap();
@@ -424,7 +429,10 @@ async fn c35_c36_the_answer_has_the_drafts_shape_and_nothing_about_the_person() 
     let mut server: passavant_proto::policy::ResourceAuthorizationServer =
         world.idp_store.by_id(world.ras.as_str()).await.unwrap().unwrap();
     server.release = serde_json::from_value(json!(["email", "auth_time", "acr", "amr"])).unwrap();
-    let event = passavant_store::AuditEvent::granted("fixture", world.now());
+    let event = passavant_store::AuditEvent::granted(
+        passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "fixture"),
+        world.now(),
+    );
     world.idp_store.put(&server, Put::Replace, event).await.unwrap();
     let reply = world.send(&world.exchange(&tokens.id_token)).await;
     let claims = Parts::of(reply.str("access_token")).claims;
@@ -433,7 +441,10 @@ async fn c35_c36_the_answer_has_the_drafts_shape_and_nothing_about_the_person() 
     // An address that is not known to be theirs is not told.
     let mut user: User = world.idp_store.by_id("erin-id").await.unwrap().unwrap();
     user.email_verified = false;
-    let event = passavant_store::AuditEvent::granted("fixture", world.now());
+    let event = passavant_store::AuditEvent::granted(
+        passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "fixture"),
+        world.now(),
+    );
     world.idp_store.put(&user, Put::Replace, event).await.unwrap();
     let reply = world.send(&world.exchange(&tokens.id_token)).await;
     assert!(Parts::of(reply.str("access_token")).claims.get("email").is_none());
@@ -443,7 +454,12 @@ async fn c35_c36_the_answer_has_the_drafts_shape_and_nothing_about_the_person() 
 async fn a_scope_of_one_resource_never_leaks_to_another() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
-    let event = || passavant_store::AuditEvent::granted("fixture", world.now());
+    let event = || {
+        passavant_store::AuditEvent::granted(
+            passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "fixture"),
+            world.now(),
+        )
+    };
     let resource = |url: &str| vec![passavant_proto::identifier::Resource::parse(url).unwrap()];
     let mut canvas = world.connection(AGENT, "agent-at-ras");
     canvas.resources = resource(&world.canvas);
@@ -474,7 +490,10 @@ async fn an_alias_never_captures_another_partys_issuer() {
     let mut other: passavant_proto::policy::ResourceAuthorizationServer =
         world.idp_store.by_id(world.other_ras.as_str()).await.unwrap().unwrap();
     other.aliases = vec![world.ras.to_string(), world.idp.to_string()];
-    let event = passavant_store::AuditEvent::granted("fixture", world.now());
+    let event = passavant_store::AuditEvent::granted(
+        passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "fixture"),
+        world.now(),
+    );
     world.idp_store.put(&other, Put::Replace, event).await.unwrap();
     let reply = world.send(&world.exchange(&tokens.id_token)).await;
     assert_eq!(Parts::of(reply.str("access_token")).claims["aud"], json!(world.ras));

@@ -35,14 +35,20 @@ async fn change_trust(world: &World, change: impl FnOnce(&mut TrustedIssuer)) {
     let mut trusted: TrustedIssuer =
         world.ras_store.by_id(world.idp.as_str()).await.unwrap().unwrap();
     change(&mut trusted);
-    let event = passavant_store::AuditEvent::granted("fixture", world.now());
+    let event = passavant_store::AuditEvent::granted(
+        passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "fixture"),
+        world.now(),
+    );
     world.ras_store.put(&trusted, Put::Replace, event).await.unwrap();
 }
 
 async fn change_resource(world: &World, url: &str, change: impl FnOnce(&mut GovernedResource)) {
     let mut governed: GovernedResource = world.ras_store.by_id(url).await.unwrap().unwrap();
     change(&mut governed);
-    let event = passavant_store::AuditEvent::granted("fixture", world.now());
+    let event = passavant_store::AuditEvent::granted(
+        passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "fixture"),
+        world.now(),
+    );
     world.ras_store.put(&governed, Put::Replace, event).await.unwrap();
 }
 

@@ -327,7 +327,12 @@ async fn what_is_switched_off_in_between_is_off() {
     let world = world().await;
     let store = &world.ras_store;
     let url = world.outsider_url(&[]);
-    let event = || AuditEvent::granted("fixture", world.now());
+    let event = || {
+        AuditEvent::granted(
+            passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "fixture"),
+            world.now(),
+        )
+    };
     let mut browser = Browser::default();
     let tokens = async |browser: &mut Browser| {
         let code = browser.code(&world, &url, "erin").await;

@@ -326,7 +326,10 @@ async fn i24_nothing_is_fetched_unless_the_administrator_listed_the_host() {
     let mut trusted: passavant_proto::xaa::trust::TrustedIssuer =
         world.ras_store.by_id(&issuer).await.unwrap().unwrap();
     trusted.client_documents = false;
-    let event = passavant_store::AuditEvent::granted("fixture", world.now());
+    let event = passavant_store::AuditEvent::granted(
+        passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "fixture"),
+        world.now(),
+    );
     world.ras_store.put(&trusted, passavant_store::Put::Replace, event).await.unwrap();
     let refused = desk.client.access(&world.boards).await.err().map(|e| e.to_string());
     assert!(refused.unwrap().contains("invalid_client"));
@@ -429,7 +432,10 @@ async fn i23_a_registered_client_wins_over_a_document_of_the_same_name() {
         authentication: ClientAuthentication::Secret(vec![hash]),
         ..Client::default()
     };
-    let event = passavant_store::AuditEvent::granted("fixture", world.now());
+    let event = passavant_store::AuditEvent::granted(
+        passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "fixture"),
+        world.now(),
+    );
     world.ras_store.put(&registered, passavant_store::Put::Create, event).await.unwrap();
     let ask = stranger.redeem(&world, &stranger.url);
     let expected = Expected(401, "invalid_client", "client.method");

@@ -1118,7 +1118,10 @@ async fn one_person_holds_so_many_bytes_and_a_revoked_token_uses_up_nothing() {
     let (bad, good) =
         (gate.token(&world, "max", "read").await, gate.token(&world, "max", "read").await);
     let jti = Parts::of(&bad).claims["jti"].as_str().unwrap().to_owned();
-    let event = passavant_store::AuditEvent::granted("test", world.clock().now());
+    let event = passavant_store::AuditEvent::granted(
+        passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "test"),
+        world.clock().now(),
+    );
     world.ras_store.revoke_grant(&jti, event, world.clock().now()).await.unwrap();
     for _ in 0..60 {
         assert_eq!(gate.call(&world, &bad, "echo").await.status, 401);
@@ -1139,7 +1142,10 @@ async fn an_answer_that_nobody_reads_ends_with_its_token_whatever_it_is() {
     let _unread = gate.stream(&world, &token, &call("flood_json")).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     let jti = Parts::of(&token).claims["jti"].as_str().unwrap().to_owned();
-    let event = passavant_store::AuditEvent::granted("test", world.clock().now());
+    let event = passavant_store::AuditEvent::granted(
+        passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "test"),
+        world.clock().now(),
+    );
     world.ras_store.revoke_grant(&jti, event, world.clock().now()).await.unwrap();
     world.pass(3);
     gate.upstream.wait_let_go(1).await;

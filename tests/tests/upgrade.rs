@@ -1,6 +1,7 @@
 //! Databases of the first schema, filled by the program of that time (`fixtures/first`), are brought up to date, lose
 //! nothing, and still serve a node of that time.
 
+use passavant_proto::event::RequestEvent;
 use passavant_proto::{
     identifier::Issuer,
     oauth::client::{Client, GovernedResource},
@@ -142,7 +143,7 @@ async fn upgrades(idp_url: &str, ras_url: &str, kind: &str, held: &Held) {
     };
     assert_eq!((token.user_id.as_str(), token.client_id.as_str()), (held.subject, "agent"));
     let exchange = async |jti: &str, hash: &str, sid: &str| {
-        let event = AuditEvent::granted("token_exchange", NOW).person(held.subject);
+        let event = AuditEvent::granted(RequestEvent::TokenExchange, NOW).person(held.subject);
         let mut operation = HotOperation::new(Some(event));
         operation.generation = Some(idp.generation().await.unwrap());
         operation.session = Some(sid.to_owned());

@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use passavant_authority::token_endpoint::origin_of;
+use passavant_proto::event::{Act, Detail, Event};
 use passavant_proto::time::Timestamp;
 use passavant_store::{AdminRole, AuditEvent, RestsOn};
 use std::ops::Deref;
@@ -39,11 +40,11 @@ impl By {
     }
 
     /// The event of an act of theirs.
-    pub fn act(&self, act: &str, now: Timestamp) -> AuditEvent {
-        let mut event = AuditEvent::granted(format!("admin.{act}"), now)
-            .with("by", self.name.as_str())
-            .with("address", self.address.as_str())
-            .with("request_id", self.request_id.as_str());
+    pub fn act(&self, act: Act, kind: &'static str, now: Timestamp) -> AuditEvent {
+        let mut event = AuditEvent::granted(Event::Admin(act, kind), now)
+            .with(Detail::By, self.name.as_str())
+            .with(Detail::Address, self.address.as_str())
+            .with(Detail::RequestId, self.request_id.as_str());
         event.rests_on.clone_from(&self.rests_on);
         event
     }
@@ -106,8 +107,8 @@ impl Deref for Desk {
 
 impl Desk {
     /// The event of an act.
-    pub(super) fn act(&self, act: &str) -> AuditEvent {
-        self.by.act(act, self.now())
+    pub(super) fn act(&self, act: Act, kind: &'static str) -> AuditEvent {
+        self.by.act(act, kind, self.now())
     }
 }
 

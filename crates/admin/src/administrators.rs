@@ -12,6 +12,7 @@ use axum::{
     http::StatusCode,
     routing::{get, post},
 };
+use passavant_proto::event::{Act, Detail};
 use passavant_proto::secret::Secret;
 use passavant_store::{AdminRole, Administrator, Record};
 use serde::Deserialize;
@@ -132,10 +133,10 @@ impl Desk {
             created_at: now,
             added_by: self.by.name().to_owned(),
         };
-        let event = self.event::<Administrator>("create", &administrator.id());
+        let event = self.event::<Administrator>(Act::Create, &administrator.id());
         let event = event
-            .with("role", administrator.role.word())
-            .with("ends", administrator.expires_at.0.to_string());
+            .with(Detail::Role, administrator.role.word())
+            .with(Detail::Ends, administrator.expires_at.0.to_string());
         self.add(&administrator, event).await?;
         Ok(view_with(&administrator, &token))
     }
@@ -146,7 +147,7 @@ impl Desk {
         let ends = self.now().plus(seconds(renewal.days)?);
         let held = proof::stored(&token);
         let renewed = self
-            .change_record::<Administrator>(&renewal.name, "renew", |administrator| {
+            .change_record::<Administrator>(&renewal.name, Act::Renew, |administrator| {
                 administrator.proof = held;
                 administrator.expires_at = ends;
             })

@@ -18,6 +18,7 @@ use axum::{
 };
 use passavant_authority::passwords::{Passwords, normal_username};
 use passavant_proto::{
+    event::{Act, Detail},
     formerly,
     identifier::{Issuer, Resource},
     oauth::client::{Client, ClientAuthentication, ENROLLED_CLIENT},
@@ -163,11 +164,11 @@ async fn delete_named<R: Record>(
 }
 
 async fn disable<R: Switch>(idp: Acting<IdpAdmin>, Path(id): Path<String>) -> Answer {
-    idp.desk.change::<R>(&id, "disable", |record| record.switch(true)).await
+    idp.desk.change::<R>(&id, Act::Disable, |record| record.switch(true)).await
 }
 
 async fn enable<R: Switch>(idp: Acting<IdpAdmin>, Path(id): Path<String>) -> Answer {
-    idp.desk.change::<R>(&id, "enable", |record| record.switch(false)).await
+    idp.desk.change::<R>(&id, Act::Enable, |record| record.switch(false)).await
 }
 
 async fn create_client(idp: Acting<IdpAdmin>, Body(new): Body<NewClient>) -> Answer {
@@ -220,7 +221,7 @@ async fn revoke_installation(
 ) -> Result<StatusCode, AdminError> {
     let desk = &idp.desk;
     let client = idp.of.0.issuer.endpoint(&format!("{INSTALLATIONS}/{id}"));
-    let event = desk.act("revoke installation").with("record", &id);
+    let event = desk.act(Act::Revoke, "installation").with(Detail::Record, &id);
     if desk.store.revoke_installation(&id, None, &client, event, desk.now()).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
@@ -321,7 +322,7 @@ async fn user_id(idp: &Acting<IdpAdmin>, id: &str) -> Result<String, AdminError>
 async fn cut_off(
     idp: &Acting<IdpAdmin>,
     id: &str,
-    act: &str,
+    act: Act,
     change: impl FnOnce(&mut User) + Send,
     new_password: bool,
 ) -> Answer {
@@ -333,12 +334,12 @@ async fn cut_off(
 
 async fn disable_user(idp: Acting<IdpAdmin>, Path(id): Path<String>) -> Answer {
     let id = user_id(&idp, &id).await?;
-    cut_off(&idp, &id, "disable", |user| user.disabled = true, false).await
+    cut_off(&idp, &id, Act::Disable, |user| user.disabled = true, false).await
 }
 
 async fn enable_user(idp: Acting<IdpAdmin>, Path(id): Path<String>) -> Answer {
     let id = user_id(&idp, &id).await?;
-    idp.desk.change::<User>(&id, "enable", |user| user.disabled = false).await
+    idp.desk.change::<User>(&id, Act::Enable, |user| user.disabled = false).await
 }
 
 async fn delete_user(
@@ -347,7 +348,7 @@ async fn delete_user(
 ) -> Result<StatusCode, AdminError> {
     let id = user_id(&idp, &id).await?;
     let desk = &idp.desk;
-    let event = desk.event::<User>("delete", &id).person(&id);
+    let event = desk.event::<User>(Act::Delete, &id).person(&id);
     if desk.store.delete_user(&id, event, desk.now()).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
@@ -369,7 +370,7 @@ async fn set_password(
     let id = user_id(&idp, &id).await?;
     let hash = hash(&idp, &Secret::new(new.password)).await?;
     let set = |user: &mut User| user.password_hash = Some(hash);
-    cut_off(&idp, &id, "set_password", set, true).await
+    cut_off(&idp, &id, Act::SetPassword, set, true).await
 }
 
 #[derive(Deserialize)]
@@ -385,7 +386,7 @@ async fn set_groups(
 ) -> Answer {
     groups_exist(&idp, &new.groups).await?;
     let id = user_id(&idp, &id).await?;
-    idp.desk.change::<User>(&id, "set_groups", |user| user.groups = new.groups).await
+    idp.desk.change::<User>(&id, Act::SetGroups, |user| user.groups = new.groups).await
 }
 
 async fn create_group(idp: Acting<IdpAdmin>, Body(group): Body<Group>) -> Answer {
@@ -403,7 +404,7 @@ async fn delete_group(
     idp: Acting<IdpAdmin>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, AdminError> {
-    let event = idp.desk.event::<Group>("delete", &name);
+    let event = idp.desk.event::<Group>(Act::Delete, &name);
     if idp.desk.store.delete_group(&name, event).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {

@@ -10,7 +10,11 @@ use axum::{
     http::StatusCode,
     routing::{get, post},
 };
-use passavant_proto::{jose::jwk::Algorithm, time::Timestamp};
+use passavant_proto::{
+    event::{Act, Detail},
+    jose::jwk::Algorithm,
+    time::Timestamp,
+};
 use passavant_store::SealedKey;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -116,7 +120,7 @@ impl Desk {
         let signs_from = if rotate.now { now } else { now.plus(PUBLISHED_AHEAD) };
         let key = make(rotate.algorithm, signs_from)
             .map_err(|error| AdminError::invalid(error, "see the server's log"))?;
-        let event = self.act("rotate signing key").with("record", &key.kid);
+        let event = self.act(Act::Rotate, "signing key").with(Detail::Record, &key.kid);
         self.store.add_signing_key(&key, event).await?;
         Ok(Json(json!({"kid": key.kid, "signs_from": key.signs_from})))
     }
@@ -149,7 +153,7 @@ impl Desk {
 
     async fn remove_key(&self, Kid { kid }: Kid) -> Result<StatusCode, AdminError> {
         let now = self.now();
-        let event = self.act("remove signing key").with("record", &kid);
+        let event = self.act(Act::Remove, "signing key").with(Detail::Record, &kid);
         if self.store.remove_signing_key(&kid, event, now).await? {
             return Ok(StatusCode::NO_CONTENT);
         }

@@ -25,6 +25,7 @@ use axum::{
 };
 use passavant_authority::{admission::Cells, token_endpoint::origin_of};
 use passavant_proto::{
+    event::{Detail, RequestEvent},
     others_text::shown,
     secret::Secret,
     time::{Clock, Entropy},
@@ -382,12 +383,12 @@ impl Gate {
         let Some(place) = here.or(self.places.first()) else { return Ok(()) };
         let (request_id, address) = origin_of(parts);
         let now = self.clock.now();
-        let event = AuditEvent::granted("admin", now)
-            .with("by", name.unwrap_or_default())
-            .with("address", address)
-            .with("request_id", request_id)
-            .with("method", shown(parts.method.as_str(), 16))
-            .with("target", shown(parts.uri.path(), 256))
+        let event = AuditEvent::granted(RequestEvent::Administration, now)
+            .with(Detail::By, name.unwrap_or_default())
+            .with(Detail::Address, address)
+            .with(Detail::RequestId, request_id)
+            .with(Detail::Method, shown(parts.method.as_str(), 16))
+            .with(Detail::Target, shown(parts.uri.path(), 256))
             .refused(reason);
         let recorded = place.store.record(HotOperation::new(Some(event)), now).await;
         recorded.map(|_| ()).map_err(|error| passavant_authority::answer::broken(&error))

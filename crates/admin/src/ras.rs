@@ -16,6 +16,7 @@ use axum::{
     routing::{get, post},
 };
 use passavant_proto::{
+    event::{Act, Detail},
     identifier::{Issuer, Resource},
     oauth::client::{Client, GovernedResource},
     oauth::client_document::is_origin,
@@ -122,11 +123,11 @@ async fn list<R: Record>(ras: Acting<RasAdmin>) -> Answer {
 }
 
 async fn disable<R: Switch>(ras: Acting<RasAdmin>, Body(named): Body<Named>) -> Answer {
-    ras.desk.change::<R>(&named.id_of::<R>(), "disable", |record| record.switch(true)).await
+    ras.desk.change::<R>(&named.id_of::<R>(), Act::Disable, |record| record.switch(true)).await
 }
 
 async fn enable<R: Switch>(ras: Acting<RasAdmin>, Body(named): Body<Named>) -> Answer {
-    ras.desk.change::<R>(&named.id_of::<R>(), "enable", |record| record.switch(false)).await
+    ras.desk.change::<R>(&named.id_of::<R>(), Act::Enable, |record| record.switch(false)).await
 }
 
 async fn delete<R: Record>(
@@ -220,7 +221,7 @@ async fn set_sign_in(ras: Acting<RasAdmin>, Body(new): Body<NewSignIn>) -> Answe
     let trusted = ras.desk.find::<TrustedIssuer>(&new.id).await?;
     check_sign_in(new.sign_in.as_ref(), trusted.tenant.as_deref())?;
     check_domains(&ras, &new.id, new.sign_in.as_ref()).await?;
-    let act = if new.sign_in.is_some() { "allow sign-in at" } else { "forbid sign-in at" };
+    let act = if new.sign_in.is_some() { Act::AllowSignIn } else { Act::ForbidSignIn };
     let set = |trusted: &mut TrustedIssuer| trusted.sign_in = new.sign_in;
     ras.desk.change::<TrustedIssuer>(&new.id, act, set).await
 }
@@ -296,9 +297,9 @@ async fn unlink(
 ) -> Result<StatusCode, AdminError> {
     let desk = &ras.desk;
     let event = desk
-        .act("unlink account")
-        .with("issuer", link.issuer.as_str())
-        .with("subject", link.subject.as_str());
+        .act(Act::Unlink, "account")
+        .with(Detail::Issuer, link.issuer.as_str())
+        .with(Detail::Subject, link.subject.as_str());
     if desk.store.unlink(&link, event).await? {
         return Ok(StatusCode::NO_CONTENT);
     }

@@ -10,6 +10,7 @@ use axum::{
     response::IntoResponse,
 };
 use passavant_proto::{
+    event::{Act, Detail},
     formerly,
     identifier::Resource,
     jose::jwk::{Algorithm, KeySet},
@@ -86,8 +87,8 @@ impl Ground {
 
 impl Desk {
     /// The event of an act on a record.
-    pub(super) fn event<R: Record>(&self, act: &str, id: &str) -> AuditEvent {
-        self.act(&format!("{act} {}", R::KIND)).with("record", id)
+    pub(super) fn event<R: Record>(&self, act: Act, id: &str) -> AuditEvent {
+        self.act(act, R::KIND).with(Detail::Record, id)
     }
 
     /// Every record, without secrets.
@@ -121,7 +122,7 @@ impl Desk {
 
     /// Adds a record.
     pub(super) async fn create<R: Record>(&self, record: &R) -> Result<(), AdminError> {
-        self.add(record, self.event::<R>("create", &record.id())).await
+        self.add(record, self.event::<R>(Act::Create, &record.id())).await
     }
 
     /// The same, with more to say of it.
@@ -141,7 +142,7 @@ impl Desk {
 
     /// Takes a record away.
     pub(super) async fn delete<R: Record>(&self, id: &str) -> Result<StatusCode, AdminError> {
-        let event = self.event::<R>("delete", id);
+        let event = self.event::<R>(Act::Delete, id);
         if self.store.delete::<R>(id, event).await? {
             Ok(StatusCode::NO_CONTENT)
         } else {
@@ -153,7 +154,7 @@ impl Desk {
     pub(super) async fn change<R: Record>(
         &self,
         id: &str,
-        act: &str,
+        act: Act,
         change: impl FnOnce(&mut R) + Send,
     ) -> Result<Json<Value>, AdminError> {
         Ok(Json(view(&self.change_record(id, act, change).await?)))
@@ -163,7 +164,7 @@ impl Desk {
     pub(super) async fn change_record<R: Record>(
         &self,
         id: &str,
-        act: &str,
+        act: Act,
         change: impl FnOnce(&mut R) + Send,
     ) -> Result<R, AdminError> {
         let event = self.event::<R>(act, id);
@@ -275,7 +276,7 @@ impl Desk {
                 change.require_pushed_authorization_requests,
             );
         };
-        self.change::<Client>(&id, "change", set).await
+        self.change::<Client>(&id, Act::Change, set).await
     }
 
     fn authentication(
@@ -347,7 +348,7 @@ impl Desk {
                 hashes.push(fresh);
             }
         };
-        let _ = self.change(id, "rotate_secret", rotate).await?;
+        let _ = self.change(id, Act::RotateSecret, rotate).await?;
         Ok(Json(json!({"id": id, "client_secret": secret.expose()})))
     }
 }

@@ -4,6 +4,7 @@
 //! who they are is counted by that alone: no failure of others bars a right credential. Whoever proves nothing is
 //! counted by their address, for each row, fetch or page that they cost, whether it succeeds or not.
 
+use passavant_proto::event::Detail;
 use passavant_store::AuditEvent;
 use std::{
     collections::HashMap,
@@ -123,7 +124,7 @@ impl Sender {
     /// A refusal of theirs, as it goes on record: where somebody comes from who has proved nothing is all that is known.
     pub fn noted_in(&self, event: AuditEvent) -> AuditEvent {
         match self {
-            Self::Unproven(address) => event.with("address", address.as_str()),
+            Self::Unproven(address) => event.with(Detail::Address, address.as_str()),
             Self::Proven(_) => event,
         }
     }

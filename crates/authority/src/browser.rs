@@ -12,6 +12,7 @@ use axum::{
     response::IntoResponse,
 };
 use passavant_proto::{
+    event::{Detail, RequestEvent},
     identifier::{Issuer, is_loopback},
     oauth::authorize::PageError,
     oauth::client::Client,
@@ -78,10 +79,10 @@ pub async fn refused<D: Directory>(
     if let Err(busy) = visitor.admission.refusal(&sender) {
         return Some(busy_page(busy.0));
     }
-    let mut event = AuditEvent::granted("authorize", authority.now())
-        .with("request_id", request_id)
-        .with("address", visitor.address)
-        .with("detail", shown(detail, 500));
+    let mut event = AuditEvent::granted(RequestEvent::Authorize, authority.now())
+        .with(Detail::RequestId, request_id)
+        .with(Detail::Address, visitor.address)
+        .with(Detail::More, shown(detail, 500));
     if let Some(client) = client {
         event = event.client(&client.id);
     }

@@ -2,52 +2,19 @@
 //! and, where it is known by then, how it ended.
 
 use passavant_proto::{
+    event::{Detail, RequestEvent},
+    mcp::call_record::{CallKind, CallRecord},
     others_text::shown,
     time::{SKEW, Timestamp},
 };
 use passavant_store::{AuditEvent, StoreError};
-use serde::Deserialize;
-use serde_json::Value;
 use std::collections::HashMap;
 
 /// Longest text of a report that is kept, in characters.
 const LONGEST: usize = 512;
 
-/// One line of a gateway's journal. What it does not know it does not read.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Line {
-    kind: String,
-    at: i64,
-    call: String,
-    pub resource: String,
-    person: String,
-    issuer: String,
-    client: String,
-    token: String,
-    pub txn: String,
-    method: String,
-    target: String,
-    outcome: String,
-    reason: String,
-    rule: String,
-    request_bytes: u64,
-    arguments: Option<Value>,
-    status: u16,
-    ended: String,
-    ms: f64,
-    answer_bytes: u64,
-    detail: String,
-    outcomes: u64,
-    refusals: u64,
-}
-
-impl Line {
-    /// About no MCP server, but about the gateway itself.
-    pub fn is_of_the_gateway(&self) -> bool {
-        self.kind == "shed"
-    }
-}
+/// One line of a gateway's journal.
+pub type Line = CallRecord<'static>;
 
 /// Reads journal lines; one that is no JSON object is no line.
 pub fn lines(text: &str) -> Vec<Line> {
@@ -69,11 +36,11 @@ pub async fn read(
             if line.is_of_the_gateway() {
                 return true;
             }
-            if let Some(may) = asked.get(&line.resource) {
+            if let Some(may) = asked.get(line.resource.as_ref()) {
                 return *may;
             }
             let answer = may(&line.resource);
-            asked.insert(line.resource.clone(), answer);
+            asked.insert(line.resource.clone().into_owned(), answer);
             answer
         });
         events(&lines, now)
@@ -94,7 +61,7 @@ const OLDEST: i64 = 90 * 86_400;
 
 /// When a line says that it was, as far as that can be; our own time stands beside it.
 fn at(line: &Line, now: Timestamp) -> Timestamp {
-    let told = Timestamp(line.at);
+    let told = line.at;
     if told > now.plus(SKEW) || told < now.plus(-OLDEST) { now } else { told }
 }
 
@@ -105,62 +72,65 @@ fn text(text: &str) -> String {
 
 /// The rows of some lines, in order; `now` is when they were told.
 pub fn events(lines: &[Line], now: Timestamp) -> Vec<AuditEvent> {
-    let of = |kind: &'static str| {
+    let of = |kind: CallKind| {
         let lines = lines.iter().filter(move |line| line.kind == kind);
-        lines.map(|line| (line.call.as_str(), line)).collect::<HashMap<_, _>>()
+        lines.map(|line| (line.call.as_ref(), line)).collect::<HashMap<_, _>>()
     };
-    let (ends, decisions) = (of("outcome"), of("decision"));
+    let (ends, decisions) = (of(CallKind::Outcome), of(CallKind::Decision));
     let mut events = Vec::new();
     for line in lines {
         let at = at(line, now);
-        let event = match line.kind.as_str() {
-            "decision" => {
-                let mut event = AuditEvent::granted("mcp_call", at)
+        let event = match line.kind {
+            CallKind::Decision => {
+                let mut event = AuditEvent::granted(RequestEvent::McpCall, at)
                     .person(text(&line.person))
                     .client(text(&line.client))
-                    .with("method", text(&line.method))
-                    .with("target", text(&line.target))
-                    .with("rule", text(&line.rule))
-                    .with("issuer", text(&line.issuer))
-                    .with("token", text(&line.token))
-                    .with("txn", text(&line.txn))
-                    .with("request_bytes", line.request_bytes.to_string());
+                    .with(Detail::Method, text(&line.method))
+                    .with(Detail::Target, text(&line.target))
+                    .with(Detail::Rule, text(&line.rule))
+                    .with(Detail::Issuer, text(&line.issuer))
+                    .with(Detail::Token, text(&line.token))
+                    .with(Detail::Txn, text(&line.txn))
+                    .with(Detail::RequestBytes, line.request_bytes.unwrap_or_default().to_string());
                 if let Some(arguments) = &line.arguments {
-                    event = event.with("arguments", text(&arguments.to_string()));
+                    event = event.with(Detail::Arguments, text(&arguments.to_string()));
                 }
                 if line.outcome != "granted" {
                     event = event.refused(text(&line.reason));
                 }
-                match ends.get(line.call.as_str()) {
+                match ends.get(line.call.as_ref()) {
                     Some(outcome) => with_outcome(event, outcome),
                     None => event,
                 }
             }
             // Told with its decision, where that is here too.
-            "outcome" if decisions.contains_key(line.call.as_str()) => continue,
-            "outcome" => with_outcome(AuditEvent::granted("mcp_call_end", at), line),
-            "tool" => AuditEvent::granted("mcp_tool", at)
-                .with("target", text(&line.target))
-                .with("detail", text(&line.detail)),
-            "shed" => AuditEvent::granted("mcp_outcomes_shed", at)
-                .with("count", line.outcomes.to_string())
-                .with("refusals", line.refusals.to_string()),
-            _ => continue,
+            CallKind::Outcome if decisions.contains_key(line.call.as_ref()) => continue,
+            CallKind::Outcome => {
+                with_outcome(AuditEvent::granted(RequestEvent::McpCallEnd, at), line)
+            }
+            CallKind::Tool => AuditEvent::granted(RequestEvent::McpTool, at)
+                .with(Detail::Target, text(&line.target))
+                .with(Detail::More, text(&line.detail)),
+            CallKind::Shed => AuditEvent::granted(RequestEvent::McpOutcomesShed, at)
+                .with(Detail::Count, line.outcomes.unwrap_or_default().to_string())
+                .with(Detail::Refusals, line.refusals.unwrap_or_default().to_string()),
+            CallKind::Other => continue,
         };
         // What is about the gateway itself is about no MCP server, whatever it says.
-        let resource = if line.is_of_the_gateway() { "" } else { line.resource.as_str() };
-        let event = event.with("resource", text(resource)).with("call", text(&line.call));
-        events.push(event.with("told_at", now.0.to_string()));
+        let resource = if line.is_of_the_gateway() { "" } else { line.resource.as_ref() };
+        let event =
+            event.with(Detail::Resource, text(resource)).with(Detail::Call, text(&line.call));
+        events.push(event.with(Detail::ToldAt, now.0.to_string()));
     }
     events
 }
 
 fn with_outcome(event: AuditEvent, outcome: &Line) -> AuditEvent {
     event
-        .with("status", outcome.status.to_string())
-        .with("ended", text(&outcome.ended))
-        .with("ms", outcome.ms.to_string())
-        .with("answer_bytes", outcome.answer_bytes.to_string())
+        .with(Detail::Status, outcome.status.unwrap_or_default().to_string())
+        .with(Detail::Ended, text(&outcome.ended))
+        .with(Detail::Ms, outcome.ms.unwrap_or_default().to_string())
+        .with(Detail::AnswerBytes, outcome.answer_bytes.unwrap_or_default().to_string())
 }
 
 #[cfg(test)]
@@ -184,15 +154,19 @@ mod tests {
             r#"{"kind":"shed","at":9,"outcomes":3}"#,
         );
         let events = events(&lines(journal), Timestamp(10));
-        let names: Vec<_> = events.iter().map(|event| event.event.as_ref()).collect();
+        let names: Vec<_> = events.iter().map(|event| event.event.word().into_owned()).collect();
         assert_eq!(
             names,
             ["mcp_call", "mcp_call", "mcp_call_end", "mcp_tool", "mcp_outcomes_shed"]
         );
-        let detail = |i: usize, name: &str| events[i].details.get(name).map_or("", String::as_str);
-        assert_eq!((detail(0, "ms"), detail(0, "txn"), detail(0, "target")), ("1.5", "j", "draw"));
+        let detail =
+            |i: usize, name: Detail| events[i].details.get(&name).map_or("", String::as_str);
+        assert_eq!(
+            (detail(0, Detail::Ms), detail(0, Detail::Txn), detail(0, Detail::Target)),
+            ("1.5", "j", "draw")
+        );
         assert_eq!(events[1].outcome, Outcome::Refused);
-        assert_eq!(detail(1, "reason"), "operation.no_rule");
-        assert_eq!(detail(2, "ended"), "client_gone");
+        assert_eq!(detail(1, Detail::Reason), "operation.no_rule");
+        assert_eq!(detail(2, Detail::Ended), "client_gone");
     }
 }

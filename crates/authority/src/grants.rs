@@ -8,7 +8,8 @@ use crate::{
     token_endpoint::ClientRequest,
 };
 use passavant_proto::{
-    oauth::scope::Scopes, refusal::Refusal, secret::Secret, xaa::token_exchange::parse_scope,
+    event::Detail, oauth::scope::Scopes, refusal::Refusal, secret::Secret,
+    xaa::token_exchange::parse_scope,
 };
 use passavant_store::{
     AuditEvent, AuthorizationCode, CodeState, HotOperation, RefreshToken, RefreshTokenState,
@@ -72,9 +73,9 @@ async fn present<D: Directory>(
     *event = event
         .clone()
         .person(&session.user_id)
-        .with("session", session.sid.as_str())
-        .with("family", code.family.as_str())
-        .with("code_of", code.request.client_id.as_str());
+        .with(Detail::Session, session.sid.as_str())
+        .with(Detail::Family, code.family.as_str())
+        .with(Detail::CodeOf, code.request.client_id.as_str());
     let asked = &code.request;
     if asked.client_id != request.client.id() {
         return Err(Refusal::Code.into());
@@ -177,7 +178,7 @@ impl Renewal {
             Self::Repeats(hash, _) => {
                 operation.refresh_token = Some(hash.clone());
                 operation.event =
-                    operation.event.take().map(|event| event.with("repeated", "true"));
+                    operation.event.take().map(|event| event.with(Detail::Repeated, "true"));
             }
         }
     }

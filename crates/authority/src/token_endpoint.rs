@@ -16,7 +16,11 @@ use axum::{
     response::IntoResponse,
 };
 use passavant_proto::{
-    jose::dpop::DpopProof, oauth::client::ENROLLED_CLIENT, oauth::form::Form, refusal::Refusal,
+    event::{Detail, RequestEvent},
+    jose::dpop::DpopProof,
+    oauth::client::ENROLLED_CLIENT,
+    oauth::form::Form,
+    refusal::Refusal,
     xaa::id_jag::OneOrMany,
 };
 use passavant_store::{AuditEvent, HotOperation};
@@ -71,14 +75,14 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// What a request there is called on record.
-    const fn event(self) -> &'static str {
+    const fn event(self) -> RequestEvent {
         match self {
-            Self::Token => "token",
-            Self::DeviceAuthorization => "device_authorization",
-            Self::PushedRequest => "pushed_request",
-            Self::Introspection => "introspect",
-            Self::Revocation => "revoke",
-            Self::GatewayRecords => "gateway_records",
+            Self::Token => RequestEvent::Token,
+            Self::DeviceAuthorization => RequestEvent::DeviceAuthorization,
+            Self::PushedRequest => RequestEvent::PushedRequest,
+            Self::Introspection => RequestEvent::Introspection,
+            Self::Revocation => RequestEvent::Revocation,
+            Self::GatewayRecords => RequestEvent::GatewayRecords,
         }
     }
 
@@ -198,7 +202,7 @@ pub async fn client_request<D: Directory>(
 ) -> Result<ClientRequest<D>, Response<Body>> {
     let (parts, body) = request.into_parts();
     let (id, address) = origin_of(&parts);
-    let event = AuditEvent::granted(endpoint.event(), authority.now()).with("request_id", id);
+    let event = AuditEvent::granted(endpoint.event(), authority.now()).with(Detail::RequestId, id);
     let form = match read_form(&parts, body).await {
         Ok(form) => form,
         Err(NotForm::Response(response)) => return Err(response),
@@ -305,13 +309,13 @@ pub async fn conclude<D: Directory>(
             }
             let event = sender.noted_in(event.refused(refusal.reason()));
             let event = match &refusal {
-                Refusal::Denied(denial) => event.with("rule", denial.rule.clone()),
+                Refusal::Denied(denial) => event.with(Detail::Rule, denial.rule.clone()),
                 // The public text of these says which check failed.
                 Refusal::ClientAssertion(e)
                 | Refusal::DpopProof(e)
                 | Refusal::SubjectToken(e)
-                | Refusal::IdJag(e) => event.with("detail", e.to_string()),
-                Refusal::ClientDocument(why) => event.with("detail", why.to_string()),
+                | Refusal::IdJag(e) => event.with(Detail::More, e.to_string()),
+                Refusal::ClientDocument(why) => event.with(Detail::More, why.to_string()),
                 _ => event,
             };
             match authority.store.record(HotOperation::new(Some(event)), authority.now()).await {

@@ -4,6 +4,7 @@
 use crate::{callers::Seat, events, lists::Lens, source::Source, trail};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::{Bytes, Incoming};
+use passavant_proto::mcp::call_record::{CallKind, CallRecord};
 use passavant_proto::time::Clock;
 use std::{
     pin::Pin,
@@ -34,15 +35,16 @@ pub(crate) struct Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.trail.end(&trail::Outcome {
-            kind: "outcome",
+        self.trail.end(&CallRecord {
+            kind: CallKind::Outcome,
             at: self.clock.now(),
-            call: &self.id,
-            resource: &self.resource,
-            status: self.status,
-            ended: self.ended,
-            ms: (self.started.elapsed().as_secs_f64() * 100_000.0).round() / 100.0,
-            answer_bytes: self.bytes,
+            call: (&*self.id).into(),
+            resource: (&*self.resource).into(),
+            status: Some(self.status),
+            ended: self.ended.into(),
+            ms: Some((self.started.elapsed().as_secs_f64() * 100_000.0).round() / 100.0),
+            answer_bytes: Some(self.bytes),
+            ..CallRecord::default()
         });
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     relay::{CLIENT_GONE, Call},
     session,
     settings::ToolChanges,
-    trail::{self, Decision},
+    trail,
 };
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
@@ -24,6 +24,7 @@ use http::{
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use passavant_proto::{
+    mcp::call_record::{CallKind, CallRecord},
     mcp::message::{self, INVALID_REQUEST},
     time::Timestamp,
 };
@@ -189,23 +190,16 @@ impl Gateway {
     ) -> Response<Body> {
         let sent = matches!(refused.reason, "token.invalid" | "token.proof");
         if sent && route.stranger(now) {
-            let decision = Decision {
-                kind: "decision",
+            let decision = CallRecord {
+                kind: CallKind::Decision,
                 at: now,
-                call: &self.ground().entropy.id(),
-                resource: &route.resource,
-                person: "",
-                issuer: "",
-                client: "",
-                token: "",
-                txn: None,
-                method: parts.method.as_str(),
-                target: "",
-                outcome: "refused",
-                reason: refused.reason,
-                rule: "",
-                request_bytes: 0,
-                arguments: None,
+                call: self.ground().entropy.id().into(),
+                resource: (&*route.resource).into(),
+                method: parts.method.as_str().into(),
+                outcome: "refused".into(),
+                reason: refused.reason.into(),
+                request_bytes: Some(0),
+                ..CallRecord::default()
             };
             if route.trail.decide(&decision).await.is_err() {
                 tracing::error!("a refusal could not be put on record");
@@ -448,25 +442,26 @@ impl<'a> About<'a> {
         reason: &'a str,
         rule: &'a str,
         arguments: Option<serde_json::Value>,
-    ) -> Decision<'a> {
+    ) -> CallRecord<'a> {
         let caller = &self.held.caller;
-        Decision {
-            kind: "decision",
+        CallRecord {
+            kind: CallKind::Decision,
             at: self.now,
-            call: self.call,
-            resource: &route.resource,
-            person: caller.subject(),
-            issuer: caller.issuer(),
-            client: caller.client(),
-            token: caller.token_id(),
-            txn: caller.transaction(),
-            method: &subject.method,
-            target: &subject.target,
-            outcome: if reason.is_empty() { "granted" } else { "refused" },
-            reason,
-            rule,
-            request_bytes: self.bytes,
+            call: self.call.into(),
+            resource: (&*route.resource).into(),
+            person: caller.subject().into(),
+            issuer: caller.issuer().into(),
+            client: caller.client().into(),
+            token: caller.token_id().into(),
+            txn: caller.transaction().unwrap_or_default().into(),
+            method: (&*subject.method).into(),
+            target: (&*subject.target).into(),
+            outcome: if reason.is_empty() { "granted" } else { "refused" }.into(),
+            reason: reason.into(),
+            rule: rule.into(),
+            request_bytes: Some(self.bytes as u64),
             arguments,
+            ..CallRecord::default()
         }
     }
 }

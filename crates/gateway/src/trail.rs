@@ -6,8 +6,11 @@
 //! more than half full; how many is on record with the next entry.
 
 use crate::canonical::canonical;
-use passavant_proto::{others_text::shown, time::Timestamp};
-use serde::Serialize;
+use passavant_proto::{
+    mcp::call_record::{CallKind, CallRecord},
+    others_text::shown,
+    time::Timestamp,
+};
 use serde_json::Value;
 use std::{
     sync::{
@@ -142,75 +145,6 @@ pub(crate) struct Ticket(u64);
 #[error("it could not be put on record")]
 pub struct NotRecorded;
 
-/// What a request was about and what was decided.
-#[derive(Debug, Serialize)]
-pub(crate) struct Decision<'a> {
-    pub(crate) kind: &'static str,
-    pub(crate) at: Timestamp,
-    pub(crate) call: &'a str,
-    pub(crate) resource: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub(crate) person: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub(crate) issuer: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub(crate) client: &'a str,
-    /// `jti` of the caller's token.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub(crate) token: &'a str,
-    /// `jti` of the ID-JAG that the token came from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) txn: Option<&'a str>,
-    pub(crate) method: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub(crate) target: &'a str,
-    pub(crate) outcome: &'static str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub(crate) reason: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub(crate) rule: &'a str,
-    pub(crate) request_bytes: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) arguments: Option<Value>,
-}
-
-/// How a request that was allowed ended.
-#[derive(Debug, Serialize)]
-pub(crate) struct Outcome<'a> {
-    pub(crate) kind: &'static str,
-    pub(crate) at: Timestamp,
-    pub(crate) call: &'a str,
-    pub(crate) resource: &'a str,
-    /// HTTP status of the answer; 0 if there was none.
-    pub(crate) status: u16,
-    pub(crate) ended: &'static str,
-    pub(crate) ms: f64,
-    pub(crate) answer_bytes: u64,
-}
-
-#[derive(Serialize)]
-struct Shed {
-    kind: &'static str,
-    at: Timestamp,
-    outcomes: u64,
-    #[serde(skip_serializing_if = "is_none")]
-    refusals: u64,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // the signature that serde asks for
-const fn is_none(count: &u64) -> bool {
-    *count == 0
-}
-
-#[derive(Serialize)]
-struct Changed<'a> {
-    kind: &'static str,
-    at: Timestamp,
-    resource: &'a str,
-    target: &'a str,
-    detail: &'a str,
-}
-
 impl Trail {
     /// A trail, and the end that a writer takes lines from.
     pub fn new() -> (Self, Entries) {
@@ -234,11 +168,17 @@ impl Trail {
     }
 
     /// Puts a decision into the queue.
-    pub(crate) async fn decide(&self, decision: &Decision<'_>) -> Result<Ticket, NotRecorded> {
+    pub(crate) async fn decide(&self, decision: &CallRecord<'_>) -> Result<Ticket, NotRecorded> {
         let outcomes = self.shed.swap(0, Ordering::Relaxed);
         let refusals = self.refusals.swap(0, Ordering::Relaxed);
         if outcomes + refusals > 0 {
-            let entry = Shed { kind: "shed", at: decision.at, outcomes, refusals };
+            let entry = CallRecord {
+                kind: CallKind::Shed,
+                at: decision.at,
+                outcomes: Some(outcomes),
+                refusals: (refusals > 0).then_some(refusals),
+                ..CallRecord::default()
+            };
             self.put(&entry).await?;
         }
         self.put(decision).await
@@ -249,7 +189,7 @@ impl Trail {
         self.refusals.fetch_add(1, Ordering::Relaxed);
     }
 
-    async fn put(&self, entry: &impl Serialize) -> Result<Ticket, NotRecorded> {
+    async fn put(&self, entry: &CallRecord<'_>) -> Result<Ticket, NotRecorded> {
         let mut line = serde_json::to_string(entry).map_err(|_| NotRecorded)?;
         let mut waited = Duration::ZERO;
         loop {
@@ -285,7 +225,7 @@ impl Trail {
     }
 
     /// Puts an outcome into the queue, unless it is filling up.
-    pub(crate) fn end(&self, outcome: &Outcome<'_>) {
+    pub(crate) fn end(&self, outcome: &CallRecord<'_>) {
         let line = serde_json::to_string(outcome).unwrap_or_default();
         if self.queue().put(line, WAITING / 2, false).is_err() {
             self.shed.fetch_add(1, Ordering::Relaxed);
@@ -295,7 +235,14 @@ impl Trail {
     /// Something about a tool that somebody has to look at. The name is the MCP server's text.
     pub(crate) fn tool(&self, at: Timestamp, resource: &str, target: &str, detail: &str) {
         let target = &shown(target, LONGEST);
-        let entry = Changed { kind: "tool", at, resource, target, detail };
+        let entry = CallRecord {
+            kind: CallKind::Tool,
+            at,
+            resource: resource.into(),
+            target: target.into(),
+            detail: detail.into(),
+            ..CallRecord::default()
+        };
         tracing::warn!(resource, tools = target, detail, "tools");
         let line = serde_json::to_string(&entry).unwrap_or_default();
         // Nothing waits for it; changes are few, since more are not learnt. What finds no room is counted.
@@ -343,38 +290,16 @@ pub(crate) fn redacted(arguments: &str, redact: &[String]) -> Option<Value> {
 mod tests {
     use super::*;
 
-    fn outcome(call: &str) -> Outcome<'_> {
-        Outcome {
-            kind: "outcome",
-            at: Timestamp(1),
-            call,
-            resource: "r",
-            status: 200,
-            ended: "complete",
-            ms: 1.0,
-            answer_bytes: 1,
-        }
+    fn record(kind: CallKind, call: &str) -> CallRecord<'_> {
+        CallRecord { kind, at: Timestamp(1), call: call.into(), ..CallRecord::default() }
     }
 
-    fn decision(call: &str) -> Decision<'_> {
-        Decision {
-            kind: "decision",
-            at: Timestamp(1),
-            call,
-            resource: "r",
-            person: "p",
-            issuer: "i",
-            client: "c",
-            token: "t",
-            txn: None,
-            method: "tools/call",
-            target: "x",
-            outcome: "granted",
-            reason: "",
-            rule: "x",
-            request_bytes: 1,
-            arguments: None,
-        }
+    fn outcome(call: &str) -> CallRecord<'_> {
+        record(CallKind::Outcome, call)
+    }
+
+    fn decision(call: &str) -> CallRecord<'_> {
+        record(CallKind::Decision, call)
     }
 
     #[tokio::test]

@@ -21,6 +21,7 @@ use passavant_authority::{
     token_endpoint::{Visitor, origin_of},
 };
 use passavant_proto::{
+    event::{Detail, RequestEvent},
     identifier::Issuer,
     jose::jwk::KeySet,
     oauth::authorize::{
@@ -441,10 +442,10 @@ pub(super) async fn check_password(
         }
         known => {
             attempt.wrong();
-            let event = AuditEvent::granted("sign_in", authority.now())
+            let event = AuditEvent::granted(RequestEvent::SignIn, authority.now())
                 .person(known.map(|user| user.id).unwrap_or_default())
-                .with("request_id", request_id)
-                .with("address", address)
+                .with(Detail::RequestId, request_id)
+                .with(Detail::Address, address)
                 .refused("sign_in.password");
             let operation = passavant_store::HotOperation::new(Some(event));
             let recorded = authority.store.record(operation, authority.now()).await;
@@ -514,10 +515,10 @@ pub(super) async fn start_session(
         },
         expires_at: now.plus(idp.0.settings.session_lifetime),
     };
-    let event = AuditEvent::granted("sign_in", now)
+    let event = AuditEvent::granted(RequestEvent::SignIn, now)
         .person(&user.id)
-        .with("session", session.sid.as_str())
-        .with("request_id", request_id);
+        .with(Detail::Session, session.sid.as_str())
+        .with(Detail::RequestId, request_id);
     let event = match client {
         Some(client) => event.client(client),
         None => event,
@@ -573,11 +574,11 @@ async fn issue_code(
         let error = RedirectError { error: "access_denied", description };
         return Ok(redirect_error(idp, &asked.request, error));
     }
-    let event = AuditEvent::granted("authorize", now)
+    let event = AuditEvent::granted(RequestEvent::Authorize, now)
         .person(&session.user_id)
         .client(&asked.request.client_id)
-        .with("session", session.sid.as_str())
-        .with("request_id", request_id);
+        .with(Detail::Session, session.sid.as_str())
+        .with(Detail::RequestId, request_id);
     let code = AuthorizationCode {
         sid: session.sid.clone(),
         family: authority.context.entropy.id(),

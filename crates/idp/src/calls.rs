@@ -15,8 +15,8 @@ use passavant_authority::{
     token_endpoint::{Endpoint, client_request, conclude},
 };
 use passavant_proto::{
-    identifier::Resource, oauth::form::FormError, policy::RegisteredResource, refusal::Refusal,
-    time::Timestamp,
+    event::Detail, identifier::Resource, oauth::form::FormError, policy::RegisteredResource,
+    refusal::Refusal, time::Timestamp,
 };
 use passavant_store::{AuditEvent, Grant, StoreError, TokenKind, UsedJti};
 use serde_json::json;
@@ -90,7 +90,7 @@ impl Idp {
         let origins: HashSet<(&str, &str)> = lines
             .iter()
             .filter(|line| !line.txn.is_empty())
-            .map(|line| (line.txn.as_str(), line.resource.as_str()))
+            .map(|line| (line.txn.as_ref(), line.resource.as_ref()))
             .collect();
         for (txn, resource) in origins {
             if let Some(grant) = self.origin(txn, resource).await? {
@@ -99,14 +99,14 @@ impl Idp {
         }
         let events = calls::apart(move || calls::events(&lines, now)).await?;
         let events = events.into_iter().map(|event| {
-            let detail = |name| event.details.get(name).cloned().unwrap_or_default();
-            let grant = known.get(&(detail("txn"), detail("resource")));
+            let detail = |name| event.details.get(&name).cloned().unwrap_or_default();
+            let grant = known.get(&(detail(Detail::Txn), detail(Detail::Resource)));
             let names = grant.map(|grant| (grant.user_id.clone(), grant.client_id.clone()));
             let (person, client) = names.unwrap_or_default();
             // What the vendor calls them stays beside what we do.
             let (account, ras_client_id) = (event.person.clone(), event.client.clone());
-            let event = event.person(person).client(client).with("gateway", gateway);
-            event.with("account", account).with("ras_client_id", ras_client_id)
+            let event = event.person(person).client(client).with(Detail::Gateway, gateway);
+            event.with(Detail::Account, account).with(Detail::RasClientId, ras_client_id)
         });
         let events: Vec<AuditEvent> = events.collect();
         let batch = batch_of(gateway, batch, now);

@@ -26,6 +26,7 @@ use passavant_authority::{
     token_endpoint::{ClientRequest, Endpoint, TokenAnswer, client_request, conclude, origin_of},
 };
 use passavant_proto::{
+    event::{Detail, RequestEvent},
     oauth::authorize::{CODE_LIFETIME, RedirectError, SCOPE_ENROL, read_device},
     oauth::client::ENROLLED_CLIENT,
     oauth::form::Form,
@@ -275,11 +276,11 @@ async fn wrong_code(
 ) -> Result<Response<Body>, StoreError> {
     let authority = &idp.0.authority;
     let (request_id, address) = origin_of(parts);
-    let event = AuditEvent::granted("authorize", authority.now())
+    let event = AuditEvent::granted(RequestEvent::Authorize, authority.now())
         .person(&session.user_id)
-        .with("session", session.sid.as_str())
-        .with("request_id", request_id)
-        .with("address", address)
+        .with(Detail::Session, session.sid.as_str())
+        .with(Detail::RequestId, request_id)
+        .with(Detail::Address, address)
         .refused("device.user_code");
     authority.store.record(HotOperation::new(Some(event)), authority.now()).await?;
     let text = "Wrong or expired code. Check the letters. Codes expire after ten minutes.";
@@ -304,12 +305,12 @@ async fn answered(
     let authority = &idp.0.authority;
     let now = authority.now();
     let Asks { code, device, .. } = asks;
-    let event = AuditEvent::granted("authorize", now)
+    let event = AuditEvent::granted(RequestEvent::Authorize, now)
         .person(&session.user_id)
         .client(&device.request.client_id)
-        .with("session", session.sid.as_str())
-        .with("device_at", device.asked_from.as_str())
-        .with("request_id", origin_of(parts).0);
+        .with(Detail::Session, session.sid.as_str())
+        .with(Detail::DeviceAt, device.asked_from.as_str())
+        .with(Detail::RequestId, origin_of(parts).0);
     let (kept, event) = if yes {
         let kept = AuthorizationCode {
             sid: session.sid.clone(),

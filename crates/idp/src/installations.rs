@@ -14,6 +14,7 @@ use passavant_authority::{
     token_endpoint::origin_of,
 };
 use passavant_proto::{
+    event::{Detail, RequestEvent},
     jose::claims::Claims,
     jose::jwk::{Algorithm, KeySet},
     oauth::authorize::SCOPE_ENROL,
@@ -79,16 +80,16 @@ pub(super) async fn enrol(State(idp): State<Idp>, request: Request) -> Response<
         used_at: now,
     };
     let url = authority.issuer.endpoint(&format!("{INSTALLATIONS}/{}", installation.id));
-    let event = AuditEvent::granted("enrol", now)
+    let event = AuditEvent::granted(RequestEvent::Enrol, now)
         .person(&person.user.id)
         .client(ENROLLED_CLIENT)
-        .with("installation", installation.id.as_str())
-        .with("device", installation.device.as_str())
-        .with("request_id", origin_of(&parts).0);
-    let spent = AuditEvent::granted("enrolment_token_used", now)
+        .with(Detail::Installation, installation.id.as_str())
+        .with(Detail::Device, installation.device.as_str())
+        .with(Detail::RequestId, origin_of(&parts).0);
+    let spent = AuditEvent::granted(RequestEvent::EnrolmentTokenUsed, now)
         .person(&person.user.id)
         .client(ENROLLED_CLIENT)
-        .with("jti", token.jti.as_str());
+        .with(Detail::Jti, token.jti.as_str());
     let first_use = match authority.store.revoke_grant(&token.jti, spent, now).await {
         Ok(first_use) => first_use,
         Err(error) => return broken(&error),
@@ -219,11 +220,11 @@ pub(super) async fn revoke(
     };
     let authority = &idp.0.authority;
     let now = authority.now();
-    let event = AuditEvent::granted("revoke_installation", now)
+    let event = AuditEvent::granted(RequestEvent::RevokeInstallation, now)
         .person(&person.user.id)
         .client(&token.client)
-        .with("installation", id.as_str())
-        .with("request_id", request_id);
+        .with(Detail::Installation, id.as_str())
+        .with(Detail::RequestId, request_id);
     let client = authority.issuer.endpoint(&path);
     match authority.store.revoke_installation(&id, Some(&person.user.id), &client, event, now).await
     {

@@ -16,7 +16,10 @@ use passavant_authority::{
     token_endpoint::origin_of,
 };
 use passavant_proto::{
-    oauth::form::Form, oidc::id_token::verify_hint, secret::equal_in_constant_time,
+    event::{Detail, RequestEvent},
+    oauth::form::Form,
+    oidc::id_token::verify_hint,
+    secret::equal_in_constant_time,
 };
 use passavant_store::AuditEvent;
 use url::Url;
@@ -135,10 +138,10 @@ pub(super) async fn end(State(idp): State<Idp>, request: Request) -> Response<Bo
     let now = authority.now();
     match session_of(&idp, &parts.headers, now).await {
         Ok(Some(session)) => {
-            let event = AuditEvent::granted("sign_out", now)
+            let event = AuditEvent::granted(RequestEvent::SignOut, now)
                 .person(&session.user_id)
-                .with("session", session.sid.as_str())
-                .with("request_id", origin_of(&parts).0);
+                .with(Detail::Session, session.sid.as_str())
+                .with(Detail::RequestId, origin_of(&parts).0);
             if let Err(error) = authority.store.end_session(&session.sid, event, now).await {
                 return broken(&error);
             }

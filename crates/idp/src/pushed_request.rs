@@ -93,7 +93,7 @@ pub(super) async fn not_taken(
     if let Err(busy) = idp.0.admission.refusal(&request.sender) {
         return answer::throttled(busy.0);
     }
-    let reason = format!("{}.{error}", request.event.event);
+    let reason = format!("{}.{error}", request.event.event.word());
     let operation = HotOperation::new(Some(request.sender.noted_in(request.event.refused(reason))));
     if let Err(error) = authority.store.record(operation, authority.now()).await {
         return answer::broken(&error);

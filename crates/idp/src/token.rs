@@ -15,7 +15,8 @@ use passavant_authority::{
     token_endpoint::{self, ClientRequest, Grants, TokenAnswer},
 };
 use passavant_proto::{
-    GRANT_DEVICE_CODE, GRANT_TOKEN_EXCHANGE, oauth::client::ENROLLED_CLIENT, refusal::Refusal,
+    GRANT_DEVICE_CODE, GRANT_TOKEN_EXCHANGE, event::RequestEvent, oauth::client::ENROLLED_CLIENT,
+    refusal::Refusal,
 };
 use passavant_store::AuditEvent;
 
@@ -49,19 +50,19 @@ impl Grants for Idp {
                 Err(Failure::Refused(Refusal::PublicClient))
             }
             Ok("authorization_code") => {
-                event.event = "authorization_code".into();
+                event.event = RequestEvent::AuthorizationCode.into();
                 authorization_code::redeem(self, request, event).await
             }
             Ok(GRANT_DEVICE_CODE) => {
-                event.event = "device_code".into();
+                event.event = RequestEvent::DeviceCode.into();
                 device::redeem(self, request, event).await
             }
             Ok("refresh_token") => {
-                event.event = "refresh_token".into();
+                event.event = RequestEvent::RefreshToken.into();
                 refresh_token::renew(self, request, event).await
             }
             Ok(GRANT_TOKEN_EXCHANGE) => {
-                event.event = "token_exchange".into();
+                event.event = RequestEvent::TokenExchange.into();
                 token_exchange::exchange(self, request, event).await
             }
             Ok(_) => Err(Failure::Refused(Refusal::GrantType)),

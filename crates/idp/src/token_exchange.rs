@@ -13,6 +13,7 @@ use passavant_authority::{
 use passavant_outbound::{KeySource, Reach};
 use passavant_proto::{
     TOKEN_TYPE_ID_JAG,
+    event::Detail,
     jose::jws::{self, JwtError},
     oauth::access_token,
     oidc::authentication::Authentication,
@@ -105,15 +106,15 @@ impl mint::Grant<IdpDirectory> for Exchange<'_> {
         let event = self
             .event
             .clone()
-            .with("rule", permit.rules.join(", "))
-            .with("audience", permit.audience.as_str())
+            .with(Detail::Rule, permit.rules.join(", "))
+            .with(Detail::Audience, permit.audience.as_str())
             .with(
-                "resource",
+                Detail::Resource,
                 spaced(permit.resources.iter().map(passavant_proto::identifier::Resource::as_str)),
             )
-            .with("scope", permit.scopes.to_string())
-            .with("ras_client_id", permit.ras_client_id.as_str())
-            .with("jti", claims.jti.as_str());
+            .with(Detail::Scope, permit.scopes.to_string())
+            .with(Detail::RasClientId, permit.ras_client_id.as_str())
+            .with(Detail::Jti, claims.jti.as_str());
         let mut operation = HotOperation::new(Some(event));
         operation.rests_on.push(person.seen.clone());
         operation.session = Some(subject.session.clone());
@@ -151,7 +152,7 @@ pub(super) async fn exchange(
         return Err(Refusal::PublicClient.into());
     }
     let exchange = TokenExchange::parse(&request.form)?;
-    event.note("requested_audience", shown(&exchange.audience, 256));
+    event.note(Detail::RequestedAudience, shown(&exchange.audience, 256));
     let now = authority.now();
     let key_thumbprint = request.proof.as_ref().map(|proof| proof.key_thumbprint.as_str());
     let keys = request.snapshot.keys.clone();
@@ -298,8 +299,8 @@ async fn chained(
     }
     let (verified, resource) = verified.map_err(refused)?;
     let txn = verified.transaction.as_deref().ok_or(refused(JwtError::Binding("txn")))?;
-    event.note("txn", txn);
-    event.note("subject_token", verified.jti.as_str());
+    event.note(Detail::Txn, txn);
+    event.note(Detail::SubjectToken, verified.jti.as_str());
     let snapshot = authority.fresh().await?;
     let party = server.issuer.as_str();
     let stands = idp.standing_of_id_jag(&snapshot, txn, party, resource, now).await?;

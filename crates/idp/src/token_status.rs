@@ -12,7 +12,9 @@ use passavant_authority::{
     token_endpoint::{Endpoint, client_request, conclude},
     token_status::{active, inactive, revoked},
 };
-use passavant_proto::{oauth::access_token::verify_any_audience, refusal::Refusal, secret::Secret};
+use passavant_proto::{
+    event::Detail, oauth::access_token::verify_any_audience, refusal::Refusal, secret::Secret,
+};
 use passavant_store::{HotOperation, StoreError};
 
 /// RFC 7009. A refresh token takes its family with it; another client's token is left alone.
@@ -54,7 +56,7 @@ pub(super) async fn revoke(State(idp): State<Idp>, request: Request) -> Response
         if let Ok((held, _)) = verified
             && held.client == client
         {
-            let event = event.person(&held.subject).with("jti", held.jti.as_str());
+            let event = event.person(&held.subject).with(Detail::Jti, held.jti.as_str());
             authority.store.revoke_grant(&held.jti, event, now).await?;
             return Ok(None);
         }

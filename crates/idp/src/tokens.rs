@@ -10,6 +10,7 @@ use passavant_authority::{
     token_endpoint::TokenAnswer,
 };
 use passavant_proto::{
+    event::Detail,
     oauth::access_token::{self, AccessTokenClaims},
     oauth::scope::Scopes,
     oidc::authentication::Authentication,
@@ -78,9 +79,9 @@ impl mint::Grant<IdpDirectory> for SignedIn<'_> {
             .event
             .clone()
             .person(&user.id)
-            .with("scope", issue.scopes.to_string())
-            .with("session", issue.session)
-            .with("jti", self.jti);
+            .with(Detail::Scope, issue.scopes.to_string())
+            .with(Detail::Session, issue.session)
+            .with(Detail::Jti, self.jti);
         let mut operation = HotOperation::new(Some(event));
         operation.rests_on.push(person.seen.clone());
         operation.session = Some(issue.session.to_owned());

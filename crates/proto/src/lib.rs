@@ -4,6 +4,7 @@
 //! are handed in. The names are the nouns of the standards; clause numbers refer to the ID-JAG
 //! draft (JAG), the MCP enterprise-managed authorization extension (EMA) and RFCs.
 
+pub mod event;
 pub mod formerly;
 pub mod identifier;
 pub mod jose;

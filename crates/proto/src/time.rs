@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
 
 /// Whole seconds since the Unix epoch, a JWT `NumericDate` without its fraction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Hash,
+)]
 #[serde(transparent)]
 pub struct Timestamp(pub i64);
 

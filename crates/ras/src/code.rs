@@ -11,6 +11,7 @@ use passavant_authority::{
     token_endpoint::{ClientRequest, TokenAnswer},
 };
 use passavant_proto::{
+    event::Detail,
     identifier::Resource,
     oauth::access_token::{AccessTokenClaims, LIFETIME, LONGEST_LIFETIME},
     oauth::form::Form,
@@ -224,11 +225,11 @@ impl mint::Grant<RasDirectory> for Issue<'_> {
             .event
             .clone()
             .person(self.account)
-            .with("issuer", party.as_str())
-            .with("resource", governed.resource.as_str())
-            .with("scope", scopes.to_string())
-            .with("session", self.session)
-            .with("jti", self.jti.as_str());
+            .with(Detail::Issuer, party.as_str())
+            .with(Detail::Resource, governed.resource.as_str())
+            .with(Detail::Scope, scopes.to_string())
+            .with(Detail::Session, self.session)
+            .with(Detail::Jti, self.jti.as_str());
         let mut operation = HotOperation::new(Some(granted));
         operation.rests_on.push(seen);
         operation.session = Some(self.session.to_owned());

@@ -25,6 +25,7 @@ use passavant_authority::{
 };
 use passavant_outbound::{SignInFlow, SignInWishes};
 use passavant_proto::{
+    event::{Detail, RequestEvent},
     identifier::Issuer,
     oauth::authorize::{
         self, AuthorizationRequest, CODE_LIFETIME, Offer, PageError, RedirectError, Unauthorizable,
@@ -484,9 +485,9 @@ async fn came_back(
     if first != HotOutcome::Recorded {
         return Err(bad(old));
     }
-    let event = AuditEvent::granted("sign_in", now)
-        .with("issuer", state.issuer.as_str())
-        .with("request_id", request_id);
+    let event = AuditEvent::granted(RequestEvent::SignIn, now)
+        .with(Detail::Issuer, state.issuer.as_str())
+        .with(Detail::RequestId, request_id);
     let snapshot = authority.fresh().await.map_err(|e| broken(&e))?;
     let off = "Sign-in for your company is switched off here. Ask IT.";
     let trusted = snapshot.directory.trusted(&state.issuer).cloned();
@@ -512,7 +513,7 @@ async fn came_back(
         authentication: signed_in.authentication,
         expires_at: now.plus(SESSION),
     };
-    let event = event.person(&account.id).with("session", session.sid.as_str());
+    let event = event.person(&account.id).with(Detail::Session, session.sid.as_str());
     let begun = authority.store.begin_account_session(&secret.hash(), &session, event).await;
     if !begun.map_err(|e| broken(&e))? {
         return Err(error_page(StatusCode::FORBIDDEN, "This account is switched off."));
@@ -564,7 +565,7 @@ async fn account(
             Err(Failure::Broken(error)) => return Err(broken(&error)),
             Err(Failure::Busy(seconds)) => return Err(busy_page(seconds)),
             Err(_) => {
-                let event = event.clone().with("subject", signed_in.subject.as_str());
+                let event = event.clone().with(Detail::Subject, signed_in.subject.as_str());
                 record(ras, event.refused("sign_in.account"), authority.now()).await?;
                 let text = "You have no account here, or it is switched off. Ask those who run this \
                             MCP server.";
@@ -595,14 +596,14 @@ fn ask(ras: &Ras, asked: &Asked, person: &Person, now: Timestamp) -> Response<Bo
 }
 
 fn event(asked: &Asked, person: &Person, now: Timestamp, request_id: String) -> AuditEvent {
-    AuditEvent::granted("authorize", now)
+    AuditEvent::granted(RequestEvent::Authorize, now)
         .person(&person.session.user_id)
         .client(&asked.client.id)
-        .with("issuer", person.issuer.as_str())
-        .with("resource", asked.governed.resource.as_str())
-        .with("scope", asked.request.scopes.to_string())
-        .with("session", person.session.sid.as_str())
-        .with("request_id", request_id)
+        .with(Detail::Issuer, person.issuer.as_str())
+        .with(Detail::Resource, asked.governed.resource.as_str())
+        .with(Detail::Scope, asked.request.scopes.to_string())
+        .with(Detail::Session, person.session.sid.as_str())
+        .with(Detail::RequestId, request_id)
 }
 
 async fn issue_code(
@@ -617,7 +618,7 @@ async fn issue_code(
     let event = event(&asked, person, now, request_id);
     if asked.client.registered.is_some_and(|registered| !registered.used) {
         // Kept from now on, and counted for whoever let it in: one that nobody lets in is forgotten.
-        let event = AuditEvent::granted("registration.used", now)
+        let event = AuditEvent::granted(RequestEvent::RegistrationUsed, now)
             .client(&asked.client.id)
             .person(&person.session.user_id);
         let account = &person.session.user_id;

@@ -15,6 +15,7 @@ use passavant_authority::{
 };
 use passavant_outbound::{KeySource, Reach};
 use passavant_proto::{
+    event::{Detail, RequestEvent},
     identifier::Issuer,
     oauth::access_token::AccessTokenClaims,
     oauth::client_document::INSTALLATIONS,
@@ -45,9 +46,9 @@ pub(super) async fn redeem(
     let verified = verify(ras, &mut snapshot, &asked, client, event).await;
     let (id_jag, verified_by) =
         verified.map_err(|failure| guarded(client, &asked, failure, event))?;
-    event.note("txn", id_jag.jti());
-    event.note("subject", id_jag.subject());
-    event.note("actor", id_jag.actor().map(|actor| shown(actor, 256)).unwrap_or_default());
+    event.note(Detail::Txn, id_jag.jti());
+    event.note(Detail::Subject, id_jag.subject());
+    event.note(Detail::Actor, id_jag.actor().map(|actor| shown(actor, 256)).unwrap_or_default());
     ras.0.admission.grant(client.id(), &format!("{} {}", id_jag.issuer(), id_jag.subject()))?;
     let mut redemption = Redeeming {
         ras,
@@ -87,7 +88,7 @@ fn guarded(
     if !telling || !client.record().is_stranger() || enrolled_there {
         return refusal.into();
     }
-    event.note("detail", refusal.reason());
+    event.note(Detail::More, refusal.reason());
     Refusal::IdJagOfStranger.into()
 }
 
@@ -159,9 +160,9 @@ impl mint::Grant<RasDirectory> for Redeeming<'_> {
             .event
             .clone()
             .person(&account.id)
-            .with("resource", decision.governed.resource.as_str())
-            .with("scope", decision.scopes.to_string())
-            .with("jti", claims.jti.as_str());
+            .with(Detail::Resource, decision.governed.resource.as_str())
+            .with(Detail::Scope, decision.scopes.to_string())
+            .with(Detail::Jti, claims.jti.as_str());
         let mut operation = HotOperation::new(Some(granted));
         operation.rests_on.extend(linked.seen.iter().cloned());
         operation.jti = (!trusted.allow_reuse).then(|| UsedJti {
@@ -206,7 +207,7 @@ async fn verify(
             *snapshot = fresh;
             continue;
         };
-        event.note("issuer", trusted.issuer.as_str());
+        event.note(Detail::Issuer, trusted.issuer.as_str());
         let source = KeySource {
             owner: trusted.issuer.to_string(),
             jwks_uri: trusted.jwks_uri.clone(),
@@ -294,11 +295,11 @@ pub(super) async fn resolve(
     };
     // An issuer makes up people as it likes: so many a minute.
     ras.0.admission.link(link.issuer.as_str())?;
-    let event = AuditEvent::granted("link_account", event.at)
+    let event = AuditEvent::granted(RequestEvent::LinkAccount, event.at)
         .person(&account.id)
-        .with("issuer", link.issuer.as_str())
-        .with("subject", link.subject.as_str())
-        .with("rule", how);
+        .with(Detail::Issuer, link.issuer.as_str())
+        .with(Detail::Subject, link.subject.as_str())
+        .with(Detail::Rule, how);
     // Whichever of several at once has linked them: it is looked at as it is then.
     store.link_account(&link, &account, event).await?.ok_or(Refusal::AccountUnknown)?;
     Ok(None)

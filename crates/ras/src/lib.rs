@@ -29,6 +29,7 @@ use passavant_authority::{
 };
 use passavant_proto::{
     GRANT_JWT_BEARER,
+    event::RequestEvent,
     identifier::{Issuer, Resource},
     oauth::metadata,
     oauth::scope::Scopes,
@@ -202,15 +203,15 @@ impl Grants for Ras {
                 Err(Failure::Refused(Refusal::GrantNotRegistered))
             }
             Ok(GRANT_JWT_BEARER) => {
-                event.event = "jwt_bearer".into();
+                event.event = RequestEvent::JwtBearer.into();
                 jwt_bearer::redeem(self, request, event).await
             }
             Ok("authorization_code") if people => {
-                event.event = "authorization_code".into();
+                event.event = RequestEvent::AuthorizationCode.into();
                 code::redeem(self, request, event).await
             }
             Ok("refresh_token") if people => {
-                event.event = "refresh_token".into();
+                event.event = RequestEvent::RefreshToken.into();
                 code::renew(self, request, event).await
             }
             Ok(_) => Err(Failure::Refused(Refusal::GrantType)),

@@ -11,6 +11,7 @@ use axum::{
 };
 use passavant_authority::{answer, token_endpoint::origin_of};
 use passavant_proto::{
+    event::{Detail, RequestEvent},
     identifier::Resource,
     jose::claims::Claims,
     jose::jwk::{Algorithm, KeySet},
@@ -85,10 +86,10 @@ async fn registered(
         let hash = SecretHash { hash: secret.hash(), expires: None };
         client.authentication = ClientAuthentication::Secret(vec![hash]);
     }
-    let event = AuditEvent::granted("registration", now)
+    let event = AuditEvent::granted(RequestEvent::Registration, now)
         .client(&client.id)
-        .with("record", client.name.as_str())
-        .with("request_id", request_id);
+        .with(Detail::Record, client.name.as_str())
+        .with(Detail::RequestId, request_id);
     authority.store.put_stranger(&client, event).await.map_err(broken)?;
     let method = match (&client.authentication, &secret) {
         (_, Some(_)) => "client_secret_basic",
@@ -141,7 +142,7 @@ async fn make_room(ras: &Ras) -> Result<bool, StoreError> {
         }
     }
     for id in gone {
-        let event = AuditEvent::granted("registration.forgotten", now).client(&id);
+        let event = AuditEvent::granted(RequestEvent::RegistrationForgotten, now).client(&id);
         store.forget_stranger(&id, event).await?;
     }
     Ok(true)

@@ -12,8 +12,8 @@ use passavant_authority::{
     token_status::{active, inactive, revoked},
 };
 use passavant_proto::{
-    identifier::Resource, oauth::access_token::verify_any_audience, refusal::Refusal,
-    secret::Secret,
+    event::Detail, identifier::Resource, oauth::access_token::verify_any_audience,
+    refusal::Refusal, secret::Secret,
 };
 use passavant_store::HotOperation;
 
@@ -59,7 +59,7 @@ pub(super) async fn revoke(State(ras): State<Ras>, request: Request) -> Response
     let held = verified.map(|(held, _)| held).filter(|held| held.client == request.client.id());
     let done = match held {
         Some(held) => {
-            let event = request.event.person(&held.subject).with("jti", held.jti.as_str());
+            let event = request.event.person(&held.subject).with(Detail::Jti, held.jti.as_str());
             authority.store.revoke_grant(&held.jti, event, now).await.map(|_| ())
         }
         None => {

@@ -18,6 +18,7 @@ use passavant_host as system;
 use passavant_host::{Shared, private_file};
 use passavant_idp::Idp;
 use passavant_proto::{
+    event::{Detail, RequestEvent},
     identifier::Issuer,
     oauth::client::{Client, ENROLLED_CLIENT},
 };
@@ -261,7 +262,8 @@ pub async fn restored(config: &Config) -> Result<()> {
         let store = open_store(&place.database).await.with_context(|| place.issuer.to_string())?;
         store.claim(role, place.issuer.as_str()).await?;
         let now = system::clock().now();
-        let event = AuditEvent::granted("admin.restored", now).with("by", "passavant restored");
+        let event =
+            AuditEvent::granted(RequestEvent::Restored, now).with(Detail::By, "passavant restored");
         store.after_restore(event, now).await?;
         store.close().await;
         println!(

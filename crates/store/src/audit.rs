@@ -4,10 +4,13 @@ use crate::{
     administrators::RestsOn,
     database::{Store, StoreError, document, reading},
 };
-use passavant_proto::time::Timestamp;
+use passavant_proto::{
+    event::{Detail, Event},
+    time::Timestamp,
+};
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Row};
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 /// How a decision ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,17 +37,16 @@ impl Outcome {
 pub struct AuditEvent {
     /// When.
     pub at: Timestamp,
-    /// What was asked for: `token_exchange`, `jwt_bearer`, `sign_in`, `admin.put client` …
-    pub event: Cow<'static, str>,
+    /// What was asked for, or done.
+    pub event: Event,
     /// How it ended.
     pub outcome: Outcome,
     /// User id or account id; empty when not known.
     pub person: String,
     /// Client id at this authorization server; empty when not known.
     pub client: String,
-    /// Everything else by name: `reason`, `rule`, `audience`, `resource`, `scope`, `jti`, `txn`,
-    /// `request_id`.
-    pub details: BTreeMap<&'static str, String>,
+    /// Everything else by name.
+    pub details: BTreeMap<Detail, String>,
     /// The administrator whose act this is: it is done only while they are still what they were when they were let in.
     #[serde(skip)]
     pub rests_on: Option<RestsOn>,
@@ -52,7 +54,7 @@ pub struct AuditEvent {
 
 impl AuditEvent {
     /// A granted event.
-    pub fn granted(event: impl Into<Cow<'static, str>>, at: Timestamp) -> Self {
+    pub fn granted(event: impl Into<Event>, at: Timestamp) -> Self {
         Self {
             at,
             event: event.into(),
@@ -72,8 +74,14 @@ impl AuditEvent {
     }
 
     /// One more detail of what is still going on; an empty value is left out.
-    pub fn note(&mut self, name: &'static str, value: impl Into<String>) {
+    pub fn note(&mut self, name: Detail, value: impl Into<String>) {
         let value = value.into();
+        debug_assert!(
+            self.event.details().contains(&name),
+            "`{}` says no `{}`: see `RequestEvent::details`",
+            self.event.word(),
+            name.word()
+        );
         if !value.is_empty() {
             self.details.insert(name, value);
         }
@@ -88,7 +96,7 @@ impl AuditEvent {
 
     /// One more detail; an empty value is left out.
     #[must_use]
-    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub fn with(mut self, name: Detail, value: impl Into<String>) -> Self {
         self.note(name, value);
         self
     }
@@ -98,8 +106,8 @@ impl AuditEvent {
     pub fn refused(mut self, reason: impl Into<String>) -> Self {
         self.outcome = Outcome::Refused;
         // What a grant would have been named by was never issued.
-        self.details.remove("jti");
-        self.with("reason", reason)
+        self.details.remove(&Detail::Jti);
+        self.with(Detail::Reason, reason)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     rows::{self, Held},
 };
 use passavant_proto::{
+    event::Detail,
     oauth::authorize::AuthorizationRequest,
     oauth::client::{Client, GovernedResource},
     policy::{Connection, RegisteredResource, ResourceAuthorizationServer, Subject},
@@ -318,7 +319,8 @@ impl Store {
             return Ok(false);
         }
         let with_it = delete_what_names(&mut transaction, R::KIND, id, event.at).await?;
-        let event = if with_it > 0 { event.with("with_it", with_it.to_string()) } else { event };
+        let event =
+            if with_it > 0 { event.with(Detail::WithIt, with_it.to_string()) } else { event };
         self.commit_directory(transaction, checked, event).await?;
         self.unreadable.forget(R::KIND, id);
         Ok(true)
@@ -470,7 +472,7 @@ impl Store {
                 named_it.push(connection.id);
             }
         }
-        let event = event.with("connections", named_it.join(" "));
+        let event = event.with(Detail::Connections, named_it.join(" "));
         self.commit_directory(transaction, checked, event).await?;
         Ok(true)
     }

@@ -673,7 +673,7 @@ pub(crate) async fn insert_audit<E: Borrow<AuditEvent> + Sync>(
         for event in chunk {
             let event = event.borrow();
             bind(&mut arguments, event.at.0)?;
-            bind(&mut arguments, event.event.as_ref())?;
+            bind(&mut arguments, event.event.word().into_owned())?;
             bind(&mut arguments, event.outcome.word())?;
             bind(&mut arguments, event.person.as_str())?;
             bind(&mut arguments, event.client.as_str())?;

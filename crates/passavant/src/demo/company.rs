@@ -10,6 +10,7 @@ use passavant_host as system;
 use passavant_idp::{Idp, IdpSettings};
 use passavant_outbound::Outbound;
 use passavant_proto::{
+    event::{Act, Detail, Event},
     identifier::{Issuer, Resource},
     jose::jwk::Algorithm,
     oauth::client::{Client, ClientAuthentication, ENROLLED_CLIENT, GovernedResource, SecretHash},
@@ -294,9 +295,9 @@ struct Desk {
 
 impl Desk {
     async fn add<R: Record>(&self, record: &R) -> Result<()> {
-        let event = AuditEvent::granted(format!("admin.create {}", R::KIND), self.clock.now())
-            .with("by", "passavant demo");
-        self.store.put(record, Put::Create, event.with("record", record.name())).await?;
+        let event = AuditEvent::granted(Event::Admin(Act::Create, R::KIND), self.clock.now())
+            .with(Detail::By, "passavant demo");
+        self.store.put(record, Put::Create, event.with(Detail::Record, record.name())).await?;
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use passavant_host as system;
 use passavant_proto::{
+    event::{Act, Detail, Event},
     formerly,
     identifier::{Issuer, Resource, is_loopback},
     jose::jwk::Algorithm,
@@ -428,10 +429,10 @@ fn outside_address() -> Option<IpAddr> {
 async fn put<R: Record>(store: &Store, record: &R) -> Result<()> {
     let now = system::clock().now();
     let there = store.by_id::<R>(&record.id()).await?.is_some();
-    let (put, act) = if there { (Put::Replace, "replace") } else { (Put::Create, "create") };
-    let event = AuditEvent::granted(format!("guard.{act} {}", R::KIND), now)
-        .with("by", "passavant guard")
-        .with("record", record.id());
+    let (put, act) = if there { (Put::Replace, Act::Replace) } else { (Put::Create, Act::Create) };
+    let event = AuditEvent::granted(Event::Guard(act, R::KIND), now)
+        .with(Detail::By, "passavant guard")
+        .with(Detail::Record, record.id());
     store.put(record, put, event).await?;
     Ok(())
 }

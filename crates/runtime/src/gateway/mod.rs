@@ -27,7 +27,12 @@ use passavant_host as system;
 use passavant_host::Shared;
 use passavant_idp::Idp;
 use passavant_outbound::Outbound;
-use passavant_proto::{identifier::Issuer, secret::Secret, time::Clock};
+use passavant_proto::{
+    event::{Act, Detail},
+    identifier::Issuer,
+    secret::Secret,
+    time::Clock,
+};
 use passavant_ras::Ras;
 use passavant_resource::Introspection;
 use passavant_store::Store;
@@ -307,10 +312,10 @@ pub fn admin(gateways: Vec<Gateway>, trail: Option<Store>, clock: Clock) -> Rout
             if able(&gateway) == Some(true) {
                 // On record before it is done.
                 let event = by
-                    .act("approve tool", beside.clock.now())
-                    .with("resource", resource.as_str())
-                    .with("record", tool.as_str())
-                    .with("detail", fingerprint.as_str());
+                    .act(Act::Approve, "tool", beside.clock.now())
+                    .with(Detail::Resource, resource.as_str())
+                    .with(Detail::Record, tool.as_str())
+                    .with(Detail::More, fingerprint.as_str());
                 tracing::info!(by = by.name(), resource, tool, fingerprint, "a tool is approved");
                 if let Some(trail) = &beside.trail
                     && let Err(error) = trail.record_act(event).await

@@ -7,6 +7,7 @@ use passavant_gateway::Trail;
 use passavant_host as system;
 use passavant_idp::Idp;
 use passavant_outbound::{Outbound, discover_authorization_server};
+use passavant_proto::mcp::call_record::CallRecord;
 use passavant_proto::{identifier::Issuer, others_text::shown, secret::Secret};
 use passavant_ras::Ras;
 use serde::{Deserialize, Serialize};
@@ -104,22 +105,15 @@ pub(super) struct Told {
     pub trail: Trail,
 }
 
-/// What decides where a line goes.
-#[derive(Deserialize)]
-struct Addressed {
-    #[serde(default)]
-    kind: String,
-    #[serde(default)]
-    resource: String,
-}
-
 impl Told {
     /// The lines of a batch that are for this desk: those about its own MCP servers, by what the line says and not
     /// by what stands somewhere in it.
     fn of<'l>(&self, lines: &'l str) -> Vec<&'l str> {
         let own = |line: &&str| {
-            serde_json::from_str::<Addressed>(line)
-                .is_ok_and(|line| line.kind == "shed" || self.resources.contains(&line.resource))
+            serde_json::from_str::<CallRecord<'_>>(line).is_ok_and(|line| {
+                let resource = line.resource.as_ref();
+                line.is_of_the_gateway() || self.resources.iter().any(|own| own == resource)
+            })
         };
         lines.lines().filter(own).collect()
     }
