@@ -363,7 +363,10 @@ impl World {
             entropy: entropy.clone(),
             secret: proof::stored(&world.admin_secret),
             hosts: vec![world.admin.trim_start_matches("http://").to_owned()],
-            idp: Some(IdpAdmin::new(idp, idp_store, clock, entropy.clone(), passwords)),
+            idp: Some(
+                IdpAdmin::new(idp, idp_store, clock, entropy.clone(), passwords)
+                    .public_exchange(wishes.allow_public_exchange),
+            ),
             ras: ras_admins,
             gateway: Some(gateway_stand_in()),
         };

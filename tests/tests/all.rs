@@ -11,6 +11,7 @@ mod bridge;
 mod client_library;
 mod device;
 mod enrolment;
+mod explain;
 mod flows;
 mod formerly;
 mod gateway_reports;

@@ -817,7 +817,10 @@ async fn expiry(store: &Store) {
     store.forget_expired(now, Some(100)).await.unwrap();
     let names: Vec<_> = rows(store).await.into_iter().map(|row| row.event).collect();
     let has = |name: &str| names.iter().any(|held| held == name);
-    assert!(has("token_exchange") && has("admin.change granted") && !has("jwt_bearer"), "{names:?}");
+    assert!(
+        has("token_exchange") && has("admin.change granted") && !has("jwt_bearer"),
+        "{names:?}"
+    );
 }
 
 /// Each algorithm by itself, wherever its keys are.
