@@ -182,15 +182,15 @@ async fn people(store: &Store, url: &str) {
     }
     let seen = async |id: &str| store.seen::<User>(id).await.unwrap().unwrap().1;
     let rests_on = async |rows: Vec<Seen>| {
-        let operation = HotOperation { rests_on: rows, ..HotOperation::new(None) };
+        let operation = Entry { rests_on: rows, ..Entry::new(None) };
         store.record(operation, NOW).await.unwrap()
     };
     let (ann, bob) = (seen("p-ann").await, seen("p-bob").await);
-    assert_eq!(rests_on(vec![ann.clone(), bob.clone()]).await, HotOutcome::Recorded);
+    assert_eq!(rests_on(vec![ann.clone(), bob.clone()]).await, EntryOutcome::Recorded);
     let rename = |user: &mut User| user.display_name = Some("B".to_owned());
     store.update::<User>("p-bob", rename, event("a")).await.unwrap().unwrap();
-    assert_eq!(rests_on(vec![ann.clone()]).await, HotOutcome::Recorded, "nobody else's");
-    assert_eq!(rests_on(vec![ann.clone(), bob.clone()]).await, HotOutcome::Stale);
+    assert_eq!(rests_on(vec![ann.clone()]).await, EntryOutcome::Recorded, "nobody else's");
+    assert_eq!(rests_on(vec![ann.clone(), bob.clone()]).await, EntryOutcome::Stale);
     assert_ne!(seen("p-bob").await, bob);
     // Many at once, of which some are stale: each by itself.
     let current = seen("p-bob").await;
@@ -199,14 +199,14 @@ async fn people(store: &Store, url: &str) {
             let row = [&ann, &bob, &current][i % 3].clone();
             let store = store.clone();
             tokio::spawn(async move {
-                let operation = HotOperation { rests_on: vec![row], ..HotOperation::new(None) };
+                let operation = Entry { rests_on: vec![row], ..Entry::new(None) };
                 (i % 3 == 1, store.record(operation, NOW).await.unwrap())
             })
         })
         .collect();
     for task in tasks {
         let (stale, outcome) = task.await.unwrap();
-        assert_eq!(outcome == HotOutcome::Stale, stale);
+        assert_eq!(outcome == EntryOutcome::Stale, stale);
     }
     // Accounts, links, installations and clients that registered themselves: none of it is policy.
     let account = Account { id: "p-acc".to_owned(), email: None, disabled: false };
@@ -217,21 +217,21 @@ async fn people(store: &Store, url: &str) {
     };
     store.link_account(&link, &account, event("a")).await.unwrap().unwrap();
     let (_, rows) = store.linked_account(&link).await.unwrap().unwrap();
-    assert_eq!(rests_on(rows.to_vec()).await, HotOutcome::Recorded);
+    assert_eq!(rests_on(rows.to_vec()).await, EntryOutcome::Recorded);
     let off = |account: &mut Account| account.disabled = true;
     store.update::<Account>("p-acc", off, event("a")).await.unwrap().unwrap();
-    assert_eq!(rests_on(rows.to_vec()).await, HotOutcome::Stale);
+    assert_eq!(rests_on(rows.to_vec()).await, EntryOutcome::Stale);
     let (_, rows) = store.linked_account(&link).await.unwrap().unwrap();
     assert_eq!(store.links("p-acc").await.unwrap(), std::slice::from_ref(&link));
     assert!(store.unlink(&link, event("a")).await.unwrap());
-    assert_eq!(rests_on(rows.to_vec()).await, HotOutcome::Stale);
+    assert_eq!(rests_on(rows.to_vec()).await, EntryOutcome::Stale);
     assert!(store.links("p-acc").await.unwrap().is_empty());
     let held = store.installations(None).await.unwrap().pop().unwrap();
     let (_, row) = store.installation(&held.id).await.unwrap().unwrap();
     store.installation_used(&held.id, NOW.plus(900)).await.unwrap();
-    assert_eq!(rests_on(vec![row.clone()]).await, HotOutcome::Recorded, "a use changes nothing");
+    assert_eq!(rests_on(vec![row.clone()]).await, EntryOutcome::Recorded, "a use changes nothing");
     assert!(store.revoke_installation(&held.id, None, "x", event("a"), NOW).await.unwrap());
-    assert_eq!(rests_on(vec![row]).await, HotOutcome::Stale);
+    assert_eq!(rests_on(vec![row]).await, EntryOutcome::Stale);
     let stranger = Client {
         id: "dyn-x".to_owned(),
         registered: Some(passavant_proto::oauth::client::SelfRegistered { at: NOW, used: false }),
@@ -240,13 +240,13 @@ async fn people(store: &Store, url: &str) {
     store.put_stranger(&stranger, event("a")).await.unwrap();
     let (_, row) = store.seen::<Client>("dyn-x").await.unwrap().unwrap();
     store.update::<Client>("dyn-x", |c| c.disabled = true, event("a")).await.unwrap().unwrap();
-    assert_eq!(rests_on(vec![row]).await, HotOutcome::Stale);
+    assert_eq!(rests_on(vec![row]).await, EntryOutcome::Stale);
     store.forget_stranger("dyn-x", event("a")).await.unwrap();
     assert_eq!(store.generation().await.unwrap(), before, "no policy changed");
     // Whoever writes it.
     let ann = seen("p-ann").await;
     by_hand(url, "UPDATE directory SET document = document || ' ' WHERE id = 'p-ann'").await;
-    assert_eq!(rests_on(vec![ann]).await, HotOutcome::Stale);
+    assert_eq!(rests_on(vec![ann]).await, EntryOutcome::Stale);
     assert_eq!(store.generation().await.unwrap(), before);
     let mut last = before;
     for sql in [
@@ -320,9 +320,9 @@ async fn removal(store: &Store) {
     session(store, "s-leaver").await;
     let token = RefreshToken { client_id: "leaver".to_owned(), ..refresh("s-leaver", "f-leaver") };
     assert!(store.issue_refresh_token("r-leaver", &token).await.unwrap());
-    let operation = HotOperation {
+    let operation = Entry {
         grant: Some(Grant { client_id: "leaver".to_owned(), ..grant("g-leaver", "f-leaver") }),
-        ..HotOperation::new(None)
+        ..Entry::new(None)
     };
     store.record(operation, NOW).await.unwrap();
     assert!(store.delete::<Client>("leaver", event("admin.delete")).await.unwrap());
@@ -353,7 +353,7 @@ async fn restored(store: &Store) {
     store.keep_authorization_code("c-restored", &code, None, event("a"), NOW).await.unwrap();
     let token = refresh("s-restored", "f-restored2");
     assert!(store.issue_refresh_token("r-restored", &token).await.unwrap());
-    let minted = HotOperation { grant: Some(grant("g-restored", "x")), ..HotOperation::new(None) };
+    let minted = Entry { grant: Some(grant("g-restored", "x")), ..Entry::new(None) };
     store.record(minted, NOW).await.unwrap();
     let before = store.generation().await.unwrap();
     store.after_restore(event("admin.restored"), NOW).await.unwrap();
@@ -365,8 +365,8 @@ async fn restored(store: &Store) {
     assert!(matches!(state, RefreshTokenState::Invalid));
     assert!(store.live_grant("g-restored").await.unwrap().is_none());
     // A decision on records of before writes nothing, also where the count is what it was.
-    let stale = HotOperation { generation: Some(before), ..HotOperation::new(Some(event("mint"))) };
-    assert_eq!(store.record(stale, NOW).await.unwrap(), HotOutcome::Stale);
+    let stale = Entry { generation: Some(before), ..Entry::new(Some(event("mint"))) };
+    assert_eq!(store.record(stale, NOW).await.unwrap(), EntryOutcome::Stale);
 }
 
 async fn directory(store: &Store) {
@@ -613,21 +613,21 @@ async fn sessions(store: &Store) {
 }
 
 /// Uses a code up, as a mint does.
-async fn redeem(store: &Store, hash: &str) -> HotOutcome {
-    let operation = HotOperation { code: Some(hash.to_owned()), ..HotOperation::new(None) };
+async fn redeem(store: &Store, hash: &str) -> EntryOutcome {
+    let operation = Entry { code: Some(hash.to_owned()), ..Entry::new(None) };
     store.record(operation, NOW).await.unwrap()
 }
 
 /// Rotates a refresh token, as a mint does.
-async fn rotate(store: &Store, from: &str, to: &str, successor: &RefreshToken) -> HotOutcome {
-    let operation = HotOperation {
+async fn rotate(store: &Store, from: &str, to: &str, successor: &RefreshToken) -> EntryOutcome {
+    let operation = Entry {
         replaces: Some(Replaces {
             hash: from.to_owned(),
             salt: format!("salt of {from}"),
             by: "secret s".to_owned(),
         }),
         issues: Some((to.to_owned(), Box::new(successor.clone()))),
-        ..HotOperation::new(None)
+        ..Entry::new(None)
     };
     store.record(operation, NOW).await.unwrap()
 }
@@ -642,15 +642,15 @@ async fn single_use(store: &Store) {
         };
         assert_eq!((*read, of.sid.as_str()), (kept.clone(), "s3"));
     }
-    let first = HotOperation {
+    let first = Entry {
         code: Some("c1".to_owned()),
         issues: Some(("r3".to_owned(), Box::new(refresh("s3", "f3")))),
         grant: Some(grant("g3", "f3")),
-        ..HotOperation::new(None)
+        ..Entry::new(None)
     };
-    assert_eq!(store.record(first, NOW).await.unwrap(), HotOutcome::Recorded);
+    assert_eq!(store.record(first, NOW).await.unwrap(), EntryOutcome::Recorded);
     assert!(store.live_grant("g3").await.unwrap().is_some());
-    assert_eq!(redeem(store, "c1").await, HotOutcome::RefreshTokenNotLive);
+    assert_eq!(redeem(store, "c1").await, EntryOutcome::RefreshTokenNotLive);
     let CodeState::Used(used, _) = store.authorization_code("c1", NOW).await.unwrap() else {
         panic!("it was used")
     };
@@ -678,7 +678,7 @@ async fn single_use(store: &Store) {
     session(store, "s4").await;
     assert!(store.issue_refresh_token("r5", &refresh("s4", "f5")).await.unwrap());
     let successor = refresh("s4", "f5");
-    assert_eq!(rotate(store, "r5", "r6", &successor).await, HotOutcome::Recorded);
+    assert_eq!(rotate(store, "r5", "r6", &successor).await, EntryOutcome::Recorded);
     assert!(matches!(
         store.refresh_token("r5", NOW).await.unwrap(),
         RefreshTokenState::Replaced(_, Some(rotation)) if rotation.by == "secret s" && rotation.salt == "salt of r5"
@@ -686,7 +686,7 @@ async fn single_use(store: &Store) {
     assert!(matches!(store.refresh_token("r6", NOW).await.unwrap(), RefreshTokenState::Live(..)));
     for from in ["r5", "nothing"] {
         let outcome = rotate(store, from, "r7", &successor).await;
-        assert_eq!(outcome, HotOutcome::RefreshTokenNotLive, "{from}");
+        assert_eq!(outcome, EntryOutcome::RefreshTokenNotLive, "{from}");
         let state = store.refresh_token("r7", NOW).await.unwrap();
         assert!(matches!(state, RefreshTokenState::Invalid), "nothing is issued");
     }
@@ -694,46 +694,46 @@ async fn single_use(store: &Store) {
     let keep = async |hash: &str, until: i64, at: i64| {
         let kept = RefreshToken { idle_expires_at: NOW.plus(until), ..refresh("s4", "f5") };
         let keeps = Some((hash.to_owned(), Box::new(kept)));
-        let operation = HotOperation { keeps, ..HotOperation::new(None) };
+        let operation = Entry { keeps, ..Entry::new(None) };
         store.record(operation, NOW.plus(at)).await.unwrap()
     };
     for at in [0, 50, 140] {
-        assert_eq!(keep("r6", at + 100, at).await, HotOutcome::Recorded, "{at}");
+        assert_eq!(keep("r6", at + 100, at).await, EntryOutcome::Recorded, "{at}");
     }
-    assert_eq!(keep("r6", 1000, 240).await, HotOutcome::RefreshTokenNotLive, "idle for too long");
+    assert_eq!(keep("r6", 1000, 240).await, EntryOutcome::RefreshTokenNotLive, "idle for too long");
     let late = store.refresh_token("r6", NOW.plus(240)).await.unwrap();
     assert!(matches!(late, RefreshTokenState::Invalid));
     for hash in ["r5", "r3", "nothing"] {
-        assert_eq!(keep(hash, 1000, 0).await, HotOutcome::RefreshTokenNotLive, "{hash}");
+        assert_eq!(keep(hash, 1000, 0).await, EntryOutcome::RefreshTokenNotLive, "{hash}");
     }
-    assert_eq!(store.remember_jti(jti("j1"), NOW).await.unwrap(), HotOutcome::Recorded);
-    assert_eq!(store.remember_jti(jti("j1"), NOW).await.unwrap(), HotOutcome::Replay);
+    assert_eq!(store.remember_jti(jti("j1"), NOW).await.unwrap(), EntryOutcome::Recorded);
+    assert_eq!(store.remember_jti(jti("j1"), NOW).await.unwrap(), EntryOutcome::Replay);
     let elsewhere = UsedJti { namespace: "other".to_owned(), ..jti("j1") };
-    assert_eq!(store.remember_jti(elsewhere, NOW).await.unwrap(), HotOutcome::Recorded);
+    assert_eq!(store.remember_jti(elsewhere, NOW).await.unwrap(), EntryOutcome::Recorded);
 }
 
 async fn conditions(store: &Store) {
     session(store, "s5").await;
     assert!(store.issue_refresh_token("r10", &refresh("s5", "f10")).await.unwrap());
     let generation = store.generation().await.unwrap();
-    let operation = |id: &str| HotOperation {
+    let operation = |id: &str| Entry {
         generation: Some(generation),
         session: Some("s5".to_owned()),
         refresh_token: Some("r10".to_owned()),
         jti: Some(jti(id)),
         grant: Some(grant(id, "s5")),
-        ..HotOperation::new(Some(event("mint")))
+        ..Entry::new(Some(event("mint")))
     };
     let before = rows(store).await.len();
-    assert_eq!(store.record(operation("m1"), NOW).await.unwrap(), HotOutcome::Recorded);
-    assert_eq!(store.record(operation("m1"), NOW).await.unwrap(), HotOutcome::Replay);
-    let no_session = HotOperation { session: Some("none".to_owned()), ..operation("m2") };
-    assert_eq!(store.record(no_session, NOW).await.unwrap(), HotOutcome::SessionEnded);
-    let no_token = HotOperation { refresh_token: Some("none".to_owned()), ..operation("m3") };
-    assert_eq!(store.record(no_token, NOW).await.unwrap(), HotOutcome::RefreshTokenNotLive);
+    assert_eq!(store.record(operation("m1"), NOW).await.unwrap(), EntryOutcome::Recorded);
+    assert_eq!(store.record(operation("m1"), NOW).await.unwrap(), EntryOutcome::Replay);
+    let no_session = Entry { session: Some("none".to_owned()), ..operation("m2") };
+    assert_eq!(store.record(no_session, NOW).await.unwrap(), EntryOutcome::SessionEnded);
+    let no_token = Entry { refresh_token: Some("none".to_owned()), ..operation("m3") };
+    assert_eq!(store.record(no_token, NOW).await.unwrap(), EntryOutcome::RefreshTokenNotLive);
     assert_eq!(
         store.record(operation("m4"), NOW.plus(4000)).await.unwrap(),
-        HotOutcome::RefreshTokenNotLive
+        EntryOutcome::RefreshTokenNotLive
     );
     let all = rows(store).await;
     let recorded: Vec<_> =
@@ -743,14 +743,14 @@ async fn conditions(store: &Store) {
         assert!(store.live_grant(id).await.unwrap().is_none());
         assert_eq!(
             store.remember_jti(jti(id), NOW).await.unwrap(),
-            HotOutcome::Recorded,
+            EntryOutcome::Recorded,
             "{id} was not used up"
         );
     }
     let group = Group { name: "new".to_owned(), description: String::new() };
     store.put(&group, Put::Create, event("admin")).await.unwrap();
     let before = rows(store).await.len();
-    assert_eq!(store.record(operation("m5"), NOW).await.unwrap(), HotOutcome::Stale);
+    assert_eq!(store.record(operation("m5"), NOW).await.unwrap(), EntryOutcome::Stale);
     assert_eq!(rows(store).await.len(), before, "a stale decision leaves nothing");
     assert!(store.revoke_grant("m1", event("revoke"), NOW).await.unwrap());
     assert!(store.live_grant("m1").await.unwrap().is_none());
@@ -769,11 +769,11 @@ async fn races(store: &Store) {
     for i in 0..50 {
         let store = Arc::clone(&store);
         tasks.push(tokio::spawn(async move {
-            let jti = store.remember_jti(jti("race"), NOW).await.unwrap() == HotOutcome::Recorded;
-            let code = redeem(&store, "c-race").await == HotOutcome::Recorded;
+            let jti = store.remember_jti(jti("race"), NOW).await.unwrap() == EntryOutcome::Recorded;
+            let code = redeem(&store, "c-race").await == EntryOutcome::Recorded;
             let token = refresh("s7", "f-race2");
             let rotated = rotate(&store, "r-race", &format!("n{i}"), &token).await;
-            (jti, code, rotated == HotOutcome::Recorded)
+            (jti, code, rotated == EntryOutcome::Recorded)
         }));
     }
     let mut won = [0; 3];
@@ -796,24 +796,24 @@ fn wall_clock() -> Timestamp {
 async fn expiry(store: &Store) {
     let now = wall_clock();
     let old = |age: i64| UsedJti { forget_after: now.plus(-age), ..jti("old") };
-    assert_eq!(store.remember_jti(old(3590), now).await.unwrap(), HotOutcome::Recorded);
+    assert_eq!(store.remember_jti(old(3590), now).await.unwrap(), EntryOutcome::Recorded);
     store.forget_expired(now, None).await.unwrap();
     assert_eq!(
         store.remember_jti(old(3610), now).await.unwrap(),
-        HotOutcome::Replay,
+        EntryOutcome::Replay,
         "still within an hour of its time"
     );
     let gone = UsedJti { jti: "older".to_owned(), ..old(3610) };
-    assert_eq!(store.remember_jti(gone.clone(), now).await.unwrap(), HotOutcome::Recorded);
+    assert_eq!(store.remember_jti(gone.clone(), now).await.unwrap(), EntryOutcome::Recorded);
     assert!(store.forget_expired(now, None).await.unwrap() > 0);
-    assert_eq!(store.remember_jti(gone, now).await.unwrap(), HotOutcome::Recorded);
+    assert_eq!(store.remember_jti(gone, now).await.unwrap(), EntryOutcome::Recorded);
     // Refusals of a while ago go where that is asked for; what was granted stays.
     let at = |name: &'static str, age: i64| AuditEvent { at: now.plus(-age), ..event(name) };
     for (name, age) in [("kept", 50), ("gone", 200)] {
-        let operation = HotOperation::new(Some(at(name, age).refused("test")));
+        let operation = Entry::new(Some(at(name, age).refused("test")));
         store.record(operation, now).await.unwrap();
     }
-    store.record(HotOperation::new(Some(at("granted", 200))), now).await.unwrap();
+    store.record(Entry::new(Some(at("granted", 200))), now).await.unwrap();
     store.forget_expired(now, Some(100)).await.unwrap();
     let names: Vec<_> = rows(store).await.into_iter().map(|row| row.event).collect();
     let has = |name: &str| names.iter().any(|held| held == name);
@@ -904,12 +904,12 @@ async fn child_of_the_kill_tests() {
     let store = Store::open(&url).await.unwrap();
     for i in 0.. {
         let id = format!("k{i}");
-        let operation = HotOperation {
+        let operation = Entry {
             jti: Some(jti(&id)),
             grant: Some(grant(&id, "kill")),
-            ..HotOperation::new(Some(event("mint").with(Detail::Jti, &id)))
+            ..Entry::new(Some(event("mint").with(Detail::Jti, &id)))
         };
-        assert_eq!(store.record(operation, NOW).await.unwrap(), HotOutcome::Recorded);
+        assert_eq!(store.record(operation, NOW).await.unwrap(), EntryOutcome::Recorded);
         println!("ack {id}");
     }
 }
@@ -939,7 +939,7 @@ async fn survives_kills(url: &str) {
         assert!(store.live_grant(id).await.unwrap().is_some(), "{id} was acknowledged and is lost");
         assert_eq!(
             store.remember_jti(jti(id), NOW).await.unwrap(),
-            HotOutcome::Replay,
+            EntryOutcome::Replay,
             "{id} is honoured twice"
         );
     }
@@ -1007,7 +1007,7 @@ pub(crate) mod postgres {
                 .collect();
             let mut failed = 0;
             for task in tasks {
-                failed += usize::from(!matches!(task.await.unwrap(), Ok(HotOutcome::Recorded)));
+                failed += usize::from(!matches!(task.await.unwrap(), Ok(EntryOutcome::Recorded)));
             }
             failed
         };
@@ -1067,16 +1067,15 @@ pub(crate) mod postgres {
             .collect();
         let mut first = 0;
         for task in tasks {
-            first += usize::from(task.await.unwrap() == HotOutcome::Recorded);
+            first += usize::from(task.await.unwrap() == EntryOutcome::Recorded);
         }
         assert_eq!(first, 1);
         // A change on one node makes decisions of the others stale at once.
         let generation = nodes[0].generation().await.unwrap();
         let group = Group { name: "g".to_owned(), description: String::new() };
         nodes[1].put(&group, Put::Create, event("admin")).await.unwrap();
-        let operation =
-            HotOperation { generation: Some(generation), ..HotOperation::new(Some(event("mint"))) };
-        assert_eq!(nodes[2].record(operation, NOW).await.unwrap(), HotOutcome::Stale);
+        let operation = Entry { generation: Some(generation), ..Entry::new(Some(event("mint"))) };
+        assert_eq!(nodes[2].record(operation, NOW).await.unwrap(), EntryOutcome::Stale);
     }
 
     #[tokio::test]

@@ -144,7 +144,7 @@ async fn upgrades(idp_url: &str, ras_url: &str, kind: &str, held: &Held) {
     assert_eq!((token.user_id.as_str(), token.client_id.as_str()), (held.subject, "agent"));
     let exchange = async |jti: &str, hash: &str, sid: &str| {
         let event = AuditEvent::granted(RequestEvent::TokenExchange, NOW).person(held.subject);
-        let mut operation = HotOperation::new(Some(event));
+        let mut operation = Entry::new(Some(event));
         operation.generation = Some(idp.generation().await.unwrap());
         operation.session = Some(sid.to_owned());
         operation.refresh_token = Some(hash.to_owned());
@@ -159,19 +159,19 @@ async fn upgrades(idp_url: &str, ras_url: &str, kind: &str, held: &Held) {
         });
         idp.record(operation, NOW).await.unwrap()
     };
-    assert_eq!(exchange("new-grant", &hash, &token.sid).await, HotOutcome::Recorded);
+    assert_eq!(exchange("new-grant", &hash, &token.sid).await, EntryOutcome::Recorded);
     // What was used up stays used up.
     let redeemed = |jti: &str| UsedJti {
         namespace: "id_jag http://127.0.0.1:7401".to_owned(),
         jti: jti.to_owned(),
         forget_after: NOW.plus(300),
     };
-    assert_eq!(ras.remember_jti(redeemed(held.redeemed), NOW).await.unwrap(), HotOutcome::Replay);
-    assert_eq!(ras.remember_jti(redeemed("another"), NOW).await.unwrap(), HotOutcome::Recorded);
+    assert_eq!(ras.remember_jti(redeemed(held.redeemed), NOW).await.unwrap(), EntryOutcome::Replay);
+    assert_eq!(ras.remember_jti(redeemed("another"), NOW).await.unwrap(), EntryOutcome::Recorded);
     // One version back, or beside: it writes as it always did, and this version takes it from there.
     run(idp_url, &written_by_the_first_version(held.subject)).await;
     assert!(idp.session_not_ended("old-sid").await.unwrap());
-    assert_eq!(exchange("beside", "old-token", "old-sid").await, HotOutcome::Recorded);
+    assert_eq!(exchange("beside", "old-token", "old-sid").await, EntryOutcome::Recorded);
     assert!(idp.live_grant("old-grant").await.unwrap().is_some());
     assert!(idp.is_family_revoked("old-gone").await.unwrap());
     assert!(ids::<Group>(&idp).await.contains(&"old".to_owned()));

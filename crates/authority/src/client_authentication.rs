@@ -19,7 +19,7 @@ use passavant_proto::{
     secret::Secret,
     time::Timestamp,
 };
-use passavant_store::{HotOutcome, Seen, UsedJti};
+use passavant_store::{EntryOutcome, Seen, UsedJti};
 use std::sync::{Arc, atomic::Ordering};
 
 /// A client that has proved who it is, or a registered public one. Made here alone.
@@ -213,7 +213,7 @@ async fn verify_assertion<D: Directory>(
         forget_after: verified.forget_after,
     };
     match authority.store.remember_jti(jti, now).await? {
-        HotOutcome::Recorded => Ok(()),
+        EntryOutcome::Recorded => Ok(()),
         _ => Err(Refusal::ClientAssertionReplay.into()),
     }
 }
@@ -248,7 +248,7 @@ pub async fn proof_of_possession<D: Directory>(
         forget_after: proof.forget_after,
     };
     match authority.store.remember_jti(jti, now).await? {
-        HotOutcome::Recorded => Ok(Some(proof)),
+        EntryOutcome::Recorded => Ok(Some(proof)),
         _ => Err(Refusal::DpopReplay.into()),
     }
 }

@@ -12,8 +12,8 @@ use passavant_proto::{
     xaa::token_exchange::parse_scope,
 };
 use passavant_store::{
-    AuditEvent, AuthorizationCode, CodeState, HotOperation, RefreshToken, RefreshTokenState,
-    Replaces, Session,
+    AuditEvent, AuthorizationCode, CodeState, Entry, RefreshToken, RefreshTokenState, Replaces,
+    Session,
 };
 
 impl<D> ClientRequest<D> {
@@ -166,7 +166,7 @@ impl Renewal {
     }
 
     /// Writes down what the record of the grant rests on, and what it issues.
-    pub fn rest(&self, operation: &mut HotOperation) {
+    pub fn rest(&self, operation: &mut Entry) {
         match self {
             Self::Rotates(replaces, issued) => {
                 operation.replaces = Some(replaces.clone());

@@ -8,13 +8,13 @@ use crate::{
     client_authentication::AuthenticatedClient,
 };
 use passavant_proto::{refusal::Refusal, time::Timestamp};
-use passavant_store::{HotOperation, HotOutcome};
+use passavant_store::{Entry, EntryOutcome};
 use std::{future::Future, sync::Arc};
 
 /// What a grant decided on one state of the records.
 pub enum Decision<T> {
     /// This is to be put on record; then the token may be made of `T`.
-    Grant(Box<HotOperation>, T),
+    Grant(Box<Entry>, T),
     /// A refusal that rests on the records: it stands only if they are still these, and people are looked at as they are.
     Refuse(Refusal),
     /// On the records as they are now, please.
@@ -70,13 +70,15 @@ pub async fn mint<D: Directory, G: Grant<D>>(
                 operation.generation = Some(snapshot.generation);
                 operation.reasons = [lost.session.reason(), lost.token.reason(), lost.jti.reason()];
                 match authority.store.record(*operation, now).await? {
-                    HotOutcome::Recorded => return Ok(token),
-                    HotOutcome::Stale => snapshot = authority.fresh().await?,
-                    HotOutcome::SessionEnded => return Err(Failure::RefusedOnRecord(lost.session)),
-                    HotOutcome::RefreshTokenNotLive => {
+                    EntryOutcome::Recorded => return Ok(token),
+                    EntryOutcome::Stale => snapshot = authority.fresh().await?,
+                    EntryOutcome::SessionEnded => {
+                        return Err(Failure::RefusedOnRecord(lost.session));
+                    }
+                    EntryOutcome::RefreshTokenNotLive => {
                         return Err(Failure::RefusedOnRecord(lost.token));
                     }
-                    HotOutcome::Replay => return Err(Failure::RefusedOnRecord(lost.jti)),
+                    EntryOutcome::Replay => return Err(Failure::RefusedOnRecord(lost.jti)),
                 }
             }
             Decision::Refuse(refusal) => {

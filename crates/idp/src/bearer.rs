@@ -16,7 +16,7 @@ use passavant_proto::{
     oauth::challenge::Challenge,
     secret::Secret,
 };
-use passavant_store::{HotOutcome, StoreError, UsedJti};
+use passavant_store::{EntryOutcome, StoreError, UsedJti};
 use serde_json::json;
 
 /// A live token with the scope an endpoint needs, and all that stands behind it.
@@ -156,5 +156,5 @@ async fn proves(
     }
     let namespace = format!("dpop {}", proof.key_thumbprint);
     let jti = UsedJti { namespace, jti: proof.jti, forget_after: proof.forget_after };
-    Ok(authority.store.remember_jti(jti, now).await? == HotOutcome::Recorded)
+    Ok(authority.store.remember_jti(jti, now).await? == EntryOutcome::Recorded)
 }

@@ -15,7 +15,7 @@ use passavant_proto::{
     refusal::Refusal,
     secret::Secret,
 };
-use passavant_store::{HotOperation, PushedRequest};
+use passavant_store::{Entry, PushedRequest};
 use serde_json::json;
 
 /// What every `request_uri` of ours begins with.
@@ -94,7 +94,7 @@ pub(super) async fn not_taken(
         return answer::throttled(busy.0);
     }
     let reason = format!("{}.{error}", request.event.event.word());
-    let operation = HotOperation::new(Some(request.sender.noted_in(request.event.refused(reason))));
+    let operation = Entry::new(Some(request.sender.noted_in(request.event.refused(reason))));
     if let Err(error) = authority.store.record(operation, authority.now()).await {
         return answer::broken(&error);
     }

@@ -27,7 +27,7 @@ use passavant_proto::{
         self, ExchangingClient, SubjectTokenType, TokenExchange, VerifiedSubject,
     },
 };
-use passavant_store::{AuditEvent, Grant, HotOperation, TokenKind};
+use passavant_store::{AuditEvent, Entry, Grant, TokenKind};
 use std::sync::Arc;
 
 /// A subject token that verified, with what must still hold when the ID-JAG is recorded.
@@ -115,7 +115,7 @@ impl mint::Grant<IdpDirectory> for Exchange<'_> {
             .with(Detail::Scope, permit.scopes.to_string())
             .with(Detail::RasClientId, permit.ras_client_id.as_str())
             .with(Detail::Jti, claims.jti.as_str());
-        let mut operation = HotOperation::new(Some(event));
+        let mut operation = Entry::new(Some(event));
         operation.rests_on.push(person.seen.clone());
         operation.session = Some(subject.session.clone());
         operation.family.clone_from(&subject.family);

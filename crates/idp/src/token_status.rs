@@ -15,7 +15,7 @@ use passavant_authority::{
 use passavant_proto::{
     event::Detail, oauth::access_token::verify_any_audience, refusal::Refusal, secret::Secret,
 };
-use passavant_store::{HotOperation, StoreError};
+use passavant_store::{Entry, StoreError};
 
 /// RFC 7009. A refresh token takes its family with it; another client's token is left alone.
 pub(super) async fn revoke(State(idp): State<Idp>, request: Request) -> Response<Body> {
@@ -65,7 +65,7 @@ pub(super) async fn revoke(State(idp): State<Idp>, request: Request) -> Response
             return Ok(Some(busy));
         }
         let event = sender.noted_in(event.refused("revoke.not_yours"));
-        let operation = HotOperation::new(Some(event));
+        let operation = Entry::new(Some(event));
         authority.store.record(operation, now).await.map(|_| None)
     }
     .await;

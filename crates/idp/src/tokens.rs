@@ -20,7 +20,7 @@ use passavant_proto::{
     time::Timestamp,
     xaa::id_jag::{Confirmation, OneOrMany},
 };
-use passavant_store::{AuditEvent, Grant, HotOperation, RefreshToken, TokenKind, User};
+use passavant_store::{AuditEvent, Entry, Grant, RefreshToken, TokenKind, User};
 use std::sync::Arc;
 
 /// What the tokens are about.
@@ -82,7 +82,7 @@ impl mint::Grant<IdpDirectory> for SignedIn<'_> {
             .with(Detail::Scope, issue.scopes.to_string())
             .with(Detail::Session, issue.session)
             .with(Detail::Jti, self.jti);
-        let mut operation = HotOperation::new(Some(event));
+        let mut operation = Entry::new(Some(event));
         operation.rests_on.push(person.seen.clone());
         operation.session = Some(issue.session.to_owned());
         operation.family = Some(issue.family.to_owned());

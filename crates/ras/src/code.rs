@@ -23,7 +23,7 @@ use passavant_proto::{
     xaa::id_jag::{Confirmation, OneOrMany},
     xaa::token_exchange::parse_resources,
 };
-use passavant_store::{AuditEvent, HotOperation, RefreshToken};
+use passavant_store::{AuditEvent, Entry, RefreshToken};
 use std::sync::Arc;
 
 /// What tokens are about, and what they are bought with.
@@ -230,7 +230,7 @@ impl mint::Grant<RasDirectory> for Issue<'_> {
             .with(Detail::Scope, scopes.to_string())
             .with(Detail::Session, self.session)
             .with(Detail::Jti, self.jti.as_str());
-        let mut operation = HotOperation::new(Some(granted));
+        let mut operation = Entry::new(Some(granted));
         operation.rests_on.push(seen);
         operation.session = Some(self.session.to_owned());
         operation.family = Some(self.family.to_owned());

@@ -40,7 +40,7 @@ use passavant_proto::{
     time::{SKEW, Timestamp},
     xaa::trust::{Account, TrustedIssuer},
 };
-use passavant_store::{AuditEvent, AuthorizationCode, HotOutcome, Session, StoreError, UsedJti};
+use passavant_store::{AuditEvent, AuthorizationCode, EntryOutcome, Session, StoreError, UsedJti};
 use std::sync::Arc;
 
 /// How long a browser that has signed in may go on to the page that asks, in seconds. Short: the issuer's own
@@ -167,7 +167,7 @@ async fn answered(ras: &Ras, parts: &Parts, body: Body) -> Result<Response<Body>
         forget_after: made.plus(SESSION + 60),
     };
     let first = authority.store.remember_jti(used, now).await.map_err(|e| broken(&e))?;
-    if first != HotOutcome::Recorded {
+    if first != EntryOutcome::Recorded {
         return Err(forbidden(old));
     }
     if form.optional("answer") == Some("allow") {
@@ -175,7 +175,7 @@ async fn answered(ras: &Ras, parts: &Parts, body: Body) -> Result<Response<Body>
     }
     let (request_id, _) = origin_of(parts);
     let event = event(&asked, &person, now, request_id).refused("consent.denied");
-    let operation = passavant_store::HotOperation::new(Some(event));
+    let operation = passavant_store::Entry::new(Some(event));
     authority.store.record(operation, now).await.map_err(|e| broken(&e))?;
     Err(error(ras, &asked.request, "access_denied", "The person said no."))
 }
@@ -482,7 +482,7 @@ async fn came_back(
         forget_after: state.exp,
     };
     let first = authority.store.remember_jti(first, now).await.map_err(|e| broken(&e))?;
-    if first != HotOutcome::Recorded {
+    if first != EntryOutcome::Recorded {
         return Err(bad(old));
     }
     let event = AuditEvent::granted(RequestEvent::SignIn, now)
@@ -576,7 +576,7 @@ async fn account(
 }
 
 async fn record(ras: &Ras, event: AuditEvent, now: Timestamp) -> Result<(), Response<Body>> {
-    let operation = passavant_store::HotOperation::new(Some(event));
+    let operation = passavant_store::Entry::new(Some(event));
     let done = ras.0.authority.store.record(operation, now).await;
     done.map(|_| ()).map_err(|e| broken(&e))
 }

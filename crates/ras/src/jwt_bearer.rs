@@ -26,7 +26,7 @@ use passavant_proto::{
     xaa::jwt_bearer::{self, JwtBearer},
     xaa::trust::{Account, SubjectLink, TrustedIssuer},
 };
-use passavant_store::{AuditEvent, HotOperation, StoreError, UsedJti};
+use passavant_store::{AuditEvent, Entry, StoreError, UsedJti};
 use std::sync::Arc;
 
 pub(super) async fn redeem(
@@ -163,7 +163,7 @@ impl mint::Grant<RasDirectory> for Redeeming<'_> {
             .with(Detail::Resource, decision.governed.resource.as_str())
             .with(Detail::Scope, decision.scopes.to_string())
             .with(Detail::Jti, claims.jti.as_str());
-        let mut operation = HotOperation::new(Some(granted));
+        let mut operation = Entry::new(Some(granted));
         operation.rests_on.extend(linked.seen.iter().cloned());
         operation.jti = (!trusted.allow_reuse).then(|| UsedJti {
             namespace: format!("id_jag {}", id_jag.issuer()),

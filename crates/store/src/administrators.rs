@@ -1,10 +1,9 @@
 //! Administrators with names: what their tokens are checked by, and what they may do.
 
 use crate::{
-    audit::AuditEvent,
     database::{Store, StoreError, document},
     directory::{Put, Record, read, remove, write},
-    hot_path::insert_audit,
+    ledger::{AuditEvent, insert_audit},
 };
 use passavant_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};

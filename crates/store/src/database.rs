@@ -2,8 +2,8 @@
 
 use crate::{
     administrators::end_administrators,
-    audit::AuditEvent,
-    hot_path, migrations,
+    ledger::{self, AuditEvent},
+    migrations,
     rows::{self, Unreadable},
 };
 use passavant_proto::time::Timestamp;
@@ -147,7 +147,7 @@ pub struct Store {
     pub(crate) read: AnyPool,
     pub(crate) write: AnyPool,
     pub(crate) dialect: Dialect,
-    pub(crate) hot: mpsc::Sender<hot_path::Queued>,
+    pub(crate) hot: mpsc::Sender<ledger::Queued>,
     pub(crate) health: Arc<Health>,
     pub(crate) unreadable: Arc<Unreadable>,
 }
@@ -298,7 +298,7 @@ impl Store {
         let read = connect(readers, dialect, &health, &full).await?;
         let (hot, queue) = mpsc::channel(4096);
         let store = Self { read, write, dialect, hot, health, unreadable: Arc::default() };
-        hot_path::spawn_writers(&store, queue, hot_writers);
+        ledger::spawn_writers(&store, queue, hot_writers);
         Ok(store)
     }
 

@@ -5,22 +5,21 @@
 
 use crate::{
     administrators::Checked,
-    audit::AuditEvent,
     database::{Store, StoreError, document, reading, to_json},
-    hot_path,
+    ledger::{AuditEvent, insert_audit},
+    people::{LetIn, remove_links},
     rows::{self, Held},
 };
 use passavant_proto::{
     event::Detail,
     oauth::authorize::AuthorizationRequest,
     oauth::client::{Client, GovernedResource},
-    policy::{Connection, RegisteredResource, ResourceAuthorizationServer, Subject},
+    policy::{Connection, RegisteredResource, ResourceAuthorizationServer},
     time::Timestamp,
-    xaa::trust::{Account, ClientHost, SubjectLink, TrustedIssuer},
+    xaa::trust::{Account, ClientHost, TrustedIssuer},
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyRow};
-use std::collections::BTreeSet;
 
 /// The policy as it was at one moment: no two are alike, also where a restore set the counter back. Compared for
 /// equality alone.
@@ -63,49 +62,6 @@ pub trait Record: Serialize + DeserializeOwned + Send + Sync {
     }
 }
 
-/// A person at the IdP.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct User {
-    /// `sub` of tokens: opaque, never reused.
-    pub id: String,
-    /// What they type to sign in; NFC and lower case.
-    pub username: String,
-    /// Address.
-    #[serde(default)]
-    pub email: Option<String>,
-    /// Whether the address is known to be theirs.
-    #[serde(default)]
-    pub email_verified: bool,
-    /// What people call them.
-    #[serde(default)]
-    pub display_name: Option<String>,
-    /// Given name, for applications that ask for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub given_name: Option<String>,
-    /// Family name, for applications that ask for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub family_name: Option<String>,
-    /// Names of the groups they are in.
-    #[serde(default)]
-    pub groups: BTreeSet<String>,
-    /// Argon2id hash (PHC string); `None`: cannot sign in with a password.
-    #[serde(default)]
-    pub password_hash: Option<String>,
-    /// Switched off by an administrator.
-    #[serde(default)]
-    pub disabled: bool,
-}
-
-/// A group at the IdP. Members carry its name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Group {
-    /// Its name.
-    pub name: String,
-    /// What it is for.
-    #[serde(default)]
-    pub description: String,
-}
-
 macro_rules! record {
     ($type:ty, $kind:literal, |$this:ident| $id:expr $(, $name:expr)?) => {
         impl Record for $type {
@@ -121,9 +77,8 @@ macro_rules! record {
         }
     };
 }
+pub(crate) use record;
 
-record!(User, "user", |user| user.id.clone(), user.username.clone());
-record!(Group, "group", |group| group.name.clone());
 record!(Client, "client", |client| client.id.clone());
 record!(ResourceAuthorizationServer, "authorization server", |s| s.issuer.to_string());
 record!(RegisteredResource, "resource", |r| r.resource.normalized().to_owned());
@@ -131,32 +86,6 @@ record!(Connection, "connection", |connection| connection.id.clone());
 record!(TrustedIssuer, "trusted issuer", |trusted| trusted.issuer.to_string());
 record!(ClientHost, "client host", |host| host.origin.clone());
 record!(GovernedResource, "resource", |r| r.resource.normalized().to_owned());
-record!(
-    Account,
-    "account",
-    |a| a.id.clone(),
-    match &a.email {
-        // An account without an address is named by its id, which has no `@`.
-        Some(email) => email.to_lowercase(),
-        None => a.id.clone(),
-    }
-);
-
-/// The account that a person of a trusted issuer is.
-#[derive(Serialize, Deserialize)]
-struct AccountLink {
-    link: SubjectLink,
-    account: String,
-}
-record!(AccountLink, "account link", |l| l.link.key());
-
-/// The person who let a client in that registered itself.
-#[derive(Serialize, Deserialize)]
-struct LetIn {
-    client: String,
-    person: String,
-}
-record!(LetIn, "let in", |l| l.client.clone());
 
 /// Whether a record must be new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,73 +170,6 @@ impl Store {
         Ok(true)
     }
 
-    /// Adds a client that registered itself. It begins no new generation: no decision rests on there being none, and
-    /// such clients are read as they come.
-    pub async fn put_stranger(&self, client: &Client, event: AuditEvent) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
-        write(&mut transaction, client, Put::Create).await?;
-        hot_path::insert_audit(&mut transaction, &[event]).await?;
-        Ok(transaction.commit().await?)
-    }
-
-    /// Notes that a person has let a client in that registered itself; `false` if they have let in `most` others
-    /// already, or if it is gone.
-    pub async fn let_in(
-        &self,
-        client: &str,
-        person: &str,
-        most: usize,
-        event: AuditEvent,
-    ) -> Result<bool, StoreError> {
-        let mut transaction = self.begin_revoking().await?;
-        let Some(mut found) = read::<Client>(&mut transaction, client).await? else {
-            return Ok(false);
-        };
-        let Some(registered) = &mut found.registered else { return Ok(false) };
-        let mine = LetIn { client: client.to_owned(), person: person.to_owned() };
-        let rows = sqlx::query("SELECT id, document FROM directory WHERE kind = $1")
-            .bind(LetIn::KIND)
-            .fetch_all(&mut *transaction)
-            .await?;
-        let mut held = 0;
-        for row in &rows {
-            let Ok(let_in) = document::<LetIn>(row, "document", LetIn::KIND) else { continue };
-            if let_in.client == client {
-                // Whoever was first counts.
-                return Ok(true);
-            }
-            held += usize::from(let_in.person == person);
-        }
-        if held >= most {
-            return Ok(false);
-        }
-        registered.used = true;
-        write(&mut transaction, &found, Put::Replace).await?;
-        write(&mut transaction, &mine, Put::Create).await?;
-        hot_path::insert_audit(&mut transaction, &[event]).await?;
-        transaction.commit().await?;
-        Ok(true)
-    }
-
-    /// Forgets a client that registered itself, with all it had.
-    pub async fn forget_stranger(&self, id: &str, event: AuditEvent) -> Result<(), StoreError> {
-        let mut transaction = self.begin_revoking().await?;
-        for kind in [Client::KIND, LetIn::KIND] {
-            remove(&mut transaction, kind, id).await?;
-        }
-        end_client(&mut transaction, id, event.at).await?;
-        hot_path::insert_audit(&mut transaction, &[event]).await?;
-        Ok(transaction.commit().await?)
-    }
-
-    /// Whether a client has a refresh token that lives.
-    pub async fn has_live_tokens(&self, client: &str, now: Timestamp) -> Result<bool, StoreError> {
-        let sql = "SELECT 1 FROM refresh_tokens WHERE client_id = $1 AND revoked_at IS NULL \
-                   AND replaced_at IS NULL AND idle_expires_at > $2 AND expires_at > $2 LIMIT 1";
-        let row = reading!(self, fetch_optional, sqlx::query(sql).bind(client).bind(now.0))?;
-        Ok(row.is_some())
-    }
-
     /// Deletes a record; `false` if it is not there.
     ///
     /// With it goes what names it, in the same transaction, so that nobody inherits by taking its name: the
@@ -326,37 +188,6 @@ impl Store {
         Ok(true)
     }
 
-    /// Takes an account away from a person of a trusted issuer; `false` if they are not linked.
-    pub async fn unlink(&self, link: &SubjectLink, event: AuditEvent) -> Result<bool, StoreError> {
-        let (mut transaction, checked) = self.begin_act(&event).await?;
-        if !remove(&mut transaction, AccountLink::KIND, &link.key()).await? {
-            return Ok(false);
-        }
-        self.commit_directory(transaction, checked, event).await?;
-        self.unreadable.forget(AccountLink::KIND, &link.key());
-        Ok(true)
-    }
-
-    /// The people that an account is linked to.
-    pub async fn links(&self, account: &str) -> Result<Vec<SubjectLink>, StoreError> {
-        let document = self.dialect.bytes("held.document");
-        let sql = format!(
-            "SELECT held.id, {document} AS document FROM account_links link \
-             JOIN directory held ON held.kind = '{}' AND held.id = link.id \
-             WHERE link.account = $1 ORDER BY held.id",
-            AccountLink::KIND
-        );
-        let rows =
-            reading!(self, fetch_all, sqlx::query(AssertSqlSafe(sql.clone())).bind(account))?;
-        let mut links = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let held =
-                self.noted::<AccountLink>(row.try_get("id")?, rows::text_of(row, "document")?);
-            links.extend(held.ok().filter(|held| held.account == account).map(|held| held.link));
-        }
-        Ok(links)
-    }
-
     /// Reads a record, changes it and writes it, in one transaction; the record as it is then, or
     /// `None` if it is not there.
     pub async fn update<R: Record>(
@@ -373,44 +204,6 @@ impl Store {
         Ok(Some(record))
     }
 
-    /// Changes a user, and ends every session and refresh token they had: for switching off, a new password. Switching
-    /// on again revives none of them. A new password (`new_password`) revokes their installations too: whoever knew the
-    /// old one may have enrolled some.
-    pub async fn cut_off_user(
-        &self,
-        id: &str,
-        change: impl FnOnce(&mut User) + Send,
-        new_password: bool,
-        event: AuditEvent,
-        now: Timestamp,
-    ) -> Result<Option<User>, StoreError> {
-        let (mut transaction, checked) = self.begin_act(&event).await?;
-        let Some(mut user) = read::<User>(&mut transaction, id).await? else { return Ok(None) };
-        change(&mut user);
-        write(&mut transaction, &user, Put::Replace).await?;
-        end_user(&mut transaction, id, new_password, now).await?;
-        self.commit_directory(transaction, checked, event).await?;
-        Ok(Some(user))
-    }
-
-    /// Removes a user, whether or not their record can be read, with every session, refresh token and installation they
-    /// had; `false` if they are not there.
-    pub async fn delete_user(
-        &self,
-        id: &str,
-        event: AuditEvent,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let (mut transaction, checked) = self.begin_act(&event).await?;
-        if !remove(&mut transaction, User::KIND, id).await? {
-            return Ok(false);
-        }
-        end_user(&mut transaction, id, true, now).await?;
-        self.commit_directory(transaction, checked, event).await?;
-        self.unreadable.forget(User::KIND, id);
-        Ok(true)
-    }
-
     /// The id of the record that has this id or this name, whether or not it can be read.
     pub async fn id_of<R: Record>(
         &self,
@@ -423,114 +216,6 @@ impl Store {
         let row =
             reading!(self, fetch_optional, sqlx::query(sql).bind(R::KIND).bind(id).bind(name))?;
         Ok(row.map(|row| row.try_get(0)).transpose()?)
-    }
-
-    /// Removes a group and every membership of it, also from connections; the event names these.
-    pub async fn delete_group(&self, name: &str, event: AuditEvent) -> Result<bool, StoreError> {
-        let (mut transaction, checked) = self.begin_act(&event).await?;
-        let done = sqlx::query("DELETE FROM directory WHERE kind = $1 AND id = $2")
-            .bind(Group::KIND)
-            .bind(name)
-            .execute(&mut *transaction)
-            .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        let members = "SELECT held.id, held.document FROM memberships member \
-                       JOIN directory held ON held.kind = $1 AND held.id = member.user_id \
-                       WHERE member.group_name = $2";
-        let rows =
-            sqlx::query(members).bind(User::KIND).bind(name).fetch_all(&mut *transaction).await?;
-        for row in &rows {
-            match document::<User>(row, "document", User::KIND) {
-                Ok(mut user) => {
-                    if user.groups.remove(name) {
-                        write(&mut transaction, &user, Put::Replace).await?;
-                    }
-                }
-                // Whoever can read it again one day is no member of a later group of this name.
-                Err(_) => leave_group(&mut transaction, row, name).await?,
-            }
-        }
-        // A later group of this name gets nothing by it. A connection for nobody else is for nobody now.
-        let mut named_it = Vec::new();
-        let rows = sqlx::query("SELECT id, document FROM directory WHERE kind = $1")
-            .bind(Connection::KIND)
-            .fetch_all(&mut *transaction)
-            .await?;
-        let named = Subject::Group(name.to_owned());
-        for row in &rows {
-            let Ok(mut connection) = document::<Connection>(row, "document", Connection::KIND)
-            else {
-                remove_if_it_names(&mut transaction, Connection::KIND, row, name).await?;
-                continue;
-            };
-            let before = connection.subjects.len();
-            connection.subjects.retain(|subject| *subject != named);
-            if connection.subjects.len() < before {
-                write(&mut transaction, &connection, Put::Replace).await?;
-                named_it.push(connection.id);
-            }
-        }
-        let event = event.with(Detail::Connections, named_it.join(" "));
-        self.commit_directory(transaction, checked, event).await?;
-        Ok(true)
-    }
-
-    /// The account of a person of a trusted issuer, if they are linked, and what a decision on it is recorded against.
-    /// An error where somebody is linked, and to whom cannot be read.
-    pub async fn linked_account(
-        &self,
-        link: &SubjectLink,
-    ) -> Result<Option<(Account, [Seen; 2])>, StoreError> {
-        let Some((found, link)) = self.seen::<AccountLink>(&link.key()).await? else {
-            return Ok(None);
-        };
-        let account = self.seen::<Account>(&found.account).await?;
-        Ok(account.map(|(account, seen)| (account, [link, seen])))
-    }
-
-    /// Links a person to an account, creating it if `account` is not there yet; of several at once
-    /// one wins, and all get its account. `None` if the link leads to an account that is gone.
-    pub async fn link_account(
-        &self,
-        link: &SubjectLink,
-        account: &Account,
-        event: AuditEvent,
-    ) -> Result<Option<Account>, StoreError> {
-        // It takes nothing away: others' mints do not wait for it.
-        let mut transaction = self.begin().await?;
-        let wanted = AccountLink { link: link.clone(), account: account.id.clone() };
-        let insert = "INSERT INTO directory (kind, id, name, document) VALUES ($1, $2, $3, $4) \
-                      ON CONFLICT DO NOTHING";
-        let linked = sqlx::query(insert)
-            .bind(AccountLink::KIND)
-            .bind(wanted.id())
-            .bind(wanted.name())
-            .bind(to_json(&wanted, AccountLink::KIND)?)
-            .execute(&mut *transaction)
-            .await?;
-        if linked.rows_affected() == 1 {
-            let made = sqlx::query(insert)
-                .bind(Account::KIND)
-                .bind(account.id())
-                .bind(account.name())
-                .bind(to_json(account, Account::KIND)?)
-                .execute(&mut *transaction)
-                .await?;
-            let there = sqlx::query("SELECT id FROM directory WHERE kind = $1 AND id = $2")
-                .bind(Account::KIND)
-                .bind(account.id())
-                .fetch_optional(&mut *transaction)
-                .await?;
-            if made.rows_affected() == 0 && there.is_none() {
-                // Its name is another account's: nothing is linked, nothing is written.
-                return Ok(None);
-            }
-            hot_path::insert_audit(&mut transaction, &[event]).await?;
-            transaction.commit().await?;
-        }
-        Ok(self.linked_account(link).await?.map(|(account, _)| account))
     }
 
     /// Commits a change of the directory. Nodes of earlier versions have one generation for everything in it, and nothing
@@ -547,7 +232,7 @@ impl Store {
         let random = self.dialect.random();
         let mark = format!("UPDATE meta SET value = {random} WHERE key = 'generation_mark'");
         sqlx::query(AssertSqlSafe(mark)).execute(&mut *transaction).await?;
-        hot_path::insert_audit(&mut transaction, &[event]).await?;
+        insert_audit(&mut transaction, &[event]).await?;
         Ok(transaction.commit().await?)
     }
 }
@@ -565,26 +250,8 @@ pub(crate) async fn remove(
     Ok(done.rows_affected() > 0)
 }
 
-/// Ends what a person had.
-async fn end_user(
-    transaction: &mut Transaction<'static, Any>,
-    id: &str,
-    installations: bool,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let all = [
-        "UPDATE sessions SET ended_at = $2 WHERE user_id = $1 AND ended_at IS NULL",
-        "UPDATE refresh_tokens SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL",
-        "UPDATE installations SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL",
-    ];
-    for statement in &all[..if installations { 3 } else { 2 }] {
-        sqlx::query(*statement).bind(id).bind(now.0).execute(&mut **transaction).await?;
-    }
-    Ok(())
-}
-
 /// Ends what a client had: codes, pushed requests, refresh tokens, tokens on record.
-async fn end_client(
+pub(crate) async fn end_client(
     transaction: &mut Transaction<'static, Any>,
     id: &str,
     now: Timestamp,
@@ -649,45 +316,9 @@ async fn delete_what_names(
     Ok(gone)
 }
 
-/// Takes a group out of a person's record that cannot be read otherwise, and leaves all else in it as it was written.
-/// Where it cannot be taken apart, nothing is deleted: a later group of the name would have them.
-async fn leave_group(
-    transaction: &mut Transaction<'static, Any>,
-    row: &AnyRow,
-    group: &str,
-) -> Result<(), StoreError> {
-    let (id, text): (&str, &str) = (row.try_get("id")?, row.try_get("document")?);
-    let Some(without) = rows::without(text, "groups", group) else {
-        let why = format!("`{id}` is in it, and cannot be read to be taken out of it");
-        return Err(StoreError::Document(User::KIND, why));
-    };
-    sqlx::query("UPDATE directory SET document = $3 WHERE kind = $1 AND id = $2")
-        .bind(User::KIND)
-        .bind(id)
-        .bind(without)
-        .execute(&mut **transaction)
-        .await?;
-    Ok(())
-}
-
-/// Deletes the links that name an issuer or an account, whether or not they can be read.
-async fn remove_links(
-    transaction: &mut Transaction<'static, Any>,
-    column: &'static str,
-    named: &str,
-) -> Result<usize, StoreError> {
-    let sql = format!(
-        "DELETE FROM directory WHERE kind = $1 AND id IN \
-         (SELECT id FROM account_links WHERE {column} = $2)"
-    );
-    let done = sqlx::query(AssertSqlSafe(sql)).bind(AccountLink::KIND).bind(named);
-    let gone = done.execute(&mut **transaction).await?.rows_affected();
-    Ok(usize::try_from(gone).unwrap_or(usize::MAX))
-}
-
 /// Deletes a record that cannot be read where the text `named` is anywhere in it: nobody is to inherit by a name, also
 /// when it can be read again one day.
-async fn remove_if_it_names(
+pub(crate) async fn remove_if_it_names(
     transaction: &mut Transaction<'static, Any>,
     kind: &str,
     row: &AnyRow,

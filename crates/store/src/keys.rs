@@ -1,8 +1,8 @@
 //! Signing keys, sealed by the binary before they come here.
 
 use crate::{
-    audit::AuditEvent,
     database::{Store, StoreError, reading},
+    ledger::AuditEvent,
 };
 use passavant_proto::time::Timestamp;
 use sqlx::{Any, AssertSqlSafe, Row, Transaction};

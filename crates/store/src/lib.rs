@@ -4,28 +4,26 @@
 //! later. Every statement is written once and runs on both databases. Secrets come in as hashes.
 
 mod administrators;
-mod audit;
 mod database;
-mod device_codes;
 mod directory;
-mod hot_path;
-mod installations;
 mod keys;
+mod ledger;
 mod migrations;
+mod people;
 mod policy;
 mod rows;
-mod sessions;
+mod sign_in;
 
 pub use administrators::{AdminRole, Administrator, RestsOn, StoredProof};
-pub use audit::{AuditEvent, AuditFilter, AuditRow, Outcome};
 pub use database::{Store, StoreError, check_transport, sqlite_path};
-pub use device_codes::{DeviceCode, DeviceState};
-pub use directory::{Generation, Group, Put, Record, Seen, User};
-pub use hot_path::{Grant, HotOperation, HotOutcome, TokenKind, UsedJti};
-pub use installations::{Installation, MOST_INSTALLATIONS};
+pub use directory::{Generation, Put, Record, Seen};
 pub use keys::SealedKey;
+pub use ledger::{
+    AuditEvent, AuditFilter, AuditRow, Entry, EntryOutcome, Grant, Outcome, TokenKind, UsedJti,
+};
+pub use people::{Group, Installation, MOST_INSTALLATIONS, User};
 pub use rows::Held;
-pub use sessions::{
-    AuthorizationCode, CodeState, PushedRequest, RefreshToken, RefreshTokenState, Replaces,
-    Rotation, Session,
+pub use sign_in::{
+    AuthorizationCode, CodeState, DeviceCode, DeviceState, PushedRequest, RefreshToken,
+    RefreshTokenState, Replaces, Rotation, Session,
 };

@@ -2,7 +2,7 @@
 
 use crate::{
     database::{Store, StoreError},
-    directory::Group,
+    people::Group,
 };
 use passavant_proto::{
     identifier::Issuer,

@@ -1,16 +1,17 @@
 //! The audit trail: one row for each decision, written in the transaction of what it records.
 
+use super::statements::{bind, chunks, places};
 use crate::{
     administrators::RestsOn,
-    database::{Store, StoreError, document, reading},
+    database::{Store, StoreError, document, reading, to_json},
 };
 use passavant_proto::{
     event::{Detail, Event},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
-use sqlx::{AssertSqlSafe, Row};
-use std::collections::BTreeMap;
+use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyArguments};
+use std::{borrow::Borrow, collections::BTreeMap};
 
 /// How a decision ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +110,30 @@ impl AuditEvent {
         self.details.remove(&Detail::Jti);
         self.with(Detail::Reason, reason)
     }
+}
+
+pub(crate) async fn insert_audit<E: Borrow<AuditEvent> + Sync>(
+    transaction: &mut Transaction<'static, Any>,
+    events: &[E],
+) -> Result<(), StoreError> {
+    for chunk in chunks(events) {
+        let mut arguments = AnyArguments::default();
+        for event in chunk {
+            let event = event.borrow();
+            bind(&mut arguments, event.at.0)?;
+            bind(&mut arguments, event.event.word().into_owned())?;
+            bind(&mut arguments, event.outcome.word())?;
+            bind(&mut arguments, event.person.as_str())?;
+            bind(&mut arguments, event.client.as_str())?;
+            bind(&mut arguments, to_json(&event.details, "audit")?)?;
+        }
+        let sql = format!(
+            "INSERT INTO audit (at, event, outcome, person, client, document) VALUES {}",
+            places(chunk.len(), 6)
+        );
+        sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut **transaction).await?;
+    }
+    Ok(())
 }
 
 /// A row of the trail as it is read back.

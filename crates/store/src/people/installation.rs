@@ -1,11 +1,11 @@
 //! Installations of Passavant that people have enrolled: a public key under a person, a device's name,
 //! and when it was last used.
 
+use super::user::User;
 use crate::{
-    audit::AuditEvent,
     database::{Store, StoreError, document, reading, to_json},
-    directory::{Seen, User, read},
-    hot_path,
+    directory::{Seen, read},
+    ledger::{AuditEvent, insert_audit},
 };
 use passavant_proto::{jose::jwk::Algorithm, time::Timestamp};
 use serde::{Deserialize, Serialize};
@@ -80,7 +80,7 @@ impl Store {
         .bind(installation.used_at.0)
         .execute(&mut *transaction)
         .await?;
-        hot_path::insert_audit(&mut transaction, &[event]).await?;
+        insert_audit(&mut transaction, &[event]).await?;
         transaction.commit().await?;
         Ok(true)
     }

@@ -1,11 +1,10 @@
 //! Devices that show a code for a person to type elsewhere (RFC 8628). An answer of yes keeps an authorization code under
 //! the hash of the device code, which is redeemed as every other code is.
 
+use super::code::{AuthorizationCode, insert_code};
 use crate::{
-    audit::AuditEvent,
     database::{Store, StoreError, document, reading, to_json},
-    hot_path,
-    sessions::{AuthorizationCode, insert_code},
+    ledger::{AuditEvent, insert_audit},
 };
 use passavant_proto::{oauth::authorize::AuthorizationRequest, time::Timestamp};
 use sqlx::Row;
@@ -67,7 +66,7 @@ impl Store {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        hot_path::insert_audit(&mut transaction, &[event]).await?;
+        insert_audit(&mut transaction, &[event]).await?;
         transaction.commit().await?;
         Ok(true)
     }
@@ -128,7 +127,7 @@ impl Store {
             let hash: String = row.try_get("hash")?;
             insert_code(&mut transaction, &hash, code).await?;
         }
-        hot_path::insert_audit(&mut transaction, &[event]).await?;
+        insert_audit(&mut transaction, &[event]).await?;
         transaction.commit().await?;
         Ok(true)
     }

@@ -4,21 +4,19 @@
 //! multi-row statements, and answers each caller after the commit. Durability costs one fsync of
 //! latency, shared by the group.
 
+use super::{
+    audit::{AuditEvent, insert_audit},
+    statements::{bind, chunks, places},
+};
 use crate::{
-    audit::AuditEvent,
-    database::{Dialect, Store, StoreError, is_broken, reading, to_json},
+    database::{Dialect, Store, StoreError, is_broken, reading},
     directory::{GENERATION, Generation, Seen},
-    installations::INSTALLATION,
-    sessions::{RefreshToken, Replaces, keep_refresh, replace_refresh, use_code, write_refresh},
+    people::INSTALLATION,
+    sign_in::{RefreshToken, Replaces, keep_refresh, replace_refresh, use_code, write_refresh},
 };
 use passavant_proto::time::Timestamp;
-use sqlx::{Any, Arguments, AssertSqlSafe, Row, Transaction, any::AnyArguments};
-use std::{
-    borrow::{Borrow, Cow},
-    collections::HashSet,
-    sync::Arc,
-    time::Duration,
-};
+use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyArguments};
+use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 /// Most operations in one transaction.
@@ -78,7 +76,7 @@ pub struct Grant {
 /// One decision to put on record. Conditions are checked in the transaction that records it; if one
 /// fails, nothing but the refusal is written.
 #[derive(Clone, Debug)]
-pub struct HotOperation {
+pub struct Entry {
     /// The policy that the decision rests on; `None` where it rests on none.
     pub generation: Option<Generation>,
     /// Rows of people that it rests on, as they were read.
@@ -108,7 +106,7 @@ pub struct HotOperation {
     pub reasons: [&'static str; 3],
 }
 
-impl HotOperation {
+impl Entry {
     /// An operation without conditions.
     pub fn new(event: Option<AuditEvent>) -> Self {
         Self {
@@ -131,7 +129,7 @@ impl HotOperation {
 
 /// What became of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HotOutcome {
+pub enum EntryOutcome {
     /// Durable; the token may leave.
     Recorded,
     /// The policy, or a person, changed since the decision: look again and decide again. Nothing written.
@@ -145,9 +143,9 @@ pub enum HotOutcome {
 }
 
 pub(crate) struct Queued {
-    operation: HotOperation,
+    operation: Entry,
     now: Timestamp,
-    answer: oneshot::Sender<Result<HotOutcome, StoreError>>,
+    answer: oneshot::Sender<Result<EntryOutcome, StoreError>>,
 }
 
 /// Longest wait for a decision to be recorded, from the queue to the commit. What nobody waits for any more is not
@@ -160,9 +158,9 @@ impl Store {
     /// Records a decision; answers after the commit.
     pub async fn record(
         &self,
-        operation: HotOperation,
+        operation: Entry,
         now: Timestamp,
-    ) -> Result<HotOutcome, StoreError> {
+    ) -> Result<EntryOutcome, StoreError> {
         let (answer, outcome) = oneshot::channel();
         let queued = Queued { operation, now, answer };
         let patience = match self.dialect {
@@ -181,8 +179,8 @@ impl Store {
         &self,
         jti: UsedJti,
         now: Timestamp,
-    ) -> Result<HotOutcome, StoreError> {
-        let operation = HotOperation { jti: Some(jti), ..HotOperation::new(None) };
+    ) -> Result<EntryOutcome, StoreError> {
+        let operation = Entry { jti: Some(jti), ..Entry::new(None) };
         self.record(operation, now).await
     }
 
@@ -305,7 +303,7 @@ fn is_of_one(error: &sqlx::Error) -> bool {
         }
 }
 
-async fn attempt(store: &Store, group: &[Queued]) -> Result<Vec<HotOutcome>, StoreError> {
+async fn attempt(store: &Store, group: &[Queued]) -> Result<Vec<EntryOutcome>, StoreError> {
     let mut tries = 0;
     loop {
         tries += 1;
@@ -316,7 +314,7 @@ async fn attempt(store: &Store, group: &[Queued]) -> Result<Vec<HotOutcome>, Sto
     }
 }
 
-fn answer(group: Vec<Queued>, outcomes: Result<Vec<HotOutcome>, StoreError>) {
+fn answer(group: Vec<Queued>, outcomes: Result<Vec<EntryOutcome>, StoreError>) {
     match outcomes {
         Ok(outcomes) => {
             for (queued, outcome) in group.into_iter().zip(outcomes) {
@@ -342,10 +340,10 @@ fn is_transient(error: &sqlx::Error) -> bool {
         .is_some_and(|code| matches!(code.as_ref(), "517" | "40001" | "40P01"))
 }
 
-async fn run(store: &Store, group: &[Queued]) -> Result<Vec<HotOutcome>, StoreError> {
+async fn run(store: &Store, group: &[Queued]) -> Result<Vec<EntryOutcome>, StoreError> {
     let mut transaction = store.begin().await?;
     let outcomes = decide(&mut transaction, group).await?;
-    let recorded = |outcome: &HotOutcome| *outcome == HotOutcome::Recorded;
+    let recorded = |outcome: &EntryOutcome| *outcome == EntryOutcome::Recorded;
     let mut grants = Vec::new();
     let mut events = Vec::new();
     for (queued, outcome) in group.iter().zip(&outcomes) {
@@ -354,11 +352,11 @@ async fn run(store: &Store, group: &[Queued]) -> Result<Vec<HotOutcome>, StoreEr
             grants.extend(&operation.grant);
         }
         let reason = match outcome {
-            HotOutcome::Recorded => None,
-            HotOutcome::Stale => continue,
-            HotOutcome::SessionEnded => Some(operation.reasons[0]),
-            HotOutcome::RefreshTokenNotLive => Some(operation.reasons[1]),
-            HotOutcome::Replay => Some(operation.reasons[2]),
+            EntryOutcome::Recorded => None,
+            EntryOutcome::Stale => continue,
+            EntryOutcome::SessionEnded => Some(operation.reasons[0]),
+            EntryOutcome::RefreshTokenNotLive => Some(operation.reasons[1]),
+            EntryOutcome::Replay => Some(operation.reasons[2]),
         };
         if let Some(event) = &operation.event {
             events.push(match reason {
@@ -377,21 +375,21 @@ async fn run(store: &Store, group: &[Queued]) -> Result<Vec<HotOutcome>, StoreEr
 async fn decide(
     transaction: &mut Transaction<'static, Any>,
     group: &[Queued],
-) -> Result<Vec<HotOutcome>, StoreError> {
-    let mut outcomes = vec![HotOutcome::Recorded; group.len()];
+) -> Result<Vec<EntryOutcome>, StoreError> {
+    let mut outcomes = vec![EntryOutcome::Recorded; group.len()];
     if group.iter().any(|queued| queued.operation.generation.is_some()) {
         let row = sqlx::query(GENERATION).fetch_one(&mut **transaction).await?;
         let current = Generation::of(&row)?;
         for (queued, outcome) in group.iter().zip(&mut outcomes) {
             if queued.operation.generation.is_some_and(|decided_on| decided_on != current) {
-                *outcome = HotOutcome::Stale;
+                *outcome = EntryOutcome::Stale;
             }
         }
     }
     let changed = changed(transaction, group).await?;
     for (queued, outcome) in group.iter().zip(&mut outcomes) {
         if queued.operation.rests_on.iter().any(|seen| changed.contains(seen)) {
-            *outcome = HotOutcome::Stale;
+            *outcome = EntryOutcome::Stale;
         }
     }
     let now = group.iter().map(|queued| queued.now).max().unwrap_or(Timestamp(0));
@@ -417,35 +415,35 @@ async fn decide(
         let missing = |wanted: &Option<String>, live: &HashSet<String>| {
             wanted.as_ref().is_some_and(|wanted| !live.contains(wanted))
         };
-        if *outcome != HotOutcome::Recorded {
+        if *outcome != EntryOutcome::Recorded {
         } else if missing(&operation.session, &live_sessions)
             || operation.family.as_ref().is_some_and(is_revoked)
         {
-            *outcome = HotOutcome::SessionEnded;
+            *outcome = EntryOutcome::SessionEnded;
         } else if missing(&operation.refresh_token, &live_tokens) {
-            *outcome = HotOutcome::RefreshTokenNotLive;
+            *outcome = EntryOutcome::RefreshTokenNotLive;
         }
     }
     // Each of them by itself: of several that present the same code or token, one wins.
     for (queued, outcome) in group.iter().zip(&mut outcomes) {
         let operation = &queued.operation;
-        if *outcome == HotOutcome::Recorded && !take(transaction, operation, queued.now).await? {
-            *outcome = HotOutcome::RefreshTokenNotLive;
+        if *outcome == EntryOutcome::Recorded && !take(transaction, operation, queued.now).await? {
+            *outcome = EntryOutcome::RefreshTokenNotLive;
         }
     }
     // The first of the group with a given `jti` gets it if the insert did; the rest are replays.
     let mut wanted: Vec<&UsedJti> = Vec::new();
     for (queued, outcome) in group.iter().zip(&outcomes) {
-        if *outcome == HotOutcome::Recorded {
+        if *outcome == EntryOutcome::Recorded {
             wanted.extend(&queued.operation.jti);
         }
     }
     let mut won = insert_jtis(transaction, wanted).await?;
     for (queued, outcome) in group.iter().zip(&mut outcomes) {
-        if let (HotOutcome::Recorded, Some(jti)) = (*outcome, &queued.operation.jti)
+        if let (EntryOutcome::Recorded, Some(jti)) = (*outcome, &queued.operation.jti)
             && !won.remove(&(jti.namespace.clone(), jti.jti.clone()))
         {
-            *outcome = HotOutcome::Replay;
+            *outcome = EntryOutcome::Replay;
         }
     }
     Ok(outcomes)
@@ -503,7 +501,7 @@ async fn changed<'g>(
 /// either was used or revoked meanwhile.
 async fn take(
     transaction: &mut Transaction<'static, Any>,
-    operation: &HotOperation,
+    operation: &Entry,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     if let Some(code) = &operation.code
@@ -525,61 +523,6 @@ async fn take(
         write_refresh(transaction, hash, token).await?;
     }
     Ok(true)
-}
-
-/// Sizes of multi-row statements: few shapes, so that each is prepared once.
-fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
-    std::iter::from_fn(move || {
-        let size = [64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1]
-            .into_iter()
-            .find(|size| *size <= rows.len())?;
-        let (chunk, rest) = rows.split_at(size);
-        rows = rest;
-        Some(chunk)
-    })
-}
-
-/// `($1,$2),($3,$4)…` for `rows` rows of `columns` columns.
-fn places(rows: usize, columns: usize) -> String {
-    let mut text = String::with_capacity(rows * columns * 5);
-    for row in 0..rows {
-        text.push_str(if row == 0 { "(" } else { ",(" });
-        for column in 0..columns {
-            let separator = if column == 0 { "$" } else { ",$" };
-            text.push_str(separator);
-            text.push_str(&(row * columns + column + 1).to_string());
-        }
-        text.push(')');
-    }
-    text
-}
-
-fn bind(arguments: &mut AnyArguments, value: impl Into<Bound>) -> Result<(), StoreError> {
-    let done = match value.into() {
-        Bound::Text(text) => arguments.add(text),
-        Bound::Number(number) => arguments.add(number),
-    };
-    done.map_err(|e| StoreError::Database(sqlx::Error::Encode(e)))
-}
-
-enum Bound {
-    Text(String),
-    Number(i64),
-}
-impl From<&str> for Bound {
-    fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
-    }
-}
-impl From<String> for Bound {
-    fn from(text: String) -> Self {
-        Self::Text(text)
-    }
-}
-impl From<i64> for Bound {
-    fn from(number: i64) -> Self {
-        Self::Number(number)
-    }
 }
 
 /// The keys among `keys` that `sql (…) and` selects.
@@ -658,30 +601,6 @@ async fn insert_grants(
             "INSERT INTO grants (jti, kind, user_id, client_id, party, lineage, expires_at) \
              VALUES {}",
             places(chunk.len(), 7)
-        );
-        sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut **transaction).await?;
-    }
-    Ok(())
-}
-
-pub(crate) async fn insert_audit<E: Borrow<AuditEvent> + Sync>(
-    transaction: &mut Transaction<'static, Any>,
-    events: &[E],
-) -> Result<(), StoreError> {
-    for chunk in chunks(events) {
-        let mut arguments = AnyArguments::default();
-        for event in chunk {
-            let event = event.borrow();
-            bind(&mut arguments, event.at.0)?;
-            bind(&mut arguments, event.event.word().into_owned())?;
-            bind(&mut arguments, event.outcome.word())?;
-            bind(&mut arguments, event.person.as_str())?;
-            bind(&mut arguments, event.client.as_str())?;
-            bind(&mut arguments, to_json(&event.details, "audit")?)?;
-        }
-        let sql = format!(
-            "INSERT INTO audit (at, event, outcome, person, client, document) VALUES {}",
-            places(chunk.len(), 6)
         );
         sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut **transaction).await?;
     }

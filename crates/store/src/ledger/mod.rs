@@ -1,0 +1,10 @@
+//! Decisions on record: entries of tokens and of what they use up, and the audit trail.
+
+mod audit;
+mod entry;
+mod statements;
+
+pub(crate) use audit::insert_audit;
+pub use audit::{AuditEvent, AuditFilter, AuditRow, Outcome};
+pub use entry::{Entry, EntryOutcome, Grant, TokenKind, UsedJti};
+pub(crate) use entry::{Queued, spawn_writers};

@@ -1,0 +1,65 @@
+//! Multi-row statements: few shapes, so that each is prepared once.
+
+use crate::database::StoreError;
+use sqlx::{Arguments, any::AnyArguments};
+
+/// Sizes of multi-row statements: few shapes, so that each is prepared once.
+pub(super) fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let size = [64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1]
+            .into_iter()
+            .find(|size| *size <= rows.len())?;
+        let (chunk, rest) = rows.split_at(size);
+        rows = rest;
+        Some(chunk)
+    })
+}
+
+/// `($1,$2),($3,$4)…` for `rows` rows of `columns` columns.
+pub(super) fn places(rows: usize, columns: usize) -> String {
+    let mut text = String::with_capacity(rows * columns * 5);
+    for row in 0..rows {
+        text.push_str(if row == 0 { "(" } else { ",(" });
+        for column in 0..columns {
+            let separator = if column == 0 { "$" } else { ",$" };
+            text.push_str(separator);
+            text.push_str(&(row * columns + column + 1).to_string());
+        }
+        text.push(')');
+    }
+    text
+}
+
+pub(super) fn bind(
+    arguments: &mut AnyArguments,
+    value: impl Into<Bound>,
+) -> Result<(), StoreError> {
+    let done = match value.into() {
+        Bound::Text(text) => arguments.add(text),
+        Bound::Number(number) => arguments.add(number),
+    };
+    done.map_err(|e| StoreError::Database(sqlx::Error::Encode(e)))
+}
+
+pub(super) enum Bound {
+    Text(String),
+    Number(i64),
+}
+
+impl From<&str> for Bound {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Bound {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<i64> for Bound {
+    fn from(number: i64) -> Self {
+        Self::Number(number)
+    }
+}

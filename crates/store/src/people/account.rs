@@ -1,0 +1,134 @@
+//! Accounts at a resource authorization server, and who of which issuer they belong to.
+
+use crate::{
+    database::{Store, StoreError, reading, to_json},
+    directory::{Record, Seen, record, remove},
+    ledger::{AuditEvent, insert_audit},
+    rows,
+};
+use passavant_proto::xaa::trust::{Account, SubjectLink};
+use serde::{Deserialize, Serialize};
+use sqlx::{Any, AssertSqlSafe, Row, Transaction};
+
+record!(
+    Account,
+    "account",
+    |a| a.id.clone(),
+    match &a.email {
+        // An account without an address is named by its id, which has no `@`.
+        Some(email) => email.to_lowercase(),
+        None => a.id.clone(),
+    }
+);
+
+/// The account that a person of a trusted issuer is.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct AccountLink {
+    link: SubjectLink,
+    account: String,
+}
+record!(AccountLink, "account link", |l| l.link.key());
+
+impl Store {
+    /// Takes an account away from a person of a trusted issuer; `false` if they are not linked.
+    pub async fn unlink(&self, link: &SubjectLink, event: AuditEvent) -> Result<bool, StoreError> {
+        let (mut transaction, checked) = self.begin_act(&event).await?;
+        if !remove(&mut transaction, AccountLink::KIND, &link.key()).await? {
+            return Ok(false);
+        }
+        self.commit_directory(transaction, checked, event).await?;
+        self.unreadable.forget(AccountLink::KIND, &link.key());
+        Ok(true)
+    }
+
+    /// The people that an account is linked to.
+    pub async fn links(&self, account: &str) -> Result<Vec<SubjectLink>, StoreError> {
+        let document = self.dialect.bytes("held.document");
+        let sql = format!(
+            "SELECT held.id, {document} AS document FROM account_links link \
+             JOIN directory held ON held.kind = '{}' AND held.id = link.id \
+             WHERE link.account = $1 ORDER BY held.id",
+            AccountLink::KIND
+        );
+        let rows =
+            reading!(self, fetch_all, sqlx::query(AssertSqlSafe(sql.clone())).bind(account))?;
+        let mut links = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let held =
+                self.noted::<AccountLink>(row.try_get("id")?, rows::text_of(row, "document")?);
+            links.extend(held.ok().filter(|held| held.account == account).map(|held| held.link));
+        }
+        Ok(links)
+    }
+
+    /// The account of a person of a trusted issuer, if they are linked, and what a decision on it is recorded against.
+    /// An error where somebody is linked, and to whom cannot be read.
+    pub async fn linked_account(
+        &self,
+        link: &SubjectLink,
+    ) -> Result<Option<(Account, [Seen; 2])>, StoreError> {
+        let Some((found, link)) = self.seen::<AccountLink>(&link.key()).await? else {
+            return Ok(None);
+        };
+        let account = self.seen::<Account>(&found.account).await?;
+        Ok(account.map(|(account, seen)| (account, [link, seen])))
+    }
+
+    /// Links a person to an account, creating it if `account` is not there yet; of several at once
+    /// one wins, and all get its account. `None` if the link leads to an account that is gone.
+    pub async fn link_account(
+        &self,
+        link: &SubjectLink,
+        account: &Account,
+        event: AuditEvent,
+    ) -> Result<Option<Account>, StoreError> {
+        // It takes nothing away: others' mints do not wait for it.
+        let mut transaction = self.begin().await?;
+        let wanted = AccountLink { link: link.clone(), account: account.id.clone() };
+        let insert = "INSERT INTO directory (kind, id, name, document) VALUES ($1, $2, $3, $4) \
+                      ON CONFLICT DO NOTHING";
+        let linked = sqlx::query(insert)
+            .bind(AccountLink::KIND)
+            .bind(wanted.id())
+            .bind(wanted.name())
+            .bind(to_json(&wanted, AccountLink::KIND)?)
+            .execute(&mut *transaction)
+            .await?;
+        if linked.rows_affected() == 1 {
+            let made = sqlx::query(insert)
+                .bind(Account::KIND)
+                .bind(account.id())
+                .bind(account.name())
+                .bind(to_json(account, Account::KIND)?)
+                .execute(&mut *transaction)
+                .await?;
+            let there = sqlx::query("SELECT id FROM directory WHERE kind = $1 AND id = $2")
+                .bind(Account::KIND)
+                .bind(account.id())
+                .fetch_optional(&mut *transaction)
+                .await?;
+            if made.rows_affected() == 0 && there.is_none() {
+                // Its name is another account's: nothing is linked, nothing is written.
+                return Ok(None);
+            }
+            insert_audit(&mut transaction, &[event]).await?;
+            transaction.commit().await?;
+        }
+        Ok(self.linked_account(link).await?.map(|(account, _)| account))
+    }
+}
+
+/// Deletes the links that name an issuer or an account, whether or not they can be read.
+pub(crate) async fn remove_links(
+    transaction: &mut Transaction<'static, Any>,
+    column: &'static str,
+    named: &str,
+) -> Result<usize, StoreError> {
+    let sql = format!(
+        "DELETE FROM directory WHERE kind = $1 AND id IN \
+         (SELECT id FROM account_links WHERE {column} = $2)"
+    );
+    let done = sqlx::query(AssertSqlSafe(sql)).bind(AccountLink::KIND).bind(named);
+    let gone = done.execute(&mut **transaction).await?.rows_affected();
+    Ok(usize::try_from(gone).unwrap_or(usize::MAX))
+}

@@ -1,0 +1,12 @@
+//! People, and what is theirs: rows with versions of their own, looked up by what they name.
+
+mod account;
+mod installation;
+mod stranger;
+mod user;
+
+pub(crate) use account::remove_links;
+pub(crate) use installation::INSTALLATION;
+pub use installation::{Installation, MOST_INSTALLATIONS};
+pub(crate) use stranger::LetIn;
+pub use user::{Group, User};

@@ -1,0 +1,86 @@
+//! Clients that registered themselves, and who let them in.
+
+use crate::{
+    database::{Store, StoreError, document, reading},
+    directory::{Put, Record, end_client, read, record, remove, write},
+    ledger::{AuditEvent, insert_audit},
+};
+use passavant_proto::{oauth::client::Client, time::Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// The person who let a client in that registered itself.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct LetIn {
+    client: String,
+    person: String,
+}
+record!(LetIn, "let in", |l| l.client.clone());
+
+impl Store {
+    /// Adds a client that registered itself. It begins no new generation: no decision rests on there being none, and
+    /// such clients are read as they come.
+    pub async fn put_stranger(&self, client: &Client, event: AuditEvent) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        write(&mut transaction, client, Put::Create).await?;
+        insert_audit(&mut transaction, &[event]).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Notes that a person has let a client in that registered itself; `false` if they have let in `most` others
+    /// already, or if it is gone.
+    pub async fn let_in(
+        &self,
+        client: &str,
+        person: &str,
+        most: usize,
+        event: AuditEvent,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        let Some(mut found) = read::<Client>(&mut transaction, client).await? else {
+            return Ok(false);
+        };
+        let Some(registered) = &mut found.registered else { return Ok(false) };
+        let mine = LetIn { client: client.to_owned(), person: person.to_owned() };
+        let rows = sqlx::query("SELECT id, document FROM directory WHERE kind = $1")
+            .bind(LetIn::KIND)
+            .fetch_all(&mut *transaction)
+            .await?;
+        let mut held = 0;
+        for row in &rows {
+            let Ok(let_in) = document::<LetIn>(row, "document", LetIn::KIND) else { continue };
+            if let_in.client == client {
+                // Whoever was first counts.
+                return Ok(true);
+            }
+            held += usize::from(let_in.person == person);
+        }
+        if held >= most {
+            return Ok(false);
+        }
+        registered.used = true;
+        write(&mut transaction, &found, Put::Replace).await?;
+        write(&mut transaction, &mine, Put::Create).await?;
+        insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Forgets a client that registered itself, with all it had.
+    pub async fn forget_stranger(&self, id: &str, event: AuditEvent) -> Result<(), StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        for kind in [Client::KIND, LetIn::KIND] {
+            remove(&mut transaction, kind, id).await?;
+        }
+        end_client(&mut transaction, id, event.at).await?;
+        insert_audit(&mut transaction, &[event]).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Whether a client has a refresh token that lives.
+    pub async fn has_live_tokens(&self, client: &str, now: Timestamp) -> Result<bool, StoreError> {
+        let sql = "SELECT 1 FROM refresh_tokens WHERE client_id = $1 AND revoked_at IS NULL \
+                   AND replaced_at IS NULL AND idle_expires_at > $2 AND expires_at > $2 LIMIT 1";
+        let row = reading!(self, fetch_optional, sqlx::query(sql).bind(client).bind(now.0))?;
+        Ok(row.is_some())
+    }
+}

@@ -1,0 +1,193 @@
+//! People of the company, and their groups.
+
+use crate::{
+    database::{Store, StoreError, document},
+    directory::{Put, Record, read, record, remove, remove_if_it_names, write},
+    ledger::AuditEvent,
+    rows,
+};
+use passavant_proto::{
+    event::Detail,
+    policy::{Connection, Subject},
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use sqlx::{Any, Row, Transaction, any::AnyRow};
+use std::collections::BTreeSet;
+
+/// A person at the IdP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// `sub` of tokens: opaque, never reused.
+    pub id: String,
+    /// What they type to sign in; NFC and lower case.
+    pub username: String,
+    /// Address.
+    #[serde(default)]
+    pub email: Option<String>,
+    /// Whether the address is known to be theirs.
+    #[serde(default)]
+    pub email_verified: bool,
+    /// What people call them.
+    #[serde(default)]
+    pub display_name: Option<String>,
+    /// Given name, for applications that ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_name: Option<String>,
+    /// Family name, for applications that ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family_name: Option<String>,
+    /// Names of the groups they are in.
+    #[serde(default)]
+    pub groups: BTreeSet<String>,
+    /// Argon2id hash (PHC string); `None`: cannot sign in with a password.
+    #[serde(default)]
+    pub password_hash: Option<String>,
+    /// Switched off by an administrator.
+    #[serde(default)]
+    pub disabled: bool,
+}
+
+/// A group at the IdP. Members carry its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    #[serde(default)]
+    pub description: String,
+}
+
+record!(User, "user", |user| user.id.clone(), user.username.clone());
+record!(Group, "group", |group| group.name.clone());
+
+impl Store {
+    /// Changes a user, and ends every session and refresh token they had: for switching off, a new password. Switching
+    /// on again revives none of them. A new password (`new_password`) revokes their installations too: whoever knew the
+    /// old one may have enrolled some.
+    pub async fn cut_off_user(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut User) + Send,
+        new_password: bool,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<Option<User>, StoreError> {
+        let (mut transaction, checked) = self.begin_act(&event).await?;
+        let Some(mut user) = read::<User>(&mut transaction, id).await? else { return Ok(None) };
+        change(&mut user);
+        write(&mut transaction, &user, Put::Replace).await?;
+        end_user(&mut transaction, id, new_password, now).await?;
+        self.commit_directory(transaction, checked, event).await?;
+        Ok(Some(user))
+    }
+
+    /// Removes a user, whether or not their record can be read, with every session, refresh token and installation they
+    /// had; `false` if they are not there.
+    pub async fn delete_user(
+        &self,
+        id: &str,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let (mut transaction, checked) = self.begin_act(&event).await?;
+        if !remove(&mut transaction, User::KIND, id).await? {
+            return Ok(false);
+        }
+        end_user(&mut transaction, id, true, now).await?;
+        self.commit_directory(transaction, checked, event).await?;
+        self.unreadable.forget(User::KIND, id);
+        Ok(true)
+    }
+
+    /// Removes a group and every membership of it, also from connections; the event names these.
+    pub async fn delete_group(&self, name: &str, event: AuditEvent) -> Result<bool, StoreError> {
+        let (mut transaction, checked) = self.begin_act(&event).await?;
+        let done = sqlx::query("DELETE FROM directory WHERE kind = $1 AND id = $2")
+            .bind(Group::KIND)
+            .bind(name)
+            .execute(&mut *transaction)
+            .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let members = "SELECT held.id, held.document FROM memberships member \
+                       JOIN directory held ON held.kind = $1 AND held.id = member.user_id \
+                       WHERE member.group_name = $2";
+        let rows =
+            sqlx::query(members).bind(User::KIND).bind(name).fetch_all(&mut *transaction).await?;
+        for row in &rows {
+            match document::<User>(row, "document", User::KIND) {
+                Ok(mut user) => {
+                    if user.groups.remove(name) {
+                        write(&mut transaction, &user, Put::Replace).await?;
+                    }
+                }
+                // Whoever can read it again one day is no member of a later group of this name.
+                Err(_) => leave_group(&mut transaction, row, name).await?,
+            }
+        }
+        // A later group of this name gets nothing by it. A connection for nobody else is for nobody now.
+        let mut named_it = Vec::new();
+        let rows = sqlx::query("SELECT id, document FROM directory WHERE kind = $1")
+            .bind(Connection::KIND)
+            .fetch_all(&mut *transaction)
+            .await?;
+        let named = Subject::Group(name.to_owned());
+        for row in &rows {
+            let Ok(mut connection) = document::<Connection>(row, "document", Connection::KIND)
+            else {
+                remove_if_it_names(&mut transaction, Connection::KIND, row, name).await?;
+                continue;
+            };
+            let before = connection.subjects.len();
+            connection.subjects.retain(|subject| *subject != named);
+            if connection.subjects.len() < before {
+                write(&mut transaction, &connection, Put::Replace).await?;
+                named_it.push(connection.id);
+            }
+        }
+        let event = event.with(Detail::Connections, named_it.join(" "));
+        self.commit_directory(transaction, checked, event).await?;
+        Ok(true)
+    }
+}
+
+/// Ends what a person had.
+async fn end_user(
+    transaction: &mut Transaction<'static, Any>,
+    id: &str,
+    installations: bool,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let all = [
+        "UPDATE sessions SET ended_at = $2 WHERE user_id = $1 AND ended_at IS NULL",
+        "UPDATE refresh_tokens SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL",
+        "UPDATE installations SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL",
+    ];
+    for statement in &all[..if installations { 3 } else { 2 }] {
+        sqlx::query(*statement).bind(id).bind(now.0).execute(&mut **transaction).await?;
+    }
+    Ok(())
+}
+
+/// Takes a group out of a person's record that cannot be read otherwise, and leaves all else in it as it was written.
+/// Where it cannot be taken apart, nothing is deleted: a later group of the name would have them.
+async fn leave_group(
+    transaction: &mut Transaction<'static, Any>,
+    row: &AnyRow,
+    group: &str,
+) -> Result<(), StoreError> {
+    let (id, text): (&str, &str) = (row.try_get("id")?, row.try_get("document")?);
+    let Some(without) = rows::without(text, "groups", group) else {
+        let why = format!("`{id}` is in it, and cannot be read to be taken out of it");
+        return Err(StoreError::Document(User::KIND, why));
+    };
+    sqlx::query("UPDATE directory SET document = $3 WHERE kind = $1 AND id = $2")
+        .bind(User::KIND)
+        .bind(id)
+        .bind(without)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}

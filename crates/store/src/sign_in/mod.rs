@@ -1,0 +1,16 @@
+//! Sign-ins: sessions, codes, pushed requests, device codes, refresh tokens. Everything is looked up by the hash of the secret
+//! it stands for.
+
+mod code;
+mod device_code;
+mod pushed_request;
+mod refresh_token;
+mod session;
+
+pub(crate) use code::use_code;
+pub use code::{AuthorizationCode, CodeState};
+pub use device_code::{DeviceCode, DeviceState};
+pub use pushed_request::PushedRequest;
+pub use refresh_token::{RefreshToken, RefreshTokenState, Replaces, Rotation};
+pub(crate) use refresh_token::{keep_refresh, replace_refresh, write_refresh};
+pub use session::Session;

@@ -1,0 +1,291 @@
+//! Refresh tokens, in families: reuse of one revokes all, with the access tokens that came from them.
+
+use crate::{
+    database::{Store, StoreError, document, reading, to_json},
+    ledger::{AuditEvent, insert_audit},
+};
+use passavant_proto::{
+    identifier::Resource, oauth::scope::Scopes, oidc::authentication::Authentication,
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use sqlx::{Any, Row, Transaction};
+
+/// A refresh token as issued.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshToken {
+    /// What it descends from; reuse revokes it whole.
+    pub family: String,
+    /// The session it came from.
+    pub sid: String,
+    /// Who.
+    pub user_id: String,
+    /// The client it was issued to.
+    pub client_id: String,
+    /// Scopes granted at sign-in.
+    pub scopes: Scopes,
+    /// How and when the person signed in.
+    pub authentication: Authentication,
+    /// DPoP key it is bound to (public clients).
+    pub dpop_jkt: Option<String>,
+    /// The MCP server that its access tokens are for; `None` at an IdP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<Resource>,
+    /// How its client authenticated when it was issued; `None` at an IdP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_method: Option<String>,
+    /// When it ends if it is not used.
+    pub idle_expires_at: Timestamp,
+    /// When it ends in any case.
+    pub expires_at: Timestamp,
+}
+
+/// Outcome of looking a refresh token up.
+#[derive(Clone, Debug)]
+pub enum RefreshTokenState {
+    /// It may be used.
+    Live(Box<RefreshToken>),
+    /// It was rotated out: presenting it means that it was stolen, or its successor was; or that the answer with the
+    /// successor was lost.
+    Replaced(Box<RefreshToken>, Option<Rotation>),
+    /// What it stands for cannot be read: it buys nothing, and can be revoked.
+    Unreadable {
+        /// See [`RefreshToken::family`].
+        family: String,
+        /// See [`RefreshToken::user_id`].
+        user_id: String,
+        /// See [`RefreshToken::client_id`].
+        client_id: String,
+    },
+    /// Unknown, expired or revoked.
+    Invalid,
+}
+
+impl RefreshTokenState {
+    /// What may be revoked by whoever presents it: family, person and client.
+    pub fn revocable(&self) -> Option<(&str, &str, &str)> {
+        match self {
+            Self::Live(held) | Self::Replaced(held, _) => {
+                Some((&held.family, &held.user_id, &held.client_id))
+            }
+            Self::Unreadable { family, user_id, client_id } => Some((family, user_id, client_id)),
+            Self::Invalid => None,
+        }
+    }
+}
+
+/// The refresh token that is rotated out, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaces {
+    /// Its hash.
+    pub hash: String,
+    /// See [`Rotation::salt`].
+    pub salt: String,
+    /// See [`Rotation::by`].
+    pub by: String,
+}
+
+/// How a refresh token was rotated out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// When.
+    pub at: Timestamp,
+    /// What the successor was made from, together with the token itself.
+    pub salt: String,
+    /// What the client proved itself with.
+    pub by: String,
+}
+
+impl Store {
+    /// Records the first refresh token of a family; `false` if its session has ended meanwhile or
+    /// the family was revoked (a code presented twice).
+    pub async fn issue_refresh_token(
+        &self,
+        hash: &str,
+        token: &RefreshToken,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        let done = sqlx::query(
+            "INSERT INTO refresh_tokens (hash, family, sid, user_id, client_id, document, \
+             idle_expires_at, expires_at) \
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8 \
+             WHERE EXISTS (SELECT 1 FROM sessions WHERE sid = $3 AND ended_at IS NULL) \
+             AND NOT EXISTS (SELECT 1 FROM grants WHERE jti = 'family:' || $2)",
+        );
+        let done = bind_refresh(done, hash, token)?.execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Looks a refresh token up without using it.
+    pub async fn refresh_token(
+        &self,
+        hash: &str,
+        now: Timestamp,
+    ) -> Result<RefreshTokenState, StoreError> {
+        let row = reading!(
+            self,
+            fetch_optional,
+            sqlx::query(
+                "SELECT document, family, user_id, client_id, replaced_at, revoked_at, idle_expires_at, expires_at, \
+             successor_salt, replaced_by FROM refresh_tokens WHERE hash = $1",
+            )
+            .bind(hash)
+        )?;
+        let Some(row) = row else { return Ok(RefreshTokenState::Invalid) };
+        let family: String = row.try_get("family")?;
+        let token = document(&row, "document", "refresh token");
+        let Some(token) = self.row::<RefreshToken>("refresh token", &family, token)? else {
+            let (user_id, client_id) = (row.try_get("user_id")?, row.try_get("client_id")?);
+            return Ok(RefreshTokenState::Unreadable { family, user_id, client_id });
+        };
+        if row.try_get::<Option<i64>, _>("revoked_at")?.is_some() {
+            return Ok(RefreshTokenState::Invalid);
+        }
+        if let Some(at) = row.try_get::<Option<i64>, _>("replaced_at")? {
+            let salt: Option<String> = row.try_get("successor_salt")?;
+            let by: Option<String> = row.try_get("replaced_by")?;
+            let rotation = salt.zip(by).map(|(salt, by)| Rotation { at: Timestamp(at), salt, by });
+            return Ok(RefreshTokenState::Replaced(Box::new(token), rotation));
+        }
+        let live = token.idle_expires_at > now && token.expires_at > now;
+        Ok(if live { RefreshTokenState::Live(Box::new(token)) } else { RefreshTokenState::Invalid })
+    }
+
+    /// Revokes a family: its refresh tokens and the access tokens that came from them.
+    pub async fn revoke_family(
+        &self,
+        family: &str,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        revoke_family(&mut transaction, family, now).await?;
+        insert_audit(&mut transaction, &[event]).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Revokes one access token by its `jti`; `false` if it is unknown or was revoked.
+    pub async fn revoke_grant(
+        &self,
+        jti: &str,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        let done =
+            sqlx::query("UPDATE grants SET revoked_at = $2 WHERE jti = $1 AND revoked_at IS NULL")
+                .bind(jti)
+                .bind(now.0)
+                .execute(&mut *transaction)
+                .await?;
+        insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(done.rows_affected() == 1)
+    }
+}
+
+/// A refresh token `$1` that may be used at `$2`.
+macro_rules! live_refresh {
+    () => {
+        "WHERE hash = $1 AND replaced_at IS NULL \
+         AND revoked_at IS NULL AND idle_expires_at > $2 AND expires_at > $2 \
+         AND EXISTS (SELECT 1 FROM sessions WHERE sid = refresh_tokens.sid AND ended_at IS NULL)"
+    };
+}
+
+/// Rotates a refresh token out; `false` if it is not live.
+pub(crate) async fn replace_refresh(
+    transaction: &mut Transaction<'static, Any>,
+    Replaces { hash, salt, by }: &Replaces,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let replaced = sqlx::query(concat!(
+        "UPDATE refresh_tokens SET replaced_at = $2, successor_salt = $3, replaced_by = $4 ",
+        live_refresh!()
+    ))
+    .bind(hash)
+    .bind(now.0)
+    .bind(salt)
+    .bind(by)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(replaced.rows_affected() == 1)
+}
+
+/// Puts the end of a refresh token off that is used and stays; `false` where it is not live.
+pub(crate) async fn keep_refresh(
+    transaction: &mut Transaction<'static, Any>,
+    hash: &str,
+    token: &RefreshToken,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let kept = sqlx::query(concat!(
+        "UPDATE refresh_tokens SET document = $3, idle_expires_at = $4 ",
+        live_refresh!()
+    ))
+    .bind(hash)
+    .bind(now.0)
+    .bind(to_json(token, "refresh token")?)
+    .bind(token.idle_expires_at.0)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(kept.rows_affected() == 1)
+}
+
+/// Writes a refresh token.
+pub(crate) async fn write_refresh(
+    transaction: &mut Transaction<'static, Any>,
+    hash: &str,
+    token: &RefreshToken,
+) -> Result<(), StoreError> {
+    let insert = sqlx::query(
+        "INSERT INTO refresh_tokens (hash, family, sid, user_id, client_id, document, \
+         idle_expires_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    );
+    bind_refresh(insert, hash, token)?.execute(&mut **transaction).await?;
+    Ok(())
+}
+
+type AnyQuery<'q> = sqlx::query::Query<'q, Any, sqlx::any::AnyArguments>;
+
+fn bind_refresh<'q>(
+    query: AnyQuery<'q>,
+    hash: &str,
+    token: &RefreshToken,
+) -> Result<AnyQuery<'q>, StoreError> {
+    Ok(query
+        .bind(hash.to_owned())
+        .bind(token.family.clone())
+        .bind(token.sid.clone())
+        .bind(token.user_id.clone())
+        .bind(token.client_id.clone())
+        .bind(to_json(token, "refresh token")?)
+        .bind(token.idle_expires_at.0)
+        .bind(token.expires_at.0))
+}
+
+async fn revoke_family(
+    transaction: &mut Transaction<'static, Any>,
+    family: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE refresh_tokens SET revoked_at = $2 WHERE family = $1 AND revoked_at IS NULL",
+    )
+    .bind(family)
+    .bind(now.0)
+    .execute(&mut **transaction)
+    .await?;
+    // Access tokens are looked up together with this mark, also those issued at this very moment.
+    sqlx::query(
+        "INSERT INTO grants (jti, kind, user_id, client_id, party, lineage, expires_at, \
+         revoked_at) VALUES ('family:' || $1, 'family', '', '', '', $1, $2, $2) \
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(family)
+    .bind(now.plus(8 * 86_400).0)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,182 @@
+//! Sign-ins at the IdP: sessions, codes, pushed requests, refresh tokens. Everything is looked up by
+//! the hash of the secret it stands for.
+
+use crate::{
+    database::{Store, StoreError, document, reading, to_json},
+    directory::read,
+    ledger::{AuditEvent, insert_audit},
+    people::User,
+};
+use passavant_proto::{oidc::authentication::Authentication, time::Timestamp, xaa::trust::Account};
+use sqlx::{Any, Row, Transaction, any::AnyRow};
+
+/// A browser that is signed in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Its public id, the `sid` of ID tokens.
+    pub sid: String,
+    /// Who.
+    pub user_id: String,
+    /// How and when.
+    pub authentication: Authentication,
+    /// When the browser has to sign in again.
+    pub expires_at: Timestamp,
+}
+
+impl Store {
+    /// Records a sign-in of `user`, as they were when the password was checked; `false` if they
+    /// were switched off, removed or given another password since. The cookie that the browser had `before` opens
+    /// nothing any more; what its session brought goes on.
+    pub async fn begin_session(
+        &self,
+        cookie_hash: &str,
+        session: &Session,
+        user: &User,
+        before: Option<&str>,
+        event: AuditEvent,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        let current = read::<User>(&mut transaction, &user.id).await?;
+        let same = |now: &User| !now.disabled && now.password_hash == user.password_hash;
+        if !current.as_ref().is_some_and(same) {
+            return Ok(false);
+        }
+        if let Some(before) = before {
+            sqlx::query("UPDATE sessions SET cookie_hash = 'left ' || sid WHERE cookie_hash = $1")
+                .bind(before)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        insert_session(&mut transaction, cookie_hash, session).await?;
+        insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Records that a person of a trusted issuer has signed in; `false` if their account was switched off or
+    /// removed since.
+    pub async fn begin_account_session(
+        &self,
+        cookie_hash: &str,
+        session: &Session,
+        event: AuditEvent,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        let account = read::<Account>(&mut transaction, &session.user_id).await?;
+        if account.is_none_or(|account| account.disabled) {
+            return Ok(false);
+        }
+        insert_session(&mut transaction, cookie_hash, session).await?;
+        insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// The live session of a cookie.
+    pub async fn session(
+        &self,
+        cookie_hash: &str,
+        now: Timestamp,
+    ) -> Result<Option<Session>, StoreError> {
+        let row = reading!(
+            self,
+            fetch_optional,
+            sqlx::query(
+                "SELECT sid, user_id, authentication, expires_at FROM sessions \
+             WHERE cookie_hash = $1 AND ended_at IS NULL AND expires_at > $2",
+            )
+            .bind(cookie_hash)
+            .bind(now.0)
+        )?;
+        let Some(row) = row else { return Ok(None) };
+        self.row("session", row.try_get("sid")?, session_of(&row))
+    }
+
+    /// How the person of a session that has not been ended signed in.
+    pub async fn session_authentication(
+        &self,
+        sid: &str,
+    ) -> Result<Option<Authentication>, StoreError> {
+        let row = reading!(
+            self,
+            fetch_optional,
+            sqlx::query("SELECT authentication FROM sessions WHERE sid = $1 AND ended_at IS NULL")
+                .bind(sid)
+        )?;
+        let Some(row) = row else { return Ok(None) };
+        self.row("session", sid, document(&row, "authentication", "session"))
+    }
+
+    /// Whether a session has not been ended. An expired one still stands behind tokens that live
+    /// longer than the browser's cookie.
+    pub async fn session_not_ended(&self, sid: &str) -> Result<bool, StoreError> {
+        let row = reading!(
+            self,
+            fetch_optional,
+            sqlx::query("SELECT sid FROM sessions WHERE sid = $1 AND ended_at IS NULL").bind(sid)
+        )?;
+        Ok(row.is_some())
+    }
+
+    /// Ends a session and everything that descends from it; `false` if it was not there or had
+    /// ended.
+    pub async fn end_session(
+        &self,
+        sid: &str,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        let ended = end(&mut transaction, sid, now).await?;
+        insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(ended)
+    }
+}
+
+fn session_of(row: &AnyRow) -> Result<Session, StoreError> {
+    Ok(Session {
+        sid: row.try_get("sid")?,
+        user_id: row.try_get("user_id")?,
+        authentication: document(row, "authentication", "session")?,
+        expires_at: Timestamp(row.try_get("expires_at")?),
+    })
+}
+
+async fn insert_session(
+    transaction: &mut Transaction<'static, Any>,
+    cookie_hash: &str,
+    session: &Session,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO sessions (cookie_hash, sid, user_id, authentication, expires_at) \
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(cookie_hash)
+    .bind(session.sid.as_str())
+    .bind(session.user_id.as_str())
+    .bind(to_json(&session.authentication, "session")?)
+    .bind(session.expires_at.0)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// Ends a session and its refresh tokens; whether it had not ended before.
+async fn end(
+    transaction: &mut Transaction<'static, Any>,
+    sid: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query("UPDATE sessions SET ended_at = $2 WHERE sid = $1 AND ended_at IS NULL")
+        .bind(sid)
+        .bind(now.0)
+        .execute(&mut **transaction)
+        .await?;
+    sqlx::query("UPDATE refresh_tokens SET revoked_at = $2 WHERE sid = $1 AND revoked_at IS NULL")
+        .bind(sid)
+        .bind(now.0)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
