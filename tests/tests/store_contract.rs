@@ -1,5 +1,6 @@
 //! What every database must do, run against SQLite, and against PostgreSQL with the feature
 //! `postgres`.
+#![allow(clippy::disallowed_methods, reason = "the contract of the store itself")]
 
 use passavant_proto::event::{Act, Detail, Event, RequestEvent};
 use passavant_proto::{

@@ -1,5 +1,6 @@
 //! Databases of the first schema, filled by the program of that time (`fixtures/first`), are brought up to date, lose
 //! nothing, and still serve a node of that time.
+#![allow(clippy::disallowed_methods, reason = "the contract of the store itself")]
 
 use passavant_proto::event::RequestEvent;
 use passavant_proto::{

@@ -31,7 +31,7 @@ use passavant_proto::{
     time::{Clock, Entropy},
 };
 use passavant_store::{
-    AdminRole, Administrator, AuditEvent, Entry, RestsOn, Store, StoreError, StoredProof,
+    AdminRole, Administrator, AuditEvent, RestsOn, Store, StoreError, StoredProof,
 };
 use proof::{Asked, Challenges, Presented};
 use serde::Serialize;
@@ -390,7 +390,7 @@ impl Gate {
             .with(Detail::Method, shown(parts.method.as_str(), 16))
             .with(Detail::Target, shown(parts.uri.path(), 256))
             .refused(reason);
-        let recorded = place.store.record(Entry::new(Some(event)), now).await;
+        let recorded = place.store.note(event, now).await;
         recorded.map(|_| ()).map_err(|error| passavant_authority::answer::broken(&error))
     }
 }

@@ -20,7 +20,7 @@ use passavant_proto::{
     others_text::shown,
     secret::sha256,
 };
-use passavant_store::{AuditEvent, Entry};
+use passavant_store::AuditEvent;
 use url::Url;
 
 /// A redirect to a checked redirect URI, always with `iss` (RFC 9207).
@@ -86,8 +86,7 @@ pub async fn refused<D: Directory>(
     if let Some(client) = client {
         event = event.client(&client.id);
     }
-    let operation = Entry::new(Some(event.refused(reason)));
-    if let Err(error) = authority.store.record(operation, authority.now()).await {
+    if let Err(error) = authority.store.note(event.refused(reason), authority.now()).await {
         return Some(broken(&error));
     }
     page.map(|text| {

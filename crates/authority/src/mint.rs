@@ -48,6 +48,7 @@ pub trait Grant<D>: Send {
 }
 
 /// Decides and records. What comes out may be signed.
+#[allow(clippy::disallowed_methods, reason = "the one loop that records grants")]
 pub async fn mint<D: Directory, G: Grant<D>>(
     authority: &Authority<D>,
     mut snapshot: Arc<Snapshot<D>>,

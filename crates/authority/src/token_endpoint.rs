@@ -23,7 +23,7 @@ use passavant_proto::{
     refusal::Refusal,
     xaa::id_jag::OneOrMany,
 };
-use passavant_store::{AuditEvent, Entry};
+use passavant_store::AuditEvent;
 use serde::Serialize;
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
@@ -318,7 +318,7 @@ pub async fn conclude<D: Directory>(
                 Refusal::ClientDocument(why) => event.with(Detail::More, why.to_string()),
                 _ => event,
             };
-            match authority.store.record(Entry::new(Some(event)), authority.now()).await {
+            match authority.store.note(event, authority.now()).await {
                 Ok(_) => answer::refused(&refusal),
                 Err(error) => answer::broken(&error),
             }

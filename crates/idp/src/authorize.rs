@@ -447,8 +447,7 @@ pub(super) async fn check_password(
                 .with(Detail::RequestId, request_id)
                 .with(Detail::Address, address)
                 .refused("sign_in.password");
-            let operation = passavant_store::Entry::new(Some(event));
-            let recorded = authority.store.record(operation, authority.now()).await;
+            let recorded = authority.store.note(event, authority.now()).await;
             recorded.map_err(NotSignedIn::Broken)?;
             Err(NotSignedIn::Wrong)
         }

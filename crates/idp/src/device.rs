@@ -36,7 +36,7 @@ use passavant_proto::{
     secret::{Secret, equal_in_constant_time},
 };
 use passavant_store::{
-    AuditEvent, AuthorizationCode, DeviceCode, DeviceState, Entry, Session, StoreError,
+    AuditEvent, AuthorizationCode, DeviceCode, DeviceState, Session, StoreError,
 };
 use serde_json::json;
 
@@ -282,7 +282,7 @@ async fn wrong_code(
         .with(Detail::RequestId, request_id)
         .with(Detail::Address, address)
         .refused("device.user_code");
-    authority.store.record(Entry::new(Some(event)), authority.now()).await?;
+    authority.store.note(event, authority.now()).await?;
     let text = "Wrong or expired code. Check the letters. Codes expire after ten minutes.";
     let problem = Problem { status: StatusCode::BAD_REQUEST, text, username: "" };
     Ok(code_form(idp, parts, Some(&problem)))

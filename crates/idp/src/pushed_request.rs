@@ -15,7 +15,7 @@ use passavant_proto::{
     refusal::Refusal,
     secret::Secret,
 };
-use passavant_store::{Entry, PushedRequest};
+use passavant_store::PushedRequest;
 use serde_json::json;
 
 /// What every `request_uri` of ours begins with.
@@ -94,8 +94,11 @@ pub(super) async fn not_taken(
         return answer::throttled(busy.0);
     }
     let reason = format!("{}.{error}", request.event.event.word());
-    let operation = Entry::new(Some(request.sender.noted_in(request.event.refused(reason))));
-    if let Err(error) = authority.store.record(operation, authority.now()).await {
+    if let Err(error) = authority
+        .store
+        .note(request.sender.noted_in(request.event.refused(reason)), authority.now())
+        .await
+    {
         return answer::broken(&error);
     }
     let body = json!({"error": error, "error_description": description});

@@ -15,7 +15,7 @@ use passavant_authority::{
 use passavant_proto::{
     event::Detail, oauth::access_token::verify_any_audience, refusal::Refusal, secret::Secret,
 };
-use passavant_store::{Entry, StoreError};
+use passavant_store::StoreError;
 
 /// RFC 7009. A refresh token takes its family with it; another client's token is left alone.
 pub(super) async fn revoke(State(idp): State<Idp>, request: Request) -> Response<Body> {
@@ -65,8 +65,7 @@ pub(super) async fn revoke(State(idp): State<Idp>, request: Request) -> Response
             return Ok(Some(busy));
         }
         let event = sender.noted_in(event.refused("revoke.not_yours"));
-        let operation = Entry::new(Some(event));
-        authority.store.record(operation, now).await.map(|_| None)
+        authority.store.note(event, now).await.map(|_| None)
     }
     .await;
     match outcome {

@@ -175,8 +175,7 @@ async fn answered(ras: &Ras, parts: &Parts, body: Body) -> Result<Response<Body>
     }
     let (request_id, _) = origin_of(parts);
     let event = event(&asked, &person, now, request_id).refused("consent.denied");
-    let operation = passavant_store::Entry::new(Some(event));
-    authority.store.record(operation, now).await.map_err(|e| broken(&e))?;
+    authority.store.note(event, now).await.map_err(|e| broken(&e))?;
     Err(error(ras, &asked.request, "access_denied", "The person said no."))
 }
 
@@ -576,8 +575,7 @@ async fn account(
 }
 
 async fn record(ras: &Ras, event: AuditEvent, now: Timestamp) -> Result<(), Response<Body>> {
-    let operation = passavant_store::Entry::new(Some(event));
-    let done = ras.0.authority.store.record(operation, now).await;
+    let done = ras.0.authority.store.note(event, now).await;
     done.map(|_| ()).map_err(|e| broken(&e))
 }
 

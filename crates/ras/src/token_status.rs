@@ -15,7 +15,6 @@ use passavant_proto::{
     event::Detail, identifier::Resource, oauth::access_token::verify_any_audience,
     refusal::Refusal, secret::Secret,
 };
-use passavant_store::Entry;
 
 /// RFC 7009.
 pub(super) async fn revoke(State(ras): State<Ras>, request: Request) -> Response<Body> {
@@ -68,8 +67,7 @@ pub(super) async fn revoke(State(ras): State<Ras>, request: Request) -> Response
                 return answer::throttled(busy.0);
             }
             let event = request.sender.noted_in(request.event.refused("revoke.not_yours"));
-            let operation = Entry::new(Some(event));
-            authority.store.record(operation, now).await.map(|_| ())
+            authority.store.note(event, now).await.map(|_| ())
         }
     };
     match done {

@@ -412,7 +412,7 @@ impl Store {
     }
 
     /// Notes what an error says of the connections.
-    pub(crate) fn note(&self, error: &StoreError) {
+    pub(crate) fn note_failure(&self, error: &StoreError) {
         if let StoreError::Database(error) = error {
             self.health.note(error);
         }

@@ -155,12 +155,22 @@ const PATIENCE: Duration = Duration::from_secs(6);
 const SQLITE_PATIENCE: Duration = Duration::from_millis(1950);
 
 impl Store {
-    /// Records a decision; answers after the commit.
-    pub async fn record(
+    /// Puts an event on record, of a refusal or of a step that grants nothing.
+    pub async fn note(
         &self,
-        operation: Entry,
+        event: AuditEvent,
         now: Timestamp,
     ) -> Result<EntryOutcome, StoreError> {
+        self.enter(Entry::new(Some(event)), now).await
+    }
+
+    /// Records a decision; answers after the commit. One loop calls it, which asks what a decision rests on
+    /// (`authority::mint`): a lint refuses every other caller.
+    pub async fn record(&self, entry: Entry, now: Timestamp) -> Result<EntryOutcome, StoreError> {
+        self.enter(entry, now).await
+    }
+
+    async fn enter(&self, operation: Entry, now: Timestamp) -> Result<EntryOutcome, StoreError> {
         let (answer, outcome) = oneshot::channel();
         let queued = Queued { operation, now, answer };
         let patience = match self.dialect {
@@ -181,7 +191,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<EntryOutcome, StoreError> {
         let operation = Entry { jti: Some(jti), ..Entry::new(None) };
-        self.record(operation, now).await
+        self.enter(operation, now).await
     }
 
     /// Writes the rows of a report, once: how many, or none where the report was taken before.
@@ -309,7 +319,7 @@ async fn attempt(store: &Store, group: &[Queued]) -> Result<Vec<EntryOutcome>, S
         tries += 1;
         match run(store, group).await {
             Err(StoreError::Database(error)) if tries < TRIES && is_transient(&error) => {}
-            outcome => return outcome.inspect_err(|error| store.note(error)),
+            outcome => return outcome.inspect_err(|error| store.note_failure(error)),
         }
     }
 }
