@@ -22,6 +22,7 @@
     reason = "a program for measuring: it stops at the first surprise, and figures are rounded"
 )]
 
+mod crowd;
 mod gateway;
 mod load;
 mod parties;

@@ -93,7 +93,7 @@ pub(crate) async fn serve(folder: &str, crowd: &Crowd) {
     let ras_store = Store::open(&open("ras.db")).await.unwrap();
     fill(&idp_store, &ras_store, (&idp_issuer, &ras_issuer), &resource).await;
     if matches!(crowd, Crowd::Many(_)) {
-        crate::people::fill(&idp_url).await;
+        crate::crowd::fill(&idp_url).await;
     }
     let der = std::fs::read(folder.join("idp.key")).unwrap();
     let ring = |der: &[u8]| {
@@ -174,7 +174,7 @@ fn changes(store: Store) -> Router {
     };
     let of = store.clone();
     let person = axum_post(move || async move {
-        let i = NEXT.fetch_add(7919, std::sync::atomic::Ordering::Relaxed) % crate::people::PEOPLE;
+        let i = NEXT.fetch_add(7919, std::sync::atomic::Ordering::Relaxed) % crate::crowd::PEOPLE;
         let rename = |user: &mut User| user.display_name = Some(format!("Name {i}"));
         of.update::<User>(&format!("u{i}"), rename, event()).await.unwrap().unwrap();
     });
@@ -407,12 +407,12 @@ impl Parties {
 
     /// Changes of people, one each time.
     pub(crate) fn changes(&self) -> Plan {
-        Plan { address: self.addresses[4], shots: vec![crate::people::shot("/person")] }
+        Plan { address: self.addresses[4], shots: vec![crate::crowd::shot("/person")] }
     }
 
     /// Deletions of the first groups.
     pub(crate) fn group_deletions(&self, count: usize) -> Plan {
-        let shots = (0..count).map(|i| crate::people::shot(&format!("/group/g{i}"))).collect();
+        let shots = (0..count).map(|i| crate::crowd::shot(&format!("/group/g{i}"))).collect();
         Plan { address: self.addresses[4], shots }
     }
 

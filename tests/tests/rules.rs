@@ -305,6 +305,30 @@ fn nothing_is_decided_by_the_name_of_an_event() {
     assert!(seen > 10, "{seen}");
 }
 
+/// The map leads somewhere.
+#[test]
+fn every_file_that_the_architecture_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = source("docs/ARCHITECTURE.md");
+    let mut seen = 0;
+    for word in text.split(|c: char| c.is_whitespace() || "`(),;".contains(c)) {
+        let path = word.split("::").next().unwrap();
+        let Some((room, rest)) = path.strip_suffix(".rs").and_then(|stem| stem.split_once('/'))
+        else {
+            continue;
+        };
+        let (room, rest) = if room == "tests" {
+            ("tests/tests".to_owned(), rest)
+        } else {
+            (format!("crates/{room}/src"), rest)
+        };
+        let file = root.join(&room).join(format!("{rest}.rs"));
+        assert!(file.is_file(), "{path}");
+        seen += 1;
+    }
+    assert!(seen > 40, "{seen} paths");
+}
+
 /// Each promise of SECURITY.md, by how it begins, and the tests that hold it.
 const PROMISES: &[(&str, &[&str])] = &[
     (

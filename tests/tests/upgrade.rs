@@ -244,4 +244,37 @@ mod postgres {
         }
         assert!(began.elapsed().as_secs() < 60, "the frozen node was waited for");
     }
+
+    /// Somebody reads for long, as a backup does, while a node brings the schema up to date: nodes of before go on.
+    #[tokio::test]
+    async fn a_step_that_has_to_wait_holds_nobody_up() {
+        let url = fresh("passavant_upgrade_reader").await;
+        run(&url, &fixture("idp", "postgres")).await;
+        let mut reader = by_hand(&url).await;
+        let sql = "BEGIN; SELECT COUNT(*) FROM refresh_tokens; SELECT COUNT(*) FROM directory";
+        sqlx::raw_sql(sql).execute(&mut reader).await.unwrap();
+        let of = url.clone();
+        let node = tokio::spawn(async move {
+            let began = std::time::Instant::now();
+            Store::open(&of).await.map(drop).unwrap();
+            began.elapsed()
+        });
+        // As a node of before writes.
+        let mut before = by_hand(&url).await;
+        let (began, mut longest) = (std::time::Instant::now(), std::time::Duration::ZERO);
+        while began.elapsed().as_secs() < 6 {
+            let asked = std::time::Instant::now();
+            let sql = "UPDATE refresh_tokens SET document = document WHERE hash = 'x'; \
+                       SELECT COUNT(*) FROM directory";
+            sqlx::raw_sql(sql).execute(&mut before).await.unwrap();
+            longest = longest.max(asked.elapsed());
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert!(longest.as_millis() < 2500, "a node of before waited for {longest:?}");
+        assert!(!node.is_finished(), "the reader is still there");
+        sqlx::raw_sql("COMMIT").execute(&mut reader).await.unwrap();
+        let released = std::time::Instant::now();
+        node.await.unwrap();
+        assert!(released.elapsed().as_secs() < 6, "{:?}", released.elapsed());
+    }
 }

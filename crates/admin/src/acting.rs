@@ -1,13 +1,13 @@
 //! Who acts, and what that takes.
 
-use super::{Problem, records::Ground};
+use super::{Problem, ground::Ground};
 use axum::{
     Json,
     extract::FromRequestParts,
     http::{Method, StatusCode, request::Parts},
     response::{IntoResponse, Response},
 };
-use passavant_authority::token_endpoint::origin_of;
+use passavant_authority::origin::origin_of;
 use passavant_proto::event::{Act, Detail, Event};
 use passavant_proto::time::Timestamp;
 use passavant_store::{AdminRole, AuditEvent, RestsOn};

@@ -4,8 +4,9 @@
 use super::{
     AdminError,
     acting::{Acting, Administration, Desk},
+    ground::Ground,
     proof,
-    records::{Body, Ground},
+    records::Body,
 };
 use axum::{
     Json, Router,

@@ -5,10 +5,10 @@ use super::{
     AdminError,
     acting::{Acting, Administration},
     administrators,
-    keys::{MakeKey, key_routes},
-    records::{
-        AuditQuery, Body, ClientChange, Ground, NewClient, Overlap, Switch, check_email, view,
-    },
+    ground::Ground,
+    ground::MakeKey,
+    keys::key_routes,
+    records::{AuditQuery, Body, ClientChange, NewClient, Overlap, Switch, check_email, view},
 };
 use axum::{
     Json, Router,

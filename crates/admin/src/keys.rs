@@ -3,7 +3,8 @@
 use super::{
     AdminError,
     acting::{Acting, Desk},
-    records::{Body, Ground},
+    ground::Ground,
+    records::Body,
 };
 use axum::{
     Json, Router,
@@ -15,14 +16,9 @@ use passavant_proto::{
     jose::jwk::Algorithm,
     time::Timestamp,
 };
-use passavant_store::SealedKey;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
-
-/// Makes a signing key of an algorithm (`None`: the server's own) that begins to sign at a time, sealed.
-pub type MakeKey =
-    std::sync::Arc<dyn Fn(Option<Algorithm>, Timestamp) -> Result<SealedKey, String> + Send + Sync>;
 
 /// Tokens that an earlier key signed are believed for so long after the next key begins, in seconds: longer than any of
 /// them lives.

@@ -3,6 +3,7 @@
 
 mod acting;
 mod administrators;
+mod ground;
 mod idp;
 mod keys;
 pub mod proof;
@@ -10,8 +11,9 @@ mod ras;
 mod records;
 
 pub use acting::By;
+pub use ground::MakeKey;
 pub use idp::IdpAdmin;
-pub use keys::{MakeKey, STILL_VERIFIES};
+pub use keys::STILL_VERIFIES;
 pub use ras::RasAdmin;
 
 use acting::Need;
@@ -23,7 +25,7 @@ use axum::{
     middleware::{self, Next},
     response::IntoResponse,
 };
-use passavant_authority::{admission::Cells, token_endpoint::origin_of};
+use passavant_authority::{admission::Cells, origin::origin_of};
 use passavant_proto::{
     event::{Detail, RequestEvent},
     others_text::shown,

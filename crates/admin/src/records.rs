@@ -1,7 +1,7 @@
 //! What the routes of both roles share: reading bodies, and list, show, delete, switch for any kind
 //! of record.
 
-use super::{AdminError, Problem, acting::Desk, keys::MakeKey};
+use super::{AdminError, Problem, acting::Desk};
 use axum::{
     Json,
     body::Bytes,
@@ -20,22 +20,11 @@ use passavant_proto::{
     },
     oauth::redirect_uri,
     policy::Connection,
-    time::{Clock, Entropy, Timestamp},
     xaa::trust::{Account, ClientHost, TrustedIssuer},
 };
-use passavant_store::{AuditEvent, AuditFilter, Outcome, Put, Record, Store};
+use passavant_store::{AuditEvent, AuditFilter, Outcome, Put, Record};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-
-/// What every route needs.
-#[derive(Clone)]
-pub(super) struct Ground {
-    pub(super) store: Store,
-    pub(super) clock: Clock,
-    pub(super) entropy: Entropy,
-    /// Makes signing keys; only the binary can seal one.
-    pub(super) make_key: Option<MakeKey>,
-}
 
 /// An address that tokens may carry: accounts are found by it.
 pub(super) fn check_email(email: &str) -> Result<(), AdminError> {
@@ -76,12 +65,6 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         let ended = json.end();
         ended.map_err(|error| refused(format!("after the body: {error}")).into_response())?;
         Ok(Self(value))
-    }
-}
-
-impl Ground {
-    pub(super) fn now(&self) -> Timestamp {
-        self.clock.now()
     }
 }
 

@@ -345,6 +345,13 @@ pub fn address_key(address: IpAddr) -> String {
     }
 }
 
+/// Whoever asks before it is known who they are, and the cells that what they cost is taken from.
+#[derive(Clone, Copy)]
+pub struct Visitor<'a> {
+    pub admission: &'a Admission,
+    pub address: &'a str,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,10 @@
 //! What an IdP and a RAS have in common: issuer, store, keys, clock, and a copy of the directory
 //! that is never trusted longer than the generation it was read at.
 
-use crate::{admission::Taken, answer::Failure, operations::Readiness, token_endpoint::Visitor};
+use crate::{
+    admission::{Taken, Visitor},
+    answer::Failure,
+};
 use passavant_outbound::{ClientDocuments, Outbound, Reach, RelyingParty, RemoteKeys};
 use passavant_proto::{
     identifier::Issuer,
@@ -302,6 +305,15 @@ pub struct Snapshot<D> {
     pub generation: Generation,
     pub directory: D,
     pub keys: KeyRing,
+}
+
+/// Whether an authorization server could decide now.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness {
+    /// Why it could not; none where it could.
+    pub broken: Option<&'static str>,
+    /// Stored records that cannot be read, and why. The others are served.
+    pub unreadable: Vec<String>,
 }
 
 /// One authorization server.

@@ -2,9 +2,9 @@
 
 use crate::{
     admission::Sender,
+    admission::Visitor,
     answer::{broken, error_page},
     authority::{Authority, Directory},
-    token_endpoint::Visitor,
 };
 use axum::{
     body::Body,

@@ -2,9 +2,9 @@
 
 use crate::{
     admission::Taken,
+    admission::Visitor,
     answer::Failure,
     authority::{Authority, Directory, Look, RegisteredClient, Snapshot},
-    token_endpoint::Visitor,
 };
 use axum::http::{HeaderMap, header};
 use passavant_outbound::{KeySource, Reach};

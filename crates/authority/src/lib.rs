@@ -10,11 +10,12 @@ pub mod client_authentication;
 pub mod grants;
 pub mod mint;
 pub mod operations;
+pub mod origin;
 pub mod passwords;
 pub mod token_endpoint;
 pub mod token_status;
 
 pub use admission::Rates;
-pub use authority::{Context, KeyRing, Keys};
-pub use operations::{LIMITS, Limits, Probe, Readers, Readiness, health, limited};
+pub use authority::{Context, KeyRing, Keys, Readiness};
+pub use operations::{LIMITS, Limits, Probe, Readers, health, limited};
 pub use passwords::Passwords;

@@ -1,6 +1,6 @@
 //! What every listener has: limits, request ids, logs, health.
 
-use crate::token_endpoint::Grants;
+use crate::{authority::Readiness, origin::RequestId, token_endpoint::Grants};
 use axum::{
     Router,
     body::Body,
@@ -46,10 +46,6 @@ pub struct Limits {
 /// Limits of the authorization servers.
 pub const LIMITS: Limits =
     Limits { body: 64 * 1024, time: Duration::from_secs(30), query: 16 * 1024 };
-
-/// Our own id of a request, also in logs and audit. Never the caller's.
-#[derive(Clone, Debug)]
-pub struct RequestId(pub String);
 
 /// Puts limits, request ids, logs and metrics around `router`. Behind `proxies` the address of a
 /// request is the last one of `X-Forwarded-For` that is not a proxy's; from anyone else that header
@@ -205,15 +201,6 @@ fn panicked(_: Box<dyn std::any::Any + Send>) -> Response<Body> {
     let body = r#"{"error":"server_error","error_description":"The server failed."}"#;
     let json = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
     (StatusCode::INTERNAL_SERVER_ERROR, json, body).into_response()
-}
-
-/// Whether an authorization server could decide now.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness {
-    /// Why it could not; none where it could.
-    pub broken: Option<&'static str>,
-    /// Stored records that cannot be read, and why. The others are served.
-    pub unreadable: Vec<String>,
 }
 
 /// Asks an authorization server whether it could decide now. Cheap to clone.

@@ -3,15 +3,15 @@
 //! put on record, for every route ([`conclude`]).
 
 use crate::{
-    admission::{Admission, Sender, address_key},
+    admission::{Admission, Sender, Visitor},
     answer::{self, Failure},
     authority::{Authority, Directory, Look, Snapshot},
     client_authentication::{self, AuthenticatedClient},
-    operations::RequestId,
+    origin::origin_of,
 };
 use axum::{
     body::{Body, Bytes},
-    extract::{ConnectInfo, FromRequest, Request},
+    extract::{FromRequest, Request},
     http::{HeaderMap, Response, StatusCode, header, request::Parts},
     response::IntoResponse,
 };
@@ -25,7 +25,7 @@ use passavant_proto::{
 };
 use passavant_store::AuditEvent;
 use serde::Serialize;
-use std::{future::Future, net::SocketAddr, sync::Arc};
+use std::{future::Future, sync::Arc};
 
 /// How often a request is looked at where its client's record changes meanwhile.
 const TRIES: u32 = 3;
@@ -185,13 +185,6 @@ pub async fn token<G: Grants>(grants: &G, request: Request) -> Response<Body> {
     }
 }
 
-/// The id of a request and the address it came from.
-pub fn origin_of(parts: &Parts) -> (String, String) {
-    let id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
-    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-    (id, peer.map(|peer| address_key(peer.0.ip())).unwrap_or_default())
-}
-
 /// Steps 1 to 3: what comes out has an authenticated client. A refusal comes with its event.
 pub async fn client_request<D: Directory>(
     authority: &Authority<D>,
@@ -282,13 +275,6 @@ async fn with_client<D: Directory>(
         }
         Err(failure) => Err(conclude(authority, admission, &sender, event, failure).await),
     }
-}
-
-/// Whoever asks before it is known who they are, and the cells that what they cost is taken from.
-#[derive(Clone, Copy)]
-pub struct Visitor<'a> {
-    pub admission: &'a Admission,
-    pub address: &'a str,
 }
 
 /// The last step: the answer to a failure, with the refusal on record. A cell is taken before the row is written;

@@ -3,7 +3,9 @@
 //! request is read and checked again.
 
 use super::{
-    Idp, pushed_request,
+    Idp,
+    asked::{Asked, hinted},
+    pushed_request,
     sign_in_page::{self, Problem},
 };
 use axum::{
@@ -14,48 +16,27 @@ use axum::{
 };
 use passavant_authority::{
     admission::UNDER_WAY,
+    admission::Visitor,
     answer::{Failure, broken, error_page},
     authority::Look,
     browser::{self, back_to, cookie, cookie_name, csrf_of, is_same_origin, set_cookie},
+    origin::origin_of,
     passwords,
-    token_endpoint::{Visitor, origin_of},
 };
 use passavant_proto::{
     event::{Detail, RequestEvent},
-    identifier::Issuer,
-    jose::jwk::KeySet,
     oauth::authorize::{
-        self, AuthorizationRequest, CODE_LIFETIME, Offer, PageError, RedirectError, Unauthorizable,
+        AuthorizationRequest, CODE_LIFETIME, PageError, RedirectError, Unauthorizable,
     },
     oauth::client::{Client, ClientAuthentication, ENROLLED_CLIENT},
     oauth::form::Form,
     oidc::authentication::{ACR_PASSWORD, Authentication},
-    oidc::id_token::verify_hint,
     oidc::known_browser::{self, KnownBrowser},
     secret::{Secret, equal_in_constant_time, sha256},
     time::Timestamp,
 };
 use passavant_store::{AuditEvent, AuthorizationCode, Session, StoreError, User};
 use std::time::Duration;
-
-/// A request that was read and checked, and the pushed request it came from.
-pub(super) struct Asked {
-    pub(super) request: AuthorizationRequest,
-    pub(super) client_name: String,
-    pushed: Option<String>,
-    /// The one person whom the client acts for, if it is an installation.
-    only_for: Option<String>,
-    /// The client proves nothing of itself: any page and any program can send a browser here in its name.
-    is_public: bool,
-}
-
-impl Asked {
-    /// Whether a live session is not enough: nobody can tell whose the request is, so the person is asked each time
-    /// (RFC 8252 8.6).
-    fn needs_a_person(&self) -> bool {
-        self.is_public
-    }
-}
 
 /// GET: a live session gets its code at once; otherwise the sign-in page.
 pub(super) async fn begin(State(idp): State<Idp>, request: Request) -> Response<Body> {
@@ -327,25 +308,6 @@ async fn read(idp: &Idp, parts: &Parts) -> Result<Asked, Response<Body>> {
             Err(back_to(idp.issuer(), &redirect_uri, state.as_deref(), &parameters))
         }
     }
-}
-
-/// Reads a request with the `id_token_hint` that it may carry: an ID token of ours names the one person that is meant.
-pub(super) fn hinted(
-    (keys, issuer): (&KeySet, &Issuer),
-    form: &Form,
-    client: &Client,
-) -> Result<AuthorizationRequest, Unauthorizable> {
-    let mut request = authorize::read(form, client, Offer::SignIn)?;
-    if let Some(hint) = form.optional("id_token_hint") {
-        let Ok(hint) = verify_hint(hint, keys, issuer) else {
-            let description = "id_token_hint is not an ID token of this identity provider.";
-            let error = RedirectError { error: "invalid_request", description };
-            let (redirect_uri, state) = (request.redirect_uri, request.state);
-            return Err(Unauthorizable::Redirect { redirect_uri, state, error });
-        };
-        request.subject = Some(hint.subject);
-    }
-    Ok(request)
 }
 
 pub(super) enum NotSignedIn {

@@ -23,7 +23,8 @@ use passavant_authority::{
     authority::Look,
     browser::{cookie, cookie_name, csrf_of, is_same_origin, see_other},
     grants,
-    token_endpoint::{ClientRequest, Endpoint, TokenAnswer, client_request, conclude, origin_of},
+    origin::origin_of,
+    token_endpoint::{ClientRequest, Endpoint, TokenAnswer, client_request, conclude},
 };
 use passavant_proto::{
     event::{Detail, RequestEvent},

@@ -11,7 +11,7 @@ use axum::{
 use passavant_authority::{
     answer::{broken, no_store, revocable},
     authority::{Directory as _, Look},
-    token_endpoint::origin_of,
+    origin::origin_of,
 };
 use passavant_proto::{
     event::{Detail, RequestEvent},

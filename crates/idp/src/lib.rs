@@ -1,5 +1,6 @@
 //! The identity provider: signs people in, issues ID tokens and ID-JAGs.
 
+mod asked;
 mod authorization_code;
 mod authorize;
 mod bearer;

@@ -13,7 +13,7 @@ use passavant_authority::{
     answer::{broken, error_page, page},
     authority::Directory as _,
     browser::{cookie, cookie_name, csrf_of, is_same_origin, see_other, set_cookie},
-    token_endpoint::origin_of,
+    origin::origin_of,
 };
 use passavant_proto::{
     event::{Detail, RequestEvent},

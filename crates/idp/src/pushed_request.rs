@@ -1,6 +1,6 @@
 //! Pushed authorization requests (RFC 9126).
 
-use super::{Idp, authorize::hinted, directory::IdpDirectory};
+use super::{Idp, asked::hinted, directory::IdpDirectory};
 use axum::{
     body::Body,
     extract::{Request, State},

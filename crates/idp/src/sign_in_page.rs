@@ -1,6 +1,6 @@
 //! The sign-in page: one form, no script.
 
-use super::{Idp, authorize::Asked};
+use super::{Idp, asked::Asked};
 use axum::{
     body::Body,
     http::{Response, StatusCode, request::Parts},

@@ -15,13 +15,14 @@ use axum::{
 };
 use passavant_authority::{
     admission::Taken,
+    admission::Visitor,
     answer::{Failure, broken, error_page},
     authority::Look,
     browser::{
         self, back_to, busy_page, cookie, cookie_name, cookies_of, is_same_origin, see_other,
         set_cookie,
     },
-    token_endpoint::{Visitor, origin_of},
+    origin::origin_of,
 };
 use passavant_outbound::{SignInFlow, SignInWishes};
 use passavant_proto::{

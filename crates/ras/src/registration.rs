@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderValue, Response, StatusCode, header},
     response::IntoResponse,
 };
-use passavant_authority::{answer, token_endpoint::origin_of};
+use passavant_authority::{answer, origin::origin_of};
 use passavant_proto::{
     event::{Detail, RequestEvent},
     identifier::Resource,

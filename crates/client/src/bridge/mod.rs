@@ -4,6 +4,7 @@
 //!
 //! The era is each message's own: clients probe in one and go on in the other.
 
+mod body;
 mod headers;
 mod message;
 mod post;

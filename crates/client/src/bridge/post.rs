@@ -2,13 +2,15 @@
 //! request is answered exactly once, whatever happens.
 
 use super::{
-    Bridge, Progress, Trouble, headers,
+    Bridge, Progress, Trouble,
+    body::media_type,
+    headers,
     message::{Envelope, Line, answered_error, error_code, key, one_line},
     session::{LONGEST_WAIT, SHORTEST_WAIT},
 };
 use crate::error::Error;
 use crate::vault::Access;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use passavant_outbound::{Events, OutboundError, Unread};
 use passavant_proto::oauth::challenge::Challenge;
 use serde_json::{Map, Value, value::RawValue};
@@ -573,13 +575,6 @@ fn too_large() -> Trouble {
 struct Page {
     #[serde(rename = "nextCursor", default)]
     next_cursor: Option<String>,
-}
-
-pub(super) fn media_type(response: &reqwest::Response) -> String {
-    let value =
-        response.headers().get("content-type").map(HeaderValue::as_bytes).unwrap_or_default();
-    let value = String::from_utf8_lossy(value);
-    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// Whether a JSON-RPC error of the transport is about the session. One that answers a request of ours is the server's

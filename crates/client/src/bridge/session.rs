@@ -3,8 +3,8 @@
 
 use super::{
     Bridge, Progress,
+    body::media_type,
     message::{Envelope, one_line},
-    post::media_type,
 };
 use http::{HeaderMap, HeaderValue};
 use std::time::Duration;

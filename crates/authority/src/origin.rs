@@ -1,0 +1,16 @@
+//! Where a request came from, and what it is called.
+
+use crate::admission::address_key;
+use axum::{extract::ConnectInfo, http::request::Parts};
+use std::net::SocketAddr;
+
+/// Our own id of a request, also in logs and audit. Never the caller's.
+#[derive(Clone, Debug)]
+pub struct RequestId(pub String);
+
+/// The id of a request and the address it came from.
+pub fn origin_of(parts: &Parts) -> (String, String) {
+    let id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    (id, peer.map(|peer| address_key(peer.0.ip())).unwrap_or_default())
+}
