@@ -9,8 +9,8 @@ use passavant_outbound::{ClientDocuments, Outbound, Reach, RelyingParty, RemoteK
 use passavant_proto::{
     identifier::Issuer,
     jose::jwk::{Algorithm, KeySet, SigningKey},
+    oauth::client::is_document_url,
     oauth::client::{Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT},
-    oauth::client_document::is_document_url,
     others_text::shown,
     time::{Clock, Entropy, Timestamp},
 };

@@ -10,10 +10,10 @@ use axum::http::{HeaderMap, header};
 use passavant_outbound::{KeySource, Reach};
 use passavant_proto::{
     jose::dpop::{self, DpopProof},
+    oauth::client::is_document_url,
     oauth::client::{ClientAuthentication, ClientKeys},
     oauth::client_assertion,
     oauth::client_authentication::Presented,
-    oauth::client_document::is_document_url,
     oauth::form::Form,
     refusal::Refusal,
     secret::Secret,

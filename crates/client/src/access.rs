@@ -2,9 +2,10 @@
 //! live token asks nobody.
 
 use crate::{
+    client::{AccessToken, Client},
     discovery::McpServer,
     error::Error,
-    obtain::{AccessToken, Client, MARGIN},
+    obtain::MARGIN,
     vault::Access,
 };
 use passavant_proto::{identifier::Resource, oauth::challenge::Challenge, oauth::scope::Scopes};

@@ -2,16 +2,13 @@
 //! its metadata.
 
 use crate::{
+    client::{Client, Verdicts},
     error::{Error, Leg},
-    obtain::Client,
 };
 use passavant_outbound::{Answer, OAuthError};
-use passavant_proto::{identifier::Resource, time::Timestamp};
+use passavant_proto::identifier::Resource;
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::HashMap,
-    sync::{MutexGuard, PoisonError},
-};
+use std::sync::{MutexGuard, PoisonError};
 
 /// Which MCP servers this person may reach through this client.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,9 +90,6 @@ pub struct Installation {
 
 /// How long a word of the IdP about an MCP server is believed, in seconds.
 const BELIEVED: i64 = 60;
-
-/// What the IdP said of an MCP server (its authorization server, and the server), and when.
-pub(crate) type Verdicts = HashMap<(String, Resource), (bool, Timestamp)>;
 
 #[derive(Deserialize)]
 struct Verdict {

@@ -3,10 +3,11 @@
 //! marked as such wherever it is shown. A refusal by policy never leads here (EMA-C2).
 
 use crate::{
+    client::{AccessToken, Client},
     code_flow::{Ask, CodeFlow, Loopback},
     discovery::McpServer,
     error::{Error, Leg},
-    obtain::{AccessToken, Client, is_only},
+    obtain::is_only,
     settings::{Credential, Registration},
     sign_in::SignInOptions,
     vault::{Access, Consent},

@@ -5,9 +5,10 @@
 mod report;
 
 use crate::{
+    client::Client,
     discovery::{self, Described, McpServer, Probed, bearer_challenge},
     error::Error,
-    obtain::{Client, IdJagView},
+    obtain::IdJagView,
     settings::Credential,
 };
 use passavant_outbound::{Answer, Differs, Outbound, Reach, first_words};
@@ -499,7 +500,7 @@ impl Walk<'_> {
         &mut self,
         server: &McpServer,
         id_jag: &IdJagView,
-    ) -> Step<crate::obtain::AccessToken> {
+    ) -> Step<crate::client::AccessToken> {
         const AT: Stage = Stage::Redemption;
         let claimed = id_jag.claims.optional_str("client_id").ok().flatten().unwrap_or_default();
         let (client, scopes) = (self.client, server.scopes.as_ref());

@@ -12,6 +12,7 @@ mod access;
 #[cfg(feature = "bridge")]
 pub mod bridge;
 mod catalog;
+mod client;
 mod code_flow;
 mod consent;
 mod device_flow;
@@ -29,17 +30,17 @@ mod sign_in;
 mod vault;
 
 pub use catalog::{Catalog, CatalogServer, Installation, NativeClient};
+pub use client::{AccessToken, Browser, Client, Purpose};
 pub use code_flow::{Callback, Loopback, Pasted, Tab};
 pub use consent::PendingConsent;
 pub use device_flow::Prompt;
 pub use discovery::McpServer;
 pub use enrol::{Enrolled, PendingEnrolment, begin_enrolment, enrol_by_device};
 pub use error::{Error, Leg};
-pub use obtain::{AccessToken, Client, IdJagView, Subject};
+pub use obtain::{IdJagView, Subject};
 pub use passavant_outbound::{
     BoxedAddresses, Discovered, Names, OAuthError, Outbound, OutboundError, Proxies, Reach,
 };
-pub use person::{Browser, Purpose};
 pub use settings::{Credential, Registration, Settings};
 pub use sign_in::{PendingSignIn, SignInOptions};
 pub use vault::{Access, Consent, MemoryVault, Session, Vault, VaultError, VaultFuture, VaultLock};

@@ -1,14 +1,12 @@
 //! From a sign-in to an access token: exchange, redemption, renewal, step-up.
 
 use crate::{
-    catalog::Verdicts,
+    client::{AccessToken, Client, key},
     discovery::{self, McpServer, bearer_challenge},
     error::{Error, Leg},
-    person::{Asked, Browser},
-    settings::{Credential, Registration, Settings},
-    vault::{Access, Session, Vault},
+    settings::{Credential, Registration},
 };
-use passavant_outbound::{Answer, Discovered, NOTABLE_SKEW, OAuthError, Outbound, Reach};
+use passavant_outbound::{Answer, Discovered, NOTABLE_SKEW, OAuthError, Reach};
 use passavant_proto::{
     GRANT_JWT_BEARER, GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_JAG,
     TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_REFRESH_TOKEN,
@@ -19,35 +17,11 @@ use passavant_proto::{
     oauth::client_assertion,
     oauth::scope::Scopes,
     secret::Secret,
-    time::{Clock, Entropy, Timestamp},
+    time::Timestamp,
     xaa::id_jag::OneOrMany,
 };
 use serde::Deserialize;
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
-};
-
-/// An access token for one MCP server.
-#[derive(Clone, Debug)]
-pub struct AccessToken {
-    secret: Secret,
-    /// Scopes granted; empty if the RAS did not say.
-    pub scopes: Scopes,
-    /// When it ends.
-    pub expires: Timestamp,
-}
-
-impl AccessToken {
-    pub(crate) fn new(secret: Secret, scopes: Scopes, expires: Timestamp) -> Self {
-        Self { secret, scopes, expires }
-    }
-
-    /// The token, for the `Authorization` header of requests to its MCP server alone.
-    pub fn secret(&self) -> &Secret {
-        &self.secret
-    }
-}
+use std::{collections::HashSet, sync::PoisonError};
 
 /// Which token of the sign-in an ID-JAG is asked with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,37 +44,6 @@ pub struct IdJagView {
     pub claims: Claims,
     /// Scopes it carries.
     pub scopes: Option<Scopes>,
-}
-
-/// A person's client: signs them in once, then gets a token for any MCP server they are allowed.
-/// Cheap to clone.
-#[derive(Clone)]
-pub struct Client(pub(crate) Arc<Inner>);
-
-pub(crate) struct Inner {
-    pub(crate) settings: Settings,
-    pub(crate) outbound: Outbound,
-    pub(crate) vault: Box<dyn Vault>,
-    pub(crate) clock: Clock,
-    pub(crate) entropy: Entropy,
-    pub(crate) browser: OnceLock<Arc<dyn Browser>>,
-    /// Held by each renewal that is under way.
-    pub(crate) renewing: Arc<()>,
-    /// What a person was asked for consent to, by MCP server.
-    pub(crate) asked: Mutex<HashMap<String, Asked>>,
-    tokens: Mutex<HashMap<(String, Resource), AccessToken>>,
-    /// Authorization servers that take no `resource` at a redemption.
-    without_resource: Mutex<HashSet<String>>,
-    /// MCP servers found, by the URL they were asked for.
-    pub(crate) servers: Mutex<HashMap<String, McpServer>>,
-    /// Authorization servers that the company's catalog names.
-    pub(crate) company: Mutex<HashSet<String>>,
-    /// What the IdP said about MCP servers that were asked for by name.
-    pub(crate) verdicts: Mutex<Verdicts>,
-    /// Tokens by URL, as the vault keeps them.
-    pub(crate) accesses: Mutex<HashMap<String, Access>>,
-    /// The IdP's metadata, and when it was read.
-    idp_metadata: Mutex<Option<(Timestamp, Discovered)>>,
 }
 
 /// The IdP's metadata is read again after this long, in seconds.
@@ -139,53 +82,6 @@ pub(crate) fn lifetime<'de, D: serde::Deserializer<'de>>(
 }
 
 impl Client {
-    /// A client with these settings, keeping the sign-in in `vault`.
-    pub fn new(
-        settings: Settings,
-        vault: Box<dyn Vault>,
-        outbound: Outbound,
-        clock: Clock,
-        entropy: Entropy,
-    ) -> Self {
-        outbound.compare_with(&clock);
-        Self(Arc::new(Inner {
-            settings,
-            outbound,
-            vault,
-            clock,
-            entropy,
-            browser: OnceLock::new(),
-            renewing: Arc::default(),
-            asked: Mutex::default(),
-            tokens: Mutex::default(),
-            without_resource: Mutex::default(),
-            servers: Mutex::default(),
-            company: Mutex::default(),
-            verdicts: Mutex::default(),
-            accesses: Mutex::default(),
-            idp_metadata: Mutex::default(),
-        }))
-    }
-
-    /// The settings.
-    pub fn settings(&self) -> &Settings {
-        &self.0.settings
-    }
-
-    /// The guarded HTTP client.
-    pub fn outbound(&self) -> &Outbound {
-        &self.0.outbound
-    }
-
-    /// The sign-in kept, if there is one for this IdP and client.
-    pub async fn session(&self) -> Result<Option<Session>, Error> {
-        let session = self.0.vault.load().await?;
-        Ok(session.filter(|s| {
-            s.issuer == self.0.settings.idp.as_str()
-                && s.idp_client_id == self.0.settings.idp_client.client_id
-        }))
-    }
-
     /// Finds the MCP server at `url` and the RAS that governs it.
     pub async fn discover(&self, url: &str) -> Result<McpServer, Error> {
         let found =
@@ -225,25 +121,9 @@ impl Client {
         self.obtain(server, Some(&wanted)).await
     }
 
-    /// Holds a token that [`Client::redeem`] brought, for [`Client::access_token`] to find.
-    pub fn hold(&self, server: &McpServer, token: AccessToken) {
-        self.tokens().insert(key(server), token);
-    }
-
-    /// Forgets a held token, after a 401.
-    pub fn forget(&self, server: &McpServer) {
-        self.tokens().remove(&key(server));
-    }
-
     /// The challenge of a 401 or 403 answer of an MCP server.
     pub fn challenge(answer: &Answer) -> Option<Challenge> {
         bearer_challenge(answer)
-    }
-
-    pub(crate) fn tokens(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<(String, Resource), AccessToken>> {
-        self.0.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) async fn obtain(
@@ -448,7 +328,7 @@ impl Client {
         };
         let lifetime = answer.expires_in.unwrap_or(60).clamp(0, 86_400);
         let expires = self.0.clock.now().plus(lifetime);
-        Ok(AccessToken { secret: Secret::new(answer.access_token), scopes, expires })
+        Ok(AccessToken::new(Secret::new(answer.access_token), scopes, expires))
     }
 
     /// Which of this client's identities an ID-JAG is for: the `client_id` claim says.
@@ -648,10 +528,6 @@ fn check_id_jag(server: &McpServer, answer: TokenAnswer) -> Result<IdJagView, Er
         }
     };
     Ok(IdJagView { assertion: Secret::new(answer.access_token), claims, scopes })
-}
-
-fn key(server: &McpServer) -> (String, Resource) {
-    (server.authorization_server.to_string(), server.resource.clone())
 }
 
 pub(crate) fn parse<T: serde::de::DeserializeOwned>(leg: Leg, answer: &Answer) -> Result<T, Error> {

@@ -2,9 +2,14 @@
 //! thing.
 
 use crate::{
-    discovery::McpServer, error::Error, obtain::Client, sign_in::SignInOptions, vault::VaultLock,
+    client::Client,
+    client::{Asked, Browser, Purpose},
+    discovery::McpServer,
+    error::Error,
+    sign_in::SignInOptions,
+    vault::VaultLock,
 };
-use passavant_proto::{oauth::scope::Scopes, time::Timestamp};
+use passavant_proto::oauth::scope::Scopes;
 use std::{
     collections::HashMap,
     sync::{Arc, MutexGuard, PoisonError},
@@ -23,33 +28,6 @@ impl Asked {
         let is_new = self.issuer != issuer || !self.scopes.contains_all(wanted);
         self.is_first && self.is_answered && is_new
     }
-}
-
-/// What a person was last asked for, for one MCP server.
-pub(crate) struct Asked {
-    /// When the first tab was opened.
-    at: Timestamp,
-    issuer: String,
-    scopes: Scopes,
-    is_first: bool,
-    is_answered: bool,
-}
-
-/// What the person is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// To sign in at the company: the sign-in before has ended.
-    SignIn,
-    /// To sign in again, because the policy wants it fresher or stronger.
-    StepUp,
-    /// To consent at the authorization server of an MCP server without cross-app access.
-    Consent,
-}
-
-/// Opens URLs for a person.
-pub trait Browser: Send + Sync {
-    /// Shows `url`; `false` if this program does not ask people for that.
-    fn open(&self, url: &str, purpose: Purpose) -> bool;
 }
 
 impl Client {
@@ -173,7 +151,7 @@ mod tests {
     fn a_server_that_goes_on_refusing_gets_no_more_tabs() {
         let of = |text: &str| text.split(' ').collect::<Scopes>();
         let first = |is_answered| Asked {
-            at: Timestamp(0),
+            at: passavant_proto::time::Timestamp(0),
             issuer: "https://as.example".to_owned(),
             scopes: of("read"),
             is_first: true,

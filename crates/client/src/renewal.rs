@@ -1,8 +1,9 @@
 //! A sign-in that lasts: its tokens renewed, one process at a time, and given back at its end.
 
 use crate::{
+    client::Client,
     error::{Error, Leg},
-    obtain::{Client, MARGIN, lifetime, parse},
+    obtain::{MARGIN, lifetime, parse},
     vault::{Session, VaultLock},
 };
 use passavant_proto::{jose::jws, secret::Secret};

@@ -1,7 +1,7 @@
 //! Tokens for the transport of the Rust MCP SDK: fresh ones for each request, one silent retry on
 //! 401, union step-up on 403 `insufficient_scope`.
 
-use crate::{discovery::McpServer, error::Error, obtain::Client};
+use crate::{client::Client, discovery::McpServer, error::Error};
 use futures::stream::BoxStream;
 use http::{HeaderName, HeaderValue};
 use passavant_proto::oauth::challenge::Challenge;

@@ -2,8 +2,7 @@
 
 use crate::code_flow::Callback;
 use passavant_proto::{
-    identifier::Issuer, jose::jwk::SigningKey, oauth::client_document::is_document_url,
-    secret::Secret,
+    identifier::Issuer, jose::jwk::SigningKey, oauth::client::is_document_url, secret::Secret,
 };
 use std::{collections::HashMap, sync::Arc};
 

@@ -1,10 +1,10 @@
 //! Sign-in through the browser, and the ID token that comes of it.
 
 use crate::{
+    client::Client,
     code_flow::{Ask, CodeFlow, Loopback, Pasted, Tab},
     device_flow::{self, DeviceFlow, Prompt},
     error::{Error, Leg},
-    obtain::Client,
     vault::Session,
 };
 use passavant_outbound::{Answer, KeySource, Reach, RemoteKeys, authorization_endpoint};

@@ -1,8 +1,8 @@
 //! The authorization code grant (RFC 6749 4.1.3, RFC 7636 4.5).
 
 use super::{
-    Idp,
     directory::IdpDirectory,
+    state::Idp,
     tokens::{self, Issue, Source},
 };
 use passavant_authority::{

@@ -3,10 +3,10 @@
 //! request is read and checked again.
 
 use super::{
-    Idp,
     asked::{Asked, hinted},
     pushed_request,
     sign_in_page::{self, Problem},
+    state::Idp,
 };
 use axum::{
     body::{Body, Bytes},

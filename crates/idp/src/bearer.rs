@@ -1,8 +1,8 @@
 //! Our own access tokens at our own endpoints: userinfo, catalog, installations.
 
 use super::{
-    Idp,
     standing::{Chain, Standing},
+    state::Idp,
 };
 use axum::{
     body::Body,

@@ -3,7 +3,7 @@
 //! may speak of those alone. Whoever called is told in the IdP's own names by the ID-JAG that the call's
 //! token came from.
 
-use super::Idp;
+use super::state::Idp;
 use axum::{
     body::Body,
     extract::{Request, State},

@@ -1,7 +1,7 @@
 //! The catalog: which MCP servers a person may reach through the client that asks, and which not and
 //! why. What it says is what the exchange would answer: the same function decides.
 
-use super::{Idp, bearer::Bearer, standing::Standing};
+use super::{bearer::Bearer, standing::Standing, state::Idp};
 use axum::{
     body::Body,
     extract::{Request, State},

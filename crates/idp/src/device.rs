@@ -4,11 +4,12 @@
 //! in it: whoever is lured here has to type what a stranger gave them, beneath a sentence that says what that means.
 
 use super::{
-    Idp, authorization_code,
+    authorization_code,
     authorize::{NotSignedIn, SWITCHED_OFF, changed, check_password, session_of, start_session},
     directory::IdpDirectory,
     pushed_request::not_taken,
     sign_in_page::{self, Problem},
+    state::Idp,
 };
 use axum::{
     body::{Body, Bytes},

@@ -1,7 +1,7 @@
 //! Installations of Passavant: enrolled by a person, published as client metadata documents, listed and
 //! revoked by the person and by IT.
 
-use super::{Idp, bearer::Bearer};
+use super::{bearer::Bearer, state::Idp};
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, Path, Request, State},

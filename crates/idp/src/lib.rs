@@ -14,6 +14,7 @@ mod pushed_request;
 mod refresh_token;
 mod sign_in_page;
 mod standing;
+mod state;
 mod token;
 mod token_exchange;
 mod token_status;
@@ -26,97 +27,18 @@ use axum::{
     http::StatusCode,
     routing::{get, post},
 };
-pub(crate) use directory::IdpDirectory;
 use passavant_authority::Probe;
 use passavant_authority::{
-    admission::{Admission, Rates},
     answer,
-    authority::{Authority, Context, Keys},
     operations::{readable_by_pages, strict_transport},
-    passwords::Passwords,
 };
 use passavant_proto::{
-    identifier::Issuer,
     oauth::client_document::INSTALLATIONS,
     oauth::metadata::{self, IdpOffers},
 };
-use passavant_store::{Store, StoreError};
-use std::sync::Arc;
-
-/// What an administrator sets for an IdP.
-#[derive(Clone, Debug)]
-#[allow(clippy::struct_excessive_bools)] // each is a switch of its own
-pub struct IdpSettings {
-    /// What the sign-in page calls the company.
-    pub name: String,
-    /// `tenant` claim of ID-JAGs, for an issuer with several tenants.
-    pub tenant: Option<String>,
-    /// How long a browser stays signed in, in seconds.
-    pub session_lifetime: i64,
-    /// Refresh tokens end after this long without use, in seconds.
-    pub refresh_idle: i64,
-    /// Refresh tokens of one sign-in end after this long, in seconds.
-    pub refresh_absolute: i64,
-    /// Whether public clients may ask for ID-JAGs (EMA 7.7: off unless an administrator says so).
-    pub allow_public_exchange: bool,
-    /// Whether people may enrol installations of Passavant.
-    pub enrolment: bool,
-    /// Whether devices may show a code that a person types elsewhere (RFC 8628).
-    pub device_authorization: bool,
-    /// Whether people's catalogs tell which servers they are refused, and for want of which group.
-    pub show_refused: bool,
-    /// How much is let in.
-    pub rates: Rates,
-}
-
-impl Default for IdpSettings {
-    fn default() -> Self {
-        Self {
-            name: "Passavant".to_owned(),
-            tenant: None,
-            session_lifetime: 12 * 3600,
-            refresh_idle: 8 * 3600,
-            refresh_absolute: 7 * 86_400,
-            allow_public_exchange: false,
-            enrolment: true,
-            device_authorization: true,
-            show_refused: true,
-            rates: Rates::default(),
-        }
-    }
-}
-
-/// An identity provider. Cheap to clone.
-#[derive(Clone)]
-pub struct Idp(Arc<IdpState>);
-
-struct IdpState {
-    authority: Authority<IdpDirectory>,
-    settings: IdpSettings,
-    passwords: Passwords,
-    admission: Admission,
-}
+pub use state::{Idp, IdpSettings};
 
 impl Idp {
-    /// Opens an IdP on its store.
-    pub async fn open(
-        issuer: Issuer,
-        store: Store,
-        keys: impl Into<Keys>,
-        context: Context,
-        settings: IdpSettings,
-        passwords: Passwords,
-    ) -> Result<Self, StoreError> {
-        let authority = Authority::open("idp", issuer, store, keys.into(), context).await?;
-        let admission = Admission::new(settings.rates);
-        Ok(Self(Arc::new(IdpState { authority, settings, passwords, admission })))
-    }
-
-    /// The issuer identifier.
-    pub fn issuer(&self) -> &Issuer {
-        &self.0.authority.issuer
-    }
-
     /// Whether it could decide now, for `/readyz`.
     pub fn probe(&self) -> Probe {
         Probe::of(self)

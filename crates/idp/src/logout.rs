@@ -1,7 +1,7 @@
 //! RP-initiated logout (OpenID Connect RP-Initiated Logout 1.0). The person confirms; then the
 //! session and everything that descends from it end.
 
-use super::{Idp, authorize::session_of};
+use super::{authorize::session_of, state::Idp};
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, Request, State},

@@ -1,6 +1,6 @@
 //! Pushed authorization requests (RFC 9126).
 
-use super::{Idp, asked::hinted, directory::IdpDirectory};
+use super::{asked::hinted, directory::IdpDirectory, state::Idp};
 use axum::{
     body::Body,
     extract::{Request, State},

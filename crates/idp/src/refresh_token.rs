@@ -1,8 +1,8 @@
 //! The refresh grant: rotation, and a family that dies with the first reuse (RFC 9700 4.14.2).
 
 use super::{
-    Idp,
     directory::IdpDirectory,
+    state::Idp,
     tokens::{self, Issue, Source},
 };
 use passavant_authority::{

@@ -1,6 +1,6 @@
 //! The sign-in page: one form, no script.
 
-use super::{Idp, asked::Asked};
+use super::{asked::Asked, state::Idp};
 use axum::{
     body::Body,
     http::{Response, StatusCode, request::Parts},

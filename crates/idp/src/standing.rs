@@ -2,7 +2,7 @@
 //! introspects, lists, explains or goes a second hop asks this one question; what mints has the same conditions
 //! checked in its transaction ([`passavant_authority::mint`]).
 
-use super::{Idp, directory::Living};
+use super::{directory::Living, state::Idp};
 use passavant_authority::{
     answer::Failure,
     authority::{Look, RegisteredClient, Snapshot},
@@ -39,7 +39,7 @@ impl Idp {
     /// The standing of a chain; `None` where any of it is switched off, ended, revoked or gone.
     pub(super) async fn standing(
         &self,
-        snapshot: &Snapshot<super::IdpDirectory>,
+        snapshot: &Snapshot<super::directory::IdpDirectory>,
         chain: Chain<'_>,
     ) -> Result<Option<Standing>, StoreError> {
         let authority = &self.0.authority;
@@ -71,7 +71,7 @@ impl Idp {
     /// that the policy would still let that very client of that person there. `None` where it does not stand.
     pub(super) async fn standing_of_id_jag(
         &self,
-        snapshot: &Snapshot<super::IdpDirectory>,
+        snapshot: &Snapshot<super::directory::IdpDirectory>,
         jti: &str,
         party: &str,
         resource: &Resource,

@@ -1,7 +1,7 @@
 //! The token endpoint's route table.
 
 use super::{
-    Idp, authorization_code, device, directory::IdpDirectory, refresh_token, token_exchange,
+    authorization_code, device, directory::IdpDirectory, refresh_token, state::Idp, token_exchange,
 };
 use axum::{
     body::Body,

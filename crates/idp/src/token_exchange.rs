@@ -1,7 +1,7 @@
 //! The exchange: load the facts, ask the core, record, sign. In this order, because nothing is
 //! minted before it is on record.
 
-use super::{Idp, directory::IdpDirectory};
+use super::{directory::IdpDirectory, state::Idp};
 use passavant_authority::{
     answer::Failure,
     authority::{KeyRing, Look, Snapshot},

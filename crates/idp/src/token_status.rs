@@ -1,6 +1,6 @@
 //! Revocation and introspection at the IdP.
 
-use super::{Idp, bearer::standing_of};
+use super::{bearer::standing_of, state::Idp};
 use axum::{
     body::Body,
     extract::{Request, State},

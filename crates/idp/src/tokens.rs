@@ -1,6 +1,6 @@
 //! The tokens of a sign-in: ID token, access token for our own userinfo endpoint, refresh token.
 
-use super::{Idp, IdpDirectory, directory::Living};
+use super::{directory::IdpDirectory, directory::Living, state::Idp};
 use passavant_authority::{
     answer::Failure,
     authority::{Look, Snapshot},

@@ -1,6 +1,6 @@
 //! Userinfo (OpenID Connect Core 5.3), for our own access tokens with `openid`.
 
-use super::{Idp, bearer::Bearer};
+use super::{bearer::Bearer, state::Idp};
 use axum::{
     body::Body,
     extract::{Request, State},

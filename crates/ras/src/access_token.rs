@@ -1,6 +1,6 @@
 //! What every access token of a RAS leaves: the grant on record, and the answer that brings it.
 
-use super::Ras;
+use super::state::Ras;
 use passavant_authority::token_endpoint::TokenAnswer;
 use passavant_proto::{
     identifier::Resource, oauth::access_token::AccessTokenClaims, xaa::id_jag::OneOrMany,

@@ -1,7 +1,7 @@
 //! What the interactive path ends in: a code for tokens, and refresh tokens that rotate. Issuer, account, client
 //! and MCP server are asked about again at every step.
 
-use super::{Ras, access_token, directory::RasDirectory};
+use super::{access_token, directory::RasDirectory, state::Ras};
 use passavant_authority::{
     answer::Failure,
     authority::{Look, Snapshot},

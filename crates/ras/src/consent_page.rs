@@ -1,6 +1,6 @@
 //! The pages of the interactive path: which company, and who wants what.
 
-use super::interactive::{Asked, Person};
+use super::asked::{Asked, Person};
 use axum::{
     body::Body,
     http::{Response, StatusCode},
@@ -10,7 +10,7 @@ use passavant_authority::{
     answer::page,
     browser::{destination, form_target, is_local},
 };
-use passavant_proto::{oauth::client_document::is_document_url, others_text::shown};
+use passavant_proto::{oauth::client::is_document_url, others_text::shown};
 use url::Url;
 
 fn host_of(url: &str) -> String {

@@ -3,9 +3,11 @@
 //! from, and the request is read and checked again.
 
 use super::{
-    Ras, consent_page,
+    asked::{Asked, Person},
+    consent_page,
     directory::{Linked, RasDirectory},
     jwt_bearer::{Who, resolve},
+    state::Ras,
 };
 use axum::{
     body::{Body, Bytes},
@@ -31,7 +33,7 @@ use passavant_proto::{
     oauth::authorize::{
         self, AuthorizationRequest, CODE_LIFETIME, Offer, PageError, RedirectError, Unauthorizable,
     },
-    oauth::client::{Client, GovernedResource},
+    oauth::client::Client,
     oauth::form::Form,
     oidc::id_token::SignedIn,
     oidc::sign_in_state::{self, SignInState},
@@ -39,7 +41,7 @@ use passavant_proto::{
     refusal::Refusal,
     secret::{Secret, equal_in_constant_time, mac, sha256},
     time::{SKEW, Timestamp},
-    xaa::trust::{Account, TrustedIssuer},
+    xaa::trust::TrustedIssuer,
 };
 use passavant_store::{AuditEvent, AuthorizationCode, EntryOutcome, Session, StoreError, UsedJti};
 use std::sync::Arc;
@@ -51,24 +53,6 @@ const SESSION: i64 = 600;
 const LET_IN: usize = 50;
 /// Longest cookie that browsers keep, in bytes, less its name and attributes.
 const LONGEST_COOKIE: usize = 3800;
-
-/// A request that was read and checked.
-pub(super) struct Asked {
-    pub(super) request: AuthorizationRequest,
-    pub(super) client: Client,
-    pub(super) governed: GovernedResource,
-    /// Path and query it came with.
-    pub(super) target: String,
-}
-
-/// Somebody who has signed in.
-pub(super) struct Person {
-    pub(super) session: Session,
-    pub(super) issuer: Issuer,
-    pub(super) account: Account,
-    /// The secret of their cookie: what forms are bound to.
-    cookie: String,
-}
 
 /// Names of this authorization server's cookies: on one host with others (another port is the same host to a
 /// browser) they must not be taken for each other's.

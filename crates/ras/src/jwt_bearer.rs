@@ -2,9 +2,10 @@
 //! verified ID-JAG, account, decision, record, token.
 
 use super::{
-    Ras, access_token,
+    access_token,
     directory::{Linked, RasDirectory},
     standing::Way,
+    state::Ras,
 };
 use passavant_authority::{
     answer::Failure,

@@ -2,7 +2,7 @@
 //! what a person lets it have; it cannot be read, changed or deleted from outside, and nothing it names is
 //! ever fetched.
 
-use super::{Ras, directory::SELF_REGISTERED};
+use super::{directory::SELF_REGISTERED, state::Ras};
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, Request, State},

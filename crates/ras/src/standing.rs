@@ -1,7 +1,7 @@
 //! Whether what was given still stands here: account, issuer, client and MCP server, all live at this moment. Whatever
 //! mints, introspects or guards asks this one question.
 
-use super::{Ras, directory::RasDirectory};
+use super::{directory::RasDirectory, state::Ras};
 use passavant_proto::{
     identifier::Resource,
     oauth::access_token::{AccessToken, verify_any_audience},
@@ -85,5 +85,11 @@ impl Ras {
             && directory.may_be_client(authority, &token.client).await?
             && self.live_account(&grant.user_id).await?.is_some();
         Ok(stands.then_some(StandingToken { token, audience }))
+    }
+
+    /// Whether an access token of this RAS still stands: for a gateway of the same process. A text that is
+    /// none never did.
+    pub async fn stands(&self, token: &Secret) -> Result<bool, StoreError> {
+        Ok(self.standing(token).await?.is_some())
     }
 }

@@ -1,6 +1,6 @@
 //! Revocation and introspection at a RAS.
 
-use super::{Ras, standing::StandingToken};
+use super::{standing::StandingToken, state::Ras};
 use axum::{
     body::Body,
     extract::{Request, State},

@@ -10,7 +10,7 @@ mod message;
 mod post;
 mod session;
 
-use crate::{error::Error, obtain::Client, vault::Access};
+use crate::{client::Client, error::Error, vault::Access};
 use futures::{
     FutureExt,
     future::{BoxFuture, Shared as SharedFuture},

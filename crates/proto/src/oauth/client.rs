@@ -143,7 +143,7 @@ impl Client {
     /// Whether nobody has vouched for it: it registered itself, or is known by its document alone. What is asked of
     /// strangers is asked of both kinds.
     pub fn is_stranger(&self) -> bool {
-        self.registered.is_some() || crate::oauth::client_document::is_document_url(&self.id)
+        self.registered.is_some() || is_document_url(&self.id)
     }
 
     /// Whether a code may be given to it without a PKCE challenge.
@@ -223,4 +223,10 @@ impl GovernedResource {
             disabled: true,
         }
     }
+}
+
+/// Whether a client id has the form of a document's URL, so that it is never looked up among
+/// server-made ids only.
+pub fn is_document_url(client_id: &str) -> bool {
+    client_id.starts_with("https://") || client_id.starts_with("http://")
 }

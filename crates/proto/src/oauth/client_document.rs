@@ -45,12 +45,6 @@ pub enum ClientDocumentError {
     Keys(String),
 }
 
-/// Whether a client id has the form of a document's URL, so that it is never looked up among
-/// server-made ids only.
-pub fn is_document_url(client_id: &str) -> bool {
-    client_id.starts_with("https://") || client_id.starts_with("http://")
-}
-
 /// The URL of a document, checked (CIMD 3). Plain http is accepted on loopback alone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DocumentUrl {
