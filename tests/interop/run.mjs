@@ -294,7 +294,7 @@ await row('passavant', 'keeps the sign-in in a real keychain (gnome-keyring), an
     must(inKeychain('tools', notes.mcp).includes('note_write'), 'tools');
     // As a build by the earlier name kept it: it is this one's from the first look, and ends like any other.
     const secretTool = (input, ...args) => execFileSync('secret-tool', args, { input, encoding: 'utf8', stdio: ['pipe', 'pipe', 'ignore'] });
-    const item = service => ['service', service, 'username', 'profile', 'target', 'default'];
+    const item = service => ['service', service, 'username', 'profile'];
     const asBefore = () => {
       secretTool(secretTool('', 'lookup', ...item('passavant')), 'store', '--label', 'x', ...item(former));
       secretTool('', 'clear', ...item('passavant'));

@@ -258,6 +258,9 @@ async fn people(store: &Store, url: &str) {
         "DELETE FROM signing_keys WHERE kid = 'k'",
         "INSERT INTO directory (kind, id, name, document) VALUES ('of a later version', 'x', 'x', '{}')",
         "DELETE FROM directory WHERE kind = 'of a later version'",
+        "INSERT INTO directory (kind, id, name, document) VALUES ('user', 'moves', 'moves', '{}'); \
+         UPDATE directory SET kind = 'client' WHERE id = 'moves'",
+        "UPDATE directory SET kind = 'user' WHERE id = 'moves'",
     ] {
         by_hand(url, sql).await;
         let now = store.generation().await.unwrap();
@@ -278,6 +281,15 @@ async fn people(store: &Store, url: &str) {
     assert_ne!(seen("p-ann").await, ann);
     let (ann, _) = store.seen::<User>("p-ann").await.unwrap().unwrap();
     assert_eq!(ann.groups.into_iter().collect::<Vec<_>>(), ["red"]);
+    // What one database cannot take apart, and this program reads.
+    by_hand(
+        url,
+        "UPDATE directory SET document = replace(document, '\"display_name\":null', '\"display_name\":\"a\\u0000b\"') \
+         WHERE id = 'p-cyd'",
+    )
+    .await;
+    let (cyd, _) = store.seen::<User>("p-cyd").await.unwrap().unwrap();
+    assert_eq!(cyd.display_name.as_deref(), Some("a\0b"));
     assert!(store.delete_group("caf\u{e9} \"x\"", event("a")).await.unwrap());
     let (cyd, _) = store.seen::<User>("p-cyd").await.unwrap().unwrap();
     assert!(cyd.groups.is_empty());

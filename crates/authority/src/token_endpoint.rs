@@ -176,6 +176,17 @@ pub async fn token<G: Grants>(grants: &G, request: Request) -> Response<Body> {
                 Ok(again) => request = again,
                 Err(failure) => break Err(failure),
             },
+            // Refused on records of a while ago, which nothing was recorded against: another node may have changed them.
+            Err(Failure::Refused(refusal)) if tries < TRIES => match authority.fresh().await {
+                Ok(now) if now.generation == request.snapshot.generation => {
+                    break Err(refusal.into());
+                }
+                Ok(_) => match request.again(authority).await {
+                    Ok(again) => request = again,
+                    Err(failure) => break Err(failure),
+                },
+                Err(error) => break Err(error.into()),
+            },
             outcome => break outcome,
         }
     };

@@ -109,6 +109,10 @@ fn merged(stored: &str, known: &str, new: &str) -> Result<String, String> {
         let (line, column) = (error.line(), error.column());
         format!("what a later version wrote cannot be kept (line {line}, column {column})")
     };
+    // What an act does not change stays as it was written, also where this version writes it in another way.
+    if same(known, new) {
+        return Ok(stored.to_owned());
+    }
     let is = |text: &str, letter: char| text.trim_start().starts_with(letter);
     if is(stored, '{') && is(known, '{') && is(new, '{') {
         let (stored, known, new): (Members<'_>, Members<'_>, Members<'_>) = (
@@ -407,6 +411,21 @@ mod tests {
             assert!(written.contains("\"only_from\":\"10.0.0.0/8\""), "{written}");
             assert!(parse::<User>(&written).unwrap().disabled);
         }
+    }
+
+    /// Beside a build that has another word for it, a connection goes on meaning what it meant.
+    #[test]
+    fn what_an_act_does_not_change_stays_in_the_spelling_it_had() {
+        let before = passavant_proto::formerly::NAME;
+        let text = format!(
+            r#"{{"id":"c","idp_client_id":"{before}","audience":"https://as.example","resources":[],"conditions":{{"acr_values":["urn:{before}:acr:password"]}}}}"#
+        );
+        let mut read: Connection = parse(&text).unwrap();
+        assert_eq!(read.idp_client_id, passavant_proto::oauth::client::ENROLLED_CLIENT);
+        read.disabled = true;
+        let written = replacing(&read, &text).unwrap();
+        assert_eq!(written.matches(before).count(), 2, "{written}");
+        assert_eq!(parse::<Connection>(&written).unwrap(), read);
     }
 
     #[test]

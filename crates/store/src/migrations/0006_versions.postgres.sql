@@ -11,8 +11,9 @@ CREATE INDEX memberships_user ON memberships (user_id);
 CREATE TABLE account_links (id TEXT PRIMARY KEY, issuer TEXT NOT NULL, account TEXT NOT NULL);
 CREATE INDEX account_links_issuer ON account_links (issuer);
 CREATE INDEX account_links_account ON account_links (account);
--- A document that is no JSON names nobody anew; what it named before stays on record.
-CREATE FUNCTION passavant_named(kind TEXT, row_id TEXT, document TEXT) RETURNS void LANGUAGE plpgsql AS $$
+-- A document that is no JSON names nobody anew; what it named before stays on record. One that this database cannot take
+-- apart, and another reader can (a NUL), may name anything: the empty name says so.
+CREATE FUNCTION passavant_named(kind TEXT, row_id TEXT, document TEXT) RETURNS void LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
   IF kind = 'user' THEN
     DELETE FROM memberships held WHERE held.user_id = row_id AND json_typeof(document::json) IS NOT NULL;
@@ -27,23 +28,30 @@ BEGIN
       ON CONFLICT (id) DO UPDATE SET issuer = EXCLUDED.issuer, account = EXCLUDED.account;
   END IF;
 EXCEPTION WHEN OTHERS THEN
-  NULL;
+  IF kind = 'user' THEN
+    BEGIN
+      PERFORM document::json;
+      INSERT INTO memberships (group_name, user_id) VALUES ('', row_id) ON CONFLICT DO NOTHING;
+    EXCEPTION WHEN OTHERS THEN
+      NULL;
+    END;
+  END IF;
 END $$;
 SELECT passavant_named(kind, id, document) FROM directory WHERE kind IN ('user', 'account link');
-CREATE FUNCTION passavant_policy_changed() RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION passavant_policy_changed() RETURNS void LANGUAGE sql SET search_path FROM CURRENT AS $$
   UPDATE meta SET value = value + 1 WHERE key = 'policy';
   UPDATE meta SET value = {random} WHERE key = 'policy_mark';
 $$;
-CREATE FUNCTION passavant_is_policy(kind TEXT, row_id TEXT, document TEXT) RETURNS BOOLEAN LANGUAGE sql IMMUTABLE AS $$
+CREATE FUNCTION passavant_is_policy(kind TEXT, row_id TEXT, document TEXT) RETURNS BOOLEAN LANGUAGE sql IMMUTABLE SET search_path FROM CURRENT AS $$
   SELECT kind NOT IN ('user', 'account', 'account link', 'let in', 'administrator')
     AND NOT (kind = 'client' AND row_id LIKE 'dyn-%' AND position('"registered":{' IN document) > 0)
 $$;
-CREATE FUNCTION passavant_versioned() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION passavant_versioned() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
   NEW.version := {random};
   RETURN NEW;
 END $$;
-CREATE FUNCTION passavant_directory_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION passavant_directory_changed() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
   IF TG_OP = 'DELETE' THEN
     DELETE FROM memberships WHERE OLD.kind = 'user' AND user_id = OLD.id;
@@ -58,14 +66,14 @@ BEGIN
   END IF;
   RETURN NULL;
 END $$;
-CREATE FUNCTION passavant_keys_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION passavant_keys_changed() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
   PERFORM passavant_policy_changed();
   RETURN NULL;
 END $$;
-CREATE TRIGGER directory_version BEFORE INSERT OR UPDATE OF name, document ON directory
+CREATE TRIGGER directory_version BEFORE INSERT OR UPDATE OF kind, id, name, document ON directory
   FOR EACH ROW EXECUTE FUNCTION passavant_versioned();
-CREATE TRIGGER directory_changed AFTER INSERT OR DELETE OR UPDATE OF name, document ON directory
+CREATE TRIGGER directory_changed AFTER INSERT OR DELETE OR UPDATE OF kind, id, name, document ON directory
   FOR EACH ROW EXECUTE FUNCTION passavant_directory_changed();
 CREATE TRIGGER installation_version BEFORE INSERT OR UPDATE OF user_id, document, revoked_at ON installations
   FOR EACH ROW EXECUTE FUNCTION passavant_versioned();

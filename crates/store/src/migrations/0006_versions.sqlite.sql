@@ -21,7 +21,7 @@ INSERT OR IGNORE INTO account_links (id, issuer, account)
 CREATE TRIGGER directory_made AFTER INSERT ON directory BEGIN
   UPDATE directory SET version = random() WHERE kind = NEW.kind AND id = NEW.id;
 END;
-CREATE TRIGGER directory_changed AFTER UPDATE OF name, document ON directory BEGIN
+CREATE TRIGGER directory_changed AFTER UPDATE OF kind, id, name, document ON directory BEGIN
   UPDATE directory SET version = random() WHERE kind = NEW.kind AND id = NEW.id;
 END;
 CREATE TRIGGER policy_made AFTER INSERT ON directory
@@ -30,10 +30,11 @@ WHEN NEW.kind NOT IN ('user', 'account', 'account link', 'let in', 'administrato
   UPDATE meta SET value = value + 1 WHERE key = 'policy';
   UPDATE meta SET value = random() WHERE key = 'policy_mark';
 END;
-CREATE TRIGGER policy_changed AFTER UPDATE OF name, document ON directory
-WHEN NEW.kind NOT IN ('user', 'account', 'account link', 'let in', 'administrator')
-  AND NOT (NEW.kind = 'client' AND NEW.id LIKE 'dyn-%' AND instr(NEW.document, '"registered":{') > 0
-    AND instr(OLD.document, '"registered":{') > 0) BEGIN
+CREATE TRIGGER policy_changed AFTER UPDATE OF kind, id, name, document ON directory
+WHEN NOT (NEW.kind IN ('user', 'account', 'account link', 'let in', 'administrator')
+    OR (NEW.kind = 'client' AND NEW.id LIKE 'dyn-%' AND instr(NEW.document, '"registered":{') > 0))
+  OR NOT (OLD.kind IN ('user', 'account', 'account link', 'let in', 'administrator')
+    OR (OLD.kind = 'client' AND OLD.id LIKE 'dyn-%' AND instr(OLD.document, '"registered":{') > 0)) BEGIN
   UPDATE meta SET value = value + 1 WHERE key = 'policy';
   UPDATE meta SET value = random() WHERE key = 'policy_mark';
 END;

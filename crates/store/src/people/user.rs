@@ -113,7 +113,7 @@ impl Store {
         }
         let members = "SELECT held.id, held.document FROM memberships member \
                        JOIN directory held ON held.kind = $1 AND held.id = member.user_id \
-                       WHERE member.group_name = $2";
+                       WHERE member.group_name IN ($2, '')";
         let rows =
             sqlx::query(members).bind(User::KIND).bind(name).fetch_all(&mut *transaction).await?;
         for row in &rows {
@@ -124,6 +124,7 @@ impl Store {
                     }
                 }
                 // Whoever can read it again one day is no member of a later group of this name.
+                Err(_) if !rows::may_name(row.try_get("document")?, name) => {}
                 Err(_) => leave_group(&mut transaction, row, name).await?,
             }
         }
