@@ -710,3 +710,45 @@ async fn health_and_limits() {
     let forged = world.exchange("x").header("x-request-id", "forged");
     assert_ne!(world.send(&forged).await.header("x-request-id"), "forged");
 }
+
+/// What another node changed is known at the next request here, though nothing else has been asked here since.
+#[tokio::test]
+async fn a_refusal_on_records_of_a_while_ago_is_looked_at_again() {
+    use sqlx::Connection as _;
+    let world = World::new().await;
+    let tokens = world.sign_in().await;
+    let file = world.folder().join("idp.db");
+    let mut other =
+        sqlx::SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+    let mut set = async |member: &str, value: &str| {
+        let sql = format!(
+            "UPDATE directory SET document = json_set(document, '$.{member}', json('{value}')) \
+             WHERE kind = 'client' AND id = 'agent'"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut other).await.unwrap();
+    };
+    let form = [("grant_type", "refresh_token"), ("refresh_token", tokens.refresh_token.as_str())];
+    let ask = world.ask(&world.idp, "/token", &form);
+    set("dpop_bound_access_tokens", "true").await;
+    let reply = world.send(&ask).await;
+    assert_eq!((reply.status, reply.str("error")), (400, "invalid_dpop_proof"), "{}", reply.text);
+    set("dpop_bound_access_tokens", "false").await;
+    let reply = world.send(&ask).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    // An address that was taken away, and is given back.
+    let (code, verifier) = world.code("erin", "agent", "").await;
+    let form = [
+        ("grant_type", "authorization_code"),
+        ("code", code.as_str()),
+        ("redirect_uri", CALLBACK),
+        ("code_verifier", verifier.as_str()),
+    ];
+    let ask = world.ask(&world.idp, "/token", &form);
+    set("redirect_uris", "[]").await;
+    let reply = world.send(&ask).await;
+    assert_eq!((reply.status, reply.str("error")), (400, "invalid_grant"), "{}", reply.text);
+    let callback = CALLBACK;
+    set("redirect_uris", &format!("[\"{callback}\"]")).await;
+    let reply = world.send(&ask).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+}

@@ -85,7 +85,7 @@ impl Desk {
     /// What this version cannot read of a kind that was just listed: it counts as not there, and can be deleted.
     pub(super) fn unreadable(&self, kind: &str) -> Vec<Value> {
         let all = self.store.unreadable().into_iter().filter(|(of, ..)| *of == kind);
-        all.map(|(_, id, why)| json!({"id": id, "cannot_be_read": why})).collect()
+        all.map(|(_, id, why)| json!({"id": id, "name": id, "cannot_be_read": why})).collect()
     }
 
     /// A check that all records of a kind have to pass is no check while some cannot be read.

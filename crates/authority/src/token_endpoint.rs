@@ -168,7 +168,7 @@ pub async fn token<G: Grants>(grants: &G, request: Request) -> Response<Body> {
             Err(refused) => return refused,
         };
     let mut event = request.event.clone();
-    let mut tries = 0;
+    let (mut tries, mut refused) = (0, None);
     let outcome = loop {
         tries += 1;
         match grants.grant(&request, &mut event).await {
@@ -177,16 +177,21 @@ pub async fn token<G: Grants>(grants: &G, request: Request) -> Response<Body> {
                 Err(failure) => break Err(failure),
             },
             // Refused on records of a while ago, which nothing was recorded against: another node may have changed them.
-            Err(Failure::Refused(refusal)) if tries < TRIES => match authority.fresh().await {
-                Ok(now) if now.generation == request.snapshot.generation => {
-                    break Err(refusal.into());
+            // What is refused on both is refused for what was found first.
+            Err(Failure::Refused(refusal)) => {
+                let first = refused.take().unwrap_or(refusal);
+                let now = match authority.fresh().await {
+                    Ok(now) => now,
+                    Err(error) => break Err(error.into()),
+                };
+                if tries >= TRIES || now.generation == request.snapshot.generation {
+                    break Err(first.into());
                 }
-                Ok(_) => match request.again(authority).await {
-                    Ok(again) => request = again,
-                    Err(failure) => break Err(failure),
-                },
-                Err(error) => break Err(error.into()),
-            },
+                match request.again(authority).await {
+                    Ok(again) => (request, refused) = (again, Some(first)),
+                    Err(_) => break Err(first.into()),
+                }
+            }
             outcome => break outcome,
         }
     };
@@ -276,13 +281,23 @@ async fn with_client<D: Directory>(
         return Err(answer::broken(&error));
     }
     match client_authentication::proof_of_possession(authority, &headers, url).await {
-        Ok(None) if client.record().dpop_bound_access_tokens && endpoint == Endpoint::Token => {
-            let refusal = Refusal::DpopRequired.into();
-            Err(conclude(authority, admission, &sender, event, refusal).await)
-        }
         Ok(proof) => {
+            let missing = proof.is_none()
+                && client.record().dpop_bound_access_tokens
+                && endpoint == Endpoint::Token;
             let form = Arc::new(form);
-            Ok(ClientRequest { address, sender, form, client, proof, snapshot, event })
+            let request = ClientRequest { address, sender, form, client, proof, snapshot, event };
+            if !missing {
+                return Ok(request);
+            }
+            // By the record of a while ago; it may not be asked for any more.
+            match request.again(authority).await {
+                Ok(again) => Ok(again),
+                Err(failure) => {
+                    let ClientRequest { sender, event, .. } = request;
+                    Err(conclude(authority, admission, &sender, event, failure).await)
+                }
+            }
         }
         Err(failure) => Err(conclude(authority, admission, &sender, event, failure).await),
     }

@@ -353,12 +353,19 @@ pub fn config_overrides(mounted: bool) -> Result<Vec<(String, String)>> {
                     secret.with_context(|| format!("{prefix}{name}"))?.expose().to_owned()
                 }
             };
-            if set.insert(key.to_owned(), value).is_some() {
+            if set.insert(key.to_owned(), value).is_some() || twice(&prefix, key) {
                 bail!("{PREFIX}{key} is set twice, with and without _FILE\nhint: unset one");
             }
         }
     }
     Ok(set.into_iter().collect())
+}
+
+/// Whether a key is set both as a value and from a file.
+#[allow(clippy::disallowed_methods)] // the one place that may read the environment
+fn twice(prefix: &str, key: &str) -> bool {
+    let is_set = |name: String| std::env::var_os(name).is_some();
+    is_set(format!("{prefix}{key}")) && is_set(format!("{prefix}{key}_FILE"))
 }
 
 /// What variables that set keys of a config begin with.
@@ -390,6 +397,7 @@ pub fn settings_folder() -> Result<PathBuf> {
     variable("PASSAVANT_HOME")
         .map(PathBuf::from)
         .map(whole)
+        .map(current_folder)
         .or_else(|| from("XDG_CONFIG_HOME").map(|home| home.join("passavant")))
         .or_else(|| from("APPDATA").map(|home| home.join("passavant")))
         .or_else(|| from("HOME").map(|home| home.join(".config").join("passavant")))
@@ -404,7 +412,8 @@ pub fn take_over_settings() -> Result<()> {
         let before = folder.with_file_name(formerly::NAME);
         if take_over(&before, &folder)? {
             eprintln!(
-                "note: {} is {} now, with all that was in it",
+                "note: {} is {} now, with all that was in it; `passavant install` points the entries in your MCP clients' \
+                 configs to this program",
                 before.display(),
                 folder.display()
             );
@@ -415,7 +424,10 @@ pub fn take_over_settings() -> Result<()> {
 
 /// Gives a file or folder of an earlier build its name of now, unless something has that already.
 pub fn take_over(before: &Path, now: &Path) -> Result<bool> {
-    if fs::symlink_metadata(now).is_ok() || fs::symlink_metadata(before).is_err() {
+    // An empty folder is nothing that would be lost, and the system puts another one in its place.
+    let is_empty = || fs::read_dir(now).is_ok_and(|mut held| held.next().is_none());
+    let taken = fs::symlink_metadata(now).is_ok_and(|held| !(held.is_dir() && is_empty()));
+    if taken || fs::symlink_metadata(before).is_err() {
         return Ok(false);
     }
     match fs::rename(before, now) {

@@ -234,11 +234,20 @@ enum Client {
         manner: Manner,
     },
     /// Refuse a client everything, at once
-    Disable { id: String },
+    Disable {
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+    },
     /// Let a client work again
-    Enable { id: String },
+    Enable {
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+    },
     /// Remove a client
-    Delete { id: String },
+    Delete {
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+    },
     /// Give a client a new secret; prints it, once
     Secret {
         id: String,
@@ -376,11 +385,20 @@ enum Connection {
     /// List connections
     List,
     /// Switch a connection off
-    Disable { id: String },
+    Disable {
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+    },
     /// Switch a connection on
-    Enable { id: String },
+    Enable {
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+    },
     /// Remove a connection
-    Delete { id: String },
+    Delete {
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -401,6 +419,7 @@ enum Key {
     /// servers that keep our keys
     Remove {
         /// Its id, as `list` shows it
+        #[arg(allow_hyphen_values = true)]
         kid: String,
     },
 }
@@ -499,7 +518,10 @@ enum Installation {
         user: Option<String>,
     },
     /// Cut one off at once
-    Revoke { id: String },
+    Revoke {
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -552,11 +574,20 @@ enum Account {
         tenant: Option<String>,
     },
     /// Remove an account and all its links
-    Delete { id: String },
+    Delete {
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+    },
     /// Switch an account off
-    Disable { id: String },
+    Disable {
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+    },
     /// Switch an account on
-    Enable { id: String },
+    Enable {
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+    },
 }
 
 pub(crate) async fn run(args: Admin) -> Result<()> {

@@ -36,10 +36,20 @@ pub(super) fn bridged(entry: &Value) -> Option<&str> {
     }
     let program =
         words.first().map(|program| program.rsplit(['/', '\\']).next().unwrap_or(program));
-    let names = [formerly::NOW, formerly::NAME];
-    let ours = program.is_some_and(|program| names.iter().any(|name| program.starts_with(name)))
-        && words.get(1) == Some(&"connect");
+    let ours = program.is_some_and(is_own_program) && words.get(1) == Some(&"connect");
     words.get(2).filter(|_| ours).copied()
+}
+
+/// Whether a file is this program: by its name, or with a version or an ending after it. A program of somebody else may begin
+/// with the same word.
+fn is_own_program(file: &str) -> bool {
+    [formerly::NOW, formerly::NAME].into_iter().any(|name| {
+        file.strip_prefix(name).is_some_and(|rest| {
+            let rest = rest.strip_suffix(".exe").unwrap_or(rest);
+            let version = rest.strip_prefix(['-', '@', '_']).unwrap_or(rest);
+            rest.is_empty() || version.starts_with(|c: char| c.is_ascii_digit())
+        })
+    })
 }
 
 /// Whether an entry is the client's own cross-app access.
@@ -159,5 +169,14 @@ mod tests {
         assert_eq!(profile_of(&before), Some("/other".to_owned()));
         let others = entry("/usr/bin/other", "PASSAVANT_HOME");
         assert_eq!(bridged(&others), None);
+        for (program, own) in [
+            ("passavant.exe", true),
+            ("passavant-0.2.0", true),
+            ("C:\\bin\\passavant.exe", true),
+            ("passavant-notes", false),
+            ("passavants", false),
+        ] {
+            assert_eq!(is_bridge(&entry(program, "PASSAVANT_HOME")), own, "{program}");
+        }
     }
 }

@@ -271,7 +271,11 @@ impl Guard {
         let folder = self.data.display();
         let name = self.data.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let before = self.data.with_file_name(formerly::name(name));
-        if before != self.data && before.is_dir() && !self.data.exists() {
+        let is_empty = std::fs::read_dir(&self.data).map_or(true, |mut held| held.next().is_none());
+        if before != self.data && before.is_dir() && is_empty {
+            if system::is_anybodys_folder(&before) {
+                bail!("{} is another user's folder\nhint: {OTHER}", before.display());
+            }
             // Nobody's, for as long as it takes: the lock goes with the folder.
             let lock = system::open_private(&before.join("lock"))?;
             if lock.try_lock().is_err() {
