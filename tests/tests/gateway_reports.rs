@@ -11,6 +11,7 @@ use passavant_tests::{
     world::{AGENT, Ask, Expected, World},
 };
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 
 /// Registers the gateway before `canvas` as a client of the IdP.
 async fn gateway(world: &World) {
@@ -194,6 +195,23 @@ async fn a_gateway_goes_on_in_its_callers_name_where_a_connection_lets_it() {
             assert_eq!(reply.status == 200, stands, "{path} {id}: {}", reply.text);
         }
     }
+    // What another node took from it a moment ago it stands for no more, though nothing else was asked here since.
+    let file = world.folder().join("idp.db");
+    let mut other =
+        sqlx::SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+    let mut stand_for = async |resources: &Value| {
+        let sql = "UPDATE directory SET document = json_set(document, '$.resources', json($1)) \
+                   WHERE kind = 'client' AND id = 'front'";
+        let set = sqlx::query(sql).bind(resources.to_string()).execute(&mut other).await.unwrap();
+        assert_eq!(set.rows_affected(), 1);
+    };
+    let ask = hop(&world, &token);
+    stand_for(&json!([])).await;
+    let reply = world.send(&ask).await;
+    assert_ne!(reply.status, 200, "{}", reply.text);
+    stand_for(&json!([world.canvas])).await;
+    let reply = world.send(&ask).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
     // When the login ends, this ends.
     let off = world.administer(reqwest::Method::POST, "/idp/users/erin/disable", None).await;
     assert_eq!(off.status, 200, "{}", off.text);

@@ -53,6 +53,8 @@ impl AuthenticatedClient {
                 && now.device_grant >= self.0.record.device_grant
                 && now.pkce_optional >= self.0.record.pkce_optional
                 && self.0.record.redirect_uris.iter().all(|uri| now.redirect_uris.contains(uri))
+                // What it stands for, too: by that it speaks for others' tokens.
+                && self.0.record.resources.iter().all(|held| now.resources.contains(held))
         });
         let stands = now
             .filter(|now| now.record.authentication == then.authentication && no_less(&now.record));

@@ -520,7 +520,7 @@ impl From<FormError> for Refusal {
 
 impl Denial {
     /// The answer to the client: what does not exist and what is not open to this person read the
-    /// same (C13), so that nobody can list a company's servers.
+    /// same, so that nobody can list a company's servers.
     pub fn wire(&self) -> Wire {
         let (error, description) = match &self.reason {
             DenialReason::AudienceUnknown

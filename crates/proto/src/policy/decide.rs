@@ -168,7 +168,7 @@ impl Policy {
     }
 
     /// Indexes the records of an IdP with issuer `idp`; a RAS with that very issuer is left out
-    /// (JAG-X10).
+    /// (ID-JAG draft, section 9.3).
     pub fn new(idp: &Issuer, written: Written) -> Self {
         let Written { servers, resources, mut connections, .. } = written;
         connections.sort_by(|a, b| a.id.cmp(&b.id));

@@ -15,7 +15,7 @@ pub struct ResourceAuthorizationServer {
     /// What people call it.
     #[serde(default)]
     pub name: String,
-    /// Other values of `audience` that mean this one (JAG-X4).
+    /// Other values of `audience` that mean this one; `aud` of ID-JAGs is the issuer.
     #[serde(default)]
     pub aliases: Vec<String>,
     /// Claims about the person that ID-JAGs for it may carry: `email`, `auth_time`, `acr`, `amr`.
@@ -95,7 +95,7 @@ pub struct Connection {
     pub idp_client_id: String,
     /// The RAS.
     pub audience: Issuer,
-    /// The client's id at the RAS: the `client_id` claim (JAG-X12). `None` for a client whose own id
+    /// The client's id at the RAS: the `client_id` claim (ID-JAG draft, section 5). `None` for a client whose own id
     /// is the URL of its metadata document, where that is its id at the RAS too.
     #[serde(default)]
     pub ras_client_id: Option<String>,
