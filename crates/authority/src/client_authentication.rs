@@ -35,9 +35,8 @@ impl AuthenticatedClient {
         &self.0.record
     }
 
-    /// Whether `directory` would still take the proof that was given: the client is live, and what it
-    /// authenticates with has not changed. Asked where a decision rests on a later directory than
-    /// the authentication did.
+    /// Whether the client is live, and its record is the very one that it was authenticated and judged by. Asked where a
+    /// decision rests on a later directory than the authentication did.
     ///
     /// What comes out is the row that it stands by, where that is no policy; `None` where it does not stand.
     pub async fn still_stands<D: Directory>(
@@ -47,17 +46,8 @@ impl AuthenticatedClient {
         look: Look,
     ) -> Result<Option<Option<Seen>>, Failure> {
         let now = authority.client(directory, self.id(), look).await?;
-        // What was asked of it when the request came may be too little by now.
-        let (then, no_less) = (&self.0.record, |now: &passavant_proto::oauth::client::Client| {
-            now.dpop_bound_access_tokens <= self.0.record.dpop_bound_access_tokens
-                && now.device_grant >= self.0.record.device_grant
-                && now.pkce_optional >= self.0.record.pkce_optional
-                && self.0.record.redirect_uris.iter().all(|uri| now.redirect_uris.contains(uri))
-                // What it stands for, too: by that it speaks for others' tokens.
-                && self.0.record.resources.iter().all(|held| now.resources.contains(held))
-        });
-        let stands = now
-            .filter(|now| now.record.authentication == then.authentication && no_less(&now.record));
+        // Whatever was looked at when the request came may be another thing by now: then the request is looked at again.
+        let stands = now.filter(|now| now.record == self.0.record);
         Ok(stands.map(|now| now.seen.clone()))
     }
 
