@@ -1,6 +1,6 @@
 //! The audit trail: one row for each decision, written in the transaction of what it records.
 
-use super::statements::{bind, chunks, places};
+use super::statements::{bind, chunks, rows};
 use crate::{
     administrators::RestsOn,
     database::{Store, StoreError, document, reading, to_json},
@@ -129,7 +129,7 @@ pub(crate) async fn insert_audit<E: Borrow<AuditEvent> + Sync>(
         }
         let sql = format!(
             "INSERT INTO audit (at, event, outcome, person, client, document) VALUES {}",
-            places(chunk.len(), 6)
+            rows(chunk.len(), 6)
         );
         sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut **transaction).await?;
     }

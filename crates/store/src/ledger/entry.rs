@@ -6,7 +6,7 @@
 
 use super::{
     audit::{AuditEvent, insert_audit},
-    statements::{bind, chunks, places},
+    statements::{MOST_FOUND, bind, chunks, filled, padded, places, rows},
 };
 use crate::{
     database::{Dialect, Store, StoreError, is_broken, reading},
@@ -468,39 +468,44 @@ async fn changed<'g>(
     all.sort_unstable();
     all.dedup();
     let mut changed: HashSet<&Seen> = all.iter().copied().collect();
-    let (apart, held): (Vec<&Seen>, Vec<&Seen>) =
-        all.into_iter().partition(|seen| seen.kind == INSTALLATION);
-    for (table, seen) in [("installations", apart), ("directory", held)] {
-        for chunk in chunks(&seen) {
-            let mut arguments = AnyArguments::default();
-            for seen in chunk {
-                if table == "directory" {
-                    bind(&mut arguments, seen.kind)?;
-                }
+    let kinds: Vec<&[&Seen]> = all.chunk_by(|one, other| one.kind == other.kind).collect();
+    let rounds = kinds.iter().map(|kind| kind.len().div_ceil(MOST_FOUND)).max().unwrap_or(0);
+    for round in 0..rounds {
+        let parts: Vec<&[&Seen]> =
+            kinds.iter().filter_map(|kind| kind.chunks(MOST_FOUND).nth(round)).collect();
+        // As many places for each kind: few shapes.
+        let size = parts.iter().map(|part| padded(part.len())).max().unwrap_or(0);
+        let mut arguments = AnyArguments::default();
+        let mut selects = Vec::with_capacity(parts.len());
+        for (index, part) in parts.iter().enumerate() {
+            for seen in filled(part, size) {
                 bind(&mut arguments, seen.id.as_str())?;
             }
-            let sql = if table == "directory" {
-                // Each by the primary key.
-                let wanted = (0..chunk.len())
-                    .map(|i| format!("(kind = ${} AND id = ${})", 2 * i + 1, 2 * i + 2));
-                let wanted = wanted.collect::<Vec<_>>().join(" OR ");
-                format!("SELECT kind, id, version FROM directory WHERE {wanted}")
-            } else {
-                let wanted = places(1, chunk.len());
-                format!("SELECT '' AS kind, id, version FROM installations WHERE id IN {wanted}")
-            };
-            let rows = sqlx::query_with(AssertSqlSafe(sql), arguments)
-                .fetch_all(&mut **transaction)
-                .await?;
-            let current: HashSet<(String, String, i64)> = rows
-                .iter()
-                .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
-                .collect::<Result<_, sqlx::Error>>()?;
-            for seen in chunk {
-                let kind = if table == "directory" { seen.kind } else { "" };
-                if current.contains(&(kind.to_owned(), seen.id.clone(), seen.version)) {
-                    changed.remove(seen);
-                }
+            let wanted = places(index * size, size);
+            // The names of kinds are ours.
+            selects.push(match part[0].kind {
+                INSTALLATION => format!(
+                    "SELECT '{INSTALLATION}', id, version FROM installations WHERE id IN {wanted}"
+                ),
+                kind => format!(
+                    "SELECT kind, id, version FROM directory WHERE kind = '{kind}' AND id IN {wanted}"
+                ),
+            });
+        }
+        let sql = selects.join(" UNION ALL ");
+        let rows =
+            sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(&mut **transaction).await?;
+        let mut current = HashSet::with_capacity(rows.len());
+        for row in &rows {
+            current.insert((
+                row.try_get::<&str, _>(0)?,
+                row.try_get::<&str, _>(1)?,
+                row.try_get(2)?,
+            ));
+        }
+        for seen in parts.into_iter().flatten() {
+            if current.contains(&(seen.kind, seen.id.as_str(), seen.version)) {
+                changed.remove(seen);
             }
         }
     }
@@ -546,12 +551,13 @@ async fn find<'a>(
     keys.sort_unstable();
     keys.dedup();
     let mut found = HashSet::with_capacity(keys.len());
-    for chunk in chunks(&keys) {
+    for chunk in keys.chunks(MOST_FOUND) {
+        let size = padded(chunk.len());
         let mut arguments = AnyArguments::default();
-        for key in chunk {
+        for key in filled(chunk, size) {
             bind(&mut arguments, *key)?;
         }
-        let sql = format!("{sql}{}{and}", places(1, chunk.len()));
+        let sql = format!("{sql}{}{and}", places(0, size));
         let rows = sqlx::query_with(AssertSqlSafe(sql), arguments)
             .persistent(and.is_empty())
             .fetch_all(&mut **transaction)
@@ -581,7 +587,7 @@ async fn insert_jtis(
         let sql = format!(
             "INSERT INTO used_jtis (namespace, jti, forget_after) VALUES {} \
              ON CONFLICT DO NOTHING RETURNING namespace, jti",
-            places(chunk.len(), 3)
+            rows(chunk.len(), 3)
         );
         let rows =
             sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(&mut **transaction).await?;
@@ -610,7 +616,7 @@ async fn insert_grants(
         let sql = format!(
             "INSERT INTO grants (jti, kind, user_id, client_id, party, lineage, expires_at) \
              VALUES {}",
-            places(chunk.len(), 7)
+            rows(chunk.len(), 7)
         );
         sqlx::query_with(AssertSqlSafe(sql), arguments).execute(&mut **transaction).await?;
     }

@@ -15,8 +15,27 @@ pub(super) fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     })
 }
 
+/// Most keys that one statement looks for.
+pub(super) const MOST_FOUND: usize = 64;
+
+/// How many places a statement has that looks for so many keys: few shapes, and one statement instead of several.
+pub(super) fn padded(keys: usize) -> usize {
+    keys.next_power_of_two()
+}
+
+/// The keys for so many places: the last one is looked for several times.
+pub(super) fn filled<T>(keys: &[T], size: usize) -> impl Iterator<Item = &T> {
+    keys.iter().chain(keys.last().into_iter().cycle()).take(size)
+}
+
+/// `($3,$4,$5)` for three places after the first two.
+pub(super) fn places(after: usize, size: usize) -> String {
+    let numbers: Vec<String> = (after + 1..=after + size).map(|n| format!("${n}")).collect();
+    format!("({})", numbers.join(","))
+}
+
 /// `($1,$2),($3,$4)…` for `rows` rows of `columns` columns.
-pub(super) fn places(rows: usize, columns: usize) -> String {
+pub(super) fn rows(rows: usize, columns: usize) -> String {
     let mut text = String::with_capacity(rows * columns * 5);
     for row in 0..rows {
         text.push_str(if row == 0 { "(" } else { ",(" });
