@@ -14,6 +14,7 @@ mod enrolment;
 mod explain;
 mod flows;
 mod formerly;
+mod front_channel;
 mod gateway_reports;
 mod openid;
 mod quirks;

@@ -305,6 +305,21 @@ fn nothing_is_decided_by_the_name_of_an_event() {
     assert!(seen > 10, "{seen}");
 }
 
+/// A browser leaves with a code at the end of one walk, whichever authorization server it came to.
+#[test]
+fn codes_are_kept_by_the_front_channel_alone() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut places = Vec::new();
+    for room in ["authority", "idp", "ras", "admin", "runtime"] {
+        walk(&root.join("crates").join(room).join("src"), &mut |path, text| {
+            if text.contains(".keep_authorization_code(") {
+                places.push(path.strip_prefix(root).unwrap().display().to_string());
+            }
+        });
+    }
+    assert_eq!(places, ["crates/authority/src/front_channel/mod.rs"]);
+}
+
 /// The map leads somewhere.
 #[test]
 fn every_file_that_the_architecture_names_is_there() {

@@ -232,6 +232,11 @@ impl RegisteredClient {
         self.installation.as_ref().is_none_or(|held| held.user_id == user_id)
     }
 
+    /// Whether nobody here has checked who made it. One that a person enrolled here is none, though it has a document.
+    pub fn is_stranger(&self) -> bool {
+        self.installation.is_none() && self.record.is_stranger()
+    }
+
     /// Its id, where that is the URL of its metadata document.
     pub fn document(&self) -> Option<&str> {
         self.installation.as_ref().map(|_| self.record.id.as_str())

@@ -1,26 +1,17 @@
 //! What leads a browser: redirects to checked places, cookies, and whether a form comes from our own page.
 
-use crate::{
-    admission::Sender,
-    admission::Visitor,
-    answer::{broken, error_page},
-    authority::{Authority, Directory},
-};
+use crate::answer::error_page;
 use axum::{
     body::Body,
     http::{HeaderMap, HeaderValue, Response, StatusCode, header},
     response::IntoResponse,
 };
 use passavant_proto::{
-    event::{Detail, RequestEvent},
     identifier::{Issuer, is_loopback},
     oauth::authorize::PageError,
-    oauth::client::Client,
     oauth::redirect_uri::private_use_scheme,
-    others_text::shown,
     secret::sha256,
 };
-use passavant_store::AuditEvent;
 use url::Url;
 
 /// A redirect to a checked redirect URI, always with `iss` (RFC 9207).
@@ -64,35 +55,6 @@ pub fn destination(redirect_uri: &str) -> String {
 pub fn is_local(redirect_uri: &str) -> bool {
     private_use_scheme(redirect_uri).is_some()
         || Url::parse(redirect_uri).is_ok_and(|url| is_loopback(&url))
-}
-
-/// A request that an authorization endpoint refuses: on record with what is wrong, and a page that names the reference
-/// by which it is found there. A cell is taken before the row is written: anybody can send such requests.
-pub async fn refused<D: Directory>(
-    authority: &Authority<D>,
-    visitor: Visitor<'_>,
-    (request_id, client): (&str, Option<&Client>),
-    (reason, detail): (&'static str, &str),
-    page: Option<&str>,
-) -> Option<Response<Body>> {
-    let sender = Sender::Unproven(visitor.address.to_owned());
-    if let Err(busy) = visitor.admission.refusal(&sender) {
-        return Some(busy_page(busy.0));
-    }
-    let mut event = AuditEvent::granted(RequestEvent::Authorize, authority.now())
-        .with(Detail::RequestId, request_id)
-        .with(Detail::Address, visitor.address)
-        .with(Detail::More, shown(detail, 500));
-    if let Some(client) = client {
-        event = event.client(&client.id);
-    }
-    if let Err(error) = authority.store.note(event.refused(reason), authority.now()).await {
-        return Some(broken(&error));
-    }
-    page.map(|text| {
-        let text = format!("{text} (Reference for IT: {request_id})");
-        error_page(StatusCode::BAD_REQUEST, &text)
-    })
 }
 
 /// 303 to an absolute URL that was checked before.

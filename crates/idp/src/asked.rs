@@ -1,4 +1,4 @@
-//! A sign-in request that was read and checked.
+//! How a sign-in request is read, whether a browser brings it or a client pushes it.
 
 use passavant_proto::{
     identifier::Issuer,
@@ -10,25 +10,6 @@ use passavant_proto::{
     },
     oidc::id_token::verify_hint,
 };
-
-/// A request that was read and checked, and the pushed request it came from.
-pub(super) struct Asked {
-    pub(super) request: AuthorizationRequest,
-    pub(super) client_name: String,
-    pub(super) pushed: Option<String>,
-    /// The one person whom the client acts for, if it is an installation.
-    pub(super) only_for: Option<String>,
-    /// The client proves nothing of itself: any page and any program can send a browser here in its name.
-    pub(super) is_public: bool,
-}
-
-impl Asked {
-    /// Whether a live session is not enough: nobody can tell whose the request is, so the person is asked each time
-    /// (RFC 8252 8.6).
-    pub(super) fn needs_a_person(&self) -> bool {
-        self.is_public
-    }
-}
 
 /// Reads a request with the `id_token_hint` that it may carry: an ID token of ours names the one person that is meant.
 pub(super) fn hinted(

@@ -5,10 +5,13 @@
 
 use super::{
     authorization_code,
-    authorize::{NotSignedIn, SWITCHED_OFF, changed, check_password, session_of, start_session},
     directory::IdpDirectory,
     pushed_request::not_taken,
-    sign_in_page::{self, Problem},
+    sign_in::{
+        page::{self as sign_in_page, Problem},
+        password::{NotSignedIn, check_password},
+        session::{changed, start_session},
+    },
     state::Idp,
 };
 use axum::{
@@ -23,6 +26,7 @@ use passavant_authority::{
     answer::{self, Failure, broken, error_page, page as shown_page},
     authority::Look,
     browser::{cookie, cookie_name, csrf_of, is_same_origin, see_other},
+    front_channel::{keep_all, session},
     grants,
     origin::origin_of,
     token_endpoint::{ClientRequest, Endpoint, TokenAnswer, client_request, conclude},
@@ -147,7 +151,7 @@ pub(super) async fn page(State(idp): State<Idp>, request: Request) -> Response<B
     if !idp.0.settings.device_authorization {
         return switched_off();
     }
-    match session_of(&idp, &parts.headers, idp.0.authority.now()).await {
+    match session(&idp, &parts.headers).await {
         Ok(Some(_)) => code_form(&idp, &parts, None),
         Ok(None) => sign_in_form(&idp, &parts, None),
         Err(error) => broken(&error),
@@ -206,7 +210,11 @@ async fn sign_in(idp: &Idp, form: &Form, parts: &Parts) -> Result<Response<Body>
         }
     };
     Ok(match start_session(idp, &user, None, parts).await? {
-        Some(started) => started.keep(idp, see_other(&idp.issuer().endpoint("/activate"))),
+        Some(started) => {
+            let mut response = see_other(&idp.issuer().endpoint("/activate"));
+            keep_all(idp, &mut response, started.cookies(idp));
+            response
+        }
         None => changed(),
     })
 }
@@ -220,7 +228,7 @@ async fn typed(
 ) -> Result<Response<Body>, StoreError> {
     let authority = &idp.0.authority;
     let now = authority.now();
-    let Some(session) = session_of(idp, &parts.headers, now).await? else {
+    let Some((session, _)) = session(idp, &parts.headers).await? else {
         return Ok(sign_in_form(idp, parts, None));
     };
     if !equal_in_constant_time(&proof_of(idp, parts), form.optional("csrf").unwrap_or_default()) {
@@ -229,7 +237,7 @@ async fn typed(
     let snapshot = authority.fresh().await?;
     let person = snapshot.directory.person(&authority.store, &session.user_id, Look::Now);
     let Some(person) = person.await? else {
-        return Ok(error_page(StatusCode::FORBIDDEN, SWITCHED_OFF));
+        return Ok(error_page(StatusCode::FORBIDDEN, "This account is switched off. Ask IT."));
     };
     // A cell for each try, right or wrong, before anything is looked up: codes can be guessed (RFC 8628 section 5.1).
     let guesses = Sender::Unproven(format!("codes typed by {}", session.user_id));

@@ -20,7 +20,7 @@ use std::{
 const MOST: usize = 20_000;
 
 /// A person who is not switched off, and what a decision on them is recorded against.
-pub(crate) struct Living {
+pub struct Living {
     pub(crate) user: User,
     pub(crate) seen: Seen,
 }

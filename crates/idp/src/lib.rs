@@ -2,17 +2,17 @@
 
 mod asked;
 mod authorization_code;
-mod authorize;
 mod bearer;
 mod calls;
 mod catalog;
 mod device;
 mod directory;
+mod front_channel;
 mod installations;
 mod logout;
 mod pushed_request;
 mod refresh_token;
-mod sign_in_page;
+mod sign_in;
 mod standing;
 mod state;
 mod token;
@@ -29,7 +29,8 @@ use axum::{
 };
 use passavant_authority::Probe;
 use passavant_authority::{
-    answer,
+    answer as answers,
+    front_channel::{answer, begin},
     operations::{readable_by_pages, strict_transport},
 };
 use passavant_proto::{
@@ -61,7 +62,7 @@ impl Idp {
         }
         let router = Router::new()
             .route(&format!("{base}/"), get(front))
-            .route(&format!("{base}/authorize"), get(authorize::begin).post(authorize::sign_in))
+            .route(&format!("{base}/authorize"), get(begin::<Idp>).post(answer::<Idp>))
             .route(&format!("{base}/token"), post(token::token))
             .route(&format!("{base}/par"), post(pushed_request::push))
             .route(&format!("{base}/device_authorization"), post(device::authorize))
@@ -94,7 +95,7 @@ impl Idp {
             enrolment: settings.enrolment,
             devices: settings.device_authorization,
         };
-        answer::public(&metadata::idp(&authority.issuer, &algorithms, offers))
+        answers::public(&metadata::idp(&authority.issuer, &algorithms, offers))
     }
 }
 
@@ -109,13 +110,13 @@ async fn front(State(idp): State<Idp>) -> axum::response::Response {
         }
         p { a href=(idp.issuer().endpoint("/logout")) { "Sign out" } }
     };
-    answer::page(StatusCode::OK, &format!("Sign-in of {name}"), &content, "")
+    answers::page(StatusCode::OK, &format!("Sign-in of {name}"), &content, "")
 }
 
 async fn jwks(State(idp): State<Idp>) -> axum::response::Response {
     // As of this request: a key that was removed is gone, and a new one is there, though nothing else is asked.
     match idp.0.authority.fresh().await {
-        Ok(snapshot) => answer::public(snapshot.keys.jwks()),
-        Err(error) => answer::broken(&error),
+        Ok(snapshot) => answers::public(snapshot.keys.jwks()),
+        Err(error) => answers::broken(&error),
     }
 }

@@ -1,7 +1,7 @@
 //! RP-initiated logout (OpenID Connect RP-Initiated Logout 1.0). The person confirms; then the
 //! session and everything that descends from it end.
 
-use super::{authorize::session_of, state::Idp};
+use super::state::Idp;
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, Request, State},
@@ -13,6 +13,7 @@ use passavant_authority::{
     answer::{broken, error_page, page},
     authority::Directory as _,
     browser::{cookie, cookie_name, csrf_of, is_same_origin, see_other, set_cookie},
+    front_channel::session,
     origin::origin_of,
 };
 use passavant_proto::{
@@ -84,22 +85,21 @@ pub(super) async fn ask(State(idp): State<Idp>, request: Request) -> Response<Bo
         Ok(destination) => destination,
         Err(response) => return response,
     };
-    let session = match session_of(&idp, &parts.headers, idp.0.authority.now()).await {
+    let session = match session(&idp, &parts.headers).await {
         Ok(session) => session,
         Err(error) => return broken(&error),
     };
-    let Some(session) = session else { return done(&idp, &destination) };
+    let Some((session, held)) = session else { return done(&idp, &destination) };
     if destination.hinted_session.as_ref().is_some_and(|hinted| *hinted != session.sid) {
         let text = "The sign-out link is for another sign-in than this browser's.";
         return error_page(StatusCode::BAD_REQUEST, text);
     }
-    let name = cookie(&parts.headers, &cookie_name(idp.issuer(), "session")).unwrap_or_default();
     let action = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let content = html! {
         h1 { "Sign out of " (idp.0.settings.name) "?" }
         p.soft { "Applications and agents that signed in here lose their access." }
         form method="post" action=(action) {
-            input type="hidden" name="csrf" value=(csrf_of(&name));
+            input type="hidden" name="csrf" value=(csrf_of(&held));
             button type="submit" { "Sign out" }
         }
     };
@@ -136,8 +136,8 @@ pub(super) async fn end(State(idp): State<Idp>, request: Request) -> Response<Bo
         return error_page(StatusCode::FORBIDDEN, "The sign-out form was not sent from our page.");
     }
     let now = authority.now();
-    match session_of(&idp, &parts.headers, now).await {
-        Ok(Some(session)) => {
+    match session(&idp, &parts.headers).await {
+        Ok(Some((session, _))) => {
             let event = AuditEvent::granted(RequestEvent::SignOut, now)
                 .person(&session.user_id)
                 .with(Detail::Session, session.sid.as_str())

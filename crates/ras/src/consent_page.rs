@@ -1,6 +1,6 @@
 //! The pages of the interactive path: which company, and who wants what.
 
-use super::asked::{Asked, Person};
+use super::front_channel::AccountHolder;
 use axum::{
     body::Body,
     http::{Response, StatusCode},
@@ -9,8 +9,12 @@ use maud::html;
 use passavant_authority::{
     answer::page,
     browser::{destination, form_target, is_local},
+    front_channel::{Asked, Ticket},
 };
-use passavant_proto::{oauth::client::is_document_url, others_text::shown};
+use passavant_proto::{
+    oauth::client::{GovernedResource, is_document_url},
+    others_text::shown,
+};
 use url::Url;
 
 fn host_of(url: &str) -> String {
@@ -42,8 +46,11 @@ fn in_words(scope: &str) -> String {
 }
 
 /// Asks for an address, to find the company by.
-pub(super) fn which_company(asked: &Asked, email: Option<&str>) -> Response<Body> {
-    let name = plain(&asked.client.name);
+pub(super) fn which_company(
+    asked: &Asked<GovernedResource>,
+    email: Option<&str>,
+) -> Response<Body> {
+    let name = plain(&asked.client.record.name);
     let unknown = email.filter(|email| email.contains('@'));
     let content = html! {
         h1 { "Sign in with your company" }
@@ -72,15 +79,19 @@ pub(super) fn which_company(asked: &Asked, email: Option<&str>) -> Response<Body
 }
 
 /// Says who wants what from whom, and asks.
-pub(super) fn consent(asked: &Asked, person: &Person, ticket: &str, proof: &str) -> Response<Body> {
-    let client = &asked.client;
+pub(super) fn consent(
+    asked: &Asked<GovernedResource>,
+    holder: &AccountHolder,
+    ticket: &Ticket,
+) -> Response<Body> {
+    let client = &asked.client.record;
     let local = is_local(&asked.request.redirect_uri);
     let back_host = destination(&asked.request.redirect_uri);
     let document = is_document_url(&client.id).then(|| host_of(&client.id));
-    let server = if asked.governed.name.is_empty() {
-        asked.governed.resource.as_str().to_owned()
+    let server = if asked.about.name.is_empty() {
+        asked.about.resource.as_str().to_owned()
     } else {
-        asked.governed.name.clone()
+        asked.about.name.clone()
     };
     let target = form_target(&asked.request.redirect_uri);
     let scopes: Vec<(String, &str)> = asked
@@ -88,7 +99,7 @@ pub(super) fn consent(asked: &Asked, person: &Person, ticket: &str, proof: &str)
         .scopes
         .iter()
         .map(|scope| {
-            let told = asked.governed.descriptions.get(scope);
+            let told = asked.about.descriptions.get(scope);
             (told.cloned().unwrap_or_else(|| in_words(scope)), scope)
         })
         .collect();
@@ -118,12 +129,12 @@ pub(super) fn consent(asked: &Asked, person: &Person, ticket: &str, proof: &str)
         }
         p.soft {
             "You are signed in "
-            @if let Some(email) = &person.account.email { "as " strong { (plain(email)) } " " }
-            "through " (host_of(person.issuer.as_str())) ", as account " (person.account.id) " here."
+            @if let Some(email) = &holder.account.email { "as " strong { (plain(email)) } " " }
+            "through " (host_of(holder.issuer.as_str())) ", as account " (holder.account.id) " here."
         }
         form method="post" action=(asked.target) {
-            input type="hidden" name="ticket" value=(ticket);
-            input type="hidden" name="csrf" value=(proof);
+            input type="hidden" name="ticket" value=(ticket.id);
+            input type="hidden" name="csrf" value=(ticket.proof);
             button type="submit" name="answer" value="allow" { "Allow" }
             button.plain type="submit" name="answer" value="deny" autofocus { "No" }
         }

@@ -1,12 +1,12 @@
 //! The resource authorization server: redeems ID-JAGs for short access tokens.
 
 mod access_token;
-mod asked;
+mod callback;
 mod calls;
 mod code;
 mod consent_page;
 mod directory;
-mod interactive;
+mod front_channel;
 mod jwt_bearer;
 mod registration;
 mod standing;
@@ -23,6 +23,7 @@ use axum::{
 };
 use passavant_authority::{
     Probe, answer,
+    front_channel::{self as front, begin},
     operations::{readable_by_pages, strict_transport},
 };
 use passavant_proto::oauth::{metadata, scope::Scopes};
@@ -49,8 +50,8 @@ impl Ras {
         let router = Router::new()
             .merge(readable_by_pages(public))
             .route(&format!("{base}/introspect"), post(token_status::introspect))
-            .route(&format!("{base}/authorize"), get(interactive::begin).post(interactive::answer))
-            .route(&format!("{base}/callback"), get(interactive::callback))
+            .route(&format!("{base}/authorize"), get(begin::<Ras>).post(front::answer::<Ras>))
+            .route(&format!("{base}/callback"), get(callback::callback))
             .with_state(self.clone());
         strict_transport(router, self.issuer())
     }

@@ -1,6 +1,6 @@
 //! The sign-in page: one form, no script.
 
-use super::{asked::Asked, state::Idp};
+use crate::state::Idp;
 use axum::{
     body::Body,
     http::{Response, StatusCode, request::Parts},
@@ -9,21 +9,22 @@ use maud::html;
 use passavant_authority::{
     answer::page,
     browser::{cookie, cookie_name, csrf_of, destination, form_target, is_local, set_cookie},
+    front_channel::{Asked, Ticket},
 };
 use passavant_proto::oauth::client::ENROLLED_CLIENT;
 
 /// Why the form is shown again.
-pub(super) struct Problem<'a> {
-    pub(super) status: StatusCode,
-    pub(super) text: &'a str,
+pub(crate) struct Problem<'a> {
+    pub(crate) status: StatusCode,
+    pub(crate) text: &'a str,
     /// The user name that was typed.
-    pub(super) username: &'a str,
+    pub(crate) username: &'a str,
 }
 
 /// Shows the form.
-pub(super) fn show(
+pub(crate) fn show(
     idp: &Idp,
-    asked: &Asked,
+    asked: &Asked<()>,
     parts: &Parts,
     problem: Option<&Problem<'_>>,
 ) -> Response<Body> {
@@ -31,7 +32,7 @@ pub(super) fn show(
     let target = form_target(&asked.request.redirect_uri);
     let head = html! {
         p.soft {
-            "to go on to " strong { (asked.client_name) }
+            "to go on to " strong { (asked.client.record.name) }
             " (" (destination(&asked.request.redirect_uri)) ")"
         }
         @if enrols {
@@ -46,7 +47,7 @@ pub(super) fn show(
 }
 
 /// The form, with what is said above it, and what there is beside its button.
-pub(super) fn form(
+pub(crate) fn form(
     idp: &Idp,
     parts: &Parts,
     (head, target): (&maud::Markup, &str),
@@ -99,19 +100,17 @@ fn cancel() -> maud::Markup {
 }
 
 /// Asks somebody who is signed in whether they want to go on to a program that proves nothing of itself.
-pub(super) fn go_on(
+pub(crate) fn go_on(
     idp: &Idp,
-    asked: &Asked,
-    parts: &Parts,
+    asked: &Asked<()>,
     username: &str,
-    csrf: &str,
+    ticket: &Ticket,
 ) -> Response<Body> {
     let target = form_target(&asked.request.redirect_uri);
-    let action = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let local = is_local(&asked.request.redirect_uri);
     let name = &idp.0.settings.name;
     let content = html! {
-        h1 { "Go on to " (asked.client_name) "?" }
+        h1 { "Go on to " (asked.client.record.name) "?" }
         p { "You are signed in to " (name) " as " strong { (username) } "." }
         p.soft { "Your answer goes to " strong { (destination(&asked.request.redirect_uri)) } "." }
         @if local {
@@ -120,11 +119,12 @@ pub(super) fn go_on(
                  this, close this page."
             }
         }
-        form method="post" action=(action) {
-            input type="hidden" name="csrf" value=(csrf);
-            button type="submit" name="answer" value="go_on" { "Go on" }
-            (cancel())
+        form method="post" action=(asked.target) {
+            input type="hidden" name="ticket" value=(ticket.id);
+            input type="hidden" name="csrf" value=(ticket.proof);
+            button type="submit" name="answer" value="allow" { "Go on" }
+            button.plain type="submit" name="answer" value="deny" { "Cancel" }
         }
     };
-    page(StatusCode::OK, &format!("Go on to {}?", asked.client_name), &content, &target)
+    page(StatusCode::OK, &format!("Go on to {}?", asked.client.record.name), &content, &target)
 }

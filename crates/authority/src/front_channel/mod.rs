@@ -1,0 +1,606 @@
+//! The front channel of an authorization server: a browser comes with a request and leaves with a code. One walk for
+//! both of them: the request is read; the person is who this browser is signed in as, or proves who they are; they
+//! agree, where the party asks for that; a code is kept. A party says what it reads of a request, how people prove who
+//! they are, and whether they are asked ([`FrontChannel`]).
+//!
+//! Nothing is kept before somebody has signed in: each page posts back to the very URL it came from, and the request is
+//! read and checked again.
+
+pub mod upstream;
+
+use crate::{
+    admission::{Admission, Sender, Taken, Visitor},
+    answer::{Failure, broken, error_page},
+    authority::{Authority, Directory, Look, RegisteredClient, Snapshot},
+    browser::{back_to, busy_page, cookie, cookie_name, is_same_origin, set_cookie},
+    origin::origin_of,
+};
+use axum::{
+    body::{Body, Bytes},
+    extract::{FromRequest, Request, State},
+    http::{HeaderMap, Response, StatusCode, header, request::Parts},
+    response::IntoResponse,
+};
+use passavant_proto::{
+    event::{Detail, RequestEvent},
+    identifier::Issuer,
+    oauth::authorize::{
+        AuthorizationRequest, CODE_LIFETIME, PageError, RedirectError, Unauthorizable,
+    },
+    oauth::form::Form,
+    others_text::shown,
+    refusal::Refusal,
+    secret::{Secret, equal_in_constant_time, mac},
+    time::Timestamp,
+};
+use passavant_store::{AuditEvent, AuthorizationCode, EntryOutcome, Session, StoreError, UsedJti};
+use std::{future::Future, sync::Arc};
+
+/// How long a page that asks may be answered, in seconds.
+const LONGEST_ASKED: i64 = 600;
+const TOO_OLD: &str = "The page is too old, was used already, or you are not signed in any more. Start again in the \
+                       application.";
+const LOGIN_REQUIRED: RedirectError = RedirectError {
+    error: "login_required",
+    description: "prompt=none was asked for, and nobody is signed in, or somebody else.",
+};
+
+/// A request that was read and checked.
+pub struct Asked<A> {
+    pub request: AuthorizationRequest,
+    pub client: Arc<RegisteredClient>,
+    /// The hash of the pushed request that it came from.
+    pub pushed: Option<String>,
+    /// Path and query it came with: where its pages post to.
+    pub target: String,
+    /// What the party reads of it beside.
+    pub about: A,
+}
+
+/// Somebody who has signed in in this browser.
+pub struct Person<W> {
+    pub session: Session,
+    /// The secret of their cookie: what pages are bound to.
+    pub cookie: String,
+    pub who: W,
+}
+
+/// What a page that asks carries, so that its answer is known to be the answer to it.
+pub struct Ticket {
+    /// Posted as `ticket`.
+    pub id: String,
+    /// Posted as `csrf`.
+    pub proof: String,
+}
+
+/// What comes of a sign-in.
+pub enum Proof<W> {
+    /// Not done yet: a page, or a redirect to who signs people in.
+    Under(Response<Body>),
+    /// Somebody has signed in for this very request; with the cookies of their browser.
+    Given(Box<Person<W>>, Cookies),
+}
+
+/// Cookies that a browser gets: names, values, lifetimes in seconds.
+pub type Cookies = Vec<(&'static str, Secret, i64)>;
+
+/// What a party reads of a request.
+pub struct Reading<A> {
+    pub request: AuthorizationRequest,
+    pub pushed: Option<String>,
+    pub about: A,
+}
+
+/// Why a request was not read.
+pub enum Unread {
+    Not(Unauthorizable),
+    Broken(StoreError),
+}
+
+impl From<Unauthorizable> for Unread {
+    fn from(why: Unauthorizable) -> Self {
+        Self::Not(why)
+    }
+}
+
+impl From<PageError> for Unread {
+    fn from(error: PageError) -> Self {
+        Self::Not(Unauthorizable::Page(error))
+    }
+}
+
+impl From<StoreError> for Unread {
+    fn from(error: StoreError) -> Self {
+        Self::Broken(error)
+    }
+}
+
+/// What an authorization server adds to the walk.
+pub trait FrontChannel: Clone + Send + Sync + 'static {
+    type Directory: Directory;
+    /// What it reads of a request beside what every one has.
+    type About: Send + Sync;
+    /// What it knows of somebody who has signed in.
+    type Who: Send + Sync;
+
+    fn authority(&self) -> &Authority<Self::Directory>;
+    fn admission(&self) -> &Admission;
+
+    /// What its cookies are called: on one host with others (another port is the same host to a browser) they must not
+    /// be taken for each other's.
+    fn cookie_name(&self, name: &str) -> String;
+
+    /// Why nobody can sign in here at all, for people.
+    fn closed(&self, _directory: &Self::Directory) -> Option<&'static str> {
+        None
+    }
+
+    /// Reads a request of a live client.
+    fn read(
+        &self,
+        snapshot: &Snapshot<Self::Directory>,
+        form: &Form,
+        client: &RegisteredClient,
+    ) -> impl Future<Output = Result<Reading<Self::About>, Unread>> + Send;
+
+    /// What there would be, for the record of a request that asks for what is not there.
+    fn known(&self, _directory: &Self::Directory) -> String {
+        String::new()
+    }
+
+    /// Who a session is of, if they still may: nobody otherwise.
+    fn who(
+        &self,
+        session: &Session,
+    ) -> impl Future<Output = Result<Option<Self::Who>, StoreError>> + Send;
+
+    /// Signs somebody in: first without a form, then with what they sent.
+    fn prove(
+        &self,
+        asked: &Asked<Self::About>,
+        form: Option<&Form>,
+        parts: &Parts,
+    ) -> impl Future<Output = Result<Proof<Self::Who>, Response<Body>>> + Send;
+
+    /// Whether somebody who is signed in is asked: then, how the client is answered where nobody may be.
+    fn asks(&self, asked: &Asked<Self::About>) -> Option<RedirectError>;
+
+    /// The page that asks. It is shown every time: nothing is remembered of what a person once said.
+    fn ask(
+        &self,
+        asked: &Asked<Self::About>,
+        person: &Person<Self::Who>,
+        ticket: &Ticket,
+    ) -> Response<Body>;
+
+    /// Whether this person may let this client in; the last question before a code.
+    fn admit(
+        &self,
+        asked: &Asked<Self::About>,
+        person: &Person<Self::Who>,
+    ) -> impl Future<Output = Result<(), Response<Body>>> + Send;
+}
+
+/// GET: a live session goes on at once; otherwise the sign-in.
+pub async fn begin<F: FrontChannel>(State(front): State<F>, request: Request) -> Response<Body> {
+    let (parts, _) = request.into_parts();
+    match begun(&front, &parts).await {
+        Ok(response) | Err(response) => response,
+    }
+}
+
+async fn begun<F: FrontChannel>(
+    front: &F,
+    parts: &Parts,
+) -> Result<Response<Body>, Response<Body>> {
+    let asked = read(front, parts).await?;
+    match person(front, &asked, parts).await? {
+        Some(person) => agree(front, asked, person, parts).await,
+        None if asked.request.silent => Err(not_now(front, &asked, LOGIN_REQUIRED)),
+        None => prove(front, asked, None, parts).await,
+    }
+}
+
+/// POST: what one of the pages sends, which names its request in the URL; or a request that is itself posted (OpenID
+/// Connect Core 3.1.2.1).
+pub async fn answer<F: FrontChannel>(State(front): State<F>, request: Request) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    match answered(&front, &parts, body).await {
+        Ok(response) | Err(response) => response,
+    }
+}
+
+async fn answered<F: FrontChannel>(
+    front: &F,
+    parts: &Parts,
+    body: Body,
+) -> Result<Response<Body>, Response<Body>> {
+    let issuer = &front.authority().issuer;
+    let itself = parts.uri.query().is_none_or(str::is_empty);
+    let asked = if itself { None } else { Some(read(front, parts).await?) };
+    if !itself && !is_same_origin(issuer, &parts.headers) {
+        return Err(error_page(StatusCode::FORBIDDEN, "The form was sent from another site."));
+    }
+    let bytes = Bytes::from_request(Request::new(body), &()).await;
+    let bytes = bytes.map_err(IntoResponse::into_response)?;
+    let Some(asked) = asked else { return posted(issuer, &bytes) };
+    let form = Form::parse(&bytes)
+        .map_err(|_| error_page(StatusCode::BAD_REQUEST, "The form cannot be read."))?;
+    match form.optional("answer") {
+        // Whoever sends it ends nothing but this request.
+        Some("cancel") => {
+            let description = "The person did not want to sign in.";
+            Err(not_now(front, &asked, RedirectError { error: "access_denied", description }))
+        }
+        Some("allow") => said(front, asked, &form, true, parts).await,
+        Some("deny") => said(front, asked, &form, false, parts).await,
+        _ => prove(front, asked, Some(&form), parts).await,
+    }
+}
+
+/// What goes on from POST to GET: everything that the endpoint reads, or answers.
+const PARAMETERS: [&str; 19] = [
+    "response_type",
+    "client_id",
+    "redirect_uri",
+    "scope",
+    "state",
+    "nonce",
+    "prompt",
+    "max_age",
+    "login_hint",
+    "id_token_hint",
+    "claims",
+    "response_mode",
+    "code_challenge",
+    "code_challenge_method",
+    "dpop_jkt",
+    "request",
+    "request_uri",
+    "resource",
+    "authorization_details",
+];
+
+/// Longest request that goes on from POST to GET, in bytes: browsers and proxies take URLs of this length.
+const LONGEST_QUERY: usize = 8 * 1024;
+
+/// A request that is itself posted goes on as the same one by GET: a browser sends its cookies along with that.
+fn posted(issuer: &Issuer, bytes: &[u8]) -> Result<Response<Body>, Response<Body>> {
+    let query = (bytes.len() <= LONGEST_QUERY).then(|| Form::parse(bytes).ok()).flatten();
+    let query = query.map(|form| form.only(&PARAMETERS)).filter(|query| !query.is_empty());
+    let unreadable = || error_page(StatusCode::BAD_REQUEST, &PageError::Unreadable.to_string());
+    let location = issuer.endpoint(&format!("/authorize?{}", query.ok_or_else(unreadable)?));
+    Ok((StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response())
+}
+
+/// Reads a plain or pushed request; one that is refused is on record, after a cell was taken for it.
+async fn read<F: FrontChannel>(
+    front: &F,
+    parts: &Parts,
+) -> Result<Asked<F::About>, Response<Body>> {
+    let authority = front.authority();
+    let snapshot = authority.fresh().await.map_err(|e| broken(&e))?;
+    if let Some(why) = front.closed(&snapshot.directory) {
+        return Err(error_page(StatusCode::BAD_REQUEST, why));
+    }
+    let page = |error: PageError| error_page(StatusCode::BAD_REQUEST, &error.to_string());
+    let form = Form::parse(parts.uri.query().unwrap_or_default().as_bytes())
+        .map_err(|_| page(PageError::Unreadable))?;
+    let (request_id, address) = origin_of(parts);
+    let visitor = Visitor { admission: front.admission(), address: &address };
+    let id = form.optional("client_id").unwrap_or_default();
+    let found = authority.visiting_client(&snapshot.directory, id, visitor, Look::Now).await;
+    let client = match found {
+        Ok((Some(client), taken)) => {
+            taken.into_iter().for_each(Taken::give_back);
+            client
+        }
+        Err(Failure::Broken(error)) => return Err(broken(&error)),
+        Err(Failure::Busy(seconds)) => return Err(busy_page(seconds)),
+        outcome => {
+            let why = match &outcome {
+                Err(Failure::Refused(Refusal::ClientDocument(why))) => why.to_string(),
+                _ => "no such client, or one that is switched off".to_owned(),
+            };
+            let id = if id.is_empty() { "nothing" } else { id };
+            let said = ("authorize.client", format!("client_id {id}: {why}"));
+            let text = format!("{} It calls itself {}.", PageError::Client, shown(id, 200));
+            on_record(authority, visitor, (&request_id, None), said).await?;
+            return Err(with_reference(&text, &request_id));
+        }
+    };
+    let who = (request_id.as_str(), Some(client.record.id.as_str()));
+    match front.read(&snapshot, &form, &client).await {
+        Ok(Reading { request, pushed, about }) => {
+            let target = parts.uri.path_and_query().map_or("", |target| target.as_str()).to_owned();
+            Ok(Asked { request, client, pushed, target, about })
+        }
+        Err(Unread::Broken(error)) => Err(broken(&error)),
+        Err(Unread::Not(Unauthorizable::Page(error))) => {
+            let said = match error {
+                PageError::Client => ("authorize.client", format!("client_id {id}")),
+                PageError::RedirectUri => {
+                    let uri = form.optional("redirect_uri").unwrap_or("nothing");
+                    ("authorize.redirect_uri", format!("redirect_uri {uri}"))
+                }
+                PageError::PushedRequest | PageError::Unreadable => {
+                    ("authorize.request", error.to_string())
+                }
+            };
+            on_record(authority, visitor, who, said).await?;
+            Err(with_reference(&error.to_string(), &request_id))
+        }
+        Err(Unread::Not(Unauthorizable::Redirect { redirect_uri, state, error })) => {
+            let said = ("authorize.request", told(&form, &front.known(&snapshot.directory), error));
+            on_record(authority, visitor, who, said).await?;
+            // Nobody has checked where it returns to, and nobody was asked yet (RFC 9700 section 4.11.2).
+            if client.is_stranger() {
+                let text = format!(
+                    "The program that sent you here asks for what cannot be: {} Tell those who made it.",
+                    error.description
+                );
+                return Err(with_reference(&text, &request_id));
+            }
+            let parameters = [("error", error.error), ("error_description", error.description)];
+            Err(back_to(&authority.issuer, &redirect_uri, state.as_deref(), &parameters))
+        }
+    }
+}
+
+/// Puts a request that is refused on record, with what is wrong. A cell is taken before the row is written: anybody can
+/// send such requests.
+async fn on_record<D: Directory>(
+    authority: &Authority<D>,
+    visitor: Visitor<'_>,
+    (request_id, client): (&str, Option<&str>),
+    (reason, detail): (&'static str, String),
+) -> Result<(), Response<Body>> {
+    let sender = Sender::Unproven(visitor.address.to_owned());
+    visitor.admission.refusal(&sender).map_err(|busy| busy_page(busy.0))?;
+    let mut event = AuditEvent::granted(RequestEvent::Authorize, authority.now())
+        .with(Detail::RequestId, request_id)
+        .with(Detail::Address, visitor.address)
+        .with(Detail::More, shown(&detail, 500));
+    if let Some(client) = client {
+        event = event.client(client);
+    }
+    let noted = authority.store.note(event.refused(reason), authority.now()).await;
+    noted.map(|_| ()).map_err(|error| broken(&error))
+}
+
+/// A page that names the reference by which the request is found on record.
+fn with_reference(text: &str, request_id: &str) -> Response<Body> {
+    error_page(StatusCode::BAD_REQUEST, &format!("{text} (Reference for IT: {request_id})"))
+}
+
+/// What is wrong with a request, what came, and what there is.
+fn told(form: &Form, known: &str, error: RedirectError) -> String {
+    let came = ["resource", "scope", "response_type", "code_challenge_method"]
+        .into_iter()
+        .filter_map(|name| Some(format!("{name} {}", shown(form.optional(name)?, 200))))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let RedirectError { error, description } = error;
+    format!("{error}: {description} Sent: {came}. {known}").trim_end().to_owned()
+}
+
+/// The live session of a browser, and the secret of its cookie.
+pub async fn session<F: FrontChannel>(
+    front: &F,
+    headers: &HeaderMap,
+) -> Result<Option<(Session, String)>, StoreError> {
+    let Some(secret) = kept(front, headers, "session") else { return Ok(None) };
+    let authority = front.authority();
+    let hash = Secret::new(secret.as_str()).hash();
+    let session = authority.store.session(&hash, authority.now()).await?;
+    Ok(session.map(|session| (session, secret)))
+}
+
+/// Who this browser is signed in as, if that serves the request.
+async fn person<F: FrontChannel>(
+    front: &F,
+    asked: &Asked<F::About>,
+    parts: &Parts,
+) -> Result<Option<Person<F::Who>>, Response<Body>> {
+    let held = session(front, &parts.headers).await.map_err(|e| broken(&e))?;
+    let now = front.authority().now();
+    let serves = |session: &Session| {
+        asked.request.is_served_by(session.authentication.auth_time, now)
+            && asked.request.is_for(&session.user_id)
+    };
+    let Some((session, cookie)) = held.filter(|(session, _)| serves(session)) else {
+        return Ok(None);
+    };
+    let who = front.who(&session).await.map_err(|e| broken(&e))?;
+    Ok(who.map(|who| Person { session, cookie, who }))
+}
+
+/// An answer to the client without anybody having been asked. Of a stranger nobody has checked where it returns to:
+/// nothing goes there before somebody has agreed.
+fn not_now<F: FrontChannel>(
+    front: &F,
+    asked: &Asked<F::About>,
+    error: RedirectError,
+) -> Response<Body> {
+    if asked.client.is_stranger() {
+        let text = "The program that sent you here has to ask you. Start again in it.";
+        return error_page(StatusCode::BAD_REQUEST, text);
+    }
+    tell(front, &asked.request, error)
+}
+
+fn tell<F: FrontChannel>(
+    front: &F,
+    request: &AuthorizationRequest,
+    error: RedirectError,
+) -> Response<Body> {
+    let parameters = [("error", error.error), ("error_description", error.description)];
+    let issuer = &front.authority().issuer;
+    back_to(issuer, &request.redirect_uri, request.state.as_deref(), &parameters)
+}
+
+async fn prove<F: FrontChannel>(
+    front: &F,
+    asked: Asked<F::About>,
+    form: Option<&Form>,
+    parts: &Parts,
+) -> Result<Response<Body>, Response<Body>> {
+    match front.prove(&asked, form, parts).await? {
+        Proof::Under(response) => Ok(response),
+        // They have just said who they are to go on to this client.
+        Proof::Given(person, cookies) => {
+            let (Ok(mut response) | Err(mut response)) = leave(front, asked, &person, parts).await;
+            keep_all(front, &mut response, cookies);
+            Ok(response)
+        }
+    }
+}
+
+async fn agree<F: FrontChannel>(
+    front: &F,
+    asked: Asked<F::About>,
+    person: Person<F::Who>,
+    parts: &Parts,
+) -> Result<Response<Body>, Response<Body>> {
+    let Some(unasked) = front.asks(&asked) else {
+        return leave(front, asked, &person, parts).await;
+    };
+    if asked.request.silent && !asked.client.is_stranger() {
+        return Err(tell(front, &asked.request, unasked));
+    }
+    let authority = front.authority();
+    let id = format!("{}.{}", authority.now().0, authority.context.entropy.id());
+    let proof = proof_of(&person, &asked, &id);
+    Ok(front.ask(&asked, &person, &Ticket { id, proof }))
+}
+
+/// What ties an answer to the page, the request and the browser it is an answer to.
+fn proof_of<A, W>(person: &Person<W>, asked: &Asked<A>, ticket: &str) -> String {
+    let session = &person.session.sid;
+    let text = format!("consent {} {ticket} {session} {}", ticket.len(), asked.target);
+    mac(person.cookie.as_bytes(), text.as_bytes())
+}
+
+/// What the person said.
+async fn said<F: FrontChannel>(
+    front: &F,
+    asked: Asked<F::About>,
+    form: &Form,
+    yes: bool,
+    parts: &Parts,
+) -> Result<Response<Body>, Response<Body>> {
+    let old = || error_page(StatusCode::FORBIDDEN, TOO_OLD);
+    let authority = front.authority();
+    let now = authority.now();
+    let person = person(front, &asked, parts).await?.ok_or_else(old)?;
+    let ticket = form.optional("ticket").unwrap_or_default();
+    let proof = form.optional("csrf").unwrap_or_default();
+    let (made, id) = ticket.split_once('.').ok_or_else(old)?;
+    let made = made.parse().map(Timestamp).map_err(|_| old())?;
+    let fresh = now.since(made) <= LONGEST_ASKED && now.since(made) >= 0;
+    if !fresh || !equal_in_constant_time(proof, &proof_of(&person, &asked, ticket)) {
+        return Err(old());
+    }
+    // One page, one answer.
+    let used = UsedJti {
+        namespace: "consent".to_owned(),
+        jti: id.chars().take(100).collect(),
+        forget_after: made.plus(LONGEST_ASKED + 60),
+    };
+    let first = authority.store.remember_jti(used, now).await.map_err(|e| broken(&e))?;
+    if first != EntryOutcome::Recorded {
+        return Err(old());
+    }
+    if yes {
+        return leave(front, asked, &person, parts).await;
+    }
+    let event = event(&asked, &person, now, parts).refused("consent.denied");
+    authority.store.note(event, now).await.map_err(|e| broken(&e))?;
+    let description = "The person said no.";
+    Err(tell(front, &asked.request, RedirectError { error: "access_denied", description }))
+}
+
+fn event<A, W>(asked: &Asked<A>, person: &Person<W>, now: Timestamp, parts: &Parts) -> AuditEvent {
+    let mut event = AuditEvent::granted(RequestEvent::Authorize, now)
+        .person(&person.session.user_id)
+        .client(&asked.request.client_id)
+        .with(Detail::Session, person.session.sid.as_str())
+        .with(Detail::RequestId, origin_of(parts).0);
+    if let Some(resource) = &asked.request.resource {
+        event = event
+            .with(Detail::Resource, resource.as_str())
+            .with(Detail::Scope, asked.request.scopes.to_string());
+    }
+    match &person.session.authentication.issuer {
+        Some(issuer) => event.with(Detail::Issuer, issuer.as_str()),
+        None => event,
+    }
+}
+
+/// Keeps a code and sends the browser back with it. 303, so that a posted form is not posted on.
+async fn leave<F: FrontChannel>(
+    front: &F,
+    asked: Asked<F::About>,
+    person: &Person<F::Who>,
+    parts: &Parts,
+) -> Result<Response<Body>, Response<Body>> {
+    let authority = front.authority();
+    let now = authority.now();
+    if !asked.request.is_for(&person.session.user_id) {
+        let description = "Another person signed in than id_token_hint names.";
+        let error = RedirectError { error: "login_required", description };
+        return Err(tell(front, &asked.request, error));
+    }
+    if !asked.request.is_met_by(&person.session.authentication.acr) {
+        let description = "The essential acr of this request cannot be reached here.";
+        let error = RedirectError { error: "unmet_authentication_requirements", description };
+        return Err(tell(front, &asked.request, error));
+    }
+    if !asked.client.acts_for(&person.session.user_id) {
+        let description = "This installation was enrolled by another person.";
+        let error = RedirectError { error: "access_denied", description };
+        return Err(tell(front, &asked.request, error));
+    }
+    front.admit(&asked, person).await?;
+    let event = event(&asked, person, now, parts);
+    let secret = authority.context.entropy.secret();
+    let code = AuthorizationCode {
+        sid: person.session.sid.clone(),
+        family: authority.context.entropy.id(),
+        expires_at: now.plus(CODE_LIFETIME),
+        request: asked.request,
+    };
+    let pushed = asked.pushed.as_deref();
+    let store = &authority.store;
+    let kept = store.keep_authorization_code(&secret.hash(), &code, pushed, event, now).await;
+    if !kept.map_err(|e| broken(&e))? {
+        let text = PageError::PushedRequest.to_string();
+        return Err(error_page(StatusCode::BAD_REQUEST, &text));
+    }
+    let request = &code.request;
+    let (state, parameters) = (request.state.as_deref(), [("code", secret.expose())]);
+    Ok(back_to(&authority.issuer, &request.redirect_uri, state, &parameters))
+}
+
+/// The value of a cookie of this party's.
+pub fn kept<F: FrontChannel>(front: &F, headers: &HeaderMap, name: &str) -> Option<String> {
+    cookie(headers, &cookie_name(&front.authority().issuer, &front.cookie_name(name)))
+}
+
+/// Sets a cookie of this party's.
+pub fn keep<F: FrontChannel>(
+    front: &F,
+    response: &mut Response<Body>,
+    name: &str,
+    value: &str,
+    lifetime: i64,
+) {
+    set_cookie(&front.authority().issuer, response, &front.cookie_name(name), value, lifetime);
+}
+
+/// Sets several.
+pub fn keep_all<F: FrontChannel>(front: &F, response: &mut Response<Body>, cookies: Cookies) {
+    for (name, value, lifetime) in cookies {
+        keep(front, response, name, value.expose(), lifetime);
+    }
+}

@@ -1,0 +1,208 @@
+//! Sign-in at another identity provider: the browser is sent there, and what has to be known when it comes back is in a
+//! signed cookie of that browser, so that nothing is kept here before somebody has signed in, and any node can go on.
+
+use super::{Asked, FrontChannel, keep, kept};
+use crate::{
+    answer::{broken, error_page},
+    browser::{cookie_name, cookies_of, see_other},
+};
+use axum::{
+    body::Body,
+    http::{HeaderMap, Response, StatusCode, request::Parts},
+};
+use passavant_outbound::{SignInFlow, SignInWishes};
+use passavant_proto::{
+    identifier::Issuer,
+    jose::jwk::Algorithm,
+    oauth::form::Form,
+    oidc::id_token::SignedIn,
+    oidc::sign_in_state::{self, SignInState},
+    secret::equal_in_constant_time,
+    time::{SKEW, Timestamp},
+};
+use passavant_store::{EntryOutcome, UsedJti};
+
+/// Where browsers come back to, below the issuer.
+const CALLBACK: &str = "/callback";
+/// Longest cookie that browsers keep, in bytes, less its name and attributes.
+const LONGEST_COOKIE: usize = 3800;
+/// Sign-ins under way in one browser: a page that begins more of them must not fill its cookies until nothing fits
+/// into a request.
+const FLOWS: usize = 4;
+
+/// Another identity provider, and what we are there.
+#[derive(Clone, Copy)]
+pub struct Upstream<'a> {
+    pub issuer: &'a Issuer,
+    /// Our client id there.
+    pub client_id: &'a str,
+    /// What it signs with.
+    pub algorithm: Algorithm,
+}
+
+fn flow<'a>(
+    upstream: &Upstream<'a>,
+    state: &'a SignInState,
+    redirect_uri: &'a str,
+) -> SignInFlow<'a> {
+    SignInFlow {
+        issuer: upstream.issuer,
+        client_id: upstream.client_id,
+        redirect_uri,
+        state: &state.state,
+        nonce: &state.nonce,
+        verifier: &state.verifier,
+    }
+}
+
+fn flow_name(state: &str) -> String {
+    let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '-' || *c == '_';
+    format!("flow-{}", state.chars().filter(plain).take(8).collect::<String>())
+}
+
+/// Sends the browser there.
+pub async fn send<F: FrontChannel>(
+    front: &F,
+    asked: &Asked<F::About>,
+    upstream: &Upstream<'_>,
+    email: Option<&str>,
+    parts: &Parts,
+) -> Result<Response<Body>, Response<Body>> {
+    let authority = front.authority();
+    let entropy = &authority.context.entropy;
+    let now = authority.now();
+    let state = SignInState {
+        state: entropy.secret().expose().to_owned(),
+        nonce: entropy.id(),
+        verifier: entropy.secret().expose().to_owned(),
+        issuer: upstream.issuer.to_string(),
+        // What the sign-in was to be like is seen to when the browser comes back.
+        target: without_wishes(&asked.target),
+        fresh: asked.request.fresh,
+        max_age: asked.request.max_age,
+        iss: authority.issuer.to_string(),
+        iat: now,
+        exp: now.plus(sign_in_state::LIFETIME),
+    };
+    let redirect_uri = authority.issuer.endpoint(CALLBACK);
+    let wishes = SignInWishes {
+        login_hint: email.filter(|email| email.contains('@')),
+        fresh: asked.request.fresh,
+        max_age: asked.request.max_age,
+    };
+    let flow = flow(upstream, &state, &redirect_uri);
+    let url = authority.context.relying_party.authorization_url(flow, wishes).await;
+    let url = url.map_err(|error| {
+        tracing::warn!(%error, issuer = %upstream.issuer, "people cannot be sent to an issuer");
+        let text = "Your company's sign-in does not answer. Try again later, or tell IT.";
+        error_page(StatusCode::SERVICE_UNAVAILABLE, text)
+    })?;
+    let signed = state.sign(&authority.signing());
+    if signed.len() > LONGEST_COOKIE {
+        let text = "The application's request is too long. Tell those who made it.";
+        return Err(error_page(StatusCode::URI_TOO_LONG, text));
+    }
+    let mut response = see_other(&url);
+    for name in flows_to_drop(front, &parts.headers, now) {
+        keep(front, &mut response, &name, "", 0);
+    }
+    let name = flow_name(&state.state);
+    keep(front, &mut response, &name, &signed, sign_in_state::LIFETIME);
+    Ok(response)
+}
+
+/// The cookies of earlier sign-ins that have to make room for one more, oldest first.
+fn flows_to_drop<F: FrontChannel>(front: &F, headers: &HeaderMap, now: Timestamp) -> Vec<String> {
+    let authority = front.authority();
+    let prefix = cookie_name(&authority.issuer, &front.cookie_name("flow-"));
+    // It only tells how old they are.
+    let keys = authority.snapshot().keys.verifying();
+    let mut flows: Vec<(Timestamp, String)> = cookies_of(headers, &prefix)
+        .map(|(name, value)| {
+            let began = SignInState::read(&value, &keys, authority.issuer.as_str(), now);
+            (began.map_or(Timestamp(0), |state| state.iat), format!("flow-{name}"))
+        })
+        .collect();
+    flows.sort();
+    let most = flows.len().saturating_sub(FLOWS - 1);
+    flows.into_iter().take(most).map(|(_, name)| name).collect()
+}
+
+/// The request without what the sign-in itself answers.
+fn without_wishes(target: &str) -> String {
+    let Some((path, query)) = target.split_once('?') else { return target.to_owned() };
+    let kept = form_urlencoded::parse(query.as_bytes())
+        .filter(|(name, _)| name != "prompt" && name != "max_age");
+    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(kept).finish();
+    format!("{path}?{query}")
+}
+
+/// The sign-in that a browser comes back from: begun in this browser, a while ago at most, and not come back from yet.
+pub async fn returned<F: FrontChannel>(
+    front: &F,
+    form: &Form,
+    headers: &HeaderMap,
+) -> Result<SignInState, Response<Body>> {
+    let authority = front.authority();
+    let old = || {
+        let text = "This sign-in was not begun in this browser, or too long ago. Start again in the \
+                    application.";
+        error_page(StatusCode::BAD_REQUEST, text)
+    };
+    let now = authority.now();
+    let sent = form.optional("state").unwrap_or_default();
+    let held = kept(front, headers, &flow_name(sent)).ok_or_else(old)?;
+    let keys = authority.verifying().await.map_err(|e| broken(&e))?;
+    let state = SignInState::read(&held, &keys, authority.issuer.as_str(), now);
+    let state = state.map_err(|_| old())?;
+    if !equal_in_constant_time(&state.state, sent) {
+        return Err(old());
+    }
+    // One answer for one sign-in, however often its cookie is presented.
+    let first = UsedJti {
+        namespace: "sign_in_flow".to_owned(),
+        jti: state.state.clone(),
+        forget_after: state.exp,
+    };
+    let first = authority.store.remember_jti(first, now).await.map_err(|e| broken(&e))?;
+    if first == EntryOutcome::Recorded { Ok(state) } else { Err(old()) }
+}
+
+/// What the other identity provider says of who came back; nothing where it says no, or what it says does not hold.
+pub async fn finish<F: FrontChannel>(
+    front: &F,
+    form: &Form,
+    state: &SignInState,
+    upstream: &Upstream<'_>,
+) -> Option<SignedIn> {
+    let authority = front.authority();
+    // What the issuer says in words is not shown: anyone could have written the link.
+    let code = form.optional("code")?;
+    let redirect_uri = authority.issuer.endpoint(CALLBACK);
+    let flow = flow(upstream, state, &redirect_uri);
+    let (key, iss) = (authority.signing(), form.optional("iss"));
+    let relying_party = &authority.context.relying_party;
+    let signed_in = match relying_party.finish(flow, code, iss, &key, upstream.algorithm).await {
+        Ok(signed_in) => signed_in,
+        Err(error) => {
+            tracing::warn!(%error, issuer = %upstream.issuer, "a sign-in at an issuer failed");
+            return None;
+        }
+    };
+    let at = signed_in.authentication.auth_time;
+    let oldest = if state.fresh { Some(0) } else { state.max_age };
+    oldest.is_none_or(|age| at >= state.iat.plus(-age - SKEW)).then_some(signed_in)
+}
+
+/// Whatever came of it, it is not taken twice.
+pub fn forget<F: FrontChannel>(
+    front: &F,
+    form: &Form,
+    headers: &HeaderMap,
+    response: &mut Response<Body>,
+) {
+    let name = flow_name(form.optional("state").unwrap_or_default());
+    if kept(front, headers, &name).is_some() {
+        keep(front, response, &name, "", 0);
+    }
+}

@@ -1,0 +1,151 @@
+//! The IdP's half of the front channel: people sign in with what they know, and go on at once, but to a program that
+//! proves nothing of itself.
+
+use super::{
+    asked::hinted,
+    directory::{IdpDirectory, Living},
+    pushed_request,
+    sign_in::{
+        page::{self, Problem},
+        password::{NotSignedIn, check_password},
+        session::{Started, changed, start_session},
+    },
+    state::Idp,
+};
+use axum::{
+    body::Body,
+    http::{HeaderValue, Response, StatusCode, header, request::Parts},
+};
+use passavant_authority::{
+    admission::Admission,
+    answer::{broken, error_page},
+    authority::{Authority, Look, RegisteredClient, Snapshot},
+    browser::{cookie, cookie_name, csrf_of},
+    front_channel::{Asked, FrontChannel, Person, Proof, Reading, Ticket, Unread},
+};
+use passavant_proto::{
+    oauth::authorize::{PageError, RedirectError, Unauthorizable},
+    oauth::client::{ClientAuthentication, ENROLLED_CLIENT},
+    oauth::form::Form,
+    secret::{Secret, equal_in_constant_time},
+};
+use passavant_store::{Session, StoreError};
+use std::sync::Arc;
+
+impl FrontChannel for Idp {
+    type Directory = IdpDirectory;
+    type About = ();
+    type Who = Arc<Living>;
+
+    fn authority(&self) -> &Authority<IdpDirectory> {
+        &self.0.authority
+    }
+
+    fn admission(&self) -> &Admission {
+        &self.0.admission
+    }
+
+    fn cookie_name(&self, name: &str) -> String {
+        name.to_owned()
+    }
+
+    /// A plain or pushed request. Whatever the front channel says beside a `request_uri` is not looked at.
+    async fn read(
+        &self,
+        snapshot: &Snapshot<IdpDirectory>,
+        form: &Form,
+        client: &RegisteredClient,
+    ) -> Result<Reading<()>, Unread> {
+        let record = &client.record;
+        if record.id == ENROLLED_CLIENT && !self.0.settings.enrolment {
+            return Err(PageError::Client.into());
+        }
+        if let Some(request_uri) = form.optional("request_uri") {
+            let hash = pushed_request::hash_of(request_uri).ok_or(PageError::PushedRequest)?;
+            let authority = &self.0.authority;
+            let pushed = authority.store.open_pushed_request(&hash, &record.id, authority.now());
+            let pushed = pushed.await?.filter(|pushed| pushed.request.is_still_taken(record));
+            let request = pushed.ok_or(PageError::PushedRequest)?.request;
+            return Ok(Reading { request, pushed: Some(hash), about: () });
+        }
+        let request = hinted((&snapshot.keys.verifying(), self.issuer()), form, record)?;
+        if record.require_pushed_authorization_requests {
+            let description = "This client has to push its authorization requests (RFC 9126).";
+            let error = RedirectError { error: "invalid_request", description };
+            let (redirect_uri, state) = (request.redirect_uri, request.state);
+            return Err(Unauthorizable::Redirect { redirect_uri, state, error }.into());
+        }
+        Ok(Reading { request, pushed: None, about: () })
+    }
+
+    async fn who(&self, session: &Session) -> Result<Option<Arc<Living>>, StoreError> {
+        let authority = &self.0.authority;
+        let snapshot = authority.fresh().await?;
+        snapshot.directory.person(&authority.store, &session.user_id, Look::Now).await
+    }
+
+    async fn prove(
+        &self,
+        asked: &Asked<()>,
+        form: Option<&Form>,
+        parts: &Parts,
+    ) -> Result<Proof<Arc<Living>>, Response<Body>> {
+        let Some(form) = form else {
+            return Ok(Proof::Under(page::show(self, asked, parts, None)));
+        };
+        let token = form.optional("csrf").unwrap_or_default();
+        let held = cookie(&parts.headers, &cookie_name(self.issuer(), "signin"));
+        if !held.is_some_and(|held| equal_in_constant_time(&csrf_of(&held), token)) {
+            let text = "The sign-in form is too old, or cookies are switched off. Start again in the \
+                        application.";
+            return Err(error_page(StatusCode::FORBIDDEN, text));
+        }
+        let username = form.optional("username").unwrap_or_default();
+        let password = Secret::new(form.optional("password").unwrap_or_default());
+        let user = match check_password(self, username, &password, parts).await {
+            Ok(user) => user,
+            Err(NotSignedIn::Broken(error)) => return Err(broken(&error)),
+            Err(why) => {
+                let (status, text, wait) = why.told();
+                let problem = Problem { status, text, username };
+                let mut page = page::show(self, asked, parts, Some(&problem));
+                if let Some(seconds) = wait {
+                    page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+                }
+                return Ok(Proof::Under(page));
+            }
+        };
+        let client = Some(asked.request.client_id.as_str());
+        let started = start_session(self, &user, client, parts).await.map_err(|e| broken(&e))?;
+        let started = started.ok_or_else(changed)?;
+        let cookies = started.cookies(self);
+        let Started { session, cookie, .. } = started;
+        let who = self.who(&session).await.map_err(|e| broken(&e))?.ok_or_else(changed)?;
+        let cookie = cookie.expose().to_owned();
+        Ok(Proof::Given(Box::new(Person { session, cookie, who }), cookies))
+    }
+
+    /// A client that proves nothing of itself: any page and any program can send a browser here in its name, so a live
+    /// session is not enough, and the person is asked each time (RFC 8252 section 8.6).
+    fn asks(&self, asked: &Asked<()>) -> Option<RedirectError> {
+        let description =
+            "prompt=none was asked for, and a person has to agree to this application.";
+        let unasked = RedirectError { error: "interaction_required", description };
+        let public = asked.client.record.authentication == ClientAuthentication::Public;
+        public.then_some(unasked)
+    }
+
+    fn ask(
+        &self,
+        asked: &Asked<()>,
+        person: &Person<Arc<Living>>,
+        ticket: &Ticket,
+    ) -> Response<Body> {
+        page::go_on(self, asked, &person.who.user.username, ticket)
+    }
+
+    /// Who may sign in may sign in to all: what they reach is asked at each exchange.
+    async fn admit(&self, _: &Asked<()>, _: &Person<Arc<Living>>) -> Result<(), Response<Body>> {
+        Ok(())
+    }
+}

@@ -1,0 +1,5 @@
+//! How people sign in, and the sessions that this begins.
+
+pub(crate) mod page;
+pub(crate) mod password;
+pub(crate) mod session;

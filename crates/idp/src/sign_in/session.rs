@@ -1,0 +1,109 @@
+//! The session that a sign-in begins, and the cookies that its browser gets.
+
+use crate::state::Idp;
+use axum::{
+    body::Body,
+    http::{HeaderMap, Response, StatusCode, request::Parts},
+};
+use passavant_authority::{
+    answer::error_page,
+    browser::{cookie, cookie_name},
+    front_channel::Cookies,
+    origin::origin_of,
+};
+use passavant_proto::{
+    event::{Detail, RequestEvent},
+    oidc::authentication::{ACR_PASSWORD, Authentication},
+    oidc::known_browser::{self, KnownBrowser},
+    secret::Secret,
+};
+use passavant_store::{AuditEvent, Session, StoreError, User};
+
+/// A session that has just begun, and the cookies that its browser gets.
+pub(crate) struct Started {
+    pub(crate) session: Session,
+    pub(crate) cookie: Secret,
+    browser: String,
+}
+
+impl Started {
+    pub(crate) fn cookies(&self, idp: &Idp) -> Cookies {
+        let lifetime = idp.0.settings.session_lifetime;
+        let browser = Secret::new(self.browser.as_str());
+        vec![
+            ("session", self.cookie.clone(), lifetime),
+            ("signin", Secret::new(""), 0),
+            ("browser", browser, known_browser::LIFETIME),
+        ]
+    }
+}
+
+/// The browser that a person signed in in before, by its own cookie.
+pub(super) async fn known_browser(
+    idp: &Idp,
+    headers: &HeaderMap,
+) -> Result<Option<(String, String)>, StoreError> {
+    let authority = &idp.0.authority;
+    let Some(held) = cookie(headers, &cookie_name(idp.issuer(), "browser")) else {
+        return Ok(None);
+    };
+    let keys = authority.verifying().await?;
+    Ok(KnownBrowser::read(&held, &keys, &authority.issuer, authority.now()).ok())
+}
+
+/// Begins the session of a person whose password was right; `None` if they were switched off or changed since.
+pub(crate) async fn start_session(
+    idp: &Idp,
+    user: &User,
+    client: Option<&str>,
+    parts: &Parts,
+) -> Result<Option<Started>, StoreError> {
+    let authority = &idp.0.authority;
+    let now = authority.now();
+    let (request_id, _) = origin_of(parts);
+    // A new cookie at each sign-in: one planted before it is worth nothing after.
+    let secret = authority.context.entropy.secret();
+    let session = Session {
+        sid: authority.context.entropy.id(),
+        user_id: user.id.clone(),
+        authentication: Authentication {
+            auth_time: now,
+            acr: ACR_PASSWORD.to_owned(),
+            amr: vec!["pwd".to_owned()],
+            issuer: None,
+        },
+        expires_at: now.plus(idp.0.settings.session_lifetime),
+    };
+    let event = AuditEvent::granted(RequestEvent::SignIn, now)
+        .person(&user.id)
+        .with(Detail::Session, session.sid.as_str())
+        .with(Detail::RequestId, request_id);
+    let event = match client {
+        Some(client) => event.client(client),
+        None => event,
+    };
+    // The cookie of before is dead, whoever has a copy of it; what its sign-in brought goes on.
+    let before = cookie(&parts.headers, &cookie_name(idp.issuer(), "session"));
+    let before = before.map(|cookie| Secret::new(cookie).hash());
+    let (hash, before) = (secret.hash(), before.as_deref());
+    if !authority.store.begin_session(&hash, &session, user, before, event).await? {
+        return Ok(None);
+    }
+    let browser = known_browser(idp, &parts.headers).await?;
+    let browser = browser.filter(|(person, _)| *person == user.id);
+    let browser = KnownBrowser {
+        iss: idp.issuer().to_string(),
+        sub: user.id.clone(),
+        jti: browser.map_or_else(|| authority.context.entropy.id(), |(_, browser)| browser),
+        iat: now,
+        exp: now.plus(known_browser::LIFETIME),
+    };
+    let browser = browser.sign(&authority.signing());
+    Ok(Some(Started { session, cookie: secret, browser }))
+}
+
+/// The person was switched off, removed or given another password a moment ago.
+pub(crate) fn changed() -> Response<Body> {
+    let text = "This account was changed a moment ago. Start again in the application.";
+    error_page(StatusCode::FORBIDDEN, text)
+}

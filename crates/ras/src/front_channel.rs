@@ -1,0 +1,182 @@
+//! The RAS's half of the front channel, for people and clients without cross-app access: people sign in at the trusted
+//! issuer that they belong to, and are asked each time who gets what.
+
+use super::{consent_page, directory::RasDirectory, state::Ras};
+use axum::{
+    body::Body,
+    http::{Response, StatusCode, request::Parts},
+};
+use passavant_authority::{
+    admission::Admission,
+    answer::{broken, error_page},
+    authority::{Authority, RegisteredClient, Snapshot},
+    front_channel::{
+        Asked, FrontChannel, Person, Proof, Reading, Ticket, Unread,
+        upstream::{self, Upstream},
+    },
+};
+use passavant_proto::{
+    event::RequestEvent,
+    identifier::Issuer,
+    oauth::authorize::{self, Offer, PageError, RedirectError},
+    oauth::client::GovernedResource,
+    oauth::form::Form,
+    secret::sha256,
+    xaa::trust::{Account, TrustedIssuer},
+};
+use passavant_store::{AuditEvent, Session, StoreError};
+
+/// Programs that registered themselves, and that one person may have let in.
+const LET_IN: usize = 50;
+
+/// Somebody who has signed in: where, and as whom here.
+pub struct AccountHolder {
+    pub(super) issuer: Issuer,
+    pub(super) account: Account,
+}
+
+impl FrontChannel for Ras {
+    type Directory = RasDirectory;
+    type About = GovernedResource;
+    type Who = AccountHolder;
+
+    fn authority(&self) -> &Authority<RasDirectory> {
+        &self.0.authority
+    }
+
+    fn admission(&self) -> &Admission {
+        &self.0.admission
+    }
+
+    fn cookie_name(&self, name: &str) -> String {
+        let own = sha256(self.issuer().as_str().as_bytes());
+        format!("{}-{name}", &own[..8])
+    }
+
+    /// Without an issuer that people may sign in at there is no sign-in.
+    fn closed(&self, directory: &RasDirectory) -> Option<&'static str> {
+        directory.interactive().next().is_none().then_some(
+            "There is no sign-in here: access to these MCP servers comes from your company's identity provider, \
+             through a client with cross-app access, or through the bridge that `passavant install` sets up in \
+             yours. Ask IT if you do not have it.",
+        )
+    }
+
+    async fn read(
+        &self,
+        snapshot: &Snapshot<RasDirectory>,
+        form: &Form,
+        client: &RegisteredClient,
+    ) -> Result<Reading<GovernedResource>, Unread> {
+        let governed = &snapshot.directory.governed;
+        let request = authorize::read(form, &client.record, Offer::Resources(governed))?;
+        let about = governed.iter().find(|held| request.resource.as_ref() == Some(&held.resource));
+        let about = about.ok_or(PageError::Unreadable)?.clone();
+        Ok(Reading { request, pushed: None, about })
+    }
+
+    fn known(&self, directory: &RasDirectory) -> String {
+        let live = directory.governed.iter().filter(|governed| !governed.disabled);
+        let known: Vec<&str> = live.map(|governed| governed.resource.as_str()).take(20).collect();
+        format!("Known resources: {}", known.join(" "))
+    }
+
+    /// Somebody whose account and issuer still let them.
+    async fn who(&self, session: &Session) -> Result<Option<AccountHolder>, StoreError> {
+        let Some(issuer) = session.authentication.issuer.clone() else { return Ok(None) };
+        let snapshot = self.0.authority.fresh().await?;
+        if snapshot.directory.open_for(&session.authentication).is_none() {
+            return Ok(None);
+        }
+        let account = self.live_account(&session.user_id).await?;
+        Ok(account.map(|(account, _)| AccountHolder { issuer, account }))
+    }
+
+    /// Sends the browser to the issuer that this person belongs to, or asks for an address first.
+    async fn prove(
+        &self,
+        asked: &Asked<GovernedResource>,
+        form: Option<&Form>,
+        parts: &Parts,
+    ) -> Result<Proof<AccountHolder>, Response<Body>> {
+        let typed = form.and_then(|form| form.optional("email")).map(str::trim);
+        let email = typed.or(asked.request.login_hint.as_deref());
+        let snapshot = self.0.authority.fresh().await.map_err(|e| broken(&e))?;
+        let Some(trusted) = company_of(&snapshot.directory, email) else {
+            return Ok(Proof::Under(consent_page::which_company(asked, email)));
+        };
+        let upstream = upstream_of(trusted).ok_or_else(|| {
+            let text = "Sign-in for your company is switched off here. Ask IT.";
+            error_page(StatusCode::BAD_REQUEST, text)
+        })?;
+        Ok(Proof::Under(upstream::send(self, asked, &upstream, email, parts).await?))
+    }
+
+    fn asks(&self, _: &Asked<GovernedResource>) -> Option<RedirectError> {
+        let description = "prompt=none was asked for, and a person has to agree.";
+        Some(RedirectError { error: "consent_required", description })
+    }
+
+    fn ask(
+        &self,
+        asked: &Asked<GovernedResource>,
+        person: &Person<AccountHolder>,
+        ticket: &Ticket,
+    ) -> Response<Body> {
+        consent_page::consent(asked, &person.who, ticket)
+    }
+
+    async fn admit(
+        &self,
+        asked: &Asked<GovernedResource>,
+        person: &Person<AccountHolder>,
+    ) -> Result<(), Response<Body>> {
+        let client = &asked.client.record;
+        if client.registered.is_none_or(|registered| registered.used) {
+            return Ok(());
+        }
+        // Kept from now on, and counted for whoever let it in: one that nobody lets in is forgotten.
+        let authority = &self.0.authority;
+        let account = &person.session.user_id;
+        let event = AuditEvent::granted(RequestEvent::RegistrationUsed, authority.now())
+            .client(&client.id)
+            .person(account);
+        let done = authority.store.let_in(&client.id, account, LET_IN, event).await;
+        if done.map_err(|e| broken(&e))? {
+            return Ok(());
+        }
+        let text = format!(
+            "You have let in {LET_IN} programs that registered themselves, which is as many as one person may. Those \
+             that you do not use any more are forgotten a day after their access ended; ask those who run this MCP \
+             server to remove one sooner."
+        );
+        Err(error_page(StatusCode::FORBIDDEN, &text))
+    }
+}
+
+/// The issuer that signs in whoever has this address: by its domain, or the only one there is.
+fn company_of<'a>(directory: &'a RasDirectory, email: Option<&str>) -> Option<&'a TrustedIssuer> {
+    let mut open = directory.interactive();
+    let by_domain = email.and_then(|email| {
+        let takes = |trusted: &&TrustedIssuer| {
+            trusted.open_sign_in().is_some_and(|sign_in| sign_in.takes(email))
+        };
+        let mut taking = directory.interactive().filter(takes);
+        // A domain of two is nobody's.
+        taking.next().filter(|_| taking.next().is_none())
+    });
+    let only = match (open.next(), open.next()) {
+        (Some(_), None) if directory.lacks_issuers => None,
+        (Some(only), None) if only.open_sign_in().is_some_and(|s| s.domains.is_empty()) => {
+            Some(only)
+        }
+        _ => None,
+    };
+    by_domain.or(only)
+}
+
+/// What we are at a trusted issuer; nothing where people may not sign in there.
+pub(super) fn upstream_of(trusted: &TrustedIssuer) -> Option<Upstream<'_>> {
+    let client_id = trusted.open_sign_in()?.client_id.as_str();
+    Some(Upstream { issuer: &trusted.issuer, client_id, algorithm: trusted.algorithm })
+}
