@@ -1,9 +1,10 @@
 //! Administrators with names: what their tokens are checked by, and what they may do.
 
 use crate::{
-    database::{Store, StoreError, document},
-    directory::{Put, Record, read, remove, write},
-    ledger::{AuditEvent, insert_audit},
+    database::StoreError,
+    directory::{Put, remove, write},
+    record::Record,
+    rows::document,
 };
 use passavant_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -106,39 +107,4 @@ pub(crate) async fn end_administrators(
         write(transaction, &held, Put::Replace).await?;
     }
     Ok(())
-}
-
-/// The administrator behind a change was looked at in its own transaction.
-pub(crate) struct Checked(());
-
-impl Store {
-    /// Begins a transaction that changes the directory ([`Store::begin_revoking`]). Where it is an administrator's act,
-    /// they are still one at this moment, by the same token and with the same role: whoever was removed since they were
-    /// let in does nothing any more.
-    pub(crate) async fn begin_act(
-        &self,
-        event: &AuditEvent,
-    ) -> Result<(Transaction<'static, Any>, Checked), StoreError> {
-        let mut transaction = self.begin_revoking().await?;
-        if let Some(by) = &event.rests_on {
-            let held = read::<Administrator>(&mut transaction, &by.name).await?;
-            let stands = held.is_some_and(|held| {
-                held.proof.stored_key == by.stored_key
-                    && held.role == by.role
-                    && event.at < held.expires_at
-            });
-            if !stands {
-                return Err(StoreError::NoAdministrator);
-            }
-        }
-        Ok((transaction, Checked(())))
-    }
-
-    /// Puts an act on record that changes something outside of the database: before it is done, and only while whoever
-    /// does it is still an administrator.
-    pub async fn record_act(&self, event: AuditEvent) -> Result<(), StoreError> {
-        let (mut transaction, _) = self.begin_act(&event).await?;
-        insert_audit(&mut transaction, &[event]).await?;
-        Ok(transaction.commit().await?)
-    }
 }

@@ -3,25 +3,32 @@
 //! Methods are named for what they do and one method is one transaction; none checks first and acts
 //! later. Every statement is written once and runs on both databases. Secrets come in as hashes.
 
+mod acts;
 mod administrators;
 mod database;
 mod directory;
 mod keys;
 mod ledger;
 mod migrations;
+mod opening;
 mod people;
 mod policy;
+mod record;
 mod rows;
 mod sign_in;
+mod unreadable;
+mod upkeep;
 
 pub use administrators::{AdminRole, Administrator, RestsOn, StoredProof};
-pub use database::{Store, StoreError, check_transport, sqlite_path};
-pub use directory::{Generation, Put, Record, Seen};
+pub use database::{Store, StoreError};
+pub use directory::{Generation, Put, Seen};
 pub use keys::SealedKey;
 pub use ledger::{
     AuditEvent, AuditFilter, AuditRow, Entry, EntryOutcome, Grant, Outcome, TokenKind, UsedJti,
 };
+pub use opening::{check_transport, sqlite_path};
 pub use people::{Group, Installation, MOST_INSTALLATIONS, User};
+pub use record::Record;
 pub use rows::Held;
 pub use sign_in::{
     AuthorizationCode, CodeState, DeviceCode, DeviceState, PushedRequest, RefreshToken,

@@ -7,21 +7,16 @@
 
 use crate::{
     database::{Store, StoreError},
-    directory::Record,
+    record::Record,
+    unreadable::shortened,
 };
 use serde_json::{Value, error::Category, value::RawValue};
 use sqlx::{Row, any::AnyRow};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, PoisonError},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Member of a document that lists what a reader has to know to use it at all (as `crit` does of a JWS, RFC 7515
 /// section 4.1.11). This version knows nothing that would be listed.
 const CRITICAL: &str = "crit";
-
-/// Longest explanation that is kept, in characters.
-const LONGEST: usize = 300;
 
 /// Reads a document into a domain type; what is unknown in it is passed over.
 pub(crate) fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
@@ -68,10 +63,6 @@ fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
 struct Critical {
     #[serde(default)]
     crit: Vec<String>,
-}
-
-fn shortened(text: &str) -> String {
-    passavant_proto::others_text::shown(text, LONGEST)
 }
 
 /// An object as it stands in a text: what is not looked at stays as it was written, however deep, long or odd.
@@ -187,50 +178,6 @@ pub(crate) fn may_name(text: &str, named: &str) -> bool {
     serde_json::from_str::<Value>(text).map_or(true, |value| names(&value, named))
 }
 
-/// The rows that cannot be read, by kind and id, and why; as of the last look at each.
-#[derive(Debug, Default)]
-pub(crate) struct Unreadable(Mutex<BTreeMap<(&'static str, String), String>>);
-
-impl Unreadable {
-    /// Notes what a look at one row found; said in the log when it is news.
-    fn note(&self, kind: &'static str, id: &str, why: Option<&str>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (kind, id.to_owned());
-        match why {
-            None => {
-                all.remove(&key);
-            }
-            Some(why) => {
-                let id = shortened(id);
-                if all.insert(key, why.to_owned()).as_deref() != Some(why) {
-                    tracing::error!(
-                        kind,
-                        id,
-                        why,
-                        "a stored record cannot be read, and counts as not there"
-                    );
-                }
-            }
-        }
-    }
-
-    /// A row is gone.
-    pub(crate) fn forget(&self, kind: &'static str, id: &str) {
-        self.note(kind, id, None);
-    }
-
-    /// Forgets rows of a kind that are gone.
-    fn retain(&self, kind: &'static str, is_there: impl Fn(&str) -> bool) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|(of, id), _| *of != kind || is_there(id));
-    }
-
-    /// Forgets what was said of all rows: another node may have mended or removed them.
-    pub(crate) fn forget_all(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-}
-
 /// Every record of a kind: what can be read, and what there is besides.
 #[derive(Debug)]
 pub struct Held<R> {
@@ -316,9 +263,26 @@ impl Store {
 
     /// The stored records that could not be read when they were last looked at: kind, id and why.
     pub fn unreadable(&self) -> Vec<(&'static str, String, String)> {
-        let all = self.unreadable.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().map(|((kind, id), why)| (*kind, id.clone(), why.clone())).collect()
+        self.unreadable.all()
     }
+}
+
+/// Reads a JSON column.
+pub(crate) fn document<T: serde::de::DeserializeOwned>(
+    row: &AnyRow,
+    column: &str,
+    kind: &'static str,
+) -> Result<T, StoreError> {
+    let text: &str = row.try_get(column)?;
+    parse(text).map_err(|why| StoreError::Document(kind, why))
+}
+
+/// Writes a JSON column.
+pub(crate) fn to_json<T: serde::Serialize>(
+    value: &T,
+    kind: &'static str,
+) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|e| StoreError::Document(kind, e.to_string()))
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use super::statements::{bind, chunks, rows};
 use crate::{
     administrators::RestsOn,
-    database::{Store, StoreError, document, reading, to_json},
+    database::{Store, StoreError, reading},
+    rows::{document, to_json},
 };
 use passavant_proto::{
     event::{Detail, Event},

@@ -1,10 +1,11 @@
 //! Accounts at a resource authorization server, and who of which issuer they belong to.
 
 use crate::{
-    database::{Store, StoreError, reading, to_json},
-    directory::{Record, Seen, record, remove},
+    database::{Store, StoreError, reading},
+    directory::{Seen, remove},
     ledger::{AuditEvent, insert_audit},
-    rows,
+    record::{Record, record},
+    rows::{self, to_json},
 };
 use passavant_proto::xaa::trust::{Account, SubjectLink};
 use serde::{Deserialize, Serialize};

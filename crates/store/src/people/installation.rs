@@ -3,9 +3,10 @@
 
 use super::user::User;
 use crate::{
-    database::{Store, StoreError, document, reading, to_json},
+    database::{Store, StoreError, reading},
     directory::{Seen, read},
     ledger::{AuditEvent, insert_audit},
+    rows::{document, to_json},
 };
 use passavant_proto::{jose::jwk::Algorithm, time::Timestamp};
 use serde::{Deserialize, Serialize};

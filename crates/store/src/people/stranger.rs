@@ -1,9 +1,12 @@
 //! Clients that registered themselves, and who let them in.
 
 use crate::{
-    database::{Store, StoreError, document, reading},
-    directory::{Put, Record, end_client, read, record, remove, write},
+    database::{Store, StoreError, reading},
+    directory::{Put, read, remove, write},
     ledger::{AuditEvent, insert_audit},
+    record::{Record, record},
+    rows::document,
+    sign_in::end_client,
 };
 use passavant_proto::{oauth::client::Client, time::Timestamp};
 use serde::{Deserialize, Serialize};

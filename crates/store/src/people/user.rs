@@ -1,10 +1,11 @@
 //! People of the company, and their groups.
 
 use crate::{
-    database::{Store, StoreError, document},
-    directory::{Put, Record, read, record, remove, remove_if_it_names, write},
+    database::{Store, StoreError},
+    directory::{Put, read, remove, remove_if_it_names, write},
     ledger::AuditEvent,
-    rows,
+    record::{Record, record},
+    rows::{self, document},
 };
 use passavant_proto::{
     event::Detail,

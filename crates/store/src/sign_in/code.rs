@@ -2,8 +2,9 @@
 
 use super::session::Session;
 use crate::{
-    database::{Store, StoreError, document, reading, to_json},
+    database::{Store, StoreError, reading},
     ledger::{AuditEvent, insert_audit},
+    rows::{document, to_json},
 };
 use passavant_proto::{oauth::authorize::AuthorizationRequest, time::Timestamp};
 use sqlx::{Any, Row, Transaction};

@@ -3,8 +3,9 @@
 
 use super::code::{AuthorizationCode, insert_code};
 use crate::{
-    database::{Store, StoreError, document, reading, to_json},
+    database::{Store, StoreError, reading},
     ledger::{AuditEvent, insert_audit},
+    rows::{document, to_json},
 };
 use passavant_proto::{oauth::authorize::AuthorizationRequest, time::Timestamp};
 use sqlx::Row;

@@ -1,8 +1,9 @@
 //! Pushed authorization requests (RFC 9126).
 
 use crate::{
-    database::{Store, StoreError, document, to_json},
+    database::{Store, StoreError},
     ledger::{AuditEvent, insert_audit},
+    rows::{document, to_json},
 };
 use passavant_proto::{oauth::authorize::AuthorizationRequest, time::Timestamp};
 use sqlx::Row;

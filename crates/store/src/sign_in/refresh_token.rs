@@ -1,8 +1,9 @@
 //! Refresh tokens, in families: reuse of one revokes all, with the access tokens that came from them.
 
 use crate::{
-    database::{Store, StoreError, document, reading, to_json},
+    database::{Store, StoreError, reading},
     ledger::{AuditEvent, insert_audit},
+    rows::{document, to_json},
 };
 use passavant_proto::{
     identifier::Resource, oauth::scope::Scopes, oidc::authentication::Authentication,

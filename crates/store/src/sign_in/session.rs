@@ -2,10 +2,11 @@
 //! the hash of the secret it stands for.
 
 use crate::{
-    database::{Store, StoreError, document, reading, to_json},
+    database::{Store, StoreError, reading},
     directory::read,
     ledger::{AuditEvent, insert_audit},
     people::User,
+    rows::{document, to_json},
 };
 use passavant_proto::{oidc::authentication::Authentication, time::Timestamp, xaa::trust::Account};
 use sqlx::{Any, Row, Transaction, any::AnyRow};

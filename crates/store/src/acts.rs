@@ -1,0 +1,154 @@
+//! Acts of administrators on the directory: each in one transaction, in which they are looked at once more.
+
+use crate::{
+    administrators::Administrator,
+    database::{Store, StoreError},
+    directory::{Put, read, remove, remove_where, write},
+    ledger::{AuditEvent, insert_audit},
+    people::{LetIn, remove_links},
+    record::Record,
+    sign_in::end_client,
+};
+use passavant_proto::{
+    event::Detail,
+    oauth::client::Client,
+    policy::{Connection, RegisteredResource, ResourceAuthorizationServer},
+    time::Timestamp,
+    xaa::trust::{Account, TrustedIssuer},
+};
+use sqlx::{Any, AssertSqlSafe, Transaction};
+
+/// The administrator behind a change was looked at in its own transaction.
+pub(crate) struct Checked(());
+
+impl Store {
+    /// Begins a transaction that changes the directory ([`Store::begin_revoking`]). Where it is an administrator's act,
+    /// they are still one at this moment, by the same token and with the same role: whoever was removed since they were
+    /// let in does nothing any more.
+    pub(crate) async fn begin_act(
+        &self,
+        event: &AuditEvent,
+    ) -> Result<(Transaction<'static, Any>, Checked), StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        if let Some(by) = &event.rests_on {
+            let held = read::<Administrator>(&mut transaction, &by.name).await?;
+            let stands = held.is_some_and(|held| {
+                held.proof.stored_key == by.stored_key
+                    && held.role == by.role
+                    && event.at < held.expires_at
+            });
+            if !stands {
+                return Err(StoreError::NoAdministrator);
+            }
+        }
+        Ok((transaction, Checked(())))
+    }
+
+    /// Puts an act on record that changes something outside of the database: before it is done, and only while whoever
+    /// does it is still an administrator.
+    pub async fn record_act(&self, event: AuditEvent) -> Result<(), StoreError> {
+        let (mut transaction, _) = self.begin_act(&event).await?;
+        insert_audit(&mut transaction, &[event]).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Writes a record with its audit event; `false` if it was to be replaced and is not there.
+    pub async fn put<R: Record>(
+        &self,
+        record: &R,
+        put: Put,
+        event: AuditEvent,
+    ) -> Result<bool, StoreError> {
+        let (mut transaction, checked) = self.begin_act(&event).await?;
+        if !write(&mut transaction, record, put).await? {
+            return Ok(false);
+        }
+        self.commit_directory(transaction, checked, event).await?;
+        Ok(true)
+    }
+
+    /// Deletes a record; `false` if it is not there.
+    ///
+    /// With it goes what names it, in the same transaction, so that nobody inherits by taking its name: the
+    /// connections of a client or a server, the resources of a server, the links of a trusted issuer or an account,
+    /// and every code, refresh token and grant. The event says how many records went with it.
+    pub async fn delete<R: Record>(&self, id: &str, event: AuditEvent) -> Result<bool, StoreError> {
+        let (mut transaction, checked) = self.begin_act(&event).await?;
+        if !remove(&mut transaction, R::KIND, id).await? {
+            return Ok(false);
+        }
+        let with_it = delete_what_names(&mut transaction, R::KIND, id, event.at).await?;
+        let event =
+            if with_it > 0 { event.with(Detail::WithIt, with_it.to_string()) } else { event };
+        self.commit_directory(transaction, checked, event).await?;
+        self.unreadable.forget(R::KIND, id);
+        Ok(true)
+    }
+
+    /// Reads a record, changes it and writes it, in one transaction; the record as it is then, or
+    /// `None` if it is not there.
+    pub async fn update<R: Record>(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut R) + Send,
+        event: AuditEvent,
+    ) -> Result<Option<R>, StoreError> {
+        let (mut transaction, checked) = self.begin_act(&event).await?;
+        let Some(mut record) = read::<R>(&mut transaction, id).await? else { return Ok(None) };
+        change(&mut record);
+        write(&mut transaction, &record, Put::Replace).await?;
+        self.commit_directory(transaction, checked, event).await?;
+        Ok(Some(record))
+    }
+
+    /// Commits a change of the directory. Nodes of earlier versions have one generation for everything in it, and nothing
+    /// else: for them it changes with each. What changes for this version, the database does by itself.
+    pub(crate) async fn commit_directory(
+        &self,
+        mut transaction: Transaction<'static, Any>,
+        _: Checked,
+        event: AuditEvent,
+    ) -> Result<(), StoreError> {
+        sqlx::query("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
+            .execute(&mut *transaction)
+            .await?;
+        let random = self.dialect.random();
+        let mark = format!("UPDATE meta SET value = {random} WHERE key = 'generation_mark'");
+        sqlx::query(AssertSqlSafe(mark)).execute(&mut *transaction).await?;
+        insert_audit(&mut transaction, &[event]).await?;
+        Ok(transaction.commit().await?)
+    }
+}
+
+/// Deletes what names a record that is deleted, and ends what it had; how many records that were.
+async fn delete_what_names(
+    transaction: &mut Transaction<'static, Any>,
+    kind: &str,
+    id: &str,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    let mut gone = 0;
+    if kind == Client::KIND {
+        end_client(transaction, id, now).await?;
+        remove(transaction, LetIn::KIND, id).await?;
+        gone += remove_where::<Connection>(transaction, id, |c| c.idp_client_id == id).await?;
+    } else if kind == ResourceAuthorizationServer::KIND {
+        gone += remove_where::<Connection>(transaction, id, |c| c.audience.as_str() == id).await?;
+        let of_it = |r: &RegisteredResource| r.authorization_server.as_str() == id;
+        gone += remove_where::<RegisteredResource>(transaction, id, of_it).await?;
+    } else if kind == TrustedIssuer::KIND {
+        gone += remove_links(transaction, "issuer", id).await?;
+        let end = "UPDATE grants SET revoked_at = $2 WHERE party = $1 AND revoked_at IS NULL";
+        sqlx::query(end).bind(id).bind(now.0).execute(&mut **transaction).await?;
+    } else if kind == Account::KIND {
+        gone += remove_links(transaction, "account", id).await?;
+        for statement in [
+            "UPDATE sessions SET ended_at = $2 WHERE user_id = $1 AND ended_at IS NULL",
+            "UPDATE refresh_tokens SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL",
+            "UPDATE grants SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL",
+        ] {
+            sqlx::query(statement).bind(id).bind(now.0).execute(&mut **transaction).await?;
+        }
+    }
+    Ok(gone)
+}
