@@ -2,8 +2,9 @@
 //! at a time for each, so many for each host; errors are told and not kept (CIMD 4, 6.5, 6.6).
 
 use crate::{
-    http::{Bounds, Outbound, OutboundError},
+    http::{Bounds, Outbound},
     reach::Reach,
+    trouble::OutboundError,
 };
 use passavant_proto::{
     jose::jwk::KeySet,

@@ -3,8 +3,9 @@
 
 use crate::{
     error::{Differs, DiscoveryError},
-    http::{Answer, Outbound, OutboundError},
+    http::{Answer, Outbound},
     reach::{Reach, checked},
+    trouble::OutboundError,
 };
 use passavant_proto::{
     formerly, identifier::Issuer, oauth::metadata::AuthorizationServerMetadata, others_text::shown,

@@ -1,6 +1,6 @@
 //! What other parties answer wrongly, in words that name what to change.
 
-use crate::http::{Answer, OutboundError};
+use crate::{http::Answer, trouble::OutboundError};
 use passavant_proto::{jose::jws::JwtError, others_text::shown};
 use serde::Deserialize;
 use std::fmt;

@@ -20,7 +20,7 @@ pub struct Event {
 #[derive(Debug, thiserror::Error)]
 pub enum Unread {
     /// The connection broke.
-    #[error("the connection broke: {}", crate::http::text(.0))]
+    #[error("the connection broke: {}", crate::trouble::text(.0))]
     Broken(reqwest::Error),
     /// It is larger than it may be.
     #[error("it is larger than it may be")]

@@ -5,6 +5,7 @@
 use crate::{
     events::{Event, Parser},
     reach::{Class, Reach, checked, class_of},
+    trouble::{OutboundError, host_of, text},
 };
 use hyper_util::client::proxy::matcher::Matcher;
 use passavant_proto::{
@@ -24,37 +25,6 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 use url::Url;
-
-/// Why an outbound request did not bring an answer. The texts name no internal address.
-#[derive(Debug, thiserror::Error)]
-pub enum OutboundError {
-    /// Not a URL we would ask.
-    #[error("`{0}` is not an https URL (http is accepted on this machine only)")]
-    Url(String),
-    /// The host's address is out of reach for this request.
-    #[error("{0} is on a network this request may not reach")]
-    Reach(String),
-    /// No connection, no TLS, or no answer in time.
-    #[error("{host} did not answer: {cause}")]
-    Unreachable {
-        /// Host (and port) asked.
-        host: String,
-        /// What the transport says.
-        cause: String,
-    },
-    /// The answer is larger than it may be.
-    #[error("the answer of {0} is larger than {1} bytes")]
-    TooLarge(String, usize),
-    /// The answer is in an encoding that was not asked for and is not known here.
-    #[error(
-        "the answer of {0} has the encoding `{1}`, which nobody asked for\nhint: whoever compresses it has to heed \
-             Accept-Encoding"
-    )]
-    Encoding(String, String),
-    /// The HTTP client cannot be built.
-    #[error("the HTTP client cannot be set up: {0}")]
-    Setup(String),
-}
 
 /// A complete answer.
 #[derive(Clone, Debug)]
@@ -517,58 +487,6 @@ pub(crate) fn foreign_encoding(headers: &http::HeaderMap) -> Option<String> {
     let encoding = String::from_utf8_lossy(encoding.as_bytes()).trim().to_owned();
     (!encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity"))
         .then(|| shown(&encoding, 40))
-}
-
-pub(crate) fn host_of(url: &Url) -> String {
-    let host = url.host_str().unwrap_or("the host");
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-}
-
-/// An error and its causes, without the URL (it may carry a query).
-pub fn text(error: &reqwest::Error) -> String {
-    let mut causes = Vec::new();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        causes.push(cause.to_string());
-        source = cause.source();
-    }
-    if error.is_timeout() {
-        causes.push("no answer in time".to_owned());
-    }
-    if causes.iter().any(|cause| cause.contains("InvalidContentType")) {
-        return "what answers there does not speak TLS; is it an http URL?".to_owned();
-    }
-    if let Some(what) = causes.iter().rev().find_map(|cause| certificate_trouble(cause)) {
-        return what;
-    }
-    if causes.iter().any(|cause| cause.contains("onnection refused")) {
-        return "nobody listens there\nhint: is it running, and are host and port right?"
-            .to_owned();
-    }
-    if causes.iter().any(|cause| cause.contains("failed to lookup address")) {
-        return "its name is not known\nhint: is it spelled right, and is this computer online?"
-            .to_owned();
-    }
-    // The last one is the cause of all the others.
-    causes.pop().unwrap_or_else(|| "the request failed".to_owned())
-}
-
-/// What is wrong with a certificate, and what to do about it.
-fn certificate_trouble(cause: &str) -> Option<String> {
-    let why = cause.split_once("invalid peer certificate: ").map(|(_, why)| why)?;
-    let what = if why.contains("UnknownIssuer") || why.contains("UnknownRevocationStatus") {
-        "its certificate is signed by an authority that is not known here\nhint: if that is your company's own, name its \
-         certificate (PEM) with --extra-roots FILE or PASSAVANT_EXTRA_ROOTS; a server, with `extra_roots` under [outbound]"
-    } else if why.contains("Expired") {
-        "its certificate has expired\nhint: its operator has to renew it; or the clock of this computer is wrong"
-    } else if why.contains("NotValidYet") {
-        "its certificate is not valid yet\nhint: is the clock of this computer right?"
-    } else if why.contains("NotValidForName") {
-        "its certificate is for another name\nhint: use the name that is in the certificate, or tell its operator"
-    } else {
-        return Some(format!("its certificate is refused: {}", shown(why, 200)));
-    };
-    Some(what.to_owned())
 }
 
 #[allow(clippy::disallowed_methods)] // the one place that may build a client

@@ -9,6 +9,7 @@ mod http;
 mod jwks;
 mod reach;
 mod relying_party;
+mod trouble;
 mod upstream;
 
 pub use client_documents::{ClientDocuments, DocumentClient, DocumentError};
@@ -18,11 +19,9 @@ pub use discovery::{
 };
 pub use error::{Differs, DiscoveryError, OAuthError, SignInError, first_words};
 pub use events::{Event, Events, Unread};
-pub use http::text as cause_of;
-pub use http::{
-    Answer, Bounds, BoxedAddresses, NOTABLE_SKEW, Names, Outbound, OutboundError, Proxies,
-};
+pub use http::{Answer, Bounds, BoxedAddresses, NOTABLE_SKEW, Names, Outbound, Proxies};
 pub use jwks::{KeySource, KeysError, RemoteKeys};
 pub use reach::{Reach, checked};
 pub use relying_party::{RelyingParty, SignInFlow, SignInWishes};
+pub use trouble::{OutboundError, text as cause_of};
 pub use upstream::{Upstream, UpstreamError};

@@ -1,6 +1,6 @@
 //! How far a request may go, by who named its URL: the one rule that every request is held to.
 
-use crate::http::{OutboundError, host_of};
+use crate::trouble::{OutboundError, host_of};
 use passavant_proto::{identifier::is_loopback, others_text::shown};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use url::{Host, Url};

@@ -2,8 +2,9 @@
 //! outbound request hold here too: reach, no redirects, no proxies.
 
 use crate::{
-    http::{Outbound, OutboundError},
+    http::Outbound,
     reach::{Reach, checked},
+    trouble::OutboundError,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::Full;

@@ -1,6 +1,6 @@
 //! The pages of the interactive path: which company, and who wants what.
 
-use super::front_channel::AccountHolder;
+use super::standing::AccountHolder;
 use axum::{
     body::Body,
     http::{Response, StatusCode},

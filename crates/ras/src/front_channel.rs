@@ -1,7 +1,7 @@
 //! The RAS's half of the front channel, for people and clients without cross-app access: people sign in at the trusted
 //! issuer that they belong to, and are asked each time who gets what.
 
-use super::{consent_page, directory::RasDirectory, state::Ras};
+use super::{consent_page, directory::RasDirectory, standing::AccountHolder, state::Ras};
 use axum::{
     body::Body,
     http::{Response, StatusCode, request::Parts},
@@ -17,23 +17,16 @@ use passavant_authority::{
 };
 use passavant_proto::{
     event::RequestEvent,
-    identifier::Issuer,
     oauth::authorize::{self, Offer, PageError, RedirectError},
     oauth::client::GovernedResource,
     oauth::form::Form,
     secret::sha256,
-    xaa::trust::{Account, TrustedIssuer},
+    xaa::trust::TrustedIssuer,
 };
 use passavant_store::{AuditEvent, Session, StoreError};
 
 /// Programs that registered themselves, and that one person may have let in.
 const LET_IN: usize = 50;
-
-/// Somebody who has signed in: where, and as whom here.
-pub struct AccountHolder {
-    pub(super) issuer: Issuer,
-    pub(super) account: Account,
-}
 
 impl FrontChannel for Ras {
     type Directory = RasDirectory;

@@ -3,7 +3,7 @@
 
 use super::{directory::RasDirectory, state::Ras};
 use passavant_proto::{
-    identifier::Resource,
+    identifier::{Issuer, Resource},
     oauth::access_token::{AccessToken, verify_any_audience},
     oauth::client::GovernedResource,
     oidc::authentication::Authentication,
@@ -19,6 +19,12 @@ pub(super) enum Way {
     IdJag,
     /// A sign-in at the issuer, in a browser.
     SignIn,
+}
+
+/// Somebody who has signed in: where, and as whom here.
+pub struct AccountHolder {
+    pub(super) issuer: Issuer,
+    pub(super) account: Account,
 }
 
 impl RasDirectory {

@@ -2,6 +2,7 @@
 //! once, each with the key's path and a hint.
 
 mod reading;
+pub mod section;
 mod written;
 
 use crate::gateway::config::GatewayConfig;
@@ -17,8 +18,8 @@ use passavant_proto::{
     jose::jwk::Algorithm,
 };
 use passavant_ras::RasSettings;
-pub use reading::said;
 use reading::{misread, put, unquoted, without_passwords};
+use section::{Problems, Tls, address, endpoint, must_exist, said};
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
@@ -26,7 +27,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use url::Url;
-pub use written::{LogFormat, WrittenLog, WrittenTelemetry, WrittenTls};
+pub use written::{LogFormat, WrittenLog, WrittenTelemetry};
 use written::{Written, WrittenIdp, WrittenListener};
 
 /// What `serve` needs.
@@ -66,29 +67,8 @@ pub struct Listener {
     pub keep_refused: Option<i64>,
 }
 
-/// Who ends TLS.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tls {
-    /// Nobody: this machine alone.
-    None,
-    /// This process, with a certificate chain and its key.
-    Own(PathBuf, PathBuf),
-    /// A proxy in front, and nobody comes round it.
-    Proxy,
-}
-
 /// What is wrong with a config as a whole.
 const WHOLE: &str = "(file)";
-
-/// Collects everything wrong.
-#[derive(Default)]
-pub struct Problems(Vec<String>);
-
-impl Problems {
-    pub fn add(&mut self, path: &str, what: &str, hint: &str) {
-        self.0.push(format!("{path}: {what}\n  hint: {hint}"));
-    }
-}
 
 impl Config {
     /// Reads and checks a config file.
@@ -151,7 +131,7 @@ impl Config {
             if let Some(rest) = rest {
                 let mut problems = Problems::default();
                 let _ = rest.resolve(folder, &mut problems);
-                let others = problems.0.iter().filter(|problem| !problem.starts_with(WHOLE));
+                let others = problems.all().iter().filter(|problem| !problem.starts_with(WHOLE));
                 wrong.extend(others.map(|problem| without_passwords(problem)));
             }
             match wrong.as_slice() {
@@ -161,7 +141,7 @@ impl Config {
         })?;
         let mut problems = Problems::default();
         let config = written.resolve(folder, &mut problems);
-        match problems.0.as_slice() {
+        match problems.all() {
             [] => Ok(config),
             problems => {
                 let problems: Vec<_> =
@@ -410,26 +390,6 @@ fn rates(
     }
 }
 
-pub fn must_exist(problems: &mut Problems, path: &str, file: &Path) {
-    if !file.is_file() {
-        let what = format!("there is no file {}", file.display());
-        problems.add(
-            path,
-            &what,
-            "paths count from the config's folder; `passavant init` makes them",
-        );
-    }
-}
-
-fn address(problems: &mut Problems, path: &str, text: &str) -> Option<SocketAddr> {
-    let parsed = text.parse();
-    if parsed.is_err() {
-        let what = format!("{} is not an address with port", said(text));
-        problems.add(path, &what, "for instance 127.0.0.1:7401");
-    }
-    parsed.ok()
-}
-
 fn listener(
     problems: &mut Problems,
     path: &str,
@@ -503,47 +463,6 @@ fn networks(problems: &mut Problems, written: &[String]) -> Vec<IpNet> {
         }
     }
     networks
-}
-
-/// Where something listens, and with which certificate.
-pub fn endpoint(
-    problems: &mut Problems,
-    path: &str,
-    listen: &str,
-    (tls, files): (Option<WrittenTls>, (Option<&Path>, Option<&Path>)),
-    folder: &Path,
-) -> Option<(SocketAddr, Tls)> {
-    let listen = address(problems, &format!("{path}.listen"), listen);
-    let tls = match files {
-        (None, None) if tls == Some(WrittenTls::Proxy) => Tls::Proxy,
-        (Some(_), Some(_)) if tls == Some(WrittenTls::Proxy) => {
-            let hint = "either a proxy ends TLS, or this process does";
-            problems.add(path, "tls = \"proxy\" and a certificate are both given", hint);
-            Tls::Proxy
-        }
-        (Some(certificate), Some(key)) => {
-            let (certificate, key) = (folder.join(certificate), folder.join(key));
-            must_exist(problems, &format!("{path}.tls_certificate"), &certificate);
-            must_exist(problems, &format!("{path}.tls_key"), &key);
-            Tls::Own(certificate, key)
-        }
-        (None, None) => Tls::None,
-        _ => {
-            let hint = "give tls_certificate and tls_key, or neither";
-            problems.add(path, "one of tls_certificate and tls_key is missing", hint);
-            Tls::None
-        }
-    };
-    if let Some(listen) = listen
-        && tls == Tls::None
-        && !listen.ip().is_loopback()
-    {
-        let what = format!("`{listen}` would serve plain http to other machines");
-        let hint = "give tls_certificate and tls_key; or tls = \"proxy\" and trusted_proxies, where a proxy in front ends \
-                    TLS; or listen on 127.0.0.1";
-        problems.add(&format!("{path}.listen"), &what, hint);
-    }
-    Some((listen?, tls))
 }
 
 /// The commented config that `passavant init` writes.

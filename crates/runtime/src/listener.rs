@@ -1,5 +1,6 @@
 //! Connections: shared out by peer, and none of them held by silence. Whoever opens many waits for themselves alone.
 
+use anyhow::Context as _;
 use axum::{
     body::Body,
     extract::ConnectInfo,
@@ -535,6 +536,12 @@ async fn next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
             }
         }
     }
+}
+
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("{address} cannot be listened on\nhint: is another process using the port?")
+    })
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use crate::{
     certificates::{Certificates, certified},
-    config::{Config, Listener, Tls},
+    config::{Config, Listener, section::Tls},
     gateway::{self, Parties},
     keys::{self, KeyEncryptionKey},
-    listener::{Way, accept},
+    listener::{Way, accept, bind},
     telemetry,
 };
 use anyhow::{Context as _, Result, bail};
@@ -25,7 +25,7 @@ use passavant_proto::{
 use passavant_ras::Ras;
 use passavant_store::{AuditEvent, Store, StoredProof};
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, sync::oneshot, task::JoinSet, time::timeout};
+use tokio::{sync::oneshot, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 /// For reports of calls, for the journal to reach the disk, and for guarded programs to end, after that.
@@ -472,12 +472,6 @@ async fn listen_gateway(
     let service = gateway.service(other, host);
     listeners.spawn(accept(listener, way, service, STREAMS, stop.clone()));
     Ok(())
-}
-
-pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        format!("{address} cannot be listened on\nhint: is another process using the port?")
-    })
 }
 
 #[cfg(all(test, unix))]

@@ -25,7 +25,10 @@ use passavant_resource::Guard;
 use passavant_runtime::certificates::tls;
 use passavant_runtime::keys::{self, KeyEncryptionKey};
 use passavant_runtime::listener::{Way, accept};
-use passavant_runtime::serve::{CONNECTIONS, bind, open_store, spawn_pruning};
+use passavant_runtime::{
+    listener::bind,
+    serve::{CONNECTIONS, open_store, spawn_pruning},
+};
 use passavant_store::{AuditEvent, Group, Put, Record, Store, User};
 use rustls_pki_types::PrivateKeyDer;
 use std::{

@@ -248,28 +248,6 @@ pub(super) fn unquoted(text: &str, error: &toml::de::Error) -> anyhow::Error {
     anyhow::anyhow!("{}{}", line.unwrap_or_default(), unsaid(error.message()))
 }
 
-/// A value that something is wrong with, in quotes, if it can hold nobody's password: a database's address may have been
-/// written in a wrong place.
-pub fn said(value: &str) -> String {
-    let lower = value.to_ascii_lowercase();
-    let rest = lower.strip_prefix("https://").or_else(|| lower.strip_prefix("http://"));
-    let rest = rest.unwrap_or(&lower);
-    let is_address = value.bytes().all(|b| b.is_ascii_hexdigit() || b":./[]".contains(&b));
-    let in_brackets = rest.split_once(']').filter(|_| rest.starts_with('['));
-    let colons = in_brackets.map_or(rest, |(_, after)| after).matches(':').count();
-    let is_plain = value.len() <= 200
-        && !value.contains(|c: char| {
-            c == '@' || c == '=' || c == '?' || c.is_whitespace() || c.is_control()
-        })
-        && !["passw", "pwd", "secret"].iter().any(|word| lower.contains(word))
-        && (is_address || (colons <= 1 && !rest.contains("//")));
-    if is_plain {
-        format!("`{}`", passavant_host::plain(value))
-    } else {
-        "this (not shown)".to_owned()
-    }
-}
-
 /// A message without the words that a password may be part of: a database's address that was written in a wrong place.
 pub(super) fn without_passwords(text: &str) -> String {
     let may_hold = |word: &str| {

@@ -1,5 +1,6 @@
 //! The config as it is written. Unknown keys are refused.
 
+use super::section::WrittenTls;
 use crate::gateway::config::WrittenGateway;
 use passavant_proto::jose::jwk::Algorithm;
 use serde::Deserialize;
@@ -58,14 +59,6 @@ pub(super) struct WrittenListener {
     pub(super) tls_certificate: Option<PathBuf>,
     pub(super) tls_key: Option<PathBuf>,
     pub(super) keep_refused_days: Option<NonZeroU32>,
-}
-
-/// Who ends TLS.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum WrittenTls {
-    /// A proxy in front: what comes here is plain http, from the addresses in `trusted_proxies` alone.
-    Proxy,
 }
 
 #[derive(Debug, Deserialize)]

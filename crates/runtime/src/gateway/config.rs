@@ -1,10 +1,7 @@
 //! `[[gateway]]` in the config.
 
-use super::{
-    adapter::{Command, Sessions},
-    journal::Durability,
-};
-use crate::config::{Problems, Tls, WrittenTls, endpoint, must_exist, said};
+use super::adapter::{Command, Sessions};
+use crate::config::section::{Problems, Tls, WrittenTls, endpoint, must_exist, said};
 use http::HeaderName;
 use passavant_gateway::{
     ArgumentAudit, AssertionSettings, Limits, Lists, PlainHeader, RouteSettings, ToolChanges, Who,
@@ -25,6 +22,17 @@ use std::{
     time::Duration,
 };
 use url::Url;
+
+/// What has to have happened to a decision before the MCP server is asked.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// It was written: it survives the end of the process.
+    #[default]
+    Written,
+    /// It is on the disk: it survives the end of the machine.
+    Disk,
+}
 
 /// As written.
 #[derive(Debug, Deserialize)]

@@ -2,12 +2,11 @@
 //! survives the process; within half a second it is on the disk and survives the machine too, or before any
 //! MCP server is asked where the config says `durability = "disk"`.
 
-use super::report;
+use super::{config::Durability, told};
 use crate::telemetry::Records;
 use anyhow::{Context, Result};
 use passavant_gateway::Entries;
 use passavant_host as system;
-use serde::Deserialize;
 use std::{
     fs::File,
     io::Write,
@@ -31,17 +30,6 @@ const NAP: Duration = Duration::from_micros(200);
 const AGAIN: Duration = Duration::from_millis(200);
 /// How long written lines may wait for the disk.
 const FLUSH: Duration = Duration::from_millis(500);
-
-/// What has to have happened to a decision before the MCP server is asked.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum Durability {
-    /// It was written: it survives the end of the process.
-    #[default]
-    Written,
-    /// It is on the disk: it survives the end of the machine.
-    Disk,
-}
 
 /// The file of a number.
 pub(super) fn file_of(folder: &Path, number: u64) -> PathBuf {
@@ -121,7 +109,7 @@ pub(super) fn start(
     name(folder)?;
     let newest = numbers(folder)?.pop().unwrap_or(0);
     // Files that were reported may have been moved away: their numbers do not come again.
-    let told = report::highest_told(folder);
+    let told = told::highest_told(folder);
     let number = if newest >= told { newest.max(1) } else { told + 1 };
     let mut open = Open::number(folder, number)?;
     prune(folder, number, keep_days);
@@ -226,7 +214,7 @@ fn turn(folder: &Path, open: &Open, current: &Mutex<Arc<File>>) -> Result<Open> 
 fn prune(folder: &Path, current: u64, keep_days: Option<NonZeroU32>) {
     let Some(days) = keep_days else { return };
     let longest = Duration::from_secs(u64::from(days.get()) * 86_400);
-    let below = current.min(report::told_through(folder));
+    let below = current.min(told::told_through(folder));
     let numbers = numbers(folder).unwrap_or_default();
     for number in numbers.into_iter().filter(|number| *number < below) {
         let path = file_of(folder, number);

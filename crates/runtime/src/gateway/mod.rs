@@ -6,6 +6,7 @@ pub mod guard;
 mod hop;
 mod journal;
 mod report;
+mod told;
 
 use crate::{
     keys::{self, KeyEncryptionKey},

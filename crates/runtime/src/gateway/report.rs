@@ -1,7 +1,10 @@
 //! From the journal to where IT reads: batches of lines, each taken once, in order. The place in the journal
 //! is kept beside it, so that nothing is told twice or left out over a restart.
 
-use super::journal;
+use super::{
+    journal,
+    told::{Place, place_of},
+};
 use anyhow::{Context, Result, bail};
 use passavant_gateway::Trail;
 use passavant_host as system;
@@ -10,7 +13,6 @@ use passavant_outbound::{Outbound, discover_authorization_server};
 use passavant_proto::mcp::call_record::CallRecord;
 use passavant_proto::{identifier::Issuer, others_text::shown, secret::Secret};
 use passavant_ras::Ras;
-use serde::{Deserialize, Serialize};
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read, Seek, SeekFrom},
@@ -81,16 +83,6 @@ impl Desk {
         }
         Ok(true)
     }
-}
-
-/// The place in the journal: what is before it was told, or is being told up to `until`. A batch that was
-/// begun is told again as it was, so that it is known where it has arrived before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Place {
-    file: u64,
-    offset: u64,
-    #[serde(default)]
-    until: Option<u64>,
 }
 
 /// Who is told what.
@@ -253,15 +245,6 @@ fn next(folder: &Path, kept: &Path, most: usize, done: Option<Place>) -> Result<
     }
 }
 
-fn place_of(kept: &Path) -> Result<Place> {
-    match std::fs::read(kept) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .with_context(|| format!("{} does not say where reporting stands", kept.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Place::default()),
-        Err(error) => Err(error).with_context(|| format!("{} cannot be read", kept.display())),
-    }
-}
-
 /// Whole lines from `offset`, up to `until` or as many as make a batch, and how many bytes of the file they are. Of a
 /// line that is longer than a batch only the length is answered.
 fn read(path: &Path, offset: u64, until: Option<u64>, batch: usize) -> Result<(Vec<u8>, u64)> {
@@ -295,31 +278,10 @@ fn read(path: &Path, offset: u64, until: Option<u64>, batch: usize) -> Result<(V
     }
 }
 
-/// Where reporting stands, for everybody who is told of this journal.
-fn places(folder: &Path) -> Vec<Result<Place>> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    let kept = entries.map(|entry| entry.path()).filter(|path| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.strip_prefix("told-").is_some_and(|rest| rest.strip_suffix(".json").is_some())
-    });
-    kept.map(|path| place_of(&path)).collect()
-}
-
-/// Everybody was told of the files below this number.
-pub(super) fn told_through(folder: &Path) -> u64 {
-    let places = places(folder).into_iter();
-    places.map(|place| place.map_or(0, |place| place.file)).min().unwrap_or(u64::MAX)
-}
-
-/// The highest number of a file that somebody was told of.
-pub(super) fn highest_told(folder: &Path) -> u64 {
-    let places = places(folder).into_iter().filter_map(Result::ok);
-    places.map(|place| place.file).max().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::told::{highest_told, told_through};
 
     #[test]
     fn batches_are_whole_lines_and_a_batch_that_was_begun_is_told_again_as_it_was() {

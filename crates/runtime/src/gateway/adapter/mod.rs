@@ -8,10 +8,7 @@ mod session;
 mod sse;
 mod stdio;
 
-use crate::{
-    listener::{Way, accept},
-    serve,
-};
+use crate::listener::{Way, accept, bind};
 use anyhow::Result;
 use axum::{
     Router,
@@ -155,7 +152,7 @@ pub async fn start(
     tasks: &mut JoinSet<()>,
     stop: &CancellationToken,
 ) -> Result<Started> {
-    let listener = serve::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+    let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
     let upstream = format!("http://{}/mcp", listener.local_addr()?);
     let secret = entropy.secret();
     let adapter = Arc::new(Adapter {

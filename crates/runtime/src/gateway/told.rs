@@ -1,0 +1,46 @@
+//! How far each party was told of the journal: a small file for each, beside it.
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// The place in the journal: what is before it was told, or is being told up to `until`. A batch that was
+/// begun is told again as it was, so that it is known where it has arrived before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Place {
+    pub(super) file: u64,
+    pub(super) offset: u64,
+    #[serde(default)]
+    pub(super) until: Option<u64>,
+}
+
+pub(super) fn place_of(kept: &Path) -> Result<Place> {
+    match std::fs::read(kept) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} does not say where reporting stands", kept.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Place::default()),
+        Err(error) => Err(error).with_context(|| format!("{} cannot be read", kept.display())),
+    }
+}
+
+/// Where reporting stands, for everybody who is told of this journal.
+fn places(folder: &Path) -> Vec<Result<Place>> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let kept = entries.map(|entry| entry.path()).filter(|path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.strip_prefix("told-").is_some_and(|rest| rest.strip_suffix(".json").is_some())
+    });
+    kept.map(|path| place_of(&path)).collect()
+}
+
+/// Everybody was told of the files below this number.
+pub(super) fn told_through(folder: &Path) -> u64 {
+    let places = places(folder).into_iter();
+    places.map(|place| place.map_or(0, |place| place.file)).min().unwrap_or(u64::MAX)
+}
+
+/// The highest number of a file that somebody was told of.
+pub(super) fn highest_told(folder: &Path) -> u64 {
+    let places = places(folder).into_iter().filter_map(Result::ok);
+    places.map(|place| place.file).max().unwrap_or(0)
+}
