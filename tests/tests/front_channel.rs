@@ -63,10 +63,11 @@ async fn a_program_that_proves_nothing_is_answered_for_by_the_person_each_time()
     let answer = |page: &Reply, said: &str| {
         from(world.idp.origin(), browser.answer(&world, &url, page, said))
     };
-    let yes = answer(&page, "allow");
+    let yes = answer(&page, "go_on");
     let mut later = browser.clone();
     for (case, changed) in [
         ("no proof", yes.clone().without("csrf")),
+        ("no page", yes.clone().without("ticket")),
         ("a wrong proof", yes.clone().set("csrf", "x")),
         ("another page", yes.clone().set("ticket", "1.x")),
         ("another site", from("https://evil.example", yes.clone())),
@@ -82,7 +83,7 @@ async fn a_program_that_proves_nothing_is_answered_for_by_the_person_each_time()
     assert_eq!(later.ask(&world, yes).await.status, 403, "one page, one answer");
     // No is told to the program, and on record.
     let page = browser.get(&world, &url).await;
-    let no = from(world.idp.origin(), browser.answer(&world, &url, &page, "deny"));
+    let no = from(world.idp.origin(), browser.answer(&world, &url, &page, "cancel"));
     let reply = browser.ask(&world, no).await;
     assert_eq!(parameter(&reply, "error"), "access_denied");
     let event = world.last_event(&world.idp_store).await;
@@ -92,11 +93,11 @@ async fn a_program_that_proves_nothing_is_answered_for_by_the_person_each_time()
     );
     // A page of long ago, and one of somebody who may not any more.
     let page = browser.get(&world, &url).await;
-    let late = from(world.idp.origin(), browser.answer(&world, &url, &page, "allow"));
+    let late = from(world.idp.origin(), browser.answer(&world, &url, &page, "go_on"));
     world.pass(601);
     assert_eq!(browser.ask(&world, late).await.status, 403, "too late");
     let page = browser.get(&world, &url).await;
-    let yes = from(world.idp.origin(), browser.answer(&world, &url, &page, "allow"));
+    let yes = from(world.idp.origin(), browser.answer(&world, &url, &page, "go_on"));
     assert_eq!(world.administer(Method::POST, "/idp/users/erin/disable", None).await.status, 200);
     assert_eq!(browser.ask(&world, yes).await.status, 403, "switched off");
 }

@@ -2,6 +2,8 @@
 
 pub mod keys;
 mod settings;
+#[cfg(unix)]
+mod socket;
 
 use anyhow::{Context, Result, bail};
 use passavant_outbound::{Outbound, Proxies};
@@ -22,6 +24,8 @@ use std::{
 pub use settings::{
     Places, current_folder, settings_folder, take_over, take_over_settings, unusual_home,
 };
+#[cfg(unix)]
+pub use socket::{is_open_socket, next_of_own, private_socket};
 
 /// A process that dies writes its memory nowhere: there are keys in it. Nor may another program of the same user look
 /// into it.

@@ -21,6 +21,7 @@ use reqwest::{
 use std::{
     collections::{HashMap, VecDeque},
     net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, UNIX_EPOCH},
 };
@@ -133,6 +134,8 @@ pub(crate) struct Inner {
     pub(crate) pems: Vec<Vec<u8>>,
     pub(crate) names: Arc<dyn Names>,
     proxies: Option<Arc<WayOut>>,
+    /// Every request goes there, whatever its URL names.
+    socket: Option<PathBuf>,
     clock: OnceLock<Clock>,
     /// By how many seconds the clock of a server is ahead of ours, by its origin.
     clocks: Mutex<HashMap<String, i64>>,
@@ -170,6 +173,7 @@ impl Outbound {
             pems,
             names,
             proxies: None,
+            socket: None,
             clock: OnceLock::new(),
             clocks: Mutex::default(),
             clients: Default::default(),
@@ -207,10 +211,26 @@ impl Outbound {
             pems,
             names,
             proxies: is_set.then(|| Arc::new(way)),
+            socket: None,
             clock: OnceLock::new(),
             clocks: Mutex::default(),
             clients: Default::default(),
         })))
+    }
+
+    /// The same, for a server of this machine that listens at a Unix socket.
+    #[must_use]
+    pub fn at_socket(&self, socket: &Path) -> Self {
+        Self(Arc::new(Inner {
+            roots: self.0.roots.clone(),
+            pems: self.0.pems.clone(),
+            names: Arc::clone(&self.0.names),
+            proxies: None,
+            socket: Some(socket.to_owned()),
+            clock: OnceLock::new(),
+            clocks: Mutex::default(),
+            clients: Default::default(),
+        }))
     }
 
     /// From now on the time of servers is compared with this clock.
@@ -335,16 +355,16 @@ impl Outbound {
         self.json_with(method, url, reach, bearer, body, &[]).await
     }
 
-    /// The same with bounds of its own.
+    /// The same with more headers, and bounds of its own.
     pub async fn json_within(
         &self,
         (method, url): (&str, &str),
         reach: Reach,
         bearer: Option<&str>,
         body: Option<&serde_json::Value>,
-        bounds: Bounds,
+        (headers, bounds): (&[(&str, &str)], Bounds),
     ) -> Result<Answer, OutboundError> {
-        self.ask_json((method, url), reach, bearer, body, (&[], bounds)).await
+        self.ask_json((method, url), reach, bearer, body, (headers, bounds)).await
     }
 
     /// The same with more headers.
@@ -503,6 +523,11 @@ fn build(reach: Reach, outbound: &Inner) -> Result<Client, reqwest::Error> {
         }
     };
     let proxies = outbound.proxies.clone();
+    #[cfg(unix)]
+    let builder = match &outbound.socket {
+        Some(socket) => builder.unix_socket(socket.clone()),
+        None => builder,
+    };
     builder
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())

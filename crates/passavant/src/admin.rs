@@ -8,17 +8,21 @@ pub(crate) use show::audit_table;
 
 use acts::{
     accounts, administrators, client_hosts, clients, connections, gateway, groups, installations,
-    keys, resources, servers, trusts, users, words,
+    keys, resources, servers, sessions, trusts, users, words,
 };
 use anyhow::{Context, Result};
 use api::Api;
 use clap::{Args, Subcommand};
+use passavant_admin::{
+    client::{AdminClient, Entry},
+    types::AuditQuery,
+};
 use passavant_host as system;
 use passavant_host::plain;
 use passavant_runtime::config::Config;
-use serde_json::{Value, json};
-use show::{names_of, show};
-use std::{collections::BTreeMap, path::PathBuf};
+use serde_json::json;
+use show::show;
+use std::path::PathBuf;
 
 #[derive(Args)]
 pub(crate) struct Admin {
@@ -73,6 +77,9 @@ enum Subject {
     /// Origins of client metadata documents that a resource authorization server accepts (with --ras)
     #[command(subcommand)]
     ClientHost(ClientHost),
+    /// Where people are signed in
+    #[command(subcommand)]
+    Session(SessionAct),
     /// Signing keys
     #[command(subcommand)]
     Key(Key),
@@ -93,8 +100,14 @@ enum Subject {
         /// Only `granted` or `refused`
         #[arg(long, value_parser = ["granted", "refused"])]
         outcome: Option<String>,
+        /// Only this event; `admin.` for all acts of administrators
+        #[arg(long)]
+        event: Option<String>,
+        /// Only acts of this administrator
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
         /// How many, up to 1000
-        #[arg(long, default_value_t = 20)]
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
         limit: u16,
         /// Show people by their ids
         #[arg(long)]
@@ -115,6 +128,25 @@ enum Subject {
         #[arg(long)]
         scopes: Option<String>,
     },
+}
+
+/// One record.
+#[derive(Args)]
+struct ById {
+    /// Its id, or what people call it
+    #[arg(allow_hyphen_values = true)]
+    id: String,
+}
+
+/// One record that goes.
+#[derive(Args)]
+struct Gone {
+    /// Its id, or what people call it
+    #[arg(allow_hyphen_values = true)]
+    id: String,
+    /// Say what would go with it, and delete nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Subcommand)]
@@ -144,13 +176,33 @@ enum User {
     /// List people
     List,
     /// Show one person
-    Show { name: String },
+    Show(ById),
+    /// Change what is known of a person; what is not named stays, and `-` takes away
+    Change {
+        /// User name or id
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+        /// What they type to sign in
+        #[arg(long)]
+        username: Option<String>,
+        #[arg(long, allow_hyphen_values = true)]
+        email: Option<String>,
+        /// Whether the address is known to be theirs
+        #[arg(long, value_name = "BOOL")]
+        email_verified: Option<bool>,
+        #[arg(long, allow_hyphen_values = true)]
+        display_name: Option<String>,
+        #[arg(long, allow_hyphen_values = true)]
+        given_name: Option<String>,
+        #[arg(long, allow_hyphen_values = true)]
+        family_name: Option<String>,
+    },
     /// Cut a person off at once: sessions, refresh tokens, and every new token
-    Disable { name: String },
+    Disable(ById),
     /// Let a person sign in again; earlier sessions and tokens stay ended
-    Enable { name: String },
+    Enable(ById),
     /// Remove a person
-    Delete { name: String },
+    Delete(Gone),
     /// Set a password, read from standard input or asked for; signs the person out everywhere
     Password { name: String },
     /// Set the groups a person is in
@@ -167,8 +219,17 @@ enum Group {
     },
     /// List groups
     List,
+    /// Show one group
+    Show(ById),
+    /// Say what a group is for
+    Change {
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+        #[arg(long)]
+        description: String,
+    },
     /// Remove a group and every membership of it; a connection for it alone is for nobody then
-    Delete { name: String },
+    Delete(Gone),
 }
 
 #[derive(Subcommand)]
@@ -216,8 +277,11 @@ enum Client {
     },
     /// List clients
     List,
-    /// Change a client's name, addresses or manners; what is not named stays
+    /// Show one client
+    Show(ById),
+    /// Change a client's name, addresses, keys or manners; what is not named stays
     Change {
+        #[arg(allow_hyphen_values = true)]
         id: String,
         #[arg(long)]
         name: Option<String>,
@@ -232,22 +296,22 @@ enum Client {
         id_token_lifetime: Option<i64>,
         #[command(flatten)]
         manner: Manner,
+        /// Other keys, for a client that has keys: this JWK Set
+        #[arg(long, value_name = "FILE")]
+        jwks_file: Option<PathBuf>,
+        /// Other keys: those at this URL
+        #[arg(long, value_name = "URL", conflicts_with = "jwks_file")]
+        jwks_uri: Option<String>,
+        /// The algorithm of its keys: ES256, EdDSA, PS256 or RS256
+        #[arg(long)]
+        algorithm: Option<String>,
     },
     /// Refuse a client everything, at once
-    Disable {
-        #[arg(allow_hyphen_values = true)]
-        id: String,
-    },
+    Disable(ById),
     /// Let a client work again
-    Enable {
-        #[arg(allow_hyphen_values = true)]
-        id: String,
-    },
+    Enable(ById),
     /// Remove a client
-    Delete {
-        #[arg(allow_hyphen_values = true)]
-        id: String,
-    },
+    Delete(Gone),
     /// Give a client a new secret; prints it, once
     Secret {
         id: String,
@@ -299,8 +363,32 @@ enum Server {
     },
     /// List authorization servers
     List,
+    /// Show one authorization server
+    Show(ById),
+    /// Change what is known of an authorization server; what is not named stays
+    Change {
+        issuer: String,
+        #[arg(long)]
+        name: Option<String>,
+        /// Another value of `audience` that means it, instead of those before
+        #[arg(long = "alias")]
+        aliases: Vec<String>,
+        /// A claim about the person that it may learn, instead of those before: email, auth_time, acr, amr
+        #[arg(long = "release", value_name = "CLAIM")]
+        release: Vec<String>,
+        /// The algorithm of ID-JAGs for it; `-` for the identity provider's own
+        #[arg(long, value_name = "ALGORITHM", allow_hyphen_values = true)]
+        id_jag_algorithm: Option<String>,
+        /// The algorithm of its access tokens
+        #[arg(long, value_name = "ALGORITHM")]
+        algorithm: Option<String>,
+    },
+    /// Let nobody reach what it governs, at once
+    Disable(ById),
+    /// Let people reach it again
+    Enable(ById),
     /// Remove an authorization server
-    Delete { issuer: String },
+    Delete(Gone),
 }
 
 #[derive(Subcommand)]
@@ -336,11 +424,39 @@ enum Resource {
     },
     /// List MCP servers
     List,
-    /// Remove an MCP server
-    Delete {
+    /// Show one MCP server
+    Show(ById),
+    /// Change what is known of an MCP server; what is not named stays
+    Change {
         #[arg(value_name = "URL")]
         resource: String,
+        #[arg(long)]
+        name: Option<String>,
+        /// The scopes it knows, separated by spaces
+        #[arg(long)]
+        scopes: Option<String>,
+        /// Scopes granted where an ID-JAG names none (with --ras)
+        #[arg(long)]
+        default_scopes: Option<String>,
+        /// What a scope lets somebody do, instead of all before: SCOPE=TEXT (with --ras)
+        #[arg(long = "scope-text", value_name = "SCOPE=TEXT")]
+        scope_texts: Vec<String>,
+        /// The algorithm of its access tokens; `-` for the server's own (with --ras)
+        #[arg(long, value_name = "ALGORITHM", allow_hyphen_values = true)]
+        algorithm: Option<String>,
+        /// Whether it takes only DPoP-bound tokens (with --ras)
+        #[arg(long, value_name = "BOOL")]
+        require_dpop: Option<bool>,
+        /// Lifetime of its access tokens in seconds, up to 3600 (with --ras)
+        #[arg(long)]
+        access_token_lifetime: Option<i64>,
     },
+    /// Let nobody reach it, at once
+    Disable(ById),
+    /// Let people reach it again
+    Enable(ById),
+    /// Remove an MCP server
+    Delete(Gone),
 }
 
 #[derive(Subcommand)]
@@ -384,21 +500,52 @@ enum Connection {
     },
     /// List connections
     List,
+    /// Show one connection
+    Show(ById),
+    /// Change a connection; what is not named stays. Another client or authorization server is another connection
+    Change {
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+        /// The client's id at the authorization server
+        #[arg(long, value_name = "ID")]
+        ras_client_id: Option<String>,
+        /// An MCP server, instead of those before; may be given several times
+        #[arg(long = "resource", value_name = "URL")]
+        resources: Vec<String>,
+        /// The scopes it grants at most, separated by spaces
+        #[arg(long)]
+        scopes: Option<String>,
+        /// For the members of a group, instead of those before
+        #[arg(long = "group")]
+        groups: Vec<String>,
+        /// For no group any more
+        #[arg(long, conflicts_with = "groups")]
+        no_groups: bool,
+        /// For one person, instead of those before
+        #[arg(long = "user")]
+        users: Vec<String>,
+        /// For nobody by name any more
+        #[arg(long, conflicts_with = "users")]
+        no_users: bool,
+        /// For everyone who can sign in, or not
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+        everyone: Option<bool>,
+        /// The sign-in may be at most this old, in seconds
+        #[arg(long, value_name = "SECONDS")]
+        max_age: Option<i64>,
+        /// The sign-in must have reached this class; may be given several times
+        #[arg(long = "acr", value_name = "CLASS")]
+        acr_values: Vec<String>,
+        /// The sign-in may be as it is, but for what is named here
+        #[arg(long)]
+        no_conditions: bool,
+    },
     /// Switch a connection off
-    Disable {
-        #[arg(allow_hyphen_values = true)]
-        id: String,
-    },
+    Disable(ById),
     /// Switch a connection on
-    Enable {
-        #[arg(allow_hyphen_values = true)]
-        id: String,
-    },
+    Enable(ById),
     /// Remove a connection
-    Delete {
-        #[arg(allow_hyphen_values = true)]
-        id: String,
-    },
+    Delete(Gone),
 }
 
 #[derive(Subcommand)]
@@ -438,6 +585,12 @@ enum Administrator {
     },
     /// List administrators
     List,
+    /// Give an administrator another role; their token stays
+    Change {
+        name: String,
+        #[arg(long, value_parser = ["owner", "admin", "helpdesk", "auditor"])]
+        role: String,
+    },
     /// Give an administrator another token; the one before ends at once
     Renew {
         name: String,
@@ -445,7 +598,7 @@ enum Administrator {
         token: Token,
     },
     /// Remove an administrator; their token ends at once
-    Delete { name: String },
+    Delete(Gone),
 }
 
 /// An administrator's token.
@@ -501,12 +654,36 @@ enum Trust {
     },
     /// List trusted identity providers
     List,
+    /// Show one trusted identity provider
+    Show(ById),
+    /// Change how one is trusted; what is not named stays
+    Change {
+        issuer: String,
+        /// The algorithm it signs with: ES256, EdDSA, PS256 or RS256
+        #[arg(long)]
+        algorithm: Option<String>,
+        /// URL of its keys; `-` where its discovery document tells
+        #[arg(long, value_name = "URL", allow_hyphen_values = true)]
+        jwks_uri: Option<String>,
+        /// Value that its `aud_tenant` claim must have; `-` for none
+        #[arg(long, value_name = "TENANT", allow_hyphen_values = true)]
+        aud_tenant: Option<String>,
+        /// Whether an account is made for a person at first sight
+        #[arg(long, value_name = "BOOL")]
+        just_in_time: Option<bool>,
+        /// Link existing accounts by addresses in this domain, instead of those before
+        #[arg(long = "email-domain", value_name = "DOMAIN")]
+        email_domains: Vec<String>,
+        /// Whether installations that its people enrol there are accepted as clients
+        #[arg(long, value_name = "BOOL")]
+        installations: Option<bool>,
+    },
     /// Honour nothing of it any more, at once
-    Disable { issuer: String },
+    Disable(ById),
     /// Honour it again
-    Enable { issuer: String },
+    Enable(ById),
     /// Remove it
-    Delete { issuer: String },
+    Delete(Gone),
 }
 
 #[derive(Subcommand)]
@@ -518,10 +695,19 @@ enum Installation {
         user: Option<String>,
     },
     /// Cut one off at once
-    Revoke {
-        #[arg(allow_hyphen_values = true)]
-        id: String,
+    Revoke(ById),
+}
+
+#[derive(Subcommand)]
+enum SessionAct {
+    /// List sign-ins that stand, 1000 at most
+    List {
+        /// Only this person's: user name or id; with --ras an account
+        #[arg(long)]
+        user: Option<String>,
     },
+    /// End one, and every token that it brought
+    End(ById),
 }
 
 #[derive(Subcommand)]
@@ -531,11 +717,11 @@ enum ClientHost {
     /// List the origins
     List,
     /// Accept no document of it any more, at once
-    Disable { origin: String },
+    Disable(ById),
     /// Accept them again
-    Enable { origin: String },
+    Enable(ById),
     /// Remove it
-    Delete { origin: String },
+    Delete(Gone),
 }
 
 #[derive(Subcommand)]
@@ -561,8 +747,17 @@ enum Account {
     Add { email: String },
     /// List accounts
     List,
+    /// Show one account
+    Show(ById),
+    /// Change an account's address; `-` takes it away
+    Change {
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+        #[arg(long, allow_hyphen_values = true)]
+        email: String,
+    },
     /// Whom an account belongs to: people of trusted issuers
-    Links { id: String },
+    Links(ById),
     /// Take an account away from somebody it was linked to by mistake; what they hold ends
     Unlink {
         /// The trusted issuer
@@ -574,20 +769,11 @@ enum Account {
         tenant: Option<String>,
     },
     /// Remove an account and all its links
-    Delete {
-        #[arg(allow_hyphen_values = true)]
-        id: String,
-    },
+    Delete(Gone),
     /// Switch an account off
-    Disable {
-        #[arg(allow_hyphen_values = true)]
-        id: String,
-    },
+    Disable(ById),
     /// Switch an account on
-    Enable {
-        #[arg(allow_hyphen_values = true)]
-        id: String,
-    },
+    Enable(ById),
 }
 
 pub(crate) async fn run(args: Admin) -> Result<()> {
@@ -605,17 +791,29 @@ pub(crate) async fn run(args: Admin) -> Result<()> {
 impl Subject {
     /// Whether it takes away what somebody had.
     fn cuts_off(&self) -> bool {
-        matches!(
-            self,
-            Self::User(User::Disable { .. } | User::Delete { .. })
-                | Self::Client(Client::Disable { .. } | Client::Delete { .. })
-                | Self::Connection(Connection::Disable { .. } | Connection::Delete { .. })
-                | Self::Installation(Installation::Revoke { .. })
-                | Self::Trust(Trust::Disable { .. } | Trust::Delete { .. })
-                | Self::Account(
-                    Account::Disable { .. } | Account::Unlink { .. } | Account::Delete { .. }
-                )
-        )
+        let gone = match self {
+            Self::User(User::Delete(gone))
+            | Self::Client(Client::Delete(gone))
+            | Self::Connection(Connection::Delete(gone))
+            | Self::Server(Server::Delete(gone))
+            | Self::Resource(Resource::Delete(gone))
+            | Self::Trust(Trust::Delete(gone))
+            | Self::Account(Account::Delete(gone)) => Some(gone),
+            _ => None,
+        };
+        gone.is_some_and(|gone| !gone.dry_run)
+            || matches!(
+                self,
+                Self::User(User::Disable(_))
+                    | Self::Client(Client::Disable(_))
+                    | Self::Connection(Connection::Disable(_))
+                    | Self::Server(Server::Disable(_))
+                    | Self::Resource(Resource::Disable(_))
+                    | Self::Installation(Installation::Revoke(_))
+                    | Self::Session(SessionAct::End(_))
+                    | Self::Trust(Trust::Disable(_))
+                    | Self::Account(Account::Disable(_) | Account::Unlink { .. })
+            )
     }
 }
 
@@ -635,7 +833,19 @@ fn again(args: &Admin) -> String {
     words
 }
 
-async fn act(args: Admin) -> Result<()> {
+#[cfg(unix)]
+fn is_open(socket: &std::path::Path) -> bool {
+    system::is_open_socket(socket)
+}
+
+#[cfg(not(unix))]
+fn is_open(_: &std::path::Path) -> bool {
+    false
+}
+
+/// The administration API that the options name: by default the local owner's, at the socket beside the config.
+fn api_of(args: &Admin) -> Result<Api> {
+    let outbound = system::outbound(&[])?;
     // As the server reads it.
     let mut shared = system::Shared::Group;
     let (base, secret_file) = match (&args.url, &args.secret_file) {
@@ -644,25 +854,34 @@ async fn act(args: Admin) -> Result<()> {
             let config = Config::read(&args.config)?;
             shared = config.secrets;
             let admin = config.admin.context("the config has no [admin] table")?;
+            if args.secret_file.is_none()
+                && let Some(socket) = admin.socket.path().filter(|path| is_open(path))
+            {
+                let at = AdminClient::new(
+                    "http://127.0.0.1",
+                    Entry::Socket,
+                    system::entropy(),
+                    outbound.at_socket(socket),
+                );
+                return Ok(Api::new(at, args.ras.as_deref(), again(args)));
+            }
             let file = args.secret_file.clone().unwrap_or(admin.secret_file);
             (format!("http://{}", admin.listen), file)
         }
     };
-    let role = args.ras.as_ref().map_or("/idp".to_owned(), |name| format!("/ras/{name}"));
-    let api = Api {
-        base,
-        role,
-        secret: system::read_secret(&secret_file, shared)?,
-        again: again(&args),
-        outbound: system::outbound(&[])?,
-    };
-    let is_ras = args.ras.is_some();
+    let secret = system::read_secret(&secret_file, shared)?;
+    let at = AdminClient::new(&base, Entry::Secret(secret), system::entropy(), outbound);
+    Ok(Api::new(at, args.ras.as_deref(), again(args)))
+}
+
+async fn act(args: Admin) -> Result<()> {
+    let api = api_of(&args)?;
     let value = match args.subject {
         Subject::User(user) => users(&api, user).await?,
         Subject::Group(group) => groups(&api, group).await?,
-        Subject::Client(client) => return clients(&api, client, is_ras, args.json).await,
+        Subject::Client(client) => clients(&api, client).await?,
         Subject::Server(server) => servers(&api, server).await?,
-        Subject::Resource(resource) => resources(&api, resource, is_ras).await?,
+        Subject::Resource(resource) => resources(&api, resource).await?,
         Subject::Connection(connection) => connections(&api, connection).await?,
         Subject::Trust(trust) => trusts(&api, trust).await?,
         Subject::Account(account) => accounts(&api, account).await?,
@@ -671,55 +890,29 @@ async fn act(args: Admin) -> Result<()> {
         Subject::Installation(installation) => {
             return installations(&api, installation, args.json).await;
         }
+        Subject::Session(act) => return sessions(&api, act, args.json).await,
         Subject::ClientHost(host) => client_hosts(&api, host).await?,
-        Subject::Gateway(act) => return gateway(api, act, args.json).await,
-        Subject::Audit { person, client, outcome, limit, ids } => {
-            // People's names are the identity provider's to know.
-            let names = if is_ras || (ids && person.is_none()) {
-                BTreeMap::new()
-            } else {
-                names_of(&api.ask("GET", "/users", None).await?)
-            };
-            let person = match person {
-                Some(named) if !is_ras && !names.contains_key(&named) => {
-                    let found =
-                        names.iter().find(|(_, name)| **name == named).map(|(id, _)| id.clone());
-                    // Somebody who was removed is known by an id alone.
-                    let is_id = named.len() == 22;
-                    Some(found.or_else(|| is_id.then(|| named.clone())).with_context(|| {
-                        format!(
-                            "there is no user `{}`\nhint: `passavant admin user list`",
-                            plain(&named)
-                        )
-                    })?)
-                }
-                person => person,
-            };
-            let mut query = form_urlencoded::Serializer::new(String::new());
-            query.append_pair("limit", &limit.to_string());
-            for (name, value) in [("person", person), ("client", client), ("outcome", outcome)] {
-                if let Some(value) = value {
-                    query.append_pair(name, &value);
-                }
-            }
-            let rows = api.ask("GET", &format!("/audit?{}", query.finish()), None).await?;
+        Subject::Gateway(act) => return gateway(&api, act, args.json).await,
+        Subject::Audit { person, client, outcome, event, by, limit, ids } => {
+            let outcome = outcome.map(|word| serde_json::from_value(word.into())).transpose()?;
+            let limit = Some(i64::from(limit));
+            let wanted = AuditQuery { person, client, outcome, event, by, before: None, limit };
+            let rows = api.server.audit(&wanted).await?.items;
             if !args.json {
-                print!("{}", audit_table(&rows, &if ids { BTreeMap::new() } else { names }));
+                print!("{}", audit_table(&serde_json::to_value(rows)?, ids));
                 return Ok(());
             }
-            rows
+            serde_json::to_value(rows)?
         }
         Subject::Explain { user, client, resource, scopes } => {
-            let scopes = scopes.map(|s| words(&s));
-            let body =
-                json!({"user": user, "client": client, "resource": resource, "scopes": scopes});
-            let answer = api.ask("POST", "/explain", Some(body)).await?;
+            let question = json!({"user": user, "client": client, "resource": resource,
+                                  "scopes": scopes.map(|s| words(&s))});
+            let answer = api.server.explain(&acts::typed(question)?).await?;
             if !args.json {
-                let text = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or("");
-                println!("{}\nrule: {}", plain(text("text")), plain(text("rule")));
+                println!("{}\nrule: {}", plain(&answer.text), plain(&answer.rule));
                 return Ok(());
             }
-            answer
+            serde_json::to_value(answer)?
         }
     };
     show(&value, args.json)
@@ -774,9 +967,9 @@ mod tests {
             let secret = Secret::new("the-administration-secret-of-43-characters");
             let hash = secret.hash();
             let outbound = system::outbound(&[]).unwrap();
-            let again = String::new();
-            let api = Api { base, role: "/idp".to_owned(), secret, again, outbound };
-            let error = api.ask("GET", "/users", None).await.unwrap_err().to_string();
+            let at = AdminClient::new(&base, Entry::Secret(secret), system::entropy(), outbound);
+            let api = Api::new(at, None, String::new());
+            let error = users(&api, User::List).await.unwrap_err().to_string();
             assert!(error.contains("the secret was not sent"), "{error}");
             let seen = String::from_utf8(squatter.await.unwrap()).unwrap();
             assert!(!seen.contains("the-administration-secret"), "{seen}");

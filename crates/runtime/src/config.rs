@@ -49,10 +49,33 @@ pub struct Config {
     pub otlp_endpoint: Option<String>,
 }
 
+/// Where the local owner is let in without a secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AdminSocket {
+    /// Nowhere.
+    #[default]
+    None,
+    /// Beside the config, by its name; left out where that cannot be.
+    Beside(PathBuf),
+    /// Where the config says.
+    At(PathBuf),
+}
+
+impl AdminSocket {
+    /// Its path.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::None => None,
+            Self::Beside(path) | Self::At(path) => Some(path),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Admin {
     pub listen: SocketAddr,
     pub secret_file: PathBuf,
+    pub socket: AdminSocket,
 }
 
 /// One authorization server's place.
@@ -88,8 +111,11 @@ impl Config {
         let own = text.parse::<toml::Table>().unwrap_or_default();
         let mounted = own.get("mounted_secrets").and_then(toml::Value::as_bool) == Some(true);
         let set = system::config_overrides(mounted)?;
-        let config = Self::parse_with(&text, folder, &set)
+        let mut config = Self::parse_with(&text, folder, &set)
             .with_context(|| format!("the config {} cannot be used", path.display()))?;
+        if let Some(Admin { socket: AdminSocket::Beside(socket), .. }) = &mut config.admin {
+            *socket = path.with_extension("sock");
+        }
         if databases_in(&own).any(has_password) {
             private_file(path, config.secrets).context("there is a database password in it")?;
         }
@@ -189,7 +215,12 @@ impl Written {
                     "use 127.0.0.1; reach it from elsewhere through an SSH tunnel",
                 );
             }
-            Some(Admin { listen, secret_file })
+            let socket = match admin.socket {
+                Some(none) if none.as_os_str().is_empty() => AdminSocket::None,
+                Some(socket) => AdminSocket::At(at(socket)),
+                None => AdminSocket::Beside(PathBuf::new()),
+            };
+            Some(Admin { listen, secret_file, socket })
         });
         let idp = self.idp.and_then(|w| {
             let settings = idp_settings(&w);

@@ -2,7 +2,7 @@
 
 use crate::{
     certificates::{Certificates, certified},
-    config::{Config, Listener, section::Tls},
+    config::{AdminSocket, Config, Listener, section::Tls},
     gateway::{self, Parties},
     keys::{self, KeyEncryptionKey},
     listener::{Way, accept, bind},
@@ -223,10 +223,73 @@ async fn listen_for_admin(
         ras,
         gateway,
     };
-    let router = limited(api.router(), LIMITS, entropy.clone(), &[]);
+    let (router, local) = api.routers();
+    let router = limited(router, LIMITS, entropy.clone(), &[]);
     tracing::info!(%address, "the administration API listens");
     listeners.spawn(accept(listener, Way::default(), router, CONNECTIONS, stop.clone()));
+    let local = limited(local, LIMITS, entropy.clone(), &[]);
+    listen_at_socket(listeners, &admin.socket, local, stop)
+}
+
+/// Lets the local owner in, who needs no secret: the system says who they are.
+#[cfg(unix)]
+fn listen_at_socket(
+    listeners: &mut JoinSet<()>,
+    socket: &AdminSocket,
+    router: Router,
+    stop: &CancellationToken,
+) -> Result<()> {
+    let Some(path) = socket.path() else { return Ok(()) };
+    let listener = match system::private_socket(path) {
+        Ok(listener) => listener,
+        Err(error) if matches!(socket, AdminSocket::Beside(_)) => {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "administration needs the secret file: there is no socket"
+            );
+            return Ok(());
+        }
+        Err(error) => return Err(error).context("admin.socket"),
+    };
+    tracing::info!(socket = %path.display(), "the local owner is let in");
+    let (path, stop) = (path.to_owned(), stop.clone());
+    listeners.spawn(async move {
+        let stopped = stop.cancelled_owned();
+        let serving = axum::serve(OwnSocket(listener), router).with_graceful_shutdown(stopped);
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "the administration socket ended");
+        }
+        let _ = fs::remove_file(path);
+    });
     Ok(())
+}
+
+#[cfg(not(unix))]
+fn listen_at_socket(
+    _: &mut JoinSet<()>,
+    _: &AdminSocket,
+    _: Router,
+    _: &CancellationToken,
+) -> Result<()> {
+    Ok(())
+}
+
+/// Connections of this user alone.
+#[cfg(unix)]
+struct OwnSocket(tokio::net::UnixListener);
+
+#[cfg(unix)]
+impl axum::serve::Listener for OwnSocket {
+    type Io = tokio::net::UnixStream;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        (system::next_of_own(&self.0).await, ())
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        Ok(())
+    }
 }
 
 /// Probes have no certificate to check, and come from wherever the orchestrator is.

@@ -1,9 +1,9 @@
 //! Acts of administrators on the directory: each in one transaction, in which they are looked at once more.
 
 use crate::{
-    administrators::Administrator,
-    database::{Store, StoreError},
-    directory::{Put, read, remove, remove_where, write},
+    administrators::{Administrator, DoneBefore, Expects, Once, Terms},
+    database::{Store, StoreError, reading},
+    directory::{Put, read, remove, remove_where, tag_of, write},
     ledger::{AuditEvent, insert_audit},
     people::{LetIn, remove_links},
     record::Record,
@@ -16,7 +16,7 @@ use passavant_proto::{
     time::Timestamp,
     xaa::trust::{Account, TrustedIssuer},
 };
-use sqlx::{Any, AssertSqlSafe, Transaction};
+use sqlx::{Any, AssertSqlSafe, Row, Transaction};
 
 /// The administrator behind a change was looked at in its own transaction.
 pub(crate) struct Checked(());
@@ -41,7 +41,39 @@ impl Store {
                 return Err(StoreError::NoAdministrator);
             }
         }
+        if let Some(terms) = &event.terms {
+            hold_to(&mut transaction, terms).await?;
+        }
         Ok((transaction, Checked(())))
+    }
+
+    /// An act that was done before under this key.
+    pub async fn done_before(&self, key: &str) -> Result<Option<DoneBefore>, StoreError> {
+        let sql = "SELECT request, status, answer FROM acts_once WHERE key = $1";
+        let Some(row) = reading!(self, fetch_optional, sqlx::query(sql).bind(key))? else {
+            return Ok(None);
+        };
+        let status: Option<i64> = row.try_get("status")?;
+        let answer: Option<String> = row.try_get("answer")?;
+        let status = status.and_then(|status| u16::try_from(status).ok());
+        Ok(Some(DoneBefore { request: row.try_get("request")?, answer: status.zip(answer) }))
+    }
+
+    /// Writes down what was answered to an act that may be asked for again.
+    pub async fn keep_answer(
+        &self,
+        key: &str,
+        status: u16,
+        answer: &str,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.begin_plain().await?;
+        sqlx::query("UPDATE acts_once SET status = $2, answer = $3 WHERE key = $1")
+            .bind(key)
+            .bind(i64::from(status))
+            .bind(answer)
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction.commit().await?)
     }
 
     /// Puts an act on record that changes something outside of the database: before it is done, and only while whoever
@@ -118,6 +150,38 @@ impl Store {
         insert_audit(&mut transaction, &[event]).await?;
         Ok(transaction.commit().await?)
     }
+}
+
+/// The terms of an act, in its transaction.
+async fn hold_to(
+    transaction: &mut Transaction<'static, Any>,
+    terms: &Terms,
+) -> Result<(), StoreError> {
+    if let Some(Expects { kind, id, tag }) = &terms.expects {
+        let sql = "SELECT document FROM directory WHERE kind = $1 AND id = $2";
+        let row = sqlx::query(sql).bind(*kind).bind(id).fetch_optional(&mut **transaction).await?;
+        // Of one that is not there the act itself says so.
+        if let Some(row) = row
+            && tag_of(row.try_get("document")?) != *tag
+        {
+            return Err(StoreError::Changed);
+        }
+    }
+    if let Some(Once { key, request, forget_after }) = &terms.once {
+        let done = sqlx::query(
+            "INSERT INTO acts_once (key, request, forget_after) VALUES ($1, $2, $3) \
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(key)
+        .bind(request)
+        .bind(forget_after.0)
+        .execute(&mut **transaction)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Err(StoreError::DoneBefore);
+        }
+    }
+    Ok(())
 }
 
 /// Deletes what names a record that is deleted, and ends what it had; how many records that were.

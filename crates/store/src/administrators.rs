@@ -78,6 +78,46 @@ pub struct RestsOn {
     pub role: AdminRole,
 }
 
+/// What else an act is done on: looked at in its own transaction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// The record is still as it was when it was read.
+    pub expects: Option<Expects>,
+    /// It is done once, however often it is asked for.
+    pub once: Option<Once>,
+}
+
+/// A record as somebody has read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expects {
+    /// [`Record::KIND`].
+    pub kind: &'static str,
+    /// Its id.
+    pub id: String,
+    /// What it was ([`Store::tagged`](crate::Store::tagged)).
+    pub tag: String,
+}
+
+/// A request that may come again (its sender did not get the answer).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Once {
+    /// The hash of the idempotency key, and of who sent it.
+    pub key: String,
+    /// The hash of what is asked for.
+    pub request: String,
+    /// Until when it is known.
+    pub forget_after: Timestamp,
+}
+
+/// An act that was done before, by its idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoneBefore {
+    /// The hash of what was asked for then.
+    pub request: String,
+    /// HTTP status and body of the answer; none where nobody wrote it down in time.
+    pub answer: Option<(u16, String)>,
+}
+
 impl Record for Administrator {
     const KIND: &'static str = "administrator";
 

@@ -32,6 +32,12 @@ pub enum StoreError {
     /// Whoever asked for a change is no administrator any more, or another one. Nothing was done.
     #[error("the administrator was removed meanwhile, or has another token or role")]
     NoAdministrator,
+    /// The record is not as whoever asked for a change had read it. Nothing was done.
+    #[error("the record was changed since it was read")]
+    Changed,
+    /// An act with this idempotency key was done, or is being done. Nothing was done again.
+    #[error("an act with this idempotency key was done, or is being done")]
+    DoneBefore,
     /// Another node changes the schema, or stopped while it did.
     #[error(
         "another node has been changing the schema for {0} s; try again, and look whether it still runs where it does not end"
@@ -297,4 +303,9 @@ impl Store {
             self.health.note(error);
         }
     }
+}
+
+/// A text as `LIKE … ESCAPE '!'` finds it.
+pub(crate) fn escaped(text: &str) -> String {
+    text.replace('!', "!!").replace('%', "!%").replace('_', "!_")
 }

@@ -4,10 +4,11 @@
 //! it was decided on, so no decision outlives the records it rests on, and a change of one person stales nobody else's.
 
 use crate::{
-    database::{Store, StoreError, reading},
+    database::{Store, StoreError, escaped, reading},
     record::Record,
     rows::{self, Held, document, to_json},
 };
+use passavant_proto::secret::sha256;
 use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyRow};
 
 /// The policy as it was at one moment: no two are alike, also where a restore set the counter back. Compared for
@@ -31,6 +32,36 @@ pub struct Seen {
     pub(crate) kind: &'static str,
     pub(crate) id: String,
     pub(crate) version: i64,
+}
+
+/// Most records of one page.
+pub(crate) const MOST_OF_A_PAGE: i64 = 1000;
+
+/// Which records of a kind.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Those after this id.
+    pub after: String,
+    /// Those whose id or name has this in it.
+    pub search: String,
+    /// How many at most, 1 to 1000.
+    pub limit: i64,
+}
+
+/// Some records of a kind.
+#[derive(Debug)]
+pub struct Page<R> {
+    /// Those that can be read.
+    pub records: Vec<R>,
+    /// Those that cannot, and why.
+    pub unreadable: Vec<(String, String)>,
+    /// What to ask for the next page after; none where this is the last.
+    pub next: Option<String>,
+}
+
+/// What tells one state of a record from another.
+pub(crate) fn tag_of(document: &str) -> String {
+    sha256(document.as_bytes())
 }
 
 impl Generation {
@@ -85,6 +116,50 @@ impl Store {
         let version = row.try_get("version")?;
         let record = self.noted(id, rows::text_of(&row, "document")?)?;
         Ok(Some((record, Seen { kind: R::KIND, id: id.to_owned(), version })))
+    }
+
+    /// One record by id, and the tag of what it is now: another one after any change of it.
+    pub async fn tagged<R: Record>(&self, id: &str) -> Result<Option<(R, String)>, StoreError> {
+        let sql = self.documents("kind = $1 AND id = $2");
+        let query = || sqlx::query(AssertSqlSafe(sql.clone())).bind(R::KIND).bind(id);
+        let Some(row) = reading!(self, fetch_optional, query())? else { return Ok(None) };
+        let text = rows::text_of(&row, "document")?;
+        Ok(Some((self.noted(row.try_get("id")?, text)?, tag_of(text))))
+    }
+
+    /// Records of a kind by id, some at a time.
+    pub async fn page<R: Record>(&self, wanted: &Wanted) -> Result<Page<R>, StoreError> {
+        let limit = wanted.limit.clamp(1, MOST_OF_A_PAGE);
+        let sql = self.documents(
+            "kind = $1 AND id > $2 AND (LOWER(id) LIKE $3 ESCAPE '!' OR LOWER(name) LIKE $3 ESCAPE '!') \
+             ORDER BY id LIMIT $4",
+        );
+        let like = format!("%{}%", escaped(&wanted.search.to_lowercase()));
+        let query = || {
+            sqlx::query(AssertSqlSafe(sql.clone()))
+                .bind(R::KIND)
+                .bind(wanted.after.as_str())
+                .bind(like.as_str())
+                .bind(limit + 1)
+        };
+        let mut rows = reading!(self, fetch_all, query())?;
+        let more = i64::try_from(rows.len()).is_ok_and(|found| found > limit);
+        if more {
+            rows.pop();
+        }
+        let next = match rows.last() {
+            Some(last) if more => Some(last.try_get("id")?),
+            _ => None,
+        };
+        let (mut records, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
+        for row in &rows {
+            let (id, text): (&str, &str) = (row.try_get("id")?, rows::text_of(row, "document")?);
+            match self.noted::<R>(id, text) {
+                Ok(record) => records.push(record),
+                Err(error) => unreadable.push((id.to_owned(), error.to_string())),
+            }
+        }
+        Ok(Page { records, unreadable, next })
     }
 
     /// One record by id.

@@ -19,9 +19,11 @@ mod sign_in;
 mod unreadable;
 mod upkeep;
 
-pub use administrators::{AdminRole, Administrator, RestsOn, StoredProof};
+pub use administrators::{
+    AdminRole, Administrator, DoneBefore, Expects, Once, RestsOn, StoredProof, Terms,
+};
 pub use database::{Store, StoreError};
-pub use directory::{Generation, Put, Seen};
+pub use directory::{Generation, Page, Put, Seen, Wanted};
 pub use keys::SealedKey;
 pub use ledger::{
     AuditEvent, AuditFilter, AuditRow, Entry, EntryOutcome, Grant, Outcome, TokenKind, UsedJti,

@@ -16,7 +16,7 @@ const SCHEMA_VERSION: i64 = 1;
 const FIRST: &str = include_str!("migrations/0000_first.sql");
 
 /// The steps since, numbered from 1. A step that was released is never changed.
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     Step::Both(include_str!("migrations/0001_whose_and_when.sql")),
     Step::Both(include_str!("migrations/0002_keys_ahead.sql")),
     Step::Both(include_str!("migrations/0003_refresh_again.sql")),
@@ -26,6 +26,7 @@ const STEPS: [Step; 6] = [
         sqlite: include_str!("migrations/0006_versions.sqlite.sql"),
         postgres: include_str!("migrations/0006_versions.postgres.sql"),
     },
+    Step::Both(include_str!("migrations/0007_acts_once.sql")),
 ];
 
 /// One step, as the databases take it.

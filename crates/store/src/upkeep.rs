@@ -75,6 +75,7 @@ impl Store {
         let refused = keep_refused.map_or(i64::MIN, before);
         let pieces = [
             ("used_jtis", format!("forget_after < {}", before(3600))),
+            ("acts_once", format!("forget_after < {}", now.0)),
             ("pushed_requests", format!("expires_at < {}", before(3600))),
             ("device_codes", format!("expires_at < {}", before(3600))),
             ("authorization_codes", format!("expires_at < {}", before(86_400))),

@@ -226,16 +226,17 @@ async fn answered<F: FrontChannel>(
     let Some(asked) = asked else { return posted(issuer, &bytes) };
     let form = Form::parse(&bytes)
         .map_err(|_| error_page(StatusCode::BAD_REQUEST, "The form cannot be read."))?;
-    match form.optional("answer") {
-        // Whoever sends it ends nothing but this request.
-        Some("cancel") => {
-            let description = "The person did not want to sign in.";
-            Err(not_now(front, &asked, RedirectError { error: "access_denied", description }))
-        }
-        Some("allow") => said(front, asked, &form, true, parts).await,
-        Some("deny") => said(front, asked, &form, false, parts).await,
-        _ => prove(front, asked, Some(&form), parts).await,
+    let answer = form.optional("answer");
+    if form.mentions("ticket") {
+        let yes = matches!(answer, Some("allow" | "go_on"));
+        return said(front, asked, &form, yes, parts).await;
     }
+    if answer == Some("cancel") {
+        // Whoever sends it ends nothing but this request.
+        let description = "The person did not want to sign in.";
+        return Err(not_now(front, &asked, RedirectError { error: "access_denied", description }));
+    }
+    prove(front, asked, Some(&form), parts).await
 }
 
 /// What goes on from POST to GET: everything that the endpoint reads, or answers.

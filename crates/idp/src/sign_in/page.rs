@@ -122,8 +122,8 @@ pub(crate) fn go_on(
         form method="post" action=(asked.target) {
             input type="hidden" name="ticket" value=(ticket.id);
             input type="hidden" name="csrf" value=(ticket.proof);
-            button type="submit" name="answer" value="allow" { "Go on" }
-            button.plain type="submit" name="answer" value="deny" { "Cancel" }
+            button type="submit" name="answer" value="go_on" { "Go on" }
+            (cancel())
         }
     };
     page(StatusCode::OK, &format!("Go on to {}?", asked.client.record.name), &content, &target)

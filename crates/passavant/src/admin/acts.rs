@@ -1,17 +1,115 @@
 //! What each command asks of the administration API.
 
 use super::{
-    Account, Administrator, Api, Client, ClientHost, Connection, GatewayAct, Group, Installation,
-    Key, Manner, Resource, Server, Trust, User, show,
+    Account, Administrator, ById, Client, ClientHost, Connection, GatewayAct, Gone, Group,
+    Installation, Key, Manner, Resource, Server, SessionAct, Trust, User, api::Api, show,
 };
 use anyhow::{Context, Result, bail};
+use passavant_admin::types::{
+    Accounts, Administrators, AuthorizationServers, ClientHosts, Clients, Connections, Fate,
+    GovernedResources, Groups, Kind, LinkView, Resources, TrustedIssuers, Users, WhoseQuery,
+};
 use passavant_host as system;
 use passavant_host::plain;
 use passavant_proto::secret::Secret;
-use serde_json::{Value, json};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
 
 pub(super) fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// What was said on a command line as the API's type of it; what it cannot be is named with its path.
+pub(super) fn typed<T: DeserializeOwned>(said: Value) -> Result<T> {
+    serde_path_to_error::deserialize(said)
+        .map_err(|error| anyhow::anyhow!("`{}`: {}", error.path(), error.inner()))
+}
+
+/// A request of what was said: what was not is left out.
+struct Saying(Map<String, Value>);
+
+impl Saying {
+    fn new() -> Self {
+        Self(Map::new())
+    }
+
+    fn with(mut self, name: &str, said: Option<impl Into<Value>>) -> Self {
+        if let Some(said) = said {
+            self.0.insert(name.to_owned(), said.into());
+        }
+        self
+    }
+
+    /// A list, if anything of it was said.
+    fn list(self, name: &str, said: Vec<String>) -> Self {
+        let said = (!said.is_empty()).then_some(said);
+        self.with(name, said)
+    }
+
+    /// A text; `-` takes it away.
+    fn or_none(self, name: &str, said: Option<String>) -> Self {
+        let said = said.map(|text| if text == "-" { Value::Null } else { text.into() });
+        self.with(name, said)
+    }
+
+    fn typed<T: DeserializeOwned>(self) -> Result<T> {
+        if self.0.is_empty() {
+            bail!("nothing is said that would be another\nhint: --help lists what can be changed");
+        }
+        typed(Value::Object(self.0))
+    }
+}
+
+async fn list<K: Kind>(api: &Api) -> Result<Value> {
+    let (items, unreadable) = api.server.all::<K>(None).await?;
+    let mut rows: Vec<Value> = items.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
+    for record in unreadable {
+        rows.push(serde_json::to_value(record)?);
+    }
+    Ok(rows.into())
+}
+
+async fn one<K: Kind>(api: &Api, ById { id }: ById) -> Result<Value> {
+    Ok(serde_json::to_value(api.server.show::<K>(&id).await?)?)
+}
+
+async fn add<K: Kind>(api: &Api, new: Value) -> Result<Value> {
+    Ok(serde_json::to_value(api.server.add::<K>(&typed(new)?).await?)?)
+}
+
+async fn change<K: Kind>(api: &Api, id: &str, said: Saying) -> Result<Value> {
+    Ok(serde_json::to_value(api.server.change::<K>(id, &said.typed()?, None).await?)?)
+}
+
+async fn switch<K: Kind>(api: &Api, ById { id }: ById, on: bool) -> Result<Value> {
+    Ok(serde_json::to_value(api.server.switch::<K>(&id, on).await?)?)
+}
+
+/// Says what goes with a record, and deletes it unless that is all that was asked for.
+async fn delete<K: Kind>(api: &Api, Gone { id, dry_run }: Gone) -> Result<Value> {
+    let with_it = api.server.dependents::<K>(&id).await?.records;
+    for (fate, words) in [
+        (Fate::Deleted, "deleted with it"),
+        (Fate::Ended, "ended with it"),
+        (Fate::Changed, "that name it, and lose it"),
+    ] {
+        let names: Vec<String> = with_it
+            .iter()
+            .filter(|record| record.then == fate)
+            .map(|record| plain(&format!("{} {}", record.kind, record.name)))
+            .collect();
+        if !names.is_empty() {
+            let shown = names.iter().take(20).cloned().collect::<Vec<_>>().join(", ");
+            let more = if names.len() > 20 { ", …" } else { "" };
+            eprintln!("{} {words}: {shown}{more}", names.len());
+        }
+    }
+    if dry_run {
+        return Ok(json!({"deleted": false, "would_go_with_it": with_it}));
+    }
+    api.server.delete::<K>(&id).await?;
+    Ok(Value::Null)
 }
 
 /// A password, or a secret, from the terminal or the first line of standard input.
@@ -32,12 +130,7 @@ fn read_password() -> Result<Secret> {
     Ok(Secret::new(line.trim_end_matches(['\r', '\n'])))
 }
 
-fn segment(text: &str) -> String {
-    form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
-}
-
 pub(super) async fn users(api: &Api, user: User) -> Result<Value> {
-    let one = |name: &str, act: &str| format!("/users/{}{act}", segment(name));
     match user {
         User::Add {
             name,
@@ -56,20 +149,37 @@ pub(super) async fn users(api: &Api, user: User) -> Result<Value> {
                 "groups": groups,
                 "password": password.as_ref().map(Secret::expose),
             });
-            api.ask("POST", "/users", Some(body)).await
+            add::<Users>(api, body).await
         }
-        User::List => api.ask("GET", "/users", None).await,
-        User::Show { name } => api.ask("GET", &one(&name, ""), None).await,
-        User::Disable { name } => api.ask("POST", &one(&name, "/disable"), None).await,
-        User::Enable { name } => api.ask("POST", &one(&name, "/enable"), None).await,
-        User::Delete { name } => api.ask("DELETE", &one(&name, ""), None).await,
+        User::List => list::<Users>(api).await,
+        User::Show(id) => one::<Users>(api, id).await,
+        User::Change {
+            id,
+            username,
+            email,
+            email_verified,
+            display_name,
+            given_name,
+            family_name,
+        } => {
+            let said = Saying::new()
+                .with("username", username)
+                .or_none("email", email)
+                .with("email_verified", email_verified)
+                .or_none("display_name", display_name)
+                .or_none("given_name", given_name)
+                .or_none("family_name", family_name);
+            change::<Users>(api, &id, said).await
+        }
+        User::Disable(id) => switch::<Users>(api, id, false).await,
+        User::Enable(id) => switch::<Users>(api, id, true).await,
+        User::Delete(gone) => delete::<Users>(api, gone).await,
         User::Password { name } => {
             let password = read_password()?;
-            let body = json!({"password": password.expose()});
-            api.ask("POST", &one(&name, "/password"), Some(body)).await
+            Ok(serde_json::to_value(api.server.set_password(&name, &password).await?)?)
         }
         User::Groups { name, groups } => {
-            api.ask("POST", &one(&name, "/groups"), Some(json!({"groups": groups}))).await
+            change::<Users>(api, &name, Saying::new().with("groups", Some(groups))).await
         }
     }
 }
@@ -77,45 +187,41 @@ pub(super) async fn users(api: &Api, user: User) -> Result<Value> {
 pub(super) async fn groups(api: &Api, group: Group) -> Result<Value> {
     match group {
         Group::Add { name, description } => {
-            let body = json!({"name": name, "description": description});
-            api.ask("POST", "/groups", Some(body)).await
+            add::<Groups>(api, json!({"name": name, "description": description})).await
         }
-        Group::List => api.ask("GET", "/groups", None).await,
-        Group::Delete { name } => {
-            api.ask("DELETE", &format!("/groups/{}", segment(&name)), None).await
+        Group::List => list::<Groups>(api).await,
+        Group::Show(id) => one::<Groups>(api, id).await,
+        Group::Change { id, description } => {
+            let said = Saying::new().with("description", Some(description));
+            change::<Groups>(api, &id, said).await
         }
+        Group::Delete(gone) => delete::<Groups>(api, gone).await,
     }
 }
 
 impl Manner {
-    /// A request with what was said of it; the rest is left to the server.
-    fn said_in(self, mut body: Value) -> Value {
-        if let Some(algorithm) = self.id_token_algorithm {
-            body["id_token_signed_response_alg"] = algorithm.into();
-        }
-        for (name, said) in [
-            ("pkce_optional", self.pkce_optional),
-            ("device_grant", self.device_grant),
-            ("dpop_bound_access_tokens", self.require_dpop),
-            ("require_pushed_authorization_requests", self.require_par),
-        ] {
-            if let Some(said) = said {
-                body[name] = said.into();
-            }
-        }
-        body
+    /// What was said of it; the rest is left to the server.
+    fn said_in(self, saying: Saying) -> Saying {
+        saying
+            .with("id_token_signed_response_alg", self.id_token_algorithm)
+            .with("pkce_optional", self.pkce_optional)
+            .with("device_grant", self.device_grant)
+            .with("dpop_bound_access_tokens", self.require_dpop)
+            .with("require_pushed_authorization_requests", self.require_par)
     }
 }
 
-pub(super) async fn clients(api: &Api, client: Client, is_ras: bool, as_json: bool) -> Result<()> {
-    let named = |id: &str, act: &str| {
-        if is_ras {
-            (format!("/clients/{act}"), Some(json!({"id": id})))
-        } else {
-            (format!("/clients/{}/{act}", segment(id)), None)
-        }
-    };
-    let value = match client {
+/// A JWK Set in a file.
+fn jwks_in(file: Option<PathBuf>) -> Result<Option<Value>> {
+    let Some(file) = file else { return Ok(None) };
+    let text = std::fs::read_to_string(&file)
+        .with_context(|| format!("{} cannot be read", file.display()))?;
+    let jwks = serde_json::from_str(&text);
+    Ok(Some(jwks.with_context(|| format!("{} is not JSON", file.display()))?))
+}
+
+pub(super) async fn clients(api: &Api, client: Client) -> Result<Value> {
+    match client {
         Client::Add {
             name,
             id,
@@ -131,29 +237,24 @@ pub(super) async fn clients(api: &Api, client: Client, is_ras: bool, as_json: bo
             resources,
             secret_out,
         } => {
-            let jwks: Option<Value> = match jwks_file {
-                None => None,
-                Some(file) => {
-                    let text = std::fs::read_to_string(&file)
-                        .with_context(|| format!("{} cannot be read", file.display()))?;
-                    Some(
-                        serde_json::from_str(&text)
-                            .with_context(|| format!("{} is not JSON", file.display()))?,
-                    )
-                }
-            };
-            let body = json!({
-                "id": id, "name": name, "redirect_uris": redirect_uris,
-                "post_logout_redirect_uris": post_logout_redirect_uris,
-                "id_token_lifetime": id_token_lifetime, "jwks": jwks, "jwks_uri": jwks_uri,
-                "public": public, "resources": resources, "software": software,
-                "algorithm": algorithm,
-            });
-            let body = manner.said_in(body);
+            let said = Saying::new()
+                .with("name", Some(name))
+                .with("id", id)
+                .with("redirect_uris", Some(redirect_uris))
+                .with("post_logout_redirect_uris", Some(post_logout_redirect_uris))
+                .with("id_token_lifetime", id_token_lifetime)
+                .with("jwks", jwks_in(jwks_file)?)
+                .with("jwks_uri", jwks_uri)
+                .with("algorithm", algorithm)
+                .with("public", Some(public))
+                .with("software", software)
+                .with("resources", Some(resources));
+            let said = Value::Object(manner.said_in(said).0);
             let mut out = SecretOut::new("--secret-out", secret_out)?;
-            out.keep(api.ask("POST", "/clients", Some(body)).await?, "client_secret")?
+            out.keep(add::<Clients>(api, said).await?, "client_secret")
         }
-        Client::List => api.ask("GET", "/clients", None).await?,
+        Client::List => list::<Clients>(api).await,
+        Client::Show(id) => one::<Clients>(api, id).await,
         Client::Change {
             id,
             name,
@@ -161,59 +262,74 @@ pub(super) async fn clients(api: &Api, client: Client, is_ras: bool, as_json: bo
             post_logout_redirect_uris,
             id_token_lifetime,
             manner,
+            jwks_file,
+            jwks_uri,
+            algorithm,
         } => {
-            let some = |uris: Vec<String>| (!uris.is_empty()).then_some(uris);
-            let body = json!({
-                "id": id, "name": name, "redirect_uris": some(redirect_uris),
-                "post_logout_redirect_uris": some(post_logout_redirect_uris),
-                "id_token_lifetime": id_token_lifetime,
-            });
-            let body = manner.said_in(body);
-            api.ask("POST", "/clients/change", Some(body)).await?
+            let said = Saying::new()
+                .with("name", name)
+                .list("redirect_uris", redirect_uris)
+                .list("post_logout_redirect_uris", post_logout_redirect_uris)
+                .with("id_token_lifetime", id_token_lifetime)
+                .with("jwks", jwks_in(jwks_file)?)
+                .with("jwks_uri", jwks_uri)
+                .with("algorithm", algorithm);
+            change::<Clients>(api, &id, manner.said_in(said)).await
         }
-        Client::Disable { id } => {
-            let (path, body) = named(&id, "disable");
-            api.ask("POST", &path, body).await?
-        }
-        Client::Enable { id } => {
-            let (path, body) = named(&id, "enable");
-            api.ask("POST", &path, body).await?
-        }
-        Client::Delete { id } if is_ras => {
-            api.ask("POST", "/clients/delete", Some(json!({"id": id}))).await?
-        }
-        Client::Delete { id } => {
-            api.ask("DELETE", &format!("/clients/{}", segment(&id)), None).await?
-        }
+        Client::Disable(id) => switch::<Clients>(api, id, false).await,
+        Client::Enable(id) => switch::<Clients>(api, id, true).await,
+        Client::Delete(gone) => delete::<Clients>(api, gone).await,
         Client::Secret { id, overlap } => {
-            let path = format!("/clients/{}/secret", segment(&id));
-            api.ask("POST", &path, Some(json!({"overlap": overlap}))).await?
+            Ok(serde_json::to_value(api.server.new_secret(&id, overlap).await?)?)
         }
-    };
-    show(&value, as_json)?;
-    Ok(())
+    }
 }
 
 pub(super) async fn servers(api: &Api, server: Server) -> Result<Value> {
     match server {
         Server::Add { issuer, name, aliases, release, id_jag_algorithm, algorithm } => {
-            let mut body = json!({
-                "issuer": issuer, "name": name, "aliases": aliases, "release": release,
-                "id_jag_signing_alg": id_jag_algorithm,
-            });
-            if let Some(algorithm) = algorithm {
-                body["algorithm"] = algorithm.into();
-            }
-            api.ask("POST", "/authorization-servers", Some(body)).await
+            let said = Saying::new()
+                .with("issuer", Some(issuer))
+                .with("name", Some(name))
+                .with("aliases", Some(aliases))
+                .with("release", Some(release))
+                .with("id_jag_signing_alg", id_jag_algorithm)
+                .with("algorithm", algorithm);
+            add::<AuthorizationServers>(api, Value::Object(said.0)).await
         }
-        Server::List => api.ask("GET", "/authorization-servers", None).await,
-        Server::Delete { issuer } => {
-            api.ask("POST", "/authorization-servers/delete", Some(json!({"id": issuer}))).await
+        Server::List => list::<AuthorizationServers>(api).await,
+        Server::Show(id) => one::<AuthorizationServers>(api, id).await,
+        Server::Change { issuer, name, aliases, release, id_jag_algorithm, algorithm } => {
+            let said = Saying::new()
+                .with("name", name)
+                .list("aliases", aliases)
+                .list("release", release)
+                .or_none("id_jag_signing_alg", id_jag_algorithm)
+                .with("algorithm", algorithm);
+            change::<AuthorizationServers>(api, &issuer, said).await
         }
+        Server::Disable(id) => switch::<AuthorizationServers>(api, id, false).await,
+        Server::Enable(id) => switch::<AuthorizationServers>(api, id, true).await,
+        Server::Delete(gone) => delete::<AuthorizationServers>(api, gone).await,
     }
 }
 
-pub(super) async fn resources(api: &Api, resource: Resource, is_ras: bool) -> Result<Value> {
+/// `SCOPE=TEXT`, each.
+fn descriptions(scope_texts: &[String]) -> Result<Map<String, Value>> {
+    let mut descriptions = Map::new();
+    for text in scope_texts {
+        let Some((scope, words)) = text.split_once('=') else {
+            bail!(
+                "--scope-text: `{text}` is not SCOPE=TEXT\nhint: --scope-text 'notes.read=Read your notes'"
+            )
+        };
+        descriptions.insert(scope.to_owned(), words.into());
+    }
+    Ok(descriptions)
+}
+
+pub(super) async fn resources(api: &Api, resource: Resource) -> Result<Value> {
+    let is_ras = api.is_ras;
     match resource {
         Resource::Add {
             resource,
@@ -226,39 +342,67 @@ pub(super) async fn resources(api: &Api, resource: Resource, is_ras: bool) -> Re
             require_dpop,
             access_token_lifetime,
         } => {
-            let mut descriptions = serde_json::Map::new();
-            for text in &scope_texts {
-                let Some((scope, words)) = text.split_once('=') else {
-                    bail!(
-                        "--scope-text: `{text}` is not SCOPE=TEXT\nhint: --scope-text 'notes.read=Read your notes'"
-                    )
-                };
-                descriptions.insert(scope.to_owned(), words.into());
-            }
-            let body = match (is_ras, server) {
-                (false, Some(server)) => json!({
-                    "resource": resource, "authorization_server": server, "name": name,
-                    "scopes": words(&scopes),
-                }),
+            let descriptions = descriptions(&scope_texts)?;
+            match (is_ras, server) {
+                (false, Some(server)) => {
+                    let body = json!({
+                        "resource": resource, "authorization_server": server, "name": name,
+                        "scopes": words(&scopes),
+                    });
+                    add::<Resources>(api, body).await
+                }
                 (false, None) => bail!(
                     "--server is missing\nhint: name the issuer of the authorization server that \
                      governs {resource}, or add --ras NAME to register it there"
                 ),
                 (true, Some(_)) => bail!("--server does not go with --ras\nhint: leave it out"),
-                (true, None) => json!({
-                    "resource": resource, "name": name, "scopes": words(&scopes),
-                    "default_scopes": words(&default_scopes), "require_dpop": require_dpop,
-                    "descriptions": descriptions,
-                    "access_token_lifetime": access_token_lifetime,
-                    "access_token_signing_alg": algorithm,
-                }),
-            };
-            api.ask("POST", "/resources", Some(body)).await
+                (true, None) => {
+                    let body = json!({
+                        "resource": resource, "name": name, "scopes": words(&scopes),
+                        "default_scopes": words(&default_scopes), "require_dpop": require_dpop,
+                        "descriptions": descriptions,
+                        "access_token_lifetime": access_token_lifetime,
+                        "access_token_signing_alg": algorithm,
+                    });
+                    add::<GovernedResources>(api, body).await
+                }
+            }
         }
-        Resource::List => api.ask("GET", "/resources", None).await,
-        Resource::Delete { resource } => {
-            api.ask("POST", "/resources/delete", Some(json!({"id": resource}))).await
+        Resource::List if is_ras => list::<GovernedResources>(api).await,
+        Resource::List => list::<Resources>(api).await,
+        Resource::Show(id) if is_ras => one::<GovernedResources>(api, id).await,
+        Resource::Show(id) => one::<Resources>(api, id).await,
+        Resource::Change {
+            resource,
+            name,
+            scopes,
+            default_scopes,
+            scope_texts,
+            algorithm,
+            require_dpop,
+            access_token_lifetime,
+        } => {
+            let texts = descriptions(&scope_texts)?;
+            let said = Saying::new()
+                .with("name", name)
+                .with("scopes", scopes.map(|scopes| words(&scopes)))
+                .with("default_scopes", default_scopes.map(|scopes| words(&scopes)))
+                .with("descriptions", (!texts.is_empty()).then_some(texts))
+                .or_none("access_token_signing_alg", algorithm)
+                .with("require_dpop", require_dpop)
+                .with("access_token_lifetime", access_token_lifetime);
+            if is_ras {
+                change::<GovernedResources>(api, &resource, said).await
+            } else {
+                change::<Resources>(api, &resource, said).await
+            }
         }
+        Resource::Disable(id) if is_ras => switch::<GovernedResources>(api, id, false).await,
+        Resource::Disable(id) => switch::<Resources>(api, id, false).await,
+        Resource::Enable(id) if is_ras => switch::<GovernedResources>(api, id, true).await,
+        Resource::Enable(id) => switch::<Resources>(api, id, true).await,
+        Resource::Delete(gone) if is_ras => delete::<GovernedResources>(api, gone).await,
+        Resource::Delete(gone) => delete::<Resources>(api, gone).await,
     }
 }
 
@@ -285,7 +429,6 @@ fn warn_of_scopes(registered: &Value, resources: &[String], scopes: &[String]) {
 }
 
 pub(super) async fn connections(api: &Api, connection: Connection) -> Result<Value> {
-    let one = |id: &str, act: &str| format!("/connections/{}{act}", segment(id));
     match connection {
         Connection::Add {
             id,
@@ -311,19 +454,47 @@ pub(super) async fn connections(api: &Api, connection: Connection) -> Result<Val
                 "scopes": words(&scopes), "groups": groups, "users": users, "everyone": everyone,
                 "conditions": {"max_authentication_age": max_age, "acr_values": acr_values},
             });
-            let made = api.ask("POST", "/connections", Some(body)).await?;
-            warn_of_scopes(&api.ask("GET", "/resources", None).await?, &resources, &words(&scopes));
+            let made = add::<Connections>(api, body).await?;
+            warn_of_scopes(&list::<Resources>(api).await?, &resources, &words(&scopes));
             Ok(made)
         }
-        Connection::List => api.ask("GET", "/connections", None).await,
-        Connection::Disable { id } => api.ask("POST", &one(&id, "/disable"), None).await,
-        Connection::Enable { id } => api.ask("POST", &one(&id, "/enable"), None).await,
-        Connection::Delete { id } => api.ask("DELETE", &one(&id, ""), None).await,
+        Connection::List => list::<Connections>(api).await,
+        Connection::Show(id) => one::<Connections>(api, id).await,
+        Connection::Change {
+            id,
+            ras_client_id,
+            resources,
+            scopes,
+            groups,
+            no_groups,
+            users,
+            no_users,
+            everyone,
+            max_age,
+            acr_values,
+            no_conditions,
+        } => {
+            let conditions = no_conditions || max_age.is_some() || !acr_values.is_empty();
+            let conditions = conditions
+                .then(|| json!({"max_authentication_age": max_age, "acr_values": acr_values}));
+            let some = |list: Vec<String>, none: bool| (none || !list.is_empty()).then_some(list);
+            let said = Saying::new()
+                .with("ras_client_id", ras_client_id)
+                .list("resources", resources)
+                .with("scopes", scopes.map(|scopes| words(&scopes)))
+                .with("groups", some(groups, no_groups))
+                .with("users", some(users, no_users))
+                .with("everyone", everyone)
+                .with("conditions", conditions);
+            change::<Connections>(api, &id, said).await
+        }
+        Connection::Disable(id) => switch::<Connections>(api, id, false).await,
+        Connection::Enable(id) => switch::<Connections>(api, id, true).await,
+        Connection::Delete(gone) => delete::<Connections>(api, gone).await,
     }
 }
 
 pub(super) async fn trusts(api: &Api, trust: Trust) -> Result<Value> {
-    let act = |act: &str| format!("/trusted-issuers/{act}");
     match trust {
         Trust::Add {
             issuer,
@@ -341,44 +512,72 @@ pub(super) async fn trusts(api: &Api, trust: Trust) -> Result<Value> {
                 "accounts": {"just_in_time": just_in_time, "email_domains": email_domains},
                 "client_documents": installations,
             });
-            api.ask("POST", "/trusted-issuers", Some(body)).await
+            add::<TrustedIssuers>(api, body).await
         }
         Trust::SignIn { issuer, client_id, domains, off } => {
-            let sign_in = (!off).then(|| json!({"client_id": client_id, "domains": domains}));
-            let body = json!({"id": issuer, "sign_in": sign_in});
-            api.ask("POST", &act("sign-in"), Some(body)).await
+            let sign_in = json!({"client_id": client_id, "domains": domains});
+            let sign_in = if off { Value::Null } else { sign_in };
+            change::<TrustedIssuers>(api, &issuer, Saying::new().with("sign_in", Some(sign_in)))
+                .await
         }
-        Trust::List => api.ask("GET", "/trusted-issuers", None).await,
-        Trust::Disable { issuer } => {
-            api.ask("POST", &act("disable"), Some(json!({"id": issuer}))).await
+        Trust::List => list::<TrustedIssuers>(api).await,
+        Trust::Show(id) => one::<TrustedIssuers>(api, id).await,
+        Trust::Change {
+            issuer,
+            algorithm,
+            jwks_uri,
+            aud_tenant,
+            just_in_time,
+            email_domains,
+            installations,
+        } => {
+            let accounts = if just_in_time.is_some() || !email_domains.is_empty() {
+                let held = api.server.show::<TrustedIssuers>(&issuer).await?.accounts;
+                let domains =
+                    if email_domains.is_empty() { held.email_domains } else { email_domains };
+                Some(json!({"just_in_time": just_in_time.unwrap_or(held.just_in_time),
+                            "email_domains": domains}))
+            } else {
+                None
+            };
+            let said = Saying::new()
+                .with("algorithm", algorithm)
+                .or_none("jwks_uri", jwks_uri)
+                .or_none("audience_tenant", aud_tenant)
+                .with("accounts", accounts)
+                .with("client_documents", installations);
+            change::<TrustedIssuers>(api, &issuer, said).await
         }
-        Trust::Enable { issuer } => {
-            api.ask("POST", &act("enable"), Some(json!({"id": issuer}))).await
-        }
-        Trust::Delete { issuer } => {
-            api.ask("POST", &act("delete"), Some(json!({"id": issuer}))).await
-        }
+        Trust::Disable(id) => switch::<TrustedIssuers>(api, id, false).await,
+        Trust::Enable(id) => switch::<TrustedIssuers>(api, id, true).await,
+        Trust::Delete(gone) => delete::<TrustedIssuers>(api, gone).await,
     }
 }
 
 pub(super) async fn administrators(api: &Api, act: Administrator, as_json: bool) -> Result<()> {
-    let (path, name, role, token) = match act {
+    let (made, token_out) = match act {
         Administrator::List => {
-            return administrator_table(&api.ask("GET", "/administrators", None).await?, as_json);
+            return administrator_table(&list::<Administrators>(api).await?, as_json);
         }
-        Administrator::Delete { name } => {
-            let gone = Some(json!({"name": name}));
-            return show(&api.ask("POST", "/administrators/delete", gone).await?, as_json);
+        Administrator::Change { name, role } => {
+            let said = Saying::new().with("role", Some(role));
+            return show(&change::<Administrators>(api, &name, said).await?, as_json);
         }
-        Administrator::Add { name, role, token } => ("/administrators", name, Some(role), token),
-        Administrator::Renew { name, token } => ("/administrators/renew", name, None, token),
+        Administrator::Delete(gone) => {
+            return show(&delete::<Administrators>(api, gone).await?, as_json);
+        }
+        Administrator::Add { name, role, token } => {
+            let out = SecretOut::new("--token-out", token.token_out)?;
+            let body = json!({"name": name, "role": role, "days": token.days});
+            (add::<Administrators>(api, body).await?, out)
+        }
+        Administrator::Renew { name, token } => {
+            let out = SecretOut::new("--token-out", token.token_out)?;
+            (serde_json::to_value(api.server.renew(&name, token.days).await?)?, out)
+        }
     };
-    let mut out = SecretOut::new("--token-out", token.token_out)?;
-    let mut body = json!({"name": name, "days": token.days});
-    if let Some(role) = role {
-        body["role"] = role.into();
-    }
-    let made = out.keep(api.ask("POST", path, Some(body)).await?, "token")?;
+    let mut out = token_out;
+    let made = out.keep(made, "token")?;
     if as_json {
         return show(&made, as_json);
     }
@@ -424,13 +623,13 @@ fn administrator_table(all: &Value, as_json: bool) -> Result<()> {
 
 /// A new file for a secret that is shown once.
 struct SecretOut {
-    file: Option<std::path::PathBuf>,
+    file: Option<PathBuf>,
     kept: bool,
 }
 
 impl SecretOut {
     /// Before anything is made: the file is there then, empty and its owner's alone, and one that was there stays.
-    fn new(option: &str, file: Option<std::path::PathBuf>) -> Result<Self> {
+    fn new(option: &str, file: Option<PathBuf>) -> Result<Self> {
         if let Some(file) = &file {
             system::write_private(file, b"", true).with_context(|| option.to_owned())?;
         }
@@ -460,27 +659,33 @@ impl Drop for SecretOut {
 
 pub(super) async fn keys(api: &Api, act: Key) -> Result<Value> {
     match act {
-        Key::List => api.ask("GET", "/keys", None).await,
+        Key::List => Ok(serde_json::to_value(api.server.keys().await?.items)?),
         Key::Rotate { now, algorithm } => {
-            let body = json!({"now": now, "algorithm": algorithm});
-            api.ask("POST", "/keys/rotate", Some(body)).await
+            let rotation = typed(json!({"now": now, "algorithm": algorithm}))?;
+            Ok(serde_json::to_value(api.server.rotate_key(&rotation).await?)?)
         }
-        Key::Remove { kid } => api.ask("POST", "/keys/remove", Some(json!({"kid": kid}))).await,
+        Key::Remove { kid } => {
+            api.server.remove_key(&kid).await?;
+            Ok(Value::Null)
+        }
     }
 }
 
 pub(super) async fn installations(api: &Api, act: Installation, as_json: bool) -> Result<()> {
-    let rows = match act {
-        Installation::Revoke { id } => {
-            api.ask("DELETE", &format!("/installations/{}", segment(&id)), None).await?;
+    let listed = match act {
+        Installation::Revoke(ById { id }) => {
+            api.server.revoke_installation(&id).await?;
             println!("done");
             return Ok(());
         }
-        Installation::List { user: None } => api.ask("GET", "/installations", None).await?,
-        Installation::List { user: Some(user) } => {
-            api.ask("GET", &format!("/installations?user={}", segment(&user)), None).await?
-        }
+        Installation::List { user } => api.server.installations(&WhoseQuery { user }).await?,
     };
+    let mut rows: Vec<Value> =
+        listed.items.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
+    for record in listed.unreadable {
+        rows.push(serde_json::to_value(record)?);
+    }
+    let rows = Value::from(rows);
     if as_json {
         println!("{}", system::json_text(&rows)?);
         return Ok(());
@@ -500,52 +705,70 @@ pub(super) async fn installations(api: &Api, act: Installation, as_json: bool) -
     Ok(())
 }
 
+pub(super) async fn sessions(api: &Api, act: SessionAct, as_json: bool) -> Result<()> {
+    let listed = match act {
+        SessionAct::End(ById { id }) => {
+            api.server.end_session(&id).await?;
+            println!("done");
+            return Ok(());
+        }
+        SessionAct::List { user } => api.server.sessions(&WhoseQuery { user }).await?,
+    };
+    if as_json {
+        println!("{}", system::json_text(&serde_json::to_value(listed.items)?)?);
+        return Ok(());
+    }
+    let now = system::clock().now();
+    let mut table = vec![["ID", "PERSON", "SIGNED IN", "BY"].map(str::to_owned)];
+    for session in listed.items {
+        table.push([
+            plain(&session.id),
+            plain(&session.user),
+            system::ago(now.since(session.signed_in_at)),
+            plain(&session.amr.join(" ")),
+        ]);
+    }
+    print!("{}", system::table(&table));
+    Ok(())
+}
+
 pub(super) async fn client_hosts(api: &Api, host: ClientHost) -> Result<Value> {
-    let act = |act: &str| format!("/client-hosts/{act}");
     match host {
-        ClientHost::Add { origin } => {
-            api.ask("POST", "/client-hosts", Some(json!({"origin": origin}))).await
-        }
-        ClientHost::List => api.ask("GET", "/client-hosts", None).await,
-        ClientHost::Disable { origin } => {
-            api.ask("POST", &act("disable"), Some(json!({"id": origin}))).await
-        }
-        ClientHost::Enable { origin } => {
-            api.ask("POST", &act("enable"), Some(json!({"id": origin}))).await
-        }
-        ClientHost::Delete { origin } => {
-            api.ask("POST", &act("delete"), Some(json!({"id": origin}))).await
-        }
+        ClientHost::Add { origin } => add::<ClientHosts>(api, json!({"origin": origin})).await,
+        ClientHost::List => list::<ClientHosts>(api).await,
+        ClientHost::Disable(id) => switch::<ClientHosts>(api, id, false).await,
+        ClientHost::Enable(id) => switch::<ClientHosts>(api, id, true).await,
+        ClientHost::Delete(gone) => delete::<ClientHosts>(api, gone).await,
     }
 }
 
 pub(super) async fn accounts(api: &Api, account: Account) -> Result<Value> {
     match account {
-        Account::Add { email } => api.ask("POST", "/accounts", Some(json!({"email": email}))).await,
-        Account::List => api.ask("GET", "/accounts", None).await,
-        Account::Links { id } => api.ask("POST", "/accounts/links", Some(json!({"id": id}))).await,
+        Account::Add { email } => add::<Accounts>(api, json!({"email": email})).await,
+        Account::List => list::<Accounts>(api).await,
+        Account::Show(id) => one::<Accounts>(api, id).await,
+        Account::Change { id, email } => {
+            change::<Accounts>(api, &id, Saying::new().or_none("email", Some(email))).await
+        }
+        Account::Links(ById { id }) => {
+            Ok(serde_json::to_value(api.server.links(&id).await?.items)?)
+        }
         Account::Unlink { issuer, subject, tenant } => {
             let link = json!({"issuer": issuer, "subject": subject, "tenant": tenant});
-            api.ask("POST", "/accounts/unlink", Some(link)).await
+            api.server.unlink(&typed::<LinkView>(link)?).await?;
+            Ok(Value::Null)
         }
-        Account::Delete { id } => {
-            api.ask("POST", "/accounts/delete", Some(json!({"id": id}))).await
-        }
-        Account::Disable { id } => {
-            api.ask("POST", "/accounts/disable", Some(json!({"id": id}))).await
-        }
-        Account::Enable { id } => {
-            api.ask("POST", "/accounts/enable", Some(json!({"id": id}))).await
-        }
+        Account::Delete(gone) => delete::<Accounts>(api, gone).await,
+        Account::Disable(id) => switch::<Accounts>(api, id, false).await,
+        Account::Enable(id) => switch::<Accounts>(api, id, true).await,
     }
 }
 
 /// The gateways are beside the roles, whatever `--ras` says.
-pub(super) async fn gateway(mut api: Api, act: GatewayAct, as_json: bool) -> Result<()> {
-    "/gateway".clone_into(&mut api.role);
+pub(super) async fn gateway(api: &Api, act: GatewayAct, as_json: bool) -> Result<()> {
     match act {
         GatewayAct::Tools => {
-            let all = api.ask("GET", "/tools", None).await?;
+            let all = api.all.raw("GET", "/gateway/tools", None).await?;
             if as_json {
                 println!("{}", system::json_text(&all)?);
                 return Ok(());
@@ -571,7 +794,7 @@ pub(super) async fn gateway(mut api: Api, act: GatewayAct, as_json: bool) -> Res
         }
         GatewayAct::Approve { resource, tool, fingerprint } => {
             let body = json!({"resource": resource, "tool": tool, "fingerprint": fingerprint});
-            let done = api.ask("POST", "/approve", Some(body)).await?;
+            let done = api.all.raw("POST", "/gateway/approve", Some(body)).await?;
             if as_json {
                 println!("{}", system::json_text(&done)?);
             } else {

@@ -4,7 +4,6 @@ use anyhow::Result;
 use passavant_host as system;
 use passavant_host::plain;
 use serde_json::Value;
-use std::collections::BTreeMap;
 
 /// A record as `name: value` lines; a list as one block each.
 pub(super) fn show(value: &Value, as_json: bool) -> Result<()> {
@@ -47,15 +46,8 @@ pub(super) fn lines(record: &Value) -> String {
     text
 }
 
-/// Names of people by their ids.
-pub(super) fn names_of(users: &Value) -> BTreeMap<String, String> {
-    let text = |user: &Value, name: &str| user.get(name).and_then(Value::as_str).map(str::to_owned);
-    let all = users.as_array().into_iter().flatten();
-    all.filter_map(|user| Some((text(user, "id")?, text(user, "username")?))).collect()
-}
-
 /// Audit rows as a table, oldest first; people by their names, as far as these are known.
-pub(crate) fn audit_table(rows: &Value, names: &BTreeMap<String, String>) -> String {
+pub(crate) fn audit_table(rows: &Value, ids: bool) -> String {
     let mut table = vec![
         ["#", "WHEN", "EVENT", "OUTCOME", "PERSON", "CLIENT", "WHY AND WHAT"].map(str::to_owned),
     ];
@@ -76,7 +68,8 @@ pub(crate) fn audit_table(rows: &Value, names: &BTreeMap<String, String>) -> Str
         let [event, outcome] = [field("event"), field("outcome")];
         let when = row.get("at").and_then(Value::as_i64).map(|at| system::ago(now - at));
         let [person, client] = [field("person"), field("client")];
-        let person = names.get(&person).map_or(person, |name| plain(name));
+        let named = Some(field("person_name")).filter(|name| !ids && !name.is_empty());
+        let person = named.unwrap_or(person);
         table.push([id, when.unwrap_or_default(), event, outcome, person, client, what.join("  ")]);
     }
     system::table(&table)

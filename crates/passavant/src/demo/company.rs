@@ -226,7 +226,7 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
         ras: ras_admins,
         gateway: None,
     };
-    let router = limited(api.router(), LIMITS, entropy.clone(), &[]);
+    let router = limited(api.routers().0, LIMITS, entropy.clone(), &[]);
     ground.listeners.spawn(accept(
         admin_listener,
         Way::default(),

@@ -316,7 +316,7 @@ async fn audit(company: &Company) -> Result<((), Told)> {
     };
     let named: Vec<AuditRow> =
         rows.into_iter().map(|row| AuditRow { person: name(&row.person), ..row }).collect();
-    let table = crate::admin::audit_table(&json!(named), &std::collections::BTreeMap::new());
+    let table = crate::admin::audit_table(&json!(named), false);
     let text = format!(
         "Every grant and refusal is on record: {} rows at the identity provider, {redemptions} \
          redemptions at the vendors.",

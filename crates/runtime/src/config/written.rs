@@ -47,6 +47,7 @@ pub(super) struct WrittenHealth {
 pub(super) struct WrittenAdmin {
     pub(super) listen: String,
     pub(super) secret_file: PathBuf,
+    pub(super) socket: Option<PathBuf>,
 }
 
 /// What both roles write about where they are.

@@ -2,8 +2,8 @@
 
 use super::statements::{bind, chunks, rows};
 use crate::{
-    administrators::RestsOn,
-    database::{Store, StoreError, reading},
+    administrators::{RestsOn, Terms},
+    database::{Store, StoreError, escaped, reading},
     rows::{document, to_json},
 };
 use passavant_proto::{
@@ -52,6 +52,9 @@ pub struct AuditEvent {
     /// The administrator whose act this is: it is done only while they are still what they were when they were let in.
     #[serde(skip)]
     pub rests_on: Option<RestsOn>,
+    /// What else such an act is done on.
+    #[serde(skip)]
+    pub terms: Option<Box<Terms>>,
 }
 
 impl AuditEvent {
@@ -65,6 +68,7 @@ impl AuditEvent {
             client: String::new(),
             details: BTreeMap::new(),
             rests_on: None,
+            terms: None,
         }
     }
 
@@ -165,6 +169,10 @@ pub struct AuditFilter {
     pub client: Option<String>,
     /// Only `granted` or `refused`.
     pub outcome: Option<Outcome>,
+    /// Only these events, by name; a name that ends in a dot is the beginning of several.
+    pub event: Option<String>,
+    /// Only acts of this administrator.
+    pub by: Option<String>,
     /// Only rows before this id.
     pub before: Option<i64>,
     /// How many at most, 1 to 1000.
@@ -189,12 +197,32 @@ impl Store {
                 place += 1;
             }
         }
+        if filter.event.is_some() {
+            sql.push_str(&format!(
+                " AND (event = ${place} OR event LIKE ${} ESCAPE '!')",
+                place + 1
+            ));
+            place += 2;
+        }
+        if filter.by.is_some() {
+            // Names of administrators have nothing in them that JSON writes otherwise.
+            sql.push_str(&format!(" AND document LIKE ${place} ESCAPE '!'"));
+            place += 1;
+        }
         sql.push_str(&format!(" ORDER BY id DESC LIMIT ${place}"));
         let query = || {
             let mut query =
                 sqlx::query(AssertSqlSafe(sql.clone())).bind(filter.before.unwrap_or(i64::MAX));
             for value in texts.iter().filter_map(|(_, value)| value.clone()) {
                 query = query.bind(value);
+            }
+            if let Some(event) = &filter.event {
+                let begins =
+                    if event.ends_with('.') { escaped(event) + "%" } else { escaped(event) };
+                query = query.bind(event.clone()).bind(begins);
+            }
+            if let Some(by) = &filter.by {
+                query = query.bind(format!("%{}%", escaped(&format!("\"by\":\"{by}\""))));
             }
             query.bind(filter.limit.clamp(1, 1000))
         };

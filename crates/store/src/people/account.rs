@@ -62,6 +62,25 @@ impl Store {
         Ok(links)
     }
 
+    /// People of a trusted issuer that are linked to accounts, 1000 at most.
+    pub async fn links_of_issuer(&self, issuer: &str) -> Result<Vec<SubjectLink>, StoreError> {
+        let document = self.dialect.bytes("held.document");
+        let sql = format!(
+            "SELECT held.id, {document} AS document FROM account_links link \
+             JOIN directory held ON held.kind = '{}' AND held.id = link.id \
+             WHERE link.issuer = $1 ORDER BY held.id LIMIT 1000",
+            AccountLink::KIND
+        );
+        let rows = reading!(self, fetch_all, sqlx::query(AssertSqlSafe(sql.clone())).bind(issuer))?;
+        let mut links = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let held =
+                self.noted::<AccountLink>(row.try_get("id")?, rows::text_of(row, "document")?);
+            links.extend(held.ok().map(|held| held.link));
+        }
+        Ok(links)
+    }
+
     /// The account of a person of a trusted issuer, if they are linked, and what a decision on it is recorded against.
     /// An error where somebody is linked, and to whom cannot be read.
     pub async fn linked_account(

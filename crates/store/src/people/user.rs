@@ -1,7 +1,7 @@
 //! People of the company, and their groups.
 
 use crate::{
-    database::{Store, StoreError},
+    database::{Store, StoreError, reading},
     directory::{Put, read, remove, remove_if_it_names, write},
     ledger::AuditEvent,
     record::{Record, record},
@@ -99,6 +99,15 @@ impl Store {
         self.commit_directory(transaction, checked, event).await?;
         self.unreadable.forget(User::KIND, id);
         Ok(true)
+    }
+
+    /// User names of the members of a group, 1000 at most.
+    pub async fn members(&self, group: &str) -> Result<Vec<String>, StoreError> {
+        let sql = "SELECT held.name FROM memberships member \
+                   JOIN directory held ON held.kind = $1 AND held.id = member.user_id \
+                   WHERE member.group_name = $2 ORDER BY held.name LIMIT 1000";
+        let rows = reading!(self, fetch_all, sqlx::query(sql).bind(User::KIND).bind(group))?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
     /// Removes a group and every membership of it, also from connections; the event names these.

@@ -119,6 +119,27 @@ impl Store {
         Ok(row.is_some())
     }
 
+    /// Sessions that have not ended, the newest first, 1000 at most: of one person, or of all.
+    pub async fn sessions(
+        &self,
+        of: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Vec<Session>, StoreError> {
+        let sql = "SELECT sid, user_id, authentication, expires_at FROM sessions \
+                   WHERE ended_at IS NULL AND (user_id = $1 OR $1 = '') AND (expires_at > $2 OR EXISTS \
+                   (SELECT 1 FROM refresh_tokens held WHERE held.sid = sessions.sid \
+                    AND held.revoked_at IS NULL AND held.replaced_at IS NULL \
+                    AND held.expires_at > $2 AND held.idle_expires_at > $2)) \
+                   ORDER BY expires_at DESC, sid LIMIT 1000";
+        let query = || sqlx::query(sql).bind(of.unwrap_or_default()).bind(now.0);
+        let rows = reading!(self, fetch_all, query())?;
+        let mut sessions = Vec::with_capacity(rows.len());
+        for row in &rows {
+            sessions.extend(self.row("session", row.try_get("sid")?, session_of(row))?);
+        }
+        Ok(sessions)
+    }
+
     /// Ends a session and everything that descends from it; `false` if it was not there or had
     /// ended.
     pub async fn end_session(
@@ -127,7 +148,7 @@ impl Store {
         event: AuditEvent,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let mut transaction = self.begin_revoking().await?;
+        let (mut transaction, _) = self.begin_act(&event).await?;
         let ended = end(&mut transaction, sid, now).await?;
         insert_audit(&mut transaction, &[event]).await?;
         transaction.commit().await?;

@@ -1,0 +1,147 @@
+//! Administrators with names, the same at both servers: added, renewed and removed by owners alone. Their tokens are
+//! shown once and stored as what checks them.
+
+use super::{ActError, Kept, desk::Desk};
+use crate::{
+    proof,
+    servers::Administration,
+    types::{
+        AdministratorChange, AdministratorView, Administrators, Kind, NewAdministrator, Renewal,
+    },
+};
+use passavant_proto::{
+    event::{Act, Detail},
+    secret::Secret,
+};
+use passavant_store::{AdminRole, Administrator, Record};
+
+/// Days that a token is good for unless something else is asked for, and at most.
+const DAYS: [i64; 2] = [90, 366];
+
+/// What is shown of an administrator: never what a token is checked by.
+fn view(administrator: &Administrator, token: Option<&Secret>) -> AdministratorView {
+    AdministratorView {
+        name: administrator.name.clone(),
+        role: administrator.role,
+        expires_at: administrator.expires_at,
+        created_at: administrator.created_at,
+        added_by: administrator.added_by.clone(),
+        token: token.map(|token| token.expose().to_owned()),
+    }
+}
+
+/// Whether this can be an administrator's name.
+pub(crate) fn is_name(name: &str) -> bool {
+    let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = name.as_bytes();
+    bytes.len() <= 64
+        && bytes.first().is_some_and(|first| letter(*first))
+        && bytes.iter().all(|b| letter(*b) || b"-_.@+".contains(b))
+}
+
+fn seconds(days: Option<i64>) -> Result<i64, ActError> {
+    let days = days.unwrap_or(DAYS[0]);
+    if (1..=DAYS[1]).contains(&days) {
+        return Ok(days * 86_400);
+    }
+    Err(ActError::invalid(
+        format!("`days`: {days} is not from 1 to {}", DAYS[1]),
+        "leave it out for 90 days",
+    ))
+}
+
+/// Refuses to take the last named owner away: by themselves, or by one whose token is good a moment longer. Whoever has
+/// the secret of the config is an owner without a name, and may.
+async fn guard_the_last_owner(desk: &Desk, name: &str) -> Result<(), ActError> {
+    if desk.by.rests_on.is_none() {
+        return Ok(());
+    }
+    let now = desk.now();
+    let all = desk.all_readable::<Administrator>().await?;
+    let owns = |held: &&Administrator| held.role == AdminRole::Owner && held.expires_at > now;
+    if !all.iter().filter(owns).any(|held| held.name == name)
+        || all.iter().filter(owns).any(|held| held.name != name)
+    {
+        return Ok(());
+    }
+    Err(ActError::conflict(
+        format!("`{name}` is the last owner"),
+        "make somebody else an owner first, or do it with the secret of the config",
+    ))
+}
+
+impl<A: Administration> Kept<A> for Administrators {
+    type Record = Administrator;
+
+    async fn view(_: &A, _: &Desk, held: &Administrator) -> Result<AdministratorView, ActError> {
+        Ok(view(held, None))
+    }
+
+    async fn add(_: &A, desk: &Desk, new: NewAdministrator) -> Result<AdministratorView, ActError> {
+        if !is_name(&new.name) {
+            return Err(ActError::invalid(
+                format!("`name`: `{}` cannot name an administrator", new.name),
+                "use 1 to 64 lower-case letters, digits and - _ . @ +, a letter or digit first: an e-mail address, say",
+            ));
+        }
+        let now = desk.now();
+        let token = proof::token_of(&new.name, &desk.entropy.secret());
+        let administrator = Administrator {
+            proof: proof::stored(&token),
+            name: new.name,
+            role: new.role,
+            expires_at: now.plus(seconds(new.days)?),
+            created_at: now,
+            added_by: desk.by.name().to_owned(),
+        };
+        let event = desk.event::<Administrator>(Act::Create, &administrator.id());
+        let event = event
+            .with(Detail::Role, administrator.role.word())
+            .with(Detail::Ends, administrator.expires_at.0.to_string());
+        desk.add(&administrator, event).await?;
+        Ok(view(&administrator, Some(&token)))
+    }
+
+    async fn change(
+        _: &A,
+        desk: &Desk,
+        id: &str,
+        change: AdministratorChange,
+    ) -> Result<AdministratorView, ActError> {
+        let Some(role) = change.role else {
+            return Ok(view(&desk.find(Administrators::NOUN, id).await?, None));
+        };
+        if role != AdminRole::Owner {
+            guard_the_last_owner(desk, id).await?;
+        }
+        let event = desk.event::<Administrator>(Act::Change, id).with(Detail::Role, role.word());
+        let set = |administrator: &mut Administrator| administrator.role = role;
+        let changed = desk.store.update::<Administrator>(id, set, event).await?;
+        let changed = changed.ok_or_else(|| ActError::missing(Administrators::NOUN, id))?;
+        Ok(view(&changed, None))
+    }
+
+    async fn remove(_: &A, desk: &Desk, id: &str) -> Result<bool, ActError> {
+        guard_the_last_owner(desk, id).await?;
+        let event = desk.event::<Administrator>(Act::Delete, id);
+        Ok(desk.store.delete::<Administrator>(id, event).await?)
+    }
+}
+
+/// Another token: the one before ends at once.
+pub(crate) async fn renew(
+    desk: &Desk,
+    name: &str,
+    renewal: Renewal,
+) -> Result<AdministratorView, ActError> {
+    let token = proof::token_of(name, &desk.entropy.secret());
+    let ends = desk.now().plus(seconds(renewal.days)?);
+    let held = proof::stored(&token);
+    let set = |administrator: &mut Administrator| {
+        administrator.proof = held;
+        administrator.expires_at = ends;
+    };
+    let renewed =
+        desk.change::<Administrator>((Administrators::NOUN, name), Act::Renew, set).await?;
+    Ok(view(&renewed, Some(&token)))
+}

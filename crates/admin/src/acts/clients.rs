@@ -1,0 +1,356 @@
+//! OAuth clients, at either server.
+
+use super::{ActError, Kept, Switched, desk::Desk, people::dependent, put};
+use crate::{
+    servers::{IdpAdmin, RasAdmin},
+    types::{
+        ClientChange, ClientProof, ClientView, Clients, Dependents, Fate, Kind, NewClient,
+        NewSecret, SecretView,
+    },
+};
+use passavant_proto::{
+    event::Act,
+    formerly,
+    identifier::Resource,
+    jose::jwk::{Algorithm, KeySet},
+    oauth::client::{
+        Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT, SecretHash, is_client_id,
+    },
+    oauth::redirect_uri,
+    policy::Connection,
+    secret::Secret,
+    xaa::trust::TrustedIssuer,
+};
+use serde_json::Value;
+
+/// Longest lifetime of an ID token, in seconds.
+const LONGEST_ID_TOKEN: i64 = 43_200;
+
+fn view(client: &Client) -> ClientView {
+    let (authentication, jwks_uri, algorithm) = match &client.authentication {
+        ClientAuthentication::Secret(_) => (ClientProof::ClientSecret, None, None),
+        ClientAuthentication::PrivateKeyJwt { keys, algorithm } => {
+            let uri = match keys {
+                ClientKeys::Fetched(uri) => Some(uri.clone()),
+                ClientKeys::Inline(_) => None,
+            };
+            (ClientProof::PrivateKeyJwt, uri, Some(*algorithm))
+        }
+        ClientAuthentication::Public => (ClientProof::None, None, None),
+    };
+    ClientView {
+        id: client.id.clone(),
+        name: client.name.clone(),
+        authentication,
+        client_secret: None,
+        jwks_uri,
+        algorithm,
+        redirect_uris: client.redirect_uris.clone(),
+        post_logout_redirect_uris: client.post_logout_redirect_uris.clone(),
+        id_token_lifetime: client.id_token_lifetime,
+        id_token_signed_response_alg: client.id_token_signed_response_alg,
+        pkce_optional: client.pkce_optional,
+        device_grant: client.device_grant,
+        dpop_bound_access_tokens: client.dpop_bound_access_tokens,
+        require_pushed_authorization_requests: client.require_pushed_authorization_requests,
+        resources: client.resources.clone(),
+        software: client.software.clone(),
+        registered_at: client.registered.map(|registered| registered.at),
+        disabled: client.disabled,
+    }
+}
+
+fn no_optional_pkce() -> ActError {
+    ActError::invalid(
+        "`pkce_optional`: a public client has nothing but PKCE to show that a code is its own",
+        "leave it out, or give the client a secret or a key",
+    )
+}
+
+fn check_uris(field: &str, uris: &[String], public: bool) -> Result<(), ActError> {
+    for uri in uris {
+        redirect_uri::check_for(public, uri).map_err(|error| {
+            ActError::invalid(
+                format!("`{field}`: `{uri}` {error}"),
+                "for a program on this machine use http://127.0.0.1/callback; the port does not matter",
+            )
+        })?;
+    }
+    Ok(())
+}
+
+fn check_lifetime(seconds: Option<i64>) -> Result<(), ActError> {
+    match seconds {
+        Some(seconds) if !(1..=LONGEST_ID_TOKEN).contains(&seconds) => Err(ActError::invalid(
+            format!("`id_token_lifetime`: {seconds} is not from 1 to {LONGEST_ID_TOKEN} seconds"),
+            "leave it out for ten minutes",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Keys that a client proves itself by.
+fn keys_of(
+    jwks: Option<&Value>,
+    jwks_uri: Option<&String>,
+    algorithm: Algorithm,
+) -> Result<Option<ClientKeys>, ActError> {
+    match (jwks, jwks_uri) {
+        (Some(jwks), None) => {
+            KeySet::parse(jwks.to_string().as_bytes(), algorithm).map_err(|error| {
+                ActError::invalid(
+                    format!("`jwks`: the key set {error}"),
+                    "give the public keys, and `algorithm` if it is not ES256",
+                )
+            })?;
+            Ok(Some(ClientKeys::Inline(jwks.clone())))
+        }
+        (None, Some(url)) => {
+            Resource::parse(url).map_err(|error| {
+                ActError::invalid(format!("`jwks_uri`: `{url}` {error}"), "use an https URL")
+            })?;
+            Ok(Some(ClientKeys::Fetched(url.clone())))
+        }
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err(ActError::invalid(
+            "`jwks` and `jwks_uri` exclude each other",
+            "a client's keys are in one place",
+        )),
+    }
+}
+
+fn authentication(
+    desk: &Desk,
+    new: &NewClient,
+    may_be_public: bool,
+) -> Result<(ClientAuthentication, Option<Secret>), ActError> {
+    let algorithm = new.algorithm.unwrap_or_default();
+    let several = new.public && (new.jwks.is_some() || new.jwks_uri.is_some());
+    if several || (new.jwks.is_some() && new.jwks_uri.is_some()) {
+        return Err(ActError::invalid(
+            "`jwks`, `jwks_uri` and `public` exclude each other",
+            "a client has exactly one way to authenticate",
+        ));
+    }
+    if new.public && !may_be_public {
+        return Err(ActError::invalid(
+            "`public`: a resource authorization server takes no public clients",
+            "leave it out; the client gets a secret",
+        ));
+    }
+    if new.public {
+        return Ok((ClientAuthentication::Public, None));
+    }
+    if let Some(keys) = keys_of(new.jwks.as_ref(), new.jwks_uri.as_ref(), algorithm)? {
+        return Ok((ClientAuthentication::PrivateKeyJwt { keys, algorithm }, None));
+    }
+    let secret = desk.entropy.secret();
+    let hash = SecretHash { hash: secret.hash(), expires: None };
+    Ok((ClientAuthentication::Secret(vec![hash]), Some(secret)))
+}
+
+/// Registers a client; its secret is in the answer, and never again anywhere.
+async fn add(desk: &Desk, new: NewClient, may_be_public: bool) -> Result<ClientView, ActError> {
+    let id = new.id.clone().unwrap_or_else(|| desk.entropy.id());
+    if formerly::current(&id) == ENROLLED_CLIENT {
+        return Err(ActError::invalid(
+            format!("`id`: `{id}` is the software that people enrol themselves"),
+            "choose another id; connections may name `passavant` without registering it",
+        ));
+    }
+    if !is_client_id(&id) {
+        return Err(ActError::invalid(
+            format!("`id`: `{id}` cannot be a client id"),
+            "use 1 to 128 letters, digits and - _ . ~",
+        ));
+    }
+    check_uris("redirect_uris", &new.redirect_uris, new.public)?;
+    check_uris("post_logout_redirect_uris", &new.post_logout_redirect_uris, false)?;
+    check_lifetime(new.id_token_lifetime)?;
+    let (authentication, secret) = authentication(desk, &new, may_be_public)?;
+    if new.pkce_optional && authentication == ClientAuthentication::Public {
+        return Err(no_optional_pkce());
+    }
+    let chosen = new.id_token_signed_response_alg;
+    desk.check_signing_alg("id_token_signed_response_alg", chosen).await?;
+    let client = Client {
+        id,
+        name: new.name,
+        authentication,
+        redirect_uris: new.redirect_uris,
+        post_logout_redirect_uris: new.post_logout_redirect_uris,
+        id_token_lifetime: new.id_token_lifetime,
+        id_token_signed_response_alg: chosen,
+        pkce_optional: new.pkce_optional,
+        device_grant: new.device_grant,
+        dpop_bound_access_tokens: new.dpop_bound_access_tokens,
+        require_pushed_authorization_requests: new.require_pushed_authorization_requests,
+        resources: new.resources,
+        software: new.software,
+        registered: None,
+        disabled: false,
+    };
+    desk.create(&client).await?;
+    let client_secret = secret.map(|secret| secret.expose().to_owned());
+    Ok(ClientView { client_secret, ..view(&client) })
+}
+
+async fn change(desk: &Desk, id: &str, change: ClientChange) -> Result<ClientView, ActError> {
+    let held = desk.find::<Client>(Clients::NOUN, id).await?;
+    let public = held.authentication == ClientAuthentication::Public;
+    for (field, uris, public) in [
+        ("redirect_uris", &change.redirect_uris, public),
+        ("post_logout_redirect_uris", &change.post_logout_redirect_uris, false),
+    ] {
+        check_uris(field, uris.as_deref().unwrap_or_default(), public)?;
+    }
+    check_lifetime(change.id_token_lifetime.flatten())?;
+    let chosen = change.id_token_signed_response_alg;
+    desk.check_signing_alg("id_token_signed_response_alg", chosen.flatten()).await?;
+    if change.pkce_optional == Some(true) && public {
+        return Err(no_optional_pkce());
+    }
+    let keys = other_keys(&held, &change)?;
+    let set = move |client: &mut Client| {
+        put(&mut client.name, change.name);
+        put(&mut client.redirect_uris, change.redirect_uris);
+        put(&mut client.post_logout_redirect_uris, change.post_logout_redirect_uris);
+        put(&mut client.id_token_lifetime, change.id_token_lifetime);
+        put(&mut client.id_token_signed_response_alg, chosen);
+        put(&mut client.pkce_optional, change.pkce_optional);
+        put(&mut client.device_grant, change.device_grant);
+        put(&mut client.dpop_bound_access_tokens, change.dpop_bound_access_tokens);
+        put(
+            &mut client.require_pushed_authorization_requests,
+            change.require_pushed_authorization_requests,
+        );
+        put(&mut client.resources, change.resources);
+        put(&mut client.software, change.software);
+        if let (Some(keys), ClientAuthentication::PrivateKeyJwt { .. }) =
+            (keys, &client.authentication)
+        {
+            client.authentication = keys;
+        }
+    };
+    Ok(view(&desk.change::<Client>((Clients::NOUN, id), Act::Change, set).await?))
+}
+
+/// The keys of a client as a change says them: only one that has keys gets others.
+fn other_keys(
+    held: &Client,
+    change: &ClientChange,
+) -> Result<Option<ClientAuthentication>, ActError> {
+    let ClientAuthentication::PrivateKeyJwt { keys, algorithm } = &held.authentication else {
+        if change.jwks.is_some() || change.jwks_uri.is_some() || change.algorithm.is_some() {
+            return Err(ActError::invalid(
+                format!("`jwks`: the client `{}` proves itself without keys", held.id),
+                "register another client with keys, and delete this one when nobody uses it any more",
+            ));
+        }
+        return Ok(None);
+    };
+    let algorithm = change.algorithm.unwrap_or(*algorithm);
+    let held = match keys {
+        ClientKeys::Inline(jwks) => keys_of(Some(jwks), None, algorithm),
+        ClientKeys::Fetched(_) => Ok(Some(keys.clone())),
+    };
+    let keys = match keys_of(change.jwks.as_ref(), change.jwks_uri.as_ref(), algorithm)? {
+        Some(keys) => Some(keys),
+        None => held?,
+    };
+    Ok(keys.map(|keys| ClientAuthentication::PrivateKeyJwt { keys, algorithm }))
+}
+
+/// A new secret for a client; the old ones go on working for a while, if that is asked for.
+pub(crate) async fn new_secret(
+    desk: &Desk,
+    id: &str,
+    new: NewSecret,
+) -> Result<SecretView, ActError> {
+    let client = desk.find::<Client>(Clients::NOUN, id).await?;
+    if !matches!(client.authentication, ClientAuthentication::Secret(_)) {
+        return Err(ActError::invalid(
+            format!("client `{id}` has no secret"),
+            "only clients that authenticate with a secret have one to rotate",
+        ));
+    }
+    let now = desk.now();
+    let ends = now.plus(new.overlap.clamp(0, 30 * 86_400));
+    let secret = desk.entropy.secret();
+    let fresh = SecretHash { hash: secret.hash(), expires: None };
+    let rotate = |client: &mut Client| {
+        if let ClientAuthentication::Secret(hashes) = &mut client.authentication {
+            hashes.retain(|hash| hash.expires.is_none_or(|expires| now < expires));
+            for hash in hashes.iter_mut() {
+                hash.expires = Some(hash.expires.map_or(ends, |expires| expires.min(ends)));
+            }
+            hashes.push(fresh);
+        }
+    };
+    desk.change::<Client>((Clients::NOUN, id), Act::RotateSecret, rotate).await?;
+    Ok(SecretView { id: id.to_owned(), client_secret: secret.expose().to_owned() })
+}
+
+impl Kept<IdpAdmin> for Clients {
+    type Record = Client;
+
+    async fn view(_: &IdpAdmin, _: &Desk, client: &Client) -> Result<ClientView, ActError> {
+        Ok(view(client))
+    }
+
+    async fn add(_: &IdpAdmin, desk: &Desk, new: NewClient) -> Result<ClientView, ActError> {
+        add(desk, new, true).await
+    }
+
+    async fn change(
+        _: &IdpAdmin,
+        desk: &Desk,
+        id: &str,
+        said: ClientChange,
+    ) -> Result<ClientView, ActError> {
+        change(desk, id, said).await
+    }
+
+    async fn dependents(_: &IdpAdmin, desk: &Desk, id: &str) -> Result<Dependents, ActError> {
+        let all = desk.store.all::<Connection>().await?.into_iter();
+        let of_it = all.filter(|connection| connection.idp_client_id == id);
+        let records = of_it.map(|c| dependent("connection", c.id, Fate::Deleted)).collect();
+        Ok(Dependents { records })
+    }
+}
+
+impl Switched<IdpAdmin> for Clients {
+    fn set(client: &mut Client, disabled: bool) {
+        client.disabled = disabled;
+    }
+}
+
+impl Kept<RasAdmin> for Clients {
+    type Record = Client;
+
+    async fn view(_: &RasAdmin, _: &Desk, client: &Client) -> Result<ClientView, ActError> {
+        Ok(view(client))
+    }
+
+    async fn add(_: &RasAdmin, desk: &Desk, new: NewClient) -> Result<ClientView, ActError> {
+        // A public one gets nothing but what a person lets it have, where people may.
+        let trusted = desk.store.all::<TrustedIssuer>().await?;
+        let people = trusted.iter().any(|trusted| trusted.sign_in.is_some());
+        add(desk, new, people).await
+    }
+
+    async fn change(
+        _: &RasAdmin,
+        desk: &Desk,
+        id: &str,
+        said: ClientChange,
+    ) -> Result<ClientView, ActError> {
+        change(desk, id, said).await
+    }
+}
+
+impl Switched<RasAdmin> for Clients {
+    fn set(client: &mut Client, disabled: bool) {
+        client.disabled = disabled;
+    }
+}

@@ -1,0 +1,169 @@
+//! Who acts, on what, and by which right.
+
+use super::ActError;
+use crate::servers::Ground;
+use passavant_proto::{
+    event::{Act, Detail, Event},
+    time::Timestamp,
+};
+use passavant_store::{
+    AdminRole, AuditEvent, Expects, Once, Put, Record, RestsOn, StoreError, Terms,
+};
+use std::ops::Deref;
+
+/// The name in rows of what whoever holds the secret of the config did.
+pub(crate) const BY_SECRET: &str = "the config's secret";
+/// The same of whoever came by the socket in the config's folder.
+pub(crate) const BY_SOCKET: &str = "the local owner";
+
+/// The administrator behind a request.
+#[derive(Clone, Debug)]
+pub struct By {
+    pub(crate) name: String,
+    pub(crate) address: String,
+    pub(crate) request_id: String,
+    /// None for whoever holds the secret of the config, or came by its socket.
+    pub(crate) rests_on: Option<RestsOn>,
+    /// What the request may be asked for again by.
+    pub(crate) once: Option<Once>,
+}
+
+impl By {
+    /// Their name, or what they came by.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The event of an act of theirs.
+    pub fn act(&self, act: Act, kind: &'static str, now: Timestamp) -> AuditEvent {
+        let mut event = AuditEvent::granted(Event::Admin(act, kind), now)
+            .with(Detail::By, self.name.as_str())
+            .with(Detail::Address, self.address.as_str())
+            .with(Detail::RequestId, self.request_id.as_str());
+        event.rests_on.clone_from(&self.rests_on);
+        if let Some(once) = &self.once {
+            event.terms = Some(Box::new(Terms { expects: None, once: Some(once.clone()) }));
+        }
+        event
+    }
+}
+
+/// What an act needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Need {
+    Read,
+    CutOff,
+    Change,
+    Appoint,
+}
+
+impl Need {
+    /// The least role that may.
+    pub(crate) const fn least(self) -> AdminRole {
+        match self {
+            Self::Read => AdminRole::Auditor,
+            Self::CutOff => AdminRole::Helpdesk,
+            Self::Change => AdminRole::Admin,
+            Self::Appoint => AdminRole::Owner,
+        }
+    }
+}
+
+/// The ground with who stands on it: there is no event without them.
+pub(crate) struct Desk {
+    pub(crate) ground: Ground,
+    pub(crate) by: By,
+    /// The record that is acted on is still the one that has this tag.
+    pub(crate) expects: Option<String>,
+}
+
+impl Deref for Desk {
+    type Target = Ground;
+
+    fn deref(&self) -> &Ground {
+        &self.ground
+    }
+}
+
+impl Desk {
+    /// The event of an act that is on no record of the directory.
+    pub(crate) fn act(&self, act: Act, kind: &'static str) -> AuditEvent {
+        self.by.act(act, kind, self.now())
+    }
+
+    /// The event of an act on a record.
+    pub(crate) fn event<R: Record>(&self, act: Act, id: &str) -> AuditEvent {
+        let mut event = self.act(act, R::KIND).with(Detail::Record, id);
+        if let Some(tag) = &self.expects {
+            let expects = Expects { kind: R::KIND, id: id.to_owned(), tag: tag.clone() };
+            event.terms.get_or_insert_default().expects = Some(expects);
+        }
+        event
+    }
+
+    /// Every record of a kind, for whatever must hold for all of them: refused while one cannot be read.
+    pub(crate) async fn all_readable<R: Record>(&self) -> Result<Vec<R>, ActError> {
+        let held = self.store.held::<R>().await?;
+        match held.unreadable.first() {
+            None => Ok(held.records),
+            Some((id, _)) => Err(ActError::conflict(
+                format!(
+                    "the {} `{id}` cannot be read, so nobody knows whether it stands against this",
+                    R::KIND
+                ),
+                "delete it, or start the version that wrote it",
+            )),
+        }
+    }
+
+    /// Adds a record.
+    pub(crate) async fn create<R: Record>(&self, record: &R) -> Result<(), ActError> {
+        self.add(record, self.event::<R>(Act::Create, &record.id())).await
+    }
+
+    /// The same, with more to say of it.
+    pub(crate) async fn add<R: Record>(
+        &self,
+        record: &R,
+        event: AuditEvent,
+    ) -> Result<(), ActError> {
+        self.store.put(record, Put::Create, event).await?;
+        Ok(())
+    }
+
+    /// One record by id.
+    pub(crate) async fn find<R: Record>(&self, noun: &str, id: &str) -> Result<R, ActError> {
+        self.store.by_id(id).await?.ok_or_else(|| ActError::missing(noun, id))
+    }
+
+    /// Changes a record that is there.
+    pub(crate) async fn change<R: Record>(
+        &self,
+        (noun, id): (&str, &str),
+        act: Act,
+        change: impl FnOnce(&mut R) + Send,
+    ) -> Result<R, ActError> {
+        let event = self.event::<R>(act, id);
+        let changed = self.store.update(id, change, event).await?;
+        changed.ok_or_else(|| ActError::missing(noun, id))
+    }
+}
+
+impl From<StoreError> for ActError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NameTaken { .. } => Self::conflict(
+                error.to_string(),
+                "change the one that is there, or give this one another name",
+            ),
+            StoreError::NoAdministrator => Self::Gone,
+            StoreError::Changed => Self::Changed,
+            StoreError::DoneBefore => Self::DoneBefore,
+            StoreError::Document(..) => Self::conflict(
+                error.to_string(),
+                "use the version that wrote it, or delete it: until then it counts as not there",
+            ),
+            error => Self::Broken(error),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What administrators do: each act is a function that takes a typed request and gives a typed view, and puts on record
+//! who did it. Nothing here knows HTTP.
+
+pub(crate) mod administrators;
+pub(crate) mod audit;
+pub(crate) mod clients;
+pub(crate) mod desk;
+pub(crate) mod explain;
+pub(crate) mod keys;
+pub(crate) mod people;
+pub(crate) mod policy;
+pub(crate) mod trust;
+
+use crate::types::{Dependents, Kind, ListQuery, Listed, UnreadableRecord};
+use desk::Desk;
+use passavant_proto::event::Act;
+use passavant_store::{Record, StoreError, Wanted};
+use std::future::Future;
+
+/// Why an act was not done.
+#[derive(Debug)]
+pub(crate) enum ActError {
+    /// Something in it is wrong.
+    Invalid(String, String),
+    /// What it names is not there.
+    Missing(String, String),
+    /// What is there stands against it.
+    Conflict(String, String),
+    /// The record is not as the caller had read it.
+    Changed,
+    /// It was done before, by its idempotency key.
+    DoneBefore,
+    /// Whoever asks is no administrator any more.
+    Gone,
+    /// The fault is ours.
+    Broken(StoreError),
+}
+
+impl ActError {
+    pub(crate) fn invalid(error: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Invalid(error.into(), hint.into())
+    }
+
+    pub(crate) fn conflict(error: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Conflict(error.into(), hint.into())
+    }
+
+    /// `noun` is what `passavant admin` calls it.
+    pub(crate) fn missing(noun: &str, id: &str) -> Self {
+        let hint = format!("`passavant admin {noun} list` shows which there are");
+        Self::Missing(format!("there is no {noun} `{id}`"), hint)
+    }
+}
+
+/// A kind of record as a server keeps it; `A` is the server.
+pub(crate) trait Kept<A: Sync + 'static>: Kind {
+    type Record: Record;
+
+    /// The id of the record that somebody names: by its id, or by what people call it.
+    fn id_of(
+        _of: &A,
+        _desk: &Desk,
+        named: &str,
+    ) -> impl Future<Output = Result<String, ActError>> + Send {
+        std::future::ready(Ok(named.to_owned()))
+    }
+
+    fn view(
+        of: &A,
+        desk: &Desk,
+        record: &Self::Record,
+    ) -> impl Future<Output = Result<Self::View, ActError>> + Send;
+
+    fn add(
+        of: &A,
+        desk: &Desk,
+        new: Self::New,
+    ) -> impl Future<Output = Result<Self::View, ActError>> + Send;
+
+    fn change(
+        of: &A,
+        desk: &Desk,
+        id: &str,
+        change: Self::Change,
+    ) -> impl Future<Output = Result<Self::View, ActError>> + Send;
+
+    /// What names it.
+    fn dependents(
+        _of: &A,
+        _desk: &Desk,
+        _id: &str,
+    ) -> impl Future<Output = Result<Dependents, ActError>> + Send {
+        std::future::ready(Ok(Dependents::default()))
+    }
+
+    /// Takes it away, with what names it; whether it was there.
+    fn remove(
+        _of: &A,
+        desk: &Desk,
+        id: &str,
+    ) -> impl Future<Output = Result<bool, ActError>> + Send {
+        async move {
+            let event = desk.event::<Self::Record>(Act::Delete, id);
+            Ok(desk.store.delete::<Self::Record>(id, event).await?)
+        }
+    }
+}
+
+/// A kind of record that can be switched off and on.
+pub(crate) trait Switched<A: Sync + 'static>: Kept<A> {
+    fn set(record: &mut Self::Record, disabled: bool);
+
+    fn switch(
+        of: &A,
+        desk: &Desk,
+        id: &str,
+        disabled: bool,
+    ) -> impl Future<Output = Result<Self::View, ActError>> + Send {
+        async move {
+            let act = if disabled { Act::Disable } else { Act::Enable };
+            let set = |record: &mut Self::Record| Self::set(record, disabled);
+            let changed = desk.change::<Self::Record>((Self::NOUN, id), act, set).await?;
+            Self::view(of, desk, &changed).await
+        }
+    }
+}
+
+/// How many records there are in an answer unless something else is asked for.
+const USUAL: i64 = 100;
+
+pub(crate) async fn list<A: Sync + 'static, K: Kept<A>>(
+    of: &A,
+    desk: &Desk,
+    query: ListQuery,
+) -> Result<Listed<K::View>, ActError> {
+    let limit = query.limit.unwrap_or(USUAL);
+    check_limit(limit)?;
+    let wanted = Wanted {
+        after: query.after.unwrap_or_default(),
+        search: query.search.unwrap_or_default(),
+        limit,
+    };
+    let page = desk.store.page::<K::Record>(&wanted).await?;
+    let mut items = Vec::with_capacity(page.records.len());
+    for record in &page.records {
+        items.push(K::view(of, desk, record).await?);
+    }
+    let unreadable = page.unreadable.into_iter();
+    let unreadable = unreadable.map(|(id, why)| UnreadableRecord { id, unreadable: why }).collect();
+    Ok(Listed { items, unreadable, next: page.next })
+}
+
+pub(crate) fn check_limit(limit: i64) -> Result<(), ActError> {
+    if (1..=1000).contains(&limit) {
+        return Ok(());
+    }
+    Err(ActError::invalid(
+        format!("`limit`: {limit} is not from 1 to 1000"),
+        "leave it out for the usual number",
+    ))
+}
+
+/// One record, and the tag of what it is now.
+pub(crate) async fn show<A: Sync + 'static, K: Kept<A>>(
+    of: &A,
+    desk: &Desk,
+    named: &str,
+) -> Result<(K::View, String), ActError> {
+    let id = K::id_of(of, desk, named).await?;
+    let found = desk.store.tagged::<K::Record>(&id).await?;
+    let (record, tag) = found.ok_or_else(|| ActError::missing(K::NOUN, named))?;
+    Ok((K::view(of, desk, &record).await?, tag))
+}
+
+pub(crate) async fn delete<A: Sync + 'static, K: Kept<A>>(
+    of: &A,
+    desk: &Desk,
+    named: &str,
+) -> Result<(), ActError> {
+    let id = K::id_of(of, desk, named).await?;
+    if K::remove(of, desk, &id).await? { Ok(()) } else { Err(ActError::missing(K::NOUN, named)) }
+}
+
+/// Puts a value in its place, where there is one.
+pub(crate) fn put<T>(place: &mut T, said: Option<T>) {
+    if let Some(said) = said {
+        *place = said;
+    }
+}

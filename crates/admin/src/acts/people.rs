@@ -1,0 +1,386 @@
+//! People and groups at an IdP, what they enrolled and where they are signed in.
+
+use super::{ActError, Kept, Switched, desk::Desk, put};
+use crate::{
+    servers::{Administration, Ground, IdpAdmin, RasAdmin},
+    types::{
+        Dependent, Dependents, Fate, GroupChange, GroupView, Groups, InstallationView, Kind,
+        Listed, NewGroup, NewPassword, NewUser, SessionView, UnreadableRecord, UserChange,
+        UserView, Users, WhoseQuery,
+    },
+};
+use passavant_authority::passwords::normal_username;
+use passavant_proto::{
+    event::{Act, Detail},
+    oauth::client_document::INSTALLATIONS,
+    policy::{Connection, Subject},
+    secret::Secret,
+    xaa::trust::Account,
+};
+use passavant_store::{Group, User};
+use std::collections::BTreeSet;
+
+impl Administration for IdpAdmin {
+    const PERSON: &'static str = "user";
+
+    fn ground(&self) -> &Ground {
+        &self.0.ground
+    }
+
+    async fn name_of(&self, id: &str) -> Option<String> {
+        let found = self.0.ground.store.usable::<User>(id).await.ok().flatten();
+        found.map(|user| user.username)
+    }
+
+    async fn person(&self, named: &str) -> Option<String> {
+        self.0.ground.store.id_of::<User>(named, &normal_username(named)).await.ok().flatten()
+    }
+}
+
+/// An address that tokens may carry: accounts are found by it.
+pub(crate) fn check_email(email: &str) -> Result<(), ActError> {
+    let plain =
+        |part: &str| !part.is_empty() && !part.chars().any(|c| c.is_control() || c.is_whitespace());
+    let is_address = email.len() <= 254
+        && email.rsplit_once('@').is_some_and(|(local, domain)| plain(local) && plain(domain));
+    if is_address {
+        return Ok(());
+    }
+    Err(ActError::invalid("`email` is not an address", "for instance a@acme.example"))
+}
+
+fn username(typed: &str) -> Result<String, ActError> {
+    let username = normal_username(typed);
+    if username.is_empty() || username.len() > 256 || username.chars().any(char::is_control) {
+        return Err(ActError::invalid(
+            "`username` must have 1 to 256 printable characters",
+            "an e-mail address or a short name is usual",
+        ));
+    }
+    Ok(username)
+}
+
+async fn hash(idp: &IdpAdmin, password: &Secret) -> Result<String, ActError> {
+    idp.0.passwords.hash(password).await.map_err(|error| {
+        ActError::invalid(format!("`password`: {error}"), "choose a longer passphrase")
+    })
+}
+
+pub(crate) async fn groups_exist(desk: &Desk, groups: &BTreeSet<String>) -> Result<(), ActError> {
+    for name in groups {
+        if desk.store.by_id::<Group>(name).await?.is_none() {
+            return Err(ActError::invalid(
+                format!("`groups`: there is no group `{name}`"),
+                format!("make it with `passavant admin group add {name}`"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn view(user: &User) -> UserView {
+    UserView {
+        id: user.id.clone(),
+        username: user.username.clone(),
+        email: user.email.clone(),
+        email_verified: user.email_verified,
+        display_name: user.display_name.clone(),
+        given_name: user.given_name.clone(),
+        family_name: user.family_name.clone(),
+        groups: user.groups.clone(),
+        has_password: user.password_hash.is_some(),
+        disabled: user.disabled,
+    }
+}
+
+/// Changes a user, and ends what they had.
+async fn cut_off(
+    desk: &Desk,
+    id: &str,
+    act: Act,
+    change: impl FnOnce(&mut User) + Send,
+    new_password: bool,
+) -> Result<UserView, ActError> {
+    let event = desk.event::<User>(act, id).person(id);
+    let changed = desk.store.cut_off_user(id, change, new_password, event, desk.now()).await?;
+    changed.map(|user| view(&user)).ok_or_else(|| ActError::missing(Users::NOUN, id))
+}
+
+impl Kept<IdpAdmin> for Users {
+    type Record = User;
+
+    /// By id or user name, whether or not their record can be read.
+    async fn id_of(_: &IdpAdmin, desk: &Desk, named: &str) -> Result<String, ActError> {
+        let found = desk.store.id_of::<User>(named, &normal_username(named)).await?;
+        found.ok_or_else(|| ActError::missing(Users::NOUN, named))
+    }
+
+    async fn view(_: &IdpAdmin, _: &Desk, user: &User) -> Result<UserView, ActError> {
+        Ok(view(user))
+    }
+
+    async fn add(idp: &IdpAdmin, desk: &Desk, new: NewUser) -> Result<UserView, ActError> {
+        let username = username(&new.username)?;
+        new.email.as_deref().map_or(Ok(()), check_email)?;
+        groups_exist(desk, &new.groups).await?;
+        let password_hash = match new.password {
+            None => None,
+            Some(password) => Some(hash(idp, &Secret::new(password)).await?),
+        };
+        let user = User {
+            id: desk.entropy.id(),
+            username,
+            email: new.email,
+            email_verified: new.email_verified,
+            display_name: new.display_name,
+            given_name: new.given_name,
+            family_name: new.family_name,
+            groups: new.groups,
+            password_hash,
+            disabled: false,
+        };
+        desk.create(&user).await?;
+        Ok(view(&user))
+    }
+
+    async fn change(
+        _: &IdpAdmin,
+        desk: &Desk,
+        id: &str,
+        change: UserChange,
+    ) -> Result<UserView, ActError> {
+        let name = change.username.as_deref().map(username).transpose()?;
+        change.email.as_ref().and_then(Option::as_deref).map_or(Ok(()), check_email)?;
+        if let Some(groups) = &change.groups {
+            groups_exist(desk, groups).await?;
+        }
+        let UserChange { email, email_verified, display_name, given_name, family_name, .. } =
+            change;
+        let others = name.is_some()
+            || email.is_some()
+            || email_verified.is_some()
+            || display_name.is_some()
+            || given_name.is_some()
+            || family_name.is_some();
+        let act = if change.groups.is_some() && !others { Act::SetGroups } else { Act::Change };
+        let set = |user: &mut User| {
+            put(&mut user.username, name);
+            // Nobody has said of the new address that it is theirs.
+            if email.as_ref().is_some_and(|email| *email != user.email) {
+                user.email_verified = false;
+            }
+            put(&mut user.email, email);
+            put(&mut user.email_verified, email_verified);
+            put(&mut user.display_name, display_name);
+            put(&mut user.given_name, given_name);
+            put(&mut user.family_name, family_name);
+            put(&mut user.groups, change.groups);
+        };
+        Ok(view(&desk.change::<User>((Users::NOUN, id), act, set).await?))
+    }
+
+    async fn dependents(_: &IdpAdmin, desk: &Desk, id: &str) -> Result<Dependents, ActError> {
+        let mut records = Vec::new();
+        for held in desk.store.installations(Some(id)).await? {
+            records.push(dependent("installation", held.device, Fate::Ended));
+        }
+        for session in desk.store.sessions(Some(id), desk.now()).await? {
+            records.push(dependent("session", session.sid, Fate::Ended));
+        }
+        let of_them = Subject::User(id.to_owned());
+        for connection in desk.store.all::<Connection>().await? {
+            if connection.subjects.contains(&of_them) {
+                records.push(dependent("connection", connection.id, Fate::Changed));
+            }
+        }
+        Ok(Dependents { records })
+    }
+
+    async fn remove(_: &IdpAdmin, desk: &Desk, id: &str) -> Result<bool, ActError> {
+        let event = desk.event::<User>(Act::Delete, id).person(id);
+        Ok(desk.store.delete_user(id, event, desk.now()).await?)
+    }
+}
+
+pub(crate) fn dependent(kind: &str, name: impl Into<String>, then: Fate) -> Dependent {
+    Dependent { kind: kind.to_owned(), name: name.into(), then }
+}
+
+impl Switched<IdpAdmin> for Users {
+    fn set(user: &mut User, disabled: bool) {
+        user.disabled = disabled;
+    }
+
+    async fn switch(
+        _: &IdpAdmin,
+        desk: &Desk,
+        id: &str,
+        disabled: bool,
+    ) -> Result<UserView, ActError> {
+        if disabled {
+            return cut_off(desk, id, Act::Disable, |user| user.disabled = true, false).await;
+        }
+        let enable = |user: &mut User| user.disabled = false;
+        Ok(view(&desk.change::<User>((Users::NOUN, id), Act::Enable, enable).await?))
+    }
+}
+
+/// Another password; the person is signed out everywhere.
+pub(crate) async fn set_password(
+    idp: &IdpAdmin,
+    desk: &Desk,
+    named: &str,
+    new: NewPassword,
+) -> Result<UserView, ActError> {
+    let id = Users::id_of(idp, desk, named).await?;
+    let hash = hash(idp, &Secret::new(new.password)).await?;
+    let set = |user: &mut User| user.password_hash = Some(hash);
+    cut_off(desk, &id, Act::SetPassword, set, true).await
+}
+
+impl Kept<IdpAdmin> for Groups {
+    type Record = Group;
+
+    async fn view(_: &IdpAdmin, _: &Desk, group: &Group) -> Result<GroupView, ActError> {
+        Ok(GroupView { name: group.name.clone(), description: group.description.clone() })
+    }
+
+    async fn add(idp: &IdpAdmin, desk: &Desk, new: NewGroup) -> Result<GroupView, ActError> {
+        let NewGroup { name, description } = new;
+        if name.trim() != name || name.is_empty() || name.len() > 256 {
+            return Err(ActError::invalid(
+                "`name` must have 1 to 256 characters, none of them a space at either end",
+                "for instance: engineering",
+            ));
+        }
+        let group = Group { name, description };
+        desk.create(&group).await?;
+        Self::view(idp, desk, &group).await
+    }
+
+    async fn change(
+        idp: &IdpAdmin,
+        desk: &Desk,
+        id: &str,
+        change: GroupChange,
+    ) -> Result<GroupView, ActError> {
+        let set = |group: &mut Group| put(&mut group.description, change.description);
+        let group = desk.change::<Group>((Groups::NOUN, id), Act::Change, set).await?;
+        Self::view(idp, desk, &group).await
+    }
+
+    async fn dependents(_: &IdpAdmin, desk: &Desk, id: &str) -> Result<Dependents, ActError> {
+        let mut records = Vec::new();
+        for name in desk.store.members(id).await? {
+            records.push(dependent("user", name, Fate::Changed));
+        }
+        let of_it = Subject::Group(id.to_owned());
+        for connection in desk.store.all::<Connection>().await? {
+            if connection.subjects.contains(&of_it) {
+                records.push(dependent("connection", connection.id, Fate::Changed));
+            }
+        }
+        Ok(Dependents { records })
+    }
+
+    async fn remove(_: &IdpAdmin, desk: &Desk, id: &str) -> Result<bool, ActError> {
+        let event = desk.event::<Group>(Act::Delete, id);
+        Ok(desk.store.delete_group(id, event).await?)
+    }
+}
+
+/// Installations that people have enrolled, those used last first, 1000 at most.
+pub(crate) async fn installations(
+    idp: &IdpAdmin,
+    desk: &Desk,
+    whose: WhoseQuery,
+) -> Result<Listed<InstallationView>, ActError> {
+    let of = match &whose.user {
+        Some(name) => Some(Users::id_of(idp, desk, name).await?),
+        None => None,
+    };
+    let mut items = Vec::new();
+    for held in desk.store.installations(of.as_deref()).await? {
+        let user = idp.name_of(&held.user_id).await.unwrap_or(held.user_id);
+        items.push(InstallationView {
+            id: held.id,
+            user,
+            device: held.device,
+            enrolled_at: held.enrolled_at,
+            used_at: held.used_at,
+        });
+    }
+    Ok(Listed { items, unreadable: unreadable(desk, "installation"), next: None })
+}
+
+/// The records of a kind that could not be read when they were last looked at.
+fn unreadable(desk: &Desk, kind: &str) -> Vec<UnreadableRecord> {
+    let all = desk.store.unreadable().into_iter().filter(|(of, ..)| *of == kind);
+    all.map(|(_, id, unreadable)| UnreadableRecord { id, unreadable }).collect()
+}
+
+/// Cuts an installation off.
+pub(crate) async fn revoke_installation(
+    idp: &IdpAdmin,
+    desk: &Desk,
+    id: &str,
+) -> Result<(), ActError> {
+    let client = idp.0.issuer.endpoint(&format!("{INSTALLATIONS}/{id}"));
+    let event = desk.act(Act::Revoke, "installation").with(Detail::Record, id);
+    if desk.store.revoke_installation(id, None, &client, event, desk.now()).await? {
+        return Ok(());
+    }
+    Err(ActError::missing("installation", id))
+}
+
+/// Sign-ins that stand.
+pub(crate) async fn sessions<A: Administration>(
+    of: &A,
+    desk: &Desk,
+    whose: WhoseQuery,
+) -> Result<Listed<SessionView>, ActError> {
+    let person = match &whose.user {
+        Some(named) => {
+            Some(of.person(named).await.ok_or_else(|| ActError::missing(A::PERSON, named))?)
+        }
+        None => None,
+    };
+    let mut items = Vec::new();
+    for session in desk.store.sessions(person.as_deref(), desk.now()).await? {
+        let user = of.name_of(&session.user_id).await.unwrap_or(session.user_id);
+        items.push(SessionView {
+            id: session.sid,
+            user,
+            signed_in_at: session.authentication.auth_time,
+            acr: session.authentication.acr,
+            amr: session.authentication.amr,
+            expires_at: session.expires_at,
+        });
+    }
+    Ok(Listed { items, unreadable: unreadable(desk, "session"), next: None })
+}
+
+/// Ends a sign-in, and what it brought.
+pub(crate) async fn end_session(desk: &Desk, id: &str) -> Result<(), ActError> {
+    let event = desk.act(Act::Revoke, "session").with(Detail::Record, id);
+    if desk.store.end_session(id, event, desk.now()).await? {
+        return Ok(());
+    }
+    Err(ActError::missing("session", id))
+}
+
+impl Administration for RasAdmin {
+    const PERSON: &'static str = "account";
+
+    fn ground(&self) -> &Ground {
+        &self.0.ground
+    }
+
+    async fn name_of(&self, id: &str) -> Option<String> {
+        self.0.ground.store.usable::<Account>(id).await.ok().flatten()?.email
+    }
+
+    async fn person(&self, named: &str) -> Option<String> {
+        self.0.ground.store.id_of::<Account>(named, named).await.ok().flatten()
+    }
+}

@@ -1,0 +1,405 @@
+//! What an IdP knows of MCP servers, and who may reach them.
+
+use super::{
+    ActError, Kept, Switched,
+    desk::Desk,
+    people::{dependent, groups_exist},
+    put,
+};
+use crate::{
+    servers::{Administration as _, IdpAdmin},
+    types::{
+        AuthorizationServers, ConnectionChange, ConnectionView, Connections, Dependents, Fate,
+        Kind, NewConnection, NewResource, NewServer, ResourceChange, ResourceView, Resources,
+        ServerChange, ServerView, SignInConditions, Users,
+    },
+};
+use passavant_proto::{
+    event::Act,
+    formerly,
+    identifier::{Issuer, Resource},
+    oauth::client::{Client, ENROLLED_CLIENT},
+    oidc::authentication::ACR_PASSWORD,
+    policy::{Conditions, Connection, RegisteredResource, ResourceAuthorizationServer, Subject},
+};
+use std::collections::BTreeSet;
+
+fn server_view(server: &ResourceAuthorizationServer) -> ServerView {
+    ServerView {
+        issuer: server.issuer.clone(),
+        name: server.name.clone(),
+        aliases: server.aliases.clone(),
+        release: server.release.clone(),
+        id_jag_signing_alg: server.id_jag_signing_alg,
+        algorithm: server.algorithm,
+        disabled: server.disabled,
+    }
+}
+
+/// An alias names one party, and is nobody else's issuer or alias.
+async fn check_aliases(
+    idp: &IdpAdmin,
+    desk: &Desk,
+    issuer: &str,
+    aliases: &[String],
+) -> Result<(), ActError> {
+    if aliases.is_empty() {
+        return Ok(());
+    }
+    let others = desk.store.all::<ResourceAuthorizationServer>().await?;
+    for alias in aliases {
+        let theirs = others
+            .iter()
+            .filter(|other| other.issuer.as_str() != issuer)
+            .any(|other| other.issuer.as_str() == alias || other.aliases.contains(alias));
+        if theirs || idp.0.issuer.is_spelled(alias) {
+            return Err(ActError::invalid(
+                format!("`aliases`: `{alias}` is another party's issuer"),
+                "an alias names this authorization server alone",
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl Kept<IdpAdmin> for AuthorizationServers {
+    type Record = ResourceAuthorizationServer;
+
+    async fn view(
+        _: &IdpAdmin,
+        _: &Desk,
+        server: &ResourceAuthorizationServer,
+    ) -> Result<ServerView, ActError> {
+        Ok(server_view(server))
+    }
+
+    async fn add(idp: &IdpAdmin, desk: &Desk, new: NewServer) -> Result<ServerView, ActError> {
+        if idp.0.issuer.is_spelled(new.issuer.as_str()) {
+            return Err(ActError::invalid(
+                "`issuer` is this identity provider's own",
+                "an authorization server of a resource has an issuer of its own",
+            ));
+        }
+        check_aliases(idp, desk, new.issuer.as_str(), &new.aliases).await?;
+        desk.check_signing_alg("id_jag_signing_alg", new.id_jag_signing_alg).await?;
+        let server = ResourceAuthorizationServer {
+            issuer: new.issuer,
+            name: new.name,
+            aliases: new.aliases,
+            release: new.release,
+            id_jag_signing_alg: new.id_jag_signing_alg,
+            algorithm: new.algorithm,
+            disabled: false,
+        };
+        desk.create(&server).await?;
+        Ok(server_view(&server))
+    }
+
+    async fn change(
+        idp: &IdpAdmin,
+        desk: &Desk,
+        id: &str,
+        change: ServerChange,
+    ) -> Result<ServerView, ActError> {
+        check_aliases(idp, desk, id, change.aliases.as_deref().unwrap_or_default()).await?;
+        let chosen = change.id_jag_signing_alg;
+        desk.check_signing_alg("id_jag_signing_alg", chosen.flatten()).await?;
+        let set = |server: &mut ResourceAuthorizationServer| {
+            put(&mut server.name, change.name);
+            put(&mut server.aliases, change.aliases);
+            put(&mut server.release, change.release);
+            put(&mut server.id_jag_signing_alg, chosen);
+            put(&mut server.algorithm, change.algorithm);
+        };
+        Ok(server_view(&desk.change((Self::NOUN, id), Act::Change, set).await?))
+    }
+
+    async fn dependents(_: &IdpAdmin, desk: &Desk, id: &str) -> Result<Dependents, ActError> {
+        let resources = desk.store.all::<RegisteredResource>().await?.into_iter();
+        let governed = resources
+            .filter(|resource| resource.authorization_server.as_str() == id)
+            .map(|resource| dependent("resource", resource.resource.as_str(), Fate::Deleted));
+        let connections = desk.store.all::<Connection>().await?.into_iter();
+        let reach = connections
+            .filter(|connection| connection.audience.as_str() == id)
+            .map(|connection| dependent("connection", connection.id, Fate::Deleted));
+        Ok(Dependents { records: governed.chain(reach).collect() })
+    }
+}
+
+impl Switched<IdpAdmin> for AuthorizationServers {
+    fn set(server: &mut ResourceAuthorizationServer, disabled: bool) {
+        server.disabled = disabled;
+    }
+}
+
+fn resource_view(resource: &RegisteredResource) -> ResourceView {
+    ResourceView {
+        resource: resource.resource.clone(),
+        authorization_server: resource.authorization_server.clone(),
+        name: resource.name.clone(),
+        scopes: resource.scopes.clone(),
+        disabled: resource.disabled,
+    }
+}
+
+/// The id of an MCP server: its resource identifier in its normal form.
+pub(crate) fn normalized(named: &str) -> String {
+    Resource::parse(named).map_or_else(|_| named.to_owned(), |it| it.normalized().to_owned())
+}
+
+impl Kept<IdpAdmin> for Resources {
+    type Record = RegisteredResource;
+
+    async fn id_of(_: &IdpAdmin, _: &Desk, named: &str) -> Result<String, ActError> {
+        Ok(normalized(named))
+    }
+
+    async fn view(
+        _: &IdpAdmin,
+        _: &Desk,
+        resource: &RegisteredResource,
+    ) -> Result<ResourceView, ActError> {
+        Ok(resource_view(resource))
+    }
+
+    async fn add(_: &IdpAdmin, desk: &Desk, new: NewResource) -> Result<ResourceView, ActError> {
+        let issuer = new.authorization_server.as_str();
+        if desk.store.by_id::<ResourceAuthorizationServer>(issuer).await?.is_none() {
+            return Err(ActError::invalid(
+                format!("`authorization_server`: `{issuer}` is not registered here"),
+                "register the authorization server first; its issuer has to match byte for byte, mind \
+                 a trailing slash",
+            ));
+        }
+        let resource = RegisteredResource {
+            resource: new.resource,
+            authorization_server: new.authorization_server,
+            name: new.name,
+            scopes: new.scopes,
+            disabled: false,
+        };
+        desk.create(&resource).await?;
+        Ok(resource_view(&resource))
+    }
+
+    async fn change(
+        _: &IdpAdmin,
+        desk: &Desk,
+        id: &str,
+        change: ResourceChange,
+    ) -> Result<ResourceView, ActError> {
+        let set = |resource: &mut RegisteredResource| {
+            put(&mut resource.name, change.name);
+            put(&mut resource.scopes, change.scopes);
+        };
+        Ok(resource_view(&desk.change((Self::NOUN, id), Act::Change, set).await?))
+    }
+
+    /// Connections keep its name: it is not deleted from what opens it, and opens nothing while it is not there.
+    async fn dependents(_: &IdpAdmin, desk: &Desk, id: &str) -> Result<Dependents, ActError> {
+        let connections = desk.store.all::<Connection>().await?.into_iter();
+        let opened = connections
+            .filter(|connection| connection.resources.iter().any(|it| it.normalized() == id))
+            .map(|connection| dependent("connection", connection.id, Fate::Changed));
+        Ok(Dependents { records: opened.collect() })
+    }
+}
+
+impl Switched<IdpAdmin> for Resources {
+    fn set(resource: &mut RegisteredResource, disabled: bool) {
+        resource.disabled = disabled;
+    }
+}
+
+/// What no sign-in here can ever meet would send people round in circles.
+fn check_conditions(conditions: &Conditions) -> Result<(), ActError> {
+    if let Some(unknown) = conditions.acr_values.iter().find(|acr| *acr != ACR_PASSWORD) {
+        return Err(ActError::invalid(
+            format!("`conditions.acr_values`: no sign-in here is of class `{unknown}`"),
+            format!("the one class there is so far is `{ACR_PASSWORD}`"),
+        ));
+    }
+    if conditions.max_authentication_age.is_some_and(|age| age < 0) {
+        return Err(ActError::invalid(
+            "`conditions.max_authentication_age` is below 0",
+            "a number of seconds: 28800 for eight hours",
+        ));
+    }
+    Ok(())
+}
+
+async fn check_resources(
+    desk: &Desk,
+    audience: &Issuer,
+    resources: &[Resource],
+) -> Result<(), ActError> {
+    if resources.is_empty() {
+        return Err(ActError::invalid(
+            "`resources` is empty",
+            "name at least one MCP server by its resource identifier",
+        ));
+    }
+    for resource in resources {
+        let found = desk.store.by_id::<RegisteredResource>(resource.normalized()).await?;
+        if !found.is_some_and(|found| found.authorization_server == *audience) {
+            return Err(ActError::invalid(
+                format!("`resources`: `{resource}` is not registered as governed by `{audience}`"),
+                "`audience` is the authorization server's issuer and `resources` are MCP servers; \
+                 the two are easily swapped",
+            ));
+        }
+    }
+    Ok(())
+}
+
+async fn ids_of(
+    idp: &IdpAdmin,
+    desk: &Desk,
+    users: &BTreeSet<String>,
+) -> Result<Vec<Subject>, ActError> {
+    let mut ids = Vec::with_capacity(users.len());
+    for name in users {
+        ids.push(Subject::User(Users::id_of(idp, desk, name).await?));
+    }
+    Ok(ids)
+}
+
+impl Kept<IdpAdmin> for Connections {
+    type Record = Connection;
+
+    async fn view(
+        idp: &IdpAdmin,
+        _: &Desk,
+        connection: &Connection,
+    ) -> Result<ConnectionView, ActError> {
+        let (mut everyone, mut groups, mut users) = (false, BTreeSet::new(), BTreeSet::new());
+        for subject in &connection.subjects {
+            match subject {
+                Subject::Everyone => everyone = true,
+                Subject::Group(name) => {
+                    groups.insert(name.clone());
+                }
+                Subject::User(id) => {
+                    users.insert(idp.name_of(id).await.unwrap_or_else(|| id.clone()));
+                }
+            }
+        }
+        Ok(ConnectionView {
+            id: connection.id.clone(),
+            idp_client_id: connection.idp_client_id.clone(),
+            audience: connection.audience.clone(),
+            ras_client_id: connection.ras_client_id.clone(),
+            resources: connection.resources.clone(),
+            scopes: connection.scopes.clone(),
+            everyone,
+            groups,
+            users,
+            conditions: SignInConditions::from(&connection.conditions),
+            disabled: connection.disabled,
+        })
+    }
+
+    async fn add(
+        idp: &IdpAdmin,
+        desk: &Desk,
+        new: NewConnection,
+    ) -> Result<ConnectionView, ActError> {
+        let client = formerly::current(&new.idp_client_id).to_owned();
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        if new.id.is_empty() || new.id.len() > 128 || !new.id.bytes().all(plain) {
+            return Err(ActError::invalid(
+                format!("`id`: `{}` cannot name a connection", new.id),
+                "use letters, digits and - _ .",
+            ));
+        }
+        let enrolled = client == ENROLLED_CLIENT;
+        if !enrolled && new.ras_client_id.is_none() {
+            return Err(ActError::invalid(
+                "`ras_client_id` is missing",
+                format!(
+                    "name the client's id at {}; only `{ENROLLED_CLIENT}` can do without, whose \
+                     installations bring ids of their own",
+                    new.audience
+                ),
+            ));
+        }
+        if !enrolled && desk.store.by_id::<Client>(&client).await?.is_none() {
+            return Err(ActError::invalid(
+                format!("`idp_client_id`: there is no client `{client}` here"),
+                "this is the client's id at this identity provider, not the one at the resource's \
+                 authorization server",
+            ));
+        }
+        let conditions = Conditions::from(new.conditions);
+        check_conditions(&conditions)?;
+        check_resources(desk, &new.audience, &new.resources).await?;
+        groups_exist(desk, &new.groups).await?;
+        let mut subjects: Vec<Subject> = new.groups.into_iter().map(Subject::Group).collect();
+        subjects.extend(ids_of(idp, desk, &new.users).await?);
+        if new.everyone {
+            subjects.push(Subject::Everyone);
+        }
+        let connection = Connection {
+            id: new.id,
+            idp_client_id: client,
+            audience: new.audience,
+            ras_client_id: new.ras_client_id,
+            resources: new.resources,
+            scopes: new.scopes,
+            subjects,
+            conditions,
+            disabled: false,
+        };
+        desk.create(&connection).await?;
+        Self::view(idp, desk, &connection).await
+    }
+
+    async fn change(
+        idp: &IdpAdmin,
+        desk: &Desk,
+        id: &str,
+        change: ConnectionChange,
+    ) -> Result<ConnectionView, ActError> {
+        let held = desk.find::<Connection>(Self::NOUN, id).await?;
+        if let Some(resources) = &change.resources {
+            check_resources(desk, &held.audience, resources).await?;
+        }
+        let conditions = change.conditions.map(Conditions::from);
+        conditions.as_ref().map_or(Ok(()), check_conditions)?;
+        groups_exist(desk, change.groups.as_ref().unwrap_or(&BTreeSet::new())).await?;
+        let users = match &change.users {
+            Some(users) => Some(ids_of(idp, desk, users).await?),
+            None => None,
+        };
+        let set = |connection: &mut Connection| {
+            if let Some(said) = change.ras_client_id {
+                connection.ras_client_id = Some(said);
+            }
+            put(&mut connection.resources, change.resources);
+            put(&mut connection.scopes, change.scopes);
+            put(&mut connection.conditions, conditions);
+            let subjects = &mut connection.subjects;
+            if let Some(everyone) = change.everyone {
+                subjects.retain(|subject| *subject != Subject::Everyone);
+                subjects.extend(everyone.then_some(Subject::Everyone));
+            }
+            if let Some(groups) = change.groups {
+                subjects.retain(|subject| !matches!(subject, Subject::Group(_)));
+                subjects.extend(groups.into_iter().map(Subject::Group));
+            }
+            if let Some(users) = users {
+                subjects.retain(|subject| !matches!(subject, Subject::User(_)));
+                subjects.extend(users);
+            }
+        };
+        let changed = desk.change::<Connection>((Self::NOUN, id), Act::Change, set).await?;
+        Self::view(idp, desk, &changed).await
+    }
+}
+
+impl Switched<IdpAdmin> for Connections {
+    fn set(connection: &mut Connection, disabled: bool) {
+        connection.disabled = disabled;
+    }
+}

@@ -1,0 +1,598 @@
+//! The administration API over HTTP: who is let in, what they may, and how what fails is said. What is done is in
+//! [`crate::acts`].
+
+mod problem;
+mod request;
+mod table;
+
+pub use table::document_text;
+
+use crate::{
+    acts::{
+        administrators::is_name,
+        desk::{BY_SECRET, BY_SOCKET, By, Need},
+    },
+    proof::{self, Asked, Challenges, Presented},
+    servers::{IdpAdmin, RasAdmin},
+    types::{RasRole, RolesView},
+};
+use axum::{
+    Json, Router,
+    body::{Body, Bytes, to_bytes},
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts},
+    middleware::{self, Next},
+    response::IntoResponse,
+    routing::get,
+};
+use passavant_authority::{admission::Cells, origin::origin_of};
+use passavant_proto::{
+    event::{Detail, RequestEvent},
+    others_text::shown,
+    secret::{Secret, sha256},
+    time::{Clock, Entropy},
+};
+use passavant_store::{
+    AdminRole, Administrator, AuditEvent, DoneBefore, Once, RestsOn, Store, StoreError, StoredProof,
+};
+use problem::{broken, busy, refuse};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, sync::Arc};
+use table::Needs;
+
+/// The administration API of the roles in one process.
+pub struct AdminApi {
+    /// What the secret of the config is checked by ([`proof::stored`]). Whoever has it is an owner everywhere.
+    pub secret: StoredProof,
+    /// Values of `Host` under which the API is reached.
+    pub hosts: Vec<String>,
+    /// The IdP, if it runs here.
+    pub idp: Option<IdpAdmin>,
+    /// The RASes that run here, by name.
+    pub ras: BTreeMap<String, RasAdmin>,
+    /// Administration of the gateways that run here.
+    pub gateway: Option<Router>,
+    /// Wall clock.
+    pub clock: Clock,
+    /// Entropy.
+    pub entropy: Entropy,
+}
+
+/// An authorization server: the paths under which it is administered, and its records.
+struct Place {
+    prefix: String,
+    store: Store,
+    needs: Needs,
+}
+
+impl Place {
+    /// What people call it.
+    fn said(&self) -> String {
+        match self.prefix.strip_prefix("/ras/") {
+            Some(name) => format!("the authorization server `{name}`"),
+            None => "the identity provider".to_owned(),
+        }
+    }
+}
+
+/// Where gateways are administered.
+const GATEWAY: &str = "/gateway";
+
+struct Gate {
+    secret: StoredProof,
+    hosts: Vec<String>,
+    challenges: Challenges,
+    places: Vec<Place>,
+    /// Refusals that go on record, by address or by administrator.
+    refusals: Cells,
+    clock: Clock,
+}
+
+/// How long an idempotency key is known, in seconds.
+const KNOWN_FOR: i64 = 86_400;
+/// Refusals a minute that go on record.
+const REFUSALS: NonZeroU32 = NonZeroU32::MIN.saturating_add(29);
+
+impl AdminApi {
+    /// Every route twice: behind a secret, and for who is the local owner already, by the socket that nobody else can
+    /// reach.
+    pub fn routers(self) -> (Router, Router) {
+        let ras = self
+            .ras
+            .iter()
+            .map(|(name, ras)| RasRole { name: name.clone(), issuer: ras.issuer().to_string() });
+        let roles = RolesView {
+            idp: self.idp.as_ref().map(|idp| idp.issuer().to_string()),
+            ras: ras.collect(),
+            gateway: self.gateway.is_some(),
+        };
+        let roles = Arc::new(roles);
+        let document: Bytes = document_text().into();
+        let document = ([(header::CONTENT_TYPE, "application/json")], document);
+        let mut router = Router::new()
+            .route("/roles", get(move || async move { table::json(&*roles) }))
+            .route("/openapi.json", get(move || async move { document.clone() }));
+        let mut places = Vec::new();
+        if let Some(idp) = self.idp {
+            let table = table::idp();
+            let store = idp.0.ground.store.clone();
+            places.push(Place { prefix: "/idp".to_owned(), store, needs: table.needs() });
+            router = router.nest("/idp", table.router(idp));
+        }
+        for (name, ras) in self.ras {
+            let prefix = format!("/ras/{name}");
+            let table = table::ras();
+            let store = ras.0.ground.store.clone();
+            let needs = table.needs();
+            router = router.nest(&prefix, table.router(ras));
+            places.push(Place { prefix, store, needs });
+        }
+        if let Some(gateway) = self.gateway {
+            router = router.nest(GATEWAY, gateway);
+        }
+        let gate = Gate {
+            secret: self.secret,
+            hosts: self.hosts,
+            challenges: Challenges::new(self.clock.clone(), self.entropy),
+            places,
+            refusals: Cells::new(REFUSALS),
+            clock: self.clock,
+        };
+        let none = || async {
+            let hint = "`/openapi.json` lists what there is, `/roles` which servers";
+            refuse(StatusCode::NOT_FOUND, "there is nothing at this path", Some(hint))
+        };
+        let router = router.fallback(none);
+        let gate = Arc::new(gate);
+        (
+            router.clone().layer(middleware::from_fn_with_state(Arc::clone(&gate), admit)),
+            router.layer(middleware::from_fn_with_state(gate, admit_local)),
+        )
+    }
+}
+
+async fn admit(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response<Body> {
+    let mut response = match gate.answer(request, next).await {
+        Ok(response) | Err(response) => response,
+    };
+    let no_store = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(header::CACHE_CONTROL, no_store);
+    response
+}
+
+/// Who came by the socket of the config's folder: the system let nobody in but its owner.
+async fn admit_local(
+    State(gate): State<Arc<Gate>>,
+    request: Request,
+    next: Next,
+) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let known = Known {
+        by: BY_SOCKET.to_owned(),
+        name: None,
+        role: AdminRole::Owner,
+        place: None,
+        proof: None,
+    };
+    let mut response = match to_bytes(body, LARGEST).await {
+        Ok(_) if parts.headers.contains_key(header::ORIGIN) => {
+            refuse(StatusCode::FORBIDDEN, "pages of a browser have no business here", None)
+        }
+        Ok(bytes) => gate.serve(&known, parts, bytes, next).await,
+        Err(_) => too_large(),
+    };
+    let no_store = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(header::CACHE_CONTROL, no_store);
+    response
+}
+
+fn too_large() -> Response<Body> {
+    refuse(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large", None)
+}
+
+/// Largest answer that is proved, in bytes.
+const LARGEST: usize = 64 * 1024 * 1024;
+
+/// Who asks, as it was proved.
+#[derive(Clone)]
+struct Known {
+    /// What rows call them.
+    by: String,
+    /// The administrator; none for whoever holds the secret of the config, or came by its socket.
+    name: Option<String>,
+    role: AdminRole,
+    /// Where they are an administrator: an index of [`Gate::places`]; none for everywhere.
+    place: Option<usize>,
+    /// What their answers are proved by, where they are.
+    proof: Option<StoredProof>,
+}
+
+impl Known {
+    /// What an act of theirs rests on, where it is a record.
+    fn rests_on(&self) -> Option<RestsOn> {
+        let name = self.name.clone()?;
+        let stored_key = self.proof.as_ref()?.stored_key.clone();
+        Some(RestsOn { name, stored_key, role: self.role })
+    }
+}
+
+/// Why nobody is let in.
+enum Unknown {
+    /// No secret, or a wrong one.
+    Wrong,
+    /// The right one, that has ended.
+    Ended(Known),
+}
+
+impl Gate {
+    async fn answer(&self, request: Request, next: Next) -> Result<Response<Body>, Response<Body>> {
+        self.check_host(request.headers())?;
+        let is_read = request.method() == Method::GET;
+        if request.uri().path() == proof::CHALLENGE && is_read {
+            return Ok(Json(json!({"challenge": self.challenges.make()})).into_response());
+        }
+        let (parts, body) = request.into_parts();
+        let Some(value) = bearer(&parts.headers).map(str::to_owned) else {
+            return Err(self.turn_away(&parts, Unknown::Wrong).await);
+        };
+        // Whole, before it is looked at who asks: nobody waits in the middle of a request for their own removal.
+        // Requests are limited by the listener.
+        let bytes = to_bytes(body, LARGEST).await.map_err(|_| too_large())?;
+        let identified = self.identify(&parts, &value, &bytes).await;
+        let (known, response) = match identified.map_err(|error| broken(&error))? {
+            Err(Unknown::Wrong) => return Err(self.turn_away(&parts, Unknown::Wrong).await),
+            Err(Unknown::Ended(known)) => {
+                let response = self.turn_away(&parts, Unknown::Ended(known.clone())).await;
+                (known, response)
+            }
+            Ok(known) => {
+                let response = self.serve(&known, parts, bytes, next).await;
+                (known, response)
+            }
+        };
+        if Presented::parse(&value).is_none() {
+            return Ok(response);
+        }
+        let (mut head, body) = response.into_parts();
+        let failed = |_| StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        let bytes = to_bytes(body, LARGEST).await.map_err(failed)?;
+        let Some(StoredProof { server_key: key, .. }) = &known.proof else {
+            return Ok(Response::from_parts(head, Body::from(bytes)));
+        };
+        let proof = proof::of_answer(key, &value, head.status.as_u16(), &bytes);
+        if let Ok(value) = HeaderValue::from_str(&proof) {
+            head.headers.insert(proof::ANSWER, value);
+        }
+        Ok(Response::from_parts(head, Body::from(bytes)))
+    }
+
+    /// What somebody who is known gets.
+    async fn serve(
+        &self,
+        known: &Known,
+        mut parts: Parts,
+        bytes: Bytes,
+        next: Next,
+    ) -> Response<Body> {
+        if let Err(problem) = self.may(known, &parts) {
+            return self.forbid(known, &parts, problem).await;
+        }
+        if has_nul(&parts, &bytes) {
+            let hint = "no name, id or address has one";
+            return refuse(StatusCode::BAD_REQUEST, "there is a NUL character in it", Some(hint));
+        }
+        let once = match self.once(known, &parts, &bytes).await {
+            Ok(once) => once,
+            Err(response) => return response,
+        };
+        let (request_id, address) = origin_of(&parts);
+        let by = By {
+            name: known.by.clone(),
+            address,
+            request_id,
+            rests_on: known.rests_on(),
+            once: once.as_ref().map(|(_, once)| once.clone()),
+        };
+        parts.extensions.insert(by);
+        let response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
+        match once {
+            Some((place, once)) => self.keep(&self.places[place].store, &once, response).await,
+            None => response,
+        }
+    }
+
+    /// What a request may come again by; its answer, where it was done before.
+    async fn once(
+        &self,
+        known: &Known,
+        parts: &Parts,
+        body: &[u8],
+    ) -> Result<Option<(usize, Once)>, Response<Body>> {
+        let bad = |detail: &str| {
+            let hint = "1 to 255 letters, digits and signs: a UUID, say";
+            Err(refuse(StatusCode::BAD_REQUEST, detail, Some(hint)))
+        };
+        let mut sent = parts.headers.get_all("idempotency-key").iter();
+        let Some(key) = sent.next() else { return Ok(None) };
+        if parts.method == Method::GET {
+            return Ok(None);
+        }
+        let key = key.to_str().ok().filter(|key| {
+            (1..=255).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic())
+        });
+        let (Some(key), None) = (key, sent.next()) else {
+            return bad("`Idempotency-Key` is not one key");
+        };
+        let path = parts.uri.path();
+        let place = self.places.iter().position(|place| is_under(path, &place.prefix));
+        let Some(place) = place else {
+            return bad("`Idempotency-Key` is not taken here");
+        };
+        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        let request = format!("{} {target}\n{}", parts.method, sha256(body));
+        let once = Once {
+            key: sha256(format!("{}\n{}\n{key}", known.by, known.name.is_some()).as_bytes()),
+            request: sha256(request.as_bytes()),
+            forget_after: self.clock.now().plus(KNOWN_FOR),
+        };
+        let store = &self.places[place].store;
+        match store.done_before(&once.key).await.map_err(|error| broken(&error))? {
+            None => Ok(Some((place, once))),
+            Some(DoneBefore { request, .. }) if request != once.request => Err(refuse(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "this Idempotency-Key was used for another request; nothing was done",
+                Some("take a new key for each request"),
+            )),
+            Some(DoneBefore { answer: Some((status, body)), .. }) => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+                let kind = [(header::CONTENT_TYPE, "application/json")];
+                let mut response = if body.is_empty() {
+                    status.into_response()
+                } else {
+                    (status, kind, body).into_response()
+                };
+                let yes = HeaderValue::from_static("true");
+                response.headers_mut().insert("idempotent-replayed", yes);
+                Err(response)
+            }
+            Some(DoneBefore { answer: None, .. }) => Err(refuse(
+                StatusCode::CONFLICT,
+                "a request with this Idempotency-Key was done or is being done; its answer is not known here",
+                Some("look at what there is"),
+            )),
+        }
+    }
+
+    /// Writes down the answer of what was done. What is shown once is not in it.
+    async fn keep(&self, store: &Store, once: &Once, response: Response<Body>) -> Response<Body> {
+        if !response.status().is_success() {
+            return response;
+        }
+        let (head, body) = response.into_parts();
+        let Ok(bytes) = to_bytes(body, LARGEST).await else {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        };
+        let mut text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Ok(Value::Object(mut members)) = serde_json::from_slice(&bytes) {
+            for secret in ["client_secret", "token"] {
+                members.remove(secret);
+            }
+            text = Value::Object(members).to_string();
+        }
+        if let Err(error) = store.keep_answer(&once.key, head.status.as_u16(), &text).await {
+            tracing::warn!(%error, "the answer of an act was not kept: one that comes again is told that it was done");
+        }
+        Response::from_parts(head, Body::from(bytes))
+    }
+
+    /// Host first, so that a web page cannot rebind its name to this listener.
+    fn check_host(&self, headers: &HeaderMap) -> Result<(), Response<Body>> {
+        let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
+        if !text(header::HOST).is_some_and(|host| self.hosts.iter().any(|held| held == host)) {
+            let (detail, hint) = (
+                "this host name is not the administration API's",
+                "use the address from `[admin] listen`",
+            );
+            return Err(refuse(StatusCode::MISDIRECTED_REQUEST, detail, Some(hint)));
+        }
+        if headers.contains_key(header::ORIGIN) {
+            let hint = "use `passavant admin`, or a program that sends no Origin header";
+            let detail = "pages of a browser have no business here";
+            return Err(refuse(StatusCode::FORBIDDEN, detail, Some(hint)));
+        }
+        Ok(())
+    }
+
+    /// Who sends this: the secret itself, or a proof of it, which is used up.
+    async fn identify(
+        &self,
+        parts: &Parts,
+        value: &str,
+        body: &[u8],
+    ) -> Result<Result<Known, Unknown>, StoreError> {
+        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        let asked = Asked { method: parts.method.as_str(), target, body };
+        let presented = Presented::parse(value);
+        let secret = Secret::new(value);
+        let proves = |held: &StoredProof| match &presented {
+            Some(presented) => self.challenges.check(presented, held, asked).is_some(),
+            None => proof::is_secret(held, &secret),
+        };
+        let name = match &presented {
+            Some(presented) => presented.name.as_deref(),
+            None => proof::name_in(&secret),
+        };
+        // No other is asked for in the database.
+        let name = match name {
+            Some(name) if !is_name(name) => return Ok(Err(Unknown::Wrong)),
+            name => name,
+        };
+        let Some(name) = name else {
+            let known = Known {
+                by: BY_SECRET.to_owned(),
+                name: None,
+                role: AdminRole::Owner,
+                place: None,
+                proof: Some(self.secret.clone()),
+            };
+            return Ok(if proves(&self.secret) { Ok(known) } else { Err(Unknown::Wrong) });
+        };
+        // Where they ask first: an administrator of two authorization servers has a token of each.
+        let mut places: Vec<(usize, &Place)> = self.places.iter().enumerate().collect();
+        places.sort_by_key(|(_, place)| !is_under(parts.uri.path(), &place.prefix));
+        for (index, place) in places {
+            let Some(held) = place.store.usable::<Administrator>(name).await? else { continue };
+            if !proves(&held.proof) {
+                continue;
+            }
+            let has_ended = held.expires_at <= self.clock.now();
+            let (role, proof) = (held.role, held.proof);
+            let known = Known {
+                by: held.name.clone(),
+                name: Some(held.name),
+                role,
+                place: Some(index),
+                proof: Some(proof),
+            };
+            return Ok(if has_ended { Err(Unknown::Ended(known)) } else { Ok(known) });
+        }
+        Ok(Err(Unknown::Wrong))
+    }
+
+    /// Whether they may do this here.
+    fn may(&self, known: &Known, parts: &Parts) -> Result<(), [String; 2]> {
+        let Some(index) = known.place else { return Ok(()) };
+        let path = parts.uri.path();
+        if matches!(path, "/roles" | "/openapi.json") {
+            return Ok(());
+        }
+        let place = &self.places[index];
+        // Gateways are administered where what is done to them goes on record.
+        let prefix = if index == 0 && is_under(path, GATEWAY) { GATEWAY } else { &place.prefix };
+        if !is_under(path, prefix) {
+            let error = format!(
+                "the administrator `{}` is one of {} alone",
+                known.name.as_deref().unwrap_or_default(),
+                place.said()
+            );
+            let hint = "an owner there adds administrators (`passavant admin administrator add`, with or without --ras)";
+            return Err([error, hint.to_owned()]);
+        }
+        let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        let route = route.strip_prefix(prefix).unwrap_or_default().to_owned();
+        // Whatever is not known to be less is a change.
+        let unknown = if parts.method == Method::GET { Need::Read } else { Need::Change };
+        let need = place.needs.get(&(parts.method.to_string(), route)).copied().unwrap_or(unknown);
+        if known.role < need.least() {
+            let least = need.least().word();
+            let error = format!(
+                "this takes the role `{least}`, and the administrator's is `{}`",
+                known.role.word()
+            );
+            return Err([error, format!("ask somebody who has the role `{least}` or more")]);
+        }
+        Ok(())
+    }
+
+    /// The answer to somebody who has not proved who they are, or whose token has ended; what is on record of it is
+    /// counted by their address.
+    async fn turn_away(&self, parts: &Parts, unknown: Unknown) -> Response<Body> {
+        let (_, address) = origin_of(parts);
+        let (reason, by, [detail, hint]) = match unknown {
+            Unknown::Wrong => (
+                "administrator.unknown",
+                None,
+                [
+                    "the administration secret is missing or wrong, or a token that was replaced or removed",
+                    "`passavant init` wrote the secret beside the config; pass its file with --secret-file",
+                ],
+            ),
+            Unknown::Ended(known) => (
+                "administrator.expired",
+                Some(self.named(&known, parts)),
+                [
+                    "this administrator's token has ended",
+                    "an owner makes another one: `passavant admin administrator renew NAME`",
+                ],
+            ),
+        };
+        tracing::warn!(%address, reason, "administration was refused");
+        // Whoever is on this machine has as many addresses as they like.
+        let is_here =
+            address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) || address == "::/64";
+        let key = if is_here { "this machine" } else { &address };
+        if let Err(busy) = self.note(parts, key, reason, by).await {
+            return busy;
+        }
+        let mut response = refuse(StatusCode::UNAUTHORIZED, detail, Some(hint));
+        let challenge = HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        response
+    }
+
+    /// The answer to an administrator who may not do what they ask for. What only owners may is counted apart, so that
+    /// nothing else hides it.
+    async fn forbid(
+        &self,
+        known: &Known,
+        parts: &Parts,
+        [detail, hint]: [String; 2],
+    ) -> Response<Body> {
+        let by = self.named(known, parts);
+        tracing::warn!(by, "administration was refused: {detail}");
+        let kind = if parts.uri.path().contains("/administrators") { "appoints" } else { "acts" };
+        match self.note(parts, &format!("{kind} {by}"), "administrator.role", Some(by)).await {
+            Ok(()) => refuse(StatusCode::FORBIDDEN, detail, Some(&hint)),
+            Err(busy) => busy,
+        }
+    }
+
+    /// An administrator by name, and where they are one, unless it is where they ask.
+    fn named(&self, known: &Known, parts: &Parts) -> String {
+        let name = known.name.clone().unwrap_or_default();
+        match known.place.map(|index| &self.places[index]) {
+            Some(place) if !is_under(parts.uri.path(), &place.prefix) => {
+                format!("{name} of {}", place.said())
+            }
+            _ => name,
+        }
+    }
+
+    /// A refusal on record where it was asked for; a cell is taken before the row is written.
+    async fn note(
+        &self,
+        parts: &Parts,
+        key: &str,
+        reason: &'static str,
+        name: Option<String>,
+    ) -> Result<(), Response<Body>> {
+        self.refusals.take(key).map_err(|full| busy(full.0))?;
+        let here = self.places.iter().find(|place| is_under(parts.uri.path(), &place.prefix));
+        let Some(place) = here.or(self.places.first()) else { return Ok(()) };
+        let (request_id, address) = origin_of(parts);
+        let now = self.clock.now();
+        let event = AuditEvent::granted(RequestEvent::Administration, now)
+            .with(Detail::By, name.unwrap_or_default())
+            .with(Detail::Address, address)
+            .with(Detail::RequestId, request_id)
+            .with(Detail::Method, shown(parts.method.as_str(), 16))
+            .with(Detail::Target, shown(parts.uri.path(), 256))
+            .refused(reason);
+        let recorded = place.store.note(event, now).await;
+        recorded.map(|_| ()).map_err(|error| broken(&error))
+    }
+}
+
+fn is_under(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether somebody wrote a NUL, which no database takes.
+fn has_nul(parts: &Parts, body: &[u8]) -> bool {
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    target.contains("%00") || body.windows(6).any(|six| six == b"\\u0000")
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}

@@ -1,0 +1,76 @@
+//! What a caller reads when a call fails (RFC 9457).
+
+use crate::{acts::ActError, types::Problem};
+use axum::{
+    Json,
+    body::Body,
+    http::{HeaderValue, Response, StatusCode, header},
+    response::IntoResponse,
+};
+
+/// A refusal.
+pub(super) fn refuse(
+    status: StatusCode,
+    detail: impl Into<String>,
+    hint: Option<&str>,
+) -> Response<Body> {
+    let problem = Problem {
+        kind: "about:blank".to_owned(),
+        title: status.canonical_reason().unwrap_or_default().to_owned(),
+        status: status.as_u16(),
+        detail: detail.into(),
+        hint: hint.map(str::to_owned),
+    };
+    let mut response = (status, Json(problem)).into_response();
+    let kind = HeaderValue::from_static("application/problem+json");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// The fault is ours; logged once.
+pub(super) fn broken(error: &passavant_store::StoreError) -> Response<Body> {
+    tracing::error!(%error, "administration could not be answered");
+    let detail =
+        "the records cannot be read or written just now; whether a change was made is unknown";
+    let mut response = refuse(
+        StatusCode::SERVICE_UNAVAILABLE,
+        detail,
+        Some("look at what there is, and try again"),
+    );
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(5));
+    response
+}
+
+/// Too much was asked for.
+pub(super) fn busy(seconds: u64) -> Response<Body> {
+    let mut response =
+        refuse(StatusCode::TOO_MANY_REQUESTS, "too many refusals", Some("wait a minute"));
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    response
+}
+
+impl IntoResponse for ActError {
+    fn into_response(self) -> Response<Body> {
+        match self {
+            Self::Invalid(detail, hint) => refuse(StatusCode::BAD_REQUEST, detail, Some(&hint)),
+            Self::Missing(detail, hint) => refuse(StatusCode::NOT_FOUND, detail, Some(&hint)),
+            Self::Conflict(detail, hint) => refuse(StatusCode::CONFLICT, detail, Some(&hint)),
+            Self::Changed => refuse(
+                StatusCode::PRECONDITION_FAILED,
+                "the record was changed since it was read; nothing was done",
+                Some("read it again, and send its ETag in If-Match"),
+            ),
+            Self::DoneBefore => refuse(
+                StatusCode::CONFLICT,
+                "a request with this Idempotency-Key is being answered; nothing was done again",
+                Some("ask again with the same key in a moment"),
+            ),
+            Self::Gone => refuse(
+                StatusCode::UNAUTHORIZED,
+                "you were removed meanwhile, or have another token or role; nothing was done",
+                Some("ask an owner"),
+            ),
+            Self::Broken(error) => broken(&error),
+        }
+    }
+}

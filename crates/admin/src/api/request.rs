@@ -1,0 +1,98 @@
+//! What comes in: who acts, what they say, what they ask for; a mistake is named with its path.
+
+use super::problem::refuse;
+use crate::{
+    acts::desk::{By, Desk},
+    servers::Administration,
+};
+use axum::{
+    body::{Body, Bytes},
+    extract::{FromRequest, FromRequestParts, Request},
+    http::{HeaderMap, Response, StatusCode, header, request::Parts},
+    response::IntoResponse,
+};
+use serde::de::DeserializeOwned;
+
+/// Administration with the administrator who asks for something.
+pub(super) struct Acting<A> {
+    pub(super) of: A,
+    pub(super) desk: Desk,
+}
+
+/// The tag that a record has to have: one strong ETag, or `*` for any.
+fn expected(headers: &HeaderMap) -> Result<Option<String>, Response<Body>> {
+    let mut all = headers.get_all(header::IF_MATCH).iter();
+    let Some(value) = all.next() else { return Ok(None) };
+    let text = value.to_str().ok().filter(|_| all.next().is_none());
+    match text {
+        Some("*") => Ok(None),
+        Some(text) => {
+            let tag = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+            tag.filter(|tag| !tag.contains('"')).map(|tag| Some(tag.to_owned())).ok_or_else(bad_tag)
+        }
+        None => Err(bad_tag()),
+    }
+}
+
+fn bad_tag() -> Response<Body> {
+    let hint = "send the ETag of a GET as it came, with its quotation marks";
+    refuse(StatusCode::BAD_REQUEST, "`If-Match` is not one ETag", Some(hint))
+}
+
+impl<A: Administration> FromRequestParts<A> for Acting<A> {
+    type Rejection = Response<Body>;
+
+    async fn from_request_parts(parts: &mut Parts, of: &A) -> Result<Self, Self::Rejection> {
+        // The gate puts it there: without it nobody was let in.
+        let by = parts.extensions.get::<By>().cloned().ok_or_else(|| {
+            refuse(StatusCode::INTERNAL_SERVER_ERROR, "nobody is known to ask", None)
+        })?;
+        let expects = expected(&parts.headers)?;
+        Ok(Self { of: of.clone(), desk: Desk { ground: of.ground().clone(), by, expects } })
+    }
+}
+
+/// A JSON body.
+pub(super) struct Said<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Said<T> {
+    type Rejection = Response<Body>;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
+        let bytes =
+            Bytes::from_request(request, state).await.map_err(IntoResponse::into_response)?;
+        read(&bytes).map(Self).map_err(|text| refuse(StatusCode::BAD_REQUEST, text, None))
+    }
+}
+
+/// Reads a body. Stored records are read tolerantly, requests are not: what nobody would look at is a mistake.
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let mut unknown = None;
+    let mut note = |path: serde_ignored::Path<'_>| {
+        unknown.get_or_insert_with(|| path.to_string());
+    };
+    let mut track = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
+    let read = T::deserialize(serde_ignored::Deserializer::new(tracked, &mut note));
+    let value = read.map_err(|error| format!("`{}`: {error}", track.path()))?;
+    if let Some(unknown) = unknown {
+        return Err(format!("`{unknown}`: there is no such member"));
+    }
+    json.end().map_err(|error| format!("after the body: {error}"))?;
+    Ok(value)
+}
+
+/// A query.
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
+    type Rejection = Response<Body>;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let read = axum::extract::Query::<T>::from_request_parts(parts, state).await;
+        read.map(|query| Self(query.0)).map_err(|error| {
+            refuse(StatusCode::BAD_REQUEST, format!("the query: {}", error.body_text()), None)
+        })
+    }
+}

@@ -1,0 +1,713 @@
+//! The table of operations: each is a route, what it needs, and a page of the OpenAPI document, written once.
+
+use super::{
+    problem::refuse,
+    request::{Acting, Asked, Said},
+};
+use crate::{
+    acts::{
+        self, ActError, Kept, Switched, administrators, audit, clients,
+        desk::Need::{self, Appoint, Change, CutOff, Read},
+        explain::explain,
+        people, trust,
+    },
+    servers::{Administration, IdpAdmin, RasAdmin},
+    types::{
+        Accounts, Administrators, AuditQuery, AuditView, AuthorizationServers, ClientHosts,
+        Clients, Connections, Dependents, ExplainQuestion, Explanation, GovernedResources, Groups,
+        InstallationView, KeyMade, KeyView, Kind, LinkView, ListQuery, Listed, NewPassword,
+        NewSecret, Problem, Renewal, Resources, Rotation, SecretView, SessionView, TrustedIssuers,
+        UserView, Users, WhoseQuery,
+    },
+};
+use axum::{
+    Json, Router,
+    extract::Path,
+    handler::Handler,
+    http::{HeaderValue, Method, Response, StatusCode, header},
+    response::IntoResponse,
+    routing::{MethodFilter, on},
+};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        ComponentsBuilder, ContentBuilder, HttpMethod, InfoBuilder, OpenApi, OpenApiBuilder,
+        PathItem, PathsBuilder, Ref, RefOr, Required, ResponseBuilder, Schema,
+        header::HeaderBuilder,
+        path::{OperationBuilder, ParameterBuilder, ParameterIn},
+        request_body::RequestBodyBuilder,
+        schema::{ObjectBuilder, SchemaType, Type},
+        security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
+    },
+};
+
+type Answer<T> = Result<Json<T>, ActError>;
+type Schemas = Vec<(String, RefOr<Schema>)>;
+
+/// What the document says of an operation beside its route.
+struct Op {
+    method: Method,
+    path: String,
+    need: Need,
+    summary: String,
+    query: Option<RefOr<Schema>>,
+    body: Option<RefOr<Schema>>,
+    answer: Option<RefOr<Schema>>,
+    conditional: bool,
+    tagged: bool,
+    schemas: Schemas,
+}
+
+impl Op {
+    fn new(method: Method, path: impl Into<String>, need: Need, summary: &str) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            need,
+            summary: summary.to_owned(),
+            query: None,
+            body: None,
+            answer: None,
+            conditional: false,
+            tagged: false,
+            schemas: Vec::new(),
+        }
+    }
+
+    fn named<T: ToSchema>(&mut self) -> RefOr<Schema> {
+        let name = T::name().into_owned();
+        self.schemas.push((name.clone(), T::schema()));
+        T::schemas(&mut self.schemas);
+        RefOr::Ref(Ref::from_schema_name(name))
+    }
+
+    fn query<T: ToSchema>(mut self) -> Self {
+        self.query = Some(<T as PartialSchema>::schema());
+        self
+    }
+
+    fn body<T: ToSchema>(mut self) -> Self {
+        self.body = Some(self.named::<T>());
+        self
+    }
+
+    fn answer<T: ToSchema>(mut self) -> Self {
+        self.answer = Some(self.named::<T>());
+        self
+    }
+
+    /// It heeds `If-Match`.
+    fn conditional(mut self) -> Self {
+        self.conditional = true;
+        self
+    }
+
+    /// Its answer has an `ETag`.
+    fn tagged(mut self) -> Self {
+        self.tagged = true;
+        self
+    }
+}
+
+/// Operations below one path.
+pub(super) struct Table<S> {
+    router: Router<S>,
+    ops: Vec<Op>,
+    /// What they are administered under: `/idp`, `/ras/{ras}`.
+    base: &'static str,
+}
+
+/// What each route needs, by method and path below what is administered.
+pub(super) type Needs = BTreeMap<(String, String), Need>;
+
+impl<A: Administration> Table<A> {
+    fn new(base: &'static str) -> Self {
+        Self { router: Router::new(), ops: Vec::new(), base }
+    }
+
+    fn op<H, T>(mut self, op: Op, handler: H) -> Self
+    where
+        H: Handler<T, A>,
+        T: 'static,
+    {
+        let filter = match op.method {
+            Method::GET => MethodFilter::GET,
+            Method::PATCH => MethodFilter::PATCH,
+            Method::DELETE => MethodFilter::DELETE,
+            _ => MethodFilter::POST,
+        };
+        self.router = self.router.route(&op.path, on(filter, handler));
+        self.ops.push(op);
+        self
+    }
+
+    /// The life of a kind of record: listed, added, shown, changed, deleted.
+    fn kind<K: Kept<A>>(self, what: &str) -> Self
+    where
+        Listed<K::View>: ToSchema,
+    {
+        let all = format!("/{}", K::PATH);
+        let one = format!("/{}/{{id}}", K::PATH);
+        let names = format!("/{}/{{id}}/dependents", K::PATH);
+        let change = if K::PATH == Administrators::PATH { Appoint } else { Change };
+        self.op(
+            Op::new(Method::GET, &all, Read, &format!("List {what}s"))
+                .query::<ListQuery>()
+                .answer::<Listed<K::View>>(),
+            list::<A, K>,
+        )
+        .op(
+            Op::new(Method::POST, &all, change, &format!("Add a {what}"))
+                .body::<K::New>()
+                .answer::<K::View>(),
+            add::<A, K>,
+        )
+        .op(
+            Op::new(Method::GET, &one, Read, &format!("Show a {what}"))
+                .answer::<K::View>()
+                .tagged(),
+            show::<A, K>,
+        )
+        .op(
+            Op::new(
+                Method::PATCH,
+                &one,
+                change,
+                &format!("Change a {what}; what is left out stays"),
+            )
+            .body::<K::Change>()
+            .answer::<K::View>()
+            .conditional(),
+            alter::<A, K>,
+        )
+        .op(
+            Op::new(Method::DELETE, &one, change, &format!("Delete a {what}, and what it had"))
+                .conditional(),
+            delete::<A, K>,
+        )
+        .op(
+            Op::new(
+                Method::GET,
+                &names,
+                Read,
+                &format!("What goes with a {what} when it is deleted"),
+            )
+            .answer::<Dependents>(),
+            dependents::<A, K>,
+        )
+    }
+
+    /// The same of a kind that can be switched off and on.
+    fn switched<K: Switched<A>>(self, what: &str) -> Self
+    where
+        Listed<K::View>: ToSchema,
+    {
+        let off = format!("/{}/{{id}}/disable", K::PATH);
+        let on = format!("/{}/{{id}}/enable", K::PATH);
+        self.kind::<K>(what)
+            .op(
+                Op::new(Method::POST, off, CutOff, &format!("Switch a {what} off, at once"))
+                    .answer::<K::View>()
+                    .conditional(),
+                disable::<A, K>,
+            )
+            .op(
+                Op::new(Method::POST, on, Change, &format!("Switch a {what} on again"))
+                    .answer::<K::View>()
+                    .conditional(),
+                enable::<A, K>,
+            )
+    }
+
+    /// What both servers have.
+    fn common(self) -> Self {
+        self.kind::<Administrators>("administrator")
+            .op(
+                Op::new(
+                    Method::POST,
+                    "/administrators/{id}/renew",
+                    Appoint,
+                    "Give an administrator another token; the one before ends at once",
+                )
+                .body::<Renewal>()
+                .answer::<crate::types::AdministratorView>(),
+                renew::<A>,
+            )
+            .op(
+                Op::new(Method::POST, "/clients/{id}/secret", Change, "Give a client a new secret")
+                    .body::<NewSecret>()
+                    .answer::<SecretView>(),
+                secret::<A>,
+            )
+            .op(
+                Op::new(Method::GET, "/sessions", Read, "List sign-ins that stand")
+                    .query::<WhoseQuery>()
+                    .answer::<Listed<SessionView>>(),
+                sessions::<A>,
+            )
+            .op(
+                Op::new(Method::DELETE, "/sessions/{id}", CutOff, "End a sign-in and what it brought"),
+                end_session::<A>,
+            )
+            .op(
+                Op::new(Method::GET, "/keys", Read, "List signing keys")
+                    .answer::<Listed<KeyView>>(),
+                keys::<A>,
+            )
+            .op(
+                Op::new(
+                    Method::POST,
+                    "/keys/rotate",
+                    Change,
+                    "Make a new signing key: published at once, signing ten minutes later",
+                )
+                .body::<Rotation>()
+                .answer::<KeyMade>(),
+                rotate::<A>,
+            )
+            .op(
+                Op::new(
+                    Method::DELETE,
+                    "/keys/{id}",
+                    Change,
+                    "Remove a signing key and those before it: nothing that they signed is believed any more",
+                ),
+                remove_key::<A>,
+            )
+            .op(
+                Op::new(Method::GET, "/audit", Read, "Read the audit trail, newest first")
+                    .query::<AuditQuery>()
+                    .answer::<Listed<AuditView>>(),
+                read_audit::<A>,
+            )
+    }
+
+    pub(super) fn needs(&self) -> Needs {
+        self.ops.iter().map(|op| ((op.method.to_string(), op.path.clone()), op.need)).collect()
+    }
+
+    /// The routes; what is none, and a method that a route has not, is said as everything else is.
+    pub(super) fn router(self, of: A) -> Router {
+        let none = || async {
+            refuse(
+                StatusCode::NOT_FOUND,
+                "there is nothing at this path",
+                Some(
+                    "`/openapi.json` lists what there is; some things are administered at an identity provider alone, others at an authorization server",
+                ),
+            )
+        };
+        let method = || async {
+            refuse(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this path does not take this method",
+                Some("`/openapi.json` lists what there is"),
+            )
+        };
+        self.router.fallback(none).method_not_allowed_fallback(method).with_state(of)
+    }
+}
+
+pub(super) fn idp() -> Table<IdpAdmin> {
+    Table::new("/idp")
+        .switched::<Users>("person")
+        .op(
+            Op::new(
+                Method::POST,
+                "/users/{id}/password",
+                Change,
+                "Set a person's password; they are signed out everywhere",
+            )
+            .body::<NewPassword>()
+            .answer::<UserView>()
+            .conditional(),
+            set_password,
+        )
+        .kind::<Groups>("group")
+        .switched::<Clients>("client")
+        .switched::<AuthorizationServers>("resource authorization server")
+        .switched::<Resources>("MCP server")
+        .switched::<Connections>("connection")
+        .op(
+            Op::new(
+                Method::GET,
+                "/installations",
+                Read,
+                "List installations, those used last first",
+            )
+            .query::<WhoseQuery>()
+            .answer::<Listed<InstallationView>>(),
+            installations,
+        )
+        .op(
+            Op::new(
+                Method::DELETE,
+                "/installations/{id}",
+                CutOff,
+                "Cut an installation off, at once",
+            ),
+            revoke_installation,
+        )
+        .op(
+            Op::new(
+                Method::POST,
+                "/explain",
+                Read,
+                "Would this person, through this client, get these scopes on that MCP server?",
+            )
+            .body::<ExplainQuestion>()
+            .answer::<Explanation>(),
+            explained,
+        )
+        .common()
+}
+
+pub(super) fn ras() -> Table<RasAdmin> {
+    Table::new("/ras/{ras}")
+        .switched::<TrustedIssuers>("trusted issuer")
+        .switched::<Clients>("client")
+        .switched::<ClientHosts>("origin of client metadata documents")
+        .switched::<GovernedResources>("MCP server")
+        .switched::<Accounts>("account")
+        .op(
+            Op::new(
+                Method::GET,
+                "/accounts/{id}/links",
+                Read,
+                "List the people whom an account belongs to",
+            )
+            .answer::<Listed<LinkView>>(),
+            links,
+        )
+        .op(
+            Op::new(
+                Method::DELETE,
+                "/links",
+                CutOff,
+                "Take an account away from somebody it was linked to by mistake",
+            )
+            .query::<LinkView>(),
+            unlink,
+        )
+        .common()
+}
+
+async fn list<A: Administration, K: Kept<A>>(
+    acting: Acting<A>,
+    Asked(query): Asked<ListQuery>,
+) -> Answer<Listed<K::View>> {
+    acts::list::<A, K>(&acting.of, &acting.desk, query).await.map(Json)
+}
+
+async fn add<A: Administration, K: Kept<A>>(
+    acting: Acting<A>,
+    Said(new): Said<K::New>,
+) -> Answer<K::View> {
+    K::add(&acting.of, &acting.desk, new).await.map(Json)
+}
+
+async fn show<A: Administration, K: Kept<A>>(
+    acting: Acting<A>,
+    Path(id): Path<String>,
+) -> Result<Response<axum::body::Body>, ActError> {
+    let (view, tag) = acts::show::<A, K>(&acting.of, &acting.desk, &id).await?;
+    let mut response = Json(view).into_response();
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{tag}\"")) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    Ok(response)
+}
+
+async fn alter<A: Administration, K: Kept<A>>(
+    acting: Acting<A>,
+    Path(id): Path<String>,
+    Said(change): Said<K::Change>,
+) -> Answer<K::View> {
+    let (of, desk) = (&acting.of, &acting.desk);
+    let id = K::id_of(of, desk, &id).await?;
+    K::change(of, desk, &id, change).await.map(Json)
+}
+
+async fn delete<A: Administration, K: Kept<A>>(
+    acting: Acting<A>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ActError> {
+    acts::delete::<A, K>(&acting.of, &acting.desk, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn dependents<A: Administration, K: Kept<A>>(
+    acting: Acting<A>,
+    Path(id): Path<String>,
+) -> Answer<Dependents> {
+    let (of, desk) = (&acting.of, &acting.desk);
+    let id = K::id_of(of, desk, &id).await?;
+    K::dependents(of, desk, &id).await.map(Json)
+}
+
+async fn disable<A: Administration, K: Switched<A>>(
+    acting: Acting<A>,
+    Path(id): Path<String>,
+) -> Answer<K::View> {
+    switch::<A, K>(acting, &id, true).await
+}
+
+async fn enable<A: Administration, K: Switched<A>>(
+    acting: Acting<A>,
+    Path(id): Path<String>,
+) -> Answer<K::View> {
+    switch::<A, K>(acting, &id, false).await
+}
+
+async fn switch<A: Administration, K: Switched<A>>(
+    acting: Acting<A>,
+    id: &str,
+    disabled: bool,
+) -> Answer<K::View> {
+    let (of, desk) = (&acting.of, &acting.desk);
+    let id = K::id_of(of, desk, id).await?;
+    K::switch(of, desk, &id, disabled).await.map(Json)
+}
+
+async fn renew<A: Administration>(
+    acting: Acting<A>,
+    Path(name): Path<String>,
+    Said(renewal): Said<Renewal>,
+) -> Answer<crate::types::AdministratorView> {
+    administrators::renew(&acting.desk, &name, renewal).await.map(Json)
+}
+
+async fn secret<A: Administration>(
+    acting: Acting<A>,
+    Path(id): Path<String>,
+    Said(new): Said<NewSecret>,
+) -> Answer<SecretView> {
+    clients::new_secret(&acting.desk, &id, new).await.map(Json)
+}
+
+async fn sessions<A: Administration>(
+    acting: Acting<A>,
+    Asked(whose): Asked<WhoseQuery>,
+) -> Answer<Listed<SessionView>> {
+    people::sessions(&acting.of, &acting.desk, whose).await.map(Json)
+}
+
+async fn end_session<A: Administration>(
+    acting: Acting<A>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ActError> {
+    people::end_session(&acting.desk, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn keys<A: Administration>(acting: Acting<A>) -> Answer<Listed<KeyView>> {
+    acting.desk.keys().await.map(Json)
+}
+
+async fn rotate<A: Administration>(
+    acting: Acting<A>,
+    Said(rotation): Said<Rotation>,
+) -> Answer<KeyMade> {
+    acting.desk.rotate_key(rotation).await.map(Json)
+}
+
+async fn remove_key<A: Administration>(
+    acting: Acting<A>,
+    Path(kid): Path<String>,
+) -> Result<StatusCode, ActError> {
+    acting.desk.remove_key(&kid).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn read_audit<A: Administration>(
+    acting: Acting<A>,
+    Asked(query): Asked<AuditQuery>,
+) -> Answer<Listed<AuditView>> {
+    audit::audit(&acting.of, &acting.desk, query).await.map(Json)
+}
+
+async fn set_password(
+    acting: Acting<IdpAdmin>,
+    Path(id): Path<String>,
+    Said(new): Said<NewPassword>,
+) -> Answer<UserView> {
+    people::set_password(&acting.of, &acting.desk, &id, new).await.map(Json)
+}
+
+async fn installations(
+    acting: Acting<IdpAdmin>,
+    Asked(whose): Asked<WhoseQuery>,
+) -> Answer<Listed<InstallationView>> {
+    people::installations(&acting.of, &acting.desk, whose).await.map(Json)
+}
+
+async fn revoke_installation(
+    acting: Acting<IdpAdmin>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ActError> {
+    people::revoke_installation(&acting.of, &acting.desk, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn explained(
+    acting: Acting<IdpAdmin>,
+    Said(question): Said<ExplainQuestion>,
+) -> Answer<Explanation> {
+    explain(&acting.of, &acting.desk, question).await.map(Json)
+}
+
+async fn links(acting: Acting<RasAdmin>, Path(id): Path<String>) -> Answer<Listed<LinkView>> {
+    trust::links(&acting.of, &acting.desk, &id).await.map(Json)
+}
+
+async fn unlink(
+    acting: Acting<RasAdmin>,
+    Asked(link): Asked<LinkView>,
+) -> Result<StatusCode, ActError> {
+    trust::unlink(&acting.desk, link).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The OpenAPI document of the whole administration API.
+fn document() -> OpenApi {
+    let mut paths = PathsBuilder::new();
+    let mut schemas = BTreeMap::new();
+    let problem = Problem::name().into_owned();
+    schemas.insert(problem.clone(), Problem::schema());
+    let (idp, ras) = (idp(), ras());
+    let ops = idp.ops.into_iter().map(|op| (idp.base, op));
+    for (base, op) in ops.chain(ras.ops.into_iter().map(|op| (ras.base, op))) {
+        schemas.extend(op.schemas.iter().cloned());
+        let (path, item) = described(base, op, &problem);
+        paths = paths.path(path, item);
+    }
+    let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    let components = ComponentsBuilder::new()
+        .security_scheme("administrator", bearer)
+        .schemas_from_iter(schemas)
+        .build();
+    let info =
+        InfoBuilder::new().title("Passavant administration").version(env!("CARGO_PKG_VERSION"));
+    let info = info.description(Some(
+        "Who may do what is said with each operation: `auditor` sees, `helpdesk` cuts off too, `admin` changes, `owner` \
+         appoints administrators. A POST, PATCH or DELETE with an `Idempotency-Key` is done once, however often it is sent \
+         within a day. Ids that are URLs stand percent-encoded in paths.",
+    ));
+    OpenApiBuilder::new()
+        .info(info.build())
+        .paths(paths.build())
+        .components(Some(components))
+        .security(Some([SecurityRequirement::new("administrator", Vec::<String>::new())]))
+        .build()
+}
+
+/// The document itself, as it is served and checked in.
+pub fn document_text() -> String {
+    let mut text = document().to_pretty_json().unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+fn text() -> RefOr<Schema> {
+    ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).build().into()
+}
+
+fn described(base: &str, op: Op, problem: &str) -> (String, PathItem) {
+    let path = format!("{base}{}", op.path);
+    let role = op.need.least().word();
+    let id = format!("{} {path}", op.method)
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
+        .collect::<Vec<_>>()
+        .join("_");
+    let mut operation = OperationBuilder::new()
+        .operation_id(Some(id))
+        .tag(if base == "/idp" { "identity provider" } else { "resource authorization server" })
+        .summary(Some(op.summary))
+        .description(Some(format!("Takes the role `{role}` or more.")));
+    for name in path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
+        let parameter = ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Path)
+            .required(Required::True)
+            .schema(Some(text()));
+        operation = operation.parameter(parameter);
+    }
+    if let Some(RefOr::T(Schema::Object(query))) = op.query {
+        for (name, schema) in query.properties {
+            let required =
+                if query.required.contains(&name) { Required::True } else { Required::False };
+            let parameter = ParameterBuilder::new()
+                .name(name)
+                .parameter_in(ParameterIn::Query)
+                .required(required)
+                .schema(Some(schema));
+            operation = operation.parameter(parameter);
+        }
+    }
+    let header = |name: &str| {
+        ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Header)
+            .required(Required::False)
+            .schema(Some(text()))
+    };
+    if op.conditional {
+        operation = operation.parameter(header("If-Match"));
+    }
+    if op.method != Method::GET {
+        operation = operation.parameter(header("Idempotency-Key"));
+    }
+    if let Some(body) = op.body {
+        let content = ContentBuilder::new().schema(Some(body)).build();
+        let body = RequestBodyBuilder::new()
+            .content("application/json", content)
+            .required(Some(Required::True));
+        operation = operation.request_body(Some(body.build()));
+    }
+    let done = match op.answer {
+        None => ("204", ResponseBuilder::new().description("Done")),
+        Some(schema) => {
+            let content = ContentBuilder::new().schema(Some(schema)).build();
+            let done =
+                ResponseBuilder::new().description("Done").content("application/json", content);
+            let tag = HeaderBuilder::new().schema(text()).build();
+            ("200", if op.tagged { done.header("ETag", tag) } else { done })
+        }
+    };
+    operation = operation.response(done.0, done.1.build());
+    for (status, what) in [
+        ("400", "Something in it is wrong"),
+        ("401", "Nobody is let in by this"),
+        ("403", "The administrator's role is not enough"),
+        ("404", "There is no such record"),
+        ("409", "What is there stands against it"),
+        ("412", "The record is not as it was read"),
+        ("421", "The host name is not this API's"),
+        ("422", "The idempotency key was used for something else"),
+        ("429", "Too many refusals"),
+        ("503", "Nothing can be read or written just now"),
+    ] {
+        let content = ContentBuilder::new()
+            .schema(Some(RefOr::<Schema>::Ref(Ref::from_schema_name(problem))))
+            .build();
+        let response =
+            ResponseBuilder::new().description(what).content("application/problem+json", content);
+        operation = operation.response(status, response.build());
+    }
+    let method = match op.method {
+        Method::GET => HttpMethod::Get,
+        Method::PATCH => HttpMethod::Patch,
+        Method::DELETE => HttpMethod::Delete,
+        _ => HttpMethod::Post,
+    };
+    (path, PathItem::new(method, operation.build()))
+}
+
+/// A JSON answer of what is no act.
+pub(super) fn json(value: &impl Serialize) -> Response<axum::body::Body> {
+    Json(value).into_response()
+}

@@ -1,0 +1,118 @@
+//! The servers that are administered: an IdP, a RAS, and what their acts need.
+
+use passavant_authority::passwords::Passwords;
+use passavant_proto::{
+    identifier::Issuer,
+    jose::jwk::Algorithm,
+    time::{Clock, Entropy, Timestamp},
+};
+use passavant_store::{SealedKey, Store};
+use std::sync::Arc;
+
+/// Makes a signing key of an algorithm (`None`: the server's own) that begins to sign at a time, sealed.
+pub type MakeKey =
+    Arc<dyn Fn(Option<Algorithm>, Timestamp) -> Result<SealedKey, String> + Send + Sync>;
+
+/// What every act needs.
+#[derive(Clone)]
+pub(crate) struct Ground {
+    pub(crate) store: Store,
+    pub(crate) clock: Clock,
+    pub(crate) entropy: Entropy,
+    /// Makes signing keys; only the binary can seal one.
+    pub(crate) make_key: Option<MakeKey>,
+}
+
+impl Ground {
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+/// What administration rests on: an IdP's, a RAS's.
+pub(crate) trait Administration: Clone + Send + Sync + 'static {
+    /// What people are called here.
+    const PERSON: &'static str;
+    fn ground(&self) -> &Ground;
+    /// What a person of a row is called, where that is known here.
+    fn name_of(&self, id: &str) -> impl Future<Output = Option<String>> + Send;
+    /// The id of a person that somebody names.
+    fn person(&self, named: &str) -> impl Future<Output = Option<String>> + Send;
+}
+
+/// Administration of one IdP.
+#[derive(Clone)]
+pub struct IdpAdmin(pub(crate) Arc<AdministeredIdp>);
+
+pub(crate) struct AdministeredIdp {
+    pub(crate) issuer: Issuer,
+    pub(crate) ground: Ground,
+    pub(crate) passwords: Passwords,
+    /// Whether public clients may exchange, which explanations have to know.
+    pub(crate) public_exchange: bool,
+}
+
+impl IdpAdmin {
+    /// Administration of the IdP `issuer` on `store`.
+    pub fn new(
+        issuer: Issuer,
+        store: Store,
+        clock: Clock,
+        entropy: Entropy,
+        passwords: Passwords,
+    ) -> Self {
+        let ground = Ground { store, clock, entropy, make_key: None };
+        Self(Arc::new(AdministeredIdp { issuer, ground, passwords, public_exchange: false }))
+    }
+
+    /// With keys that can be rotated.
+    #[must_use]
+    pub fn keys(self, make: MakeKey) -> Self {
+        let ground = Ground { make_key: Some(make), ..self.0.ground.clone() };
+        self.with(ground, self.0.public_exchange)
+    }
+
+    /// Of an IdP where public clients may exchange.
+    #[must_use]
+    pub fn public_exchange(self, allowed: bool) -> Self {
+        self.with(self.0.ground.clone(), allowed)
+    }
+
+    fn with(&self, ground: Ground, public_exchange: bool) -> Self {
+        let (issuer, passwords) = (self.0.issuer.clone(), self.0.passwords.clone());
+        Self(Arc::new(AdministeredIdp { issuer, ground, passwords, public_exchange }))
+    }
+
+    pub(crate) fn issuer(&self) -> &Issuer {
+        &self.0.issuer
+    }
+}
+
+/// Administration of one RAS.
+#[derive(Clone)]
+pub struct RasAdmin(pub(crate) Arc<AdministeredRas>);
+
+pub(crate) struct AdministeredRas {
+    pub(crate) issuer: Issuer,
+    pub(crate) ground: Ground,
+}
+
+impl RasAdmin {
+    /// Administration of the RAS `issuer` on `store`.
+    pub fn new(issuer: Issuer, store: Store, clock: Clock, entropy: Entropy) -> Self {
+        let ground = Ground { store, clock, entropy, make_key: None };
+        Self(Arc::new(AdministeredRas { issuer, ground }))
+    }
+
+    /// With keys that can be rotated.
+    #[must_use]
+    pub fn keys(self, make: MakeKey) -> Self {
+        let AdministeredRas { issuer, ground } = &*self.0;
+        let ground = Ground { make_key: Some(make), ..ground.clone() };
+        Self(Arc::new(AdministeredRas { issuer: issuer.clone(), ground }))
+    }
+
+    pub(crate) fn issuer(&self) -> &Issuer {
+        &self.0.issuer
+    }
+}
