@@ -907,7 +907,7 @@ async fn scopes_that_nobody_grants_are_asked_for_once() {
 }
 
 #[tokio::test]
-async fn k26_a_policy_that_wants_a_fresher_sign_in_has_the_person_sign_in_once() {
+async fn a_policy_that_wants_a_fresher_sign_in_has_the_person_sign_in_once() {
     let world = Arc::new(World::new().await);
     let script = Script::default();
     let url = world.serve("fresh", script.router("fresh")).await;

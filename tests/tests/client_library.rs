@@ -211,7 +211,7 @@ impl Stage {
 }
 
 #[tokio::test]
-async fn k01_k03_c2_discovery_believes_only_what_fits() {
+async fn discovery_believes_only_what_fits() {
     let world = World::new().await;
     let client = world.client();
     sign_in(&world, &client, "erin").await;
@@ -244,7 +244,7 @@ async fn k01_k03_c2_discovery_believes_only_what_fits() {
 }
 
 #[tokio::test]
-async fn k09_k10_k11_answers_that_do_not_fit_are_thrown_away() {
+async fn answers_that_do_not_fit_are_thrown_away() {
     let world = World::new().await;
     let (stage, url) = Stage::start().await;
     let key = Key::new();
@@ -346,7 +346,7 @@ fn staged(world: &World, url: &str) -> passavant_client::Client {
 }
 
 #[tokio::test]
-async fn k13_an_id_token_that_does_not_verify_ends_the_sign_in() {
+async fn an_id_token_that_does_not_verify_ends_the_sign_in() {
     let world = World::new().await;
     let (stage, url) = Stage::start().await;
     let key = Key::new();
@@ -415,7 +415,7 @@ async fn k13_an_id_token_that_does_not_verify_ends_the_sign_in() {
 }
 
 #[tokio::test]
-async fn k08_k14_credentials_go_to_their_own_authorization_server_alone() {
+async fn credentials_go_to_their_own_authorization_server_alone() {
     let world = World::new().await;
     let client = world.client();
     sign_in(&world, &client, "erin").await;
@@ -459,7 +459,7 @@ async fn k08_k14_credentials_go_to_their_own_authorization_server_alone() {
 }
 
 #[tokio::test]
-async fn k15_a_challenge_that_names_nothing_new_ends_it_at_once() {
+async fn a_challenge_that_names_nothing_new_ends_it_at_once() {
     let world = World::new().await;
     let client = world.client();
     sign_in(&world, &client, "erin").await;
@@ -657,7 +657,7 @@ async fn a_browser_is_sent_to_https_pages_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn k24_a_challenge_leads_to_no_odd_place() {
+async fn a_challenge_leads_to_no_odd_place() {
     let world = World::new().await;
     let client = world.client();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -315,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn i19_b25_a_document_is_believed_for_a_minute_at_least_and_five_at_most() {
+    fn a_document_is_believed_for_a_minute_at_least_and_five_at_most() {
         for (header, seconds) in [
             (None, LONGEST),
             (Some("max-age=315360000"), LONGEST),

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn i01_i03_a_client_id_is_an_unambiguous_https_url_with_a_path() {
+    fn a_client_id_is_an_unambiguous_https_url_with_a_path() {
         for bad in [
             "http://idp.example/c",
             "https://idp.example",
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn i04_i09_a_document_names_itself_and_carries_no_secret() {
+    fn a_document_names_itself_and_carries_no_secret() {
         use ClientDocumentError as E;
         assert_eq!(read_value(&good()).unwrap().id, URL);
         for (member, value, expected) in [

@@ -1,4 +1,4 @@
-//! Table C: token exchange at the IdP.
+//! Token exchange at the IdP.
 
 use passavant_store::{Put, User};
 use passavant_tests::{
@@ -10,7 +10,7 @@ use serde_json::json;
 const SUBJECT: Expected<'_> = Expected(400, "invalid_grant", "subject.token");
 
 #[tokio::test]
-async fn c01_c08_c15_c23_c24_c28_a_malformed_request_says_which_parameter() {
+async fn a_malformed_request_says_which_parameter() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let ask = world.exchange(&tokens.id_token);
@@ -73,7 +73,7 @@ async fn c01_c08_c15_c23_c24_c28_a_malformed_request_says_which_parameter() {
 }
 
 #[tokio::test]
-async fn c03_c04_c05_c06_c38_only_a_live_id_token_of_ours_for_this_client() {
+async fn only_a_live_id_token_of_ours_for_this_client() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let of_sibling = world.sign_in_as("erin", "sibling").await;
@@ -110,7 +110,7 @@ async fn c03_c04_c05_c06_c38_only_a_live_id_token_of_ours_for_this_client() {
 }
 
 #[tokio::test]
-async fn c05_c34_a_cut_off_bites_at_the_next_exchange() {
+async fn a_cut_off_bites_at_the_next_exchange() {
     let world = World::new().await;
     let post = reqwest::Method::POST;
     for (path, undo, expected) in [
@@ -149,7 +149,7 @@ async fn c05_c34_a_cut_off_bites_at_the_next_exchange() {
 }
 
 #[tokio::test]
-async fn c09_c10_c11_a_refresh_token_serves_as_subject_without_being_used_up() {
+async fn a_refresh_token_serves_as_subject_without_being_used_up() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let by_refresh = |token: &str| {
@@ -186,7 +186,7 @@ async fn c09_c10_c11_a_refresh_token_serves_as_subject_without_being_used_up() {
 }
 
 #[tokio::test]
-async fn c13_c14_c16_c18_c19_audience_and_resource_must_fit_and_tell_nothing() {
+async fn audience_and_resource_must_fit_and_tell_nothing() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let ask = world.exchange(&tokens.id_token);
@@ -247,7 +247,7 @@ async fn c13_c14_c16_c18_c19_audience_and_resource_must_fit_and_tell_nothing() {
 }
 
 #[tokio::test]
-async fn c20_resources_are_compared_normalized_and_echoed_as_spelled() {
+async fn resources_are_compared_normalized_and_echoed_as_spelled() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let origin = world.canvas.trim_end_matches("/canvas");
@@ -276,7 +276,7 @@ async fn c20_resources_are_compared_normalized_and_echoed_as_spelled() {
 }
 
 #[tokio::test]
-async fn c21_scopes_are_what_policy_leaves_of_them() {
+async fn scopes_are_what_policy_leaves_of_them() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let ask = world.exchange(&tokens.id_token);
@@ -298,7 +298,7 @@ async fn c21_scopes_are_what_policy_leaves_of_them() {
 }
 
 #[tokio::test]
-async fn c26_the_client_id_claim_comes_from_the_mapping_alone() {
+async fn the_client_id_claim_comes_from_the_mapping_alone() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let ask = world.exchange(&tokens.id_token);
@@ -313,7 +313,7 @@ async fn c26_the_client_id_claim_comes_from_the_mapping_alone() {
 }
 
 #[tokio::test]
-async fn c30_a_sign_in_that_is_too_old_or_too_weak_asks_for_a_step_up() {
+async fn a_sign_in_that_is_too_old_or_too_weak_asks_for_a_step_up() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let ask = world.exchange(&tokens.id_token);
@@ -343,7 +343,7 @@ async fn c30_a_sign_in_that_is_too_old_or_too_weak_asks_for_a_step_up() {
 }
 
 #[tokio::test]
-async fn c31_a_proof_binds_the_id_jag_and_is_never_ignored() {
+async fn a_proof_binds_the_id_jag_and_is_never_ignored() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let (key, other) = (Key::new(), Key::new());
@@ -397,7 +397,7 @@ async fn c31_a_proof_binds_the_id_jag_and_is_never_ignored() {
 }
 
 #[tokio::test]
-async fn c35_c36_the_answer_has_the_drafts_shape_and_nothing_about_the_person() {
+async fn the_id_jag_answer_has_the_drafts_shape_and_nothing_about_the_person() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let reply = world.send(&world.exchange(&tokens.id_token)).await;

@@ -1,4 +1,4 @@
-//! Table D: redemption at the RAS.
+//! Redemption of an ID-JAG at the RAS.
 
 use passavant_proto::{
     oauth::client::GovernedResource,
@@ -53,7 +53,7 @@ async fn change_resource(world: &World, url: &str, change: impl FnOnce(&mut Gove
 }
 
 #[tokio::test]
-async fn d01_d08_d41_d43_the_request_itself() {
+async fn a_redemption_that_breaks_a_rule_of_the_request_is_refused() {
     let world = World::new().await;
     let good = world.id_jag(&world.id_jag_claims());
     let malformed = Expected(400, "invalid_request", "request.malformed");
@@ -87,7 +87,7 @@ async fn d01_d08_d41_d43_the_request_itself() {
 }
 
 #[tokio::test]
-async fn d03_d06_d09_d18_d21_d33_d34_d38_the_claims() {
+async fn claims_that_do_not_fit_are_refused() {
     let world = World::new().await;
     for (case, aud) in [
         ("two, ours among them", json!([world.ras, "https://other.example"])),
@@ -145,7 +145,7 @@ async fn d03_d06_d09_d18_d21_d33_d34_d38_the_claims() {
 }
 
 #[tokio::test]
-async fn d04_an_untrusted_issuer_causes_no_fetch() {
+async fn an_untrusted_issuer_causes_no_fetch() {
     let world = World::new().await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let issuer = format!("http://{}", listener.local_addr().unwrap());
@@ -162,7 +162,7 @@ async fn d04_an_untrusted_issuer_causes_no_fetch() {
 }
 
 #[tokio::test]
-async fn d10_d13_d14_d15_an_id_jag_buys_one_token() {
+async fn an_id_jag_buys_one_token() {
     let world = World::new().await;
     let replay = Expected(400, "invalid_grant", "id_jag.replay");
     let claims = world.id_jag_claims();
@@ -204,7 +204,7 @@ async fn d10_d13_d14_d15_an_id_jag_buys_one_token() {
 }
 
 #[tokio::test]
-async fn d11_of_fifty_redemptions_at_once_one_succeeds() {
+async fn of_fifty_redemptions_at_once_one_succeeds() {
     let world = std::sync::Arc::new(World::new().await);
     let ask = world.redeem(&world.id_jag(&world.id_jag_claims()));
     let tasks: Vec<_> = (0..50)
@@ -234,7 +234,7 @@ async fn a_policy_may_relax_single_use_for_one_issuer() {
 }
 
 #[tokio::test]
-async fn d05_a_multi_tenant_issuer_is_trusted_for_one_tenant() {
+async fn a_multi_tenant_issuer_is_trusted_for_one_tenant() {
     let world = World::new().await;
     change_trust(&world, |trusted| trusted.tenant = Some("acme".to_owned())).await;
     refuse(&world, "D05 no tenant", &world.id_jag(&world.id_jag_claims()), BAD).await;
@@ -271,7 +271,7 @@ async fn who_acts_for_a_person_is_on_record() {
 }
 
 #[tokio::test]
-async fn d16_d19_d20_resources_and_scopes() {
+async fn resources_and_scopes_are_never_more_than_the_id_jag_carries() {
     let world = World::new().await;
     let absent = Expected(400, "invalid_grant", "resource.absent");
     refuse(&world, "D16", &without(&world, "resource"), absent).await;
@@ -322,7 +322,7 @@ async fn d16_d19_d20_resources_and_scopes() {
 }
 
 #[tokio::test]
-async fn d23_d24_accounts_are_linked_by_issuer_and_subject() {
+async fn accounts_are_linked_by_issuer_and_subject() {
     let world = World::new().await;
     change_trust(&world, |trusted| trusted.accounts.just_in_time = false).await;
     let unknown = Expected(400, "access_denied", "account.unknown");
@@ -366,7 +366,7 @@ async fn d23_d24_accounts_are_linked_by_issuer_and_subject() {
 }
 
 #[tokio::test]
-async fn d28_to_d31_a_bound_id_jag_needs_its_key() {
+async fn a_bound_id_jag_needs_its_key() {
     let world = World::new().await;
     let (key, other) = (Key::new(), Key::new());
     let url = world.ras.endpoint("/token");
@@ -417,7 +417,7 @@ async fn d28_to_d31_a_bound_id_jag_needs_its_key() {
 }
 
 #[tokio::test]
-async fn d35_an_id_jag_is_no_access_token() {
+async fn an_id_jag_is_no_access_token() {
     let world = World::new().await;
     let bearer = format!("Bearer {}", world.id_jag(&world.id_jag_claims()));
     let reply = world.call(&world.canvas, &[("authorization", &bearer)], &json!({})).await;
@@ -426,7 +426,7 @@ async fn d35_an_id_jag_is_no_access_token() {
 }
 
 #[tokio::test]
-async fn d36_the_answer_has_the_drafts_shape() {
+async fn the_access_token_answer_has_the_drafts_shape() {
     let world = World::new().await;
     let id_jag = world.id_jag_claims();
     let reply = world.send(&world.redeem(&world.id_jag(&id_jag))).await;
@@ -446,7 +446,7 @@ async fn d36_the_answer_has_the_drafts_shape() {
 }
 
 #[tokio::test]
-async fn d39_keys_that_cannot_be_fetched_use_nothing_up() {
+async fn keys_that_cannot_be_fetched_use_nothing_up() {
     let world = World::new().await;
     let key = Key::new();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -490,7 +490,7 @@ async fn d39_keys_that_cannot_be_fetched_use_nothing_up() {
 }
 
 #[tokio::test]
-async fn d40_when_trust_ends_its_tokens_die() {
+async fn when_trust_ends_its_tokens_die() {
     let world = World::new().await;
     let reply = world.send(&world.redeem(&world.id_jag(&world.id_jag_claims()))).await;
     let token = reply.str("access_token").to_owned();
@@ -503,7 +503,7 @@ async fn d40_when_trust_ends_its_tokens_die() {
 }
 
 #[tokio::test]
-async fn f13_f14_introspection_and_revocation_are_for_the_tokens_own_parties() {
+async fn introspection_and_revocation_are_for_the_tokens_own_parties() {
     let world = World::new().await;
     let redeem = || async {
         let reply = world.send(&world.redeem(&world.id_jag(&world.id_jag_claims()))).await;
@@ -545,7 +545,7 @@ async fn f13_f14_introspection_and_revocation_are_for_the_tokens_own_parties() {
 }
 
 #[tokio::test]
-async fn q03_the_databases_hold_no_secret() {
+async fn the_databases_hold_no_secret() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let reply = world.send(&world.exchange(&tokens.id_token)).await;
@@ -578,7 +578,7 @@ async fn q03_the_databases_hold_no_secret() {
 }
 
 #[tokio::test]
-async fn d40_j04_a_guard_that_asks_feels_a_revocation_within_a_second() {
+async fn a_guard_that_asks_feels_a_revocation_within_a_second() {
     let world = World::new().await;
     let new = json!({"id": "canvas-server", "name": "Canvas", "resources": [world.canvas]});
     let made = world.administer(reqwest::Method::POST, "/ras/ras/clients", Some(new)).await;

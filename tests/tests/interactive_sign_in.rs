@@ -1,4 +1,4 @@
-//! Table E: the interactive path of a RAS, from a browser to tokens. The IdP's own authorization endpoint is in
+//! The interactive path of a RAS, from a browser to tokens. The IdP's own authorization endpoint is in
 //! `flows.rs`.
 
 use passavant_proto::xaa::trust::{Account, TrustedIssuer};

@@ -1,4 +1,4 @@
-//! Table B: client authentication, at all four endpoints that ask for it.
+//! Client authentication, at all four endpoints that ask for it.
 
 use passavant_tests::world::{AGENT, Ask, Expected, Wishes, World};
 use reqwest::Method;
@@ -34,7 +34,7 @@ async fn refused_everywhere(
 }
 
 #[tokio::test]
-async fn b01_b03_b04_b18_no_way_around_the_registered_method() {
+async fn no_way_around_the_registered_method() {
     let world = World::new().await;
     let secret = world.secret.expose().to_owned();
     let client =
@@ -93,7 +93,7 @@ async fn b01_b03_b04_b18_no_way_around_the_registered_method() {
 }
 
 #[tokio::test]
-async fn b05_b06_b16_credentials_that_cannot_be_read_are_refused() {
+async fn credentials_that_cannot_be_read_are_refused() {
     let world = World::new().await;
     let malformed = Expected(401, "invalid_client", "client.malformed");
     for value in ["Basic ###", "Basic YWdlbnQ=", "Basic ", "Bearer x", "Basic YQBiOmM="] {
@@ -124,7 +124,7 @@ async fn b05_b06_b16_credentials_that_cannot_be_read_are_refused() {
 }
 
 #[tokio::test]
-async fn b05_both_spellings_of_basic_are_read() {
+async fn both_spellings_of_basic_are_read() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     // oauth4webapi and openid-client escape even `-` and `_`; TypeScript's SDK sends them raw.
@@ -152,7 +152,7 @@ async fn b05_both_spellings_of_basic_are_read() {
 }
 
 #[tokio::test]
-async fn b08_to_b15_client_assertions_are_for_us_alone_and_used_once() {
+async fn client_assertions_are_for_us_alone_and_used_once() {
     let world = World::new().await;
     let tokens = world.sign_in_as("erin", "agent-jwt").await;
     let sign = |claims: &serde_json::Value, typ: &str| {
@@ -199,7 +199,7 @@ async fn b08_to_b15_client_assertions_are_for_us_alone_and_used_once() {
 }
 
 #[tokio::test]
-async fn b13_a_jti_is_single_use_in_its_own_namespace_alone() {
+async fn a_jti_is_single_use_in_its_own_namespace_alone() {
     let world = World::new().await;
     let tokens = world.sign_in_as("erin", "agent-jwt").await;
     let mut assertion = world.assertion_claims();
@@ -217,7 +217,7 @@ async fn b13_a_jti_is_single_use_in_its_own_namespace_alone() {
 }
 
 #[tokio::test]
-async fn b19_b20_b21_credentials_stay_out_of_urls_and_forms_are_read_strictly() {
+async fn credentials_stay_out_of_urls_and_forms_are_read_strictly() {
     let world = World::new().await;
     for name in [
         "client_secret",
@@ -254,7 +254,7 @@ async fn b19_b20_b21_credentials_stay_out_of_urls_and_forms_are_read_strictly() 
 }
 
 #[tokio::test]
-async fn b23_an_address_that_keeps_failing_has_to_wait() {
+async fn an_address_that_keeps_failing_has_to_wait() {
     let world = World::with(Wishes { failures_per_minute: Some(5), ..Wishes::default() }).await;
     let wrong =
         world.ask(&world.ras, "/token", &[("grant_type", "x")]).basic("agent-at-ras", "wrong");
@@ -274,7 +274,7 @@ async fn b23_an_address_that_keeps_failing_has_to_wait() {
 }
 
 #[tokio::test]
-async fn b24_a_certificate_header_authenticates_nobody() {
+async fn a_certificate_header_authenticates_nobody() {
     let world = World::new().await;
     for name in ["x-client-cert", "x-ssl-client-cert", "x-forwarded-client-cert", "client-cert"] {
         refused_everywhere(
@@ -291,7 +291,7 @@ async fn b24_a_certificate_header_authenticates_nobody() {
 }
 
 #[tokio::test]
-async fn b26_a_public_client_gets_no_id_jag_unless_an_administrator_said_so() {
+async fn a_public_client_gets_no_id_jag_unless_an_administrator_said_so() {
     let world = World::new().await;
     let tokens = world.sign_in_as("erin", "public").await;
     let ask =

@@ -1,4 +1,4 @@
-//! Table A of the security cases: every JWT kind that we verify, each attacked in every way. A case
+//! Every kind of JWT that we verify, attacked in every way. A case
 //! changes one thing of a baseline that has just passed, and after it a baseline passes again.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
@@ -190,7 +190,7 @@ fn unsigned(parts: &Parts) -> String {
 }
 
 #[tokio::test]
-async fn a01_a03_no_algorithm_but_the_registered_one() {
+async fn no_algorithm_but_the_registered_one() {
     let bench = Bench::new().await;
     for verifier in ALL {
         for alg in
@@ -208,7 +208,7 @@ async fn a01_a03_no_algorithm_but_the_registered_one() {
 }
 
 #[tokio::test]
-async fn a04_a10_a30_no_key_but_the_issuers_own() {
+async fn no_key_but_the_issuers_own() {
     let bench = Bench::new().await;
     let attacker = Key::new();
     // Whatever it is asked for, it answers with the attacker's key, and counts.
@@ -253,7 +253,7 @@ async fn a04_a10_a30_no_key_but_the_issuers_own() {
 }
 
 #[tokio::test]
-async fn a05_a_hostile_kid_is_just_unknown() {
+async fn a_hostile_kid_is_just_unknown() {
     let bench = Bench::new().await;
     let long = "k".repeat(10_240);
     let kids = [
@@ -282,7 +282,7 @@ async fn a05_a_hostile_kid_is_just_unknown() {
 }
 
 #[tokio::test]
-async fn a11_a_signature_of_wrong_form_or_range_is_refused() {
+async fn a_signature_of_wrong_form_or_range_is_refused() {
     let bench = Bench::new().await;
     let order = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
     let n: Vec<u8> =
@@ -320,7 +320,7 @@ async fn a11_a_signature_of_wrong_form_or_range_is_refused() {
 }
 
 #[tokio::test]
-async fn a14_a15_critical_extensions_and_double_members_are_refused() {
+async fn critical_extensions_and_double_members_are_refused() {
     let bench = Bench::new().await;
     for verifier in ALL {
         for (case, change) in [
@@ -371,7 +371,7 @@ fn required(verifier: Verifier) -> &'static [&'static str] {
 }
 
 #[tokio::test]
-async fn a16_a_claim_that_is_missing_or_of_the_wrong_type_is_refused() {
+async fn a_claim_that_is_missing_or_of_the_wrong_type_is_refused() {
     let bench = Bench::new().await;
     for verifier in ALL {
         for name in required(verifier) {
@@ -425,7 +425,7 @@ async fn a16_a_claim_that_is_missing_or_of_the_wrong_type_is_refused() {
 }
 
 #[tokio::test]
-async fn a18_a19_time_holds_to_the_second_and_lifetimes_are_capped() {
+async fn time_holds_to_the_second_and_lifetimes_are_capped() {
     let bench = Bench::new().await;
     let now = bench.world.now().0;
     for verifier in ALL {
@@ -471,7 +471,7 @@ async fn a18_a19_time_holds_to_the_second_and_lifetimes_are_capped() {
 }
 
 #[tokio::test]
-async fn a20_no_kind_passes_for_another() {
+async fn no_kind_passes_for_another() {
     let bench = Bench::new().await;
     for kind in ALL {
         for verifier in ALL {
@@ -504,7 +504,7 @@ async fn a20_no_kind_passes_for_another() {
 }
 
 #[tokio::test]
-async fn a21_the_type_of_an_id_jag_is_exact_but_for_case_and_prefix() {
+async fn the_type_of_an_id_jag_is_exact_but_for_case_and_prefix() {
     let bench = Bench::new().await;
     for (typ, good) in [
         (json!("application/oauth-id-jag+jwt"), true),
@@ -527,7 +527,7 @@ async fn a21_the_type_of_an_id_jag_is_exact_but_for_case_and_prefix() {
 }
 
 #[tokio::test]
-async fn a23_an_issuer_that_only_resembles_is_refused() {
+async fn an_issuer_that_only_resembles_is_refused() {
     let bench = Bench::new().await;
     for verifier in [Verifier::Subject, Verifier::IdJag, Verifier::AccessToken, Verifier::SignIn] {
         let issuer = bench.baseline(verifier).claims["iss"].as_str().unwrap().to_owned();
@@ -548,7 +548,7 @@ async fn a23_an_issuer_that_only_resembles_is_refused() {
 }
 
 #[tokio::test]
-async fn a24_a25_a26_a28_only_strict_compact_jws_is_read() {
+async fn only_strict_compact_jws_is_read() {
     let bench = Bench::new().await;
     for verifier in ALL {
         let key = bench.key(verifier);
@@ -598,7 +598,7 @@ async fn a24_a25_a26_a28_only_strict_compact_jws_is_read() {
 }
 
 #[test]
-fn a08_a09_a13_a29_key_sets_are_read_with_suspicion() {
+fn key_sets_are_read_with_suspicion() {
     let (one, two) = (Key::new(), Key::new());
     let set =
         |keys: Value| KeySet::parse(json!({"keys": keys}).to_string().as_bytes(), Algorithm::ES256);
@@ -652,7 +652,7 @@ fn a08_a09_a13_a29_key_sets_are_read_with_suspicion() {
 }
 
 #[tokio::test]
-async fn a06_p09_a_flood_of_unknown_kids_causes_one_fetch_and_loses_no_good_key() {
+async fn a_flood_of_unknown_kids_causes_one_fetch_and_loses_no_good_key() {
     let world = World::new().await;
     let key = Key::new();
     let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -697,7 +697,7 @@ async fn a06_p09_a_flood_of_unknown_kids_causes_one_fetch_and_loses_no_good_key(
 }
 
 #[tokio::test]
-async fn a31_what_was_switched_off_a_second_ago_is_refused_everywhere() {
+async fn what_was_switched_off_a_second_ago_is_refused_everywhere() {
     let bench = Bench::new().await;
     let world = &bench.world;
     let post = |path: &str, body: Value| {

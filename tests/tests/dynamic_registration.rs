@@ -1,4 +1,4 @@
-//! Table H: dynamic client registration, where it is on; and clients of the interactive path that are named by a
+//! Dynamic client registration, where it is on; and clients of the interactive path that are named by a
 //! document.
 
 use axum::{Json, Router, routing::get};
@@ -35,7 +35,7 @@ fn good() -> Value {
 }
 
 #[tokio::test]
-async fn h01_it_is_off_unless_somebody_switches_it_on() {
+async fn registration_is_off_unless_somebody_switches_it_on() {
     let off = World::new().await;
     off.let_outsiders_in().await;
     assert_eq!(register(&off, &good()).await.status, 404);
@@ -90,7 +90,7 @@ async fn a_client_registers_itself_and_gets_what_a_person_lets_it_have() {
 
 #[tokio::test]
 #[allow(clippy::too_many_lines)] // one case after the other
-async fn h03_to_h09_bad_metadata_is_refused_and_nothing_of_it_is_fetched_or_kept() {
+async fn bad_metadata_is_refused_and_nothing_of_it_is_fetched_or_kept() {
     let world = world().await;
     let count = async || world.ras_store.all::<Client>().await.unwrap().len();
     let before = count().await;
@@ -209,7 +209,7 @@ async fn h03_to_h09_bad_metadata_is_refused_and_nothing_of_it_is_fetched_or_kept
 }
 
 #[tokio::test]
-async fn h14_floods_are_slowed_and_what_nobody_lets_in_is_forgotten() {
+async fn floods_are_slowed_and_what_nobody_lets_in_is_forgotten() {
     let world = world().await;
     let mut statuses = Vec::new();
     for _ in 0..14 {

@@ -1,4 +1,4 @@
-//! Table J: the gateway in front of an MCP server, and what it puts on record.
+//! The gateway in front of an MCP server, and what it puts on record.
 
 use passavant_gateway::{ArgumentAudit, Lists, PlainHeader, ToolChanges, Who};
 use passavant_tests::{
@@ -33,7 +33,7 @@ fn host(url: &str) -> String {
 }
 
 #[tokio::test]
-async fn j01_j03_j04_no_token_and_bad_tokens_are_challenged_and_never_reach_the_server() {
+async fn no_token_and_bad_tokens_are_challenged_and_never_reach_the_server() {
     let world = World::new().await;
     let gate = Gate::new(&world).await;
     let token = gate.token(&world, "erin", "read write").await;
@@ -101,7 +101,7 @@ async fn j01_j03_j04_no_token_and_bad_tokens_are_challenged_and_never_reach_the_
 }
 
 #[tokio::test]
-async fn j08_tools_need_their_scopes_and_what_no_rule_names_is_denied() {
+async fn tools_need_their_scopes_and_what_no_rule_names_is_denied() {
     let world = World::new().await;
     let gate = Gate::new(&world).await;
     let read = gate.token(&world, "erin", "read").await;
@@ -162,7 +162,7 @@ async fn high_impact_tools_ask_for_a_fresh_and_strong_sign_in() {
 }
 
 #[tokio::test]
-async fn j09_j10_j33_what_could_be_read_in_two_ways_is_refused() {
+async fn a_message_that_could_be_read_in_two_ways_is_refused() {
     let world = World::new().await;
     let gate = Gate::new(&world).await;
     let token = gate.token(&world, "erin", "read write").await;
@@ -242,7 +242,7 @@ async fn j09_j10_j33_what_could_be_read_in_two_ways_is_refused() {
 }
 
 #[tokio::test]
-async fn j11_j13_j14_j15_the_server_learns_who_calls_from_the_gateway_alone() {
+async fn the_server_learns_who_calls_from_the_gateway_alone() {
     let world = World::new().await;
     let gate = Gate::with(&world, |settings| {
         settings.plain_headers =
@@ -397,7 +397,7 @@ async fn the_body_s_type_is_json_in_utf8_and_is_written_by_the_gateway() {
 }
 
 #[tokio::test]
-async fn j11_j28_j29_answers_of_the_server_are_no_more_than_answers() {
+async fn answers_of_the_server_are_no_more_than_answers() {
     let world = World::new().await;
     let gate = Gate::with(&world, |settings| {
         let rules = vec![tools(&["*"], "")];
@@ -440,7 +440,7 @@ async fn j11_j28_j29_answers_of_the_server_are_no_more_than_answers() {
 }
 
 #[tokio::test]
-async fn j16_j18_j19_j20_places_are_exact_and_ambiguous_requests_are_closed() {
+async fn places_are_exact_and_ambiguous_requests_are_closed() {
     let world = World::new().await;
     let gate = Gate::new(&world).await;
     let token = gate.token(&world, "erin", "read").await;
@@ -543,7 +543,7 @@ async fn j16_j18_j19_j20_places_are_exact_and_ambiguous_requests_are_closed() {
 }
 
 #[tokio::test]
-async fn j21_j24_a_session_is_its_callers_and_is_no_authentication() {
+async fn a_session_is_its_callers_and_is_no_authentication() {
     let world = World::new().await;
     let gate = Gate::new(&world).await;
     let (erin, max) =
@@ -615,7 +615,7 @@ async fn end(answer: &mut reqwest::Response) -> (bool, Duration) {
 }
 
 #[tokio::test]
-async fn j23_streams_end_with_their_token_and_the_work_is_cancelled() {
+async fn streams_end_with_their_token_and_the_work_is_cancelled() {
     let world = World::new().await;
     let gate = Gate::new(&world).await;
     // A revoked token.
@@ -701,7 +701,7 @@ async fn cancelling_is_closing_the_stream_and_reaches_the_server() {
 }
 
 #[tokio::test]
-async fn j25_what_is_known_of_one_token_is_not_known_of_another() {
+async fn what_is_known_of_one_token_is_not_known_of_another() {
     let world = World::new().await;
     let (one, two) = (Gate::new(&world).await, Gate::new(&world).await);
     let token = one.token(&world, "erin", "read").await;
@@ -721,7 +721,7 @@ async fn j25_what_is_known_of_one_token_is_not_known_of_another() {
 }
 
 #[tokio::test]
-async fn j26_metadata_is_from_the_config_whatever_the_request_says() {
+async fn metadata_is_from_the_config_whatever_the_request_says() {
     let world = World::new().await;
     let gate = Gate::new(&world).await;
     let origin = format!("http://{}", host(&gate.url));
@@ -741,7 +741,7 @@ async fn j26_metadata_is_from_the_config_whatever_the_request_says() {
 }
 
 #[tokio::test]
-async fn j30_what_cannot_be_decided_or_recorded_is_not_allowed() {
+async fn what_cannot_be_decided_or_recorded_is_not_allowed() {
     let world = World::new().await;
     let gate = Gate::with(&world, |settings| {
         settings.stands =
@@ -763,7 +763,7 @@ async fn j30_what_cannot_be_decided_or_recorded_is_not_allowed() {
 }
 
 #[tokio::test]
-async fn j34_who_floods_is_slowed_and_nobody_else() {
+async fn who_floods_is_slowed_and_nobody_else() {
     let world = World::new().await;
     let gate = Gate::with(&world, |settings| {
         settings.limits.per_person = NonZeroU32::new(20).unwrap();

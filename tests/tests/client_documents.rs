@@ -1,4 +1,4 @@
-//! Table I: client metadata documents, and every fetch of what somebody else named.
+//! Client metadata documents, and every fetch of what somebody else named.
 
 use axum::{
     Router,
@@ -156,7 +156,7 @@ async fn fetches(url: &str) -> Vec<(&'static str, bool)> {
 }
 
 #[tokio::test]
-async fn i05_i06_i08_no_fetch_follows_believes_or_waits_for_a_hostile_host() {
+async fn no_fetch_follows_believes_or_waits_for_a_hostile_host() {
     let bomb = {
         // Gzip of spaces; nobody here unpacks it.
         let mut bytes = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
@@ -207,7 +207,7 @@ impl Names for Fixed {
 }
 
 #[tokio::test]
-async fn i10_i11_i13_i14_a_name_leads_to_a_checked_address_or_nowhere() {
+async fn a_name_leads_to_a_checked_address_or_nowhere() {
     for (case, addresses) in [
         ("loopback", &["127.0.0.1"][..]),
         ("loopback v6", &["::1"]),
@@ -300,7 +300,7 @@ async fn allow(world: &World, origin: &str) {
 const REFUSED: Expected<'_> = Expected(401, "invalid_client", "client.document");
 
 #[tokio::test]
-async fn i24_nothing_is_fetched_unless_the_administrator_listed_the_host() {
+async fn nothing_is_fetched_unless_the_administrator_listed_the_host() {
     let world = World::new().await;
     let stranger = Stranger::new().await;
     let ask = || stranger.redeem(&world, &stranger.url);
@@ -336,7 +336,7 @@ async fn i24_nothing_is_fetched_unless_the_administrator_listed_the_host() {
 }
 
 #[tokio::test]
-async fn i01_i04_i09_i20_a_document_that_breaks_a_rule_is_no_client() {
+async fn a_document_that_breaks_a_rule_is_no_client() {
     let world = World::new().await;
     let stranger = Stranger::new().await;
     allow(&world, stranger.origin()).await;
@@ -394,7 +394,7 @@ async fn i01_i04_i09_i20_a_document_that_breaks_a_rule_is_no_client() {
 }
 
 #[tokio::test]
-async fn i18_a_document_is_fetched_once_for_all_who_wait_and_hosts_have_a_budget() {
+async fn a_document_is_fetched_once_for_all_who_wait_and_hosts_have_a_budget() {
     let world = World::new().await;
     let stranger = Stranger::new().await;
     allow(&world, stranger.origin()).await;
@@ -420,7 +420,7 @@ async fn i18_a_document_is_fetched_once_for_all_who_wait_and_hosts_have_a_budget
 }
 
 #[tokio::test]
-async fn i23_a_registered_client_wins_over_a_document_of_the_same_name() {
+async fn a_registered_client_wins_over_a_document_of_the_same_name() {
     use passavant_proto::oauth::client::{Client, ClientAuthentication, SecretHash};
     let world = World::new().await;
     let stranger = Stranger::new().await;
