@@ -50,7 +50,7 @@ async fn no_token_and_bad_tokens_are_challenged_and_never_reach_the_server() {
     assert!(challenge(&none).starts_with("Bearer ") && challenge(&none).contains(&metadata));
     assert!(challenge(&none).contains("scope=\"read\"") && !challenge(&none).contains("error"));
     assert!(gate.records("decision").await.is_empty(), "nobody called");
-    // J03: in the URL or a form it is no token.
+    // In the URL or a form it is no token.
     let in_url = format!("{}?access_token={token}", gate.url);
     assert_eq!(world.call(&in_url, &[accept], &call("echo")).await.status, 401);
     let bearer = format!("Bearer {token}");
@@ -58,7 +58,7 @@ async fn no_token_and_bad_tokens_are_challenged_and_never_reach_the_server() {
     let reply = world.call(&in_url, &both, &call("echo")).await;
     assert_eq!(reply.status, 400, "a query that is not the resource's goes nowhere");
     assert_eq!(gate.records("decision").await[0]["reason"], "request.query");
-    // J04 and its neighbours.
+    // Tokens that are not good here.
     let mut changed = token.clone();
     let last = changed.pop().unwrap();
     changed.push(if last == 'A' { 'B' } else { 'A' });
@@ -75,15 +75,15 @@ async fn no_token_and_bad_tokens_are_challenged_and_never_reach_the_server() {
         Key::new().sign(&header, parts.claims.to_string().as_bytes())
     };
     for (case, bad) in [
-        ("J04: bad signature", changed),
-        ("J04: expired", claims(&|c| c["exp"] = (now - 60).into())),
-        ("J05: sibling", claims(&|c| c["aud"] = world.boards.clone().into())),
-        ("J05: issuer as audience", claims(&|c| c["aud"] = json!(world.ras))),
-        ("J05: prefix", claims(&|c| c["aud"] = gate.url[..gate.url.len() - 1].into())),
-        ("J05: several", claims(&|c| c["aud"] = json!([gate.url, world.boards]))),
-        ("J06: another RAS", claims(&|c| c["iss"] = json!(world.other_ras))),
-        ("J04: another key", foreign),
-        ("D35: an ID-JAG", world.id_jag(&world.id_jag_claims())),
+        ("a bad signature", changed),
+        ("an expired token", claims(&|c| c["exp"] = (now - 60).into())),
+        ("a sibling's token", claims(&|c| c["aud"] = world.boards.clone().into())),
+        ("issuer as audience", claims(&|c| c["aud"] = json!(world.ras))),
+        ("a prefix as audience", claims(&|c| c["aud"] = gate.url[..gate.url.len() - 1].into())),
+        ("several audiences", claims(&|c| c["aud"] = json!([gate.url, world.boards]))),
+        ("another RAS's token", claims(&|c| c["iss"] = json!(world.other_ras))),
+        ("another key", foreign),
+        ("an ID-JAG", world.id_jag(&world.id_jag_claims())),
         ("not a token", "x".to_owned()),
     ] {
         let reply = gate.call(&world, &bad, "echo").await;
@@ -221,7 +221,7 @@ async fn a_message_that_could_be_read_in_two_ways_is_refused() {
     let version = [("mcp-protocol-version", "2025-03-26")];
     assert_eq!(gate.post(&world, &token, &version, &json!([call("echo")])).await.status, 200);
     gate.upstream.take();
-    // J33.
+    // Protocol versions.
     let unknown = [("mcp-protocol-version", "1999-01-01")];
     let reply = gate.post(&world, &token, &unknown, &call("echo")).await;
     assert_eq!((reply.status, reply.json["error"]["code"].as_i64()), (400, Some(-32022)));
@@ -482,7 +482,7 @@ async fn places_are_exact_and_ambiguous_requests_are_closed() {
     }
     let other = send(request("http://evil.example/mcp", &host, "")).await;
     assert!(other.starts_with("HTTP/1.1 400"), "{other}");
-    // J18: exactly the names it has, also for what anybody may read.
+    // Exactly the names it has, also for what anybody may read.
     for wrong in ["localhost", "evil.example", &format!("{host}.evil.example"), "127.0.0.1:1"] {
         let answer = send(request("/mcp", wrong, "")).await;
         assert!(answer.starts_with("HTTP/1.1 421"), "{wrong}: {answer}");
@@ -494,7 +494,7 @@ async fn places_are_exact_and_ambiguous_requests_are_closed() {
     }
     let twice = request("/mcp", &host, &format!("host: {host}\r\n"));
     assert!(send(twice).await.starts_with("HTTP/1.1 400"));
-    // J19.
+    // Origins.
     for origin in ["http://evil.example", "null", "http://127.0.0.1"] {
         let answer = send(request("/mcp", &host, &format!("origin: {origin}\r\n"))).await;
         assert!(answer.starts_with("HTTP/1.1 403"), "{origin}: {answer}");
@@ -503,7 +503,7 @@ async fn places_are_exact_and_ambiguous_requests_are_closed() {
     assert!(own.starts_with("HTTP/1.1 200"), "{own}");
     assert!(own.contains(&format!("access-control-allow-origin: http://{host}")), "{own}");
     gate.upstream.take();
-    // J20.
+    // Requests whose end can be read in two ways.
     let head = format!(
         "POST /mcp HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {token}\r\naccept: \
          application/json\r\ncontent-type: application/json\r\n"
@@ -788,7 +788,7 @@ async fn who_floods_is_slowed_and_nobody_else() {
         429,
         "another token, the same person"
     );
-    // P19: streams of one person.
+    // Streams of one person.
     let mut streams = Vec::new();
     for _ in 0..3 {
         let stream = gate.stream(&world, &max, &call("stream")).await;
@@ -800,7 +800,7 @@ async fn who_floods_is_slowed_and_nobody_else() {
     gate.upstream.wait_let_go(3).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(gate.call(&world, &max, "echo").await.status, 200);
-    // P16 and sizes.
+    // Compressed bodies, and sizes.
     let encoded = [("content-encoding", "gzip")];
     assert_eq!(gate.post(&world, &max, &encoded, &call("echo")).await.status, 415);
     let large = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",

@@ -203,7 +203,7 @@ async fn no_algorithm_but_the_registered_one() {
         }
         let parts = bench.baseline(verifier);
         bench.refuses(verifier, "an empty signature", &unsigned(&parts)).await;
-        bench.accepts(verifier, "A01").await;
+        bench.accepts(verifier, "other algorithms").await;
     }
 }
 
@@ -247,7 +247,7 @@ async fn no_key_but_the_issuers_own() {
                 .await;
         }
         bench.world.pass(15);
-        bench.accepts(verifier, "A04").await;
+        bench.accepts(verifier, "other keys").await;
     }
     assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 0, "a header's URL was fetched");
 }
@@ -277,7 +277,7 @@ async fn a_hostile_kid_is_just_unknown() {
                 .await;
         }
         bench.world.pass(15);
-        bench.accepts(verifier, "A05").await;
+        bench.accepts(verifier, "hostile kids").await;
     }
 }
 
@@ -315,7 +315,7 @@ async fn a_signature_of_wrong_form_or_range_is_refused() {
             let jwt = format!("{input}.{}", B64.encode(bytes));
             bench.refuses(verifier, case, &jwt).await;
         }
-        bench.accepts(verifier, "A11").await;
+        bench.accepts(verifier, "malformed signatures").await;
     }
 }
 
@@ -353,7 +353,7 @@ async fn critical_extensions_and_double_members_are_refused() {
         }
         let jwt = key.sign(&twice(&header, "\"alg\":\"ES256\""), claims.as_bytes());
         bench.refuses(verifier, "alg twice", &jwt).await;
-        bench.accepts(verifier, "A14").await;
+        bench.accepts(verifier, "critical extensions and double members").await;
     }
 }
 
@@ -420,7 +420,7 @@ async fn a_claim_that_is_missing_or_of_the_wrong_type_is_refused() {
         let huge = parts.claims.to_string().replace(&value, "1e400");
         let jwt = bench.key(verifier).sign(&parts.header.to_string(), huge.as_bytes());
         bench.refuses(verifier, "1e400", &jwt).await;
-        bench.accepts(verifier, "A16").await;
+        bench.accepts(verifier, "malformed claims").await;
     }
 }
 
@@ -499,7 +499,7 @@ async fn no_kind_passes_for_another() {
             }
             bench.refuses_changed(verifier, typ, |p| p.header["typ"] = typ.into()).await;
         }
-        bench.accepts(verifier, "A20").await;
+        bench.accepts(verifier, "other types").await;
     }
 }
 
@@ -543,7 +543,7 @@ async fn an_issuer_that_only_resembles_is_refused() {
         ] {
             bench.refuses_changed(verifier, &other, |p| p.claims["iss"] = json!(other)).await;
         }
-        bench.accepts(verifier, "A23").await;
+        bench.accepts(verifier, "other issuers").await;
     }
 }
 
@@ -593,7 +593,7 @@ async fn only_strict_compact_jws_is_read() {
         ] {
             bench.refuses(verifier, case, &key.sign(&header, &payload)).await;
         }
-        bench.accepts(verifier, "A24").await;
+        bench.accepts(verifier, "other serializations").await;
     }
 }
 
@@ -603,22 +603,22 @@ fn key_sets_are_read_with_suspicion() {
     let set =
         |keys: Value| KeySet::parse(json!({"keys": keys}).to_string().as_bytes(), Algorithm::ES256);
     let both = set(json!([one.jwk(), two.jwk()])).unwrap();
-    assert!(both.find(None).is_none(), "A08: several candidates and no kid");
+    assert!(both.find(None).is_none(), "several candidates and no kid");
     assert!(both.find(Some(one.kid())).is_some());
     assert!(set(json!([one.jwk()])).unwrap().find(None).is_some());
     let mut clash = two.jwk();
     clash["kid"] = one.kid().into();
     let clashing = set(json!([one.jwk(), clash, two.jwk()])).unwrap();
-    assert!(clashing.find(Some(one.kid())).is_none(), "A09: two keys under one kid");
+    assert!(clashing.find(Some(one.kid())).is_none(), "two keys under one kid");
     assert!(clashing.find(Some(two.kid())).is_some());
     let mut off_curve = one.jwk();
     off_curve["y"] = two.jwk()["y"].clone();
-    assert!(set(json!([off_curve])).is_err(), "A13: a point off the curve");
+    assert!(set(json!([off_curve])).is_err(), "a point off the curve");
     let mut wrong_curve = one.jwk();
     wrong_curve["alg"] = "ES384".into();
-    assert!(set(json!([wrong_curve])).is_err(), "A13: a P-256 key for ES384");
+    assert!(set(json!([wrong_curve])).is_err(), "a P-256 key for ES384");
     let oct = json!({"kty": "oct", "k": "c2VjcmV0", "kid": "s"});
-    assert!(set(json!([oct])).is_err(), "A29: symmetric keys are ignored");
+    assert!(set(json!([oct])).is_err(), "symmetric keys are ignored");
     assert!(set(json!([oct, one.jwk()])).unwrap().find(Some("s")).is_none());
     let mut private = one.jwk();
     private["d"] = "AAAA".into();

@@ -106,7 +106,7 @@ impl Unproven<'_> {
     }
 }
 
-/// M2: whoever proves nothing is counted before anything is written for them, at every route there is.
+/// Whoever proves nothing is counted before anything is written for them, at every route there is.
 #[tokio::test]
 async fn two_hundred_unproven_requests_of_one_address_write_a_handful_of_rows_at_any_route() {
     let wishes = Wishes {
@@ -180,7 +180,7 @@ async fn two_hundred_unproven_requests_of_one_address_write_a_handful_of_rows_at
     assert!(!world.sign_in().await.id_token.is_empty());
 }
 
-/// M1: how far a request may go is judged from who named its URL. Here are the URLs that an operator wrote, or whose
+/// How far a request may go is judged from who named its URL. Here are the URLs that an operator wrote, or whose
 /// own origin is asked; everything that a party names goes by [`passavant_outbound::Discovered`].
 #[test]
 fn a_reach_of_its_own_is_given_only_to_urls_that_an_operator_or_a_person_wrote() {
@@ -237,7 +237,7 @@ fn no_event_of_administration_is_made_without_the_administrator() {
     assert_eq!(makers, known);
 }
 
-/// M13, S24: JSON for a terminal is written at one place, which lets nothing through that a terminal obeys.
+/// JSON for a terminal is written at one place, which lets nothing through that a terminal obeys.
 #[test]
 fn json_is_printed_by_the_one_function_that_escapes_what_others_wrote() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -476,7 +476,7 @@ fn every_promise_names_tests_that_exist() {
     }
 }
 
-/// M3: a browser that the person signed in from before has failures of its own.
+/// A browser that the person signed in from before has failures of its own.
 #[tokio::test]
 async fn a_browser_of_the_person_s_own_is_not_kept_out_by_the_failures_of_others() {
     let wishes = Wishes { failures_per_minute: Some(5), behind_proxy: true, ..Wishes::default() };
