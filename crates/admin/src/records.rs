@@ -436,7 +436,7 @@ pub(super) struct Overlap {
     pub(super) overlap: i64,
 }
 
-/// A record as administrators see it: secrets and their hashes are left out (M11).
+/// A record as administrators see it: secrets and their hashes are left out.
 pub(super) fn view<R: Record>(record: &R) -> Value {
     let mut value = serde_json::to_value(record).unwrap_or_default();
     if let Some(members) = value.as_object_mut() {
