@@ -344,6 +344,81 @@ fn every_file_that_the_architecture_names_is_there() {
     assert!(seen > 40, "{seen} paths");
 }
 
+/// The project stands alone: what it cites is public, and tests are named after what they show. A letter with two digits
+/// (`B64` is a name in code), or the short name of a specification with a letter and a number, is an id of some list that
+/// no reader has.
+#[test]
+fn no_id_of_a_private_list_is_cited() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let lettered = |letter: char, number: usize| format!("{letter}{number}");
+    for id in [lettered('A', 12), lettered('M', 31), format!("JAG-{}", lettered('X', 4))] {
+        assert!(private_id(&format!("what it says ({id}).")).is_some(), "{id} is not noticed");
+        assert!(
+            private_test_name(&format!("fn {}_a_case(", id.to_lowercase())) != id.contains('-')
+        );
+    }
+    for public in ["ES256, P-256 and S256", "B64.encode(x)", "RFC 9068 section 4, 403", "ID-JAG"] {
+        assert_eq!(private_id(public), None);
+    }
+    let mut seen = 0;
+    let mut look = |path: &Path, text: &str| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let of_code = path.extension().is_some_and(|ending| ending == "rs");
+        assert!(!(of_code && name.starts_with("table_")), "{}: name its subject", path.display());
+        for (number, line) in text.lines().enumerate() {
+            let at = format!("{}:{}", path.display(), number + 1);
+            assert_eq!(private_id(line), None, "{at}: cite the public clause, or say it in words");
+            assert!(!(of_code && private_test_name(line)), "{at}: say what the test shows");
+        }
+        seen += 1;
+    };
+    for folder in ["crates", "tests", "docs", "benches", "examples"] {
+        every_text(&root.join(folder), &mut look);
+    }
+    for file in ["README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+        look(&root.join(file), &source(file));
+    }
+    assert!(seen > 200, "{seen} files");
+}
+
+fn every_text(folder: &Path, see: &mut dyn FnMut(&Path, &str)) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        if path.is_dir() {
+            if !path.ends_with("node_modules") && !path.ends_with("target") {
+                every_text(&path, see);
+            }
+        } else if ["rs", "mjs", "py", "go", "sql", "toml", "md", "yaml"].contains(&ending) {
+            see(&path, &std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+fn private_id(line: &str) -> Option<&str> {
+    let mut words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_');
+    let lettered = |word: &str, least: usize, most: usize| {
+        let number = word.strip_prefix(|c: char| c.is_ascii_uppercase()).unwrap_or_default();
+        let digits = number.bytes().all(|b| b.is_ascii_digit());
+        digits && (least..=most).contains(&number.len())
+    };
+    words.find(|word| {
+        let short = ["JAG-", "EMA-", "MCP-"].iter().find_map(|name| word.strip_prefix(name));
+        let of_list = short.is_some_and(|rest| lettered(rest, 1, 3));
+        of_list || (lettered(word, 2, 2) && *word != "B64")
+    })
+}
+
+/// Whether a function's name begins with a letter and digits of such a list.
+fn private_test_name(line: &str) -> bool {
+    line.split("fn ").skip(1).any(|name| {
+        let prefix = name.split('_').next().unwrap_or_default();
+        let number = prefix.strip_prefix(|c: char| c.is_ascii_lowercase());
+        number.is_some_and(|n| (1..=2).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_digit()))
+            && name.contains('_')
+    })
+}
+
 /// Each promise of SECURITY.md, by how it begins, and the tests that hold it.
 const PROMISES: &[(&str, &[&str])] = &[
     (
