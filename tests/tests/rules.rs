@@ -353,9 +353,8 @@ fn no_id_of_a_private_list_is_cited() {
     let lettered = |letter: char, number: usize| format!("{letter}{number}");
     for id in [lettered('A', 12), lettered('M', 31), format!("JAG-{}", lettered('X', 4))] {
         assert!(private_id(&format!("what it says ({id}).")).is_some(), "{id} is not noticed");
-        assert!(
-            private_test_name(&format!("fn {}_a_case(", id.to_lowercase())) != id.contains('-')
-        );
+        let named = private_test_name(&format!("fn {}_a_case(", id.to_lowercase()));
+        assert_ne!(named, id.contains('-'), "{id}");
     }
     for public in ["ES256, P-256 and S256", "B64.encode(x)", "RFC 9068 section 4, 403", "ID-JAG"] {
         assert_eq!(private_id(public), None);
@@ -403,7 +402,7 @@ fn private_id(line: &str) -> Option<&str> {
         digits && (least..=most).contains(&number.len())
     };
     words.find(|word| {
-        let short = ["JAG-", "EMA-", "MCP-"].iter().find_map(|name| word.strip_prefix(name));
+        let short = ["JAG-", "EMA-", "MCP-"].into_iter().find_map(|name| word.strip_prefix(name));
         let of_list = short.is_some_and(|rest| lettered(rest, 1, 3));
         of_list || (lettered(word, 2, 2) && *word != "B64")
     })
