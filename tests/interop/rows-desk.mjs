@@ -26,7 +26,7 @@ export default async function rows({ row, run, must, idp, canvas, notes, admin, 
     const refused = fails(max, 'call', canvas.mcp, 'canvas_read', '{}');
     must(refused.status === 1 && refused.stderr.includes("Access to Canvas was refused by Acme's policy: group engineering required. Ask IT."), refused.stderr);
   });
-  await row('passavant', 'no token or secret in arguments, environment or standard error (K20)', async () => {
+  await row('passavant', 'no token or secret in arguments, environment or standard error', async () => {
     const child = spawn(E.PASSAVANT, ['connect', canvas.mcp], { env: { ...process.env, PASSAVANT_HOME: home, RUST_LOG: 'trace' }, stdio: ['pipe', 'pipe', 'pipe'] });
     let out = '', err = '';
     child.stdout.on('data', c => { out += c; });

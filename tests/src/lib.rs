@@ -16,4 +16,5 @@ pub mod desk;
 pub mod forge;
 pub mod gate;
 pub mod outsider;
+pub mod requirements;
 pub mod world;

@@ -121,7 +121,11 @@ impl Browser {
         let parameter = |name: &str| {
             back.query_pairs().find(|(held, _)| held == name).map(|(_, value)| value.into_owned())
         };
-        assert_eq!(parameter("iss").as_deref(), Some(world.ras.as_str()), "E15");
+        assert_eq!(
+            parameter("iss").as_deref(),
+            Some(world.ras.as_str()),
+            "the answer names its issuer"
+        );
         assert_eq!(parameter("state").as_deref(), Some("s"));
         parameter("code").unwrap()
     }

@@ -25,17 +25,21 @@ async fn nothing_is_told_without_the_secret_or_under_another_host() {
     let secret = world.admin_secret.expose();
     for path in ["/idp/users", "/idp/audit", "/ras/ras/clients", "/roles", "/nothing"] {
         for presented in [None, Some("wrong"), Some("")] {
-            assert_eq!(world.send(&ask(presented, None, path)).await.status, 401, "M01 {path}");
+            assert_eq!(world.send(&ask(presented, None, path)).await.status, 401, "{path}");
         }
         assert_eq!(world.send(&ask(Some(secret), Some("evil.example"), path)).await.status, 421);
     }
     let token = world.access_token().await;
-    assert_eq!(world.send(&ask(Some(&token), None, "/idp/users")).await.status, 401, "M01");
+    assert_eq!(
+        world.send(&ask(Some(&token), None, "/idp/users")).await.status,
+        401,
+        "an access token is no administrator's"
+    );
     assert_eq!(world.send(&ask(Some(secret), None, "/idp/users")).await.status, 200);
     assert_eq!(
         world.send(&ask(Some(secret), None, "/idp/users/erin/disable")).await.status,
         405,
-        "M03"
+        "nothing changes by GET"
     );
 }
 
@@ -53,13 +57,13 @@ async fn secrets_are_shown_once_and_never_read_back() {
         for secret in
             ["password_hash", "argon2", "\"hash\"", made.str("client_secret"), &world.secret.hash()]
         {
-            assert!(!text.contains(secret), "M11: {path} shows {secret}");
+            assert!(!text.contains(secret), "{path} shows {secret}");
         }
     }
     let audit = world.administer(Method::GET, "/idp/audit?limit=10", None).await;
     assert!(
         audit.text.contains("admin.create client") && audit.text.contains("admin.create user"),
-        "M15"
+        "every write is on record"
     );
     // Rotation: the old secret works for the overlap, then not.
     let rotated = post("/idp/clients/agent/secret", json!({"overlap": 60})).await;
@@ -164,7 +168,7 @@ async fn mistakes_are_named_with_what_to_do_and_nothing_is_written() {
     assert_eq!(world.last_event(&world.idp_store).await.id, before, "nothing was written");
 }
 
-/// L13, L16: what would be read otherwise later is not taken: scopes that are none, keys at no URL, addresses that are
+/// What would be read otherwise later is not taken: scopes that are none, keys at no URL, addresses that are
 /// none, domains that are none or somebody else's, and more than one body.
 #[tokio::test]
 async fn what_would_be_read_otherwise_later_is_not_taken() {

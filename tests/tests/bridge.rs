@@ -683,7 +683,7 @@ async fn an_answer_without_measure_is_an_error_and_no_memory() {
     assert_eq!(wire.line().await["id"], 4);
 }
 
-/// S29: an id is answered once and only if it was asked, and a server that closes its stream at once is not asked for it
+/// An id is answered once and only if it was asked, and a server that closes its stream at once is not asked for it
 /// for ever.
 #[tokio::test]
 async fn an_answer_is_passed_on_once_and_an_empty_stream_is_left_alone() {
@@ -907,7 +907,7 @@ async fn scopes_that_nobody_grants_are_asked_for_once() {
 }
 
 #[tokio::test]
-async fn k26_a_policy_that_wants_a_fresher_sign_in_has_the_person_sign_in_once() {
+async fn a_policy_that_wants_a_fresher_sign_in_has_the_person_sign_in_once() {
     let world = Arc::new(World::new().await);
     let script = Script::default();
     let url = world.serve("fresh", script.router("fresh")).await;
@@ -933,7 +933,7 @@ async fn k26_a_policy_that_wants_a_fresher_sign_in_has_the_person_sign_in_once()
     assert_eq!(*opened.lock().unwrap(), [Purpose::StepUp]);
 }
 
-/// S27: a renewal that was begun goes on to its end, whoever called it back: the refresh token that was sent is used up.
+/// A renewal that was begun goes on to its end, whoever called it back: the refresh token that was sent is used up.
 #[tokio::test]
 async fn a_renewal_that_is_called_back_in_the_middle_loses_nothing() {
     let world = World::new().await;

@@ -108,7 +108,7 @@ async fn an_installation_reaches_every_server_without_a_secret_or_a_registration
     }
     let row = world.last_event(&world.ras_store).await;
     assert_eq!((row.event.as_str(), row.client.as_str()), ("jwt_bearer", desk.client_id.as_str()));
-    // What the RAS read: public, and nothing about erin or her laptop (JAG-R13).
+    // What the RAS read: public, and nothing about erin or her laptop (ID-JAG draft section 8).
     let document = world.http.get(&desk.client_id).send().await.unwrap();
     let text = document.text().await.unwrap();
     let document: Value = serde_json::from_str(&text).unwrap();
@@ -129,7 +129,10 @@ async fn an_installation_reaches_every_server_without_a_secret_or_a_registration
     assert_eq!(added.status, 200, "{}", added.text);
     let metadata = world.http.get(format!("{}/.well-known/oauth-authorization-server", world.ras));
     let metadata: Value = metadata.send().await.unwrap().json().await.unwrap();
-    assert_eq!(metadata["client_id_metadata_document_supported"], true, "MCP-A3");
+    assert_eq!(
+        metadata["client_id_metadata_document_supported"], true,
+        "advertised where documents are accepted"
+    );
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ async fn one_login_reaches_the_mcp_server_and_its_trail_leads_back() {
     assert_eq!(reply.status, 200, "{}", reply.text);
     assert_eq!(reply.json["txn"], claims["jti"]);
     assert_eq!(reply.json["client"], "agent-at-ras");
-    // MCP-S3, J05: exactly this MCP server.
+    // Exactly this MCP server (RFC 9068 section 4).
     let sibling = world.call(&world.boards, &[("authorization", &bearer)], &call).await;
     assert_eq!(sibling.status, 401);
     assert!(sibling.header("www-authenticate").contains("invalid_token"));
@@ -46,7 +46,7 @@ async fn the_resource_layer_challenges_as_mcp_asks() {
     assert_eq!(metadata["resource"], json!(world.canvas));
     assert_eq!(metadata["authorization_servers"], json!([world.ras]));
     assert_eq!(metadata["bearer_methods_supported"], json!(["header"]));
-    // J03: a token anywhere else is not looked at.
+    // A token anywhere else is not looked at.
     let token = world.access_token().await;
     let in_query = format!("{}?access_token={token}", world.canvas);
     assert_eq!(world.call(&in_query, &[], &ping).await.status, 401);
@@ -54,17 +54,17 @@ async fn the_resource_layer_challenges_as_mcp_asks() {
     let auth = ("authorization", bearer.as_str());
     assert_eq!(world.call(&world.canvas, &[auth], &ping).await.status, 200);
     assert_eq!(world.call(&world.canvas, &[auth, auth], &ping).await.status, 401, "two headers");
-    // MCP-S6: Host and Origin.
+    // Host and Origin (MCP transports, Streamable HTTP).
     for host in ["evil.example", "localhost", "127.0.0.1"] {
         let reply = world.call(&world.canvas, &[auth, ("host", host)], &ping).await;
-        assert_eq!(reply.status, 421, "J18 {host}");
+        assert_eq!(reply.status, 421, "{host}");
     }
     for origin in ["https://evil.example", "null"] {
         let reply = world.call(&world.canvas, &[auth, ("origin", origin)], &ping).await;
-        assert_eq!(reply.status, 403, "J19 {origin}");
+        assert_eq!(reply.status, 403, "{origin}");
     }
     world.pass(331);
-    assert_eq!(world.call(&world.canvas, &[auth], &ping).await.status, 401, "J04: expired");
+    assert_eq!(world.call(&world.canvas, &[auth], &ping).await.status, 401, "an expired token");
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn too_little_scope_names_all_that_the_operation_needs() {
     let challenge = reply.header("www-authenticate");
     assert!(challenge.contains("error=\"insufficient_scope\""), "{challenge}");
     assert!(challenge.contains("scope=\"read write\"") && challenge.contains("resource_metadata"));
-    // J10: a batch hides nothing, and neither does a member that occurs twice.
+    // A batch hides nothing, and neither does a member that occurs twice.
     let batch = json!([call("look"), call("draw")]);
     assert_eq!(world.call(&world.canvas, &auth, &batch).await.status, 403);
     let ask = Ask {
@@ -126,8 +126,8 @@ async fn the_idps_documents_are_the_same_at_every_well_known_place() {
         ras["grant_types_supported"],
         json!(["urn:ietf:params:oauth:grant-type:jwt-bearer"])
     );
-    assert!(!ras.to_string().contains(world.idp.as_str()), "JAG-R10: trusted issuers are not told");
-    assert!(ras.get("registration_endpoint").is_none(), "H01");
+    assert!(!ras.to_string().contains(world.idp.as_str()), "trusted issuers are not told");
+    assert!(ras.get("registration_endpoint").is_none(), "registration is off");
     for path in ["/register", "/device", "/nothing"] {
         assert_eq!(world.http.get(world.idp.endpoint(path)).send().await.unwrap().status(), 404);
     }
@@ -159,7 +159,7 @@ async fn userinfo_and_the_claims_of_the_id_token_follow_the_scopes() {
         ("a RAS's token", Some(format!("Bearer {}", world.access_token_unbound().await))),
     ] {
         let headers: Vec<_> = header.iter().map(|h| ("authorization", h.as_str())).collect();
-        assert_eq!(world.call(&userinfo, &headers, &json!({})).await.status, 401, "F18: {case}");
+        assert_eq!(world.call(&userinfo, &headers, &json!({})).await.status, 401, "{case}");
     }
 }
 
@@ -193,12 +193,26 @@ async fn refresh_tokens_rotate_and_a_reuse_kills_the_family() {
     let introspect = world.ask(&world.idp, "/introspect", &[("token", &access)]);
     assert_eq!(world.send(&introspect).await.json["active"], true);
     let reuse = Expected(400, "invalid_grant", "refresh.reuse");
-    world.refuses(&world.idp_store, "F01", &renew(&first.refresh_token), reuse).await;
-    world.refuses(&world.idp_store, "F01", &renew(third.str("refresh_token")), invalid).await;
+    world
+        .refuses(
+            &world.idp_store,
+            "a refresh token that was rotated out",
+            &renew(&first.refresh_token),
+            reuse,
+        )
+        .await;
+    world
+        .refuses(
+            &world.idp_store,
+            "the last one of the family",
+            &renew(third.str("refresh_token")),
+            invalid,
+        )
+        .await;
     assert_eq!(
         world.send(&introspect).await.json,
         json!({"active": false}),
-        "F01: access tokens too"
+        "access tokens of the family too"
     );
 }
 
@@ -215,7 +229,14 @@ async fn refresh_tokens_end_for_idleness_and_for_age() {
     let invalid = Expected(400, "invalid_grant", "refresh.invalid");
     let idle = world.sign_in().await;
     world.pass(8 * 3600 + 1);
-    world.refuses(&world.idp_store, "F09 idle", &renew(&idle.refresh_token), invalid).await;
+    world
+        .refuses(
+            &world.idp_store,
+            "a refresh token that was idle too long",
+            &renew(&idle.refresh_token),
+            invalid,
+        )
+        .await;
     let mut token = world.sign_in().await.refresh_token;
     for _ in 0..23 {
         world.pass(7 * 3600);
@@ -224,7 +245,9 @@ async fn refresh_tokens_end_for_idleness_and_for_age() {
         token = reply.str("refresh_token").to_owned();
     }
     world.pass(7 * 3600 + 1);
-    world.refuses(&world.idp_store, "F09 absolute", &renew(&token), invalid).await;
+    world
+        .refuses(&world.idp_store, "a refresh token that is too old", &renew(&token), invalid)
+        .await;
 }
 
 #[tokio::test]
@@ -271,24 +294,20 @@ async fn a_code_serves_once_and_only_whom_it_was_issued_to() {
     let first = world.send(&redeem(&code, &verifier)).await;
     assert_eq!(first.status, 200);
     let reuse = Expected(400, "invalid_grant", "code.reuse");
-    world.refuses(&world.idp_store, "E09", &redeem(&code, &verifier), reuse).await;
+    world.refuses(&world.idp_store, "a code used twice", &redeem(&code, &verifier), reuse).await;
     let exchange = world.exchange(first.str("id_token"));
     let ended = Expected(400, "invalid_grant", "subject.not_live");
-    world.refuses(&world.idp_store, "E09: the ID token of the first use", &exchange, ended).await;
+    world.refuses(&world.idp_store, "the ID token of the first use", &exchange, ended).await;
     let renew = world.ask(
         &world.idp,
         "/token",
         &[("grant_type", "refresh_token"), ("refresh_token", first.str("refresh_token"))],
     );
     let dead = Expected(400, "invalid_grant", "refresh.invalid");
-    world.refuses(&world.idp_store, "E09: tokens of the first use", &renew, dead).await;
+    world.refuses(&world.idp_store, "tokens of the first use", &renew, dead).await;
     for (case, change, reason) in [
-        ("E11: another client", ("authorization", ""), "code.invalid"),
-        (
-            "E11: another redirect_uri",
-            ("redirect_uri", "https://app.example/cb"),
-            "code.redirect_uri",
-        ),
+        ("another client", ("authorization", ""), "code.invalid"),
+        ("another redirect_uri", ("redirect_uri", "https://app.example/cb"), "code.redirect_uri"),
         ("another verifier", ("code_verifier", &"v".repeat(43)), "code.verifier"),
     ] {
         let (code, verifier) = world.code("erin", AGENT, "").await;
@@ -310,13 +329,20 @@ async fn a_code_serves_once_and_only_whom_it_was_issued_to() {
     world.pass(61);
     world.refuses(&world.idp_store, "expired", &redeem(&code, &verifier), used).await;
     world.refuses(&world.idp_store, "unknown", &redeem("unknown", &verifier), used).await;
-    // E35: switched off between sign-in and redemption.
+    // Switched off between sign-in and redemption.
     let (code, verifier) = world.code("erin", AGENT, "").await;
     world.administer(Method::POST, "/idp/users/erin/disable", None).await;
-    world.refuses(&world.idp_store, "E35", &redeem(&code, &verifier), used).await;
+    world
+        .refuses(
+            &world.idp_store,
+            "a code of a person who is switched off",
+            &redeem(&code, &verifier),
+            used,
+        )
+        .await;
 }
 
-/// L2: what is pushed is bound to the key that the request is proved with, and to no other (RFC 9449 10.1).
+/// What is pushed is bound to the key that the request is proved with, and to no other (RFC 9449 section 10.1).
 #[tokio::test]
 async fn a_pushed_request_names_no_other_key_than_its_proof_s() {
     let world = World::new().await;
@@ -337,7 +363,7 @@ async fn a_pushed_request_names_no_other_key_than_its_proof_s() {
     assert_eq!(world.send(&proved(&ask)).await.status, 201);
 }
 
-/// M5: a used code in a stranger's hands ends nothing.
+/// A used code in a stranger's hands ends nothing.
 #[tokio::test]
 async fn a_used_code_that_a_stranger_presents_ends_nothing() {
     let world = World::new().await;
@@ -458,7 +484,7 @@ async fn a_live_session_needs_no_page_and_prompt_decides_otherwise() {
     assert_eq!(
         open("", Some("passavant-session=x; passavant-session=y")).await.0,
         200,
-        "M06: tossed cookies"
+        "cookies that another host set"
     );
     world.pass(12 * 3600);
     assert_eq!(open("", with).await.0, 200, "the session has expired");
@@ -488,7 +514,7 @@ async fn the_sign_in_page_is_framed_by_nobody_and_posted_to_by_itself_alone() {
         let world = &world;
         async move { world.send(&ask).await.status }
     };
-    assert_eq!(status(form.clone().set("csrf", "x")).await, 403, "E18");
+    assert_eq!(status(form.clone().set("csrf", "x")).await, 403, "another page's form");
     assert_eq!(status(form.clone().no_header("cookie")).await, 403);
     let foreign = form.clone().no_header("origin").header("origin", "https://evil.example");
     assert_eq!(status(foreign).await, 403);
@@ -498,16 +524,20 @@ async fn the_sign_in_page_is_framed_by_nobody_and_posted_to_by_itself_alone() {
     let nobody = world.send(&form.clone().set("username", "nobody")).await;
     assert_eq!((wrong.status, nobody.status), (401, 401));
     assert!(wrong.text.contains("value=\"erin\"") && nobody.text.contains("value=\"nobody\""));
-    assert_eq!(wrong.text, nobody.text.replace("\"nobody\"", "\"erin\""), "L01");
-    assert_eq!(status(form.clone().set("password", &"x".repeat(2000))).await, 401, "L03");
+    assert_eq!(
+        wrong.text,
+        nobody.text.replace("\"nobody\"", "\"erin\""),
+        "an unknown name and a wrong password read the same"
+    );
+    assert_eq!(
+        status(form.clone().set("password", &"x".repeat(2000))).await,
+        401,
+        "a password that is too long"
+    );
     assert_eq!(status(form.set("username", " ERIN ")).await, 303);
     let mut broken =
         world.authorize_url(AGENT, "").0.replace("client_id=agent", "client_id=nobody");
-    assert_eq!(
-        world.http.get(&broken).send().await.unwrap().status(),
-        400,
-        "E01: a page, no redirect"
-    );
+    assert_eq!(world.http.get(&broken).send().await.unwrap().status(), 400, "a page, no redirect");
     broken = world.authorize_url("disabled", "").0;
     assert_eq!(world.http.get(&broken).send().await.unwrap().status(), 400);
     let evil = world.authorize_url(AGENT, "").0.replace("callback", "evil");
@@ -551,14 +581,18 @@ async fn pushed_requests_are_used_once_and_the_front_channel_adds_nothing() {
     };
     let status =
         |url: String| async { world.http.get(url).send().await.unwrap().status().as_u16() };
-    assert_eq!(status(at("sibling", uri, "")).await, 400, "G03: another client");
+    assert_eq!(status(at("sibling", uri, "")).await, 400, "a pushed request of another client");
     assert_eq!(status(at(AGENT, "urn:ietf:params:oauth:request_uri:guess", "")).await, 400);
-    assert_eq!(status(at(AGENT, "https://evil.example/request.jwt", "")).await, 400, "E30");
-    // G04: what the front channel says beside it is not looked at.
+    assert_eq!(
+        status(at(AGENT, "https://evil.example/request.jwt", "")).await,
+        400,
+        "a request_uri of somebody else's"
+    );
+    // What the front channel says beside it is not looked at.
     let contradicting = at(AGENT, uri, "&redirect_uri=https://evil.example&scope=admin&state=evil");
     let (location, _) = world.browse(&contradicting, "erin", PASSWORD).await;
     assert!(location.starts_with(CALLBACK) && location.contains("state=the-state"), "{location}");
-    assert_eq!(status(at(AGENT, uri, "")).await, 400, "G03: used");
+    assert_eq!(status(at(AGENT, uri, "")).await, 400, "a pushed request that was used");
     let code = url::Url::parse(&location).unwrap();
     let code = code.query_pairs().find(|(n, _)| n == "code").unwrap().1.into_owned();
     let tokens = world
@@ -576,7 +610,11 @@ async fn pushed_requests_are_used_once_and_the_front_channel_adds_nothing() {
     assert_eq!(tokens.status, 200, "{}", tokens.text);
     let again = world.send(&ask).await;
     world.pass(61);
-    assert_eq!(status(at(AGENT, again.str("request_uri"), "")).await, 400, "G03: expired");
+    assert_eq!(
+        status(at(AGENT, again.str("request_uri"), "")).await,
+        400,
+        "a pushed request that has expired"
+    );
     let bad = world.send(&ask.clone().set("redirect_uri", "https://evil.example")).await;
     assert_eq!((bad.status, bad.str("error")), (400, "invalid_request"));
     let nested = world.send(&ask.set("request_uri", uri)).await;
@@ -619,7 +657,7 @@ async fn logout_asks_and_then_ends_everything_of_the_session() {
         .send()
         .await
         .unwrap();
-    assert_eq!(evil.status(), 400, "F19");
+    assert_eq!(evil.status(), 400, "an unregistered address to return to");
     let url = logout("https://app.example/bye");
     let page = world.http.get(&url).header("cookie", &cookie).send().await.unwrap();
     assert_eq!(page.status(), 200, "a GET only asks");
@@ -640,14 +678,19 @@ async fn logout_asks_and_then_ends_everything_of_the_session() {
     assert_eq!(done.status, 303, "{}", done.text);
     assert_eq!(done.header("location"), "https://app.example/bye?state=bye");
     let ended = Expected(400, "invalid_grant", "subject.not_live");
-    world.refuses(&world.idp_store, "F21", &exchange, ended).await;
+    world.refuses(&world.idp_store, "an ID token of a session that ended", &exchange, ended).await;
     let renew = world.ask(
         &world.idp,
         "/token",
         &[("grant_type", "refresh_token"), ("refresh_token", tokens.str("refresh_token"))],
     );
     world
-        .refuses(&world.idp_store, "F06", &renew, Expected(400, "invalid_grant", "refresh.invalid"))
+        .refuses(
+            &world.idp_store,
+            "a refresh token of a session that ended",
+            &renew,
+            Expected(400, "invalid_grant", "refresh.invalid"),
+        )
         .await;
     let again = world
         .http
@@ -656,7 +699,10 @@ async fn logout_asks_and_then_ends_everything_of_the_session() {
         .send()
         .await
         .unwrap();
-    assert!(again.headers()["location"].to_str().unwrap().contains("login_required"), "L24");
+    assert!(
+        again.headers()["location"].to_str().unwrap().contains("login_required"),
+        "a session cookie copied before signing out"
+    );
 }
 
 #[tokio::test]
@@ -674,7 +720,7 @@ async fn revoking_a_refresh_token_revokes_its_family_and_only_for_its_client() {
         200
     );
     let renewed = world.send(&renew).await;
-    assert_eq!(renewed.status, 200, "X9: no effect for another client");
+    assert_eq!(renewed.status, 200, "no effect for another client");
     let revoke = revoke.set("token", renewed.str("refresh_token"));
     assert_eq!(world.send(&revoke).await.status, 200);
     let renew = renew.set("refresh_token", renewed.str("refresh_token"));
@@ -704,7 +750,7 @@ async fn health_and_limits() {
         assert_eq!(answer.text().await.unwrap(), text);
     }
     let long = format!("{}?x={}", world.idp.endpoint("/authorize"), "y".repeat(17_000));
-    assert_eq!(world.http.get(long).send().await.unwrap().status(), 414, "P03");
+    assert_eq!(world.http.get(long).send().await.unwrap().status(), 414, "a URL that is too long");
     let many = (0..70).fold(world.exchange("x"), |ask, i| ask.add(&format!("p{i}"), "1"));
     assert_eq!(world.send(&many).await.status, 400);
     let forged = world.exchange("x").header("x-request-id", "forged");

@@ -185,7 +185,7 @@ async fn a_gateway_goes_on_in_its_callers_name_where_a_connection_lets_it() {
     let other = hop(&world, &token).basic(AGENT, world.secret.expose());
     let kind = Expected(400, "invalid_request", "exchange.subject_token_type");
     world.refuses(store, "a client that stands for nothing", &other, kind).await;
-    // M6: what the first hop rests on has to stand for the second.
+    // What the first hop rests on has to stand for the second.
     for (record, id) in [("connections", "agent-canvas"), ("clients", AGENT)] {
         for (act, stands) in [("disable", false), ("enable", true)] {
             let path = format!("/idp/{record}/{id}/{act}");

@@ -1,20 +1,17 @@
-//! Every requirement is pinned by a test that exists, or says why it is not.
+//! Every requirement has a text, a clause, and tests that exist or a reason why there are none.
 
-use std::{collections::BTreeMap, path::Path};
+use passavant_tests::requirements::{GROUPS, YAML, document, read};
+use std::{collections::BTreeSet, path::Path};
 
 /// How many rules there are in each group, so that none is left out.
-const GROUPS: [(&str, usize); 11] = [
-    ("JAG-T", 6),
-    ("JAG-X", 15),
-    ("EMA-X", 1),
-    ("JAG-R", 13),
-    ("EMA-R", 1),
-    ("JAG-C", 5),
-    ("MCP-C", 4),
-    ("EMA-C", 2),
-    ("MCP-S", 6),
-    ("MCP-A", 4),
-    ("EMA-O", 3),
+const COUNTS: [(&str, usize); 7] = [
+    ("id-jag", 6),
+    ("exchange", 16),
+    ("redemption", 18),
+    ("client", 11),
+    ("server", 7),
+    ("authorization", 11),
+    ("operations", 5),
 ];
 
 fn sources(folder: &Path, text: &mut String) {
@@ -34,19 +31,18 @@ fn every_requirement_names_tests_that_exist_or_a_reason() {
     let mut code = String::new();
     sources(&root.join("crates"), &mut code);
     sources(&root.join("tests"), &mut code);
-    let yaml = std::fs::read_to_string(root.join("docs/requirements.yaml")).unwrap();
-    let mut found: BTreeMap<String, usize> = BTreeMap::new();
-    for line in yaml.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
-        let (id, rest) = line.split_once(": {").unwrap_or_else(|| panic!("not a rule: {line}"));
-        let group = id.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
-        *found.entry(group).or_default() += 1;
-        if let Some(reason) = rest.trim().strip_prefix("reason: \"") {
-            assert!(reason.len() > 20, "{id} gives no reason");
-            continue;
-        }
-        let tests = rest.split_once('[').and_then(|(_, list)| list.split_once(']')).unwrap().0;
-        assert!(!tests.trim().is_empty(), "{id} names no test");
-        for test in tests.split(',').map(|test| test.trim().trim_matches('"')) {
+    let rules = read(YAML);
+    let mut ids = BTreeSet::new();
+    for rule in &rules {
+        let id = &rule.id;
+        assert!(ids.insert(id), "{id} is there twice");
+        let slug = id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        assert!(slug && !rule.group().is_empty(), "{id} is in no group");
+        assert!(rule.text.len() > 20 && rule.text.ends_with('.'), "{id} says nothing");
+        assert!(rule.clause.len() > 5, "{id} names no clause");
+        assert!(rule.tests.is_empty() != rule.reason.is_empty(), "{id}: tests, or a reason");
+        assert!(rule.reason.is_empty() || rule.reason.len() > 20, "{id} gives no reason");
+        for test in &rule.tests {
             match test.strip_prefix("interop: ") {
                 Some(party) => assert!(
                     code.contains(&format!("row('{party}'"))
@@ -58,7 +54,19 @@ fn every_requirement_names_tests_that_exist_or_a_reason() {
             }
         }
     }
-    for (group, count) in GROUPS {
-        assert_eq!(found.get(group).copied().unwrap_or(0), count, "{group}: a rule is missing");
+    assert_eq!(COUNTS.map(|(group, _)| group), GROUPS.map(|(group, _)| group));
+    for (group, count) in COUNTS {
+        let found = rules.iter().filter(|rule| rule.group() == group).count();
+        assert_eq!(found, count, "{group}: a rule is missing");
     }
+}
+
+#[test]
+fn the_document_of_requirements_is_what_the_program_writes() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let held = std::fs::read_to_string(root.join("docs/requirements.md")).unwrap();
+    assert!(
+        held == document(&read(YAML)),
+        "cargo run -p passavant-tests --example requirements > docs/requirements.md"
+    );
 }

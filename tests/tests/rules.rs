@@ -106,7 +106,7 @@ impl Unproven<'_> {
     }
 }
 
-/// M2: whoever proves nothing is counted before anything is written for them, at every route there is.
+/// Whoever proves nothing is counted before anything is written for them, at every route there is.
 #[tokio::test]
 async fn two_hundred_unproven_requests_of_one_address_write_a_handful_of_rows_at_any_route() {
     let wishes = Wishes {
@@ -180,7 +180,7 @@ async fn two_hundred_unproven_requests_of_one_address_write_a_handful_of_rows_at
     assert!(!world.sign_in().await.id_token.is_empty());
 }
 
-/// M1: how far a request may go is judged from who named its URL. Here are the URLs that an operator wrote, or whose
+/// How far a request may go is judged from who named its URL. Here are the URLs that an operator wrote, or whose
 /// own origin is asked; everything that a party names goes by [`passavant_outbound::Discovered`].
 #[test]
 fn a_reach_of_its_own_is_given_only_to_urls_that_an_operator_or_a_person_wrote() {
@@ -237,7 +237,7 @@ fn no_event_of_administration_is_made_without_the_administrator() {
     assert_eq!(makers, known);
 }
 
-/// M13, S24: JSON for a terminal is written at one place, which lets nothing through that a terminal obeys.
+/// JSON for a terminal is written at one place, which lets nothing through that a terminal obeys.
 #[test]
 fn json_is_printed_by_the_one_function_that_escapes_what_others_wrote() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -344,6 +344,80 @@ fn every_file_that_the_architecture_names_is_there() {
     assert!(seen > 40, "{seen} paths");
 }
 
+/// The project stands alone: what it cites is public, and tests are named after what they show. A letter with two digits
+/// (`B64` is a name in code), or the short name of a specification with a letter and a number, is an id of some list that
+/// no reader has.
+#[test]
+fn no_id_of_a_private_list_is_cited() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let lettered = |letter: char, number: usize| format!("{letter}{number}");
+    for id in [lettered('A', 12), lettered('M', 31), format!("JAG-{}", lettered('X', 4))] {
+        assert!(private_id(&format!("what it says ({id}).")).is_some(), "{id} is not noticed");
+        let named = private_test_name(&format!("fn {}_a_case(", id.to_lowercase()));
+        assert_ne!(named, id.contains('-'), "{id}");
+    }
+    for public in ["ES256, P-256 and S256", "B64.encode(x)", "RFC 9068 section 4, 403", "ID-JAG"] {
+        assert_eq!(private_id(public), None);
+    }
+    let mut seen = 0;
+    let mut look = |path: &Path, text: &str| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let of_code = path.extension().is_some_and(|ending| ending == "rs");
+        assert!(!(of_code && name.starts_with("table_")), "{}: name its subject", path.display());
+        for (number, line) in text.lines().enumerate() {
+            let at = format!("{}:{}", path.display(), number + 1);
+            assert_eq!(private_id(line), None, "{at}: cite the public clause, or say it in words");
+            assert!(!(of_code && private_test_name(line)), "{at}: say what the test shows");
+        }
+        seen += 1;
+    };
+    for folder in ["crates", "tests", "docs", "benches", "examples"] {
+        every_text(&root.join(folder), &mut look);
+    }
+    for file in ["README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+        look(&root.join(file), &source(file));
+    }
+    assert!(seen > 200, "{seen} files");
+}
+
+fn every_text(folder: &Path, see: &mut dyn FnMut(&Path, &str)) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        if path.is_dir() {
+            if !path.ends_with("node_modules") && !path.ends_with("target") {
+                every_text(&path, see);
+            }
+        } else if ["rs", "mjs", "py", "go", "sql", "toml", "md", "yaml"].contains(&ending) {
+            see(&path, &std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+fn private_id(line: &str) -> Option<&str> {
+    let mut words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_');
+    let lettered = |word: &str, least: usize, most: usize| {
+        let number = word.strip_prefix(|c: char| c.is_ascii_uppercase()).unwrap_or_default();
+        let digits = number.bytes().all(|b| b.is_ascii_digit());
+        digits && (least..=most).contains(&number.len())
+    };
+    words.find(|word| {
+        let short = ["JAG-", "EMA-", "MCP-"].into_iter().find_map(|name| word.strip_prefix(name));
+        let of_list = short.is_some_and(|rest| lettered(rest, 1, 3));
+        of_list || (lettered(word, 2, 2) && *word != "B64")
+    })
+}
+
+/// Whether a function's name begins with a letter and digits of such a list.
+fn private_test_name(line: &str) -> bool {
+    line.split("fn ").skip(1).any(|name| {
+        let prefix = name.split('_').next().unwrap_or_default();
+        let number = prefix.strip_prefix(|c: char| c.is_ascii_lowercase());
+        number.is_some_and(|n| (1..=2).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_digit()))
+            && name.contains('_')
+    })
+}
+
 /// Each promise of SECURITY.md, by how it begins, and the tests that hold it.
 const PROMISES: &[(&str, &[&str])] = &[
     (
@@ -354,7 +428,7 @@ const PROMISES: &[(&str, &[&str])] = &[
             "of_fifty_refreshes_at_once_there_is_one_successor",
             "a_lost_answer_of_a_refresh_can_be_asked_for_again_and_nothing_else_can",
             "a_client_whose_tokens_are_all_bound_keeps_its_refresh_token",
-            "d11_of_fifty_redemptions_at_once_one_succeeds",
+            "of_fifty_redemptions_at_once_one_succeeds",
             "sqlite_loses_nothing_acknowledged_to_kill_9",
             "postgres_loses_nothing_acknowledged_to_kill_9",
             "a_code_serves_once_and_only_whom_it_was_issued_to",
@@ -363,12 +437,12 @@ const PROMISES: &[(&str, &[&str])] = &[
     (
         "A person, client, connection or issuer that is switched off",
         &[
-            "c05_c34_a_cut_off_bites_at_the_next_exchange",
-            "a31_what_was_switched_off_a_second_ago_is_refused_everywhere",
+            "a_cut_off_bites_at_the_next_exchange",
+            "what_was_switched_off_a_second_ago_is_refused_everywhere",
             "what_is_switched_off_in_between_is_off",
         ],
     ),
-    ("No secret is stored", &["q03_the_databases_hold_no_secret"]),
+    ("No secret is stored", &["the_databases_hold_no_secret"]),
     (
         "No secret is in an MCP client's config",
         &[
@@ -387,8 +461,8 @@ const PROMISES: &[(&str, &[&str])] = &[
     (
         "Every fetch of a URL that somebody else named",
         &[
-            "i05_i06_i08_no_fetch_follows_believes_or_waits_for_a_hostile_host",
-            "i10_i11_i13_i14_a_name_leads_to_a_checked_address_or_nowhere",
+            "no_fetch_follows_believes_or_waits_for_a_hostile_host",
+            "a_name_leads_to_a_checked_address_or_nowhere",
             "a_wider_reach_adds_private_networks_and_then_this_machine_but_never_link_local",
             "what_metadata_name_is_as_near_as_who_served_them_and_no_nearer",
             "a_reach_of_its_own_is_given_only_to_urls_that_an_operator_or_a_person_wrote",
@@ -397,9 +471,9 @@ const PROMISES: &[(&str, &[&str])] = &[
     (
         "A tool call through the gateway",
         &[
-            "j08_tools_need_their_scopes_and_what_no_rule_names_is_denied",
+            "tools_need_their_scopes_and_what_no_rule_names_is_denied",
             "a_decision_that_cannot_be_recorded_is_no_permission",
-            "j11_j13_j14_j15_the_server_learns_who_calls_from_the_gateway_alone",
+            "the_server_learns_who_calls_from_the_gateway_alone",
         ],
     ),
     (
@@ -476,7 +550,7 @@ fn every_promise_names_tests_that_exist() {
     }
 }
 
-/// M3: a browser that the person signed in from before has failures of its own.
+/// A browser that the person signed in from before has failures of its own.
 #[tokio::test]
 async fn a_browser_of_the_person_s_own_is_not_kept_out_by_the_failures_of_others() {
     let wishes = Wishes { failures_per_minute: Some(5), behind_proxy: true, ..Wishes::default() };

@@ -309,7 +309,7 @@ async fn people(store: &Store, url: &str) {
     assert!(store.delete_group("red", event("a")).await.unwrap());
 }
 
-/// M9: with a record goes what names it; who takes its name inherits nothing.
+/// With a record goes what names it; who takes its name inherits nothing.
 async fn removal(store: &Store) {
     let client = Client {
         id: "leaver".to_owned(),
@@ -348,7 +348,7 @@ async fn removal(store: &Store) {
     assert_eq!(row.details["with_it"], "1", "the row says that something went with it");
 }
 
-/// M19: a database is one authorization server's.
+/// A database is one authorization server's.
 async fn identity(store: &Store) {
     for _ in 0..2 {
         store.claim("idp", "https://idp.example").await.unwrap();
@@ -359,7 +359,7 @@ async fn identity(store: &Store) {
     }
 }
 
-/// M4: what a backup brings back is not taken for what was read before, and nothing of it lives.
+/// What a backup brings back is not taken for what was read before, and nothing of it lives.
 async fn restored(store: &Store) {
     session(store, "s-restored").await;
     let code = code("s-restored", "f-restored");

@@ -388,7 +388,8 @@ impl<D: Directory> Authority<D> {
         self.context.clock.now()
     }
 
-    /// A live client of `directory` by id. A registered one wins over a URL of the same text (CIMD 6.8).
+    /// A live client of `directory` by id. A registered one wins over a URL of the same text (Client ID Metadata
+    /// Document draft section 6.8).
     pub async fn client(
         &self,
         directory: &D,

@@ -129,7 +129,7 @@ pub fn csrf_of(cookie: &str) -> String {
     sha256(format!("passavant form {cookie}").as_bytes())
 }
 
-/// Whether a POST comes from our own page, by what the browser itself says (E18).
+/// Whether a POST comes from our own page, by what the browser itself says.
 pub fn is_same_origin(issuer: &Issuer, headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let origin = text("origin").is_none_or(|origin| origin == issuer.origin());

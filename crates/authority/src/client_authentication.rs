@@ -164,7 +164,7 @@ async fn attempt<D: Directory>(
     Ok(AuthenticatedClient(client, presented.proof()))
 }
 
-/// Verifies wholly, then uses the `jti` up: a forged copy cannot burn the real one (B14).
+/// Verifies wholly, then uses the `jti` up: a forged copy cannot burn the real one.
 async fn verify_assertion<D: Directory>(
     authority: &Authority<D>,
     client: &RegisteredClient,
@@ -218,7 +218,7 @@ pub fn presented(headers: &HeaderMap, form: &Form) -> Result<Presented, Refusal>
 }
 
 /// The DPoP proof of a request to `url`, verified and used up; `None` if none was sent. A proof is
-/// never ignored (JAG-X14).
+/// never ignored (ID-JAG draft section 9.9.1.1).
 pub async fn proof_of_possession<D: Directory>(
     authority: &Authority<D>,
     headers: &HeaderMap,

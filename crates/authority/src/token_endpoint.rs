@@ -30,7 +30,8 @@ use std::{future::Future, sync::Arc};
 /// How often a request is looked at where its client's record changes meanwhile.
 const TRIES: u32 = 3;
 
-/// A token endpoint's good answer (RFC 6749 5.1, RFC 8693 2.2, JAG 4.3.4 and 4.4.2).
+/// A token endpoint's good answer (RFC 6749 section 5.1, RFC 8693 section 2.2, ID-JAG draft sections 4.3.4 and
+/// 4.4.2).
 #[derive(Debug, Serialize)]
 pub struct TokenAnswer {
     pub access_token: String,

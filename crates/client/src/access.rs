@@ -55,7 +55,7 @@ impl Client {
     }
 
     /// Whether a token may be used: one of the company's to its end, one of a consent only while the
-    /// company does not decide about the server (EMA-C2).
+    /// company does not decide about the server.
     async fn is_still_allowed(&self, access: &Access) -> Result<bool, Error> {
         if access.consent.is_none() {
             return Ok(true);
@@ -65,7 +65,7 @@ impl Client {
     }
 
     /// A new token after a 401 refused this one: everything that was known of the server is asked
-    /// anew, because its authorization server may have changed (K14).
+    /// anew, because its authorization server may have changed.
     pub async fn replace_access(&self, refused: &Access) -> Result<Access, Error> {
         match self.replace_silently(refused).await {
             Err(error) => {
@@ -96,7 +96,8 @@ impl Client {
         self.obtain_access(url, scopes, Some(refused.clone())).await
     }
 
-    /// A token for the union of what was had and what a 403 `insufficient_scope` names (MCP-C2).
+    /// A token for the union of what was had and what a 403 `insufficient_scope` names (MCP
+    /// authorization, Step-Up Authorization Flow).
     pub async fn widen_access(
         &self,
         narrow: &Access,

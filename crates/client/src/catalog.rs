@@ -159,7 +159,7 @@ impl Client {
     }
 
     /// Whether the company decides about an MCP server, by the IdP's own word: then the server's
-    /// metadata have none in it, and no consent can replace a refusal (EMA-C2). An IdP without a catalog
+    /// metadata have none in it, and no consent can replace a refusal. An IdP without a catalog
     /// claims nothing. Where there is one, somebody has to be signed in to ask it.
     pub(crate) async fn company_decides(
         &self,

@@ -1,6 +1,6 @@
 //! The ordinary MCP authorization flow, for servers without cross-app access: the person consents
 //! once, in the browser, at the server's own authorization server. Outside the company's control, and
-//! marked as such wherever it is shown. A refusal by policy never leads here (EMA-C2).
+//! marked as such wherever it is shown. A refusal by policy never leads here.
 
 use crate::{
     client::{AccessToken, Client},
@@ -95,7 +95,7 @@ impl Client {
         });
         let mut scope = scopes.as_ref().map(ToString::to_string).unwrap_or_default();
         if metadata.scopes_supported.iter().any(|s| s == "offline_access") {
-            // The server's own scopes never name it (MCP-S5); it is what brings a refresh token.
+            // The server's own scopes never name it; it is what brings a refresh token.
             scope.push_str(if scope.is_empty() { "offline_access" } else { " offline_access" });
         }
         let issuer = server.authorization_server.as_str();
@@ -236,7 +236,7 @@ impl Client {
         let before = kept.map(|access| access.token);
         let now = self.0.clock.now().0;
         let held = self.0.vault.load_access(&server.url).await?;
-        // Never sent to another authorization server than the one that gave it (MCP-C3, K14).
+        // Never sent to another authorization server than the one that gave it.
         let held = held.filter(|access| access.authorization_server == issuer);
         let Some(access) = held else { return Err(needed()) };
         if before.as_ref() != Some(&access.token) && access.expires > now {

@@ -36,7 +36,7 @@ pub struct McpServer {
 }
 
 impl McpServer {
-    /// Whether the RAS advertises ID-JAGs (JAG 7.2).
+    /// Whether the RAS advertises ID-JAGs (ID-JAG draft section 7.2).
     pub fn offers_cross_app_access(&self) -> bool {
         let profiles = &self.metadata.authorization_grant_profiles_supported;
         profiles.iter().any(|profile| profile == GRANT_PROFILE_ID_JAG)
@@ -131,7 +131,8 @@ fn may_name(own: &Resource, place: &str, resource: &Resource) -> bool {
     *resource == *own || bare.as_ref() == Some(resource) || root.as_ref() == Some(resource)
 }
 
-/// Finds the RAS of the MCP server at `url`: challenge first, then the well-known places (MCP-C1).
+/// Finds the RAS of the MCP server at `url`: challenge first, then the well-known places (MCP
+/// authorization, Authorization Server Discovery).
 /// `is_known` says whether an authorization server is the company's by its own word.
 pub(crate) async fn mcp_server(
     outbound: &Outbound,

@@ -232,7 +232,7 @@ impl Walk<'_> {
         } else {
             self.note(
                 AT,
-                "identity_chaining_requested_token_types_supported does not list ID-JAGs (JAG 7.1); \
+                "identity_chaining_requested_token_types_supported does not list ID-JAGs (ID-JAG draft section 7.1); \
                  the exchange will tell",
             );
         }

@@ -109,7 +109,8 @@ impl Client {
         }
     }
 
-    /// A token for the union of what was had and what a 403 `insufficient_scope` names (MCP-C2).
+    /// A token for the union of what was had and what a 403 `insufficient_scope` names (MCP
+    /// authorization, Step-Up Authorization Flow).
     pub async fn step_up(
         &self,
         server: &McpServer,
@@ -178,7 +179,7 @@ impl Client {
     }
 
     /// An ID-JAG for `server`: by refresh token, else by ID token; only when neither serves does
-    /// the person have to sign in again (JAG-C5).
+    /// the person have to sign in again (ID-JAG draft section 4.3.4).
     pub async fn id_jag(
         &self,
         server: &McpServer,
@@ -213,8 +214,7 @@ impl Client {
         }
     }
 
-    /// Whether the silent way is open: offered, configured by hand, or in the company's catalog
-    /// (EMA-C2).
+    /// Whether the silent way is open: offered, configured by hand, or in the company's catalog.
     pub fn may_use_cross_app_access(&self, server: &McpServer) -> bool {
         let ras = server.authorization_server.as_str();
         server.offers_cross_app_access()
@@ -246,7 +246,8 @@ impl Client {
         Error::SignInNeeded { issuer: self.0.settings.idp.to_string() }
     }
 
-    /// Asks the IdP for an ID-JAG with one of the sign-in's tokens, and checks the answer (JAG-C3).
+    /// Asks the IdP for an ID-JAG with one of the sign-in's tokens, and checks the answer (ID-JAG draft section
+    /// 4.3.4).
     pub async fn exchange(
         &self,
         server: &McpServer,
@@ -275,7 +276,7 @@ impl Client {
         check_id_jag(server, answer)
     }
 
-    /// Presents an ID-JAG at the RAS, once (X2), and checks the answer.
+    /// Presents an ID-JAG at the RAS, once, and checks the answer.
     pub async fn redeem(
         &self,
         server: &McpServer,
@@ -488,7 +489,7 @@ impl Client {
     }
 }
 
-/// The checks of JAG-C3 and K09, K10.
+/// Checks the answer to the exchange against what was asked for (ID-JAG draft section 4.3.4).
 fn check_id_jag(server: &McpServer, answer: TokenAnswer) -> Result<IdJagView, Error> {
     let bad = |what: String| Error::BadAnswer { leg: Leg::Exchange, what };
     if answer.issued_token_type.as_deref() != Some(TOKEN_TYPE_ID_JAG) {

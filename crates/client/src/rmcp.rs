@@ -56,7 +56,7 @@ fn failed(error: Error) -> Failure {
 }
 
 impl Authorized {
-    /// Sends with a token; three tries at most, so that a server that always says no ends it (K15).
+    /// Sends with a token; three tries at most, so that a server that always says no ends it.
     async fn send<T, F, Fut>(&self, send: F) -> Result<T, Failure>
     where
         F: Fn(Option<String>) -> Fut,

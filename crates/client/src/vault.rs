@@ -46,7 +46,7 @@ pub struct Access {
     pub url: String,
     /// Its resource identifier.
     pub resource: String,
-    /// The authorization server that issued the token; its credentials go nowhere else (MCP-C3).
+    /// The authorization server that issued the token; its credentials go nowhere else.
     pub authorization_server: String,
     /// The access token.
     pub token: String,

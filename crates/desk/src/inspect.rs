@@ -56,7 +56,9 @@ impl Kind {
 
     const fn describe(self) -> &'static str {
         match self {
-            Self::IdJag => "an ID-JAG: a grant for one resource authorization server (JAG 3)",
+            Self::IdJag => {
+                "an ID-JAG: a grant for one resource authorization server (ID-JAG draft section 3)"
+            }
             Self::AccessToken => "an access token (RFC 9068)",
             Self::IdToken => "an ID token (OpenID Connect Core 2)",
             Self::ClientAssertion => "a client assertion (RFC 7523)",

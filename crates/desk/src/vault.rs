@@ -553,7 +553,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn k19_folders_and_locks_are_their_owners_alone() {
+    fn folders_and_locks_are_their_owners_alone() {
         use std::os::unix::fs::PermissionsExt;
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("new").join("passavant");
@@ -568,7 +568,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn k19_a_secret_of_somebody_else_is_not_read() {
+    fn a_secret_of_somebody_else_is_not_read() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let empty = system::read_private(file.path()).unwrap_err().to_string();
         assert!(empty.contains("is empty"), "nothing is no secret: {empty}");

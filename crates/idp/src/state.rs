@@ -24,7 +24,8 @@ pub struct IdpSettings {
     pub refresh_idle: i64,
     /// Refresh tokens of one sign-in end after this long, in seconds.
     pub refresh_absolute: i64,
-    /// Whether public clients may ask for ID-JAGs (EMA 7.7: off unless an administrator says so).
+    /// Whether public clients may ask for ID-JAGs (MCP Enterprise-Managed Authorization, section 7.7: off unless an
+    /// administrator says so).
     pub allow_public_exchange: bool,
     /// Whether people may enrol installations of Passavant.
     pub enrolment: bool,

@@ -1,5 +1,6 @@
 //! Client ID Metadata Documents, fetched for a RAS: small, short, never through a redirect; one fetch
-//! at a time for each, so many for each host; errors are told and not kept (CIMD 4, 6.5, 6.6).
+//! at a time for each, so many for each host; errors are told and not kept (Client ID Metadata Document draft,
+//! sections 4, 6.5 and 6.6).
 
 use crate::{
     http::{Bounds, Outbound},
@@ -293,7 +294,8 @@ enum Failed {
     Answered(DocumentError),
 }
 
-/// How long a document is believed, in seconds (CIMD 4.3); `age` is how long a cache on the way has kept it.
+/// How long a document is believed, in seconds (Client ID Metadata Document draft section 4.3); `age` is how long a
+/// cache on the way has kept it.
 fn lifetime(cache_control: Option<&str>, age: Option<&str>) -> i64 {
     let directives = cache_control.unwrap_or_default().split(',').map(str::trim);
     let mut seconds = LONGEST;
@@ -315,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn i19_b25_a_document_is_believed_for_a_minute_at_least_and_five_at_most() {
+    fn a_document_is_believed_for_a_minute_at_least_and_five_at_most() {
         for (header, seconds) in [
             (None, LONGEST),
             (Some("max-age=315360000"), LONGEST),

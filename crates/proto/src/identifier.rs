@@ -145,7 +145,7 @@ fn inserted(url: &str, suffix: &str) -> String {
 }
 
 /// An MCP server's RFC 9728 resource identifier. Compared after the syntax-based normalization of
-/// RFC 3986 section 6.2.2 (JAG 3.1); the spelling that was given is kept for echoing.
+/// RFC 3986 section 6.2.2 (ID-JAG draft section 3.1); the spelling that was given is kept for echoing.
 #[derive(Clone, Debug)]
 pub struct Resource {
     spelling: String,

@@ -1,8 +1,9 @@
 //! Every protocol and policy rule of Passavant, as types and plain functions.
 //!
 //! Nothing here performs IO, reads a clock or draws randomness: `now` is an argument, identifiers
-//! are handed in. The names are the nouns of the standards; clause numbers refer to the ID-JAG
-//! draft (JAG), the MCP enterprise-managed authorization extension (EMA) and RFCs.
+//! are handed in. The names are the nouns of the standards; clauses are those of the ID-JAG draft
+//! (draft-ietf-oauth-identity-assertion-authz-grant), the MCP extension Enterprise-Managed Authorization, the Client
+//! ID Metadata Document draft, OpenID Connect and RFCs.
 
 pub mod event;
 pub mod formerly;
@@ -24,7 +25,7 @@ pub const GRANT_DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_cod
 pub const GRANT_TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 /// `grant_type` of RFC 7523 JWT-bearer.
 pub const GRANT_JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
-/// Token type of an ID-JAG (JAG 4.3).
+/// Token type of an ID-JAG (ID-JAG draft section 4.3).
 pub const TOKEN_TYPE_ID_JAG: &str = "urn:ietf:params:oauth:token-type:id-jag";
 /// Token type of an ID token (RFC 8693 section 3).
 pub const TOKEN_TYPE_ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
@@ -32,5 +33,5 @@ pub const TOKEN_TYPE_ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token
 pub const TOKEN_TYPE_ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 /// Token type of a refresh token (RFC 8693 section 3).
 pub const TOKEN_TYPE_REFRESH_TOKEN: &str = "urn:ietf:params:oauth:token-type:refresh_token";
-/// Grant profile that a RAS advertises (JAG 7.2).
+/// Grant profile that a RAS advertises (ID-JAG draft section 7.2).
 pub const GRANT_PROFILE_ID_JAG: &str = "urn:ietf:params:oauth:grant-profile:id-jag";

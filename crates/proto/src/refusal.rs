@@ -15,7 +15,8 @@ pub enum Refusal {
     Form(FormError),
     /// The body is not a form.
     MediaType,
-    /// A credential, assertion or token in the query (EMA 7.3, RFC 6749 section 2.3.1).
+    /// A credential, assertion or token in the query (MCP Enterprise-Managed Authorization, section 7.3, RFC 6749
+    /// section 2.3.1).
     CredentialInQuery,
     /// `grant_type` is not one of ours.
     GrantType,
@@ -41,11 +42,13 @@ pub enum Refusal {
     ClientIdMismatch,
     /// The client's keys cannot be fetched just now.
     ClientKeysUnavailable,
-    /// The client is named by a metadata document that cannot be used, or may not be (CIMD 3, 4).
+    /// The client is named by a metadata document that cannot be used, or may not be (Client ID Metadata Document
+    /// draft, sections 3 and 4).
     ClientDocument(ClientDocumentRefusal),
-    /// Too many metadata documents were asked for just now (CIMD 6.6).
+    /// Too many metadata documents were asked for just now (Client ID Metadata Document draft section 6.6).
     ClientDocumentsBusy,
-    /// A public client at a grant that only confidential clients may use (EMA 7.7).
+    /// A public client at a grant that only confidential clients may use (MCP Enterprise-Managed Authorization,
+    /// section 7.7).
     PublicClient,
     /// The DPoP proof does not verify (RFC 9449 section 5).
     DpopProof(JwtError),
@@ -96,11 +99,11 @@ pub enum Refusal {
     RequestedTokenType,
     /// `subject_token_type` is not supported (RFC 8693 section 2.2.2).
     SubjectTokenType,
-    /// An `actor_token` has no defined meaning here (JAG 9.8).
+    /// An `actor_token` has no defined meaning here (ID-JAG draft section 9.8).
     ActorToken,
     /// `authorization_details` are not supported.
     AuthorizationDetails,
-    /// The subject token does not verify (JAG 4.3.3).
+    /// The subject token does not verify (ID-JAG draft section 4.3.3).
     SubjectToken(JwtError),
     /// The subject refresh token is unknown, expired, revoked, rotated out or another client's.
     SubjectRefreshToken,
@@ -111,7 +114,7 @@ pub enum Refusal {
     /// Policy says no.
     Denied(Denial),
 
-    /// The ID-JAG does not verify (JAG 4.4.1).
+    /// The ID-JAG does not verify (ID-JAG draft section 4.4.1).
     IdJag(JwtError),
     /// The ID-JAG's issuer is not trusted here, or not now.
     IssuerUntrusted,
@@ -119,9 +122,9 @@ pub enum Refusal {
     IdJagOfStranger,
     /// The issuer's keys cannot be fetched, and none at hand has the `kid`.
     IssuerKeysUnavailable,
-    /// The ID-JAG was used before (EMA 7.4.2).
+    /// The ID-JAG was used before (MCP Enterprise-Managed Authorization, section 7.4.2).
     IdJagReplay,
-    /// A resource of the ID-JAG is not governed here (JAG 4.4.1).
+    /// A resource of the ID-JAG is not governed here (ID-JAG draft section 4.4.1).
     ResourceNotGoverned,
     /// The ID-JAG names no resource and there is no single one to take.
     ResourceAbsent,
@@ -129,11 +132,11 @@ pub enum Refusal {
     ResourceAmbiguous,
     /// `resource` of the request is not in the ID-JAG (RFC 8707 section 2).
     ResourceNotInIdJag,
-    /// Nothing is left of the scopes (EMA 7.2.1).
+    /// Nothing is left of the scopes (MCP Enterprise-Managed Authorization, section 7.2.1).
     ScopeEmpty,
     /// The person has no account here, or it is switched off.
     AccountUnknown,
-    /// The ID-JAG is bound to a key and no proof of it came along (JAG 9.9.1.2).
+    /// The ID-JAG is bound to a key and no proof of it came along (ID-JAG draft section 9.9.1.2).
     ProofMissing,
     /// The proof is of another key than the ID-JAG names.
     ProofKey,

@@ -130,7 +130,7 @@ pub(super) async fn renew(
     let authority = &ras.0.authority;
     let now = authority.now();
     let mut presented = PresentedToken::read(authority, request, event).await?;
-    // A client whose document says another method now is another client (I20).
+    // A client whose document says another method now is another client.
     let method = request.client.record().authentication.method();
     if presented.held.client_method.as_deref() != Some(method) {
         return Err(Refusal::RefreshToken.into());

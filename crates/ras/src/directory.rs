@@ -51,7 +51,7 @@ impl Directory for RasDirectory {
     async fn load(store: &Store, issuer: &Issuer) -> Result<Self, StoreError> {
         let Held { records: trusted, unreadable } = store.held::<TrustedIssuer>().await?;
         let lacks_issuers = !unreadable.is_empty();
-        // Never ourselves (JAG 9.3), and never one that is switched off.
+        // Never ourselves (ID-JAG draft section 9.3), and never one that is switched off.
         let live = |t: &TrustedIssuer| !t.disabled && !issuer.is_spelled(t.issuer.as_str());
         let trusted: BTreeMap<_, _> =
             trusted.into_iter().filter(live).map(|t| (t.issuer.to_string(), t)).collect();
@@ -132,7 +132,8 @@ impl Directory for RasDirectory {
         Ok(found.map(Arc::new))
     }
 
-    /// A client with a metadata document (JAG-R12). Nothing is fetched unless its host is on the list.
+    /// A client with a metadata document (MCP Enterprise-Managed Authorization, section 5). Nothing is fetched unless
+    /// its host is on the list.
     async fn document_client(
         &self,
         authority: &Authority<Self>,

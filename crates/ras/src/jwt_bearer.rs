@@ -246,9 +246,9 @@ pub(super) struct Who<'a> {
     pub(super) email: Option<&'a str>,
 }
 
-/// The account of a person (JAG-R9), the same one by ID-JAG and by sign-in: linked, or linked now by a rule the administrator
-/// switched on. An address alone links nothing. `None` where a link would rest on a directory that
-/// has moved on.
+/// The account of a person (ID-JAG draft section 9.6), the same one by ID-JAG and by sign-in: linked, or linked now
+/// by a rule the administrator switched on. An address alone links nothing. `None` where a link would rest on a
+/// directory that has moved on.
 pub(super) async fn resolve(
     ras: &Ras,
     snapshot: &Snapshot<RasDirectory>,

@@ -148,7 +148,7 @@ async fn make_room(ras: &Ras) -> Result<bool, StoreError> {
     Ok(true)
 }
 
-/// Reads a registration. What is not known here is not kept (H09).
+/// Reads a registration. What is not known here is not kept.
 fn read(bytes: &[u8]) -> Result<(Client, bool), Refused> {
     let bad = |text: &str| Refused("invalid_client_metadata", text.to_owned());
     let claims = Claims::parse(bytes)

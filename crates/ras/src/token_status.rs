@@ -77,7 +77,7 @@ pub(super) async fn revoke(State(ras): State<Ras>, request: Request) -> Response
 }
 
 /// RFC 7662, for the client that a token was issued to and for the MCP server that it is for; to others
-/// every token is inactive (F14).
+/// every token is inactive (RFC 7662 section 4).
 pub(super) async fn introspect(State(ras): State<Ras>, request: Request) -> Response<Body> {
     let authority = &ras.0.authority;
     let url = authority.issuer.endpoint("/introspect");

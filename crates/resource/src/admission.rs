@@ -55,7 +55,8 @@ impl Admission {
         Self { resource, issuer, keys, clock, verified: Mutex::default(), proofs: Mutex::default() }
     }
 
-    /// Admits a request by its `Authorization` header (MCP-S4), checked on every request.
+    /// Admits a request by its `Authorization` header (MCP authorization, Access Token Usage), checked on every
+    /// request.
     pub(crate) async fn admit(
         &self,
         (algorithm, form): (Algorithm, TokenForm),

@@ -226,7 +226,8 @@ impl Guard {
         self.0.refuse(NotAdmitted::InvalidToken(what.into())).response
     }
 
-    /// The challenge to all the scopes that an operation needs (MCP-S2).
+    /// The challenge to all the scopes that an operation needs (RFC 6750 section 3.1; MCP authorization, Scope
+    /// Challenge Handling).
     pub fn insufficient_scope(&self, needed: &Scopes) -> Challenge {
         let challenge = self.0.challenge().with("error", "insufficient_scope");
         challenge.with("scope", needed.to_string())
@@ -327,7 +328,7 @@ impl Inner {
         }
     }
 
-    /// Host and Origin against the configured lists, on every transport (MCP-S6).
+    /// Host and Origin against the configured lists, on every transport (MCP transports, Streamable HTTP).
     fn check_origin(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Refused> {
         // HTTP/2 carries the host in the URI.
         let mut hosts = headers.get_all(header::HOST).iter().map(HeaderValue::to_str);
@@ -456,7 +457,8 @@ pub fn token_of(headers: &HeaderMap) -> &str {
 }
 
 impl Guard {
-    /// 403 with all the scopes that the operation needs (MCP-S2).
+    /// 403 with all the scopes that the operation needs (RFC 6750 section 3.1; MCP authorization, Scope Challenge
+    /// Handling).
     fn insufficient(&self, needed: &Scopes) -> Response<Body> {
         let text = format!("This operation needs the scopes: {needed}");
         answer(StatusCode::FORBIDDEN, Some(&self.insufficient_scope(needed)), &text)
@@ -480,7 +482,7 @@ impl Guard {
             }
             Body::from(bytes)
         };
-        // The token ends here (MCP-S3): the server behind has no use for it.
+        // The token ends here (MCP authorization, Access Token Usage): the server behind has no use for it.
         parts.headers.remove(header::AUTHORIZATION);
         parts.headers.remove("dpop");
         parts.extensions.insert(caller);

@@ -16,7 +16,7 @@ use passavant_proto::oauth::challenge::Challenge;
 use serde_json::{Map, Value, value::RawValue};
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-/// Tries of a message whose token is refused or too narrow (K15).
+/// Tries of a message whose token is refused or too narrow.
 const TRIES: usize = 3;
 /// Tries to go on reading a stream that broke off.
 const RESUMES: usize = 5;

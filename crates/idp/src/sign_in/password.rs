@@ -48,7 +48,7 @@ const TURNS: u32 = 20;
 
 const TURN: Duration = Duration::from_millis(150);
 
-/// Takes as long for an unknown user as for a wrong password, and answers the same (L01). Counted before the password
+/// Takes as long for an unknown user as for a wrong password, and answers the same. Counted before the password
 /// is looked at.
 pub(crate) async fn check_password(
     idp: &Idp,

@@ -99,7 +99,7 @@ pub struct TokenForm {
     pub client_in_azp: bool,
 }
 
-/// Verifies a token for `resource` (RFC 9068 section 4, MCP-S3): its audience is this resource alone, equal after
+/// Verifies a token for `resource` (RFC 9068 section 4): its audience is this resource alone, equal after
 /// normalization; or it is among them, where the issuer's tokens may have several.
 pub fn verify(
     token: &str,

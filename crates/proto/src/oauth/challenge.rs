@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn k24_garbage_never_panics() {
+    fn a_garbled_challenge_never_panics() {
         for text in ["", ",,,", "\"", "Bearer a=\"\\", "=", "Bearer =", "é", "Bearer a=\"b\" c"] {
             let _ = Challenge::parse_all([text]);
         }

@@ -200,7 +200,7 @@ pub struct GovernedResource {
     /// The algorithm that its access tokens are signed with; `None` for the server's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_token_signing_alg: Option<Algorithm>,
-    /// Whether its tokens must be bound to a DPoP key (JAG-R11).
+    /// Whether its tokens must be bound to a DPoP key (ID-JAG draft section 9.9.1.2).
     #[serde(default)]
     pub require_dpop: bool,
     /// Switched off by an administrator.

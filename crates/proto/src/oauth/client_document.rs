@@ -1,6 +1,6 @@
 //! Client ID Metadata Documents: a client that is named by the URL of its own metadata
-//! (draft-ietf-oauth-client-id-metadata-document, EMA 5, JAG-R12). Rules on URL and content; fetching
-//! is the client crate's.
+//! (draft-ietf-oauth-client-id-metadata-document; MCP Enterprise-Managed Authorization, section 5). Rules on URL and
+//! content; fetching is in `outbound`.
 
 use crate::{
     GRANT_JWT_BEARER, GRANT_PROFILE_ID_JAG, GRANT_TOKEN_EXCHANGE,
@@ -13,13 +13,13 @@ use crate::{
 use serde_json::{Value, json};
 use url::Url;
 
-/// Largest document that is read, in bytes (CIMD 6.6).
+/// Largest document that is read, in bytes (Client ID Metadata Document draft section 6.6).
 pub const LARGEST: usize = 5 * 1024;
 
 /// Why a URL or its document does not make a client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientDocumentError {
-    /// The URL breaks a rule of CIMD 3.
+    /// The URL breaks a rule of section 3 of the Client ID Metadata Document draft.
     #[error(
         "the client id is not an https URL with a path, free of dot segments, fragment and user"
     )]
@@ -27,13 +27,13 @@ pub enum ClientDocumentError {
     /// The document is not a JSON object with distinct members, or is too large.
     #[error("the document is not one JSON object with distinct members, 5120 bytes at most")]
     NotObject,
-    /// `client_id` inside is not the URL, byte for byte (CIMD 4.1).
+    /// `client_id` inside is not the URL, byte for byte (Client ID Metadata Document draft section 4.1).
     #[error("its `client_id` is not the URL it was fetched from, byte for byte")]
     ClientId,
     /// A member has the wrong type or is missing.
     #[error("its `{0}` is missing or has the wrong form")]
     Member(&'static str),
-    /// It carries a secret, or a method that needs one (CIMD 4.1).
+    /// It carries a secret, or a method that needs one (Client ID Metadata Document draft section 4.1).
     #[error("it carries a secret or a secret-based authentication method, which anyone can read")]
     Secret,
     /// It authenticates neither with `private_key_jwt` nor, as a client that people send themselves with,
@@ -45,7 +45,8 @@ pub enum ClientDocumentError {
     Keys(String),
 }
 
-/// The URL of a document, checked (CIMD 3). Plain http is accepted on loopback alone.
+/// The URL of a document, checked (Client ID Metadata Document draft section 3). Plain http is accepted on loopback
+/// alone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DocumentUrl {
     text: String,
@@ -53,7 +54,7 @@ pub struct DocumentUrl {
 }
 
 impl DocumentUrl {
-    /// Checks the rules of CIMD 3 on the text itself: nothing is repaired.
+    /// Checks the rules of section 3 of the Client ID Metadata Document draft on the text itself: nothing is repaired.
     pub fn parse(text: &str) -> Result<Self, ClientDocumentError> {
         // Same strictness as for resources: printable ASCII, https (http on loopback), no fragment,
         // no user info.
@@ -95,9 +96,9 @@ pub fn is_origin(text: &str) -> bool {
         && Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text)
 }
 
-/// Reads a fetched document as a client of this authorization server (CIMD 4.1). Unknown members are
-/// ignored; the result authenticates with `private_key_jwt`, or is a public client that has somewhere to return
-/// to. The latter gets nothing but what a person lets it have.
+/// Reads a fetched document as a client of this authorization server (Client ID Metadata Document draft section 4.1).
+/// Unknown members are ignored; the result authenticates with `private_key_jwt`, or is a public client that has
+/// somewhere to return to. The latter gets nothing but what a person lets it have.
 pub fn read(url: &DocumentUrl, body: &[u8]) -> Result<Client, ClientDocumentError> {
     use ClientDocumentError::{Keys, Member, Method, NotObject, Secret};
     if body.len() > LARGEST {
@@ -171,7 +172,7 @@ pub fn read(url: &DocumentUrl, body: &[u8]) -> Result<Client, ClientDocumentErro
     })
 }
 
-/// A client that carries grant profiles lists their grants too (JAG 8, JAG-R13).
+/// A client that carries grant profiles lists their grants too (ID-JAG draft section 8).
 fn check_grants(document: &Claims) -> Result<(), ClientDocumentError> {
     let profiles = strings(document, "authorization_grant_profiles_supported")?;
     let grants = strings(document, "grant_types")?;
@@ -217,7 +218,8 @@ pub const CONSENT_PATH: &str = "/consent";
 /// Redirect URIs of consents.
 pub const CONSENT_REDIRECTS: [&str; 3] =
     ["http://127.0.0.1/consent", "http://[::1]/consent", "http://localhost/consent"];
-/// The document of an enrolled installation of Passavant: keys inline, nothing about the person (JAG 8).
+/// The document of an enrolled installation of Passavant: keys inline, nothing about the person (ID-JAG draft section
+/// 8).
 pub fn of_installation(url: &str, public_jwk: &Value, algorithm: Algorithm) -> Value {
     let redirect_uris = [redirect_uri::LOOPBACK_REDIRECTS, CONSENT_REDIRECTS].concat();
     json!({
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn i01_i03_a_client_id_is_an_unambiguous_https_url_with_a_path() {
+    fn a_client_id_is_an_unambiguous_https_url_with_a_path() {
         for bad in [
             "http://idp.example/c",
             "https://idp.example",
@@ -291,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn i04_i09_a_document_names_itself_and_carries_no_secret() {
+    fn a_document_names_itself_and_carries_no_secret() {
         use ClientDocumentError as E;
         assert_eq!(read_value(&good()).unwrap().id, URL);
         for (member, value, expected) in [
@@ -319,7 +321,7 @@ mod tests {
         }
         let mut private = good();
         private["jwks"]["keys"][0]["d"] = json!("x");
-        assert!(matches!(read_value(&private), Err(E::Keys(_))), "I09: a private key");
+        assert!(matches!(read_value(&private), Err(E::Keys(_))), "a private key");
         let mut remote = good();
         remote.as_object_mut().unwrap().remove("jwks");
         remote["jwks_uri"] = json!("https://elsewhere.example/jwks");
@@ -332,7 +334,7 @@ mod tests {
         assert_eq!(read(&url, twice.as_bytes()).unwrap_err(), E::NotObject);
         let mut large = good();
         large["note"] = json!("x".repeat(LARGEST));
-        assert_eq!(read_value(&large).unwrap_err(), E::NotObject, "I08");
+        assert_eq!(read_value(&large).unwrap_err(), E::NotObject, "a document that is too large");
     }
 
     #[test]

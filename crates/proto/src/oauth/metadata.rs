@@ -107,8 +107,8 @@ pub struct RasOffers {
     pub registration: bool,
 }
 
-/// The RAS's RFC 8414 document. It names no trusted issuer (JAG 9.5). Where people may not sign in, the
-/// authorization endpoint answers every request with a refusal that says why; it is listed all the same,
+/// The RAS's RFC 8414 document. It names no trusted issuer (ID-JAG draft section 9.5). Where people may not sign in,
+/// the authorization endpoint answers every request with a refusal that says why; it is listed all the same,
 /// because widely used clients take metadata without one for malformed.
 pub fn ras(issuer: &Issuer, scopes: &Scopes, offers: RasOffers) -> Value {
     let methods = authentication_methods(offers.people);
@@ -179,7 +179,7 @@ pub struct ProtectedResourceMetadata {
 }
 
 impl ProtectedResourceMetadata {
-    /// The document of a resource (MCP-S1).
+    /// The document of a resource (RFC 9728 section 2).
     pub fn new(resource: &Resource, authorization_server: &Issuer, scopes: &Scopes) -> Self {
         Self {
             resource: resource.as_str().to_owned(),
@@ -224,7 +224,7 @@ pub struct AuthorizationServerMetadata {
     /// Whether authorization answers carry `iss` (RFC 9207).
     #[serde(default)]
     pub authorization_response_iss_parameter_supported: bool,
-    /// Grant profiles (JAG 7.2).
+    /// Grant profiles (ID-JAG draft section 7.2).
     #[serde(default)]
     pub authorization_grant_profiles_supported: Vec<String>,
     /// Client authentication methods; RFC 8414's default is Basic.
@@ -248,7 +248,7 @@ pub struct AuthorizationServerMetadata {
     /// Grants; RFC 8414's default is code and implicit.
     #[serde(default)]
     pub grant_types_supported: Option<Vec<String>>,
-    /// What may be asked for by token exchange (JAG 7.1).
+    /// What may be asked for by token exchange (ID-JAG draft section 7.1).
     #[serde(default)]
     pub identity_chaining_requested_token_types_supported: Vec<String>,
     /// Passavant's own: which MCP servers a person may reach.

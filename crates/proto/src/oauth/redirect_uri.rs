@@ -1,4 +1,4 @@
-//! Redirect URIs: exact, but for the port of a loopback redirect (RFC 8252 section 7.3, MCP-A1).
+//! Redirect URIs: exact, but for the port of a loopback redirect (RFC 8252 section 7.3).
 
 use crate::identifier::is_loopback;
 use url::Url;

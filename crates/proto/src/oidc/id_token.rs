@@ -88,7 +88,7 @@ pub struct SubjectIdToken {
     pub authentication: Authentication,
 }
 
-/// Verifies a subject token (JAG-X3): ours, for the authenticated client alone, in its time.
+/// Verifies a subject token (ID-JAG draft section 4.3.3): ours, for the authenticated client alone, in its time.
 pub fn verify_subject(
     token: &str,
     keys: &KeySet,

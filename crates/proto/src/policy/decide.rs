@@ -216,7 +216,7 @@ impl Policy {
     }
 
     /// Whether the company decides about an MCP server: it is registered here, or its authorization
-    /// server is; switched on or off, and whoever may reach it (EMA-C2).
+    /// server is; switched on or off, and whoever may reach it.
     pub fn governs(&self, resource: &Resource, authorization_server: &str) -> bool {
         let server = slashless(authorization_server);
         self.governs_all

@@ -19,7 +19,7 @@ pub struct ResourceAuthorizationServer {
     #[serde(default)]
     pub aliases: Vec<String>,
     /// Claims about the person that ID-JAGs for it may carry: `email`, `auth_time`, `acr`, `amr`.
-    /// Nothing unless listed (EMA 7.4.3).
+    /// Nothing unless listed (MCP Enterprise-Managed Authorization, section 7.4.3).
     #[serde(default)]
     pub release: BTreeSet<ReleasedClaim>,
     /// The algorithm that ID-JAGs for it are signed with; `None` for the identity provider's own.

@@ -1,4 +1,4 @@
-//! The Identity Assertion JWT Authorization Grant (JAG 3): what the IdP signs and a RAS verifies.
+//! The Identity Assertion JWT Authorization Grant (ID-JAG draft section 3): what the IdP signs and a RAS verifies.
 
 use crate::{
     formerly::current,
@@ -12,14 +12,14 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Header `typ` of an ID-JAG (JAG-T1).
+/// Header `typ` of an ID-JAG (ID-JAG draft section 3).
 pub const TYPE: &str = "oauth-id-jag+jwt";
 /// Lifetime of the ID-JAGs we issue, in seconds.
 pub const LIFETIME: i64 = 120;
 /// Longest lifetime of an ID-JAG that we accept, in seconds.
 pub const LONGEST_LIFETIME: i64 = 300;
 
-/// One value as a string, several as an array: the two spellings of `resource` (JAG-T3).
+/// One value as a string, several as an array: the two spellings of `resource` (ID-JAG draft section 3.1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum OneOrMany {
@@ -49,7 +49,7 @@ pub struct Confirmation {
 
 /// The claims of an ID-JAG, in the shape that is signed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[allow(missing_docs)] // each field is the claim of its name in JAG 3.1
+#[allow(missing_docs)] // each field is the claim of its name in section 3.1 of the ID-JAG draft
 pub struct IdJagClaims {
     pub iss: Issuer,
     pub sub: String,
@@ -121,7 +121,7 @@ pub struct Expected<'a> {
 }
 
 impl<'a> UnverifiedIdJag<'a> {
-    /// Decodes the assertion without trusting it, and checks `typ` (JAG-R2), so that a JWT of
+    /// Decodes the assertion without trusting it, and checks `typ` (ID-JAG draft section 4.4.1), so that a JWT of
     /// another kind is refused before any key is looked up.
     pub fn parse(assertion: &'a str) -> Result<Self, JwtError> {
         let token = Unverified::parse(assertion)?;
@@ -141,7 +141,7 @@ impl<'a> UnverifiedIdJag<'a> {
         self.0.kid()
     }
 
-    /// Applies JAG 4.4.1. Not checked here: first use of the `jti`, and whether resources and
+    /// Applies section 4.4.1 of the ID-JAG draft. Not checked here: first use of the `jti`, and whether resources and
     /// scopes are ours ([`crate::xaa::jwt_bearer::authorize`]).
     pub fn verify(
         self,
@@ -227,7 +227,7 @@ impl IdJag {
     pub fn issuer(&self) -> &Issuer {
         &self.issuer
     }
-    /// `sub`: the person, unique for this issuer alone (JAG-T4).
+    /// `sub`: the person, unique for this issuer alone (ID-JAG draft section 3.1).
     pub fn subject(&self) -> &str {
         &self.subject
     }

@@ -1,4 +1,4 @@
-//! Redemption at the RAS: an ID-JAG becomes an access token (JAG 4.4, RFC 7523).
+//! Redemption at the RAS: an ID-JAG becomes an access token (ID-JAG draft section 4.4, RFC 7523).
 
 use crate::{
     identifier::Resource,
@@ -49,7 +49,7 @@ pub struct Redemption<'a> {
     pub key_thumbprint: Option<String>,
 }
 
-/// Applies the draft's rules on resource, scope and binding, in this order (JAG-R5 to R8, R11).
+/// Applies the draft's rules on resource, scope and binding, in this order (ID-JAG draft sections 4.4 and 9.9.1.2).
 /// `governed` are the resources of this RAS that are switched on.
 pub fn authorize<'a>(
     request: &JwtBearer,

@@ -1,4 +1,4 @@
-//! Token exchange at the IdP: a sign-in becomes an ID-JAG (JAG 4.3, RFC 8693).
+//! Token exchange at the IdP: a sign-in becomes an ID-JAG (ID-JAG draft section 4.3, RFC 8693).
 
 use crate::{
     TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_JAG, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_REFRESH_TOKEN,
@@ -19,7 +19,7 @@ use crate::{
 pub enum SubjectTokenType {
     /// An ID token of ours.
     IdToken,
-    /// A refresh token of ours (JAG 4.3.4).
+    /// A refresh token of ours (ID-JAG draft section 4.3.4).
     RefreshToken,
     /// An access token that came from an ID-JAG of ours, presented by the MCP server that it is for: for a
     /// gateway that needs a token for the MCP server behind it.
@@ -42,7 +42,7 @@ pub struct TokenExchange {
 }
 
 impl TokenExchange {
-    /// Reads the parameters of JAG 4.3 and refuses what has no meaning here.
+    /// Reads the parameters of section 4.3 of the ID-JAG draft and refuses what has no meaning here.
     pub fn parse(form: &Form) -> Result<Self, Refusal> {
         let requested = form.required("requested_token_type")?;
         let audience = form.required("audience")?.to_owned();
@@ -114,7 +114,7 @@ pub struct ExchangingClient<'a> {
 }
 
 /// Decides an exchange by the policy, which holds the draft's rules on audience, resource and
-/// scope (JAG-X4 to X7, X9, X10, X12).
+/// scope (ID-JAG draft sections 4.3, 5, 9.2 and 9.3).
 pub fn authorize(
     request: &TokenExchange,
     subject: VerifiedSubject<'_>,
@@ -136,7 +136,7 @@ pub fn authorize(
 }
 
 /// The claims of the ID-JAG that a permit allows: nothing about the person but `sub`, unless
-/// released to this audience (JAG-T3, EMA 7.4.3).
+/// released to this audience (MCP Enterprise-Managed Authorization, section 7.4.3).
 pub fn id_jag(
     permit: &Permit,
     subject: VerifiedSubject<'_>,

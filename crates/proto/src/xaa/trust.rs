@@ -3,7 +3,7 @@
 use crate::{identifier::Issuer, jose::jwk::Algorithm};
 use serde::{Deserialize, Serialize};
 
-/// How a RAS resolves the subject of an ID-JAG to one of its accounts (JAG-R9). The link is always
+/// How a RAS resolves the subject of an ID-JAG to one of its accounts (ID-JAG draft section 9.6). The link is always
 /// `iss` + `tenant` + `sub`; the rest says what happens when there is none yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountResolution {
@@ -69,7 +69,8 @@ pub struct TrustedIssuer {
     #[serde(default)]
     pub accounts: AccountResolution,
     /// Whether an ID-JAG of this issuer may be presented again while it lives. Off unless an
-    /// administrator relaxes it (JAG 4.4 allows it, EMA 7.4.2 does not).
+    /// administrator relaxes it (section 4.4 of the ID-JAG draft allows it, section 7.4.2 of MCP
+    /// Enterprise-Managed Authorization does not).
     #[serde(default)]
     pub allow_reuse: bool,
     /// Whether clients may be named by metadata documents below this issuer's own URL: the

@@ -1,4 +1,4 @@
-//! Table H: dynamic client registration, where it is on; and clients of the interactive path that are named by a
+//! Dynamic client registration, where it is on; and clients of the interactive path that are named by a
 //! document.
 
 use axum::{Json, Router, routing::get};
@@ -35,7 +35,7 @@ fn good() -> Value {
 }
 
 #[tokio::test]
-async fn h01_it_is_off_unless_somebody_switches_it_on() {
+async fn registration_is_off_unless_somebody_switches_it_on() {
     let off = World::new().await;
     off.let_outsiders_in().await;
     assert_eq!(register(&off, &good()).await.status, 404);
@@ -55,11 +55,14 @@ async fn a_client_registers_itself_and_gets_what_a_person_lets_it_have() {
     assert_eq!(reply.status, 201, "{}", reply.text);
     assert_eq!(reply.header("cache-control"), "no-store");
     let id = reply.str("client_id").to_owned();
-    assert!(id.starts_with("dyn-") && reply.json.get("client_secret").is_none(), "H13");
+    assert!(
+        id.starts_with("dyn-") && reply.json.get("client_secret").is_none(),
+        "an id of the server's making"
+    );
     let url = world.outsider_url(&[("client_id", &id)]);
     let mut browser = Browser::default();
     let (_, page) = browser.go(&world, &url, "erin").await;
-    assert!(page.text.contains("registered itself; nobody has checked"), "H15: {}", page.text);
+    assert!(page.text.contains("registered itself; nobody has checked"), "{}", page.text);
     let code = browser.code(&world, &url, "erin").await;
     let tokens = world.send(&world.redeem_code(&code).set("client_id", &id)).await;
     assert_eq!(tokens.status, 200, "{}", tokens.text);
@@ -90,7 +93,7 @@ async fn a_client_registers_itself_and_gets_what_a_person_lets_it_have() {
 
 #[tokio::test]
 #[allow(clippy::too_many_lines)] // one case after the other
-async fn h03_to_h09_bad_metadata_is_refused_and_nothing_of_it_is_fetched_or_kept() {
+async fn bad_metadata_is_refused_and_nothing_of_it_is_fetched_or_kept() {
     let world = world().await;
     let count = async || world.ras_store.all::<Client>().await.unwrap().len();
     let before = count().await;
@@ -113,12 +116,20 @@ async fn h03_to_h09_bad_metadata_is_refused_and_nothing_of_it_is_fetched_or_kept
         "file:///etc/passwd",
         "vbscript:x",
     ] {
-        cases.push(("H03", json!({"redirect_uris": [uri]}), redirect));
+        cases.push((
+            "a redirect URI that is not allowed",
+            json!({"redirect_uris": [uri]}),
+            redirect,
+        ));
     }
-    cases.push(("H03", json!({"redirect_uris": many}), redirect));
-    cases.push(("H03", json!({"redirect_uris": []}), redirect));
-    cases.push(("H03", json!({"redirect_uris": "https://a.example/cb"}), metadata));
-    cases.push(("H16", json!({"application_type": "web"}), redirect));
+    cases.push(("too many redirect URIs", json!({"redirect_uris": many}), redirect));
+    cases.push(("no redirect URI", json!({"redirect_uris": []}), redirect));
+    cases.push((
+        "redirect URIs that are no list",
+        json!({"redirect_uris": "https://a.example/cb"}),
+        metadata,
+    ));
+    cases.push(("a web application on the loopback", json!({"application_type": "web"}), redirect));
     for uri in [
         "http://127.0.0.1/jwks",
         "https://10.0.0.1/jwks",
@@ -126,12 +137,16 @@ async fn h03_to_h09_bad_metadata_is_refused_and_nothing_of_it_is_fetched_or_kept
         "data:,x",
         "https://a.example/j",
     ] {
-        cases.push(("H04", json!({"jwks_uri": uri}), metadata));
+        cases.push(("a jwks_uri", json!({"jwks_uri": uri}), metadata));
     }
     for name in ["sector_identifier_uri", "initiate_login_uri", "backchannel_logout_uri"] {
-        cases.push(("H05", json!({name: "https://a.example/"}), metadata));
+        cases.push((
+            "a URL that would be fetched or called",
+            json!({name: "https://a.example/"}),
+            metadata,
+        ));
     }
-    cases.push(("H05", json!({"request_uris": ["https://a.example/"]}), metadata));
+    cases.push(("request URIs", json!({"request_uris": ["https://a.example/"]}), metadata));
     for name in ["client_uri", "logo_uri", "tos_uri", "policy_uri"] {
         for uri in [
             "javascript:alert(1)",
@@ -142,18 +157,30 @@ async fn h03_to_h09_bad_metadata_is_refused_and_nothing_of_it_is_fetched_or_kept
             "https://10.0.0.1/",
             "https://intranet/",
         ] {
-            cases.push(("H05", json!({name: uri}), metadata));
+            cases.push(("an internal or script URL", json!({name: uri}), metadata));
         }
     }
     let jwt = "private_key_jwt";
-    cases.push(("H06", json!({"token_endpoint_auth_method": jwt}), metadata));
-    cases.push(("H06", json!({"token_endpoint_auth_method": jwt, "jwks": rsa}), metadata));
     cases.push((
-        "H06",
+        "private_key_jwt without keys",
+        json!({"token_endpoint_auth_method": jwt}),
+        metadata,
+    ));
+    cases.push((
+        "a key that is too short",
+        json!({"token_endpoint_auth_method": jwt, "jwks": rsa}),
+        metadata,
+    ));
+    cases.push((
+        "a private key",
         json!({"token_endpoint_auth_method": jwt, "jwks": {"keys": [private]}}),
         metadata,
     ));
-    cases.push(("H06", json!({"jwks": {"keys": [Key::new().jwk()]}}), metadata));
+    cases.push((
+        "keys of a client that has no use for them",
+        json!({"jwks": {"keys": [Key::new().jwk()]}}),
+        metadata,
+    ));
     cases.push(("method", json!({"token_endpoint_auth_method": "tls_client_auth"}), metadata));
     cases.push((
         "grant",
@@ -178,7 +205,7 @@ async fn h03_to_h09_bad_metadata_is_refused_and_nothing_of_it_is_fetched_or_kept
         assert!(!reply.str("error_description").is_empty(), "{case}");
     }
     assert_eq!(count().await, before, "nothing was kept");
-    // H08, H09: what is not known here is not kept, whatever it claims.
+    // What is not known here is not kept, whatever it claims.
     let mut body = good();
     for (name, value) in [
         ("trusted", json!(true)),
@@ -195,7 +222,7 @@ async fn h03_to_h09_bad_metadata_is_refused_and_nothing_of_it_is_fetched_or_kept
     let reply = register(&world, &body).await;
     assert_eq!(reply.status, 201, "{}", reply.text);
     let id = reply.str("client_id").to_owned();
-    assert!(id.starts_with("dyn-"), "H13");
+    assert!(id.starts_with("dyn-"), "an id of the server's making");
     let kept = world.ras_store.by_id::<Client>(&id).await.unwrap().unwrap();
     assert!(kept.resources.is_empty() && kept.registered.is_some());
     assert!(reply.json.get("client_secret").is_none());
@@ -209,7 +236,7 @@ async fn h03_to_h09_bad_metadata_is_refused_and_nothing_of_it_is_fetched_or_kept
 }
 
 #[tokio::test]
-async fn h14_floods_are_slowed_and_what_nobody_lets_in_is_forgotten() {
+async fn floods_are_slowed_and_what_nobody_lets_in_is_forgotten() {
     let world = world().await;
     let mut statuses = Vec::new();
     for _ in 0..14 {
@@ -282,7 +309,7 @@ async fn a_public_client_may_be_named_by_its_document_where_its_host_is_listed()
         world.redeem(&world.id_jag(&claims)).no_header("authorization").set("client_id", &id);
     let reply = world.send(&grant).await;
     assert_eq!((reply.status, reply.str("error")), (400, "unauthorized_client"), "{}", reply.text);
-    // I20: a redirect that was taken out, and another way to authenticate.
+    // A redirect that was taken out, and another way to authenticate.
     document.lock().unwrap()["redirect_uris"] = json!(["http://127.0.0.1/elsewhere"]);
     world.pass(301);
     assert_eq!(Browser::default().get(&world, &url).await.status, 400, "the old redirect");

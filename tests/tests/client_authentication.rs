@@ -1,4 +1,4 @@
-//! Table B: client authentication, at all four endpoints that ask for it.
+//! Client authentication, at all four endpoints that ask for it.
 
 use passavant_tests::world::{AGENT, Ask, Expected, Wishes, World};
 use reqwest::Method;
@@ -34,28 +34,30 @@ async fn refused_everywhere(
 }
 
 #[tokio::test]
-async fn b01_b03_b04_b18_no_way_around_the_registered_method() {
+async fn no_way_around_the_registered_method() {
     let world = World::new().await;
     let secret = world.secret.expose().to_owned();
     let client =
         |ask: &Ask| if ask.url.starts_with(world.idp.as_str()) { AGENT } else { "agent-at-ras" };
     let unauthenticated = Expected(401, "invalid_client", "client.unauthenticated");
-    refused_everywhere(&world, "B01 nothing", unauthenticated, |a| a.no_header("authorization"))
-        .await;
-    refused_everywhere(&world, "B01 client_id alone", unauthenticated, |a| {
+    refused_everywhere(&world, "no authentication", unauthenticated, |a| {
+        a.no_header("authorization")
+    })
+    .await;
+    refused_everywhere(&world, "client_id alone", unauthenticated, |a| {
         let id = client(&a);
         a.no_header("authorization").set("client_id", id)
     })
     .await;
     let several = Expected(400, "invalid_request", "client.several_methods");
-    refused_everywhere(&world, "B03 Basic and body", several, |a| a.add("client_secret", &secret))
+    refused_everywhere(&world, "Basic and body", several, |a| a.add("client_secret", &secret))
         .await;
-    refused_everywhere(&world, "B03 Basic and assertion", several, |a| {
+    refused_everywhere(&world, "Basic and assertion", several, |a| {
         a.add("client_assertion", "a.b.c").add("client_assertion_type", ASSERTION_TYPE)
     })
     .await;
     let method = Expected(401, "invalid_client", "client.method");
-    refused_everywhere(&world, "B04 a secret for a key client", method, |a| {
+    refused_everywhere(&world, "a secret for a key client", method, |a| {
         let id = format!("{}-jwt", client(&a));
         a.basic(&id, &secret)
     })
@@ -76,15 +78,14 @@ async fn b01_b03_b04_b18_no_way_around_the_registered_method() {
             .no_header("authorization")
             .add("client_assertion", &assertion)
             .add("client_assertion_type", ASSERTION_TYPE);
-        world.refuses(store, "B04 a key for a secret client", &ask, method).await;
+        world.refuses(store, "a key for a secret client", &ask, method).await;
     }
     let unknown = Expected(401, "invalid_client", "client.unknown");
     for id in ["disabled", "nobody"] {
         refused_everywhere(&world, id, unknown, |a| a.basic(id, &secret)).await;
     }
     let wrong = Expected(401, "invalid_client", "client.secret");
-    refused_everywhere(&world, "B18 an expired secret", wrong, |a| a.basic("expired", &secret))
-        .await;
+    refused_everywhere(&world, "an expired secret", wrong, |a| a.basic("expired", &secret)).await;
     refused_everywhere(&world, "a wrong secret", wrong, |a| {
         let id = client(&a);
         a.basic(id, "wrong")
@@ -93,7 +94,7 @@ async fn b01_b03_b04_b18_no_way_around_the_registered_method() {
 }
 
 #[tokio::test]
-async fn b05_b06_b16_credentials_that_cannot_be_read_are_refused() {
+async fn credentials_that_cannot_be_read_are_refused() {
     let world = World::new().await;
     let malformed = Expected(401, "invalid_client", "client.malformed");
     for value in ["Basic ###", "Basic YWdlbnQ=", "Basic ", "Bearer x", "Basic YQBiOmM="] {
@@ -102,20 +103,23 @@ async fn b05_b06_b16_credentials_that_cannot_be_read_are_refused() {
         })
         .await;
     }
-    refused_everywhere(&world, "B05 two headers", malformed, |a| {
+    refused_everywhere(&world, "two Authorization headers", malformed, |a| {
         let value = a.headers[0].1.clone();
         a.header("authorization", &value)
     })
     .await;
     let mismatch = Expected(401, "invalid_client", "client.id_mismatch");
-    refused_everywhere(&world, "B06", mismatch, |a| a.add("client_id", "sibling")).await;
+    refused_everywhere(&world, "another client_id in the body", mismatch, |a| {
+        a.add("client_id", "sibling")
+    })
+    .await;
     let missing = Expected(400, "invalid_request", "request.malformed");
-    refused_everywhere(&world, "B16 no type", missing, |a| {
+    refused_everywhere(&world, "no assertion type", missing, |a| {
         a.no_header("authorization").add("client_assertion", "a.b.c")
     })
     .await;
     let unknown = Expected(401, "invalid_client", "client.assertion_type");
-    refused_everywhere(&world, "B16 unknown type", unknown, |a| {
+    refused_everywhere(&world, "an unknown assertion type", unknown, |a| {
         a.no_header("authorization")
             .add("client_assertion", "a.b.c")
             .add("client_assertion_type", "x")
@@ -124,7 +128,7 @@ async fn b05_b06_b16_credentials_that_cannot_be_read_are_refused() {
 }
 
 #[tokio::test]
-async fn b05_both_spellings_of_basic_are_read() {
+async fn both_spellings_of_basic_are_read() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     // oauth4webapi and openid-client escape even `-` and `_`; TypeScript's SDK sends them raw.
@@ -152,7 +156,7 @@ async fn b05_both_spellings_of_basic_are_read() {
 }
 
 #[tokio::test]
-async fn b08_to_b15_client_assertions_are_for_us_alone_and_used_once() {
+async fn client_assertions_are_for_us_alone_and_used_once() {
     let world = World::new().await;
     let tokens = world.sign_in_as("erin", "agent-jwt").await;
     let sign = |claims: &serde_json::Value, typ: &str| {
@@ -163,12 +167,12 @@ async fn b08_to_b15_client_assertions_are_for_us_alone_and_used_once() {
     let ask = |assertion: &str| world.exchange_with_assertion(&tokens.id_token, assertion);
     let refused = Expected(401, "invalid_client", "client.assertion");
     for (case, aud) in [
-        ("B08 token endpoint", json!(world.idp.endpoint("/token"))),
-        ("B08 PAR endpoint", json!(world.idp.endpoint("/par"))),
-        ("B08 another issuer", json!(world.ras)),
-        ("B08 a slash more", json!(format!("{}/", world.idp))),
-        ("B09 two audiences", json!([world.idp, "https://other.example"])),
-        ("B09 none", json!([])),
+        ("the token endpoint", json!(world.idp.endpoint("/token"))),
+        ("the PAR endpoint", json!(world.idp.endpoint("/par"))),
+        ("another issuer", json!(world.ras)),
+        ("a slash more", json!(format!("{}/", world.idp))),
+        ("two audiences", json!([world.idp, "https://other.example"])),
+        ("no audience", json!([])),
     ] {
         let mut claims = world.assertion_claims();
         claims["aud"] = aud;
@@ -176,30 +180,32 @@ async fn b08_to_b15_client_assertions_are_for_us_alone_and_used_once() {
     }
     let mut claims = world.assertion_claims();
     claims.as_object_mut().unwrap().remove("jti");
-    world.refuses(&world.idp_store, "B10", &ask(&sign(&claims, "JWT")), refused).await;
+    world.refuses(&world.idp_store, "no jti", &ask(&sign(&claims, "JWT")), refused).await;
     for typ in ["at+jwt", "oauth-id-jag+jwt", "dpop+jwt"] {
         let assertion = sign(&world.assertion_claims(), typ);
         world.refuses(&world.idp_store, typ, &ask(&assertion), refused).await;
     }
     for typ in ["", "JWT", "client-authentication+jwt"] {
         let reply = world.send(&ask(&sign(&world.assertion_claims(), typ))).await;
-        assert_eq!(reply.status, 200, "B15 {typ}: {}", reply.text);
+        assert_eq!(reply.status, 200, "{typ}: {}", reply.text);
     }
-    // B14: a forged copy first does not burn the real one. B11: the real one serves once.
+    // A forged copy first does not burn the real one, which serves once.
     let claims = world.assertion_claims();
     let good = sign(&claims, "JWT");
     let forged = passavant_tests::forge::Key::new()
         .sign(&world.client_key.header("JWT").to_string(), claims.to_string().as_bytes());
-    world.refuses(&world.idp_store, "B14", &ask(&forged), refused).await;
+    world.refuses(&world.idp_store, "a forged copy", &ask(&forged), refused).await;
     assert_eq!(world.send(&ask(&good)).await.status, 200);
     let replay = Expected(401, "invalid_client", "client.assertion_replay");
-    world.refuses(&world.idp_store, "B11", &ask(&good), replay).await;
+    world.refuses(&world.idp_store, "a replay", &ask(&good), replay).await;
     // Freshly signed over the same jti is the same assertion.
-    world.refuses(&world.idp_store, "B11 signed anew", &ask(&sign(&claims, "JWT")), replay).await;
+    world
+        .refuses(&world.idp_store, "the same jti signed anew", &ask(&sign(&claims, "JWT")), replay)
+        .await;
 }
 
 #[tokio::test]
-async fn b13_a_jti_is_single_use_in_its_own_namespace_alone() {
+async fn a_jti_is_single_use_in_its_own_namespace_alone() {
     let world = World::new().await;
     let tokens = world.sign_in_as("erin", "agent-jwt").await;
     let mut assertion = world.assertion_claims();
@@ -217,7 +223,7 @@ async fn b13_a_jti_is_single_use_in_its_own_namespace_alone() {
 }
 
 #[tokio::test]
-async fn b19_b20_b21_credentials_stay_out_of_urls_and_forms_are_read_strictly() {
+async fn credentials_stay_out_of_urls_and_forms_are_read_strictly() {
     let world = World::new().await;
     for name in [
         "client_secret",
@@ -241,11 +247,11 @@ async fn b19_b20_b21_credentials_stay_out_of_urls_and_forms_are_read_strictly() 
     }
     for ask in endpoints(&world) {
         let get = Ask { method: Method::GET, form: Vec::new(), ..ask.clone() };
-        assert_eq!(world.send(&get).await.status, 405, "B20 {}", ask.url);
+        assert_eq!(world.send(&get).await.status, 405, "{}", ask.url);
         let large = ask.clone().add("x", &"y".repeat(70_000));
-        assert_eq!(world.send(&large).await.status, 413, "P01 {}", ask.url);
+        assert_eq!(world.send(&large).await.status, 413, "{}", ask.url);
         let gzip = ask.header("content-encoding", "gzip");
-        assert_eq!(world.send(&gzip).await.status, 415, "P16");
+        assert_eq!(world.send(&gzip).await.status, 415, "a compressed body");
     }
     let repeated = Expected(400, "invalid_request", "request.malformed");
     for name in ["grant_type", "client_id", "assertion", "scope"] {
@@ -254,7 +260,7 @@ async fn b19_b20_b21_credentials_stay_out_of_urls_and_forms_are_read_strictly() 
 }
 
 #[tokio::test]
-async fn b23_an_address_that_keeps_failing_has_to_wait() {
+async fn an_address_that_keeps_failing_has_to_wait() {
     let world = World::with(Wishes { failures_per_minute: Some(5), ..Wishes::default() }).await;
     let wrong =
         world.ask(&world.ras, "/token", &[("grant_type", "x")]).basic("agent-at-ras", "wrong");
@@ -274,7 +280,7 @@ async fn b23_an_address_that_keeps_failing_has_to_wait() {
 }
 
 #[tokio::test]
-async fn b24_a_certificate_header_authenticates_nobody() {
+async fn a_certificate_header_authenticates_nobody() {
     let world = World::new().await;
     for name in ["x-client-cert", "x-ssl-client-cert", "x-forwarded-client-cert", "client-cert"] {
         refused_everywhere(
@@ -291,7 +297,7 @@ async fn b24_a_certificate_header_authenticates_nobody() {
 }
 
 #[tokio::test]
-async fn b26_a_public_client_gets_no_id_jag_unless_an_administrator_said_so() {
+async fn a_public_client_gets_no_id_jag_unless_an_administrator_said_so() {
     let world = World::new().await;
     let tokens = world.sign_in_as("erin", "public").await;
     let ask =
@@ -299,7 +305,7 @@ async fn b26_a_public_client_gets_no_id_jag_unless_an_administrator_said_so() {
     world
         .refuses(
             &world.idp_store,
-            "B26",
+            "a public client at the IdP",
             &ask,
             Expected(400, "unauthorized_client", "client.public"),
         )
@@ -311,7 +317,7 @@ async fn b26_a_public_client_gets_no_id_jag_unless_an_administrator_said_so() {
     let redeem = lax.redeem("a.b.c").no_header("authorization").add("client_id", "public");
     lax.refuses(
         &lax.ras_store,
-        "B26 at the RAS",
+        "a public client at the RAS",
         &redeem,
         Expected(401, "invalid_client", "client.unknown"),
     )

@@ -1,4 +1,4 @@
-//! Table C: token exchange at the IdP.
+//! Token exchange at the IdP.
 
 use passavant_store::{Put, User};
 use passavant_tests::{
@@ -10,7 +10,7 @@ use serde_json::json;
 const SUBJECT: Expected<'_> = Expected(400, "invalid_grant", "subject.token");
 
 #[tokio::test]
-async fn c01_c08_c15_c23_c24_c28_a_malformed_request_says_which_parameter() {
+async fn a_malformed_request_says_which_parameter() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let ask = world.exchange(&tokens.id_token);
@@ -27,7 +27,7 @@ async fn c01_c08_c15_c23_c24_c28_a_malformed_request_says_which_parameter() {
         }
     }
     let double = ask.clone().add("audience", world.other_ras.as_str());
-    world.refuses(&world.idp_store, "C15", &double, malformed).await;
+    world.refuses(&world.idp_store, "two audiences", &double, malformed).await;
     let expected = Expected(400, "unsupported_grant_type", "request.grant_type");
     for grant in [
         "client_credentials",
@@ -53,18 +53,25 @@ async fn c01_c08_c15_c23_c24_c28_a_malformed_request_says_which_parameter() {
         .clone()
         .set("subject_token_type", "urn:ietf:params:oauth:token-type:saml2")
         .set("subject_token", "<!DOCTYPE x [<!ENTITY a SYSTEM \"file:///etc/passwd\">]><x>&a;</x>");
-    world.refuses(&world.idp_store, "C33", &xml, expected).await;
+    world.refuses(&world.idp_store, "XML while SAML is off", &xml, expected).await;
     let expected = Expected(400, "invalid_request", "exchange.actor_token");
     for (name, value) in [("actor_token", "x"), ("actor_token_type", "x"), ("actor_token", "")] {
-        world.refuses(&world.idp_store, "C23", &ask.clone().add(name, value), expected).await;
+        world
+            .refuses(
+                &world.idp_store,
+                "half an actor token",
+                &ask.clone().add(name, value),
+                expected,
+            )
+            .await;
     }
     let both = ask
         .clone()
         .add("actor_token", &tokens.id_token)
         .add("actor_token_type", "urn:ietf:params:oauth:token-type:id_token");
-    world.refuses(&world.idp_store, "C24", &both, expected).await;
+    world.refuses(&world.idp_store, "an actor token", &both, expected).await;
     let unsigned = ask.clone().add("actor_token", "eyJhbGciOiJub25lIn0.e30.");
-    world.refuses(&world.idp_store, "C25", &unsigned, expected).await;
+    world.refuses(&world.idp_store, "an unsigned actor token", &unsigned, expected).await;
     let expected = Expected(400, "invalid_authorization_details", "request.authorization_details");
     world
         .refuses(&world.idp_store, "RAR", &ask.clone().add("authorization_details", "[]"), expected)
@@ -73,7 +80,7 @@ async fn c01_c08_c15_c23_c24_c28_a_malformed_request_says_which_parameter() {
 }
 
 #[tokio::test]
-async fn c03_c04_c05_c06_c38_only_a_live_id_token_of_ours_for_this_client() {
+async fn only_a_live_id_token_of_ours_for_this_client() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let of_sibling = world.sign_in_as("erin", "sibling").await;
@@ -82,35 +89,35 @@ async fn c03_c04_c05_c06_c38_only_a_live_id_token_of_ours_for_this_client() {
         let world = &world;
         async move { world.refuses(&world.idp_store, case, &ask, expected).await }
     };
-    refuse("C03, C38: a sibling's", of_sibling.id_token, SUBJECT).await;
-    refuse("C06: access token", tokens.access_token.clone(), SUBJECT).await;
-    refuse("C06: ID-JAG", world.id_jag(&world.id_jag_claims()), SUBJECT).await;
-    refuse("C06: refresh token as ID token", tokens.refresh_token.clone(), SUBJECT).await;
+    refuse("a sibling client's", of_sibling.id_token, SUBJECT).await;
+    refuse("an access token", tokens.access_token.clone(), SUBJECT).await;
+    refuse("an ID-JAG", world.id_jag(&world.id_jag_claims()), SUBJECT).await;
+    refuse("a refresh token as ID token", tokens.refresh_token.clone(), SUBJECT).await;
     let stranger = Key::new();
-    refuse("C04: self-signed", Parts::of(&tokens.id_token).sign(&stranger), SUBJECT).await;
+    refuse("signed by a stranger", Parts::of(&tokens.id_token).sign(&stranger), SUBJECT).await;
     let mut foreign = Parts::of(&tokens.id_token);
     foreign.claims["iss"] = json!("https://idp.other.example");
-    refuse("C04: another issuer", foreign.sign(&world.idp_key), SUBJECT).await;
+    refuse("another issuer", foreign.sign(&world.idp_key), SUBJECT).await;
     let mut both = Parts::of(&tokens.id_token);
     both.claims["aud"] = json!([AGENT, "sibling"]);
-    refuse("C03: two audiences", both.sign(&world.idp_key), SUBJECT).await;
+    refuse("two audiences", both.sign(&world.idp_key), SUBJECT).await;
     let mut azp = Parts::of(&tokens.id_token);
     azp.claims["azp"] = json!("sibling");
-    refuse("C03: another azp", azp.sign(&world.idp_key), SUBJECT).await;
+    refuse("another azp", azp.sign(&world.idp_key), SUBJECT).await;
     let ended = Expected(400, "invalid_grant", "subject.not_live");
     let mut session = Parts::of(&tokens.id_token);
     session.claims["sid"] = json!("no-such-session");
-    refuse("C05: no such session", session.sign(&world.idp_key), ended).await;
+    refuse("no such session", session.sign(&world.idp_key), ended).await;
     let mut nobody = Parts::of(&tokens.id_token);
     nobody.claims["sub"] = json!("nobody");
-    refuse("C05: no such person", nobody.sign(&world.idp_key), ended).await;
+    refuse("no such person", nobody.sign(&world.idp_key), ended).await;
     assert_eq!(world.send(&world.exchange(&tokens.id_token)).await.status, 200);
     world.pass(631);
-    refuse("C05: expired", tokens.id_token, SUBJECT).await;
+    refuse("expired", tokens.id_token, SUBJECT).await;
 }
 
 #[tokio::test]
-async fn c05_c34_a_cut_off_bites_at_the_next_exchange() {
+async fn a_cut_off_bites_at_the_next_exchange() {
     let world = World::new().await;
     let post = reqwest::Method::POST;
     for (path, undo, expected) in [
@@ -144,12 +151,12 @@ async fn c05_c34_a_cut_off_bites_at_the_next_exchange() {
     let groups = json!({"groups": ["marketing"]});
     assert_eq!(world.administer(post, "/idp/users/erin/groups", Some(groups)).await.status, 200);
     let expected = Expected(400, "access_denied", "policy.not_assigned");
-    world.refuses(&world.idp_store, "C34", &ask, expected).await;
+    world.refuses(&world.idp_store, "a person taken out of the group", &ask, expected).await;
     assert_eq!(world.last_event(&world.idp_store).await.details["rule"], "connection agent-canvas");
 }
 
 #[tokio::test]
-async fn c09_c10_c11_a_refresh_token_serves_as_subject_without_being_used_up() {
+async fn a_refresh_token_serves_as_subject_without_being_used_up() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let by_refresh = |token: &str| {
@@ -159,12 +166,19 @@ async fn c09_c10_c11_a_refresh_token_serves_as_subject_without_being_used_up() {
     };
     for _ in 0..3 {
         let reply = world.send(&by_refresh(&tokens.refresh_token)).await;
-        assert_eq!(reply.status, 200, "C11: {}", reply.text);
+        assert_eq!(reply.status, 200, "{}", reply.text);
         assert!(reply.json.get("refresh_token").is_none());
     }
     let expected = Expected(400, "invalid_grant", "subject.refresh_token");
     let sibling = world.sign_in_as("erin", "sibling").await;
-    world.refuses(&world.idp_store, "C09", &by_refresh(&sibling.refresh_token), expected).await;
+    world
+        .refuses(
+            &world.idp_store,
+            "another client's refresh token",
+            &by_refresh(&sibling.refresh_token),
+            expected,
+        )
+        .await;
     world.refuses(&world.idp_store, "unknown", &by_refresh("unknown"), expected).await;
     let renew = |token: &str| {
         world.ask(
@@ -177,25 +191,36 @@ async fn c09_c10_c11_a_refresh_token_serves_as_subject_without_being_used_up() {
     assert_eq!(renewed.status, 200);
     let successor = renewed.str("refresh_token");
     assert_eq!(world.send(&by_refresh(successor)).await.status, 200);
-    // C10: the one that was rotated out is in two hands; the family dies.
+    // The one that was rotated out is in two hands; the family dies.
     let reuse = Expected(400, "invalid_grant", "refresh.reuse");
-    world.refuses(&world.idp_store, "C10", &by_refresh(&tokens.refresh_token), reuse).await;
-    world.refuses(&world.idp_store, "C10: successor", &by_refresh(successor), expected).await;
+    world
+        .refuses(
+            &world.idp_store,
+            "a refresh token that was rotated out",
+            &by_refresh(&tokens.refresh_token),
+            reuse,
+        )
+        .await;
+    world
+        .refuses(&world.idp_store, "the successor as subject", &by_refresh(successor), expected)
+        .await;
     let dead = Expected(400, "invalid_grant", "refresh.invalid");
-    world.refuses(&world.idp_store, "C10: refresh", &renew(successor), dead).await;
+    world
+        .refuses(&world.idp_store, "the successor at the refresh grant", &renew(successor), dead)
+        .await;
 }
 
 #[tokio::test]
-async fn c13_c14_c16_c18_c19_audience_and_resource_must_fit_and_tell_nothing() {
+async fn audience_and_resource_must_fit_and_tell_nothing() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let ask = world.exchange(&tokens.id_token);
     let unknown = Expected(400, "access_denied", "policy.audience_unknown");
     let mut bodies = std::collections::BTreeSet::new();
     for (case, audience) in [
-        ("C13 unknown", "https://as.unknown.example"),
-        ("C13 the resource", world.canvas.as_str()),
-        ("C14 the IdP itself", world.idp.as_str()),
+        ("an unknown audience", "https://as.unknown.example"),
+        ("the resource as audience", world.canvas.as_str()),
+        ("the IdP itself as audience", world.idp.as_str()),
         ("not a URL", "canvas"),
         ("two slashes", &format!("{}//", world.ras)),
     ] {
@@ -206,7 +231,12 @@ async fn c13_c14_c16_c18_c19_audience_and_resource_must_fit_and_tell_nothing() {
     let max = world.sign_in_as("max", AGENT).await;
     let not_assigned = Expected(400, "access_denied", "policy.not_assigned");
     world
-        .refuses(&world.idp_store, "C13 not assigned", &world.exchange(&max.id_token), not_assigned)
+        .refuses(
+            &world.idp_store,
+            "an audience that is not assigned",
+            &world.exchange(&max.id_token),
+            not_assigned,
+        )
         .await;
     bodies.insert(world.send(&world.exchange(&max.id_token)).await.text);
     assert_eq!(bodies.len(), 1, "what is not there and what is not yours read differently");
@@ -214,14 +244,16 @@ async fn c13_c14_c16_c18_c19_audience_and_resource_must_fit_and_tell_nothing() {
         let reply = world.send(&ask.clone().set("audience", &audience)).await;
         assert_eq!(reply.status, 200, "{}", reply.text);
         let claims = Parts::of(reply.str("access_token")).claims;
-        assert_eq!(claims["aud"], json!(world.ras), "JAG-X4: aud is the issuer as registered");
+        assert_eq!(claims["aud"], json!(world.ras), "aud is the issuer as registered");
     }
     let foreign = Expected(400, "access_denied", "policy.resource_not_governed");
     for resource in [world.notes.as_str(), "https://mcp.unknown.example/mcp"] {
         let ask = ask.clone().set("resource", resource);
-        world.refuses(&world.idp_store, "C16", &ask, foreign).await;
+        world.refuses(&world.idp_store, "a resource of another server", &ask, foreign).await;
         let with_good = world.exchange(&tokens.id_token).add("resource", resource);
-        world.refuses(&world.idp_store, "C16 beside a good one", &with_good, foreign).await;
+        world
+            .refuses(&world.idp_store, "a foreign resource beside a good one", &with_good, foreign)
+            .await;
     }
     let long = format!("https://a.example/{}", "x".repeat(4096));
     let malformed = Expected(400, "invalid_target", "resource.malformed");
@@ -235,11 +267,18 @@ async fn c13_c14_c16_c18_c19_audience_and_resource_must_fit_and_tell_nothing() {
         &long,
     ] {
         world
-            .refuses(&world.idp_store, "C18", &ask.clone().set("resource", resource), malformed)
+            .refuses(
+                &world.idp_store,
+                "a malformed resource",
+                &ask.clone().set("resource", resource),
+                malformed,
+            )
             .await;
     }
     let required = Expected(400, "invalid_target", "policy.resource_required");
-    world.refuses(&world.idp_store, "C19", &ask.clone().without("resource"), required).await;
+    world
+        .refuses(&world.idp_store, "no resource", &ask.clone().without("resource"), required)
+        .await;
     // Where the connection has exactly one, it is that one.
     let single = ask.without("resource").set("audience", world.other_ras.as_str());
     let reply = world.send(&single).await;
@@ -247,7 +286,7 @@ async fn c13_c14_c16_c18_c19_audience_and_resource_must_fit_and_tell_nothing() {
 }
 
 #[tokio::test]
-async fn c20_resources_are_compared_normalized_and_echoed_as_spelled() {
+async fn resources_are_compared_normalized_and_echoed_as_spelled() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let origin = world.canvas.trim_end_matches("/canvas");
@@ -276,7 +315,7 @@ async fn c20_resources_are_compared_normalized_and_echoed_as_spelled() {
 }
 
 #[tokio::test]
-async fn c21_scopes_are_what_policy_leaves_of_them() {
+async fn scopes_are_what_policy_leaves_of_them() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let ask = world.exchange(&tokens.id_token);
@@ -292,19 +331,26 @@ async fn c21_scopes_are_what_policy_leaves_of_them() {
     let reply = world.send(&ask.clone().without("scope")).await;
     assert_eq!(granted(&reply), "read write", "nothing asked for: all there is");
     let none = Expected(400, "access_denied", "policy.scope_not_allowed");
-    world.refuses(&world.idp_store, "C21", &ask.clone().set("scope", "admin delete"), none).await;
+    world
+        .refuses(
+            &world.idp_store,
+            "scopes outside the policy",
+            &ask.clone().set("scope", "admin delete"),
+            none,
+        )
+        .await;
     let malformed = Expected(400, "invalid_scope", "scope.malformed");
     world.refuses(&world.idp_store, "quotes", &ask.set("scope", "a\"b"), malformed).await;
 }
 
 #[tokio::test]
-async fn c26_the_client_id_claim_comes_from_the_mapping_alone() {
+async fn the_client_id_claim_comes_from_the_mapping_alone() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let ask = world.exchange(&tokens.id_token);
     let mismatch = Expected(401, "invalid_client", "client.id_mismatch");
     let downstream = ask.clone().add("client_id", "agent-at-ras");
-    world.refuses(&world.idp_store, "C26", &downstream, mismatch).await;
+    world.refuses(&world.idp_store, "the client id of the other side", &downstream, mismatch).await;
     for name in ["ras_client_id", "client", "azp"] {
         let reply = world.send(&ask.clone().add(name, "someone-else")).await;
         let claims = Parts::of(reply.str("access_token")).claims;
@@ -313,7 +359,7 @@ async fn c26_the_client_id_claim_comes_from_the_mapping_alone() {
 }
 
 #[tokio::test]
-async fn c30_a_sign_in_that_is_too_old_or_too_weak_asks_for_a_step_up() {
+async fn a_sign_in_that_is_too_old_or_too_weak_asks_for_a_step_up() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let ask = world.exchange(&tokens.id_token);
@@ -331,19 +377,19 @@ async fn c30_a_sign_in_that_is_too_old_or_too_weak_asks_for_a_step_up() {
     world.pass(1);
     let expected =
         Expected(400, "insufficient_user_authentication", "policy.authentication_too_old");
-    world.refuses(&world.idp_store, "C30 age", &ask, expected).await;
+    world.refuses(&world.idp_store, "a sign-in that is too old", &ask, expected).await;
     assert_eq!(world.send(&ask).await.json["max_age"], 60);
     connection.conditions.max_authentication_age = None;
     connection.conditions.acr_values = vec!["urn:strong".to_owned()];
     world.idp_store.put(&connection, Put::Replace, event()).await.unwrap();
     let expected =
         Expected(400, "insufficient_user_authentication", "policy.authentication_too_weak");
-    world.refuses(&world.idp_store, "C30 acr", &ask, expected).await;
+    world.refuses(&world.idp_store, "a sign-in that is too weak", &ask, expected).await;
     assert_eq!(world.send(&ask).await.json["acr_values"], "urn:strong");
 }
 
 #[tokio::test]
-async fn c31_a_proof_binds_the_id_jag_and_is_never_ignored() {
+async fn a_proof_binds_the_id_jag_and_is_never_ignored() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let (key, other) = (Key::new(), Key::new());
@@ -390,14 +436,14 @@ async fn c31_a_proof_binds_the_id_jag_and_is_never_ignored() {
     let one = proof(&world.dpop_claims(&url));
     let twice = ask.clone().header("dpop", &one).header("dpop", &one);
     let repeated = Expected(400, "invalid_dpop_proof", "dpop.repeated");
-    world.refuses(&world.idp_store, "G08: two headers", &twice, repeated).await;
+    world.refuses(&world.idp_store, "two headers", &twice, repeated).await;
     assert_eq!(world.send(&ask.clone().header("dpop", &one)).await.status, 200);
     let replay = Expected(400, "invalid_dpop_proof", "dpop.replay");
-    world.refuses(&world.idp_store, "G10: replay", &ask.header("dpop", &one), replay).await;
+    world.refuses(&world.idp_store, "replay", &ask.header("dpop", &one), replay).await;
 }
 
 #[tokio::test]
-async fn c35_c36_the_answer_has_the_drafts_shape_and_nothing_about_the_person() {
+async fn the_id_jag_answer_has_the_drafts_shape_and_nothing_about_the_person() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let reply = world.send(&world.exchange(&tokens.id_token)).await;
@@ -420,7 +466,7 @@ async fn c35_c36_the_answer_has_the_drafts_shape_and_nothing_about_the_person() 
         claims,
         ["aud", "client_id", "exp", "iat", "iss", "jti", "resource", "scope", "sub"]
     );
-    assert_eq!(parts.claims["sub"], "erin-id", "JAG-T4: as in an ID token");
+    assert_eq!(parts.claims["sub"], "erin-id", "as in an ID token");
     assert_eq!(parts.claims["resource"], reply.json["resource"]);
     let row = world.last_event(&world.idp_store).await;
     assert_eq!((row.event.as_str(), row.outcome.as_str()), ("token_exchange", "granted"));
@@ -499,5 +545,5 @@ async fn an_alias_never_captures_another_partys_issuer() {
     assert_eq!(Parts::of(reply.str("access_token")).claims["aud"], json!(world.ras));
     let own = world.exchange(&tokens.id_token).set("audience", world.idp.as_str());
     let unknown = Expected(400, "access_denied", "policy.audience_unknown");
-    world.refuses(&world.idp_store, "C14 by alias", &own, unknown).await;
+    world.refuses(&world.idp_store, "the IdP itself by an alias", &own, unknown).await;
 }

@@ -1,4 +1,4 @@
-//! Table E: the interactive path of a RAS, from a browser to tokens. The IdP's own authorization endpoint is in
+//! The interactive path of a RAS, from a browser to tokens. The IdP's own authorization endpoint is in
 //! `flows.rs`.
 
 use passavant_proto::xaa::trust::{Account, TrustedIssuer};
@@ -36,13 +36,16 @@ async fn a_person_without_cross_app_access_gets_tokens_by_saying_yes() {
     let mut browser = Browser::default();
     let (at, page) = browser.go(&world, &world.outsider_url(&[]), "erin").await;
     assert_eq!(page.status, 200, "{}", page.text);
-    // Who wants what, where it goes, and nothing of theirs as markup (E24, E25).
+    // Who wants what, where it goes, and nothing of theirs as markup.
     for text in ["Desktop &lt;b&gt;agent&lt;/b&gt;", "Read what is there", "127.0.0.1", "(write)"] {
         assert!(page.text.contains(text), "{text}: {}", page.text);
     }
-    assert!(page.text.contains("program on the computer in front of you"), "E25");
-    assert!(page.header("content-security-policy").contains("frame-ancestors 'none'"), "E21");
-    assert_eq!(page.header("x-frame-options"), "DENY", "E21");
+    assert!(
+        page.text.contains("program on the computer in front of you"),
+        "the redirect stays on this computer"
+    );
+    assert!(page.header("content-security-policy").contains("frame-ancestors 'none'"), "no frames");
+    assert_eq!(page.header("x-frame-options"), "DENY", "no frames");
     let reply = browser.answer(&world, &at, &page, "allow");
     let reply = browser.ask(&world, reply).await;
     let code = parameter(reply.header("location"), "code");
@@ -52,7 +55,7 @@ async fn a_person_without_cross_app_access_gets_tokens_by_saying_yes() {
     let claims = Parts::of(tokens.str("access_token")).claims;
     assert_eq!((&claims["aud"], &claims["client_id"]), (&json!(world.canvas), &json!(DESKTOP)));
     assert!(claims.get("txn").is_none() && claims["auth_time"].is_i64());
-    // The same person by an ID-JAG is the same account (JAG-T4).
+    // The same person by an ID-JAG is the same account.
     let by_id_jag = Parts::of(&world.access_token().await).claims;
     assert_eq!(claims["sub"], by_id_jag["sub"]);
     let headers = format!("Bearer {}", tokens.str("access_token"));
@@ -70,13 +73,13 @@ async fn a_person_without_cross_app_access_gets_tokens_by_saying_yes() {
     let wider = world.refresh_at_ras(narrower.str("refresh_token")).set("scope", "read admin");
     let expected = Expected(400, "invalid_scope", "scope.widened");
     world.refuses(&world.ras_store, "wider", &wider, expected).await;
-    // F01: the first one again, and everything of the family is dead.
+    // The first one again, and everything of the family is dead.
     let reuse = Expected(400, "invalid_grant", "refresh.reuse");
     let again = world.refresh_at_ras(tokens.str("refresh_token"));
-    world.refuses(&world.ras_store, "F01", &again, reuse).await;
+    world.refuses(&world.ras_store, "a refresh token that was rotated out", &again, reuse).await;
     let last = world.refresh_at_ras(narrower.str("refresh_token"));
     let dead = Expected(400, "invalid_grant", "refresh.invalid");
-    world.refuses(&world.ras_store, "F01", &last, dead).await;
+    world.refuses(&world.ras_store, "the last one of the family", &last, dead).await;
     assert!(
         !world
             .ras_role
@@ -96,7 +99,7 @@ async fn the_page_is_shown_every_time_and_its_answer_counts_once() {
     let (at, page) = browser.go(&world, &url, "erin").await;
     let good = browser.answer(&world, &at, &page, "allow");
     let status = async |browser: &mut Browser, ask| browser.ask(&world, ask).await.status;
-    // E18, E19, E20.
+    // The answer comes from our page, in the session it was shown to, with nothing changed.
     assert_eq!(status(&mut browser, good.clone().without("csrf")).await, 403, "no token");
     assert_eq!(status(&mut browser, good.clone().set("csrf", "x")).await, 403, "a wrong one");
     assert_eq!(status(&mut browser, good.clone().set("ticket", "1.x")).await, 403);
@@ -106,7 +109,7 @@ async fn the_page_is_shown_every_time_and_its_answer_counts_once() {
     assert_eq!(status(&mut browser, cross).await, 403, "another site");
     let mut other = Browser::default();
     let (_, other_page) = other.go(&world, &url, "max").await;
-    assert_eq!(status(&mut other, good.clone()).await, 403, "another session (E33)");
+    assert_eq!(status(&mut other, good.clone()).await, 403, "another session");
     let theirs = other.answer(&world, &at, &other_page, "allow");
     assert_eq!(status(&mut browser, theirs).await, 403, "another session's token");
     for (name, value) in [
@@ -117,7 +120,7 @@ async fn the_page_is_shown_every_time_and_its_answer_counts_once() {
     ] {
         let mut changed = good.clone();
         changed.url = world.outsider_url(&[(name, value)]);
-        assert_eq!(status(&mut browser, changed).await, 403, "E20: {name}");
+        assert_eq!(status(&mut browser, changed).await, 403, "{name}");
     }
     let first = browser.ask(&world, good.clone()).await;
     assert_eq!(first.status, 303);
@@ -128,7 +131,11 @@ async fn the_page_is_shown_every_time_and_its_answer_counts_once() {
     let no = browser.answer(&world, &at, &again, "deny");
     let no = browser.ask(&world, no).await;
     assert_eq!(parameter(no.header("location"), "error"), "access_denied");
-    assert_eq!(parameter(no.header("location"), "iss"), world.ras.as_str(), "E15");
+    assert_eq!(
+        parameter(no.header("location"), "iss"),
+        world.ras.as_str(),
+        "a refusal names its issuer"
+    );
     assert_eq!(world.last_event(&world.ras_store).await.details["reason"], "consent.denied");
     let (_, page) = browser.go(&world, &url, "erin").await;
     let late = browser.answer(&world, &at, &page, "allow");
@@ -194,38 +201,54 @@ async fn each_rule_of_the_authorization_endpoint_holds_here_too() {
         Browser::default().get(&world, &world.outsider_url(changes)).await
     };
     assert_eq!(get(&[]).await.status, 303, "the baseline");
-    // A page, never a redirect: E01, E03, E04.
+    // A page, never a redirect (RFC 6749 section 4.1.2.1).
     for (case, name, value) in [
-        ("E01: unknown", "client_id", "nobody"),
-        ("E01: disabled", "client_id", "disabled"),
-        ("E01: none", "client_id", ""),
-        ("E03: another path", "redirect_uri", "http://127.0.0.1/other"),
-        ("E03: another host", "redirect_uri", "http://127.0.0.1.evil/callback"),
-        ("E03: localhost.evil", "redirect_uri", "http://localhost.evil/callback"),
-        ("E03: https", "redirect_uri", "https://127.0.0.1/callback"),
-        ("E04", "redirect_uri", "javascript:alert(1)"),
-        ("E04", "redirect_uri", "JaVaScRiPt:alert(1)"),
-        ("E04", "redirect_uri", "data:text/html,x"),
-        ("I24: a document of a host that is not listed", "client_id", "https://evil.example/c"),
+        ("an unknown client", "client_id", "nobody"),
+        ("a client that is switched off", "client_id", "disabled"),
+        ("no client", "client_id", ""),
+        ("another path", "redirect_uri", "http://127.0.0.1/other"),
+        ("another host", "redirect_uri", "http://127.0.0.1.evil/callback"),
+        ("localhost.evil", "redirect_uri", "http://localhost.evil/callback"),
+        ("https instead of http", "redirect_uri", "https://127.0.0.1/callback"),
+        ("a script", "redirect_uri", "javascript:alert(1)"),
+        ("a script in other letters", "redirect_uri", "JaVaScRiPt:alert(1)"),
+        ("data", "redirect_uri", "data:text/html,x"),
+        ("a document of a host that is not listed", "client_id", "https://evil.example/c"),
     ] {
         let reply = get(&[(name, value)]).await;
         assert_eq!((reply.status, reply.header("location")), (400, ""), "{case}");
     }
-    assert_eq!(get(&[("redirect_uri", "http://127.0.0.1:4711/callback")]).await.status, 303, "E03");
+    assert_eq!(
+        get(&[("redirect_uri", "http://127.0.0.1:4711/callback")]).await.status,
+        303,
+        "another port of the loopback"
+    );
     let (long, boards) = ("x".repeat(10_000), format!("{}x", world.boards));
     for (case, changes, error) in [
-        ("E05", vec![("response_type", "token")], "unsupported_response_type"),
-        ("E05", vec![("response_type", "code id_token")], "unsupported_response_type"),
-        ("E06", vec![("code_challenge", "")], "invalid_request"),
-        ("E06", vec![("code_challenge_method", "plain")], "invalid_request"),
-        ("E06", vec![("code_challenge_method", "")], "invalid_request"),
-        ("E06", vec![("code_challenge", "short")], "invalid_request"),
-        ("E14", vec![("state", long.as_str())], "invalid_request"),
-        ("E16", vec![("prompt", "none")], "login_required"),
-        ("E29", vec![("resource", boards.as_str())], "invalid_target"),
-        ("E29: several here", vec![("resource", "")], "invalid_target"),
-        ("E30", vec![("request_uri", "https://evil.example/r")], "request_uri_not_supported"),
-        ("E30", vec![("request", "e30.e30.")], "request_not_supported"),
+        (
+            "a token from the front channel",
+            vec![("response_type", "token")],
+            "unsupported_response_type",
+        ),
+        (
+            "an ID token from the front channel",
+            vec![("response_type", "code id_token")],
+            "unsupported_response_type",
+        ),
+        ("no challenge", vec![("code_challenge", "")], "invalid_request"),
+        ("a plain challenge", vec![("code_challenge_method", "plain")], "invalid_request"),
+        ("no challenge method", vec![("code_challenge_method", "")], "invalid_request"),
+        ("a malformed challenge", vec![("code_challenge", "short")], "invalid_request"),
+        ("a state that is too long", vec![("state", long.as_str())], "invalid_request"),
+        ("prompt=none without a session", vec![("prompt", "none")], "login_required"),
+        ("an unknown resource", vec![("resource", boards.as_str())], "invalid_target"),
+        ("no resource where there are several", vec![("resource", "")], "invalid_target"),
+        (
+            "a request_uri of somebody else's",
+            vec![("request_uri", "https://evil.example/r")],
+            "request_uri_not_supported",
+        ),
+        ("an unsigned request object", vec![("request", "e30.e30.")], "request_not_supported"),
         ("scope", vec![("scope", "admin")], "invalid_scope"),
         ("details", vec![("authorization_details", "[]")], "invalid_authorization_details"),
     ] {
@@ -233,17 +256,25 @@ async fn each_rule_of_the_authorization_endpoint_holds_here_too() {
         let location = reply.header("location");
         assert!(location.starts_with(CALLBACK), "{case}: {location}");
         assert_eq!(parameter(location, "error"), error, "{case}");
-        assert_eq!(parameter(location, "iss"), world.ras.as_str(), "E15: {case}");
+        assert_eq!(
+            parameter(location, "iss"),
+            world.ras.as_str(),
+            "the answer names its issuer: {case}"
+        );
     }
     let twice = format!("{}&scope=read", world.outsider_url(&[]));
-    assert_eq!(Browser::default().get(&world, &twice).await.status, 400, "E31");
+    assert_eq!(Browser::default().get(&world, &twice).await.status, 400, "a parameter twice");
     let reply = Browser::default().get(&world, &world.outsider_url(&[])).await;
-    assert_eq!(reply.header("access-control-allow-origin"), "", "E28");
+    assert_eq!(reply.header("access-control-allow-origin"), "", "no CORS");
     // Signed in, prompt=none: a person has to agree.
     let mut browser = Browser::default();
     browser.go(&world, &world.outsider_url(&[]), "erin").await;
     let silent = browser.get(&world, &world.outsider_url(&[("prompt", "none")])).await;
-    assert_eq!(parameter(silent.header("location"), "error"), "consent_required", "E16");
+    assert_eq!(
+        parameter(silent.header("location"), "error"),
+        "consent_required",
+        "prompt=none without consent"
+    );
 }
 
 #[tokio::test]
@@ -256,23 +287,28 @@ async fn codes_buy_tokens_once_for_whom_and_what_they_were_given() {
     let code = browser.code(&world, &url, "erin").await;
     let tokens = world.send(&world.redeem_code(&code)).await;
     assert_eq!(tokens.status, 200);
-    world.refuses(store, "E09", &world.redeem_code(&code), invalid("code.reuse")).await;
+    world
+        .refuses(store, "a code used twice", &world.redeem_code(&code), invalid("code.reuse"))
+        .await;
     let dead = world.refresh_at_ras(tokens.str("refresh_token"));
-    world.refuses(store, "E09: its tokens", &dead, invalid("refresh.invalid")).await;
+    world.refuses(store, "tokens of the first use", &dead, invalid("refresh.invalid")).await;
     let secret = passavant_proto::secret::Secret::new(tokens.str("access_token"));
-    assert!(!world.ras_role.get().unwrap().stands(&secret).await.unwrap(), "E09: its tokens");
+    assert!(
+        !world.ras_role.get().unwrap().stands(&secret).await.unwrap(),
+        "tokens of the first use"
+    );
     // Reuse ended the browser's session as well.
     let mut browser = Browser::default();
     for (case, name, value, reason) in [
-        ("E08: no verifier", "code_verifier", "", "code.verifier"),
+        ("no verifier", "code_verifier", "", "code.verifier"),
         (
-            "E06: another verifier",
+            "another verifier",
             "code_verifier",
             "another-verifier-of-forty-three-characters-",
             "code.verifier",
         ),
-        ("E11: another redirect", "redirect_uri", "https://app.example/cb", "code.redirect_uri"),
-        ("E29: another resource", "resource", world.boards.as_str(), "grant.resource"),
+        ("another redirect", "redirect_uri", "https://app.example/cb", "code.redirect_uri"),
+        ("another resource", "resource", world.boards.as_str(), "grant.resource"),
     ] {
         let code = browser.code(&world, &url, "erin").await;
         let good = world.redeem_code(&code);
@@ -291,35 +327,45 @@ async fn codes_buy_tokens_once_for_whom_and_what_they_were_given() {
         assert_eq!(right.status, 200, "{case}: {}", right.text);
         browser = Browser::default();
     }
-    // E11: another client's.
+    // Another client's.
     let code = browser.code(&world, &url, "erin").await;
     let stolen =
         world.redeem_code(&code).without("client_id").basic(AGENT_AT_RAS, world.secret.expose());
-    world.refuses(store, "E11: another client", &stolen, invalid("code.invalid")).await;
-    // E13, E34: what is a code elsewhere is none here.
+    world.refuses(store, "another client", &stolen, invalid("code.invalid")).await;
+    // What is a code elsewhere is none here.
     let mut browser = Browser::default();
     let (idp_code, verifier) = world.code("erin", passavant_tests::world::AGENT, "").await;
     let elsewhere = world.redeem_code(&idp_code).set("code_verifier", &verifier);
-    world.refuses(store, "E34", &elsewhere, invalid("code.invalid")).await;
+    world.refuses(store, "a code of the IdP", &elsewhere, invalid("code.invalid")).await;
     let code = browser.code(&world, &url, "erin").await;
     let refresh = world.send(&world.redeem_code(&code)).await.str("refresh_token").to_owned();
-    world.refuses(store, "E13", &world.redeem_code(&refresh), invalid("code.invalid")).await;
-    // E10.
+    world
+        .refuses(
+            store,
+            "a refresh token as code",
+            &world.redeem_code(&refresh),
+            invalid("code.invalid"),
+        )
+        .await;
+    // Twenty at once.
     let code = browser.code(&world, &url, "erin").await;
     let ask = world.redeem_code(&code);
     let all = futures::future::join_all((0..20).map(|_| world.send(&ask))).await;
     let won: Vec<_> = all.iter().filter(|reply| reply.status == 200).collect();
     // A code that is presented twice is stolen: the second one may end the first before it is answered.
-    assert!(won.len() <= 1, "E10");
+    assert!(won.len() <= 1, "at most one succeeds");
     for tokens in won {
         let secret = passavant_proto::secret::Secret::new(tokens.str("access_token"));
-        assert!(!world.ras_role.get().unwrap().stands(&secret).await.unwrap(), "E10, E09");
+        assert!(
+            !world.ras_role.get().unwrap().stands(&secret).await.unwrap(),
+            "tokens of a code that was used more than once"
+        );
     }
-    // A public client is good for nothing else (B26).
+    // A public client is good for nothing else.
     let id_jag = world.id_jag(&world.id_jag_claims());
     let grant = world.redeem(&id_jag).no_header("authorization").set("client_id", DESKTOP);
     let public = Expected(400, "unauthorized_client", "client.public");
-    world.refuses(store, "B26", &grant, public).await;
+    world.refuses(store, "a public client with an ID-JAG", &grant, public).await;
 }
 
 #[tokio::test]
@@ -347,10 +393,17 @@ async fn what_is_switched_off_in_between_is_off() {
     let off = |disabled| move |account: &mut Account| account.disabled = disabled;
     store.update::<Account>(&account, off(true), event()).await.unwrap();
     let gone = Expected(400, "invalid_grant", "code.invalid");
-    world.refuses(store, "E35: account", &world.redeem_code(&code), gone).await;
+    world
+        .refuses(
+            store,
+            "a code of an account that is switched off",
+            &world.redeem_code(&code),
+            gone,
+        )
+        .await;
     let renew = world.refresh_at_ras(held.str("refresh_token"));
     let dead = Expected(400, "invalid_grant", "refresh.invalid");
-    world.refuses(store, "F08: account", &renew, dead).await;
+    world.refuses(store, "a refresh token of an account that is switched off", &renew, dead).await;
     let (_, page) = Browser::default().go(&world, &url, "erin").await;
     assert_eq!(page.status, 403, "no sign-in either");
     store.update::<Account>(&account, off(false), event()).await.unwrap();
@@ -367,7 +420,14 @@ async fn what_is_switched_off_in_between_is_off() {
         .await
         .unwrap();
     let unknown = Expected(401, "invalid_client", "client.unknown");
-    world.refuses(store, "E35: client", &world.redeem_code(&code), unknown).await;
+    world
+        .refuses(
+            store,
+            "a code of a client that is switched off",
+            &world.redeem_code(&code),
+            unknown,
+        )
+        .await;
     store
         .update::<passavant_proto::oauth::client::Client>(DESKTOP, set(false), event())
         .await
@@ -403,7 +463,7 @@ async fn what_is_switched_off_in_between_is_off() {
     let page = browser.get(&world, &url).await;
     assert!(page.status == 400 && page.text.contains("There is no sign-in here"), "{}", page.text);
     store.update::<TrustedIssuer>(world.idp.as_str(), of(None), event()).await.unwrap();
-    // Trust itself withdrawn: what is out dies too (D40).
+    // Trust itself withdrawn: what is out dies too.
     let trusted = |disabled| move |trusted: &mut TrustedIssuer| trusted.disabled = disabled;
     assert!(world.ras_role.get().unwrap().stands(&access).await.unwrap());
     store.update::<TrustedIssuer>(world.idp.as_str(), trusted(true), event()).await.unwrap();
@@ -428,7 +488,7 @@ async fn the_way_back_from_the_issuer_is_this_browsers_and_is_taken_once() {
     assert!(parameter(&to, "nonce").len() >= 22 && parameter(&to, "state").len() == 43);
     let (callback, _) = world.browse(&to, "erin", passavant_tests::world::PASSWORD).await;
     assert!(callback.starts_with(&world.ras.endpoint("/callback")));
-    // L15, E33: another browser, a changed state or issuer, no cookie.
+    // Another browser, a changed state or issuer, no cookie.
     let with = |name: &str, value: &str| {
         let mut url = Url::parse(&callback).unwrap();
         let pairs: Vec<(String, String)> = url
@@ -482,7 +542,7 @@ async fn the_way_back_from_the_issuer_is_this_browsers_and_is_taken_once() {
         world.browse(sent.header("location"), "erin", passavant_tests::world::PASSWORD).await;
     world.pass(700);
     assert_eq!(slow.get(&world, &callback).await.status, 400);
-    // E38 and its neighbours: where it goes on is in the signed cookie alone.
+    // Where it goes on is in the signed cookie alone.
     assert_eq!(VERIFIER.len(), 44);
 }
 
@@ -501,7 +561,7 @@ async fn people_find_their_company_by_their_address() {
         method: Method::POST,
     };
     let unknown = browser.ask(&world, post("erin@other.example")).await;
-    assert_eq!((unknown.status, unknown.header("location")), (404, ""), "L23: nobody is sent");
+    assert_eq!((unknown.status, unknown.header("location")), (404, ""), "nobody is sent");
     for not in ["erin@acme.example.evil", "erin@sub.acme.example", "acme.example"] {
         assert_ne!(browser.ask(&world, post(not)).await.status, 303, "{not}");
     }
@@ -524,10 +584,10 @@ async fn tokens_of_this_path_are_revoked_and_told_of_like_others() {
         let form = [("token", token), ("client_id", DESKTOP)];
         world.ask(&world.ras, path, &form).no_header("authorization")
     };
-    // F13: who cannot prove who they are learns nothing.
+    // Who cannot prove who they are learns nothing.
     let told = world.send(&public("/introspect", tokens.str("access_token"))).await;
     assert_eq!((told.status, told.str("error")), (401, "invalid_client"));
-    // Somebody else's client revokes nothing (F11).
+    // Somebody else's client revokes nothing (RFC 7009 section 2.1).
     let other = world.ask(&world.ras, "/revoke", &[("token", tokens.str("refresh_token"))]);
     assert_eq!(world.send(&other).await.status, 200);
     let renewed = world.send(&world.refresh_at_ras(tokens.str("refresh_token"))).await;
@@ -539,12 +599,12 @@ async fn tokens_of_this_path_are_revoked_and_told_of_like_others() {
     world.refuses(&world.ras_store, "revoked", &renew, dead).await;
     let access = passavant_proto::secret::Secret::new(renewed.str("access_token"));
     assert!(!world.ras_role.get().unwrap().stands(&access).await.unwrap(), "the family is dead");
-    // F09.
+    // Idle too long.
     let code = browser.code(&world, &world.outsider_url(&[]), "erin").await;
     let tokens = world.send(&world.redeem_code(&code)).await;
     world.pass(8 * 3600 + 1);
     let renew = world.refresh_at_ras(tokens.str("refresh_token"));
-    world.refuses(&world.ras_store, "F09 idle", &renew, dead).await;
+    world.refuses(&world.ras_store, "a refresh token that was idle too long", &renew, dead).await;
 }
 
 #[tokio::test]

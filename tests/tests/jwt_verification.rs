@@ -1,4 +1,4 @@
-//! Table A of the security cases: every JWT kind that we verify, each attacked in every way. A case
+//! Every kind of JWT that we verify, attacked in every way. A case
 //! changes one thing of a baseline that has just passed, and after it a baseline passes again.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
@@ -190,7 +190,7 @@ fn unsigned(parts: &Parts) -> String {
 }
 
 #[tokio::test]
-async fn a01_a03_no_algorithm_but_the_registered_one() {
+async fn no_algorithm_but_the_registered_one() {
     let bench = Bench::new().await;
     for verifier in ALL {
         for alg in
@@ -203,12 +203,12 @@ async fn a01_a03_no_algorithm_but_the_registered_one() {
         }
         let parts = bench.baseline(verifier);
         bench.refuses(verifier, "an empty signature", &unsigned(&parts)).await;
-        bench.accepts(verifier, "A01").await;
+        bench.accepts(verifier, "other algorithms").await;
     }
 }
 
 #[tokio::test]
-async fn a04_a10_a30_no_key_but_the_issuers_own() {
+async fn no_key_but_the_issuers_own() {
     let bench = Bench::new().await;
     let attacker = Key::new();
     // Whatever it is asked for, it answers with the attacker's key, and counts.
@@ -247,13 +247,13 @@ async fn a04_a10_a30_no_key_but_the_issuers_own() {
                 .await;
         }
         bench.world.pass(15);
-        bench.accepts(verifier, "A04").await;
+        bench.accepts(verifier, "other keys").await;
     }
     assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 0, "a header's URL was fetched");
 }
 
 #[tokio::test]
-async fn a05_a_hostile_kid_is_just_unknown() {
+async fn a_hostile_kid_is_just_unknown() {
     let bench = Bench::new().await;
     let long = "k".repeat(10_240);
     let kids = [
@@ -277,12 +277,12 @@ async fn a05_a_hostile_kid_is_just_unknown() {
                 .await;
         }
         bench.world.pass(15);
-        bench.accepts(verifier, "A05").await;
+        bench.accepts(verifier, "hostile kids").await;
     }
 }
 
 #[tokio::test]
-async fn a11_a_signature_of_wrong_form_or_range_is_refused() {
+async fn a_signature_of_wrong_form_or_range_is_refused() {
     let bench = Bench::new().await;
     let order = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
     let n: Vec<u8> =
@@ -315,12 +315,12 @@ async fn a11_a_signature_of_wrong_form_or_range_is_refused() {
             let jwt = format!("{input}.{}", B64.encode(bytes));
             bench.refuses(verifier, case, &jwt).await;
         }
-        bench.accepts(verifier, "A11").await;
+        bench.accepts(verifier, "malformed signatures").await;
     }
 }
 
 #[tokio::test]
-async fn a14_a15_critical_extensions_and_double_members_are_refused() {
+async fn critical_extensions_and_double_members_are_refused() {
     let bench = Bench::new().await;
     for verifier in ALL {
         for (case, change) in [
@@ -353,7 +353,7 @@ async fn a14_a15_critical_extensions_and_double_members_are_refused() {
         }
         let jwt = key.sign(&twice(&header, "\"alg\":\"ES256\""), claims.as_bytes());
         bench.refuses(verifier, "alg twice", &jwt).await;
-        bench.accepts(verifier, "A14").await;
+        bench.accepts(verifier, "critical extensions and double members").await;
     }
 }
 
@@ -371,7 +371,7 @@ fn required(verifier: Verifier) -> &'static [&'static str] {
 }
 
 #[tokio::test]
-async fn a16_a_claim_that_is_missing_or_of_the_wrong_type_is_refused() {
+async fn a_claim_that_is_missing_or_of_the_wrong_type_is_refused() {
     let bench = Bench::new().await;
     for verifier in ALL {
         for name in required(verifier) {
@@ -420,12 +420,12 @@ async fn a16_a_claim_that_is_missing_or_of_the_wrong_type_is_refused() {
         let huge = parts.claims.to_string().replace(&value, "1e400");
         let jwt = bench.key(verifier).sign(&parts.header.to_string(), huge.as_bytes());
         bench.refuses(verifier, "1e400", &jwt).await;
-        bench.accepts(verifier, "A16").await;
+        bench.accepts(verifier, "malformed claims").await;
     }
 }
 
 #[tokio::test]
-async fn a18_a19_time_holds_to_the_second_and_lifetimes_are_capped() {
+async fn time_holds_to_the_second_and_lifetimes_are_capped() {
     let bench = Bench::new().await;
     let now = bench.world.now().0;
     for verifier in ALL {
@@ -471,7 +471,7 @@ async fn a18_a19_time_holds_to_the_second_and_lifetimes_are_capped() {
 }
 
 #[tokio::test]
-async fn a20_no_kind_passes_for_another() {
+async fn no_kind_passes_for_another() {
     let bench = Bench::new().await;
     for kind in ALL {
         for verifier in ALL {
@@ -499,12 +499,12 @@ async fn a20_no_kind_passes_for_another() {
             }
             bench.refuses_changed(verifier, typ, |p| p.header["typ"] = typ.into()).await;
         }
-        bench.accepts(verifier, "A20").await;
+        bench.accepts(verifier, "other types").await;
     }
 }
 
 #[tokio::test]
-async fn a21_the_type_of_an_id_jag_is_exact_but_for_case_and_prefix() {
+async fn the_type_of_an_id_jag_is_exact_but_for_case_and_prefix() {
     let bench = Bench::new().await;
     for (typ, good) in [
         (json!("application/oauth-id-jag+jwt"), true),
@@ -527,7 +527,7 @@ async fn a21_the_type_of_an_id_jag_is_exact_but_for_case_and_prefix() {
 }
 
 #[tokio::test]
-async fn a23_an_issuer_that_only_resembles_is_refused() {
+async fn an_issuer_that_only_resembles_is_refused() {
     let bench = Bench::new().await;
     for verifier in [Verifier::Subject, Verifier::IdJag, Verifier::AccessToken, Verifier::SignIn] {
         let issuer = bench.baseline(verifier).claims["iss"].as_str().unwrap().to_owned();
@@ -543,12 +543,12 @@ async fn a23_an_issuer_that_only_resembles_is_refused() {
         ] {
             bench.refuses_changed(verifier, &other, |p| p.claims["iss"] = json!(other)).await;
         }
-        bench.accepts(verifier, "A23").await;
+        bench.accepts(verifier, "other issuers").await;
     }
 }
 
 #[tokio::test]
-async fn a24_a25_a26_a28_only_strict_compact_jws_is_read() {
+async fn only_strict_compact_jws_is_read() {
     let bench = Bench::new().await;
     for verifier in ALL {
         let key = bench.key(verifier);
@@ -593,32 +593,32 @@ async fn a24_a25_a26_a28_only_strict_compact_jws_is_read() {
         ] {
             bench.refuses(verifier, case, &key.sign(&header, &payload)).await;
         }
-        bench.accepts(verifier, "A24").await;
+        bench.accepts(verifier, "other serializations").await;
     }
 }
 
 #[test]
-fn a08_a09_a13_a29_key_sets_are_read_with_suspicion() {
+fn key_sets_are_read_with_suspicion() {
     let (one, two) = (Key::new(), Key::new());
     let set =
         |keys: Value| KeySet::parse(json!({"keys": keys}).to_string().as_bytes(), Algorithm::ES256);
     let both = set(json!([one.jwk(), two.jwk()])).unwrap();
-    assert!(both.find(None).is_none(), "A08: several candidates and no kid");
+    assert!(both.find(None).is_none(), "several candidates and no kid");
     assert!(both.find(Some(one.kid())).is_some());
     assert!(set(json!([one.jwk()])).unwrap().find(None).is_some());
     let mut clash = two.jwk();
     clash["kid"] = one.kid().into();
     let clashing = set(json!([one.jwk(), clash, two.jwk()])).unwrap();
-    assert!(clashing.find(Some(one.kid())).is_none(), "A09: two keys under one kid");
+    assert!(clashing.find(Some(one.kid())).is_none(), "two keys under one kid");
     assert!(clashing.find(Some(two.kid())).is_some());
     let mut off_curve = one.jwk();
     off_curve["y"] = two.jwk()["y"].clone();
-    assert!(set(json!([off_curve])).is_err(), "A13: a point off the curve");
+    assert!(set(json!([off_curve])).is_err(), "a point off the curve");
     let mut wrong_curve = one.jwk();
     wrong_curve["alg"] = "ES384".into();
-    assert!(set(json!([wrong_curve])).is_err(), "A13: a P-256 key for ES384");
+    assert!(set(json!([wrong_curve])).is_err(), "a P-256 key for ES384");
     let oct = json!({"kty": "oct", "k": "c2VjcmV0", "kid": "s"});
-    assert!(set(json!([oct])).is_err(), "A29: symmetric keys are ignored");
+    assert!(set(json!([oct])).is_err(), "symmetric keys are ignored");
     assert!(set(json!([oct, one.jwk()])).unwrap().find(Some("s")).is_none());
     let mut private = one.jwk();
     private["d"] = "AAAA".into();
@@ -652,7 +652,7 @@ fn a08_a09_a13_a29_key_sets_are_read_with_suspicion() {
 }
 
 #[tokio::test]
-async fn a06_p09_a_flood_of_unknown_kids_causes_one_fetch_and_loses_no_good_key() {
+async fn a_flood_of_unknown_kids_causes_one_fetch_and_loses_no_good_key() {
     let world = World::new().await;
     let key = Key::new();
     let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -697,7 +697,7 @@ async fn a06_p09_a_flood_of_unknown_kids_causes_one_fetch_and_loses_no_good_key(
 }
 
 #[tokio::test]
-async fn a31_what_was_switched_off_a_second_ago_is_refused_everywhere() {
+async fn what_was_switched_off_a_second_ago_is_refused_everywhere() {
     let bench = Bench::new().await;
     let world = &bench.world;
     let post = |path: &str, body: Value| {

@@ -1,4 +1,4 @@
-//! Table D: redemption at the RAS.
+//! Redemption of an ID-JAG at the RAS.
 
 use passavant_proto::{
     oauth::client::GovernedResource,
@@ -53,7 +53,7 @@ async fn change_resource(world: &World, url: &str, change: impl FnOnce(&mut Gove
 }
 
 #[tokio::test]
-async fn d01_d08_d41_d43_the_request_itself() {
+async fn a_redemption_that_breaks_a_rule_of_the_request_is_refused() {
     let world = World::new().await;
     let good = world.id_jag(&world.id_jag_claims());
     let malformed = Expected(400, "invalid_request", "request.malformed");
@@ -63,22 +63,36 @@ async fn d01_d08_d41_d43_the_request_itself() {
         ask.clone().set("assertion", " "),
         ask.clone().add("assertion", &good),
     ] {
-        world.refuses(&world.ras_store, "D01", &case, malformed).await;
+        world
+            .refuses(&world.ras_store, "no assertion, an empty one, or two", &case, malformed)
+            .await;
     }
     let unauthenticated = Expected(401, "invalid_client", "client.unauthenticated");
     world
-        .refuses(&world.ras_store, "D08", &ask.clone().no_header("authorization"), unauthenticated)
+        .refuses(
+            &world.ras_store,
+            "no client authentication",
+            &ask.clone().no_header("authorization"),
+            unauthenticated,
+        )
         .await;
     let grant = Expected(400, "unsupported_grant_type", "request.grant_type");
     for other in
         ["urn:ietf:params:oauth:grant-type:jwt-dpop", "authorization_code", "refresh_token"]
     {
-        world.refuses(&world.ras_store, "D43", &ask.clone().set("grant_type", other), grant).await;
+        world
+            .refuses(
+                &world.ras_store,
+                "another grant type",
+                &ask.clone().set("grant_type", other),
+                grant,
+            )
+            .await;
     }
     let mut in_url = ask.clone().without("assertion");
     in_url.url = format!("{}?assertion={good}", in_url.url);
     let expected = Expected(400, "invalid_request", "request.credential_in_query");
-    world.refuses(&world.ras_store, "D41", &in_url, expected).await;
+    world.refuses(&world.ras_store, "an assertion in the URL", &in_url, expected).await;
     let details = Expected(400, "invalid_authorization_details", "request.authorization_details");
     world
         .refuses(&world.ras_store, "RAR", &ask.clone().add("authorization_details", "[]"), details)
@@ -87,7 +101,7 @@ async fn d01_d08_d41_d43_the_request_itself() {
 }
 
 #[tokio::test]
-async fn d03_d06_d09_d18_d21_d33_d34_d38_the_claims() {
+async fn claims_that_do_not_fit_are_refused() {
     let world = World::new().await;
     for (case, aud) in [
         ("two, ours among them", json!([world.ras, "https://other.example"])),
@@ -95,19 +109,19 @@ async fn d03_d06_d09_d18_d21_d33_d34_d38_the_claims() {
         ("the token endpoint", json!(world.ras.endpoint("/token"))),
         ("the resource", json!(world.canvas)),
         ("a slash more", json!(format!("{}/", world.ras))),
-        ("D34: another RAS", json!(world.other_ras)),
+        ("another RAS", json!(world.other_ras)),
     ] {
         refuse(&world, case, &with(&world, "aud", aud), BAD).await;
     }
     let alone = with(&world, "aud", json!([world.ras]));
-    assert_eq!(world.send(&world.redeem(&alone)).await.status, 200, "JAG-R3: an array of one");
+    assert_eq!(world.send(&world.redeem(&alone)).await.status, 200, "an array of one");
     for id in ["sibling", "agent", ""] {
-        refuse(&world, "D06", &with(&world, "client_id", json!(id)), BAD).await;
+        refuse(&world, "another client's", &with(&world, "client_id", json!(id)), BAD).await;
     }
     for jti in [json!(""), json!(7), json!("j".repeat(300)), json!("a\nb"), json!(["x"])] {
-        refuse(&world, "D09", &with(&world, "jti", jti), BAD).await;
+        refuse(&world, "a malformed jti", &with(&world, "jti", jti), BAD).await;
     }
-    refuse(&world, "D09 missing", &without(&world, "jti"), BAD).await;
+    refuse(&world, "no jti", &without(&world, "jti"), BAD).await;
     let fragment = format!("{}#x", world.canvas);
     for resource in [
         json!([]),
@@ -117,13 +131,13 @@ async fn d03_d06_d09_d18_d21_d33_d34_d38_the_claims() {
         json!(fragment),
         json!(""),
     ] {
-        refuse(&world, "D18", &with(&world, "resource", resource), BAD).await;
+        refuse(&world, "a malformed resource", &with(&world, "resource", resource), BAD).await;
     }
     for scope in [json!(["read"]), json!(7), json!("a\"b"), json!(null)] {
-        refuse(&world, "D21", &with(&world, "scope", scope), BAD).await;
+        refuse(&world, "a malformed scope", &with(&world, "scope", scope), BAD).await;
     }
     let reply = world.send(&world.redeem(&with(&world, "scope", json!("read unknown")))).await;
-    assert_eq!(reply.str("scope"), "read", "D21: an unknown scope is dropped");
+    assert_eq!(reply.str("scope"), "read", "an unknown scope is dropped");
     for (name, value) in [
         ("authorization_details", json!([])),
         ("sub_id", json!("x")),
@@ -137,47 +151,53 @@ async fn d03_d06_d09_d18_d21_d33_d34_d38_the_claims() {
     }
     let own = with(&world, "iss", json!(world.ras));
     let untrusted = Expected(400, "invalid_grant", "id_jag.issuer");
-    refuse(&world, "D33", &own, untrusted).await;
-    refuse(&world, "D38", "eyJhbGciOiJkaXIifQ..aaaa.bbbb.cccc", BAD).await;
+    refuse(&world, "our own issuer", &own, untrusted).await;
+    refuse(&world, "encrypted", "eyJhbGciOiJkaXIifQ..aaaa.bbbb.cccc", BAD).await;
     let subject = world.exchange(&world.id_jag(&world.id_jag_claims()));
     let expected = Expected(400, "invalid_grant", "subject.token");
-    world.refuses(&world.idp_store, "D34: as subject", &subject, expected).await;
+    world.refuses(&world.idp_store, "as subject", &subject, expected).await;
 }
 
 #[tokio::test]
-async fn d04_an_untrusted_issuer_causes_no_fetch() {
+async fn an_untrusted_issuer_causes_no_fetch() {
     let world = World::new().await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let issuer = format!("http://{}", listener.local_addr().unwrap());
     let untrusted = Expected(400, "invalid_grant", "id_jag.issuer");
-    refuse(&world, "D04 unknown", &with(&world, "iss", json!(issuer)), untrusted).await;
+    refuse(&world, "an unknown issuer", &with(&world, "iss", json!(issuer)), untrusted).await;
     let trust = json!({"issuer": issuer, "accounts": {"just_in_time": true}});
     let post = reqwest::Method::POST;
     world.administer(post.clone(), "/ras/ras/trusted-issuers", Some(trust)).await;
     let id = Some(json!({"id": issuer}));
     world.administer(post, "/ras/ras/trusted-issuers/disable", id).await;
-    refuse(&world, "D04 disabled", &with(&world, "iss", json!(issuer)), untrusted).await;
+    refuse(
+        &world,
+        "an issuer that is switched off",
+        &with(&world, "iss", json!(issuer)),
+        untrusted,
+    )
+    .await;
     let connected = tokio::time::timeout(std::time::Duration::from_millis(50), listener.accept());
     assert!(connected.await.is_err(), "somebody asked an issuer that is not trusted");
 }
 
 #[tokio::test]
-async fn d10_d13_d14_d15_an_id_jag_buys_one_token() {
+async fn an_id_jag_buys_one_token() {
     let world = World::new().await;
     let replay = Expected(400, "invalid_grant", "id_jag.replay");
     let claims = world.id_jag_claims();
     let good = world.id_jag(&claims);
     let header = world.idp_key.header("oauth-id-jag+jwt").to_string();
     let forged = Key::new().sign(&header, claims.to_string().as_bytes());
-    refuse(&world, "D13", &forged, BAD).await;
+    refuse(&world, "a forged copy", &forged, BAD).await;
     assert_eq!(world.send(&world.redeem(&good)).await.status, 200);
-    refuse(&world, "D10", &good, replay).await;
-    refuse(&world, "D15: signed anew", &world.id_jag(&claims), replay).await;
+    refuse(&world, "a replay", &good, replay).await;
+    refuse(&world, "signed anew", &world.id_jag(&claims), replay).await;
     // It is remembered as long as it could be presented.
     world.pass(100);
     assert!(world.ras_store.forget_expired(world.now(), None).await.is_ok());
-    refuse(&world, "D10 later", &good, replay).await;
-    // D14: another issuer may use the same jti.
+    refuse(&world, "a replay later", &good, replay).await;
+    // Another issuer may use the same jti.
     let key = Key::new();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let issuer = format!("http://{}", listener.local_addr().unwrap());
@@ -194,8 +214,8 @@ async fn d10_d13_d14_d15_an_id_jag_buys_one_token() {
     other["iss"] = json!(issuer);
     let header = key.header("oauth-id-jag+jwt").to_string();
     let reply = world.send(&world.redeem(&key.sign(&header, other.to_string().as_bytes()))).await;
-    assert_eq!(reply.status, 200, "D14: {}", reply.text);
-    // D24: and the same sub is another account there.
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    // And the same sub is another account there.
     let mine = Parts::of(
         world.send(&world.redeem(&world.id_jag(&world.id_jag_claims()))).await.str("access_token"),
     );
@@ -204,7 +224,7 @@ async fn d10_d13_d14_d15_an_id_jag_buys_one_token() {
 }
 
 #[tokio::test]
-async fn d11_of_fifty_redemptions_at_once_one_succeeds() {
+async fn of_fifty_redemptions_at_once_one_succeeds() {
     let world = std::sync::Arc::new(World::new().await);
     let ask = world.redeem(&world.id_jag(&world.id_jag_claims()));
     let tasks: Vec<_> = (0..50)
@@ -234,12 +254,12 @@ async fn a_policy_may_relax_single_use_for_one_issuer() {
 }
 
 #[tokio::test]
-async fn d05_a_multi_tenant_issuer_is_trusted_for_one_tenant() {
+async fn a_multi_tenant_issuer_is_trusted_for_one_tenant() {
     let world = World::new().await;
     change_trust(&world, |trusted| trusted.tenant = Some("acme".to_owned())).await;
-    refuse(&world, "D05 no tenant", &world.id_jag(&world.id_jag_claims()), BAD).await;
-    refuse(&world, "D05 another", &with(&world, "tenant", json!("evil")), BAD).await;
-    refuse(&world, "D05 array", &with(&world, "tenant", json!(["acme"])), BAD).await;
+    refuse(&world, "no tenant", &world.id_jag(&world.id_jag_claims()), BAD).await;
+    refuse(&world, "another tenant", &with(&world, "tenant", json!("evil")), BAD).await;
+    refuse(&world, "an array of tenants", &with(&world, "tenant", json!(["acme"])), BAD).await;
     let good = with(&world, "tenant", json!("acme"));
     assert_eq!(world.send(&world.redeem(&good)).await.status, 200);
 }
@@ -271,10 +291,10 @@ async fn who_acts_for_a_person_is_on_record() {
 }
 
 #[tokio::test]
-async fn d16_d19_d20_resources_and_scopes() {
+async fn resources_and_scopes_are_never_more_than_the_id_jag_carries() {
     let world = World::new().await;
     let absent = Expected(400, "invalid_grant", "resource.absent");
-    refuse(&world, "D16", &without(&world, "resource"), absent).await;
+    refuse(&world, "no resource", &without(&world, "resource"), absent).await;
     let foreign = Expected(400, "invalid_grant", "resource.not_governed");
     refuse(&world, "not ours", &with(&world, "resource", json!(world.notes)), foreign).await;
     let mixed = with(&world, "resource", json!([world.canvas, world.notes]));
@@ -282,7 +302,9 @@ async fn d16_d19_d20_resources_and_scopes() {
     let good = world.id_jag(&world.id_jag_claims());
     let outside = Expected(400, "invalid_target", "resource.not_in_id_jag");
     let ask = world.redeem(&good).add("resource", &world.boards);
-    world.refuses(&world.ras_store, "D19", &ask, outside).await;
+    world
+        .refuses(&world.ras_store, "a resource that the ID-JAG does not name", &ask, outside)
+        .await;
     let several = with(&world, "resource", json!([world.canvas, world.boards]));
     let ambiguous = Expected(400, "invalid_target", "resource.ambiguous");
     refuse(&world, "several", &several, ambiguous).await;
@@ -295,13 +317,13 @@ async fn d16_d19_d20_resources_and_scopes() {
     ] {
         let ask = world.redeem(&with(&world, "scope", json!(carried))).set("scope", asked);
         let reply = world.send(&ask).await;
-        assert_eq!(reply.str("scope"), got, "D20: {}", reply.text);
+        assert_eq!(reply.str("scope"), got, "{}", reply.text);
         assert_eq!(Parts::of(reply.str("access_token")).claims["scope"], got);
     }
     let empty = Expected(400, "invalid_scope", "scope.empty");
     let ask = world.redeem(&with(&world, "scope", json!("read"))).set("scope", "write");
-    world.refuses(&world.ras_store, "D20 empty", &ask, empty).await;
-    refuse(&world, "D20 unknown alone", &with(&world, "scope", json!("admin")), empty).await;
+    world.refuses(&world.ras_store, "no scope in common", &ask, empty).await;
+    refuse(&world, "unknown scopes alone", &with(&world, "scope", json!("admin")), empty).await;
     // No scope claim: the administrator's defaults, never more.
     let reply = world.send(&world.redeem(&without(&world, "scope"))).await;
     assert_eq!(reply.status, 200);
@@ -310,7 +332,7 @@ async fn d16_d19_d20_resources_and_scopes() {
         .await;
     let reply = world.send(&world.redeem(&without(&world, "scope"))).await;
     assert_eq!(reply.str("scope"), "read");
-    // D16: exactly one resource configured: it is that one.
+    // Exactly one resource configured: it is that one.
     change_resource(&world, &world.boards, |r| r.disabled = true).await;
     refuse(
         &world,
@@ -322,7 +344,7 @@ async fn d16_d19_d20_resources_and_scopes() {
 }
 
 #[tokio::test]
-async fn d23_d24_accounts_are_linked_by_issuer_and_subject() {
+async fn accounts_are_linked_by_issuer_and_subject() {
     let world = World::new().await;
     change_trust(&world, |trusted| trusted.accounts.just_in_time = false).await;
     let unknown = Expected(400, "access_denied", "account.unknown");
@@ -330,15 +352,14 @@ async fn d23_d24_accounts_are_linked_by_issuer_and_subject() {
     refuse(&world, "no account", &world.id_jag(&world.id_jag_claims()), unknown).await;
     let new = Some(json!({"email": "erin@acme.example"}));
     let account = world.administer(reqwest::Method::POST, "/ras/ras/accounts", new).await;
-    refuse(&world, "D23: email alone", &with_email("erin@acme.example"), unknown).await;
+    refuse(&world, "email alone", &with_email("erin@acme.example"), unknown).await;
     change_trust(&world, |t| t.accounts.email_domains = vec!["other.example".to_owned()]).await;
-    refuse(&world, "D23: a domain it does not own", &with_email("erin@acme.example"), unknown)
-        .await;
+    refuse(&world, "a domain it does not own", &with_email("erin@acme.example"), unknown).await;
     change_trust(&world, |t| t.accounts.email_domains = vec!["acme.example".to_owned()]).await;
     let mut unverified = world.id_jag_claims();
     unverified["email"] = json!("erin@acme.example");
     unverified["email_verified"] = json!(false);
-    refuse(&world, "D23: unverified is no address", &world.id_jag(&unverified), unknown).await;
+    refuse(&world, "unverified is no address", &world.id_jag(&unverified), unknown).await;
     refuse(&world, "nobody", &with_email("nobody@acme.example"), unknown).await;
     let linked = world.send(&world.redeem(&with_email("Erin@ACME.example"))).await;
     assert_eq!(linked.status, 200, "{}", linked.text);
@@ -347,7 +368,7 @@ async fn d23_d24_accounts_are_linked_by_issuer_and_subject() {
     // Linked from now on, whatever the address says.
     let reply = world.send(&world.redeem(&with_email("someone@else.example"))).await;
     assert_eq!(Parts::of(reply.str("access_token")).claims["sub"], account.json["id"]);
-    // D24: subjects are opaque, and each is its own account.
+    // Subjects are opaque, and each is its own account.
     change_trust(&world, |t| t.accounts.just_in_time = true).await;
     let mut subjects = BTreeSet::from([account.json["id"].as_str().unwrap().to_owned()]);
     let named_as_account = account.json["id"].as_str().unwrap().to_owned();
@@ -355,7 +376,7 @@ async fn d23_d24_accounts_are_linked_by_issuer_and_subject() {
         let reply = world.send(&world.redeem(&with(&world, "sub", json!(sub)))).await;
         assert_eq!(reply.status, 200, "{sub}: {}", reply.text);
         let id = Parts::of(reply.str("access_token")).claims["sub"].as_str().unwrap().to_owned();
-        assert!(subjects.insert(id), "D24: {sub} is somebody else's account");
+        assert!(subjects.insert(id), "{sub} is somebody else's account");
     }
     let id = account.json["id"].as_str().unwrap();
     let off = Some(json!({"id": id}));
@@ -366,27 +387,40 @@ async fn d23_d24_accounts_are_linked_by_issuer_and_subject() {
 }
 
 #[tokio::test]
-async fn d28_to_d31_a_bound_id_jag_needs_its_key() {
+async fn a_bound_id_jag_needs_its_key() {
     let world = World::new().await;
     let (key, other) = (Key::new(), Key::new());
     let url = world.ras.endpoint("/token");
     let bound = || with(&world, "cnf", json!({"jkt": key.kid()}));
     let proof = |key: &Key| world.dpop(key, &world.dpop_claims(&url));
-    refuse(&world, "D28", &bound(), Expected(400, "invalid_grant", "dpop.missing")).await;
+    refuse(&world, "no proof", &bound(), Expected(400, "invalid_grant", "dpop.missing")).await;
     let ask = world.redeem(&bound()).header("dpop", &proof(&other));
-    world.refuses(&world.ras_store, "D29", &ask, Expected(400, "invalid_grant", "dpop.key")).await;
+    world
+        .refuses(
+            &world.ras_store,
+            "another key's proof",
+            &ask,
+            Expected(400, "invalid_grant", "dpop.key"),
+        )
+        .await;
     let invalid = Expected(400, "invalid_dpop_proof", "dpop.proof");
     let wrong = world.dpop(&key, &world.dpop_claims(&world.idp.endpoint("/token")));
     let ask = world.redeem(&bound()).header("dpop", &wrong);
-    world.refuses(&world.ras_store, "D31", &ask, invalid).await;
+    world.refuses(&world.ras_store, "an invalid proof", &ask, invalid).await;
     let good = world.send(&world.redeem(&bound()).header("dpop", &proof(&key))).await;
     assert_eq!((good.status, good.str("token_type")), (200, "DPoP"), "{}", good.text);
     let claims = Parts::of(good.str("access_token")).claims;
     assert_eq!(claims["cnf"]["jkt"], key.kid());
     change_resource(&world, &world.canvas, |resource| resource.require_dpop = true).await;
     let unbound = world.id_jag(&world.id_jag_claims());
-    refuse(&world, "D30", &unbound, Expected(400, "invalid_grant", "dpop.required")).await;
-    // G13 at the MCP server: with the proof, without, with another key's, and used twice.
+    refuse(
+        &world,
+        "unbound where the resource wants it bound",
+        &unbound,
+        Expected(400, "invalid_grant", "dpop.required"),
+    )
+    .await;
+    // At the MCP server (RFC 9449 section 7): with the proof, without, with another key's, and used twice.
     let token = good.str("access_token").to_owned();
     let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
     let mcp_proof = |key: &Key| {
@@ -406,18 +440,18 @@ async fn d28_to_d31_a_bound_id_jag_needs_its_key() {
         }
     };
     assert_eq!(call(dpop.clone(), right.clone()).await, 200);
-    assert_eq!(call(dpop.clone(), right).await, 401, "G10: the proof again");
-    assert_eq!(call(bearer, mcp_proof(&key)).await, 401, "G13: bound token as Bearer");
-    assert_eq!(call(dpop.clone(), mcp_proof(&other)).await, 401, "G13: another key");
+    assert_eq!(call(dpop.clone(), right).await, 401, "the proof again");
+    assert_eq!(call(bearer, mcp_proof(&key)).await, 401, "bound token as Bearer");
+    assert_eq!(call(dpop.clone(), mcp_proof(&other)).await, 401, "another key");
     let no_ath = world.dpop(&key, &world.dpop_claims(&world.canvas));
     assert_eq!(call(dpop, no_ath).await, 401, "a proof for no token");
     let plain = world.access_token_unbound().await;
     let as_dpop = format!("DPoP {plain}");
-    assert_eq!(call(as_dpop, mcp_proof(&key)).await, 401, "G13: Bearer token as DPoP");
+    assert_eq!(call(as_dpop, mcp_proof(&key)).await, 401, "Bearer token as DPoP");
 }
 
 #[tokio::test]
-async fn d35_an_id_jag_is_no_access_token() {
+async fn an_id_jag_is_no_access_token() {
     let world = World::new().await;
     let bearer = format!("Bearer {}", world.id_jag(&world.id_jag_claims()));
     let reply = world.call(&world.canvas, &[("authorization", &bearer)], &json!({})).await;
@@ -426,7 +460,7 @@ async fn d35_an_id_jag_is_no_access_token() {
 }
 
 #[tokio::test]
-async fn d36_the_answer_has_the_drafts_shape() {
+async fn the_access_token_answer_has_the_drafts_shape() {
     let world = World::new().await;
     let id_jag = world.id_jag_claims();
     let reply = world.send(&world.redeem(&world.id_jag(&id_jag))).await;
@@ -446,7 +480,7 @@ async fn d36_the_answer_has_the_drafts_shape() {
 }
 
 #[tokio::test]
-async fn d39_keys_that_cannot_be_fetched_use_nothing_up() {
+async fn keys_that_cannot_be_fetched_use_nothing_up() {
     let world = World::new().await;
     let key = Key::new();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -473,7 +507,7 @@ async fn d39_keys_that_cannot_be_fetched_use_nothing_up() {
     };
     let good = id_jag(key.kid());
     let unavailable = Expected(503, "temporarily_unavailable", "id_jag.keys_unavailable");
-    refuse(&world, "D39 down", &good, unavailable).await;
+    refuse(&world, "its keys cannot be fetched", &good, unavailable).await;
     let reply = world.send(&world.redeem(&good)).await;
     assert!(reply.header("retry-after").parse::<u64>().is_ok());
     up.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -484,13 +518,13 @@ async fn d39_keys_that_cannot_be_fetched_use_nothing_up() {
     let reply = world.send(&world.redeem(&id_jag(key.kid()))).await;
     assert_eq!(reply.status, 200, "cached keys go on working: {}", reply.text);
     world.pass(11);
-    refuse(&world, "D39 unknown kid", &id_jag("new"), unavailable).await;
+    refuse(&world, "an unknown kid while they cannot", &id_jag("new"), unavailable).await;
     world.pass(86_400);
-    refuse(&world, "D39 too stale", &id_jag(key.kid()), unavailable).await;
+    refuse(&world, "keys that are too old", &id_jag(key.kid()), unavailable).await;
 }
 
 #[tokio::test]
-async fn d40_when_trust_ends_its_tokens_die() {
+async fn when_trust_ends_its_tokens_die() {
     let world = World::new().await;
     let reply = world.send(&world.redeem(&world.id_jag(&world.id_jag_claims()))).await;
     let token = reply.str("access_token").to_owned();
@@ -498,12 +532,18 @@ async fn d40_when_trust_ends_its_tokens_die() {
     assert_eq!(world.send(&introspect).await.json["active"], true);
     change_trust(&world, |trusted| trusted.disabled = true).await;
     let untrusted = Expected(400, "invalid_grant", "id_jag.issuer");
-    refuse(&world, "D40", &world.id_jag(&world.id_jag_claims()), untrusted).await;
+    refuse(
+        &world,
+        "an issuer that is switched off",
+        &world.id_jag(&world.id_jag_claims()),
+        untrusted,
+    )
+    .await;
     assert_eq!(world.send(&introspect).await.json, json!({"active": false}));
 }
 
 #[tokio::test]
-async fn f13_f14_introspection_and_revocation_are_for_the_tokens_own_parties() {
+async fn introspection_and_revocation_are_for_the_tokens_own_parties() {
     let world = World::new().await;
     let redeem = || async {
         let reply = world.send(&world.redeem(&world.id_jag(&world.id_jag_claims()))).await;
@@ -515,15 +555,19 @@ async fn f13_f14_introspection_and_revocation_are_for_the_tokens_own_parties() {
     assert_eq!(active.json["active"], true);
     assert_eq!(active.json["aud"], json!(world.canvas));
     let stranger = at("/introspect", &token).basic("sibling", world.secret.expose());
-    assert_eq!(world.send(&stranger).await.json, json!({"active": false}), "F14");
+    assert_eq!(
+        world.send(&stranger).await.json,
+        json!({"active": false}),
+        "a stranger learns nothing"
+    );
     // The MCP server itself may ask.
     let new = json!({"id": "canvas-server", "name": "Canvas", "resources": [world.canvas]});
     let made = world.administer(reqwest::Method::POST, "/ras/ras/clients", Some(new)).await;
     let server = at("/introspect", &token).basic("canvas-server", made.str("client_secret"));
     assert_eq!(world.send(&server).await.json["active"], true);
     let foreign = at("/revoke", &token).basic("sibling", world.secret.expose());
-    assert_eq!(world.send(&foreign).await.status, 200, "X9");
-    assert_eq!(world.send(&at("/introspect", &token)).await.json["active"], true, "X9: no effect");
+    assert_eq!(world.send(&foreign).await.status, 200, "another client's token: no error");
+    assert_eq!(world.send(&at("/introspect", &token)).await.json["active"], true, "no effect");
     assert_eq!(world.send(&at("/revoke", &token)).await.status, 200);
     assert_eq!(world.send(&at("/introspect", &token)).await.json, json!({"active": false}));
     for garbage in ["", "x", "a.b.c", &token[..token.len() - 1], &token.to_uppercase()] {
@@ -533,19 +577,27 @@ async fn f13_f14_introspection_and_revocation_are_for_the_tokens_own_parties() {
         assert_eq!(
             world.send(&at("/introspect", garbage)).await.json,
             json!({"active": false}),
-            "F16"
+            "no token of ours"
         );
-        assert_eq!(world.send(&at("/revoke", garbage)).await.status, 200, "F11");
+        assert_eq!(
+            world.send(&at("/revoke", garbage)).await.status,
+            200,
+            "unknown tokens are no error"
+        );
     }
     let other = redeem().await;
     let account = Parts::of(&other).claims["sub"].clone();
     let off = Some(json!({"id": account}));
     world.administer(reqwest::Method::POST, "/ras/ras/accounts/disable", off).await;
-    assert_eq!(world.send(&at("/introspect", &other)).await.json, json!({"active": false}), "F15");
+    assert_eq!(
+        world.send(&at("/introspect", &other)).await.json,
+        json!({"active": false}),
+        "its account was switched off"
+    );
 }
 
 #[tokio::test]
-async fn q03_the_databases_hold_no_secret() {
+async fn the_databases_hold_no_secret() {
     let world = World::new().await;
     let tokens = world.sign_in().await;
     let reply = world.send(&world.exchange(&tokens.id_token)).await;
@@ -578,7 +630,7 @@ async fn q03_the_databases_hold_no_secret() {
 }
 
 #[tokio::test]
-async fn d40_j04_a_guard_that_asks_feels_a_revocation_within_a_second() {
+async fn a_guard_that_asks_feels_a_revocation_within_a_second() {
     let world = World::new().await;
     let new = json!({"id": "canvas-server", "name": "Canvas", "resources": [world.canvas]});
     let made = world.administer(reqwest::Method::POST, "/ras/ras/clients", Some(new)).await;
@@ -612,14 +664,14 @@ async fn d40_j04_a_guard_that_asks_feels_a_revocation_within_a_second() {
     let revoke = world.ask(&world.ras, "/revoke", &[("token", &revoked)]);
     assert_eq!(world.send(&revoke).await.status, 200);
     world.pass(1);
-    assert_eq!((call(&revoked).await, call(&kept).await), (401, 200), "J04");
+    assert_eq!((call(&revoked).await, call(&kept).await), (401, 200), "the revoked one alone");
     change_trust(&world, |trusted| trusted.disabled = true).await;
     world.pass(1);
-    assert_eq!(call(&kept).await, 401, "D40");
+    assert_eq!(call(&kept).await, 401, "trust has ended");
     // Its own registration gone: nobody is let in on a guess.
     change_trust(&world, |trusted| trusted.disabled = false).await;
     // What was said to have ended is not asked about for a while.
-    assert_eq!(call(&kept).await, 401, "S31");
+    assert_eq!(call(&kept).await, 401, "what has ended stays ended for a while");
     world.pass(10);
     assert_eq!(call(&kept).await, 200);
     let off = Some(json!({"id": "canvas-server"}));

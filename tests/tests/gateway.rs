@@ -1,4 +1,4 @@
-//! Table J: the gateway in front of an MCP server, and what it puts on record.
+//! The gateway in front of an MCP server, and what it puts on record.
 
 use passavant_gateway::{ArgumentAudit, Lists, PlainHeader, ToolChanges, Who};
 use passavant_tests::{
@@ -33,7 +33,7 @@ fn host(url: &str) -> String {
 }
 
 #[tokio::test]
-async fn j01_j03_j04_no_token_and_bad_tokens_are_challenged_and_never_reach_the_server() {
+async fn no_token_and_bad_tokens_are_challenged_and_never_reach_the_server() {
     let world = World::new().await;
     let gate = Gate::new(&world).await;
     let token = gate.token(&world, "erin", "read write").await;
@@ -50,7 +50,7 @@ async fn j01_j03_j04_no_token_and_bad_tokens_are_challenged_and_never_reach_the_
     assert!(challenge(&none).starts_with("Bearer ") && challenge(&none).contains(&metadata));
     assert!(challenge(&none).contains("scope=\"read\"") && !challenge(&none).contains("error"));
     assert!(gate.records("decision").await.is_empty(), "nobody called");
-    // J03: in the URL or a form it is no token.
+    // In the URL or a form it is no token.
     let in_url = format!("{}?access_token={token}", gate.url);
     assert_eq!(world.call(&in_url, &[accept], &call("echo")).await.status, 401);
     let bearer = format!("Bearer {token}");
@@ -58,7 +58,7 @@ async fn j01_j03_j04_no_token_and_bad_tokens_are_challenged_and_never_reach_the_
     let reply = world.call(&in_url, &both, &call("echo")).await;
     assert_eq!(reply.status, 400, "a query that is not the resource's goes nowhere");
     assert_eq!(gate.records("decision").await[0]["reason"], "request.query");
-    // J04 and its neighbours.
+    // Tokens that are not good here.
     let mut changed = token.clone();
     let last = changed.pop().unwrap();
     changed.push(if last == 'A' { 'B' } else { 'A' });
@@ -75,15 +75,15 @@ async fn j01_j03_j04_no_token_and_bad_tokens_are_challenged_and_never_reach_the_
         Key::new().sign(&header, parts.claims.to_string().as_bytes())
     };
     for (case, bad) in [
-        ("J04: bad signature", changed),
-        ("J04: expired", claims(&|c| c["exp"] = (now - 60).into())),
-        ("J05: sibling", claims(&|c| c["aud"] = world.boards.clone().into())),
-        ("J05: issuer as audience", claims(&|c| c["aud"] = json!(world.ras))),
-        ("J05: prefix", claims(&|c| c["aud"] = gate.url[..gate.url.len() - 1].into())),
-        ("J05: several", claims(&|c| c["aud"] = json!([gate.url, world.boards]))),
-        ("J06: another RAS", claims(&|c| c["iss"] = json!(world.other_ras))),
-        ("J04: another key", foreign),
-        ("D35: an ID-JAG", world.id_jag(&world.id_jag_claims())),
+        ("a bad signature", changed),
+        ("an expired token", claims(&|c| c["exp"] = (now - 60).into())),
+        ("a sibling's token", claims(&|c| c["aud"] = world.boards.clone().into())),
+        ("issuer as audience", claims(&|c| c["aud"] = json!(world.ras))),
+        ("a prefix as audience", claims(&|c| c["aud"] = gate.url[..gate.url.len() - 1].into())),
+        ("several audiences", claims(&|c| c["aud"] = json!([gate.url, world.boards]))),
+        ("another RAS's token", claims(&|c| c["iss"] = json!(world.other_ras))),
+        ("another key", foreign),
+        ("an ID-JAG", world.id_jag(&world.id_jag_claims())),
         ("not a token", "x".to_owned()),
     ] {
         let reply = gate.call(&world, &bad, "echo").await;
@@ -101,7 +101,7 @@ async fn j01_j03_j04_no_token_and_bad_tokens_are_challenged_and_never_reach_the_
 }
 
 #[tokio::test]
-async fn j08_tools_need_their_scopes_and_what_no_rule_names_is_denied() {
+async fn tools_need_their_scopes_and_what_no_rule_names_is_denied() {
     let world = World::new().await;
     let gate = Gate::new(&world).await;
     let read = gate.token(&world, "erin", "read").await;
@@ -162,7 +162,7 @@ async fn high_impact_tools_ask_for_a_fresh_and_strong_sign_in() {
 }
 
 #[tokio::test]
-async fn j09_j10_j33_what_could_be_read_in_two_ways_is_refused() {
+async fn a_message_that_could_be_read_in_two_ways_is_refused() {
     let world = World::new().await;
     let gate = Gate::new(&world).await;
     let token = gate.token(&world, "erin", "read write").await;
@@ -221,7 +221,7 @@ async fn j09_j10_j33_what_could_be_read_in_two_ways_is_refused() {
     let version = [("mcp-protocol-version", "2025-03-26")];
     assert_eq!(gate.post(&world, &token, &version, &json!([call("echo")])).await.status, 200);
     gate.upstream.take();
-    // J33.
+    // Protocol versions.
     let unknown = [("mcp-protocol-version", "1999-01-01")];
     let reply = gate.post(&world, &token, &unknown, &call("echo")).await;
     assert_eq!((reply.status, reply.json["error"]["code"].as_i64()), (400, Some(-32022)));
@@ -242,7 +242,7 @@ async fn j09_j10_j33_what_could_be_read_in_two_ways_is_refused() {
 }
 
 #[tokio::test]
-async fn j11_j13_j14_j15_the_server_learns_who_calls_from_the_gateway_alone() {
+async fn the_server_learns_who_calls_from_the_gateway_alone() {
     let world = World::new().await;
     let gate = Gate::with(&world, |settings| {
         settings.plain_headers =
@@ -397,7 +397,7 @@ async fn the_body_s_type_is_json_in_utf8_and_is_written_by_the_gateway() {
 }
 
 #[tokio::test]
-async fn j11_j28_j29_answers_of_the_server_are_no_more_than_answers() {
+async fn answers_of_the_server_are_no_more_than_answers() {
     let world = World::new().await;
     let gate = Gate::with(&world, |settings| {
         let rules = vec![tools(&["*"], "")];
@@ -440,7 +440,7 @@ async fn j11_j28_j29_answers_of_the_server_are_no_more_than_answers() {
 }
 
 #[tokio::test]
-async fn j16_j18_j19_j20_places_are_exact_and_ambiguous_requests_are_closed() {
+async fn places_are_exact_and_ambiguous_requests_are_closed() {
     let world = World::new().await;
     let gate = Gate::new(&world).await;
     let token = gate.token(&world, "erin", "read").await;
@@ -482,7 +482,7 @@ async fn j16_j18_j19_j20_places_are_exact_and_ambiguous_requests_are_closed() {
     }
     let other = send(request("http://evil.example/mcp", &host, "")).await;
     assert!(other.starts_with("HTTP/1.1 400"), "{other}");
-    // J18: exactly the names it has, also for what anybody may read.
+    // Exactly the names it has, also for what anybody may read.
     for wrong in ["localhost", "evil.example", &format!("{host}.evil.example"), "127.0.0.1:1"] {
         let answer = send(request("/mcp", wrong, "")).await;
         assert!(answer.starts_with("HTTP/1.1 421"), "{wrong}: {answer}");
@@ -494,7 +494,7 @@ async fn j16_j18_j19_j20_places_are_exact_and_ambiguous_requests_are_closed() {
     }
     let twice = request("/mcp", &host, &format!("host: {host}\r\n"));
     assert!(send(twice).await.starts_with("HTTP/1.1 400"));
-    // J19.
+    // Origins.
     for origin in ["http://evil.example", "null", "http://127.0.0.1"] {
         let answer = send(request("/mcp", &host, &format!("origin: {origin}\r\n"))).await;
         assert!(answer.starts_with("HTTP/1.1 403"), "{origin}: {answer}");
@@ -503,7 +503,7 @@ async fn j16_j18_j19_j20_places_are_exact_and_ambiguous_requests_are_closed() {
     assert!(own.starts_with("HTTP/1.1 200"), "{own}");
     assert!(own.contains(&format!("access-control-allow-origin: http://{host}")), "{own}");
     gate.upstream.take();
-    // J20.
+    // Requests whose end can be read in two ways.
     let head = format!(
         "POST /mcp HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {token}\r\naccept: \
          application/json\r\ncontent-type: application/json\r\n"
@@ -543,7 +543,7 @@ async fn j16_j18_j19_j20_places_are_exact_and_ambiguous_requests_are_closed() {
 }
 
 #[tokio::test]
-async fn j21_j24_a_session_is_its_callers_and_is_no_authentication() {
+async fn a_session_is_its_callers_and_is_no_authentication() {
     let world = World::new().await;
     let gate = Gate::new(&world).await;
     let (erin, max) =
@@ -615,7 +615,7 @@ async fn end(answer: &mut reqwest::Response) -> (bool, Duration) {
 }
 
 #[tokio::test]
-async fn j23_streams_end_with_their_token_and_the_work_is_cancelled() {
+async fn streams_end_with_their_token_and_the_work_is_cancelled() {
     let world = World::new().await;
     let gate = Gate::new(&world).await;
     // A revoked token.
@@ -701,7 +701,7 @@ async fn cancelling_is_closing_the_stream_and_reaches_the_server() {
 }
 
 #[tokio::test]
-async fn j25_what_is_known_of_one_token_is_not_known_of_another() {
+async fn what_is_known_of_one_token_is_not_known_of_another() {
     let world = World::new().await;
     let (one, two) = (Gate::new(&world).await, Gate::new(&world).await);
     let token = one.token(&world, "erin", "read").await;
@@ -721,7 +721,7 @@ async fn j25_what_is_known_of_one_token_is_not_known_of_another() {
 }
 
 #[tokio::test]
-async fn j26_metadata_is_from_the_config_whatever_the_request_says() {
+async fn metadata_is_from_the_config_whatever_the_request_says() {
     let world = World::new().await;
     let gate = Gate::new(&world).await;
     let origin = format!("http://{}", host(&gate.url));
@@ -741,7 +741,7 @@ async fn j26_metadata_is_from_the_config_whatever_the_request_says() {
 }
 
 #[tokio::test]
-async fn j30_what_cannot_be_decided_or_recorded_is_not_allowed() {
+async fn what_cannot_be_decided_or_recorded_is_not_allowed() {
     let world = World::new().await;
     let gate = Gate::with(&world, |settings| {
         settings.stands =
@@ -763,7 +763,7 @@ async fn j30_what_cannot_be_decided_or_recorded_is_not_allowed() {
 }
 
 #[tokio::test]
-async fn j34_who_floods_is_slowed_and_nobody_else() {
+async fn who_floods_is_slowed_and_nobody_else() {
     let world = World::new().await;
     let gate = Gate::with(&world, |settings| {
         settings.limits.per_person = NonZeroU32::new(20).unwrap();
@@ -788,7 +788,7 @@ async fn j34_who_floods_is_slowed_and_nobody_else() {
         429,
         "another token, the same person"
     );
-    // P19: streams of one person.
+    // Streams of one person.
     let mut streams = Vec::new();
     for _ in 0..3 {
         let stream = gate.stream(&world, &max, &call("stream")).await;
@@ -800,7 +800,7 @@ async fn j34_who_floods_is_slowed_and_nobody_else() {
     gate.upstream.wait_let_go(3).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(gate.call(&world, &max, "echo").await.status, 200);
-    // P16 and sizes.
+    // Compressed bodies, and sizes.
     let encoded = [("content-encoding", "gzip")];
     assert_eq!(gate.post(&world, &max, &encoded, &call("echo")).await.status, 415);
     let large = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",

@@ -1,4 +1,4 @@
-//! Table I: client metadata documents, and every fetch of what somebody else named.
+//! Client metadata documents, and every fetch of what somebody else named.
 
 use axum::{
     Router,
@@ -156,7 +156,7 @@ async fn fetches(url: &str) -> Vec<(&'static str, bool)> {
 }
 
 #[tokio::test]
-async fn i05_i06_i08_no_fetch_follows_believes_or_waits_for_a_hostile_host() {
+async fn no_fetch_follows_believes_or_waits_for_a_hostile_host() {
     let bomb = {
         // Gzip of spaces; nobody here unpacks it.
         let mut bytes = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
@@ -164,17 +164,17 @@ async fn i05_i06_i08_no_fetch_follows_believes_or_waits_for_a_hostile_host() {
         bytes
     };
     let cases = [
-        ("I05: 301", Play::Redirect(301)),
-        ("I05: 302", Play::Redirect(302)),
-        ("I05: 307", Play::Redirect(307)),
-        ("I05: 308", Play::Redirect(308)),
-        ("I06: 204", Play::Status(204)),
-        ("I06: 206", Play::Status(206)),
-        ("I06: 404", Play::Status(404)),
-        ("I06: 500", Play::Status(500)),
-        ("I08: gzip", Play::Bytes(bomb, vec![("content-encoding", "gzip")])),
-        ("I08: endless", Play::Endless),
-        ("I08: one byte at a time", Play::Drip),
+        ("301", Play::Redirect(301)),
+        ("302", Play::Redirect(302)),
+        ("307", Play::Redirect(307)),
+        ("308", Play::Redirect(308)),
+        ("204", Play::Status(204)),
+        ("206", Play::Status(206)),
+        ("404", Play::Status(404)),
+        ("500", Play::Status(500)),
+        ("gzip", Play::Bytes(bomb, vec![("content-encoding", "gzip")])),
+        ("endless", Play::Endless),
+        ("one byte at a time", Play::Drip),
         ("not JSON", Play::Text("<html>".to_owned(), vec![])),
     ];
     // Side by side: the slow ones wait for their own time limits.
@@ -207,7 +207,7 @@ impl Names for Fixed {
 }
 
 #[tokio::test]
-async fn i10_i11_i13_i14_a_name_leads_to_a_checked_address_or_nowhere() {
+async fn a_name_leads_to_a_checked_address_or_nowhere() {
     for (case, addresses) in [
         ("loopback", &["127.0.0.1"][..]),
         ("loopback v6", &["::1"]),
@@ -231,8 +231,8 @@ async fn i10_i11_i13_i14_a_name_leads_to_a_checked_address_or_nowhere() {
         ("local NAT64", &["64:ff9b:1::1"]),
         ("6to4", &["2002:7f00:1::"]),
         ("Teredo", &["2001::1"]),
-        ("I13: public and private", &["1.1.1.1", "10.0.0.1"]),
-        ("I13: private and public", &["10.0.0.1", "1.1.1.1"]),
+        ("public and private", &["1.1.1.1", "10.0.0.1"]),
+        ("private and public", &["10.0.0.1", "1.1.1.1"]),
         ("no address", &[]),
     ] {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
@@ -240,7 +240,7 @@ async fn i10_i11_i13_i14_a_name_leads_to_a_checked_address_or_nowhere() {
         let outbound = Outbound::with_names(&[], Arc::clone(&names) as Arc<dyn Names>).unwrap();
         let asked = outbound.get("https://host.example/", Reach::Public).await;
         assert!(asked.is_err(), "{case}");
-        // I14: asked once, by the connection itself; there is no second answer to differ.
+        // Asked once, by the connection itself; there is no second answer to differ.
         assert_eq!(names.1.load(Ordering::Relaxed), 1, "{case}");
         let document = DocumentUrl::parse("https://host.example/client.json").unwrap();
         let documents = ClientDocuments::new(outbound, clock());
@@ -300,15 +300,15 @@ async fn allow(world: &World, origin: &str) {
 const REFUSED: Expected<'_> = Expected(401, "invalid_client", "client.document");
 
 #[tokio::test]
-async fn i24_nothing_is_fetched_unless_the_administrator_listed_the_host() {
+async fn nothing_is_fetched_unless_the_administrator_listed_the_host() {
     let world = World::new().await;
     let stranger = Stranger::new().await;
     let ask = || stranger.redeem(&world, &stranger.url);
     world.refuses(&world.ras_store, "not listed", &ask(), REFUSED).await;
-    assert_eq!(stranger.host.asked(), 0, "I24: it was fetched");
+    assert_eq!(stranger.host.asked(), 0, "it was fetched");
     allow(&world, stranger.origin()).await;
     assert_eq!(world.send(&ask()).await.status, 200);
-    // Switched off: the next request, whatever is in the cache (A31).
+    // Switched off: the next request, whatever is in the cache.
     let named = Some(json!({"id": stranger.origin()}));
     world.administer(Method::POST, "/ras/ras/client-hosts/disable", named.clone()).await;
     world.refuses(&world.ras_store, "switched off", &ask(), REFUSED).await;
@@ -336,7 +336,7 @@ async fn i24_nothing_is_fetched_unless_the_administrator_listed_the_host() {
 }
 
 #[tokio::test]
-async fn i01_i04_i09_i20_a_document_that_breaks_a_rule_is_no_client() {
+async fn a_document_that_breaks_a_rule_is_no_client() {
     let world = World::new().await;
     let stranger = Stranger::new().await;
     allow(&world, stranger.origin()).await;
@@ -349,15 +349,15 @@ async fn i01_i04_i09_i20_a_document_that_breaks_a_rule_is_no_client() {
     let mut private = stranger.document();
     private["jwks"]["keys"][0]["d"] = json!("x");
     for (case, document) in [
-        ("I04: a slash more", changed("client_id", json!(format!("{}/", stranger.url)))),
-        ("I04: another", changed("client_id", json!("https://app.example/c"))),
-        ("I09: a secret", changed("client_secret", json!("s"))),
+        ("a slash more", changed("client_id", json!(format!("{}/", stranger.url)))),
+        ("another", changed("client_id", json!("https://app.example/c"))),
+        ("a secret", changed("client_secret", json!("s"))),
         (
-            "I09: a secret-based method",
+            "a secret-based method",
             changed("token_endpoint_auth_method", json!("client_secret_post")),
         ),
-        ("I09: a private key", private),
-        ("I20: private_key_jwt to none", changed("token_endpoint_auth_method", json!("none"))),
+        ("a private key", private),
+        ("private_key_jwt to none", changed("token_endpoint_auth_method", json!("none"))),
     ] {
         // The minute for which the last one is believed has to be over.
         world.pass(61);
@@ -365,7 +365,7 @@ async fn i01_i04_i09_i20_a_document_that_breaks_a_rule_is_no_client() {
         let reply = world.send(&stranger.redeem(&world, &stranger.url)).await;
         assert_eq!((reply.status, reply.str("error")), (401, "invalid_client"), "{case}");
         assert!(stranger.host.asked() > 0, "{case}: it was not fetched");
-        // X8: an error is told, and not kept.
+        // An error is told, and not kept.
         stranger.publishes(&stranger.document());
         assert_eq!(world.send(&stranger.redeem(&world, &stranger.url)).await.status, 200, "{case}");
     }
@@ -373,7 +373,7 @@ async fn i01_i04_i09_i20_a_document_that_breaks_a_rule_is_no_client() {
     let other_key = installation_key();
     stranger.publishes(&changed("jwks", json!({"keys": [other_key.public_jwk()]})));
     let reply = world.send(&stranger.redeem(&world, &stranger.url)).await;
-    assert_eq!(reply.status, 401, "I20: a key that is not in the document any more");
+    assert_eq!(reply.status, 401, "a key that is not in the document any more");
     world.pass(61);
     let origin = stranger.origin();
     stranger.publishes(&stranger.document());
@@ -388,13 +388,13 @@ async fn i01_i04_i09_i20_a_document_that_breaks_a_rule_is_no_client() {
     ] {
         let before = stranger.host.asked();
         let reply = world.send(&stranger.redeem(&world, &url)).await;
-        assert_eq!((reply.status, reply.str("error")), (401, "invalid_client"), "I01: {case}");
-        assert_eq!(stranger.host.asked(), before, "I01: {case}: it was fetched");
+        assert_eq!((reply.status, reply.str("error")), (401, "invalid_client"), "{case}");
+        assert_eq!(stranger.host.asked(), before, "{case}: it was fetched");
     }
 }
 
 #[tokio::test]
-async fn i18_a_document_is_fetched_once_for_all_who_wait_and_hosts_have_a_budget() {
+async fn a_document_is_fetched_once_for_all_who_wait_and_hosts_have_a_budget() {
     let world = World::new().await;
     let stranger = Stranger::new().await;
     allow(&world, stranger.origin()).await;
@@ -420,7 +420,7 @@ async fn i18_a_document_is_fetched_once_for_all_who_wait_and_hosts_have_a_budget
 }
 
 #[tokio::test]
-async fn i23_a_registered_client_wins_over_a_document_of_the_same_name() {
+async fn a_registered_client_wins_over_a_document_of_the_same_name() {
     use passavant_proto::oauth::client::{Client, ClientAuthentication, SecretHash};
     let world = World::new().await;
     let stranger = Stranger::new().await;
