@@ -10,6 +10,7 @@ mod administrators;
 mod bridge;
 mod client_library;
 mod device;
+mod documents;
 mod enrolment;
 mod explain;
 mod flows;
