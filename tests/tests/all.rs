@@ -12,6 +12,7 @@ mod client_authentication;
 mod client_documents;
 mod client_library;
 mod device;
+mod documents;
 mod dynamic_registration;
 mod enrolment;
 mod explain;

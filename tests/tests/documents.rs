@@ -1,0 +1,162 @@
+//! The book says what the code says: every reason, every key of the config, and no link that leads nowhere.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn source(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// What reasons begin with.
+const SUBJECTS: [&str; 26] = [
+    "account",
+    "administrator",
+    "authorize",
+    "client",
+    "code",
+    "consent",
+    "device",
+    "dpop",
+    "exchange",
+    "grant",
+    "id_jag",
+    "jti",
+    "operation",
+    "policy",
+    "rate",
+    "refresh",
+    "request",
+    "resource",
+    "revoke",
+    "scope",
+    "session",
+    "sign_in",
+    "subject",
+    "token",
+    "tool",
+    "upstream",
+];
+
+fn is_reason(text: &str) -> bool {
+    let word =
+        |part: &str| !part.is_empty() && part.bytes().all(|b| b == b'_' || b.is_ascii_lowercase());
+    text.split_once('.').is_some_and(|(subject, rest)| SUBJECTS.contains(&subject) && word(rest))
+}
+
+/// The reasons among the literals of a folder's code, without its unit tests.
+fn reasons_in(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            reasons_in(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let own = text.split("#[cfg(test)]").next().unwrap();
+            found.extend(own.split('"').filter(|part| is_reason(part)).map(str::to_owned));
+        }
+    }
+}
+
+#[test]
+fn every_reason_is_in_the_chapter_on_errors_and_no_other() {
+    let mut reasons = BTreeSet::new();
+    reasons_in(&root().join("crates"), &mut reasons);
+    assert!(reasons.len() > 100, "{} reasons", reasons.len());
+    let chapter = source("docs/errors.md");
+    let missing: Vec<_> =
+        reasons.iter().filter(|reason| !chapter.contains(&format!("`{reason}`"))).collect();
+    assert!(missing.is_empty(), "docs/errors.md does not explain: {missing:?}");
+    let rows = chapter.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let stale: Vec<_> = rows.filter(|word| is_reason(word) && !reasons.contains(*word)).collect();
+    assert!(stale.is_empty(), "no code says: {stale:?}");
+}
+
+/// The fields of the structs of a file whose names fit.
+fn fields(text: &str, fits: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        if let Some((_, rest)) = line.split_once("struct ") {
+            inside = line.ends_with('{') && fits(rest.trim_end_matches(" {"));
+        } else if line == "}" {
+            inside = false;
+        } else if inside && let Some((name, _)) = line.trim().split_once(": ") {
+            let name = name.rsplit(' ').next().unwrap_or_default();
+            if !name.is_empty() && name.bytes().all(|b| b == b'_' || b.is_ascii_lowercase()) {
+                found.push(name.to_owned());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_key_of_the_config_is_in_its_chapter() {
+    let chapter = source("docs/configuration.md");
+    let written = |name: &str| name.starts_with("Written");
+    let mut keys = fields(&source("crates/runtime/src/config/written.rs"), written);
+    keys.extend(fields(&source("crates/runtime/src/gateway/config.rs"), written));
+    let rules = source("crates/proto/src/mcp/operation_policy.rs");
+    keys.extend(fields(&rules, |name| name == "Rule"));
+    assert!(keys.len() > 100, "{keys:?}");
+    let missing: Vec<_> = keys
+        .iter()
+        .filter(|key| {
+            let is_named = |spelled: String| chapter.contains(&spelled);
+            !is_named(format!("`{key}`")) && !is_named(format!("[{key}]"))
+        })
+        .collect();
+    assert!(missing.is_empty(), "docs/configuration.md does not explain: {missing:?}");
+}
+
+/// The targets of a document's links, without those in code.
+fn links(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut is_code = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            is_code = !is_code;
+        }
+        if !is_code {
+            let targets = line.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+            found.extend(targets.map(str::to_owned));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_link_leads_somewhere_and_every_chapter_is_in_the_summary() {
+    let root = root();
+    let summary = source("docs/SUMMARY.md");
+    let mut seen = 0;
+    for folder in [root.clone(), root.join("docs")] {
+        let is_book = folder.ends_with("docs");
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|ending| ending != "md") {
+                continue;
+            }
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let in_summary = name == "SUMMARY.md" || summary.contains(&format!("({name})"));
+            assert!(!is_book || in_summary, "docs/SUMMARY.md does not name {name}");
+            for link in links(&std::fs::read_to_string(&path).unwrap()) {
+                let file = link.split('#').next().unwrap_or_default();
+                if file.is_empty() || link.contains("://") {
+                    continue;
+                }
+                assert!(folder.join(file).exists(), "{name}: {link} leads nowhere");
+                // A page of the book cannot lead out of it.
+                assert!(!is_book || !file.starts_with(".."), "{name}: {link} leaves the book");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 60, "{seen} links");
+}
