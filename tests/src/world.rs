@@ -973,6 +973,9 @@ fn in_path(method: Method, path: &str, body: Option<Value>) -> (Method, String, 
     let Some((collection, act)) = path.rsplit_once('/') else {
         return (method, path.to_owned(), body);
     };
+    // `/idp/clients`, `/ras/NAME/clients`: no record is named yet.
+    let of_all =
+        collection.split('/').count() == if collection.starts_with("/idp") { 3 } else { 4 };
     let named = body.as_ref().and_then(|body| {
         ["id", "name", "kid"]
             .into_iter()
@@ -998,7 +1001,7 @@ fn in_path(method: Method, path: &str, body: Option<Value>) -> (Method, String, 
         ("links", Some((_, id)), _) => {
             (Method::GET, format!("{collection}/{}/links", segment(&id)), None)
         }
-        ("disable" | "enable" | "renew" | "secret", Some((member, id)), Some(body)) => {
+        ("disable" | "enable" | "renew" | "secret", Some((member, id)), Some(body)) if of_all => {
             let body = patched(body, Some(member));
             (Method::POST, format!("{collection}/{}/{act}", segment(&id)), body)
         }

@@ -298,7 +298,7 @@ async fn a_client_is_changed_in_what_is_said_and_in_nothing_else() {
     let world = World::new().await;
     let read = async || {
         let all = world.administer(Method::GET, "/idp/clients", None).await;
-        let all = all.json.as_array().cloned().unwrap_or_else(|| panic!("{}", all.text));
+        let all = all.json["items"].as_array().cloned().unwrap_or_else(|| panic!("{}", all.text));
         all.into_iter().find(|client| client["id"] == AGENT).unwrap()
     };
     let before = read().await;

@@ -106,7 +106,7 @@ pub struct UnreadableRecord {
     /// Its id.
     pub id: String,
     /// Why.
-    pub unreadable: String,
+    pub cannot_be_read: String,
 }
 
 /// Which records.

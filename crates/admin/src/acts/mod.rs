@@ -146,7 +146,8 @@ pub(crate) async fn list<A: Sync + 'static, K: Kept<A>>(
         items.push(K::view(of, desk, record).await?);
     }
     let unreadable = page.unreadable.into_iter();
-    let unreadable = unreadable.map(|(id, why)| UnreadableRecord { id, unreadable: why }).collect();
+    let unreadable =
+        unreadable.map(|(id, why)| UnreadableRecord { id, cannot_be_read: why }).collect();
     Ok(Listed { items, unreadable, next: page.next })
 }
 

@@ -316,7 +316,7 @@ pub(crate) async fn installations(
 /// The records of a kind that could not be read when they were last looked at.
 fn unreadable(desk: &Desk, kind: &str) -> Vec<UnreadableRecord> {
     let all = desk.store.unreadable().into_iter().filter(|(of, ..)| *of == kind);
-    all.map(|(_, id, unreadable)| UnreadableRecord { id, unreadable }).collect()
+    all.map(|(_, id, why)| UnreadableRecord { id, cannot_be_read: why }).collect()
 }
 
 /// Cuts an installation off.

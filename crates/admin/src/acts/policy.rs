@@ -242,7 +242,7 @@ async fn check_resources(
     }
     for resource in resources {
         let found = desk.store.by_id::<RegisteredResource>(resource.normalized()).await?;
-        if !found.is_some_and(|found| found.authorization_server == *audience) {
+        if found.is_none_or(|found| found.authorization_server != *audience) {
             return Err(ActError::invalid(
                 format!("`resources`: `{resource}` is not registered as governed by `{audience}`"),
                 "`audience` is the authorization server's issuer and `resources` are MCP servers; \
