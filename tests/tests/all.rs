@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests stop at the first surprise")]
 
 mod admin_api;
+mod administration;
 mod administrators;
 mod bridge;
 mod client_authentication;

@@ -580,14 +580,20 @@ fn document() -> OpenApi {
     let ops = idp.ops.into_iter().map(|op| (idp.base, op));
     for (base, op) in ops.chain(ras.ops.into_iter().map(|op| (ras.base, op))) {
         schemas.extend(op.schemas.iter().cloned());
-        let (path, item) = described(base, op, &problem);
+        let (path, item) = described(base, op);
         paths = paths.path(path, item);
     }
     let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-    let components = ComponentsBuilder::new()
-        .security_scheme("administrator", bearer)
-        .schemas_from_iter(schemas)
-        .build();
+    let mut components = ComponentsBuilder::new();
+    for (status, what) in FAILURES {
+        let schema = RefOr::<Schema>::Ref(Ref::from_schema_name(&problem));
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        let response =
+            ResponseBuilder::new().description(what).content("application/problem+json", content);
+        components = components.response(status, response.build());
+    }
+    let components =
+        components.security_scheme("administrator", bearer).schemas_from_iter(schemas).build();
     let info =
         InfoBuilder::new().title("Passavant administration").version(env!("CARGO_PKG_VERSION"));
     let info = info.description(Some(
@@ -614,7 +620,21 @@ fn text() -> RefOr<Schema> {
     ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).build().into()
 }
 
-fn described(base: &str, op: Op, problem: &str) -> (String, PathItem) {
+/// What may fail at any operation.
+const FAILURES: [(&str, &str); 10] = [
+    ("400", "Something in it is wrong"),
+    ("401", "Nobody is let in by this"),
+    ("403", "The administrator's role is not enough"),
+    ("404", "There is no such record"),
+    ("409", "What is there stands against it"),
+    ("412", "The record is not as it was read"),
+    ("421", "The host name is not this API's"),
+    ("422", "The idempotency key was used for something else"),
+    ("429", "Too many refusals"),
+    ("503", "Nothing can be read or written just now"),
+];
+
+fn described(base: &str, op: Op) -> (String, PathItem) {
     let path = format!("{base}{}", op.path);
     let role = op.need.least().word();
     let id = format!("{} {path}", op.method)
@@ -679,24 +699,8 @@ fn described(base: &str, op: Op, problem: &str) -> (String, PathItem) {
         }
     };
     operation = operation.response(done.0, done.1.build());
-    for (status, what) in [
-        ("400", "Something in it is wrong"),
-        ("401", "Nobody is let in by this"),
-        ("403", "The administrator's role is not enough"),
-        ("404", "There is no such record"),
-        ("409", "What is there stands against it"),
-        ("412", "The record is not as it was read"),
-        ("421", "The host name is not this API's"),
-        ("422", "The idempotency key was used for something else"),
-        ("429", "Too many refusals"),
-        ("503", "Nothing can be read or written just now"),
-    ] {
-        let content = ContentBuilder::new()
-            .schema(Some(RefOr::<Schema>::Ref(Ref::from_schema_name(problem))))
-            .build();
-        let response =
-            ResponseBuilder::new().description(what).content("application/problem+json", content);
-        operation = operation.response(status, response.build());
+    for (status, _) in FAILURES {
+        operation = operation.response(status, Ref::from_response_name(status));
     }
     let method = match op.method {
         Method::GET => HttpMethod::Get,
