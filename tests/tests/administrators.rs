@@ -210,8 +210,8 @@ async fn who_is_turned_away_is_on_record_and_counted_and_bars_nobody_else() {
         let reply = world.administer_as("wrong", Method::GET, "/idp/users", None).await;
         answers.push(reply.status);
     }
-    assert_eq!(answers.iter().filter(|status| **status == 401).count(), 30, "{answers:?}");
-    assert!(answers[30..].iter().all(|status| *status == 429), "{answers:?}");
+    // Each is turned away; what is on record of it is counted.
+    assert!(answers.iter().all(|status| *status == 401), "{answers:?}");
     let all = rows(&world.idp_store).await;
     let refused: Vec<_> = all
         .iter()

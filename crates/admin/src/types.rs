@@ -82,6 +82,125 @@ fn said<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     Option::<T>::deserialize(deserializer).map(Some)
 }
 
+/// What the document calls texts that are read as something.
+macro_rules! texts {
+    ($($(#[$doc:meta])* $name:ident: $pattern:literal;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(ToSchema)]
+            #[schema(pattern = $pattern)]
+            #[allow(dead_code, reason = "only its schema is used")]
+            struct $name(String);
+        )*
+    };
+}
+
+texts! {
+    /// A scope (RFC 6749 section 3.3), or several with a space between them.
+    ScopeToken: "^([!#-\\[\\]-~]+( [!#-\\[\\]-~]+)*)?$";
+    /// The resource identifier of an MCP server (RFC 9728).
+    ResourceIdentifier: "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$";
+    /// Where a browser may return to.
+    RedirectUri: "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}|http://127\\.0\\.0\\.1/[A-Za-z0-9._~-]{1,30})$";
+    /// A domain of addresses.
+    DomainName: "^([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}$";
+}
+
+/// An algorithm of signatures.
+#[derive(ToSchema)]
+#[allow(dead_code, clippy::upper_case_acronyms, reason = "only its schema is used")]
+enum AlgorithmName {
+    ES256,
+    #[schema(rename = "EdDSA")]
+    EdDsa,
+    PS256,
+    RS256,
+}
+
+/// What an administrator may do.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[allow(dead_code, reason = "only its schema is used")]
+enum RoleName {
+    Owner,
+    Admin,
+    Helpdesk,
+    Auditor,
+}
+
+/// How a decision ended.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[allow(dead_code, reason = "only its schema is used")]
+enum OutcomeName {
+    Granted,
+    Refused,
+}
+
+/// A claim about a person.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[allow(dead_code, reason = "only its schema is used")]
+enum ReleasedName {
+    Email,
+    AuthTime,
+    Acr,
+    Amr,
+}
+
+/// A whole number: also one that is written with a point and nothing behind it, as JSON Schema has it.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    // Beyond this a float is not the number that was written.
+    let exact = |number: &f64| number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
+    #[allow(clippy::cast_possible_truncation)] // looked at a line above
+    let float = || value.as_f64().filter(exact).map(|number| number as i64);
+    let found = value.as_i64().or_else(float);
+    found.ok_or_else(|| serde::de::Error::custom(format!("expected a whole number, found {value}")))
+}
+
+fn maybe_whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    if value.is_null() {
+        Ok(None)
+    } else {
+        whole(value).map(Some).map_err(serde::de::Error::custom)
+    }
+}
+
+#[allow(clippy::option_option)] // the three things that can be said
+fn said_whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i64>>, D::Error> {
+    maybe_whole(deserializer).map(Some)
+}
+
+/// An object: serde would take an array of its members, too.
+fn object<'de, T: DeserializeOwned + Default, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    if !value.is_object() {
+        return Err(serde::de::Error::custom(format!("expected an object, found {value}")));
+    }
+    T::deserialize(value).map_err(serde::de::Error::custom)
+}
+
+fn maybe_object<'de, T: DeserializeOwned + Default, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    if value.is_null() {
+        return Ok(None);
+    }
+    object(value).map(Some).map_err(serde::de::Error::custom)
+}
+
+#[allow(clippy::option_option)] // the three things that can be said
+fn said_object<'de, T: DeserializeOwned + Default, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    maybe_object(deserializer).map(Some)
+}
+
 /// Nothing of these can be changed but whether they are on.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -160,9 +279,18 @@ pub enum Fate {
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
     /// What they type to sign in; compared without regard to case.
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
+    )]
     pub username: String,
     /// Their address; RASes may find their account by it.
     #[serde(default)]
+    #[schema(
+        max_length = 254,
+        pattern = "^[^\\s\\u0000-\\u001f\\u007f-\\u009f]+@[^\\s@\\u0000-\\u001f\\u007f-\\u009f]+$"
+    )]
     pub email: Option<String>,
     /// It is known to be theirs.
     #[serde(default)]
@@ -181,7 +309,7 @@ pub struct NewUser {
     pub groups: BTreeSet<String>,
     /// 12 characters or more; without one they cannot sign in with a password.
     #[serde(default)]
-    #[schema(format = "password")]
+    #[schema(format = "password", min_length = 12, max_length = 1024)]
     pub password: Option<String>,
 }
 
@@ -192,10 +320,15 @@ pub struct NewUser {
 pub struct UserChange {
     /// What they type to sign in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
+    )]
     pub username: Option<String>,
     /// Their address; `null` takes it away.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, max_length = 254, pattern = "^[^\\s\\u0000-\\u001f\\u007f-\\u009f]+@[^\\s@\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub email: Option<Option<String>>,
     /// Whether it is known to be theirs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -248,7 +381,7 @@ pub struct UserView {
 #[serde(deny_unknown_fields)]
 pub struct NewPassword {
     /// 12 characters or more.
-    #[schema(format = "password")]
+    #[schema(format = "password", min_length = 12, max_length = 1024)]
     pub password: String,
 }
 
@@ -257,6 +390,7 @@ pub struct NewPassword {
 #[serde(deny_unknown_fields)]
 pub struct NewGroup {
     /// Its name, which never changes: policy and tokens say it.
+    #[schema(min_length = 1, max_length = 256, pattern = "^\\S([\\s\\S]*\\S)?$")]
     pub name: String,
     /// What it is for.
     #[serde(default)]
@@ -288,21 +422,25 @@ pub struct GroupView {
 pub struct NewClient {
     /// Its id; made up unless given.
     #[serde(default)]
+    #[schema(pattern = "^[A-Za-z0-9_.~-]{1,128}$")]
     pub id: Option<String>,
     /// What people call it.
     pub name: String,
     /// Where sign-ins may return to; the port of a loopback address does not matter.
     #[serde(default)]
+    #[schema(value_type = Vec<RedirectUri>)]
     pub redirect_uris: Vec<String>,
     /// Where sign-outs may return to.
     #[serde(default)]
+    #[schema(value_type = Vec<RedirectUri>)]
     pub post_logout_redirect_uris: Vec<String>,
     /// Lifetime of its ID tokens in seconds, up to 43200.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "maybe_whole")]
+    #[schema(minimum = 1, maximum = 43200)]
     pub id_token_lifetime: Option<i64>,
     /// The algorithm of its ID tokens; the server's own unless given.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<AlgorithmName>)]
     pub id_token_signed_response_alg: Option<Algorithm>,
     /// It may leave PKCE out; not for public clients.
     #[serde(default)]
@@ -318,7 +456,7 @@ pub struct NewClient {
     pub require_pushed_authorization_requests: bool,
     /// MCP servers it stands for: it may introspect their tokens.
     #[serde(default)]
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<ResourceIdentifier>)]
     pub resources: Vec<Resource>,
     /// Which MCP client it is for: `vscode` or `claude-code`.
     #[serde(default)]
@@ -329,10 +467,13 @@ pub struct NewClient {
     pub jwks: Option<Value>,
     /// The same, by the keys at this URL.
     #[serde(default)]
+    #[schema(
+        pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$"
+    )]
     pub jwks_uri: Option<String>,
     /// The algorithm of those keys; ES256 unless given.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<AlgorithmName>)]
     pub algorithm: Option<Algorithm>,
     /// It has no secret: anybody can claim to be it.
     #[serde(default)]
@@ -350,17 +491,19 @@ pub struct ClientChange {
     pub name: Option<String>,
     /// Where sign-ins may return to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<RedirectUri>>)]
     pub redirect_uris: Option<Vec<String>>,
     /// Where sign-outs may return to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<RedirectUri>>)]
     pub post_logout_redirect_uris: Option<Vec<String>>,
     /// Lifetime of its ID tokens in seconds, up to 43200; `null` for the usual one.
-    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<i64>)]
+    #[serde(default, deserialize_with = "said_whole", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 43200)]
     pub id_token_lifetime: Option<Option<i64>>,
     /// The algorithm of its ID tokens; `null` for the server's own.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<AlgorithmName>)]
     pub id_token_signed_response_alg: Option<Option<Algorithm>>,
     /// It may leave PKCE out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -376,7 +519,7 @@ pub struct ClientChange {
     pub require_pushed_authorization_requests: Option<bool>,
     /// MCP servers it stands for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<ResourceIdentifier>>)]
     pub resources: Option<Vec<Resource>>,
     /// Which MCP client it is for; `null` for none.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
@@ -388,10 +531,13 @@ pub struct ClientChange {
     pub jwks: Option<Value>,
     /// Another URL of its keys, for one that has keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(
+        pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$"
+    )]
     pub jwks_uri: Option<String>,
     /// The algorithm of its keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<AlgorithmName>)]
     pub algorithm: Option<Algorithm>,
 }
 
@@ -425,7 +571,7 @@ pub struct ClientView {
     pub jwks_uri: Option<String>,
     /// The algorithm of its keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<AlgorithmName>)]
     pub algorithm: Option<Algorithm>,
     /// Where sign-ins may return to.
     pub redirect_uris: Vec<String>,
@@ -434,7 +580,7 @@ pub struct ClientView {
     /// Lifetime of its ID tokens in seconds.
     pub id_token_lifetime: Option<i64>,
     /// The algorithm of its ID tokens.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<AlgorithmName>)]
     pub id_token_signed_response_alg: Option<Algorithm>,
     /// It may leave PKCE out.
     pub pkce_optional: bool,
@@ -445,7 +591,7 @@ pub struct ClientView {
     /// It must push its authorization requests.
     pub require_pushed_authorization_requests: bool,
     /// MCP servers it stands for.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<ResourceIdentifier>)]
     pub resources: Vec<Resource>,
     /// Which MCP client it is for.
     pub software: Option<String>,
@@ -462,7 +608,8 @@ pub struct ClientView {
 #[serde(deny_unknown_fields)]
 pub struct NewSecret {
     /// Seconds that the old secrets go on working, 30 days at most.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
+    #[schema(minimum = 0, maximum = 2592000)]
     pub overlap: i64,
 }
 
@@ -480,7 +627,7 @@ pub struct SecretView {
 #[serde(deny_unknown_fields)]
 pub struct NewServer {
     /// Its issuer identifier, byte for byte.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
     pub issuer: Issuer,
     /// What people call it.
     #[serde(default)]
@@ -490,15 +637,15 @@ pub struct NewServer {
     pub aliases: Vec<String>,
     /// Claims about the person that it may learn: `email`, `auth_time`, `acr`, `amr`.
     #[serde(default)]
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<ReleasedName>)]
     pub release: BTreeSet<ReleasedClaim>,
     /// The algorithm of ID-JAGs for it; the IdP's own unless given.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<AlgorithmName>)]
     pub id_jag_signing_alg: Option<Algorithm>,
     /// The algorithm of its access tokens, for gateways that present them here.
     #[serde(default)]
-    #[schema(value_type = String)]
+    #[schema(value_type = AlgorithmName)]
     pub algorithm: Algorithm,
 }
 
@@ -515,15 +662,15 @@ pub struct ServerChange {
     pub aliases: Option<Vec<String>>,
     /// Claims about the person that it may learn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<ReleasedName>>)]
     pub release: Option<BTreeSet<ReleasedClaim>>,
     /// The algorithm of ID-JAGs for it; `null` for the IdP's own.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<AlgorithmName>)]
     pub id_jag_signing_alg: Option<Option<Algorithm>>,
     /// The algorithm of its access tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<AlgorithmName>)]
     pub algorithm: Option<Algorithm>,
 }
 
@@ -531,20 +678,20 @@ pub struct ServerChange {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ServerView {
     /// Its issuer identifier.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
     pub issuer: Issuer,
     /// What people call it.
     pub name: String,
     /// Other values of `audience` that mean it.
     pub aliases: Vec<String>,
     /// Claims about the person that it may learn.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<ReleasedName>)]
     pub release: BTreeSet<ReleasedClaim>,
     /// The algorithm of ID-JAGs for it.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<AlgorithmName>)]
     pub id_jag_signing_alg: Option<Algorithm>,
     /// The algorithm of its access tokens.
-    #[schema(value_type = String)]
+    #[schema(value_type = AlgorithmName)]
     pub algorithm: Algorithm,
     /// Switched off.
     pub disabled: bool,
@@ -555,17 +702,17 @@ pub struct ServerView {
 #[serde(deny_unknown_fields)]
 pub struct NewResource {
     /// Its resource identifier.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
     pub resource: Resource,
     /// Issuer of the authorization server that governs it.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
     pub authorization_server: Issuer,
     /// What people call it.
     #[serde(default)]
     pub name: String,
     /// The scopes it knows.
     #[serde(default)]
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<ScopeToken>)]
     pub scopes: Scopes,
 }
 
@@ -578,7 +725,7 @@ pub struct ResourceChange {
     pub name: Option<String>,
     /// The scopes it knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<ScopeToken>>)]
     pub scopes: Option<Scopes>,
 }
 
@@ -586,15 +733,15 @@ pub struct ResourceChange {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ResourceView {
     /// Its resource identifier.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
     pub resource: Resource,
     /// Issuer of the authorization server that governs it.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
     pub authorization_server: Issuer,
     /// What people call it.
     pub name: String,
     /// The scopes it knows.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<ScopeToken>)]
     pub scopes: Scopes,
     /// Switched off.
     pub disabled: bool,
@@ -605,7 +752,8 @@ pub struct ResourceView {
 #[serde(deny_unknown_fields)]
 pub struct SignInConditions {
     /// At most this old, in seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "maybe_whole", skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0)]
     pub max_authentication_age: Option<i64>,
     /// Of one of these classes.
     #[serde(default)]
@@ -639,21 +787,22 @@ impl From<&Conditions> for SignInConditions {
 #[serde(deny_unknown_fields)]
 pub struct NewConnection {
     /// What to call it.
+    #[schema(pattern = "^[A-Za-z0-9._-]{1,128}$")]
     pub id: String,
     /// The client, by its id at the IdP; `passavant` for the installations that people enrol.
     pub idp_client_id: String,
     /// Issuer of the authorization server.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
     pub audience: Issuer,
     /// The client's id at that authorization server.
     #[serde(default)]
     pub ras_client_id: Option<String>,
     /// The MCP servers it opens.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<ResourceIdentifier>)]
     pub resources: Vec<Resource>,
     /// The scopes it grants at most.
     #[serde(default)]
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<ScopeToken>)]
     pub scopes: Scopes,
     /// For everyone who can sign in.
     #[serde(default)]
@@ -665,7 +814,7 @@ pub struct NewConnection {
     #[serde(default)]
     pub users: BTreeSet<String>,
     /// What their sign-in has to be like.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub conditions: SignInConditions,
 }
 
@@ -678,11 +827,11 @@ pub struct ConnectionChange {
     pub ras_client_id: Option<String>,
     /// The MCP servers it opens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<ResourceIdentifier>>)]
     pub resources: Option<Vec<Resource>>,
     /// The scopes it grants at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<ScopeToken>>)]
     pub scopes: Option<Scopes>,
     /// For everyone who can sign in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -694,7 +843,7 @@ pub struct ConnectionChange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub users: Option<BTreeSet<String>>,
     /// What their sign-in has to be like.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
     pub conditions: Option<SignInConditions>,
 }
 
@@ -706,15 +855,15 @@ pub struct ConnectionView {
     /// The client, by its id at the IdP.
     pub idp_client_id: String,
     /// Issuer of the authorization server.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
     pub audience: Issuer,
     /// The client's id at that authorization server.
     pub ras_client_id: Option<String>,
     /// The MCP servers it opens.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<ResourceIdentifier>)]
     pub resources: Vec<Resource>,
     /// The scopes it grants at most.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<ScopeToken>)]
     pub scopes: Scopes,
     /// For everyone who can sign in.
     pub everyone: bool,
@@ -778,14 +927,17 @@ pub struct WhoseQuery {
 #[serde(deny_unknown_fields)]
 pub struct NewTrust {
     /// Its issuer identifier, byte for byte.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
     pub issuer: Issuer,
     /// URL of its keys, where its discovery document does not tell.
     #[serde(default)]
+    #[schema(
+        pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$"
+    )]
     pub jwks_uri: Option<String>,
     /// The one algorithm it signs with.
     #[serde(default)]
-    #[schema(value_type = String)]
+    #[schema(value_type = AlgorithmName)]
     pub algorithm: Algorithm,
     /// Value that its `tenant` claim must have.
     #[serde(default)]
@@ -794,7 +946,7 @@ pub struct NewTrust {
     #[serde(default)]
     pub audience_tenant: Option<String>,
     /// How its people become accounts here.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub accounts: AccountRules,
     /// An ID-JAG of it may be presented again while it lives.
     #[serde(default)]
@@ -803,7 +955,7 @@ pub struct NewTrust {
     #[serde(default)]
     pub client_documents: bool,
     /// How its people sign in in the browser; absent: not at all.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "maybe_object")]
     pub sign_in: Option<SignInThere>,
 }
 
@@ -839,6 +991,7 @@ pub struct SignInThere {
     pub client_id: String,
     /// People whose addresses are in these domains are sent there.
     #[serde(default)]
+    #[schema(value_type = Vec<DomainName>)]
     pub domains: Vec<String>,
 }
 
@@ -861,18 +1014,18 @@ impl From<&InteractiveSignIn> for SignInThere {
 pub struct TrustChange {
     /// URL of its keys; `null` where its discovery document tells.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
     pub jwks_uri: Option<Option<String>>,
     /// The one algorithm it signs with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<AlgorithmName>)]
     pub algorithm: Option<Algorithm>,
     /// Value that its `aud_tenant` claim must have; `null` for none.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub audience_tenant: Option<Option<String>>,
     /// How its people become accounts here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
     pub accounts: Option<AccountRules>,
     /// An ID-JAG of it may be presented again while it lives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -881,7 +1034,7 @@ pub struct TrustChange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_documents: Option<bool>,
     /// How its people sign in in the browser; `null`: not at all, and what they had this way ends.
-    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "said_object", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<SignInThere>)]
     pub sign_in: Option<Option<SignInThere>>,
 }
@@ -890,12 +1043,12 @@ pub struct TrustChange {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct TrustView {
     /// Its issuer identifier.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
     pub issuer: Issuer,
     /// URL of its keys, where it was given.
     pub jwks_uri: Option<String>,
     /// The one algorithm it signs with.
-    #[schema(value_type = String)]
+    #[schema(value_type = AlgorithmName)]
     pub algorithm: Algorithm,
     /// Value that its `tenant` claim must have.
     pub tenant: Option<String>,
@@ -918,6 +1071,7 @@ pub struct TrustView {
 #[serde(deny_unknown_fields)]
 pub struct NewClientHost {
     /// Scheme, host, and port if any: `https://app.example`.
+    #[schema(pattern = "^https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}$")]
     pub origin: String,
 }
 
@@ -935,28 +1089,29 @@ pub struct ClientHostView {
 #[serde(deny_unknown_fields)]
 pub struct NewGoverned {
     /// Its resource identifier.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
     pub resource: Resource,
     /// What people call it.
     #[serde(default)]
     pub name: String,
     /// Every scope it knows.
     #[serde(default)]
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<ScopeToken>)]
     pub scopes: Scopes,
     /// Granted where an ID-JAG names none.
     #[serde(default)]
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<ScopeToken>)]
     pub default_scopes: Scopes,
     /// What a scope lets somebody do, in words.
     #[serde(default)]
     pub descriptions: BTreeMap<String, String>,
     /// Lifetime of its access tokens in seconds, up to 3600.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "maybe_whole")]
+    #[schema(minimum = 1, maximum = 3600)]
     pub access_token_lifetime: Option<i64>,
     /// The algorithm of its access tokens; the server's own unless given.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<AlgorithmName>)]
     pub access_token_signing_alg: Option<Algorithm>,
     /// It takes only DPoP-bound tokens.
     #[serde(default)]
@@ -973,22 +1128,22 @@ pub struct GovernedChange {
     pub name: Option<String>,
     /// Every scope it knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<ScopeToken>>)]
     pub scopes: Option<Scopes>,
     /// Granted where an ID-JAG names none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<ScopeToken>>)]
     pub default_scopes: Option<Scopes>,
     /// What a scope lets somebody do, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub descriptions: Option<BTreeMap<String, String>>,
     /// Lifetime of its access tokens in seconds; `null` for the usual one.
-    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<i64>)]
+    #[serde(default, deserialize_with = "said_whole", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 3600)]
     pub access_token_lifetime: Option<Option<i64>>,
     /// The algorithm of its access tokens; `null` for the server's own.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<AlgorithmName>)]
     pub access_token_signing_alg: Option<Option<Algorithm>>,
     /// It takes only DPoP-bound tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -999,22 +1154,22 @@ pub struct GovernedChange {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct GovernedView {
     /// Its resource identifier.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
     pub resource: Resource,
     /// What people call it.
     pub name: String,
     /// Every scope it knows.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<ScopeToken>)]
     pub scopes: Scopes,
     /// Granted where an ID-JAG names none.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<ScopeToken>)]
     pub default_scopes: Scopes,
     /// What a scope lets somebody do, in words.
     pub descriptions: BTreeMap<String, String>,
     /// Lifetime of its access tokens in seconds.
     pub access_token_lifetime: Option<i64>,
     /// The algorithm of its access tokens.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<AlgorithmName>)]
     pub access_token_signing_alg: Option<Algorithm>,
     /// It takes only DPoP-bound tokens.
     pub require_dpop: bool,
@@ -1027,6 +1182,10 @@ pub struct GovernedView {
 #[serde(deny_unknown_fields)]
 pub struct NewAccount {
     /// The address that people can be linked to it by.
+    #[schema(
+        max_length = 254,
+        pattern = "^[^\\s\\u0000-\\u001f\\u007f-\\u009f]+@[^\\s@\\u0000-\\u001f\\u007f-\\u009f]+$"
+    )]
     pub email: String,
 }
 
@@ -1037,7 +1196,7 @@ pub struct NewAccount {
 pub struct AccountChange {
     /// The address that people can be linked to it by; `null` takes it away.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, max_length = 254, pattern = "^[^\\s\\u0000-\\u001f\\u007f-\\u009f]+@[^\\s@\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub email: Option<Option<String>>,
 }
 
@@ -1057,7 +1216,7 @@ pub struct AccountView {
 #[serde(deny_unknown_fields)]
 pub struct LinkView {
     /// The trusted issuer.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
     pub issuer: Issuer,
     /// Its tenant, where it has several.
     #[serde(default)]
@@ -1071,12 +1230,14 @@ pub struct LinkView {
 #[serde(deny_unknown_fields)]
 pub struct NewAdministrator {
     /// Their name in the audit trail.
+    #[schema(pattern = "^[a-z0-9][a-z0-9._@+-]{0,63}$")]
     pub name: String,
     /// What they may do.
-    #[schema(value_type = String)]
+    #[schema(value_type = RoleName)]
     pub role: AdminRole,
     /// Days that their token is good for: 90 unless given, 366 at most.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "maybe_whole")]
+    #[schema(minimum = 1, maximum = 366)]
     pub days: Option<i64>,
 }
 
@@ -1086,7 +1247,7 @@ pub struct NewAdministrator {
 pub struct AdministratorChange {
     /// What they may do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<RoleName>)]
     pub role: Option<AdminRole>,
 }
 
@@ -1095,7 +1256,8 @@ pub struct AdministratorChange {
 #[serde(deny_unknown_fields)]
 pub struct Renewal {
     /// Days that it is good for: 90 unless given, 366 at most.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "maybe_whole")]
+    #[schema(minimum = 1, maximum = 366)]
     pub days: Option<i64>,
 }
 
@@ -1105,7 +1267,7 @@ pub struct AdministratorView {
     /// Their name.
     pub name: String,
     /// What they may do.
-    #[schema(value_type = String)]
+    #[schema(value_type = RoleName)]
     pub role: AdminRole,
     /// When their token ends, in seconds since 1970.
     #[schema(value_type = i64)]
@@ -1160,7 +1322,7 @@ pub struct Rotation {
     pub now: bool,
     /// The algorithm whose key is rotated; the server's own unless given.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<AlgorithmName>)]
     pub algorithm: Option<Algorithm>,
 }
 
@@ -1186,7 +1348,7 @@ pub struct AuditQuery {
     pub client: Option<String>,
     /// Only `granted` or `refused`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<OutcomeName>)]
     pub outcome: Option<Outcome>,
     /// Only this event; with a dot at its end, all that begin so (`admin.`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -1235,14 +1397,14 @@ pub struct ExplainQuestion {
     /// Client id at the IdP; `passavant` for an installation, or the URL of one.
     pub client: String,
     /// The MCP server.
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
     pub resource: Resource,
     /// Scopes; all there are unless given.
     #[serde(default)]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<ScopeToken>>)]
     pub scopes: Option<Scopes>,
     /// How long ago the person signed in, in seconds.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     pub signed_in_ago: i64,
 }
 
@@ -1266,11 +1428,11 @@ pub struct Explanation {
     pub ras_client_id: Option<String>,
     /// The scopes it would have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<ScopeToken>>)]
     pub scopes: Option<Scopes>,
     /// Those that were asked for and would not be in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<ScopeToken>>)]
     pub not_granted: Option<Scopes>,
 }
 

@@ -26,6 +26,9 @@ use serde_json::Value;
 /// Longest lifetime of an ID token, in seconds.
 const LONGEST_ID_TOKEN: i64 = 43_200;
 
+/// Longest time that an old secret goes on working, in seconds.
+const LONGEST_OVERLAP: i64 = 30 * 86_400;
+
 fn view(client: &Client) -> ClientView {
     let (authentication, jwks_uri, algorithm) = match &client.authentication {
         ClientAuthentication::Secret(_) => (ClientProof::ClientSecret, None, None),
@@ -61,7 +64,7 @@ fn view(client: &Client) -> ClientView {
 }
 
 fn no_optional_pkce() -> ActError {
-    ActError::invalid(
+    ActError::conflict(
         "`pkce_optional`: a public client has nothing but PKCE to show that a code is its own",
         "leave it out, or give the client a secret or a key",
     )
@@ -112,7 +115,7 @@ fn keys_of(
             Ok(Some(ClientKeys::Fetched(url.clone())))
         }
         (None, None) => Ok(None),
-        (Some(_), Some(_)) => Err(ActError::invalid(
+        (Some(_), Some(_)) => Err(ActError::conflict(
             "`jwks` and `jwks_uri` exclude each other",
             "a client's keys are in one place",
         )),
@@ -127,13 +130,13 @@ fn authentication(
     let algorithm = new.algorithm.unwrap_or_default();
     let several = new.public && (new.jwks.is_some() || new.jwks_uri.is_some());
     if several || (new.jwks.is_some() && new.jwks_uri.is_some()) {
-        return Err(ActError::invalid(
+        return Err(ActError::conflict(
             "`jwks`, `jwks_uri` and `public` exclude each other",
             "a client has exactly one way to authenticate",
         ));
     }
     if new.public && !may_be_public {
-        return Err(ActError::invalid(
+        return Err(ActError::conflict(
             "`public`: a resource authorization server takes no public clients",
             "leave it out; the client gets a secret",
         ));
@@ -153,7 +156,7 @@ fn authentication(
 async fn add(desk: &Desk, new: NewClient, may_be_public: bool) -> Result<ClientView, ActError> {
     let id = new.id.clone().unwrap_or_else(|| desk.entropy.id());
     if formerly::current(&id) == ENROLLED_CLIENT {
-        return Err(ActError::invalid(
+        return Err(ActError::conflict(
             format!("`id`: `{id}` is the software that people enrol themselves"),
             "choose another id; connections may name `passavant` without registering it",
         ));
@@ -242,7 +245,7 @@ fn other_keys(
 ) -> Result<Option<ClientAuthentication>, ActError> {
     let ClientAuthentication::PrivateKeyJwt { keys, algorithm } = &held.authentication else {
         if change.jwks.is_some() || change.jwks_uri.is_some() || change.algorithm.is_some() {
-            return Err(ActError::invalid(
+            return Err(ActError::conflict(
                 format!("`jwks`: the client `{}` proves itself without keys", held.id),
                 "register another client with keys, and delete this one when nobody uses it any more",
             ));
@@ -269,13 +272,19 @@ pub(crate) async fn new_secret(
 ) -> Result<SecretView, ActError> {
     let client = desk.find::<Client>(Clients::NOUN, id).await?;
     if !matches!(client.authentication, ClientAuthentication::Secret(_)) {
-        return Err(ActError::invalid(
+        return Err(ActError::conflict(
             format!("client `{id}` has no secret"),
             "only clients that authenticate with a secret have one to rotate",
         ));
     }
+    if !(0..=LONGEST_OVERLAP).contains(&new.overlap) {
+        return Err(ActError::invalid(
+            format!("`overlap`: {} is not from 0 to {LONGEST_OVERLAP} seconds", new.overlap),
+            "0 ends the old secrets at once",
+        ));
+    }
     let now = desk.now();
-    let ends = now.plus(new.overlap.clamp(0, 30 * 86_400));
+    let ends = now.plus(new.overlap);
     let secret = desk.entropy.secret();
     let fresh = SecretHash { hash: secret.hash(), expires: None };
     let rotate = |client: &mut Client| {

@@ -56,10 +56,10 @@ impl Desk {
 
     pub(crate) async fn rotate_key(&self, rotate: Rotation) -> Result<KeyMade, ActError> {
         let Some(make) = &self.make_key else {
-            return Err(ActError::invalid("keys are not kept here", "ask who runs the server"));
+            return Err(ActError::conflict("keys are not kept here", "ask who runs the server"));
         };
         if rotate.algorithm == Some(Algorithm::PS256) {
-            return Err(ActError::invalid(
+            return Err(ActError::conflict(
                 "`algorithm`: nothing is signed with PS256 here",
                 "ES256, EdDSA or RS256",
             ));
@@ -88,7 +88,7 @@ impl Desk {
         }
         names.sort_unstable();
         names.dedup();
-        Err(ActError::invalid(
+        Err(ActError::conflict(
             format!(
                 "`{member}`: there is no {algorithm} key here; it signs with {}",
                 names.join(" and ")
@@ -105,7 +105,10 @@ impl Desk {
         if self.store.remove_signing_key(kid, event, now).await? {
             return Ok(());
         }
-        Err(ActError::invalid(
+        if !self.store.signing_keys().await?.iter().any(|key| key.kid == kid) {
+            return Err(ActError::missing("key", kid));
+        }
+        Err(ActError::conflict(
             format!("the key `{kid}` is not there, or is the only one that signs"),
             "`passavant admin key list` lists them; `passavant admin key rotate --now` makes one that signs at once",
         ))

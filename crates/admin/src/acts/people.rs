@@ -41,7 +41,7 @@ impl Administration for IdpAdmin {
 pub(crate) fn check_email(email: &str) -> Result<(), ActError> {
     let plain =
         |part: &str| !part.is_empty() && !part.chars().any(|c| c.is_control() || c.is_whitespace());
-    let is_address = email.len() <= 254
+    let is_address = email.chars().count() <= 254
         && email.rsplit_once('@').is_some_and(|(local, domain)| plain(local) && plain(domain));
     if is_address {
         return Ok(());
@@ -51,7 +51,8 @@ pub(crate) fn check_email(email: &str) -> Result<(), ActError> {
 
 fn username(typed: &str) -> Result<String, ActError> {
     let username = normal_username(typed);
-    if username.is_empty() || username.len() > 256 || username.chars().any(char::is_control) {
+    let control = typed.chars().any(char::is_control);
+    if username.is_empty() || typed.chars().count() > 256 || control {
         return Err(ActError::invalid(
             "`username` must have 1 to 256 printable characters",
             "an e-mail address or a short name is usual",
@@ -69,7 +70,7 @@ async fn hash(idp: &IdpAdmin, password: &Secret) -> Result<String, ActError> {
 pub(crate) async fn groups_exist(desk: &Desk, groups: &BTreeSet<String>) -> Result<(), ActError> {
     for name in groups {
         if desk.store.by_id::<Group>(name).await?.is_none() {
-            return Err(ActError::invalid(
+            return Err(ActError::conflict(
                 format!("`groups`: there is no group `{name}`"),
                 format!("make it with `passavant admin group add {name}`"),
             ));
@@ -247,7 +248,7 @@ impl Kept<IdpAdmin> for Groups {
 
     async fn add(idp: &IdpAdmin, desk: &Desk, new: NewGroup) -> Result<GroupView, ActError> {
         let NewGroup { name, description } = new;
-        if name.trim() != name || name.is_empty() || name.len() > 256 {
+        if name.trim() != name || name.is_empty() || name.chars().count() > 256 {
             return Err(ActError::invalid(
                 "`name` must have 1 to 256 characters, none of them a space at either end",
                 "for instance: engineering",

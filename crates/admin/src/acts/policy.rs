@@ -53,7 +53,7 @@ async fn check_aliases(
             .filter(|other| other.issuer.as_str() != issuer)
             .any(|other| other.issuer.as_str() == alias || other.aliases.contains(alias));
         if theirs || idp.0.issuer.is_spelled(alias) {
-            return Err(ActError::invalid(
+            return Err(ActError::conflict(
                 format!("`aliases`: `{alias}` is another party's issuer"),
                 "an alias names this authorization server alone",
             ));
@@ -75,7 +75,7 @@ impl Kept<IdpAdmin> for AuthorizationServers {
 
     async fn add(idp: &IdpAdmin, desk: &Desk, new: NewServer) -> Result<ServerView, ActError> {
         if idp.0.issuer.is_spelled(new.issuer.as_str()) {
-            return Err(ActError::invalid(
+            return Err(ActError::conflict(
                 "`issuer` is this identity provider's own",
                 "an authorization server of a resource has an issuer of its own",
             ));
@@ -166,7 +166,7 @@ impl Kept<IdpAdmin> for Resources {
     async fn add(_: &IdpAdmin, desk: &Desk, new: NewResource) -> Result<ResourceView, ActError> {
         let issuer = new.authorization_server.as_str();
         if desk.store.by_id::<ResourceAuthorizationServer>(issuer).await?.is_none() {
-            return Err(ActError::invalid(
+            return Err(ActError::conflict(
                 format!("`authorization_server`: `{issuer}` is not registered here"),
                 "register the authorization server first; its issuer has to match byte for byte, mind \
                  a trailing slash",
@@ -215,7 +215,7 @@ impl Switched<IdpAdmin> for Resources {
 /// What no sign-in here can ever meet would send people round in circles.
 fn check_conditions(conditions: &Conditions) -> Result<(), ActError> {
     if let Some(unknown) = conditions.acr_values.iter().find(|acr| *acr != ACR_PASSWORD) {
-        return Err(ActError::invalid(
+        return Err(ActError::conflict(
             format!("`conditions.acr_values`: no sign-in here is of class `{unknown}`"),
             format!("the one class there is so far is `{ACR_PASSWORD}`"),
         ));
@@ -243,7 +243,7 @@ async fn check_resources(
     for resource in resources {
         let found = desk.store.by_id::<RegisteredResource>(resource.normalized()).await?;
         if found.is_none_or(|found| found.authorization_server != *audience) {
-            return Err(ActError::invalid(
+            return Err(ActError::conflict(
                 format!("`resources`: `{resource}` is not registered as governed by `{audience}`"),
                 "`audience` is the authorization server's issuer and `resources` are MCP servers; \
                  the two are easily swapped",
@@ -315,7 +315,7 @@ impl Kept<IdpAdmin> for Connections {
         }
         let enrolled = client == ENROLLED_CLIENT;
         if !enrolled && new.ras_client_id.is_none() {
-            return Err(ActError::invalid(
+            return Err(ActError::conflict(
                 "`ras_client_id` is missing",
                 format!(
                     "name the client's id at {}; only `{ENROLLED_CLIENT}` can do without, whose \
@@ -325,7 +325,7 @@ impl Kept<IdpAdmin> for Connections {
             ));
         }
         if !enrolled && desk.store.by_id::<Client>(&client).await?.is_none() {
-            return Err(ActError::invalid(
+            return Err(ActError::conflict(
                 format!("`idp_client_id`: there is no client `{client}` here"),
                 "this is the client's id at this identity provider, not the one at the resource's \
                  authorization server",

@@ -50,7 +50,7 @@ fn check_sign_in(
     tenant: Option<&str>,
 ) -> Result<(), ActError> {
     if sign_in.is_some() && tenant.is_some() {
-        return Err(ActError::invalid(
+        return Err(ActError::conflict(
             "people of one tenant of a multi-tenant issuer cannot be told apart at sign-in",
             "leave them to cross-app access",
         ));
@@ -87,7 +87,7 @@ async fn check_domains(
         for domain in theirs {
             let mine = sign_in.iter().flat_map(|sign_in| &sign_in.domains);
             if mine.into_iter().any(|own| own.eq_ignore_ascii_case(domain)) {
-                return Err(ActError::invalid(
+                return Err(ActError::conflict(
                     format!(
                         "`domains`: people of `{domain}` sign in at `{}` already",
                         other.issuer
@@ -116,7 +116,7 @@ impl Kept<RasAdmin> for TrustedIssuers {
 
     async fn add(ras: &RasAdmin, desk: &Desk, new: NewTrust) -> Result<TrustView, ActError> {
         if ras.0.issuer.is_spelled(new.issuer.as_str()) {
-            return Err(ActError::invalid(
+            return Err(ActError::conflict(
                 "`issuer` is this authorization server's own",
                 "name the company's identity provider",
             ));
@@ -241,7 +241,7 @@ fn check_scopes(scopes: &Scopes, default_scopes: &Scopes) -> Result<(), ActError
     if scopes.contains_all(default_scopes) {
         return Ok(());
     }
-    Err(ActError::invalid(
+    Err(ActError::conflict(
         "`default_scopes` names scopes that are not in `scopes`",
         "default scopes are some of the resource's scopes",
     ))
@@ -398,7 +398,7 @@ pub(crate) async fn unlink(desk: &Desk, link: LinkView) -> Result<(), ActError> 
     if desk.store.unlink(&link, event).await? {
         return Ok(());
     }
-    Err(ActError::invalid(
+    Err(ActError::conflict(
         format!("nobody named `{}` by {} is linked to an account", link.subject, link.issuer),
         "`passavant admin --ras NAME account links ACCOUNT` lists who is",
     ))

@@ -35,7 +35,7 @@ use passavant_proto::{
 use passavant_store::{
     AdminRole, Administrator, AuditEvent, DoneBefore, Once, RestsOn, Store, StoreError, StoredProof,
 };
-use problem::{broken, busy, refuse};
+use problem::{broken, refuse};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, sync::Arc};
 use table::Needs;
@@ -314,7 +314,19 @@ impl Gate {
         };
         let mut sent = parts.headers.get_all("idempotency-key").iter();
         let Some(key) = sent.next() else { return Ok(None) };
-        if parts.method == Method::GET {
+        let path = parts.uri.path();
+        let place = self.places.iter().position(|place| is_under(path, &place.prefix));
+        // Where there is no such operation, that is the answer.
+        let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        let is_none = place.is_some_and(|place| {
+            let Place { prefix, needs, .. } = &self.places[place];
+            let route = route.strip_prefix(prefix.as_str()).unwrap_or_default().to_owned();
+            !needs.contains_key(&(parts.method.to_string(), route))
+        });
+        if is_none
+            || !matches!(parts.method, Method::POST | Method::PATCH | Method::DELETE)
+            || (place.is_none() && !is_under(path, GATEWAY))
+        {
             return Ok(None);
         }
         let key = key.to_str().ok().filter(|key| {
@@ -323,8 +335,6 @@ impl Gate {
         let (Some(key), None) = (key, sent.next()) else {
             return bad("`Idempotency-Key` is not one key");
         };
-        let path = parts.uri.path();
-        let place = self.places.iter().position(|place| is_under(path, &place.prefix));
         let Some(place) = place else {
             return bad("`Idempotency-Key` is not taken here");
         };
@@ -521,9 +531,7 @@ impl Gate {
         let is_here =
             address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) || address == "::/64";
         let key = if is_here { "this machine" } else { &address };
-        if let Err(busy) = self.note(parts, key, reason, by).await {
-            return busy;
-        }
+        self.note(parts, key, reason, by).await;
         let mut response = refuse(StatusCode::UNAUTHORIZED, detail, Some(hint));
         let challenge = HeaderValue::from_static("Bearer");
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
@@ -541,10 +549,8 @@ impl Gate {
         let by = self.named(known, parts);
         tracing::warn!(by, "administration was refused: {detail}");
         let kind = if parts.uri.path().contains("/administrators") { "appoints" } else { "acts" };
-        match self.note(parts, &format!("{kind} {by}"), "administrator.role", Some(by)).await {
-            Ok(()) => refuse(StatusCode::FORBIDDEN, detail, Some(&hint)),
-            Err(busy) => busy,
-        }
+        self.note(parts, &format!("{kind} {by}"), "administrator.role", Some(by)).await;
+        refuse(StatusCode::FORBIDDEN, detail, Some(&hint))
     }
 
     /// An administrator by name, and where they are one, unless it is where they ask.
@@ -558,17 +564,14 @@ impl Gate {
         }
     }
 
-    /// A refusal on record where it was asked for; a cell is taken before the row is written.
-    async fn note(
-        &self,
-        parts: &Parts,
-        key: &str,
-        reason: &'static str,
-        name: Option<String>,
-    ) -> Result<(), Response<Body>> {
-        self.refusals.take(key).map_err(|full| busy(full.0))?;
+    /// A refusal on record where it was asked for; a cell is taken before the row is written, and without one there is
+    /// no row.
+    async fn note(&self, parts: &Parts, key: &str, reason: &'static str, name: Option<String>) {
+        if self.refusals.take(key).is_err() {
+            return;
+        }
         let here = self.places.iter().find(|place| is_under(parts.uri.path(), &place.prefix));
-        let Some(place) = here.or(self.places.first()) else { return Ok(()) };
+        let Some(place) = here.or(self.places.first()) else { return };
         let (request_id, address) = origin_of(parts);
         let now = self.clock.now();
         let event = AuditEvent::granted(RequestEvent::Administration, now)
@@ -578,8 +581,9 @@ impl Gate {
             .with(Detail::Method, shown(parts.method.as_str(), 16))
             .with(Detail::Target, shown(parts.uri.path(), 256))
             .refused(reason);
-        let recorded = place.store.note(event, now).await;
-        recorded.map(|_| ()).map_err(|error| broken(&error))
+        if let Err(error) = place.store.note(event, now).await {
+            tracing::error!(%error, "a refusal of administration could not be put on record");
+        }
     }
 }
 

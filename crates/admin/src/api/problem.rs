@@ -41,14 +41,6 @@ pub(super) fn broken(error: &passavant_store::StoreError) -> Response<Body> {
     response
 }
 
-/// Too much was asked for.
-pub(super) fn busy(seconds: u64) -> Response<Body> {
-    let mut response =
-        refuse(StatusCode::TOO_MANY_REQUESTS, "too many refusals", Some("wait a minute"));
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
-    response
-}
-
 impl IntoResponse for ActError {
     fn into_response(self) -> Response<Body> {
         match self {

@@ -67,6 +67,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Said<T> {
 
 /// Reads a body. Stored records are read tolerantly, requests are not: what nobody would look at is a mistake.
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    // Serde takes an array of its members for an object.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err("the body: expected an object, found an array".to_owned());
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let mut unknown = None;
     let mut note = |path: serde_ignored::Path<'_>| {

@@ -17,7 +17,7 @@ use crate::{
         Clients, Connections, Dependents, ExplainQuestion, Explanation, GovernedResources, Groups,
         InstallationView, KeyMade, KeyView, Kind, LinkView, ListQuery, Listed, NewPassword,
         NewSecret, Problem, Renewal, Resources, Rotation, SecretView, SessionView, TrustedIssuers,
-        UserView, Users, WhoseQuery,
+        UnreadableRecord, UserView, Users, WhoseQuery,
     },
 };
 use axum::{
@@ -85,6 +85,7 @@ impl Op {
 
     fn query<T: ToSchema>(mut self) -> Self {
         self.query = Some(<T as PartialSchema>::schema());
+        T::schemas(&mut self.schemas);
         self
     }
 
@@ -95,6 +96,22 @@ impl Op {
 
     fn answer<T: ToSchema>(mut self) -> Self {
         self.answer = Some(self.named::<T>());
+        self
+    }
+
+    /// Some of something; each kind of list has a name of its own.
+    fn list<T: ToSchema>(mut self) -> Self
+    where
+        Listed<T>: PartialSchema,
+    {
+        let one = T::name().into_owned();
+        self.schemas.push((one.clone(), T::schema()));
+        T::schemas(&mut self.schemas);
+        let unreadable = UnreadableRecord::name().into_owned();
+        self.schemas.push((unreadable, UnreadableRecord::schema()));
+        let name = format!("{one}List");
+        self.schemas.push((name.clone(), Listed::<T>::schema()));
+        self.answer = Some(RefOr::Ref(Ref::from_schema_name(name)));
         self
     }
 
@@ -146,7 +163,7 @@ impl<A: Administration> Table<A> {
     /// The life of a kind of record: listed, added, shown, changed, deleted.
     fn kind<K: Kept<A>>(self, what: &str) -> Self
     where
-        Listed<K::View>: ToSchema,
+        Listed<K::View>: PartialSchema,
     {
         let all = format!("/{}", K::PATH);
         let one = format!("/{}/{{id}}", K::PATH);
@@ -155,7 +172,7 @@ impl<A: Administration> Table<A> {
         self.op(
             Op::new(Method::GET, &all, Read, &format!("List {what}s"))
                 .query::<ListQuery>()
-                .answer::<Listed<K::View>>(),
+                .list::<K::View>(),
             list::<A, K>,
         )
         .op(
@@ -202,7 +219,7 @@ impl<A: Administration> Table<A> {
     /// The same of a kind that can be switched off and on.
     fn switched<K: Switched<A>>(self, what: &str) -> Self
     where
-        Listed<K::View>: ToSchema,
+        Listed<K::View>: PartialSchema,
     {
         let off = format!("/{}/{{id}}/disable", K::PATH);
         let on = format!("/{}/{{id}}/enable", K::PATH);
@@ -244,7 +261,7 @@ impl<A: Administration> Table<A> {
             .op(
                 Op::new(Method::GET, "/sessions", Read, "List sign-ins that stand")
                     .query::<WhoseQuery>()
-                    .answer::<Listed<SessionView>>(),
+                    .list::<SessionView>(),
                 sessions::<A>,
             )
             .op(
@@ -253,7 +270,7 @@ impl<A: Administration> Table<A> {
             )
             .op(
                 Op::new(Method::GET, "/keys", Read, "List signing keys")
-                    .answer::<Listed<KeyView>>(),
+                    .list::<KeyView>(),
                 keys::<A>,
             )
             .op(
@@ -279,7 +296,7 @@ impl<A: Administration> Table<A> {
             .op(
                 Op::new(Method::GET, "/audit", Read, "Read the audit trail, newest first")
                     .query::<AuditQuery>()
-                    .answer::<Listed<AuditView>>(),
+                    .list::<AuditView>(),
                 read_audit::<A>,
             )
     }
@@ -338,7 +355,7 @@ pub(super) fn idp() -> Table<IdpAdmin> {
                 "List installations, those used last first",
             )
             .query::<WhoseQuery>()
-            .answer::<Listed<InstallationView>>(),
+            .list::<InstallationView>(),
             installations,
         )
         .op(
@@ -378,7 +395,7 @@ pub(super) fn ras() -> Table<RasAdmin> {
                 Read,
                 "List the people whom an account belongs to",
             )
-            .answer::<Listed<LinkView>>(),
+            .list::<LinkView>(),
             links,
         )
         .op(
@@ -598,8 +615,9 @@ fn document() -> OpenApi {
         InfoBuilder::new().title("Passavant administration").version(env!("CARGO_PKG_VERSION"));
     let info = info.description(Some(
         "Who may do what is said with each operation: `auditor` sees, `helpdesk` cuts off too, `admin` changes, `owner` \
-         appoints administrators. A POST, PATCH or DELETE with an `Idempotency-Key` is done once, however often it is sent \
-         within a day. Ids that are URLs stand percent-encoded in paths.",
+         appoints administrators. Where `If-Match` is heeded, it takes one ETag or `*`, and 412 says that the record is \
+         another one. A request with an `Idempotency-Key` (1 to 255 visible ASCII characters) is done once, however often it \
+         is sent within a day. Ids that are URLs stand percent-encoded in paths.",
     ));
     OpenApiBuilder::new()
         .info(info.build())
@@ -611,9 +629,30 @@ fn document() -> OpenApi {
 
 /// The document itself, as it is served and checked in.
 pub fn document_text() -> String {
-    let mut text = document().to_pretty_json().unwrap_or_default();
+    let mut document = serde_json::to_value(document()).unwrap_or_default();
+    without_nul(&mut document);
+    let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
     text.push('\n');
     text
+}
+
+/// No text has a NUL in it: no database takes one.
+fn without_nul(schema: &mut serde_json::Value) {
+    match schema {
+        serde_json::Value::Array(items) => items.iter_mut().for_each(without_nul),
+        serde_json::Value::Object(members) => {
+            let kind = members.get("type");
+            let text = kind.is_some_and(|kind| {
+                kind == "string"
+                    || kind.as_array().is_some_and(|all| all.contains(&"string".into()))
+            });
+            if text && !members.contains_key("enum") && !members.contains_key("pattern") {
+                members.insert("pattern".to_owned(), r"^[^\u0000]*$".into());
+            }
+            members.values_mut().for_each(without_nul);
+        }
+        _ => {}
+    }
 }
 
 fn text() -> RefOr<Schema> {
@@ -621,7 +660,7 @@ fn text() -> RefOr<Schema> {
 }
 
 /// What may fail at any operation.
-const FAILURES: [(&str, &str); 10] = [
+const FAILURES: [(&str, &str); 9] = [
     ("400", "Something in it is wrong"),
     ("401", "Nobody is let in by this"),
     ("403", "The administrator's role is not enough"),
@@ -630,7 +669,6 @@ const FAILURES: [(&str, &str); 10] = [
     ("412", "The record is not as it was read"),
     ("421", "The host name is not this API's"),
     ("422", "The idempotency key was used for something else"),
-    ("429", "Too many refusals"),
     ("503", "Nothing can be read or written just now"),
 ];
 
@@ -647,7 +685,11 @@ fn described(base: &str, op: Op) -> (String, PathItem) {
         .operation_id(Some(id))
         .tag(if base == "/idp" { "identity provider" } else { "resource authorization server" })
         .summary(Some(op.summary))
-        .description(Some(format!("Takes the role `{role}` or more.")));
+        .description(Some(format!(
+            "Takes the role `{role}` or more.{}{}",
+            if op.conditional { " Heeds `If-Match`." } else { "" },
+            if op.method == Method::GET { "" } else { " Heeds `Idempotency-Key`." }
+        )));
     for name in path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
         let parameter = ParameterBuilder::new()
             .name(name)
@@ -667,19 +709,6 @@ fn described(base: &str, op: Op) -> (String, PathItem) {
                 .schema(Some(schema));
             operation = operation.parameter(parameter);
         }
-    }
-    let header = |name: &str| {
-        ParameterBuilder::new()
-            .name(name)
-            .parameter_in(ParameterIn::Header)
-            .required(Required::False)
-            .schema(Some(text()))
-    };
-    if op.conditional {
-        operation = operation.parameter(header("If-Match"));
-    }
-    if op.method != Method::GET {
-        operation = operation.parameter(header("Idempotency-Key"));
     }
     if let Some(body) = op.body {
         let content = ContentBuilder::new().schema(Some(body)).build();
