@@ -5,12 +5,12 @@
 //! folder.
 //!
 //! ```text
-//! cargo build --release                            # the gateway is measured as it is used
-//! cargo run --release -p passavant-benches            # about two minutes
-//! cargo run --release -p passavant-benches -- --seconds 2
-//! cargo run --release -p passavant-benches -- --gateway
-//! cargo run --release -p passavant-benches -- --people             # 50,000 of them, in SQLite
-//! cargo run --release -p passavant-benches -- --people postgres://…  # in an empty database there
+//! cargo build --profile dist                       # the gateway is measured as it is used
+//! cargo run --profile dist -p passavant-benches            # about two minutes
+//! cargo run --profile dist -p passavant-benches -- --seconds 2
+//! cargo run --profile dist -p passavant-benches -- --gateway
+//! cargo run --profile dist -p passavant-benches -- --people             # 50,000 of them, in SQLite
+//! cargo run --profile dist -p passavant-benches -- --people postgres://…  # in an empty database there
 //! ```
 #![allow(
     clippy::unwrap_used,

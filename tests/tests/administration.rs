@@ -171,6 +171,14 @@ async fn every_kind_of_record_is_added_shown_changed_switched_and_deleted() {
         ("users", json!(["max"])),
     )
     .await;
+}
+
+#[tokio::test]
+async fn every_kind_of_record_of_an_authorization_server_lives_the_same() {
+    let world = World::new().await;
+    let ras = client(&world).ras("ras");
+    let resource = "https://mcp.new.example/a";
+    let renamed = |name: &str| json!({"name": name});
     let issuer = "https://idp.other.example";
     lives::<TrustedIssuers>(
         &ras,

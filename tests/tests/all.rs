@@ -25,6 +25,7 @@ mod gateway_reports;
 mod interactive_sign_in;
 mod jwt_verification;
 mod openid;
+mod pages;
 mod quirks;
 mod redemption;
 mod requirements;

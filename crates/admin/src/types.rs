@@ -609,7 +609,7 @@ pub struct ClientView {
 pub struct NewSecret {
     /// Seconds that the old secrets go on working, 30 days at most.
     #[serde(default, deserialize_with = "whole")]
-    #[schema(minimum = 0, maximum = 2592000)]
+    #[schema(minimum = 0, maximum = 2_592_000)]
     pub overlap: i64,
 }
 

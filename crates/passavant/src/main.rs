@@ -3,6 +3,8 @@
 
 mod admin;
 mod demo;
+#[cfg(test)]
+mod words;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};

@@ -47,7 +47,9 @@ impl ActError {
 
     /// `noun` is what `passavant admin` calls it.
     pub(crate) fn missing(noun: &str, id: &str) -> Self {
-        let hint = format!("`passavant admin {noun} list` shows which there are");
+        let hint = format!(
+            "`passavant admin {noun} list` shows which there are; with `--ras NAME` at an authorization server"
+        );
         Self::Missing(format!("there is no {noun} `{id}`"), hint)
     }
 }

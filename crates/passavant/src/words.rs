@@ -1,0 +1,171 @@
+//! What the command line says of itself: every help text as it is kept beside this file, and every command that any text
+//! of the project names, as the parser reads it.
+
+use super::Cli;
+use clap::{Command, CommandFactory, error::ErrorKind};
+use passavant_admin::types::{
+    Accounts, Administrators, AuthorizationServers, ClientHosts, Clients, Connections,
+    GovernedResources, Groups, Kind as _, Resources, TrustedIssuers, Users,
+};
+use std::{fmt::Write as _, fs, path::Path};
+
+/// Every command with its help, the long one.
+fn helps() -> String {
+    fn walk(command: &mut Command, path: &str, text: &mut String) {
+        // Lines break where the terminal ends: here, where they are written.
+        let help = command.clone().term_width(100).render_long_help().to_string();
+        writeln!(text, "$ {path} --help\n{}\n", help.trim_end()).unwrap();
+        for sub in command.get_subcommands_mut() {
+            if !sub.is_hide_set() {
+                let path = format!("{path} {}", sub.get_name());
+                walk(sub, &path, text);
+            }
+        }
+    }
+    let mut text = String::new();
+    let mut root = Cli::command();
+    root.build();
+    walk(&mut root, "passavant", &mut text);
+    let lines = text.lines().map(str::trim_end);
+    lines.fold(String::new(), |text, line| text + line + "\n")
+}
+
+#[test]
+fn every_help_is_the_one_that_is_kept() {
+    let now = helps();
+    let kept = fs::read_to_string(kept()).unwrap_or_default();
+    for (line, (was, is)) in kept.lines().zip(now.lines()).enumerate() {
+        assert_eq!(was, is, "line {}: read it; then {HOW}", line + 1);
+    }
+    assert_eq!(kept.lines().count(), now.lines().count(), "read it; then {HOW}");
+}
+
+const HOW: &str = "cargo test -p passavant keep_helps -- --ignored";
+
+fn kept() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/words/help.txt")
+}
+
+#[test]
+#[ignore = "writes what the other one compares"]
+fn keep_helps() {
+    fs::write(kept(), helps()).unwrap();
+}
+
+/// Commands in texts: `passavant …` between backquotes, or at the start of a line of a shell.
+fn commands(text: &str) -> Vec<String> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    let lines = text.lines().map(|line| line.trim().trim_start_matches("$ "));
+    let all = quoted.chain(lines);
+    let all = all.filter(|words| words.starts_with("passavant ")).map(|words| {
+        let words = words.split(" #").next().unwrap_or_default();
+        words
+            .split(['|', '>', ';', '&'])
+            .next()
+            .unwrap_or_default()
+            .replace("\\\n", " ")
+            .trim()
+            .to_owned()
+    });
+    all.collect()
+}
+
+/// What stands for something in a text: `NAME`, `{id}`, `…`, `[--ras NAME]`.
+fn stands_for(word: &str) -> bool {
+    word.contains(['{', '}', '…', '[', ']', '(', ')', '<', '$', '%', '"', '\''])
+        || word.ends_with(['.', ',', ':', '\\'])
+}
+
+/// Whether the parser knows it: what a text leaves out may be missing, what it says has to be there.
+fn trouble(command: &str) -> Option<String> {
+    let words: Vec<&str> =
+        command.split_whitespace().take_while(|word| !stands_for(word)).collect();
+    match Cli::command().try_get_matches_from(&words) {
+        Ok(_) => None,
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+            | ErrorKind::MissingRequiredArgument
+            | ErrorKind::MissingSubcommand => None,
+            // A name in capitals stands for one of several.
+            ErrorKind::InvalidValue | ErrorKind::ValueValidation
+                if words.iter().any(|word| {
+                    word.len() > 1
+                        && word.chars().all(|c| c.is_ascii_uppercase() || "|-_/".contains(c))
+                }) || words.last().is_some_and(|last| last.starts_with("--")) =>
+            {
+                None
+            }
+            _ => Some(error.to_string()),
+        },
+    }
+}
+
+#[test]
+fn every_command_that_a_text_names_is_one() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
+    let mut seen = 0;
+    let mut bad = Vec::new();
+    let mut folders = vec![root.join("crates"), root.join("docs")];
+    let mut files = vec![
+        root.join("README.md"),
+        root.join("SECURITY.md"),
+        root.join("CONTRIBUTING.md"),
+        root.join("RELEASING.md"),
+    ];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let ends = |ending| path.extension().is_some_and(|is| is == ending);
+            if path.is_dir() {
+                folders.push(path);
+            } else if ends("rs") || ends("md") || ends("toml") {
+                files.push(path);
+            }
+        }
+    }
+    for file in files {
+        if file.ends_with("words.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        // In code, a text goes on in the next line, and braces stand for something.
+        let text = text.replace("\\\n", " ");
+        for command in commands(&text) {
+            seen += 1;
+            if let Some(why) = trouble(&command) {
+                bad.push(format!(
+                    "{}: `{command}`: {}",
+                    file.display(),
+                    why.lines().next().unwrap_or_default()
+                ));
+            }
+        }
+    }
+    assert!(bad.is_empty(), "{} of {seen}:\n{}", bad.len(), bad.join("\n"));
+    assert!(seen > 200, "{seen}");
+    for noun in [
+        Users::NOUN,
+        Groups::NOUN,
+        Clients::NOUN,
+        AuthorizationServers::NOUN,
+        Resources::NOUN,
+        Connections::NOUN,
+        TrustedIssuers::NOUN,
+        ClientHosts::NOUN,
+        GovernedResources::NOUN,
+        Accounts::NOUN,
+        Administrators::NOUN,
+        "installation",
+        "session",
+        "key",
+    ] {
+        assert_eq!(trouble(&format!("passavant admin {noun} list")), None, "{noun}");
+    }
+    assert!(trouble("passavant admin trusted-issuer list").is_some(), "one that is none is found");
+    assert!(
+        trouble("passavant admin user add erin --colour red").is_some(),
+        "an option that is none, too"
+    );
+}
