@@ -1,0 +1,81 @@
+// The administration API, asked by programs of others: a fuzzer by its own document, and the socket by who owns it.
+import { spawn, spawnSync } from 'node:child_process';
+import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+export default async function ({ E, row, run, must, freePort, scratch, here }) {
+  const folder = join(scratch, 'administered');
+  run(E.PASSAVANT, ['init', folder]);
+  const config = join(folder, 'passavant.toml');
+  let text = readFileSync(config, 'utf8');
+  for (const port of ['7400', '7401', '7402']) text = text.replaceAll(`:${port}`, `:${await freePort()}`);
+  writeFileSync(config, text);
+  const [, address] = /listen = "(127\.0\.0\.1:\d+)"/.exec(text.slice(text.indexOf('[admin]')));
+  const [, ras] = /\[\[ras\]\]\s+name = "(\w+)"/.exec(text) ?? [];
+  const serve = async () => {
+    const child = spawn(E.PASSAVANT, ['serve', '--config', config], { stdio: ['ignore', 'ignore', 'pipe'] });
+    let told = '';
+    child.stderr.on('data', chunk => { told += chunk; });
+    process.on('exit', () => child.kill('SIGTERM'));
+    for (let i = 0; !told.includes('ready'); i++) {
+      must(i < 200 && child.exitCode === null, told);
+      await new Promise(r => setTimeout(r, 50));
+    }
+    return { child, ended: new Promise(r => child.on('close', r)) };
+  };
+  const admin = (...args) => run(E.PASSAVANT, ['admin', '--config', config, ...args]);
+  const first = await serve();
+  const socket = join(folder, 'passavant.sock');
+
+  await row('passavant admin', 'the local owner needs no secret; a file that is there is what it was', async () => {
+    must(statSync(socket).mode % 0o1000 === 0o600, 'others may use the socket');
+    // Without any way to read the secret.
+    const kept = join(folder, 'passavant.admin-secret');
+    const secret = readFileSync(kept);
+    writeFileSync(kept, 'x'.repeat(43));
+    chmodSync(kept, 0o600);
+    admin('user', 'add', 'erin', '--no-password');
+    must(admin('audit', '--limit', '1').includes('by=the local owner'), admin('audit'));
+    const wrong = spawnSync(E.PASSAVANT, ['admin', '--config', config, '--secret-file', kept, 'user', 'list'], { encoding: 'utf8' });
+    must(wrong.status !== 0 && wrong.stderr.includes('does not know this administration secret'), wrong.stderr);
+    writeFileSync(kept, secret);
+    must(admin('--secret-file', kept, 'user', 'list').includes('erin'), 'the secret');
+    const twice = spawnSync(E.PASSAVANT, ['serve', '--config', config], { encoding: 'utf8', timeout: 20_000 });
+    must(twice.status !== 0, 'it ran twice');
+    must(admin('user', 'list').includes('erin'), 'the socket went with the second one');
+  });
+
+  await row('passavant admin', 'changes, dry runs, sessions; a socket that was left behind is taken over', async () => {
+    must(admin('user', 'change', 'erin', '--email', 'erin@acme.example').includes('erin@acme.example'), 'change');
+    admin('group', 'add', 'staff');
+    admin('user', 'groups', 'erin', 'staff');
+    const dry = spawnSync(E.PASSAVANT, ['admin', '--config', config, 'group', 'delete', 'staff', '--dry-run'], { encoding: 'utf8' });
+    must(dry.status === 0 && dry.stderr.includes('user erin'), dry.stderr);
+    must(admin('group', 'show', 'staff').includes('staff'), 'a dry run deleted it');
+    must(admin('session', 'list').includes('PERSON'), 'sessions');
+    first.child.kill('SIGKILL');
+    await first.ended;
+    must(existsSync(socket), 'nothing was left behind');
+    const second = await serve();
+    must(admin('user', 'list').includes('erin'), 'after it was killed');
+    second.child.kill('SIGTERM');
+    await second.ended;
+    must(!existsSync(socket), 'the socket stays after an orderly end');
+  });
+
+  await row('schemathesis', 'every operation of the OpenAPI document, as it is written', async () => {
+    const { child, ended } = await serve();
+    const secret = readFileSync(join(folder, 'passavant.admin-secret'), 'utf8').trim();
+    try {
+      const document = join(here, '../../docs/openapi.json');
+      const told = run(E.SCHEMATHESIS, ['run', document, '--url', `http://${address}`,
+        '-H', `Authorization: Bearer ${secret}`, '--max-examples', E.LONG_HOSTS ? '60' : '8', '--seed', '7', '--no-color']);
+      const done = /(\d+) generated, (\d+) passed/.exec(told);
+      must(done && done[1] === done[2], told);
+      return `${done[1]} requests${ras ? '' : ', no RAS'}`;
+    } finally {
+      child.kill('SIGTERM');
+      await ended;
+    }
+  });
+}
