@@ -60,7 +60,7 @@ impl Events {
 
 /// Reads events from the chunks that a stream comes in.
 #[derive(Default)]
-pub(crate) struct Parser {
+pub struct Parser {
     line: Vec<u8>,
     event: Event,
     /// The last byte was a CR: an LF that follows belongs to it.
@@ -71,12 +71,13 @@ pub(crate) struct Parser {
 
 impl Parser {
     /// Bytes of the event that is being read.
-    pub(crate) fn size(&self) -> usize {
+    pub fn size(&self) -> usize {
         let fields = [&self.event.data, &self.event.name, &self.event.id];
         self.line.len() + fields.into_iter().flatten().map(String::len).sum::<usize>()
     }
 
-    pub(crate) fn feed(&mut self, chunk: &[u8], ready: &mut VecDeque<Event>) {
+    /// The events that end with this chunk.
+    pub fn feed(&mut self, chunk: &[u8], ready: &mut VecDeque<Event>) {
         let mut rest = chunk;
         if self.after_cr && !rest.is_empty() {
             self.after_cr = false;

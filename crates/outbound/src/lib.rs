@@ -18,7 +18,7 @@ pub use discovery::{
     discover_authorization_server, document, origin_of, redirect_of, telling,
 };
 pub use error::{Differs, DiscoveryError, OAuthError, SignInError, first_words};
-pub use events::{Event, Events, Unread};
+pub use events::{Event, Events, Parser, Unread};
 pub use http::{Answer, Bounds, BoxedAddresses, NOTABLE_SKEW, Names, Outbound, Proxies};
 pub use jwks::{KeySource, KeysError, RemoteKeys};
 pub use reach::{Reach, checked};

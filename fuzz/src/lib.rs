@@ -1,0 +1,2 @@
+//! Nothing but its tests: `cargo test -p passavant-fuzz`.
+#![allow(unused_crate_dependencies, reason = "they are the tests'")]
