@@ -3,8 +3,8 @@
 //!
 //! One request goes through `gateway.rs` in this order: place (exact host and path), Origin, token
 //! (`passavant-resource`), rates (`callers.rs`), body (`passavant_proto::mcp`) against headers (`era.rs`),
-//! rules (`authorize.rs`), session (`session.rs`), breaker, record (`trail.rs`), identity for the MCP
-//! server (`identity.rs`), the MCP server itself, and its answer (`proxy.rs`, `relay.rs`).
+//! rules (`authorize.rs`), session (`session.rs`), identity for the MCP server (`identity.rs`), breaker, record
+//! (`trail.rs`), the MCP server itself, and its answer (`proxy.rs`, `relay.rs`).
 //!
 //! It reads no file, clock or entropy, and reaches no database: those are handed in.
 

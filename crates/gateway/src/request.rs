@@ -334,7 +334,7 @@ impl Gateway {
         self.go(route, parts, Bytes::new(), asked, subject, go).await
     }
 
-    /// What is allowed: session, breaker, record, identity, and on.
+    /// What is allowed: session, identity, breaker, record, and on.
     async fn go(
         &self,
         route: &Arc<Route>,

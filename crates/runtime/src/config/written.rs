@@ -119,7 +119,7 @@ pub struct WrittenLog {
     /// `text` or `json`.
     #[serde(default)]
     pub format: LogFormat,
-    /// A `tracing` filter; `info` unless set.
+    /// A `tracing` filter; `warn,passavant=info` unless set.
     pub filter: Option<String>,
 }
 
