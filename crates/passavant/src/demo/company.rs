@@ -3,22 +3,26 @@
 
 use super::{Demo, vendors};
 use anyhow::{Context as _, Result};
-use passavant_admin::{AdminApi, IdpAdmin, RasAdmin, proof};
+use passavant_admin::{
+    AdminApi, IdpAdmin, RasAdmin,
+    client::{AdminClient, Entry, ServerClient},
+    proof,
+    types::{
+        AuthorizationServers, Clients, Connections, GovernedResources, Groups, Kind, Resources,
+        TrustedIssuers, Users,
+    },
+};
 use passavant_authority::{Context, LIMITS, Limits, Passwords, Readers, health, limited};
 use passavant_client::{Registration, Settings};
 use passavant_host as system;
 use passavant_idp::{Idp, IdpSettings};
 use passavant_outbound::Outbound;
 use passavant_proto::{
-    event::{Act, Detail, Event},
-    identifier::{Issuer, Resource},
+    identifier::Issuer,
     jose::jwk::Algorithm,
-    oauth::client::{Client, ClientAuthentication, ENROLLED_CLIENT, GovernedResource, SecretHash},
-    oauth::scope::Scopes,
-    policy::{Conditions, Connection, RegisteredResource, ResourceAuthorizationServer, Subject},
+    oauth::client::ENROLLED_CLIENT,
     secret::Secret,
     time::{Clock, Entropy},
-    xaa::trust::{AccountResolution, TrustedIssuer},
 };
 use passavant_ras::{Ras, RasSettings};
 use passavant_resource::Guard;
@@ -29,8 +33,9 @@ use passavant_runtime::{
     listener::bind,
     serve::{CONNECTIONS, open_store, spawn_pruning},
 };
-use passavant_store::{AuditEvent, Group, Put, Record, Store, User};
+use passavant_store::Store;
 use rustls_pki_types::PrivateKeyDer;
+use serde_json::json;
 use std::{
     collections::{BTreeMap, HashMap},
     net::{Ipv4Addr, SocketAddr},
@@ -162,37 +167,9 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
     let mut ras_admins = BTreeMap::new();
     let mut vendors = Vec::new();
     for plan in &VENDORS {
-        let (vendor, admin) = vendor(&mut ground, plan, &idp_issuer).await?;
+        let (place, admin) = vendor(&mut ground, plan).await?;
         ras_admins.insert(plan.name.to_owned(), admin);
-        vendors.push(vendor);
-    }
-    let idp_secret = entropy.secret();
-    let idp_client = Registration::with_secret(AGENT, idp_secret.clone());
-    let desk = Desk { store: idp_store.clone(), clock: clock.clone() };
-    desk.add(&client(AGENT, "Desk Agent", &idp_secret, true)).await?;
-    let mut people = Vec::new();
-    for (username, display_name, group) in
-        [("erin", "Erin Engineer", "engineering"), ("max", "Max Marketer", "marketing")]
-    {
-        desk.add(&Group { name: group.to_owned(), description: String::new() }).await?;
-        let password = Secret::new(format!("{username}-{}", entropy.id()));
-        let user = User {
-            id: entropy.id(),
-            username: username.to_owned(),
-            email: Some(format!("{username}@acme.example")),
-            email_verified: true,
-            display_name: Some(display_name.to_owned()),
-            given_name: None,
-            family_name: None,
-            groups: [group.to_owned()].into(),
-            password_hash: Some(passwords.hash(&password).await?),
-            disabled: false,
-        };
-        desk.add(&user).await?;
-        people.push(Person { id: user.id, username, group, password });
-    }
-    for vendor in &vendors {
-        connect(&desk, vendor).await?;
+        vendors.push((plan, place));
     }
     let ring = keys::of_server(&idp_store, &ground.kek, Algorithm::ES256, &clock).await?;
     let settings = IdpSettings { name: "Acme".to_owned(), ..IdpSettings::default() };
@@ -234,6 +211,16 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
         CONNECTIONS,
         stop.clone(),
     ));
+    let admin_url = format!("http://{admin_address}");
+    let entry = Entry::Secret(admin_secret.clone());
+    let admin = AdminClient::new(&admin_url, entry, entropy.clone(), outbound.clone());
+    let mut ready = Vec::new();
+    for (plan, place) in vendors {
+        ready.push(at_vendor(&admin.ras(plan.name), plan, place, &idp_issuer).await?);
+    }
+    let vendors = ready;
+    let (idp_secret, people) = at_company(&admin.idp(), &vendors, &entropy).await?;
+    let idp_client = Registration::with_secret(AGENT, idp_secret.clone());
     let stores = vendors.iter().map(|v| v.store.clone()).chain([idp_store.clone()]);
     spawn_pruning(stores.map(|store| (store, None)).collect(), &clock, &stop);
     let mut people = people.into_iter();
@@ -245,7 +232,7 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
         vendors,
         engineer: people.next().context("no engineer")?,
         marketer: people.next().context("no marketer")?,
-        admin_url: format!("http://{admin_address}"),
+        admin_url,
         admin_secret,
         folder: folder.to_owned(),
         ca_file,
@@ -291,76 +278,31 @@ impl Company {
     }
 }
 
-struct Desk {
+/// A record as an administrator's program sends it.
+async fn add<K: Kind>(server: &ServerClient, new: serde_json::Value) -> Result<K::View> {
+    Ok(server.add::<K>(&serde_json::from_value(new)?).await?)
+}
+
+/// Registers a client: the secret that it got.
+async fn register(server: &ServerClient, new: serde_json::Value) -> Result<Secret> {
+    let made = add::<Clients>(server, new).await?;
+    Ok(Secret::new(made.client_secret.context("a client without a secret")?))
+}
+
+/// Where a vendor is: its authorization server, and its MCP server, which stands behind a guard.
+struct VendorPlace {
+    issuer: Issuer,
+    url: String,
     store: Store,
-    clock: Clock,
 }
 
-impl Desk {
-    async fn add<R: Record>(&self, record: &R) -> Result<()> {
-        let event = AuditEvent::granted(Event::Admin(Act::Create, R::KIND), self.clock.now())
-            .with(Detail::By, "passavant demo");
-        self.store.put(record, Put::Create, event.with(Detail::Record, record.name())).await?;
-        Ok(())
-    }
-}
-
-fn client(id: &str, name: &str, secret: &Secret, signs_in: bool) -> Client {
-    let hash = SecretHash { hash: secret.hash(), expires: None };
-    let redirect_uris = ["http://127.0.0.1/callback", "http://localhost/callback"];
-    let redirect_uris = redirect_uris.iter().filter(|_| signs_in).map(|u| (*u).to_owned());
-    Client {
-        id: id.to_owned(),
-        name: name.to_owned(),
-        authentication: ClientAuthentication::Secret(vec![hash]),
-        redirect_uris: redirect_uris.collect(),
-        ..Client::default()
-    }
-}
-
-/// A vendor: its RAS trusts the company's IdP and governs its MCP server, which stands behind a
-/// guard.
-async fn vendor(
-    ground: &mut Ground,
-    plan: &VendorPlan,
-    idp: &Issuer,
-) -> Result<(Vendor, RasAdmin)> {
+async fn vendor(ground: &mut Ground, plan: &VendorPlan) -> Result<(VendorPlace, RasAdmin)> {
     let clock = ground.context.clock.clone();
     let entropy = ground.context.entropy.clone();
     let (ras_listener, ras_url) = ground.bind().await?;
     let (mcp_listener, mcp_url) = ground.bind().await?;
     let (issuer, url) = (Issuer::parse(&ras_url)?, format!("{mcp_url}/mcp"));
     let store = ground.store(&format!("{}.db", plan.name)).await?;
-    let desk = Desk { store: store.clone(), clock: clock.clone() };
-    let at_vendor = format!("acme-{}", plan.name);
-    let secret = entropy.secret();
-    desk.add(&client(&at_vendor, "Acme's desk agent", &secret, false)).await?;
-    desk.add(&TrustedIssuer {
-        issuer: idp.clone(),
-        jwks_uri: None,
-        algorithm: Algorithm::ES256,
-        tenant: None,
-        audience_tenant: None,
-        accounts: AccountResolution { just_in_time: true, email_domains: Vec::new() },
-        allow_reuse: false,
-        client_documents: true,
-        sign_in: None,
-        disabled: false,
-    })
-    .await?;
-    let [read, write] = plan.scopes;
-    desk.add(&GovernedResource {
-        resource: Resource::parse(&url)?,
-        name: plan.title.to_owned(),
-        scopes: plan.scopes.into_iter().collect(),
-        default_scopes: [read].into_iter().collect(),
-        descriptions: BTreeMap::new(),
-        access_token_lifetime: None,
-        access_token_signing_alg: None,
-        require_dpop: false,
-        disabled: false,
-    })
-    .await?;
     let ring = keys::of_server(&store, &ground.kek, Algorithm::ES256, &clock).await?;
     let settings = RasSettings::default();
     let context = ground.context.clone();
@@ -371,6 +313,7 @@ async fn vendor(
         LIMITS,
     );
     let keys = ground.context.remote_keys.clone();
+    let [read, write] = plan.scopes;
     let guard = Guard::with_keys(&url, issuer.as_str(), keys, clock.clone())?
         .name(plan.title)
         .scopes(plan.scopes)
@@ -384,60 +327,81 @@ async fn vendor(
     };
     ground.run(mcp_listener, router, MCP_LIMITS);
     let admin = RasAdmin::new(issuer.clone(), store.clone(), clock, entropy);
-    let client = Registration::with_secret(at_vendor, secret.clone());
-    let (name, title) = (plan.name, plan.title);
-    let vendor = Vendor { name, title, issuer, url, store, client, secret };
-    Ok((vendor, admin))
+    Ok((VendorPlace { issuer, url, store }, admin))
 }
 
-/// What the company allows: canvas for engineering alone, notes for everyone.
-async fn connect(desk: &Desk, vendor: &Vendor) -> Result<()> {
-    let resource = Resource::parse(&vendor.url)?;
-    let scopes: Scopes =
-        [format!("{}.read", vendor.name), format!("{}.write", vendor.name)].into_iter().collect();
-    desk.add(&ResourceAuthorizationServer {
-        issuer: vendor.issuer.clone(),
-        name: vendor.title.to_owned(),
-        aliases: Vec::new(),
-        id_jag_signing_alg: None,
-        release: std::collections::BTreeSet::new(),
-        algorithm: Algorithm::default(),
-        disabled: false,
-    })
+/// What a vendor's administrator does: a client for the company, trust in its identity provider, the MCP server.
+async fn at_vendor(
+    server: &ServerClient,
+    plan: &VendorPlan,
+    VendorPlace { issuer, url, store }: VendorPlace,
+    idp: &Issuer,
+) -> Result<Vendor> {
+    let at_vendor = format!("acme-{}", plan.name);
+    let secret = register(server, json!({"id": at_vendor, "name": "Acme's desk agent"})).await?;
+    add::<TrustedIssuers>(
+        server,
+        json!({"issuer": idp, "accounts": {"just_in_time": true}, "client_documents": true}),
+    )
     .await?;
-    desk.add(&RegisteredResource {
-        resource: resource.clone(),
-        authorization_server: vendor.issuer.clone(),
-        name: vendor.title.to_owned(),
-        scopes: scopes.clone(),
-        disabled: false,
-    })
+    add::<GovernedResources>(
+        server,
+        json!({"resource": url, "name": plan.title, "scopes": plan.scopes,
+               "default_scopes": [plan.scopes[0]]}),
+    )
     .await?;
-    let (id, subjects) = if vendor.name == "canvas" {
-        ("engineering-canvas", vec![Subject::Group("engineering".to_owned())])
-    } else {
-        ("everyone-notes", vec![Subject::Everyone])
-    };
-    let registered = Connection {
-        id: id.to_owned(),
-        idp_client_id: AGENT.to_owned(),
-        audience: vendor.issuer.clone(),
-        ras_client_id: Some(vendor.client.client_id.clone()),
-        resources: vec![resource],
-        scopes,
-        subjects,
-        conditions: Conditions::default(),
-        disabled: false,
-    };
-    // The same for the installations that people enrol, which need no registration at the vendor.
-    let enrolled = Connection {
-        id: format!("{id}-passavant"),
-        idp_client_id: ENROLLED_CLIENT.to_owned(),
-        ras_client_id: None,
-        ..registered.clone()
-    };
-    desk.add(&registered).await?;
-    desk.add(&enrolled).await
+    let client = Registration::with_secret(at_vendor, secret.clone());
+    let (name, title) = (plan.name, plan.title);
+    Ok(Vendor { name, title, issuer, url, store, client, secret })
+}
+
+/// What the company's administrator does: its client and its people, and what it allows: canvas for engineering alone,
+/// notes for everyone.
+async fn at_company(
+    server: &ServerClient,
+    vendors: &[Vendor],
+    entropy: &Entropy,
+) -> Result<(Secret, Vec<Person>)> {
+    let redirects = ["http://127.0.0.1/callback", "http://localhost/callback"];
+    let client = json!({"id": AGENT, "name": "Desk Agent", "redirect_uris": redirects});
+    let secret = register(server, client).await?;
+    let mut people = Vec::new();
+    for (username, display_name, group) in
+        [("erin", "Erin Engineer", "engineering"), ("max", "Max Marketer", "marketing")]
+    {
+        add::<Groups>(server, json!({"name": group})).await?;
+        let password = Secret::new(format!("{username}-{}", entropy.id()));
+        let user = json!({
+            "username": username, "email": format!("{username}@acme.example"), "email_verified": true,
+            "display_name": display_name, "groups": [group], "password": password.expose(),
+        });
+        let id = add::<Users>(server, user).await?.id;
+        people.push(Person { id, username, group, password });
+    }
+    for vendor in vendors {
+        let (audience, name) = (&vendor.issuer, vendor.title);
+        add::<AuthorizationServers>(server, json!({"issuer": audience, "name": name})).await?;
+        let scopes = [format!("{}.read", vendor.name), format!("{}.write", vendor.name)];
+        let resource = json!({"resource": vendor.url, "authorization_server": audience,
+                              "name": name, "scopes": scopes});
+        add::<Resources>(server, resource).await?;
+        let canvas = vendor.name == "canvas";
+        let id = if canvas { "engineering-canvas" } else { "everyone-notes" };
+        let groups: &[&str] = if canvas { &["engineering"] } else { &[] };
+        let connection = json!({
+            "id": id, "idp_client_id": AGENT, "audience": audience,
+            "ras_client_id": vendor.client.client_id, "resources": [vendor.url], "scopes": scopes,
+            "groups": groups, "everyone": !canvas,
+        });
+        add::<Connections>(server, connection.clone()).await?;
+        // The same for the installations that people enrol, which need no registration at the vendor.
+        let mut enrolled = connection;
+        enrolled["id"] = format!("{id}-passavant").into();
+        enrolled["idp_client_id"] = ENROLLED_CLIENT.into();
+        enrolled["ras_client_id"] = serde_json::Value::Null;
+        add::<Connections>(server, enrolled).await?;
+    }
+    Ok((secret, people))
 }
 
 /// With `--tls`: a private certificate authority for this demo, and a certificate for localhost.
