@@ -417,8 +417,19 @@ async fn the_last_owner_with_a_name_stays_one() {
     ann.change::<Administrators>("ann", &less, None).await.unwrap();
     // And is none from then on.
     assert_eq!(refusal(ann.add::<Administrators>(&owner("eve")).await).status, 403);
+    // Nor do two become less at once.
+    let token = idp.add::<Administrators>(&owner("cleo")).await.unwrap().token.unwrap();
+    let cleo = client_of(&world, Secret::new(token)).idp();
+    let token = idp.renew("bob", None).await.unwrap().token.unwrap();
+    let bob = client_of(&world, Secret::new(token)).idp();
+    let both = tokio::join!(
+        cleo.change::<Administrators>("cleo", &less, None),
+        bob.delete::<Administrators>("bob"),
+    );
+    assert!(both.0.is_ok() != both.1.is_ok(), "{both:?}");
     // Whoever has the secret of the config may take the last one away.
-    idp.delete::<Administrators>("bob").await.unwrap();
+    let _ = idp.delete::<Administrators>("bob").await;
+    idp.delete::<Administrators>("cleo").await.unwrap();
 }
 
 /// What is shown is an allow-list: of a record that has everything, no stored secret is in any answer.

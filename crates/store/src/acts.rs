@@ -1,12 +1,13 @@
 //! Acts of administrators on the directory: each in one transaction, in which they are looked at once more.
 
 use crate::{
-    administrators::{Administrator, DoneBefore, Expects, Once, Terms},
+    administrators::{AdminRole, Administrator, DoneBefore, Expects, Once, Terms},
     database::{Store, StoreError, reading},
     directory::{Put, read, remove, remove_where, tag_of, write},
     ledger::{AuditEvent, insert_audit},
     people::{LetIn, remove_links},
     record::Record,
+    rows::document,
     sign_in::end_client,
 };
 use passavant_proto::{
@@ -42,7 +43,7 @@ impl Store {
             }
         }
         if let Some(terms) = &event.terms {
-            hold_to(&mut transaction, terms).await?;
+            hold_to(&mut transaction, terms, event.at).await?;
         }
         Ok((transaction, Checked(())))
     }
@@ -156,7 +157,25 @@ impl Store {
 async fn hold_to(
     transaction: &mut Transaction<'static, Any>,
     terms: &Terms,
+    now: Timestamp,
 ) -> Result<(), StoreError> {
+    if let Some(name) = &terms.leaves_an_owner_beside {
+        let rows = sqlx::query("SELECT document FROM directory WHERE kind = $1")
+            .bind(Administrator::KIND)
+            .fetch_all(&mut **transaction)
+            .await?;
+        // Who cannot be read is no owner who can be relied on.
+        let all = rows
+            .iter()
+            .filter_map(|row| document::<Administrator>(row, "document", Administrator::KIND).ok());
+        let owners: Vec<Administrator> =
+            all.filter(|held| held.role == AdminRole::Owner && held.expires_at > now).collect();
+        if owners.iter().any(|held| held.name == *name)
+            && !owners.iter().any(|held| held.name != *name)
+        {
+            return Err(StoreError::LastOwner(name.clone()));
+        }
+    }
     if let Some(Expects { kind, id, tag }) = &terms.expects {
         let sql = "SELECT document FROM directory WHERE kind = $1 AND id = $2";
         let row = sqlx::query(sql).bind(*kind).bind(id).fetch_optional(&mut **transaction).await?;

@@ -85,6 +85,8 @@ pub struct Terms {
     pub expects: Option<Expects>,
     /// It is done once, however often it is asked for.
     pub once: Option<Once>,
+    /// It takes what only owners may from this administrator: another one has to be there who may.
+    pub leaves_an_owner_beside: Option<String>,
 }
 
 /// A record as somebody has read it.

@@ -32,6 +32,9 @@ pub enum StoreError {
     /// Whoever asked for a change is no administrator any more, or another one. Nothing was done.
     #[error("the administrator was removed meanwhile, or has another token or role")]
     NoAdministrator,
+    /// Nobody would be left who may appoint administrators.
+    #[error("`{0}` is the last owner")]
+    LastOwner(String),
     /// The record is not as whoever asked for a change had read it. Nothing was done.
     #[error("the record was changed since it was read")]
     Changed,

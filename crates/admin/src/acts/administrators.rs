@@ -13,7 +13,7 @@ use passavant_proto::{
     event::{Act, Detail},
     secret::Secret,
 };
-use passavant_store::{AdminRole, Administrator, Record};
+use passavant_store::{AdminRole, Administrator, AuditEvent, Record};
 
 /// Days that a token is good for unless something else is asked for, and at most.
 const DAYS: [i64; 2] = [90, 366];
@@ -50,24 +50,13 @@ fn seconds(days: Option<i64>) -> Result<i64, ActError> {
     ))
 }
 
-/// Refuses to take the last named owner away: by themselves, or by one whose token is good a moment longer. Whoever has
-/// the secret of the config is an owner without a name, and may.
-async fn guard_the_last_owner(desk: &Desk, name: &str) -> Result<(), ActError> {
-    if desk.by.rests_on.is_none() {
-        return Ok(());
+/// An act that takes an owner's rights away leaves another one: the last is not taken away by themselves, or by one whose
+/// token is good a moment longer. Whoever has the secret of the config is an owner without a name, and may.
+fn leaving_an_owner(desk: &Desk, name: &str, mut event: AuditEvent) -> AuditEvent {
+    if desk.by.rests_on.is_some() {
+        event.terms.get_or_insert_default().leaves_an_owner_beside = Some(name.to_owned());
     }
-    let now = desk.now();
-    let all = desk.all_readable::<Administrator>().await?;
-    let owns = |held: &&Administrator| held.role == AdminRole::Owner && held.expires_at > now;
-    if !all.iter().filter(owns).any(|held| held.name == name)
-        || all.iter().filter(owns).any(|held| held.name != name)
-    {
-        return Ok(());
-    }
-    Err(ActError::conflict(
-        format!("`{name}` is the last owner"),
-        "make somebody else an owner first, or do it with the secret of the config",
-    ))
+    event
 }
 
 impl<A: Administration> Kept<A> for Administrators {
@@ -111,10 +100,9 @@ impl<A: Administration> Kept<A> for Administrators {
         let Some(role) = change.role else {
             return Ok(view(&desk.find(Administrators::NOUN, id).await?, None));
         };
-        if role != AdminRole::Owner {
-            guard_the_last_owner(desk, id).await?;
-        }
         let event = desk.event::<Administrator>(Act::Change, id).with(Detail::Role, role.word());
+        let event =
+            if role == AdminRole::Owner { event } else { leaving_an_owner(desk, id, event) };
         let set = |administrator: &mut Administrator| administrator.role = role;
         let changed = desk.store.update::<Administrator>(id, set, event).await?;
         let changed = changed.ok_or_else(|| ActError::missing(Administrators::NOUN, id))?;
@@ -122,8 +110,7 @@ impl<A: Administration> Kept<A> for Administrators {
     }
 
     async fn remove(_: &A, desk: &Desk, id: &str) -> Result<bool, ActError> {
-        guard_the_last_owner(desk, id).await?;
-        let event = desk.event::<Administrator>(Act::Delete, id);
+        let event = leaving_an_owner(desk, id, desk.event::<Administrator>(Act::Delete, id));
         Ok(desk.store.delete::<Administrator>(id, event).await?)
     }
 }

@@ -42,7 +42,7 @@ impl By {
             .with(Detail::RequestId, self.request_id.as_str());
         event.rests_on.clone_from(&self.rests_on);
         if let Some(once) = &self.once {
-            event.terms = Some(Box::new(Terms { expects: None, once: Some(once.clone()) }));
+            event.terms = Some(Box::new(Terms { once: Some(once.clone()), ..Terms::default() }));
         }
         event
     }
@@ -155,6 +155,10 @@ impl From<StoreError> for ActError {
             StoreError::NameTaken { .. } => Self::conflict(
                 error.to_string(),
                 "change the one that is there, or give this one another name",
+            ),
+            StoreError::LastOwner(_) => Self::conflict(
+                error.to_string(),
+                "make somebody else an owner first, or do it with the secret of the config",
             ),
             StoreError::NoAdministrator => Self::Gone,
             StoreError::Changed => Self::Changed,

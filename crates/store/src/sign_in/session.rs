@@ -9,7 +9,7 @@ use crate::{
     rows::{document, to_json},
 };
 use passavant_proto::{oidc::authentication::Authentication, time::Timestamp, xaa::trust::Account};
-use sqlx::{Any, Row, Transaction, any::AnyRow};
+use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyRow};
 
 /// A browser that is signed in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,13 +125,22 @@ impl Store {
         of: Option<&str>,
         now: Timestamp,
     ) -> Result<Vec<Session>, StoreError> {
-        let sql = "SELECT sid, user_id, authentication, expires_at FROM sessions \
-                   WHERE ended_at IS NULL AND (user_id = $1 OR $1 = '') AND (expires_at > $2 OR EXISTS \
-                   (SELECT 1 FROM refresh_tokens held WHERE held.sid = sessions.sid \
-                    AND held.revoked_at IS NULL AND held.replaced_at IS NULL \
-                    AND held.expires_at > $2 AND held.idle_expires_at > $2)) \
-                   ORDER BY expires_at DESC, sid LIMIT 1000";
-        let query = || sqlx::query(sql).bind(of.unwrap_or_default()).bind(now.0);
+        let live = "ended_at IS NULL AND (expires_at > $1 OR EXISTS \
+                    (SELECT 1 FROM refresh_tokens held WHERE held.sid = sessions.sid \
+                     AND held.revoked_at IS NULL AND held.replaced_at IS NULL \
+                     AND held.expires_at > $1 AND held.idle_expires_at > $1))";
+        let whose = if of.is_some() { "user_id = $2 AND " } else { "" };
+        let sql = format!(
+            "SELECT sid, user_id, authentication, expires_at FROM sessions \
+             WHERE {whose}{live} ORDER BY expires_at DESC, sid LIMIT 1000"
+        );
+        let query = || {
+            let query = sqlx::query(AssertSqlSafe(sql.clone())).bind(now.0);
+            match of {
+                Some(of) => query.bind(of),
+                None => query,
+            }
+        };
         let rows = reading!(self, fetch_all, query())?;
         let mut sessions = Vec::with_capacity(rows.len());
         for row in &rows {
