@@ -294,7 +294,7 @@ async fn a_public_client_may_be_named_by_its_document_where_its_host_is_listed()
     assert_eq!(added.status, 200, "{}", added.text);
     let mut browser = Browser::default();
     let (_, page) = browser.go(&world, &url, "erin").await;
-    let shown = format!("program of <strong>{}</strong>", origin.trim_start_matches("http://"));
+    let shown = format!("Published by <strong>{}</strong>", origin.trim_start_matches("http://"));
     assert!(page.text.contains(&shown), "{}", page.text);
     let code = browser.code(&world, &url, "erin").await;
     let tokens = world.send(&world.redeem_code(&code).set("client_id", &id)).await;

@@ -54,7 +54,7 @@ async fn a_program_that_proves_nothing_is_answered_for_by_the_person_each_time()
     let page = browser.get(&world, &url).await;
     assert_eq!(page.status, 200);
     assert!(
-        page.text.contains("Go on to Notebook?") && page.text.contains("erin"),
+        page.text.contains("Continue to Notebook?") && page.text.contains("erin"),
         "{}",
         page.text
     );

@@ -420,9 +420,9 @@ pub struct GroupView {
 #[serde(deny_unknown_fields)]
 #[allow(clippy::struct_excessive_bools)] // as the record has them
 pub struct NewClient {
-    /// Its id; made up unless given.
+    /// Client ID [default: generated].
     #[serde(default)]
-    #[schema(pattern = "^[A-Za-z0-9_.~-]{1,128}$")]
+    #[schema(pattern = "^(?!passavant$)[A-Za-z0-9_.~-]{1,128}$")]
     pub id: Option<String>,
     /// What people call it.
     pub name: String,

@@ -355,7 +355,7 @@ fn host_of(parts: &Parts) -> Result<String, Own<'static>> {
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     let host = hosts.next().and_then(|value| value.to_str().ok());
     let (Some(host), None) = (host, hosts.next()) else {
-        return Err(bad("The request has not exactly one Host."));
+        return Err(bad("Exactly one Host header is required."));
     };
     let host = host.to_ascii_lowercase();
     // A request target in absolute form has to mean the same.

@@ -67,7 +67,7 @@ impl Gateway {
             };
         }
         if ![Method::POST, Method::GET, Method::DELETE].contains(&parts.method) {
-            let text = "MCP has POST, GET and DELETE.";
+            let text = "Method not allowed: use POST, GET or DELETE.";
             let own = Own::new(StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST, text);
             let mut response = own.respond();
             let allowed = HeaderValue::from_static("POST, GET, DELETE");
@@ -541,7 +541,7 @@ async fn read_body(
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, odd.text());
     }
     if headers.contains_key(header::CONTENT_ENCODING) {
-        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body has to be sent as it is.");
+        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Encoding is not supported.");
     }
     if !headers.contains_key(header::ACCEPT) {
         let text = "Accept is missing: it lists application/json and text/event-stream.";

@@ -129,7 +129,7 @@ impl FrontChannel for Idp {
     /// session is not enough, and the person is asked each time (RFC 8252 section 8.6).
     fn asks(&self, asked: &Asked<()>) -> Option<RedirectError> {
         let description =
-            "prompt=none was asked for, and a person has to agree to this application.";
+            "prompt=none was requested, but the user has to agree to this application.";
         let unasked = RedirectError { error: "interaction_required", description };
         let public = asked.client.record.authentication == ClientAuthentication::Public;
         public.then_some(unasked)

@@ -238,7 +238,7 @@ enum Client {
     Add {
         /// What people call it
         name: String,
-        /// Its id; made up unless given
+        /// Client ID [default: generated]
         #[arg(long)]
         id: Option<String>,
         /// Where sign-ins may return to; the port of a loopback address does not matter
@@ -306,9 +306,9 @@ enum Client {
         #[arg(long)]
         algorithm: Option<String>,
     },
-    /// Refuse a client everything, at once
+    /// Disable a client immediately
     Disable(ById),
-    /// Let a client work again
+    /// Enable a client again
     Enable(ById),
     /// Remove a client
     Delete(Gone),
@@ -648,7 +648,7 @@ enum Trust {
         /// People whose addresses are in this domain are sent there; needed where there are several issuers
         #[arg(long = "domain", value_name = "DOMAIN")]
         domains: Vec<String>,
-        /// Only through cross-app access: what they had this way ends
+        /// Disallow sign-in in the browser, and end the sessions that it created
         #[arg(long, conflicts_with_all = ["client_id", "domains"])]
         off: bool,
     },
@@ -678,9 +678,9 @@ enum Trust {
         #[arg(long, value_name = "BOOL")]
         installations: Option<bool>,
     },
-    /// Honour nothing of it any more, at once
+    /// Stop trusting this issuer immediately
     Disable(ById),
-    /// Honour it again
+    /// Trust it again
     Enable(ById),
     /// Remove it
     Delete(Gone),
@@ -716,9 +716,9 @@ enum ClientHost {
     Add { origin: String },
     /// List the origins
     List,
-    /// Accept no document of it any more, at once
+    /// Reject client documents of this origin immediately
     Disable(ById),
-    /// Accept them again
+    /// Accept client documents of this origin again
     Enable(ById),
     /// Remove it
     Delete(Gone),
@@ -726,7 +726,7 @@ enum ClientHost {
 
 #[derive(Subcommand)]
 enum GatewayAct {
-    /// List the tools that were seen, and what those say now that are not as they were approved
+    /// List known tools, and how those differ that changed since they were approved
     Tools,
     /// Approve one description of a tool, as `tools` shows it. To approve again the one that is approved says that
     /// the others were looked at and are not wanted

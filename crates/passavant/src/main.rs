@@ -27,8 +27,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// A whole company on this machine: walks the five steps, shows a refusal and a cut-off, and
-    /// stays up for you to try
+    /// Run a demo company on this machine: walk through the five steps, a refusal and a cut-off, then
+    /// keep running
     Demo(demo::Demo),
     /// Run the roles that a config names, until SIGTERM or Ctrl-C
     Serve {
@@ -78,7 +78,7 @@ enum Command {
         #[command(flatten)]
         common: employee::Common,
     },
-    /// The MCP servers you may reach, and which are refused and why
+    /// List the MCP servers that you can use, and why others are refused
     Servers {
         /// Print JSON
         #[arg(long)]
@@ -86,7 +86,7 @@ enum Command {
         #[command(flatten)]
         common: employee::Common,
     },
-    /// The computers you have enrolled: list them, or revoke one
+    /// List the computers that you have enrolled, or revoke one
     Installations {
         /// Revoke this one
         #[arg(long, value_name = "ID")]
@@ -131,14 +131,14 @@ enum Command {
         #[command(flatten)]
         common: employee::Common,
     },
-    /// Bridge an MCP client that speaks stdio to an MCP server, with your sign-in: the command for an
-    /// MCP client's config (`passavant install` writes it)
+    /// Stdio bridge from an MCP client to a remote MCP server, using your sign-in (`passavant install`
+    /// writes it into the client's config)
     Connect(connect::Connect),
     /// Write the MCP servers you may reach into the configs of MCP clients on this machine
     Install(install::Install),
-    /// Take the entries out again, and restore the configs
+    /// Remove the entries and restore the configs
     Uninstall(install::Uninstall),
-    /// Walk every leg to an MCP server, and say who has to change what
+    /// Check every step to an MCP server, and say who has to change what
     #[command(after_help = doctor::EXIT_CODES)]
     Doctor(doctor::Doctor),
     /// Explain a JWT from standard input, claim by claim, against the rules for its kind; its

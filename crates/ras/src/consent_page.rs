@@ -54,10 +54,10 @@ pub(super) fn which_company(
     let unknown = email.filter(|email| email.contains('@'));
     let content = html! {
         h1 { "Sign in with your company" }
-        p.soft { "to go on to " strong { (name) } " (" (destination(&asked.request.redirect_uri)) ")" }
+        p.soft { "to continue to " strong { (name) } " (" (destination(&asked.request.redirect_uri)) ")" }
         @if unknown.is_some() {
             p.bad role="alert" id="problem" {
-                "No company that signs in here has this address. Check it, or ask IT."
+                "No organization here uses this email domain. Check the address, or ask IT."
             }
         }
         form method="post" action=(asked.target) {
@@ -65,7 +65,7 @@ pub(super) fn which_company(
             input id="email" name="email" type="email" autocomplete="email" required autofocus
                 maxlength="254" value=(unknown.unwrap_or_default())
                 aria-describedby=[unknown.map(|_| "problem")];
-            button type="submit" { "Go on" }
+            button type="submit" { "Continue" }
         }
     };
     let status = if unknown.is_some() { StatusCode::NOT_FOUND } else { StatusCode::OK };
@@ -106,21 +106,21 @@ pub(super) fn consent(
     let content = html! {
         h1 { "Let " (plain(&client.name)) " use " (server) "?" }
         @if let Some(host) = &document {
-            p { "It is a program of " strong { (host) } "." }
+            p { "Published by " strong { (host) } "." }
         } @else if client.registered.is_some() {
             p.note {
-                "This program registered itself; nobody has checked who made it. Go on only if you have just \
+                "This program registered itself; nobody has checked who made it. Continue only if you have just \
                  connected it yourself."
             }
         }
-        p { "It will be able to, in your name:" }
+        p { "It will be able to, on your behalf:" }
         ul {
             @for (words, scope) in &scopes {
                 li { (words) " " span.soft { "(" (scope) ")" } }
             }
             @if scopes.is_empty() { li { "Use it, without any particular permission" } }
         }
-        p { "Your answer goes to " strong { (back_host) } "." }
+        p { "You will be returned to " strong { (back_host) } "." }
         @if local {
             p.note {
                 "That is a program on the computer in front of you. If you did not just start one that asks for \

@@ -106,7 +106,7 @@ impl FrontChannel for Ras {
     }
 
     fn asks(&self, _: &Asked<GovernedResource>) -> Option<RedirectError> {
-        let description = "prompt=none was asked for, and a person has to agree.";
+        let description = "prompt=none was requested, but user consent is required.";
         Some(RedirectError { error: "consent_required", description })
     }
 

@@ -162,8 +162,8 @@ fn read(bytes: &[u8]) -> Result<(Client, bool), Refused> {
             .iter()
             .map(|item| item.as_str().map(str::to_owned))
             .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| bad(&format!("`{name}` is not a list of texts."))),
-        Some(_) => Err(bad(&format!("`{name}` is not a list of texts."))),
+            .ok_or_else(|| bad(&format!("`{name}` must be an array of strings."))),
+        Some(_) => Err(bad(&format!("`{name}` must be an array of strings."))),
     };
     let redirect_uris = list("redirect_uris")?;
     let redirects = |text: &str| Refused("invalid_redirect_uri", text.to_owned());

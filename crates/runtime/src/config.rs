@@ -211,7 +211,7 @@ impl Written {
             if !listen.ip().is_loopback() {
                 problems.add(
                     "admin.listen",
-                    &format!("`{listen}` is not on this machine alone"),
+                    &format!("`{listen}` is not a loopback address"),
                     "use 127.0.0.1; reach it from elsewhere through an SSH tunnel",
                 );
             }

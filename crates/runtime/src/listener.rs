@@ -540,7 +540,7 @@ async fn next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
-        format!("{address} cannot be listened on\nhint: is another process using the port?")
+        format!("cannot listen on {address}\nhint: is another process using the port?")
     })
 }
 

@@ -136,7 +136,7 @@ fn authentication(
         ));
     }
     if new.public && !may_be_public {
-        return Err(ActError::conflict(
+        return Err(ActError::invalid(
             "`public`: a resource authorization server takes no public clients",
             "leave it out; the client gets a secret",
         ));
@@ -156,7 +156,7 @@ fn authentication(
 async fn add(desk: &Desk, new: NewClient, may_be_public: bool) -> Result<ClientView, ActError> {
     let id = new.id.clone().unwrap_or_else(|| desk.entropy.id());
     if formerly::current(&id) == ENROLLED_CLIENT {
-        return Err(ActError::conflict(
+        return Err(ActError::invalid(
             format!("`id`: `{id}` is the software that people enrol themselves"),
             "choose another id; connections may name `passavant` without registering it",
         ));

@@ -314,21 +314,21 @@ impl Kept<IdpAdmin> for Connections {
             ));
         }
         let enrolled = client == ENROLLED_CLIENT;
-        if !enrolled && new.ras_client_id.is_none() {
+        if !enrolled && desk.store.by_id::<Client>(&client).await?.is_none() {
             return Err(ActError::conflict(
+                format!("`idp_client_id`: there is no client `{client}` here"),
+                "this is the client's id at this identity provider, not the one at the resource's \
+                 authorization server",
+            ));
+        }
+        if !enrolled && new.ras_client_id.is_none() {
+            return Err(ActError::invalid(
                 "`ras_client_id` is missing",
                 format!(
                     "name the client's id at {}; only `{ENROLLED_CLIENT}` can do without, whose \
                      installations bring ids of their own",
                     new.audience
                 ),
-            ));
-        }
-        if !enrolled && desk.store.by_id::<Client>(&client).await?.is_none() {
-            return Err(ActError::conflict(
-                format!("`idp_client_id`: there is no client `{client}` here"),
-                "this is the client's id at this identity provider, not the one at the resource's \
-                 authorization server",
             ));
         }
         let conditions = Conditions::from(new.conditions);

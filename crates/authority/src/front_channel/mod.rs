@@ -38,11 +38,11 @@ use std::{future::Future, sync::Arc};
 
 /// How long a page that asks may be answered, in seconds.
 const LONGEST_ASKED: i64 = 600;
-const TOO_OLD: &str = "The page is too old, was used already, or you are not signed in any more. Start again in the \
+const TOO_OLD: &str = "This page has expired or was used already, or you are no longer signed in. Start again in the \
                        application.";
 const LOGIN_REQUIRED: RedirectError = RedirectError {
     error: "login_required",
-    description: "prompt=none was asked for, and nobody is signed in, or somebody else.",
+    description: "prompt=none was requested, but no user is signed in, or another one is.",
 };
 
 /// A request that was read and checked.
@@ -233,7 +233,7 @@ async fn answered<F: FrontChannel>(
     }
     if answer == Some("cancel") {
         // Whoever sends it ends nothing but this request.
-        let description = "The person did not want to sign in.";
+        let description = "The user cancelled the sign-in.";
         return Err(not_now(front, &asked, RedirectError { error: "access_denied", description }));
     }
     prove(front, asked, Some(&form), parts).await
@@ -337,7 +337,7 @@ async fn read<F: FrontChannel>(
             // Nobody has checked where it returns to, and nobody was asked yet (RFC 9700 section 4.11.2).
             if client.is_stranger() {
                 let text = format!(
-                    "The program that sent you here asks for what cannot be: {} Tell those who made it.",
+                    "The application sent an invalid request: {} Contact its developer.",
                     error.description
                 );
                 return Err(with_reference(&text, &request_id));
@@ -424,7 +424,7 @@ fn not_now<F: FrontChannel>(
     error: RedirectError,
 ) -> Response<Body> {
     if asked.client.is_stranger() {
-        let text = "The program that sent you here has to ask you. Start again in it.";
+        let text = "The application that sent you here has to let you sign in. Start again in the application.";
         return error_page(StatusCode::BAD_REQUEST, text);
     }
     tell(front, &asked.request, error)
@@ -517,7 +517,7 @@ async fn said<F: FrontChannel>(
     }
     let event = event(&asked, &person, now, parts).refused("consent.denied");
     authority.store.note(event, now).await.map_err(|e| broken(&e))?;
-    let description = "The person said no.";
+    let description = "The user denied the request.";
     Err(tell(front, &asked.request, RedirectError { error: "access_denied", description }))
 }
 

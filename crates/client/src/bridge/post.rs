@@ -337,7 +337,7 @@ impl Bridge {
             }
         }
         if !pending.is_empty() {
-            let text = "The MCP server took the request and did not answer it.";
+            let text = "The MCP server accepted the request but sent no response.";
             self.fail(&pending, &Trouble::new("no_answer", text)).await;
         }
     }

@@ -209,7 +209,7 @@ pub async fn call(common: &Common, url: &str, tool: &str, arguments: &str) -> Re
         }
     }
     if result.is_error == Some(true) {
-        bail!("the tool says that it failed");
+        bail!("the tool returned an error");
     }
     Ok(())
 }

@@ -192,10 +192,7 @@ fn by_id(ids: &[String]) -> Result<Vec<&'static McpClient>> {
         .map(|id| {
             CLIENTS.iter().find(|client| client.id == id).with_context(|| {
                 let known: Vec<&str> = CLIENTS.iter().map(|client| client.id).collect();
-                format!(
-                    "`{id}` is no MCP client that is known here\nhint: one of {}",
-                    known.join(", ")
-                )
+                format!("`{id}` is not a known MCP client\nhint: one of {}", known.join(", "))
             })
         })
         .collect()

@@ -32,12 +32,12 @@ pub(crate) fn show(
     let target = form_target(&asked.request.redirect_uri);
     let head = html! {
         p.soft {
-            "to go on to " strong { (asked.client.record.name) }
+            "to continue to " strong { (asked.client.record.name) }
             " (" (destination(&asked.request.redirect_uri)) ")"
         }
         @if enrols {
             p.note {
-                "You are adding a computer to your account. Go on only if you have just run "
+                "You are adding a computer to your account. Continue only if you have just run "
                 code { "passavant login" } " on it yourself. If you did not, close this page and tell IT."
             }
         }
@@ -110,9 +110,9 @@ pub(crate) fn go_on(
     let local = is_local(&asked.request.redirect_uri);
     let name = &idp.0.settings.name;
     let content = html! {
-        h1 { "Go on to " (asked.client.record.name) "?" }
+        h1 { "Continue to " (asked.client.record.name) "?" }
         p { "You are signed in to " (name) " as " strong { (username) } "." }
-        p.soft { "Your answer goes to " strong { (destination(&asked.request.redirect_uri)) } "." }
+        p.soft { "You will be returned to " strong { (destination(&asked.request.redirect_uri)) } "." }
         @if local {
             p.note {
                 "That is a program on the computer in front of you. If you did not just start one that asks for \
@@ -122,9 +122,9 @@ pub(crate) fn go_on(
         form method="post" action=(asked.target) {
             input type="hidden" name="ticket" value=(ticket.id);
             input type="hidden" name="csrf" value=(ticket.proof);
-            button type="submit" name="answer" value="go_on" { "Go on" }
+            button type="submit" name="answer" value="go_on" { "Continue" }
             (cancel())
         }
     };
-    page(StatusCode::OK, &format!("Go on to {}?", asked.client.record.name), &content, &target)
+    page(StatusCode::OK, &format!("Continue to {}?", asked.client.record.name), &content, &target)
 }

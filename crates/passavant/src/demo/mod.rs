@@ -22,7 +22,7 @@ pub(crate) struct Demo {
     /// Serve https with a private certificate authority
     #[arg(long)]
     tls: bool,
-    /// First of six ports in a row; free ones unless given
+    /// First of six consecutive ports [default: any free]
     #[arg(long)]
     port: Option<u16>,
 }

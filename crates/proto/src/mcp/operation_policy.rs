@@ -50,7 +50,7 @@ pub enum RuleError {
     #[error("rule {0} names no tool, prompt, resource or method")]
     Empty(usize),
     /// A `*` that is not at the end, or an empty pattern.
-    #[error("rule {0}: `{1}` is no pattern: a `*` stands at the end, if anywhere")]
+    #[error("rule {0}: `{1}` is not a valid pattern: `*` is allowed only at the end")]
     Pattern(usize, String),
     /// Two rules that are equally specific.
     #[error("rules {0} and {1} both speak of {2}")]

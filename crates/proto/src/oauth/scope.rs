@@ -14,7 +14,7 @@ pub struct Scopes(BTreeSet<String>);
 /// A list has a value that is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no scope: printable ASCII without spaces, quotes and backslashes, 256 characters at most"
+    "`{0}` is not a valid scope: printable ASCII without spaces, quotes and backslashes, 256 characters at most"
 )]
 pub struct NotScope(String);
 

@@ -276,7 +276,7 @@ impl WrittenGateway {
         }
         if self.route.is_empty() {
             let hint = "write a [[gateway.route]] table for each MCP server";
-            problems.add(path, "it guards nothing", hint);
+            problems.add(path, "no routes are configured", hint);
         }
         let report = self.report.and_then(|written| {
             let file = folder.join(&written.secret_file);

@@ -210,7 +210,7 @@ impl Guard {
         for text in &self.allow {
             let (tool, scope) = text.split_once('=').unwrap_or((text, ""));
             let scopes = Scopes::parse(scope).with_context(|| {
-                format!("--allow: `{scope}` is no scope\nhint: --allow 'note_write=notes.write'")
+                format!("--allow: `{scope}` is not a valid scope\nhint: --allow 'note_write=notes.write'")
             })?;
             rules.push(Rule { tools: vec![tool.to_owned()], scopes, ..Rule::default() });
         }
