@@ -25,7 +25,7 @@ pub use settings::{
     Places, current_folder, settings_folder, take_over, take_over_settings, unusual_home,
 };
 #[cfg(unix)]
-pub use socket::{is_open_socket, next_of_own, private_socket};
+pub use socket::{is_own_socket, next_of_own, private_socket};
 
 /// A process that dies writes its memory nowhere: there are keys in it. Nor may another program of the same user look
 /// into it.

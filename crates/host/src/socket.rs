@@ -4,7 +4,10 @@ use anyhow::{Context, Result, bail};
 use std::{
     fs,
     io::ErrorKind,
-    os::unix::{fs::PermissionsExt, net::UnixStream as Plain},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        net::UnixStream as Plain,
+    },
     path::Path,
 };
 use tokio::net::{UnixListener, UnixStream};
@@ -47,7 +50,49 @@ pub async fn next_of_own(listener: &UnixListener) -> UnixStream {
     }
 }
 
-/// Whether somebody listens at `path` and lets this user in.
-pub fn is_open_socket(path: &Path) -> bool {
-    Plain::connect(path).is_ok()
+/// Whether a server of this user, or of the system's administrator, listens at `path`: whoever else does is not believed,
+/// and is sent nothing. Needs a runtime.
+pub fn is_own_socket(path: &Path) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    let is_ours = |uid: u32| uid == own || uid == 0;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = fs::metadata(folder.unwrap_or(Path::new(".")));
+    // Where others may put another file in its place, it is nobody's.
+    let kept = folder.is_ok_and(|folder| is_ours(folder.uid()) && folder.mode() & 0o022 == 0);
+    if !kept || !fs::symlink_metadata(path).is_ok_and(|held| is_ours(held.uid())) {
+        return false;
+    }
+    let Ok(stream) = Plain::connect(path) else { return false };
+    let stream = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
+    stream.and_then(|stream| stream.peer_cred()).is_ok_and(|peer| is_ours(peer.uid()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests stop at the first surprise")]
+mod tests {
+    use super::{fs, is_own_socket, private_socket};
+    use std::os::unix::fs::PermissionsExt;
+
+    #[tokio::test]
+    async fn a_socket_is_believed_where_nobody_else_could_have_put_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let mode = |mode| {
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        assert!(!is_own_socket(&path), "nothing is there");
+        let listener = private_socket(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(is_own_socket(&path));
+        for others in [0o777, 0o1777, 0o720, 0o702] {
+            mode(others);
+            assert!(!is_own_socket(&path), "{others:o}: others may put another one there");
+        }
+        mode(0o755);
+        assert!(is_own_socket(&path));
+        assert!(private_socket(&path).is_err(), "somebody listens");
+        drop(listener);
+        assert!(!is_own_socket(&path), "nobody listens");
+        assert!(private_socket(&path).is_ok(), "what a dead one left goes");
+    }
 }

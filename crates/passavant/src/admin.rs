@@ -835,7 +835,7 @@ fn again(args: &Admin) -> String {
 
 #[cfg(unix)]
 fn is_open(socket: &std::path::Path) -> bool {
-    system::is_open_socket(socket)
+    system::is_own_socket(socket)
 }
 
 #[cfg(not(unix))]
