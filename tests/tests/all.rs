@@ -32,5 +32,6 @@ mod requirements;
 mod rules;
 mod store_contract;
 mod stored_records;
+mod taken_away;
 mod token_exchange;
 mod upgrade;

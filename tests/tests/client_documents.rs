@@ -19,7 +19,7 @@ use passavant_proto::{
 };
 use passavant_tests::{
     desk::installation_key,
-    world::{Expected, World},
+    world::{Expected, Wishes, World},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -566,4 +566,22 @@ async fn who_is_known_by_a_document_alone_is_not_told_whom_this_server_trusts() 
         200,
         "the baseline"
     );
+}
+
+#[tokio::test]
+async fn a_host_that_is_switched_off_is_asked_for_nobody() {
+    let world = World::with(Wishes { client_documents: true, ..Wishes::default() }).await;
+    world.let_outsiders_in().await;
+    let stranger = Stranger::new().await;
+    let url = world.outsider_url(&[("client_id", &stranger.url)]);
+    let comes = async || world.http.get(&url).send().await.unwrap().status();
+    // Anybody's document is asked for where people sign in here.
+    comes().await;
+    assert_eq!(stranger.host.asked(), 1);
+    allow(&world, stranger.origin()).await;
+    let named = Some(json!({"id": stranger.origin()}));
+    world.administer(Method::POST, "/ras/ras/client-hosts/disable", named).await;
+    world.pass(120);
+    assert_eq!(comes().await, 400);
+    assert_eq!(stranger.host.asked(), 1, "it was switched off");
 }

@@ -41,6 +41,8 @@ pub struct RasDirectory {
     trusted: BTreeMap<String, TrustedIssuer>,
     /// What URLs of accepted client metadata documents begin with, and how far their fetch may go.
     documents: Vec<(String, Reach)>,
+    /// What URLs of documents begin with that are not taken, whatever else is: hosts that an administrator switched off.
+    barred: Vec<String>,
     /// Some of those are listed hosts.
     lists_hosts: bool,
     /// Accounts seen since this generation began, for what is recorded against their rows.
@@ -63,7 +65,10 @@ impl Directory for RasDirectory {
             documents.push((issuer.endpoint(&format!("{INSTALLATIONS}/")), reach));
         }
         let mut lists_hosts = false;
-        for host in store.all::<ClientHost>().await?.into_iter().filter(|host| !host.disabled) {
+        let (off, hosts): (Vec<_>, Vec<_>) =
+            store.all::<ClientHost>().await?.into_iter().partition(|host| host.disabled);
+        let barred = off.into_iter().map(|host| format!("{}/", host.origin)).collect();
+        for host in hosts {
             // The path is a stranger's, so the host must not lead into our network; nor into this machine, but where
             // we are on it ourselves.
             let reach = match Reach::of_trusted_url(&host.origin) {
@@ -84,6 +89,7 @@ impl Directory for RasDirectory {
         }
         Ok(Self {
             lists_hosts,
+            barred,
             documents,
             governed: governed(store.held().await?),
             lacks_issuers,
@@ -174,6 +180,9 @@ impl RasDirectory {
 
     /// The same where any document may be asked for by somebody who signs in here: from public addresses alone.
     fn fetch(&self, authority: &Authority<Self>, url: &DocumentUrl) -> Option<Reach> {
+        if self.barred.iter().any(|prefix| url.as_str().starts_with(prefix)) {
+            return None;
+        }
         let anybodys = authority.open_documents && self.takes_public_documents();
         // Where we are on this machine ourselves, as in a demo, whoever comes is on it too, and so may the document be.
         let is_here = |url: &str| Url::parse(url).is_ok_and(|url| is_loopback(&url));

@@ -3,16 +3,18 @@
 use crate::{
     administrators::{AdminRole, Administrator, DoneBefore, Expects, Once, Terms},
     database::{Store, StoreError, reading},
-    directory::{Put, read, remove, remove_where, tag_of, write},
+    directory::{
+        GENERATION, Generation, Put, read, remove, remove_if_it_names, remove_where, tag_of, write,
+    },
     ledger::{AuditEvent, insert_audit},
     people::{LetIn, remove_links},
     record::Record,
     rows::document,
-    sign_in::end_client,
+    sign_in::{end_account, end_client, end_issuer, end_resource},
 };
 use passavant_proto::{
     event::Detail,
-    oauth::client::Client,
+    oauth::client::{Client, GovernedResource},
     policy::{Connection, RegisteredResource, ResourceAuthorizationServer},
     time::Timestamp,
     xaa::trust::{Account, TrustedIssuer},
@@ -103,7 +105,7 @@ impl Store {
     /// Deletes a record; `false` if it is not there.
     ///
     /// With it goes what names it, in the same transaction, so that nobody inherits by taking its name: the
-    /// connections of a client or a server, the resources of a server, the links of a trusted issuer or an account,
+    /// connections of a client or a server, or that open an MCP server alone, the resources of a server, the links of a trusted issuer or an account,
     /// and every code, refresh token and grant. The event says how many records went with it.
     pub async fn delete<R: Record>(&self, id: &str, event: AuditEvent) -> Result<bool, StoreError> {
         let (mut transaction, checked) = self.begin_act(&event).await?;
@@ -176,6 +178,12 @@ async fn hold_to(
             return Err(StoreError::LastOwner(name.clone()));
         }
     }
+    if let Some(policy) = terms.policy {
+        let row = sqlx::query(GENERATION).fetch_one(&mut **transaction).await?;
+        if Generation::of(&row)? != policy {
+            return Err(StoreError::Stale);
+        }
+    }
     if let Some(Expects { kind, id, tag }) = &terms.expects {
         let sql = "SELECT document FROM directory WHERE kind = $1 AND id = $2";
         let row = sqlx::query(sql).bind(*kind).bind(id).fetch_optional(&mut **transaction).await?;
@@ -221,16 +229,39 @@ async fn delete_what_names(
         gone += remove_where::<RegisteredResource>(transaction, id, of_it).await?;
     } else if kind == TrustedIssuer::KIND {
         gone += remove_links(transaction, "issuer", id).await?;
-        let end = "UPDATE grants SET revoked_at = $2 WHERE party = $1 AND revoked_at IS NULL";
-        sqlx::query(end).bind(id).bind(now.0).execute(&mut **transaction).await?;
+        end_issuer(transaction, id, now).await?;
     } else if kind == Account::KIND {
         gone += remove_links(transaction, "account", id).await?;
-        for statement in [
-            "UPDATE sessions SET ended_at = $2 WHERE user_id = $1 AND ended_at IS NULL",
-            "UPDATE refresh_tokens SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL",
-            "UPDATE grants SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL",
-        ] {
-            sqlx::query(statement).bind(id).bind(now.0).execute(&mut **transaction).await?;
+        end_account(transaction, id, now).await?;
+    } else if kind == GovernedResource::KIND || kind == RegisteredResource::KIND {
+        // At an authorization server it has tokens, at an IdP connections.
+        end_resource(transaction, id, now).await?;
+        gone += leave_connections(transaction, id).await?;
+    }
+    Ok(gone)
+}
+
+/// Takes an MCP server out of the connections that open it; a connection that opened no other goes with it. How many went.
+async fn leave_connections(
+    transaction: &mut Transaction<'static, Any>,
+    id: &str,
+) -> Result<usize, StoreError> {
+    let rows = sqlx::query("SELECT id, document FROM directory WHERE kind = $1")
+        .bind(Connection::KIND)
+        .fetch_all(&mut **transaction)
+        .await?;
+    let mut gone = 0;
+    for row in &rows {
+        let Ok(mut connection) = document::<Connection>(row, "document", Connection::KIND) else {
+            gone += usize::from(remove_if_it_names(transaction, Connection::KIND, row, id).await?);
+            continue;
+        };
+        let before = connection.resources.len();
+        connection.resources.retain(|resource| resource.normalized() != id);
+        if connection.resources.is_empty() {
+            gone += usize::from(remove(transaction, Connection::KIND, &connection.id).await?);
+        } else if connection.resources.len() < before {
+            write(transaction, &connection, Put::Replace).await?;
         }
     }
     Ok(gone)

@@ -2,7 +2,7 @@
 
 use crate::{
     database::StoreError,
-    directory::{Put, remove, write},
+    directory::{Generation, Put, remove, write},
     record::Record,
     rows::document,
 };
@@ -83,6 +83,8 @@ pub struct RestsOn {
 pub struct Terms {
     /// The record is still as it was when it was read.
     pub expects: Option<Expects>,
+    /// What it was checked against is still the policy.
+    pub policy: Option<Generation>,
     /// It is done once, however often it is asked for.
     pub once: Option<Once>,
     /// It takes what only owners may from this administrator: another one has to be there who may.

@@ -32,6 +32,9 @@ pub enum StoreError {
     /// Whoever asked for a change is no administrator any more, or another one. Nothing was done.
     #[error("the administrator was removed meanwhile, or has another token or role")]
     NoAdministrator,
+    /// The policy changed since the act was checked against it. Nothing was done: it is to be checked again.
+    #[error("other records were changed meanwhile")]
+    Stale,
     /// Nobody would be left who may appoint administrators.
     #[error("`{0}` is the last owner")]
     LastOwner(String),

@@ -102,6 +102,8 @@ pub struct Wishes {
     pub behind_proxy: bool,
     /// Clients may register themselves at the RASes.
     pub registration: bool,
+    /// A person who signs in at a RAS may let in any client that a metadata document names.
+    pub client_documents: bool,
     /// IdP and RASes sign with EdDSA and RS256 too, where it is asked for.
     pub every_algorithm: bool,
     /// Database of the IdP instead of SQLite.
@@ -231,8 +233,12 @@ impl World {
             ("ras", &ras, &ras_store, &world.ras_key, ras_listener),
             ("other", &other_ras, &other_store, &other_key, other_listener),
         ] {
-            let settings =
-                RasSettings { rates, registration: wishes.registration, ..RasSettings::default() };
+            let settings = RasSettings {
+                rates,
+                registration: wishes.registration,
+                client_documents: wishes.client_documents,
+                ..RasSettings::default()
+            };
             let role =
                 Ras::open(place.clone(), store.clone(), ring(key), context.clone(), settings);
             let role = role.await.unwrap();

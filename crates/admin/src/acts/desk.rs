@@ -7,7 +7,7 @@ use passavant_proto::{
     time::Timestamp,
 };
 use passavant_store::{
-    AdminRole, AuditEvent, Expects, Once, Put, Record, RestsOn, StoreError, Terms,
+    AdminRole, AuditEvent, Expects, Generation, Once, Put, Record, RestsOn, StoreError, Terms,
 };
 use std::ops::Deref;
 
@@ -75,6 +75,8 @@ pub(crate) struct Desk {
     pub(crate) by: By,
     /// The record that is acted on is still the one that has this tag.
     pub(crate) expects: Option<String>,
+    /// The policy that the act is checked against, where it is.
+    pub(crate) policy: Option<Generation>,
 }
 
 impl Deref for Desk {
@@ -94,6 +96,9 @@ impl Desk {
     /// The event of an act on a record.
     pub(crate) fn event<R: Record>(&self, act: Act, id: &str) -> AuditEvent {
         let mut event = self.act(act, R::KIND).with(Detail::Record, id);
+        if let Some(policy) = self.policy {
+            event.terms.get_or_insert_default().policy = Some(policy);
+        }
         if let Some(tag) = &self.expects {
             let expects = Expects { kind: R::KIND, id: id.to_owned(), tag: tag.clone() };
             event.terms.get_or_insert_default().expects = Some(expects);
@@ -162,6 +167,7 @@ impl From<StoreError> for ActError {
             ),
             StoreError::NoAdministrator => Self::Gone,
             StoreError::Changed => Self::Changed,
+            StoreError::Stale => Self::Stale,
             StoreError::DoneBefore => Self::DoneBefore,
             StoreError::Document(..) => Self::conflict(
                 error.to_string(),

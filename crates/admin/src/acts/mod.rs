@@ -28,6 +28,8 @@ pub(crate) enum ActError {
     Conflict(String, String),
     /// The record is not as the caller had read it.
     Changed,
+    /// What it was checked against is another one by now: it is to be checked again.
+    Stale,
     /// It was done before, by its idempotency key.
     DoneBefore,
     /// Whoever asks is no administrator any more.

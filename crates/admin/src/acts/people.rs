@@ -382,6 +382,6 @@ impl Administration for RasAdmin {
     }
 
     async fn person(&self, named: &str) -> Option<String> {
-        self.0.ground.store.id_of::<Account>(named, named).await.ok().flatten()
+        self.0.ground.store.id_of::<Account>(named, &named.to_lowercase()).await.ok().flatten()
     }
 }

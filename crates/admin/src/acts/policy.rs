@@ -80,6 +80,14 @@ impl Kept<IdpAdmin> for AuthorizationServers {
                 "an authorization server of a resource has an issuer of its own",
             ));
         }
+        let others = desk.store.all::<ResourceAuthorizationServer>().await?;
+        if others.iter().any(|other| other.aliases.iter().any(|alias| alias == new.issuer.as_str()))
+        {
+            return Err(ActError::conflict(
+                format!("`issuer`: `{}` is an alias of another authorization server", new.issuer),
+                "take the alias from the other one first",
+            ));
+        }
         check_aliases(idp, desk, new.issuer.as_str(), &new.aliases).await?;
         desk.check_signing_alg("id_jag_signing_alg", new.id_jag_signing_alg).await?;
         let server = ResourceAuthorizationServer {
@@ -196,12 +204,16 @@ impl Kept<IdpAdmin> for Resources {
         Ok(resource_view(&desk.change((Self::NOUN, id), Act::Change, set).await?))
     }
 
-    /// Connections keep its name: it is not deleted from what opens it, and opens nothing while it is not there.
+    /// Connections that open it lose it; those that open nothing else go.
     async fn dependents(_: &IdpAdmin, desk: &Desk, id: &str) -> Result<Dependents, ActError> {
         let connections = desk.store.all::<Connection>().await?.into_iter();
         let opened = connections
             .filter(|connection| connection.resources.iter().any(|it| it.normalized() == id))
-            .map(|connection| dependent("connection", connection.id, Fate::Changed));
+            .map(|connection| {
+                let alone = connection.resources.iter().all(|it| it.normalized() == id);
+                let then = if alone { Fate::Deleted } else { Fate::Changed };
+                dependent("connection", connection.id, then)
+            });
         Ok(Dependents { records: opened.collect() })
     }
 }

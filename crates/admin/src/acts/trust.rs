@@ -331,9 +331,9 @@ fn account_view(account: &Account) -> AccountView {
 impl Kept<RasAdmin> for Accounts {
     type Record = Account;
 
-    /// By id or address.
+    /// By id or address, however that is spelled.
     async fn id_of(_: &RasAdmin, desk: &Desk, named: &str) -> Result<String, ActError> {
-        let found = desk.store.id_of::<Account>(named, named).await?;
+        let found = desk.store.id_of::<Account>(named, &named.to_lowercase()).await?;
         found.ok_or_else(|| ActError::missing(Self::NOUN, named))
     }
 
@@ -371,6 +371,23 @@ impl Kept<RasAdmin> for Accounts {
 impl Switched<RasAdmin> for Accounts {
     fn set(account: &mut Account, disabled: bool) {
         account.disabled = disabled;
+    }
+
+    async fn switch(
+        _: &RasAdmin,
+        desk: &Desk,
+        id: &str,
+        disabled: bool,
+    ) -> Result<AccountView, ActError> {
+        if disabled {
+            let event = desk.event::<Account>(Act::Disable, id);
+            let off = |account: &mut Account| account.disabled = true;
+            let changed = desk.store.cut_off_account(id, off, event).await?;
+            let changed = changed.ok_or_else(|| ActError::missing(Self::NOUN, id))?;
+            return Ok(account_view(&changed));
+        }
+        let on = |account: &mut Account| account.disabled = false;
+        Ok(account_view(&desk.change((Self::NOUN, id), Act::Enable, on).await?))
     }
 }
 

@@ -35,7 +35,7 @@ use passavant_proto::{
 use passavant_store::{
     AdminRole, Administrator, AuditEvent, DoneBefore, Once, RestsOn, Store, StoreError, StoredProof,
 };
-use problem::{broken, refuse};
+use problem::{Again, as_problem, broken, refuse};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, sync::Arc};
 use table::Needs;
@@ -88,6 +88,8 @@ struct Gate {
     clock: Clock,
 }
 
+/// How often a request is looked at whose checks were overtaken by another one.
+const TRIES: u32 = 12;
 /// How long an idempotency key is known, in seconds.
 const KNOWN_FOR: i64 = 86_400;
 /// Refusals a minute that go on record.
@@ -294,7 +296,15 @@ impl Gate {
             once: once.as_ref().map(|(_, once)| once.clone()),
         };
         parts.extensions.insert(by);
-        let response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
+        let mut tries = 0;
+        let response = loop {
+            tries += 1;
+            let request = Request::from_parts(parts.clone(), Body::from(bytes.clone()));
+            let response = next.clone().run(request).await;
+            if tries == TRIES || response.extensions().get::<Again>().is_none() {
+                break as_problem(response).await;
+            }
+        };
         match once {
             Some((place, once)) => self.keep(&self.places[place].store, &once, response).await,
             None => response,
@@ -341,7 +351,15 @@ impl Gate {
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         let request = format!("{} {target}\n{}", parts.method, sha256(body));
         let once = Once {
-            key: sha256(format!("{}\n{}\n{key}", known.by, known.name.is_some()).as_bytes()),
+            // A later administrator of the same name is another one.
+            key: sha256(
+                format!(
+                    "{}\n{}\n{key}",
+                    known.by,
+                    known.rests_on().map(|by| by.stored_key).unwrap_or_default()
+                )
+                .as_bytes(),
+            ),
             request: sha256(request.as_bytes()),
             forget_after: self.clock.now().plus(KNOWN_FOR),
         };
@@ -491,8 +509,10 @@ impl Gate {
         let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
         let route = route.strip_prefix(prefix).unwrap_or_default().to_owned();
         // Whatever is not known to be less is a change.
-        let unknown = if parts.method == Method::GET { Need::Read } else { Need::Change };
-        let need = place.needs.get(&(parts.method.to_string(), route)).copied().unwrap_or(unknown);
+        let reads = matches!(parts.method, Method::GET | Method::HEAD);
+        let unknown = if reads { Need::Read } else { Need::Change };
+        let method = if reads { Method::GET } else { parts.method.clone() };
+        let need = place.needs.get(&(method.to_string(), route)).copied().unwrap_or(unknown);
         if known.role < need.least() {
             let least = need.least().word();
             let error = format!(
@@ -594,7 +614,10 @@ fn is_under(path: &str, prefix: &str) -> bool {
 /// Whether somebody wrote a NUL, which no database takes.
 fn has_nul(parts: &Parts, body: &[u8]) -> bool {
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
-    target.contains("%00") || body.windows(6).any(|six| six == b"\\u0000")
+    let escapes =
+        |at: usize| body[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0;
+    let mut nuls = body.windows(6).enumerate().filter(|(_, six)| *six == b"\\u0000");
+    target.contains("%00") || nuls.any(|(at, _)| escapes(at))
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -8,6 +8,10 @@ use axum::{
     response::IntoResponse,
 };
 
+/// Marks an answer to a request that is to be looked at once more.
+#[derive(Clone)]
+pub(super) struct Again;
+
 /// A refusal.
 pub(super) fn refuse(
     status: StatusCode,
@@ -52,6 +56,15 @@ impl IntoResponse for ActError {
                 "the record was changed since it was read; nothing was done",
                 Some("read it again, and send its ETag in If-Match"),
             ),
+            Self::Stale => {
+                let mut response = refuse(
+                    StatusCode::CONFLICT,
+                    "other records were changed at the same time; nothing was done",
+                    Some("ask again"),
+                );
+                response.extensions_mut().insert(Again);
+                response
+            }
             Self::DoneBefore => refuse(
                 StatusCode::CONFLICT,
                 "a request with this Idempotency-Key is being answered; nothing was done again",
@@ -65,4 +78,30 @@ impl IntoResponse for ActError {
             Self::Broken(error) => broken(&error),
         }
     }
+}
+
+/// What other parts of the server refuse in their own way, said as everything else is.
+pub(super) async fn as_problem(response: Response<Body>) -> Response<Body> {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let said = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/problem+json"));
+    if said || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (head, body) = response.into_parts();
+    let bytes = axum::body::to_bytes(body, 64 * 1024).await.unwrap_or_default();
+    let json = serde_json::from_slice::<serde_json::Value>(&bytes).unwrap_or_default();
+    let text = |name: &str| json[name].as_str().map(str::to_owned);
+    let plain = std::str::from_utf8(&bytes).ok().filter(|text| !text.is_empty() && json.is_null());
+    let detail = text("error").or_else(|| plain.map(str::to_owned));
+    let reason = status.canonical_reason().unwrap_or_default();
+    let hint = text("hint");
+    let mut response =
+        refuse(status, detail.unwrap_or_else(|| reason.to_lowercase()), hint.as_deref());
+    for (name, value) in &head.headers {
+        if *name == header::ALLOW || *name == header::RETRY_AFTER {
+            response.headers_mut().insert(name.clone(), value.clone());
+        }
+    }
+    response
 }

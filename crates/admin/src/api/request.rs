@@ -1,6 +1,6 @@
 //! What comes in: who acts, what they say, what they ask for; a mistake is named with its path.
 
-use super::problem::refuse;
+use super::problem::{broken, refuse};
 use crate::{
     acts::desk::{By, Desk},
     servers::Administration,
@@ -8,7 +8,7 @@ use crate::{
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, FromRequestParts, Request},
-    http::{HeaderMap, Response, StatusCode, header, request::Parts},
+    http::{HeaderMap, Method, Response, StatusCode, header, request::Parts},
     response::IntoResponse,
 };
 use serde::de::DeserializeOwned;
@@ -48,7 +48,15 @@ impl<A: Administration> FromRequestParts<A> for Acting<A> {
             refuse(StatusCode::INTERNAL_SERVER_ERROR, "nobody is known to ask", None)
         })?;
         let expects = expected(&parts.headers)?;
-        Ok(Self { of: of.clone(), desk: Desk { ground: of.ground().clone(), by, expects } })
+        let ground = of.ground().clone();
+        // What is added or changed is checked against other records: they have to be the same when it is done.
+        let checks = parts.method == Method::PATCH || parts.method == Method::POST;
+        let policy = if checks {
+            Some(ground.store.generation().await.map_err(|error| broken(&error))?)
+        } else {
+            None
+        };
+        Ok(Self { of: of.clone(), desk: Desk { ground, by, expects, policy } })
     }
 }
 

@@ -460,7 +460,12 @@ async fn dependents<A: Administration, K: Kept<A>>(
     Path(id): Path<String>,
 ) -> Answer<Dependents> {
     let (of, desk) = (&acting.of, &acting.desk);
-    let id = K::id_of(of, desk, &id).await?;
+    let named = id;
+    let id = K::id_of(of, desk, &named).await?;
+    // Also one that cannot be read.
+    if desk.store.id_of::<K::Record>(&id, &id).await?.is_none() {
+        return Err(ActError::missing(K::NOUN, &named));
+    }
     K::dependents(of, desk, &id).await.map(Json)
 }
 

@@ -2,10 +2,11 @@
 
 use crate::{
     database::{Store, StoreError, reading},
-    directory::{Seen, remove},
+    directory::{Put, Seen, read, remove, write},
     ledger::{AuditEvent, insert_audit},
     record::{Record, record},
     rows::{self, to_json},
+    sign_in::{end_account, end_issuer},
 };
 use passavant_proto::xaa::trust::{Account, SubjectLink};
 use serde::{Deserialize, Serialize};
@@ -34,12 +35,37 @@ impl Store {
     /// Takes an account away from a person of a trusted issuer; `false` if they are not linked.
     pub async fn unlink(&self, link: &SubjectLink, event: AuditEvent) -> Result<bool, StoreError> {
         let (mut transaction, checked) = self.begin_act(&event).await?;
+        let held = read::<AccountLink>(&mut transaction, &link.key()).await;
         if !remove(&mut transaction, AccountLink::KIND, &link.key()).await? {
             return Ok(false);
+        }
+        // Nobody knows which of several people has which of the account's sign-ins: all end. Where the link cannot be
+        // read, so does whatever came by way of its issuer.
+        match held {
+            Ok(Some(held)) => end_account(&mut transaction, &held.account, event.at).await?,
+            _ => end_issuer(&mut transaction, link.issuer.as_str(), event.at).await?,
         }
         self.commit_directory(transaction, checked, event).await?;
         self.unreadable.forget(AccountLink::KIND, &link.key());
         Ok(true)
+    }
+
+    /// Changes an account, and ends what it had: for switching off. Switching on again revives none of it.
+    pub async fn cut_off_account(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut Account) + Send,
+        event: AuditEvent,
+    ) -> Result<Option<Account>, StoreError> {
+        let (mut transaction, checked) = self.begin_act(&event).await?;
+        let Some(mut account) = read::<Account>(&mut transaction, id).await? else {
+            return Ok(None);
+        };
+        change(&mut account);
+        write(&mut transaction, &account, Put::Replace).await?;
+        end_account(&mut transaction, id, event.at).await?;
+        self.commit_directory(transaction, checked, event).await?;
+        Ok(Some(account))
     }
 
     /// The people that an account is linked to.

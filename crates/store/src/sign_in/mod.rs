@@ -4,6 +4,7 @@
 mod code;
 mod device_code;
 mod of_client;
+mod of_server;
 mod pushed_request;
 mod refresh_token;
 mod session;
@@ -12,6 +13,7 @@ pub(crate) use code::use_code;
 pub use code::{AuthorizationCode, CodeState};
 pub use device_code::{DeviceCode, DeviceState};
 pub(crate) use of_client::end_client;
+pub(crate) use of_server::{end_account, end_issuer, end_resource};
 pub use pushed_request::PushedRequest;
 pub use refresh_token::{RefreshToken, RefreshTokenState, Replaces, Rotation};
 pub(crate) use refresh_token::{keep_refresh, replace_refresh, write_refresh};
