@@ -142,7 +142,6 @@ async fn two_hundred_unproven_requests_of_one_address_write_a_handful_of_rows_at
             (is_idp, method.as_str(), path),
             (_, "POST", "/token" | "/revoke" | "/introspect" | "/par" | "/register")
                 | (true, "POST", "/authorize")
-                | (false, "GET", "/callback")
         )
     };
     let mut address = 0;

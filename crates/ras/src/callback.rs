@@ -50,10 +50,13 @@ async fn came_back(
     let authority = &ras.0.authority;
     let now = authority.now();
     let bad = |text: &str| error_page(StatusCode::BAD_REQUEST, text);
-    // It costs rows, and a request to the company's identity provider; whoever comes back from there owes nothing.
     let (request_id, address) = origin_of(parts);
-    let taken = ras.0.admission.unproven(&address).map_err(|busy| busy_page(busy.0))?;
-    let state = upstream::returned(ras, form, &parts.headers).await?;
+    let state = upstream::begun_here(ras, form, &parts.headers).await?;
+    // It costs rows, and a request to the company's identity provider; whoever comes back from there owes nothing. What
+    // others of the same address do wrong elsewhere is not held against a browser that began a sign-in here.
+    let cell = format!("{address} comes back");
+    let taken = ras.0.admission.unproven(&cell).map_err(|busy| busy_page(busy.0))?;
+    upstream::once(ras, &state).await?;
     let event = AuditEvent::granted(RequestEvent::SignIn, now)
         .with(Detail::Issuer, state.issuer.as_str())
         .with(Detail::RequestId, request_id);

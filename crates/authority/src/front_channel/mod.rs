@@ -31,7 +31,7 @@ use passavant_proto::{
     others_text::shown,
     refusal::Refusal,
     secret::{Secret, equal_in_constant_time, mac},
-    time::Timestamp,
+    time::{SKEW, Timestamp},
 };
 use passavant_store::{AuditEvent, AuthorizationCode, EntryOutcome, Session, StoreError, UsedJti};
 use std::{future::Future, sync::Arc};
@@ -498,7 +498,8 @@ async fn said<F: FrontChannel>(
     let proof = form.optional("csrf").unwrap_or_default();
     let (made, id) = ticket.split_once('.').ok_or_else(old)?;
     let made = made.parse().map(Timestamp).map_err(|_| old())?;
-    let fresh = now.since(made) <= LONGEST_ASKED && now.since(made) >= 0;
+    // Another node's clock may be a little ahead.
+    let fresh = now.since(made) <= LONGEST_ASKED && now.since(made) >= -SKEW;
     if !fresh || !equal_in_constant_time(proof, &proof_of(&person, &asked, ticket)) {
         return Err(old());
     }
@@ -538,6 +539,23 @@ fn event<A, W>(asked: &Asked<A>, person: &Person<W>, now: Timestamp, parts: &Par
     }
 }
 
+/// The answer to the client where this person, or how they signed in, does not fit: on record.
+async fn unfit<F: FrontChannel>(
+    front: &F,
+    asked: &Asked<F::About>,
+    person: &Person<F::Who>,
+    parts: &Parts,
+    (reason, error): (&'static str, RedirectError),
+) -> Response<Body> {
+    let authority = front.authority();
+    let now = authority.now();
+    let event = event(asked, person, now, parts).refused(reason);
+    match authority.store.note(event, now).await {
+        Ok(_) => tell(front, &asked.request, error),
+        Err(error) => broken(&error),
+    }
+}
+
 /// Keeps a code and sends the browser back with it. 303, so that a posted form is not posted on.
 async fn leave<F: FrontChannel>(
     front: &F,
@@ -550,17 +568,17 @@ async fn leave<F: FrontChannel>(
     if !asked.request.is_for(&person.session.user_id) {
         let description = "Another person signed in than id_token_hint names.";
         let error = RedirectError { error: "login_required", description };
-        return Err(tell(front, &asked.request, error));
+        return Err(unfit(front, &asked, person, parts, ("authorize.subject", error)).await);
     }
     if !asked.request.is_met_by(&person.session.authentication.acr) {
         let description = "The essential acr of this request cannot be reached here.";
         let error = RedirectError { error: "unmet_authentication_requirements", description };
-        return Err(tell(front, &asked.request, error));
+        return Err(unfit(front, &asked, person, parts, ("authorize.acr", error)).await);
     }
     if !asked.client.acts_for(&person.session.user_id) {
         let description = "This installation was enrolled by another person.";
         let error = RedirectError { error: "access_denied", description };
-        return Err(tell(front, &asked.request, error));
+        return Err(unfit(front, &asked, person, parts, ("authorize.installation", error)).await);
     }
     front.admit(&asked, person).await?;
     let event = event(&asked, person, now, parts);

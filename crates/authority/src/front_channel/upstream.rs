@@ -137,35 +137,37 @@ fn without_wishes(target: &str) -> String {
     format!("{path}?{query}")
 }
 
-/// The sign-in that a browser comes back from: begun in this browser, a while ago at most, and not come back from yet.
-pub async fn returned<F: FrontChannel>(
+fn old() -> Response<Body> {
+    let text = "This sign-in was not begun in this browser, or too long ago. Start again in the \
+                application.";
+    error_page(StatusCode::BAD_REQUEST, text)
+}
+
+/// The sign-in that a browser comes back from: begun in this browser, a while ago at most. Costs no row.
+pub async fn begun_here<F: FrontChannel>(
     front: &F,
     form: &Form,
     headers: &HeaderMap,
 ) -> Result<SignInState, Response<Body>> {
     let authority = front.authority();
-    let old = || {
-        let text = "This sign-in was not begun in this browser, or too long ago. Start again in the \
-                    application.";
-        error_page(StatusCode::BAD_REQUEST, text)
-    };
-    let now = authority.now();
     let sent = form.optional("state").unwrap_or_default();
     let held = kept(front, headers, &flow_name(sent)).ok_or_else(old)?;
     let keys = authority.verifying().await.map_err(|e| broken(&e))?;
-    let state = SignInState::read(&held, &keys, authority.issuer.as_str(), now);
+    let state = SignInState::read(&held, &keys, authority.issuer.as_str(), authority.now());
     let state = state.map_err(|_| old())?;
-    if !equal_in_constant_time(&state.state, sent) {
-        return Err(old());
-    }
-    // One answer for one sign-in, however often its cookie is presented.
+    if equal_in_constant_time(&state.state, sent) { Ok(state) } else { Err(old()) }
+}
+
+/// One answer for one sign-in, however often its cookie is presented.
+pub async fn once<F: FrontChannel>(front: &F, state: &SignInState) -> Result<(), Response<Body>> {
+    let authority = front.authority();
     let first = UsedJti {
         namespace: "sign_in_flow".to_owned(),
         jti: state.state.clone(),
         forget_after: state.exp,
     };
-    let first = authority.store.remember_jti(first, now).await.map_err(|e| broken(&e))?;
-    if first == EntryOutcome::Recorded { Ok(state) } else { Err(old()) }
+    let first = authority.store.remember_jti(first, authority.now()).await;
+    if first.map_err(|e| broken(&e))? == EntryOutcome::Recorded { Ok(()) } else { Err(old()) }
 }
 
 /// What the other identity provider says of who came back; nothing where it says no, or what it says does not hold.
