@@ -64,7 +64,7 @@ async fn hold(world: &World) -> Held {
 
 impl Held {
     /// None of it is worth anything.
-    async fn is_dead(mut self, world: &World, case: &str, access_too: bool) {
+    async fn check_dead(mut self, world: &World, case: &str, access_too: bool) {
         let renewed = world.send(&world.refresh_at_ras(&self.refresh)).await;
         assert_eq!(renewed.status, 400, "{case}: refresh token: {}", renewed.text);
         let redeemed = world.send(&world.redeem_code(&self.code)).await;
@@ -89,29 +89,29 @@ async fn what_came_by_way_of_a_link_an_account_an_issuer_or_a_server_ends_with_i
     let held = hold(&world).await;
     let links = ras.links(&held.account).await.unwrap().items;
     ras.unlink(&links[0]).await.unwrap();
-    held.is_dead(&world, "unlinked", true).await;
+    held.check_dead(&world, "unlinked", true).await;
     // The account: switched on again, it has nothing of before.
     let held = hold(&world).await;
     let account = held.account.clone();
     ras.switch::<Accounts>(&account, false).await.unwrap();
     ras.switch::<Accounts>(&account, true).await.unwrap();
-    held.is_dead(&world, "account off and on", true).await;
+    held.check_dead(&world, "account off and on", true).await;
     let held = hold(&world).await;
     ras.delete::<Accounts>(&held.account).await.unwrap();
-    held.is_dead(&world, "account deleted", true).await;
+    held.check_dead(&world, "account deleted", true).await;
     // The MCP server: another one of the same URL is another one.
     let held = hold(&world).await;
     ras.delete::<GovernedResources>(&world.canvas).await.unwrap();
     let again = json!({"resource": world.canvas, "name": "Another", "scopes": ["read", "write"]});
     ras.add::<GovernedResources>(&typed(again)).await.unwrap();
-    held.is_dead(&world, "MCP server deleted and added", false).await;
+    held.check_dead(&world, "MCP server deleted and added", false).await;
     // The issuer.
     let held = hold(&world).await;
     ras.delete::<TrustedIssuers>(world.idp.as_str()).await.unwrap();
     let again = json!({"issuer": world.idp, "accounts": {"just_in_time": true},
         "sign_in": {"client_id": "ras-rp"}});
     ras.add::<TrustedIssuers>(&typed(again)).await.unwrap();
-    held.is_dead(&world, "issuer deleted and added", true).await;
+    held.check_dead(&world, "issuer deleted and added", true).await;
     // Whoever signs in now is let in, as somebody new.
     hold(&world).await;
 }
