@@ -434,6 +434,10 @@ const PROMISES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "At an authorization server, refresh tokens and codes end",
+        &["what_came_by_way_of_a_link_an_account_an_issuer_or_a_server_ends_with_it"],
+    ),
+    (
         "A person, client, connection or issuer that is switched off",
         &[
             "a_cut_off_bites_at_the_next_exchange",
