@@ -4,19 +4,24 @@
 
 use passavant_proto::event::{Act, Detail, Event, RequestEvent};
 use passavant_proto::{
-    identifier::Issuer,
+    identifier::{Issuer, Resource},
+    jose::jwk::Algorithm,
     oauth::authorize::AuthorizationRequest,
-    oauth::client::{Client, ClientAuthentication},
+    oauth::client::{Client, ClientAuthentication, GovernedResource},
     oauth::pkce::CodeChallenge,
     oauth::scope::Scopes,
     oidc::authentication::Authentication,
     policy::{Conditions, Connection, Subject},
     time::Timestamp,
-    xaa::trust::{Account, SubjectLink},
+    xaa::trust::{Account, AccountResolution, SubjectLink, TrustedIssuer},
 };
 use passavant_store::*;
 use sqlx::Connection as _;
-use std::{collections::BTreeSet, process::Stdio, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Stdio,
+    sync::Arc,
+};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -143,6 +148,7 @@ async fn whole_contract(store: Store, url: &str) {
     races(&store).await;
     expiry(&store).await;
     removal(&store).await;
+    endings(&store).await;
     restored(&store).await;
     keys(&store).await;
     installations(&store).await;
@@ -348,6 +354,94 @@ async fn removal(store: &Store) {
     assert_eq!(row.details["with_it"], "1", "the row says that something went with it");
 }
 
+/// What somebody has by way of a link, an issuer or an MCP server ends with it, and what others have by other ways stays.
+async fn endings(store: &Store) {
+    let issuer = Issuer::parse("https://company.example").unwrap();
+    let trusted = TrustedIssuer {
+        issuer: issuer.clone(),
+        jwks_uri: None,
+        algorithm: Algorithm::ES256,
+        tenant: None,
+        audience_tenant: None,
+        accounts: AccountResolution::default(),
+        allow_reuse: false,
+        client_documents: false,
+        sign_in: None,
+        disabled: false,
+    };
+    let mcp = Resource::parse("https://ending.example/mcp").unwrap();
+    let governed = GovernedResource {
+        resource: mcp.clone(),
+        name: String::new(),
+        scopes: Scopes::default(),
+        default_scopes: Scopes::default(),
+        descriptions: BTreeMap::new(),
+        access_token_lifetime: None,
+        access_token_signing_alg: None,
+        require_dpop: false,
+        disabled: false,
+    };
+    store.put(&trusted, Put::Create, event("a")).await.unwrap();
+    store.put(&governed, Put::Create, event("a")).await.unwrap();
+    let by_company = Authentication { issuer: Some(issuer.clone()), ..authentication() };
+    let account = Account { id: "e-acc".to_owned(), email: None, disabled: false };
+    let link =
+        SubjectLink { issuer: issuer.clone(), tenant: None, subject: "e-subject".to_owned() };
+    store.link_account(&link, &account, event("a")).await.unwrap().unwrap();
+    let begin = async |sid: &str, user: &str, authentication: &Authentication| {
+        let session = Session {
+            sid: sid.to_owned(),
+            user_id: user.to_owned(),
+            authentication: authentication.clone(),
+            expires_at: NOW.plus(3600),
+        };
+        let user = User { id: user.to_owned(), username: user.to_owned(), ..erin() };
+        store.put(&user, Put::Create, event("fixture")).await.unwrap();
+        let cookie = format!("cookie-{sid}");
+        assert!(store.begin_session(&cookie, &session, &user, None, event("a")).await.unwrap());
+    };
+    let token = async |name: &str, sid: &str, user: &str, resource: Option<&Resource>| {
+        let token = RefreshToken {
+            user_id: user.to_owned(),
+            resource: resource.cloned(),
+            ..refresh(sid, name)
+        };
+        assert!(store.issue_refresh_token(name, &token).await.unwrap());
+    };
+    let lives = async |name: &str| {
+        let state = store.refresh_token(name, NOW).await.unwrap();
+        !matches!(state, RefreshTokenState::Invalid)
+    };
+    begin("e-company", "e-one", &by_company).await;
+    begin("e-other", "e-two", &authentication()).await;
+    begin("e-linked", "e-acc", &authentication()).await;
+    let near = Resource::parse("https://ending.example/mcp2").unwrap();
+    token("e-1", "e-company", "e-one", Some(&near)).await;
+    token("e-2", "e-other", "e-two", Some(&mcp)).await;
+    token("e-3", "e-other", "e-two", Some(&near)).await;
+    token("e-4", "e-linked", "e-acc", Some(&near)).await;
+    assert!(store.delete::<GovernedResource>(mcp.normalized(), event("a")).await.unwrap());
+    assert!(!lives("e-2").await && lives("e-1").await && lives("e-3").await);
+    assert!(store.unlink(&link, event("a")).await.unwrap());
+    assert!(!lives("e-4").await && lives("e-1").await && lives("e-3").await);
+    assert!(store.delete::<TrustedIssuer>(issuer.as_str(), event("a")).await.unwrap());
+    assert!(!lives("e-1").await && lives("e-3").await);
+    let cut = store.cut_off_account("e-acc", |account| account.disabled = true, event("a")).await;
+    assert!(cut.unwrap().unwrap().disabled);
+    // An act that was checked against another policy is not done.
+    let policy = store.generation().await.unwrap();
+    let on = |policy| {
+        let mut event = event("a");
+        event.terms.get_or_insert_default().policy = Some(policy);
+        event
+    };
+    assert!(store.put(&governed, Put::Create, on(policy)).await.unwrap());
+    let late = store.delete::<GovernedResource>(mcp.normalized(), on(policy)).await;
+    assert!(matches!(late, Err(StoreError::Stale)), "{late:?}");
+    let policy = store.generation().await.unwrap();
+    assert!(store.delete::<GovernedResource>(mcp.normalized(), on(policy)).await.unwrap());
+}
+
 /// A database is one authorization server's.
 async fn identity(store: &Store) {
     for _ in 0..2 {
@@ -515,7 +609,7 @@ async fn installations(store: &Store) {
         user_id: "erin".to_owned(),
         device: "laptop".to_owned(),
         public_jwk: serde_json::json!({"kty": "EC"}),
-        algorithm: passavant_proto::jose::jwk::Algorithm::ES256,
+        algorithm: Algorithm::ES256,
         enrolled_at: NOW,
         used_at: NOW,
     };
