@@ -415,6 +415,23 @@ pub struct GroupView {
     pub description: String,
 }
 
+/// A JWK Set (RFC 7517 section 5) of public keys. At least one is usable with the algorithm of the client.
+#[derive(Debug, ToSchema)]
+pub struct JwkSet {
+    /// The keys; those of other algorithms are passed over.
+    #[schema(min_items = 1, max_items = 100)]
+    pub keys: Vec<Jwk>,
+}
+
+/// A public key (RFC 7517 section 4), without its private part.
+#[derive(Debug, ToSchema)]
+pub struct Jwk {
+    /// `EC`, `OKP` or `RSA`.
+    pub kty: String,
+    /// Its name, where the set holds several.
+    pub kid: Option<String>,
+}
+
 /// A client to register. Without `jwks`, `jwks_uri` and `public` it gets a secret, which the answer shows this once.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -463,7 +480,7 @@ pub struct NewClient {
     pub software: Option<String>,
     /// It authenticates with `private_key_jwt` by these public keys.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<JwkSet>)]
     pub jwks: Option<Value>,
     /// The same, by the keys at this URL.
     #[serde(default)]
@@ -527,7 +544,7 @@ pub struct ClientChange {
     pub software: Option<Option<String>>,
     /// Other public keys, for one that has keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<JwkSet>)]
     pub jwks: Option<Value>,
     /// Another URL of its keys, for one that has keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -591,7 +608,7 @@ pub struct ClientView {
     /// It must push its authorization requests.
     pub require_pushed_authorization_requests: bool,
     /// MCP servers it stands for.
-    #[schema(value_type = Vec<ResourceIdentifier>)]
+    #[schema(value_type = Vec<String>)]
     pub resources: Vec<Resource>,
     /// Which MCP client it is for.
     pub software: Option<String>,
@@ -678,7 +695,7 @@ pub struct ServerChange {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ServerView {
     /// Its issuer identifier.
-    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
+    #[schema(value_type = String)]
     pub issuer: Issuer,
     /// What people call it.
     pub name: String,
@@ -733,10 +750,10 @@ pub struct ResourceChange {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ResourceView {
     /// Its resource identifier.
-    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
+    #[schema(value_type = String)]
     pub resource: Resource,
     /// Issuer of the authorization server that governs it.
-    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
+    #[schema(value_type = String)]
     pub authorization_server: Issuer,
     /// What people call it.
     pub name: String,
@@ -855,12 +872,12 @@ pub struct ConnectionView {
     /// The client, by its id at the IdP.
     pub idp_client_id: String,
     /// Issuer of the authorization server.
-    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
+    #[schema(value_type = String)]
     pub audience: Issuer,
     /// The client's id at that authorization server.
     pub ras_client_id: Option<String>,
     /// The MCP servers it opens.
-    #[schema(value_type = Vec<ResourceIdentifier>)]
+    #[schema(value_type = Vec<String>)]
     pub resources: Vec<Resource>,
     /// The scopes it grants at most.
     #[schema(value_type = Vec<ScopeToken>)]
@@ -1043,7 +1060,7 @@ pub struct TrustChange {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct TrustView {
     /// Its issuer identifier.
-    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
+    #[schema(value_type = String)]
     pub issuer: Issuer,
     /// URL of its keys, where it was given.
     pub jwks_uri: Option<String>,
@@ -1154,7 +1171,7 @@ pub struct GovernedChange {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct GovernedView {
     /// Its resource identifier.
-    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
+    #[schema(value_type = String)]
     pub resource: Resource,
     /// What people call it.
     pub name: String,

@@ -136,7 +136,7 @@ fn authentication(
         ));
     }
     if new.public && !may_be_public {
-        return Err(ActError::invalid(
+        return Err(ActError::conflict(
             "`public`: a resource authorization server takes no public clients",
             "leave it out; the client gets a secret",
         ));

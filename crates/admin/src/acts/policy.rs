@@ -334,7 +334,7 @@ impl Kept<IdpAdmin> for Connections {
             ));
         }
         if !enrolled && new.ras_client_id.is_none() {
-            return Err(ActError::invalid(
+            return Err(ActError::conflict(
                 "`ras_client_id` is missing",
                 format!(
                     "name the client's id at {}; only `{ENROLLED_CLIENT}` can do without, whose \
