@@ -398,6 +398,34 @@ async fn every_role_may_do_what_the_document_says_and_no_more() {
 }
 
 #[tokio::test]
+async fn whatever_is_not_known_to_be_less_is_a_change() {
+    let world = World::new().await;
+    for (prefix, server) in
+        [("/idp", client(&world).idp()), ("/ras/ras", client(&world).ras("ras"))]
+    {
+        for (role, may_change) in
+            [(AdminRole::Auditor, false), (AdminRole::Helpdesk, false), (AdminRole::Admin, true)]
+        {
+            let new = NewAdministrator { name: role.word().to_owned(), role, days: None };
+            let token = server.add::<Administrators>(&new).await.unwrap().token.unwrap();
+            for path in ["/nothing", "/clients/x/nothing", "/users/x/nothing/more"] {
+                for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+                    let ask = Ask {
+                        url: format!("{}{prefix}{path}", world.admin),
+                        form: Vec::new(),
+                        headers: vec![("authorization".to_owned(), format!("Bearer {token}"))],
+                        method: method.clone(),
+                    };
+                    let status = world.send_body(&ask, Vec::new()).await.status;
+                    let expected = if may_change { 404 } else { 403 };
+                    assert_eq!(status, expected, "{role:?} {method} {prefix}{path}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_last_owner_with_a_name_stays_one() {
     let world = World::new().await;
     let idp = client(&world).idp();
