@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_goes_first_and_learns_nothing_gives_the_turn_back() {
+    fn a_probe_that_hangs_up_lets_the_next_request_probe() {
         let breaker = Arc::new(Breaker::default());
         let start = Instant::now();
         for _ in 0..FAILURES {

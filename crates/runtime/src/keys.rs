@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_key_file_leaves_a_database_as_it_is() {
+    async fn a_database_is_not_taken_with_another_key_file() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("idp.db").display());
         let store = Store::open(&url).await.unwrap();
