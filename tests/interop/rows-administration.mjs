@@ -77,7 +77,7 @@ export default async function ({ E, row, run, must, freePort, scratch, here }) {
         // Not `spawnSync`: somebody has to read what the server logs meanwhile.
         const fuzzer = spawn(E.SCHEMATHESIS, ['--config-file', settings, 'run', document, '--url', `http://${address}`,
           '-H', `Authorization: Bearer ${secret}`, '--max-examples', E.LONG_HOSTS ? '60' : '6', '--seed', '7', '--no-color', '--include-path-regex', ...part],
-        { stdio: ['ignore', 'pipe', 'pipe'], timeout: 600_000, env: { ...E, PYTHONPATH: here, SCHEMATHESIS_HOOKS: 'administration_hooks' } });
+        { stdio: ['ignore', 'pipe', 'pipe'], timeout: 600_000, cwd: scratch, env: { ...E, PYTHONPATH: here, SCHEMATHESIS_HOOKS: 'administration_hooks' } });
         let told = '';
         for (const stream of [fuzzer.stdout, fuzzer.stderr]) stream.on('data', chunk => { told += chunk; });
         const status = await new Promise(r => fuzzer.on('close', r));

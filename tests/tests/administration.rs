@@ -247,6 +247,43 @@ async fn what_goes_with_a_record_is_said_before_it_goes() {
     }
 }
 
+/// What is sent is heeded or refused: `null` takes away what may be missing, and nothing else.
+#[tokio::test]
+async fn null_is_refused_where_nothing_can_be_taken_away() {
+    let world = World::new().await;
+    let idp = client(&world).idp();
+    for (path, member) in [
+        ("/idp/users/erin", "groups"),
+        ("/idp/users/erin", "username"),
+        ("/idp/users/erin", "email_verified"),
+        ("/idp/groups/engineering", "description"),
+        ("/idp/clients/agent", "name"),
+        ("/idp/clients/agent", "redirect_uris"),
+        ("/idp/clients/agent", "jwks"),
+        ("/idp/connections/agent-canvas", "scopes"),
+        ("/idp/connections/agent-canvas", "subjects"),
+    ] {
+        let url = format!("{}{path}", world.admin);
+        let secret = format!("Bearer {}", world.admin_secret.expose());
+        let send = |body: Value| {
+            world.http.patch(&url).header("authorization", &secret).json(&body).send()
+        };
+        let reply = send(json!({member: null})).await.unwrap();
+        assert_eq!(reply.status(), 400, "{path} {member}");
+        let told: Value = reply.json().await.unwrap();
+        assert!(told["detail"].as_str().unwrap().contains(member), "{path}: {told}");
+    }
+    let erin = idp.show::<Users>("erin").await.unwrap();
+    assert!(erin.groups.contains("engineering"), "nothing was taken away");
+    // Of every kind: what the document says may be null may, and no more.
+    let document: Value = serde_json::from_str(&passavant_admin::document_text()).unwrap();
+    let nullable = |schema: &str, member: &str| {
+        let held = &document["components"]["schemas"][schema]["properties"][member];
+        held.to_string().contains("\"null\"")
+    };
+    assert!(nullable("UserChange", "email") && !nullable("UserChange", "groups"));
+}
+
 #[tokio::test]
 async fn lists_come_in_pages_and_are_searched() {
     let world = World::new().await;

@@ -168,6 +168,13 @@ fn maybe_whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>
     }
 }
 
+/// What is to be another one, and cannot be taken away: `null` is none.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
 #[allow(clippy::option_option)] // the three things that can be said
 fn said_whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i64>>, D::Error> {
     maybe_whole(deserializer).map(Some)
@@ -192,6 +199,12 @@ fn maybe_object<'de, T: DeserializeOwned + Default, D: Deserializer<'de>>(
         return Ok(None);
     }
     object(value).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn given_object<'de, T: DeserializeOwned + Default, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    object(deserializer).map(Some)
 }
 
 #[allow(clippy::option_option)] // the three things that can be said
@@ -319,8 +332,9 @@ pub struct NewUser {
 #[allow(clippy::option_option)] // `null` takes away
 pub struct UserChange {
     /// What they type to sign in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(
+        nullable = false,
         min_length = 1,
         max_length = 256,
         pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
@@ -331,7 +345,8 @@ pub struct UserChange {
     #[schema(value_type = Option<String>, max_length = 254, pattern = "^[^\\s\\u0000-\\u001f\\u007f-\\u009f]+@[^\\s@\\u0000-\\u001f\\u007f-\\u009f]+$")]
     pub email: Option<Option<String>>,
     /// Whether it is known to be theirs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub email_verified: Option<bool>,
     /// What others call them; `null` takes it away.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
@@ -346,7 +361,8 @@ pub struct UserChange {
     #[schema(value_type = Option<String>)]
     pub family_name: Option<Option<String>>,
     /// All groups they are in, by name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub groups: Option<BTreeSet<String>>,
 }
 
@@ -402,7 +418,8 @@ pub struct NewGroup {
 #[serde(deny_unknown_fields)]
 pub struct GroupChange {
     /// What it is for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub description: Option<String>,
 }
 
@@ -504,15 +521,16 @@ pub struct NewClient {
 #[allow(clippy::option_option)] // `null` takes away
 pub struct ClientChange {
     /// What people call it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub name: Option<String>,
     /// Where sign-ins may return to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<RedirectUri>>)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Vec<RedirectUri>>)]
     pub redirect_uris: Option<Vec<String>>,
     /// Where sign-outs may return to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<RedirectUri>>)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Vec<RedirectUri>>)]
     pub post_logout_redirect_uris: Option<Vec<String>>,
     /// Lifetime of its ID tokens in seconds, up to 43200; `null` for the usual one.
     #[serde(default, deserialize_with = "said_whole", skip_serializing_if = "Option::is_none")]
@@ -523,38 +541,43 @@ pub struct ClientChange {
     #[schema(value_type = Option<AlgorithmName>)]
     pub id_token_signed_response_alg: Option<Option<Algorithm>>,
     /// It may leave PKCE out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub pkce_optional: Option<bool>,
     /// It may sign people in by a code that they type elsewhere.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub device_grant: Option<bool>,
     /// It gets no token without a DPoP proof.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub dpop_bound_access_tokens: Option<bool>,
     /// It must push its authorization requests.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub require_pushed_authorization_requests: Option<bool>,
     /// MCP servers it stands for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<ResourceIdentifier>>)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Vec<ResourceIdentifier>>)]
     pub resources: Option<Vec<Resource>>,
     /// Which MCP client it is for; `null` for none.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub software: Option<Option<String>>,
     /// Other public keys, for one that has keys.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<JwkSet>)]
+    #[serde(default, deserialize_with = "given_object", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<JwkSet>)]
     pub jwks: Option<Value>,
     /// Another URL of its keys, for one that has keys.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(
+        nullable = false,
         pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$"
     )]
     pub jwks_uri: Option<String>,
     /// The algorithm of its keys.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<AlgorithmName>)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<AlgorithmName>)]
     pub algorithm: Option<Algorithm>,
 }
 
@@ -672,22 +695,24 @@ pub struct NewServer {
 #[allow(clippy::option_option)] // `null` takes away
 pub struct ServerChange {
     /// What people call it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub name: Option<String>,
     /// Other values of `audience` that mean it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub aliases: Option<Vec<String>>,
     /// Claims about the person that it may learn.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<ReleasedName>>)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Vec<ReleasedName>>)]
     pub release: Option<BTreeSet<ReleasedClaim>>,
     /// The algorithm of ID-JAGs for it; `null` for the IdP's own.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<AlgorithmName>)]
     pub id_jag_signing_alg: Option<Option<Algorithm>>,
     /// The algorithm of its access tokens.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<AlgorithmName>)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<AlgorithmName>)]
     pub algorithm: Option<Algorithm>,
 }
 
@@ -738,11 +763,12 @@ pub struct NewResource {
 #[serde(deny_unknown_fields)]
 pub struct ResourceChange {
     /// What people call it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub name: Option<String>,
     /// The scopes it knows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<ScopeToken>>)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Vec<ScopeToken>>)]
     pub scopes: Option<Scopes>,
 }
 
@@ -840,27 +866,32 @@ pub struct NewConnection {
 #[serde(deny_unknown_fields)]
 pub struct ConnectionChange {
     /// The client's id at the authorization server.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub ras_client_id: Option<String>,
     /// The MCP servers it opens.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<ResourceIdentifier>>)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Vec<ResourceIdentifier>>)]
     pub resources: Option<Vec<Resource>>,
     /// The scopes it grants at most.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<ScopeToken>>)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Vec<ScopeToken>>)]
     pub scopes: Option<Scopes>,
     /// For everyone who can sign in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub everyone: Option<bool>,
     /// For the members of these groups.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub groups: Option<BTreeSet<String>>,
     /// For these people, by user name or id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub users: Option<BTreeSet<String>>,
     /// What their sign-in has to be like.
-    #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given_object", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub conditions: Option<SignInConditions>,
 }
 
@@ -1034,21 +1065,24 @@ pub struct TrustChange {
     #[schema(value_type = Option<String>, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
     pub jwks_uri: Option<Option<String>>,
     /// The one algorithm it signs with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<AlgorithmName>)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<AlgorithmName>)]
     pub algorithm: Option<Algorithm>,
     /// Value that its `aud_tenant` claim must have; `null` for none.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub audience_tenant: Option<Option<String>>,
     /// How its people become accounts here.
-    #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given_object", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub accounts: Option<AccountRules>,
     /// An ID-JAG of it may be presented again while it lives.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub allow_reuse: Option<bool>,
     /// Clients may be named by the documents of installations enrolled there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub client_documents: Option<bool>,
     /// How its people sign in in the browser; `null`: not at all, and what they had this way ends.
     #[serde(default, deserialize_with = "said_object", skip_serializing_if = "Option::is_none")]
@@ -1141,18 +1175,20 @@ pub struct NewGoverned {
 #[allow(clippy::option_option)] // `null` takes away
 pub struct GovernedChange {
     /// What people call it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub name: Option<String>,
     /// Every scope it knows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<ScopeToken>>)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Vec<ScopeToken>>)]
     pub scopes: Option<Scopes>,
     /// Granted where an ID-JAG names none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<ScopeToken>>)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Vec<ScopeToken>>)]
     pub default_scopes: Option<Scopes>,
     /// What a scope lets somebody do, in words.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub descriptions: Option<BTreeMap<String, String>>,
     /// Lifetime of its access tokens in seconds; `null` for the usual one.
     #[serde(default, deserialize_with = "said_whole", skip_serializing_if = "Option::is_none")]
@@ -1163,7 +1199,8 @@ pub struct GovernedChange {
     #[schema(value_type = Option<AlgorithmName>)]
     pub access_token_signing_alg: Option<Option<Algorithm>>,
     /// It takes only DPoP-bound tokens.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub require_dpop: Option<bool>,
 }
 
@@ -1263,8 +1300,8 @@ pub struct NewAdministrator {
 #[serde(deny_unknown_fields)]
 pub struct AdministratorChange {
     /// What they may do.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<RoleName>)]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<RoleName>)]
     pub role: Option<AdminRole>,
 }
 
