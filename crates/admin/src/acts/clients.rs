@@ -136,7 +136,7 @@ fn authentication(
         ));
     }
     if new.public && !may_be_public {
-        return Err(ActError::conflict(
+        return Err(ActError::invalid(
             "`public`: a resource authorization server takes no public clients",
             "leave it out; the client gets a secret",
         ));

@@ -334,7 +334,7 @@ impl Kept<IdpAdmin> for Connections {
             ));
         }
         if !enrolled && new.ras_client_id.is_none() {
-            return Err(ActError::conflict(
+            return Err(ActError::invalid(
                 "`ras_client_id` is missing",
                 format!(
                     "name the client's id at {}; only `{ENROLLED_CLIENT}` can do without, whose \
