@@ -200,8 +200,9 @@ fn mcp_message() {
             for batches in [true, false] {
                 if let Ok(body) = message::read(bytes, batches) {
                     assert!(!body.messages.is_empty() && (batches || !body.batch));
-                    // Whatever is taken is JSON to everybody.
-                    assert!(serde_json::from_slice::<serde_json::Value>(bytes).is_ok());
+                    // Whatever is taken is JSON by its grammar to everybody. What it does not say: members that are passed
+                    // over may hold half of a surrogate pair, or a number out of range, which some readers refuse.
+                    assert!(serde_json::from_slice::<&serde_json::value::RawValue>(bytes).is_ok());
                 }
             }
         },
