@@ -420,8 +420,25 @@ async fn endings(store: &Store) {
     token("e-2", "e-other", "e-two", Some(&mcp)).await;
     token("e-3", "e-other", "e-two", Some(&near)).await;
     token("e-4", "e-linked", "e-acc", Some(&near)).await;
+    token("e-5", "e-other", "e-two", None).await;
+    for (name, resource) in [("e-c1", None), ("e-c2", Some(&mcp)), ("e-c3", Some(&near))] {
+        let mut held = code("e-other", name);
+        held.request.resource = resource.cloned();
+        store.keep_authorization_code(name, &held, None, event("a"), NOW).await.unwrap();
+    }
+    let codes = async || {
+        let mut live = Vec::new();
+        for name in ["e-c1", "e-c2", "e-c3"] {
+            let state = store.authorization_code(name, NOW).await.unwrap();
+            live.extend(matches!(state, CodeState::Live(..)).then_some(name));
+        }
+        live
+    };
+    assert_eq!(codes().await.len(), 3);
     assert!(store.delete::<GovernedResource>(mcp.normalized(), event("a")).await.unwrap());
     assert!(!lives("e-2").await && lives("e-1").await && lives("e-3").await);
+    assert!(lives("e-5").await, "a token for no MCP server is of none");
+    assert_eq!(codes().await, ["e-c1", "e-c3"]);
     assert!(store.unlink(&link, event("a")).await.unwrap());
     assert!(!lives("e-4").await && lives("e-1").await && lives("e-3").await);
     assert!(store.delete::<TrustedIssuer>(issuer.as_str(), event("a")).await.unwrap());

@@ -9,12 +9,15 @@ use passavant_admin::{
     },
 };
 use passavant_outbound::Outbound;
-use passavant_proto::secret::Secret;
+use passavant_proto::{
+    policy::{Connection, Subject},
+    secret::Secret,
+};
 use passavant_store::Store;
 use passavant_tests::{
     forge::Parts,
     outsider::Browser,
-    world::{AGENT, Ask, PASSWORD, Reply, Wishes, World},
+    world::{AGENT, Ask, CALLBACK, PASSWORD, Reply, Wishes, World},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -140,6 +143,44 @@ async fn a_connection_loses_the_server_that_is_deleted_and_goes_with_its_last_on
         "scopes": ["read", "write"]});
     idp.add::<Resources>(&typed(again)).await.unwrap();
     assert_eq!(world.send(&world.exchange(&id_token)).await.status, 400, "nobody opened this one");
+}
+
+/// Only what names it: a person's sign-in is for every MCP server, and so is a connection that opens none yet.
+#[tokio::test]
+async fn what_does_not_name_a_deleted_server_or_person_stays() {
+    let world = World::new().await;
+    let idp = client(&world).idp();
+    let tokens = world.sign_in().await;
+    let people = ["erin-id", "max-id"].map(|id| Subject::User(id.to_owned()));
+    let empty = Connection {
+        id: "empty".to_owned(),
+        resources: Vec::new(),
+        subjects: people.to_vec(),
+        ..world.connection(AGENT, "x")
+    };
+    world.put(&world.idp_store, &empty).await;
+    let (code, verifier) = world.code("erin", AGENT, "").await;
+    idp.delete::<Resources>(&world.notes).await.unwrap();
+    let at_idp = |form: &[(&str, &str)]| world.ask(&world.idp, "/token", form);
+    let renew =
+        at_idp(&[("grant_type", "refresh_token"), ("refresh_token", &tokens.refresh_token)]);
+    let renewed = world.send(&renew).await;
+    assert_eq!(renewed.status, 200, "{}", renewed.text);
+    let redeem = at_idp(&[
+        ("grant_type", "authorization_code"),
+        ("code", &code),
+        ("redirect_uri", CALLBACK),
+        ("code_verifier", &verifier),
+    ]);
+    let redeemed = world.send(&redeem).await;
+    assert_eq!(redeemed.status, 200, "{}", redeemed.text);
+    assert!(idp.show::<Connections>("empty").await.unwrap().resources.is_empty());
+    // A person who goes leaves the connections that name them, as is said beforehand.
+    let said = idp.dependents::<Users>("max").await.unwrap().records;
+    assert!(said.iter().any(|one| one.kind == "connection" && one.name == "empty"));
+    idp.delete::<Users>("max").await.unwrap();
+    let left = idp.show::<Connections>("empty").await.unwrap();
+    assert_eq!(serde_json::to_value(&left).unwrap()["users"], json!(["erin"]));
 }
 
 /// Asks for `bodies` at once; how many were granted.

@@ -2,10 +2,9 @@
 
 use crate::{
     administrators::{AdminRole, Administrator, DoneBefore, Expects, Once, Terms},
+    connections::{Leaves, leave_connections},
     database::{Store, StoreError, reading},
-    directory::{
-        GENERATION, Generation, Put, read, remove, remove_if_it_names, remove_where, tag_of, write,
-    },
+    directory::{GENERATION, Generation, Put, read, remove, remove_where, tag_of, write},
     ledger::{AuditEvent, insert_audit},
     people::{LetIn, remove_links},
     record::Record,
@@ -104,9 +103,9 @@ impl Store {
 
     /// Deletes a record; `false` if it is not there.
     ///
-    /// With it goes what names it, in the same transaction, so that nobody inherits by taking its name: the
-    /// connections of a client or a server, or that open an MCP server alone, the resources of a server, the links of a trusted issuer or an account,
-    /// and every code, refresh token and grant. The event says how many records went with it.
+    /// With it goes what names it, in the same transaction, so that nobody inherits by taking its name: the connections of
+    /// a client or a server, or that open an MCP server alone, the resources of a server, the links of a trusted issuer or an
+    /// account, and every code, refresh token and grant. The event says how many records went with it.
     pub async fn delete<R: Record>(&self, id: &str, event: AuditEvent) -> Result<bool, StoreError> {
         let (mut transaction, checked) = self.begin_act(&event).await?;
         if !remove(&mut transaction, R::KIND, id).await? {
@@ -236,33 +235,17 @@ async fn delete_what_names(
     } else if kind == GovernedResource::KIND || kind == RegisteredResource::KIND {
         // At an authorization server it has tokens, at an IdP connections.
         end_resource(transaction, id, now).await?;
-        gone += leave_connections(transaction, id).await?;
-    }
-    Ok(gone)
-}
-
-/// Takes an MCP server out of the connections that open it; a connection that opened no other goes with it. How many went.
-async fn leave_connections(
-    transaction: &mut Transaction<'static, Any>,
-    id: &str,
-) -> Result<usize, StoreError> {
-    let rows = sqlx::query("SELECT id, document FROM directory WHERE kind = $1")
-        .bind(Connection::KIND)
-        .fetch_all(&mut **transaction)
+        let (_, went) = leave_connections(transaction, Some(id), |connection| {
+            let before = connection.resources.len();
+            connection.resources.retain(|resource| resource.normalized() != id);
+            match connection.resources.len() {
+                left if left == before => Leaves::NotThere,
+                0 => Leaves::Nothing,
+                _ => Leaves::Others,
+            }
+        })
         .await?;
-    let mut gone = 0;
-    for row in &rows {
-        let Ok(mut connection) = document::<Connection>(row, "document", Connection::KIND) else {
-            gone += usize::from(remove_if_it_names(transaction, Connection::KIND, row, id).await?);
-            continue;
-        };
-        let before = connection.resources.len();
-        connection.resources.retain(|resource| resource.normalized() != id);
-        if connection.resources.is_empty() {
-            gone += usize::from(remove(transaction, Connection::KIND, &connection.id).await?);
-        } else if connection.resources.len() < before {
-            write(transaction, &connection, Put::Replace).await?;
-        }
+        gone += went;
     }
     Ok(gone)
 }

@@ -5,6 +5,7 @@
 
 mod acts;
 mod administrators;
+mod connections;
 mod database;
 mod directory;
 mod keys;

@@ -1,17 +1,15 @@
 //! People of the company, and their groups.
 
 use crate::{
+    connections::{leave_connections, leave_subjects},
     database::{Store, StoreError, reading},
-    directory::{Put, read, remove, remove_if_it_names, write},
+    directory::{Put, read, remove, write},
     ledger::AuditEvent,
     record::{Record, record},
     rows::{self, document},
+    sign_in::end_sign_ins,
 };
-use passavant_proto::{
-    event::Detail,
-    policy::{Connection, Subject},
-    time::Timestamp,
-};
+use passavant_proto::{event::Detail, policy::Subject, time::Timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::{Any, Row, Transaction, any::AnyRow};
 use std::collections::BTreeSet;
@@ -96,6 +94,17 @@ impl Store {
             return Ok(false);
         }
         end_user(&mut transaction, id, true, now).await?;
+        // Ids are never used again: nobody could inherit by what cannot be read.
+        let subject = Subject::User(id.to_owned());
+        let (named_them, _) = leave_connections(&mut transaction, None, |connection| {
+            leave_subjects(connection, &subject)
+        })
+        .await?;
+        let event = if named_them.is_empty() {
+            event
+        } else {
+            event.with(Detail::Connections, named_them.join(" "))
+        };
         self.commit_directory(transaction, checked, event).await?;
         self.unreadable.forget(User::KIND, id);
         Ok(true)
@@ -139,25 +148,11 @@ impl Store {
             }
         }
         // A later group of this name gets nothing by it. A connection for nobody else is for nobody now.
-        let mut named_it = Vec::new();
-        let rows = sqlx::query("SELECT id, document FROM directory WHERE kind = $1")
-            .bind(Connection::KIND)
-            .fetch_all(&mut *transaction)
-            .await?;
-        let named = Subject::Group(name.to_owned());
-        for row in &rows {
-            let Ok(mut connection) = document::<Connection>(row, "document", Connection::KIND)
-            else {
-                remove_if_it_names(&mut transaction, Connection::KIND, row, name).await?;
-                continue;
-            };
-            let before = connection.subjects.len();
-            connection.subjects.retain(|subject| *subject != named);
-            if connection.subjects.len() < before {
-                write(&mut transaction, &connection, Put::Replace).await?;
-                named_it.push(connection.id);
-            }
-        }
+        let subject = Subject::Group(name.to_owned());
+        let (named_it, _) = leave_connections(&mut transaction, Some(name), |connection| {
+            leave_subjects(connection, &subject)
+        })
+        .await?;
         let event = event.with(Detail::Connections, named_it.join(" "));
         self.commit_directory(transaction, checked, event).await?;
         Ok(true)
@@ -171,13 +166,11 @@ async fn end_user(
     installations: bool,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let all = [
-        "UPDATE sessions SET ended_at = $2 WHERE user_id = $1 AND ended_at IS NULL",
-        "UPDATE refresh_tokens SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL",
-        "UPDATE installations SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL",
-    ];
-    for statement in &all[..if installations { 3 } else { 2 }] {
-        sqlx::query(*statement).bind(id).bind(now.0).execute(&mut **transaction).await?;
+    end_sign_ins(transaction, id, now).await?;
+    if installations {
+        let end =
+            "UPDATE installations SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL";
+        sqlx::query(end).bind(id).bind(now.0).execute(&mut **transaction).await?;
     }
     Ok(())
 }

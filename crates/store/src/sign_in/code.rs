@@ -124,6 +124,29 @@ pub(crate) async fn use_code(
     Ok(used.rows_affected() == 1)
 }
 
+/// Ends the live codes that `ends` says, by the requests they answer. One that cannot be read serves nobody: it ends too.
+pub(crate) async fn end_codes(
+    transaction: &mut Transaction<'static, Any>,
+    now: Timestamp,
+    ends: impl Fn(&AuthorizationRequest) -> bool + Send,
+) -> Result<(), StoreError> {
+    let sql =
+        "SELECT hash, document FROM authorization_codes WHERE used_at IS NULL AND expires_at > $1";
+    let codes = sqlx::query(sql).bind(now.0).fetch_all(&mut **transaction).await?;
+    for row in &codes {
+        let request = document::<AuthorizationRequest>(row, "document", "authorization code");
+        if request.map_or(true, |request| ends(&request)) {
+            let hash: &str = row.try_get("hash")?;
+            sqlx::query("UPDATE authorization_codes SET used_at = $2 WHERE hash = $1")
+                .bind(hash)
+                .bind(now.0)
+                .execute(&mut **transaction)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
 pub(crate) async fn insert_code(
     transaction: &mut Transaction<'static, Any>,
     hash: &str,

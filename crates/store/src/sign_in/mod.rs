@@ -18,3 +18,4 @@ pub use pushed_request::PushedRequest;
 pub use refresh_token::{RefreshToken, RefreshTokenState, Replaces, Rotation};
 pub(crate) use refresh_token::{keep_refresh, replace_refresh, write_refresh};
 pub use session::Session;
+pub(crate) use session::end_sign_ins;

@@ -1,8 +1,9 @@
 //! What a client got, which ends with it.
 
-use crate::{database::StoreError, rows::document};
-use passavant_proto::{oauth::authorize::AuthorizationRequest, time::Timestamp};
-use sqlx::{Any, Row, Transaction};
+use super::code::end_codes;
+use crate::database::StoreError;
+use passavant_proto::time::Timestamp;
+use sqlx::{Any, Transaction};
 
 /// Ends what a client had: codes, pushed requests, refresh tokens, tokens on record.
 pub(crate) async fn end_client(
@@ -18,21 +19,5 @@ pub(crate) async fn end_client(
     ] {
         sqlx::query(statement).bind(id).bind(now.0).execute(&mut **transaction).await?;
     }
-    // A code says in its document whose it is.
-    let sql =
-        "SELECT hash, document FROM authorization_codes WHERE used_at IS NULL AND expires_at > $1";
-    let codes = sqlx::query(sql).bind(now.0).fetch_all(&mut **transaction).await?;
-    for row in &codes {
-        // A code that cannot be read is nobody's: it ends too.
-        let request = document::<AuthorizationRequest>(row, "document", "authorization code");
-        if request.map_or(true, |request| request.client_id == id) {
-            let hash: String = row.try_get("hash")?;
-            sqlx::query("UPDATE authorization_codes SET used_at = $2 WHERE hash = $1")
-                .bind(hash)
-                .bind(now.0)
-                .execute(&mut **transaction)
-                .await?;
-        }
-    }
-    Ok(())
+    end_codes(transaction, now, |code| code.client_id == id).await
 }

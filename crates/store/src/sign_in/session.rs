@@ -211,3 +211,18 @@ async fn end(
         .await?;
     Ok(done.rows_affected() > 0)
 }
+
+/// Ends all sessions and refresh tokens of a person or an account.
+pub(crate) async fn end_sign_ins(
+    transaction: &mut Transaction<'static, Any>,
+    user_id: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    for statement in [
+        "UPDATE sessions SET ended_at = $2 WHERE user_id = $1 AND ended_at IS NULL",
+        "UPDATE refresh_tokens SET revoked_at = $2 WHERE user_id = $1 AND revoked_at IS NULL",
+    ] {
+        sqlx::query(statement).bind(user_id).bind(now.0).execute(&mut **transaction).await?;
+    }
+    Ok(())
+}
