@@ -8,12 +8,6 @@ use passavant_tests::{
 use reqwest::Method;
 use std::fmt::Write as _;
 
-const HOW: &str = "cargo test -p passavant-tests --test all keep_pages -- --ignored";
-
-fn kept() -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pages.html")
-}
-
 /// What is another one each time, by a word of its own.
 fn settled(world: &World, text: &str) -> String {
     let mut text = text.to_owned();
@@ -146,18 +140,8 @@ async fn pages() -> String {
     text
 }
 
+/// `UPDATE_EXPECT=1 cargo test -p passavant-tests every_page` keeps them as they are now: read them first.
 #[tokio::test]
 async fn every_page_is_the_one_that_is_kept() {
-    let now = pages().await;
-    let held = std::fs::read_to_string(kept()).unwrap_or_default();
-    for (line, (was, is)) in held.lines().zip(now.lines()).enumerate() {
-        assert_eq!(was, is, "line {}: read the page; then {HOW}", line + 1);
-    }
-    assert_eq!(held.lines().count(), now.lines().count(), "read the pages; then {HOW}");
-}
-
-#[tokio::test]
-#[ignore = "writes what the other one compares"]
-async fn keep_pages() {
-    std::fs::write(kept(), pages().await).unwrap();
+    expect_test::expect_file!["pages.html"].assert_eq(&pages().await);
 }

@@ -149,6 +149,7 @@ async fn whole_contract(store: Store, url: &str) {
     expiry(&store).await;
     removal(&store).await;
     endings(&store).await;
+    terms(&store).await;
     restored(&store).await;
     keys(&store).await;
     installations(&store).await;
@@ -445,18 +446,22 @@ async fn endings(store: &Store) {
     assert!(!lives("e-1").await && lives("e-3").await);
     let cut = store.cut_off_account("e-acc", |account| account.disabled = true, event("a")).await;
     assert!(cut.unwrap().unwrap().disabled);
-    // An act that was checked against another policy is not done.
+}
+
+/// An act that was checked against another policy is not done.
+async fn terms(store: &Store) {
+    let group = Group { name: "of-terms".to_owned(), description: String::new() };
     let policy = store.generation().await.unwrap();
     let on = |policy| {
         let mut event = event("a");
         event.terms.get_or_insert_default().policy = Some(policy);
         event
     };
-    assert!(store.put(&governed, Put::Create, on(policy)).await.unwrap());
-    let late = store.delete::<GovernedResource>(mcp.normalized(), on(policy)).await;
+    assert!(store.put(&group, Put::Create, on(policy)).await.unwrap());
+    let late = store.delete_group("of-terms", on(policy)).await;
     assert!(matches!(late, Err(StoreError::Stale)), "{late:?}");
     let policy = store.generation().await.unwrap();
-    assert!(store.delete::<GovernedResource>(mcp.normalized(), on(policy)).await.unwrap());
+    assert!(store.delete_group("of-terms", on(policy)).await.unwrap());
 }
 
 /// A database is one authorization server's.

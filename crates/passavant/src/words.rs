@@ -30,26 +30,10 @@ fn helps() -> String {
     lines.fold(String::new(), |text, line| text + line + "\n")
 }
 
+/// `UPDATE_EXPECT=1 cargo test -p passavant` keeps them as they are now: read them first.
 #[test]
 fn every_help_is_the_one_that_is_kept() {
-    let now = helps();
-    let kept = fs::read_to_string(kept()).unwrap_or_default();
-    for (line, (was, is)) in kept.lines().zip(now.lines()).enumerate() {
-        assert_eq!(was, is, "line {}: read it; then {HOW}", line + 1);
-    }
-    assert_eq!(kept.lines().count(), now.lines().count(), "read it; then {HOW}");
-}
-
-const HOW: &str = "cargo test -p passavant keep_helps -- --ignored";
-
-fn kept() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/words/help.txt")
-}
-
-#[test]
-#[ignore = "writes what the other one compares"]
-fn keep_helps() {
-    fs::write(kept(), helps()).unwrap();
+    expect_test::expect_file!["words/help.txt"].assert_eq(&helps());
 }
 
 /// Commands in texts: `passavant …` between backquotes, or at the start of a line of a shell.
