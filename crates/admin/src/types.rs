@@ -98,8 +98,8 @@ macro_rules! texts {
 texts! {
     /// A scope (RFC 6749 section 3.3), or several with a space between them.
     ScopeToken: "^([!#-\\[\\]-~]+( [!#-\\[\\]-~]+)*)?$";
-    /// The resource identifier of an MCP server (RFC 9728).
-    ResourceIdentifier: "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$";
+    /// A URL of `https`, or of this machine.
+    SecureUrl: "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$";
     /// Where a browser may return to.
     RedirectUri: "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}|http://127\\.0\\.0\\.1/[A-Za-z0-9._~-]{1,30})$";
     /// A domain of addresses.
@@ -490,7 +490,7 @@ pub struct NewClient {
     pub require_pushed_authorization_requests: bool,
     /// MCP servers it stands for: it may introspect their tokens.
     #[serde(default)]
-    #[schema(value_type = Vec<ResourceIdentifier>)]
+    #[schema(value_type = Vec<SecureUrl>)]
     pub resources: Vec<Resource>,
     /// Which MCP client it is for: `vscode` or `claude-code`.
     #[serde(default)]
@@ -501,9 +501,7 @@ pub struct NewClient {
     pub jwks: Option<Value>,
     /// The same, by the keys at this URL.
     #[serde(default)]
-    #[schema(
-        pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$"
-    )]
+    #[schema(value_type = Option<SecureUrl>)]
     pub jwks_uri: Option<String>,
     /// The algorithm of those keys; ES256 unless given.
     #[serde(default)]
@@ -558,7 +556,7 @@ pub struct ClientChange {
     pub require_pushed_authorization_requests: Option<bool>,
     /// MCP servers it stands for.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, value_type = Option<Vec<ResourceIdentifier>>)]
+    #[schema(nullable = false, value_type = Option<Vec<SecureUrl>>)]
     pub resources: Option<Vec<Resource>>,
     /// Which MCP client it is for; `null` for none.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
@@ -570,10 +568,7 @@ pub struct ClientChange {
     pub jwks: Option<Value>,
     /// Another URL of its keys, for one that has keys.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
-    #[schema(
-        nullable = false,
-        pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$"
-    )]
+    #[schema(nullable = false, value_type = Option<SecureUrl>)]
     pub jwks_uri: Option<String>,
     /// The algorithm of its keys.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
@@ -667,7 +662,7 @@ pub struct SecretView {
 #[serde(deny_unknown_fields)]
 pub struct NewServer {
     /// Its issuer identifier, byte for byte.
-    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
+    #[schema(value_type = SecureUrl)]
     pub issuer: Issuer,
     /// What people call it.
     #[serde(default)]
@@ -744,10 +739,10 @@ pub struct ServerView {
 #[serde(deny_unknown_fields)]
 pub struct NewResource {
     /// Its resource identifier.
-    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
+    #[schema(value_type = SecureUrl)]
     pub resource: Resource,
     /// Issuer of the authorization server that governs it.
-    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
+    #[schema(value_type = SecureUrl)]
     pub authorization_server: Issuer,
     /// What people call it.
     #[serde(default)]
@@ -835,13 +830,13 @@ pub struct NewConnection {
     /// The client, by its id at the IdP; `passavant` for the installations that people enrol.
     pub idp_client_id: String,
     /// Issuer of the authorization server.
-    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
+    #[schema(value_type = SecureUrl)]
     pub audience: Issuer,
     /// The client's id at that authorization server.
     #[serde(default)]
     pub ras_client_id: Option<String>,
     /// The MCP servers it opens.
-    #[schema(value_type = Vec<ResourceIdentifier>)]
+    #[schema(value_type = Vec<SecureUrl>)]
     pub resources: Vec<Resource>,
     /// The scopes it grants at most.
     #[serde(default)]
@@ -871,7 +866,7 @@ pub struct ConnectionChange {
     pub ras_client_id: Option<String>,
     /// The MCP servers it opens.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, value_type = Option<Vec<ResourceIdentifier>>)]
+    #[schema(nullable = false, value_type = Option<Vec<SecureUrl>>)]
     pub resources: Option<Vec<Resource>>,
     /// The scopes it grants at most.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
@@ -975,13 +970,11 @@ pub struct WhoseQuery {
 #[serde(deny_unknown_fields)]
 pub struct NewTrust {
     /// Its issuer identifier, byte for byte.
-    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
+    #[schema(value_type = SecureUrl)]
     pub issuer: Issuer,
     /// URL of its keys, where its discovery document does not tell.
     #[serde(default)]
-    #[schema(
-        pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$"
-    )]
+    #[schema(value_type = Option<SecureUrl>)]
     pub jwks_uri: Option<String>,
     /// The one algorithm it signs with.
     #[serde(default)]
@@ -1062,7 +1055,7 @@ impl From<&InteractiveSignIn> for SignInThere {
 pub struct TrustChange {
     /// URL of its keys; `null` where its discovery document tells.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
+    #[schema(value_type = Option<SecureUrl>)]
     pub jwks_uri: Option<Option<String>>,
     /// The one algorithm it signs with.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
@@ -1140,7 +1133,7 @@ pub struct ClientHostView {
 #[serde(deny_unknown_fields)]
 pub struct NewGoverned {
     /// Its resource identifier.
-    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
+    #[schema(value_type = SecureUrl)]
     pub resource: Resource,
     /// What people call it.
     #[serde(default)]
@@ -1270,7 +1263,7 @@ pub struct AccountView {
 #[serde(deny_unknown_fields)]
 pub struct LinkView {
     /// The trusted issuer.
-    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
+    #[schema(value_type = SecureUrl)]
     pub issuer: Issuer,
     /// Its tenant, where it has several.
     #[serde(default)]
@@ -1451,7 +1444,7 @@ pub struct ExplainQuestion {
     /// Client id at the IdP; `passavant` for an installation, or the URL of one.
     pub client: String,
     /// The MCP server.
-    #[schema(value_type = String, pattern = "^(https://([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,3}[a-z]{2,12}|http://(localhost|127\\.0\\.0\\.1))(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,30}){0,4}$")]
+    #[schema(value_type = SecureUrl)]
     pub resource: Resource,
     /// Scopes; all there are unless given.
     #[serde(default)]
