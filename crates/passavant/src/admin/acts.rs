@@ -1,15 +1,18 @@
 //! What each command asks of the administration API.
 
 use super::{
-    Account, Administrator, ById, Client, ClientHost, Connection, GatewayAct, Gone, Group,
-    Installation, Key, Manner, Resource, Server, SessionAct, Trust, User, api::Api, show,
+    api::Api,
+    args::{
+        Account, ById, Client, ClientHost, Connection, Gone, Group, Manner, Resource, Server,
+        Trust, User,
+    },
+    secret_out::SecretOut,
 };
 use anyhow::{Context, Result, bail};
 use passavant_admin::types::{
-    Accounts, Administrators, AuthorizationServers, ClientHosts, Clients, Connections, Fate,
-    GovernedResources, Groups, Kind, LinkView, Resources, TrustedIssuers, Users, WhoseQuery,
+    Accounts, AuthorizationServers, ClientHosts, Clients, Connections, Fate, GovernedResources,
+    Groups, Kind, LinkView, Resources, TrustedIssuers, Users,
 };
-use passavant_host as system;
 use passavant_host::plain;
 use passavant_proto::secret::Secret;
 use serde::de::DeserializeOwned;
@@ -27,14 +30,14 @@ pub(super) fn typed<T: DeserializeOwned>(said: Value) -> Result<T> {
 }
 
 /// A request of what was said: what was not is left out.
-struct Saying(Map<String, Value>);
+pub(super) struct Saying(Map<String, Value>);
 
 impl Saying {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Map::new())
     }
 
-    fn with(mut self, name: &str, said: Option<impl Into<Value>>) -> Self {
+    pub(super) fn with(mut self, name: &str, said: Option<impl Into<Value>>) -> Self {
         if let Some(said) = said {
             self.0.insert(name.to_owned(), said.into());
         }
@@ -42,18 +45,18 @@ impl Saying {
     }
 
     /// A list, if anything of it was said.
-    fn list(self, name: &str, said: Vec<String>) -> Self {
+    pub(super) fn list(self, name: &str, said: Vec<String>) -> Self {
         let said = (!said.is_empty()).then_some(said);
         self.with(name, said)
     }
 
     /// A text; `-` takes it away.
-    fn or_none(self, name: &str, said: Option<String>) -> Self {
+    pub(super) fn or_none(self, name: &str, said: Option<String>) -> Self {
         let said = said.map(|text| if text == "-" { Value::Null } else { text.into() });
         self.with(name, said)
     }
 
-    fn typed<T: DeserializeOwned>(self) -> Result<T> {
+    pub(super) fn typed<T: DeserializeOwned>(self) -> Result<T> {
         if self.0.is_empty() {
             bail!("nothing is said that would be another\nhint: --help lists what can be changed");
         }
@@ -61,7 +64,7 @@ impl Saying {
     }
 }
 
-async fn list<K: Kind>(api: &Api) -> Result<Value> {
+pub(super) async fn list<K: Kind>(api: &Api) -> Result<Value> {
     let (items, unreadable) = api.server.all::<K>(None).await?;
     let mut rows: Vec<Value> = items.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
     for record in unreadable {
@@ -74,11 +77,11 @@ async fn one<K: Kind>(api: &Api, ById { id }: ById) -> Result<Value> {
     Ok(serde_json::to_value(api.server.show::<K>(&id).await?)?)
 }
 
-async fn add<K: Kind>(api: &Api, new: Value) -> Result<Value> {
+pub(super) async fn add<K: Kind>(api: &Api, new: Value) -> Result<Value> {
     Ok(serde_json::to_value(api.server.add::<K>(&typed(new)?).await?)?)
 }
 
-async fn change<K: Kind>(api: &Api, id: &str, said: Saying) -> Result<Value> {
+pub(super) async fn change<K: Kind>(api: &Api, id: &str, said: Saying) -> Result<Value> {
     Ok(serde_json::to_value(api.server.change::<K>(id, &said.typed()?, None).await?)?)
 }
 
@@ -87,7 +90,7 @@ async fn switch<K: Kind>(api: &Api, ById { id }: ById, on: bool) -> Result<Value
 }
 
 /// Says what goes with a record, and deletes it unless that is all that was asked for.
-async fn delete<K: Kind>(api: &Api, Gone { id, dry_run }: Gone) -> Result<Value> {
+pub(super) async fn delete<K: Kind>(api: &Api, Gone { id, dry_run }: Gone) -> Result<Value> {
     let with_it = api.server.dependents::<K>(&id).await?.records;
     for (fate, words) in [
         (Fate::Deleted, "deleted with it"),
@@ -554,184 +557,6 @@ pub(super) async fn trusts(api: &Api, trust: Trust) -> Result<Value> {
     }
 }
 
-pub(super) async fn administrators(api: &Api, act: Administrator, as_json: bool) -> Result<()> {
-    let (made, token_out) = match act {
-        Administrator::List => {
-            return administrator_table(&list::<Administrators>(api).await?, as_json);
-        }
-        Administrator::Change { name, role } => {
-            let said = Saying::new().with("role", Some(role));
-            return show(&change::<Administrators>(api, &name, said).await?, as_json);
-        }
-        Administrator::Delete(gone) => {
-            return show(&delete::<Administrators>(api, gone).await?, as_json);
-        }
-        Administrator::Add { name, role, token } => {
-            let out = SecretOut::new("--token-out", token.token_out)?;
-            let body = json!({"name": name, "role": role, "days": token.days});
-            (add::<Administrators>(api, body).await?, out)
-        }
-        Administrator::Renew { name, token } => {
-            let out = SecretOut::new("--token-out", token.token_out)?;
-            (serde_json::to_value(api.server.renew(&name, token.days).await?)?, out)
-        }
-    };
-    let mut out = token_out;
-    let made = out.keep(made, "token")?;
-    if as_json {
-        return show(&made, as_json);
-    }
-    let text = |member: &str| plain(made.get(member).and_then(Value::as_str).unwrap_or_default());
-    println!("{} has the role {}; the token ends {}.", text("name"), text("role"), ends(&made));
-    match &out.file {
-        Some(file) => println!(
-            "The token is in {}: `passavant admin{} --secret-file {} …` acts by that name.",
-            file.display(),
-            api.again,
-            system::quoted(&file.display().to_string())
-        ),
-        None => println!(
-            "The token, shown this once; in a file (mode 0600) it is what --secret-file takes:\n{}",
-            text("token")
-        ),
-    }
-    Ok(())
-}
-
-/// When a token ends.
-fn ends(administrator: &Value) -> String {
-    let at = administrator.get("expires_at").and_then(Value::as_i64).unwrap_or_default();
-    match at - system::clock().now().0 {
-        ..=0 => "ended".to_owned(),
-        1..=86_400 => "in less than a day".to_owned(),
-        left => format!("in {} days", (left + 86_399) / 86_400),
-    }
-}
-
-fn administrator_table(all: &Value, as_json: bool) -> Result<()> {
-    if as_json || all.as_array().is_none_or(Vec::is_empty) {
-        return show(all, as_json);
-    }
-    let mut table = vec![["NAME", "ROLE", "TOKEN ENDS", "ADDED BY"].map(str::to_owned)];
-    for row in all.as_array().into_iter().flatten() {
-        let text = |name: &str| plain(row.get(name).and_then(Value::as_str).unwrap_or_default());
-        table.push([text("name"), text("role"), ends(row), text("added_by")]);
-    }
-    print!("{}", system::table(&table));
-    Ok(())
-}
-
-/// A new file for a secret that is shown once.
-struct SecretOut {
-    file: Option<PathBuf>,
-    kept: bool,
-}
-
-impl SecretOut {
-    /// Before anything is made: the file is there then, empty and its owner's alone, and one that was there stays.
-    fn new(option: &str, file: Option<PathBuf>) -> Result<Self> {
-        if let Some(file) = &file {
-            system::write_private(file, b"", true).with_context(|| option.to_owned())?;
-        }
-        Ok(Self { file, kept: false })
-    }
-
-    /// Writes the secret of an answer there, where there is one, and takes it out of the answer.
-    fn keep(&mut self, mut answer: Value, member: &str) -> Result<Value> {
-        if let (Some(file), Some(secret)) = (&self.file, answer.get(member)) {
-            let secret = Secret::new(secret.as_str().unwrap_or_default());
-            system::write_private(file, secret.expose().as_bytes(), false)?;
-            self.kept = true;
-            answer[member] = format!("(in {})", file.display()).into();
-        }
-        Ok(answer)
-    }
-}
-
-impl Drop for SecretOut {
-    /// Nothing was made: no file is left for it.
-    fn drop(&mut self) {
-        if let Some(file) = self.file.as_ref().filter(|_| !self.kept) {
-            let _ = std::fs::remove_file(file);
-        }
-    }
-}
-
-pub(super) async fn keys(api: &Api, act: Key) -> Result<Value> {
-    match act {
-        Key::List => Ok(serde_json::to_value(api.server.keys().await?.items)?),
-        Key::Rotate { now, algorithm } => {
-            let rotation = typed(json!({"now": now, "algorithm": algorithm}))?;
-            Ok(serde_json::to_value(api.server.rotate_key(&rotation).await?)?)
-        }
-        Key::Remove { kid } => {
-            api.server.remove_key(&kid).await?;
-            Ok(Value::Null)
-        }
-    }
-}
-
-pub(super) async fn installations(api: &Api, act: Installation, as_json: bool) -> Result<()> {
-    let listed = match act {
-        Installation::Revoke(ById { id }) => {
-            api.server.revoke_installation(&id).await?;
-            println!("done");
-            return Ok(());
-        }
-        Installation::List { user } => api.server.installations(&WhoseQuery { user }).await?,
-    };
-    let mut rows: Vec<Value> =
-        listed.items.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
-    for record in listed.unreadable {
-        rows.push(serde_json::to_value(record)?);
-    }
-    let rows = Value::from(rows);
-    if as_json {
-        println!("{}", system::json_text(&rows)?);
-        return Ok(());
-    }
-    let now = system::clock().now().0;
-    let mut table = vec![["ID", "PERSON", "DEVICE", "ENROLLED", "LAST USED"].map(str::to_owned)];
-    for row in rows.as_array().into_iter().flatten() {
-        let text = |name: &str| plain(row.get(name).and_then(Value::as_str).unwrap_or(""));
-        let when = |name: &str| {
-            system::ago(now - row.get(name).and_then(Value::as_i64).unwrap_or_default())
-        };
-        let times = [when("enrolled_at"), when("used_at")];
-        let [enrolled, used] = times;
-        table.push([text("id"), text("user"), text("device"), enrolled, used]);
-    }
-    print!("{}", system::table(&table));
-    Ok(())
-}
-
-pub(super) async fn sessions(api: &Api, act: SessionAct, as_json: bool) -> Result<()> {
-    let listed = match act {
-        SessionAct::End(ById { id }) => {
-            api.server.end_session(&id).await?;
-            println!("done");
-            return Ok(());
-        }
-        SessionAct::List { user } => api.server.sessions(&WhoseQuery { user }).await?,
-    };
-    if as_json {
-        println!("{}", system::json_text(&serde_json::to_value(listed.items)?)?);
-        return Ok(());
-    }
-    let now = system::clock().now();
-    let mut table = vec![["ID", "PERSON", "SIGNED IN", "BY"].map(str::to_owned)];
-    for session in listed.items {
-        table.push([
-            plain(&session.id),
-            plain(&session.user),
-            system::ago(now.since(session.signed_in_at)),
-            plain(&session.amr.join(" ")),
-        ]);
-    }
-    print!("{}", system::table(&table));
-    Ok(())
-}
-
 pub(super) async fn client_hosts(api: &Api, host: ClientHost) -> Result<Value> {
     match host {
         ClientHost::Add { origin } => add::<ClientHosts>(api, json!({"origin": origin})).await,
@@ -762,75 +587,4 @@ pub(super) async fn accounts(api: &Api, account: Account) -> Result<Value> {
         Account::Disable(id) => switch::<Accounts>(api, id, false).await,
         Account::Enable(id) => switch::<Accounts>(api, id, true).await,
     }
-}
-
-/// The gateways are beside the roles, whatever `--ras` says.
-pub(super) async fn gateway(api: &Api, act: GatewayAct, as_json: bool) -> Result<()> {
-    match act {
-        GatewayAct::Tools => {
-            let all = api.all.raw("GET", "/gateway/tools", None).await?;
-            if as_json {
-                println!("{}", system::json_text(&all)?);
-                return Ok(());
-            }
-            let mut table = vec![["MCP SERVER", "TOOL", "STATE", "READ-ONLY"].map(str::to_owned)];
-            let mut differences = String::new();
-            for (resource, tools) in all.as_object().into_iter().flatten() {
-                for tool in tools.as_array().into_iter().flatten() {
-                    let text = |name: &str| plain(tool[name].as_str().unwrap_or_default());
-                    let read_only = if tool["read_only"] == true { "says so" } else { "" };
-                    table.push([
-                        plain(resource),
-                        text("name"),
-                        text("state"),
-                        read_only.to_owned(),
-                    ]);
-                    for seen in tool["waiting"].as_array().into_iter().flatten() {
-                        differences.push_str(&difference(resource, tool, seen));
-                    }
-                }
-            }
-            print!("{}{differences}", system::table(&table));
-        }
-        GatewayAct::Approve { resource, tool, fingerprint } => {
-            let body = json!({"resource": resource, "tool": tool, "fingerprint": fingerprint});
-            let done = api.all.raw("POST", "/gateway/approve", Some(body)).await?;
-            if as_json {
-                println!("{}", system::json_text(&done)?);
-            } else {
-                println!("This description of `{}` is approved.", plain(&tool));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// What a tool says now beside what was approved, and how to approve it.
-fn difference(resource: &str, tool: &Value, seen: &Value) -> String {
-    let text = |value: &Value| plain(value.as_str().unwrap_or_default());
-    let pretty = |value: &Value| {
-        let text = value.as_str().unwrap_or_default();
-        let read = serde_json::from_str::<Value>(text);
-        let lines = read.map_or_else(|_| text.to_owned(), |value| format!("{value:#}"));
-        // Each line is shown for what it is; the lines themselves are ours.
-        lines.lines().map(|line| plain(line) + "\n").collect::<String>()
-    };
-    let (before, now) = (pretty(&tool["text"]), pretty(&seen["text"]));
-    let name = text(&tool["name"]);
-    let changes = similar::TextDiff::from_lines(&before, &now);
-    let changes = changes.unified_diff().header("approved", "seen").to_string();
-    let approve = format!(
-        "passavant admin gateway approve {} {} {}",
-        system::quoted(&plain(resource)),
-        system::quoted(&name),
-        text(&seen["fingerprint"])
-    );
-    let known = if before.is_empty() {
-        "What was approved was not kept by an earlier version; this is all that it says now.\n"
-    } else {
-        ""
-    };
-    format!(
-        "\n{name} says something that nobody has approved:\n{known}{changes}approve it: {approve}\n"
-    )
 }
