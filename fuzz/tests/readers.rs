@@ -200,8 +200,8 @@ fn mcp_message() {
             for batches in [true, false] {
                 if let Ok(body) = message::read(bytes, batches) {
                     assert!(!body.messages.is_empty() && (batches || !body.batch));
-                    // Whatever is taken is JSON by its grammar to everybody. What it does not say: members that are passed
-                    // over may hold half of a surrogate pair, or a number out of range, which some readers refuse.
+                    // JSON by its grammar. Members that are passed over may hold half of a surrogate pair, which programs in
+                    // JavaScript write where a text was cut inside of a sign: no decision rests on them.
                     assert!(serde_json::from_slice::<&serde_json::value::RawValue>(bytes).is_ok());
                 }
             }

@@ -96,7 +96,8 @@ impl Desk {
     /// The event of an act on a record.
     pub(crate) fn event<R: Record>(&self, act: Act, id: &str) -> AuditEvent {
         let mut event = self.act(act, R::KIND).with(Detail::Record, id);
-        if let Some(policy) = self.policy {
+        // What only takes away is checked against nothing, and waits for nobody.
+        if let Some(policy) = self.policy.filter(|_| act != Act::Disable) {
             event.terms.get_or_insert_default().policy = Some(policy);
         }
         if let Some(tag) = &self.expects {

@@ -636,6 +636,12 @@ mod tests {
         let surrogate =
             call.replace("\"tools/list\"", r#""tools/call","params":{"name":"\ud800"}"#);
         assert_eq!(one(&surrogate).map(|(_, target)| target), Ok(r#"Tool("")"#.to_owned()));
+        // A text that was cut inside of a sign, in what no decision rests on, is the server's to judge.
+        let cut = call.replace(
+            "\"tools/list\"",
+            r#""tools/call","params":{"name":"draw","arguments":{"text":"\ud83d"}}"#,
+        );
+        assert_eq!(one(&cut).map(|(_, target)| target), Ok(r#"Tool("draw")"#.to_owned()));
     }
 
     #[test]
