@@ -26,7 +26,7 @@ pub fn current(value: &str) -> &str {
 }
 
 /// Reads a value that may come from an earlier build.
-pub(crate) fn text<'de, D: Deserializer<'de>>(reader: D) -> Result<String, D::Error> {
+pub fn text<'de, D: Deserializer<'de>>(reader: D) -> Result<String, D::Error> {
     String::deserialize(reader).map(|value| match current(&value) {
         now if now == value => value,
         now => now.to_owned(),
@@ -34,7 +34,7 @@ pub(crate) fn text<'de, D: Deserializer<'de>>(reader: D) -> Result<String, D::Er
 }
 
 /// The same of a list.
-pub(crate) fn texts<'de, D: Deserializer<'de>>(reader: D) -> Result<Vec<String>, D::Error> {
+pub fn texts<'de, D: Deserializer<'de>>(reader: D) -> Result<Vec<String>, D::Error> {
     let values = Vec::<String>::deserialize(reader)?;
     Ok(values.iter().map(|value| current(value).to_owned()).collect())
 }

@@ -41,7 +41,7 @@ impl AdminRole {
 
 /// What a secret is checked by without being held: whoever reads these can neither send a request nor learn the
 /// secret (RFC 5802 section 3, StoredKey and ServerKey). A secret has 256 random bits, so that nothing has to be slow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredProof {
     /// SHA-256 of the key that proves a request.
     pub stored_key: String,
@@ -50,7 +50,7 @@ pub struct StoredProof {
 }
 
 /// An administrator of one authorization server, by the name in its audit rows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Administrator {
     /// The name; never two at once.
     pub name: String,
@@ -63,7 +63,6 @@ pub struct Administrator {
     /// When they were added.
     pub created_at: Timestamp,
     /// Who added them.
-    #[serde(default)]
     pub added_by: String,
 }
 

@@ -1,14 +1,14 @@
 //! What a record of the directory is: a JSON document with an id and a name.
 
+use crate::rows::Stored;
 use passavant_proto::{
     oauth::client::{Client, GovernedResource},
     policy::{Connection, RegisteredResource, ResourceAuthorizationServer},
     xaa::trust::{ClientHost, TrustedIssuer},
 };
-use serde::{Serialize, de::DeserializeOwned};
 
 /// A record of the directory: a JSON document with an id, and a name unique in its kind.
-pub trait Record: Serialize + DeserializeOwned + Send + Sync {
+pub trait Record: Stored + Send + Sync {
     /// What it is called in the database and in messages.
     const KIND: &'static str;
     /// Unique and unchanging.

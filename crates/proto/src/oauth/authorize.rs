@@ -11,7 +11,6 @@ use crate::{
     oauth::scope::Scopes,
     time::Timestamp,
 };
-use serde::{Deserialize, Serialize};
 
 /// Scopes of a sign-in; others are left out of the grant.
 pub const SCOPES: [&str; 5] = ["openid", "profile", "email", "groups", "offline_access"];
@@ -21,7 +20,7 @@ pub const SCOPE_ENROL: &str = "enrol";
 pub const CODE_LIFETIME: i64 = 60;
 
 /// A checked authorization request, as it is kept until the person has signed in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthorizationRequest {
     /// The client.
     pub client_id: String,
@@ -30,7 +29,6 @@ pub struct AuthorizationRequest {
     /// Scopes granted.
     pub scopes: Scopes,
     /// PKCE challenge, S256; `None` from a confidential client that may leave it out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code_challenge: Option<CodeChallenge>,
     /// `state`, echoed.
     pub state: Option<String>,
@@ -47,14 +45,11 @@ pub struct AuthorizationRequest {
     /// DPoP key the code is bound to (RFC 9449 section 10).
     pub dpop_jkt: Option<String>,
     /// The MCP server that tokens will be for; `None` at an IdP.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<Resource>,
     /// The person that an `id_token_hint` names: nobody else is served.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     /// Classes one of which the sign-in has to have reached: an essential `acr` of the `claims` parameter (OpenID
     /// Connect Core 5.5.1.1).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub essential_acr: Option<Vec<String>>,
 }
 

@@ -1,10 +1,9 @@
 //! OAuth clients as registered at the IdP or at a RAS.
 
 use crate::{jose::jwk::Algorithm, oauth::scope::Scopes, time::Timestamp};
-use serde::{Deserialize, Serialize};
 
 /// The hash of one client secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretHash {
     /// SHA-256 in base64url ([`crate::secret::Secret::hash`]).
     pub hash: String,
@@ -13,8 +12,7 @@ pub struct SecretHash {
 }
 
 /// Where the public keys of a `private_key_jwt` client are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientKeys {
     /// A JWK Set, kept with the registration.
     Inline(serde_json::Value),
@@ -23,8 +21,7 @@ pub enum ClientKeys {
 }
 
 /// How a client proves who it is. Exactly one method, the registered one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientAuthentication {
     /// `client_secret_basic` or `client_secret_post`.
     Secret(Vec<SecretHash>),
@@ -33,7 +30,6 @@ pub enum ClientAuthentication {
         /// Its public keys.
         keys: ClientKeys,
         /// The one algorithm it signs with.
-        #[serde(default)]
         algorithm: Algorithm,
     },
     /// None: a public client, allowed only by an administrator's switch.
@@ -57,7 +53,7 @@ pub const ENROLLED_CLIENT: &str = "passavant";
 
 /// One client registration.
 #[allow(clippy::struct_excessive_bools)] // switches of the registration, each by the name that its standard gives it
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     /// Its id at this authorization server: the `idp_client_id` at an IdP, the `ras_client_id` at a
     /// RAS. `[A-Za-z0-9_.~-]` alone, so that Basic credentials read the same raw and form-decoded.
@@ -67,52 +63,39 @@ pub struct Client {
     /// How it authenticates.
     pub authentication: ClientAuthentication,
     /// Where sign-ins may return to; exact but for a loopback port.
-    #[serde(default)]
     pub redirect_uris: Vec<String>,
     /// Where sign-outs may return to, exact.
-    #[serde(default)]
     pub post_logout_redirect_uris: Vec<String>,
     /// Lifetime of its ID tokens in seconds; `None` for 600.
-    #[serde(default)]
     pub id_token_lifetime: Option<i64>,
     /// The algorithm of its ID tokens (OpenID Connect Registration 1.0, 2); `None` for the server's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id_token_signed_response_alg: Option<Algorithm>,
     /// Whether it may leave PKCE out: for confidential clients alone, whose codes are worth nothing without their
     /// secret or key (RFC 9700 2.1.1).
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pkce_optional: bool,
     /// It may sign people in by a code that they type elsewhere (RFC 8628).
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub device_grant: bool,
     /// Whether it gets no token without a DPoP proof (RFC 9449 section 5.2).
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dpop_bound_access_tokens: bool,
     /// Whether authorization requests must be pushed (RFC 9126 section 6).
-    #[serde(default)]
     pub require_pushed_authorization_requests: bool,
     /// MCP servers it stands for: it may introspect tokens whose audience is one of them.
-    #[serde(default)]
     pub resources: Vec<crate::identifier::Resource>,
     /// The MCP client it is registered for, by the name `passavant install` knows (`vscode`,
     /// `claude-code`): people's catalogs say so, and installing writes native settings.
-    #[serde(default)]
     pub software: Option<String>,
     /// It registered itself (RFC 7591); `None` for one that an administrator registered.
-    #[serde(default)]
     pub registered: Option<SelfRegistered>,
     /// Switched off by an administrator.
-    #[serde(default)]
     pub disabled: bool,
 }
 
 /// What is known of a client that registered itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SelfRegistered {
     /// When.
     pub at: Timestamp,
     /// Somebody has let it in since.
-    #[serde(default)]
     pub used: bool,
 }
 
@@ -178,33 +161,25 @@ pub fn is_client_id(id: &str) -> bool {
 }
 
 /// An MCP server as the RAS that governs it knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GovernedResource {
     /// Its resource identifier, the `aud` of tokens.
     pub resource: crate::identifier::Resource,
     /// What people call it.
-    #[serde(default)]
     pub name: String,
     /// Every scope it knows; others are never granted.
-    #[serde(default)]
     pub scopes: Scopes,
     /// Granted when an ID-JAG carries no `scope` claim.
-    #[serde(default)]
     pub default_scopes: Scopes,
     /// What a scope lets somebody do, in words for people.
-    #[serde(default)]
     pub descriptions: std::collections::BTreeMap<String, String>,
     /// Lifetime of its access tokens in seconds; `None` for 300, at most 3600.
-    #[serde(default)]
     pub access_token_lifetime: Option<i64>,
     /// The algorithm that its access tokens are signed with; `None` for the server's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_token_signing_alg: Option<Algorithm>,
     /// Whether its tokens must be bound to a DPoP key (ID-JAG draft section 9.9.1.2).
-    #[serde(default)]
     pub require_dpop: bool,
     /// Switched off by an administrator.
-    #[serde(default)]
     pub disabled: bool,
 }
 

@@ -8,28 +8,22 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// A resource authorization server as the IdP knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceAuthorizationServer {
     /// Its issuer identifier: the `aud` of ID-JAGs for it.
     pub issuer: Issuer,
     /// What people call it.
-    #[serde(default)]
     pub name: String,
     /// Other values of `audience` that mean this one; `aud` of ID-JAGs is the issuer.
-    #[serde(default)]
     pub aliases: Vec<String>,
     /// Claims about the person that ID-JAGs for it may carry: `email`, `auth_time`, `acr`, `amr`.
     /// Nothing unless listed (MCP Enterprise-Managed Authorization, section 7.4.3).
-    #[serde(default)]
     pub release: BTreeSet<ReleasedClaim>,
     /// The algorithm that ID-JAGs for it are signed with; `None` for the identity provider's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id_jag_signing_alg: Option<crate::jose::jwk::Algorithm>,
     /// The algorithm that it signs access tokens with, for gateways that present them here.
-    #[serde(default)]
     pub algorithm: crate::jose::jwk::Algorithm,
     /// Switched off by an administrator.
-    #[serde(default)]
     pub disabled: bool,
 }
 
@@ -45,26 +39,22 @@ pub enum ReleasedClaim {
 }
 
 /// An MCP server as the IdP knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegisteredResource {
     /// Its resource identifier.
     pub resource: Resource,
     /// The RAS that governs it.
     pub authorization_server: Issuer,
     /// What people call it.
-    #[serde(default)]
     pub name: String,
     /// The scopes it knows.
-    #[serde(default)]
     pub scopes: Scopes,
     /// Switched off by an administrator.
-    #[serde(default)]
     pub disabled: bool,
 }
 
 /// Whom a connection is for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// Everyone who can sign in.
     Everyone,
@@ -75,42 +65,34 @@ pub enum Subject {
 }
 
 /// What must be true of the sign-in.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conditions {
     /// The sign-in may be at most this old, in seconds.
-    #[serde(default)]
     pub max_authentication_age: Option<i64>,
     /// The sign-in must have reached one of these classes; empty: any.
-    #[serde(default, deserialize_with = "crate::formerly::texts")]
     pub acr_values: Vec<String>,
 }
 
 /// The administrator's record that a client may reach a RAS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// Its name, unique; what audit and explanations call it.
     pub id: String,
     /// The client, by its `idp_client_id`.
-    #[serde(deserialize_with = "crate::formerly::text")]
     pub idp_client_id: String,
     /// The RAS.
     pub audience: Issuer,
     /// The client's id at the RAS: the `client_id` claim (ID-JAG draft, section 5). `None` for a client whose own id
     /// is the URL of its metadata document, where that is its id at the RAS too.
-    #[serde(default)]
     pub ras_client_id: Option<String>,
     /// The MCP servers it opens.
     pub resources: Vec<Resource>,
     /// The scopes it grants at most.
-    #[serde(default)]
     pub scopes: Scopes,
     /// Whom it is for; nobody when empty.
-    #[serde(default)]
     pub subjects: Vec<Subject>,
     /// Conditions on the sign-in.
-    #[serde(default)]
     pub conditions: Conditions,
     /// Switched off by an administrator.
-    #[serde(default)]
     pub disabled: bool,
 }

@@ -1,18 +1,15 @@
 //! Whom a RAS believes, and whom it then knows: trusted issuers and accounts.
 
 use crate::{identifier::Issuer, jose::jwk::Algorithm};
-use serde::{Deserialize, Serialize};
 
 /// How a RAS resolves the subject of an ID-JAG to one of its accounts (ID-JAG draft section 9.6). The link is always
 /// `iss` + `tenant` + `sub`; the rest says what happens when there is none yet.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccountResolution {
     /// Create an account at first sight.
-    #[serde(default)]
     pub just_in_time: bool,
     /// Link an existing account by `email`, for addresses in these domains alone, which the issuer
     /// owns by the administrator's word. Empty: never.
-    #[serde(default)]
     pub email_domains: Vec<String>,
 }
 
@@ -31,12 +28,11 @@ impl AccountResolution {
 /// How people of an issuer sign in here without cross-app access: at the issuer, where this
 /// authorization server is registered as a relying party that authenticates with `private_key_jwt` by
 /// its published keys.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InteractiveSignIn {
     /// This authorization server's client id there.
     pub client_id: String,
     /// Domains of addresses whose people are sent there, where there are several issuers.
-    #[serde(default)]
     pub domains: Vec<String>,
 }
 
@@ -49,39 +45,30 @@ impl InteractiveSignIn {
 }
 
 /// An IdP whose ID-JAGs a RAS honours.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustedIssuer {
     /// Its issuer identifier.
     pub issuer: Issuer,
     /// Its keys; `None`: found through its discovery document.
-    #[serde(default)]
     pub jwks_uri: Option<String>,
     /// The one algorithm it signs with.
-    #[serde(default)]
     pub algorithm: Algorithm,
     /// Value its `tenant` claim must have; `None` for a single-tenant issuer.
-    #[serde(default)]
     pub tenant: Option<String>,
     /// Value its `aud_tenant` claim must have: what it calls our own tenant; `None` where it has no such claim.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audience_tenant: Option<String>,
     /// How its people become accounts here.
-    #[serde(default)]
     pub accounts: AccountResolution,
     /// Whether an ID-JAG of this issuer may be presented again while it lives. Off unless an
     /// administrator relaxes it (section 4.4 of the ID-JAG draft allows it, section 7.4.2 of MCP
     /// Enterprise-Managed Authorization does not).
-    #[serde(default)]
     pub allow_reuse: bool,
     /// Whether clients may be named by metadata documents below this issuer's own URL: the
     /// installations enrolled there.
-    #[serde(default)]
     pub client_documents: bool,
     /// The interactive path for its people; `None`: only through cross-app access.
-    #[serde(default)]
     pub sign_in: Option<InteractiveSignIn>,
     /// Switched off by an administrator: no ID-JAG is honoured, tokens that came from it die.
-    #[serde(default)]
     pub disabled: bool,
 }
 
@@ -94,22 +81,20 @@ impl TrustedIssuer {
 }
 
 /// An origin whose client metadata documents a RAS accepts, beside those of trusted issuers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientHost {
     /// Scheme, host and port: `https://app.example`.
     pub origin: String,
     /// Switched off by an administrator.
-    #[serde(default)]
     pub disabled: bool,
 }
 
 /// A person at an issuer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SubjectLink {
     /// The trusted issuer.
     pub issuer: Issuer,
     /// Its tenant, where it has several.
-    #[serde(default)]
     pub tenant: Option<String>,
     /// `sub` of its ID-JAGs.
     pub subject: String,
@@ -124,15 +109,13 @@ impl SubjectLink {
 }
 
 /// A person at a RAS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     /// `sub` of the access tokens issued here.
     pub id: String,
     /// Address, if known; unique among accounts when set.
-    #[serde(default)]
     pub email: Option<String>,
     /// Switched off by an administrator.
-    #[serde(default)]
     pub disabled: bool,
 }
 

@@ -4,7 +4,7 @@ use super::statements::{bind, chunks, rows};
 use crate::{
     administrators::{RestsOn, Terms},
     database::{Store, StoreError, escaped, reading},
-    rows::{document, to_json},
+    rows::{details_of_row, details_row},
 };
 use passavant_proto::{
     event::{Detail, Event},
@@ -130,7 +130,7 @@ pub(crate) async fn insert_audit<E: Borrow<AuditEvent> + Sync>(
             bind(&mut arguments, event.outcome.word())?;
             bind(&mut arguments, event.person.as_str())?;
             bind(&mut arguments, event.client.as_str())?;
-            bind(&mut arguments, to_json(&event.details, "audit")?)?;
+            bind(&mut arguments, details_row(&event.details)?)?;
         }
         let sql = format!(
             "INSERT INTO audit (at, event, outcome, person, client, document) VALUES {}",
@@ -236,10 +236,7 @@ impl Store {
                     outcome: row.try_get("outcome")?,
                     person: row.try_get("person")?,
                     client: row.try_get("client")?,
-                    // One row that cannot be read does not hide the others.
-                    details: document(row, "document", "audit").unwrap_or_else(|error| {
-                        BTreeMap::from([("unreadable".to_owned(), error.to_string())])
-                    }),
+                    details: details_of_row(row.try_get("document")?),
                 })
             })
             .collect()

@@ -9,7 +9,6 @@ use crate::{
     sign_in::{end_account, end_issuer},
 };
 use passavant_proto::xaa::trust::{Account, SubjectLink};
-use serde::{Deserialize, Serialize};
 use sqlx::{Any, AssertSqlSafe, Row, Transaction};
 
 record!(
@@ -24,10 +23,10 @@ record!(
 );
 
 /// The account that a person of a trusted issuer is.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone)]
 pub(crate) struct AccountLink {
-    link: SubjectLink,
-    account: String,
+    pub(crate) link: SubjectLink,
+    pub(crate) account: String,
 }
 record!(AccountLink, "account link", |l| l.link.key());
 

@@ -9,7 +9,6 @@ use crate::{
     rows::{document, to_json},
 };
 use passavant_proto::{jose::jwk::Algorithm, time::Timestamp};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{Row, any::AnyRow};
 
@@ -21,7 +20,7 @@ pub(crate) const INSTALLATION: &str = "installation";
 const USE_APART: i64 = 60;
 
 /// One enrolled installation. It is a client whose id is the URL of its metadata document.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installation {
     /// The last segment of its URL.
     pub id: String,

@@ -5,7 +5,7 @@ mod installation;
 mod stranger;
 mod user;
 
-pub(crate) use account::remove_links;
+pub(crate) use account::{AccountLink, remove_links};
 pub(crate) use installation::INSTALLATION;
 pub use installation::{Installation, MOST_INSTALLATIONS};
 pub(crate) use stranger::LetIn;

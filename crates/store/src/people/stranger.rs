@@ -9,13 +9,12 @@ use crate::{
     sign_in::end_client,
 };
 use passavant_proto::{oauth::client::Client, time::Timestamp};
-use serde::{Deserialize, Serialize};
 
 /// The person who let a client in that registered itself.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone)]
 pub(crate) struct LetIn {
-    client: String,
-    person: String,
+    pub(crate) client: String,
+    pub(crate) person: String,
 }
 record!(LetIn, "let in", |l| l.client.clone());
 

@@ -10,50 +10,40 @@ use crate::{
     sign_in::end_sign_ins,
 };
 use passavant_proto::{event::Detail, policy::Subject, time::Timestamp};
-use serde::{Deserialize, Serialize};
 use sqlx::{Any, Row, Transaction, any::AnyRow};
 use std::collections::BTreeSet;
 
 /// A person at the IdP.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// `sub` of tokens: opaque, never reused.
     pub id: String,
     /// What they type to sign in; NFC and lower case.
     pub username: String,
     /// Address.
-    #[serde(default)]
     pub email: Option<String>,
     /// Whether the address is known to be theirs.
-    #[serde(default)]
     pub email_verified: bool,
     /// What people call them.
-    #[serde(default)]
     pub display_name: Option<String>,
     /// Given name, for applications that ask for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_name: Option<String>,
     /// Family name, for applications that ask for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family_name: Option<String>,
     /// Names of the groups they are in.
-    #[serde(default)]
     pub groups: BTreeSet<String>,
     /// Argon2id hash (PHC string); `None`: cannot sign in with a password.
-    #[serde(default)]
     pub password_hash: Option<String>,
     /// Switched off by an administrator.
-    #[serde(default)]
     pub disabled: bool,
 }
 
 /// A group at the IdP. Members carry its name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// Its name.
     pub name: String,
     /// What it is for.
-    #[serde(default)]
     pub description: String,
 }
 

@@ -3,7 +3,7 @@
 use super::{code::end_codes, session::end_sign_ins};
 use crate::{
     database::StoreError,
-    rows::{document, may_name},
+    rows::{may_name, parse_row},
 };
 use passavant_proto::{identifier::Resource, time::Timestamp};
 use serde::Deserialize;
@@ -69,7 +69,7 @@ pub(crate) async fn end_resource(
         "SELECT hash, document FROM refresh_tokens WHERE revoked_at IS NULL AND expires_at > $1";
     let rows = sqlx::query(live).bind(now.0).fetch_all(&mut **transaction).await?;
     for row in &rows {
-        let of_it = match document::<For>(row, "document", "refresh token") {
+        let of_it = match parse_row::<For>(row.try_get("document")?) {
             Ok(held) => held.resource.is_some_and(|resource| resource.normalized() == id),
             // What cannot be read ends where it may name it.
             Err(_) => may_name(row.try_get("document")?, id),

@@ -9,11 +9,10 @@ use passavant_proto::{
     identifier::Resource, oauth::scope::Scopes, oidc::authentication::Authentication,
     time::Timestamp,
 };
-use serde::{Deserialize, Serialize};
 use sqlx::{Any, Row, Transaction};
 
 /// A refresh token as issued.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefreshToken {
     /// What it descends from; reuse revokes it whole.
     pub family: String,
@@ -30,10 +29,8 @@ pub struct RefreshToken {
     /// DPoP key it is bound to (public clients).
     pub dpop_jkt: Option<String>,
     /// The MCP server that its access tokens are for; `None` at an IdP.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<Resource>,
     /// How its client authenticated when it was issued; `None` at an IdP.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_method: Option<String>,
     /// When it ends if it is not used.
     pub idle_expires_at: Timestamp,

@@ -1,0 +1,388 @@
+//! What is stored, letter by letter: other versions read and wrote it. Whoever has to change a line here that was there
+//! before breaks every database there is.
+
+use super::{Stored, parse, to_text};
+use crate::{
+    AdminRole, Administrator, Group, Installation, RefreshToken, StoredProof, User,
+    people::{AccountLink, LetIn},
+    record::Record,
+};
+use passavant_proto::{
+    formerly,
+    identifier::{Issuer, Resource},
+    jose::jwk::Algorithm,
+    oauth::{
+        authorize::AuthorizationRequest,
+        client::{
+            Client, ClientAuthentication, ClientKeys, GovernedResource, SecretHash, SelfRegistered,
+        },
+        pkce::CodeChallenge,
+        scope::Scopes,
+    },
+    oidc::authentication::{ACR_PASSWORD, Authentication},
+    policy::{
+        Conditions, Connection, RegisteredResource, ReleasedClaim, ResourceAuthorizationServer,
+        Subject,
+    },
+    time::Timestamp,
+    xaa::trust::{
+        Account, AccountResolution, ClientHost, InteractiveSignIn, SubjectLink, TrustedIssuer,
+    },
+};
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+};
+
+/// Written like that, and read back as it was; and what is the least that can be read.
+fn is_stored<T: Stored + Debug + PartialEq>(value: &T, document: &Value, least: &Value) {
+    let text = to_text(value).unwrap();
+    assert_eq!(&serde_json::from_str::<Value>(&text).unwrap(), document);
+    assert_eq!(&parse::<T>(&text).unwrap(), value);
+    parse::<T>(&least.to_string()).unwrap();
+    let members = least.as_object().unwrap();
+    for member in members.keys() {
+        let mut less = least.clone();
+        less.as_object_mut().unwrap().remove(member);
+        let why = parse::<T>(&less.to_string()).unwrap_err();
+        assert!(why.contains(member), "{member}: {why}");
+    }
+}
+
+fn issuer(text: &str) -> Issuer {
+    Issuer::parse(text).unwrap()
+}
+
+fn resource() -> Resource {
+    Resource::parse("https://mcp.example/a").unwrap()
+}
+
+fn scopes(scope: &str) -> Scopes {
+    serde_json::from_value(json!([scope])).unwrap()
+}
+
+fn authentication() -> Authentication {
+    Authentication {
+        auth_time: Timestamp(7),
+        acr: ACR_PASSWORD.to_owned(),
+        amr: vec!["pwd".to_owned()],
+        issuer: Some(issuer("https://idp.example")),
+    }
+}
+
+#[test]
+fn servers_and_resources() {
+    is_stored(
+        &ResourceAuthorizationServer {
+            issuer: issuer("https://as.example"),
+            name: "Canvas".to_owned(),
+            aliases: vec!["canvas".to_owned()],
+            release: BTreeSet::from([
+                ReleasedClaim::Email,
+                ReleasedClaim::AuthTime,
+                ReleasedClaim::Acr,
+                ReleasedClaim::Amr,
+            ]),
+            id_jag_signing_alg: Some(Algorithm::RS256),
+            algorithm: Algorithm::EdDSA,
+            disabled: true,
+        },
+        &json!({"issuer": "https://as.example", "name": "Canvas", "aliases": ["canvas"],
+            "release": ["email", "auth_time", "acr", "amr"], "id_jag_signing_alg": "RS256",
+            "algorithm": "EdDSA", "disabled": true}),
+        &json!({"issuer": "https://as.example"}),
+    );
+    is_stored(
+        &RegisteredResource {
+            resource: resource(),
+            authorization_server: issuer("https://as.example"),
+            name: "Canvas".to_owned(),
+            scopes: scopes("read"),
+            disabled: true,
+        },
+        &json!({"resource": "https://mcp.example/a", "authorization_server": "https://as.example",
+            "name": "Canvas", "scopes": ["read"], "disabled": true}),
+        &json!({"resource": "https://mcp.example/a", "authorization_server": "https://as.example"}),
+    );
+    is_stored(
+        &GovernedResource {
+            resource: resource(),
+            name: "Canvas".to_owned(),
+            scopes: scopes("read"),
+            default_scopes: scopes("read"),
+            descriptions: BTreeMap::from([("read".to_owned(), "look".to_owned())]),
+            access_token_lifetime: Some(60),
+            access_token_signing_alg: Some(Algorithm::PS256),
+            require_dpop: true,
+            disabled: true,
+        },
+        &json!({"resource": "https://mcp.example/a", "name": "Canvas", "scopes": ["read"],
+            "default_scopes": ["read"], "descriptions": {"read": "look"},
+            "access_token_lifetime": 60, "access_token_signing_alg": "PS256",
+            "require_dpop": true, "disabled": true}),
+        &json!({"resource": "https://mcp.example/a"}),
+    );
+}
+
+#[test]
+fn connections() {
+    is_stored(
+        &Connection {
+            id: "c".to_owned(),
+            idp_client_id: "agent".to_owned(),
+            audience: issuer("https://as.example"),
+            ras_client_id: Some("agent-there".to_owned()),
+            resources: vec![resource()],
+            scopes: scopes("read"),
+            subjects: vec![
+                Subject::Everyone,
+                Subject::Group("staff".to_owned()),
+                Subject::User("u1".to_owned()),
+            ],
+            conditions: Conditions {
+                max_authentication_age: Some(60),
+                acr_values: vec!["mfa".to_owned()],
+            },
+            disabled: true,
+        },
+        &json!({"id": "c", "idp_client_id": "agent", "audience": "https://as.example",
+            "ras_client_id": "agent-there", "resources": ["https://mcp.example/a"],
+            "scopes": ["read"], "subjects": ["everyone", {"group": "staff"}, {"user": "u1"}],
+            "conditions": {"max_authentication_age": 60, "acr_values": ["mfa"]},
+            "disabled": true}),
+        &json!({"id": "c", "idp_client_id": "agent", "audience": "https://as.example",
+            "resources": []}),
+    );
+}
+
+#[test]
+fn clients() {
+    let of = |authentication| Client {
+        id: "c".to_owned(),
+        name: "C".to_owned(),
+        authentication,
+        redirect_uris: vec!["http://127.0.0.1/cb".to_owned()],
+        post_logout_redirect_uris: vec!["https://app.example/out".to_owned()],
+        id_token_lifetime: Some(60),
+        id_token_signed_response_alg: Some(Algorithm::RS256),
+        pkce_optional: true,
+        device_grant: true,
+        dpop_bound_access_tokens: true,
+        require_pushed_authorization_requests: true,
+        resources: vec![resource()],
+        software: Some("vscode".to_owned()),
+        registered: Some(SelfRegistered { at: Timestamp(1), used: true }),
+        disabled: true,
+    };
+    let jwt = |keys| ClientAuthentication::PrivateKeyJwt { keys, algorithm: Algorithm::ES256 };
+    let hashes = [("one", None), ("two", Some(Timestamp(5)))]
+        .map(|(hash, expires)| SecretHash { hash: hash.to_owned(), expires });
+    for (authentication, document) in [
+        (ClientAuthentication::Public, json!("public")),
+        (
+            ClientAuthentication::Secret(hashes.to_vec()),
+            json!({"secret": [{"hash": "one", "expires": null}, {"hash": "two", "expires": 5}]}),
+        ),
+        (
+            jwt(ClientKeys::Inline(json!({"keys": []}))),
+            json!({"private_key_jwt": {"keys": {"inline": {"keys": []}}, "algorithm": "ES256"}}),
+        ),
+        (
+            jwt(ClientKeys::Fetched("https://a.example".to_owned())),
+            json!({"private_key_jwt": {"keys": {"fetched": "https://a.example"},
+                "algorithm": "ES256"}}),
+        ),
+    ] {
+        is_stored(
+            &of(authentication),
+            &json!({"id": "c", "name": "C", "authentication": document,
+                "redirect_uris": ["http://127.0.0.1/cb"],
+                "post_logout_redirect_uris": ["https://app.example/out"],
+                "id_token_lifetime": 60, "id_token_signed_response_alg": "RS256",
+                "pkce_optional": true, "device_grant": true, "dpop_bound_access_tokens": true,
+                "require_pushed_authorization_requests": true,
+                "resources": ["https://mcp.example/a"], "software": "vscode",
+                "registered": {"at": 1, "used": true}, "disabled": true}),
+            &json!({"id": "c", "name": "C", "authentication": document}),
+        );
+    }
+    is_stored(
+        &ClientHost { origin: "https://app.example".to_owned(), disabled: true },
+        &json!({"origin": "https://app.example", "disabled": true}),
+        &json!({"origin": "https://app.example"}),
+    );
+    let let_in = LetIn { client: "c".to_owned(), person: "u1".to_owned() };
+    let text = to_text(&let_in).unwrap();
+    assert_eq!(text, r#"{"client":"c","person":"u1"}"#);
+    assert_eq!(parse::<LetIn>(&text).unwrap().id(), "c");
+}
+
+#[test]
+fn trusted_issuers_and_accounts() {
+    is_stored(
+        &TrustedIssuer {
+            issuer: issuer("https://idp.example"),
+            jwks_uri: Some("https://idp.example/keys".to_owned()),
+            algorithm: Algorithm::ES256,
+            tenant: Some("t".to_owned()),
+            audience_tenant: Some("ours".to_owned()),
+            accounts: AccountResolution {
+                just_in_time: true,
+                email_domains: vec!["acme.example".to_owned()],
+            },
+            allow_reuse: true,
+            client_documents: true,
+            sign_in: Some(InteractiveSignIn {
+                client_id: "ras".to_owned(),
+                domains: vec!["acme.example".to_owned()],
+            }),
+            disabled: true,
+        },
+        &json!({"issuer": "https://idp.example", "jwks_uri": "https://idp.example/keys",
+            "algorithm": "ES256", "tenant": "t", "audience_tenant": "ours",
+            "accounts": {"just_in_time": true, "email_domains": ["acme.example"]},
+            "allow_reuse": true, "client_documents": true,
+            "sign_in": {"client_id": "ras", "domains": ["acme.example"]}, "disabled": true}),
+        &json!({"issuer": "https://idp.example"}),
+    );
+    is_stored(
+        &Account {
+            id: "a".to_owned(),
+            email: Some("erin@acme.example".to_owned()),
+            disabled: true,
+        },
+        &json!({"id": "a", "email": "erin@acme.example", "disabled": true}),
+        &json!({"id": "a"}),
+    );
+    let link = AccountLink {
+        link: SubjectLink {
+            issuer: issuer("https://idp.example"),
+            tenant: Some("t".to_owned()),
+            subject: "u1".to_owned(),
+        },
+        account: "a".to_owned(),
+    };
+    let text = to_text(&link).unwrap();
+    let document = json!({"link": {"issuer": "https://idp.example", "tenant": "t",
+        "subject": "u1"}, "account": "a"});
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), document);
+    assert_eq!(parse::<AccountLink>(&text).unwrap().link, link.link);
+}
+
+#[test]
+fn people_and_administrators() {
+    is_stored(
+        &User {
+            id: "u1".to_owned(),
+            username: "erin".to_owned(),
+            email: Some("erin@acme.example".to_owned()),
+            email_verified: true,
+            display_name: Some("Erin E".to_owned()),
+            given_name: Some("Erin".to_owned()),
+            family_name: Some("E".to_owned()),
+            groups: BTreeSet::from(["staff".to_owned()]),
+            password_hash: Some("$argon2id$".to_owned()),
+            disabled: true,
+        },
+        &json!({"id": "u1", "username": "erin", "email": "erin@acme.example",
+            "email_verified": true, "display_name": "Erin E", "given_name": "Erin",
+            "family_name": "E", "groups": ["staff"], "password_hash": "$argon2id$",
+            "disabled": true}),
+        &json!({"id": "u1", "username": "erin"}),
+    );
+    is_stored(
+        &Group { name: "staff".to_owned(), description: "all".to_owned() },
+        &json!({"name": "staff", "description": "all"}),
+        &json!({"name": "staff"}),
+    );
+    let installation = json!({"id": "i", "user_id": "u1", "device": "laptop",
+        "public_jwk": {"kty": "EC"}, "algorithm": "ES256", "enrolled_at": 1, "used_at": 2});
+    is_stored(
+        &Installation {
+            id: "i".to_owned(),
+            user_id: "u1".to_owned(),
+            device: "laptop".to_owned(),
+            public_jwk: json!({"kty": "EC"}),
+            algorithm: Algorithm::ES256,
+            enrolled_at: Timestamp(1),
+            used_at: Timestamp(2),
+        },
+        &installation,
+        &installation,
+    );
+    for (role, word) in AdminRole::ALL.into_iter().zip(["auditor", "helpdesk", "admin", "owner"]) {
+        let proof = json!({"stored_key": "s", "server_key": "k"});
+        is_stored(
+            &Administrator {
+                name: "ann".to_owned(),
+                role,
+                proof: StoredProof { stored_key: "s".to_owned(), server_key: "k".to_owned() },
+                expires_at: Timestamp(9),
+                created_at: Timestamp(1),
+                added_by: "bob".to_owned(),
+            },
+            &json!({"name": "ann", "role": word, "proof": proof, "expires_at": 9,
+                "created_at": 1, "added_by": "bob"}),
+            &json!({"name": "ann", "role": word, "proof": proof, "expires_at": 9, "created_at": 1}),
+        );
+    }
+}
+
+#[test]
+fn sign_ins() {
+    let by_password = json!({"auth_time": 7, "acr": ACR_PASSWORD, "amr": ["pwd"],
+        "issuer": "https://idp.example"});
+    let least = json!({"auth_time": 7, "acr": ACR_PASSWORD, "amr": ["pwd"]});
+    is_stored(&authentication(), &by_password, &least);
+    // One that an earlier build recorded is of the class that it was.
+    let before = parse::<Authentication>(&formerly::name(&least.to_string())).unwrap();
+    assert_eq!(before.acr, ACR_PASSWORD);
+    let challenge: CodeChallenge = serde_json::from_value(json!("c".repeat(43))).unwrap();
+    is_stored(
+        &AuthorizationRequest {
+            client_id: "c".to_owned(),
+            redirect_uri: "http://127.0.0.1:1/cb".to_owned(),
+            scopes: scopes("openid"),
+            code_challenge: Some(challenge),
+            state: Some("s".to_owned()),
+            nonce: Some("n".to_owned()),
+            silent: true,
+            fresh: true,
+            max_age: Some(60),
+            login_hint: Some("erin".to_owned()),
+            dpop_jkt: Some("j".to_owned()),
+            resource: Some(resource()),
+            subject: Some("u1".to_owned()),
+            essential_acr: Some(vec!["mfa".to_owned()]),
+        },
+        &json!({"client_id": "c", "redirect_uri": "http://127.0.0.1:1/cb", "scopes": ["openid"],
+            "code_challenge": "c".repeat(43), "state": "s", "nonce": "n", "silent": true,
+            "fresh": true, "max_age": 60, "login_hint": "erin", "dpop_jkt": "j",
+            "resource": "https://mcp.example/a", "subject": "u1", "essential_acr": ["mfa"]}),
+        &json!({"client_id": "c", "redirect_uri": "http://127.0.0.1:1/cb", "scopes": ["openid"],
+            "silent": true, "fresh": true}),
+    );
+    is_stored(
+        &RefreshToken {
+            family: "f".to_owned(),
+            sid: "s".to_owned(),
+            user_id: "u1".to_owned(),
+            client_id: "c".to_owned(),
+            scopes: scopes("openid"),
+            authentication: authentication(),
+            dpop_jkt: Some("j".to_owned()),
+            resource: Some(resource()),
+            client_method: Some("none".to_owned()),
+            idle_expires_at: Timestamp(8),
+            expires_at: Timestamp(9),
+        },
+        &json!({"family": "f", "sid": "s", "user_id": "u1", "client_id": "c",
+            "scopes": ["openid"], "authentication": by_password, "dpop_jkt": "j",
+            "resource": "https://mcp.example/a", "client_method": "none",
+            "idle_expires_at": 8, "expires_at": 9}),
+        &json!({"family": "f", "sid": "s", "user_id": "u1", "client_id": "c",
+            "scopes": ["openid"], "authentication": least, "idle_expires_at": 8,
+            "expires_at": 9}),
+    );
+}
