@@ -1,5 +1,6 @@
-//! A typed client of the administration API. Over TCP it proves its secret and does not send it, and believes nobody who
-//! does not prove the same; at the socket in the config's folder the system has checked both sides already.
+//! A typed client of the administration API. Over TCP it proves its secret without sending it, and
+//! accepts only responses that prove the same secret. At the socket in the config's folder the
+//! operating system has authenticated both sides.
 
 use crate::{
     proof,
@@ -16,34 +17,34 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use url::{Position, Url};
 
-/// Largest answer that is read, in bytes: lists of people are long.
+/// Largest response that is read, in bytes: lists of people are long.
 const LARGEST: usize = 32 * 1024 * 1024;
-/// Records that are asked for at a time where all are wanted.
+/// Records per request when all of a kind are fetched.
 const AT_ONCE: i64 = 500;
 
-/// Why an answer did not come, or was a refusal.
+/// Why there is no response, or why it is an error.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens there.
     #[error("the administration API at {0} is not there: {1}\nhint: is `passavant serve` running?")]
     Absent(String, OutboundError),
-    /// Whoever listens there is somebody else.
+    /// Another program is listening there.
     #[error(
         "whoever answers at {0} is not the administration API (HTTP {1}); the secret was not sent\n\
          hint: does another program listen there?"
     )]
     SomebodyElse(String, u16),
-    /// Whoever listens there does not know the secret.
+    /// The server there does not know the secret.
     #[error(
         "whoever answers at {at} does not know {what} (HTTP {status}); nothing else it says is believed, and the secret \
          was not sent\nhint: {hint}; or another program listens there, or a server of another version"
     )]
     Unproven {
-        /// Where.
+        /// The address.
         at: String,
-        /// Which secret it does not know.
+        /// The kind of secret that it does not know.
         what: &'static str,
-        /// What it may be.
+        /// The probable cause.
         hint: &'static str,
         /// HTTP status.
         status: u16,
@@ -51,7 +52,7 @@ pub enum ClientError {
     /// It was refused.
     #[error("{}", refused(.0))]
     Refused(Problem),
-    /// It answered what is no answer.
+    /// The response cannot be parsed.
     #[error("the administration API answered what this program cannot read: {0}")]
     Unreadable(String),
 }
@@ -64,12 +65,12 @@ fn refused(problem: &Problem) -> String {
     }
 }
 
-/// How somebody is let in.
+/// How to authenticate.
 #[derive(Clone)]
 pub enum Entry {
-    /// By the secret of the config, or an administrator's token.
+    /// With the secret of the config, or with an administrator's token.
     Secret(Secret),
-    /// By the socket in the config's folder, which [`Outbound::at_socket`] leads to.
+    /// At the socket in the config's folder, which [`Outbound::at_socket`] connects to.
     Socket,
 }
 
@@ -82,7 +83,7 @@ pub struct AdminClient {
     outbound: Outbound,
 }
 
-/// One server behind it.
+/// One server that it administers.
 #[derive(Clone)]
 pub struct ServerClient {
     api: AdminClient,
@@ -98,7 +99,7 @@ struct Sent<'a> {
     idempotency_key: Option<&'a str>,
 }
 
-/// A text as one segment of a path.
+/// A text, encoded as one segment of a path.
 pub fn segment(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
 }
@@ -137,12 +138,12 @@ impl AdminClient {
         ServerClient { api: self.clone(), prefix: format!("/ras/{}", segment(name)) }
     }
 
-    /// What runs there.
+    /// The roles that run there.
     pub async fn roles(&self) -> Result<RolesView, ClientError> {
         self.ask("GET", "/roles", Sent::default()).await
     }
 
-    /// Anything, below everything: for what has no type here.
+    /// Any request, for operations that have no method here.
     pub async fn raw(
         &self,
         method: &str,
@@ -222,7 +223,7 @@ impl AdminClient {
         Ok(answer)
     }
 
-    /// A challenge of this process, good for one request.
+    /// A challenge of the server, valid for one request.
     async fn challenge(&self) -> Result<String, ClientError> {
         let base = &self.base;
         let url = format!("{base}{}", proof::CHALLENGE);
@@ -274,12 +275,12 @@ impl ServerClient {
         self.ask(method, path, Sent { body, ..Sent::default() }).await
     }
 
-    /// Some records of a kind.
+    /// Some of the records of a kind.
     pub async fn list<K: Kind>(&self, wanted: &ListQuery) -> Result<Listed<K::View>, ClientError> {
         self.get(&format!("/{}{}", K::PATH, query(wanted))).await
     }
 
-    /// All records of a kind, and which cannot be read.
+    /// All records of a kind, and those that cannot be read.
     pub async fn all<K: Kind>(
         &self,
         search: Option<&str>,
@@ -303,19 +304,19 @@ impl ServerClient {
         self.said("POST", &format!("/{}", K::PATH), new).await
     }
 
-    /// The same, once, however often it is asked for with this key.
+    /// Like [`Self::add`], but carried out once, however often it is sent with this key.
     pub async fn add_once<K: Kind>(&self, new: &K::New, key: &str) -> Result<K::View, ClientError> {
         let body = Some(serde_json::to_value(new).unwrap_or_default());
         let sent = Sent { body, idempotency_key: Some(key), ..Sent::default() };
         self.ask("POST", &format!("/{}", K::PATH), sent).await
     }
 
-    /// Shows a record, by its id or what people call it.
+    /// Shows a record, by its id or name.
     pub async fn show<K: Kind>(&self, id: &str) -> Result<K::View, ClientError> {
         Ok(self.show_tagged::<K>(id).await?.0)
     }
 
-    /// The same with its ETag.
+    /// Like [`Self::show`], with the ETag.
     pub async fn show_tagged<K: Kind>(&self, id: &str) -> Result<(K::View, String), ClientError> {
         let target = format!("{}/{}/{}", self.prefix, K::PATH, segment(id));
         let answer = self.api.send("GET", &target, Sent::default()).await?;
@@ -331,7 +332,7 @@ impl ServerClient {
         }
     }
 
-    /// Changes a record; what is left out stays.
+    /// Changes a record; members that are left out stay.
     pub async fn change<K: Kind>(
         &self,
         id: &str,
@@ -343,23 +344,23 @@ impl ServerClient {
         self.ask("PATCH", &path, Sent { body, if_match, ..Sent::default() }).await
     }
 
-    /// What goes with a record when it is deleted.
+    /// The records that are deleted together with this one.
     pub async fn dependents<K: Kind>(&self, id: &str) -> Result<Dependents, ClientError> {
         self.get(&format!("/{}/{}/dependents", K::PATH, segment(id))).await
     }
 
-    /// Deletes a record, with what names it.
+    /// Deletes a record, with the records that refer to it.
     pub async fn delete<K: Kind>(&self, id: &str) -> Result<(), ClientError> {
         self.ask("DELETE", &format!("/{}/{}", K::PATH, segment(id)), Sent::default()).await
     }
 
-    /// Switches a record off or on.
+    /// Disables or enables a record.
     pub async fn switch<K: Kind>(&self, id: &str, on: bool) -> Result<K::View, ClientError> {
         let act = if on { "enable" } else { "disable" };
         self.ask("POST", &format!("/{}/{}/{act}", K::PATH, segment(id)), Sent::default()).await
     }
 
-    /// Sets somebody's password.
+    /// Sets a person's password.
     pub async fn set_password(&self, id: &str, password: &Secret) -> Result<UserView, ClientError> {
         let new = NewPassword { password: password.expose().to_owned() };
         self.said("POST", &format!("/users/{}/password", segment(id)), &new).await
@@ -389,17 +390,17 @@ impl ServerClient {
         self.get(&format!("/installations{}", query(whose))).await
     }
 
-    /// Cuts an installation off.
+    /// Revokes an installation.
     pub async fn revoke_installation(&self, id: &str) -> Result<(), ClientError> {
         self.ask("DELETE", &format!("/installations/{}", segment(id)), Sent::default()).await
     }
 
-    /// Sign-ins that stand.
+    /// Live sessions.
     pub async fn sessions(&self, whose: &WhoseQuery) -> Result<Listed<SessionView>, ClientError> {
         self.get(&format!("/sessions{}", query(whose))).await
     }
 
-    /// Ends a sign-in.
+    /// Ends a session.
     pub async fn end_session(&self, id: &str) -> Result<(), ClientError> {
         self.ask("DELETE", &format!("/sessions/{}", segment(id)), Sent::default()).await
     }
@@ -414,17 +415,17 @@ impl ServerClient {
         self.said("POST", "/keys/rotate", rotation).await
     }
 
-    /// Removes a signing key and those before it.
+    /// Removes a signing key and all earlier ones.
     pub async fn remove_key(&self, kid: &str) -> Result<(), ClientError> {
         self.ask("DELETE", &format!("/keys/{}", segment(kid)), Sent::default()).await
     }
 
-    /// The people whom an account belongs to.
+    /// The people to whom an account is linked.
     pub async fn links(&self, account: &str) -> Result<Listed<LinkView>, ClientError> {
         self.get(&format!("/accounts/{}/links", segment(account))).await
     }
 
-    /// Takes an account away from somebody.
+    /// Removes a link between an account and a person.
     pub async fn unlink(&self, link: &LinkView) -> Result<(), ClientError> {
         self.ask("DELETE", &format!("/links{}", query(link)), Sent::default()).await
     }
@@ -434,7 +435,7 @@ impl ServerClient {
         self.get(&format!("/audit{}", query(wanted))).await
     }
 
-    /// What the exchange would say.
+    /// Explains what the exchange would decide.
     pub async fn explain(&self, question: &ExplainQuestion) -> Result<Explanation, ClientError> {
         self.said("POST", "/explain", question).await
     }

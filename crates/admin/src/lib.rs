@@ -1,6 +1,7 @@
-//! Administration of both servers. `acts` are what administrators do, as functions of typed requests and views; `api` is
-//! the same over HTTP, on a listener of its own, with its OpenAPI document; `client` speaks to it. Every change is one
-//! transaction with its audit event, which says who did it; nothing secret is ever read back.
+//! Administration of both servers. `acts` are the operations, as functions of typed requests and
+//! views; `api` offers them over HTTP on a listener of its own, with an OpenAPI document; `client`
+//! calls it. Every change is one transaction with its audit event, which names the administrator.
+//! Secrets can never be read back.
 
 mod acts;
 mod api;

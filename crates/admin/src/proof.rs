@@ -1,12 +1,14 @@
-//! How an administrator's program and the administration API prove to each other that they hold the same secret, without
-//! either sending it: whoever else listens on the port, or stands between, learns nothing to use later. The API itself
-//! holds only what checks a proof ([`StoredProof`], the keys of RFC 5802 section 3).
+//! How an administrator's program and the administration API prove to each other that they know the
+//! same secret, without sending it: a program that listens on the port instead, or intercepts the
+//! traffic, learns nothing it could use later. The API itself stores only what it needs to verify a
+//! proof ([`StoredProof`], the keys of RFC 5802 section 3).
 //!
-//! 1. `GET /challenge` answers a challenge of this process, good for a minute and one request.
-//! 2. The request carries `Authorization: Bearer proof.CHALLENGE.NONCE.WHO.PROOF`, the proof over challenge, the client's
-//!    nonce, who it is, method, target and body. `WHO` is the name of an administrator in base64url, or empty: the secret of
-//!    the config.
-//! 3. The answer carries a MAC over that bearer value, status and body in [`ANSWER`]: it answers this request alone.
+//! 1. `GET /challenge` returns a challenge of this process, valid for a minute and for one request.
+//! 2. The request carries `Authorization: Bearer proof.CHALLENGE.NONCE.WHO.PROOF`, a proof over the
+//!    challenge, the client's nonce, its name, method, target and body. `WHO` is the name of an
+//!    administrator in base64url, or empty for the secret of the config.
+//! 3. The response contains a MAC over that bearer value, status and body in [`ANSWER`], which is
+//!    valid for this request only.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use passavant_proto::{
@@ -19,27 +21,27 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Header of an answer that proves who gave it.
+/// Header with the proof of a response.
 pub const ANSWER: &str = "passavant-proof";
-/// Path of challenges.
+/// Path for challenges.
 pub const CHALLENGE: &str = "/challenge";
-/// How long a challenge is good for, in seconds.
+/// How long a challenge is valid, in seconds.
 const GOOD_FOR: i64 = 60;
-/// What the token of an administrator with a name begins with: `administrator.NAME.SECRET`.
+/// Prefix of a named administrator's token: `administrator.NAME.SECRET`.
 const TOKEN: &str = "administrator.";
 
-/// The token of an administrator: who it is of is in it.
+/// The token of an administrator, which contains their name.
 pub fn token_of(name: &str, secret: &Secret) -> Secret {
     Secret::new(format!("{TOKEN}{name}.{}", secret.expose()))
 }
 
-/// The administrator whose token this is; none where it is the secret of a config.
+/// The administrator whose token this is; `None` for the secret of a config.
 pub fn name_in(token: &Secret) -> Option<&str> {
     let (name, _) = token.expose().strip_prefix(TOKEN)?.rsplit_once('.')?;
     Some(name)
 }
 
-/// What a secret proves with.
+/// The keys that are derived from a secret, for making proofs.
 struct Keys {
     client_key: String,
     server_key: String,
@@ -52,7 +54,7 @@ impl Keys {
     }
 }
 
-/// What checks a secret.
+/// What proofs of a secret are verified with.
 pub fn stored(secret: &Secret) -> StoredProof {
     let Keys { client_key, server_key } = Keys::of(secret);
     StoredProof { stored_key: sha256(client_key.as_bytes()), server_key }
@@ -63,14 +65,14 @@ pub(super) fn is_secret(held: &StoredProof, secret: &Secret) -> bool {
     equal_in_constant_time(&stored(secret).stored_key, &held.stored_key)
 }
 
-/// A request, as a proof is about it.
+/// The parts of a request that a proof covers.
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {
     /// The method.
     pub method: &'a str,
     /// Path and query.
     pub target: &'a str,
-    /// The body, empty where there is none.
+    /// The body; empty if there is none.
     pub body: &'a [u8],
 }
 
@@ -81,25 +83,25 @@ impl Asked<'_> {
     }
 }
 
-/// The bearer value of a request. The secret is in it only as what a proof is made with.
+/// The bearer value of a request. It does not contain the secret, only a proof made with it.
 pub fn of_request(secret: &Secret, (challenge, nonce): (&str, &str), asked: Asked<'_>) -> String {
     let keys = Keys::of(secret);
     let who = name_in(secret).map(|name| URL_SAFE_NO_PAD.encode(name)).unwrap_or_default();
     let named = format!("{challenge}.{nonce}.{who}");
     let signature =
         mac(sha256(keys.client_key.as_bytes()).as_bytes(), asked.text(&named).as_bytes());
-    // Both are of 32 bytes.
+    // Both have 32 bytes.
     let proof = masked(&keys.client_key, &signature).unwrap_or_default();
     format!("proof.{named}.{proof}")
 }
 
-/// The proof of an answer to the request whose bearer value this is.
+/// The proof of a response to the request with this bearer value.
 pub fn of_answer(server_key: &str, bearer: &str, status: u16, body: &[u8]) -> String {
     let text = format!("answer\n{bearer}\n{status}\n{}", sha256(body));
     mac(server_key.as_bytes(), text.as_bytes())
 }
 
-/// Whether an answer was given by the API that holds what checks this secret.
+/// Whether a response comes from the API that stores the verifier of this secret.
 pub fn is_answer(secret: &Secret, bearer: &str, (status, body): (u16, &[u8]), shown: &str) -> bool {
     let expected = of_answer(&Keys::of(secret).server_key, bearer, status, body);
     equal_in_constant_time(shown, &expected)
@@ -109,18 +111,18 @@ fn decoded(text: &str) -> Option<String> {
     String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()
 }
 
-/// A bearer value that proves something, taken apart.
+/// A bearer value with a proof, parsed.
 pub(super) struct Presented<'a> {
-    /// What the proof is over: challenge, nonce, who.
+    /// What the proof covers of it: challenge, nonce, name.
     named: &'a str,
     challenge: &'a str,
-    /// The administrator it says it is of; none for the secret of the config.
+    /// The administrator that it claims; `None` for the secret of the config.
     pub(super) name: Option<String>,
     proof: &'a str,
 }
 
 impl<'a> Presented<'a> {
-    /// Nothing is believed yet.
+    /// Parses only; nothing is verified yet.
     pub(super) fn parse(bearer: &'a str) -> Option<Self> {
         let (named, proof) = bearer.strip_prefix("proof.")?.rsplit_once('.')?;
         let (rest, who) = named.rsplit_once('.')?;
@@ -135,7 +137,7 @@ pub(super) struct Challenges {
     key: [u8; 32],
     clock: Clock,
     entropy: Entropy,
-    /// Those that served a request, until they would have ended: only who holds the secret adds to them.
+    /// Challenges that were used, until they expire. Only holders of the secret can add to them.
     used: Mutex<HashMap<String, Timestamp>>,
 }
 
@@ -146,14 +148,14 @@ impl Challenges {
         Self { key, clock, entropy, used: Mutex::default() }
     }
 
-    /// A challenge. Nothing is kept of it, so that whoever asks for many holds nothing here.
+    /// Makes a challenge. Nothing is stored for it, so requesting many of them costs no memory.
     pub(super) fn make(&self) -> String {
         let text = format!("{}.{}", self.clock.now().0, self.entropy.id());
         let seal = mac(&self.key, text.as_bytes());
         format!("{text}.{seal}")
     }
 
-    /// Whether a bearer value proves the secret for this request, once.
+    /// Whether a bearer value proves the secret for this request, for the first time.
     pub(super) fn check(
         &self,
         presented: &Presented<'_>,
@@ -214,7 +216,7 @@ mod tests {
             ] {
                 assert!(check(&here, &good, &held, changed).is_none(), "{}", changed.target);
             }
-            // Who reads what checks a proof cannot make one of it.
+            // A reader of the stored verifier cannot make a proof with it.
             let read = Secret::new(held.stored_key.clone());
             let forged = of_request(&read, (&here.make(), "nonce"), request);
             assert!(check(&here, &forged, &held, request).is_none());
@@ -225,7 +227,8 @@ mod tests {
             let late = prove(&here.make());
             time.fetch_add(61, Ordering::Relaxed);
             assert!(check(&here, &late, &held, request).is_none(), "too late");
-            // An answer is to one request: not to another nonce, target, status or body.
+            // The proof of a response is for one request: not for another nonce, target, status or
+            // body.
             let answer = |bearer: &str, status| of_answer(&held.server_key, bearer, status, b"{}");
             let other = of_request(&secret, ("c", "other"), request);
             assert_ne!(answer(&good, 200), answer(&other, 200));

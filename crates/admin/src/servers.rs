@@ -1,4 +1,4 @@
-//! The servers that are administered: an IdP, a RAS, and what their acts need.
+//! The servers that are administered, an IdP or a RAS, and the dependencies of their acts.
 
 use passavant_authority::passwords::Passwords;
 use passavant_proto::{
@@ -9,17 +9,18 @@ use passavant_proto::{
 use passavant_store::{SealedKey, Store};
 use std::sync::Arc;
 
-/// Makes a signing key of an algorithm (`None`: the server's own) that begins to sign at a time, sealed.
+/// Makes a sealed signing key of an algorithm (`None`: the server's own) that begins to sign at the
+/// given time.
 pub type MakeKey =
     Arc<dyn Fn(Option<Algorithm>, Timestamp) -> Result<SealedKey, String> + Send + Sync>;
 
-/// What every act needs.
+/// The dependencies of every act.
 #[derive(Clone)]
 pub(crate) struct Ground {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
-    /// Makes signing keys; only the binary can seal one.
+    /// Makes signing keys; only the binary can seal them.
     pub(crate) make_key: Option<MakeKey>,
 }
 
@@ -29,14 +30,14 @@ impl Ground {
     }
 }
 
-/// What administration rests on: an IdP's, a RAS's.
+/// What the IdP and the RAS have in common for administration.
 pub(crate) trait Administration: Clone + Send + Sync + 'static {
-    /// What people are called here.
+    /// The word for a person at this server.
     const PERSON: &'static str;
     fn ground(&self) -> &Ground;
-    /// What a person of a row is called, where that is known here.
+    /// The name of a person in an audit row, if it is known here.
     fn name_of(&self, id: &str) -> impl Future<Output = Option<String>> + Send;
-    /// The id of a person that somebody names.
+    /// The id of a person who is named by id or name.
     fn person(&self, named: &str) -> impl Future<Output = Option<String>> + Send;
 }
 
@@ -48,7 +49,7 @@ pub(crate) struct AdministeredIdp {
     pub(crate) issuer: Issuer,
     pub(crate) ground: Ground,
     pub(crate) passwords: Passwords,
-    /// Whether public clients may exchange, which explanations have to know.
+    /// Whether public clients may exchange, for explanations.
     pub(crate) public_exchange: bool,
 }
 
@@ -65,14 +66,14 @@ impl IdpAdmin {
         Self(Arc::new(AdministeredIdp { issuer, ground, passwords, public_exchange: false }))
     }
 
-    /// With keys that can be rotated.
+    /// Enables rotation of keys.
     #[must_use]
     pub fn keys(self, make: MakeKey) -> Self {
         let ground = Ground { make_key: Some(make), ..self.0.ground.clone() };
         self.with(ground, self.0.public_exchange)
     }
 
-    /// Of an IdP where public clients may exchange.
+    /// Sets whether public clients may exchange.
     #[must_use]
     pub fn public_exchange(self, allowed: bool) -> Self {
         self.with(self.0.ground.clone(), allowed)
@@ -104,7 +105,7 @@ impl RasAdmin {
         Self(Arc::new(AdministeredRas { issuer, ground }))
     }
 
-    /// With keys that can be rotated.
+    /// Enables rotation of keys.
     #[must_use]
     pub fn keys(self, make: MakeKey) -> Self {
         let AdministeredRas { issuer, ground } = &*self.0;

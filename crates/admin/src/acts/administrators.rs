@@ -1,5 +1,5 @@
-//! Administrators with names, the same at both servers: added, renewed and removed by owners alone. Their tokens are
-//! shown once and stored as what checks them.
+//! Named administrators, the same at both servers: only owners add, renew and remove them. Their
+//! tokens are shown once, and stored in a form that can only verify them.
 
 use super::{ActError, Kept, desk::Desk};
 use crate::{
@@ -15,10 +15,10 @@ use passavant_proto::{
 };
 use passavant_store::{AdminRole, Administrator, AuditEvent, Record};
 
-/// Days that a token is good for unless something else is asked for, and at most.
+/// Days that a token is valid: the default and the maximum.
 const DAYS: [i64; 2] = [90, 366];
 
-/// What is shown of an administrator: never what a token is checked by.
+/// The public view of an administrator; it never contains what a token is verified with.
 fn view(administrator: &Administrator, token: Option<&Secret>) -> AdministratorView {
     AdministratorView {
         name: administrator.name.clone(),
@@ -30,7 +30,7 @@ fn view(administrator: &Administrator, token: Option<&Secret>) -> AdministratorV
     }
 }
 
-/// Whether this can be an administrator's name.
+/// Whether a text can be an administrator's name.
 pub(crate) fn is_name(name: &str) -> bool {
     let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = name.as_bytes();
@@ -50,8 +50,9 @@ fn seconds(days: Option<i64>) -> Result<i64, ActError> {
     ))
 }
 
-/// An act that takes an owner's rights away leaves another one: the last is not taken away by themselves, or by one whose
-/// token is good a moment longer. Whoever has the secret of the config is an owner without a name, and may.
+/// An act that removes an owner's rights must leave another owner: nobody removes the last one,
+/// neither that owner nor another whose token is about to expire. Holders of the config's secret,
+/// who are owners without a name, are exempt.
 fn leaving_an_owner(desk: &Desk, name: &str, mut event: AuditEvent) -> AuditEvent {
     if desk.by.rests_on.is_some() {
         event.terms.get_or_insert_default().leaves_an_owner_beside = Some(name.to_owned());
@@ -115,7 +116,7 @@ impl<A: Administration> Kept<A> for Administrators {
     }
 }
 
-/// Another token: the one before ends at once.
+/// Issues another token: the earlier one ends at once.
 pub(crate) async fn renew(
     desk: &Desk,
     name: &str,

@@ -1,4 +1,4 @@
-//! What is on record.
+//! The audit trail.
 
 use super::{ActError, check_limit, desk::Desk};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
 use passavant_store::AuditFilter;
 use std::collections::HashMap;
 
-/// Characters of an id that we made up.
+/// Length of the ids that we generate.
 const LENGTH_OF_IDS: usize = 22;
 
 /// The trail, newest first.
@@ -19,7 +19,7 @@ pub(crate) async fn audit<A: Administration>(
 ) -> Result<Listed<AuditView>, ActError> {
     let limit = query.limit.unwrap_or(50);
     check_limit(limit)?;
-    // Somebody who was removed is known by an id alone.
+    // A person who was removed can only be found by id.
     let person = match query.person {
         Some(named) => match of.person(&named).await {
             Some(id) => Some(id),

@@ -26,7 +26,7 @@ use serde_json::Value;
 /// Longest lifetime of an ID token, in seconds.
 const LONGEST_ID_TOKEN: i64 = 43_200;
 
-/// Longest time that an old secret goes on working, in seconds.
+/// Longest time that an old secret stays valid, in seconds.
 const LONGEST_OVERLAP: i64 = 30 * 86_400;
 
 fn view(client: &Client) -> ClientView {
@@ -92,7 +92,7 @@ fn check_lifetime(seconds: Option<i64>) -> Result<(), ActError> {
     }
 }
 
-/// Keys that a client proves itself by.
+/// The keys that a client authenticates with.
 fn keys_of(
     jwks: Option<&Value>,
     jwks_uri: Option<&String>,
@@ -152,7 +152,7 @@ fn authentication(
     Ok((ClientAuthentication::Secret(vec![hash]), Some(secret)))
 }
 
-/// Registers a client; its secret is in the answer, and never again anywhere.
+/// Registers a client. The response contains its secret, which is never shown again.
 async fn add(desk: &Desk, new: NewClient, may_be_public: bool) -> Result<ClientView, ActError> {
     let id = new.id.clone().unwrap_or_else(|| desk.entropy.id());
     if formerly::current(&id) == ENROLLED_CLIENT {
@@ -238,7 +238,7 @@ async fn change(desk: &Desk, id: &str, change: ClientChange) -> Result<ClientVie
     Ok(view(&desk.change::<Client>((Clients::NOUN, id), Act::Change, set).await?))
 }
 
-/// The keys of a client as a change says them: only one that has keys gets others.
+/// The keys of a client after a change: only a client that has keys can get others.
 fn other_keys(
     held: &Client,
     change: &ClientChange,
@@ -264,7 +264,7 @@ fn other_keys(
     Ok(keys.map(|keys| ClientAuthentication::PrivateKeyJwt { keys, algorithm }))
 }
 
-/// A new secret for a client; the old ones go on working for a while, if that is asked for.
+/// Issues a new secret for a client. If requested, the old ones stay valid for a while.
 pub(crate) async fn new_secret(
     desk: &Desk,
     id: &str,
@@ -342,7 +342,7 @@ impl Kept<RasAdmin> for Clients {
     }
 
     async fn add(_: &RasAdmin, desk: &Desk, new: NewClient) -> Result<ClientView, ActError> {
-        // A public one gets nothing but what a person lets it have, where people may.
+        // A public client gets only what a person consents to, so people must be able to sign in.
         let trusted = desk.store.all::<TrustedIssuer>().await?;
         let people = trusted.iter().any(|trusted| trusted.sign_in.is_some());
         add(desk, new, people).await

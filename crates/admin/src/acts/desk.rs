@@ -1,4 +1,4 @@
-//! Who acts, on what, and by which right.
+//! Who acts, on which server, and with which rights.
 
 use super::ActError;
 use crate::servers::Ground;
@@ -11,9 +11,9 @@ use passavant_store::{
 };
 use std::ops::Deref;
 
-/// The name in rows of what whoever holds the secret of the config did.
+/// The name in audit rows of whoever uses the secret of the config.
 pub(crate) const BY_SECRET: &str = "the config's secret";
-/// The same of whoever came by the socket in the config's folder.
+/// The name in audit rows of whoever uses the socket in the config's folder.
 pub(crate) const BY_SOCKET: &str = "the local owner";
 
 /// The administrator behind a request.
@@ -22,19 +22,19 @@ pub struct By {
     pub(crate) name: String,
     pub(crate) address: String,
     pub(crate) request_id: String,
-    /// None for whoever holds the secret of the config, or came by its socket.
+    /// `None` for whoever uses the secret of the config, or its socket.
     pub(crate) rests_on: Option<RestsOn>,
-    /// What the request may be asked for again by.
+    /// The idempotency key of the request, if it has one.
     pub(crate) once: Option<Once>,
 }
 
 impl By {
-    /// Their name, or what they came by.
+    /// Their name, or the kind of access they used.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The event of an act of theirs.
+    /// The event of one of their acts.
     pub fn act(&self, act: Act, kind: &'static str, now: Timestamp) -> AuditEvent {
         let mut event = AuditEvent::granted(Event::Admin(act, kind), now)
             .with(Detail::By, self.name.as_str())
@@ -48,7 +48,7 @@ impl By {
     }
 }
 
-/// What an act needs.
+/// The rights that an act requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Need {
     Read,
@@ -58,7 +58,7 @@ pub(crate) enum Need {
 }
 
 impl Need {
-    /// The least role that may.
+    /// The lowest role that has them.
     pub(crate) const fn least(self) -> AdminRole {
         match self {
             Self::Read => AdminRole::Auditor,
@@ -69,13 +69,13 @@ impl Need {
     }
 }
 
-/// The ground with who stands on it: there is no event without them.
+/// The dependencies of an act, together with the administrator: events can only be made with one.
 pub(crate) struct Desk {
     pub(crate) ground: Ground,
     pub(crate) by: By,
-    /// The record that is acted on is still the one that has this tag.
+    /// The ETag that the record still has to have.
     pub(crate) expects: Option<String>,
-    /// The policy that the act is checked against, where it is.
+    /// The generation of the policy that the act was checked against, if it was.
     pub(crate) policy: Option<Generation>,
 }
 
@@ -88,7 +88,7 @@ impl Deref for Desk {
 }
 
 impl Desk {
-    /// The event of an act that is on no record of the directory.
+    /// The event of an act that does not concern a record of the directory.
     pub(crate) fn act(&self, act: Act, kind: &'static str) -> AuditEvent {
         self.by.act(act, kind, self.now())
     }
@@ -96,7 +96,8 @@ impl Desk {
     /// The event of an act on a record.
     pub(crate) fn event<R: Record>(&self, act: Act, id: &str) -> AuditEvent {
         let mut event = self.act(act, R::KIND).with(Detail::Record, id);
-        // What only takes away is checked against nothing, and waits for nobody.
+        // Disabling is not checked against other records, so it never conflicts with a concurrent
+        // change.
         if let Some(policy) = self.policy.filter(|_| act != Act::Disable) {
             event.terms.get_or_insert_default().policy = Some(policy);
         }
@@ -107,7 +108,7 @@ impl Desk {
         event
     }
 
-    /// Every record of a kind, for whatever must hold for all of them: refused while one cannot be read.
+    /// All records of a kind, for checks that concern all of them. It fails if one cannot be read.
     pub(crate) async fn all_readable<R: Record>(&self) -> Result<Vec<R>, ActError> {
         let held = self.store.held::<R>().await?;
         match held.unreadable.first() {
@@ -127,7 +128,7 @@ impl Desk {
         self.add(record, self.event::<R>(Act::Create, &record.id())).await
     }
 
-    /// The same, with more to say of it.
+    /// Like [`Self::create`], with more details in the event.
     pub(crate) async fn add<R: Record>(
         &self,
         record: &R,
@@ -142,7 +143,7 @@ impl Desk {
         self.store.by_id(id).await?.ok_or_else(|| ActError::missing(noun, id))
     }
 
-    /// Changes a record that is there.
+    /// Changes an existing record.
     pub(crate) async fn change<R: Record>(
         &self,
         (noun, id): (&str, &str),

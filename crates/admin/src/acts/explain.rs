@@ -1,4 +1,4 @@
-//! What the exchange would say, and why.
+//! Explains what the exchange would decide, and why.
 
 use super::{ActError, Kept as _, desk::Desk};
 use crate::{
@@ -23,7 +23,7 @@ fn refused(reason: &str, rule: &str) -> Explanation {
     }
 }
 
-/// Would this person, through this client, get these scopes on that MCP server?
+/// Whether this person, through this client, would get these scopes for that MCP server.
 pub(crate) async fn explain(
     idp: &IdpAdmin,
     desk: &Desk,
@@ -32,7 +32,7 @@ pub(crate) async fn explain(
     let store = &desk.store;
     let id = Users::id_of(idp, desk, &asked.user).await?;
     let user = desk.find::<User>(Users::NOUN, &id).await?;
-    // An installation is whatever `passavant` is.
+    // An installation has the policy of the client `passavant`.
     let installations = idp.0.issuer.endpoint(INSTALLATIONS);
     let enrolled =
         asked.client == ENROLLED_CLIENT || asked.client.starts_with(&format!("{installations}/"));
@@ -56,7 +56,7 @@ pub(crate) async fn explain(
         return Ok(refused("client.public", "public clients get no ID-JAG here"));
     }
     if let Some(id) = asked.client.strip_prefix(&format!("{installations}/")) {
-        // One installation, which is one person's and may be gone.
+        // One installation, which belongs to one person and may be gone.
         match store.installation(id).await? {
             None => {
                 return Ok(refused(
@@ -109,7 +109,7 @@ pub(crate) async fn explain(
             }
         }
         Err(denial) => {
-            // What the person is told, if the catalog tells them anything.
+            // What the person sees of it, if the catalog shows it.
             let (document, person) = (question.document, question.person);
             let entries = policy.catalog(person, &client.id, document, &authentication, now);
             let entry = entries.iter().find(|e| e.resource.resource == resources[0]);

@@ -1,4 +1,5 @@
-//! Signing keys: listed, rotated and removed, the same at both servers. Only the binary can make and seal one.
+//! Signing keys: listing, rotation and removal, the same at both servers. Only the binary can make
+//! and seal a key.
 
 use super::{ActError, desk::Desk};
 use crate::types::{KeyMade, KeyState, KeyView, Listed, Rotation};
@@ -9,12 +10,12 @@ use passavant_proto::{
 };
 use std::collections::HashMap;
 
-/// Tokens that an earlier key signed are believed for so long after the next key begins, in seconds: longer than any of
-/// them lives.
+/// How long tokens of an earlier key are accepted after the next key begins to sign, in seconds:
+/// longer than the lifetime of any of them.
 pub const STILL_VERIFIES: i64 = 13 * 3600;
 
-/// A new key is published for so long before it signs, in seconds: those who keep our keys read them again within five
-/// minutes.
+/// How long a new key is published before it signs, in seconds. Parties that cache our keys fetch
+/// them again within five minutes.
 const PUBLISHED_AHEAD: i64 = 600;
 
 impl Desk {
@@ -23,7 +24,7 @@ impl Desk {
         let mut keys = self.store.signing_keys().await?;
         keys.sort_by_key(|key| std::cmp::Reverse((key.signs_from, key.created_at)));
         let mut signs: Vec<&str> = Vec::new();
-        // Of each algorithm: when the key began that came after the one that is looked at.
+        // For each algorithm: when the key began to sign that follows the one being looked at.
         let mut next: HashMap<&str, Timestamp> = HashMap::new();
         let items: Vec<KeyView> = keys
             .iter()
@@ -73,7 +74,7 @@ impl Desk {
         Ok(KeyMade { kid: key.kid, signs_from: key.signs_from })
     }
 
-    /// Refuses an algorithm that nothing signs with here, and says how to get it.
+    /// Rejects an algorithm that no key here signs with, and says how to add one.
     pub(crate) async fn check_signing_alg(
         &self,
         member: &str,

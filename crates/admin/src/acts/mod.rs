@@ -1,5 +1,5 @@
-//! What administrators do: each act is a function that takes a typed request and gives a typed view, and puts on record
-//! who did it. Nothing here knows HTTP.
+//! The acts of administrators: each is a function from a typed request to a typed view, and records
+//! who did it. Nothing here depends on HTTP.
 
 pub(crate) mod administrators;
 pub(crate) mod audit;
@@ -17,24 +17,24 @@ use passavant_proto::event::Act;
 use passavant_store::{Record, StoreError, Wanted};
 use std::future::Future;
 
-/// Why an act was not done.
+/// Why an act failed.
 #[derive(Debug)]
 pub(crate) enum ActError {
-    /// Something in it is wrong.
+    /// Something in the request is invalid.
     Invalid(String, String),
-    /// What it names is not there.
+    /// Something that the request names does not exist.
     Missing(String, String),
-    /// What is there stands against it.
+    /// The current state conflicts with the request.
     Conflict(String, String),
-    /// The record is not as the caller had read it.
+    /// The record changed since the caller read it.
     Changed,
-    /// What it was checked against is another one by now: it is to be checked again.
+    /// Records that the request was checked against have changed: check it again.
     Stale,
-    /// It was done before, by its idempotency key.
+    /// It was done before, with the same idempotency key.
     DoneBefore,
-    /// Whoever asks is no administrator any more.
+    /// The caller is not an administrator any more.
     Gone,
-    /// The fault is ours.
+    /// A failure on our side.
     Broken(StoreError),
 }
 
@@ -47,7 +47,7 @@ impl ActError {
         Self::Conflict(error.into(), hint.into())
     }
 
-    /// `noun` is what `passavant admin` calls it.
+    /// `noun` is the name of the kind in `passavant admin`.
     pub(crate) fn missing(noun: &str, id: &str) -> Self {
         let hint = format!(
             "`passavant admin {noun} list` shows which there are; with `--ras NAME` at an authorization server"
@@ -56,11 +56,11 @@ impl ActError {
     }
 }
 
-/// A kind of record as a server keeps it; `A` is the server.
+/// A kind of record as one server (`A`) manages it.
 pub(crate) trait Kept<A: Sync + 'static>: Kind {
     type Record: Record;
 
-    /// The id of the record that somebody names: by its id, or by what people call it.
+    /// The id of the record that somebody names by its id or by its name.
     fn id_of(
         _of: &A,
         _desk: &Desk,
@@ -88,7 +88,7 @@ pub(crate) trait Kept<A: Sync + 'static>: Kind {
         change: Self::Change,
     ) -> impl Future<Output = Result<Self::View, ActError>> + Send;
 
-    /// What names it.
+    /// The records that refer to it.
     fn dependents(
         _of: &A,
         _desk: &Desk,
@@ -97,7 +97,7 @@ pub(crate) trait Kept<A: Sync + 'static>: Kind {
         std::future::ready(Ok(Dependents::default()))
     }
 
-    /// Takes it away, with what names it; whether it was there.
+    /// Deletes it, with the records that refer to it. Returns whether it existed.
     fn remove(
         _of: &A,
         desk: &Desk,
@@ -110,7 +110,7 @@ pub(crate) trait Kept<A: Sync + 'static>: Kind {
     }
 }
 
-/// A kind of record that can be switched off and on.
+/// A kind of record that can be disabled and enabled.
 pub(crate) trait Switched<A: Sync + 'static>: Kept<A> {
     fn set(record: &mut Self::Record, disabled: bool);
 
@@ -129,7 +129,7 @@ pub(crate) trait Switched<A: Sync + 'static>: Kept<A> {
     }
 }
 
-/// How many records there are in an answer unless something else is asked for.
+/// Default number of records in a response.
 const USUAL: i64 = 100;
 
 pub(crate) async fn list<A: Sync + 'static, K: Kept<A>>(
@@ -165,7 +165,7 @@ pub(crate) fn check_limit(limit: i64) -> Result<(), ActError> {
     ))
 }
 
-/// One record, and the tag of what it is now.
+/// One record, and its current ETag.
 pub(crate) async fn show<A: Sync + 'static, K: Kept<A>>(
     of: &A,
     desk: &Desk,
@@ -186,7 +186,7 @@ pub(crate) async fn delete<A: Sync + 'static, K: Kept<A>>(
     if K::remove(of, desk, &id).await? { Ok(()) } else { Err(ActError::missing(K::NOUN, named)) }
 }
 
-/// Puts a value in its place, where there is one.
+/// Replaces a value, if there is a new one.
 pub(crate) fn put<T>(place: &mut T, said: Option<T>) {
     if let Some(said) = said {
         *place = said;

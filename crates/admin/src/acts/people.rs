@@ -1,4 +1,4 @@
-//! People and groups at an IdP, what they enrolled and where they are signed in.
+//! People and groups at an IdP, their installations and sessions.
 
 use super::{ActError, Kept, Switched, desk::Desk, put};
 use crate::{
@@ -37,7 +37,7 @@ impl Administration for IdpAdmin {
     }
 }
 
-/// An address that tokens may carry: accounts are found by it.
+/// Checks an email address that tokens may contain: accounts are found by it.
 pub(crate) fn check_email(email: &str) -> Result<(), ActError> {
     let plain =
         |part: &str| !part.is_empty() && !part.chars().any(|c| c.is_control() || c.is_whitespace());
@@ -94,7 +94,7 @@ fn view(user: &User) -> UserView {
     }
 }
 
-/// Changes a user, and ends what they had.
+/// Changes a user, and ends their sessions and tokens.
 async fn cut_off(
     desk: &Desk,
     id: &str,
@@ -110,7 +110,7 @@ async fn cut_off(
 impl Kept<IdpAdmin> for Users {
     type Record = User;
 
-    /// By id or user name, whether or not their record can be read.
+    /// The id for an id or user name, even if the record cannot be read.
     async fn id_of(_: &IdpAdmin, desk: &Desk, named: &str) -> Result<String, ActError> {
         let found = desk.store.id_of::<User>(named, &normal_username(named)).await?;
         found.ok_or_else(|| ActError::missing(Users::NOUN, named))
@@ -166,7 +166,7 @@ impl Kept<IdpAdmin> for Users {
         let act = if change.groups.is_some() && !others { Act::SetGroups } else { Act::Change };
         let set = |user: &mut User| {
             put(&mut user.username, name);
-            // Nobody has said of the new address that it is theirs.
+            // The new address is not verified.
             if email.as_ref().is_some_and(|email| *email != user.email) {
                 user.email_verified = false;
             }
@@ -226,7 +226,7 @@ impl Switched<IdpAdmin> for Users {
     }
 }
 
-/// Another password; the person is signed out everywhere.
+/// Sets another password, and signs the person out everywhere.
 pub(crate) async fn set_password(
     idp: &IdpAdmin,
     desk: &Desk,
@@ -290,7 +290,7 @@ impl Kept<IdpAdmin> for Groups {
     }
 }
 
-/// Installations that people have enrolled, those used last first, 1000 at most.
+/// Installations of people, the last used first, 1000 at most.
 pub(crate) async fn installations(
     idp: &IdpAdmin,
     desk: &Desk,
@@ -314,13 +314,13 @@ pub(crate) async fn installations(
     Ok(Listed { items, unreadable: unreadable(desk, "installation"), next: None })
 }
 
-/// The records of a kind that could not be read when they were last looked at.
+/// The records of a kind that could not be parsed when they were last read.
 fn unreadable(desk: &Desk, kind: &str) -> Vec<UnreadableRecord> {
     let all = desk.store.unreadable().into_iter().filter(|(of, ..)| *of == kind);
     all.map(|(_, id, why)| UnreadableRecord { id, cannot_be_read: why }).collect()
 }
 
-/// Cuts an installation off.
+/// Revokes an installation.
 pub(crate) async fn revoke_installation(
     idp: &IdpAdmin,
     desk: &Desk,
@@ -334,7 +334,7 @@ pub(crate) async fn revoke_installation(
     Err(ActError::missing("installation", id))
 }
 
-/// Sign-ins that stand.
+/// Sessions that are live.
 pub(crate) async fn sessions<A: Administration>(
     of: &A,
     desk: &Desk,
@@ -361,7 +361,7 @@ pub(crate) async fn sessions<A: Administration>(
     Ok(Listed { items, unreadable: unreadable(desk, "session"), next: None })
 }
 
-/// Ends a sign-in, and what it brought.
+/// Ends a session, and revokes its tokens.
 pub(crate) async fn end_session(desk: &Desk, id: &str) -> Result<(), ActError> {
     let event = desk.act(Act::Revoke, "session").with(Detail::Record, id);
     if desk.store.end_session(id, event, desk.now()).await? {

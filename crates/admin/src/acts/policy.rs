@@ -1,4 +1,4 @@
-//! What an IdP knows of MCP servers, and who may reach them.
+//! The MCP servers known to an IdP, and who may reach them.
 
 use super::{
     ActError, Kept, Switched,
@@ -36,7 +36,7 @@ fn server_view(server: &ResourceAuthorizationServer) -> ServerView {
     }
 }
 
-/// An alias names one party, and is nobody else's issuer or alias.
+/// An alias belongs to one party, and must not be another's issuer or alias.
 async fn check_aliases(
     idp: &IdpAdmin,
     desk: &Desk,
@@ -204,7 +204,7 @@ impl Kept<IdpAdmin> for Resources {
         Ok(resource_view(&desk.change((Self::NOUN, id), Act::Change, set).await?))
     }
 
-    /// Connections that open it lose it; those that open nothing else go.
+    /// Connections that contain this server lose it; those that contain no other are deleted.
     async fn dependents(_: &IdpAdmin, desk: &Desk, id: &str) -> Result<Dependents, ActError> {
         let connections = desk.store.all::<Connection>().await?.into_iter();
         let opened = connections
@@ -224,7 +224,8 @@ impl Switched<IdpAdmin> for Resources {
     }
 }
 
-/// What no sign-in here can ever meet would send people round in circles.
+/// Rejects conditions that no sign-in here can meet, because people would be asked to sign in again
+/// and again.
 fn check_conditions(conditions: &Conditions) -> Result<(), ActError> {
     if let Some(unknown) = conditions.acr_values.iter().find(|acr| *acr != ACR_PASSWORD) {
         return Err(ActError::conflict(

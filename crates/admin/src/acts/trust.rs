@@ -1,4 +1,4 @@
-//! Whom a RAS trusts, what it governs, and whose accounts there are.
+//! Trusted issuers, governed MCP servers and accounts of a RAS.
 
 use super::{
     ActError, Kept, Switched,
@@ -71,7 +71,7 @@ fn check_sign_in(
     }
 }
 
-/// Two issuers for one domain: whose people are they?
+/// Rejects a domain that another issuer has already: it would be unclear whose people they are.
 async fn check_domains(
     desk: &Desk,
     issuer: &str,
@@ -331,7 +331,7 @@ fn account_view(account: &Account) -> AccountView {
 impl Kept<RasAdmin> for Accounts {
     type Record = Account;
 
-    /// By id or address, however that is spelled.
+    /// The id for an id or email address, in any spelling.
     async fn id_of(_: &RasAdmin, desk: &Desk, named: &str) -> Result<String, ActError> {
         let found = desk.store.id_of::<Account>(named, &named.to_lowercase()).await?;
         found.ok_or_else(|| ActError::missing(Self::NOUN, named))
@@ -391,7 +391,7 @@ impl Switched<RasAdmin> for Accounts {
     }
 }
 
-/// The people of trusted issuers that an account is linked to.
+/// The people of trusted issuers to whom an account is linked.
 pub(crate) async fn links(
     ras: &RasAdmin,
     desk: &Desk,
@@ -404,7 +404,7 @@ pub(crate) async fn links(
     Ok(Listed { items: items.collect(), unreadable: Vec::new(), next: None })
 }
 
-/// Takes an account away from somebody it was linked to by mistake.
+/// Removes a link between a person and an account that was made by mistake.
 pub(crate) async fn unlink(desk: &Desk, link: LinkView) -> Result<(), ActError> {
     let LinkView { issuer, tenant, subject } = link;
     let link = SubjectLink { issuer, tenant, subject };

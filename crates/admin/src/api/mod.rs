@@ -1,5 +1,5 @@
-//! The administration API over HTTP: who is let in, what they may, and how what fails is said. What is done is in
-//! [`crate::acts`].
+//! The administration API over HTTP: authentication, authorization, and how errors are reported.
+//! The acts themselves are in [`crate::acts`].
 
 mod problem;
 mod request;
@@ -42,7 +42,8 @@ use table::Needs;
 
 /// The administration API of the roles in one process.
 pub struct AdminApi {
-    /// What the secret of the config is checked by ([`proof::stored`]). Whoever has it is an owner everywhere.
+    /// What the secret of the config is verified with ([`proof::stored`]). Whoever has the secret
+    /// is an owner everywhere.
     pub secret: StoredProof,
     /// Values of `Host` under which the API is reached.
     pub hosts: Vec<String>,
@@ -58,7 +59,7 @@ pub struct AdminApi {
     pub entropy: Entropy,
 }
 
-/// An authorization server: the paths under which it is administered, and its records.
+/// An authorization server: the path prefix under which it is administered, and its records.
 struct Place {
     prefix: String,
     store: Store,
@@ -66,7 +67,7 @@ struct Place {
 }
 
 impl Place {
-    /// What people call it.
+    /// Its name for people.
     fn said(&self) -> String {
         match self.prefix.strip_prefix("/ras/") {
             Some(name) => format!("the authorization server `{name}`"),
@@ -75,7 +76,7 @@ impl Place {
     }
 }
 
-/// Where gateways are administered.
+/// The path prefix for gateways.
 const GATEWAY: &str = "/gateway";
 
 struct Gate {
@@ -83,21 +84,21 @@ struct Gate {
     hosts: Vec<String>,
     challenges: Challenges,
     places: Vec<Place>,
-    /// Refusals that go on record, by address or by administrator.
+    /// Rate of refusals that are recorded, by address or by administrator.
     refusals: Cells,
     clock: Clock,
 }
 
-/// How often a request is looked at whose checks were overtaken by another one.
+/// How often a request is processed if concurrent changes invalidate its checks.
 const TRIES: u32 = 12;
-/// How long an idempotency key is known, in seconds.
+/// How long an idempotency key is remembered, in seconds.
 const KNOWN_FOR: i64 = 86_400;
-/// Refusals a minute that go on record.
+/// Refusals that are recorded per minute.
 const REFUSALS: NonZeroU32 = NonZeroU32::MIN.saturating_add(29);
 
 impl AdminApi {
-    /// Every route twice: behind a secret, and for who is the local owner already, by the socket that nobody else can
-    /// reach.
+    /// All routes twice: behind authentication, and for the local owner, whom the operating system
+    /// authenticates at the socket.
     pub fn routers(self) -> (Router, Router) {
         let ras = self
             .ras
@@ -162,7 +163,8 @@ async fn admit(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> R
     response
 }
 
-/// Who came by the socket of the config's folder: the system let nobody in but its owner.
+/// Authenticates a request at the socket in the config's folder: the operating system admits only
+/// its owner.
 async fn admit_local(
     State(gate): State<Arc<Gate>>,
     request: Request,
@@ -192,25 +194,26 @@ fn too_large() -> Response<Body> {
     refuse(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large", None)
 }
 
-/// Largest answer that is proved, in bytes.
+/// Largest response that gets a proof, in bytes.
 const LARGEST: usize = 64 * 1024 * 1024;
 
-/// Who asks, as it was proved.
+/// The authenticated caller.
 #[derive(Clone)]
 struct Known {
-    /// What rows call them.
+    /// Their name in audit rows.
     by: String,
-    /// The administrator; none for whoever holds the secret of the config, or came by its socket.
+    /// The administrator; `None` for whoever uses the secret of the config, or its socket.
     name: Option<String>,
     role: AdminRole,
-    /// Where they are an administrator: an index of [`Gate::places`]; none for everywhere.
+    /// The server where they are an administrator, as an index of [`Gate::places`]; `None` means
+    /// everywhere.
     place: Option<usize>,
-    /// What their answers are proved by, where they are.
+    /// The keys for the proof of their responses, if they need one.
     proof: Option<StoredProof>,
 }
 
 impl Known {
-    /// What an act of theirs rests on, where it is a record.
+    /// The record that the rights for their act rest on, if it is one.
     fn rests_on(&self) -> Option<RestsOn> {
         let name = self.name.clone()?;
         let stored_key = self.proof.as_ref()?.stored_key.clone();
@@ -218,11 +221,11 @@ impl Known {
     }
 }
 
-/// Why nobody is let in.
+/// Why authentication failed.
 enum Unknown {
-    /// No secret, or a wrong one.
+    /// There is no secret, or a wrong one.
     Wrong,
-    /// The right one, that has ended.
+    /// It is right, but has expired.
     Ended(Known),
 }
 
@@ -237,8 +240,8 @@ impl Gate {
         let Some(value) = bearer(&parts.headers).map(str::to_owned) else {
             return Err(self.turn_away(&parts, Unknown::Wrong).await);
         };
-        // Whole, before it is looked at who asks: nobody waits in the middle of a request for their own removal.
-        // Requests are limited by the listener.
+        // Read the whole body before authentication, so that nobody can keep a request open across
+        // their own removal. The listener limits the size.
         let bytes = to_bytes(body, LARGEST).await.map_err(|_| too_large())?;
         let identified = self.identify(&parts, &value, &bytes).await;
         let (known, response) = match identified.map_err(|error| broken(&error))? {
@@ -268,7 +271,7 @@ impl Gate {
         Ok(Response::from_parts(head, Body::from(bytes)))
     }
 
-    /// What somebody who is known gets.
+    /// Serves an authenticated caller.
     async fn serve(
         &self,
         known: &Known,
@@ -311,7 +314,7 @@ impl Gate {
         }
     }
 
-    /// What a request may come again by; its answer, where it was done before.
+    /// The idempotency key of a request; or the stored response, if it was done before.
     async fn once(
         &self,
         known: &Known,
@@ -326,7 +329,7 @@ impl Gate {
         let Some(key) = sent.next() else { return Ok(None) };
         let path = parts.uri.path();
         let place = self.places.iter().position(|place| is_under(path, &place.prefix));
-        // Where there is no such operation, that is the answer.
+        // If there is no such operation, say so first.
         let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
         let is_none = place.is_some_and(|place| {
             let Place { prefix, needs, .. } = &self.places[place];
@@ -351,7 +354,7 @@ impl Gate {
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         let request = format!("{} {target}\n{}", parts.method, sha256(body));
         let once = Once {
-            // A later administrator of the same name is another one.
+            // A later administrator of the same name is a different one.
             key: sha256(
                 format!(
                     "{}\n{}\n{key}",
@@ -391,7 +394,7 @@ impl Gate {
         }
     }
 
-    /// Writes down the answer of what was done. What is shown once is not in it.
+    /// Stores the response to a completed act, without anything that is shown only once.
     async fn keep(&self, store: &Store, once: &Once, response: Response<Body>) -> Response<Body> {
         if !response.status().is_success() {
             return response;
@@ -413,7 +416,7 @@ impl Gate {
         Response::from_parts(head, Body::from(bytes))
     }
 
-    /// Host first, so that a web page cannot rebind its name to this listener.
+    /// Checks `Host` first, so that a web page cannot reach this listener by DNS rebinding.
     fn check_host(&self, headers: &HeaderMap) -> Result<(), Response<Body>> {
         let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
         if !text(header::HOST).is_some_and(|host| self.hosts.iter().any(|held| held == host)) {
@@ -431,7 +434,7 @@ impl Gate {
         Ok(())
     }
 
-    /// Who sends this: the secret itself, or a proof of it, which is used up.
+    /// Authenticates the sender by the secret itself, or by a proof of it, which is used up.
     async fn identify(
         &self,
         parts: &Parts,
@@ -450,7 +453,7 @@ impl Gate {
             Some(presented) => presented.name.as_deref(),
             None => proof::name_in(&secret),
         };
-        // No other is asked for in the database.
+        // Only valid names are looked up in the database.
         let name = match name {
             Some(name) if !is_name(name) => return Ok(Err(Unknown::Wrong)),
             name => name,
@@ -465,7 +468,8 @@ impl Gate {
             };
             return Ok(if proves(&self.secret) { Ok(known) } else { Err(Unknown::Wrong) });
         };
-        // Where they ask first: an administrator of two authorization servers has a token of each.
+        // Start with the server that the request is for: an administrator of two servers has a
+        // token for each.
         let mut places: Vec<(usize, &Place)> = self.places.iter().enumerate().collect();
         places.sort_by_key(|(_, place)| !is_under(parts.uri.path(), &place.prefix));
         for (index, place) in places {
@@ -487,7 +491,7 @@ impl Gate {
         Ok(Err(Unknown::Wrong))
     }
 
-    /// Whether they may do this here.
+    /// Checks that they may do this here.
     fn may(&self, known: &Known, parts: &Parts) -> Result<(), [String; 2]> {
         let Some(index) = known.place else { return Ok(()) };
         let path = parts.uri.path();
@@ -495,7 +499,7 @@ impl Gate {
             return Ok(());
         }
         let place = &self.places[index];
-        // Gateways are administered where what is done to them goes on record.
+        // Gateways belong to the server in whose trail their administration is recorded.
         let prefix = if index == 0 && is_under(path, GATEWAY) { GATEWAY } else { &place.prefix };
         if !is_under(path, prefix) {
             let error = format!(
@@ -508,7 +512,7 @@ impl Gate {
         }
         let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
         let route = route.strip_prefix(prefix).unwrap_or_default().to_owned();
-        // Whatever is not known to be less is a change.
+        // An unknown operation counts as a change, unless its method only reads.
         let reads = matches!(parts.method, Method::GET | Method::HEAD);
         let unknown = if reads { Need::Read } else { Need::Change };
         let method = if reads { Method::GET } else { parts.method.clone() };
@@ -524,8 +528,8 @@ impl Gate {
         Ok(())
     }
 
-    /// The answer to somebody who has not proved who they are, or whose token has ended; what is on record of it is
-    /// counted by their address.
+    /// The response to a caller who is not authenticated, or whose token has expired. Its record is
+    /// counted by address.
     async fn turn_away(&self, parts: &Parts, unknown: Unknown) -> Response<Body> {
         let (_, address) = origin_of(parts);
         let (reason, by, [detail, hint]) = match unknown {
@@ -547,7 +551,7 @@ impl Gate {
             ),
         };
         tracing::warn!(%address, reason, "administration was refused");
-        // Whoever is on this machine has as many addresses as they like.
+        // Processes on this machine have as many addresses as they like.
         let is_here =
             address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) || address == "::/64";
         let key = if is_here { "this machine" } else { &address };
@@ -558,8 +562,8 @@ impl Gate {
         response
     }
 
-    /// The answer to an administrator who may not do what they ask for. What only owners may is counted apart, so that
-    /// nothing else hides it.
+    /// The response to an administrator who lacks the rights. Refusals of owners' operations are
+    /// counted separately, so that others cannot crowd them out of the record.
     async fn forbid(
         &self,
         known: &Known,
@@ -573,7 +577,7 @@ impl Gate {
         refuse(StatusCode::FORBIDDEN, detail, Some(&hint))
     }
 
-    /// An administrator by name, and where they are one, unless it is where they ask.
+    /// An administrator's name, with the server they belong to if the request is for another one.
     fn named(&self, known: &Known, parts: &Parts) -> String {
         let name = known.name.clone().unwrap_or_default();
         match known.place.map(|index| &self.places[index]) {
@@ -584,8 +588,8 @@ impl Gate {
         }
     }
 
-    /// A refusal on record where it was asked for; a cell is taken before the row is written, and without one there is
-    /// no row.
+    /// Records a refusal at the server that the request was for. A cell is taken before the row is
+    /// written; without a cell there is no row.
     async fn note(&self, parts: &Parts, key: &str, reason: &'static str, name: Option<String>) {
         if self.refusals.take(key).is_err() {
             return;
@@ -611,7 +615,7 @@ fn is_under(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether somebody wrote a NUL, which no database takes.
+/// Whether the request contains a NUL, which no database accepts.
 fn has_nul(parts: &Parts, body: &[u8]) -> bool {
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let escapes =

@@ -1,4 +1,4 @@
-//! What a caller reads when a call fails (RFC 9457).
+//! Error responses (RFC 9457).
 
 use crate::{acts::ActError, types::Problem};
 use axum::{
@@ -8,7 +8,7 @@ use axum::{
     response::IntoResponse,
 };
 
-/// Marks an answer to a request that is to be looked at once more.
+/// Marks the response to a request that has to be processed again.
 #[derive(Clone)]
 pub(super) struct Again;
 
@@ -31,7 +31,7 @@ pub(super) fn refuse(
     response
 }
 
-/// The fault is ours; logged once.
+/// A failure on our side; logged once.
 pub(super) fn broken(error: &passavant_store::StoreError) -> Response<Body> {
     tracing::error!(%error, "administration could not be answered");
     let detail =
@@ -80,7 +80,7 @@ impl IntoResponse for ActError {
     }
 }
 
-/// What other parts of the server refuse in their own way, said as everything else is.
+/// Converts error responses of other parts of the server to the common format.
 pub(super) async fn as_problem(response: Response<Body>) -> Response<Body> {
     let status = response.status();
     let kind = response.headers().get(header::CONTENT_TYPE);

@@ -1,4 +1,4 @@
-//! What comes in: who acts, what they say, what they ask for; a mistake is named with its path.
+//! Request parsing: who acts, the body, the query. An error names its path.
 
 use super::problem::{broken, refuse};
 use crate::{
@@ -13,13 +13,13 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 
-/// Administration with the administrator who asks for something.
+/// The server, together with the administrator who sent the request.
 pub(super) struct Acting<A> {
     pub(super) of: A,
     pub(super) desk: Desk,
 }
 
-/// The tag that a record has to have: one strong ETag, or `*` for any.
+/// The ETag that the record has to have: one strong ETag, or `*` for any.
 fn expected(headers: &HeaderMap) -> Result<Option<String>, Response<Body>> {
     let mut all = headers.get_all(header::IF_MATCH).iter();
     let Some(value) = all.next() else { return Ok(None) };
@@ -43,13 +43,14 @@ impl<A: Administration> FromRequestParts<A> for Acting<A> {
     type Rejection = Response<Body>;
 
     async fn from_request_parts(parts: &mut Parts, of: &A) -> Result<Self, Self::Rejection> {
-        // The gate puts it there: without it nobody was let in.
+        // The gate inserts it; without it nobody was authenticated.
         let by = parts.extensions.get::<By>().cloned().ok_or_else(|| {
             refuse(StatusCode::INTERNAL_SERVER_ERROR, "nobody is known to ask", None)
         })?;
         let expects = expected(&parts.headers)?;
         let ground = of.ground().clone();
-        // What is added or changed is checked against other records: they have to be the same when it is done.
+        // An addition or change is checked against other records, which must be the same when it is
+        // carried out.
         let checks = parts.method == Method::PATCH || parts.method == Method::POST;
         let policy = if checks {
             Some(ground.store.generation().await.map_err(|error| broken(&error))?)
@@ -73,9 +74,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Said<T> {
     }
 }
 
-/// Reads a body. Stored records are read tolerantly, requests are not: what nobody would look at is a mistake.
+/// Parses a body. Stored records are parsed tolerantly, requests are not: an unknown member is an
+/// error, since it would have no effect.
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    // Serde takes an array of its members for an object.
+    // Serde also accepts an array for an object.
     if bytes.trim_ascii_start().first() == Some(&b'[') {
         return Err("the body: expected an object, found an array".to_owned());
     }

@@ -1,4 +1,5 @@
-//! The table of operations: each is a route, what it needs, and a page of the OpenAPI document, written once.
+//! The table of operations: each is written once, and gives a route, the required rights, and an
+//! entry of the OpenAPI document.
 
 use super::{
     problem::refuse,
@@ -46,7 +47,7 @@ use utoipa::{
 type Answer<T> = Result<Json<T>, ActError>;
 type Schemas = Vec<(String, RefOr<Schema>)>;
 
-/// What the document says of an operation beside its route.
+/// What the OpenAPI document says about an operation besides its route.
 struct Op {
     method: Method,
     path: String,
@@ -99,7 +100,7 @@ impl Op {
         self
     }
 
-    /// Some of something; each kind of list has a name of its own.
+    /// The response is a list; each kind of list has its own schema.
     fn list<T: ToSchema>(mut self) -> Self
     where
         Listed<T>: PartialSchema,
@@ -115,28 +116,28 @@ impl Op {
         self
     }
 
-    /// It heeds `If-Match`.
+    /// It supports `If-Match`.
     fn conditional(mut self) -> Self {
         self.conditional = true;
         self
     }
 
-    /// Its answer has an `ETag`.
+    /// Its response has an `ETag`.
     fn tagged(mut self) -> Self {
         self.tagged = true;
         self
     }
 }
 
-/// Operations below one path.
+/// The operations below one path.
 pub(super) struct Table<S> {
     router: Router<S>,
     ops: Vec<Op>,
-    /// What they are administered under: `/idp`, `/ras/{ras}`.
+    /// The path prefix of the server: `/idp`, `/ras/{ras}`.
     base: &'static str,
 }
 
-/// What each route needs, by method and path below what is administered.
+/// The rights that each route requires, by method and path below the server's prefix.
 pub(super) type Needs = BTreeMap<(String, String), Need>;
 
 impl<A: Administration> Table<A> {
@@ -160,7 +161,7 @@ impl<A: Administration> Table<A> {
         self
     }
 
-    /// The life of a kind of record: listed, added, shown, changed, deleted.
+    /// The operations of a kind of record: list, add, show, change, delete.
     fn kind<K: Kept<A>>(self, what: &str) -> Self
     where
         Listed<K::View>: PartialSchema,
@@ -216,7 +217,7 @@ impl<A: Administration> Table<A> {
         )
     }
 
-    /// The same of a kind that can be switched off and on.
+    /// Like [`Self::kind`], for a kind that can also be disabled and enabled.
     fn switched<K: Switched<A>>(self, what: &str) -> Self
     where
         Listed<K::View>: PartialSchema,
@@ -238,7 +239,7 @@ impl<A: Administration> Table<A> {
             )
     }
 
-    /// What both servers have.
+    /// The operations that both servers have.
     fn common(self) -> Self {
         self.kind::<Administrators>("administrator")
             .op(
@@ -305,7 +306,7 @@ impl<A: Administration> Table<A> {
         self.ops.iter().map(|op| ((op.method.to_string(), op.path.clone()), op.need)).collect()
     }
 
-    /// The routes; what is none, and a method that a route has not, is said as everything else is.
+    /// The routes. Unknown paths and methods get errors in the common format.
     pub(super) fn router(self, of: A) -> Router {
         let none = || async {
             refuse(
@@ -462,7 +463,7 @@ async fn dependents<A: Administration, K: Kept<A>>(
     let (of, desk) = (&acting.of, &acting.desk);
     let named = id;
     let id = K::id_of(of, desk, &named).await?;
-    // Also one that cannot be read.
+    // Also if it cannot be read.
     if desk.store.id_of::<K::Record>(&id, &id).await?.is_none() {
         return Err(ActError::missing(K::NOUN, &named));
     }
@@ -632,7 +633,7 @@ fn document() -> OpenApi {
         .build()
 }
 
-/// The document itself, as it is served and checked in.
+/// The document as text, as it is served and checked in.
 pub fn document_text() -> String {
     let mut document = serde_json::to_value(document()).unwrap_or_default();
     without_nul(&mut document);
@@ -641,7 +642,7 @@ pub fn document_text() -> String {
     text
 }
 
-/// No text has a NUL in it: no database takes one.
+/// Forbids NUL in all strings, because no database accepts it.
 fn without_nul(schema: &mut serde_json::Value) {
     match schema {
         serde_json::Value::Array(items) => items.iter_mut().for_each(without_nul),
@@ -664,7 +665,7 @@ fn text() -> RefOr<Schema> {
     ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).build().into()
 }
 
-/// What may fail at any operation.
+/// The errors that any operation may return.
 const FAILURES: [(&str, &str); 9] = [
     ("400", "Something in it is wrong"),
     ("401", "Nobody is let in by this"),
@@ -745,7 +746,7 @@ fn described(base: &str, op: Op) -> (String, PathItem) {
     (path, PathItem::new(method, operation.build()))
 }
 
-/// A JSON answer of what is no act.
+/// A JSON response of something that is not an act.
 pub(super) fn json(value: &impl Serialize) -> Response<axum::body::Body> {
     Json(value).into_response()
 }

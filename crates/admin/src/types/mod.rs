@@ -1,5 +1,6 @@
-//! What the administration API takes and shows: one type for each, strict in, and an allow-list out. The server, the
-//! typed client and the OpenAPI document are made from them.
+//! The requests and views of the administration API: requests are parsed strictly, views list their
+//! members explicitly. The server, the typed client and the OpenAPI document are made from these
+//! types.
 
 mod clients;
 mod desk;

@@ -1,4 +1,4 @@
-//! Who may have what, as the identity provider knows it.
+//! Access policy, as the identity provider knows it.
 
 use super::written::{
     AlgorithmName, ReleasedName, ScopeToken, SecureUrl, given, given_object, maybe_whole, object,

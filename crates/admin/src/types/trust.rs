@@ -1,4 +1,4 @@
-//! What an authorization server trusts and guards.
+//! What an authorization server trusts and protects.
 
 use super::written::{
     AlgorithmName, DomainName, ScopeToken, SecureUrl, given, given_object, maybe_object,

@@ -1,4 +1,4 @@
-//! How values are written: schemas of texts, and readers that serde has not.
+//! How values are written: schemas of strings, and deserializers that serde lacks.
 
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
@@ -81,7 +81,7 @@ pub(super) enum ReleasedName {
 /// A whole number: also one that is written with a point and nothing behind it, as JSON Schema has it.
 pub(super) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let value = Value::deserialize(deserializer)?;
-    // Beyond this a float is not the number that was written.
+    // Above this a float may differ from the number that was written.
     let exact = |number: &f64| number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
     #[allow(clippy::cast_possible_truncation)] // looked at a line above
     let float = || value.as_f64().filter(exact).map(|number| number as i64);
