@@ -1,8 +1,9 @@
-//! Who may go on: the one piece that every route asks.
+//! Rate limits: the one place that every route asks whether a request may proceed.
 //!
-//! A cell is taken before the work it pays for, and given back where the work turned out to be owed. Whoever proves
-//! who they are is counted by that alone: no failure of others bars a right credential. Whoever proves nothing is
-//! counted by their address, for each row, fetch or page that they cost, whether it succeeds or not.
+//! A cell (one unit of a rate) is taken before the work it pays for, and given back if the caller
+//! turned out to be entitled to that work. A client that proves its identity is counted by that
+//! identity alone, so failures of others never block a correct credential. A sender that proves
+//! nothing is counted by address, for each row, fetch or page it costs, whether it succeeds or not.
 
 use passavant_proto::event::Detail;
 use passavant_store::AuditEvent;
@@ -14,14 +15,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Most keys watched; beyond it those are forgotten that have most left.
+/// Maximum number of keys that are tracked. Beyond it, those with the most cells left are
+/// forgotten.
 const MOST: usize = 50_000;
 
-/// Come again in so many seconds.
+/// Try again in this many seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy(pub u64);
 
-/// Cells by key: so many a minute, and as many at once.
+/// Rate limiter by key: so many cells per minute, all of which may be taken at once.
 #[derive(Debug)]
 pub struct Cells {
     per_minute: f64,
@@ -48,7 +50,7 @@ impl Cells {
         (cell.left + since * self.per_minute / 60.0).min(self.per_minute)
     }
 
-    /// Takes a cell of `key`, or says how long to wait for one.
+    /// Takes a cell of `key`, or returns how long to wait for one.
     pub fn take(&self, key: &str) -> Result<(), Busy> {
         self.take_at(key, Instant::now())
     }
@@ -56,7 +58,7 @@ impl Cells {
     fn take_at(&self, key: &str, now: Instant) -> Result<(), Busy> {
         let mut held = self.held();
         if held.len() >= MOST && !held.contains_key(key) {
-            // Whoever has all of it left loses nothing by being forgotten.
+            // A key with all its cells left loses nothing by being forgotten.
             held.retain(|_, cell| self.refilled(*cell, now) < self.per_minute);
             if held.len() >= MOST {
                 held.retain(|_, cell| self.refilled(*cell, now) < self.per_minute / 2.0);
@@ -77,7 +79,7 @@ impl Cells {
         Ok(())
     }
 
-    /// A cell was taken for what turned out to be owed.
+    /// Gives a cell back, because the caller was entitled to the work.
     pub fn give_back(&self, key: &str) {
         if let Some(cell) = self.held().get_mut(key) {
             cell.left = (cell.left + 1.0).min(self.per_minute);
@@ -85,15 +87,15 @@ impl Cells {
     }
 }
 
-/// How much is let in.
+/// The limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
-    /// What one address may cost without proving anything, a minute: failed sign-ins, failed client
-    /// authentications, unknown codes and tokens, fetches of metadata documents.
+    /// Requests of one address that prove nothing and cost something, per minute: failed sign-ins,
+    /// failed client authentications, unknown codes and tokens, fetches of metadata documents.
     pub failures: NonZeroU32,
-    /// ID-JAGs or tokens for one person through one client, a minute.
+    /// ID-JAGs or tokens for one person through one client, per minute.
     pub grants: NonZeroU32,
-    /// Introspections by one client, a minute.
+    /// Introspections by one client, per minute.
     pub introspections: NonZeroU32,
 }
 
@@ -104,24 +106,26 @@ impl Default for Rates {
     }
 }
 
-/// Requests by clients that prove nothing, but are owed an answer that costs a row: pushed requests.
+/// Pushed requests of one address per minute, by clients that prove nothing: such a request is
+/// legitimate but costs a row.
 const PUSHES: NonZeroU32 = NonZeroU32::MIN.saturating_add(59);
-/// Registrations of one address a minute.
+/// Registrations of one address per minute.
 const REGISTRATIONS: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
-/// New accounts and links of one issuer a minute.
+/// New accounts and links of one issuer per minute.
 const LINKS: NonZeroU32 = NonZeroU32::MIN.saturating_add(599);
 
-/// Who is behind a request, as far as it is proved.
+/// The sender of a request, as far as it is proved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sender {
-    /// Nobody in particular, at this address.
+    /// Unproven: only the address is known.
     Unproven(String),
     /// This client.
     Proven(String),
 }
 
 impl Sender {
-    /// A refusal of theirs, as it goes on record: where somebody comes from who has proved nothing is all that is known.
+    /// Adds to the audit event of a refusal what is known about the sender. Of a sender that proved
+    /// nothing that is the address alone.
     pub fn noted_in(&self, event: AuditEvent) -> AuditEvent {
         match self {
             Self::Unproven(address) => event.with(Detail::Address, address.as_str()),
@@ -130,7 +134,7 @@ impl Sender {
     }
 }
 
-/// The cells of one authorization server.
+/// The rate limiters of one authorization server.
 #[derive(Debug)]
 pub struct Admission {
     unproven: Cells,
@@ -145,14 +149,14 @@ pub struct Admission {
     rates: Rates,
 }
 
-/// Cells that were taken before it was known whether the work is owed.
+/// Cells that were taken before it was known whether the caller is entitled to the work.
 pub struct Taken<'a> {
     cells: &'a Cells,
     key: String,
 }
 
 impl Taken<'_> {
-    /// It was.
+    /// The caller was entitled to it.
     pub fn give_back(self) {
         self.cells.give_back(&self.key);
     }
@@ -174,13 +178,14 @@ impl Admission {
         }
     }
 
-    /// Before work for whoever proves nothing: a row, a fetch, a redirect that begins something.
+    /// Call before work for a sender that proved nothing: a row, a fetch, or a redirect that begins
+    /// something.
     pub fn unproven(&self, address: &str) -> Result<Taken<'_>, Busy> {
         self.unproven.take(address)?;
         Ok(Taken { cells: &self.unproven, key: address.to_owned() })
     }
 
-    /// Before a refusal is put on record.
+    /// Call before a refusal is recorded.
     pub fn refusal(&self, sender: &Sender) -> Result<(), Busy> {
         match sender {
             Sender::Unproven(address) => self.unproven.take(address),
@@ -188,27 +193,27 @@ impl Admission {
         }
     }
 
-    /// Before a request of a public client is kept.
+    /// Call before a pushed request of a public client is stored.
     pub fn push(&self, address: &str) -> Result<(), Busy> {
         self.pushes.take(address)
     }
 
-    /// Before a grant is decided for a person through a client.
+    /// Call before a grant is decided for a person through a client.
     pub fn grant(&self, client: &str, person: &str) -> Result<(), Busy> {
         self.grants.take(&format!("{} {client} {person}", client.len()))
     }
 
-    /// Before a token is looked up for a client.
+    /// Call before a token is looked up for a client.
     pub fn introspection(&self, client: &str) -> Result<(), Busy> {
         self.introspections.take(client)
     }
 
-    /// Before a registration is read.
+    /// Call before a registration is parsed.
     pub fn registration(&self, address: &str) -> Result<(), Busy> {
         self.registrations.take(address)
     }
 
-    /// Before a person of an issuer is linked.
+    /// Call before a person of an issuer is linked.
     pub fn link(&self, issuer: &str) -> Result<(), Busy> {
         self.links.take(issuer)
     }
@@ -217,8 +222,9 @@ impl Admission {
         self.sign_ins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Before a password is checked. A browser in which this person has signed in before (`known`) is counted by
-    /// itself, so that nobody else can keep them out; all others by address and by person.
+    /// Call before a password is checked. A browser in which this person has signed in before
+    /// (`known`) has its own limit, so that nobody else can lock the person out. All other browsers
+    /// are counted by address and by person.
     pub fn sign_in(
         &self,
         address: &str,
@@ -234,7 +240,7 @@ impl Admission {
         let mut taken = Vec::new();
         for key in [format!("sign-in {address}"), format!("person {person}")] {
             if let Err(busy) = self.unproven.take(&key) {
-                // Nothing was done for it.
+                // No work was done for these cells.
                 taken.into_iter().for_each(Taken::give_back);
                 return Err(busy);
             }
@@ -258,17 +264,18 @@ impl Admission {
     }
 }
 
-/// Password checks of one person at a time, from browsers that are not known.
+/// Concurrent password checks of one person, from browsers that are not known.
 const AT_ONCE: u32 = 2;
-/// As many are under way: nothing has failed, and a moment later there is room.
+/// The maximum number of checks is in progress: nothing has failed, and a moment later there is
+/// room.
 pub const UNDER_WAY: Busy = Busy(0);
-/// Longest pause between two tries for one person, after many failures in a row. A hundred tries a day are not worth
-/// an attacker's while (NIST SP 800-63B, 5.2.2).
+/// Longest pause between two attempts for one person, after many consecutive failures. A hundred
+/// attempts a day are of no use to an attacker (NIST SP 800-63B, 5.2.2).
 const LONGEST_PAUSE: Duration = Duration::from_mins(15);
 
 #[derive(Debug)]
 struct SignIns {
-    /// Failures in a row.
+    /// Consecutive failures.
     failures: u32,
     not_before: Instant,
     under_way: u32,
@@ -292,7 +299,7 @@ pub struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// The password was right: what was counted against them is forgotten.
+    /// The password was right: the failures counted for this person are forgotten.
     pub fn right(mut self) {
         std::mem::take(&mut self.taken).into_iter().for_each(Taken::give_back);
         if let Some(person) = &self.person
@@ -302,12 +309,13 @@ impl Attempt<'_> {
         }
     }
 
-    /// The password was not looked at.
+    /// The password was not checked.
     pub fn undone(mut self) {
         std::mem::take(&mut self.taken).into_iter().for_each(Taken::give_back);
     }
 
-    /// It was wrong. After as many in a row as a minute has, each one more doubles the pause.
+    /// The password was wrong. After as many consecutive failures as the limit per minute, each
+    /// further one doubles the pause.
     pub fn wrong(self) {
         let Some(person) = &self.person else { return };
         let now = Instant::now();
@@ -334,7 +342,7 @@ impl Drop for Attempt<'_> {
     }
 }
 
-/// The key of an address: an IPv6 customer holds a whole /64.
+/// The key of an address: of IPv6 the /64, because one customer holds a whole one.
 pub fn address_key(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(ip) => ip.to_string(),
@@ -345,7 +353,7 @@ pub fn address_key(address: IpAddr) -> String {
     }
 }
 
-/// Whoever asks before it is known who they are, and the cells that what they cost is taken from.
+/// A sender whose identity is not known yet, and the rate limiters that its cost is taken from.
 #[derive(Clone, Copy)]
 pub struct Visitor<'a> {
     pub admission: &'a Admission,
@@ -404,10 +412,10 @@ mod tests {
             }
         }
         assert_eq!(checked, 5);
-        // From other addresses the person's own cells are used up as well.
+        // Attempts from other addresses use up the person's own cells too.
         assert!(admission.sign_in("b", "erin", None).is_err());
         assert!(admission.sign_in("b", "max", None).is_ok(), "nobody else waits");
-        // A browser that is known goes on, and has a limit of its own.
+        // A known browser is still admitted, and has a limit of its own.
         for _ in 0..5 {
             admission.sign_in("a", "erin", Some("laptop")).unwrap().wrong();
         }

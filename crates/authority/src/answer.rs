@@ -1,4 +1,4 @@
-//! What leaves: JSON that is never cached, refusals, breakage, pages.
+//! Responses: JSON that is never cached, refusals, breakage, pages.
 
 use crate::admission::Busy;
 use axum::{
@@ -16,18 +16,20 @@ use passavant_store::StoreError;
 use serde::Serialize;
 use serde_json::json;
 
-/// Why a request has no good answer.
+/// Why a request failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// A rule refused it. Still to be put on record.
+    /// A rule refused it; the refusal still has to be recorded.
     Refused(Refusal),
-    /// A rule refused it, and that is on record already.
+    /// A rule refused it, and the refusal is recorded already.
     RefusedOnRecord(Refusal),
-    /// More than may be was asked for; come again in so many seconds. Not on record: it would cost what it saves.
+    /// A rate limit was exceeded; try again in this many seconds. It is not recorded, because a row
+    /// would cost what the limit saves.
     Busy(u64),
-    /// The client's record changed since it proved itself: the same request is looked at again by the new one.
+    /// The client's record changed after it authenticated: the request is evaluated again with the
+    /// new record.
     ClientChanged,
-    /// The fault is ours; logged once where it becomes an answer.
+    /// Breakage on our side. It is logged once, where it becomes a response.
     Broken(StoreError),
 }
 
@@ -55,7 +57,7 @@ impl From<StoreError> for Failure {
     }
 }
 
-/// JSON that must not be kept by anyone on the way (RFC 6749 section 5.1).
+/// JSON that no cache may store (RFC 6749 section 5.1).
 pub fn no_store(status: StatusCode, body: &impl Serialize) -> Response<Body> {
     let mut response = (status, Json(body)).into_response();
     let headers = response.headers_mut();
@@ -70,7 +72,7 @@ pub fn public(body: &impl Serialize) -> Response<Body> {
     (cached, Json(body)).into_response()
 }
 
-/// A public document that may be taken back: caches on the way ask each time.
+/// A public document that may be withdrawn: caches have to revalidate it each time.
 pub fn revocable(body: &impl Serialize) -> Response<Body> {
     ([(header::CACHE_CONTROL, "public, no-cache")], Json(body)).into_response()
 }
@@ -86,7 +88,7 @@ pub fn refused(refusal: &Refusal) -> Response<Body> {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
     let mut response = no_store(status, &body);
     if status == StatusCode::UNAUTHORIZED {
-        // RFC 6749 section 5.2: the scheme the client may use.
+        // RFC 6749 section 5.2: name the scheme that the client may use.
         let basic = HeaderValue::from_static("Basic realm=\"token endpoint\"");
         response.headers_mut().insert(header::WWW_AUTHENTICATE, basic);
     }
@@ -96,7 +98,7 @@ pub fn refused(refusal: &Refusal) -> Response<Body> {
     response
 }
 
-/// 503 with `Retry-After`: fail closed, and say nothing of why.
+/// 503 with `Retry-After`: fail closed, and do not say why.
 pub fn broken(error: &StoreError) -> Response<Body> {
     tracing::error!(%error, "a request failed in the store");
     let body = json!({"error": "temporarily_unavailable",
@@ -138,8 +140,8 @@ ul{margin:.5rem 0;padding-left:1.25rem}li{margin:.25rem 0;overflow-wrap:anywhere
 .note{border-color:var(--note);font-weight:400}
 ";
 
-/// A page for a person: one column, no script, readable light and dark. `form_targets` are origins
-/// beside our own that a form may lead to.
+/// A page for a person: one column, no script, readable in light and dark mode. `form_targets` are
+/// origins, besides our own, that a form may lead to.
 pub fn page(
     status: StatusCode,
     title: &str,
@@ -160,7 +162,7 @@ pub fn page(
     };
     let mut response = (status, markup.into_string()).into_response();
     let style = passavant_proto::secret::sha256(STYLE.as_bytes());
-    // CSP wants standard base64 with padding.
+    // CSP requires standard base64 with padding.
     let style = format!("{}=", style.replace('-', "+").replace('_', "/"));
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{style}'; form-action 'self'{form_targets}; \
@@ -172,7 +174,7 @@ pub fn page(
         (header::CACHE_CONTROL, "no-store"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        // Not `no-referrer`: browsers would then send `Origin: null` with our own form.
+        // Not `no-referrer`: browsers would then send `Origin: null` with our own forms.
         (header::REFERRER_POLICY, "same-origin"),
     ];
     for (name, value) in fixed {

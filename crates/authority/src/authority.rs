@@ -1,5 +1,5 @@
 //! What an IdP and a RAS have in common: issuer, store, keys, clock, and a copy of the directory
-//! that is never trusted longer than the generation it was read at.
+//! that is trusted only for the generation it was read at.
 
 use crate::{
     admission::{Taken, Visitor},
@@ -22,7 +22,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock, atomic::AtomicI64},
 };
 
-/// What the binary hands to every role.
+/// The dependencies that the binary passes to every role.
 #[derive(Clone)]
 pub struct Context {
     /// The wall clock.
@@ -33,7 +33,7 @@ pub struct Context {
     pub remote_keys: RemoteKeys,
     /// Metadata documents of clients.
     pub client_documents: ClientDocuments,
-    /// Keys that those documents name.
+    /// Keys that those documents refer to.
     pub document_keys: RemoteKeys,
     /// Sign-in of people at trusted issuers.
     pub relying_party: RelyingParty,
@@ -59,24 +59,28 @@ impl Context {
     }
 }
 
-/// Our keys at one moment: one of each algorithm signs, all verify. Cheap to clone.
+/// The signing keys of this authorization server at one moment: one of each algorithm signs, all
+/// verify. Cheap to clone.
 #[derive(Clone)]
 pub struct KeyRing {
-    /// The first signs where nothing else is asked for. There is one at least.
+    /// The first one signs by default. There is at least one.
     signing: Arc<[Arc<SigningKey>]>,
     verifying: Arc<KeySet>,
     jwks: Arc<Value>,
-    /// From then on it is another: a key that was published begins to sign, or one that was retired is gone.
+    /// The ring has to be rebuilt at this time, because a published key begins to sign or a retired
+    /// one expires.
     until: Option<Timestamp>,
 }
 
 impl KeyRing {
-    /// `signing` signs; `others` are public JWKs of keys that verify: published ahead, or retired a while ago.
+    /// `signing` signs; `others` are public JWKs of keys that only verify: published ahead, or
+    /// retired recently.
     pub fn new(signing: SigningKey, others: &[Value]) -> Option<Self> {
         Self::of_several(vec![signing], others)
     }
 
-    /// The first of `signing` signs where nothing else is asked for, the rest for whom their algorithm is chosen.
+    /// The first of `signing` signs by default; the others sign for parties that chose their
+    /// algorithm.
     pub fn of_several(signing: Vec<SigningKey>, others: &[Value]) -> Option<Self> {
         let algorithm = signing.first()?.algorithm();
         let mut keys: Vec<Value> = signing.iter().map(|key| key.public_jwk().clone()).collect();
@@ -91,29 +95,29 @@ impl KeyRing {
         Some(Self { signing, verifying: Arc::new(verifying), jwks: Arc::new(jwks), until: None })
     }
 
-    /// It is to be made anew at this time.
+    /// Sets when the ring has to be rebuilt.
     #[must_use]
     pub fn until(mut self, until: Option<Timestamp>) -> Self {
         self.until = until;
         self
     }
 
-    /// The id of the key that signs where nothing else is asked for.
+    /// The id of the key that signs by default.
     pub fn kid(&self) -> &str {
         self.signing[0].kid()
     }
 
-    /// The algorithms that can be asked for, the usual one first.
+    /// The algorithms that can be chosen, the default first.
     pub fn algorithms(&self) -> Vec<Algorithm> {
         self.signing.iter().map(|key| key.algorithm()).collect()
     }
 
-    /// The public keys, as they are published.
+    /// The public keys, as published in the JWKS.
     pub fn published(&self) -> &[Value] {
         self.jwks["keys"].as_array().map_or(&[], Vec::as_slice)
     }
 
-    /// When it is to be made anew.
+    /// When the ring has to be rebuilt.
     pub fn changes_at(&self) -> Option<Timestamp> {
         self.until
     }
@@ -122,8 +126,8 @@ impl KeyRing {
         Arc::clone(&self.signing[0])
     }
 
-    /// The key that signs with the algorithm that was chosen for a party. Without one the usual key does, and the
-    /// party, which takes one algorithm, refuses what it signed.
+    /// The key that signs with the algorithm chosen for a party. If there is none, the default key
+    /// signs, and the party, which accepts one algorithm only, rejects the result.
     pub fn signing_as(&self, chosen: Option<Algorithm>) -> Arc<SigningKey> {
         let key = self.signing.iter().find(|key| Some(key.algorithm()) == chosen);
         Arc::clone(key.unwrap_or(&self.signing[0]))
@@ -137,22 +141,23 @@ impl KeyRing {
         &self.jwks
     }
 
-    /// Whether both believe the same keys.
+    /// Whether both rings contain the same keys.
     pub fn is_like(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.jwks, &other.jwks) || self.jwks == other.jwks
     }
 }
 
-/// Makes a ring of the keys on record, as it is at a time.
+/// Builds the ring from the stored keys, as of a time.
 type Opens = dyn Fn(&[SealedKey], Timestamp) -> Result<KeyRing, String> + Send + Sync;
 
-/// Where the ring comes from. Cheap to clone.
+/// The source of the ring. Cheap to clone.
 #[derive(Clone)]
 pub struct Keys(Arc<Opens>);
 
 impl Keys {
-    /// From the keys on record, which only the binary can unseal. They are read again with the directory, so that a
-    /// key that is added or removed is known on every node at its next request.
+    /// Builds the ring from the stored keys, which only the binary can unseal. They are read again
+    /// with the directory, so that a key that is added or removed takes effect on every node at its
+    /// next request.
     pub fn on_record(
         open: impl Fn(&[SealedKey], Timestamp) -> Result<KeyRing, String> + Send + Sync + 'static,
     ) -> Self {
@@ -161,7 +166,7 @@ impl Keys {
 }
 
 impl From<KeyRing> for Keys {
-    /// Always this one.
+    /// Always uses this ring.
     fn from(ring: KeyRing) -> Self {
         Self(Arc::new(move |_, _| Ok(ring.clone())))
     }
@@ -171,30 +176,31 @@ impl From<KeyRing> for Keys {
 pub struct RegisteredClient {
     pub record: Client,
     pub inline_keys: Option<Arc<KeySet>>,
-    /// How far the fetch of its keys may go, where that is not the administrator's to say.
+    /// Limits the fetch of its keys, if no administrator wrote the URL.
     pub keys_reach: Option<Reach>,
-    /// What it is where it is an enrolled installation.
+    /// Set if the client is an enrolled installation.
     pub installation: Option<EnrolledAs>,
-    /// Its own row, where it is no policy: what is minted for it is recorded against that.
+    /// The version of its own row, if the client is not part of the policy: what is minted for it
+    /// is recorded against this version.
     pub seen: Option<Seen>,
 }
 
 /// An installation as a client.
 pub struct EnrolledAs {
     pub id: String,
-    /// The one person it acts for.
+    /// The only person it acts for.
     pub user_id: String,
-    /// When its use was last written down, in seconds since the epoch.
+    /// When its last use was stored, in seconds since the epoch.
     pub used_at: AtomicI64,
 }
 
 impl RegisteredClient {
-    /// A client that is named by a metadata document at `reach`.
+    /// A client that is described by a metadata document at `reach`.
     pub fn of_document(record: Client, inline_keys: Option<Arc<KeySet>>, reach: Reach) -> Self {
         Self { record, inline_keys, keys_reach: Some(reach), installation: None, seen: None }
     }
 
-    /// An installation as the client whose id is `url`.
+    /// An installation, as the client whose id is `url`.
     pub fn of_installation(url: &str, held: &Installation, seen: Seen) -> Self {
         let jwks = json!({"keys": [held.public_jwk]});
         let redirect_uris = passavant_proto::oauth::redirect_uri::LOOPBACK_REDIRECTS;
@@ -217,27 +223,29 @@ impl RegisteredClient {
         Self { installation: Some(installation), seen: Some(seen), ..Self::new(record) }
     }
 
-    /// A client that registered itself, if it is live.
+    /// A client that registered itself, if it is enabled.
     pub fn of_stranger(record: Client, seen: Seen) -> Option<Self> {
         (!record.disabled).then(|| Self { seen: Some(seen), ..Self::new(record) })
     }
 
-    /// What connections call it: an installation is one of the software that enrols itself.
+    /// Its client id in connections. All installations share the id of the software that enrolled
+    /// them.
     pub fn idp_client_id(&self) -> &str {
         if self.installation.is_some() { ENROLLED_CLIENT } else { &self.record.id }
     }
 
-    /// Whether it may act for this person: an installation acts for its own alone.
+    /// Whether it may act for this person: an installation acts only for its owner.
     pub fn acts_for(&self, user_id: &str) -> bool {
         self.installation.as_ref().is_none_or(|held| held.user_id == user_id)
     }
 
-    /// Whether nobody here has checked who made it. One that a person enrolled here is none, though it has a document.
+    /// Whether nobody here has vouched for it. An installation that a person enrolled here is no
+    /// stranger, although it has a document.
     pub fn is_stranger(&self) -> bool {
         self.installation.is_none() && self.record.is_stranger()
     }
 
-    /// Its id, where that is the URL of its metadata document.
+    /// Its client id, if that is the URL of its metadata document.
     pub fn document(&self) -> Option<&str> {
         self.installation.as_ref().map(|_| self.record.id.as_str())
     }
@@ -245,7 +253,7 @@ impl RegisteredClient {
     fn new(record: Client) -> Self {
         let inline_keys = match &record.authentication {
             ClientAuthentication::PrivateKeyJwt { keys: ClientKeys::Inline(jwks), algorithm } => {
-                // Checked when the client was registered; a set that cannot be read authenticates
+                // The keys were checked at registration; a set that cannot be parsed authenticates
                 // nobody.
                 KeySet::parse(jwks.to_string().as_bytes(), *algorithm).ok().map(Arc::new)
             }
@@ -255,26 +263,27 @@ impl RegisteredClient {
     }
 }
 
-/// The live clients of a directory by id.
+/// The enabled clients of a directory, by id.
 pub fn registered(clients: Vec<Client>) -> HashMap<String, Arc<RegisteredClient>> {
     let live = clients.into_iter().filter(|client| !client.disabled);
     live.map(|c| (c.id.clone(), Arc::new(RegisteredClient::new(c)))).collect()
 }
 
-/// The records that decisions of one role rest on.
+/// The records that decisions of one role are based on.
 pub trait Directory: Sized + Send + Sync + 'static {
-    /// Reads them all.
+    /// Reads all of them.
     fn load(
         store: &Store,
         issuer: &Issuer,
     ) -> impl Future<Output = Result<Self, StoreError>> + Send;
-    /// A live registered client.
+    /// An enabled registered client.
     fn client(&self, id: &str) -> Option<&Arc<RegisteredClient>>;
-    /// Whether a client may be named by a document and hold no key: where people let it in themselves.
+    /// Whether a client may be described by a document and hold no key: true where people consent
+    /// to it themselves.
     fn takes_public_documents(&self) -> bool {
         false
     }
-    /// A client that registered itself, read as it is now.
+    /// A client that registered itself, read from the store now.
     fn stranger(
         &self,
         _authority: &Authority<Self>,
@@ -282,12 +291,12 @@ pub trait Directory: Sized + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<Arc<RegisteredClient>>, Failure>> + Send {
         std::future::ready(Ok(None))
     }
-    /// Whether a client that is named by a URL can only be known by asking its host now.
+    /// Whether a client whose id is a URL can only be looked up by fetching from its host now.
     fn costs_a_fetch(&self, _authority: &Authority<Self>, _url: &str) -> bool {
         false
     }
-    /// A client that is named by a URL instead of being registered: an installation, or a client
-    /// with a metadata document.
+    /// A client whose id is a URL and that is not registered: an installation, or a client with a
+    /// metadata document.
     fn document_client(
         &self,
         authority: &Authority<Self>,
@@ -296,28 +305,28 @@ pub trait Directory: Sized + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<Arc<RegisteredClient>>, Failure>> + Send;
 }
 
-/// How people, and what is theirs, are looked at.
+/// How people and their records are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// As remembered: for what is recorded against all that it rests on, and for nothing else.
+    /// From the cache: only for what is recorded against all the versions it rests on.
     Remembered,
-    /// As they are now.
+    /// From the store, as they are now.
     Now,
 }
 
-/// The policy as it was at one generation.
+/// The policy at one generation.
 pub struct Snapshot<D> {
     pub generation: Generation,
     pub directory: D,
     pub keys: KeyRing,
 }
 
-/// Whether an authorization server could decide now.
+/// Whether an authorization server could make decisions now.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
-    /// Why it could not; none where it could.
+    /// Why it could not; `None` if it could.
     pub broken: Option<&'static str>,
-    /// Stored records that cannot be read, and why. The others are served.
+    /// Stored records that cannot be read, and why. All other records are served.
     pub unreadable: Vec<String>,
 }
 
@@ -326,7 +335,7 @@ pub struct Authority<D> {
     pub issuer: Issuer,
     pub store: Store,
     pub context: Context,
-    /// Whether any https metadata document names a client.
+    /// Whether any https metadata document is accepted as a client.
     pub open_documents: bool,
     keys: Keys,
     snapshot: RwLock<Arc<Snapshot<D>>>,
@@ -346,7 +355,7 @@ impl<D: Directory> Authority<D> {
         Ok(Self { issuer, store, context, open_documents, keys, snapshot })
     }
 
-    /// Whether a decision could be made and put on record now.
+    /// Checks whether a decision could be made and recorded now.
     pub async fn readiness(&self) -> Readiness {
         let broken = if !self.store.is_ready().await {
             Some("the database does not answer")
@@ -363,23 +372,24 @@ impl<D: Directory> Authority<D> {
         Readiness { broken, unreadable: unreadable.into_iter().map(told).collect() }
     }
 
-    /// The same, where any https metadata document names a client.
+    /// Sets whether any https metadata document is accepted as a client.
     #[must_use]
     pub fn with_open_documents(self, open_documents: bool) -> Self {
         Self { open_documents, ..self }
     }
 
-    /// What signs: as of the directory that the request was decided on.
+    /// The signing key, as of the directory that the request was decided on.
     pub fn signing(&self) -> Arc<SigningKey> {
         self.snapshot().keys.signing()
     }
 
-    /// The same for a party that an algorithm was chosen for.
+    /// The signing key for a party that an algorithm was chosen for.
     pub fn signing_as(&self, chosen: Option<Algorithm>) -> Arc<SigningKey> {
         self.snapshot().keys.signing_as(chosen)
     }
 
-    /// What verifies, as of now: nothing that we signed is believed by keys that were removed meanwhile.
+    /// The verification keys as of now: signatures of keys that were removed meanwhile are
+    /// rejected.
     pub async fn verifying(&self) -> Result<Arc<KeySet>, StoreError> {
         Ok(self.fresh().await?.keys.verifying())
     }
@@ -388,8 +398,8 @@ impl<D: Directory> Authority<D> {
         self.context.clock.now()
     }
 
-    /// A live client of `directory` by id. A registered one wins over a URL of the same text (Client ID Metadata
-    /// Document draft section 6.8).
+    /// An enabled client of `directory` by id. A registered one takes precedence over a document at
+    /// a URL of the same text (Client ID Metadata Document draft section 6.8).
     pub async fn client(
         &self,
         directory: &D,
@@ -403,8 +413,8 @@ impl<D: Directory> Authority<D> {
         }
     }
 
-    /// The same for somebody who has not proved anything: where it costs a fetch, a cell is taken before, and comes
-    /// back with the client.
+    /// Like [`Self::client`], for a sender that proved nothing: if the lookup costs a fetch, a cell
+    /// is taken first and returned with the client.
     pub async fn visiting_client<'a>(
         &self,
         directory: &D,
@@ -417,12 +427,14 @@ impl<D: Directory> Authority<D> {
         Ok((self.client(directory, id, look).await?, taken))
     }
 
-    /// The directory as last read. Only for decisions that are recorded against its generation.
+    /// The directory as last read. Use it only for decisions that are recorded against its
+    /// generation.
     pub fn snapshot(&self) -> Arc<Snapshot<D>> {
         Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The directory as it is now: asks the store for the generation, reads it anew if it moved.
+    /// The current directory: asks the store for the generation, and reads the directory again if
+    /// that changed.
     pub async fn fresh(&self) -> Result<Arc<Snapshot<D>>, StoreError> {
         let held = self.snapshot();
         let now = self.now();
@@ -431,8 +443,8 @@ impl<D: Directory> Authority<D> {
             return Ok(held);
         }
         let read = read(&self.store, &self.issuer, &self.keys, now).await?;
-        // Whatever the numbers say: after a restore a lower one is the later one. One that is older after all is read
-        // again by whoever compares it next.
+        // Replace it whatever the numbers say: after a restore, the lower generation is the newer
+        // one. If this snapshot is outdated after all, the next comparison reads it again.
         let mut slot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
         *slot = Arc::clone(&read);
         Ok(read)
@@ -445,9 +457,10 @@ async fn read<D: Directory>(
     keys: &Keys,
     now: Timestamp,
 ) -> Result<Arc<Snapshot<D>>, StoreError> {
-    // The generation is read first: if a change comes between, the snapshot counts as stale.
+    // Read the generation first: if a change happens in between, the snapshot counts as stale.
     let generation = store.generation().await?;
-    // What was said of single rows is of the generation before: another node may have mended or removed them.
+    // Errors of single rows belong to the earlier generation: another node may have repaired or
+    // removed the rows.
     store.forget_unreadable();
     let directory = D::load(store, issuer).await?;
     let keys = (keys.0)(&store.signing_keys().await?, now);

@@ -1,4 +1,5 @@
-//! What leads a browser: redirects to checked places, cookies, and whether a form comes from our own page.
+//! Responses to a browser: redirects to verified URLs, cookies, and the check whether a form was
+//! sent by our own page.
 
 use crate::answer::error_page;
 use axum::{
@@ -14,7 +15,7 @@ use passavant_proto::{
 };
 use url::Url;
 
-/// A redirect to a checked redirect URI, always with `iss` (RFC 9207).
+/// A redirect to a verified redirect URI, always with `iss` (RFC 9207).
 pub fn back_to(
     issuer: &Issuer,
     redirect_uri: &str,
@@ -28,7 +29,8 @@ pub fn back_to(
     see_other(&format!("{redirect_uri}{separator}{}", query.finish()))
 }
 
-/// Where a form of ours may lead in the end, for `form-action`: Chromium holds the redirect after a form to it too.
+/// The source expression for `form-action` that lets a form end at the redirect URI: Chromium
+/// applies `form-action` to the redirect after a form, too.
 pub fn form_target(redirect_uri: &str) -> String {
     match private_use_scheme(redirect_uri) {
         Some(scheme) => format!(" {scheme}:"),
@@ -38,7 +40,8 @@ pub fn form_target(redirect_uri: &str) -> String {
     }
 }
 
-/// Where an answer goes, for the person: host and port, or the scheme of a program on their computer.
+/// The destination of the answer, as shown to the person: host and port, or the scheme of a program
+/// on their computer.
 pub fn destination(redirect_uri: &str) -> String {
     if let Some(scheme) = private_use_scheme(redirect_uri) {
         return format!("{scheme}: on this computer");
@@ -51,13 +54,13 @@ pub fn destination(redirect_uri: &str) -> String {
     }
 }
 
-/// Whether it is a program on the person's own computer that the answer goes to.
+/// Whether the answer goes to a program on the person's own computer.
 pub fn is_local(redirect_uri: &str) -> bool {
     private_use_scheme(redirect_uri).is_some()
         || Url::parse(redirect_uri).is_ok_and(|url| is_loopback(&url))
 }
 
-/// 303 to an absolute URL that was checked before.
+/// 303 to an absolute URL that was verified before.
 pub fn see_other(location: &str) -> Response<Body> {
     let Ok(location) = HeaderValue::from_str(location) else {
         return error_page(StatusCode::BAD_REQUEST, &PageError::RedirectUri.to_string());
@@ -70,13 +73,14 @@ pub fn see_other(location: &str) -> Response<Body> {
     (StatusCode::SEE_OTHER, headers).into_response()
 }
 
-/// `__Host-` cookies over https; over plain http (this machine only) the prefix cannot be had.
+/// A `__Host-` cookie over https; over plain http (this machine only) browsers do not accept the
+/// prefix.
 pub fn cookie_name(issuer: &Issuer, name: &str) -> String {
     let secure = issuer.as_str().starts_with("https://");
     if secure { format!("__Host-passavant-{name}") } else { format!("passavant-{name}") }
 }
 
-/// The value of a cookie; none if it was sent twice, as tossing from a sub-domain would.
+/// The value of a cookie. `None` if it was sent twice, as after cookie tossing from a sub-domain.
 pub fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
     let mut values = headers
         .get_all(header::COOKIE)
@@ -99,7 +103,7 @@ pub fn cookies_of(headers: &HeaderMap, prefix: &str) -> impl Iterator<Item = (St
     })
 }
 
-/// 429 for a person.
+/// 429, as a page for a person.
 pub fn busy_page(seconds: u64) -> Response<Body> {
     let text =
         "There are too many requests from your network just now. Wait a minute, then try again.";
@@ -129,7 +133,7 @@ pub fn csrf_of(cookie: &str) -> String {
     sha256(format!("passavant form {cookie}").as_bytes())
 }
 
-/// Whether a POST comes from our own page, by what the browser itself says.
+/// Whether a POST was sent by our own page, judged by headers that the browser sets.
 pub fn is_same_origin(issuer: &Issuer, headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let origin = text("origin").is_none_or(|origin| origin == issuer.origin());

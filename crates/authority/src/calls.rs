@@ -1,5 +1,5 @@
-//! What gateways report of tool calls, as rows of the audit trail: one row for a call, with its decision
-//! and, where it is known by then, how it ended.
+//! Reports of gateways about tool calls, converted to rows of the audit trail: one row for each
+//! call, with its decision and, if it is known by then, its outcome.
 
 use passavant_proto::{
     event::{Detail, RequestEvent},
@@ -10,19 +10,19 @@ use passavant_proto::{
 use passavant_store::{AuditEvent, StoreError};
 use std::collections::HashMap;
 
-/// Longest text of a report that is kept, in characters.
+/// Longest text of a report that is stored, in characters.
 const LONGEST: usize = 512;
 
 /// One line of a gateway's journal.
 pub type Line = CallRecord<'static>;
 
-/// Reads journal lines; one that is no JSON object is no line.
+/// Parses journal lines; lines that are not a JSON object are skipped.
 pub fn lines(text: &str) -> Vec<Line> {
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// The rows of those lines that are about MCP servers of which `may` says that they are told of here, or about the gateway
-/// itself; read apart from the threads that answer requests.
+/// Converts the lines that are about an MCP server for which `may` is true, or about the gateway
+/// itself, to audit events. The work is done outside of the threads that answer requests.
 pub async fn read(
     text: String,
     now: Timestamp,
@@ -30,7 +30,7 @@ pub async fn read(
 ) -> Result<Vec<AuditEvent>, StoreError> {
     apart(move || {
         let mut lines = lines(&text);
-        // A report names few MCP servers many times.
+        // A report names few MCP servers, each of them many times.
         let mut asked: HashMap<String, bool> = HashMap::new();
         lines.retain(|line| {
             if line.is_of_the_gateway() {
@@ -48,29 +48,30 @@ pub async fn read(
     .await
 }
 
-/// Work on a report, apart from the threads that answer requests.
+/// Runs work on a report outside of the threads that answer requests.
 pub async fn apart<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, StoreError> {
-    // The process is ending: whoever reports tries again after the next start.
+    // The process is shutting down: the gateway reports again after the next start.
     tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Closed)
 }
 
-/// Lines older than this are dated as what they are: told now. A journal may have waited for weeks.
+/// Lines older than this get the time of the report instead of their own. A journal may have waited
+/// for weeks.
 const OLDEST: i64 = 90 * 86_400;
 
-/// When a line says that it was, as far as that can be; our own time stands beside it.
+/// The time of a line, if it is plausible; the time of the report is stored in the row, too.
 fn at(line: &Line, now: Timestamp) -> Timestamp {
     let told = line.at;
     if told > now.plus(SKEW) || told < now.plus(-OLDEST) { now } else { told }
 }
 
-/// A short text on one line.
+/// A short text without line breaks.
 fn text(text: &str) -> String {
     shown(text, LONGEST)
 }
 
-/// The rows of some lines, in order; `now` is when they were told.
+/// The audit events of some lines, in order; `now` is the time of the report.
 pub fn events(lines: &[Line], now: Timestamp) -> Vec<AuditEvent> {
     let of = |kind: CallKind| {
         let lines = lines.iter().filter(move |line| line.kind == kind);
@@ -103,7 +104,7 @@ pub fn events(lines: &[Line], now: Timestamp) -> Vec<AuditEvent> {
                     None => event,
                 }
             }
-            // Told with its decision, where that is here too.
+            // The outcome is in the row of its decision, if that is in this report too.
             CallKind::Outcome if decisions.contains_key(line.call.as_ref()) => continue,
             CallKind::Outcome => {
                 with_outcome(AuditEvent::granted(RequestEvent::McpCallEnd, at), line)
@@ -116,7 +117,7 @@ pub fn events(lines: &[Line], now: Timestamp) -> Vec<AuditEvent> {
                 .with(Detail::Refusals, line.refusals.unwrap_or_default().to_string()),
             CallKind::Other => continue,
         };
-        // What is about the gateway itself is about no MCP server, whatever it says.
+        // A line about the gateway itself is about no MCP server, whatever it names.
         let resource = if line.is_of_the_gateway() { "" } else { line.resource.as_ref() };
         let event =
             event.with(Detail::Resource, text(resource)).with(Detail::Call, text(&line.call));

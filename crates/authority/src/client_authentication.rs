@@ -22,7 +22,7 @@ use passavant_proto::{
 use passavant_store::{EntryOutcome, Seen, UsedJti};
 use std::sync::{Arc, atomic::Ordering};
 
-/// A client that has proved who it is, or a registered public one. Made here alone.
+/// A client that has proved its identity, or a registered public one. Only this module creates it.
 #[derive(Clone)]
 pub struct AuthenticatedClient(Arc<RegisteredClient>, Option<String>);
 
@@ -35,10 +35,11 @@ impl AuthenticatedClient {
         &self.0.record
     }
 
-    /// Whether the client is live, and its record is the very one that it was authenticated and judged by. Asked where a
-    /// decision rests on a later directory than the authentication did.
+    /// Checks that the client is still enabled and that its record is the one it was authenticated
+    /// with. Call it when a decision rests on a later directory than the authentication did.
     ///
-    /// What comes out is the row that it stands by, where that is no policy; `None` where it does not stand.
+    /// Returns the version of its row, if the client is not part of the policy; `None` if the check
+    /// fails.
     pub async fn still_stands<D: Directory>(
         &self,
         authority: &Authority<D>,
@@ -46,13 +47,14 @@ impl AuthenticatedClient {
         look: Look,
     ) -> Result<Option<Option<Seen>>, Failure> {
         let now = authority.client(directory, self.id(), look).await?;
-        // Whatever was looked at when the request came may be another thing by now: then the request is looked at again.
+        // If the record differs from the one that was evaluated, the request has to be evaluated
+        // again.
         let stands = now.filter(|now| now.record == self.0.record);
         Ok(stands.map(|now| now.seen.clone()))
     }
 
-    /// The same client by its record in a later `directory`, where what it proved itself with is good there too; nothing
-    /// is used up for it again.
+    /// The same client with its record in a later `directory`, if its proof is valid there too.
+    /// Nothing is used up again.
     pub async fn again<D: Directory>(
         &self,
         authority: &Authority<D>,
@@ -61,7 +63,7 @@ impl AuthenticatedClient {
         let now = authority.client(directory, self.id(), Look::Now).await?;
         let now = now.ok_or(Refusal::ClientUnknown)?;
         let proved = match (&self.0.record.authentication, &now.record.authentication) {
-            // A secret beside which another one was given, and that goes on working for a while.
+            // An older secret that stays valid for a while after a new one was added.
             (ClientAuthentication::Secret(_), ClientAuthentication::Secret(hashes)) => {
                 let time = authority.now();
                 let live = |expires: Option<Timestamp>| expires.is_none_or(|end| end > time);
@@ -74,27 +76,28 @@ impl AuthenticatedClient {
         Ok(again.ok_or(Refusal::ClientSecret)?)
     }
 
-    /// What it proved itself with; `None` of a public client.
+    /// What the client proved its identity with; `None` for a public client.
     pub fn proof(&self) -> Option<&str> {
         self.1.as_deref().filter(|_| !self.is_public())
     }
 
-    /// What connections call it.
+    /// Its client id in connections.
     pub fn idp_client_id(&self) -> &str {
         self.0.idp_client_id()
     }
 
-    /// Its id, where that is the URL of its metadata document.
+    /// Its client id, if that is the URL of its metadata document.
     pub fn document(&self) -> Option<&str> {
         self.0.document()
     }
 
-    /// Whether it may act for this person: an installation acts for its own alone.
+    /// Whether it may act for this person: an installation acts only for its owner.
     pub fn acts_for(&self, user_id: &str) -> bool {
         self.0.acts_for(user_id)
     }
 
-    /// The installation, if its use just now is worth writing down. Answers so once.
+    /// The id of the installation, if this use of it should be stored. `Some` once a minute at
+    /// most.
     pub fn use_to_note(&self, now: Timestamp) -> Option<&str> {
         let held = self.0.installation.as_ref()?;
         let noted = held.used_at.fetch_max(now.0, Ordering::Relaxed);
@@ -106,8 +109,9 @@ impl AuthenticatedClient {
     }
 }
 
-/// Authenticates the client of a request. A failure against an old directory is tried again on the
-/// current one, so that a client registered a moment ago on another node is known here.
+/// Authenticates the client of a request. If it fails with a cached directory, it is tried again
+/// with the current one, so that a client that was registered a moment ago on another node is
+/// known.
 pub async fn authenticate<D: Directory>(
     authority: &Authority<D>,
     snapshot: &mut Arc<Snapshot<D>>,
@@ -138,7 +142,8 @@ async fn attempt<D: Directory>(
 ) -> Result<AuthenticatedClient, Failure> {
     let id = presented.client_id();
     if snapshot.directory.client(id).is_none() && is_document_url(id) {
-        // Nothing is looked up or fetched for whoever does not even claim to hold the key.
+        // Nothing is looked up or fetched for a sender that does not even claim to hold the
+        // client's key.
         match presented {
             Presented::Assertion { assertion, .. } => {
                 let (token, now) = (assertion.expose(), authority.now());
@@ -158,13 +163,13 @@ async fn attempt<D: Directory>(
     let client = client.ok_or(Refusal::ClientUnknown)?;
     if let Some(assertion) = presented.check(&client.record, authority.now())? {
         verify_assertion(authority, &client, assertion).await?;
-        // Whoever holds the key of a document is owed that it is read.
+        // The holder of a document's key is entitled to have the document fetched.
         taken.into_iter().for_each(Taken::give_back);
     }
     Ok(AuthenticatedClient(client, presented.proof()))
 }
 
-/// Verifies wholly, then uses the `jti` up: a forged copy cannot burn the real one.
+/// Verifies everything, then uses up the `jti`: a forged copy cannot use up the real one.
 async fn verify_assertion<D: Directory>(
     authority: &Authority<D>,
     client: &RegisteredClient,
@@ -186,7 +191,8 @@ async fn verify_assertion<D: Directory>(
             let (header, _) = passavant_proto::jose::jws::peek(assertion.expose())
                 .map_err(Refusal::ClientAssertion)?;
             let kid = header.optional_str("kid").ok().flatten();
-            // Strangers' keys apart from the issuers' and the administrator's clients'.
+            // Keys of strangers are cached apart from those of issuers and of clients that an
+            // administrator registered.
             let context = &authority.context;
             let known = client.keys_reach.is_none();
             let cache = if known { &context.remote_keys } else { &context.document_keys };
@@ -210,15 +216,15 @@ async fn verify_assertion<D: Directory>(
     }
 }
 
-/// Reads what a request presents.
+/// Parses the client credentials of a request.
 pub fn presented(headers: &HeaderMap, form: &Form) -> Result<Presented, Refusal> {
     let authorization: Vec<&[u8]> =
         headers.get_all(header::AUTHORIZATION).iter().map(http::HeaderValue::as_bytes).collect();
     Presented::read(&authorization, form)
 }
 
-/// The DPoP proof of a request to `url`, verified and used up; `None` if none was sent. A proof is
-/// never ignored (ID-JAG draft section 9.9.1.1).
+/// The DPoP proof of a request to `url`, verified and its `jti` used up; `None` if none was sent. A
+/// proof that was sent is never ignored (ID-JAG draft section 9.9.1.1).
 pub async fn proof_of_possession<D: Directory>(
     authority: &Authority<D>,
     headers: &HeaderMap,

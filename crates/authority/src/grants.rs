@@ -1,6 +1,6 @@
-//! What the code grant (RFC 6749 4.1.3, RFC 7636 4.5) and the refresh grant have in common at the IdP and at a
-//! RAS: what is presented is held against its client, key and person; it is used up by what records the grant
-//! ([`crate::mint`]), and by nothing else.
+//! What the code grant (RFC 6749 4.1.3, RFC 7636 4.5) and the refresh grant have in common at the
+//! IdP and at a RAS: a code or token is checked against its client, key and person. Only the record
+//! of the grant uses it up ([`crate::mint`]).
 
 use crate::{
     answer::Failure,
@@ -17,23 +17,24 @@ use passavant_store::{
 };
 
 impl<D> ClientRequest<D> {
-    /// Thumbprint of the key that the request was proved with.
+    /// Thumbprint of the key that signed the DPoP proof of the request.
     pub fn key_thumbprint(&self) -> Option<&str> {
         self.proof.as_ref().map(|proof| proof.key_thumbprint.as_str())
     }
 }
 
-/// A code that may be used by who presented it. It is used up by what records the grant.
+/// A code that its presenter may use. The record of the grant uses it up.
 pub struct PresentedCode {
-    /// What it is on record by.
+    /// The hash that it is stored under.
     pub hash: String,
     pub code: Box<AuthorizationCode>,
     pub session: Session,
 }
 
-/// Looks at a presented code: whether it is this client's, and everything else is as it was asked for. Nothing is
-/// used up by a wrong guess. One that was used before, presented by its own client with all that belongs to it, is in
-/// two hands: what it brought is revoked (RFC 6749 4.1.2, RFC 9700 4.5).
+/// Checks a presented code: it has to belong to this client, and everything has to match the
+/// authorization request. A wrong guess uses nothing up. If a code was used before and is presented
+/// again by its own client with everything that belongs to it, two parties have it: what was issued
+/// for it is revoked (RFC 6749 4.1.2, RFC 9700 4.5).
 pub async fn present_code<D: Directory>(
     authority: &Authority<D>,
     request: &ClientRequest<D>,
@@ -45,7 +46,8 @@ pub async fn present_code<D: Directory>(
     present(authority, request, hash, asked_back, event).await
 }
 
-/// The same for the code that a device was given (RFC 8628 section 3.4): it came by no redirect, and there is no verifier.
+/// Checks the code that belongs to a device code (RFC 8628 section 3.4): there was no redirect, so
+/// there is no redirect URI and no verifier.
 pub async fn present_device_code<D: Directory>(
     authority: &Authority<D>,
     request: &ClientRequest<D>,
@@ -69,7 +71,7 @@ async fn present<D: Directory>(
         CodeState::Used(code, session) => (code, session, true),
         CodeState::Invalid => return Err(Refusal::Code.into()),
     };
-    // On record as whose it is, also where somebody else presents it.
+    // The event names the code's owner, also if another client presents it.
     *event = event
         .clone()
         .person(&session.user_id)
@@ -80,23 +82,25 @@ async fn present<D: Directory>(
     if asked.client_id != request.client.id() {
         return Err(Refusal::Code.into());
     }
-    // Each kind of code by its own grant type: what one grant checks, the other does not.
+    // Each kind of code is accepted by its own grant type only, because the grant types check
+    // different things.
     if asked.is_of_device() != redirect_uri.is_none() {
         return Err(Refusal::Code.into());
     }
     if redirect_uri.is_some_and(|uri| uri != asked.redirect_uri) {
         return Err(Refusal::CodeRedirectUri.into());
     }
-    // A code that went to an address which is not its client's any more.
+    // The redirect URI is no longer registered for the client.
     if redirect_uri.is_some() && !asked.is_still_taken(request.client.record()) {
         return Err(Refusal::Code.into());
     }
-    // One that is missing answers as little as a wrong one (RFC 7636 4.6).
+    // A missing verifier gets the same answer as a wrong one (RFC 7636 4.6).
     let verifier = form.optional("code_verifier");
     let answered = match (&asked.code_challenge, verifier) {
         (Some(challenge), Some(verifier)) => challenge.is_answered_by(verifier),
         (None, None) => true,
-        // A challenge was taken out of the request on its way here (RFC 9700 4.8.2).
+        // The challenge was removed from the authorization request on its way here (RFC 9700
+        // 4.8.2).
         (Some(_), None) | (None, Some(_)) => false,
     };
     if !answered && !asked.is_of_device() {
@@ -111,7 +115,8 @@ async fn present<D: Directory>(
     Ok(PresentedCode { hash, code, session })
 }
 
-/// A code was used twice by its own client, one after the other or both at once: what it brought is revoked.
+/// A code was used twice by its own client, one after the other or concurrently: what was issued
+/// for it is revoked.
 pub async fn code_reuse<D: Directory>(
     authority: &Authority<D>,
     family: &str,
@@ -125,38 +130,41 @@ pub async fn code_reuse<D: Directory>(
     }
 }
 
-/// How long the predecessor of a refresh token may be presented again by a client that never got the answer, in seconds.
+/// How long a rotated refresh token may be presented again by a client that did not receive the
+/// answer, in seconds.
 const ANSWER_LOST: i64 = 10;
 
-/// A refresh token that may be used by who presented it, and the scopes that are wanted of it.
+/// A refresh token that its presenter may use, and the scopes that are requested.
 pub struct PresentedToken {
-    /// What it is on record by.
+    /// The hash that it is stored under.
     pub hash: String,
     pub held: Box<RefreshToken>,
     pub scopes: Scopes,
     secret: Secret,
-    /// What the client proved itself with, besides its id; `None` where anybody could have sent this.
+    /// What the client proved its identity with, besides its id; `None` if anybody could have sent
+    /// this request.
     by: Option<String>,
-    /// It was rotated out a moment ago, and this is its successor, which was not used.
+    /// The successor, which was not used yet, of a token that was rotated a moment ago.
     successor: Option<Secret>,
     /// See [`Renewal::Keeps`].
     stays: bool,
 }
 
-/// What a refresh brings, and what it rests on.
+/// The refresh token that a refresh returns, and what it is based on.
 pub enum Renewal {
-    /// A new token takes the place of the presented one.
+    /// A new token replaces the presented one.
     Rotates(Replaces, Box<(Secret, RefreshToken)>),
-    /// The answer to the same request was lost: the token that it brought, by its hash and in full.
+    /// The answer to the same request was lost: the successor it contained, by its hash and in
+    /// full.
     Repeats(String, Secret),
-    /// The presented token stays. Of a client that proves itself and whose tokens are all bound to keys nobody else can
-    /// use it, and a client that never gets an answer has to be able to ask again (FAPI 2.0 5.3.2.1): nothing is
-    /// rotated.
+    /// The presented token stays valid. It belongs to a client that proves its identity and whose
+    /// tokens are all bound to keys, so that nobody else can use it; and a client that lost an
+    /// answer has to be able to ask again (FAPI 2.0 5.3.2.1).
     Keeps(String, Box<(Secret, RefreshToken)>),
 }
 
 impl Renewal {
-    /// The refresh token of the answer.
+    /// The refresh token of the response.
     pub fn token(&self) -> &Secret {
         match self {
             Self::Rotates(_, issued) => &issued.0,
@@ -165,7 +173,7 @@ impl Renewal {
         }
     }
 
-    /// Writes down what the record of the grant rests on, and what it issues.
+    /// Adds to the entry what the grant rests on, and what it issues.
     pub fn rest(&self, operation: &mut Entry) {
         match self {
             Self::Rotates(replaces, issued) => {
@@ -185,8 +193,9 @@ impl Renewal {
 }
 
 impl PresentedToken {
-    /// Reads the presented token. One that was rotated out ends its family (RFC 9700 4.14.2), unless it comes again at
-    /// once from the client that holds what its rotation was proved with.
+    /// Checks the presented token. One that was rotated before ends its family (RFC 9700 4.14.2),
+    /// unless it is presented again at once by the client that holds the secret or key its rotation
+    /// was proved with.
     pub async fn read<D: Directory>(
         authority: &Authority<D>,
         request: &ClientRequest<D>,
@@ -197,7 +206,7 @@ impl PresentedToken {
         let hash = secret.hash();
         let client = request.client.id();
         let by = Self::proved_by(request);
-        // Looked at once: between two looks another request of the same client may rotate it.
+        // Read once: between two reads, another request of the same client may rotate it.
         let state = authority.store.refresh_token(&hash, authority.now()).await?;
         let repeated = lost_answer(authority, &secret, &state, client, by.as_deref()).await?;
         let (held, successor) = match repeated {
@@ -220,18 +229,19 @@ impl PresentedToken {
         Ok(Self { hash, held, scopes, secret, by, successor, stays })
     }
 
-    /// The secret or key of the client; of one that has none, the key of its DPoP proof. Whoever has a secret may take
-    /// another key for each request (RFC 9449 5).
+    /// The client's secret or key; for a client without either, the key of its DPoP proof. A client
+    /// with a secret may use another DPoP key for each request (RFC 9449 5).
     fn proved_by<D>(request: &ClientRequest<D>) -> Option<String> {
         match request.client.proof() {
-            // As earlier versions write it where no proof was sent: they may run beside this one.
+            // The form that earlier versions store if no DPoP proof was sent: they may run at the
+            // same time.
             Some(client) => Some(format!("{client} none")),
             None => request.key_thumbprint().map(|key| format!("none {key}")),
         }
     }
 
-    /// Its successor, which ends after `idle` seconds without use. It stands once the grant is on record, and not
-    /// before: whatever is refused leaves the presented one live.
+    /// The successor, which expires after `idle` seconds without use. It becomes valid when the
+    /// grant is recorded, so that a refusal leaves the presented token valid.
     pub fn renewal<D: Directory>(&self, authority: &Authority<D>, idle: i64) -> Renewal {
         if let Some(successor) = &self.successor {
             return Renewal::Repeats(successor.hash(), successor.clone());
@@ -245,16 +255,16 @@ impl PresentedToken {
             let kept = Box::new((self.secret.clone(), successor));
             return Renewal::Keeps(self.hash.clone(), kept);
         }
-        // It follows from the presented token and the salt: where the answer is lost, whoever has that token gets the
-        // same successor, and nothing that is stored tells it.
+        // The successor is derived from the presented token and the salt: after a lost answer, the
+        // holder of that token gets the same successor, and the stored data does not reveal it.
         let salt = authority.context.entropy.secret().expose().to_owned();
         let issued = Box::new((self.secret.derived(&salt), successor));
         let by = self.by.clone().unwrap_or_default();
         Renewal::Rotates(Replaces { hash: self.hash.clone(), salt, by }, issued)
     }
 
-    /// It was used by somebody else between the look at it and the record: by another request of the same client, which
-    /// gets the same answer, or it is in two hands.
+    /// The token was used between the check and the record: either by a concurrent request of the
+    /// same client, which gets the same answer, or two parties have it.
     pub async fn lost<D: Directory>(
         &mut self,
         authority: &Authority<D>,
@@ -279,8 +289,8 @@ impl PresentedToken {
     }
 }
 
-/// The token and its successor, where the token was rotated out a moment ago by who presents it now, and the successor
-/// has not been used: the answer was lost on its way.
+/// The token and its successor, if the presenter rotated the token a moment ago and the successor
+/// was not used: the answer was lost on its way.
 async fn lost_answer<D: Directory>(
     authority: &Authority<D>,
     presented: &Secret,
@@ -301,8 +311,9 @@ async fn lost_answer<D: Directory>(
     }
 }
 
-/// The live token of a hash, if it is this client's. One of this client that was rotated out is in two hands: its
-/// family is revoked, whichever way it is presented.
+/// The valid refresh token of a hash, if it belongs to this client. If this client's token was
+/// rotated before, two parties have it: its family is revoked, at whichever endpoint it is
+/// presented.
 pub async fn live_token<D: Directory>(
     authority: &Authority<D>,
     hash: &str,

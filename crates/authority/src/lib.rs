@@ -1,5 +1,5 @@
-//! What every authorization server needs: who asks, who is let in, what is minted and put on record, and what leaves.
-//! The company's IdP and a vendor's RAS stand on it beside each other.
+//! What every authorization server needs: client authentication, admission, minting and recording,
+//! responses. The company's IdP and a vendor's RAS are both built on it.
 
 pub mod admission;
 pub mod answer;

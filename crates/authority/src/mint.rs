@@ -1,6 +1,6 @@
-//! The one loop that every grant goes through: is the client still one, what is decided on the records as they are,
-//! put it on record against those very records, and once more where they changed meanwhile. A grant supplies what it
-//! decides; nothing else records a token.
+//! The one loop that every grant goes through: check that the client is still valid, decide on the
+//! current records, record the grant against exactly those records, and start again if they changed
+//! meanwhile. A grant supplies the decision; no other code records a token.
 
 use crate::{
     answer::Failure,
@@ -11,17 +11,18 @@ use passavant_proto::{refusal::Refusal, time::Timestamp};
 use passavant_store::{Entry, EntryOutcome};
 use std::{future::Future, sync::Arc};
 
-/// What a grant decided on one state of the records.
+/// The decision of a grant on one state of the records.
 pub enum Decision<T> {
-    /// This is to be put on record; then the token may be made of `T`.
+    /// Record this entry; then the token may be made from `T`.
     Grant(Box<Entry>, T),
-    /// A refusal that rests on the records: it stands only if they are still these, and people are looked at as they are.
+    /// A refusal that depends on the records: it is final only if they have not changed, and if
+    /// people were read from the store.
     Refuse(Refusal),
-    /// On the records as they are now, please.
+    /// Decide again on the current records.
     Again,
 }
 
-/// What is said where a condition does not hold any more at the moment of recording.
+/// The refusals for conditions that no longer hold when the grant is recorded.
 pub struct Lost {
     /// The session has ended, or the family was revoked.
     pub session: Refusal,
@@ -33,21 +34,22 @@ pub struct Lost {
 
 /// A grant: a pure decision on records.
 pub trait Grant<D>: Send {
-    /// What the token is made of.
+    /// What the token is made from.
     type Token: Send;
 
-    /// Decides, on people as they are looked at: whichever rows of theirs it rests on, it names in the record.
+    /// Decides, reading people according to `look`. The entry names every row that the decision
+    /// rests on.
     fn decide(
         &mut self,
         snapshot: &Arc<Snapshot<D>>,
         look: Look,
     ) -> impl Future<Output = Result<Decision<Self::Token>, Failure>> + Send;
 
-    /// What is said of a condition that failed.
+    /// The refusals for conditions that failed.
     fn lost(&self) -> Lost;
 }
 
-/// Decides and records. What comes out may be signed.
+/// Decides and records. The result may be signed.
 #[allow(clippy::disallowed_methods, reason = "the one loop that records grants")]
 pub async fn mint<D: Directory, G: Grant<D>>(
     authority: &Authority<D>,
@@ -56,11 +58,11 @@ pub async fn mint<D: Directory, G: Grant<D>>(
     grant: &mut G,
     now: Timestamp,
 ) -> Result<G::Token, Failure> {
-    // What is remembered is good enough to decide on, since the record asks whether it is so still. It is not good enough
-    // to refuse on.
+    // Cached records are good enough to grant on, because recording checks that they are current.
+    // They are not good enough to refuse on.
     let mut look = Look::Remembered;
     loop {
-        // Asked anew on each turn: the client may have been switched off since it authenticated.
+        // Checked on each turn: the client may have been disabled after it authenticated.
         let Some(seen) = client.still_stands(authority, &snapshot.directory, look).await? else {
             return Err(Failure::ClientChanged);
         };

@@ -1,4 +1,4 @@
-//! What every listener has: limits, request ids, logs, health.
+//! What every listener has: limits, request ids, logs, health checks.
 
 use crate::{authority::Readiness, origin::RequestId, token_endpoint::Grants};
 use axum::{
@@ -32,24 +32,24 @@ use tower_http::{
 };
 use tracing::Instrument;
 
-/// What a listener accepts.
+/// The limits of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Largest request body, in bytes.
     pub body: usize,
-    /// Longest time from request to answer.
+    /// Longest time from request to response.
     pub time: Duration,
     /// Longest query string, in bytes.
     pub query: usize,
 }
 
-/// Limits of the authorization servers.
+/// The limits of the authorization servers.
 pub const LIMITS: Limits =
     Limits { body: 64 * 1024, time: Duration::from_secs(30), query: 16 * 1024 };
 
-/// Puts limits, request ids, logs and metrics around `router`. Behind `proxies` the address of a
-/// request is the last one of `X-Forwarded-For` that is not a proxy's; from anyone else that header
-/// means nothing.
+/// Adds limits, request ids, logs and metrics to `router`. Behind `proxies`, the address of a
+/// request is the last one in `X-Forwarded-For` that is not a proxy's; from any other peer this
+/// header is ignored.
 pub fn limited(router: Router, limits: Limits, entropy: Entropy, proxies: &[IpNet]) -> Router {
     let duration = global::meter("passavant")
         .f64_histogram("http.server.request.duration")
@@ -65,7 +65,7 @@ pub fn limited(router: Router, limits: Limits, entropy: Entropy, proxies: &[IpNe
         .layer(middleware::from_fn_with_state(watch, watched))
 }
 
-/// It was said once that a proxy does not tell who asks.
+/// Whether the log already says that a proxy does not send the client's address.
 static UNTOLD: AtomicBool = AtomicBool::new(false);
 
 #[derive(Clone)]
@@ -84,12 +84,13 @@ impl Watch {
 
     fn address_behind_proxies(&self, request: &Request) -> Option<SocketAddr> {
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>()?.0;
-        // A listener for both families tells an IPv4 address as IPv6.
+        // A dual-stack listener reports an IPv4 address as an IPv6 address.
         if !self.is_proxy(peer.ip()) {
             return None;
         }
         let told = request.headers().get_all("x-forwarded-for").iter().rev();
-        // By bytes: what cannot be read ends the search, and hides nothing that stands after it.
+        // Split as bytes: a value that cannot be parsed ends the search, and does not hide those
+        // after it.
         let told = told.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
         let mut told = told
             .map(|text| std::str::from_utf8(text).ok().and_then(|text| told_address(text.trim())));
@@ -104,15 +105,16 @@ impl Watch {
     }
 }
 
-/// An address as proxies tell it: some with the port.
+/// An address in a forwarding header: some proxies add the port.
 fn told_address(text: &str) -> Option<IpAddr> {
     let bare = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
     let address = bare.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
     address.map(|address| address.to_canonical())
 }
 
-/// Lets pages of any origin read the answers of `router`: what is public, or asks for a proof in the request itself.
-/// No cookie is looked at there, so a page gets nothing by its reader's browser (WHATWG Fetch, CORS protocol).
+/// Lets pages of any origin read the responses of `router`, which are public or require a proof in
+/// the request itself. These routes use no cookies, so a page gains nothing from its visitor's
+/// browser (WHATWG Fetch, CORS protocol).
 pub fn readable_by_pages<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
     let cors = Arc::new(
         CorsLayer::new()
@@ -131,7 +133,8 @@ pub fn readable_by_pages<S: Clone + Send + Sync + 'static>(router: Router<S>) ->
     router.layer(middleware::from_fn(move |request: Request, next: Next| {
         let cors = Arc::clone(&cors);
         async move {
-            // What a program posts is answered to it alone, and kept by nobody: nothing depends on these headers.
+            // A response to a program's POST goes to that program alone and is not cached: it does
+            // not need these headers.
             let by_a_program =
                 request.method() == Method::POST && !request.headers().contains_key(header::ORIGIN);
             if by_a_program {
@@ -143,7 +146,7 @@ pub fn readable_by_pages<S: Clone + Send + Sync + 'static>(router: Router<S>) ->
     }))
 }
 
-/// Browsers come back to an `https` issuer by https alone (RFC 6797).
+/// Browsers use only https for an `https` issuer from now on (RFC 6797).
 pub fn strict_transport(router: Router, issuer: &Issuer) -> Router {
     if !issuer.as_str().starts_with("https://") {
         return router;
@@ -155,14 +158,14 @@ pub fn strict_transport(router: Router, issuer: &Issuer) -> Router {
     }))
 }
 
-/// One log line for each request, without its query, body or headers.
+/// Logs one line for each request, without its query, body or headers.
 async fn watched(State(watch): State<Watch>, mut request: Request, next: Next) -> Response<Body> {
     if request.uri().query().is_some_and(|query| query.len() > watch.limits.query) {
         return StatusCode::URI_TOO_LONG.into_response();
     }
     let id = watch.entropy.id();
     let started = Instant::now();
-    // A method is the caller's text; only the known ones become a label.
+    // The method is text of the caller; only known ones become a metric label.
     let known = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"];
     let method = known.into_iter().find(|m| request.method().as_str() == *m).unwrap_or("_OTHER");
     let route = request.extensions().get::<MatchedPath>().map(|p| p.as_str().to_owned());
@@ -194,7 +197,7 @@ async fn watched(State(watch): State<Watch>, mut request: Request, next: Next) -
     response
 }
 
-/// A panic ends one request, not the process, and says nothing to the outside.
+/// A panic ends one request, not the process, and reveals nothing to the outside.
 #[allow(clippy::needless_pass_by_value)] // the signature that the layer asks for
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response<Body> {
     tracing::error!("a request panicked");
@@ -203,15 +206,15 @@ fn panicked(_: Box<dyn std::any::Any + Send>) -> Response<Body> {
     (StatusCode::INTERNAL_SERVER_ERROR, json, body).into_response()
 }
 
-/// Asks an authorization server whether it could decide now. Cheap to clone.
+/// Asks an authorization server whether it could make decisions now. Cheap to clone.
 #[derive(Clone)]
 pub struct Probe(Arc<dyn Fn() -> BoxFuture + Send + Sync>);
 
 type BoxFuture = Pin<Box<dyn Future<Output = Readiness> + Send>>;
 
-/// What a probe found is believed for so long: probes come from anyone.
+/// How long the result of a probe is cached, because anyone can send probes.
 const PROBED: Duration = Duration::from_secs(1);
-/// A probe is answered within this time, whatever hangs.
+/// A probe is answered within this time, even if the store hangs.
 const PATIENCE: Duration = Duration::from_millis(2500);
 
 impl Probe {
@@ -224,7 +227,7 @@ impl Probe {
         })
     }
 
-    /// A probe that asks `ask`, once a second at most.
+    /// A probe that calls `ask`, once a second at most.
     fn new<F>(ask: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Readiness> + Send + 'static,
@@ -251,17 +254,17 @@ impl Probe {
     }
 }
 
-/// Who reads the answers of `/readyz`.
+/// Who can read the responses of `/readyz`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readers {
-    /// Anyone: records are not named.
+    /// Anyone: the response names no records.
     Anyone,
-    /// Those who run the server.
+    /// The operators of the server.
     Operators,
 }
 
-/// `/healthz`: the process answers. `/readyz`: each authorization server reads its directory, and could put a decision on
-/// record.
+/// `/healthz`: the process answers. `/readyz`: each authorization server can read its directory and
+/// record a decision.
 pub fn health(probes: Vec<Probe>, readers: Readers) -> Router {
     let ready = move || {
         let probes = probes.clone();

@@ -1,10 +1,10 @@
-//! Where a request came from, and what it is called.
+//! Where a request came from, and its id.
 
 use crate::admission::address_key;
 use axum::{extract::ConnectInfo, http::request::Parts};
 use std::net::SocketAddr;
 
-/// Our own id of a request, also in logs and audit. Never the caller's.
+/// Our own id of a request, which also appears in logs and audit trail. Never a caller's.
 #[derive(Clone, Debug)]
 pub struct RequestId(pub String);
 

@@ -1,4 +1,4 @@
-//! Passwords: Argon2id, a few at a time.
+//! Passwords: Argon2id, a limited number at a time.
 
 use argon2::{
     Algorithm, Argon2, Params, Version,
@@ -9,23 +9,23 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, time::timeout};
 use unicode_normalization::UnicodeNormalization;
 
-/// Longest password taken, in bytes.
+/// Longest accepted password, in bytes.
 pub const LONGEST: usize = 1024;
 /// Shortest password that can be set, in characters.
 const SHORTEST: usize = 12;
 /// Longest wait for a turn.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Too many sign-ins at once.
+/// Too many concurrent sign-ins.
 #[derive(Debug)]
 pub struct Busy;
 
-/// Hashes and verifies passwords, at most as many at a time as it has permits; the rest wait their
-/// turn, and give up after five seconds.
+/// Hashes and verifies passwords, at most as many at a time as it has permits. Further ones wait
+/// for a permit, and give up after five seconds.
 #[derive(Clone)]
 pub struct Passwords {
     permits: Arc<Semaphore>,
-    /// Verified when a user is unknown, so that time does not tell.
+    /// A hash that is verified for unknown users, so that timing does not reveal which users exist.
     nobody: Arc<str>,
 }
 
@@ -41,8 +41,8 @@ pub enum PasswordError {
 }
 
 fn argon2() -> Argon2<'static> {
-    // OWASP's first choice for Argon2id: 19 MiB, two passes, one lane. These are the crate's
-    // defaults, spelled out; should they be refused, the defaults are the same.
+    // OWASP's first recommendation for Argon2id: 19 MiB, two passes, one lane. These equal the
+    // crate's defaults, so that the fallback is the same.
     let params = Params::new(19 * 1024, 2, 1, Some(32)).unwrap_or_default();
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
 }
@@ -57,7 +57,7 @@ pub fn normal_username(text: &str) -> String {
 }
 
 impl Passwords {
-    /// `at_once` hashes at a time; each takes 19 MiB and some tens of milliseconds.
+    /// `at_once` hashes run at a time; each takes 19 MiB and some tens of milliseconds.
     pub fn new(at_once: usize) -> Self {
         let nobody = argon2().hash_password(b"nobody has this password");
         let nobody = nobody.map(|hash| hash.to_string()).unwrap_or_default();
@@ -79,7 +79,8 @@ impl Passwords {
         tokio::task::spawn_blocking(work).await.map_err(|_| PasswordError::Hash)?
     }
 
-    /// Whether `password` has the hash; for no hash it takes as long and is `false`.
+    /// Whether `password` matches the hash. Without a hash it takes the same time and returns
+    /// `false`.
     pub async fn verify(&self, password: &Secret, hash: Option<&str>) -> Result<bool, Busy> {
         let _permit =
             timeout(PATIENCE, self.permits.acquire()).await.map_err(|_| Busy)?.map_err(|_| Busy)?;

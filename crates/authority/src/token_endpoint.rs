@@ -1,6 +1,6 @@
-//! The steps that every form endpoint shares, drawn once: strict form, client authentication, DPoP; then the grant
-//! fills the gap; then a `no-store` answer, and both outcomes on record. What a refusal costs is counted where it is
-//! put on record, for every route ([`conclude`]).
+//! The steps that every form endpoint shares: strict form parsing, client authentication, DPoP;
+//! then the endpoint's own work; then a `no-store` response, with the outcome recorded. The cost of
+//! a refusal is counted where it is recorded, for every route ([`conclude`]).
 
 use crate::{
     admission::{Admission, Sender, Visitor},
@@ -27,11 +27,11 @@ use passavant_store::AuditEvent;
 use serde::Serialize;
 use std::{future::Future, sync::Arc};
 
-/// How often a request is looked at where its client's record changes meanwhile.
+/// How often a request is evaluated if its client's record keeps changing.
 const TRIES: u32 = 3;
 
-/// A token endpoint's good answer (RFC 6749 section 5.1, RFC 8693 section 2.2, ID-JAG draft sections 4.3.4 and
-/// 4.4.2).
+/// A successful token response (RFC 6749 section 5.1, RFC 8693 section 2.2, ID-JAG draft sections
+/// 4.3.4 and 4.4.2).
 #[derive(Debug, Serialize)]
 pub struct TokenAnswer {
     pub access_token: String,
@@ -49,7 +49,7 @@ pub struct TokenAnswer {
     pub refresh_token: Option<String>,
 }
 
-/// Names that must never be in a URL.
+/// Parameters that must never be in a URL.
 const CREDENTIALS: [&str; 9] = [
     "client_secret",
     "client_assertion",
@@ -65,7 +65,7 @@ const CREDENTIALS: [&str; 9] = [
 /// An endpoint that clients send forms to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// What it gives is recorded against what it rests on.
+    /// What it issues is recorded against the records it rests on.
     Token,
     DeviceAuthorization,
     PushedRequest,
@@ -75,7 +75,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// What a request there is called on record.
+    /// The name of its requests in the audit trail.
     const fn event(self) -> RequestEvent {
         match self {
             Self::Token => RequestEvent::Token,
@@ -87,13 +87,13 @@ impl Endpoint {
         }
     }
 
-    /// How people are looked at for it.
+    /// How people are read for it.
     const fn look(self) -> Look {
         if matches!(self, Self::Token) { Look::Remembered } else { Look::Now }
     }
 }
 
-/// A request to a form endpoint, read strictly, with the audit event it will leave.
+/// A request to a form endpoint, parsed strictly, with the audit event that it will leave.
 pub struct FormRequest {
     pub form: Form,
     pub headers: HeaderMap,
@@ -102,10 +102,10 @@ pub struct FormRequest {
     endpoint: Endpoint,
 }
 
-/// A form request whose client is known.
+/// A form request whose client is authenticated.
 pub struct ClientRequest<D> {
     pub address: String,
-    /// Who is counted for what it costs: a client that proves nothing by its address.
+    /// Whose rate its cost is counted against: a client that proves nothing is counted by address.
     pub sender: Sender,
     pub form: Arc<Form>,
     pub client: AuthenticatedClient,
@@ -129,8 +129,9 @@ impl<D> Clone for ClientRequest<D> {
 }
 
 impl<D: Directory> ClientRequest<D> {
-    /// The same request by the records as they are now, where its client is still one that has proved itself. Asked
-    /// where the client's record changed meanwhile: what is right by the new one is not refused for that.
+    /// The same request with the current records, if its client still authenticates. Called after
+    /// the client's record changed, so that a request that is right by the new record is not
+    /// refused.
     pub async fn again(&self, authority: &Authority<D>) -> Result<Self, Failure> {
         let snapshot = authority.fresh().await?;
         let client = self.client.again(authority, &snapshot.directory).await?;
@@ -143,14 +144,14 @@ impl<D: Directory> ClientRequest<D> {
 
 /// An authorization server's grants.
 pub trait Grants: Sync {
-    /// Its records.
+    /// The type of its directory.
     type Records: Directory;
 
     fn authority(&self) -> &Authority<Self::Records>;
 
     fn admission(&self) -> &Admission;
 
-    /// One grant type, one function.
+    /// Dispatches a grant type to its function.
     fn grant(
         &self,
         request: &ClientRequest<Self::Records>,
@@ -158,8 +159,8 @@ pub trait Grants: Sync {
     ) -> impl Future<Output = Result<TokenAnswer, Failure>> + Send;
 }
 
-/// The token endpoint: a request whose client is known, its grant, and the answer. Where the client's record changed
-/// meanwhile the grant is asked once more, by the new one.
+/// The token endpoint: authenticates the client, runs the grant, and responds. If the client's
+/// record changed meanwhile, the grant is run again with the new one.
 pub async fn token<G: Grants>(grants: &G, request: Request) -> Response<Body> {
     let (authority, admission) = (grants.authority(), grants.admission());
     let url = authority.issuer.endpoint("/token");
@@ -177,8 +178,9 @@ pub async fn token<G: Grants>(grants: &G, request: Request) -> Response<Body> {
                 Ok(again) => request = again,
                 Err(failure) => break Err(failure),
             },
-            // Refused on records of a while ago, which nothing was recorded against: another node may have changed them.
-            // What is refused on both is refused for what was found first.
+            // The refusal rests on cached records that another node may have changed, and recording
+            // did not check them. If the current records lead to a refusal too, the first one is
+            // returned.
             Err(Failure::Refused(refusal)) => {
                 let first = refused.take().unwrap_or(refusal);
                 let now = match authority.fresh().await {
@@ -202,7 +204,8 @@ pub async fn token<G: Grants>(grants: &G, request: Request) -> Response<Body> {
     }
 }
 
-/// Steps 1 to 3: what comes out has an authenticated client. A refusal comes with its event.
+/// Steps 1 to 3: parses the form, authenticates the client, checks the DPoP proof. A refusal comes
+/// with its event.
 pub async fn client_request<D: Directory>(
     authority: &Authority<D>,
     admission: &Admission,
@@ -233,8 +236,8 @@ async fn with_client<D: Directory>(
 ) -> Result<ClientRequest<D>, Response<Body>> {
     let FormRequest { form, headers, mut event, address, endpoint } = request;
     let unproven = Sender::Unproven(address.clone());
-    // Grants are recorded against the generation they rest on; what other endpoints do is not, so
-    // they begin with the directory as it is.
+    // A grant is recorded against the generation it rests on. Other endpoints have no such check,
+    // so they start with the current directory.
     let mut snapshot = if endpoint.look() == Look::Remembered {
         authority.snapshot()
     } else {
@@ -245,7 +248,7 @@ async fn with_client<D: Directory>(
     };
     let presented = client_authentication::presented(&headers, &form);
     if let Ok(presented) = &presented {
-        // Only the name of a client that exists: the rest is the sender's text.
+        // Record only the id of a client that exists: anything else is text of the sender.
         let known = snapshot.directory.client(presented.client_id()).is_some();
         if known {
             event = event.client(presented.client_id());
@@ -270,7 +273,7 @@ async fn with_client<D: Directory>(
     let event = event.client(client.id());
     let redeems = matches!(endpoint, Endpoint::Token | Endpoint::DeviceAuthorization);
     if client.id() == ENROLLED_CLIENT && !redeems {
-        // Anyone can say that they are it; it has a code to get and to redeem, and nothing else.
+        // Anyone can claim this client id; it may get and redeem a code, and nothing else.
         let refusal = Refusal::PublicClient.into();
         return Err(conclude(authority, admission, &unproven, event, refusal).await);
     }
@@ -291,7 +294,7 @@ async fn with_client<D: Directory>(
             if !missing {
                 return Ok(request);
             }
-            // By the record of a while ago; it may not be asked for any more.
+            // Authenticated by a cached record: the client may not be valid any more.
             match request.again(authority).await {
                 Ok(again) => Ok(again),
                 Err(failure) => {
@@ -304,8 +307,8 @@ async fn with_client<D: Directory>(
     }
 }
 
-/// The last step: the answer to a failure, with the refusal on record. A cell is taken before the row is written;
-/// where there is none, nothing is.
+/// The last step: the response to a failure, with the refusal recorded. A cell is taken before the
+/// row is written; without a cell nothing is written.
 pub async fn conclude<D: Directory>(
     authority: &Authority<D>,
     admission: &Admission,
@@ -315,7 +318,7 @@ pub async fn conclude<D: Directory>(
 ) -> Response<Body> {
     match failure {
         Failure::Refused(refusal) => {
-            // Not their fault.
+            // A failure on our side does not count.
             let counts = refusal.wire().status < 500;
             if counts && let Err(busy) = admission.refusal(sender) {
                 return answer::throttled(busy.0);
@@ -323,7 +326,7 @@ pub async fn conclude<D: Directory>(
             let event = sender.noted_in(event.refused(refusal.reason()));
             let event = match &refusal {
                 Refusal::Denied(denial) => event.with(Detail::Rule, denial.rule.clone()),
-                // The public text of these says which check failed.
+                // The reason alone does not tell which check failed.
                 Refusal::ClientAssertion(e)
                 | Refusal::DpopProof(e)
                 | Refusal::SubjectToken(e)
@@ -337,7 +340,7 @@ pub async fn conclude<D: Directory>(
             }
         }
         Failure::RefusedOnRecord(refusal) => answer::refused(&refusal),
-        // It changes faster than it can be looked at.
+        // The record changes faster than the request can be evaluated.
         Failure::ClientChanged => answer::throttled(1),
         Failure::Busy(seconds) => answer::throttled(seconds),
         Failure::Broken(error) => answer::broken(&error),
@@ -363,7 +366,7 @@ async fn read_form(parts: &Parts, body: Body) -> Result<Form, NotForm> {
     if !essence.is_some_and(|e| e.eq_ignore_ascii_case("application/x-www-form-urlencoded")) {
         return Err(NotForm::Refused(Refusal::MediaType));
     }
-    // The listener's limit cuts a body that is too large.
+    // A body that is too large is cut off by the listener's limit.
     let bytes = Bytes::from_request(Request::new(body), &()).await;
     let bytes = bytes.map_err(|rejection| NotForm::Response(rejection.into_response()))?;
     Form::parse(&bytes).map_err(|error| NotForm::Refused(error.into()))

@@ -9,12 +9,12 @@ use axum::{
 use passavant_proto::oauth::access_token::AccessToken;
 use serde_json::json;
 
-/// All a party learns of a token that is not live, or not its business.
+/// The only answer about a token that is not active, or that the client may not introspect.
 pub fn inactive() -> Response<Body> {
     answer::no_store(StatusCode::OK, &json!({"active": false}))
 }
 
-/// A live access token.
+/// The answer about an active access token.
 pub fn active(token: &AccessToken, audience: &[String]) -> Response<Body> {
     let mut body = json!({
         "active": true,
@@ -33,7 +33,7 @@ pub fn active(token: &AccessToken, audience: &[String]) -> Response<Body> {
     answer::no_store(StatusCode::OK, &body)
 }
 
-/// 200 whatever the token was: whether it was known is nobody's business (RFC 7009 section 2.2).
+/// 200 for any token: whether it was known is not revealed (RFC 7009 section 2.2).
 pub fn revoked() -> Response<Body> {
     let mut response = StatusCode::OK.into_response();
     let no_store = HeaderValue::from_static("no-store");

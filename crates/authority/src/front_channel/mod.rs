@@ -1,10 +1,11 @@
-//! The front channel of an authorization server: a browser comes with a request and leaves with a code. One walk for
-//! both of them: the request is read; the person is who this browser is signed in as, or proves who they are; they
-//! agree, where the party asks for that; a code is kept. A party says what it reads of a request, how people prove who
-//! they are, and whether they are asked ([`FrontChannel`]).
+//! The front channel of an authorization server: a browser arrives with an authorization request
+//! and leaves with a code. IdP and RAS share these steps: the request is parsed; the person is
+//! taken from this browser's session, or signs in; they consent, if the party asks for consent; a
+//! code is stored. The party supplies its part of the parsing, how people sign in, and whether they
+//! are asked ([`FrontChannel`]).
 //!
-//! Nothing is kept before somebody has signed in: each page posts back to the very URL it came from, and the request is
-//! read and checked again.
+//! Nothing is stored before the person has signed in: each page posts back to the URL it was served
+//! from, and the request is parsed and checked again.
 
 pub mod upstream;
 
@@ -36,7 +37,7 @@ use passavant_proto::{
 use passavant_store::{AuditEvent, AuthorizationCode, EntryOutcome, Session, StoreError, UsedJti};
 use std::{future::Future, sync::Arc};
 
-/// How long a page that asks may be answered, in seconds.
+/// How long a consent page stays valid, in seconds.
 const LONGEST_ASKED: i64 = 600;
 const TOO_OLD: &str = "This page has expired or was used already, or you are no longer signed in. Start again in the \
                        application.";
@@ -45,27 +46,27 @@ const LOGIN_REQUIRED: RedirectError = RedirectError {
     description: "prompt=none was requested, but no user is signed in, or another one is.",
 };
 
-/// A request that was read and checked.
+/// An authorization request that was parsed and checked.
 pub struct Asked<A> {
     pub request: AuthorizationRequest,
     pub client: Arc<RegisteredClient>,
-    /// The hash of the pushed request that it came from.
+    /// The hash of the pushed request that it refers to.
     pub pushed: Option<String>,
-    /// Path and query it came with: where its pages post to.
+    /// The path and query it arrived with, which its pages post to.
     pub target: String,
-    /// What the party reads of it beside.
+    /// The part of the request that only this party reads.
     pub about: A,
 }
 
-/// Somebody who has signed in in this browser.
+/// A person who is signed in with this browser.
 pub struct Person<W> {
     pub session: Session,
-    /// The secret of their cookie: what pages are bound to.
+    /// The secret of their session cookie, which pages are bound to.
     pub cookie: String,
     pub who: W,
 }
 
-/// What a page that asks carries, so that its answer is known to be the answer to it.
+/// Fields of a consent page that tie the answer to it.
 pub struct Ticket {
     /// Posted as `ticket`.
     pub id: String,
@@ -73,25 +74,25 @@ pub struct Ticket {
     pub proof: String,
 }
 
-/// What comes of a sign-in.
+/// The result of a sign-in step.
 pub enum Proof<W> {
-    /// Not done yet: a page, or a redirect to who signs people in.
+    /// Not finished: a page, or a redirect to the identity provider that signs people in.
     Under(Response<Body>),
-    /// Somebody has signed in for this very request; with the cookies of their browser.
+    /// Somebody has signed in for this request. Contains the cookies that their browser gets.
     Given(Box<Person<W>>, Cookies),
 }
 
-/// Cookies that a browser gets: names, values, lifetimes in seconds.
+/// Cookies to set: names, values, lifetimes in seconds.
 pub type Cookies = Vec<(&'static str, Secret, i64)>;
 
-/// What a party reads of a request.
+/// What a party reads from a request.
 pub struct Reading<A> {
     pub request: AuthorizationRequest,
     pub pushed: Option<String>,
     pub about: A,
 }
 
-/// Why a request was not read.
+/// Why a request could not be parsed.
 pub enum Unread {
     Not(Unauthorizable),
     Broken(StoreError),
@@ -115,27 +116,27 @@ impl From<StoreError> for Unread {
     }
 }
 
-/// What an authorization server adds to the walk.
+/// What an authorization server adds to the shared steps.
 pub trait FrontChannel: Clone + Send + Sync + 'static {
     type Directory: Directory;
-    /// What it reads of a request beside what every one has.
+    /// What it reads from a request beyond the shared parameters.
     type About: Send + Sync;
-    /// What it knows of somebody who has signed in.
+    /// What it knows about a person who has signed in.
     type Who: Send + Sync;
 
     fn authority(&self) -> &Authority<Self::Directory>;
     fn admission(&self) -> &Admission;
 
-    /// What its cookies are called: on one host with others (another port is the same host to a browser) they must not
-    /// be taken for each other's.
+    /// The names of its cookies. Browsers do not separate cookies by port, so that several servers
+    /// on one host need different names.
     fn cookie_name(&self, name: &str) -> String;
 
-    /// Why nobody can sign in here at all, for people.
+    /// Why nobody can sign in here at all, in words for the person.
     fn closed(&self, _directory: &Self::Directory) -> Option<&'static str> {
         None
     }
 
-    /// Reads a request of a live client.
+    /// Parses a request of an enabled client.
     fn read(
         &self,
         snapshot: &Snapshot<Self::Directory>,
@@ -143,18 +144,19 @@ pub trait FrontChannel: Clone + Send + Sync + 'static {
         client: &RegisteredClient,
     ) -> impl Future<Output = Result<Reading<Self::About>, Unread>> + Send;
 
-    /// What there would be, for the record of a request that asks for what is not there.
+    /// The values that exist here. They go into the record of a request that asked for something
+    /// unknown.
     fn known(&self, _directory: &Self::Directory) -> String {
         String::new()
     }
 
-    /// Who a session is of, if they still may: nobody otherwise.
+    /// The person of a session, if they are still allowed to sign in.
     fn who(
         &self,
         session: &Session,
     ) -> impl Future<Output = Result<Option<Self::Who>, StoreError>> + Send;
 
-    /// Signs somebody in: first without a form, then with what they sent.
+    /// Signs a person in: first without a form, then with the form they sent.
     fn prove(
         &self,
         asked: &Asked<Self::About>,
@@ -162,10 +164,11 @@ pub trait FrontChannel: Clone + Send + Sync + 'static {
         parts: &Parts,
     ) -> impl Future<Output = Result<Proof<Self::Who>, Response<Body>>> + Send;
 
-    /// Whether somebody who is signed in is asked: then, how the client is answered where nobody may be.
+    /// Whether a person who is signed in has to be asked. Then: the error for the client if asking
+    /// is not allowed.
     fn asks(&self, asked: &Asked<Self::About>) -> Option<RedirectError>;
 
-    /// The page that asks. It is shown every time: nothing is remembered of what a person once said.
+    /// The consent page. It is shown every time; no consent is remembered.
     fn ask(
         &self,
         asked: &Asked<Self::About>,
@@ -173,7 +176,7 @@ pub trait FrontChannel: Clone + Send + Sync + 'static {
         ticket: &Ticket,
     ) -> Response<Body>;
 
-    /// Whether this person may let this client in; the last question before a code.
+    /// Whether this person may use this client; the last check before a code is issued.
     fn admit(
         &self,
         asked: &Asked<Self::About>,
@@ -181,7 +184,7 @@ pub trait FrontChannel: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Response<Body>>> + Send;
 }
 
-/// GET: a live session goes on at once; otherwise the sign-in.
+/// GET: with a live session the request proceeds at once; otherwise the sign-in starts.
 pub async fn begin<F: FrontChannel>(State(front): State<F>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();
     match begun(&front, &parts).await {
@@ -201,8 +204,8 @@ async fn begun<F: FrontChannel>(
     }
 }
 
-/// POST: what one of the pages sends, which names its request in the URL; or a request that is itself posted (OpenID
-/// Connect Core 3.1.2.1).
+/// POST: the form of one of our pages, which carries its request in the URL; or an authorization
+/// request that is itself posted (OpenID Connect Core 3.1.2.1).
 pub async fn answer<F: FrontChannel>(State(front): State<F>, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
     match answered(&front, &parts, body).await {
@@ -232,14 +235,15 @@ async fn answered<F: FrontChannel>(
         return said(front, asked, &form, yes, parts).await;
     }
     if answer == Some("cancel") {
-        // Whoever sends it ends nothing but this request.
+        // This ends nothing but this request, whoever sends it.
         let description = "The user cancelled the sign-in.";
         return Err(not_now(front, &asked, RedirectError { error: "access_denied", description }));
     }
     prove(front, asked, Some(&form), parts).await
 }
 
-/// What goes on from POST to GET: everything that the endpoint reads, or answers.
+/// Parameters that are carried over from POST to GET: everything that the endpoint reads or
+/// returns.
 const PARAMETERS: [&str; 19] = [
     "response_type",
     "client_id",
@@ -262,10 +266,12 @@ const PARAMETERS: [&str; 19] = [
     "authorization_details",
 ];
 
-/// Longest request that goes on from POST to GET, in bytes: browsers and proxies take URLs of this length.
+/// Longest query that is carried over from POST to GET, in bytes: browsers and proxies accept URLs
+/// of this length.
 const LONGEST_QUERY: usize = 8 * 1024;
 
-/// A request that is itself posted goes on as the same one by GET: a browser sends its cookies along with that.
+/// A posted request is redirected to the same request by GET, because a browser sends its cookies
+/// along with that.
 fn posted(issuer: &Issuer, bytes: &[u8]) -> Result<Response<Body>, Response<Body>> {
     let query = (bytes.len() <= LONGEST_QUERY).then(|| Form::parse(bytes).ok()).flatten();
     let query = query.map(|form| form.only(&PARAMETERS)).filter(|query| !query.is_empty());
@@ -274,7 +280,7 @@ fn posted(issuer: &Issuer, bytes: &[u8]) -> Result<Response<Body>, Response<Body
     Ok((StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response())
 }
 
-/// Reads a plain or pushed request; one that is refused is on record, after a cell was taken for it.
+/// Parses a plain or pushed request. A refused one is recorded, after a cell was taken for it.
 async fn read<F: FrontChannel>(
     front: &F,
     parts: &Parts,
@@ -334,7 +340,8 @@ async fn read<F: FrontChannel>(
         Err(Unread::Not(Unauthorizable::Redirect { redirect_uri, state, error })) => {
             let said = ("authorize.request", told(&form, &front.known(&snapshot.directory), error));
             on_record(authority, visitor, who, said).await?;
-            // Nobody has checked where it returns to, and nobody was asked yet (RFC 9700 section 4.11.2).
+            // The redirect URI of a stranger was vouched for by nobody, and no person was asked yet
+            // (RFC 9700 section 4.11.2).
             if client.is_stranger() {
                 let text = format!(
                     "The application sent an invalid request: {} Contact its developer.",
@@ -348,8 +355,8 @@ async fn read<F: FrontChannel>(
     }
 }
 
-/// Puts a request that is refused on record, with what is wrong. A cell is taken before the row is written: anybody can
-/// send such requests.
+/// Records a refused request, with the reason. A cell is taken before the row is written, because
+/// anybody can send such requests.
 async fn on_record<D: Directory>(
     authority: &Authority<D>,
     visitor: Visitor<'_>,
@@ -369,12 +376,12 @@ async fn on_record<D: Directory>(
     noted.map(|_| ()).map_err(|error| broken(&error))
 }
 
-/// A page that names the reference by which the request is found on record.
+/// An error page with the request id under which the request is recorded.
 fn with_reference(text: &str, request_id: &str) -> Response<Body> {
     error_page(StatusCode::BAD_REQUEST, &format!("{text} (Reference for IT: {request_id})"))
 }
 
-/// What is wrong with a request, what came, and what there is.
+/// The error, the parameters that arrived, and the values that exist here.
 fn told(form: &Form, known: &str, error: RedirectError) -> String {
     let came = ["resource", "scope", "response_type", "code_challenge_method"]
         .into_iter()
@@ -397,7 +404,7 @@ pub async fn session<F: FrontChannel>(
     Ok(session.map(|session| (session, secret)))
 }
 
-/// Who this browser is signed in as, if that serves the request.
+/// The person who is signed in with this browser, if their session satisfies the request.
 async fn person<F: FrontChannel>(
     front: &F,
     asked: &Asked<F::About>,
@@ -416,8 +423,8 @@ async fn person<F: FrontChannel>(
     Ok(who.map(|who| Person { session, cookie, who }))
 }
 
-/// An answer to the client without anybody having been asked. Of a stranger nobody has checked where it returns to:
-/// nothing goes there before somebody has agreed.
+/// Answers the client before any person was asked. The redirect URI of a stranger was vouched for
+/// by nobody, so that nothing is sent there before a person has consented.
 fn not_now<F: FrontChannel>(
     front: &F,
     asked: &Asked<F::About>,
@@ -448,7 +455,7 @@ async fn prove<F: FrontChannel>(
 ) -> Result<Response<Body>, Response<Body>> {
     match front.prove(&asked, form, parts).await? {
         Proof::Under(response) => Ok(response),
-        // They have just said who they are to go on to this client.
+        // The person has just signed in in order to continue to this client.
         Proof::Given(person, cookies) => {
             let (Ok(mut response) | Err(mut response)) = leave(front, asked, &person, parts).await;
             keep_all(front, &mut response, cookies);
@@ -475,14 +482,14 @@ async fn agree<F: FrontChannel>(
     Ok(front.ask(&asked, &person, &Ticket { id, proof }))
 }
 
-/// What ties an answer to the page, the request and the browser it is an answer to.
+/// The MAC that ties an answer to its page, request and browser.
 fn proof_of<A, W>(person: &Person<W>, asked: &Asked<A>, ticket: &str) -> String {
     let session = &person.session.sid;
     let text = format!("consent {} {ticket} {session} {}", ticket.len(), asked.target);
     mac(person.cookie.as_bytes(), text.as_bytes())
 }
 
-/// What the person said.
+/// Handles the person's answer to the consent page.
 async fn said<F: FrontChannel>(
     front: &F,
     asked: Asked<F::About>,
@@ -498,12 +505,12 @@ async fn said<F: FrontChannel>(
     let proof = form.optional("csrf").unwrap_or_default();
     let (made, id) = ticket.split_once('.').ok_or_else(old)?;
     let made = made.parse().map(Timestamp).map_err(|_| old())?;
-    // Another node's clock may be a little ahead.
+    // The clock of another node may be slightly ahead.
     let fresh = now.since(made) <= LONGEST_ASKED && now.since(made) >= -SKEW;
     if !fresh || !equal_in_constant_time(proof, &proof_of(&person, &asked, ticket)) {
         return Err(old());
     }
-    // One page, one answer.
+    // Each page can be answered once.
     let used = UsedJti {
         namespace: "consent".to_owned(),
         jti: id.chars().take(100).collect(),
@@ -539,7 +546,8 @@ fn event<A, W>(asked: &Asked<A>, person: &Person<W>, now: Timestamp, parts: &Par
     }
 }
 
-/// The answer to the client where this person, or how they signed in, does not fit: on record.
+/// The error for the client if this person, or the way they signed in, is not acceptable. It is
+/// recorded.
 async fn unfit<F: FrontChannel>(
     front: &F,
     asked: &Asked<F::About>,
@@ -556,7 +564,8 @@ async fn unfit<F: FrontChannel>(
     }
 }
 
-/// Keeps a code and sends the browser back with it. 303, so that a posted form is not posted on.
+/// Stores a code and redirects the browser with it. 303, so that the browser does not post the form
+/// again.
 async fn leave<F: FrontChannel>(
     front: &F,
     asked: Asked<F::About>,
@@ -601,12 +610,12 @@ async fn leave<F: FrontChannel>(
     Ok(back_to(&authority.issuer, &request.redirect_uri, state, &parameters))
 }
 
-/// The value of a cookie of this party's.
+/// The value of one of this party's cookies.
 pub fn kept<F: FrontChannel>(front: &F, headers: &HeaderMap, name: &str) -> Option<String> {
     cookie(headers, &cookie_name(&front.authority().issuer, &front.cookie_name(name)))
 }
 
-/// Sets a cookie of this party's.
+/// Sets one of this party's cookies.
 pub fn keep<F: FrontChannel>(
     front: &F,
     response: &mut Response<Body>,
@@ -617,7 +626,7 @@ pub fn keep<F: FrontChannel>(
     set_cookie(&front.authority().issuer, response, &front.cookie_name(name), value, lifetime);
 }
 
-/// Sets several.
+/// Sets several cookies.
 pub fn keep_all<F: FrontChannel>(front: &F, response: &mut Response<Body>, cookies: Cookies) {
     for (name, value, lifetime) in cookies {
         keep(front, response, name, value.expose(), lifetime);

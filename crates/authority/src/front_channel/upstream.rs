@@ -1,5 +1,6 @@
-//! Sign-in at another identity provider: the browser is sent there, and what has to be known when it comes back is in a
-//! signed cookie of that browser, so that nothing is kept here before somebody has signed in, and any node can go on.
+//! Sign-in at another identity provider. The browser is redirected there, and everything that is
+//! needed when it returns is in a signed cookie: nothing is stored here before the person has
+//! signed in, and any node can continue.
 
 use super::{Asked, FrontChannel, keep, kept};
 use crate::{
@@ -22,21 +23,21 @@ use passavant_proto::{
 };
 use passavant_store::{EntryOutcome, UsedJti};
 
-/// Where browsers come back to, below the issuer.
+/// The path below the issuer that browsers return to.
 const CALLBACK: &str = "/callback";
-/// Longest cookie that browsers keep, in bytes, less its name and attributes.
+/// Longest cookie value that browsers keep, in bytes, without name and attributes.
 const LONGEST_COOKIE: usize = 3800;
-/// Sign-ins under way in one browser: a page that begins more of them must not fill its cookies until nothing fits
-/// into a request.
+/// Concurrent sign-ins in one browser. A page that starts more of them must not fill the browser's
+/// cookies until requests become too large.
 const FLOWS: usize = 4;
 
-/// Another identity provider, and what we are there.
+/// Another identity provider, and our registration there.
 #[derive(Clone, Copy)]
 pub struct Upstream<'a> {
     pub issuer: &'a Issuer,
     /// Our client id there.
     pub client_id: &'a str,
-    /// What it signs with.
+    /// Its signature algorithm.
     pub algorithm: Algorithm,
 }
 
@@ -60,7 +61,7 @@ fn flow_name(state: &str) -> String {
     format!("flow-{}", state.chars().filter(plain).take(8).collect::<String>())
 }
 
-/// Sends the browser there.
+/// Redirects the browser there.
 pub async fn send<F: FrontChannel>(
     front: &F,
     asked: &Asked<F::About>,
@@ -76,7 +77,7 @@ pub async fn send<F: FrontChannel>(
         nonce: entropy.id(),
         verifier: entropy.secret().expose().to_owned(),
         issuer: upstream.issuer.to_string(),
-        // What the sign-in was to be like is seen to when the browser comes back.
+        // Whether the sign-in is fresh or strong enough is checked when the browser returns.
         target: without_wishes(&asked.target),
         fresh: asked.request.fresh,
         max_age: asked.request.max_age,
@@ -111,11 +112,11 @@ pub async fn send<F: FrontChannel>(
     Ok(response)
 }
 
-/// The cookies of earlier sign-ins that have to make room for one more, oldest first.
+/// The cookies of earlier sign-ins that have to be dropped for one more, oldest first.
 fn flows_to_drop<F: FrontChannel>(front: &F, headers: &HeaderMap, now: Timestamp) -> Vec<String> {
     let authority = front.authority();
     let prefix = cookie_name(&authority.issuer, &front.cookie_name("flow-"));
-    // It only tells how old they are.
+    // The state is only read for its age.
     let keys = authority.snapshot().keys.verifying();
     let mut flows: Vec<(Timestamp, String)> = cookies_of(headers, &prefix)
         .map(|(name, value)| {
@@ -128,7 +129,7 @@ fn flows_to_drop<F: FrontChannel>(front: &F, headers: &HeaderMap, now: Timestamp
     flows.into_iter().take(most).map(|(_, name)| name).collect()
 }
 
-/// The request without what the sign-in itself answers.
+/// The request without the parameters that the sign-in itself satisfies.
 fn without_wishes(target: &str) -> String {
     let Some((path, query)) = target.split_once('?') else { return target.to_owned() };
     let kept = form_urlencoded::parse(query.as_bytes())
@@ -143,7 +144,7 @@ fn old() -> Response<Body> {
     error_page(StatusCode::BAD_REQUEST, text)
 }
 
-/// The sign-in that a browser comes back from: begun in this browser, a while ago at most. Costs no row.
+/// The sign-in that a browser returns from: it was started in this browser, recently. Costs no row.
 pub async fn begun_here<F: FrontChannel>(
     front: &F,
     form: &Form,
@@ -158,7 +159,7 @@ pub async fn begun_here<F: FrontChannel>(
     if equal_in_constant_time(&state.state, sent) { Ok(state) } else { Err(old()) }
 }
 
-/// One answer for one sign-in, however often its cookie is presented.
+/// Each sign-in is accepted once, however often its cookie is presented.
 pub async fn once<F: FrontChannel>(front: &F, state: &SignInState) -> Result<(), Response<Body>> {
     let authority = front.authority();
     let first = UsedJti {
@@ -170,7 +171,8 @@ pub async fn once<F: FrontChannel>(front: &F, state: &SignInState) -> Result<(),
     if first.map_err(|e| broken(&e))? == EntryOutcome::Recorded { Ok(()) } else { Err(old()) }
 }
 
-/// What the other identity provider says of who came back; nothing where it says no, or what it says does not hold.
+/// The identity provider's statement about who returned; `None` if it refuses, or if its statement
+/// does not verify.
 pub async fn finish<F: FrontChannel>(
     front: &F,
     form: &Form,
@@ -178,7 +180,7 @@ pub async fn finish<F: FrontChannel>(
     upstream: &Upstream<'_>,
 ) -> Option<SignedIn> {
     let authority = front.authority();
-    // What the issuer says in words is not shown: anyone could have written the link.
+    // The issuer's `error_description` is not shown: anyone could have written the link.
     let code = form.optional("code")?;
     let redirect_uri = authority.issuer.endpoint(CALLBACK);
     let flow = flow(upstream, state, &redirect_uri);
@@ -196,7 +198,7 @@ pub async fn finish<F: FrontChannel>(
     oldest.is_none_or(|age| at >= state.iat.plus(-age - SKEW)).then_some(signed_in)
 }
 
-/// Whatever came of it, it is not taken twice.
+/// Deletes the cookie of a sign-in, which is not accepted again, whatever its result.
 pub fn forget<F: FrontChannel>(
     front: &F,
     form: &Form,
