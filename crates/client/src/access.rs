@@ -1,5 +1,5 @@
-//! Tokens by the URL of the MCP server, kept in the vault between runs: a program that starts with a
-//! live token asks nobody.
+//! Tokens by the URL of the MCP server, stored in the vault between runs: a program that starts
+//! with a valid token sends no request for one.
 
 use crate::{
     client::{AccessToken, Client},
@@ -15,8 +15,8 @@ use std::{
 };
 
 impl Client {
-    /// A live token for the MCP server at `url`: held, kept, or obtained silently; with a browser
-    /// ([`Client::with_browser`]) also by asking the person, where nothing else is left.
+    /// A valid token for the MCP server at `url`: from memory, from the vault, or obtained
+    /// silently. With a browser ([`Client::with_browser`]) the person is asked as a last resort.
     pub async fn access(&self, url: &str) -> Result<Access, Error> {
         match self.silent_access(url).await {
             Err(error) => {
@@ -27,7 +27,7 @@ impl Client {
         }
     }
 
-    /// The same without asking the person.
+    /// Like [`Self::access`], without asking the person.
     pub(crate) async fn silent_access(&self, url: &str) -> Result<Access, Error> {
         let now = self.0.clock.now().0;
         let live = |access: &Access| access.expires - now > MARGIN;
@@ -41,7 +41,8 @@ impl Client {
         if let Some(access) = &kept
             && !self.is_still_allowed(access).await?
         {
-            // The company has taken the server over: what the person consented to is no way in.
+            // The company governs the server now: a token from the person's own consent is not used
+            // any more.
             self.0.vault.store_access(url, None).await?;
             kept = None;
         }
@@ -54,8 +55,8 @@ impl Client {
         self.obtain_access(url, scopes, kept).await
     }
 
-    /// Whether a token may be used: one of the company's to its end, one of a consent only while the
-    /// company does not decide about the server.
+    /// Whether a token may still be used: a token from the company until it expires, a token from a
+    /// consent only while the company does not govern the server.
     async fn is_still_allowed(&self, access: &Access) -> Result<bool, Error> {
         if access.consent.is_none() {
             return Ok(true);
@@ -64,8 +65,8 @@ impl Client {
         Ok(!self.company_decides(&resource, &access.authorization_server).await?)
     }
 
-    /// A new token after a 401 refused this one: everything that was known of the server is asked
-    /// anew, because its authorization server may have changed.
+    /// Obtains a new token after a 401 rejected this one. Everything known about the server is
+    /// looked up again, because its authorization server may have changed.
     pub async fn replace_access(&self, refused: &Access) -> Result<Access, Error> {
         match self.replace_silently(refused).await {
             Err(error) => {
@@ -76,10 +77,10 @@ impl Client {
         }
     }
 
-    /// The same without asking the person.
+    /// Like [`Self::replace_access`], without asking the person.
     pub(crate) async fn replace_silently(&self, refused: &Access) -> Result<Access, Error> {
         let url = refused.url.as_str();
-        // Another process, or another request of this one, may have replaced it already.
+        // Another process, or another request of this one, may already have replaced it.
         let kept = self.0.vault.load_access(url).await?;
         if let Some(newer) = kept.clone().filter(|kept| {
             kept.token != refused.token && kept.expires - self.0.clock.now().0 > MARGIN
@@ -96,8 +97,8 @@ impl Client {
         self.obtain_access(url, scopes, Some(refused.clone())).await
     }
 
-    /// A token for the union of what was had and what a 403 `insufficient_scope` names (MCP
-    /// authorization, Step-Up Authorization Flow).
+    /// Obtains a token for the union of the current scopes and those that a 403
+    /// `insufficient_scope` names (MCP authorization, Step-Up Authorization Flow).
     pub async fn widen_access(
         &self,
         narrow: &Access,
@@ -106,7 +107,7 @@ impl Client {
         let named = challenge.get("scope").and_then(Scopes::parse).unwrap_or_default();
         let wanted = named.union(&narrow.scopes);
         if narrow.scopes.contains_all(&named) {
-            // Asking for the same again would bring the same again.
+            // Asking for the same scopes would bring the same token.
             return Err(Error::NothingToWiden { url: narrow.url.clone() });
         }
         let kept = self.accesses().get(&narrow.url).cloned();
@@ -116,7 +117,7 @@ impl Client {
             return Ok(wider);
         }
         if narrow.consent.is_some() {
-            // A consent is widened by asking the person again.
+            // To widen a consent, the person has to be asked again.
             let issuer = narrow.authorization_server.clone();
             let url = narrow.url.clone();
             self.ask_person(Error::ConsentNeeded { url, issuer, scopes: Some(wanted) }).await?;
@@ -131,7 +132,7 @@ impl Client {
         }?;
         if named.iter().all(|scope| narrow.scopes.contains(scope) || !access.scopes.contains(scope))
         {
-            // Nothing of what was missing came: the server would refuse this one too.
+            // None of the missing scopes was granted: the server would reject this token too.
             let missing = named.iter().filter(|scope| !access.scopes.contains(scope)).collect();
             return Err(Error::ScopesNotGranted { url: narrow.url.clone(), missing });
         }
@@ -162,7 +163,7 @@ impl Client {
         self.keep(&server, &token, None).await
     }
 
-    /// Keeps a token for later runs.
+    /// Stores a token for later runs.
     pub(crate) async fn keep(
         &self,
         server: &McpServer,
@@ -183,7 +184,8 @@ impl Client {
         Ok(access)
     }
 
-    /// The consents that the person gave outside the company's control: URL and authorization server.
+    /// The consents that the person gave outside of the company's control: URL and authorization
+    /// server.
     pub async fn consents(&self) -> Result<Vec<Access>, Error> {
         let mut consents = Vec::new();
         for url in self.0.vault.accesses().await? {
@@ -192,7 +194,8 @@ impl Client {
         Ok(consents)
     }
 
-    /// Forgets the tokens that came from the company's sign-in; consents are not its business.
+    /// Forgets the tokens that were obtained with the company's sign-in. Consents are independent
+    /// of it.
     pub(crate) async fn forget_granted(&self) -> Result<(), Error> {
         self.tokens().clear();
         self.accesses().clear();

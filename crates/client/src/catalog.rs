@@ -1,5 +1,5 @@
-//! The company's catalog, and the person's installations: Passavant's own endpoints at the IdP, found in
-//! its metadata.
+//! The company's catalog, and the person's installations: Passavant's own endpoints at the IdP,
+//! found in its metadata.
 
 use crate::{
     client::{Client, Verdicts},
@@ -10,16 +10,16 @@ use passavant_proto::identifier::Resource;
 use serde::{Deserialize, Serialize};
 use std::sync::{MutexGuard, PoisonError};
 
-/// Which MCP servers this person may reach through this client.
+/// The MCP servers that this person may reach through this client.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Catalog {
-    /// What the company is called.
+    /// Name of the company.
     #[serde(default)]
     pub company: String,
     /// The MCP servers, granted and refused.
     #[serde(default)]
     pub servers: Vec<CatalogServer>,
-    /// MCP clients that speak cross-app access themselves, as IT registered them.
+    /// MCP clients with native cross-app access, as IT registered them.
     #[serde(default)]
     pub native_clients: Vec<NativeClient>,
 }
@@ -29,23 +29,23 @@ pub struct Catalog {
 pub struct CatalogServer {
     /// Its resource identifier, which is its URL.
     pub resource: String,
-    /// What people call it.
+    /// Its name for people.
     #[serde(default)]
     pub name: String,
-    /// Whose it is.
+    /// The vendor that operates it.
     #[serde(default)]
     pub vendor: String,
     /// The RAS that governs it.
     pub authorization_server: String,
     /// Whether the exchange would be granted.
     pub granted: bool,
-    /// Scopes granted, separated by spaces.
+    /// Granted scopes, separated by spaces.
     #[serde(default)]
     pub scopes: String,
-    /// The client's id at the RAS, where it is not its own.
+    /// The client's id at the RAS, if it differs from its id at the IdP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ras_client_id: Option<String>,
-    /// Why it is refused, as the audit trail says it.
+    /// Why it is refused: the reason, as in the audit trail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Why it is refused, in words.
@@ -54,7 +54,7 @@ pub struct CatalogServer {
 }
 
 impl CatalogServer {
-    /// What to call it: its name, or its resource identifier.
+    /// Its name, or else its resource identifier.
     pub fn title(&self) -> &str {
         if self.name.is_empty() { &self.resource } else { &self.name }
     }
@@ -63,7 +63,7 @@ impl CatalogServer {
 /// An MCP client that IT registered, with what this person may reach through it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NativeClient {
-    /// Which client: `vscode`, `claude-code`.
+    /// The program: `vscode`, `claude-code`.
     pub software: String,
     /// Its id at the IdP.
     pub client_id: String,
@@ -77,18 +77,18 @@ pub struct NativeClient {
 pub struct Installation {
     /// Its id.
     pub id: String,
-    /// What the computer is called.
+    /// Name of the computer.
     pub device: String,
     /// When it was enrolled, in seconds since the epoch.
     pub enrolled_at: i64,
     /// When it was last used, in seconds since the epoch.
     pub used_at: i64,
-    /// Whether it is the one that asks.
+    /// Whether it is the installation that sends this request.
     #[serde(default)]
     pub this_one: bool,
 }
 
-/// How long a word of the IdP about an MCP server is believed, in seconds.
+/// How long the IdP's answer about an MCP server is cached, in seconds.
 const BELIEVED: i64 = 60;
 
 #[derive(Deserialize)]
@@ -102,7 +102,7 @@ struct Installations {
 }
 
 impl Client {
-    /// The catalog, or `None` where the IdP has none (another maker's).
+    /// The catalog, or `None` if the IdP has none (another vendor's IdP).
     pub async fn catalog(&self) -> Result<Option<Catalog>, Error> {
         let metadata = self.idp_metadata().await?;
         let Some(endpoint) = metadata.passavant_catalog_endpoint.clone() else { return Ok(None) };
@@ -113,7 +113,7 @@ impl Client {
         Ok(Some(catalog))
     }
 
-    /// The person's installations, this one among them; `None` where the IdP enrols none.
+    /// The person's installations, including this one; `None` if the IdP has no installations.
     pub async fn installations(&self) -> Result<Option<Vec<Installation>>, Error> {
         let metadata = self.idp_metadata().await?;
         let Some(endpoint) = metadata.passavant_installations_endpoint.clone() else {
@@ -123,7 +123,7 @@ impl Client {
         Ok(Some(read::<Installations>(&answer)?.installations))
     }
 
-    /// Revokes one of the person's installations; `false` if there is none of this id.
+    /// Revokes one of the person's installations; `false` if there is none with this id.
     pub async fn revoke_installation(&self, id: &str) -> Result<bool, Error> {
         let metadata = self.idp_metadata().await?;
         let Some(endpoint) = metadata.passavant_installations_endpoint.clone() else {
@@ -142,9 +142,9 @@ impl Client {
         }
     }
 
-    /// Why the company's policy refuses the MCP server at `url`, in words for a person, where the
-    /// catalog tells: "Access to Canvas was refused by Acme's policy: group engineering required. Ask
-    /// IT."
+    /// Why the company's policy refuses the MCP server at `url`, in words for the person, if the
+    /// catalog says so: "Access to Canvas was refused by Acme's policy: group engineering required.
+    /// Ask IT."
     pub async fn refusal(&self, url: &str) -> Option<String> {
         let catalog = self.catalog().await.ok()??;
         let asked = Resource::parse(url).ok()?;
@@ -158,9 +158,9 @@ impl Client {
         Some(format!("Access to {title} was refused by {company}'s policy{why}. Ask IT."))
     }
 
-    /// Whether the company decides about an MCP server, by the IdP's own word: then the server's
-    /// metadata have none in it, and no consent can replace a refusal. An IdP without a catalog
-    /// claims nothing. Where there is one, somebody has to be signed in to ask it.
+    /// Whether the company governs an MCP server. The IdP decides this: the server's metadata do
+    /// not matter, and no consent can replace a refusal. An IdP without a catalog governs nothing.
+    /// If there is a catalog, somebody has to be signed in to ask it.
     pub(crate) async fn company_decides(
         &self,
         resource: &Resource,
@@ -192,7 +192,7 @@ impl Client {
         Ok(verdict)
     }
 
-    /// The last word of [`Client::company_decides`], however old.
+    /// The last result of [`Client::company_decides`], however old.
     pub(crate) fn verdict(&self, resource: &Resource, authorization_server: &str) -> bool {
         let key = (authorization_server.to_owned(), resource.clone());
         self.verdicts().get(&key).is_some_and(|(verdict, _)| *verdict)

@@ -1,4 +1,4 @@
-//! A person's client: what it holds. What it does is in the files of each.
+//! A person's client: its state. The operations are in the other files.
 
 use crate::{
     discovery::McpServer,
@@ -22,9 +22,9 @@ use std::{
 #[derive(Clone, Debug)]
 pub struct AccessToken {
     secret: Secret,
-    /// Scopes granted; empty if the RAS did not say.
+    /// Granted scopes; empty if the RAS did not return any.
     pub scopes: Scopes,
-    /// When it ends.
+    /// When it expires.
     pub expires: Timestamp,
 }
 
@@ -33,18 +33,18 @@ impl AccessToken {
         Self { secret, scopes, expires }
     }
 
-    /// The token, for the `Authorization` header of requests to its MCP server alone.
+    /// The token, for the `Authorization` header of requests to its MCP server only.
     pub fn secret(&self) -> &Secret {
         &self.secret
     }
 }
 
-/// What the person is asked for.
+/// What the person is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// To sign in at the company: the sign-in before has ended.
+    /// To sign in at the company: the earlier sign-in has ended.
     SignIn,
-    /// To sign in again, because the policy wants it fresher or stronger.
+    /// To sign in again, because the policy requires a fresher or stronger sign-in.
     StepUp,
     /// To consent at the authorization server of an MCP server without cross-app access.
     Consent,
@@ -52,11 +52,11 @@ pub enum Purpose {
 
 /// Opens URLs for a person.
 pub trait Browser: Send + Sync {
-    /// Shows `url`; `false` if this program does not ask people for that.
+    /// Opens `url`; `false` if this program does not ask people for this purpose.
     fn open(&self, url: &str, purpose: Purpose) -> bool;
 }
 
-/// What a person was last asked for, for one MCP server.
+/// What the person was last asked for, for one MCP server.
 pub(crate) struct Asked {
     /// When the first tab was opened.
     pub(crate) at: Timestamp,
@@ -66,10 +66,11 @@ pub(crate) struct Asked {
     pub(crate) is_answered: bool,
 }
 
-/// What the IdP said of an MCP server (its authorization server, and the server), and when.
+/// The IdP's answers about MCP servers (by authorization server and server), and when they were
+/// given.
 pub(crate) type Verdicts = HashMap<(String, Resource), (bool, Timestamp)>;
 
-/// A person's client: signs them in once, then gets a token for any MCP server they are allowed.
+/// A person's client: signs them in once, then obtains tokens for any MCP server they may use.
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Client(pub(crate) Arc<Inner>);
@@ -81,27 +82,27 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
     pub(crate) browser: OnceLock<Arc<dyn Browser>>,
-    /// Held by each renewal that is under way.
+    /// Cloned by each renewal in progress.
     pub(crate) renewing: Arc<()>,
-    /// What a person was asked for consent to, by MCP server.
+    /// The consents that the person was asked for, by MCP server.
     pub(crate) asked: Mutex<HashMap<String, Asked>>,
     pub(crate) tokens: Mutex<HashMap<(String, Resource), AccessToken>>,
-    /// Authorization servers that take no `resource` at a redemption.
+    /// Authorization servers that reject `resource` at a redemption.
     pub(crate) without_resource: Mutex<HashSet<String>>,
-    /// MCP servers found, by the URL they were asked for.
+    /// MCP servers that were discovered, by the URL they were requested with.
     pub(crate) servers: Mutex<HashMap<String, McpServer>>,
     /// Authorization servers that the company's catalog names.
     pub(crate) company: Mutex<HashSet<String>>,
-    /// What the IdP said about MCP servers that were asked for by name.
+    /// The IdP's answers about MCP servers.
     pub(crate) verdicts: Mutex<Verdicts>,
-    /// Tokens by URL, as the vault keeps them.
+    /// Tokens by URL, as they are in the vault.
     pub(crate) accesses: Mutex<HashMap<String, Access>>,
-    /// The IdP's metadata, and when it was read.
+    /// The IdP's metadata, and when they were fetched.
     pub(crate) idp_metadata: Mutex<Option<(Timestamp, Discovered)>>,
 }
 
 impl Client {
-    /// A client with these settings, keeping the sign-in in `vault`.
+    /// A client with these settings that stores the sign-in in `vault`.
     pub fn new(
         settings: Settings,
         vault: Box<dyn Vault>,
@@ -134,12 +135,12 @@ impl Client {
         &self.0.settings
     }
 
-    /// The guarded HTTP client.
+    /// The HTTP client that restricts which addresses may be reached.
     pub fn outbound(&self) -> &Outbound {
         &self.0.outbound
     }
 
-    /// The sign-in kept, if there is one for this IdP and client.
+    /// The stored sign-in, if there is one for this IdP and client.
     pub async fn session(&self) -> Result<Option<Session>, Error> {
         let session = self.0.vault.load().await?;
         Ok(session.filter(|s| {
@@ -148,12 +149,12 @@ impl Client {
         }))
     }
 
-    /// Holds a token that [`Client::redeem`] brought, for [`Client::access_token`] to find.
+    /// Caches a token that [`Client::redeem`] returned, so that [`Client::access_token`] finds it.
     pub fn hold(&self, server: &McpServer, token: AccessToken) {
         self.tokens().insert(key(server), token);
     }
 
-    /// Forgets a held token, after a 401.
+    /// Removes a cached token, after a 401.
     pub fn forget(&self, server: &McpServer) {
         self.tokens().remove(&key(server));
     }

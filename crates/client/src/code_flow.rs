@@ -1,6 +1,6 @@
 //! The authorization code flow of a program on a person's computer: PKCE, a loopback listener that
-//! takes one answer (RFC 8252), and the browser tab that brought it. Sign-in, enrolment and consent
-//! all go this way.
+//! accepts one response (RFC 8252), and the browser tab that delivered it. Sign-in, enrolment and
+//! consent all use it.
 
 use crate::error::Error;
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -17,9 +17,9 @@ use tokio::{
     time::timeout,
 };
 
-/// How long the person has, in seconds.
+/// How long the person may take, in seconds.
 const PATIENCE: u64 = 300;
-/// Connections that are read at a time.
+/// Connections that are read concurrently.
 const CONNECTIONS: usize = 64;
 
 /// A listener on this machine that waits for a browser.
@@ -29,34 +29,34 @@ pub struct Loopback {
     path: String,
 }
 
-/// Lines that a person may paste: the address at which a browser on another computer ended.
+/// Lines that the person may paste: the URL at which a browser on another computer ended.
 pub type Pasted = tokio::sync::mpsc::Receiver<Secret>;
 
-/// Where a client that was registered by hand has its one callback.
+/// The one callback of a client that was registered manually.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Callback {
-    /// `localhost` or `127.0.0.1`, as it was registered.
+    /// `localhost` or `127.0.0.1`, as registered.
     pub host: String,
     /// Its port.
     pub port: u16,
 }
 
 impl Loopback {
-    /// Listens on `port` of 127.0.0.1; 0 for any that is free.
+    /// Listens on `port` of 127.0.0.1; 0 means any free port.
     pub async fn listen(port: u16) -> Result<Self, Error> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let host = listener.local_addr()?.to_string();
         Ok(Self { listener, host, path: "/callback".to_owned() })
     }
 
-    /// Listens where the callback of a registration is.
+    /// Listens at the callback of a registration.
     pub(crate) async fn listen_at(callback: &Callback) -> Result<Self, Error> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, callback.port)).await?;
         let host = format!("{}:{}", callback.host, callback.port);
         Ok(Self { listener, host, path: "/callback".to_owned() })
     }
 
-    /// Where a browser has to return to.
+    /// The redirect URI of this listener.
     pub fn redirect_uri(&self) -> String {
         format!("http://{}{}", self.host, self.path)
     }
@@ -66,19 +66,19 @@ impl Loopback {
     }
 }
 
-/// What to ask an authorization endpoint.
+/// The parameters of an authorization request.
 pub(crate) struct Ask<'a> {
     pub(crate) endpoint: &'a str,
     pub(crate) issuer: &'a str,
-    /// Whether the issuer announces `iss` in its answers (RFC 9207).
+    /// Whether the issuer announces `iss` in its authorization responses (RFC 9207).
     pub(crate) answers_with_issuer: bool,
     pub(crate) client_id: &'a str,
     pub(crate) scope: &'a str,
-    /// `resource`, `login_hint`, `prompt` and the like.
+    /// Further parameters: `resource`, `login_hint`, `prompt` and others.
     pub(crate) more: &'a [(&'a str, &'a str)],
 }
 
-/// A request that waits for the browser.
+/// An authorization request that waits for the browser.
 pub(crate) struct CodeFlow {
     loopback: Loopback,
     pub(crate) url: String,
@@ -125,7 +125,7 @@ impl CodeFlow {
         self.loopback.redirect_uri()
     }
 
-    /// What redeems a code; `redirect_uri` is this flow's.
+    /// The parameters that redeem a code, with the `redirect_uri` of this flow.
     pub(crate) fn redemption<'a>(
         &'a self,
         code: &'a str,
@@ -139,13 +139,13 @@ impl CodeFlow {
         ]
     }
 
-    /// The listener, for another request in the same browser tab.
+    /// Returns the listener, for another request in the same browser tab.
     pub(crate) fn into_loopback(self) -> Loopback {
         self.loopback
     }
 
-    /// Waits for the browser, five minutes at most, or for the person to paste where it ended; the code, and the tab that
-    /// waits to be told.
+    /// Waits for the browser, five minutes at most, or for the person to paste the URL at which it
+    /// ended. Returns the code, and the tab that waits for a page.
     pub(crate) async fn answer(&self, pasted: Option<&mut Pasted>) -> Result<(Secret, Tab), Error> {
         let waiting = async {
             tokio::select! {
@@ -158,14 +158,16 @@ impl CodeFlow {
             .map_err(|_| Error::Callback("nobody signed in within five minutes".to_owned()))?
     }
 
-    /// Reads what is pasted until it is the answer to this request: it is held to what a browser's would be.
+    /// Reads pasted lines until one is the response to this request. It is checked like a response
+    /// from a browser.
     async fn pasted(&self, pasted: Option<&mut Pasted>) -> Result<Secret, Error> {
         if let Some(pasted) = pasted {
             while let Some(line) = pasted.recv().await {
                 let line = line.expose().trim();
                 let query = line.split_once('?').map_or(line, |(_, query)| query);
                 let query = query.split('#').next().unwrap_or_default();
-                // The address where the sign-in began, or something else: where it ended there is an answer in it.
+                // Only the URL at which the browser ended contains a response. Other lines, such as
+                // the URL at which the sign-in began, are ignored.
                 let answers = Form::parse(query.as_bytes())
                     .is_ok_and(|form| form.mentions("code") || form.mentions("error"));
                 if !answers {
@@ -178,17 +180,19 @@ impl CodeFlow {
                 }
             }
         }
-        // Nobody pastes anything any more.
+        // Nothing can be pasted any more.
         std::future::pending().await
     }
 
-    /// Serves requests until one is the answer to this request. Others get an error page and change
-    /// nothing, since any page and any program can send them; the wait ends with the first that counts.
+    /// Serves requests until one is the response to this request. All others get an error page and
+    /// have no effect, since any page and any program can send them; the first genuine response
+    /// ends the wait.
     async fn callback(&self) -> Result<(Secret, Tab), Error> {
         let answers = format!("{}?", self.loopback.path);
         let mut reading = FuturesUnordered::new();
         loop {
-            // Connections are read beside each other: browsers open some that stay silent.
+            // Connections are read concurrently, because browsers open some on which they send
+            // nothing.
             let (tab, target) = tokio::select! {
                 accepted = self.loopback.listener.accept() => {
                     let (stream, _) = accepted?;
@@ -222,7 +226,7 @@ impl CodeFlow {
         }
     }
 
-    /// Checks `state` and `iss` before anything else is looked at (RFC 9700 4.7, RFC 9207 2.4).
+    /// Checks `state` and `iss` before anything else (RFC 9700 4.7, RFC 9207 2.4).
     fn read_answer(&self, query: &str) -> Result<Secret, NotAnswer> {
         let bad = |text: &str| NotAnswer::Failed(Error::Callback(text.to_owned()));
         let form = Form::parse(query.as_bytes()).map_err(|_| NotAnswer::Other)?;
@@ -248,19 +252,20 @@ impl CodeFlow {
     }
 }
 
-/// Why a request to the listener brings no code.
+/// Why a request to the listener contains no code.
 enum NotAnswer {
-    /// It is not the answer to this request: it changes nothing.
+    /// It is not the response to this request: it has no effect.
     Other,
-    /// It is, and says no, or is not what it has to be.
+    /// It is the response, and is an error or malformed.
     Failed(Error),
 }
 
-/// The browser tab that brought an answer; it is told how things went. There is none where the person pasted the answer.
+/// The browser tab that delivered the response, and that shows the result. There is none if the
+/// person pasted the response.
 pub struct Tab(Option<TcpStream>);
 
 impl Tab {
-    /// Tells the person how it ended.
+    /// Shows the result to the person.
     pub(crate) async fn ends<T>(self, outcome: Result<T, Error>) -> Result<T, Error> {
         match outcome {
             Ok(_) => {
@@ -278,14 +283,14 @@ impl Tab {
         self.answer("400 Bad Request", "", text).await;
     }
 
-    /// Whether there is a tab that can be sent on.
+    /// Whether there is a tab that can be redirected.
     pub fn is_here(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Sends the browser on to the next step.
+    /// Redirects the browser to the next step.
     pub(crate) async fn go_on(self, url: &str) {
-        // The URL is ours: an endpoint that was checked, and a query that was encoded.
+        // The URL was made here: a verified endpoint with an encoded query.
         self.answer("303 See Other", &format!("location: {url}\r\n"), "One moment …").await;
     }
 
@@ -303,7 +308,7 @@ impl Tab {
              content-security-policy: default-src 'none'; style-src 'unsafe-inline'\r\n\r\n{body}",
             body.len()
         );
-        // The browser may be gone; the sign-in does not depend on this page.
+        // The browser may be closed; the sign-in does not depend on this page.
         let _ = stream.write_all(answer.as_bytes()).await;
         let _ = stream.shutdown().await;
     }
@@ -317,7 +322,7 @@ const STYLE: &str = ":root{color-scheme:light dark;--ink:#1b1f27;--line:#8a93a3;
     main{background:var(--card);border:1px solid var(--line);border-radius:.75rem;padding:1.75rem;\
     width:100%;max-width:26rem}h1{font-size:1.35rem;margin:0}p{margin:.5rem 0 0}";
 
-/// The target of a GET for this very host, read with limits.
+/// The target of a GET for this host, read with limits.
 async fn read_target(mut stream: TcpStream, host: &str) -> (Tab, Option<String>) {
     let read = timeout(Duration::from_secs(5), target_of(&mut stream, host)).await;
     let target = read.ok().and_then(Result::ok).flatten();

@@ -1,6 +1,6 @@
 //! The ordinary MCP authorization flow, for servers without cross-app access: the person consents
-//! once, in the browser, at the server's own authorization server. Outside the company's control, and
-//! marked as such wherever it is shown. A refusal by policy never leads here.
+//! once, in the browser, at the server's own authorization server. It is outside of the company's
+//! control, and shown as such. A refusal by policy never leads here.
 
 use crate::{
     client::{AccessToken, Client},
@@ -23,7 +23,7 @@ use passavant_proto::{
 use serde::Deserialize;
 use serde_json::json;
 
-/// A consent that waits for the browser.
+/// A request for consent that waits for the browser.
 pub struct PendingConsent {
     client: Client,
     server: McpServer,
@@ -54,8 +54,8 @@ struct ConsentAnswer {
 }
 
 impl Client {
-    /// Begins to ask the person for consent to `server` with `scopes`, or those that it asks for.
-    /// Refused where cross-app access is open: there the company decides.
+    /// Starts asking the person to consent to `server` with `scopes`, or with those that the server
+    /// asks for. It fails if cross-app access is available: there the company decides.
     pub async fn begin_consent(
         &self,
         server: &McpServer,
@@ -72,7 +72,7 @@ impl Client {
             )));
         }
         if server.authorization_server == self.settings().idp {
-            // A token of the company's identity provider is not for an MCP server to have.
+            // A token of the company's identity provider must not be sent to an MCP server.
             return Err(Error::Discovery(format!(
                 "{} names the company's identity provider as its authorization server; it has to have \
                  one of its own",
@@ -88,14 +88,15 @@ impl Client {
         };
         let registration = self.registration_at(server, &mut loopback).await?;
         let scopes = scopes.or_else(|| server.scopes.clone());
-        // What is for the person's own sign-in is not a scope of an MCP server (MCP, scope selection).
+        // Scopes of the person's own sign-in are not scopes of an MCP server (MCP, scope
+        // selection).
         let scopes = scopes.map(|scopes| {
             let for_sign_in = |scope: &&str| !matches!(*scope, "openid" | "offline_access");
             scopes.iter().filter(for_sign_in).collect::<Scopes>()
         });
         let mut scope = scopes.as_ref().map(ToString::to_string).unwrap_or_default();
         if metadata.scopes_supported.iter().any(|s| s == "offline_access") {
-            // The server's own scopes never name it; it is what brings a refresh token.
+            // The server's own scopes never contain it; it is needed for a refresh token.
             scope.push_str(if scope.is_empty() { "offline_access" } else { " offline_access" });
         }
         let issuer = server.authorization_server.as_str();
@@ -117,8 +118,8 @@ impl Client {
         })
     }
 
-    /// Refuses an authorization endpoint that is another's (RFC 9700 4.4): the code would be the other's, and go to this
-    /// one's token endpoint.
+    /// Rejects an authorization endpoint that belongs to another authorization server (RFC 9700
+    /// 4.4): that server's code would be sent to this one's token endpoint.
     async fn check_endpoint(&self, server: &McpServer, endpoint: &str) -> Result<(), Error> {
         let issuer = &server.authorization_server;
         let place = |url: &str| url.split(['?', '#']).next().unwrap_or_default().to_owned();
@@ -154,8 +155,9 @@ impl Client {
         Ok(())
     }
 
-    /// Which client to be there: one that was registered by hand, this installation's or program's
-    /// metadata document, one registered just now (RFC 7591) — in this order, as MCP asks.
+    /// The client to use there, in the order that MCP defines: one that was registered manually,
+    /// the metadata document of this installation or program, or one that is registered now (RFC
+    /// 7591).
     async fn registration_at(
         &self,
         server: &McpServer,
@@ -164,14 +166,15 @@ impl Client {
         let settings = self.settings();
         let issuer = server.authorization_server.as_str();
         if let Some(known) = settings.consent_clients.get(issuer) {
-            // Registered there by hand, for the path that every sign-in has.
+            // Registered manually, with the path that every sign-in uses.
             return Ok(known.clone());
         }
-        // Never the path of the person's own sign-in: an answer says by where it comes whom it is from.
+        // Never the path of the person's own sign-in, because the path of a response tells which
+        // issuer it is from.
         loopback.set_path(CONSENT_PATH);
         if server.metadata.client_id_metadata_document_supported {
             let own = Some(&settings.idp_client).filter(|own| own.is_document());
-            // A document on this machine is of no use to anyone else.
+            // Others cannot fetch a document from this machine.
             if let Some(own) = own.filter(|own| own.client_id.starts_with("https://")) {
                 return Ok(own.clone());
             }
@@ -182,7 +185,7 @@ impl Client {
         let Some(endpoint) = &server.metadata.registration_endpoint else {
             return Err(Error::NoClient(issuer.to_owned()));
         };
-        // Registered just now, so it can have a path of this issuer's own.
+        // Registered now, so it can have a path for this issuer alone.
         loopback.set_path(&format!("{CONSENT_PATH}/{}", &sha256(issuer.as_bytes())[..16]));
         let redirect_uri = loopback.redirect_uri();
         let offered = server.metadata.token_endpoint_auth_methods_supported.as_deref();
@@ -216,7 +219,7 @@ impl Client {
         })
     }
 
-    /// Renews a consent that was kept, by its refresh token; otherwise the person is needed.
+    /// Renews a stored consent with its refresh token. If that fails, the person has to be asked.
     pub(crate) async fn renew_consent(
         &self,
         server: &McpServer,
@@ -231,12 +234,12 @@ impl Client {
         if kept.is_none() {
             return Err(needed());
         }
-        // One process renews; the others find its result, and never its refresh token of before.
+        // One process renews; the others find its result, and never use the old refresh token.
         let lock = self.0.vault.lock().await?;
         let before = kept.map(|access| access.token);
         let now = self.0.clock.now().0;
         let held = self.0.vault.load_access(&server.url).await?;
-        // Never sent to another authorization server than the one that gave it.
+        // A refresh token is sent only to the authorization server that issued it.
         let held = held.filter(|access| access.authorization_server == issuer);
         let Some(access) = held else { return Err(needed()) };
         if before.as_ref() != Some(&access.token) && access.expires > now {
@@ -285,7 +288,8 @@ impl Client {
         Registration { client_id: consent.client_id.clone(), credential }
     }
 
-    /// Revokes what was consented to, as far as the authorization servers are there and offer it.
+    /// Revokes all consents, as far as their authorization servers can be reached and support
+    /// revocation.
     pub(crate) async fn revoke_consents(&self) {
         let Ok(consents) = self.consents().await else { return };
         for access in consents {
@@ -338,7 +342,7 @@ impl Client {
             Some(text) => {
                 Scopes::parse(text).ok_or_else(|| bad("scope is malformed".to_owned()))?
             }
-            // Left out, it is what was asked for (RFC 6749 5.1).
+            // If `scope` is missing, it equals what was requested (RFC 6749 5.1).
             None => asked.cloned().unwrap_or_default(),
         };
         let lifetime = answer.expires_in.unwrap_or(3600).clamp(0, 86_400);
@@ -353,7 +357,7 @@ impl PendingConsent {
         &self.flow.url
     }
 
-    /// Waits for the person (five minutes at most), redeems the code and keeps what it brought.
+    /// Waits for the person (five minutes at most), redeems the code and stores the result.
     pub async fn finish(self) -> Result<Access, Error> {
         let (code, tab) = self.flow.answer(None).await?;
         tab.ends(self.redeem(code.expose()).await).await

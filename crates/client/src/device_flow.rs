@@ -1,4 +1,5 @@
-//! Signing in where the browser is on another device (RFC 8628): this one shows a code, and asks how it stands.
+//! Sign-in with a browser on another device (RFC 8628): this device shows a code, and polls for the
+//! result.
 
 use crate::error::{Error, Leg};
 use passavant_outbound::{Answer, Discovered, OAuthError, OutboundError};
@@ -7,12 +8,12 @@ use serde::Deserialize;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// What a person has to be told: where to go, and what to type there.
+/// What the person has to be shown: the page to open, and the code to type there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prompt {
     /// The page to open, on any device.
     pub verification_uri: String,
-    /// What to type there.
+    /// The code to type there.
     pub user_code: String,
 }
 
@@ -27,9 +28,9 @@ struct DeviceAnswer {
     interval: Option<i64>,
 }
 
-/// Longest that a person is waited for, in seconds.
+/// Longest wait for the person, in seconds.
 const PATIENCE: i64 = 1800;
-/// Shortest and longest time between two questions, in seconds.
+/// Shortest and longest interval between two polls, in seconds.
 const INTERVAL: (i64, i64) = (1, 60);
 
 /// A device code that waits for its person.
@@ -40,7 +41,7 @@ pub(crate) struct DeviceFlow {
     ends: Instant,
 }
 
-/// The endpoint where device codes are had.
+/// The device authorization endpoint.
 pub(crate) fn endpoint(metadata: &Discovered) -> Result<&str, Error> {
     metadata.device_authorization_endpoint.as_deref().ok_or_else(|| {
         Error::Discovery(format!(
@@ -52,7 +53,7 @@ pub(crate) fn endpoint(metadata: &Discovered) -> Result<&str, Error> {
 }
 
 impl DeviceFlow {
-    /// Reads the answer of that endpoint.
+    /// Parses the response of that endpoint.
     pub(crate) fn begin(metadata: &Discovered, leg: Leg, answer: &Answer) -> Result<Self, Error> {
         if answer.status != 200 {
             let (party, error) = (metadata.issuer.clone(), OAuthError::of(answer));
@@ -60,10 +61,11 @@ impl DeviceFlow {
         }
         let bad = |what: String| Error::BadAnswer { leg, what };
         let read: DeviceAnswer = answer.json().map_err(|e| bad(e.to_string()))?;
-        // It is printed for a person to open: a web page, and nothing that a terminal would obey.
+        // The URL is printed for a person to open: it has to be a web page, and contain nothing
+        // that a terminal would interpret.
         let page = url::Url::parse(&read.verification_uri).ok();
         let page = page.filter(|url| {
-            // Nothing in it that hides where it leads.
+            // User information could hide where the URL leads.
             let plain = url.username().is_empty() && url.password().is_none();
             matches!(url.scheme(), "https" | "http")
                 && url.has_host()
@@ -82,7 +84,8 @@ impl DeviceFlow {
         })
     }
 
-    /// Asks until the person has answered; what `ask` brings is the token endpoint's answer to these parameters.
+    /// Polls until the person has answered. `ask` sends the parameters to the token endpoint and
+    /// returns its response.
     pub(crate) async fn wait(
         mut self,
         leg: Leg,
@@ -99,7 +102,7 @@ impl DeviceFlow {
                 ("device_code", self.device_code.clone()),
             ];
             let answer = match ask(form).await {
-                // RFC 8628 section 3.5: a connection that breaks is no reason to give up.
+                // RFC 8628 section 3.5: a connection failure is no reason to give up.
                 Err(Error::Outbound(OutboundError::Unreachable { .. })) => {
                     self.slow_down();
                     continue;

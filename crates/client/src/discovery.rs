@@ -1,5 +1,5 @@
-//! From an MCP server's URL to the authorization server that governs it, with every check that
-//! keeps a hostile document from leading anywhere (RFC 9728, RFC 8414, MCP).
+//! From an MCP server's URL to the authorization server that governs it, with all checks that keep
+//! a hostile document from redirecting the client (RFC 9728, RFC 8414, MCP).
 
 use crate::error::Error;
 use passavant_outbound::{
@@ -16,22 +16,22 @@ use passavant_proto::{
 };
 use serde_json::json;
 
-/// An MCP server and the RAS that governs it, both checked.
+/// An MCP server and the RAS that governs it, both verified.
 #[derive(Clone, Debug)]
 pub struct McpServer {
-    /// The URL that was asked about.
+    /// The URL that was asked for.
     pub url: String,
     /// Its resource identifier.
     pub resource: Resource,
-    /// What people call it.
+    /// Its name for people.
     pub name: Option<String>,
     /// The RAS.
     pub authorization_server: Issuer,
     /// The RAS's metadata.
     pub metadata: Discovered,
-    /// Scopes its challenge names, or else its metadata; `None` for neither.
+    /// Scopes that its challenge names, or else its metadata; `None` if neither does.
     pub scopes: Option<Scopes>,
-    /// How far requests about it may go.
+    /// Which addresses requests about it may reach.
     pub reach: Reach,
 }
 
@@ -43,24 +43,24 @@ impl McpServer {
     }
 }
 
-/// What an MCP server says to a request without a token.
+/// What an MCP server answers to a request without a token.
 pub(crate) struct Probed {
     pub(crate) own: Resource,
     pub(crate) status: u16,
     pub(crate) challenge: Option<Challenge>,
-    /// How far requests to it may go, and how near what it names may be: a server far away must not send us somewhere
-    /// near.
+    /// Which addresses requests to the server may reach, and which addresses it may name: a server
+    /// on the internet must not direct the client to a local address.
     pub(crate) reach: (Reach, Reach),
 }
 
 impl Probed {
-    /// Where its challenge says that its metadata is.
+    /// Where its challenge says its metadata are.
     pub(crate) fn named(&self) -> Option<&str> {
         self.challenge.as_ref()?.get("resource_metadata")
     }
 }
 
-/// Asks an MCP server without a token.
+/// Sends a request without a token to an MCP server.
 pub(crate) async fn probe(outbound: &Outbound, url: &str) -> Result<Probed, Error> {
     let own = Resource::parse(url).map_err(|e| {
         Error::Discovery(format!(
@@ -81,16 +81,16 @@ pub(crate) async fn probe(outbound: &Outbound, url: &str) -> Result<Probed, Erro
     Ok(Probed { own, status: answer.status, challenge, reach: (reach, answer.near) })
 }
 
-/// What the metadata of an MCP server say, checked.
+/// The metadata of an MCP server, verified.
 pub(crate) struct Described {
-    /// Where they were found.
+    /// The URL they were found at.
     pub(crate) place: String,
     pub(crate) metadata: ProtectedResourceMetadata,
     pub(crate) resource: Resource,
     pub(crate) authorization_server: Issuer,
 }
 
-/// Finds the metadata of an MCP server and checks what they name.
+/// Fetches the metadata of an MCP server and verifies what they name.
 pub(crate) async fn described(outbound: &Outbound, probed: &Probed) -> Result<Described, Error> {
     let own = &probed.own;
     let (place, metadata) = resource_metadata(outbound, probed).await?;
@@ -122,8 +122,9 @@ pub(crate) async fn described(outbound: &Outbound, probed: &Probed) -> Result<De
     Ok(Described { place, metadata, resource, authorization_server })
 }
 
-/// Whether a document at `place` may name `resource` as the MCP server `own` (RFC 9728 section 3.3): its URL, or that
-/// without a query that only chooses among what the server offers, or its origin where the document is the origin's own.
+/// Whether a document at `place` may name `resource` as the identifier of the MCP server `own` (RFC
+/// 9728 section 3.3): it has to be the server's URL, or that without a query which only selects
+/// from what the server offers, or the origin if the document is the origin's own.
 fn may_name(own: &Resource, place: &str, resource: &Resource) -> bool {
     let bare = own.normalized().split('?').next().and_then(|bare| Resource::parse(bare).ok());
     let root = Resource::parse(&origin_of(own.normalized())).ok();
@@ -131,9 +132,9 @@ fn may_name(own: &Resource, place: &str, resource: &Resource) -> bool {
     *resource == *own || bare.as_ref() == Some(resource) || root.as_ref() == Some(resource)
 }
 
-/// Finds the RAS of the MCP server at `url`: challenge first, then the well-known places (MCP
-/// authorization, Authorization Server Discovery).
-/// `is_known` says whether an authorization server is the company's by its own word.
+/// Finds the RAS of the MCP server at `url`: from the challenge, or else at the well-known
+/// locations (MCP authorization, Authorization Server Discovery). `is_known` tells whether the
+/// company itself names an authorization server.
 pub(crate) async fn mcp_server(
     outbound: &Outbound,
     url: &str,
@@ -144,7 +145,7 @@ pub(crate) async fn mcp_server(
     governed(outbound, &probed, found, is_known).await
 }
 
-/// The last step: what the authorization server says of itself.
+/// The last step: the metadata of the authorization server.
 pub(crate) async fn governed(
     outbound: &Outbound,
     probed: &Probed,
@@ -159,8 +160,9 @@ pub(crate) async fn governed(
     });
     let reach = reach_of_named(&probed.own, probed.reach, &issuer, is_known);
     let metadata_of_it = match authorization_server(outbound, &issuer, reach).await {
-        // An origin with a slash is the same URL as without (RFC 3986 6.2.3), and URL types of some languages write it;
-        // the issuer is what its own metadata say. With a path, the two are different.
+        // For an origin, a trailing slash makes no difference (RFC 3986 6.2.3), and URL types of
+        // some languages add it; the issuer is what its own metadata say. With a path, the two are
+        // different.
         Err(DiscoveryError::Differs(Differs { found, .. }))
             if issuer.as_str().strip_suffix('/') == Some(&found) =>
         {
@@ -182,8 +184,9 @@ pub(crate) async fn governed(
     })
 }
 
-/// How far requests about an authorization server may go that `own` names: as far as for `own` at the
-/// same origin, as far as the operator said for one that is known, else no nearer than `own` itself is.
+/// Which addresses requests about an authorization server that `own` names may reach: at the same
+/// origin those of `own`, for a known one those the operator allowed, otherwise none more local
+/// than `own` itself.
 pub(crate) fn reach_of_named(
     own: &Resource,
     (reach, beyond): (Reach, Reach),
@@ -199,7 +202,7 @@ pub(crate) fn reach_of_named(
     }
 }
 
-/// The Bearer (or DPoP) challenge of a 401 or 403.
+/// The Bearer (or DPoP) challenge of a 401 or 403 response.
 pub(crate) fn bearer_challenge(answer: &Answer) -> Option<Challenge> {
     if !matches!(answer.status, 401 | 403) {
         return None;
@@ -212,8 +215,8 @@ pub(crate) fn bearer_challenge(answer: &Answer) -> Option<Challenge> {
     Challenge::parse_all(headers).into_iter().find(is_ours)
 }
 
-/// The metadata document of an MCP server, and where it is: where its challenge says, or at one of the well-known places.
-/// A place that does not answer is no reason not to ask the next.
+/// The metadata document of an MCP server and its URL: the one that the challenge names, or one of
+/// the well-known locations. If one location does not answer, the next one is tried.
 async fn resource_metadata(
     outbound: &Outbound,
     probed: &Probed,

@@ -1,6 +1,6 @@
-//! The doctor: walks every leg from the sign-in to a tool list, compares each pair of texts that has to
-//! be equal, and says which party has to change what. It stops before anything is sent to a party that
-//! does not fit, and works with any maker's parties.
+//! The doctor: checks every step from the sign-in to a tool list, compares each pair of strings
+//! that have to be equal, and says which party has to change what. It stops before it sends
+//! anything to a party that does not fit, and works with the parties of any vendor.
 
 mod report;
 
@@ -31,7 +31,7 @@ struct Walk<'a> {
     findings: Vec<Finding>,
 }
 
-/// The walk ends here.
+/// The check ends here.
 struct Stopped(Stage);
 
 type Step<T> = Result<T, Stopped>;
@@ -43,7 +43,8 @@ const IT: &str = "IT, at the identity provider";
 const YOU: &str = "you";
 
 impl Client {
-    /// Walks every leg to the MCP server at `url`. Nothing is kept, nobody is asked.
+    /// Checks every step to the MCP server at `url`. Nothing is stored, and the person is not asked
+    /// for anything.
     pub async fn examine(&self, url: &str) -> Report {
         let mut walk = Walk { client: self, url, findings: Vec::new() };
         let outcome = walk.walk().await;
@@ -114,7 +115,7 @@ impl Walk<'_> {
         Err(Stopped(stage))
     }
 
-    /// Two texts that have to be equal byte for byte.
+    /// Compares two strings that have to be equal byte for byte.
     fn compare(
         &mut self,
         stage: Stage,
@@ -157,7 +158,7 @@ impl Walk<'_> {
         self.call(&server, &token).await
     }
 
-    /// A clock that is off is said, whatever else was found.
+    /// Reports clocks that are off, whatever else was found.
     fn clocks(&mut self) {
         if let Some(warning) = self.client.clock_warning() {
             self.note(Stage::Login, warning);
@@ -224,7 +225,8 @@ impl Walk<'_> {
             Some(_) => self.ok(AT, "it offers token exchange"),
             None => self.note(AT, "its metadata does not say which grants it offers"),
         }
-        // What the company's catalog names is the company's, whatever its metadata say.
+        // Authorization servers in the company's catalog are the company's, whatever their metadata
+        // say.
         let _ = self.client.catalog().await;
         let requested = &metadata.identity_chaining_requested_token_types_supported;
         if requested.iter().any(|kind| kind == TOKEN_TYPE_ID_JAG) {
@@ -239,7 +241,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// What the client found wrong, by the client's own words.
+    /// Reports an error of the client, in the client's own words.
     fn failed<T>(&mut self, stage: Stage, error: &Error, party: &str) -> Step<T> {
         if let Error::Differs(Differs { what, found, expected, hint }) = error {
             let texts = (found.as_str(), expected.as_str());
@@ -254,7 +256,8 @@ impl Walk<'_> {
         self.wrong(stage, what, party, fix)
     }
 
-    /// The challenge, the metadata document, the resource and the authorization server it names.
+    /// Checks the challenge, the metadata document, and the resource and authorization server that
+    /// it names.
     async fn mcp_server(&mut self) -> Step<(Probed, Described)> {
         const AT: Stage = Stage::McpServer;
         let url = self.url;
@@ -325,7 +328,7 @@ impl Walk<'_> {
         Ok(server)
     }
 
-    /// Whether the company decides about the server, or the person alone.
+    /// Whether the company governs the server, or the person alone decides.
     async fn way(&mut self, server: &McpServer) -> Step<Way> {
         const AT: Stage = Stage::AuthorizationServer;
         if server.offers_cross_app_access() {
@@ -552,7 +555,7 @@ impl Walk<'_> {
             Err(error) => return self.wrong(AT, error.to_string(), RAS, "see what it says above"),
         };
         self.ok(AT, format!("it answers with a token for the scopes: {}", token.scopes));
-        // A JWT can be read (RFC 9068); an opaque token cannot, and need not be.
+        // A JWT can be parsed (RFC 9068); an opaque token cannot, and need not be.
         if let Ok((_, claims)) = jws::peek(token.secret().expose()) {
             let audiences = claims.optional_strings("aud").ok().flatten().unwrap_or_default();
             let is_it = |aud: &&str| Resource::parse(aud).is_ok_and(|aud| aud == server.resource);
@@ -585,7 +588,7 @@ impl Walk<'_> {
         Ok(token)
     }
 
-    /// The end of the walk: a JSON-RPC result, and nothing less.
+    /// The last step: the server has to return a JSON-RPC result.
     async fn call(&mut self, server: &McpServer, token: &Secret) -> Step<()> {
         const AT: Stage = Stage::Call;
         let info = json!({"name": "passavant doctor", "version": env!("CARGO_PKG_VERSION")});
@@ -596,7 +599,7 @@ impl Walk<'_> {
             self.ok(AT, "the MCP server takes the token, and answers a request");
             return Ok(());
         }
-        // A server that speaks the revision without sessions alone says so by an error of its own.
+        // A server that supports only the stateless revision says so with an error of its own.
         let newer = rpc_error(&answer).is_some_and(|(code, _)| matches!(code, -32601 | -32022));
         if newer || answer.status == 400 {
             let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -642,7 +645,7 @@ impl Walk<'_> {
         }
     }
 
-    /// What came instead, in the server's own words.
+    /// Reports what the server sent instead of a result, in its own words.
     fn no_result(&mut self, server: &McpServer, token: &Secret, answer: &Answer) -> Step<()> {
         const AT: Stage = Stage::Call;
         let challenge = bearer_challenge(answer);
@@ -698,18 +701,18 @@ impl Walk<'_> {
     }
 }
 
-/// Who decides about an MCP server.
+/// Who decides about access to an MCP server.
 enum Way {
     CrossApp,
     Consent,
 }
 
-/// The JSON-RPC message of an answer.
+/// The JSON-RPC message in a response.
 fn rpc(answer: &Answer) -> Option<Value> {
     answer.json().ok()
 }
 
-/// Whether an answer is a JSON-RPC result.
+/// Whether a response is a JSON-RPC result.
 fn is_result(answer: &Answer) -> bool {
     (200..300).contains(&answer.status)
         && rpc(answer).is_some_and(|message| message.get("result").is_some_and(Value::is_object))

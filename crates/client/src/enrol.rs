@@ -1,5 +1,5 @@
-//! Enrolment: this installation's own key becomes a client of the IdP, under the person who signs in.
-//! No secret is copied anywhere, and no other authorization server needs to be told.
+//! Enrolment: this installation's own key becomes a client of the IdP, for the person who signs in.
+//! No secret is copied, and no other authorization server has to be configured.
 
 use crate::{
     code_flow::{Ask, CodeFlow, Loopback, Pasted, Tab},
@@ -23,9 +23,10 @@ pub struct PendingEnrolment {
     flow: CodeFlow,
 }
 
-/// An enrolled installation: its client id at the IdP, and the browser that waits to sign in.
+/// An enrolled installation: its client id at the IdP, and the browser tab that is ready for the
+/// sign-in.
 pub struct Enrolled {
-    /// The URL of its metadata document: its id as a client.
+    /// The URL of its metadata document, which is its client id.
     pub client_id: String,
     /// The listener.
     pub loopback: Loopback,
@@ -43,8 +44,8 @@ struct Document {
     client_id: String,
 }
 
-/// Begins to enrol at `issuer`; `None` if it enrols nobody (another maker's IdP, or switched off), so
-/// that a registered client is needed.
+/// Starts an enrolment at `issuer`. `None` if that offers no enrolment (another vendor's IdP, or
+/// disabled), so that a registered client is needed.
 pub async fn begin_enrolment(
     outbound: &Outbound,
     issuer: &Issuer,
@@ -69,8 +70,9 @@ pub async fn begin_enrolment(
     Ok(Some(PendingEnrolment { place, flow }))
 }
 
-/// Enrols where the browser is on another device (RFC 8628): `tell` shows the person where to go and what to type there.
-/// The client id of the new installation; `None` if `issuer` enrols nobody.
+/// Enrols with a browser on another device (RFC 8628); `tell` shows the person the page to open and
+/// the code to type. Returns the client id of the new installation, or `None` if `issuer` offers no
+/// enrolment.
 pub async fn enrol_by_device(
     outbound: &Outbound,
     issuer: &Issuer,
@@ -123,7 +125,7 @@ impl PendingEnrolment {
     }
 }
 
-/// Where installations are enrolled, and by which client.
+/// The endpoints for enrolment, and the client to use there.
 struct Place {
     outbound: Outbound,
     issuer: Issuer,
@@ -133,7 +135,7 @@ struct Place {
 }
 
 impl Place {
-    /// `None` where nobody is enrolled.
+    /// `None` if enrolment is not offered.
     async fn of(outbound: &Outbound, issuer: &Issuer) -> Result<Option<Self>, Error> {
         let metadata = discover_authorization_server(outbound, issuer).await?;
         let (Some(installations), Some(client_id)) = (
@@ -146,14 +148,14 @@ impl Place {
         Ok(Some(Self { outbound, issuer, metadata, installations, client_id }))
     }
 
-    /// Sends a form as the client that enrols.
+    /// Sends a form as the enrolling client.
     async fn send(&self, endpoint: &str, form: &[(&str, &str)]) -> Result<Answer, Error> {
         let form = [form, &[("client_id", self.client_id.as_str())]].concat();
         let reach = self.metadata.reach_of(endpoint);
         Ok(self.outbound.post_form(endpoint, reach, &form, None).await?)
     }
 
-    /// Enrols `key` with what the token endpoint answered.
+    /// Enrols `key` with the response of the token endpoint.
     async fn register(
         &self,
         answer: &Answer,
@@ -178,7 +180,8 @@ impl Place {
             return Err(refused(&answer));
         }
         let document: Document = answer.json().map_err(|e| bad(e.to_string()))?;
-        // The id is where this IdP publishes the key; another origin would make us another's client.
+        // The id is the URL where this IdP publishes the key. With another origin we would become a
+        // client of somebody else.
         match DocumentUrl::parse(&document.client_id) {
             Ok(url) if url.origin() == self.issuer.origin() => Ok(document.client_id),
             _ => Err(bad(format!(

@@ -1,20 +1,20 @@
-//! What can go wrong on the way to a token, in words that name what to change.
+//! Errors on the way to a token, in words that name what to change.
 
 use crate::vault::VaultError;
 use passavant_outbound::{Differs, DiscoveryError, OAuthError, OutboundError};
 use passavant_proto::{jose::jws::JwtError, oauth::scope::Scopes, others_text::shown};
 use std::fmt;
 
-/// Part of the way.
+/// A part of the way to a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leg {
     /// Sign-in at the IdP.
     SignIn,
     /// Enrolment of this installation at the IdP.
     Enrol,
-    /// Sign-in to ID-JAG at the IdP.
+    /// From the sign-in to an ID-JAG, at the IdP.
     Exchange,
-    /// ID-JAG to access token at the RAS.
+    /// From the ID-JAG to an access token, at the RAS.
     Redeem,
     /// The person's own consent at an authorization server without cross-app access.
     Consent,
@@ -46,7 +46,7 @@ pub enum Error {
         /// The IdP.
         issuer: String,
     },
-    /// The IdP does not take the key of this installation any more.
+    /// The IdP does not accept the key of this installation any more.
     #[error(
         "{issuer} does not know this computer any more: its enrolment was ended, by you, by IT, or \
          with a new password, or your account is switched off\nhint: run `passavant login`, which enrols it \
@@ -56,55 +56,55 @@ pub enum Error {
         /// The IdP.
         issuer: String,
     },
-    /// The policy wants a fresher or stronger sign-in (RFC 9470).
+    /// The policy requires a fresher or stronger sign-in (RFC 9470).
     #[error(
         "the company's policy wants a fresher or stronger sign-in for this MCP server: {}\n\
          hint: run `passavant login` again", .0.error_description
     )]
     StepUpNeeded(OAuthError),
-    /// The company's policy refuses; there is no other way in.
+    /// The company's policy refuses access. Nothing else is tried.
     #[error("{party} refused: {error}\nhint: this is the company's policy; ask IT")]
     RefusedByPolicy {
-        /// Who refused.
+        /// The party that refused.
         party: String,
-        /// Its words.
+        /// Its error response.
         error: OAuthError,
     },
     /// A party refused for another reason.
     #[error("the {leg} failed: {party} says {error}")]
     Refused {
-        /// Where.
+        /// The part of the way.
         leg: Leg,
-        /// Who refused.
+        /// The party that refused.
         party: String,
-        /// Its words.
+        /// Its error response.
         error: OAuthError,
     },
-    /// Two texts that have to be equal are not.
+    /// Two strings that have to be equal are not.
     #[error(transparent)]
     Differs(#[from] Differs),
-    /// A party wants fewer requests (429).
+    /// A party asks for fewer requests (429).
     #[error("{party} wants fewer requests; try again in {seconds} s")]
     TooMany {
-        /// Who.
+        /// The party.
         party: String,
-        /// When to come again.
+        /// Seconds to wait before the next attempt.
         seconds: u64,
     },
-    /// An answer breaks the protocol; it was thrown away.
+    /// A response violates the protocol; it was discarded.
     #[error("the answer of the {leg} was thrown away: {what}")]
     BadAnswer {
-        /// Where.
+        /// The part of the way.
         leg: Leg,
         /// What is wrong with it.
         what: String,
     },
-    /// An ID token does not verify.
+    /// An ID token cannot be verified.
     #[error("the ID token of {issuer} is refused: {error}")]
     IdToken {
         /// The IdP.
         issuer: String,
-        /// Why.
+        /// The reason.
         error: JwtError,
     },
     /// A discovery document is missing or wrong.
@@ -117,7 +117,7 @@ pub enum Error {
          configure this authorization server explicitly"
     )]
     NotOffered(String),
-    /// The RAS knows this client by a registration whose secret is not here.
+    /// The RAS knows this client by a registration whose secret is not stored here.
     #[error(
         "the authorization server {issuer} knows this client as `{client_id}`, and its secret is not \
          kept here yet\nhint: run `passavant secret {issuer} {client_id}` once; IT has the secret",
@@ -126,10 +126,11 @@ pub enum Error {
     NoRegistration {
         /// The RAS.
         issuer: String,
-        /// The client's id there, by the company's connection.
+        /// The client's id there, as the company's connection names it.
         client_id: String,
     },
-    /// The RAS takes neither the client's metadata document nor a registration that is known here.
+    /// The RAS accepts neither the client's metadata document nor a registration that is known
+    /// here.
     #[error(
         "the ID-JAG for {issuer} names the client `{claimed}`, but this client is registered there as \
          `{registered}`\nhint: the two have to be equal; IT has to correct the connection's \
@@ -142,11 +143,11 @@ pub enum Error {
         issuer: String,
         /// `client_id` of the ID-JAG.
         claimed: String,
-        /// What is kept here.
+        /// The id that is stored here.
         registered: String,
     },
-    /// The MCP server does not offer cross-app access, and the person has not consented to its own
-    /// authorization server, or that has ended.
+    /// The MCP server does not offer cross-app access, and the person has not consented at its own
+    /// authorization server, or the consent has ended.
     #[error(
         "{url} does not offer cross-app access: its authorization server {issuer} asks you itself, in \
          the browser\nhint: run `passavant tools {url}` in a terminal; your company's IT does not see \
@@ -157,16 +158,16 @@ pub enum Error {
         url: String,
         /// Its authorization server.
         issuer: String,
-        /// Scopes to ask for, where more are needed than the server's challenge names.
+        /// Scopes to ask for, if more are needed than the server's challenge names.
         scopes: Option<Scopes>,
     },
-    /// No way to be a client of an authorization server.
+    /// There is no way to be a client of an authorization server.
     #[error(
         "{0} takes neither client metadata documents nor registrations, and no client is registered \
          there by hand\nhint: register one with its operator, then run `passavant secret {0} CLIENT_ID`"
     )]
     NoClient(String),
-    /// A 403 `insufficient_scope` that names no scope the token lacks.
+    /// A 403 `insufficient_scope` that names no scope which the token lacks.
     #[error(
         "{url} says that the token has too little scope, but names none that it lacks\nhint: its \
          operator has to name the scopes in the challenge (RFC 6750 section 3.1)"
@@ -175,7 +176,7 @@ pub enum Error {
         /// The MCP server.
         url: String,
     },
-    /// A new token has no more scopes than the one before.
+    /// A new token has no more scopes than the previous one.
     #[error(
         "{url} needs the scopes `{missing}` for this, and they are not granted to you\nhint: this is \
          the company's policy, or the authorization server's; ask IT"
@@ -183,10 +184,10 @@ pub enum Error {
     ScopesNotGranted {
         /// The MCP server.
         url: String,
-        /// What is missing.
+        /// The missing scopes.
         missing: Scopes,
     },
-    /// The MCP server goes on refusing fresh tokens.
+    /// The MCP server keeps rejecting fresh tokens.
     #[error(
         "{url} refuses every token: {error}\nhint: its operator has to compare the `aud` and `iss` of \
          the token with what the server accepts; `passavant doctor {url}` shows both",
@@ -195,10 +196,10 @@ pub enum Error {
     TokenRefused {
         /// The MCP server.
         url: String,
-        /// What its challenge says.
+        /// The error in its challenge.
         error: String,
     },
-    /// The request did not reach its goal.
+    /// A request was not delivered.
     #[error(transparent)]
     Outbound(#[from] OutboundError),
     /// The credential store failed.
@@ -207,7 +208,7 @@ pub enum Error {
     /// The loopback listener failed.
     #[error("the sign-in listener failed: {0}")]
     Listener(#[from] std::io::Error),
-    /// The browser came back with something else than the answer to this sign-in.
+    /// The browser returned with something other than the response to this sign-in.
     #[error("the sign-in was aborted: {0}")]
     Callback(String),
 }

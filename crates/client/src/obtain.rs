@@ -23,7 +23,7 @@ use passavant_proto::{
 use serde::Deserialize;
 use std::{collections::HashSet, sync::PoisonError};
 
-/// Which token of the sign-in an ID-JAG is asked with.
+/// The token with which an ID-JAG is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::enum_variant_names)] // as RFC 8693 names them
 pub enum Subject {
@@ -31,24 +31,25 @@ pub enum Subject {
     RefreshToken,
     /// The ID token.
     IdToken,
-    /// Not of a sign-in: an access token that somebody brought to the MCP server that this client stands for.
+    /// Not a token of the sign-in: an access token that a caller presented to the MCP server this
+    /// client stands for.
     AccessToken,
 }
 
-/// An ID-JAG as received and checked for form; the RAS verifies it.
+/// An ID-JAG as received, with its form checked. The RAS verifies it.
 #[derive(Clone, Debug)]
 pub struct IdJagView {
     /// The ID-JAG, to be presented once.
     pub assertion: Secret,
     /// Its claims.
     pub claims: Claims,
-    /// Scopes it carries.
+    /// Its scopes.
     pub scopes: Option<Scopes>,
 }
 
-/// The IdP's metadata is read again after this long, in seconds.
+/// The IdP's metadata are fetched again after this time, in seconds.
 const METADATA_FRESH: i64 = 300;
-/// An access token with less life than this is not used any more, in seconds.
+/// An access token whose remaining lifetime is shorter than this is not used any more, in seconds.
 pub(crate) const MARGIN: i64 = 20;
 
 #[derive(Deserialize)]
@@ -65,8 +66,8 @@ struct TokenAnswer {
     resource: Option<OneOrMany>,
 }
 
-/// `expires_in` in whole seconds. Several large servers write it as text, or with decimals; what is no number at all is
-/// taken for left out: it is advice.
+/// `expires_in` in whole seconds. Several large servers write it as a string, or with decimals. It
+/// is only advice, so anything that is not a number is treated as missing.
 pub(crate) fn lifetime<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<i64>, D::Error> {
@@ -91,14 +92,14 @@ impl Client {
         Ok(found)
     }
 
-    /// A token for `server` with the scopes it asks for: held, or obtained silently.
+    /// A token for `server` with the scopes it asks for: cached, or obtained silently.
     pub async fn access_token(&self, server: &McpServer) -> Result<AccessToken, Error> {
         let now = self.0.clock.now();
         let held = self.tokens().get(&key(server)).cloned();
         match held {
             Some(token) if token.expires.since(now) > MARGIN => Ok(token),
             held => {
-                // Scopes that a step-up won stay won.
+                // Scopes that were granted in a step-up are kept.
                 let had = held.map(|token| token.scopes).filter(|s| !s.is_empty());
                 let wanted = match (&server.scopes, had) {
                     (Some(wanted), Some(had)) => Some(wanted.union(&had)),
@@ -109,8 +110,8 @@ impl Client {
         }
     }
 
-    /// A token for the union of what was had and what a 403 `insufficient_scope` names (MCP
-    /// authorization, Step-Up Authorization Flow).
+    /// Obtains a token for the union of the current scopes and those that a 403
+    /// `insufficient_scope` names (MCP authorization, Step-Up Authorization Flow).
     pub async fn step_up(
         &self,
         server: &McpServer,
@@ -122,7 +123,7 @@ impl Client {
         self.obtain(server, Some(&wanted)).await
     }
 
-    /// The challenge of a 401 or 403 answer of an MCP server.
+    /// The challenge of a 401 or 403 response of an MCP server.
     pub fn challenge(answer: &Answer) -> Option<Challenge> {
         bearer_challenge(answer)
     }
@@ -139,8 +140,9 @@ impl Client {
         Ok(token)
     }
 
-    /// Presents an ID-JAG at the RAS. Some refuse the `resource` parameter at a redemption, and may have used the ID-JAG
-    /// up by that: then a fresh one goes without, which says the same, and so does every one from then on.
+    /// Presents an ID-JAG at the RAS. Some authorization servers reject the `resource` parameter at
+    /// a redemption, and may have used up the ID-JAG doing so. Then a fresh one is presented
+    /// without it, which means the same, and the parameter is left out from then on.
     pub async fn redeem_or_again<F: Future<Output = Result<IdJagView, Error>>>(
         &self,
         server: &McpServer,
@@ -160,7 +162,7 @@ impl Client {
             }
             outcome => return outcome,
         };
-        // Where that was not it, the first answer is what the person is told.
+        // If the parameter was not the cause, the person is shown the first error.
         let Ok(id_jag) = fresh().await else { return Err(refused) };
         let Ok(token) = self.redeem_once(server, &id_jag, scopes, false).await else {
             return Err(refused);
@@ -169,7 +171,7 @@ impl Client {
         Ok(token)
     }
 
-    /// Whether redemptions at an authorization server carry `resource`.
+    /// Whether redemptions at an authorization server contain `resource`.
     pub(crate) fn sends_resource(&self, ras: &str) -> bool {
         !self.without_resource().contains(ras)
     }
@@ -178,8 +180,8 @@ impl Client {
         self.0.without_resource.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An ID-JAG for `server`: by refresh token, else by ID token; only when neither serves does
-    /// the person have to sign in again (ID-JAG draft section 4.3.4).
+    /// Obtains an ID-JAG for `server`: with the refresh token, or else with the ID token. Only if
+    /// neither works does the person have to sign in again (ID-JAG draft section 4.3.4).
     pub async fn id_jag(
         &self,
         server: &McpServer,
@@ -189,8 +191,8 @@ impl Client {
         if !self.may_use_cross_app_access(server) {
             return Err(Error::NotOffered(ras.to_string()));
         }
-        // Held over the exchange: a token that another process rotates out meanwhile would look
-        // stolen to the IdP.
+        // The lock is held during the exchange: the IdP would consider a token stolen that another
+        // process rotates meanwhile.
         let lock = self.0.vault.lock().await?;
         let (session, lock) = self.renewed_session(lock).await?;
         if let Some(refresh_token) = &session.refresh_token {
@@ -214,7 +216,8 @@ impl Client {
         }
     }
 
-    /// Whether the silent way is open: offered, configured by hand, or in the company's catalog.
+    /// Whether cross-app access may be used: the RAS offers it, it was configured manually, or the
+    /// RAS is in the company's catalog.
     pub fn may_use_cross_app_access(&self, server: &McpServer) -> bool {
         let ras = server.authorization_server.as_str();
         server.offers_cross_app_access()
@@ -223,7 +226,7 @@ impl Client {
             || self.verdict(&server.resource, ras)
     }
 
-    /// Whether an authorization server is known by more than the word of an MCP server.
+    /// Whether an authorization server is known from another source than an MCP server.
     pub(crate) fn is_known(&self, issuer: &str) -> bool {
         let settings = &self.0.settings;
         settings.idp.as_str() == issuer
@@ -236,7 +239,7 @@ impl Client {
         self.0.company.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When the IdP's clock shows `time`, by ours.
+    /// Converts a time of the IdP's clock to ours.
     pub(crate) fn in_our_time(&self, time: Timestamp) -> i64 {
         let ahead = self.time_at(self.0.settings.idp.as_str()).since(self.0.clock.now());
         time.0 - ahead
@@ -246,8 +249,8 @@ impl Client {
         Error::SignInNeeded { issuer: self.0.settings.idp.to_string() }
     }
 
-    /// Asks the IdP for an ID-JAG with one of the sign-in's tokens, and checks the answer (ID-JAG draft section
-    /// 4.3.4).
+    /// Requests an ID-JAG from the IdP with one of the sign-in's tokens, and checks the response
+    /// (ID-JAG draft section 4.3.4).
     pub async fn exchange(
         &self,
         server: &McpServer,
@@ -276,7 +279,7 @@ impl Client {
         check_id_jag(server, answer)
     }
 
-    /// Presents an ID-JAG at the RAS, once, and checks the answer.
+    /// Presents an ID-JAG at the RAS, once, and checks the response.
     pub async fn redeem(
         &self,
         server: &McpServer,
@@ -296,7 +299,7 @@ impl Client {
     ) -> Result<AccessToken, Error> {
         let ras = &server.authorization_server;
         let registration = self.registration_for(ras, id_jag)?;
-        // What the ID-JAG was narrowed to cannot be widened again by asking.
+        // Scopes that the ID-JAG does not contain cannot be regained by asking.
         let wanted = match (scopes, &id_jag.scopes) {
             (Some(wanted), Some(carried)) => Some(wanted.intersection(carried)),
             _ => None,
@@ -332,7 +335,7 @@ impl Client {
         Ok(AccessToken::new(Secret::new(answer.access_token), scopes, expires))
     }
 
-    /// Which of this client's identities an ID-JAG is for: the `client_id` claim says.
+    /// The registration of this client that an ID-JAG is for, as its `client_id` claim says.
     fn registration_for(&self, ras: &Issuer, id_jag: &IdJagView) -> Result<&Registration, Error> {
         let settings = &self.0.settings;
         let claimed = id_jag.claims.optional_str("client_id").ok().flatten().unwrap_or_default();
@@ -361,7 +364,7 @@ impl Client {
         self.ask(leg, &settings.idp, &metadata, &settings.idp_client, form).await
     }
 
-    /// The IdP's metadata; where a token endpoint is configured, just that.
+    /// The IdP's metadata. If a token endpoint is configured, only that.
     pub(crate) async fn idp_metadata(&self) -> Result<Discovered, Error> {
         let settings = &self.0.settings;
         if let Some(endpoint) = &settings.idp_token_endpoint {
@@ -385,15 +388,16 @@ impl Client {
         Ok(found)
     }
 
-    /// The time at the server of a URL, as far as it has told it; ours where it is about the same.
+    /// The time at the server of a URL, as far as its responses tell; our own time if that is about
+    /// the same.
     pub(crate) fn time_at(&self, url: &str) -> Timestamp {
-        // A clock that is days off is somebody's mistake, and is named; it is not followed.
+        // A clock that is days off is a mistake somewhere: it is reported, not followed.
         let skew = self.0.outbound.skew_of(url);
         let skew = skew.filter(|skew| (NOTABLE_SKEW + 1..=86_400).contains(&skew.abs()));
         self.0.clock.now().plus(skew.unwrap_or(0))
     }
 
-    /// Whose clock is notably another than this computer's, in words.
+    /// A warning about the clocks that differ notably from this computer's.
     pub fn clock_warning(&self) -> Option<String> {
         let (origin, ahead) = self.0.outbound.notable_skew()?;
         let (seconds, how) = (ahead.abs(), if ahead < 0 { "ahead of" } else { "behind" });
@@ -426,8 +430,9 @@ impl Client {
         let error = OAuthError::of(&answer);
         Err(match (leg, error.error.as_str()) {
             (Leg::Exchange, "insufficient_user_authentication") => Error::StepUpNeeded(error),
-            // Final, on both legs: the assertion is good, and another one will not help. (An issuer that says its
-            // policy by `invalid_target` or `invalid_scope` means the same at the exchange.)
+            // Final at both endpoints: the assertion is valid, and another one will not help. (An
+            // issuer that expresses its policy with `invalid_target` or `invalid_scope` means the
+            // same at the exchange.)
             (Leg::Exchange | Leg::Redeem, "access_denied")
             | (Leg::Exchange, "invalid_target" | "invalid_scope") => {
                 Error::RefusedByPolicy { party, error }
@@ -441,8 +446,8 @@ impl Client {
         })
     }
 
-    /// Sends a form to an endpoint of `party` at which clients authenticate as at its token endpoint; the answer,
-    /// whatever it is.
+    /// Sends a form to an endpoint of `party` where clients authenticate as at its token endpoint.
+    /// Returns the response, whatever it is.
     pub(crate) async fn send(
         &self,
         endpoint: &str,
@@ -467,7 +472,8 @@ impl Client {
             }
             Credential::Secret(secret) => more.push(("client_secret", secret.expose())),
             Credential::Key(key) => {
-                // By the time of who reads it: the clock of this computer may be off, and theirs decides.
+                // In the recipient's time: the clock of this computer may be off, and theirs
+                // decides.
                 let (jti, now) = (self.0.entropy.id(), self.time_at(endpoint));
                 // The audience is the issuer alone (rfc7523bis).
                 assertion = Secret::new(client_assertion::sign(key, id, party.as_str(), &jti, now));
@@ -480,8 +486,9 @@ impl Client {
         let mut answer = self.0.outbound.post_form(endpoint, reach, &complete, basic).await?;
         if let (401, Some((_, secret)), true) = (answer.status, basic, offers("client_secret_post"))
         {
-            // Servers that list both methods may take just one of them for a client, and do not say
-            // which (RFC 7591 section 2). Nothing was used up: the client was not known yet.
+            // Servers that announce both methods may accept only one of them for a client, without
+            // saying which (RFC 7591 section 2). Nothing was used up, since the client was not
+            // authenticated yet.
             let complete = [form, &[("client_id", id), ("client_secret", secret)]].concat();
             answer = self.0.outbound.post_form(endpoint, reach, &complete, None).await?;
         }
@@ -489,7 +496,7 @@ impl Client {
     }
 }
 
-/// Checks the answer to the exchange against what was asked for (ID-JAG draft section 4.3.4).
+/// Checks the response to the exchange against the request (ID-JAG draft section 4.3.4).
 fn check_id_jag(server: &McpServer, answer: TokenAnswer) -> Result<IdJagView, Error> {
     let bad = |what: String| Error::BadAnswer { leg: Leg::Exchange, what };
     if answer.issued_token_type.as_deref() != Some(TOKEN_TYPE_ID_JAG) {
@@ -542,12 +549,12 @@ fn texts(value: &OneOrMany) -> Vec<&str> {
     }
 }
 
-/// Whether an answer's `resource` is this one and nothing else.
+/// Whether `resource` in a response is this resource and no other.
 pub(crate) fn is_only(returned: &OneOrMany, asked: &Resource) -> bool {
     !texts(returned).is_empty() && is_subset(&texts(returned), &[asked])
 }
 
-/// Whether every text names one of `asked`, none twice.
+/// Whether every string names one of `asked`, none twice.
 fn is_subset(texts: &[&str], asked: &[&Resource]) -> bool {
     let parsed: Option<Vec<Resource>> =
         texts.iter().map(|text| Resource::parse(text).ok()).collect();

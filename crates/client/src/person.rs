@@ -1,4 +1,4 @@
-//! Asking the person, as the last way: one browser tab for all the processes that wait for the same
+//! Asks the person, as a last resort: one browser tab for all processes that wait for the same
 //! thing.
 
 use crate::{
@@ -15,15 +15,16 @@ use std::{
     sync::{Arc, MutexGuard, PoisonError},
 };
 
-/// Who has waited for a turn as long as this, in seconds, has watched a tab of another process being
-/// left alone; another tab is not what the person wants.
+/// If waiting for the turn took this long, in seconds, another process opened a tab that the person
+/// left alone; they do not want another tab.
 const LEFT_ALONE: i64 = 120;
 
-/// A person is asked for consent to one MCP server once in so many seconds.
+/// The person is asked for consent to one MCP server at most once in this many seconds.
 const ASKED_AGAIN: i64 = 600;
 
 impl Asked {
-    /// Whether they may be asked once more: where they agreed to the first, and this is something else.
+    /// Whether the person may be asked once more: they agreed to the first request, and this one is
+    /// different.
     fn lets_ask(&self, issuer: &str, wanted: &Scopes) -> bool {
         let is_new = self.issuer != issuer || !self.scopes.contains_all(wanted);
         self.is_first && self.is_answered && is_new
@@ -31,15 +32,15 @@ impl Asked {
 }
 
 impl Client {
-    /// The same client with a browser to ask the person in; the first one given stays.
+    /// Adds a browser in which the person can be asked; the first one that was added stays.
     #[must_use]
     pub fn with_browser(self, browser: Arc<dyn Browser>) -> Self {
         let _ = self.0.browser.set(browser);
         self
     }
 
-    /// Asks the person for what `error` says is missing; the error itself where they cannot help, or
-    /// where there is nobody to ask.
+    /// Asks the person for what `error` says is missing. Returns the error itself if the person
+    /// cannot help, or if there is no browser.
     pub(crate) async fn ask_person(&self, error: Error) -> Result<(), Error> {
         let Some(browser) = self.0.browser.get() else { return Err(error) };
         match &error {
@@ -68,7 +69,7 @@ impl Client {
                     return Ok(());
                 }
                 let server = self.discover(url).await?;
-                // An MCP server that goes on refusing does not get a tab each time.
+                // An MCP server that keeps refusing does not get a tab each time.
                 if left_alone || !self.may_ask_for(&server, scopes.as_ref()) {
                     return Err(error);
                 }
@@ -87,8 +88,8 @@ impl Client {
         }
     }
 
-    /// Whether the person may be asked for consent to an MCP server: once in a while by one process, whatever the
-    /// server says, and once more for something else where they agreed.
+    /// Whether the person may be asked for consent to an MCP server: once in a while per process,
+    /// whatever the server says, and once more for something else if they agreed.
     fn may_ask_for(&self, server: &McpServer, scopes: Option<&Scopes>) -> bool {
         let now = self.0.clock.now();
         let mut asked = self.asked();
@@ -111,7 +112,8 @@ impl Client {
         self.0.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The turn to ask the person, and whether it came only after a tab was left alone.
+    /// Waits for the turn to ask the person. Also returns whether a tab of another process was left
+    /// alone meanwhile.
     async fn turn(&self) -> Result<(VaultLock, bool), Error> {
         let since = self.0.clock.now();
         let turn = self.0.vault.lock_person().await?;
@@ -127,7 +129,7 @@ impl Client {
     ) -> Result<(), Error> {
         let before = self.session().await?.map(|session| session.id_token);
         let (_turn, left_alone) = self.turn().await?;
-        // Another process may have asked while this one waited for its turn.
+        // Another process may have asked while this one waited.
         let now = self.session().await?.map(|session| session.id_token);
         if now.is_some() && now != before {
             return Ok(());

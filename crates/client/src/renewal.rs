@@ -1,4 +1,4 @@
-//! A sign-in that lasts: its tokens renewed, one process at a time, and given back at its end.
+//! Keeps a sign-in alive: its tokens are renewed, by one process at a time, and revoked at its end.
 
 use crate::{
     client::Client,
@@ -10,8 +10,8 @@ use passavant_proto::{jose::jws, secret::Secret};
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
 
-/// Renew the sign-in's tokens when they are older than this, in seconds, so that the refresh token
-/// does not end for idleness.
+/// The sign-in's tokens are renewed when they are older than this, in seconds, so that the refresh
+/// token does not expire from disuse.
 const RENEW_AFTER: i64 = 3600;
 
 #[derive(Deserialize)]
@@ -49,7 +49,7 @@ impl Client {
         renewed.access_token.map(Secret::new).ok_or_else(|| self.sign_in_needed())
     }
 
-    /// The sign-in, its tokens renewed if they are due. The caller holds the lock: one process
+    /// The sign-in, with its tokens renewed if they are due. The caller holds the lock: one process
     /// renews at a time, the others find its result.
     pub(crate) async fn renewed_session(
         &self,
@@ -63,7 +63,7 @@ impl Client {
         let (renewed, lock) = self.refresh(&session, lock).await?;
         match renewed {
             Ok(renewed) => Ok((renewed, lock)),
-            // What is kept may still serve, or the exchange tells better what is wrong.
+            // The stored tokens may still work; if not, the exchange gives a better error.
             Err(Error::Refused { .. } | Error::Outbound(_)) => {
                 let session = self.session().await?.ok_or_else(|| self.sign_in_needed())?;
                 Ok((session, lock))
@@ -72,7 +72,7 @@ impl Client {
         }
     }
 
-    /// Renews the sign-in's tokens. The lock goes along.
+    /// Renews the sign-in's tokens. The lock is passed along.
     async fn refresh(
         &self,
         session: &Session,
@@ -83,8 +83,8 @@ impl Client {
         self.to_its_end(Leg::SignIn, work).await
     }
 
-    /// A renewal that goes on once it was begun: whoever asked may be called back meanwhile, and the refresh token that
-    /// was sent is worth nothing any more.
+    /// Runs a renewal to its end once it was started, even if the caller is cancelled meanwhile:
+    /// the refresh token that was sent is used up.
     pub(crate) async fn to_its_end<T: Send + 'static>(
         &self,
         leg: Leg,
@@ -100,7 +100,8 @@ impl Client {
         task.await.map_err(ended)
     }
 
-    /// Waits until no renewal is under way: a process that ends in the middle of one loses the sign-in.
+    /// Waits until no renewal is in progress: a process that ends during a renewal loses the
+    /// sign-in.
     pub async fn settle(&self) {
         while Arc::strong_count(&self.0.renewing) > 1 {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -120,7 +121,7 @@ impl Client {
             renewed_at: now.0,
             ..session.clone()
         };
-        // Kept before anything else can fail: the old one is worth nothing any more.
+        // Store this before anything else can fail: the old refresh token is used up.
         self.0.vault.store(Some(&renewed)).await?;
         if let Some(id_token) = answer.id_token {
             let subject = subject_of(&session.id_token);
@@ -138,11 +139,11 @@ impl Client {
         Ok(renewed)
     }
 
-    /// Revokes the refresh token at the IdP and forgets the sign-in. Answers whether there was one.
+    /// Revokes the refresh token at the IdP and forgets the sign-in. Returns whether there was one.
     pub async fn sign_out(&self) -> Result<bool, Error> {
         let _lock = self.0.vault.lock().await?;
         let session = self.session().await?;
-        // Revoked first: what is forgotten cannot be revoked any more.
+        // Revoke first: a token that was forgotten cannot be revoked any more.
         let revoked = match &session {
             Some(session) => self.revoke_sign_in(session).await,
             None => Ok(()),
@@ -168,7 +169,7 @@ impl Client {
     }
 }
 
-/// `sub` of an ID token that was verified before it was kept.
+/// `sub` of an ID token that was verified before it was stored.
 fn subject_of(id_token: &str) -> Option<String> {
     let (_, claims) = jws::peek(id_token).ok()?;
     claims.required_str("sub").ok().map(str::to_owned)

@@ -1,5 +1,5 @@
-//! Tokens for the transport of the Rust MCP SDK: fresh ones for each request, one silent retry on
-//! 401, union step-up on 403 `insufficient_scope`.
+//! Tokens for the transport of the Rust MCP SDK: a valid one for each request, one silent retry
+//! after 401, a step-up to the union of scopes after 403 `insufficient_scope`.
 
 use crate::{client::Client, discovery::McpServer, error::Error};
 use futures::stream::BoxStream;
@@ -39,7 +39,8 @@ impl Client {
         self.transport_to(&server.url)
     }
 
-    /// The same by URL: the server is looked for only when there is no live token for it.
+    /// Like [`Self::transport`], by URL: the server is discovered only if there is no valid token
+    /// for it.
     pub fn transport_to(
         &self,
         url: &str,
@@ -56,7 +57,8 @@ fn failed(error: Error) -> Failure {
 }
 
 impl Authorized {
-    /// Sends with a token; three tries at most, so that a server that always says no ends it.
+    /// Sends with a token, three attempts at most, so that a server that always refuses cannot
+    /// cause a loop.
     async fn send<T, F, Fut>(&self, send: F) -> Result<T, Failure>
     where
         F: Fn(Option<String>) -> Fut,

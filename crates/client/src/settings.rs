@@ -1,4 +1,4 @@
-//! Who a client is, and at whose.
+//! The configuration of a client: its identities and their authorization servers.
 
 use crate::code_flow::Callback;
 use passavant_proto::{
@@ -6,12 +6,12 @@ use passavant_proto::{
 };
 use std::{collections::HashMap, sync::Arc};
 
-/// How a client proves who it is.
+/// How a client proves its identity.
 #[derive(Clone, Debug)]
 pub enum Credential {
     /// Not at all: a public client.
     None,
-    /// By a secret.
+    /// With a secret.
     Secret(Secret),
     /// By signing assertions with its key (`private_key_jwt`).
     Key(Arc<SigningKey>),
@@ -20,9 +20,9 @@ pub enum Credential {
 /// A client at one authorization server.
 #[derive(Clone, Debug)]
 pub struct Registration {
-    /// Client id there. For an installation: the URL of its metadata document.
+    /// Its client id there. For an installation, the URL of its metadata document.
     pub client_id: String,
-    /// Its proof.
+    /// Its credential.
     pub credential: Credential,
 }
 
@@ -32,12 +32,13 @@ impl Registration {
         Self { client_id: client_id.into(), credential: Credential::Secret(secret) }
     }
 
-    /// A client without any proof.
+    /// A public client.
     pub fn public(client_id: impl Into<String>) -> Self {
         Self { client_id: client_id.into(), credential: Credential::None }
     }
 
-    /// Whether any authorization server that takes metadata documents knows it by this very id.
+    /// Whether its id is the URL of a metadata document, so that any authorization server that
+    /// accepts such documents knows it.
     pub(crate) fn is_document(&self) -> bool {
         is_document_url(&self.client_id)
     }
@@ -48,21 +49,21 @@ impl Registration {
 pub struct Settings {
     /// The company's IdP.
     pub idp: Issuer,
-    /// Token endpoint of the IdP, where its discovery document cannot be used.
+    /// Token endpoint of the IdP, if its discovery document cannot be used.
     pub idp_token_endpoint: Option<String>,
     /// This client at the IdP.
     pub idp_client: Registration,
     /// This client at each RAS it is registered with, by issuer.
     pub ras_clients: HashMap<String, Registration>,
-    /// This client at authorization servers without cross-app access, by issuer, where it was
-    /// registered by hand.
+    /// This client at authorization servers without cross-app access, by issuer, if it was
+    /// registered manually.
     pub consent_clients: HashMap<String, Registration>,
-    /// Their callbacks, where a registration has one fixed port.
+    /// The callbacks of those registrations that have one fixed port.
     pub consent_callbacks: HashMap<String, Callback>,
-    /// URL of a metadata document that names this program as a public client, where it has one.
+    /// URL of a metadata document that describes this program as a public client, if it has one.
     pub client_document: Option<String>,
-    /// Whether the IdP has a say in what the person may consent to; only a program that belongs to no
-    /// company does without.
+    /// Whether the IdP is asked before the person may consent. Only a program that belongs to no
+    /// company works without.
     pub governed: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Sign-in through the browser, and the ID token that comes of it.
+//! Sign-in in the browser, and the ID token it brings.
 
 use crate::{
     client::Client,
@@ -18,13 +18,14 @@ use serde::Deserialize;
 /// How to sign in.
 #[derive(Clone, Debug, Default)]
 pub struct SignInOptions {
-    /// Port of the loopback listener; 0 for any that is free.
+    /// Port of the loopback listener; 0 means any free port.
     pub port: u16,
-    /// User name to start with.
+    /// User name to prefill.
     pub login_hint: Option<String>,
-    /// Sign in afresh even where the browser has a session.
+    /// Require a new sign-in even if the browser has a session.
     pub fresh: bool,
-    /// The classes one of which the sign-in has to reach, separated by spaces (RFC 9470).
+    /// Authentication context classes, separated by spaces, one of which the sign-in has to reach
+    /// (RFC 9470).
     pub acr_values: Option<String>,
 }
 
@@ -45,13 +46,14 @@ struct CodeAnswer {
 }
 
 impl Client {
-    /// Begins a sign-in: opens the listener, and makes the URL that the browser has to open.
+    /// Starts a sign-in: opens the listener, and makes the URL that the browser has to open.
     pub async fn begin_sign_in(&self, options: &SignInOptions) -> Result<PendingSignIn, Error> {
         let loopback = Loopback::listen(options.port).await?;
         self.sign_in_on(loopback, options).await
     }
 
-    /// The same in the browser tab of an enrolment: the person does nothing more.
+    /// Like [`Self::begin_sign_in`], in the browser tab of an enrolment: the person need not do
+    /// anything more.
     pub async fn go_on_to_sign_in(
         &self,
         loopback: Loopback,
@@ -110,7 +112,7 @@ impl Client {
         let refused = |error| Error::IdToken { issuer: idp.to_string(), error };
         let (header, _) = passavant_proto::jose::jws::peek(token).map_err(refused)?;
         let named = header.optional_str("alg").ok().flatten();
-        // The algorithm is the IdP's to announce; the token may only agree.
+        // The IdP's metadata announce the algorithm; the token may only agree.
         let algorithm = Algorithm::ALL
             .into_iter()
             .find(|a| {
@@ -140,13 +142,13 @@ impl PendingSignIn {
         &self.flow.url
     }
 
-    /// Waits for the browser to come back (five minutes at most), redeems the code, verifies the ID
-    /// token and keeps the sign-in.
+    /// Waits for the browser to return (five minutes at most), redeems the code, verifies the ID
+    /// token and stores the sign-in.
     pub async fn finish(self) -> Result<Session, Error> {
         self.finish_with(None).await
     }
 
-    /// The same, where the person may also paste the address at which their browser ended.
+    /// Like [`Self::finish`], but the person may also paste the URL at which their browser ended.
     pub async fn finish_with(self, pasted: Option<&mut Pasted>) -> Result<Session, Error> {
         let (code, tab) = self.flow.answer(pasted).await?;
         tab.ends(self.redeem(code.expose()).await).await
@@ -161,8 +163,8 @@ impl PendingSignIn {
 }
 
 impl Client {
-    /// Signs in where the browser is on another device (RFC 8628): `tell` shows the person where to go and what to type
-    /// there. Waits until they have answered, or the code has ended.
+    /// Signs in with a browser on another device (RFC 8628); `tell` shows the person the page to
+    /// open and the code to type. Waits until the person has answered or the code has expired.
     pub async fn sign_in_by_device(
         &self,
         tell: impl FnOnce(&Prompt) + Send,
@@ -184,7 +186,7 @@ impl Client {
         self.keep_sign_in(&answer, None).await
     }
 
-    /// Verifies what a sign-in brought, and keeps it.
+    /// Verifies the tokens of a sign-in, and stores them.
     async fn keep_sign_in(&self, answer: &Answer, nonce: Option<&str>) -> Result<Session, Error> {
         let answer: CodeAnswer = answer.json().map_err(|e| Error::BadAnswer {
             leg: Leg::SignIn,
@@ -206,7 +208,8 @@ impl Client {
         };
         let vault = &self.0.vault;
         let _lock = vault.lock().await?;
-        // What the sign-in before had won is not this one's; consents are, if the person is the same.
+        // Scopes of an earlier sign-in do not carry over to this one; consents do, if the person is
+        // the same.
         let before = vault.load().await?.and_then(|before| subject_of(&before.id_token));
         if before.is_some() && before == subject_of(&session.id_token) {
             self.forget_granted().await?;
@@ -218,7 +221,7 @@ impl Client {
     }
 }
 
-/// Issuer and subject of an ID token that was verified when it came.
+/// Issuer and subject of an ID token that was verified when it was received.
 fn subject_of(id_token: &str) -> Option<(String, String)> {
     let (_, claims) = passavant_proto::jose::jws::peek(id_token).ok()?;
     let text = |name| claims.optional_str(name).ok().flatten().map(str::to_owned);

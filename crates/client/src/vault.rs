@@ -1,4 +1,4 @@
-//! Where a person's sign-in is kept between runs.
+//! Stores a person's sign-in between runs.
 
 use passavant_proto::oauth::scope::Scopes;
 use serde::{Deserialize, Serialize};
@@ -21,40 +21,41 @@ pub struct Session {
     pub issuer: String,
     /// The client that signed in.
     pub idp_client_id: String,
-    /// What to call the person.
+    /// The person's name for display.
     pub name: String,
     /// ID token.
     pub id_token: String,
-    /// When the ID token ends, in seconds since the epoch.
+    /// When the ID token expires, in seconds since the epoch.
     pub id_token_expires: i64,
-    /// Refresh token, if the IdP gave one.
+    /// Refresh token, if the IdP issued one.
     pub refresh_token: Option<String>,
     /// When the tokens were last renewed, in seconds since the epoch.
     pub renewed_at: i64,
-    /// Access token for the IdP's own endpoints, the catalog among them.
+    /// Access token for the IdP's own endpoints, such as the catalog.
     #[serde(default)]
     pub access_token: Option<String>,
-    /// When that ends, in seconds since the epoch.
+    /// When that expires, in seconds since the epoch.
     #[serde(default)]
     pub access_token_expires: i64,
 }
 
-/// What is kept for one MCP server between runs. It has no `Debug`: it must never be printed.
+/// What is stored for one MCP server between runs. It has no `Debug`: it must never be printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Access {
     /// URL of the MCP server.
     pub url: String,
     /// Its resource identifier.
     pub resource: String,
-    /// The authorization server that issued the token; its credentials go nowhere else.
+    /// The authorization server that issued the token; its credentials are sent to no other.
     pub authorization_server: String,
     /// The access token.
     pub token: String,
-    /// Scopes granted.
+    /// Granted scopes.
     pub scopes: Scopes,
-    /// When it ends, in seconds since the epoch.
+    /// When it expires, in seconds since the epoch.
     pub expires: i64,
-    /// How to renew it where the person consented themselves, outside the company's control.
+    /// How to renew it, if it comes from the person's own consent, outside of the company's
+    /// control.
     #[serde(default)]
     pub consent: Option<Consent>,
 }
@@ -64,23 +65,23 @@ pub struct Access {
 pub struct Consent {
     /// This client's id there.
     pub client_id: String,
-    /// Its secret, where it was given one.
+    /// The client's secret, if it has one.
     #[serde(default)]
     pub client_secret: Option<String>,
-    /// Whether it authenticates with this installation's key.
+    /// Whether the client authenticates with this installation's key.
     #[serde(default)]
     pub by_key: bool,
     /// Refresh token, if there is one.
     #[serde(default)]
     pub refresh_token: Option<String>,
-    /// Authorization endpoint that the person was sent to: no other authorization server may name it as its own
-    /// (RFC 9700 4.4).
-    // By the name that it was first kept under.
+    /// The authorization endpoint that the person was sent to: no other authorization server may
+    /// name it as its own (RFC 9700 4.4).
+    // The name under which it was first stored.
     #[serde(default, rename = "endpoint", skip_serializing_if = "Option::is_none")]
     pub authorization_endpoint: Option<String>,
 }
 
-/// Held while tokens are renewed: other processes wait.
+/// Held while tokens are renewed: other processes wait for it.
 pub type VaultLock = Box<dyn Send>;
 
 /// A future of a vault.
@@ -88,19 +89,19 @@ pub type VaultFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, VaultError>>
 
 /// A credential store: the OS keychain, a file, or memory.
 pub trait Vault: Send + Sync {
-    /// The sign-in kept, if there is one.
+    /// The stored sign-in, if there is one.
     fn load(&self) -> VaultFuture<'_, Option<Session>>;
-    /// Keeps a sign-in in place of the one before, wholly or not at all; `None` forgets it.
+    /// Replaces the stored sign-in, completely or not at all; `None` deletes it.
     fn store<'a>(&'a self, session: Option<&'a Session>) -> VaultFuture<'a, ()>;
-    /// What is kept for the MCP server at `url`.
+    /// What is stored for the MCP server at `url`.
     fn load_access<'a>(&'a self, url: &'a str) -> VaultFuture<'a, Option<Access>>;
-    /// Keeps it, or with `None` forgets it.
+    /// Stores it; `None` deletes it.
     fn store_access<'a>(&'a self, url: &'a str, access: Option<&'a Access>) -> VaultFuture<'a, ()>;
-    /// URLs of the MCP servers something is kept for.
+    /// URLs of the MCP servers that something is stored for.
     fn accesses(&self) -> VaultFuture<'_, Vec<String>>;
-    /// Waits for the sole right to ask the person, across processes: one browser tab for all.
+    /// Waits for the exclusive right to ask the person, across processes: one browser tab for all.
     fn lock_person(&self) -> VaultFuture<'_, VaultLock>;
-    /// Waits for the sole right to renew, across processes.
+    /// Waits for the exclusive right to renew, across processes.
     fn lock(&self) -> VaultFuture<'_, VaultLock>;
 }
 
@@ -134,7 +135,7 @@ impl<V: Vault + ?Sized> Vault for std::sync::Arc<V> {
     }
 }
 
-/// A vault that forgets when the process ends.
+/// A vault in memory, lost when the process ends.
 #[derive(Default)]
 pub struct MemoryVault {
     session: Mutex<Option<Session>>,

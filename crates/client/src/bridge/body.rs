@@ -1,8 +1,8 @@
-//! What an answer is.
+//! The media type of a response.
 
 use http::HeaderValue;
 
-/// Its media type, in small letters and without parameters.
+/// The media type in lower case, without parameters.
 pub(super) fn media_type(response: &reqwest::Response) -> String {
     let value =
         response.headers().get("content-type").map(HeaderValue::as_bytes).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! What a stateless request repeats in its headers: method, name, and the arguments that a tool's
-//! schema marks with `x-mcp-header` (MCP 2026-07-28, Streamable HTTP).
+//! Headers of a stateless request that repeat its body: method, name, and the arguments that the
+//! tool's schema marks with `x-mcp-header` (MCP 2026-07-28, Streamable HTTP).
 
 use super::message::{Envelope, string};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 use std::collections::HashMap;
 
-/// What is known of the tools, by name.
+/// The marked arguments of the known tools, by name.
 pub(super) type Tools = HashMap<String, Vec<Marked>>;
 
 /// The headers of a request or notification of revision `version`.
@@ -57,8 +57,8 @@ struct Tool {
     input_schema: Value,
 }
 
-/// Learns the tools of a `tools/list` result. A tool with an annotation that cannot be obeyed has to be
-/// left out by whoever speaks HTTP: then the result without it, otherwise `None`.
+/// Learns the tools of a `tools/list` result. A client that speaks HTTP has to drop a tool whose
+/// annotations it cannot obey. Returns the result without such tools, or `None` if there are none.
 pub(super) fn learn(result: &str, tools: &mut Tools) -> Option<String> {
     let list: ToolList<'_> = serde_json::from_str(result).ok()?;
     let mut kept = Vec::new();

@@ -1,20 +1,20 @@
-//! JSON-RPC messages, read just far enough to route them. What is passed on is the text itself: big
+//! JSON-RPC messages, parsed only as far as routing needs. The text itself is forwarded: big
 //! numbers, member order and unknown members survive.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// Since this revision each request stands alone: no handshake, no session.
+/// Since this revision each request is self-contained: no handshake, no session.
 const STATELESS_SINCE: &str = "2026-07-28";
 
 /// One line from the MCP client.
 pub(super) enum Line<'a> {
     Request(Envelope<'a>),
     Notification(Envelope<'a>),
-    /// The client's answer to a request of the server.
+    /// The client's response to a request of the server.
     Response,
-    /// Several messages at once, as revision 2025-03-26 has them; the ids of the requests among them.
+    /// Several messages at once (revision 2025-03-26): the ids of the requests among them.
     Batch(Vec<String>),
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Envelope<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// Reads a line; what is wrong with it, if it is no message.
+    /// Parses a line. The error says what is wrong with a line that is not a message.
     pub(super) fn parse(text: &'a str) -> Result<Self, (i64, &'static str)> {
         if text.starts_with('[') {
             let members: Vec<Envelope<'_>> = serde_json::from_str(text)
@@ -68,7 +68,7 @@ fn wrong(error: &serde_json::Error, what: &'static str) -> (i64, &'static str) {
 }
 
 impl<'a> Envelope<'a> {
-    /// The id as it is spelled: `1` and `"1"` are two.
+    /// The id as it is written: `1` and `"1"` are different.
     pub(super) fn id_text(&self) -> Option<String> {
         self.id.map(RawValue::get).filter(|id| *id != "null").map(str::to_owned)
     }
@@ -77,7 +77,7 @@ impl<'a> Envelope<'a> {
         self.method.as_deref().unwrap_or_default()
     }
 
-    /// The revision that a stateless message names for itself; `None` in the era of sessions.
+    /// The revision that a stateless message names; `None` in the era of sessions.
     pub(super) fn stateless_version(&self) -> Option<String> {
         let meta: Meta<'_> = serde_json::from_str(self.params()?.meta?.get()).ok()?;
         let version = string(meta.version?)?;
@@ -94,8 +94,8 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// Members of `params` that routing needs, each read only when it is: whatever else a client puts there
-/// (half a surrogate pair, `1e400`) is the server's to judge.
+/// The members of `params` that routing needs, each parsed only when it is needed: whatever else a
+/// client puts there (half a surrogate pair, `1e400`) is for the server to judge.
 #[derive(Deserialize, Default)]
 pub(super) struct Params<'a> {
     #[serde(rename = "_meta", borrow, default)]
@@ -118,7 +118,8 @@ struct Meta<'a> {
     version: Option<&'a RawValue>,
 }
 
-/// An id by its value, however it is spelled: `"a\/b"` is `"a/b"`, `1.0` is `1`, and `"1"` is another.
+/// An id by value, however it is written: `"a\/b"` is `"a/b"`, `1.0` is `1`, and `"1"` is a
+/// different id.
 pub(super) fn key(id: &str) -> String {
     match serde_json::from_str::<serde_json::Value>(id) {
         Ok(serde_json::Value::String(text)) => format!("\"{text}"),
@@ -137,13 +138,13 @@ pub(super) fn string(raw: &RawValue) -> Option<String> {
     serde_json::from_str(raw.get()).ok()
 }
 
-/// A message as one line: raw line breaks stand only between the tokens of valid JSON, so that spaces
-/// in their place change nothing.
+/// A message as one line. In valid JSON raw line breaks occur only between tokens, so replacing
+/// them with spaces changes nothing.
 pub(super) fn one_line(text: &str) -> String {
     text.trim().replace(['\r', '\n'], " ")
 }
 
-/// A JSON-RPC error in the bridge's own words, for the request with this id.
+/// A JSON-RPC error that the bridge itself reports, for the request with this id.
 pub(super) fn error_line(id: &str, code: i64, message: &str, data: &serde_json::Value) -> String {
     let message = serde_json::Value::from(message);
     format!(
@@ -151,8 +152,8 @@ pub(super) fn error_line(id: &str, code: i64, message: &str, data: &serde_json::
     )
 }
 
-/// An error that the server sent, for the request it is the answer to: its code, message and data as
-/// they are, and the id that the client can find it by.
+/// An error that the server sent, as the response to the request with this id: code, message and
+/// data are unchanged, and the id is replaced by the one the client knows.
 pub(super) fn answered_error(body: &str, id: &str) -> Option<String> {
     let envelope: Envelope<'_> = serde_json::from_str(body).ok()?;
     let error = envelope.error?.get();
@@ -162,7 +163,7 @@ pub(super) fn answered_error(body: &str, id: &str) -> Option<String> {
     }
 }
 
-/// The code of an error answer.
+/// The code of an error response.
 pub(super) fn error_code(body: &str) -> Option<i64> {
     #[derive(Deserialize)]
     struct Code {
@@ -227,7 +228,7 @@ mod tests {
         assert_eq!(version(&format!(r#"{{"{key}":"2025-11-25"}}"#)), None);
         assert_eq!(version(&format!(r#"{{"{key}":7}}"#)), None);
         assert_eq!(version("{}"), None);
-        // Whatever else is there, and however odd.
+        // Whatever else is in the message, however odd.
         let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
         for odd in [r#""\ud83e""#, "1e400", &deep] {
             let meta = format!(r#"{{"x":{odd},"{key}":"2026-07-28"}}"#);

@@ -1,8 +1,9 @@
-//! The stdio bridge: an MCP server on standard input and output that passes every message on to a
-//! remote one, adds this person's tokens, and renews them without a word. Messages pass as they are,
-//! in both eras of the protocol: with sessions (up to 2025-11-25), and stateless (since 2026-07-28).
+//! The stdio bridge: an MCP server on standard input and output that forwards every message to a
+//! remote one, adds this person's tokens, and renews them silently. Messages are forwarded
+//! unchanged, in both eras of the protocol: with sessions (up to 2025-11-25), and stateless (since
+//! 2026-07-28).
 //!
-//! The era is each message's own: clients probe in one and go on in the other.
+//! The era is read from each message, because clients probe in one era and continue in the other.
 
 mod body;
 mod headers;
@@ -34,19 +35,20 @@ use tokio::{
     time::timeout,
 };
 
-/// How long a request waits for a person in the browser before it is answered; the sign-in goes on.
+/// How long a request waits for the person in the browser before it is answered with an error. The
+/// sign-in continues.
 const PATIENCE: Duration = Duration::from_secs(45);
-/// How long the end of input lets requests under way finish.
+/// After the end of input: how long requests in flight may take to finish.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long a notification may hold up the lines after it.
+/// How long a notification may delay the lines after it.
 const NOTIFICATION: Duration = Duration::from_secs(10);
-/// How long a cancellation waits for what it cancels to arrive.
+/// How long a cancellation waits for the request it cancels to reach the server.
 const OVERTAKING: Duration = Duration::from_millis(250);
-/// How long a request that was called back may still be answered.
+/// How long a cancelled request may still be answered.
 const AFTERMATH: Duration = Duration::from_secs(5);
-/// How long the last errors may take to be read.
+/// Time to write the last errors.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// JSON-RPC "internal error": the only code for what goes wrong between client and server.
+/// JSON-RPC "internal error": the only fitting code for failures between client and server.
 const FAILED: i64 = -32603;
 
 /// A bridge to one MCP server. Cheap to clone.
@@ -58,29 +60,29 @@ struct Inner {
     url: String,
     http: reqwest::Client,
     state: Mutex<State>,
-    /// Cancellations on their way.
+    /// Number of cancellations in flight.
     cancelling: AtomicUsize,
-    /// Taken by the one task that begins a session anew.
+    /// Held by the one task that starts a new session.
     renewing: tokio::sync::Mutex<()>,
     out: mpsc::Sender<String>,
-    /// Standard output is gone, or the person told us to stop.
+    /// Standard output is closed, or the person told the bridge to stop.
     stop: Notify,
 }
 
-/// Longest wait for a renewal that is under way at the end.
+/// At the end: longest wait for a renewal in progress.
 const SETTLES: Duration = Duration::from_secs(3);
 
 #[derive(Default)]
 struct State {
     session: Session,
     tools: headers::Tools,
-    /// Requests under way by id, as [`key`] spells it.
+    /// Requests in flight by id, as normalized by [`key`].
     under_way: HashMap<String, UnderWay>,
-    /// Lines that wait for the answer to an `initialize`.
+    /// Lines that wait for the response to an `initialize`.
     held: VecDeque<String>,
     /// The last revision that a stateless message named.
     stateless: Option<String>,
-    /// Attempts to get a token, by what they are for.
+    /// Attempts to obtain a token, by their purpose.
     flights: HashMap<String, Flight>,
 }
 
@@ -94,14 +96,14 @@ struct UnderWay {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Of the era of sessions.
+    /// A request in the era of sessions.
     Session,
-    /// `initialize`, on which everything after it waits.
+    /// `initialize`: all lines after it wait for its response.
     Initialize,
-    /// One of several, which cannot be called back alone.
+    /// One request of a batch; it cannot be cancelled individually.
     Batch,
     Stateless,
-    /// `subscriptions/listen`: it has no end of its own.
+    /// `subscriptions/listen`: its response has no end of its own.
     Endless,
 }
 
@@ -111,21 +113,21 @@ impl UnderWay {
     }
 }
 
-/// How far a request has come, for a cancellation that follows it.
+/// The progress of a request, for a cancellation that follows it.
 #[derive(Default)]
 struct Progress {
-    /// The server has it, or gets it just now.
+    /// The request was sent, or is being sent.
     sent: AtomicBool,
-    /// The server has begun to answer.
+    /// The server has begun to respond.
     taken: Notify,
     /// The client does not wait for it any more, but the server may still answer.
     cancelled: AtomicBool,
 }
 
-/// One attempt to get a token, shared by all the requests that wait for it.
+/// One attempt to obtain a token, shared by all requests that wait for it.
 type Flight = SharedFuture<BoxFuture<'static, Result<Access, Arc<Error>>>>;
 
-/// Why a message did not get through, in words for the agent and its person.
+/// Why a message was not delivered, in words for the agent and its person.
 struct Trouble {
     text: String,
     kind: &'static str,
@@ -138,8 +140,8 @@ impl Trouble {
 }
 
 impl Bridge {
-    /// A bridge from `input` and `output` to the MCP server at `url`. It ends with the input, when the
-    /// output is gone, or when `stop` resolves.
+    /// Runs a bridge between `input`/`output` and the MCP server at `url`, until the input ends,
+    /// the output is closed, or `stop` resolves.
     pub async fn run(
         client: Client,
         url: &str,
@@ -168,9 +170,9 @@ impl Bridge {
         bridge.end_session().await;
         let client = bridge.0.client.clone();
         drop(bridge);
-        // What renews the sign-in is seen to its end: the refresh token that was sent is used up.
+        // Let a renewal of the sign-in finish: the refresh token it has sent is used up.
         let _ = timeout(SETTLES, client.settle()).await;
-        // Lines that are written already still reach the client.
+        // Lines that are already queued still reach the client.
         let _ = timeout(Duration::from_secs(1), writer).await;
         Ok(())
     }
@@ -180,13 +182,14 @@ impl Bridge {
     }
 
     async fn emit(&self, line: String) {
-        // Without a reader the bridge is about to stop.
+        // If the reader is gone, the bridge is about to stop.
         let _ = self.0.out.send(line).await;
     }
 
-    /// Lines of the client until there are no more; then what is under way may finish.
+    /// Reads the client's lines until the end; after that, requests in flight may finish.
     async fn read(&self, input: impl AsyncRead + Unpin) {
-        // Without a bound, so that the end of the input is seen whatever the lines before it wait for.
+        // The channel is unbounded, so that the end of input is noticed whatever the lines before
+        // it wait for.
         let (lines, taken) = mpsc::unbounded_channel();
         tokio::join!(self.read_lines(input, lines), self.take_lines(taken));
         for held in self.state().under_way.values().filter(|held| held.kind == Kind::Endless) {
@@ -227,8 +230,8 @@ impl Bridge {
         }
     }
 
-    /// Takes line after line. Those after an `initialize` wait for its answer, but the end of the
-    /// input and a cancellation of what is under way do not.
+    /// Takes line after line. Lines after an `initialize` wait for its response; the end of input
+    /// and the cancellation of a request in flight do not.
     async fn take_lines(&self, mut lines: mpsc::UnboundedReceiver<String>) {
         let mut answered: Option<oneshot::Receiver<()>> = None;
         loop {
@@ -239,7 +242,7 @@ impl Bridge {
                         Some(line) if self.cancels(&line) => drop(self.take(&line).await),
                         Some(line) => self.state().held.push_back(line),
                         None => {
-                            // Nobody is left to wait for the answer, or for long.
+                            // Nobody will read the response, or not for long.
                             if timeout(DRAIN, wait).await.is_err() {
                                 self.abandon().await;
                                 return;
@@ -260,14 +263,14 @@ impl Bridge {
         }
     }
 
-    /// Whether a line cancels a request that is under way.
+    /// Whether a line cancels a request in flight.
     fn cancels(&self, line: &str) -> bool {
         let Ok(Line::Notification(envelope)) = Line::parse(line) else { return false };
         envelope.method() == "notifications/cancelled"
             && self.state().under_way.contains_key(&cancelled(&envelope))
     }
 
-    /// Stops what is under way, and says so to whoever waits for it.
+    /// Stops the requests in flight, and answers them with an error.
     async fn abandon(&self) {
         let (mut sent, mut unsent) = (Vec::new(), Vec::new());
         {
@@ -294,12 +297,12 @@ impl Bridge {
             self.fail(&sent, &Trouble::new("closed", text)).await;
             self.fail(&unsent, &Trouble::new("closed", never)).await;
         };
-        // Whoever does not read any more does not hold up the end.
+        // A client that does not read any more must not delay the end.
         let _ = timeout(LAST_WORDS, told).await;
     }
 
-    /// Routes one line. Requests run beside each other; what has to keep its order is waited for: of
-    /// an `initialize`, until what is returned resolves.
+    /// Routes one line. Requests run concurrently; messages whose order matters are awaited here.
+    /// For an `initialize`, the caller has to wait until the returned receiver resolves.
     async fn take(&self, text: &str) -> Option<oneshot::Receiver<()>> {
         let line = match Line::parse(text) {
             Ok(line) => line,
@@ -333,7 +336,7 @@ impl Bridge {
                     None => Kind::Session,
                 };
                 let done = self.spawn(text, ids, kind);
-                // Session id and revision are in the answer, and belong on all that follows.
+                // The response contains session id and revision, which all later requests need.
                 return begins_session.then_some(done);
             }
             Line::Notification(envelope) if envelope.method() == "notifications/cancelled" => {
@@ -345,7 +348,7 @@ impl Bridge {
                 if initialized {
                     self.state().session.confirmed_by(text);
                 }
-                // In order, or a strict server refuses the requests after it.
+                // In order, because a strict server refuses the requests that overtake it.
                 let _ = timeout(NOTIFICATION, self.notify(text)).await;
                 if initialized {
                     self.listen();
@@ -363,13 +366,14 @@ impl Bridge {
         None
     }
 
-    /// Passes a request (or batch) on in a task of its own; resolves when it is answered.
+    /// Forwards a request (or batch) in a task of its own. The receiver resolves when it is
+    /// answered.
     fn spawn(&self, text: &str, ids: Vec<String>, kind: Kind) -> oneshot::Receiver<()> {
         let (done, finished) = oneshot::channel();
         let (bridge, text, held) = (self.clone(), text.to_owned(), ids.clone());
         let progress = Arc::new(Progress::default());
         let noted = Arc::clone(&progress);
-        // The task waits until it is on the list, so that it cannot end before it is there.
+        // The task waits until it is listed, so that it cannot end before that.
         let (go, listed) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             let _ = listed.await;
@@ -389,7 +393,7 @@ impl Bridge {
         finished
     }
 
-    /// Whether the client waits for an answer with this id.
+    /// Whether the client waits for a response with this id.
     fn is_in_use(&self, id: &str) -> bool {
         self.state()
             .under_way
@@ -397,7 +401,7 @@ impl Bridge {
             .is_some_and(|held| !held.progress.cancelled.load(Relaxed))
     }
 
-    /// Takes a request off the list, if what is there is still it.
+    /// Removes a request from the list, unless another request has taken its id.
     fn forget(&self, key: &str, progress: &Arc<Progress>) {
         let mut state = self.state();
         if state.under_way.get(key).is_some_and(|held| Arc::ptr_eq(&held.progress, progress)) {
@@ -405,15 +409,17 @@ impl Bridge {
         }
     }
 
-    /// A cancellation is of the era of what it cancels. Stateless: closing the stream says it all, and
-    /// the server never hears of ids. With a session: the server is told, and may still answer.
+    /// A cancellation follows the era of the request it cancels. Stateless: the stream is closed,
+    /// which is all the server has to know. With a session: the cancellation is sent to the server,
+    /// which may still answer.
     fn cancel(&self, text: &str, envelope: &message::Envelope<'_>) {
         let id = cancelled(envelope);
         let progress = {
             let mut state = self.state();
             let unheard = state.stateless.is_some() && !state.session.is_begun();
             match state.under_way.get_mut(&id) {
-                // The server has not heard of it, or hears of the end by the connection.
+                // The request was not sent yet, or the server notices the end by the closed
+                // connection.
                 Some(held)
                     if matches!(held.kind, Kind::Stateless | Kind::Endless | Kind::Initialize)
                         || held.kind == Kind::Session && !held.progress.sent.load(Relaxed) =>
@@ -435,13 +441,14 @@ impl Bridge {
         self.0.cancelling.fetch_add(1, Relaxed);
         tokio::spawn(async move {
             if let Some((progress, _)) = &progress {
-                // Not before what it cancels, or the server takes it for nothing.
+                // Do not overtake the request it cancels, or the server ignores it.
                 let _ = timeout(OVERTAKING, progress.taken.notified()).await;
             }
             let _ = timeout(NOTIFICATION, bridge.notify(&text)).await;
             bridge.0.cancelling.fetch_sub(1, Relaxed);
             if let Some((progress, task)) = progress {
-                // An answer that crosses it is passed on; after that nobody listens any more.
+                // A response that crosses the cancellation is still forwarded; after this time it
+                // is dropped.
                 tokio::time::sleep(AFTERMATH).await;
                 task.abort();
                 bridge.forget(&id, &progress);
@@ -449,16 +456,16 @@ impl Bridge {
         });
     }
 
-    /// A live token. Of all the requests that need one, one asks; a person who has to sign in first is
-    /// waited for, but not for longer than an agent would wait.
+    /// A valid token. Of all requests that need one, one asks for it. If the person has to sign in
+    /// first, the request waits, but no longer than an agent would.
     async fn access(&self) -> Result<Access, Trouble> {
         let (client, url) = (self.0.client.clone(), self.0.url.clone());
         self.asked(String::new(), async move { client.access(&url).await }).await
     }
 
-    /// The outcome of an attempt to get a token, which everyone shares who asks for the same `what` while
-    /// it lasts. It goes on when nobody waits for it any more: a sign-in in the browser must find its
-    /// listener, and a refresh token that was sent its successor.
+    /// The result of an attempt to obtain a token, shared by all who ask for the same `what` while
+    /// it is running. The attempt continues when nobody waits for it any more: a sign-in in the
+    /// browser must find its listener, and the response to a refresh must be stored.
     async fn asked(
         &self,
         what: String,
@@ -492,7 +499,7 @@ impl Bridge {
         }
     }
 
-    /// An error in words that tell a person what to do.
+    /// An error in words that tell the person what to do.
     async fn trouble(&self, error: &Error) -> Trouble {
         let idp = &self.0.client.settings().idp;
         match error {
@@ -540,13 +547,13 @@ impl Bridge {
         }
     }
 
-    /// Answers requests with an error of the bridge's own.
+    /// Answers requests with an error that the bridge itself reports.
     async fn fail(&self, ids: &[String], trouble: &Trouble) {
         let data = json!({"bridge": "passavant", "kind": trouble.kind, "url": self.0.url});
         for id in ids {
             let held = self.state().under_way.get(&key(id)).map(|held| Arc::clone(&held.progress));
             if held.is_some_and(|progress| progress.cancelled.load(Relaxed)) {
-                // Nobody waits for it.
+                // It does not wait for a response any more.
                 continue;
             }
             self.emit(error_line(id, FAILED, &sentence(&trouble.text), &data)).await;
@@ -554,19 +561,19 @@ impl Bridge {
     }
 }
 
-/// The id that a cancellation names, as [`key`] spells it.
+/// The id that a cancellation names, as normalized by [`key`].
 fn cancelled(envelope: &message::Envelope<'_>) -> String {
     let id = envelope.params().and_then(|params| params.request_id);
     id.map(|id| key(id.get())).unwrap_or_default()
 }
 
-/// An error text on one line.
+/// An error message as one line.
 fn sentence(text: &str) -> String {
     one_line(&text.replace("\nhint: ", ". Hint: "))
 }
 
-/// Answers every request with `text`, where there is nothing to bridge to: an agent shows it, and its
-/// person can act on it.
+/// Answers every request with `text`, for a bridge that has no server: the agent shows the text,
+/// and its person can act on it.
 pub async fn refuse(
     text: &str,
     input: impl AsyncRead + Unpin,

@@ -1,5 +1,5 @@
-//! One message to the server, and what comes back: a JSON answer, a stream of events, or an error. Each
-//! request is answered exactly once, whatever happens.
+//! Sends one message to the server and relays the response: JSON, a stream of events, or an error.
+//! Each request is answered exactly once, whatever happens.
 
 use super::{
     Bridge, Progress, Trouble,
@@ -16,26 +16,27 @@ use passavant_proto::oauth::challenge::Challenge;
 use serde_json::{Map, Value, value::RawValue};
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-/// Tries of a message whose token is refused or too narrow.
+/// Attempts to send a message whose token is rejected or lacks scopes.
 const TRIES: usize = 3;
-/// Tries to go on reading a stream that broke off.
+/// Attempts to resume a stream that broke off.
 const RESUMES: usize = 5;
-/// Pages of a tool list that are fetched to learn how a tool is called.
+/// Pages of a tool list that are fetched to learn how a tool has to be called.
 const PAGES: usize = 64;
-/// "Header mismatch": the server refused before it did anything.
+/// "Header mismatch": the server rejected the request before executing it.
 const HEADER_MISMATCH: i64 = -32020;
-/// Largest answer, and largest event of a stream, in bytes; and how much is read of an error.
+/// Largest response, largest event of a stream, and the most that is read of an error, in bytes.
 const LARGEST: usize = 32 * 1024 * 1024;
 const LARGEST_ERROR: usize = 64 * 1024;
-/// Longest event id that is sent back to the server.
+/// Longest event id that is sent back to the server, in bytes.
 const LONGEST_ID: usize = 4096;
-/// Waits between tries to reach a server at all, for the very first message.
+/// Pauses between attempts to deliver a client's first probe, in milliseconds.
 const PROBE_WAITS: [u64; 4] = [200, 600, 1500, 3000];
 
 impl Bridge {
-    /// Sends a request (or batch) and relays its answer.
+    /// Sends a request (or batch) and relays its response.
     pub(super) async fn pass_on(&self, text: &str, ids: &[String], progress: &Progress) {
-        // Before the headers: a session that is renewed in between is not taken for the old one.
+        // Read before the headers are made, so that a session that is renewed in between is not
+        // taken for the old one.
         let generation = self.state().session.generation();
         let headers = self.headers_for(text);
         let line = Line::parse(text);
@@ -68,8 +69,8 @@ impl Bridge {
         self.relay(response, ids, stateless, &method).await;
     }
 
-    /// A session the server does not know any more is begun anew, and the message sent once more. MCP says so by 404;
-    /// many servers say 400, and speak of the session in their error.
+    /// If the server does not know the session any more, starts a new session and sends the message
+    /// once more. MCP uses 404 for this; many servers answer 400 with an error about the session.
     async fn after_lost(
         &self,
         text: &str,
@@ -91,8 +92,8 @@ impl Bridge {
         Ok(None)
     }
 
-    /// A call whose headers do not fit the tool's schema: the schema is fetched, and the call sent once
-    /// more. Nothing was done yet.
+    /// If the headers of a call do not fit the tool's schema, fetches the schema and sends the call
+    /// once more. The first call was not executed.
     async fn after_400(
         &self,
         text: &str,
@@ -111,7 +112,7 @@ impl Bridge {
         self.relay_error(400, &body, ids).await;
     }
 
-    /// Fetches every tool, under an id of ours and with the `_meta` of the call that failed.
+    /// Fetches all tools, with an id of the bridge's own and the `_meta` of the call that failed.
     async fn learn_tools(&self, call: &str) -> bool {
         let Ok(Line::Request(envelope)) = Line::parse(call) else { return false };
         let meta = envelope.params().and_then(|params| params.meta);
@@ -146,7 +147,7 @@ impl Bridge {
         true
     }
 
-    /// The headers that a message is sent with, by its era.
+    /// The headers of a message, by its era.
     pub(super) fn headers_for(&self, text: &str) -> HeaderMap {
         let state = self.state();
         match Line::parse(text) {
@@ -156,7 +157,7 @@ impl Bridge {
                 None => state.session.headers(),
             },
             Ok(Line::Notification(envelope)) => {
-                // One that does not say its revision is of the era that the client is in.
+                // A message without a revision belongs to the era that the client uses otherwise.
                 let era = state.stateless.clone().filter(|_| !state.session.is_begun());
                 match envelope.stateless_version().or(era) {
                     Some(version) => headers::of(&envelope, &version, &state.tools),
@@ -167,7 +168,7 @@ impl Bridge {
         }
     }
 
-    /// Sends a notification or an answer: nothing comes back but a status.
+    /// Sends a notification or a response. The server returns only a status.
     pub(super) async fn notify(&self, text: &str) {
         match self.post(text, self.headers_for(text), None).await {
             Ok(response) if response.status().is_success() => {}
@@ -178,8 +179,8 @@ impl Bridge {
         }
     }
 
-    /// The probe of a client that does not know the era yet is worth some patience: a failure would
-    /// settle for the older one.
+    /// Sends a client's first probe with patience: a client that does not know the era yet would
+    /// take a failure as a sign of the older one.
     async fn post_patiently(
         &self,
         text: &str,
@@ -202,9 +203,9 @@ impl Bridge {
         outcome
     }
 
-    /// Sends a message with a token: a fresh one after a 401, a wider one after a 403 that names more
-    /// scope. The person may be asked for the sake of a request, whose `progress` is noted; for what
-    /// nobody waits for (`None`) they are not.
+    /// Sends a message with a token: a fresh one after a 401, a wider one after a 403 that names
+    /// more scopes. The person may be asked only for a request (`progress` is given, and updated);
+    /// messages that nobody waits for (`None`) never cause a question.
     pub(super) async fn post(
         &self,
         text: &str,
@@ -218,7 +219,7 @@ impl Bridge {
         let mut last = String::new();
         for _ in 0..TRIES {
             if progress.is_some_and(|progress| progress.cancelled.load(Relaxed)) {
-                // Called back while it was refused: it must not be done after all.
+                // It was cancelled after the server rejected it: do not send it again.
                 return Err(Trouble::new("cancelled", "The request was called back."));
             }
             let request = self
@@ -239,7 +240,7 @@ impl Bridge {
             let status = response.status().as_u16();
             let challenge = challenge_of(&response);
             if matches!(status, 401 | 403) {
-                // It was not taken in: a cancellation has nothing to reach there.
+                // The server did not accept it: there is nothing to cancel there.
                 note(false);
             } else if let Some(progress) = progress {
                 progress.taken.notify_one();
@@ -280,7 +281,7 @@ impl Bridge {
         Err(self.trouble(&Error::TokenRefused { url, error: last }).await)
     }
 
-    /// A live token, for what nobody waits for.
+    /// A valid token, for a message that nobody waits for.
     pub(super) async fn silent_access(&self) -> Result<Access, Trouble> {
         let (client, url) = (self.0.client.clone(), self.0.url.clone());
         self.asked("silent".to_owned(), async move { client.silent_access(&url).await }).await
@@ -293,7 +294,7 @@ impl Bridge {
         Trouble::new("unreachable", error.to_string())
     }
 
-    /// Relays an answer, whatever form it has.
+    /// Relays a response, whatever form it has.
     async fn relay(
         &self,
         response: reqwest::Response,
@@ -342,7 +343,7 @@ impl Bridge {
         }
     }
 
-    /// An error status: the server's own JSON-RPC error where there is one.
+    /// Relays an error status: the server's own JSON-RPC error if there is one.
     async fn relay_error(&self, status: u16, body: &str, ids: &[String]) {
         for id in ids {
             if let Some(line) = answered_error(body, id) {
@@ -380,7 +381,8 @@ impl Bridge {
         }
     }
 
-    /// Passes one message of the server on. An answer to a request under way is taken off `pending`.
+    /// Forwards one message of the server. The response to a request in flight is removed from
+    /// `pending`.
     async fn relay_message(
         &self,
         text: &str,
@@ -399,7 +401,8 @@ impl Bridge {
             let before = pending.len();
             pending.retain(|held| key(held) != key(&id));
             if pending.len() == before {
-                // Answered already, or asked by nobody: a client would take it for the answer to something else.
+                // Answered already, or never asked: a client could take it for the response to
+                // another request.
                 tracing::warn!("the server answered what is not under way");
                 return;
             }
@@ -419,7 +422,8 @@ impl Bridge {
             && envelope.error.is_some()
             && let [only] = pending.as_slice()
         {
-            // An error about a request that could not be read: the client could not find it.
+            // An error about a request that the server could not parse has no id by which the
+            // client could find it.
             let only = only.clone();
             line = answered_error(text, &only).unwrap_or(line);
             pending.clear();
@@ -430,8 +434,8 @@ impl Bridge {
         self.emit(line).await;
     }
 
-    /// Relays a stream until its requests are answered; one of a session that breaks off before is
-    /// taken up where it ended.
+    /// Relays a stream until its requests are answered. If the stream of a session breaks off
+    /// before, it is resumed.
     async fn relay_stream(
         &self,
         response: reqwest::Response,
@@ -446,8 +450,8 @@ impl Bridge {
             .unwrap_or(Duration::from_secs(1));
         let (mut failures, mut idle) = (0, Duration::ZERO);
         while !pending.is_empty() && !stateless && last_event.is_some() && failures < RESUMES {
-            // A server that is coming up again gets more time with each try, and so does one that has
-            // had nothing to say for a while.
+            // Each attempt gives a restarting server more time; the pause is also longer if the
+            // stream was idle for long.
             let patience = Duration::from_millis(if failures == 0 { 0 } else { 200 << failures });
             let pause = (wait + patience).max(idle / 10).clamp(SHORTEST_WAIT, LONGEST_WAIT);
             tokio::time::sleep(pause).await;
@@ -455,7 +459,7 @@ impl Bridge {
             let before = last_event.clone();
             match self.open_stream(last_event.as_deref()).await {
                 Some(response) if response.status().is_success() => {
-                    // A server that closes and lets us poll is not a broken one.
+                    // A server that closes the stream and expects polling is not broken.
                     failures = 0;
                     let told = self
                         .relay_events_of(
@@ -481,7 +485,7 @@ impl Bridge {
         }
     }
 
-    /// The events of a stream that belongs to no request.
+    /// Relays the events of a stream that belongs to no request.
     pub(super) async fn relay_events(
         &self,
         response: reqwest::Response,
@@ -491,7 +495,8 @@ impl Bridge {
         self.relay_events_of(response, pending, last_event, (false, "")).await
     }
 
-    /// Relays events until the stream ends; how long the server asks to wait before the next one.
+    /// Relays events until the stream ends. Returns how long the server asks to wait before the
+    /// next stream.
     async fn relay_events_of(
         &self,
         response: reqwest::Response,
@@ -509,7 +514,7 @@ impl Bridge {
                 Err(Unread::TooLarge) => {
                     self.fail(pending, &too_large()).await;
                     pending.clear();
-                    // It would be sent again at once, and again.
+                    // Otherwise the same would be sent again at once, over and over.
                     wait = Some(LONGEST_WAIT);
                     break;
                 }
@@ -531,7 +536,7 @@ impl Bridge {
         wait
     }
 
-    /// The first answer of a response that is the bridge's own to read.
+    /// The first answer in a response that the bridge reads itself.
     pub(super) async fn first_answer(&self, response: reqwest::Response) -> Option<String> {
         let is_answer = |text: &str| {
             serde_json::from_str::<Envelope<'_>>(text)
@@ -550,7 +555,7 @@ impl Bridge {
     }
 }
 
-/// A body as text, if it is no longer than `most` bytes.
+/// A body as text, if it has at most `most` bytes.
 async fn text_within(mut response: reqwest::Response, most: usize) -> Result<String, Unread> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(Unread::Broken)? {
@@ -570,15 +575,15 @@ fn too_large() -> Trouble {
     Trouble::new("too_large", text)
 }
 
-/// Where a list goes on.
+/// The cursor of a list's next page.
 #[derive(serde::Deserialize)]
 struct Page {
     #[serde(rename = "nextCursor", default)]
     next_cursor: Option<String>,
 }
 
-/// Whether a JSON-RPC error of the transport is about the session. One that answers a request of ours is the server's
-/// own, whatever its words are.
+/// Whether a JSON-RPC error is the transport's, about the session. An error with the id of our
+/// request is the server's own, whatever it says.
 fn speaks_of_session(body: &str) -> bool {
     let Ok(error) = serde_json::from_str::<Value>(body) else { return false };
     let of_transport = error.get("id").is_none_or(Value::is_null);

@@ -1,5 +1,6 @@
-//! The era of sessions: what `initialize` began, the stream for what the server says unasked, and the
-//! end. A session that the server forgot is begun anew with the client's own words.
+//! The era of sessions: the session that `initialize` started, the stream for messages that the
+//! server sends on its own, and the end. If the server lost the session, a new one is started with
+//! the client's own messages.
 
 use super::{
     Bridge, Progress,
@@ -13,11 +14,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// Shortest and longest wait between two tries of a stream, whatever the server asks for.
+/// Shortest and longest pause between two attempts to open a stream, whatever the server asks for.
 pub(super) const SHORTEST_WAIT: Duration = Duration::from_millis(50);
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// A session with the server, as far as it has come.
+/// The state of a session with the server.
 #[derive(Default)]
 pub(super) struct Session {
     /// The client's `initialize`, as it was sent.
@@ -28,13 +29,13 @@ pub(super) struct Session {
     id: Option<HeaderValue>,
     /// The revision that the server answered with.
     version: Option<HeaderValue>,
-    /// Counts the sessions of this bridge.
+    /// Number of sessions of this bridge so far.
     generation: u64,
     stream: Option<AbortHandle>,
 }
 
 impl Session {
-    /// The session that `initialize` begins, after this one.
+    /// The session that `initialize` starts after this one.
     pub(super) fn next(&self, initialize: &str) -> Self {
         if let Some(stream) = &self.stream {
             stream.abort();
@@ -51,7 +52,7 @@ impl Session {
         self.initialize.is_some()
     }
 
-    /// The headers of whatever belongs to the session.
+    /// The headers of all requests that belong to the session.
     pub(super) fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         if let Some(id) = &self.id {
@@ -75,7 +76,7 @@ impl Session {
         self.id = headers.get("mcp-session-id").cloned();
     }
 
-    /// Reads the revision out of an answer to `initialize`.
+    /// Takes the revision from a response to `initialize`.
     pub(super) fn take_version(&mut self, answer: &str) {
         let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(answer) else { return };
         let result =
@@ -87,7 +88,7 @@ impl Session {
     }
 }
 
-/// The member of an answer to `initialize` that matters here.
+/// The one member that is read of a response to `initialize`.
 #[derive(serde::Deserialize)]
 struct Initialized {
     #[serde(rename = "protocolVersion")]
@@ -95,7 +96,8 @@ struct Initialized {
 }
 
 impl Bridge {
-    /// Opens the stream for what the server says unasked, and keeps it open while the session lives.
+    /// Opens the stream for messages that the server sends on its own, and keeps it open while the
+    /// session lives.
     pub(super) fn listen(&self) {
         let bridge = self.clone();
         let generation = self.state().session.generation;
@@ -110,11 +112,11 @@ impl Bridge {
         let mut last_event: Option<String> = None;
         let mut wait = Duration::from_secs(1);
         let mut opened_once = false;
-        // What a server that closes streams without a word asks for is not given to it for ever.
+        // A server that keeps closing streams without an event gets longer pauses than it asks for.
         let mut patience = SHORTEST_WAIT;
         while self.state().session.generation == generation {
             match self.open_stream(last_event.as_deref()).await {
-                // Something else answers here.
+                // This response is not an event stream.
                 Some(response)
                     if response.status().is_success()
                         && media_type(&response) != "text/event-stream" =>
@@ -135,7 +137,7 @@ impl Bridge {
                     }
                     wait = wait.clamp(patience, LONGEST_WAIT);
                 }
-                // Not offered. 409: another stream still counts as open.
+                // The stream is not offered. 409: another stream still counts as open.
                 Some(response)
                     if response.status().is_client_error()
                         && response.status().as_u16() != 409
@@ -149,9 +151,9 @@ impl Bridge {
         }
     }
 
-    /// GET of an event stream: from now on, or from where another one broke off.
+    /// GET of an event stream, starting now, or after the last event of a stream that broke off.
     pub(super) async fn open_stream(&self, last_event: Option<&str>) -> Option<reqwest::Response> {
-        // Nobody is asked for a stream in the background.
+        // The person is not asked for a background stream.
         let mut access = self.silent_access().await.ok()?;
         for attempt in 0..2 {
             let mut headers = self.state().session.headers();
@@ -174,8 +176,9 @@ impl Bridge {
         None
     }
 
-    /// Begins a session anew after the server forgot the one of `generation`: the client's own words,
-    /// an id of ours, and the answer is ours to read. Of several requests at once one does it.
+    /// Starts a new session after the server lost the one of `generation`: with the client's own
+    /// `initialize` under an id of the bridge's own; the bridge reads the response. Of several
+    /// concurrent requests one does it.
     pub(super) async fn renew_session(&self, generation: u64) -> bool {
         let _turn = self.0.renewing.lock().await;
         let (initialize, initialized) = {
@@ -183,8 +186,8 @@ impl Bridge {
             if state.session.generation != generation {
                 return true;
             }
-            // Id and revision stay until there are new ones: the server goes on saying that it does
-            // not know them, and the next request tries again.
+            // Id and revision stay until there are new ones: the server keeps rejecting them, and
+            // the next request tries again.
             (state.session.initialize.clone(), state.session.initialized.clone())
         };
         let Some(initialize) = initialize.and_then(|line| with_own_id(&line)) else { return false };
@@ -211,7 +214,7 @@ impl Bridge {
         true
     }
 
-    /// Ends the session at the server, in a second or not at all.
+    /// Ends the session at the server, if that succeeds within a second.
     pub(super) async fn end_session(&self) {
         let (headers, stream) = {
             let mut state = self.state();
@@ -232,7 +235,7 @@ impl Bridge {
     }
 }
 
-/// `initialize` with an id that no client has: its answer is the bridge's to read.
+/// `initialize` with an id that no client uses: the bridge reads the response.
 fn with_own_id(line: &str) -> Option<String> {
     let envelope: Envelope<'_> = serde_json::from_str(line).ok()?;
     let params = envelope.params_text()?;

@@ -1,12 +1,12 @@
-//! What the doctor says: findings by stage, and where two texts differ.
+//! The doctor's report: findings by stage, and the position where two strings differ.
 
 use serde::Serialize;
 
-/// Part of the way.
+/// A part of the check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// The sign-in that is kept.
+    /// The stored sign-in.
     Login,
     /// The IdP's documents.
     IdentityProvider,
@@ -14,18 +14,18 @@ pub enum Stage {
     McpServer,
     /// The RAS's documents.
     AuthorizationServer,
-    /// Who this client is at the RAS.
+    /// The registration of this client at the RAS.
     Client,
-    /// Sign-in to ID-JAG.
+    /// From the sign-in to an ID-JAG.
     Exchange,
-    /// ID-JAG to access token.
+    /// From the ID-JAG to an access token.
     Redemption,
-    /// The token at the MCP server.
+    /// The use of the token at the MCP server.
     Call,
 }
 
 impl Stage {
-    /// What people call it.
+    /// Its name for people.
     pub const fn title(self) -> &'static str {
         match self {
             Self::Login => "login",
@@ -39,7 +39,7 @@ impl Stage {
         }
     }
 
-    /// Exit code of a walk that ends in this stage.
+    /// The exit code if the check ends in this stage.
     pub const fn exit_code(self) -> u8 {
         match self {
             Self::Login => 10,
@@ -54,37 +54,37 @@ impl Stage {
     }
 }
 
-/// How a check came out.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// As it has to be.
+    /// As required.
     Ok,
-    /// Worth knowing; stands in nobody's way.
+    /// Worth knowing, but not a problem.
     Note,
-    /// In the way.
+    /// Prevents access.
     Wrong,
 }
 
 /// One check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Where.
+    /// The stage.
     pub stage: Stage,
-    /// How it came out.
+    /// The result.
     pub verdict: Verdict,
     /// What was checked, or what is wrong.
     pub what: String,
-    /// What was found, where two texts are compared.
+    /// What was found, if two strings are compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub found: Option<String>,
-    /// What it has to be.
+    /// What was expected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,
-    /// The first byte where the two differ.
+    /// Offset of the first byte where the two differ.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub differs_at: Option<usize>,
-    /// Who has to change something.
+    /// The party that has to change something.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub party: Option<String>,
     /// What to change.
@@ -92,29 +92,29 @@ pub struct Finding {
     pub fix: Option<String>,
 }
 
-/// Everything that was found.
+/// All findings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// The MCP server.
     pub url: String,
-    /// The checks in order.
+    /// The findings in order.
     pub findings: Vec<Finding>,
-    /// Whether the walk came to its end.
+    /// Whether every step succeeded.
     pub works: bool,
-    /// The stage that stands in the way.
+    /// The stage that prevents access.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stage: Option<Stage>,
-    /// In one sentence.
+    /// The result in one sentence.
     pub verdict: String,
 }
 
-/// The first byte where two texts differ.
+/// Offset of the first byte where two strings differ.
 pub(super) fn difference(a: &str, b: &str) -> Option<usize> {
     let same = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
     (a != b).then_some(same)
 }
 
-/// What the difference most likely is, in the words of this field.
+/// The most likely kind of difference, in the terms of OAuth.
 pub(super) fn name_difference(found: &str, expected: &str) -> &'static str {
     let slashless = |text: &str| text.strip_suffix('/').unwrap_or(text).to_owned();
     if slashless(found) == slashless(expected) {
