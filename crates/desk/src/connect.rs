@@ -29,7 +29,8 @@ pub struct Connect {
     common: Common,
 }
 
-/// Opens a browser for whatever is missing; the person did not start this program, their agent did.
+/// Opens a browser for whatever is missing. The person may not expect it, because their agent
+/// started this program.
 struct Tab;
 
 impl Browser for Tab {
@@ -40,7 +41,8 @@ impl Browser for Tab {
             Purpose::Consent => "this MCP server asks for your own consent, outside IT's control",
         };
         eprintln!("passavant: {what}; the browser opens");
-        // Without a browser nobody sees the page: the agent is told what to run instead.
+        // If no browser opens, nobody sees the page: the agent is told which command to run
+        // instead.
         show(url)
     }
 }
@@ -66,7 +68,7 @@ pub async fn connect(args: Connect) -> Result<()> {
     }
     let client = if args.no_browser { client } else { client.with_browser(Arc::new(Tab)) };
     let stop = async {
-        // Without signals there is still the end of input.
+        // If signals cannot be received, the end of input still ends the bridge.
         if shutdown_signal().await.is_err() {
             std::future::pending::<()>().await;
         }

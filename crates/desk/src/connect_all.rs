@@ -1,6 +1,7 @@
-//! `passavant connect --all`: one MCP server on standard input and output for all that the person may reach. Its tools are
-//! theirs, under `server__tool` names; the list changes as the company's catalog does, and as theirs do. Tools alone: for
-//! prompts, resources and what a server asks back, each server has an entry of its own.
+//! `passavant connect --all`: one MCP server on standard input and output for all MCP servers that
+//! the person may reach. It offers their tools under `server__tool` names; the list follows changes
+//! of the company's catalog and of the servers. It offers only tools: for prompts, resources and
+//! requests from a server, the server needs an entry of its own.
 
 use crate::{
     employee::mcp::{own_words, readable, tools_of},
@@ -38,15 +39,16 @@ use tokio_util::sync::CancellationToken;
 const CATALOG: Duration = Duration::from_mins(1);
 /// How long the first list of tools waits for servers that have not answered yet.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Waits between two attempts to reach a server.
+/// Shortest and longest pause between two attempts to reach a server.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(2));
-/// Longest name of a tool: hosts take 64 characters and put `mcp__passavant__` before it.
+/// Longest name of a tool: hosts accept 64 characters and prepend `mcp__passavant__`.
 const LONGEST: usize = 50;
-/// Between two lists of one server's tools, however often it says that they are others.
+/// Shortest time between two lists of one server's tools, however often it announces changes.
 const LISTS: Duration = Duration::from_secs(2);
-/// How long a server may take to begin, or to list its tools: the person may have to be asked in the browser.
+/// How long a server may take to start a session or list its tools. The person may have to be asked
+/// in the browser.
 const ANSWERS: Duration = Duration::from_mins(5);
-/// How long sessions may take to end, and renewals that are under way.
+/// How long sessions may take to end, and renewals in progress to finish.
 const ENDS: Duration = Duration::from_secs(3);
 
 /// The server that the agent sees. Cheap to clone.
@@ -54,17 +56,17 @@ const ENDS: Duration = Duration::from_secs(3);
 struct All {
     client: Client,
     servers: Arc<Mutex<BTreeMap<String, Server>>>,
-    /// The list of tools is another.
+    /// The list of tools has changed.
     changed: Arc<Notify>,
-    /// Counts whatever may let a list be whole.
+    /// Counts events after which a list may be complete.
     settled: watch::Sender<u64>,
     /// The catalog has been read.
     known: watch::Sender<bool>,
-    /// How many tasks keep a session.
+    /// Number of tasks that keep a session.
     kept: watch::Sender<usize>,
 }
 
-/// One of them, for as long as it lives.
+/// One such task, counted until this is dropped.
 struct Keeping(watch::Sender<usize>);
 
 impl Keeping {
@@ -82,30 +84,30 @@ impl Drop for Keeping {
 
 /// One of the servers behind it, by its URL.
 struct Server {
-    /// What its tools begin with.
+    /// The prefix of its tools.
     prefix: String,
     title: String,
     state: State,
-    /// Ends the session with it.
+    /// Ends the session with this server.
     stop: CancellationToken,
 }
 
 enum State {
-    /// It was asked, and has not answered.
+    /// Contacted, without a response so far.
     Asked(Instant),
-    /// It answers.
+    /// It responds.
     Up { peer: Peer<RoleClient>, tools: Vec<Offered> },
-    /// Why it does not.
+    /// It does not respond, for this reason.
     Down(String),
 }
 
-/// A tool as the agent sees it, and as its server calls it.
+/// A tool as the agent sees it, with the name that its server uses.
 struct Offered {
     tool: Tool,
     own_name: String,
 }
 
-/// Hears when a server's tools change.
+/// Is notified when a server's tools change.
 #[derive(Clone)]
 struct Watch(Arc<Notify>);
 
@@ -128,7 +130,7 @@ pub async fn connect_all(client: Client) -> Result<()> {
     let running = all.clone().serve(stdio()).await;
     let running = match running {
         Ok(running) => running,
-        // The agent went away before it had said what it is.
+        // The agent disconnected before it had initialized.
         Err(ServerInitializeError::ConnectionClosed(_)) => return Ok(()),
         Err(error) => {
             anyhow::bail!("the MCP client ended the session: {}", plain_lines(&error.to_string()))
@@ -139,7 +141,7 @@ pub async fn connect_all(client: Client) -> Result<()> {
     let teller = tokio::spawn(async move {
         loop {
             changed.notified().await;
-            // Several servers change at once: one word for all of them.
+            // Several servers change at once: send one notification for all of them.
             sleep(Duration::from_millis(200)).await;
             let _ = agent.notify_tool_list_changed().await;
         }
@@ -161,7 +163,7 @@ impl All {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the catalog again and again: servers come and go.
+    /// Reads the catalog repeatedly, because servers are added and removed.
     async fn follow_catalog(self) {
         loop {
             match self.client.catalog().await {
@@ -178,7 +180,8 @@ impl All {
                     self.known.send_replace(true);
                     return;
                 }
-                // What is there stays: every call is decided anew by the company in any case.
+                // Servers that are connected stay: the company decides about every call anew
+                // anyway.
                 Err(error) => {
                     eprintln!(
                         "passavant: the catalog cannot be read: {}",
@@ -191,7 +194,7 @@ impl All {
         }
     }
 
-    /// Begins with servers that are new, and ends with those that are gone.
+    /// Starts sessions with new servers, and ends those with removed ones.
     fn take(&self, granted: Vec<CatalogServer>) {
         let all = granted.clone();
         let mut held = self.servers();
@@ -221,7 +224,7 @@ impl All {
         }
     }
 
-    /// Holds a session with one server, for as long as it is in the catalog.
+    /// Keeps a session with one server for as long as it is in the catalog.
     async fn keep(self, url: String, stop: CancellationToken) {
         let _keeping = Keeping::begun(&self.kept);
         let mut wait = AGAIN.0;
@@ -289,7 +292,7 @@ impl All {
                     self.settle(url, State::Down("the connection to it ended".to_owned()));
                     return;
                 }
-                // Its list is another: looked at in a while, or it has changed again.
+                // Its list has changed: wait before reading it, because it may change again.
                 () = async { watch.0.notified().await; sleep(LISTS).await } => {}
                 () = stop.cancelled() => {
                     ended.cancel();
@@ -311,7 +314,7 @@ impl All {
     fn settle(&self, url: &str, state: State) {
         let mut tells = false;
         if let Some(server) = self.servers().get_mut(url) {
-            // One that was not there and still is not has no tools to tell of.
+            // A server that was down and still is has no tools to announce.
             tells = [&server.state, &state].iter().any(|state| matches!(state, State::Up { .. }));
             if let State::Down(why) = &state {
                 eprintln!("passavant: {}: {}", plain_lines(&server.title), plain_lines(why));
@@ -324,13 +327,13 @@ impl All {
         }
     }
 
-    /// Waits until every server has answered one way or the other.
+    /// Waits until every server has responded or failed.
     async fn whole(&self) {
         let mut settled = self.settled.subscribe();
         let mut known = self.known.subscribe();
         let whole = async {
             let _ = known.wait_for(|known| *known).await;
-            // One that has been silent for long is not waited for again.
+            // A server that has been silent for long is not waited for again.
             let waits = |server: &Server| matches!(server.state, State::Asked(since) if since.elapsed() < PATIENCE);
             while self.servers().values().any(waits) {
                 if settled.changed().await.is_err() {
@@ -338,11 +341,11 @@ impl All {
                 }
             }
         };
-        // What comes later is told then.
+        // Tools that arrive later are announced as a change.
         let _ = timeout(PATIENCE, whole).await;
     }
 
-    /// Ends the sessions, and waits for that: a server may hold a process for each.
+    /// Ends the sessions and waits for their end, because a server may keep a process for each.
     async fn end(&self) {
         for server in std::mem::take(&mut *self.servers()).into_values() {
             server.stop.cancel();
@@ -350,7 +353,7 @@ impl All {
         let _ = self.kept.subscribe().wait_for(|kept| *kept == 0).await;
     }
 
-    /// The server of a tool, and what it calls it.
+    /// The server of a tool, and the tool's name there.
     fn find(&self, name: &str) -> Result<(Peer<RoleClient>, String), ErrorData> {
         let servers = self.servers();
         for server in servers.values() {
@@ -403,7 +406,7 @@ impl ServerHandler for All {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        // A server that says nothing holds up its own tools alone.
+        // A server that does not respond delays only its own tools.
         let found = match self.find(&request.name) {
             Err(_) => {
                 self.whole().await;
@@ -414,11 +417,11 @@ impl ServerHandler for All {
         let (peer, own_name) = found?;
         let mut own = CallToolRequestParams::new(own_name);
         own.arguments = request.arguments;
-        // Dropped where the agent calls it back.
+        // Dropped if the agent cancels the call.
         tokio::select! {
             result = peer.call_tool(own) => match result {
                 Ok(result) => Ok(result.into()),
-                // As the server said it.
+                // The server's own error, unchanged.
                 Err(ServiceError::McpError(error)) => Err(error),
                 Err(error) => Err(ErrorData::internal_error(readable(&error).to_string(), None)),
             },
@@ -427,8 +430,9 @@ impl ServerHandler for All {
     }
 }
 
-/// What the tools of a server begin with: short. Where several would have the same, each has a part of its URL beside it, so
-/// that none bears the name of another in whatever order they come.
+/// The prefix of a server's tools: short. If several servers would have the same prefix, each gets
+/// a part of its URL appended, so that no server's prefix depends on the order in which they
+/// appear.
 fn prefix_of(server: &CatalogServer, all: &[CatalogServer]) -> String {
     let short = |server: &CatalogServer| {
         let mut base = name_of(server);
@@ -444,7 +448,7 @@ fn prefix_of(server: &CatalogServer, all: &[CatalogServer]) -> String {
     base
 }
 
-/// The tools of a server under names that hosts take and that are each another.
+/// The tools of a server under names that hosts accept and that are unique.
 fn offered(prefix: &str, title: &str, tools: Vec<Tool>) -> Vec<Offered> {
     let mut names = HashSet::new();
     let named = |tool: Tool| {
@@ -455,7 +459,7 @@ fn offered(prefix: &str, title: &str, tools: Vec<Tool>) -> Vec<Offered> {
         let is_same =
             name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix("__")) == Some(&own_name);
         if name.len() > LONGEST || !is_same {
-            // By its whole name: the same each time, and another one's for no other tool.
+            // Derived from the whole name: the same each time, and different for every other tool.
             name.truncate(LONGEST - 9);
             name = format!("{name}-{}", &hex(&own_name));
         }
@@ -473,7 +477,7 @@ fn offered(prefix: &str, title: &str, tools: Vec<Tool>) -> Vec<Offered> {
     tools.into_iter().filter_map(named).collect()
 }
 
-/// Eight letters and digits that stand for a text.
+/// Eight letters and digits, derived from a text.
 fn hex(text: &str) -> String {
     sha256(text.as_bytes()).chars().filter(char::is_ascii_alphanumeric).take(8).collect()
 }

@@ -1,4 +1,4 @@
-//! `passavant doctor`: the client library's walk, for people and for machines.
+//! `passavant doctor`: the check of the client library, with output for people and programs.
 
 use crate::employee::Common;
 use anyhow::Result;

@@ -1,6 +1,6 @@
-//! `passavant inspect`: a JWT claim by claim against the rules for its kind. It is read from standard
-//! input, so that it stays out of arguments and shell history; the signature is neither verified nor
-//! shown, so what is printed cannot be used.
+//! `passavant inspect`: checks a JWT claim by claim against the rules for its kind. The JWT is read
+//! from standard input, so that it stays out of arguments and shell history. The signature is
+//! neither verified nor printed, so the output cannot be used as a token.
 
 use anyhow::{Result, anyhow, bail};
 use passavant_host as system;
@@ -17,7 +17,7 @@ use passavant_proto::{
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
-/// Kinds of JWT that are told apart.
+/// Kinds of JWT that are distinguished.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     IdJag,
@@ -82,7 +82,7 @@ impl Kind {
         }
     }
 
-    /// Longest life that Passavant accepts, in seconds.
+    /// Longest lifetime that Passavant accepts, in seconds.
     const fn longest(self) -> Option<i64> {
         match self {
             Self::IdJag => Some(id_jag::LONGEST_LIFETIME),
@@ -94,17 +94,17 @@ impl Kind {
     }
 }
 
-/// One thing to say of a header member or claim.
+/// One remark about a header member or claim.
 #[derive(Clone)]
 struct Note {
     name: String,
     value: String,
-    /// `ok`, `wrong`, or `note` for what is neither.
+    /// `ok`, `wrong`, or `note` for a remark that is neither.
     verdict: &'static str,
     text: String,
 }
 
-/// Explains a JWT; exit code 1 if it breaks a rule for its kind.
+/// Explains a JWT. The exit code is 1 if it breaks a rule for its kind.
 pub fn run(as_json: bool, arguments: &[String]) -> Result<ExitCode> {
     if !arguments.is_empty() {
         bail!(
@@ -199,7 +199,7 @@ fn explain(kind: Kind, header: &Claims, claims: &Claims, now: i64) -> Vec<Note> 
     notes
 }
 
-/// Whether a claim keeps the rules for its kind, and what it means.
+/// Whether a claim follows the rules for its kind, and what it means.
 fn claim(
     kind: Kind,
     claims: &Claims,

@@ -1,5 +1,5 @@
-//! The person's half: the commands of an employee, the bridge, what is written into other programs' configs, and what
-//! tells why something does not work.
+//! The person's side: employee commands, the bridge, installation into other programs' configs, and
+//! diagnosis.
 
 pub mod connect;
 pub mod connect_all;

@@ -1,5 +1,5 @@
-//! Where the employee's sign-in is kept: the operating system's keychain, or, only when asked for
-//! by name, a file of mode 0600.
+//! Stores the employee's sign-in: in the operating system's keychain, or in a file of mode 0600,
+//! but only if that was asked for explicitly.
 
 use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -23,14 +23,15 @@ use std::{
     time::Duration,
 };
 
-/// Everything kept for one person: how the client is known to IdP and RASes, and the sign-in.
+/// Everything that is stored for one person: the client registrations at IdP and RASes, and the
+/// sign-in.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Profile {
     pub idp: String,
     pub idp_client: Registration,
     #[serde(default)]
     pub ras_clients: BTreeMap<String, Registration>,
-    /// Clients at authorization servers without cross-app access.
+    /// Registrations at authorization servers without cross-app access.
     #[serde(default)]
     pub consent_clients: BTreeMap<String, Registration>,
     #[serde(default)]
@@ -42,16 +43,16 @@ pub struct Registration {
     pub client_id: String,
     #[serde(default)]
     pub secret: Option<String>,
-    /// Of an installation: its private key, PKCS#8 for ES256, in base64url.
+    /// The private key of an installation: PKCS#8 for ES256, in base64url.
     #[serde(default)]
     pub key: Option<String>,
-    /// Of a client that a vendor registered: its one callback, host and port.
+    /// The one callback of a client that a vendor registered: host and port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callback: Option<(String, u16)>,
 }
 
 impl Registration {
-    /// A client that was registered by hand.
+    /// A client that was registered manually.
     pub fn new(client_id: &str, secret: Option<&Secret>) -> Self {
         let secret = secret.map(|secret| secret.expose().to_owned());
         Self { client_id: client_id.to_owned(), secret, ..Self::default() }
@@ -79,7 +80,7 @@ impl Registration {
     }
 }
 
-/// Every registration of a map, ready for use.
+/// All registrations of a map, ready for use.
 fn clients(
     held: &BTreeMap<String, Registration>,
 ) -> Result<std::collections::HashMap<String, passavant_client::Registration>> {
@@ -106,8 +107,8 @@ impl Profile {
         })
     }
 
-    /// This profile in place of `before`: registrations of both, and the sign-in of before where it is
-    /// the same issuer's and client's.
+    /// This profile merged with `before`: the registrations of both, and the earlier sign-in if
+    /// issuer and client are the same.
     #[must_use]
     pub fn over(self, before: Self) -> Self {
         let same =
@@ -121,7 +122,7 @@ impl Profile {
     }
 }
 
-/// The chosen place.
+/// The chosen storage.
 #[derive(Clone)]
 pub struct Storage {
     folder: PathBuf,
@@ -137,17 +138,19 @@ enum Place {
 const SERVICE: &str = "passavant";
 const PROFILE: &str = "profile";
 const FILE: &str = "insecure-profile.json";
-/// Prefix of what is kept for one MCP server; the URL's hash follows, so that no name can lead anywhere.
+/// Name prefix for what is stored for one MCP server. The URL's hash follows, so that a URL cannot
+/// lead to another file.
 const ACCESS: &str = "access-";
-/// The list of those, where they cannot be listed.
+/// The list of those names, for storages that cannot list their entries.
 const ACCESSES: &str = "accesses";
-/// Longest waits for a lock: of what asks authorization servers, and of what asks a person.
+/// Longest wait for the lock of operations that contact authorization servers, and for the lock of
+/// those that ask a person.
 const LOCK: Duration = Duration::from_mins(2);
 const PERSON: Duration = Duration::from_mins(11);
 const LOCK_WAIT: Duration = Duration::from_millis(20);
 
 impl Storage {
-    /// The keychain; or the file, where `insecure` asks for it or an earlier run made it.
+    /// Opens the keychain; or the file, if `insecure` asks for it or an earlier run created it.
     pub fn open(insecure: bool) -> Result<Self> {
         system::take_over_settings()?;
         let folder = system::settings_folder()?;
@@ -156,11 +159,11 @@ impl Storage {
         Ok(Self { folder, place })
     }
 
-    /// Refuses where nothing could be kept: before a person signs in, not after.
+    /// Fails if nothing could be stored: before a person signs in, not after.
     pub fn ready(&self) -> Result<()> {
         match self.place {
             Place::File => Ok(()),
-            // Asks for an entry that there is not: whoever answers that keeps one.
+            // Look up an entry that does not exist: a keychain that responds can be used.
             Place::Keychain => Ok(keychain("ready", |entry, _| match entry.get_password() {
                 Ok(_) | Err(keyring::Error::NoEntry) => Ok(()),
                 Err(error) => Err(error),
@@ -168,7 +171,7 @@ impl Storage {
         }
     }
 
-    /// Says where the sign-in is kept, and warns where that is not a keychain.
+    /// Says where the sign-in is stored, and warns if that is not a keychain.
     pub fn tell(&self) {
         if self.place == Place::Keychain {
             println!("The sign-in is kept in {}.", self.describe());
@@ -181,7 +184,7 @@ impl Storage {
         }
     }
 
-    /// Where it is, for people.
+    /// The storage, in words for people.
     pub fn describe(&self) -> String {
         match self.place {
             Place::Keychain => "the keychain of this system".to_owned(),
@@ -212,7 +215,8 @@ impl Storage {
                     Err(error) => Err(error),
                 });
                 match held {
-                    // Where nothing can be kept, nothing is; it is said where something is to be.
+                    // Without a keychain nothing is stored; the error is reported when something
+                    // has to be stored.
                     Err(NoKeychain::None(_)) => None,
                     held => held?,
                 }
@@ -238,18 +242,18 @@ impl Storage {
                 _ => Ok(()),
             },
             (None, Place::Keychain) => {
-                // What an earlier build kept goes first: it would be taken over again.
+                // Remove the earlier build's entry first; otherwise it would be taken over again.
                 Ok(keychain(name, |entry, before| removed(before).and_then(|()| removed(entry)))?)
             }
         }
     }
 
-    /// The profile kept, if there is one.
+    /// The stored profile, if there is one.
     pub fn load(&self) -> Result<Option<Profile>> {
         self.read(PROFILE)
     }
 
-    /// What is kept for one server. It can be had again, so what cannot be read is dropped.
+    /// What is stored for one server. It can be obtained again, so an unreadable entry is dropped.
     fn read_access(&self, name: &str) -> Result<Option<Access>> {
         match self.read(name) {
             Err(error) if error.is::<Unreadable>() => {
@@ -270,8 +274,8 @@ impl Storage {
         if self.place == Place::File {
             return self.write(&access_name(url), access);
         }
-        // Keychains cannot be listed, so a list is kept beside: longer than the truth where a step
-        // between fails, never shorter.
+        // Keychains cannot be listed, so a list is stored separately. If a step in between fails,
+        // it has a name too many, never one too few.
         let _lock = lock(&self.folder, "accesses.lock", LOCK)?;
         let mut urls = self.listed()?;
         if access.is_some() && urls.insert(url.to_owned()) {
@@ -291,7 +295,7 @@ impl Storage {
         }
     }
 
-    /// Names of what is kept for servers.
+    /// The names of what is stored for servers.
     fn access_names(&self) -> Result<Vec<String>> {
         if self.place == Place::Keychain {
             return Ok(self.listed()?.iter().map(|url| access_name(url)).collect());
@@ -311,7 +315,7 @@ impl Storage {
             match self.read_access(&name) {
                 Ok(access) => urls.extend(access.map(|access| access.url)),
                 Err(error) if error.is::<NoKeychain>() => return Err(error),
-                // It hides none of the others.
+                // An unreadable entry must not hide the others.
                 Err(error) => {
                     tracing::warn!(error = format!("{error:#}"), "a kept token is passed over");
                 }
@@ -320,7 +324,7 @@ impl Storage {
         Ok(urls)
     }
 
-    /// Removes everything kept here, readable or not.
+    /// Removes everything that is stored here, readable or not.
     pub fn forget(&self) -> Result<()> {
         for name in self.access_names()? {
             self.write::<Access>(&name, None)?;
@@ -331,7 +335,7 @@ impl Storage {
         self.store(None)
     }
 
-    /// Keeps a profile in place of the one before, or forgets it.
+    /// Replaces the stored profile, or removes it.
     pub fn store(&self, profile: Option<&Profile>) -> Result<()> {
         self.write(PROFILE, profile)
     }
@@ -341,10 +345,10 @@ fn access_name(url: &str) -> String {
     format!("{ACCESS}{}", sha256(url.as_bytes()))
 }
 
-/// Longest wait for the keychain: for a person to unlock it, too.
+/// Longest wait for the keychain, including a person who has to unlock it.
 const KEYCHAIN: Duration = Duration::from_secs(12);
 
-/// Removes an entry, which may be gone already.
+/// Removes an entry, which may not exist.
 fn removed(entry: &Entry) -> keyring::Result<()> {
     match entry.delete_credential() {
         Ok(()) | Err(keyring::Error::NoEntry) => Ok(()),
@@ -352,7 +356,7 @@ fn removed(entry: &Entry) -> keyring::Result<()> {
     }
 }
 
-/// What an earlier build kept under its own name, which is kept in this entry from now on.
+/// Moves what an earlier build stored under its own name into this entry.
 fn taken_over(entry: &Entry, before: &Entry) -> keyring::Result<Option<Secret>> {
     let held = match before.get_password() {
         Ok(text) => Secret::new(text),
@@ -364,14 +368,16 @@ fn taken_over(entry: &Entry, before: &Entry) -> keyring::Result<Option<Secret>> 
     Ok(Some(held))
 }
 
-/// One call to the keychain, which is another process and may never answer: with the entry, and that of an earlier build.
+/// Runs one call to the keychain, which is another process and may never respond. The call gets the
+/// entry, and that of an earlier build.
 fn keychain<T: Send + 'static>(
     name: &str,
     work: impl FnOnce(&Entry, &Entry) -> keyring::Result<T> + Send + 'static,
 ) -> Result<T, NoKeychain> {
     let (answer, answered) = std::sync::mpsc::channel();
     let name = name.to_owned();
-    // Left behind if it does not answer: nothing waits for it at the end of the process.
+    // The thread is abandoned if the keychain does not respond: nothing waits for it at the end of
+    // the process.
     std::thread::spawn(move || {
         let entries = Entry::new(SERVICE, &name)
             .and_then(|entry| Ok((entry, Entry::new(formerly::NAME, &name)?)));
@@ -385,12 +391,12 @@ fn keychain<T: Send + 'static>(
     answered.recv_timeout(KEYCHAIN).unwrap_or(Err(NoKeychain::Silent))
 }
 
-/// What is kept is not what this version keeps.
+/// The stored data do not have the format of this version.
 #[derive(Debug, thiserror::Error)]
 #[error("what {0} holds cannot be read\nhint: run `passavant logout --forget`, then sign in")]
 struct Unreadable(String);
 
-/// Nothing answers where a keychain would be.
+/// No keychain responds.
 #[derive(Debug, thiserror::Error)]
 #[error("there is none on this system, or nothing that offers one runs")]
 struct Unusable;
@@ -464,14 +470,15 @@ impl Vault for ProfileVault {
     }
 }
 
-/// The sole right to write into the configs of MCP clients.
+/// The exclusive right to write into the configs of MCP clients.
 pub fn lock_installs() -> Result<File> {
     system::take_over_settings()?;
-    // What was installed is on one record, whatever sign-ins the person has.
+    // All installs of the person are in one ledger, whatever sign-ins they have.
     lock(&system::Places::here()?.own_config(), "install.lock", LOCK)
 }
 
-/// Held by one process at a time; the system frees it when the process ends, however it ends.
+/// A lock that one process holds at a time. The system releases it when the process ends, however
+/// it ends.
 fn lock(folder: &Path, name: &str, longest: Duration) -> Result<File> {
     system::private_folder(folder)?;
     let path = folder.join(name);
@@ -496,7 +503,7 @@ fn lock(folder: &Path, name: &str, longest: Duration) -> Result<File> {
     }
 }
 
-/// Keychains may wait for a person to unlock them: never on a thread that serves others.
+/// Keychains may wait for a person to unlock them: never call them on a thread that serves others.
 fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> VaultFuture<'static, T> {
@@ -574,7 +581,7 @@ mod tests {
         assert!(empty.contains("is empty"), "nothing is no secret: {empty}");
         fs::write(file.path(), "a secret").unwrap();
         assert!(system::read_private(file.path()).is_ok());
-        // Only root can make a file somebody else's.
+        // Only root can give a file to another user.
         if rustix::process::geteuid().is_root() {
             std::os::unix::fs::chown(file.path(), Some(65_534), None).unwrap();
             let refused = system::read_private(file.path()).unwrap_err().to_string();

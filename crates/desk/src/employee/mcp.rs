@@ -18,7 +18,7 @@ async fn connect(common: &Common, url: &str) -> Result<RunningService<RoleClient
     ().serve(transport).await.map_err(|error| own_words(&error))
 }
 
-/// What the SDK says about a start that failed, in our own words.
+/// The SDK's error about a failed start, in our own words.
 pub fn own_words(error: &ClientInitializeError) -> anyhow::Error {
     let words = match error {
         ClientInitializeError::JsonRpcError(data) => {
@@ -43,7 +43,7 @@ pub fn own_words(error: &ClientInitializeError) -> anyhow::Error {
     anyhow::anyhow!("{words}")
 }
 
-/// The SDK wraps what went wrong in several layers; the innermost is ours or the server's.
+/// The SDK wraps errors in several layers; the innermost one is ours or the server's.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut last = error;
     while let Some(source) = last.source() {
@@ -52,17 +52,17 @@ fn innermost(error: &dyn std::error::Error) -> String {
     last.to_string()
 }
 
-/// What went wrong on the way to a server, without the names that the SDK's layers have.
+/// An error of the transport, without the names of the SDK's layers.
 fn on_the_way(text: &str) -> String {
     let text = text.split_once("] error: ").map_or(text, |(_, inner)| inner);
     let text = text.split(", when ").next().unwrap_or(text);
-    // The SDK puts its own words around the error of a transport; what is after these is ours.
+    // The SDK adds a prefix to transport errors; the text after it is ours.
     if let Some((_, ours)) = text.split_once("Io error: ") {
         return ours.to_owned();
     }
     let text = text.trim_start_matches("Transport fatal ").trim_start_matches("Client error: ");
     if let Some((_, theirs)) = text.split_once("could not parse JSON response as ") {
-        // A parser's words, and then the beginning of the body.
+        // The parser's error, followed by the beginning of the body.
         let body = theirs.split_once("JSON-RPC message: ").map(|(_, body)| body);
         let body = body.or_else(|| {
             let (_, place) = theirs.split_once(" column ")?;
@@ -89,7 +89,8 @@ fn on_the_way(text: &str) -> String {
             plain(&found)
         );
     }
-    // Ours, with what to do: it begins with the server that it speaks of, and what others said is on one line of it.
+    // Our own error with a hint. It begins with the server's URL; text of other parties is on one
+    // line of it.
     if text.starts_with("http") && text.contains("\nhint: ") {
         return text.to_owned();
     }
@@ -99,7 +100,7 @@ fn on_the_way(text: &str) -> String {
     format!("the MCP server could not be asked: {}", first_words(text))
 }
 
-/// The message of a JSON-RPC error, though its end may be cut off.
+/// The message of a JSON-RPC error whose end may be cut off.
 fn json_rpc_error(text: &str) -> Option<String> {
     let (_, body) = text.split_once('{')?;
     let (_, message) = body.split_once("\"message\":\"")?;
@@ -116,7 +117,7 @@ fn json_rpc_error(text: &str) -> Option<String> {
     Some(plain(&message.chars().take(500).collect::<String>()))
 }
 
-/// The beginning of somebody else's text; a page is named, not shown.
+/// The beginning of another party's text; of an HTML page only that it is one.
 fn first_words(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     if ["<!doctype", "<html", "<head", "<body"].iter().any(|tag| lower.contains(tag)) {
@@ -128,12 +129,12 @@ fn first_words(text: &str) -> String {
     plain(&line.chars().take(300).collect::<String>())
 }
 
-/// Most tools of one server, in how many pages, and how large all of them.
+/// Maximum number of tools of one server, of pages to read, and of bytes in total.
 const MOST: usize = 1000;
 const PAGES: usize = 64;
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 
-/// The tools of a server, page by page, as many as may be.
+/// The tools of a server, page by page, up to the maximum.
 pub async fn tools_of(peer: &Peer<RoleClient>) -> Result<Vec<Tool>> {
     let (mut tools, mut bytes) = (Vec::new(), 0);
     let mut page = None;
@@ -159,7 +160,7 @@ pub async fn tools_of(peer: &Peer<RoleClient>) -> Result<Vec<Tool>> {
 pub async fn tools(common: &Common, url: &str, as_json: bool) -> Result<()> {
     let service = connect(common, url).await?;
     let tools = tools_of(service.peer()).await;
-    // Also after an error: the server may hold a process for the session.
+    // Also after an error, because the server may keep a process for the session.
     service.cancel().await?;
     let tools = tools?;
     if as_json {
@@ -187,7 +188,8 @@ pub async fn call(common: &Common, url: &str, tool: &str, arguments: &str) -> Re
         Ok(result) => result,
         Err(error) => {
             let error = readable(&error);
-            // More scope was asked for on the way: the catalog knows why it is refused, and says it to people.
+            // More scopes were requested meanwhile: the catalog knows why they are refused, and
+            // says it in words for people.
             if error.to_string().contains("access_denied") {
                 let (client, _) = common.signed_in()?;
                 if let Some(text) = client.refusal(url).await {
@@ -233,7 +235,7 @@ pub fn readable(error: &ServiceError) -> anyhow::Error {
     anyhow::anyhow!("{words}")
 }
 
-/// Prints an access token, for use in a pipe.
+/// Prints an access token, for use in a shell pipeline.
 pub async fn token(common: &Common, url: &str, scope: Option<&str>) -> Result<()> {
     let client = common.client_for(url).await?;
     let Some(scope) = scope else {
@@ -243,7 +245,7 @@ pub async fn token(common: &Common, url: &str, scope: Option<&str>) -> Result<()
     let scopes = passavant_proto::oauth::scope::Scopes::parse(scope);
     let mut server = client.discover(url).await?;
     server.scopes = Some(scopes.context("--scope has characters that no scope may have")?);
-    // What is held already may have other scopes.
+    // The token in memory may have other scopes.
     client.forget(&server);
     println!("{}", client.access_token(&server).await?.secret().expose());
     Ok(())
@@ -255,7 +257,7 @@ mod tests {
     use rmcp::transport::StreamableHttpClientTransport;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// What a person reads of a server that gives this answer to everything.
+    /// The error message that a person sees if a server gives this response to every request.
     async fn told(answer: &'static str) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());

@@ -77,13 +77,14 @@ pub struct Login {
     common: Common,
 }
 
-/// Shows the person a URL, and says so on standard error.
+/// Opens a URL for the person, and says so on standard error.
 struct Tab;
 
 impl Browser for Tab {
     fn open(&self, url: &str, purpose: Purpose) -> bool {
         match purpose {
-            // `passavant login` is one word more, and does not surprise anyone with a browser.
+            // The person only has to run `passavant login`, and is not surprised by a browser
+            // window.
             Purpose::SignIn => return false,
             Purpose::StepUp => {
                 eprintln!("The company's policy wants you to sign in again for this.");
@@ -97,7 +98,8 @@ impl Browser for Tab {
     }
 }
 
-/// Opens a browser, and prints the URL in any case: a program that says that it opened one may be wrong.
+/// Opens a browser, and prints the URL in any case: a launcher may report success without opening
+/// anything.
 pub fn show(url: &str) -> bool {
     let opened = open::that_detached(url).is_ok();
     let how = if opened { "If no browser opens, open" } else { "No browser could be opened. Open" };
@@ -108,10 +110,10 @@ pub fn show(url: &str) -> bool {
 const NOBODY: &str =
     "nobody has signed in\nhint: run `passavant login --issuer URL` first; IT knows the URL";
 
-/// The client of this command, which knows the clocks of those it asked.
+/// The client that this command uses; it knows the clocks of the servers it contacted.
 static ASKED: OnceLock<Client> = OnceLock::new();
 
-/// Says whose clock is another than this computer's, whatever came of the command.
+/// Warns about a clock that differs from this computer's, whatever the result of the command.
 pub fn warn_of_clock() {
     if let Some(warning) = ASKED.get().and_then(Client::clock_warning) {
         eprintln!("warning: {}", system::plain_lines(&warning));
@@ -131,19 +133,19 @@ impl Common {
             system::clock(),
             system::entropy(),
         );
-        // The first one serves as well as any other: they ask the same servers.
+        // Any client of this command will do: they contact the same servers.
         let _ = ASKED.set(client.clone());
         Ok(client)
     }
 
-    /// The client of whoever signed in last, and what it is kept in.
+    /// The client of the person who signed in last, and the storage it uses.
     pub fn signed_in(&self) -> Result<(Client, Arc<Storage>)> {
         let storage = self.storage()?;
         let profile = storage.load()?.context(NOBODY)?;
         Ok((self.client(&storage, &profile)?, storage))
     }
 
-    /// A client with a live token for `url`. In a terminal it asks once for what is missing: a
+    /// A client with a valid token for `url`. In a terminal it asks once for what is missing: a
     /// consent in the browser, or the secret of a registration.
     pub async fn client_for(&self, url: &str) -> Result<Client> {
         let (client, storage) = self.signed_in()?;
@@ -165,7 +167,7 @@ impl Common {
     }
 }
 
-/// An error with what the company's catalog knows of it.
+/// An error, with the explanation that the company's catalog has for it.
 pub async fn explained(client: &Client, url: &str, error: Error) -> anyhow::Error {
     match &error {
         Error::RefusedByPolicy { .. } => match client.refusal(url).await {
@@ -176,7 +178,7 @@ pub async fn explained(client: &Client, url: &str, error: Error) -> anyhow::Erro
     }
 }
 
-/// Keeps the secret of a registration at a RAS.
+/// Stores the secret of a registration at a RAS.
 pub async fn keep_registration(
     storage: &Arc<Storage>,
     issuer: &str,
@@ -213,7 +215,7 @@ pub struct KeepSecret {
     common: Common,
 }
 
-/// `passavant secret`: the secret of a client that IT or a vendor registered, kept once.
+/// `passavant secret`: stores the secret of a client that IT or a vendor registered.
 pub async fn keep_secret(args: KeepSecret) -> Result<()> {
     Issuer::parse(&args.issuer).with_context(|| format!("`{}`", args.issuer))?;
     let storage = args.common.storage()?;
@@ -251,7 +253,7 @@ pub async fn login(args: Login) -> Result<()> {
     if let Some(issuer) = &args.issuer {
         let issuer = discovered(&args.common, issuer).await?;
         if profile.idp != issuer {
-            // A client of one identity provider is nobody at another.
+            // A client of one identity provider is unknown at another.
             profile.idp = issuer;
             profile.idp_client = Registration::default();
         }
@@ -273,7 +275,7 @@ pub async fn login(args: Login) -> Result<()> {
         profile.ras_clients.insert(issuer, registration);
     }
     if args.enrol {
-        // Its registration, or a key that was enrolled before.
+        // The registered client, or the key that was enrolled before.
         profile.idp_client = Registration::default();
     }
     if profile.idp.is_empty() {
@@ -295,8 +297,8 @@ pub async fn login(args: Login) -> Result<()> {
     } else {
         Some(enrol(&args, &mut profile, &options, &mut pasted).await?)
     };
-    // Nobody renews tokens while the profile is rewritten; the person has taken their time before, and
-    // what was renewed meanwhile stays.
+    // With the lock, no process renews tokens while the profile is rewritten. It is taken only now,
+    // after the person has signed in, and tokens that were renewed meanwhile are kept.
     let lock = ProfileVault(Arc::clone(&storage)).lock().await?;
     let profile = profile.over(storage.load()?.unwrap_or_default());
     storage.store(Some(&profile))?;
@@ -327,7 +329,7 @@ pub async fn login(args: Login) -> Result<()> {
     signed_in(pending.finish_with(Some(&mut pasted)).await, &storage)
 }
 
-/// Says how a sign-in ended.
+/// Reports the result of a sign-in.
 fn signed_in(session: Result<Session, Error>, storage: &Storage) -> Result<()> {
     let session = match session {
         Err(Error::Callback(text)) if text.contains("access_denied") => bail!(
@@ -341,7 +343,7 @@ fn signed_in(session: Result<Session, Error>, storage: &Storage) -> Result<()> {
     Ok(())
 }
 
-/// The issuer as its own metadata spell it: people leave a slash out, or write one too many.
+/// The issuer as its own metadata spell it: people omit a trailing slash, or add one.
 async fn discovered(common: &Common, text: &str) -> Result<String> {
     let issuer = Issuer::parse(text)
         .map_err(|error| anyhow::anyhow!("--issuer: `{}` {error}", plain(text)))?;
@@ -360,10 +362,10 @@ async fn discovered(common: &Common, text: &str) -> Result<String> {
     }
 }
 
-/// Lines of standard input, for whoever signs in in the browser of another computer.
+/// Lines of standard input, for a person who signs in in the browser of another computer.
 fn pasted() -> Pasted {
     let (line, pasted) = tokio::sync::mpsc::channel(8);
-    // Left behind at the end: nothing waits for it.
+    // The thread is abandoned at the end: nothing waits for it.
     std::thread::spawn(move || {
         for text in std::io::stdin().lines().map_while(Result::ok) {
             if line.blocking_send(Secret::new(text)).is_err() {
@@ -374,8 +376,8 @@ fn pasted() -> Pasted {
     pasted
 }
 
-/// Whether the profile has a client that can sign in: registered, or an installation that is still
-/// published.
+/// Whether the profile has a client that can sign in: a registered one, or an installation that is
+/// still published.
 async fn is_enrolled(common: &Common, profile: &Profile) -> Result<bool> {
     let client = &profile.idp_client;
     if client.client_id.is_empty() {
@@ -387,11 +389,11 @@ async fn is_enrolled(common: &Common, profile: &Profile) -> Result<bool> {
     let outbound = system::desk_outbound(&common.extra_roots)?;
     let reach = Reach::of_trusted_url(&profile.idp);
     let answer = outbound.get(&client.client_id, reach).await?;
-    // Revoked since: the person enrols this computer anew.
+    // It was revoked meanwhile: the person has to enrol this computer again.
     Ok(answer.status != 404)
 }
 
-/// Makes a key, and enrols it under the person who signs in.
+/// Makes a key, and enrols it for the person who signs in.
 async fn enrol(
     args: &Login,
     profile: &mut Profile,
@@ -413,7 +415,7 @@ async fn enrol(
     Ok(enrolled)
 }
 
-/// The same where the person has a browser on another device alone.
+/// Like [`enrol`], for a person whose browser is on another device.
 async fn enrol_by_code(args: &Login, profile: &mut Profile) -> Result<()> {
     let issuer = Issuer::parse(&profile.idp)?;
     let outbound = system::desk_outbound(&args.common.extra_roots)?;
@@ -446,7 +448,7 @@ fn no_enrolment(issuer: &Issuer) -> String {
 }
 
 impl Login {
-    /// What this computer is called where its installation is listed.
+    /// The name of this computer in the list of installations.
     fn device_name(&self) -> String {
         let host = || gethostname::gethostname().to_string_lossy().into_owned();
         self.device.clone().unwrap_or_else(host)
@@ -471,7 +473,7 @@ fn announce(args: &Login, issuer: &str, url: &str) {
     );
 }
 
-/// `ISSUER=ID:FILE`. The issuer has `=` nowhere; an id that is a URL has colons of its own, so the file
+/// `ISSUER=ID:FILE`. The issuer contains no `=`; an id that is a URL contains colons, so the file
 /// begins after the last one.
 fn ras_client(text: &str) -> Result<(String, Registration)> {
     let form = || {
@@ -513,7 +515,7 @@ pub async fn logout(common: &Common, forget: bool) -> Result<()> {
     match done {
         Ok(true) => println!("Signed out at {}; its refresh token is revoked.", profile.idp),
         Ok(false) => println!("Nobody was signed in."),
-        // With the installation everything that was issued to it is revoked already.
+        // Revoking the installation has revoked everything that was issued to it.
         Err(_) if matches!(given_up, Some(Ok(true))) => {
             println!("Signed out at {}.", profile.idp);
         }
@@ -534,7 +536,7 @@ pub async fn logout(common: &Common, forget: bool) -> Result<()> {
     Ok(())
 }
 
-/// Revokes this very installation.
+/// Revokes the installation of this computer.
 async fn give_up(client: &Client) -> Result<bool, Error> {
     let held = client.installations().await?.unwrap_or_default();
     match held.iter().find(|installation| installation.this_one) {
@@ -543,18 +545,18 @@ async fn give_up(client: &Client) -> Result<bool, Error> {
     }
 }
 
-/// What the company says of a sign-in.
+/// The company's answer about whether a sign-in is valid.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Word {
     Stands,
     Ended,
-    /// It was not reached, or not in time.
+    /// The IdP could not be reached, or not in time.
     NoAnswer,
-    /// It is another maker's, and has nothing to ask.
+    /// Another vendor's IdP, which has no endpoint for this question.
     NotAsked,
 }
 
-/// How long the company is waited for.
+/// How long to wait for the IdP.
 const WORD: Duration = Duration::from_secs(5);
 
 impl Word {

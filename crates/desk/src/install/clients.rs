@@ -1,4 +1,5 @@
-//! MCP clients whose config formats are documented: where the file is, what an entry looks like.
+//! MCP clients whose config formats are documented: where the config file is, and what an entry
+//! looks like.
 
 use super::edit::Format;
 use passavant_host::{Places, quoted};
@@ -7,58 +8,59 @@ use std::path::PathBuf;
 
 /// One MCP client.
 pub(super) struct McpClient {
-    /// What `passavant install` calls it.
+    /// Its name as an argument of `passavant install`.
     pub(super) id: &'static str,
-    /// What people call it.
+    /// Its name for people.
     pub(super) title: &'static str,
-    /// The dialect of its config.
+    /// The format of its config.
     pub(super) format: Format,
-    /// Where in the config its MCP servers are.
+    /// The path of its MCP servers in the config.
     pub(super) path: &'static [&'static str],
-    /// Its config files on this machine, whether or not they are there.
+    /// Its config files on this machine, whether they exist or not.
     pub(super) files: fn(&Places) -> Vec<PathBuf>,
-    /// Programs by which it is found, beside its config.
+    /// Programs by which it is detected, besides its config.
     pub(super) programs: &'static [&'static str],
     /// An entry for the bridge.
     pub(super) entry: fn(&Bridge) -> Value,
-    /// Whether it speaks cross-app access itself, and its other file if so.
+    /// Set if it has native cross-app access.
     pub(super) native: Option<Native>,
-    /// What the person has to do before it sees the change.
+    /// What the person has to do for the change to take effect.
     pub(super) restart: &'static str,
 }
 
 /// The command that an MCP client starts.
 pub(super) struct Bridge {
-    /// This very program.
+    /// The path of this program.
     pub(super) command: String,
     /// `connect URL`.
     pub(super) args: Vec<String>,
     /// Environment that it needs.
     pub(super) env: serde_json::Map<String, Value>,
-    /// What people call the server.
+    /// The name of the server for people.
     pub(super) title: String,
 }
 
-/// Native settings of a client that speaks cross-app access.
+/// Native settings of a client with cross-app access.
 pub(super) struct Native {
-    /// The file with the identity provider, and its dialect.
+    /// The file with the settings of the identity provider, and its format.
     pub(super) settings: fn(&Places) -> PathBuf,
     pub(super) format: Format,
     /// Members to set in it: path, name, value; by issuer and client id.
     pub(super) idp: fn(&str, &str) -> Vec<(Vec<&'static str>, &'static str, Value)>,
     /// An entry for a server: URL, client id at its RAS.
     pub(super) entry: fn(&str, &str) -> Value,
-    /// Whether issuer and servers have to be https, on this machine too.
+    /// Whether issuer and servers have to be https, even on this machine.
     pub(super) needs_https: bool,
-    /// What the person still has to do: secrets never go into a config.
+    /// What the person still has to do: secrets are never written into a config.
     pub(super) then: &'static str,
-    /// The vendor's own commands, where its settings are its own to write: by issuer, client id there, and of each
-    /// server a name, its URL and the client id at its authorization server.
+    /// The vendor's own commands, for a client that writes its settings itself. Arguments: the
+    /// issuer, the client id there, and for each server its name, its URL and the client id at its
+    /// authorization server.
     pub(super) commands: Option<fn(&str, &str, &[(String, &str, &str)]) -> String>,
 }
 
-/// What sets Claude Code up: it keeps identity provider and secrets itself, and speaks cross-app access only where the
-/// variable is set.
+/// The commands that set up Claude Code: it stores identity provider and secrets itself, and uses
+/// cross-app access only if the variable is set.
 fn claude_commands(issuer: &str, client_id: &str, servers: &[(String, &str, &str)]) -> String {
     let (issuer, client_id) = (quoted(issuer), quoted(client_id));
     let mut text = format!(
@@ -81,7 +83,7 @@ const STRICT: Format = Format::Json { comments: false, trailing_commas: false };
 const COMMENTS: Format = Format::Json { comments: true, trailing_commas: false };
 const JSONC: Format = Format::Json { comments: true, trailing_commas: true };
 
-/// `{command, args}` and `env` where there is any.
+/// `{command, args}`, and `env` if there is any.
 fn plain(bridge: &Bridge) -> Value {
     let mut entry = json!({"command": bridge.command, "args": bridge.args});
     if !bridge.env.is_empty() {
@@ -120,7 +122,7 @@ fn vscode_folder(places: &Places) -> PathBuf {
     places.env("VSCODE_APPDATA").unwrap_or_else(|| places.config()).join("Code/User")
 }
 
-/// `command` is the whole command, and the environment has another name.
+/// `command` contains the arguments, and `env` has another name.
 fn opencode(bridge: &Bridge) -> Value {
     let command: Vec<&String> = std::iter::once(&bridge.command).chain(&bridge.args).collect();
     // The first request may wait for a person in the browser.
@@ -142,7 +144,7 @@ fn cline(bridge: &Bridge) -> Value {
     entry
 }
 
-/// An editor made from the same source keeps its own folder.
+/// The files of an editor built from the same source, which has its own folder.
 fn vscode_kin(places: &Places, name: &str) -> Vec<PathBuf> {
     vec![places.config().join(name).join("User/mcp.json")]
 }
@@ -150,7 +152,7 @@ fn vscode_kin(places: &Places, name: &str) -> Vec<PathBuf> {
 fn claude_desktop(places: &Places) -> Vec<PathBuf> {
     let file = "Claude/claude_desktop_config.json";
     if let Some(packages) = places.local_app_data().map(|local| local.join("Packages")) {
-        // Installed from the store, its settings are in its own package folder.
+        // If it was installed from the store, its settings are in its package's folder.
         let found = std::fs::read_dir(packages).into_iter().flatten().flatten();
         let own: Vec<PathBuf> = found
             .filter(|entry| entry.file_name().to_string_lossy().starts_with("Claude_"))
@@ -163,7 +165,7 @@ fn claude_desktop(places: &Places) -> Vec<PathBuf> {
     vec![places.config().join(file)]
 }
 
-/// Every client that can be installed into.
+/// All clients that can be installed into.
 pub(super) const CLIENTS: [McpClient; 16] = [
     McpClient {
         id: "claude-code",
@@ -320,7 +322,7 @@ pub(super) const CLIENTS: [McpClient; 16] = [
         path: &["mcp"],
         files: |places| {
             let folder = places.xdg_config().join("opencode");
-            // Both names are read; the one that is there is the person's.
+            // The program reads both names; the person uses the one that exists.
             let commented = folder.join("opencode.jsonc");
             vec![if commented.is_file() { commented } else { folder.join("opencode.json") }]
         },
@@ -358,13 +360,14 @@ pub(super) const CLIENTS: [McpClient; 16] = [
         title: "Continue",
         format: STRICT,
         path: &["mcpServers"],
-        // A file of our own in its folder for such files, in the form that it takes from other programs.
+        // A file of our own in its folder for such files, in the format it accepts from other
+        // programs.
         files: |places| {
             let folder = places.env("CONTINUE_GLOBAL_DIR");
             let folder = folder.unwrap_or_else(|| places.home.join(".continue"));
             vec![folder.join("mcpServers/passavant.json")]
         },
-        // Its command line does not read that folder; its editors do.
+        // Its command line does not read that folder; its editor extensions do.
         programs: &[],
         entry: plain,
         native: None,
@@ -445,12 +448,12 @@ pub(super) const CLIENTS: [McpClient; 16] = [
 ];
 
 impl McpClient {
-    /// Whether it is on this machine: its config, the folder of it, or its program.
+    /// Whether it is on this machine: its config, the config's folder, or its program exists.
     pub(super) fn is_found(&self, places: &Places) -> bool {
         let files = (self.files)(places);
         let own_folder = |file: &PathBuf| {
-            // A file directly in the home folder says nothing by its folder. Some are a folder deeper than what the
-            // program makes by itself.
+            // For a file directly in the home folder, the folder proves nothing. Some configs are
+            // in a folder below the one that the program creates itself.
             let depth = match self.id {
                 "continue" => 2,
                 "cline" => 3,
@@ -460,7 +463,7 @@ impl McpClient {
                 .nth(depth)
                 .is_some_and(|folder| folder != places.home && folder.is_dir())
         };
-        // `~/.gemini` belongs to another program too.
+        // Another program uses `~/.gemini`, too.
         let folders = self.id != "gemini";
         files.iter().any(|file| file.is_file() || (folders && own_folder(file)))
             || self.programs.iter().any(|program| places.has_program(program))

@@ -1,5 +1,5 @@
-//! Changes to other programs' config files that leave everything else as it is: comments, order,
-//! unrelated keys, line ends. A file that its own program could not read is not touched.
+//! Edits other programs' config files and leaves everything else unchanged: comments, order,
+//! unrelated keys, line ends. A file that its own program could not read is not edited.
 
 use anyhow::{Context, Result, anyhow, bail};
 use jsonc_parser::{
@@ -11,14 +11,14 @@ use std::str::FromStr;
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table};
 use yaml_edit::Document;
 
-/// The dialect of a file.
+/// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
-    /// JSON, as strict as its program reads it.
+    /// JSON, as strict as its program parses it.
     Json {
-        /// Comments are read.
+        /// Comments are allowed.
         comments: bool,
-        /// A comma after the last member is read.
+        /// A comma after the last member is allowed.
         trailing_commas: bool,
     },
     /// TOML.
@@ -59,8 +59,9 @@ impl Format {
 
 const BOM: char = '\u{feff}';
 
-/// An entry as it is to be: what Passavant wants of it, member by member, and what else is in it. A member that somebody
-/// changed since Passavant `wrote` it is theirs; one that Passavant wrote and does not want any more goes.
+/// The new value of an entry: the members that Passavant wants, and other members that are there. A
+/// member that somebody changed since Passavant `wrote` it keeps its value; a member that Passavant
+/// wrote and does not want any more is removed.
 pub(super) fn merged(held: Option<&Value>, wrote: Option<&Value>, wanted: &Value) -> Value {
     let (Some(Value::Object(held)), Value::Object(wants)) = (held, wanted) else {
         let changed = held.is_some_and(|held| wrote.is_some_and(|wrote| wrote != held));
@@ -72,7 +73,7 @@ pub(super) fn merged(held: Option<&Value>, wrote: Option<&Value>, wanted: &Value
     entry.retain(|key, value| wants.contains_key(key) || wrote_of(key) != Some(&*value));
     for (key, wanted) in wants {
         match held.get(key) {
-            // Taken out by hand since.
+            // Somebody removed it since.
             None if wrote_of(key).is_some() => {}
             held => {
                 entry.insert(key.clone(), merged(held, wrote_of(key), wanted));
@@ -82,8 +83,8 @@ pub(super) fn merged(held: Option<&Value>, wrote: Option<&Value>, wanted: &Value
     Value::Object(entry)
 }
 
-/// `text` with `name` below `path` set to `value`, member by member: comments within it stay. The same text if it is so
-/// already.
+/// `text` with `name` below `path` set to `value`, member by member, so that comments in it are
+/// kept. Returns the same text if it has this value already.
 pub(super) fn set(
     format: Format,
     text: &str,
@@ -173,8 +174,8 @@ pub(super) fn entry(
     Ok(entries(format, text, path)?.remove(name))
 }
 
-/// Every entry below `path`. The whole file is read, so that one which its program could not read is
-/// found out here.
+/// All entries below `path`. The whole file is parsed, so that a file its program could not read is
+/// detected here.
 pub(super) fn entries(
     format: Format,
     text: &str,
@@ -201,7 +202,7 @@ pub(super) fn entries(
         Format::Yaml => serde_saphyr::from_str(text).map_err(|e| unreadable(&e))?,
     };
     let mut held = match root {
-        // A YAML file of comments alone.
+        // A YAML file of comments only.
         Value::Null => Value::Object(serde_json::Map::new()),
         root => root,
     };
@@ -221,7 +222,7 @@ pub(super) fn entries(
     }
 }
 
-/// Sets a member; of an object only what is another in it.
+/// Sets a member; of an object only the members that differ.
 fn set_json(object: &CstObject, name: &str, value: &Value) {
     let Some(property) = object.get(name) else {
         object.append(name, to_cst(value));
@@ -248,7 +249,8 @@ fn set_json(object: &CstObject, name: &str, value: &Value) {
     }
 }
 
-/// Reads the result with another parser than the one that wrote it: the entry is as meant.
+/// Checks the result with a different parser from the one that wrote it: the entry must have the
+/// intended value.
 fn check(
     format: Format,
     changed: &str,
@@ -277,7 +279,7 @@ fn without_bom(text: &str) -> (&'static str, &str) {
     }
 }
 
-/// Line ends as the file has them.
+/// Uses the line ends of the original file.
 fn ended_like(before: &str, after: String) -> String {
     if before.contains("\r\n") { after.replace("\r\n", "\n").replace('\n', "\r\n") } else { after }
 }
@@ -310,7 +312,7 @@ fn toml(text: &str) -> Result<DocumentMut> {
     text.parse().map_err(|e: toml_edit::TomlError| anyhow!("{e}"))
 }
 
-/// Sets the members of an entry one by one, so that others in it stay.
+/// Sets the members of an entry one by one, so that its other members are kept.
 fn set_toml(table: &mut dyn toml_edit::TableLike, name: &str, value: &Value) -> Result<()> {
     let Value::Object(members) = value else { bail!("an entry is a table") };
     let held = table.entry(name).or_insert_with(|| Item::Table(Table::new()));
@@ -326,7 +328,7 @@ fn set_toml(table: &mut dyn toml_edit::TableLike, name: &str, value: &Value) -> 
     for (key, value) in members {
         match held.get_mut(key) {
             Some(item) if toml_holds(item, value) => {}
-            // Only the value: what stands behind it stays.
+            // Replaces only the value: a comment after it is kept.
             Some(Item::Value(old)) if !value.is_object() => {
                 let mut new = toml_value(value)?;
                 *new.decor_mut() = old.decor().clone();
@@ -341,7 +343,7 @@ fn set_toml(table: &mut dyn toml_edit::TableLike, name: &str, value: &Value) -> 
     Ok(())
 }
 
-/// Whether a member is so already.
+/// Whether a member has this value already.
 fn toml_holds(item: &Item, value: &Value) -> bool {
     let text = format!("x = {}", item.to_string().trim());
     let held = text.parse::<toml::Table>().ok().and_then(|table| table.get("x").cloned());
@@ -372,7 +374,7 @@ fn yaml(text: &str) -> Result<Document> {
     Document::from_str(text).map_err(|e| anyhow!("{e}"))
 }
 
-/// JSON is YAML too, so the values of an entry are written as JSON.
+/// Sets an entry in YAML. JSON is valid YAML, so the entry's values are written as JSON.
 fn set_yaml(text: &str, path: &[&str], name: &str, value: &Value) -> Result<String> {
     let ([key], Value::Object(members)) = (path, value) else { bail!("an entry is a mapping") };
     let lines = |indent: &str| {
@@ -383,7 +385,7 @@ fn set_yaml(text: &str, path: &[&str], name: &str, value: &Value) -> Result<Stri
     let whole = || format!("{key}:\n  {name}:\n{}", lines("    "));
     let held = entries(Format::Yaml, text, &[])?;
     if held.is_empty() {
-        // Nothing, or comments alone.
+        // The file is empty, or has comments only.
         let separator = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         return Ok(format!("{text}{separator}{}", whole()));
     }

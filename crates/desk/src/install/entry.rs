@@ -1,4 +1,5 @@
-//! Entries in MCP clients' configs: whose they are, where they lead, and what they are called.
+//! Entries in MCP clients' configs: whether they are ours, which server they lead to, and their
+//! names.
 
 use passavant_client::CatalogServer;
 use passavant_host as system;
@@ -6,10 +7,10 @@ use passavant_proto::formerly;
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// What stands for every server in the arguments of the bridge.
+/// The argument of the bridge that stands for all servers.
 pub(super) const ALL: &str = "--all";
 
-/// Whether an entry leads to this MCP server, by whatever way.
+/// Whether an entry leads to this MCP server, by whatever means.
 pub(super) fn reaches(entry: &Value, url: &str) -> bool {
     match entry {
         Value::String(text) => text == url,
@@ -19,12 +20,12 @@ pub(super) fn reaches(entry: &Value, url: &str) -> bool {
     }
 }
 
-/// Whether an entry is one of ours: this program, with `connect`.
+/// Whether an entry is ours: it runs this program with `connect`.
 pub(super) fn is_bridge(entry: &Value) -> bool {
     bridged(entry).is_some()
 }
 
-/// The MCP server that an entry of ours leads to.
+/// The MCP server that one of our entries leads to.
 pub(super) fn bridged(entry: &Value) -> Option<&str> {
     let mut words = Vec::new();
     for name in ["command", "cmd", "args"] {
@@ -40,8 +41,8 @@ pub(super) fn bridged(entry: &Value) -> Option<&str> {
     words.get(2).filter(|_| ours).copied()
 }
 
-/// Whether a file is this program: by its name, or with a version or an ending after it. A program of somebody else may begin
-/// with the same word.
+/// Whether a file is this program: by its name, optionally followed by a version or an extension.
+/// Another program's name may begin with the same word.
 fn is_own_program(file: &str) -> bool {
     [formerly::NOW, formerly::NAME].into_iter().any(|name| {
         file.strip_prefix(name).is_some_and(|rest| {
@@ -52,7 +53,7 @@ fn is_own_program(file: &str) -> bool {
     })
 }
 
-/// Whether an entry is the client's own cross-app access.
+/// Whether an entry uses the client's native cross-app access.
 pub(super) fn is_native(entry: &Value) -> bool {
     entry["oauth"]["xaa"] == true || entry["oauth"]["enterpriseManaged"] == true
 }
@@ -67,8 +68,8 @@ pub(super) fn profile_of(entry: &Value) -> Option<String> {
     Some(system::current_folder(home.into()).to_str().unwrap_or(home).to_owned())
 }
 
-/// A name every client takes: letters, digits and hyphens, 30 at most. The one that this server has
-/// already, or one that is free.
+/// A name that every client accepts: letters, digits and hyphens, 30 at most. It is the name that
+/// this server already has, or one that is free.
 pub(super) fn free_name(held: &Map<String, Value>, server: &CatalogServer) -> String {
     let profile = system::unusual_home().ok().flatten();
     let is_ours = |value: &Value| {
@@ -84,12 +85,12 @@ pub(super) fn free_name(held: &Map<String, Value>, server: &CatalogServer) -> St
     if !held.contains_key(&base) {
         return base;
     }
-    // One more than there are entries is free at the latest.
+    // Among one more candidate than there are entries, one is free.
     let mut names = (2..=held.len() + 2).map(|n| format!("{base}-{n}"));
     names.find(|name| !held.contains_key(name)).unwrap_or(base)
 }
 
-/// A name for a server that every client takes.
+/// A name for a server that every client accepts.
 pub fn name_of(server: &CatalogServer) -> String {
     let mut base: String = server
         .title()

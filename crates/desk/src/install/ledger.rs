@@ -1,4 +1,5 @@
-//! What was written where, so that it can be taken back; and one file with changes.
+//! A record of what was written where, so that it can be undone; and one config file with pending
+//! changes.
 
 use super::{
     edit::{self, Format},
@@ -16,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What was written where, so that it can be taken back.
+/// Records what was written where, so that it can be undone.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct Ledger {
     pub(super) files: BTreeMap<PathBuf, Written>,
@@ -27,25 +28,25 @@ pub(super) struct Ledger {
 pub(super) struct Written {
     pub(super) client: String,
     pub(super) entries: Vec<Entry>,
-    /// The file as it was before; `None`: there was none.
+    /// A copy of the file before the first change; `None` if there was no file.
     pub(super) backup: Option<PathBuf>,
-    /// SHA-256 of the file as it was left.
+    /// SHA-256 of the file as Passavant left it.
     pub(super) left: String,
-    /// Somebody else has written it since the first time: it is never put back as a whole.
+    /// Somebody else has written the file since the first change: it is never restored as a whole.
     #[serde(default)]
     pub(super) changed_since: bool,
 }
 
-/// One entry of ours.
+/// One of our entries.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Entry {
     pub(super) path: Vec<String>,
     pub(super) name: String,
-    /// What stood there before.
+    /// The entry that was there before.
     pub(super) before: Option<Value>,
     /// What Passavant wrote.
     pub(super) wrote: Value,
-    /// Whose it is: the folder of the sign-in that the bridge uses.
+    /// The folder of the sign-in that the bridge uses.
     #[serde(default)]
     pub(super) profile: Option<PathBuf>,
 }
@@ -56,7 +57,7 @@ pub(super) const LARGEST: u64 = 16 * 1024 * 1024;
 pub(super) const LEDGER: &str = "installed.json";
 
 impl Ledger {
-    /// One for the person, whatever sign-ins they have.
+    /// One ledger for each person, whatever sign-ins they have.
     pub(super) fn path() -> Result<PathBuf> {
         Ok(Places::here()?.own_config().join(LEDGER))
     }
@@ -64,10 +65,11 @@ impl Ledger {
     pub(super) fn read() -> Result<Self> {
         let path = Self::path()?;
         let mut ledger = Self::read_at(&path)?.unwrap_or_default();
-        // An earlier version kept one beside each sign-in, and did not say in it whose an entry is.
+        // An earlier version kept one ledger for each sign-in, and did not record which sign-in an
+        // entry belongs to.
         ledger.of_profile(&Places::here()?.own_config());
         let own = system::settings_folder()?;
-        // One of before the folder was called otherwise, where there was a folder of now already.
+        // A ledger under the folder's former name, in case the new folder existed already.
         let before = Places::here()?.own_config().with_file_name(formerly::NAME);
         for folder in [own, before] {
             let earlier = folder.join(LEDGER);
@@ -86,14 +88,15 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Entries that say nothing of it are of this sign-in.
+    /// Assigns entries without a sign-in to this one.
     pub(super) fn of_profile(&mut self, profile: &Path) {
         for entry in self.files.values_mut().flat_map(|written| &mut written.entries) {
             entry.profile.get_or_insert_with(|| profile.to_owned());
         }
     }
 
-    /// Takes over what another one holds: a file that both have written is put back as a whole by neither.
+    /// Takes over the contents of another ledger. A file that both have written is never restored
+    /// as a whole.
     pub(super) fn take(&mut self, other: Self) {
         for (file, written) in other.files {
             let Some(held) = self.files.get_mut(&file) else {
@@ -120,7 +123,8 @@ impl Ledger {
         }
     }
 
-    /// A file of our own beside other programs' that an earlier build called otherwise.
+    /// Takes over a file of our own, among another program's files, that an earlier build wrote
+    /// under another name.
     pub(super) fn take_over(&mut self, file: &Path) -> Result<()> {
         let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let before = file.with_file_name(formerly::name(name));
@@ -135,7 +139,7 @@ impl Ledger {
         self.write()
     }
 
-    /// What was last written into an entry.
+    /// The value that was last written into an entry.
     pub(super) fn wrote(&self, file: &Path, path: &[&str], name: &str) -> Option<&Value> {
         let entries = &self.files.get(file)?.entries;
         entries.iter().find(|entry| entry.path == path && entry.name == name).map(|e| &e.wrote)
@@ -146,18 +150,19 @@ impl Ledger {
     }
 }
 
-/// A file with changes that are not written yet.
+/// A file with changes that were not written yet.
 pub(super) struct Change {
     pub(super) file: PathBuf,
     pub(super) format: Format,
     pub(super) before: Option<String>,
     pub(super) after: String,
     pub(super) entries: Vec<Entry>,
-    /// There were entries of ours before: what was there is nothing to go back to.
+    /// Our entries existed before: the earlier content is no state to restore.
     pub(super) had_ours: bool,
 }
 
-/// The text of a config; `None` where there is none. A link in somebody else's project may lead to what has no end.
+/// The text of a config; `None` if the file does not exist. The size is limited, because a link in
+/// somebody else's project may lead to an endless file.
 pub(super) fn read_config(file: &Path) -> Result<Option<String>> {
     match fs::metadata(file) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -171,7 +176,7 @@ pub(super) fn read_config(file: &Path) -> Result<Option<String>> {
 }
 
 impl Change {
-    /// Reads `file`; a link is followed to what it names.
+    /// Opens `file`; a symbolic link is followed.
     pub(super) fn open(file: &Path, format: Format) -> Result<Self> {
         if fs::symlink_metadata(file).is_ok() && !file.exists() {
             bail!("{} is a link to what is not there\nhint: mend or remove it", file.display());
@@ -194,14 +199,15 @@ impl Change {
         let wrote = ledger.wrote(&self.file, path, name);
         let ours = wrote.is_some() || held.get(name).is_some_and(is_bridge);
         self.had_ours |= ours;
-        // What stands in the place of somebody else's entry is wholly ours.
+        // An entry that replaces somebody else's contains nothing of theirs.
         let merged = edit::merged(held.get(name).filter(|_| ours), wrote, value);
         self.after =
             edit::set(self.format, &self.after, path, name, &merged).with_context(not_changed)?;
         self.entries.push(Entry {
             path: path.iter().map(|key| (*key).to_owned()).collect(),
             name: name.to_owned(),
-            // An entry of ours is never put back, whichever version or name of this program wrote it.
+            // An entry of ours is never restored, whichever version or name of this program wrote
+            // it.
             before: held.get(name).filter(|_| !ours).cloned(),
             wrote: value.clone(),
             profile: Some(system::settings_folder()?),
@@ -209,7 +215,7 @@ impl Change {
         Ok(())
     }
 
-    /// Takes an entry of ours out, in whose place another one serves now.
+    /// Removes one of our entries, which another one replaces.
     pub(super) fn remove(&mut self, path: &[&str], name: &str) -> Result<()> {
         let not_changed = || format!("{} was not changed", self.file.display());
         self.after =
@@ -229,7 +235,7 @@ impl Change {
         diff.unified_diff().context_radius(3).header(&name, &name).to_string()
     }
 
-    /// Writes the file with a backup of what was there first.
+    /// Writes the file, after a backup of its first content.
     pub(super) fn write(&self, client: &str, ledger: &mut Ledger) -> Result<()> {
         let written = ledger.files.entry(self.file.clone()).or_default();
         let first = written.left.is_empty();
@@ -252,7 +258,7 @@ impl Change {
         for entry in &self.entries {
             let held = |held: &&mut Entry| held.path == entry.path && held.name == entry.name;
             match written.entries.iter_mut().find(held) {
-                // What stood there before the first time is what is put back.
+                // The content from before the first change is what gets restored.
                 Some(held) => {
                     held.wrote = entry.wrote.clone();
                     held.profile.clone_from(&entry.profile);
@@ -261,9 +267,9 @@ impl Change {
             }
         }
         written.left = sha256(self.after.as_bytes());
-        // On record before it happens: a record of a change that did not come is harmless.
+        // Recorded before the change: a record of a change that did not happen is harmless.
         ledger.write()?;
-        // The client may be running, and write its config itself.
+        // The client may be running, and may write its config itself.
         if read_config(&self.file).ok().flatten() != self.before {
             bail!("{} has changed just now\nhint: run it again", self.file.display());
         }
@@ -271,7 +277,7 @@ impl Change {
     }
 }
 
-/// A name beside the file that nothing has.
+/// An unused file name in the same folder.
 pub(super) fn backup_of(file: &Path) -> PathBuf {
     let named = |ending: &str| {
         let mut name = file.file_name().unwrap_or_default().to_os_string();

@@ -1,6 +1,6 @@
-//! `passavant install` and `uninstall`: the MCP servers a person may reach, written into the configs of the
-//! MCP clients on their machine. Native settings where a client speaks cross-app access and IT has
-//! registered it; the bridge everywhere else.
+//! `passavant install` and `uninstall`: writes the MCP servers that a person may reach into the
+//! configs of the MCP clients on their machine. Native settings are used if a client has cross-app
+//! access and IT has registered it; otherwise the bridge.
 
 mod clients;
 mod edit;
@@ -110,7 +110,7 @@ pub async fn install(args: Install) -> Result<()> {
     Ok(())
 }
 
-/// Entries for a client that is not known here, as most of them write it.
+/// Prints entries for an unknown client, in the most common format.
 fn print_entries(form: &str, servers: &[&CatalogServer], common: &Common) -> Result<()> {
     let mut entries = Map::new();
     for server in servers {
@@ -139,7 +139,7 @@ fn print_entries(form: &str, servers: &[&CatalogServer], common: &Common) -> Res
     Ok(())
 }
 
-/// The catalog; where the identity provider has none, the servers that were named by URL.
+/// The catalog. If the identity provider has none, the servers that were given by URL.
 async fn catalog_of(client: &passavant_client::Client, named: &[String]) -> Result<Catalog> {
     if let Some(catalog) = client.catalog().await? {
         return Ok(catalog);
@@ -254,7 +254,8 @@ fn install_into(
     for file in files {
         let mut change = Change::open(&file, client.format)?;
         for server in servers {
-            // Programs expand placeholders in their configs: what goes into one is a resource identifier and no more.
+            // Programs expand placeholders in their configs: only a valid resource identifier is
+            // written into one.
             let checked =
                 if args.one { Ok(()) } else { Resource::parse(&server.resource).map(drop) };
             checked.map_err(|error| {
@@ -330,7 +331,7 @@ fn install_into(
     Ok(())
 }
 
-/// The files of a client that are written into.
+/// The config files of a client to write.
 fn files_of(
     client: &McpClient,
     places: &Places,
@@ -352,7 +353,8 @@ fn files_of(
     Ok(files)
 }
 
-/// Takes out the entries of this sign-in's bridge for single servers: beside one for all, every tool would be there twice.
+/// Removes entries of this sign-in's bridge for single servers: with an entry for all servers,
+/// every tool would appear twice.
 fn take_out_single(change: &mut Change, path: &[&str]) -> Result<()> {
     let profile = system::unusual_home()?;
     let own = profile.as_deref().and_then(std::path::Path::to_str);
@@ -366,7 +368,7 @@ fn take_out_single(change: &mut Change, path: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Whether the client can reach the chosen servers by itself; what stands in the way, otherwise.
+/// Checks that the client can reach the chosen servers natively. The error says what prevents it.
 fn check_native(
     client: &McpClient,
     issuer: &str,
@@ -402,7 +404,7 @@ fn check_native(
     );
 }
 
-/// What the person runs where the client's settings are its own to write.
+/// Prints the commands to run for a client that writes its settings itself.
 fn print_commands(
     client: &McpClient,
     issuer: &str,
@@ -437,8 +439,8 @@ fn print_commands(
     );
 }
 
-/// The servers that `client` reaches by itself, with its client id at each RAS: where IT registered it
-/// and it can talk to them.
+/// The servers that `client` reaches natively, with its client id at each RAS. IT has to have
+/// registered the client.
 fn native_of(
     client: &McpClient,
     issuer: &str,
@@ -466,7 +468,7 @@ fn bridge_to(server: &CatalogServer, common: &Common) -> Result<Bridge> {
         args.extend(["--extra-roots".to_owned(), root.display().to_string()]);
     }
     let mut env = Map::new();
-    // Whoever starts the bridge may not have this environment: clients pass on little of theirs.
+    // The bridge may be started without this environment: clients pass on few variables.
     if let Some(home) = system::unusual_home()? {
         env.insert("PASSAVANT_HOME".to_owned(), home.display().to_string().into());
     }

@@ -1,4 +1,4 @@
-//! `passavant uninstall`: entries taken out again, and files put back where nobody has changed them.
+//! `passavant uninstall`: removes our entries, and restores files that nobody else has changed.
 
 use super::{
     by_id,
@@ -36,7 +36,7 @@ pub fn uninstall(args: &Uninstall) -> Result<()> {
     let mut ledger = Ledger::read()?;
     let ids: Vec<String> = by_id(&args.clients)?.iter().map(|c| c.id.to_owned()).collect();
     let own = system::settings_folder()?;
-    // Those of a sign-in whose folder is gone, as a demo's, are nobody else's to take out.
+    // Entries of a sign-in whose folder is gone, such as a demo's, belong to nobody else.
     find_unrecorded(&mut ledger, &args.clients, &own)?;
     let is_ours = |entry: &Entry| {
         entry.profile.as_ref().is_none_or(|profile| *profile == own || !profile.is_dir())
@@ -60,7 +60,7 @@ pub fn uninstall(args: &Uninstall) -> Result<()> {
         let Some(written) = ledger.files.get(&file).cloned() else { continue };
         let (ours, theirs): (Vec<Entry>, Vec<Entry>) =
             written.entries.iter().cloned().partition(is_ours);
-        // The file as it was has nothing of the other sign-in's either.
+        // The original file does not contain the other sign-in's entries.
         let changed_since = written.changed_since || !theirs.is_empty();
         let part = Written { entries: ours, changed_since, ..written.clone() };
         match take_back(&file, &part, args.dry_run) {
@@ -97,7 +97,8 @@ pub fn uninstall(args: &Uninstall) -> Result<()> {
     Ok(())
 }
 
-/// Entries of this sign-in's bridge that are on no record: the record was lost, or somebody copied them.
+/// Finds entries of this sign-in's bridge that are not recorded: the ledger was lost, or somebody
+/// copied them.
 fn find_unrecorded(ledger: &mut Ledger, named: &[String], own: &Path) -> Result<()> {
     let places = Places::here()?;
     let usual = system::unusual_home()?.is_none();
@@ -108,7 +109,7 @@ fn find_unrecorded(ledger: &mut Ledger, named: &[String], own: &Path) -> Result<
                 continue;
             }
             let Ok(Some(text)) = read_config(&file) else { continue };
-            // One that cannot be read has nothing that could be taken out.
+            // A file that cannot be parsed contains nothing to remove.
             let Ok(held) = edit::entries(client.format, &text, client.path) else { continue };
             let ours = |entry: &Value| match profile_of(entry) {
                 Some(home) => Path::new(&home) == own,
@@ -135,10 +136,11 @@ fn find_unrecorded(ledger: &mut Ledger, named: &[String], own: &Path) -> Result<
     Ok(())
 }
 
-/// Takes out what was installed from a sign-in that ends: a demo's.
+/// Removes the entries of a sign-in that is about to end, such as a demo's.
 pub fn take_out(profile: &Path) -> Result<()> {
     let _lock = crate::vault::lock_installs()?;
-    // As it is written in an entry, however the folder for temporary files is spelled.
+    // Compare the folder as it is written in entries, even if the folder for temporary files has
+    // several names.
     let profile = &fs::canonicalize(profile).unwrap_or_else(|_| profile.to_owned());
     let mut ledger = Ledger::read()?;
     let mine = |entry: &Entry| entry.profile.as_deref() == Some(profile.as_path());
@@ -165,7 +167,8 @@ pub fn take_out(profile: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The file as it was, if nobody changed it since; otherwise as it is, without our entries.
+/// Restores the original file if nobody else has changed it; otherwise removes our entries from the
+/// current one.
 fn take_back(file: &Path, written: &Written, dry_run: bool) -> Result<()> {
     let Some(now) = read_config(file)? else {
         println!("{} is gone already.", file.display());
@@ -197,7 +200,7 @@ fn take_back(file: &Path, written: &Written, dry_run: bool) -> Result<()> {
         return Ok(());
     }
     if after == now {
-        // A copy of what is there still.
+        // A copy of the current content.
         if let Some(backup) = &written.backup
             && read_config(backup).ok().flatten().as_deref() == Some(now.as_str())
         {
@@ -209,7 +212,7 @@ fn take_back(file: &Path, written: &Written, dry_run: bool) -> Result<()> {
     system::replace_file(file, after.as_bytes())?;
     match &written.backup {
         Some(backup) if whole => {
-            // It has served; the person may have removed it.
+            // The backup is not needed any more; the person may have deleted it.
             let _ = fs::remove_file(backup);
             println!("{} is as it was without Passavant.", file.display());
         }
@@ -226,8 +229,8 @@ fn take_back(file: &Path, written: &Written, dry_run: bool) -> Result<()> {
     Ok(())
 }
 
-/// A file without our entries, and with what stood in their places; an entry that somebody has changed
-/// since is theirs.
+/// The file without our entries, and with the entries they replaced. An entry that somebody has
+/// changed since is left alone.
 fn without_ours(file: &Path, now: &str, written: &Written) -> Result<String> {
     let client = CLIENTS.iter().find(|client| client.id == written.client);
     let client = client.context("it was written by another version")?;
@@ -241,7 +244,7 @@ fn without_ours(file: &Path, now: &str, written: &Written) -> Result<String> {
         let held = edit::entries(format, &after, &path)?;
         match (held.get(&entry.name), &entry.before) {
             (None, _) => {}
-            // Ours as long as it starts this program; what was tuned in it goes with it.
+            // It is ours as long as it runs this program, even if somebody adjusted it.
             (Some(held), _) if *held != entry.wrote && !is_bridge(held) => {
                 let name = plain(&entry.name);
                 println!("{}: `{name}` was changed since; it stays.", file.display());
@@ -251,7 +254,7 @@ fn without_ours(file: &Path, now: &str, written: &Written) -> Result<String> {
             }
             (Some(_), None) => after = edit::remove(format, &after, &path, &entry.name)?,
         }
-        // The same entry under a name that somebody gave it since.
+        // The same entry, renamed by somebody since.
         let Some(url) = bridged(&entry.wrote) else { continue };
         let same = |held: &Value| {
             bridged(held) == Some(url) && profile_of(held) == profile_of(&entry.wrote)
