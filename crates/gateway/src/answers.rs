@@ -1,27 +1,28 @@
-//! What the gateway answers by itself: JSON-RPC errors, so that clients of either era read them.
+//! Answers that the gateway makes itself: JSON-RPC errors, which clients of either protocol era can
+//! read.
 
 use axum::body::Body;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use passavant_proto::oauth::challenge::Challenge;
 use serde_json::{Value, json, value::RawValue};
 
-/// JSON-RPC code of what is refused for who asks (the resource layer uses it too).
+/// JSON-RPC code of a request that is refused to this caller. The resource layer uses it too.
 pub(crate) const REFUSED: i64 = -32001;
 /// JSON-RPC: the method does not exist.
 pub(crate) const METHOD_NOT_FOUND: i64 = -32601;
-/// JSON-RPC: something is broken.
+/// JSON-RPC code of a failure on the server's side.
 pub(crate) const BROKEN: i64 = -32603;
 
-/// One answer of our own.
+/// One answer that the gateway makes itself.
 pub(crate) struct Own<'a> {
     pub(crate) status: StatusCode,
-    /// The id of the request, as written; left out where there is none.
+    /// The id of the request, as it was written. `None` leaves the member out.
     pub(crate) id: Option<&'a RawValue>,
     pub(crate) code: i64,
     pub(crate) text: &'a str,
     pub(crate) data: Option<Value>,
     pub(crate) challenge: Option<&'a Challenge>,
-    /// Seconds to wait before the next try.
+    /// Seconds to wait before the next attempt.
     pub(crate) retry_after: Option<u64>,
 }
 
@@ -58,14 +59,14 @@ impl<'a> Own<'a> {
     }
 }
 
-/// JSON that may be kept for a while: metadata and keys.
+/// Public JSON that may be cached for a while: metadata and keys.
 pub(crate) fn public(body: &impl serde::Serialize) -> Response<Body> {
     let mut response = Response::new(Body::from(serde_json::to_vec(body).unwrap_or_default()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let kept = HeaderValue::from_static("public, max-age=300");
     headers.insert(header::CACHE_CONTROL, kept);
-    // Public knowledge: pages of any origin may read it, as browser-based MCP clients have to.
+    // Public data: pages of any origin may read it, because browser-based MCP clients need it.
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     response
 }
@@ -74,7 +75,7 @@ pub(crate) fn public(body: &impl serde::Serialize) -> Response<Body> {
 const FROM_PAGES: &str = "authorization, content-type, accept, dpop, last-event-id, mcp-session-id, \
                           mcp-protocol-version, mcp-method, mcp-name, traceparent, tracestate";
 
-/// Lets a page of an allowed origin read the answer.
+/// Lets a page of an allowed origin read the answer (CORS).
 pub(crate) fn readable_from(origin: &HeaderValue, headers: &mut HeaderMap) {
     let exposed = "mcp-session-id, mcp-protocol-version, www-authenticate, retry-after";
     let fixed: [(HeaderName, HeaderValue); 3] = [
@@ -87,8 +88,8 @@ pub(crate) fn readable_from(origin: &HeaderValue, headers: &mut HeaderMap) {
     }
 }
 
-/// The answer to a browser that asks whether a page may call. Headers of single arguments
-/// (`Mcp-Param-…`) are allowed as they are asked for.
+/// Answers a CORS preflight request. `Mcp-Param-…` headers are allowed as requested, because their
+/// names depend on the tool.
 pub(crate) fn preflight(asked: &HeaderMap) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;

@@ -1,4 +1,4 @@
-//! Method and tool to required scopes, or why not.
+//! Maps method and tool to the required scopes, or to the reason of a refusal.
 
 use crate::{
     answers::{METHOD_NOT_FOUND, Own, REFUSED},
@@ -15,14 +15,14 @@ use passavant_proto::{
 };
 use serde_json::value::RawValue;
 
-/// What a request is about, for the record.
+/// What a request is about, as it goes on record.
 pub(crate) struct Subject {
     pub(crate) method: String,
     pub(crate) target: String,
 }
 
 impl Subject {
-    /// Of a request with a body; a caller's text is cut.
+    /// The subject of a request with a body. Text of the caller is cut to a maximum length.
     pub(crate) fn of(body: &mcp::Body<'_>) -> Self {
         let Self { method, target } = Self::whole(body);
         Self { method: trail::cut(&method), target: trail::cut(&target) }
@@ -53,7 +53,7 @@ impl Subject {
     }
 }
 
-/// Judges everything in a body at once; answers which rules allow it.
+/// Judges all messages of a body at once. Returns the rules that allow it.
 pub(crate) fn authorize(
     route: &Route,
     held: &Held,
@@ -67,7 +67,7 @@ pub(crate) fn authorize(
     route.settings.rules.decide(&targets, standing, |name| route.tool_state(name), now)
 }
 
-/// The answer to what is not allowed.
+/// The answer to a request that the rules do not allow.
 pub(crate) fn answer(
     route: &Route,
     why: &NotAllowed,
@@ -76,7 +76,7 @@ pub(crate) fn answer(
 ) -> Response<Body> {
     let forbidden = |text: &str| Own::new(StatusCode::FORBIDDEN, REFUSED, text).to(id).respond();
     match why {
-        // What no rule names reads like what does not exist.
+        // A method without a rule gets the same answer as a method that does not exist.
         NotAllowed::NoRule { kind: "method" } if stateless => {
             Own::new(StatusCode::NOT_FOUND, METHOD_NOT_FOUND, "Method not found").to(id).respond()
         }

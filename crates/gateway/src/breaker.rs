@@ -1,13 +1,14 @@
-//! Stops asking an MCP server that does not answer, and tries again after a while.
+//! Circuit breaker: stops sending requests to an MCP server that does not answer, and tries again
+//! after a pause.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-/// Failures in a row before it opens.
+/// Consecutive failures before the breaker opens.
 const FAILURES: u32 = 5;
-/// First pause; doubled with each failed try.
+/// First pause; doubled after each failed probe.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -15,20 +16,20 @@ const LONGEST: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 struct State {
     failures: u32,
-    /// Closed while `None`.
+    /// `None` while the breaker is closed.
     open_until: Option<Instant>,
     pause: Duration,
-    /// One request went first: its number.
+    /// The number of the probe: the one request that is let through after a pause.
     probe: Option<u64>,
     probes: u64,
 }
 
-/// One for each MCP server.
+/// One breaker for each MCP server.
 #[derive(Debug, Default)]
 pub(crate) struct Breaker(Mutex<State>);
 
-/// Leave to ask the MCP server. Whoever went first after a pause and learns nothing (its caller hung up, its time
-/// was over) gives the turn back when this is dropped.
+/// Permission to send a request to the MCP server. A probe that learns nothing (its caller hung up,
+/// or its time was over) releases its turn when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Pass {
     breaker: Arc<Breaker>,
@@ -36,7 +37,7 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
-    /// The server answered, whatever it said.
+    /// The server answered, with whatever status.
     pub(crate) fn answered(self) {
         let mut state = self.breaker.state();
         if state.failures > 0 {
@@ -44,11 +45,11 @@ impl Pass {
         }
     }
 
-    /// It did not.
+    /// The server did not answer.
     pub(crate) fn failed(self, now: Instant) {
         let mut state = self.breaker.state();
         state.failures += 1;
-        // Those that were under way when it opened say nothing new; the one that went first does.
+        // Requests that were in flight when the breaker opened tell nothing new; the probe does.
         let probed = self.probe.is_some() && self.probe == state.probe;
         if probed || (state.open_until.is_none() && state.failures >= FAILURES) {
             state.probe = None;
@@ -63,7 +64,7 @@ impl Drop for Pass {
     fn drop(&mut self) {
         let mut state = self.breaker.state();
         if self.probe.is_some() && self.probe == state.probe {
-            // Still the one that went first: the next one may.
+            // This request is still the probe: let the next request be one.
             state.probe = None;
         }
     }
@@ -74,8 +75,8 @@ impl Breaker {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a request through, or says how long to wait. After a pause one request goes first; the
-    /// others wait for how it ends, but no longer than the pause.
+    /// Lets a request through, or returns how long to wait. After a pause one request is the probe;
+    /// the others wait for its result, but no longer than the pause.
     pub(crate) fn enter(self: &Arc<Self>, now: Instant) -> Result<Pass, Duration> {
         let mut state = self.state();
         let probe = match state.open_until {
@@ -86,7 +87,7 @@ impl Breaker {
             }
             Some(_) => {
                 if state.probe.is_some() {
-                    // It takes its time: another one, after one more pause.
+                    // The probe is slow: after one more pause, let another request be a probe.
                     state.open_until = Some(now);
                 }
                 state.probes += 1;
@@ -134,14 +135,14 @@ mod tests {
         }
         let later = start + PAUSE;
         for _ in 0..100 {
-            // Each hangs up.
+            // Each probe hangs up.
             drop(breaker.enter(later).unwrap());
         }
         let slow = breaker.enter(later).unwrap();
         assert!(breaker.enter(later).is_err());
         breaker.enter(later + PAUSE).unwrap().answered();
         assert!(breaker.enter(later + PAUSE).is_ok());
-        // Late, and about what is over.
+        // A late failure, of a request from before the breaker closed.
         slow.failed(later + PAUSE);
         assert!(breaker.enter(later + PAUSE).is_ok());
     }

@@ -1,5 +1,5 @@
-//! Who is here: rates and concurrency by person and by client, and whether a token still stands while a
-//! stream is open.
+//! The callers: rates and concurrency of each person and client, and whether a token is still
+//! active while a stream is open.
 
 use crate::{
     settings::{Limits, Stands, Unavailable},
@@ -25,29 +25,30 @@ use std::{
 use tokio::sync::Mutex as AsyncMutex;
 use tokio_util::sync::CancellationToken;
 
-/// Most tokens, persons or clients that are remembered without being here.
+/// Maximum number of tokens, persons or clients that are remembered without a request in flight.
 const MOST: usize = 20_000;
-/// A token that has open streams is asked about this often, in seconds.
+/// How often a token that has open streams is checked, in seconds.
 const WATCHED: i64 = 2;
-/// How long is waited for whether a token stands.
+/// How long a request waits for the check of its token.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Tokens that are asked about at a time.
+/// Maximum number of tokens that are checked at the same time.
 const AT_ONCE: usize = 256;
-/// Streams end when nobody could say for this long whether their token stands, in seconds.
+/// Streams end when the state of their token could not be learnt for this long, in seconds.
 const UNKNOWN: i64 = 15;
 
-/// What one person or one client is using.
+/// The usage of one person or one client.
 #[derive(Debug)]
 pub(crate) struct Share {
     limiter: DefaultDirectRateLimiter,
     open: AtomicUsize,
-    /// Bytes that are held for it.
+    /// Bytes that its requests hold in memory.
     bytes: AtomicUsize,
-    /// Refusals of it that go on record.
+    /// Rate of its refusals that go on record.
     refusals: DefaultDirectRateLimiter,
 }
 
-/// Refusals of one person that go on record, a minute: who is refused does not fill the disk.
+/// Refusals of one person that go on record per minute, so that refused requests cannot fill the
+/// disk.
 const REFUSALS: NonZeroU32 = NonZeroU32::new(120).unwrap();
 
 impl Share {
@@ -57,7 +58,7 @@ impl Share {
         Self { limiter, open: AtomicUsize::new(0), bytes: AtomicUsize::new(0), refusals }
     }
 
-    /// Takes one request, or says how long to wait.
+    /// Counts one request against the rate, or returns how long to wait.
     fn take(&self) -> Result<(), Duration> {
         self.limiter.check().map_err(|not_until| {
             not_until.wait_time_from(governor::clock::DefaultClock::default().now())
@@ -65,48 +66,48 @@ impl Share {
     }
 }
 
-/// One token, and what was made for it.
+/// One token, and what was derived from it.
 pub(crate) struct Held {
     pub(crate) caller: Caller,
     pub(crate) token: Secret,
-    /// Names MCP server, issuer, person and client: what sessions are bound to.
+    /// Names the MCP server, issuer, person and client. Sessions are bound to this text.
     pub(crate) owner: String,
     /// The signed assertion for the MCP server, and until when it is used.
     pub(crate) assertion: Mutex<Option<(HeaderValue, Timestamp)>>,
     /// The MCP server's own token for this caller.
     pub(crate) upstream_token: AsyncMutex<Option<(HeaderValue, Timestamp)>>,
-    /// Cancelled when the token has ended.
+    /// Cancelled when the token has expired or was revoked.
     pub(crate) ended: CancellationToken,
     streams: Sources,
     person: Arc<Share>,
     client: Arc<Share>,
     open: AtomicUsize,
-    /// When the authorization server last said that the token stands.
+    /// When the authorization server last said that the token is active.
     stood_at: AtomicI64,
-    /// The question that is under way, for all who wait for it.
+    /// The check that is in progress, shared by all requests that wait for it.
     asking: Mutex<Option<Asking>>,
 }
 
-/// A question whether a token stands, and its answer for whoever asked meanwhile.
+/// A check of a token, whose result all waiting requests share.
 type Asking = Shared<BoxFuture<'static, Result<bool, Unavailable>>>;
 
-/// Why a token does not pass.
+/// Why a token is not accepted any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fallen {
     /// It was revoked.
     Revoked,
-    /// Nobody could say.
+    /// Its state could not be learnt.
     Unknown,
 }
 
 impl Held {
-    /// The token has ended, and what was begun with it ends.
+    /// Marks the token as ended, and cancels everything that was started with it.
     fn end(&self) {
         self.ended.cancel();
         self.streams.let_go();
     }
 
-    /// A stream that ends with the token, whether its caller reads it or not.
+    /// Ends this stream with the token, even while its caller is not reading.
     pub(crate) fn stream(&self, source: &Source) {
         self.streams.add(source);
         if self.ended.is_cancelled() {
@@ -114,7 +115,8 @@ impl Held {
         }
     }
 
-    /// Takes more requests than the one that the seat stands for.
+    /// Counts further requests against the rates, beyond the one that the seat stands for (members
+    /// of a batch).
     pub(crate) fn take_more(&self, count: u32) -> Result<(), Busy> {
         let Some(count) = NonZeroU32::new(count) else { return Ok(()) };
         let wait = Duration::from_secs(1);
@@ -130,8 +132,8 @@ impl Held {
         self.person.refusals.check().is_ok()
     }
 
-    /// Asks whether the token stands, once a second at most. All who come meanwhile share one answer, whatever it
-    /// is: nobody waits for more than one.
+    /// Checks whether the token is still active, at most once a second. Requests that arrive during
+    /// a check share its result, so nobody waits for more than one check.
     pub(crate) async fn stands(&self, stands: &Stands, now: Timestamp) -> Result<(), Fallen> {
         if self.ended.is_cancelled() {
             return Err(Fallen::Revoked);
@@ -145,7 +147,8 @@ impl Held {
                 Some(asking) => asking.clone(),
                 None => {
                     let asked = tokio::time::timeout(PATIENCE, stands(self.token.clone()));
-                    // A task of its own: it goes on when whoever began it hangs up.
+                    // A task of its own, so that the check continues when the request that started
+                    // it is dropped.
                     let task = tokio::spawn(async move { asked.await.unwrap_or(Err(Unavailable)) });
                     let asked = async move { task.await.unwrap_or(Err(Unavailable)) };
                     let asking = asked.boxed().shared();
@@ -171,19 +174,19 @@ impl Held {
 /// Why a request has to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Busy {
-    /// The person sends more than they may.
+    /// The person is over their rate.
     Person(Duration),
-    /// The client does, over all persons.
+    /// The client is over its rate, summed over all persons.
     Client(Duration),
     /// The person has too many requests and streams open.
     Concurrent,
-    /// The person has too many bytes under way.
+    /// The requests of the person hold too many bytes.
     Bytes,
-    /// Everybody together has too many requests and streams open, or bytes under way.
+    /// All callers together have too many requests and streams open, or hold too many bytes.
     Full,
 }
 
-/// A place among the requests under way; given back when it is dropped.
+/// A permit for one request in flight, released when it is dropped.
 pub(crate) struct Seat {
     pub(crate) held: Arc<Held>,
     all: Arc<AtomicUsize>,
@@ -194,7 +197,8 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// From now on this request holds so many bytes: of a body, or of an answer that is looked at.
+    /// Sets the number of bytes that this request holds: of a body, or of an answer that is
+    /// inspected.
     pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), Busy> {
         let person = &self.held.person.bytes;
         if bytes <= self.bytes {
@@ -218,7 +222,7 @@ impl Seat {
         Ok(())
     }
 
-    /// So many bytes more.
+    /// Adds to the bytes that this request holds.
     pub(crate) fn hold_more(&mut self, bytes: usize) -> Result<(), Busy> {
         self.hold(self.bytes.saturating_add(bytes))
     }
@@ -226,7 +230,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        // Less is always allowed.
+        // Lowering the number always succeeds.
         let _ = self.hold(0);
         self.held.open.fetch_sub(1, Ordering::Relaxed);
         self.held.person.open.fetch_sub(1, Ordering::Relaxed);
@@ -259,7 +263,7 @@ impl Callers {
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is held of a verified token.
+    /// The state of a verified token; created if there is none.
     pub(crate) fn of(
         &self,
         resource: &str,
@@ -295,8 +299,8 @@ impl Callers {
         held
     }
 
-    /// Takes a place for one request. Its rate is taken by [`Callers::take`], once it is known that the token
-    /// stands: a token that was revoked uses up nothing of its person's.
+    /// Takes a permit for one request. The rate is counted by [`Callers::take`] after the token was
+    /// found active, so that a revoked token does not use up its person's rate.
     pub(crate) fn seat(&self, held: &Arc<Held>) -> Result<Seat, Busy> {
         let all = self.open.fetch_add(1, Ordering::Relaxed);
         let person = held.person.open.fetch_add(1, Ordering::Relaxed);
@@ -318,21 +322,21 @@ impl Callers {
         Ok(seat)
     }
 
-    /// Takes one request of a person's and a client's rate.
+    /// Counts one request against the rates of its person and client.
     pub(crate) fn take(held: &Held) -> Result<(), Busy> {
         held.person.take().map_err(Busy::Person)?;
         held.client.take().map_err(Busy::Client)
     }
 
-    /// Those that have something open.
+    /// The tokens that have a request or a stream open.
     fn open(&self) -> Vec<Arc<Held>> {
         let maps = self.maps();
         let held = maps.tokens.values();
         held.filter(|held| held.open.load(Ordering::Relaxed) > 0).cloned().collect()
     }
 
-    /// Ends what was begun with tokens that have ended, or of which nobody could say for a while whether they
-    /// stand. That needs nobody's word, and waits for nobody.
+    /// Ends tokens that have expired, and tokens whose state could not be learnt for a while, with
+    /// everything started with them. This asks nobody and waits for nothing.
     pub(crate) fn expire(&self, is_watched: bool, now: Timestamp) {
         {
             let mut maps = self.maps();
@@ -352,20 +356,21 @@ impl Callers {
                 && !held.ended.is_cancelled()
             {
                 tracing::warn!("streams end: nobody can say whether their token stands");
-                // The token may be good: whoever comes with it again is asked about anew.
+                // The token may still be good: the next request with it is checked anew.
                 self.maps().tokens.remove(held.caller.token_hash());
                 held.end();
             }
         }
     }
 
-    /// Asks about the tokens that have something open.
+    /// Checks the tokens that have something open.
     pub(crate) async fn ask(&self, stands: &Stands, clock: &Clock) {
         use futures::StreamExt;
         let asks = self.open().into_iter().filter(|held| !held.ended.is_cancelled());
         let asks = asks.map(|held| async move {
             if clock.now().0 - held.stood_at.load(Ordering::Relaxed) >= WATCHED {
-                // A token that does not stand ends here; one nobody knows of, in `expire`.
+                // `stands` ends a token that is not active. A token whose state is unknown is ended
+                // in `expire`.
                 let _ = held.stands(stands, clock.now()).await;
             }
         });
@@ -374,10 +379,10 @@ impl Callers {
 }
 
 impl Maps {
-    /// Forgets tokens that have ended, then persons and clients that are not here.
+    /// Forgets tokens that have ended, then persons and clients without a request in flight.
     fn make_room(&mut self, now: Timestamp) {
         if self.tokens.len() >= MOST {
-            // Somebody has it, be it for a moment.
+            // Still referenced by a request in flight.
             let here = |held: &Arc<Held>| Arc::strong_count(held) > 1;
             self.tokens.retain(|_, held| here(held) || now < held.caller.expires());
             if self.tokens.len() >= MOST {

@@ -1,11 +1,11 @@
-//! JSON of others in one form, written while it is read: members in order, none of them twice, nothing held but the
-//! text itself.
+//! JSON that others wrote, in canonical form: members sorted, none of them twice. It is rewritten
+//! while it is parsed, so that nothing but the text itself is held in memory.
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value, value::RawValue};
 use std::{collections::HashSet, fmt};
 
-/// The one form of a JSON text; an error where it is none, or has a member twice.
+/// The canonical form of a JSON text. An error if it is not JSON, or has a member twice.
 pub(crate) fn canonical(text: &str) -> Result<String, serde_json::Error> {
     let mut out = String::with_capacity(text.len());
     let mut json = serde_json::Deserializer::from_str(text);
@@ -14,12 +14,12 @@ pub(crate) fn canonical(text: &str) -> Result<String, serde_json::Error> {
     Ok(out)
 }
 
-/// A text as JSON.
+/// A string as a JSON literal.
 pub(crate) fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// An object of members that are written already.
+/// An object of members that are serialized already.
 pub(crate) fn object<'a>(members: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let members: Vec<_> =
         members.into_iter().map(|(name, value)| format!("{}:{value}", quoted(name))).collect();
@@ -109,10 +109,10 @@ impl<'de> Visitor<'de> for Canonical<'_> {
     }
 }
 
-/// Most members of one object that are looked at by name.
+/// Maximum number of members of an object that is read by name.
 const MOST: usize = 10_000;
 
-/// An object's members in order, as written, none of them twice.
+/// The members of one object in order, as written, none of them twice.
 pub(crate) struct Members<'a>(pub(crate) Vec<(String, &'a RawValue)>);
 
 impl Members<'_> {
@@ -120,7 +120,7 @@ impl Members<'_> {
         self.0.iter().find(|(held, _)| held == name).map(|(_, value)| *value)
     }
 
-    /// A member that is text.
+    /// A member that is a string.
     pub(crate) fn text(&self, name: &str) -> Option<String> {
         self.get(name).and_then(|value| serde_json::from_str(value.get()).ok())
     }
@@ -138,7 +138,7 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Members<'a> {
                 let mut members = Vec::new();
                 let mut names = HashSet::new();
                 while let Some((name, value)) = map.next_entry::<String, _>()? {
-                    // A reader may take either of two.
+                    // Of two equal members, readers differ in which one they take.
                     if !names.insert(name.clone()) || members.len() == MOST {
                         return Err(A::Error::custom(
                             "a member occurs twice, or there are too many",

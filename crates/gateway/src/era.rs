@@ -1,5 +1,6 @@
-//! The body decides; headers that repeat it have to agree (MCP 2026-07-28, Streamable HTTP), in either
-//! era: whoever routes by them must not be told something else.
+//! Compares headers with the body. The body decides; headers that repeat it have to agree with it
+//! (MCP 2026-07-28, Streamable HTTP), in either era, so that whoever routes by headers sees the
+//! same request.
 
 use crate::snapshots::Snapshots;
 use http::{HeaderMap, HeaderName};
@@ -19,7 +20,7 @@ const METHOD: &str = "mcp-method";
 const NAME: &str = "mcp-name";
 const PARAMETER: &str = "mcp-param-";
 
-/// Why a request is not looked at any further: a JSON-RPC error.
+/// Why a request is rejected here: a JSON-RPC error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) code: i64,
@@ -31,7 +32,7 @@ fn mismatch(text: String) -> Fault {
     Fault { code: HEADER_MISMATCH, text, data: None }
 }
 
-/// The one value of a header.
+/// The value of a header that may occur once at most.
 pub(crate) fn only<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Fault> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -44,7 +45,7 @@ pub(crate) fn only<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h 
     Ok(Some(text.trim()))
 }
 
-/// Whether a request may be a batch, by its version header alone.
+/// Whether a request may be a batch, judged by its version header alone.
 pub(crate) fn has_batches(headers: &HeaderMap) -> Result<bool, Fault> {
     Ok(only(headers, VERSION)?.is_none_or(|version| version == BATCHES))
 }
@@ -65,17 +66,17 @@ fn unsupported(version: &str) -> Fault {
     }
 }
 
-/// What was found when headers and body were compared.
+/// The result of comparing headers and body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Agreed {
-    /// The request is of the era without sessions.
+    /// The request belongs to the stateless era.
     pub(crate) stateless: bool,
-    /// The `Mcp-Param-…` headers that repeat an argument. What no schema marks, or is not known to, goes no
-    /// further: a header that nobody compared is the caller's word.
+    /// The `Mcp-Param-…` headers that repeat an argument. Headers that no known schema marks are
+    /// not forwarded: without a comparison they would be the caller's unchecked claim.
     pub(crate) parameters: Vec<HeaderName>,
 }
 
-/// Compares headers and body.
+/// Compares headers with the body.
 pub(crate) fn check(
     headers: &HeaderMap,
     body: &Body<'_>,
@@ -84,7 +85,7 @@ pub(crate) fn check(
     let version = only(headers, VERSION)?;
     let (method, name) = (only(headers, METHOD)?, only(headers, NAME)?);
     let [message] = body.messages.as_slice() else {
-        // A batch cannot be repeated in one header.
+        // One header cannot repeat a batch.
         return match (method, name) {
             (None, None) => Ok(Agreed::default()),
             _ => Err(mismatch("A batch has no Mcp-Method and no Mcp-Name.".to_owned())),
@@ -101,7 +102,8 @@ pub(crate) fn check(
                 "The body's _meta says `{meta}`, but there is no header MCP-Protocol-Version."
             )));
         }
-        // A version that is not known here, in both places: the MCP server will say so.
+        // Both name the same version. If it is unknown here, the MCP server is the one to reject
+        // it.
         (Some(_), Some(_)) => true,
         (Some(header), None) if !REVISIONS.contains(&header) => return Err(unsupported(header)),
         (header, None) => header == Some(STATELESS),
@@ -141,8 +143,8 @@ fn check_names(
     }
 }
 
-/// Arguments that the tool's schema marks. Nothing is decided by them, so a tool that was not listed yet is
-/// left to the MCP server.
+/// Compares the arguments that the tool's schema marks. No decision rests on them, so the check of
+/// a tool that was not listed yet is left to the MCP server.
 fn check_parameters(
     headers: &HeaderMap,
     message: &Message<'_>,
@@ -172,7 +174,7 @@ fn check_parameters(
                 marked.header
             )));
         }
-        // An underscore is a hyphen to some readers, who would find two.
+        // Some readers take an underscore for a hyphen and would find two headers of one name.
         agreed.extend(
             HeaderName::try_from(&name).ok().filter(|_| inside.is_some() && !name.contains('_')),
         );

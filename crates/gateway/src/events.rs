@@ -1,16 +1,16 @@
-//! Server-sent events as bytes: what need not be another goes on as it came, in one piece; an event whose data has
-//! to be another is written anew.
+//! Server-sent events as bytes. Events that need no change are forwarded as they came, joined into
+//! one piece; an event whose data has to change is written anew.
 
 use bytes::{Bytes, BytesMut};
 
-/// Cuts a stream into events, each with the blank line at its end. What is looked at stays where it arrived: an
-/// event costs no memory of its own.
+/// Cuts a stream into events, each with the blank line at its end. Events are inspected in the
+/// buffer they arrived in, without a copy.
 #[derive(Debug, Default)]
 pub(crate) struct Splitter {
     held: BytesMut,
-    /// Up to here events were looked at.
+    /// Events up to this offset were inspected.
     looked: usize,
-    /// Where looking for the next end goes on.
+    /// Where the search for the next end continues.
     seen: usize,
 }
 
@@ -19,48 +19,49 @@ impl Splitter {
         self.held.extend_from_slice(bytes);
     }
 
-    /// Bytes that are held.
+    /// Bytes in the buffer.
     pub(crate) fn waiting(&self) -> usize {
         self.held.len()
     }
 
-    /// Bytes that were looked at and not taken.
+    /// Bytes that were inspected and not taken yet.
     pub(crate) fn passed(&self) -> usize {
         self.looked
     }
 
-    /// The next whole event that was not looked at.
+    /// The next complete event that was not inspected yet.
     pub(crate) fn peek(&mut self) -> Option<&[u8]> {
         let end = self.end()?;
         Some(&self.held[self.looked..end])
     }
 
-    /// The event that was peeked at goes on as it is: `len` bytes.
+    /// Marks the event that was peeked at, of `len` bytes, to be forwarded unchanged.
     pub(crate) fn pass(&mut self, len: usize) {
         self.looked += len;
         self.seen = self.looked;
     }
 
-    /// The event that was peeked at, of `len` bytes, is left out. Only where nothing waits to be taken.
+    /// Removes the event that was peeked at, of `len` bytes. Call only when no passed event waits
+    /// to be taken.
     pub(crate) fn leave_out(&mut self, len: usize) {
         let _ = self.held.split_to(len);
         self.seen = 0;
     }
 
-    /// All that was passed, in one piece.
+    /// Everything that was passed, in one piece.
     pub(crate) fn take(&mut self) -> Bytes {
         let taken = self.held.split_to(self.looked).freeze();
         (self.looked, self.seen) = (0, 0);
         taken
     }
 
-    /// What is left when the stream ends: not an event, but somebody's bytes.
+    /// The rest when the stream ends: not a complete event, but bytes that some reader may use.
     pub(crate) fn rest(&mut self) -> Bytes {
         (self.looked, self.seen) = (0, 0);
         std::mem::take(&mut self.held).freeze()
     }
 
-    /// Where the next event ends: behind two line ends in a row.
+    /// Where the next event ends: after two consecutive line ends.
     fn end(&mut self) -> Option<usize> {
         let held = &self.held;
         let mut at = self.seen;
@@ -71,11 +72,12 @@ impl Splitter {
             };
             match line_end(held, first) {
                 Some(second) => {
-                    // A CR at the very end may have its LF still to come.
+                    // The LF of a trailing CR may still arrive.
                     if second == held.len() && held[second - 1] == b'\r' {
                         break;
                     }
-                    // Asked again before it is passed, it is found again at once.
+                    // If the event is peeked at again before it is passed, the search finds it at
+                    // once.
                     self.seen = at;
                     return Some(second);
                 }
@@ -88,7 +90,7 @@ impl Splitter {
     }
 }
 
-/// The place behind a line end that begins at `at`.
+/// The offset after the line end that begins at `at`.
 fn line_end(bytes: &[u8], at: usize) -> Option<usize> {
     match (bytes.get(at)?, bytes.get(at + 1)) {
         (b'\r', Some(b'\n')) => Some(at + 2),
@@ -97,11 +99,12 @@ fn line_end(bytes: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// Characters at which some readers end a line, though the format does not, and a mark that some skip.
+/// Characters at which some readers end a line although the format does not, and the byte order
+/// mark, which some readers skip.
 const ODD: [char; 9] =
     ['\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}', '\u{feff}'];
 
-/// Whether readers may divide an event differently.
+/// Whether readers may divide this event in different ways.
 pub(crate) fn is_odd(event: &str) -> bool {
     event.contains(ODD)
 }
@@ -126,7 +129,8 @@ pub(crate) fn data(text: &str) -> Option<String> {
     data
 }
 
-/// The same event with other data, which is JSON: on one line, of no character that some reader ends a line at.
+/// The same event with other data. `data` is JSON; it is written on one line, without any character
+/// at which some reader ends a line.
 pub(crate) fn with_data(text: &str, data: &str) -> String {
     let others = lines(text)
         .filter(|line| !(line.is_empty() || line.starts_with("data:") || *line == "data"))
@@ -139,9 +143,9 @@ pub(crate) fn with_data(text: &str, data: &str) -> String {
     out.push_str("data: ");
     for c in data.chars() {
         match c {
-            // Between tokens, since a string has none.
+            // A line break is between tokens, since a JSON string cannot contain one.
             '\r' | '\n' => out.push(' '),
-            // In a string, since nothing else has any.
+            // Such a character is inside a string, since JSON allows it nowhere else.
             _ if ODD.contains(&c) => out.push_str(&format!("\\u{:04x}", u32::from(c))),
             _ => out.push(c),
         }
@@ -239,7 +243,7 @@ mod tests {
         let event = "event: message\nid: 7\ndata: {\"a\":\ndata:1}\n\n";
         assert_eq!(data(event).as_deref(), Some("{\"a\":\n1}"));
         assert_eq!(with_data(event, "{}"), "event: message\nid: 7\ndata: {}\n\n");
-        // Data of several lines becomes one.
+        // Data of several lines is joined into one line.
         assert_eq!(
             with_data(event, "{\"a\":\r\n[1,\n2]}"),
             "event: message\nid: 7\ndata: {\"a\":  [1, 2]}\n\n"

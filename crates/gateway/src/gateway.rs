@@ -1,4 +1,4 @@
-//! The gateway: its routes, and the way of a request to one of them by exact host and path.
+//! The gateway: its routes, and how a request is matched to one of them by exact host and path.
 
 use crate::{
     answers::{self, Own, REFUSED},
@@ -40,31 +40,32 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
-/// Refused tokens that are put on record, a second: strangers do not fill the disk.
+/// Refused tokens that are recorded per second, so that unauthenticated traffic cannot fill the
+/// disk.
 const STRANGERS: u32 = 20;
 
-/// What the binary hands to a gateway.
+/// The dependencies that the binary passes to a gateway.
 #[derive(Clone)]
 pub struct Ground {
     /// The wall clock.
     pub clock: Clock,
     /// Unpredictable bytes.
     pub entropy: Entropy,
-    /// For the MCP servers and the keys of authorization servers.
+    /// HTTP client for the MCP servers and the keys of authorization servers.
     pub outbound: Outbound,
     /// Keys of authorization servers.
     pub keys: RemoteKeys,
-    /// Signs what MCP servers are told of callers.
+    /// Signs the assertions that tell MCP servers who calls.
     pub key: Arc<SigningKey>,
-    /// Marks session ids; the same on every node and after a restart.
+    /// Marks session ids. It is the same on every node and after a restart.
     pub session_key: Secret,
-    /// Where decisions go.
+    /// Where decisions are recorded.
     pub trail: Trail,
-    /// Keeps the tools that were approved, by resource, over restarts.
+    /// Saves the approved tools of each resource, so that they survive restarts.
     pub keep: Keep,
 }
 
-/// Keeps what was approved of the tools of one MCP server; done when it is kept.
+/// Saves the approved tools of one MCP server. The future completes when they are saved.
 pub type Keep =
     Arc<dyn Fn(String, BTreeMap<String, Approved>) -> BoxFuture<'static, ()> + Send + Sync>;
 
@@ -88,7 +89,7 @@ impl Route {
         self.snapshots.state(name, self.settings.tool_changes == ToolChanges::Block)
     }
 
-    /// Whether one more refused token goes on record this second.
+    /// Whether one more refused token may be recorded this second.
     pub(crate) fn stranger(&self, now: Timestamp) -> bool {
         let (second, count) = &self.strangers;
         if second.swap(now.0, Ordering::Relaxed) != now.0 {
@@ -105,13 +106,13 @@ impl Route {
 /// Why a route cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
-    /// Its resource or authorization server is no identifier.
+    /// Its resource or its authorization server is not a valid identifier.
     #[error("{0}")]
     Identifier(#[from] IdentifierError),
-    /// Its MCP server cannot be reached in principle.
+    /// The URL of its MCP server can never be reached.
     #[error("{0}")]
     Upstream(#[from] OutboundError),
-    /// Two routes have one host and path.
+    /// Two routes have the same host and path.
     #[error("two routes have the host and path of {0}")]
     Taken(String),
 }
@@ -125,24 +126,24 @@ enum Place {
 
 struct Inner {
     ground: Ground,
-    /// By host, then by path: both exact.
+    /// Routes by host, then by path; both match exactly.
     places: HashMap<String, HashMap<String, Place>>,
     routes: Vec<Arc<Route>>,
     jwks: serde_json::Value,
     stopping: CancellationToken,
-    /// The second in which a foreign host name was last told of.
+    /// The second in which an unknown host name was last logged.
     told_of_host: AtomicI64,
 }
 
-/// Every MCP server behind one gateway. Cheap to clone.
+/// All MCP servers behind one gateway. Cheap to clone.
 #[derive(Clone)]
 pub struct Gateway(Arc<Inner>);
 
-/// Where the keys are that assertions are signed with.
+/// The path of the keys that verify the assertions.
 const KEYS_PATH: &str = "/.well-known/jwks.json";
 
 impl Gateway {
-    /// A gateway for these MCP servers, with the tools that were approved before.
+    /// Creates a gateway for these MCP servers. `approved` are the tools that were approved before.
     pub fn new(
         ground: Ground,
         routes: Vec<(RouteSettings, BTreeMap<String, Approved>)>,
@@ -170,10 +171,11 @@ impl Gateway {
         Ok(Self(Arc::new(Inner { ground, places, routes: all, jwks, stopping, told_of_host })))
     }
 
-    /// Watches tokens that have open streams, until `stop`; then ends the streams that have no end of their
-    /// own.
+    /// Checks tokens that have open streams, until `stop`. Then it ends the streams that have no
+    /// end of their own.
     pub async fn watch(&self, stop: CancellationToken) {
-        // Each MCP server by itself: an authorization server that is slow holds up nobody else's streams.
+        // Each MCP server has its own loop: a slow authorization server delays no other server's
+        // streams.
         let every = || {
             let mut every = tokio::time::interval(Duration::from_secs(1));
             every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -200,7 +202,7 @@ impl Gateway {
                 }
             }
         };
-        // One at a time and once a second at most, whatever MCP servers do.
+        // Saves one at a time and once a second at most, whatever MCP servers do.
         let keeping = async {
             let mut every = every();
             loop {
@@ -216,7 +218,7 @@ impl Gateway {
         self.keep().await;
     }
 
-    /// Keeps what was learnt of tools since the last time.
+    /// Saves what was learnt about tools since the last time.
     async fn keep(&self) {
         for route in &self.0.routes {
             if let Some(tools) = route.snapshots.to_keep() {
@@ -225,7 +227,7 @@ impl Gateway {
         }
     }
 
-    /// The gateway before other routes of the same listener, which are reached under `hosts`.
+    /// The gateway in front of other routes of the same listener, which are reached under `hosts`.
     pub fn service(
         &self,
         other: Router,
@@ -235,25 +237,27 @@ impl Gateway {
         GatewayService { gateway: self.clone(), other, hosts: Arc::new(hosts) }
     }
 
-    /// Hosts under which MCP servers are reached.
+    /// Host names under which MCP servers are reached.
     pub fn hosts(&self) -> impl Iterator<Item = &str> {
         self.0.places.keys().map(String::as_str)
     }
 
-    /// The tools that were seen, by resource.
+    /// The known tools, by resource.
     pub fn tools(&self) -> BTreeMap<String, Vec<ToolView>> {
         let view = |route: &Arc<Route>| (route.resource.to_string(), route.snapshots.view());
         self.0.routes.iter().map(view).collect()
     }
 
-    /// Whether one description of a tool could be approved, by its hash: `None` if there is no such MCP server.
+    /// Whether one description of a tool, named by its hash, could be approved. `None` if there is
+    /// no such MCP server.
     pub fn can_approve(&self, resource: &str, tool: &str, fingerprint: &str) -> Option<bool> {
         let route = self.0.routes.iter().find(|route| route.resource.as_ref() == resource)?;
         Some(route.snapshots.has(tool, fingerprint))
     }
 
-    /// Approves one description of a tool, by its hash: `None` if there is no such MCP server, `Some(false)` if none
-    /// of the tool's descriptions that were seen has it. It is kept when this ends.
+    /// Approves one description of a tool, named by its hash. `None` if there is no such MCP
+    /// server, `Some(false)` if no known description of the tool has this hash. The approval is
+    /// saved when the future completes.
     pub async fn approve(&self, resource: &str, tool: &str, fingerprint: &str) -> Option<bool> {
         let route = self.0.routes.iter().find(|route| route.resource.as_ref() == resource)?;
         let done = route.snapshots.approve(tool, fingerprint);
@@ -265,7 +269,7 @@ impl Gateway {
         Some(done)
     }
 
-    /// A host name that is not ours is often a proxy's doing: whoever runs this sees it in the log, once a second.
+    /// An unknown host name is often caused by a proxy: log it for the operator, once a second.
     fn tell_of_host(&self, host: &str, preflight: bool) {
         let now = self.0.ground.clock.now().0;
         if preflight || self.0.told_of_host.swap(now, Ordering::Relaxed) == now {
@@ -291,8 +295,8 @@ impl Gateway {
         self.0.stopping.clone()
     }
 
-    /// What is at the host and path of a request. The path is compared as it was sent: a path that some
-    /// server could read differently is none that is known here.
+    /// The route or document at the host and path of a request. The path is compared as it was
+    /// sent: non-canonical paths never match.
     fn place(&self, parts: &Parts) -> Result<Option<&Place>, Own<'static>> {
         let host = host_of(parts)?;
         let paths = self.0.places.get(host.as_str()).or_else(|| {
@@ -358,15 +362,16 @@ fn host_of(parts: &Parts) -> Result<String, Own<'static>> {
         return Err(bad("Exactly one Host header is required."));
     };
     let host = host.to_ascii_lowercase();
-    // A request target in absolute form has to mean the same.
+    // A request target in absolute form has to name the same host.
     if parts.uri.authority().is_some_and(|named| named.as_str().to_ascii_lowercase() != host) {
         return Err(bad("The request target and Host name different hosts."));
     }
     Ok(host)
 }
 
-/// Whether the length of a request's body is told in a way that nobody on its way can read otherwise: no transfer coding
-/// but chunks, once. A length given twice is hyper's to refuse, or to take for chunks and close the connection after it.
+/// Whether the length of a request's body is declared so that no intermediary can read it
+/// differently: no transfer coding but `chunked`, once. For conflicting lengths hyper rejects the
+/// request, or uses `chunked` and closes the connection afterwards.
 pub fn is_framed_plainly(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let first = codings.next();
@@ -374,7 +379,7 @@ pub fn is_framed_plainly(headers: &HeaderMap) -> bool {
     first.is_none_or(chunks) && codings.next().is_none()
 }
 
-/// What makes a request ambiguous to somebody on its way.
+/// Rejects requests that some intermediary could frame differently.
 fn check_framing(parts: &Parts) -> Result<(), Own<'static>> {
     let bad = |text| Own::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, text);
     let headers = &parts.headers;
@@ -394,7 +399,7 @@ impl Fault {
     }
 }
 
-/// A gateway as a service, before other routes of the same listener.
+/// A gateway as a service, in front of other routes of the same listener.
 #[derive(Clone)]
 pub struct GatewayService {
     gateway: Gateway,

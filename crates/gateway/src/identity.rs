@@ -1,4 +1,5 @@
-//! What goes on to the MCP server: of the caller's headers only those that are listed, and who calls.
+//! The headers of a request to the MCP server: those of the caller's that are on the allow-list,
+//! and the identity of the caller.
 
 use crate::{
     answers::BROKEN,
@@ -14,15 +15,15 @@ use passavant_proto::{
 };
 use std::sync::PoisonError;
 
-/// Names the caller to an adapter of this process.
+/// Tells an adapter of this process who calls.
 pub const CALLER: HeaderName = HeaderName::from_static("passavant-caller");
 
-/// An assertion is made anew when it has less than this left, in seconds.
+/// A new assertion is made when this one is valid for less than this, in seconds.
 const FRESH: i64 = 30;
 
-/// Headers of a request that go on, beside the `Mcp-Param-…` that were held against the body and those an
-/// administrator lists. Everything else stays here: a list of what identity headers look like would never be
-/// whole. The body's type is written, not passed.
+/// Request headers that are forwarded, besides the `Mcp-Param-…` headers that were compared with
+/// the body and those that an administrator lists. All others are dropped: a deny-list of identity
+/// headers could never be complete. `Content-Type` is written here, not forwarded.
 const PASSED: [HeaderName; 7] = [
     header::ACCEPT,
     header::USER_AGENT,
@@ -44,18 +45,18 @@ pub(crate) struct NoIdentity {
     pub(crate) reason: &'static str,
 }
 
-/// What of a request goes on.
+/// The parts of a request that the forwarded headers depend on.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
     /// Its headers.
     pub(crate) headers: &'a HeaderMap,
-    /// Those `Mcp-Param-…` that say what the body says.
+    /// The `Mcp-Param-…` headers that agree with the body.
     pub(crate) parameters: &'a [HeaderName],
     /// It has a body, which is JSON.
     pub(crate) json: bool,
 }
 
-/// The headers for the MCP server. `session` is its own session id.
+/// The headers of the request to the MCP server. `session` is the MCP server's own session id.
 pub(crate) async fn headers(
     ground: &Ground,
     route: &Route,
@@ -67,7 +68,8 @@ pub(crate) async fn headers(
     let settings = &route.settings;
     let mut headers = HeaderMap::with_capacity(16);
     for (name, value) in asked.headers {
-        // A caller's language must not decide how a tool looks to everybody.
+        // With `Block`, one caller's language must not decide how a tool's description looks to
+        // everybody.
         let varies =
             *name == header::ACCEPT_LANGUAGE && settings.tool_changes == ToolChanges::Block;
         let passes = (PASSED.contains(name) && !varies)
@@ -92,7 +94,8 @@ pub(crate) async fn headers(
         let value = HeaderValue::from_str(session).map_err(|_| bad())?;
         headers.insert(HeaderName::from_static(crate::era::SESSION), value);
     }
-    // What tells who calls is put in last: nothing of the caller's stands beside it.
+    // Identity headers are inserted last, so that they replace any header of that name from the
+    // caller.
     for plain in &settings.plain_headers {
         let caller = &held.caller;
         let text = match plain.value {
@@ -113,7 +116,7 @@ pub(crate) async fn headers(
     }
     if let Some((name, value)) = &settings.adapter {
         headers.insert(name.clone(), sensitive(value.expose()).ok_or_else(bad)?);
-        // Sessions, processes and what they ask belong to one caller.
+        // An adapter binds sessions, processes and their requests to one caller.
         headers.insert(CALLER, sensitive(&held.owner).ok_or_else(bad)?);
     }
     if let Some((name, value)) = &settings.credential {
@@ -126,7 +129,7 @@ pub(crate) async fn headers(
     Ok(headers)
 }
 
-/// The signed assertion, made once for some time.
+/// The signed assertion, reused for some time.
 fn assertion_of(
     ground: &Ground,
     route: &Route,
@@ -141,7 +144,7 @@ fn assertion_of(
         return Some(value);
     }
     let caller = &held.caller;
-    // Never good for longer than what it stands for.
+    // It never outlives the caller's own token.
     let expires = now.plus(LIFETIME).min(caller.expires());
     let claims = CallerClaims {
         iss: &route.resource,
@@ -162,7 +165,7 @@ fn assertion_of(
     Some(value)
 }
 
-/// The MCP server's own token for this caller; all who come meanwhile wait for one.
+/// The MCP server's own token for this caller. Concurrent requests wait for one and the same.
 async fn upstream_token(
     route: &Route,
     held: &Held,
@@ -195,7 +198,7 @@ async fn upstream_token(
         })?;
     let value = sensitive(&format!("Bearer {}", got.token.expose()))
         .ok_or_else(|| broken("The token for the MCP server cannot be sent.".to_owned()))?;
-    // Bounded by the caller's own token: when the login ends, this ends.
+    // Bounded by the caller's own token: when the sign-in ends, this token is not used any more.
     let until = got.expires.min(held.caller.expires()).plus(-FRESH);
     *kept = Some((value.clone(), until));
     Ok(value)

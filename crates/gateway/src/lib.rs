@@ -1,12 +1,13 @@
 //! The guard in front of an MCP server in any language: checks the caller's token, decides for each
-//! tool, puts every decision on record, and passes bytes through.
+//! tool, records every decision, and forwards bytes unchanged.
 //!
-//! One request goes through `gateway.rs` in this order: place (exact host and path), Origin, token
-//! (`passavant-resource`), rates (`callers.rs`), body (`passavant_proto::mcp`) against headers (`era.rs`),
-//! rules (`authorize.rs`), session (`session.rs`), identity for the MCP server (`identity.rs`), breaker, record
-//! (`trail.rs`), the MCP server itself, and its answer (`proxy.rs`, `relay.rs`).
+//! A request passes through `gateway.rs` in this order: place (exact host and path), Origin, token
+//! (`passavant-resource`), rates (`callers.rs`), body (`passavant_proto::mcp`) against headers
+//! (`era.rs`), rules (`authorize.rs`), session (`session.rs`), identity for the MCP server
+//! (`identity.rs`), circuit breaker, record (`trail.rs`), the MCP server itself, and its answer
+//! (`proxy.rs`, `relay.rs`).
 //!
-//! It reads no file, clock or entropy, and reaches no database: those are handed in.
+//! It reads no files, clock or entropy and uses no database: the binary passes in what is needed.
 
 mod answers;
 mod authorize;

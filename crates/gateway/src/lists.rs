@@ -1,5 +1,5 @@
-//! Answers that list tools, prompts or resources: learnt from, and filtered for their reader. What needs no
-//! change goes on byte for byte.
+//! Answers that list tools, prompts or resources: tools are learnt from them, and they are filtered
+//! for the caller. What needs no change is forwarded byte for byte.
 
 use crate::{
     canonical::{Members, canonical, object},
@@ -16,21 +16,21 @@ use passavant_proto::{
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
-/// A list could not be read, so that it cannot be known to be harmless.
+/// A list cannot be parsed, so it cannot be known to be harmless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable;
 
-/// How one caller sees lists.
+/// The filter through which one caller sees lists.
 #[derive(Clone)]
 pub(crate) struct Lens {
     route: Arc<Route>,
     scopes: Scopes,
     now: Timestamp,
-    /// Ids of the requests that asked for tools: what answers none of them is not learnt from.
+    /// Ids of the requests for `tools/list`. Tools are learnt only from answers to one of them.
     asked: Arc<[String]>,
 }
 
-/// Ids of a body's requests for `tools/list`, in one form.
+/// Ids of a body's `tools/list` requests, in canonical form.
 pub(crate) fn asked(body: &Body<'_>) -> Arc<[String]> {
     let lists = body.messages.iter().filter(|message| message.method == "tools/list");
     lists.filter_map(|message| canonical(message.id?.get()).ok()).collect()
@@ -46,18 +46,18 @@ impl Lens {
         Self { route, scopes, now, asked }
     }
 
-    /// Looks at the data of one event; what comes back is to be sent in its stead.
+    /// Inspects the data of one event. Returns the data to send instead, if it has to change.
     pub(crate) fn look(&self, text: &str) -> Result<Option<String>, Unreadable> {
         // Most events of a stream list nothing.
         let lists = ["\"tools\"", "\"prompts\"", "\"resources\"", "\"resourceTemplates\""];
-        // A name could be written with escapes: then it is looked at too.
+        // A member's name could be written with escapes: such data is inspected too.
         if !(lists.iter().any(|list| text.contains(list)) || text.contains("\\u")) {
             return Ok(None);
         }
         self.document(text)
     }
 
-    /// Looks at one message or batch.
+    /// Inspects one message or batch.
     pub(crate) fn document(&self, text: &str) -> Result<Option<String>, Unreadable> {
         if text.trim_start().starts_with('[') {
             let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| Unreadable)?;
@@ -113,7 +113,7 @@ impl Lens {
             out.push((name, new.unwrap_or_else(|| value.get().to_owned())));
         }
         if lists && self.route.settings.lists != Lists::All {
-            // What one caller sees is not for another's cache.
+            // A list filtered for one caller must not be in a shared cache.
             for (name, value) in &mut out {
                 if *name == "cacheScope" && value != "\"private\"" {
                     "\"private\"".clone_into(value);
@@ -147,8 +147,8 @@ impl Lens {
         Ok((kept.len() < items.len()).then(|| format!("[{}]", kept.join(","))))
     }
 
-    /// Takes a tool in, where somebody asked for it, and judges it by this very description. One that is not as
-    /// approved is put on record.
+    /// Learns a tool, if the answer was asked for, and judges it by this very description. A tool
+    /// that differs from what was approved is recorded.
     fn tool(
         &self,
         item: &str,
@@ -180,13 +180,13 @@ impl Lens {
             }
         }
         let state = route.snapshots.state_of(&item, block);
-        // What is blocked is not shown, whatever lists show otherwise.
+        // A blocked tool is never listed, whatever the setting of `lists`.
         Ok(state != ToolState::Changed
             && (settings.lists == Lists::All
                 || settings.rules.shows(Target::Tool(&item.name), state, self.granted())))
     }
 
-    /// The scopes that what is shown has to be covered by.
+    /// The scopes that have to cover what is listed, if lists depend on scopes.
     fn granted(&self) -> Option<&Scopes> {
         match self.route.settings.lists {
             Lists::All | Lists::Allowed => None,
@@ -205,7 +205,8 @@ impl Lens {
             Kind::Prompts | Kind::Tools { .. } => text("name"),
             Kind::Resources => text("uri"),
             Kind::Templates => {
-                // What is before the first variable, with some name where it ends in a folder.
+                // The part before the first variable. If it ends in `/`, a placeholder name is
+                // appended.
                 let whole = text("uriTemplate");
                 let fixed = whole.split('{').next().unwrap_or_default();
                 format!("{fixed}{}", if fixed.ends_with('/') { "x" } else { "" })
@@ -225,7 +226,7 @@ impl Lens {
 
 #[derive(Clone, Copy)]
 enum Kind {
-    /// With whether somebody asked for them.
+    /// The tools of the list, and whether the answer was asked for.
     Tools {
         answers: bool,
     },

@@ -1,17 +1,17 @@
-//! Media types: read strictly, and written by this gateway. What a sender called its bytes never goes on, since
-//! readers differ in what they make of it: a charset that one ignores and another decodes by makes two bodies of
-//! one.
+//! Media types: parsed strictly, and written by this gateway. A sender's `Content-Type` is never
+//! forwarded, since readers interpret it differently: if one ignores a charset and another decodes
+//! by it, one body becomes two.
 
 use http::{HeaderMap, HeaderValue, header};
 
-/// What bodies are sent on as, and answers that are JSON.
+/// The type of forwarded request bodies, and of answers that are JSON.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// What streams of events are answered as.
+/// The type of answers that are event streams.
 pub(crate) const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
-/// What every other answer is: words for a person, never a page of this origin.
+/// The type of every other answer: text for a person, never a page of this origin.
 pub(crate) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// What the bytes of an answer are.
+/// The kind of an answer's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// One JSON document in UTF-8.
@@ -25,11 +25,11 @@ pub(crate) enum Kind {
 /// What is wrong with the media type of a body or an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Odd {
-    /// None, two, or one that is not ASCII.
+    /// There is none, there are two, or it is not ASCII.
     NotOne,
-    /// It is not written as RFC 9110, 8.3.1 has it.
+    /// It does not follow the syntax of RFC 9110, 8.3.1.
     Malformed,
-    /// A charset other than UTF-8, or two.
+    /// A charset other than UTF-8, or two charsets.
     Charset,
 }
 
@@ -45,7 +45,7 @@ impl Odd {
     }
 }
 
-/// The essence of the one media type, in lower case, and whether its text is UTF-8.
+/// The essence of the one media type, in lower case, and whether its charset is UTF-8.
 fn essence(headers: &HeaderMap) -> Result<(String, bool), Odd> {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let value = values.next().and_then(|value| value.to_str().ok()).ok_or(Odd::NotOne)?;
@@ -63,12 +63,12 @@ fn essence(headers: &HeaderMap) -> Result<(String, bool), Odd> {
     for parameter in parts.filter(|parameter| !parameter.is_empty()) {
         let (name, value) = parameter.split_once('=').ok_or(Odd::Malformed)?;
         let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
-        // A quoted value that holds more than a token could hide anything from a split at semicolons.
+        // A quoted value with characters outside of a token could defeat the split at semicolons.
         let value = quoted.unwrap_or(value);
         if !is_token(name) || !is_token(value) {
             return Err(Odd::Malformed);
         }
-        // `charset*` is a charset to some readers (RFC 8187).
+        // Some readers take `charset*` for a charset (RFC 8187).
         if name
             .trim_end_matches(|c: char| c == '*' || c.is_ascii_digit())
             .eq_ignore_ascii_case("charset")
@@ -89,7 +89,7 @@ fn is_token(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
-/// Whether a request's body is JSON in UTF-8, as nobody can doubt.
+/// Checks that a request's body is JSON in UTF-8, beyond doubt for any reader.
 pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Odd> {
     match essence(headers)? {
         (essence, _) if essence != "application/json" => Err(Odd::NotOne),
@@ -98,7 +98,7 @@ pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Odd> {
     }
 }
 
-/// What an answer is. An answer without a body has no type.
+/// The kind of an answer. An answer without a body has none.
 pub(crate) fn of_answer(headers: &HeaderMap) -> Result<Option<Kind>, Odd> {
     if !headers.contains_key(header::CONTENT_TYPE) {
         return Ok(None);
@@ -112,7 +112,8 @@ pub(crate) fn of_answer(headers: &HeaderMap) -> Result<Option<Kind>, Odd> {
     if utf8 { Ok(Some(kind)) } else { Err(Odd::Charset) }
 }
 
-/// Whether the bytes come as they are: coded ones are read differently by whoever does not decode them.
+/// Whether the body has no content coding: the gateway could not inspect coded bytes, and readers
+/// that do not decode them see something else.
 pub(crate) fn is_plain(headers: &HeaderMap) -> bool {
     headers
         .get_all(header::CONTENT_ENCODING)

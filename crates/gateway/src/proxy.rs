@@ -1,4 +1,4 @@
-//! The way to the MCP server and back.
+//! Sends a request to the MCP server, and brings the answer back.
 
 use crate::{
     answers::{BROKEN, Own},
@@ -25,9 +25,10 @@ use std::{
     time::Instant,
 };
 
-/// Headers of an answer that go on. Everything else stays here: what an answer may tell a proxy in front
-/// (`X-Accel-Redirect`, `X-Sendfile`), a browser (`Clear-Site-Data`, `Refresh`, cookies, CORS) or a client
-/// (challenges) cannot be enumerated. Type, length, caching and session are written by this gateway.
+/// Answer headers that are forwarded. All others are dropped, because headers that control a proxy
+/// in front (`X-Accel-Redirect`, `X-Sendfile`), a browser (`Clear-Site-Data`, `Refresh`, cookies,
+/// CORS) or a client (challenges) cannot be enumerated. Type, length, caching and session headers
+/// are written by this gateway.
 const PASSED: [HeaderName; 6] = [
     header::ALLOW,
     header::CONTENT_LANGUAGE,
@@ -37,23 +38,23 @@ const PASSED: [HeaderName; 6] = [
     HeaderName::from_static("x-request-id"),
 ];
 
-/// A request for the MCP server, and what has to be known of it on the way back.
+/// A request for the MCP server, and what is needed to handle its answer.
 pub(crate) struct Onward<'a> {
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) id: Option<&'a RawValue>,
     pub(crate) owner: String,
-    /// Looks at lists in the answer; `None` where none can be.
+    /// Filters lists in the answer. `None` if the answer cannot contain any.
     pub(crate) lens: Option<Lens>,
-    /// It is a stream that only ends when somebody ends it.
+    /// The answer is a stream that ends only when somebody ends it.
     pub(crate) endless: bool,
-    /// Leave to ask the MCP server.
+    /// Permission of the circuit breaker.
     pub(crate) pass: Pass,
 }
 
-/// Sends a request that was allowed, and answers with what comes back. Nothing comes back before the
-/// decision is written.
+/// Forwards a request that was allowed, and returns the answer. Nothing is sent before the decision
+/// is written.
 pub(crate) async fn forward(
     gateway: &Gateway,
     route: &Arc<Route>,
@@ -98,20 +99,21 @@ pub(crate) async fn forward(
                         is not known.";
             return fail(&mut call, StatusCode::BAD_GATEWAY, "upstream_broke", text);
         }
-        // Slow calls may be one caller's doing; a server that is not there is not.
+        // A slow call may be one caller's doing and does not count as a failure; an unreachable
+        // server does.
         Err(_) => {
             let text = "The MCP server behind this gateway did not answer in time.";
             return fail(&mut call, StatusCode::GATEWAY_TIMEOUT, "timed_out", text);
         }
     };
     pass.answered();
-    // The body has been sent.
+    // The body was sent: it is not held any more.
     let _ = call.seat.hold(0);
     call.status = response.status().as_u16();
     back(gateway, route, response, call, (id, &owner), lens, endless).await
 }
 
-/// 503: what cannot be put on record is not done, or its answer not given.
+/// 503: a decision that cannot be recorded is not carried out, and an answer not given.
 pub(crate) fn not_recorded(id: Option<&RawValue>) -> Response<Body> {
     tracing::error!("a decision could not be put on record");
     let text = "This gateway cannot put its decisions on record just now, and so allows nothing.";
@@ -136,7 +138,7 @@ async fn back(
     };
     match parts.status {
         StatusCode::UNAUTHORIZED => {
-            // Its own token may have been taken away: the next request gets another.
+            // The MCP server's own token may have been revoked: the next request gets a new one.
             *call.seat.held.upstream_token.lock().await = None;
             let text = "The MCP server does not accept what this gateway says of the caller. Who runs \
                         the gateway has to compare its settings with the MCP server's.";
@@ -183,7 +185,8 @@ async fn back(
     let filter = match lens {
         Some(lens) if json => return list(route, parts, body, call, id, &lens).await,
         Some(lens) if events => Some(EventFilter::new(lens, route.settings.limits.answer)),
-        // What is neither cannot be looked at. 202 is the word for a notification: nobody reads a list in it.
+        // A body that is neither JSON nor events cannot be inspected. 202 is exempt: it answers a
+        // notification, and nobody reads a list in it.
         Some(_) if parts.status == StatusCode::OK && !http_body::Body::is_end_stream(&body) => {
             return refuse(&mut call, "The MCP server answers with neither JSON nor events.");
         }
@@ -195,13 +198,13 @@ async fn back(
     Response::from_parts(parts, Body::new(relay))
 }
 
-/// The headers of an answer as they go on.
+/// The headers of the forwarded answer.
 fn written(from: &HeaderMap, kind: Option<Kind>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(12);
     for (name, value) in from.iter().filter(|(name, _)| PASSED.contains(name)) {
         headers.append(name.clone(), value.clone());
     }
-    // What one caller is answered is for nobody else.
+    // What one caller is answered must not be cached for another.
     let mut kept = HeaderValue::from_static("no-store");
     if let Some(kind) = kind {
         let media_type = match kind {
@@ -212,7 +215,7 @@ fn written(from: &HeaderMap, kind: Option<Kind>) -> HeaderMap {
         headers.insert(header::CONTENT_TYPE, media_type);
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if kind == Kind::Events {
-            // Proxies before us would hold events back, or code them.
+            // Proxies in front would otherwise buffer events, or compress them.
             kept = HeaderValue::from_static("no-cache, no-store, no-transform");
             headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
         }
@@ -269,7 +272,7 @@ async fn list(
     Response::from_parts(parts, Body::new(whole))
 }
 
-/// An answer that was read whole; what it holds is given back when it was sent.
+/// An answer that was read whole. The bytes it holds are released after it was sent.
 struct Whole {
     bytes: Option<Bytes>,
     _call: Call,

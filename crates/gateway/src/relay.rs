@@ -1,5 +1,5 @@
-//! The body of an answer on its way to the caller: as it comes, until it ends, the caller goes or the token
-//! does.
+//! The body of an answer on its way to the caller: forwarded as it comes, until it ends, the caller
+//! disconnects or the token ends.
 
 use crate::{callers::Seat, events, lists::Lens, source::Source, trail};
 use http_body::{Body, Frame, SizeHint};
@@ -15,11 +15,11 @@ use std::{
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
-/// How an answer ends that nobody took to its end.
+/// The recorded outcome of an answer that was not read to its end.
 pub(crate) const CLIENT_GONE: &str = "client_gone";
 
-/// One request that was allowed, from the decision to the end of its answer. However it ends, dropping
-/// it puts the outcome on record.
+/// One allowed request, from the decision to the end of its answer. Dropping it records the
+/// outcome, however it ended.
 pub(crate) struct Call {
     pub(crate) trail: trail::Trail,
     pub(crate) resource: Arc<str>,
@@ -29,7 +29,7 @@ pub(crate) struct Call {
     pub(crate) status: u16,
     pub(crate) bytes: u64,
     pub(crate) ended: &'static str,
-    /// Held until the end.
+    /// Kept until the end.
     pub(crate) seat: Seat,
 }
 
@@ -52,30 +52,30 @@ impl Drop for Call {
 /// Why a body was cut.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Cut {
-    /// The token ended; an answer that is no stream of events breaks off.
+    /// The token ended. An answer that is not an event stream is broken off.
     #[error("the access token has ended")]
     TokenEnded,
     /// The MCP server's answer broke off.
     #[error("the MCP server's answer broke off")]
     Broken,
-    /// An event is larger than it may be.
+    /// An event is larger than allowed.
     #[error("an event is larger than it may be")]
     TooLarge,
-    /// An event lists something, and cannot be read.
+    /// An event seems to list something, and cannot be parsed.
     #[error("a list cannot be read")]
     Unreadable,
 }
 
-/// Looks at each event before it goes on.
+/// Inspects each event before it is forwarded.
 pub(crate) struct EventFilter {
     pub(crate) lens: Lens,
     pub(crate) splitter: events::Splitter,
     pub(crate) largest: usize,
-    /// An event that was written anew, behind what was passed before it.
+    /// An event that was rewritten. It follows what was passed before it.
     written: Option<Bytes>,
 }
 
-/// About how many bytes go on in one piece.
+/// The approximate maximum of bytes that are forwarded in one piece.
 const PIECE: usize = 64 * 1024;
 
 impl EventFilter {
@@ -83,15 +83,15 @@ impl EventFilter {
         Self { lens, splitter: events::Splitter::default(), largest, written: None }
     }
 
-    /// One event as it has to be instead; `None` where it goes on as it came.
+    /// Inspects one event. Returns its replacement, or `None` if it is forwarded as it came.
     fn look(lens: &Lens, event: &[u8]) -> Result<Option<Bytes>, Cut> {
-        // What is not UTF-8 is repaired differently by its readers.
+        // Readers repair invalid UTF-8 in different ways.
         let text = std::str::from_utf8(event).map_err(|_| Cut::Unreadable)?;
         let data = events::data(text);
         let is_message =
             data.as_ref().is_some_and(|data| data.trim_start().starts_with(['{', '[']));
         let new = match &data {
-            // What is no JSON-RPC is nobody's list.
+            // An event that is not JSON-RPC contains no list.
             Some(data) if is_message => lens.look(data).map_err(|_| Cut::Unreadable)?,
             _ => None,
         };
@@ -99,13 +99,13 @@ impl EventFilter {
             (Some(new), _) => Ok(Some(events::with_data(text, &new).into())),
             (None, _) if !events::is_odd(text) => Ok(None),
             (None, Some(data)) if is_message => Ok(Some(events::with_data(text, &data).into())),
-            // Readers would divide it differently, and it is not known what for.
+            // Readers would divide this event differently, and its purpose is unknown.
             (None, Some(_)) => Err(Cut::Unreadable),
             (None, None) => Ok(Some(Bytes::new())),
         }
     }
 
-    /// The next piece that may go on.
+    /// The next piece that may be forwarded.
     fn next(&mut self) -> Result<Option<Bytes>, Cut> {
         if let Some(written) = self.written.take() {
             return Ok(Some(written));
@@ -134,7 +134,7 @@ impl EventFilter {
         if self.splitter.waiting() > self.largest { Err(Cut::TooLarge) } else { Ok(None) }
     }
 
-    /// What is left at the end of the stream: some readers take it for an event.
+    /// The rest at the end of the stream: some readers take it for an event.
     fn rest(&mut self) -> Result<Option<Bytes>, Cut> {
         let rest = self.splitter.rest();
         if rest.is_empty() {
@@ -146,34 +146,35 @@ impl EventFilter {
 
 type Ends = Pin<Box<dyn Future<Output = &'static str> + Send>>;
 
-/// The body.
+/// The body of a forwarded answer.
 pub(crate) struct Relay {
     upstream: Source,
     call: Call,
-    /// A stream of events ends quietly; anything else breaks off.
+    /// An event stream ends without an error; any other answer is broken off.
     events: bool,
     filter: Option<EventFilter>,
-    /// When the gateway stops, streams that have no end of their own are ended.
+    /// Streams that have no end of their own are ended when the gateway stops.
     stopping: Option<CancellationToken>,
     ends: Option<Ends>,
     quiet: Quiet,
 }
 
-/// A comment in a stream of events that has been quiet for a while: who is in between takes it for one that lives.
+/// Keep-alive: a comment is sent into an event stream that has been quiet for a while, so that
+/// intermediaries do not close it.
 struct Quiet {
-    /// None where the stream is none of events, or nobody wants it.
+    /// `None` if this is not an event stream, or keep-alive is off.
     every: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// The end of what went on: a comment has its place between two events alone.
+    /// The last bytes that were forwarded: a comment may only stand between two events.
     tail: [u8; 4],
 }
 
-/// A comment, and the empty line that ends what is no event.
+/// A comment, followed by an empty line.
 const COMMENT: &[u8] = b":\n\n";
 
 impl Quiet {
     fn new(every: Option<Duration>) -> Self {
-        // Before the first byte is between two events too.
+        // The position before the first byte is between two events too.
         Self { every, timer: None, tail: *b"\n\n\n\n" }
     }
 
@@ -203,7 +204,7 @@ impl Quiet {
         if self.between_events() {
             return true;
         }
-        // In the middle of an event nothing can be said: look again later.
+        // In the middle of an event no comment may be sent: look again later.
         self.poll(context)
     }
 }
@@ -221,13 +222,14 @@ impl Relay {
             call.ended = "complete";
         }
         let upstream = Source::new(upstream);
-        // Events or not: who reads nothing holds no connection of the MCP server's with a token that has ended.
+        // Whether events or not: a caller that does not read must not keep a connection to the MCP
+        // server open with an ended token.
         call.seat.held.stream(&upstream);
         let quiet = Quiet::new(keepalive.filter(|_| events));
         Self { upstream, call, events, filter, stopping, ends: None, quiet }
     }
 
-    /// Whether it has to end now.
+    /// Whether the body has to end now.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<&'static str> {
         let (ended, stopping) = (&self.call.seat.held.ended, &self.stopping);
         let ends = self.ends.get_or_insert_with(|| {
@@ -255,7 +257,7 @@ impl Relay {
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 
-    /// A stream of events just ends.
+    /// Ends an event stream without an error.
     fn quiet(&mut self, ended: &'static str) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         self.call.ended = ended;
         self.upstream.let_go();
@@ -268,7 +270,7 @@ impl Relay {
         Poll::Ready(Some(Err(why)))
     }
 
-    /// The next piece that was looked at and may go on.
+    /// The next inspected piece that may be forwarded.
     fn piece(&mut self) -> Result<Option<Bytes>, Cut> {
         let Some(filter) = &mut self.filter else { return Ok(None) };
         let next = filter.next();
@@ -287,7 +289,8 @@ impl Body for Relay {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = &mut *self;
-        // Asked first once it is known to be a long one: a busy stream ends too.
+        // Poll cancellation before data once the stream has been pending, so that a busy stream
+        // ends too.
         if this.ends.is_some()
             && let Poll::Ready(ended) = this.poll_end(context)
         {
@@ -306,7 +309,7 @@ impl Body for Relay {
                 }
             }
             let Some(next) = this.upstream.poll(context) else {
-                // By us, when it was over; else by whoever ended the token.
+                // The source is gone: either this relay finished, or the token ended.
                 return match this.call.ended {
                     CLIENT_GONE if this.events => this.quiet("token_ended"),
                     CLIENT_GONE => this.cut(Cut::TokenEnded, "token_ended"),
@@ -318,7 +321,8 @@ impl Body for Relay {
                     // Trailers have no meaning here.
                     let Ok(bytes) = frame.into_data() else { continue };
                     let Some(filter) = &mut this.filter else {
-                        // Whoever counts bytes does not ask for more after the last one.
+                        // With a known length the client may not poll again after the last byte, so
+                        // completion is noted here.
                         if this.upstream.is_complete() {
                             this.call.ended = "complete";
                         }

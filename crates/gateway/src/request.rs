@@ -1,5 +1,5 @@
-//! One request for one MCP server, in order: who calls, whether they may go on, what they ask, whether it is
-//! allowed, what the MCP server learns of them.
+//! The steps of one request to one MCP server, in order: who calls, whether they may continue, what
+//! they ask for, whether it is allowed, and what the MCP server learns about them.
 
 use crate::{
     answers::{self, BROKEN, Own, REFUSED},
@@ -32,7 +32,7 @@ use passavant_resource::{Caller, Refused, token_of};
 use serde_json::value::RawValue;
 use std::{sync::Arc, time::Instant};
 
-/// A request whose caller is known, up to the decision.
+/// A request whose caller is known, before the decision.
 struct Asked {
     seat: Seat,
     call: String,
@@ -47,7 +47,7 @@ impl Asked {
 }
 
 impl Gateway {
-    /// Everything for one MCP server.
+    /// Handles a request to one MCP server.
     pub(crate) async fn guarded(
         &self,
         route: &Arc<Route>,
@@ -97,7 +97,7 @@ impl Gateway {
         }
     }
 
-    /// Rates, and whether the token still stands.
+    /// Checks the rates, and whether the token is still active.
     async fn seated(
         &self,
         route: &Arc<Route>,
@@ -172,7 +172,8 @@ impl Gateway {
                 1,
             ),
         };
-        // As many a second as of strangers: who floods does not fill the disk.
+        // Refusals without a caller share the budget of refused tokens, so that floods cannot fill
+        // the disk.
         if route.stranger(about.now) {
             let subject = Subject { method: String::new(), target: String::new() };
             self.refused(route, about, &subject, reason, "").await;
@@ -180,7 +181,7 @@ impl Gateway {
         Own { retry_after: Some(wait), ..Own::new(status, REFUSED, text) }.respond()
     }
 
-    /// A token that is not taken; who sent it is not known.
+    /// Answers a request whose token is not accepted: the sender is unknown.
     async fn stranger(
         &self,
         route: &Route,
@@ -208,7 +209,7 @@ impl Gateway {
         refused.response
     }
 
-    /// Puts a refusal on record.
+    /// Records a refusal.
     async fn refused(
         &self,
         route: &Route,
@@ -285,13 +286,13 @@ impl Gateway {
                 return authorize::answer(route, &why, id, stateless);
             }
         };
-        // Each member of a batch is one request.
+        // Each member of a batch counts as one request.
         let more = u32::try_from(body.messages.len() - 1).unwrap_or(u32::MAX);
         if let Err(busy) = asked.held().take_more(more) {
             return self.busy(route, &about, busy).await;
         }
         let arguments = arguments_on_record(route, &body);
-        // Where a changed tool is to be blocked, no answer brings a list unseen.
+        // With `Block`, no answer may bring a list past the filter.
         let lists = route.settings.tool_changes == ToolChanges::Block
             || body.messages.iter().any(|message| message.method.ends_with("/list"));
         let endless = body.messages.iter().any(|message| message.method == "subscriptions/listen");
@@ -300,7 +301,7 @@ impl Gateway {
         self.go(route, parts, bytes.clone(), asked, subject, go).await
     }
 
-    /// GET of a stream, DELETE of a session.
+    /// GET opens a stream, DELETE ends a session.
     async fn without_body(
         &self,
         route: &Arc<Route>,
@@ -334,7 +335,7 @@ impl Gateway {
         self.go(route, parts, Bytes::new(), asked, subject, go).await
     }
 
-    /// What is allowed: session, identity, breaker, record, and on.
+    /// Forwards an allowed request: session, identity, circuit breaker, record, MCP server.
     async fn go(
         &self,
         route: &Arc<Route>,
@@ -410,22 +411,22 @@ impl Gateway {
     }
 }
 
-/// What was decided of an allowed request.
+/// The decision on an allowed request.
 struct Go<'a> {
     id: Option<&'a RawValue>,
     rule: &'a str,
     arguments: Option<serde_json::Value>,
     /// Headers that repeat arguments.
     parameters: Vec<HeaderName>,
-    /// The answer may hold lists.
+    /// The answer may contain lists.
     lists: bool,
-    /// Ids of requests for tools.
+    /// Ids of requests for `tools/list`.
     asked_for: Arc<[String]>,
-    /// The answer has no end of its own.
+    /// The answer is a stream without an end of its own.
     endless: bool,
 }
 
-/// What every record of a request has.
+/// What all records of a request have in common.
 struct About<'a> {
     held: &'a Held,
     call: &'a str,
@@ -434,7 +435,7 @@ struct About<'a> {
 }
 
 impl<'a> About<'a> {
-    /// A record; allowed where `reason` is empty.
+    /// A record of a decision. An empty `reason` means allowed.
     fn decision(
         &'a self,
         route: &'a Route,
@@ -466,7 +467,7 @@ impl<'a> About<'a> {
     }
 }
 
-/// Why a session is not the caller's, or cannot be resumed.
+/// Why the session cannot be used: it is not the caller's, or cannot be resumed.
 enum NoSession {
     Foreign,
     Fault(Fault),
@@ -482,7 +483,7 @@ impl NoSession {
 
     fn respond(&self, id: Option<&RawValue>) -> Response<Body> {
         match self {
-            // As the transport has it: the client begins a new session.
+            // The status that the transport defines: the client begins a new session.
             Self::Foreign => {
                 Own::new(StatusCode::NOT_FOUND, REFUSED, "Session not found").to(id).respond()
             }
@@ -491,7 +492,7 @@ impl NoSession {
     }
 }
 
-/// The MCP server's own session id, if the one that was sent is this caller's.
+/// The MCP server's own session id, if the presented one is bound to this caller.
 fn session_of(
     gateway: &Gateway,
     headers: &HeaderMap,
@@ -503,13 +504,13 @@ fn session_of(
         Some(bound) => session::unbind(&gateway.session_key(), &held.owner, bound)
             .map(|id| Some(id.to_owned()))
             .ok_or(NoSession::Foreign),
-        // Events are somebody's: without a session nobody can say whose.
+        // Events belong to a caller: without a session nobody can tell to whom.
         None if resumes => Err(NoSession::Foreign),
         None => Ok(None),
     }
 }
 
-/// The query belongs to the resource, or there is none.
+/// Refuses a query, unless it is part of the resource identifier.
 fn check_query(route: &Route, parts: &Parts) -> Result<(), Response<Body>> {
     match parts.uri.query() {
         Some(query) if Some(query) != route.query.as_deref() => {
@@ -521,13 +522,14 @@ fn check_query(route: &Route, parts: &Parts) -> Result<(), Response<Body>> {
     }
 }
 
-/// Why there is no body.
+/// Why the body could not be read.
 enum NoBody {
     Refused(Response<Body>),
     Busy(Busy),
 }
 
-/// Reads a JSON body within its limits. Its bytes count as its person's from the first to the last.
+/// Reads a JSON body within its limits. Its bytes count against its person from the first to the
+/// last.
 async fn read_body(
     route: &Route,
     headers: &HeaderMap,
@@ -552,7 +554,7 @@ async fn read_body(
         let text = format!("The body is larger than {} bytes.", limits.body);
         refuse(StatusCode::PAYLOAD_TOO_LARGE, &text)
     };
-    // Without a length, what has come is what counts.
+    // Without `Content-Length`, the bytes that arrived are counted.
     let told = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
     if told.is_some_and(|length| length > limits.body) {
         return too_large();
@@ -579,7 +581,7 @@ async fn read_body(
     }
 }
 
-/// Arguments of a tool call, where an administrator asked for them.
+/// The arguments of a tool call, if an administrator has them recorded.
 fn arguments_on_record(route: &Route, body: &message::Body<'_>) -> Option<serde_json::Value> {
     let wanted = route.settings.arguments.as_ref()?;
     let of = |message: &message::Message<'_>| {

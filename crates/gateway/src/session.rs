@@ -1,22 +1,22 @@
-//! Session ids are bound to the caller. What a caller gets is the MCP server's own id with a mark that only
-//! this gateway can make and that holds for one caller: nothing is kept, a restart forgets nothing,
-//! and an id of somebody else is an id that does not exist.
+//! Session ids are bound to the caller. The caller sees the MCP server's own id with a mark (a MAC
+//! for this one caller) in front. The gateway stores nothing, a restart loses nothing, and another
+//! caller's id is treated like one that does not exist.
 
 use passavant_proto::secret::{equal_in_constant_time, mac};
 
-/// Longest id that is taken, in bytes.
+/// Longest accepted id, in bytes.
 const LONGEST: usize = 2048;
 /// Length of the mark in front of an id.
 const MARK: usize = 43;
 
-/// The id for `owner` (a text that names one caller of one MCP server).
+/// The bound id for `owner`, a text that names one caller of one MCP server.
 pub(crate) fn bind(key: &[u8], owner: &str, id: &str) -> Option<String> {
-    // Visible ASCII, as the transport asks.
+    // Visible ASCII, as the transport requires.
     let legal = !id.is_empty() && id.len() <= LONGEST && id.bytes().all(|b| b.is_ascii_graphic());
     legal.then(|| format!("{}.{id}", mark(key, owner, id)))
 }
 
-/// The MCP server's own id, if `bound` is this caller's.
+/// The MCP server's own id, if `bound` was made for `owner`.
 pub(crate) fn unbind<'a>(key: &[u8], owner: &str, bound: &'a str) -> Option<&'a str> {
     if bound.len() > LONGEST + MARK + 1 || !bound.is_char_boundary(MARK) {
         return None;
@@ -27,7 +27,7 @@ pub(crate) fn unbind<'a>(key: &[u8], owner: &str, bound: &'a str) -> Option<&'a 
 }
 
 fn mark(key: &[u8], owner: &str, id: &str) -> String {
-    // Lengths first, so that no two pairs make one text.
+    // The length comes first, so that no two pairs give the same text.
     mac(key, format!("session {} {owner} {id}", owner.len()).as_bytes())
 }
 

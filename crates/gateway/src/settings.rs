@@ -14,31 +14,31 @@ use passavant_proto::{
 use passavant_resource::Caller;
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-/// Proxies commonly close what has been quiet for a minute.
+/// Proxies commonly close a connection that was quiet for a minute.
 const KEEPALIVE: Duration = Duration::from_secs(25);
 
 /// One MCP server.
 #[derive(Clone)]
 pub struct RouteSettings {
-    /// Its resource identifier: the URL that callers use. Host and path of it are matched exactly.
+    /// Its resource identifier: the URL that callers use. Its host and path are matched exactly.
     pub resource: Resource,
-    /// The authorization server whose tokens are taken.
+    /// The authorization server whose tokens are accepted.
     pub authorization_server: Issuer,
-    /// The algorithm that it signs with.
+    /// The algorithm of its signatures.
     pub algorithm: Algorithm,
-    /// How it writes them.
+    /// The form of its access tokens.
     pub token_form: TokenForm,
     /// URL of the MCP server itself.
     pub upstream: String,
-    /// What people call it.
+    /// Its name for people.
     pub name: Option<String>,
     /// Further values of `Host` under which it is reached.
     pub hosts: Vec<String>,
-    /// Origins whose pages may call it from a browser, beside its own.
+    /// Origins whose pages may call it from a browser, besides its own.
     pub origins: Vec<String>,
     /// Who may do what.
     pub rules: Rules,
-    /// Scopes for its metadata beside those of the rules.
+    /// Scopes that its metadata lists besides those of the rules.
     pub scopes: Scopes,
     /// What lists show.
     pub lists: Lists,
@@ -46,74 +46,74 @@ pub struct RouteSettings {
     pub tool_changes: ToolChanges,
     /// The signed assertion that tells the MCP server who calls; none if `None`.
     pub assertion: Option<AssertionSettings>,
-    /// Plain headers that tell it.
+    /// Plain headers that tell the MCP server who calls.
     pub plain_headers: Vec<PlainHeader>,
-    /// A credential of the MCP server's own: header and whole value.
+    /// The gateway's credential at the MCP server: a header and its whole value.
     pub credential: Option<(HeaderName, Secret)>,
-    /// What shows an adapter of this process that the gateway asks.
+    /// Proves to an adapter of this process that the gateway is asking.
     pub adapter: Option<(HeaderName, Secret)>,
-    /// `Host` of requests to the MCP server, where it is not that of its URL.
+    /// `Host` of requests to the MCP server, if it differs from that of its URL.
     pub upstream_host: Option<HeaderValue>,
-    /// Request headers that are passed on beside those of MCP and of tracing.
+    /// Request headers that are forwarded besides those of MCP and of tracing.
     pub forward_headers: Vec<HeaderName>,
     /// How much is accepted.
     pub limits: Limits,
-    /// A comment goes into a stream of events that has been quiet for so long; never if `None`.
+    /// A comment is sent into an event stream that was quiet for this long; never if `None`.
     pub keepalive: Option<Duration>,
-    /// Whether arguments of tools are put on record.
+    /// Which arguments of tool calls are recorded; none if `None`.
     pub arguments: Option<ArgumentAudit>,
-    /// Asks whether a token still stands; a token is good to its end where there is none.
+    /// Checks whether a token is still active. If `None`, a token is accepted until it expires.
     pub stands: Option<Stands>,
-    /// Gets a token for the MCP server itself, for the same person.
+    /// Obtains a token for the MCP server itself, for the same person.
     pub upstream_tokens: Option<UpstreamTokens>,
 }
 
-/// What `tools/list` and its like show.
+/// What `tools/list` and similar lists show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Lists {
     /// Everything.
     All,
-    /// What some rule allows.
+    /// Items that some rule allows.
     #[default]
     Allowed,
-    /// What some rule allows and the caller's scopes cover.
+    /// Items that some rule allows and the caller's scopes cover.
     Granted,
 }
 
-/// What happens when a tool's description or schema is not the approved one any more.
+/// What happens when a tool's description or schema differs from what was approved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ToolChanges {
-    /// It is put on record.
+    /// The change is recorded.
     #[default]
     Flag,
-    /// And the tool is neither shown nor called until it is approved.
+    /// Also, the tool is neither listed nor callable until it is approved.
     Block,
 }
 
 /// How the MCP server learns who calls.
 #[derive(Clone, Debug)]
 pub struct AssertionSettings {
-    /// The header it comes in.
+    /// The header that carries it.
     pub header: HeaderName,
-    /// What stands before it, for instance `Bearer `.
+    /// Text in front of it, for instance `Bearer `.
     pub prefix: String,
     /// Its `aud`.
     pub audience: String,
 }
 
-/// One header with something of the caller.
+/// One header that tells something about the caller.
 #[derive(Clone, Debug)]
 pub struct PlainHeader {
     /// The header.
     pub name: HeaderName,
-    /// What is in it.
+    /// What it contains.
     pub value: Who,
 }
 
-/// What a plain header may tell.
+/// What a plain header may contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// The person, as the authorization server names them.
+    /// The person, as the authorization server identifies them.
     Subject,
     /// The client.
     Client,
@@ -123,30 +123,30 @@ pub enum Who {
     Transaction,
 }
 
-/// How much is accepted from whom.
+/// Limits on what is accepted.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Largest request body, in bytes.
     pub body: usize,
     /// Largest list of tools, prompts or resources, in bytes.
     pub list: usize,
-    /// Largest answer or event that is read whole to be looked at, in bytes.
+    /// Largest answer or event that is buffered for inspection, in bytes.
     pub answer: usize,
-    /// Bytes of bodies, and of answers that are looked at, of one person at a time.
+    /// Bytes of bodies and of inspected answers that one person's requests may hold at a time.
     pub bytes_per_person: usize,
-    /// The same of everybody.
+    /// The same for all persons together.
     pub bytes: usize,
-    /// Requests a minute of one person.
+    /// Requests of one person per minute.
     pub per_person: NonZeroU32,
-    /// Requests a minute of one client, over all persons.
+    /// Requests of one client per minute, summed over all persons.
     pub per_client: NonZeroU32,
-    /// Requests and streams of one person at a time.
+    /// Concurrent requests and streams of one person.
     pub concurrent_per_person: usize,
-    /// Requests and streams at a time.
+    /// Concurrent requests and streams of all persons.
     pub concurrent: usize,
-    /// From request to the head of the answer.
+    /// Maximum time from the request to the head of the answer.
     pub answer_time: Duration,
-    /// For a request's body to arrive.
+    /// Maximum time for a request's body to arrive.
     pub body_time: Duration,
 }
 
@@ -169,21 +169,21 @@ impl Default for Limits {
     }
 }
 
-/// Which tools' arguments are put on record, and what of them is left out.
+/// Which tools' arguments are recorded, and which values are left out.
 #[derive(Clone, Debug, Default)]
 pub struct ArgumentAudit {
-    /// Tools by name; `*` alone is every one.
+    /// Names of tools; `*` alone means all.
     pub tools: Vec<String>,
-    /// Names of members, at any depth, whose values are replaced.
+    /// Names of members whose values are replaced, at any depth.
     pub redact: Vec<String>,
 }
 
-/// It cannot be told just now.
+/// The state cannot be learnt at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the authorization server does not answer")]
 pub struct Unavailable;
 
-/// Asks whether an access token still stands.
+/// Checks whether an access token is still active.
 pub type Stands =
     Arc<dyn Fn(Secret) -> BoxFuture<'static, Result<bool, Unavailable>> + Send + Sync>;
 
@@ -192,22 +192,23 @@ pub type Stands =
 pub struct UpstreamToken {
     /// The token.
     pub token: Secret,
-    /// When it ends.
+    /// When it expires.
     pub expires: Timestamp,
 }
 
 /// Why there is no token for the MCP server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UpstreamTokenError {
-    /// Refused by policy: final.
+    /// Refused by policy. Trying again does not help.
     #[error("{0}")]
     Refused(String),
-    /// It cannot be had just now.
+    /// No token can be obtained at the moment.
     #[error("{0}")]
     Unavailable(String),
 }
 
-/// Gets a token for the MCP server itself, for the person of a caller, by the caller's own token.
+/// Obtains a token for the MCP server itself, for the person of a caller, with the caller's own
+/// token.
 pub type UpstreamTokens = Arc<
     dyn Fn(Caller, Secret) -> BoxFuture<'static, Result<UpstreamToken, UpstreamTokenError>>
         + Send
@@ -215,7 +216,7 @@ pub type UpstreamTokens = Arc<
 >;
 
 impl RouteSettings {
-    /// The defaults for an MCP server: no rule, so no tool.
+    /// The defaults for an MCP server. There are no rules, so no tool is allowed.
     pub fn new(resource: Resource, authorization_server: Issuer, upstream: &str) -> Self {
         let assertion = AssertionSettings {
             header: http::header::AUTHORIZATION,
@@ -250,7 +251,7 @@ impl RouteSettings {
     }
 }
 
-/// A header value that is never shown.
+/// A header value that is never logged.
 pub(crate) fn sensitive(text: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(text).ok()?;
     value.set_sensitive(true);

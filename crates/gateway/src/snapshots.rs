@@ -1,6 +1,7 @@
-//! What tools looked like when they were approved. The first description that is seen is approved; another
-//! one later is put on record, and can block the tool until somebody has looked at it. What is kept of a hostile MCP
-//! server is bounded in number, in bytes and in changes a minute.
+//! The descriptions of tools that were approved. The first description of a tool is approved; a
+//! different one later is recorded, and can block the tool until an administrator has looked at it.
+//! What a hostile MCP server makes us store is bounded in number, in bytes and in changes per
+//! minute.
 
 use crate::canonical::{Members, canonical, object};
 use passavant_proto::{
@@ -19,62 +20,64 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Most tools of one MCP server that are remembered.
+/// Maximum number of remembered tools of one MCP server.
 const MOST: usize = 2_000;
-/// Most bytes of their descriptions that are remembered.
+/// Maximum size of their remembered descriptions, in bytes.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
-/// Longest name of a tool, in bytes (MCP: 128 characters at most).
+/// Longest name of a tool, in bytes (MCP allows 128 characters).
 pub(crate) const LONGEST_NAME: usize = 256;
 /// Largest description of one item of a list, in bytes.
 pub(crate) const LARGEST: usize = 128 * 1024;
-/// Descriptions of one tool that wait for somebody to look at them.
+/// Maximum number of unapproved descriptions of one tool.
 const WAITING: usize = 4;
-/// Descriptions of one tool that were approved beside each other: in several languages, say.
+/// Maximum number of descriptions of one tool that are approved at the same time, for instance in
+/// several languages.
 const BESIDE: usize = 8;
-/// Changes of descriptions that are learnt in a minute; above it, lists are refused.
+/// Changes of descriptions that are accepted per minute; above this, lists are refused.
 const CHANGES: u32 = 200;
 
-/// What is kept of a tool over restarts.
+/// What is stored of a tool across restarts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approved {
-    /// Hash of what was approved last.
+    /// Hash of the description that was approved last.
     pub fingerprint: String,
-    /// It said `readOnlyHint`.
+    /// Its `readOnlyHint`.
     #[serde(default)]
     pub read_only: bool,
-    /// Hash of a description that nobody has approved.
+    /// Hash of a description that was not approved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed: Option<String>,
-    /// What an earlier version does not know, and so is kept apart.
+    /// Fields that an earlier version does not know, and that are stored apart for this reason.
     #[serde(skip)]
     pub more: More,
 }
 
-/// What is kept of a tool beside hashes.
+/// What is stored of a tool besides hashes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct More {
-    /// The hash that this stands beside: what an earlier version has changed meanwhile counts.
+    /// The hash that these fields belong to. If it is not [`Approved::fingerprint`], an earlier
+    /// version has changed that since, and that counts.
     pub fingerprint: String,
-    /// What was approved, as canonical JSON; empty where it was approved by an earlier version.
+    /// The approved description, as canonical JSON; empty if an earlier version approved it.
     pub text: String,
-    /// Hashes of what was approved before, and still is.
+    /// Hashes of descriptions that were approved before and still are.
     pub beside: Vec<String>,
-    /// What was seen and not approved.
+    /// Descriptions that were seen and not approved.
     pub waiting: Vec<Seen>,
-    /// Arguments that go into headers.
+    /// Arguments that are repeated in headers.
     pub marked: Vec<Marked>,
 }
 
-/// A description that nobody has approved.
+/// A description that was not approved.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// Its hash.
     pub fingerprint: String,
-    /// What it says, as canonical JSON.
+    /// The description, as canonical JSON.
     #[serde(default)]
     pub text: String,
-    /// It says `readOnlyHint`.
+    /// Its `readOnlyHint`.
     #[serde(default)]
     pub read_only: bool,
 }
@@ -86,13 +89,13 @@ pub struct ToolView {
     pub name: String,
     /// `approved` or `changed`.
     pub state: &'static str,
-    /// It said `readOnlyHint` when it was approved.
+    /// The `readOnlyHint` of the approved description.
     pub read_only: bool,
-    /// Hash of what was approved.
+    /// Hash of the approved description.
     pub fingerprint: String,
-    /// What was approved, as canonical JSON.
+    /// The approved description, as canonical JSON.
     pub text: String,
-    /// What was seen since and not approved.
+    /// Descriptions that were seen since and not approved.
     pub waiting: Vec<Seen>,
 }
 
@@ -127,7 +130,7 @@ struct Minute {
 pub(crate) struct Snapshots {
     tools: RwLock<BTreeMap<String, Tool>>,
     minute: Mutex<Minute>,
-    /// There is something to keep.
+    /// Something changed that has to be saved.
     news: AtomicBool,
 }
 
@@ -137,7 +140,7 @@ impl Default for Snapshots {
     }
 }
 
-/// One tool of a list, read once.
+/// One tool of a list, after parsing.
 #[derive(Debug)]
 pub(crate) struct Described {
     pub(crate) name: String,
@@ -147,12 +150,13 @@ pub(crate) struct Described {
     marked: Vec<Marked>,
 }
 
-/// What a person or a model is told of a tool; in this order.
+/// The members of a tool that people or models read, in this order.
 const TOLD: [&str; 6] =
     ["annotations", "description", "inputSchema", "name", "outputSchema", "title"];
 
 impl Described {
-    /// Reads a tool; `None` where it cannot be read in one way, or is larger than a description may be.
+    /// Parses a tool. `None` if readers could parse it differently, or if it is larger than a
+    /// description may be.
     pub(crate) fn read(item: &str) -> Option<Self> {
         if item.len() > LARGEST {
             return None;
@@ -172,7 +176,7 @@ impl Described {
             .is_some_and(|annotations| {
                 annotations.get("readOnlyHint").is_some_and(|hint| hint.get() == "true")
             });
-        // Most schemas mark nothing; a name could be written with escapes.
+        // Most schemas mark nothing. A name could be written with escapes.
         let schema = members.get("inputSchema").map_or("", RawValue::get);
         let marks = schema.contains("x-mcp-header") || schema.contains("\\u");
         let marked = if marks {
@@ -185,16 +189,16 @@ impl Described {
     }
 }
 
-/// What a description was to us.
+/// How a description compares with what is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Learned {
     /// Seen before.
     Known,
     /// Seen for the first time, and so approved.
     New,
-    /// None that was approved; told once.
+    /// Differs from what was approved. Returned once for each description.
     Changed,
-    /// There is no room for more; what it says is nothing that anybody approved.
+    /// There is no room for more: the description is not approved.
     TooMany,
 }
 
@@ -225,8 +229,9 @@ impl Snapshots {
         self.tools.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the rules have to know of a tool that is called by name. It is blocked as long as something of it
-    /// waits for approval: that it showed the old text again approves nothing.
+    /// The state of a tool that is called by name, for the rules. The tool is blocked as long as
+    /// any of its descriptions waits for approval; showing the old description again does not lift
+    /// that.
     pub(crate) fn state(&self, name: &str, block: bool) -> ToolState {
         match self.read().get(name) {
             None => ToolState::Unseen,
@@ -235,7 +240,7 @@ impl Snapshots {
         }
     }
 
-    /// What the rules have to know of this very description.
+    /// The state of this very description, for the rules.
     pub(crate) fn state_of(&self, item: &Described, block: bool) -> ToolState {
         match self.read().get(&item.name) {
             Some(tool) if tool.is_approved(&item.fingerprint) => {
@@ -247,12 +252,12 @@ impl Snapshots {
         }
     }
 
-    /// The arguments of a tool that go into headers; `None` for one that was not listed yet.
+    /// The arguments of a tool that are repeated in headers; `None` if the tool was not listed yet.
     pub(crate) fn marked(&self, name: &str) -> Option<Arc<[Marked]>> {
         self.read().get(name).map(|tool| Arc::clone(&tool.marked))
     }
 
-    /// One more change this minute: whether there may be one.
+    /// Counts one more change this minute. Returns whether it is allowed.
     fn is_change_taken(&self) -> bool {
         let mut minute = self.minute.lock().unwrap_or_else(PoisonError::into_inner);
         if minute.began.elapsed() >= Duration::from_mins(1) {
@@ -262,17 +267,17 @@ impl Snapshots {
         minute.changes <= CHANGES
     }
 
-    /// Whether lists are refused, because descriptions change faster than anybody could look at them; and whether
-    /// that is to be told, which is once a minute.
+    /// `Some` if lists are refused, because descriptions change faster than anybody could look at
+    /// them. The value says whether to record it, which happens once a minute.
     pub(crate) fn overrun(&self) -> Option<bool> {
         let mut minute = self.minute.lock().unwrap_or_else(PoisonError::into_inner);
         let over = minute.changes > CHANGES && minute.began.elapsed() < Duration::from_mins(1);
         over.then(|| !std::mem::replace(&mut minute.told, true))
     }
 
-    /// Takes a tool's description in, as a list has it.
+    /// Learns the description of a tool from a list.
     pub(crate) fn learn(&self, item: &Described) -> Learned {
-        // Most lists bring nothing new.
+        // Most lists contain nothing new.
         if let Some(held) = self.read().get(&item.name)
             && held.is_approved(&item.fingerprint)
             && *held.marked == *item.marked
@@ -305,7 +310,7 @@ impl Snapshots {
             return Learned::New;
         };
         if held.is_approved(&item.fingerprint) {
-            // Learnt by an earlier version, which did not keep what it says.
+            // An earlier version learnt this tool and did not store its text.
             held.marked = item.marked.clone().into();
             held.approved.more.marked.clone_from(&item.marked);
             self.news.store(true, Ordering::Release);
@@ -319,7 +324,7 @@ impl Snapshots {
             return Learned::TooMany;
         }
         if waiting.len() >= WAITING {
-            // The oldest one was looked at by nobody either.
+            // Drop the oldest; nobody has approved that one either.
             waiting.remove(0);
         }
         waiting.push(Seen {
@@ -333,7 +338,7 @@ impl Snapshots {
         Learned::Changed
     }
 
-    /// Whether a description of a tool was seen that has this hash, and so can be approved.
+    /// Whether a description with this hash is known for the tool, so that it can be approved.
     pub(crate) fn has(&self, name: &str, fingerprint: &str) -> bool {
         let tools = self.read();
         tools.get(name).is_some_and(|tool| {
@@ -343,8 +348,9 @@ impl Snapshots {
         })
     }
 
-    /// Approves one description of a tool that waits, by its hash; `false` if none is that. What was approved before
-    /// still is. To approve again what is approved says that the others were looked at, and are not wanted.
+    /// Approves the waiting description that has this hash; `false` if there is none. Earlier
+    /// approvals stay valid. Approving a description that is approved already means that the
+    /// waiting ones were looked at and rejected.
     pub(crate) fn approve(&self, name: &str, fingerprint: &str) -> bool {
         let mut tools = self.write();
         let Some(tool) = tools.get_mut(name) else { return false };
@@ -371,14 +377,14 @@ impl Snapshots {
         true
     }
 
-    /// What is to be kept over restarts, if that is another than the last time.
+    /// What has to be saved for the next start, if it changed since the last time.
     pub(crate) fn to_keep(&self) -> Option<BTreeMap<String, Approved>> {
         self.news.swap(false, Ordering::AcqRel).then(|| {
             self.read().iter().map(|(name, tool)| (name.clone(), tool.approved.clone())).collect()
         })
     }
 
-    /// What an administrator sees.
+    /// The tools as an administrator sees them.
     pub(crate) fn view(&self) -> Vec<ToolView> {
         let view = |(name, tool): (&String, &Tool)| ToolView {
             name: name.clone(),
@@ -420,15 +426,15 @@ mod tests {
         assert_eq!(tools.learn(&evil), Learned::Changed);
         assert_eq!(tools.learn(&evil), Learned::Known);
         assert_eq!(tools.state("t", true), ToolState::Changed);
-        // Its word that it only reads counts once it is approved.
+        // A new `readOnlyHint` counts only after approval.
         assert_eq!(tools.state("t", false), ToolState::Approved { read_only: false });
-        // Each description is judged by itself.
+        // Each description is judged separately.
         assert_eq!(tools.state_of(&evil, true), ToolState::Changed);
         assert_eq!(tools.state_of(&good, true), ToolState::Approved { read_only: false });
         let kept = Snapshots::new(tools.to_keep().unwrap());
         assert_eq!(kept.state("t", true), ToolState::Changed, "over a restart");
         assert_eq!(tools.to_keep(), None, "nothing new");
-        // The old text once more approves nothing.
+        // Showing the old text again approves nothing.
         assert_eq!(tools.learn(&good), Learned::Known);
         assert_eq!(tools.state("t", true), ToolState::Changed);
         let better = tool("better", true);
@@ -453,12 +459,13 @@ mod tests {
         assert_eq!(tools.state("t", true), ToolState::Changed);
         assert!(tools.approve("t", "x"));
         assert_eq!(tools.state("t", true), ToolState::Approved { read_only: false });
-        // An earlier version approved something else meanwhile: what stands beside is of another hash.
+        // An earlier version has approved something else meanwhile: `beside` belongs to another
+        // hash.
         let mut kept = tools.to_keep().unwrap();
         kept.get_mut("t").unwrap().fingerprint = "y".to_owned();
         let tools = Snapshots::new(kept);
         assert_eq!(tools.state_of(&tool("good", false), true), ToolState::Changed);
-        // It reads what is written today.
+        // An earlier version can read what this one writes.
         tools.learn(&tool("other", false));
         let written = serde_json::to_value(tools.to_keep().unwrap()).unwrap();
         serde_json::from_value::<BTreeMap<String, Before>>(written).unwrap();
@@ -500,7 +507,7 @@ mod tests {
         assert!(Described::read(&large.to_string()).is_none());
         assert!(Described::read(r#"{"name":"x","inputSchema":{"a":1,"a":2}}"#).is_none());
         assert!(Described::read(r#"{"name":"x","name":"y"}"#).is_none());
-        // Names without end.
+        // An endless series of names.
         let tools = Snapshots::default();
         let some = |name: &str, text: &str| described(&json!({"name": name, "description": text}));
         for n in 0..MOST {
@@ -509,14 +516,14 @@ mod tests {
         let more = some("more", "d");
         assert_eq!(tools.learn(&more), Learned::TooMany);
         assert_eq!(tools.state_of(&more, true), ToolState::Changed, "nobody approved it");
-        // Descriptions without end.
+        // An endless series of descriptions.
         let tools = Snapshots::default();
         for n in 0..1000 {
             tools.learn(&some(&format!("t{n}"), &"d".repeat(LARGEST - 100)));
         }
         let kept: usize = tools.to_keep().unwrap().values().map(|a| a.more.text.len()).sum();
         assert!(kept <= MOST_BYTES, "{kept}");
-        // Changes without end.
+        // An endless series of changes.
         let tools = Snapshots::default();
         let learned: Vec<_> =
             (0..10_000).map(|n| tools.learn(&some("t", &format!("d{n}")))).collect();

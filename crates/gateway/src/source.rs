@@ -1,5 +1,5 @@
-//! The MCP server's side of an answer, which whoever ends a token lets go even while its caller reads nothing:
-//! a body that nobody reads is not asked for more, and would never hear of it.
+//! The upstream body of an answer. Ending the token can drop it even while the client is not
+//! reading: a body that is not read is not polled, and would never notice.
 
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::{Bytes, Incoming};
@@ -11,7 +11,7 @@ use std::{
 
 type Slot = Mutex<Option<Incoming>>;
 
-/// An answer as it comes from the MCP server, until it is let go.
+/// An answer as it comes from the MCP server, until it is dropped.
 pub(crate) struct Source(Arc<Slot>);
 
 impl Source {
@@ -23,7 +23,7 @@ impl Source {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What comes next; `None` if it was let go.
+    /// Polls the next frame; `None` if the answer was dropped.
     pub(crate) fn poll(
         &self,
         context: &mut Context<'_>,
@@ -36,7 +36,7 @@ impl Source {
         *self.slot() = None;
     }
 
-    /// Whether all of it came. What was let go before its end never did.
+    /// Whether the answer came completely. False for one that was dropped before its end.
     pub(crate) fn is_complete(&self) -> bool {
         self.slot().as_ref().is_some_and(Body::is_end_stream)
     }
@@ -46,7 +46,7 @@ impl Source {
     }
 }
 
-/// Room for so many answers is made at least.
+/// Initial capacity, in streams.
 const ROOM: usize = 64;
 
 /// The streams of one token.
@@ -58,8 +58,8 @@ impl Sources {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more. Those that are over are forgotten when there is no room left: each costs the same, however many there
-    /// are.
+    /// Adds a stream. Streams that are over are removed when there is no room left, so that the
+    /// cost of each is constant on average.
     pub(crate) fn add(&self, source: &Source) {
         let mut all = self.all();
         if all.len() == all.capacity() {

@@ -1,9 +1,9 @@
-//! The record of what was decided, and how it ended.
+//! The record of decisions and of their outcomes.
 //!
-//! Guaranteed: no MCP server is asked before the decision that allows it was handed to the writer and
-//! written. A decision is never shed: where the writer cannot keep up, requests wait for it,
-//! and are refused after [`PATIENCE`]. What is shed first are outcomes (duration, sizes), when the queue is
-//! more than half full; how many is on record with the next entry.
+//! Guarantees: no request is sent to an MCP server before the decision that allows it was handed to
+//! the writer and written. A decision is never dropped: if the writer cannot keep up, requests wait
+//! for it, and are refused after [`PATIENCE`]. Outcomes (duration, sizes) are dropped when the
+//! queue is more than half full; the next entry records how many.
 
 use crate::canonical::canonical;
 use passavant_proto::{
@@ -21,23 +21,23 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// How long a decision waits for a place in the queue, and then to be written.
+/// How long a decision waits for room in the queue, and then to be written.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
-/// Entries that may wait.
+/// Capacity of the queue, in entries.
 const WAITING: usize = 8192;
-/// Longest arguments that go on record, in bytes; of longer ones the length.
+/// Longest recorded arguments, in bytes; of longer ones only the length is recorded.
 const LONGEST_ARGUMENTS: usize = 4096;
-/// Longest text of others on record, in characters.
+/// Longest recorded text of other parties, in characters.
 const LONGEST: usize = 300;
-/// How often a decision looks for a place when there is none.
+/// How often a decision looks again for room in a full queue.
 const AGAIN: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Default)]
 struct Waiting {
     lines: Vec<String>,
-    /// How many lines were ever put in.
+    /// How many lines were ever put into the queue.
     put: u64,
-    /// The writer sleeps.
+    /// The writer is sleeping.
     idle: bool,
     closed: bool,
 }
@@ -56,8 +56,8 @@ impl Queue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a line in, if there is room for one more than `spare`; its number. The writer is woken only for
-    /// what somebody waits for.
+    /// Puts a line into the queue if more than `spare` places are free. Returns its number. The
+    /// writer is woken only if somebody waits for the line.
     fn put(&self, line: String, spare: usize, wake: bool) -> Result<u64, String> {
         let mut waiting = self.waiting();
         if waiting.closed || waiting.lines.len() + spare >= WAITING {
@@ -74,7 +74,7 @@ impl Queue {
     }
 }
 
-/// The end that a writer takes lines from.
+/// The receiving end of the queue, for a writer.
 #[derive(Debug)]
 pub struct Entries(Arc<Queue>);
 
@@ -87,8 +87,8 @@ pub struct Batch {
 }
 
 impl Entries {
-    /// Waits for lines, `longest` at most, on a thread of its own. An empty batch: none came. `None`: nobody is
-    /// left who could put one in.
+    /// Blocks a thread until there are lines, `longest` at most. An empty batch on timeout; `None`
+    /// when all senders are gone.
     pub fn take(&self, longest: Duration) -> Option<Batch> {
         let mut waiting = self.0.waiting();
         if waiting.lines.is_empty() && !waiting.closed {
@@ -104,7 +104,8 @@ impl Entries {
         Some(Batch { lines, through: waiting.put })
     }
 
-    /// The lines of a batch are written. Not called for one that could not be: whoever waits for it is refused.
+    /// Marks the lines of a batch as written. It is not called for a batch that could not be
+    /// written: the requests that wait for it are refused.
     pub fn written(&self, batch: &Batch) {
         self.0.written.store(batch.through, Ordering::Release);
         self.0.news.notify_waiters();
@@ -127,26 +128,26 @@ impl Drop for Handle {
     }
 }
 
-/// Where decisions go. Cheap to clone.
+/// Where decisions are recorded. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Trail {
     handle: Arc<Handle>,
     shed: Arc<AtomicU64>,
-    /// Refusals that are not on record one by one.
+    /// Refusals that were not recorded individually.
     refusals: Arc<AtomicU64>,
 }
 
-/// A decision that is waiting to be written.
+/// A decision that is not written yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket(u64);
 
-/// The decision could not be put on record: the request is refused.
+/// The decision could not be recorded: the request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it could not be put on record")]
 pub struct NotRecorded;
 
 impl Trail {
-    /// A trail, and the end that a writer takes lines from.
+    /// Creates a trail, and the receiving end for a writer.
     pub fn new() -> (Self, Entries) {
         let queue = Arc::new(Queue::default());
         let trail = Self {
@@ -161,7 +162,7 @@ impl Trail {
         &self.handle.0
     }
 
-    /// Puts a line of its own on record, and waits until it is written.
+    /// Records a line of another kind, and waits until it is written.
     pub async fn note(&self, line: &str) -> Result<(), NotRecorded> {
         let number = self.queue().put(line.to_owned(), 0, true).map_err(|_| NotRecorded)?;
         self.written(Ticket(number)).await
@@ -184,7 +185,8 @@ impl Trail {
         self.put(decision).await
     }
 
-    /// A refusal that does not go on record by itself, since its like would fill the disk: it is counted.
+    /// Counts a refusal that is not recorded individually, because such refusals would fill the
+    /// disk.
     pub(crate) fn leave_out(&self) {
         self.refusals.fetch_add(1, Ordering::Relaxed);
     }
@@ -224,7 +226,7 @@ impl Trail {
         tokio::time::timeout(PATIENCE, wait).await.map_err(|_| NotRecorded)
     }
 
-    /// Puts an outcome into the queue, unless it is filling up.
+    /// Puts an outcome into the queue, unless the queue is filling up.
     pub(crate) fn end(&self, outcome: &CallRecord<'_>) {
         let line = serde_json::to_string(outcome).unwrap_or_default();
         if self.queue().put(line, WAITING / 2, false).is_err() {
@@ -232,7 +234,8 @@ impl Trail {
         }
     }
 
-    /// Something about a tool that somebody has to look at. The name is the MCP server's text.
+    /// Records something about a tool that an administrator has to look at. The name is text of the
+    /// MCP server.
     pub(crate) fn tool(&self, at: Timestamp, resource: &str, target: &str, detail: &str) {
         let target = &shown(target, LONGEST);
         let entry = CallRecord {
@@ -245,19 +248,21 @@ impl Trail {
         };
         tracing::warn!(resource, tools = target, detail, "tools");
         let line = serde_json::to_string(&entry).unwrap_or_default();
-        // Nothing waits for it; changes are few, since more are not learnt. What finds no room is counted.
+        // No request waits for it, and there are few, since the number of changes is limited. An
+        // entry that finds no room is counted.
         if self.queue().put(line, 0, false).is_err() {
             self.shed.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-/// Text of others as it goes on record.
+/// Text of another party, cut for the record.
 pub(crate) fn cut(text: &str) -> String {
     shown(text, LONGEST)
 }
 
-/// The arguments of a call as they go on record: the values of named members are replaced at any depth.
+/// The arguments of a call for the record: the values of the named members are replaced, at any
+/// depth.
 pub(crate) fn redacted(arguments: &str, redact: &[String]) -> Option<Value> {
     fn walk(value: &mut Value, redact: &[String]) {
         match value {
@@ -277,7 +282,7 @@ pub(crate) fn redacted(arguments: &str, redact: &[String]) -> Option<Value> {
     if arguments.len() > LONGEST_ARGUMENTS {
         return Some(serde_json::json!({"(left out)": arguments.len()}));
     }
-    // Readers differ in which of two members of a name they take: neither is on record as what was done.
+    // Readers differ in which of two equal members they take: recording either could be wrong.
     let Ok(arguments) = canonical(arguments) else {
         return Some(serde_json::json!({"(a member twice)": arguments.len()}));
     };
