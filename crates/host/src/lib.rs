@@ -27,8 +27,8 @@ pub use settings::{
 #[cfg(unix)]
 pub use socket::{is_own_socket, next_of_own, private_socket};
 
-/// A process that dies writes its memory nowhere: there are keys in it. Nor may another program of the same user look
-/// into it.
+/// Prevents core dumps, because the memory contains keys, and prevents other programs of the same
+/// user from reading it.
 pub fn keep_no_core() {
     #[cfg(unix)]
     {
@@ -45,7 +45,8 @@ pub fn keep_no_core() {
     }
 }
 
-/// Each connection takes a descriptor, and most services start with a thousand: all that the system allows.
+/// Raises the limit of file descriptors to the maximum, because each connection needs one and most
+/// services start with a limit of about a thousand.
 pub fn raise_descriptors() {
     #[cfg(unix)]
     {
@@ -74,14 +75,14 @@ pub fn clock() -> Clock {
 pub fn entropy() -> Entropy {
     Entropy::new(|buffer| {
         if aws_lc_rs::rand::fill(buffer).is_err() {
-            // Guessable tokens are worse than no process.
+            // Ending the process is better than guessable tokens.
             tracing::error!("the operating system has no entropy");
             std::process::abort();
         }
     })
 }
 
-/// The guarded HTTP client, trusting `roots` (PEM files) beside the platform's authorities.
+/// The restricted HTTP client. It trusts `roots` (PEM files) besides the platform's authorities.
 pub fn outbound(roots: &[PathBuf]) -> Result<Outbound> {
     let mut pems = Vec::new();
     for root in roots {
@@ -90,7 +91,7 @@ pub fn outbound(roots: &[PathBuf]) -> Result<Outbound> {
     Ok(Outbound::new(&pems)?)
 }
 
-/// The certificates of a file in PEM; refused by name where it holds none.
+/// The certificates in a PEM file. The error names the file if it contains none.
 pub fn roots_of(file: &Path) -> Result<Vec<u8>> {
     let name = file.display();
     let pem =
@@ -108,8 +109,8 @@ pub fn roots_of(file: &Path) -> Result<Vec<u8>> {
     }
 }
 
-/// The same for a person's own program: by the proxies that their environment names. A server has none: what it fetches
-/// is named by others.
+/// Like [`outbound`], for a person's own program: it uses the proxies of their environment. A
+/// server uses none, because others name the URLs that it fetches.
 #[allow(clippy::disallowed_methods)] // the one place that may read the environment
 pub fn desk_outbound(roots: &[PathBuf]) -> Result<Outbound> {
     let roots = &extra_roots(roots);
@@ -126,7 +127,8 @@ pub fn desk_outbound(roots: &[PathBuf]) -> Result<Outbound> {
     Ok(outbound(roots)?.through(&proxies)?)
 }
 
-/// Writes a file that only its owner may read, wholly or not at all; `new` refuses to replace one.
+/// Writes a file that only its owner may read, completely or not at all. With `new` it does not
+/// replace an existing file.
 pub fn write_private(path: &Path, content: &[u8], new: bool) -> Result<()> {
     let name = path.display();
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -134,7 +136,7 @@ pub fn write_private(path: &Path, content: &[u8], new: bool) -> Result<()> {
     if new && fs::symlink_metadata(path).is_ok() {
         bail!("{name} exists already\nhint: choose another folder, or move the file away first");
     }
-    // Temporary files are made for their owner alone (0600).
+    // Temporary files are created for their owner only (0600).
     let mut file = tempfile::Builder::new()
         .prefix(".passavant")
         .tempfile_in(folder)
@@ -148,7 +150,7 @@ pub fn write_private(path: &Path, content: &[u8], new: bool) -> Result<()> {
     Ok(())
 }
 
-/// Makes a folder that only its owner may look into, unless it is there.
+/// Creates a folder that only its owner may access, unless it exists.
 pub fn private_folder(folder: &Path) -> Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -158,7 +160,8 @@ pub fn private_folder(folder: &Path) -> Result<()> {
     made.with_context(|| format!("the folder {} cannot be made", folder.display()))
 }
 
-/// Whether a folder is another user's, or anybody may write into it: then what is in it may be anybody's.
+/// Whether a folder belongs to another user, or anybody may write into it: then its contents cannot
+/// be trusted.
 pub fn is_anybodys_folder(folder: &Path) -> bool {
     #[cfg(unix)]
     {
@@ -176,7 +179,7 @@ pub fn is_anybodys_folder(folder: &Path) -> bool {
     }
 }
 
-/// Opens a file to lock, for its owner alone; makes it where it is missing.
+/// Opens a file for locking, private to its owner, and creates it if it is missing.
 pub fn open_private(path: &Path) -> Result<fs::File> {
     let mut options = fs::File::options();
     options.create(true).truncate(false).write(true);
@@ -184,14 +187,15 @@ pub fn open_private(path: &Path) -> Result<fs::File> {
     {
         use rustix::fs::OFlags;
         use std::os::unix::fs::OpenOptionsExt;
-        // A link in its place leads elsewhere, and a pipe makes everybody wait.
+        // Somebody may have put a symbolic link here, which leads elsewhere, or a pipe, which would
+        // block.
         options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
         options.mode(0o600);
     }
     options.open(path).with_context(|| format!("{} cannot be opened", path.display()))
 }
 
-/// Opens a file to add to, for its owner alone; makes it where it is missing.
+/// Opens a file for appending, private to its owner, and creates it if it is missing.
 pub fn append_private(path: &Path) -> Result<fs::File> {
     let mut options = fs::File::options();
     options.create(true).append(true);
@@ -200,21 +204,24 @@ pub fn append_private(path: &Path) -> Result<fs::File> {
     options.open(path).with_context(|| format!("{} cannot be opened", path.display()))
 }
 
-/// Who else may have to do with a file that holds secrets.
+/// Who else may have access to a file that contains secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shared {
-    /// Nobody, and it is no link: what this program writes itself.
+    /// Nobody, and it must not be a symbolic link: files that this program writes itself.
     Nobody,
-    /// A group may read it and links may lead to it: so do programs that renew certificates hand out their keys.
+    /// A group may read it, and links may lead to it: as programs that renew certificates provide
+    /// keys.
     Readers,
-    /// As orchestrators mount secrets: links may lead to it, and a group may read it where nobody may write it.
+    /// As orchestrators mount secrets: links may lead to it, and a group may read it if nobody may
+    /// write it.
     Group,
-    /// The same, and anybody may read it where nobody may write it: the administrator says that there is nobody else.
+    /// Like [`Self::Group`], and anybody may read it if nobody may write it: the administrator says
+    /// that there are no other users.
     Mounted,
 }
 
-/// Opens a file that holds secrets; refuses one that others may read or write, or that belongs to another user. What
-/// is looked at is what was opened.
+/// Opens a file that contains secrets. Fails if others may read or write it, or if it belongs to
+/// another user. The checks apply to the opened file itself.
 pub fn private_file(path: &Path, shared: Shared) -> Result<fs::File> {
     let name = path.display();
     let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
@@ -226,7 +233,7 @@ pub fn private_file(path: &Path, shared: Shared) -> Result<fs::File> {
     #[cfg(unix)]
     {
         use rustix::fs::OFlags;
-        // A pipe in its place must not make anybody wait.
+        // A pipe in its place must not block.
         let follow = if shared == Shared::Nobody { OFlags::NOFOLLOW } else { OFlags::empty() };
         let flags = (follow | OFlags::NONBLOCK).bits().cast_signed();
         std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags);
@@ -271,8 +278,8 @@ pub fn private_file(path: &Path, shared: Shared) -> Result<fs::File> {
     Ok(file)
 }
 
-/// Whether a file is this program's own, and open to a group alone: so do platforms leave it that give a group a mounted
-/// volume at each start.
+/// Whether a file belongs to this user and is accessible to a group, but nobody else: some
+/// platforms give a group access to a mounted volume at each start.
 pub fn is_given_to_group(path: &Path) -> bool {
     #[cfg(unix)]
     {
@@ -291,7 +298,7 @@ pub fn is_given_to_group(path: &Path) -> bool {
     }
 }
 
-/// Takes such a file back, for its owner alone.
+/// Makes such a file private to its owner again.
 pub fn take_back(path: &Path) -> Result<()> {
     #[cfg(unix)]
     if is_given_to_group(path) {
@@ -302,27 +309,27 @@ pub fn take_back(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Reads a secret file; refuses one that others may read.
+/// Reads a secret file; fails if others may read it.
 pub fn read_private(path: &Path) -> Result<Secret> {
     read_secret(path, Shared::Nobody)
 }
 
-/// Variables of the environment that are passed on to a program.
+/// Variables of the environment to pass on to a program.
 #[allow(clippy::disallowed_methods)] // the one place that may read the environment
 pub fn environment(names: &[&str]) -> Vec<(String, std::ffi::OsString)> {
     let held = |name: &&str| Some(((*name).to_owned(), std::env::var_os(name)?));
     names.iter().filter_map(held).collect()
 }
 
-/// A variable of ours: by its name, or by the one that it had in earlier builds.
+/// One of our environment variables, by its name or by its name in earlier builds.
 #[allow(clippy::disallowed_methods)] // the one place that may read the environment
 pub fn variable(name: &str) -> Option<std::ffi::OsString> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     set(name).or_else(|| set(&formerly::name(name)))
 }
 
-/// The certificate authorities that a person trusts beside the system's, where an option or an earlier build's variable
-/// names some.
+/// The certificate authorities that a person trusts besides the system's, from an option or from an
+/// earlier build's variable.
 pub fn extra_roots(named: &[PathBuf]) -> Vec<PathBuf> {
     match variable("PASSAVANT_EXTRA_ROOTS") {
         Some(file) if named.is_empty() => vec![file.into()],
@@ -330,10 +337,11 @@ pub fn extra_roots(named: &[PathBuf]) -> Vec<PathBuf> {
     }
 }
 
-/// What the environment sets of a config: `PASSAVANT__IDP__LISTEN`, or `PASSAVANT__IDP__DATABASE_FILE` for what is in a file.
+/// The config keys that the environment sets: `PASSAVANT__IDP__LISTEN`, or
+/// `PASSAVANT__IDP__DATABASE_FILE` for a value in a file.
 #[allow(clippy::disallowed_methods)] // the one place that may read the environment
 pub fn config_overrides(mounted: bool) -> Result<Vec<(String, String)>> {
-    // As the other secrets of the config are read.
+    // Read with the same rules as the other secrets of the config.
     let mounted = variable("PASSAVANT__MOUNTED_SECRETS").map_or(mounted, |said| said == "true");
     let shared = if mounted { Shared::Mounted } else { Shared::Group };
     let mut set: BTreeMap<String, String> = BTreeMap::new();
@@ -343,12 +351,12 @@ pub fn config_overrides(mounted: bool) -> Result<Vec<(String, String)>> {
                 continue;
             };
             let Some(value) = value.to_str() else { bail!("{prefix}{name} is not Unicode") };
-            // Keys of the config that name files end with `file` by themselves.
+            // Some config keys name files, and end with `file` themselves.
             let mounted = name
                 .strip_suffix("_FILE")
                 .filter(|name| !name.ends_with("SECRET") && !name.ends_with('_'));
             let key = mounted.unwrap_or(name);
-            // By the name of now, and by that of an earlier build where there is no other.
+            // Use the current name, or else that of an earlier build.
             if prefix != PREFIX {
                 if set.contains_key(key) {
                     continue;
@@ -377,23 +385,23 @@ fn twice(prefix: &str, key: &str) -> bool {
     is_set(format!("{prefix}{key}")) && is_set(format!("{prefix}{key}_FILE"))
 }
 
-/// What variables that set keys of a config begin with.
+/// Prefix of the variables that set config keys.
 const PREFIX: &str = "PASSAVANT__";
 
-/// The same with what a deployment allows.
+/// Like [`read_private`], with the access that a deployment allows.
 pub fn read_secret(path: &Path, shared: Shared) -> Result<Secret> {
     let file = private_file(path, shared)?;
     let text = std::io::read_to_string(file);
     let text = Secret::new(text.with_context(|| format!("{} cannot be read", path.display()))?);
-    // Nothing is no secret: everybody has it.
+    // An empty secret would protect nothing.
     if text.expose().trim().is_empty() {
         bail!("{} is empty\nhint: a secret is expected there, in one line", path.display());
     }
     Ok(Secret::new(text.expose().trim()))
 }
 
-/// This program, by its whole path: programs with windows often have another PATH. A link on PATH is named as such: it
-/// stays where it is when the program behind it is replaced by the next version.
+/// The absolute path of this program: graphical programs often have another PATH. A symbolic link
+/// on PATH is kept as such, because it still works after an upgrade has replaced the program.
 #[allow(clippy::disallowed_methods)] // the one place that may read the environment
 pub fn own_program() -> Result<String> {
     let path = std::env::current_exe().context("this program does not know where it is")?;
@@ -402,7 +410,7 @@ pub fn own_program() -> Result<String> {
     let on_path = std::env::var_os("PATH");
     let folders =
         on_path.iter().flat_map(std::env::split_paths).filter(|folder| folder.is_absolute());
-    // Under the name that it was called by, which a package manager may have made.
+    // Use the name by which it was called, which a package manager may have made.
     let called = std::env::args_os().next().map(PathBuf::from);
     let called = called.as_deref().and_then(Path::file_name).unwrap_or(name).to_owned();
     let named = folders.flat_map(|folder| [folder.join(&called), folder.join(name)]);
@@ -413,7 +421,7 @@ pub fn own_program() -> Result<String> {
     Ok(text.to_owned())
 }
 
-/// The folder of this program, where it cannot be called by its name alone.
+/// The folder of this program, if it is not on PATH.
 #[allow(clippy::disallowed_methods)] // the one place that may read the environment
 pub fn folder_off_path() -> Option<PathBuf> {
     let own = fs::canonicalize(std::env::current_exe().ok()?).ok()?;
@@ -424,7 +432,7 @@ pub fn folder_off_path() -> Option<PathBuf> {
     (!found).then_some(folder)
 }
 
-/// Replaces a file of another program, wholly or not at all; its mode stays.
+/// Replaces another program's file, completely or not at all, and keeps its mode.
 pub fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
     let name = path.display();
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -455,25 +463,26 @@ pub fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Longest text of others on a terminal, in characters.
+/// Longest text of other parties on a terminal, in characters.
 const LONGEST: usize = 2000;
 
-/// Text from elsewhere on one line, safe for a terminal.
+/// Text from elsewhere on one line, safe to print on a terminal.
 pub fn plain(text: &str) -> String {
     others_text::shown(text, LONGEST)
 }
 
-/// A URL from elsewhere, whole and on one line.
+/// A URL from elsewhere, in full and on one line.
 pub fn plain_url(url: &str) -> String {
     others_text::shown(url, usize::MAX)
 }
 
-/// Text of ours that quotes others, safe for a terminal: its lines are ours, and no line holds anything else.
+/// Our own text that quotes others, safe to print on a terminal: line breaks are kept, other
+/// control characters are not.
 pub fn plain_lines(text: &str) -> String {
     text.split('\n').map(plain).collect::<Vec<_>>().join("\n")
 }
 
-/// Whether a command can be started: a file that may be executed, by its path or on PATH.
+/// Whether a command can be started: an executable file, by its path or on PATH.
 #[allow(clippy::disallowed_methods)] // the one place that may read the environment
 pub fn is_program(name: &str) -> bool {
     let runs = |file: &Path| {
@@ -497,7 +506,7 @@ pub fn is_program(name: &str) -> bool {
         && path.iter().flat_map(std::env::split_paths).any(|folder| runs(&folder.join(name)))
 }
 
-/// An error for a person: what went wrong, from the outside to the inside, and then what to do.
+/// An error for a person: the causes from the outermost to the innermost, then what to do.
 pub fn told(error: &anyhow::Error) -> String {
     let (mut causes, mut hints): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for cause in error.chain() {
@@ -506,7 +515,7 @@ pub fn told(error: &anyhow::Error) -> String {
             Some((what, hint)) => (what.to_owned(), Some(hint.to_owned())),
             None => (text, None),
         };
-        // A layer that only repeats what is inside it.
+        // Skip a cause that only repeats the one inside it.
         if causes.last().is_none_or(|outer| !outer.ends_with(&what)) {
             causes.push(what);
         }
@@ -520,7 +529,7 @@ pub fn told(error: &anyhow::Error) -> String {
     told
 }
 
-/// Ends quietly where whoever reads what is printed has gone away (`passavant … | head`).
+/// Ends quietly when the reader of the output is gone (`passavant … | head`).
 pub fn end_with_the_reader() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -528,14 +537,14 @@ pub fn end_with_the_reader() {
             text.starts_with("failed printing to std") && text.contains("Broken pipe")
         });
         if gone {
-            // As a shell tells of a program that SIGPIPE has ended.
+            // The exit code that a shell reports for a program ended by SIGPIPE.
             std::process::exit(141);
         }
         usual(panic);
     }));
 }
 
-/// A word for a POSIX shell that is read as this text and nothing else.
+/// A text as a single word for a POSIX shell.
 pub fn quoted(text: &str) -> String {
     let harmless = |b: u8| b.is_ascii_alphanumeric() || b"-_.,:/@%+=".contains(&b);
     if !text.is_empty() && text.bytes().all(harmless) {
@@ -544,8 +553,8 @@ pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// JSON for standard output, with what others wrote in it: the same values for a program that reads it, and nothing that
-/// a terminal would obey. The one way that JSON is printed.
+/// JSON for standard output that contains others' text: programs parse the same values, and the
+/// terminal gets no control characters. All JSON is printed in this way.
 pub fn json_text(value: &impl serde::Serialize) -> serde_json::Result<String> {
     let pretty = serde_json::to_string_pretty(value)?;
     let mut text = String::with_capacity(pretty.len());
@@ -553,7 +562,7 @@ pub fn json_text(value: &impl serde::Serialize) -> serde_json::Result<String> {
         if c == '\n' || others_text::is_shown(c) {
             text.push(c);
         } else {
-            // In a text alone: JSON has no such character anywhere else.
+            // It is inside a string: JSON allows such characters nowhere else.
             for unit in c.encode_utf16(&mut [0; 2]) {
                 text.push_str(&format!("\\u{unit:04x}"));
             }
@@ -562,7 +571,7 @@ pub fn json_text(value: &impl serde::Serialize) -> serde_json::Result<String> {
     Ok(text)
 }
 
-/// Rows as columns, the last one as long as it is.
+/// Rows as columns; the last column is not padded.
 pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |i: usize| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
@@ -578,7 +587,7 @@ pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
-/// A span of seconds that has passed, in words.
+/// A duration in the past, in words.
 pub fn ago(seconds: i64) -> String {
     match seconds {
         ..=89 => "just now".to_owned(),

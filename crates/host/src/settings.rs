@@ -1,4 +1,5 @@
-//! Where this program, and others, keep a person's settings; and what earlier builds kept by another name.
+//! Where this program and other programs keep a person's settings, and the migration from names of
+//! earlier builds.
 
 use crate::variable;
 use anyhow::{Context, Result};
@@ -12,10 +13,10 @@ use std::{
 #[allow(clippy::disallowed_methods)] // the one place that may read the environment
 pub fn settings_folder() -> Result<PathBuf> {
     let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    // However it is spelled, it is the same sign-in.
+    // Different spellings of a path have to give the same sign-in.
     let whole = |home: PathBuf| {
         let home = std::path::absolute(&home).unwrap_or(home);
-        // Windows spells a canonical path as few programs read it.
+        // Few programs understand the canonical form of a path on Windows.
         let canonical = if cfg!(windows) { None } else { fs::canonicalize(&home).ok() };
         canonical.unwrap_or_else(|| plain_path(&home))
     };
@@ -29,7 +30,7 @@ pub fn settings_folder() -> Result<PathBuf> {
         .context("no folder for settings: neither PASSAVANT_HOME nor HOME is set")
 }
 
-/// Takes over, once, the folders in which an earlier build kept this person's settings.
+/// Renames, once, the folders in which an earlier build kept this person's settings.
 pub fn take_over_settings() -> Result<()> {
     let own = variable("PASSAVANT_HOME").is_none().then(settings_folder).transpose()?;
     let places = Places::here().map(|places| places.own_config());
@@ -47,9 +48,9 @@ pub fn take_over_settings() -> Result<()> {
     Ok(())
 }
 
-/// Gives a file or folder of an earlier build its name of now, unless something has that already.
+/// Renames a file or folder of an earlier build, unless the new name is in use.
 pub fn take_over(before: &Path, now: &Path) -> Result<bool> {
-    // An empty folder is nothing that would be lost, and the system puts another one in its place.
+    // An empty folder can be replaced without loss, and the system does that.
     let is_empty = || fs::read_dir(now).is_ok_and(|mut held| held.next().is_none());
     let taken = fs::symlink_metadata(now).is_ok_and(|held| !(held.is_dir() && is_empty()));
     if taken || fs::symlink_metadata(before).is_err() {
@@ -57,7 +58,7 @@ pub fn take_over(before: &Path, now: &Path) -> Result<bool> {
     }
     match fs::rename(before, now) {
         Ok(()) => Ok(true),
-        // Another process was first.
+        // Another process did it first.
         Err(_) if fs::symlink_metadata(now).is_ok() => Ok(false),
         Err(error) => Err(error).with_context(|| {
             format!(
@@ -69,14 +70,14 @@ pub fn take_over(before: &Path, now: &Path) -> Result<bool> {
     }
 }
 
-/// A folder of settings that was named before it was taken over.
+/// A settings folder that was named before it was renamed.
 pub fn current_folder(folder: PathBuf) -> PathBuf {
     let now = folder.with_file_name(formerly::NOW);
     let was = folder.file_name().is_some_and(|name| name == formerly::NAME);
     if was && !folder.is_dir() && now.is_dir() { now } else { folder }
 }
 
-/// A path of what is not there yet, without `.` and `..`.
+/// The absolute path of something that does not exist yet, without `.` and `..`.
 fn plain_path(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
@@ -91,8 +92,8 @@ fn plain_path(path: &Path) -> PathBuf {
     plain
 }
 
-/// The folder for settings, where it is not the one that a program finds which knows the home folder alone: whoever
-/// starts this program for the person has to name it.
+/// The settings folder, if it is not the default one: whoever starts this program for the person
+/// has to set it.
 pub fn unusual_home() -> Result<Option<PathBuf>> {
     let folder = settings_folder()?;
     let usual = Places::here().map(|places| places.own_config());
@@ -112,7 +113,7 @@ impl Places {
         Ok(Self { home: home.context("no home folder: HOME is not set")? })
     }
 
-    /// Where this program keeps a person's settings, where nothing says otherwise.
+    /// The default folder for this person's settings.
     pub fn own_config(&self) -> PathBuf {
         if self.is_windows() {
             self.config().join("passavant")
@@ -121,7 +122,7 @@ impl Places {
         }
     }
 
-    /// A folder that an environment variable names.
+    /// The folder that an environment variable names.
     #[allow(clippy::disallowed_methods)] // the one place that may read the environment
     #[allow(clippy::unused_self)] // a place is asked for its environment
     pub fn env(&self, name: &str) -> Option<PathBuf> {
@@ -133,7 +134,7 @@ impl Places {
         self.env("XDG_CONFIG_HOME").unwrap_or_else(|| self.home.join(".config"))
     }
 
-    /// Where programs of this system keep settings.
+    /// Where programs on this operating system keep settings.
     pub fn config(&self) -> PathBuf {
         if self.is_macos() {
             self.home.join("Library/Application Support")

@@ -1,4 +1,4 @@
-//! A Unix socket that is its owner's alone.
+//! A Unix socket that only its owner can use.
 
 use anyhow::{Context, Result, bail};
 use std::{
@@ -12,8 +12,9 @@ use std::{
 };
 use tokio::net::{UnixListener, UnixStream};
 
-/// Listens at `path`, where nobody but this user gets in: by the file's mode, and by asking the system who connects. What
-/// a process that is gone has left there is taken away; a socket that somebody listens at stays.
+/// Listens at `path`, for this user only: guarded by the file's mode, and by asking the system who
+/// connects. A socket left behind by a process that has ended is removed; one that a process
+/// listens at stays.
 pub fn private_socket(path: &Path) -> Result<UnixListener> {
     if Plain::connect(path).is_ok() {
         bail!("somebody listens at {} already\nhint: does this server run twice?", path.display());
@@ -33,12 +34,12 @@ pub fn private_socket(path: &Path) -> Result<UnixListener> {
     Ok(listener)
 }
 
-/// The next connection of this user, or of the system's administrator; whoever else came between the making of the file
-/// and its mode is sent away.
+/// The next connection of this user, or of root. Connections of others, who may have connected
+/// before the mode was set, are closed.
 pub async fn next_of_own(listener: &UnixListener) -> UnixStream {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            // No descriptors left: some come back.
+            // There are no descriptors left: some will become free.
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             continue;
         };
@@ -50,14 +51,14 @@ pub async fn next_of_own(listener: &UnixListener) -> UnixStream {
     }
 }
 
-/// Whether a server of this user, or of the system's administrator, listens at `path`: whoever else does is not believed,
-/// and is sent nothing. Needs a runtime.
+/// Whether a server of this user, or of root, listens at `path`. Other users' servers are not
+/// trusted, and nothing is sent to them. Needs a runtime.
 pub fn is_own_socket(path: &Path) -> bool {
     let own = rustix::process::geteuid().as_raw();
     let is_ours = |uid: u32| uid == own || uid == 0;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = fs::metadata(folder.unwrap_or(Path::new(".")));
-    // Where others may put another file in its place, it is nobody's.
+    // If others can replace the file, it cannot be trusted.
     let kept = folder.is_ok_and(|folder| is_ours(folder.uid()) && folder.mode() & 0o022 == 0);
     if !kept || !fs::symlink_metadata(path).is_ok_and(|held| is_ours(held.uid())) {
         return false;
