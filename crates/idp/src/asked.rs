@@ -1,4 +1,4 @@
-//! How a sign-in request is read, whether a browser brings it or a client pushes it.
+//! Parses an authorization request, whether a browser brings it or a client pushes it.
 
 use passavant_proto::{
     identifier::Issuer,
@@ -11,7 +11,8 @@ use passavant_proto::{
     oidc::id_token::verify_hint,
 };
 
-/// Reads a request with the `id_token_hint` that it may carry: an ID token of ours names the one person that is meant.
+/// Parses a request together with its `id_token_hint`, if there is one: an ID token of this IdP
+/// that names the person who has to sign in.
 pub(super) fn hinted(
     (keys, issuer): (&KeySet, &Issuer),
     form: &Form,

@@ -22,7 +22,7 @@ pub(super) async fn redeem(
     bring(idp, request, presented, event).await
 }
 
-/// What a presented code brings, however the person was asked.
+/// Issues the tokens for a presented code, whichever way the person signed in.
 pub(super) async fn bring(
     idp: &Idp,
     request: &ClientRequest<IdpDirectory>,
@@ -68,7 +68,7 @@ pub(super) async fn bring(
     };
     let issued = tokens::issue(idp, request.snapshot.clone(), issue, event, now).await;
     match issued {
-        // Both at once: at most one answer has tokens, and they are dead.
+        // Two concurrent uses: at most one of them got tokens, and those are revoked.
         Err(Failure::RefusedOnRecord(Refusal::Code)) => {
             Err(grants::code_reuse(authority, &code.family, event).await)
         }

@@ -1,4 +1,4 @@
-//! Our own access tokens at our own endpoints: userinfo, catalog, installations.
+//! Access tokens of this IdP at its own endpoints: userinfo, catalog, installations.
 
 use super::{
     standing::{Chain, Standing},
@@ -19,17 +19,18 @@ use passavant_proto::{
 use passavant_store::{EntryOutcome, StoreError, UsedJti};
 use serde_json::json;
 
-/// A live token with the scope an endpoint needs, and all that stands behind it.
+/// A valid token with the scope that an endpoint needs, and the records it rests on.
 pub(super) struct Bearer {
     pub(super) token: AccessToken,
     pub(super) standing: Standing,
 }
 
-/// Why there is none.
+/// Why the request has no usable token.
 enum NoBearer {
-    /// No token, or none that stands.
+    /// There is no token, or it is not valid.
     Token,
-    /// It is bound to a key, and what came along is no proof of it (RFC 9449, 7.1).
+    /// The token is bound to a key, and the request does not prove possession of it (RFC 9449,
+    /// 7.1).
     Proof,
     Broken(StoreError),
 }
@@ -41,7 +42,8 @@ impl From<StoreError> for NoBearer {
 }
 
 impl Bearer {
-    /// Reads the token of a request to the endpoint at `path`, or answers with the challenge.
+    /// Checks the token of a request to the endpoint at `path`. The error is a response with the
+    /// challenge.
     pub(super) async fn admit(
         idp: &Idp,
         parts: &Parts,
@@ -76,7 +78,8 @@ impl Bearer {
 }
 
 fn refused(status: StatusCode, challenge: &Challenge) -> Response<Body> {
-    // Without a token nothing is wrong with it: no error is named, here or in the header (RFC 6750 3.1).
+    // A request without a token is not wrong in itself: neither body nor header names an error (RFC
+    // 6750 3.1).
     let body = challenge.get("error").map_or_else(|| json!({}), |error| json!({"error": error}));
     let mut response = no_store(status, &body);
     if let Ok(value) = HeaderValue::from_str(&challenge.to_header()) {
@@ -85,7 +88,7 @@ fn refused(status: StatusCode, challenge: &Challenge) -> Response<Body> {
     response
 }
 
-/// The token and its person, if the token is live in every respect.
+/// The token and its person, if the token is valid in every respect.
 async fn person_of(idp: &Idp, parts: &Parts, path: &str) -> Result<Bearer, NoBearer> {
     let authority = &idp.0.authority;
     let now = authority.now();
@@ -117,7 +120,7 @@ async fn person_of(idp: &Idp, parts: &Parts, path: &str) -> Result<Bearer, NoBea
     Ok(Bearer { token, standing })
 }
 
-/// What stands behind a token of ours; `None` where it does not stand any more.
+/// The standing of a token of this IdP; `None` if something it rests on is not valid any more.
 pub(super) async fn standing_of(
     idp: &Idp,
     token: &AccessToken,

@@ -1,7 +1,7 @@
-//! Where gateways of the company report the tool calls they decided about, so that IT sees one trail:
-//! sign-in, ID-JAG, token, tool call. A gateway is a registered client that stands for its MCP servers; it
-//! may speak of those alone. Whoever called is told in the IdP's own names by the ID-JAG that the call's
-//! token came from.
+//! The endpoint where the company's gateways report the tool calls they decided about, so that IT
+//! sees one trail: sign-in, ID-JAG, token, tool call. A gateway is a registered client that stands
+//! for its MCP servers, and may report only on those. The caller is recorded with the IdP's own
+//! identifiers, which come from the ID-JAG that the call's token was issued for.
 
 use super::state::Idp;
 use axum::{
@@ -22,9 +22,10 @@ use passavant_store::{AuditEvent, Grant, StoreError, TokenKind, UsedJti};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 
-/// A batch that was taken is remembered this long, in seconds: one that comes again is not taken twice.
+/// How long the name of an accepted batch is remembered, in seconds, so that a repeated batch is
+/// not recorded twice.
 const REMEMBERED: i64 = 30 * 86_400;
-/// Most lines of one report.
+/// Maximum number of lines in one report.
 const MOST: usize = 1000;
 
 /// POST of `batch` (its name, unique for the gateway) and `lines` (JSON lines).
@@ -51,7 +52,7 @@ pub(super) async fn report(State(idp): State<Idp>, request: Request) -> Response
         Resource::parse(&line.resource).is_ok_and(|resource| stands_for.contains(&resource))
     };
     let all = calls::lines(text);
-    // The line on what was shed names no MCP server.
+    // The line that counts dropped entries names no MCP server.
     let (mine, others): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|line| line.is_of_the_gateway() || mine(line));
     if stands_for.is_empty() || !others.is_empty() || mine.len() > MOST {
@@ -66,7 +67,7 @@ pub(super) async fn report(State(idp): State<Idp>, request: Request) -> Response
 }
 
 impl Idp {
-    /// Takes what a gateway of the same process reports.
+    /// Accepts a report of a gateway in this process.
     pub async fn take_calls(
         &self,
         gateway: &str,
@@ -103,7 +104,7 @@ impl Idp {
             let grant = known.get(&(detail(Detail::Txn), detail(Detail::Resource)));
             let names = grant.map(|grant| (grant.user_id.clone(), grant.client_id.clone()));
             let (person, client) = names.unwrap_or_default();
-            // What the vendor calls them stays beside what we do.
+            // The vendor's identifiers are recorded besides our own.
             let (account, ras_client_id) = (event.person.clone(), event.client.clone());
             let event = event.person(person).client(client).with(Detail::Gateway, gateway);
             event.with(Detail::Account, account).with(Detail::RasClientId, ras_client_id)
@@ -115,8 +116,9 @@ impl Idp {
 }
 
 impl Idp {
-    /// The ID-JAG that a call's token came from: one of ours, for the RAS that governs the MCP server. A
-    /// gateway cannot tell of somebody by an ID-JAG for somebody else's server.
+    /// The ID-JAG that a call's token was issued for: it has to be one of ours, for the RAS that
+    /// governs the MCP server. A gateway cannot report on a person with an ID-JAG for somebody
+    /// else's server.
     async fn origin(&self, txn: &str, resource: &str) -> Result<Option<Grant>, StoreError> {
         let store = &self.0.authority.store;
         let Some(grant) = store.grant_on_record(txn).await? else { return Ok(None) };

@@ -1,5 +1,5 @@
-//! The catalog: which MCP servers a person may reach through the client that asks, and which not and
-//! why. What it says is what the exchange would answer: the same function decides.
+//! The catalog: which MCP servers a person may reach through the requesting client, and which ones
+//! not and why. It always agrees with the exchange, because the same function decides.
 
 use super::{bearer::Bearer, standing::Standing, state::Idp};
 use axum::{
@@ -38,12 +38,12 @@ pub(super) async fn tell(State(idp): State<Idp>, request: Request) -> Response<B
     let servers = |idp_client_id: &str, document: Option<&str>| -> Vec<Value> {
         let entries =
             directory.policy.catalog(person, idp_client_id, document, &authentication, now);
-        // A public client gets no ID-JAG, whatever connections name it: the exchange says so.
+        // A public client gets no ID-JAG, whatever connections name it: the exchange would refuse.
         let entries = entries.into_iter().filter(|_| may_exchange).collect::<Vec<_>>();
         let shown = entries.iter().filter(|e| e.decision.is_ok() || show_refused);
         shown.map(|entry| describe(entry, document)).collect()
     };
-    // What other clients may is the business of installations alone: they write their settings.
+    // Only installations see what other clients may reach: they write those clients' settings.
     let mut native: Vec<Value> = directory
         .native_clients()
         .filter(|_| client.document().is_some())
@@ -63,7 +63,7 @@ pub(super) async fn tell(State(idp): State<Idp>, request: Request) -> Response<B
     no_store(StatusCode::OK, &body)
 }
 
-/// The MCP server that the caller wants to know more of: whether the company decides about it.
+/// The MCP server that the request asks about: whether the company governs it.
 fn asked_of(parts: &Parts) -> Option<(Resource, String)> {
     let form = Form::parse(parts.uri.query().unwrap_or_default().as_bytes()).ok()?;
     let resource = Resource::parse(form.optional("resource")?).ok()?;
@@ -81,7 +81,7 @@ fn describe(entry: &CatalogEntry<'_>, document: Option<&str>) -> Value {
     match &entry.decision {
         Ok(permit) => {
             value["scopes"] = permit.scopes.to_string().into();
-            // Where the RAS knows the client by another id than its own, that has to be said.
+            // Include the client's id at the RAS if it differs from its own.
             if document != Some(permit.ras_client_id.as_str()) {
                 value["ras_client_id"] = permit.ras_client_id.as_str().into();
             }

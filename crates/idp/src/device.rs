@@ -1,7 +1,8 @@
-//! The device authorization grant (RFC 8628): a device without a browser of its own shows a code, and the person types it
-//! in a browser that they trust. Codes are looked up for people who have signed in, and for nobody else; the person is told
-//! which program asks, from where, and as whom it would go on, and says yes or no. Nobody is sent a link that has the code
-//! in it: whoever is lured here has to type what a stranger gave them, beneath a sentence that says what that means.
+//! The device authorization grant (RFC 8628): a device without a browser shows a code, and the
+//! person types it in a browser that they trust. Codes are looked up only for people who have
+//! signed in. The page shows which program asks, from where, and as whom it would act, and the
+//! person allows or denies it. There are no links that contain the code: a victim of phishing has
+//! to type the attacker's code, below a sentence that explains what that does.
 
 use super::{
     authorization_code,
@@ -46,11 +47,11 @@ use passavant_store::{
 };
 use serde_json::json;
 
-/// How long a person has, in seconds.
+/// How long the person may take, in seconds.
 const LIFETIME: i64 = 600;
-/// How long a device waits between two questions, in seconds.
+/// How long a device waits between two polls, in seconds.
 const INTERVAL: i64 = 5;
-/// A sign-in that is older does not add a computer.
+/// Maximum age of a sign-in that may enrol another computer, in seconds.
 const RECENT: i64 = 600;
 
 /// The device authorization endpoint (RFC 8628 section 3.1).
@@ -70,7 +71,7 @@ pub(super) async fn authorize(State(idp): State<Idp>, request: Request) -> Respo
         let refusal = Refusal::DeviceGrant.into();
         return conclude(authority, admission, &request.sender, request.event, refusal).await;
     }
-    // A row for everybody who asks, and no proof of who that is.
+    // Every request costs a row, and a public client proves nothing.
     let who = if request.client.is_public() { &request.address } else { &client.id };
     if let Err(busy) = admission.push(who) {
         return answer::throttled(busy.0);
@@ -82,7 +83,8 @@ pub(super) async fn authorize(State(idp): State<Idp>, request: Request) -> Respo
         }
     };
     asked.dpop_jkt = request.proof.map(|proof| proof.key_thumbprint);
-    // Nobody answers it; an earlier version, which may meet the code that comes of this, reads none without.
+    // Nobody answers this challenge. An earlier version, which may redeem the resulting code,
+    // cannot read a code without one.
     asked.code_challenge = Some(CodeChallenge::of(authority.context.entropy.secret().expose()));
     let device = DeviceCode {
         request: asked,
@@ -90,7 +92,7 @@ pub(super) async fn authorize(State(idp): State<Idp>, request: Request) -> Respo
         asked_at: now,
         expires_at: now.plus(LIFETIME),
     };
-    // Two of a kind among those that wait are so rare that the third try is another fault.
+    // A collision among waiting codes is so rare that a third one means another error.
     for _ in 0..3 {
         let code = authority.context.entropy.secret();
         let user_code = user_code::generate(&authority.context.entropy);
@@ -126,10 +128,11 @@ pub(super) async fn redeem(
     }
     let hash = Secret::new(request.form.required("device_code")?).hash();
     let (client, now) = (request.client.id(), authority.now());
-    // Times are whole seconds: one that waits for five of them may seem to have waited for four.
+    // Times are whole seconds: a device that waited for five seconds may seem to have waited for
+    // four.
     let state = authority.store.poll_device(&hash, client, INTERVAL - 1, now).await?;
     match state {
-        // Every device asks like this while its person types: nothing to put on record.
+        // Every device polls like this while its person types: do not record it.
         DeviceState::Pending => Err(Failure::RefusedOnRecord(Refusal::AuthorizationPending)),
         DeviceState::TooSoon => {
             idp.0.admission.refusal(&request.sender)?;
@@ -145,7 +148,7 @@ pub(super) async fn redeem(
     }
 }
 
-/// GET: the form for the code; whoever is not signed in signs in first.
+/// GET: the form for the code. A person who is not signed in signs in first.
 pub(super) async fn page(State(idp): State<Idp>, request: Request) -> Response<Body> {
     let (parts, _) = request.into_parts();
     if !idp.0.settings.device_authorization {
@@ -158,7 +161,7 @@ pub(super) async fn page(State(idp): State<Idp>, request: Request) -> Response<B
     }
 }
 
-/// POST: what any of these forms sends.
+/// POST: handles each of these forms.
 pub(super) async fn answer(State(idp): State<Idp>, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
     if !idp.0.settings.device_authorization {
@@ -219,7 +222,7 @@ async fn sign_in(idp: &Idp, form: &Form, parts: &Parts) -> Result<Response<Body>
     })
 }
 
-/// A code that somebody typed who is signed in, and later their answer.
+/// Handles a code that a signed-in person typed, and later their answer.
 async fn typed(
     idp: &Idp,
     form: &Form,
@@ -239,7 +242,8 @@ async fn typed(
     let Some(person) = person.await? else {
         return Ok(error_page(StatusCode::FORBIDDEN, "This account is switched off. Ask IT."));
     };
-    // A cell for each try, right or wrong, before anything is looked up: codes can be guessed (RFC 8628 section 5.1).
+    // Take a cell for each attempt, right or wrong, before the code is looked up: codes can be
+    // guessed (RFC 8628 section 5.1).
     let guesses = Sender::Unproven(format!("codes typed by {}", session.user_id));
     if idp.0.admission.refusal(&guesses).is_err() {
         let text = "Too many codes. Wait a minute, then try again.";
@@ -298,7 +302,7 @@ async fn wrong_code(
     Ok(code_form(idp, parts, Some(&problem)))
 }
 
-/// A device that waits, and the code that it shows.
+/// A waiting device, and the code it shows.
 struct Asks<'a> {
     code: &'a Secret,
     device: &'a DeviceCode,
@@ -354,7 +358,7 @@ async fn answered(
     Ok(shown_page(StatusCode::OK, "Sign in on a device", &content, ""))
 }
 
-/// What the forms of a signed-in person carry to show that they are ours.
+/// The proof in the forms of a signed-in person that we made them.
 fn proof_of(idp: &Idp, parts: &Parts) -> String {
     csrf_of(&cookie(&parts.headers, &cookie_name(idp.issuer(), "session")).unwrap_or_default())
 }
@@ -393,7 +397,7 @@ fn code_form(idp: &Idp, parts: &Parts, problem: Option<&Problem<'_>>) -> Respons
     shown_page(status, "Sign in on a device", &content, "")
 }
 
-/// Yes has to be chosen: the focus is on no.
+/// The page with the question. The focus is on "no", so that "yes" is a deliberate choice.
 fn question(idp: &Idp, asks: &Asks<'_>, username: &str, parts: &Parts) -> Response<Body> {
     let Asks { code, device, client_name } = asks;
     let enrols = device.request.scopes.contains(SCOPE_ENROL);

@@ -1,4 +1,4 @@
-//! The IdP's directory: policy and clients held in memory, people looked up as they come.
+//! The IdP's directory: policy and clients are in memory, people are looked up when needed.
 
 use passavant_authority::{
     answer::Failure,
@@ -16,10 +16,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Most people remembered in one generation.
+/// Maximum number of people that are cached in one generation.
 const MOST: usize = 20_000;
 
-/// A person who is not switched off, and what a decision on them is recorded against.
+/// A person who is enabled, and the version that a decision about them is recorded against.
 pub struct Living {
     pub(crate) user: User,
     pub(crate) seen: Seen,
@@ -28,9 +28,10 @@ pub struct Living {
 pub struct IdpDirectory {
     pub(crate) policy: Policy,
     clients: HashMap<String, Arc<RegisteredClient>>,
-    /// People seen since this generation began, for what is recorded against their rows.
+    /// People that were read in this generation, for decisions that are recorded against their
+    /// rows.
     people: Mutex<HashMap<String, Arc<Living>>>,
-    /// Installations seen since this generation began.
+    /// Installations that were read in this generation.
     installations: Mutex<HashMap<String, Arc<RegisteredClient>>>,
 }
 
@@ -51,7 +52,7 @@ impl Directory for IdpDirectory {
         self.clients.get(id)
     }
 
-    /// One of our own installations, whose person is live.
+    /// One of this IdP's own installations, if its person is enabled.
     async fn document_client(
         &self,
         authority: &Authority<Self>,
@@ -89,7 +90,7 @@ impl IdpDirectory {
         self.installations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Clients that are registered for a known MCP client (`passavant install`).
+    /// Registered clients that stand for a known MCP client (`passavant install`).
     pub(crate) fn native_clients(&self) -> impl Iterator<Item = (&str, &str)> {
         let software = |c: &'_ Arc<RegisteredClient>| c.record.software.is_some();
         self.clients
@@ -98,7 +99,7 @@ impl IdpDirectory {
             .map(|c| (c.record.id.as_str(), c.record.software.as_deref().unwrap_or_default()))
     }
 
-    /// A person who is not switched off.
+    /// A person, if they are enabled.
     pub(crate) async fn person(
         &self,
         store: &Store,

@@ -1,5 +1,5 @@
-//! The IdP's half of the front channel: people sign in with what they know, and go on at once, but to a program that
-//! proves nothing of itself.
+//! The IdP's part of the front channel: people sign in with their password, and continue at once,
+//! unless the client is a public one.
 
 use super::{
     asked::hinted,
@@ -49,7 +49,8 @@ impl FrontChannel for Idp {
         name.to_owned()
     }
 
-    /// A plain or pushed request. Whatever the front channel says beside a `request_uri` is not looked at.
+    /// A plain or pushed request. If there is a `request_uri`, other parameters of the front
+    /// channel are ignored.
     async fn read(
         &self,
         snapshot: &Snapshot<IdpDirectory>,
@@ -125,8 +126,8 @@ impl FrontChannel for Idp {
         Ok(Proof::Given(Box::new(Person { session, cookie, who }), cookies))
     }
 
-    /// A client that proves nothing of itself: any page and any program can send a browser here in its name, so a live
-    /// session is not enough, and the person is asked each time (RFC 8252 section 8.6).
+    /// People are asked if the client is public: any page and any program can send a browser here
+    /// in its name, so a live session is not enough (RFC 8252 section 8.6).
     fn asks(&self, asked: &Asked<()>) -> Option<RedirectError> {
         let description =
             "prompt=none was requested, but the user has to agree to this application.";
@@ -144,7 +145,8 @@ impl FrontChannel for Idp {
         page::go_on(self, asked, &person.who.user.username, ticket)
     }
 
-    /// Who may sign in may sign in to all: what they reach is asked at each exchange.
+    /// Everybody who may sign in may sign in to all clients: what they may reach is decided at each
+    /// exchange.
     async fn admit(&self, _: &Asked<()>, _: &Person<Arc<Living>>) -> Result<(), Response<Body>> {
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! Installations of Passavant: enrolled by a person, published as client metadata documents, listed and
-//! revoked by the person and by IT.
+//! Installations of Passavant: enrolled by a person, published as client metadata documents, listed
+//! and revoked by the person and by IT.
 
 use super::{bearer::Bearer, state::Idp};
 use axum::{
@@ -26,11 +26,11 @@ use passavant_store::{AuditEvent, Installation, MOST_INSTALLATIONS};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// What an installation says of itself, by the names of RFC 7591.
+/// The registration of an installation, with member names of RFC 7591.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewInstallation {
-    /// What the computer is called.
+    /// Name of the computer.
     client_name: String,
     /// Its one public key.
     jwks: Value,
@@ -40,14 +40,15 @@ fn refused(status: StatusCode, error: &str, description: &str) -> Response<Body>
     no_store(status, &json!({"error": error, "error_description": description}))
 }
 
-/// POST: enrols the caller's public key under the person whose token it is. The token serves once.
+/// POST: enrols the public key in the request for the person of the access token, which can be used
+/// once.
 pub(super) async fn enrol(State(idp): State<Idp>, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
     if !idp.0.settings.enrolment {
         let text = "Enrolment is switched off here. Ask IT for a client registration.";
         return refused(StatusCode::FORBIDDEN, "access_denied", text);
     }
-    // First the body, which may take its time; what is decided after it is decided now.
+    // Read the body first, because that may take time: the decision must not be older than that.
     let bytes = match Bytes::from_request(Request::new(body), &()).await {
         Ok(bytes) => bytes,
         Err(rejection) => return rejection.into_response(),
@@ -118,7 +119,7 @@ pub(super) async fn enrol(State(idp): State<Idp>, request: Request) -> Response<
     }
 }
 
-/// The one key of a set, without its private part, for an algorithm that installations sign with.
+/// The only key of a set, without its private part, for an algorithm that installations sign with.
 fn single_key(jwks: &Value) -> Option<(Value, Algorithm)> {
     let keys = jwks.get("keys")?.as_array()?;
     let [key] = keys.as_slice() else { return None };
@@ -131,7 +132,8 @@ fn single_key(jwks: &Value) -> Option<(Value, Algorithm)> {
     KeySet::parse(jwks.to_string().as_bytes(), algorithm).ok()?;
     let thumbprint =
         passavant_proto::jose::jwk::thumbprint(&Claims::parse(key.to_string().as_bytes()).ok()?)?;
-    // Only the members that say what the key is: a document must not carry anything else of theirs.
+    // Copy only the members that define the key: a document must not contain anything else of
+    // theirs.
     let mut public = json!({"kid": thumbprint, "use": "sig", "alg": algorithm.name()});
     for name in ["kty", "crv", "x", "y"] {
         if let Some(value) = text(name) {
@@ -141,7 +143,8 @@ fn single_key(jwks: &Value) -> Option<(Value, Algorithm)> {
     Some((public, algorithm))
 }
 
-/// GET of one: its client metadata document. Public; gone with the installation or its person.
+/// GET of one installation: its client metadata document. Public; it disappears with the
+/// installation or its person.
 pub(super) async fn document(State(idp): State<Idp>, Path(id): Path<String>) -> Response<Body> {
     let authority = &idp.0.authority;
     let url = authority.issuer.endpoint(&format!("{INSTALLATIONS}/{id}"));
@@ -169,7 +172,8 @@ pub(super) async fn document(State(idp): State<Idp>, Path(id): Path<String>) -> 
     }
 }
 
-/// An installation's own token: it may look at its person's installations and revoke them.
+/// Admits a token that was issued to an installation: it may list and revoke its person's
+/// installations.
 async fn of_an_installation(
     idp: &Idp,
     request: Request,
@@ -207,7 +211,7 @@ pub(super) async fn list(State(idp): State<Idp>, request: Request) -> Response<B
     no_store(StatusCode::OK, &json!({"installations": list}))
 }
 
-/// DELETE of one of the person's own: it is cut off at once.
+/// DELETE of one of the person's own installations: it loses access at once.
 pub(super) async fn revoke(
     State(idp): State<Idp>,
     Path(id): Path<String>,

@@ -40,12 +40,12 @@ use passavant_proto::{
 pub use state::{Idp, IdpSettings};
 
 impl Idp {
-    /// Whether it could decide now, for `/readyz`.
+    /// Checks whether it can make decisions now, for `/readyz`.
     pub fn probe(&self) -> Probe {
         Probe::of(self)
     }
 
-    /// Every endpoint, below the issuer's path, and the two discovery documents.
+    /// All endpoints below the issuer's path, and the two discovery documents.
     pub fn router(&self) -> Router {
         let issuer = self.issuer().clone();
         let base = issuer.path().to_owned();
@@ -99,7 +99,8 @@ impl Idp {
     }
 }
 
-/// Who comes without an application: says where they are, and what can be done here by hand.
+/// The page for a visitor who comes without an application: says where they are, and what can be
+/// done here.
 async fn front(State(idp): State<Idp>) -> axum::response::Response {
     let name = &idp.0.settings.name;
     let content = maud::html! {
@@ -114,7 +115,8 @@ async fn front(State(idp): State<Idp>) -> axum::response::Response {
 }
 
 async fn jwks(State(idp): State<Idp>) -> axum::response::Response {
-    // As of this request: a key that was removed is gone, and a new one is there, though nothing else is asked.
+    // As of this request, even if no other request comes: a removed key is gone, and a new one is
+    // there.
     match idp.0.authority.fresh().await {
         Ok(snapshot) => answers::public(snapshot.keys.jwks()),
         Err(error) => answers::broken(&error),

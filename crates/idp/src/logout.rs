@@ -1,5 +1,5 @@
-//! RP-initiated logout (OpenID Connect RP-Initiated Logout 1.0). The person confirms; then the
-//! session and everything that descends from it end.
+//! RP-initiated logout (OpenID Connect RP-Initiated Logout 1.0). After the person has confirmed,
+//! the session and everything derived from it end.
 
 use super::state::Idp;
 use axum::{
@@ -25,7 +25,8 @@ use passavant_proto::{
 use passavant_store::AuditEvent;
 use url::Url;
 
-/// Where to go afterwards: registered for the client that the hint or `client_id` names, exactly.
+/// The redirect URI after the logout. It has to be registered, exactly, for the client that the
+/// hint or `client_id` names.
 struct Destination {
     uri: Option<String>,
     state: Option<String>,

@@ -18,7 +18,7 @@ use passavant_proto::{
 use passavant_store::PushedRequest;
 use serde_json::json;
 
-/// What every `request_uri` of ours begins with.
+/// The prefix of all our `request_uri` values.
 const PREFIX: &str = "urn:ietf:params:oauth:request_uri:";
 
 pub(super) async fn push(State(idp): State<Idp>, request: Request) -> Response<Body> {
@@ -33,7 +33,7 @@ pub(super) async fn push(State(idp): State<Idp>, request: Request) -> Response<B
         };
     let now = authority.now();
     let admission = &idp.0.admission;
-    // A row for everybody who asks, and no proof of who that is.
+    // Every request costs a row, and a public client proves nothing.
     if request.client.is_public()
         && let Err(busy) = admission.push(&request.address)
     {
@@ -57,7 +57,8 @@ pub(super) async fn push(State(idp): State<Idp>, request: Request) -> Response<B
         Err((error, description)) => return not_taken(&idp, request, error, &description).await,
     };
     if let Some(proof) = request.proof {
-        // RFC 9449 section 10.1: the proof at the push binds the code, and must not contradict the parameter.
+        // RFC 9449 section 10.1: the proof at the push binds the code, and must not contradict the
+        // parameter.
         if asked.dpop_jkt.as_ref().is_some_and(|jkt| *jkt != proof.key_thumbprint) {
             let refusal = Refusal::DpopBinding.into();
             return conclude(authority, admission, &request.sender, request.event, refusal).await;
@@ -82,7 +83,7 @@ pub(super) async fn push(State(idp): State<Idp>, request: Request) -> Response<B
     }
 }
 
-/// A request that is not one: on record, and said.
+/// Records an invalid request, and returns the error.
 pub(super) async fn not_taken(
     idp: &Idp,
     request: ClientRequest<IdpDirectory>,
@@ -105,7 +106,7 @@ pub(super) async fn not_taken(
     answer::no_store(StatusCode::BAD_REQUEST, &body)
 }
 
-/// The hash under which a `request_uri` of ours is kept.
+/// The hash under which the request of a `request_uri` is stored.
 pub(super) fn hash_of(request_uri: &str) -> Option<String> {
     request_uri.strip_prefix(PREFIX).map(|id| Secret::new(id).hash())
 }

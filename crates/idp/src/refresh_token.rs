@@ -1,4 +1,4 @@
-//! The refresh grant: rotation, and a family that dies with the first reuse (RFC 9700 4.14.2).
+//! The refresh grant: rotation, and a family that ends with the first reuse (RFC 9700 4.14.2).
 
 use super::{
     directory::IdpDirectory,
@@ -22,7 +22,7 @@ pub(super) async fn renew(
     let authority = &state.authority;
     let now = authority.now();
     if request.form.mentions("resource") {
-        // As at the authorization endpoint: no token of this grant is for an MCP server.
+        // As at the authorization endpoint: tokens of this grant are never for an MCP server.
         return Err(Refusal::ResourceAtSignIn.into());
     }
     let mut presented = PresentedToken::read(authority, request, event).await?;

@@ -1,6 +1,6 @@
-//! Whether what was given still stands: person, client, session and family, all live at this moment. Whatever
-//! introspects, lists, explains or goes a second hop asks this one question; what mints has the same conditions
-//! checked in its transaction ([`passavant_authority::mint`]).
+//! Standing: whether person, client, session and family behind something that was issued are all
+//! live at this moment. Introspection, lists, explanations and second hops use these functions; for
+//! mints, the same conditions are checked in the transaction ([`passavant_authority::mint`]).
 
 use super::{directory::Living, state::Idp};
 use passavant_authority::{
@@ -17,18 +17,18 @@ use passavant_proto::{
 use passavant_store::{Grant, StoreError, TokenKind};
 use std::sync::Arc;
 
-/// What is to stand.
+/// The records that have to be live.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chain<'a> {
     pub(super) user_id: &'a str,
-    /// By its id, or the URL of its document.
+    /// The client's id, or the URL of its document.
     pub(super) client: &'a str,
     pub(super) session: &'a str,
-    /// The family of tokens of one sign-in, where it is known.
+    /// The family of tokens of one sign-in, if it is known.
     pub(super) family: Option<&'a str>,
 }
 
-/// What stands.
+/// The live records.
 pub(super) struct Standing {
     pub(super) person: Arc<Living>,
     pub(super) client: Arc<RegisteredClient>,
@@ -36,7 +36,7 @@ pub(super) struct Standing {
 }
 
 impl Idp {
-    /// The standing of a chain; `None` where any of it is switched off, ended, revoked or gone.
+    /// The standing of a chain; `None` if any part of it is disabled, ended, revoked or gone.
     pub(super) async fn standing(
         &self,
         snapshot: &Snapshot<super::directory::IdpDirectory>,
@@ -67,8 +67,9 @@ impl Idp {
         Ok(Some(Standing { person, client, authentication }))
     }
 
-    /// The standing of an ID-JAG of ours that a RAS made a token for `resource` of: the whole chain behind it, and
-    /// that the policy would still let that very client of that person there. `None` where it does not stand.
+    /// The standing of an ID-JAG of ours, for which a RAS issued a token for `resource`: everything
+    /// behind it is live, and the policy would still allow that client of that person there. `None`
+    /// otherwise.
     pub(super) async fn standing_of_id_jag(
         &self,
         snapshot: &Snapshot<super::directory::IdpDirectory>,
@@ -78,7 +79,7 @@ impl Idp {
         now: Timestamp,
     ) -> Result<Option<(Grant, Standing)>, StoreError> {
         let Some(grant) = self.0.authority.store.live_grant(jti).await? else { return Ok(None) };
-        // No token that came from it lives any more.
+        // All tokens that were issued for it have expired.
         let over = now >= grant.expires_at.plus(access_token::LONGEST_LIFETIME);
         if grant.kind != TokenKind::IdJag || grant.party != party || over {
             return Ok(None);
@@ -101,7 +102,7 @@ impl Idp {
             scopes: None,
             now,
         };
-        // How old the sign-in may be was asked when it was given.
+        // The maximum age of the sign-in was checked when the ID-JAG was issued.
         let permitted = match snapshot.directory.policy.decide(&question) {
             Ok(_) => true,
             Err(denial) => denial.reason.is_about_the_sign_in(),

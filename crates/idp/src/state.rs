@@ -1,4 +1,4 @@
-//! An identity provider: what it is set to, and what it holds.
+//! An identity provider: its settings and its state.
 
 use crate::directory::IdpDirectory;
 use passavant_authority::{
@@ -10,30 +10,31 @@ use passavant_proto::identifier::Issuer;
 use passavant_store::{Store, StoreError};
 use std::sync::Arc;
 
-/// What an administrator sets for an IdP.
+/// The settings of an IdP.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools)] // each is a switch of its own
 pub struct IdpSettings {
-    /// What the sign-in page calls the company.
+    /// The company's name on the sign-in page.
     pub name: String,
     /// `tenant` claim of ID-JAGs, for an issuer with several tenants.
     pub tenant: Option<String>,
-    /// How long a browser stays signed in, in seconds.
+    /// How long a browser's session lasts, in seconds.
     pub session_lifetime: i64,
-    /// Refresh tokens end after this long without use, in seconds.
+    /// A refresh token expires after this time without use, in seconds.
     pub refresh_idle: i64,
-    /// Refresh tokens of one sign-in end after this long, in seconds.
+    /// All refresh tokens of one sign-in expire after this time, in seconds.
     pub refresh_absolute: i64,
-    /// Whether public clients may ask for ID-JAGs (MCP Enterprise-Managed Authorization, section 7.7: off unless an
-    /// administrator says so).
+    /// Whether public clients may request ID-JAGs (MCP Enterprise-Managed Authorization, section
+    /// 7.7: off unless an administrator enables it).
     pub allow_public_exchange: bool,
     /// Whether people may enrol installations of Passavant.
     pub enrolment: bool,
-    /// Whether devices may show a code that a person types elsewhere (RFC 8628).
+    /// Whether devices may show a code that the person types elsewhere (RFC 8628).
     pub device_authorization: bool,
-    /// Whether people's catalogs tell which servers they are refused, and for want of which group.
+    /// Whether people's catalogs list servers that they are refused, and which group they would
+    /// need.
     pub show_refused: bool,
-    /// How much is let in.
+    /// Rate limits.
     pub rates: Rates,
 }
 

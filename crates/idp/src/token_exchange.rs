@@ -1,5 +1,5 @@
-//! The exchange: load the facts, ask the core, record, sign. In this order, because nothing is
-//! minted before it is on record.
+//! The exchange: load the facts, decide (in `passavant-proto`), record, sign. The order matters,
+//! because nothing is minted before it is recorded.
 
 use super::{directory::IdpDirectory, state::Idp};
 use passavant_authority::{
@@ -30,7 +30,7 @@ use passavant_proto::{
 use passavant_store::{AuditEvent, Entry, Grant, TokenKind};
 use std::sync::Arc;
 
-/// A subject token that verified, with what must still hold when the ID-JAG is recorded.
+/// A verified subject token, with the conditions that must still hold when the ID-JAG is recorded.
 struct Subject {
     user_id: String,
     session: String,
@@ -39,14 +39,14 @@ struct Subject {
     authentication: Authentication,
 }
 
-/// The decision: who asks for what, by which sign-in.
+/// The decision: who requests what, based on which sign-in.
 struct Exchange<'a> {
     idp: &'a Idp,
     exchange: &'a TokenExchange,
     client: &'a AuthenticatedClient,
     subject: &'a Subject,
     key_thumbprint: Option<&'a str>,
-    /// What the subject token was verified by.
+    /// The keys that the subject token was verified with.
     keys: KeyRing,
     event: &'a AuditEvent,
     now: Timestamp,
@@ -66,7 +66,8 @@ impl mint::Grant<IdpDirectory> for Exchange<'_> {
         if self.exchange.subject_token_type == SubjectTokenType::IdToken
             && !snapshot.keys.is_like(&self.keys)
         {
-            // A key was added or removed since the signature was checked: check it by those that are left.
+            // A key was added or removed since the signature was verified: verify it again with the
+            // current keys.
             let keys = snapshot.keys.verifying();
             let token = self.exchange.subject_token.expose();
             if let Err(error) =
@@ -195,7 +196,7 @@ pub(super) async fn exchange(
     })
 }
 
-/// Who presents a subject token.
+/// The presenter of a subject token.
 #[derive(Clone, Copy)]
 struct Asking<'a> {
     keys: &'a KeyRing,
@@ -231,7 +232,7 @@ async fn verify(
             let hash = exchange.subject_token.hash();
             let token = match live_token(authority, &hash, client, event).await {
                 Ok(token) => token.ok_or(Refusal::SubjectRefreshToken)?,
-                // The alarm is on record; the caller is told what they presented it as.
+                // The reuse is recorded; the client gets the error for the parameter it used.
                 Err(Failure::RefusedOnRecord(_)) => {
                     return Err(Failure::RefusedOnRecord(Refusal::SubjectRefreshToken));
                 }
@@ -252,9 +253,9 @@ async fn verify(
     }
 }
 
-/// A gateway's subject: an access token for an MCP server that the client stands for, which came from an
-/// ID-JAG of ours that still stands. It acts for that person, as their sign-in is now, and only where a
-/// connection of its own lets it.
+/// A gateway's subject token: an access token for an MCP server that the client stands for, issued
+/// for an ID-JAG of ours that still has standing. The gateway acts for that person, as their
+/// sign-in is now, and only if one of its own connections allows it.
 async fn chained(
     idp: &Idp,
     exchange: &TokenExchange,
@@ -270,7 +271,7 @@ async fn chained(
     let refused = |error| Failure::from(Refusal::SubjectToken(error));
     let token = exchange.subject_token.expose();
     let issuer = access_token::claimed_issuer(token).map_err(refused)?;
-    // Whom we do not know we do not ask for keys.
+    // Keys are fetched only from registered authorization servers.
     let server = authority.store.usable::<ResourceAuthorizationServer>(&issuer).await?;
     let server = server.filter(|server| !server.disabled).ok_or(refused(JwtError::Issuer))?;
     let source = KeySource {

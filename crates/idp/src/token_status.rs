@@ -17,7 +17,7 @@ use passavant_proto::{
 };
 use passavant_store::StoreError;
 
-/// RFC 7009. A refresh token takes its family with it; another client's token is left alone.
+/// RFC 7009. Revoking a refresh token ends its family; another client's token is not touched.
 pub(super) async fn revoke(State(idp): State<Idp>, request: Request) -> Response<Body> {
     let authority = &idp.0.authority;
     let url = authority.issuer.endpoint("/revoke");
@@ -60,7 +60,7 @@ pub(super) async fn revoke(State(idp): State<Idp>, request: Request) -> Response
             authority.store.revoke_grant(&held.jti, event, now).await?;
             return Ok(None);
         }
-        // Whatever it was, it is not live: the answer is the same, but a row of its own is not owed to everybody.
+        // It was not a valid token: the answer is the same, but the row it costs is limited.
         if let Err(busy) = admission.refusal(sender) {
             return Ok(Some(busy));
         }
@@ -103,7 +103,7 @@ pub(super) async fn introspect(State(idp): State<Idp>, request: Request) -> Resp
         return answer::throttled(busy.0);
     }
     let now = authority.now();
-    // As of this request: `client_request` has read the directory anew.
+    // As of this request: `client_request` has read the directory again.
     let keys = request.snapshot.keys.verifying();
     let Ok((held, audience)) = verify_any_audience(token.expose(), &keys, &authority.issuer, now)
     else {

@@ -1,4 +1,4 @@
-//! The tokens of a sign-in: ID token, access token for our own userinfo endpoint, refresh token.
+//! The tokens of a sign-in: ID token, access token for the IdP's own endpoints, refresh token.
 
 use super::{directory::IdpDirectory, directory::Living, state::Idp};
 use passavant_authority::{
@@ -36,15 +36,15 @@ pub(super) struct Issue<'a> {
     pub(super) source: Source<'a>,
 }
 
-/// What they are bought with: used up in the transaction that records them.
+/// What is exchanged for the tokens, and used up in the transaction that records them.
 pub(super) enum Source<'a> {
-    /// A code by its hash, and the refresh token to issue for it.
+    /// A code, by its hash, and the refresh token to issue.
     Code(&'a str, Option<Box<(Secret, RefreshToken)>>),
     RefreshToken(Renewal),
 }
 
 impl Source<'_> {
-    /// The refresh token of the answer.
+    /// The refresh token of the response.
     fn refresh_token(&self) -> Option<&Secret> {
         match self {
             Self::Code(_, issued) => issued.as_ref().map(|issued| &issued.0),
@@ -53,7 +53,7 @@ impl Source<'_> {
     }
 }
 
-/// The decision: client, person, session and family are asked about in the transaction that records it.
+/// The decision: client, person, session and family are checked in the transaction that records it.
 struct SignedIn<'a> {
     idp: &'a Idp,
     issue: &'a Issue<'a>,

@@ -1,4 +1,4 @@
-//! Userinfo (OpenID Connect Core 5.3), for our own access tokens with `openid`.
+//! Userinfo (OpenID Connect Core 5.3), for access tokens of this IdP with `openid`.
 
 use super::{bearer::Bearer, state::Idp};
 use axum::{

@@ -1,4 +1,4 @@
-//! How people sign in, and the sessions that this begins.
+//! How people sign in, and the sessions that result.
 
 pub(crate) mod page;
 pub(crate) mod password;

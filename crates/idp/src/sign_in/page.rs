@@ -17,7 +17,7 @@ use passavant_proto::oauth::client::ENROLLED_CLIENT;
 pub(crate) struct Problem<'a> {
     pub(crate) status: StatusCode,
     pub(crate) text: &'a str,
-    /// The user name that was typed.
+    /// The user name that the person typed.
     pub(crate) username: &'a str,
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn show(
     form(idp, parts, (&head, &target), hint, problem, &cancel())
 }
 
-/// The form, with what is said above it, and what there is beside its button.
+/// The form, with a text above it and elements next to its button.
 pub(crate) fn form(
     idp: &Idp,
     parts: &Parts,
@@ -55,7 +55,8 @@ pub(crate) fn form(
     problem: Option<&Problem<'_>>,
     beside: &maud::Markup,
 ) -> Response<Body> {
-    // Kept if the browser has one, so that two tabs do not spoil each other's form.
+    // Reuse the browser's cookie if it has one, so that two tabs do not invalidate each other's
+    // form.
     let held =
         cookie(&parts.headers, &cookie_name(idp.issuer(), "signin")).filter(|c| c.len() == 43);
     let secret =
@@ -81,7 +82,8 @@ pub(crate) fn form(
                 autofocus[!username.is_empty()]
                 autocomplete="current-password" maxlength="1024"
                 aria-describedby=[problem.map(|_| "problem")];
-            // The first button is what Enter presses; it has a name as the other has, for programs that press a named one.
+            // Enter activates the first button. Both buttons have a name, for programs that select
+            // one by name.
             button type="submit" name="answer" value="sign_in" { "Sign in" }
             (beside)
         }
@@ -92,14 +94,14 @@ pub(crate) fn form(
     response
 }
 
-/// The way back without signing in: the application is told.
+/// The button that cancels the sign-in; the application gets an error.
 fn cancel() -> maud::Markup {
     html! {
         button.plain type="submit" name="answer" value="cancel" formnovalidate { "Cancel" }
     }
 }
 
-/// Asks somebody who is signed in whether they want to go on to a program that proves nothing of itself.
+/// Asks a signed-in person whether they want to continue to a public client.
 pub(crate) fn go_on(
     idp: &Idp,
     asked: &Asked<()>,

@@ -14,13 +14,13 @@ use std::time::Duration;
 pub(crate) enum NotSignedIn {
     Wrong,
     Wait(u64),
-    /// As many checks for this person as may be at once are under way.
+    /// The maximum number of checks for this person is in progress.
     UnderWay,
     Broken(StoreError),
 }
 
 impl NotSignedIn {
-    /// How it is told, and how many seconds there are to wait.
+    /// Status and text for the person, and how many seconds to wait.
     pub(crate) fn told(&self) -> (StatusCode, &'static str, Option<u64>) {
         match self {
             Self::Wrong => {
@@ -43,13 +43,14 @@ impl NotSignedIn {
     }
 }
 
-/// How often, and how long each time, a sign-in waits for others of the same person that are under way.
+/// How often a sign-in waits for others of the same person that are in progress, and how long each
+/// time.
 const TURNS: u32 = 20;
 
 const TURN: Duration = Duration::from_millis(150);
 
-/// Takes as long for an unknown user as for a wrong password, and answers the same. Counted before the password
-/// is looked at.
+/// Takes the same time for an unknown user as for a wrong password, and has the same result. The
+/// attempt is counted before the password is checked.
 pub(crate) async fn check_password(
     idp: &Idp,
     username: &str,

@@ -1,4 +1,4 @@
-//! The session that a sign-in begins, and the cookies that its browser gets.
+//! The session that a sign-in starts, and the cookies for its browser.
 
 use crate::state::Idp;
 use axum::{
@@ -19,7 +19,7 @@ use passavant_proto::{
 };
 use passavant_store::{AuditEvent, Session, StoreError, User};
 
-/// A session that has just begun, and the cookies that its browser gets.
+/// A new session, and the cookies for its browser.
 pub(crate) struct Started {
     pub(crate) session: Session,
     pub(crate) cookie: Secret,
@@ -38,7 +38,7 @@ impl Started {
     }
 }
 
-/// The browser that a person signed in in before, by its own cookie.
+/// The cookie that marks this browser as one where the person signed in before.
 pub(super) async fn known_browser(
     idp: &Idp,
     headers: &HeaderMap,
@@ -51,7 +51,8 @@ pub(super) async fn known_browser(
     Ok(KnownBrowser::read(&held, &keys, &authority.issuer, authority.now()).ok())
 }
 
-/// Begins the session of a person whose password was right; `None` if they were switched off or changed since.
+/// Starts the session of a person whose password was right; `None` if they were disabled or changed
+/// meanwhile.
 pub(crate) async fn start_session(
     idp: &Idp,
     user: &User,
@@ -61,7 +62,7 @@ pub(crate) async fn start_session(
     let authority = &idp.0.authority;
     let now = authority.now();
     let (request_id, _) = origin_of(parts);
-    // A new cookie at each sign-in: one planted before it is worth nothing after.
+    // A new cookie at each sign-in, so that one that was planted before is useless afterwards.
     let secret = authority.context.entropy.secret();
     let session = Session {
         sid: authority.context.entropy.id(),
@@ -82,7 +83,8 @@ pub(crate) async fn start_session(
         Some(client) => event.client(client),
         None => event,
     };
-    // The cookie of before is dead, whoever has a copy of it; what its sign-in brought goes on.
+    // The previous cookie becomes invalid, whoever has a copy of it; tokens of its sign-in stay
+    // valid.
     let before = cookie(&parts.headers, &cookie_name(idp.issuer(), "session"));
     let before = before.map(|cookie| Secret::new(cookie).hash());
     let (hash, before) = (secret.hash(), before.as_deref());
@@ -102,7 +104,7 @@ pub(crate) async fn start_session(
     Ok(Some(Started { session, cookie: secret, browser }))
 }
 
-/// The person was switched off, removed or given another password a moment ago.
+/// The person was disabled or removed, or got another password, a moment ago.
 pub(crate) fn changed() -> Response<Body> {
     let text = "This account was changed a moment ago. Start again in the application.";
     error_page(StatusCode::FORBIDDEN, text)
