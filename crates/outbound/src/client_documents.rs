@@ -1,6 +1,6 @@
-//! Client ID Metadata Documents, fetched for a RAS: small, short, never through a redirect; one fetch
-//! at a time for each, so many for each host; errors are told and not kept (Client ID Metadata Document draft,
-//! sections 4, 6.5 and 6.6).
+//! Fetches Client ID Metadata Documents for a RAS: with limits on size and time, without redirects,
+//! one fetch at a time for each document, and a limit for each host. Errors are reported and not
+//! cached (Client ID Metadata Document draft, sections 4, 6.5 and 6.6).
 
 use crate::{
     http::{Bounds, Outbound},
@@ -20,20 +20,20 @@ use std::{
 };
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
-/// Shortest and longest time a document is believed, in seconds, whatever its `Cache-Control` says: a
-/// key that was taken out is good for no longer.
+/// Shortest and longest time a document is cached, in seconds, whatever its `Cache-Control` says: a
+/// key that was removed from it is accepted no longer than this.
 const SHORTEST: i64 = 60;
 const LONGEST: i64 = 300;
-/// A document whose host does not answer goes on being believed for this long, in seconds.
+/// If its host does not answer, a document is used for this much longer, in seconds.
 const GRACE: i64 = 900;
-/// Fetches from one host in a minute: of documents that were good once, and of all others. Those anyone
-/// can make up, and they must not use up what the good ones need.
+/// Fetches from one host per minute: counted separately for documents that were valid once, and for
+/// all others. Anyone can make up the others, which must not use up the budget of the valid ones.
 const PER_HOST: u32 = 600;
-/// Fetches under way at a time, of each of the two kinds.
+/// Concurrent fetches, of each of the two kinds.
 const AT_ONCE: usize = 16;
-/// Fetches under way at a time from one host, of documents that were never good.
+/// Concurrent fetches from one host, of documents that were never valid.
 const AT_ONCE_PER_HOST: usize = 4;
-/// Most documents held.
+/// Maximum number of cached documents.
 const MOST: usize = 10_000;
 
 /// A client with its inline keys parsed.
@@ -41,7 +41,7 @@ const MOST: usize = 10_000;
 pub struct DocumentClient {
     /// The client.
     pub client: Client,
-    /// Its keys, where the document holds them.
+    /// Its keys, if the document contains them.
     pub keys: Option<Arc<KeySet>>,
 }
 
@@ -54,7 +54,7 @@ pub enum DocumentError {
     /// Too many fetches.
     #[error("too many metadata documents are being fetched")]
     Busy,
-    /// It breaks a rule.
+    /// The document breaks a rule.
     #[error(transparent)]
     Invalid(#[from] ClientDocumentError),
 }
@@ -63,7 +63,7 @@ pub enum DocumentError {
 struct Entry {
     held: Mutex<Option<Held>>,
     flight: AsyncMutex<()>,
-    /// How many fetches there were, and how the last one failed: for those who waited for it.
+    /// The number of fetches so far, and how the last one failed: for those who waited for it.
     outcome: Mutex<(u64, Option<DocumentError>)>,
 }
 
@@ -83,7 +83,7 @@ impl Entry {
         held.as_ref().filter(|held| now < held.until).map(|held| Arc::clone(&held.document))
     }
 
-    /// What is held a while longer, where nothing newer can be had.
+    /// A cached document that may still be used because no newer one can be fetched.
     fn graced(&self, now: Timestamp) -> Option<Arc<DocumentClient>> {
         let held = self.held();
         let graced = held.as_ref().filter(|held| now.since(held.until) < GRACE);
@@ -103,15 +103,16 @@ struct Inner {
     outbound: Outbound,
     clock: Clock,
     entries: Mutex<HashMap<(DocumentUrl, Reach), Arc<Entry>>>,
-    /// Fetches of each host in the minute that began then; documents that were good once apart.
+    /// Number of fetches from each host in the minute that began at the given time; documents that
+    /// were valid once are counted separately.
     fetched: Mutex<HashMap<(String, bool), (i64, u32)>>,
-    /// Fetches under way of documents that were never good, by host.
+    /// Fetches in progress of documents that were never valid, by host.
     under_way: Mutex<HashMap<String, usize>>,
     slots: Semaphore,
     known_slots: Semaphore,
 }
 
-/// A fetch under way from a host; ends when it is dropped.
+/// A permit for a fetch from a host, released when it is dropped.
 struct Turn<'a>(&'a Inner, String);
 
 impl Drop for Turn<'_> {
@@ -140,8 +141,9 @@ impl ClientDocuments {
         }))
     }
 
-    /// The client that the document at `url` describes. The caller has decided that its host is
-    /// allowed and how far the fetch may go; `public`: whether it may be a client that holds no key.
+    /// The client that the document at `url` describes. The caller has to have decided that its
+    /// host is allowed, and how far the fetch may reach. `public`: whether a client without a key
+    /// is acceptable.
     pub async fn client(
         &self,
         url: &DocumentUrl,
@@ -149,14 +151,14 @@ impl ClientDocuments {
         public: bool,
     ) -> Result<Arc<DocumentClient>, DocumentError> {
         let found = self.any(url, reach, public).await?;
-        // Held for somebody who takes public clients.
+        // It was cached for a caller that accepts public clients.
         if !public && found.client.authentication == ClientAuthentication::Public {
             return Err(ClientDocumentError::Method.into());
         }
         Ok(found)
     }
 
-    /// Whether a document is believed just now, so that nobody has to be asked for it.
+    /// Whether a document is cached and current, so that no request is needed.
     pub fn is_held(&self, url: &DocumentUrl, reach: Reach) -> bool {
         let entries = self.0.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = entries.get(&(url.clone(), reach)).cloned();
@@ -183,7 +185,7 @@ impl ClientDocuments {
         if let (fetches, Some(error)) = &*entry.outcome()
             && *fetches != before
         {
-            // The fetch that was waited for has just failed.
+            // The fetch that this caller waited for has just failed.
             return Err(error.clone());
         }
         let known = entry.held().is_some();
@@ -193,7 +195,7 @@ impl ClientDocuments {
                 *entry.held() = Some(held);
                 Ok(document)
             }
-            // Silence says nothing about the client; an answer does.
+            // A host that does not answer says nothing about the client; an answer does.
             Err(Failed::Silent) => entry.graced(now).ok_or(DocumentError::NotFetched),
             Err(Failed::Busy) => entry.graced(now).ok_or(DocumentError::Busy),
             Err(Failed::Answered(error)) => {
@@ -211,7 +213,7 @@ impl ClientDocuments {
         let mut entries = self.0.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (url.clone(), reach);
         if entries.len() >= MOST && !entries.contains_key(&key) {
-            // Names that led nowhere go first: anyone can make them up.
+            // Ids that led nowhere are dropped first: anyone can make them up.
             entries.retain(|_, entry| entry.held().is_some());
             if entries.len() >= MOST {
                 entries.clear();
@@ -229,7 +231,7 @@ impl ClientDocuments {
         *count <= PER_HOST
     }
 
-    /// A turn at a host, unless as many as it may have are under way.
+    /// A permit for a fetch from a host, unless it has too many already.
     fn turn(&self, origin: &str) -> Option<Turn<'_>> {
         let mut under_way = self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         let count = under_way.entry(origin.to_owned()).or_default();
@@ -286,16 +288,16 @@ impl ClientDocuments {
 }
 
 enum Failed {
-    /// No answer, or the host's own fault.
+    /// There was no answer, or the host itself failed.
     Silent,
-    /// Not asked.
+    /// No request was made.
     Busy,
-    /// Told that there is no such client.
+    /// The host answered that there is no such client.
     Answered(DocumentError),
 }
 
-/// How long a document is believed, in seconds (Client ID Metadata Document draft section 4.3); `age` is how long a
-/// cache on the way has kept it.
+/// How long a document may be cached, in seconds (Client ID Metadata Document draft section 4.3);
+/// `age` is how long a cache on the way has had it.
 fn lifetime(cache_control: Option<&str>, age: Option<&str>) -> i64 {
     let directives = cache_control.unwrap_or_default().split(',').map(str::trim);
     let mut seconds = LONGEST;

@@ -1,5 +1,5 @@
-//! What an authorization server says of itself, with every check that keeps a hostile document from leading anywhere
-//! (RFC 8414, OpenID Connect Discovery).
+//! The metadata of an authorization server, with all checks that keep a hostile document from
+//! redirecting us (RFC 8414, OpenID Connect Discovery).
 
 use crate::{
     error::{Differs, DiscoveryError},
@@ -13,8 +13,9 @@ use passavant_proto::{
 use std::ops::Deref;
 use url::Url;
 
-/// What an authorization server says of itself, and how far what it names may lead: a URL at its own origin as far as
-/// itself, any other one no nearer than the party is that named it.
+/// The metadata of an authorization server, and which addresses the URLs in them may reach: a URL
+/// at the server's own origin as far as the server itself; any other one no closer to us than the
+/// party that named it.
 #[derive(Clone, Debug)]
 pub struct Discovered {
     metadata: AuthorizationServerMetadata,
@@ -31,17 +32,18 @@ impl Deref for Discovered {
 }
 
 impl Discovered {
-    /// Metadata that the operator wrote, and not the party.
+    /// Metadata that the operator wrote, not the party.
     pub fn configured(metadata: AuthorizationServerMetadata, reach: Reach) -> Self {
         Self { metadata, own: reach, named: reach }
     }
 
-    /// How far a request to a URL of these metadata may go.
+    /// Which addresses a request to a URL of these metadata may reach.
     pub fn reach_of(&self, url: &str) -> Reach {
         if origin_of(url) == origin_of(&self.metadata.issuer) { self.own } else { self.named }
     }
 
-    /// The same with another endpoint for forms: revocation is asked for as a token is.
+    /// The same with another token endpoint, for forms that are sent in the same way, such as
+    /// revocations.
     #[must_use]
     pub fn at(&self, endpoint: String) -> Self {
         let metadata =
@@ -50,10 +52,10 @@ impl Discovered {
     }
 }
 
-/// Longest text of others in an error, in characters.
+/// Longest text of another party in an error, in characters.
 pub const LONGEST: usize = 300;
 
-/// Where an answer sends on to, in full.
+/// The absolute URL that a redirect leads to.
 pub fn redirect_of(url: &str, answer: &Answer) -> Option<String> {
     let location = answer.headers.get("location").filter(|_| (300..400).contains(&answer.status));
     let location = String::from_utf8_lossy(location?.as_bytes()).into_owned();
@@ -61,16 +63,16 @@ pub fn redirect_of(url: &str, answer: &Answer) -> Option<String> {
     Some(shown(full.as_ref().map_or(location.as_str(), Url::as_str), LONGEST))
 }
 
-/// Scheme, host and port of a URL; nothing for what is none.
+/// Scheme, host and port of a URL; empty for a text that is not a URL.
 pub fn origin_of(url: &str) -> String {
     Url::parse(url).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
 }
 
-/// Why a well-known place holds no document. What is no JSON object is not there: many servers answer every path with
-/// their start page.
+/// Why there is no document at a well-known location. A body that is not a JSON object counts as
+/// missing, because many servers answer every path with their start page.
 pub enum Missed {
     NotThere,
-    /// Any other status than 404 and its like, and what was said with it.
+    /// A status other than 404 and similar ones, and the server's message.
     Status(String, u16, String),
     Redirects(String, String),
     NotJson(String, String),
@@ -78,7 +80,8 @@ pub enum Missed {
 }
 
 impl Missed {
-    /// How much it tells: the cause that is spoken of, where several places were asked.
+    /// How informative it is. If several locations were tried, the most informative failure is
+    /// reported.
     fn weight(&self) -> u8 {
         match self {
             Self::NotThere => 0,
@@ -90,7 +93,7 @@ impl Missed {
         }
     }
 
-    /// What was met, and what to do about it; `None` where nothing was.
+    /// What was found and what to do about it; `None` if nothing was found.
     fn told(&self) -> Option<String> {
         Some(match self {
             Self::NotThere => return None,
@@ -117,7 +120,7 @@ impl Missed {
     }
 }
 
-/// The JSON object at a well-known place.
+/// The JSON object at a well-known location.
 pub async fn document(outbound: &Outbound, place: &str, reach: Reach) -> Result<Answer, Missed> {
     let answer = outbound.get(place, reach).await.map_err(Missed::Unreachable)?;
     if let Some(to) = redirect_of(place, &answer) {
@@ -135,7 +138,8 @@ pub async fn document(outbound: &Outbound, place: &str, reach: Reach) -> Result<
     }
 }
 
-/// What a server says beside a status: the message of its JSON, or the first line of its text; a page says nothing.
+/// The server's message with an error status: the message in its JSON, or the first line of its
+/// text. HTML pages are ignored.
 fn said(answer: &Answer) -> String {
     if let Ok(body) = answer.json::<serde_json::Value>() {
         let texts = [
@@ -152,7 +156,7 @@ fn said(answer: &Answer) -> String {
     if line.starts_with('<') { String::new() } else { shown(line, 200) }
 }
 
-/// The most telling of what was met.
+/// The most informative failure.
 pub fn telling(missed: Vec<Missed>) -> Option<String> {
     missed.into_iter().max_by_key(Missed::weight)?.told()
 }
@@ -165,7 +169,7 @@ pub async fn discover_authorization_server(
     authorization_server(outbound, issuer, Reach::of_trusted_url(issuer.as_str())).await
 }
 
-/// Metadata that are another issuer's.
+/// The error for metadata of another issuer.
 pub fn differs_from(issuer: &Issuer, found: &str) -> DiscoveryError {
     DiscoveryError::Differs(Differs {
         what: format!("the metadata of {issuer} belong to another issuer; nothing was sent to it"),
@@ -178,7 +182,8 @@ pub fn differs_from(issuer: &Issuer, found: &str) -> DiscoveryError {
 }
 
 /// RFC 8414 path-inserted, OpenID Connect path-inserted, OpenID Connect path-appended (MCP
-/// authorization, metadata discovery); the `issuer` inside must be the one asked for, byte for byte (RFC 8414 section 3.3).
+/// authorization, metadata discovery); the `issuer` inside must be the one asked for, byte for byte
+/// (RFC 8414 section 3.3).
 pub async fn authorization_server(
     outbound: &Outbound,
     issuer: &Issuer,
@@ -198,7 +203,7 @@ pub async fn authorization_server(
                 continue;
             }
         };
-        // As it stands first, so that a member that is there twice is an error.
+        // Parse the original text first, so that a duplicate member is an error.
         let read = answer.json::<AuthorizationServerMetadata>().and_then(|_| {
             let mut document = answer.json()?;
             formerly::hear(&mut document);
@@ -213,7 +218,8 @@ pub async fn authorization_server(
         if metadata.issuer != issuer.as_str() {
             return Err(differs_from(issuer, &metadata.issuer));
         }
-        // Where it answers from: nothing that it names is nearer, and nothing is further than it may be itself.
+        // URLs in the metadata reach no closer than the address that answered, and no further than
+        // the request for the metadata itself.
         return Ok(Discovered { metadata, own: reach, named: answer.near.min(reach) });
     }
     Err(DiscoveryError::Unusable(telling(missed).unwrap_or_else(|| {
@@ -225,7 +231,8 @@ pub async fn authorization_server(
     })))
 }
 
-/// The authorization endpoint of metadata that offers PKCE with S256 (MCP authorization, code protection).
+/// The authorization endpoint of metadata that announce PKCE with S256 (MCP authorization, code
+/// protection).
 pub fn authorization_endpoint(metadata: &Discovered) -> Result<String, DiscoveryError> {
     let issuer = &metadata.issuer;
     let endpoint = metadata.authorization_endpoint.as_deref().ok_or_else(|| {
@@ -237,9 +244,9 @@ pub fn authorization_endpoint(metadata: &Discovered) -> Result<String, Discovery
              required"
         )));
     }
-    // A browser is sent there: never to a program that a scheme starts, never in the clear. What is
-    // used is the parsed URL's own text, in which nothing is left that could end a line.
-    // No page of this machine or of the network around it is opened by the word of a party far away.
+    // The browser is sent there: never to a scheme that starts a program, and never over plain
+    // http. The parsed URL's own serialization is used, which cannot contain line breaks. A remote
+    // party cannot make the browser open a page of this machine or of the local network.
     let url = checked(endpoint, metadata.reach_of(endpoint));
     url.map(String::from).map_err(|why| {
         DiscoveryError::Unusable(format!(
@@ -277,7 +284,7 @@ mod tests {
             own: Reach::Private,
             named,
         };
-        // Keys, token endpoint, introspection and documents: whatever the URL is for, this is asked.
+        // Whatever a URL is for, this rule applies: keys, token endpoint, introspection, documents.
         let far = of(Reach::Public);
         for url in [
             "https://10.9.9.9/internal/delete?all=1",
@@ -295,7 +302,7 @@ mod tests {
         assert!(
             checked("https://keys.example/jwks", far.reach_of("https://keys.example/jwks")).is_ok()
         );
-        // Its own origin is as near as the operator let it be; another port is another origin.
+        // Its own origin has the reach that the operator allowed; another port is another origin.
         assert_eq!(far.reach_of("https://as.example/jwks"), Reach::Private);
         assert_eq!(far.reach_of("https://as.example:8443/jwks"), Reach::Public);
         assert_eq!(far.reach_of("https://as.example.evil/jwks"), Reach::Public);
@@ -303,7 +310,7 @@ mod tests {
             far.at("https://10.0.0.1/revoke".to_owned()).reach_of("https://10.0.0.1/revoke"),
             Reach::Public
         );
-        // Who is in a private network itself may name its neighbours.
+        // A server in a private network may name its neighbours.
         assert_eq!(of(Reach::Private).reach_of("https://10.0.0.1/jwks"), Reach::Private);
     }
 }

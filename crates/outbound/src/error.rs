@@ -1,11 +1,12 @@
-//! What other parties answer wrongly, in words that name what to change.
+//! Errors in other parties' responses, in words that say what to change.
 
 use crate::{http::Answer, trouble::OutboundError};
 use passavant_proto::{jose::jws::JwtError, others_text::shown};
 use serde::Deserialize;
 use std::fmt;
 
-/// An OAuth error answer. The texts are another party's: made harmless and short where they are read.
+/// An OAuth error response. The texts are another party's; they are sanitized and shortened when
+/// they are parsed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "AsSent")]
 pub struct OAuthError {
@@ -46,7 +47,7 @@ impl From<AsSent> for OAuthError {
 }
 
 impl OAuthError {
-    /// The error of an answer: in its own words, whatever they are.
+    /// The error in a response, in the party's own words.
     pub fn of(answer: &Answer) -> Self {
         answer.json().unwrap_or_else(|_| Self {
             error: format!("HTTP {}", answer.status),
@@ -66,7 +67,7 @@ impl fmt::Display for OAuthError {
     }
 }
 
-/// The first words of a body: of a page, what its title says.
+/// The first words of a body; of an HTML page, its title.
 pub fn first_words(body: &[u8]) -> &str {
     let text = std::str::from_utf8(body).unwrap_or_default().trim();
     if !text.starts_with('<') {
@@ -76,7 +77,7 @@ pub fn first_words(body: &[u8]) -> &str {
     title.map_or("a page (HTML)", |(title, _)| title.trim())
 }
 
-/// Two texts that have to be equal are not.
+/// Two strings that have to be equal are not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{what}\n  found:    {}\n  expected: {}\nhint: {hint}",
@@ -84,7 +85,7 @@ pub fn first_words(body: &[u8]) -> &str {
     shown(expected, 2048)
 )]
 pub struct Differs {
-    /// Which.
+    /// What they are.
     pub what: String,
     /// What is there.
     pub found: String,
@@ -103,7 +104,7 @@ pub enum DiscoveryError {
     /// It is another party's.
     #[error(transparent)]
     Differs(#[from] Differs),
-    /// The request did not reach its goal.
+    /// The request was not delivered.
     #[error(transparent)]
     Outbound(#[from] OutboundError),
 }
@@ -114,29 +115,29 @@ pub enum SignInError {
     /// The issuer's metadata are missing or wrong.
     #[error(transparent)]
     Discovery(#[from] DiscoveryError),
-    /// The browser came back with something else than the answer to this sign-in.
+    /// The browser returned with something other than the response to this sign-in.
     #[error("the sign-in was aborted: {0}")]
     Callback(String),
     /// The issuer refused.
     #[error("the sign-in at the identity provider failed: {party} says {error}")]
     Refused {
-        /// Who refused.
+        /// The party that refused.
         party: String,
-        /// Its words.
+        /// Its error response.
         error: OAuthError,
     },
-    /// An answer breaks the protocol; it was thrown away.
+    /// A response violates the protocol; it was discarded.
     #[error("the answer of the sign-in at the identity provider was thrown away: {0}")]
     BadAnswer(String),
-    /// An ID token does not verify.
+    /// An ID token cannot be verified.
     #[error("the ID token of {issuer} is refused: {error}")]
     IdToken {
         /// The issuer.
         issuer: String,
-        /// Why.
+        /// The reason.
         error: JwtError,
     },
-    /// The request did not reach its goal.
+    /// The request was not delivered.
     #[error(transparent)]
     Outbound(#[from] OutboundError),
 }

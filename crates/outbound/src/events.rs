@@ -1,12 +1,12 @@
-//! Server-sent events as the HTML standard reads them: what is unknown or malformed is left out, and the
-//! rest goes on.
+//! Server-sent events, parsed as in the HTML standard: unknown and malformed parts are ignored, and
+//! parsing continues.
 
 use std::collections::VecDeque;
 
-/// One event; every field as it came last.
+/// One event, with the last value of each field.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Event {
-    /// `event`; without it the standard means `message`.
+    /// `event`. If it is missing, the standard means `message`.
     pub name: Option<String>,
     /// `data`, its lines joined.
     pub data: Option<String>,
@@ -16,18 +16,18 @@ pub struct Event {
     pub retry: Option<u64>,
 }
 
-/// Why a body was not read.
+/// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Unread {
     /// The connection broke.
     #[error("the connection broke: {}", crate::trouble::text(.0))]
     Broken(reqwest::Error),
-    /// It is larger than it may be.
+    /// An event is larger than allowed.
     #[error("it is larger than it may be")]
     TooLarge,
 }
 
-/// The events of a response that is read as it comes.
+/// The events of a response, parsed as it arrives.
 pub struct Events {
     response: reqwest::Response,
     largest: usize,
@@ -36,7 +36,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// Events of `largest` bytes at most, each.
+    /// Reads events of at most `largest` bytes each.
     pub fn of(response: reqwest::Response, largest: usize) -> Self {
         Self { response, largest, parser: Parser::default(), ready: VecDeque::new() }
     }
@@ -58,25 +58,25 @@ impl Events {
     }
 }
 
-/// Reads events from the chunks that a stream comes in.
+/// Parses events from the chunks of a stream.
 #[derive(Default)]
 pub struct Parser {
     line: Vec<u8>,
     event: Event,
     /// The last byte was a CR: an LF that follows belongs to it.
     after_cr: bool,
-    /// The first line may begin with a byte order mark.
+    /// Parsing has begun; only before may there be a byte order mark.
     begun: bool,
 }
 
 impl Parser {
-    /// Bytes of the event that is being read.
+    /// Bytes of the event that is being parsed.
     pub fn size(&self) -> usize {
         let fields = [&self.event.data, &self.event.name, &self.event.id];
         self.line.len() + fields.into_iter().flatten().map(String::len).sum::<usize>()
     }
 
-    /// The events that end with this chunk.
+    /// Parses a chunk, and adds the events that end in it to `ready`.
     pub fn feed(&mut self, chunk: &[u8], ready: &mut VecDeque<Event>) {
         let mut rest = chunk;
         if self.after_cr && !rest.is_empty() {
@@ -126,7 +126,7 @@ impl Parser {
             b"retry" if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) => {
                 self.event.retry = value.parse().ok();
             }
-            // A comment (an empty name), or a field that nobody knows.
+            // A comment (an empty name), or an unknown field.
             _ => {}
         }
     }

@@ -1,6 +1,6 @@
 //! The one place that builds an HTTP client. Every outbound request has a reach, a size limit and a
-//! time limit; redirects are never followed. Proxies are never taken from the environment: a person's own program is
-//! given them ([`Outbound::through`]), a server never is.
+//! time limit; redirects are never followed. Proxies are never taken from the environment: a
+//! person's own program passes them in ([`Outbound::through`]), a server uses none.
 
 use crate::{
     events::{Event, Parser},
@@ -27,7 +27,7 @@ use std::{
 };
 use url::Url;
 
-/// A complete answer.
+/// A complete response.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// HTTP status.
@@ -36,7 +36,7 @@ pub struct Answer {
     pub headers: http::HeaderMap,
     /// Body, within its limit.
     pub body: Vec<u8>,
-    /// How near the party is that answered: what it names may be as near, and no nearer.
+    /// How close to us the responding party is: URLs that it names may be as close, and no closer.
     pub near: Reach,
 }
 
@@ -47,10 +47,10 @@ impl Answer {
     }
 }
 
-/// Largest answer read, in bytes (a discovery document, a JWK Set, a token answer).
+/// Largest response that is read, in bytes (a discovery document, a JWK Set, a token response).
 const LARGEST: usize = 256 * 1024;
 
-/// How much and how long an answer may be.
+/// Limits on the size and duration of a response.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Largest body, in bytes.
@@ -65,13 +65,13 @@ impl Default for Bounds {
     }
 }
 
-/// Turns a host name into addresses; the guard refuses what it may not reach.
+/// Resolves host names; the guard rejects addresses that are out of reach.
 pub trait Names: Send + Sync {
     /// Every address of `host`.
     fn resolve(&self, host: String) -> BoxedAddresses;
 }
 
-/// What a resolver answers.
+/// The result of a resolver.
 pub type BoxedAddresses =
     std::pin::Pin<Box<dyn Future<Output = std::io::Result<Vec<IpAddr>>> + Send>>;
 
@@ -87,22 +87,22 @@ impl Names for SystemNames {
     }
 }
 
-/// The guarded HTTP client. Cheap to clone.
+/// The HTTP client that enforces reach and limits. Cheap to clone.
 #[derive(Clone)]
 pub struct Outbound(pub(crate) Arc<Inner>);
 
-/// The way out of a network that lets nothing out but through a proxy, as the usual variables say it.
+/// Proxies for networks without direct internet access, as in the usual variables.
 #[derive(Clone, Debug, Default)]
 pub struct Proxies {
     /// For https URLs (`HTTPS_PROXY`, or else `ALL_PROXY`).
     pub https: Option<String>,
     /// For http URLs (`HTTP_PROXY`, or else `ALL_PROXY`).
     pub http: Option<String>,
-    /// Hosts that are reached without (`NO_PROXY`). This machine always is.
+    /// Hosts that are reached without a proxy (`NO_PROXY`). This machine always is.
     pub none_for: Option<String>,
 }
 
-/// Proxies, and whom they are not for.
+/// Proxies, and the hosts they are not used for.
 struct WayOut {
     https: Option<Url>,
     http: Option<Url>,
@@ -117,30 +117,30 @@ impl WayOut {
         if url.scheme() == "https" { self.https.as_ref() } else { self.http.as_ref() }
     }
 
-    /// Whether a name is a proxy's.
+    /// Whether a host name belongs to one of the proxies.
     fn is_proxy(&self, name: &str) -> bool {
         [&self.https, &self.http].into_iter().flatten().any(|url| url.host_str() == Some(name))
     }
 }
 
-/// Servers whose time is remembered.
+/// Maximum number of servers whose time is remembered.
 const CLOCKS: usize = 256;
-/// A clock that is further off than this is spoken of, in seconds.
+/// A clock difference above this is reported, in seconds.
 pub const NOTABLE_SKEW: i64 = 30;
 
 pub(crate) struct Inner {
     roots: Vec<Certificate>,
-    /// The same in PEM, for whoever builds a connector of its own.
+    /// The extra roots in PEM, for code that builds a connector of its own.
     pub(crate) pems: Vec<Vec<u8>>,
     pub(crate) names: Arc<dyn Names>,
     proxies: Option<Arc<WayOut>>,
-    /// Every request goes there, whatever its URL names.
+    /// If set, every request is sent to this socket, whatever its URL names.
     socket: Option<PathBuf>,
     clock: OnceLock<Clock>,
-    /// By how many seconds the clock of a server is ahead of ours, by its origin.
+    /// How many seconds the clock of a server is ahead of ours, by its origin.
     clocks: Mutex<HashMap<String, i64>>,
-    /// One client for each reach, built when first used: reading the platform's certificate
-    /// authorities takes longer than a short command should.
+    /// One client for each reach, built at first use: reading the platform's certificate
+    /// authorities takes too long for a short command.
     clients: [OnceLock<Client>; 3],
 }
 
@@ -157,7 +157,7 @@ impl Outbound {
         Self::with_names(extra_roots, Arc::new(SystemNames))
     }
 
-    /// The same with another resolver of names.
+    /// Like [`Self::new`], with another resolver.
     pub fn with_names(
         extra_roots: &[Vec<u8>],
         names: Arc<dyn Names>,
@@ -180,8 +180,9 @@ impl Outbound {
         })))
     }
 
-    /// The same through proxies: for a person's own program, which asks whom the person means. What a proxy reaches is
-    /// its own business: addresses behind it are not known here, and nothing on this machine is asked for through it.
+    /// Sends requests through proxies: only for a person's own program, which contacts the servers
+    /// that the person chose. The proxy decides which addresses it reaches: they are not known
+    /// here. Nothing on this machine is requested through it.
     pub fn through(self, proxies: &Proxies) -> Result<Self, OutboundError> {
         let parse = |which: &str, proxy: &Option<String>| {
             let Some(proxy) = proxy else { return Ok(None) };
@@ -218,7 +219,7 @@ impl Outbound {
         })))
     }
 
-    /// The same, for a server of this machine that listens at a Unix socket.
+    /// Sends requests to a server of this machine that listens at a Unix socket.
     #[must_use]
     pub fn at_socket(&self, socket: &Path) -> Self {
         Self(Arc::new(Inner {
@@ -233,21 +234,21 @@ impl Outbound {
         }))
     }
 
-    /// From now on the time of servers is compared with this clock.
+    /// From now on, compares the time of servers with this clock.
     pub fn compare_with(&self, clock: &Clock) {
-        // The first one stays: there is one clock.
+        // The first clock stays: there is only one.
         let _ = self.0.clock.set(clock.clone());
     }
 
-    /// By how many seconds the clock of whoever serves `url` is ahead of ours (behind, if negative), as of its last
-    /// answer.
+    /// How many seconds the clock of the server at `url` is ahead of ours (negative if behind), as
+    /// of its last response.
     pub fn skew_of(&self, url: &str) -> Option<i64> {
         let origin = Url::parse(url).ok()?.origin().ascii_serialization();
         self.clocks().get(&origin).copied()
     }
 
-    /// The server whose clock is furthest from ours, if that is far enough to speak of: its origin, and how many seconds
-    /// it is ahead.
+    /// The server whose clock differs most from ours, if that is worth reporting: its origin, and
+    /// how many seconds it is ahead.
     pub fn notable_skew(&self) -> Option<(String, i64)> {
         let clocks = self.clocks();
         let furthest = clocks.iter().max_by_key(|(_, skew)| skew.abs())?;
@@ -258,9 +259,9 @@ impl Outbound {
         self.0.clocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Compares the `Date` of an answer with our clock.
+    /// Compares the `Date` of a response with our clock.
     pub(crate) fn note_time(&self, url: &Url, headers: &http::HeaderMap) {
-        // What was kept on the way is of another time.
+        // A cached response has the time at which it was made.
         let date = headers.get("date").filter(|_| !headers.contains_key("age"));
         let date = date.and_then(|date| date.to_str().ok());
         let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
@@ -274,7 +275,7 @@ impl Outbound {
         }
     }
 
-    /// What went wrong, with the proxy that the request went through.
+    /// The cause of an error, with the proxy that the request went through.
     fn by_way_of(&self, url: &Url, cause: String) -> String {
         let Some(proxy) = self.0.proxies.as_ref().and_then(|way| way.of(url).map(host_of)) else {
             return cause;
@@ -293,20 +294,20 @@ impl Outbound {
         self.0.proxies.as_ref().is_some_and(|way| way.of(url).is_some())
     }
 
-    /// The underlying client for MCP traffic to a server the user named: same guards, no size or
-    /// total time limit, because streams are long.
+    /// The underlying client for MCP traffic to a server that the user named: the same checks, but
+    /// no limit on size or total time, because streams are long.
     pub fn streaming(&self, url: &str) -> Result<Client, OutboundError> {
         let reach = Reach::of_trusted_url(url);
         checked(url, reach)?;
         self.client(reach)
     }
 
-    /// GET, answering JSON or anything else.
+    /// GET, for JSON or anything else.
     pub async fn get(&self, url: &str, reach: Reach) -> Result<Answer, OutboundError> {
         self.get_within(url, reach, Bounds::default()).await
     }
 
-    /// GET with bounds of its own.
+    /// GET with limits of its own.
     pub async fn get_within(
         &self,
         url: &str,
@@ -318,7 +319,7 @@ impl Outbound {
         self.send(request, &url, reach, bounds).await
     }
 
-    /// POST of a form; `basic` are form-encoded Basic credentials.
+    /// POST of a form. `basic` are form-encoded credentials for Basic authentication.
     pub async fn post_form(
         &self,
         url: &str,
@@ -343,7 +344,7 @@ impl Outbound {
         self.send(request, &url, reach, Bounds::default()).await
     }
 
-    /// Any JSON request; `bearer` goes into the `Authorization` header.
+    /// Any JSON request. `bearer` goes into the `Authorization` header.
     pub async fn json(
         &self,
         method: &str,
@@ -355,7 +356,7 @@ impl Outbound {
         self.json_with(method, url, reach, bearer, body, &[]).await
     }
 
-    /// The same with more headers, and bounds of its own.
+    /// Like [`Self::json`], with more headers and limits of its own.
     pub async fn json_within(
         &self,
         (method, url): (&str, &str),
@@ -367,7 +368,7 @@ impl Outbound {
         self.ask_json((method, url), reach, bearer, body, (headers, bounds)).await
     }
 
-    /// The same with more headers.
+    /// Like [`Self::json`], with more headers.
     pub async fn json_with(
         &self,
         method: &str,
@@ -413,7 +414,7 @@ impl Outbound {
             return Ok(client.clone());
         }
         let built = build(reach, &self.0).map_err(|e| OutboundError::Setup(text(&e)))?;
-        // Another thread may have built one meanwhile: then that one serves.
+        // Another thread may have built one meanwhile: use that one.
         Ok(slot.get_or_init(|| built).clone())
     }
 
@@ -430,7 +431,8 @@ impl Outbound {
         };
         let request = request.timeout(bounds.time);
         let mut response = request.send().await.map_err(|e| unreachable(&e))?;
-        // The address that answered, in case a name was resolved anew between check and connect.
+        // Check the address that responded, in case the name was resolved again between check and
+        // connect.
         let proxied = self.is_proxied(url);
         if !proxied && response.remote_addr().is_some_and(|peer| !reach.allows(peer.ip())) {
             return Err(OutboundError::Reach(host_of(url)));
@@ -472,13 +474,13 @@ impl Outbound {
     }
 }
 
-/// The answer in a stream of events, which goes on after it: events without data come before it (to be resumed by), and
-/// what a server has to say of its own accord.
+/// Finds the response in a stream of events that continues after it. Events without data (for
+/// resuming) and messages that the server sends on its own may precede it.
 #[derive(Default)]
 struct FirstMessage {
     parser: Parser,
     ready: VecDeque<Event>,
-    /// Where it is JSON.
+    /// The response, if it is JSON.
     found: Option<String>,
 }
 
@@ -493,7 +495,7 @@ impl FirstMessage {
                     self.found = Some(data);
                     return true;
                 }
-                // The older transport begins with the place to post to.
+                // The older transport begins with the endpoint for POST.
                 Err(_) => return true,
             }
         }
@@ -501,7 +503,7 @@ impl FirstMessage {
     }
 }
 
-/// An encoding of the body that is left after gzip, which is taken though nobody asked for it.
+/// A content coding that remains after gzip, which is accepted although it was not requested.
 pub(crate) fn foreign_encoding(headers: &http::HeaderMap) -> Option<String> {
     let encoding = headers.get("content-encoding")?;
     let encoding = String::from_utf8_lossy(encoding.as_bytes()).trim().to_owned();
@@ -512,7 +514,8 @@ pub(crate) fn foreign_encoding(headers: &http::HeaderMap) -> Option<String> {
 #[allow(clippy::disallowed_methods)] // the one place that may build a client
 fn build(reach: Reach, outbound: &Inner) -> Result<Client, reqwest::Error> {
     let mut plain = http::HeaderMap::new();
-    // Compressed answers are not asked for, but read: some in the way compress all the same.
+    // Compressed responses are not requested, but are read, because some intermediaries compress
+    // anyway.
     plain.insert("accept-encoding", http::HeaderValue::from_static("identity"));
     let builder = Client::builder();
     let builder = match &outbound.proxies {
@@ -543,12 +546,12 @@ fn build(reach: Reach, outbound: &Inner) -> Result<Client, reqwest::Error> {
         .build()
 }
 
-/// Resolves a name and refuses it whole if any of its addresses is out of reach, so that the
-/// connection goes to a checked address or nowhere.
+/// Resolves a name, and rejects it if any of its addresses is out of reach, so that the connection
+/// goes to a checked address or nowhere.
 struct Guard {
     reach: Reach,
     names: Arc<dyn Names>,
-    /// A proxy is wherever the person's network has it.
+    /// A proxy may be anywhere in the person's network.
     proxies: Option<Arc<WayOut>>,
 }
 

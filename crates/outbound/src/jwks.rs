@@ -1,4 +1,4 @@
-//! Keys of issuers and clients: fetched once, kept, and never lost to a bad answer.
+//! Keys of issuers and clients: fetched once, cached, and never lost because of a failed fetch.
 
 use crate::{http::Outbound, reach::Reach};
 use passavant_proto::{
@@ -14,31 +14,32 @@ use tokio::sync::Mutex as AsyncMutex;
 
 /// Keys older than this are fetched again when they are next used, in seconds.
 const FRESH: i64 = 300;
-/// Keys older than this are not used any more when they cannot be fetched again, in seconds: whoever has stolen a key
-/// and keeps us from fetching gains no more.
+/// Keys older than this are not used if they cannot be fetched again, in seconds. It limits what an
+/// attacker gains who has stolen a key and prevents us from fetching.
 const STALE: i64 = 3600;
-/// After a fetch, good or bad, the next one waits this long, in seconds.
+/// After a fetch, successful or not, the next one waits this long, in seconds.
 const COOLDOWN: i64 = 10;
-/// Most key sets held; each belongs to a registered issuer or client.
+/// Maximum number of cached key sets; each belongs to a registered issuer or client.
 const MOST: usize = 10_000;
 
-/// Where a key set is and what it is used with.
+/// Where a key set is, and what it is used for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeySource {
-    /// Whose keys: the issuer, or `client <id>`. Keys of one are never used for another.
+    /// The owner of the keys: the issuer, or `client <id>`. Keys of one owner are never used for
+    /// another.
     pub owner: String,
-    /// URL of the JWK Set; `None`: in the owner's discovery document.
+    /// URL of the JWK Set; `None` means that the owner's discovery document names it.
     pub jwks_uri: Option<String>,
     /// The registered algorithm.
     pub algorithm: Algorithm,
-    /// How far the fetch may go.
+    /// Which addresses the fetch may reach.
     pub reach: Reach,
 }
 
 /// Why there are no keys.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeysError {
-    /// They cannot be had just now.
+    /// They cannot be fetched at the moment.
     #[error("the keys of {0} cannot be fetched just now")]
     Unavailable(String),
 }
@@ -55,13 +56,13 @@ impl Held {
         self.keys.as_ref().is_some_and(|keys| keys.find(kid).is_some())
     }
 
-    /// The keys, if they have `kid` and need not be fetched again.
+    /// The keys, if they contain `kid` and need not be fetched again.
     fn fresh(&self, kid: Option<&str>, now: Timestamp) -> Option<Arc<KeySet>> {
         let fresh = self.fetched_at.is_some_and(|at| now.since(at) < FRESH);
         self.keys.as_ref().filter(|_| fresh && self.knows(kid)).map(Arc::clone)
     }
 
-    /// The keys, unless they are too old to be believed.
+    /// The keys, unless they are too old to be used.
     fn usable(&self, now: Timestamp) -> Option<Arc<KeySet>> {
         let believed = self.fetched_at.is_some_and(|at| now.since(at) < STALE);
         self.keys.as_ref().filter(|_| believed).map(Arc::clone)
@@ -80,7 +81,7 @@ impl Held {
 #[derive(Default)]
 struct Entry {
     held: Mutex<Held>,
-    /// Taken by the one caller that fetches; the others wait for it instead of fetching too.
+    /// Held by the one caller that fetches; the others wait for it instead of fetching, too.
     flight: AsyncMutex<()>,
 }
 
@@ -90,16 +91,16 @@ impl Entry {
     }
 }
 
-/// A cache of key sets. One fetch at a time for each owner; the cooldown is claimed before the
-/// fetch; a failed fetch never evicts good keys. Cheap to clone.
+/// A cache of key sets. There is one fetch at a time for each owner; the cooldown is claimed before
+/// the fetch; a failed fetch never evicts good keys. Cheap to clone.
 #[derive(Clone)]
 pub struct RemoteKeys(Arc<Inner>);
 
 struct Inner {
     outbound: Outbound,
     clock: Clock,
-    /// By the whole source, so that two roles that registered one issuer differently do not
-    /// spoil each other's keys.
+    /// Keyed by the whole source, so that two roles that registered one issuer differently do not
+    /// overwrite each other's keys.
     entries: Mutex<HashMap<KeySource, Arc<Entry>>>,
 }
 
@@ -109,9 +110,9 @@ impl RemoteKeys {
         Self(Arc::new(Inner { outbound, clock, entries: Mutex::default() }))
     }
 
-    /// Keys that have `kid`, or the newest there are. Keys older than five minutes are fetched
-    /// again before they are used; if that fails they go on being used up to an hour. If `kid` is
-    /// unknown after a good fetch, the verifier will say so.
+    /// Keys that contain `kid`, or the newest ones available. Keys older than five minutes are
+    /// fetched again before they are used; if that fails, they are used for up to an hour. If `kid`
+    /// is unknown after a successful fetch, the verifier reports it.
     pub async fn keys(
         &self,
         source: &KeySource,
@@ -138,7 +139,7 @@ impl RemoteKeys {
             }
         }
         let held = entry.held();
-        // Whether an unknown kid exists can be told only after a fetch that went well.
+        // Only a successful fetch can show that an unknown kid does not exist.
         let told = held.knows(kid) || held.fetched_at == held.tried_at;
         let usable = held.usable(now).filter(|_| told);
         usable.ok_or_else(|| KeysError::Unavailable(source.owner.clone()))

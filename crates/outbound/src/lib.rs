@@ -1,5 +1,6 @@
-//! Every request that leaves: the guarded HTTP client and how far it may go, discovery of authorization servers, keys
-//! and metadata documents of other parties, sign-in at other identity providers, and the gateway's way to MCP servers.
+//! All outbound requests: the restricted HTTP client and the reach of its requests, discovery of
+//! authorization servers, keys and metadata documents of other parties, sign-in at other identity
+//! providers, and the gateway's connections to MCP servers.
 
 mod client_documents;
 mod discovery;

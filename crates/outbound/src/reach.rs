@@ -1,24 +1,26 @@
-//! How far a request may go, by who named its URL: the one rule that every request is held to.
+//! Which addresses a request may reach, depending on who named its URL: the one rule for all
+//! outbound requests.
 
 use crate::trouble::{OutboundError, host_of};
 use passavant_proto::{identifier::is_loopback, others_text::shown};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use url::{Host, Url};
 
-/// How far a request may go. A document from far away must not send us somewhere near.
+/// Which addresses a request may reach. A document from the internet must not direct us to an
+/// address on this machine or in its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reach {
     /// Public addresses over https: for URLs that someone else chose.
     Public,
-    /// Also private networks, over https: for URLs that the administrator or user wrote, and what
-    /// those lead to.
+    /// Also private networks, over https: for URLs that the administrator or user wrote, and URLs
+    /// found from there.
     Private,
-    /// Also this machine, where plain http is accepted.
+    /// Also this machine, where plain http is allowed.
     Loopback,
 }
 
 impl Reach {
-    /// The reach of a URL that the operator chose: as far as that very host.
+    /// The reach of a URL that the operator chose: just enough for its host.
     pub fn of_trusted_url(url: &str) -> Self {
         match Url::parse(url) {
             Ok(url) if is_loopback(&url) => Self::Loopback,
@@ -44,8 +46,8 @@ pub(crate) enum Class {
     Never,
 }
 
-/// RFC 6890 and its neighbours. Addresses that embed another (mapped, NAT64, 6to4, Teredo, ISATAP)
-/// are never public: they are refused, not unwrapped.
+/// The class of an address, by RFC 6890 and related registries. Addresses that embed another one
+/// (mapped, NAT64, 6to4, Teredo, ISATAP) are never public: they are rejected, not unwrapped.
 pub(crate) fn class_of(address: IpAddr) -> Class {
     match address {
         IpAddr::V4(ip) => class_of_v4(ip),
@@ -77,8 +79,8 @@ fn class_of_v6(ip: Ipv6Addr) -> Class {
     let isatap = (s[4] & 0xfdff) == 0 && s[5] == 0x5efe;
     match s[0] {
         0xfc00..=0xfdff => Class::Private,
-        // 2000::/3 alone is global unicast; out of it 2001::/23 (Teredo among it), documentation
-        // and 6to4.
+        // Only 2000::/3 is global unicast; 2001::/23 (including Teredo), documentation and 6to4 are
+        // excluded from it.
         0x2001 if s[1] < 0x0200 || s[1] == 0x0db8 => Class::Never,
         0x2002 => Class::Never,
         0x3fff if s[1] < 0x1000 => Class::Never,
@@ -87,7 +89,8 @@ fn class_of_v6(ip: Ipv6Addr) -> Class {
     }
 }
 
-/// Scheme, and the address of a host given as one: the resolver is not asked about those.
+/// Parses a URL and checks its scheme. If the host is an IP address, that is checked here, too,
+/// because the resolver is not asked about it.
 pub fn checked(text: &str, reach: Reach) -> Result<Url, OutboundError> {
     let bad = || OutboundError::Url(shown(text, 200));
     let url = Url::parse(text).map_err(|_| bad())?;

@@ -1,5 +1,6 @@
-//! Signing people in at an IdP for a server that has pages of its own: where to send the browser, and what came
-//! of it. The server keeps state, nonce and verifier; it authenticates with `private_key_jwt` alone.
+//! Signs people in at an IdP, for a server with pages of its own: makes the URL for the browser,
+//! and evaluates the response. The server stores state, nonce and verifier; it authenticates with
+//! `private_key_jwt` only.
 
 use crate::{
     discovery::{Discovered, authorization_endpoint, discover_authorization_server},
@@ -35,30 +36,30 @@ pub struct RelyingParty {
     metadata: Arc<Mutex<Metadata>>,
 }
 
-/// By issuer. The issuers are those that an administrator trusts.
+/// By issuer. Only issuers that an administrator trusts are in it.
 type Metadata = HashMap<Issuer, Arc<AsyncMutex<Entry>>>;
 
-/// What is known of one issuer, and when it was read; when it last did not answer.
+/// The metadata of one issuer, when they were fetched, and when the last fetch failed.
 #[derive(Default)]
 struct Entry {
     found: Option<(Timestamp, Discovered)>,
     failed_at: Option<Timestamp>,
 }
 
-/// After a request that failed none is made for so long, in seconds.
+/// No request is made for this long after one that failed, in seconds.
 const COOLDOWN: i64 = 10;
 
-/// Metadata are read again after this long, in seconds.
+/// Metadata are fetched again after this time, in seconds.
 const FRESH: i64 = 300;
 
-/// One sign-in, as the server keeps it.
+/// One sign-in, as the server stores it.
 #[derive(Clone, Copy, Debug)]
 pub struct SignInFlow<'a> {
     /// The IdP.
     pub issuer: &'a Issuer,
     /// The server's client id there.
     pub client_id: &'a str,
-    /// Where the browser comes back.
+    /// The redirect URI.
     pub redirect_uri: &'a str,
     /// `state`.
     pub state: &'a str,
@@ -68,14 +69,14 @@ pub struct SignInFlow<'a> {
     pub verifier: &'a str,
 }
 
-/// What the sign-in has to be like.
+/// Requirements on the sign-in.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SignInWishes<'a> {
-    /// Address to start with.
+    /// Address to prefill.
     pub login_hint: Option<&'a str>,
-    /// Sign in afresh, whatever session there is.
+    /// Require a new sign-in, whatever session there is.
     pub fresh: bool,
-    /// Oldest sign-in that will do, in seconds.
+    /// Maximum age of the sign-in, in seconds.
     pub max_age: Option<i64>,
 }
 
@@ -92,8 +93,8 @@ impl RelyingParty {
         Self { outbound, keys, clock, entropy, metadata: Arc::default() }
     }
 
-    /// An issuer's metadata, read again after a while: whoever comes by does not make us ask each time. One request at
-    /// a time, and after one that failed none for a while.
+    /// An issuer's metadata, cached for a while, so that visitors cannot cause a request each time.
+    /// There is one request at a time, and none for a while after a failed one.
     async fn metadata(&self, issuer: &Issuer) -> Result<Discovered, DiscoveryError> {
         let now = self.clock.now();
         let entry = {
@@ -125,7 +126,7 @@ impl RelyingParty {
         self.metadata.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where to send the browser.
+    /// The URL to send the browser to.
     pub async fn authorization_url(
         &self,
         flow: SignInFlow<'_>,
@@ -151,8 +152,8 @@ impl RelyingParty {
         Ok(format!("{endpoint}{separator}{}", query.finish()))
     }
 
-    /// Redeems the code of an answer and verifies the ID token. `iss` is the one of the answer: it has to be
-    /// there if the IdP says that it sends it, and be this IdP's (RFC 9207).
+    /// Redeems the code of an authorization response and verifies the ID token. `iss` is the one of
+    /// the response: it is required if the IdP announces it, and has to be this IdP's (RFC 9207).
     pub async fn finish(
         &self,
         flow: SignInFlow<'_>,

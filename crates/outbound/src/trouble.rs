@@ -1,29 +1,29 @@
-//! Why a request that leaves brought no answer, in words that name no internal address.
+//! Why an outbound request got no response, in words that name no internal address.
 
 use passavant_proto::others_text::shown;
 use url::Url;
 
-/// Why an outbound request did not bring an answer. The texts name no internal address.
+/// Why an outbound request got no response. The texts name no internal address.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboundError {
-    /// Not a URL we would ask.
+    /// The URL is not one that may be requested.
     #[error("`{0}` is not an https URL (http is accepted on this machine only)")]
     Url(String),
     /// The host's address is out of reach for this request.
     #[error("{0} is on a network this request may not reach")]
     Reach(String),
-    /// No connection, no TLS, or no answer in time.
+    /// There was no connection, no TLS, or no response in time.
     #[error("{host} did not answer: {cause}")]
     Unreachable {
-        /// Host (and port) asked.
+        /// The host (and port) of the request.
         host: String,
-        /// What the transport says.
+        /// The transport's error.
         cause: String,
     },
-    /// The answer is larger than it may be.
+    /// The response is larger than allowed.
     #[error("the answer of {0} is larger than {1} bytes")]
     TooLarge(String, usize),
-    /// The answer is in an encoding that was not asked for and is not known here.
+    /// The response has a content coding that was not requested and is not supported.
     #[error(
         "the answer of {0} has the encoding `{1}`, which nobody asked for\nhint: whoever compresses it has to heed \
              Accept-Encoding"
@@ -39,7 +39,7 @@ pub(crate) fn host_of(url: &Url) -> String {
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// An error and its causes, without the URL (it may carry a query).
+/// An error and its causes, without the URL, whose query may be confidential.
 pub fn text(error: &reqwest::Error) -> String {
     let mut causes = Vec::new();
     let mut source = std::error::Error::source(error);

@@ -1,5 +1,5 @@
-//! A pooled connection to one MCP server behind a gateway: bytes pass as they are. The guards of every
-//! outbound request hold here too: reach, no redirects, no proxies.
+//! A pooled connection to one MCP server behind a gateway: bytes are forwarded unchanged. The rules
+//! for every outbound request apply here, too: reach, no redirects, no proxies.
 
 use crate::{
     http::Outbound,
@@ -31,10 +31,10 @@ use std::{
 };
 use tower::Service;
 
-/// Idle connections are closed after this long: sooner than servers commonly close them, so that no
-/// request meets a connection that is being closed.
+/// Idle connections are closed after this time, which is shorter than what servers commonly use, so
+/// that no request meets a connection that is being closed.
 const IDLE: Duration = Duration::from_secs(4);
-/// Longest head of an answer, in bytes.
+/// Longest head of a response, in bytes.
 const LONGEST_HEAD: usize = 64 * 1024;
 
 /// One MCP server. Cheap to clone.
@@ -44,13 +44,13 @@ pub struct Upstream {
     uri: Uri,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
-    /// No connection: the request was not sent.
+    /// There was no connection: the request was not sent.
     #[error("no connection: {0}")]
     Connect(String),
-    /// The connection broke, or what came is not HTTP.
+    /// The connection broke, or the response is not HTTP.
     #[error("no answer: {0}")]
     Broken(String),
 }
@@ -87,7 +87,7 @@ impl Outbound {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut roots = Vec::new();
         for pem in &self.0.pems {
-            // They were read when the client was made.
+            // They were parsed when the client was made.
             roots.extend(CertificateDer::pem_slice_iter(pem).filter_map(Result::ok));
         }
         let verifier = Verifier::new_with_extra_roots(roots, Arc::clone(&provider))?;
@@ -100,8 +100,9 @@ impl Outbound {
 }
 
 impl Upstream {
-    /// Sends a request and answers when the head of its answer is there. Dropping the future, or the
-    /// body of the answer before its end, closes the connection: the server sees it as cancelled.
+    /// Sends a request, and returns when the head of its response has arrived. Dropping the future,
+    /// or the response's body before its end, closes the connection, which the server sees as a
+    /// cancellation.
     pub async fn send(
         &self,
         method: Method,
@@ -123,7 +124,7 @@ impl Upstream {
     }
 }
 
-/// The last cause: all before it say only that there is one.
+/// The last cause: those before it only say that there is one.
 fn cause_of(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     while let Some(next) = cause.source() {
@@ -132,7 +133,7 @@ fn cause_of(error: &(dyn std::error::Error + 'static)) -> String {
     cause.to_string()
 }
 
-/// Resolves a name and refuses it whole if any of its addresses is out of reach.
+/// Resolves a name, and rejects it if any of its addresses is out of reach.
 #[derive(Clone)]
 struct GuardedNames {
     reach: Reach,
