@@ -63,7 +63,7 @@ pub(crate) async fn run(args: Admin) -> Result<()> {
     Ok(())
 }
 
-/// The options that name the same server again.
+/// The options that select the same server, for a follow-up command.
 fn again(args: &Admin) -> String {
     let mut words = String::new();
     let default = PathBuf::from("passavant.toml");
@@ -89,10 +89,11 @@ fn is_open(_: &std::path::Path) -> bool {
     false
 }
 
-/// The administration API that the options name: by default the local owner's, at the socket beside the config.
+/// The administration API that the options select: by default at the socket in the config's folder,
+/// as the local owner.
 fn api_of(args: &Admin) -> Result<Api> {
     let outbound = system::outbound(&[])?;
-    // As the server reads it.
+    // With the same rules as the server.
     let mut shared = system::Shared::Group;
     let (base, secret_file) = match (&args.url, &args.secret_file) {
         (Some(url), Some(file)) => (url.trim_end_matches('/').to_owned(), file.clone()),
@@ -177,7 +178,8 @@ mod tests {
         admin: Admin,
     }
 
-    /// Whoever holds the port answers each connection with the next text, and keeps what it was sent.
+    /// Another program that took the port: it answers each connection with the next text, and
+    /// records what it received.
     async fn squat(answers: &'static [&'static str]) -> (String, tokio::task::JoinHandle<Vec<u8>>) {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

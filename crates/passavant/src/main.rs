@@ -13,7 +13,8 @@ use passavant_host as system;
 use passavant_runtime::{config, gateway, init, serve, telemetry};
 use std::{path::PathBuf, process::ExitCode};
 
-/// The system's allocator keeps the large blocks of password hashing for good, one set a thread.
+/// The system's allocator never returns the large blocks of password hashing, one set for each
+/// thread.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -158,7 +159,7 @@ fn main() -> ExitCode {
     system::end_with_the_reader();
     let cli = Cli::parse();
     let mut builder = match cli.command {
-        // A bridge waits most of its life, and there is one for each server and agent.
+        // A bridge is idle most of the time, and there is one for each server and agent.
         Command::Connect(_) => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
@@ -171,7 +172,7 @@ fn main() -> ExitCode {
     };
     let outcome = runtime.block_on(run(cli.command));
     employee::warn_of_clock();
-    // A thread may still wait for a line of standard input; it is not waited for.
+    // A thread may still be blocked on standard input; do not wait for it.
     runtime.shutdown_background();
     match outcome {
         Ok(code) => code,

@@ -1,5 +1,5 @@
-//! What the command line says of itself: every help text as it is kept beside this file, and every command that any text
-//! of the project names, as the parser reads it.
+//! Tests of the texts about the command line: the help texts match the stored ones, and every
+//! command in any text of the project is accepted by the parser.
 
 use super::Cli;
 use clap::{Command, CommandFactory, error::ErrorKind};
@@ -9,10 +9,10 @@ use passavant_admin::types::{
 };
 use std::{fmt::Write as _, fs, path::Path};
 
-/// Every command with its help, the long one.
+/// The long help of every command.
 fn helps() -> String {
     fn walk(command: &mut Command, path: &str, text: &mut String) {
-        // Lines break where the terminal ends: here, where they are written.
+        // Lines are wrapped at the width of the terminal: use a fixed one here.
         let help = command.clone().term_width(100).render_long_help().to_string();
         writeln!(text, "$ {path} --help\n{}\n", help.trim_end()).unwrap();
         for sub in command.get_subcommands_mut() {
@@ -30,13 +30,13 @@ fn helps() -> String {
     lines.fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// `UPDATE_EXPECT=1 cargo test -p passavant` keeps them as they are now: read them first.
+/// `UPDATE_EXPECT=1 cargo test -p passavant` stores the current texts: read them first.
 #[test]
 fn every_help_is_the_one_that_is_kept() {
     expect_test::expect_file!["words/help.txt"].assert_eq(&helps());
 }
 
-/// Commands in texts: `passavant …` between backquotes, or at the start of a line of a shell.
+/// Commands in texts: `passavant …` in backquotes, or at the start of a line of a shell script.
 fn commands(text: &str) -> Vec<String> {
     let quoted = text.split('`').skip(1).step_by(2);
     let lines = text.lines().map(|line| line.trim().trim_start_matches("$ "));
@@ -54,13 +54,14 @@ fn commands(text: &str) -> Vec<String> {
     all.collect()
 }
 
-/// What stands for something in a text: `NAME`, `{id}`, `…`, `[--ras NAME]`.
+/// Placeholders in a text: `NAME`, `{id}`, `…`, `[--ras NAME]`.
 fn stands_for(word: &str) -> bool {
     word.contains(['{', '}', '…', '[', ']', '(', ')', '<', '$', '%', '"', '\''])
         || word.ends_with(['.', ',', ':', '\\'])
 }
 
-/// Whether the parser knows it: what a text leaves out may be missing, what it says has to be there.
+/// Why the parser rejects a command, if it does. Arguments may be left out, but those that are
+/// there have to be known.
 fn trouble(command: &str) -> Option<String> {
     let words: Vec<&str> =
         command.split_whitespace().take_while(|word| !stands_for(word)).collect();
@@ -72,7 +73,7 @@ fn trouble(command: &str) -> Option<String> {
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
             | ErrorKind::MissingRequiredArgument
             | ErrorKind::MissingSubcommand => None,
-            // A name in capitals stands for one of several.
+            // A name in capitals is a placeholder for one of several.
             ErrorKind::InvalidValue | ErrorKind::ValueValidation
                 if words.iter().any(|word| {
                     word.len() > 1
@@ -114,7 +115,7 @@ fn every_command_that_a_text_names_is_one() {
             continue;
         }
         let text = fs::read_to_string(&file).unwrap();
-        // In code, a text goes on in the next line, and braces stand for something.
+        // In code, a string may continue on the next line, and braces are placeholders.
         let text = text.replace("\\\n", " ");
         for command in commands(&text) {
             seen += 1;

@@ -1,4 +1,4 @@
-//! What each command asks of the administration API.
+//! The requests to the administration API that each command makes.
 
 use super::{
     api::Api,
@@ -23,13 +23,13 @@ pub(super) fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-/// What was said on a command line as the API's type of it; what it cannot be is named with its path.
+/// Converts command-line values to the API's type. An error names the path of the wrong value.
 pub(super) fn typed<T: DeserializeOwned>(said: Value) -> Result<T> {
     serde_path_to_error::deserialize(said)
         .map_err(|error| anyhow::anyhow!("`{}`: {}", error.path(), error.inner()))
 }
 
-/// A request of what was said: what was not is left out.
+/// A request made from command-line options; options that were not given are left out.
 pub(super) struct Saying(Map<String, Value>);
 
 impl Saying {
@@ -44,13 +44,13 @@ impl Saying {
         self
     }
 
-    /// A list, if anything of it was said.
+    /// Adds a list, if it has any elements.
     pub(super) fn list(self, name: &str, said: Vec<String>) -> Self {
         let said = (!said.is_empty()).then_some(said);
         self.with(name, said)
     }
 
-    /// A text; `-` takes it away.
+    /// Adds a text; `-` removes the value.
     pub(super) fn or_none(self, name: &str, said: Option<String>) -> Self {
         let said = said.map(|text| if text == "-" { Value::Null } else { text.into() });
         self.with(name, said)
@@ -89,7 +89,7 @@ async fn switch<K: Kind>(api: &Api, ById { id }: ById, on: bool) -> Result<Value
     Ok(serde_json::to_value(api.server.switch::<K>(&id, on).await?)?)
 }
 
-/// Says what goes with a record, and deletes it unless that is all that was asked for.
+/// Prints the records that go with this one, and deletes it, unless this is a dry run.
 pub(super) async fn delete<K: Kind>(api: &Api, Gone { id, dry_run }: Gone) -> Result<Value> {
     let with_it = api.server.dependents::<K>(&id).await?.records;
     for (fate, words) in [
@@ -115,13 +115,13 @@ pub(super) async fn delete<K: Kind>(api: &Api, Gone { id, dry_run }: Gone) -> Re
     Ok(Value::Null)
 }
 
-/// A password, or a secret, from the terminal or the first line of standard input.
+/// A password or secret, from the terminal or the first line of standard input.
 fn read_password() -> Result<Secret> {
     use std::io::{BufRead, IsTerminal};
     if std::io::stdin().is_terminal() {
         let password =
             Secret::new(rpassword::prompt_password("Password (12 characters or more): ")?);
-        // Nobody sees what they type here.
+        // The input is not echoed, so ask twice.
         let again = Secret::new(rpassword::prompt_password("The same again: ")?);
         if password != again {
             bail!("the two are not the same\nhint: nothing was changed; run it again");
@@ -203,7 +203,7 @@ pub(super) async fn groups(api: &Api, group: Group) -> Result<Value> {
 }
 
 impl Manner {
-    /// What was said of it; the rest is left to the server.
+    /// Adds the options that were given; the rest is left to the server.
     fn said_in(self, saying: Saying) -> Saying {
         saying
             .with("id_token_signed_response_alg", self.id_token_algorithm)
@@ -214,7 +214,7 @@ impl Manner {
     }
 }
 
-/// A JWK Set in a file.
+/// Reads a JWK Set from a file.
 fn jwks_in(file: Option<PathBuf>) -> Result<Option<Value>> {
     let Some(file) = file else { return Ok(None) };
     let text = std::fs::read_to_string(&file)
@@ -317,7 +317,7 @@ pub(super) async fn servers(api: &Api, server: Server) -> Result<Value> {
     }
 }
 
-/// `SCOPE=TEXT`, each.
+/// Parses `SCOPE=TEXT` options.
 fn descriptions(scope_texts: &[String]) -> Result<Map<String, Value>> {
     let mut descriptions = Map::new();
     for text in scope_texts {
@@ -409,7 +409,7 @@ pub(super) async fn resources(api: &Api, resource: Resource) -> Result<Value> {
     }
 }
 
-/// Scopes that none of the MCP servers of a connection has can never be granted by it.
+/// Warns about scopes that none of a connection's MCP servers has: they can never be granted.
 fn warn_of_scopes(registered: &Value, resources: &[String], scopes: &[String]) {
     let named = |record: &&Value| {
         let resource = record.get("resource").and_then(Value::as_str);

@@ -1,13 +1,13 @@
-//! The server that a command is about.
+//! The server that a command administers.
 
 use passavant_admin::client::{AdminClient, ServerClient};
 
-/// The administration API, and one server behind it.
+/// The administration API, and one server that it administers.
 pub(super) struct Api {
     pub(super) all: AdminClient,
     pub(super) server: ServerClient,
     pub(super) is_ras: bool,
-    /// How the same place is named on a command line again.
+    /// The options that select the same server again.
     pub(super) again: String,
 }
 

@@ -1,4 +1,4 @@
-//! Administrators, keys, and what is to be ended: installations and sign-ins.
+//! Administrators, keys, installations and sessions.
 
 use super::{
     acts::{Saying, add, change, delete, list, typed},
@@ -57,7 +57,7 @@ pub(super) async fn administrators(api: &Api, act: Administrator, as_json: bool)
     Ok(())
 }
 
-/// When a token ends.
+/// When a token expires.
 fn ends(administrator: &Value) -> String {
     let at = administrator.get("expires_at").and_then(Value::as_i64).unwrap_or_default();
     match at - system::clock().now().0 {

@@ -1,4 +1,4 @@
-//! Tools that changed behind a gateway, and what was approved of them.
+//! Approval of tools that changed behind a gateway.
 
 use super::{api::Api, args::GatewayAct};
 use anyhow::Result;
@@ -6,7 +6,7 @@ use passavant_host as system;
 use passavant_host::plain;
 use serde_json::{Value, json};
 
-/// The gateways are beside the roles, whatever `--ras` says.
+/// Gateways are not part of a role, so `--ras` does not matter.
 pub(super) async fn gateway(api: &Api, act: GatewayAct, as_json: bool) -> Result<()> {
     match act {
         GatewayAct::Tools => {
@@ -47,14 +47,15 @@ pub(super) async fn gateway(api: &Api, act: GatewayAct, as_json: bool) -> Result
     Ok(())
 }
 
-/// What a tool says now beside what was approved, and how to approve it.
+/// The difference between the current and the approved description of a tool, and how to approve
+/// it.
 fn difference(resource: &str, tool: &Value, seen: &Value) -> String {
     let text = |value: &Value| plain(value.as_str().unwrap_or_default());
     let pretty = |value: &Value| {
         let text = value.as_str().unwrap_or_default();
         let read = serde_json::from_str::<Value>(text);
         let lines = read.map_or_else(|_| text.to_owned(), |value| format!("{value:#}"));
-        // Each line is shown for what it is; the lines themselves are ours.
+        // Each line is escaped; the line breaks are ours.
         lines.lines().map(|line| plain(line) + "\n").collect::<String>()
     };
     let (before, now) = (pretty(&tool["text"]), pretty(&seen["text"]));

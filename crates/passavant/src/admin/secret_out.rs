@@ -1,4 +1,4 @@
-//! Where a secret goes that is shown once.
+//! The file for a secret that is shown once.
 
 use anyhow::{Context, Result};
 use passavant_host as system;
@@ -13,7 +13,8 @@ pub(super) struct SecretOut {
 }
 
 impl SecretOut {
-    /// Before anything is made: the file is there then, empty and its owner's alone, and one that was there stays.
+    /// Call it before the act: it creates the file, empty and private to its owner, and fails if
+    /// the file exists.
     pub(super) fn new(option: &str, file: Option<PathBuf>) -> Result<Self> {
         if let Some(file) = &file {
             system::write_private(file, b"", true).with_context(|| option.to_owned())?;
@@ -21,7 +22,8 @@ impl SecretOut {
         Ok(Self { file, kept: false })
     }
 
-    /// Writes the secret of an answer there, where there is one, and takes it out of the answer.
+    /// Writes the secret from a response to the file, if there is one, and removes it from the
+    /// response.
     pub(super) fn keep(&mut self, mut answer: Value, member: &str) -> Result<Value> {
         if let (Some(file), Some(secret)) = (&self.file, answer.get(member)) {
             let secret = Secret::new(secret.as_str().unwrap_or_default());
@@ -34,7 +36,7 @@ impl SecretOut {
 }
 
 impl Drop for SecretOut {
-    /// Nothing was made: no file is left for it.
+    /// Nothing was created, so the file is removed.
     fn drop(&mut self) {
         if let Some(file) = self.file.as_ref().filter(|_| !self.kept) {
             let _ = std::fs::remove_file(file);

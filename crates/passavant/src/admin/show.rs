@@ -1,4 +1,4 @@
-//! What the administration API answers, for people and for programs.
+//! Output of the administration API's responses, for people and programs.
 
 use anyhow::Result;
 use passavant_host as system;
@@ -46,7 +46,7 @@ pub(super) fn lines(record: &Value) -> String {
     text
 }
 
-/// Audit rows as a table, oldest first; people by their names, as far as these are known.
+/// Audit rows as a table, oldest first, with the names of people where they are known.
 pub(crate) fn audit_table(rows: &Value, ids: bool) -> String {
     let mut table = vec![
         ["#", "WHEN", "EVENT", "OUTCOME", "PERSON", "CLIENT", "WHY AND WHAT"].map(str::to_owned),

@@ -1,5 +1,5 @@
-//! A browser without a screen: signs in at the IdP the way a person does, over HTTP, so that the
-//! walk takes the real code flow.
+//! A headless browser: signs in at the IdP as a person does, over HTTP, so that the walk uses the
+//! real code flow.
 
 use anyhow::{Context, Result, bail};
 use passavant_outbound::Outbound;

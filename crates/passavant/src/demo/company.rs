@@ -1,5 +1,5 @@
-//! The demo's company: an IdP, two vendors with a RAS and an MCP server each, people, and what they
-//! are allowed. The same crates as `passavant serve`, on temporary databases.
+//! The demo's company: an IdP, two vendors with a RAS and an MCP server each, people, and their
+//! access. It uses the same crates as `passavant serve`, on temporary databases.
 
 use super::{Demo, vendors};
 use anyhow::{Context as _, Result};
@@ -86,7 +86,7 @@ pub(crate) struct Person {
     pub(crate) password: Secret,
 }
 
-/// Listeners, certificates, keys: what every part is built with.
+/// The dependencies of every part: listeners, certificates, keys.
 struct Ground {
     folder: PathBuf,
     next_port: Option<u16>,
@@ -103,7 +103,8 @@ impl Ground {
         self.next_port = self.next_port.map(|port| port + 1);
         let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        // Browsers and clients treat `localhost` and its certificate alike on every system.
+        // Browsers and clients treat `localhost` and its certificate in the same way on every
+        // system.
         let url = format!("{scheme}://localhost:{}", listener.local_addr()?.port());
         Ok((listener, url))
     }
@@ -254,7 +255,7 @@ impl Company {
         }
     }
 
-    /// Writes the secrets that playing needs into files of mode 0600.
+    /// Writes the secrets that are needed for trying things out into files of mode 0600.
     pub(crate) fn write_secrets(&self) -> Result<()> {
         let write = |name: String, secret: &Secret| {
             system::write_private(&self.folder.join(name), secret.expose().as_bytes(), false)
@@ -278,18 +279,18 @@ impl Company {
     }
 }
 
-/// A record as an administrator's program sends it.
+/// Adds a record, as an administrator's program does.
 async fn add<K: Kind>(server: &ServerClient, new: serde_json::Value) -> Result<K::View> {
     Ok(server.add::<K>(&serde_json::from_value(new)?).await?)
 }
 
-/// Registers a client: the secret that it got.
+/// Registers a client and returns its secret.
 async fn register(server: &ServerClient, new: serde_json::Value) -> Result<Secret> {
     let made = add::<Clients>(server, new).await?;
     Ok(Secret::new(made.client_secret.context("a client without a secret")?))
 }
 
-/// Where a vendor is: its authorization server, and its MCP server, which stands behind a guard.
+/// The URLs of a vendor: its authorization server, and its MCP server behind a guard.
 struct VendorPlace {
     issuer: Issuer,
     url: String,
@@ -330,7 +331,8 @@ async fn vendor(ground: &mut Ground, plan: &VendorPlan) -> Result<(VendorPlace, 
     Ok((VendorPlace { issuer, url, store }, admin))
 }
 
-/// What a vendor's administrator does: a client for the company, trust in its identity provider, the MCP server.
+/// The setup by a vendor's administrator: a client for the company, trust in its identity provider,
+/// the MCP server.
 async fn at_vendor(
     server: &ServerClient,
     plan: &VendorPlan,
@@ -355,8 +357,8 @@ async fn at_vendor(
     Ok(Vendor { name, title, issuer, url, store, client, secret })
 }
 
-/// What the company's administrator does: its client and its people, and what it allows: canvas for engineering alone,
-/// notes for everyone.
+/// The setup by the company's administrator: its client, its people and their access. Canvas is for
+/// engineering only, notes for everyone.
 async fn at_company(
     server: &ServerClient,
     vendors: &[Vendor],
@@ -394,7 +396,7 @@ async fn at_company(
             "groups": groups, "everyone": !canvas,
         });
         add::<Connections>(server, connection.clone()).await?;
-        // The same for the installations that people enrol, which need no registration at the vendor.
+        // The same for installations that people enrol, which need no registration at the vendor.
         let mut enrolled = connection;
         enrolled["id"] = format!("{id}-passavant").into();
         enrolled["idp_client_id"] = ENROLLED_CLIENT.into();

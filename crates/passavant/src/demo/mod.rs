@@ -54,7 +54,7 @@ pub(crate) async fn run(args: Demo) -> Result<()> {
     }
     play(&company).await?;
     shutdown_signal().await?;
-    // What was installed from it would lead nowhere.
+    // Installed entries would point to a server that is gone.
     if let Err(error) = passavant_desk::install::take_out(&folder.path().join("home")) {
         eprintln!(
             "warning: what was installed from this demo could not be taken out: {}",

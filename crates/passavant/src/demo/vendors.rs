@@ -23,11 +23,11 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Most entries of one shelf, and longest text of one entry.
+/// Maximum number of entries on one shelf, and maximum length of an entry's text.
 const MOST: usize = 1000;
 const LONGEST: usize = 100_000;
 
-/// Named entries in a JSON file, replaced wholly at each write.
+/// Named entries in a JSON file, which is replaced completely at each write.
 struct Shelf<T> {
     file: PathBuf,
     entries: Mutex<BTreeMap<String, T>>,
@@ -47,7 +47,7 @@ impl<T: Clone + Serialize + DeserializeOwned> Shelf<T> {
         read(&self.entries.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Changes the entries; they are on disk before this returns, or as they were.
+    /// Changes the entries. When it returns they are on disk, or unchanged after an error.
     fn change<R>(
         &self,
         change: impl FnOnce(&mut BTreeMap<String, T>) -> Result<R, ErrorData>,
@@ -78,7 +78,8 @@ fn invalid(text: impl Into<String>) -> ErrorData {
 }
 
 fn caller(parts: &Parts) -> Result<Caller, ErrorData> {
-    // The guard lets nobody in without one; if it is missing, the guard is, and so is the answer.
+    // The guard admits nobody without a caller. If it is missing, there is no guard, and the
+    // request fails.
     let caller = parts.extensions.get::<Caller>().cloned();
     caller.ok_or_else(|| ErrorData::internal_error("this server runs without its guard", None))
 }
@@ -205,7 +206,7 @@ struct Found {
     notes: Vec<Note>,
 }
 
-/// Notes are each person's own: entries are named by a hash of who they belong to, and the title.
+/// Each person has their own notes: an entry's name is a hash of the person and the title.
 #[derive(Clone)]
 struct Notes(Arc<Shelf<Note>>);
 
@@ -299,7 +300,7 @@ pub(crate) fn notes(file: PathBuf, guard: &Guard, stop: CancellationToken) -> Re
 }
 
 fn transport(stop: CancellationToken) -> StreamableHttpServerConfig {
-    // Host and Origin are the guard's to check.
+    // The guard checks Host and Origin.
     StreamableHttpServerConfig::default()
         .disable_allowed_hosts()
         .with_json_response(true)

@@ -1,4 +1,4 @@
-//! The walk: each step does one thing for real, and says in one sentence what happened.
+//! The demo's walk: each step really does one thing, and says in one sentence what happened.
 
 use super::{
     browser,
@@ -14,7 +14,7 @@ use rmcp::{ServiceExt, model::CallToolRequestParams};
 use serde_json::{Value, json};
 use std::time::Instant;
 
-/// One step, for machines and people.
+/// One step, for programs and people.
 pub(crate) struct Step {
     name: String,
     ok: bool,
@@ -40,7 +40,7 @@ pub(crate) struct Walk {
     quiet: bool,
 }
 
-/// What a step found out.
+/// The result of a step.
 struct Told {
     text: String,
     details: Vec<(String, Value)>,
@@ -62,7 +62,7 @@ impl Walk {
         Self { steps: Vec::new(), quiet }
     }
 
-    /// Whether every step went as told.
+    /// Whether every step had the expected result.
     pub(crate) fn ok(&self) -> bool {
         !self.steps.is_empty() && self.steps.iter().all(|step| step.ok)
     }
@@ -132,13 +132,13 @@ async fn sign_in(company: &Company, client: &Client, person: &Person) -> Result<
     Ok(session?.name)
 }
 
-/// Claims of a JWT for showing: never the whole token.
+/// Claims of a JWT for display: never the whole token.
 fn decoded(token: &str) -> Result<Value> {
     let (_, claims) = jws::peek(token)?;
     Ok(Value::Object(claims.into_object()))
 }
 
-/// Takes every step; stops at the first that fails.
+/// Runs all steps; stops at the first that fails.
 pub(crate) async fn take(company: &Company, walk: &mut Walk) -> Result<()> {
     let erin = client(company);
     walk.step("login", async {
