@@ -1,22 +1,22 @@
-//! What this project was called before it was Passavant, and what it wrote and said by that name. Each is taken over
-//! where it is found; whoever does asks here, and nothing else knows the name.
+//! The name that this project had before it was Passavant. What earlier builds wrote or sent under
+//! that name is renamed where it is found; only this module knows the name.
 
 use crate::{oauth::client::ENROLLED_CLIENT, oidc::authentication::ACR_PASSWORD};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// The name, as programs, folders and services had it.
+/// The former name, as programs, folders and services had it.
 pub const NAME: &str = "carnet";
 
-/// The name of now.
+/// The current name.
 pub const NOW: &str = "passavant";
 
-/// What an earlier build called a file, a variable of the environment or a member that is called `now` today.
+/// The former name of a file, environment variable or member that is called `now` today.
 pub fn name(now: &str) -> String {
     now.replace(NOW, NAME).replace(&NOW.to_uppercase(), &NAME.to_uppercase())
 }
 
-/// A value that may come from an earlier build, as it is written now.
+/// A value that may come from an earlier build, in its current form.
 pub fn current(value: &str) -> &str {
     match value {
         NAME => ENROLLED_CLIENT,
@@ -25,7 +25,7 @@ pub fn current(value: &str) -> &str {
     }
 }
 
-/// Reads a value that may come from an earlier build.
+/// Deserializes a value that may come from an earlier build.
 pub fn text<'de, D: Deserializer<'de>>(reader: D) -> Result<String, D::Error> {
     String::deserialize(reader).map(|value| match current(&value) {
         now if now == value => value,
@@ -33,13 +33,13 @@ pub fn text<'de, D: Deserializer<'de>>(reader: D) -> Result<String, D::Error> {
     })
 }
 
-/// The same of a list.
+/// Deserializes a list of such values.
 pub fn texts<'de, D: Deserializer<'de>>(reader: D) -> Result<Vec<String>, D::Error> {
     let values = Vec::<String>::deserialize(reader)?;
     Ok(values.iter().map(|value| current(value).to_owned()).collect())
 }
 
-/// Says the members of our own by the names that programs of earlier builds look for, too.
+/// Adds our own members under the names that programs of earlier builds look for.
 pub(crate) fn say_too(document: &mut Value) {
     let Some(members) = document.as_object_mut() else { return };
     let own = members.iter().filter(|(member, _)| member.starts_with(NOW));
@@ -47,7 +47,8 @@ pub(crate) fn say_too(document: &mut Value) {
     members.extend(before);
 }
 
-/// Reads the members of our own by the names that servers of earlier builds say, where they say no others.
+/// Renames our own members in a document of an earlier build's server, unless they are there under
+/// the current names.
 pub fn hear(document: &mut Value) {
     let Some(members) = document.as_object_mut() else { return };
     let ours = |member: &String| member.starts_with(NAME);
@@ -72,7 +73,7 @@ mod tests {
             assert_eq!(current(&name(now)), now);
             assert_eq!(current(now), now);
         }
-        // Whole values alone.
+        // Only whole values are renamed.
         assert_eq!(current("carnet-x"), "carnet-x");
     }
 
@@ -89,7 +90,7 @@ mod tests {
             json!({"issuer": "x", "carnet_catalog_endpoint": "https://a.example/catalog"});
         hear(&mut earlier);
         assert_eq!(earlier, now);
-        // What is said by the name of now is what holds.
+        // The member with the current name takes precedence.
         let mut both = json!({"carnet_a": 1, "passavant_a": 2});
         hear(&mut both);
         assert_eq!(both, json!({"passavant_a": 2}));

@@ -1,5 +1,5 @@
-//! The URLs that name parties: issuers and resources. They are different types because passing
-//! one for the other is the commonest mistake in this field.
+//! The URLs that identify parties: issuers and resources. They are different types because passing
+//! one for the other is the most common mistake in this field.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{
@@ -35,8 +35,8 @@ pub enum IdentifierError {
 }
 
 fn parse_url(text: &str) -> Result<Url, IdentifierError> {
-    // The characters of RFC 3986. It goes into configs of other programs and into command lines: what some of those
-    // put something else in place of is no part of a name.
+    // Only the characters of RFC 3986: identifiers are written into other programs' configs and
+    // command lines, some of which expand placeholders such as `${…}`.
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&b);
     if text.is_empty() || text.len() > LONGEST || !text.bytes().all(plain) || text.contains("$(") {
         return Err(IdentifierError::NotUrl);
@@ -99,8 +99,8 @@ impl Issuer {
         &self.0
     }
 
-    /// Whether `text` names this issuer modulo one trailing slash. For *finding* an audience that a
-    /// client spelled with a slash more or less; never for checking a signed claim.
+    /// Whether `text` names this issuer, apart from one trailing slash. Use it only to *find* an
+    /// audience that a client wrote with or without a slash, never to check a signed claim.
     pub fn is_spelled(&self, text: &str) -> bool {
         text.strip_suffix('/').unwrap_or(text) == self.0.strip_suffix('/').unwrap_or(&self.0)
     }
@@ -145,7 +145,7 @@ fn inserted(url: &str, suffix: &str) -> String {
 }
 
 /// An MCP server's RFC 9728 resource identifier. Compared after the syntax-based normalization of
-/// RFC 3986 section 6.2.2 (ID-JAG draft section 3.1); the spelling that was given is kept for echoing.
+/// RFC 3986 section 6.2.2 (ID-JAG draft section 3.1); the given spelling is kept for responses.
 #[derive(Clone, Debug)]
 pub struct Resource {
     spelling: String,
@@ -188,7 +188,7 @@ fn normal_percent(url: &str) -> String {
     let bytes = url.as_bytes();
     let mut i = 0;
     while i < bytes.len() {
-        // Two hex digits, and nothing that a number parser takes beside them, as a sign.
+        // Exactly two hex digits: a number parser would also accept a sign.
         let digit = |at: usize| bytes.get(at).and_then(|b| char::from(*b).to_digit(16));
         let encoded = (bytes[i] == b'%').then(|| Some((digit(i + 1)?, digit(i + 2)?))).flatten();
         match encoded.and_then(|(high, low)| u8::try_from(high * 16 + low).ok()) {

@@ -1,9 +1,9 @@
 //! Every protocol and policy rule of Passavant, as types and plain functions.
 //!
-//! Nothing here performs IO, reads a clock or draws randomness: `now` is an argument, identifiers
-//! are handed in. The names are the nouns of the standards; clauses are those of the ID-JAG draft
-//! (draft-ietf-oauth-identity-assertion-authz-grant), the MCP extension Enterprise-Managed Authorization, the Client
-//! ID Metadata Document draft, OpenID Connect and RFCs.
+//! Nothing here performs IO, reads a clock or draws randomness: the time and new identifiers are
+//! arguments. The names are the nouns of the standards; clauses are those of the ID-JAG draft
+//! (draft-ietf-oauth-identity-assertion-authz-grant), the MCP extension Enterprise-Managed
+//! Authorization, the Client ID Metadata Document draft, OpenID Connect and RFCs.
 
 pub mod event;
 pub mod formerly;

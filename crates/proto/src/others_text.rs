@@ -1,9 +1,10 @@
-//! Text that another party wrote, on its way into a log, the audit trail, a page or a terminal: on one line,
-//! with nothing that is obeyed instead of shown, and of a bounded length. The one rule that all of them call.
+//! Text that another party wrote, made safe for a log, the audit trail, a page or a terminal: on
+//! one line, without characters that act instead of being displayed, and of limited length. All
+//! such output uses this one rule.
 
-/// `text` on one line, `most` characters of it at the most. What would be obeyed (control characters, line
-/// and paragraph separators) or not seen (direction marks, zero-width and tag characters) is escaped, so that
-/// it is seen.
+/// `text` on one line, at most `most` characters of it. Characters that act (control characters,
+/// line and paragraph separators) or are invisible (direction marks, zero-width and tag characters)
+/// are escaped, so that they are visible.
 pub fn shown(text: &str, most: usize) -> String {
     let mut out = String::with_capacity(text.len().min(most.saturating_mul(2)));
     for (count, c) in text.chars().enumerate() {
@@ -20,7 +21,7 @@ pub fn shown(text: &str, most: usize) -> String {
     out
 }
 
-/// Whether a character is seen for what it is.
+/// Whether a character is displayed as what it is.
 pub fn is_shown(c: char) -> bool {
     !(c.is_control()
         || matches!(c,

@@ -7,26 +7,26 @@ use crate::{
 };
 use std::borrow::Cow;
 
-/// A request refused by a rule. `Display` is not implemented on purpose: what goes out is
-/// [`Refusal::wire`], what goes on record is [`Refusal::reason`].
+/// A request refused by a rule. It deliberately has no `Display`: the response uses
+/// [`Refusal::wire`], the audit trail [`Refusal::reason`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The form cannot be read (RFC 6749 section 5.2).
+    /// The form cannot be parsed (RFC 6749 section 5.2).
     Form(FormError),
     /// The body is not a form.
     MediaType,
-    /// A credential, assertion or token in the query (MCP Enterprise-Managed Authorization, section 7.3, RFC 6749
-    /// section 2.3.1).
+    /// A credential, assertion or token in the query (MCP Enterprise-Managed Authorization, section
+    /// 7.3, RFC 6749 section 2.3.1).
     CredentialInQuery,
-    /// `grant_type` is not one of ours.
+    /// `grant_type` is not supported.
     GrantType,
     /// No client authentication, where the client has to authenticate (RFC 6749 section 3.2.1).
     ClientAuthenticationMissing,
     /// More than one authentication method (RFC 6749 section 2.3).
     SeveralAuthenticationMethods,
-    /// The `Authorization` header cannot be read.
+    /// The `Authorization` header cannot be parsed.
     ClientCredentialsMalformed,
-    /// No such client, or one switched off: the same answer for both.
+    /// There is no such client, or it is disabled: both get the same answer.
     ClientUnknown,
     /// The client uses another method than the one registered (RFC 7591 section 2).
     ClientMethod,
@@ -40,15 +40,16 @@ pub enum Refusal {
     ClientAssertionType,
     /// The body's `client_id` names another client than the credentials do.
     ClientIdMismatch,
-    /// The client's keys cannot be fetched just now.
+    /// The client's keys cannot be fetched at the moment.
     ClientKeysUnavailable,
-    /// The client is named by a metadata document that cannot be used, or may not be (Client ID Metadata Document
-    /// draft, sections 3 and 4).
+    /// The client has a metadata document that cannot be used, or must not be (Client ID Metadata
+    /// Document draft, sections 3 and 4).
     ClientDocument(ClientDocumentRefusal),
-    /// Too many metadata documents were asked for just now (Client ID Metadata Document draft section 6.6).
+    /// Too many metadata documents were requested recently (Client ID Metadata Document draft
+    /// section 6.6).
     ClientDocumentsBusy,
-    /// A public client at a grant that only confidential clients may use (MCP Enterprise-Managed Authorization,
-    /// section 7.7).
+    /// A public client at a grant that only confidential clients may use (MCP Enterprise-Managed
+    /// Authorization, section 7.7).
     PublicClient,
     /// The DPoP proof does not verify (RFC 9449 section 5).
     DpopProof(JwtError),
@@ -56,43 +57,44 @@ pub enum Refusal {
     DpopReplay,
     /// More than one `DPoP` header.
     DpopRepeated,
-    /// The client is registered to bind its tokens, and sent no proof (RFC 9449 section 5.2).
+    /// The client is registered for DPoP-bound tokens, and sent no proof (RFC 9449 section 5.2).
     DpopRequired,
 
     /// The code is unknown, used, expired, or another client's (RFC 6749 section 5.2).
     Code,
-    /// The code was used before: everything that came from it is revoked.
+    /// The code was used before: everything that was issued for it is revoked.
     CodeReuse,
     /// The person has not answered yet (RFC 8628 section 3.5).
     AuthorizationPending,
-    /// Asked again before the interval was over (RFC 8628 section 3.5).
+    /// The device polled before the interval was over (RFC 8628 section 3.5).
     SlowDown,
     /// Nobody typed the user code in time (RFC 8628 section 3.5).
     DeviceCodeExpired,
-    /// The person said no (RFC 8628 section 3.5).
+    /// The person denied the request (RFC 8628 section 3.5).
     DeviceCodeDenied,
     /// The client is not registered for the device authorization grant.
     DeviceGrant,
     /// `redirect_uri` is not the one of the authorization request.
     CodeRedirectUri,
-    /// `code_verifier` does not answer the challenge (RFC 7636 section 4.6).
+    /// `code_verifier` does not match the challenge (RFC 7636 section 4.6).
     CodeVerifier,
     /// The refresh token is unknown, expired, revoked, or another client's.
     RefreshToken,
     /// The refresh token was used before: its family is revoked (RFC 9700 section 4.14.2).
     RefreshTokenReuse,
-    /// A token request of the interactive path names another resource than the person agreed to, or one that is
-    /// not there any more (RFC 8707 section 2.2).
+    /// A token request of the interactive path names a resource other than the one the person
+    /// consented to, or one that does not exist any more (RFC 8707 section 2.2).
     ResourceOfGrant,
     /// The refresh token or code is bound to another DPoP key.
     DpopBinding,
-    /// More scope was asked for than was granted.
+    /// The request asks for more scopes than were granted.
     ScopeWidened,
-    /// `scope` has a character that is not allowed, or too many values (RFC 6749 section 3.3, 5.2).
+    /// `scope` has a forbidden character, or too many values (RFC 6749 section 3.3, 5.2).
     ScopeMalformed,
-    /// A refresh request of an IdP names a `resource`: an MCP server is asked for by token exchange.
+    /// A refresh request at an IdP names a `resource`: tokens for MCP servers are obtained by token
+    /// exchange.
     ResourceAtSignIn,
-    /// The client registered itself, and not for this grant (RFC 7591 section 2).
+    /// The client registered itself without this grant type (RFC 7591 section 2).
     GrantNotRegistered,
 
     /// `requested_token_type` is not the ID-JAG's.
@@ -107,72 +109,73 @@ pub enum Refusal {
     SubjectToken(JwtError),
     /// The subject refresh token is unknown, expired, revoked, rotated out or another client's.
     SubjectRefreshToken,
-    /// The person is switched off or gone, or the sign-in session has ended.
+    /// The person is disabled or gone, or the sign-in session has ended.
     SubjectNotLive,
     /// A `resource` is not an absolute https URL (RFC 8707 section 2).
     ResourceMalformed,
-    /// Policy says no.
+    /// Refused by policy.
     Denied(Denial),
 
     /// The ID-JAG does not verify (ID-JAG draft section 4.4.1).
     IdJag(JwtError),
-    /// The ID-JAG's issuer is not trusted here, or not now.
+    /// The ID-JAG's issuer is not trusted here, or is disabled.
     IssuerUntrusted,
-    /// Whatever is wrong with an ID-JAG that a client presents whom nobody here vouched for.
+    /// Any error of an ID-JAG that a stranger presents.
     IdJagOfStranger,
-    /// The issuer's keys cannot be fetched, and none at hand has the `kid`.
+    /// The issuer's keys cannot be fetched, and no cached key has the `kid`.
     IssuerKeysUnavailable,
     /// The ID-JAG was used before (MCP Enterprise-Managed Authorization, section 7.4.2).
     IdJagReplay,
     /// A resource of the ID-JAG is not governed here (ID-JAG draft section 4.4.1).
     ResourceNotGoverned,
-    /// The ID-JAG names no resource and there is no single one to take.
+    /// The ID-JAG names no resource, and there is not exactly one here.
     ResourceAbsent,
     /// The ID-JAG names several resources and the request does not choose one.
     ResourceAmbiguous,
     /// `resource` of the request is not in the ID-JAG (RFC 8707 section 2).
     ResourceNotInIdJag,
-    /// Nothing is left of the scopes (MCP Enterprise-Managed Authorization, section 7.2.1).
+    /// No scopes are left (MCP Enterprise-Managed Authorization, section 7.2.1).
     ScopeEmpty,
-    /// The person has no account here, or it is switched off.
+    /// The person has no account here, or it is disabled.
     AccountUnknown,
-    /// The ID-JAG is bound to a key and no proof of it came along (ID-JAG draft section 9.9.1.2).
+    /// The ID-JAG is bound to a key, and the request has no proof of it (ID-JAG draft section
+    /// 9.9.1.2).
     ProofMissing,
-    /// The proof is of another key than the ID-JAG names.
+    /// The proof is signed with another key than the ID-JAG names.
     ProofKey,
-    /// The resource takes only bound tokens, and this ID-JAG is not bound.
+    /// The resource accepts only bound tokens, and this ID-JAG is not bound.
     BindingRequired,
 }
 
-/// Why a client that is named by a metadata document is refused. For the audit row; the wire says as
-/// little as for an unknown client.
+/// Why a client with a metadata document is refused. It is only for the audit row; the response
+/// says as little as for an unknown client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientDocumentRefusal {
-    /// Its host is not on the list of this authorization server: nothing was fetched.
+    /// Its host is not listed at this authorization server: nothing was fetched.
     #[error("metadata documents of its host are not accepted here")]
     HostNotAllowed,
     /// It could not be fetched.
     #[error("its metadata document could not be fetched")]
     NotFetched,
-    /// It breaks a rule.
+    /// The document breaks a rule.
     #[error(transparent)]
     Invalid(#[from] crate::oauth::client_document::ClientDocumentError),
 }
 
-/// What a refusal looks like on the wire.
+/// A refusal as a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wire {
     /// HTTP status.
     pub status: u16,
     /// OAuth `error`.
     pub error: &'static str,
-    /// `error_description`: a fixed public sentence, never the sender's text.
+    /// `error_description`: a fixed public sentence, never text of the sender.
     pub description: Cow<'static, str>,
     /// What a stronger sign-in must reach (RFC 9470 section 3).
     pub step_up: Option<StepUp>,
 }
 
-/// The sign-in that would satisfy the policy, by the names of RFC 9470.
+/// The sign-in that would satisfy the policy, in the terms of RFC 9470.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StepUp {
     /// At most this old, in seconds.
@@ -182,13 +185,13 @@ pub enum StepUp {
 }
 
 impl Refusal {
-    /// The stable word for the audit record.
+    /// The stable word for the audit trail.
     pub fn reason(&self) -> &'static str {
         self.row().0
     }
 
-    /// The answer to the client. Refusals that would tell apart "does not exist" and "not yours"
-    /// share one row.
+    /// The response to the client. Refusals that would distinguish "does not exist" from "not
+    /// yours" share one row.
     pub fn wire(&self) -> Wire {
         let (_, status, error, sentence) = self.row();
         let description = match self {
@@ -423,7 +426,7 @@ impl Refusal {
                 "resource must be the MCP server's absolute https URL without fragment, as its \
                  protected-resource metadata spells it.",
             ),
-            // `reason` of a denial is the policy's own; see `Denial`.
+            // The `reason` of a denial is the policy's own; see `Denial`.
             Self::Denied(denial) => (denial.reason.word(), 400, TARGET, ""),
             Self::IdJag(_) => ("id_jag.invalid", 400, GRANT, "The ID-JAG is refused"),
             Self::IssuerUntrusted => (
@@ -522,8 +525,8 @@ impl From<FormError> for Refusal {
 }
 
 impl Denial {
-    /// The answer to the client: what does not exist and what is not open to this person read the
-    /// same, so that nobody can list a company's servers.
+    /// The response to the client. What does not exist and what this person may not use get the
+    /// same response, so that nobody can enumerate a company's servers.
     pub fn wire(&self) -> Wire {
         let (error, description) = match &self.reason {
             DenialReason::AudienceUnknown

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 #[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
 
-/// In time that tells nothing of either.
+/// In constant time.
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
         equal_in_constant_time(&self.0, &other.0)
@@ -25,20 +25,21 @@ impl Secret {
         Self(Zeroizing::new(value.into()))
     }
 
-    /// The value itself, for the one place that sends or checks it.
+    /// The value itself, for the code that sends or checks it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// SHA-256 of the value in base64url: what is stored in its stead. Enough only because every
-    /// value we issue has 256 random bits; passwords go through Argon2id.
+    /// SHA-256 of the value in base64url, which is stored instead of it. This suffices only because
+    /// every value we issue has 256 random bits; passwords use Argon2id.
     pub fn hash(&self) -> String {
         sha256(self.0.as_bytes())
     }
 }
 
 impl Secret {
-    /// The secret that follows from this one and a salt. Whoever has only one of the two knows nothing of it.
+    /// A secret that is derived from this one and a salt. With only one of the two, nothing is
+    /// known about it.
     #[must_use]
     pub fn derived(&self, salt: &str) -> Self {
         Self::new(mac(self.0.as_bytes(), salt.as_bytes()))
@@ -56,7 +57,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, bytes))
 }
 
-/// Equality in time that depends on the lengths alone.
+/// Compares in time that depends only on the lengths.
 pub fn equal_in_constant_time(a: &str, b: &str) -> bool {
     constant_time::verify_slices_are_equal(a.as_bytes(), b.as_bytes()).is_ok()
 }
@@ -67,7 +68,8 @@ pub fn mac(key: &[u8], text: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(hmac::sign(&key, text))
 }
 
-/// Exclusive-or of two values of 32 bytes in base64url, in the same form; `None` where either is anything else.
+/// Exclusive-or of two values of 32 bytes in base64url, in the same form; `None` if either has
+/// another form.
 pub fn masked(a: &str, b: &str) -> Option<String> {
     let read = |text: &str| <[u8; 32]>::try_from(URL_SAFE_NO_PAD.decode(text).ok()?).ok();
     let (a, b) = (read(a)?, read(b)?);

@@ -1,4 +1,4 @@
-//! Time and randomness as values that the binary hands in.
+//! Time and randomness as values that the binary passes in.
 
 use crate::secret::Secret;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -33,7 +33,7 @@ pub const SKEW: i64 = 30;
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
 impl Clock {
-    /// A clock that answers with what `read` returns.
+    /// A clock that calls `read`.
     pub fn new(read: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self(Arc::new(read))
     }

@@ -1,10 +1,10 @@
-//! What goes on record: the closed list of audit events, what each says, and the names it says it by. The trail, its
-//! documentation and whatever is made of it for others come from here. Nothing is decided by an event.
+//! The closed list of audit events: what each may say, and the names it uses. The audit trail, its
+//! documentation and exports are made from it. No decision depends on an event.
 
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
 
-/// A closed list of words with what each means.
+/// A closed list of words, each with its meaning.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($variant:ident = $word:literal: $text:literal,)* }) => {
         $(#[$doc])*
@@ -14,15 +14,15 @@ macro_rules! words {
         }
 
         impl $name {
-            /// All of them.
+            /// All words.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// As it is written.
+            /// The word as it is written.
             pub const fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word,)* }
             }
 
-            /// What it means, in words for people.
+            /// The meaning, in words for people.
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
             }
@@ -30,7 +30,7 @@ macro_rules! words {
     };
 }
 words! {
-    /// What a row says beside when, who and which client.
+    /// What a row says besides the time, the person and the client.
     Detail {
         Account = "account": "the account that somebody was linked to",
         Actor = "actor": "who acts for the person, as the ID-JAG names it",
@@ -86,7 +86,7 @@ impl Serialize for Detail {
 }
 
 words! {
-    /// What an administrator, or a command that stands for one, did with a record.
+    /// What an administrator, or a command that acts as one, did to a record.
     Act {
         Create = "create": "made it",
         Replace = "replace": "wrote it anew",
@@ -109,7 +109,7 @@ words! {
 }
 
 words! {
-    /// What is on record of requests. One event, one row.
+    /// The events of requests. Each event is one row.
     RequestEvent {
         Token = "token": "a request to the token endpoint whose grant is not known yet: refusals only",
         AuthorizationCode = "authorization_code": "a code was redeemed",
@@ -148,7 +148,7 @@ pub enum Event {
     Request(RequestEvent),
     /// An administrator's act on a kind of record.
     Admin(Act, &'static str),
-    /// The same by `passavant guard`, which writes its own records.
+    /// An act of `passavant guard`, which writes its own records.
     Guard(Act, &'static str),
 }
 
@@ -159,7 +159,7 @@ impl From<RequestEvent> for Event {
 }
 
 impl Event {
-    /// As it is on record.
+    /// The name in the audit trail.
     pub fn word(self) -> Cow<'static, str> {
         match self {
             Self::Request(event) => event.word().into(),
@@ -170,7 +170,7 @@ impl Event {
 }
 
 impl RequestEvent {
-    /// What a row of it may say beside when, who and which client.
+    /// What a row of this event may say besides the time, the person and the client.
     #[allow(clippy::too_many_lines, clippy::match_same_arms, reason = "a table")]
     pub const fn details(self) -> &'static [Detail] {
         match self {
@@ -369,7 +369,7 @@ impl RequestEvent {
     }
 }
 
-/// What an administrator's act may say.
+/// What the row of an administrator's act may say.
 const OF_ACTS: &[Detail] = &[
     Detail::By,
     Detail::Address,
@@ -387,7 +387,7 @@ const OF_ACTS: &[Detail] = &[
 ];
 
 impl Event {
-    /// What a row of it may say.
+    /// What a row of this event may say.
     pub const fn details(self) -> &'static [Detail] {
         match self {
             Self::Request(event) => event.details(),

@@ -1,4 +1,5 @@
-//! JSON objects read strictly: no duplicate members, no claim of a wrong type taken for absent.
+//! JSON objects, parsed strictly: no duplicate members, and a claim of the wrong type is an error,
+//! not absent.
 
 use crate::time::{SKEW, Timestamp};
 use serde::{
@@ -8,7 +9,7 @@ use serde::{
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// Why a claims set is refused. The claim's name is ours, never the sender's text.
+/// Why a claims set is rejected. The claim's name is one of ours, never text of the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimError {
     /// Not a JSON object, not UTF-8, or a member named twice (RFC 7519 section 4).
@@ -27,8 +28,8 @@ pub enum ClaimError {
 pub struct Claims(Map<String, Value>);
 
 impl Claims {
-    /// Parses UTF-8 JSON; duplicate members at any depth, a byte order mark, anything but an
-    /// object: refused.
+    /// Parses UTF-8 JSON. Duplicate members at any depth, a byte order mark, and anything but an
+    /// object are rejected.
     pub fn parse(json: &[u8]) -> Result<Self, ClaimError> {
         match serde_json::from_slice::<Strict>(json) {
             Ok(Strict(Value::Object(map))) => Ok(Self(map)),
@@ -46,7 +47,7 @@ impl Claims {
         self.0
     }
 
-    /// A string claim; absent is `None`, anything else is refused.
+    /// A string claim. `None` if it is absent; anything else is an error.
     pub fn optional_str(&self, name: &'static str) -> Result<Option<&str>, ClaimError> {
         match self.0.get(name) {
             None => Ok(None),
@@ -55,7 +56,7 @@ impl Claims {
         }
     }
 
-    /// A claim that is true or false; absent is `None`, anything else is refused.
+    /// A boolean claim. `None` if it is absent; anything else is an error.
     pub fn optional_bool(&self, name: &'static str) -> Result<Option<bool>, ClaimError> {
         match self.0.get(name) {
             None => Ok(None),
@@ -64,7 +65,7 @@ impl Claims {
         }
     }
 
-    /// A non-empty string claim that has to be there.
+    /// A required, non-empty string claim.
     pub fn required_str(&self, name: &'static str) -> Result<&str, ClaimError> {
         match self.optional_str(name)? {
             None => Err(ClaimError::Missing(name)),
@@ -73,15 +74,16 @@ impl Claims {
         }
     }
 
-    /// A string of 1 to `most` bytes without control characters that has to be there: `jti`, `sub`.
+    /// A required string of 1 to `most` bytes without control characters: `jti`, `sub`.
     pub fn required_id(&self, name: &'static str, most: usize) -> Result<&str, ClaimError> {
         let text = self.required_str(name)?;
         let plain = text.len() <= most && !text.chars().any(char::is_control);
         if plain { Ok(text) } else { Err(ClaimError::WrongType(name)) }
     }
 
-    /// A `NumericDate`, not negative (RFC 7519 section 2). A fraction of a second is rounded to the side that lets in less:
-    /// what ends, or is to be recent, earlier; what begins later.
+    /// A `NumericDate`, not negative (RFC 7519 section 2). A fraction of a second is rounded so
+    /// that less is accepted: times that end something, or that have to be recent, are rounded
+    /// down; times that begin something are rounded up.
     pub fn optional_time(&self, name: &'static str) -> Result<Option<Timestamp>, ClaimError> {
         match self.0.get(name) {
             None => Ok(None),
@@ -104,7 +106,7 @@ impl Claims {
         }
     }
 
-    /// A `NumericDate` that has to be there.
+    /// A required `NumericDate`.
     pub fn required_time(&self, name: &'static str) -> Result<Timestamp, ClaimError> {
         self.optional_time(name)?.ok_or(ClaimError::Missing(name))
     }
@@ -140,7 +142,7 @@ impl Claims {
     }
 }
 
-/// Why a token is outside its time.
+/// Why a token is not valid at this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TimeError {
     /// `exp` is past, or not after `iat`.
@@ -149,7 +151,7 @@ pub enum TimeError {
     /// `nbf` or `iat` lies in the future by more than the allowed skew.
     #[error("it is not valid yet; check the clocks of both machines")]
     NotYetValid,
-    /// `exp - iat` is more than this kind of token may live.
+    /// `exp - iat` is more than the maximum lifetime of this kind of token.
     #[error("it claims to live longer than this kind of token may")]
     TooLong,
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// Header `typ` of a proof.
 pub const TYPE: &str = "dpop+jwt";
-/// How old a proof may be, in seconds, beside the skew.
+/// Maximum age of a proof in seconds, in addition to the allowed clock skew.
 pub const LONGEST_LIFETIME: i64 = 60;
 
 /// A verified proof of possession.
@@ -19,7 +19,7 @@ pub const LONGEST_LIFETIME: i64 = 60;
 pub struct DpopProof {
     /// RFC 7638 thumbprint of the key.
     pub key_thumbprint: String,
-    /// `jti`, unique for this key alone.
+    /// `jti`, unique for this key only.
     pub jti: String,
     /// Time after which the `jti` may be forgotten.
     pub forget_after: Timestamp,
@@ -32,11 +32,11 @@ pub struct Request<'a> {
     pub method: &'a str,
     /// Our configured URL of the endpoint, never one taken from request headers.
     pub url: &'a str,
-    /// The access token that came with it, where there is one.
+    /// The access token that was sent with it, if there is one.
     pub access_token: Option<&'a str>,
 }
 
-/// Verifies a proof by RFC 9449 section 4.3. First use of the `jti` is the store's to decide.
+/// Verifies a proof by RFC 9449 section 4.3. The store checks that its `jti` was not used before.
 pub fn verify(proof: &str, request: Request<'_>, now: Timestamp) -> Result<DpopProof, JwtError> {
     if proof.len() > 4096 {
         return Err(JwtError::Malformed);

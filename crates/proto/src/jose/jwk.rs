@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{collections::HashMap, fmt};
 
-/// The signature algorithms that are compiled in. There is no `none`, no HMAC, no negotiation: each
-/// issuer and each client has exactly one.
+/// The supported signature algorithms. There is no `none`, no HMAC and no negotiation: each issuer
+/// and each client has exactly one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Algorithm {
     /// ECDSA on P-256 with SHA-256.
@@ -33,10 +33,10 @@ impl Algorithm {
     /// Every algorithm, for metadata.
     pub const ALL: [Self; 4] = [Self::ES256, Self::EdDSA, Self::PS256, Self::RS256];
 
-    /// Those that we can sign with.
+    /// The algorithms that we can sign with.
     pub const SIGNING: [Self; 3] = [Self::ES256, Self::EdDSA, Self::RS256];
 
-    /// The one of this `alg` value.
+    /// The algorithm with this `alg` value.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
     }
@@ -66,7 +66,7 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
-    /// Parses a JWK for use with `algorithm`; `None` if it is of another kind, for another use, has
+    /// Parses a JWK for use with `algorithm`. `None` if it is of another type, for another use, has
     /// a private part, or is not a valid key (point off the curve, RSA below 2048 bits).
     pub fn from_jwk(jwk: &Claims, algorithm: Algorithm) -> Option<Self> {
         let text = |name| jwk.optional_str(name).ok().flatten();
@@ -75,7 +75,8 @@ impl PublicKey {
             && text("alg").is_none_or(|a| a == algorithm.name())
             && (jwk.value("use").is_none_or(Value::is_string))
             && (jwk.value("alg").is_none_or(Value::is_string));
-        // What a key may be used for is its owner's word (RFC 7517, 4.3): with `key_ops`, for verifying or not at all.
+        // The owner decides what a key may be used for (RFC 7517, 4.3): if there are `key_ops`,
+        // verifying has to be among them.
         let for_verifying = match jwk.value("key_ops") {
             None => true,
             Some(Value::Array(operations)) => {
@@ -130,7 +131,7 @@ impl PublicKey {
         self.algorithm
     }
 
-    /// Whether `signature` is this key's over `message`.
+    /// Whether `signature` was made by this key over `message`.
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         self.key.verify_sig(message, signature).is_ok()
     }
@@ -146,19 +147,19 @@ impl fmt::Debug for PublicKey {
 #[derive(Clone, Debug)]
 pub struct KeySet {
     algorithm: Algorithm,
-    /// The set is our own: each key is used with the algorithm that it names.
+    /// This is our own set: each key is used with the algorithm that it names.
     own: bool,
     by_kid: HashMap<String, PublicKey>,
     without_kid: Vec<PublicKey>,
 }
 
-/// Why a JWK Set is refused as a whole.
+/// Why a JWK Set is rejected as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeySetError {
     /// Not `{"keys": [...]}`, or more than 100 keys.
     #[error("is not a JWK Set (`{{\"keys\": […]}}`) of at most 100 keys")]
     NotKeySet,
-    /// Holds a private or symmetric key.
+    /// Contains a private or symmetric key.
     #[error("holds a private key; publish the public part alone, and replace that key")]
     Private,
     /// No key fits the registered algorithm.
@@ -167,14 +168,14 @@ pub enum KeySetError {
 }
 
 impl KeySet {
-    /// Parses a JWK Set and keeps the keys usable with `algorithm`; others are passed over, and two
-    /// different keys under one `kid` are both unusable (RFC 7517 section 4.5).
+    /// Parses a JWK Set and keeps the keys that can be used with `algorithm`. Others are ignored,
+    /// and two different keys with one `kid` are both unusable (RFC 7517 section 4.5).
     pub fn parse(json: &[u8], algorithm: Algorithm) -> Result<Self, KeySetError> {
         Self::read(json, algorithm, false)
     }
 
-    /// Parses our own JWK Set: each key is used with the algorithm that it names itself. `algorithm` is the one that
-    /// messages speak of.
+    /// Parses our own JWK Set: each key is used with the algorithm that it names. `algorithm` is
+    /// the one that error messages name.
     pub fn parse_own(json: &[u8], algorithm: Algorithm) -> Result<Self, KeySetError> {
         Self::read(json, algorithm, true)
     }
@@ -220,19 +221,19 @@ impl KeySet {
         Ok(Self { algorithm, own, by_kid, without_kid })
     }
 
-    /// The algorithm that the keys of the set are used with; of our own set, the one that most are.
+    /// The algorithm of the keys; of our own set, the one that error messages name.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// Whether a key of the set may be used with the algorithm of this name.
+    /// Whether keys of the set are used with the algorithm of this name.
     pub fn takes(&self, name: Option<&str>) -> bool {
         let uses = |key: &PublicKey| Some(key.algorithm.name()) == name;
         name == Some(self.algorithm.name())
             || (self.own && self.by_kid.values().chain(&self.without_kid).any(uses))
     }
 
-    /// The key a header points at: by `kid`, or the only key there is when the header has none.
+    /// The key that a header refers to: by `kid`, or the only key if the header has none.
     pub fn find(&self, kid: Option<&str>) -> Option<&PublicKey> {
         match kid {
             Some(kid) => self.by_kid.get(kid),
@@ -264,7 +265,8 @@ enum Pair {
 pub struct SigningKeyError;
 
 impl SigningKey {
-    /// Loads a PKCS#8 DER key for ES256, EdDSA or RS256 (2048 bits or more); its `kid` is the RFC 7638 thumbprint.
+    /// Loads a PKCS#8 DER key for ES256, EdDSA or RS256 (2048 bits or more); its `kid` is the RFC
+    /// 7638 thumbprint.
     pub fn from_pkcs8(algorithm: Algorithm, der: &[u8]) -> Result<Self, SigningKeyError> {
         let (pair, mut public_jwk, canonical) = match algorithm {
             Algorithm::ES256 => {
@@ -324,8 +326,8 @@ impl SigningKey {
     pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
         match &self.pair {
             Pair::Ec(pair, random) => {
-                // aws-lc fails here only when it cannot allocate or has no entropy; an empty
-                // signature verifies nowhere, so the failure stays closed.
+                // aws-lc fails here only if it cannot allocate memory or has no entropy. An empty
+                // signature does not verify anywhere, so this fails closed.
                 pair.sign(random, message).map(|s| s.as_ref().to_vec()).unwrap_or_default()
             }
             Pair::Ed(pair) => pair.sign(message).as_ref().to_vec(),
@@ -347,7 +349,7 @@ impl fmt::Debug for SigningKey {
 /// RFC 7638 SHA-256 thumbprint of a public JWK; `None` if its required members are not strings.
 pub fn thumbprint(jwk: &Claims) -> Option<String> {
     let text = |name| jwk.optional_str(name).ok().flatten();
-    // Every value is base64url or a registered name; a quote in one would break the canonical form.
+    // Every value is base64url or a registered name; a quote in it would break the canonical form.
     let safe = |value: &str| value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
     let members: &[&'static str] = match text("kty")? {
         "EC" => &["crv", "kty", "x", "y"],

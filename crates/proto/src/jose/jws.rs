@@ -1,4 +1,4 @@
-//! Compact JWS (RFC 7515): one strict reader and one writer for every kind of JWT.
+//! Compact JWS (RFC 7515): one strict parser and one serializer for all kinds of JWT.
 
 use crate::{
     jose::claims::{ClaimError, Claims, TimeError},
@@ -8,10 +8,10 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
 use serde_json::Value;
 
-/// Longest JWT that is looked at, in bytes.
+/// Longest JWT that is parsed, in bytes.
 pub const LONGEST: usize = 16 * 1024;
 
-/// Why a JWT is refused, for every kind alike. One variant per rule.
+/// Why a JWT is rejected, for all kinds of JWT. One variant for each rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JwtError {
     /// Not three base64url parts, or longer than 16 KB (RFC 7515 section 7.1).
@@ -32,19 +32,19 @@ pub enum JwtError {
     /// No key of the issuer fits the header.
     #[error("no key of its issuer has its `kid`")]
     UnknownKey,
-    /// The signature is not the key's.
+    /// The signature does not verify with the key.
     #[error("its signature does not verify")]
     Signature,
     /// A claim is missing or of the wrong type.
     #[error("{0}")]
     Claim(#[from] ClaimError),
-    /// Outside its time.
+    /// Not valid at this time.
     #[error("{0}")]
     Time(#[from] TimeError),
     /// `iss` is not the expected issuer, compared byte for byte.
     #[error("its `iss` is not the expected issuer, compared byte for byte")]
     Issuer,
-    /// `aud` is not the expected audience, alone.
+    /// `aud` is not exactly the expected audience.
     #[error("its `aud` is not the expected audience, alone and byte for byte")]
     Audience,
     /// The `client_id` (or `sub` of an assertion, `azp` of an ID token) names another client.
@@ -55,8 +55,8 @@ pub enum JwtError {
     Binding(&'static str),
 }
 
-/// A parsed JWS whose signature has not been checked. What it claims can be read only by the
-/// verifiers of this crate.
+/// A parsed JWS whose signature has not been verified. Only the verifiers of this crate can read
+/// its claims.
 #[derive(Debug)]
 pub struct Unverified<'a> {
     signing_input: &'a str,
@@ -66,16 +66,16 @@ pub struct Unverified<'a> {
 }
 
 impl<'a> Unverified<'a> {
-    /// Splits and decodes `token`. Checks form alone: three parts, strict base64url, JSON objects
-    /// with distinct members, `alg` and `typ` strings, no `crit`.
+    /// Splits and decodes `token`. Only the form is checked: three parts, strict base64url, JSON
+    /// objects with distinct members, `alg` and `typ` strings, no `crit`.
     pub fn parse(token: &'a str) -> Result<Self, JwtError> {
         if token.len() > LONGEST {
             return Err(JwtError::Malformed);
         }
         let (signing_input, signature) = token.rsplit_once('.').ok_or(JwtError::Malformed)?;
         let (header, payload) = signing_input.split_once('.').ok_or(JwtError::Malformed)?;
-        // The engine refuses padding, other alphabets, white space and non-zero trailing bits; a
-        // dot left in the payload (a JWE, a fourth part) is outside the alphabet too.
+        // The decoder rejects padding, other alphabets, white space and non-zero trailing bits. A
+        // dot that is left in the payload (a JWE, a fourth part) is not in the alphabet either.
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| JwtError::Malformed);
         let signature = decode(signature)?;
         let header = Claims::parse(&decode(header)?).map_err(|_| JwtError::Header)?;
@@ -103,7 +103,7 @@ impl<'a> Unverified<'a> {
         Some(typ.strip_prefix("application/").map_or(typ.clone(), str::to_owned))
     }
 
-    /// Refuses any `typ` but `expected`.
+    /// Rejects any `typ` but `expected`.
     pub(crate) fn require_type(&self, expected: &'static str) -> Result<(), JwtError> {
         if self.media_type().as_deref() == Some(expected) {
             Ok(())
@@ -116,8 +116,8 @@ impl<'a> Unverified<'a> {
         &self.header
     }
 
-    /// Checks algorithm, key and signature, in this order. Header members `jwk`, `jku`, `x5c` and
-    /// `x5u` are never a source of keys.
+    /// Checks algorithm, key and signature, in this order. Keys are never taken from the header
+    /// members `jwk`, `jku`, `x5c` and `x5u`.
     pub(crate) fn verify_signature(&self, keys: &KeySet) -> Result<&Claims, JwtError> {
         if !keys.takes(self.algorithm()) {
             return Err(JwtError::Algorithm(keys.algorithm()));
@@ -140,7 +140,7 @@ impl<'a> Unverified<'a> {
         self.header.value("alg").and_then(Value::as_str)
     }
 
-    /// The algorithm of the header, where it is one that we know. Only of a JWS that was verified.
+    /// The algorithm of the header, if it is supported. Call it only on a JWS that was verified.
     pub(crate) fn verified_algorithm(&self) -> Option<Algorithm> {
         self.algorithm().and_then(Algorithm::named)
     }
@@ -154,7 +154,7 @@ impl<'a> Unverified<'a> {
     }
 }
 
-/// Header and claims of a JWT **without any check**, for showing to a person (`passavant inspect`).
+/// Header and claims of a JWT **without any check**, for display to a person (`passavant inspect`).
 pub fn peek(token: &str) -> Result<(Claims, Claims), JwtError> {
     let token = Unverified::parse(token)?;
     Ok((token.header, token.claims))
@@ -166,10 +166,10 @@ pub fn sign(key: &SigningKey, typ: &str, claims: &impl Serialize) -> String {
     sign_with_header(key, header.as_bytes(), claims)
 }
 
-/// Signs `claims` under a header that the caller wrote.
+/// Signs `claims` with a header that the caller supplies.
 pub(crate) fn sign_with_header(key: &SigningKey, header: &[u8], claims: &impl Serialize) -> String {
-    // Our claim structs hold strings, numbers and arrays of them, which always serialize; should
-    // one not, the empty payload is refused by every verifier.
+    // Our claim structs contain strings, numbers and arrays of them, which always serialize. If one
+    // did not, every verifier would reject the empty payload.
     let payload = serde_json::to_vec(claims).unwrap_or_default();
     let mut token = String::with_capacity(900);
     URL_SAFE_NO_PAD.encode_string(header, &mut token);

@@ -1,37 +1,38 @@
-//! What a gateway puts on record of calls: one type, by which its journal is written and reports of it are read.
+//! The gateway's record of calls: one type, which its journal is written with and reports of it are
+//! parsed with.
 
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::borrow::Cow;
 
-/// What a line of the journal is about.
+/// The kind of a line in the journal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CallKind {
-    /// A request, and what was decided.
+    /// A request, and the decision about it.
     Decision,
-    /// How a request that was allowed ended.
+    /// How an allowed request ended.
     Outcome,
     /// A tool is new, changed or gone.
     Tool,
-    /// What was counted instead of written.
+    /// The number of entries that were not written.
     Shed,
-    /// Of a later version, or not for authorization servers.
+    /// A kind of a later version, or one that is not meant for authorization servers.
     #[default]
     #[serde(other)]
     Other,
 }
 
-/// One line. What a kind does not have is left out; what a reader does not know it passes over.
+/// One line. Members that do not apply to its kind are left out; unknown members are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CallRecord<'a> {
-    /// What it is about.
+    /// The kind.
     pub kind: CallKind,
-    /// When.
+    /// The time.
     pub at: Timestamp,
-    /// Id of the call: its decision and its outcome have the same.
+    /// Id of the call, which its decision and its outcome share.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub call: Cow<'a, str>,
     /// The MCP server.
@@ -49,7 +50,7 @@ pub struct CallRecord<'a> {
     /// `jti` of the caller's token.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub token: Cow<'a, str>,
-    /// `jti` of the ID-JAG that the token came from.
+    /// `jti` of the ID-JAG that the token was issued for.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub txn: Cow<'a, str>,
     /// HTTP or MCP method.
@@ -70,10 +71,10 @@ pub struct CallRecord<'a> {
     /// Size of the request, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_bytes: Option<u64>,
-    /// Arguments, where they are to be on record.
+    /// The arguments, if they are to be recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arguments: Option<Value>,
-    /// HTTP status of the answer; 0: there was none.
+    /// HTTP status of the answer; 0 if there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// How the answer ended.
@@ -85,19 +86,19 @@ pub struct CallRecord<'a> {
     /// Size of the answer, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer_bytes: Option<u64>,
-    /// What is to be said of a tool.
+    /// The remark about a tool.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub detail: Cow<'a, str>,
-    /// Outcomes that were counted.
+    /// Number of outcomes that were not recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcomes: Option<u64>,
-    /// Refusals that were counted.
+    /// Number of refusals that were not recorded individually.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusals: Option<u64>,
 }
 
 impl CallRecord<'_> {
-    /// About no MCP server, but about the gateway itself.
+    /// Whether it is about the gateway itself, not an MCP server.
     pub fn is_of_the_gateway(&self) -> bool {
         self.kind == CallKind::Shed
     }

@@ -1,28 +1,28 @@
-//! What a stateless request repeats in its headers (MCP 2026-07-28, Streamable HTTP): how a value is
-//! spelled there, and which arguments of a tool its schema marks with `x-mcp-header`.
+//! Headers of a stateless request that repeat its body (MCP 2026-07-28, Streamable HTTP): how a
+//! value is encoded there, and which arguments of a tool its schema marks with `x-mcp-header`.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 use std::collections::HashMap;
 
-/// One argument that goes into a header.
+/// One argument that is repeated in a header.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marked {
-    /// The annotation's value: what follows `Mcp-Param-`.
+    /// The value of the annotation: what follows `Mcp-Param-`.
     pub header: String,
-    /// Where it is in the arguments.
+    /// Its path in the arguments.
     pub path: Vec<String>,
 }
 
 impl Marked {
-    /// The argument, as it is spelled in a header; `None` where it is absent or cannot be in one.
+    /// The argument, encoded for a header; `None` if it is absent or cannot be in a header.
     pub fn value(&self, arguments: &RawValue) -> Option<String> {
         found(arguments, &self.path)
     }
 }
 
-/// The argument at `path`, as it is spelled in a header.
+/// The argument at `path`, encoded for a header.
 fn found(arguments: &RawValue, path: &[String]) -> Option<String> {
     let Some((first, rest)) = path.split_first() else {
         return spelled(&serde_json::from_str(arguments.get()).ok()?);
@@ -31,7 +31,7 @@ fn found(arguments: &RawValue, path: &[String]) -> Option<String> {
     found(members.get(first)?, rest)
 }
 
-/// A value's text in a header; `None` for what cannot be in one.
+/// A value encoded for a header; `None` if it cannot be in one.
 fn spelled(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -47,7 +47,7 @@ fn spelled(value: &Value) -> Option<String> {
     }
 }
 
-/// Printable ASCII as it is, everything else as `=?base64?…?=`.
+/// Printable ASCII unchanged, everything else as `=?base64?…?=`.
 pub fn encoded(text: &str) -> String {
     let plain = !text.is_empty()
         && text.bytes().all(|b| (0x20..=0x7e).contains(&b))
@@ -56,7 +56,7 @@ pub fn encoded(text: &str) -> String {
     if plain { text.to_owned() } else { format!("=?base64?{}?=", STANDARD.encode(text)) }
 }
 
-/// The text of a header value; `None` where its base64 is none.
+/// The text of a header value; `None` if its base64 is invalid.
 pub fn decoded(value: &str) -> Option<String> {
     match value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) {
         None => Some(value.to_owned()),
@@ -64,10 +64,10 @@ pub fn decoded(value: &str) -> Option<String> {
     }
 }
 
-/// The marked arguments of a schema, or why one cannot be obeyed.
+/// The marked arguments of a schema, or why a mark cannot be obeyed.
 pub fn marked(schema: &Value) -> Result<Vec<Marked>, &'static str> {
     let mut found = Vec::new();
-    // Only a chain of `properties` leads to an argument; anywhere else a mark has no place.
+    // Only a chain of `properties` leads to an argument; a mark anywhere else is an error.
     collect(schema, &mut Vec::new(), true, &mut found)?;
     let mut names: Vec<String> = found.iter().map(|m| m.header.to_ascii_lowercase()).collect();
     names.sort_unstable();
@@ -110,7 +110,7 @@ fn collect(
                     outcome?;
                 }
             }
-            // Values, not schemas.
+            // The value of such a keyword is data, not a schema.
             ("default" | "const" | "enum" | "examples", _) => {}
             (_, Value::Object(_)) => {
                 for_each_schema(key, value, path, found)?;
@@ -126,7 +126,7 @@ fn collect(
     Ok(())
 }
 
-/// A keyword whose value is a schema, or an object of schemas: a mark in it is out of reach.
+/// A keyword whose value is a schema, or an object of schemas: a mark in it cannot be obeyed.
 fn for_each_schema(
     key: &str,
     value: &Value,

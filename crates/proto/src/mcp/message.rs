@@ -1,9 +1,9 @@
-//! What an MCP request asks for, read from its JSON-RPC body: the body decides, never a header
-//! (MCP transports 2025-03-26 to 2026-07-28).
+//! What an MCP request asks for, read from its JSON-RPC body: the body decides, never a header (MCP
+//! transports 2025-03-26 to 2026-07-28).
 //!
-//! Only the members that a decision rests on are read. They are read strictly, since whoever is asked
-//! after us may read the same bytes: a member that occurs twice, or that differs from a known one in
-//! its letters' case alone, is refused.
+//! Only the members that a decision rests on are read. They are parsed strictly, since the MCP
+//! server parses the same bytes with another parser: a member that occurs twice, or that differs
+//! from a known one only in case, is rejected.
 
 use serde::{
     Deserialize, Deserializer,
@@ -12,36 +12,36 @@ use serde::{
 use serde_json::value::RawValue;
 use std::{borrow::Cow, fmt};
 
-/// Revisions of MCP that are known here, oldest first.
+/// Supported revisions of MCP, oldest first.
 pub const REVISIONS: [&str; 5] =
     ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", STATELESS];
 /// The first revision without sessions.
 pub const STATELESS: &str = "2026-07-28";
-/// The one revision that has batches; also what a request without a version header is of.
+/// The only revision with batches; also the revision of a request without a version header.
 pub const BATCHES: &str = "2025-03-26";
-/// Most members of a batch.
+/// Maximum number of messages in a batch.
 pub const LARGEST_BATCH: usize = 100;
-/// Most members of a message, of its params, and of their `_meta`.
+/// Maximum number of members of a message, of its params, and of their `_meta`.
 const MOST_MEMBERS: usize = 256;
-/// Deepest nesting of a body: as serde_json reads it, which many do.
+/// Deepest nesting of a body: the limit of serde_json, which is widely used.
 const DEEPEST: usize = 127;
 
 /// JSON-RPC: the body is not JSON.
 pub const PARSE_ERROR: i64 = -32700;
 /// JSON-RPC: the body is not a request.
 pub const INVALID_REQUEST: i64 = -32600;
-/// MCP: a header says something else than the body.
+/// MCP: a header disagrees with the body.
 pub const HEADER_MISMATCH: i64 = -32020;
 /// MCP: the protocol version is not supported.
 pub const UNSUPPORTED_VERSION: i64 = -32022;
 
-/// Why a body is not looked at any further.
+/// Why a body is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum McpError {
     /// Not UTF-8 JSON, or nested too deeply.
     #[error("The body is not JSON.")]
     NotJson,
-    /// Not a JSON-RPC message, or one that could be read in two ways.
+    /// Not a JSON-RPC message, or one that parsers could read in two ways.
     #[error(
         "The body is not one JSON-RPC message with distinct members, spelled as the protocol spells \
          them."
@@ -65,18 +65,18 @@ impl McpError {
 /// Kind of message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It expects an answer.
+    /// It expects a response.
     Request,
     /// It does not.
     Notification,
-    /// It is an answer to something the server asked.
+    /// It is a response to a request of the server.
     Response,
 }
 
 /// One message, as far as decisions and the audit trail need it.
 #[derive(Debug)]
 pub struct Message<'a> {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// Its id as written; `None` for a notification.
     pub id: Option<&'a RawValue>,
@@ -90,15 +90,15 @@ pub struct Message<'a> {
     pub task: Option<Cow<'a, str>>,
     /// `params.arguments` as written.
     pub arguments: Option<&'a RawValue>,
-    /// Revision that `params._meta` names.
+    /// The revision that `params._meta` names.
     pub version: Option<Cow<'a, str>>,
-    /// Name or URI that `params.ref` of a completion names, and whether it is a prompt.
+    /// The name or URI that `params.ref` of a completion names, and whether it is a prompt.
     pub reference: Option<(bool, Cow<'a, str>)>,
     /// URIs of `params.notifications.resourceSubscriptions` of a subscription.
     pub subscriptions: Vec<Cow<'a, str>>,
 }
 
-/// What a message is about: what rules are written for.
+/// What a message is about, for matching against rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target<'m> {
     /// A tool by name.
@@ -107,9 +107,9 @@ pub enum Target<'m> {
     Prompt(&'m str),
     /// A resource by URI.
     Resource(&'m str),
-    /// A method that is about none of them.
+    /// A method that concerns none of these.
     Method(&'m str),
-    /// An answer to a request of the server's.
+    /// A response to a request of the server.
     Answer,
 }
 
@@ -125,12 +125,12 @@ impl Target<'_> {
     }
 }
 
-/// Nothing is there to be named: the rules have nothing that it could match.
+/// The name of a target that is missing: no rule matches it.
 const NAMELESS: &str = "";
 
 impl Message<'_> {
-    /// What it is about. A call without a name is a call of the tool with the empty name, which no
-    /// rule can name.
+    /// The targets of the message. A call without a name counts as a call of the tool with the
+    /// empty name, which no rule matches.
     pub fn targets(&self) -> Vec<Target<'_>> {
         let name = self.name.as_deref().unwrap_or(NAMELESS);
         let uri = self.uri.as_deref().unwrap_or(NAMELESS);
@@ -152,7 +152,7 @@ impl Message<'_> {
         std::iter::once(one).chain(more).collect()
     }
 
-    /// What `Mcp-Name` repeats, where the message has it.
+    /// The value that `Mcp-Name` repeats, if the message has one.
     pub fn header_name(&self) -> Option<&str> {
         match self.method.as_ref() {
             "tools/call" | "prompts/get" => self.name.as_deref(),
@@ -170,13 +170,13 @@ impl Message<'_> {
 pub struct Body<'a> {
     /// The messages.
     pub messages: Vec<Message<'a>>,
-    /// Whether they came as an array.
+    /// Whether they were in an array.
     pub batch: bool,
 }
 
-/// Reads a body. `batches`: whether the request's revision has them.
+/// Parses a body. `batches`: whether the request's revision allows batches.
 pub fn read(body: &[u8], batches: bool) -> Result<Body<'_>, McpError> {
-    // Checked as a whole: what the reader skips would otherwise not be.
+    // Check the whole text, because the parser below skips members.
     let text = std::str::from_utf8(body).map_err(|_| McpError::NotJson)?;
     if is_deep(body) {
         return Err(McpError::NotJson);
@@ -201,7 +201,7 @@ pub fn read(body: &[u8], batches: bool) -> Result<Body<'_>, McpError> {
     Ok(Body { messages, batch: true })
 }
 
-/// Whether brackets are nested deeper than any reader after us should have to go.
+/// Whether brackets are nested deeper than other parsers can be expected to handle.
 fn is_deep(body: &[u8]) -> bool {
     let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
     for byte in body {
@@ -233,8 +233,8 @@ impl<'k> Members<'k> {
         Self { known, seen: Vec::new() }
     }
 
-    /// Answers which known member `key` is. Refuses a second one, and one that some reader could take
-    /// for a known one.
+    /// The index of the known member that `key` is. An error for a duplicate, and for a key that
+    /// some parser could take for a known one.
     fn take<E: de::Error>(&mut self, key: &str) -> Result<Option<usize>, E> {
         if self.seen.len() >= MOST_MEMBERS {
             return Err(E::custom("it has more members than any message needs"));
@@ -251,7 +251,8 @@ impl<'k> Members<'k> {
     }
 }
 
-/// As readers compare that do not mind case: with the two letters beside ASCII that fold into it.
+/// A text as parsers compare it that ignore case, including the two non-ASCII letters that fold to
+/// ASCII.
 fn folded(text: &str) -> String {
     let fold = |c: char| match c {
         '\u{17f}' => 's',
@@ -304,11 +305,11 @@ struct Written<'a> {
 
 impl<'a> Written<'a> {
     fn check(self) -> Result<Message<'a>, McpError> {
-        // An id is a string or a whole number: what else is told apart differently by readers.
+        // An id is a string or an integer: parsers compare other values in different ways.
         let id = match self.id.map(RawValue::get) {
             None => None,
             Some(text) if text.starts_with('"') || text.parse::<i64>().is_ok() => self.id,
-            // An error about a message whose id could not be read.
+            // An error about a message whose id could not be parsed.
             Some("null") if self.method.is_none() => self.id,
             Some(_) => return Err(McpError::NotMessage),
         };
@@ -429,7 +430,7 @@ impl<'de> Visitor<'de> for ParamsVisitor {
     }
 }
 
-/// A string; anything else names nothing.
+/// A string; any other value counts as absent.
 fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Text<'_>>(raw.get()).ok().map(|Text(text)| text)
 }
@@ -509,7 +510,7 @@ fn reference<E: de::Error>(raw: &RawValue) -> Result<Option<(bool, Cow<'_, str>)
     Ok(named.map(|(prompt, raw)| (prompt, text_of(raw).unwrap_or_default())))
 }
 
-/// `notifications` of `subscriptions/listen`: the resources that changes are asked of.
+/// `notifications` of `subscriptions/listen`: the resources to watch for changes.
 fn subscriptions<E: de::Error>(raw: &RawValue) -> Result<Vec<Cow<'_, str>>, E> {
     let Small([list]) = small(raw, ["resourceSubscriptions"])?;
     let Some(list) = list else { return Ok(Vec::new()) };
@@ -632,11 +633,12 @@ mod tests {
             assert_ne!(changed, call, "the mutation did nothing");
             assert!(one(&changed).is_err(), "{changed}");
         }
-        // A name that is no text names nothing.
+        // A name that is not valid text counts as absent.
         let surrogate =
             call.replace("\"tools/list\"", r#""tools/call","params":{"name":"\ud800"}"#);
         assert_eq!(one(&surrogate).map(|(_, target)| target), Ok(r#"Tool("")"#.to_owned()));
-        // A text that was cut inside of a sign, in what no decision rests on, is the server's to judge.
+        // A string that was cut in the middle of a surrogate pair is for the server to judge, if no
+        // decision rests on it.
         let cut = call.replace(
             "\"tools/list\"",
             r#""tools/call","params":{"name":"draw","arguments":{"text":"\ud83d"}}"#,

@@ -1,4 +1,5 @@
-//! MCP: messages, the headers that repeat them, rules for single operations, and whom a gateway tells of.
+//! MCP: messages, the headers that repeat them, rules for operations, caller assertions and call
+//! records.
 
 pub mod call_record;
 pub mod caller_assertion;

@@ -1,17 +1,17 @@
-//! What a caller may do at an MCP server: rules from tools, prompts, resources and methods to scopes.
-//! The most specific rule decides; a tool that no rule names is denied.
+//! What a caller may do at an MCP server: rules that map tools, prompts, resources and methods to
+//! scopes. The most specific rule decides; a tool without a rule is denied.
 
 use crate::{mcp::message::Target, oauth::scope::Scopes, time::Timestamp};
 use serde::Deserialize;
 use std::collections::HashMap;
 use url::Url;
 
-/// One rule as an administrator writes it. A pattern is a name, or the beginning of one with a `*` at
-/// its end; `*` alone is everything.
+/// One rule as an administrator writes it. A pattern is a name, or a prefix followed by `*`; `*`
+/// alone matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// What the audit trail calls it; its first pattern unless set.
+    /// Its name in the audit trail; by default its first pattern.
     #[serde(default)]
     pub name: Option<String>,
     /// Tools by name.
@@ -23,30 +23,30 @@ pub struct Rule {
     /// Resources by URI.
     #[serde(default)]
     pub resources: Vec<String>,
-    /// Methods beside those that everybody may use.
+    /// Methods, in addition to those that everybody may use.
     #[serde(default)]
     pub methods: Vec<String>,
-    /// Every tool whose approved description says `readOnlyHint`: the word of the MCP server.
+    /// All tools whose approved description says `readOnlyHint`, as the MCP server claims.
     #[serde(default)]
     pub read_only_tools: bool,
-    /// Scopes that it needs besides those of every request.
+    /// Scopes that it needs in addition to those of every request.
     #[serde(default)]
     pub scopes: Scopes,
-    /// Oldest sign-in that will do, in seconds.
+    /// Maximum age of the sign-in, in seconds.
     #[serde(default)]
     pub max_age: Option<i64>,
-    /// Classes of authentication, one of which has to have been reached.
+    /// Authentication context classes, one of which the sign-in has to have reached.
     #[serde(default, deserialize_with = "crate::formerly::texts")]
     pub acr_values: Vec<String>,
-    /// Nobody may.
+    /// Nobody may use what it matches.
     #[serde(default)]
     pub deny: bool,
 }
 
-/// Why rules cannot be used.
+/// Why rules are invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
-    /// It names nothing.
+    /// It has no patterns.
     #[error("rule {0} names no tool, prompt, resource or method")]
     Empty(usize),
     /// A `*` that is not at the end, or an empty pattern.
@@ -55,7 +55,7 @@ pub enum RuleError {
     /// Two rules that are equally specific.
     #[error("rules {0} and {1} both speak of {2}")]
     Twice(usize, usize, String),
-    /// Conditions on what nobody may do, or an age below zero.
+    /// It denies, and has conditions.
     #[error("rule {0} denies, so its scopes and conditions mean nothing")]
     Contradiction(usize),
     /// An age below zero.
@@ -63,8 +63,8 @@ pub enum RuleError {
     MaxAge(usize),
 }
 
-/// Methods that every caller may use with the scopes of every request: they list what the rules leave
-/// over, or belong to the protocol itself.
+/// Methods that every caller may use with the scopes of every request: their results are filtered
+/// by the rules, or they belong to the protocol itself.
 const FREE: [&str; 14] = [
     "initialize",
     "ping",
@@ -119,12 +119,12 @@ impl Patterns {
         Ok(())
     }
 
-    /// The rule for `name`; `class` is asked where none but `*` would fit.
+    /// The rule for `name`. If only `*` matches, `class` is asked first.
     fn find(&self, name: &str, class: impl FnOnce() -> Option<usize>) -> Option<usize> {
         if let Some(rule) = self.exact.get(name) {
             return Some(*rule);
         }
-        // A pattern was not written with such names in mind.
+        // Patterns are not written with such names in mind.
         if name.is_empty() || name.trim() != name || name.chars().any(char::is_control) {
             return None;
         }
@@ -132,10 +132,10 @@ impl Patterns {
         prefix.map(|(_, rule)| *rule).or_else(class).or(self.all)
     }
 
-    /// The rule for a URI. One that some reader would spell otherwise is none that a rule was written for, and
-    /// with a query it is another resource than without.
+    /// The rule for a URI. Rules match only URIs in normal form, and a URI with a query is a
+    /// different resource from the one without.
     fn find_uri(&self, uri: &str) -> Option<usize> {
-        // A slash at the end names a folder only where a rule says so.
+        // A trailing slash names a folder only if a rule has that very URI.
         let folder = self.exact.get(uri).filter(|_| uri.strip_suffix('/').is_some_and(is_normal));
         if folder.is_some() {
             return folder.copied();
@@ -150,9 +150,9 @@ impl Patterns {
         let speaks = |pattern: &str| !query || pattern.contains('?');
         let prefix = self.prefixes.iter().find(|(prefix, _)| uri.starts_with(prefix.as_str()));
         match prefix {
-            // The most specific one decides, be it that it decides nothing.
+            // The most specific pattern decides, even if it does not apply.
             Some((prefix, rule)) => speaks(prefix).then_some(*rule),
-            // `*` alone, beside no other pattern, leaves nothing to get round.
+            // `*` without any other pattern cannot be circumvented.
             None => {
                 self.all.filter(|_| !query || (self.exact.is_empty() && self.prefixes.is_empty()))
             }
@@ -177,35 +177,35 @@ pub struct Rules {
     read_only_tools: Option<usize>,
 }
 
-/// What is known of a tool.
+/// What is known about a tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ToolState {
     /// Its description was not seen yet.
     Unseen,
-    /// Its description is as approved.
+    /// Its description was approved.
     Approved {
         /// It says `readOnlyHint`.
         read_only: bool,
     },
-    /// Its description is another than the approved one, and that is to block it.
+    /// Its description differs from the approved one, and such tools are to be blocked.
     Changed,
 }
 
-/// What is known of the caller.
+/// What is known about the caller.
 #[derive(Clone, Copy, Debug)]
 pub struct Standing<'a> {
     /// Scopes of the token.
     pub scopes: &'a Scopes,
-    /// When the person signed in, where the token says.
+    /// When the person signed in, if the token says so.
     pub auth_time: Option<Timestamp>,
-    /// Class that the sign-in reached, where the token says.
+    /// Authentication context class of the sign-in, if the token says so.
     pub acr: Option<&'a str>,
 }
 
 /// Why an operation is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotAllowed {
-    /// No rule names it.
+    /// No rule matches it.
     NoRule {
         /// `tool`, `prompt`, `resource` or `method`.
         kind: &'static str,
@@ -217,18 +217,18 @@ pub enum NotAllowed {
     },
     /// The tool's description changed since it was approved.
     Changed,
-    /// The token's scopes are too few: these are all it needs.
+    /// The token lacks scopes.
     Scope {
-        /// The scopes.
+        /// All scopes that are needed.
         needed: Scopes,
         /// The rule.
         rule: String,
     },
     /// The sign-in is too old or too weak (RFC 9470).
     Authentication {
-        /// Oldest sign-in that will do, in seconds.
+        /// Maximum age of the sign-in, in seconds.
         max_age: Option<i64>,
-        /// Classes one of which will do.
+        /// Authentication context classes, one of which is required.
         acr_values: Vec<String>,
         /// The rule.
         rule: String,
@@ -236,7 +236,7 @@ pub enum NotAllowed {
 }
 
 impl NotAllowed {
-    /// The reason on record.
+    /// The reason for the audit trail.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::NoRule { .. } => "operation.no_rule",
@@ -259,12 +259,12 @@ impl NotAllowed {
     }
 }
 
-/// What every request is allowed by where no rule speaks of it.
+/// The name that stands for the rule if no rule matches and the scopes of every request suffice.
 const EVERY_REQUEST: &str = "every request";
 
-/// Whether a URI is in the one form that rules speak of, so that a resource has one name: as URL libraries spell it,
-/// of the characters of RFC 3986 alone, nothing percent-encoded that need not be (2.4, 6.2.2), no segment that some
-/// readers resolve or leave out, no user, no fragment, no query without content.
+/// Whether a URI is in normal form, so that each resource has one name: as URL libraries write it,
+/// with characters of RFC 3986 only, nothing percent-encoded unnecessarily (2.4, 6.2.2), no segment
+/// that some parsers resolve or drop, no user information, no fragment, no empty query.
 fn is_normal(uri: &str) -> bool {
     let Ok(url) = Url::parse(uri) else { return false };
     if url.as_str() != uri || !url.username().is_empty() || url.password().is_some() {
@@ -282,7 +282,7 @@ fn is_normal(uri: &str) -> bool {
     }
     let path = url.path();
     let segments = path.strip_prefix('/').unwrap_or(path);
-    // The root is one empty segment; anywhere else some readers leave them out.
+    // The root has one empty segment; elsewhere some parsers drop empty segments.
     let odd_segment = |segment: &str| matches!(segment, "" | "." | "..");
     if !segments.is_empty() && segments.split('/').any(odd_segment) {
         return false;
@@ -294,10 +294,10 @@ fn has_uppercase(text: &str) -> bool {
     text.bytes().any(|b| b.is_ascii_uppercase())
 }
 
-/// Whether a path or query has characters of RFC 3986 alone, and encodes only what has to be: in capitals, as UTF-8,
-/// once, and nothing that a reader would take for a separator or an end.
+/// Whether a path or query has characters of RFC 3986 only, and percent-encodes only what has to
+/// be: in capitals, as UTF-8, once, and nothing that a parser would take for a separator or an end.
 fn is_spelled_once(text: &str) -> bool {
-    // pchar (3.3), and what a query holds besides.
+    // pchar (3.3), and the other characters of a query.
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?".contains(&b);
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -319,14 +319,15 @@ fn is_spelled_once(text: &str) -> bool {
             return false;
         };
         let b = high << 4 | low;
-        // `?` has to be encoded in a path; a control character or a backslash has no place in a name.
+        // In a path `?` has to be encoded; control characters and backslashes are not allowed in a
+        // name.
         if (plain(b) && b != b'?') || b.is_ascii_control() || b == b'\\' {
             return false;
         }
         decoded.push(b);
     }
     let Ok(decoded) = String::from_utf8(decoded) else { return false };
-    // Whoever decodes twice must not find another name.
+    // Decoding twice must not give another name.
     let hex = |b: Option<&u8>| b.is_some_and(u8::is_ascii_hexdigit);
     let bytes = decoded.as_bytes();
     !decoded.chars().any(char::is_control)
@@ -335,7 +336,7 @@ fn is_spelled_once(text: &str) -> bool {
 }
 
 impl Rules {
-    /// Rules where each request needs `base`.
+    /// Rules for a server where each request needs `base`.
     pub fn new(base: Scopes, rules: Vec<Rule>) -> Result<Self, RuleError> {
         let mut all = Self { base, ..Self::default() };
         for (i, rule) in rules.iter().enumerate() {
@@ -392,7 +393,7 @@ impl Rules {
         rule.name.as_deref().or(first).unwrap_or("read-only tools").to_owned()
     }
 
-    /// The rule for a target; `Ok(None)` where the scopes of every request will do.
+    /// The rule for a target; `Ok(None)` if the scopes of every request suffice.
     fn find(&self, target: Target<'_>, tool: ToolState) -> Result<Option<usize>, NotAllowed> {
         let none = || None;
         let (kind, found, free) = match target {
@@ -423,8 +424,8 @@ impl Rules {
         }
     }
 
-    /// Judges all that a request is about at once, so that a refusal for want of scopes names every
-    /// scope it needs. Answers the names of the rules that allow it.
+    /// Judges all targets of a request at once, so that a refusal for missing scopes names all that
+    /// are needed. Returns the names of the rules that allow it.
     pub fn decide(
         &self,
         targets: &[Target<'_>],
@@ -472,8 +473,8 @@ impl Rules {
         Ok(names())
     }
 
-    /// Whether a list may show a target: to whomever a rule allows it, or with `scopes` to whoever has
-    /// the scopes for it too.
+    /// Whether a list may show a target: if a rule allows it, and, if `scopes` are given, if they
+    /// also suffice for it.
     pub fn shows(&self, target: Target<'_>, tool: ToolState, scopes: Option<&Scopes>) -> bool {
         match self.find(target, tool) {
             Err(_) => false,
@@ -539,14 +540,14 @@ mod tests {
         for odd in ["Read", "rеad", "read ", "read\0", "other", "", "note_\u{0}x", "note_x "] {
             assert_eq!(decide(&[Target::Tool(odd)], "mcp r n", Unseen), no_rule, "{odd:?}");
         }
-        // The class of read-only tools rests on an approved description.
+        // The rule for read-only tools depends on an approved description.
         let read_only = Approved { read_only: true };
         let held = "mcp ro";
         assert_eq!(decide(&[Target::Tool("list")], held, Unseen), no_rule);
         assert!(decide(&[Target::Tool("list")], held, read_only).is_ok());
         assert_eq!(decide(&[Target::Tool("list")], held, Approved { read_only: false }), no_rule);
         assert_eq!(decide(&[Target::Tool("read")], "mcp r", Changed), Err(NotAllowed::Changed));
-        // Prompts are free while no rule speaks of any; resources are not.
+        // Prompts are free as long as no rule matches prompts; resources are not.
         assert_eq!(decide(&[Target::Prompt("p")], "mcp", Unseen), Ok(EVERY_REQUEST.to_owned()));
         assert!(decide(&[Target::Resource("file:///public/a")], "mcp", Unseen).is_ok());
         let kind = |kind| Err(NotAllowed::NoRule { kind });
@@ -640,7 +641,8 @@ mod tests {
         assert!(matches!(refused(vec![early]), RuleError::MaxAge(0)));
     }
 
-    /// None of them is the normal form of a URI: a server may read each as one that a rule denies.
+    /// None of these is the normal form of a URI: a server may read each as a URI that a rule
+    /// denies.
     const OTHER_SPELLINGS: &[&str] = &[
         "file:///d/%73ecret/key.txt",
         "file:///d/secre%74/key.txt",
@@ -749,7 +751,8 @@ mod tests {
         for uri in OTHER_SPELLINGS {
             assert_eq!(judge(&rules, uri), "no rule", "{uri:?}");
         }
-        // A pattern with a query speaks of queries; `*` speaks of everything only where it stands alone.
+        // A pattern with a query matches queries; `*` matches everything only if it is the only
+        // pattern.
         let rules = of(&["https://docs.example/a?v=*"], &[]);
         assert_eq!(judge(&rules, "https://docs.example/a?v=1"), "allowed");
         assert_eq!(judge(&of(&["*"], &[]), "file:///d/key.txt?x"), "allowed");

@@ -33,7 +33,7 @@ pub struct AccessTokenClaims {
     pub iat: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// `jti` of the ID-JAG it came from.
+    /// `jti` of the ID-JAG it was issued for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub txn: Option<String>,
     /// The sign-in session, in tokens of the IdP for its own userinfo endpoint.
@@ -42,7 +42,7 @@ pub struct AccessTokenClaims {
     /// When the person signed in, for tools that ask for a fresh sign-in (RFC 9068 section 2.2.1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_time: Option<Timestamp>,
-    /// The class that the sign-in reached.
+    /// The authentication context class of the sign-in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acr: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,12 +56,12 @@ impl AccessTokenClaims {
     }
 }
 
-/// A verified access token. Whether it was revoked has not been checked.
+/// A verified access token. Whether it was revoked was not checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessToken {
     /// `iss`: the RAS.
     pub issuer: Issuer,
-    /// `sub`: the person, as the RAS names them.
+    /// `sub`: the person, as the RAS identifies them.
     pub subject: String,
     /// `client_id`: the client, by its id at the RAS.
     pub client: String,
@@ -71,36 +71,36 @@ pub struct AccessToken {
     pub expires: Timestamp,
     /// `scope`; empty when absent.
     pub scopes: Scopes,
-    /// `txn`: `jti` of the ID-JAG it came from.
+    /// `txn`: `jti` of the ID-JAG it was issued for.
     pub transaction: Option<String>,
     /// `sid`, in tokens for the IdP's userinfo endpoint.
     pub session: Option<String>,
-    /// `auth_time`: when the person signed in, where it is told.
+    /// `auth_time`: when the person signed in, if present.
     pub auth_time: Option<Timestamp>,
-    /// `acr`: the class that the sign-in reached, where it is told.
+    /// `acr`: the authentication context class of the sign-in, if present.
     pub acr: Option<String>,
-    /// `cnf.jkt`: the DPoP key that must come with it.
+    /// `cnf.jkt`: the DPoP key whose proof has to accompany it.
     pub key_thumbprint: Option<String>,
 }
 
-/// The issuer an unverified access token claims, for finding the keys.
+/// The issuer that an unverified access token claims, for finding the keys.
 pub fn claimed_issuer(token: &str) -> Result<String, JwtError> {
     let token = Unverified::parse(token)?;
     token.require_type(TYPE)?;
     Ok(token.claims.required_str("iss")?.to_owned())
 }
 
-/// How an issuer writes its access tokens. What is not said is as ours does: one audience, and `client_id`.
+/// The form of an issuer's access tokens. By default as ours: one audience, and `client_id`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenForm {
-    /// A token may be for other resources beside this one (RFC 9068 section 4).
+    /// A token may also be for other resources (RFC 9068 section 4).
     pub several_audiences: bool,
-    /// The client is in `azp`, as issuers write it that were there before RFC 9068.
+    /// The client is in `azp`, as written by issuers that are older than RFC 9068.
     pub client_in_azp: bool,
 }
 
-/// Verifies a token for `resource` (RFC 9068 section 4): its audience is this resource alone, equal after
-/// normalization; or it is among them, where the issuer's tokens may have several.
+/// Verifies a token for `resource` (RFC 9068 section 4): its only audience has to be this resource,
+/// equal after normalization; or one of its audiences, if the issuer's tokens may have several.
 pub fn verify(
     token: &str,
     keys: &KeySet,
@@ -114,7 +114,7 @@ pub fn verify(
     if enough && audiences.iter().any(is_it) { Ok(token) } else { Err(JwtError::Audience) }
 }
 
-/// Verifies a token of our own and tells its audiences: for introspection and revocation.
+/// Verifies a token of our own and returns its audiences: for introspection and revocation.
 pub fn verify_any_audience(
     token: &str,
     keys: &KeySet,

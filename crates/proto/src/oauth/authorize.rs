@@ -1,5 +1,5 @@
-//! The authorization endpoint's rules (OpenID Connect Core 3.1.2, RFC 6749 4.1, RFC 7636, RFC
-//! 9126): the same function reads a pushed request and a plain one.
+//! The rules of the authorization endpoint (OpenID Connect Core 3.1.2, RFC 6749 4.1, RFC 7636, RFC
+//! 9126). The same function parses pushed and plain requests.
 
 use crate::{
     formerly::current,
@@ -14,49 +14,49 @@ use crate::{
 
 /// Scopes of a sign-in; others are left out of the grant.
 pub const SCOPES: [&str; 5] = ["openid", "profile", "email", "groups", "offline_access"];
-/// The one scope of the built-in client: to enrol an installation, and nothing else.
+/// The only scope of the built-in client: it allows enrolling an installation, and nothing else.
 pub const SCOPE_ENROL: &str = "enrol";
 /// Lifetime of an authorization code and of a pushed request, in seconds.
 pub const CODE_LIFETIME: i64 = 60;
 
-/// A checked authorization request, as it is kept until the person has signed in.
+/// A checked authorization request, as it is stored until the person has signed in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthorizationRequest {
     /// The client.
     pub client_id: String,
-    /// Where to return to: registered, but for a loopback port.
+    /// Where to return to: a registered URI, possibly with another loopback port.
     pub redirect_uri: String,
     /// Scopes granted.
     pub scopes: Scopes,
-    /// PKCE challenge, S256; `None` from a confidential client that may leave it out.
+    /// PKCE challenge, S256; `None` from a confidential client that may omit it.
     pub code_challenge: Option<CodeChallenge>,
-    /// `state`, echoed.
+    /// `state`, which is returned unchanged.
     pub state: Option<String>,
     /// `nonce`, for the ID token.
     pub nonce: Option<String>,
     /// `prompt=none`: no page may be shown.
     pub silent: bool,
-    /// `prompt=login` or `select_account`: sign in afresh.
+    /// `prompt=login` or `select_account`: require a new sign-in.
     pub fresh: bool,
-    /// Oldest acceptable sign-in, in seconds.
+    /// Maximum age of the sign-in, in seconds.
     pub max_age: Option<i64>,
-    /// User name to start with.
+    /// User name to prefill.
     pub login_hint: Option<String>,
     /// DPoP key the code is bound to (RFC 9449 section 10).
     pub dpop_jkt: Option<String>,
-    /// The MCP server that tokens will be for; `None` at an IdP.
+    /// The MCP server that the tokens will be for; `None` at an IdP.
     pub resource: Option<Resource>,
-    /// The person that an `id_token_hint` names: nobody else is served.
+    /// The person whom an `id_token_hint` names: nobody else may continue.
     pub subject: Option<String>,
-    /// Classes one of which the sign-in has to have reached: an essential `acr` of the `claims` parameter (OpenID
-    /// Connect Core 5.5.1.1).
+    /// Authentication context classes, one of which is required: an essential `acr` of the `claims`
+    /// parameter (OpenID Connect Core 5.5.1.1).
     pub essential_acr: Option<Vec<String>>,
 }
 
 /// Longest `max_age`, in seconds: a century, so that no sum with it overflows.
 const LONGEST_AGE: i64 = 100 * 365 * 86_400;
 
-/// The classes that an essential `acr` of the `claims` parameter asks for; `None` where there is none.
+/// The classes that an essential `acr` of the `claims` parameter requires; `None` if there is none.
 fn essential_acr(form: &Form) -> Result<Option<Vec<String>>, RedirectError> {
     let Some(text) = form.optional("claims") else { return Ok(None) };
     let bad = || invalid("claims is not the JSON of OpenID Connect Core 5.5.");
@@ -78,7 +78,7 @@ fn essential_acr(form: &Form) -> Result<Option<Vec<String>>, RedirectError> {
             let many = many.iter().map(|value| value.as_str().map(str::to_owned));
             many.collect::<Option<Vec<_>>>().ok_or_else(bad)?
         }
-        // Any class will do, as long as it is told.
+        // Any class is accepted, as long as the ID token names it.
         (serde_json::Value::Null, serde_json::Value::Null) => Vec::new(),
         _ => return Err(bad()),
     };
@@ -94,13 +94,13 @@ pub enum Offer<'a> {
     Resources(&'a [GovernedResource]),
 }
 
-/// Why a request cannot even be answered by redirect: shown to the person as a page.
+/// Why a request cannot be answered by a redirect: shown to the person as a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PageError {
-    /// Unreadable query, or a parameter sent twice.
+    /// The query cannot be parsed, or a parameter was sent twice.
     #[error("The sign-in link cannot be read, or has a parameter twice.")]
     Unreadable,
-    /// `client_id` is missing, unknown or switched off.
+    /// `client_id` is missing, unknown or disabled.
     #[error("The application that sent you here is not known. Ask IT to register it.")]
     Client,
     /// `redirect_uri` is missing or not registered.
@@ -109,12 +109,12 @@ pub enum PageError {
          compare the redirect URI with the registration, byte for byte."
     )]
     RedirectUri,
-    /// `request_uri` is not one that this IdP gave to this client, or has expired or been used.
+    /// `request_uri` was not issued by this IdP to this client, or has expired or been used.
     #[error("The sign-in link was used before or has expired. Start again in the application.")]
     PushedRequest,
 }
 
-/// An error that goes back to the client.
+/// An error that is returned to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RedirectError {
     /// OAuth `error`.
@@ -123,23 +123,23 @@ pub struct RedirectError {
     pub description: &'static str,
 }
 
-/// The outcome of reading a request.
+/// The result of a request that is not valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unauthorizable {
     /// Show a page; never redirect.
     Page(PageError),
     /// Redirect to this registered URI with the error and the `state`.
     Redirect {
-        /// Checked redirect URI.
+        /// The verified redirect URI.
         redirect_uri: String,
-        /// `state` to echo, if it can be.
+        /// The `state` to return, if possible.
         state: Option<String>,
-        /// What is wrong.
+        /// The error.
         error: RedirectError,
     },
 }
 
-/// Reads and checks the parameters. `client` is the live client that `client_id` names.
+/// Parses and checks the parameters. `client` is the enabled client that `client_id` names.
 pub fn read(
     form: &Form,
     client: &Client,
@@ -173,7 +173,7 @@ fn governed<'a>(
             let found = live.find(|governed| governed.resource == resource);
             found.ok_or(bad("This authorization server does not govern the resource."))
         }
-        // Counted as configured: another one that is switched off is another one.
+        // Disabled servers count: with two configured servers, the enabled one is not the only one.
         (None, _) => match governed {
             [only] if !only.disabled => Ok(only),
             _ => Err(bad("resource is required: there are several MCP servers here, or none.")),
@@ -182,7 +182,8 @@ fn governed<'a>(
     }
 }
 
-/// The PKCE challenge (RFC 7636 4.3). One that is sent is never ignored, whoever may leave it out.
+/// The PKCE challenge (RFC 7636 4.3). A challenge that is sent is never ignored, even if the client
+/// may omit it.
 fn code_challenge(form: &Form, client: &Client) -> Result<Option<CodeChallenge>, RedirectError> {
     let sent = form.mentions("code_challenge") || form.mentions("code_challenge_method");
     if !sent && client.may_omit_pkce() {
@@ -289,18 +290,18 @@ fn read_rest(
         state,
         nonce: form.optional("nonce").map(str::to_owned),
         silent,
-        // Adding a device is an act of its own: a browser that happens to be signed in is not enough.
+        // Adding a device always requires a sign-in: an existing session is not enough.
         fresh: enrols || prompts.contains(&"login") || prompts.contains(&"select_account"),
         max_age: max_age.transpose()?,
         login_hint: form.optional("login_hint").map(str::to_owned),
         dpop_jkt: dpop_jkt.transpose()?.map(|jkt| jkt.as_str().to_owned()),
-        // Its signature is checked where the keys are.
+        // Its signature is checked by code that has the keys.
         subject: None,
         essential_acr: essential_acr(form)?,
     })
 }
 
-/// Reads a device authorization request (RFC 8628 section 3.1): a sign-in that returns to no address.
+/// Parses a device authorization request (RFC 8628 section 3.1): a sign-in without a redirect URI.
 pub fn read_device(form: &Form, client: &Client) -> Result<AuthorizationRequest, RedirectError> {
     if form.mentions("resource") || form.mentions("authorization_details") {
         return Err(invalid("resource and authorization_details are not for this endpoint."));
@@ -332,31 +333,31 @@ pub fn read_device(form: &Form, client: &Client) -> Result<AuthorizationRequest,
 }
 
 impl AuthorizationRequest {
-    /// Whether it came from a device that shows a code to type (RFC 8628), and not by a browser.
+    /// Whether it came from a device that shows a code (RFC 8628), not from a browser.
     pub fn is_of_device(&self) -> bool {
         self.redirect_uri.is_empty()
     }
 
-    /// Whether it would be taken from its client as that is now: a pushed request waits for its person, and the
-    /// registration may have changed meanwhile.
+    /// Whether the client could still make this request: a pushed request waits for its person, and
+    /// the registration may have changed meanwhile.
     pub fn is_still_taken(&self, client: &Client) -> bool {
         redirect_uri::is_registered(&self.redirect_uri, &client.redirect_uris)
             && (self.code_challenge.is_some() || client.may_omit_pkce())
     }
 
-    /// Whether the class that a sign-in reached is one that is asked for.
+    /// Whether the class that a sign-in reached is one of the required ones.
     pub fn is_met_by(&self, acr: &str) -> bool {
         self.essential_acr.as_ref().is_none_or(|values| {
             if values.is_empty() { !acr.is_empty() } else { values.iter().any(|held| held == acr) }
         })
     }
 
-    /// Whether this person may be served.
+    /// Whether this person may continue.
     pub fn is_for(&self, person: &str) -> bool {
         self.subject.as_deref().is_none_or(|subject| subject == person)
     }
 
-    /// Whether a sign-in of `auth_time` serves this request without asking the person again.
+    /// Whether a sign-in at `auth_time` satisfies this request without asking the person again.
     pub fn is_served_by(&self, auth_time: Timestamp, now: Timestamp) -> bool {
         !self.fresh && self.max_age.is_none_or(|age| now.since(auth_time) <= age)
     }

@@ -18,7 +18,7 @@ impl Challenge {
         Self { scheme: scheme.to_owned(), parameters: Vec::new() }
     }
 
-    /// With one more parameter. Characters outside printable ASCII are dropped.
+    /// Adds a parameter. Characters outside printable ASCII are dropped.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.parameters.push((name.to_owned(), value.into()));
@@ -47,8 +47,8 @@ impl Challenge {
         header
     }
 
-    /// Every challenge in one or more header values; what cannot be read is left out. Never panics
-    /// and takes time linear in the input.
+    /// All challenges in one or more header values; malformed parts are ignored. Never panics, and
+    /// takes time linear in the input.
     pub fn parse_all<'a>(headers: impl IntoIterator<Item = &'a str>) -> Vec<Self> {
         let mut challenges: Vec<Self> = Vec::new();
         for header in headers {

@@ -11,21 +11,21 @@ use serde_json::{Value, json};
 
 /// `client_assertion_type` of a JWT.
 pub const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// Header `typ` we write (rfc7523bis).
+/// Header `typ` of assertions that we make (rfc7523bis).
 pub const TYPE: &str = "client-authentication+jwt";
-/// Lifetime of the assertions we issue, in seconds.
+/// Lifetime of assertions that we make, in seconds.
 pub const LIFETIME: i64 = 60;
 /// Longest lifetime accepted, in seconds.
 pub const LONGEST_LIFETIME: i64 = 300;
 
-/// The client an unverified assertion claims to come from, for finding its keys.
+/// The client that an unverified assertion claims to come from, for finding its keys.
 pub fn claimed_client(assertion: &str) -> Result<String, JwtError> {
     let token = Unverified::parse(assertion)?;
     Ok(token.claims.required_id("sub", 2048)?.to_owned())
 }
 
-/// Whether an assertion could be good, by what it says of itself: of this client, for this audience
-/// alone, in its time. Asked before anything is fetched for it; it proves nothing.
+/// Whether an unverified assertion could be valid: it claims to be from this client, for this
+/// audience only, and not expired. Checked before anything is fetched for it; it proves nothing.
 pub fn is_plausible(assertion: &str, client: &str, audience: &Issuer, now: Timestamp) -> bool {
     let Ok(token) = Unverified::parse(assertion) else { return false };
     let claims = &token.claims;
@@ -37,17 +37,18 @@ pub fn is_plausible(assertion: &str, client: &str, audience: &Issuer, now: Times
         && expires.is_ok_and(|at| now.since(at) < SKEW && at.since(now) <= LONGEST_LIFETIME + SKEW)
 }
 
-/// A verified assertion's `jti` and the time after which it may be forgotten.
+/// The `jti` of a verified assertion, and the time after which it may be forgotten.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientAssertion {
-    /// `jti`, unique for this client alone.
+    /// `jti`, unique for this client only.
     pub jti: String,
     /// `exp` plus the skew that verification allows.
     pub forget_after: Timestamp,
 }
 
-/// Verifies a client assertion: `iss` and `sub` are the client, `aud` is our issuer alone, `typ` is
-/// absent, `JWT` or `client-authentication+jwt`. First use of the `jti` is the store's to decide.
+/// Verifies a client assertion: `iss` and `sub` are the client, `aud` is our issuer only, `typ` is
+/// absent, `JWT` or `client-authentication+jwt`. The store checks that the `jti` was not used
+/// before.
 pub fn verify(
     assertion: &str,
     keys: &KeySet,
@@ -67,7 +68,7 @@ pub fn verify(
         return Err(JwtError::Audience);
     }
     let expires = claims.required_time("exp")?;
-    // `iat` is optional in RFC 7523; without it the remaining life is what must be short.
+    // `iat` is optional in RFC 7523; without it, the remaining lifetime has to be short.
     let issued = claims.optional_time("iat")?.unwrap_or(now);
     check_times(issued, claims.optional_time("nbf")?, expires, LONGEST_LIFETIME, now)?;
     let jti = claims.required_id("jti", 255)?.to_owned();

@@ -1,4 +1,5 @@
-//! Which client is asking, and by what proof (RFC 6749 section 2.3, RFC 7521, RFC 7523).
+//! Which client sends a request, and how it proves its identity (RFC 6749 section 2.3, RFC 7521,
+//! RFC 7523).
 
 use crate::{
     oauth::client::{Client, ClientAuthentication},
@@ -11,10 +12,10 @@ use crate::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use percent_encoding::percent_decode_str;
 
-/// What a request presents before anything is checked.
+/// The client credentials in a request, not checked yet.
 #[derive(Debug)]
 pub enum Presented {
-    /// `client_id` alone.
+    /// Only `client_id`.
     Nothing {
         /// The claimed client.
         client_id: String,
@@ -28,7 +29,7 @@ pub enum Presented {
     },
     /// A JWT signed by the client's key.
     Assertion {
-        /// The client its `sub` claims.
+        /// The client that its `sub` claims.
         client_id: String,
         /// The JWT.
         assertion: Secret,
@@ -36,7 +37,8 @@ pub enum Presented {
 }
 
 impl Presented {
-    /// Reads the one method a request uses. `authorization` are all its `Authorization` headers.
+    /// Parses the one method that a request uses. `authorization` are all its `Authorization`
+    /// headers.
     pub fn read(authorization: &[&[u8]], form: &Form) -> Result<Self, Refusal> {
         let body_id = form.optional("client_id");
         let basic = match authorization {
@@ -72,8 +74,8 @@ impl Presented {
         Ok(presented)
     }
 
-    /// What it proves itself with, in a form that may be kept: the hash of the secret, or the id of the key; `None` where
-    /// it presents no proof.
+    /// The credential in a form that may be stored: the hash of the secret, or the id of the key;
+    /// `None` if there is no credential.
     pub fn proof(&self) -> Option<String> {
         match self {
             Self::Nothing { .. } => None,
@@ -96,7 +98,7 @@ impl Presented {
     }
 
     /// Checks everything but a signature: that the method is the registered one, and the secret.
-    /// `Ok(Some(assertion))` when an assertion is left to verify with the client's keys.
+    /// Returns an assertion that still has to be verified with the client's keys.
     pub fn check(&self, client: &Client, now: Timestamp) -> Result<Option<&Secret>, Refusal> {
         match (self, &client.authentication) {
             (Self::Nothing { .. }, ClientAuthentication::Public) => Ok(None),
@@ -104,7 +106,7 @@ impl Presented {
             (Self::Secret { secret, .. }, ClientAuthentication::Secret(hashes)) => {
                 let presented = secret.hash();
                 let live = hashes.iter().filter(|h| h.expires.is_none_or(|e| now < e));
-                // Every hash is compared, so that time does not tell which one matched.
+                // Compare all hashes, so that timing does not reveal which one matched.
                 let matches = live.filter(|h| equal_in_constant_time(&h.hash, &presented)).count();
                 if matches > 0 { Ok(None) } else { Err(Refusal::ClientSecret) }
             }
@@ -116,8 +118,8 @@ impl Presented {
     }
 }
 
-/// Basic credentials, form-decoded as RFC 6749 section 2.3.1 asks. Our ids and secrets have neither
-/// `%` nor `+`, so clients that send them raw are read the same.
+/// Basic credentials, form-decoded as RFC 6749 section 2.3.1 requires. Our ids and secrets contain
+/// neither `%` nor `+`, so clients that do not encode them work too.
 fn read_basic(header: &[u8]) -> Option<(String, Secret)> {
     let header = std::str::from_utf8(header).ok()?;
     let (scheme, encoded) = header.split_once(' ')?;

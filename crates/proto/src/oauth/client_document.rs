@@ -1,6 +1,6 @@
-//! Client ID Metadata Documents: a client that is named by the URL of its own metadata
-//! (draft-ietf-oauth-client-id-metadata-document; MCP Enterprise-Managed Authorization, section 5). Rules on URL and
-//! content; fetching is in `outbound`.
+//! Client ID Metadata Documents: a client whose id is the URL of its own metadata
+//! (draft-ietf-oauth-client-id-metadata-document; MCP Enterprise-Managed Authorization, section 5).
+//! These are the rules for URL and content; `passavant-outbound` fetches the documents.
 
 use crate::{
     GRANT_JWT_BEARER, GRANT_PROFILE_ID_JAG, GRANT_TOKEN_EXCHANGE,
@@ -16,7 +16,7 @@ use url::Url;
 /// Largest document that is read, in bytes (Client ID Metadata Document draft section 6.6).
 pub const LARGEST: usize = 5 * 1024;
 
-/// Why a URL or its document does not make a client.
+/// Why a URL or its document is not accepted as a client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientDocumentError {
     /// The URL breaks a rule of section 3 of the Client ID Metadata Document draft.
@@ -27,17 +27,19 @@ pub enum ClientDocumentError {
     /// The document is not a JSON object with distinct members, or is too large.
     #[error("the document is not one JSON object with distinct members, 5120 bytes at most")]
     NotObject,
-    /// `client_id` inside is not the URL, byte for byte (Client ID Metadata Document draft section 4.1).
+    /// The `client_id` in it is not the document's URL, byte for byte (Client ID Metadata Document
+    /// draft section 4.1).
     #[error("its `client_id` is not the URL it was fetched from, byte for byte")]
     ClientId,
     /// A member has the wrong type or is missing.
     #[error("its `{0}` is missing or has the wrong form")]
     Member(&'static str),
-    /// It carries a secret, or a method that needs one (Client ID Metadata Document draft section 4.1).
+    /// It contains a secret, or a method that needs one (Client ID Metadata Document draft section
+    /// 4.1).
     #[error("it carries a secret or a secret-based authentication method, which anyone can read")]
     Secret,
-    /// It authenticates neither with `private_key_jwt` nor, as a client that people send themselves with,
-    /// with `none`.
+    /// Its authentication method is neither `private_key_jwt` nor, for a client with redirect URIs,
+    /// `none`.
     #[error("its `token_endpoint_auth_method` is neither private_key_jwt nor none")]
     Method,
     /// Its keys cannot be used.
@@ -45,8 +47,8 @@ pub enum ClientDocumentError {
     Keys(String),
 }
 
-/// The URL of a document, checked (Client ID Metadata Document draft section 3). Plain http is accepted on loopback
-/// alone.
+/// The URL of a document, checked (Client ID Metadata Document draft section 3). Plain http is
+/// accepted on loopback only.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DocumentUrl {
     text: String,
@@ -54,14 +56,15 @@ pub struct DocumentUrl {
 }
 
 impl DocumentUrl {
-    /// Checks the rules of section 3 of the Client ID Metadata Document draft on the text itself: nothing is repaired.
+    /// Applies the rules of section 3 of the Client ID Metadata Document draft to the text itself:
+    /// nothing is repaired.
     pub fn parse(text: &str) -> Result<Self, ClientDocumentError> {
-        // Same strictness as for resources: printable ASCII, https (http on loopback), no fragment,
-        // no user info.
+        // As strict as for resources: printable ASCII, https (http on loopback), no fragment, no
+        // user info.
         Resource::parse(text).map_err(|_| ClientDocumentError::Url)?;
         let url = Url::parse(text).map_err(|_| ClientDocumentError::Url)?;
-        // What the parser would write differently (a dot segment, an upper-case host, a default
-        // port, an IDN) is ambiguous as an identifier.
+        // A URL that the parser would rewrite (dot segments, an upper-case host, a default port, an
+        // IDN) is ambiguous as an identifier.
         if url.as_str() != text || url.path().len() < 2 {
             return Err(ClientDocumentError::Url);
         }
@@ -69,7 +72,7 @@ impl DocumentUrl {
             let decoded = segment.to_ascii_lowercase().replace("%2e", ".");
             decoded == "." || decoded == ".."
         };
-        // Nor what some server may read as one more slash.
+        // Sequences that some server may read as an additional slash are ambiguous, too.
         let path = url.path().to_ascii_lowercase();
         let slashed = ["//", "%2f", "%5c", "%00"].iter().any(|odd| path.contains(odd));
         if path.split('/').any(dotted) || slashed {
@@ -89,16 +92,18 @@ impl DocumentUrl {
     }
 }
 
-/// Whether `text` can be an allowed origin of documents: `https://host[:port]`, or `http` on loopback.
+/// Whether `text` can be listed as an origin of documents: `https://host[:port]`, or `http` on
+/// loopback.
 pub fn is_origin(text: &str) -> bool {
     !text.contains('*')
         && Resource::parse(text).is_ok()
         && Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text)
 }
 
-/// Reads a fetched document as a client of this authorization server (Client ID Metadata Document draft section 4.1).
-/// Unknown members are ignored; the result authenticates with `private_key_jwt`, or is a public client that has
-/// somewhere to return to. The latter gets nothing but what a person lets it have.
+/// Parses a fetched document as a client of this authorization server (Client ID Metadata Document
+/// draft section 4.1). Unknown members are ignored. The result authenticates with
+/// `private_key_jwt`, or is a public client with a redirect URI, which gets only what a person
+/// consents to.
 pub fn read(url: &DocumentUrl, body: &[u8]) -> Result<Client, ClientDocumentError> {
     use ClientDocumentError::{Keys, Member, Method, NotObject, Secret};
     if body.len() > LARGEST {
@@ -144,7 +149,8 @@ pub fn read(url: &DocumentUrl, body: &[u8]) -> Result<Client, ClientDocumentErro
     }
     let keys = match (document.value("jwks"), text("jwks_uri")?) {
         (Some(jwks), None) => ClientKeys::Inline(jwks.clone()),
-        // Elsewhere it could send us anywhere; at its own origin nothing new can be reached.
+        // A URL elsewhere could direct our request anywhere; one at the document's own origin
+        // reaches nothing new.
         (None, Some(uri)) => match DocumentUrl::parse(uri) {
             Ok(uri) if uri.origin() == url.origin() => ClientKeys::Fetched(uri.text),
             _ => return Err(Member("jwks_uri")),
@@ -172,7 +178,7 @@ pub fn read(url: &DocumentUrl, body: &[u8]) -> Result<Client, ClientDocumentErro
     })
 }
 
-/// A client that carries grant profiles lists their grants too (ID-JAG draft section 8).
+/// A client with grant profiles has to list their grant types, too (ID-JAG draft section 8).
 fn check_grants(document: &Claims) -> Result<(), ClientDocumentError> {
     let profiles = strings(document, "authorization_grant_profiles_supported")?;
     let grants = strings(document, "grant_types")?;
@@ -197,7 +203,7 @@ fn strings(document: &Claims, name: &'static str) -> Result<Vec<String>, ClientD
     }
 }
 
-/// The algorithm of the first key, where the document does not name one.
+/// The algorithm of the first key, if the document does not name one.
 fn algorithm_of(keys: &ClientKeys) -> Algorithm {
     let ClientKeys::Inline(jwks) = keys else { return Algorithm::default() };
     let first = jwks.get("keys").and_then(|keys| keys.get(0));
@@ -210,16 +216,17 @@ fn algorithm_of(keys: &ClientKeys) -> Algorithm {
     })
 }
 
-/// Path of installations below the IdP's issuer: each is a client with this URL as id.
+/// Path of installations below the IdP's issuer: the URL of each is its client id.
 pub const INSTALLATIONS: &str = "/installations";
 
-/// Path of answers to consents at other authorization servers: never that of the person's own sign-in.
+/// Path of redirect URIs for consents at other authorization servers: never that of the person's
+/// own sign-in.
 pub const CONSENT_PATH: &str = "/consent";
 /// Redirect URIs of consents.
 pub const CONSENT_REDIRECTS: [&str; 3] =
     ["http://127.0.0.1/consent", "http://[::1]/consent", "http://localhost/consent"];
-/// The document of an enrolled installation of Passavant: keys inline, nothing about the person (ID-JAG draft section
-/// 8).
+/// The document of an enrolled Passavant installation: it contains the keys, and nothing about the
+/// person (ID-JAG draft section 8).
 pub fn of_installation(url: &str, public_jwk: &Value, algorithm: Algorithm) -> Value {
     let redirect_uris = [redirect_uri::LOOPBACK_REDIRECTS, CONSENT_REDIRECTS].concat();
     json!({

@@ -1,12 +1,12 @@
-//! `application/x-www-form-urlencoded` requests, read strictly.
+//! `application/x-www-form-urlencoded` requests, parsed strictly.
 
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
-/// More parameters than any request needs.
+/// Maximum number of parameters, more than any request needs.
 const MOST: usize = 64;
 
-/// Why a form is refused.
+/// Why a form is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormError {
     /// Not UTF-8 after decoding, or with a NUL.
@@ -21,13 +21,13 @@ pub enum FormError {
     /// A required parameter is absent or empty.
     #[error("the `{0}` parameter is missing or empty")]
     Missing(&'static str),
-    /// A parameter's value has the wrong form.
+    /// The value of a parameter is malformed.
     #[error("the `{0}` parameter is malformed")]
     Malformed(&'static str),
 }
 
-/// A decoded form. Unknown parameters are ignored and empty ones count as absent (RFC 6749 3.1);
-/// `resource` may repeat, nothing else may.
+/// A decoded form. Unknown parameters are ignored and empty ones count as absent (RFC 6749 3.1).
+/// Only `resource` may be repeated.
 #[derive(Debug, Default)]
 pub struct Form(Vec<(String, String)>);
 
@@ -50,17 +50,17 @@ impl Form {
         Ok(Self(pairs))
     }
 
-    /// A parameter's value; blank is absent.
+    /// The value of a parameter; `None` if it is absent or blank.
     pub fn optional(&self, name: &str) -> Option<&str> {
         self.all(name).next()
     }
 
-    /// A parameter that has to be there and not blank.
+    /// The value of a required parameter, which must not be blank.
     pub fn required(&self, name: &'static str) -> Result<&str, FormError> {
         self.optional(name).ok_or(FormError::Missing(name))
     }
 
-    /// Every value of a parameter that may repeat.
+    /// All values of a parameter that may be repeated.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
         let name = name.to_owned();
         self.0
@@ -69,14 +69,14 @@ impl Form {
             .map(|(_, value)| value.as_str())
     }
 
-    /// The parameters of these names, as a query.
+    /// The parameters with these names, as a query.
     pub fn only(&self, names: &[&str]) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         let wanted = self.0.iter().filter(|(name, _)| names.contains(&name.as_str()));
         query.extend_pairs(wanted).finish()
     }
 
-    /// Whether a parameter was sent at all, blank or not.
+    /// Whether a parameter was sent at all, even if blank.
     pub fn mentions(&self, name: &str) -> bool {
         self.0.iter().any(|(held, _)| held == name)
     }
@@ -86,7 +86,7 @@ fn decode(text: &str) -> Result<String, FormError> {
     let spaced: Cow<'_, str> =
         if text.contains('+') { text.replace('+', " ").into() } else { text.into() };
     let decoded = percent_decode_str(&spaced).decode_utf8().map_err(|_| FormError::NotUtf8)?;
-    // No database column and no identifier takes a NUL.
+    // Neither database columns nor identifiers may contain a NUL.
     if decoded.contains('\0') {
         return Err(FormError::NotUtf8);
     }

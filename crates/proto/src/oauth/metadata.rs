@@ -12,8 +12,8 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Client authentication methods that a token endpoint takes; `none` is told only where an
-/// administrator allowed public clients.
+/// Client authentication methods of a token endpoint; `none` is listed only if an administrator
+/// allowed public clients.
 fn authentication_methods(public_clients: bool) -> Vec<&'static str> {
     let mut methods = vec!["client_secret_basic", "client_secret_post", "private_key_jwt"];
     if public_clients {
@@ -26,19 +26,19 @@ fn algorithms() -> Vec<&'static str> {
     Algorithm::ALL.iter().map(|a| a.name()).collect()
 }
 
-/// What an IdP offers beside the sign-in.
+/// What an IdP offers besides the sign-in.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct IdpOffers {
     /// An administrator allowed public clients.
     pub public_clients: bool,
     /// People may enrol installations.
     pub enrolment: bool,
-    /// Devices may show a code to type elsewhere (RFC 8628).
+    /// Devices may show a code that the person types elsewhere (RFC 8628).
     pub devices: bool,
 }
 
-/// The IdP's document, served both as OpenID configuration and as RFC 8414 metadata.
-/// `signing` are the algorithms that ID tokens may be signed with, the usual one first.
+/// The IdP's document, served both as OpenID configuration and as RFC 8414 metadata. `signing` are
+/// the algorithms that ID tokens may be signed with, the default first.
 pub fn idp(issuer: &Issuer, signing: &[Algorithm], offers: IdpOffers) -> Value {
     let IdpOffers { public_clients, enrolment, devices } = offers;
     let signing: Vec<&str> = signing.iter().map(|algorithm| algorithm.name()).collect();
@@ -89,17 +89,17 @@ pub fn idp(issuer: &Issuer, signing: &[Algorithm], offers: IdpOffers) -> Value {
         }
     }
     if enrolment {
-        // The client to sign in with before there is an installation.
+        // The client id to sign in with before there is an installation.
         document["passavant_enrolment_client_id"] = crate::oauth::client::ENROLLED_CLIENT.into();
     }
     crate::formerly::say_too(&mut document);
     document
 }
 
-/// What a RAS offers beside cross-app access.
+/// What a RAS offers besides cross-app access.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RasOffers {
-    /// Clients may be named by metadata documents.
+    /// Clients may have metadata documents.
     pub documents: bool,
     /// People may sign in at a trusted issuer.
     pub people: bool,
@@ -107,9 +107,9 @@ pub struct RasOffers {
     pub registration: bool,
 }
 
-/// The RAS's RFC 8414 document. It names no trusted issuer (ID-JAG draft section 9.5). Where people may not sign in,
-/// the authorization endpoint answers every request with a refusal that says why; it is listed all the same,
-/// because widely used clients take metadata without one for malformed.
+/// The RAS's RFC 8414 document. It names no trusted issuer (ID-JAG draft section 9.5). If people
+/// may not sign in, the authorization endpoint answers every request with an error page that says
+/// why. It is listed anyway, because widely used clients consider metadata without one malformed.
 pub fn ras(issuer: &Issuer, scopes: &Scopes, offers: RasOffers) -> Value {
     let methods = authentication_methods(offers.people);
     let confidential = authentication_methods(false);
@@ -124,7 +124,8 @@ pub fn ras(issuer: &Issuer, scopes: &Scopes, offers: RasOffers) -> Value {
         "jwks_uri": issuer.endpoint("/jwks"),
         "revocation_endpoint": issuer.endpoint("/revoke"),
         "introspection_endpoint": issuer.endpoint("/introspect"),
-        // Also where nobody may sign in: clients that find none give up without a word (RFC 8414 demands the member).
+        // Even if nobody may sign in: clients fail silently without it (RFC 8414 requires the
+        // member).
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": grants,
@@ -143,7 +144,7 @@ pub fn ras(issuer: &Issuer, scopes: &Scopes, offers: RasOffers) -> Value {
         "introspection_endpoint_auth_signing_alg_values_supported": algorithms(),
     });
     if scopes.is_empty() {
-        // A claim without elements is left out (RFC 8414, 3.2).
+        // A member without elements is omitted (RFC 8414, 3.2).
         let members = document.as_object_mut();
         members.map(|members| members.remove("scopes_supported"));
     }
@@ -158,22 +159,22 @@ pub fn ras(issuer: &Issuer, scopes: &Scopes, offers: RasOffers) -> Value {
 pub struct ProtectedResourceMetadata {
     /// The resource identifier.
     pub resource: String,
-    /// Issuers of the authorization servers that may be used.
+    /// Issuers of the authorization servers whose tokens are accepted.
     #[serde(default)]
     pub authorization_servers: Vec<String>,
-    /// Scopes there are.
+    /// The available scopes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scopes_supported: Option<Vec<String>>,
-    /// How a token may be presented: the header alone.
+    /// How a token may be presented: in the header only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bearer_methods_supported: Option<Vec<String>>,
-    /// Whether only bound tokens are taken.
+    /// Whether only DPoP-bound tokens are accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dpop_bound_access_tokens_required: Option<bool>,
-    /// What people call it.
+    /// Its name for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_name: Option<String>,
-    /// Where the keys are that it signs with.
+    /// URL of the keys that it signs with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwks_uri: Option<String>,
 }
@@ -200,7 +201,7 @@ pub struct AuthorizationServerMetadata {
     pub issuer: String,
     /// Token endpoint.
     pub token_endpoint: String,
-    /// Authorization endpoint, where people can be sent.
+    /// Authorization endpoint, if people can sign in.
     #[serde(default)]
     pub authorization_endpoint: Option<String>,
     /// Keys.
@@ -221,7 +222,7 @@ pub struct AuthorizationServerMetadata {
     /// PKCE methods.
     #[serde(default)]
     pub code_challenge_methods_supported: Vec<String>,
-    /// Whether authorization answers carry `iss` (RFC 9207).
+    /// Whether authorization responses contain `iss` (RFC 9207).
     #[serde(default)]
     pub authorization_response_iss_parameter_supported: bool,
     /// Grant profiles (ID-JAG draft section 7.2).
@@ -233,13 +234,13 @@ pub struct AuthorizationServerMetadata {
     /// Algorithms of ID tokens.
     #[serde(default)]
     pub id_token_signing_alg_values_supported: Vec<String>,
-    /// Scopes there are.
+    /// The available scopes.
     #[serde(default)]
     pub scopes_supported: Vec<String>,
-    /// Whether clients may be named by the URL of their metadata document.
+    /// Whether clients may have metadata documents.
     #[serde(default)]
     pub client_id_metadata_document_supported: bool,
-    /// Where devices get a code to show (RFC 8628).
+    /// Device authorization endpoint (RFC 8628).
     #[serde(default)]
     pub device_authorization_endpoint: Option<String>,
     /// Dynamic client registration (RFC 7591).
@@ -248,16 +249,16 @@ pub struct AuthorizationServerMetadata {
     /// Grants; RFC 8414's default is code and implicit.
     #[serde(default)]
     pub grant_types_supported: Option<Vec<String>>,
-    /// What may be asked for by token exchange (ID-JAG draft section 7.1).
+    /// Token types that token exchange can return (ID-JAG draft section 7.1).
     #[serde(default)]
     pub identity_chaining_requested_token_types_supported: Vec<String>,
-    /// Passavant's own: which MCP servers a person may reach.
+    /// Passavant's own: the catalog of MCP servers that a person may reach.
     #[serde(default)]
     pub passavant_catalog_endpoint: Option<String>,
-    /// Passavant's own: where an installation is enrolled.
+    /// Passavant's own: the endpoint that enrols installations.
     #[serde(default)]
     pub passavant_installations_endpoint: Option<String>,
-    /// Passavant's own: where gateways of the company report tool calls.
+    /// Passavant's own: the endpoint where the company's gateways report tool calls.
     #[serde(default)]
     pub passavant_gateway_records_endpoint: Option<String>,
     /// Passavant's own: the client to enrol with.

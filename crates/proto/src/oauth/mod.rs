@@ -1,4 +1,5 @@
-//! OAuth 2.1: clients and how they prove themselves, requests, codes, metadata, access tokens and challenges.
+//! OAuth 2.1: clients and their authentication, requests, codes, metadata, access tokens and
+//! challenges.
 
 pub mod access_token;
 pub mod authorize;

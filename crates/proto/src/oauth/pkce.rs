@@ -8,7 +8,7 @@ use crate::secret::{equal_in_constant_time, sha256};
 pub struct CodeChallenge(String);
 
 impl CodeChallenge {
-    /// Accepts only what SHA-256 in base64url can look like.
+    /// Accepts only text that can be a SHA-256 hash in base64url.
     pub fn parse(text: &str) -> Option<Self> {
         let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
         (text.len() == 43 && text.bytes().all(legal)).then(|| Self(text.to_owned()))
@@ -19,7 +19,8 @@ impl CodeChallenge {
         Self(sha256(verifier.as_bytes()))
     }
 
-    /// Whether `verifier` is a well-formed verifier (43 to 128 unreserved characters) of this.
+    /// Whether `verifier` is well-formed (43 to 128 unreserved characters) and matches this
+    /// challenge.
     pub fn is_answered_by(&self, verifier: &str) -> bool {
         let legal = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
         (43..=128).contains(&verifier.len())

@@ -1,9 +1,11 @@
-//! Redirect URIs: exact, but for the port of a loopback redirect (RFC 8252 section 7.3).
+//! Redirect URIs: compared exactly, except for the port of a loopback redirect (RFC 8252 section
+//! 7.3).
 
 use crate::identifier::is_loopback;
 use url::Url;
 
-/// Redirect URIs of the person's own sign-in at the identity provider: loopback, any port (RFC 8252).
+/// Redirect URIs of the person's own sign-in at the identity provider: loopback, any port (RFC
+/// 8252).
 pub const LOOPBACK_REDIRECTS: [&str; 3] =
     ["http://127.0.0.1/callback", "http://[::1]/callback", "http://localhost/callback"];
 
@@ -15,7 +17,7 @@ pub const LOOPBACK_REDIRECTS: [&str; 3] =
 )]
 pub struct RedirectUriError;
 
-/// Checks a redirect URI that a browser takes to a host.
+/// Checks a redirect URI with a host.
 fn check(text: &str) -> Result<(), RedirectUriError> {
     let plain = |b: u8| b.is_ascii_graphic() && !b"\\\"<>*".contains(&b);
     if text.len() > 2048 || !text.bytes().all(plain) {
@@ -24,16 +26,18 @@ fn check(text: &str) -> Result<(), RedirectUriError> {
     let url = Url::parse(text).map_err(|_| RedirectUriError)?;
     let scheme = url.scheme() == "https" || (url.scheme() == "http" && is_loopback_literal(&url));
     let bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
-    // `Url` lower-cases and completes; what is stored and compared is the text, so only a text
-    // that already is in that form is unambiguous.
+    // `Url` lower-cases and completes; but the text itself is stored and compared, so only a text
+    // that is in normal form already is unambiguous.
     let spelled = text.starts_with("https://") || text.starts_with("http://");
-    // The host goes into a header of ours, where a semicolon or a comma begins something else.
+    // The host is written into a response header, where a semicolon or a comma would be a
+    // separator.
     let letters = |b: u8| b.is_ascii_alphanumeric() || b"-.[]:_".contains(&b);
     let spelled = spelled && url.host_str().is_some_and(|host| host.bytes().all(letters));
     if scheme && bare && spelled && !text.contains('@') { Ok(()) } else { Err(RedirectUriError) }
 }
 
-/// Schemes that mean something to browsers, or to programs that most computers have: nobody's own.
+/// Schemes with a meaning for browsers, or for programs that most computers have: no client can own
+/// them.
 const TAKEN: [&str; 115] = [
     "about",
     "acap",
@@ -151,7 +155,7 @@ const TAKEN: [&str; 115] = [
     "zoomus",
     "zune",
 ];
-/// And whole families of them.
+/// Prefixes of whole families of such schemes.
 const TAKEN_BEGINNINGS: [&str; 19] = [
     "ms-",
     "microsoft-",
@@ -173,11 +177,12 @@ const TAKEN_BEGINNINGS: [&str; 19] = [
     "fb-",
     "vivaldi",
 ];
-/// And what is one thing by way of another.
+/// Suffixes of schemes that tunnel one protocol through another.
 const TAKEN_ENDINGS: [&str; 4] = ["+ssh", "+http", "+https", "+unix"];
 
-/// The scheme of a redirect URI that is a native program's own (RFC 8252 section 7.1): `com.example.app:/callback`, or
-/// `editor://vendor.extension/callback`. It is compared byte for byte, as registered.
+/// The scheme of a redirect URI, if it is private to a native program (RFC 8252 section 7.1):
+/// `com.example.app:/callback`, or `editor://vendor.extension/callback`. It is compared byte for
+/// byte, as registered.
 pub fn private_use_scheme(text: &str) -> Option<&str> {
     let plain = |b: u8| b.is_ascii_graphic() && !b"\\\"<>*@#'`{}|^;,".contains(&b);
     let (scheme, rest) = text.split_once(':')?;
@@ -188,15 +193,15 @@ pub fn private_use_scheme(text: &str) -> Option<&str> {
     let taken = TAKEN.contains(&scheme)
         || TAKEN_BEGINNINGS.iter().any(|beginning| scheme.starts_with(beginning))
         || TAKEN_ENDINGS.iter().any(|ending| scheme.ends_with(ending));
-    // One slash and a path, or two and a name.
+    // One slash and a path, or two slashes and a name.
     let goes_somewhere =
         rest.starts_with('/') && rest.trim_start_matches('/').starts_with(|c: char| c != '?');
     let is_url = text.len() <= 2048 && text.bytes().all(plain) && Url::parse(text).is_ok();
     (spelled && !taken && goes_somewhere && is_url).then_some(scheme)
 }
 
-/// Checks a redirect URI at registration. A client that holds no secret may be a program on a person's computer, with a
-/// scheme of its own.
+/// Checks a redirect URI at registration. A public client may be a program on a person's computer,
+/// with a scheme of its own.
 pub fn check_for(public: bool, text: &str) -> Result<(), RedirectUriError> {
     if public && private_use_scheme(text).is_some() { Ok(()) } else { check(text) }
 }
@@ -205,8 +210,8 @@ fn is_loopback_literal(url: &Url) -> bool {
     matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"))
 }
 
-/// Whether `presented` is one of `registered`: byte for byte, or, for an http loopback redirect,
-/// equal in everything but the port.
+/// Whether `presented` is one of `registered`: equal byte for byte, or, for an http loopback
+/// redirect, equal apart from the port.
 pub fn is_registered(presented: &str, registered: &[String]) -> bool {
     registered.iter().any(|held| held == presented || same_but_for_loopback_port(presented, held))
 }
@@ -219,7 +224,7 @@ fn same_but_for_loopback_port(presented: &str, registered: &str) -> bool {
         }
 }
 
-/// Host and the rest of an http loopback URL, its port left out; `None` for any other URL.
+/// Host and rest of an http loopback URL, without the port; `None` for any other URL.
 fn without_port(text: &str) -> Option<(&str, &str)> {
     let url = Url::parse(text).ok()?;
     if !is_loopback(&url) || !is_loopback_literal(&url) {

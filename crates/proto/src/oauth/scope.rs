@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fmt};
 
-/// More scope tokens than any request needs; beyond it the value is refused unread.
+/// Maximum number of scope tokens, more than any request needs; a longer value is rejected.
 const MOST: usize = 100;
 
 /// A set of scope tokens. Its text form is sorted and separated by single spaces.
@@ -11,7 +11,7 @@ const MOST: usize = 100;
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub struct Scopes(BTreeSet<String>);
 
-/// A list has a value that is none.
+/// An element of a list is not a valid scope.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not a valid scope: printable ASCII without spaces, quotes and backslashes, 256 characters at most"
@@ -22,7 +22,7 @@ impl TryFrom<Vec<String>> for Scopes {
     type Error = NotScope;
 
     fn try_from(list: Vec<String>) -> Result<Self, NotScope> {
-        // As a value of the wire reads: an element with a space in it is two there, and so it is here.
+        // As on the wire: an element that contains a space is two scopes.
         let tokens =
             list.iter().flat_map(|scope| scope.split(' ')).filter(|token| !token.is_empty());
         let tokens: BTreeSet<String> = tokens.map(str::to_owned).collect();
@@ -53,13 +53,13 @@ impl Scopes {
         (tokens.len() <= MOST && tokens.iter().all(|token| is_scope(token))).then_some(Self(tokens))
     }
 
-    /// What is in both.
+    /// The tokens that are in both sets.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         Self(self.0.intersection(&other.0).cloned().collect())
     }
 
-    /// What is in either.
+    /// The tokens that are in either set.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         Self(self.0.union(&other.0).cloned().collect())

@@ -1,18 +1,18 @@
-//! What a person types where a device shows it (RFC 8628 section 6.1): eight consonants, about 34 bits. No word comes of
-//! them, and none is taken for another.
+//! The code that a device shows and a person types (RFC 8628 section 6.1): eight consonants, about
+//! 34 bits. They form no words, and no two of them are easily confused.
 
 use crate::{secret::Secret, time::Entropy};
 
 const LETTERS: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
 const LENGTH: usize = 8;
 
-/// A code of eight letters, each as likely as the others.
+/// A code of eight letters, each equally likely.
 pub fn generate(entropy: &Entropy) -> Secret {
     let mut code = String::with_capacity(LENGTH);
     while code.len() < LENGTH {
         let mut bytes = [0; 16];
         entropy.fill(&mut bytes);
-        // 240 is the last multiple of 20: what is above it would favour some letters.
+        // 240 is the largest multiple of 20 in a byte: values above it would favour some letters.
         let fair = bytes.iter().filter(|byte| **byte < 240);
         let letters = fair.map(|byte| char::from(LETTERS[usize::from(byte % 20)]));
         code.extend(letters.take(LENGTH - code.len()));
@@ -20,7 +20,7 @@ pub fn generate(entropy: &Entropy) -> Secret {
     Secret::new(code)
 }
 
-/// As it is shown: in two groups.
+/// The code for display, in two groups.
 pub fn shown(code: &Secret) -> String {
     let code = code.expose();
     match code.split_at_checked(LENGTH / 2) {
@@ -29,8 +29,8 @@ pub fn shown(code: &Secret) -> String {
     }
 }
 
-/// What a person typed, whatever they put between the letters and however large they wrote them; `None` if no code can be
-/// meant.
+/// The code that a person typed, whatever case and separators they used; `None` if it cannot be a
+/// code.
 pub fn typed(text: &str) -> Option<Secret> {
     if text.len() > 64 {
         return None;

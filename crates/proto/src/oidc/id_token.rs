@@ -1,5 +1,5 @@
-//! ID tokens (OpenID Connect Core 2): issued by the IdP, presented back to it as subject token, and
-//! checked by the client library at sign-in.
+//! ID tokens (OpenID Connect Core 2): issued by the IdP, presented to it as subject tokens, and
+//! verified by the client library at sign-in.
 
 use crate::{
     formerly::current,
@@ -34,7 +34,7 @@ pub struct IdTokenClaims {
     pub acr: String,
     pub amr: Vec<String>,
     pub sid: String,
-    /// What revocation ends together with it: the family of tokens of one sign-in of one client.
+    /// The family of tokens of one sign-in of one client, which is revoked together with it.
     pub origin_jti: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nonce: Option<String>,
@@ -63,8 +63,8 @@ impl IdTokenClaims {
     }
 }
 
-/// `at_hash` of an access token: the left half of its hash by the hash function of the ID token's own `alg` (OpenID
-/// Connect Core 3.1.3.6). Ed25519 hashes with SHA-512 (RFC 8032).
+/// `at_hash` of an access token: the left half of its hash by the hash function of the ID token's
+/// own `alg` (OpenID Connect Core 3.1.3.6). Ed25519 hashes with SHA-512 (RFC 8032).
 pub fn at_hash(access_token: &str, algorithm: Algorithm) -> String {
     let function = match algorithm {
         Algorithm::EdDSA => &digest::SHA512,
@@ -82,13 +82,14 @@ pub struct SubjectIdToken {
     pub subject: String,
     /// The sign-in session it came from.
     pub session: String,
-    /// The family of tokens it belongs to; `None` in one that an earlier version signed.
+    /// The family of tokens it belongs to; `None` if an earlier version signed it.
     pub family: Option<String>,
     /// How and when the person signed in.
     pub authentication: Authentication,
 }
 
-/// Verifies a subject token (ID-JAG draft section 4.3.3): ours, for the authenticated client alone, in its time.
+/// Verifies a subject token (ID-JAG draft section 4.3.3): it has to be ours, for the authenticated
+/// client only, and not expired.
 pub fn verify_subject(
     token: &str,
     keys: &KeySet,
@@ -118,7 +119,7 @@ pub fn verify_subject(
     })
 }
 
-/// What an `id_token_hint` says.
+/// The contents of an `id_token_hint`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hint {
     /// The person.
@@ -129,8 +130,8 @@ pub struct Hint {
     pub client: String,
 }
 
-/// Reads an `id_token_hint`, at sign-in or at logout: an ID token of ours, expired or not (OpenID Connect Core
-/// 3.1.2.1, RP-Initiated Logout 1.0 section 2).
+/// Verifies an `id_token_hint`, at sign-in or at logout: an ID token of ours, expired or not
+/// (OpenID Connect Core 3.1.2.1, RP-Initiated Logout 1.0 section 2).
 pub fn verify_hint(token: &str, keys: &KeySet, issuer: &Issuer) -> Result<Hint, JwtError> {
     let token = Unverified::parse(token)?;
     token.require_type("jwt")?;
@@ -170,9 +171,9 @@ pub struct SignIn<'a> {
     pub issuer: &'a Issuer,
     /// The client's id at the IdP.
     pub client: &'a str,
-    /// The `nonce` it sent; `None` on refresh, where a nonce must not be demanded.
+    /// The `nonce` it sent; `None` on refresh, where a nonce must not be required.
     pub nonce: Option<&'a str>,
-    /// The access token that came along.
+    /// The access token that was issued with it.
     pub access_token: Option<&'a str>,
 }
 
@@ -183,16 +184,16 @@ pub struct SignedIn {
     pub subject: String,
     /// `exp`.
     pub expires: Timestamp,
-    /// `preferred_username`, `email` or `sub`: what to call the person.
+    /// `preferred_username`, `email` or `sub`: a name for display.
     pub name: String,
-    /// `email`, where the IdP says that it is verified.
+    /// `email`, if the IdP says that it is verified.
     pub email: Option<String>,
     /// How and when the person signed in, as far as the IdP says.
     pub authentication: Authentication,
 }
 
-/// Verifies an ID token as the relying party that asked for it (OpenID Connect Core 3.1.3.7): any
-/// IdP's, so `typ` may be absent or `JWT`.
+/// Verifies an ID token as the relying party that requested it (OpenID Connect Core 3.1.3.7). It
+/// may be any IdP's, so `typ` may be absent or `JWT`.
 pub fn verify_sign_in(
     token: &str,
     keys: &KeySet,
@@ -224,7 +225,7 @@ pub fn verify_sign_in(
     if let (Some(hash), Some(access_token)) =
         (claims.optional_str("at_hash")?, expected.access_token)
         && token.verified_algorithm().is_none_or(|alg| {
-            // Our own IdPs of before hashed by SHA-256 beside EdDSA too.
+            // Earlier versions of our IdP used SHA-256 with EdDSA, too.
             let before = (alg == Algorithm::EdDSA).then_some(Algorithm::ES256);
             hash != at_hash(access_token, alg)
                 && before.is_none_or(|alg| hash != at_hash(access_token, alg))
@@ -238,7 +239,7 @@ pub fn verify_sign_in(
     let verified = claims.value("email_verified") == Some(&serde_json::Value::Bool(true));
     let amr = claims.optional_strings("amr")?.unwrap_or_default();
     let authentication = Authentication {
-        // Not told is long ago: nothing that asks for a fresh sign-in is served by it.
+        // A missing auth_time counts as the epoch, so that checks for a fresh sign-in fail.
         auth_time: claims.optional_time("auth_time")?.unwrap_or(Timestamp(0)),
         acr: current(claims.optional_str("acr")?.unwrap_or_default()).to_owned(),
         amr: amr.into_iter().map(str::to_owned).collect(),

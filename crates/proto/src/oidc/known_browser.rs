@@ -1,5 +1,5 @@
-//! A browser in which a person has signed in before: a signed cookie of its own, so that nobody else's wrong passwords
-//! keep that person out there. It signs nobody in.
+//! A signed cookie that marks a browser in which a person has signed in before, so that other
+//! people's wrong passwords cannot lock the person out there. It does not sign anybody in.
 
 use crate::{
     identifier::Issuer,
@@ -22,21 +22,21 @@ pub struct KnownBrowser {
     pub iss: String,
     /// The person.
     pub sub: String,
-    /// The browser.
+    /// An id of the browser.
     pub jti: String,
     /// When they signed in.
     pub iat: Timestamp,
-    /// When it is forgotten.
+    /// When the cookie expires.
     pub exp: Timestamp,
 }
 
 impl KnownBrowser {
-    /// For the cookie.
+    /// The value of the cookie.
     pub fn sign(&self, key: &SigningKey) -> String {
         jws::sign(key, TYPE, self)
     }
 
-    /// From the cookie, if it is ours and in its time: the person, and a name for the browser.
+    /// Verifies the cookie. Returns the person and the id of the browser.
     pub fn read(
         token: &str,
         keys: &KeySet,

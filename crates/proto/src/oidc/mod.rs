@@ -1,4 +1,4 @@
-//! OpenID Connect: ID tokens, and how and when somebody signed in.
+//! OpenID Connect: ID tokens, and how and when a person signed in.
 
 pub mod authentication;
 pub mod id_token;

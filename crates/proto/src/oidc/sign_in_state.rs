@@ -1,5 +1,5 @@
-//! What a RAS has to remember while a browser is at the trusted issuer: signed, in a cookie of that browser, so
-//! that nothing is kept here before somebody has signed in, and any node can go on.
+//! What a RAS has to remember while a browser is at the trusted issuer. It is in a signed cookie,
+//! so that nothing is stored here before the person has signed in, and any node can continue.
 
 use crate::{
     jose::claims::check_times,
@@ -14,39 +14,39 @@ const TYPE: &str = "passavant-sign-in+jwt";
 /// Lifetime in seconds.
 pub const LIFETIME: i64 = 600;
 
-/// One sign-in under way.
+/// One sign-in in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SignInState {
-    /// `state` that the answer has to carry.
+    /// `state` that the response has to contain.
     pub state: String,
-    /// `nonce` that the ID token has to carry.
+    /// `nonce` that the ID token has to contain.
     pub nonce: String,
     /// The PKCE verifier.
     pub verifier: String,
-    /// The issuer that was asked.
+    /// The issuer that the browser was sent to.
     pub issuer: String,
-    /// The authorization request that goes on afterwards: path and query.
+    /// The authorization request to continue with afterwards: path and query.
     pub target: String,
-    /// The sign-in has to be a fresh one.
+    /// A new sign-in is required.
     pub fresh: bool,
-    /// Oldest sign-in that will do, in seconds.
+    /// Maximum age of the sign-in, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_age: Option<i64>,
     /// This authorization server.
     pub iss: String,
     /// When it began.
     pub iat: Timestamp,
-    /// When it ends.
+    /// When the cookie expires.
     pub exp: Timestamp,
 }
 
 impl SignInState {
-    /// For the cookie.
+    /// The value of the cookie.
     pub fn sign(&self, key: &SigningKey) -> String {
         jws::sign(key, TYPE, self)
     }
 
-    /// From the cookie, if it is ours and in its time.
+    /// Verifies the cookie.
     pub fn read(token: &str, keys: &KeySet, own: &str, now: Timestamp) -> Result<Self, JwtError> {
         let token = Unverified::parse(token)?;
         token.require_type(TYPE)?;

@@ -1,4 +1,5 @@
-//! The Identity Assertion JWT Authorization Grant (ID-JAG draft section 3): what the IdP signs and a RAS verifies.
+//! The Identity Assertion JWT Authorization Grant (ID-JAG draft section 3): what the IdP signs and
+//! a RAS verifies.
 
 use crate::{
     formerly::current,
@@ -19,7 +20,8 @@ pub const LIFETIME: i64 = 120;
 /// Longest lifetime of an ID-JAG that we accept, in seconds.
 pub const LONGEST_LIFETIME: i64 = 300;
 
-/// One value as a string, several as an array: the two spellings of `resource` (ID-JAG draft section 3.1).
+/// One value as a string, several as an array: the two spellings of `resource` (ID-JAG draft
+/// section 3.1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum OneOrMany {
@@ -84,12 +86,12 @@ impl IdJagClaims {
     }
 }
 
-/// An ID-JAG nobody has verified. It shows its issuer, and nothing else.
+/// An ID-JAG that was not verified. Only its issuer and `kid` can be read.
 #[derive(Debug)]
 pub struct UnverifiedIdJag<'a>(Unverified<'a>);
 
-/// A verified ID-JAG: signature, `typ`, issuer, audience, client and time have been checked. Whether
-/// it was used before has not; that is the store's to decide, with the token it buys.
+/// A verified ID-JAG: signature, `typ`, issuer, audience, client and time have been checked.
+/// Whether it was used before has not; the store checks that when it records the token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdJag {
     issuer: Issuer,
@@ -105,14 +107,15 @@ pub struct IdJag {
     key_thumbprint: Option<String>,
 }
 
-/// What the verifier holds an ID-JAG against.
+/// The values that an ID-JAG is checked against.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
-    /// The trusted IdP that `iss` named.
+    /// The trusted IdP that was found by `iss`.
     pub issuer: &'a Issuer,
-    /// Value that `tenant` must have; `None` for a single-tenant issuer, where it must be absent.
+    /// The required value of `tenant`; `None` for a single-tenant issuer, where it must be absent.
     pub tenant: Option<&'a str>,
-    /// Value that `aud_tenant` must have, our own tenant as the issuer names it; `None` where it must be absent.
+    /// The required value of `aud_tenant`: our own tenant as the issuer names it. `None` if it must
+    /// be absent.
     pub audience_tenant: Option<&'a str>,
     /// This RAS.
     pub audience: &'a Issuer,
@@ -121,8 +124,8 @@ pub struct Expected<'a> {
 }
 
 impl<'a> UnverifiedIdJag<'a> {
-    /// Decodes the assertion without trusting it, and checks `typ` (ID-JAG draft section 4.4.1), so that a JWT of
-    /// another kind is refused before any key is looked up.
+    /// Decodes the assertion without trusting it, and checks `typ` (ID-JAG draft section 4.4.1), so
+    /// that a JWT of another kind is rejected before keys are looked up.
     pub fn parse(assertion: &'a str) -> Result<Self, JwtError> {
         let token = Unverified::parse(assertion)?;
         token.require_type(TYPE)?;
@@ -132,17 +135,17 @@ impl<'a> UnverifiedIdJag<'a> {
 
     /// The issuer it claims, for finding the trusted IdP.
     pub fn issuer(&self) -> &str {
-        // `parse` has checked that it is there and a string.
+        // `parse` has checked that it is present and a string.
         self.0.claims.value("iss").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The `kid` of its header, for finding out whether the keys at hand are fresh enough.
+    /// The `kid` of its header, for checking whether the cached keys are recent enough.
     pub fn kid(&self) -> Option<&str> {
         self.0.kid()
     }
 
-    /// Applies section 4.4.1 of the ID-JAG draft. Not checked here: first use of the `jti`, and whether resources and
-    /// scopes are ours ([`crate::xaa::jwt_bearer::authorize`]).
+    /// Applies section 4.4.1 of the ID-JAG draft. Not checked here: whether the `jti` was used
+    /// before, and whether resources and scopes are ours ([`crate::xaa::jwt_bearer::authorize`]).
     pub fn verify(
         self,
         keys: &KeySet,
@@ -177,14 +180,14 @@ impl<'a> UnverifiedIdJag<'a> {
         let (issued, not_before) = (claims.required_time("iat")?, claims.optional_time("nbf")?);
         check_times(issued, not_before, expires, LONGEST_LIFETIME, now)?;
         if claims.value("authorization_details").is_some() {
-            // Not understood here; ignoring it could grant more than it says.
+            // Not supported here; ignoring it could grant more than it says.
             return Err(ClaimError::WrongType("authorization_details").into());
         }
         if let Some(sub_id) = claims.value("sub_id") {
             let format = sub_id.get("format").and_then(Value::as_str);
             format.ok_or(ClaimError::WrongType("sub_id"))?;
         }
-        // An address that its own issuer does not vouch for is no address.
+        // An email address that its issuer marks as unverified is ignored.
         let unverified = match claims.value("email_verified") {
             None | Some(Value::Bool(true)) => false,
             Some(Value::Bool(false)) => true,
@@ -227,23 +230,23 @@ impl IdJag {
     pub fn issuer(&self) -> &Issuer {
         &self.issuer
     }
-    /// `sub`: the person, unique for this issuer alone (ID-JAG draft section 3.1).
+    /// `sub`: the person, unique for this issuer only (ID-JAG draft section 3.1).
     pub fn subject(&self) -> &str {
         &self.subject
     }
-    /// `jti`, unique for this issuer alone.
+    /// `jti`, unique for this issuer only.
     pub fn jti(&self) -> &str {
         &self.jti
     }
-    /// When its single use may be forgotten: `exp` plus the skew that verification allows.
+    /// When its use may be forgotten: `exp` plus the skew that verification allows.
     pub fn forget_after(&self) -> Timestamp {
         self.expires.plus(crate::time::SKEW)
     }
-    /// The resources it is for, as spelled; empty when the claim is absent.
+    /// The resources it is for, as written; empty if the claim is absent.
     pub fn resources(&self) -> &[Resource] {
         &self.resources
     }
-    /// The scopes it carries; `None` when the claim is absent.
+    /// Its scopes; `None` if the claim is absent.
     pub fn scopes(&self) -> Option<&Scopes> {
         self.scopes.as_ref()
     }
@@ -259,7 +262,7 @@ impl IdJag {
     pub fn acr(&self) -> Option<&str> {
         self.acr.as_deref()
     }
-    /// `act.sub`: who acts for the person (RFC 8693, 4.1). For the record; it grants nothing.
+    /// `act.sub`: who acts for the person (RFC 8693, 4.1). Only recorded; it grants nothing.
     pub fn actor(&self) -> Option<&str> {
         self.actor.as_deref()
     }

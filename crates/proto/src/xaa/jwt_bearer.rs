@@ -17,9 +17,9 @@ use crate::{
 pub struct JwtBearer {
     /// The ID-JAG.
     pub assertion: Secret,
-    /// `resource`: which of those in the ID-JAG, if it has several.
+    /// `resource`: a choice from those in the ID-JAG, if it has several.
     pub resources: Vec<Resource>,
-    /// `scope`; `None` for all the ID-JAG carries.
+    /// `scope`; `None` for all scopes of the ID-JAG.
     pub scopes: Option<Scopes>,
 }
 
@@ -34,12 +34,12 @@ impl JwtBearer {
     }
 }
 
-/// What a verified ID-JAG buys.
+/// What a verified ID-JAG is redeemed for.
 #[derive(Clone, Debug)]
 pub struct Redemption<'a> {
     /// The MCP server: `aud` of the access token.
     pub governed: &'a GovernedResource,
-    /// `resource` of the answer, in the spelling of the ID-JAG; `None` if it had none.
+    /// `resource` of the response, in the spelling of the ID-JAG; `None` if it had none.
     pub spelled: Option<Resource>,
     /// The scopes.
     pub scopes: Scopes,
@@ -49,8 +49,8 @@ pub struct Redemption<'a> {
     pub key_thumbprint: Option<String>,
 }
 
-/// Applies the draft's rules on resource, scope and binding, in this order (ID-JAG draft sections 4.4 and 9.9.1.2).
-/// `governed` are the resources of this RAS that are switched on.
+/// Applies the draft's rules on resource, scope and binding, in this order (ID-JAG draft sections
+/// 4.4 and 9.9.1.2). `governed` are the enabled resources of this RAS.
 pub fn authorize<'a>(
     request: &JwtBearer,
     id_jag: &IdJag,

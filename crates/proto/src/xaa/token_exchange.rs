@@ -13,7 +13,7 @@ use crate::{
     xaa::id_jag::{self, Confirmation, IdJagClaims, OneOrMany},
 };
 
-/// What the subject token is.
+/// The kind of a subject token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::enum_variant_names)] // as RFC 8693 names them
 pub enum SubjectTokenType {
@@ -21,8 +21,8 @@ pub enum SubjectTokenType {
     IdToken,
     /// A refresh token of ours (ID-JAG draft section 4.3.4).
     RefreshToken,
-    /// An access token that came from an ID-JAG of ours, presented by the MCP server that it is for: for a
-    /// gateway that needs a token for the MCP server behind it.
+    /// An access token that was issued for an ID-JAG of ours, presented by the MCP server that it
+    /// is for: used by a gateway that needs a token for the MCP server behind it.
     AccessToken,
 }
 
@@ -31,18 +31,19 @@ pub enum SubjectTokenType {
 pub struct TokenExchange {
     /// Kind of `subject_token`.
     pub subject_token_type: SubjectTokenType,
-    /// The sign-in presented.
+    /// The presented token.
     pub subject_token: Secret,
-    /// `audience` as asked for.
+    /// `audience` as requested.
     pub audience: String,
-    /// `resource` values as spelled; distinct.
+    /// `resource` values as written, all distinct.
     pub resources: Vec<Resource>,
-    /// `scope`; `None` for all there are.
+    /// `scope`; `None` for all available scopes.
     pub scopes: Option<Scopes>,
 }
 
 impl TokenExchange {
-    /// Reads the parameters of section 4.3 of the ID-JAG draft and refuses what has no meaning here.
+    /// Parses the parameters of section 4.3 of the ID-JAG draft, and rejects those that have no
+    /// meaning here.
     pub fn parse(form: &Form) -> Result<Self, Refusal> {
         let requested = form.required("requested_token_type")?;
         let audience = form.required("audience")?.to_owned();
@@ -85,7 +86,7 @@ pub fn parse_resources(form: &Form) -> Result<Vec<Resource>, Refusal> {
     Ok(resources)
 }
 
-/// The `scope` parameter of a form; blank is absent.
+/// The `scope` parameter of a form; `None` if it is absent or blank.
 pub fn parse_scope(form: &Form) -> Result<Option<Scopes>, Refusal> {
     form.optional("scope")
         .map(|text| Scopes::parse(text).ok_or(Refusal::ScopeMalformed))
@@ -95,25 +96,25 @@ pub fn parse_scope(form: &Form) -> Result<Option<Scopes>, Refusal> {
 /// The verified sign-in behind a subject token.
 #[derive(Clone, Copy, Debug)]
 pub struct VerifiedSubject<'a> {
-    /// Who.
+    /// The person.
     pub person: Person<'a>,
     /// Their address, for audiences it is released to.
     pub email: Option<&'a str>,
-    /// How and when they signed in.
+    /// How and when the person signed in.
     pub authentication: &'a Authentication,
 }
 
-/// Who exchanges: what connections call the client, and the URL of its metadata document if that is
-/// its identity.
+/// The client of an exchange: its id in connections, and the URL of its metadata document if that
+/// is its client id.
 #[derive(Clone, Copy, Debug)]
 pub struct ExchangingClient<'a> {
-    /// `idp_client_id` of connections.
+    /// Its `idp_client_id` in connections.
     pub idp_client_id: &'a str,
-    /// Its own client id where that is a URL.
+    /// Its own client id, if that is a URL.
     pub document: Option<&'a str>,
 }
 
-/// Decides an exchange by the policy, which holds the draft's rules on audience, resource and
+/// Decides an exchange with the policy, which contains the draft's rules on audience, resource and
 /// scope (ID-JAG draft sections 4.3, 5, 9.2 and 9.3).
 pub fn authorize(
     request: &TokenExchange,
@@ -135,7 +136,7 @@ pub fn authorize(
     policy.decide(&question).map_err(Refusal::Denied)
 }
 
-/// The claims of the ID-JAG that a permit allows: nothing about the person but `sub`, unless
+/// The claims of the ID-JAG that a permit allows: about the person only `sub`, unless more is
 /// released to this audience (MCP Enterprise-Managed Authorization, section 7.4.3).
 pub fn id_jag(
     permit: &Permit,
