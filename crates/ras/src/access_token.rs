@@ -1,4 +1,4 @@
-//! What every access token of a RAS leaves: the grant on record, and the answer that brings it.
+//! What issuing an access token of a RAS leaves: the recorded grant, and the response.
 
 use super::state::Ras;
 use passavant_authority::token_endpoint::TokenAnswer;
@@ -7,7 +7,8 @@ use passavant_proto::{
 };
 use passavant_store::{Grant, TokenKind};
 
-/// The record of the token: whose trust it rests on (`party`), and what it came from (`lineage`).
+/// The grant to record: the issuer it rests on (`party`), and what the token was issued for
+/// (`lineage`).
 pub(super) fn grant(claims: &AccessTokenClaims, party: String, lineage: &str) -> Grant {
     Grant {
         jti: claims.jti.clone(),
@@ -20,7 +21,8 @@ pub(super) fn grant(claims: &AccessTokenClaims, party: String, lineage: &str) ->
     }
 }
 
-/// Signs, and answers; not before the grant was recorded. `resource` as the client spelled it.
+/// Signs the token and makes the response. Call it only after the grant was recorded. `resource` as
+/// the client wrote it.
 pub(super) fn answer(
     ras: &Ras,
     claims: AccessTokenClaims,

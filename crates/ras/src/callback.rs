@@ -1,5 +1,5 @@
-//! Where the browser comes back from the trusted issuer: the account of who has signed in there, and a session that lasts
-//! until they have answered.
+//! The callback for browsers that return from the trusted issuer: finds the account of the person
+//! who signed in there, and starts a session that lasts until they have answered the consent page.
 
 use super::{
     directory::Linked,
@@ -29,8 +29,8 @@ use passavant_proto::{
 use passavant_store::{AuditEvent, Session};
 use std::sync::Arc;
 
-/// How long a browser that has signed in may go on to the page that asks, in seconds. Short: the issuer's own
-/// session is the one that counts.
+/// How long a browser may take from the sign-in to the answer on the consent page, in seconds.
+/// Short, because the issuer's own session is the one that counts.
 const SESSION: i64 = 600;
 
 /// GET /callback.
@@ -52,8 +52,9 @@ async fn came_back(
     let bad = |text: &str| error_page(StatusCode::BAD_REQUEST, text);
     let (request_id, address) = origin_of(parts);
     let state = upstream::begun_here(ras, form, &parts.headers).await?;
-    // It costs rows, and a request to the company's identity provider; whoever comes back from there owes nothing. What
-    // others of the same address do wrong elsewhere is not held against a browser that began a sign-in here.
+    // The callback costs rows, and a request to the company's identity provider; a browser that
+    // started a sign-in here is entitled to that. It has cells of its own, so that failures of
+    // others at the same address do not count against it.
     let cell = format!("{address} comes back");
     let taken = ras.0.admission.unproven(&cell).map_err(|busy| busy_page(busy.0))?;
     upstream::once(ras, &state).await?;
@@ -90,7 +91,7 @@ async fn came_back(
     Ok(response)
 }
 
-/// The account of somebody who has signed in at their issuer: the same as by an ID-JAG.
+/// The account of a person who signed in at their issuer: the same one as with an ID-JAG.
 async fn account(
     ras: &Ras,
     signed_in: &SignedIn,

@@ -1,4 +1,4 @@
-//! What a gateway of the same process reports of tool calls.
+//! Reports of tool calls by a gateway in the same process.
 
 use super::state::Ras;
 use passavant_authority::calls;
@@ -6,7 +6,7 @@ use passavant_proto::identifier::Resource;
 use passavant_store::{StoreError, UsedJti};
 
 impl Ras {
-    /// Takes what a gateway of the same process reports of tool calls: one batch once.
+    /// Accepts a report of tool calls by a gateway in the same process; each batch once.
     pub async fn take_calls(
         &self,
         gateway: &str,

@@ -1,5 +1,5 @@
-//! What the interactive path ends in: a code for tokens, and refresh tokens that rotate. Issuer, account, client
-//! and MCP server are asked about again at every step.
+//! The end of the interactive path: a code is exchanged for tokens, and refresh tokens are rotated.
+//! Issuer, account, client and MCP server are checked again at every step.
 
 use super::{access_token, directory::RasDirectory, state::Ras};
 use passavant_authority::{
@@ -26,7 +26,7 @@ use passavant_proto::{
 use passavant_store::{AuditEvent, Entry, RefreshToken};
 use std::sync::Arc;
 
-/// What tokens are about, and what they are bought with.
+/// The subject of the tokens, and what is exchanged for them.
 struct Issue<'a> {
     ras: &'a Ras,
     client: &'a AuthenticatedClient,
@@ -43,15 +43,15 @@ struct Issue<'a> {
     now: Timestamp,
 }
 
-/// Used up in the transaction that records the token.
+/// What is used up in the transaction that records the token.
 enum Source<'a> {
-    /// A code by its hash, and the refresh token to issue for it.
+    /// A code, by its hash, and the refresh token to issue.
     Code(&'a str, Box<(Secret, RefreshToken)>),
     RefreshToken(Renewal),
 }
 
 impl Source<'_> {
-    /// The refresh token of the answer.
+    /// The refresh token of the response.
     fn refresh_token(&self) -> &Secret {
         match self {
             Self::Code(_, issued) => &issued.0,
@@ -107,7 +107,7 @@ pub(super) async fn redeem(
         now,
     };
     match issue.mint(request.snapshot.clone()).await {
-        // Both at once: at most one answer has tokens, and they are dead.
+        // Two concurrent uses: at most one of them got tokens, and those are revoked.
         Err(Failure::RefusedOnRecord(Refusal::Code)) => {
             Err(grants::code_reuse(authority, &code.family, event).await)
         }
@@ -115,13 +115,14 @@ pub(super) async fn redeem(
     }
 }
 
-/// A token request may name the resource again, and no other (RFC 8707 section 2.2).
+/// A token request may repeat the resource of the authorization request, but name no other (RFC
+/// 8707 section 2.2).
 fn same_resource(form: &Form, resource: &Resource) -> Result<(), Refusal> {
     let named = parse_resources(form)?;
     if named.iter().all(|named| named == resource) { Ok(()) } else { Err(Refusal::ResourceOfGrant) }
 }
 
-/// The refresh grant: rotation, and a family that dies with the first reuse (RFC 9700 4.14.2).
+/// The refresh grant: rotation, and a family that ends with the first reuse (RFC 9700 4.14.2).
 pub(super) async fn renew(
     ras: &Ras,
     request: &ClientRequest<RasDirectory>,
@@ -130,7 +131,7 @@ pub(super) async fn renew(
     let authority = &ras.0.authority;
     let now = authority.now();
     let mut presented = PresentedToken::read(authority, request, event).await?;
-    // A client whose document says another method now is another client.
+    // A client whose document now names another authentication method counts as a different client.
     let method = request.client.record().authentication.method();
     if presented.held.client_method.as_deref() != Some(method) {
         return Err(Refusal::RefreshToken.into());

@@ -1,4 +1,5 @@
-//! The pages of the interactive path: which company, and who wants what.
+//! The pages of the interactive path: which company the person belongs to, and which client wants
+//! what.
 
 use super::standing::AccountHolder;
 use axum::{
@@ -25,12 +26,14 @@ fn host_of(url: &str) -> String {
         .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// A stranger's words, on one line and short; what would be obeyed or not seen is seen.
+/// A stranger's text, on one line and short, with control characters and invisible ones made
+/// visible.
 fn plain(text: &str) -> String {
     shown(text, 80)
 }
 
-/// What a scope lets somebody do, where those who run the server did not say: `notes.write` is to change notes.
+/// The meaning of a scope, if the operator did not describe it: `notes.write` means to change
+/// notes.
 fn in_words(scope: &str) -> String {
     let (what, act) = scope.rsplit_once(['.', ':', '/']).unwrap_or(("", scope));
     let what = what.replace(['.', ':', '/', '_', '-'], " ");
@@ -45,7 +48,7 @@ fn in_words(scope: &str) -> String {
     if what.is_empty() { format!("{verb} what is there") } else { format!("{verb} {what}") }
 }
 
-/// Asks for an address, to find the company by.
+/// Asks for an email address, to find the company by.
 pub(super) fn which_company(
     asked: &Asked<GovernedResource>,
     email: Option<&str>,
@@ -69,7 +72,7 @@ pub(super) fn which_company(
         }
     };
     let status = if unknown.is_some() { StatusCode::NOT_FOUND } else { StatusCode::OK };
-    // The issuer's sign-in page comes next, wherever that is.
+    // The form leads to the issuer's sign-in page, whose origin is not known yet.
     page(
         status,
         "Sign in with your company",
@@ -78,7 +81,7 @@ pub(super) fn which_company(
     )
 }
 
-/// Says who wants what from whom, and asks.
+/// Says which client wants what, and asks the person.
 pub(super) fn consent(
     asked: &Asked<GovernedResource>,
     holder: &AccountHolder,

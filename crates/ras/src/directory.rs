@@ -1,4 +1,5 @@
-//! The RAS's directory: whom it trusts, what it governs; accounts looked up as they come.
+//! The RAS's directory: trusted issuers and governed MCP servers are in memory, accounts are looked
+//! up when needed.
 
 use passavant_authority::{
     answer::Failure,
@@ -19,33 +20,37 @@ use std::{
 };
 use url::Url;
 
-/// What ids of clients that registered themselves begin with.
+/// The prefix of ids of clients that registered themselves.
 pub(super) const SELF_REGISTERED: &str = "dyn-";
 
-/// Most accounts remembered in one generation.
+/// Maximum number of accounts that are cached in one generation.
 const MOST: usize = 20_000;
 
-/// An account, whether or not it is switched off, and what a decision on it is recorded against: the link, and itself.
+/// An account, enabled or not, and the versions that a decision about it is recorded against: those
+/// of the link and of the account.
 pub(crate) struct Linked {
     pub(crate) account: Account,
     pub(crate) seen: [Seen; 2],
 }
 
 pub struct RasDirectory {
-    /// What cannot be read stands as switched off: it is not there for anybody, and nothing else is the only one.
+    /// An unreadable record counts as disabled, and still counts as one of several where the only
+    /// one is looked for.
     pub(crate) governed: Vec<GovernedResource>,
-    /// Some trusted issuers cannot be read: no other one is the only one.
+    /// Some trusted issuers cannot be read, so that no other one can be taken for the only one.
     pub(crate) lacks_issuers: bool,
     clients: HashMap<String, Arc<RegisteredClient>>,
-    /// In order, so that every node takes the same one.
+    /// Sorted, so that every node chooses the same one.
     trusted: BTreeMap<String, TrustedIssuer>,
-    /// What URLs of accepted client metadata documents begin with, and how far their fetch may go.
+    /// Prefixes of the URLs of accepted client metadata documents, and how far their fetch may
+    /// reach.
     documents: Vec<(String, Reach)>,
-    /// What URLs of documents begin with that are not taken, whatever else is: hosts that an administrator switched off.
+    /// Prefixes of documents' URLs that are never accepted: hosts that an administrator disabled.
     barred: Vec<String>,
-    /// Some of those are listed hosts.
+    /// Whether some of the accepted prefixes are hosts that an administrator listed.
     lists_hosts: bool,
-    /// Accounts seen since this generation began, for what is recorded against their rows.
+    /// Accounts that were read in this generation, for decisions that are recorded against their
+    /// rows.
     accounts: Mutex<HashMap<SubjectLink, Arc<Linked>>>,
 }
 
@@ -53,13 +58,14 @@ impl Directory for RasDirectory {
     async fn load(store: &Store, issuer: &Issuer) -> Result<Self, StoreError> {
         let Held { records: trusted, unreadable } = store.held::<TrustedIssuer>().await?;
         let lacks_issuers = !unreadable.is_empty();
-        // Never ourselves (ID-JAG draft section 9.3), and never one that is switched off.
+        // Never ourselves (ID-JAG draft section 9.3), and never a disabled one.
         let live = |t: &TrustedIssuer| !t.disabled && !issuer.is_spelled(t.issuer.as_str());
         let trusted: BTreeMap<_, _> =
             trusted.into_iter().filter(live).map(|t| (t.issuer.to_string(), t)).collect();
         let mut documents = Vec::new();
-        // Issuers first: what they are trusted with holds where their origin is listed as well. Of an issuer it is
-        // the installations enrolled there, and nothing else that has a URL below it.
+        // Issuers come first, so that an issuer's terms apply even if its origin is listed, too.
+        // For an issuer only the installations that were enrolled there are accepted, and no other
+        // document below its URL.
         for issuer in trusted.values().filter(|t| t.client_documents).map(|t| &t.issuer) {
             let reach = Reach::of_trusted_url(issuer.as_str());
             documents.push((issuer.endpoint(&format!("{INSTALLATIONS}/")), reach));
@@ -69,8 +75,8 @@ impl Directory for RasDirectory {
             store.all::<ClientHost>().await?.into_iter().partition(|host| host.disabled);
         let barred = off.into_iter().map(|host| format!("{}/", host.origin)).collect();
         for host in hosts {
-            // The path is a stranger's, so the host must not lead into our network; nor into this machine, but where
-            // we are on it ourselves.
+            // A stranger chooses the path, so the host must not lead into our network; nor to this
+            // machine, unless we run on it ourselves.
             let reach = match Reach::of_trusted_url(&host.origin) {
                 Reach::Loopback if Reach::of_trusted_url(issuer.as_str()) == Reach::Loopback => {
                     Reach::Loopback
@@ -93,7 +99,8 @@ impl Directory for RasDirectory {
             documents,
             governed: governed(store.held().await?),
             lacks_issuers,
-            // Those that registered themselves are read as they come: they are many, and begin no new generation.
+            // Clients that registered themselves are read when needed: they are many, and do not
+            // change the generation.
             clients: registered(
                 store
                     .all::<Client>()
@@ -138,8 +145,8 @@ impl Directory for RasDirectory {
         Ok(found.map(Arc::new))
     }
 
-    /// A client with a metadata document (MCP Enterprise-Managed Authorization, section 5). Nothing is fetched unless
-    /// its host is on the list.
+    /// A client with a metadata document (MCP Enterprise-Managed Authorization, section 5). Nothing
+    /// is fetched unless its host is listed.
     async fn document_client(
         &self,
         authority: &Authority<Self>,
@@ -172,45 +179,49 @@ fn governed(held: Held<GovernedResource>) -> Vec<GovernedResource> {
 }
 
 impl RasDirectory {
-    /// How far the fetch of a document may go; `None` where it may not be fetched at all.
+    /// How far the fetch of a document may reach; `None` if it must not be fetched at all.
     fn reach_of(&self, url: &DocumentUrl) -> Option<Reach> {
         let found = self.documents.iter().find(|(prefix, _)| url.as_str().starts_with(prefix));
         found.map(|(_, reach)| *reach)
     }
 
-    /// The same where any document may be asked for by somebody who signs in here: from public addresses alone.
+    /// Like [`Self::reach_of`], if people may sign in with any client that has a document: from
+    /// public addresses only.
     fn fetch(&self, authority: &Authority<Self>, url: &DocumentUrl) -> Option<Reach> {
         if self.barred.iter().any(|prefix| url.as_str().starts_with(prefix)) {
             return None;
         }
         let anybodys = authority.open_documents && self.takes_public_documents();
-        // Where we are on this machine ourselves, as in a demo, whoever comes is on it too, and so may the document be.
+        // If this server runs on a loopback address, as in a demo, every user is on this machine,
+        // and documents may be, too.
         let is_here = |url: &str| Url::parse(url).is_ok_and(|url| is_loopback(&url));
         let near = is_here(authority.issuer.as_str()) && is_here(url.as_str());
         let reach = if near { Reach::Loopback } else { Reach::Public };
         self.reach_of(url).or_else(|| anybodys.then_some(reach))
     }
 
-    /// Whether a client is known by a document of a host that nobody has listed: a person may let it in, and that is
-    /// all.
+    /// Whether a client has a document on a host that nobody listed: such a client may act only
+    /// with a person's consent.
     pub(super) fn is_anybodys(&self, id: &str) -> bool {
         !self.clients.contains_key(id)
             && DocumentUrl::parse(id).is_ok_and(|url| self.reach_of(&url).is_none())
     }
 
-    /// The issuers whose people may sign in here.
+    /// The issuers whose people may sign in here in a browser.
     pub(crate) fn interactive(&self) -> impl Iterator<Item = &TrustedIssuer> {
         self.trusted.values().filter(|trusted| trusted.open_sign_in().is_some())
     }
 
-    /// Whether clients may be named by metadata documents of hosts that an administrator listed. Installations are known
-    /// to those who enrolled them, and to nobody else: programs that read this would send documents of their own.
+    /// Whether clients with metadata documents on hosts that an administrator listed are accepted.
+    /// Installations do not count: announcing support because of them would make other programs
+    /// send documents of their own.
     pub(crate) fn takes_documents_of_others(&self) -> bool {
         self.lists_hosts
     }
 
-    /// Whether a token's client is still registered, or its document's host still on the list. Asks
-    /// nobody: a token does not die because a document cannot be fetched just now.
+    /// Whether a token's client is still registered, or its document's host still listed. Nothing
+    /// is fetched: a token must not become invalid because a document cannot be fetched at the
+    /// moment.
     pub(crate) async fn may_be_client(
         &self,
         authority: &Authority<Self>,

@@ -1,5 +1,5 @@
-//! The RAS's half of the front channel, for people and clients without cross-app access: people sign in at the trusted
-//! issuer that they belong to, and are asked each time who gets what.
+//! The RAS's part of the front channel, for people and clients without cross-app access: people
+//! sign in at the trusted issuer of their company, and are asked for consent each time.
 
 use super::{consent_page, directory::RasDirectory, standing::AccountHolder, state::Ras};
 use axum::{
@@ -25,7 +25,7 @@ use passavant_proto::{
 };
 use passavant_store::{AuditEvent, Session, StoreError};
 
-/// Programs that registered themselves, and that one person may have let in.
+/// Maximum number of self-registered clients that one person may have consented to.
 const LET_IN: usize = 50;
 
 impl FrontChannel for Ras {
@@ -46,7 +46,7 @@ impl FrontChannel for Ras {
         format!("{}-{name}", &own[..8])
     }
 
-    /// Without an issuer that people may sign in at there is no sign-in.
+    /// Without an issuer where people may sign in, nobody can sign in here.
     fn closed(&self, directory: &RasDirectory) -> Option<&'static str> {
         directory.interactive().next().is_none().then_some(
             "There is no sign-in here: access to these MCP servers comes from your company's identity provider, \
@@ -74,7 +74,7 @@ impl FrontChannel for Ras {
         format!("Known resources: {}", known.join(" "))
     }
 
-    /// Somebody whose account and issuer still let them.
+    /// The person of a session, if their account and issuer are still enabled.
     async fn who(&self, session: &Session) -> Result<Option<AccountHolder>, StoreError> {
         let Some(issuer) = session.authentication.issuer.clone() else { return Ok(None) };
         let snapshot = self.0.authority.fresh().await?;
@@ -85,7 +85,7 @@ impl FrontChannel for Ras {
         Ok(account.map(|(account, _)| AccountHolder { issuer, account }))
     }
 
-    /// Sends the browser to the issuer that this person belongs to, or asks for an address first.
+    /// Redirects the browser to the person's issuer, or asks for an email address first.
     async fn prove(
         &self,
         asked: &Asked<GovernedResource>,
@@ -128,7 +128,8 @@ impl FrontChannel for Ras {
         if client.registered.is_none_or(|registered| registered.used) {
             return Ok(());
         }
-        // Kept from now on, and counted for whoever let it in: one that nobody lets in is forgotten.
+        // From now on the client is kept, and counted for the person who consented. A client that
+        // nobody consents to is forgotten.
         let authority = &self.0.authority;
         let account = &person.session.user_id;
         let event = AuditEvent::granted(RequestEvent::RegistrationUsed, authority.now())
@@ -147,7 +148,7 @@ impl FrontChannel for Ras {
     }
 }
 
-/// The issuer that signs in whoever has this address: by its domain, or the only one there is.
+/// The issuer for this email address: by its domain, or the only one there is.
 fn company_of<'a>(directory: &'a RasDirectory, email: Option<&str>) -> Option<&'a TrustedIssuer> {
     let mut open = directory.interactive();
     let by_domain = email.and_then(|email| {
@@ -155,7 +156,7 @@ fn company_of<'a>(directory: &'a RasDirectory, email: Option<&str>) -> Option<&'
             trusted.open_sign_in().is_some_and(|sign_in| sign_in.takes(email))
         };
         let mut taking = directory.interactive().filter(takes);
-        // A domain of two is nobody's.
+        // A domain of two issuers selects neither.
         taking.next().filter(|_| taking.next().is_none())
     });
     let only = match (open.next(), open.next()) {
@@ -168,7 +169,7 @@ fn company_of<'a>(directory: &'a RasDirectory, email: Option<&str>) -> Option<&'
     by_domain.or(only)
 }
 
-/// What we are at a trusted issuer; nothing where people may not sign in there.
+/// Our registration at a trusted issuer; `None` if people may not sign in there.
 pub(super) fn upstream_of(trusted: &TrustedIssuer) -> Option<Upstream<'_>> {
     let client_id = trusted.open_sign_in()?.client_id.as_str();
     Some(Upstream { issuer: &trusted.issuer, client_id, algorithm: trusted.algorithm })

@@ -1,4 +1,4 @@
-//! Redemption. Each line makes the argument of the next: unverified ID-JAG, trusted issuer, keys,
+//! Redemption. Each step produces the input of the next: unverified ID-JAG, trusted issuer, keys,
 //! verified ID-JAG, account, decision, record, token.
 
 use super::{
@@ -66,9 +66,9 @@ pub(super) async fn redeem(
     Ok(access_token::answer(ras, claims, resource, None))
 }
 
-/// A stranger is not told whom this server trusts: an assertion of an issuer that is unknown here and one that does not
-/// verify read the same. The record says which it was; and so does the answer, where the issuer is the one that the
-/// client itself was enrolled at.
+/// Hides from a stranger which issuers this server trusts: an assertion of an unknown issuer gets
+/// the same error as one that does not verify. The record says which it was; the error does too if
+/// the issuer is the one where the client itself was enrolled.
 fn guarded(
     client: &AuthenticatedClient,
     asked: &JwtBearer,
@@ -93,14 +93,14 @@ fn guarded(
     Refusal::IdJagOfStranger.into()
 }
 
-/// The decision: an ID-JAG that verified, on the records as they are.
+/// The decision about a verified ID-JAG, on the current records.
 struct Redeeming<'a> {
     ras: &'a Ras,
     asked: &'a JwtBearer,
     client: &'a AuthenticatedClient,
     proof_key: Option<&'a str>,
     id_jag: IdJag,
-    /// The terms that its signature was checked by.
+    /// The trust record that its signature was verified under.
     verified_by: TrustedIssuer,
     event: AuditEvent,
     now: Timestamp,
@@ -116,7 +116,8 @@ impl mint::Grant<RasDirectory> for Redeeming<'_> {
     ) -> Result<Decision<Self::Token>, Failure> {
         let authority = &self.ras.0.authority;
         let directory = &snapshot.directory;
-        // As the records are now: a host may have been taken off the list since the client proved itself.
+        // Checked with the current records: the client's host may have been removed from the list
+        // since it authenticated.
         if directory.is_anybodys(self.client.id()) {
             return Ok(Decision::Refuse(Refusal::GrantNotRegistered));
         }
@@ -124,7 +125,7 @@ impl mint::Grant<RasDirectory> for Redeeming<'_> {
             return Ok(Decision::Refuse(Refusal::IssuerUntrusted));
         };
         if *trusted != self.verified_by {
-            // Trusted on other terms since the signature was checked: check it by those.
+            // The trust record changed after verification: verify again under the new one.
             let (ras, mut snapshot) = (self.ras, Arc::clone(snapshot));
             let (id_jag, verified_by) =
                 verify(ras, &mut snapshot, self.asked, self.client, &mut self.event).await?;
@@ -187,7 +188,8 @@ impl mint::Grant<RasDirectory> for Redeeming<'_> {
     }
 }
 
-/// Unverified ID-JAG, trusted issuer, keys, verified ID-JAG; and the terms it was verified by.
+/// Verifies an ID-JAG: finds the trusted issuer and its keys. Also returns the trust record it was
+/// verified under.
 async fn verify(
     ras: &Ras,
     snapshot: &mut Arc<Snapshot<RasDirectory>>,
@@ -200,7 +202,7 @@ async fn verify(
         let unverified =
             UnverifiedIdJag::parse(asked.assertion.expose()).map_err(Refusal::IdJag)?;
         let Some(trusted) = snapshot.directory.trusted(unverified.issuer()) else {
-            // Trusted since a moment ago, on another node?
+            // Another node may just have added the issuer.
             let fresh = authority.fresh().await?;
             if fresh.generation == snapshot.generation {
                 return Err(Refusal::IssuerUntrusted.into());
@@ -227,7 +229,7 @@ async fn verify(
         match unverified.verify(&keys, expected, authority.now()) {
             Ok(id_jag) => return Ok((id_jag, trusted.clone())),
             Err(error) => {
-                // On other terms since a moment ago?
+                // Another node may just have changed the trust record.
                 let fresh = authority.fresh().await?;
                 if fresh.generation == snapshot.generation {
                     return Err(Refusal::IdJag(error).into());
@@ -238,17 +240,17 @@ async fn verify(
     }
 }
 
-/// A person as their issuer names them.
+/// A person, as their issuer identifies them.
 #[derive(Clone, Copy)]
 pub(super) struct Who<'a> {
     pub(super) subject: &'a str,
-    /// An address that the issuer says is theirs.
+    /// An email address that the issuer asserts to be theirs.
     pub(super) email: Option<&'a str>,
 }
 
-/// The account of a person (ID-JAG draft section 9.6), the same one by ID-JAG and by sign-in: linked, or linked now
-/// by a rule the administrator switched on. An address alone links nothing. `None` where a link would rest on a
-/// directory that has moved on.
+/// The account of a person (ID-JAG draft section 9.6), the same one for ID-JAGs and sign-ins: one
+/// that is linked already, or is linked now by a rule that an administrator enabled. An email
+/// address alone links nothing. `None` if a new link would rest on an outdated directory.
 pub(super) async fn resolve(
     ras: &Ras,
     snapshot: &Snapshot<RasDirectory>,
@@ -265,12 +267,12 @@ pub(super) async fn resolve(
         subject: who.subject.to_owned(),
     };
     match snapshot.directory.account(store, &link, look).await {
-        // As remembered it may have been switched off; then it is looked at again.
+        // The cached account is disabled: read it again before refusing.
         Ok(Some(linked)) if linked.account.disabled && look == Look::Remembered => return Ok(None),
         Ok(Some(linked)) if linked.account.disabled => return Err(Refusal::AccountUnknown.into()),
         Ok(Some(linked)) => return Ok(Some(linked)),
         Ok(None) => {}
-        // Somebody is linked, and to whom cannot be read: nobody is, and no other account is made.
+        // There is a link, but it cannot be read: refuse, and create no other account.
         Err(StoreError::Document(..)) => return Err(Refusal::AccountUnknown.into()),
         Err(error) => return Err(error.into()),
     }
@@ -288,20 +290,20 @@ pub(super) async fn resolve(
         Some(account) if account.disabled => return Err(Refusal::AccountUnknown.into()),
         Some(account) => (account, "email"),
         None if trusted.accounts.just_in_time => {
-            // A new account is known by its link alone; an address would claim it.
+            // A new account has only its link; with an email address it would claim that address.
             let id = authority.context.entropy.id();
             (Account { id, email: None, disabled: false }, "first sight")
         }
         None => return Err(Refusal::AccountUnknown.into()),
     };
-    // An issuer makes up people as it likes: so many a minute.
+    // An issuer can make up any number of people, so new links are limited per minute.
     ras.0.admission.link(link.issuer.as_str())?;
     let event = AuditEvent::granted(RequestEvent::LinkAccount, event.at)
         .person(&account.id)
         .with(Detail::Issuer, link.issuer.as_str())
         .with(Detail::Subject, link.subject.as_str())
         .with(Detail::Rule, how);
-    // Whichever of several at once has linked them: it is looked at as it is then.
+    // A concurrent request may have linked the person: resolve again with the current records.
     store.link_account(&link, &account, event).await?.ok_or(Refusal::AccountUnknown)?;
     Ok(None)
 }

@@ -30,12 +30,12 @@ use passavant_proto::oauth::{metadata, scope::Scopes};
 pub use state::{Ras, RasSettings};
 
 impl Ras {
-    /// Whether it could decide now, for `/readyz`.
+    /// Checks whether it can make decisions now, for `/readyz`.
     pub fn probe(&self) -> Probe {
         Probe::of(self)
     }
 
-    /// Every endpoint, below the issuer's path, and the RFC 8414 document.
+    /// All endpoints below the issuer's path, and the RFC 8414 document.
     pub fn router(&self) -> Router {
         let base = self.issuer().path().to_owned();
         let inserted = format!("/.well-known/oauth-authorization-server{base}");

@@ -1,6 +1,6 @@
-//! Dynamic client registration (RFC 7591): off unless switched on. A client that registers itself gets nothing but
-//! what a person lets it have; it cannot be read, changed or deleted from outside, and nothing it names is
-//! ever fetched.
+//! Dynamic client registration (RFC 7591): off by default. A client that registers itself gets only
+//! what a person consents to; it cannot be read, changed or deleted from outside, and no URL in its
+//! registration is ever fetched.
 
 use super::{directory::SELF_REGISTERED, state::Ras};
 use axum::{
@@ -23,22 +23,23 @@ use passavant_store::{AuditEvent, StoreError};
 use serde_json::{Value, json};
 use url::{Host, Url};
 
-/// Most clients that registered themselves, and how long one that nobody let in is kept, in seconds.
+/// Maximum number of self-registered clients, and how long one that nobody consented to is kept, in
+/// seconds.
 const MOST: usize = 1000;
 const UNUSED: i64 = 86_400;
-/// How long a person may be reading the page that asks, in seconds.
+/// How long a person may take to read the consent page, in seconds.
 const READING: i64 = 600;
-/// Most redirect URIs of one.
+/// Maximum number of redirect URIs of one client.
 const REDIRECTS: usize = 10;
 
-/// A registration that is not taken: OAuth `error`, and what to change.
+/// A rejected registration: OAuth `error`, and what to change.
 struct Refused(&'static str, String);
 
 /// POST /register.
 pub(super) async fn register(State(ras): State<Ras>, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let (request_id, address) = origin_of(&parts);
-    // Every one counts, good or bad.
+    // Every registration counts, valid or not.
     if let Err(busy) = ras.0.admission.registration(&address) {
         return answer::throttled(busy.0);
     }
@@ -114,9 +115,10 @@ async fn registered(
     Ok(answer::no_store(StatusCode::CREATED, &body))
 }
 
-/// Whether one more may register. Those go that nobody let in for a day, or whose last refresh token is gone; where
-/// there are too many all the same, the oldest that nobody has let in, but none that its person may just be reading
-/// about.
+/// Makes room for one more registration; returns whether there is any. Clients are removed if
+/// nobody consented to them for a day, or if their last refresh token is gone. If there are still
+/// too many, the oldest one without consent is removed, but none whose consent page a person may
+/// just be reading.
 async fn make_room(ras: &Ras) -> Result<bool, StoreError> {
     let authority = &ras.0.authority;
     let (now, store) = (authority.now(), &authority.store);
@@ -126,7 +128,7 @@ async fn make_room(ras: &Ras) -> Result<bool, StoreError> {
     let used = |client: &Client| client.registered.is_some_and(|registered| registered.used);
     let mut gone = Vec::new();
     for client in &all {
-        // With one that was let in goes what it counts for its person.
+        // Removing a client that was consented to also frees its place in that person's limit.
         let over = age(client) > UNUSED
             && !(used(client) && store.has_live_tokens(&client.id, now).await?);
         if over {
@@ -148,7 +150,7 @@ async fn make_room(ras: &Ras) -> Result<bool, StoreError> {
     Ok(true)
 }
 
-/// Reads a registration. What is not known here is not kept.
+/// Parses a registration. Unknown members are not stored.
 fn read(bytes: &[u8]) -> Result<(Client, bool), Refused> {
     let bad = |text: &str| Refused("invalid_client_metadata", text.to_owned());
     let claims = Claims::parse(bytes)
@@ -171,7 +173,8 @@ fn read(bytes: &[u8]) -> Result<(Client, bool), Refused> {
         return Err(redirects("Give 1 to 10 redirect_uris."));
     }
     let web = text("application_type")? == Some("web");
-    // With a secret or without: whoever registers itself holds none that anybody gave it.
+    // With or without a secret, the same rule applies: nobody vouched for a client that registers
+    // itself.
     for uri in &redirect_uris {
         redirect_uri::check_for(true, uri)
             .map_err(|error| Refused("invalid_redirect_uri", error.to_string()))?;
@@ -187,7 +190,8 @@ fn read(bytes: &[u8]) -> Result<(Client, bool), Refused> {
     };
     known("grant_types", &["authorization_code", "refresh_token"])?;
     known("response_types", &["code"])?;
-    // Nothing of this is ever fetched, shown or followed; but whoever sends a bad one gets told.
+    // None of these is ever fetched, shown or followed; but a client that sends an invalid one gets
+    // an error.
     for name in
         ["jwks_uri", "sector_identifier_uri", "initiate_login_uri", "backchannel_logout_uri"]
     {

@@ -1,5 +1,6 @@
-//! Whether what was given still stands here: account, issuer, client and MCP server, all live at this moment. Whatever
-//! mints, introspects or guards asks this one question.
+//! Standing: whether account, issuer, client and MCP server behind something that was issued here
+//! are all live at this moment. Minting, introspection and gateways in this process use these
+//! functions.
 
 use super::{directory::RasDirectory, state::Ras};
 use passavant_proto::{
@@ -12,7 +13,7 @@ use passavant_proto::{
 };
 use passavant_store::{Seen, StoreError};
 
-/// The way that somebody came in by: it has to be open as long as what it brought is to stand.
+/// How a person got access. That way has to stay open for as long as its tokens are to be valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     /// An ID-JAG of the issuer.
@@ -21,38 +22,38 @@ pub(super) enum Way {
     SignIn,
 }
 
-/// Somebody who has signed in: where, and as whom here.
+/// A person who has signed in: at which issuer, and with which account here.
 pub struct AccountHolder {
     pub(super) issuer: Issuer,
     pub(super) account: Account,
 }
 
 impl RasDirectory {
-    /// The issuer, if it is trusted and the way through it is open.
+    /// The issuer, if it is trusted and allows this way.
     pub(super) fn open_issuer(&self, issuer: &str, way: Way) -> Option<&TrustedIssuer> {
         let trusted = self.trusted(issuer)?;
         (way == Way::IdJag || trusted.open_sign_in().is_some()).then_some(trusted)
     }
 
-    /// The same for how somebody signed in here.
+    /// The same, for the way in which a person signed in here.
     pub(super) fn open_for(&self, authentication: &Authentication) -> Option<&TrustedIssuer> {
         self.open_issuer(authentication.issuer.as_ref()?.as_str(), Way::SignIn)
     }
 
-    /// An MCP server that is governed here and switched on.
+    /// An MCP server that is governed here and enabled.
     pub(super) fn live_resource(&self, resource: &Resource) -> Option<&GovernedResource> {
         self.governed.iter().find(|governed| governed.resource == *resource && !governed.disabled)
     }
 }
 
-/// A token of ours that stands, and what it is for.
+/// An active token of this RAS, and the resource it is for.
 pub(super) struct StandingToken {
     pub(super) token: AccessToken,
     pub(super) audience: Vec<String>,
 }
 
 impl Ras {
-    /// The account, if it is there and switched on.
+    /// The account, if it exists and is enabled.
     pub(super) async fn live_account(
         &self,
         id: &str,
@@ -64,7 +65,7 @@ impl Ras {
         Ok(account.filter(|(account, _)| !account.disabled))
     }
 
-    /// A token, if it is ours, on record and not revoked, and everything it rests on is live.
+    /// A token, if it is ours, recorded and not revoked, and everything it rests on is live.
     pub(super) async fn standing(
         &self,
         token: &Secret,
@@ -83,9 +84,9 @@ impl Ras {
             return Ok(None);
         }
         let Some(grant) = authority.store.live_grant(&token.jti).await? else { return Ok(None) };
-        // A token of a sign-in has no ID-JAG behind it.
+        // A token of a browser sign-in was not issued for an ID-JAG.
         let way = if token.transaction.is_some() { Way::IdJag } else { Way::SignIn };
-        // What only a person could let in has nothing by an ID-JAG.
+        // A client that needs a person's consent gets nothing by an ID-JAG.
         let stands = directory.open_issuer(&grant.party, way).is_some()
             && !(way == Way::IdJag && directory.is_anybodys(&token.client))
             && directory.may_be_client(authority, &token.client).await?
@@ -93,8 +94,8 @@ impl Ras {
         Ok(stands.then_some(StandingToken { token, audience }))
     }
 
-    /// Whether an access token of this RAS still stands: for a gateway of the same process. A text that is
-    /// none never did.
+    /// Whether an access token of this RAS is still active, for a gateway in the same process.
+    /// False for a text that is not a token.
     pub async fn stands(&self, token: &Secret) -> Result<bool, StoreError> {
         Ok(self.standing(token).await?.is_some())
     }

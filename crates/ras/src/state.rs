@@ -1,4 +1,4 @@
-//! A resource authorization server: what it is set to, and what it holds.
+//! A resource authorization server: its settings and its state.
 
 use crate::directory::RasDirectory;
 use passavant_authority::{
@@ -9,19 +9,20 @@ use passavant_proto::identifier::Issuer;
 use passavant_store::{Store, StoreError};
 use std::sync::Arc;
 
-/// What an administrator sets for a RAS.
+/// The settings of a RAS.
 #[derive(Clone, Debug)]
 pub struct RasSettings {
-    /// How much is let in.
+    /// Rate limits.
     pub rates: Rates,
     /// Whether clients may register themselves (RFC 7591).
     pub registration: bool,
-    /// Whether any https metadata document names a client that a person may let in, whoever its host is.
+    /// Whether any https metadata document is accepted as a client that people may consent to,
+    /// whatever its host.
     pub client_documents: bool,
-    /// Refresh tokens of the interactive path end after this long without use, in seconds.
+    /// A refresh token of the interactive path expires after this time without use, in seconds.
     pub refresh_idle: i64,
-    /// Refresh tokens of one sign-in end after this long, in seconds: whoever has left the company since is
-    /// not noticed before.
+    /// All refresh tokens of one sign-in expire after this time, in seconds. Until then it is not
+    /// noticed that a person has left the company.
     pub refresh_absolute: i64,
 }
 

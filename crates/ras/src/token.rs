@@ -1,4 +1,4 @@
-//! The token endpoint: one grant type, one function.
+//! The token endpoint: one function for each grant type.
 
 use super::{code, directory::RasDirectory, jwt_bearer, state::Ras};
 use axum::{

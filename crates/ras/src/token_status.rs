@@ -62,7 +62,7 @@ pub(super) async fn revoke(State(ras): State<Ras>, request: Request) -> Response
             authority.store.revoke_grant(&held.jti, event, now).await.map(|_| ())
         }
         None => {
-            // The answer is the same, but a row of its own is not owed to everybody.
+            // The answer is the same, but the row it costs is limited.
             if let Err(busy) = admission.refusal(&request.sender) {
                 return answer::throttled(busy.0);
             }
@@ -76,7 +76,7 @@ pub(super) async fn revoke(State(ras): State<Ras>, request: Request) -> Response
     }
 }
 
-/// RFC 7662, for the client that a token was issued to and for the MCP server that it is for; to others
+/// RFC 7662, for the client that a token was issued to and for the MCP server it is for. For others
 /// every token is inactive (RFC 7662 section 4).
 pub(super) async fn introspect(State(ras): State<Ras>, request: Request) -> Response<Body> {
     let authority = &ras.0.authority;
@@ -90,7 +90,7 @@ pub(super) async fn introspect(State(ras): State<Ras>, request: Request) -> Resp
         };
     let admission = &ras.0.admission;
     if request.client.is_public() {
-        // Anyone could be it.
+        // A public client proves nothing.
         let refusal = Refusal::ClientAuthenticationMissing;
         return conclude(authority, admission, &request.sender, request.event, refusal.into())
             .await;
