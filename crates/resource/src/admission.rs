@@ -1,4 +1,4 @@
-//! From a request's headers to a caller, or the reason why not.
+//! From a request's headers to its caller, or the reason why it is not admitted.
 
 use crate::caller::Caller;
 use http::HeaderMap;
@@ -18,11 +18,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// A verified token is believed this long without verifying it again, in seconds.
+/// How long a verified token is accepted without verifying it again, in seconds.
 const BELIEVED: i64 = 60;
-/// Most tokens remembered, and most keys with DPoP proofs.
+/// Maximum number of cached tokens, and of keys whose DPoP proofs are remembered.
 const MOST: usize = 20_000;
-/// Most DPoP proofs of one key.
+/// Maximum number of remembered DPoP proofs of one key.
 const MOST_OF_ONE: usize = 4000;
 
 /// Why a request is not admitted.
@@ -30,23 +30,23 @@ const MOST_OF_ONE: usize = 4000;
 pub(crate) enum NotAdmitted {
     /// It carries no token.
     NoToken,
-    /// Its token is refused; the text is for `error_description`.
+    /// Its token is rejected; the text is for `error_description`.
     InvalidToken(Cow<'static, str>),
-    /// The DPoP proof is refused.
+    /// Its DPoP proof is rejected.
     InvalidProof,
-    /// The keys cannot be had just now.
+    /// The keys are not available at the moment.
     Unavailable,
 }
 
-/// Checks tokens for one resource.
+/// Checks the tokens for one resource.
 pub(crate) struct Admission {
     pub(crate) resource: Resource,
     pub(crate) issuer: Issuer,
     keys: RemoteKeys,
     pub(crate) clock: Clock,
-    /// Verified tokens by the full SHA-256 of the token.
+    /// Verified tokens, by the SHA-256 of the whole token.
     verified: Mutex<HashMap<String, (Caller, Timestamp)>>,
-    /// Proofs seen, by key and then by `jti`, until they may be forgotten.
+    /// Proofs that were used, by key and then by `jti`, and when they may be forgotten.
     proofs: Mutex<HashMap<String, HashMap<String, Timestamp>>>,
 }
 
@@ -55,8 +55,8 @@ impl Admission {
         Self { resource, issuer, keys, clock, verified: Mutex::default(), proofs: Mutex::default() }
     }
 
-    /// Admits a request by its `Authorization` header (MCP authorization, Access Token Usage), checked on every
-    /// request.
+    /// Admits a request by its `Authorization` header (MCP authorization, Access Token Usage),
+    /// checked on every request.
     pub(crate) async fn admit(
         &self,
         (algorithm, form): (Algorithm, TokenForm),
@@ -106,7 +106,8 @@ impl Admission {
         {
             return Ok(caller);
         }
-        // The issuer is compared before any key is asked for: a foreign token causes no fetch.
+        // The issuer is compared before keys are fetched, so that a foreign token causes no
+        // request.
         let claimed = access_token::claimed_issuer(token)
             .map_err(|_| NotAdmitted::InvalidToken("not an access token (typ at+jwt)".into()))?;
         if claimed != self.issuer.as_str() {
@@ -130,7 +131,7 @@ impl Admission {
                     "the token's aud is not this MCP server's resource identifier".into()
                 }
                 jws::JwtError::Time(_) => "the token has expired".into(),
-                // All of it is in the token, or the keys, which anybody can read.
+                // The text reveals only what is in the token or in the public keys.
                 error => format!("the token does not verify: {error}").into(),
             })
         })?;
@@ -149,7 +150,8 @@ impl Admission {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// RFC 9449 section 7: one proof, for this request and token, by the bound key, not seen before.
+    /// RFC 9449 section 7: exactly one proof, for this request and token, signed with the bound
+    /// key, and not used before.
     fn check_proof(
         &self,
         method: &str,
@@ -173,7 +175,7 @@ impl Admission {
         if seen.len() >= MOST {
             seen.retain(|_, own| own.values().any(|until| now < *until));
             if seen.len() >= MOST {
-                // Forgetting a proof that still counts would let it be replayed.
+                // If a proof were forgotten while it is valid, it could be replayed.
                 return Err(NotAdmitted::Unavailable);
             }
         }
@@ -181,7 +183,7 @@ impl Admission {
         if own.len() >= MOST_OF_ONE {
             own.retain(|_, until| now < *until);
             if own.len() >= MOST_OF_ONE {
-                // Who sends more than anybody needs waits, and nobody else does.
+                // Only a sender with unreasonably many proofs has to wait.
                 return Err(NotAdmitted::Unavailable);
             }
         }

@@ -1,10 +1,10 @@
-//! Who is calling.
+//! The caller of a request.
 
 use passavant_proto::{oauth::access_token::AccessToken, oauth::scope::Scopes, time::Timestamp};
 use std::sync::Arc;
 
-/// The verified caller of a request. Only the layer makes one, so that a handler that has one knows
-/// that the token was checked.
+/// The verified caller of a request. Only the layer creates it: a handler that gets one knows that
+/// the token was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller(Arc<Admitted>);
 
@@ -18,7 +18,8 @@ impl Caller {
     pub(crate) fn new(token: AccessToken, hash: String) -> Self {
         Self(Arc::new(Admitted { token, hash }))
     }
-    /// The person, as the authorization server names them: unique with [`Caller::issuer`].
+    /// The person, as the authorization server identifies them: unique together with
+    /// [`Caller::issuer`].
     pub fn subject(&self) -> &str {
         &self.0.token.subject
     }
@@ -34,7 +35,7 @@ impl Caller {
     pub fn scopes(&self) -> &Scopes {
         &self.0.token.scopes
     }
-    /// SHA-256 of the whole token in base64url: what is known of one token is kept under it.
+    /// SHA-256 of the whole token in base64url: a key for caches of what is known about one token.
     pub fn token_hash(&self) -> &str {
         &self.0.hash
     }
@@ -46,15 +47,15 @@ impl Caller {
     pub fn transaction(&self) -> Option<&str> {
         self.0.token.transaction.as_deref()
     }
-    /// When the token ends.
+    /// When the token expires.
     pub fn expires(&self) -> Timestamp {
         self.0.token.expires
     }
-    /// When the person signed in, where the token tells.
+    /// When the person signed in, if the token says so.
     pub fn auth_time(&self) -> Option<Timestamp> {
         self.0.token.auth_time
     }
-    /// The class of authentication that the sign-in reached, where the token tells.
+    /// The authentication context class of the sign-in, if the token says so.
     pub fn acr(&self) -> Option<&str> {
         self.0.token.acr.as_deref()
     }

@@ -1,5 +1,5 @@
-//! Asking the authorization server whether a token still stands (RFC 7662), so that a revocation is
-//! felt within a second instead of at the token's end.
+//! Asks the authorization server whether a token is still active (RFC 7662), so that a revocation
+//! takes effect within a second instead of when the token expires.
 
 use crate::admission::NotAdmitted;
 use passavant_outbound::{Outbound, Reach, discover_authorization_server};
@@ -15,23 +15,23 @@ use std::{
 };
 use tokio::sync::OnceCell;
 
-/// Most answers remembered.
+/// Maximum number of cached answers.
 const MOST: usize = 20_000;
-/// A token that was said to have ended is not asked about again for so long, in seconds.
+/// How long a token that was reported as inactive is not asked about again, in seconds.
 const ENDED: i64 = 10;
 
-/// The MCP server's own credentials at the authorization server, and what it was told this second.
+/// The MCP server's credentials at the authorization server, and the cached answers.
 pub struct Introspection {
     outbound: Outbound,
     client_id: String,
     secret: Secret,
     clock: Clock,
     endpoint: OnceCell<(String, Reach)>,
-    /// What was said of a token, by its full SHA-256.
+    /// Answers, by the SHA-256 of the whole token.
     told: Mutex<HashMap<String, Said>>,
 }
 
-/// What is said of one token from a second on: whoever comes while it is being asked waits for the one answer.
+/// The answer about one token. Requests that arrive while it is being fetched wait for it.
 #[derive(Clone)]
 struct Said {
     since: Timestamp,
@@ -39,14 +39,15 @@ struct Said {
 }
 
 impl Said {
-    /// A token stands for the second in which it was said to; one that has ended does not come back.
+    /// An active answer is valid for the second in which it was given; an inactive token does not
+    /// become active again.
     fn holds(&self, now: Timestamp) -> bool {
         let age = now.since(self.since);
         (0..1).contains(&age) || (self.active.get() == Some(&false) && (0..ENDED).contains(&age))
     }
 }
 
-/// The authorization server did not answer, or not as it should.
+/// The authorization server did not answer, or not as it has to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the authorization server does not say whether the token stands")]
 pub struct NoAnswer;
@@ -57,13 +58,14 @@ struct Told {
 }
 
 impl Introspection {
-    /// Asks as the client `client_id` that is registered at the authorization server for the MCP server.
+    /// Introspects as the client `client_id`, which is registered at the authorization server for
+    /// the MCP server.
     pub fn new(outbound: Outbound, client_id: &str, secret: Secret, clock: Clock) -> Self {
         let (endpoint, told) = (OnceCell::new(), Mutex::default());
         Self { outbound, client_id: client_id.to_owned(), secret, clock, endpoint, told }
     }
 
-    /// Passes a token that stands; a party that does not answer is no permission.
+    /// Accepts an active token. Without an answer the token is not accepted.
     pub(crate) async fn check(&self, issuer: &Issuer, token: &str) -> Result<(), NotAdmitted> {
         let said = self.said(sha256(token.as_bytes()), self.clock.now());
         match said.active.get_or_try_init(|| self.ask(issuer, token)).await {
@@ -91,7 +93,7 @@ impl Introspection {
         said
     }
 
-    /// Whether a token stands, as the authorization server says now.
+    /// Whether a token is active, as the authorization server says now.
     pub async fn ask(&self, issuer: &Issuer, token: &str) -> Result<bool, NoAnswer> {
         let endpoint = self.endpoint.get_or_try_init(|| async {
             let metadata = discover_authorization_server(&self.outbound, issuer).await;

@@ -1,4 +1,5 @@
-//! The tower layer: Host and Origin, token, scopes of the operation, caller.
+//! The tower layer: checks Host, Origin and token, then the scopes of the operation, and passes on
+//! the caller.
 
 use crate::{
     admission::{Admission, NotAdmitted},
@@ -37,7 +38,7 @@ use std::{
 use tower::{Layer, Service, ServiceExt};
 use url::Url;
 
-/// Largest request body read for finding the tool that is called, in bytes.
+/// Largest request body that is read to find the called tool, in bytes.
 const LARGEST: usize = 4 * 1024 * 1024;
 
 /// Guards one MCP server. A layer; cheap to clone.
@@ -59,18 +60,19 @@ struct Inner {
     jwks_uri: Option<String>,
 }
 
-/// A request that is not let in: the answer, and the reason for the record.
+/// A request that is not admitted: the response, and the reason for the record.
 #[derive(Debug)]
 pub struct Refused {
-    /// The reason; a token that was sent and not taken is `token.…`.
+    /// The reason. It begins with `token.` if a token was sent and rejected.
     pub reason: &'static str,
-    /// The answer, complete.
+    /// The complete response.
     pub response: Response<Body>,
 }
 
 impl Guard {
-    /// A guard for the MCP server `resource` (its URL, as clients use it) that takes access tokens
-    /// of `authorization_server`, signed with ES256 unless [`Guard::algorithm`] says otherwise.
+    /// A guard for the MCP server `resource` (its URL, as clients use it) that accepts access
+    /// tokens of `authorization_server`. They have to be signed with ES256, unless
+    /// [`Guard::algorithm`] sets another algorithm.
     pub fn new(
         resource: &str,
         authorization_server: &str,
@@ -111,21 +113,21 @@ impl Guard {
         self
     }
 
-    /// Scopes that the MCP server knows, for its metadata.
+    /// Scopes of the MCP server, for its metadata.
     #[must_use]
     pub fn scopes<S: Into<String>>(self, scopes: impl IntoIterator<Item = S>) -> Self {
         let scopes = scopes.into_iter().collect();
         self.change(|inner| inner.scopes = scopes)
     }
 
-    /// Scopes that every request needs; they are the ones the challenge asks for.
+    /// Scopes that every request needs, and that the challenge names.
     #[must_use]
     pub fn require<S: Into<String>>(self, scopes: impl IntoIterator<Item = S>) -> Self {
         let scopes = scopes.into_iter().collect();
         self.change(|inner| inner.required = scopes)
     }
 
-    /// Scopes that calling one tool needs besides. Tools not named need none besides.
+    /// Additional scopes that calls of one tool need. Other tools need no additional ones.
     #[must_use]
     pub fn tool<S: Into<String>>(self, name: &str, scopes: impl IntoIterator<Item = S>) -> Self {
         let scopes = scopes.into_iter().collect();
@@ -134,21 +136,21 @@ impl Guard {
         })
     }
 
-    /// The algorithm that the authorization server signs with.
+    /// The algorithm of the authorization server's signatures.
     #[must_use]
     pub fn algorithm(self, algorithm: Algorithm) -> Self {
         self.change(|inner| inner.algorithm = algorithm)
     }
 
-    /// How the authorization server writes its tokens, where it is another maker's.
+    /// The form of the authorization server's tokens, for another vendor's server.
     #[must_use]
     pub fn token_form(self, form: TokenForm) -> Self {
         self.change(|inner| inner.form = form)
     }
 
     /// Asks the authorization server about each token, once a second at most, as the client
-    /// `client_id` that is registered there for this resource: what is revoked or switched off there
-    /// is refused here within a second. Without it a token is good to its end.
+    /// `client_id` that is registered there for this resource: what is revoked or disabled there is
+    /// refused here within a second. Without this, a token is accepted until it expires.
     #[must_use]
     pub fn introspect(self, outbound: Outbound, client_id: &str, secret: Secret) -> Self {
         self.change(|inner| {
@@ -158,7 +160,8 @@ impl Guard {
         })
     }
 
-    /// A further `Host` (with port, if not the scheme's) under which the MCP server is reached.
+    /// A further value of `Host` (with the port, unless it is the scheme's default) under which the
+    /// MCP server is reached.
     #[must_use]
     pub fn host(self, host: &str) -> Self {
         self.change(|inner| {
@@ -166,7 +169,7 @@ impl Guard {
         })
     }
 
-    /// An `Origin` whose pages may call the MCP server from a browser. None may unless listed.
+    /// An `Origin` whose pages may call the MCP server from a browser. By default none may.
     #[must_use]
     pub fn origin(self, origin: &str) -> Self {
         self.change(|inner| {
@@ -174,13 +177,13 @@ impl Guard {
         })
     }
 
-    /// What people call the MCP server.
+    /// The MCP server's name for people.
     #[must_use]
     pub fn name(self, name: &str) -> Self {
         self.change(|inner| inner.name = Some(name.to_owned()))
     }
 
-    /// Where the keys are that the resource signs with (RFC 9728 section 2).
+    /// URL of the keys that the resource signs with (RFC 9728 section 2).
     #[must_use]
     pub fn jwks_uri(self, url: &str) -> Self {
         self.change(|inner| inner.jwks_uri = Some(url.to_owned()))
@@ -201,8 +204,8 @@ impl Guard {
         origin.to_str().is_ok_and(|origin| self.0.origins.contains(origin))
     }
 
-    /// The checks of every request, on its head: Host and Origin, token, whether the token still stands
-    /// (where the guard asks). The scopes of the operation are left to the caller.
+    /// The checks of a request's head: Host and Origin, token, and, if introspection is on, whether
+    /// the token is still active. The scopes of the operation are not checked here.
     pub async fn admit(
         &self,
         method: &str,
@@ -220,20 +223,20 @@ impl Guard {
         Ok(caller)
     }
 
-    /// The answer to a token that was taken away while the request was under way.
+    /// The response if the token was revoked while the request was in progress.
     pub fn revoked(&self) -> Response<Body> {
         let what = "the token was revoked, or its grant was";
         self.0.refuse(NotAdmitted::InvalidToken(what.into())).response
     }
 
-    /// The challenge to all the scopes that an operation needs (RFC 6750 section 3.1; MCP authorization, Scope
-    /// Challenge Handling).
+    /// The challenge that names all scopes an operation needs (RFC 6750 section 3.1; MCP
+    /// authorization, Scope Challenge Handling).
     pub fn insufficient_scope(&self, needed: &Scopes) -> Challenge {
         let challenge = self.0.challenge().with("error", "insufficient_scope");
         challenge.with("scope", needed.to_string())
     }
 
-    /// The challenge to a sign-in that is younger or stronger (RFC 9470 section 3).
+    /// The challenge that asks for a more recent or stronger sign-in (RFC 9470 section 3).
     pub fn insufficient_authentication(
         &self,
         max_age: Option<i64>,
@@ -263,7 +266,8 @@ impl Guard {
         document
     }
 
-    /// The RFC 9728 metadata route, path-inserted; at the origin that is the root form too.
+    /// The RFC 9728 metadata route, with the resource's path inserted; for a resource without a
+    /// path that is the root form.
     pub fn metadata(&self) -> Router {
         let document = self.document();
         let admission = &self.0.admission;
@@ -299,7 +303,7 @@ impl Inner {
             if scope.is_empty() { challenge } else { challenge.with("scope", scope.clone()) }
         };
         match why {
-            // No `error` where no token was sent (RFC 6750 section 3).
+            // No `error` if no token was sent (RFC 6750 section 3).
             NotAdmitted::NoToken => answer(
                 StatusCode::UNAUTHORIZED,
                 Some(&scoped(self.challenge())),
@@ -328,7 +332,8 @@ impl Inner {
         }
     }
 
-    /// Host and Origin against the configured lists, on every transport (MCP transports, Streamable HTTP).
+    /// Checks Host and Origin against the configured lists, on every transport (MCP transports,
+    /// Streamable HTTP).
     fn check_origin(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Refused> {
         // HTTP/2 carries the host in the URI.
         let mut hosts = headers.get_all(header::HOST).iter().map(HeaderValue::to_str);
@@ -338,7 +343,7 @@ impl Inner {
             _ => None,
         };
         let known = host.is_some_and(|host| {
-            // The scheme's own port may be spelled out.
+            // The scheme's default port may be present.
             let bare = host.strip_suffix(":443").or(host.strip_suffix(":80")).unwrap_or(&host);
             self.hosts.contains(&host) || self.hosts.contains(bare)
         });
@@ -359,7 +364,7 @@ impl Inner {
     }
 
     /// The scopes that the operation in `body` needs: those of every request, and those of each
-    /// tool called. The body decides, never a header.
+    /// called tool. Only the body decides, never a header.
     fn needed_by(&self, body: &[u8]) -> Result<Scopes, Response<Body>> {
         if self.tools.is_empty() || body.is_empty() {
             return Ok(self.required.clone());
@@ -387,7 +392,7 @@ impl Inner {
     }
 }
 
-/// A JSON-RPC error, so that MCP clients of either era read it.
+/// A JSON-RPC error, which MCP clients of either era can read.
 fn answer(status: StatusCode, challenge: Option<&Challenge>, text: &str) -> Response<Body> {
     let body = json!({"jsonrpc": "2.0", "id": null, "error": {"code": -32001, "message": text}});
     let mut response = (status, Json(body)).into_response();
@@ -399,7 +404,7 @@ fn answer(status: StatusCode, challenge: Option<&Challenge>, text: &str) -> Resp
     response
 }
 
-/// Host and port of a URL as a `Host` header carries them.
+/// Host and port of a URL, as in a `Host` header.
 fn authority(url: &str) -> Option<String> {
     let url = Url::parse(url).ok()?;
     let host = url.host_str()?;
@@ -450,15 +455,15 @@ where
     }
 }
 
-/// The token that admission has read, from the one header it comes in.
+/// The token that was checked at admission, from the one header that may contain it.
 pub fn token_of(headers: &HeaderMap) -> &str {
     let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     header.and_then(|header| header.split_once(' ')).map_or("", |(_, token)| token.trim())
 }
 
 impl Guard {
-    /// 403 with all the scopes that the operation needs (RFC 6750 section 3.1; MCP authorization, Scope Challenge
-    /// Handling).
+    /// 403 that names all scopes the operation needs (RFC 6750 section 3.1; MCP authorization,
+    /// Scope Challenge Handling).
     fn insufficient(&self, needed: &Scopes) -> Response<Body> {
         let text = format!("This operation needs the scopes: {needed}");
         answer(StatusCode::FORBIDDEN, Some(&self.insufficient_scope(needed)), &text)
@@ -482,7 +487,8 @@ impl Guard {
             }
             Body::from(bytes)
         };
-        // The token ends here (MCP authorization, Access Token Usage): the server behind has no use for it.
+        // The token is not passed on (MCP authorization, Access Token Usage): the server behind
+        // does not need it.
         parts.headers.remove(header::AUTHORIZATION);
         parts.headers.remove("dpop");
         parts.extensions.insert(caller);

@@ -16,7 +16,7 @@
 //! # Ok(app) }
 //! ```
 //!
-//! Handlers find a [`Caller`] in the request's extensions. The caller's token does not get there.
+//! Handlers find a [`Caller`] in the request's extensions. The token itself is removed.
 
 mod admission;
 mod caller;
