@@ -1,4 +1,5 @@
-//! Certificates of listeners: read from their files, and again as those change, without a connection that is dropped.
+//! Certificates of listeners: read from their files, and read again when they change, without
+//! dropping a connection.
 
 use anyhow::{Context as _, Result};
 use passavant_host::{Shared, private_file};
@@ -19,7 +20,7 @@ use tokio_rustls::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// A certificate chain and the key that fits it.
+/// A certificate chain and its key; an error if they do not match.
 pub fn certified(certificate: &Path, key: &Path) -> Result<CertifiedKey> {
     let file = File::open(certificate)
         .with_context(|| format!("{} cannot be read", certificate.display()))?;
@@ -40,13 +41,13 @@ pub fn certified(certificate: &Path, key: &Path) -> Result<CertifiedKey> {
     })
 }
 
-/// The certificate of a listener, as its files were when they were last read.
+/// The certificate of a listener, as last read from its files.
 #[derive(Debug)]
 struct Current {
     certificate: PathBuf,
     key: PathBuf,
     held: RwLock<Arc<CertifiedKey>>,
-    /// When the files were last changed, as far as that was looked at.
+    /// The modification times of the files when they were last checked.
     seen: Mutex<Option<(SystemTime, SystemTime)>>,
 }
 
@@ -56,7 +57,8 @@ impl Current {
         Some((at(&self.certificate)?, at(&self.key)?))
     }
 
-    /// Reads the files again where they changed, or in any case; what cannot be read leaves what was.
+    /// Reads the files again if they have changed, or unconditionally. If they cannot be read, the
+    /// current certificate stays.
     fn renew(&self, in_any_case: bool) {
         let changed = self.changed();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,11 +86,11 @@ impl ResolvesServerCert for Current {
     }
 }
 
-/// Every certificate of this process: they are renewed while it runs.
+/// All certificates of this process, which are renewed while it runs.
 #[derive(Default)]
 pub struct Certificates(Mutex<Vec<Arc<Current>>>);
 
-/// How often the files are looked at.
+/// How often the files are checked.
 const RENEWAL: Duration = Duration::from_mins(1);
 
 impl Certificates {
@@ -105,7 +107,8 @@ impl Certificates {
         acceptor(current)
     }
 
-    /// Reads them again as they change, and all of them at SIGHUP, which ends nothing.
+    /// Reads them again when they change, and all of them at SIGHUP, which does not end the
+    /// process.
     pub fn watch(self, stop: &CancellationToken) {
         let (all, stop) =
             (self.0.into_inner().unwrap_or_else(PoisonError::into_inner), stop.clone());
@@ -129,7 +132,7 @@ impl Certificates {
                     () = tokio::time::sleep(RENEWAL) => false,
                 };
                 let all = all.clone();
-                // Files may be slow.
+                // File access may be slow.
                 let renewal = move || all.iter().for_each(|current| current.renew(in_any_case));
                 let _ = tokio::task::spawn_blocking(renewal).await;
             }
@@ -137,7 +140,7 @@ impl Certificates {
     }
 }
 
-/// TLS 1.2 and 1.3 with aws-lc, with one certificate for good.
+/// TLS 1.2 and 1.3 with aws-lc, with one fixed certificate.
 pub fn tls(
     certificates: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,

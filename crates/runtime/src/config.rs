@@ -1,5 +1,5 @@
-//! The config file: what was written, then what is needed. Everything wrong with it is reported at
-//! once, each with the key's path and a hint.
+//! The config file: as it is written, then as it is used. All errors are reported at once, each
+//! with the key's path and a hint.
 
 mod reading;
 pub mod section;
@@ -34,11 +34,11 @@ use written::{Written, WrittenIdp, WrittenListener};
 #[derive(Debug)]
 pub struct Config {
     pub key_file: PathBuf,
-    /// Whoever may say whom a request comes from.
+    /// Proxies whose statements about a request's origin are trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// How secrets may be kept in files.
+    /// Who may read the files that secrets are in.
     pub secrets: Shared,
-    /// Where probes are answered, beside every listener.
+    /// Address of the listener for health probes, besides the other listeners.
     pub health: Option<SocketAddr>,
     pub admin: Option<Admin>,
     pub idp: Option<(Listener, IdpSettings)>,
@@ -49,15 +49,15 @@ pub struct Config {
     pub otlp_endpoint: Option<String>,
 }
 
-/// Where the local owner is let in without a secret.
+/// The socket at which the local owner administers without a secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum AdminSocket {
-    /// Nowhere.
+    /// There is none.
     #[default]
     None,
-    /// Beside the config, by its name; left out where that cannot be.
+    /// In the config's folder, named after the config; omitted if it cannot be created.
     Beside(PathBuf),
-    /// Where the config says.
+    /// At the configured path.
     At(PathBuf),
 }
 
@@ -78,7 +78,7 @@ pub struct Admin {
     pub socket: AdminSocket,
 }
 
-/// One authorization server's place.
+/// The listener of one authorization server.
 #[derive(Debug)]
 pub struct Listener {
     pub issuer: Issuer,
@@ -86,11 +86,11 @@ pub struct Listener {
     pub database: String,
     pub algorithm: Algorithm,
     pub tls: Tls,
-    /// How long refusals stay in the audit log, in seconds; for ever unless set.
+    /// How long refusals stay in the audit log, in seconds; `None` means for ever.
     pub keep_refused: Option<i64>,
 }
 
-/// What is wrong with a config as a whole.
+/// The path of an error that concerns the whole file.
 const WHOLE: &str = "(file)";
 
 impl Config {
@@ -127,7 +127,7 @@ impl Config {
         Self::parse_with(text, folder, &[])
     }
 
-    /// Reads a config in which keys are set by other words (`IDP__LISTEN`, `RAS__0__ISSUER`).
+    /// Parses a config; `set` are keys set by variables (`IDP__LISTEN`, `RAS__0__ISSUER`).
     fn parse_with(text: &str, folder: &Path, set: &[(String, String)]) -> Result<Self> {
         let overridden;
         let text = if set.is_empty() {
@@ -153,7 +153,7 @@ impl Config {
             let (told, rest) = misread(text, error, set);
             let mut wrong: Vec<_> =
                 told.into_iter().map(|what| format!("{what}\n  hint: {hint}")).collect();
-            // What can be read is looked at as well; of what was taken out nothing more is said.
+            // What can be parsed is checked as well. Nothing more is reported about removed parts.
             if let Some(rest) = rest {
                 let mut problems = Problems::default();
                 let _ = rest.resolve(folder, &mut problems);
@@ -178,7 +178,7 @@ impl Config {
     }
 }
 
-/// The databases that a config itself names, whatever the environment says instead.
+/// The databases in the config itself, even if the environment sets others.
 fn databases_in(table: &toml::Table) -> impl Iterator<Item = &str> {
     let ras = table.get("ras").and_then(toml::Value::as_array).into_iter().flatten();
     let databases = table.get("idp").into_iter().chain(ras).filter_map(|role| role.get("database"));
@@ -300,7 +300,7 @@ impl Written {
 }
 
 impl Config {
-    /// What is right alone and wrong together.
+    /// Checks combinations of keys that are valid individually.
     fn check_together(&self, problems: &mut Problems) {
         if self.idp.is_none() && self.ras.is_empty() && self.gateways.is_empty() {
             let hint = "write an [idp] table, a [[ras]] table for each authorization server, or a \
@@ -352,7 +352,7 @@ impl Config {
 }
 
 impl Config {
-    /// A gateway may share the listener of one RAS; nothing else shares anything.
+    /// A gateway may share the listener of one RAS; nothing else may share a listener.
     fn check_gateways(&self, problems: &mut Problems) {
         let (mut addresses, mut folders, mut names) =
             (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
@@ -456,7 +456,7 @@ fn listener(
         None => database.clone(),
     };
     if let Err(error) = passavant_store::check_transport(&database) {
-        // Never the URL itself: it may have a password in it.
+        // Never print the URL itself: it may contain a password.
         let hint = "use sqlite:FILE, or postgres://USER@HOST/DATABASE?sslmode=verify-full for a server that is not \
                     on this machine";
         problems.add(&format!("{path}.database"), &error.to_string(), hint);
@@ -467,7 +467,7 @@ fn listener(
     Some(Listener { issuer, listen, database, algorithm, tls, keep_refused })
 }
 
-/// Addresses and networks of proxies.
+/// Addresses and networks of the proxies.
 fn networks(problems: &mut Problems, written: &[String]) -> Vec<IpNet> {
     let mut networks = Vec::new();
     for (i, text) in written.iter().enumerate() {
@@ -600,7 +600,8 @@ mod tests {
             let error = format!("{:#}", set(&[(name, value)]).unwrap_err());
             assert!(error.contains(said), "{name}: {error}");
         }
-        // A mistake in a variable is told of by the variable: it stands on no line of the file.
+        // An error in a variable is reported with the variable's name: it is on no line of the
+        // file.
         for name in ["IDP__ISUER", "IDP__SESSION_HOURS", "RAS__0__LISTN"] {
             let error = format!("{:#}", set(&[(name, "x")]).unwrap_err());
             assert!(error.contains(&format!("set by PASSAVANT__{name}")), "{name}: {error}");
@@ -640,7 +641,7 @@ mod tests {
         for internal in ["struct ", "Written", "u32"] {
             assert!(!error.contains(internal), "{internal} is the code's: {error}");
         }
-        // And with them what can be read and is wrong.
+        // Reported together with keys that can be parsed but have wrong values.
         let text = "mystery = 1\n[keys]\nfile = \"missing.key\"\n[idp]\nissuer = \"http://idp.example/\"\n\
                     listen = \"nowhere\"\ndatabase = \"mysql:x\"\nsession_hours = \"three\"\n";
         let error = Config::parse(text, Path::new("/nonexistent")).unwrap_err().to_string();
@@ -654,7 +655,7 @@ mod tests {
         ] {
             assert!(error.contains(&format!("{path}:")), "{path} is not in:\n{error}");
         }
-        // What is missing is told of where nothing else is wrong.
+        // Missing keys are reported if nothing else is wrong.
         let error = Config::parse("[keys]\n", Path::new(".")).unwrap_err().to_string();
         assert!(error.contains("keys: ") && error.contains("missing field `file`"), "{error}");
     }
@@ -688,7 +689,7 @@ mod tests {
             "session_hours = \"a`, expected hunter2\"".to_owned(),
             "algorithm = \"a`, expected hunter2\"".to_owned(),
         ];
-        // Addresses of databases, and lines of files of passwords, however they are spelled and wherever they are put.
+        // Database URLs, and lines of password files, in any spelling and at any place.
         let spelled = [
             "postgres://passavant:hun hunter2@db.example/passavant",
             "passavant:hunter2@db.example/passavant",

@@ -6,7 +6,7 @@ use passavant_host as system;
 use passavant_proto::formerly;
 use std::path::Path;
 
-/// Writes the three files, or none.
+/// Writes all three files, or none.
 pub fn init(folder: &Path) -> Result<()> {
     let files =
         ["passavant.toml", "passavant.key", "passavant.admin-secret"].map(|name| folder.join(name));

@@ -1,5 +1,5 @@
 //! Signing keys at rest: sealed with AES-256-GCM under the key-encryption key, which is in a file
-//! beside the config and never in a database.
+//! next to the config and never in a database.
 
 use anyhow::{Context, Result, anyhow, bail};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
@@ -60,8 +60,8 @@ impl KeyEncryptionKey {
     }
 }
 
-/// A gateway's key, from its file or made at its first start: it signs what MCP servers are told of callers.
-/// The second secret marks session ids.
+/// A gateway's key, from its file or created at its first start: it signs the assertions that tell
+/// MCP servers who calls. The second secret marks session ids.
 pub fn gateway_key(file: &Path, kek: &KeyEncryptionKey) -> Result<(SigningKey, Secret)> {
     const LABEL: &str = "gateway";
     if !file.exists() {
@@ -73,7 +73,7 @@ pub fn gateway_key(file: &Path, kek: &KeyEncryptionKey) -> Result<(SigningKey, S
     Ok((SigningKey::from_pkcs8(Algorithm::ES256, &der)?, session_key))
 }
 
-/// Whether this key file is the one of a database: asked before anything is written into it.
+/// Whether this key file belongs to a database. Checked before anything is written into it.
 pub async fn belong_together(
     store: &Store,
     kek: &KeyEncryptionKey,
@@ -84,7 +84,7 @@ pub async fn belong_together(
     if held.is_empty() { Ok(()) } else { ring(kek, &held, algorithm, clock.now()).map(drop) }
 }
 
-/// The keys of an authorization server: from its database, or made at its first start.
+/// The keys of an authorization server: from its database, or created at its first start.
 pub async fn of_server(
     store: &Store,
     kek: &Arc<KeyEncryptionKey>,
@@ -95,7 +95,7 @@ pub async fn of_server(
     let signs = |held: &[SealedKey], with: &str| {
         held.iter().any(|key| key.retired_at.is_none() && key.algorithm == with)
     };
-    // RS256 beside it: OpenID Connect Discovery demands that it is offered, and some parties take nothing else.
+    // RS256 as well: OpenID Connect Discovery requires it, and some parties accept nothing else.
     let wanted = if held.iter().any(|key| key.retired_at.is_none() && key.algorithm != RSA) {
         vec![Algorithm::RS256]
     } else {
@@ -108,7 +108,7 @@ pub async fn of_server(
             held = store.signing_keys().await?;
         }
     }
-    // A key file of another database is said at the start, not at the first request.
+    // A key file of another database is reported at the start, not at the first request.
     ring(kek, &held, algorithm, clock.now())?;
     let (kek, store) = (Arc::clone(kek), store.clone());
     Ok(Keys::on_record(move |held, now| {
@@ -121,7 +121,7 @@ pub async fn of_server(
     }))
 }
 
-/// What makes keys for rotation.
+/// Makes new keys for rotation.
 pub fn maker(
     kek: &Arc<KeyEncryptionKey>,
     algorithm: Algorithm,
@@ -152,12 +152,13 @@ fn new_key(
     })
 }
 
-/// The algorithm whose keys stand beside the others.
+/// The algorithm whose keys exist besides those of the server's own algorithm.
 const RSA: &str = Algorithm::RS256.name();
 
-/// The keys on record as they are at `now`: of each algorithm the newest that may sign does; those to come and those of
-/// a while ago are published and verify. The server's own algorithm comes first. Without the key that signs by that, there
-/// is no ring; any other one that cannot be opened is named and left out.
+/// The key ring as of `now`. Of each algorithm the newest key that may sign does; future and
+/// recently retired keys are published and verify. The server's own algorithm comes first. Without
+/// a signing key of that algorithm there is no ring; any other key that cannot be unsealed is
+/// logged and left out.
 fn ring(
     kek: &KeyEncryptionKey,
     held: &[SealedKey],

@@ -1,4 +1,5 @@
-//! Runs the roles that a config names: the identity provider, authorization servers, gateways, administration.
+//! Runs the roles that a config names: the identity provider, authorization servers, gateways,
+//! administration.
 
 pub mod certificates;
 pub mod config;

@@ -1,4 +1,5 @@
-//! Connections: shared out by peer, and none of them held by silence. Whoever opens many waits for themselves alone.
+//! Connections: limited for each peer, and closed when they are silent. A peer that opens many only
+//! delays itself.
 
 use anyhow::Context as _;
 use axum::{
@@ -38,18 +39,19 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
-/// Requests under way may take this long after a shutdown was asked for.
+/// How long requests in flight may take after shutdown was requested.
 const DRAIN: Duration = Duration::from_secs(25);
-/// Connections of one address that have not sent a request yet. One more, and the oldest of them goes.
+/// Connections of one address that have not sent a request yet. One more closes the oldest of them.
 const SILENT: usize = 256;
-/// For a TLS handshake, and for the head of a request.
+/// Time for a TLS handshake, and for the head of a request.
 const HEAD: Duration = Duration::from_secs(10);
-/// Peers that are not let in are told of in the log this often.
+/// How often rejected peers are logged.
 const TOLD: Duration = Duration::from_secs(10);
-/// An answer that its reader does not take for this long is given up.
+/// A response is given up if its reader accepts nothing for this long.
 const STALLED: Duration = Duration::from_mins(1);
 
-/// So much of a body that nobody wanted is read, so that its connection can go on, and for so long.
+/// How many bytes of an unread request body are drained so that its connection can be reused, and
+/// for how long.
 const LITTLE: u64 = 64 * 1024;
 const SOON: Duration = Duration::from_millis(100);
 
@@ -60,14 +62,14 @@ struct Connection {
     closed: CancellationToken,
     /// It has sent a request.
     spoke: AtomicBool,
-    /// Requests under way.
+    /// Requests in flight.
     busy: AtomicUsize,
-    /// Those of them whose sender is waited for: the rest of their body is still to come.
+    /// Those of them whose sender we wait for, because the rest of the body is still to come.
     awaited: AtomicUsize,
 }
 
 impl Connection {
-    /// Whether nothing is at work for it here.
+    /// Whether no request of it is being worked on here.
     fn is_idle(&self) -> bool {
         self.busy.load(Ordering::Acquire) <= self.awaited.load(Ordering::Acquire)
     }
@@ -129,8 +131,9 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more connection. Where its address has too many that say nothing, the oldest of those is closed; where
-    /// the listener is full, an idle one of whoever has most. `None` where all that they have is at work.
+    /// Adds a connection. If its address has too many silent ones, the oldest of them is closed. If
+    /// the listener is full, an idle connection of the peer with the most is closed; `None` if that
+    /// peer has no idle one.
     fn add(&self, address: IpAddr) -> Option<Counted> {
         let peer = peer_of(address);
         let mut open = self.open();
@@ -166,7 +169,7 @@ impl Open {
     }
 }
 
-/// A stream whose writes have to get on: a reader that takes nothing for a while is gone.
+/// A stream whose writes have to progress: it fails if the reader accepts nothing for a while.
 struct Paced<S> {
     inner: S,
     stalled: Option<Pin<Box<Sleep>>>,
@@ -238,12 +241,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     }
 }
 
-/// How connections come in.
+/// How connections arrive.
 #[derive(Clone, Default)]
 pub struct Way {
-    /// TLS ends here.
+    /// TLS is terminated here.
     pub tls: Option<TlsAcceptor>,
-    /// TLS ends at a proxy: nobody comes round it in the clear, but from this machine.
+    /// TLS is terminated at a proxy: plain connections are accepted from these networks and from
+    /// this machine only.
     pub only_from: Option<Arc<[IpNet]>>,
 }
 
@@ -256,8 +260,8 @@ impl Way {
     }
 }
 
-/// Serves a listener with limits on connections, headers and time, until `stop`; then lets requests under way
-/// finish.
+/// Serves a listener with limits on connections, headers and time, until `stop`; then requests in
+/// flight may finish.
 pub async fn accept<S>(
     listener: TcpListener,
     way: Way,
@@ -297,11 +301,12 @@ pub async fn accept<S>(
             }
             continue;
         }
-        // Closed at once where there is no room: the others go on.
+        // Closed at once if there is no room: the others continue.
         let Some(counted) = connections.add(peer.ip()) else { continue };
-        // Small answers must not wait for more; where the socket refuses, they just come later.
+        // Small responses must not be delayed; if the socket refuses the option, they just arrive
+        // later.
         let _ = stream.set_nodelay(true);
-        // One party, one address, however it came in.
+        // The same party has the same address on IPv4 and dual-stack listeners.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let (builder, tls, service) = (Arc::clone(&builder), way.tls.clone(), service.clone());
         let watcher = graceful.watcher();
@@ -365,7 +370,7 @@ fn badly_framed() -> Response<Body> {
     refused
 }
 
-/// What is left of a request's body when its answer is there.
+/// The unread part of a request's body when its response is ready.
 #[derive(Clone, Default)]
 struct Unread(Arc<Mutex<Rest>>);
 
@@ -373,9 +378,9 @@ struct Unread(Arc<Mutex<Rest>>);
 enum Rest {
     #[default]
     Nothing,
-    /// It was given up before its end.
+    /// Reading was given up before the end.
     Body(Incoming),
-    /// It cannot be read: where it ends is not known.
+    /// It cannot be read: where it ends is unknown.
     Broken,
 }
 
@@ -392,9 +397,10 @@ impl Unread {
         Body::new(Reading { body: Some(body), unread: self.clone(), connection, waits: false })
     }
 
-    /// Whether the rest of the body is still on its way, so that the connection cannot go on: the answer has to say so,
-    /// or the next request on it is lost (RFC 9112 9.6). A little that has come already is read and forgotten; nothing
-    /// is read of a sender that waits for leave to send.
+    /// Whether part of the body is still on its way, so that the connection cannot be reused: the
+    /// response has to say so, or the next request on it is lost (RFC 9112 9.6). A small part that
+    /// has already arrived is read and discarded; nothing is read if the sender waits for
+    /// `100 Continue`.
     async fn is_left(&self, waits: bool) -> bool {
         let mut body = match std::mem::take(&mut *self.slot()) {
             Rest::Nothing => return false,
@@ -419,8 +425,8 @@ impl Unread {
     }
 }
 
-/// A request's body, until whoever reads it has enough. While its sender is waited for, its connection is not at work:
-/// where there is no room it may go.
+/// A request's body, until its reader has enough. While we wait for its sender, its connection
+/// counts as idle and may be closed to make room.
 struct Reading {
     body: Option<Incoming>,
     unread: Unread,
@@ -482,7 +488,7 @@ impl http_body::Body for Reading {
     }
 }
 
-/// A request under way, to the end of its answer.
+/// A request in flight, to the end of its response.
 struct Busy(Arc<Connection>);
 
 impl Busy {
@@ -502,7 +508,7 @@ impl Drop for Busy {
     }
 }
 
-/// A body, and the request that it answers.
+/// A response body, and the request it belongs to.
 struct UnderWay(Body, #[allow(dead_code)] Busy);
 
 impl http_body::Body for UnderWay {
@@ -530,7 +536,7 @@ async fn next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
         match listener.accept().await {
             Ok(accepted) => return accepted,
             Err(error) => {
-                // Out of file descriptors, most likely: they come back as connections end.
+                // Most likely out of file descriptors: they become free as connections end.
                 tracing::warn!(%error, "a connection was not accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -590,7 +596,7 @@ mod tests {
         assert!(ask(&mut other, "/").await.contains("here"));
         let mut same = connect("127.0.0.2", address).await;
         assert!(ask(&mut same, "/").await.contains("here"), "the newest is served as well");
-        // The oldest were closed.
+        // The oldest ones were closed.
         let mut byte = [0];
         let closed = timeout(Duration::from_secs(1), silent[0].read(&mut byte)).await;
         assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
@@ -630,7 +636,7 @@ mod tests {
         let mut paced = Paced { patience: Duration::from_millis(50), ..Paced::new(near) };
         let error = paced.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        // One that takes its time is not.
+        // A slow reader is not given up.
         let (near, mut far) = tokio::io::duplex(16);
         let mut paced = Paced { patience: Duration::from_millis(200), ..Paced::new(near) };
         let reader = tokio::spawn(async move {
@@ -661,7 +667,7 @@ mod tests {
         let post = |path: &str, length: usize, body: &str| {
             format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}")
         };
-        // One whose body is here is at work, whoever else of its address waits.
+        // A request whose body has arrived is being worked on, whatever else its address does.
         let mut at_work = connect("127.0.0.2", address).await;
         at_work.write_all(post("/work", 4, "done").as_bytes()).await.unwrap();
         let mut halves = Vec::new();
@@ -691,7 +697,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        // Answers without a look at what is sent.
+        // A server that responds without reading the body.
         let router = axum::Router::new().fallback(|| async { "no\n" });
         tokio::spawn(accept(listener, Way::default(), router, 20, stop.clone()));
         let post = async |stream: &mut TcpStream, rest: &str| {
@@ -705,7 +711,7 @@ mod tests {
             assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
             answer.contains("connection: close")
         };
-        // What is there is read, and the connection goes on.
+        // What has arrived is drained, and the connection is reused.
         let mut stream = connect("127.0.0.1", address).await;
         for rest in [
             "content-length: 4\r\n\r\nabcd",
@@ -714,7 +720,7 @@ mod tests {
         ] {
             assert!(!closes(&post(&mut stream, rest).await), "{rest}");
         }
-        // Another coding than chunks is refused.
+        // Any transfer coding other than `chunked` is refused.
         for coding in ["gzip, chunked", "chunked, chunked", "chunked\r\ntransfer-encoding: chunked"]
         {
             let mut stream = connect("127.0.0.1", address).await;
@@ -723,7 +729,8 @@ mod tests {
             let is_refused = answer.starts_with("HTTP/1.1 400");
             assert!(is_refused && answer.contains("connection: close"), "{coding}: {answer}");
         }
-        // What is large, slow or not sent before leave is given ends it, and the answer says so.
+        // A large or slow body, or one that waits for `100 Continue`, closes the connection, and
+        // the response says so.
         for rest in [
             "content-length: 1000000\r\n\r\nabcd",
             "content-length: 8\r\n\r\nabcd",

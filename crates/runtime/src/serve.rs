@@ -28,19 +28,21 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, sync::Arc, 
 use tokio::{sync::oneshot, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-/// For reports of calls, for the journal to reach the disk, and for guarded programs to end, after that.
+/// Time at the end for reporting calls, for writing the journal to disk, and for ending guarded
+/// programs.
 const TELL: Duration = Duration::from_secs(6);
-/// Connections of one listener at a time.
+/// Concurrent connections of one listener.
 pub const CONNECTIONS: usize = 4096;
-/// Connections of the listener for probes at a time.
+/// Concurrent connections of the listener for probes.
 const PROBES: usize = 64;
-/// Connections of a gateway at a time: most of them are streams that wait.
+/// Concurrent connections of a gateway: most of them are streams that wait.
 const STREAMS: usize = 16_384;
 
 /// Runs the roles of `config` until the process is told to stop.
 pub async fn serve(config: Config) -> Result<()> {
     system::raise_descriptors();
-    // Before anything else, and for as long as the process is there: it ends one that does not say what it does at it.
+    // Before anything else, and for the life of the process: without a handler, SIGHUP would end
+    // it.
     #[cfg(unix)]
     let _hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
     take_back(&config)?;
@@ -57,7 +59,8 @@ pub async fn serve(config: Config) -> Result<()> {
     Ok(())
 }
 
-/// Database and keys of an authorization server. Nothing is written before both are known to be its own.
+/// Opens the database and keys of an authorization server. Nothing is written before both are known
+/// to belong together.
 async fn own(
     place: &Listener,
     role: &'static str,
@@ -68,7 +71,7 @@ async fn own(
     let store = open_store(&place.database).await.with_context(at)?;
     keys::belong_together(&store, kek, place.algorithm, clock).await.context(role)?;
     store.claim(role, place.issuer.as_str()).await.with_context(at)?;
-    // An earlier version let anybody be called that. Connections would speak for both.
+    // An earlier version allowed a client of this name. Connections would then apply to both.
     if role == "idp" && store.usable::<Client>(ENROLLED_CLIENT).await.with_context(at)?.is_some() {
         bail!(
             "idp.database: a client is called `{ENROLLED_CLIENT}`, which is the software that people enrol themselves\n\
@@ -79,11 +82,11 @@ async fn own(
     Ok((store, keys))
 }
 
-/// The listeners at work.
+/// The running listeners.
 struct Running {
     listeners: JoinSet<()>,
     stores: Vec<Store>,
-    /// What gateways do beside answering.
+    /// Background tasks of the gateways.
     tasks: JoinSet<()>,
     journals: Vec<oneshot::Receiver<()>>,
 }
@@ -91,14 +94,15 @@ struct Running {
 impl Running {
     async fn finish(mut self) {
         while self.listeners.join_next().await.is_some() {}
-        // Nobody is left who decides anything; what was decided is told, as far as somebody listens.
+        // No further decisions are made; those that were made are reported, as far as the recipient
+        // responds.
         let told = async { while self.tasks.join_next().await.is_some() {} };
         if timeout(TELL, told).await.is_err() {
             tracing::warn!("some calls are not reported yet; they are after the next start");
             self.tasks.shutdown().await;
         }
         for journal in self.journals {
-            // It ends with the last decision.
+            // The journal ends after the last decision.
             let _ = timeout(TELL, journal).await;
         }
         for store in self.stores {
@@ -231,7 +235,8 @@ async fn listen_for_admin(
     listen_at_socket(listeners, &admin.socket, local, stop)
 }
 
-/// Lets the local owner in, who needs no secret: the system says who they are.
+/// Serves administration to the local owner without a secret: the operating system tells who
+/// connects.
 #[cfg(unix)]
 fn listen_at_socket(
     listeners: &mut JoinSet<()>,
@@ -274,7 +279,7 @@ fn listen_at_socket(
     Ok(())
 }
 
-/// Connections of this user alone.
+/// Accepts connections of this user only.
 #[cfg(unix)]
 struct OwnSocket(tokio::net::UnixListener);
 
@@ -292,7 +297,7 @@ impl axum::serve::Listener for OwnSocket {
     }
 }
 
-/// Probes have no certificate to check, and come from wherever the orchestrator is.
+/// Probes cannot verify a certificate, and come from wherever the orchestrator runs.
 async fn listen_for_probes(
     listeners: &mut JoinSet<()>,
     address: Option<SocketAddr>,
@@ -308,7 +313,7 @@ async fn listen_for_probes(
     Ok(())
 }
 
-/// Ends whatever the databases of `config` hold that may have been ended after they were backed up.
+/// Ends everything in the databases of `config` that may have been ended after the backup was made.
 pub async fn restored(config: &Config) -> Result<()> {
     if let Some(admin) = &config.admin
         && tokio::net::TcpStream::connect(admin.listen).await.is_ok()
@@ -341,7 +346,7 @@ pub async fn restored(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Opens a database; a SQLite file is its owner's alone.
+/// Opens a database. A SQLite file must be private to its owner.
 pub async fn open_store(url: &str) -> Result<Store> {
     if let Some(path) = passavant_store::sqlite_path(url)
         && fs::symlink_metadata(path).is_err()
@@ -352,12 +357,13 @@ pub async fn open_store(url: &str) -> Result<Store> {
     Ok(Store::open(url).await?)
 }
 
-/// Whoever can write a database writes the policy; whoever can read it has the password hashes.
+/// A user who can write the database controls the policy; one who can read it has the password
+/// hashes.
 fn check_database_file(url: &str) -> Result<()> {
     files_of(url).iter().try_for_each(|file| private_file(file, Shared::Nobody).map(drop))
 }
 
-/// The files of a database that are there.
+/// The existing files of a database.
 fn files_of(url: &str) -> Vec<PathBuf> {
     let Some(path) = passavant_store::sqlite_path(url) else { return Vec::new() };
     let named = ["", "-wal", "-shm", "-journal"].map(|beside| {
@@ -368,7 +374,7 @@ fn files_of(url: &str) -> Vec<PathBuf> {
     named.into_iter().filter(|file| fs::symlink_metadata(file).is_ok()).collect()
 }
 
-/// Files that this program makes itself and keeps to itself.
+/// Private files that this program creates itself.
 fn own_files(config: &Config) -> Vec<PathBuf> {
     let places = config.idp.iter().map(|(place, _)| place);
     let places = places.chain(config.ras.iter().map(|(_, place, _)| place));
@@ -378,7 +384,8 @@ fn own_files(config: &Config) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Where the administrator says that files are mounted, the platform may have given ours to a group as well.
+/// If the administrator says that files are mounted, the platform may have given our own files to a
+/// group, too: make them private again.
 fn take_back(config: &Config) -> Result<()> {
     if config.secrets == Shared::Mounted {
         own_files(config).iter().try_for_each(|file| system::take_back(file))?;
@@ -386,14 +393,14 @@ fn take_back(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// What `serve` would refuse of the files that a config names: they are read as it reads them.
+/// The errors about files of a config with which `serve` would fail: they are read in the same way.
 pub fn check_files(config: &Config) -> Result<()> {
     let places = config.idp.iter().map(|(place, _)| place);
     let places = places.chain(config.ras.iter().map(|(_, place, _)| place));
     let mut wrong = Vec::new();
     let mut look = |looked: Result<()>| wrong.extend(looked.err());
     for file in own_files(config).iter().filter(|file| fs::symlink_metadata(file).is_ok()) {
-        // The start takes it back.
+        // Starting makes it private again.
         let given = config.secrets == Shared::Mounted && system::is_given_to_group(file);
         if !given {
             look(private_file(file, Shared::Nobody).map(drop));
@@ -411,7 +418,7 @@ pub fn check_files(config: &Config) -> Result<()> {
         look(admin_secret(&admin.secret_file, config.secrets).map(drop));
     }
     look(system::outbound(&config.extra_roots).map(drop));
-    // One after the other, each once, however many look at the same file.
+    // Each error once, even if several checks read the same file.
     let mut told: Vec<String> = wrong.iter().map(system::told).collect();
     told.dedup();
     match told.as_slice() {
@@ -421,10 +428,11 @@ pub fn check_files(config: &Config) -> Result<()> {
     }
 }
 
-/// Fewest characters of an administration secret: whoever takes its port sees proofs of it, and may guess.
+/// Minimum length of an administration secret in characters: a program that takes over its port
+/// sees proofs, and could guess.
 const LEAST: usize = 32;
 
-/// What the administration secret is checked by.
+/// What the administration secret is verified with.
 fn admin_secret(file: &std::path::Path, shared: Shared) -> Result<StoredProof> {
     let secret = system::read_secret(file, shared)?;
     if secret.expose().len() < LEAST {
@@ -455,7 +463,8 @@ fn check_tls(tls: &Tls) -> Result<()> {
     }
 }
 
-/// Deletes what has outlived its use, once a minute, and refusals in the audit log that are older than asked for.
+/// Once a minute, deletes expired records, and refusals in the audit log that are older than
+/// configured.
 pub fn spawn_pruning(
     stores: Vec<(Store, Option<i64>)>,
     clock: &passavant_proto::time::Clock,
@@ -494,7 +503,7 @@ async fn listen(
     Ok(())
 }
 
-/// What every listener stands on.
+/// The dependencies of every listener.
 struct Ground<'a> {
     entropy: &'a passavant_proto::time::Entropy,
     proxies: &'a [IpNet],
@@ -502,7 +511,7 @@ struct Ground<'a> {
 }
 
 impl Ground<'_> {
-    /// How connections of a listener come in.
+    /// How connections of a listener arrive.
     fn way(&self, tls: &Tls) -> Result<Way> {
         Ok(match tls {
             Tls::None => Way::default(),
@@ -514,7 +523,7 @@ impl Ground<'_> {
     }
 }
 
-/// Host and port of an issuer as a `Host` header carries them.
+/// Host and port of an issuer, as in a `Host` header.
 fn host_of(issuer: &Issuer) -> Option<String> {
     let (_, authority) = issuer.origin().split_once("://")?;
     Some(authority.to_owned())

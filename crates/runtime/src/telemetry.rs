@@ -1,4 +1,4 @@
-//! Logs to standard error; traces and metrics to an OTLP collector where the config names one.
+//! Logs to standard error; traces and metrics to an OTLP collector, if one is configured.
 
 use crate::config::{Config, LogFormat};
 use anyhow::Result;
@@ -34,11 +34,11 @@ struct Providers {
     records: SdkLoggerProvider,
 }
 
-/// Where a gateway's record of calls goes beside its journal.
+/// Exports a gateway's record of calls, in addition to its journal.
 pub struct Records(SdkLogger);
 
 impl Records {
-    /// One line of the journal.
+    /// Exports one line of the journal.
     pub fn tell(&self, line: &str) {
         let mut record = self.0.create_log_record();
         record.set_event_name("passavant.mcp_call");
@@ -48,17 +48,17 @@ impl Records {
     }
 }
 
-/// Logs for commands other than `serve`: warnings alone.
+/// Logging for commands other than `serve`: warnings only.
 pub fn quiet() {
     let asked = system::variable("PASSAVANT_LOG").and_then(|asked| asked.into_string().ok());
     let filter = asked.and_then(|asked| EnvFilter::try_new(of_now(&asked)).ok());
     let filter = filter.unwrap_or_else(|| EnvFilter::new("off"));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter);
-    // Only tests set another subscriber first, and theirs may stay.
+    // Only tests set a subscriber before, which may stay.
     let _ = tracing_subscriber::registry().with(layer).try_init();
 }
 
-/// A filter that may name our parts as earlier builds did.
+/// A filter in which our crates may have the names of earlier builds.
 fn of_now(filter: &str) -> String {
     let directives =
         filter.split(',').map(|directive| match directive.strip_prefix(formerly::NAME) {
@@ -68,9 +68,9 @@ fn of_now(filter: &str) -> String {
     directives.collect::<Vec<_>>().join(",")
 }
 
-/// Starts logs and, where configured, OTLP export.
+/// Starts logging and, if configured, OTLP export.
 pub fn start(config: &Config, outbound: &Outbound) -> Result<Telemetry> {
-    // Libraries log statements and headers at their lower levels; ours never hold a secret.
+    // Libraries log statements and headers at lower levels; our own logs never contain a secret.
     let default = "warn,passavant=info";
     let filter = EnvFilter::try_new(of_now(config.log.filter.as_deref().unwrap_or(default)))?;
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -123,12 +123,12 @@ pub fn start(config: &Config, outbound: &Outbound) -> Result<Telemetry> {
 }
 
 impl Telemetry {
-    /// Where records of calls go, if there is a collector.
+    /// The exporter for records of calls, if there is a collector.
     pub fn records(&self) -> Option<Records> {
         self.0.as_ref().map(|providers| Records(providers.records.logger("passavant.gateway")))
     }
 
-    /// Sends what is left.
+    /// Sends what has not been sent yet.
     pub async fn stop(self) {
         let Some(Providers { traces, metrics, records }) = self.0 else { return };
         let patience = Duration::from_secs(3);
@@ -145,8 +145,8 @@ impl Telemetry {
     }
 }
 
-/// Our guarded HTTP client as the exporters' transport. They work on threads of their own, so the
-/// request is handed to the runtime.
+/// Our restricted HTTP client as the exporters' transport. They run on threads of their own, so
+/// requests are handed to the runtime.
 #[derive(Clone, Debug)]
 struct Exporter {
     http: reqwest::Client,

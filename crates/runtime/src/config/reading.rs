@@ -1,12 +1,13 @@
-//! A config's text: keys set by other words, everything in it that cannot be read, and nothing of what it says.
+//! Parsing of a config: sets keys from variables, and reports everything that cannot be parsed,
+//! without repeating any value.
 
 use super::Written;
 use anyhow::Result;
 
-/// Most words of a path.
+/// Maximum number of segments in a path.
 const DEEPEST: usize = 16;
 
-/// Sets a key of a config by the words of its path, and a number where a table is one of several.
+/// Sets the key at the path whose segments are in `name`; a number selects one of several tables.
 pub(super) fn put(table: &mut toml::Table, name: &str, text: &str) -> Result<()> {
     let words: Vec<String> = name.split("__").map(str::to_ascii_lowercase).collect();
     let wrong = || {
@@ -51,7 +52,8 @@ pub(super) fn put(table: &mut toml::Table, name: &str, text: &str) -> Result<()>
     Ok(())
 }
 
-/// A text, or what TOML reads as a number, a switch, a list, a table or a text in quotes.
+/// The value of a variable: what TOML parses as a number, boolean, array, table or quoted string;
+/// otherwise the text itself.
 pub(super) fn read_value(text: &str) -> toml::Value {
     let trimmed = text.trim();
     let is_other = matches!(trimmed, "true" | "false")
@@ -62,11 +64,11 @@ pub(super) fn read_value(text: &str) -> toml::Value {
     parsed.unwrap_or_else(|| toml::Value::String(text.to_owned()))
 }
 
-/// Most keys that are told of at once.
+/// Maximum number of keys that are reported at once.
 pub(super) const MOST_MISREAD: usize = 50;
 
-/// Every key that is not known or holds something else than it may, with its path: what was told of is taken out, and the
-/// rest is read again, until only something is missing.
+/// Every key that is unknown or has a value of the wrong type, with its path. Each is removed and
+/// the rest is parsed again, until only missing keys remain.
 pub(super) fn misread(
     text: &str,
     first: serde_path_to_error::Error<toml::de::Error>,
@@ -79,10 +81,11 @@ pub(super) fn misread(
     while let Some(error) = next.take() {
         let path = error.path();
         let is_missing = error.inner().message().starts_with("missing field");
-        // A key that was taken out is missed by its table: it has been told of, and the table goes too.
+        // A missing key that was removed before has been reported; remove its table, too.
         let is_told = told.is_empty() || !is_missing;
         if is_told {
-            // Where keys are set by the environment, the text is not the file's: its lines are nobody's.
+            // If variables set keys, the text is not the file's, and its line numbers are
+            // meaningless.
             let named = taken.as_written(path);
             let what = match named_by(set, &path.to_string()) {
                 _ if set.is_empty() => unquoted(text, error.inner()).to_string(),
@@ -106,7 +109,8 @@ pub(super) fn misread(
     (told, None)
 }
 
-/// What was taken out of lists: what stands behind it has another place since than in the file.
+/// The elements that were removed from arrays: later elements have another index now than in the
+/// file.
 #[derive(Default)]
 struct Taken(Vec<(String, usize)>);
 
@@ -120,7 +124,7 @@ impl Taken {
         }
     }
 
-    /// The place in the file of what is at `index` now.
+    /// The index in the file of the element that is at `index` now.
     fn place(&self, list: &str, index: usize) -> usize {
         let mut gone: Vec<usize> =
             self.0.iter().filter(|(of, _)| of == list).map(|(_, place)| *place).collect();
@@ -152,14 +156,15 @@ impl Taken {
     }
 }
 
-/// A key, if it looks like one: a password may be written where a key belongs.
+/// A key, if it looks like one: somebody may have written a password in place of a key.
 fn shown_key(key: &str) -> &str {
     let is_key =
         key.len() <= 40 && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
     if is_key { key } else { "(a key that is not shown)" }
 }
 
-/// A reader's message without the values that it repeats: any of them may be a password in a wrong place.
+/// An error of the parser without the values that it repeats: any of them may be a misplaced
+/// password.
 fn unsaid(message: &str) -> String {
     if let Some((_, expected)) = message.rsplit_once(", expected ") {
         for (begins, kind) in [
@@ -189,7 +194,7 @@ fn unsaid(message: &str) -> String {
     without_passwords(message)
 }
 
-/// What a key may hold, without the names that it has in the code.
+/// The expected type of a key, without names of the code.
 fn in_words(expected: &str) -> &str {
     match expected {
         "a string" | "string" => "a text",
@@ -203,7 +208,7 @@ fn in_words(expected: &str) -> &str {
     }
 }
 
-/// The variable that sets the key of this path, or one above it.
+/// The variable that sets the key at this path, or one of its parents.
 fn named_by(set: &[(String, String)], path: &str) -> Option<String> {
     let words = path.replace(['.', '['], "__").replace(']', "").to_ascii_uppercase();
     let names = set.iter().map(|(name, _)| name.to_ascii_uppercase());
@@ -211,7 +216,7 @@ fn named_by(set: &[(String, String)], path: &str) -> Option<String> {
     names.next().map(|name| format!("PASSAVANT__{name}"))
 }
 
-/// Takes a key out of a config; `false` where there is none at this path.
+/// Removes a key from a config; `false` if there is none at this path.
 pub(super) fn take_out(table: &mut toml::Table, path: &serde_path_to_error::Path) -> bool {
     use serde_path_to_error::Segment;
     let mut steps: Vec<&Segment> = path.iter().collect();
@@ -239,7 +244,7 @@ pub(super) fn take_out(table: &mut toml::Table, path: &serde_path_to_error::Path
     taken
 }
 
-/// What is wrong and on which line, without the line: there may be a password in it.
+/// The error and its line number, without the line, which may contain a password.
 pub(super) fn unquoted(text: &str, error: &toml::de::Error) -> anyhow::Error {
     let line = error.span().map(|span| {
         let before = text.get(..span.start).unwrap_or_default();
@@ -248,12 +253,12 @@ pub(super) fn unquoted(text: &str, error: &toml::de::Error) -> anyhow::Error {
     anyhow::anyhow!("{}{}", line.unwrap_or_default(), unsaid(error.message()))
 }
 
-/// A message without the words that a password may be part of: a database's address that was written in a wrong place.
+/// A message without words that may contain a password, such as a misplaced database URL.
 pub(super) fn without_passwords(text: &str) -> String {
     let may_hold = |word: &str| {
         let word = word.to_ascii_lowercase();
         let named = ["password", "passwd", "pwd"].iter().any(|name| word.contains(name));
-        // The one in our own hints has nobody's password.
+        // The example in our own hints contains no password.
         let example = word.starts_with("postgres://user@host/database");
         (word.contains("://") && word.contains('@') && !example) || (named && word.contains('='))
     };

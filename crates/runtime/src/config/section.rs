@@ -1,4 +1,4 @@
-//! What every section of the config is read with: its problems, its address, who ends TLS.
+//! What all sections of the config share: error collection, listen address, TLS termination.
 
 use serde::Deserialize;
 use std::{
@@ -6,14 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Who ends TLS.
+/// Where TLS is terminated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tls {
-    /// Nobody: this machine alone.
+    /// Nowhere: the listener is reachable from this machine only.
     None,
     /// This process, with a certificate chain and its key.
     Own(PathBuf, PathBuf),
-    /// A proxy in front, and nobody comes round it.
+    /// At a proxy in front, which cannot be bypassed.
     Proxy,
 }
 
@@ -21,16 +21,17 @@ pub enum Tls {
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum WrittenTls {
-    /// A proxy in front: what comes here is plain http, from the addresses in `trusted_proxies` alone.
+    /// A proxy in front: what comes here is plain http, from the addresses in `trusted_proxies`
+    /// alone.
     Proxy,
 }
 
-/// Collects everything wrong.
+/// Collects all errors of a config.
 #[derive(Default)]
 pub struct Problems(Vec<String>);
 
 impl Problems {
-    /// All of them, in the order that they were found in.
+    /// All errors, in the order in which they were found.
     pub fn all(&self) -> &[String] {
         &self.0
     }
@@ -60,7 +61,7 @@ pub fn address(problems: &mut Problems, path: &str, text: &str) -> Option<Socket
     parsed.ok()
 }
 
-/// Where something listens, and with which certificate.
+/// The address of a listener, and its certificate.
 pub fn endpoint(
     problems: &mut Problems,
     path: &str,
@@ -101,8 +102,8 @@ pub fn endpoint(
     Some((listen?, tls))
 }
 
-/// A value that something is wrong with, in quotes, if it can hold nobody's password: a database's address may have been
-/// written in a wrong place.
+/// A wrong value in quotes, if it cannot contain a password: somebody may have misplaced a database
+/// URL.
 pub fn said(value: &str) -> String {
     let lower = value.to_ascii_lowercase();
     let rest = lower.strip_prefix("https://").or_else(|| lower.strip_prefix("http://"));

@@ -23,14 +23,14 @@ use std::{
 };
 use url::Url;
 
-/// What has to have happened to a decision before the MCP server is asked.
+/// What has to be done with a decision before the MCP server is asked.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Durability {
     /// It was written: it survives the end of the process.
     #[default]
     Written,
-    /// It is on the disk: it survives the end of the machine.
+    /// It was flushed to disk: it survives a crash of the machine.
     Disk,
 }
 
@@ -110,7 +110,7 @@ struct WrittenRoute {
     introspection: Option<WrittenIntrospection>,
 }
 
-/// How an MCP server is spoken to that has a URL.
+/// The transport of an MCP server that has a URL.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 enum WrittenTransport {
@@ -208,7 +208,7 @@ struct WrittenIntrospection {
     secret_file: PathBuf,
 }
 
-/// One gateway, checked.
+/// One gateway, validated.
 #[derive(Debug)]
 pub struct GatewayConfig {
     pub name: String,
@@ -216,31 +216,32 @@ pub struct GatewayConfig {
     pub tls: Tls,
     pub folder: PathBuf,
     pub durability: Durability,
-    /// Full files of the journal that were reported are deleted after so many days; never if `None`.
+    /// Full files of the journal that were reported are deleted after this many days; never if
+    /// `None`.
     pub keep_days: Option<NonZeroU32>,
-    /// The company's IdP, a client there and the file of its secret.
+    /// The company's IdP, our client id there, and the file with the secret.
     pub report: Option<(Issuer, String, PathBuf)>,
     pub routes: Vec<RouteConfig>,
 }
 
-/// One MCP server; secrets are read when it is started.
+/// One MCP server. Its secrets are read when it is started.
 pub struct RouteConfig {
     pub settings: RouteSettings,
-    /// What stands between, where the MCP server does not speak Streamable HTTP.
+    /// The adapter, if the MCP server does not support Streamable HTTP.
     pub adapter: Option<AdapterConfig>,
     pub credential: Option<(HeaderName, String, PathBuf)>,
     pub introspection: Option<(String, PathBuf)>,
     pub upstream_client: Option<UpstreamClient>,
 }
 
-/// An MCP server that does not speak Streamable HTTP.
+/// An MCP server without Streamable HTTP.
 #[derive(Clone, Debug)]
 pub enum AdapterConfig {
     Command(Command, Sessions),
     Sse(String, Sessions),
 }
 
-/// How a token for the MCP server itself is had.
+/// How to obtain a token for the MCP server itself.
 #[derive(Debug)]
 pub struct UpstreamClient {
     pub idp: Issuer,
@@ -394,7 +395,8 @@ impl WrittenRoute {
         for text in &self.forward_headers {
             let Some(name) = header(problems, &at("forward_headers"), text) else { continue };
             let told = plain_headers.iter().any(|plain| plain.name == name);
-            // What the gateway writes, of the body, of the connection and of who calls.
+            // Headers that the gateway writes itself: about the body, the connection and the
+            // caller.
             let written = [
                 "authorization",
                 "host",
@@ -466,7 +468,8 @@ impl WrittenRoute {
             WrittenChanges::Flag => ToolChanges::Flag,
             WrittenChanges::Block => ToolChanges::Block,
         };
-        // `Authorization` is the assertion's unless something else has to be there.
+        // The assertion is sent in `Authorization`, unless that header is needed for something
+        // else.
         let taken = upstream_client.is_some()
             || matches!(&credential, Some((Some(name), ..)) if *name == http::header::AUTHORIZATION);
         let own = HeaderName::from_static("passavant-caller");
@@ -508,7 +511,8 @@ impl WrittenRoute {
                 "a program takes its credentials from its environment: `environment = [\"NAME\"]`";
             problems.add(path, "a `command` has no headers to be given a credential in", hint);
         }
-        // Neither a program's lines nor the older transport's stream belongs to one request, whose headers they were.
+        // Neither a program's lines nor the older transport's stream belong to one request, so
+        // request headers cannot be passed.
         let told = [
             ("headers", !settings.plain_headers.is_empty()),
             ("forward_headers", !settings.forward_headers.is_empty()),
@@ -521,7 +525,7 @@ impl WrittenRoute {
         Some(RouteConfig { settings, adapter, credential, introspection, upstream_client })
     }
 
-    /// The URL of the MCP server, or the program that it is; `None` where neither is given.
+    /// The URL of the MCP server, or the program; `None` if neither is given.
     fn server(
         &self,
         path: &str,
@@ -587,7 +591,7 @@ impl WrittenRoute {
                 };
                 let command =
                     Command { program: program.clone(), args: args.to_vec(), folder, environment };
-                // Where it listens is known when it is started.
+                // Its port is known when it is started.
                 let placeholder = "http://127.0.0.1/mcp".to_owned();
                 Some((placeholder, Some(AdapterConfig::Command(command, self.sessions))))
             }

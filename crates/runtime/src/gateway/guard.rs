@@ -122,7 +122,7 @@ pub struct Guard {
     command: Vec<String>,
 }
 
-/// What was asked for, checked.
+/// The validated settings of a guard.
 struct Plan {
     resource: Resource,
     issuer: Issuer,
@@ -130,19 +130,19 @@ struct Plan {
     listen: SocketAddr,
     rules: Vec<Rule>,
     scopes: Scopes,
-    /// What ID-JAGs of each trusted issuer are signed with.
+    /// The signature algorithms of the ID-JAGs of each trusted issuer.
     algorithms: Vec<Algorithm>,
     descriptions: std::collections::BTreeMap<String, String>,
-    /// The MCP server speaks HTTP+SSE of 2024-11-05.
+    /// The MCP server uses HTTP+SSE of 2024-11-05.
     sse: bool,
-    /// What was seen of the parties, for whoever started this.
+    /// Observations about the parties, for the person who started this.
     seen: Vec<String>,
 }
 
 /// Writes the config, and serves it until the process is told to stop.
 pub async fn guard(args: Guard) -> Result<()> {
     let mut plan = args.plan()?;
-    // Before anything is written: what is there may be another guard's, at work just now.
+    // Before anything is written: the folder may belong to another guard that is running.
     let _folder = args.take_folder(&plan)?;
     plan.look(&args).await?;
     let file = args.write(&plan)?;
@@ -177,7 +177,7 @@ impl Guard {
         let origin = url.origin().ascii_serialization();
         let issuer_text = match &self.issuer {
             Some(text) => text.clone(),
-            // At the origin itself the MCP server would be in the way.
+            // At the origin itself, the paths of the MCP server would collide.
             None if resource.path().is_empty() => format!("{origin}/as"),
             None => origin,
         };
@@ -257,7 +257,7 @@ impl Guard {
         })
     }
 
-    /// The MCP server in words.
+    /// The MCP server, in words.
     fn server(&self) -> String {
         match &self.upstream {
             Some(url) => url.clone(),
@@ -265,7 +265,8 @@ impl Guard {
         }
     }
 
-    /// Holds the folder for as long as this process runs; refused where it is another guard's, or the port is taken.
+    /// Locks the folder for as long as this process runs. Fails if it belongs to another guard, or
+    /// if the port is in use.
     fn take_folder(&self, plan: &Plan) -> Result<std::fs::File> {
         const OTHER: &str = "`--data FOLDER` gives each guard a folder of its own";
         let folder = self.data.display();
@@ -276,7 +277,7 @@ impl Guard {
             if system::is_anybodys_folder(&before) {
                 bail!("{} is another user's folder\nhint: {OTHER}", before.display());
             }
-            // Nobody's, for as long as it takes: the lock goes with the folder.
+            // Make sure that nobody uses the former folder; the lock moves with the folder.
             let lock = system::open_private(&before.join("lock"))?;
             if lock.try_lock().is_err() {
                 bail!("a guard of an earlier version runs in {}\nhint: end it", before.display());
@@ -312,7 +313,7 @@ impl Guard {
         }
     }
 
-    /// The config of this plan, anew at every start; keys and secrets stay.
+    /// Writes the config of this plan, anew at every start; keys and secrets stay.
     fn write(&self, plan: &Plan) -> Result<PathBuf> {
         let folder = &self.data;
         system::private_folder(folder)?;
@@ -359,7 +360,8 @@ impl Guard {
         match &self.upstream {
             Some(url) => route["upstream"] = url.as_str().into(),
             None => {
-                // Where it was started, and not where the config is: paths among its arguments count from there.
+                // The directory where the guard was started, not the config's: relative paths among
+                // the arguments refer to it.
                 route["command"] = self.command.clone().into();
                 route["folder"] = here.display().to_string().into();
                 route["environment"] = self.environment.clone().into();
@@ -409,8 +411,8 @@ impl Guard {
     }
 }
 
-/// A port for administration: the one of before, where it is free, or any other. Two guards beside each other must not
-/// take each other's.
+/// A port for administration: the previous one if it is free, or any other. Two guards must not
+/// take each other's port.
 fn admin_address(file: &Path) -> Result<SocketAddr> {
     let before =
         std::fs::read_to_string(file).ok().and_then(|text| text.parse::<toml::Table>().ok());
@@ -422,7 +424,7 @@ fn admin_address(file: &Path) -> Result<SocketAddr> {
     Ok(listener.context("no port is free on this machine")?.local_addr()?)
 }
 
-/// The address by which others reach this machine, if there is one. Nothing is sent for that.
+/// The address by which other machines reach this one, if there is one. Nothing is sent to find it.
 fn outside_address() -> Option<IpAddr> {
     let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
@@ -442,7 +444,7 @@ async fn put<R: Record>(store: &Store, record: &R) -> Result<()> {
 }
 
 impl Plan {
-    /// Looks at the parties before anything is promised of them.
+    /// Checks the parties before anything is announced about them.
     async fn look(&mut self, args: &Guard) -> Result<()> {
         let outbound = system::outbound(&args.extra_roots)?;
         for (i, issuer) in self.trusted.iter_mut().enumerate() {
@@ -521,7 +523,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Whether the MCP server can be reached without this guard.
+    /// Checks whether the MCP server can be reached without this guard.
     async fn look_around(&mut self, url: &str) {
         let Ok(url) = Url::parse(url) else { return };
         let port = url.port_or_known_default();
@@ -538,8 +540,8 @@ impl Plan {
         }
     }
 
-    /// The MCP server and the trusted identity providers, as the flags have them. An issuer that was
-    /// changed with `passavant admin` stays as it is.
+    /// Registers the MCP server and the trusted identity providers, as the flags describe them. An
+    /// issuer that was changed with `passavant admin` is left alone.
     async fn register(&self, store: &Store, args: &Guard) -> Result<()> {
         let name = args.name.as_deref().unwrap_or_default();
         let governed = GovernedResource {
@@ -548,13 +550,14 @@ impl Plan {
             scopes: self.scopes.clone(),
             default_scopes: [SCOPE.to_owned()].into_iter().collect(),
             descriptions: self.descriptions.clone(),
-            // The gateway asks about each token every second: it ends when it is revoked, however long it lives.
+            // The gateway checks each token once a second, so a revoked token ends at once, however
+            // long its lifetime.
             access_token_lifetime: Some(900),
             access_token_signing_alg: None,
             require_dpop: false,
             disabled: false,
         };
-        // What an administrator set since stays: a server that was switched off is not switched on by a restart.
+        // Settings of an administrator stay: a restart does not enable a server that was disabled.
         let governed = match store.by_id::<GovernedResource>(&governed.id()).await? {
             None => governed,
             Some(held) => GovernedResource {
@@ -571,7 +574,8 @@ impl Plan {
             let sign_in =
                 client_id.map(|client_id| InteractiveSignIn { client_id, domains: Vec::new() });
             if let Some(held) = store.by_id::<TrustedIssuer>(issuer.as_str()).await? {
-                // The flag says whether people may sign in, and as what; domains are an administrator's.
+                // The flag decides whether people may sign in, and with which client id; the
+                // domains are an administrator's.
                 let id = |sign_in: &Option<InteractiveSignIn>| {
                     sign_in.as_ref().map(|sign_in| sign_in.client_id.clone())
                 };
@@ -597,14 +601,15 @@ impl Plan {
         Ok(())
     }
 
-    /// Whom it trusts beside those of the flags: what was told to it once is not forgotten by a restart.
+    /// The issuers it trusts besides those of the flags: issuers that were registered once stay
+    /// over restarts.
     async fn trusted_besides(&self, store: &Store) -> Result<Vec<Issuer>> {
         let all = store.all::<TrustedIssuer>().await?.into_iter();
         let besides = all.filter(|held| !held.disabled && !self.trusted.contains(&held.issuer));
         Ok(besides.map(|held| held.issuer).collect())
     }
 
-    /// What whoever started it has to know.
+    /// The information for the person who started it.
     fn told(&self, args: &Guard, file: &Path) -> String {
         let (resource, issuer, scopes) = (self.resource.as_str(), &self.issuer, &self.scopes);
         let name = args.name.as_deref().unwrap_or("Guarded");
@@ -651,7 +656,7 @@ impl Plan {
     }
 }
 
-/// The algorithm of an identity provider's keys: the strongest that we would choose ourselves.
+/// The algorithm of an identity provider's keys: the one that we would prefer.
 async fn algorithm_of(
     outbound: &passavant_outbound::Outbound,
     found: &passavant_outbound::Discovered,

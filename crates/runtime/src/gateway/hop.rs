@@ -1,5 +1,6 @@
-//! The gateway as a client of the MCP server behind it: for the person of a caller it asks the company's IdP
-//! for an ID-JAG, by the token that the caller came with, and redeems it at the MCP server's own RAS.
+//! The gateway as a client of the MCP server behind it: for the person of a caller it requests an
+//! ID-JAG from the company's IdP, with the caller's token, and redeems it at the MCP server's own
+//! RAS.
 
 use super::config::UpstreamClient;
 use anyhow::Result;
@@ -21,7 +22,7 @@ struct Hop {
     server: OnceCell<McpServer>,
 }
 
-/// What gets tokens for one MCP server.
+/// Obtains tokens for one MCP server.
 pub(super) fn upstream_tokens(
     config: &UpstreamClient,
     outbound: &Outbound,
@@ -40,7 +41,7 @@ pub(super) fn upstream_tokens(
         ras_clients: HashMap::from([(config.authorization_server.to_string(), at_ras)]),
         ..Settings::new(config.idp.clone(), at_idp)
     };
-    // Nobody signs in here: the vault stays empty.
+    // Nobody signs in here, so the vault stays empty.
     let vault = Box::new(Arc::new(MemoryVault::default()));
     let (clock, entropy) = (context.clock.clone(), context.entropy.clone());
     let hop = Arc::new(Hop {
@@ -84,7 +85,7 @@ impl Hop {
     }
 }
 
-/// What the caller may know: who refused, not the parties' words.
+/// What the caller is told: who refused, without that party's own text.
 fn failed(error: &Error) -> UpstreamTokenError {
     tracing::warn!(%error, "no token for the MCP server behind the gateway");
     match error {

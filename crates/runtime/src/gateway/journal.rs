@@ -1,6 +1,7 @@
-//! The gateway's journal: JSON lines in files of one folder, written by a thread of its own. What is written
-//! survives the process; within half a second it is on the disk and survives the machine too, or before any
-//! MCP server is asked where the config says `durability = "disk"`.
+//! The gateway's journal: JSON lines in the files of one folder, written by a thread of its own. A
+//! written line survives the process. It is flushed to disk within half a second, and then survives
+//! a crash of the machine; with `durability = "disk"` it is flushed before any request is sent to
+//! an MCP server.
 
 use super::{config::Durability, told};
 use crate::telemetry::Records;
@@ -20,23 +21,23 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// A file is closed and the next one begun at this size, in bytes.
+/// At this size in bytes a file is closed and the next one begins.
 const FILE: u64 = 64 * 1024 * 1024;
-/// Bytes of the buffer.
+/// Size of the buffer in bytes.
 const CHUNK: usize = 256 * 1024;
-/// How long the writer lets lines gather while there are many.
+/// How long the writer waits for more lines while there are many.
 const NAP: Duration = Duration::from_micros(200);
-/// How long is waited before what could not be written is tried again.
+/// Pause before a failed write is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
-/// How long written lines may wait for the disk.
+/// How long written lines may wait to be flushed.
 const FLUSH: Duration = Duration::from_millis(500);
 
-/// The file of a number.
+/// The path of the file with this number.
 pub(super) fn file_of(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("calls-{number:06}.jsonl"))
 }
 
-/// The journal's own name: random, made with the folder.
+/// The journal's random id, made with the folder.
 pub(super) fn name(folder: &Path) -> Result<String> {
     let file = folder.join("journal.id");
     if !file.exists() {
@@ -45,7 +46,7 @@ pub(super) fn name(folder: &Path) -> Result<String> {
     std::fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))
 }
 
-/// Numbers of the files that are there, in order.
+/// The numbers of the existing files, in order.
 pub(super) fn numbers(folder: &Path) -> Result<Vec<u64>> {
     let entries = std::fs::read_dir(folder)
         .with_context(|| format!("the folder {} cannot be read", folder.display()))?;
@@ -73,7 +74,7 @@ impl Open {
         let size = file.metadata()?.len();
         let mut open = Self { file, number, size };
         if size > 0 {
-            // A line that broke off when the process ended stays a line of its own.
+            // An incomplete line, from when the process ended, stays a line of its own.
             open.write(b"\n").with_context(|| format!("{} cannot be written", path.display()))?;
         }
         Ok(open)
@@ -85,9 +86,9 @@ impl Open {
         Ok(())
     }
 
-    /// Back to where everything was whole, after a write that was not.
+    /// Truncates the file to its last complete state, after a failed write.
     fn cut(&mut self, size: u64) {
-        // Where even that does not work, a line that broke off is ended before the next one.
+        // If truncating fails, too, end the incomplete line before the next one.
         if self.file.set_len(size).is_ok() {
             self.size = size;
         } else {
@@ -96,8 +97,7 @@ impl Open {
     }
 }
 
-/// Starts the writer. It ends when nobody is left who could send an entry, after the last one is on the
-/// disk.
+/// Starts the writer. It ends when all senders are gone and the last entry is on disk.
 pub(super) fn start(
     folder: &Path,
     durability: Durability,
@@ -108,13 +108,14 @@ pub(super) fn start(
     system::private_folder(folder)?;
     name(folder)?;
     let newest = numbers(folder)?.pop().unwrap_or(0);
-    // Files that were reported may have been moved away: their numbers do not come again.
+    // Reported files may have been moved away: their numbers are not used again.
     let told = told::highest_told(folder);
     let number = if newest >= told { newest.max(1) } else { told + 1 };
     let mut open = Open::number(folder, number)?;
     prune(folder, number, keep_days);
     let folder = folder.to_owned();
-    // One more handle, for good: where there are no more descriptors, what was written still reaches the disk.
+    // A permanent second handle: if there are no descriptors left, written lines can still be
+    // flushed.
     let current = Arc::new(Mutex::new(Arc::new(open.file.try_clone()?)));
     let dirty = Arc::new(AtomicBool::new(false));
     let (done, ended) = oneshot::channel();
@@ -151,7 +152,7 @@ pub(super) fn start(
             }
             entries.written(&batch);
             if batch.lines.len() > 1 {
-                // One more turn for those who decide: then several of their lines are one write.
+                // Give requests time to add lines, so that several lines become one write.
                 std::thread::sleep(NAP);
             }
             if open.size >= FILE {
@@ -160,7 +161,7 @@ pub(super) fn start(
                         open = next;
                         prune(&folder, open.number, keep_days);
                     }
-                    // Writing goes on in the old file, and turning is tried again.
+                    // Writing continues in the old file, and the next file is tried again later.
                     Err(error) => {
                         tracing::error!(%error, "the journal's next file cannot be begun");
                     }
@@ -171,13 +172,14 @@ pub(super) fn start(
         if let Err(error) = open.file.sync_all() {
             tracing::error!(%error, "the journal did not reach the disk");
         }
-        // Whoever waits may have gone.
+        // The receiver may be gone.
         let _ = done.send(());
     })?;
     Ok(ended)
 }
 
-/// Writes until it is written: nothing that was decided is given up. Whoever waits meanwhile is refused.
+/// Retries until everything is written: no decision is given up. Requests that wait meanwhile are
+/// refused.
 fn write(open: &mut Open, bytes: &[u8], durability: Durability) {
     let mut failed = false;
     let whole = open.size;
@@ -210,7 +212,7 @@ fn turn(folder: &Path, open: &Open, current: &Mutex<Arc<File>>) -> Result<Open> 
     Ok(next)
 }
 
-/// Deletes full files that are older than `keep_days` and that everybody was told of.
+/// Deletes full files that are older than `keep_days` and were reported to all parties.
 fn prune(folder: &Path, current: u64, keep_days: Option<NonZeroU32>) {
     let Some(days) = keep_days else { return };
     let longest = Duration::from_secs(u64::from(days.get()) * 86_400);
@@ -251,7 +253,7 @@ mod tests {
                 assert!(held().ends_with("{\"a\":1}\n"), "run {run}: {}", held());
                 drop(trail);
                 ended.await.unwrap();
-                // A line that broke off stays a line of its own.
+                // An incomplete line stays a line of its own.
                 std::fs::write(&file, "{\"torn").unwrap();
             }
         }

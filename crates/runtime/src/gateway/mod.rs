@@ -1,4 +1,5 @@
-//! The gateway in this binary: files, secrets and the parties of this process for `passavant-gateway`.
+//! The gateway in this binary: connects `passavant-gateway` with files, secrets and the other roles
+//! of this process.
 
 pub mod adapter;
 pub mod config;
@@ -48,29 +49,29 @@ use std::{
 use tokio::{sync::oneshot, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// The parties of this process that a gateway may ask directly.
+/// The roles of this process that a gateway may call directly.
 pub struct Parties<'a> {
     pub idp: Option<&'a Idp>,
     pub ras: &'a [(Issuer, Ras)],
 }
 
-/// What every gateway of this process uses.
+/// The dependencies of all gateways of this process.
 pub struct Means<'a> {
     pub context: &'a ServerContext,
     pub outbound: &'a Outbound,
     pub telemetry: &'a Telemetry,
-    /// How secrets may be kept in files.
+    /// Who may read the files that secrets are in.
     pub secrets: Shared,
 }
 
-/// A gateway at work, and what has to be waited for when it stops.
+/// A running gateway, and what to wait for when it stops.
 pub struct Started {
     pub gateway: Gateway,
-    /// Told when the journal is on the disk.
+    /// Completes when the journal is on disk.
     pub journal: oneshot::Receiver<()>,
 }
 
-/// Starts one gateway: its journal, its reports, its watch over open streams.
+/// Starts one gateway: its journal, its reports, and the watch over open streams.
 pub async fn start(
     config: &GatewayConfig,
     kek: &KeyEncryptionKey,
@@ -93,7 +94,7 @@ pub async fn start(
         Arc::new(move |resource, tools| {
             let approved = Arc::clone(&approved);
             Box::pin(async move {
-                // Apart from the threads that answer requests, and one at a time.
+                // Outside of the threads that answer requests, and one at a time.
                 let _ = tokio::task::spawn_blocking(move || approved.keep(resource, tools)).await;
             })
         })
@@ -109,7 +110,7 @@ pub async fn start(
         keep,
     };
     let mut routes = Vec::new();
-    // Each is told of its own MCP servers.
+    // Each party gets reports about its own MCP servers.
     let mut desks: BTreeMap<String, (Desk, Vec<String>)> = BTreeMap::new();
     for route in &config.routes {
         let mut settings = route.settings.clone();
@@ -118,7 +119,8 @@ pub async fn start(
         settings.stands = stands(route, here, means)?;
         if let Some((header, prefix, file)) = &route.credential {
             let secret = system::read_secret(file, secrets)?;
-            // Written with its scheme or without: many copy the whole value of the header.
+            // Accept it with or without the scheme, because many copy the whole value of the
+            // header.
             let bare = secret.expose();
             let has_prefix =
                 bare.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix));
@@ -134,7 +136,7 @@ pub async fn start(
                     (adapter::Server::Command(command.clone()), *sessions)
                 }
                 AdapterConfig::Sse(url, sessions) => {
-                    // The adapter shows it to the MCP server; nobody else needs it.
+                    // The adapter sends it to the MCP server; nothing else needs it.
                     let credential = settings.credential.take();
                     let host = settings.upstream_host.take();
                     let (url, outbound) = (url.clone(), outbound.clone());
@@ -183,7 +185,8 @@ pub async fn start(
     Ok(Started { gateway, journal })
 }
 
-/// Who says whether a token still stands: the RAS itself where it runs here, otherwise by introspection.
+/// How to check whether a token is still active: by the RAS itself if it runs in this process,
+/// otherwise by introspection.
 fn stands(route: &RouteConfig, here: Option<&Ras>, means: &Means<'_>) -> Result<Option<Stands>> {
     let Means { context, outbound, secrets, .. } = *means;
     if let Some(ras) = here {
@@ -205,7 +208,7 @@ fn stands(route: &RouteConfig, here: Option<&Ras>, means: &Means<'_>) -> Result<
     Ok(Some(Arc::new(ask)))
 }
 
-/// Reads every secret that a gateway's config names, as its start does.
+/// Reads every secret that a gateway's config names, as starting it does.
 pub fn check_secrets(config: &GatewayConfig, secrets: Shared) -> Result<()> {
     let mut files: Vec<&Path> = config.report.iter().map(|(.., file)| file.as_path()).collect();
     for route in &config.routes {
@@ -220,8 +223,8 @@ pub fn check_secrets(config: &GatewayConfig, secrets: Shared) -> Result<()> {
 
 type ByResource<T> = BTreeMap<String, BTreeMap<String, T>>;
 
-/// Tools that were approved, in a file; what an earlier version does not know of them in another one, so that it
-/// reads the first as it always did.
+/// The approved tools, in a file. Fields that an earlier version does not know are in a second
+/// file, so that it can read the first one.
 struct Kept {
     file: PathBuf,
     more: PathBuf,
@@ -246,7 +249,7 @@ impl Kept {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// When a tool is seen for the first time, changes or is approved.
+    /// Called when a tool is seen for the first time, changes or is approved.
     fn keep(&self, resource: String, tools: BTreeMap<String, Approved>) {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(resource, tools);
@@ -290,15 +293,16 @@ struct Approve {
     fingerprint: String,
 }
 
-/// What administration of gateways rests on: those of this process, and the audit trail beside them.
+/// The dependencies of the administration of gateways.
 struct Beside {
     gateways: Vec<Gateway>,
-    /// None where a gateway runs alone.
+    /// `None` if a gateway runs alone.
     trail: Option<Store>,
     clock: Clock,
 }
 
-/// Administration of the gateways of this process; what is approved goes into the audit trail of `trail`.
+/// Administration of the gateways of this process. Approvals are recorded in the audit trail of
+/// `trail`.
 pub fn admin(gateways: Vec<Gateway>, trail: Option<Store>, clock: Clock) -> Router {
     let tools = |State(beside): State<Arc<Beside>>| async move {
         let all: BTreeMap<_, _> = beside.gateways.iter().flat_map(Gateway::tools).collect();
@@ -311,7 +315,7 @@ pub fn admin(gateways: Vec<Gateway>, trail: Option<Store>, clock: Clock) -> Rout
         let able = |gateway: &&Gateway| gateway.can_approve(resource, tool, fingerprint);
         if let Some(gateway) = beside.gateways.iter().find(|gateway| able(gateway).is_some()) {
             if able(&gateway) == Some(true) {
-                // On record before it is done.
+                // Recorded before it is done.
                 let event = by
                     .act(Act::Approve, "tool", beside.clock.now())
                     .with(Detail::Resource, resource.as_str())

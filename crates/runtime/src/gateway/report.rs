@@ -1,5 +1,5 @@
-//! From the journal to where IT reads: batches of lines, each taken once, in order. The place in the journal
-//! is kept beside it, so that nothing is told twice or left out over a restart.
+//! Reports the journal to where IT reads it: batches of lines, in order, each accepted once. The
+//! position in the journal is stored with it, so that a restart neither repeats nor skips a line.
 
 use super::{
     journal,
@@ -21,16 +21,16 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Bytes of one batch to an IdP elsewhere: a form with them stays below what it reads.
+/// Bytes of one batch for a remote IdP: a form with them stays within the IdP's limit.
 const REMOTE_BATCH: usize = 16 * 1024;
-/// Bytes of one batch to a party of this process.
+/// Bytes of one batch for a role of this process.
 const LOCAL_BATCH: usize = 512 * 1024;
-/// How often something is told: requests come first.
+/// Pause between batches, so that requests come first.
 const EVERY: Duration = Duration::from_millis(250);
-/// How long is waited after a report was not taken.
+/// Pause after a batch was not accepted.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
-/// Who takes reports.
+/// The recipient of reports.
 #[derive(Clone)]
 pub(super) enum Desk {
     /// An IdP of this process.
@@ -42,7 +42,7 @@ pub(super) enum Desk {
 }
 
 impl Desk {
-    /// A name for the file that keeps the place.
+    /// A name for the file that stores the position.
     fn name(&self) -> String {
         let issuer = match self {
             Self::Idp(idp) => idp.issuer(),
@@ -52,7 +52,7 @@ impl Desk {
         passavant_proto::secret::sha256(issuer.as_str().as_bytes())
     }
 
-    /// `Ok(false)`: it was refused for good, whenever it is sent again.
+    /// Sends a batch. `Ok(false)`: it is refused permanently, so that sending it again is useless.
     async fn take(&self, gateway: &str, batch: &str, lines: &str) -> Result<bool> {
         match self {
             Self::Idp(idp) => idp.take_calls(gateway, batch, lines).await.map(|_| ())?,
@@ -71,7 +71,8 @@ impl Desk {
                 let answer = outbound.post_form(&endpoint, reach, &form, basic).await?;
                 if answer.status != 200 {
                     let text = shown(&String::from_utf8_lossy(&answer.body), 300);
-                    // What is not about these lines is mended elsewhere: the secret, the rate, the server.
+                    // These do not depend on the lines, and are fixed elsewhere: the secret, the
+                    // rate, the server.
                     let elsewhere = [401, 403, 404, 408, 421, 425, 429].contains(&answer.status);
                     if (400..500).contains(&answer.status) && !elsewhere {
                         tracing::warn!(%issuer, status = answer.status, text, "calls were refused");
@@ -85,21 +86,21 @@ impl Desk {
     }
 }
 
-/// Who is told what.
+/// What is reported to whom.
 pub(super) struct Told {
-    /// What the gateway is called.
+    /// The name of the gateway.
     pub gateway: String,
-    /// Who.
+    /// The recipient.
     pub desk: Desk,
-    /// The MCP servers whose calls are told.
+    /// The MCP servers whose calls are reported.
     pub resources: Vec<String>,
-    /// Where it is put on record what could not be told.
+    /// Where lines that could not be reported are recorded.
     pub trail: Trail,
 }
 
 impl Told {
-    /// The lines of a batch that are for this desk: those about its own MCP servers, by what the line says and not
-    /// by what stands somewhere in it.
+    /// The lines of a batch that are for this recipient: those whose `resource` is one of its MCP
+    /// servers.
     fn of<'l>(&self, lines: &'l str) -> Vec<&'l str> {
         let own = |line: &&str| {
             serde_json::from_str::<CallRecord<'_>>(line).is_ok_and(|line| {
@@ -110,8 +111,8 @@ impl Told {
         lines.lines().filter(own).collect()
     }
 
-    /// Tells of a batch; lines that are refused for good are told one by one, and what is refused then is left out
-    /// and on record.
+    /// Reports a batch. If it is refused permanently, its lines are reported one by one; a line
+    /// that is refused then is left out, and that is recorded.
     async fn tell(&self, batch: &str, lines: &str) -> Result<()> {
         let lines = self.of(lines);
         if lines.is_empty() || self.desk.take(&self.gateway, batch, &joined(&lines)).await? {
@@ -126,7 +127,8 @@ impl Told {
         Ok(())
     }
 
-    /// Puts on record that a line was not told. It does not go round in circles: it is about no MCP server.
+    /// Records that a line was not reported. The record names no MCP server, so that it is not
+    /// reported itself.
     async fn left_out(&self, what: &str) -> Result<()> {
         tracing::error!(what, "a line of the journal could not be reported");
         let line = serde_json::json!({"kind": "unreported", "desk": &self.desk.name()[..12], "line": what});
@@ -138,15 +140,15 @@ fn joined(lines: &[&str]) -> String {
     lines.iter().flat_map(|line| [*line, "\n"]).collect()
 }
 
-/// What is to be told next, and the place it was taken from.
+/// The next lines to report, and their position.
 struct Batch {
     place: Place,
     lines: String,
-    /// Bytes of a line that is longer than a batch, and so is not told.
+    /// The length of a line that is longer than a batch and is not reported.
     too_long: Option<u64>,
 }
 
-/// Tells of everything in the journal, and goes on until `stop`.
+/// Reports everything in the journal, until `stop`.
 pub(super) async fn run(folder: PathBuf, to: Told, stop: CancellationToken) {
     let kept = folder.join(format!("told-{}.json", &to.desk.name()[..12]));
     let local = !matches!(to.desk, Desk::Remote { .. });
@@ -159,7 +161,7 @@ pub(super) async fn run(folder: PathBuf, to: Told, stop: CancellationToken) {
         let (wait, ended) = match told {
             Ok(Some(place)) => {
                 done = Some(place);
-                // Elsewhere the way there is pause enough.
+                // For a remote IdP the round trip is pause enough.
                 (if local { EVERY } else { Duration::ZERO }, false)
             }
             Ok(None) => (EVERY, stopping),
@@ -182,8 +184,8 @@ pub(super) async fn run(folder: PathBuf, to: Told, stop: CancellationToken) {
     }
 }
 
-/// Tells of one batch, and answers how far it got; `None` where there was nothing. Files are read and written
-/// apart from the threads that answer requests.
+/// Reports one batch and returns the position after it; `None` if there was nothing. Files are read
+/// and written outside of the threads that answer requests.
 async fn step(
     folder: &Path,
     kept: &Path,
@@ -197,7 +199,8 @@ async fn step(
     });
     let (next, journal) = looked.await??;
     let Some(Batch { place, lines, too_long }) = next else { return Ok(None) };
-    // The journal's own name, so that two nodes or a folder made anew are not taken for one another.
+    // The id includes the journal's own, so that two nodes, or a folder that was created anew, are
+    // not confused.
     let batch = format!("{journal} {} {}", place.file, place.offset);
     if let Some(length) = too_long {
         to.left_out(&format!("{batch}, {length} bytes")).await?;
@@ -207,7 +210,7 @@ async fn step(
     Ok(Some(Place { offset, until: None, ..place }))
 }
 
-/// The next batch, which is begun in the file that keeps the place.
+/// The next batch. Its end is stored with the position before it is sent.
 fn next(folder: &Path, kept: &Path, most: usize, done: Option<Place>) -> Result<Option<Batch>> {
     let mut place = match done {
         Some(place) => place,
@@ -223,7 +226,7 @@ fn next(folder: &Path, kept: &Path, most: usize, done: Option<Place>) -> Result<
         }
         let path = journal::file_of(folder, place.file);
         if std::fs::metadata(&path).is_ok_and(|file| file.len() < place.offset) {
-            // Another file by this name: the one that was told of was moved away.
+            // A different file of this name: the reported one was moved away.
             tracing::warn!(file = %path.display(), "the journal began anew; it is reported from its start");
             place = Place { file: place.file, ..Place::default() };
         }
@@ -245,8 +248,8 @@ fn next(folder: &Path, kept: &Path, most: usize, done: Option<Place>) -> Result<
     }
 }
 
-/// Whole lines from `offset`, up to `until` or as many as make a batch, and how many bytes of the file they are. Of a
-/// line that is longer than a batch only the length is answered.
+/// Complete lines from `offset`, up to `until` or the size of a batch, and how many bytes of the
+/// file they take. Of a line that is longer than a batch only the length is returned.
 fn read(path: &Path, offset: u64, until: Option<u64>, batch: usize) -> Result<(Vec<u8>, u64)> {
     let mut file =
         File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
@@ -265,7 +268,7 @@ fn read(path: &Path, offset: u64, until: Option<u64>, batch: usize) -> Result<(V
     loop {
         let held = rest.fill_buf()?;
         if held.is_empty() {
-            // Its end is still to come.
+            // Its end is not written yet.
             return Ok((Vec::new(), 0));
         }
         let end = held.iter().position(|byte| *byte == b'\n');
@@ -298,7 +301,7 @@ mod tests {
         assert_eq!(length(3 * line.len(), None), (2 * line.len(), 2 * line.len()));
         assert_eq!(length(5 * line.len(), None), (0, 0), "half a line waits");
         assert_eq!(length(0, Some(line.len())), (line.len(), line.len()));
-        // A line that is longer than a batch is passed over, when it is whole.
+        // A line that is longer than a batch is skipped once it is complete.
         std::fs::write(&path, "x".repeat(1_000_000)).unwrap();
         assert_eq!(length(0, None), (0, 0));
         std::fs::write(&path, format!("{}\nshort\n", "x".repeat(1_000_000))).unwrap();
@@ -347,7 +350,7 @@ mod tests {
         std::fs::write(&path, "one\n").unwrap();
         let begun = next(folder.path(), &kept, LOCAL_BATCH, None).unwrap().unwrap();
         assert_eq!(begun.lines, "one\n");
-        // More came, and nobody knows whether the first batch arrived.
+        // Lines were added, and it is unknown whether the first batch arrived.
         std::fs::write(&path, "one\ntwo\n").unwrap();
         let again = next(folder.path(), &kept, LOCAL_BATCH, None).unwrap().unwrap();
         assert_eq!((again.place, again.lines.as_str()), (begun.place, "one\n"));

@@ -1,11 +1,13 @@
-//! How far each party was told of the journal: a small file for each, beside it.
+//! How far the journal was reported to each recipient: a small file for each, in the journal's
+//! folder.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// The place in the journal: what is before it was told, or is being told up to `until`. A batch that was
-/// begun is told again as it was, so that it is known where it has arrived before.
+/// A position in the journal: everything before it was reported, and everything up to `until` is
+/// being reported. A batch that was started is repeated unchanged, so that the recipient recognizes
+/// it if it arrived before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Place {
     pub(super) file: u64,
@@ -23,7 +25,7 @@ pub(super) fn place_of(kept: &Path) -> Result<Place> {
     }
 }
 
-/// Where reporting stands, for everybody who is told of this journal.
+/// The positions of all recipients of this journal.
 fn places(folder: &Path) -> Vec<Result<Place>> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
     let kept = entries.map(|entry| entry.path()).filter(|path| {
@@ -33,13 +35,13 @@ fn places(folder: &Path) -> Vec<Result<Place>> {
     kept.map(|path| place_of(&path)).collect()
 }
 
-/// Everybody was told of the files below this number.
+/// Files below this number were reported to all recipients.
 pub(super) fn told_through(folder: &Path) -> u64 {
     let places = places(folder).into_iter();
     places.map(|place| place.map_or(0, |place| place.file)).min().unwrap_or(u64::MAX)
 }
 
-/// The highest number of a file that somebody was told of.
+/// The highest number of a file that was reported to any recipient.
 pub(super) fn highest_told(folder: &Path) -> u64 {
     let places = places(folder).into_iter().filter_map(Result::ok);
     places.map(|place| place.file).max().unwrap_or(0)

@@ -1,4 +1,4 @@
-//! One message of MCP, read as far as its way depends on it and written anew.
+//! One MCP message, parsed only as far as routing needs, and serialized anew.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
@@ -52,7 +52,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// A message as it is written: nothing else of what came.
+/// A message as it is sent: only known members.
 #[derive(Serialize)]
 pub(super) struct Written<'a> {
     pub(super) jsonrpc: &'static str,
@@ -69,15 +69,15 @@ pub(super) struct Written<'a> {
 }
 
 impl Written<'_> {
-    /// On one line: a message is a line, and the data of an event.
+    /// The message on one line, as needed for line-based streams and the data of an event.
     pub(super) fn line(&self) -> String {
         let text = serde_json::to_string(self).unwrap_or_default();
-        // In JSON a line break stands between tokens alone, where a space means the same.
+        // In JSON a line break occurs only between tokens, where a space means the same.
         text.replace(['\n', '\r'], " ")
     }
 }
 
-/// Maps with text keys, texts and numbers always serialize.
+/// Serializes maps with string keys, strings and numbers, which cannot fail.
 pub(super) fn raw(value: &impl Serialize) -> Box<RawValue> {
     to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }

@@ -1,6 +1,7 @@
-//! MCP servers that do not speak Streamable HTTP, behind the gateway as if they did: a program that speaks on its
-//! standard streams, or the HTTP+SSE transport of 2024-11-05. On a port of this machine that takes a secret of this
-//! process alone, so that nobody goes round the gateway.
+//! Adapters: MCP servers without Streamable HTTP behind the gateway, as if they had it. The server
+//! is a program on standard streams, or uses the HTTP+SSE transport of 2024-11-05. An adapter
+//! listens on a local port and requires a secret that only this process knows, so that the gateway
+//! cannot be bypassed.
 
 mod message;
 mod queue;
@@ -42,29 +43,29 @@ use tokio_util::sync::CancellationToken;
 pub use sse::Sse;
 pub use stdio::Command;
 
-/// The header that shows a request to come from the gateway of this process.
+/// The header that proves that a request comes from the gateway of this process.
 pub const OWN: HeaderName = HeaderName::from_static("passavant-adapter");
-/// Sessions of one MCP server at a time: each may be a process.
+/// Concurrent sessions of one MCP server: each may be a process.
 const SESSIONS: usize = 64;
-/// Of one caller: whoever opens another ends the one that they have not used for longest.
+/// Concurrent sessions of one caller. A further one ends the caller's least recently used session.
 const SHARE: usize = 8;
-/// A session that was not used for so long makes way where there is no other room.
+/// A session that was unused for this long is ended when there is no other room.
 const MAKES_WAY: Duration = Duration::from_mins(2);
-/// Callers whose failures are remembered.
+/// Maximum number of callers whose failures are remembered.
 const REMEMBERED: usize = 1024;
-/// A session that nobody has used for so long is ended.
+/// A session that was unused for this long is ended.
 const UNUSED: Duration = Duration::from_mins(30);
-/// Largest message, in bytes, either way.
+/// Largest message in either direction, in bytes.
 const LARGEST: usize = 32 * 1024 * 1024;
-/// Connections of the gateway at a time.
+/// Concurrent connections of the gateway.
 const CONNECTIONS: usize = 4096;
-/// Longest wait after a server that ended at once.
+/// Longest pause after a server that ended at once.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
-/// One that lived for less has failed.
+/// A server that ran for less than this has failed.
 const LIVED: Duration = Duration::from_secs(5);
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
-/// What there is instead of Streamable HTTP.
+/// The transport of a server without Streamable HTTP.
 #[derive(Clone)]
 pub enum Server {
     /// A program.
@@ -73,22 +74,22 @@ pub enum Server {
     Sse(Sse),
 }
 
-/// Who shares a process, or a stream of the older transport.
+/// Whether sessions share a process, or a stream of the older transport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sessions {
     /// Each session has its own.
     #[default]
     Own,
-    /// All of them have one.
+    /// All sessions share one.
     Shared,
 }
 
-/// A link to a server: lines to it, lines from it, and its end.
+/// A link to a server: lines to it, lines from it, and a signal for its end.
 pub struct Link {
     pub to: mpsc::Sender<String>,
     pub from: mpsc::Receiver<String>,
-    /// Ends the server where it is dropped or cancelled; cancelled when the server has ended.
+    /// Dropping or cancelling it ends the server. It is cancelled when the server has ended.
     pub ended: CancellationToken,
 }
 
@@ -99,19 +100,20 @@ struct Adapter {
     secret: Secret,
     entropy: Entropy,
     held: Mutex<HashMap<String, Held>>,
-    /// The one of all; where each has its own, that of a caller's requests without a session.
+    /// By owner: the link of all callers, if sessions are shared; otherwise each caller's link for
+    /// requests without a session id.
     shared: tokio::sync::Mutex<HashMap<String, Arc<Session>>>,
-    /// By caller: nobody waits for what another one's sessions did.
+    /// By caller, so that nobody waits because of another caller's sessions.
     failures: Mutex<HashMap<String, Failures>>,
 }
 
-/// A session that has begun, and whose it is.
+/// A session that has begun, and its caller.
 struct Held {
     caller: String,
     session: Arc<Session>,
 }
 
-/// Takes a session out again if it does not come to be: its caller went away, or the server refused.
+/// Removes a session again if its start fails: its caller went away, or the server refused.
 struct Beginning {
     adapter: Arc<Adapter>,
     id: String,
@@ -128,18 +130,18 @@ impl Drop for Beginning {
     }
 }
 
-/// How often the server ended at once, and when it may be tried again.
+/// How often the server ended at once, and when it may be started again.
 #[derive(Default)]
 struct Failures {
     count: u32,
     next: Option<Instant>,
 }
 
-/// An adapter at work.
+/// A running adapter.
 pub struct Started {
-    /// Where the gateway finds the MCP server.
+    /// The URL at which the gateway reaches the MCP server.
     pub upstream: String,
-    /// What it has to send in [`OWN`].
+    /// The value that the gateway has to send in [`OWN`].
     pub secret: Secret,
 }
 
@@ -210,13 +212,13 @@ impl Adapter {
         for session in held.iter().chain(&shared) {
             session.end();
         }
-        // Programs get a moment to end by themselves, all of them the same one; then they are ended.
+        // All programs together get a moment to end by themselves; then they are killed.
         let gone =
             futures::future::join_all(held.iter().chain(&shared).map(|session| session.gone()));
         let _ = timeout(stdio::GRACE * 2 + Duration::from_secs(1), gone).await;
     }
 
-    /// Ends links that nobody has used for long and that no session is left of.
+    /// Ends shared links that were unused for long and have no session left.
     async fn end_unused_shared(&self) {
         self.shared.lock().await.retain(|_, session| {
             let unused =
@@ -228,7 +230,7 @@ impl Adapter {
         });
     }
 
-    /// Whose failures count, and whose link a request without a session uses.
+    /// The key for counting failures, and for the link of requests without a session.
     fn owner<'a>(&self, caller: &'a str) -> &'a str {
         match self.sessions {
             Sessions::Own => caller,
@@ -236,7 +238,7 @@ impl Adapter {
         }
     }
 
-    /// A new link to the server; refused for a while after it ended at once.
+    /// Opens a link to the server. It is refused for a while after the server ended at once.
     async fn open(&self, caller: &str) -> Result<Arc<Session>, Refused> {
         {
             let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -276,7 +278,7 @@ impl Adapter {
         failures.next = Some(Instant::now() + wait);
     }
 
-    /// What became of a server when it ended.
+    /// Records the end of a server.
     fn ended(&self, session: &Session, caller: &str) {
         if !session.is_first_told_of() {
             return;
@@ -291,7 +293,8 @@ impl Adapter {
         }
     }
 
-    /// The link of all, or this caller's for requests without a session; begun where it is not there.
+    /// The link for requests without a session: the one of all callers, or this caller's own. It is
+    /// started if needed.
     async fn shared(&self, caller: &str) -> Result<Arc<Session>, Refused> {
         let mut shared = self.shared.lock().await;
         let owner = self.owner(caller);
@@ -303,7 +306,8 @@ impl Adapter {
             shared.remove(owner);
         }
         if shared.len() >= SESSIONS {
-            // Where each has their own, the one that was not used for longest makes way, as among sessions.
+            // If each caller has their own, the least recently used one is ended, as among
+            // sessions.
             let unused =
                 shared.iter().map(|(owner, session)| (session.unused_for(), owner.clone()));
             let oldest = unused.filter(|(unused, _)| *unused > MAKES_WAY).max();
@@ -315,7 +319,7 @@ impl Adapter {
         Ok(session)
     }
 
-    /// The session that a request is for.
+    /// The session that a request belongs to.
     async fn session_of(&self, headers: &HeaderMap, caller: &str) -> Result<Arc<Session>, Refused> {
         let Some(id) = headers.get(SESSION_ID) else { return self.shared(caller).await };
         let id = id.to_str().unwrap_or_default();
@@ -330,7 +334,8 @@ impl Adapter {
         Ok(session)
     }
 
-    /// Room for one more session of a caller: their own that was not used for longest goes first.
+    /// Makes room for one more session of a caller, whose own least recently used session is ended
+    /// first.
     fn make_room(&self, caller: &str) -> Result<(), Refused> {
         self.end_unused();
         let mut held = self.held();
@@ -351,14 +356,14 @@ impl Adapter {
         Ok(())
     }
 
-    /// A session that `initialize` begins: its id, and what it speaks to.
+    /// Starts a session for `initialize`.
     async fn begin(self: &Arc<Self>, caller: &str) -> Result<(Beginning, Arc<Session>), Refused> {
         self.make_room(caller)?;
         let session = match self.sessions {
             Sessions::Own => self.open(caller).await?,
             Sessions::Shared => Session::beside(&self.shared(caller).await?),
         };
-        // Others may have begun meanwhile.
+        // Others may have started meanwhile.
         self.make_room(caller)?;
         let id = self.entropy.id();
         let held = Held { caller: caller.to_owned(), session: Arc::clone(&session) };
@@ -367,7 +372,7 @@ impl Adapter {
     }
 }
 
-/// Why a message does not get to the server.
+/// Why a message is not delivered to the server.
 #[derive(Debug)]
 enum Refused {
     NoSession,
@@ -418,7 +423,7 @@ impl Refused {
     }
 }
 
-/// Who asks, as the gateway says: a text that stands for one person through one client.
+/// The caller, as the gateway names it: a text for one person using one client.
 fn caller_of(headers: &HeaderMap) -> String {
     let caller = headers.get(&CALLER).and_then(|value| value.to_str().ok());
     caller.unwrap_or_default().to_owned()
@@ -479,21 +484,22 @@ async fn send(
             response.headers_mut().insert(SESSION_ID, id);
             begun.kept = true;
         } else if session.is_ended() {
-            // It ended while it was asked to begin.
+            // It ended before it had answered `initialize`.
             adapter.ended(&session, &caller);
         }
     }
     response
 }
 
-/// One answer is JSON; what comes before it makes it a stream.
+/// Responds with JSON if the answer comes first, otherwise with a stream.
 async fn answered(mut answers: session::Answers, id: Option<&RawValue>) -> Response<Body> {
     let Some(first) = answers.next().await else { return Refused::Ended.respond(id) };
     if first.is_last {
         let json = [(header::CONTENT_TYPE, "application/json")];
         return (json, first.text).into_response();
     }
-    // Where the program ends in the middle, its caller is told so: a stream without an answer is waited for.
+    // If the program ends before the answer, the caller gets an error; otherwise it would wait for
+    // ever.
     let ended = serde_json::json!({"jsonrpc": "2.0", "id": id, "error": {"code": ENDED,
         "message": "The MCP server's program ended before it had answered."}})
     .to_string();
@@ -512,7 +518,7 @@ async fn answered(mut answers: session::Answers, id: Option<&RawValue>) -> Respo
     events(all)
 }
 
-/// JSON-RPC code of a request whose program has ended.
+/// JSON-RPC code for a request whose program has ended.
 const ENDED: i32 = -32000;
 
 fn events(messages: impl futures::Stream<Item = String> + Send + 'static) -> Response<Body> {
@@ -557,18 +563,19 @@ async fn end(State(adapter): State<Arc<Adapter>>, headers: HeaderMap) -> Respons
     }
 }
 
-/// What an MCP server speaks, as its first answers tell.
+/// The transport of an MCP server, as its first answers show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// It answers a POST as MCP says; `None` where it wants to know first who asks.
+    /// It answers a POST as MCP requires, with its name; `None` if it requires authentication
+    /// first.
     Http(Option<String>),
-    /// It answers GET with the stream of the older transport.
+    /// It answers GET with a stream of the older transport.
     Sse,
-    /// Something else, in its own words.
+    /// Anything else, described in words.
     Else(String),
 }
 
-/// Asks an MCP server what it speaks.
+/// Finds out which transport an MCP server uses.
 pub async fn probe(outbound: &Outbound, url: &str, credential: &[(&str, &str)]) -> Found {
     let reach = Reach::of_trusted_url(url);
     let begin = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
@@ -583,7 +590,7 @@ pub async fn probe(outbound: &Outbound, url: &str, credential: &[(&str, &str)]) 
     if (200..300).contains(&answer.status)
         && let Some(name) = server_name(&answer)
     {
-        // Whoever was begun for a question is ended.
+        // End the session that was only started for this question.
         let session = answer.headers.get(&SESSION_ID).and_then(|id| id.to_str().ok());
         if let Some(session) = session {
             let with: Vec<_> =
@@ -619,7 +626,7 @@ fn announces_endpoint(stream: &Answer) -> bool {
             .any(|line| line.trim() == "event: endpoint")
 }
 
-/// The name that a server gives itself in an answer to `initialize`.
+/// The server's name in a response to `initialize`.
 fn server_name(answer: &Answer) -> Option<String> {
     let message: serde_json::Value = answer.json().ok()?;
     let info = &message.get("result")?["serverInfo"];
@@ -633,7 +640,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    /// An adapter before a shell script; nothing listens.
+    /// An adapter for a shell script; it does not listen.
     fn adapter(script: &str) -> Arc<Adapter> {
         let command = Command {
             program: "sh".to_owned(),
@@ -656,7 +663,7 @@ mod tests {
 
     const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#;
 
-    /// What a caller gets for a message: the status, and the session that it began or is in.
+    /// Posts a message. Returns the status, and the session that it started or belongs to.
     async fn post(
         adapter: &Arc<Adapter>,
         caller: &str,
@@ -675,7 +682,7 @@ mod tests {
         (response.status().as_u16(), begun)
     }
 
-    /// Answers each request, whatever it is.
+    /// A script that answers every request.
     const ANSWERS: &str = r#"while read -r l; do id=$(printf '%s' "$l" | sed 's/.*"id":\([0-9]*\).*/\1/'); printf '{"jsonrpc":"2.0","id":%s,"result":{}}\n' "$id"; done"#;
 
     #[tokio::test]
@@ -693,7 +700,7 @@ mod tests {
         assert_eq!(post(&adapter, "max", sessions.last().map(String::as_str), ping).await.0, 200);
         assert_eq!(post(&adapter, "erin", sessions.last().map(String::as_str), ping).await.0, 404);
         assert_eq!(post(&adapter, "erin", None, INITIALIZE).await.0, 200);
-        // Without a session each caller has a process of their own.
+        // Without a session id, each caller has their own process.
         for caller in ["max", "erin"] {
             assert_eq!(post(&adapter, caller, None, ping).await.0, 200);
         }
@@ -716,7 +723,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("child");
         let file = file.display();
-        // One that ends with its input, and one that hears nothing.
+        // A program that ends with its input, and one that ignores everything.
         for script in [
             format!("sleep 300 & echo $! > {file}; {ANSWERS}"),
             format!(

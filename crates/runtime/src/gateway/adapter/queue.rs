@@ -1,4 +1,4 @@
-//! What waits for a reader, within bounds.
+//! A bounded queue of messages for one reader.
 
 use std::{
     sync::{
@@ -9,18 +9,18 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// Messages that wait for a reader, and their bytes.
+/// Maximum number of messages in the queue, and of their bytes.
 pub(super) const WAITING: usize = 256;
 pub(super) const WAITING_BYTES: usize = 4 * 1024 * 1024;
 
-/// What waits for a reader, within bounds.
+/// The sending end of a bounded queue.
 #[derive(Clone)]
 pub(super) struct Queue {
     pub(super) to: mpsc::Sender<String>,
     pub(super) bytes: Arc<AtomicUsize>,
 }
 
-/// The other end of it.
+/// The receiving end.
 pub(super) struct Queued {
     pub(super) from: mpsc::Receiver<String>,
     pub(super) bytes: Arc<AtomicUsize>,
@@ -33,7 +33,8 @@ pub(super) fn queue() -> (Queue, Queued) {
 }
 
 impl Queue {
-    /// A reader that does not keep up loses what is too much, and the link goes on. Given back where nobody reads.
+    /// Adds a message. If the reader is too slow, the message is lost, and the link continues. If
+    /// there is no reader any more, the message is returned.
     pub(super) fn put(&self, line: String) -> Result<(), String> {
         let size = line.len();
         if self.bytes.fetch_add(size, Ordering::Relaxed) + size > WAITING_BYTES {

@@ -1,4 +1,5 @@
-//! One client's messages and one server's lines: every request under an id of ours, every answer back to who asked.
+//! Connects clients' messages with one server's lines: every request is sent with an id of our own,
+//! and every response goes back to its sender.
 
 use super::{
     Link,
@@ -20,25 +21,26 @@ use std::{
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-/// Requests under way on one link.
+/// Requests in flight on one link.
 const UNDER_WAY: usize = 1024;
-/// Requests of a server that wait for an answer, and their longest id, in bytes.
+/// Maximum number of a server's requests that wait for an answer, and the longest id of one, in
+/// bytes.
 const UNANSWERED: usize = 256;
 const LONGEST_ID: usize = 256;
 
-/// What comes back for one request.
+/// One message that comes back for a request.
 pub(super) struct Answer {
     pub(super) text: String,
-    /// The answer itself; before it come what the server says and asks on the way.
+    /// Whether it is the response; notifications and requests of the server may precede it.
     pub(super) is_last: bool,
 }
 
-/// A request under way.
+/// A request in flight.
 struct Pending {
     id: Box<RawValue>,
     token: Option<Box<RawValue>>,
     to: Queue,
-    /// The answer has a place of its own: it comes, however much came before it.
+    /// A separate channel for the response, so that it arrives however much was sent before.
     last: oneshot::Sender<String>,
     by: Weak<Session>,
 }
@@ -50,35 +52,35 @@ struct Wire {
     next: AtomicU64,
     pending: Mutex<HashMap<u64, Pending>>,
     sessions: Mutex<Vec<Weak<Session>>>,
-    /// It is several callers'.
+    /// Several callers use it.
     shared: bool,
-    /// Requests of the server, by its id, the oldest first: whose answer counts.
+    /// Requests of the server by id, oldest first, with the session whose answer counts.
     asked: Mutex<VecDeque<(String, Weak<Session>)>>,
-    /// What became of it was told once.
+    /// Its end was reported once.
     told_of: AtomicBool,
     begun: Instant,
     told_to_end: AtomicBool,
-    /// What the first `initialize` brought, where several sessions share the link.
+    /// The result of the first `initialize`, if several sessions share the link.
     initialized: AsyncMutex<Option<Box<RawValue>>>,
 }
 
-/// One client of a server.
+/// One client's session with a server.
 pub(super) struct Session {
     wire: Arc<Wire>,
-    /// It began the link, and ends it.
+    /// It started the link, and ends it.
     owns_link: bool,
     used: Mutex<Instant>,
     stream: Mutex<Option<Queue>>,
-    /// What came while nobody listened.
+    /// Messages that arrived while nobody listened.
     backlog: Mutex<VecDeque<String>>,
 }
 
-/// Why a message does not get to the server.
+/// Why a message is not delivered to the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Gone {
     /// The link has ended.
     Ended,
-    /// Too much is under way.
+    /// Too many requests are in flight.
     Busy,
 }
 
@@ -104,7 +106,7 @@ impl Session {
         session
     }
 
-    /// Another session of the link of `first`.
+    /// Another session on the link of `first`.
     pub(super) fn beside(first: &Arc<Self>) -> Arc<Self> {
         Self::on(&first.wire, false)
     }
@@ -133,7 +135,7 @@ impl Session {
             return Duration::ZERO;
         }
         drop(listens);
-        // A call may take its time: it is used as long as somebody waits for an answer.
+        // A call may take long: the session is in use as long as somebody waits for an answer.
         let is_mine = |held: &Pending| {
             !held.last.is_closed() && std::ptr::eq(held.by.as_ptr(), std::ptr::from_ref(self))
         };
@@ -144,7 +146,7 @@ impl Session {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
-    /// Whether its link is nobody else's.
+    /// Whether no other session uses its link.
     pub(super) fn is_alone(&self) -> bool {
         self.wire.live().len() <= 1
     }
@@ -157,7 +159,7 @@ impl Session {
         self.wire.begun.elapsed()
     }
 
-    /// Whether nobody has asked this before, of its end: each end counts once.
+    /// Whether this is the first report of its end, so that each end is counted once.
     pub(super) fn is_first_told_of(&self) -> bool {
         !self.wire.told_of.swap(true, Ordering::Relaxed)
     }
@@ -166,7 +168,7 @@ impl Session {
         self.wire.told_to_end.load(Ordering::Relaxed)
     }
 
-    /// Ends the server of a session that has it to itself.
+    /// Ends the server, if this session does not share it.
     pub(super) fn end(&self) {
         if self.owns_link {
             self.wire.told_to_end.store(true, Ordering::Relaxed);
@@ -174,22 +176,22 @@ impl Session {
         }
     }
 
-    /// Until nobody reads the server's lines any more.
+    /// Waits until nothing reads the server's lines any more.
     pub(super) async fn gone(&self) {
         self.wire.to.closed().await;
     }
 
-    /// Sends a notification, or the client's answer to what the server asked.
+    /// Sends a notification, or the client's response to a request of the server.
     pub(super) async fn pass_on(&self, message: &Message<'_>) -> Result<(), Gone> {
         if let (None, Some(id)) = (message.method(), message.id)
             && !self.wire.was_asked(id, self)
         {
-            // An answer to what somebody else was asked, or nobody.
+            // The server asked another session, or none.
             return Ok(());
         }
         let mut params = message.params.map(ToOwned::to_owned);
         if message.method() == Some("notifications/cancelled") {
-            // The request has another id there.
+            // The request has another id at the server.
             let mut members = message.params();
             let asked = members.get("requestId").map(|id| id.get().to_owned());
             let ours = asked.and_then(|asked| self.wire.id_of(&asked, self));
@@ -198,7 +200,7 @@ impl Session {
             params = Some(raw(&members));
         }
         if message.method() == Some("notifications/initialized") && !self.owns_link {
-            // It was said once.
+            // It was sent already.
             return Ok(());
         }
         let line = Written {
@@ -212,7 +214,7 @@ impl Session {
         self.wire.send(line.line()).await
     }
 
-    /// Sends a request under an id of ours.
+    /// Sends a request with an id of our own.
     pub(super) async fn ask(self: &Arc<Self>, message: &Message<'_>) -> Result<Answers, Gone> {
         let id = message.id.map(ToOwned::to_owned).ok_or(Gone::Ended)?;
         if !self.owns_link && message.method() == Some("initialize") {
@@ -236,7 +238,7 @@ impl Session {
         let token = meta.remove("progressToken");
         let mut params = message.params.map(ToOwned::to_owned);
         if token.is_some() {
-            // Clients choose their tokens by themselves: two may choose the same.
+            // Clients choose progress tokens independently: two may choose the same.
             meta.insert("progressToken".to_owned(), ours.clone());
             members.insert("_meta".to_owned(), raw(&meta));
             params = Some(raw(&members));
@@ -268,7 +270,7 @@ impl Session {
         Ok(Answers { queued: Some(queued), answer: Some(answer) })
     }
 
-    /// `initialize` of a link that several share: said once, and answered to all alike.
+    /// `initialize` on a shared link: sent once, and answered to all sessions alike.
     async fn initialize(
         self: &Arc<Self>,
         message: &Message<'_>,
@@ -302,7 +304,7 @@ impl Session {
         Ok(Answers::one(line.line()))
     }
 
-    /// What the server says unasked, from now on and from before.
+    /// Messages that the server sends on its own: stored ones first, then new ones.
     pub(super) fn listen(&self) -> impl Stream<Item = String> + Send + 'static {
         let (to, queued) = queue();
         let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
@@ -315,7 +317,8 @@ impl Session {
         })
     }
 
-    /// Something that the server says, to whoever listens; kept for a while where nobody does.
+    /// Delivers a message that the server sends on its own; if nobody listens, it is stored for a
+    /// while.
     fn tell(&self, line: String) {
         let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let line = match stream {
@@ -356,7 +359,7 @@ impl Wire {
         }
     }
 
-    /// The number under which a request of a session is under way.
+    /// The id at the server of a session's request in flight.
     fn id_of(&self, asked: &str, by: &Session) -> Option<u64> {
         let pending = self.pending();
         let of_it = |held: &Pending| {
@@ -365,7 +368,7 @@ impl Wire {
         pending.iter().find(|(_, held)| of_it(held)).map(|(number, _)| *number)
     }
 
-    /// One line of the server: to whom it is for.
+    /// Handles one line of the server: finds its recipient.
     fn take(&self, line: &str) {
         let Ok(message) = Message::read(line) else {
             let line = passavant_proto::others_text::shown(line, 200);
@@ -405,14 +408,15 @@ impl Wire {
         }
         let live = self.live();
         if message.is_request() {
-            // Where several share the link, nobody can tell whose request it belongs to: none of them is asked.
+            // On a shared link the session that a request of the server belongs to is unknown: no
+            // session is asked.
             let only = if self.shared { None } else { live.first() };
             let noted = message.id.zip(only).is_some_and(|(id, only)| self.asks(id, only));
             if !noted {
                 self.refuse(message.id);
                 return;
             }
-            // On the way to an answer, where there is one to come.
+            // Send it on the stream of a request in flight, if there is one.
             let pending = self.pending();
             asker =
                 pending.iter().max_by_key(|(number, _)| **number).map(|(_, held)| held.to.clone());
@@ -420,7 +424,8 @@ impl Wire {
             && asker.is_none()
             && !message.method().is_some_and(|method| method.ends_with("/list_changed"))
         {
-            // What it says of its own accord may be about one of them.
+            // On a shared link, a message that the server sends on its own may be about any of the
+            // callers.
             return;
         }
         let text = Written {
@@ -447,8 +452,8 @@ impl Wire {
         sessions.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Notes whom the server asks; `false` where its id is longer than any need be. What was never answered is forgotten
-    /// for what is asked later.
+    /// Records which session the server asks; `false` if the id is too long. The oldest unanswered
+    /// requests are forgotten to make room.
     fn asks(&self, id: &RawValue, session: &Arc<Session>) -> bool {
         if id.get().len() > LONGEST_ID {
             return false;
@@ -461,7 +466,7 @@ impl Wire {
         true
     }
 
-    /// Whether the server asked this session, which answers once.
+    /// Whether the server asked this session, which may answer once.
     fn was_asked(&self, id: &RawValue, by: &Session) -> bool {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let own = |(held, session): &(String, Weak<Session>)| {
@@ -471,7 +476,7 @@ impl Wire {
         at.and_then(|at| asked.remove(at)).is_some()
     }
 
-    /// Tells the server that nobody is asked.
+    /// Tells the server that its request is not passed to anybody.
     fn refuse(&self, id: Option<&RawValue>) {
         let error = if self.shared {
             r#"{"code":-32601,"message":"Several people share this server: nobody can be asked."}"#
@@ -491,7 +496,7 @@ impl Wire {
     }
 }
 
-/// The server's lines, until it ends; then whoever waits is told by the end of their answers.
+/// Reads the server's lines until it ends; then all waiting requests end.
 async fn read(wire: Arc<Wire>, mut from: mpsc::Receiver<String>) {
     loop {
         let line = tokio::select! {
@@ -507,7 +512,7 @@ async fn read(wire: Arc<Wire>, mut from: mpsc::Receiver<String>) {
     wire.pending().clear();
 }
 
-/// What comes back for a request, up to its answer.
+/// The messages that come back for a request, up to its response.
 pub(super) struct Answers {
     queued: Option<Queued>,
     answer: Option<oneshot::Receiver<String>>,
@@ -532,7 +537,7 @@ impl Stream for Answers {
                     self.answer = Some(answer);
                     return Poll::Ready(Some(Answer { text, is_last: false }));
                 }
-                // Nobody says anything more; the answer may be there.
+                // Nothing more precedes the response, which may be there.
                 Poll::Ready(None) => self.queued = None,
                 Poll::Pending => {}
             }
@@ -588,7 +593,7 @@ mod tests {
         assert_eq!(answer.text, r#"{"jsonrpc":"2.0","id":"a","result":{"of":"second"}}"#);
         assert!(of_second.next().await.is_none());
         assert!(of_first.next().await.unwrap().text.contains("first"));
-        // A cancellation finds the request of its own session.
+        // A cancellation finds the request of its own session only.
         let _waiting = second.ask(&Message::read(text).unwrap()).await.unwrap();
         written.recv().await.unwrap();
         let cancel =
@@ -625,7 +630,8 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_is_asked_for_another_and_nobody_answers_for_another() {
-        // Of a link that several share nobody is asked, and nothing is said to one that may be about another.
+        // On a shared link no session is asked, and messages that may concern another caller are
+        // not delivered.
         let (shared, mut written, lines) = link();
         let first = Session::over(shared, true);
         let second = Session::beside(&first);
@@ -652,7 +658,7 @@ mod tests {
         let answer = r#"{"jsonrpc":"2.0","id":77,"result":{"action":"accept"}}"#;
         second.pass_on(&Message::read(answer).unwrap()).await.unwrap();
         assert!(written.try_recv().is_err(), "nobody was asked");
-        // Of one that is a caller's own: once, and for what was asked.
+        // On a link of a single caller, an answer counts once, and only to a request.
         let (own, mut written, lines) = link();
         let session = Session::over(own, false);
         session.pass_on(&Message::read(answer).unwrap()).await.unwrap();
@@ -711,7 +717,7 @@ mod tests {
         assert!(!line.line().contains('\n'), "a message is one line");
     }
 
-    /// A call may take longer than others wait for room.
+    /// A call may take longer than the time after which unused sessions make room.
     #[tokio::test]
     async fn a_session_is_in_use_as_long_as_somebody_waits_for_its_answer() {
         let (link, mut written, lines) = link();
@@ -729,7 +735,7 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert!(session.unused_for() >= Duration::from_millis(20), "and then it is not");
         assert!(session.unused_for() < Duration::from_millis(45), "time counts from its answer");
-        // Who has gone away waits for nothing.
+        // A caller that has disconnected does not wait any more.
         let call = session.ask(&call).await.unwrap();
         drop(call);
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -1,5 +1,5 @@
-//! The HTTP+SSE transport of 2024-11-05: one stream of events for everything that the server says, and a place to post
-//! to that the stream names first.
+//! The HTTP+SSE transport of 2024-11-05: one stream of events for everything that the server sends,
+//! and an endpoint for POST that the stream names first.
 
 use super::{LARGEST, Link};
 use anyhow::{Context, Result, bail};
@@ -11,19 +11,19 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-/// For the stream to begin and to name its endpoint.
+/// Time for the stream to begin and to name its endpoint.
 const BEGINS: Duration = Duration::from_secs(10);
-/// For one message to be taken.
+/// Time for one message to be accepted.
 const TAKEN: Duration = Duration::from_secs(30);
 
-/// Where the stream is.
+/// The URL of the stream, and how to request it.
 #[derive(Clone)]
 pub struct Sse {
     pub url: String,
     pub outbound: Outbound,
     /// The MCP server's own credential.
     pub credential: Option<(HeaderName, Secret)>,
-    /// `Host`, where the MCP server takes no other.
+    /// `Host`, if the MCP server accepts only a certain one.
     pub host: Option<HeaderValue>,
 }
 
@@ -69,7 +69,7 @@ impl Sse {
         let (mut events, named) = begun.await.context("its stream does not begin")??;
         let own = Url::parse(&self.url)?;
         let endpoint = own.join(named.trim()).context("it names no place to post to")?;
-        // Messages and credentials go to the server that was written, and nowhere else.
+        // Messages and credentials are sent only to the origin that the administrator configured.
         if endpoint.origin() != own.origin() {
             bail!("it wants messages at another place: {}", shown(endpoint.as_str(), 200));
         }

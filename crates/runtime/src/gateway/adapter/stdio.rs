@@ -13,22 +13,23 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// For a program to end by itself after its input has ended, and again after it was asked to.
+/// Time for a program to end by itself after the end of its input, and again after it was asked to.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
-/// What every program needs of the environment to run; everything else is named.
+/// Variables of the environment that every program gets; all others have to be configured.
 const ALWAYS: [&str; 9] =
     ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR"];
-/// Lines of its standard error that go into the log, a second.
+/// Lines of its standard error that are logged per second.
 const LOGGED: u32 = 50;
 
-/// A program, and what it is started with.
+/// A program, and how to start it.
 #[derive(Clone, Debug)]
 pub struct Command {
     pub program: String,
     pub args: Vec<String>,
-    /// Where it runs.
+    /// Its working directory.
     pub folder: PathBuf,
-    /// What it sees of the environment beside what every program needs; `None`: as it is here.
+    /// Variables it gets besides those that every program gets. `None`: the value in our own
+    /// environment.
     pub environment: BTreeMap<String, Option<String>>,
 }
 
@@ -54,7 +55,7 @@ impl Command {
                 }
             }
         }
-        // What it starts itself ends with it.
+        // Child processes of the program end with it.
         #[cfg(unix)]
         command.process_group(0);
         let mut child = command.spawn().with_context(|| {
@@ -63,7 +64,8 @@ impl Command {
                 shown(&self.program, 100)
             )
         })?;
-        // Its group is named by it, also once it is gone: what it started may not be.
+        // The process group keeps the program's id even after the program has ended, because its
+        // children may still run.
         let group = Group(child.id());
         let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(mut stdin), Some(stdout), Some(stderr)) = streams else {
@@ -102,7 +104,7 @@ impl Command {
     }
 }
 
-/// A program and all that it started; whatever is left of it is gone with this.
+/// The process group of a program. Dropping this kills whatever is left of it.
 struct Group(Option<u32>);
 
 impl Drop for Group {
@@ -111,7 +113,7 @@ impl Drop for Group {
     }
 }
 
-/// Waits for a program whose input has ended, and makes it end.
+/// Waits for a program whose input has ended, and kills it if necessary.
 async fn finish(child: &mut Child, group: &Group) -> String {
     let text = |status: std::io::Result<std::process::ExitStatus>| {
         status.map_or_else(|error| error.to_string(), |status| status.to_string())
@@ -128,14 +130,14 @@ async fn finish(child: &mut Child, group: &Group) -> String {
     text(child.wait().await)
 }
 
-/// To the program and all that it started: to end, or to be gone.
+/// Signals a program and its children: to terminate, or to be killed.
 #[cfg(unix)]
 fn signal(group: Option<u32>, kill: bool) {
     use rustix::process::{Pid, Signal, kill_process_group};
     let signal = if kill { Signal::KILL } else { Signal::TERM };
     let pid = group.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
     if let Some(pid) = pid {
-        // It may be gone already.
+        // It may have ended already.
         let _ = kill_process_group(pid, signal);
     }
 }
@@ -143,7 +145,7 @@ fn signal(group: Option<u32>, kill: bool) {
 #[cfg(not(unix))]
 fn signal(_: Option<u32>, _: bool) {}
 
-/// Lines, each within its bound; an endless one ends the server.
+/// Reads lines of limited length; a line that is too long ends the server.
 async fn read_lines(from: impl AsyncRead + Unpin, to: mpsc::Sender<String>) {
     let mut from = BufReader::new(from);
     let mut line = Vec::new();
@@ -169,7 +171,7 @@ async fn read_lines(from: impl AsyncRead + Unpin, to: mpsc::Sender<String>) {
     }
 }
 
-/// Its standard error, into the log: made harmless, short, and not too much of it.
+/// Logs its standard error: sanitized, shortened and limited in rate.
 async fn log(server: String, stderr: ChildStderr) {
     let mut from = BufReader::new(stderr);
     let mut line = Vec::new();
