@@ -1,6 +1,7 @@
-//! Our client library as the MCP conformance suite's client: the suite's context in the environment,
-//! the MCP server's URL as last argument, exit 0 for success. Where the scenario is about consent, the
-//! person is a plain HTTP client that follows redirects, as the suite's authorization server expects.
+//! Our client library as the client of the MCP conformance suite: the suite passes its context in
+//! the environment and the MCP server's URL as last argument, and expects exit code 0 for success.
+//! In scenarios about consent, the person is a plain HTTP client that follows redirects, as the
+//! suite's authorization server expects.
 #![allow(
     unused_crate_dependencies,
     reason = "this package has several programs, each with its own"
@@ -29,7 +30,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// What scenarios tell, each its part.
+/// The contexts of scenarios; each uses some of the members.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Context {
@@ -85,7 +86,7 @@ fn client(settings: Settings, vault: MemoryVault) -> Result<Client, Box<dyn std:
     Ok(Client::new(settings, Box::new(vault), Outbound::new(&[])?, clock, entropy))
 }
 
-/// A company signed in already, by the suite's ID token.
+/// A person who is already signed in at the company, with the suite's ID token.
 async fn with_cross_app_access(
     context: &Context,
     url: &str,
@@ -107,8 +108,8 @@ async fn with_cross_app_access(
         access_token: None,
         access_token_expires: 0,
     };
-    // The operator of this client has configured the suite's authorization server by hand: it does
-    // not advertise the grant profile.
+    // The operator of this client configured the suite's authorization server manually, because it
+    // does not announce the grant profile.
     let server = client(settings.clone(), MemoryVault::default())?.discover(url).await?;
     let secret = Secret::new(text(&context.client_secret)?);
     let at_ras = Registration::with_secret(text(&context.client_id)?, secret);
@@ -116,7 +117,8 @@ async fn with_cross_app_access(
     client(Settings { ras_clients, ..settings }, MemoryVault::with(session))
 }
 
-/// Nobody's company: whatever the server's own authorization server asks the person.
+/// A client that belongs to no company: the person consents to whatever the server's own
+/// authorization server asks for.
 fn with_consent(context: &Context) -> Result<Client, Box<dyn std::error::Error>> {
     let idp = Issuer::parse("https://idp.invalid").map_err(|e| e.to_string())?;
     let mut settings = Settings::new(idp, Registration::public("nobody"));

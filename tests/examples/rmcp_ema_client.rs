@@ -1,5 +1,5 @@
-//! The Rust MCP SDK's own enterprise-managed client, the strictest there is, against our parties.
-//! Configured by environment like the TypeScript one; prints one line of JSON.
+//! The enterprise-managed client of the Rust MCP SDK, the strictest there is, against our parties.
+//! It is configured by the environment like the TypeScript one, and prints one line of JSON.
 #![allow(
     unused_crate_dependencies,
     reason = "this package has several programs, each with its own"

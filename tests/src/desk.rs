@@ -1,5 +1,5 @@
-//! An employee's computer: an installation of Passavant that is enrolled through the sign-in page, as a
-//! browser would.
+//! An employee's computer: an installation of Passavant that was enrolled through the sign-in page,
+//! as in a browser.
 
 use crate::world::{PASSWORD, World};
 use passavant_client::{
@@ -25,12 +25,12 @@ pub struct Desk {
     pub client_id: String,
     /// Its key.
     pub key: Arc<SigningKey>,
-    /// What is kept on it.
+    /// What is stored on it.
     pub vault: Arc<MemoryVault>,
 }
 
 impl World {
-    /// Enrols an installation under a person and signs them in, in one browser tab.
+    /// Enrols an installation for a person and signs them in, in one browser tab.
     pub async fn desk(&self, username: &str) -> Desk {
         let outbound = Outbound::new(&[]).unwrap();
         let options = SignInOptions::default();
@@ -41,7 +41,8 @@ impl World {
         let vault = Arc::<MemoryVault>::default();
         let person = async {
             let (location, cookies) = self.browse(&url, username, PASSWORD).await;
-            // The tab waits until the installation is enrolled, and is sent on to sign in.
+            // The tab waits until the installation is enrolled, and is then redirected to the
+            // sign-in.
             let mut next = location;
             for _ in 0..6 {
                 let asked = self.http.get(&next);

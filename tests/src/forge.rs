@@ -1,4 +1,4 @@
-//! Makes JWTs that no honest party would.
+//! Makes JWTs that no honest party would make.
 
 use aws_lc_rs::{
     encoding::{AsDer, Pkcs8V1Der},
@@ -13,7 +13,7 @@ use passavant_proto::jose::jwk::{Algorithm, SigningKey};
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 
-/// Signing keys of EdDSA and RS256, the same ones all the time: to make an RSA key takes a while.
+/// Signing keys of EdDSA and RS256, always the same ones, because making an RSA key takes a while.
 pub fn other_keys() -> [SigningKey; 2] {
     static RSA: LazyLock<Vec<u8>> = LazyLock::new(|| {
         let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
@@ -72,7 +72,7 @@ impl Key {
         self.pair.public_key().as_ref().to_vec()
     }
 
-    /// A JWT with this header and payload, byte for byte as given.
+    /// A JWT with exactly this header and payload.
     pub fn sign(&self, header: &str, payload: &[u8]) -> String {
         let input = format!("{}.{}", B64.encode(header), B64.encode(payload));
         format!("{input}.{}", B64.encode(self.signature(&input)))
@@ -83,7 +83,7 @@ impl Key {
         self.pair.sign(&SystemRandom::new(), input.as_bytes()).unwrap().as_ref().to_vec()
     }
 
-    /// The usual header for `typ`; without one where it is empty.
+    /// The usual header; without `typ` if that is empty.
     pub fn header(&self, typ: &str) -> Value {
         let mut header = json!({"alg": "ES256", "kid": self.kid()});
         if !typ.is_empty() {
@@ -99,7 +99,7 @@ impl Default for Key {
     }
 }
 
-/// A JWT taken apart, to be changed in one place and put together again.
+/// A decoded JWT, to be changed in one place and signed again.
 #[derive(Clone)]
 pub struct Parts {
     /// JOSE header.

@@ -51,18 +51,18 @@ pub struct Seen {
 #[derive(Clone, Default)]
 pub struct Upstream {
     seen: Arc<Mutex<Vec<Seen>>>,
-    /// What `tools/list` answers.
+    /// The tools that `tools/list` returns.
     pub tools: Arc<Mutex<Value>>,
-    /// Lists come as events.
+    /// Whether lists are returned as events.
     pub events: Arc<AtomicBool>,
-    /// Lists come as the bytes that stand here, of this media type.
+    /// If set, lists are returned as these bytes with this media type.
     pub raw: Arc<Mutex<Option<(&'static str, Vec<u8>)>>>,
-    /// Streams that the gateway has let go.
+    /// Number of streams that the gateway has dropped.
     pub let_go: Arc<AtomicUsize>,
     sessions: Arc<AtomicUsize>,
 }
 
-/// Counts a stream that is dropped.
+/// Counts a stream when it is dropped.
 struct Counted(Arc<AtomicUsize>);
 
 impl Drop for Counted {
@@ -72,12 +72,12 @@ impl Drop for Counted {
 }
 
 impl Upstream {
-    /// What it saw since the last time.
+    /// The requests since the last call.
     pub fn take(&self) -> Vec<Seen> {
         std::mem::take(&mut *self.seen.lock().unwrap())
     }
 
-    /// Waits until so many streams were let go.
+    /// Waits until this many streams were dropped.
     pub async fn wait_let_go(&self, count: usize) {
         for _ in 0..200 {
             if self.let_go.load(Ordering::SeqCst) >= count {
@@ -118,7 +118,8 @@ impl Upstream {
         let asked: Value = serde_json::from_str(&body).unwrap_or_default();
         let id = &asked["id"];
         if id.is_null() && asked["method"].is_string() {
-            // As servers in Node.js do it: accepted, of no kind, in chunks of which there are none.
+            // As servers in Node.js do it: 202 without a content type, with a chunked body that has
+            // no chunks.
             let nothing = futures::stream::empty::<Result<Bytes, Infallible>>();
             return (StatusCode::ACCEPTED, Body::from_stream(nothing)).into_response();
         }
@@ -252,7 +253,7 @@ impl Upstream {
     }
 }
 
-/// A gateway, its MCP server, and what it puts on record.
+/// A gateway, its MCP server, and its records.
 pub struct Gate {
     /// The MCP server's resource identifier.
     pub url: String,
@@ -260,7 +261,7 @@ pub struct Gate {
     pub upstream: Upstream,
     /// The gateway.
     pub gateway: Gateway,
-    /// Ends it.
+    /// Stops it.
     pub stop: CancellationToken,
     records: Arc<Mutex<Vec<Value>>>,
     kept: Arc<Mutex<BTreeMap<String, Approved>>>,
@@ -277,18 +278,18 @@ pub fn tools(names: &[&str], scopes: &str) -> Rule {
 }
 
 impl Gate {
-    /// The usual gateway: `read` for every request, `write` for `draw`, every other tool of the script
-    /// without more.
+    /// The usual gateway: every request needs `read`, the tool `draw` also `write`, and the
+    /// script's other tools need nothing more.
     pub async fn new(world: &World) -> Self {
         Self::with(world, |_| {}).await
     }
 
-    /// One with other settings.
+    /// A gateway with other settings.
     pub async fn with(world: &World, change: impl FnOnce(&mut RouteSettings)) -> Self {
         Self::begin(world, change, BTreeMap::new(), None).await
     }
 
-    /// One that goes on with tools that were approved before, or in front of an MCP server elsewhere.
+    /// A gateway with previously approved tools, or in front of another MCP server.
     pub async fn begin(
         world: &World,
         change: impl FnOnce(&mut RouteSettings),
@@ -383,14 +384,14 @@ impl Gate {
         Self { url, upstream, gateway, stop, records, kept, writing }
     }
 
-    /// From now on nothing can be put on record.
+    /// From now on nothing can be recorded.
     pub fn stop_writing(&self) {
         self.writing.store(false, Ordering::SeqCst);
     }
 
-    /// What was put on record since the last time, of one kind.
+    /// The records of one kind since the last call.
     pub async fn records(&self, kind: &str) -> Vec<Value> {
-        // Outcomes come when an answer was read to its end.
+        // Outcomes are recorded after an answer was read to its end.
         tokio::time::sleep(Duration::from_millis(30)).await;
         let mut all = self.records.lock().unwrap();
         let (found, rest) = all.drain(..).partition(|record| record["kind"] == kind);
@@ -398,18 +399,18 @@ impl Gate {
         found
     }
 
-    /// What is kept of tools, once the keeper had its turn.
+    /// The saved tools, after the task that saves them has run.
     pub async fn kept(&self) -> BTreeMap<String, Approved> {
         tokio::time::sleep(Duration::from_millis(1200)).await;
         self.kept.lock().unwrap().clone()
     }
 
-    /// An access token for this MCP server, with these scopes, on record at the RAS.
+    /// An access token for this MCP server with these scopes, recorded at the RAS.
     pub async fn token(&self, world: &World, person: &str, scopes: &str) -> String {
         self.token_with(world, person, scopes, &json!({})).await
     }
 
-    /// One that comes from an ID-JAG with more claims.
+    /// A token that was issued for an ID-JAG with more claims.
     pub async fn token_with(
         &self,
         world: &World,
@@ -429,7 +430,7 @@ impl Gate {
         token.str("access_token").to_owned()
     }
 
-    /// Posts a body with a token and more headers.
+    /// Posts a body with a token and additional headers.
     pub async fn post(
         &self,
         world: &World,
@@ -454,7 +455,7 @@ impl Gate {
         self.post(world, token, &[], &call(tool)).await
     }
 
-    /// A stream of a tool, as it arrives.
+    /// The response of a tool that streams, as it arrives.
     pub async fn stream(&self, world: &World, token: &str, body: &Value) -> reqwest::Response {
         world
             .http
@@ -475,7 +476,8 @@ pub fn call(tool: &str) -> Value {
 }
 
 impl World {
-    /// Registers an MCP server at RAS and IdP; everybody may reach it through the main client.
+    /// Registers an MCP server at RAS and IdP, so that everybody may reach it through the main
+    /// client.
     pub async fn govern(&self, url: &str) {
         let resource = self.register("Gated", url).await;
         let mut connection = self.connection(AGENT, AGENT_AT_RAS);

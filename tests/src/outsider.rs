@@ -1,4 +1,5 @@
-//! People and clients without cross-app access: a browser, and the RAS that sends it to the IdP.
+//! People and clients without cross-app access: a browser, and the RAS that redirects it to the
+//! IdP.
 
 use crate::world::{Ask, CALLBACK, PASSWORD, Reply, World};
 use passavant_proto::{
@@ -16,7 +17,7 @@ use url::Url;
 /// A public client at the RAS that an administrator registered.
 pub const DESKTOP: &str = "desktop";
 
-/// A browser: one cookie jar for all ports of a host, as browsers have it.
+/// A browser: one cookie jar for all ports of a host, as in real browsers.
 #[derive(Clone, Default)]
 pub struct Browser {
     jar: BTreeMap<String, String>,
@@ -61,8 +62,8 @@ impl Browser {
         self.ask(world, ask).await
     }
 
-    /// Follows redirects between RAS and IdP, signing in where it is asked to; what it ends at, and the URL of
-    /// that.
+    /// Follows redirects between RAS and IdP, and signs in where it is asked to. Returns the last
+    /// URL and its response.
     pub async fn go(&mut self, world: &World, url: &str, username: &str) -> (String, Reply) {
         let mut at = url.to_owned();
         for _ in 0..12 {
@@ -92,7 +93,7 @@ impl Browser {
         panic!("it goes in circles: {at}");
     }
 
-    /// The answer of a person to the page that asks.
+    /// A person's answer to the consent page.
     pub fn answer(&self, world: &World, url: &str, page: &Reply, answer: &str) -> Ask {
         let field = |name: &str| {
             let (_, rest) = page.text.split_once(&format!("name=\"{name}\" value=\"")).unwrap();
@@ -110,7 +111,7 @@ impl Browser {
         }
     }
 
-    /// The whole way to a code for `client`.
+    /// All steps to a code for `client`.
     pub async fn code(&mut self, world: &World, url: &str, username: &str) -> String {
         let (at, page) = self.go(world, url, username).await;
         assert_eq!(page.status, 200, "{}", page.text);
@@ -131,11 +132,12 @@ impl Browser {
     }
 }
 
-/// The verifier of every request here.
+/// The PKCE verifier of every request here.
 pub const VERIFIER: &str = "a-verifier-of-some-forty-three-characters-xx";
 
 impl World {
-    /// Opens the interactive path: the RAS is a relying party of the IdP, and has a public client.
+    /// Enables the interactive path: the RAS becomes a relying party of the IdP, and gets a public
+    /// client.
     pub async fn let_outsiders_in(&self) {
         let jwks = json!({"keys": [self.ras_key.jwk()]});
         let relying_party = Client {
@@ -160,7 +162,7 @@ impl World {
         self.set_sign_in(&json!({"client_id": "ras-rp"})).await;
     }
 
-    /// Allows or forbids the interactive path for the IdP's people.
+    /// Enables or disables the interactive path for the IdP's people.
     pub async fn set_sign_in(&self, sign_in: &Value) {
         let body = json!({"id": self.idp, "sign_in": sign_in});
         let path = "/ras/ras/trusted-issuers/sign-in";
@@ -214,7 +216,7 @@ impl World {
         self.ask(&self.ras, "/token", &form).no_header("authorization")
     }
 
-    /// Takes every connection away: what is left is the interactive path.
+    /// Deletes all connections, so that only the interactive path is left.
     pub async fn without_connections(&self) {
         for connection in self.idp_store.all::<Connection>().await.unwrap() {
             let event = passavant_store::AuditEvent::granted(

@@ -1,9 +1,9 @@
-//! `docs/requirements.yaml`, read, and `docs/requirements.md`, made from it.
+//! Parses `docs/requirements.yaml`, and makes `docs/requirements.md` from it.
 
-/// What is kept: every rule, its clause, and its tests or the reason why it has none.
+/// All rules, each with its clause, and its tests or the reason why it has none.
 pub const YAML: &str = include_str!("../../docs/requirements.yaml");
 
-/// The groups: how the ids of their rules begin, and their headings.
+/// The groups: the prefix of their rules' ids, and their headings.
 pub const GROUPS: [(&str, &str); 7] = [
     ("id-jag", "The ID-JAG"),
     ("exchange", "Token exchange at the identity provider"),
@@ -14,7 +14,7 @@ pub const GROUPS: [(&str, &str); 7] = [
     ("operations", "Privacy and operations"),
 ];
 
-/// One rule. It has tests, or a reason.
+/// One rule. It has either tests or a reason.
 #[derive(Debug, Default)]
 pub struct Rule {
     pub id: String,
@@ -25,7 +25,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// How the ids of its group begin; empty where it is in none.
+    /// The prefix of its group; empty if it is in none.
     pub fn group(&self) -> &'static str {
         for (group, _) in GROUPS {
             if self.id.strip_prefix(group).is_some_and(|rest| rest.starts_with('-')) {
@@ -36,7 +36,8 @@ impl Rule {
     }
 }
 
-/// Reads the rules: an id on a line of its own, and below it `text`, `clause`, and `tests` or `reason`, each on one line.
+/// Parses the rules: an id on a line of its own, followed by `text`, `clause`, and `tests` or
+/// `reason`, each on one line.
 pub fn read(yaml: &str) -> Vec<Rule> {
     let mut rules: Vec<Rule> = Vec::new();
     for line in yaml.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {

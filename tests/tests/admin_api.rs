@@ -168,8 +168,8 @@ async fn mistakes_are_named_with_what_to_do_and_nothing_is_written() {
     assert_eq!(world.last_event(&world.idp_store).await.id, before, "nothing was written");
 }
 
-/// What would be read otherwise later is not taken: scopes that are none, keys at no URL, addresses that are
-/// none, domains that are none or somebody else's, and more than one body.
+/// Values that would be interpreted differently later are rejected: invalid scopes, keys without a
+/// URL, invalid addresses, invalid or already used domains, and more than one body.
 #[tokio::test]
 async fn what_would_be_read_otherwise_later_is_not_taken() {
     let world = World::new().await;
@@ -205,12 +205,12 @@ async fn what_would_be_read_otherwise_later_is_not_taken() {
         assert!((400..500).contains(&reply.status), "{path} {body}: {}", reply.text);
         assert!(reply.text.contains(says), "{path} {body}: {}", reply.text);
     }
-    // Two words are two scopes, everywhere.
+    // A text with a space is two scopes, everywhere.
     let two =
         json!({"resource": "https://two.example", "scopes": ["a b"], "default_scopes": ["b"]});
     let reply = world.administer(Method::POST, "/ras/ras/resources", Some(two)).await;
     assert_eq!(reply.json["scopes"], json!(["a", "b"]), "{}", reply.text);
-    // Nothing stands after a body.
+    // Nothing may follow the body.
     for rest in ["{}", "x", "\u{0}"] {
         let ask = Ask {
             url: format!("{}/idp/groups", world.admin),

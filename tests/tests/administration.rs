@@ -1,5 +1,5 @@
-//! Administration: the life of records by the typed client, who may do what, and what happens to requests that come twice
-//! or late.
+//! Administration: the life cycle of records through the typed client, who may do what, and
+//! requests that arrive twice or late.
 
 use passavant_admin::{
     client::{AdminClient, ClientError, Entry, ServerClient},
@@ -39,7 +39,8 @@ fn refusal<T: std::fmt::Debug>(answer: Result<T, ClientError>) -> Problem {
     }
 }
 
-/// Added, listed, shown, changed with its tag and not with an old one, deleted with what it says beforehand.
+/// Adds, lists, shows and deletes a record; changes it with its current ETag, and not with an old
+/// one; and compares what is deleted with what was announced.
 async fn lives<K: Kind>(
     server: &ServerClient,
     id: &str,
@@ -203,7 +204,7 @@ async fn every_kind_of_record_of_an_authorization_server_lives_the_same() {
     ras.add::<ClientHosts>(&typed(json!({"origin": host}))).await.unwrap();
     assert!(ras.switch::<ClientHosts>(host, false).await.unwrap().disabled);
     ras.delete::<ClientHosts>(host).await.unwrap();
-    // Accounts are named by their address as well as by their id.
+    // Accounts can be named by their address as well as by their id.
     let made = ras.add::<Accounts>(&typed(json!({"email": "a@acme.example"}))).await.unwrap();
     let other = AccountChange { email: Some(Some("b@acme.example".to_owned())) };
     let changed = ras.change::<Accounts>("a@acme.example", &other, None).await.unwrap();
@@ -247,7 +248,8 @@ async fn what_goes_with_a_record_is_said_before_it_goes() {
     }
 }
 
-/// What is sent is heeded or refused: `null` takes away what may be missing, and nothing else.
+/// Everything that is sent has an effect or is rejected: `null` removes optional values, and is
+/// rejected elsewhere.
 #[tokio::test]
 async fn null_is_refused_where_nothing_can_be_taken_away() {
     let world = World::new().await;
@@ -275,7 +277,7 @@ async fn null_is_refused_where_nothing_can_be_taken_away() {
     }
     let erin = idp.show::<Users>("erin").await.unwrap();
     assert!(erin.groups.contains("engineering"), "nothing was taken away");
-    // Of every kind: what the document says may be null may, and no more.
+    // For every kind: `null` is accepted exactly where the OpenAPI document allows it.
     let document: Value = serde_json::from_str(&passavant_admin::document_text()).unwrap();
     let nullable = |schema: &str, member: &str| {
         let held = &document["components"]["schemas"][schema]["properties"][member];
@@ -302,7 +304,7 @@ async fn lists_come_in_pages_and_are_searched() {
         wanted.after = Some(next);
     }
     assert_eq!(seen, (0..7).map(|n| format!("team-{n}")).collect::<Vec<_>>());
-    // What is a pattern to a database is a letter here.
+    // Wildcards of the database are ordinary characters in a search.
     for search in ["%", "_", "!", "team%"] {
         let wanted = ListQuery { search: Some(search.to_owned()), ..ListQuery::default() };
         assert!(idp.list::<Groups>(&wanted).await.unwrap().items.is_empty(), "{search}");
@@ -334,7 +336,8 @@ async fn a_sign_in_is_listed_by_name_and_ended_with_what_it_brought() {
     assert!(rows.iter().all(|row| row.event.starts_with("admin.")));
 }
 
-/// A request with a key, as a program sends it that does not know whether it was heard.
+/// A request with an idempotency key, as a program sends it that does not know whether an earlier
+/// one arrived.
 async fn with_key(world: &World, method: Method, path: &str, body: &str, key: &str) -> Reply {
     let ask = Ask {
         url: format!("{}{path}", world.admin),
@@ -363,7 +366,7 @@ async fn a_request_with_a_key_is_done_once_and_answered_again() {
     assert_eq!(other.status, 422, "{}", other.text);
     let elsewhere = with_key(&world, Method::DELETE, "/idp/clients/once", "", "k-1").await;
     assert_eq!(elsewhere.status, 422, "{}", elsewhere.text);
-    // What was refused was not done: it may be asked for again.
+    // A rejected request was not carried out, so it may be repeated.
     let wrong = r#"{"name": "Two", "id": "has space"}"#;
     assert_eq!(with_key(&world, Method::POST, "/idp/clients", wrong, "k-2").await.status, 400);
     assert_eq!(with_key(&world, Method::POST, "/idp/clients", wrong, "k-2").await.status, 400);
@@ -375,7 +378,7 @@ async fn a_request_with_a_key_is_done_once_and_answered_again() {
         let reply = with_key(&world, Method::POST, "/idp/groups", r#"{"name": "g"}"#, key).await;
         assert_eq!(reply.status, 400, "{key}: {}", reply.text);
     }
-    // Twelve at once: one is made, and the others hear of it or come too early.
+    // Twelve at once: one is carried out, and the others get its result or are too early.
     let new = r#"{"username": "many"}"#;
     let all = (0..12).map(|_| with_key(&world, Method::POST, "/idp/users", new, "k-4"));
     let all = futures::future::join_all(all).await;
@@ -388,7 +391,8 @@ async fn a_request_with_a_key_is_done_once_and_answered_again() {
     assert_ne!(later.status, 422, "a key is forgotten after a day");
 }
 
-/// Every operation of the document, for every role: who may is who it says.
+/// Every operation of the OpenAPI document, for every role: the document says which roles are
+/// allowed.
 #[tokio::test]
 async fn every_role_may_do_what_the_document_says_and_no_more() {
     let world = World::new().await;
@@ -413,7 +417,7 @@ async fn every_role_may_do_what_the_document_says_and_no_more() {
                             .iter()
                             .position(|held| least.contains(&format!("`{}`", held.word())))
                             .unwrap();
-                    // Of a record that is not there: nobody is cut off by this.
+                    // With a record that does not exist, so that nothing is changed by this.
                     let at = path.replace("{ras}", "ras").replace("{id}", "nobody-of-this-name");
                     let verb = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
                     let ask = Ask {
@@ -480,9 +484,9 @@ async fn the_last_owner_with_a_name_stays_one() {
     }
     ann.add::<Administrators>(&owner("bob")).await.unwrap();
     ann.change::<Administrators>("ann", &less, None).await.unwrap();
-    // And is none from then on.
+    // From then on she is no owner.
     assert_eq!(refusal(ann.add::<Administrators>(&owner("eve")).await).status, 403);
-    // Nor do two become less at once.
+    // Two owners cannot lose the role at the same time.
     let token = idp.add::<Administrators>(&owner("cleo")).await.unwrap().token.unwrap();
     let cleo = client_of(&world, Secret::new(token)).idp();
     let token = idp.renew("bob", None).await.unwrap().token.unwrap();
@@ -492,12 +496,13 @@ async fn the_last_owner_with_a_name_stays_one() {
         bob.delete::<Administrators>("bob"),
     );
     assert!(both.0.is_ok() != both.1.is_ok(), "{both:?}");
-    // Whoever has the secret of the config may take the last one away.
+    // Whoever has the secret of the config may remove the last owner.
     let _ = idp.delete::<Administrators>("bob").await;
     idp.delete::<Administrators>("cleo").await.unwrap();
 }
 
-/// What is shown is an allow-list: of a record that has everything, no stored secret is in any answer.
+/// Views are an allow-list: even for a record that has everything, no response contains a stored
+/// secret.
 #[tokio::test]
 async fn the_document_of_the_api_is_the_one_that_is_checked_in_and_served() {
     let world = World::new().await;
@@ -508,7 +513,7 @@ async fn the_document_of_the_api_is_the_one_that_is_checked_in_and_served() {
     assert_eq!(served.text, text);
     let roles = client(&world).roles().await.unwrap();
     assert_eq!(roles.idp.as_deref(), Some(world.idp.as_str()));
-    // Whatever is no path is said as everything else is.
+    // Errors for unknown paths have the common format.
     for path in ["/nothing", "/idp/nothing", "/ras/nobody/clients", "/idp/users/x/y/z"] {
         let reply = world.administer(Method::GET, path, None).await;
         assert_eq!(reply.status, 404, "{path}");

@@ -1,4 +1,4 @@
-//! Administrators with names: who may do what, and whose act is on record.
+//! Named administrators: who may do what, and whose act is recorded.
 
 use passavant_proto::event::{Act, Detail, Event, RequestEvent};
 use passavant_store::{
@@ -14,7 +14,7 @@ async fn rows(store: &Store) -> Vec<AuditRow> {
     store.audit(&all).await.unwrap()
 }
 
-/// Adds an administrator of `place`; their token.
+/// Adds an administrator of `place` and returns their token.
 async fn add(world: &World, place: &str, name: &str, role: &str) -> String {
     let body = json!({"name": name, "role": role});
     let path = format!("{place}/administrators");
@@ -58,7 +58,7 @@ async fn a_role_may_do_what_its_name_says_and_no_more() {
             assert_eq!(rows[0].details["reason"], "administrator.role");
             assert_eq!(rows[0].details["by"], format!("{role}@acme.example"));
         }
-        // Of the identity provider, and of nobody else.
+        // Only of the identity provider.
         for path in ["/ras/ras/clients", "/ras/ras/audit", "/nothing"] {
             let reply = world.administer_as(&token, Method::GET, path, None).await;
             assert_eq!(reply.status, 403, "{role} {path}: {}", reply.text);
@@ -122,7 +122,8 @@ async fn every_act_is_on_record_by_the_name_of_who_did_it() {
         assert_eq!(row.details["address"], "127.0.0.1", "{row:?}");
         assert!(row.details.contains_key("request_id"), "{row:?}");
     }
-    // Whoever holds the secret of the config is told apart from those with names.
+    // Acts with the secret of the config are recorded differently from those of named
+    // administrators.
     let _ = world.administer(Method::POST, "/idp/users/erin/disable", None).await;
     assert_eq!(world.last_event(&world.idp_store).await.details["by"], "the config's secret");
     for store in [&world.idp_store, &world.ras_store] {
@@ -150,7 +151,7 @@ async fn a_token_ends_when_it_is_renewed_when_its_time_has_come_and_with_its_adm
     assert_eq!(renewed.str("role"), "admin");
     assert_eq!(status(&first).await.status, 401);
     assert_eq!(status(&second).await.status, 200);
-    // What the database holds is of no use by itself, and the API does not show it.
+    // The stored verifier is useless on its own, and the API does not show it.
     let listed = world.administer(Method::GET, "/idp/administrators", None).await;
     for hidden in ["token", "proof", "key"] {
         assert!(!listed.text.contains(hidden), "{}", listed.text);
@@ -176,7 +177,8 @@ async fn a_token_ends_when_it_is_renewed_when_its_time_has_come_and_with_its_adm
     let renewed = world.administer(Method::POST, "/idp/administrators/renew", renewal).await;
     let third = renewed.str("token").to_owned();
     assert_eq!(status(&third).await.status, 200);
-    // A backup that was restored may hold administrators who were removed since: their tokens have ended.
+    // A restored backup may contain administrators who were removed since: their tokens are
+    // expired.
     let event = AuditEvent::granted(RequestEvent::Restored, world.now());
     world.idp_store.after_restore(event.with(Detail::By, "a test"), world.now()).await.unwrap();
     assert_eq!(status(&third).await.status, 401);
@@ -210,7 +212,7 @@ async fn who_is_turned_away_is_on_record_and_counted_and_bars_nobody_else() {
         let reply = world.administer_as("wrong", Method::GET, "/idp/users", None).await;
         answers.push(reply.status);
     }
-    // Each is turned away; what is on record of it is counted.
+    // Each is rejected; the number of records is limited.
     assert!(answers.iter().all(|status| *status == 401), "{answers:?}");
     let all = rows(&world.idp_store).await;
     let refused: Vec<_> = all
@@ -278,7 +280,7 @@ async fn gateways_are_administered_where_what_is_done_to_them_goes_on_record() {
         let reply = world.administer_as(&token, Method::POST, "/gateway/approve", body).await;
         assert_eq!(reply.status, approves, "{place} {role}: {}", reply.text);
     }
-    // What is done outside of the database is put on record before, by whoever is an administrator then.
+    // Acts outside of the database are recorded first, if the caller is still an administrator.
     let held: Administrator = world.idp_store.by_id("a-admin").await.unwrap().unwrap();
     let mut event = AuditEvent::granted(Event::Admin(Act::Approve, "tool"), world.now())
         .with(Detail::By, "a-admin");
@@ -296,7 +298,7 @@ async fn gateways_are_administered_where_what_is_done_to_them_goes_on_record() {
     assert_ne!(world.last_event(&world.idp_store).await.event, "admin.approve tool");
 }
 
-/// A raw request, without what a library would add or refuse.
+/// A raw request, without anything that a library would add or reject.
 async fn raw(world: &World, request: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let host = world.admin.trim_start_matches("http://");
@@ -328,7 +330,7 @@ async fn odd_requests_get_nobody_in_and_leave_small_rows() {
     assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
     let row = world.last_event(&world.idp_store).await;
     assert!(row.details["method"].chars().count() <= 17, "{row:?}");
-    // A page of a browser, whatever it holds.
+    // Requests from a page in a browser are rejected, whatever they contain.
     let ask = Ask {
         url: format!("{}/idp/users", world.admin),
         form: Vec::new(),
@@ -339,7 +341,7 @@ async fn odd_requests_get_nobody_in_and_leave_small_rows() {
         method: Method::GET,
     };
     assert_eq!(world.send(&ask).await.status, 403);
-    // What no database takes is the caller's mistake.
+    // Values that no database accepts are the caller's error.
     for (path, body) in [
         ("/idp/users/%00/disable", json!({})),
         ("/idp/administrators/delete", json!({"name": "m\u{0}"})),
@@ -381,7 +383,7 @@ async fn a_row_says_where_somebody_is_an_administrator_who_asks_elsewhere() {
     assert_eq!(reply.status, 403);
     let row = world.last_event(&world.idp_store).await;
     assert_eq!(row.details["by"], "ann of the authorization server `ras`");
-    // What only owners may is counted apart: nothing else hides it.
+    // Refusals of owners' operations are counted separately, so that others cannot crowd them out.
     let helpdesk = add(&world, "/idp", "bob", "helpdesk").await;
     for _ in 0..40 {
         world.administer_as(&helpdesk, Method::POST, "/idp/nothing", Some(json!({}))).await;

@@ -1,5 +1,5 @@
-//! The stdio bridge before scripted servers: each request is answered exactly once, whatever happens on
-//! the way.
+//! The stdio bridge in front of scripted servers: each request is answered exactly once, whatever
+//! happens.
 
 use axum::{
     Router,
@@ -45,7 +45,7 @@ impl Seen {
 
 type Answer = Box<dyn FnOnce(&Seen) -> Response<Body> + Send>;
 
-/// A server that answers as the test says, in order; then with 405.
+/// A server that answers with the test's responses, in order; after that with 405.
 #[derive(Clone, Default)]
 struct Script {
     answers: Arc<Mutex<VecDeque<(Method, Answer)>>>,
@@ -109,7 +109,7 @@ fn events(text: &str) -> Response<Body> {
     response
 }
 
-/// A bridge at work, with its two ends.
+/// A running bridge, with its two ends.
 struct Wire {
     input: DuplexStream,
     lines: tokio::io::Lines<BufReader<DuplexStream>>,
@@ -150,7 +150,7 @@ impl Wire {
         serde_json::from_str(&self.text().await).expect("only JSON on standard output")
     }
 
-    /// Nothing more comes for a while.
+    /// Whether nothing more arrives for a while.
     async fn is_quiet(&mut self) -> bool {
         timeout(Duration::from_millis(300), self.lines.next_line()).await.is_err()
     }
@@ -254,7 +254,7 @@ async fn a_session_that_the_server_forgot_is_begun_anew_once() {
     ids.sort_by_key(Value::to_string);
     assert_eq!(ids, [json!(1), json!(2)]);
     assert!(wire.is_quiet().await, "the answer to the bridge's own request leaked");
-    // A 404 that is about the method is no forgotten session.
+    // A 404 about the method does not mean that the session is lost.
     script.post(|seen| {
         let body = format!(r#"{{"id":{},"error":{{"code":-32601,"message":"no"}}}}"#, seen.id());
         status(404, &body)
@@ -269,7 +269,7 @@ async fn a_stream_that_breaks_off_is_taken_up_where_it_ended_or_said_to_be_lost(
     let script = Script::default();
     let url = world.serve("breaks", script.router("breaks")).await;
     let mut wire = Wire::to(&world, &url).await;
-    // The stream for what the server says unasked is not offered here.
+    // This server does not offer the stream for messages of its own.
     script.on(Method::GET, |_| status(405, ""));
     wire.begin(&script, Some("s")).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -286,7 +286,7 @@ async fn a_stream_that_breaks_off_is_taken_up_where_it_ended_or_said_to_be_lost(
     wire.send(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"slow"}}"#).await;
     assert_eq!(wire.line().await["method"], "notifications/progress");
     assert_eq!(wire.line().await["result"]["ok"], true);
-    // Without an event id there is nothing to take up; and a stateless request is lost in any case.
+    // Without an event id a stream cannot be resumed; a stateless request is lost in any case.
     script.post(|_| events(": hello\n\n"));
     wire.send(r#"{"jsonrpc":"2.0","id":2,"method":"tools/list"}"#).await;
     let lost = wire.line().await;
@@ -391,7 +391,7 @@ async fn a_cancelled_stateless_call_closes_its_stream_and_says_nothing_more() {
     while script.seen().is_empty() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // `"5"` is another id than `5`: nothing happens.
+    // `"5"` is a different id from `5`: nothing happens.
     wire.send(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"5"}}"#)
         .await;
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -456,7 +456,8 @@ async fn tokens_are_renewed_and_widened_without_a_word() {
         assert_eq!(wire.line().await["id"], n);
         world.pass(301);
     }
-    // The guard wants `write` for this tool: a 403 with the scopes, and the client steps up.
+    // The guard requires `write` for this tool: it answers 403 with the scopes, and the client
+    // steps up.
     script.post(|seen| result(seen, "{}"));
     wire.send(&modern("9", "tools/call", r#","name":"write_it","arguments":{}"#)).await;
     assert_eq!(wire.line().await["id"], 9);
@@ -479,7 +480,7 @@ async fn a_refusal_by_policy_tells_the_agent_what_its_person_can_do() {
     );
     assert_eq!(line["error"]["data"]["kind"], "refused_by_policy");
     assert!(script.seen().is_empty(), "the server never heard of it");
-    // And a sign-in that is over: without a browser it says what to do.
+    // After the sign-in has ended: without a browser, the error says what to do.
     let mut wire = Wire::to(&world, &url).await;
     let body = Some(json!({"password": "another long passphrase"}));
     world.administer(Method::POST, "/idp/users/erin/password", body).await;
@@ -488,7 +489,7 @@ async fn a_refusal_by_policy_tells_the_agent_what_its_person_can_do() {
     assert!(text.contains("passavant login"), "{text}");
 }
 
-/// A person who signs in whenever a browser opens; and how often one did.
+/// A person who signs in whenever a browser opens, and counts how often that was.
 struct Person {
     world: Arc<World>,
     opened: Arc<Mutex<Vec<Purpose>>>,
@@ -561,7 +562,7 @@ async fn the_bridge_ends_when_it_is_told_and_when_nobody_reads() {
         .await
         .unwrap();
     timeout(Duration::from_secs(5), unread.done).await.expect("it lingers").unwrap();
-    // A listening request has no end of its own: the end of input is its end.
+    // A subscription has no end of its own: it ends with the input.
     let mut listening = Wire::to(&world, &url).await;
     script.post(move |_| hang());
     listening.send(&modern("1", "subscriptions/listen", "")).await;
@@ -570,7 +571,7 @@ async fn the_bridge_ends_when_it_is_told_and_when_nobody_reads() {
     timeout(Duration::from_secs(2), listening.done).await.expect("it lingers").unwrap();
 }
 
-/// A stream on which nothing ever comes.
+/// A stream without any event.
 fn silence() -> Response<Body> {
     let stream = futures::stream::pending::<Result<&str, std::io::Error>>();
     let mut response = Response::new(Body::from_stream(stream));
@@ -664,7 +665,7 @@ async fn an_answer_without_measure_is_an_error_and_no_memory() {
         let line = wire.line().await;
         assert_eq!(line["error"]["data"]["kind"], told, "{line}");
     }
-    // Many events are many, not a large one.
+    // Many small events do not count as a large one.
     script.post(|seen| {
         let id = seen.id();
         let large = "a".repeat(MEBIBYTE);
@@ -683,8 +684,8 @@ async fn an_answer_without_measure_is_an_error_and_no_memory() {
     assert_eq!(wire.line().await["id"], 4);
 }
 
-/// An id is answered once and only if it was asked, and a server that closes its stream at once is not asked for it
-/// for ever.
+/// An id is answered only if it was requested, and only once; a server that closes its stream at
+/// once is not asked for it for ever.
 #[tokio::test]
 async fn an_answer_is_passed_on_once_and_an_empty_stream_is_left_alone() {
     let world = World::new().await;
@@ -714,7 +715,7 @@ async fn an_answer_is_passed_on_once_and_an_empty_stream_is_left_alone() {
         wire.send(&line).await;
         assert_eq!(wire.line().await["method"], "notifications/x", "{stateless}");
         assert_eq!(wire.line().await["result"]["n"], 1, "{stateless}");
-        // Nothing more of it: the next line is the next answer.
+        // The extra response is dropped: the next line answers the next request.
         script.post(|seen| result(seen, r#"{"n":3}"#));
         wire.send(&line.replace("11", "12")).await;
         assert_eq!(wire.line().await["result"]["n"], 3, "{stateless}");
@@ -743,7 +744,7 @@ async fn nobody_is_asked_for_what_only_listens() {
     while script.seen().iter().all(|seen| seen.method != Method::GET) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // The stream has ended, and so has the sign-in; the next try finds no token.
+    // The stream has ended, and so has the sign-in: the next attempt finds no token.
     world.pass(8 * 86_400);
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(opened.lock().unwrap().is_empty(), "a tab opened although nobody asked for anything");
@@ -800,7 +801,7 @@ async fn what_is_called_back_while_it_is_refused_is_not_sent_again() {
     let mut wire = Wire::to(&world, &url).await;
     wire.begin(&script, Some("s")).await;
     script.post(|_| {
-        // The status comes late; the client calls back meanwhile.
+        // The status arrives late; meanwhile the client cancels.
         std::thread::sleep(Duration::from_millis(600));
         status(401, "")
     });
@@ -848,7 +849,7 @@ async fn a_queue_behind_an_initialize_is_answered_at_the_end_and_a_new_one_may_b
     timeout(Duration::from_secs(3), wire.done).await.expect("it lingers").unwrap();
 }
 
-/// A person who takes their time: the URLs that were opened.
+/// A person who takes their time, and records the URLs that were opened.
 struct Slow(Arc<Mutex<Vec<String>>>);
 
 impl Browser for Slow {
@@ -933,7 +934,8 @@ async fn a_policy_that_wants_a_fresher_sign_in_has_the_person_sign_in_once() {
     assert_eq!(*opened.lock().unwrap(), [Purpose::StepUp]);
 }
 
-/// A renewal that was begun goes on to its end, whoever called it back: the refresh token that was sent is used up.
+/// A renewal that was started is completed, even if the request that caused it is cancelled: the
+/// refresh token it has sent is used up.
 #[tokio::test]
 async fn a_renewal_that_is_called_back_in_the_middle_loses_nothing() {
     let world = World::new().await;
@@ -947,7 +949,7 @@ async fn a_renewal_that_is_called_back_in_the_middle_loses_nothing() {
         world.pass(3601);
         let (client, asked, before) = (desk.client.clone(), server.clone(), newest().await);
         let call = tokio::spawn(async move { client.id_jag(&asked, None).await.map(|_| ()) });
-        // The identity provider has rotated the token; the answer is on its way.
+        // The identity provider has rotated the token, and its response is on the way.
         while newest().await == before {
             tokio::task::yield_now().await;
         }

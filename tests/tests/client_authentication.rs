@@ -189,7 +189,7 @@ async fn client_assertions_are_for_us_alone_and_used_once() {
         let reply = world.send(&ask(&sign(&world.assertion_claims(), typ))).await;
         assert_eq!(reply.status, 200, "{typ}: {}", reply.text);
     }
-    // A forged copy first does not burn the real one, which serves once.
+    // A forged copy that is sent first does not use up the real one, which works once.
     let claims = world.assertion_claims();
     let good = sign(&claims, "JWT");
     let forged = passavant_tests::forge::Key::new()
@@ -198,7 +198,7 @@ async fn client_assertions_are_for_us_alone_and_used_once() {
     assert_eq!(world.send(&ask(&good)).await.status, 200);
     let replay = Expected(401, "invalid_client", "client.assertion_replay");
     world.refuses(&world.idp_store, "a replay", &ask(&good), replay).await;
-    // Freshly signed over the same jti is the same assertion.
+    // An assertion with the same jti that was signed again counts as the same.
     world
         .refuses(&world.idp_store, "the same jti signed anew", &ask(&sign(&claims, "JWT")), replay)
         .await;
@@ -270,7 +270,7 @@ async fn an_address_that_keeps_failing_has_to_wait() {
     let reply = world.send(&wrong).await;
     assert_eq!(reply.status, 429, "{}", reply.text);
     assert!(reply.header("retry-after").parse::<u64>().unwrap() > 0);
-    // The IdP counts for itself; and a good client's failures at a grant do not count.
+    // The IdP counts separately; and failures of an authenticated client at a grant do not count.
     let tokens = world.sign_in().await;
     for _ in 0..20 {
         let reply = world.send(&world.exchange(&tokens.id_token).set("audience", "x")).await;

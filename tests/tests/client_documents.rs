@@ -1,4 +1,4 @@
-//! Client metadata documents, and every fetch of what somebody else named.
+//! Client metadata documents, and every fetch of a URL that another party named.
 
 use axum::{
     Router,
@@ -32,7 +32,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A host that answers every path as the test says, and counts.
+/// A host that answers every path as the test says, and counts requests.
 #[derive(Clone, Default)]
 struct Host {
     answer: Arc<Mutex<Option<Play>>>,
@@ -119,8 +119,8 @@ fn moving_clock() -> (Arc<AtomicI64>, Clock) {
     (now, Clock::new(move || Timestamp(read.load(Ordering::Relaxed))))
 }
 
-/// Every kind of fetch of what somebody else named, by the name it has in a failure: whether it
-/// believed the answer.
+/// Every kind of fetch of a URL that another party named, with a name for error messages. Returns
+/// for each whether the response was accepted.
 async fn fetches(url: &str) -> Vec<(&'static str, bool)> {
     let outbound = Outbound::new(&[]).unwrap();
     let issuer = Issuer::parse(url).unwrap();
@@ -158,7 +158,7 @@ async fn fetches(url: &str) -> Vec<(&'static str, bool)> {
 #[tokio::test]
 async fn no_fetch_follows_believes_or_waits_for_a_hostile_host() {
     let bomb = {
-        // Gzip of spaces; nobody here unpacks it.
+        // Gzip of many spaces, which nothing here should decompress.
         let mut bytes = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
         bytes.extend([0xed, 0xc1, 1, 1]);
         bytes
@@ -177,7 +177,7 @@ async fn no_fetch_follows_believes_or_waits_for_a_hostile_host() {
         ("one byte at a time", Play::Drip),
         ("not JSON", Play::Text("<html>".to_owned(), vec![])),
     ];
-    // Side by side: the slow ones wait for their own time limits.
+    // In parallel, because the slow ones wait for their time limits.
     let runs = cases.map(|(case, play)| async move {
         let (host, url) = Host::start().await;
         host.plays(play);
@@ -191,7 +191,7 @@ async fn no_fetch_follows_believes_or_waits_for_a_hostile_host() {
         started.elapsed()
     });
     let longest = futures::future::join_all(runs).await.into_iter().max().unwrap();
-    // Three places of metadata at ten seconds each are the most that anything waits.
+    // The longest wait is for three metadata locations, at ten seconds each.
     assert!(longest < Duration::from_mins(1), "{longest:?}");
 }
 
@@ -240,7 +240,8 @@ async fn a_name_leads_to_a_checked_address_or_nowhere() {
         let outbound = Outbound::with_names(&[], Arc::clone(&names) as Arc<dyn Names>).unwrap();
         let asked = outbound.get("https://host.example/", Reach::Public).await;
         assert!(asked.is_err(), "{case}");
-        // Asked once, by the connection itself; there is no second answer to differ.
+        // Resolved once, by the connection itself: a second resolution, with a different result,
+        // does not happen.
         assert_eq!(names.1.load(Ordering::Relaxed), 1, "{case}");
         let document = DocumentUrl::parse("https://host.example/client.json").unwrap();
         let documents = ClientDocuments::new(outbound, clock());
@@ -248,7 +249,7 @@ async fn a_name_leads_to_a_checked_address_or_nowhere() {
     }
 }
 
-/// What the RAS needs to know a client by its document.
+/// A client that the RAS knows by its document only.
 struct Stranger {
     host: Host,
     url: String,
@@ -308,7 +309,7 @@ async fn nothing_is_fetched_unless_the_administrator_listed_the_host() {
     assert_eq!(stranger.host.asked(), 0, "it was fetched");
     allow(&world, stranger.origin()).await;
     assert_eq!(world.send(&ask()).await.status, 200);
-    // Switched off: the next request, whatever is in the cache.
+    // Disabled from the next request on, whatever is cached.
     let named = Some(json!({"id": stranger.origin()}));
     world.administer(Method::POST, "/ras/ras/client-hosts/disable", named.clone()).await;
     world.refuses(&world.ras_store, "switched off", &ask(), REFUSED).await;
@@ -319,7 +320,7 @@ async fn nothing_is_fetched_unless_the_administrator_listed_the_host() {
         let made = world.administer(Method::POST, "/ras/ras/client-hosts", body).await;
         assert_eq!(made.status, 400, "{bad}");
     }
-    // An issuer's installations are taken only where that was said.
+    // An issuer's installations are accepted only if an administrator enabled that.
     let desk = world.desk("erin").await;
     assert!(desk.client.access(&world.canvas).await.is_ok());
     let issuer = world.idp.to_string();
@@ -359,13 +360,13 @@ async fn a_document_that_breaks_a_rule_is_no_client() {
         ("a private key", private),
         ("private_key_jwt to none", changed("token_endpoint_auth_method", json!("none"))),
     ] {
-        // The minute for which the last one is believed has to be over.
+        // The minute for which the last document is cached has to pass.
         world.pass(61);
         stranger.publishes(&document);
         let reply = world.send(&stranger.redeem(&world, &stranger.url)).await;
         assert_eq!((reply.status, reply.str("error")), (401, "invalid_client"), "{case}");
         assert!(stranger.host.asked() > 0, "{case}: it was not fetched");
-        // An error is told, and not kept.
+        // An error is reported, and not cached.
         stranger.publishes(&stranger.document());
         assert_eq!(world.send(&stranger.redeem(&world, &stranger.url)).await.status, 200, "{case}");
     }
@@ -402,7 +403,7 @@ async fn a_document_is_fetched_once_for_all_who_wait_and_hosts_have_a_budget() {
     let replies = futures::future::join_all(asks.iter().map(|ask| world.send(ask))).await;
     assert!(replies.iter().all(|reply| reply.status == 200));
     assert_eq!(stranger.host.asked(), 1, "one fetch for all");
-    // A thousand made-up ids at an allowed host: its budget ends, and the good one still works.
+    // A thousand made-up ids at an allowed host use up their budget, and the valid one still works.
     let outbound = Outbound::new(&[]).unwrap();
     let documents = ClientDocuments::new(outbound, clock());
     stranger.host.plays(Play::Status(404));
@@ -482,7 +483,8 @@ async fn made_up_documents_use_up_nothing_that_the_good_ones_need() {
     stranger.publishes(&stranger.document());
     documents.client(&url, Reach::Loopback, false).await.unwrap();
     assert_eq!(stranger.host.asked(), 1, "it was fetched afresh");
-    // Nor the turns: a host that is slow for made-up names answers for the good one at once.
+    // They do not use up the concurrent fetches either: a host that is slow for made-up ids still
+    // answers for the valid one.
     now.fetch_add(61, Ordering::Relaxed);
     stranger.host.plays(Play::Drip);
     let slow: Vec<_> = (0..40)
@@ -549,13 +551,13 @@ async fn who_is_known_by_a_document_alone_is_not_told_whom_this_server_trusts() 
             world.send(&stranger.redeem(&world, &stranger.url).set("assertion", &id_jag)).await;
         assert_eq!((reply.status, reply.str("error")), (400, "invalid_grant"), "{}", reply.text);
         answers.push(reply.text);
-        // The record says which it was.
+        // The record says which error it was.
         let detail = world.last_event(&world.ras_store).await.details["detail"].clone();
         let untrusted = issuer != world.idp.as_str();
         assert_eq!(detail == "id_jag.issuer", untrusted, "{detail}");
     }
     assert!(answers.windows(2).all(|two| two[0] == two[1]), "{answers:#?}");
-    // A client that an administrator registered is told.
+    // For a client that an administrator registered, the response says it, too.
     let mut claims = world.id_jag_claims();
     claims["iss"] = json!("https://customer.example");
     let id_jag =
@@ -575,7 +577,7 @@ async fn a_host_that_is_switched_off_is_asked_for_nobody() {
     let stranger = Stranger::new().await;
     let url = world.outsider_url(&[("client_id", &stranger.url)]);
     let comes = async || world.http.get(&url).send().await.unwrap().status();
-    // Anybody's document is asked for where people sign in here.
+    // Where people sign in, any client's document is fetched.
     comes().await;
     assert_eq!(stranger.host.asked(), 1);
     allow(&world, stranger.origin()).await;

@@ -38,7 +38,7 @@ async fn three_lines_bring_a_token_and_it_is_kept_until_it_ends() {
     world.pass(290);
     let renewed = client.access_token(&server).await.unwrap();
     assert_ne!(token.secret(), renewed.secret());
-    // Silent for days: the sign-in renews itself.
+    // Unused for days, but the sign-in renews itself.
     for _ in 0..20 {
         world.pass(7 * 3600);
         client.access_token(&server).await.unwrap();
@@ -88,13 +88,14 @@ async fn signing_out_revokes_and_forgets() {
     assert_eq!(world.send(&renew).await.status, 400);
 }
 
-/// A change of the address that a browser is sent back to.
+/// A change of the URL that the browser is redirected to.
 type Change = fn(&str) -> String;
 
 #[tokio::test]
 async fn the_callback_takes_only_the_answer_to_its_own_sign_in() {
     let world = World::new().await;
-    // What carries another state, or none, is not the answer: it changes nothing, and the real one is still taken.
+    // A URL with another state, or none, is not the response: it has no effect, and the real one is
+    // still accepted.
     let not_the_answer: [(&str, Change); 3] = [
         ("wrong state", |l| l.replace("state=", "state=x")),
         ("no state", |l| l.replace("state=", "other=")),
@@ -115,7 +116,7 @@ async fn the_callback_takes_only_the_answer_to_its_own_sign_in() {
         let (outcome, ()) = tokio::join!(pending.finish(), browser);
         assert!(outcome.is_ok(), "{case}");
     }
-    // What carries it and is not from the issuer that was asked ends the sign-in.
+    // A response with the right state that is not from the right issuer ends the sign-in.
     let of_another: [(&str, Change); 3] = [
         ("another issuer", |l| l.replace("iss=http", "iss=https")),
         ("a slash more", |l| format!("{l}%2F")),
@@ -135,7 +136,7 @@ async fn the_callback_takes_only_the_answer_to_its_own_sign_in() {
         assert!(matches!(outcome, Err(Error::Callback(_))), "{case}");
         assert!(client.session().await.unwrap().is_none(), "{case}");
     }
-    // Other hosts and paths do not end the wait; an error's text is not shown.
+    // Requests for other hosts and paths do not end the wait; the text of an error is not shown.
     let client = world.client();
     let pending = client.begin_sign_in(&SignInOptions::default()).await.unwrap();
     let url = pending.url().to_owned();
@@ -155,7 +156,7 @@ async fn the_callback_takes_only_the_answer_to_its_own_sign_in() {
     assert!(outcome.is_ok());
 }
 
-/// A hostile or broken party whose answers a test writes.
+/// A hostile or broken party with responses written by the test.
 #[derive(Clone, Default)]
 struct Stage {
     metadata: Arc<Mutex<Value>>,
@@ -233,7 +234,7 @@ async fn discovery_believes_only_what_fits() {
         let error = client.discover(&mcp).await.unwrap_err().to_string();
         assert!(error.contains("found:") && error.contains("expected:"), "{error}");
     }
-    // A server that names an authorization server of its own is no connection of the company.
+    // A server that names its own authorization server does not belong to the company.
     stage.resource.lock().unwrap()["resource"] = json!(mcp);
     let server = client.discover(&mcp).await.unwrap();
     assert!(matches!(client.access_token(&server).await, Err(Error::RefusedByPolicy { .. })));
@@ -338,10 +339,10 @@ async fn pkce_is_demanded_of_the_identity_provider() {
     }
 }
 
-/// Makes an ID token of these claims.
+/// Makes an ID token with these claims.
 type Forge = Box<dyn Fn(Value, &Key) -> String>;
 
-/// Settings of the library for a company whose IdP is a stage.
+/// A client for a company whose IdP is a `Stage`.
 fn staged(world: &World, url: &str) -> passavant_client::Client {
     let mut settings = world.client_settings();
     settings.idp = passavant_proto::identifier::Issuer::parse(url).unwrap();
@@ -424,7 +425,7 @@ async fn credentials_go_to_their_own_authorization_server_alone() {
     sign_in(&world, &client, "erin").await;
     let access = client.access(&world.canvas).await.unwrap();
     assert_eq!(access.authorization_server, world.ras.as_str());
-    // A token endpoint in the clear, a script, or behind a redirect.
+    // A token endpoint on plain http, as a script, or behind a redirect.
     let (stage, url) = Stage::start().await;
     for (case, endpoint) in [
         ("plain http", "http://as.example/token".to_owned()),
@@ -441,7 +442,7 @@ async fn credentials_go_to_their_own_authorization_server_alone() {
         assert!(outcome.is_err(), "{case}");
         assert!(stage.asked.lock().unwrap().is_empty(), "{case}: the form went on");
     }
-    // The server comes under another authorization server: nothing of the old goes there.
+    // The server moves to another authorization server: nothing from the old one is sent there.
     *stage.resource.lock().unwrap() =
         json!({"resource": format!("{url}/mcp"), "authorization_servers": [world.ras]});
     let mcp = format!("{url}/mcp");
@@ -468,7 +469,7 @@ async fn a_challenge_that_names_nothing_new_ends_it_at_once() {
     sign_in(&world, &client, "erin").await;
     let server = client.discover(&world.canvas).await.unwrap();
     client.access(&world.canvas).await.unwrap();
-    // A challenge that names nothing new is the end at once.
+    // A challenge that names no new scope ends the step-up at once.
     let access = client.access(&world.canvas).await.unwrap();
     let challenge =
         passavant_proto::oauth::challenge::Challenge::new("Bearer").with("scope", "read");
@@ -502,11 +503,11 @@ async fn no_metadata_of_a_server_leads_from_the_companys_way_to_consent() {
         "authorization_endpoint": format!("{url}/authorize"),
         "code_challenge_methods_supported": ["S256"]});
     *stage.metadata.lock().unwrap() = metadata;
-    // Nobody's: the person may consent.
+    // No company governs it: the person may consent.
     let free = desk.client.access(&mcp).await;
     assert!(matches!(free, Err(Error::ConsentNeeded { .. })), "{:?}", free.err());
-    // The company's, by its catalog: an authorization server without cross-app access in its metadata
-    // changes nothing.
+    // The company governs it, by its catalog: it does not matter that the metadata name an
+    // authorization server without cross-app access.
     let registered =
         json!({"resource": mcp, "authorization_server": world.ras, "scopes": ["read"]});
     world.administer(reqwest::Method::POST, "/idp/resources", Some(registered)).await;
@@ -515,7 +516,7 @@ async fn no_metadata_of_a_server_leads_from_the_companys_way_to_consent() {
     world.administer(reqwest::Method::POST, "/idp/groups", Some(json!({"name": "nobody"}))).await;
     let made = world.administer(reqwest::Method::POST, "/idp/connections", Some(connection)).await;
     assert_eq!(made.status, 200, "{}", made.text);
-    // What was heard before is believed for a minute.
+    // The earlier answer is cached for a minute.
     world.pass(61);
     let held = desk.client.access(&mcp).await;
     assert!(matches!(held, Err(Error::RefusedByPolicy { .. })), "{:?}", held.err());
@@ -524,7 +525,7 @@ async fn no_metadata_of_a_server_leads_from_the_companys_way_to_consent() {
         told,
         format!("Access to {mcp} was refused by Acme's policy: group nobody required. Ask IT.")
     );
-    // A connection that is switched off takes the server out of the catalog, and opens nothing.
+    // Disabling a connection removes the server from the catalog, and does not permit consent.
     let named = Some(json!({"id": "staged"}));
     let off =
         world.administer(reqwest::Method::POST, "/idp/connections/staged/disable", named).await;
@@ -534,7 +535,7 @@ async fn no_metadata_of_a_server_leads_from_the_companys_way_to_consent() {
     assert!(matches!(held, Err(Error::RefusedByPolicy { .. })), "{:?}", held.err());
     let told = desk.client.refusal(&mcp).await.unwrap();
     assert_eq!(told, format!("Access to {mcp} was refused by Acme's policy. Ask IT."));
-    // A consent of before is no way in either.
+    // An earlier consent is not used either.
     let consent = passavant_client::Consent {
         authorization_endpoint: None,
         client_id: "x".to_owned(),
@@ -558,7 +559,7 @@ async fn no_metadata_of_a_server_leads_from_the_companys_way_to_consent() {
     let server = desk.client.discover(&mcp).await.unwrap();
     let consent = desk.client.begin_consent(&server, None, &SignInOptions::default()).await;
     assert!(consent.is_err(), "no consent after a refusal");
-    // Nor does signing out make it the person's to decide.
+    // Signing out does not let the person decide either.
     desk.client.sign_out().await.unwrap();
     world.pass(61);
     let held = desk.client.access(&mcp).await;
@@ -580,7 +581,7 @@ async fn the_companys_identity_provider_is_not_consented_at() {
     assert!(desk.client.access(&mcp).await.is_err());
 }
 
-/// An authorization server that sends people to another one's sign-in would be given the other one's code.
+/// If an authorization server sent people to another one's sign-in, it would get that one's code.
 #[tokio::test]
 async fn nobody_is_sent_to_the_sign_in_of_another_authorization_server() {
     let world = World::new().await;
@@ -593,7 +594,7 @@ async fn nobody_is_sent_to_the_sign_in_of_another_authorization_server() {
             "authorization_endpoint": endpoint, "code_challenge_methods_supported": ["S256"],
             "registration_endpoint": format!("{url}/register")})
     };
-    // A consent that she gave elsewhere.
+    // A consent that she gave at another server.
     let elsewhere = "https://as.elsewhere.example";
     let consent = passavant_client::Consent {
         authorization_endpoint: Some(format!("{elsewhere}/authorize?tenant=1")),
@@ -691,7 +692,7 @@ async fn a_challenge_leads_to_no_odd_place() {
     tokio::spawn(async move { axum::serve(listener, router).await });
     for odd in ["javascript:alert(1)", "file:///etc/passwd", "http://mcp.example/x", "//", ""] {
         odd.clone_into(&mut named.lock().unwrap());
-        // What it names is passed over; the well-known place answers.
+        // The location that it names is skipped; the well-known location answers.
         let server = client.discover(&mcp).await.unwrap();
         assert_eq!(server.authorization_server, world.ras, "{odd}");
     }

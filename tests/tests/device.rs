@@ -1,4 +1,4 @@
-//! The device authorization grant (RFC 8628), and who would like to misuse it.
+//! The device authorization grant (RFC 8628), and attempts to misuse it.
 
 use passavant_proto::{
     GRANT_DEVICE_CODE,
@@ -26,7 +26,7 @@ async fn world_with(wishes: Wishes) -> World {
     world
 }
 
-/// A device begins: its own code, and the one to type.
+/// Starts a device flow: the device code and the user code.
 async fn begin(world: &World, client: &str) -> (String, String) {
     let form = [("scope", "openid offline_access resource:all")];
     let ask = world.ask(&world.idp, "/device_authorization", &form);
@@ -43,7 +43,7 @@ fn poll(world: &World, client: &str, code: &str) -> Ask {
     world.ask(&world.idp, "/token", &form).basic(client, world.secret.expose())
 }
 
-/// The browser of a person at the page where codes are typed.
+/// A person's browser on the page where codes are typed.
 struct Person<'a> {
     world: &'a World,
     cookie: String,
@@ -93,7 +93,7 @@ async fn a_device_is_signed_in_by_the_person_who_types_its_code_and_says_yes() {
     refused(&world, &poll(&world, TELEVISION, &device), "authorization_pending").await;
     refused(&world, &poll(&world, TELEVISION, &device), "slow_down").await;
     let erin = Person::signs_in(&world, "erin").await;
-    // As people type.
+    // In lower case and without a hyphen, as people type.
     let asked = erin.types(&code.to_lowercase().replace('-', " ")).await;
     assert_eq!(asked.status, 200);
     for told in ["erin", "Television &lt;b&gt;", "127.0.0.1", &code, "say no"] {
@@ -105,11 +105,12 @@ async fn a_device_is_signed_in_by_the_person_who_types_its_code_and_says_yes() {
     let reply = world.send(&poll(&world, TELEVISION, &device)).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
     assert_eq!(reply.str("scope"), "offline_access openid");
-    // It is a sign-in like every other: its ID token buys what erin may reach, and ends with her session.
+    // It is a sign-in like any other: its ID token can be exchanged for what erin may reach, and
+    // ends with her session.
     let form = [("grant_type", "refresh_token"), ("refresh_token", reply.str("refresh_token"))];
     let renew = world.ask(&world.idp, "/token", &form).basic(TELEVISION, world.secret.expose());
     assert_eq!(world.send(&renew).await.status, 200);
-    // A second answer is nobody's, and a second redemption is a theft.
+    // A second answer is rejected, and a second redemption counts as theft.
     assert_eq!(erin.says(&code, "allow").await.status, 400);
     refused(&world, &poll(&world, TELEVISION, &device), "invalid_grant").await;
     assert_eq!(world.last_event(&world.idp_store).await.details["reason"], "code.reuse");
@@ -138,7 +139,7 @@ async fn a_device_code_is_its_clients_and_its_grants_alone() {
     refused(&world, &poll(&world, "other", &device), "invalid_grant").await;
     assert_eq!(erin.says(&code, "allow").await.status, 200);
     refused(&world, &poll(&world, "other", &device), "invalid_grant").await;
-    // The code grant asks for what a device never had.
+    // The code grant requires parameters that a device never had.
     for redirect_uri in ["", CALLBACK] {
         let form = [
             ("grant_type", "authorization_code"),
@@ -148,12 +149,12 @@ async fn a_device_code_is_its_clients_and_its_grants_alone() {
         let ask = world.ask(&world.idp, "/token", &form).basic(TELEVISION, world.secret.expose());
         assert_eq!(world.send(&ask).await.status, 400, "{redirect_uri}");
     }
-    // And a code of the browser is not taken for a device's.
+    // And a browser's code is not accepted as a device's.
     let (browser, _) = world.code("erin", TELEVISION, "").await;
     refused(&world, &poll(&world, TELEVISION, &browser), "invalid_grant").await;
-    // Nobody was robbed by all that.
+    // None of this used up the device code.
     assert_eq!(world.send(&poll(&world, TELEVISION, &device)).await.status, 200);
-    // A client that was not registered for it.
+    // A client that is not registered for this grant.
     let ask = world.ask(&world.idp, "/device_authorization", &[("scope", "openid")]);
     let expected = Expected(400, "unauthorized_client", "device.client");
     world
@@ -172,7 +173,7 @@ async fn a_page_that_was_not_ours_answers_for_nobody_and_codes_cannot_be_guessed
     assert_eq!(world.send(&other_site).await.status, 403);
     let without_proof = erin.form(&fields).set("csrf", "x");
     assert_eq!(world.send(&without_proof).await.status, 403);
-    // Nobody who is not signed in learns whether a code waits.
+    // Without a sign-in nobody learns whether a code exists.
     let nobody = erin.form(&fields).no_header("cookie");
     let reply = world.send(&nobody).await;
     assert!(reply.text.contains("name=\"password\""), "{}", reply.text);
@@ -182,7 +183,7 @@ async fn a_page_that_was_not_ours_answers_for_nobody_and_codes_cannot_be_guessed
         last = erin.types("BCDF-GHJK").await.status;
     }
     assert_eq!(last, 429);
-    // A try that was right would tell as much as one that was wrong.
+    // At the limit, a right attempt gets the same answer as a wrong one.
     assert_eq!(erin.types(&code).await.status, 429);
     assert_eq!(erin.says(&code, "allow").await.status, 429);
     world.pass(60);
@@ -224,7 +225,7 @@ async fn a_computer_is_added_by_a_fresh_sign_in_alone() {
     let ask = world.ask(&world.idp, "/device_authorization", &form).no_header("authorization");
     let later = world.send(&ask).await;
     world.pass(20);
-    // The sign-in is older than ten minutes by now.
+    // Now the sign-in is older than ten minutes.
     assert!(erin.says(later.str("user_code"), "allow").await.text.contains("sign in again"));
     let erin = Person::signs_in(&world, "erin").await;
     assert!(erin.says(later.str("user_code"), "allow").await.text.contains("second code"));
@@ -256,7 +257,7 @@ async fn whoever_comes_without_an_application_is_told_where_they_are() {
 #[tokio::test]
 async fn a_device_that_does_not_wait_is_counted_and_nothing_is_written_for_it() {
     let world = world_with(Wishes { failures_per_minute: Some(5), ..Wishes::default() }).await;
-    // Who proves nothing at all: the client that every computer may be.
+    // The public client that every computer may use.
     let form = [("client_id", "passavant"), ("scope", "enrol")];
     let ask = world.ask(&world.idp, "/device_authorization", &form).no_header("authorization");
     let begun = world.send(&ask).await;

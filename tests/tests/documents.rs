@@ -1,4 +1,4 @@
-//! The book says what the code says: every reason, every key of the config, and no link that leads nowhere.
+//! The book agrees with the code: every reason, every key of the config, and no broken links.
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +13,7 @@ fn source(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
 }
 
-/// What reasons begin with.
+/// The first words of reasons.
 const SUBJECTS: [&str; 26] = [
     "account",
     "administrator",
@@ -49,7 +49,7 @@ fn is_reason(text: &str) -> bool {
     text.split_once('.').is_some_and(|(subject, rest)| SUBJECTS.contains(&subject) && word(rest))
 }
 
-/// The reasons among the literals of a folder's code, without its unit tests.
+/// The reasons among the string literals in a folder's code, without its unit tests.
 fn reasons_in(folder: &Path, found: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -77,7 +77,7 @@ fn every_reason_is_in_the_chapter_on_errors_and_no_other() {
     assert!(stale.is_empty(), "no code says: {stale:?}");
 }
 
-/// The fields of the structs of a file whose names fit.
+/// The fields of those structs of a file whose names match.
 fn fields(text: &str, fits: impl Fn(&str) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     let mut inside = false;
@@ -152,7 +152,7 @@ fn every_link_leads_somewhere_and_every_chapter_is_in_the_summary() {
                     continue;
                 }
                 assert!(folder.join(file).exists(), "{name}: {link} leads nowhere");
-                // A page of the book cannot lead out of it.
+                // A page of the book cannot link to files outside of it.
                 assert!(!is_book || !file.starts_with(".."), "{name}: {link} leaves the book");
                 seen += 1;
             }

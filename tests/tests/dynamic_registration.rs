@@ -1,5 +1,5 @@
-//! Dynamic client registration, where it is on; and clients of the interactive path that are named by a
-//! document.
+//! Dynamic client registration, if enabled; and clients of the interactive path that have metadata
+//! documents.
 
 use axum::{Json, Router, routing::get};
 use passavant_proto::oauth::client::Client;
@@ -23,7 +23,7 @@ async fn register(world: &World, body: &Value) -> Reply {
     register_from(world, "192.0.2.1", body).await
 }
 
-/// From another address: each may register ten a minute.
+/// Registers from another address, because each may register ten times per minute.
 async fn register_from(world: &World, address: &str, body: &Value) -> Reply {
     world.call(&world.ras.endpoint("/register"), &[("x-forwarded-for", address)], body).await
 }
@@ -66,12 +66,12 @@ async fn a_client_registers_itself_and_gets_what_a_person_lets_it_have() {
     let code = browser.code(&world, &url, "erin").await;
     let tokens = world.send(&world.redeem_code(&code).set("client_id", &id)).await;
     assert_eq!(tokens.status, 200, "{}", tokens.text);
-    // Nothing without a person: no ID-JAG, no introspection.
+    // Nothing works without a person: no ID-JAG, no introspection.
     let id_jag = world.id_jag(&world.id_jag_claims());
     let grant = world.redeem(&id_jag).no_header("authorization").set("client_id", &id);
     let public = Expected(400, "unauthorized_client", "client.grant");
     world.refuses(&world.ras_store, "jwt-bearer", &grant, public).await;
-    // One with a secret.
+    // A client with a secret.
     let mut body = good();
     body["token_endpoint_auth_method"] = "client_secret_post".into();
     let reply = register(&world, &body).await;
@@ -205,7 +205,7 @@ async fn bad_metadata_is_refused_and_nothing_of_it_is_fetched_or_kept() {
         assert!(!reply.str("error_description").is_empty(), "{case}");
     }
     assert_eq!(count().await, before, "nothing was kept");
-    // What is not known here is not kept, whatever it claims.
+    // Unknown members are not stored, whatever they claim.
     let mut body = good();
     for (name, value) in [
         ("trusted", json!(true)),
@@ -302,14 +302,14 @@ async fn a_public_client_may_be_named_by_its_document_where_its_host_is_listed()
     let renew = |token: &str| world.refresh_at_ras(token).set("client_id", &id);
     let renewed = world.send(&renew(tokens.str("refresh_token"))).await;
     assert_eq!(renewed.status, 200, "{}", renewed.text);
-    // It is public: an ID-JAG is not honoured from it.
+    // It is a public client: an ID-JAG is not accepted from it.
     let mut claims = world.id_jag_claims();
     claims["client_id"] = id.clone().into();
     let grant =
         world.redeem(&world.id_jag(&claims)).no_header("authorization").set("client_id", &id);
     let reply = world.send(&grant).await;
     assert_eq!((reply.status, reply.str("error")), (400, "unauthorized_client"), "{}", reply.text);
-    // A redirect that was taken out, and another way to authenticate.
+    // A redirect URI was removed, and the authentication method changed.
     document.lock().unwrap()["redirect_uris"] = json!(["http://127.0.0.1/elsewhere"]);
     world.pass(301);
     assert_eq!(Browser::default().get(&world, &url).await.status, 400, "the old redirect");
@@ -340,7 +340,7 @@ async fn programs_on_a_person_s_computer_may_have_a_scheme_of_their_own_however_
         "git+ssh:/x",
         "abc://",
     ];
-    // By registering themselves, by an administrator, at both ends, and by their document.
+    // Registered by itself, by an administrator, at both servers, and with a document.
     let (origin, document) = documents().await;
     let id = format!("{origin}/client");
     let host = Some(json!({"origin": origin}));
@@ -358,7 +358,7 @@ async fn programs_on_a_person_s_computer_may_have_a_scheme_of_their_own_however_
             let new = json!({"name": "Editor", "public": true, "redirect_uris": [uri]});
             let reply = world.administer(Method::POST, path, Some(new)).await;
             assert_eq!(reply.status == 200, taken, "{path} {uri}: {}", reply.text);
-            // One with a secret is no program on somebody's computer.
+            // A client with a secret is not a program on a person's computer.
             let new = json!({"name": "Server", "redirect_uris": [uri]});
             let reply = world.administer(Method::POST, path, Some(new)).await;
             assert_eq!(reply.status, 400, "{path} {uri}: {}", reply.text);

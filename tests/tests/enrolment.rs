@@ -1,4 +1,5 @@
-//! Installations: enrolled by a person, clients everywhere, cut off by the person and by IT.
+//! Installations: enrolled by a person, accepted as clients everywhere, and revoked by the person
+//! and by IT.
 
 use futures::StreamExt;
 use passavant_client::{Error, SignInOptions, begin_enrolment};
@@ -39,7 +40,7 @@ fn ask_as(
         .add("client_assertion", &assertion)
 }
 
-/// The claims of an ID-JAG for an installation, as only the IdP could sign them.
+/// The claims of an ID-JAG for an installation, as only the IdP can sign them.
 fn id_jag_for(world: &World, desk: &Desk) -> String {
     let mut claims = world.id_jag_claims();
     claims["client_id"] = desk.client_id.clone().into();
@@ -54,13 +55,13 @@ async fn redeem(world: &World, desk: &Desk) -> Reply {
     world.send(&ask_as(world, desk, &world.ras, &form)).await
 }
 
-/// A token that may enrol, by the code flow of the built-in client.
+/// A token that allows enrolment, obtained by the code flow of the built-in client.
 async fn enrolment_token(world: &World, username: &str) -> String {
     let outbound = Outbound::new(&[]).unwrap();
     let options = SignInOptions::default();
     let pending = begin_enrolment(&outbound, &world.idp, &world.entropy(), &options).await;
     let url = pending.unwrap().unwrap().url().to_owned();
-    // Its own verifier stays secret, so the code is asked for with another.
+    // The verifier in the URL is not known here, so the code is requested with another one.
     let verifier = "a-verifier-of-forty-three-characters-at-least-0";
     let challenge = passavant_proto::oauth::pkce::CodeChallenge::of(verifier);
     let mut url = url::Url::parse(&url).unwrap();
@@ -108,7 +109,8 @@ async fn an_installation_reaches_every_server_without_a_secret_or_a_registration
     }
     let row = world.last_event(&world.ras_store).await;
     assert_eq!((row.event.as_str(), row.client.as_str()), ("jwt_bearer", desk.client_id.as_str()));
-    // What the RAS read: public, and nothing about erin or her laptop (ID-JAG draft section 8).
+    // The document that the RAS reads: public, and without anything about erin or her laptop
+    // (ID-JAG draft section 8).
     let document = world.http.get(&desk.client_id).send().await.unwrap();
     let text = document.text().await.unwrap();
     let document: Value = serde_json::from_str(&text).unwrap();
@@ -122,7 +124,8 @@ async fn an_installation_reaches_every_server_without_a_secret_or_a_registration
     }
     let metadata = world.http.get(format!("{}/.well-known/oauth-authorization-server", world.ras));
     let metadata: Value = metadata.send().await.unwrap().json().await.unwrap();
-    // Installations are known to those who enrolled them: other programs are not told to send documents of theirs.
+    // Only those who enrolled them use installations' documents: support is not announced, so other
+    // programs do not send documents of their own.
     assert_eq!(metadata["client_id_metadata_document_supported"], false);
     let host = json!({"origin": "https://agents.example"});
     let added = world.administer(Method::POST, "/ras/ras/client-hosts", Some(host)).await;
@@ -160,7 +163,7 @@ async fn an_enrolment_serves_once_and_takes_one_public_key() {
         let reply = enrol(&token, body).await;
         assert_eq!((reply.status, reply.str("error")), (400, "invalid_client_metadata"), "{case}");
     }
-    // Nobody else's token enrols, and the enrolment token does nothing else.
+    // Only an enrolment token allows enrolment, and it allows nothing else.
     let tokens = world.sign_in().await;
     assert_eq!(enrol(&tokens.access_token, good.clone()).await.status, 403);
     assert_eq!(enrol("nonsense", good.clone()).await.status, 401);
@@ -172,7 +175,7 @@ async fn an_enrolment_serves_once_and_takes_one_public_key() {
     let first = enrol(&token, good.clone()).await;
     assert_eq!(first.status, 201, "{}", first.text);
     assert_eq!(enrol(&token, good.clone()).await.status, 401, "the token is used up");
-    // Members of ours alone are published, whatever came with the key.
+    // Only known members of the key are published, whatever else was sent.
     let token = enrolment_token(&world, "erin").await;
     let mut decorated = key.clone();
     decorated["x5u"] = json!("https://evil.example/");
@@ -181,7 +184,7 @@ async fn an_enrolment_serves_once_and_takes_one_public_key() {
     let made = enrol(&token, body).await;
     let text = world.http.get(made.str("client_id")).send().await.unwrap().text().await.unwrap();
     assert!(!text.contains("evil") && !text.contains("script"), "{text}");
-    // A person who is switched off between sign-in and enrolment enrols nothing.
+    // If a person is disabled between sign-in and enrolment, nothing is enrolled.
     let token = enrolment_token(&world, "erin").await;
     world.administer(Method::POST, "/idp/users/erin/disable", None).await;
     assert_eq!(enrol(&token, good).await.status, 401);
@@ -190,7 +193,7 @@ async fn an_enrolment_serves_once_and_takes_one_public_key() {
 #[tokio::test]
 async fn adding_a_computer_asks_the_person_and_only_the_person_may_use_it() {
     let world = World::new().await;
-    // A browser that is signed in is not enough to enrol.
+    // An existing session in the browser does not suffice for enrolment.
     let (_, cookies) = world.browse(&world.authorize_url("agent", "").0, "erin", PASSWORD).await;
     let enrol = world.authorize_url("passavant", "").0.replace("profile+email", "enrol");
     let page = world.http.get(&enrol).header("cookie", &cookies).send().await.unwrap();
@@ -198,7 +201,7 @@ async fn adding_a_computer_asks_the_person_and_only_the_person_may_use_it() {
     let page = page.text().await.unwrap();
     assert!(page.contains("Passavant, on the computer you are using"), "{page}");
     assert!(page.contains("only if you have just run"), "a link of somebody else's warns: {page}");
-    // Max cannot sign in through erin's installation, with her browser or his own.
+    // Max cannot sign in through erin's installation, neither with her browser nor with his own.
     let desk = world.desk("erin").await;
     let url = world.authorize_url("agent", "").0;
     let id = form_urlencoded::byte_serialize(desk.client_id.as_bytes()).collect::<String>();
@@ -225,7 +228,7 @@ async fn a_revoked_installation_is_cut_off_at_once_on_every_path() {
             assert_eq!(world.administer(Method::DELETE, &path, None).await.status, 204);
             assert_eq!(world.administer(Method::DELETE, &path, None).await.status, 404);
         } else {
-            // From her other computer, where it is listed with its name and last use.
+            // From her other computer, which lists it with its name and last use.
             let held = other.client.installations().await.unwrap().unwrap();
             assert_eq!(held.len(), 2);
             assert!(held.iter().all(|held| held.device == "erin's laptop" && held.used_at > 0));
@@ -251,7 +254,7 @@ async fn a_revoked_installation_is_cut_off_at_once_on_every_path() {
             let ask = bearer(&world.idp.endpoint(path), Method::GET, &access_token);
             assert_eq!(world.send_body(&ask, vec![]).await.status, 401, "{path}");
         }
-        // At the RAS its document is believed for five minutes, then not any more.
+        // The RAS caches its document for five minutes, and rejects it after that.
         world.pass(301);
         let reply = redeem(&world, &desk).await;
         assert_eq!((reply.status, reply.str("error")), (401, "invalid_client"), "{}", reply.text);
@@ -317,7 +320,8 @@ async fn the_catalog_says_what_the_exchange_would_answer_and_why_not() {
         assert_eq!(catalog.servers.len(), 3, "{catalog:?}");
         for server in &catalog.servers {
             let got = desk.client.access(&server.resource).await;
-            // The fixture's MCP server of the other RAS is not there to be asked; its exchange is.
+            // The other RAS's MCP server does not exist in this world; but the exchange for it
+            // does.
             if server.resource != world.notes {
                 assert_eq!(got.is_ok(), server.granted, "{username} {}", server.resource);
             }
@@ -330,7 +334,7 @@ async fn the_catalog_says_what_the_exchange_would_answer_and_why_not() {
             }
         }
     }
-    // A client without installations has a catalog too: its own.
+    // A client that is not an installation has a catalog, too: its own.
     let tokens = world.sign_in().await;
     let ask = bearer(&world.idp.endpoint("/catalog"), Method::GET, &tokens.access_token);
     let reply = world.send_body(&ask, vec![]).await;
@@ -363,7 +367,7 @@ async fn passavant_is_nobodys_client_id_and_connections_may_name_it() {
     let body = json!({"user": "erin", "client": "passavant", "resource": world.canvas});
     let explained = world.administer(Method::POST, "/idp/explain", Some(body)).await;
     assert_eq!(explained.json["granted"], true, "{}", explained.text);
-    // An installation's own id is as good, and IT reads what the person reads.
+    // An installation can also be named by its own id, and IT sees the same as the person.
     let desk = world.desk("max").await;
     let body = json!({"user": "max", "client": desk.client_id, "resource": world.boards});
     let explained = world.administer(Method::POST, "/idp/explain", Some(body)).await;
@@ -414,10 +418,10 @@ async fn the_enrolling_client_redeems_codes_and_nothing_else_and_not_without_end
         exchange.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
     let reply = send("/token", &exchange).await;
     assert_eq!(reply.str("error"), "unauthorized_client", "{}", reply.text);
-    // What the person has was not touched.
+    // The person's sign-in was not affected.
     let reply = world.send(&world.ask(&world.idp, "/token", &refresh)).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
-    // Nobody tries codes for ever: the address has to wait.
+    // Codes cannot be tried without limit: the address has to wait.
     let mut statuses = Vec::new();
     for _ in 0..200 {
         statuses.push(send("/token", &code).await.status);

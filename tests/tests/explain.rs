@@ -1,5 +1,5 @@
-//! `explain` says what the exchange does: for companies made at random, clients of every kind, and everything switched off
-//! in turn. Nothing is sampled from the clock: a failure names its seed, and comes again.
+//! `explain` agrees with the exchange: for randomly generated companies, clients of every kind, and
+//! everything disabled in turn. The seeds are fixed: a failure names its seed, and is reproducible.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use passavant_proto::{
@@ -39,7 +39,7 @@ impl Dice {
 
 struct Company {
     world: World,
-    /// Claims of a live sign-in, by user.
+    /// Claims of a live sign-in, by user name.
     signed_in: BTreeMap<&'static str, Value>,
     desks: Vec<(&'static str, Desk)>,
 }
@@ -61,7 +61,7 @@ impl Company {
             signed_in.insert(user, serde_json::from_slice(&payload).unwrap());
             desks.push((user, world.desk(user).await));
         }
-        // One that was revoked.
+        // A revoked installation.
         let gone = world.desk("erin").await;
         let id = gone.client_id.rsplit('/').next().unwrap();
         let path = format!("/idp/installations/{id}");
@@ -75,7 +75,7 @@ impl Company {
         self.world.idp_store.update::<R>(id, change, event).await.unwrap().unwrap();
     }
 
-    /// The company as these dice have it.
+    /// Generates a company.
     async fn throw(&self, dice: &mut Dice) {
         let store = &self.world.idp_store;
         for user in store.all::<User>().await.unwrap() {
@@ -136,7 +136,7 @@ impl Company {
         }
     }
 
-    /// The exchange, by this client with a live sign-in of this user.
+    /// The exchange by this client, with a live sign-in of this user.
     fn exchange(&self, user: &str, client: &str, resource: &str, scopes: Option<&str>) -> Ask {
         let world = &self.world;
         let mut claims = self.signed_in[user].clone();
@@ -174,7 +174,7 @@ impl Company {
         }
     }
 
-    /// Asks everything once, both ways; how often it was granted.
+    /// Asks every question in both ways. Returns how often the answer was yes, and how often no.
     async fn agree(&self, seed: u64) -> (usize, usize) {
         let world = &self.world;
         let nobodys = format!("{}/installations/nobodys", world.idp);
@@ -210,7 +210,7 @@ impl Company {
                         } else {
                             refused += 1;
                             let row = world.last_event(&world.idp_store).await;
-                            // Clients and people that are switched off are turned away before there is a question.
+                            // Disabled clients and people are rejected before the policy is asked.
                             if row.details["reason"].starts_with("policy.") {
                                 assert_eq!(said.str("reason"), row.details["reason"], "{what}");
                                 assert_eq!(said.str("rule"), row.details["rule"], "{what}");
@@ -231,7 +231,7 @@ async fn explains(public_exchange: bool, seeds: std::ops::Range<u64>) {
         let mut dice = Dice::new(seed);
         company.throw(&mut dice).await;
         if seed % 4 == 3 {
-            // Too long ago for some connections, and not for the token.
+            // Now the sign-in is too old for some connections, but the token is still valid.
             company.world.pass(40);
         }
         let (more, fewer) = company.agree(seed).await;

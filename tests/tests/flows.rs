@@ -1,4 +1,4 @@
-//! The five steps and what surrounds them, as honest parties walk them.
+//! The five steps and their surroundings, with honest parties.
 
 use passavant_proto::jose::jwk::Algorithm;
 use passavant_tests::{
@@ -46,7 +46,7 @@ async fn the_resource_layer_challenges_as_mcp_asks() {
     assert_eq!(metadata["resource"], json!(world.canvas));
     assert_eq!(metadata["authorization_servers"], json!([world.ras]));
     assert_eq!(metadata["bearer_methods_supported"], json!(["header"]));
-    // A token anywhere else is not looked at.
+    // A token anywhere else is ignored.
     let token = world.access_token().await;
     let in_query = format!("{}?access_token={token}", world.canvas);
     assert_eq!(world.call(&in_query, &[], &ping).await.status, 401);
@@ -83,7 +83,7 @@ async fn too_little_scope_names_all_that_the_operation_needs() {
     let challenge = reply.header("www-authenticate");
     assert!(challenge.contains("error=\"insufficient_scope\""), "{challenge}");
     assert!(challenge.contains("scope=\"read write\"") && challenge.contains("resource_metadata"));
-    // A batch hides nothing, and neither does a member that occurs twice.
+    // A batch hides nothing, nor does a duplicate member.
     let batch = json!([call("look"), call("draw")]);
     assert_eq!(world.call(&world.canvas, &auth, &batch).await.status, 403);
     let ask = Ask {
@@ -329,7 +329,7 @@ async fn a_code_serves_once_and_only_whom_it_was_issued_to() {
     world.pass(61);
     world.refuses(&world.idp_store, "expired", &redeem(&code, &verifier), used).await;
     world.refuses(&world.idp_store, "unknown", &redeem("unknown", &verifier), used).await;
-    // Switched off between sign-in and redemption.
+    // Disabled between sign-in and redemption.
     let (code, verifier) = world.code("erin", AGENT, "").await;
     world.administer(Method::POST, "/idp/users/erin/disable", None).await;
     world
@@ -342,7 +342,7 @@ async fn a_code_serves_once_and_only_whom_it_was_issued_to() {
         .await;
 }
 
-/// What is pushed is bound to the key that the request is proved with, and to no other (RFC 9449 section 10.1).
+/// A pushed request is bound to the key of its DPoP proof, and to no other (RFC 9449 section 10.1).
 #[tokio::test]
 async fn a_pushed_request_names_no_other_key_than_its_proof_s() {
     let world = World::new().await;
@@ -363,7 +363,7 @@ async fn a_pushed_request_names_no_other_key_than_its_proof_s() {
     assert_eq!(world.send(&proved(&ask)).await.status, 201);
 }
 
-/// A used code in a stranger's hands ends nothing.
+/// A used code that a stranger presents ends nothing.
 #[tokio::test]
 async fn a_used_code_that_a_stranger_presents_ends_nothing() {
     let world = World::new().await;
@@ -392,7 +392,7 @@ async fn a_used_code_that_a_stranger_presents_ends_nothing() {
     assert_eq!(world.send(&exchange).await.status, 200, "the sign-in goes on");
 }
 
-/// A sign-in that was given back buys nothing more, by whichever of its tokens.
+/// After sign-out or revocation, no token of the sign-in can be exchanged.
 #[tokio::test]
 async fn what_was_signed_out_or_revoked_buys_nothing_by_its_id_token_either() {
     let world = World::new().await;
@@ -402,12 +402,12 @@ async fn what_was_signed_out_or_revoked_buys_nothing_by_its_id_token_either() {
     assert_eq!(world.send(&revoke).await.status, 200);
     let exchange = world.exchange(&tokens.id_token);
     world.refuses(&world.idp_store, "after revocation", &exchange, ended).await;
-    // Another sign-in of hers is not touched.
+    // Another sign-in of hers is not affected.
     let other = world.sign_in().await;
     assert_eq!(world.send(&world.exchange(&other.id_token)).await.status, 200);
 }
 
-/// `id_token_hint` of somebody else is no sign-in of theirs.
+/// The `id_token_hint` of another person does not sign anybody in as them.
 #[tokio::test]
 async fn a_hint_of_another_person_is_answered_with_login_required() {
     let world = World::new().await;
@@ -588,7 +588,7 @@ async fn pushed_requests_are_used_once_and_the_front_channel_adds_nothing() {
         400,
         "a request_uri of somebody else's"
     );
-    // What the front channel says beside it is not looked at.
+    // Other parameters of the front channel are ignored.
     let contradicting = at(AGENT, uri, "&redirect_uri=https://evil.example&scope=admin&state=evil");
     let (location, _) = world.browse(&contradicting, "erin", PASSWORD).await;
     assert!(location.starts_with(CALLBACK) && location.contains("state=the-state"), "{location}");
@@ -757,7 +757,8 @@ async fn health_and_limits() {
     assert_ne!(world.send(&forged).await.header("x-request-id"), "forged");
 }
 
-/// What another node changed is known at the next request here, though nothing else has been asked here since.
+/// A change by another node takes effect at the next request here, even if there was no other
+/// request since.
 #[tokio::test]
 async fn a_refusal_on_records_of_a_while_ago_is_looked_at_again() {
     use sqlx::Connection as _;
@@ -781,7 +782,7 @@ async fn a_refusal_on_records_of_a_while_ago_is_looked_at_again() {
     set("dpop_bound_access_tokens", "false").await;
     let reply = world.send(&ask).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
-    // An address that was taken away, and is given back.
+    // A redirect URI that is removed, and added again.
     let (code, verifier) = world.code("erin", "agent", "").await;
     let form = [
         ("grant_type", "authorization_code"),

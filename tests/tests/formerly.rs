@@ -1,5 +1,5 @@
-//! What an earlier build, by another name, wrote and says: it goes on working, and no file but those that take it over
-//! and tell of it says the name.
+//! What an earlier build with another name stored and sent still works, and only the files that
+//! migrate it contain the name.
 
 use passavant_proto::{
     formerly,
@@ -46,7 +46,7 @@ async fn connections_of_an_earlier_build_speak_for_enrolled_computers_as_before(
         world.now(),
     );
     world.idp_store.put(&earlier, Put::Create, act).await.unwrap();
-    // As the earlier build wrote it.
+    // As an earlier build stored it.
     let file = world.folder().join("idp.db");
     let mut hand =
         SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
@@ -79,7 +79,7 @@ async fn the_name_of_before_is_no_client_id_and_means_the_software_in_scripts() 
     assert_eq!(made.status, 200, "{}", made.text);
     let made = world.idp_store.by_id::<Connection>("scripted").await.unwrap().unwrap();
     assert_eq!(made.idp_client_id, ENROLLED_CLIENT);
-    // Computers with an earlier build find what they look for.
+    // Computers with an earlier build find the members they look for.
     let url = world.idp.endpoint("/.well-known/openid-configuration");
     let metadata: serde_json::Value =
         world.http.get(url).send().await.unwrap().json().await.unwrap();

@@ -1,4 +1,4 @@
-//! The front channel, which the authorization endpoints of both authorization servers walk.
+//! The front channel, which both authorization endpoints share.
 
 use passavant_proto::oauth::client::{Client, ClientAuthentication};
 use passavant_tests::{
@@ -15,7 +15,7 @@ fn parameter(reply: &Reply, name: &str) -> String {
     found.map(|(_, value)| value.into_owned()).unwrap_or_default()
 }
 
-/// A world whose IdP has a client that proves nothing of itself, and its request.
+/// A world whose IdP has a public client, and that client's request.
 async fn with_a_public_client() -> (World, String) {
     let world = World::new().await;
     let client = Client {
@@ -48,7 +48,7 @@ fn from(origin: &str, ask: Ask) -> Ask {
 async fn a_program_that_proves_nothing_is_answered_for_by_the_person_each_time() {
     let (world, url) = with_a_public_client().await;
     let mut browser = Browser::default();
-    // Who has just typed their password for it is not asked once more.
+    // A person who has just typed their password for this request is not asked again.
     let (at, _) = browser.go(&world, &url, "erin").await;
     assert!(at.starts_with(CALLBACK) && at.contains("code="), "{at}");
     let page = browser.get(&world, &url).await;
@@ -81,7 +81,7 @@ async fn a_program_that_proves_nothing_is_answered_for_by_the_person_each_time()
     let reply = later.ask(&world, yes.clone()).await;
     assert_eq!((reply.status, parameter(&reply, "code").is_empty()), (303, false));
     assert_eq!(later.ask(&world, yes).await.status, 403, "one page, one answer");
-    // No is told to the program, and on record.
+    // "No" is reported to the client, and recorded.
     let page = browser.get(&world, &url).await;
     let no = from(world.idp.origin(), browser.answer(&world, &url, &page, "cancel"));
     let reply = browser.ask(&world, no).await;
@@ -91,7 +91,7 @@ async fn a_program_that_proves_nothing_is_answered_for_by_the_person_each_time()
         (event.details["reason"].as_str(), event.client.as_str()),
         ("consent.denied", "notebook")
     );
-    // A page of long ago, and one of somebody who may not any more.
+    // A page that is too old, and one of a person who is not allowed any more.
     let page = browser.get(&world, &url).await;
     let late = from(world.idp.origin(), browser.answer(&world, &url, &page, "go_on"));
     world.pass(601);
@@ -128,7 +128,8 @@ async fn both_endpoints_take_a_posted_request_and_refuse_alike() {
             pairs
         };
         assert_eq!(sorted(reply.header("location")), sorted(&url));
-        // A class of sign-in that was not reached is not passed over (OpenID Connect Core 5.5.1.1).
+        // A required authentication class that was not reached is not ignored (OpenID Connect Core
+        // 5.5.1.1).
         let query = form_urlencoded::Serializer::new(String::new())
             .append_pair("claims", essential)
             .finish();
@@ -142,7 +143,7 @@ async fn both_endpoints_take_a_posted_request_and_refuse_alike() {
             at
         };
         assert!(back.contains("error=unmet_authentication_requirements"), "{issuer}: {back}");
-        // What is no request is on record, under the reference that the page names.
+        // An invalid request is recorded, under the reference that the page names.
         let nobody = format!("{endpoint}?response_type=code");
         let page = world.http.get(&nobody).send().await.unwrap();
         assert_eq!(page.status(), 400);

@@ -1,4 +1,4 @@
-//! The gateway in front of an MCP server, and what it puts on record.
+//! The gateway in front of an MCP server, and its records.
 
 use passavant_gateway::{ArgumentAudit, Lists, PlainHeader, ToolChanges, Who};
 use passavant_tests::{
@@ -18,7 +18,7 @@ fn challenge(reply: &Reply) -> &str {
     reply.header("www-authenticate")
 }
 
-/// Sends bytes as they are and reads until the connection is closed, or for a while.
+/// Sends raw bytes, and reads until the connection is closed, or for a while.
 async fn raw(url: &str, bytes: &[u8]) -> String {
     let address = url.trim_start_matches("http://").split('/').next().unwrap();
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -50,7 +50,7 @@ async fn no_token_and_bad_tokens_are_challenged_and_never_reach_the_server() {
     assert!(challenge(&none).starts_with("Bearer ") && challenge(&none).contains(&metadata));
     assert!(challenge(&none).contains("scope=\"read\"") && !challenge(&none).contains("error"));
     assert!(gate.records("decision").await.is_empty(), "nobody called");
-    // In the URL or a form it is no token.
+    // A token in the URL or in a form is ignored.
     let in_url = format!("{}?access_token={token}", gate.url);
     assert_eq!(world.call(&in_url, &[accept], &call("echo")).await.status, 401);
     let bearer = format!("Bearer {token}");
@@ -58,7 +58,7 @@ async fn no_token_and_bad_tokens_are_challenged_and_never_reach_the_server() {
     let reply = world.call(&in_url, &both, &call("echo")).await;
     assert_eq!(reply.status, 400, "a query that is not the resource's goes nowhere");
     assert_eq!(gate.records("decision").await[0]["reason"], "request.query");
-    // Tokens that are not good here.
+    // Tokens that are not valid here.
     let mut changed = token.clone();
     let last = changed.pop().unwrap();
     changed.push(if last == 'A' { 'B' } else { 'A' });
@@ -127,10 +127,10 @@ async fn tools_need_their_scopes_and_what_no_rule_names_is_denied() {
     assert!(reasons[3..].iter().all(|reason| *reason == "operation.no_rule"), "{reasons:?}");
     assert_eq!(records[0]["rule"], "draw");
     assert!(gate.upstream.take().is_empty());
-    // A stepped-up token does.
+    // A stepped-up token allows it.
     let write = gate.token(&world, "erin", "read write").await;
     assert_eq!(gate.call(&world, &write, "draw").await.status, 200);
-    // A token without the scope of every request lists nothing either.
+    // A token without the scope of every request cannot list tools either.
     let bare = gate.token(&world, "erin", "write").await;
     let list = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
     let reply = gate.post(&world, &bare, &[], &list).await;
@@ -210,7 +210,7 @@ async fn a_message_that_could_be_read_in_two_ways_is_refused() {
         assert_eq!(reply.status, 400, "{body}");
         assert!(reply.json["error"]["code"].is_i64(), "{body}: {}", reply.text);
     }
-    // A batch exists in one revision, and each member is judged.
+    // Batches exist in one revision only, and each message is judged.
     let batch = json!([call("echo"), call("wipe")]);
     assert_eq!(gate.post(&world, &token, &[], &batch).await.status, 403);
     for revision in ["2025-06-18", "2025-11-25", "2026-07-28"] {
@@ -229,7 +229,7 @@ async fn a_message_that_could_be_read_in_two_ways_is_refused() {
     let bearer = format!("Bearer {token}");
     let no_accept = [("authorization", bearer.as_str()), ("accept", "")];
     let reply = world.call(&gate.url, &no_accept[..1], &call("echo")).await;
-    // This client always sends one; without it the answer is 400.
+    // The HTTP client always sends `Accept`; a raw request without it gets 400.
     assert_eq!(reply.status, 200);
     let head = format!(
         "POST /mcp HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\ncontent-type: \
@@ -318,11 +318,11 @@ async fn the_server_learns_who_calls_from_the_gateway_alone() {
     let jwk = serde_json::from_value(keys["keys"][0].clone()).unwrap();
     let key = jsonwebtoken::DecodingKey::from_jwk(&jwk).unwrap();
     let mut rules = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::ES256);
-    // Its times are the test's.
+    // The test's clock differs from the system's.
     rules.validate_exp = false;
     rules.validate_aud = false;
     jsonwebtoken::decode::<Value>(assertion, &key, &rules).unwrap();
-    // And it is taken nowhere as an access token.
+    // The assertion is not accepted as an access token.
     assert_eq!(gate.call(&world, assertion, "echo").await.status, 401);
 }
 
@@ -335,7 +335,8 @@ async fn the_body_s_type_is_json_in_utf8_and_is_written_by_the_gateway() {
     let world = World::new().await;
     let gate = Gate::new(&world).await;
     let token = gate.token(&world, "erin", "read write").await;
-    // Text to a reader of UTF-8; to one of UTF-7 a second name and another tool.
+    // For a UTF-8 parser this is text; for a UTF-7 parser it contains a second name, of another
+    // tool.
     let hidden = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{},"_meta":{"z":"+ACIAfQAsACIAbgBhAG0AZQAiADoAIgB3AGkAcABlACIALAAiAHEAIgA6AHsAIgBrACIAOgAi-"}}}"#;
     let body = hidden.as_bytes();
     let send = async |types: &[&str]| {
@@ -390,7 +391,7 @@ async fn the_body_s_type_is_json_in_utf8_and_is_written_by_the_gateway() {
         let types: Vec<_> = seen[0].headers.get_all("content-type").iter().collect();
         assert_eq!(types, ["application/json"], "{good}");
     }
-    // What has no body has no type.
+    // A request without a body needs no content type.
     let get = world.http.get(&gate.url).bearer_auth(&token).header("content-type", "text/x");
     assert_eq!(get.header("accept", "text/event-stream").send().await.unwrap().status(), 200);
     assert!(!gate.upstream.take()[0].headers.contains_key("content-type"));
@@ -422,10 +423,10 @@ async fn answers_of_the_server_are_no_more_than_answers() {
     assert_eq!((reply.status, names), (200, listed.map(str::to_owned).to_vec()));
     assert_eq!(reply.header("content-type"), "application/json");
     assert_eq!(reply.header("cache-control"), "no-store");
-    // A page of the MCP server's is words for whoever reads it.
+    // An HTML page of the MCP server is forwarded as plain text.
     let reply = gate.call(&world, &token, "page").await;
     assert_eq!((reply.status, reply.header("content-type")), (404, "text/plain; charset=utf-8"));
-    // What readers would understand differently is not passed on at all.
+    // Answers that parsers would understand differently are not forwarded at all.
     for tool in ["utf16", "two_types", "coded", "coded_twice"] {
         let reply = gate.call(&world, &token, tool).await;
         assert_eq!(reply.status, 502, "{tool}: {}", reply.text);
@@ -482,7 +483,7 @@ async fn places_are_exact_and_ambiguous_requests_are_closed() {
     }
     let other = send(request("http://evil.example/mcp", &host, "")).await;
     assert!(other.starts_with("HTTP/1.1 400"), "{other}");
-    // Exactly the names it has, also for what anybody may read.
+    // Only its own names are accepted, even for public documents.
     for wrong in ["localhost", "evil.example", &format!("{host}.evil.example"), "127.0.0.1:1"] {
         let answer = send(request("/mcp", wrong, "")).await;
         assert!(answer.starts_with("HTTP/1.1 421"), "{wrong}: {answer}");
@@ -503,7 +504,7 @@ async fn places_are_exact_and_ambiguous_requests_are_closed() {
     assert!(own.starts_with("HTTP/1.1 200"), "{own}");
     assert!(own.contains(&format!("access-control-allow-origin: http://{host}")), "{own}");
     gate.upstream.take();
-    // Requests whose end can be read in two ways.
+    // Requests whose end is ambiguous.
     let head = format!(
         "POST /mcp HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {token}\r\naccept: \
          application/json\r\ncontent-type: application/json\r\n"
@@ -529,7 +530,7 @@ async fn places_are_exact_and_ambiguous_requests_are_closed() {
         assert!(statuses <= 1, "{case}: the connection went on: {answer}");
     }
     assert!(gate.upstream.take().is_empty(), "the MCP server saw something");
-    // Preflights of pages: known origins alone.
+    // CORS preflights: only known origins.
     let preflight = async |origin: &str| {
         let request = world.http.request(Method::OPTIONS, &gate.url).header("origin", origin);
         request.header("access-control-request-method", "POST").send().await.unwrap()
@@ -556,7 +557,8 @@ async fn a_session_is_its_callers_and_is_no_authentication() {
     let with = [("mcp-session-id", session.as_str())];
     assert_eq!(gate.post(&world, &erin, &with, &call("echo")).await.status, 200);
     assert_eq!(gate.upstream.take()[0].headers["mcp-session-id"], "session-0");
-    // A renewed token of the same caller goes on; another person, client or no token does not.
+    // A new token of the same caller continues the session; another person or client, or no token,
+    // does not.
     let renewed = gate.token(&world, "erin", "read write").await;
     assert_eq!(gate.post(&world, &renewed, &with, &call("echo")).await.status, 200);
     gate.upstream.take();
@@ -586,14 +588,14 @@ async fn a_session_is_its_callers_and_is_no_authentication() {
             assert_eq!(request.send().await.unwrap().status(), 404);
         }
     }
-    // Events of nobody's session are nobody's to resume.
+    // Events without a session cannot be resumed.
     let request = world.http.get(&gate.url).bearer_auth(&erin).header("last-event-id", "1");
     assert_eq!(request.send().await.unwrap().status(), 404);
     assert!(gate.upstream.take().is_empty(), "the MCP server saw something");
     let reasons: Vec<_> =
         gate.records("decision").await.iter().map(|r| r["reason"].clone()).collect();
     assert_eq!(reasons.iter().filter(|reason| **reason == "session.unknown").count(), 15);
-    // Its own caller resumes and ends it.
+    // The session's own caller can resume and end it.
     let request = world.http.get(&gate.url).bearer_auth(&erin).header("mcp-session-id", &session);
     let answer = request.header("last-event-id", "1").send().await.unwrap();
     assert_eq!(answer.status(), 200);
@@ -607,7 +609,8 @@ async fn first_chunk(answer: &mut reqwest::Response) -> String {
     String::from_utf8(chunk.expect("no chunk came").unwrap().unwrap().to_vec()).unwrap()
 }
 
-/// Waits for the end of a stream; whether it ended cleanly, and how long that took.
+/// Waits for the end of a stream. Returns whether it ended without an error, and how long that
+/// took.
 async fn end(answer: &mut reqwest::Response) -> (bool, Duration) {
     let begun = std::time::Instant::now();
     let end = tokio::time::timeout(Duration::from_secs(8), answer.chunk()).await;
@@ -639,7 +642,7 @@ async fn streams_end_with_their_token_and_the_work_is_cancelled() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let revoke = world.ask(&world.ras, "/revoke", &[("token", &token)]);
     assert_eq!(world.send(&revoke).await.status, 200);
-    // Each test has a clock of its own; the watch goes by it.
+    // Each test has its own clock, which the gateway's watch uses.
     world.pass(2);
     let (clean, took) = end(&mut stream).await;
     assert!(clean && took < Duration::from_secs(5), "{took:?}");
@@ -651,7 +654,7 @@ async fn streams_end_with_their_token_and_the_work_is_cancelled() {
     let ended: Vec<_> =
         gate.records("outcome").await.iter().map(|record| record["ended"].clone()).collect();
     assert_eq!(ended.iter().filter(|ended| **ended == "token_ended").count(), 3, "{ended:?}");
-    // A token that runs out.
+    // A token that expires.
     world.pass(300);
     let (clean, _) = end(&mut unrelated).await;
     assert!(clean);
@@ -665,7 +668,7 @@ async fn a_stream_that_nobody_reads_ends_with_its_token_too() {
     let token = gate.token(&world, "erin", "read").await;
     let unread = gate.stream(&world, &token, &call("flood")).await;
     assert_eq!(unread.status(), 200);
-    // Until every buffer on the way is full, and nobody asks for more.
+    // Wait until every buffer on the way is full, and nothing more is requested.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(gate.upstream.let_go.load(std::sync::atomic::Ordering::SeqCst), 0);
     let revoke = world.ask(&world.ras, "/revoke", &[("token", &token)]);
@@ -693,7 +696,7 @@ async fn cancelling_is_closing_the_stream_and_reaches_the_server() {
     let ended: Vec<_> =
         gate.records("outcome").await.iter().map(|record| record["ended"].clone()).collect();
     assert_eq!(ended, ["client_gone", "client_gone"]);
-    // A stop ends the streams that have no end of their own, quietly.
+    // Stopping the gateway ends the streams that have no end of their own, without an error.
     let mut standing = world.http.get(&gate.url).bearer_auth(&token).send().await.unwrap();
     first_chunk(&mut standing).await;
     gate.stop.cancel();
@@ -914,7 +917,7 @@ async fn lists_show_what_the_caller_may_use() {
             assert_eq!(names(&gate, &world, &read).await, expected);
         }
     }
-    // Nothing to take out: byte for byte.
+    // If nothing has to be removed, lists are forwarded byte for byte.
     let gate = Gate::with(&world, |settings| settings.lists = Lists::All).await;
     *gate.upstream.tools.lock().unwrap() = all.clone();
     let token = gate.token(&world, "erin", "read").await;
@@ -947,17 +950,19 @@ async fn a_tool_that_changes_after_approval_is_blocked_until_it_is_approved() {
     let told = gate.records("tool").await;
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[1]["detail"].as_str().unwrap().contains("blocked"));
-    // No way around the lens: an answer it cannot read does not pass, a notification's has nothing to read.
+    // The filter cannot be bypassed: an answer it cannot parse is not forwarded, except for a
+    // notification, whose answer nobody parses.
     let reply = gate.call(&world, &token, "plain").await;
     assert_eq!(reply.status, 502, "{}", reply.text);
     let notification = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
     let reply = gate.post(&world, &token, &[], &notification).await;
     assert_eq!(reply.status, 202, "{}", reply.text);
-    // Over a restart too.
+    // Also after a restart.
     let later = Gate::begin(&world, change, gate.kept().await, None).await;
     let token = later.token(&world, "erin", "read write").await;
     assert_eq!(later.call(&world, &token, "echo").await.status, 403);
-    // The old text once more unblocks nothing, and nobody approves what they have not seen.
+    // Showing the old text again unblocks nothing, and a description that was never seen cannot be
+    // approved.
     *later.upstream.tools.lock().unwrap() = json!([described("echo", "says it again")]);
     assert_eq!(names(&later, &world, &token).await, ["echo"]);
     assert_eq!(later.call(&world, &token, "echo").await.status, 403);
@@ -968,7 +973,7 @@ async fn a_tool_that_changes_after_approval_is_blocked_until_it_is_approved() {
     let approve = async |url: &str, hash: &str| later.gateway.approve(url, "echo", hash).await;
     assert_eq!(approve("https://elsewhere.example/", &seen).await, None);
     assert_eq!(approve(&later.url, "another").await, Some(false));
-    // Looked at, and not wanted: what was approved goes on.
+    // The change was looked at and rejected: the approved tool works again.
     assert_eq!(approve(&later.url, &view.fingerprint).await, Some(true));
     assert_eq!(later.call(&world, &token, "echo").await.status, 200);
     assert!(later.kept().await["echo"].changed.is_none());
@@ -989,20 +994,21 @@ async fn each_description_is_judged_by_itself_and_none_by_a_caller_s_language() 
     let good = described("echo", "says it again");
     *gate.upstream.tools.lock().unwrap() = json!([good]);
     assert_eq!(names(&gate, &world, &token).await, ["echo"]);
-    // Both texts in one answer: one that nobody approved is not shown beside the one that is.
+    // Both descriptions in one answer: the unapproved one is not listed next to the approved one.
     let evil = described("echo", "EVIL");
     *gate.upstream.tools.lock().unwrap() = json!([good, evil, good]);
     let reply = gate.post(&world, &token, &[("accept-language", "de")], &list).await;
     assert!(reply.text.contains("says it again") && !reply.text.contains("EVIL"), "{}", reply.text);
     assert!(!gate.upstream.take().iter().any(|seen| seen.headers.contains_key("accept-language")));
-    // An answer that nobody asked for teaches nothing, and what is not known from one is not shown.
+    // Nothing is learnt from an answer that was not asked for, and tools that are only in such an
+    // answer are not listed.
     let other = json!({"jsonrpc": "2.0", "id": 99, "result": {"tools": [described("draw", "d")]}});
     let set = |kind, text: &str| *gate.upstream.raw.lock().unwrap() = Some((kind, text.into()));
     set("application/json", &other.to_string());
     let reply = gate.post(&world, &token, &[], &list).await;
     assert_eq!((reply.status, reply.json["result"]["tools"].clone()), (200, json!([])));
     assert_eq!(gate.kept().await.len(), 1);
-    // No way around by another spelling of the same.
+    // The filter cannot be bypassed with another encoding of the same answer.
     let answer = json!({"jsonrpc": "2.0", "id": 1, "result": {"tools": [evil]}}).to_string();
     let utf16: Vec<u8> = answer.encode_utf16().flat_map(u16::to_le_bytes).collect();
     for (kind, bytes) in [
@@ -1034,7 +1040,7 @@ async fn each_description_is_judged_by_itself_and_none_by_a_caller_s_language() 
         let reply = gate.post(&world, &token, &[], &list).await;
         assert!(!reply.text.contains("EVIL"), "{text:?}: {}", reply.text);
     }
-    // A list of several lines of data stays one message.
+    // A list in several data lines stays one message.
     let both = json!({"jsonrpc": "2.0", "id": 1, "result": {"tools": [good, evil]}});
     let pretty = format!("{both:#}").replace('\n', "\ndata: ");
     set("text/event-stream", &format!("id: 7\ndata: {pretty}\n\n"));
@@ -1052,11 +1058,11 @@ async fn what_a_server_sends_is_bounded_and_so_is_what_is_learnt_of_it() {
     let token = gate.token(&world, "erin", "read write").await;
     let list = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
     let set = |kind, bytes: Vec<u8>| *gate.upstream.raw.lock().unwrap() = Some((kind, bytes));
-    // Blank lines go on, and cost what they are.
+    // Blank lines are forwarded, and take no extra memory.
     set("text/event-stream", b"\n\n".repeat(1024 * 1024));
     let reply = gate.post(&world, &token, &[], &list).await;
     assert_eq!((reply.status, reply.text.len()), (200, 2 * 1024 * 1024));
-    // A schema of many small things, a name of a megabyte, a list of many megabytes.
+    // A schema with many small values, a name of a megabyte, a list of many megabytes.
     let objects = format!("[{}]", vec![r#"{"":1}"#; 100_000].join(","));
     let tool = format!(r#"{{"name":"echo","inputSchema":{{"x":{objects}}}}}"#);
     let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(1024 * 1024));
@@ -1066,7 +1072,7 @@ async fn what_a_server_sends_is_bounded_and_so_is_what_is_learnt_of_it() {
         set("application/json", answer.into());
         assert_eq!(gate.post(&world, &token, &[], &list).await.status, 502);
     }
-    // Descriptions that change without end.
+    // An endless series of changed descriptions.
     let mut refused = 0;
     for n in 0..300 {
         let tool = json!({"name": "echo", "description": format!("{n}")});
@@ -1092,7 +1098,7 @@ async fn one_person_holds_so_many_bytes_and_a_revoked_token_uses_up_nothing() {
     .await;
     let token = gate.token(&world, "erin", "read").await;
     let max = gate.token(&world, "max", "read").await;
-    // Bodies that are on their way: told lengths count before their bytes come.
+    // Bodies that are still arriving: their declared lengths count before their bytes arrive.
     let mut open = Vec::new();
     for _ in 0..2 {
         let mut stream = TcpStream::connect(host(&gate.url)).await.unwrap();
@@ -1114,7 +1120,7 @@ async fn one_person_holds_so_many_bytes_and_a_revoked_token_uses_up_nothing() {
     drop(open);
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(gate.post(&world, &token, &[], &large).await.status, 200, "they were given back");
-    // A revoked token floods; the person's good one has its whole rate.
+    // A flood with a revoked token: the person's valid token keeps its whole rate.
     let (bad, good) =
         (gate.token(&world, "max", "read").await, gate.token(&world, "max", "read").await);
     let jti = Parts::of(&bad).claims["jti"].as_str().unwrap().to_owned();
@@ -1169,7 +1175,8 @@ async fn whoever_waits_for_a_silent_authorization_server_waits_once() {
     assert!(took < Duration::from_secs(8), "each waits for one answer, not for all: {took:?}");
 }
 
-/// Tokens of other makers' authorization servers may name several audiences, and the client in `azp`.
+/// Tokens of third-party authorization servers may name several audiences, and name the client in
+/// `azp`.
 #[tokio::test]
 async fn another_form_of_tokens_is_taken_only_where_the_server_s_settings_say_so() {
     use passavant_proto::oauth::access_token::TokenForm;
@@ -1180,7 +1187,8 @@ async fn another_form_of_tokens_is_taken_only_where_the_server_s_settings_say_so
     let azp = TokenForm { client_in_azp: true, ..TokenForm::default() };
     let azp = Gate::with(&world, |settings| {
         settings.token_form = azp;
-        // Whoever issued it would be asked about it; here that is our own RAS, which knows no `azp`.
+        // The issuer would be asked about the token; here that is our own RAS, which does not know
+        // `azp`.
         settings.stands = None;
     })
     .await;
@@ -1219,7 +1227,7 @@ async fn another_form_of_tokens_is_taken_only_where_the_server_s_settings_say_so
             let wanted = if taken { 200 } else { 401 };
             assert_eq!(reply.status, wanted, "{name}, {what}: {}", reply.text);
         }
-        // What is wrong is said, by the name of the claim.
+        // The error names the missing claim.
         let reply = gate.call(&world, &nobody, "echo").await;
         let named = if takes_azp { "azp" } else { "client_id" };
         assert!(challenge(&reply).contains(named), "{}", challenge(&reply));

@@ -1,4 +1,4 @@
-//! What a gateway tells the company, and what the company lets it have in a caller's name.
+//! What a gateway reports to the company, and which tokens the company issues to it for a caller.
 
 use passavant_proto::{
     identifier::Resource,
@@ -13,7 +13,7 @@ use passavant_tests::{
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 
-/// Registers the gateway before `canvas` as a client of the IdP.
+/// Registers the gateway in front of `canvas` as a client of the IdP.
 async fn gateway(world: &World) {
     let hash = SecretHash { hash: world.secret.hash(), expires: None };
     let client = Client {
@@ -68,7 +68,7 @@ async fn one_trail_from_the_login_to_the_tool_call() {
     let calls = rows(&world, "mcp_call").await;
     assert_eq!(calls.len(), 2);
     let [refused, granted] = [&calls[0], &calls[1]];
-    // In the company's own names, by the ID-JAG that it issued: beside the vendor's.
+    // With the company's own identifiers, from the ID-JAG that it issued, besides the vendor's.
     assert_eq!((granted.person.as_str(), granted.client.as_str()), ("erin-id", AGENT));
     assert_eq!(granted.details["account"], "account-1");
     assert_eq!(granted.details["ras_client_id"], "agent-at-ras");
@@ -80,7 +80,7 @@ async fn one_trail_from_the_login_to_the_tool_call() {
         (refused.outcome.as_str(), refused.details["reason"].as_str()),
         ("refused", "operation.no_rule")
     );
-    // A report that comes again is not taken again.
+    // A repeated report is not recorded again.
     let reply = world.send(&report(&world, "1 0", &lines)).await;
     assert_eq!((reply.status, reply.json["rows"].as_i64()), (200, Some(0)));
     assert_eq!(rows(&world, "mcp_call").await.len(), 2);
@@ -99,7 +99,7 @@ async fn a_gateway_speaks_of_its_own_servers_alone() {
         let expected = Expected(400, "invalid_request", "request.malformed");
         world.refuses(store, case, &report(&world, "1 0", lines), expected).await;
     }
-    // A client that stands for nothing, and nobody at all.
+    // A client that stands for no MCP server, and no client at all.
     let ask = report(&world, "1 0", &line(&world, txn, &json!({})));
     let other = ask.clone().basic(AGENT, world.secret.expose());
     world
@@ -164,7 +164,7 @@ async fn a_gateway_goes_on_in_its_callers_name_where_a_connection_lets_it() {
     let row = world.last_event(store).await;
     assert_eq!((row.person.as_str(), row.client.as_str()), ("erin-id", "front"));
     assert_eq!(row.details["txn"], Parts::of(&token).claims["txn"].as_str().unwrap());
-    // What it presents has to be a live token for a server that it stands for.
+    // The subject token has to be valid, and for a server that the gateway stands for.
     let subject = |reason| Expected(400, "invalid_grant", reason);
     let boards = world.access_token_unbound().await;
     let cases = [
@@ -185,7 +185,7 @@ async fn a_gateway_goes_on_in_its_callers_name_where_a_connection_lets_it() {
     let other = hop(&world, &token).basic(AGENT, world.secret.expose());
     let kind = Expected(400, "invalid_request", "exchange.subject_token_type");
     world.refuses(store, "a client that stands for nothing", &other, kind).await;
-    // What the first hop rests on has to stand for the second.
+    // Everything that the first hop rests on has to be live for the second one, too.
     for (record, id) in [("connections", "agent-canvas"), ("clients", AGENT)] {
         for (act, stands) in [("disable", false), ("enable", true)] {
             let path = format!("/idp/{record}/{id}/{act}");
@@ -195,7 +195,8 @@ async fn a_gateway_goes_on_in_its_callers_name_where_a_connection_lets_it() {
             assert_eq!(reply.status == 200, stands, "{path} {id}: {}", reply.text);
         }
     }
-    // What another node took from it a moment ago it stands for no more, though nothing else was asked here since.
+    // If another node removed a server from the gateway a moment ago, that takes effect here, even
+    // if there was no other request since.
     let file = world.folder().join("idp.db");
     let mut other =
         sqlx::SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
@@ -212,7 +213,7 @@ async fn a_gateway_goes_on_in_its_callers_name_where_a_connection_lets_it() {
     stand_for(&json!([world.canvas])).await;
     let reply = world.send(&ask).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
-    // When the login ends, this ends.
+    // Disabling the person ends this, too.
     let off = world.administer(reqwest::Method::POST, "/idp/users/erin/disable", None).await;
     assert_eq!(off.status, 200, "{}", off.text);
     let gone = world.send(&hop(&world, &token)).await;
@@ -236,7 +237,7 @@ async fn a_report_dates_nothing_before_or_after_its_time_and_names_no_server_of_
     assert_eq!(reply.status, 200, "{}", reply.text);
     let mut told: Vec<i64> = rows(&world, "mcp_call").await.iter().map(|row| row.at.0).collect();
     told.sort_unstable();
-    // The last one may be so; the others are told now.
+    // The last time is plausible; the others are replaced by the time of the report.
     let mut expected = vec![now.0; 6];
     expected.insert(0, now.0 - 3600);
     assert_eq!(told, expected);

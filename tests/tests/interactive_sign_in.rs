@@ -1,5 +1,5 @@
-//! The interactive path of a RAS, from a browser to tokens. The IdP's own authorization endpoint is in
-//! `flows.rs`.
+//! The interactive path of a RAS, from a browser to tokens. The IdP's own authorization endpoint is
+//! in `flows.rs`.
 
 use passavant_proto::xaa::trust::{Account, TrustedIssuer};
 use passavant_store::AuditEvent;
@@ -36,7 +36,7 @@ async fn a_person_without_cross_app_access_gets_tokens_by_saying_yes() {
     let mut browser = Browser::default();
     let (at, page) = browser.go(&world, &world.outsider_url(&[]), "erin").await;
     assert_eq!(page.status, 200, "{}", page.text);
-    // Who wants what, where it goes, and nothing of theirs as markup.
+    // The page shows who wants what and where the answer goes, and escapes the client's text.
     for text in ["Desktop &lt;b&gt;agent&lt;/b&gt;", "Read what is there", "127.0.0.1", "(write)"] {
         assert!(page.text.contains(text), "{text}: {}", page.text);
     }
@@ -55,7 +55,7 @@ async fn a_person_without_cross_app_access_gets_tokens_by_saying_yes() {
     let claims = Parts::of(tokens.str("access_token")).claims;
     assert_eq!((&claims["aud"], &claims["client_id"]), (&json!(world.canvas), &json!(DESKTOP)));
     assert!(claims.get("txn").is_none() && claims["auth_time"].is_i64());
-    // The same person by an ID-JAG is the same account.
+    // With an ID-JAG, the same person has the same account.
     let by_id_jag = Parts::of(&world.access_token().await).claims;
     assert_eq!(claims["sub"], by_id_jag["sub"]);
     let headers = format!("Bearer {}", tokens.str("access_token"));
@@ -63,7 +63,7 @@ async fn a_person_without_cross_app_access_gets_tokens_by_saying_yes() {
         json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "draw"}});
     let called = world.call(&world.canvas, &[("authorization", &headers)], &call).await;
     assert_eq!(called.status, 200, "{}", called.text);
-    // Refresh rotates; narrower is fine, wider is not.
+    // Refresh tokens are rotated; fewer scopes are allowed, more are not.
     let renewed = world.send(&world.refresh_at_ras(tokens.str("refresh_token"))).await;
     assert_eq!(renewed.status, 200, "{}", renewed.text);
     assert_ne!(renewed.str("refresh_token"), tokens.str("refresh_token"));
@@ -73,7 +73,7 @@ async fn a_person_without_cross_app_access_gets_tokens_by_saying_yes() {
     let wider = world.refresh_at_ras(narrower.str("refresh_token")).set("scope", "read admin");
     let expected = Expected(400, "invalid_scope", "scope.widened");
     world.refuses(&world.ras_store, "wider", &wider, expected).await;
-    // The first one again, and everything of the family is dead.
+    // Presenting the first one again revokes the whole family.
     let reuse = Expected(400, "invalid_grant", "refresh.reuse");
     let again = world.refresh_at_ras(tokens.str("refresh_token"));
     world.refuses(&world.ras_store, "a refresh token that was rotated out", &again, reuse).await;
@@ -99,7 +99,7 @@ async fn the_page_is_shown_every_time_and_its_answer_counts_once() {
     let (at, page) = browser.go(&world, &url, "erin").await;
     let good = browser.answer(&world, &at, &page, "allow");
     let status = async |browser: &mut Browser, ask| browser.ask(&world, ask).await.status;
-    // The answer comes from our page, in the session it was shown to, with nothing changed.
+    // The answer has to come from our page, in the session it was shown to, unchanged.
     assert_eq!(status(&mut browser, good.clone().without("csrf")).await, 403, "no token");
     assert_eq!(status(&mut browser, good.clone().set("csrf", "x")).await, 403, "a wrong one");
     assert_eq!(status(&mut browser, good.clone().set("ticket", "1.x")).await, 403);
@@ -125,7 +125,7 @@ async fn the_page_is_shown_every_time_and_its_answer_counts_once() {
     let first = browser.ask(&world, good.clone()).await;
     assert_eq!(first.status, 303);
     assert_eq!(status(&mut browser, good.clone()).await, 403, "replayed");
-    // Said yes once; asked again.
+    // The person is asked again after an earlier consent.
     let (_, again) = browser.go(&world, &url, "erin").await;
     assert!(again.status == 200 && again.text.contains("name=\"ticket\""), "never skipped");
     let no = browser.answer(&world, &at, &again, "deny");
@@ -266,7 +266,7 @@ async fn each_rule_of_the_authorization_endpoint_holds_here_too() {
     assert_eq!(Browser::default().get(&world, &twice).await.status, 400, "a parameter twice");
     let reply = Browser::default().get(&world, &world.outsider_url(&[])).await;
     assert_eq!(reply.header("access-control-allow-origin"), "", "no CORS");
-    // Signed in, prompt=none: a person has to agree.
+    // prompt=none with a session: consent is required.
     let mut browser = Browser::default();
     browser.go(&world, &world.outsider_url(&[]), "erin").await;
     let silent = browser.get(&world, &world.outsider_url(&[("prompt", "none")])).await;
@@ -297,7 +297,7 @@ async fn codes_buy_tokens_once_for_whom_and_what_they_were_given() {
         !world.ras_role.get().unwrap().stands(&secret).await.unwrap(),
         "tokens of the first use"
     );
-    // Reuse ended the browser's session as well.
+    // The reuse has also ended the browser's session.
     let mut browser = Browser::default();
     for (case, name, value, reason) in [
         ("no verifier", "code_verifier", "", "code.verifier"),
@@ -327,12 +327,12 @@ async fn codes_buy_tokens_once_for_whom_and_what_they_were_given() {
         assert_eq!(right.status, 200, "{case}: {}", right.text);
         browser = Browser::default();
     }
-    // Another client's.
+    // Another client's code.
     let code = browser.code(&world, &url, "erin").await;
     let stolen =
         world.redeem_code(&code).without("client_id").basic(AGENT_AT_RAS, world.secret.expose());
     world.refuses(store, "another client", &stolen, invalid("code.invalid")).await;
-    // What is a code elsewhere is none here.
+    // A code of another server is not a code here.
     let mut browser = Browser::default();
     let (idp_code, verifier) = world.code("erin", passavant_tests::world::AGENT, "").await;
     let elsewhere = world.redeem_code(&idp_code).set("code_verifier", &verifier);
@@ -347,12 +347,13 @@ async fn codes_buy_tokens_once_for_whom_and_what_they_were_given() {
             invalid("code.invalid"),
         )
         .await;
-    // Twenty at once.
+    // Twenty concurrent redemptions.
     let code = browser.code(&world, &url, "erin").await;
     let ask = world.redeem_code(&code);
     let all = futures::future::join_all((0..20).map(|_| world.send(&ask))).await;
     let won: Vec<_> = all.iter().filter(|reply| reply.status == 200).collect();
-    // A code that is presented twice is stolen: the second one may end the first before it is answered.
+    // A code that is presented twice counts as stolen: the second request may revoke the first
+    // one's tokens before they are returned.
     assert!(won.len() <= 1, "at most one succeeds");
     for tokens in won {
         let secret = passavant_proto::secret::Secret::new(tokens.str("access_token"));
@@ -361,7 +362,7 @@ async fn codes_buy_tokens_once_for_whom_and_what_they_were_given() {
             "tokens of a code that was used more than once"
         );
     }
-    // A public client is good for nothing else.
+    // A public client may use no other grant.
     let id_jag = world.id_jag(&world.id_jag_claims());
     let grant = world.redeem(&id_jag).no_header("authorization").set("client_id", DESKTOP);
     let public = Expected(400, "unauthorized_client", "client.public");
@@ -388,7 +389,7 @@ async fn what_is_switched_off_in_between_is_off() {
     };
     let held = tokens(&mut browser).await;
     let account = Parts::of(held.str("access_token")).claims["sub"].as_str().unwrap().to_owned();
-    // The account.
+    // The account is disabled.
     let code = browser.code(&world, &url, "erin").await;
     let off = |disabled| move |account: &mut Account| account.disabled = disabled;
     store.update::<Account>(&account, off(true), event()).await.unwrap();
@@ -407,9 +408,9 @@ async fn what_is_switched_off_in_between_is_off() {
     let (_, page) = Browser::default().go(&world, &url, "erin").await;
     assert_eq!(page.status, 403, "no sign-in either");
     store.update::<Account>(&account, off(false), event()).await.unwrap();
-    // The refusal did not cost the family.
+    // The refusal did not revoke the family.
     assert_eq!(world.send(&renew).await.status, 200);
-    // The client.
+    // The client is disabled.
     let mut browser = Browser::default();
     let code = browser.code(&world, &url, "erin").await;
     let set = |disabled| {
@@ -432,14 +433,15 @@ async fn what_is_switched_off_in_between_is_off() {
         .update::<passavant_proto::oauth::client::Client>(DESKTOP, set(false), event())
         .await
         .unwrap();
-    // Only through cross-app access from now on.
+    // From now on only cross-app access is allowed.
     let held = tokens(&mut browser).await;
     let access = passavant_proto::secret::Secret::new(held.str("access_token"));
     let code = browser.code(&world, &url, "erin").await;
     world.set_sign_in(&Value::Null).await;
     world.refuses(store, "switched off: code", &world.redeem_code(&code), gone).await;
     let renew = world.refresh_at_ras(held.str("refresh_token"));
-    // The metadata stops to offer it within a second; either way it is refused.
+    // The grant disappears from the server within a second; the request is refused before and after
+    // that.
     let refused = world.send(&renew).await;
     assert_eq!(refused.status, 400, "switched off: refresh: {}", refused.text);
     assert!(
@@ -450,7 +452,7 @@ async fn what_is_switched_off_in_between_is_off() {
     assert!(refused.json.get("access_token").is_none());
     let page = browser.get(&world, &url).await;
     assert!(page.status == 400 && page.text.contains("There is no sign-in here"), "{}", page.text);
-    // Closed as well, at each step, where the issuer turns out to have many tenants.
+    // Every step is also refused if the issuer turns out to have many tenants.
     world.set_sign_in(&json!({"client_id": "ras-rp"})).await;
     let code = browser.code(&world, &url, "erin").await;
     let of = |tenant: Option<&str>| {
@@ -463,7 +465,7 @@ async fn what_is_switched_off_in_between_is_off() {
     let page = browser.get(&world, &url).await;
     assert!(page.status == 400 && page.text.contains("There is no sign-in here"), "{}", page.text);
     store.update::<TrustedIssuer>(world.idp.as_str(), of(None), event()).await.unwrap();
-    // Trust itself withdrawn: what is out dies too.
+    // Trust is withdrawn: issued tokens become invalid, too.
     let trusted = |disabled| move |trusted: &mut TrustedIssuer| trusted.disabled = disabled;
     assert!(world.ras_role.get().unwrap().stands(&access).await.unwrap());
     store.update::<TrustedIssuer>(world.idp.as_str(), trusted(true), event()).await.unwrap();
@@ -475,7 +477,7 @@ async fn the_way_back_from_the_issuer_is_this_browsers_and_is_taken_once() {
     let world = world().await;
     let url = world.outsider_url(&[]);
     let mut browser = Browser::default();
-    // To the IdP, sign in, and stop before the callback.
+    // Go to the IdP, sign in, and stop before the callback.
     let sent = browser.get(&world, &url).await;
     assert_eq!(sent.status, 303);
     let to = sent.header("location").to_owned();
@@ -488,7 +490,7 @@ async fn the_way_back_from_the_issuer_is_this_browsers_and_is_taken_once() {
     assert!(parameter(&to, "nonce").len() >= 22 && parameter(&to, "state").len() == 43);
     let (callback, _) = world.browse(&to, "erin", passavant_tests::world::PASSWORD).await;
     assert!(callback.starts_with(&world.ras.endpoint("/callback")));
-    // Another browser, a changed state or issuer, no cookie.
+    // Another browser, a changed state or issuer, a missing cookie.
     let with = |name: &str, value: &str| {
         let mut url = Url::parse(&callback).unwrap();
         let pairs: Vec<(String, String)> = url
@@ -506,7 +508,7 @@ async fn the_way_back_from_the_issuer_is_this_browsers_and_is_taken_once() {
     let state = parameter(&callback, "state");
     let near = format!("{}{}", &state[..42], if state.ends_with('a') { 'b' } else { 'a' });
     assert_eq!(again.get(&world, &with("state", &near)).await.status, 400);
-    // The code was not spent on any of that.
+    // None of this used up the code.
     let done = browser.get(&world, &callback).await;
     assert_eq!(done.status, 303, "{}", done.text);
     assert_eq!(done.header("location"), url, "on to the page that asks");
@@ -542,7 +544,7 @@ async fn the_way_back_from_the_issuer_is_this_browsers_and_is_taken_once() {
         world.browse(sent.header("location"), "erin", passavant_tests::world::PASSWORD).await;
     world.pass(700);
     assert_eq!(slow.get(&world, &callback).await.status, 400);
-    // Where it goes on is in the signed cookie alone.
+    // The target is only in the signed cookie.
     assert_eq!(VERIFIER.len(), 44);
 }
 
@@ -569,7 +571,7 @@ async fn people_find_their_company_by_their_address() {
     assert_eq!(known.status, 303);
     assert!(known.header("location").starts_with(world.idp.as_str()));
     assert_eq!(parameter(known.header("location"), "login_hint"), "erin@ACME.example");
-    // A hint of the client's does as well.
+    // A hint that the client sends works, too.
     let hinted = world.outsider_url(&[("login_hint", "erin@acme.example")]);
     assert_eq!(Browser::default().get(&world, &hinted).await.status, 303);
 }
@@ -584,10 +586,10 @@ async fn tokens_of_this_path_are_revoked_and_told_of_like_others() {
         let form = [("token", token), ("client_id", DESKTOP)];
         world.ask(&world.ras, path, &form).no_header("authorization")
     };
-    // Who cannot prove who they are learns nothing.
+    // A client that is not authenticated learns nothing.
     let told = world.send(&public("/introspect", tokens.str("access_token"))).await;
     assert_eq!((told.status, told.str("error")), (401, "invalid_client"));
-    // Somebody else's client revokes nothing (RFC 7009 section 2.1).
+    // Another client revokes nothing (RFC 7009 section 2.1).
     let other = world.ask(&world.ras, "/revoke", &[("token", tokens.str("refresh_token"))]);
     assert_eq!(world.send(&other).await.status, 200);
     let renewed = world.send(&world.refresh_at_ras(tokens.str("refresh_token"))).await;
@@ -623,7 +625,7 @@ async fn sign_ins_that_others_begin_do_not_fill_a_browser_with_cookies() {
         assert!(flows <= 4, "{flows} sign-ins are under way");
         assert!(browser.cookies().len() < 16 * 1024, "{} bytes", browser.cookies().len());
     }
-    // The one begun last goes on to its end.
+    // The sign-in that was started last can be completed.
     let (_, page) = browser.go(&world, &last, "erin").await;
     assert!(page.status == 200 && page.text.contains("name=\"ticket\""), "{}", page.text);
 }

@@ -1,5 +1,5 @@
-//! Every kind of JWT that we verify, attacked in every way. A case
-//! changes one thing of a baseline that has just passed, and after it a baseline passes again.
+//! Attacks on every kind of JWT that we verify. Each case changes one thing of a baseline that has
+//! just passed, and afterwards a baseline passes again.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
 use passavant_proto::{
@@ -14,7 +14,7 @@ use passavant_tests::{
 };
 use serde_json::{Value, json};
 
-/// Who verifies.
+/// The verifying party.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verifier {
     /// The IdP: an ID token as subject token.
@@ -40,7 +40,7 @@ const ALL: [Verifier; 6] = [
     Verifier::SignIn,
 ];
 
-/// A world with what the baselines need.
+/// A world with everything that the baselines need.
 struct Bench {
     world: World,
     id_token: String,
@@ -69,7 +69,7 @@ impl Bench {
         }
     }
 
-    /// A fresh baseline.
+    /// A new valid JWT for a verifier.
     fn baseline(&self, verifier: Verifier) -> Parts {
         let world = &self.world;
         let now = world.now().0;
@@ -105,7 +105,7 @@ impl Bench {
         }
     }
 
-    /// Presents a JWT where the verifier is; `Ok` if it was accepted.
+    /// Presents a JWT to a verifier; `Ok` if it was accepted.
     async fn present(&self, verifier: Verifier, jwt: &str) -> Result<(), String> {
         let world = &self.world;
         let reply: Reply = match verifier {
@@ -172,7 +172,7 @@ impl Bench {
         assert!(outcome.is_err(), "{verifier:?} accepts {case}");
     }
 
-    /// Changes header or claims, signs properly, and expects refusal.
+    /// Changes header or claims, signs the result with the right key, and expects a refusal.
     async fn refuses_changed(
         &self,
         verifier: Verifier,
@@ -211,7 +211,7 @@ async fn no_algorithm_but_the_registered_one() {
 async fn no_key_but_the_issuers_own() {
     let bench = Bench::new().await;
     let attacker = Key::new();
-    // Whatever it is asked for, it answers with the attacker's key, and counts.
+    // A server that returns the attacker's key for any request, and counts requests.
     let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/jwks", listener.local_addr().unwrap());
@@ -230,13 +230,13 @@ async fn no_key_but_the_issuers_own() {
             ("x5c", json!(["MIIB"])),
         ] {
             if verifier == Verifier::Dpop && name == "jwk" {
-                continue; // there the header's key is the point; it binds nothing but itself
+                continue; // there the key in the header is expected; it proves only itself
             }
             let mut parts = bench.baseline(verifier);
             parts.header[name] = value;
             bench.refuses(verifier, name, &parts.sign(&attacker)).await;
         }
-        // The right kid over another key's signature, and a kid that is not published any more.
+        // The right kid with another key's signature, and a kid that is not published any more.
         let parts = bench.baseline(verifier);
         bench.refuses(verifier, "another key's signature", &parts.sign(&attacker)).await;
         if verifier != Verifier::Dpop {
@@ -269,7 +269,7 @@ async fn a_hostile_kid_is_just_unknown() {
     ];
     for verifier in ALL {
         if verifier == Verifier::Dpop {
-            continue; // proofs carry their key; a kid beside it means nothing
+            continue; // proofs contain their key; an additional kid means nothing
         }
         for kid in &kids {
             bench
@@ -357,7 +357,7 @@ async fn critical_extensions_and_double_members_are_refused() {
     }
 }
 
-/// The claims that a verifier requires, and of which type.
+/// The claims that a verifier requires, with their types.
 fn required(verifier: Verifier) -> &'static [&'static str] {
     match verifier {
         Verifier::Subject => &["iss", "sub", "aud", "exp", "iat", "sid", "auth_time", "acr"],
@@ -407,7 +407,7 @@ async fn a_claim_that_is_missing_or_of_the_wrong_type_is_refused() {
                 bench.refuses_changed(verifier, &case, |p| p.claims[name] = value).await;
             }
         }
-        // Optional ones are typed too.
+        // Optional claims are type-checked, too.
         for (name, value) in [("nbf", json!("1")), ("nbf", json!(-1.5)), ("nbf", json!(null))] {
             if verifier != Verifier::Dpop {
                 let case = format!("{name}: {value}");
@@ -479,7 +479,7 @@ async fn no_kind_passes_for_another() {
             if kind == verifier || (same.contains(&kind) && same.contains(&verifier)) {
                 continue;
             }
-            // As it is, and signed by the very key that the verifier believes.
+            // Unchanged, but also signed with the key that this verifier trusts.
             let parts = bench.baseline(kind);
             bench.refuses(verifier, &format!("{kind:?}"), &parts.sign(bench.key(kind))).await;
             let key = bench.key(verifier);
@@ -489,7 +489,7 @@ async fn no_kind_passes_for_another() {
             bench.refuses(verifier, &case, &parts.sign(key)).await;
         }
     }
-    // Kinds that nobody issues here, by every verifier's own key.
+    // Types that nobody issues here, signed with each verifier's own key.
     for verifier in ALL {
         for typ in ["logout+jwt", "secevent+jwt", "dpop+jwt", "at+jwt", "oauth-id-jag+jwt", "JOSE"]
         {
@@ -569,7 +569,7 @@ async fn only_strict_compact_jws_is_read() {
         ] {
             bench.refuses(verifier, case, &jwt).await;
         }
-        // The last character of 64 bytes carries four bits that must be zero.
+        // The last character of 64 bytes contains four bits that must be zero.
         let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let last = alphabet.find(s.chars().last().unwrap()).unwrap();
         let malleated = alphabet.as_bytes()[last ^ 1] as char;
@@ -626,7 +626,7 @@ fn key_sets_are_read_with_suspicion() {
     let mut encryption = one.jwk();
     encryption["use"] = "enc".into();
     assert!(set(json!([encryption])).is_err());
-    // `key_ops` is honoured: for verifying, or not at all.
+    // `key_ops` is respected: `verify` has to be among them.
     for (operations, fine) in [
         (json!(["verify"]), true),
         (json!(["sign", "verify"]), true),

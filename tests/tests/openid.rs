@@ -1,4 +1,5 @@
-//! What applications of other makers, and the OpenID Foundation's conformance suite, ask of the IdP.
+//! What third-party applications, and the OpenID Foundation's conformance suite, require of the
+//! IdP.
 
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
@@ -19,7 +20,7 @@ async fn every_algorithm() -> World {
     World::with(Wishes { every_algorithm: true, ..Wishes::default() }).await
 }
 
-/// A confidential client with the secret of the others.
+/// A confidential client with the usual secret.
 async fn client(world: &World, id: &str, change: impl FnOnce(&mut Client)) {
     let hash = SecretHash { hash: world.secret.hash(), expires: None };
     let mut client = Client {
@@ -38,7 +39,8 @@ async fn jwks(world: &World, issuer: &passavant_proto::identifier::Issuer) -> Va
     serde_json::from_str(&answer.text().await.unwrap()).unwrap()
 }
 
-/// The header of a JWT that a published key of its algorithm verifies, by another maker's library.
+/// The header of a JWT, after verifying it with a published key of its algorithm, using a
+/// third-party library.
 fn verified(jwt: &str, jwks: &Value) -> Value {
     let parts = Parts::of(jwt);
     let keys = jwks["keys"].as_array().unwrap();
@@ -79,7 +81,7 @@ async fn each_party_gets_the_algorithm_that_was_chosen_for_it_and_all_of_them_co
         let whole = digest::digest(hash, tokens.access_token.as_bytes());
         let half = B64.encode(&whole.as_ref()[..whole.as_ref().len() / 2]);
         assert_eq!(Parts::of(&tokens.id_token).claims["at_hash"], half, "{algorithm}");
-        // The ID token buys an ID-JAG, whatever it was signed with.
+        // The ID token can be exchanged for an ID-JAG, whatever its algorithm.
         let ask = world.exchange(&tokens.id_token).basic(&id, world.secret.expose());
         let reply = world.send(&ask).await;
         assert_eq!(reply.status, 200, "{algorithm}: {}", reply.text);
@@ -176,7 +178,8 @@ async fn a_confidential_client_with_the_switch_signs_in_without_pkce() {
         parameter(&location, "code").unwrap()
     };
     let first = code(&url).await;
-    // RFC 9700 4.8.2: a verifier for a request that had no challenge means that it was taken out.
+    // RFC 9700 4.8.2: a verifier for a request without a challenge means that the challenge was
+    // removed.
     let wrong = Expected(400, "invalid_grant", "code.verifier");
     let with_verifier = redeem(&first).add("code_verifier", &"v".repeat(43));
     world.refuses(&world.idp_store, "a verifier without a challenge", &with_verifier, wrong).await;
@@ -226,7 +229,8 @@ async fn a_request_may_be_posted_and_a_person_may_say_no() {
     assert_eq!(pairs(&location), pairs(&url), "the same request, and nothing beside it");
     let long = Ask { form: vec![("state".to_owned(), "s".repeat(9000))], ..posted.clone() };
     assert_eq!(world.send(&long).await.status, 400);
-    // OpenID Connect Core 3.1.2.6: whoever does not want to sign in says so, and the application hears of it.
+    // OpenID Connect Core 3.1.2.6: a person who does not want to sign in can cancel, and the
+    // application gets an error.
     let page = world.http.get(&location).send().await.unwrap().text().await.unwrap();
     assert!(page.contains("Cancel"));
     let mut cancel = Ask {
@@ -280,7 +284,7 @@ async fn names_and_groups_come_by_scope_alone() {
             assert_eq!(found, expected, "{scope}");
         }
     }
-    // RFC 6750 3.1: without a token nothing is wrong with one, in the header or in the body.
+    // RFC 6750 3.1: if there is no token, neither header nor body names an error.
     let reply = world.call(&world.idp.endpoint("/userinfo"), &[], &json!({})).await;
     assert_eq!((reply.status, reply.header("www-authenticate")), (401, "Bearer"));
     assert!(reply.json.get("error").is_none(), "{}", reply.text);
@@ -327,19 +331,19 @@ async fn a_lost_answer_of_a_refresh_can_be_asked_for_again_and_nothing_else_can(
     );
     world.pass(1);
     world.refuses(&world.idp_store, "after eleven seconds", &renew(&first), reuse).await;
-    // Once the successor was used, whoever has its predecessor has no business here.
+    // Once the successor was used, its predecessor is rejected.
     let first = world.sign_in().await.refresh_token;
     let second = world.send(&renew(&first)).await.str("refresh_token").to_owned();
     assert_eq!(world.send(&renew(&second)).await.status, 200);
     world.refuses(&world.idp_store, "the successor was used", &renew(&first), reuse).await;
-    // Another secret of the same client is not the same holder.
+    // Another secret of the same client does not count as the same holder.
     let first = world.sign_in().await.refresh_token;
     assert_eq!(world.send(&renew(&first)).await.status, 200);
     let path = format!("/idp/clients/{AGENT}/secret");
     let fresh = world.administer(Method::POST, &path, Some(json!({"overlap": 60}))).await;
     let other = renew(&first).basic(AGENT, fresh.str("client_secret"));
     world.refuses(&world.idp_store, "another secret", &other, reuse).await;
-    // Another key of a proof is the same holder, where there is a secret.
+    // With a client secret, another DPoP key still counts as the same holder.
     let first = world.sign_in().await.refresh_token;
     let url = world.idp.endpoint("/token");
     let mut brought = Vec::new();
@@ -350,15 +354,15 @@ async fn a_lost_answer_of_a_refresh_can_be_asked_for_again_and_nothing_else_can(
         brought.push(reply.str("refresh_token").to_owned());
     }
     assert_eq!(brought[0], brought[1]);
-    // Nobody proves anything for a public client without a key.
+    // A public client without a key proves nothing.
     let first = world.sign_in_as("erin", "public").await.refresh_token;
     let public = renew(&first).no_header("authorization").add("client_id", "public");
     assert_eq!(world.send(&public).await.status, 200);
     world.refuses(&world.idp_store, "a public client", &public, reuse).await;
 }
 
-/// FAPI 2.0 5.3.2.1: nothing is rotated for a client that proves itself and whose tokens are bound; RFC 9449 5: it may
-/// take another key each time.
+/// FAPI 2.0 5.3.2.1: refresh tokens are not rotated for a client that authenticates and whose
+/// tokens are bound. RFC 9449 5: it may use another key each time.
 #[tokio::test]
 async fn a_client_whose_tokens_are_all_bound_keeps_its_refresh_token() {
     let world = World::new().await;
@@ -392,7 +396,8 @@ async fn a_client_whose_tokens_are_all_bound_keeps_its_refresh_token() {
     }
     bound_to.dedup();
     assert_eq!(bound_to.len(), 4, "each by the key of its own proof");
-    // Idle for longer than it may, it ends; and so it does after its longest life, however it is used.
+    // It expires when it is not used for too long, and after its maximum lifetime, however it is
+    // used.
     world.pass(8 * 3600 + 1);
     let dead = Expected(400, "invalid_grant", "refresh.invalid");
     world.refuses(&world.idp_store, "idle", &renew(&token), dead).await;
@@ -403,7 +408,7 @@ async fn a_client_whose_tokens_are_all_bound_keeps_its_refresh_token() {
     }
     world.pass(7 * 3600);
     world.refuses(&world.idp_store, "after seven days", &renew(&token), dead).await;
-    // Somebody else has no use for it, and a revoked one is dead.
+    // It is useless to another client, and a revoked one is rejected.
     let token = sign_in().await;
     let other = renew(&token).basic(AGENT, world.secret.expose());
     world.refuses(&world.idp_store, "another client", &other, dead).await;
@@ -470,7 +475,7 @@ async fn a_refused_request_is_on_record_by_the_reference_that_its_page_shows() {
         assert!(text.contains(&event.details["request_id"]), "{text}");
         assert!(!event.details["detail"].contains('\u{1b}'), "{:?}", event.details);
     }
-    // What goes back to the application is on record too.
+    // Errors that are returned to the application are recorded, too.
     let url = good.replace("response_type=code", "response_type=token");
     let reply = world.http.get(&url).send().await.unwrap();
     assert_eq!(reply.status(), 303);
@@ -479,7 +484,7 @@ async fn a_refused_request_is_on_record_by_the_reference_that_its_page_shows() {
     assert!(event.details["detail"].contains("unsupported_response_type"), "{:?}", event.details);
 }
 
-/// A pushed request waits for its person; meanwhile its client may have been changed.
+/// A pushed request waits for its person; meanwhile its client may have changed.
 #[tokio::test]
 async fn a_pushed_request_is_held_to_its_client_as_it_is_when_it_is_used() {
     for (change, challenge) in [
@@ -518,7 +523,7 @@ async fn a_pushed_request_is_held_to_its_client_as_it_is_when_it_is_used() {
     }
 }
 
-/// What a code was sent to may have been taken away from its client since.
+/// The redirect URI that a code was sent to may have been removed from its client since.
 #[tokio::test]
 async fn a_code_is_redeemed_only_while_its_client_has_the_address_it_went_to() {
     for (change, still) in [
@@ -570,7 +575,8 @@ async fn what_cannot_be_read_before_an_address_hides_nobody_behind_a_proxy() {
     }
 }
 
-/// What IT changes of a client is asked of its next request, which is not refused where it meets it.
+/// A change of a client applies to its next request, which is not refused if it satisfies the new
+/// record.
 #[tokio::test]
 async fn the_first_request_after_a_change_of_its_client_is_looked_at_by_the_new_record() {
     let world = World::new().await;
@@ -609,7 +615,7 @@ async fn the_first_request_after_a_change_of_its_client_is_looked_at_by_the_new_
         let row = world.last_event(&world.idp_store).await;
         assert_eq!((row.event.as_str(), row.outcome.as_str()), ("refresh_token", "granted"));
     }
-    // What it does not meet is refused as what it is.
+    // If it does not satisfy the new record, the refusal gives the usual reason.
     let form = [("grant_type", "refresh_token"), ("refresh_token", token.as_str())];
     let ask = world.ask(&world.idp, "/token", &form).basic("changing", world.secret.expose());
     let required = Expected(400, "invalid_dpop_proof", "dpop.required");

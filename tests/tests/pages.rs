@@ -1,4 +1,5 @@
-//! Every page that a person sees, as it is kept beside this file: whoever changes a word reads the page.
+//! Every page that a person sees, compared with the stored one: a change of its text has to be
+//! reviewed.
 
 use passavant_proto::oauth::client::{Client, ClientAuthentication};
 use passavant_tests::{
@@ -8,7 +9,7 @@ use passavant_tests::{
 use reqwest::Method;
 use std::fmt::Write as _;
 
-/// What is another one each time, by a word of its own.
+/// Replaces values that differ in each run by fixed words.
 fn settled(world: &World, text: &str) -> String {
     let mut text = text.to_owned();
     for (is, word) in [
@@ -47,7 +48,7 @@ fn settled(world: &World, text: &str) -> String {
     settled.trim_end().to_owned()
 }
 
-/// A page without its style sheet, one element a line.
+/// A page without its style sheet, one element on each line.
 fn page(world: &World, name: &str, reply: &Reply) -> String {
     assert!(reply.text.starts_with("<!DOCTYPE html>"), "{name}: {} {}", reply.status, reply.text);
     let (head, rest) = reply.text.split_once("<style>").unwrap();
@@ -140,7 +141,8 @@ async fn pages() -> String {
     text
 }
 
-/// `UPDATE_EXPECT=1 cargo test -p passavant-tests every_page` keeps them as they are now: read them first.
+/// `UPDATE_EXPECT=1 cargo test -p passavant-tests every_page` stores the current pages: read them
+/// first.
 #[tokio::test]
 async fn every_page_is_the_one_that_is_kept() {
     expect_test::expect_file!["pages.html"].assert_eq(&pages().await);

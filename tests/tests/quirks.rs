@@ -1,5 +1,5 @@
-//! What authorization servers and MCP servers of other makers do: `doctor` and the bridge go the same way, and come to the
-//! same end.
+//! Quirks of third-party authorization servers and MCP servers: `doctor` and the bridge take the
+//! same steps, and have the same result.
 
 use crate::client_library::sign_in;
 use axum::{
@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-/// A vendor at one origin: authorization server and MCP server, with one quirk.
+/// A vendor with authorization server and MCP server at one origin, and with one quirk.
 #[derive(Clone)]
 struct Vendor {
     url: String,
@@ -37,7 +37,7 @@ fn json_of(status: u16, body: &Value) -> Response<Body> {
     answer(status, "application/json", body.to_string())
 }
 
-/// Its metadata are at the root, and name the origin, as a widely used library writes them.
+/// Its metadata are at the root and name the origin, as a widely used library writes them.
 const OF_THE_ORIGIN: &str = "metadata of the origin";
 
 const PAGE: &str = "<!doctype html><html><body>Please sign in</body></html>";
@@ -164,7 +164,7 @@ impl Vendor {
             }
             "a page instead of an answer" => answer(200, "text/html", PAGE),
             "an encoding that nobody asked for" => {
-                // As brotli would look: no text at all.
+                // Looks like brotli: not text.
                 let mut coded = answer(200, "application/json", &b"\x8b\x05\x80{}\x03"[..]);
                 coded.headers_mut().insert("content-encoding", "br".parse().unwrap());
                 coded
@@ -187,7 +187,7 @@ async fn vendor(State(vendor): State<Vendor>, request: Request) -> Response<Body
     vendor.respond(&parts.method, parts.uri.path(), token, &String::from_utf8_lossy(&body))
 }
 
-/// What an agent reads from the bridge as the answer to `initialize`.
+/// The bridge's response to `initialize`, as an agent sees it.
 async fn bridged(client: passavant_client::Client, url: &str) -> Value {
     let (mut input, read) = tokio::io::duplex(1 << 16);
     let (write, output) = tokio::io::duplex(1 << 16);
@@ -275,7 +275,7 @@ async fn doctor_and_the_bridge_come_to_the_same_end_with_every_quirk() {
         if works {
             continue;
         }
-        // Both say what it is, in words for people.
+        // Both describe the problem in words for people.
         let told = answer["error"]["message"].as_str().unwrap();
         for text in [told, report.verdict.as_str()] {
             assert!(text.len() > 20 || quirk == "an error in JSON-RPC", "{quirk}: {text}");

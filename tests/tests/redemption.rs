@@ -193,7 +193,7 @@ async fn an_id_jag_buys_one_token() {
     assert_eq!(world.send(&world.redeem(&good)).await.status, 200);
     refuse(&world, "a replay", &good, replay).await;
     refuse(&world, "signed anew", &world.id_jag(&claims), replay).await;
-    // It is remembered as long as it could be presented.
+    // It is remembered for as long as it could be presented.
     world.pass(100);
     assert!(world.ras_store.forget_expired(world.now(), None).await.is_ok());
     refuse(&world, "a replay later", &good, replay).await;
@@ -215,7 +215,7 @@ async fn an_id_jag_buys_one_token() {
     let header = key.header("oauth-id-jag+jwt").to_string();
     let reply = world.send(&world.redeem(&key.sign(&header, other.to_string().as_bytes()))).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
-    // And the same sub is another account there.
+    // And the same sub of another issuer has another account.
     let mine = Parts::of(
         world.send(&world.redeem(&world.id_jag(&world.id_jag_claims()))).await.str("access_token"),
     );
@@ -267,7 +267,7 @@ async fn a_multi_tenant_issuer_is_trusted_for_one_tenant() {
 #[tokio::test]
 async fn an_id_jag_for_another_tenant_of_ours_is_refused() {
     let world = World::new().await;
-    // Nobody said that the issuer knows us by tenants: a claim that names one is not for us.
+    // The trust record names no tenant of ours: an ID-JAG with such a claim is not for us.
     refuse(&world, "none expected", &with(&world, "aud_tenant", json!("ours")), BAD).await;
     change_trust(&world, |trusted| trusted.audience_tenant = Some("ours".to_owned())).await;
     refuse(&world, "absent", &world.id_jag(&world.id_jag_claims()), BAD).await;
@@ -324,7 +324,7 @@ async fn resources_and_scopes_are_never_more_than_the_id_jag_carries() {
     let ask = world.redeem(&with(&world, "scope", json!("read"))).set("scope", "write");
     world.refuses(&world.ras_store, "no scope in common", &ask, empty).await;
     refuse(&world, "unknown scopes alone", &with(&world, "scope", json!("admin")), empty).await;
-    // No scope claim: the administrator's defaults, never more.
+    // Without a scope claim the administrator's default scopes apply, and no others.
     let reply = world.send(&world.redeem(&without(&world, "scope"))).await;
     assert_eq!(reply.status, 200);
     assert!(reply.json.get("scope").is_none());
@@ -332,7 +332,7 @@ async fn resources_and_scopes_are_never_more_than_the_id_jag_carries() {
         .await;
     let reply = world.send(&world.redeem(&without(&world, "scope"))).await;
     assert_eq!(reply.str("scope"), "read");
-    // Exactly one resource configured: it is that one.
+    // If exactly one resource is enabled and configured, that one is used.
     change_resource(&world, &world.boards, |r| r.disabled = true).await;
     refuse(
         &world,
@@ -365,10 +365,10 @@ async fn accounts_are_linked_by_issuer_and_subject() {
     assert_eq!(linked.status, 200, "{}", linked.text);
     let claims = Parts::of(linked.str("access_token")).claims;
     assert_eq!(claims["sub"], account.json["id"]);
-    // Linked from now on, whatever the address says.
+    // The link persists, whatever the email address says.
     let reply = world.send(&world.redeem(&with_email("someone@else.example"))).await;
     assert_eq!(Parts::of(reply.str("access_token")).claims["sub"], account.json["id"]);
-    // Subjects are opaque, and each is its own account.
+    // Subjects are opaque, and each has its own account.
     change_trust(&world, |t| t.accounts.just_in_time = true).await;
     let mut subjects = BTreeSet::from([account.json["id"].as_str().unwrap().to_owned()]);
     let named_as_account = account.json["id"].as_str().unwrap().to_owned();
@@ -420,7 +420,8 @@ async fn a_bound_id_jag_needs_its_key() {
         Expected(400, "invalid_grant", "dpop.required"),
     )
     .await;
-    // At the MCP server (RFC 9449 section 7): with the proof, without, with another key's, and used twice.
+    // At the MCP server (RFC 9449 section 7): with the proof, without it, with another key's, and
+    // with one that was used before.
     let token = good.str("access_token").to_owned();
     let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
     let mcp_proof = |key: &Key| {
@@ -560,7 +561,7 @@ async fn introspection_and_revocation_are_for_the_tokens_own_parties() {
         json!({"active": false}),
         "a stranger learns nothing"
     );
-    // The MCP server itself may ask.
+    // The MCP server itself may introspect.
     let new = json!({"id": "canvas-server", "name": "Canvas", "resources": [world.canvas]});
     let made = world.administer(reqwest::Method::POST, "/ras/ras/clients", Some(new)).await;
     let server = at("/introspect", &token).basic("canvas-server", made.str("client_secret"));
@@ -668,9 +669,9 @@ async fn a_guard_that_asks_feels_a_revocation_within_a_second() {
     change_trust(&world, |trusted| trusted.disabled = true).await;
     world.pass(1);
     assert_eq!(call(&kept).await, 401, "trust has ended");
-    // Its own registration gone: nobody is let in on a guess.
+    // The guard's own registration is gone: nobody is admitted without an answer.
     change_trust(&world, |trusted| trusted.disabled = false).await;
-    // What was said to have ended is not asked about for a while.
+    // A token that was reported as inactive is not asked about again for a while.
     assert_eq!(call(&kept).await, 401, "what has ended stays ended for a while");
     world.pass(10);
     assert_eq!(call(&kept).await, 200);

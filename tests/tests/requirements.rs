@@ -3,7 +3,7 @@
 use passavant_tests::requirements::{GROUPS, YAML, document, read};
 use std::{collections::BTreeSet, path::Path};
 
-/// How many rules there are in each group, so that none is left out.
+/// The number of rules in each group, so that none is forgotten.
 const COUNTS: [(&str, usize); 7] = [
     ("id-jag", 6),
     ("exchange", 16),

@@ -1,4 +1,4 @@
-//! Rules that hold at every place of their kind: the walks here find the places themselves.
+//! Rules that apply to all places of a kind: the tests find these places in the sources themselves.
 
 use passavant_authority::{Context, KeyRing, Keys, LIMITS, Passwords, limited};
 use passavant_idp::{Idp, IdpSettings};
@@ -24,7 +24,7 @@ fn source(file: &str) -> String {
     std::fs::read_to_string(root.join(file)).unwrap()
 }
 
-/// The paths of a router, as its source writes them.
+/// The paths of a router, taken from its source.
 fn routes_of(file: &str) -> BTreeSet<String> {
     let text = source(file).replace("{INSTALLATIONS}", "/installations").replace("{{id}}", "x");
     let paths = text.split("&format!(\"{base}").skip(1);
@@ -39,7 +39,7 @@ async fn rows(store: &Store) -> i64 {
     store.audit(&newest).await.unwrap().first().map_or(0, |row| row.id)
 }
 
-/// What proves nothing, by route: a request each time another.
+/// Requests that prove nothing, for each route, different each time.
 struct Unproven<'a> {
     world: &'a World,
     server: &'a Issuer,
@@ -106,7 +106,7 @@ impl Unproven<'_> {
     }
 }
 
-/// Whoever proves nothing is counted before anything is written for them, at every route there is.
+/// At every route, requests that prove nothing are counted before anything is written for them.
 #[tokio::test]
 async fn two_hundred_unproven_requests_of_one_address_write_a_handful_of_rows_at_any_route() {
     let wishes = Wishes {
@@ -136,7 +136,7 @@ async fn two_hundred_unproven_requests_of_one_address_write_a_handful_of_rows_at
         cookie: String::new(),
         csrf: String::new(),
     };
-    // Where an attempt costs a row, or a request to somebody, it ends in 429.
+    // Routes where an attempt costs a row, or an outbound request, end in 429.
     let costly = |is_idp: bool, method: &Method, path: &str| {
         matches!(
             (is_idp, method.as_str(), path),
@@ -165,9 +165,9 @@ async fn two_hundred_unproven_requests_of_one_address_write_a_handful_of_rows_at
                     assert_eq!(sniffed.unwrap(), "nosniff", "{method} {path}");
                 }
                 let written = rows(store).await - before;
-                // A pushed request that is in order is no failure: it has a limit of its own.
+                // A valid pushed request is not a failure: it has its own limit.
                 let limit = if path == "/par" { 60 } else { 20 };
-                // What a slow machine's seconds give back.
+                // Cells that were refilled meanwhile, on a slow machine.
                 let limit = limit + i64::try_from(started.elapsed().as_secs() / 3).unwrap();
                 assert!(written <= limit, "{method} {path} wrote {written} rows ({last})");
                 let ends = last == StatusCode::TOO_MANY_REQUESTS;
@@ -175,12 +175,13 @@ async fn two_hundred_unproven_requests_of_one_address_write_a_handful_of_rows_at
             }
         }
     }
-    // Nobody else had to wait for any of that.
+    // None of this made others wait.
     assert!(!world.sign_in().await.id_token.is_empty());
 }
 
-/// How far a request may go is judged from who named its URL. Here are the URLs that an operator wrote, or whose
-/// own origin is asked; everything that a party names goes by [`passavant_outbound::Discovered`].
+/// The reach of a request depends on who named its URL. These are the places with URLs that an
+/// operator wrote, or whose own origin is asked; URLs that another party names go through
+/// [`passavant_outbound::Discovered`].
 #[test]
 fn a_reach_of_its_own_is_given_only_to_urls_that_an_operator_or_a_person_wrote() {
     let known = [
@@ -231,12 +232,12 @@ fn no_event_of_administration_is_made_without_the_administrator() {
             makers.insert(path.file_name().unwrap().to_str().unwrap().to_owned());
         }
     });
-    // `By::act`, and refusals, which say who it was where that is known.
+    // `By::act`, and refusals, which name the administrator if one is known.
     let known: BTreeSet<String> = ["desk.rs", "mod.rs"].map(str::to_owned).into();
     assert_eq!(makers, known);
 }
 
-/// JSON for a terminal is written at one place, which lets nothing through that a terminal obeys.
+/// JSON for a terminal is printed in one place, which escapes all control characters.
 #[test]
 fn json_is_printed_by_the_one_function_that_escapes_what_others_wrote() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -280,7 +281,7 @@ fn the_document_of_audit_events_is_what_the_program_writes() {
     );
 }
 
-/// What is on record is for people and other programs: no decision rests on what it is called.
+/// Events are for people and other programs: no decision depends on the name of one.
 #[test]
 fn nothing_is_decided_by_the_name_of_an_event() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -304,7 +305,8 @@ fn nothing_is_decided_by_the_name_of_an_event() {
     assert!(seen > 10, "{seen}");
 }
 
-/// A browser leaves with a code at the end of one walk, whichever authorization server it came to.
+/// For both authorization servers, the front channel is the only place that issues codes to
+/// browsers.
 #[test]
 fn codes_are_kept_by_the_front_channel_alone() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -319,7 +321,7 @@ fn codes_are_kept_by_the_front_channel_alone() {
     assert_eq!(places, ["crates/authority/src/front_channel/mod.rs"]);
 }
 
-/// The map leads somewhere.
+/// The paths in the architecture document exist.
 #[test]
 fn every_file_that_the_architecture_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -343,9 +345,9 @@ fn every_file_that_the_architecture_names_is_there() {
     assert!(seen > 40, "{seen} paths");
 }
 
-/// The project stands alone: what it cites is public, and tests are named after what they show. A letter with two digits
-/// (`B64` is a name in code), or the short name of a specification with a letter and a number, is an id of some list that
-/// no reader has.
+/// The project stands alone: it cites public documents only, and tests are named after what they
+/// show. A letter with two digits (`B64` is a name in code), or the short name of a specification
+/// with a letter and a number, is an id from some list that readers do not have.
 #[test]
 fn no_id_of_a_private_list_is_cited() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -407,7 +409,7 @@ fn private_id(line: &str) -> Option<&str> {
     })
 }
 
-/// Whether a function's name begins with a letter and digits of such a list.
+/// Whether a function's name begins with such an id.
 fn private_test_name(line: &str) -> bool {
     line.split("fn ").skip(1).any(|name| {
         let prefix = name.split('_').next().unwrap_or_default();
@@ -417,7 +419,7 @@ fn private_test_name(line: &str) -> bool {
     })
 }
 
-/// Each promise of SECURITY.md, by how it begins, and the tests that hold it.
+/// Each promise of SECURITY.md, by its first words, and the tests that check it.
 const PROMISES: &[(&str, &[&str])] = &[
     (
         "No grant, `jti`, code or refresh token is honoured twice",
@@ -553,7 +555,7 @@ fn every_promise_names_tests_that_exist() {
     }
 }
 
-/// A browser that the person signed in from before has failures of its own.
+/// A browser in which the person signed in before has its own count of failures.
 #[tokio::test]
 async fn a_browser_of_the_person_s_own_is_not_kept_out_by_the_failures_of_others() {
     let wishes = Wishes { failures_per_minute: Some(5), behind_proxy: true, ..Wishes::default() };
@@ -569,7 +571,7 @@ async fn a_browser_of_the_person_s_own_is_not_kept_out_by_the_failures_of_others
     let mine = "192.0.2.1";
     let signed_in = world.send(&form(&cookie, &html, PASSWORD, mine)).await;
     assert_eq!(signed_in.status, 303, "{}", signed_in.text);
-    // The browser keeps what it was given, and begins again without its session.
+    // The browser keeps its cookies, and starts again without its session.
     let known: Vec<String> = signed_in
         .headers
         .get_all("set-cookie")
@@ -579,7 +581,7 @@ async fn a_browser_of_the_person_s_own_is_not_kept_out_by_the_failures_of_others
         .map(str::to_owned)
         .collect();
     assert!(!known.is_empty(), "nothing marks the browser as known");
-    // Somebody guesses her password from everywhere.
+    // Somebody guesses her password from many addresses.
     let mut last = 0;
     for i in 0..30 {
         let from = format!("198.51.100.{i}");
@@ -596,7 +598,8 @@ async fn a_browser_of_the_person_s_own_is_not_kept_out_by_the_failures_of_others
     assert_eq!(again.status, 303, "{}", again.text);
 }
 
-/// Which keys there are is the records' to say, at the next request, whatever it is and whoever else asks nothing.
+/// Which keys exist is read from the records, at the next request, whatever that is, and even if
+/// there are no others.
 #[tokio::test]
 async fn a_key_is_published_and_believed_as_the_records_are_at_that_request() {
     let (folder, http) = (tempfile::tempdir().unwrap(), World::new().await.http);
@@ -655,7 +658,7 @@ async fn a_key_is_published_and_believed_as_the_records_are_at_that_request() {
         assert_eq!(published().await, [second.as_str(), first.as_str()], "{role}");
         assert!(store.remove_signing_key(&first, event("remove"), clock.now()).await.unwrap());
         if role == "idp" {
-            // Nothing was asked since; this is the first request that could believe it.
+            // No request was made since; this is the first one that could accept the key.
             let header = made[0].header("JWT").to_string();
             let claims = json!({"iss": base, "sub": "erin", "aud": "agent", "sid": "s", "acr": "x",
                 "amr": [], "auth_time": 1, "iat": 1, "exp": 1_800_000_300, "origin_jti": "f"});

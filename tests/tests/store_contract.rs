@@ -156,7 +156,8 @@ async fn whole_contract(store: Store, url: &str) {
     people(&store, url).await;
 }
 
-/// Another hand, which knows nothing of versions and generations: an earlier build, or somebody with a client.
+/// Changes the database behind the store's back, without regard for versions and generations: as an
+/// earlier build does, or somebody with a database client.
 async fn by_hand(url: &str, sql: &str) {
     let sql = || sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()));
     if let Some(file) = sqlite_path(url) {
@@ -169,7 +170,7 @@ async fn by_hand(url: &str, sql: &str) {
     }
 }
 
-/// A change of one person is nobody else's business, and nobody's decision outlives what it rests on.
+/// A change of one person affects nobody else, and no decision outlives the records it rests on.
 #[allow(clippy::too_many_lines, reason = "one company, and what happens to it")]
 async fn people(store: &Store, url: &str) {
     let person = |name: &str, groups: &[&str]| User {
@@ -200,7 +201,7 @@ async fn people(store: &Store, url: &str) {
     assert_eq!(rests_on(vec![ann.clone()]).await, EntryOutcome::Recorded, "nobody else's");
     assert_eq!(rests_on(vec![ann.clone(), bob.clone()]).await, EntryOutcome::Stale);
     assert_ne!(seen("p-bob").await, bob);
-    // Many at once, of which some are stale: each by itself.
+    // Many at once, some of which are stale: each is decided separately.
     let current = seen("p-bob").await;
     let tasks: Vec<_> = (0..40)
         .map(|i| {
@@ -216,7 +217,7 @@ async fn people(store: &Store, url: &str) {
         let (stale, outcome) = task.await.unwrap();
         assert_eq!(outcome == EntryOutcome::Stale, stale);
     }
-    // Accounts, links, installations and clients that registered themselves: none of it is policy.
+    // Accounts, links, installations and self-registered clients are not part of the policy.
     let account = Account { id: "p-acc".to_owned(), email: None, disabled: false };
     let link = SubjectLink {
         issuer: Issuer::parse("https://people.example").unwrap(),
@@ -251,7 +252,7 @@ async fn people(store: &Store, url: &str) {
     assert_eq!(rests_on(vec![row]).await, EntryOutcome::Stale);
     store.forget_stranger("dyn-x", event("a")).await.unwrap();
     assert_eq!(store.generation().await.unwrap(), before, "no policy changed");
-    // Whoever writes it.
+    // The version changes, whoever writes the row.
     let ann = seen("p-ann").await;
     by_hand(url, "UPDATE directory SET document = document || ' ' WHERE id = 'p-ann'").await;
     assert_eq!(rests_on(vec![ann]).await, EntryOutcome::Stale);
@@ -274,7 +275,7 @@ async fn people(store: &Store, url: &str) {
         assert_ne!(now, last, "{sql}");
         last = now;
     }
-    // A group goes from its members, and from nobody else.
+    // Deleting a group changes its members, and nobody else.
     let (ann, cyd) = (seen("p-ann").await, seen("p-cyd").await);
     by_hand(
         url,
@@ -288,7 +289,7 @@ async fn people(store: &Store, url: &str) {
     assert_ne!(seen("p-ann").await, ann);
     let (ann, _) = store.seen::<User>("p-ann").await.unwrap().unwrap();
     assert_eq!(ann.groups.into_iter().collect::<Vec<_>>(), ["red"]);
-    // What one database cannot take apart, and this program reads.
+    // JSON that one database cannot parse, but this program can.
     by_hand(
         url,
         "UPDATE directory SET document = replace(document, '\"display_name\":null', '\"display_name\":\"a\\u0000b\"') \
@@ -307,7 +308,8 @@ async fn people(store: &Store, url: &str) {
     .await;
     let (bob, _) = store.seen::<User>("p-bob").await.unwrap().unwrap();
     assert_eq!(bob.groups.into_iter().collect::<Vec<_>>(), ["red"], "also who could not be read");
-    // One whose record cannot even be taken apart is not left in it for whoever makes the group again.
+    // A member whose record cannot be parsed at all must not stay in the group if it is created
+    // again.
     by_hand(url, "UPDATE directory SET document = '{\"id\":' WHERE id = 'p-bob'").await;
     let refused = store.delete_group("red", event("a")).await.unwrap_err().to_string();
     assert!(refused.contains("`p-bob`"), "{refused}");
@@ -316,7 +318,7 @@ async fn people(store: &Store, url: &str) {
     assert!(store.delete_group("red", event("a")).await.unwrap());
 }
 
-/// With a record goes what names it; who takes its name inherits nothing.
+/// Deleting a record deletes what refers to it; a new record of the same name inherits nothing.
 async fn removal(store: &Store) {
     let client = Client {
         id: "leaver".to_owned(),
@@ -355,7 +357,7 @@ async fn removal(store: &Store) {
     assert_eq!(row.details["with_it"], "1", "the row says that something went with it");
 }
 
-/// What somebody has by way of a link, an issuer or an MCP server ends with it, and what others have by other ways stays.
+/// Sessions and tokens that rest on a link, an issuer or an MCP server end with it; others stay.
 async fn endings(store: &Store) {
     let issuer = Issuer::parse("https://company.example").unwrap();
     let trusted = TrustedIssuer {
@@ -448,7 +450,7 @@ async fn endings(store: &Store) {
     assert!(cut.unwrap().unwrap().disabled);
 }
 
-/// An act that was checked against another policy is not done.
+/// An act that was checked against an outdated policy is not carried out.
 async fn terms(store: &Store) {
     let group = Group { name: "of-terms".to_owned(), description: String::new() };
     let policy = store.generation().await.unwrap();
@@ -464,7 +466,7 @@ async fn terms(store: &Store) {
     assert!(store.delete_group("of-terms", on(policy)).await.unwrap());
 }
 
-/// A database is one authorization server's.
+/// A database belongs to one authorization server.
 async fn identity(store: &Store) {
     for _ in 0..2 {
         store.claim("idp", "https://idp.example").await.unwrap();
@@ -475,7 +477,7 @@ async fn identity(store: &Store) {
     }
 }
 
-/// What a backup brings back is not taken for what was read before, and nothing of it lives.
+/// A restored backup is not mistaken for the state before, and nothing in it is live.
 async fn restored(store: &Store) {
     session(store, "s-restored").await;
     let code = code("s-restored", "f-restored");
@@ -493,7 +495,8 @@ async fn restored(store: &Store) {
     let state = store.refresh_token("r-restored", NOW).await.unwrap();
     assert!(matches!(state, RefreshTokenState::Invalid));
     assert!(store.live_grant("g-restored").await.unwrap().is_none());
-    // A decision on records of before writes nothing, also where the count is what it was.
+    // A decision on records from before the restore writes nothing, even if the counter is the
+    // same.
     let stale = Entry { generation: Some(before), ..Entry::new(Some(event("mint"))) };
     assert_eq!(store.record(stale, NOW).await.unwrap(), EntryOutcome::Stale);
 }
@@ -544,7 +547,8 @@ async fn directory(store: &Store) {
     let connection = of_group(vec![engineering]);
     assert!(store.put(&connection, Put::Create, event("c")).await.unwrap());
     assert!(store.delete_group("engineering", event("f")).await.unwrap());
-    // For nobody now, not for all, and not gone: who took it from them is on record.
+    // The connection is now for nobody; it is neither for everybody nor deleted, and the record
+    // says who removed the group.
     let left = store.by_id::<Connection>("c").await.unwrap();
     assert_eq!(left, Some(of_group(Vec::new())));
     assert_eq!(rows(store).await[0].details["connections"], "c");
@@ -580,7 +584,7 @@ async fn accounts(store: &Store) {
     assert_eq!(other.unwrap().id, "m");
 }
 
-/// A sign-in that raced a cut-off, and changes that raced each other.
+/// A sign-in concurrent with disabling the person, and concurrent changes.
 async fn cut_offs(store: &Store) {
     let before = User { id: "cut".to_owned(), username: "cut".to_owned(), ..erin() };
     store.put(&before, Put::Create, event("fixture")).await.unwrap();
@@ -659,7 +663,8 @@ async fn installations(store: &Store) {
     store.installation_used(&id, NOW.plus(30)).await.unwrap();
     assert_eq!(store.installation(&id).await.unwrap().unwrap().0.used_at, NOW.plus(90));
     assert_eq!(store.installations(None).await.unwrap()[0].id, id, "used last, first");
-    // Somebody else's is not there for a person; revoked once, with the refresh tokens of that client.
+    // A person cannot revoke another person's installation. Their own is revoked once, together
+    // with that client's refresh tokens.
     session(store, "of-installation").await;
     let token =
         RefreshToken { client_id: "client-url".to_owned(), ..refresh("of-installation", "fi") };
@@ -672,13 +677,13 @@ async fn installations(store: &Store) {
     assert!(store.installation(&id).await.unwrap().is_none());
     let state = store.refresh_token("ri", NOW).await.unwrap();
     assert!(matches!(state, RefreshTokenState::Invalid), "its refresh token goes with it");
-    // A change of something else leaves them; a new password ends them.
+    // A change of something else keeps the installations; a new password ends them.
     let change = |user: &mut User| user.password_hash = Some("new".to_owned());
     store.cut_off_user("erin", change, false, event("disable"), NOW).await.unwrap().unwrap();
     assert!(!store.installations(Some("erin")).await.unwrap().is_empty());
     store.cut_off_user("erin", change, true, event("password"), NOW).await.unwrap().unwrap();
     assert!(store.installations(Some("erin")).await.unwrap().is_empty());
-    // There is room again, but not for the sign-in of before.
+    // There is room again, but not for the earlier sign-in.
     assert!(!store.enrol(&one("i-new"), "enrols", event("enrol")).await.unwrap());
     let renamed = store.by_id::<User>("erin").await.unwrap().unwrap();
     let again = of_erin("again");
@@ -741,7 +746,7 @@ async fn sessions(store: &Store) {
     assert!(matches!(store.authorization_code("pc2", NOW).await.unwrap(), CodeState::Invalid));
 }
 
-/// Uses a code up, as a mint does.
+/// Uses up a code, as a mint does.
 async fn redeem(store: &Store, hash: &str) -> EntryOutcome {
     let operation = Entry { code: Some(hash.to_owned()), ..Entry::new(None) };
     store.record(operation, NOW).await.unwrap()
@@ -819,7 +824,8 @@ async fn single_use(store: &Store) {
         let state = store.refresh_token("r7", NOW).await.unwrap();
         assert!(matches!(state, RefreshTokenState::Invalid), "nothing is issued");
     }
-    // One that stays: used again and again, its idle end put off, as long as it is live.
+    // A token that is not rotated: it can be used repeatedly while it is live, and each use extends
+    // its idle time.
     let keep = async |hash: &str, until: i64, at: i64| {
         let kept = RefreshToken { idle_expires_at: NOW.plus(until), ..refresh("s4", "f5") };
         let keeps = Some((hash.to_owned(), Box::new(kept)));
@@ -915,7 +921,7 @@ async fn races(store: &Store) {
     assert_eq!(won, [1, 1, 1], "exactly one winner each");
 }
 
-/// The wall clock: a node whose clock is another than the database's deletes nothing there.
+/// The system's clock: a node whose clock differs from the database's deletes nothing there.
 #[allow(clippy::disallowed_methods)]
 fn wall_clock() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
@@ -936,7 +942,7 @@ async fn expiry(store: &Store) {
     assert_eq!(store.remember_jti(gone.clone(), now).await.unwrap(), EntryOutcome::Recorded);
     assert!(store.forget_expired(now, None).await.unwrap() > 0);
     assert_eq!(store.remember_jti(gone, now).await.unwrap(), EntryOutcome::Recorded);
-    // Refusals of a while ago go where that is asked for; what was granted stays.
+    // Refusals older than configured are deleted; grants stay.
     let at = |name: &'static str, age: i64| AuditEvent { at: now.plus(-age), ..event(name) };
     for (name, age) in [("kept", 50), ("gone", 200)] {
         let operation = Entry::new(Some(at(name, age).refused("test")));
@@ -952,7 +958,7 @@ async fn expiry(store: &Store) {
     );
 }
 
-/// Each algorithm by itself, wherever its keys are.
+/// Each algorithm separately, at either server.
 async fn keys(store: &Store) {
     for algorithm in ["ES256", "RS256"] {
         keys_of(store, algorithm).await;
@@ -979,7 +985,8 @@ async fn keys_of(store: &Store, algorithm: &str) {
         kids.insert(task.await.unwrap());
     }
     assert_eq!(kids.len(), 1, "of several nodes that start at once one makes the key");
-    // With a key go those before it; one that signs goes only after a later one signs, and none ever comes back.
+    // Removing a key removes the earlier ones, too. A signing key can be removed only after a later
+    // one signs, and removed keys never come back.
     let from = |kid: &str, seconds: i64| SealedKey {
         created_at: NOW.plus(seconds),
         signs_from: NOW.plus(seconds),
@@ -1025,7 +1032,7 @@ async fn a_url_of_another_kind_is_refused() {
     assert!(matches!(Store::open("mysql://x").await, Err(StoreError::Url(_))));
 }
 
-/// The child of the kill tests: records for ever, and prints what was acknowledged.
+/// The child process of the kill tests: records for ever, and prints what was acknowledged.
 #[tokio::test]
 async fn child_of_the_kill_tests() {
     #[allow(clippy::disallowed_methods, reason = "how the parent tells the child that it is one")]
@@ -1043,7 +1050,7 @@ async fn child_of_the_kill_tests() {
     }
 }
 
-/// Kills a process that records, again and again; what it acknowledged must be there.
+/// Repeatedly kills a process that records; everything it acknowledged must exist.
 async fn survives_kills(url: &str) {
     let mut acknowledged = Vec::new();
     let mut child = tokio::process::Command::new(std::env::current_exe().unwrap())
@@ -1055,7 +1062,7 @@ async fn survives_kills(url: &str) {
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     while let Some(line) = lines.next_line().await.unwrap() {
-        // The harness prints the test's name before the first line.
+        // The test harness prints the test's name in front of the first line.
         acknowledged.extend(line.rsplit_once("ack ").map(|(_, id)| id.to_owned()));
         if acknowledged.len() == 200 {
             child.kill().await.unwrap(); // SIGKILL
@@ -1112,7 +1119,7 @@ pub(crate) mod postgres {
         format!("{server}/{name}")
     }
 
-    /// Something that the database's administrator does.
+    /// Runs a statement as the database's administrator.
     async fn sql(text: &str) {
         #[allow(clippy::disallowed_methods, reason = "./test says where its PostgreSQL is")]
         let base = std::env::var("PASSAVANT_TEST_POSTGRES").unwrap();
@@ -1121,7 +1128,7 @@ pub(crate) mod postgres {
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 
-    /// A restart of the database, then a switchover that leaves its connections read-only.
+    /// A restart of the database, then a failover that leaves its connections read-only.
     #[tokio::test]
     async fn connections_that_died_or_may_not_write_any_more_are_thrown_away() {
         let name = "passavant_dead";
@@ -1144,7 +1151,7 @@ pub(crate) mod postgres {
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
         );
         assert_eq!(many("at first").await, 0);
-        // Dead connections cost nobody anything: neither who reads nor who writes.
+        // Broken connections cause no errors, neither for reads nor for writes.
         for round in 0..3 {
             sql(&end_all).await;
             store.generation().await.unwrap();
@@ -1154,10 +1161,10 @@ pub(crate) mod postgres {
         sql(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
         sql(&end_all).await;
         assert!(many("read-only").await > 0);
-        // It is looked at once a second.
+        // Readiness is checked once a second.
         tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
         assert!(!store.is_ready().await, "nothing can be recorded");
-        // The old connections are read-only still: they are not used again.
+        // The old connections are still read-only: they are not used again.
         sql(&format!("ALTER DATABASE {name} RESET default_transaction_read_only")).await;
         let mut tries = 0;
         while !store.is_ready().await {

@@ -1,4 +1,5 @@
-//! Stored records outlive code: what a later version wrote is read, kept, and refused one by one.
+//! Stored records outlive code: records that a later version wrote are read and preserved, and
+//! unreadable ones are refused individually.
 
 use passavant_proto::event::RequestEvent;
 use passavant_proto::{
@@ -12,7 +13,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Row, SqliteConnection};
 
-/// One database file, past the store: as another version, or a careless hand, writes it.
+/// A database file, changed behind the store's back: as another version writes it, or a careless
+/// person.
 struct Hand(SqliteConnection);
 
 impl Hand {
@@ -27,7 +29,7 @@ impl Hand {
         serde_json::from_str(row.get(0)).unwrap()
     }
 
-    /// Writes a document as it is, in a new generation.
+    /// Writes a document as it is, with a new generation.
     async fn write(&mut self, kind: &str, id: &str, document: &str) {
         let changed = sqlx::query("UPDATE directory SET document = $3 WHERE kind = $1 AND id = $2");
         let changed = changed.bind(kind).bind(id).bind(document);
@@ -51,7 +53,7 @@ async fn id_of(world: &World, name: &str) -> String {
 }
 
 async fn readyz(world: &World, at: &passavant_proto::identifier::Issuer) -> (u16, String) {
-    // What a probe found is believed for a second.
+    // The result of a readiness probe is cached for a second.
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     let ask = Ask {
         url: at.endpoint("/readyz"),
@@ -77,7 +79,7 @@ async fn a_member_that_only_a_later_version_knows_is_passed_over_and_stays() {
     let tokens = world.sign_in().await;
     let reply = world.send(&world.exchange(&tokens.id_token)).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
-    // Written back by this version, with what it does not know.
+    // This version writes the record back with the members it does not know.
     for (path, body) in [
         (format!("/idp/connections/{connection}/disable"), json!({})),
         (format!("/idp/connections/{connection}/enable"), json!({})),
@@ -116,7 +118,8 @@ async fn one_spoiled_record_is_refused_by_itself_and_named() {
         assert_eq!(reply.status, 200, "{why}: {}", reply.text);
     };
     let max_id = id_of(&world, "max").await;
-    // A person, another client, a connection of somebody else's; cut off, of another shape, of a later version.
+    // A person, another client, another person's connection: truncated, malformed, or of a later
+    // version.
     for (kind, id, document) in [
         (User::KIND, max_id.as_str(), "{\"id\": \"max\""),
         ("client", "sibling", "[]"),
@@ -137,7 +140,7 @@ async fn one_spoiled_record_is_refused_by_itself_and_named() {
     })
     .await;
     others("a connection that needs a later version").await;
-    // Refused, and not broken: to the person it is as if they were not there.
+    // They are refused, which is not breakage: for the person it is as if they did not exist.
     let ask = world
         .exchange(&max.id_token)
         .set("audience", world.other_ras.as_str())
@@ -153,7 +156,7 @@ async fn one_spoiled_record_is_refused_by_itself_and_named() {
         text.contains("client `sibling`") && text.contains(&format!("user `{max_id}`")),
         "{text}"
     );
-    // It can be taken away, and a new one put in its place.
+    // It can be deleted, and added again.
     let gone = world.administer(Method::DELETE, "/idp/clients/sibling", None).await;
     assert_eq!(gone.status, 204, "{}", gone.text);
     let gone = world.administer(Method::DELETE, &format!("/idp/connections/{other}"), None).await;
@@ -179,18 +182,18 @@ async fn one_spoiled_record_of_a_vendor_leaves_the_others_their_tokens() {
     assert_eq!((reply.status, reply.str("error")), (400, "invalid_grant"), "{}", reply.text);
     let (status, text) = readyz(&world, &world.ras).await;
     assert_eq!(status, 200);
-    // Strangers are not told what is called how.
+    // The public response names no record.
     assert!(
         text.contains("1 stored record is left out") && !text.contains(&world.boards),
         "{text}"
     );
-    // Whom it trusts: nobody, by a record that cannot be read.
+    // A trust record that cannot be read trusts nobody.
     let trust = ras.read(TrustedIssuer::KIND, world.idp.as_str()).await;
     ras.write(TrustedIssuer::KIND, world.idp.as_str(), "{}").await;
     let reply = redeem(&world.canvas).await;
     assert_eq!((reply.status, reply.str("error")), (400, "invalid_grant"), "{}", reply.text);
     ras.write(TrustedIssuer::KIND, world.idp.as_str(), &trust.to_string()).await;
-    // The account of somebody: refused, and no other one is made for them.
+    // A person's unreadable account is refused, and no other one is created for them.
     let accounts = world.ras_store.all::<Account>().await.unwrap();
     for account in &accounts {
         ras.write(Account::KIND, &account.id, "{").await;
@@ -208,7 +211,7 @@ async fn nobody_inherits_by_a_name_from_a_record_that_cannot_be_read() {
     let mut idp = Hand::on(&world, "idp.db").await;
     let connections = world.idp_store.all::<Connection>().await.unwrap();
     let connection = connections.iter().find(|c| c.idp_client_id == AGENT).unwrap().clone();
-    // As a later version wrote it.
+    // As a later version would write it.
     idp.change(Connection::KIND, &connection.id, |c| c["crit"] = json!(["later"])).await;
     let erin = id_of(&world, "erin").await;
     idp.change(User::KIND, &erin, |user| user["crit"] = json!(["later"])).await;
@@ -238,7 +241,7 @@ async fn what_cannot_be_read_can_be_taken_away_and_hides_nothing_else() {
         let (world, path) = (&world, path.to_owned());
         async move { world.administer(method, &path, body).await }
     };
-    // What needs the record says so, and changes nothing.
+    // Operations that need the record report an error, and change nothing.
     for (method, path, body) in [
         (Method::GET, "/idp/users/max", None),
         (Method::POST, "/idp/users/max/disable", None),
@@ -254,12 +257,12 @@ async fn what_cannot_be_read_can_be_taken_away_and_hides_nothing_else() {
     }
     assert_eq!(ask(Method::DELETE, "/idp/users/max", None).await.status, 204);
     assert!(world.idp_store.unreadable().is_empty(), "{:?}", world.idp_store.unreadable());
-    // Nothing of theirs comes back with somebody of their name.
+    // A new person of the same name inherits nothing.
     let again = Some(json!({"username": "max", "groups": ["engineering"]}));
     assert_eq!(ask(Method::POST, "/idp/users", again).await.status, 200);
     let reply = world.send(&world.exchange(&max.id_token)).await;
     assert_eq!((reply.status, reply.str("error")), (400, "invalid_grant"), "{}", reply.text);
-    // An administrator who cannot be read is none, and so is told on record.
+    // An administrator whose record cannot be read has no rights, and that is recorded.
     let ann = Some(json!({"name": "ann", "role": "owner"}));
     let token = ask(Method::POST, "/ras/ras/administrators", ann).await.str("token").to_owned();
     ras.write("administrator", "ann", "{}").await;
@@ -294,7 +297,8 @@ async fn what_was_closed_does_not_open_because_it_cannot_be_read() {
     let elsewhere = "https://elsewhere.example";
     assert_eq!(decides("https://elsewhere.example/mcp", elsewhere).await, false);
     assert_eq!(decides("https://new.example/mcp", world.ras.as_str()).await, true);
-    // The company decides about what it cannot read: nobody is sent to a consent screen of the vendor.
+    // The company governs a server whose record cannot be read: nobody is sent to the vendor's
+    // consent page.
     let server = idp.read("authorization server", world.ras.as_str()).await;
     idp.change("authorization server", world.ras.as_str(), |s| {
         s["release"] = json!(["groups"]);
@@ -308,11 +312,11 @@ async fn what_was_closed_does_not_open_because_it_cannot_be_read() {
     assert_eq!(decides("https://elsewhere.example/mcp", elsewhere).await, false);
     let reply = world.send(&world.exchange(&tokens.id_token)).await;
     assert_eq!((reply.status, reply.str("error")), (400, "access_denied"), "{}", reply.text);
-    // By which names it is known, nobody can tell any more.
+    // Its aliases are unknown now, so every server counts as governed.
     idp.write("authorization server", world.ras.as_str(), "{\"iss").await;
     assert_eq!(decides("https://elsewhere.example/mcp", elsewhere).await, true);
     idp.write("authorization server", world.ras.as_str(), &server.to_string()).await;
-    // A group opens nothing.
+    // An unreadable group grants nothing.
     let group = idp.read(Group::KIND, "engineering").await;
     let explained = async || {
         let ask = json!({"user": "erin", "client": AGENT, "resource": world.boards});
@@ -324,7 +328,7 @@ async fn what_was_closed_does_not_open_because_it_cannot_be_read() {
     assert_eq!(explained().await, false);
     idp.write(Group::KIND, "engineering", &group.to_string()).await;
     assert_eq!(explained().await, true);
-    // The only one of what can be read is not the only one.
+    // The only readable one does not count as the only one.
     let mut claims = world.id_jag_claims();
     claims.as_object_mut().unwrap().remove("resource");
     for governed in world.ras_store.all::<GovernedResource>().await.unwrap() {
@@ -356,7 +360,7 @@ async fn rows_of_sign_ins_that_cannot_be_read_stand_for_nothing_and_can_be_revok
     assert!(unreadable.iter().any(|(kind, ..)| *kind == "refresh token"), "{unreadable:?}");
     let reply = world.send(&refresh(&other.refresh_token)).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
-    // Revoked by what the row says beside its document.
+    // Revoked by the columns of the row, without its document.
     let revoke = world.ask(&world.idp, "/revoke", &[("token", &tokens.refresh_token)]);
     let reply = world.send(&revoke).await;
     assert_eq!(reply.status, 200, "{}", reply.text);

@@ -1,5 +1,5 @@
-//! What is taken away is gone with what came by way of it, and does not come back with its name; what an act was checked
-//! against still holds when it is done.
+//! Deleting a record ends everything that was obtained through it, and a new record of the same
+//! name does not bring it back; and the checks of an act still hold when it is carried out.
 
 use passavant_admin::{
     client::{AdminClient, ClientError, Entry, ServerClient},
@@ -41,10 +41,10 @@ fn status<T>(answer: Result<T, ClientError>) -> u16 {
     }
 }
 
-/// What somebody holds who signed in at the RAS.
+/// What a person has who signed in at the RAS.
 struct Held {
     browser: Browser,
-    /// The page that asks, not answered yet.
+    /// The consent page, not answered yet.
     page: (String, Reply),
     code: String,
     refresh: String,
@@ -66,7 +66,7 @@ async fn hold(world: &World) -> Held {
 }
 
 impl Held {
-    /// None of it is worth anything.
+    /// Checks that none of it is valid any more.
     async fn check_dead(mut self, world: &World, case: &str, access_too: bool) {
         let renewed = world.send(&world.refresh_at_ras(&self.refresh)).await;
         assert_eq!(renewed.status, 400, "{case}: refresh token: {}", renewed.text);
@@ -93,7 +93,7 @@ async fn what_came_by_way_of_a_link_an_account_an_issuer_or_a_server_ends_with_i
     let links = ras.links(&held.account).await.unwrap().items;
     ras.unlink(&links[0]).await.unwrap();
     held.check_dead(&world, "unlinked", true).await;
-    // The account: switched on again, it has nothing of before.
+    // The account: after it is enabled again, earlier tokens stay invalid.
     let held = hold(&world).await;
     let account = held.account.clone();
     ras.switch::<Accounts>(&account, false).await.unwrap();
@@ -102,7 +102,7 @@ async fn what_came_by_way_of_a_link_an_account_an_issuer_or_a_server_ends_with_i
     let held = hold(&world).await;
     ras.delete::<Accounts>(&held.account).await.unwrap();
     held.check_dead(&world, "account deleted", true).await;
-    // The MCP server: another one of the same URL is another one.
+    // The MCP server: a new one with the same URL is a different one.
     let held = hold(&world).await;
     ras.delete::<GovernedResources>(&world.canvas).await.unwrap();
     let again = json!({"resource": world.canvas, "name": "Another", "scopes": ["read", "write"]});
@@ -115,7 +115,7 @@ async fn what_came_by_way_of_a_link_an_account_an_issuer_or_a_server_ends_with_i
         "sign_in": {"client_id": "ras-rp"}});
     ras.add::<TrustedIssuers>(&typed(again)).await.unwrap();
     held.check_dead(&world, "issuer deleted and added", true).await;
-    // Whoever signs in now is let in, as somebody new.
+    // A person who signs in now gets a new account.
     hold(&world).await;
 }
 
@@ -145,7 +145,8 @@ async fn a_connection_loses_the_server_that_is_deleted_and_goes_with_its_last_on
     assert_eq!(world.send(&world.exchange(&id_token)).await.status, 400, "nobody opened this one");
 }
 
-/// Only what names it: a person's sign-in is for every MCP server, and so is a connection that opens none yet.
+/// Only what names the record is deleted: a person's sign-in is for every MCP server and stays, and
+/// so does a connection without servers.
 #[tokio::test]
 async fn what_does_not_name_a_deleted_server_or_person_stays() {
     let world = World::new().await;
@@ -175,7 +176,7 @@ async fn what_does_not_name_a_deleted_server_or_person_stays() {
     let redeemed = world.send(&redeem).await;
     assert_eq!(redeemed.status, 200, "{}", redeemed.text);
     assert!(idp.show::<Connections>("empty").await.unwrap().resources.is_empty());
-    // A person who goes leaves the connections that name them, as is said beforehand.
+    // Deleting a person removes them from connections that name them, as announced.
     let said = idp.dependents::<Users>("max").await.unwrap().records;
     assert!(said.iter().any(|one| one.kind == "connection" && one.name == "empty"));
     idp.delete::<Users>("max").await.unwrap();
@@ -183,7 +184,7 @@ async fn what_does_not_name_a_deleted_server_or_person_stays() {
     assert_eq!(serde_json::to_value(&left).unwrap()["users"], json!(["erin"]));
 }
 
-/// Asks for `bodies` at once; how many were granted.
+/// Sends all `bodies` at once. Returns how many were accepted.
 async fn granted<K: Kind>(server: &Arc<ServerClient>, bodies: Vec<Value>) -> usize
 where
     K::New: Send + Sync + 'static,
@@ -212,7 +213,7 @@ async fn what_an_act_was_checked_against_still_holds_when_it_is_done() {
     let world = World::new().await;
     let idp = Arc::new(client(&world).idp());
     let ras = Arc::new(client(&world).ras("ras"));
-    // One alias, one domain: of one of those who ask for it at once.
+    // Of concurrent requests for one alias or one domain, one succeeds.
     let servers = (0..8).map(
         |n| json!({"issuer": format!("https://as{n}.example"), "aliases": ["https://one.example"]}),
     );
@@ -222,11 +223,11 @@ async fn what_an_act_was_checked_against_still_holds_when_it_is_done() {
             "sign_in": {"client_id": "x", "domains": ["acme.example"]}})
     });
     assert_eq!(granted::<TrustedIssuers>(&ras, issuers.collect()).await, 1, "a domain");
-    // An issuer is no alias of another one, whichever comes first.
+    // One server's issuer cannot be another's alias, in either order.
     let alias = typed(json!({"issuer": "https://one.example"}));
     let named = idp.add::<AuthorizationServers>(&alias).await;
     assert_eq!(status(named), 409, "an alias as an issuer");
-    // What belongs together inside a record.
+    // Members of one record that have to be consistent.
     let canvas = world.canvas.as_str();
     for _ in 0..8 {
         let both = json!({"scopes": ["a", "b"], "default_scopes": ["a"]});
@@ -284,7 +285,7 @@ async fn who_began_a_sign_in_comes_back_whatever_others_of_their_address_do() {
     let mut browser = Browser::default();
     let to = browser.ask(&world, get(&url)).await.header("location").to_owned();
     let (back, _) = world.browse(&to, "erin", PASSWORD).await;
-    // A page in one browser of the office asks for nonsense, as often as it can.
+    // A page in one browser of the office sends invalid requests as fast as it can.
     let nonsense = world.outsider_url(&[("redirect_uri", "https://evil.example/")]);
     let callback = format!("{}?code=x&state=y", world.ras.endpoint("/callback"));
     let mut barred = 0;
@@ -295,7 +296,7 @@ async fn who_began_a_sign_in_comes_back_whatever_others_of_their_address_do() {
     assert!(barred > 20, "that page is barred");
     let done = browser.ask(&world, get(&back)).await;
     assert_eq!((done.status, done.header("location")), (303, url.as_str()), "{}", done.text);
-    // Sign-ins that are begun to come back with made-up codes have an end too.
+    // Sign-ins that are started only to return with made-up codes are limited, too.
     let mut last = 0;
     for _ in 0..40 {
         let mut liar = Browser::default();

@@ -144,7 +144,7 @@ async fn a_cut_off_bites_at_the_next_exchange() {
         world.refuses(&world.idp_store, path, &by_id_token, expected).await;
         assert_eq!(world.administer(post.clone(), undo, None).await.status, 200);
     }
-    // A person taken out of the group.
+    // A person who was removed from the group.
     let tokens = world.sign_in().await;
     let ask = world.exchange(&tokens.id_token);
     assert_eq!(world.send(&ask).await.status, 200);
@@ -191,7 +191,7 @@ async fn a_refresh_token_serves_as_subject_without_being_used_up() {
     assert_eq!(renewed.status, 200);
     let successor = renewed.str("refresh_token");
     assert_eq!(world.send(&by_refresh(successor)).await.status, 200);
-    // The one that was rotated out is in two hands; the family dies.
+    // The rotated token was presented again: two parties have it, and the family ends.
     let reuse = Expected(400, "invalid_grant", "refresh.reuse");
     world
         .refuses(
@@ -279,7 +279,7 @@ async fn audience_and_resource_must_fit_and_tell_nothing() {
     world
         .refuses(&world.idp_store, "no resource", &ask.clone().without("resource"), required)
         .await;
-    // Where the connection has exactly one, it is that one.
+    // If the connection has exactly one resource, that one is used.
     let single = ask.without("resource").set("audience", world.other_ras.as_str());
     let reply = world.send(&single).await;
     assert_eq!(reply.json["resource"], json!(world.notes), "{}", reply.text);
@@ -471,7 +471,7 @@ async fn the_id_jag_answer_has_the_drafts_shape_and_nothing_about_the_person() {
     let row = world.last_event(&world.idp_store).await;
     assert_eq!((row.event.as_str(), row.outcome.as_str()), ("token_exchange", "granted"));
     assert_eq!(row.details["jti"], parts.claims["jti"].as_str().unwrap());
-    // Released to this audience by an administrator.
+    // An administrator released the email address to this audience.
     let mut server: passavant_proto::policy::ResourceAuthorizationServer =
         world.idp_store.by_id(world.ras.as_str()).await.unwrap().unwrap();
     server.release = serde_json::from_value(json!(["email", "auth_time", "acr", "amr"])).unwrap();
@@ -484,7 +484,7 @@ async fn the_id_jag_answer_has_the_drafts_shape_and_nothing_about_the_person() {
     let claims = Parts::of(reply.str("access_token")).claims;
     assert_eq!(claims["email"], "erin@acme.example");
     assert_eq!(claims["amr"], json!(["pwd"]));
-    // An address that is not known to be theirs is not told.
+    // An email address that is not verified is not released.
     let mut user: User = world.idp_store.by_id("erin-id").await.unwrap().unwrap();
     user.email_verified = false;
     let event = passavant_store::AuditEvent::granted(
@@ -515,13 +515,13 @@ async fn a_scope_of_one_resource_never_leaks_to_another() {
     boards.id = "boards".to_owned();
     boards.resources = resource(&world.boards);
     world.idp_store.put(&boards, Put::Create, event()).await.unwrap();
-    // Both at once: only what is granted on each of them.
+    // Two resources at once: only scopes that are granted for each of them.
     let both = world.exchange(&tokens.id_token).add("resource", &world.boards);
     let reply = world.send(&both).await;
     assert_eq!(reply.str("scope"), "read", "{}", reply.text);
     let alone = world.exchange(&tokens.id_token).set("resource", &world.boards);
     assert_eq!(world.send(&alone).await.str("scope"), "read write");
-    // A connection that grants nothing on a resource with scopes leaves no room for defaults.
+    // If a connection grants no scopes on a resource that has some, there are no default scopes.
     canvas.scopes = passavant_proto::oauth::scope::Scopes::default();
     world.idp_store.put(&canvas, Put::Replace, event()).await.unwrap();
     let none = world.exchange(&tokens.id_token).without("scope");

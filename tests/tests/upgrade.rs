@@ -1,5 +1,5 @@
-//! Databases of the first schema, filled by the program of that time (`fixtures/first`), are brought up to date, lose
-//! nothing, and still serve a node of that time.
+//! Databases of the first schema, filled by the program of that time (`fixtures/first`), are
+//! migrated without loss, and still serve a node of that version.
 #![allow(clippy::disallowed_methods, reason = "the contract of the store itself")]
 
 use passavant_proto::event::RequestEvent;
@@ -15,13 +15,13 @@ use passavant_store::*;
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Row};
 use std::collections::BTreeMap;
 
-/// A few minutes after the last of what is in the fixtures.
+/// A few minutes after the last time in the fixtures.
 const NOW: Timestamp = Timestamp(1_795_960_950);
 
-/// What the fixture of one kind of database holds that is looked for.
+/// The contents of one kind of database's fixture that the test looks for.
 struct Held {
     refresh_token: &'static str,
-    /// An ID-JAG that was redeemed, and whose it was.
+    /// `jti` of an ID-JAG that was redeemed, and `sub` of its person.
     redeemed: &'static str,
     subject: &'static str,
 }
@@ -51,7 +51,7 @@ fn fixture(role: &str, kind: &str) -> String {
     std::fs::read_to_string(root.join(format!("fixtures/first/{role}.{kind}.sql"))).unwrap()
 }
 
-/// Columns by table: type, whether a value must be given.
+/// Columns by table: type, and whether a value is required.
 async fn columns(url: &str) -> BTreeMap<(String, String), (String, bool)> {
     let mut connection = by_hand(url).await;
     let sql = if url.starts_with("sqlite:") {
@@ -72,7 +72,7 @@ async fn ids<R: Record>(store: &Store) -> Vec<String> {
     store.all::<R>().await.unwrap().iter().map(Record::name).collect()
 }
 
-/// What a node of the first version writes, as it writes it, for a person who is there.
+/// What a node of the first version writes for an existing person.
 fn written_by_the_first_version(person: &str) -> String {
     let later = NOW.plus(3600).0;
     format!(
@@ -102,7 +102,7 @@ async fn upgrades(idp_url: &str, ras_url: &str, kind: &str, held: &Held) {
     }
     let before = columns(idp_url).await;
     let (idp, ras) = (Store::open(idp_url).await.unwrap(), Store::open(ras_url).await.unwrap());
-    // Nothing is taken away, and nothing new is asked of who does not know it.
+    // No column is removed, and new columns are optional for a program that does not know them.
     let after = columns(idp_url).await;
     for (column, shape) in &before {
         assert_eq!(after.get(column), Some(shape), "{column:?}");
@@ -113,7 +113,7 @@ async fn upgrades(idp_url: &str, ras_url: &str, kind: &str, held: &Held) {
     for (column, (_, must)) in new {
         assert!(!must, "{column:?} has to be given, and an earlier version does not");
     }
-    // Everything is there.
+    // All data exist.
     idp.claim("idp", "http://127.0.0.1:7401").await.unwrap();
     ras.claim("ras", "http://127.0.0.1:7402").await.unwrap();
     let mut people = ids::<User>(&idp).await;
@@ -137,7 +137,7 @@ async fn upgrades(idp_url: &str, ras_url: &str, kind: &str, held: &Held) {
         subject: held.subject.to_owned(),
     };
     assert!(ras.linked_account(&link).await.unwrap().is_some());
-    // A sign-in of before goes on.
+    // An earlier sign-in continues.
     let hash = Secret::new(held.refresh_token).hash();
     let RefreshTokenState::Live(token) = idp.refresh_token(&hash, NOW).await.unwrap() else {
         panic!("the refresh token of before is not live");
@@ -169,7 +169,7 @@ async fn upgrades(idp_url: &str, ras_url: &str, kind: &str, held: &Held) {
     };
     assert_eq!(ras.remember_jti(redeemed(held.redeemed), NOW).await.unwrap(), EntryOutcome::Replay);
     assert_eq!(ras.remember_jti(redeemed("another"), NOW).await.unwrap(), EntryOutcome::Recorded);
-    // One version back, or beside: it writes as it always did, and this version takes it from there.
+    // A node of the first version writes as it always did, and this version takes its rows over.
     run(idp_url, &written_by_the_first_version(held.subject)).await;
     assert!(idp.session_not_ended("old-sid").await.unwrap());
     assert_eq!(exchange("beside", "old-token", "old-sid").await, EntryOutcome::Recorded);
@@ -177,17 +177,17 @@ async fn upgrades(idp_url: &str, ras_url: &str, kind: &str, held: &Held) {
     assert!(idp.is_family_revoked("old-gone").await.unwrap());
     assert!(ids::<Group>(&idp).await.contains(&"old".to_owned()));
     assert_eq!(idp.installations(None).await.unwrap().len(), 2);
-    // What it does not know the other one leaves alone; started again, the steps are not run twice.
+    // Rows that it does not know are left alone; after a restart the migrations do not run again.
     idp.clone().close().await;
     let again = Store::open(idp_url).await.unwrap();
     assert_eq!(columns(idp_url).await, after);
     assert!(again.is_ready().await);
     assert!(again.session_not_ended("old-sid").await.unwrap());
-    // A database that a later version has changed for good is left alone.
+    // A database with an incompatible later schema is not opened.
     run(idp_url, "UPDATE meta SET value = 2 WHERE key = 'schema'").await;
     again.close().await;
     assert!(matches!(Store::open(idp_url).await, Err(StoreError::TooNew { found: 2, known: 1 })));
-    // One that has only added to it is served.
+    // A database with a compatible later schema is opened.
     run(
         idp_url,
         "UPDATE meta SET value = 1 WHERE key = 'schema'; UPDATE meta SET value = 99 WHERE key = 'additions';
@@ -224,7 +224,7 @@ mod postgres {
         upgrades(&idp, &ras, "postgres", &POSTGRES).await;
     }
 
-    /// Nodes that start at once; and one that was stopped in the middle of its steps, by whoever froze it.
+    /// Nodes that start at once; and one that was frozen in the middle of its migrations.
     #[tokio::test]
     async fn nodes_that_start_at_once_wait_for_each_other_and_not_without_end() {
         let url = fresh("passavant_upgrade_turns").await;
@@ -245,7 +245,8 @@ mod postgres {
         assert!(began.elapsed().as_secs() < 60, "the frozen node was waited for");
     }
 
-    /// Somebody reads for long, as a backup does, while a node brings the schema up to date: nodes of before go on.
+    /// A long-running reader, such as a backup, while a node migrates the schema: older nodes
+    /// continue to work.
     #[tokio::test]
     async fn a_step_that_has_to_wait_holds_nobody_up() {
         let url = fresh("passavant_upgrade_reader").await;
@@ -259,7 +260,7 @@ mod postgres {
             Store::open(&of).await.map(drop).unwrap();
             began.elapsed()
         });
-        // As a node of before writes.
+        // As an older node writes.
         let mut before = by_hand(&url).await;
         let (began, mut longest) = (std::time::Instant::now(), std::time::Duration::ZERO);
         while began.elapsed().as_secs() < 6 {

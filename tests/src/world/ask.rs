@@ -1,4 +1,4 @@
-//! Requests, as any program would send them, and what came back.
+//! Requests as any program would send them, and their responses.
 
 use super::{AGENT, AGENT_AT_RAS, World};
 use crate::forge::Key;
@@ -9,7 +9,7 @@ use reqwest::header;
 use serde_json::Value;
 use serde_json::json;
 
-/// An answer, read.
+/// A response, read completely.
 #[derive(Clone, Debug)]
 pub struct Reply {
     /// HTTP status.
@@ -28,16 +28,16 @@ impl Reply {
         self.json.get(name).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// A header, or nothing.
+    /// A header; empty if it is missing.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
     }
 }
 
-/// A form request that tests change one thing of.
+/// A form request, which tests change in one respect.
 #[derive(Clone)]
 pub struct Ask {
-    /// Where.
+    /// The URL.
     pub url: String,
     /// Parameters in order.
     pub form: Vec<(String, String)>,
@@ -48,7 +48,7 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// Replaces a parameter, or adds it.
+    /// Sets a parameter, replacing an existing one.
     #[must_use]
     pub fn set(mut self, name: &str, value: &str) -> Self {
         self.form.retain(|(held, _)| held != name);
@@ -56,14 +56,14 @@ impl Ask {
         self
     }
 
-    /// Adds a parameter, also where it is there.
+    /// Adds a parameter, even if it exists already.
     #[must_use]
     pub fn add(mut self, name: &str, value: &str) -> Self {
         self.form.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Takes a parameter out.
+    /// Removes a parameter.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
         self.form.retain(|(held, _)| held != name);
@@ -77,14 +77,14 @@ impl Ask {
         self
     }
 
-    /// Takes a header out.
+    /// Removes a header.
     #[must_use]
     pub fn no_header(mut self, name: &str) -> Self {
         self.headers.retain(|(held, _)| !held.eq_ignore_ascii_case(name));
         self
     }
 
-    /// Authenticates by Basic.
+    /// Authenticates with Basic.
     #[must_use]
     pub fn basic(self, id: &str, secret: &str) -> Self {
         use base64::{Engine, engine::general_purpose::STANDARD};
@@ -93,13 +93,13 @@ impl Ask {
     }
 }
 
-/// Ids that are URLs stand in paths percent-encoded. Tests write them as they are: with the act at the end of the path,
-/// and the record as `id` or `name` in the body.
+/// Ids that are URLs are percent-encoded in paths. For readability, tests write the path with only
+/// the act at its end, and the record as `id` or `name` in the body.
 fn in_path(method: Method, path: &str, body: Option<Value>) -> (Method, String, Option<Value>) {
     let Some((collection, act)) = path.rsplit_once('/') else {
         return (method, path.to_owned(), body);
     };
-    // `/idp/clients`, `/ras/NAME/clients`: no record is named yet.
+    // `/idp/clients`, `/ras/NAME/clients`: these name no record.
     let of_all =
         collection.split('/').count() == if collection.starts_with("/idp") { 3 } else { 4 };
     let named = body.as_ref().and_then(|body| {
@@ -161,7 +161,7 @@ impl World {
         Reply { status, headers, json, text }
     }
 
-    /// A request of the main client, by Basic.
+    /// A request of the main client, authenticated with Basic.
     pub fn ask(&self, server: &Issuer, path: &str, form: &[(&str, &str)]) -> Ask {
         let id = if *server == self.idp { AGENT } else { AGENT_AT_RAS };
         let form = form.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
@@ -260,7 +260,7 @@ impl World {
         self.administer_as(self.admin_secret.expose(), method, path, body).await
     }
 
-    /// The same by whoever holds `token`.
+    /// Calls it with another token.
     pub async fn administer_as(
         &self,
         token: &str,

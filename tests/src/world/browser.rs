@@ -1,4 +1,4 @@
-//! Sign-ins, by the pages that a browser gets.
+//! Sign-ins through the pages that a browser gets.
 
 use super::{AGENT, Ask, CALLBACK, PASSWORD, World};
 use reqwest::Method;
@@ -15,7 +15,7 @@ pub struct Tokens {
     pub refresh_token: String,
 }
 
-/// The cookies that an answer sets, as a `Cookie` header.
+/// The cookies that a response sets, as a `Cookie` header.
 pub fn cookies(headers: &header::HeaderMap) -> String {
     headers
         .get_all("set-cookie")
@@ -68,7 +68,7 @@ impl World {
         }
     }
 
-    /// The authorization URL of a client, with more parameters; and its verifier.
+    /// The authorization URL of a client, with additional parameters, and its verifier.
     pub fn authorize_url(&self, client: &str, more: &str) -> (String, String) {
         let verifier = self.entropy.secret().expose().to_owned();
         let challenge = passavant_proto::oauth::pkce::CodeChallenge::of(&verifier);
@@ -98,7 +98,7 @@ impl World {
         (parameter("code").unwrap(), verifier)
     }
 
-    /// Opens a sign-in URL and fills in the form: where it leads, and the session cookie.
+    /// Opens a sign-in URL and submits the form. Returns the redirect, and the session cookie.
     pub async fn browse(&self, url: &str, username: &str, password: &str) -> (String, String) {
         let page = self.http.get(url).send().await.unwrap();
         assert_eq!(page.status(), 200);
@@ -136,7 +136,7 @@ impl World {
         }
     }
 
-    /// The whole way to an access token for canvas.
+    /// All steps to an access token for canvas.
     pub async fn access_token(&self) -> String {
         let tokens = self.sign_in().await;
         let id_jag = self.send(&self.exchange(&tokens.id_token)).await;
@@ -145,7 +145,7 @@ impl World {
         token.str("access_token").to_owned()
     }
 
-    /// An access token for canvas that is bound to no key, straight from an ID-JAG.
+    /// An access token for `boards` that is not bound to a key, obtained with an ID-JAG made here.
     pub async fn access_token_unbound(&self) -> String {
         let mut claims = self.id_jag_claims();
         claims["resource"] = self.boards.clone().into();

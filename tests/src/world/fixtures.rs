@@ -1,4 +1,4 @@
-//! What there is before a test begins: people, clients, servers, connections.
+//! What exists before a test begins: people, clients, servers, connections.
 
 use super::START;
 use super::{AGENT, AGENT_AT_RAS, CALLBACK, PASSWORD, World};

@@ -1,4 +1,4 @@
-//! What has to have happened: the answer, the record of it, and nothing else.
+//! Checks what happened: the response, its record, and that nothing else changed.
 
 use super::{Ask, Reply, World};
 use passavant_store::AuditFilter;
@@ -16,15 +16,15 @@ impl World {
         store.audit(&filter).await.unwrap().remove(0)
     }
 
-    /// Sends a request that must be refused: status, error, audit reason; and that nothing else
-    /// happened.
+    /// Sends a request that must be refused. Checks status, error and audit reason, and that
+    /// nothing else happened.
     pub async fn refuses(&self, store: &Store, case: &str, ask: &Ask, expected: Expected<'_>) {
         let before = self.last_event(store).await;
         let reply = self.send(ask).await;
         self.check_refusal(store, case, before.id, &reply, expected).await;
     }
 
-    /// What [`World::refuses`] checks of an answer.
+    /// The checks of [`World::refuses`] on a response.
     pub async fn check_refusal(
         &self,
         store: &Store,

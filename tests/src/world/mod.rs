@@ -1,4 +1,4 @@
-//! The world of a test.
+//! The parties of a test, all in one process.
 
 mod ask;
 mod browser;
@@ -38,7 +38,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-/// When every test begins.
+/// The time at which every test begins.
 pub const START: i64 = 1_800_000_000;
 /// The passwords of the people.
 pub const PASSWORD: &str = "correct horse battery staple";
@@ -69,17 +69,17 @@ pub struct World {
     pub ras_store: Store,
     /// The IdP's signing key, for forging what only it could have signed.
     pub idp_key: Key,
-    /// The RAS, for what runs in one process with it.
+    /// The RAS, for gateways in the same process.
     pub ras_role: OnceLock<Ras>,
     /// The RAS's signing key.
     pub ras_key: Key,
     /// Key of the `private_key_jwt` clients.
     pub client_key: Key,
-    /// The main client's secret, the same at all three.
+    /// The main client's secret, the same at all three servers.
     pub secret: Secret,
     /// Base URL of the administration API.
     pub admin: String,
-    /// Its secret.
+    /// The secret of the administration API.
     pub admin_secret: Secret,
     /// Without redirects, proxies or cookies.
     pub http: reqwest::Client,
@@ -88,7 +88,7 @@ pub struct World {
     folder: TempDir,
 }
 
-/// Things a test may want otherwise.
+/// Deviations from the usual world.
 #[derive(Clone, Default)]
 #[allow(clippy::struct_excessive_bools)] // each is a wish of its own
 pub struct Wishes {
@@ -96,17 +96,17 @@ pub struct Wishes {
     pub failures_per_minute: Option<u32>,
     /// ID-JAGs and tokens per minute for one person through one client.
     pub grants_per_minute: Option<u32>,
-    /// Public clients may ask for ID-JAGs.
+    /// Public clients may request ID-JAGs.
     pub allow_public_exchange: bool,
-    /// The tests' own address is a proxy's.
+    /// The tests' own address counts as a trusted proxy.
     pub behind_proxy: bool,
     /// Clients may register themselves at the RASes.
     pub registration: bool,
-    /// A person who signs in at a RAS may let in any client that a metadata document names.
+    /// A person who signs in at a RAS may consent to any client that has a metadata document.
     pub client_documents: bool,
-    /// IdP and RASes sign with EdDSA and RS256 too, where it is asked for.
+    /// IdP and RASes also have keys for EdDSA and RS256.
     pub every_algorithm: bool,
-    /// Database of the IdP instead of SQLite.
+    /// Database URL of the IdP, instead of SQLite.
     pub idp_database: Option<String>,
 }
 
@@ -121,7 +121,7 @@ fn run(listener: TcpListener, router: Router) {
     tokio::spawn(async move { axum::serve(listener, service).await });
 }
 
-/// Entropy that is unique, which is all that tests need.
+/// Entropy that is only unique, which suffices for tests.
 fn counting() -> Entropy {
     let next = AtomicU64::new(1);
     Entropy::new(move |buffer| {
@@ -139,7 +139,7 @@ impl World {
         Self::with(Wishes::default()).await
     }
 
-    /// A world with wishes.
+    /// A world with deviations.
     #[allow(clippy::too_many_lines)] // a world is built one party after the other
     pub async fn with(wishes: Wishes) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -308,7 +308,7 @@ impl World {
         self.entropy.id()
     }
 
-    /// Where files of this world are.
+    /// The folder with this world's files.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()
     }
@@ -331,8 +331,8 @@ impl World {
         self.entropy.clone()
     }
 
-    /// An MCP server of the RAS behind a guard, which engineering may reach through installations of
-    /// Passavant; its URL.
+    /// Adds an MCP server of the RAS behind a guard, which engineering may reach through
+    /// installations of Passavant. Returns its URL.
     pub async fn serve(&self, name: &str, router: Router) -> String {
         let (listener, origin) = listener().await;
         let url = format!("{origin}/{name}");
@@ -362,7 +362,7 @@ impl World {
         self.client_in(settings, Arc::default())
     }
 
-    /// The same with a vault that the test looks into.
+    /// Like [`Self::client_with`], with a vault that the test can inspect.
     pub fn client_in(
         &self,
         settings: Settings,
@@ -379,7 +379,7 @@ impl World {
     }
 }
 
-/// Routes of gateways that say who asked.
+/// Routes that stand in for a gateway's administration, and return who called.
 fn gateway_stand_in() -> Router {
     let who = async |Extension(by): Extension<passavant_admin::By>| by.name().to_owned();
     Router::new().route("/tools", axum::routing::get(who)).route("/approve", post(who))
