@@ -3,7 +3,7 @@ as it should be is touched: what the fuzzer spoils stays spoiled."""
 
 import schemathesis
 
-# Public keys out of RFC 7515 A.3, RFC 8037 A.2 and RFC 7638 3.1.
+# Public keys from RFC 7515 A.3, RFC 8037 A.2 and RFC 7638 3.1.
 KEYS = [
     {
         "kty": "EC",
@@ -34,10 +34,10 @@ def is_written_as_it_should_be(keys):
 def map_body(context, body):
     if not isinstance(body, dict):
         return body
-    # An authorization server takes no public clients.
+    # An authorization server accepts no public clients.
     if context.operation.path == "/ras/{ras}/clients" and body.get("public") is True:
         body["public"] = False
-    # All but the software that people enrol have an id at the authorization server.
+    # All clients except the software that people enrol have an id at the authorization server.
     if context.operation.path == "/idp/connections" and body.get("ras_client_id") is None:
         body["ras_client_id"] = "a-client"
     held = body.get("jwks")

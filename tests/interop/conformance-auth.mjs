@@ -1,5 +1,5 @@
-// The test client that adds the token: every request of the conformance suite's server scenarios gets AUTH as
-// its Authorization header. node --import.
+// Adds the token to the test client: every request of the conformance suite's server scenarios gets
+// AUTH as its Authorization header. Load it with node --import.
 import http from 'node:http';
 import { createRequire } from 'node:module';
 const undici = createRequire(new URL('./node_modules/@modelcontextprotocol/conformance/dist/index.js', import.meta.url))('undici');

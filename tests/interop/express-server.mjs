@@ -1,5 +1,6 @@
-// The Express app of the official TypeScript SDK as an MCP server, as its documentation has it: `express.json()` in front.
-// GENERATION: 1 (@modelcontextprotocol/sdk) or 2 (@modelcontextprotocol/express). PORT.
+// The Express app of the official TypeScript SDK as an MCP server, as in its documentation: with
+// `express.json()` in front. GENERATION: 1 (@modelcontextprotocol/sdk) or 2
+// (@modelcontextprotocol/express). PORT.
 import { z } from 'zod';
 
 const { GENERATION, PORT } = process.env;

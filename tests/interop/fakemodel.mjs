@@ -1,5 +1,6 @@
-// A stand-in for the hosts' models, on loopback: Anthropic messages (Claude Code), OpenAI responses (Codex) and Gemini.
-// A prompt `CALL tool {json}` makes the host call that tool once; what the tool says comes back as `RESULT: …`.
+// A stand-in for the hosts' models, on loopback: Anthropic messages (Claude Code), OpenAI responses
+// (Codex) and Gemini. The prompt `CALL tool {json}` makes the host call that tool once; the tool's
+// result is returned as `RESULT: …`.
 import { createServer } from 'node:http';
 
 /** The text of a part in any of the three formats. */
@@ -7,7 +8,8 @@ const text = part => typeof part === 'string' ? part
   : Array.isArray(part) ? part.map(text).join('\n')
   : part?.text ?? (part?.content ? text(part.content) : part?.output ? text(part.output) : '');
 
-// What a request holds: its user texts, the tools that are offered (name, and the namespace where there is one), a result.
+// The contents of a request: the user's texts, the offered tools (name, and namespace if there is
+// one), a tool result.
 const formats = {
   messages(body) {
     const parts = body.messages.filter(m => m.role === 'user').flatMap(m => Array.isArray(m.content) ? m.content : [{ type: 'text', text: m.content }]);
@@ -43,7 +45,7 @@ function decide({ texts, tools, result }) {
   return tool ? { ...tool, input: JSON.parse(asked[2]) } : { text: asked ? `NO TOOL ${asked[1]}` : 'ok' };
 }
 
-// The answer as events of a stream: each is its name, if it has one, and its data.
+// The answer as events of a stream, each with its name, if it has one, and its data.
 const answers = {
   messages(did, { model }) {
     const message = { id: 'msg_1', type: 'message', role: 'assistant', model, content: [], stop_reason: null, stop_sequence: null, usage: { input_tokens: 1, output_tokens: 1 } };
@@ -90,7 +92,8 @@ export async function fakeModel() {
     const asked = formats[format](body);
     if (asked.tools.length) offered = asked.tools.map(tool => tool.name);
     const events = answers[format](decide(asked), body);
-    // The one format that is also asked for in one piece; without `alt=sse` it is not a stream either.
+    // Only this format is also requested without streaming; without `alt=sse` it is not a stream
+    // either.
     if (format === 'gemini' && !path.includes(':stream')) return json(events[0]);
     response.writeHead(200, { 'content-type': 'text/event-stream' });
     response.end(events.map(event => `${event.type ? `event: ${event.type}\n` : ''}data: ${JSON.stringify(event)}\n\n`).join(''));

@@ -48,7 +48,7 @@ async function run(what, ...args) {
     '--client-config', clientConfig, '--callback-url', callback, '--protocol-era', E.PROTOCOL ?? 'legacy', '--format', 'json', ...args,
   ], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    // Nothing of the desktop, so that no browser opens; it prints the URL all the same.
+    // No variables of the desktop, so that no browser opens; the URL is printed anyway.
     env: { PATH: E.PATH, HOME: home, NODE_OPTIONS: E.NODE_OPTIONS ?? '', BROWSER: 'true', MCP_AUTO_OPEN_ENABLED: 'true', MCP_INSPECTOR_SECRET_STORE: 'file' },
   });
   const timer = setTimeout(() => child.kill(), 60_000);

@@ -35,7 +35,7 @@ try {
   });
   const missing = (E.SCOPES ?? '').split(' ').filter(s => s && !(claims.scope ?? '').split(' ').includes(s));
   if (missing.length) throw new Error('scope missing: ' + missing.join(' '));
-  // beyond oauth4webapi, for our own strictness:
+  // beyond oauth4webapi, for our own stricter rules:
   out.notes = [typeof claims.aud !== 'string' && 'aud is an array', claims.exp - claims.iat > 3600 && 'lives over 1 h', !h.kid && 'no kid'].filter(Boolean);
   out.ok = true;
 } catch (e) { out.error = { name: e.name, code: e.code, message: e.message, cause: e.cause?.claim ?? e.cause?.attribute ?? e.cause?.message }; }

@@ -1,4 +1,5 @@
-// Keycloak from its own distribution (KEYCLOAK: the unpacked folder), and its administration API.
+// Starts Keycloak from its own distribution (KEYCLOAK: the unpacked folder), and calls its
+// administration API.
 import { spawn } from 'node:child_process';
 import { openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,7 +11,7 @@ export async function keycloak({ folder, port, features, log }) {
     env: { ...process.env, KC_BOOTSTRAP_ADMIN_USERNAME: 'admin', KC_BOOTSTRAP_ADMIN_PASSWORD: 'admin', JAVA_OPTS_KC_HEAP: '-Xms64m -Xmx700m' },
     stdio: ['ignore', file, file], detached: true,
   });
-  // The script starts Java beside itself: both are of one group.
+  // The script starts Java as a child process: end the whole process group.
   const stop = () => { try { process.kill(-child.pid, 'SIGTERM'); } catch { /* it has ended */ } };
   process.on('exit', stop);
   const told = () => readFileSync(log, 'utf8');

@@ -1,4 +1,5 @@
-// The administration API, asked by programs of others: a fuzzer by its own document, and the socket by who owns it.
+// The administration API, called by third-party programs: a fuzzer that reads its OpenAPI document,
+// and calls of the socket by its owner and by others.
 import { spawn, spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -29,7 +30,7 @@ export default async function ({ E, row, run, must, freePort, scratch, here }) {
 
   await row('passavant admin', 'the local owner needs no secret; a file that is there is what it was', async () => {
     must(statSync(socket).mode % 0o1000 === 0o600, 'others may use the socket');
-    // Without any way to read the secret.
+    // Make it impossible to read the secret.
     const kept = join(folder, 'passavant.admin-secret');
     const secret = readFileSync(kept);
     writeFileSync(kept, 'x'.repeat(43));
@@ -71,10 +72,10 @@ export default async function ({ E, row, run, must, freePort, scratch, here }) {
       const settings = join(scratch, 'schemathesis.toml');
       writeFileSync(settings, `[parameters]\n"path.ras" = "${ras}"\n`);
       let requests = 0;
-      // The patterns of URLs are narrower than what the server takes, since no schema says what a URL is: what breaks one
-      // of them is not always wrong.
+      // The schemas' patterns for URLs are narrower than what the server accepts, since no schema
+      // can say what a URL is: a URL that breaks a pattern is not always invalid.
       for (const part of [['^/idp'], ['^/ras', '--exclude-checks', 'negative_data_rejection']]) {
-        // Not `spawnSync`: somebody has to read what the server logs meanwhile.
+        // Not `spawnSync`: the server's log has to be read meanwhile.
         const fuzzer = spawn(E.SCHEMATHESIS, ['--config-file', settings, 'run', document, '--url', `http://${address}`,
           '-H', `Authorization: Bearer ${secret}`, '--max-examples', E.LONG_HOSTS ? '60' : '6', '--seed', '7', '--no-color', '--include-path-regex', ...part],
         { stdio: ['ignore', 'pipe', 'pipe'], timeout: 600_000, cwd: scratch, env: { ...E, PYTHONPATH: here, SCHEMATHESIS_HOOKS: 'administration_hooks' } });

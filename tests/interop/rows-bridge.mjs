@@ -1,5 +1,5 @@
-// `passavant connect` between other people's clients and servers: the same script straight and bridged, and
-// servers that misbehave.
+// `passavant connect` between third-party clients and servers: the same script directly and through
+// the bridge, and servers that misbehave.
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { guard } from './bridge/guarded.mjs';
@@ -69,7 +69,7 @@ export default async function rows({ row, must, startDemo, enrol, freePort, isFr
       must(text(await client.callTool({ name: 'notes__note_read', arguments: { title: 'all' } })).includes('in one'), 'written and read, by step-up');
       const wrong = await client.callTool({ name: 'notes__nothing', arguments: {} }).then(text, error => String(error.message));
       must(wrong.includes('there is no tool'), wrong);
-      // Taken away by IT: the tools go with the next look at the catalog.
+      // IT disables the connection: the tools disappear when the catalog is read next.
       ofCanvas('disable');
       changes = 0;
       let after = before;

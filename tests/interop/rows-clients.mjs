@@ -1,4 +1,4 @@
-// Other makers' MCP clients, as they are, against our IdP, RAS and MCP server: Python SDK, Go SDK, MCP
+// Unmodified third-party MCP clients against our IdP, RAS and MCP server: Python SDK, Go SDK, MCP
 // Inspector. (The TypeScript and Rust SDKs are in run.mjs.)
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -23,7 +23,8 @@ export default async function rows({ row, run, json, must, version, idp, canvas,
     });
   }
   for (const PROTOCOL of ['2025-11-25', '2026-07-28']) {
-    // The SDK repeats the whole flow at a 403; the scopes that the challenge names are the driver's to add.
+    // The SDK repeats the whole flow after a 403; its driver has to add the scopes that the
+    // challenge names.
     await row('Go SDK', `extauth.EnterpriseHandler, ${PROTOCOL}: list, call, step-up (scopes by the caller)`, () => {
       const report = json(run(E.GO_XAA, [], { ...toCanvas, ...draw('Go'), ID_TOKEN: fresh(), PROTOCOL }));
       stepped(report);
@@ -44,7 +45,8 @@ export default async function rows({ row, run, json, must, version, idp, canvas,
     must(code === 0, out + err);
     stepped(json(out));
   });
-  // The Inspector takes an ID token for expired a minute early: with 30 s it refreshes before each use.
+  // The Inspector considers an ID token expired a minute early: with a lifetime of 30 s it
+  // refreshes before each use.
   admin('client', 'add', 'Inspector', '--id', 'inspector', '--redirect-uri', 'http://127.0.0.1/oauth/callback', '--id-token-lifetime', '30', '--secret-out', join(scratch, 'inspector.secret'));
   admin('connection', 'add', 'inspector-canvas', '--client', 'inspector', '--audience', canvas.ras, '--ras-client-id', 'acme-canvas', '--resource', canvas.mcp, '--scopes', 'canvas.read canvas.write', '--group', 'engineering');
   for (const PROTOCOL of ['legacy', 'modern']) {

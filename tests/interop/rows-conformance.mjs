@@ -1,5 +1,6 @@
-// The MCP conformance suite's client scenarios about authorization, extensions among them: each in a
-// process of its own, because only so the client's exit code counts and nothing is skipped in silence.
+// The MCP conformance suite's client scenarios about authorization, including extensions. Each runs
+// in a process of its own, because only then the client's exit code counts and no scenario is
+// skipped silently.
 import { spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';

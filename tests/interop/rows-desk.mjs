@@ -1,4 +1,5 @@
-// An employee's computer: one enrolling login, the catalog, the bridge, MCP clients' configs, the doctor.
+// An employee's computer: enrolment at the first login, the catalog, the bridge, MCP clients'
+// configs, the doctor.
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
@@ -134,7 +135,7 @@ export default async function rows({ row, run, must, idp, canvas, notes, admin, 
     cpSync(home, now, { recursive: true });
     run(E.PASSAVANT, ['install', 'cursor', 'continue', '--server', 'Canvas'], env);
     const wanted = [readFileSync(file, 'utf8'), readFileSync(own, 'utf8')];
-    // As the earlier build would have left all of it.
+    // The state that an earlier build would have left.
     const record = join(now, 'installed.json');
     for (const text of [file, own, record]) writeFileSync(text, before(readFileSync(text, 'utf8')));
     const ledger = JSON.parse(readFileSync(record, 'utf8'));

@@ -1,4 +1,5 @@
-// Other makers' authorization servers and MCP servers: our IdP vouches, our client redeems there.
+// Third-party authorization servers and MCP servers: our IdP issues the ID-JAG, and our client
+// redeems it there.
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { writeFileSync } from 'node:fs';
@@ -39,7 +40,7 @@ export default async function rows({ row, must, idp, admin, login, enrol, here, 
         const done = await login('erin', registered, '--insecure-storage', '--ras-client', `${issuer}=acme-agent:${file}`);
         must(done.code === 0, done.out + done.err);
         use(registered, 'by the agent');
-        // It knows nothing of metadata documents: the installation is told the secret once.
+        // It does not support metadata documents, so the secret is stored on the computer once.
         const home = join(scratch, `${script}-desk`);
         await enrol('erin', home);
         must(passavant(home, 'servers').includes(`passavant secret ${issuer} acme-agent`), 'servers does not say what is missing');

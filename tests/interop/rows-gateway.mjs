@@ -1,5 +1,6 @@
-// `passavant guard` and `[[gateway]]` before other people's MCP servers: the conformance suite's server scenarios
-// straight and through, the reference servers, a second hop, one trail at the company.
+// `passavant guard` and `[[gateway]]` in front of third-party MCP servers: the conformance suite's
+// server scenarios directly and through the gateway, the reference servers, a second hop, and the
+// company's audit trail.
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, openSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -12,7 +13,7 @@ export default async function rows({ row, run, must, startDemo, enrol, passavant
   process.on('exit', () => ended.forEach(child => child.kill('SIGTERM')));
   /** Starts a program, and waits until something listens on its port. */
   async function start(name, program, args, port, env = {}) {
-    // Into a file: nobody empties a pipe while a row waits for a program.
+    // Log to a file: nothing would read a pipe while a row waits for a program.
     const log = join(scratch, `${name.replace(/[^\w]+/g, '-')}.log`), file = openSync(log, 'w');
     const child = spawn(program, args, { env: { ...process.env, ...env }, stdio: ['ignore', file, file] });
     const told = () => readFileSync(log, 'utf8');
@@ -31,7 +32,7 @@ export default async function rows({ row, run, must, startDemo, enrol, passavant
     const url = `http://127.0.0.1:${port}/mcp`, ras = `http://127.0.0.1:${port}`;
     const data = join(scratch, `guard-${name}`);
     const { told } = await start(`passavant guard ${name}`, E.PASSAVANT, ['guard', ...(command ? [] : ['--upstream', upstream]), '--resource', url, '--trust', idp, '--name', name, '--data', data, ...more, ...(command ? ['--', ...upstream] : [])], port);
-    // What it prints for the company's IT is what is done.
+    // Run the commands that it prints for the company's IT.
     const commands = told().split('\n').filter(line => /^ +passavant admin (server|resource|connection) add/.test(line));
     must(commands.length === 3, told());
     for (const command of commands) {
@@ -168,7 +169,7 @@ export default async function rows({ row, run, must, startDemo, enrol, passavant
     must(refused.includes('No rule of this gateway allows this tool'), refused);
   });
 
-  // ---------- the SDK's Express app, which decodes bodies by the charset that is named ----------
+  // ---------- the SDK's Express app, which decodes bodies by the charset in the request ----------
   for (const [generation, name] of [['1', '@modelcontextprotocol/sdk'], ['2', '@modelcontextprotocol/express']]) {
     await row(`createMcpExpressApp ${version(name)}`, 'behind `passavant guard`: allowed tools answer; a body in another charset reaches nothing', async () => {
       const at = await freePort();
@@ -178,7 +179,7 @@ export default async function rows({ row, run, must, startDemo, enrol, passavant
       const home = await signedIn();
       must(passavant(home, 'call', behind.url, 'echo', '{"message":"hello"}').includes('said hello'), 'echo');
       const token = passavant(home, 'token', behind.url).trim();
-      // In UTF-7 the text at the end is a second `name`, and the second one counts.
+      // Decoded as UTF-7, the text at the end is a second `name`, and the second one counts.
       const utf7 = '+ACIAfQAsACIAbgBhAG0AZQAiADoAIgB3AGkAcABlAF8AYQBsAGwAIgAsACIAYQByAGcAdQBtAGUAbgB0AHMAIgA6AHsAfQAsACIAcQAiADoAewAiAGsAIgA6ACI-';
       const body = `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{},"_meta":{"z":"${utf7}"}}}`;
       const ask = async (url, type) => {
@@ -261,14 +262,14 @@ export default async function rows({ row, run, must, startDemo, enrol, passavant
     do port = await freePort(); while (!(await isFree(port + 1)));
     const url = `http://127.0.0.1:${port}/canvas`;
     for (const file of ['passavant.key', 'passavant.admin-secret']) writeFileSync(join(folder, file), Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString('base64url'), { mode: 0o600 });
-    // The gateway's own front door: one more MCP server of the vendor's RAS; behind it, the vendor's server.
+    // The gateway's MCP server, one more of the vendor's RAS; the vendor's own server is behind it.
     company.admin('--ras', 'canvas', 'resource', 'add', url, '--scopes', 'canvas.read canvas.write', '--default-scopes', 'canvas.read');
     company.admin('resource', 'add', url, '--server', canvas.ras, '--scopes', 'canvas.read canvas.write');
     company.admin('connection', 'add', 'front', '--client', 'passavant', '--audience', canvas.ras, '--resource', url, '--scopes', 'canvas.read canvas.write', '--everyone');
     company.admin('client', 'add', 'Company gateway', '--id', 'front', '--resource', url, '--secret-out', join(folder, 'idp.secret'));
     company.admin('--ras', 'canvas', 'client', 'add', 'Acme front', '--id', 'acme-front', '--resource', url, '--secret-out', join(folder, 'ras.secret'));
     company.admin('connection', 'add', 'hop', '--client', 'front', '--ras-client-id', 'acme-front', '--audience', canvas.ras, '--resource', canvas.mcp, '--scopes', 'canvas.read', '--everyone');
-    // An OTLP collector: what it is told, whole.
+    // An OTLP collector that keeps everything it receives.
     const told = [];
     const collector = createServer(async (request, answer) => {
       let body = '';
@@ -326,7 +327,7 @@ tools = ["canvas_list", "canvas_draw"]
     must(good.details.target === 'canvas_list' && bad.outcome === 'refused' && bad.details.reason === 'operation.no_rule', JSON.stringify(calls));
     const hop = rows.find(r => r.event === 'token_exchange' && r.client === 'front');
     must(hop?.person === good.person && hop.details.txn === good.details.txn, 'the second hop is not on record');
-    // What is taken away at the RAS is felt here, by introspection.
+    // Access that is revoked at the RAS ends here, because of introspection.
     const token = passavant(home, 'token', url).trim();
     const ask = async () => (await fetch(url, { method: 'POST', headers: { authorization: `Bearer ${token}`, accept: 'application/json, text/event-stream', 'content-type': 'application/json' }, body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'initialize', params: { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 'row', version: '1' } } }) })).status;
     const baseline = await ask();

@@ -1,5 +1,5 @@
-// Released hosts as people have them: `passavant install`, a real tool call through the bridge, `passavant uninstall`. Their
-// model is a stand-in; everything else is theirs.
+// Released hosts as people use them: `passavant install`, a real tool call through the bridge,
+// `passavant uninstall`. Only their model is a stand-in.
 import { spawn } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -18,7 +18,7 @@ function finish(program, args, env, cwd) {
 
 export default async function rows({ row, run, must, notes, startDemo, enrol, passavant, version, here, scratch, E }) {
   const bin = join(here, 'node_modules', '.bin');
-  // The others are for long runs: they are large.
+  // The others are large, and only part of long runs.
   const long = E.LONG_HOSTS && join(E.LONG_HOSTS, 'node_modules');
   if (!long) console.log('skipped Codex, Gemini CLI                 ./test --long runs them');
   const model = await fakeModel();
@@ -65,13 +65,14 @@ export default async function rows({ row, run, must, notes, startDemo, enrol, pa
       ours('install', id);
       ours('uninstall', '--all');
       must(read() === own, `it is not as it was:\n${read()}`);
-      // The second time something has to change beside what the person has edited.
+      // For the second run, something has to change besides what the person has edited.
       ours('install', id, '--server', 'Notes');
       writeFileSync(config, edit(read()));
       ours('install', id);
       must(read().includes(mine) && read().includes('canvas'), `an edit is lost:\n${read()}`);
 
-      // No PASSAVANT_HOME but that of the entry: whoever starts the host may not have it.
+      // PASSAVANT_HOME comes only from the entry: the environment that starts the host may not have
+      // it.
       const word = randomUUID();
       const told = await finish(join(packages, '.bin', program), args(`CALL note_write ${JSON.stringify({ title: id, text: word })}`), { HOME: person, ...env }, work);
       must(told.code === 0 && told.out.includes('RESULT: ') && told.out.includes(word), `exited ${told.code}\n${told.out}\n${told.err}`);

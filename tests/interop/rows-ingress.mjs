@@ -1,6 +1,7 @@
-// `passavant serve` as it stands in a cluster: behind nginx, which ends TLS, in a network of its own where every listener but
-// administration is on an address that is not loopback: loopback is let in everywhere, so rows on it show nothing of that.
-// Needs nginx, openssl, iproute2 and namespaces.
+// `passavant serve` as in a cluster: behind nginx, which terminates TLS, in a network namespace
+// where every listener except administration has an address that is not loopback. (Loopback
+// addresses are trusted everywhere, so tests on loopback would not show this.) Needs nginx,
+// openssl, iproute2 and namespaces.
 import { execFile, spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -22,16 +23,17 @@ export default async function rows({ row, run, scratch }) {
   function begin() {
     must(found.status === 0, 'nginx is missing: apt-get install nginx-light');
     mkdirSync(folder);
-    // A certificate authority of the company's own, and one certificate for nginx.
+    // The company's own certificate authority, and a certificate for nginx.
     writeFileSync(to('openssl.cnf'), '[req]\ndistinguished_name=dn\n[dn]\n[ca]\nbasicConstraints=critical,CA:TRUE\n[leaf]\nbasicConstraints=CA:FALSE\nsubjectAltName=DNS:*.acme.test\n');
     for (const [name, ...signer] of [['ca'], ['leaf', '-CA', to('ca.pem'), '-CAkey', to('ca.key')]])
       run('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2', '-config', to('openssl.cnf'), '-subj', `/CN=${name}`, '-extensions', name, '-keyout', to(`${name}.key`), '-out', to(`${name}.pem`), ...signer]);
     writeFileSync(to('hosts'), `127.0.0.1 localhost\n${nginx} idp.acme.test mcp.acme.test slow.acme.test\n`);
-    // On the interface lo, because not every kernel has another kind; the first address is where connections come from.
+    // All addresses are on the interface lo, because not every kernel supports another kind;
+    // connections come from the first one.
     const setUp = `mount --bind '${to('hosts')}' /etc/hosts; ip link set lo up; for a in ${[desk, nginx, passavant, upstream, stranger, attacker].join(' ')}; do ip address add $a/24 dev lo; done; exec '${process.execPath}' '${own}'`;
     child = spawn('unshare', [process.getuid() === 0 ? '-nm' : '-rnm', '--pid', '--fork', '--kill-child', 'sh', '-ec', setUp], { env: { ...E, INGRESS: folder, NODE_EXTRA_CA_CERTS: to('ca.pem') }, stdio: ['pipe', 'pipe', openSync(to('inside.log'), 'w')] });
     process.on('exit', () => child.kill('SIGKILL'));
-    for (const part of [child, child.stdin]) part.on('error', () => {}); // no answer comes then
+    for (const part of [child, child.stdin]) part.on('error', () => {}); // then no answer comes
     answers = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   }
   for (const [step, what] of [
@@ -87,14 +89,14 @@ const steps = {
     const key = () => Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString('base64url');
     for (const [name, text, mode] of [['secrets/key', key(), 0o440], ['secrets/admin', key(), 0o440], ['secrets/database', `sqlite:${at('data/idp.db')}\n`, 0o440]]) writeFileSync(at(name), text, { mode });
     Object.assign(env, { PASSAVANT_EXTRA_ROOTS: at('ca.pem'), PASSAVANT_HOME: at('home'), PASSAVANT__IDP__FAILURES_PER_MINUTE: '10', PASSAVANT__IDP__DATABASE_FILE: at('secrets/database'), ISSUER: idp, LOGIN_USER: 'erin', LOGIN_PASS: passphrase });
-    // The MCP server by https: the gateway takes plain http on loopback alone.
+    // The MCP server uses https: the gateway accepts plain http on loopback only.
     writeFileSync(at('passavant.toml'), `trusted_proxies = ["${nginx}/32"]\nmounted_secrets = true\nhealth = { listen = "${passavant}:7409" }
 keys = { file = "secrets/key" }\nadmin = { listen = "127.0.0.1:7400", secret_file = "secrets/admin" }\noutbound = { extra_roots = ["ca.pem"] }
 idp = { issuer = "${idp}", listen = "${passavant}:7401", database = "sqlite:overridden.db", name = "Acme", tls = "proxy" }
 ras = [{ name = "mcp", issuer = "${ras}", listen = "${passavant}:7402", database = "sqlite:data/ras.db", tls = "proxy" }]
 [[gateway]]\nlisten = "${passavant}:7402"\nfolder = "data/gateway"\ntls = "proxy"\n[[gateway.route]]\nresource = "${mcp}"\nupstream = "https://slow.acme.test/mcp"
 authorization_server = "${ras}"\nheaders = { X-User = "subject" }\nsse_keepalive_seconds = 1\n[[gateway.route.rule]]\ntools = ["*"]\n`);
-    // Buffering is left as it is by default: the gateway asks for none where a stream begins.
+    // Buffering has its default: the gateway disables it for streams with a header.
     const site = (name, to, more = '') => `server { listen ${nginx}:443 ssl; server_name ${name}.acme.test; location / { proxy_pass http://${to}; ${more} } }`;
     writeFileSync(at('nginx.conf'), `daemon off; worker_processes 1; user root; pid ${at('nginx/pid')}; error_log stderr; events {}
 http { access_log off; ${['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(name => `${name}_temp_path ${at(`nginx/${name}`)};`).join(' ')}
@@ -108,7 +110,8 @@ ${site('idp', `${passavant}:7401`)} ${site('mcp', `${passavant}:7402`, 'proxy_re
     for (const path of ['/healthz', '/readyz'])
       for (const seen of [await past(7409, desk, path), (await ask(idp + path)).status, (await ask(ras + path)).status]) must(Number(seen) === 200, `${path}: ${seen}`);
     must(existsSync(at('data/idp.db')) && !existsSync(at('overridden.db')), 'the database is not the one of the environment');
-    // As the kernel writes addresses: 127.0.0.1:7400, and those of nginx, passavant and the MCP server.
+    // In the kernel's notation: 127.0.0.1:7400, and the addresses of nginx, passavant and the MCP
+    // server.
     const listening = ['tcp', 'tcp6'].flatMap(name => readFileSync(`/proc/self/net/${name}`, 'utf8').split('\n')).map(line => line.trim().split(/\s+/)).filter(words => words[3] === '0A').map(words => words[1]);
     must(listening.length === 6 && listening.every(address => /^(0100007F:1CE8|0[234]004D0A:)/.test(address)), `${listening} listen`);
   },
@@ -126,9 +129,9 @@ ${site('idp', `${passavant}:7401`)} ${site('mcp', `${passavant}:7402`, 'proxy_re
     for (const [from, status] of [[nginx, '200'], [desk], [stranger]])
       for (const port of [7401, 7402]) must(await past(port, from) === status, `${from} at ${port} past nginx: not ${status ?? 'closed'}`);
     must(log('passavant').includes('did not come from one of trusted_proxies'), 'the log does not say why');
-    // A proxy that passes on its own name for the server, as many do unless told otherwise.
+    // A proxy that forwards its own name for the server in `Host`, as many do by default.
     must(await past(7402, nginx, '/mcp', 'gateway_pool') === '421' && log('passavant').includes('gateway_pool'), 'the log does not name the host that came');
-    // What is counted by an address, and on record with it, shows which one is believed.
+    // Failures are counted and recorded by address, which shows which address is believed.
     const fail = async (from, told) => (await ask(`${idp}/token`, { from, headers: { 'content-type': 'application/x-www-form-urlencoded', ...(told && { 'x-forwarded-for': told }) }, body: 'grant_type=refresh_token&refresh_token=x&client_id=nobody&client_secret=x' })).status;
     const seen = [];
     for (let i = 0; i < 12; i++) seen.push(await fail(attacker, [desk, `198.51.100.${i}`, `${desk}, ${nginx}`][i % 3]));
@@ -149,5 +152,5 @@ ${site('idp', `${passavant}:7401`)} ${site('mcp', `${passavant}:7402`, 'proxy_re
 };
 if (E.INGRESS) {
   for await (const step of createInterface({ input: process.stdin })) console.log(JSON.stringify(await steps[step]().then(told => ({ told }), error => ({ error: String(error.stack) }))));
-  process.exit(); // and with it all that is in the namespace
+  process.exit(); // ends everything in the namespace
 }

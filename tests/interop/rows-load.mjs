@@ -1,4 +1,4 @@
-// Long runs alone: many sign-ins beside many grants, and what that leaves in memory.
+// Only in long runs: many sign-ins together with many grants, and the memory in use afterwards.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { browse } from './browser.mjs';

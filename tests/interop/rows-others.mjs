@@ -1,11 +1,13 @@
-// What other parties say, at every command that shows it: a company, an authorization server and an MCP server whose every
-// text would be obeyed by a terminal. Each of them answers well first, then fails in turn.
+// Texts of other parties, in every command that shows them: a company, an authorization server and
+// an MCP server all of whose texts contain characters that a terminal would interpret. Each party
+// answers correctly first, then fails in turn.
 import { spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 
-// A colour, a new line that looks like ours, a direction mark, a line separator, a C1 control, a bell, a tag character.
+// A colour, a new line that imitates ours, a direction mark, a line separator, a C1 control, a
+// bell, a tag character.
 const hostile = 'CANARY\u001b[31m\r\nFORGED\u202e\u2028\u009b31m\u0007\u{e0041}\u200b';
 const obeyed = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\u{e0000}-\u{e0fff}]/u;
 
@@ -155,7 +157,7 @@ export default async function rows({ row, must, scratch, E }) {
       const asking = [['servers'], ['installations'], ['tools', url], ['call', url, 'good', '{}'], ['doctor', url]];
       for (const step of steps) {
         broken = step;
-        // What was got before must not hide the step.
+        // Tokens from before must not hide the step.
         const held = step.startsWith('idp/token') || step.startsWith('ras/') ? [['token', url, '--scope', `a ${++fresh}`]] : [];
         const done = await Promise.all([...asking, ...held].map(args => start(args)));
         for (const one of done) judge(one, step);

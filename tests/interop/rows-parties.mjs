@@ -1,4 +1,5 @@
-// Identity systems of other makers on either side of ours: as RAS, as issuer of what a gateway takes, as relying party.
+// Third-party identity systems on either side of ours: as RAS, as issuer of tokens that a gateway
+// accepts, as relying party.
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -9,7 +10,7 @@ import { keycloak } from './keycloak.mjs';
 export default async function rows(kit) {
   await relyingParties(kit);
   await others(kit);
-  // For long runs: what they need is large.
+  // Only in long runs, because their requirements are large.
   if (kit.E.OAUTH2_PROXY) await proxyRows(kit);
   else console.log('skipped oauth2-proxy                      ./test --long runs it');
   if (kit.E.KEYCLOAK) await keycloakRows(kit);
@@ -133,7 +134,7 @@ async function others(kit) {
     }
   });
   await row(`workers-oauth-provider ${version('@cloudflare/workers-oauth-provider')}`, 'in workerd as RAS by its defaults (RS256): list, call', async () => {
-    // It trusts https issuers alone: a company with its own certificate authority.
+    // It trusts only https issuers: use a company with its own certificate authority.
     let base;
     do base = await freePort(); while (!(await Promise.all([1, 2, 3, 4, 5].map(i => isFree(base + i)))).every(Boolean));
     const log = join(scratch, 'tls-demo.log'), file = openSync(log, 'w');
@@ -187,7 +188,7 @@ async function proxyRows(kit) {
       let refused = '';
       try { await browse(`${at}/`, 'http://127.0.0.1:9/', { user: 'max', pass: password('max') }); } catch (error) { refused = error.message; }
       must(refused.includes('HTTP 403'), `max: ${refused}`);
-      // Its session asks the company again after a second.
+      // After a second, its session asks the company again.
       await new Promise(r => setTimeout(r, 2100));
       const again = await fetch(`${at}/`, { headers: { cookie: cookie(`${at}/`) } });
       must(again.status === 200 && again.headers.getSetCookie().some(text => text.startsWith('_oauth2_proxy=')), `no refresh: ${again.status}`);
@@ -237,7 +238,7 @@ async function keycloakRows(kit) {
     admin('resource', 'add', resource, '--server', issuer, '--name', name, '--scopes', 'profile');
     for (const client of ['desk-agent', 'passavant']) admin('connection', 'add', `${client}-${name}`, '--client', client, '--audience', issuer, '--ras-client-id', 'acme-agent', '--resource', resource, '--scopes', 'profile', '--everyone');
   }
-  // RFC 9068's type, its audience alone, and client_id: three settings of the client there.
+  // RFC 9068's type, its only audience, and client_id: three settings of the client there.
   const asRfc9068 = async (there, resource) => {
     await there.mapper('oidc-audience-mapper', { 'included.custom.audience': resource });
     await there.mapper('oidc-hardcoded-claim-mapper', { 'claim.name': 'client_id', 'claim.value': 'acme-agent', 'jsonType.label': 'String' });
@@ -301,7 +302,7 @@ async function keycloakRows(kit) {
     await kc.api('POST', 'realms', { realm: 'broker', enabled: true });
     await kc.api('PUT', 'realms/broker/users/profile', { ...await kc.api('GET', 'realms/broker/users/profile'), unmanagedAttributePolicy: 'ENABLED' });
     await kc.api('POST', 'realms/broker/clients', { clientId: 'app', publicClient: true, enabled: true, redirectUris: [callback], attributes: { 'post.logout.redirect.uris': callback } });
-    // What its console does with a discovery document.
+    // Do the same as its console does with a discovery document.
     const imported = await kc.api('POST', 'realms/broker/identity-provider/import-config', { providerId: 'oidc', fromUrl: `${idp}/.well-known/openid-configuration` });
     const endpoint = `${at}/broker/${alias}/endpoint`, rpFile = join(scratch, 'keycloak-rp.secret');
     admin('client', 'add', 'Keycloak', '--id', 'keycloak', '--redirect-uri', endpoint, '--post-logout-redirect-uri', `${endpoint}/logout_response`, '--id-token-algorithm', 'RS256', '--secret-out', rpFile);
@@ -316,7 +317,7 @@ async function keycloakRows(kit) {
     const signIn = user => browse(`${at}/protocol/openid-connect/auth?${new URLSearchParams({ client_id: 'app', response_type: 'code', redirect_uri: callback, scope: 'openid', state: 's', kc_idp_hint: alias })}`, callback, { user, pass: password(user) });
     const there = async user => (await kc.api('GET', `realms/broker/users?username=${user}&exact=true&briefRepresentation=false`))[0];
     let refused = '';
-    // Its own page comes instead, and asks for a password.
+    // Instead its own page appears and asks for a password.
     try { await signIn('erin'); } catch (error) { refused = error.message; }
     must(refused && !await there('erin') && kc.told().includes('PKCE+is+required'), `without PKCE: ${refused}`);
     admin('client', 'change', 'keycloak', '--pkce-optional');
@@ -327,21 +328,21 @@ async function keycloakRows(kit) {
     must(back.url?.searchParams.get('code'), 'with PKCE, by Basic');
     const max = await there('max');
     must(max.firstName === 'Max' && max.lastName === 'Marketer' && max.emailVerified && max.attributes.company_groups?.join() === 'marketing', JSON.stringify(max));
-    // Sign-out there goes on to the company, which asks.
+    // Signing out there continues to the company, which asks for confirmation.
     const answer = await fetch(`${at}/protocol/openid-connect/token`, { method: 'POST', body: new URLSearchParams({ grant_type: 'authorization_code', client_id: 'app', code: back.url.searchParams.get('code'), redirect_uri: callback }) });
     const out = `${at}/protocol/openid-connect/logout?${new URLSearchParams({ id_token_hint: (await answer.json()).id_token, post_logout_redirect_uri: callback })}`;
     const on = (await fetch(out, { redirect: 'manual', headers: { cookie: back.cookie(out) } })).headers.get('location');
     must(on?.startsWith(`${idp}/logout?`), on);
     const page = await fetch(on, { headers: { cookie: back.cookie(on) } });
     must(page.status === 200 && (await page.text()).includes('Sign out'), `the company's page: ${page.status}`);
-    // It writes the token endpoint as `aud` unless told.
+    // By default it writes the token endpoint as `aud`.
     await set({ clientAuthMethod: 'private_key_jwt', clientAssertionSigningAlg: 'RS256', clientAssertionAudience: idp, clientId: 'keycloak-key' });
     must((await signIn('erin')).url?.searchParams.get('code'), 'by its key');
     const erin = await there('erin');
     must(erin.attributes.company_groups?.join() === 'engineering', JSON.stringify(erin));
   });
   kc?.stop();
-  // Its answer to `resource` at this grant is always a refusal, and what was presented is used up by it.
+  // Its answer to `resource` at this grant is always an error, and the presented ID-JAG is used up.
   await row(party, 'with resource-indicators as RAS: our client comes again without `resource`', async () => {
     kc = await keycloak({ folder: E.KEYCLOAK, port: await freePort(), features: 'identity-assertion-jwt,jwt-authorization-grant,resource-indicators', log: join(scratch, 'keycloak-resource.log') });
     const there = await realm('acme');

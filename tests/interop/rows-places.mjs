@@ -1,6 +1,7 @@
-// Where people's computers and servers really are: a clock that is off, a proxy on the way out, a company's own certificate
-// authority, a keychain that never answers, a browser on another machine, an upgrade of the program, two sign-ins in one
-// MCP client's config, a certificate that is renewed.
+// The environments of people's computers and of servers: a wrong clock, an outbound proxy, a
+// company's own certificate authority, a keychain that never answers, a browser on another machine,
+// an upgrade of the program, two sign-ins in one MCP client's config, a certificate that is
+// renewed.
 import { spawn, spawnSync } from 'node:child_process';
 import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
@@ -69,7 +70,7 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     }
     const late = await enrol('max', join(scratch, 'places-late'), { env: off(180) });
     must(/clock/i.test(late.out + late.err), `login: ${late.out}${late.err}`);
-    // Of a clock that is right nothing is said.
+    // Nothing is said about a clock that is right.
     for (const seconds of [0, 20]) must(!/clock/i.test(said(attempt(['servers'], off(seconds)))), `${seconds} s are nothing to tell`);
   });
 
@@ -78,7 +79,7 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     const entries = person => JSON.parse(readFileSync(join(person, '.cursor/mcp.json'))).mcpServers;
     const install = (person, env = {}, program = E.PASSAVANT) => run(program, ['install', 'cursor'], { HOME: person, PASSAVANT_HOME: home, XDG_CONFIG_HOME: '', ...env });
     const fresh = () => { const person = folder('desk'); mkdirSync(join(person, '.cursor')); return person; };
-    // The program is a link into a folder of its version.
+    // The program is a link into a folder named after its version.
     let person = fresh();
     const bin = join(person, 'bin'), of = version => join(person, 'opt', version);
     for (const path of [bin, of('1'), of('2')]) mkdirSync(path, { recursive: true });
@@ -92,7 +93,7 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     const entry = entries(person).notes;
     const answer = spawnSync(entry.command, entry.args, { env: { HOME: person, PATH: path, ...entry.env }, input: initialize, encoding: 'utf8', timeout: 30_000 });
     must(answer.stdout?.includes('"result"'), `after the upgrade: ${JSON.stringify(entry)} ${answer.error ?? said(answer)}`);
-    // Signed in under XDG_CONFIG_HOME; the MCP client hands on neither that nor PASSAVANT_HOME.
+    // Signed in under XDG_CONFIG_HOME; the MCP client passes on neither that nor PASSAVANT_HOME.
     person = fresh();
     const shell = { HOME: person, PASSAVANT_HOME: '', XDG_CONFIG_HOME: join(person, 'config') };
     const there = waiting(['login', '--no-browser', '--insecure-storage', '--issuer', idp], shell);
@@ -187,7 +188,7 @@ int clock_gettime(clockid_t which, struct timespec *t) {
       const url = await login.url(tab);
       must(url, login.out);
       if (tab === 0) {
-        // What is somebody else's answer, or none, ends nothing.
+        // A line that is not the response to this request has no effect.
         login.child.stdin.write(`${back(url)}?code=old&state=old\nhello\n\n`);
         must((await fetch(`${back(url)}?code=old&state=old`)).status === 400, 'a stray callback is taken');
         await sleep(300);
@@ -223,11 +224,11 @@ int clock_gettime(clockid_t which, struct timespec *t) {
       server.kill('SIGHUP');
       for (let i = 0; i < 50 && await served() !== 'two'; i++) await sleep(100);
       must(await served() === 'two' && server.exitCode === null && server.signalCode === null, `${await served()} is served; ${server.signalCode}`);
-      // A connection of before goes on.
+      // A connection that was opened before continues.
       const answer = await new Promise(r => { held.once('data', r).once('error', r); held.write('GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n'); });
       must(String(answer).startsWith('HTTP/1.1 200'), String(answer));
       held.destroy();
-      // A pair that does not fit is not taken over, and check says so.
+      // A certificate and key that do not match are not used, and `check` says so.
       put('one', 'two');
       server.kill('SIGHUP');
       await sleep(1000);

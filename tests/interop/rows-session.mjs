@@ -1,5 +1,5 @@
-// docs/session.txt is what a person reads from login to uninstall, word for word. RECORD_SESSION=1 writes
-// it anew.
+// docs/session.txt is what a person reads from login to uninstall, word for word. RECORD_SESSION=1
+// records it again.
 import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -7,7 +7,8 @@ import { tmpdir } from 'node:os';
 
 export default async function rows({ row, must, startDemo, enrol, here, E }) {
   await row('passavant', 'the recorded session in docs is what happens', async () => {
-    // A computer with two MCP clients on it. Addresses, ids and times of the record stand for this run's.
+    // A computer with two MCP clients. Addresses, ids and times in the record are placeholders for
+    // those of this run.
     const person = mkdtempSync(join(tmpdir(), 'passavant-session-'));
     mkdirSync(join(person, '.cursor'));
     mkdirSync(join(person, '.config/zed'), { recursive: true });
@@ -45,7 +46,7 @@ export default async function rows({ row, must, startDemo, enrol, here, E }) {
     say('doctor', canvas.mcp);
     say('uninstall', '--all');
     const file = join(here, '../../docs/session.txt');
-    // Widths follow the lengths of this run's addresses.
+    // Column widths depend on the lengths of this run's addresses.
     const loose = text => text.replace(/ +/g, ' ');
     if (E.RECORD_SESSION) writeFileSync(file, record);
     const kept = readFileSync(file, 'utf8');

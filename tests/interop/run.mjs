@@ -23,7 +23,7 @@ delete process.env.DBUS_SESSION_BUS_ADDRESS; // no keychain but the one a row st
 const scratch = mkdtempSync(join(tmpdir(), 'passavant-interop-'));
 const shots = E.SCREENSHOTS ?? join(scratch, 'screenshots');
 mkdirSync(shots, { recursive: true });
-// What a build of before the renaming called itself.
+// The name that builds before the renaming used.
 const former = /const NAME: &str = "(\w+)"/.exec(readFileSync(join(here, '../../crates/proto/src/formerly.rs'), 'utf8'))[1];
 const version = name => JSON.parse(readFileSync(join(here, 'node_modules', name, 'package.json'))).version;
 
@@ -108,7 +108,8 @@ await row(party, 'token exchange to an ID-JAG', () => {
   must(report.steps.exchange.header.typ === 'oauth-id-jag+jwt', JSON.stringify(report.steps.exchange));
 });
 await row(party, 'private_key_jwt with ES256', async () => {
-  // Not by generateKeyPairSync: some releases of Node stop for good when such a key is exported while memory is collected.
+  // Not generateKeyPairSync: some releases of Node hang if such a key is exported during garbage
+  // collection.
   const pair = await crypto.subtle.generateKey({ name: 'ECDSA', namedCurve: 'P-256' }, true, ['sign', 'verify']);
   const jwk = async key => { const { kty, crv, x, y, d } = await crypto.subtle.exportKey('jwk', key); return { kty, crv, x, y, ...(d && { d }) }; };
   const [privateJwk, publicJwk] = [await jwk(pair.privateKey), await jwk(pair.publicKey)];
@@ -292,7 +293,8 @@ await row('passavant', 'keeps the sign-in in a real keychain (gnome-keyring), an
     must(readdirSync(kept).join() === 'lock', `files were written: ${readdirSync(kept)}`);
     const inKeychain = (...args) => run(E.PASSAVANT, args, { PASSAVANT_HOME: kept });
     must(inKeychain('tools', notes.mcp).includes('note_write'), 'tools');
-    // As a build by the earlier name kept it: it is this one's from the first look, and ends like any other.
+    // The keychain item of a build with the earlier name: it is taken over when it is first read,
+    // and removed like any other.
     const secretTool = (input, ...args) => execFileSync('secret-tool', args, { input, encoding: 'utf8', stdio: ['pipe', 'pipe', 'ignore'] });
     const item = service => ['service', service, 'username', 'profile'];
     const asBefore = () => {

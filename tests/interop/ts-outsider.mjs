@@ -1,6 +1,6 @@
-// An MCP client that has never heard of cross-app access: @modelcontextprotocol/client with its ordinary OAuth, which
-// registers itself, and a browser.
-// env: MCP_URL LOGIN_USER LOGIN_PASS TOOL TOOL_ARGS [CLIENT_ID (registered by hand)]
+// An MCP client without cross-app access: @modelcontextprotocol/client with its ordinary OAuth,
+// which registers itself, and a browser. env: MCP_URL LOGIN_USER LOGIN_PASS TOOL TOOL_ARGS
+// [CLIENT_ID (registered manually)]
 import { Client, StreamableHTTPClientTransport, UnauthorizedError } from '@modelcontextprotocol/client';
 import { browse } from './browser.mjs';
 
@@ -25,7 +25,8 @@ const provider = {
     code = end.url.searchParams;
   },
 };
-// What an application does when the library has sent its person to the browser: takes the code, and tries again.
+// What an application does after the library has sent its person to the browser: takes the code,
+// and tries again.
 const withPerson = async (transport, attempt) => {
   try {
     return await attempt(transport());

@@ -1,5 +1,5 @@
-// What stands for the person's browser where a program opens one itself: signs in at the page, and goes back to where
-// the program listens. env: LOGIN_USER, LOGIN_PASS.
+// The person's browser, for a program that opens one itself: signs in on the page, and returns to
+// where the program listens. env: LOGIN_USER, LOGIN_PASS.
 import { browse, goOn } from './browser.mjs';
 const [url] = process.argv.slice(2);
 const { LOGIN_USER: user, LOGIN_PASS: pass } = process.env;

@@ -464,7 +464,7 @@ await row('stateless: the end of input ends an open subscription', async () => {
   for (let i = 0; i < 400 && !came.length; i++) await wait(5);
   await wait(100);
   const took = await bridge.end();
-  // The connection's end reaches the server a moment after the process's.
+  // The server notices the end of the connection a moment after the process has ended.
   for (let i = 0; i < 200 && !came[0].closed; i++) await wait(5);
   must(took < 1000 && came[0].closed, `${took} ms`);
   return `${took} ms`;

@@ -43,7 +43,7 @@ export async function guard({ port, upstream, issuer, scopes = '' }) {
     }
     const passed = send({ host: up.hostname, port: up.port, path: question.url, method: question.method, agent: false });
     for (const [name, value] of kept(question, 'host', 'authorization')) passed.appendHeader(name, value);
-    // Who goes away takes the other side along, in both directions.
+    // If one side closes, the other one is closed, too.
     answer.on('close', () => passed.destroy());
     passed.on('error', () => answer.headersSent ? answer.destroy() : answer.writeHead(502).end());
     passed.on('response', told => {

@@ -83,7 +83,8 @@ async def together(work):
 async def everything(way, client, modern):
     step = way.step
     for tool in (await step("tools/list", client.list_tools)).tools:
-        # Under load the server repeats on a resumed stream what it was about to send on the one before.
+        # Under load the server repeats on a resumed stream what it was about to send on the earlier
+        # one.
         await step(f"call {tool.name}", lambda: client.call_tool(tool.name, GIVEN.get(tool.name, {})), ordered=tool.name != "test_reconnection")
     await step("call test_x_mcp_header, not ASCII", lambda: client.call_tool("test_x_mcp_header", {"region": " héllo "}))
     await step("call unknown", lambda: client.call_tool("no_such_tool", {}))

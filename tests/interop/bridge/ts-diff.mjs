@@ -21,7 +21,7 @@ const given = { test_sampling: { prompt: tricky }, test_elicitation: { message: 
 async function everything(way) {
   const { client, step, modern } = way;
   const { tools } = await step('tools/list', () => client.listTools());
-  // Under load the server repeats on a resumed stream what it was about to send on the one before.
+  // Under load the server repeats on a resumed stream what it was about to send on the earlier one.
   for (const { name } of tools)
     await step(`call ${name}`, () => client.callTool({ name, arguments: given[name] ?? {} }), undefined, { ordered: name !== 'test_reconnection' });
   await step('call test_x_mcp_header, not ASCII', () => client.callTool({ name: 'test_x_mcp_header', arguments: { region: ' héllo ' } }));
@@ -35,7 +35,7 @@ async function everything(way) {
   await step('cancel at the first progress', async control => {
     const call = client.callTool({ name: 'test_tool_with_progress', arguments: {} }, { signal: control.signal, onprogress: () => control.abort('enough') });
     return call.then(() => 'answered', error => `refused: ${error.name}`);
-  }, new AbortController(), { raw: false }); // How far the server came is chance.
+  }, new AbortController(), { raw: false }); // How far the server got is a matter of chance.
   await step('call after the cancellation', () => client.callTool({ name: 'test_simple_text', arguments: {} }));
 
   await step('resources/list', () => client.listResources());
@@ -94,7 +94,7 @@ async function walk(transport, capabilities) {
     capabilities, versionNegotiation: { mode: /^\d/.test(ERA) ? { pin: ERA } : ERA },
   });
   transport.onmessage = message => came.push(message);
-  // The SDK loses the last progress when it reads it together with the answer.
+  // The SDK loses the last progress notification if it reads it together with the response.
   client.onerror = error => /progress notification for an unknown token/.test(error.message) || came.push({ onerror: error.message });
   if (capabilities.sampling) client.setRequestHandler('sampling/createMessage', ({ params }) => ({ role: 'assistant', model: 'm', content: { type: 'text', text: `heard ${params.messages[0].content.text}` } }));
   if (capabilities.roots) client.setRequestHandler('roots/list', () => ({ roots: [{ uri: 'file:///tmp', name: 'one' }] }));
@@ -114,7 +114,7 @@ async function walk(transport, capabilities) {
   await step('connect', async () => {
     await client.connect(transport);
     return [client.getProtocolEra(), client.getNegotiatedProtocolVersion(), client.getServerVersion(), client.getServerCapabilities(), client.getInstructions(), client.getDiscoverResult()];
-  }, undefined, { raw: ERA !== 'auto' }); // The SDK probes a child process in one of its own.
+  }, undefined, { raw: ERA !== 'auto' }); // The SDK probes with a child process of its own.
   if (!client.getProtocolEra()) throw new Error(`no connection: ${JSON.stringify(steps[0].error)}`);
   const modern = client.getProtocolEra() === 'modern';
   await step('ping', () => client.ping());
@@ -136,7 +136,8 @@ const bridged = () => new StdioClientTransport({ command: PASSAVANT, args: ['con
 
 /** Why two outcomes may differ, or nothing. */
 function explanation(a, b) {
-  // Over HTTP the SDK makes an exception of its own of an error status; the JSON-RPC error is in its text.
+  // Over HTTP the SDK converts an error status to an exception of its own, whose text contains the
+  // JSON-RPC error.
   if (a.error?.name === 'SdkHttpError' && a.name === 'unknown notification' && !b.error) return 'on stdio nobody hears that a notification was refused';
   if (a.error?.name === 'SdkHttpError' && b.error?.code !== undefined && a.error.data?.text) {
     const said = JSON.parse(a.error.data.text).error;

@@ -128,7 +128,8 @@ def who() -> dict[str, object]:
 
 mcp = server.http_app()
 app = Starlette(
-    # FastMCP's own metadata writes an issuer at the origin with a slash, which is another issuer.
+    # FastMCP's own metadata write an issuer at the origin with a trailing slash, which is a
+    # different issuer.
     routes=[
         *(route for route in mcp.routes if not route.path.startswith("/.well-known")),
         Mount("/", WSGIMiddleware(flask)),

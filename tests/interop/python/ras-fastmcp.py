@@ -23,7 +23,8 @@ from ready import serve
 from starlette.requests import Request
 
 IDP = os.environ["IDP_ISSUER"]
-# FastMCP writes an issuer at the origin with a slash, in its metadata and in what it expects.
+# FastMCP writes an issuer at the origin with a trailing slash, in its metadata and in what it
+# expects.
 ISSUER = f"http://localhost:{os.environ['PORT']}/"
 RESOURCE = f"{ISSUER}mcp"
 READ, WRITE = os.environ.get("SCOPES", "read write").split()
@@ -48,7 +49,8 @@ auth = Auth(
     identity_assertion=IdentityAssertion(
         trusted_issuers=[IDP], algorithm=os.environ.get("IDP_ALGORITHM", "ES256")
     ),
-    # The interactive grant, which nobody uses here. A client with this id needs no registration.
+    # For the interactive grant, which is not used here. A client with this id needs no
+    # registration.
     upstream_authorization_endpoint=f"{IDP}/authorize",
     upstream_token_endpoint=f"{IDP}/token",
     upstream_client_id=CLIENT_ID,

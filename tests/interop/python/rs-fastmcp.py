@@ -30,5 +30,5 @@ def who() -> dict[str, object]:
     return {"client": token.client_id, "scopes": token.scopes}
 
 
-# Its own metadata write an issuer at the origin with a slash.
+# Its own metadata write an issuer at the origin with a trailing slash.
 serve(server.http_app(), RAS, f"{HERE}/mcp")
