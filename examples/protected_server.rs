@@ -50,7 +50,7 @@ impl Log {
         Parameters(line): Parameters<Line>,
         Extension(parts): Extension<Parts>,
     ) -> Result<String, ErrorData> {
-        // The guard has put the verified caller there; without it there is nothing to say.
+        // The guard has put the verified caller there; without a caller the request fails.
         let caller = parts.extensions.get::<Caller>();
         let caller = caller.ok_or_else(|| ErrorData::internal_error("no caller", None))?;
         let line = format!("{}: {}", caller.subject(), line.text);

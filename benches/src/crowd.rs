@@ -1,12 +1,12 @@
-//! Fifty thousand people, and how they get into a database.
+//! Fifty thousand people, and how they are written into a database.
 
 use crate::{load::Shot, post};
 use sqlx::Connection as _;
 
-/// People and groups; everybody is in one of the groups, and in one that all are in.
+/// Number of people; everybody is in one of the groups, and in a group of all.
 pub(crate) const PEOPLE: usize = 50_000;
 pub(crate) const GROUPS: usize = 1_000;
-/// Fills a database that has its schema, with one statement for each kind.
+/// Fills a database that has its schema, with one statement for each kind of record.
 pub(crate) async fn fill(url: &str) {
     let last = (PEOPLE, GROUPS);
     if let Some(file) = passavant_store::sqlite_path(url) {
@@ -38,7 +38,7 @@ pub(crate) async fn fill(url: &str) {
     }
 }
 
-/// A request to the door for changes.
+/// A request to the route for changes.
 pub(crate) fn shot(path: &str) -> Shot {
     post(path, "text/plain", &[], "x")
 }

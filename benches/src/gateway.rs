@@ -1,6 +1,7 @@
-//! A tool call of 1 KiB straight to an MCP server, through a bare hyper reverse proxy, through nginx as a plain
-//! proxy, and through the gateway, which verifies the token, decides for the tool and puts the call on record.
-//! Each proxy has the first core to itself, one at a time; MCP server and load share the second.
+//! A tool call of 1 KiB: straight to an MCP server, through a bare hyper reverse proxy, through
+//! nginx as a plain proxy, and through the gateway, which verifies the token, decides for the tool
+//! and records the call. The proxies run one at a time, alone on the first core; MCP server and
+//! load share the second.
 
 use crate::{
     load::{self, Measured, Plan, Shot, read_answer},
@@ -42,16 +43,16 @@ use tokio::{
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
-/// Streams that are held open, if the system lets one process have so many files.
+/// Number of open streams, if the system allows one process that many files.
 const STREAMS: usize = 10_000;
-/// Tries of what takes one connection.
+/// Number of samples for measurements on one connection.
 const TRIES: usize = 300;
 
 fn whole(text: &'static str) -> Body {
     Full::new(Bytes::from_static(text.as_bytes())).map_err(|never| match never {}).boxed()
 }
 
-/// The MCP server: one answer for every call, and for `stream` an event and then nothing.
+/// The MCP server: the same response for every call, and for `stream` one event and then silence.
 async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let body = request.into_body().collect().await.unwrap().to_bytes();
     if body.windows(8).any(|window| window == b"\"stream\"") {
@@ -76,7 +77,7 @@ async fn listen() -> TcpListener {
     listener
 }
 
-/// The MCP server's process.
+/// Main function of the MCP server's process.
 pub(crate) async fn serve_upstream() {
     pin(1);
     let listener = listen().await;
@@ -85,13 +86,14 @@ pub(crate) async fn serve_upstream() {
         stream.set_nodelay(true).unwrap();
         tokio::spawn(async move {
             let http = hyper::server::conn::http1::Builder::new();
-            // A connection that ends is a load that has ended.
+            // When the connection ends, the load has ended.
             let _ = http.serve_connection(TokioIo::new(stream), service_fn(answer)).await;
         });
     }
 }
 
-/// The bare proxy's process: the same server and client libraries as the gateway's, and nothing else.
+/// Main function of the bare proxy's process: the same server and client libraries as the
+/// gateway's, and nothing else.
 pub(crate) async fn serve_proxy(upstream: &str) {
     pin(0);
     let listener = listen().await;
@@ -116,7 +118,7 @@ pub(crate) async fn serve_proxy(upstream: &str) {
     }
 }
 
-/// A process of this program that says where it listens.
+/// Starts a process of this program that prints the address it listens at.
 async fn start(arguments: &[&str]) -> (Child, SocketAddr) {
     let mut child = many_files(&std::env::current_exe().unwrap(), arguments, None)
         .stdout(Stdio::piped())
@@ -127,7 +129,7 @@ async fn start(arguments: &[&str]) -> (Child, SocketAddr) {
     (child, line.parse().unwrap())
 }
 
-/// A program that may have many files open, on a core of its own if one is given.
+/// A command for a program that may open many files, pinned to a core if one is given.
 fn many_files(program: &Path, arguments: &[&str], core: Option<usize>) -> Command {
     let mut command = Command::new("sh");
     let pinned = core.map_or(String::new(), |core| format!("taskset -c {core} "));
@@ -172,7 +174,8 @@ async fn nginx(folder: &Path, upstream: SocketAddr) -> Option<(Child, SocketAddr
     Some((child, address))
 }
 
-/// The gateway, as `passavant serve` runs it: an authorization server beside it, both on the first core.
+/// Starts the gateway as `passavant serve` runs it: together with an authorization server, both on
+/// the first core.
 async fn gateway(
     folder: &Path,
     upstream: SocketAddr,
@@ -261,7 +264,7 @@ fn shot(tool: &str, token: &str) -> Shot {
     post("/mcp", "application/json", &headers, &call.to_string())
 }
 
-/// From a request to the first byte of its answer's first event, median of some.
+/// The median time from a request to the first byte of the first event in its response.
 async fn first_event(address: SocketAddr, token: &str) -> Duration {
     let request = shot("stream", token).0.replace("{host}", &address.to_string());
     let mut times = Vec::new();
@@ -292,7 +295,7 @@ fn resident(child: &Child) -> f64 {
     line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
 }
 
-/// How many streams fit: each is two files for the gateway.
+/// How many streams are possible: each takes two files of the gateway.
 fn streams_that_fit(child: &Child) -> usize {
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id().unwrap())).unwrap();
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
@@ -347,7 +350,7 @@ pub(crate) async fn measure(parties: &Parties, connections: usize, time: Duratio
         Some((mut child, address)) => {
             let (many, one) = run(address, "none").await;
             show("nginx, plain proxy", &many, &one, bare);
-            // Its worker ends with it only if it is asked to.
+            // Its worker process ends with it only after SIGQUIT.
             let id = child.id().unwrap().to_string();
             let asked = Command::new("kill").args(["-QUIT", &id]).status().await;
             assert!(asked.unwrap().success());
@@ -381,7 +384,7 @@ pub(crate) async fn measure(parties: &Parties, connections: usize, time: Duratio
     drop((child, upstream));
 }
 
-/// Opens streams and holds them.
+/// Opens streams and keeps them open.
 async fn streams(child: &Child, address: SocketAddr, token: &str, before: f64) {
     let most = streams_that_fit(child);
     let request = shot("stream", token).0.replace("{host}", &address.to_string());

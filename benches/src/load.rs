@@ -1,4 +1,4 @@
-//! A plain load: keep-alive connections that send prepared requests and read the answers.
+//! The load: keep-alive connections that send prepared requests and read the responses.
 
 use std::{
     net::SocketAddr,
@@ -13,24 +13,24 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A request as it goes over the wire; `{host}` stands for the address.
+/// A request as it is sent; `{host}` is a placeholder for the address.
 #[derive(Clone)]
 pub(crate) struct Shot(pub(crate) String);
 
-/// Requests for one address: one for all, or each to be sent once.
+/// Requests to one address: one for all connections, or many that are each sent once.
 pub(crate) struct Plan {
     pub(crate) address: SocketAddr,
     pub(crate) shots: Vec<Shot>,
 }
 
-/// What came out.
+/// The results.
 pub(crate) struct Measured {
     pub(crate) rate: f64,
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
 }
 
-/// Sends for `time`, after a warm-up of a tenth of it, over `connections`.
+/// Sends requests over `connections` for `time`, after a warm-up of a tenth of it.
 pub(crate) async fn measure(plan: &Plan, connections: usize, time: Duration) -> Measured {
     let host = plan.address.to_string();
     let shots: Arc<Vec<Vec<u8>>> =
@@ -75,7 +75,7 @@ pub(crate) async fn measure(plan: &Plan, connections: usize, time: Duration) -> 
     Measured { rate: times.len() as f64 / time.as_secs_f64(), p50: at(0.5), p99: at(0.99) }
 }
 
-/// Reads one answer; anything but 200 ends the run, because it would flatter the figures.
+/// Reads one response. Any status but 200 ends the run, because errors would improve the figures.
 pub(crate) async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> String {
     buffer.clear();
     let (head, length) = loop {

@@ -1,4 +1,4 @@
-//! One run, one table: what one server core does, beside what its parts would allow.
+//! One run prints one table: what one server core achieves, compared with the limits of its parts.
 //!
 //! The servers run in a process of their own, pinned to the first core; the load comes from this
 //! process on the second. SQLite is durable (WAL, `synchronous=FULL`) on the disk of the temporary
@@ -38,7 +38,7 @@ use aws_lc_rs::{
 use load::{Measured, Shot};
 use std::time::{Duration, Instant};
 
-/// As in the binary.
+/// The same as in the binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -165,7 +165,7 @@ fn pin(core: usize) {
     assert!(pinned.is_ok_and(|status| status.success()), "taskset (util-linux) is needed");
 }
 
-/// A request as it goes over the wire, and how often it may.
+/// A POST request as it is sent.
 pub(crate) fn post(path: &str, content_type: &str, headers: &[(&str, &str)], body: &str) -> Shot {
     let mut head = format!(
         "POST {path} HTTP/1.1\r\nhost: {{host}}\r\ncontent-type: {content_type}\r\ncontent-length: \

@@ -1,4 +1,4 @@
-//! The servers under load, in a process of their own.
+//! The servers under test, in a process of their own.
 
 use crate::{
     load::{self, Measured, Plan, read_answer},
@@ -72,7 +72,8 @@ pub(crate) async fn put<R: Record>(store: &Store, record: &R) {
     assert!(store.put(record, Put::Create, event).await.unwrap());
 }
 
-/// The server process: listens, says where on standard output, and serves until it is killed.
+/// Main function of the server process: listens, prints the addresses, and serves until it is
+/// killed.
 pub(crate) async fn serve(folder: &str, crowd: &Crowd) {
     crate::pin(0);
     let folder = Path::new(folder);
@@ -101,10 +102,10 @@ pub(crate) async fn serve(folder: &str, crowd: &Crowd) {
     };
     let (clock, entropy) = (clock(), entropy());
     let context = Context::new(clock.clone(), entropy.clone(), &Outbound::new(&[]).unwrap());
-    // One person and one client stand for many.
+    // No limits, because one person and one client send all requests.
     let most = NonZeroU32::MAX;
     let rates = Rates { failures: most, grants: most, introspections: most };
-    // A start, as after the first one.
+    // Open it again, to measure a start that is not the first.
     idp_store.close().await;
     let began = std::time::Instant::now();
     idp_store = Store::open(&idp_url).await.unwrap();
@@ -163,7 +164,7 @@ pub(crate) async fn serve(folder: &str, crowd: &Crowd) {
     }
 }
 
-/// What is changed while others ask: a person, and a group.
+/// Routes that change a person or a group while the load runs.
 fn changes(store: Store) -> Router {
     static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     let event = || {
@@ -322,7 +323,7 @@ fn authentication(now: Timestamp) -> Authentication {
     }
 }
 
-/// The load's view of the server process.
+/// The server process, as the load sees it.
 pub(crate) struct Parties {
     pub(crate) start_ms: f64,
     child: Child,
@@ -332,7 +333,7 @@ pub(crate) struct Parties {
     _folder: TempDir,
 }
 
-/// Who is in the company.
+/// The people in the company.
 pub(crate) enum Crowd {
     /// One person.
     One,
@@ -405,7 +406,7 @@ impl Parties {
         format!("http://{}/mcp", self.addresses[2])
     }
 
-    /// Changes of people, one each time.
+    /// Changes of people, a different one each time.
     pub(crate) fn changes(&self) -> Plan {
         Plan { address: self.addresses[4], shots: vec![crate::crowd::shot("/person")] }
     }
@@ -416,7 +417,7 @@ impl Parties {
         Plan { address: self.addresses[4], shots }
     }
 
-    /// One request, on a connection of its own.
+    /// Sends one request on a new connection.
     pub(crate) async fn ask(address: SocketAddr, shot: &crate::Shot) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = shot.0.replace("{host}", &address.to_string());
@@ -522,13 +523,13 @@ impl Parties {
         post("/token", FORM, &[], &body)
     }
 
-    /// As many distinct ID-JAGs as a run could use up at its bound.
+    /// As many distinct ID-JAGs as a run can use up at most.
     pub(crate) fn assertions(&self, count: usize) -> Plan {
         let shots = (0..count).map(|i| self.redemption(i)).collect();
         Plan { address: self.addresses[1], shots }
     }
 
-    /// A tool call with a token that was redeemed for it.
+    /// A tool call with a token that is redeemed for it.
     pub(crate) async fn call(&self) -> Plan {
         let shot = self.redemption(usize::MAX);
         let mut stream = TcpStream::connect(self.addresses[1]).await.unwrap();

@@ -1,4 +1,5 @@
-//! A company of 50,000: what a start costs, what a change of one person costs, and what it costs everybody else.
+//! A company of 50,000 people: the cost of a start, of a change of one person, and of such changes
+//! for everybody else.
 
 use crate::{
     crowd::{GROUPS, PEOPLE},
@@ -7,17 +8,17 @@ use crate::{
 };
 use std::time::{Duration, Instant};
 
-/// Changes of people a second, while others exchange.
+/// Changes of people per second, while others exchange.
 const CHANGES: u64 = 20;
 
-/// The table, for one database.
+/// Prints the table for one database.
 pub(crate) async fn measure(database: Option<&str>, connections: usize, time: Duration) {
     let parties = start_with(connections, Crowd::Many(database.map(str::to_owned))).await;
     let name = if database.is_some() { "PostgreSQL" } else { "SQLite, durable" };
     println!("\n{PEOPLE} people, {GROUPS} groups, {name}:\n");
     println!("  start (open, claim nothing new, load) {:>9.1} ms", parties.start_ms);
     let plan = parties.exchange_by_id_token();
-    // Once for whatever is read the first time.
+    // A first run, so that everything has been read once.
     parties.measure(&plan, time / 4).await;
     for round in 1..=2 {
         let alone = parties.measure(&plan, time).await;
@@ -54,7 +55,7 @@ pub(crate) async fn measure(database: Option<&str>, connections: usize, time: Du
     parties.stop().await;
 }
 
-/// Changes people, so many a second, until told to stop; how long each took.
+/// Changes people at a fixed rate until it is told to stop. Returns how long each change took.
 async fn change(plan: load::Plan, mut stop: tokio::sync::oneshot::Receiver<()>) -> Vec<Duration> {
     let mut tick = tokio::time::interval(Duration::from_millis(1000 / CHANGES));
     let mut took = Vec::new();

@@ -1,2 +1,2 @@
-//! Nothing but its tests: `cargo test -p passavant-fuzz`.
+//! Contains only tests: `cargo test -p passavant-fuzz`.
 #![allow(unused_crate_dependencies, reason = "they are the tests'")]

@@ -1,5 +1,7 @@
-//! Every reader of others' bytes, with good ones that are changed at random. A second each in `cargo test`; longer with
-//! `BOLERO_RANDOM_TEST_TIME_MS=60000 cargo test -p passavant-fuzz`, and under a fuzzer with `cargo bolero test NAME`.
+//! Feeds every parser of untrusted input with valid inputs that are changed at random. Each runs
+//! for a second in `cargo test`; longer with
+//! `BOLERO_RANDOM_TEST_TIME_MS=60000 cargo test -p passavant-fuzz`, and under a fuzzer with
+//! `cargo bolero test NAME`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests stop at the first surprise")]
 #![allow(unused_crate_dependencies, reason = "they are the test's, not the library's")]
 
@@ -27,29 +29,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// One change of a text.
+/// One change of an input.
 #[derive(Clone, Debug, TypeGenerator)]
 enum Edit {
-    /// Another byte.
+    /// Replaces a byte.
     Put(u16, u8),
-    /// Bytes between.
+    /// Inserts bytes.
     Insert(u16, Vec<u8>),
-    /// Something that readers look for.
+    /// Inserts a word that has a meaning for parsers.
     Word(u16, u8),
-    /// Bytes away.
+    /// Removes bytes.
     Cut(u16, u8),
-    /// A part of it once more, many times.
+    /// Repeats a part of it many times.
     Repeat(u16, u8, u16),
 }
 
-/// A good text, by its number, and what is changed of it.
+/// A valid input, by its number, and the changes to it.
 #[derive(Clone, Debug, TypeGenerator)]
 struct Case {
     good: u8,
     edits: Vec<Edit>,
 }
 
-/// What readers look for.
+/// Words that have a meaning for parsers.
 const WORDS: [&[u8]; 24] = [
     b"\"",
     b"\\",
@@ -117,11 +119,11 @@ impl Case {
     }
 }
 
-/// Longest time that a reader may take for 200 kB, in a build without optimization.
+/// Longest time that a parser may take for 200 kB, in a build without optimization.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 fn readers(good: &'static [&'static [u8]], read: impl Fn(&[u8]) + std::panic::RefUnwindSafe) {
-    // The good ones as they are, first: what is never read shows nothing.
+    // First the valid inputs unchanged: if they were rejected, the test would show nothing.
     for good in good {
         read(good);
     }
@@ -144,7 +146,7 @@ fn jwt(header: &str, claims: &str) -> Vec<u8> {
     .into()
 }
 
-/// The parts of a JWT, changed before they are encoded: text that is no base64url is refused at once.
+/// Changes the parts of a JWT before they are encoded: invalid base64url would be rejected at once.
 fn jwts(read: impl Fn(&str) + std::panic::RefUnwindSafe) {
     const HEADERS: [&[u8]; 2] = [
         br#"{"alg":"ES256","typ":"oauth-id-jag+jwt","kid":"one"}"#,
@@ -170,7 +172,7 @@ fn jwts(read: impl Fn(&str) + std::panic::RefUnwindSafe) {
 fn jws() {
     jwts(|token| {
         if let Ok(read) = Unverified::parse(token) {
-            // Three parts, and nothing that a reader of another make would read otherwise.
+            // Three parts, and nothing that another parser would read differently.
             assert_eq!(token.matches('.').count(), 2);
             assert!(token.len() <= 16 * 1024 && read.kid().is_none_or(|kid| kid.len() <= 256));
         }
@@ -200,8 +202,9 @@ fn mcp_message() {
             for batches in [true, false] {
                 if let Ok(body) = message::read(bytes, batches) {
                     assert!(!body.messages.is_empty() && (batches || !body.batch));
-                    // JSON by its grammar. Members that are passed over may hold half of a surrogate pair, which programs in
-                    // JavaScript write where a text was cut inside of a sign: no decision rests on them.
+                    // Valid JSON. Members that are skipped may contain half of a surrogate pair,
+                    // which JavaScript programs write when they cut a string inside a character: no
+                    // decision rests on them.
                     assert!(serde_json::from_slice::<&serde_json::value::RawValue>(bytes).is_ok());
                 }
             }
@@ -248,7 +251,7 @@ fn events() {
         ],
         |bytes| {
             let whole = of_chunks([bytes]);
-            // Where a stream is divided changes nothing of it.
+            // The result does not depend on where a stream is divided.
             for size in [1, 2, 7] {
                 if bytes.len() < 4000 {
                     assert_eq!(of_chunks(bytes.chunks(size)), whole, "in chunks of {size}");
@@ -279,7 +282,7 @@ fn form() {
                 assert!(form.all(name).count() <= 1, "{name} twice");
                 assert!(form.optional(name).is_none_or(|value| !value.contains('\0')));
             }
-            // What goes on from it is read as the same.
+            // A form that is written again is parsed as the same.
             let names = ["grant_type", "code", "redirect_uri", "resource", "scope", "state"];
             let again = Form::parse(form.only(&names).as_bytes()).unwrap();
             for name in names {
