@@ -5,6 +5,12 @@ use crate::{
     post,
 };
 use axum::{Json, Router, routing::post as axum_post};
+use passavant_admin::{
+    AdminApi, IdpAdmin,
+    client::{AdminClient, Entry},
+    proof,
+    types::{Groups, UserChange, Users},
+};
 use passavant_authority::{Context, KeyRing, LIMITS, Passwords, Rates, limited};
 use passavant_idp::{Idp, IdpSettings};
 use passavant_outbound::Outbound;
@@ -31,6 +37,7 @@ use std::{
     num::NonZeroU32,
     path::Path,
     process::Stdio,
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tempfile::TempDir;
@@ -143,13 +150,13 @@ pub(crate) async fn serve(folder: &str, crowd: &Crowd) {
     });
     let mcp = Router::new().route("/mcp", tool).layer(guard);
     let empty = Router::new().route("/", axum_post(|_: axum::body::Bytes| async { "" }));
-    let changes = changes(changed);
+    let administration = administration(address(4), idp_issuer, changed);
     let routers = [
         limited(idp.router(), LIMITS, entropy.clone(), &[]),
         limited(ras.router(), LIMITS, entropy, &[]),
         mcp,
         empty,
-        changes,
+        administration,
     ];
     let addresses: Vec<String> =
         listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
@@ -164,26 +171,35 @@ pub(crate) async fn serve(folder: &str, crowd: &Crowd) {
     }
 }
 
-/// Routes that change a person or a group while the load runs.
-fn changes(store: Store) -> Router {
-    static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-    let event = || {
-        AuditEvent::granted(
-            passavant_proto::event::Event::Admin(passavant_proto::event::Act::Create, "change"),
-            clock().now(),
-        )
+/// The administration API, and routes that have it change a person or a group while the load runs.
+fn administration(address: SocketAddr, issuer: Issuer, store: Store) -> Router {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let secret = Secret::new(SECRET);
+    let passwords = Passwords::new(1);
+    let api = AdminApi {
+        secret: proof::stored(&secret),
+        hosts: vec![address.to_string()],
+        idp: Some(IdpAdmin::new(issuer, store, clock(), entropy(), passwords)),
+        ras: BTreeMap::new(),
+        gateway: None,
+        clock: clock(),
+        entropy: entropy(),
     };
-    let of = store.clone();
+    let outbound = Outbound::new(&[]).unwrap();
+    let entry = Entry::Secret(secret);
+    let idp = AdminClient::new(&format!("http://{address}"), entry, entropy(), outbound).idp();
+    let of = idp.clone();
     let person = axum_post(move || async move {
-        let i = NEXT.fetch_add(7919, std::sync::atomic::Ordering::Relaxed) % crate::crowd::PEOPLE;
-        let rename = |user: &mut User| user.display_name = Some(format!("Name {i}"));
-        of.update::<User>(&format!("u{i}"), rename, event()).await.unwrap().unwrap();
+        let i = NEXT.fetch_add(7919, Ordering::Relaxed) % crate::crowd::PEOPLE;
+        let renamed =
+            UserChange { display_name: Some(Some(format!("Name {i}"))), ..UserChange::default() };
+        of.change::<Users>(&format!("u{i}"), &renamed, None).await.unwrap();
     });
     let group =
         axum_post(move |axum::extract::Path(name): axum::extract::Path<String>| async move {
-            assert!(store.delete_group(&name, event()).await.unwrap());
+            idp.delete::<Groups>(&name).await.unwrap();
         });
-    Router::new().route("/person", person).route("/group/{name}", group)
+    Router::new().route("/person", person).route("/group/{name}", group).merge(api.routers().0)
 }
 
 pub(crate) fn agent(id: &str) -> Client {
