@@ -1,4 +1,5 @@
-//! Acts of administrators on the directory: each in one transaction, in which they are looked at once more.
+//! Administrators' acts on the directory. Each is one transaction, which checks the administrator
+//! once more.
 
 use crate::{
     administrators::{AdminRole, Administrator, DoneBefore, Expects, Once, Terms},
@@ -20,13 +21,14 @@ use passavant_proto::{
 };
 use sqlx::{Any, AssertSqlSafe, Row, Transaction};
 
-/// The administrator behind a change was looked at in its own transaction.
+/// Proof that the administrator behind a change was checked in the transaction of the change.
 pub(crate) struct Checked(());
 
 impl Store {
-    /// Begins a transaction that changes the directory ([`Store::begin_revoking`]). Where it is an administrator's act,
-    /// they are still one at this moment, by the same token and with the same role: whoever was removed since they were
-    /// let in does nothing any more.
+    /// Begins a transaction that changes the directory ([`Store::begin_revoking`]). If the change
+    /// is an administrator's act, it is refused unless they are still an administrator at this
+    /// moment, by the same token and with the same role. An administrator who was removed after
+    /// their request was authenticated can change nothing any more.
     pub(crate) async fn begin_act(
         &self,
         event: &AuditEvent,
@@ -49,7 +51,7 @@ impl Store {
         Ok((transaction, Checked(())))
     }
 
-    /// An act that was done before under this key.
+    /// The earlier act with this idempotency key, if there is one.
     pub async fn done_before(&self, key: &str) -> Result<Option<DoneBefore>, StoreError> {
         let sql = "SELECT request, status, answer FROM acts_once WHERE key = $1";
         let Some(row) = reading!(self, fetch_optional, sqlx::query(sql).bind(key))? else {
@@ -61,7 +63,7 @@ impl Store {
         Ok(Some(DoneBefore { request: row.try_get("request")?, answer: status.zip(answer) }))
     }
 
-    /// Writes down what was answered to an act that may be asked for again.
+    /// Stores the response to an act, in case the act is requested again.
     pub async fn keep_answer(
         &self,
         key: &str,
@@ -78,8 +80,8 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
-    /// Puts an act on record that changes something outside of the database: before it is done, and only while whoever
-    /// does it is still an administrator.
+    /// Records an act that changes something outside the database: before the change is made, and
+    /// only if its administrator is still one.
     pub async fn record_act(&self, event: AuditEvent) -> Result<(), StoreError> {
         let (mut transaction, _) = self.begin_act(&event).await?;
         insert_audit(&mut transaction, &[event]).await?;
@@ -103,9 +105,11 @@ impl Store {
 
     /// Deletes a record; `false` if it is not there.
     ///
-    /// With it goes what names it, in the same transaction, so that nobody inherits by taking its name: the connections of
-    /// a client or a server, or that open an MCP server alone, the resources of a server, the links of a trusted issuer or an
-    /// account, and every code, refresh token and grant. The event says how many records went with it.
+    /// Everything that names the record goes with it in the same transaction, so that a later
+    /// record of the same name inherits nothing: the connections of a client or a server,
+    /// connections that open only a deleted MCP server, the resources of a server, the links of a
+    /// trusted issuer or an account, and every code, refresh token and grant. The event says how
+    /// many records were deleted with it.
     pub async fn delete<R: Record>(&self, id: &str, event: AuditEvent) -> Result<bool, StoreError> {
         let (mut transaction, checked) = self.begin_act(&event).await?;
         if !remove(&mut transaction, R::KIND, id).await? {
@@ -119,8 +123,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Reads a record, changes it and writes it, in one transaction; the record as it is then, or
-    /// `None` if it is not there.
+    /// Reads a record, changes it and writes it, in one transaction. Returns the record after the
+    /// change, or `None` if it does not exist.
     pub async fn update<R: Record>(
         &self,
         id: &str,
@@ -135,8 +139,9 @@ impl Store {
         Ok(Some(record))
     }
 
-    /// Commits a change of the directory. Nodes of earlier versions have one generation for everything in it, and nothing
-    /// else: for them it changes with each. What changes for this version, the database does by itself.
+    /// Commits a change of the directory. Nodes of earlier versions know only one generation for
+    /// the whole directory, so it changes here with every commit. What this version compares is
+    /// changed by the database itself.
     pub(crate) async fn commit_directory(
         &self,
         mut transaction: Transaction<'static, Any>,
@@ -154,7 +159,7 @@ impl Store {
     }
 }
 
-/// The terms of an act, in its transaction.
+/// Checks the terms of an act, in its transaction.
 async fn hold_to(
     transaction: &mut Transaction<'static, Any>,
     terms: &Terms,
@@ -165,7 +170,7 @@ async fn hold_to(
             .bind(Administrator::KIND)
             .fetch_all(&mut **transaction)
             .await?;
-        // Who cannot be read is no owner who can be relied on.
+        // An owner whose record cannot be read does not count as an owner.
         let all = rows
             .iter()
             .filter_map(|row| document::<Administrator>(row, "document", Administrator::KIND).ok());
@@ -186,7 +191,7 @@ async fn hold_to(
     if let Some(Expects { kind, id, tag }) = &terms.expects {
         let sql = "SELECT document FROM directory WHERE kind = $1 AND id = $2";
         let row = sqlx::query(sql).bind(*kind).bind(id).fetch_optional(&mut **transaction).await?;
-        // Of one that is not there the act itself says so.
+        // If the record does not exist, the act itself reports that.
         if let Some(row) = row
             && tag_of(row.try_get("document")?) != *tag
         {
@@ -210,7 +215,8 @@ async fn hold_to(
     Ok(())
 }
 
-/// Deletes what names a record that is deleted, and ends what it had; how many records that were.
+/// Deletes what names a deleted record, and ends what it had. Returns how many records were
+/// deleted.
 async fn delete_what_names(
     transaction: &mut Transaction<'static, Any>,
     kind: &str,
@@ -233,7 +239,7 @@ async fn delete_what_names(
         gone += remove_links(transaction, "account", id).await?;
         end_account(transaction, id, now).await?;
     } else if kind == GovernedResource::KIND || kind == RegisteredResource::KIND {
-        // At an authorization server it has tokens, at an IdP connections.
+        // At an authorization server a resource has tokens, at an IdP it has connections.
         end_resource(transaction, id, now).await?;
         let (_, went) = leave_connections(transaction, Some(id), |connection| {
             let before = connection.resources.len();

@@ -1,4 +1,4 @@
-//! Administrators with names: what their tokens are checked by, and what they may do.
+//! Administrators with names: what their tokens are verified against, and what they may do.
 
 use crate::{
     database::StoreError,
@@ -16,16 +16,17 @@ use sqlx::{Any, Row, Transaction};
 pub enum AdminRole {
     /// Reads everything, changes nothing.
     Auditor,
-    /// Reads, and takes away: switches people, clients and connections off, revokes installations.
+    /// Reads everything, and takes away: switches people, clients and connections off, revokes
+    /// installations.
     Helpdesk,
-    /// Changes every record but administrators.
+    /// Changes every record except administrators.
     Admin,
-    /// Everything.
+    /// May do everything.
     Owner,
 }
 
 impl AdminRole {
-    /// Every role, least first.
+    /// Every role, from the least to the most powerful.
     pub const ALL: [Self; 4] = [Self::Auditor, Self::Helpdesk, Self::Admin, Self::Owner];
 
     /// The stored word.
@@ -39,24 +40,25 @@ impl AdminRole {
     }
 }
 
-/// What a secret is checked by without being held: whoever reads these can neither send a request nor learn the
-/// secret (RFC 5802 section 3, StoredKey and ServerKey). A secret has 256 random bits, so that nothing has to be slow.
+/// What a secret is verified against, without the secret being stored: someone who reads these
+/// values can neither send a request nor learn the secret (RFC 5802 section 3, StoredKey and
+/// ServerKey). A secret has 256 random bits, so a slow hash is not needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredProof {
     /// SHA-256 of the key that proves a request.
     pub stored_key: String,
-    /// The key that proves an answer.
+    /// The key that authenticates a response.
     pub server_key: String,
 }
 
-/// An administrator of one authorization server, by the name in its audit rows.
+/// An administrator of one authorization server, by the name that its audit rows show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Administrator {
-    /// The name; never two at once.
+    /// The name, unique.
     pub name: String,
     /// What they may do.
     pub role: AdminRole,
-    /// What their token is checked by.
+    /// What their token is verified against.
     pub proof: StoredProof,
     /// When the token ends.
     pub expires_at: Timestamp,
@@ -66,58 +68,58 @@ pub struct Administrator {
     pub added_by: String,
 }
 
-/// An administrator as they were when they were let in.
+/// An administrator as they were when their request was authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestsOn {
     /// Their name.
     pub name: String,
     /// [`StoredProof::stored_key`] of the token that was presented.
     pub stored_key: String,
-    /// What they could do.
+    /// The role that they had.
     pub role: AdminRole,
 }
 
-/// What else an act is done on: looked at in its own transaction.
+/// Further terms of an act, checked in its own transaction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
-    /// The record is still as it was when it was read.
+    /// The record must still be as it was when it was read.
     pub expects: Option<Expects>,
-    /// What it was checked against is still the policy.
+    /// The policy that the act was checked against must still be current.
     pub policy: Option<Generation>,
-    /// It is done once, however often it is asked for.
+    /// The act is done only once, however often it is requested.
     pub once: Option<Once>,
-    /// It takes what only owners may from this administrator: another one has to be there who may.
+    /// The act takes a power of owners away from this administrator, so another owner must exist.
     pub leaves_an_owner_beside: Option<String>,
 }
 
-/// A record as somebody has read it.
+/// A record as the requester read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expects {
     /// [`Record::KIND`].
     pub kind: &'static str,
     /// Its id.
     pub id: String,
-    /// What it was ([`Store::tagged`](crate::Store::tagged)).
+    /// The tag that it had ([`Store::tagged`](crate::Store::tagged)).
     pub tag: String,
 }
 
-/// A request that may come again (its sender did not get the answer).
+/// A request that may be repeated because its sender did not receive the response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Once {
-    /// The hash of the idempotency key, and of who sent it.
+    /// The hash of the idempotency key and of its sender.
     pub key: String,
-    /// The hash of what is asked for.
+    /// The hash of the request.
     pub request: String,
-    /// Until when it is known.
+    /// When it may be forgotten.
     pub forget_after: Timestamp,
 }
 
-/// An act that was done before, by its idempotency key.
+/// An act that was done before with the same idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DoneBefore {
-    /// The hash of what was asked for then.
+    /// The hash of the earlier request.
     pub request: String,
-    /// HTTP status and body of the answer; none where nobody wrote it down in time.
+    /// HTTP status and body of the response; `None` if it was not stored.
     pub answer: Option<(u16, String)>,
 }
 
@@ -129,7 +131,7 @@ impl Record for Administrator {
     }
 }
 
-/// Ends the token of every administrator: an owner renews them.
+/// Ends the token of every administrator. An owner has to renew them.
 pub(crate) async fn end_administrators(
     transaction: &mut Transaction<'static, Any>,
     now: Timestamp,
@@ -140,12 +142,12 @@ pub(crate) async fn end_administrators(
         .await?;
     for row in &rows {
         let Ok(mut held) = document::<Administrator>(row, "document", Administrator::KIND) else {
-            // Whoever could read it again would let them in by the token of before.
+            // If the record became readable again, the earlier token would be accepted.
             remove(transaction, Administrator::KIND, row.try_get("id")?).await?;
             continue;
         };
         held.expires_at = held.expires_at.min(now);
-        // Whatever the clocks of other nodes say.
+        // Ends the token even on nodes whose clocks are behind.
         held.proof = StoredProof { stored_key: String::new(), server_key: String::new() };
         write(transaction, &held, Put::Replace).await?;
     }

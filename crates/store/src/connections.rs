@@ -1,4 +1,4 @@
-//! Connections, when what they name is deleted.
+//! Updates connections when a record that they name is deleted.
 
 use crate::{
     database::StoreError,
@@ -9,18 +9,19 @@ use crate::{
 use passavant_proto::policy::{Connection, Subject};
 use sqlx::{Any, Transaction};
 
-/// What is left of a connection without what is deleted.
+/// What remains of a connection without the deleted record.
 pub(crate) enum Leaves {
-    /// All: it did not name it.
+    /// Everything: the connection did not name it.
     NotThere,
-    /// What it is for besides.
+    /// The connection remains, for its other members.
     Others,
-    /// Nothing that it would be for.
+    /// Nothing: the connection would be empty.
     Nothing,
 }
 
-/// Takes something that is deleted out of all connections, by `leave`; which were changed, and how many went. One that cannot be
-/// read goes where `named` may be in it: a later record of the name gets nothing by it.
+/// Removes a deleted record from all connections, by `leave`. Returns which connections were
+/// changed, and how many were deleted. A connection that cannot be read is deleted if it may
+/// contain `named`, so that a later record of that name gains nothing from it.
 pub(crate) async fn leave_connections(
     transaction: &mut Transaction<'static, Any>,
     named: Option<&str>,
@@ -53,7 +54,8 @@ pub(crate) async fn leave_connections(
     Ok((changed, gone))
 }
 
-/// Takes somebody out of whom a connection is for. One that is for nobody else stays, for nobody: an administrator sees it.
+/// Removes a subject from a connection. A connection without other subjects stays, for nobody, so
+/// that an administrator sees it.
 pub(crate) fn leave_subjects(connection: &mut Connection, gone: &Subject) -> Leaves {
     let before = connection.subjects.len();
     connection.subjects.retain(|subject| subject != gone);

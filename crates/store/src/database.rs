@@ -1,4 +1,5 @@
-//! The store itself: its connections, its transactions, and the one place where SQLite and PostgreSQL differ.
+//! The store itself: its connections and transactions, and the one place where SQLite and
+//! PostgreSQL differ.
 
 use crate::{ledger, unreadable::Unreadable};
 use sqlx::{Any, AnyPool, Transaction};
@@ -11,8 +12,8 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// The store could not do it. What happened to a write is unknown: the caller answers 503 and
-/// promises nothing.
+/// The store could not do it. Whether a write took effect is unknown: the caller responds with 503
+/// and promises nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database failed or cannot be reached.
@@ -29,27 +30,29 @@ pub enum StoreError {
         /// The name.
         name: String,
     },
-    /// Whoever asked for a change is no administrator any more, or another one. Nothing was done.
+    /// The requester of a change is not an administrator any more, or their token or role is
+    /// different. Nothing was done.
     #[error("the administrator was removed meanwhile, or has another token or role")]
     NoAdministrator,
-    /// The policy changed since the act was checked against it. Nothing was done: it is to be checked again.
+    /// The policy changed since the act was checked against it. Nothing was done; check again and
+    /// retry.
     #[error("other records were changed meanwhile")]
     Stale,
-    /// Nobody would be left who may appoint administrators.
+    /// Nobody who may appoint administrators would be left.
     #[error("`{0}` is the last owner")]
     LastOwner(String),
-    /// The record is not as whoever asked for a change had read it. Nothing was done.
+    /// The record is not as it was when the requester read it. Nothing was done.
     #[error("the record was changed since it was read")]
     Changed,
-    /// An act with this idempotency key was done, or is being done. Nothing was done again.
+    /// An act with this idempotency key was done, or is in progress. Nothing was done again.
     #[error("an act with this idempotency key was done, or is being done")]
     DoneBefore,
-    /// Another node changes the schema, or stopped while it did.
+    /// Another node is changing the schema, or stopped while doing so.
     #[error(
         "another node has been changing the schema for {0} s; try again, and look whether it still runs where it does not end"
     )]
     Migrating(u64),
-    /// It took too long, and may still happen.
+    /// It took too long, and may still take effect.
     #[error("the database did not answer in time")]
     Busy,
     /// The writer task is gone: the process is shutting down.
@@ -63,26 +66,26 @@ pub enum StoreError {
         /// Newest version known.
         known: i64,
     },
-    /// The database is another authorization server's.
+    /// The database belongs to another authorization server.
     #[error(
         "the database belongs to `{found}`, and this is `{wanted}`: each authorization server has a \
          database of its own"
     )]
     Foreign {
-        /// Whose it is.
+        /// Its owner.
         found: String,
-        /// Who asks.
+        /// This server.
         wanted: String,
     },
-    /// The database is of the other kind of server.
+    /// The database belongs to the other kind of server.
     #[error("it is not the database of {role}: there are records of kind `{kind}` in it")]
     OtherRole {
-        /// What was wanted.
+        /// The role that was expected.
         role: &'static str,
-        /// What is in it.
+        /// The kind of record that was found.
         kind: String,
     },
-    /// A PostgreSQL elsewhere, without a verified name.
+    /// A PostgreSQL on another machine without TLS that verifies its name.
     #[error(
         "the database on `{0}` would be spoken to in the clear, or to whoever answers: add \
          `sslmode=verify-full` to its URL (and `sslrootcert=FILE` for a certificate authority of your own)"
@@ -91,13 +94,13 @@ pub enum StoreError {
     /// A PostgreSQL URL that cannot be read.
     #[error("it is no PostgreSQL URL: postgres://USER@HOST/DATABASE?sslmode=verify-full")]
     UrlParts,
-    /// A parameter of a PostgreSQL URL that nobody reads.
+    /// A parameter of a PostgreSQL URL that has no effect here.
     #[error(
         "a parameter after `?` is not known; there are sslmode, sslrootcert, sslcert, sslkey, host, hostaddr, port, \
          dbname, user, password, application_name and options"
     )]
     UrlParameter,
-    /// A letter in a PostgreSQL URL that ends the part it is in.
+    /// A character in a PostgreSQL URL that ends the part it is in.
     #[error(
         "there is a `@` behind a `/`, `?` or `#`: a password with one of these letters in it has to be percent-encoded \
          (`#` is %23, `/` is %2F, `?` is %3F, `@` is %40)"
@@ -108,17 +111,17 @@ pub enum StoreError {
         "it names several hosts: one host is taken here, for instance of a proxy that knows which server is the primary"
     )]
     UrlHosts,
-    /// A value of sslmode that there is not.
+    /// An unknown value of sslmode.
     #[error("sslmode is disable, allow, prefer, require, verify-ca or verify-full")]
     UrlTransport,
-    /// Nothing can be connected to.
+    /// The database cannot be reached.
     #[error(
         "the database at {place} cannot be reached: {cause}\nhint: is it running, and are host and port right?"
     )]
     Unreachable {
         /// Host and port.
         place: String,
-        /// What the system says.
+        /// The system's error.
         cause: String,
     },
     /// The URL is neither `sqlite:` nor `postgres:`.
@@ -126,7 +129,7 @@ pub enum StoreError {
     Url(String),
 }
 
-/// Reads by `$query`, and once more where the connection turns out to be dead.
+/// Reads by `$query`. Retries once if the connection turns out to be dead.
 macro_rules! reading {
     ($store:expr, $fetch:ident, $query:expr) => {{
         let mut tries = 0;
@@ -152,14 +155,15 @@ pub struct Store {
     pub(crate) unreadable: Arc<Unreadable>,
 }
 
-/// What is known of the connections of a store.
+/// What is known about the connections of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
-    /// When a connection last broke, or could not write: in milliseconds since the store was opened, plus one.
+    /// When a connection last broke or could not write: milliseconds since the store was opened,
+    /// plus one.
     broke: AtomicU64,
 }
 
-/// For so long after a connection broke, the others are asked before they are used.
+/// For this long after a connection broke, the other connections are tested before use.
 const SUSPECT: Duration = Duration::from_secs(10);
 
 impl Health {
@@ -181,13 +185,13 @@ impl Health {
     }
 }
 
-/// Whether a connection is of no use any more, or its server cannot write: of such a server every connection has to
-/// be asked before it is used.
+/// Whether a connection is unusable, or its server cannot write. After that, every connection to
+/// the server has to be tested before use.
 pub(crate) fn is_broken(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
-        // Shut down by an administrator, after a crash, starting up; a server that only reads, as one that was
-        // overtaken in a failover does; a transaction that was idle for too long.
+        // Shut down by an administrator, after a crash, starting up; a read-only server, such as
+        // the former primary after a failover; a transaction that was idle for too long.
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             matches!(
                 code.as_ref(),
@@ -198,7 +202,7 @@ pub(crate) fn is_broken(error: &sqlx::Error) -> bool {
     }
 }
 
-/// What the two databases spell differently.
+/// The differences between the two databases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
     Sqlite,
@@ -206,7 +210,8 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
-    /// SQLite takes its one write lock at once, so that no transaction fails half-way through.
+    /// SQLite takes its only write lock at the beginning, so that no transaction fails half-way
+    /// through.
     pub(crate) fn begin(self) -> &'static str {
         match self {
             Self::Sqlite => "BEGIN IMMEDIATE",
@@ -214,7 +219,8 @@ impl Dialect {
         }
     }
 
-    /// A number that no other change draws: a counter that was set back by a restore would meet itself.
+    /// A number that no other change draws. A counter alone would repeat its values after a
+    /// restore.
     pub(crate) fn random(self) -> &'static str {
         match self {
             Self::Sqlite => "random()",
@@ -230,7 +236,7 @@ impl Dialect {
         }
     }
 
-    /// Deletes at most `limit` rows of `table` that fit.
+    /// Deletes at most `limit` rows of `table` that match.
     pub(crate) fn delete_some(self, table: &str, condition: &str, limit: u32) -> String {
         match self {
             Self::Sqlite => format!(
@@ -253,7 +259,8 @@ impl Dialect {
 }
 
 impl Store {
-    /// Begins a transaction. A connection that turns out to be dead before anything was sent by it is replaced.
+    /// Begins a transaction. Replaces a connection that turns out to be dead before it sent
+    /// anything.
     pub(crate) async fn begin_plain(&self) -> Result<Transaction<'static, Any>, StoreError> {
         let mut tries = 0;
         loop {
@@ -282,28 +289,29 @@ impl Store {
         Ok(transaction)
     }
 
-    /// Begins a write transaction that mints: it rests on records that must not change before it
+    /// Begins a write transaction that mints. It rests on records that must not change before it
     /// commits, and holds off [`Store::begin_revoking`] until then. Rolls back when dropped.
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Any>, StoreError> {
         self.begin_locked("SELECT pg_advisory_xact_lock_shared(7317002)::text").await
     }
 
-    /// Begins a write transaction that takes something away or changes what others rest on: it waits
-    /// for the mints under way, and none begins until it ends. When it has committed, no mint that
-    /// did not see it can still commit. The lock queues fairly, so minting cannot starve it; in
-    /// SQLite the write lock does all of it. A node that stops in the middle holds it for three seconds at most:
-    /// then its session is ended by the database.
+    /// Begins a write transaction that takes something away or changes what others rest on. It
+    /// waits for the mints in progress, and none begins until it ends. After its commit, no mint
+    /// that did not see it can commit. The lock queues fairly, so minting cannot starve it; in
+    /// SQLite the write lock does all of this. A node that stops in the middle holds the lock for
+    /// at most three seconds: then the database ends its session.
     pub(crate) async fn begin_revoking(&self) -> Result<Transaction<'static, Any>, StoreError> {
         self.begin_locked("SELECT pg_advisory_xact_lock(7317002)::text").await
     }
 
-    /// Whether a read that failed is tried once more: its connection turned out to be dead, and nothing was changed.
+    /// Whether to retry a read that failed: its connection turned out to be dead, and nothing was
+    /// changed.
     pub(crate) fn is_read_again(&self, error: &sqlx::Error, tries: u32) -> bool {
         self.health.note(error);
         tries == 1 && is_broken(error)
     }
 
-    /// Notes what an error says of the connections.
+    /// Notes what an error says about the connections.
     pub(crate) fn note_failure(&self, error: &StoreError) {
         if let StoreError::Database(error) = error {
             self.health.note(error);
@@ -311,7 +319,7 @@ impl Store {
     }
 }
 
-/// A text as `LIKE … ESCAPE '!'` finds it.
+/// A text escaped for `LIKE … ESCAPE '!'`.
 pub(crate) fn escaped(text: &str) -> String {
     text.replace('!', "!!").replace('%', "!%").replace('_', "!_")
 }

@@ -1,7 +1,9 @@
-//! What administrators say: users, groups, clients, resources, connections, trusted issuers. Policy (all but people, and
-//! what strangers registered) is under one generation, and each row of a person has a version of its own; the database
-//! changes either with the row, in its transaction. Every mint is recorded against the generation and the versions that
-//! it was decided on, so no decision outlives the records it rests on, and a change of one person stales nobody else's.
+//! The administrators' records: users, groups, clients, resources, connections, trusted issuers.
+//! One generation covers the policy, which is everything except people and self-registered clients;
+//! each row of a person has its own version. The database changes generation and version in the
+//! transaction that changes the row. Every mint is recorded against the generation and the versions
+//! that it was decided on, so no decision outlives the records it rests on, and a change of one
+//! person makes no other person's decision stale.
 
 use crate::{
     database::{Store, StoreError, escaped, reading},
@@ -11,8 +13,8 @@ use crate::{
 use passavant_proto::secret::sha256;
 use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyRow};
 
-/// The policy as it was at one moment: no two are alike, also where a restore set the counter back. Compared for
-/// equality alone.
+/// The policy as it was at one moment. No two are equal, even if a restore set the counter back.
+/// Compared only for equality.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generation {
     /// Counts the changes.
@@ -25,8 +27,8 @@ pub struct Generation {
 pub(crate) const GENERATION: &str = "SELECT held.value, mark.value FROM meta held, meta mark \
                                      WHERE held.key = 'policy' AND mark.key = 'policy_mark'";
 
-/// One row of a person, account, link, installation or self-registered client, as it was when it was read: a decision
-/// that rests on it is recorded only while it is still that.
+/// One row of a person, account, link, installation or self-registered client, as it was when it
+/// was read. A decision that rests on it is recorded only while the row is unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seen {
     pub(crate) kind: &'static str,
@@ -34,32 +36,32 @@ pub struct Seen {
     pub(crate) version: i64,
 }
 
-/// Most records of one page.
+/// Maximum number of records of one page.
 pub(crate) const MOST_OF_A_PAGE: i64 = 1000;
 
-/// Which records of a kind.
+/// Selects records of a kind.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// Those after this id.
+    /// Only records after this id.
     pub after: String,
-    /// Those whose id or name has this in it.
+    /// Only records whose id or name contains this.
     pub search: String,
-    /// How many at most, 1 to 1000.
+    /// Maximum number, 1 to 1000.
     pub limit: i64,
 }
 
-/// Some records of a kind.
+/// A page of records of a kind.
 #[derive(Debug)]
 pub struct Page<R> {
-    /// Those that can be read.
+    /// The records that can be read.
     pub records: Vec<R>,
-    /// Those that cannot, and why.
+    /// The ids of those that cannot be read, and why.
     pub unreadable: Vec<(String, String)>,
-    /// What to ask for the next page after; none where this is the last.
+    /// The id after which the next page begins; `None` on the last page.
     pub next: Option<String>,
 }
 
-/// What tells one state of a record from another.
+/// A tag that differs for every state of a record.
 pub(crate) fn tag_of(document: &str) -> String {
     sha256(document.as_bytes())
 }
@@ -70,7 +72,7 @@ impl Generation {
     }
 }
 
-/// Whether a record must be new.
+/// Whether a record must be new or must exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Put {
     /// It must not exist yet.
@@ -86,12 +88,13 @@ impl Store {
         Ok(Generation::of(&row)?)
     }
 
-    /// Every record of a kind, by id, but for those that cannot be read ([`Store::unreadable`]).
+    /// Every record of a kind by id, except those that cannot be read ([`Store::unreadable`]).
     pub async fn all<R: Record>(&self) -> Result<Vec<R>, StoreError> {
         Ok(self.held::<R>().await?.records)
     }
 
-    /// Every record of a kind, by id, and which cannot be read: for whatever would allow more if those were not there.
+    /// Every record of a kind by id, and which ones cannot be read: for callers that would allow
+    /// more if the unreadable ones were missing.
     pub async fn held<R: Record>(&self) -> Result<Held<R>, StoreError> {
         let sql = self.documents("kind = $1 ORDER BY id");
         let rows =
@@ -99,13 +102,14 @@ impl Store {
         self.readable(&rows)
     }
 
-    /// Selects ids and documents, these as bytes: what is no text in one row is no error of them all.
+    /// Selects ids and documents. Documents come as bytes, so that invalid text in one row does not
+    /// fail the whole query.
     fn documents(&self, condition: &str) -> String {
         let document = self.dialect.bytes("document");
         format!("SELECT id, {document} AS document FROM directory WHERE {condition}")
     }
 
-    /// One record by id, and what a decision on it is recorded against.
+    /// One record by id, and the row version that a decision on it is recorded against.
     pub async fn seen<R: Record>(&self, id: &str) -> Result<Option<(R, Seen)>, StoreError> {
         let document = self.dialect.bytes("document");
         let sql = format!(
@@ -118,7 +122,7 @@ impl Store {
         Ok(Some((record, Seen { kind: R::KIND, id: id.to_owned(), version })))
     }
 
-    /// One record by id, and the tag of what it is now: another one after any change of it.
+    /// One record by id, and its current tag, which differs after any change.
     pub async fn tagged<R: Record>(&self, id: &str) -> Result<Option<(R, String)>, StoreError> {
         let sql = self.documents("kind = $1 AND id = $2");
         let query = || sqlx::query(AssertSqlSafe(sql.clone())).bind(R::KIND).bind(id);
@@ -127,7 +131,7 @@ impl Store {
         Ok(Some((self.noted(row.try_get("id")?, text)?, tag_of(text))))
     }
 
-    /// Records of a kind by id, some at a time.
+    /// One page of the records of a kind, by id.
     pub async fn page<R: Record>(&self, wanted: &Wanted) -> Result<Page<R>, StoreError> {
         let limit = wanted.limit.clamp(1, MOST_OF_A_PAGE);
         let sql = self.documents(
@@ -182,13 +186,13 @@ impl Store {
         row.map(|row| self.noted(row.try_get("id")?, rows::text_of(&row, "document")?)).transpose()
     }
 
-    /// The id of the record that has this id or this name, whether or not it can be read.
+    /// The id of the record with this id or this name, whether or not it can be read.
     pub async fn id_of<R: Record>(
         &self,
         id: &str,
         name: &str,
     ) -> Result<Option<String>, StoreError> {
-        // The id first: another record may be called so.
+        // The id takes precedence, because another record may have it as a name.
         let sql = "SELECT id FROM directory WHERE kind = $1 AND (id = $2 OR name = $3) \
                    ORDER BY CASE WHEN id = $2 THEN 0 ELSE 1 END LIMIT 1";
         let row =
@@ -210,8 +214,8 @@ pub(crate) async fn remove(
     Ok(done.rows_affected() > 0)
 }
 
-/// Deletes a record that cannot be read where the text `named` is anywhere in it: nobody is to inherit by a name, also
-/// when it can be read again one day.
+/// Deletes a record that cannot be read if its text contains `named` anywhere, so that a later
+/// record of that name inherits nothing, even if the deleted one became readable one day.
 pub(crate) async fn remove_if_it_names(
     transaction: &mut Transaction<'static, Any>,
     kind: &str,

@@ -1,4 +1,4 @@
-//! Signing keys, sealed by the binary before they come here.
+//! Signing keys. The binary encrypts them before they are stored.
 
 use crate::{
     database::{Store, StoreError, reading},
@@ -18,15 +18,16 @@ pub struct SealedKey {
     pub sealed: String,
     /// When it was made.
     pub created_at: Timestamp,
-    /// When it stopped signing, by the word of an earlier version.
+    /// When it stopped signing, set only by an earlier version.
     pub retired_at: Option<Timestamp>,
-    /// From when on it signs: until then it is published alone. The newest one whose time has come signs; those
-    /// before it verify until the last token that they signed is over.
+    /// When it starts signing; until then it is only published. The newest key whose time has come
+    /// signs; earlier keys verify until the last token that they signed has expired.
     pub signs_from: Timestamp,
 }
 
-/// Where keys are. Those of other algorithms than the server's first one are apart from the others: an earlier version, which
-/// takes every key of the first table for one of its own algorithm, goes on beside this one, and after it.
+/// Tables of keys. Keys of algorithms other than the first one's have a table of their own, because
+/// an earlier version takes every key of the first table for one of its own algorithm. Thus it can
+/// run beside this version, and after it.
 const TABLES: [&str; 2] = ["signing_keys", "signing_keys_beside"];
 
 async fn table_of(
@@ -68,8 +69,8 @@ impl Store {
             .collect()
     }
 
-    /// Adds `key` unless there already is one of its algorithm that signs: of several nodes that start at once on an
-    /// empty database, one wins and all go on with its key. Answers the key that stands.
+    /// Adds `key` unless a signing key of its algorithm already exists: if several nodes start at
+    /// once on an empty database, one wins and all use its key. Returns the key that is stored.
     pub async fn first_signing_key(&self, key: &SealedKey) -> Result<SealedKey, StoreError> {
         self.patiently(|| self.try_first_signing_key(key)).await
     }
@@ -96,7 +97,7 @@ impl Store {
         stands.ok_or(StoreError::Closed)
     }
 
-    /// Adds a key, in a new generation: every node knows it at its next request.
+    /// Adds a key, in a new generation: every node sees it at its next request.
     pub async fn add_signing_key(
         &self,
         key: &SealedKey,
@@ -119,9 +120,10 @@ impl Store {
         self.commit_directory(transaction, checked, event).await
     }
 
-    /// Removes a key and those of its algorithm before it, in a new generation: no node believes them at its next request. `false` if it
-    /// is not there, or if it signs at `now` and no later one does: an earlier key never comes back. One that does not
-    /// sign yet goes alone.
+    /// Removes a key and the earlier ones of its algorithm, in a new generation: every node stops
+    /// accepting them at its next request. Returns `false` if the key does not exist, or if it
+    /// signs at `now` and no later one does, because an earlier key never signs again. A key that
+    /// does not sign yet is removed alone.
     pub async fn remove_signing_key(
         &self,
         kid: &str,
@@ -131,7 +133,7 @@ impl Store {
         let (mut transaction, checked) = self.begin_act(&event).await?;
         let mut gone = 0;
         for table in TABLES {
-            // A key and those of its algorithm are in one table.
+            // All keys of one algorithm are in the same table.
             let statement = format!(
                 "DELETE FROM {table} WHERE (kid = $1 AND COALESCE(signs_from, created_at) > $2) \
                  OR (COALESCE(signs_from, created_at) <= \
@@ -159,7 +161,8 @@ impl Store {
 mod tests {
     use super::*;
 
-    /// The program before RS256 takes every key of its one table for one of its own algorithm, and stops at others.
+    /// Versions before RS256 take every key of their one table for one of their own algorithm, and
+    /// stop at others.
     #[tokio::test]
     async fn an_earlier_version_sees_no_key_that_it_does_not_know() {
         let folder = tempfile::tempdir().unwrap();

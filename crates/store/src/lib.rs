@@ -1,7 +1,8 @@
 //! The records of one authorization server (IdP or RAS) in one database, SQLite or PostgreSQL.
 //!
-//! Methods are named for what they do and one method is one transaction; none checks first and acts
-//! later. Every statement is written once and runs on both databases. Secrets come in as hashes.
+//! Methods are named for what they do, and one method is one transaction; none checks in one
+//! transaction and acts in another. Every statement is written once and runs on both databases.
+//! Callers pass secrets only as hashes.
 
 mod acts;
 mod administrators;

@@ -1,21 +1,22 @@
-//! The schema, step by step. Each step only adds (expand): nodes of an earlier version go on beside it, and after it. What
-//! an earlier version needs is taken away (contract) by a later release than the one that stopped needing it, and raises
-//! [`SCHEMA_VERSION`], which is the only thing that keeps an earlier version out.
+//! The schema, step by step. Each step only adds (expand), so that nodes of an earlier version keep
+//! running beside it, and after it. What an earlier version needs is removed (contract) only by a
+//! release later than the one that stopped needing it. That release raises [`SCHEMA_VERSION`],
+//! which is the only thing that keeps an earlier version out.
 //!
-//! Whichever node comes first runs the steps that are missing, each in the same transaction as its mark. Others wait for
-//! it, and not without end.
+//! The first node to start runs the missing steps, each in the same transaction as its mark. The
+//! others wait for it, up to a limit.
 
 use crate::database::{Dialect, StoreError};
 use sqlx::{Any, AnyPool, AssertSqlSafe, Row, Transaction};
 use std::time::{Duration, Instant};
 
-/// What a program has to know to use the database at all.
+/// The version that a program has to know to use the database at all.
 const SCHEMA_VERSION: i64 = 1;
 
-/// What every version has.
+/// The tables of every version.
 const FIRST: &str = include_str!("migrations/0000_first.sql");
 
-/// The steps since, numbered from 1. A step that was released is never changed.
+/// The later steps, numbered from 1. A released step is never changed.
 const STEPS: [Step; 7] = [
     Step::Both(include_str!("migrations/0001_whose_and_when.sql")),
     Step::Both(include_str!("migrations/0002_keys_ahead.sql")),
@@ -29,11 +30,11 @@ const STEPS: [Step; 7] = [
     Step::Both(include_str!("migrations/0007_acts_once.sql")),
 ];
 
-/// One step, as the databases take it.
+/// One step, in the dialects of the databases.
 #[derive(Clone, Copy)]
 enum Step {
     Both(&'static str),
-    /// Triggers have no common spelling.
+    /// Triggers have no common syntax.
     Each {
         sqlite: &'static str,
         postgres: &'static str,
@@ -50,16 +51,17 @@ impl Step {
     }
 }
 
-/// The same for a SQLite file that another program has locked.
+/// How long a start waits for a SQLite file that another program has locked.
 const FILE: Duration = Duration::from_secs(30);
 
-/// How long a step waits for those who read and write a table: whoever comes after it waits as long.
+/// How long a step waits for readers and writers of a table; those who come after it wait as long.
 const HOLD: Duration = Duration::from_millis(1500);
 
-/// How long a node waits for another one to end its steps: an index over millions of rows takes its time.
+/// How long a node waits for another one to finish its steps. An index over millions of rows takes
+/// its time.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// Whether this version may use the database still: a later one may have taken something away.
+/// Whether this version may still use the database. A later version may have removed something.
 pub(crate) async fn check(transaction: &mut Transaction<'static, Any>) -> Result<(), StoreError> {
     match number(transaction, "schema").await? {
         Some(found) if found > SCHEMA_VERSION => {
@@ -69,7 +71,8 @@ pub(crate) async fn check(transaction: &mut Transaction<'static, Any>) -> Result
     }
 }
 
-/// Brings the schema up to date, and waits its turn: not without end, and holding up nobody for longer than [`HOLD`].
+/// Brings the schema up to date. Waits its turn, up to a limit, and delays others by no more than
+/// [`HOLD`].
 pub(crate) async fn run(pool: &AnyPool, dialect: Dialect) -> Result<(), StoreError> {
     let began = Instant::now();
     loop {
@@ -84,19 +87,20 @@ pub(crate) async fn run(pool: &AnyPool, dialect: Dialect) -> Result<(), StoreErr
     }
 }
 
-/// Whether somebody else has what is asked for, for now.
+/// Whether the error means that another one holds the lock for now.
 pub(crate) fn is_taken(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    // SQLite: busy, also where a snapshot was overtaken; PostgreSQL: a lock was not had in time, a deadlock.
+    // SQLite: busy, or a snapshot was overtaken; PostgreSQL: a lock timeout, or a deadlock.
     code.is_some_and(|code| matches!(code.as_ref(), "5" | "261" | "517" | "55P03" | "40P01"))
 }
 
-/// How long a start waits for others: for a node that changes the schema, for a program that holds a file.
+/// How long a start waits: for a node that changes the schema, or for a program that has locked the
+/// file.
 pub(crate) fn patience(dialect: Dialect) -> Duration {
     if dialect == Dialect::Sqlite { FILE } else { PATIENCE }
 }
 
-/// The steps that are missing. Where none is, nothing is locked.
+/// Runs the steps that are missing. If none is missing, nothing is locked.
 async fn steps(pool: &AnyPool, dialect: Dialect) -> Result<(), StoreError> {
     if let Ok((found, done)) = state(pool).await {
         if found > SCHEMA_VERSION {
@@ -113,7 +117,8 @@ async fn steps(pool: &AnyPool, dialect: Dialect) -> Result<(), StoreError> {
     if found > SCHEMA_VERSION {
         return Err(StoreError::TooNew { found, known: SCHEMA_VERSION });
     }
-    // More than there are here: a later version has been here, which goes on beside this one.
+    // A greater number than here means that a later version, which runs beside this one, has added
+    // steps.
     let done = number(&mut transaction, "additions").await?.unwrap_or(0);
     for (step, sql) in (1_i64..).zip(STEPS).filter(|(step, _)| *step > done) {
         let sql = sql.of(dialect).replace("{random}", dialect.random());
@@ -129,8 +134,9 @@ async fn steps(pool: &AnyPool, dialect: Dialect) -> Result<(), StoreError> {
     Ok(transaction.commit().await?)
 }
 
-/// A transaction that alone changes the schema. Where another node is at it, it is asked again until it ends; a node that
-/// stopped between two statements is ended by the database within seconds.
+/// A transaction in which this node alone changes the schema. While another node does so, retries
+/// until it ends. If the other node stopped between two statements, the database ends its session
+/// within seconds.
 async fn turn(pool: &AnyPool, dialect: Dialect) -> Result<Transaction<'static, Any>, StoreError> {
     if dialect == Dialect::Sqlite {
         return Ok(pool.begin_with(dialect.begin()).await?);
@@ -141,7 +147,8 @@ async fn turn(pool: &AnyPool, dialect: Dialect) -> Result<Transaction<'static, A
         let sql = "SELECT CASE WHEN pg_try_advisory_xact_lock(7317001) THEN 1 ELSE 0 END::bigint";
         let row = sqlx::query(sql).fetch_one(&mut *transaction).await?;
         if row.try_get::<i64, _>(0)? == 1 {
-            // One statement may take long; what waits for a lock keeps all the others waiting, and gives up.
+            // A statement may take long. A wait for a lock delays everyone else, so it gives up
+            // early.
             let settings = format!(
                 "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {}",
                 HOLD.as_millis()
@@ -157,7 +164,7 @@ async fn turn(pool: &AnyPool, dialect: Dialect) -> Result<Transaction<'static, A
     }
 }
 
-/// Version and steps of a database that has a schema.
+/// Version and number of steps of a database that has a schema.
 async fn state(pool: &AnyPool) -> Result<(i64, i64), StoreError> {
     let mut transaction = pool.begin().await?;
     let found = number(&mut transaction, "schema").await?.unwrap_or(SCHEMA_VERSION);

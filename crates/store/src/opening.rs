@@ -1,4 +1,4 @@
-//! Opening a database: where it may be, whose it is, how connections are made.
+//! Opening a database: where it may be, which server owns it, how connections are made.
 
 use crate::{
     database::{Dialect, Health, Store, StoreError},
@@ -18,8 +18,8 @@ use std::{
 use tokio::sync::mpsc;
 
 impl Store {
-    /// Opens `sqlite:PATH` (created if absent) or `postgres://…`, and brings the schema up to date. A PostgreSQL
-    /// elsewhere has to be reached by TLS with a verified name.
+    /// Opens `sqlite:PATH` (created if absent) or `postgres://…`, and brings the schema up to date.
+    /// A PostgreSQL on another machine must be reached by TLS that verifies its name.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         let dialect = dialect_of(url)?;
         check_transport(url)?;
@@ -46,12 +46,13 @@ impl Store {
         Ok(store)
     }
 
-    /// Says whose database this is, the first time; refused where it is another authorization server's.
+    /// Claims the database for this server the first time. Fails if it belongs to another
+    /// authorization server.
     pub async fn claim(&self, role: &str, issuer: &str) -> Result<(), StoreError> {
         self.patiently(|| self.try_claim(role, issuer)).await
     }
 
-    /// Does what a start does, for as long as a start waits for others.
+    /// Retries the work of a start for as long as a start waits for others.
     pub(crate) async fn patiently<T, F>(&self, work: impl Fn() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
@@ -102,14 +103,14 @@ fn dialect_of(url: &str) -> Result<Dialect, StoreError> {
     } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
         Ok(Dialect::Postgres)
     } else {
-        // Never more of it than a scheme: the rest may be a password.
+        // Shows only the scheme: the rest may contain a password.
         let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
         let is_plain = scheme.len() <= 20 && scheme.bytes().all(|b| b.is_ascii_alphanumeric());
         Err(StoreError::Url(if is_plain { scheme.to_owned() } else { String::new() }))
     }
 }
 
-/// Parameters of a PostgreSQL URL that mean something here.
+/// Parameters of a PostgreSQL URL that have an effect here.
 const PARAMETERS: [&str; 12] = [
     "sslmode",
     "sslrootcert",
@@ -125,8 +126,8 @@ const PARAMETERS: [&str; 12] = [
     "options",
 ];
 
-/// Whether what a URL leads to may be spoken to: a PostgreSQL that is not on this machine by TLS with a verified name
-/// alone, since whoever stands between holds the policy.
+/// Whether a URL leads to a database that is safe to connect to: a PostgreSQL on another machine
+/// only by TLS that verifies its name, since a man in the middle would control the policy.
 pub fn check_transport(url: &str) -> Result<(), StoreError> {
     if dialect_of(url)? == Dialect::Sqlite {
         return Ok(());
@@ -141,7 +142,7 @@ pub fn check_transport(url: &str) -> Result<(), StoreError> {
     if authority.rsplit('@').next().is_some_and(|hosts| hosts.contains(',')) {
         return Err(StoreError::UrlHosts);
     }
-    // What is not known would be logged with its value.
+    // An unknown parameter would be logged with its value.
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         if !PARAMETERS.contains(&name) {
@@ -152,7 +153,7 @@ pub fn check_transport(url: &str) -> Result<(), StoreError> {
             return Err(StoreError::UrlTransport);
         }
     }
-    // Never the error's own text: it may quote the URL, which has a password in it.
+    // The error's own text is not shown: it may quote the URL, which contains a password.
     let options: PgConnectOptions = url.parse().map_err(|_| StoreError::UrlParts)?;
     let host = options.get_host();
     let is_here = options.get_socket().is_some()
@@ -166,7 +167,7 @@ pub fn check_transport(url: &str) -> Result<(), StoreError> {
     if is_here || is_verified { Ok(()) } else { Err(StoreError::Transport(host.to_owned())) }
 }
 
-/// Whether anything listens where a PostgreSQL URL leads. A pool says no more than that it waited in vain.
+/// Whether a server listens where a PostgreSQL URL leads. A pool would only report a timeout.
 async fn check_reachable(url: &str) -> Result<(), StoreError> {
     let options: PgConnectOptions = url.parse().map_err(|_| StoreError::UrlParts)?;
     let (host, port) = (options.get_host(), options.get_port());
@@ -190,7 +191,7 @@ fn sqlite_url(path: &str) -> String {
     format!("sqlite://{escaped}?mode=rwc")
 }
 
-/// The first connections. A SQLite file may be locked by another program for a while.
+/// Opens the first connections. Another program may have locked a SQLite file for a while.
 async fn connect(
     connections: u32,
     dialect: Dialect,
@@ -213,7 +214,8 @@ async fn connect(
     }
 }
 
-/// A database that nobody has claimed yet, of before there were claims: what is in it tells what it is.
+/// For a database from before there were claims, and without one: its records show which role it
+/// has.
 async fn check_role(
     transaction: &mut Transaction<'static, Any>,
     role: &str,
@@ -244,7 +246,7 @@ fn pool(connections: u32, dialect: Dialect, health: &Arc<Health>) -> AnyPoolOpti
     let health = Arc::clone(health);
     let pool = AnyPoolOptions::new()
         .max_connections(connections)
-        // With the wait for SQLite's lock, an answer comes within two seconds.
+        // Together with the wait for SQLite's lock, a response comes within two seconds.
         .acquire_timeout(match dialect {
             Dialect::Sqlite => Duration::from_secs(1),
             Dialect::Postgres => Duration::from_secs(5),
@@ -258,8 +260,9 @@ fn pool(connections: u32, dialect: Dialect, health: &Arc<Health>) -> AnyPoolOpti
                          PRAGMA synchronous = FULL; PRAGMA cache_size = -4096; \
                          PRAGMA wal_autocheckpoint = 8000;"
                     }
-                    // A node that stops in the middle of a transaction, or whose network does, holds its locks for
-                    // no longer than the others wait. A server that only reads is none of ours.
+                    // A node that stops in the middle of a transaction, or loses its network, holds
+                    // its locks for no longer than others wait. A read-only server is rejected
+                    // below.
                     Dialect::Postgres => {
                         "SET statement_timeout = 5000; SET lock_timeout = 5000; \
                          SET idle_in_transaction_session_timeout = 3000; \
@@ -284,13 +287,14 @@ fn pool(connections: u32, dialect: Dialect, health: &Arc<Health>) -> AnyPoolOpti
     pool.before_acquire(move |connection, met| {
         let asked = met.idle_for > IDLE || health.is_suspect();
         Box::pin(async move {
-            // One that is dead, or of a server that was overtaken, is thrown away, and another one made.
+            // A connection that is dead, or to a server that was overtaken, is dropped and
+            // replaced.
             Ok(!asked || can_write(connection).await.unwrap_or(false))
         })
     })
 }
 
-/// Whether a PostgreSQL takes writes.
+/// Whether a PostgreSQL server accepts writes.
 async fn can_write(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
     let row = sqlx::query(
         "SELECT CASE WHEN pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' \
@@ -307,5 +311,5 @@ pub fn sqlite_path(url: &str) -> Option<&Path> {
     Some(Path::new(path.strip_prefix("//").unwrap_or(path)))
 }
 
-/// A connection that was idle for longer is asked before it is used.
+/// A connection that was idle for longer is tested before use.
 const IDLE: Duration = Duration::from_secs(1);

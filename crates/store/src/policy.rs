@@ -1,4 +1,4 @@
-//! The policy of an identity provider, as it is on record.
+//! The policy of an identity provider, from its stored records.
 
 use crate::{
     database::{Store, StoreError},
@@ -11,8 +11,9 @@ use passavant_proto::{
 use serde_json::Value;
 
 impl Store {
-    /// What the administrators of the identity provider `issuer` said. A record that cannot be read opens nothing, and
-    /// what is closed while it can be read does not open because it cannot.
+    /// The policy from the administrators' records of the identity provider `issuer`. A record that
+    /// cannot be read opens nothing, and nothing that a readable record closes is opened because
+    /// the record cannot be read.
     pub async fn policy(&self, issuer: &Issuer) -> Result<Policy, StoreError> {
         let servers = self.held::<ResourceAuthorizationServer>().await?;
         let resources = self.held::<RegisteredResource>().await?;
@@ -22,7 +23,7 @@ impl Store {
             resources.unreadable.into_iter().map(|(id, _)| id).collect();
         let mut governs_all = false;
         for (id, document) in servers.unreadable {
-            // By which other names it is known, only its document tells.
+            // The server's other names are known only from its document.
             match document.as_ref().map(|document| document.get("aliases")) {
                 Some(Some(Value::Array(aliases))) => {
                     governed.extend(aliases.iter().filter_map(Value::as_str).map(str::to_owned));

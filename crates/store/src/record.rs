@@ -9,7 +9,7 @@ use passavant_proto::{
 
 /// A record of the directory: a JSON document with an id, and a name unique in its kind.
 pub trait Record: Stored + Send + Sync {
-    /// What it is called in the database and in messages.
+    /// The kind's name in the database and in messages.
     const KIND: &'static str;
     /// Unique and unchanging.
     fn id(&self) -> String;

@@ -1,4 +1,5 @@
-//! What keeps a database well: whether a decision could be recorded, what has outlived its use, and what a restore ends.
+//! Upkeep of a database: whether it can record decisions, deleting what has expired, and what a
+//! restore ends.
 
 use crate::{
     administrators::end_administrators,
@@ -10,10 +11,10 @@ use passavant_proto::time::Timestamp;
 use sqlx::{Any, AssertSqlSafe, Row, Transaction};
 use std::time::{Duration, Instant};
 
-/// Longest time of a probe.
+/// Maximum duration of a probe.
 const PROBE: Duration = Duration::from_secs(2);
 
-/// What a decision reads and writes, tried and taken back; and one write that stays.
+/// The reads and writes of a decision, rolled back to a savepoint; and one write that stays.
 const PROBES: [&str; 10] = [
     "SAVEPOINT probe",
     "INSERT INTO used_jtis (namespace, jti, forget_after) VALUES ('probe', CAST({random} AS TEXT), 0)",
@@ -30,15 +31,15 @@ const PROBES: [&str; 10] = [
      ON CONFLICT (key) DO UPDATE SET value = meta.value + 1",
 ];
 
-/// How long deleting one piece should take: others wait for no more than that.
+/// How long the deletion of one piece should take. Others wait no longer than that.
 const PIECE: Duration = Duration::from_millis(20);
 
-/// Seconds that the clocks of a node and of its database may differ by.
+/// By how many seconds the clocks of a node and of its database may differ.
 const CLOCKS_APART: i64 = 30;
 
 impl Store {
-    /// Whether a decision could be recorded now: one is, each time. Whoever is asked by strangers asks this once for many
-    /// of them.
+    /// Whether a decision could be recorded now; each call records one. Callers that answer
+    /// unauthenticated requests must share one call among many of them.
     pub async fn is_ready(&self) -> bool {
         matches!(tokio::time::timeout(PROBE, self.probe()).await, Ok(Ok(())))
     }
@@ -54,9 +55,10 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
-    /// Deletes what has outlived its use: codes, requests, tokens and `jti`s past their time, in small pieces between
-    /// which others have their turn. A table that fails leaves the others theirs. Audit rows stay, but for refusals
-    /// older than `keep_refused` seconds where that is set. Answers how many rows went.
+    /// Deletes what has expired: codes, requests, tokens and `jti`s past their time, in small
+    /// pieces with pauses for other transactions. A table that fails does not stop the others.
+    /// Audit rows stay, except for refusals older than `keep_refused` seconds if that is set.
+    /// Returns how many rows were deleted.
     pub async fn forget_expired(
         &self,
         now: Timestamp,
@@ -70,8 +72,9 @@ impl Store {
             None
         };
         let before = |age: i64| now.plus(-age).0;
-        // What may be used once is kept an hour longer than any node would accept it, whatever its clock says within
-        // that. Codes and refresh tokens stay a day longer, so that late reuse is still recognised.
+        // Single-use values are kept for an hour longer than any node accepts them, to allow for
+        // clocks that differ by less than that. Codes and refresh tokens stay for a day longer, so
+        // that late reuse is still recognised.
         let refused = keep_refused.map_or(i64::MIN, before);
         let pieces = [
             ("used_jtis", format!("forget_after < {}", before(3600))),
@@ -109,14 +112,14 @@ impl Store {
         failed.map_or(Ok(gone), Err)
     }
 
-    /// A connection that holds the turn to purge until it is dropped; none where another node has it, or where this
-    /// node's clock cannot be trusted with what may be used once.
+    /// A connection that holds the turn to purge until it is dropped. `None` if another node has
+    /// the turn, or if this node's clock cannot be trusted to purge single-use values.
     async fn purging_turn(
         &self,
         now: Timestamp,
     ) -> Result<Option<Transaction<'static, Any>>, StoreError> {
         let mut turn = self.read.begin_with(self.dialect.begin()).await?;
-        // It is idle while others work.
+        // This transaction is idle while others delete.
         sqlx::raw_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
             .execute(&mut *turn)
             .await?;
@@ -165,9 +168,9 @@ impl Store {
         }
     }
 
-    /// After a backup was restored: ends every session, refresh token, code and token on record, and the tokens of
-    /// administrators, since some of them were ended or used up after the backup was made; and makes every node read the
-    /// directory anew.
+    /// After a backup was restored: ends every session, refresh token, code and token on record,
+    /// and the tokens of administrators, because some of them were ended or used after the backup
+    /// was made. Makes every node read the directory anew.
     pub async fn after_restore(&self, event: AuditEvent, now: Timestamp) -> Result<(), StoreError> {
         let (mut transaction, checked) = self.begin_act(&event).await?;
         for statement in [
@@ -181,7 +184,7 @@ impl Store {
             sqlx::query(statement).bind(now.0).execute(&mut *transaction).await?;
         }
         end_administrators(&mut transaction, now).await?;
-        // Whatever the numbers are that came back with it.
+        // So that the mark differs from every earlier one, whatever the restore brought back.
         let mark =
             format!("UPDATE meta SET value = {} WHERE key = 'policy_mark'", self.dialect.random());
         sqlx::query(AssertSqlSafe(mark)).execute(&mut *transaction).await?;

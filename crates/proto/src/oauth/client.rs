@@ -20,7 +20,7 @@ pub enum ClientKeys {
     Fetched(String),
 }
 
-/// How a client proves who it is. Exactly one method, the registered one.
+/// How a client authenticates. Exactly one method, the registered one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientAuthentication {
     /// `client_secret_basic` or `client_secret_post`.
@@ -32,7 +32,7 @@ pub enum ClientAuthentication {
         /// The one algorithm it signs with.
         algorithm: Algorithm,
     },
-    /// None: a public client, allowed only by an administrator's switch.
+    /// None: a public client, allowed only if an administrator permits it.
     Public,
 }
 
@@ -47,8 +47,8 @@ impl ClientAuthentication {
     }
 }
 
-/// The software that enrols itself at the IdP under a person. Connections name it as their client and
-/// so speak for every installation of it.
+/// The id of the client that stands for all installations which people enrol at the IdP. A
+/// connection that names it as its client applies to every installation.
 pub const ENROLLED_CLIENT: &str = "passavant";
 
 /// One client registration.
@@ -56,51 +56,54 @@ pub const ENROLLED_CLIENT: &str = "passavant";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     /// Its id at this authorization server: the `idp_client_id` at an IdP, the `ras_client_id` at a
-    /// RAS. `[A-Za-z0-9_.~-]` alone, so that Basic credentials read the same raw and form-decoded.
+    /// RAS. Only characters of `[A-Za-z0-9_.~-]`, so that Basic credentials read the same raw and
+    /// form-decoded.
     pub id: String,
-    /// What people call it.
+    /// Display name.
     pub name: String,
     /// How it authenticates.
     pub authentication: ClientAuthentication,
-    /// Where sign-ins may return to; exact but for a loopback port.
+    /// Where sign-ins may return to; compared exactly, except for the port of a loopback address.
     pub redirect_uris: Vec<String>,
-    /// Where sign-outs may return to, exact.
+    /// Where sign-outs may return to; compared exactly.
     pub post_logout_redirect_uris: Vec<String>,
     /// Lifetime of its ID tokens in seconds; `None` for 600.
     pub id_token_lifetime: Option<i64>,
     /// The algorithm of its ID tokens (OpenID Connect Registration 1.0, 2); `None` for the server's own.
     pub id_token_signed_response_alg: Option<Algorithm>,
-    /// Whether it may leave PKCE out: for confidential clients alone, whose codes are worth nothing without their
-    /// secret or key (RFC 9700 2.1.1).
+    /// Whether it may omit PKCE: only for confidential clients, whose codes are useless without
+    /// their secret or key (RFC 9700 2.1.1).
     pub pkce_optional: bool,
-    /// It may sign people in by a code that they type elsewhere (RFC 8628).
+    /// Whether it may sign people in by a code that they type elsewhere (RFC 8628).
     pub device_grant: bool,
-    /// Whether it gets no token without a DPoP proof (RFC 9449 section 5.2).
+    /// Whether it gets a token only with a DPoP proof (RFC 9449 section 5.2).
     pub dpop_bound_access_tokens: bool,
     /// Whether authorization requests must be pushed (RFC 9126 section 6).
     pub require_pushed_authorization_requests: bool,
-    /// MCP servers it stands for: it may introspect tokens whose audience is one of them.
+    /// The MCP servers that this client represents: it may introspect tokens whose audience is one
+    /// of them.
     pub resources: Vec<crate::identifier::Resource>,
-    /// The MCP client it is registered for, by the name `passavant install` knows (`vscode`,
-    /// `claude-code`): people's catalogs say so, and installing writes native settings.
+    /// The MCP client that it is registered for, by its name in `passavant install` (`vscode`,
+    /// `claude-code`). People's catalogs contain it, and the installer writes native settings for
+    /// it.
     pub software: Option<String>,
-    /// It registered itself (RFC 7591); `None` for one that an administrator registered.
+    /// Set if it registered itself (RFC 7591); `None` if an administrator registered it.
     pub registered: Option<SelfRegistered>,
     /// Switched off by an administrator.
     pub disabled: bool,
 }
 
-/// What is known of a client that registered itself.
+/// Facts about a client that registered itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SelfRegistered {
     /// When.
     pub at: Timestamp,
-    /// Somebody has let it in since.
+    /// Whether a person has authorized it since.
     pub used: bool,
 }
 
 impl Default for Client {
-    /// A client without name, redirects or way to authenticate, for filling in.
+    /// A client without name, redirect URIs or authentication, to be filled in.
     fn default() -> Self {
         Self {
             id: String::new(),
@@ -123,19 +126,19 @@ impl Default for Client {
 }
 
 impl Client {
-    /// Whether nobody has vouched for it: it registered itself, or is known by its document alone. What is asked of
-    /// strangers is asked of both kinds.
+    /// Whether no administrator has registered it: it registered itself, or is known only by its
+    /// document. The same checks apply to both kinds.
     pub fn is_stranger(&self) -> bool {
         self.registered.is_some() || is_document_url(&self.id)
     }
 
-    /// Whether a code may be given to it without a PKCE challenge.
+    /// Whether it may get a code without a PKCE challenge.
     pub fn may_omit_pkce(&self) -> bool {
         self.pkce_optional && self.authentication != ClientAuthentication::Public
     }
 
-    /// Whether it may use a grant. One that registered itself may use what its registration lists, which is the code
-    /// grant and its refresh tokens.
+    /// Whether it may use a grant type. A self-registered client may use those that its
+    /// registration lists: authorization codes and refresh tokens.
     pub fn may_use(&self, grant_type: &str) -> bool {
         self.registered.is_none() || matches!(grant_type, "authorization_code" | "refresh_token")
     }
@@ -160,18 +163,18 @@ pub fn is_client_id(id: &str) -> bool {
     (1..=128).contains(&id.len()) && id.bytes().all(legal)
 }
 
-/// An MCP server as the RAS that governs it knows it.
+/// An MCP server, as known to the RAS that governs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GovernedResource {
     /// Its resource identifier, the `aud` of tokens.
     pub resource: crate::identifier::Resource,
-    /// What people call it.
+    /// Display name.
     pub name: String,
-    /// Every scope it knows; others are never granted.
+    /// All its scopes; others are never granted.
     pub scopes: Scopes,
     /// Granted when an ID-JAG carries no `scope` claim.
     pub default_scopes: Scopes,
-    /// What a scope lets somebody do, in words for people.
+    /// What each scope allows, in words for people.
     pub descriptions: std::collections::BTreeMap<String, String>,
     /// Lifetime of its access tokens in seconds; `None` for 300, at most 3600.
     pub access_token_lifetime: Option<i64>,
@@ -184,7 +187,7 @@ pub struct GovernedResource {
 }
 
 impl GovernedResource {
-    /// One of which no more is known than that it is there.
+    /// A switched-off resource of which only the identifier is known.
     pub fn switched_off(resource: crate::identifier::Resource) -> Self {
         Self {
             resource,
@@ -200,8 +203,8 @@ impl GovernedResource {
     }
 }
 
-/// Whether a client id has the form of a document's URL, so that it is never looked up among
-/// server-made ids only.
+/// Whether a client id has the form of a document's URL, so that it is not looked up only among ids
+/// that a server made.
 pub fn is_document_url(client_id: &str) -> bool {
     client_id.starts_with("https://") || client_id.starts_with("http://")
 }

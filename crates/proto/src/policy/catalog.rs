@@ -1,4 +1,5 @@
-//! What a person may reach, and why not: the exchange's own decision for each MCP server.
+//! What a person may reach, or why not: for each MCP server the same decision as of the token
+//! exchange.
 
 use super::{
     decide::{Denial, DenialReason, Permit, Person, Policy, Question},
@@ -14,9 +15,9 @@ pub struct CatalogEntry<'a> {
     pub resource: &'a RegisteredResource,
     /// The RAS that governs it.
     pub server: &'a ResourceAuthorizationServer,
-    /// What the exchange would answer.
+    /// The decision that the exchange would make.
     pub decision: Result<Permit, Denial>,
-    /// Groups that connections open it to.
+    /// Groups that connections open the MCP server to.
     pub groups: BTreeSet<&'a str>,
 }
 
@@ -43,8 +44,9 @@ impl CatalogEntry<'_> {
 }
 
 impl Policy {
-    /// The MCP servers that connections of `idp_client_id` open to anyone but single other people,
-    /// each with what the exchange would answer this person: the same function decides.
+    /// The MCP servers that connections of `idp_client_id` open to this person, to everyone or to a
+    /// group. Each has the decision that the exchange would make for this person, by the same
+    /// function.
     pub fn catalog(
         &self,
         person: Person<'_>,
@@ -64,7 +66,7 @@ impl Policy {
             let opening: Vec<&Connection> = connections
                 .filter(|c| !c.disabled && c.resources.contains(&resource.resource))
                 .collect();
-            // A connection for one person is nobody else's business.
+            // A connection only for other single people is not shown.
             let shown = opening.iter().any(|c| {
                 self.is_for(c, person) || c.subjects.iter().any(|s| matches!(s, Subject::Group(_)))
             });

@@ -11,7 +11,7 @@ use crate::{
 };
 use std::collections::{BTreeSet, HashMap};
 
-/// The person of a decision.
+/// The person that a decision is about.
 #[derive(Clone, Copy, Debug)]
 pub struct Person<'a> {
     /// User id.
@@ -23,19 +23,19 @@ pub struct Person<'a> {
 /// A question to the policy.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
-    /// Who.
+    /// The person.
     pub person: Person<'a>,
-    /// Through which client.
+    /// The client.
     pub idp_client_id: &'a str,
     /// The URL of the client's metadata document, if that is its identity.
     pub document: Option<&'a str>,
     /// How they signed in.
     pub authentication: &'a Authentication,
-    /// `audience` as asked for: a RAS issuer or alias.
+    /// The requested `audience`: a RAS issuer or alias.
     pub audience: &'a str,
-    /// The MCP servers asked for, as spelled; may be empty.
+    /// The requested MCP servers, as spelled; may be empty.
     pub resources: &'a [Resource],
-    /// The scopes asked for; `None` for all there are.
+    /// The requested scopes; `None` for all available.
     pub scopes: Option<&'a Scopes>,
     /// Now.
     pub now: Timestamp,
@@ -48,7 +48,7 @@ pub struct Permit {
     pub audience: Issuer,
     /// The client's id there.
     pub ras_client_id: String,
-    /// The MCP servers, in the spelling that was asked for.
+    /// The MCP servers, in the requested spelling.
     pub resources: Vec<Resource>,
     /// The scopes.
     pub scopes: Scopes,
@@ -73,7 +73,7 @@ pub enum DenialReason {
     ResourceRequired,
     /// The resource is governed by the RAS but no connection opens it to this person.
     ResourceNotAllowed,
-    /// None of the scopes asked for is granted.
+    /// None of the requested scopes is granted.
     ScopeNotAllowed,
     /// The sign-in is too old.
     AuthenticationTooOld {
@@ -82,18 +82,18 @@ pub enum DenialReason {
     },
     /// The sign-in is too weak.
     AuthenticationTooWeak {
-        /// Classes one of which is needed.
+        /// The classes, one of which is required.
         acr_values: Vec<String>,
     },
 }
 
 impl DenialReason {
-    /// Whether it asks for another sign-in, and is no word about person, client or server.
+    /// Whether another sign-in would help: the refusal says nothing about person, client or server.
     pub const fn is_about_the_sign_in(&self) -> bool {
         matches!(self, Self::AuthenticationTooOld { .. } | Self::AuthenticationTooWeak { .. })
     }
 
-    /// The stable word for the audit record.
+    /// The stable name in the audit record.
     pub fn word(&self) -> &'static str {
         match self {
             Self::AudienceUnknown => "policy.audience_unknown",
@@ -128,7 +128,7 @@ impl Denial {
     }
 }
 
-/// Everything the administrators said, as it is on record.
+/// All records of the administrators, as stored.
 #[derive(Clone, Debug, Default)]
 pub struct Written {
     /// Authorization servers.
@@ -137,18 +137,18 @@ pub struct Written {
     pub resources: Vec<RegisteredResource>,
     /// Connections.
     pub connections: Vec<Connection>,
-    /// Authorization servers and MCP servers whose records cannot be read, by identifiers and aliases: the company
-    /// decides about them, and nobody gets there.
+    /// Authorization servers and MCP servers whose records cannot be read, by identifiers and
+    /// aliases. The company decides about them, and nobody may reach them.
     pub governed: Vec<String>,
-    /// Of such a server not even the names are known.
+    /// Not even the names of such a server are known, so the company governs every server.
     pub governs_all: bool,
-    /// There are connections that cannot be read: nothing is the only one of its kind.
+    /// Some connections cannot be read, so no resource can be inferred as the only one.
     pub lacks_connections: bool,
-    /// Groups whose records cannot be read: being in one opens nothing.
+    /// Groups whose records cannot be read; membership opens nothing.
     pub closed_groups: BTreeSet<String>,
 }
 
-/// Everything the administrators said, indexed for deciding.
+/// All records of the administrators, indexed for decisions.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     governed: BTreeSet<String>,
@@ -162,12 +162,12 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The algorithm that ID-JAGs for an authorization server are signed with, where one was chosen.
+    /// The algorithm that ID-JAGs for an authorization server are signed with, if one was chosen.
     pub fn id_jag_signing_alg(&self, audience: &Issuer) -> Option<crate::jose::jwk::Algorithm> {
         self.servers.get(audience.as_str())?.id_jag_signing_alg
     }
 
-    /// Indexes the records of an IdP with issuer `idp`; a RAS with that very issuer is left out
+    /// Indexes the records of an IdP with issuer `idp`. A RAS with the same issuer is left out
     /// (ID-JAG draft, section 9.3).
     pub fn new(idp: &Issuer, written: Written) -> Self {
         let Written { servers, resources, mut connections, .. } = written;
@@ -185,7 +185,8 @@ impl Policy {
         }
         let servers: Vec<_> =
             servers.into_iter().filter(|s| !idp.is_spelled(s.issuer.as_str())).collect();
-        // Issuers first: an alias never captures another's issuer, nor the IdP's own.
+        // Issuers take precedence: an alias never captures another server's issuer, nor the IdP's
+        // own.
         for server in &servers {
             let issuer = server.issuer.as_str();
             policy.spellings.insert(slashless(issuer), issuer.to_owned());
@@ -203,7 +204,7 @@ impl Policy {
 
     /// The RAS that `audience` names by its issuer or an alias, modulo one trailing slash.
     fn server(&self, audience: &str) -> Option<&ResourceAuthorizationServer> {
-        // Exactly first: two that differ by a slash alone are two.
+        // Exact match first: two servers may differ only by a trailing slash.
         let exact = self.servers.get(audience);
         let slashless = audience.strip_suffix('/').unwrap_or(audience);
         let spelled = || self.servers.get(self.spellings.get(slashless)?);
@@ -215,8 +216,8 @@ impl Policy {
         self.resources.get(resource)
     }
 
-    /// Whether the company decides about an MCP server: it is registered here, or its authorization
-    /// server is; switched on or off, and whoever may reach it.
+    /// Whether the company decides about an MCP server: if the server or its authorization server
+    /// is registered here, switched on or off, no matter who may reach it.
     pub fn governs(&self, resource: &Resource, authorization_server: &str) -> bool {
         let server = slashless(authorization_server);
         self.governs_all
@@ -290,8 +291,8 @@ impl Policy {
         })
     }
 
-    /// Unites what the connections whose conditions are met grant. If only a connection whose
-    /// conditions are unmet stands in the way, its denial asks for the step-up.
+    /// Unites the grants of the connections whose conditions are met. If only a connection whose
+    /// conditions are not met could grant the request, its denial asks for a step-up.
     fn grant(
         &self,
         server: &ResourceAuthorizationServer,
@@ -306,7 +307,7 @@ impl Policy {
         let claimed =
             |c: &Connection| c.ras_client_id.clone().or(question.document.map(str::to_owned));
         let Some(ras_client_id) = claimed(first) else {
-            // A registered client has no id of its own to fall back on.
+            // A registered client has no id of its own to use instead.
             return Err(Denial::by(DenialReason::NotConnected, first));
         };
         let mut permit = Permit {
@@ -317,7 +318,7 @@ impl Policy {
             release: server.release.clone(),
             rules: Vec::new(),
         };
-        // Connections that map the client to another id cannot be united with the first.
+        // Connections that map the client to another id are not united with the first.
         let united: Vec<&&Connection> =
             met.iter().filter(|c| claimed(c).as_ref() == Some(&ras_client_id)).collect();
         permit.rules = united.iter().map(|c| format!("connection {}", c.id)).collect();
@@ -342,7 +343,8 @@ impl Policy {
         }
         permit.scopes = scopes_of_all.unwrap_or_default();
         if has_scopes && permit.scopes.is_empty() {
-            // Left out, the RAS would fill in its defaults: more than the connection grants.
+            // Without scopes, the RAS would apply its defaults, which is more than the connection
+            // grants.
             return Err(unmet.unwrap_or_else(|| Denial::by(DenialReason::ScopeNotAllowed, first)));
         }
         if let Some(wanted) = question.scopes {
@@ -358,7 +360,8 @@ impl Policy {
     }
 }
 
-/// A name without the slash at its end: two that differ by that alone are one, but where both are registered.
+/// A name without its trailing slash. Two names that differ only by it are the same, unless both
+/// are registered.
 fn slashless(text: &str) -> String {
     text.strip_suffix('/').unwrap_or(text).to_owned()
 }

@@ -1,4 +1,4 @@
-//! What administrators say about reach, as they say it.
+//! The administrators' records about who may reach what.
 
 use crate::{
     identifier::{Issuer, Resource},
@@ -7,14 +7,14 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// A resource authorization server as the IdP knows it.
+/// A resource authorization server, as known to the IdP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceAuthorizationServer {
     /// Its issuer identifier: the `aud` of ID-JAGs for it.
     pub issuer: Issuer,
-    /// What people call it.
+    /// Display name.
     pub name: String,
-    /// Other values of `audience` that mean this one; `aud` of ID-JAGs is the issuer.
+    /// Other values of `audience` that mean this server; the `aud` of ID-JAGs is always the issuer.
     pub aliases: Vec<String>,
     /// Claims about the person that ID-JAGs for it may carry: `email`, `auth_time`, `acr`, `amr`.
     /// Nothing unless listed (MCP Enterprise-Managed Authorization, section 7.4.3).
@@ -38,16 +38,16 @@ pub enum ReleasedClaim {
     Amr,
 }
 
-/// An MCP server as the IdP knows it.
+/// An MCP server, as known to the IdP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegisteredResource {
     /// Its resource identifier.
     pub resource: Resource,
     /// The RAS that governs it.
     pub authorization_server: Issuer,
-    /// What people call it.
+    /// Display name.
     pub name: String,
-    /// The scopes it knows.
+    /// Its scopes.
     pub scopes: Scopes,
     /// Switched off by an administrator.
     pub disabled: bool,
@@ -64,7 +64,7 @@ pub enum Subject {
     User(String),
 }
 
-/// What must be true of the sign-in.
+/// Conditions on the sign-in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conditions {
     /// The sign-in may be at most this old, in seconds.
@@ -73,23 +73,23 @@ pub struct Conditions {
     pub acr_values: Vec<String>,
 }
 
-/// The administrator's record that a client may reach a RAS.
+/// An administrator's record that a client may reach a RAS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// Its name, unique; what audit and explanations call it.
+    /// Its unique name, which audit records and explanations show.
     pub id: String,
     /// The client, by its `idp_client_id`.
     pub idp_client_id: String,
     /// The RAS.
     pub audience: Issuer,
-    /// The client's id at the RAS: the `client_id` claim (ID-JAG draft, section 5). `None` for a client whose own id
-    /// is the URL of its metadata document, where that is its id at the RAS too.
+    /// The client's id at the RAS: the `client_id` claim (ID-JAG draft, section 5). `None` for a
+    /// client whose own id is the URL of its metadata document and also its id at the RAS.
     pub ras_client_id: Option<String>,
     /// The MCP servers it opens.
     pub resources: Vec<Resource>,
-    /// The scopes it grants at most.
+    /// The maximum scopes that it grants.
     pub scopes: Scopes,
-    /// Whom it is for; nobody when empty.
+    /// The people it is for; nobody if empty.
     pub subjects: Vec<Subject>,
     /// Conditions on the sign-in.
     pub conditions: Conditions,

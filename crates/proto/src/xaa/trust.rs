@@ -1,15 +1,16 @@
-//! Whom a RAS believes, and whom it then knows: trusted issuers and accounts.
+//! Which issuers a RAS trusts, and the accounts of their people.
 
 use crate::{identifier::Issuer, jose::jwk::Algorithm};
 
-/// How a RAS resolves the subject of an ID-JAG to one of its accounts (ID-JAG draft section 9.6). The link is always
-/// `iss` + `tenant` + `sub`; the rest says what happens when there is none yet.
+/// How a RAS resolves the subject of an ID-JAG to one of its accounts (ID-JAG draft section 9.6).
+/// The link is always `iss` + `tenant` + `sub`; these settings say what happens if there is no link
+/// yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccountResolution {
-    /// Create an account at first sight.
+    /// Create an account for a subject that is seen for the first time.
     pub just_in_time: bool,
-    /// Link an existing account by `email`, for addresses in these domains alone, which the issuer
-    /// owns by the administrator's word. Empty: never.
+    /// Link an existing account by `email`, only for addresses in these domains, which the issuer
+    /// owns according to the administrator. Empty: never.
     pub email_domains: Vec<String>,
 }
 
@@ -26,61 +27,65 @@ impl AccountResolution {
 }
 
 /// How people of an issuer sign in here without cross-app access: at the issuer, where this
-/// authorization server is registered as a relying party that authenticates with `private_key_jwt` by
-/// its published keys.
+/// authorization server is registered as a relying party that authenticates with `private_key_jwt`
+/// by its published keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InteractiveSignIn {
-    /// This authorization server's client id there.
+    /// This authorization server's client id at the issuer.
     pub client_id: String,
-    /// Domains of addresses whose people are sent there, where there are several issuers.
+    /// E-mail domains whose people are sent to this issuer, if there are several issuers.
     pub domains: Vec<String>,
 }
 
 impl InteractiveSignIn {
-    /// Whether people with this address are sent there.
+    /// Whether people with this address are sent to this issuer.
     pub fn takes(&self, email: &str) -> bool {
         let domain = email.rsplit_once('@').map(|(_, domain)| domain);
         domain.is_some_and(|domain| self.domains.iter().any(|own| own.eq_ignore_ascii_case(domain)))
     }
 }
 
-/// An IdP whose ID-JAGs a RAS honours.
+/// An IdP whose ID-JAGs a RAS accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustedIssuer {
     /// Its issuer identifier.
     pub issuer: Issuer,
-    /// Its keys; `None`: found through its discovery document.
+    /// The URL of its keys; `None`: found in its discovery document.
     pub jwks_uri: Option<String>,
     /// The one algorithm it signs with.
     pub algorithm: Algorithm,
     /// Value its `tenant` claim must have; `None` for a single-tenant issuer.
     pub tenant: Option<String>,
-    /// Value its `aud_tenant` claim must have: what it calls our own tenant; `None` where it has no such claim.
+    /// Value its `aud_tenant` claim must have, which is its name for our own tenant; `None` if it
+    /// has no such claim.
     pub audience_tenant: Option<String>,
-    /// How its people become accounts here.
+    /// How its people get accounts here.
     pub accounts: AccountResolution,
-    /// Whether an ID-JAG of this issuer may be presented again while it lives. Off unless an
+    /// Whether an ID-JAG of this issuer may be presented again until it expires. Off unless an
     /// administrator relaxes it (section 4.4 of the ID-JAG draft allows it, section 7.4.2 of MCP
     /// Enterprise-Managed Authorization does not).
     pub allow_reuse: bool,
-    /// Whether clients may be named by metadata documents below this issuer's own URL: the
+    /// Whether metadata documents below this issuer's own URL may identify clients: the
     /// installations enrolled there.
     pub client_documents: bool,
     /// The interactive path for its people; `None`: only through cross-app access.
     pub sign_in: Option<InteractiveSignIn>,
-    /// Switched off by an administrator: no ID-JAG is honoured, tokens that came from it die.
+    /// Switched off by an administrator: its ID-JAGs are rejected, and tokens that came from them
+    /// become invalid.
     pub disabled: bool,
 }
 
 impl TrustedIssuer {
-    /// The interactive path, if its people may come that way. Of a multi-tenant issuer nobody can tell at a
-    /// sign-in whose person came, so there it is closed whatever the record says.
+    /// The interactive path, if people of this issuer may use it. For a multi-tenant issuer, a
+    /// sign-in does not show which tenant a person belongs to, so the path is closed whatever the
+    /// record says.
     pub fn open_sign_in(&self) -> Option<&InteractiveSignIn> {
         self.sign_in.as_ref().filter(|_| self.tenant.is_none())
     }
 }
 
-/// An origin whose client metadata documents a RAS accepts, beside those of trusted issuers.
+/// An origin whose client metadata documents a RAS accepts, in addition to those of trusted
+/// issuers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientHost {
     /// Scheme, host and port: `https://app.example`.
@@ -94,14 +99,15 @@ pub struct ClientHost {
 pub struct SubjectLink {
     /// The trusted issuer.
     pub issuer: Issuer,
-    /// Its tenant, where it has several.
+    /// Its tenant, if it has several.
     pub tenant: Option<String>,
     /// `sub` of its ID-JAGs.
     pub subject: String,
 }
 
 impl SubjectLink {
-    /// One text for the three, distinct for distinct links: no part can contain a line feed.
+    /// One text for the three values, distinct for distinct links: none of them can contain a line
+    /// feed.
     pub fn key(&self) -> String {
         let tenant = self.tenant.as_deref().unwrap_or_default();
         format!("{}\n{tenant}\n{}", self.issuer, self.subject)

@@ -34,12 +34,12 @@ impl Outcome {
     }
 }
 
-/// One decision. Never holds a token, a code, a password or a secret.
+/// One decision. Never contains a token, a code, a password or a secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AuditEvent {
     /// When.
     pub at: Timestamp,
-    /// What was asked for, or done.
+    /// What was requested, or done.
     pub event: Event,
     /// How it ended.
     pub outcome: Outcome,
@@ -47,12 +47,13 @@ pub struct AuditEvent {
     pub person: String,
     /// Client id at this authorization server; empty when not known.
     pub client: String,
-    /// Everything else by name.
+    /// Everything else, by name.
     pub details: BTreeMap<Detail, String>,
-    /// The administrator whose act this is: it is done only while they are still what they were when they were let in.
+    /// The administrator whose act this is. It is done only if they are still as they were when
+    /// their request was authenticated.
     #[serde(skip)]
     pub rests_on: Option<RestsOn>,
-    /// What else such an act is done on.
+    /// Further terms that such an act depends on.
     #[serde(skip)]
     pub terms: Option<Box<Terms>>,
 }
@@ -79,7 +80,7 @@ impl AuditEvent {
         self
     }
 
-    /// One more detail of what is still going on; an empty value is left out.
+    /// Adds a detail to an event in progress; an empty value is left out.
     pub fn note(&mut self, name: Detail, value: impl Into<String>) {
         let value = value.into();
         debug_assert!(
@@ -100,7 +101,7 @@ impl AuditEvent {
         self
     }
 
-    /// One more detail; an empty value is left out.
+    /// Adds a detail; an empty value is left out.
     #[must_use]
     pub fn with(mut self, name: Detail, value: impl Into<String>) -> Self {
         self.note(name, value);
@@ -111,7 +112,7 @@ impl AuditEvent {
     #[must_use]
     pub fn refused(mut self, reason: impl Into<String>) -> Self {
         self.outcome = Outcome::Refused;
-        // What a grant would have been named by was never issued.
+        // The grant that this would have named was never issued.
         self.details.remove(&Detail::Jti);
         self.with(Detail::Reason, reason)
     }
@@ -141,14 +142,14 @@ pub(crate) async fn insert_audit<E: Borrow<AuditEvent> + Sync>(
     Ok(())
 }
 
-/// A row of the trail as it is read back.
+/// A row of the trail as it is read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditRow {
     /// Position in the trail.
     pub id: i64,
     /// When.
     pub at: Timestamp,
-    /// What was asked for.
+    /// What was requested.
     pub event: String,
     /// `granted` or `refused`.
     pub outcome: String,
@@ -160,7 +161,7 @@ pub struct AuditRow {
     pub details: BTreeMap<String, String>,
 }
 
-/// Which rows to read, newest first.
+/// Selects rows to read, newest first.
 #[derive(Clone, Debug, Default)]
 pub struct AuditFilter {
     /// Only this person's.
@@ -169,13 +170,13 @@ pub struct AuditFilter {
     pub client: Option<String>,
     /// Only `granted` or `refused`.
     pub outcome: Option<Outcome>,
-    /// Only these events, by name; a name that ends in a dot is the beginning of several.
+    /// Only these events, by name; a name that ends in a dot selects all events that begin with it.
     pub event: Option<String>,
     /// Only acts of this administrator.
     pub by: Option<String>,
     /// Only rows before this id.
     pub before: Option<i64>,
-    /// How many at most, 1 to 1000.
+    /// Maximum number, 1 to 1000.
     pub limit: i64,
 }
 
@@ -205,7 +206,7 @@ impl Store {
             place += 2;
         }
         if filter.by.is_some() {
-            // Names of administrators have nothing in them that JSON writes otherwise.
+            // Administrators' names contain no character that JSON escapes.
             sql.push_str(&format!(" AND document LIKE ${place} ESCAPE '!'"));
             place += 1;
         }

@@ -1,8 +1,8 @@
 //! The writes that every mint waits for: `jti`, grant and audit row, committed in groups.
 //!
-//! A writer task takes what is queued (up to [`GROUP`] operations), runs it as one transaction of
-//! multi-row statements, and answers each caller after the commit. Durability costs one fsync of
-//! latency, shared by the group.
+//! A writer task takes queued entries (up to [`GROUP`] of them), writes them as one transaction of
+//! multi-row statements, and answers each caller after the commit. Durability costs the latency of
+//! one fsync, shared by the group.
 
 use super::{
     audit::{AuditEvent, insert_audit},
@@ -19,16 +19,16 @@ use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyArguments};
 use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-/// Most operations in one transaction.
+/// Maximum number of entries in one transaction.
 const GROUP: usize = 128;
-/// Tries of a group whose transaction lost to another one (deadlock, serialization).
+/// Attempts for a group whose transaction lost to another one (deadlock, serialization).
 const TRIES: usize = 3;
 
 /// A single-use identifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsedJti {
-    /// What keeps equal `jti`s of different kinds and issuers apart: `id_jag <iss>`,
-    /// `client_assertion <client>`, `dpop <thumbprint>`.
+    /// Keeps equal `jti`s of different kinds and issuers apart: `id_jag <iss>`, `client_assertion
+    /// <client>`, `dpop <thumbprint>`.
     pub namespace: String,
     /// The `jti`.
     pub jti: String,
@@ -36,7 +36,7 @@ pub struct UsedJti {
     pub forget_after: Timestamp,
 }
 
-/// Kind of token a grant stands for.
+/// Kind of token that a grant records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKind {
     /// An ID-JAG.
@@ -73,25 +73,26 @@ pub struct Grant {
     pub expires_at: Timestamp,
 }
 
-/// One decision to put on record. Conditions are checked in the transaction that records it; if one
-/// fails, nothing but the refusal is written.
+/// One decision to record. Its conditions are checked in the transaction that records it; if one
+/// fails, only the refusal is written.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// The policy that the decision rests on; `None` where it rests on none.
+    /// The policy that the decision rests on; `None` if it rests on none.
     pub generation: Option<Generation>,
-    /// Rows of people that it rests on, as they were read.
+    /// Rows of people that the decision rests on, as they were read.
     pub rests_on: Vec<Seen>,
     /// A session that must not have ended.
     pub session: Option<String>,
     /// A family of tokens that must not have been revoked.
     pub family: Option<String>,
-    /// A refresh token (hash) that must be live and not rotated out.
+    /// A refresh token (hash) that must be live and not replaced.
     pub refresh_token: Option<String>,
-    /// An authorization code (hash) that is used up by this; it must be live.
+    /// An authorization code (hash) that this entry uses up; it must be live.
     pub code: Option<String>,
-    /// A refresh token that the one to be issued replaces; it must be live.
+    /// A refresh token that the newly issued one replaces; it must be live.
     pub replaces: Option<Replaces>,
-    /// A refresh token that is used and stays: by its hash, as it is afterwards; it must be live.
+    /// A refresh token that is used and stays valid: its hash, and the token as it is afterwards;
+    /// it must be live.
     pub keeps: Option<(String, Box<RefreshToken>)>,
     /// A refresh token to issue, by its hash.
     pub issues: Option<(String, Box<RefreshToken>)>,
@@ -102,12 +103,13 @@ pub struct Entry {
     /// The audit event of success, or of a refusal decided before; `None` for a step that has no
     /// event of its own.
     pub event: Option<AuditEvent>,
-    /// Reasons to record if a condition fails: session or family, refresh token or code, `jti`.
+    /// Reasons to record if a condition fails: for session or family, for refresh token or code,
+    /// for `jti`.
     pub reasons: [&'static str; 3],
 }
 
 impl Entry {
-    /// An operation without conditions.
+    /// An entry without conditions.
     pub fn new(event: Option<AuditEvent>) -> Self {
         Self {
             generation: None,
@@ -127,18 +129,19 @@ impl Entry {
     }
 }
 
-/// What became of an operation.
+/// The result of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryOutcome {
     /// Durable; the token may leave.
     Recorded,
-    /// The policy, or a person, changed since the decision: look again and decide again. Nothing written.
+    /// The policy or a person changed since the decision: read and decide again. Nothing was
+    /// written.
     Stale,
-    /// The session has ended, or the family was revoked; the refusal is on record.
+    /// The session has ended, or the family was revoked. The refusal was recorded.
     SessionEnded,
-    /// The refresh token or the code is not live, or was used meanwhile; the refusal is on record.
+    /// The refresh token or the code is not live, or was used meanwhile. The refusal was recorded.
     RefreshTokenNotLive,
-    /// The `jti` was used before; the refusal is on record.
+    /// The `jti` was used before. The refusal was recorded.
     Replay,
 }
 
@@ -148,14 +151,15 @@ pub(crate) struct Queued {
     answer: oneshot::Sender<Result<EntryOutcome, StoreError>>,
 }
 
-/// Longest wait for a decision to be recorded, from the queue to the commit. What nobody waits for any more is not
-/// begun.
+/// Maximum time to record a decision, from the queue to the commit. An entry whose caller has
+/// stopped waiting is not begun.
 const PATIENCE: Duration = Duration::from_secs(6);
-/// The same where one process has the database: its lock is held by another program, or not at all.
+/// The same for SQLite, where one process owns the database: its lock is held by another program,
+/// or not at all.
 const SQLITE_PATIENCE: Duration = Duration::from_millis(1950);
 
 impl Store {
-    /// Puts an event on record, of a refusal or of a step that grants nothing.
+    /// Records an event of a refusal, or of a step that grants nothing.
     pub async fn note(
         &self,
         event: AuditEvent,
@@ -164,8 +168,8 @@ impl Store {
         self.enter(Entry::new(Some(event)), now).await
     }
 
-    /// Records a decision; answers after the commit. One loop calls it, which asks what a decision rests on
-    /// (`authority::mint`): a lint refuses every other caller.
+    /// Records a decision and returns after the commit. Its only caller is the loop that reads
+    /// again what a decision rests on (`authority::mint`); a lint rejects every other caller.
     pub async fn record(&self, entry: Entry, now: Timestamp) -> Result<EntryOutcome, StoreError> {
         self.enter(entry, now).await
     }
@@ -184,7 +188,7 @@ impl Store {
         tokio::time::timeout(patience, recorded).await.map_err(|_| StoreError::Busy)?
     }
 
-    /// Uses an identifier up: `Recorded` for its first use, `Replay` ever after.
+    /// Uses an identifier up: `Recorded` for its first use, `Replay` after that.
     pub async fn remember_jti(
         &self,
         jti: UsedJti,
@@ -194,7 +198,7 @@ impl Store {
         self.enter(operation, now).await
     }
 
-    /// Writes the rows of a report, once: how many, or none where the report was taken before.
+    /// Writes the rows of a report once. Returns how many; 0 if the report was recorded before.
     pub async fn record_batch(
         &self,
         batch: &UsedJti,
@@ -209,7 +213,7 @@ impl Store {
         Ok(events.len())
     }
 
-    /// A token on record, whether or not it still stands.
+    /// A token on record, even if it is not valid any more.
     pub async fn grant_on_record(&self, jti: &str) -> Result<Option<Grant>, StoreError> {
         self.grant("", jti).await
     }
@@ -221,7 +225,7 @@ impl Store {
         Ok(reading!(self, fetch_optional, sqlx::query(sql).bind(mark.as_str()))?.is_some())
     }
 
-    /// A token on record that is neither revoked nor of a revoked family: the party it is with.
+    /// A token on record that is not revoked and whose family is not revoked.
     pub async fn live_grant(&self, jti: &str) -> Result<Option<Grant>, StoreError> {
         let live = "AND revoked_at IS NULL AND NOT EXISTS \
                     (SELECT 1 FROM grants mark WHERE mark.jti = 'family:' || grants.lineage)";
@@ -254,14 +258,14 @@ impl Store {
 pub(crate) fn spawn_writers(store: &Store, queue: mpsc::Receiver<Queued>, writers: usize) {
     let queue = Arc::new(Mutex::new(queue));
     for _ in 0..writers {
-        // The writer must not keep its own queue open.
+        // The writer must not hold a sender of its own queue, or the queue would never close.
         let (closed, _) = mpsc::channel(1);
         let store = Store { hot: closed, ..store.clone() };
         let queue = Arc::clone(&queue);
         tokio::spawn(async move {
             let mut group = Vec::with_capacity(GROUP);
             loop {
-                // The lock is only for taking from the queue: one writer takes at a time.
+                // The lock covers only taking from the queue, so that one writer takes at a time.
                 let taken = queue.lock().await.recv_many(&mut group, GROUP).await;
                 if taken == 0 {
                     return;
@@ -278,7 +282,7 @@ async fn commit_group(store: &Store, mut group: Vec<Queued>) {
         return;
     }
     match attempt(store, &group).await {
-        // One of them may be at fault: the others are not to pay for it.
+        // One entry may be at fault, so write each by itself.
         Err(StoreError::Database(error)) if group.len() > 1 && is_of_one(&error) => {
             for queued in group {
                 let one = [queued];
@@ -296,11 +300,12 @@ async fn commit_group(store: &Store, mut group: Vec<Queued>) {
     }
 }
 
-/// Whether an error may be about one operation of a group: about what is written, not about the database.
+/// Whether an error may concern one entry of a group: its values, not the database.
 fn is_of_one(error: &sqlx::Error) -> bool {
     !is_broken(error)
         && match error {
-            // SQLite: busy, locked, full, read-only, broken, not to be opened; PostgreSQL: resources, shutting down.
+            // SQLite: busy, locked, full, read-only, damaged, cannot be opened; PostgreSQL: out of
+            // resources, shutting down.
             sqlx::Error::Database(error) => error.code().is_none_or(|code| {
                 let code = code.as_ref();
                 !(matches!(
@@ -328,7 +333,7 @@ fn answer(group: Vec<Queued>, outcomes: Result<Vec<EntryOutcome>, StoreError>) {
     match outcomes {
         Ok(outcomes) => {
             for (queued, outcome) in group.into_iter().zip(outcomes) {
-                // A caller that went away does not need the answer.
+                // A caller that has gone does not need the answer.
                 let _ = queued.answer.send(Ok(outcome));
             }
         }
@@ -342,8 +347,8 @@ fn answer(group: Vec<Queued>, outcomes: Result<Vec<EntryOutcome>, StoreError>) {
 }
 
 fn is_transient(error: &sqlx::Error) -> bool {
-    // SQLite: a snapshot that was overtaken (its lock was waited for already); PostgreSQL: serialization failure,
-    // deadlock.
+    // SQLite: the snapshot was overtaken (the wait for the lock is already over); PostgreSQL:
+    // serialization failure, deadlock.
     error
         .as_database_error()
         .and_then(sqlx::error::DatabaseError::code)
@@ -381,7 +386,7 @@ async fn run(store: &Store, group: &[Queued]) -> Result<Vec<EntryOutcome>, Store
     Ok(outcomes)
 }
 
-/// Checks the conditions of a group, and uses up the `jti`s of those that hold.
+/// Checks the conditions of a group, and uses up the `jti`s of the entries whose conditions hold.
 async fn decide(
     transaction: &mut Transaction<'static, Any>,
     group: &[Queued],
@@ -434,14 +439,15 @@ async fn decide(
             *outcome = EntryOutcome::RefreshTokenNotLive;
         }
     }
-    // Each of them by itself: of several that present the same code or token, one wins.
+    // One entry after the other: if several present the same code or token, only one wins.
     for (queued, outcome) in group.iter().zip(&mut outcomes) {
         let operation = &queued.operation;
         if *outcome == EntryOutcome::Recorded && !take(transaction, operation, queued.now).await? {
             *outcome = EntryOutcome::RefreshTokenNotLive;
         }
     }
-    // The first of the group with a given `jti` gets it if the insert did; the rest are replays.
+    // If the insert succeeded for a `jti`, the first entry of the group with it wins; the others
+    // are replays.
     let mut wanted: Vec<&UsedJti> = Vec::new();
     for (queued, outcome) in group.iter().zip(&outcomes) {
         if *outcome == EntryOutcome::Recorded {
@@ -459,7 +465,7 @@ async fn decide(
     Ok(outcomes)
 }
 
-/// The rows that are not any more what decisions of a group rest on.
+/// The rows that differ from those that decisions of a group rest on.
 async fn changed<'g>(
     transaction: &mut Transaction<'static, Any>,
     group: &'g [Queued],
@@ -473,7 +479,7 @@ async fn changed<'g>(
     for round in 0..rounds {
         let parts: Vec<&[&Seen]> =
             kinds.iter().filter_map(|kind| kind.chunks(MOST_FOUND).nth(round)).collect();
-        // As many places for each kind: few shapes.
+        // The same number of placeholders for each kind, for few statement shapes.
         let size = parts.iter().map(|part| padded(part.len())).max().unwrap_or(0);
         let mut arguments = AnyArguments::default();
         let mut selects = Vec::with_capacity(parts.len());
@@ -482,7 +488,7 @@ async fn changed<'g>(
                 bind(&mut arguments, seen.id.as_str())?;
             }
             let wanted = places(index * size, size);
-            // The names of kinds are ours.
+            // Names of kinds are constants of this crate.
             selects.push(match part[0].kind {
                 INSTALLATION => format!(
                     "SELECT '{INSTALLATION}', id, version FROM installations WHERE id IN {wanted}"
@@ -512,8 +518,8 @@ async fn changed<'g>(
     Ok(changed)
 }
 
-/// Uses up the code or the refresh token that an operation rests on, and issues what it is to bring; `false` where
-/// either was used or revoked meanwhile.
+/// Uses up the code or the refresh token that an entry rests on, and issues what it brings. Returns
+/// `false` if either was used or revoked meanwhile.
 async fn take(
     transaction: &mut Transaction<'static, Any>,
     operation: &Entry,
@@ -573,7 +579,7 @@ async fn insert_jtis(
     transaction: &mut Transaction<'static, Any>,
     mut jtis: Vec<&UsedJti>,
 ) -> Result<HashSet<(String, String)>, StoreError> {
-    // In order, so that two writers cannot lock each other out.
+    // Sorted, so that two writers cannot deadlock.
     jtis.sort_unstable_by(|a, b| (&a.namespace, &a.jti).cmp(&(&b.namespace, &b.jti)));
     jtis.dedup_by(|a, b| a.namespace == b.namespace && a.jti == b.jti);
     let mut won = HashSet::with_capacity(jtis.len());

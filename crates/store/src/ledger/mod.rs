@@ -1,4 +1,4 @@
-//! Decisions on record: entries of tokens and of what they use up, and the audit trail.
+//! Decisions on record: tokens and what they use up, and the audit trail.
 
 mod audit;
 mod entry;

@@ -1,9 +1,9 @@
-//! Multi-row statements: few shapes, so that each is prepared once.
+//! Multi-row statements of few shapes, so that each shape is prepared once.
 
 use crate::database::StoreError;
 use sqlx::{Arguments, any::AnyArguments};
 
-/// Sizes of multi-row statements: few shapes, so that each is prepared once.
+/// Splits rows into chunks of a few sizes, so that few statement shapes occur.
 pub(super) fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
         let size = [64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1]
@@ -15,20 +15,20 @@ pub(super) fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     })
 }
 
-/// Most keys that one statement looks for.
+/// Maximum number of keys that one statement looks up.
 pub(super) const MOST_FOUND: usize = 64;
 
-/// How many places a statement has that looks for so many keys: few shapes, and one statement instead of several.
+/// Number of placeholders for this many keys: few shapes, and one statement instead of several.
 pub(super) fn padded(keys: usize) -> usize {
     keys.next_power_of_two()
 }
 
-/// The keys for so many places: the last one is looked for several times.
+/// The keys for `size` placeholders; the last key is repeated.
 pub(super) fn filled<T>(keys: &[T], size: usize) -> impl Iterator<Item = &T> {
     keys.iter().chain(keys.last().into_iter().cycle()).take(size)
 }
 
-/// `($3,$4,$5)` for three places after the first two.
+/// `($3,$4,$5)` for three placeholders after the first two.
 pub(super) fn places(after: usize, size: usize) -> String {
     let numbers: Vec<String> = (after + 1..=after + size).map(|n| format!("${n}")).collect();
     format!("({})", numbers.join(","))

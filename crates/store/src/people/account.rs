@@ -1,4 +1,5 @@
-//! Accounts at a resource authorization server, and who of which issuer they belong to.
+//! Accounts at a resource authorization server, and the people of trusted issuers that they belong
+//! to.
 
 use crate::{
     database::{Store, StoreError, reading},
@@ -16,13 +17,13 @@ record!(
     "account",
     |a| a.id.clone(),
     match &a.email {
-        // An account without an address is named by its id, which has no `@`.
+        // An account without an address has its id as its name; the id contains no `@`.
         Some(email) => email.to_lowercase(),
         None => a.id.clone(),
     }
 );
 
-/// The account that a person of a trusted issuer is.
+/// Links a person of a trusted issuer to an account.
 #[derive(Clone)]
 pub(crate) struct AccountLink {
     pub(crate) link: SubjectLink,
@@ -31,15 +32,15 @@ pub(crate) struct AccountLink {
 record!(AccountLink, "account link", |l| l.link.key());
 
 impl Store {
-    /// Takes an account away from a person of a trusted issuer; `false` if they are not linked.
+    /// Unlinks a person of a trusted issuer from their account; `false` if they are not linked.
     pub async fn unlink(&self, link: &SubjectLink, event: AuditEvent) -> Result<bool, StoreError> {
         let (mut transaction, checked) = self.begin_act(&event).await?;
         let held = read::<AccountLink>(&mut transaction, &link.key()).await;
         if !remove(&mut transaction, AccountLink::KIND, &link.key()).await? {
             return Ok(false);
         }
-        // Nobody knows which of several people has which of the account's sign-ins: all end. Where the link cannot be
-        // read, so does whatever came by way of its issuer.
+        // It is unknown which of several linked people began which of the account's sign-ins, so
+        // all end. If the link cannot be read, everything that came by way of its issuer ends.
         match held {
             Ok(Some(held)) => end_account(&mut transaction, &held.account, event.at).await?,
             _ => end_issuer(&mut transaction, link.issuer.as_str(), event.at).await?,
@@ -49,7 +50,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Changes an account, and ends what it had: for switching off. Switching on again revives none of it.
+    /// Changes an account, and ends what it had: for switching it off. Switching it on again
+    /// restores none of that.
     pub async fn cut_off_account(
         &self,
         id: &str,
@@ -87,7 +89,7 @@ impl Store {
         Ok(links)
     }
 
-    /// People of a trusted issuer that are linked to accounts, 1000 at most.
+    /// People of a trusted issuer who are linked to accounts, 1000 at most.
     pub async fn links_of_issuer(&self, issuer: &str) -> Result<Vec<SubjectLink>, StoreError> {
         let document = self.dialect.bytes("held.document");
         let sql = format!(
@@ -106,8 +108,8 @@ impl Store {
         Ok(links)
     }
 
-    /// The account of a person of a trusted issuer, if they are linked, and what a decision on it is recorded against.
-    /// An error where somebody is linked, and to whom cannot be read.
+    /// The account that a person of a trusted issuer is linked to, if any, and the row versions
+    /// that a decision on it is recorded against. Fails if a link exists but cannot be read.
     pub async fn linked_account(
         &self,
         link: &SubjectLink,
@@ -119,15 +121,16 @@ impl Store {
         Ok(account.map(|(account, seen)| (account, [link, seen])))
     }
 
-    /// Links a person to an account, creating it if `account` is not there yet; of several at once
-    /// one wins, and all get its account. `None` if the link leads to an account that is gone.
+    /// Links a person to an account, and creates the account if `account` does not exist. Of
+    /// several concurrent calls one wins, and all get its account. `None` if the link leads to a
+    /// deleted account.
     pub async fn link_account(
         &self,
         link: &SubjectLink,
         account: &Account,
         event: AuditEvent,
     ) -> Result<Option<Account>, StoreError> {
-        // It takes nothing away: others' mints do not wait for it.
+        // This takes nothing away, so mints need not wait for it.
         let mut transaction = self.begin().await?;
         let wanted = AccountLink { link: link.clone(), account: account.id.clone() };
         let insert = "INSERT INTO directory (kind, id, name, document) VALUES ($1, $2, $3, $4) \
@@ -153,7 +156,7 @@ impl Store {
                 .fetch_optional(&mut *transaction)
                 .await?;
             if made.rows_affected() == 0 && there.is_none() {
-                // Its name is another account's: nothing is linked, nothing is written.
+                // Its name belongs to another account: nothing is linked or written.
                 return Ok(None);
             }
             insert_audit(&mut transaction, &[event]).await?;

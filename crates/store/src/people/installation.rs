@@ -1,5 +1,5 @@
-//! Installations of Passavant that people have enrolled: a public key under a person, a device's name,
-//! and when it was last used.
+//! Installations of Passavant that people have enrolled: a person's public key, a device name, and
+//! when the installation was last used.
 
 use super::user::User;
 use crate::{
@@ -12,11 +12,11 @@ use passavant_proto::{jose::jwk::Algorithm, time::Timestamp};
 use serde_json::Value;
 use sqlx::{Row, any::AnyRow};
 
-/// Most live installations of one person.
+/// Maximum number of live installations of one person.
 pub const MOST_INSTALLATIONS: i64 = 50;
-/// What it is called in messages.
+/// Its kind in messages.
 pub(crate) const INSTALLATION: &str = "installation";
-/// Uses closer together than this are not told apart, in seconds.
+/// Two uses within this many seconds count as one.
 const USE_APART: i64 = 60;
 
 /// One enrolled installation. It is a client whose id is the URL of its metadata document.
@@ -24,13 +24,13 @@ const USE_APART: i64 = 60;
 pub struct Installation {
     /// The last segment of its URL.
     pub id: String,
-    /// Whose it is.
+    /// Its person.
     pub user_id: String,
-    /// What the person's computer is called.
+    /// The name of the person's computer.
     pub device: String,
     /// Its public key (JWK).
     pub public_jwk: Value,
-    /// What the key signs with.
+    /// The algorithm that the key signs with.
     pub algorithm: Algorithm,
     /// When it was enrolled.
     pub enrolled_at: Timestamp,
@@ -39,16 +39,16 @@ pub struct Installation {
 }
 
 impl Store {
-    /// Records an installation of a live person; `false` if they are switched off or gone, if the
-    /// `session` that they asked for it in has ended (as with a new password), or if they have
-    /// [`MOST_INSTALLATIONS`] already.
+    /// Records an installation of a person. Returns `false` if the person is switched off or
+    /// deleted, if the `session` in which they requested it has ended (for example by a new
+    /// password), or if they already have [`MOST_INSTALLATIONS`].
     pub async fn enrol(
         &self,
         installation: &Installation,
         session: &str,
         event: AuditEvent,
     ) -> Result<bool, StoreError> {
-        // The revoking lock, so that two enrolments at once cannot both be the last allowed one.
+        // The revoking lock, so that two concurrent enrolments cannot both be the last allowed one.
         let mut transaction = self.begin_revoking().await?;
         let person = read::<User>(&mut transaction, &installation.user_id).await?;
         let held: i64 = sqlx::query(
@@ -85,8 +85,8 @@ impl Store {
         Ok(true)
     }
 
-    /// A live installation, and what a decision on it is recorded against; whether its person still is, the caller asks the
-    /// directory.
+    /// A live installation, and the row version that a decision on it is recorded against. The
+    /// caller checks in the directory whether its person may still use it.
     pub async fn installation(&self, id: &str) -> Result<Option<(Installation, Seen)>, StoreError> {
         let sql = "SELECT id, document, used_at, version FROM installations \
                    WHERE id = $1 AND revoked_at IS NULL";
@@ -99,7 +99,7 @@ impl Store {
         Ok(held.map(|held| (held, seen)))
     }
 
-    /// Those that can be read: one that cannot is noted, and counts as not there.
+    /// The installations that can be read. One that cannot is noted and treated as absent.
     fn readable_installations(&self, rows: &[AnyRow]) -> Result<Vec<Installation>, StoreError> {
         let mut all = Vec::with_capacity(rows.len());
         for row in rows {
@@ -109,7 +109,8 @@ impl Store {
         Ok(all)
     }
 
-    /// The live installations of a person, or of everyone; those used last first, 1000 at most.
+    /// The live installations of a person, or of everyone, the most recently used first, 1000 at
+    /// most.
     pub async fn installations(&self, user: Option<&str>) -> Result<Vec<Installation>, StoreError> {
         let rows = reading!(
             self,
@@ -124,7 +125,8 @@ impl Store {
         self.readable_installations(&rows)
     }
 
-    /// Notes that an installation authenticated just now. Told to the minute: most calls write nothing.
+    /// Notes that an installation authenticated. The time is kept to the minute, so most calls
+    /// write nothing.
     pub async fn installation_used(&self, id: &str, now: Timestamp) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         sqlx::query("UPDATE installations SET used_at = $2 WHERE id = $1 AND used_at < $2")
@@ -135,8 +137,8 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
-    /// Revokes an installation, of `user` alone if given, with every refresh token issued to
-    /// `client`, which is its id as a client. `false` if there is none.
+    /// Revokes an installation, only of `user` if given, with every refresh token issued to
+    /// `client`, which is its client id. `false` if there is none.
     pub async fn revoke_installation(
         &self,
         id: &str,
@@ -172,7 +174,7 @@ impl Store {
 }
 
 impl Installation {
-    /// Whether a use at `now` is worth writing down.
+    /// Whether a use at `now` is worth recording.
     pub fn is_use_news(&self, now: Timestamp) -> bool {
         now.since(self.used_at) >= USE_APART
     }

@@ -1,4 +1,4 @@
-//! People, and what is theirs: rows with versions of their own, looked up by what they name.
+//! People and their records: rows with versions of their own.
 
 mod account;
 mod installation;

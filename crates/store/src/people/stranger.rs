@@ -1,4 +1,4 @@
-//! Clients that registered themselves, and who let them in.
+//! Self-registered clients, and the people who first authorized them.
 
 use crate::{
     database::{Store, StoreError, reading},
@@ -10,7 +10,7 @@ use crate::{
 };
 use passavant_proto::{oauth::client::Client, time::Timestamp};
 
-/// The person who let a client in that registered itself.
+/// The person who first authorized a self-registered client.
 #[derive(Clone)]
 pub(crate) struct LetIn {
     pub(crate) client: String,
@@ -19,8 +19,8 @@ pub(crate) struct LetIn {
 record!(LetIn, "let in", |l| l.client.clone());
 
 impl Store {
-    /// Adds a client that registered itself. It begins no new generation: no decision rests on there being none, and
-    /// such clients are read as they come.
+    /// Adds a self-registered client. This begins no new generation: no decision rests on the
+    /// absence of such a client, and each one is read when it is used.
     pub async fn put_stranger(&self, client: &Client, event: AuditEvent) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         write(&mut transaction, client, Put::Create).await?;
@@ -28,8 +28,8 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
-    /// Notes that a person has let a client in that registered itself; `false` if they have let in `most` others
-    /// already, or if it is gone.
+    /// Notes that a person has authorized a self-registered client. Returns `false` if they have
+    /// already been the first for `most` others, or if the client was deleted.
     pub async fn let_in(
         &self,
         client: &str,
@@ -51,7 +51,7 @@ impl Store {
         for row in &rows {
             let Ok(let_in) = document::<LetIn>(row, "document", LetIn::KIND) else { continue };
             if let_in.client == client {
-                // Whoever was first counts.
+                // Only the first person counts.
                 return Ok(true);
             }
             held += usize::from(let_in.person == person);
@@ -67,7 +67,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Forgets a client that registered itself, with all it had.
+    /// Deletes a self-registered client with everything it had.
     pub async fn forget_stranger(&self, id: &str, event: AuditEvent) -> Result<(), StoreError> {
         let mut transaction = self.begin_revoking().await?;
         for kind in [Client::KIND, LetIn::KIND] {
@@ -78,7 +78,7 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
-    /// Whether a client has a refresh token that lives.
+    /// Whether a client has a live refresh token.
     pub async fn has_live_tokens(&self, client: &str, now: Timestamp) -> Result<bool, StoreError> {
         let sql = "SELECT 1 FROM refresh_tokens WHERE client_id = $1 AND revoked_at IS NULL \
                    AND replaced_at IS NULL AND idle_expires_at > $2 AND expires_at > $2 LIMIT 1";

@@ -18,13 +18,13 @@ use std::collections::BTreeSet;
 pub struct User {
     /// `sub` of tokens: opaque, never reused.
     pub id: String,
-    /// What they type to sign in; NFC and lower case.
+    /// User name, in NFC and lower case.
     pub username: String,
-    /// Address.
+    /// E-mail address.
     pub email: Option<String>,
-    /// Whether the address is known to be theirs.
+    /// Whether the address is verified.
     pub email_verified: bool,
-    /// What people call them.
+    /// Display name.
     pub display_name: Option<String>,
     /// Given name, for applications that ask for it.
     pub given_name: Option<String>,
@@ -32,13 +32,13 @@ pub struct User {
     pub family_name: Option<String>,
     /// Names of the groups they are in.
     pub groups: BTreeSet<String>,
-    /// Argon2id hash (PHC string); `None`: cannot sign in with a password.
+    /// Argon2id hash (PHC string); `None` if they cannot sign in with a password.
     pub password_hash: Option<String>,
     /// Switched off by an administrator.
     pub disabled: bool,
 }
 
-/// A group at the IdP. Members carry its name.
+/// A group at the IdP. Its members' records carry its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// Its name.
@@ -51,9 +51,9 @@ record!(User, "user", |user| user.id.clone(), user.username.clone());
 record!(Group, "group", |group| group.name.clone());
 
 impl Store {
-    /// Changes a user, and ends every session and refresh token they had: for switching off, a new password. Switching
-    /// on again revives none of them. A new password (`new_password`) revokes their installations too: whoever knew the
-    /// old one may have enrolled some.
+    /// Changes a user, and ends their sessions and refresh tokens: for switching off, or for a new
+    /// password. Switching on again restores none of them. A new password (`new_password`) also
+    /// revokes their installations, because someone who knew the old one may have enrolled some.
     pub async fn cut_off_user(
         &self,
         id: &str,
@@ -71,8 +71,8 @@ impl Store {
         Ok(Some(user))
     }
 
-    /// Removes a user, whether or not their record can be read, with every session, refresh token and installation they
-    /// had; `false` if they are not there.
+    /// Removes a user, whether or not their record can be read, with all their sessions, refresh
+    /// tokens and installations; `false` if they do not exist.
     pub async fn delete_user(
         &self,
         id: &str,
@@ -84,7 +84,7 @@ impl Store {
             return Ok(false);
         }
         end_user(&mut transaction, id, true, now).await?;
-        // Ids are never used again: nobody could inherit by what cannot be read.
+        // User ids are never reused, so an unreadable connection can stay: nobody could gain by it.
         let subject = Subject::User(id.to_owned());
         let (named_them, _) = leave_connections(&mut transaction, None, |connection| {
             leave_subjects(connection, &subject)
@@ -109,7 +109,8 @@ impl Store {
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
-    /// Removes a group and every membership of it, also from connections; the event names these.
+    /// Removes a group and all memberships of it, also from connections. The event names these
+    /// connections.
     pub async fn delete_group(&self, name: &str, event: AuditEvent) -> Result<bool, StoreError> {
         let (mut transaction, checked) = self.begin_act(&event).await?;
         let done = sqlx::query("DELETE FROM directory WHERE kind = $1 AND id = $2")
@@ -132,12 +133,14 @@ impl Store {
                         write(&mut transaction, &user, Put::Replace).await?;
                     }
                 }
-                // Whoever can read it again one day is no member of a later group of this name.
+                // If the record becomes readable one day, it makes nobody a member of a later group
+                // of this name.
                 Err(_) if !rows::may_name(row.try_get("document")?, name) => {}
                 Err(_) => leave_group(&mut transaction, row, name).await?,
             }
         }
-        // A later group of this name gets nothing by it. A connection for nobody else is for nobody now.
+        // A later group of this name gains nothing. A connection that was only for this group is
+        // now for nobody.
         let subject = Subject::Group(name.to_owned());
         let (named_it, _) = leave_connections(&mut transaction, Some(name), |connection| {
             leave_subjects(connection, &subject)
@@ -149,7 +152,7 @@ impl Store {
     }
 }
 
-/// Ends what a person had.
+/// Ends a person's sign-ins, and their installations if `installations` is set.
 async fn end_user(
     transaction: &mut Transaction<'static, Any>,
     id: &str,
@@ -165,8 +168,9 @@ async fn end_user(
     Ok(())
 }
 
-/// Takes a group out of a person's record that cannot be read otherwise, and leaves all else in it as it was written.
-/// Where it cannot be taken apart, nothing is deleted: a later group of the name would have them.
+/// Removes a group from a person's record that cannot be read, and leaves the rest of it as it was
+/// written. Fails if that is not possible, and then the group is not deleted: otherwise the person
+/// would be a member of a later group of this name.
 async fn leave_group(
     transaction: &mut Transaction<'static, Any>,
     row: &AnyRow,

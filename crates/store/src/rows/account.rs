@@ -1,4 +1,4 @@
-//! How accounts are stored, and who they belong to.
+//! The stored form of accounts, and of the links that say whose they are.
 
 use super::Stored;
 use crate::people::AccountLink;

@@ -1,4 +1,4 @@
-//! How administrators are stored.
+//! The stored form of administrators.
 
 use super::Stored;
 use crate::administrators::{AdminRole, Administrator, StoredProof};

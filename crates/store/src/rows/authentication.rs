@@ -1,4 +1,4 @@
-//! How it is stored how and when a person signed in.
+//! The stored form of how and when a person signed in.
 
 use super::Stored;
 use passavant_proto::{

@@ -1,4 +1,5 @@
-//! How a checked authorization request is stored: behind `request_uri`, a code or a device code.
+//! The stored form of a checked authorization request: behind `request_uri`, a code or a device
+//! code.
 
 use super::Stored;
 use passavant_proto::{

@@ -1,4 +1,4 @@
-//! How an authorization server is stored that an identity provider knows.
+//! The stored form of an authorization server that an identity provider knows.
 
 use super::Stored;
 use passavant_proto::{

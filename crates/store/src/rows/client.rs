@@ -1,4 +1,4 @@
-//! How a client is stored.
+//! The stored form of a client.
 
 use super::Stored;
 use passavant_proto::{
@@ -42,7 +42,7 @@ pub struct ClientRow {
     disabled: bool,
 }
 
-/// Every method has a name of its own, so that what is unknown of one never mixes with another.
+/// Every method has its own name, so that unknown members of one method never mix with another's.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum AuthenticationRow {

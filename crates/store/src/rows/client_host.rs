@@ -1,4 +1,4 @@
-//! How an origin of client metadata documents is stored.
+//! The stored form of an origin of client metadata documents.
 
 use super::Stored;
 use passavant_proto::xaa::trust::ClientHost;

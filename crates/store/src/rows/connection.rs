@@ -1,4 +1,4 @@
-//! How a connection is stored.
+//! The stored form of a connection.
 
 use super::Stored;
 use passavant_proto::{

@@ -1,4 +1,4 @@
-//! How an MCP server is stored at the authorization server that governs it.
+//! The stored form of an MCP server at the authorization server that governs it.
 
 use super::Stored;
 use passavant_proto::{

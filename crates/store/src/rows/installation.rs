@@ -1,4 +1,4 @@
-//! How an installation is stored.
+//! The stored form of an installation.
 
 use super::Stored;
 use crate::people::Installation;

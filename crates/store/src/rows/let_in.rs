@@ -1,4 +1,4 @@
-//! How it is stored who let a client in that registered itself.
+//! The stored form of who first authorized a self-registered client.
 
 use super::Stored;
 use crate::people::LetIn;

@@ -1,12 +1,14 @@
-//! Stored documents: read tolerantly, written back with what this version does not know, and refused one by one.
+//! Stored documents. They are read tolerantly, written back with the members that this version does
+//! not know, and rejected one by one.
 //!
-//! A row may come from a later version that runs beside this one, or from one that was rolled back. What this version
-//! does not know of it is passed over, and kept when the row is written. What must not be passed over, the later version
-//! names in [`CRITICAL`]: a row that needs something unknown is of no use here. Whatever cannot be read is named in the
-//! log and to whoever watches, counts as not there wherever something rests on it, and leaves the other rows alone.
+//! A row may come from a later version that runs beside this one, or that was rolled back. Members
+//! that this version does not know are ignored, and kept when the row is written. A later version
+//! lists in [`CRITICAL`] what a reader must not ignore: a row that lists something unknown cannot
+//! be used here. A row that cannot be read is reported in the log and to monitoring, is treated as
+//! absent by everything that rests on it, and does not affect other rows.
 //!
-//! What a record is in the database and what it is to the program are two types, with their conversions in one file for
-//! each kind: a member that is renamed here, or gets another type, does not reach what is stored.
+//! A record's stored form and its form in the program are two types. One file for each kind holds
+//! the conversions, so renaming or retyping a member in the program does not change what is stored.
 
 mod account;
 mod administrator;
@@ -39,13 +41,14 @@ use serde_json::{Value, error::Category, value::RawValue};
 use sqlx::{Row, any::AnyRow};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Member of a document that lists what a reader has to know to use it at all (as `crit` does of a JWS, RFC 7515
-/// section 4.1.11). This version knows nothing that would be listed.
+/// Member of a document that lists what a reader must understand to use the document at all (like
+/// `crit` of a JWS, RFC 7515 section 4.1.11). This version understands no such extension.
 const CRITICAL: &str = "crit";
 
-/// What is kept as a JSON document.
+/// A value that is stored as a JSON document.
 pub trait Stored: Sized {
-    /// As it is stored. Members are added with a default; one that is there is never renamed or given another meaning.
+    /// The stored form. New members have a default; an existing member is never renamed or given
+    /// another meaning.
     type Row: Serialize + DeserializeOwned;
     /// For the database.
     fn row(&self) -> Self::Row;
@@ -53,14 +56,14 @@ pub trait Stored: Sized {
     fn of_row(row: Self::Row) -> Self;
 }
 
-/// Reads a document; what is unknown in it is passed over.
+/// Reads a document; ignores unknown members.
 pub(crate) fn parse<T: Stored>(text: &str) -> Result<T, String> {
     parse_row(text).map(T::of_row)
 }
 
 /// Reads a document, or the part of it that a row type names.
 pub(crate) fn parse_row<R: DeserializeOwned>(text: &str) -> Result<R, String> {
-    // An escape may spell it, too.
+    // The member's name may also be written with escapes.
     if text.contains(CRITICAL) || text.contains('\\') {
         let critical: Critical = read(text)?;
         if let Some(first) = critical.crit.first() {
@@ -71,7 +74,8 @@ pub(crate) fn parse_row<R: DeserializeOwned>(text: &str) -> Result<R, String> {
     read(text)
 }
 
-/// Reads, and tells where it went wrong without a word of what stands there: that may be a secret.
+/// Reads a document. An error says where the problem is, without quoting the text, which may
+/// contain a secret.
 fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     if let Ok(value) = serde_json::from_str(text) {
         return Ok(value);
@@ -105,19 +109,20 @@ struct Critical {
     crit: Vec<String>,
 }
 
-/// An object as it stands in a text: what is not looked at stays as it was written, however deep, long or odd.
+/// An object whose values stay text: values that are not looked at stay as they were written,
+/// whatever their depth, length or form.
 type Members<'a> = BTreeMap<String, &'a RawValue>;
 
-/// The document of a record that replaces one of which `before` is stored, with what this version did not know of that,
-/// byte for byte. Refused where that cannot be kept.
+/// The document of a record that replaces the stored document `before`. It keeps members that this
+/// version does not know, byte for byte. Fails if they cannot be kept.
 pub(crate) fn replacing<R: Record>(record: &R, before: &str) -> Result<String, StoreError> {
     let broken = |why: String| StoreError::Document(R::KIND, why);
     let new = to_text(record).map_err(broken)?;
-    // What nobody could read is replaced as a whole.
+    // A document that cannot be read is replaced as a whole.
     let Ok(known) = parse::<R>(before) else { return Ok(new) };
     let known = to_text(&known).map_err(broken)?;
     let merged = merged(before, &known, &new).map_err(broken)?;
-    // What does not fit the record any more as it is now is not worth the record.
+    // If the unknown members do not fit the changed record, they are dropped.
     let fits =
         parse::<R>(&merged).is_ok_and(|read| to_text(&read).is_ok_and(|read| same(&read, &new)));
     Ok(if fits { merged } else { new })
@@ -127,20 +132,21 @@ fn to_text<T: Stored>(value: &T) -> Result<String, String> {
     serde_json::to_string(&value.row()).map_err(|error| error.to_string())
 }
 
-/// Whether two texts of ours are one value.
+/// Whether two JSON texts have equal values.
 fn same(one: &str, other: &str) -> bool {
     let value = |text: &str| serde_json::from_str::<Value>(text).ok();
     one == other || value(one).is_some_and(|held| Some(held) == value(other))
 }
 
-/// `new`, and of `stored` what is not in `known`, which is how this version reads it: members of objects at any depth, and
-/// items of lists that are in both.
+/// `new`, plus everything of `stored` that is missing in `known`, the form in which this version
+/// reads `stored`: members of objects at any depth, also in unchanged items of lists.
 fn merged(stored: &str, known: &str, new: &str) -> Result<String, String> {
     let odd = |error: serde_json::Error| {
         let (line, column) = (error.line(), error.column());
         format!("what a later version wrote cannot be kept (line {line}, column {column})")
     };
-    // What an act does not change stays as it was written, also where this version writes it in another way.
+    // What an act does not change stays as it was written, even if this version writes it
+    // differently.
     if same(known, new) {
         return Ok(stored.to_owned());
     }
@@ -178,7 +184,7 @@ fn merged(stored: &str, known: &str, new: &str) -> Result<String, String> {
             serde_json::from_str(known).map_err(odd)?,
             serde_json::from_str(new).map_err(odd)?,
         );
-        // As many, or nobody knows which is which.
+        // Only with equal lengths is it clear which items correspond.
         if stored.len() == known.len() {
             let mut free: Vec<_> = stored.into_iter().zip(known).collect();
             let items = new.iter().map(|item| {
@@ -191,8 +197,8 @@ fn merged(stored: &str, known: &str, new: &str) -> Result<String, String> {
     Ok(new.to_owned())
 }
 
-/// A document without one text in the list of texts that a member is; all else as it was written. `None` where that
-/// cannot be done.
+/// A document without one text in the list of texts that is its member `member`; the rest stays as
+/// it was written. `None` if that is not possible.
 pub(crate) fn without(text: &str, member: &str, gone: &str) -> Option<String> {
     let members: Members<'_> = serde_json::from_str(text).ok()?;
     let mut texts: Vec<String> = serde_json::from_str(members.get(member)?.get()).ok()?;
@@ -205,7 +211,7 @@ pub(crate) fn without(text: &str, member: &str, gone: &str) -> Option<String> {
     Some(format!("{{{}}}", parts.collect::<Vec<_>>().join(",")))
 }
 
-/// Whether a document that cannot be read may name something: one that cannot even be taken apart may.
+/// Whether a document that cannot be read may name something. One that is not even JSON may.
 pub(crate) fn may_name(text: &str, named: &str) -> bool {
     fn names(value: &Value, named: &str) -> bool {
         match value {
@@ -218,23 +224,24 @@ pub(crate) fn may_name(text: &str, named: &str) -> bool {
     serde_json::from_str::<Value>(text).map_or(true, |value| names(&value, named))
 }
 
-/// Every record of a kind: what can be read, and what there is besides.
+/// Every record of a kind: those that can be read, and those that cannot.
 #[derive(Debug)]
 pub struct Held<R> {
-    /// Those that this version can read.
+    /// The records that this version can read.
     pub records: Vec<R>,
-    /// The others: their ids, and their documents where these are JSON at all.
+    /// The others: their ids, and their documents if they are JSON at all.
     pub unreadable: Vec<(String, Option<Value>)>,
 }
 
-/// The text of a document, which another hand may have spoiled.
+/// The text of a document. Something other than this program may have damaged it.
 pub(crate) fn text_of<'r>(row: &'r AnyRow, column: &str) -> Result<&'r str, StoreError> {
-    // An empty one is no document either.
+    // Invalid UTF-8 becomes an empty text, which is not a valid document either.
     Ok(std::str::from_utf8(row.try_get(column)?).unwrap_or_default())
 }
 
 impl Store {
-    /// The records among rows of `id` and `document`, as bytes: those that cannot be read are noted.
+    /// Reads the records of rows of `id` and `document`, the latter as bytes. Those that cannot be
+    /// read are noted.
     pub(crate) fn readable<R: Record>(&self, rows: &[AnyRow]) -> Result<Held<R>, StoreError> {
         let mut held = Held { records: Vec::with_capacity(rows.len()), unreadable: Vec::new() };
         for row in rows {
@@ -249,7 +256,8 @@ impl Store {
         Ok(held)
     }
 
-    /// One record; one that cannot be read is noted. Its own id has to be the row's: an act would be on another one.
+    /// Reads one record; one that cannot be read is noted. The id in the document must be the
+    /// row's: otherwise an act would change another record.
     pub(crate) fn noted<R: Record>(&self, id: &str, text: &str) -> Result<R, StoreError> {
         let read = parse::<R>(text).and_then(|record| match record.id() {
             own if own == id => Ok(record),
@@ -259,7 +267,8 @@ impl Store {
         read.map_err(|why| StoreError::Document(R::KIND, format!("`{}`: {why}", shortened(id))))
     }
 
-    /// A record by its id that something rests on: one that cannot be read is noted, and counts as not there.
+    /// A record, by id, that something rests on. One that cannot be read is noted and treated as
+    /// absent.
     pub async fn usable<R: Record>(&self, id: &str) -> Result<Option<R>, StoreError> {
         match self.by_id(id).await {
             Err(StoreError::Document(..)) => Ok(None),
@@ -267,7 +276,8 @@ impl Store {
         }
     }
 
-    /// The same by name.
+    /// A record, by name, that something rests on. One that cannot be read is noted and treated as
+    /// absent.
     pub async fn usable_by_name<R: Record>(&self, name: &str) -> Result<Option<R>, StoreError> {
         match self.by_name(name).await {
             Err(StoreError::Document(..)) => Ok(None),
@@ -275,7 +285,8 @@ impl Store {
         }
     }
 
-    /// What was read of a row of another table: one that cannot be read is noted, and counts as not there.
+    /// The result of reading a row of another table. One that cannot be read is noted and treated
+    /// as absent.
     pub(crate) fn row<T>(
         &self,
         kind: &'static str,
@@ -291,7 +302,7 @@ impl Store {
         }
     }
 
-    /// Forgets which rows could not be read, until each is looked at again.
+    /// Forgets which rows could not be read, until each is read again.
     pub fn forget_unreadable(&self) {
         self.unreadable.forget_all();
     }
@@ -301,7 +312,7 @@ impl Store {
         self.unreadable.note(kind, id, Some(&shortened(why)));
     }
 
-    /// The stored records that could not be read when they were last looked at: kind, id and why.
+    /// The stored records that could not be read at the last attempt: kind, id and why.
     pub fn unreadable(&self) -> Vec<(&'static str, String, String)> {
         self.unreadable.all()
     }
@@ -364,7 +375,7 @@ mod tests {
         assert_eq!(written["conditions"]["network"], "10.0.0.0/8");
         assert!(written["conditions"].get("max_authentication_age").is_none_or(Value::is_null));
         assert_eq!(parse::<Connection>(&written.to_string()).unwrap(), read);
-        // Another way to authenticate does not mix with what was unknown of the one before.
+        // Unknown members of the earlier authentication method do not appear in the new one.
         let stored = json!({"id": "c", "name": "C", "redirect_uris": [],
             "authentication": {"private_key_jwt": {"keys": {"fetched": "https://a.example"},
                 "algorithm": "ES256", "tls": true}}});
@@ -414,7 +425,7 @@ mod tests {
         }
     }
 
-    /// Beside a build that has another word for it, a connection goes on meaning what it meant.
+    /// While a build with another name runs beside this one, a connection keeps its meaning.
     #[test]
     fn what_an_act_does_not_change_stays_in_the_spelling_it_had() {
         let before = passavant_proto::formerly::NAME;
@@ -466,7 +477,7 @@ mod tests {
         assert!(why.contains("authentication") && !why.contains("SECRET"), "{why}");
         assert!(parse::<User>(r#"{"id":"u"}"#).unwrap_err().contains("missing field `username`"));
         assert!(parse::<User>(r#"{"id":"u","username":"e"} SECRET"#).is_err());
-        // However it is spelled.
+        // Even if the name is written with escapes.
         let spelled = r#"{"id":"u","username":"e","\u0063rit":["later"]}"#;
         assert!(parse::<User>(spelled).unwrap_err().contains("`later`"));
     }

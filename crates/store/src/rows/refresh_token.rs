@@ -1,4 +1,4 @@
-//! How it is stored what a refresh token stands for.
+//! The stored form of a refresh token.
 
 use super::{Stored, authentication::AuthenticationRow};
 use crate::sign_in::RefreshToken;

@@ -1,4 +1,4 @@
-//! How an MCP server is stored that an identity provider knows.
+//! The stored form of an MCP server that an identity provider knows.
 
 use super::Stored;
 use passavant_proto::{

@@ -1,5 +1,5 @@
-//! What is stored, letter by letter: other versions read and wrote it. Whoever has to change a line here that was there
-//! before breaks every database there is.
+//! What is stored, letter by letter, because other versions read it and wrote it. A change of an
+//! existing line here breaks every existing database.
 
 use super::{Stored, parse, to_text};
 use crate::{
@@ -35,7 +35,8 @@ use std::{
     fmt::Debug,
 };
 
-/// Written like that, and read back as it was; and what is the least that can be read.
+/// Checks that `value` is written as `document` and read back as it was, and that `least` is the
+/// least that can be read.
 fn is_stored<T: Stored + Debug + PartialEq>(value: &T, document: &Value, least: &Value) {
     let text = to_text(value).unwrap();
     assert_eq!(&serde_json::from_str::<Value>(&text).unwrap(), document);
@@ -335,7 +336,7 @@ fn sign_ins() {
         "issuer": "https://idp.example"});
     let least = json!({"auth_time": 7, "acr": ACR_PASSWORD, "amr": ["pwd"]});
     is_stored(&authentication(), &by_password, &least);
-    // One that an earlier build recorded is of the class that it was.
+    // A sign-in that an earlier build recorded has the same class as now.
     let before = parse::<Authentication>(&formerly::name(&least.to_string())).unwrap();
     assert_eq!(before.acr, ACR_PASSWORD);
     let challenge: CodeChallenge = serde_json::from_value(json!("c".repeat(43))).unwrap();

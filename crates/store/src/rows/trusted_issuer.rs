@@ -1,4 +1,4 @@
-//! How a trusted issuer is stored.
+//! The stored form of a trusted issuer.
 
 use super::Stored;
 use passavant_proto::{

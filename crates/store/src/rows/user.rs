@@ -1,4 +1,4 @@
-//! How people of the company and their groups are stored.
+//! The stored form of people of the company, and of their groups.
 
 use super::Stored;
 use crate::people::{Group, User};

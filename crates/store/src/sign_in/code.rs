@@ -1,4 +1,4 @@
-//! Authorization codes: looked at as often as wanted, and used up by what records a grant.
+//! Authorization codes. Looking one up changes nothing; the entry that records a grant uses it up.
 
 use super::session::Session;
 use crate::{
@@ -14,28 +14,29 @@ use sqlx::{Any, Row, Transaction};
 pub struct AuthorizationCode {
     /// The session it came from.
     pub sid: String,
-    /// What tokens bought with it descend from.
+    /// The family of the tokens that it is exchanged for.
     pub family: String,
-    /// The request it answers.
+    /// The authorization request that it responds to.
     pub request: AuthorizationRequest,
     /// When it ends.
     pub expires_at: Timestamp,
 }
 
-/// A code that is presented. To look at it uses nothing up: that is done by what records the grant
-/// ([`crate::Entry::code`]).
+/// The state of a presented code. Looking it up does not use it up: the entry that records the
+/// grant does ([`crate::Entry::code`]).
 #[derive(Clone, Debug)]
 pub enum CodeState {
     /// It may be used.
     Live(Box<AuthorizationCode>, Session),
-    /// It was used before. Whether that is an alarm, the caller judges by who presents it with what.
+    /// It was used before. The caller judges whether that is an attack, by who presents it and with
+    /// what.
     Used(Box<AuthorizationCode>, Session),
     /// Unknown, expired, or its session has ended.
     Invalid,
 }
 
 impl Store {
-    /// Keeps a code for one use.
+    /// Stores a code for one use.
     pub async fn keep_authorization_code(
         &self,
         hash: &str,
@@ -124,7 +125,8 @@ pub(crate) async fn use_code(
     Ok(used.rows_affected() == 1)
 }
 
-/// Ends the live codes that `ends` says, by the requests they answer. One that cannot be read serves nobody: it ends too.
+/// Ends the live codes whose requests `ends` selects. A code that cannot be read is of no use to
+/// anyone, and ends too.
 pub(crate) async fn end_codes(
     transaction: &mut Transaction<'static, Any>,
     now: Timestamp,

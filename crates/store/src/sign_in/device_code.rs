@@ -1,5 +1,6 @@
-//! Devices that show a code for a person to type elsewhere (RFC 8628). An answer of yes keeps an authorization code under
-//! the hash of the device code, which is redeemed as every other code is.
+//! Devices that show a code, which a person types elsewhere (RFC 8628). Approval stores an
+//! authorization code under the hash of the device code, and that is redeemed like every other
+//! code.
 
 use super::code::{AuthorizationCode, insert_code};
 use crate::{
@@ -10,38 +11,38 @@ use crate::{
 use passavant_proto::{oauth::authorize::AuthorizationRequest, time::Timestamp};
 use sqlx::Row;
 
-/// A device that waits for a person.
+/// A device that waits for a person's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceCode {
-    /// What it asks for.
+    /// Its request.
     pub request: AuthorizationRequest,
-    /// The network address it asked from.
+    /// The network address that the request came from.
     pub asked_from: String,
-    /// When.
+    /// When it requested the code.
     pub asked_at: Timestamp,
     /// When it ends.
     pub expires_at: Timestamp,
 }
 
-/// What a device hears that asks how it stands.
+/// The state that a polling device is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceState {
-    /// Nobody has answered.
+    /// Nobody has answered yet.
     Pending,
-    /// Nobody has answered, and it asked too soon.
+    /// Nobody has answered yet, and the device polled too soon.
     TooSoon,
-    /// Somebody said no.
+    /// The person denied the request.
     Denied,
     /// Nobody answered in time.
     Expired,
-    /// It was agreed to: the code may be redeemed, once.
+    /// The person approved: the code may be redeemed once.
     Answered,
-    /// Unknown, another client's, or ended with its client.
+    /// Unknown, another client's, or ended together with its client.
     Invalid,
 }
 
 impl Store {
-    /// Keeps what a device asks for.
+    /// Stores the request of a device.
     pub async fn keep_device_code(
         &self,
         hash: &str,
@@ -72,7 +73,7 @@ impl Store {
         Ok(true)
     }
 
-    /// The device that waits behind a user code.
+    /// The waiting device with this user code.
     pub async fn waiting_device(
         &self,
         user_code_hash: &str,
@@ -102,7 +103,8 @@ impl Store {
         }))
     }
 
-    /// Answers a device that waits: with the code that it may redeem, or with no; `false` if it waits no more.
+    /// Answers a waiting device: with the code that it may redeem, or with a denial. `false` if it
+    /// does not wait any more.
     pub async fn answer_device(
         &self,
         user_code_hash: &str,
@@ -111,7 +113,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let mut transaction = self.begin().await?;
-        // With no, it is used up at once.
+        // A denial uses it up at once.
         let used = code.is_none().then_some(now.0);
         let row = sqlx::query(
             "UPDATE device_codes SET answered_at = $2, used_at = $3 \
@@ -133,8 +135,8 @@ impl Store {
         Ok(true)
     }
 
-    /// How a device stands, which asks for it every `interval` seconds at most. Nothing is written for one that asks too
-    /// soon, or after it was answered.
+    /// The state of a device, which may poll every `interval` seconds. Nothing is written if it
+    /// polls too soon, or after the answer.
     pub async fn poll_device(
         &self,
         hash: &str,

@@ -1,5 +1,5 @@
-//! Sign-ins: sessions, codes, pushed requests, device codes, refresh tokens. Everything is looked up by the hash of the secret
-//! it stands for.
+//! Sign-ins: sessions, codes, pushed requests, device codes, refresh tokens. Everything is looked
+//! up by the hash of its secret.
 
 mod code;
 mod device_code;

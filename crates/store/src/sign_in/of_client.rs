@@ -1,4 +1,4 @@
-//! What a client got, which ends with it.
+//! What a client got, and what ends with the client.
 
 use super::code::end_codes;
 use crate::database::StoreError;

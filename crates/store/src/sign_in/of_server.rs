@@ -22,7 +22,8 @@ pub(crate) async fn end_account(
     Ok(())
 }
 
-/// Ends what came by way of a trusted issuer: sign-ins there with what they brought, and tokens on record.
+/// Ends what came by way of a trusted issuer: sign-ins there with their tokens, and tokens on
+/// record.
 pub(crate) async fn end_issuer(
     transaction: &mut Transaction<'static, Any>,
     issuer: &str,
@@ -30,7 +31,8 @@ pub(crate) async fn end_issuer(
 ) -> Result<(), StoreError> {
     let end = "UPDATE grants SET revoked_at = $2 WHERE party = $1 AND revoked_at IS NULL";
     sqlx::query(end).bind(issuer).bind(now.0).execute(&mut **transaction).await?;
-    // An identifier between quotes is in nothing else that a sign-in says; and `replace` minds case on every database.
+    // A quoted identifier occurs nowhere else in a stored sign-in, and `replace` is case-sensitive
+    // on every database.
     let quoted = Value::from(issuer).to_string();
     for statement in [
         "UPDATE refresh_tokens SET revoked_at = $2 WHERE revoked_at IS NULL AND sid IN \
@@ -47,15 +49,15 @@ pub(crate) async fn end_issuer(
     Ok(())
 }
 
-/// What a refresh token is for.
+/// The MCP server that a refresh token is for.
 #[derive(Deserialize)]
 struct For {
     #[serde(default)]
     resource: Option<Resource>,
 }
 
-/// Ends refresh tokens and codes for an MCP server: another one of the same name later is another one. Those that name none, as
-/// an identity provider's own, stay.
+/// Ends refresh tokens and codes for an MCP server, because a later one of the same name is a
+/// different server. Those that name no server, such as an identity provider's own, stay.
 pub(crate) async fn end_resource(
     transaction: &mut Transaction<'static, Any>,
     id: &str,
@@ -71,7 +73,7 @@ pub(crate) async fn end_resource(
     for row in &rows {
         let of_it = match parse_row::<For>(row.try_get("document")?) {
             Ok(held) => held.resource.is_some_and(|resource| resource.normalized() == id),
-            // What cannot be read ends where it may name it.
+            // A token that cannot be read ends if it may name the server.
             Err(_) => may_name(row.try_get("document")?, id),
         };
         if of_it {

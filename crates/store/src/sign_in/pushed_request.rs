@@ -20,7 +20,7 @@ pub struct PushedRequest {
 }
 
 impl Store {
-    /// Keeps a pushed request for one use.
+    /// Stores a pushed request for one use.
     pub async fn keep_pushed_request(
         &self,
         hash: &str,
@@ -42,9 +42,9 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
-    /// Opens a pushed request that has not been used: in its lifetime the first time, and for ten
-    /// minutes after that, while the person signs in. Using it up is
-    /// [`Store::keep_authorization_code`]'s, in the transaction that keeps the code.
+    /// Opens a pushed request that has not been used: the first time within its lifetime, and for
+    /// ten minutes after that, while the person signs in. [`Store::keep_authorization_code`] uses
+    /// it up, in the transaction that stores the code.
     pub async fn open_pushed_request(
         &self,
         hash: &str,

@@ -1,4 +1,5 @@
-//! Refresh tokens, in families: reuse of one revokes all, with the access tokens that came from them.
+//! Refresh tokens, in families: reuse of a replaced one revokes its whole family, with the access
+//! tokens that came from it.
 
 use crate::{
     database::{Store, StoreError, reading},
@@ -14,11 +15,11 @@ use sqlx::{Any, Row, Transaction};
 /// A refresh token as issued.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefreshToken {
-    /// What it descends from; reuse revokes it whole.
+    /// Its family; reuse of a replaced token revokes all of it.
     pub family: String,
     /// The session it came from.
     pub sid: String,
-    /// Who.
+    /// Its person.
     pub user_id: String,
     /// The client it was issued to.
     pub client_id: String,
@@ -43,10 +44,10 @@ pub struct RefreshToken {
 pub enum RefreshTokenState {
     /// It may be used.
     Live(Box<RefreshToken>),
-    /// It was rotated out: presenting it means that it was stolen, or its successor was; or that the answer with the
-    /// successor was lost.
+    /// It was replaced. Presenting it means that it or its successor was stolen, or that the
+    /// response with the successor was lost.
     Replaced(Box<RefreshToken>, Option<Rotation>),
-    /// What it stands for cannot be read: it buys nothing, and can be revoked.
+    /// Its document cannot be read: it cannot be exchanged, but it can be revoked.
     Unreadable {
         /// See [`RefreshToken::family`].
         family: String,
@@ -60,7 +61,7 @@ pub enum RefreshTokenState {
 }
 
 impl RefreshTokenState {
-    /// What may be revoked by whoever presents it: family, person and client.
+    /// What its presenter may revoke: family, person and client.
     pub fn revocable(&self) -> Option<(&str, &str, &str)> {
         match self {
             Self::Live(held) | Self::Replaced(held, _) => {
@@ -72,7 +73,7 @@ impl RefreshTokenState {
     }
 }
 
-/// The refresh token that is rotated out, and how.
+/// The refresh token to replace, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replaces {
     /// Its hash.
@@ -83,20 +84,20 @@ pub struct Replaces {
     pub by: String,
 }
 
-/// How a refresh token was rotated out.
+/// How a refresh token was replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rotation {
     /// When.
     pub at: Timestamp,
-    /// What the successor was made from, together with the token itself.
+    /// The salt that the successor was derived from, together with the token itself.
     pub salt: String,
-    /// What the client proved itself with.
+    /// What the client authenticated with.
     pub by: String,
 }
 
 impl Store {
-    /// Records the first refresh token of a family; `false` if its session has ended meanwhile or
-    /// the family was revoked (a code presented twice).
+    /// Records the first refresh token of a family. Returns `false` if its session has ended
+    /// meanwhile, or if the family was revoked (a code was presented twice).
     pub async fn issue_refresh_token(
         &self,
         hash: &str,
@@ -183,7 +184,7 @@ impl Store {
     }
 }
 
-/// A refresh token `$1` that may be used at `$2`.
+/// Condition: a refresh token `$1` that may be used at `$2`.
 macro_rules! live_refresh {
     () => {
         "WHERE hash = $1 AND replaced_at IS NULL \
@@ -192,7 +193,7 @@ macro_rules! live_refresh {
     };
 }
 
-/// Rotates a refresh token out; `false` if it is not live.
+/// Marks a refresh token as replaced; `false` if it is not live.
 pub(crate) async fn replace_refresh(
     transaction: &mut Transaction<'static, Any>,
     Replaces { hash, salt, by }: &Replaces,
@@ -211,7 +212,7 @@ pub(crate) async fn replace_refresh(
     Ok(replaced.rows_affected() == 1)
 }
 
-/// Puts the end of a refresh token off that is used and stays; `false` where it is not live.
+/// Extends a refresh token that is used and stays valid; `false` if it is not live.
 pub(crate) async fn keep_refresh(
     transaction: &mut Transaction<'static, Any>,
     hash: &str,
@@ -275,7 +276,8 @@ async fn revoke_family(
     .bind(now.0)
     .execute(&mut **transaction)
     .await?;
-    // Access tokens are looked up together with this mark, also those issued at this very moment.
+    // Access tokens are looked up together with this mark, so it also covers those issued at this
+    // very moment.
     sqlx::query(
         "INSERT INTO grants (jti, kind, user_id, client_id, party, lineage, expires_at, \
          revoked_at) VALUES ('family:' || $1, 'family', '', '', '', $1, $2, $2) \

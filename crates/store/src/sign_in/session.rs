@@ -1,5 +1,5 @@
-//! Sign-ins at the IdP: sessions, codes, pushed requests, refresh tokens. Everything is looked up by
-//! the hash of the secret it stands for.
+//! Sessions at the IdP, and at an authorization server where people sign in by way of a trusted
+//! issuer.
 
 use crate::{
     database::{Store, StoreError, reading},
@@ -11,23 +11,23 @@ use crate::{
 use passavant_proto::{oidc::authentication::Authentication, time::Timestamp, xaa::trust::Account};
 use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyRow};
 
-/// A browser that is signed in.
+/// The session of a signed-in browser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
     /// Its public id, the `sid` of ID tokens.
     pub sid: String,
-    /// Who.
+    /// Its person.
     pub user_id: String,
-    /// How and when.
+    /// How and when the person signed in.
     pub authentication: Authentication,
     /// When the browser has to sign in again.
     pub expires_at: Timestamp,
 }
 
 impl Store {
-    /// Records a sign-in of `user`, as they were when the password was checked; `false` if they
-    /// were switched off, removed or given another password since. The cookie that the browser had `before` opens
-    /// nothing any more; what its session brought goes on.
+    /// Records a sign-in of `user`, as they were when the password was checked. Returns `false` if
+    /// they were switched off, deleted or given another password since. The cookie that the browser
+    /// had `before` opens nothing any more; tokens that came from its session stay valid.
     pub async fn begin_session(
         &self,
         cookie_hash: &str,
@@ -54,8 +54,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Records that a person of a trusted issuer has signed in; `false` if their account was switched off or
-    /// removed since.
+    /// Records that a person of a trusted issuer has signed in; `false` if their account was
+    /// switched off or deleted since.
     pub async fn begin_account_session(
         &self,
         cookie_hash: &str,
@@ -93,7 +93,7 @@ impl Store {
         self.row("session", row.try_get("sid")?, session_of(&row))
     }
 
-    /// How the person of a session that has not been ended signed in.
+    /// How the person of a session signed in, unless the session was ended.
     pub async fn session_authentication(
         &self,
         sid: &str,
@@ -108,8 +108,8 @@ impl Store {
         self.row("session", sid, document(&row, "authentication", "session"))
     }
 
-    /// Whether a session has not been ended. An expired one still stands behind tokens that live
-    /// longer than the browser's cookie.
+    /// Whether a session has not been ended. Tokens that outlive the browser's cookie still rest on
+    /// an expired session.
     pub async fn session_not_ended(&self, sid: &str) -> Result<bool, StoreError> {
         let row = reading!(
             self,
@@ -149,7 +149,7 @@ impl Store {
         Ok(sessions)
     }
 
-    /// Ends a session and everything that descends from it; `false` if it was not there or had
+    /// Ends a session and everything that descends from it; `false` if it does not exist or had
     /// ended.
     pub async fn end_session(
         &self,
@@ -193,7 +193,7 @@ async fn insert_session(
     Ok(())
 }
 
-/// Ends a session and its refresh tokens; whether it had not ended before.
+/// Ends a session and its refresh tokens. Returns whether it was still open.
 async fn end(
     transaction: &mut Transaction<'static, Any>,
     sid: &str,
