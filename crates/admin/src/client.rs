@@ -190,8 +190,8 @@ impl AdminClient {
             Entry::Secret(secret) => {
                 let challenge = self.challenge().await?;
                 let nonce = self.entropy.id();
-                let asked = proof::Asked { method, target, body: bytes.as_bytes() };
-                Some(proof::of_request(secret, (&challenge, &nonce), asked))
+                let request = proof::ProvenRequest { method, target, body: bytes.as_bytes() };
+                Some(proof::of_request(secret, (&challenge, &nonce), request))
             }
         };
         let headers: Vec<(&str, &str)> = [

@@ -67,7 +67,7 @@ pub(super) fn is_secret(held: &StoredProof, secret: &Secret) -> bool {
 
 /// The parts of a request that a proof covers.
 #[derive(Clone, Copy)]
-pub struct Asked<'a> {
+pub struct ProvenRequest<'a> {
     /// The method.
     pub method: &'a str,
     /// Path and query.
@@ -76,7 +76,7 @@ pub struct Asked<'a> {
     pub body: &'a [u8],
 }
 
-impl Asked<'_> {
+impl ProvenRequest<'_> {
     fn text(self, named: &str) -> String {
         let Self { method, target, body } = self;
         format!("request\n{named}\n{method}\n{target}\n{}", sha256(body))
@@ -84,12 +84,16 @@ impl Asked<'_> {
 }
 
 /// The bearer value of a request. It does not contain the secret, only a proof made with it.
-pub fn of_request(secret: &Secret, (challenge, nonce): (&str, &str), asked: Asked<'_>) -> String {
+pub fn of_request(
+    secret: &Secret,
+    (challenge, nonce): (&str, &str),
+    request: ProvenRequest<'_>,
+) -> String {
     let keys = Keys::of(secret);
     let who = name_in(secret).map(|name| URL_SAFE_NO_PAD.encode(name)).unwrap_or_default();
     let named = format!("{challenge}.{nonce}.{who}");
     let signature =
-        mac(sha256(keys.client_key.as_bytes()).as_bytes(), asked.text(&named).as_bytes());
+        mac(sha256(keys.client_key.as_bytes()).as_bytes(), request.text(&named).as_bytes());
     // Both have 32 bytes.
     let proof = masked(&keys.client_key, &signature).unwrap_or_default();
     format!("proof.{named}.{proof}")
@@ -160,14 +164,14 @@ impl Challenges {
         &self,
         presented: &Presented<'_>,
         held: &StoredProof,
-        asked: Asked<'_>,
+        request: ProvenRequest<'_>,
     ) -> Option<()> {
         let Presented { named, challenge, proof, .. } = presented;
         let (text, seal) = challenge.rsplit_once('.')?;
         let (made, _) = text.split_once('.')?;
         let now = self.clock.now();
         let ends = Timestamp(made.parse().ok()?).plus(GOOD_FOR);
-        let signature = mac(held.stored_key.as_bytes(), asked.text(named).as_bytes());
+        let signature = mac(held.stored_key.as_bytes(), request.text(named).as_bytes());
         let client_key = masked(proof, &signature)?;
         let is_proved = equal_in_constant_time(&mac(&self.key, text.as_bytes()), seal)
             && equal_in_constant_time(&sha256(client_key.as_bytes()), &held.stored_key);
@@ -197,22 +201,23 @@ mod tests {
         let entropy = Entropy::new(move |buffer| buffer.fill(next.fetch_add(1, Ordering::Relaxed)));
         let here = Challenges::new(clock.clone(), entropy.clone());
         let other = Challenges::new(clock, entropy);
-        let asked = |method, target, body| Asked { method, target, body };
-        let request = asked("POST", "/idp/users", b"{}");
+        let to = |method, target, body| ProvenRequest { method, target, body };
+        let request = to("POST", "/idp/users", b"{}");
         for secret in [Secret::new("a secret"), token_of("ann.b@acme", &Secret::new("hers"))] {
             let held = stored(&secret);
             let prove = |of: &str| of_request(&secret, (of, "nonce"), request);
-            let check = |at: &Challenges, bearer: &str, held: &StoredProof, asked: Asked<'_>| {
-                at.check(&Presented::parse(bearer)?, held, asked)
-            };
+            let check =
+                |at: &Challenges, bearer: &str, held: &StoredProof, request: ProvenRequest<'_>| {
+                    at.check(&Presented::parse(bearer)?, held, request)
+                };
             let good = prove(&here.make());
             assert!(check(&other, &good, &held, request).is_none(), "of another process");
             let another = stored(&Secret::new("another"));
             assert!(check(&here, &good, &another, request).is_none());
             for changed in [
-                asked("GET", "/idp/users", b"{}"),
-                asked("POST", "/idp/groups", b"{}"),
-                asked("POST", "/idp/users", b"{ }"),
+                to("GET", "/idp/users", b"{}"),
+                to("POST", "/idp/groups", b"{}"),
+                to("POST", "/idp/users", b"{ }"),
             ] {
                 assert!(check(&here, &good, &held, changed).is_none(), "{}", changed.target);
             }

@@ -57,7 +57,7 @@ pub trait Browser: Send + Sync {
 }
 
 /// What the person was last asked for, for one MCP server.
-pub(crate) struct Asked {
+pub(crate) struct ConsentAttempt {
     /// When the first tab was opened.
     pub(crate) at: Timestamp,
     pub(crate) issuer: String,
@@ -85,7 +85,7 @@ pub(crate) struct Inner {
     /// Cloned by each renewal in progress.
     pub(crate) renewing: Arc<()>,
     /// The consents that the person was asked for, by MCP server.
-    pub(crate) asked: Mutex<HashMap<String, Asked>>,
+    pub(crate) consent_attempts: Mutex<HashMap<String, ConsentAttempt>>,
     pub(crate) tokens: Mutex<HashMap<(String, Resource), AccessToken>>,
     /// Authorization servers that reject `resource` at a redemption.
     pub(crate) without_resource: Mutex<HashSet<String>>,
@@ -119,7 +119,7 @@ impl Client {
             entropy,
             browser: OnceLock::new(),
             renewing: Arc::default(),
-            asked: Mutex::default(),
+            consent_attempts: Mutex::default(),
             tokens: Mutex::default(),
             without_resource: Mutex::default(),
             servers: Mutex::default(),

@@ -3,7 +3,7 @@
 
 use crate::{
     client::Client,
-    client::{Asked, Browser, Purpose},
+    client::{Browser, ConsentAttempt, Purpose},
     discovery::McpServer,
     error::Error,
     sign_in::SignInOptions,
@@ -22,7 +22,7 @@ const LEFT_ALONE: i64 = 120;
 /// The person is asked for consent to one MCP server at most once in this many seconds.
 const ASKED_AGAIN: i64 = 600;
 
-impl Asked {
+impl ConsentAttempt {
     /// Whether the person may be asked once more: they agreed to the first request, and this one is
     /// different.
     fn lets_ask(&self, issuer: &str, wanted: &Scopes) -> bool {
@@ -79,8 +79,8 @@ impl Client {
                     return Err(error);
                 }
                 pending.finish().await?;
-                if let Some(asked) = self.asked().get_mut(url) {
-                    asked.is_answered = true;
+                if let Some(attempt) = self.attempts().get_mut(url) {
+                    attempt.is_answered = true;
                 }
                 Ok(())
             }
@@ -92,24 +92,25 @@ impl Client {
     /// whatever the server says, and once more for something else if they agreed.
     fn may_ask_for(&self, server: &McpServer, scopes: Option<&Scopes>) -> bool {
         let now = self.0.clock.now();
-        let mut asked = self.asked();
-        asked.retain(|_, held| now.since(held.at) < ASKED_AGAIN);
+        let mut attempts = self.attempts();
+        attempts.retain(|_, attempt| now.since(attempt.at) < ASKED_AGAIN);
         let issuer = server.authorization_server.as_str();
         let wanted = scopes.cloned().unwrap_or_default();
-        let before = asked.get(&server.url);
-        let may = before.is_none_or(|held| held.lets_ask(issuer, &wanted));
+        let before = attempts.get(&server.url);
+        let may = before.is_none_or(|attempt| attempt.lets_ask(issuer, &wanted));
         if may {
-            let at = before.map_or(now, |held| held.at);
+            let at = before.map_or(now, |attempt| attempt.at);
             let is_first = before.is_none();
             let issuer = issuer.to_owned();
-            let asking = Asked { at, issuer, scopes: wanted, is_first, is_answered: false };
-            asked.insert(server.url.clone(), asking);
+            let attempt =
+                ConsentAttempt { at, issuer, scopes: wanted, is_first, is_answered: false };
+            attempts.insert(server.url.clone(), attempt);
         }
         may
     }
 
-    fn asked(&self) -> MutexGuard<'_, HashMap<String, Asked>> {
-        self.0.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    fn attempts(&self) -> MutexGuard<'_, HashMap<String, ConsentAttempt>> {
+        self.0.consent_attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the turn to ask the person. Also returns whether a tab of another process was left
@@ -152,7 +153,7 @@ mod tests {
     #[test]
     fn a_server_that_goes_on_refusing_gets_no_more_tabs() {
         let of = |text: &str| text.split(' ').collect::<Scopes>();
-        let first = |is_answered| Asked {
+        let first = |is_answered| ConsentAttempt {
             at: passavant_proto::time::Timestamp(0),
             issuer: "https://as.example".to_owned(),
             scopes: of("read"),
@@ -163,7 +164,7 @@ mod tests {
         assert!(!first(false).lets_ask("https://as.example", &of("write")), "left alone");
         assert!(first(true).lets_ask("https://as.example", &of("read write")), "a step up");
         assert!(first(true).lets_ask("https://new.example", &of("read")), "another server");
-        let second = Asked { is_first: false, ..first(true) };
+        let second = ConsentAttempt { is_first: false, ..first(true) };
         assert!(!second.lets_ask("https://third.example", &of("admin")), "and that was all");
     }
 }

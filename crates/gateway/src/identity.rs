@@ -47,7 +47,7 @@ pub(crate) struct NoIdentity {
 
 /// The parts of a request that the forwarded headers depend on.
 #[derive(Clone, Copy)]
-pub(crate) struct Asked<'a> {
+pub(crate) struct ForwardedParts<'a> {
     /// Its headers.
     pub(crate) headers: &'a HeaderMap,
     /// The `Mcp-Param-…` headers that agree with the body.
@@ -61,19 +61,19 @@ pub(crate) async fn headers(
     ground: &Ground,
     route: &Route,
     held: &Held,
-    asked: Asked<'_>,
+    forwarded: ForwardedParts<'_>,
     session: Option<&str>,
     now: Timestamp,
 ) -> Result<HeaderMap, NoIdentity> {
     let settings = &route.settings;
     let mut headers = HeaderMap::with_capacity(16);
-    for (name, value) in asked.headers {
+    for (name, value) in forwarded.headers {
         // With `Block`, one caller's language must not decide how a tool's description looks to
         // everybody.
         let varies =
             *name == header::ACCEPT_LANGUAGE && settings.tool_changes == ToolChanges::Block;
         let passes = (PASSED.contains(name) && !varies)
-            || asked.parameters.contains(name)
+            || forwarded.parameters.contains(name)
             || TRACES.contains(&name.as_str())
             || settings.forward_headers.contains(name);
         if passes {
@@ -81,7 +81,7 @@ pub(crate) async fn headers(
         }
     }
     headers.remove(header::CONTENT_TYPE);
-    if asked.json {
+    if forwarded.json {
         headers.insert(header::CONTENT_TYPE, media::JSON);
     }
     let bad = || NoIdentity {

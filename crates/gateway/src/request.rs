@@ -33,14 +33,14 @@ use serde_json::value::RawValue;
 use std::{sync::Arc, time::Instant};
 
 /// A request whose caller is known, before the decision.
-struct Asked {
+struct AdmittedRequest {
     seat: Seat,
     call: String,
     started: Instant,
     now: Timestamp,
 }
 
-impl Asked {
+impl AdmittedRequest {
     fn held(&self) -> &Arc<Held> {
         &self.seat.held
     }
@@ -75,25 +75,25 @@ impl Gateway {
             return response;
         }
         let now = self.ground().clock.now();
-        let admitted = route.guard.admit(parts.method.as_str(), &parts.uri, &parts.headers).await;
-        let caller = match admitted {
+        let caller = route.guard.admit(parts.method.as_str(), &parts.uri, &parts.headers).await;
+        let caller = match caller {
             Ok(caller) => caller,
             Err(refused) => return self.stranger(route, &parts, refused, now).await,
         };
-        let asked = match self.seated(route, &caller, &parts, now).await {
-            Ok(asked) => asked,
+        let admitted = match self.seated(route, &caller, &parts, now).await {
+            Ok(admitted) => admitted,
             Err(response) => return response,
         };
         if let Err(response) = check_query(route, &parts) {
             let subject = Subject { method: parts.method.to_string(), target: String::new() };
-            let about = About { held: asked.held(), call: &asked.call, now, bytes: 0 };
+            let about = About { held: admitted.held(), call: &admitted.call, now, bytes: 0 };
             self.refused(route, &about, &subject, "request.query", "").await;
             return response;
         }
         if parts.method == Method::POST {
-            self.post(route, &parts, body, asked).await
+            self.post(route, &parts, body, admitted).await
         } else {
-            self.without_body(route, &parts, asked).await
+            self.without_body(route, &parts, admitted).await
         }
     }
 
@@ -104,7 +104,7 @@ impl Gateway {
         caller: &Caller,
         parts: &Parts,
         now: Timestamp,
-    ) -> Result<Asked, Response<Body>> {
+    ) -> Result<AdmittedRequest, Response<Body>> {
         let held = route.callers.of(&route.resource, caller, token_of(&parts.headers), now);
         let call = self.ground().entropy.id();
         let started = Instant::now();
@@ -136,7 +136,7 @@ impl Gateway {
         if let Err(busy) = Callers::take(&held) {
             return Err(self.busy(route, &about, busy).await);
         }
-        Ok(Asked { seat, call, started, now })
+        Ok(AdmittedRequest { seat, call, started, now })
     }
 
     async fn busy(&self, route: &Route, about: &About<'_>, busy: Busy) -> Response<Body> {
@@ -232,14 +232,18 @@ impl Gateway {
         route: &Arc<Route>,
         parts: &Parts,
         body: Body,
-        mut asked: Asked,
+        mut admitted: AdmittedRequest,
     ) -> Response<Body> {
         let nothing = Subject { method: String::new(), target: String::new() };
-        let bytes = match read_body(route, &parts.headers, body, &mut asked.seat).await {
+        let bytes = match read_body(route, &parts.headers, body, &mut admitted.seat).await {
             Ok(bytes) => bytes,
             Err(why) => {
-                let about =
-                    About { held: asked.held(), call: &asked.call, now: asked.now, bytes: 0 };
+                let about = About {
+                    held: admitted.held(),
+                    call: &admitted.call,
+                    now: admitted.now,
+                    bytes: 0,
+                };
                 return match why {
                     NoBody::Busy(busy) => self.busy(route, &about, busy).await,
                     NoBody::Refused(response) => {
@@ -257,8 +261,12 @@ impl Gateway {
         let batches = era::has_batches(&parts.headers);
         let read =
             batches.and_then(|batches| message::read(&bytes, batches).map_err(|e| fault(&e)));
-        let about =
-            About { held: asked.held(), call: &asked.call, now: asked.now, bytes: bytes.len() };
+        let about = About {
+            held: admitted.held(),
+            call: &admitted.call,
+            now: admitted.now,
+            bytes: bytes.len(),
+        };
         let body = match read {
             Ok(body) => body,
             Err(fault) => {
@@ -279,7 +287,7 @@ impl Gateway {
                     return fault.respond(id);
                 }
             };
-        let rule = match authorize::authorize(route, asked.held(), &body, asked.now) {
+        let rule = match authorize::authorize(route, admitted.held(), &body, admitted.now) {
             Ok(rule) => rule,
             Err(why) => {
                 self.refused(route, &about, &subject, why.reason(), why.rule()).await;
@@ -288,7 +296,7 @@ impl Gateway {
         };
         // Each member of a batch counts as one request.
         let more = u32::try_from(body.messages.len() - 1).unwrap_or(u32::MAX);
-        if let Err(busy) = asked.held().take_more(more) {
+        if let Err(busy) = admitted.held().take_more(more) {
             return self.busy(route, &about, busy).await;
         }
         let arguments = arguments_on_record(route, &body);
@@ -298,7 +306,7 @@ impl Gateway {
         let endless = body.messages.iter().any(|message| message.method == "subscriptions/listen");
         let asked_for = lists::asked(&body);
         let go = Go { id, rule: &rule, arguments, parameters, lists, asked_for, endless };
-        self.go(route, parts, bytes.clone(), asked, subject, go).await
+        self.go(route, parts, bytes.clone(), admitted, subject, go).await
     }
 
     /// GET opens a stream, DELETE ends a session.
@@ -306,16 +314,17 @@ impl Gateway {
         &self,
         route: &Arc<Route>,
         parts: &Parts,
-        asked: Asked,
+        admitted: AdmittedRequest,
     ) -> Response<Body> {
         let subject = Subject { method: parts.method.to_string(), target: String::new() };
-        let about = About { held: asked.held(), call: &asked.call, now: asked.now, bytes: 0 };
+        let about =
+            About { held: admitted.held(), call: &admitted.call, now: admitted.now, bytes: 0 };
         if let Err(fault) = era::check_version(&parts.headers) {
             self.refused(route, &about, &subject, "request.version", "").await;
             return fault.respond(None);
         }
         let needed = route.settings.rules.base();
-        if !asked.held().caller.scopes().contains_all(needed) {
+        if !admitted.held().caller.scopes().contains_all(needed) {
             self.refused(route, &about, &subject, "operation.scope", "every request").await;
             let challenge = route.guard.insufficient_scope(needed);
             let text = format!("This operation needs the scopes: {needed}");
@@ -332,7 +341,7 @@ impl Gateway {
             asked_for: Arc::default(),
             endless: stream,
         };
-        self.go(route, parts, Bytes::new(), asked, subject, go).await
+        self.go(route, parts, Bytes::new(), admitted, subject, go).await
     }
 
     /// Forwards an allowed request: session, identity, circuit breaker, record, MCP server.
@@ -341,13 +350,14 @@ impl Gateway {
         route: &Arc<Route>,
         parts: &Parts,
         body: Bytes,
-        asked: Asked,
+        admitted: AdmittedRequest,
         subject: Subject,
         go: Go<'_>,
     ) -> Response<Body> {
         let id = go.id;
-        let held = Arc::clone(asked.held());
-        let about = About { held: &held, call: &asked.call, now: asked.now, bytes: body.len() };
+        let held = Arc::clone(admitted.held());
+        let about =
+            About { held: &held, call: &admitted.call, now: admitted.now, bytes: body.len() };
         let session = match session_of(self, &parts.headers, &held) {
             Ok(session) => session,
             Err(why) => {
@@ -356,12 +366,13 @@ impl Gateway {
             }
         };
         let ground = self.ground();
-        let from = identity::Asked {
+        let from = identity::ForwardedParts {
             headers: &parts.headers,
             parameters: &go.parameters,
             json: parts.method == Method::POST,
         };
-        let headers = identity::headers(ground, route, &held, from, session.as_deref(), asked.now);
+        let headers =
+            identity::headers(ground, route, &held, from, session.as_deref(), admitted.now);
         let headers = match headers.await {
             Ok(headers) => headers,
             Err(why) => {
@@ -386,16 +397,16 @@ impl Gateway {
         let call = Call {
             trail: route.trail.clone(),
             resource: Arc::clone(&route.resource),
-            id: asked.call,
+            id: admitted.call,
             clock: ground.clock.clone(),
-            started: asked.started,
+            started: admitted.started,
             status: 0,
             bytes: 0,
             ended: CLIENT_GONE,
-            seat: asked.seat,
+            seat: admitted.seat,
         };
         let lens = go.lists.then(|| {
-            Lens::new(Arc::clone(route), held.caller.scopes().clone(), go.asked_for, asked.now)
+            Lens::new(Arc::clone(route), held.caller.scopes().clone(), go.asked_for, admitted.now)
         });
         let onward = Onward {
             method: parts.method.clone(),

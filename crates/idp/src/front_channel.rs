@@ -21,7 +21,7 @@ use passavant_authority::{
     answer::{broken, error_page},
     authority::{Authority, Look, RegisteredClient, Snapshot},
     browser::{cookie, cookie_name, csrf_of},
-    front_channel::{Asked, FrontChannel, Person, Proof, Reading, Ticket, Unread},
+    front_channel::{FrontChannel, Person, Proof, ReadRequest, Reading, Ticket, Unread},
 };
 use passavant_proto::{
     oauth::authorize::{PageError, RedirectError, Unauthorizable},
@@ -87,12 +87,12 @@ impl FrontChannel for Idp {
 
     async fn prove(
         &self,
-        asked: &Asked<()>,
+        read: &ReadRequest<()>,
         form: Option<&Form>,
         parts: &Parts,
     ) -> Result<Proof<Arc<Living>>, Response<Body>> {
         let Some(form) = form else {
-            return Ok(Proof::Under(page::show(self, asked, parts, None)));
+            return Ok(Proof::Under(page::show(self, read, parts, None)));
         };
         let token = form.optional("csrf").unwrap_or_default();
         let held = cookie(&parts.headers, &cookie_name(self.issuer(), "signin"));
@@ -109,14 +109,14 @@ impl FrontChannel for Idp {
             Err(why) => {
                 let (status, text, wait) = why.told();
                 let problem = Problem { status, text, username };
-                let mut page = page::show(self, asked, parts, Some(&problem));
+                let mut page = page::show(self, read, parts, Some(&problem));
                 if let Some(seconds) = wait {
                     page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
                 }
                 return Ok(Proof::Under(page));
             }
         };
-        let client = Some(asked.request.client_id.as_str());
+        let client = Some(read.request.client_id.as_str());
         let started = start_session(self, &user, client, parts).await.map_err(|e| broken(&e))?;
         let started = started.ok_or_else(changed)?;
         let cookies = started.cookies(self);
@@ -128,26 +128,30 @@ impl FrontChannel for Idp {
 
     /// People are asked if the client is public: any page and any program can send a browser here
     /// in its name, so a live session is not enough (RFC 8252 section 8.6).
-    fn asks(&self, asked: &Asked<()>) -> Option<RedirectError> {
+    fn asks(&self, read: &ReadRequest<()>) -> Option<RedirectError> {
         let description =
             "prompt=none was requested, but the user has to agree to this application.";
         let unasked = RedirectError { error: "interaction_required", description };
-        let public = asked.client.record.authentication == ClientAuthentication::Public;
+        let public = read.client.record.authentication == ClientAuthentication::Public;
         public.then_some(unasked)
     }
 
     fn ask(
         &self,
-        asked: &Asked<()>,
+        read: &ReadRequest<()>,
         person: &Person<Arc<Living>>,
         ticket: &Ticket,
     ) -> Response<Body> {
-        page::go_on(self, asked, &person.who.user.username, ticket)
+        page::go_on(self, read, &person.who.user.username, ticket)
     }
 
     /// Everybody who may sign in may sign in to all clients: what they may reach is decided at each
     /// exchange.
-    async fn admit(&self, _: &Asked<()>, _: &Person<Arc<Living>>) -> Result<(), Response<Body>> {
+    async fn admit(
+        &self,
+        _: &ReadRequest<()>,
+        _: &Person<Arc<Living>>,
+    ) -> Result<(), Response<Body>> {
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use maud::html;
 use passavant_authority::{
     answer::page,
     browser::{destination, form_target, is_local},
-    front_channel::{Asked, Ticket},
+    front_channel::{ReadRequest, Ticket},
 };
 use passavant_proto::{
     oauth::client::{GovernedResource, is_document_url},
@@ -50,20 +50,20 @@ fn in_words(scope: &str) -> String {
 
 /// Asks for an email address, to find the company by.
 pub(super) fn which_company(
-    asked: &Asked<GovernedResource>,
+    read: &ReadRequest<GovernedResource>,
     email: Option<&str>,
 ) -> Response<Body> {
-    let name = plain(&asked.client.record.name);
+    let name = plain(&read.client.record.name);
     let unknown = email.filter(|email| email.contains('@'));
     let content = html! {
         h1 { "Sign in with your company" }
-        p.soft { "to continue to " strong { (name) } " (" (destination(&asked.request.redirect_uri)) ")" }
+        p.soft { "to continue to " strong { (name) } " (" (destination(&read.request.redirect_uri)) ")" }
         @if unknown.is_some() {
             p.bad role="alert" id="problem" {
                 "No organization here uses this email domain. Check the address, or ask IT."
             }
         }
-        form method="post" action=(asked.target) {
+        form method="post" action=(read.target) {
             label for="email" { "Your address at work" }
             input id="email" name="email" type="email" autocomplete="email" required autofocus
                 maxlength="254" value=(unknown.unwrap_or_default())
@@ -83,26 +83,26 @@ pub(super) fn which_company(
 
 /// Says which client wants what, and asks the person.
 pub(super) fn consent(
-    asked: &Asked<GovernedResource>,
+    read: &ReadRequest<GovernedResource>,
     holder: &AccountHolder,
     ticket: &Ticket,
 ) -> Response<Body> {
-    let client = &asked.client.record;
-    let local = is_local(&asked.request.redirect_uri);
-    let back_host = destination(&asked.request.redirect_uri);
+    let client = &read.client.record;
+    let local = is_local(&read.request.redirect_uri);
+    let back_host = destination(&read.request.redirect_uri);
     let document = is_document_url(&client.id).then(|| host_of(&client.id));
-    let server = if asked.about.name.is_empty() {
-        asked.about.resource.as_str().to_owned()
+    let server = if read.about.name.is_empty() {
+        read.about.resource.as_str().to_owned()
     } else {
-        asked.about.name.clone()
+        read.about.name.clone()
     };
-    let target = form_target(&asked.request.redirect_uri);
-    let scopes: Vec<(String, &str)> = asked
+    let target = form_target(&read.request.redirect_uri);
+    let scopes: Vec<(String, &str)> = read
         .request
         .scopes
         .iter()
         .map(|scope| {
-            let told = asked.about.descriptions.get(scope);
+            let told = read.about.descriptions.get(scope);
             (told.cloned().unwrap_or_else(|| in_words(scope)), scope)
         })
         .collect();
@@ -135,7 +135,7 @@ pub(super) fn consent(
             @if let Some(email) = &holder.account.email { "as " strong { (plain(email)) } " " }
             "through " (host_of(holder.issuer.as_str())) ", as account " (holder.account.id) " here."
         }
-        form method="post" action=(asked.target) {
+        form method="post" action=(read.target) {
             input type="hidden" name="ticket" value=(ticket.id);
             input type="hidden" name="csrf" value=(ticket.proof);
             button type="submit" name="answer" value="allow" { "Allow" }

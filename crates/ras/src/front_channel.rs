@@ -11,7 +11,7 @@ use passavant_authority::{
     answer::{broken, error_page},
     authority::{Authority, RegisteredClient, Snapshot},
     front_channel::{
-        Asked, FrontChannel, Person, Proof, Reading, Ticket, Unread,
+        FrontChannel, Person, Proof, ReadRequest, Reading, Ticket, Unread,
         upstream::{self, Upstream},
     },
 };
@@ -88,43 +88,43 @@ impl FrontChannel for Ras {
     /// Redirects the browser to the person's issuer, or asks for an email address first.
     async fn prove(
         &self,
-        asked: &Asked<GovernedResource>,
+        read: &ReadRequest<GovernedResource>,
         form: Option<&Form>,
         parts: &Parts,
     ) -> Result<Proof<AccountHolder>, Response<Body>> {
         let typed = form.and_then(|form| form.optional("email")).map(str::trim);
-        let email = typed.or(asked.request.login_hint.as_deref());
+        let email = typed.or(read.request.login_hint.as_deref());
         let snapshot = self.0.authority.fresh().await.map_err(|e| broken(&e))?;
         let Some(trusted) = company_of(&snapshot.directory, email) else {
-            return Ok(Proof::Under(consent_page::which_company(asked, email)));
+            return Ok(Proof::Under(consent_page::which_company(read, email)));
         };
         let upstream = upstream_of(trusted).ok_or_else(|| {
             let text = "Sign-in for your company is switched off here. Ask IT.";
             error_page(StatusCode::BAD_REQUEST, text)
         })?;
-        Ok(Proof::Under(upstream::send(self, asked, &upstream, email, parts).await?))
+        Ok(Proof::Under(upstream::send(self, read, &upstream, email, parts).await?))
     }
 
-    fn asks(&self, _: &Asked<GovernedResource>) -> Option<RedirectError> {
+    fn asks(&self, _: &ReadRequest<GovernedResource>) -> Option<RedirectError> {
         let description = "prompt=none was requested, but user consent is required.";
         Some(RedirectError { error: "consent_required", description })
     }
 
     fn ask(
         &self,
-        asked: &Asked<GovernedResource>,
+        read: &ReadRequest<GovernedResource>,
         person: &Person<AccountHolder>,
         ticket: &Ticket,
     ) -> Response<Body> {
-        consent_page::consent(asked, &person.who, ticket)
+        consent_page::consent(read, &person.who, ticket)
     }
 
     async fn admit(
         &self,
-        asked: &Asked<GovernedResource>,
+        read: &ReadRequest<GovernedResource>,
         person: &Person<AccountHolder>,
     ) -> Result<(), Response<Body>> {
-        let client = &asked.client.record;
+        let client = &read.client.record;
         if client.registered.is_none_or(|registered| registered.used) {
             return Ok(());
         }

@@ -12,7 +12,7 @@ use crate::{
         administrators::is_name,
         desk::{BY_SECRET, BY_SOCKET, By, Need},
     },
-    proof::{self, Asked, Challenges, Presented},
+    proof::{self, Challenges, Presented, ProvenRequest},
     servers::{IdpAdmin, RasAdmin},
     types::{RasRole, RolesView},
 };
@@ -442,11 +442,11 @@ impl Gate {
         body: &[u8],
     ) -> Result<Result<Known, Unknown>, StoreError> {
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-        let asked = Asked { method: parts.method.as_str(), target, body };
+        let request = ProvenRequest { method: parts.method.as_str(), target, body };
         let presented = Presented::parse(value);
         let secret = Secret::new(value);
         let proves = |held: &StoredProof| match &presented {
-            Some(presented) => self.challenges.check(presented, held, asked).is_some(),
+            Some(presented) => self.challenges.check(presented, held, request).is_some(),
             None => proof::is_secret(held, &secret),
         };
         let name = match &presented {

@@ -3,7 +3,7 @@
 
 use super::{
     problem::refuse,
-    request::{Acting, Asked, Said},
+    request::{Acting, QueryParams, Said},
 };
 use crate::{
     acts::{
@@ -414,7 +414,7 @@ pub(super) fn ras() -> Table<RasAdmin> {
 
 async fn list<A: Administration, K: Kept<A>>(
     acting: Acting<A>,
-    Asked(query): Asked<ListQuery>,
+    QueryParams(query): QueryParams<ListQuery>,
 ) -> Answer<Listed<K::View>> {
     acts::list::<A, K>(&acting.of, &acting.desk, query).await.map(Json)
 }
@@ -512,7 +512,7 @@ async fn secret<A: Administration>(
 
 async fn sessions<A: Administration>(
     acting: Acting<A>,
-    Asked(whose): Asked<WhoseQuery>,
+    QueryParams(whose): QueryParams<WhoseQuery>,
 ) -> Answer<Listed<SessionView>> {
     people::sessions(&acting.of, &acting.desk, whose).await.map(Json)
 }
@@ -546,7 +546,7 @@ async fn remove_key<A: Administration>(
 
 async fn read_audit<A: Administration>(
     acting: Acting<A>,
-    Asked(query): Asked<AuditQuery>,
+    QueryParams(query): QueryParams<AuditQuery>,
 ) -> Answer<Listed<AuditView>> {
     audit::audit(&acting.of, &acting.desk, query).await.map(Json)
 }
@@ -561,7 +561,7 @@ async fn set_password(
 
 async fn installations(
     acting: Acting<IdpAdmin>,
-    Asked(whose): Asked<WhoseQuery>,
+    QueryParams(whose): QueryParams<WhoseQuery>,
 ) -> Answer<Listed<InstallationView>> {
     people::installations(&acting.of, &acting.desk, whose).await.map(Json)
 }
@@ -587,7 +587,7 @@ async fn links(acting: Acting<RasAdmin>, Path(id): Path<String>) -> Answer<Liste
 
 async fn unlink(
     acting: Acting<RasAdmin>,
-    Asked(link): Asked<LinkView>,
+    QueryParams(link): QueryParams<LinkView>,
 ) -> Result<StatusCode, ActError> {
     trust::unlink(&acting.desk, link).await?;
     Ok(StatusCode::NO_CONTENT)

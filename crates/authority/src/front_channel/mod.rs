@@ -47,7 +47,7 @@ const LOGIN_REQUIRED: RedirectError = RedirectError {
 };
 
 /// An authorization request that was parsed and checked.
-pub struct Asked<A> {
+pub struct ReadRequest<A> {
     pub request: AuthorizationRequest,
     pub client: Arc<RegisteredClient>,
     /// The hash of the pushed request that it refers to.
@@ -159,19 +159,19 @@ pub trait FrontChannel: Clone + Send + Sync + 'static {
     /// Signs a person in: first without a form, then with the form they sent.
     fn prove(
         &self,
-        asked: &Asked<Self::About>,
+        read: &ReadRequest<Self::About>,
         form: Option<&Form>,
         parts: &Parts,
     ) -> impl Future<Output = Result<Proof<Self::Who>, Response<Body>>> + Send;
 
     /// Whether a person who is signed in has to be asked. Then: the error for the client if asking
     /// is not allowed.
-    fn asks(&self, asked: &Asked<Self::About>) -> Option<RedirectError>;
+    fn asks(&self, read: &ReadRequest<Self::About>) -> Option<RedirectError>;
 
     /// The consent page. It is shown every time; no consent is remembered.
     fn ask(
         &self,
-        asked: &Asked<Self::About>,
+        read: &ReadRequest<Self::About>,
         person: &Person<Self::Who>,
         ticket: &Ticket,
     ) -> Response<Body>;
@@ -179,7 +179,7 @@ pub trait FrontChannel: Clone + Send + Sync + 'static {
     /// Whether this person may use this client; the last check before a code is issued.
     fn admit(
         &self,
-        asked: &Asked<Self::About>,
+        read: &ReadRequest<Self::About>,
         person: &Person<Self::Who>,
     ) -> impl Future<Output = Result<(), Response<Body>>> + Send;
 }
@@ -196,11 +196,11 @@ async fn begun<F: FrontChannel>(
     front: &F,
     parts: &Parts,
 ) -> Result<Response<Body>, Response<Body>> {
-    let asked = read(front, parts).await?;
-    match person(front, &asked, parts).await? {
-        Some(person) => agree(front, asked, person, parts).await,
-        None if asked.request.silent => Err(not_now(front, &asked, LOGIN_REQUIRED)),
-        None => prove(front, asked, None, parts).await,
+    let read = read(front, parts).await?;
+    match person(front, &read, parts).await? {
+        Some(person) => agree(front, read, person, parts).await,
+        None if read.request.silent => Err(not_now(front, &read, LOGIN_REQUIRED)),
+        None => prove(front, read, None, parts).await,
     }
 }
 
@@ -220,26 +220,26 @@ async fn answered<F: FrontChannel>(
 ) -> Result<Response<Body>, Response<Body>> {
     let issuer = &front.authority().issuer;
     let itself = parts.uri.query().is_none_or(str::is_empty);
-    let asked = if itself { None } else { Some(read(front, parts).await?) };
+    let read = if itself { None } else { Some(read(front, parts).await?) };
     if !itself && !is_same_origin(issuer, &parts.headers) {
         return Err(error_page(StatusCode::FORBIDDEN, "The form was sent from another site."));
     }
     let bytes = Bytes::from_request(Request::new(body), &()).await;
     let bytes = bytes.map_err(IntoResponse::into_response)?;
-    let Some(asked) = asked else { return posted(issuer, &bytes) };
+    let Some(read) = read else { return posted(issuer, &bytes) };
     let form = Form::parse(&bytes)
         .map_err(|_| error_page(StatusCode::BAD_REQUEST, "The form cannot be read."))?;
     let answer = form.optional("answer");
     if form.mentions("ticket") {
         let yes = matches!(answer, Some("allow" | "go_on"));
-        return said(front, asked, &form, yes, parts).await;
+        return said(front, read, &form, yes, parts).await;
     }
     if answer == Some("cancel") {
         // This ends nothing but this request, whoever sends it.
         let description = "The user cancelled the sign-in.";
-        return Err(not_now(front, &asked, RedirectError { error: "access_denied", description }));
+        return Err(not_now(front, &read, RedirectError { error: "access_denied", description }));
     }
-    prove(front, asked, Some(&form), parts).await
+    prove(front, read, Some(&form), parts).await
 }
 
 /// Parameters that are carried over from POST to GET: everything that the endpoint reads or
@@ -284,7 +284,7 @@ fn posted(issuer: &Issuer, bytes: &[u8]) -> Result<Response<Body>, Response<Body
 async fn read<F: FrontChannel>(
     front: &F,
     parts: &Parts,
-) -> Result<Asked<F::About>, Response<Body>> {
+) -> Result<ReadRequest<F::About>, Response<Body>> {
     let authority = front.authority();
     let snapshot = authority.fresh().await.map_err(|e| broken(&e))?;
     if let Some(why) = front.closed(&snapshot.directory) {
@@ -320,7 +320,7 @@ async fn read<F: FrontChannel>(
     match front.read(&snapshot, &form, &client).await {
         Ok(Reading { request, pushed, about }) => {
             let target = parts.uri.path_and_query().map_or("", |target| target.as_str()).to_owned();
-            Ok(Asked { request, client, pushed, target, about })
+            Ok(ReadRequest { request, client, pushed, target, about })
         }
         Err(Unread::Broken(error)) => Err(broken(&error)),
         Err(Unread::Not(Unauthorizable::Page(error))) => {
@@ -407,14 +407,14 @@ pub async fn session<F: FrontChannel>(
 /// The person who is signed in with this browser, if their session satisfies the request.
 async fn person<F: FrontChannel>(
     front: &F,
-    asked: &Asked<F::About>,
+    read: &ReadRequest<F::About>,
     parts: &Parts,
 ) -> Result<Option<Person<F::Who>>, Response<Body>> {
     let held = session(front, &parts.headers).await.map_err(|e| broken(&e))?;
     let now = front.authority().now();
     let serves = |session: &Session| {
-        asked.request.is_served_by(session.authentication.auth_time, now)
-            && asked.request.is_for(&session.user_id)
+        read.request.is_served_by(session.authentication.auth_time, now)
+            && read.request.is_for(&session.user_id)
     };
     let Some((session, cookie)) = held.filter(|(session, _)| serves(session)) else {
         return Ok(None);
@@ -427,14 +427,14 @@ async fn person<F: FrontChannel>(
 /// by nobody, so that nothing is sent there before a person has consented.
 fn not_now<F: FrontChannel>(
     front: &F,
-    asked: &Asked<F::About>,
+    read: &ReadRequest<F::About>,
     error: RedirectError,
 ) -> Response<Body> {
-    if asked.client.is_stranger() {
+    if read.client.is_stranger() {
         let text = "The application that sent you here has to let you sign in. Start again in the application.";
         return error_page(StatusCode::BAD_REQUEST, text);
     }
-    tell(front, &asked.request, error)
+    tell(front, &read.request, error)
 }
 
 fn tell<F: FrontChannel>(
@@ -449,15 +449,15 @@ fn tell<F: FrontChannel>(
 
 async fn prove<F: FrontChannel>(
     front: &F,
-    asked: Asked<F::About>,
+    read: ReadRequest<F::About>,
     form: Option<&Form>,
     parts: &Parts,
 ) -> Result<Response<Body>, Response<Body>> {
-    match front.prove(&asked, form, parts).await? {
+    match front.prove(&read, form, parts).await? {
         Proof::Under(response) => Ok(response),
         // The person has just signed in in order to continue to this client.
         Proof::Given(person, cookies) => {
-            let (Ok(mut response) | Err(mut response)) = leave(front, asked, &person, parts).await;
+            let (Ok(mut response) | Err(mut response)) = leave(front, read, &person, parts).await;
             keep_all(front, &mut response, cookies);
             Ok(response)
         }
@@ -466,33 +466,33 @@ async fn prove<F: FrontChannel>(
 
 async fn agree<F: FrontChannel>(
     front: &F,
-    asked: Asked<F::About>,
+    read: ReadRequest<F::About>,
     person: Person<F::Who>,
     parts: &Parts,
 ) -> Result<Response<Body>, Response<Body>> {
-    let Some(unasked) = front.asks(&asked) else {
-        return leave(front, asked, &person, parts).await;
+    let Some(unasked) = front.asks(&read) else {
+        return leave(front, read, &person, parts).await;
     };
-    if asked.request.silent && !asked.client.is_stranger() {
-        return Err(tell(front, &asked.request, unasked));
+    if read.request.silent && !read.client.is_stranger() {
+        return Err(tell(front, &read.request, unasked));
     }
     let authority = front.authority();
     let id = format!("{}.{}", authority.now().0, authority.context.entropy.id());
-    let proof = proof_of(&person, &asked, &id);
-    Ok(front.ask(&asked, &person, &Ticket { id, proof }))
+    let proof = proof_of(&person, &read, &id);
+    Ok(front.ask(&read, &person, &Ticket { id, proof }))
 }
 
 /// The MAC that ties an answer to its page, request and browser.
-fn proof_of<A, W>(person: &Person<W>, asked: &Asked<A>, ticket: &str) -> String {
+fn proof_of<A, W>(person: &Person<W>, read: &ReadRequest<A>, ticket: &str) -> String {
     let session = &person.session.sid;
-    let text = format!("consent {} {ticket} {session} {}", ticket.len(), asked.target);
+    let text = format!("consent {} {ticket} {session} {}", ticket.len(), read.target);
     mac(person.cookie.as_bytes(), text.as_bytes())
 }
 
 /// Handles the person's answer to the consent page.
 async fn said<F: FrontChannel>(
     front: &F,
-    asked: Asked<F::About>,
+    read: ReadRequest<F::About>,
     form: &Form,
     yes: bool,
     parts: &Parts,
@@ -500,14 +500,14 @@ async fn said<F: FrontChannel>(
     let old = || error_page(StatusCode::FORBIDDEN, TOO_OLD);
     let authority = front.authority();
     let now = authority.now();
-    let person = person(front, &asked, parts).await?.ok_or_else(old)?;
+    let person = person(front, &read, parts).await?.ok_or_else(old)?;
     let ticket = form.optional("ticket").unwrap_or_default();
     let proof = form.optional("csrf").unwrap_or_default();
     let (made, id) = ticket.split_once('.').ok_or_else(old)?;
     let made = made.parse().map(Timestamp).map_err(|_| old())?;
     // The clock of another node may be slightly ahead.
     let fresh = now.since(made) <= LONGEST_ASKED && now.since(made) >= -SKEW;
-    if !fresh || !equal_in_constant_time(proof, &proof_of(&person, &asked, ticket)) {
+    if !fresh || !equal_in_constant_time(proof, &proof_of(&person, &read, ticket)) {
         return Err(old());
     }
     // Each page can be answered once.
@@ -521,24 +521,29 @@ async fn said<F: FrontChannel>(
         return Err(old());
     }
     if yes {
-        return leave(front, asked, &person, parts).await;
+        return leave(front, read, &person, parts).await;
     }
-    let event = event(&asked, &person, now, parts).refused("consent.denied");
+    let event = event(&read, &person, now, parts).refused("consent.denied");
     authority.store.note(event, now).await.map_err(|e| broken(&e))?;
     let description = "The user denied the request.";
-    Err(tell(front, &asked.request, RedirectError { error: "access_denied", description }))
+    Err(tell(front, &read.request, RedirectError { error: "access_denied", description }))
 }
 
-fn event<A, W>(asked: &Asked<A>, person: &Person<W>, now: Timestamp, parts: &Parts) -> AuditEvent {
+fn event<A, W>(
+    read: &ReadRequest<A>,
+    person: &Person<W>,
+    now: Timestamp,
+    parts: &Parts,
+) -> AuditEvent {
     let mut event = AuditEvent::granted(RequestEvent::Authorize, now)
         .person(&person.session.user_id)
-        .client(&asked.request.client_id)
+        .client(&read.request.client_id)
         .with(Detail::Session, person.session.sid.as_str())
         .with(Detail::RequestId, origin_of(parts).0);
-    if let Some(resource) = &asked.request.resource {
+    if let Some(resource) = &read.request.resource {
         event = event
             .with(Detail::Resource, resource.as_str())
-            .with(Detail::Scope, asked.request.scopes.to_string());
+            .with(Detail::Scope, read.request.scopes.to_string());
     }
     match &person.session.authentication.issuer {
         Some(issuer) => event.with(Detail::Issuer, issuer.as_str()),
@@ -550,16 +555,16 @@ fn event<A, W>(asked: &Asked<A>, person: &Person<W>, now: Timestamp, parts: &Par
 /// recorded.
 async fn unfit<F: FrontChannel>(
     front: &F,
-    asked: &Asked<F::About>,
+    read: &ReadRequest<F::About>,
     person: &Person<F::Who>,
     parts: &Parts,
     (reason, error): (&'static str, RedirectError),
 ) -> Response<Body> {
     let authority = front.authority();
     let now = authority.now();
-    let event = event(asked, person, now, parts).refused(reason);
+    let event = event(read, person, now, parts).refused(reason);
     match authority.store.note(event, now).await {
-        Ok(_) => tell(front, &asked.request, error),
+        Ok(_) => tell(front, &read.request, error),
         Err(error) => broken(&error),
     }
 }
@@ -568,37 +573,37 @@ async fn unfit<F: FrontChannel>(
 /// again.
 async fn leave<F: FrontChannel>(
     front: &F,
-    asked: Asked<F::About>,
+    read: ReadRequest<F::About>,
     person: &Person<F::Who>,
     parts: &Parts,
 ) -> Result<Response<Body>, Response<Body>> {
     let authority = front.authority();
     let now = authority.now();
-    if !asked.request.is_for(&person.session.user_id) {
+    if !read.request.is_for(&person.session.user_id) {
         let description = "Another person signed in than id_token_hint names.";
         let error = RedirectError { error: "login_required", description };
-        return Err(unfit(front, &asked, person, parts, ("authorize.subject", error)).await);
+        return Err(unfit(front, &read, person, parts, ("authorize.subject", error)).await);
     }
-    if !asked.request.is_met_by(&person.session.authentication.acr) {
+    if !read.request.is_met_by(&person.session.authentication.acr) {
         let description = "The essential acr of this request cannot be reached here.";
         let error = RedirectError { error: "unmet_authentication_requirements", description };
-        return Err(unfit(front, &asked, person, parts, ("authorize.acr", error)).await);
+        return Err(unfit(front, &read, person, parts, ("authorize.acr", error)).await);
     }
-    if !asked.client.acts_for(&person.session.user_id) {
+    if !read.client.acts_for(&person.session.user_id) {
         let description = "This installation was enrolled by another person.";
         let error = RedirectError { error: "access_denied", description };
-        return Err(unfit(front, &asked, person, parts, ("authorize.installation", error)).await);
+        return Err(unfit(front, &read, person, parts, ("authorize.installation", error)).await);
     }
-    front.admit(&asked, person).await?;
-    let event = event(&asked, person, now, parts);
+    front.admit(&read, person).await?;
+    let event = event(&read, person, now, parts);
     let secret = authority.context.entropy.secret();
     let code = AuthorizationCode {
         sid: person.session.sid.clone(),
         family: authority.context.entropy.id(),
         expires_at: now.plus(CODE_LIFETIME),
-        request: asked.request,
+        request: read.request,
     };
-    let pushed = asked.pushed.as_deref();
+    let pushed = read.pushed.as_deref();
     let store = &authority.store;
     let kept = store.keep_authorization_code(&secret.hash(), &code, pushed, event, now).await;
     if !kept.map_err(|e| broken(&e))? {

@@ -2,7 +2,7 @@
 //! needed when it returns is in a signed cookie: nothing is stored here before the person has
 //! signed in, and any node can continue.
 
-use super::{Asked, FrontChannel, keep, kept};
+use super::{FrontChannel, ReadRequest, keep, kept};
 use crate::{
     answer::{broken, error_page},
     browser::{cookie_name, cookies_of, see_other},
@@ -64,7 +64,7 @@ fn flow_name(state: &str) -> String {
 /// Redirects the browser there.
 pub async fn send<F: FrontChannel>(
     front: &F,
-    asked: &Asked<F::About>,
+    read: &ReadRequest<F::About>,
     upstream: &Upstream<'_>,
     email: Option<&str>,
     parts: &Parts,
@@ -78,9 +78,9 @@ pub async fn send<F: FrontChannel>(
         verifier: entropy.secret().expose().to_owned(),
         issuer: upstream.issuer.to_string(),
         // Whether the sign-in is fresh or strong enough is checked when the browser returns.
-        target: without_wishes(&asked.target),
-        fresh: asked.request.fresh,
-        max_age: asked.request.max_age,
+        target: without_wishes(&read.target),
+        fresh: read.request.fresh,
+        max_age: read.request.max_age,
         iss: authority.issuer.to_string(),
         iat: now,
         exp: now.plus(sign_in_state::LIFETIME),
@@ -88,8 +88,8 @@ pub async fn send<F: FrontChannel>(
     let redirect_uri = authority.issuer.endpoint(CALLBACK);
     let wishes = SignInWishes {
         login_hint: email.filter(|email| email.contains('@')),
-        fresh: asked.request.fresh,
-        max_age: asked.request.max_age,
+        fresh: read.request.fresh,
+        max_age: read.request.max_age,
     };
     let flow = flow(upstream, &state, &redirect_uri);
     let url = authority.context.relying_party.authorization_url(flow, wishes).await;

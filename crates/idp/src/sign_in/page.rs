@@ -9,7 +9,7 @@ use maud::html;
 use passavant_authority::{
     answer::page,
     browser::{cookie, cookie_name, csrf_of, destination, form_target, is_local, set_cookie},
-    front_channel::{Asked, Ticket},
+    front_channel::{ReadRequest, Ticket},
 };
 use passavant_proto::oauth::client::ENROLLED_CLIENT;
 
@@ -24,16 +24,16 @@ pub(crate) struct Problem<'a> {
 /// Shows the form.
 pub(crate) fn show(
     idp: &Idp,
-    asked: &Asked<()>,
+    read: &ReadRequest<()>,
     parts: &Parts,
     problem: Option<&Problem<'_>>,
 ) -> Response<Body> {
-    let enrols = asked.request.client_id == ENROLLED_CLIENT;
-    let target = form_target(&asked.request.redirect_uri);
+    let enrols = read.request.client_id == ENROLLED_CLIENT;
+    let target = form_target(&read.request.redirect_uri);
     let head = html! {
         p.soft {
-            "to continue to " strong { (asked.client.record.name) }
-            " (" (destination(&asked.request.redirect_uri)) ")"
+            "to continue to " strong { (read.client.record.name) }
+            " (" (destination(&read.request.redirect_uri)) ")"
         }
         @if enrols {
             p.note {
@@ -42,7 +42,7 @@ pub(crate) fn show(
             }
         }
     };
-    let hint = asked.request.login_hint.as_deref();
+    let hint = read.request.login_hint.as_deref();
     form(idp, parts, (&head, &target), hint, problem, &cancel())
 }
 
@@ -104,29 +104,29 @@ fn cancel() -> maud::Markup {
 /// Asks a signed-in person whether they want to continue to a public client.
 pub(crate) fn go_on(
     idp: &Idp,
-    asked: &Asked<()>,
+    read: &ReadRequest<()>,
     username: &str,
     ticket: &Ticket,
 ) -> Response<Body> {
-    let target = form_target(&asked.request.redirect_uri);
-    let local = is_local(&asked.request.redirect_uri);
+    let target = form_target(&read.request.redirect_uri);
+    let local = is_local(&read.request.redirect_uri);
     let name = &idp.0.settings.name;
     let content = html! {
-        h1 { "Continue to " (asked.client.record.name) "?" }
+        h1 { "Continue to " (read.client.record.name) "?" }
         p { "You are signed in to " (name) " as " strong { (username) } "." }
-        p.soft { "You will be returned to " strong { (destination(&asked.request.redirect_uri)) } "." }
+        p.soft { "You will be returned to " strong { (destination(&read.request.redirect_uri)) } "." }
         @if local {
             p.note {
                 "That is a program on the computer in front of you. If you did not just start one that asks for \
                  this, close this page."
             }
         }
-        form method="post" action=(asked.target) {
+        form method="post" action=(read.target) {
             input type="hidden" name="ticket" value=(ticket.id);
             input type="hidden" name="csrf" value=(ticket.proof);
             button type="submit" name="answer" value="go_on" { "Continue" }
             (cancel())
         }
     };
-    page(StatusCode::OK, &format!("Continue to {}?", asked.client.record.name), &content, &target)
+    page(StatusCode::OK, &format!("Continue to {}?", read.client.record.name), &content, &target)
 }
