@@ -2,7 +2,7 @@
 
 use crate::{
     answers::{METHOD_NOT_FOUND, Own, REFUSED},
-    callers::Held,
+    callers::TokenState,
     gateway::Route,
     trail,
 };
@@ -56,7 +56,7 @@ impl Subject {
 /// Judges all messages of a body at once. Returns the rules that allow it.
 pub(crate) fn authorize(
     route: &Route,
-    held: &Held,
+    held: &TokenState,
     body: &mcp::Body<'_>,
     now: Timestamp,
 ) -> Result<String, NotAllowed> {

@@ -67,7 +67,7 @@ impl Share {
 }
 
 /// One token, and what was derived from it.
-pub(crate) struct Held {
+pub(crate) struct TokenState {
     pub(crate) caller: Caller,
     pub(crate) token: Secret,
     /// Names the MCP server, issuer, person and client. Sessions are bound to this text.
@@ -100,7 +100,7 @@ pub(crate) enum Fallen {
     Unknown,
 }
 
-impl Held {
+impl TokenState {
     /// Marks the token as ended, and cancels everything that was started with it.
     fn end(&self) {
         self.ended.cancel();
@@ -188,7 +188,7 @@ pub(crate) enum Busy {
 
 /// A permit for one request in flight, released when it is dropped.
 pub(crate) struct Seat {
-    pub(crate) held: Arc<Held>,
+    pub(crate) held: Arc<TokenState>,
     all: Arc<AtomicUsize>,
     all_bytes: Arc<AtomicUsize>,
     limits: Limits,
@@ -241,7 +241,7 @@ impl Drop for Seat {
 
 #[derive(Default)]
 struct Maps {
-    tokens: HashMap<String, Arc<Held>>,
+    tokens: HashMap<String, Arc<TokenState>>,
     persons: HashMap<String, Arc<Share>>,
     clients: HashMap<String, Arc<Share>>,
 }
@@ -270,7 +270,7 @@ impl Callers {
         caller: &Caller,
         token: &str,
         now: Timestamp,
-    ) -> Arc<Held> {
+    ) -> Arc<TokenState> {
         let mut maps = self.maps();
         if let Some(held) = maps.tokens.get(caller.token_hash()) {
             return Arc::clone(held);
@@ -281,7 +281,7 @@ impl Callers {
         let share = |map: &mut HashMap<String, Arc<Share>>, key: String, rate| {
             Arc::clone(map.entry(key).or_insert_with(|| Arc::new(Share::new(rate))))
         };
-        let held = Arc::new(Held {
+        let held = Arc::new(TokenState {
             caller: caller.clone(),
             token: Secret::new(token),
             owner,
@@ -301,7 +301,7 @@ impl Callers {
 
     /// Takes a permit for one request. The rate is counted by [`Callers::take`] after the token was
     /// found active, so that a revoked token does not use up its person's rate.
-    pub(crate) fn seat(&self, held: &Arc<Held>) -> Result<Seat, Busy> {
+    pub(crate) fn seat(&self, held: &Arc<TokenState>) -> Result<Seat, Busy> {
         let all = self.open.fetch_add(1, Ordering::Relaxed);
         let person = held.person.open.fetch_add(1, Ordering::Relaxed);
         held.client.open.fetch_add(1, Ordering::Relaxed);
@@ -323,13 +323,13 @@ impl Callers {
     }
 
     /// Counts one request against the rates of its person and client.
-    pub(crate) fn take(held: &Held) -> Result<(), Busy> {
+    pub(crate) fn take(held: &TokenState) -> Result<(), Busy> {
         held.person.take().map_err(Busy::Person)?;
         held.client.take().map_err(Busy::Client)
     }
 
     /// The tokens that have a request or a stream open.
-    fn open(&self) -> Vec<Arc<Held>> {
+    fn open(&self) -> Vec<Arc<TokenState>> {
         let maps = self.maps();
         let held = maps.tokens.values();
         held.filter(|held| held.open.load(Ordering::Relaxed) > 0).cloned().collect()
@@ -383,7 +383,7 @@ impl Maps {
     fn make_room(&mut self, now: Timestamp) {
         if self.tokens.len() >= MOST {
             // Still referenced by a request in flight.
-            let here = |held: &Arc<Held>| Arc::strong_count(held) > 1;
+            let here = |held: &Arc<TokenState>| Arc::strong_count(held) > 1;
             self.tokens.retain(|_, held| here(held) || now < held.caller.expires());
             if self.tokens.len() >= MOST {
                 self.tokens.retain(|_, held| here(held));

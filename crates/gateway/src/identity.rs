@@ -3,7 +3,7 @@
 
 use crate::{
     answers::BROKEN,
-    callers::Held,
+    callers::TokenState,
     gateway::{Ground, Route},
     media,
     settings::{ToolChanges, UpstreamTokenError, Who, sensitive},
@@ -60,7 +60,7 @@ pub(crate) struct ForwardedParts<'a> {
 pub(crate) async fn headers(
     ground: &Ground,
     route: &Route,
-    held: &Held,
+    held: &TokenState,
     forwarded: ForwardedParts<'_>,
     session: Option<&str>,
     now: Timestamp,
@@ -133,7 +133,7 @@ pub(crate) async fn headers(
 fn assertion_of(
     ground: &Ground,
     route: &Route,
-    held: &Held,
+    held: &TokenState,
     now: Timestamp,
 ) -> Option<HeaderValue> {
     let settings = route.settings.assertion.as_ref()?;
@@ -168,7 +168,7 @@ fn assertion_of(
 /// The MCP server's own token for this caller. Concurrent requests wait for one and the same.
 async fn upstream_token(
     route: &Route,
-    held: &Held,
+    held: &TokenState,
     now: Timestamp,
 ) -> Result<HeaderValue, NoIdentity> {
     let mut kept = held.upstream_token.lock().await;

@@ -4,7 +4,7 @@
 use crate::{
     answers::{self, BROKEN, Own, REFUSED},
     authorize::{self, Subject},
-    callers::{Busy, Callers, Fallen, Held, Seat},
+    callers::{Busy, Callers, Fallen, Seat, TokenState},
     era::{self, Agreed, Fault},
     gateway::{Gateway, Route},
     identity,
@@ -41,7 +41,7 @@ struct AdmittedRequest {
 }
 
 impl AdmittedRequest {
-    fn held(&self) -> &Arc<Held> {
+    fn held(&self) -> &Arc<TokenState> {
         &self.seat.held
     }
 }
@@ -439,7 +439,7 @@ struct Go<'a> {
 
 /// What all records of a request have in common.
 struct About<'a> {
-    held: &'a Held,
+    held: &'a TokenState,
     call: &'a str,
     now: Timestamp,
     bytes: usize,
@@ -507,7 +507,7 @@ impl NoSession {
 fn session_of(
     gateway: &Gateway,
     headers: &HeaderMap,
-    held: &Held,
+    held: &TokenState,
 ) -> Result<Option<String>, NoSession> {
     let sent = era::only(headers, era::SESSION).map_err(NoSession::Fault)?;
     let resumes = era::only(headers, era::LAST_EVENT).map_err(NoSession::Fault)?.is_some();

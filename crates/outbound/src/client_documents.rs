@@ -61,20 +61,20 @@ pub enum DocumentError {
 
 #[derive(Default)]
 struct Entry {
-    held: Mutex<Option<Held>>,
+    held: Mutex<Option<CachedDocument>>,
     flight: AsyncMutex<()>,
     /// The number of fetches so far, and how the last one failed: for those who waited for it.
     outcome: Mutex<(u64, Option<DocumentError>)>,
 }
 
 #[derive(Clone)]
-struct Held {
+struct CachedDocument {
     document: Arc<DocumentClient>,
     until: Timestamp,
 }
 
 impl Entry {
-    fn held(&self) -> MutexGuard<'_, Option<Held>> {
+    fn held(&self) -> MutexGuard<'_, Option<CachedDocument>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -249,7 +249,7 @@ impl ClientDocuments {
         known: bool,
         public: bool,
         now: Timestamp,
-    ) -> Result<Held, Failed> {
+    ) -> Result<CachedDocument, Failed> {
         if !self.may_fetch(url.origin(), known, now) {
             return Err(Failed::Busy);
         }
@@ -283,7 +283,7 @@ impl ClientDocuments {
         };
         let told = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
         let until = now.plus(lifetime(told("cache-control"), told("age")));
-        Ok(Held { document: Arc::new(DocumentClient { client, keys }), until })
+        Ok(CachedDocument { document: Arc::new(DocumentClient { client, keys }), until })
     }
 }
 

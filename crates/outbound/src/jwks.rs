@@ -45,13 +45,13 @@ pub enum KeysError {
 }
 
 #[derive(Default)]
-struct Held {
+struct CachedKeys {
     keys: Option<Arc<KeySet>>,
     fetched_at: Option<Timestamp>,
     tried_at: Option<Timestamp>,
 }
 
-impl Held {
+impl CachedKeys {
     fn knows(&self, kid: Option<&str>) -> bool {
         self.keys.as_ref().is_some_and(|keys| keys.find(kid).is_some())
     }
@@ -80,13 +80,13 @@ impl Held {
 
 #[derive(Default)]
 struct Entry {
-    held: Mutex<Held>,
+    held: Mutex<CachedKeys>,
     /// Held by the one caller that fetches; the others wait for it instead of fetching, too.
     flight: AsyncMutex<()>,
 }
 
 impl Entry {
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, CachedKeys> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,7 +13,7 @@ use passavant_proto::{
     refusal::{ClientDocumentRefusal, Refusal},
     xaa::trust::{Account, ClientHost, SubjectLink, TrustedIssuer},
 };
-use passavant_store::{Held, Seen, Store, StoreError};
+use passavant_store::{Readings, Seen, Store, StoreError};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
@@ -56,7 +56,7 @@ pub struct RasDirectory {
 
 impl Directory for RasDirectory {
     async fn load(store: &Store, issuer: &Issuer) -> Result<Self, StoreError> {
-        let Held { records: trusted, unreadable } = store.held::<TrustedIssuer>().await?;
+        let Readings { records: trusted, unreadable } = store.readings::<TrustedIssuer>().await?;
         let lacks_issuers = !unreadable.is_empty();
         // Never ourselves (ID-JAG draft section 9.3), and never a disabled one.
         let live = |t: &TrustedIssuer| !t.disabled && !issuer.is_spelled(t.issuer.as_str());
@@ -97,7 +97,7 @@ impl Directory for RasDirectory {
             lists_hosts,
             barred,
             documents,
-            governed: governed(store.held().await?),
+            governed: governed(store.readings().await?),
             lacks_issuers,
             // Clients that registered themselves are read when needed: they are many, and do not
             // change the generation.
@@ -171,8 +171,8 @@ impl Directory for RasDirectory {
     }
 }
 
-fn governed(held: Held<GovernedResource>) -> Vec<GovernedResource> {
-    let Held { mut records, unreadable } = held;
+fn governed(readings: Readings<GovernedResource>) -> Vec<GovernedResource> {
+    let Readings { mut records, unreadable } = readings;
     let resources = unreadable.iter().filter_map(|(id, _)| Resource::parse(id).ok());
     records.extend(resources.map(GovernedResource::switched_off));
     records

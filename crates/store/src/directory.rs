@@ -8,7 +8,7 @@
 use crate::{
     database::{Store, StoreError, escaped, reading},
     record::Record,
-    rows::{self, Held, document, to_json},
+    rows::{self, Readings, document, to_json},
 };
 use passavant_proto::secret::sha256;
 use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyRow};
@@ -90,12 +90,12 @@ impl Store {
 
     /// Every record of a kind by id, except those that cannot be read ([`Store::unreadable`]).
     pub async fn all<R: Record>(&self) -> Result<Vec<R>, StoreError> {
-        Ok(self.held::<R>().await?.records)
+        Ok(self.readings::<R>().await?.records)
     }
 
     /// Every record of a kind by id, and which ones cannot be read: for callers that would allow
     /// more if the unreadable ones were missing.
-    pub async fn held<R: Record>(&self) -> Result<Held<R>, StoreError> {
+    pub async fn readings<R: Record>(&self) -> Result<Readings<R>, StoreError> {
         let sql = self.documents("kind = $1 ORDER BY id");
         let rows =
             reading!(self, fetch_all, sqlx::query(AssertSqlSafe(sql.clone())).bind(R::KIND))?;

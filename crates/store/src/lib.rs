@@ -33,7 +33,7 @@ pub use ledger::{
 pub use opening::{check_transport, sqlite_path};
 pub use people::{Group, Installation, MOST_INSTALLATIONS, User};
 pub use record::Record;
-pub use rows::Held;
+pub use rows::Readings;
 pub use sign_in::{
     AuthorizationCode, CodeState, DeviceCode, DeviceState, PushedRequest, RefreshToken,
     RefreshTokenState, Replaces, Rotation, Session,

@@ -15,10 +15,10 @@ impl Store {
     /// cannot be read opens nothing, and nothing that a readable record closes is opened because
     /// the record cannot be read.
     pub async fn policy(&self, issuer: &Issuer) -> Result<Policy, StoreError> {
-        let servers = self.held::<ResourceAuthorizationServer>().await?;
-        let resources = self.held::<RegisteredResource>().await?;
-        let connections = self.held::<Connection>().await?;
-        let groups = self.held::<Group>().await?;
+        let servers = self.readings::<ResourceAuthorizationServer>().await?;
+        let resources = self.readings::<RegisteredResource>().await?;
+        let connections = self.readings::<Connection>().await?;
+        let groups = self.readings::<Group>().await?;
         let mut governed: Vec<String> =
             resources.unreadable.into_iter().map(|(id, _)| id).collect();
         let mut governs_all = false;

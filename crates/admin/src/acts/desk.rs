@@ -110,9 +110,9 @@ impl Desk {
 
     /// All records of a kind, for checks that concern all of them. It fails if one cannot be read.
     pub(crate) async fn all_readable<R: Record>(&self) -> Result<Vec<R>, ActError> {
-        let held = self.store.held::<R>().await?;
-        match held.unreadable.first() {
-            None => Ok(held.records),
+        let readings = self.store.readings::<R>().await?;
+        match readings.unreadable.first() {
+            None => Ok(readings.records),
             Some((id, _)) => Err(ActError::conflict(
                 format!(
                     "the {} `{id}` cannot be read, so nobody knows whether it stands against this",

@@ -226,7 +226,7 @@ pub(crate) fn may_name(text: &str, named: &str) -> bool {
 
 /// Every record of a kind: those that can be read, and those that cannot.
 #[derive(Debug)]
-pub struct Held<R> {
+pub struct Readings<R> {
     /// The records that this version can read.
     pub records: Vec<R>,
     /// The others: their ids, and their documents if they are JSON at all.
@@ -242,18 +242,21 @@ pub(crate) fn text_of<'r>(row: &'r AnyRow, column: &str) -> Result<&'r str, Stor
 impl Store {
     /// Reads the records of rows of `id` and `document`, the latter as bytes. Those that cannot be
     /// read are noted.
-    pub(crate) fn readable<R: Record>(&self, rows: &[AnyRow]) -> Result<Held<R>, StoreError> {
-        let mut held = Held { records: Vec::with_capacity(rows.len()), unreadable: Vec::new() };
+    pub(crate) fn readable<R: Record>(&self, rows: &[AnyRow]) -> Result<Readings<R>, StoreError> {
+        let mut readings =
+            Readings { records: Vec::with_capacity(rows.len()), unreadable: Vec::new() };
         for row in rows {
             let (id, text): (&str, &str) = (row.try_get("id")?, text_of(row, "document")?);
             match self.noted::<R>(id, text) {
-                Ok(record) => held.records.push(record),
-                Err(_) => held.unreadable.push((id.to_owned(), serde_json::from_str(text).ok())),
+                Ok(record) => readings.records.push(record),
+                Err(_) => {
+                    readings.unreadable.push((id.to_owned(), serde_json::from_str(text).ok()));
+                }
             }
         }
-        let ids: BTreeSet<&str> = held.unreadable.iter().map(|(id, _)| id.as_str()).collect();
+        let ids: BTreeSet<&str> = readings.unreadable.iter().map(|(id, _)| id.as_str()).collect();
         self.unreadable.retain(R::KIND, |id| ids.contains(id));
-        Ok(held)
+        Ok(readings)
     }
 
     /// Reads one record; one that cannot be read is noted. The id in the document must be the

@@ -99,7 +99,7 @@ struct Adapter {
     sessions: Sessions,
     secret: Secret,
     entropy: Entropy,
-    held: Mutex<HashMap<String, Held>>,
+    held: Mutex<HashMap<String, LiveSession>>,
     /// By owner: the link of all callers, if sessions are shared; otherwise each caller's link for
     /// requests without a session id.
     shared: tokio::sync::Mutex<HashMap<String, Arc<Session>>>,
@@ -108,7 +108,7 @@ struct Adapter {
 }
 
 /// A session that has begun, and its caller.
-struct Held {
+struct LiveSession {
     caller: String,
     session: Arc<Session>,
 }
@@ -189,12 +189,12 @@ pub async fn start(
 }
 
 impl Adapter {
-    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<String, Held>> {
+    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<String, LiveSession>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn end_unused(&self) {
-        self.held().retain(|_, Held { session, caller }| {
+        self.held().retain(|_, LiveSession { session, caller }| {
             if session.is_ended() {
                 self.ended(session, caller);
             }
@@ -339,7 +339,7 @@ impl Adapter {
     fn make_room(&self, caller: &str) -> Result<(), Refused> {
         self.end_unused();
         let mut held = self.held();
-        let oldest = |held: &HashMap<String, Held>, of: &dyn Fn(&Held) -> bool| {
+        let oldest = |held: &HashMap<String, LiveSession>, of: &dyn Fn(&LiveSession) -> bool| {
             let fitting = held.iter().filter(|(_, held)| of(held));
             fitting.max_by_key(|(_, held)| held.session.unused_for()).map(|(id, _)| id.clone())
         };
@@ -366,7 +366,7 @@ impl Adapter {
         // Others may have started meanwhile.
         self.make_room(caller)?;
         let id = self.entropy.id();
-        let held = Held { caller: caller.to_owned(), session: Arc::clone(&session) };
+        let held = LiveSession { caller: caller.to_owned(), session: Arc::clone(&session) };
         self.held().insert(id.clone(), held);
         Ok((Beginning { adapter: Arc::clone(self), id, kept: false }, session))
     }
@@ -555,7 +555,7 @@ async fn end(State(adapter): State<Arc<Adapter>>, headers: HeaderMap) -> Respons
         if held.get(id).is_some_and(|held| held.caller == caller) { held.remove(id) } else { None }
     };
     match held {
-        Some(Held { session, .. }) => {
+        Some(LiveSession { session, .. }) => {
             session.end();
             StatusCode::NO_CONTENT.into_response()
         }
