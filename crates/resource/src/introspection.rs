@@ -53,7 +53,7 @@ impl Said {
 pub struct NoAnswer;
 
 #[derive(Deserialize)]
-struct Told {
+struct IntrospectionResponse {
     active: bool,
 }
 
@@ -111,8 +111,8 @@ impl Introspection {
             tracing::warn!(status = answer.status, "the authorization server does not introspect");
             return Err(NoAnswer);
         }
-        let told: Told = answer.json().map_err(|_| NoAnswer)?;
-        Ok(told.active)
+        let response: IntrospectionResponse = answer.json().map_err(|_| NoAnswer)?;
+        Ok(response.active)
     }
 
     fn told(&self) -> std::sync::MutexGuard<'_, HashMap<String, Said>> {

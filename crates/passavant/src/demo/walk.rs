@@ -41,12 +41,12 @@ pub(crate) struct Walk {
 }
 
 /// The result of a step.
-struct Told {
+struct StepResult {
     text: String,
     details: Vec<(String, Value)>,
 }
 
-impl Told {
+impl StepResult {
     fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), details: Vec::new() }
     }
@@ -75,19 +75,19 @@ impl Walk {
     async fn step<T>(
         &mut self,
         name: impl Into<String>,
-        work: impl Future<Output = Result<(T, Told)>>,
+        work: impl Future<Output = Result<(T, StepResult)>>,
     ) -> Result<T> {
         let started = Instant::now();
         let outcome = work.await;
         let ms = (started.elapsed().as_secs_f64() * 10_000.0).round() / 10.0;
-        let (value, told, ok) = match outcome {
-            Ok((value, told)) => (Ok(value), told, true),
+        let (value, result, ok) = match outcome {
+            Ok((value, result)) => (Ok(value), result, true),
             Err(error) => {
-                let told = Told::new(format!("{error:#}"));
-                (Err(error), told, false)
+                let result = StepResult::new(format!("{error:#}"));
+                (Err(error), result, false)
             }
         };
-        let step = Step { name: name.into(), ok, ms, text: told.text, details: told.details };
+        let step = Step { name: name.into(), ok, ms, text: result.text, details: result.details };
         if !self.quiet {
             let mark = if ok { "ok    " } else { "FAILED" };
             println!("{mark} {:<16} {:>8.1} ms  {}", step.name, step.ms, step.text);
@@ -147,7 +147,7 @@ pub(crate) async fn take(company: &Company, walk: &mut Walk) -> Result<()> {
             "{name} ({}) signs in once: code flow with PKCE, through the sign-in page.",
             company.engineer.group
         );
-        Ok(((), Told::new(text)))
+        Ok(((), StepResult::new(text)))
     })
     .await?;
     let mut spent = None;
@@ -169,7 +169,10 @@ pub(crate) async fn take(company: &Company, walk: &mut Walk) -> Result<()> {
     Ok(())
 }
 
-async fn exchange(client: &Client, vendor: &Vendor) -> Result<((McpServer, IdJagView), Told)> {
+async fn exchange(
+    client: &Client,
+    vendor: &Vendor,
+) -> Result<((McpServer, IdJagView), StepResult)> {
     let server = client.discover(&vendor.url).await?;
     let id_jag = client.id_jag(&server, server.scopes.as_ref()).await?;
     let claims = Value::Object(id_jag.claims.clone().into_object());
@@ -177,7 +180,7 @@ async fn exchange(client: &Client, vendor: &Vendor) -> Result<((McpServer, IdJag
         "The identity provider's policy allows {}, and vouches with an ID-JAG: no page, no click.",
         vendor.title
     );
-    Ok(((server, id_jag), Told::new(text).with("ID-JAG", claims)))
+    Ok(((server, id_jag), StepResult::new(text).with("ID-JAG", claims)))
 }
 
 async fn redeem(
@@ -185,17 +188,17 @@ async fn redeem(
     vendor: &Vendor,
     server: &McpServer,
     id_jag: &IdJagView,
-) -> Result<(AccessToken, Told)> {
+) -> Result<(AccessToken, StepResult)> {
     let token = client.redeem(server, id_jag, server.scopes.as_ref()).await?;
     let text = format!(
         "{}'s own authorization server honours it with a five-minute access token.",
         vendor.title
     );
     let claims = decoded(token.secret().expose())?;
-    Ok((token, Told::new(text).with("access token", claims)))
+    Ok((token, StepResult::new(text).with("access token", claims)))
 }
 
-async fn call(client: &Client, vendor: &Vendor, server: &McpServer) -> Result<((), Told)> {
+async fn call(client: &Client, vendor: &Vendor, server: &McpServer) -> Result<((), StepResult)> {
     let service = ().serve(client.transport(server.clone())?).await?;
     let tools = service.list_all_tools().await?;
     let names: Vec<String> = tools.iter().map(|tool| tool.name.to_string()).collect();
@@ -214,10 +217,10 @@ async fn call(client: &Client, vendor: &Vendor, server: &McpServer) -> Result<((
         "Tools listed; {tool} needs more scope than the token had, so the client steps up \
          silently, and the call succeeds."
     );
-    Ok(((), Told::new(text).with("tools", names.join(" "))))
+    Ok(((), StepResult::new(text).with("tools", names.join(" "))))
 }
 
-async fn refused(company: &Company) -> Result<((), Told)> {
+async fn refused(company: &Company) -> Result<((), StepResult)> {
     let max = client(company);
     let name = sign_in(company, &max, &company.marketer).await?;
     let [canvas, notes] = company.vendors.as_slice() else { bail!("two vendors expected") };
@@ -238,24 +241,32 @@ async fn refused(company: &Company) -> Result<((), Told)> {
         "{name} ({}) gets Notes, but Canvas is refused: the connection is for engineering.",
         company.marketer.group
     );
-    let told = Told::new(text)
+    let result = StepResult::new(text)
         .with("client sees", error.error)
         .with("IT sees", format!("{}, decided by {}", detail("reason"), detail("rule")));
-    Ok(((), told))
+    Ok(((), result))
 }
 
-async fn replay(client: &Client, server: &McpServer, id_jag: &IdJagView) -> Result<((), Told)> {
+async fn replay(
+    client: &Client,
+    server: &McpServer,
+    id_jag: &IdJagView,
+) -> Result<((), StepResult)> {
     match client.redeem(server, id_jag, None).await {
         Err(Error::Refused { error, .. }) if error.error == "invalid_grant" => {
             let text = "An ID-JAG buys one token: the same one again is refused.";
-            Ok(((), Told::new(text).with("client sees", error.error)))
+            Ok(((), StepResult::new(text).with("client sees", error.error)))
         }
         Err(error) => bail!("the replay was refused, but for another reason: {error}"),
         Ok(_) => bail!("the ID-JAG was honoured twice"),
     }
 }
 
-async fn cut_off(company: &Company, client: &Client, server: &McpServer) -> Result<((), Told)> {
+async fn cut_off(
+    company: &Company,
+    client: &Client,
+    server: &McpServer,
+) -> Result<((), StepResult)> {
     let session = client.session().await?.ok_or_else(|| anyhow!("nobody is signed in"))?;
     let url = format!("{}/idp/users/{}/disable", company.admin_url, company.engineer.id);
     administer(company, &url).await?;
@@ -267,7 +278,7 @@ async fn cut_off(company: &Company, client: &Client, server: &McpServer) -> Resu
     }
     let text = "IT switches Erin off; her next exchange fails at once, by ID token and by \
                 refresh token.";
-    Ok(((), Told::new(text).with("client sees", "invalid_grant: sign in again")))
+    Ok(((), StepResult::new(text).with("client sees", "invalid_grant: sign in again")))
 }
 
 /// One call of the administration API.
@@ -291,7 +302,7 @@ async fn last_rows(company: &Company, limit: i64) -> Result<Vec<AuditRow>> {
     Ok(company.idp_store.audit(&filter).await?)
 }
 
-async fn audit(company: &Company) -> Result<((), Told)> {
+async fn audit(company: &Company) -> Result<((), StepResult)> {
     let mut rows = last_rows(company, 100).await?;
     rows.retain(|row| !row.event.starts_with("admin.create"));
     for (event, outcome) in [
@@ -322,5 +333,5 @@ async fn audit(company: &Company) -> Result<((), Told)> {
          redemptions at the vendors.",
         named.len()
     );
-    Ok(((), Told::new(text).with("trail", table)))
+    Ok(((), StepResult::new(text).with("trail", table)))
 }

@@ -177,8 +177,8 @@ pub async fn start(
     let gateway = Gateway::new(ground, routes).context("gateway")?;
     for (desk, resources) in desks.into_values() {
         let gateway = config.name.clone();
-        let told = report::Told { gateway, desk, resources, trail: trail.clone() };
-        tasks.spawn(report::run(config.folder.clone(), told, stop.clone()));
+        let reporter = report::Reporter { gateway, desk, resources, trail: trail.clone() };
+        tasks.spawn(report::run(config.folder.clone(), reporter, stop.clone()));
     }
     let (watched, stop) = (gateway.clone(), stop.clone());
     tasks.spawn(async move { watched.watch(stop).await });

@@ -86,8 +86,8 @@ impl Desk {
     }
 }
 
-/// What is reported to whom.
-pub(super) struct Told {
+/// Reports the calls of some MCP servers to one recipient.
+pub(super) struct Reporter {
     /// The name of the gateway.
     pub gateway: String,
     /// The recipient.
@@ -98,7 +98,7 @@ pub(super) struct Told {
     pub trail: Trail,
 }
 
-impl Told {
+impl Reporter {
     /// The lines of a batch that are for this recipient: those whose `resource` is one of its MCP
     /// servers.
     fn of<'l>(&self, lines: &'l str) -> Vec<&'l str> {
@@ -149,15 +149,15 @@ struct Batch {
 }
 
 /// Reports everything in the journal, until `stop`.
-pub(super) async fn run(folder: PathBuf, to: Told, stop: CancellationToken) {
-    let kept = folder.join(format!("told-{}.json", &to.desk.name()[..12]));
-    let local = !matches!(to.desk, Desk::Remote { .. });
+pub(super) async fn run(folder: PathBuf, reporter: Reporter, stop: CancellationToken) {
+    let kept = folder.join(format!("told-{}.json", &reporter.desk.name()[..12]));
+    let local = !matches!(reporter.desk, Desk::Remote { .. });
     let most = if local { LOCAL_BATCH } else { REMOTE_BATCH };
     let mut done: Option<Place> = None;
     let mut failing = false;
     loop {
         let stopping = stop.is_cancelled();
-        let told = step(&folder, &kept, &to, most, done).await;
+        let told = step(&folder, &kept, &reporter, most, done).await;
         let (wait, ended) = match told {
             Ok(Some(place)) => {
                 done = Some(place);
@@ -189,7 +189,7 @@ pub(super) async fn run(folder: PathBuf, to: Told, stop: CancellationToken) {
 async fn step(
     folder: &Path,
     kept: &Path,
-    to: &Told,
+    reporter: &Reporter,
     most: usize,
     done: Option<Place>,
 ) -> Result<Option<Place>> {
@@ -203,9 +203,9 @@ async fn step(
     // not confused.
     let batch = format!("{journal} {} {}", place.file, place.offset);
     if let Some(length) = too_long {
-        to.left_out(&format!("{batch}, {length} bytes")).await?;
+        reporter.left_out(&format!("{batch}, {length} bytes")).await?;
     }
-    to.tell(&batch, &lines).await?;
+    reporter.tell(&batch, &lines).await?;
     let offset = place.until.unwrap_or(place.offset);
     Ok(Some(Place { offset, until: None, ..place }))
 }
@@ -320,14 +320,14 @@ mod tests {
             outbound: Outbound::new(&[]).unwrap(),
         };
         let resources = vec!["https://b.example/mcp".to_owned()];
-        let told = Told { gateway: "g".to_owned(), desk, resources, trail };
+        let reporter = Reporter { gateway: "g".to_owned(), desk, resources, trail };
         let about_a = r#"{"kind":"decision","resource":"https://a.example/mcp","arguments":{"resource":"https://b.example/mcp","secret_of_a":"42"}}"#;
         let nested = r#"{"kind":"decision","arguments":{"x":"\"resource\":\"https://b.example/mcp\""},"resource":"https://a.example/mcp"}"#;
         let about_b = r#"{"resource":"https:\/\/b.example\/mcp","kind":"decision"}"#;
         let shed = r#"{"kind":"shed","outcomes":1}"#;
         let lines =
             [about_a, nested, about_b, shed, "no json", r#"{"kind":"unreported"}"#].join("\n");
-        assert_eq!(told.of(&lines), [about_b, shed]);
+        assert_eq!(reporter.of(&lines), [about_b, shed]);
     }
 
     #[test]
