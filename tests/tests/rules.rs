@@ -233,7 +233,7 @@ fn no_event_of_administration_is_made_without_the_administrator() {
         }
     });
     // `By::act`, and refusals, which name the administrator if one is known.
-    let known: BTreeSet<String> = ["desk.rs", "mod.rs"].map(str::to_owned).into();
+    let known: BTreeSet<String> = ["context.rs", "mod.rs"].map(str::to_owned).into();
     assert_eq!(makers, known);
 }
 

@@ -10,6 +10,6 @@ pub mod proof;
 mod servers;
 pub mod types;
 
-pub use acts::{desk::By, keys::STILL_VERIFIES};
+pub use acts::{context::By, keys::STILL_VERIFIES};
 pub use api::{AdminApi, document_text};
 pub use servers::{IdpAdmin, MakeKey, RasAdmin};

@@ -1,7 +1,7 @@
 //! Named administrators, the same at both servers: only owners add, renew and remove them. Their
 //! tokens are shown once, and stored in a form that can only verify them.
 
-use super::{ActError, Kept, desk::Desk};
+use super::{ActError, Kept, context::ActContext};
 use crate::{
     proof,
     servers::Administration,
@@ -53,8 +53,8 @@ fn seconds(days: Option<i64>) -> Result<i64, ActError> {
 /// An act that removes an owner's rights must leave another owner: nobody removes the last one,
 /// neither that owner nor another whose token is about to expire. Holders of the config's secret,
 /// who are owners without a name, are exempt.
-fn leaving_an_owner(desk: &Desk, name: &str, mut event: AuditEvent) -> AuditEvent {
-    if desk.by.rests_on.is_some() {
+fn leaving_an_owner(context: &ActContext, name: &str, mut event: AuditEvent) -> AuditEvent {
+    if context.by.rests_on.is_some() {
         event.terms.get_or_insert_default().leaves_an_owner_beside = Some(name.to_owned());
     }
     event
@@ -63,73 +63,81 @@ fn leaving_an_owner(desk: &Desk, name: &str, mut event: AuditEvent) -> AuditEven
 impl<A: Administration> Kept<A> for Administrators {
     type Record = Administrator;
 
-    async fn view(_: &A, _: &Desk, held: &Administrator) -> Result<AdministratorView, ActError> {
+    async fn view(
+        _: &A,
+        _: &ActContext,
+        held: &Administrator,
+    ) -> Result<AdministratorView, ActError> {
         Ok(view(held, None))
     }
 
-    async fn add(_: &A, desk: &Desk, new: NewAdministrator) -> Result<AdministratorView, ActError> {
+    async fn add(
+        _: &A,
+        context: &ActContext,
+        new: NewAdministrator,
+    ) -> Result<AdministratorView, ActError> {
         if !is_name(&new.name) {
             return Err(ActError::invalid(
                 format!("`name`: `{}` cannot name an administrator", new.name),
                 "use 1 to 64 lower-case letters, digits and - _ . @ +, a letter or digit first: an e-mail address, say",
             ));
         }
-        let now = desk.now();
-        let token = proof::token_of(&new.name, &desk.entropy.secret());
+        let now = context.now();
+        let token = proof::token_of(&new.name, &context.entropy.secret());
         let administrator = Administrator {
             proof: proof::stored(&token),
             name: new.name,
             role: new.role,
             expires_at: now.plus(seconds(new.days)?),
             created_at: now,
-            added_by: desk.by.name().to_owned(),
+            added_by: context.by.name().to_owned(),
         };
-        let event = desk.event::<Administrator>(Act::Create, &administrator.id());
+        let event = context.event::<Administrator>(Act::Create, &administrator.id());
         let event = event
             .with(Detail::Role, administrator.role.word())
             .with(Detail::Ends, administrator.expires_at.0.to_string());
-        desk.add(&administrator, event).await?;
+        context.add(&administrator, event).await?;
         Ok(view(&administrator, Some(&token)))
     }
 
     async fn change(
         _: &A,
-        desk: &Desk,
+        context: &ActContext,
         id: &str,
         change: AdministratorChange,
     ) -> Result<AdministratorView, ActError> {
         let Some(role) = change.role else {
-            return Ok(view(&desk.find(Administrators::NOUN, id).await?, None));
+            return Ok(view(&context.find(Administrators::NOUN, id).await?, None));
         };
-        let event = desk.event::<Administrator>(Act::Change, id).with(Detail::Role, role.word());
+        let event = context.event::<Administrator>(Act::Change, id).with(Detail::Role, role.word());
         let event =
-            if role == AdminRole::Owner { event } else { leaving_an_owner(desk, id, event) };
+            if role == AdminRole::Owner { event } else { leaving_an_owner(context, id, event) };
         let set = |administrator: &mut Administrator| administrator.role = role;
-        let changed = desk.store.update::<Administrator>(id, set, event).await?;
+        let changed = context.store.update::<Administrator>(id, set, event).await?;
         let changed = changed.ok_or_else(|| ActError::missing(Administrators::NOUN, id))?;
         Ok(view(&changed, None))
     }
 
-    async fn remove(_: &A, desk: &Desk, id: &str) -> Result<bool, ActError> {
-        let event = leaving_an_owner(desk, id, desk.event::<Administrator>(Act::Delete, id));
-        Ok(desk.store.delete::<Administrator>(id, event).await?)
+    async fn remove(_: &A, context: &ActContext, id: &str) -> Result<bool, ActError> {
+        let event = leaving_an_owner(context, id, context.event::<Administrator>(Act::Delete, id));
+        Ok(context.store.delete::<Administrator>(id, event).await?)
     }
 }
 
 /// Issues another token: the earlier one ends at once.
 pub(crate) async fn renew(
-    desk: &Desk,
+    context: &ActContext,
     name: &str,
     renewal: Renewal,
 ) -> Result<AdministratorView, ActError> {
-    let token = proof::token_of(name, &desk.entropy.secret());
-    let ends = desk.now().plus(seconds(renewal.days)?);
+    let token = proof::token_of(name, &context.entropy.secret());
+    let ends = context.now().plus(seconds(renewal.days)?);
     let held = proof::stored(&token);
     let set = |administrator: &mut Administrator| {
         administrator.proof = held;
         administrator.expires_at = ends;
     };
     let renewed =
-        desk.change::<Administrator>((Administrators::NOUN, name), Act::Renew, set).await?;
+        context.change::<Administrator>((Administrators::NOUN, name), Act::Renew, set).await?;
     Ok(view(&renewed, Some(&token)))
 }

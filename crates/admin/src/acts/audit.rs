@@ -1,6 +1,6 @@
 //! The audit trail.
 
-use super::{ActError, check_limit, desk::Desk};
+use super::{ActError, check_limit, context::ActContext};
 use crate::{
     servers::Administration,
     types::{AuditQuery, AuditView, Listed},
@@ -14,7 +14,7 @@ const LENGTH_OF_IDS: usize = 22;
 /// The trail, newest first.
 pub(crate) async fn audit<A: Administration>(
     of: &A,
-    desk: &Desk,
+    context: &ActContext,
     query: AuditQuery,
 ) -> Result<Listed<AuditView>, ActError> {
     let limit = query.limit.unwrap_or(50);
@@ -37,7 +37,7 @@ pub(crate) async fn audit<A: Administration>(
         before: query.before,
         limit,
     };
-    let rows = desk.store.audit(&filter).await?;
+    let rows = context.store.audit(&filter).await?;
     let full = i64::try_from(rows.len()).is_ok_and(|found| found == limit);
     let next = rows.last().filter(|_| full).map(|row| row.id.to_string());
     let mut names: HashMap<String, Option<String>> = HashMap::new();

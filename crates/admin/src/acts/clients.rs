@@ -1,6 +1,6 @@
 //! OAuth clients, at either server.
 
-use super::{ActError, Kept, Switched, desk::Desk, people::dependent, put};
+use super::{ActError, Kept, Switched, context::ActContext, people::dependent, put};
 use crate::{
     servers::{IdpAdmin, RasAdmin},
     types::{
@@ -123,7 +123,7 @@ fn keys_of(
 }
 
 fn authentication(
-    desk: &Desk,
+    context: &ActContext,
     new: &NewClient,
     may_be_public: bool,
 ) -> Result<(ClientAuthentication, Option<Secret>), ActError> {
@@ -147,14 +147,18 @@ fn authentication(
     if let Some(keys) = keys_of(new.jwks.as_ref(), new.jwks_uri.as_ref(), algorithm)? {
         return Ok((ClientAuthentication::PrivateKeyJwt { keys, algorithm }, None));
     }
-    let secret = desk.entropy.secret();
+    let secret = context.entropy.secret();
     let hash = SecretHash { hash: secret.hash(), expires: None };
     Ok((ClientAuthentication::Secret(vec![hash]), Some(secret)))
 }
 
 /// Registers a client. The response contains its secret, which is never shown again.
-async fn add(desk: &Desk, new: NewClient, may_be_public: bool) -> Result<ClientView, ActError> {
-    let id = new.id.clone().unwrap_or_else(|| desk.entropy.id());
+async fn add(
+    context: &ActContext,
+    new: NewClient,
+    may_be_public: bool,
+) -> Result<ClientView, ActError> {
+    let id = new.id.clone().unwrap_or_else(|| context.entropy.id());
     if formerly::current(&id) == ENROLLED_CLIENT {
         return Err(ActError::invalid(
             format!("`id`: `{id}` is the software that people enrol themselves"),
@@ -170,12 +174,12 @@ async fn add(desk: &Desk, new: NewClient, may_be_public: bool) -> Result<ClientV
     check_uris("redirect_uris", &new.redirect_uris, new.public)?;
     check_uris("post_logout_redirect_uris", &new.post_logout_redirect_uris, false)?;
     check_lifetime(new.id_token_lifetime)?;
-    let (authentication, secret) = authentication(desk, &new, may_be_public)?;
+    let (authentication, secret) = authentication(context, &new, may_be_public)?;
     if new.pkce_optional && authentication == ClientAuthentication::Public {
         return Err(no_optional_pkce());
     }
     let chosen = new.id_token_signed_response_alg;
-    desk.check_signing_alg("id_token_signed_response_alg", chosen).await?;
+    context.check_signing_alg("id_token_signed_response_alg", chosen).await?;
     let client = Client {
         id,
         name: new.name,
@@ -193,13 +197,17 @@ async fn add(desk: &Desk, new: NewClient, may_be_public: bool) -> Result<ClientV
         registered: None,
         disabled: false,
     };
-    desk.create(&client).await?;
+    context.create(&client).await?;
     let client_secret = secret.map(|secret| secret.expose().to_owned());
     Ok(ClientView { client_secret, ..view(&client) })
 }
 
-async fn change(desk: &Desk, id: &str, change: ClientChange) -> Result<ClientView, ActError> {
-    let held = desk.find::<Client>(Clients::NOUN, id).await?;
+async fn change(
+    context: &ActContext,
+    id: &str,
+    change: ClientChange,
+) -> Result<ClientView, ActError> {
+    let held = context.find::<Client>(Clients::NOUN, id).await?;
     let public = held.authentication == ClientAuthentication::Public;
     for (field, uris, public) in [
         ("redirect_uris", &change.redirect_uris, public),
@@ -209,7 +217,7 @@ async fn change(desk: &Desk, id: &str, change: ClientChange) -> Result<ClientVie
     }
     check_lifetime(change.id_token_lifetime.flatten())?;
     let chosen = change.id_token_signed_response_alg;
-    desk.check_signing_alg("id_token_signed_response_alg", chosen.flatten()).await?;
+    context.check_signing_alg("id_token_signed_response_alg", chosen.flatten()).await?;
     if change.pkce_optional == Some(true) && public {
         return Err(no_optional_pkce());
     }
@@ -235,7 +243,7 @@ async fn change(desk: &Desk, id: &str, change: ClientChange) -> Result<ClientVie
             client.authentication = keys;
         }
     };
-    Ok(view(&desk.change::<Client>((Clients::NOUN, id), Act::Change, set).await?))
+    Ok(view(&context.change::<Client>((Clients::NOUN, id), Act::Change, set).await?))
 }
 
 /// The keys of a client after a change: only a client that has keys can get others.
@@ -266,11 +274,11 @@ fn other_keys(
 
 /// Issues a new secret for a client. If requested, the old ones stay valid for a while.
 pub(crate) async fn new_secret(
-    desk: &Desk,
+    context: &ActContext,
     id: &str,
     new: NewSecret,
 ) -> Result<SecretView, ActError> {
-    let client = desk.find::<Client>(Clients::NOUN, id).await?;
+    let client = context.find::<Client>(Clients::NOUN, id).await?;
     if !matches!(client.authentication, ClientAuthentication::Secret(_)) {
         return Err(ActError::conflict(
             format!("client `{id}` has no secret"),
@@ -283,9 +291,9 @@ pub(crate) async fn new_secret(
             "0 ends the old secrets at once",
         ));
     }
-    let now = desk.now();
+    let now = context.now();
     let ends = now.plus(new.overlap);
-    let secret = desk.entropy.secret();
+    let secret = context.entropy.secret();
     let fresh = SecretHash { hash: secret.hash(), expires: None };
     let rotate = |client: &mut Client| {
         if let ClientAuthentication::Secret(hashes) = &mut client.authentication {
@@ -296,32 +304,40 @@ pub(crate) async fn new_secret(
             hashes.push(fresh);
         }
     };
-    desk.change::<Client>((Clients::NOUN, id), Act::RotateSecret, rotate).await?;
+    context.change::<Client>((Clients::NOUN, id), Act::RotateSecret, rotate).await?;
     Ok(SecretView { id: id.to_owned(), client_secret: secret.expose().to_owned() })
 }
 
 impl Kept<IdpAdmin> for Clients {
     type Record = Client;
 
-    async fn view(_: &IdpAdmin, _: &Desk, client: &Client) -> Result<ClientView, ActError> {
+    async fn view(_: &IdpAdmin, _: &ActContext, client: &Client) -> Result<ClientView, ActError> {
         Ok(view(client))
     }
 
-    async fn add(_: &IdpAdmin, desk: &Desk, new: NewClient) -> Result<ClientView, ActError> {
-        add(desk, new, true).await
+    async fn add(
+        _: &IdpAdmin,
+        context: &ActContext,
+        new: NewClient,
+    ) -> Result<ClientView, ActError> {
+        add(context, new, true).await
     }
 
     async fn change(
         _: &IdpAdmin,
-        desk: &Desk,
+        context: &ActContext,
         id: &str,
         said: ClientChange,
     ) -> Result<ClientView, ActError> {
-        change(desk, id, said).await
+        change(context, id, said).await
     }
 
-    async fn dependents(_: &IdpAdmin, desk: &Desk, id: &str) -> Result<Dependents, ActError> {
-        let all = desk.store.all::<Connection>().await?.into_iter();
+    async fn dependents(
+        _: &IdpAdmin,
+        context: &ActContext,
+        id: &str,
+    ) -> Result<Dependents, ActError> {
+        let all = context.store.all::<Connection>().await?.into_iter();
         let of_it = all.filter(|connection| connection.idp_client_id == id);
         let records = of_it.map(|c| dependent("connection", c.id, Fate::Deleted)).collect();
         Ok(Dependents { records })
@@ -337,24 +353,28 @@ impl Switched<IdpAdmin> for Clients {
 impl Kept<RasAdmin> for Clients {
     type Record = Client;
 
-    async fn view(_: &RasAdmin, _: &Desk, client: &Client) -> Result<ClientView, ActError> {
+    async fn view(_: &RasAdmin, _: &ActContext, client: &Client) -> Result<ClientView, ActError> {
         Ok(view(client))
     }
 
-    async fn add(_: &RasAdmin, desk: &Desk, new: NewClient) -> Result<ClientView, ActError> {
+    async fn add(
+        _: &RasAdmin,
+        context: &ActContext,
+        new: NewClient,
+    ) -> Result<ClientView, ActError> {
         // A public client gets only what a person consents to, so people must be able to sign in.
-        let trusted = desk.store.all::<TrustedIssuer>().await?;
+        let trusted = context.store.all::<TrustedIssuer>().await?;
         let people = trusted.iter().any(|trusted| trusted.sign_in.is_some());
-        add(desk, new, people).await
+        add(context, new, people).await
     }
 
     async fn change(
         _: &RasAdmin,
-        desk: &Desk,
+        context: &ActContext,
         id: &str,
         said: ClientChange,
     ) -> Result<ClientView, ActError> {
-        change(desk, id, said).await
+        change(context, id, said).await
     }
 }
 

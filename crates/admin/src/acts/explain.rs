@@ -1,6 +1,6 @@
 //! Explains what the exchange would decide, and why.
 
-use super::{ActError, Kept as _, desk::Desk};
+use super::{ActError, Kept as _, context::ActContext};
 use crate::{
     servers::IdpAdmin,
     types::{Clients, ExplainQuestion, Explanation, Kind as _, Resources, Users},
@@ -26,12 +26,12 @@ fn refused(reason: &str, rule: &str) -> Explanation {
 /// Whether this person, through this client, would get these scopes for that MCP server.
 pub(crate) async fn explain(
     idp: &IdpAdmin,
-    desk: &Desk,
+    context: &ActContext,
     asked: ExplainQuestion,
 ) -> Result<Explanation, ActError> {
-    let store = &desk.store;
-    let id = Users::id_of(idp, desk, &asked.user).await?;
-    let user = desk.find::<User>(Users::NOUN, &id).await?;
+    let store = &context.store;
+    let id = Users::id_of(idp, context, &asked.user).await?;
+    let user = context.find::<User>(Users::NOUN, &id).await?;
     // An installation has the policy of the client `passavant`.
     let installations = idp.0.issuer.endpoint(INSTALLATIONS);
     let enrolled =
@@ -39,7 +39,7 @@ pub(crate) async fn explain(
     let client = if enrolled {
         Client::enrolment()
     } else {
-        desk.find::<Client>(Clients::NOUN, &asked.client).await?
+        context.find::<Client>(Clients::NOUN, &asked.client).await?
     };
     let registered = store.by_id::<RegisteredResource>(asked.resource.normalized()).await?;
     let Some(registered) = registered else {
@@ -71,7 +71,7 @@ pub(crate) async fn explain(
         }
     }
     let policy = store.policy(&idp.0.issuer).await?;
-    let now = desk.now();
+    let now = context.now();
     let authentication = Authentication {
         auth_time: now.plus(-asked.signed_in_ago.max(0)),
         acr: ACR_PASSWORD.to_owned(),

@@ -1,7 +1,7 @@
 //! Signing keys: listing, rotation and removal, the same at both servers. Only the binary can make
 //! and seal a key.
 
-use super::{ActError, desk::Desk};
+use super::{ActError, context::ActContext};
 use crate::types::{KeyMade, KeyState, KeyView, Listed, Rotation};
 use passavant_proto::{
     event::{Act, Detail},
@@ -18,7 +18,7 @@ pub const STILL_VERIFIES: i64 = 13 * 3600;
 /// them again within five minutes.
 const PUBLISHED_AHEAD: i64 = 600;
 
-impl Desk {
+impl ActContext {
     pub(crate) async fn keys(&self) -> Result<Listed<KeyView>, ActError> {
         let now = self.now();
         let mut keys = self.store.signing_keys().await?;

@@ -4,7 +4,7 @@
 pub(crate) mod administrators;
 pub(crate) mod audit;
 pub(crate) mod clients;
-pub(crate) mod desk;
+pub(crate) mod context;
 pub(crate) mod explain;
 pub(crate) mod keys;
 pub(crate) mod people;
@@ -12,7 +12,7 @@ pub(crate) mod policy;
 pub(crate) mod trust;
 
 use crate::types::{Dependents, Kind, ListQuery, Listed, UnreadableRecord};
-use desk::Desk;
+use context::ActContext;
 use passavant_proto::event::Act;
 use passavant_store::{Record, StoreError, Wanted};
 use std::future::Future;
@@ -63,7 +63,7 @@ pub(crate) trait Kept<A: Sync + 'static>: Kind {
     /// The id of the record that somebody names by its id or by its name.
     fn id_of(
         _of: &A,
-        _desk: &Desk,
+        _context: &ActContext,
         named: &str,
     ) -> impl Future<Output = Result<String, ActError>> + Send {
         std::future::ready(Ok(named.to_owned()))
@@ -71,19 +71,19 @@ pub(crate) trait Kept<A: Sync + 'static>: Kind {
 
     fn view(
         of: &A,
-        desk: &Desk,
+        context: &ActContext,
         record: &Self::Record,
     ) -> impl Future<Output = Result<Self::View, ActError>> + Send;
 
     fn add(
         of: &A,
-        desk: &Desk,
+        context: &ActContext,
         new: Self::New,
     ) -> impl Future<Output = Result<Self::View, ActError>> + Send;
 
     fn change(
         of: &A,
-        desk: &Desk,
+        context: &ActContext,
         id: &str,
         change: Self::Change,
     ) -> impl Future<Output = Result<Self::View, ActError>> + Send;
@@ -91,7 +91,7 @@ pub(crate) trait Kept<A: Sync + 'static>: Kind {
     /// The records that refer to it.
     fn dependents(
         _of: &A,
-        _desk: &Desk,
+        _context: &ActContext,
         _id: &str,
     ) -> impl Future<Output = Result<Dependents, ActError>> + Send {
         std::future::ready(Ok(Dependents::default()))
@@ -100,12 +100,12 @@ pub(crate) trait Kept<A: Sync + 'static>: Kind {
     /// Deletes it, with the records that refer to it. Returns whether it existed.
     fn remove(
         _of: &A,
-        desk: &Desk,
+        context: &ActContext,
         id: &str,
     ) -> impl Future<Output = Result<bool, ActError>> + Send {
         async move {
-            let event = desk.event::<Self::Record>(Act::Delete, id);
-            Ok(desk.store.delete::<Self::Record>(id, event).await?)
+            let event = context.event::<Self::Record>(Act::Delete, id);
+            Ok(context.store.delete::<Self::Record>(id, event).await?)
         }
     }
 }
@@ -116,15 +116,15 @@ pub(crate) trait Switched<A: Sync + 'static>: Kept<A> {
 
     fn switch(
         of: &A,
-        desk: &Desk,
+        context: &ActContext,
         id: &str,
         disabled: bool,
     ) -> impl Future<Output = Result<Self::View, ActError>> + Send {
         async move {
             let act = if disabled { Act::Disable } else { Act::Enable };
             let set = |record: &mut Self::Record| Self::set(record, disabled);
-            let changed = desk.change::<Self::Record>((Self::NOUN, id), act, set).await?;
-            Self::view(of, desk, &changed).await
+            let changed = context.change::<Self::Record>((Self::NOUN, id), act, set).await?;
+            Self::view(of, context, &changed).await
         }
     }
 }
@@ -134,7 +134,7 @@ const USUAL: i64 = 100;
 
 pub(crate) async fn list<A: Sync + 'static, K: Kept<A>>(
     of: &A,
-    desk: &Desk,
+    context: &ActContext,
     query: ListQuery,
 ) -> Result<Listed<K::View>, ActError> {
     let limit = query.limit.unwrap_or(USUAL);
@@ -144,10 +144,10 @@ pub(crate) async fn list<A: Sync + 'static, K: Kept<A>>(
         search: query.search.unwrap_or_default(),
         limit,
     };
-    let page = desk.store.page::<K::Record>(&wanted).await?;
+    let page = context.store.page::<K::Record>(&wanted).await?;
     let mut items = Vec::with_capacity(page.records.len());
     for record in &page.records {
-        items.push(K::view(of, desk, record).await?);
+        items.push(K::view(of, context, record).await?);
     }
     let unreadable = page.unreadable.into_iter();
     let unreadable =
@@ -168,22 +168,22 @@ pub(crate) fn check_limit(limit: i64) -> Result<(), ActError> {
 /// One record, and its current ETag.
 pub(crate) async fn show<A: Sync + 'static, K: Kept<A>>(
     of: &A,
-    desk: &Desk,
+    context: &ActContext,
     named: &str,
 ) -> Result<(K::View, String), ActError> {
-    let id = K::id_of(of, desk, named).await?;
-    let found = desk.store.tagged::<K::Record>(&id).await?;
+    let id = K::id_of(of, context, named).await?;
+    let found = context.store.tagged::<K::Record>(&id).await?;
     let (record, tag) = found.ok_or_else(|| ActError::missing(K::NOUN, named))?;
-    Ok((K::view(of, desk, &record).await?, tag))
+    Ok((K::view(of, context, &record).await?, tag))
 }
 
 pub(crate) async fn delete<A: Sync + 'static, K: Kept<A>>(
     of: &A,
-    desk: &Desk,
+    context: &ActContext,
     named: &str,
 ) -> Result<(), ActError> {
-    let id = K::id_of(of, desk, named).await?;
-    if K::remove(of, desk, &id).await? { Ok(()) } else { Err(ActError::missing(K::NOUN, named)) }
+    let id = K::id_of(of, context, named).await?;
+    if K::remove(of, context, &id).await? { Ok(()) } else { Err(ActError::missing(K::NOUN, named)) }
 }
 
 /// Replaces a value, if there is a new one.

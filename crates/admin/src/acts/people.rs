@@ -1,6 +1,6 @@
 //! People and groups at an IdP, their installations and sessions.
 
-use super::{ActError, Kept, Switched, desk::Desk, put};
+use super::{ActError, Kept, Switched, context::ActContext, put};
 use crate::{
     servers::{Administration, Ground, IdpAdmin, RasAdmin},
     types::{
@@ -67,9 +67,12 @@ async fn hash(idp: &IdpAdmin, password: &Secret) -> Result<String, ActError> {
     })
 }
 
-pub(crate) async fn groups_exist(desk: &Desk, groups: &BTreeSet<String>) -> Result<(), ActError> {
+pub(crate) async fn groups_exist(
+    context: &ActContext,
+    groups: &BTreeSet<String>,
+) -> Result<(), ActError> {
     for name in groups {
-        if desk.store.by_id::<Group>(name).await?.is_none() {
+        if context.store.by_id::<Group>(name).await?.is_none() {
             return Err(ActError::conflict(
                 format!("`groups`: there is no group `{name}`"),
                 format!("make it with `passavant admin group add {name}`"),
@@ -96,14 +99,15 @@ fn view(user: &User) -> UserView {
 
 /// Changes a user, and ends their sessions and tokens.
 async fn cut_off(
-    desk: &Desk,
+    context: &ActContext,
     id: &str,
     act: Act,
     change: impl FnOnce(&mut User) + Send,
     new_password: bool,
 ) -> Result<UserView, ActError> {
-    let event = desk.event::<User>(act, id).person(id);
-    let changed = desk.store.cut_off_user(id, change, new_password, event, desk.now()).await?;
+    let event = context.event::<User>(act, id).person(id);
+    let changed =
+        context.store.cut_off_user(id, change, new_password, event, context.now()).await?;
     changed.map(|user| view(&user)).ok_or_else(|| ActError::missing(Users::NOUN, id))
 }
 
@@ -111,25 +115,25 @@ impl Kept<IdpAdmin> for Users {
     type Record = User;
 
     /// The id for an id or user name, even if the record cannot be read.
-    async fn id_of(_: &IdpAdmin, desk: &Desk, named: &str) -> Result<String, ActError> {
-        let found = desk.store.id_of::<User>(named, &normal_username(named)).await?;
+    async fn id_of(_: &IdpAdmin, context: &ActContext, named: &str) -> Result<String, ActError> {
+        let found = context.store.id_of::<User>(named, &normal_username(named)).await?;
         found.ok_or_else(|| ActError::missing(Users::NOUN, named))
     }
 
-    async fn view(_: &IdpAdmin, _: &Desk, user: &User) -> Result<UserView, ActError> {
+    async fn view(_: &IdpAdmin, _: &ActContext, user: &User) -> Result<UserView, ActError> {
         Ok(view(user))
     }
 
-    async fn add(idp: &IdpAdmin, desk: &Desk, new: NewUser) -> Result<UserView, ActError> {
+    async fn add(idp: &IdpAdmin, context: &ActContext, new: NewUser) -> Result<UserView, ActError> {
         let username = username(&new.username)?;
         new.email.as_deref().map_or(Ok(()), check_email)?;
-        groups_exist(desk, &new.groups).await?;
+        groups_exist(context, &new.groups).await?;
         let password_hash = match new.password {
             None => None,
             Some(password) => Some(hash(idp, &Secret::new(password)).await?),
         };
         let user = User {
-            id: desk.entropy.id(),
+            id: context.entropy.id(),
             username,
             email: new.email,
             email_verified: new.email_verified,
@@ -140,20 +144,20 @@ impl Kept<IdpAdmin> for Users {
             password_hash,
             disabled: false,
         };
-        desk.create(&user).await?;
+        context.create(&user).await?;
         Ok(view(&user))
     }
 
     async fn change(
         _: &IdpAdmin,
-        desk: &Desk,
+        context: &ActContext,
         id: &str,
         change: UserChange,
     ) -> Result<UserView, ActError> {
         let name = change.username.as_deref().map(username).transpose()?;
         change.email.as_ref().and_then(Option::as_deref).map_or(Ok(()), check_email)?;
         if let Some(groups) = &change.groups {
-            groups_exist(desk, groups).await?;
+            groups_exist(context, groups).await?;
         }
         let UserChange { email, email_verified, display_name, given_name, family_name, .. } =
             change;
@@ -177,19 +181,23 @@ impl Kept<IdpAdmin> for Users {
             put(&mut user.family_name, family_name);
             put(&mut user.groups, change.groups);
         };
-        Ok(view(&desk.change::<User>((Users::NOUN, id), act, set).await?))
+        Ok(view(&context.change::<User>((Users::NOUN, id), act, set).await?))
     }
 
-    async fn dependents(_: &IdpAdmin, desk: &Desk, id: &str) -> Result<Dependents, ActError> {
+    async fn dependents(
+        _: &IdpAdmin,
+        context: &ActContext,
+        id: &str,
+    ) -> Result<Dependents, ActError> {
         let mut records = Vec::new();
-        for held in desk.store.installations(Some(id)).await? {
+        for held in context.store.installations(Some(id)).await? {
             records.push(dependent("installation", held.device, Fate::Ended));
         }
-        for session in desk.store.sessions(Some(id), desk.now()).await? {
+        for session in context.store.sessions(Some(id), context.now()).await? {
             records.push(dependent("session", session.sid, Fate::Ended));
         }
         let of_them = Subject::User(id.to_owned());
-        for connection in desk.store.all::<Connection>().await? {
+        for connection in context.store.all::<Connection>().await? {
             if connection.subjects.contains(&of_them) {
                 records.push(dependent("connection", connection.id, Fate::Changed));
             }
@@ -197,9 +205,9 @@ impl Kept<IdpAdmin> for Users {
         Ok(Dependents { records })
     }
 
-    async fn remove(_: &IdpAdmin, desk: &Desk, id: &str) -> Result<bool, ActError> {
-        let event = desk.event::<User>(Act::Delete, id).person(id);
-        Ok(desk.store.delete_user(id, event, desk.now()).await?)
+    async fn remove(_: &IdpAdmin, context: &ActContext, id: &str) -> Result<bool, ActError> {
+        let event = context.event::<User>(Act::Delete, id).person(id);
+        Ok(context.store.delete_user(id, event, context.now()).await?)
     }
 }
 
@@ -214,39 +222,43 @@ impl Switched<IdpAdmin> for Users {
 
     async fn switch(
         _: &IdpAdmin,
-        desk: &Desk,
+        context: &ActContext,
         id: &str,
         disabled: bool,
     ) -> Result<UserView, ActError> {
         if disabled {
-            return cut_off(desk, id, Act::Disable, |user| user.disabled = true, false).await;
+            return cut_off(context, id, Act::Disable, |user| user.disabled = true, false).await;
         }
         let enable = |user: &mut User| user.disabled = false;
-        Ok(view(&desk.change::<User>((Users::NOUN, id), Act::Enable, enable).await?))
+        Ok(view(&context.change::<User>((Users::NOUN, id), Act::Enable, enable).await?))
     }
 }
 
 /// Sets another password, and signs the person out everywhere.
 pub(crate) async fn set_password(
     idp: &IdpAdmin,
-    desk: &Desk,
+    context: &ActContext,
     named: &str,
     new: NewPassword,
 ) -> Result<UserView, ActError> {
-    let id = Users::id_of(idp, desk, named).await?;
+    let id = Users::id_of(idp, context, named).await?;
     let hash = hash(idp, &Secret::new(new.password)).await?;
     let set = |user: &mut User| user.password_hash = Some(hash);
-    cut_off(desk, &id, Act::SetPassword, set, true).await
+    cut_off(context, &id, Act::SetPassword, set, true).await
 }
 
 impl Kept<IdpAdmin> for Groups {
     type Record = Group;
 
-    async fn view(_: &IdpAdmin, _: &Desk, group: &Group) -> Result<GroupView, ActError> {
+    async fn view(_: &IdpAdmin, _: &ActContext, group: &Group) -> Result<GroupView, ActError> {
         Ok(GroupView { name: group.name.clone(), description: group.description.clone() })
     }
 
-    async fn add(idp: &IdpAdmin, desk: &Desk, new: NewGroup) -> Result<GroupView, ActError> {
+    async fn add(
+        idp: &IdpAdmin,
+        context: &ActContext,
+        new: NewGroup,
+    ) -> Result<GroupView, ActError> {
         let NewGroup { name, description } = new;
         if name.trim() != name || name.is_empty() || name.chars().count() > 256 {
             return Err(ActError::invalid(
@@ -255,28 +267,32 @@ impl Kept<IdpAdmin> for Groups {
             ));
         }
         let group = Group { name, description };
-        desk.create(&group).await?;
-        Self::view(idp, desk, &group).await
+        context.create(&group).await?;
+        Self::view(idp, context, &group).await
     }
 
     async fn change(
         idp: &IdpAdmin,
-        desk: &Desk,
+        context: &ActContext,
         id: &str,
         change: GroupChange,
     ) -> Result<GroupView, ActError> {
         let set = |group: &mut Group| put(&mut group.description, change.description);
-        let group = desk.change::<Group>((Groups::NOUN, id), Act::Change, set).await?;
-        Self::view(idp, desk, &group).await
+        let group = context.change::<Group>((Groups::NOUN, id), Act::Change, set).await?;
+        Self::view(idp, context, &group).await
     }
 
-    async fn dependents(_: &IdpAdmin, desk: &Desk, id: &str) -> Result<Dependents, ActError> {
+    async fn dependents(
+        _: &IdpAdmin,
+        context: &ActContext,
+        id: &str,
+    ) -> Result<Dependents, ActError> {
         let mut records = Vec::new();
-        for name in desk.store.members(id).await? {
+        for name in context.store.members(id).await? {
             records.push(dependent("user", name, Fate::Changed));
         }
         let of_it = Subject::Group(id.to_owned());
-        for connection in desk.store.all::<Connection>().await? {
+        for connection in context.store.all::<Connection>().await? {
             if connection.subjects.contains(&of_it) {
                 records.push(dependent("connection", connection.id, Fate::Changed));
             }
@@ -284,24 +300,24 @@ impl Kept<IdpAdmin> for Groups {
         Ok(Dependents { records })
     }
 
-    async fn remove(_: &IdpAdmin, desk: &Desk, id: &str) -> Result<bool, ActError> {
-        let event = desk.event::<Group>(Act::Delete, id);
-        Ok(desk.store.delete_group(id, event).await?)
+    async fn remove(_: &IdpAdmin, context: &ActContext, id: &str) -> Result<bool, ActError> {
+        let event = context.event::<Group>(Act::Delete, id);
+        Ok(context.store.delete_group(id, event).await?)
     }
 }
 
 /// Installations of people, the last used first, 1000 at most.
 pub(crate) async fn installations(
     idp: &IdpAdmin,
-    desk: &Desk,
+    context: &ActContext,
     whose: WhoseQuery,
 ) -> Result<Listed<InstallationView>, ActError> {
     let of = match &whose.user {
-        Some(name) => Some(Users::id_of(idp, desk, name).await?),
+        Some(name) => Some(Users::id_of(idp, context, name).await?),
         None => None,
     };
     let mut items = Vec::new();
-    for held in desk.store.installations(of.as_deref()).await? {
+    for held in context.store.installations(of.as_deref()).await? {
         let user = idp.name_of(&held.user_id).await.unwrap_or(held.user_id);
         items.push(InstallationView {
             id: held.id,
@@ -311,24 +327,24 @@ pub(crate) async fn installations(
             used_at: held.used_at,
         });
     }
-    Ok(Listed { items, unreadable: unreadable(desk, "installation"), next: None })
+    Ok(Listed { items, unreadable: unreadable(context, "installation"), next: None })
 }
 
 /// The records of a kind that could not be parsed when they were last read.
-fn unreadable(desk: &Desk, kind: &str) -> Vec<UnreadableRecord> {
-    let all = desk.store.unreadable().into_iter().filter(|(of, ..)| *of == kind);
+fn unreadable(context: &ActContext, kind: &str) -> Vec<UnreadableRecord> {
+    let all = context.store.unreadable().into_iter().filter(|(of, ..)| *of == kind);
     all.map(|(_, id, why)| UnreadableRecord { id, cannot_be_read: why }).collect()
 }
 
 /// Revokes an installation.
 pub(crate) async fn revoke_installation(
     idp: &IdpAdmin,
-    desk: &Desk,
+    context: &ActContext,
     id: &str,
 ) -> Result<(), ActError> {
     let client = idp.0.issuer.endpoint(&format!("{INSTALLATIONS}/{id}"));
-    let event = desk.act(Act::Revoke, "installation").with(Detail::Record, id);
-    if desk.store.revoke_installation(id, None, &client, event, desk.now()).await? {
+    let event = context.act(Act::Revoke, "installation").with(Detail::Record, id);
+    if context.store.revoke_installation(id, None, &client, event, context.now()).await? {
         return Ok(());
     }
     Err(ActError::missing("installation", id))
@@ -337,7 +353,7 @@ pub(crate) async fn revoke_installation(
 /// Sessions that are live.
 pub(crate) async fn sessions<A: Administration>(
     of: &A,
-    desk: &Desk,
+    context: &ActContext,
     whose: WhoseQuery,
 ) -> Result<Listed<SessionView>, ActError> {
     let person = match &whose.user {
@@ -347,7 +363,7 @@ pub(crate) async fn sessions<A: Administration>(
         None => None,
     };
     let mut items = Vec::new();
-    for session in desk.store.sessions(person.as_deref(), desk.now()).await? {
+    for session in context.store.sessions(person.as_deref(), context.now()).await? {
         let user = of.name_of(&session.user_id).await.unwrap_or(session.user_id);
         items.push(SessionView {
             id: session.sid,
@@ -358,13 +374,13 @@ pub(crate) async fn sessions<A: Administration>(
             expires_at: session.expires_at,
         });
     }
-    Ok(Listed { items, unreadable: unreadable(desk, "session"), next: None })
+    Ok(Listed { items, unreadable: unreadable(context, "session"), next: None })
 }
 
 /// Ends a session, and revokes its tokens.
-pub(crate) async fn end_session(desk: &Desk, id: &str) -> Result<(), ActError> {
-    let event = desk.act(Act::Revoke, "session").with(Detail::Record, id);
-    if desk.store.end_session(id, event, desk.now()).await? {
+pub(crate) async fn end_session(context: &ActContext, id: &str) -> Result<(), ActError> {
+    let event = context.act(Act::Revoke, "session").with(Detail::Record, id);
+    if context.store.end_session(id, event, context.now()).await? {
         return Ok(());
     }
     Err(ActError::missing("session", id))

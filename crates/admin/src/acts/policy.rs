@@ -2,7 +2,7 @@
 
 use super::{
     ActError, Kept, Switched,
-    desk::Desk,
+    context::ActContext,
     people::{dependent, groups_exist},
     put,
 };
@@ -39,14 +39,14 @@ fn server_view(server: &ResourceAuthorizationServer) -> ServerView {
 /// An alias belongs to one party, and must not be another's issuer or alias.
 async fn check_aliases(
     idp: &IdpAdmin,
-    desk: &Desk,
+    context: &ActContext,
     issuer: &str,
     aliases: &[String],
 ) -> Result<(), ActError> {
     if aliases.is_empty() {
         return Ok(());
     }
-    let others = desk.store.all::<ResourceAuthorizationServer>().await?;
+    let others = context.store.all::<ResourceAuthorizationServer>().await?;
     for alias in aliases {
         let theirs = others
             .iter()
@@ -67,20 +67,24 @@ impl Kept<IdpAdmin> for AuthorizationServers {
 
     async fn view(
         _: &IdpAdmin,
-        _: &Desk,
+        _: &ActContext,
         server: &ResourceAuthorizationServer,
     ) -> Result<ServerView, ActError> {
         Ok(server_view(server))
     }
 
-    async fn add(idp: &IdpAdmin, desk: &Desk, new: NewServer) -> Result<ServerView, ActError> {
+    async fn add(
+        idp: &IdpAdmin,
+        context: &ActContext,
+        new: NewServer,
+    ) -> Result<ServerView, ActError> {
         if idp.0.issuer.is_spelled(new.issuer.as_str()) {
             return Err(ActError::conflict(
                 "`issuer` is this identity provider's own",
                 "an authorization server of a resource has an issuer of its own",
             ));
         }
-        let others = desk.store.all::<ResourceAuthorizationServer>().await?;
+        let others = context.store.all::<ResourceAuthorizationServer>().await?;
         if others.iter().any(|other| other.aliases.iter().any(|alias| alias == new.issuer.as_str()))
         {
             return Err(ActError::conflict(
@@ -88,8 +92,8 @@ impl Kept<IdpAdmin> for AuthorizationServers {
                 "take the alias from the other one first",
             ));
         }
-        check_aliases(idp, desk, new.issuer.as_str(), &new.aliases).await?;
-        desk.check_signing_alg("id_jag_signing_alg", new.id_jag_signing_alg).await?;
+        check_aliases(idp, context, new.issuer.as_str(), &new.aliases).await?;
+        context.check_signing_alg("id_jag_signing_alg", new.id_jag_signing_alg).await?;
         let server = ResourceAuthorizationServer {
             issuer: new.issuer,
             name: new.name,
@@ -99,19 +103,19 @@ impl Kept<IdpAdmin> for AuthorizationServers {
             algorithm: new.algorithm,
             disabled: false,
         };
-        desk.create(&server).await?;
+        context.create(&server).await?;
         Ok(server_view(&server))
     }
 
     async fn change(
         idp: &IdpAdmin,
-        desk: &Desk,
+        context: &ActContext,
         id: &str,
         change: ServerChange,
     ) -> Result<ServerView, ActError> {
-        check_aliases(idp, desk, id, change.aliases.as_deref().unwrap_or_default()).await?;
+        check_aliases(idp, context, id, change.aliases.as_deref().unwrap_or_default()).await?;
         let chosen = change.id_jag_signing_alg;
-        desk.check_signing_alg("id_jag_signing_alg", chosen.flatten()).await?;
+        context.check_signing_alg("id_jag_signing_alg", chosen.flatten()).await?;
         let set = |server: &mut ResourceAuthorizationServer| {
             put(&mut server.name, change.name);
             put(&mut server.aliases, change.aliases);
@@ -119,15 +123,19 @@ impl Kept<IdpAdmin> for AuthorizationServers {
             put(&mut server.id_jag_signing_alg, chosen);
             put(&mut server.algorithm, change.algorithm);
         };
-        Ok(server_view(&desk.change((Self::NOUN, id), Act::Change, set).await?))
+        Ok(server_view(&context.change((Self::NOUN, id), Act::Change, set).await?))
     }
 
-    async fn dependents(_: &IdpAdmin, desk: &Desk, id: &str) -> Result<Dependents, ActError> {
-        let resources = desk.store.all::<RegisteredResource>().await?.into_iter();
+    async fn dependents(
+        _: &IdpAdmin,
+        context: &ActContext,
+        id: &str,
+    ) -> Result<Dependents, ActError> {
+        let resources = context.store.all::<RegisteredResource>().await?.into_iter();
         let governed = resources
             .filter(|resource| resource.authorization_server.as_str() == id)
             .map(|resource| dependent("resource", resource.resource.as_str(), Fate::Deleted));
-        let connections = desk.store.all::<Connection>().await?.into_iter();
+        let connections = context.store.all::<Connection>().await?.into_iter();
         let reach = connections
             .filter(|connection| connection.audience.as_str() == id)
             .map(|connection| dependent("connection", connection.id, Fate::Deleted));
@@ -159,21 +167,25 @@ pub(crate) fn normalized(named: &str) -> String {
 impl Kept<IdpAdmin> for Resources {
     type Record = RegisteredResource;
 
-    async fn id_of(_: &IdpAdmin, _: &Desk, named: &str) -> Result<String, ActError> {
+    async fn id_of(_: &IdpAdmin, _: &ActContext, named: &str) -> Result<String, ActError> {
         Ok(normalized(named))
     }
 
     async fn view(
         _: &IdpAdmin,
-        _: &Desk,
+        _: &ActContext,
         resource: &RegisteredResource,
     ) -> Result<ResourceView, ActError> {
         Ok(resource_view(resource))
     }
 
-    async fn add(_: &IdpAdmin, desk: &Desk, new: NewResource) -> Result<ResourceView, ActError> {
+    async fn add(
+        _: &IdpAdmin,
+        context: &ActContext,
+        new: NewResource,
+    ) -> Result<ResourceView, ActError> {
         let issuer = new.authorization_server.as_str();
-        if desk.store.by_id::<ResourceAuthorizationServer>(issuer).await?.is_none() {
+        if context.store.by_id::<ResourceAuthorizationServer>(issuer).await?.is_none() {
             return Err(ActError::conflict(
                 format!("`authorization_server`: `{issuer}` is not registered here"),
                 "register the authorization server first; its issuer has to match byte for byte, mind \
@@ -187,13 +199,13 @@ impl Kept<IdpAdmin> for Resources {
             scopes: new.scopes,
             disabled: false,
         };
-        desk.create(&resource).await?;
+        context.create(&resource).await?;
         Ok(resource_view(&resource))
     }
 
     async fn change(
         _: &IdpAdmin,
-        desk: &Desk,
+        context: &ActContext,
         id: &str,
         change: ResourceChange,
     ) -> Result<ResourceView, ActError> {
@@ -201,12 +213,16 @@ impl Kept<IdpAdmin> for Resources {
             put(&mut resource.name, change.name);
             put(&mut resource.scopes, change.scopes);
         };
-        Ok(resource_view(&desk.change((Self::NOUN, id), Act::Change, set).await?))
+        Ok(resource_view(&context.change((Self::NOUN, id), Act::Change, set).await?))
     }
 
     /// Connections that contain this server lose it; those that contain no other are deleted.
-    async fn dependents(_: &IdpAdmin, desk: &Desk, id: &str) -> Result<Dependents, ActError> {
-        let connections = desk.store.all::<Connection>().await?.into_iter();
+    async fn dependents(
+        _: &IdpAdmin,
+        context: &ActContext,
+        id: &str,
+    ) -> Result<Dependents, ActError> {
+        let connections = context.store.all::<Connection>().await?.into_iter();
         let opened = connections
             .filter(|connection| connection.resources.iter().any(|it| it.normalized() == id))
             .map(|connection| {
@@ -243,7 +259,7 @@ fn check_conditions(conditions: &Conditions) -> Result<(), ActError> {
 }
 
 async fn check_resources(
-    desk: &Desk,
+    context: &ActContext,
     audience: &Issuer,
     resources: &[Resource],
 ) -> Result<(), ActError> {
@@ -254,7 +270,7 @@ async fn check_resources(
         ));
     }
     for resource in resources {
-        let found = desk.store.by_id::<RegisteredResource>(resource.normalized()).await?;
+        let found = context.store.by_id::<RegisteredResource>(resource.normalized()).await?;
         if found.is_none_or(|found| found.authorization_server != *audience) {
             return Err(ActError::conflict(
                 format!("`resources`: `{resource}` is not registered as governed by `{audience}`"),
@@ -268,12 +284,12 @@ async fn check_resources(
 
 async fn ids_of(
     idp: &IdpAdmin,
-    desk: &Desk,
+    context: &ActContext,
     users: &BTreeSet<String>,
 ) -> Result<Vec<Subject>, ActError> {
     let mut ids = Vec::with_capacity(users.len());
     for name in users {
-        ids.push(Subject::User(Users::id_of(idp, desk, name).await?));
+        ids.push(Subject::User(Users::id_of(idp, context, name).await?));
     }
     Ok(ids)
 }
@@ -283,7 +299,7 @@ impl Kept<IdpAdmin> for Connections {
 
     async fn view(
         idp: &IdpAdmin,
-        _: &Desk,
+        _: &ActContext,
         connection: &Connection,
     ) -> Result<ConnectionView, ActError> {
         let (mut everyone, mut groups, mut users) = (false, BTreeSet::new(), BTreeSet::new());
@@ -315,7 +331,7 @@ impl Kept<IdpAdmin> for Connections {
 
     async fn add(
         idp: &IdpAdmin,
-        desk: &Desk,
+        context: &ActContext,
         new: NewConnection,
     ) -> Result<ConnectionView, ActError> {
         let client = formerly::current(&new.idp_client_id).to_owned();
@@ -327,7 +343,7 @@ impl Kept<IdpAdmin> for Connections {
             ));
         }
         let enrolled = client == ENROLLED_CLIENT;
-        if !enrolled && desk.store.by_id::<Client>(&client).await?.is_none() {
+        if !enrolled && context.store.by_id::<Client>(&client).await?.is_none() {
             return Err(ActError::conflict(
                 format!("`idp_client_id`: there is no client `{client}` here"),
                 "this is the client's id at this identity provider, not the one at the resource's \
@@ -346,10 +362,10 @@ impl Kept<IdpAdmin> for Connections {
         }
         let conditions = Conditions::from(new.conditions);
         check_conditions(&conditions)?;
-        check_resources(desk, &new.audience, &new.resources).await?;
-        groups_exist(desk, &new.groups).await?;
+        check_resources(context, &new.audience, &new.resources).await?;
+        groups_exist(context, &new.groups).await?;
         let mut subjects: Vec<Subject> = new.groups.into_iter().map(Subject::Group).collect();
-        subjects.extend(ids_of(idp, desk, &new.users).await?);
+        subjects.extend(ids_of(idp, context, &new.users).await?);
         if new.everyone {
             subjects.push(Subject::Everyone);
         }
@@ -364,25 +380,25 @@ impl Kept<IdpAdmin> for Connections {
             conditions,
             disabled: false,
         };
-        desk.create(&connection).await?;
-        Self::view(idp, desk, &connection).await
+        context.create(&connection).await?;
+        Self::view(idp, context, &connection).await
     }
 
     async fn change(
         idp: &IdpAdmin,
-        desk: &Desk,
+        context: &ActContext,
         id: &str,
         change: ConnectionChange,
     ) -> Result<ConnectionView, ActError> {
-        let held = desk.find::<Connection>(Self::NOUN, id).await?;
+        let held = context.find::<Connection>(Self::NOUN, id).await?;
         if let Some(resources) = &change.resources {
-            check_resources(desk, &held.audience, resources).await?;
+            check_resources(context, &held.audience, resources).await?;
         }
         let conditions = change.conditions.map(Conditions::from);
         conditions.as_ref().map_or(Ok(()), check_conditions)?;
-        groups_exist(desk, change.groups.as_ref().unwrap_or(&BTreeSet::new())).await?;
+        groups_exist(context, change.groups.as_ref().unwrap_or(&BTreeSet::new())).await?;
         let users = match &change.users {
-            Some(users) => Some(ids_of(idp, desk, users).await?),
+            Some(users) => Some(ids_of(idp, context, users).await?),
             None => None,
         };
         let set = |connection: &mut Connection| {
@@ -406,8 +422,8 @@ impl Kept<IdpAdmin> for Connections {
                 subjects.extend(users);
             }
         };
-        let changed = desk.change::<Connection>((Self::NOUN, id), Act::Change, set).await?;
-        Self::view(idp, desk, &changed).await
+        let changed = context.change::<Connection>((Self::NOUN, id), Act::Change, set).await?;
+        Self::view(idp, context, &changed).await
     }
 }
 

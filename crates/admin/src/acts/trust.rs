@@ -2,7 +2,7 @@
 
 use super::{
     ActError, Kept, Switched,
-    desk::Desk,
+    context::ActContext,
     people::{check_email, dependent},
     policy::normalized,
     put,
@@ -73,7 +73,7 @@ fn check_sign_in(
 
 /// Rejects a domain that another issuer has already: it would be unclear whose people they are.
 async fn check_domains(
-    desk: &Desk,
+    context: &ActContext,
     issuer: &str,
     sign_in: Option<&InteractiveSignIn>,
 ) -> Result<(), ActError> {
@@ -81,7 +81,7 @@ async fn check_domains(
     if domains.count() == 0 {
         return Ok(());
     }
-    let others = desk.all_readable::<TrustedIssuer>().await?;
+    let others = context.all_readable::<TrustedIssuer>().await?;
     for other in others.iter().filter(|other| other.issuer.as_str() != issuer) {
         let theirs = other.sign_in.iter().flat_map(|sign_in| &sign_in.domains);
         for domain in theirs {
@@ -110,11 +110,19 @@ fn check_keys(uri: Option<&String>) -> Result<(), ActError> {
 impl Kept<RasAdmin> for TrustedIssuers {
     type Record = TrustedIssuer;
 
-    async fn view(_: &RasAdmin, _: &Desk, held: &TrustedIssuer) -> Result<TrustView, ActError> {
+    async fn view(
+        _: &RasAdmin,
+        _: &ActContext,
+        held: &TrustedIssuer,
+    ) -> Result<TrustView, ActError> {
         Ok(trust_view(held))
     }
 
-    async fn add(ras: &RasAdmin, desk: &Desk, new: NewTrust) -> Result<TrustView, ActError> {
+    async fn add(
+        ras: &RasAdmin,
+        context: &ActContext,
+        new: NewTrust,
+    ) -> Result<TrustView, ActError> {
         if ras.0.issuer.is_spelled(new.issuer.as_str()) {
             return Err(ActError::conflict(
                 "`issuer` is this authorization server's own",
@@ -123,7 +131,7 @@ impl Kept<RasAdmin> for TrustedIssuers {
         }
         let sign_in = new.sign_in.map(InteractiveSignIn::from);
         check_sign_in(sign_in.as_ref(), new.tenant.as_deref())?;
-        check_domains(desk, new.issuer.as_str(), sign_in.as_ref()).await?;
+        check_domains(context, new.issuer.as_str(), sign_in.as_ref()).await?;
         check_keys(new.jwks_uri.as_ref())?;
         let trusted = TrustedIssuer {
             issuer: new.issuer,
@@ -137,21 +145,21 @@ impl Kept<RasAdmin> for TrustedIssuers {
             sign_in,
             disabled: false,
         };
-        desk.create(&trusted).await?;
+        context.create(&trusted).await?;
         Ok(trust_view(&trusted))
     }
 
     async fn change(
         _: &RasAdmin,
-        desk: &Desk,
+        context: &ActContext,
         id: &str,
         change: TrustChange,
     ) -> Result<TrustView, ActError> {
-        let held = desk.find::<TrustedIssuer>(Self::NOUN, id).await?;
+        let held = context.find::<TrustedIssuer>(Self::NOUN, id).await?;
         let sign_in = change.sign_in.map(|said| said.map(InteractiveSignIn::from));
         if let Some(sign_in) = &sign_in {
             check_sign_in(sign_in.as_ref(), held.tenant.as_deref())?;
-            check_domains(desk, id, sign_in.as_ref()).await?;
+            check_domains(context, id, sign_in.as_ref()).await?;
         }
         check_keys(change.jwks_uri.as_ref().and_then(Option::as_ref))?;
         let act = match &sign_in {
@@ -168,11 +176,15 @@ impl Kept<RasAdmin> for TrustedIssuers {
             put(&mut trusted.client_documents, change.client_documents);
             put(&mut trusted.sign_in, sign_in);
         };
-        Ok(trust_view(&desk.change((Self::NOUN, id), act, set).await?))
+        Ok(trust_view(&context.change((Self::NOUN, id), act, set).await?))
     }
 
-    async fn dependents(_: &RasAdmin, desk: &Desk, id: &str) -> Result<Dependents, ActError> {
-        let links = desk.store.links_of_issuer(id).await?.into_iter();
+    async fn dependents(
+        _: &RasAdmin,
+        context: &ActContext,
+        id: &str,
+    ) -> Result<Dependents, ActError> {
+        let links = context.store.links_of_issuer(id).await?.into_iter();
         let records = links.map(|link| dependent("link", link.subject, Fate::Deleted)).collect();
         Ok(Dependents { records })
     }
@@ -187,13 +199,17 @@ impl Switched<RasAdmin> for TrustedIssuers {
 impl Kept<RasAdmin> for ClientHosts {
     type Record = ClientHost;
 
-    async fn view(_: &RasAdmin, _: &Desk, host: &ClientHost) -> Result<ClientHostView, ActError> {
+    async fn view(
+        _: &RasAdmin,
+        _: &ActContext,
+        host: &ClientHost,
+    ) -> Result<ClientHostView, ActError> {
         Ok(ClientHostView { origin: host.origin.clone(), disabled: host.disabled })
     }
 
     async fn add(
         ras: &RasAdmin,
-        desk: &Desk,
+        context: &ActContext,
         new: NewClientHost,
     ) -> Result<ClientHostView, ActError> {
         if !is_origin(&new.origin) {
@@ -203,17 +219,17 @@ impl Kept<RasAdmin> for ClientHosts {
             ));
         }
         let host = ClientHost { origin: new.origin, disabled: false };
-        desk.create(&host).await?;
-        Self::view(ras, desk, &host).await
+        context.create(&host).await?;
+        Self::view(ras, context, &host).await
     }
 
     async fn change(
         ras: &RasAdmin,
-        desk: &Desk,
+        context: &ActContext,
         id: &str,
         _: Nothing,
     ) -> Result<ClientHostView, ActError> {
-        Self::view(ras, desk, &desk.find(Self::NOUN, id).await?).await
+        Self::view(ras, context, &context.find(Self::NOUN, id).await?).await
     }
 }
 
@@ -262,22 +278,26 @@ fn check_lifetime(seconds: Option<i64>) -> Result<(), ActError> {
 impl Kept<RasAdmin> for GovernedResources {
     type Record = GovernedResource;
 
-    async fn id_of(_: &RasAdmin, _: &Desk, named: &str) -> Result<String, ActError> {
+    async fn id_of(_: &RasAdmin, _: &ActContext, named: &str) -> Result<String, ActError> {
         Ok(normalized(named))
     }
 
     async fn view(
         _: &RasAdmin,
-        _: &Desk,
+        _: &ActContext,
         held: &GovernedResource,
     ) -> Result<GovernedView, ActError> {
         Ok(governed_view(held))
     }
 
-    async fn add(_: &RasAdmin, desk: &Desk, new: NewGoverned) -> Result<GovernedView, ActError> {
+    async fn add(
+        _: &RasAdmin,
+        context: &ActContext,
+        new: NewGoverned,
+    ) -> Result<GovernedView, ActError> {
         check_scopes(&new.scopes, &new.default_scopes)?;
         check_lifetime(new.access_token_lifetime)?;
-        desk.check_signing_alg("access_token_signing_alg", new.access_token_signing_alg).await?;
+        context.check_signing_alg("access_token_signing_alg", new.access_token_signing_alg).await?;
         let governed = GovernedResource {
             resource: new.resource,
             name: new.name,
@@ -289,22 +309,22 @@ impl Kept<RasAdmin> for GovernedResources {
             require_dpop: new.require_dpop,
             disabled: false,
         };
-        desk.create(&governed).await?;
+        context.create(&governed).await?;
         Ok(governed_view(&governed))
     }
 
     async fn change(
         _: &RasAdmin,
-        desk: &Desk,
+        context: &ActContext,
         id: &str,
         change: GovernedChange,
     ) -> Result<GovernedView, ActError> {
-        let held = desk.find::<GovernedResource>(Self::NOUN, id).await?;
+        let held = context.find::<GovernedResource>(Self::NOUN, id).await?;
         let scopes = change.scopes.as_ref().unwrap_or(&held.scopes);
         check_scopes(scopes, change.default_scopes.as_ref().unwrap_or(&held.default_scopes))?;
         check_lifetime(change.access_token_lifetime.flatten())?;
         let chosen = change.access_token_signing_alg;
-        desk.check_signing_alg("access_token_signing_alg", chosen.flatten()).await?;
+        context.check_signing_alg("access_token_signing_alg", chosen.flatten()).await?;
         let set = |governed: &mut GovernedResource| {
             put(&mut governed.name, change.name);
             put(&mut governed.scopes, change.scopes);
@@ -314,7 +334,7 @@ impl Kept<RasAdmin> for GovernedResources {
             put(&mut governed.access_token_signing_alg, chosen);
             put(&mut governed.require_dpop, change.require_dpop);
         };
-        Ok(governed_view(&desk.change((Self::NOUN, id), Act::Change, set).await?))
+        Ok(governed_view(&context.change((Self::NOUN, id), Act::Change, set).await?))
     }
 }
 
@@ -332,37 +352,49 @@ impl Kept<RasAdmin> for Accounts {
     type Record = Account;
 
     /// The id for an id or email address, in any spelling.
-    async fn id_of(_: &RasAdmin, desk: &Desk, named: &str) -> Result<String, ActError> {
-        let found = desk.store.id_of::<Account>(named, &named.to_lowercase()).await?;
+    async fn id_of(_: &RasAdmin, context: &ActContext, named: &str) -> Result<String, ActError> {
+        let found = context.store.id_of::<Account>(named, &named.to_lowercase()).await?;
         found.ok_or_else(|| ActError::missing(Self::NOUN, named))
     }
 
-    async fn view(_: &RasAdmin, _: &Desk, account: &Account) -> Result<AccountView, ActError> {
+    async fn view(
+        _: &RasAdmin,
+        _: &ActContext,
+        account: &Account,
+    ) -> Result<AccountView, ActError> {
         Ok(account_view(account))
     }
 
-    async fn add(_: &RasAdmin, desk: &Desk, new: NewAccount) -> Result<AccountView, ActError> {
+    async fn add(
+        _: &RasAdmin,
+        context: &ActContext,
+        new: NewAccount,
+    ) -> Result<AccountView, ActError> {
         check_email(&new.email)?;
-        let account = Account { id: desk.entropy.id(), email: Some(new.email), disabled: false };
-        desk.create(&account).await?;
+        let account = Account { id: context.entropy.id(), email: Some(new.email), disabled: false };
+        context.create(&account).await?;
         Ok(account_view(&account))
     }
 
     async fn change(
         _: &RasAdmin,
-        desk: &Desk,
+        context: &ActContext,
         id: &str,
         change: AccountChange,
     ) -> Result<AccountView, ActError> {
         change.email.as_ref().and_then(Option::as_deref).map_or(Ok(()), check_email)?;
         let set = |account: &mut Account| put(&mut account.email, change.email);
-        Ok(account_view(&desk.change((Self::NOUN, id), Act::Change, set).await?))
+        Ok(account_view(&context.change((Self::NOUN, id), Act::Change, set).await?))
     }
 
-    async fn dependents(_: &RasAdmin, desk: &Desk, id: &str) -> Result<Dependents, ActError> {
-        let links = desk.store.links(id).await?.into_iter();
+    async fn dependents(
+        _: &RasAdmin,
+        context: &ActContext,
+        id: &str,
+    ) -> Result<Dependents, ActError> {
+        let links = context.store.links(id).await?.into_iter();
         let links = links.map(|link| dependent("link", link.subject, Fate::Deleted));
-        let sessions = desk.store.sessions(Some(id), desk.now()).await?.into_iter();
+        let sessions = context.store.sessions(Some(id), context.now()).await?.into_iter();
         let sessions = sessions.map(|session| dependent("session", session.sid, Fate::Ended));
         Ok(Dependents { records: links.chain(sessions).collect() })
     }
@@ -375,44 +407,44 @@ impl Switched<RasAdmin> for Accounts {
 
     async fn switch(
         _: &RasAdmin,
-        desk: &Desk,
+        context: &ActContext,
         id: &str,
         disabled: bool,
     ) -> Result<AccountView, ActError> {
         if disabled {
-            let event = desk.event::<Account>(Act::Disable, id);
+            let event = context.event::<Account>(Act::Disable, id);
             let off = |account: &mut Account| account.disabled = true;
-            let changed = desk.store.cut_off_account(id, off, event).await?;
+            let changed = context.store.cut_off_account(id, off, event).await?;
             let changed = changed.ok_or_else(|| ActError::missing(Self::NOUN, id))?;
             return Ok(account_view(&changed));
         }
         let on = |account: &mut Account| account.disabled = false;
-        Ok(account_view(&desk.change((Self::NOUN, id), Act::Enable, on).await?))
+        Ok(account_view(&context.change((Self::NOUN, id), Act::Enable, on).await?))
     }
 }
 
 /// The people of trusted issuers to whom an account is linked.
 pub(crate) async fn links(
     ras: &RasAdmin,
-    desk: &Desk,
+    context: &ActContext,
     named: &str,
 ) -> Result<Listed<LinkView>, ActError> {
-    let id = Accounts::id_of(ras, desk, named).await?;
-    let links = desk.store.links(&id).await?.into_iter();
+    let id = Accounts::id_of(ras, context, named).await?;
+    let links = context.store.links(&id).await?.into_iter();
     let items =
         links.map(|SubjectLink { issuer, tenant, subject }| LinkView { issuer, tenant, subject });
     Ok(Listed { items: items.collect(), unreadable: Vec::new(), next: None })
 }
 
 /// Removes a link between a person and an account that was made by mistake.
-pub(crate) async fn unlink(desk: &Desk, link: LinkView) -> Result<(), ActError> {
+pub(crate) async fn unlink(context: &ActContext, link: LinkView) -> Result<(), ActError> {
     let LinkView { issuer, tenant, subject } = link;
     let link = SubjectLink { issuer, tenant, subject };
-    let event = desk
+    let event = context
         .act(Act::Unlink, "account")
         .with(Detail::Issuer, link.issuer.as_str())
         .with(Detail::Subject, link.subject.as_str());
-    if desk.store.unlink(&link, event).await? {
+    if context.store.unlink(&link, event).await? {
         return Ok(());
     }
     Err(ActError::conflict(

@@ -10,7 +10,7 @@ pub use table::document_text;
 use crate::{
     acts::{
         administrators::is_name,
-        desk::{BY_SECRET, BY_SOCKET, By, Need},
+        context::{BY_SECRET, BY_SOCKET, By, Need},
     },
     proof::{self, Challenges, Presented, ProvenRequest},
     servers::{IdpAdmin, RasAdmin},

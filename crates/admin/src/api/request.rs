@@ -2,7 +2,7 @@
 
 use super::problem::{broken, refuse};
 use crate::{
-    acts::desk::{By, Desk},
+    acts::context::{ActContext, By},
     servers::Administration,
 };
 use axum::{
@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 /// The server, together with the administrator who sent the request.
 pub(super) struct Acting<A> {
     pub(super) of: A,
-    pub(super) desk: Desk,
+    pub(super) context: ActContext,
 }
 
 /// The ETag that the record has to have: one strong ETag, or `*` for any.
@@ -57,7 +57,7 @@ impl<A: Administration> FromRequestParts<A> for Acting<A> {
         } else {
             None
         };
-        Ok(Self { of: of.clone(), desk: Desk { ground, by, expects, policy } })
+        Ok(Self { of: of.clone(), context: ActContext { ground, by, expects, policy } })
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     acts::{
         self, ActError, Kept, Switched, administrators, audit, clients,
-        desk::Need::{self, Appoint, Change, CutOff, Read},
+        context::Need::{self, Appoint, Change, CutOff, Read},
         explain::explain,
         people, trust,
     },
@@ -416,21 +416,21 @@ async fn list<A: Administration, K: Kept<A>>(
     acting: Acting<A>,
     QueryParams(query): QueryParams<ListQuery>,
 ) -> Answer<Listed<K::View>> {
-    acts::list::<A, K>(&acting.of, &acting.desk, query).await.map(Json)
+    acts::list::<A, K>(&acting.of, &acting.context, query).await.map(Json)
 }
 
 async fn add<A: Administration, K: Kept<A>>(
     acting: Acting<A>,
     Said(new): Said<K::New>,
 ) -> Answer<K::View> {
-    K::add(&acting.of, &acting.desk, new).await.map(Json)
+    K::add(&acting.of, &acting.context, new).await.map(Json)
 }
 
 async fn show<A: Administration, K: Kept<A>>(
     acting: Acting<A>,
     Path(id): Path<String>,
 ) -> Result<Response<axum::body::Body>, ActError> {
-    let (view, tag) = acts::show::<A, K>(&acting.of, &acting.desk, &id).await?;
+    let (view, tag) = acts::show::<A, K>(&acting.of, &acting.context, &id).await?;
     let mut response = Json(view).into_response();
     if let Ok(tag) = HeaderValue::from_str(&format!("\"{tag}\"")) {
         response.headers_mut().insert(header::ETAG, tag);
@@ -443,16 +443,16 @@ async fn alter<A: Administration, K: Kept<A>>(
     Path(id): Path<String>,
     Said(change): Said<K::Change>,
 ) -> Answer<K::View> {
-    let (of, desk) = (&acting.of, &acting.desk);
-    let id = K::id_of(of, desk, &id).await?;
-    K::change(of, desk, &id, change).await.map(Json)
+    let (of, context) = (&acting.of, &acting.context);
+    let id = K::id_of(of, context, &id).await?;
+    K::change(of, context, &id, change).await.map(Json)
 }
 
 async fn delete<A: Administration, K: Kept<A>>(
     acting: Acting<A>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ActError> {
-    acts::delete::<A, K>(&acting.of, &acting.desk, &id).await?;
+    acts::delete::<A, K>(&acting.of, &acting.context, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -460,14 +460,14 @@ async fn dependents<A: Administration, K: Kept<A>>(
     acting: Acting<A>,
     Path(id): Path<String>,
 ) -> Answer<Dependents> {
-    let (of, desk) = (&acting.of, &acting.desk);
+    let (of, context) = (&acting.of, &acting.context);
     let named = id;
-    let id = K::id_of(of, desk, &named).await?;
+    let id = K::id_of(of, context, &named).await?;
     // Also if it cannot be read.
-    if desk.store.id_of::<K::Record>(&id, &id).await?.is_none() {
+    if context.store.id_of::<K::Record>(&id, &id).await?.is_none() {
         return Err(ActError::missing(K::NOUN, &named));
     }
-    K::dependents(of, desk, &id).await.map(Json)
+    K::dependents(of, context, &id).await.map(Json)
 }
 
 async fn disable<A: Administration, K: Switched<A>>(
@@ -489,9 +489,9 @@ async fn switch<A: Administration, K: Switched<A>>(
     id: &str,
     disabled: bool,
 ) -> Answer<K::View> {
-    let (of, desk) = (&acting.of, &acting.desk);
-    let id = K::id_of(of, desk, id).await?;
-    K::switch(of, desk, &id, disabled).await.map(Json)
+    let (of, context) = (&acting.of, &acting.context);
+    let id = K::id_of(of, context, id).await?;
+    K::switch(of, context, &id, disabled).await.map(Json)
 }
 
 async fn renew<A: Administration>(
@@ -499,7 +499,7 @@ async fn renew<A: Administration>(
     Path(name): Path<String>,
     Said(renewal): Said<Renewal>,
 ) -> Answer<crate::types::AdministratorView> {
-    administrators::renew(&acting.desk, &name, renewal).await.map(Json)
+    administrators::renew(&acting.context, &name, renewal).await.map(Json)
 }
 
 async fn secret<A: Administration>(
@@ -507,40 +507,40 @@ async fn secret<A: Administration>(
     Path(id): Path<String>,
     Said(new): Said<NewSecret>,
 ) -> Answer<SecretView> {
-    clients::new_secret(&acting.desk, &id, new).await.map(Json)
+    clients::new_secret(&acting.context, &id, new).await.map(Json)
 }
 
 async fn sessions<A: Administration>(
     acting: Acting<A>,
     QueryParams(whose): QueryParams<WhoseQuery>,
 ) -> Answer<Listed<SessionView>> {
-    people::sessions(&acting.of, &acting.desk, whose).await.map(Json)
+    people::sessions(&acting.of, &acting.context, whose).await.map(Json)
 }
 
 async fn end_session<A: Administration>(
     acting: Acting<A>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ActError> {
-    people::end_session(&acting.desk, &id).await?;
+    people::end_session(&acting.context, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn keys<A: Administration>(acting: Acting<A>) -> Answer<Listed<KeyView>> {
-    acting.desk.keys().await.map(Json)
+    acting.context.keys().await.map(Json)
 }
 
 async fn rotate<A: Administration>(
     acting: Acting<A>,
     Said(rotation): Said<Rotation>,
 ) -> Answer<KeyMade> {
-    acting.desk.rotate_key(rotation).await.map(Json)
+    acting.context.rotate_key(rotation).await.map(Json)
 }
 
 async fn remove_key<A: Administration>(
     acting: Acting<A>,
     Path(kid): Path<String>,
 ) -> Result<StatusCode, ActError> {
-    acting.desk.remove_key(&kid).await?;
+    acting.context.remove_key(&kid).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -548,7 +548,7 @@ async fn read_audit<A: Administration>(
     acting: Acting<A>,
     QueryParams(query): QueryParams<AuditQuery>,
 ) -> Answer<Listed<AuditView>> {
-    audit::audit(&acting.of, &acting.desk, query).await.map(Json)
+    audit::audit(&acting.of, &acting.context, query).await.map(Json)
 }
 
 async fn set_password(
@@ -556,21 +556,21 @@ async fn set_password(
     Path(id): Path<String>,
     Said(new): Said<NewPassword>,
 ) -> Answer<UserView> {
-    people::set_password(&acting.of, &acting.desk, &id, new).await.map(Json)
+    people::set_password(&acting.of, &acting.context, &id, new).await.map(Json)
 }
 
 async fn installations(
     acting: Acting<IdpAdmin>,
     QueryParams(whose): QueryParams<WhoseQuery>,
 ) -> Answer<Listed<InstallationView>> {
-    people::installations(&acting.of, &acting.desk, whose).await.map(Json)
+    people::installations(&acting.of, &acting.context, whose).await.map(Json)
 }
 
 async fn revoke_installation(
     acting: Acting<IdpAdmin>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ActError> {
-    people::revoke_installation(&acting.of, &acting.desk, &id).await?;
+    people::revoke_installation(&acting.of, &acting.context, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -578,18 +578,18 @@ async fn explained(
     acting: Acting<IdpAdmin>,
     Said(question): Said<ExplainQuestion>,
 ) -> Answer<Explanation> {
-    explain(&acting.of, &acting.desk, question).await.map(Json)
+    explain(&acting.of, &acting.context, question).await.map(Json)
 }
 
 async fn links(acting: Acting<RasAdmin>, Path(id): Path<String>) -> Answer<Listed<LinkView>> {
-    trust::links(&acting.of, &acting.desk, &id).await.map(Json)
+    trust::links(&acting.of, &acting.context, &id).await.map(Json)
 }
 
 async fn unlink(
     acting: Acting<RasAdmin>,
     QueryParams(link): QueryParams<LinkView>,
 ) -> Result<StatusCode, ActError> {
-    trust::unlink(&acting.desk, link).await?;
+    trust::unlink(&acting.context, link).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -2,15 +2,19 @@
 //! members explicitly. The server, the typed client and the OpenAPI document are made from these
 //! types.
 
+mod administrators;
+mod audit;
 mod clients;
-mod desk;
+mod keys;
 mod people;
 mod policy;
 mod trust;
 mod written;
 
+pub use administrators::*;
+pub use audit::*;
 pub use clients::*;
-pub use desk::*;
+pub use keys::*;
 pub use people::*;
 pub use policy::*;
 pub use trust::*;

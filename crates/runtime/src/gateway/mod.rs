@@ -38,7 +38,7 @@ use passavant_proto::{
 use passavant_ras::Ras;
 use passavant_resource::Introspection;
 use passavant_store::Store;
-use report::Desk;
+use report::ReportSink;
 use serde::Deserialize;
 use serde_json::json;
 use std::{
@@ -111,7 +111,7 @@ pub async fn start(
     };
     let mut routes = Vec::new();
     // Each party gets reports about its own MCP servers.
-    let mut desks: BTreeMap<String, (Desk, Vec<String>)> = BTreeMap::new();
+    let mut sinks: BTreeMap<String, (ReportSink, Vec<String>)> = BTreeMap::new();
     for route in &config.routes {
         let mut settings = route.settings.clone();
         let issuer = &settings.authorization_server;
@@ -155,16 +155,16 @@ pub async fn start(
         }
         if let Some(ras) = here {
             let resource = settings.resource.as_str().to_owned();
-            let desk = desks.entry(issuer.to_string());
-            desk.or_insert_with(|| (Desk::Ras(ras.clone()), Vec::new())).1.push(resource);
+            let sink = sinks.entry(issuer.to_string());
+            sink.or_insert_with(|| (ReportSink::Ras(ras.clone()), Vec::new())).1.push(resource);
         }
         let name = settings.resource.as_str().to_owned();
         routes.push((settings, before.get(&name).cloned().unwrap_or_default()));
     }
     if let Some((issuer, client_id, file)) = &config.report {
-        let desk = match parties.idp {
-            Some(idp) if idp.issuer() == issuer => Desk::Idp(idp.clone()),
-            _ => Desk::Remote {
+        let sink = match parties.idp {
+            Some(idp) if idp.issuer() == issuer => ReportSink::Idp(idp.clone()),
+            _ => ReportSink::Remote {
                 issuer: issuer.clone(),
                 client_id: client_id.clone(),
                 secret: system::read_secret(file, secrets)?,
@@ -172,12 +172,12 @@ pub async fn start(
             },
         };
         let all = routes.iter().map(|(route, _)| route.resource.as_str().to_owned()).collect();
-        desks.insert(issuer.to_string(), (desk, all));
+        sinks.insert(issuer.to_string(), (sink, all));
     }
     let gateway = Gateway::new(ground, routes).context("gateway")?;
-    for (desk, resources) in desks.into_values() {
+    for (sink, resources) in sinks.into_values() {
         let gateway = config.name.clone();
-        let reporter = report::Reporter { gateway, desk, resources, trail: trail.clone() };
+        let reporter = report::Reporter { gateway, sink, resources, trail: trail.clone() };
         tasks.spawn(report::run(config.folder.clone(), reporter, stop.clone()));
     }
     let (watched, stop) = (gateway.clone(), stop.clone());

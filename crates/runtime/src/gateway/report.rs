@@ -32,7 +32,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// The recipient of reports.
 #[derive(Clone)]
-pub(super) enum Desk {
+pub(super) enum ReportSink {
     /// An IdP of this process.
     Idp(Idp),
     /// A RAS of this process.
@@ -41,7 +41,7 @@ pub(super) enum Desk {
     Remote { issuer: Issuer, client_id: String, secret: Secret, outbound: Outbound },
 }
 
-impl Desk {
+impl ReportSink {
     /// A name for the file that stores the position.
     fn name(&self) -> String {
         let issuer = match self {
@@ -91,7 +91,7 @@ pub(super) struct Reporter {
     /// The name of the gateway.
     pub gateway: String,
     /// The recipient.
-    pub desk: Desk,
+    pub sink: ReportSink,
     /// The MCP servers whose calls are reported.
     pub resources: Vec<String>,
     /// Where lines that could not be reported are recorded.
@@ -115,12 +115,12 @@ impl Reporter {
     /// that is refused then is left out, and that is recorded.
     async fn tell(&self, batch: &str, lines: &str) -> Result<()> {
         let lines = self.of(lines);
-        if lines.is_empty() || self.desk.take(&self.gateway, batch, &joined(&lines)).await? {
+        if lines.is_empty() || self.sink.take(&self.gateway, batch, &joined(&lines)).await? {
             return Ok(());
         }
         for (number, line) in lines.iter().enumerate() {
             let batch = format!("{batch}.{number}");
-            if !self.desk.take(&self.gateway, &batch, &joined(&[line])).await? {
+            if !self.sink.take(&self.gateway, &batch, &joined(&[line])).await? {
                 self.left_out(&format!("{batch}, {} bytes", line.len())).await?;
             }
         }
@@ -131,7 +131,7 @@ impl Reporter {
     /// reported itself.
     async fn left_out(&self, what: &str) -> Result<()> {
         tracing::error!(what, "a line of the journal could not be reported");
-        let line = serde_json::json!({"kind": "unreported", "desk": &self.desk.name()[..12], "line": what});
+        let line = serde_json::json!({"kind": "unreported", "desk": &self.sink.name()[..12], "line": what});
         Ok(self.trail.note(&line.to_string()).await?)
     }
 }
@@ -150,8 +150,8 @@ struct Batch {
 
 /// Reports everything in the journal, until `stop`.
 pub(super) async fn run(folder: PathBuf, reporter: Reporter, stop: CancellationToken) {
-    let kept = folder.join(format!("told-{}.json", &reporter.desk.name()[..12]));
-    let local = !matches!(reporter.desk, Desk::Remote { .. });
+    let kept = folder.join(format!("told-{}.json", &reporter.sink.name()[..12]));
+    let local = !matches!(reporter.sink, ReportSink::Remote { .. });
     let most = if local { LOCAL_BATCH } else { REMOTE_BATCH };
     let mut done: Option<Place> = None;
     let mut failing = false;
@@ -313,14 +313,14 @@ mod tests {
     #[test]
     fn a_line_goes_to_whom_it_is_about_and_not_to_whom_it_mentions() {
         let (trail, _entries) = Trail::new();
-        let desk = Desk::Remote {
+        let sink = ReportSink::Remote {
             issuer: Issuer::parse("https://idp.example").unwrap(),
             client_id: "g".to_owned(),
             secret: Secret::new("s"),
             outbound: Outbound::new(&[]).unwrap(),
         };
         let resources = vec!["https://b.example/mcp".to_owned()];
-        let reporter = Reporter { gateway: "g".to_owned(), desk, resources, trail };
+        let reporter = Reporter { gateway: "g".to_owned(), sink, resources, trail };
         let about_a = r#"{"kind":"decision","resource":"https://a.example/mcp","arguments":{"resource":"https://b.example/mcp","secret_of_a":"42"}}"#;
         let nested = r#"{"kind":"decision","arguments":{"x":"\"resource\":\"https://b.example/mcp\""},"resource":"https://a.example/mcp"}"#;
         let about_b = r#"{"resource":"https:\/\/b.example\/mcp","kind":"decision"}"#;

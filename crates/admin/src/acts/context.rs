@@ -70,7 +70,7 @@ impl Need {
 }
 
 /// The dependencies of an act, together with the administrator: events can only be made with one.
-pub(crate) struct Desk {
+pub(crate) struct ActContext {
     pub(crate) ground: Ground,
     pub(crate) by: By,
     /// The ETag that the record still has to have.
@@ -79,7 +79,7 @@ pub(crate) struct Desk {
     pub(crate) policy: Option<Generation>,
 }
 
-impl Deref for Desk {
+impl Deref for ActContext {
     type Target = Ground;
 
     fn deref(&self) -> &Ground {
@@ -87,7 +87,7 @@ impl Deref for Desk {
     }
 }
 
-impl Desk {
+impl ActContext {
     /// The event of an act that does not concern a record of the directory.
     pub(crate) fn act(&self, act: Act, kind: &'static str) -> AuditEvent {
         self.by.act(act, kind, self.now())
