@@ -12,7 +12,7 @@ use axum::{
     response::IntoResponse,
 };
 use futures::StreamExt;
-use passavant_gateway::{Approved, Gateway, Ground, RouteSettings, Trail};
+use passavant_gateway::{Approved, Gateway, GatewayDeps, RouteSettings, Trail};
 use passavant_outbound::{Outbound, RemoteKeys};
 use passavant_proto::{
     identifier::Resource,
@@ -361,7 +361,7 @@ impl Gate {
         let kept: Arc<Mutex<BTreeMap<String, Approved>>> = Arc::default();
         let keeping = Arc::clone(&kept);
         let outbound = Outbound::new(&[]).unwrap();
-        let ground = Ground {
+        let deps = GatewayDeps {
             clock: world.clock(),
             entropy: world.entropy(),
             keys: RemoteKeys::new(outbound.clone(), world.clock()),
@@ -374,7 +374,7 @@ impl Gate {
                 Box::pin(async {})
             }),
         };
-        let gateway = Gateway::new(ground, vec![(settings, approved)]).unwrap();
+        let gateway = Gateway::new(deps, vec![(settings, approved)]).unwrap();
         let stop = CancellationToken::new();
         let (watched, stopped) = (gateway.clone(), stop.clone());
         tokio::spawn(async move { watched.watch(stopped).await });

@@ -16,7 +16,7 @@ pub type MakeKey =
 
 /// The dependencies of every act.
 #[derive(Clone)]
-pub(crate) struct Ground {
+pub(crate) struct Deps {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
@@ -24,7 +24,7 @@ pub(crate) struct Ground {
     pub(crate) make_key: Option<MakeKey>,
 }
 
-impl Ground {
+impl Deps {
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -34,7 +34,7 @@ impl Ground {
 pub(crate) trait Administration: Clone + Send + Sync + 'static {
     /// The word for a person at this server.
     const PERSON: &'static str;
-    fn ground(&self) -> &Ground;
+    fn deps(&self) -> &Deps;
     /// The name of a person in an audit row, if it is known here.
     fn name_of(&self, id: &str) -> impl Future<Output = Option<String>> + Send;
     /// The id of a person who is named by id or name.
@@ -47,7 +47,7 @@ pub struct IdpAdmin(pub(crate) Arc<AdministeredIdp>);
 
 pub(crate) struct AdministeredIdp {
     pub(crate) issuer: Issuer,
-    pub(crate) ground: Ground,
+    pub(crate) deps: Deps,
     pub(crate) passwords: Passwords,
     /// Whether public clients may exchange, for explanations.
     pub(crate) public_exchange: bool,
@@ -62,26 +62,26 @@ impl IdpAdmin {
         entropy: Entropy,
         passwords: Passwords,
     ) -> Self {
-        let ground = Ground { store, clock, entropy, make_key: None };
-        Self(Arc::new(AdministeredIdp { issuer, ground, passwords, public_exchange: false }))
+        let deps = Deps { store, clock, entropy, make_key: None };
+        Self(Arc::new(AdministeredIdp { issuer, deps, passwords, public_exchange: false }))
     }
 
     /// Enables rotation of keys.
     #[must_use]
     pub fn keys(self, make: MakeKey) -> Self {
-        let ground = Ground { make_key: Some(make), ..self.0.ground.clone() };
-        self.with(ground, self.0.public_exchange)
+        let deps = Deps { make_key: Some(make), ..self.0.deps.clone() };
+        self.with(deps, self.0.public_exchange)
     }
 
     /// Sets whether public clients may exchange.
     #[must_use]
     pub fn public_exchange(self, allowed: bool) -> Self {
-        self.with(self.0.ground.clone(), allowed)
+        self.with(self.0.deps.clone(), allowed)
     }
 
-    fn with(&self, ground: Ground, public_exchange: bool) -> Self {
+    fn with(&self, deps: Deps, public_exchange: bool) -> Self {
         let (issuer, passwords) = (self.0.issuer.clone(), self.0.passwords.clone());
-        Self(Arc::new(AdministeredIdp { issuer, ground, passwords, public_exchange }))
+        Self(Arc::new(AdministeredIdp { issuer, deps, passwords, public_exchange }))
     }
 
     pub(crate) fn issuer(&self) -> &Issuer {
@@ -95,22 +95,22 @@ pub struct RasAdmin(pub(crate) Arc<AdministeredRas>);
 
 pub(crate) struct AdministeredRas {
     pub(crate) issuer: Issuer,
-    pub(crate) ground: Ground,
+    pub(crate) deps: Deps,
 }
 
 impl RasAdmin {
     /// Administration of the RAS `issuer` on `store`.
     pub fn new(issuer: Issuer, store: Store, clock: Clock, entropy: Entropy) -> Self {
-        let ground = Ground { store, clock, entropy, make_key: None };
-        Self(Arc::new(AdministeredRas { issuer, ground }))
+        let deps = Deps { store, clock, entropy, make_key: None };
+        Self(Arc::new(AdministeredRas { issuer, deps }))
     }
 
     /// Enables rotation of keys.
     #[must_use]
     pub fn keys(self, make: MakeKey) -> Self {
-        let AdministeredRas { issuer, ground } = &*self.0;
-        let ground = Ground { make_key: Some(make), ..ground.clone() };
-        Self(Arc::new(AdministeredRas { issuer: issuer.clone(), ground }))
+        let AdministeredRas { issuer, deps } = &*self.0;
+        let deps = Deps { make_key: Some(make), ..deps.clone() };
+        Self(Arc::new(AdministeredRas { issuer: issuer.clone(), deps }))
     }
 
     pub(crate) fn issuer(&self) -> &Issuer {

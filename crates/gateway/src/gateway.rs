@@ -46,7 +46,7 @@ const STRANGERS: u32 = 20;
 
 /// The dependencies that the binary passes to a gateway.
 #[derive(Clone)]
-pub struct Ground {
+pub struct GatewayDeps {
     /// The wall clock.
     pub clock: Clock,
     /// Unpredictable bytes.
@@ -125,7 +125,7 @@ enum Place {
 }
 
 struct Inner {
-    ground: Ground,
+    deps: GatewayDeps,
     /// Routes by host, then by path; both match exactly.
     places: HashMap<String, HashMap<String, Place>>,
     routes: Vec<Arc<Route>>,
@@ -145,13 +145,13 @@ const KEYS_PATH: &str = "/.well-known/jwks.json";
 impl Gateway {
     /// Creates a gateway for these MCP servers. `approved` are the tools that were approved before.
     pub fn new(
-        ground: Ground,
+        deps: GatewayDeps,
         routes: Vec<(RouteSettings, BTreeMap<String, Approved>)>,
     ) -> Result<Self, RouteError> {
         let mut places: HashMap<String, HashMap<String, Place>> = HashMap::new();
         let mut all = Vec::new();
         for (settings, approved) in routes {
-            let route = Arc::new(route(&ground, settings, approved)?);
+            let route = Arc::new(route(&deps, settings, approved)?);
             let resource = route.guard.resource();
             let path = if resource.path().is_empty() { "/" } else { resource.path() };
             let well_known = format!("/.well-known/oauth-protected-resource{}", resource.path());
@@ -165,10 +165,10 @@ impl Gateway {
             }
             all.push(route);
         }
-        let jwks = json!({"keys": [ground.key.public_jwk()]});
+        let jwks = json!({"keys": [deps.key.public_jwk()]});
         let stopping = CancellationToken::new();
         let told_of_host = AtomicI64::new(0);
-        Ok(Self(Arc::new(Inner { ground, places, routes: all, jwks, stopping, told_of_host })))
+        Ok(Self(Arc::new(Inner { deps, places, routes: all, jwks, stopping, told_of_host })))
     }
 
     /// Checks tokens that have open streams, until `stop`. Then it ends the streams that have no
@@ -182,7 +182,7 @@ impl Gateway {
             every
         };
         let asks = self.0.routes.iter().map(|route| {
-            let clock = self.0.ground.clock.clone();
+            let clock = self.0.deps.clock.clone();
             async move {
                 let Some(stands) = &route.settings.stands else { return };
                 let mut every = every();
@@ -198,7 +198,7 @@ impl Gateway {
                 every.tick().await;
                 for route in &self.0.routes {
                     let is_watched = route.settings.stands.is_some();
-                    route.callers.expire(is_watched, self.0.ground.clock.now());
+                    route.callers.expire(is_watched, self.0.deps.clock.now());
                 }
             }
         };
@@ -222,7 +222,7 @@ impl Gateway {
     async fn keep(&self) {
         for route in &self.0.routes {
             if let Some(tools) = route.snapshots.to_keep() {
-                (self.0.ground.keep)(route.resource.to_string(), tools).await;
+                (self.0.deps.keep)(route.resource.to_string(), tools).await;
             }
         }
     }
@@ -262,7 +262,7 @@ impl Gateway {
         let route = self.0.routes.iter().find(|route| route.resource.as_ref() == resource)?;
         let done = route.snapshots.approve(tool, fingerprint);
         if done {
-            let now = self.0.ground.clock.now();
+            let now = self.0.deps.clock.now();
             route.trail.tool(now, &route.resource, tool, "approved by IT");
             self.keep().await;
         }
@@ -271,7 +271,7 @@ impl Gateway {
 
     /// An unknown host name is often caused by a proxy: log it for the operator, once a second.
     fn tell_of_host(&self, host: &str, preflight: bool) {
-        let now = self.0.ground.clock.now().0;
+        let now = self.0.deps.clock.now().0;
         if preflight || self.0.told_of_host.swap(now, Ordering::Relaxed) == now {
             return;
         }
@@ -284,11 +284,11 @@ impl Gateway {
     }
 
     pub(crate) fn session_key(&self) -> Vec<u8> {
-        self.0.ground.session_key.expose().as_bytes().to_vec()
+        self.0.deps.session_key.expose().as_bytes().to_vec()
     }
 
-    pub(crate) fn ground(&self) -> &Ground {
-        &self.0.ground
+    pub(crate) fn deps(&self) -> &GatewayDeps {
+        &self.0.deps
     }
 
     pub(crate) fn stopping(&self) -> CancellationToken {
@@ -308,13 +308,13 @@ impl Gateway {
 }
 
 fn route(
-    ground: &Ground,
+    deps: &GatewayDeps,
     settings: RouteSettings,
     approved: BTreeMap<String, Approved>,
 ) -> Result<Route, RouteError> {
     let resource: Arc<str> = settings.resource.as_str().into();
     let issuer = settings.authorization_server.as_str();
-    let (keys, clock) = (ground.keys.clone(), ground.clock.clone());
+    let (keys, clock) = (deps.keys.clone(), deps.clock.clone());
     let mut guard = Guard::with_keys(&resource, issuer, keys, clock)?
         .algorithm(settings.algorithm)
         .token_form(settings.token_form)
@@ -336,7 +336,7 @@ fn route(
     {
         guard = guard.jwks_uri(&format!("{origin}{KEYS_PATH}"));
     }
-    let upstream = ground.outbound.upstream(&settings.upstream)?;
+    let upstream = deps.outbound.upstream(&settings.upstream)?;
     let query = parsed.and_then(|url| url.query().map(str::to_owned));
     Ok(Route {
         document: guard.document(),
@@ -344,7 +344,7 @@ fn route(
         upstream,
         breaker: Arc::default(),
         snapshots: Snapshots::new(approved),
-        trail: ground.trail.clone(),
+        trail: deps.trail.clone(),
         callers: Callers::new(settings.limits),
         query,
         resource,

@@ -4,7 +4,7 @@
 use crate::{
     answers::BROKEN,
     callers::TokenState,
-    gateway::{Ground, Route},
+    gateway::{GatewayDeps, Route},
     media,
     settings::{ToolChanges, UpstreamTokenError, Who, sensitive},
 };
@@ -58,7 +58,7 @@ pub(crate) struct ForwardedParts<'a> {
 
 /// The headers of the request to the MCP server. `session` is the MCP server's own session id.
 pub(crate) async fn headers(
-    ground: &Ground,
+    deps: &GatewayDeps,
     route: &Route,
     held: &TokenState,
     forwarded: ForwardedParts<'_>,
@@ -108,7 +108,7 @@ pub(crate) async fn headers(
         headers.insert(plain.name.clone(), value);
     }
     if let Some(assertion) = &settings.assertion {
-        let value = assertion_of(ground, route, held, now).ok_or_else(bad)?;
+        let value = assertion_of(deps, route, held, now).ok_or_else(bad)?;
         headers.insert(assertion.header.clone(), value);
     }
     if let Some(host) = &settings.upstream_host {
@@ -131,7 +131,7 @@ pub(crate) async fn headers(
 
 /// The signed assertion, reused for some time.
 fn assertion_of(
-    ground: &Ground,
+    deps: &GatewayDeps,
     route: &Route,
     held: &TokenState,
     now: Timestamp,
@@ -156,9 +156,9 @@ fn assertion_of(
         txn: caller.transaction(),
         exp: expires,
         iat: now,
-        jti: ground.entropy.id(),
+        jti: deps.entropy.id(),
     };
-    let value = sensitive(&format!("{}{}", settings.prefix, claims.sign(&ground.key)))?;
+    let value = sensitive(&format!("{}{}", settings.prefix, claims.sign(&deps.key)))?;
     let until = expires.plus(-FRESH);
     let mut kept = held.assertion.lock().unwrap_or_else(PoisonError::into_inner);
     *kept = Some((value.clone(), until));

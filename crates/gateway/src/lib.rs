@@ -29,7 +29,7 @@ mod snapshots;
 mod source;
 mod trail;
 
-pub use gateway::{Gateway, GatewayService, Ground, Keep, RouteError, is_framed_plainly};
+pub use gateway::{Gateway, GatewayDeps, GatewayService, Keep, RouteError, is_framed_plainly};
 pub use identity::CALLER;
 pub use settings::{
     ArgumentAudit, AssertionSettings, Limits, Lists, PlainHeader, RouteSettings, Stands,

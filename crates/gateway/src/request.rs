@@ -74,7 +74,7 @@ impl Gateway {
             response.headers_mut().insert(header::ALLOW, allowed);
             return response;
         }
-        let now = self.ground().clock.now();
+        let now = self.deps().clock.now();
         let caller = route.guard.admit(parts.method.as_str(), &parts.uri, &parts.headers).await;
         let caller = match caller {
             Ok(caller) => caller,
@@ -106,7 +106,7 @@ impl Gateway {
         now: Timestamp,
     ) -> Result<AdmittedRequest, Response<Body>> {
         let held = route.callers.of(&route.resource, caller, token_of(&parts.headers), now);
-        let call = self.ground().entropy.id();
+        let call = self.deps().entropy.id();
         let started = Instant::now();
         let nothing = Subject { method: String::new(), target: String::new() };
         let about = About { held: &held, call: &call, now, bytes: 0 };
@@ -194,7 +194,7 @@ impl Gateway {
             let decision = CallRecord {
                 kind: CallKind::Decision,
                 at: now,
-                call: self.ground().entropy.id().into(),
+                call: self.deps().entropy.id().into(),
                 resource: (&*route.resource).into(),
                 method: parts.method.as_str().into(),
                 outcome: "refused".into(),
@@ -365,14 +365,13 @@ impl Gateway {
                 return why.respond(id);
             }
         };
-        let ground = self.ground();
+        let deps = self.deps();
         let from = identity::ForwardedParts {
             headers: &parts.headers,
             parameters: &go.parameters,
             json: parts.method == Method::POST,
         };
-        let headers =
-            identity::headers(ground, route, &held, from, session.as_deref(), admitted.now);
+        let headers = identity::headers(deps, route, &held, from, session.as_deref(), admitted.now);
         let headers = match headers.await {
             Ok(headers) => headers,
             Err(why) => {
@@ -398,7 +397,7 @@ impl Gateway {
             trail: route.trail.clone(),
             resource: Arc::clone(&route.resource),
             id: admitted.call,
-            clock: ground.clock.clone(),
+            clock: deps.clock.clone(),
             started: admitted.started,
             status: 0,
             bytes: 0,

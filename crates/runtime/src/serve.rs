@@ -122,8 +122,11 @@ async fn start(
     let context = Context::new(clock.clone(), entropy.clone(), &outbound);
     let passwords = Passwords::new(std::thread::available_parallelism().map_or(1, usize::from));
     let certificates = Certificates::default();
-    let ground =
-        Ground { entropy: &entropy, proxies: &config.trusted_proxies, certificates: &certificates };
+    let deps = ListenerDeps {
+        entropy: &entropy,
+        proxies: &config.trusted_proxies,
+        certificates: &certificates,
+    };
     let mut listeners = JoinSet::new();
     let (mut stores, mut kept, mut probes) = (Vec::new(), Vec::new(), Vec::new());
     let mut idp_admin = None;
@@ -150,7 +153,7 @@ async fn start(
         );
         let admin = admin.keys(keys::maker(&kek, place.algorithm, &clock));
         idp_admin = Some(admin.public_exchange(public_exchange));
-        listen(&mut listeners, place, router, probe, &ground, &stop).await.context("idp")?;
+        listen(&mut listeners, place, router, probe, &deps, &stop).await.context("idp")?;
         kept.push((store.clone(), place.keep_refused));
         stores.push(store);
     }
@@ -170,7 +173,7 @@ async fn start(
             let router = limited(router, LIMITS, entropy.clone(), &config.trusted_proxies);
             shared.insert(place.listen, (router, host_of(&place.issuer)));
         } else {
-            listen(&mut listeners, place, router, probe, &ground, &stop)
+            listen(&mut listeners, place, router, probe, &deps, &stop)
                 .await
                 .with_context(|| format!("ras `{name}`"))?;
         }
@@ -179,20 +182,20 @@ async fn start(
     }
     let parties = Parties { idp: idp_role.as_ref(), ras: &ras_roles };
     let (mut tasks, mut journals, mut gateways) = (JoinSet::new(), Vec::new(), Vec::new());
-    let means = gateway::Means {
+    let gateway_deps = gateway::Deps {
         context: &context,
         outbound: &outbound,
         telemetry,
         secrets: config.secrets,
     };
     for place in &config.gateways {
-        let started = gateway::start(place, &kek, &means, &parties, &mut tasks, &stop)
+        let started = gateway::start(place, &kek, &gateway_deps, &parties, &mut tasks, &stop)
             .await
             .with_context(|| format!("gateway `{}`", place.name))?;
         let other = shared.remove(&place.listen).unwrap_or_else(|| {
             (limited(health(Vec::new(), Readers::Anyone), LIMITS, entropy.clone(), &[]), None)
         });
-        listen_gateway(&mut listeners, place, &started.gateway, other, &ground, &stop).await?;
+        listen_gateway(&mut listeners, place, &started.gateway, other, &deps, &stop).await?;
         journals.push(started.journal);
         gateways.push(started.gateway);
     }
@@ -491,26 +494,26 @@ async fn listen(
     place: &Listener,
     router: Router,
     probe: Probe,
-    ground: &Ground<'_>,
+    deps: &ListenerDeps<'_>,
     stop: &CancellationToken,
 ) -> Result<()> {
     let listener = bind(place.listen).await?;
-    let way = ground.way(&place.tls)?;
+    let way = deps.way(&place.tls)?;
     let router = router.merge(health(vec![probe], Readers::Anyone));
-    let router = limited(router, LIMITS, ground.entropy.clone(), ground.proxies);
+    let router = limited(router, LIMITS, deps.entropy.clone(), deps.proxies);
     tracing::info!(issuer = %place.issuer, address = %listener.local_addr()?, "listening");
     listeners.spawn(accept(listener, way, router, CONNECTIONS, stop.clone()));
     Ok(())
 }
 
 /// The dependencies of every listener.
-struct Ground<'a> {
+struct ListenerDeps<'a> {
     entropy: &'a passavant_proto::time::Entropy,
     proxies: &'a [IpNet],
     certificates: &'a Certificates,
 }
 
-impl Ground<'_> {
+impl ListenerDeps<'_> {
     /// How connections of a listener arrive.
     fn way(&self, tls: &Tls) -> Result<Way> {
         Ok(match tls {
@@ -534,11 +537,11 @@ async fn listen_gateway(
     place: &gateway::config::GatewayConfig,
     gateway: &Gateway,
     (other, host): (Router, Option<String>),
-    ground: &Ground<'_>,
+    deps: &ListenerDeps<'_>,
     stop: &CancellationToken,
 ) -> Result<()> {
     let listener = bind(place.listen).await.with_context(|| format!("gateway `{}`", place.name))?;
-    let way = ground.way(&place.tls)?;
+    let way = deps.way(&place.tls)?;
     let hosts = gateway.hosts().collect::<Vec<_>>().join(", ");
     tracing::info!(gateway = place.name, hosts, address = %listener.local_addr()?, "listening");
     let service = gateway.service(other, host);

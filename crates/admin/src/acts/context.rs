@@ -1,7 +1,7 @@
 //! Who acts, on which server, and with which rights.
 
 use super::ActError;
-use crate::servers::Ground;
+use crate::servers::Deps;
 use passavant_proto::{
     event::{Act, Detail, Event},
     time::Timestamp,
@@ -71,7 +71,7 @@ impl Need {
 
 /// The dependencies of an act, together with the administrator: events can only be made with one.
 pub(crate) struct ActContext {
-    pub(crate) ground: Ground,
+    pub(crate) deps: Deps,
     pub(crate) by: By,
     /// The ETag that the record still has to have.
     pub(crate) expects: Option<String>,
@@ -80,10 +80,10 @@ pub(crate) struct ActContext {
 }
 
 impl Deref for ActContext {
-    type Target = Ground;
+    type Target = Deps;
 
-    fn deref(&self) -> &Ground {
-        &self.ground
+    fn deref(&self) -> &Deps {
+        &self.deps
     }
 }
 

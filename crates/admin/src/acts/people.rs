@@ -2,7 +2,7 @@
 
 use super::{ActError, Kept, Switched, context::ActContext, put};
 use crate::{
-    servers::{Administration, Ground, IdpAdmin, RasAdmin},
+    servers::{Administration, Deps, IdpAdmin, RasAdmin},
     types::{
         Dependent, Dependents, Fate, GroupChange, GroupView, Groups, InstallationView, Kind,
         Listed, NewGroup, NewPassword, NewUser, SessionView, UnreadableRecord, UserChange,
@@ -23,17 +23,17 @@ use std::collections::BTreeSet;
 impl Administration for IdpAdmin {
     const PERSON: &'static str = "user";
 
-    fn ground(&self) -> &Ground {
-        &self.0.ground
+    fn deps(&self) -> &Deps {
+        &self.0.deps
     }
 
     async fn name_of(&self, id: &str) -> Option<String> {
-        let found = self.0.ground.store.usable::<User>(id).await.ok().flatten();
+        let found = self.0.deps.store.usable::<User>(id).await.ok().flatten();
         found.map(|user| user.username)
     }
 
     async fn person(&self, named: &str) -> Option<String> {
-        self.0.ground.store.id_of::<User>(named, &normal_username(named)).await.ok().flatten()
+        self.0.deps.store.id_of::<User>(named, &normal_username(named)).await.ok().flatten()
     }
 }
 
@@ -389,15 +389,15 @@ pub(crate) async fn end_session(context: &ActContext, id: &str) -> Result<(), Ac
 impl Administration for RasAdmin {
     const PERSON: &'static str = "account";
 
-    fn ground(&self) -> &Ground {
-        &self.0.ground
+    fn deps(&self) -> &Deps {
+        &self.0.deps
     }
 
     async fn name_of(&self, id: &str) -> Option<String> {
-        self.0.ground.store.usable::<Account>(id).await.ok().flatten()?.email
+        self.0.deps.store.usable::<Account>(id).await.ok().flatten()?.email
     }
 
     async fn person(&self, named: &str) -> Option<String> {
-        self.0.ground.store.id_of::<Account>(named, &named.to_lowercase()).await.ok().flatten()
+        self.0.deps.store.id_of::<Account>(named, &named.to_lowercase()).await.ok().flatten()
     }
 }

@@ -118,14 +118,14 @@ impl AdminApi {
         let mut places = Vec::new();
         if let Some(idp) = self.idp {
             let table = table::idp();
-            let store = idp.0.ground.store.clone();
+            let store = idp.0.deps.store.clone();
             places.push(Place { prefix: "/idp".to_owned(), store, needs: table.needs() });
             router = router.nest("/idp", table.router(idp));
         }
         for (name, ras) in self.ras {
             let prefix = format!("/ras/{name}");
             let table = table::ras();
-            let store = ras.0.ground.store.clone();
+            let store = ras.0.deps.store.clone();
             let needs = table.needs();
             router = router.nest(&prefix, table.router(ras));
             places.push(Place { prefix, store, needs });

@@ -48,16 +48,16 @@ impl<A: Administration> FromRequestParts<A> for Acting<A> {
             refuse(StatusCode::INTERNAL_SERVER_ERROR, "nobody is known to ask", None)
         })?;
         let expects = expected(&parts.headers)?;
-        let ground = of.ground().clone();
+        let deps = of.deps().clone();
         // An addition or change is checked against other records, which must be the same when it is
         // carried out.
         let checks = parts.method == Method::PATCH || parts.method == Method::POST;
         let policy = if checks {
-            Some(ground.store.generation().await.map_err(|error| broken(&error))?)
+            Some(deps.store.generation().await.map_err(|error| broken(&error))?)
         } else {
             None
         };
-        Ok(Self { of: of.clone(), context: ActContext { ground, by, expects, policy } })
+        Ok(Self { of: of.clone(), context: ActContext { deps, by, expects, policy } })
     }
 }
 

@@ -87,7 +87,7 @@ pub(crate) struct Person {
 }
 
 /// The dependencies of every part: listeners, certificates, keys.
-struct Ground {
+struct Deps {
     folder: PathBuf,
     next_port: Option<u16>,
     tls: Option<TlsAcceptor>,
@@ -97,7 +97,7 @@ struct Ground {
     listeners: JoinSet<()>,
 }
 
-impl Ground {
+impl Deps {
     async fn bind(&mut self) -> Result<(TcpListener, String)> {
         let port = self.next_port.unwrap_or(0);
         self.next_port = self.next_port.map(|port| port + 1);
@@ -152,7 +152,7 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
     let roots: Vec<PathBuf> = ca_file.iter().cloned().collect();
     let outbound = system::outbound(&roots)?;
     let stop = CancellationToken::new();
-    let mut ground = Ground {
+    let mut deps = Deps {
         folder: folder.to_owned(),
         next_port: args.port,
         tls,
@@ -162,32 +162,32 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
         listeners: JoinSet::new(),
     };
     let passwords = Passwords::new(2);
-    let (idp_listener, idp_url) = ground.bind().await?;
+    let (idp_listener, idp_url) = deps.bind().await?;
     let idp_issuer = Issuer::parse(&idp_url)?;
-    let idp_store = ground.store("idp.db").await?;
+    let idp_store = deps.store("idp.db").await?;
     let mut ras_admins = BTreeMap::new();
     let mut vendors = Vec::new();
     for plan in &VENDORS {
-        let (place, admin) = vendor(&mut ground, plan).await?;
+        let (place, admin) = vendor(&mut deps, plan).await?;
         ras_admins.insert(plan.name.to_owned(), admin);
         vendors.push((plan, place));
     }
-    let ring = keys::of_server(&idp_store, &ground.kek, Algorithm::ES256, &clock).await?;
+    let ring = keys::of_server(&idp_store, &deps.kek, Algorithm::ES256, &clock).await?;
     let settings = IdpSettings { name: "Acme".to_owned(), ..IdpSettings::default() };
     let idp = Idp::open(
         idp_issuer.clone(),
         idp_store.clone(),
         ring,
-        ground.context.clone(),
+        deps.context.clone(),
         settings,
         passwords.clone(),
     )
     .await?;
     let router = idp.router().merge(health(vec![idp.probe()], Readers::Anyone));
-    ground.run(idp_listener, router, LIMITS);
+    deps.run(idp_listener, router, LIMITS);
     let admin_secret = entropy.secret();
     let admin_listener =
-        bind(SocketAddr::from((Ipv4Addr::LOCALHOST, ground.next_port.unwrap_or(0)))).await?;
+        bind(SocketAddr::from((Ipv4Addr::LOCALHOST, deps.next_port.unwrap_or(0)))).await?;
     let admin_address = admin_listener.local_addr()?;
     let api = AdminApi {
         clock: clock.clone(),
@@ -205,13 +205,7 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
         gateway: None,
     };
     let router = limited(api.routers().0, LIMITS, entropy.clone(), &[]);
-    ground.listeners.spawn(accept(
-        admin_listener,
-        Way::default(),
-        router,
-        CONNECTIONS,
-        stop.clone(),
-    ));
+    deps.listeners.spawn(accept(admin_listener, Way::default(), router, CONNECTIONS, stop.clone()));
     let admin_url = format!("http://{admin_address}");
     let entry = Entry::Secret(admin_secret.clone());
     let admin = AdminClient::new(&admin_url, entry, entropy.clone(), outbound.clone());
@@ -240,7 +234,7 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
         outbound,
         clock,
         entropy,
-        listeners: ground.listeners,
+        listeners: deps.listeners,
         stop,
     })
 }
@@ -297,36 +291,32 @@ struct VendorPlace {
     store: Store,
 }
 
-async fn vendor(ground: &mut Ground, plan: &VendorPlan) -> Result<(VendorPlace, RasAdmin)> {
-    let clock = ground.context.clock.clone();
-    let entropy = ground.context.entropy.clone();
-    let (ras_listener, ras_url) = ground.bind().await?;
-    let (mcp_listener, mcp_url) = ground.bind().await?;
+async fn vendor(deps: &mut Deps, plan: &VendorPlan) -> Result<(VendorPlace, RasAdmin)> {
+    let clock = deps.context.clock.clone();
+    let entropy = deps.context.entropy.clone();
+    let (ras_listener, ras_url) = deps.bind().await?;
+    let (mcp_listener, mcp_url) = deps.bind().await?;
     let (issuer, url) = (Issuer::parse(&ras_url)?, format!("{mcp_url}/mcp"));
-    let store = ground.store(&format!("{}.db", plan.name)).await?;
-    let ring = keys::of_server(&store, &ground.kek, Algorithm::ES256, &clock).await?;
+    let store = deps.store(&format!("{}.db", plan.name)).await?;
+    let ring = keys::of_server(&store, &deps.kek, Algorithm::ES256, &clock).await?;
     let settings = RasSettings::default();
-    let context = ground.context.clone();
+    let context = deps.context.clone();
     let ras = Ras::open(issuer.clone(), store.clone(), ring, context, settings).await?;
-    ground.run(
-        ras_listener,
-        ras.router().merge(health(vec![ras.probe()], Readers::Anyone)),
-        LIMITS,
-    );
-    let keys = ground.context.remote_keys.clone();
+    deps.run(ras_listener, ras.router().merge(health(vec![ras.probe()], Readers::Anyone)), LIMITS);
+    let keys = deps.context.remote_keys.clone();
     let [read, write] = plan.scopes;
     let guard = Guard::with_keys(&url, issuer.as_str(), keys, clock.clone())?
         .name(plan.title)
         .scopes(plan.scopes)
         .require([read]);
-    let file = ground.folder.join(format!("{}.json", plan.name));
-    let stop = ground.stop.clone();
+    let file = deps.folder.join(format!("{}.json", plan.name));
+    let stop = deps.stop.clone();
     let router = if plan.name == "canvas" {
         vendors::canvas(file, &guard.tool("canvas_draw", [write]), stop)?
     } else {
         vendors::notes(file, &guard.tool("note_write", [write]), stop)?
     };
-    ground.run(mcp_listener, router, MCP_LIMITS);
+    deps.run(mcp_listener, router, MCP_LIMITS);
     let admin = RasAdmin::new(issuer.clone(), store.clone(), clock, entropy);
     Ok((VendorPlace { issuer, url, store }, admin))
 }

@@ -24,7 +24,7 @@ use axum::{
 use config::{AdapterConfig, GatewayConfig, RouteConfig};
 use passavant_admin::By;
 use passavant_authority::Context as ServerContext;
-use passavant_gateway::{Approved, Gateway, Ground, Keep, More, Stands, Trail, Unavailable};
+use passavant_gateway::{Approved, Gateway, GatewayDeps, Keep, More, Stands, Trail, Unavailable};
 use passavant_host as system;
 use passavant_host::Shared;
 use passavant_idp::Idp;
@@ -56,7 +56,7 @@ pub struct Parties<'a> {
 }
 
 /// The dependencies of all gateways of this process.
-pub struct Means<'a> {
+pub struct Deps<'a> {
     pub context: &'a ServerContext,
     pub outbound: &'a Outbound,
     pub telemetry: &'a Telemetry,
@@ -75,14 +75,14 @@ pub struct Started {
 pub async fn start(
     config: &GatewayConfig,
     kek: &KeyEncryptionKey,
-    means: &Means<'_>,
+    deps: &Deps<'_>,
     parties: &Parties<'_>,
     tasks: &mut JoinSet<()>,
     stop: &CancellationToken,
 ) -> Result<Started> {
     system::private_folder(&config.folder)?;
     let (trail, entries) = Trail::new();
-    let Means { context, outbound, telemetry, secrets } = *means;
+    let Deps { context, outbound, telemetry, secrets } = *deps;
     let records = telemetry.records();
     let journal =
         journal::start(&config.folder, config.durability, config.keep_days, entries, records)?;
@@ -99,7 +99,7 @@ pub async fn start(
             })
         })
     };
-    let ground = Ground {
+    let gateway_deps = GatewayDeps {
         clock: context.clock.clone(),
         entropy: context.entropy.clone(),
         outbound: outbound.clone(),
@@ -116,7 +116,7 @@ pub async fn start(
         let mut settings = route.settings.clone();
         let issuer = &settings.authorization_server;
         let here = parties.ras.iter().find(|(held, _)| held == issuer).map(|(_, ras)| ras);
-        settings.stands = stands(route, here, means)?;
+        settings.stands = stands(route, here, deps)?;
         if let Some((header, prefix, file)) = &route.credential {
             let secret = system::read_secret(file, secrets)?;
             // Accept it with or without the scheme, because many copy the whole value of the
@@ -174,7 +174,7 @@ pub async fn start(
         let all = routes.iter().map(|(route, _)| route.resource.as_str().to_owned()).collect();
         sinks.insert(issuer.to_string(), (sink, all));
     }
-    let gateway = Gateway::new(ground, routes).context("gateway")?;
+    let gateway = Gateway::new(gateway_deps, routes).context("gateway")?;
     for (sink, resources) in sinks.into_values() {
         let gateway = config.name.clone();
         let reporter = report::Reporter { gateway, sink, resources, trail: trail.clone() };
@@ -187,8 +187,8 @@ pub async fn start(
 
 /// How to check whether a token is still active: by the RAS itself if it runs in this process,
 /// otherwise by introspection.
-fn stands(route: &RouteConfig, here: Option<&Ras>, means: &Means<'_>) -> Result<Option<Stands>> {
-    let Means { context, outbound, secrets, .. } = *means;
+fn stands(route: &RouteConfig, here: Option<&Ras>, deps: &Deps<'_>) -> Result<Option<Stands>> {
+    let Deps { context, outbound, secrets, .. } = *deps;
     if let Some(ras) = here {
         let ras = ras.clone();
         let ask = move |token: Secret| -> futures::future::BoxFuture<'static, _> {
