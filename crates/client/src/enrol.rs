@@ -19,7 +19,7 @@ use serde_json::json;
 
 /// An enrolment that waits for the browser.
 pub struct PendingEnrolment {
-    place: Place,
+    endpoints: EnrolmentEndpoints,
     flow: CodeFlow,
 }
 
@@ -52,22 +52,22 @@ pub async fn begin_enrolment(
     entropy: &Entropy,
     options: &SignInOptions,
 ) -> Result<Option<PendingEnrolment>, Error> {
-    let Some(place) = Place::of(outbound, issuer).await? else { return Ok(None) };
+    let Some(endpoints) = EnrolmentEndpoints::of(outbound, issuer).await? else { return Ok(None) };
     let loopback = Loopback::listen(options.port).await?;
     let mut more = Vec::new();
     if let Some(hint) = &options.login_hint {
         more.push(("login_hint", hint.as_str()));
     }
     let ask = Ask {
-        endpoint: &authorization_endpoint(&place.metadata)?,
+        endpoint: &authorization_endpoint(&endpoints.metadata)?,
         issuer: issuer.as_str(),
-        answers_with_issuer: place.metadata.authorization_response_iss_parameter_supported,
-        client_id: &place.client_id,
+        answers_with_issuer: endpoints.metadata.authorization_response_iss_parameter_supported,
+        client_id: &endpoints.client_id,
         scope: SCOPE_ENROL,
         more: &more,
     };
     let flow = CodeFlow::begin(loopback, entropy, &ask);
-    Ok(Some(PendingEnrolment { place, flow }))
+    Ok(Some(PendingEnrolment { endpoints, flow }))
 }
 
 /// Enrols with a browser on another device (RFC 8628); `tell` shows the person the page to open and
@@ -80,17 +80,17 @@ pub async fn enrol_by_device(
     device: &str,
     tell: impl FnOnce(&Prompt) + Send,
 ) -> Result<Option<String>, Error> {
-    let Some(place) = Place::of(outbound, issuer).await? else { return Ok(None) };
-    let endpoint = device_flow::endpoint(&place.metadata)?;
-    let answer = place.send(endpoint, &[("scope", SCOPE_ENROL)]).await?;
-    let flow = DeviceFlow::begin(&place.metadata, Leg::Enrol, &answer)?;
+    let Some(endpoints) = EnrolmentEndpoints::of(outbound, issuer).await? else { return Ok(None) };
+    let endpoint = device_flow::endpoint(&endpoints.metadata)?;
+    let answer = endpoints.send(endpoint, &[("scope", SCOPE_ENROL)]).await?;
+    let flow = DeviceFlow::begin(&endpoints.metadata, Leg::Enrol, &answer)?;
     tell(&flow.prompt);
     let ask = async |form: [(&'static str, Secret); 2]| {
         let form = form.each_ref().map(|(name, value)| (*name, value.expose()));
-        place.send(&place.metadata.token_endpoint, &form).await
+        endpoints.send(&endpoints.metadata.token_endpoint, &form).await
     };
     let answer = flow.wait(Leg::Enrol, issuer.as_str(), ask).await?;
-    place.register(&answer, key, device).await.map(Some)
+    endpoints.register(&answer, key, device).await.map(Some)
 }
 
 impl PendingEnrolment {
@@ -119,14 +119,14 @@ impl PendingEnrolment {
     async fn enrol(&self, code: &str, key: &SigningKey, device: &str) -> Result<String, Error> {
         let redirect_uri = self.flow.redirect_uri();
         let form = self.flow.redemption(code, &redirect_uri);
-        let place = &self.place;
-        let answer = place.send(&place.metadata.token_endpoint, &form).await?;
-        place.register(&answer, key, device).await
+        let endpoints = &self.endpoints;
+        let answer = endpoints.send(&endpoints.metadata.token_endpoint, &form).await?;
+        endpoints.register(&answer, key, device).await
     }
 }
 
 /// The endpoints for enrolment, and the client to use there.
-struct Place {
+struct EnrolmentEndpoints {
     outbound: Outbound,
     issuer: Issuer,
     metadata: Discovered,
@@ -134,7 +134,7 @@ struct Place {
     client_id: String,
 }
 
-impl Place {
+impl EnrolmentEndpoints {
     /// `None` if enrolment is not offered.
     async fn of(outbound: &Outbound, issuer: &Issuer) -> Result<Option<Self>, Error> {
         let metadata = discover_authorization_server(outbound, issuer).await?;
@@ -173,9 +173,9 @@ impl Place {
         let token: EnrolmentToken = answer.json().map_err(|e| bad(e.to_string()))?;
         let body = json!({"client_name": device, "jwks": {"keys": [key.public_jwk()]}});
         let bearer = Some(token.access_token.as_str());
-        let place = &self.installations;
-        let reach = self.metadata.reach_of(place);
-        let answer = self.outbound.json("POST", place, reach, bearer, Some(&body)).await?;
+        let installations = &self.installations;
+        let reach = self.metadata.reach_of(installations);
+        let answer = self.outbound.json("POST", installations, reach, bearer, Some(&body)).await?;
         if answer.status != 201 {
             return Err(refused(&answer));
         }

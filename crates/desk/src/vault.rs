@@ -126,11 +126,11 @@ impl Profile {
 #[derive(Clone)]
 pub struct Storage {
     folder: PathBuf,
-    place: Place,
+    backend: Backend,
 }
 
 #[derive(Clone, PartialEq, Eq)]
-enum Place {
+enum Backend {
     Keychain,
     File,
 }
@@ -155,16 +155,16 @@ impl Storage {
         system::take_over_settings()?;
         let folder = system::settings_folder()?;
         let file = folder.join(FILE);
-        let place = if insecure || file.exists() { Place::File } else { Place::Keychain };
-        Ok(Self { folder, place })
+        let backend = if insecure || file.exists() { Backend::File } else { Backend::Keychain };
+        Ok(Self { folder, backend })
     }
 
     /// Fails if nothing could be stored: before a person signs in, not after.
     pub fn ready(&self) -> Result<()> {
-        match self.place {
-            Place::File => Ok(()),
+        match self.backend {
+            Backend::File => Ok(()),
             // Look up an entry that does not exist: a keychain that responds can be used.
-            Place::Keychain => Ok(keychain("ready", |entry, _| match entry.get_password() {
+            Backend::Keychain => Ok(keychain("ready", |entry, _| match entry.get_password() {
                 Ok(_) | Err(keyring::Error::NoEntry) => Ok(()),
                 Err(error) => Err(error),
             })?),
@@ -173,7 +173,7 @@ impl Storage {
 
     /// Says where the sign-in is stored, and warns if that is not a keychain.
     pub fn tell(&self) {
-        if self.place == Place::Keychain {
+        if self.backend == Backend::Keychain {
             println!("The sign-in is kept in {}.", self.describe());
         } else {
             let file = self.file();
@@ -186,9 +186,9 @@ impl Storage {
 
     /// The storage, in words for people.
     pub fn describe(&self) -> String {
-        match self.place {
-            Place::Keychain => "the keychain of this system".to_owned(),
-            Place::File => format!("the file {}", self.file().display()),
+        match self.backend {
+            Backend::Keychain => "the keychain of this system".to_owned(),
+            Backend::File => format!("the file {}", self.file().display()),
         }
     }
 
@@ -205,10 +205,10 @@ impl Storage {
 
     fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let path = self.path(name);
-        let text = match self.place {
-            Place::File if fs::symlink_metadata(&path).is_err() => None,
-            Place::File => Some(system::read_private(&path)?),
-            Place::Keychain => {
+        let text = match self.backend {
+            Backend::File if fs::symlink_metadata(&path).is_err() => None,
+            Backend::File => Some(system::read_private(&path)?),
+            Backend::Keychain => {
                 let held = keychain(name, |entry, before| match entry.get_password() {
                     Ok(text) => Ok(Some(Secret::new(text))),
                     Err(keyring::Error::NoEntry) => taken_over(entry, before),
@@ -228,20 +228,20 @@ impl Storage {
     }
 
     fn write<T: Serialize>(&self, name: &str, value: Option<&T>) -> Result<()> {
-        match (value, &self.place) {
-            (Some(value), Place::File) => {
+        match (value, &self.backend) {
+            (Some(value), Backend::File) => {
                 let text = Secret::new(serde_json::to_string(value)?);
                 system::write_private(&self.path(name), text.expose().as_bytes(), false)
             }
-            (Some(value), Place::Keychain) => {
+            (Some(value), Backend::Keychain) => {
                 let text = Secret::new(serde_json::to_string(value)?);
                 Ok(keychain(name, move |entry, _| entry.set_password(text.expose()))?)
             }
-            (None, Place::File) => match fs::remove_file(self.path(name)) {
+            (None, Backend::File) => match fs::remove_file(self.path(name)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
                 _ => Ok(()),
             },
-            (None, Place::Keychain) => {
+            (None, Backend::Keychain) => {
                 // Remove the earlier build's entry first; otherwise it would be taken over again.
                 Ok(keychain(name, |entry, before| removed(before).and_then(|()| removed(entry)))?)
             }
@@ -271,7 +271,7 @@ impl Storage {
     }
 
     fn store_access(&self, url: &str, access: Option<&Access>) -> Result<()> {
-        if self.place == Place::File {
+        if self.backend == Backend::File {
             return self.write(&access_name(url), access);
         }
         // Keychains cannot be listed, so a list is stored separately. If a step in between fails,
@@ -297,7 +297,7 @@ impl Storage {
 
     /// The names of what is stored for servers.
     fn access_names(&self) -> Result<Vec<String>> {
-        if self.place == Place::Keychain {
+        if self.backend == Backend::Keychain {
             return Ok(self.listed()?.iter().map(|url| access_name(url)).collect());
         }
         let files = fs::read_dir(&self.folder).into_iter().flatten().flatten();
@@ -329,7 +329,7 @@ impl Storage {
         for name in self.access_names()? {
             self.write::<Access>(&name, None)?;
         }
-        if self.place == Place::Keychain {
+        if self.backend == Backend::Keychain {
             self.write::<BTreeSet<String>>(ACCESSES, None)?;
         }
         self.store(None)
@@ -520,7 +520,7 @@ mod tests {
     use super::*;
 
     fn storage(folder: &Path) -> Storage {
-        Storage { folder: folder.to_owned(), place: Place::File }
+        Storage { folder: folder.to_owned(), backend: Backend::File }
     }
 
     fn access(url: &str) -> Access {

@@ -118,7 +118,7 @@ pub enum RouteError {
 }
 
 #[derive(Clone)]
-enum Place {
+enum RouteTarget {
     Route(Arc<Route>),
     Metadata(Arc<Route>),
     Keys,
@@ -127,7 +127,7 @@ enum Place {
 struct Inner {
     deps: GatewayDeps,
     /// Routes by host, then by path; both match exactly.
-    places: HashMap<String, HashMap<String, Place>>,
+    targets: HashMap<String, HashMap<String, RouteTarget>>,
     routes: Vec<Arc<Route>>,
     jwks: serde_json::Value,
     stopping: CancellationToken,
@@ -148,7 +148,7 @@ impl Gateway {
         deps: GatewayDeps,
         routes: Vec<(RouteSettings, BTreeMap<String, Approved>)>,
     ) -> Result<Self, RouteError> {
-        let mut places: HashMap<String, HashMap<String, Place>> = HashMap::new();
+        let mut targets: HashMap<String, HashMap<String, RouteTarget>> = HashMap::new();
         let mut all = Vec::new();
         for (settings, approved) in routes {
             let route = Arc::new(route(&deps, settings, approved)?);
@@ -156,19 +156,19 @@ impl Gateway {
             let path = if resource.path().is_empty() { "/" } else { resource.path() };
             let well_known = format!("/.well-known/oauth-protected-resource{}", resource.path());
             for host in route.guard.hosts() {
-                let paths = places.entry(host.to_owned()).or_default();
-                if paths.insert(path.to_owned(), Place::Route(Arc::clone(&route))).is_some() {
+                let paths = targets.entry(host.to_owned()).or_default();
+                if paths.insert(path.to_owned(), RouteTarget::Route(Arc::clone(&route))).is_some() {
                     return Err(RouteError::Taken(route.resource.to_string()));
                 }
-                paths.insert(well_known.clone(), Place::Metadata(Arc::clone(&route)));
-                paths.insert(KEYS_PATH.to_owned(), Place::Keys);
+                paths.insert(well_known.clone(), RouteTarget::Metadata(Arc::clone(&route)));
+                paths.insert(KEYS_PATH.to_owned(), RouteTarget::Keys);
             }
             all.push(route);
         }
         let jwks = json!({"keys": [deps.key.public_jwk()]});
         let stopping = CancellationToken::new();
         let told_of_host = AtomicI64::new(0);
-        Ok(Self(Arc::new(Inner { deps, places, routes: all, jwks, stopping, told_of_host })))
+        Ok(Self(Arc::new(Inner { deps, targets, routes: all, jwks, stopping, told_of_host })))
     }
 
     /// Checks tokens that have open streams, until `stop`. Then it ends the streams that have no
@@ -239,7 +239,7 @@ impl Gateway {
 
     /// Host names under which MCP servers are reached.
     pub fn hosts(&self) -> impl Iterator<Item = &str> {
-        self.0.places.keys().map(String::as_str)
+        self.0.targets.keys().map(String::as_str)
     }
 
     /// The known tools, by resource.
@@ -297,11 +297,11 @@ impl Gateway {
 
     /// The route or document at the host and path of a request. The path is compared as it was
     /// sent: non-canonical paths never match.
-    fn place(&self, parts: &Parts) -> Result<Option<&Place>, Own<'static>> {
+    fn target(&self, parts: &Parts) -> Result<Option<&RouteTarget>, Own<'static>> {
         let host = host_of(parts)?;
-        let paths = self.0.places.get(host.as_str()).or_else(|| {
+        let paths = self.0.targets.get(host.as_str()).or_else(|| {
             let bare = host.strip_suffix(":443").or(host.strip_suffix(":80"))?;
-            self.0.places.get(bare)
+            self.0.targets.get(bare)
         });
         Ok(paths.and_then(|paths| paths.get(parts.uri.path())))
     }
@@ -435,12 +435,12 @@ impl GatewayService {
         if let Err(own) = check_framing(&parts) {
             return close(own);
         }
-        let place = match self.gateway.place(&parts) {
-            Ok(place) => place.cloned(),
+        let target = match self.gateway.target(&parts) {
+            Ok(target) => target.cloned(),
             Err(own) => return close(own),
         };
-        match place {
-            Some(Place::Route(route)) => {
+        match target {
+            Some(RouteTarget::Route(route)) => {
                 let origin = parts.headers.get(header::ORIGIN).cloned();
                 let mut response = self.gateway.guarded(&route, parts, body).await;
                 if let Some(origin) = origin.filter(|origin| route.guard.allows_origin(origin)) {
@@ -448,14 +448,16 @@ impl GatewayService {
                 }
                 response
             }
-            Some(Place::Metadata(_) | Place::Keys) if parts.method == Method::OPTIONS => {
+            Some(RouteTarget::Metadata(_) | RouteTarget::Keys)
+                if parts.method == Method::OPTIONS =>
+            {
                 let mut answer = answers::preflight(&parts.headers);
                 let anyone = HeaderValue::from_static("*");
                 answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, anyone);
                 answer
             }
-            Some(Place::Metadata(route)) => answers::public(&route.document),
-            Some(Place::Keys) => answers::public(&self.gateway.0.jwks),
+            Some(RouteTarget::Metadata(route)) => answers::public(&route.document),
+            Some(RouteTarget::Keys) => answers::public(&self.gateway.0.jwks),
             None => {
                 let host = host_of(&parts).unwrap_or_default();
                 if probe || self.hosts.contains(&host) {
@@ -466,7 +468,7 @@ impl GatewayService {
                     };
                 }
                 let preflight = parts.method == Method::OPTIONS;
-                if self.gateway.0.places.contains_key(&host) {
+                if self.gateway.0.targets.contains_key(&host) {
                     let text = "There is no MCP server at this path.";
                     return Own::new(StatusCode::NOT_FOUND, REFUSED, text).respond();
                 }

@@ -60,13 +60,13 @@ pub struct AdminApi {
 }
 
 /// An authorization server: the path prefix under which it is administered, and its records.
-struct Place {
+struct AdministeredServer {
     prefix: String,
     store: Store,
     needs: Needs,
 }
 
-impl Place {
+impl AdministeredServer {
     /// Its name for people.
     fn said(&self) -> String {
         match self.prefix.strip_prefix("/ras/") {
@@ -83,7 +83,7 @@ struct Gate {
     secret: StoredProof,
     hosts: Vec<String>,
     challenges: Challenges,
-    places: Vec<Place>,
+    servers: Vec<AdministeredServer>,
     /// Rate of refusals that are recorded, by address or by administrator.
     refusals: Cells,
     clock: Clock,
@@ -115,11 +115,15 @@ impl AdminApi {
         let mut router = Router::new()
             .route("/roles", get(move || async move { table::json(&*roles) }))
             .route("/openapi.json", get(move || async move { document.clone() }));
-        let mut places = Vec::new();
+        let mut servers = Vec::new();
         if let Some(idp) = self.idp {
             let table = table::idp();
             let store = idp.0.deps.store.clone();
-            places.push(Place { prefix: "/idp".to_owned(), store, needs: table.needs() });
+            servers.push(AdministeredServer {
+                prefix: "/idp".to_owned(),
+                store,
+                needs: table.needs(),
+            });
             router = router.nest("/idp", table.router(idp));
         }
         for (name, ras) in self.ras {
@@ -128,7 +132,7 @@ impl AdminApi {
             let store = ras.0.deps.store.clone();
             let needs = table.needs();
             router = router.nest(&prefix, table.router(ras));
-            places.push(Place { prefix, store, needs });
+            servers.push(AdministeredServer { prefix, store, needs });
         }
         if let Some(gateway) = self.gateway {
             router = router.nest(GATEWAY, gateway);
@@ -137,7 +141,7 @@ impl AdminApi {
             secret: self.secret,
             hosts: self.hosts,
             challenges: Challenges::new(self.clock.clone(), self.entropy),
-            places,
+            servers,
             refusals: Cells::new(REFUSALS),
             clock: self.clock,
         };
@@ -175,7 +179,7 @@ async fn admit_local(
         by: BY_SOCKET.to_owned(),
         name: None,
         role: AdminRole::Owner,
-        place: None,
+        server: None,
         proof: None,
     };
     let mut response = match to_bytes(body, LARGEST).await {
@@ -205,9 +209,9 @@ struct Known {
     /// The administrator; `None` for whoever uses the secret of the config, or its socket.
     name: Option<String>,
     role: AdminRole,
-    /// The server where they are an administrator, as an index of [`Gate::places`]; `None` means
+    /// The server where they are an administrator, as an index of [`Gate::servers`]; `None` means
     /// everywhere.
-    place: Option<usize>,
+    server: Option<usize>,
     /// The keys for the proof of their responses, if they need one.
     proof: Option<StoredProof>,
 }
@@ -309,7 +313,7 @@ impl Gate {
             }
         };
         match once {
-            Some((place, once)) => self.keep(&self.places[place].store, &once, response).await,
+            Some((server, once)) => self.keep(&self.servers[server].store, &once, response).await,
             None => response,
         }
     }
@@ -328,17 +332,17 @@ impl Gate {
         let mut sent = parts.headers.get_all("idempotency-key").iter();
         let Some(key) = sent.next() else { return Ok(None) };
         let path = parts.uri.path();
-        let place = self.places.iter().position(|place| is_under(path, &place.prefix));
+        let server = self.servers.iter().position(|server| is_under(path, &server.prefix));
         // If there is no such operation, say so first.
         let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-        let is_none = place.is_some_and(|place| {
-            let Place { prefix, needs, .. } = &self.places[place];
+        let is_none = server.is_some_and(|server| {
+            let AdministeredServer { prefix, needs, .. } = &self.servers[server];
             let route = route.strip_prefix(prefix.as_str()).unwrap_or_default().to_owned();
             !needs.contains_key(&(parts.method.to_string(), route))
         });
         if is_none
             || !matches!(parts.method, Method::POST | Method::PATCH | Method::DELETE)
-            || (place.is_none() && !is_under(path, GATEWAY))
+            || (server.is_none() && !is_under(path, GATEWAY))
         {
             return Ok(None);
         }
@@ -348,7 +352,7 @@ impl Gate {
         let (Some(key), None) = (key, sent.next()) else {
             return bad("`Idempotency-Key` is not one key");
         };
-        let Some(place) = place else {
+        let Some(server) = server else {
             return bad("`Idempotency-Key` is not taken here");
         };
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
@@ -366,9 +370,9 @@ impl Gate {
             request: sha256(request.as_bytes()),
             forget_after: self.clock.now().plus(KNOWN_FOR),
         };
-        let store = &self.places[place].store;
+        let store = &self.servers[server].store;
         match store.done_before(&once.key).await.map_err(|error| broken(&error))? {
-            None => Ok(Some((place, once))),
+            None => Ok(Some((server, once))),
             Some(DoneBefore { request, .. }) if request != once.request => Err(refuse(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "this Idempotency-Key was used for another request; nothing was done",
@@ -463,17 +467,18 @@ impl Gate {
                 by: BY_SECRET.to_owned(),
                 name: None,
                 role: AdminRole::Owner,
-                place: None,
+                server: None,
                 proof: Some(self.secret.clone()),
             };
             return Ok(if proves(&self.secret) { Ok(known) } else { Err(Unknown::Wrong) });
         };
         // Start with the server that the request is for: an administrator of two servers has a
         // token for each.
-        let mut places: Vec<(usize, &Place)> = self.places.iter().enumerate().collect();
-        places.sort_by_key(|(_, place)| !is_under(parts.uri.path(), &place.prefix));
-        for (index, place) in places {
-            let Some(held) = place.store.usable::<Administrator>(name).await? else { continue };
+        let mut servers: Vec<(usize, &AdministeredServer)> =
+            self.servers.iter().enumerate().collect();
+        servers.sort_by_key(|(_, server)| !is_under(parts.uri.path(), &server.prefix));
+        for (index, server) in servers {
+            let Some(held) = server.store.usable::<Administrator>(name).await? else { continue };
             if !proves(&held.proof) {
                 continue;
             }
@@ -483,7 +488,7 @@ impl Gate {
                 by: held.name.clone(),
                 name: Some(held.name),
                 role,
-                place: Some(index),
+                server: Some(index),
                 proof: Some(proof),
             };
             return Ok(if has_ended { Err(Unknown::Ended(known)) } else { Ok(known) });
@@ -493,19 +498,19 @@ impl Gate {
 
     /// Checks that they may do this here.
     fn may(&self, known: &Known, parts: &Parts) -> Result<(), [String; 2]> {
-        let Some(index) = known.place else { return Ok(()) };
+        let Some(index) = known.server else { return Ok(()) };
         let path = parts.uri.path();
         if matches!(path, "/roles" | "/openapi.json") {
             return Ok(());
         }
-        let place = &self.places[index];
+        let server = &self.servers[index];
         // Gateways belong to the server in whose trail their administration is recorded.
-        let prefix = if index == 0 && is_under(path, GATEWAY) { GATEWAY } else { &place.prefix };
+        let prefix = if index == 0 && is_under(path, GATEWAY) { GATEWAY } else { &server.prefix };
         if !is_under(path, prefix) {
             let error = format!(
                 "the administrator `{}` is one of {} alone",
                 known.name.as_deref().unwrap_or_default(),
-                place.said()
+                server.said()
             );
             let hint = "an owner there adds administrators (`passavant admin administrator add`, with or without --ras)";
             return Err([error, hint.to_owned()]);
@@ -516,7 +521,7 @@ impl Gate {
         let reads = matches!(parts.method, Method::GET | Method::HEAD);
         let unknown = if reads { Need::Read } else { Need::Change };
         let method = if reads { Method::GET } else { parts.method.clone() };
-        let need = place.needs.get(&(method.to_string(), route)).copied().unwrap_or(unknown);
+        let need = server.needs.get(&(method.to_string(), route)).copied().unwrap_or(unknown);
         if known.role < need.least() {
             let least = need.least().word();
             let error = format!(
@@ -580,9 +585,9 @@ impl Gate {
     /// An administrator's name, with the server they belong to if the request is for another one.
     fn named(&self, known: &Known, parts: &Parts) -> String {
         let name = known.name.clone().unwrap_or_default();
-        match known.place.map(|index| &self.places[index]) {
-            Some(place) if !is_under(parts.uri.path(), &place.prefix) => {
-                format!("{name} of {}", place.said())
+        match known.server.map(|index| &self.servers[index]) {
+            Some(server) if !is_under(parts.uri.path(), &server.prefix) => {
+                format!("{name} of {}", server.said())
             }
             _ => name,
         }
@@ -594,8 +599,8 @@ impl Gate {
         if self.refusals.take(key).is_err() {
             return;
         }
-        let here = self.places.iter().find(|place| is_under(parts.uri.path(), &place.prefix));
-        let Some(place) = here.or(self.places.first()) else { return };
+        let here = self.servers.iter().find(|server| is_under(parts.uri.path(), &server.prefix));
+        let Some(server) = here.or(self.servers.first()) else { return };
         let (request_id, address) = origin_of(parts);
         let now = self.clock.now();
         let event = AuditEvent::granted(RequestEvent::Administration, now)
@@ -605,7 +610,7 @@ impl Gate {
             .with(Detail::Method, shown(parts.method.as_str(), 16))
             .with(Detail::Target, shown(parts.uri.path(), 256))
             .refused(reason);
-        if let Err(error) = place.store.note(event, now).await {
+        if let Err(error) = server.store.note(event, now).await {
             tracing::error!(%error, "a refusal of administration could not be put on record");
         }
     }

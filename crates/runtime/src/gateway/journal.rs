@@ -3,7 +3,7 @@
 //! a crash of the machine; with `durability = "disk"` it is flushed before any request is sent to
 //! an MCP server.
 
-use super::{config::Durability, told};
+use super::{config::Durability, positions};
 use crate::telemetry::Records;
 use anyhow::{Context, Result};
 use passavant_gateway::Entries;
@@ -109,8 +109,8 @@ pub(super) fn start(
     name(folder)?;
     let newest = numbers(folder)?.pop().unwrap_or(0);
     // Reported files may have been moved away: their numbers are not used again.
-    let told = told::highest_told(folder);
-    let number = if newest >= told { newest.max(1) } else { told + 1 };
+    let reported = positions::highest_reported(folder);
+    let number = if newest >= reported { newest.max(1) } else { reported + 1 };
     let mut open = Open::number(folder, number)?;
     prune(folder, number, keep_days);
     let folder = folder.to_owned();
@@ -216,7 +216,7 @@ fn turn(folder: &Path, open: &Open, current: &Mutex<Arc<File>>) -> Result<Open> 
 fn prune(folder: &Path, current: u64, keep_days: Option<NonZeroU32>) {
     let Some(days) = keep_days else { return };
     let longest = Duration::from_secs(u64::from(days.get()) * 86_400);
-    let below = current.min(told::told_through(folder));
+    let below = current.min(positions::reported_through(folder));
     let numbers = numbers(folder).unwrap_or_default();
     for number in numbers.into_iter().filter(|number| *number < below) {
         let path = file_of(folder, number);

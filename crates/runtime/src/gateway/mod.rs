@@ -6,8 +6,8 @@ pub mod config;
 pub mod guard;
 mod hop;
 mod journal;
+mod positions;
 mod report;
-mod told;
 
 use crate::{
     keys::{self, KeyEncryptionKey},

@@ -3,7 +3,7 @@
 
 use super::{
     journal,
-    told::{Place, place_of},
+    positions::{JournalPosition, position_of},
 };
 use anyhow::{Context, Result, bail};
 use passavant_gateway::Trail;
@@ -142,7 +142,7 @@ fn joined(lines: &[&str]) -> String {
 
 /// The next lines to report, and their position.
 struct Batch {
-    place: Place,
+    position: JournalPosition,
     lines: String,
     /// The length of a line that is longer than a batch and is not reported.
     too_long: Option<u64>,
@@ -153,14 +153,14 @@ pub(super) async fn run(folder: PathBuf, reporter: Reporter, stop: CancellationT
     let kept = folder.join(format!("told-{}.json", &reporter.sink.name()[..12]));
     let local = !matches!(reporter.sink, ReportSink::Remote { .. });
     let most = if local { LOCAL_BATCH } else { REMOTE_BATCH };
-    let mut done: Option<Place> = None;
+    let mut done: Option<JournalPosition> = None;
     let mut failing = false;
     loop {
         let stopping = stop.is_cancelled();
-        let told = step(&folder, &kept, &reporter, most, done).await;
-        let (wait, ended) = match told {
-            Ok(Some(place)) => {
-                done = Some(place);
+        let outcome = step(&folder, &kept, &reporter, most, done).await;
+        let (wait, ended) = match outcome {
+            Ok(Some(position)) => {
+                done = Some(position);
                 // For a remote IdP the round trip is pause enough.
                 (if local { EVERY } else { Duration::ZERO }, false)
             }
@@ -191,60 +191,65 @@ async fn step(
     kept: &Path,
     reporter: &Reporter,
     most: usize,
-    done: Option<Place>,
-) -> Result<Option<Place>> {
+    done: Option<JournalPosition>,
+) -> Result<Option<JournalPosition>> {
     let (folder, kept) = (folder.to_owned(), kept.to_owned());
     let looked = tokio::task::spawn_blocking(move || {
         anyhow::Ok((next(&folder, &kept, most, done)?, journal::name(&folder)?))
     });
     let (next, journal) = looked.await??;
-    let Some(Batch { place, lines, too_long }) = next else { return Ok(None) };
+    let Some(Batch { position, lines, too_long }) = next else { return Ok(None) };
     // The id includes the journal's own, so that two nodes, or a folder that was created anew, are
     // not confused.
-    let batch = format!("{journal} {} {}", place.file, place.offset);
+    let batch = format!("{journal} {} {}", position.file, position.offset);
     if let Some(length) = too_long {
         reporter.left_out(&format!("{batch}, {length} bytes")).await?;
     }
     reporter.tell(&batch, &lines).await?;
-    let offset = place.until.unwrap_or(place.offset);
-    Ok(Some(Place { offset, until: None, ..place }))
+    let offset = position.until.unwrap_or(position.offset);
+    Ok(Some(JournalPosition { offset, until: None, ..position }))
 }
 
 /// The next batch. Its end is stored with the position before it is sent.
-fn next(folder: &Path, kept: &Path, most: usize, done: Option<Place>) -> Result<Option<Batch>> {
-    let mut place = match done {
-        Some(place) => place,
-        None => place_of(kept)?,
+fn next(
+    folder: &Path,
+    kept: &Path,
+    most: usize,
+    done: Option<JournalPosition>,
+) -> Result<Option<Batch>> {
+    let mut position = match done {
+        Some(position) => position,
+        None => position_of(kept)?,
     };
     let numbers = journal::numbers(folder)?;
     loop {
-        let Some(first) = numbers.iter().copied().find(|number| *number >= place.file) else {
+        let Some(first) = numbers.iter().copied().find(|number| *number >= position.file) else {
             return Ok(None);
         };
-        if first != place.file {
-            place = Place { file: first, ..Place::default() };
+        if first != position.file {
+            position = JournalPosition { file: first, ..JournalPosition::default() };
         }
-        let path = journal::file_of(folder, place.file);
-        if std::fs::metadata(&path).is_ok_and(|file| file.len() < place.offset) {
+        let path = journal::file_of(folder, position.file);
+        if std::fs::metadata(&path).is_ok_and(|file| file.len() < position.offset) {
             // A different file of this name: the reported one was moved away.
             tracing::warn!(file = %path.display(), "the journal began anew; it is reported from its start");
-            place = Place { file: place.file, ..Place::default() };
+            position = JournalPosition { file: position.file, ..JournalPosition::default() };
         }
-        let (lines, length) = read(&path, place.offset, place.until, most)?;
+        let (lines, length) = read(&path, position.offset, position.until, most)?;
         if length > 0 {
             let too_long = (length > lines.len() as u64).then_some(length);
-            let until = place.offset + length;
-            if place.until != Some(until) {
-                place.until = Some(until);
-                system::write_private(kept, &serde_json::to_vec(&place)?, false)?;
+            let until = position.offset + length;
+            if position.until != Some(until) {
+                position.until = Some(until);
+                system::write_private(kept, &serde_json::to_vec(&position)?, false)?;
             }
             let lines = String::from_utf8_lossy(&lines).into_owned();
-            return Ok(Some(Batch { place, lines, too_long }));
+            return Ok(Some(Batch { position, lines, too_long }));
         }
-        if numbers.last().is_none_or(|last| *last <= place.file) {
+        if numbers.last().is_none_or(|last| *last <= position.file) {
             return Ok(None);
         }
-        place = Place { file: place.file + 1, ..Place::default() };
+        position = JournalPosition { file: position.file + 1, ..JournalPosition::default() };
     }
 }
 
@@ -284,7 +289,7 @@ fn read(path: &Path, offset: u64, until: Option<u64>, batch: usize) -> Result<(V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::told::{highest_told, told_through};
+    use crate::gateway::positions::{highest_reported, reported_through};
 
     #[test]
     fn batches_are_whole_lines_and_a_batch_that_was_begun_is_told_again_as_it_was() {
@@ -336,10 +341,10 @@ mod tests {
         let kept = folder.path().join("told-x.json");
         let path = journal::file_of(folder.path(), 1);
         std::fs::write(&path, "one\n").unwrap();
-        let place = Place { file: 1, offset: 5000, until: None };
-        let then = next(folder.path(), &kept, LOCAL_BATCH, Some(place)).unwrap().unwrap();
+        let position = JournalPosition { file: 1, offset: 5000, until: None };
+        let then = next(folder.path(), &kept, LOCAL_BATCH, Some(position)).unwrap().unwrap();
         assert_eq!(then.lines, "one\n");
-        assert_eq!((told_through(folder.path()), highest_told(folder.path())), (1, 1));
+        assert_eq!((reported_through(folder.path()), highest_reported(folder.path())), (1, 1));
     }
 
     #[test]
@@ -353,14 +358,14 @@ mod tests {
         // Lines were added, and it is unknown whether the first batch arrived.
         std::fs::write(&path, "one\ntwo\n").unwrap();
         let again = next(folder.path(), &kept, LOCAL_BATCH, None).unwrap().unwrap();
-        assert_eq!((again.place, again.lines.as_str()), (begun.place, "one\n"));
-        let done = Place { offset: 4, until: None, ..again.place };
+        assert_eq!((again.position, again.lines.as_str()), (begun.position, "one\n"));
+        let done = JournalPosition { offset: 4, until: None, ..again.position };
         let then = next(folder.path(), &kept, LOCAL_BATCH, Some(done)).unwrap().unwrap();
         assert_eq!(then.lines, "two\n");
-        let done = Place { offset: 8, until: None, ..then.place };
+        let done = JournalPosition { offset: 8, until: None, ..then.position };
         assert!(next(folder.path(), &kept, LOCAL_BATCH, Some(done)).unwrap().is_none());
         std::fs::write(journal::file_of(folder.path(), 2), "three\n").unwrap();
         let then = next(folder.path(), &kept, LOCAL_BATCH, Some(done)).unwrap().unwrap();
-        assert_eq!((then.place.file, then.lines.as_str()), (2, "three\n"));
+        assert_eq!((then.position.file, then.lines.as_str()), (2, "three\n"));
     }
 }
