@@ -147,13 +147,13 @@ impl Walk<'_> {
         self.identity_provider().await?;
         let found = self.mcp_server().await?;
         let server = self.authorization_server(found).await?;
-        let token = match self.way(&server).await? {
-            Way::CrossApp => {
+        let token = match self.governed_by(&server).await? {
+            GovernedBy::CrossApp => {
                 self.client_identity(&server).await?;
                 let id_jag = self.exchange(&server).await?;
                 self.redemption(&server, &id_jag).await?.secret().clone()
             }
-            Way::Consent => self.consent(&server).await?,
+            GovernedBy::Consent => self.consent(&server).await?,
         };
         self.call(&server, &token).await
     }
@@ -329,11 +329,11 @@ impl Walk<'_> {
     }
 
     /// Whether the company governs the server, or the person alone decides.
-    async fn way(&mut self, server: &McpServer) -> Step<Way> {
+    async fn governed_by(&mut self, server: &McpServer) -> Step<GovernedBy> {
         const AT: Stage = Stage::AuthorizationServer;
         if server.offers_cross_app_access() {
             self.ok(AT, "it offers cross-app access (the ID-JAG grant profile)");
-            return Ok(Way::CrossApp);
+            return Ok(GovernedBy::CrossApp);
         }
         let issuer = server.authorization_server.as_str();
         if self.client.may_use_cross_app_access(server) {
@@ -341,17 +341,17 @@ impl Walk<'_> {
                 AT,
                 "it does not list the ID-JAG grant profile, but is configured here by hand, or by the company",
             );
-            return Ok(Way::CrossApp);
+            return Ok(GovernedBy::CrossApp);
         }
         match self.client.company_decides(&server.resource, issuer).await {
-            Ok(true) => Ok(Way::CrossApp),
+            Ok(true) => Ok(GovernedBy::CrossApp),
             Ok(false) => {
                 self.note(
                     AT,
                     "it does not offer cross-app access: you give consent yourself, and your company's IT does not see \
                      what is granted there",
                 );
-                Ok(Way::Consent)
+                Ok(GovernedBy::Consent)
             }
             Err(error) => self.failed(AT, &error, IDP),
         }
@@ -702,7 +702,7 @@ impl Walk<'_> {
 }
 
 /// Who decides about access to an MCP server.
-enum Way {
+enum GovernedBy {
     CrossApp,
     Consent,
 }

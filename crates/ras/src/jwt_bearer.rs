@@ -4,7 +4,7 @@
 use super::{
     access_token,
     directory::{Linked, RasDirectory},
-    standing::Way,
+    standing::AccessPath,
     state::Ras,
 };
 use passavant_authority::{
@@ -121,7 +121,8 @@ impl mint::Grant<RasDirectory> for Redeeming<'_> {
         if directory.is_anybodys(self.client.id()) {
             return Ok(Decision::Refuse(Refusal::GrantNotRegistered));
         }
-        let Some(trusted) = directory.open_issuer(self.id_jag.issuer().as_str(), Way::IdJag) else {
+        let Some(trusted) = directory.open_issuer(self.id_jag.issuer().as_str(), AccessPath::IdJag)
+        else {
             return Ok(Decision::Refuse(Refusal::IssuerUntrusted));
         };
         if *trusted != self.verified_by {

@@ -13,9 +13,9 @@ use passavant_proto::{
 };
 use passavant_store::{Seen, StoreError};
 
-/// How a person got access. That way has to stay open for as long as its tokens are to be valid.
+/// How a person got access. That path has to stay open for as long as its tokens are to be valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum AccessPath {
     /// An ID-JAG of the issuer.
     IdJag,
     /// A sign-in at the issuer, in a browser.
@@ -29,15 +29,15 @@ pub struct AccountHolder {
 }
 
 impl RasDirectory {
-    /// The issuer, if it is trusted and allows this way.
-    pub(super) fn open_issuer(&self, issuer: &str, way: Way) -> Option<&TrustedIssuer> {
+    /// The issuer, if it is trusted and allows this path.
+    pub(super) fn open_issuer(&self, issuer: &str, path: AccessPath) -> Option<&TrustedIssuer> {
         let trusted = self.trusted(issuer)?;
-        (way == Way::IdJag || trusted.open_sign_in().is_some()).then_some(trusted)
+        (path == AccessPath::IdJag || trusted.open_sign_in().is_some()).then_some(trusted)
     }
 
-    /// The same, for the way in which a person signed in here.
+    /// The same, for the path by which a person signed in here.
     pub(super) fn open_for(&self, authentication: &Authentication) -> Option<&TrustedIssuer> {
-        self.open_issuer(authentication.issuer.as_ref()?.as_str(), Way::SignIn)
+        self.open_issuer(authentication.issuer.as_ref()?.as_str(), AccessPath::SignIn)
     }
 
     /// An MCP server that is governed here and enabled.
@@ -85,10 +85,10 @@ impl Ras {
         }
         let Some(grant) = authority.store.live_grant(&token.jti).await? else { return Ok(None) };
         // A token of a browser sign-in was not issued for an ID-JAG.
-        let way = if token.transaction.is_some() { Way::IdJag } else { Way::SignIn };
+        let path = if token.transaction.is_some() { AccessPath::IdJag } else { AccessPath::SignIn };
         // A client that needs a person's consent gets nothing by an ID-JAG.
-        let stands = directory.open_issuer(&grant.party, way).is_some()
-            && !(way == Way::IdJag && directory.is_anybodys(&token.client))
+        let stands = directory.open_issuer(&grant.party, path).is_some()
+            && !(path == AccessPath::IdJag && directory.is_anybodys(&token.client))
             && directory.may_be_client(authority, &token.client).await?
             && self.live_account(&grant.user_id).await?.is_some();
         Ok(stands.then_some(StandingToken { token, audience }))

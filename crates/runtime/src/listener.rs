@@ -243,7 +243,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
 
 /// How connections arrive.
 #[derive(Clone, Default)]
-pub struct Way {
+pub struct Ingress {
     /// TLS is terminated here.
     pub tls: Option<TlsAcceptor>,
     /// TLS is terminated at a proxy: plain connections are accepted from these networks and from
@@ -251,7 +251,7 @@ pub struct Way {
     pub only_from: Option<Arc<[IpNet]>>,
 }
 
-impl Way {
+impl Ingress {
     fn lets_in(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         let from_proxy =
@@ -264,7 +264,7 @@ impl Way {
 /// flight may finish.
 pub async fn accept<S>(
     listener: TcpListener,
-    way: Way,
+    ingress: Ingress,
     service: S,
     connections: usize,
     stop: CancellationToken,
@@ -289,7 +289,7 @@ pub async fn accept<S>(
             () = stop.cancelled() => break,
             accepted = next(&listener) => accepted,
         };
-        if !way.lets_in(peer.ip()) {
+        if !ingress.lets_in(peer.ip()) {
             let now = std::time::Instant::now();
             if told.is_none_or(|told: std::time::Instant| now - told > TOLD) {
                 told = Some(now);
@@ -308,7 +308,7 @@ pub async fn accept<S>(
         let _ = stream.set_nodelay(true);
         // The same party has the same address on IPv4 and dual-stack listeners.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let (builder, tls, service) = (Arc::clone(&builder), way.tls.clone(), service.clone());
+        let (builder, tls, service) = (Arc::clone(&builder), ingress.tls.clone(), service.clone());
         let watcher = graceful.watcher();
         tokio::spawn(async move {
             let connection = Arc::clone(&counted.connection);
@@ -567,7 +567,7 @@ mod tests {
                     "late\n"
                 }),
             );
-        tokio::spawn(accept(listener, Way::default(), router, most, stop.clone()));
+        tokio::spawn(accept(listener, Ingress::default(), router, most, stop.clone()));
         (address, stop)
     }
 
@@ -663,7 +663,7 @@ mod tests {
         let router = axum::Router::new()
             .route("/work", axum::routing::post(work))
             .route("/", axum::routing::post(|body: String| async { body }));
-        tokio::spawn(accept(listener, Way::default(), router, 20, stop.clone()));
+        tokio::spawn(accept(listener, Ingress::default(), router, 20, stop.clone()));
         let post = |path: &str, length: usize, body: &str| {
             format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}")
         };
@@ -699,7 +699,7 @@ mod tests {
         let stop = CancellationToken::new();
         // A server that responds without reading the body.
         let router = axum::Router::new().fallback(|| async { "no\n" });
-        tokio::spawn(accept(listener, Way::default(), router, 20, stop.clone()));
+        tokio::spawn(accept(listener, Ingress::default(), router, 20, stop.clone()));
         let post = async |stream: &mut TcpStream, rest: &str| {
             let request = format!("POST / HTTP/1.1\r\nhost: x\r\n{rest}");
             stream.write_all(request.as_bytes()).await.unwrap();

@@ -5,7 +5,7 @@ use crate::{
     config::{AdminSocket, Config, Listener, section::Tls},
     gateway::{self, Parties},
     keys::{self, KeyEncryptionKey},
-    listener::{Way, accept, bind},
+    listener::{Ingress, accept, bind},
     telemetry,
 };
 use anyhow::{Context as _, Result, bail};
@@ -233,7 +233,7 @@ async fn listen_for_admin(
     let (router, local) = api.routers();
     let router = limited(router, LIMITS, entropy.clone(), &[]);
     tracing::info!(%address, "the administration API listens");
-    listeners.spawn(accept(listener, Way::default(), router, CONNECTIONS, stop.clone()));
+    listeners.spawn(accept(listener, Ingress::default(), router, CONNECTIONS, stop.clone()));
     let local = limited(local, LIMITS, entropy.clone(), &[]);
     listen_at_socket(listeners, &admin.socket, local, stop)
 }
@@ -312,7 +312,7 @@ async fn listen_for_probes(
     let listener = bind(address).await.context("health.listen")?;
     let router = limited(health(probes, Readers::Operators), LIMITS, entropy.clone(), &[]);
     tracing::info!(address = %listener.local_addr()?, "probes are answered");
-    listeners.spawn(accept(listener, Way::default(), router, PROBES, stop.clone()));
+    listeners.spawn(accept(listener, Ingress::default(), router, PROBES, stop.clone()));
     Ok(())
 }
 
@@ -498,11 +498,11 @@ async fn listen(
     stop: &CancellationToken,
 ) -> Result<()> {
     let listener = bind(place.listen).await?;
-    let way = deps.way(&place.tls)?;
+    let ingress = deps.ingress(&place.tls)?;
     let router = router.merge(health(vec![probe], Readers::Anyone));
     let router = limited(router, LIMITS, deps.entropy.clone(), deps.proxies);
     tracing::info!(issuer = %place.issuer, address = %listener.local_addr()?, "listening");
-    listeners.spawn(accept(listener, way, router, CONNECTIONS, stop.clone()));
+    listeners.spawn(accept(listener, ingress, router, CONNECTIONS, stop.clone()));
     Ok(())
 }
 
@@ -515,13 +515,14 @@ struct ListenerDeps<'a> {
 
 impl ListenerDeps<'_> {
     /// How connections of a listener arrive.
-    fn way(&self, tls: &Tls) -> Result<Way> {
+    fn ingress(&self, tls: &Tls) -> Result<Ingress> {
         Ok(match tls {
-            Tls::None => Way::default(),
-            Tls::Own(certificate, key) => {
-                Way { tls: Some(self.certificates.acceptor(certificate, key)?), only_from: None }
-            }
-            Tls::Proxy => Way { tls: None, only_from: Some(self.proxies.into()) },
+            Tls::None => Ingress::default(),
+            Tls::Own(certificate, key) => Ingress {
+                tls: Some(self.certificates.acceptor(certificate, key)?),
+                only_from: None,
+            },
+            Tls::Proxy => Ingress { tls: None, only_from: Some(self.proxies.into()) },
         })
     }
 }
@@ -541,11 +542,11 @@ async fn listen_gateway(
     stop: &CancellationToken,
 ) -> Result<()> {
     let listener = bind(place.listen).await.with_context(|| format!("gateway `{}`", place.name))?;
-    let way = deps.way(&place.tls)?;
+    let ingress = deps.ingress(&place.tls)?;
     let hosts = gateway.hosts().collect::<Vec<_>>().join(", ");
     tracing::info!(gateway = place.name, hosts, address = %listener.local_addr()?, "listening");
     let service = gateway.service(other, host);
-    listeners.spawn(accept(listener, way, service, STREAMS, stop.clone()));
+    listeners.spawn(accept(listener, ingress, service, STREAMS, stop.clone()));
     Ok(())
 }
 

@@ -28,7 +28,7 @@ use passavant_ras::{Ras, RasSettings};
 use passavant_resource::Guard;
 use passavant_runtime::certificates::tls;
 use passavant_runtime::keys::{self, KeyEncryptionKey};
-use passavant_runtime::listener::{Way, accept};
+use passavant_runtime::listener::{Ingress, accept};
 use passavant_runtime::{
     listener::bind,
     serve::{CONNECTIONS, open_store, spawn_pruning},
@@ -114,7 +114,7 @@ impl Deps {
         let (tls, stop) = (self.tls.clone(), self.stop.clone());
         self.listeners.spawn(accept(
             listener,
-            Way { tls, only_from: None },
+            Ingress { tls, only_from: None },
             router,
             CONNECTIONS,
             stop,
@@ -205,7 +205,13 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
         gateway: None,
     };
     let router = limited(api.routers().0, LIMITS, entropy.clone(), &[]);
-    deps.listeners.spawn(accept(admin_listener, Way::default(), router, CONNECTIONS, stop.clone()));
+    deps.listeners.spawn(accept(
+        admin_listener,
+        Ingress::default(),
+        router,
+        CONNECTIONS,
+        stop.clone(),
+    ));
     let admin_url = format!("http://{admin_address}");
     let entry = Entry::Secret(admin_secret.clone());
     let admin = AdminClient::new(&admin_url, entry, entropy.clone(), outbound.clone());

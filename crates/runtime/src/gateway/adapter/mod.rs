@@ -9,7 +9,7 @@ mod session;
 mod sse;
 mod stdio;
 
-use crate::listener::{Way, accept, bind};
+use crate::listener::{Ingress, accept, bind};
 use anyhow::Result;
 use axum::{
     Router,
@@ -171,7 +171,7 @@ pub async fn start(
         .route("/mcp", post(send).get(listen).delete(end))
         .layer(DefaultBodyLimit::max(LARGEST))
         .with_state(Arc::clone(&adapter));
-    tasks.spawn(accept(listener, Way::default(), router, CONNECTIONS, stop.clone()));
+    tasks.spawn(accept(listener, Ingress::default(), router, CONNECTIONS, stop.clone()));
     let stop = stop.clone();
     tasks.spawn(async move {
         loop {
