@@ -13,7 +13,7 @@ use passavant_proto::{
     jose::jws::{Unverified, peek},
     mcp::{
         message,
-        operation_policy::{Rule, Rules, Standing, ToolState},
+        operation_policy::{CallerFacts, Rule, Rules, ToolState},
     },
     oauth::{
         client_document::{self, DocumentUrl},
@@ -228,7 +228,8 @@ fn operation_policy() {
                 .collect();
             let Ok(rules) = Rules::new(Scopes::default(), rules) else { return };
             let scopes = rules.scopes();
-            let caller = Standing { scopes: &scopes, auth_time: Some(Timestamp(0)), acr: Some("x") };
+            let caller =
+                CallerFacts { scopes: &scopes, auth_time: Some(Timestamp(0)), acr: Some("x") };
             for tool in denied.iter().map(String::as_str).chain(["draw", "read_it", "", "*"]) {
                 let decided = rules.decide(
                     &[message::Target::Tool(tool)],

@@ -10,7 +10,7 @@ use axum::body::Body;
 use http::{Response, StatusCode};
 use passavant_proto::{
     mcp::message as mcp,
-    mcp::operation_policy::{NotAllowed, Standing},
+    mcp::operation_policy::{CallerFacts, NotAllowed},
     time::Timestamp,
 };
 use serde_json::value::RawValue;
@@ -62,9 +62,9 @@ pub(crate) fn authorize(
 ) -> Result<String, NotAllowed> {
     let targets: Vec<_> = body.messages.iter().flat_map(mcp::Message::targets).collect();
     let caller = &held.caller;
-    let standing =
-        Standing { scopes: caller.scopes(), auth_time: caller.auth_time(), acr: caller.acr() };
-    route.settings.rules.decide(&targets, standing, |name| route.tool_state(name), now)
+    let facts =
+        CallerFacts { scopes: caller.scopes(), auth_time: caller.auth_time(), acr: caller.acr() };
+    route.settings.rules.decide(&targets, facts, |name| route.tool_state(name), now)
 }
 
 /// The answer to a request that the rules do not allow.

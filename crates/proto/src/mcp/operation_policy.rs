@@ -193,7 +193,7 @@ pub enum ToolState {
 
 /// What is known about the caller.
 #[derive(Clone, Copy, Debug)]
-pub struct Standing<'a> {
+pub struct CallerFacts<'a> {
     /// Scopes of the token.
     pub scopes: &'a Scopes,
     /// When the person signed in, if the token says so.
@@ -429,7 +429,7 @@ impl Rules {
     pub fn decide(
         &self,
         targets: &[Target<'_>],
-        caller: Standing<'_>,
+        caller: CallerFacts<'_>,
         tool: impl Fn(&str) -> ToolState,
         now: Timestamp,
     ) -> Result<String, NotAllowed> {
@@ -522,7 +522,7 @@ mod tests {
     fn decide(targets: &[Target<'_>], held: &str, state: ToolState) -> Result<String, NotAllowed> {
         let held = scopes(held);
         let caller =
-            Standing { scopes: &held, auth_time: Some(Timestamp(1000)), acr: Some("strong") };
+            CallerFacts { scopes: &held, auth_time: Some(Timestamp(1000)), acr: Some("strong") };
         rules().decide(targets, caller, |_| state, Timestamp(1030))
     }
 
@@ -590,7 +590,7 @@ mod tests {
         let pay = [Target::Tool("pay")];
         let ask = |auth_time: Option<i64>, acr: Option<&str>| {
             let auth_time = auth_time.map(Timestamp);
-            let caller = Standing { scopes: &held, auth_time, acr };
+            let caller = CallerFacts { scopes: &held, auth_time, acr };
             rules().decide(&pay, caller, |_| ToolState::Unseen, Timestamp(1000))
         };
         assert_eq!(ask(Some(940), Some("strong")), Ok("pay".to_owned()));
@@ -708,7 +708,7 @@ mod tests {
         };
         let judge = |rules: &Rules, uri: &str| {
             let none = scopes("");
-            let caller = Standing { scopes: &none, auth_time: None, acr: None };
+            let caller = CallerFacts { scopes: &none, auth_time: None, acr: None };
             let outcome =
                 rules.decide(&[Target::Resource(uri)], caller, |_| ToolState::Unseen, Timestamp(0));
             match outcome {
