@@ -3,7 +3,7 @@
 
 use crate::{
     settings::{Limits, Stands, Unavailable},
-    source::{Source, Sources},
+    upstream_body::{UpstreamBodies, UpstreamBody},
 };
 use futures::future::{BoxFuture, FutureExt, Shared};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock as _};
@@ -78,7 +78,7 @@ pub(crate) struct TokenState {
     pub(crate) upstream_token: AsyncMutex<Option<(HeaderValue, Timestamp)>>,
     /// Cancelled when the token has expired or was revoked.
     pub(crate) ended: CancellationToken,
-    streams: Sources,
+    streams: UpstreamBodies,
     person: Arc<Share>,
     client: Arc<Share>,
     open: AtomicUsize,
@@ -108,8 +108,8 @@ impl TokenState {
     }
 
     /// Ends this stream with the token, even while its caller is not reading.
-    pub(crate) fn stream(&self, source: &Source) {
-        self.streams.add(source);
+    pub(crate) fn stream(&self, body: &UpstreamBody) {
+        self.streams.add(body);
         if self.ended.is_cancelled() {
             self.streams.let_go();
         }
@@ -288,7 +288,7 @@ impl Callers {
             assertion: Mutex::default(),
             upstream_token: AsyncMutex::default(),
             ended: CancellationToken::new(),
-            streams: Sources::default(),
+            streams: UpstreamBodies::default(),
             person: share(&mut maps.persons, person, self.limits.per_person),
             client: share(&mut maps.clients, caller.client().to_owned(), self.limits.per_client),
             open: AtomicUsize::new(0),

@@ -26,8 +26,8 @@ mod request;
 mod session;
 mod settings;
 mod snapshots;
-mod source;
 mod trail;
+mod upstream_body;
 
 pub use gateway::{Gateway, GatewayDeps, GatewayService, Keep, RouteError, is_framed_plainly};
 pub use identity::CALLER;

@@ -1,7 +1,7 @@
 //! The body of an answer on its way to the caller: forwarded as it comes, until it ends, the caller
 //! disconnects or the token ends.
 
-use crate::{callers::Seat, events, lists::Lens, source::Source, trail};
+use crate::{callers::Seat, events, lists::Lens, trail, upstream_body::UpstreamBody};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::{Bytes, Incoming};
 use passavant_proto::mcp::call_record::{CallKind, CallRecord};
@@ -148,7 +148,7 @@ type Ends = Pin<Box<dyn Future<Output = &'static str> + Send>>;
 
 /// The body of a forwarded answer.
 pub(crate) struct Relay {
-    upstream: Source,
+    upstream: UpstreamBody,
     call: Call,
     /// An event stream ends without an error; any other answer is broken off.
     events: bool,
@@ -221,7 +221,7 @@ impl Relay {
         if upstream.is_end_stream() {
             call.ended = "complete";
         }
-        let upstream = Source::new(upstream);
+        let upstream = UpstreamBody::new(upstream);
         // Whether events or not: a caller that does not read must not keep a connection to the MCP
         // server open with an ended token.
         call.seat.held.stream(&upstream);
@@ -309,7 +309,7 @@ impl Body for Relay {
                 }
             }
             let Some(next) = this.upstream.poll(context) else {
-                // The source is gone: either this relay finished, or the token ended.
+                // The upstream body is gone: either this relay finished, or the token ended.
                 return match this.call.ended {
                     CLIENT_GONE if this.events => this.quiet("token_ended"),
                     CLIENT_GONE => this.cut(Cut::TokenEnded, "token_ended"),

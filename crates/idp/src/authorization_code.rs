@@ -3,7 +3,7 @@
 use super::{
     directory::IdpDirectory,
     state::Idp,
-    tokens::{self, Issue, Source},
+    tokens::{self, Issue, UsedUp},
 };
 use passavant_authority::{
     answer::Failure,
@@ -64,7 +64,7 @@ pub(super) async fn bring(
         scopes,
         nonce: code.request.nonce.as_deref(),
         key_thumbprint,
-        source: Source::Code(&presented.hash, refresh_token),
+        used_up: UsedUp::Code(&presented.hash, refresh_token),
     };
     let issued = tokens::issue(idp, request.snapshot.clone(), issue, event, now).await;
     match issued {

@@ -3,7 +3,7 @@
 use super::{
     directory::IdpDirectory,
     state::Idp,
-    tokens::{self, Issue, Source},
+    tokens::{self, Issue, UsedUp},
 };
 use passavant_authority::{
     answer::Failure,
@@ -41,7 +41,9 @@ pub(super) async fn renew(
             scopes: &presented.scopes,
             nonce: None,
             key_thumbprint: request.key_thumbprint(),
-            source: Source::RefreshToken(presented.renewal(authority, state.settings.refresh_idle)),
+            used_up: UsedUp::RefreshToken(
+                presented.renewal(authority, state.settings.refresh_idle),
+            ),
         };
         match tokens::issue(idp, authority.fresh().await?, issue, event, now).await {
             Err(failure) => presented.lost(authority, failure, event).await?,

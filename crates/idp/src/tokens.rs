@@ -33,17 +33,17 @@ pub(super) struct Issue<'a> {
     pub(super) scopes: &'a Scopes,
     pub(super) nonce: Option<&'a str>,
     pub(super) key_thumbprint: Option<&'a str>,
-    pub(super) source: Source<'a>,
+    pub(super) used_up: UsedUp<'a>,
 }
 
 /// What is exchanged for the tokens, and used up in the transaction that records them.
-pub(super) enum Source<'a> {
+pub(super) enum UsedUp<'a> {
     /// A code, by its hash, and the refresh token to issue.
     Code(&'a str, Option<Box<(Secret, RefreshToken)>>),
     RefreshToken(Renewal),
 }
 
-impl Source<'_> {
+impl UsedUp<'_> {
     /// The refresh token of the response.
     fn refresh_token(&self) -> Option<&Secret> {
         match self {
@@ -86,14 +86,14 @@ impl mint::Grant<IdpDirectory> for SignedIn<'_> {
         operation.rests_on.push(person.seen.clone());
         operation.session = Some(issue.session.to_owned());
         operation.family = Some(issue.family.to_owned());
-        match &issue.source {
-            Source::Code(hash, issued) => {
+        match &issue.used_up {
+            UsedUp::Code(hash, issued) => {
                 operation.code = Some((*hash).to_owned());
                 let issued = issued.as_deref();
                 operation.issues =
                     issued.map(|(secret, token)| (secret.hash(), Box::new(token.clone())));
             }
-            Source::RefreshToken(renewal) => renewal.rest(&mut operation),
+            UsedUp::RefreshToken(renewal) => renewal.rest(&mut operation),
         }
         operation.grant = Some(Grant {
             jti: self.jti.to_owned(),
@@ -108,9 +108,9 @@ impl mint::Grant<IdpDirectory> for SignedIn<'_> {
     }
 
     fn lost(&self) -> Lost {
-        let token = match self.issue.source {
-            Source::Code(..) => Refusal::Code,
-            Source::RefreshToken(_) => Refusal::RefreshToken,
+        let token = match self.issue.used_up {
+            UsedUp::Code(..) => Refusal::Code,
+            UsedUp::RefreshToken(_) => Refusal::RefreshToken,
         };
         Lost { session: Refusal::SubjectNotLive, token, jti: Refusal::SubjectNotLive }
     }
@@ -159,7 +159,7 @@ pub(super) async fn issue(
         scope: Some(issue.scopes.to_string()),
         resource: None,
         id_token,
-        refresh_token: issue.source.refresh_token().map(|secret| secret.expose().to_owned()),
+        refresh_token: issue.used_up.refresh_token().map(|secret| secret.expose().to_owned()),
     })
 }
 

@@ -37,20 +37,20 @@ struct Issue<'a> {
     scopes: &'a Scopes,
     resource: &'a Resource,
     key_thumbprint: Option<&'a str>,
-    source: Source<'a>,
+    used_up: UsedUp<'a>,
     event: &'a AuditEvent,
     jti: String,
     now: Timestamp,
 }
 
 /// What is used up in the transaction that records the token.
-enum Source<'a> {
+enum UsedUp<'a> {
     /// A code, by its hash, and the refresh token to issue.
     Code(&'a str, Box<(Secret, RefreshToken)>),
     RefreshToken(Renewal),
 }
 
-impl Source<'_> {
+impl UsedUp<'_> {
     /// The refresh token of the response.
     fn refresh_token(&self) -> &Secret {
         match self {
@@ -98,7 +98,7 @@ pub(super) async fn redeem(
         scopes: &code.request.scopes,
         resource: &resource,
         key_thumbprint,
-        source: Source::Code(
+        used_up: UsedUp::Code(
             &presented.hash,
             Box::new((authority.context.entropy.secret(), token)),
         ),
@@ -151,7 +151,9 @@ pub(super) async fn renew(
             scopes: &presented.scopes,
             resource: &resource,
             key_thumbprint: request.key_thumbprint(),
-            source: Source::RefreshToken(presented.renewal(authority, ras.0.settings.refresh_idle)),
+            used_up: UsedUp::RefreshToken(
+                presented.renewal(authority, ras.0.settings.refresh_idle),
+            ),
             event,
             jti: authority.context.entropy.id(),
             now,
@@ -169,14 +171,14 @@ impl Issue<'_> {
         let (ras, client, now) = (self.ras, self.client, self.now);
         let (claims, resource) =
             mint::mint(&ras.0.authority, snapshot, client, &mut self, now).await?;
-        let refresh_token = Some(self.source.refresh_token().expose().to_owned());
+        let refresh_token = Some(self.used_up.refresh_token().expose().to_owned());
         Ok(access_token::answer(ras, claims, resource, refresh_token))
     }
 
     fn gone(&self) -> Refusal {
-        match self.source {
-            Source::Code(..) => Refusal::Code,
-            Source::RefreshToken(_) => Refusal::RefreshToken,
+        match self.used_up {
+            UsedUp::Code(..) => Refusal::Code,
+            UsedUp::RefreshToken(_) => Refusal::RefreshToken,
         }
     }
 }
@@ -235,12 +237,12 @@ impl mint::Grant<RasDirectory> for Issue<'_> {
         operation.rests_on.push(seen);
         operation.session = Some(self.session.to_owned());
         operation.family = Some(self.family.to_owned());
-        match &self.source {
-            Source::Code(hash, issued) => {
+        match &self.used_up {
+            UsedUp::Code(hash, issued) => {
                 operation.code = Some((*hash).to_owned());
                 operation.issues = Some((issued.0.hash(), Box::new(issued.1.clone())));
             }
-            Source::RefreshToken(renewal) => renewal.rest(&mut operation),
+            UsedUp::RefreshToken(renewal) => renewal.rest(&mut operation),
         }
         operation.grant = Some(access_token::grant(&claims, party, self.family));
         let resource = governed.resource.as_str().to_owned();

@@ -12,9 +12,9 @@ use std::{
 type Slot = Mutex<Option<Incoming>>;
 
 /// An answer as it comes from the MCP server, until it is dropped.
-pub(crate) struct Source(Arc<Slot>);
+pub(crate) struct UpstreamBody(Arc<Slot>);
 
-impl Source {
+impl UpstreamBody {
     pub(crate) fn new(body: Incoming) -> Self {
         Self(Arc::new(Mutex::new(Some(body))))
     }
@@ -51,29 +51,29 @@ const ROOM: usize = 64;
 
 /// The streams of one token.
 #[derive(Default)]
-pub(crate) struct Sources(Mutex<Vec<Weak<Slot>>>);
+pub(crate) struct UpstreamBodies(Mutex<Vec<Weak<Slot>>>);
 
-impl Sources {
+impl UpstreamBodies {
     fn all(&self) -> MutexGuard<'_, Vec<Weak<Slot>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a stream. Streams that are over are removed when there is no room left, so that the
     /// cost of each is constant on average.
-    pub(crate) fn add(&self, source: &Source) {
+    pub(crate) fn add(&self, body: &UpstreamBody) {
         let mut all = self.all();
         if all.len() == all.capacity() {
             all.retain(|slot| slot.strong_count() > 0);
             let as_many = all.len().max(ROOM);
             all.reserve(as_many);
         }
-        all.push(Arc::downgrade(&source.0));
+        all.push(Arc::downgrade(&body.0));
     }
 
     pub(crate) fn let_go(&self) {
         let all = std::mem::take(&mut *self.all());
         for slot in all.iter().filter_map(Weak::upgrade) {
-            Source(slot).let_go();
+            UpstreamBody(slot).let_go();
         }
     }
 }
