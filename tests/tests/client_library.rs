@@ -6,7 +6,7 @@ use axum::{
     response::IntoResponse,
     routing::{get, post},
 };
-use passavant_client::{Error, SignInOptions, Subject, Vault};
+use passavant_client::{Error, SignInOptions, SubjectTokenKind, Vault};
 use passavant_tests::{
     forge::Key,
     world::{PASSWORD, World},
@@ -270,7 +270,7 @@ async fn answers_that_do_not_fit_are_thrown_away() {
     };
     let typ = "oauth-id-jag+jwt";
     let good = answer(&good_claims, typ);
-    let subject = (Subject::IdToken, "a.b.c");
+    let subject = (SubjectTokenKind::IdToken, "a.b.c");
     *stage.token.lock().unwrap() = good.clone();
     assert!(client.exchange(&server, None, subject).await.is_ok());
     let with = |name: &str, value: Value| {
@@ -438,7 +438,7 @@ async fn credentials_go_to_their_own_authorization_server_alone() {
         settings.idp_token_endpoint = Some(endpoint);
         let other = world.client_with(settings);
         let server = other.discover(&world.canvas).await.unwrap();
-        let outcome = other.exchange(&server, None, (Subject::IdToken, "a.b.c")).await;
+        let outcome = other.exchange(&server, None, (SubjectTokenKind::IdToken, "a.b.c")).await;
         assert!(outcome.is_err(), "{case}");
         assert!(stage.asked.lock().unwrap().is_empty(), "{case}: the form went on");
     }

@@ -37,7 +37,7 @@ pub use device_flow::Prompt;
 pub use discovery::McpServer;
 pub use enrol::{Enrolled, PendingEnrolment, begin_enrolment, enrol_by_device};
 pub use error::{Error, Leg};
-pub use obtain::{IdJagView, Subject};
+pub use obtain::{IdJagView, SubjectTokenKind};
 pub use passavant_outbound::{
     BoxedAddresses, Discovered, Names, OAuthError, Outbound, OutboundError, Proxies, Reach,
 };

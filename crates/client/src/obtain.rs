@@ -26,7 +26,7 @@ use std::{collections::HashSet, sync::PoisonError};
 /// The token with which an ID-JAG is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::enum_variant_names)] // as RFC 8693 names them
-pub enum Subject {
+pub enum SubjectTokenKind {
     /// The refresh token.
     RefreshToken,
     /// The ID token.
@@ -196,7 +196,7 @@ impl Client {
         let lock = self.0.vault.lock().await?;
         let (session, lock) = self.renewed_session(lock).await?;
         if let Some(refresh_token) = &session.refresh_token {
-            let subject = (Subject::RefreshToken, refresh_token.as_str());
+            let subject = (SubjectTokenKind::RefreshToken, refresh_token.as_str());
             match self.exchange(server, scopes, subject).await {
                 Err(Error::Refused { error, .. })
                     if matches!(error.error.as_str(), "invalid_grant" | "invalid_request") => {}
@@ -207,7 +207,7 @@ impl Client {
         if session.id_token_expires - self.0.clock.now().0 <= MARGIN {
             return Err(self.sign_in_needed());
         }
-        let subject = (Subject::IdToken, session.id_token.as_str());
+        let subject = (SubjectTokenKind::IdToken, session.id_token.as_str());
         match self.exchange(server, scopes, subject).await {
             Err(Error::Refused { error, .. }) if error.error == "invalid_grant" => {
                 Err(self.sign_in_needed())
@@ -255,13 +255,13 @@ impl Client {
         &self,
         server: &McpServer,
         scopes: Option<&Scopes>,
-        subject: (Subject, &str),
+        subject: (SubjectTokenKind, &str),
     ) -> Result<IdJagView, Error> {
         let scope = scopes.map(ToString::to_string).unwrap_or_default();
         let subject_token_type = match subject.0 {
-            Subject::RefreshToken => TOKEN_TYPE_REFRESH_TOKEN,
-            Subject::IdToken => TOKEN_TYPE_ID_TOKEN,
-            Subject::AccessToken => TOKEN_TYPE_ACCESS_TOKEN,
+            SubjectTokenKind::RefreshToken => TOKEN_TYPE_REFRESH_TOKEN,
+            SubjectTokenKind::IdToken => TOKEN_TYPE_ID_TOKEN,
+            SubjectTokenKind::AccessToken => TOKEN_TYPE_ACCESS_TOKEN,
         };
         let mut form = vec![
             ("grant_type", GRANT_TOKEN_EXCHANGE),

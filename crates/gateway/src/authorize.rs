@@ -15,14 +15,14 @@ use passavant_proto::{
 };
 use serde_json::value::RawValue;
 
-/// What a request is about, as it goes on record.
-pub(crate) struct Subject {
+/// The operation of a request, as it is recorded.
+pub(crate) struct RecordedOperation {
     pub(crate) method: String,
     pub(crate) target: String,
 }
 
-impl Subject {
-    /// The subject of a request with a body. Text of the caller is cut to a maximum length.
+impl RecordedOperation {
+    /// The operation of a request with a body. Text of the caller is cut to a maximum length.
     pub(crate) fn of(body: &mcp::Body<'_>) -> Self {
         let Self { method, target } = Self::whole(body);
         Self { method: trail::cut(&method), target: trail::cut(&target) }

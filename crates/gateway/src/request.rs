@@ -3,7 +3,7 @@
 
 use crate::{
     answers::{self, BROKEN, Own, REFUSED},
-    authorize::{self, Subject},
+    authorize::{self, RecordedOperation},
     callers::{Busy, Callers, Fallen, Seat, TokenState},
     era::{self, Agreed, Fault},
     gateway::{Gateway, Route},
@@ -85,9 +85,10 @@ impl Gateway {
             Err(response) => return response,
         };
         if let Err(response) = check_query(route, &parts) {
-            let subject = Subject { method: parts.method.to_string(), target: String::new() };
+            let operation =
+                RecordedOperation { method: parts.method.to_string(), target: String::new() };
             let about = About { held: admitted.held(), call: &admitted.call, now, bytes: 0 };
-            self.refused(route, &about, &subject, "request.query", "").await;
+            self.refused(route, &about, &operation, "request.query", "").await;
             return response;
         }
         if parts.method == Method::POST {
@@ -108,7 +109,7 @@ impl Gateway {
         let held = route.callers.of(&route.resource, caller, token_of(&parts.headers), now);
         let call = self.deps().entropy.id();
         let started = Instant::now();
-        let nothing = Subject { method: String::new(), target: String::new() };
+        let nothing = RecordedOperation { method: String::new(), target: String::new() };
         let about = About { held: &held, call: &call, now, bytes: 0 };
         let seat = match route.callers.seat(&held) {
             Ok(seat) => seat,
@@ -175,8 +176,8 @@ impl Gateway {
         // Refusals without a caller share the budget of refused tokens, so that floods cannot fill
         // the disk.
         if route.stranger(about.now) {
-            let subject = Subject { method: String::new(), target: String::new() };
-            self.refused(route, about, &subject, reason, "").await;
+            let operation = RecordedOperation { method: String::new(), target: String::new() };
+            self.refused(route, about, &operation, reason, "").await;
         }
         Own { retry_after: Some(wait), ..Own::new(status, REFUSED, text) }.respond()
     }
@@ -214,14 +215,14 @@ impl Gateway {
         &self,
         route: &Route,
         about: &About<'_>,
-        subject: &Subject,
+        operation: &RecordedOperation,
         reason: &str,
         rule: &str,
     ) {
         if !about.held.is_refusal_told() {
             return route.trail.leave_out();
         }
-        let decision = about.decision(route, subject, reason, rule, None);
+        let decision = about.decision(route, operation, reason, rule, None);
         if route.trail.decide(&decision).await.is_err() {
             tracing::error!("a refusal could not be put on record");
         }
@@ -234,7 +235,7 @@ impl Gateway {
         body: Body,
         mut admitted: AdmittedRequest,
     ) -> Response<Body> {
-        let nothing = Subject { method: String::new(), target: String::new() };
+        let nothing = RecordedOperation { method: String::new(), target: String::new() };
         let bytes = match read_body(route, &parts.headers, body, &mut admitted.seat).await {
             Ok(bytes) => bytes,
             Err(why) => {
@@ -274,7 +275,7 @@ impl Gateway {
                 return fault.respond(None);
             }
         };
-        let subject = Subject::of(&body);
+        let operation = RecordedOperation::of(&body);
         let id = match body.messages.as_slice() {
             [message] => message.id,
             _ => None,
@@ -283,14 +284,14 @@ impl Gateway {
             match era::check(&parts.headers, &body, &route.snapshots) {
                 Ok(agreed) => agreed,
                 Err(fault) => {
-                    self.refused(route, &about, &subject, "request.header_mismatch", "").await;
+                    self.refused(route, &about, &operation, "request.header_mismatch", "").await;
                     return fault.respond(id);
                 }
             };
         let rule = match authorize::authorize(route, admitted.held(), &body, admitted.now) {
             Ok(rule) => rule,
             Err(why) => {
-                self.refused(route, &about, &subject, why.reason(), why.rule()).await;
+                self.refused(route, &about, &operation, why.reason(), why.rule()).await;
                 return authorize::answer(route, &why, id, stateless);
             }
         };
@@ -306,7 +307,7 @@ impl Gateway {
         let endless = body.messages.iter().any(|message| message.method == "subscriptions/listen");
         let asked_for = lists::asked(&body);
         let go = Go { id, rule: &rule, arguments, parameters, lists, asked_for, endless };
-        self.go(route, parts, bytes.clone(), admitted, subject, go).await
+        self.go(route, parts, bytes.clone(), admitted, operation, go).await
     }
 
     /// GET opens a stream, DELETE ends a session.
@@ -316,16 +317,17 @@ impl Gateway {
         parts: &Parts,
         admitted: AdmittedRequest,
     ) -> Response<Body> {
-        let subject = Subject { method: parts.method.to_string(), target: String::new() };
+        let operation =
+            RecordedOperation { method: parts.method.to_string(), target: String::new() };
         let about =
             About { held: admitted.held(), call: &admitted.call, now: admitted.now, bytes: 0 };
         if let Err(fault) = era::check_version(&parts.headers) {
-            self.refused(route, &about, &subject, "request.version", "").await;
+            self.refused(route, &about, &operation, "request.version", "").await;
             return fault.respond(None);
         }
         let needed = route.settings.rules.base();
         if !admitted.held().caller.scopes().contains_all(needed) {
-            self.refused(route, &about, &subject, "operation.scope", "every request").await;
+            self.refused(route, &about, &operation, "operation.scope", "every request").await;
             let challenge = route.guard.insufficient_scope(needed);
             let text = format!("This operation needs the scopes: {needed}");
             let own = Own::new(StatusCode::FORBIDDEN, REFUSED, &text);
@@ -341,7 +343,7 @@ impl Gateway {
             asked_for: Arc::default(),
             endless: stream,
         };
-        self.go(route, parts, Bytes::new(), admitted, subject, go).await
+        self.go(route, parts, Bytes::new(), admitted, operation, go).await
     }
 
     /// Forwards an allowed request: session, identity, circuit breaker, record, MCP server.
@@ -351,7 +353,7 @@ impl Gateway {
         parts: &Parts,
         body: Bytes,
         admitted: AdmittedRequest,
-        subject: Subject,
+        operation: RecordedOperation,
         go: Go<'_>,
     ) -> Response<Body> {
         let id = go.id;
@@ -361,7 +363,7 @@ impl Gateway {
         let session = match session_of(self, &parts.headers, &held) {
             Ok(session) => session,
             Err(why) => {
-                self.refused(route, &about, &subject, why.reason(), "").await;
+                self.refused(route, &about, &operation, why.reason(), "").await;
                 return why.respond(id);
             }
         };
@@ -375,20 +377,20 @@ impl Gateway {
         let headers = match headers.await {
             Ok(headers) => headers,
             Err(why) => {
-                self.refused(route, &about, &subject, why.reason, "").await;
+                self.refused(route, &about, &operation, why.reason, "").await;
                 return Own::new(why.status, why.code, &why.text).to(id).respond();
             }
         };
         let pass = match route.breaker.enter(Instant::now()) {
             Ok(pass) => pass,
             Err(wait) => {
-                self.refused(route, &about, &subject, "upstream.down", "").await;
+                self.refused(route, &about, &operation, "upstream.down", "").await;
                 let text = "The MCP server behind this gateway does not answer; try again later.";
                 let own = Own::new(StatusCode::SERVICE_UNAVAILABLE, BROKEN, text).to(id);
                 return Own { retry_after: Some(wait.as_secs() + 1), ..own }.respond();
             }
         };
-        let decision = about.decision(route, &subject, "", go.rule, go.arguments);
+        let decision = about.decision(route, &operation, "", go.rule, go.arguments);
         let Ok(ticket) = route.trail.decide(&decision).await else {
             return proxy::not_recorded(id);
         };
@@ -449,7 +451,7 @@ impl<'a> About<'a> {
     fn decision(
         &'a self,
         route: &'a Route,
-        subject: &'a Subject,
+        operation: &'a RecordedOperation,
         reason: &'a str,
         rule: &'a str,
         arguments: Option<serde_json::Value>,
@@ -465,8 +467,8 @@ impl<'a> About<'a> {
             client: caller.client().into(),
             token: caller.token_id().into(),
             txn: caller.transaction().unwrap_or_default().into(),
-            method: (&*subject.method).into(),
-            target: (&*subject.target).into(),
+            method: (&*operation.method).into(),
+            target: (&*operation.target).into(),
             outcome: if reason.is_empty() { "granted" } else { "refused" }.into(),
             reason: reason.into(),
             rule: rule.into(),

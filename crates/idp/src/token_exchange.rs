@@ -31,7 +31,7 @@ use passavant_store::{AuditEvent, Entry, Grant, TokenKind};
 use std::sync::Arc;
 
 /// A verified subject token, with the conditions that must still hold when the ID-JAG is recorded.
-struct Subject {
+struct VerifiedSubjectToken {
     user_id: String,
     session: String,
     family: Option<String>,
@@ -44,7 +44,7 @@ struct Exchange<'a> {
     idp: &'a Idp,
     exchange: &'a TokenExchange,
     client: &'a AuthenticatedClient,
-    subject: &'a Subject,
+    subject: &'a VerifiedSubjectToken,
     key_thumbprint: Option<&'a str>,
     /// The keys that the subject token was verified with.
     keys: KeyRing,
@@ -211,7 +211,7 @@ async fn verify(
     asking: Asking<'_>,
     event: &mut AuditEvent,
     now: Timestamp,
-) -> Result<Subject, Failure> {
+) -> Result<VerifiedSubjectToken, Failure> {
     let authority = &idp.0.authority;
     let client = asking.client;
     match exchange.subject_token_type {
@@ -220,7 +220,7 @@ async fn verify(
             let keys = asking.keys.verifying();
             let subject = verify_subject(token, &keys, &authority.issuer, client, now)
                 .map_err(Refusal::SubjectToken)?;
-            Ok(Subject {
+            Ok(VerifiedSubjectToken {
                 user_id: subject.subject,
                 session: subject.session,
                 family: subject.family,
@@ -241,7 +241,7 @@ async fn verify(
             if token.dpop_jkt.is_some() && token.dpop_jkt.as_deref() != asking.key {
                 return Err(Refusal::DpopBinding.into());
             }
-            Ok(Subject {
+            Ok(VerifiedSubjectToken {
                 user_id: token.user_id,
                 session: token.sid,
                 family: Some(token.family),
@@ -262,7 +262,7 @@ async fn chained(
     client: &AuthenticatedClient,
     event: &mut AuditEvent,
     now: Timestamp,
-) -> Result<Subject, Failure> {
+) -> Result<VerifiedSubjectToken, Failure> {
     let authority = &idp.0.authority;
     let stands_for = &client.record().resources;
     if stands_for.is_empty() {
@@ -306,7 +306,7 @@ async fn chained(
     let party = server.issuer.as_str();
     let stands = idp.standing_of_id_jag(&snapshot, txn, party, resource, now).await?;
     let (grant, standing) = stands.ok_or(Refusal::SubjectNotLive)?;
-    Ok(Subject {
+    Ok(VerifiedSubjectToken {
         authentication: standing.authentication,
         user_id: grant.user_id,
         session: grant.lineage,

@@ -15,7 +15,7 @@ use acts::{
 };
 use anyhow::{Context, Result};
 use api::Api;
-use args::Subject;
+use args::Noun;
 use clap::Args;
 use desk::{administrators, installations, keys, sessions};
 use gateway::gateway;
@@ -48,11 +48,11 @@ pub(crate) struct Admin {
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
-    subject: Subject,
+    noun: Noun,
 }
 
 pub(crate) async fn run(args: Admin) -> Result<()> {
-    let tells = args.subject.cuts_off() && !args.json;
+    let tells = args.noun.cuts_off() && !args.json;
     act(args).await?;
     if tells {
         println!(
@@ -123,24 +123,24 @@ fn api_of(args: &Admin) -> Result<Api> {
 
 async fn act(args: Admin) -> Result<()> {
     let api = api_of(&args)?;
-    let value = match args.subject {
-        Subject::User(user) => users(&api, user).await?,
-        Subject::Group(group) => groups(&api, group).await?,
-        Subject::Client(client) => clients(&api, client).await?,
-        Subject::Server(server) => servers(&api, server).await?,
-        Subject::Resource(resource) => resources(&api, resource).await?,
-        Subject::Connection(connection) => connections(&api, connection).await?,
-        Subject::Trust(trust) => trusts(&api, trust).await?,
-        Subject::Account(account) => accounts(&api, account).await?,
-        Subject::Key(act) => keys(&api, act).await?,
-        Subject::Administrator(act) => return administrators(&api, act, args.json).await,
-        Subject::Installation(installation) => {
+    let value = match args.noun {
+        Noun::User(user) => users(&api, user).await?,
+        Noun::Group(group) => groups(&api, group).await?,
+        Noun::Client(client) => clients(&api, client).await?,
+        Noun::Server(server) => servers(&api, server).await?,
+        Noun::Resource(resource) => resources(&api, resource).await?,
+        Noun::Connection(connection) => connections(&api, connection).await?,
+        Noun::Trust(trust) => trusts(&api, trust).await?,
+        Noun::Account(account) => accounts(&api, account).await?,
+        Noun::Key(act) => keys(&api, act).await?,
+        Noun::Administrator(act) => return administrators(&api, act, args.json).await,
+        Noun::Installation(installation) => {
             return installations(&api, installation, args.json).await;
         }
-        Subject::Session(act) => return sessions(&api, act, args.json).await,
-        Subject::ClientHost(host) => client_hosts(&api, host).await?,
-        Subject::Gateway(act) => return gateway(&api, act, args.json).await,
-        Subject::Audit { person, client, outcome, event, by, limit, ids } => {
+        Noun::Session(act) => return sessions(&api, act, args.json).await,
+        Noun::ClientHost(host) => client_hosts(&api, host).await?,
+        Noun::Gateway(act) => return gateway(&api, act, args.json).await,
+        Noun::Audit { person, client, outcome, event, by, limit, ids } => {
             let outcome = outcome.map(|word| serde_json::from_value(word.into())).transpose()?;
             let limit = Some(i64::from(limit));
             let wanted = AuditQuery { person, client, outcome, event, by, before: None, limit };
@@ -151,7 +151,7 @@ async fn act(args: Admin) -> Result<()> {
             }
             serde_json::to_value(rows)?
         }
-        Subject::Explain { user, client, resource, scopes } => {
+        Noun::Explain { user, client, resource, scopes } => {
             let question = json!({"user": user, "client": client, "resource": resource,
                                   "scopes": scopes.map(|s| words(&s))});
             let answer = api.server.explain(&acts::typed(question)?).await?;

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
 #[derive(Subcommand)]
-pub(super) enum Subject {
+pub(super) enum Noun {
     /// People at the identity provider
     #[command(subcommand)]
     User(User),
@@ -734,7 +734,7 @@ pub(super) enum Account {
     Enable(ById),
 }
 
-impl Subject {
+impl Noun {
     /// Whether it takes away what somebody had.
     pub(super) fn cuts_off(&self) -> bool {
         let gone = match self {

@@ -6,7 +6,7 @@ use super::{
 };
 use anyhow::{Result, anyhow, bail, ensure};
 use passavant_client::{
-    AccessToken, Client, Error, IdJagView, McpServer, MemoryVault, SignInOptions, Subject,
+    AccessToken, Client, Error, IdJagView, McpServer, MemoryVault, SignInOptions, SubjectTokenKind,
 };
 use passavant_proto::jose::jws;
 use passavant_store::{AuditFilter, AuditRow};
@@ -270,7 +270,7 @@ async fn cut_off(
     let session = client.session().await?.ok_or_else(|| anyhow!("nobody is signed in"))?;
     let url = format!("{}/idp/users/{}/disable", company.admin_url, company.engineer.id);
     administer(company, &url).await?;
-    let by_id_token = (Subject::IdToken, session.id_token.as_str());
+    let by_id_token = (SubjectTokenKind::IdToken, session.id_token.as_str());
     let outcomes =
         [client.exchange(server, None, by_id_token).await, client.id_jag(server, None).await];
     for outcome in outcomes {

@@ -5,7 +5,9 @@
 use super::config::UpstreamClient;
 use anyhow::Result;
 use passavant_authority::Context;
-use passavant_client::{Client, Error, McpServer, MemoryVault, Registration, Settings, Subject};
+use passavant_client::{
+    Client, Error, McpServer, MemoryVault, Registration, Settings, SubjectTokenKind,
+};
 use passavant_gateway::{UpstreamToken, UpstreamTokenError, UpstreamTokens};
 use passavant_host as system;
 use passavant_host::Shared;
@@ -61,7 +63,7 @@ impl Hop {
     async fn obtain(&self, token: Secret) -> Result<UpstreamToken, UpstreamTokenError> {
         let server = self.server.get_or_try_init(|| self.find()).await?;
         let (client, scopes) = (&self.client, self.scopes.as_ref());
-        let subject = (Subject::AccessToken, token.expose());
+        let subject = (SubjectTokenKind::AccessToken, token.expose());
         let fresh = || client.exchange(server, scopes, subject);
         let id_jag = fresh().await.map_err(|e| failed(&e))?;
         let got = client.redeem_or_again(server, scopes, &id_jag, fresh).await;
