@@ -42,7 +42,7 @@ use tower::{Service, ServiceExt};
 
 /// Refused tokens that are recorded per second, so that unauthenticated traffic cannot fill the
 /// disk.
-const STRANGERS: u32 = 20;
+const REJECTED_TOKENS: u32 = 20;
 
 /// The dependencies that the binary passes to a gateway.
 #[derive(Clone)]
@@ -81,7 +81,7 @@ pub(crate) struct Route {
     pub(crate) callers: Callers,
     pub(crate) query: Option<String>,
     document: ProtectedResourceMetadata,
-    strangers: (AtomicI64, AtomicU32),
+    rejected_tokens: (AtomicI64, AtomicU32),
 }
 
 impl Route {
@@ -90,12 +90,12 @@ impl Route {
     }
 
     /// Whether one more refused token may be recorded this second.
-    pub(crate) fn stranger(&self, now: Timestamp) -> bool {
-        let (second, count) = &self.strangers;
+    pub(crate) fn may_record_rejected_token(&self, now: Timestamp) -> bool {
+        let (second, count) = &self.rejected_tokens;
         if second.swap(now.0, Ordering::Relaxed) != now.0 {
             count.store(0, Ordering::Relaxed);
         }
-        let is_told = count.fetch_add(1, Ordering::Relaxed) < STRANGERS;
+        let is_told = count.fetch_add(1, Ordering::Relaxed) < REJECTED_TOKENS;
         if !is_told {
             self.trail.leave_out();
         }
@@ -349,7 +349,7 @@ fn route(
         query,
         resource,
         settings,
-        strangers: (AtomicI64::new(0), AtomicU32::new(0)),
+        rejected_tokens: (AtomicI64::new(0), AtomicU32::new(0)),
     })
 }
 

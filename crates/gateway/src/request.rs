@@ -78,7 +78,7 @@ impl Gateway {
         let caller = route.guard.admit(parts.method.as_str(), &parts.uri, &parts.headers).await;
         let caller = match caller {
             Ok(caller) => caller,
-            Err(refused) => return self.stranger(route, &parts, refused, now).await,
+            Err(refused) => return self.reject_token(route, &parts, refused, now).await,
         };
         let admitted = match self.seated(route, &caller, &parts, now).await {
             Ok(admitted) => admitted,
@@ -119,13 +119,13 @@ impl Gateway {
             match held.stands(stands, now).await {
                 Ok(()) => {}
                 Err(Fallen::Revoked) => {
-                    if route.stranger(now) {
+                    if route.may_record_rejected_token(now) {
                         self.refused(route, &about, &nothing, "token.revoked", "").await;
                     }
                     return Err(route.guard.revoked());
                 }
                 Err(Fallen::Unknown) => {
-                    if route.stranger(now) {
+                    if route.may_record_rejected_token(now) {
                         self.refused(route, &about, &nothing, "token.unknown", "").await;
                     }
                     let text = "The token cannot be checked just now; try again.";
@@ -175,7 +175,7 @@ impl Gateway {
         };
         // Refusals without a caller share the budget of refused tokens, so that floods cannot fill
         // the disk.
-        if route.stranger(about.now) {
+        if route.may_record_rejected_token(about.now) {
             let operation = RecordedOperation { method: String::new(), target: String::new() };
             self.refused(route, about, &operation, reason, "").await;
         }
@@ -183,7 +183,7 @@ impl Gateway {
     }
 
     /// Answers a request whose token is not accepted: the sender is unknown.
-    async fn stranger(
+    async fn reject_token(
         &self,
         route: &Route,
         parts: &Parts,
@@ -191,7 +191,7 @@ impl Gateway {
         now: Timestamp,
     ) -> Response<Body> {
         let sent = matches!(refused.reason, "token.invalid" | "token.proof");
-        if sent && route.stranger(now) {
+        if sent && route.may_record_rejected_token(now) {
             let decision = CallRecord {
                 kind: CallKind::Decision,
                 at: now,
