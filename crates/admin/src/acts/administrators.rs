@@ -1,7 +1,7 @@
 //! Named administrators, the same at both servers: only owners add, renew and remove them. Their
 //! tokens are shown once, and stored in a form that can only verify them.
 
-use super::{ActError, Kept, context::ActContext};
+use super::{ActError, ManagedKind, context::ActContext};
 use crate::{
     proof,
     servers::Administration,
@@ -60,7 +60,7 @@ fn leaving_an_owner(context: &ActContext, name: &str, mut event: AuditEvent) -> 
     event
 }
 
-impl<A: Administration> Kept<A> for Administrators {
+impl<A: Administration> ManagedKind<A> for Administrators {
     type Record = Administrator;
 
     async fn view(

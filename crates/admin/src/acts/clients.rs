@@ -1,6 +1,6 @@
 //! OAuth clients, at either server.
 
-use super::{ActError, Kept, Switched, context::ActContext, people::dependent, put};
+use super::{ActError, ManagedKind, Switched, context::ActContext, people::dependent, put};
 use crate::{
     servers::{IdpAdmin, RasAdmin},
     types::{
@@ -308,7 +308,7 @@ pub(crate) async fn new_secret(
     Ok(SecretView { id: id.to_owned(), client_secret: secret.expose().to_owned() })
 }
 
-impl Kept<IdpAdmin> for Clients {
+impl ManagedKind<IdpAdmin> for Clients {
     type Record = Client;
 
     async fn view(_: &IdpAdmin, _: &ActContext, client: &Client) -> Result<ClientView, ActError> {
@@ -350,7 +350,7 @@ impl Switched<IdpAdmin> for Clients {
     }
 }
 
-impl Kept<RasAdmin> for Clients {
+impl ManagedKind<RasAdmin> for Clients {
     type Record = Client;
 
     async fn view(_: &RasAdmin, _: &ActContext, client: &Client) -> Result<ClientView, ActError> {

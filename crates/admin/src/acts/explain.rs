@@ -1,6 +1,6 @@
 //! Explains what the exchange would decide, and why.
 
-use super::{ActError, Kept as _, context::ActContext};
+use super::{ActError, ManagedKind as _, context::ActContext};
 use crate::{
     servers::IdpAdmin,
     types::{Clients, ExplainQuestion, Explanation, Kind as _, Resources, Users},

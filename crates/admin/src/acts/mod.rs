@@ -57,7 +57,7 @@ impl ActError {
 }
 
 /// A kind of record as one server (`A`) manages it.
-pub(crate) trait Kept<A: Sync + 'static>: Kind {
+pub(crate) trait ManagedKind<A: Sync + 'static>: Kind {
     type Record: Record;
 
     /// The id of the record that somebody names by its id or by its name.
@@ -111,7 +111,7 @@ pub(crate) trait Kept<A: Sync + 'static>: Kind {
 }
 
 /// A kind of record that can be disabled and enabled.
-pub(crate) trait Switched<A: Sync + 'static>: Kept<A> {
+pub(crate) trait Switched<A: Sync + 'static>: ManagedKind<A> {
     fn set(record: &mut Self::Record, disabled: bool);
 
     fn switch(
@@ -132,7 +132,7 @@ pub(crate) trait Switched<A: Sync + 'static>: Kept<A> {
 /// Default number of records in a response.
 const USUAL: i64 = 100;
 
-pub(crate) async fn list<A: Sync + 'static, K: Kept<A>>(
+pub(crate) async fn list<A: Sync + 'static, K: ManagedKind<A>>(
     of: &A,
     context: &ActContext,
     query: ListQuery,
@@ -166,7 +166,7 @@ pub(crate) fn check_limit(limit: i64) -> Result<(), ActError> {
 }
 
 /// One record, and its current ETag.
-pub(crate) async fn show<A: Sync + 'static, K: Kept<A>>(
+pub(crate) async fn show<A: Sync + 'static, K: ManagedKind<A>>(
     of: &A,
     context: &ActContext,
     named: &str,
@@ -177,7 +177,7 @@ pub(crate) async fn show<A: Sync + 'static, K: Kept<A>>(
     Ok((K::view(of, context, &record).await?, tag))
 }
 
-pub(crate) async fn delete<A: Sync + 'static, K: Kept<A>>(
+pub(crate) async fn delete<A: Sync + 'static, K: ManagedKind<A>>(
     of: &A,
     context: &ActContext,
     named: &str,

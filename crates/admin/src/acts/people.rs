@@ -1,6 +1,6 @@
 //! People and groups at an IdP, their installations and sessions.
 
-use super::{ActError, Kept, Switched, context::ActContext, put};
+use super::{ActError, ManagedKind, Switched, context::ActContext, put};
 use crate::{
     servers::{Administration, Deps, IdpAdmin, RasAdmin},
     types::{
@@ -111,7 +111,7 @@ async fn cut_off(
     changed.map(|user| view(&user)).ok_or_else(|| ActError::missing(Users::NOUN, id))
 }
 
-impl Kept<IdpAdmin> for Users {
+impl ManagedKind<IdpAdmin> for Users {
     type Record = User;
 
     /// The id for an id or user name, even if the record cannot be read.
@@ -247,7 +247,7 @@ pub(crate) async fn set_password(
     cut_off(context, &id, Act::SetPassword, set, true).await
 }
 
-impl Kept<IdpAdmin> for Groups {
+impl ManagedKind<IdpAdmin> for Groups {
     type Record = Group;
 
     async fn view(_: &IdpAdmin, _: &ActContext, group: &Group) -> Result<GroupView, ActError> {

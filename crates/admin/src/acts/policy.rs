@@ -1,7 +1,7 @@
 //! The MCP servers known to an IdP, and who may reach them.
 
 use super::{
-    ActError, Kept, Switched,
+    ActError, ManagedKind, Switched,
     context::ActContext,
     people::{dependent, groups_exist},
     put,
@@ -62,7 +62,7 @@ async fn check_aliases(
     Ok(())
 }
 
-impl Kept<IdpAdmin> for AuthorizationServers {
+impl ManagedKind<IdpAdmin> for AuthorizationServers {
     type Record = ResourceAuthorizationServer;
 
     async fn view(
@@ -164,7 +164,7 @@ pub(crate) fn normalized(named: &str) -> String {
     Resource::parse(named).map_or_else(|_| named.to_owned(), |it| it.normalized().to_owned())
 }
 
-impl Kept<IdpAdmin> for Resources {
+impl ManagedKind<IdpAdmin> for Resources {
     type Record = RegisteredResource;
 
     async fn id_of(_: &IdpAdmin, _: &ActContext, named: &str) -> Result<String, ActError> {
@@ -294,7 +294,7 @@ async fn ids_of(
     Ok(ids)
 }
 
-impl Kept<IdpAdmin> for Connections {
+impl ManagedKind<IdpAdmin> for Connections {
     type Record = Connection;
 
     async fn view(

@@ -1,7 +1,7 @@
 //! Trusted issuers, governed MCP servers and accounts of a RAS.
 
 use super::{
-    ActError, Kept, Switched,
+    ActError, ManagedKind, Switched,
     context::ActContext,
     people::{check_email, dependent},
     policy::normalized,
@@ -107,7 +107,7 @@ fn check_keys(uri: Option<&String>) -> Result<(), ActError> {
     })
 }
 
-impl Kept<RasAdmin> for TrustedIssuers {
+impl ManagedKind<RasAdmin> for TrustedIssuers {
     type Record = TrustedIssuer;
 
     async fn view(
@@ -196,7 +196,7 @@ impl Switched<RasAdmin> for TrustedIssuers {
     }
 }
 
-impl Kept<RasAdmin> for ClientHosts {
+impl ManagedKind<RasAdmin> for ClientHosts {
     type Record = ClientHost;
 
     async fn view(
@@ -275,7 +275,7 @@ fn check_lifetime(seconds: Option<i64>) -> Result<(), ActError> {
     }
 }
 
-impl Kept<RasAdmin> for GovernedResources {
+impl ManagedKind<RasAdmin> for GovernedResources {
     type Record = GovernedResource;
 
     async fn id_of(_: &RasAdmin, _: &ActContext, named: &str) -> Result<String, ActError> {
@@ -348,7 +348,7 @@ fn account_view(account: &Account) -> AccountView {
     AccountView { id: account.id.clone(), email: account.email.clone(), disabled: account.disabled }
 }
 
-impl Kept<RasAdmin> for Accounts {
+impl ManagedKind<RasAdmin> for Accounts {
     type Record = Account;
 
     /// The id for an id or email address, in any spelling.

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     acts::{
-        self, ActError, Kept, Switched, administrators, audit, clients,
+        self, ActError, ManagedKind, Switched, administrators, audit, clients,
         context::Need::{self, Appoint, Change, CutOff, Read},
         explain::explain,
         people, trust,
@@ -162,7 +162,7 @@ impl<A: Administration> Table<A> {
     }
 
     /// The operations of a kind of record: list, add, show, change, delete.
-    fn kind<K: Kept<A>>(self, what: &str) -> Self
+    fn kind<K: ManagedKind<A>>(self, what: &str) -> Self
     where
         Listed<K::View>: PartialSchema,
     {
@@ -412,21 +412,21 @@ pub(super) fn ras() -> Table<RasAdmin> {
         .common()
 }
 
-async fn list<A: Administration, K: Kept<A>>(
+async fn list<A: Administration, K: ManagedKind<A>>(
     acting: Acting<A>,
     QueryParams(query): QueryParams<ListQuery>,
 ) -> Answer<Listed<K::View>> {
     acts::list::<A, K>(&acting.of, &acting.context, query).await.map(Json)
 }
 
-async fn add<A: Administration, K: Kept<A>>(
+async fn add<A: Administration, K: ManagedKind<A>>(
     acting: Acting<A>,
     Said(new): Said<K::New>,
 ) -> Answer<K::View> {
     K::add(&acting.of, &acting.context, new).await.map(Json)
 }
 
-async fn show<A: Administration, K: Kept<A>>(
+async fn show<A: Administration, K: ManagedKind<A>>(
     acting: Acting<A>,
     Path(id): Path<String>,
 ) -> Result<Response<axum::body::Body>, ActError> {
@@ -438,7 +438,7 @@ async fn show<A: Administration, K: Kept<A>>(
     Ok(response)
 }
 
-async fn alter<A: Administration, K: Kept<A>>(
+async fn alter<A: Administration, K: ManagedKind<A>>(
     acting: Acting<A>,
     Path(id): Path<String>,
     Said(change): Said<K::Change>,
@@ -448,7 +448,7 @@ async fn alter<A: Administration, K: Kept<A>>(
     K::change(of, context, &id, change).await.map(Json)
 }
 
-async fn delete<A: Administration, K: Kept<A>>(
+async fn delete<A: Administration, K: ManagedKind<A>>(
     acting: Acting<A>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ActError> {
@@ -456,7 +456,7 @@ async fn delete<A: Administration, K: Kept<A>>(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn dependents<A: Administration, K: Kept<A>>(
+async fn dependents<A: Administration, K: ManagedKind<A>>(
     acting: Acting<A>,
     Path(id): Path<String>,
 ) -> Answer<Dependents> {

@@ -87,7 +87,7 @@ pub async fn start(
     let journal =
         journal::start(&config.folder, config.durability, config.keep_days, entries, records)?;
     let (key, session_key) = keys::gateway_key(&config.folder.join("gateway.key"), kek)?;
-    let approved = Kept::open(config.folder.join("tools.json"))?;
+    let approved = ApprovedToolsFile::open(config.folder.join("tools.json"))?;
     let before = approved.all();
     let keep: Keep = {
         let approved = Arc::new(approved);
@@ -225,13 +225,13 @@ type ByResource<T> = BTreeMap<String, BTreeMap<String, T>>;
 
 /// The approved tools, in a file. Fields that an earlier version does not know are in a second
 /// file, so that it can read the first one.
-struct Kept {
+struct ApprovedToolsFile {
     file: PathBuf,
     more: PathBuf,
     all: Mutex<ByResource<Approved>>,
 }
 
-impl Kept {
+impl ApprovedToolsFile {
     fn open(file: PathBuf) -> Result<Self> {
         let more = file.with_extension("more.json");
         let mut all: ByResource<Approved> = read(&file)?;
