@@ -14,7 +14,7 @@ pub(crate) const METHOD_NOT_FOUND: i64 = -32601;
 pub(crate) const BROKEN: i64 = -32603;
 
 /// One answer that the gateway makes itself.
-pub(crate) struct Own<'a> {
+pub(crate) struct ErrorAnswer<'a> {
     pub(crate) status: StatusCode,
     /// The id of the request, as it was written. `None` leaves the member out.
     pub(crate) id: Option<&'a RawValue>,
@@ -26,7 +26,7 @@ pub(crate) struct Own<'a> {
     pub(crate) retry_after: Option<u64>,
 }
 
-impl<'a> Own<'a> {
+impl<'a> ErrorAnswer<'a> {
     pub(crate) fn new(status: StatusCode, code: i64, text: &'a str) -> Self {
         Self { status, id: None, code, text, data: None, challenge: None, retry_after: None }
     }

@@ -1,7 +1,7 @@
 //! Maps method and tool to the required scopes, or to the reason of a refusal.
 
 use crate::{
-    answers::{METHOD_NOT_FOUND, Own, REFUSED},
+    answers::{ErrorAnswer, METHOD_NOT_FOUND, REFUSED},
     callers::TokenState,
     gateway::Route,
     trail,
@@ -74,11 +74,14 @@ pub(crate) fn answer(
     id: Option<&RawValue>,
     stateless: bool,
 ) -> Response<Body> {
-    let forbidden = |text: &str| Own::new(StatusCode::FORBIDDEN, REFUSED, text).to(id).respond();
+    let forbidden =
+        |text: &str| ErrorAnswer::new(StatusCode::FORBIDDEN, REFUSED, text).to(id).respond();
     match why {
         // A method without a rule gets the same answer as a method that does not exist.
         NotAllowed::NoRule { kind: "method" } if stateless => {
-            Own::new(StatusCode::NOT_FOUND, METHOD_NOT_FOUND, "Method not found").to(id).respond()
+            ErrorAnswer::new(StatusCode::NOT_FOUND, METHOD_NOT_FOUND, "Method not found")
+                .to(id)
+                .respond()
         }
         NotAllowed::NoRule { kind } => forbidden(&format!(
             "No rule of this gateway allows this {kind}. Ask who runs it to add one."
@@ -91,14 +94,14 @@ pub(crate) fn answer(
         NotAllowed::Scope { needed, .. } => {
             let challenge = route.guard.insufficient_scope(needed);
             let text = format!("This operation needs the scopes: {needed}");
-            let own = Own::new(StatusCode::FORBIDDEN, REFUSED, &text).to(id);
-            Own { challenge: Some(&challenge), ..own }.respond()
+            let answer = ErrorAnswer::new(StatusCode::FORBIDDEN, REFUSED, &text).to(id);
+            ErrorAnswer { challenge: Some(&challenge), ..answer }.respond()
         }
         NotAllowed::Authentication { max_age, acr_values, .. } => {
             let challenge = route.guard.insufficient_authentication(*max_age, acr_values);
             let text = "This operation needs a fresher or stronger sign-in.";
-            let own = Own::new(StatusCode::UNAUTHORIZED, REFUSED, text).to(id);
-            Own { challenge: Some(&challenge), ..own }.respond()
+            let answer = ErrorAnswer::new(StatusCode::UNAUTHORIZED, REFUSED, text).to(id);
+            ErrorAnswer { challenge: Some(&challenge), ..answer }.respond()
         }
     }
 }

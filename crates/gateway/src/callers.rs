@@ -93,7 +93,7 @@ type Asking = Shared<BoxFuture<'static, Result<bool, Unavailable>>>;
 
 /// Why a token is not accepted any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fallen {
+pub(crate) enum Inactive {
     /// It was revoked.
     Revoked,
     /// Its state could not be learnt.
@@ -115,8 +115,8 @@ impl TokenState {
         }
     }
 
-    /// Counts further requests against the rates, beyond the one that the seat stands for (members
-    /// of a batch).
+    /// Counts further requests against the rates, beyond the one that the permit stands for
+    /// (members of a batch).
     pub(crate) fn take_more(&self, count: u32) -> Result<(), Busy> {
         let Some(count) = NonZeroU32::new(count) else { return Ok(()) };
         let wait = Duration::from_secs(1);
@@ -134,9 +134,9 @@ impl TokenState {
 
     /// Checks whether the token is still active, at most once a second. Requests that arrive during
     /// a check share its result, so nobody waits for more than one check.
-    pub(crate) async fn stands(&self, stands: &Stands, now: Timestamp) -> Result<(), Fallen> {
+    pub(crate) async fn stands(&self, stands: &Stands, now: Timestamp) -> Result<(), Inactive> {
         if self.ended.is_cancelled() {
-            return Err(Fallen::Revoked);
+            return Err(Inactive::Revoked);
         }
         if self.stood_at.load(Ordering::Relaxed) >= now.0 {
             return Ok(());
@@ -164,9 +164,9 @@ impl TokenState {
             }
             Ok(false) => {
                 self.end();
-                Err(Fallen::Revoked)
+                Err(Inactive::Revoked)
             }
-            Err(_) => Err(Fallen::Unknown),
+            Err(_) => Err(Inactive::Unknown),
         }
     }
 }
@@ -187,7 +187,7 @@ pub(crate) enum Busy {
 }
 
 /// A permit for one request in flight, released when it is dropped.
-pub(crate) struct Seat {
+pub(crate) struct RequestPermit {
     pub(crate) held: Arc<TokenState>,
     all: Arc<AtomicUsize>,
     all_bytes: Arc<AtomicUsize>,
@@ -196,7 +196,7 @@ pub(crate) struct Seat {
     bytes: usize,
 }
 
-impl Seat {
+impl RequestPermit {
     /// Sets the number of bytes that this request holds: of a body, or of an answer that is
     /// inspected.
     pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), Busy> {
@@ -228,7 +228,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for RequestPermit {
     fn drop(&mut self) {
         // Lowering the number always succeeds.
         let _ = self.hold(0);
@@ -301,12 +301,12 @@ impl Callers {
 
     /// Takes a permit for one request. The rate is counted by [`Callers::take`] after the token was
     /// found active, so that a revoked token does not use up its person's rate.
-    pub(crate) fn seat(&self, held: &Arc<TokenState>) -> Result<Seat, Busy> {
+    pub(crate) fn permit(&self, held: &Arc<TokenState>) -> Result<RequestPermit, Busy> {
         let all = self.open.fetch_add(1, Ordering::Relaxed);
         let person = held.person.open.fetch_add(1, Ordering::Relaxed);
         held.client.open.fetch_add(1, Ordering::Relaxed);
         held.open.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat {
+        let permit = RequestPermit {
             held: Arc::clone(held),
             all: Arc::clone(&self.open),
             all_bytes: Arc::clone(&self.bytes),
@@ -319,7 +319,7 @@ impl Callers {
         if all >= self.limits.concurrent {
             return Err(Busy::Full);
         }
-        Ok(seat)
+        Ok(permit)
     }
 
     /// Counts one request against the rates of its person and client.

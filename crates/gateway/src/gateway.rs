@@ -1,7 +1,7 @@
 //! The gateway: its routes, and how a request is matched to one of them by exact host and path.
 
 use crate::{
-    answers::{self, Own, REFUSED},
+    answers::{self, ErrorAnswer, REFUSED},
     breaker::Breaker,
     callers::Callers,
     era::Fault,
@@ -297,7 +297,7 @@ impl Gateway {
 
     /// The route or document at the host and path of a request. The path is compared as it was
     /// sent: non-canonical paths never match.
-    fn target(&self, parts: &Parts) -> Result<Option<&RouteTarget>, Own<'static>> {
+    fn target(&self, parts: &Parts) -> Result<Option<&RouteTarget>, ErrorAnswer<'static>> {
         let host = host_of(parts)?;
         let paths = self.0.targets.get(host.as_str()).or_else(|| {
             let bare = host.strip_suffix(":443").or(host.strip_suffix(":80"))?;
@@ -354,8 +354,8 @@ fn route(
 }
 
 /// The one host that a request names, in lower case.
-fn host_of(parts: &Parts) -> Result<String, Own<'static>> {
-    let bad = |text| Own::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, text);
+fn host_of(parts: &Parts) -> Result<String, ErrorAnswer<'static>> {
+    let bad = |text| ErrorAnswer::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, text);
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     let host = hosts.next().and_then(|value| value.to_str().ok());
     let (Some(host), None) = (host, hosts.next()) else {
@@ -380,8 +380,8 @@ pub fn is_framed_plainly(headers: &HeaderMap) -> bool {
 }
 
 /// Rejects requests that some intermediary could frame differently.
-fn check_framing(parts: &Parts) -> Result<(), Own<'static>> {
-    let bad = |text| Own::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, text);
+fn check_framing(parts: &Parts) -> Result<(), ErrorAnswer<'static>> {
+    let bad = |text| ErrorAnswer::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, text);
     let headers = &parts.headers;
     if !is_framed_plainly(headers) {
         return Err(bad("Only `Transfer-Encoding: chunked` is taken, once."));
@@ -394,8 +394,8 @@ fn check_framing(parts: &Parts) -> Result<(), Own<'static>> {
 
 impl Fault {
     pub(crate) fn respond(&self, id: Option<&RawValue>) -> Response<Body> {
-        let own = Own::new(StatusCode::BAD_REQUEST, self.code, &self.text).to(id);
-        Own { data: self.data.clone(), ..own }.respond()
+        let answer = ErrorAnswer::new(StatusCode::BAD_REQUEST, self.code, &self.text).to(id);
+        ErrorAnswer { data: self.data.clone(), ..answer }.respond()
     }
 }
 
@@ -427,17 +427,17 @@ impl GatewayService {
         let path = request.uri().path();
         let probe = path == "/healthz" || path == "/readyz";
         let (parts, body) = request.into_parts();
-        let close = |own: Own<'_>| {
-            let mut response = own.respond();
+        let close = |answer: ErrorAnswer<'_>| {
+            let mut response = answer.respond();
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             response
         };
-        if let Err(own) = check_framing(&parts) {
-            return close(own);
+        if let Err(answer) = check_framing(&parts) {
+            return close(answer);
         }
         let target = match self.gateway.target(&parts) {
             Ok(target) => target.cloned(),
-            Err(own) => return close(own),
+            Err(answer) => return close(answer),
         };
         match target {
             Some(RouteTarget::Route(route)) => {
@@ -470,7 +470,7 @@ impl GatewayService {
                 let preflight = parts.method == Method::OPTIONS;
                 if self.gateway.0.targets.contains_key(&host) {
                     let text = "There is no MCP server at this path.";
-                    return Own::new(StatusCode::NOT_FOUND, REFUSED, text).respond();
+                    return ErrorAnswer::new(StatusCode::NOT_FOUND, REFUSED, text).respond();
                 }
                 self.gateway.tell_of_host(&host, preflight);
                 let text = format!(
@@ -478,7 +478,7 @@ impl GatewayService {
                      in `hosts` of the route.",
                     shown(&host, 100)
                 );
-                Own::new(StatusCode::MISDIRECTED_REQUEST, REFUSED, &text).respond()
+                ErrorAnswer::new(StatusCode::MISDIRECTED_REQUEST, REFUSED, &text).respond()
             }
         }
     }

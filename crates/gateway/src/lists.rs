@@ -22,7 +22,7 @@ pub(crate) struct Unreadable;
 
 /// The filter through which one caller sees lists.
 #[derive(Clone)]
-pub(crate) struct Lens {
+pub(crate) struct ListFilter {
     route: Arc<Route>,
     scopes: Scopes,
     now: Timestamp,
@@ -36,7 +36,7 @@ pub(crate) fn asked(body: &Body<'_>) -> Arc<[String]> {
     lists.filter_map(|message| canonical(message.id?.get()).ok()).collect()
 }
 
-impl Lens {
+impl ListFilter {
     pub(crate) fn new(
         route: Arc<Route>,
         scopes: Scopes,

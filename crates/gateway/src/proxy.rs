@@ -1,10 +1,10 @@
 //! Sends a request to the MCP server, and brings the answer back.
 
 use crate::{
-    answers::{BROKEN, Own},
+    answers::{BROKEN, ErrorAnswer},
     breaker::Pass,
     gateway::{Gateway, Route},
-    lists::Lens,
+    lists::ListFilter,
     media::{self, Kind},
     relay::{Call, EventFilter, Relay},
     session, trail,
@@ -39,14 +39,14 @@ const PASSED: [HeaderName; 6] = [
 ];
 
 /// A request for the MCP server, and what is needed to handle its answer.
-pub(crate) struct Onward<'a> {
+pub(crate) struct UpstreamRequest<'a> {
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) id: Option<&'a RawValue>,
     pub(crate) owner: String,
     /// Filters lists in the answer. `None` if the answer cannot contain any.
-    pub(crate) lens: Option<Lens>,
+    pub(crate) list_filter: Option<ListFilter>,
     /// The answer is a stream that ends only when somebody ends it.
     pub(crate) endless: bool,
     /// Permission of the circuit breaker.
@@ -58,12 +58,13 @@ pub(crate) struct Onward<'a> {
 pub(crate) async fn forward(
     gateway: &Gateway,
     route: &Arc<Route>,
-    onward: Onward<'_>,
+    upstream_request: UpstreamRequest<'_>,
     mut call: Call,
     ticket: trail::Ticket,
 ) -> Response<Body> {
-    let Onward { method, headers, body, id, owner, lens, endless, pass } = onward;
-    let held = Arc::clone(&call.seat.held);
+    let UpstreamRequest { method, headers, body, id, owner, list_filter, endless, pass } =
+        upstream_request;
+    let held = Arc::clone(&call.permit.held);
     // What is not on record is not done.
     if route.trail.written(ticket).await.is_err() {
         call.ended = "not_recorded";
@@ -80,9 +81,12 @@ pub(crate) async fn forward(
     };
     let fail = |call: &mut Call, status, ended, text: &str| {
         call.ended = ended;
-        let own = Own::new(status, BROKEN, text).to(id);
-        Own { retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1), ..own }
-            .respond()
+        let answer = ErrorAnswer::new(status, BROKEN, text).to(id);
+        ErrorAnswer {
+            retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
+            ..answer
+        }
+        .respond()
     };
     let response = match answered {
         Ok(Ok(response)) => response,
@@ -108,17 +112,17 @@ pub(crate) async fn forward(
     };
     pass.answered();
     // The body was sent: it is not held any more.
-    let _ = call.seat.hold(0);
+    let _ = call.permit.hold(0);
     call.status = response.status().as_u16();
-    back(gateway, route, response, call, (id, &owner), lens, endless).await
+    back(gateway, route, response, call, (id, &owner), list_filter, endless).await
 }
 
 /// 503: a decision that cannot be recorded is not carried out, and an answer not given.
 pub(crate) fn not_recorded(id: Option<&RawValue>) -> Response<Body> {
     tracing::error!("a decision could not be put on record");
     let text = "This gateway cannot put its decisions on record just now, and so allows nothing.";
-    let own = Own::new(StatusCode::SERVICE_UNAVAILABLE, BROKEN, text).to(id);
-    Own { retry_after: Some(5), ..own }.respond()
+    let answer = ErrorAnswer::new(StatusCode::SERVICE_UNAVAILABLE, BROKEN, text).to(id);
+    ErrorAnswer { retry_after: Some(5), ..answer }.respond()
 }
 
 async fn back(
@@ -127,19 +131,19 @@ async fn back(
     response: Response<Incoming>,
     mut call: Call,
     (id, owner): (Option<&RawValue>, &str),
-    lens: Option<Lens>,
+    list_filter: Option<ListFilter>,
     endless: bool,
 ) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
     let refuse = |call: &mut Call, text: &str| {
         call.ended = "refused_answer";
         tracing::warn!(resource = %route.resource, status = call.status, text, "an answer was refused");
-        Own::new(StatusCode::BAD_GATEWAY, BROKEN, text).to(id).respond()
+        ErrorAnswer::new(StatusCode::BAD_GATEWAY, BROKEN, text).to(id).respond()
     };
     match parts.status {
         StatusCode::UNAUTHORIZED => {
             // The MCP server's own token may have been revoked: the next request gets a new one.
-            *call.seat.held.upstream_token.lock().await = None;
+            *call.permit.held.upstream_token.lock().await = None;
             let text = "The MCP server does not accept what this gateway says of the caller. Who runs \
                         the gateway has to compare its settings with the MCP server's.";
             return refuse(&mut call, text);
@@ -181,10 +185,12 @@ async fn back(
         parts.headers.insert(HeaderName::from_static(crate::era::SESSION), bound);
     }
     let (events, json) = (kind == Some(Kind::Events), kind == Some(Kind::Json));
-    let lens = lens.filter(|_| parts.status.is_success());
-    let filter = match lens {
-        Some(lens) if json => return list(route, parts, body, call, id, &lens).await,
-        Some(lens) if events => Some(EventFilter::new(lens, route.settings.limits.answer)),
+    let list_filter = list_filter.filter(|_| parts.status.is_success());
+    let filter = match list_filter {
+        Some(list_filter) if json => return list(route, parts, body, call, id, &list_filter).await,
+        Some(list_filter) if events => {
+            Some(EventFilter::new(list_filter, route.settings.limits.answer))
+        }
         // A body that is neither JSON nor events cannot be inspected. 202 is exempt: it answers a
         // notification, and nobody reads a list in it.
         Some(_) if parts.status == StatusCode::OK && !http_body::Body::is_end_stream(&body) => {
@@ -231,19 +237,19 @@ async fn list(
     body: Incoming,
     mut call: Call,
     id: Option<&RawValue>,
-    lens: &Lens,
+    list_filter: &ListFilter,
 ) -> Response<Body> {
     let refuse = |call: &mut Call, text: &str| {
         call.ended = "unreadable";
-        Own::new(StatusCode::BAD_GATEWAY, BROKEN, text).to(id).respond()
+        ErrorAnswer::new(StatusCode::BAD_GATEWAY, BROKEN, text).to(id).respond()
     };
-    let held = Arc::clone(&call.seat.held);
+    let held = Arc::clone(&call.permit.held);
     let largest = route.settings.limits.answer;
     let read = async {
         let (mut bytes, mut body) = (BytesMut::new(), body);
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| ())?.into_data() else { continue };
-            if bytes.len() + data.len() > largest || call.seat.hold_more(data.len()).is_err() {
+            if bytes.len() + data.len() > largest || call.permit.hold_more(data.len()).is_err() {
                 return Err(());
             }
             bytes.extend_from_slice(&data);
@@ -260,7 +266,7 @@ async fn list(
     let Ok(Ok(bytes)) = read else {
         return refuse(&mut call, "The MCP server's answer is too large, too slow, or broke off.");
     };
-    let looked = std::str::from_utf8(&bytes).map(|text| lens.document(text));
+    let looked = std::str::from_utf8(&bytes).map(|text| list_filter.document(text));
     let bytes = match looked {
         Ok(Ok(None)) => bytes,
         Ok(Ok(Some(new))) => new.into(),

@@ -1,7 +1,9 @@
 //! The body of an answer on its way to the caller: forwarded as it comes, until it ends, the caller
 //! disconnects or the token ends.
 
-use crate::{callers::Seat, events, lists::Lens, trail, upstream_body::UpstreamBody};
+use crate::{
+    callers::RequestPermit, events, lists::ListFilter, trail, upstream_body::UpstreamBody,
+};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::{Bytes, Incoming};
 use passavant_proto::mcp::call_record::{CallKind, CallRecord};
@@ -30,7 +32,7 @@ pub(crate) struct Call {
     pub(crate) bytes: u64,
     pub(crate) ended: &'static str,
     /// Kept until the end.
-    pub(crate) seat: Seat,
+    pub(crate) permit: RequestPermit,
 }
 
 impl Drop for Call {
@@ -68,7 +70,7 @@ pub(crate) enum Cut {
 
 /// Inspects each event before it is forwarded.
 pub(crate) struct EventFilter {
-    pub(crate) lens: Lens,
+    pub(crate) list_filter: ListFilter,
     pub(crate) splitter: events::Splitter,
     pub(crate) largest: usize,
     /// An event that was rewritten. It follows what was passed before it.
@@ -79,12 +81,12 @@ pub(crate) struct EventFilter {
 const PIECE: usize = 64 * 1024;
 
 impl EventFilter {
-    pub(crate) fn new(lens: Lens, largest: usize) -> Self {
-        Self { lens, splitter: events::Splitter::default(), largest, written: None }
+    pub(crate) fn new(list_filter: ListFilter, largest: usize) -> Self {
+        Self { list_filter, splitter: events::Splitter::default(), largest, written: None }
     }
 
     /// Inspects one event. Returns its replacement, or `None` if it is forwarded as it came.
-    fn look(lens: &Lens, event: &[u8]) -> Result<Option<Bytes>, Cut> {
+    fn look(list_filter: &ListFilter, event: &[u8]) -> Result<Option<Bytes>, Cut> {
         // Readers repair invalid UTF-8 in different ways.
         let text = std::str::from_utf8(event).map_err(|_| Cut::Unreadable)?;
         let data = events::data(text);
@@ -92,7 +94,7 @@ impl EventFilter {
             data.as_ref().is_some_and(|data| data.trim_start().starts_with(['{', '[']));
         let new = match &data {
             // An event that is not JSON-RPC contains no list.
-            Some(data) if is_message => lens.look(data).map_err(|_| Cut::Unreadable)?,
+            Some(data) if is_message => list_filter.look(data).map_err(|_| Cut::Unreadable)?,
             _ => None,
         };
         match (new, data) {
@@ -112,7 +114,7 @@ impl EventFilter {
         }
         while self.splitter.passed() < PIECE {
             let Some(event) = self.splitter.peek() else { break };
-            let (len, looked) = (event.len(), Self::look(&self.lens, event)?);
+            let (len, looked) = (event.len(), Self::look(&self.list_filter, event)?);
             let Some(new) = looked else {
                 self.splitter.pass(len);
                 continue;
@@ -140,7 +142,8 @@ impl EventFilter {
         if rest.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Self::look(&self.lens, &rest)?.unwrap_or(rest)).filter(|rest| !rest.is_empty()))
+        Ok(Some(Self::look(&self.list_filter, &rest)?.unwrap_or(rest))
+            .filter(|rest| !rest.is_empty()))
     }
 }
 
@@ -224,14 +227,14 @@ impl Relay {
         let upstream = UpstreamBody::new(upstream);
         // Whether events or not: a caller that does not read must not keep a connection to the MCP
         // server open with an ended token.
-        call.seat.held.stream(&upstream);
+        call.permit.held.stream(&upstream);
         let quiet = Quiet::new(keepalive.filter(|_| events));
         Self { upstream, call, events, filter, stopping, ends: None, quiet }
     }
 
     /// Whether the body has to end now.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<&'static str> {
-        let (ended, stopping) = (&self.call.seat.held.ended, &self.stopping);
+        let (ended, stopping) = (&self.call.permit.held.ended, &self.stopping);
         let ends = self.ends.get_or_insert_with(|| {
             let ended = ended.clone();
             let stopping = stopping.clone();
@@ -275,7 +278,7 @@ impl Relay {
         let Some(filter) = &mut self.filter else { return Ok(None) };
         let next = filter.next();
         let held = filter.splitter.waiting();
-        self.call.seat.hold(held).map_err(|_| Cut::TooLarge)?;
+        self.call.permit.hold(held).map_err(|_| Cut::TooLarge)?;
         next
     }
 }

@@ -2,15 +2,15 @@
 //! they ask for, whether it is allowed, and what the MCP server learns about them.
 
 use crate::{
-    answers::{self, BROKEN, Own, REFUSED},
+    answers::{self, BROKEN, ErrorAnswer, REFUSED},
     authorize::{self, RecordedOperation},
-    callers::{Busy, Callers, Fallen, Seat, TokenState},
+    callers::{Busy, Callers, Inactive, RequestPermit, TokenState},
     era::{self, Agreed, Fault},
     gateway::{Gateway, Route},
     identity,
-    lists::{self, Lens},
+    lists::{self, ListFilter},
     media,
-    proxy::{self, Onward},
+    proxy::{self, UpstreamRequest},
     relay::{CLIENT_GONE, Call},
     session,
     settings::ToolChanges,
@@ -34,7 +34,7 @@ use std::{sync::Arc, time::Instant};
 
 /// A request whose caller is known, before the decision.
 struct AdmittedRequest {
-    seat: Seat,
+    permit: RequestPermit,
     call: String,
     started: Instant,
     now: Timestamp,
@@ -42,7 +42,7 @@ struct AdmittedRequest {
 
 impl AdmittedRequest {
     fn held(&self) -> &Arc<TokenState> {
-        &self.seat.held
+        &self.permit.held
     }
 }
 
@@ -62,14 +62,14 @@ impl Gateway {
                 }
                 _ => {
                     let text = "Pages of this origin may not call this MCP server.";
-                    Own::new(StatusCode::FORBIDDEN, REFUSED, text).respond()
+                    ErrorAnswer::new(StatusCode::FORBIDDEN, REFUSED, text).respond()
                 }
             };
         }
         if ![Method::POST, Method::GET, Method::DELETE].contains(&parts.method) {
             let text = "Method not allowed: use POST, GET or DELETE.";
-            let own = Own::new(StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST, text);
-            let mut response = own.respond();
+            let answer = ErrorAnswer::new(StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST, text);
+            let mut response = answer.respond();
             let allowed = HeaderValue::from_static("POST, GET, DELETE");
             response.headers_mut().insert(header::ALLOW, allowed);
             return response;
@@ -80,7 +80,7 @@ impl Gateway {
             Ok(caller) => caller,
             Err(refused) => return self.reject_token(route, &parts, refused, now).await,
         };
-        let admitted = match self.seated(route, &caller, &parts, now).await {
+        let admitted = match self.admit(route, &caller, &parts, now).await {
             Ok(admitted) => admitted,
             Err(response) => return response,
         };
@@ -99,7 +99,7 @@ impl Gateway {
     }
 
     /// Checks the rates, and whether the token is still active.
-    async fn seated(
+    async fn admit(
         &self,
         route: &Arc<Route>,
         caller: &Caller,
@@ -111,33 +111,33 @@ impl Gateway {
         let started = Instant::now();
         let nothing = RecordedOperation { method: String::new(), target: String::new() };
         let about = About { held: &held, call: &call, now, bytes: 0 };
-        let seat = match route.callers.seat(&held) {
-            Ok(seat) => seat,
+        let permit = match route.callers.permit(&held) {
+            Ok(permit) => permit,
             Err(busy) => return Err(self.busy(route, &about, busy).await),
         };
         if let Some(stands) = &route.settings.stands {
             match held.stands(stands, now).await {
                 Ok(()) => {}
-                Err(Fallen::Revoked) => {
+                Err(Inactive::Revoked) => {
                     if route.may_record_rejected_token(now) {
                         self.refused(route, &about, &nothing, "token.revoked", "").await;
                     }
                     return Err(route.guard.revoked());
                 }
-                Err(Fallen::Unknown) => {
+                Err(Inactive::Unknown) => {
                     if route.may_record_rejected_token(now) {
                         self.refused(route, &about, &nothing, "token.unknown", "").await;
                     }
                     let text = "The token cannot be checked just now; try again.";
-                    let own = Own::new(StatusCode::SERVICE_UNAVAILABLE, BROKEN, text);
-                    return Err(Own { retry_after: Some(5), ..own }.respond());
+                    let answer = ErrorAnswer::new(StatusCode::SERVICE_UNAVAILABLE, BROKEN, text);
+                    return Err(ErrorAnswer { retry_after: Some(5), ..answer }.respond());
                 }
             }
         }
         if let Err(busy) = Callers::take(&held) {
             return Err(self.busy(route, &about, busy).await);
         }
-        Ok(AdmittedRequest { seat, call, started, now })
+        Ok(AdmittedRequest { permit, call, started, now })
     }
 
     async fn busy(&self, route: &Route, about: &About<'_>, busy: Busy) -> Response<Body> {
@@ -179,7 +179,7 @@ impl Gateway {
             let operation = RecordedOperation { method: String::new(), target: String::new() };
             self.refused(route, about, &operation, reason, "").await;
         }
-        Own { retry_after: Some(wait), ..Own::new(status, REFUSED, text) }.respond()
+        ErrorAnswer { retry_after: Some(wait), ..ErrorAnswer::new(status, REFUSED, text) }.respond()
     }
 
     /// Answers a request whose token is not accepted: the sender is unknown.
@@ -236,7 +236,7 @@ impl Gateway {
         mut admitted: AdmittedRequest,
     ) -> Response<Body> {
         let nothing = RecordedOperation { method: String::new(), target: String::new() };
-        let bytes = match read_body(route, &parts.headers, body, &mut admitted.seat).await {
+        let bytes = match read_body(route, &parts.headers, body, &mut admitted.permit).await {
             Ok(bytes) => bytes,
             Err(why) => {
                 let about = About {
@@ -330,8 +330,8 @@ impl Gateway {
             self.refused(route, &about, &operation, "operation.scope", "every request").await;
             let challenge = route.guard.insufficient_scope(needed);
             let text = format!("This operation needs the scopes: {needed}");
-            let own = Own::new(StatusCode::FORBIDDEN, REFUSED, &text);
-            return Own { challenge: Some(&challenge), ..own }.respond();
+            let answer = ErrorAnswer::new(StatusCode::FORBIDDEN, REFUSED, &text);
+            return ErrorAnswer { challenge: Some(&challenge), ..answer }.respond();
         }
         let stream = parts.method == Method::GET;
         let go = Go {
@@ -378,7 +378,7 @@ impl Gateway {
             Ok(headers) => headers,
             Err(why) => {
                 self.refused(route, &about, &operation, why.reason, "").await;
-                return Own::new(why.status, why.code, &why.text).to(id).respond();
+                return ErrorAnswer::new(why.status, why.code, &why.text).to(id).respond();
             }
         };
         let pass = match route.breaker.enter(Instant::now()) {
@@ -386,8 +386,8 @@ impl Gateway {
             Err(wait) => {
                 self.refused(route, &about, &operation, "upstream.down", "").await;
                 let text = "The MCP server behind this gateway does not answer; try again later.";
-                let own = Own::new(StatusCode::SERVICE_UNAVAILABLE, BROKEN, text).to(id);
-                return Own { retry_after: Some(wait.as_secs() + 1), ..own }.respond();
+                let answer = ErrorAnswer::new(StatusCode::SERVICE_UNAVAILABLE, BROKEN, text).to(id);
+                return ErrorAnswer { retry_after: Some(wait.as_secs() + 1), ..answer }.respond();
             }
         };
         let decision = about.decision(route, &operation, "", go.rule, go.arguments);
@@ -404,22 +404,27 @@ impl Gateway {
             status: 0,
             bytes: 0,
             ended: CLIENT_GONE,
-            seat: admitted.seat,
+            permit: admitted.permit,
         };
-        let lens = go.lists.then(|| {
-            Lens::new(Arc::clone(route), held.caller.scopes().clone(), go.asked_for, admitted.now)
+        let list_filter = go.lists.then(|| {
+            ListFilter::new(
+                Arc::clone(route),
+                held.caller.scopes().clone(),
+                go.asked_for,
+                admitted.now,
+            )
         });
-        let onward = Onward {
+        let upstream_request = UpstreamRequest {
             method: parts.method.clone(),
             headers,
             body,
             id,
             owner: held.owner.clone(),
-            lens,
+            list_filter,
             endless: go.endless,
             pass,
         };
-        proxy::forward(self, route, onward, call, ticket).await
+        proxy::forward(self, route, upstream_request, call, ticket).await
     }
 }
 
@@ -496,9 +501,9 @@ impl NoSession {
     fn respond(&self, id: Option<&RawValue>) -> Response<Body> {
         match self {
             // The status that the transport defines: the client begins a new session.
-            Self::Foreign => {
-                Own::new(StatusCode::NOT_FOUND, REFUSED, "Session not found").to(id).respond()
-            }
+            Self::Foreign => ErrorAnswer::new(StatusCode::NOT_FOUND, REFUSED, "Session not found")
+                .to(id)
+                .respond(),
             Self::Fault(fault) => fault.respond(id),
         }
     }
@@ -528,7 +533,7 @@ fn check_query(route: &Route, parts: &Parts) -> Result<(), Response<Body>> {
         Some(query) if Some(query) != route.query.as_deref() => {
             let text =
                 "This MCP server's URL has another query, or none. A token never belongs there.";
-            Err(Own::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, text).respond())
+            Err(ErrorAnswer::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, text).respond())
         }
         _ => Ok(()),
     }
@@ -546,10 +551,10 @@ async fn read_body(
     route: &Route,
     headers: &HeaderMap,
     body: Body,
-    seat: &mut Seat,
+    permit: &mut RequestPermit,
 ) -> Result<Bytes, NoBody> {
     let refuse = |status, text: &str| {
-        Err(NoBody::Refused(Own::new(status, INVALID_REQUEST, text).respond()))
+        Err(NoBody::Refused(ErrorAnswer::new(status, INVALID_REQUEST, text).respond()))
     };
     if let Err(odd) = media::check_json(headers) {
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, odd.text());
@@ -571,7 +576,7 @@ async fn read_body(
     if told.is_some_and(|length| length > limits.body) {
         return too_large();
     }
-    seat.hold(told.unwrap_or(0)).map_err(NoBody::Busy)?;
+    permit.hold(told.unwrap_or(0)).map_err(NoBody::Busy)?;
     let (mut bytes, mut body) = (BytesMut::with_capacity(told.unwrap_or(0)), body);
     let read = async {
         while let Some(frame) = body.frame().await {
@@ -583,7 +588,7 @@ async fn read_body(
                 return too_large();
             }
             bytes.extend_from_slice(&data);
-            seat.hold(bytes.len().max(told.unwrap_or(0))).map_err(NoBody::Busy)?;
+            permit.hold(bytes.len().max(told.unwrap_or(0))).map_err(NoBody::Busy)?;
         }
         Ok(bytes.freeze())
     };
