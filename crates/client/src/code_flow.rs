@@ -146,11 +146,14 @@ impl CodeFlow {
 
     /// Waits for the browser, five minutes at most, or for the person to paste the URL at which it
     /// ended. Returns the code, and the tab that waits for a page.
-    pub(crate) async fn answer(&self, pasted: Option<&mut Pasted>) -> Result<(Secret, Tab), Error> {
+    pub(crate) async fn answer(
+        &self,
+        pasted: Option<&mut Pasted>,
+    ) -> Result<(Secret, WaitingTab), Error> {
         let waiting = async {
             tokio::select! {
                 answer = self.callback() => answer,
-                code = self.pasted(pasted) => code.map(|code| (code, Tab(None))),
+                code = self.pasted(pasted) => code.map(|code| (code, WaitingTab(None))),
             }
         };
         timeout(Duration::from_secs(PATIENCE), waiting)
@@ -187,7 +190,7 @@ impl CodeFlow {
     /// Serves requests until one is the response to this request. All others get an error page and
     /// have no effect, since any page and any program can send them; the first genuine response
     /// ends the wait.
-    async fn callback(&self) -> Result<(Secret, Tab), Error> {
+    async fn callback(&self) -> Result<(Secret, WaitingTab), Error> {
         let answers = format!("{}?", self.loopback.path);
         let mut reading = FuturesUnordered::new();
         loop {
@@ -262,9 +265,9 @@ enum NotAnswer {
 
 /// The browser tab that delivered the response, and that shows the result. There is none if the
 /// person pasted the response.
-pub struct Tab(Option<TcpStream>);
+pub struct WaitingTab(Option<TcpStream>);
 
-impl Tab {
+impl WaitingTab {
     /// Shows the result to the person.
     pub(crate) async fn ends<T>(self, outcome: Result<T, Error>) -> Result<T, Error> {
         match outcome {
@@ -323,10 +326,10 @@ const STYLE: &str = ":root{color-scheme:light dark;--ink:#1b1f27;--line:#8a93a3;
     width:100%;max-width:26rem}h1{font-size:1.35rem;margin:0}p{margin:.5rem 0 0}";
 
 /// The target of a GET for this host, read with limits.
-async fn read_target(mut stream: TcpStream, host: &str) -> (Tab, Option<String>) {
+async fn read_target(mut stream: TcpStream, host: &str) -> (WaitingTab, Option<String>) {
     let read = timeout(Duration::from_secs(5), target_of(&mut stream, host)).await;
     let target = read.ok().and_then(Result::ok).flatten();
-    (Tab(Some(stream)), target)
+    (WaitingTab(Some(stream)), target)
 }
 
 async fn target_of(stream: &mut TcpStream, host: &str) -> std::io::Result<Option<String>> {

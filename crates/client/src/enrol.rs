@@ -2,7 +2,7 @@
 //! No secret is copied, and no other authorization server has to be configured.
 
 use crate::{
-    code_flow::{Ask, CodeFlow, Loopback, Pasted, Tab},
+    code_flow::{Ask, CodeFlow, Loopback, Pasted, WaitingTab},
     device_flow::{self, DeviceFlow, Prompt},
     error::{Error, Leg},
     sign_in::SignInOptions,
@@ -31,7 +31,7 @@ pub struct Enrolled {
     /// The listener.
     pub loopback: Loopback,
     /// The tab.
-    pub tab: Tab,
+    pub tab: WaitingTab,
 }
 
 #[derive(Deserialize)]

@@ -31,7 +31,7 @@ mod vault;
 
 pub use catalog::{Catalog, CatalogServer, Installation, NativeClient};
 pub use client::{AccessToken, Browser, Client, Purpose};
-pub use code_flow::{Callback, Loopback, Pasted, Tab};
+pub use code_flow::{Callback, Loopback, Pasted, WaitingTab};
 pub use consent::PendingConsent;
 pub use device_flow::Prompt;
 pub use discovery::McpServer;

@@ -2,7 +2,7 @@
 
 use crate::{
     client::Client,
-    code_flow::{Ask, CodeFlow, Loopback, Pasted, Tab},
+    code_flow::{Ask, CodeFlow, Loopback, Pasted, WaitingTab},
     device_flow::{self, DeviceFlow, Prompt},
     error::{Error, Leg},
     vault::Session,
@@ -57,7 +57,7 @@ impl Client {
     pub async fn go_on_to_sign_in(
         &self,
         loopback: Loopback,
-        tab: Tab,
+        tab: WaitingTab,
         options: &SignInOptions,
     ) -> Result<PendingSignIn, Error> {
         match self.sign_in_on(loopback, options).await {

@@ -31,9 +31,9 @@ pub struct Connect {
 
 /// Opens a browser for whatever is missing. The person may not expect it, because their agent
 /// started this program.
-struct Tab;
+struct AgentBrowser;
 
-impl Browser for Tab {
+impl Browser for AgentBrowser {
     fn open(&self, url: &str, purpose: Purpose) -> bool {
         let what = match purpose {
             Purpose::SignIn => "your sign-in has ended",
@@ -58,7 +58,8 @@ pub async fn connect(args: Connect) -> Result<()> {
         }
     };
     let Some(url) = &args.url else {
-        let client = if args.no_browser { client } else { client.with_browser(Arc::new(Tab)) };
+        let client =
+            if args.no_browser { client } else { client.with_browser(Arc::new(AgentBrowser)) };
         return connect_all(client).await;
     };
     if let Err(error) = client.outbound().streaming(url) {
@@ -66,7 +67,7 @@ pub async fn connect(args: Connect) -> Result<()> {
         eprintln!("passavant: {text}");
         return Ok(bridge::refuse(&text, input, output).await?);
     }
-    let client = if args.no_browser { client } else { client.with_browser(Arc::new(Tab)) };
+    let client = if args.no_browser { client } else { client.with_browser(Arc::new(AgentBrowser)) };
     let stop = async {
         // If signals cannot be received, the end of input still ends the bridge.
         if shutdown_signal().await.is_err() {

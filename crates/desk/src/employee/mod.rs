@@ -78,9 +78,9 @@ pub struct Login {
 }
 
 /// Opens a URL for the person, and says so on standard error.
-struct Tab;
+struct CliBrowser;
 
-impl Browser for Tab {
+impl Browser for CliBrowser {
     fn open(&self, url: &str, purpose: Purpose) -> bool {
         match purpose {
             // The person only has to run `passavant login`, and is not surprised by a browser
@@ -150,7 +150,7 @@ impl Common {
     pub async fn client_for(&self, url: &str) -> Result<Client> {
         let (client, storage) = self.signed_in()?;
         let interactive = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-        let client = if interactive { client.with_browser(Arc::new(Tab)) } else { client };
+        let client = if interactive { client.with_browser(Arc::new(CliBrowser)) } else { client };
         match client.access(url).await {
             Ok(_) => Ok(client),
             Err(Error::NoRegistration { issuer, client_id }) if interactive => {
