@@ -10,7 +10,7 @@ use axum::{
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use passavant_proto::{
     oauth::form::FormError,
-    refusal::{Refusal, StepUp, Wire},
+    refusal::{Refusal, StepUp, WireRefusal},
 };
 use passavant_store::StoreError;
 use serde::Serialize;
@@ -78,7 +78,7 @@ pub fn revocable(body: &impl Serialize) -> Response<Body> {
 }
 
 pub fn refused(refusal: &Refusal) -> Response<Body> {
-    let Wire { status, error, description, step_up } = refusal.wire();
+    let WireRefusal { status, error, description, step_up } = refusal.wire();
     let mut body = json!({"error": error, "error_description": description});
     match step_up {
         Some(StepUp::MaxAge(seconds)) => body["max_age"] = seconds.into(),

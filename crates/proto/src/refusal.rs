@@ -164,7 +164,7 @@ pub enum ClientDocumentRefusal {
 
 /// A refusal as a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wire {
+pub struct WireRefusal {
     /// HTTP status.
     pub status: u16,
     /// OAuth `error`.
@@ -192,7 +192,7 @@ impl Refusal {
 
     /// The response to the client. Refusals that would distinguish "does not exist" from "not
     /// yours" share one row.
-    pub fn wire(&self) -> Wire {
+    pub fn wire(&self) -> WireRefusal {
         let (_, status, error, sentence) = self.row();
         let description = match self {
             Self::Form(e) => format!("{sentence}: {e}.").into(),
@@ -202,7 +202,7 @@ impl Refusal {
             Self::Denied(denial) => return denial.wire(),
             _ => sentence.into(),
         };
-        Wire { status, error, description, step_up: None }
+        WireRefusal { status, error, description, step_up: None }
     }
 
     #[allow(clippy::too_many_lines)] // one exhaustive map from reason to wire
@@ -527,7 +527,7 @@ impl From<FormError> for Refusal {
 impl Denial {
     /// The response to the client. What does not exist and what this person may not use get the
     /// same response, so that nobody can enumerate a company's servers.
-    pub fn wire(&self) -> Wire {
+    pub fn wire(&self) -> WireRefusal {
         let (error, description) = match &self.reason {
             DenialReason::AudienceUnknown
             | DenialReason::NotConnected
@@ -571,6 +571,6 @@ impl Denial {
             }
             _ => None,
         };
-        Wire { status: 400, error, description: description.into(), step_up }
+        WireRefusal { status: 400, error, description: description.into(), step_up }
     }
 }

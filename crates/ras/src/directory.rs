@@ -191,18 +191,18 @@ impl RasDirectory {
         if self.barred.iter().any(|prefix| url.as_str().starts_with(prefix)) {
             return None;
         }
-        let anybodys = authority.open_documents && self.takes_public_documents();
+        let takes_any = authority.open_documents && self.takes_public_documents();
         // If this server runs on a loopback address, as in a demo, every user is on this machine,
         // and documents may be, too.
         let is_here = |url: &str| Url::parse(url).is_ok_and(|url| is_loopback(&url));
         let near = is_here(authority.issuer.as_str()) && is_here(url.as_str());
         let reach = if near { Reach::Loopback } else { Reach::Public };
-        self.reach_of(url).or_else(|| anybodys.then_some(reach))
+        self.reach_of(url).or_else(|| takes_any.then_some(reach))
     }
 
     /// Whether a client has a document on a host that nobody listed: such a client may act only
     /// with a person's consent.
-    pub(super) fn is_anybodys(&self, id: &str) -> bool {
+    pub(super) fn is_unlisted_document(&self, id: &str) -> bool {
         !self.clients.contains_key(id)
             && DocumentUrl::parse(id).is_ok_and(|url| self.reach_of(&url).is_none())
     }

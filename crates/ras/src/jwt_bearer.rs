@@ -118,7 +118,7 @@ impl mint::Grant<RasDirectory> for Redeeming<'_> {
         let directory = &snapshot.directory;
         // Checked with the current records: the client's host may have been removed from the list
         // since it authenticated.
-        if directory.is_anybodys(self.client.id()) {
+        if directory.is_unlisted_document(self.client.id()) {
             return Ok(Decision::Refuse(Refusal::GrantNotRegistered));
         }
         let Some(trusted) = directory.open_issuer(self.id_jag.issuer().as_str(), AccessPath::IdJag)

@@ -88,7 +88,7 @@ impl Ras {
         let path = if token.transaction.is_some() { AccessPath::IdJag } else { AccessPath::SignIn };
         // A client that needs a person's consent gets nothing by an ID-JAG.
         let stands = directory.open_issuer(&grant.party, path).is_some()
-            && !(path == AccessPath::IdJag && directory.is_anybodys(&token.client))
+            && !(path == AccessPath::IdJag && directory.is_unlisted_document(&token.client))
             && directory.may_be_client(authority, &token.client).await?
             && self.live_account(&grant.user_id).await?.is_some();
         Ok(stands.then_some(StandingToken { token, audience }))

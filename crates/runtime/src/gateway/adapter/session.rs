@@ -46,7 +46,7 @@ struct Pending {
 }
 
 /// One link to a server, which several sessions may share.
-struct Wire {
+struct SharedLink {
     to: mpsc::Sender<String>,
     ended: CancellationToken,
     next: AtomicU64,
@@ -66,7 +66,7 @@ struct Wire {
 
 /// One client's session with a server.
 pub(super) struct Session {
-    wire: Arc<Wire>,
+    link: Arc<SharedLink>,
     /// It started the link, and ends it.
     owns_link: bool,
     used: Mutex<Instant>,
@@ -88,7 +88,7 @@ impl Session {
     /// The first session of a link.
     pub(super) fn over(link: Link, shared: bool) -> Arc<Self> {
         let Link { to, from, ended } = link;
-        let wire = Arc::new(Wire {
+        let link = Arc::new(SharedLink {
             to,
             ended,
             next: AtomicU64::new(1),
@@ -101,25 +101,25 @@ impl Session {
             told_to_end: AtomicBool::new(false),
             initialized: AsyncMutex::default(),
         });
-        let session = Self::on(&wire, true);
-        tokio::spawn(read(wire, from));
+        let session = Self::on(&link, true);
+        tokio::spawn(read(link, from));
         session
     }
 
     /// Another session on the link of `first`.
     pub(super) fn beside(first: &Arc<Self>) -> Arc<Self> {
-        Self::on(&first.wire, false)
+        Self::on(&first.link, false)
     }
 
-    fn on(wire: &Arc<Wire>, owns_link: bool) -> Arc<Self> {
+    fn on(link: &Arc<SharedLink>, owns_link: bool) -> Arc<Self> {
         let session = Arc::new(Self {
-            wire: Arc::clone(wire),
+            link: Arc::clone(link),
             owns_link,
             used: Mutex::new(Instant::now()),
             stream: Mutex::default(),
             backlog: Mutex::default(),
         });
-        let mut sessions = wire.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sessions = link.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.retain(|held| held.strong_count() > 0);
         sessions.push(Arc::downgrade(&session));
         session
@@ -139,7 +139,7 @@ impl Session {
         let is_mine = |held: &Pending| {
             !held.last.is_closed() && std::ptr::eq(held.by.as_ptr(), std::ptr::from_ref(self))
         };
-        if self.wire.pending().values().any(is_mine) {
+        if self.link.pending().values().any(is_mine) {
             self.used();
             return Duration::ZERO;
         }
@@ -148,43 +148,43 @@ impl Session {
 
     /// Whether no other session uses its link.
     pub(super) fn is_alone(&self) -> bool {
-        self.wire.live().len() <= 1
+        self.link.live().len() <= 1
     }
 
     pub(super) fn is_ended(&self) -> bool {
-        self.wire.ended.is_cancelled()
+        self.link.ended.is_cancelled()
     }
 
     pub(super) fn age(&self) -> Duration {
-        self.wire.begun.elapsed()
+        self.link.begun.elapsed()
     }
 
     /// Whether this is the first report of its end, so that each end is counted once.
     pub(super) fn is_first_told_of(&self) -> bool {
-        !self.wire.told_of.swap(true, Ordering::Relaxed)
+        !self.link.told_of.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn was_told_to_end(&self) -> bool {
-        self.wire.told_to_end.load(Ordering::Relaxed)
+        self.link.told_to_end.load(Ordering::Relaxed)
     }
 
     /// Ends the server, if this session does not share it.
     pub(super) fn end(&self) {
         if self.owns_link {
-            self.wire.told_to_end.store(true, Ordering::Relaxed);
-            self.wire.ended.cancel();
+            self.link.told_to_end.store(true, Ordering::Relaxed);
+            self.link.ended.cancel();
         }
     }
 
     /// Waits until nothing reads the server's lines any more.
     pub(super) async fn gone(&self) {
-        self.wire.to.closed().await;
+        self.link.to.closed().await;
     }
 
     /// Sends a notification, or the client's response to a request of the server.
     pub(super) async fn pass_on(&self, message: &Message<'_>) -> Result<(), Gone> {
         if let (None, Some(id)) = (message.method(), message.id)
-            && !self.wire.was_asked(id, self)
+            && !self.link.was_asked(id, self)
         {
             // The server asked another session, or none.
             return Ok(());
@@ -194,7 +194,7 @@ impl Session {
             // The request has another id at the server.
             let mut members = message.params();
             let asked = members.get("requestId").map(|id| id.get().to_owned());
-            let ours = asked.and_then(|asked| self.wire.id_of(&asked, self));
+            let ours = asked.and_then(|asked| self.link.id_of(&asked, self));
             let Some(ours) = ours else { return Ok(()) };
             members.insert("requestId".to_owned(), raw(&ours));
             params = Some(raw(&members));
@@ -211,7 +211,7 @@ impl Session {
             result: message.result,
             error: message.error,
         };
-        self.wire.send(line.line()).await
+        self.link.send(line.line()).await
     }
 
     /// Sends a request with an id of our own.
@@ -228,7 +228,7 @@ impl Session {
         message: &Message<'_>,
         id: Box<RawValue>,
     ) -> Result<Answers, Gone> {
-        let number = self.wire.next.fetch_add(1, Ordering::Relaxed);
+        let number = self.link.next.fetch_add(1, Ordering::Relaxed);
         let ours = raw(&number);
         let mut members = message.params();
         let mut meta: Members = members
@@ -245,7 +245,7 @@ impl Session {
         }
         let ((to, queued), (last, answer)) = (queue(), oneshot::channel());
         {
-            let mut pending = self.wire.pending();
+            let mut pending = self.link.pending();
             pending.retain(|_, held| !held.last.is_closed());
             if self.is_ended() {
                 return Err(Gone::Ended);
@@ -263,8 +263,8 @@ impl Session {
             result: None,
             error: None,
         };
-        if self.wire.send(line.line()).await.is_err() {
-            self.wire.pending().remove(&number);
+        if self.link.send(line.line()).await.is_err() {
+            self.link.pending().remove(&number);
             return Err(Gone::Ended);
         }
         Ok(Answers { queued: Some(queued), answer: Some(answer) })
@@ -276,7 +276,7 @@ impl Session {
         message: &Message<'_>,
         id: Box<RawValue>,
     ) -> Result<Answers, Gone> {
-        let mut held = self.wire.initialized.lock().await;
+        let mut held = self.link.initialized.lock().await;
         if held.is_none() {
             let mut answers = self.send(message, id.clone()).await?;
             let last = loop {
@@ -291,7 +291,7 @@ impl Session {
             let Some(result) = answer.result else { return Ok(Answers::one(last.text)) };
             *held = Some(result.to_owned());
             let said = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
-            self.wire.send(said.to_owned()).await?;
+            self.link.send(said.to_owned()).await?;
         }
         let line = Written {
             jsonrpc: "2.0",
@@ -347,7 +347,7 @@ impl Drop for Session {
     }
 }
 
-impl Wire {
+impl SharedLink {
     fn pending(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Pending>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -497,19 +497,19 @@ impl Wire {
 }
 
 /// Reads the server's lines until it ends; then all waiting requests end.
-async fn read(wire: Arc<Wire>, mut from: mpsc::Receiver<String>) {
+async fn read(link: Arc<SharedLink>, mut from: mpsc::Receiver<String>) {
     loop {
         let line = tokio::select! {
             line = from.recv() => line,
-            () = wire.ended.cancelled() => None,
+            () = link.ended.cancelled() => None,
         };
         match line {
-            Some(line) => wire.take(&line),
+            Some(line) => link.take(&line),
             None => break,
         }
     }
-    wire.ended.cancel();
-    wire.pending().clear();
+    link.ended.cancel();
+    link.pending().clear();
 }
 
 /// The messages that come back for a request, up to its response.
