@@ -25,7 +25,6 @@ const notRun = {
   './test': 'this is a part of it',
   './test --long': 'the same, with programs that are large',
   'cargo install --locked --path crates/passavant': 'builds for minutes what the other commands run',
-  'cargo test -p passavant-tests --test all an_audience_that_nobody_has': 'the reader writes that test on the page, and builds it for a minute',
 };
 /** What stays up, until the page ends or begins anew, and what it says when it is ready. */
 const stays = [
@@ -169,6 +168,8 @@ async function all(page) {
   if (pages[page] === 'repository') {
     const text = folder => readdirSync(join(folder, 'docs')).map(name => readFileSync(join(folder, 'docs', name), 'utf8')).join('');
     must(text(place) === text(root), 'a page of docs/ is not what its command makes');
+    const example = readFileSync(join(root, 'tests/tests/audiences.rs'), 'utf8');
+    must(blocks(page).some(({ text }) => text === example), `${page} does not show tests/tests/audiences.rs as it is`);
   }
   await anew();
   return `${lines.length} commands`;

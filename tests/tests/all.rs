@@ -8,6 +8,7 @@
 mod admin_api;
 mod administration;
 mod administrators;
+mod audiences;
 mod bridge;
 mod client_authentication;
 mod client_documents;
