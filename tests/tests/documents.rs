@@ -160,3 +160,101 @@ fn every_link_leads_somewhere_and_every_chapter_is_in_the_summary() {
     }
     assert!(seen > 60, "{seen} links");
 }
+
+/// The string literals of a Rust source, as the program has them; what comments say is none of it.
+fn literals(source: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest = source;
+    while let Some(at) = rest.find(['"', '/', '\'']) {
+        let fences = rest[..at].len() - rest[..at].trim_end_matches('#').len();
+        let is_raw = rest[..at - fences].ends_with('r');
+        rest = &rest[at..];
+        if let Some(comment) = rest.strip_prefix("//") {
+            rest = comment.split_once('\n').map_or("", |(_, after)| after);
+        } else if let Some(text) = rest.strip_prefix('"').filter(|_| is_raw) {
+            let (text, after) = text.split_once(&format!("\"{}", "#".repeat(fences))).unwrap();
+            found.push(text.to_owned());
+            rest = after;
+        } else if let Some(text) = rest.strip_prefix('"') {
+            let (text, after) = literal(text);
+            found.push(text);
+            rest = after;
+        } else {
+            // A quote or a backslash as a single letter; else it is a lifetime, another letter, or a division.
+            let letter =
+                ["'\"'", "'\\''", "'\\\\'"].iter().find(|letter| rest.starts_with(**letter));
+            rest = &rest[letter.map_or(1, |letter| letter.len())..];
+        }
+    }
+    found
+}
+
+/// The text of a literal whose opening quote was read, and what follows the closing one.
+fn literal(source: &str) -> (String, &str) {
+    let mut text = String::new();
+    let mut letters = source.char_indices();
+    while let Some((at, letter)) = letters.next() {
+        match letter {
+            '"' => return (text, &source[at + 1..]),
+            '\\' => match letters.next().map(|(_, letter)| letter) {
+                Some('n') => text.push('\n'),
+                // A line that goes on: what it is indented by is no part of it.
+                Some('\n') => {
+                    let after = source[at + 2..].trim_start();
+                    let (more, after) = literal(after);
+                    return (text + &more, after);
+                }
+                Some(escaped) => text.push(escaped),
+                None => break,
+            },
+            letter => text.push(letter),
+        }
+    }
+    panic!("a literal does not end: {text}");
+}
+
+/// Whether a literal is a sentence, or the beginning of one, and not for a database.
+fn is_prose(text: &str) -> bool {
+    const SQL: &[&str] = &[
+        "SELECT ", "INSERT ", "UPDATE ", "DELETE ", "CREATE ", "ALTER ", "DROP ", " AND ",
+        " WHERE ",
+    ];
+    let words = text.split_whitespace().filter(|word| {
+        word.len() > 1 && word.bytes().all(|b| b.is_ascii_lowercase() || b",.:;'()".contains(&b))
+    });
+    words.count() >= 3 && !SQL.iter().any(|word| text.contains(word))
+}
+
+fn prose_in(folder: &Path, found: &mut BTreeSet<(String, String)>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            prose_in(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            let source = std::fs::read_to_string(&path).unwrap();
+            let own = source.split("#[cfg(test)]\nmod tests").next().unwrap();
+            let name = path.strip_prefix(root().join("crates")).unwrap().display().to_string();
+            let texts = literals(own).into_iter().filter(|text| is_prose(text));
+            found.extend(texts.map(|text| (name.clone(), text)));
+        }
+    }
+}
+
+/// Errors, hints, log lines, sentences of pages: all that the program says. `UPDATE_EXPECT=1 cargo test -p passavant-tests
+/// every_sentence` stores the current ones: read them first, as somebody who meets them knows nothing else.
+#[test]
+fn every_sentence_that_the_program_says_was_read() {
+    let mut found = BTreeSet::new();
+    prose_in(&root().join("crates"), &mut found);
+    assert!(found.len() > 500, "{} sentences", found.len());
+    let mut text = String::new();
+    let mut last = "";
+    for (file, sentence) in &found {
+        if file != last {
+            text.push_str(&format!("\n{file}\n"));
+            last = file;
+        }
+        text.push_str(&format!("  {}\n", sentence.replace('\n', "\n      ")));
+    }
+    expect_test::expect_file!["sentences.txt"].assert_eq(&text);
+}
