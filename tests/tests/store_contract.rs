@@ -1013,6 +1013,14 @@ async fn keys_of(store: &Store, algorithm: &str) {
     assert!(left().await.contains(&format!("{algorithm}-k-a")));
     assert!(remove("k-a").await);
     assert_eq!(left().await, [format!("{algorithm}-k-b")]);
+    // Two that were to begin in the same second begin one after the other, whatever they are called.
+    for (kid, begins) in [("k-9", 21), ("k-0", 22)] {
+        let signs_from = store.add_signing_key(&from(kid, 20), event("rotate")).await.unwrap();
+        assert_eq!(signs_from, NOW.plus(begins));
+    }
+    assert!(!remove("k-0").await, "it signs");
+    assert!(remove("k-9").await);
+    assert_eq!(left().await, [format!("{algorithm}-k-0")]);
 }
 
 fn sqlite() -> (TempDir, String) {

@@ -171,7 +171,7 @@ fn ring(
     for of in std::iter::once(algorithm).chain(rest) {
         let mut live: Vec<&SealedKey> =
             held.iter().filter(|key| key.algorithm == of.name()).collect();
-        live.sort_by_key(|key| (key.signs_from, key.created_at));
+        live.sort_by(|one, other| one.order().cmp(&other.order()));
         let begun = live.iter().rposition(|key| key.signs_from <= now && key.retired_at.is_none());
         let begun = begun.or_else(|| live.iter().position(|key| key.retired_at.is_none()));
         let Some(begun) = begun else { continue };

@@ -25,6 +25,19 @@ pub struct SealedKey {
     pub signs_from: Timestamp,
 }
 
+impl SealedKey {
+    /// The order in which keys of one algorithm sign. It is total: keys that earlier versions let
+    /// begin in the same second are told apart as well, the same way wherever one is chosen.
+    pub fn order(&self) -> (Timestamp, Timestamp, &str) {
+        (self.signs_from, self.created_at, &self.kid)
+    }
+}
+
+/// [`SealedKey::order`] of a row.
+fn order_of(row: &str) -> String {
+    format!("(COALESCE({row}.signs_from, {row}.created_at), {row}.created_at, {row}.kid)")
+}
+
 /// Tables of keys. Keys of algorithms other than the first one's have a table of their own, because
 /// an earlier version takes every key of the first table for one of its own algorithm. Thus it can
 /// run beside this version, and after it.
@@ -97,27 +110,42 @@ impl Store {
         stands.ok_or(StoreError::Closed)
     }
 
-    /// Adds a key, in a new generation: every node sees it at its next request.
+    /// Adds a key, in a new generation: every node sees it at its next request. No two keys of an
+    /// algorithm begin to sign in the same second: the new one begins later than it says, if need
+    /// be. Returns when it does.
     pub async fn add_signing_key(
         &self,
         key: &SealedKey,
         event: AuditEvent,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Timestamp, StoreError> {
         let (mut transaction, checked) = self.begin_act(&event).await?;
+        let table = table_of(&mut transaction, &key.algorithm).await?;
+        let begins = format!(
+            "SELECT kid FROM {table} WHERE algorithm = $1 AND COALESCE(signs_from, created_at) = $2"
+        );
+        let mut signs_from = key.signs_from;
+        loop {
+            let begins = sqlx::query(AssertSqlSafe(begins.clone()));
+            let begins = begins.bind(&key.algorithm).bind(signs_from.0);
+            if begins.fetch_optional(&mut *transaction).await?.is_none() {
+                break;
+            }
+            signs_from = signs_from.plus(1);
+        }
         let statement = format!(
-            "INSERT INTO {} (kid, algorithm, sealed, created_at, signs_from) \
-             VALUES ($1, $2, $3, $4, $5)",
-            table_of(&mut transaction, &key.algorithm).await?
+            "INSERT INTO {table} (kid, algorithm, sealed, created_at, signs_from) \
+             VALUES ($1, $2, $3, $4, $5)"
         );
         sqlx::query(AssertSqlSafe(statement))
             .bind(&key.kid)
             .bind(&key.algorithm)
             .bind(&key.sealed)
             .bind(key.created_at.0)
-            .bind(key.signs_from.0)
+            .bind(signs_from.0)
             .execute(&mut *transaction)
             .await?;
-        self.commit_directory(transaction, checked, event).await
+        self.commit_directory(transaction, checked, event).await?;
+        Ok(signs_from)
     }
 
     /// Removes a key and the earlier ones of its algorithm, in a new generation: every node stops
@@ -134,17 +162,15 @@ impl Store {
         let mut gone = 0;
         for table in TABLES {
             // All keys of one algorithm are in the same table.
+            let (held, own, later) = (order_of(table), order_of("own"), order_of("later"));
             let statement = format!(
                 "DELETE FROM {table} WHERE (kid = $1 AND COALESCE(signs_from, created_at) > $2) \
-                 OR (COALESCE(signs_from, created_at) <= \
-                 (SELECT COALESCE(own.signs_from, own.created_at) FROM {table} own WHERE own.kid = $1 \
-                 AND COALESCE(own.signs_from, own.created_at) <= $2) \
-                 AND algorithm = (SELECT own.algorithm FROM {table} own WHERE own.kid = $1) \
-                 AND EXISTS (SELECT 1 FROM {table} later, {table} own \
-                 WHERE own.kid = $1 AND later.retired_at IS NULL AND later.algorithm = own.algorithm \
-                 AND COALESCE(later.signs_from, later.created_at) <= $2 \
-                 AND COALESCE(later.signs_from, later.created_at) > \
-                 COALESCE(own.signs_from, own.created_at)))"
+                 OR EXISTS (SELECT 1 FROM {table} own WHERE own.kid = $1 \
+                 AND own.algorithm = {table}.algorithm \
+                 AND COALESCE(own.signs_from, own.created_at) <= $2 AND {held} <= {own} \
+                 AND EXISTS (SELECT 1 FROM {table} later WHERE later.retired_at IS NULL \
+                 AND later.algorithm = own.algorithm \
+                 AND COALESCE(later.signs_from, later.created_at) <= $2 AND {later} > {own}))"
             );
             let done = sqlx::query(AssertSqlSafe(statement)).bind(kid).bind(now.0);
             gone += done.execute(&mut *transaction).await?.rows_affected();

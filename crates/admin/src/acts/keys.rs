@@ -22,7 +22,7 @@ impl ActContext {
     pub(crate) async fn keys(&self) -> Result<Listed<KeyView>, ActError> {
         let now = self.now();
         let mut keys = self.store.signing_keys().await?;
-        keys.sort_by_key(|key| std::cmp::Reverse((key.signs_from, key.created_at)));
+        keys.sort_by(|one, other| other.order().cmp(&one.order()));
         let mut signs: Vec<&str> = Vec::new();
         // For each algorithm: when the key began to sign that follows the one being looked at.
         let mut next: HashMap<&str, Timestamp> = HashMap::new();
@@ -70,8 +70,8 @@ impl ActContext {
         let key = make(rotate.algorithm, signs_from)
             .map_err(|error| ActError::invalid(error, "see the server's log"))?;
         let event = self.act(Act::Rotate, "signing key").with(Detail::Record, &key.kid);
-        self.store.add_signing_key(&key, event).await?;
-        Ok(KeyMade { kid: key.kid, signs_from: key.signs_from })
+        let signs_from = self.store.add_signing_key(&key, event).await?;
+        Ok(KeyMade { kid: key.kid, signs_from })
     }
 
     /// Rejects an algorithm that no key here signs with, and says how to add one.
