@@ -70,8 +70,9 @@ pub async fn connect(args: Connect) -> Result<()> {
     let client = if args.no_browser { client } else { client.with_browser(Arc::new(AgentBrowser)) };
     let stop = async {
         // If signals cannot be received, the end of input still ends the bridge.
-        if shutdown_signal().await.is_err() {
-            std::future::pending::<()>().await;
+        match shutdown_signal() {
+            Ok(told) => told.await,
+            Err(_) => std::future::pending().await,
         }
     };
     Bridge::run(client, url, input, output, stop).await?;

@@ -147,9 +147,16 @@ pub async fn connect_all(client: Client) -> Result<()> {
         }
     });
     let ended = running.cancellation_token();
+    let stop = async {
+        // If signals cannot be received, the end of input still ends the bridge.
+        match shutdown_signal() {
+            Ok(told) => told.await,
+            Err(_) => std::future::pending().await,
+        }
+    };
     tokio::select! {
         _ = running.waiting() => {}
-        stopped = shutdown_signal() => if stopped.is_ok() { ended.cancel() },
+        () = stop => ended.cancel(),
     }
     catalog.abort();
     teller.abort();

@@ -597,20 +597,29 @@ pub fn ago(seconds: i64) -> String {
     }
 }
 
-/// Waits for SIGTERM or Ctrl-C.
-pub async fn shutdown_signal() -> Result<()> {
+/// Listens for SIGTERM and Ctrl-C from now on; the future ends with the first of them, also where
+/// it came before anybody waited.
+pub fn shutdown_signal() -> Result<impl Future<Output = ()> + Send + Unpin> {
     #[cfg(unix)]
-    {
+    let told = {
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            ended = tokio::signal::ctrl_c() => ended?,
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
         }
-    }
+    };
     #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await?;
-    Ok(())
+    let told = async {
+        // Where nobody can be told, nobody is.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    Ok(Box::pin(told))
 }
 
 #[cfg(all(test, unix))]

@@ -45,13 +45,22 @@ pub async fn serve(config: Config) -> Result<()> {
     // it.
     #[cfg(unix)]
     let _hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+    // The same of SIGTERM: whoever is told to stop while it starts has not begun to serve.
+    let mut told_to_stop = system::shutdown_signal()?;
     take_back(&config)?;
     let outbound = system::outbound(&config.extra_roots)?;
     let telemetry = telemetry::start(&config, &outbound)?;
     let stop = CancellationToken::new();
-    let running = start(&config, outbound, &telemetry, stop.clone()).await?;
+    let running = tokio::select! {
+        running = start(&config, outbound, &telemetry, stop.clone()) => running?,
+        () = &mut told_to_stop => {
+            tracing::info!("stopping before it was ready");
+            telemetry.stop().await;
+            return Ok(());
+        }
+    };
     tracing::info!("ready");
-    system::shutdown_signal().await?;
+    told_to_stop.await;
     tracing::info!("stopping");
     stop.cancel();
     running.finish().await;

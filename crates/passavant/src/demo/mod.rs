@@ -41,6 +41,8 @@ pub(crate) async fn run(args: Demo) -> Result<()> {
         println!();
     }
     let mut walk = Walk::new(args.json);
+    // From here on whoever ends it has its end in order.
+    let told_to_stop = shutdown_signal()?;
     let taken = walk::take(&company, &mut walk).await;
     if args.json {
         println!("{}", passavant_host::json_text(&walk.to_json())?);
@@ -53,7 +55,7 @@ pub(crate) async fn run(args: Demo) -> Result<()> {
         return Ok(());
     }
     play(&company).await?;
-    shutdown_signal().await?;
+    told_to_stop.await;
     // Installed entries would point to a server that is gone.
     if let Err(error) = passavant_desk::install::take_out(&folder.path().join("home")) {
         eprintln!(
