@@ -104,7 +104,6 @@ function begin() {
 }
 /** An empty folder, and nobody on the ports. */
 async function anew() {
-  if (up.length) await sleep(200); // whoever says `ready` hears SIGTERM a moment later
   for (const service of up.splice(0).reverse()) {
     must(service.child.exitCode === null && service.child.signalCode === null, `\`${service.line}\` ended by itself:\n${service.said}`);
     process.kill(-service.child.pid, 'SIGTERM');
@@ -116,7 +115,6 @@ async function anew() {
 }
 async function run(line) {
   if (line.startsWith('passavant init ') && up.length) await anew();
-  if (line === 'passavant admin key rotate --now') await sleep(1000); // of two keys of one second, either may be the one that signs
   const stay = stays.find(([start]) => start.test(line));
   // A word in capitals stands for one that the reader has.
   const said = line.endsWith(' KID') ? line.replace('KID', keyBefore()) : line;

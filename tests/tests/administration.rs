@@ -391,6 +391,20 @@ async fn a_request_with_a_key_is_done_once_and_answered_again() {
     assert_ne!(later.status, 422, "a key is forgotten after a day");
 }
 
+#[tokio::test]
+async fn whoever_names_an_authorization_server_that_is_not_there_learns_which_are() {
+    let world = World::new().await;
+    let admin = client(&world);
+    for path in ["/ras/rass/clients", "/ras/%60x/resources/a/b"] {
+        let refused = admin.raw("GET", path, None).await.unwrap_err().to_string();
+        assert!(refused.starts_with("no authorization server is called `"), "{refused}");
+        assert!(refused.contains("the authorization server `ras`"), "{refused}");
+        assert!(refused.contains("the identity provider"), "{refused}");
+    }
+    let refused = admin.raw("GET", "/ras/ras/nothing", None).await.unwrap_err().to_string();
+    assert!(refused.starts_with("there is nothing at this path"), "{refused}");
+}
+
 /// Every operation of the OpenAPI document, for every role: the document says which roles are
 /// allowed.
 #[tokio::test]

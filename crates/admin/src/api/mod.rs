@@ -79,6 +79,25 @@ impl AdministeredServer {
 /// The path prefix for gateways.
 const GATEWAY: &str = "/gateway";
 
+impl Gate {
+    /// The answer where no operation is. Whoever names an authorization server that does not run
+    /// here learns which ones do.
+    fn nothing_at(&self, path: &str) -> Response<Body> {
+        let wanted = path.strip_prefix("/ras/").and_then(|rest| rest.split('/').next());
+        let known = |wanted: &str| {
+            self.servers.iter().any(|server| server.prefix.strip_prefix("/ras/") == Some(wanted))
+        };
+        let Some(wanted) = wanted.filter(|wanted| !known(wanted)) else {
+            let hint = "`/openapi.json` lists what there is, `/roles` which servers";
+            return refuse(StatusCode::NOT_FOUND, "there is nothing at this path", Some(hint));
+        };
+        let detail = format!("no authorization server is called `{}` here", shown(wanted, 100));
+        let here: Vec<String> = self.servers.iter().map(AdministeredServer::said).collect();
+        let hint = format!("administered here: {}", here.join(", "));
+        refuse(StatusCode::NOT_FOUND, detail, Some(&hint))
+    }
+}
+
 struct Gate {
     secret: StoredProof,
     hosts: Vec<String>,
@@ -145,12 +164,10 @@ impl AdminApi {
             refusals: Cells::new(REFUSALS),
             clock: self.clock,
         };
-        let none = || async {
-            let hint = "`/openapi.json` lists what there is, `/roles` which servers";
-            refuse(StatusCode::NOT_FOUND, "there is nothing at this path", Some(hint))
-        };
-        let router = router.fallback(none);
         let gate = Arc::new(gate);
+        let of = Arc::clone(&gate);
+        let none = move |request: Request| async move { of.nothing_at(request.uri().path()) };
+        let router = router.fallback(none);
         (
             router.clone().layer(middleware::from_fn_with_state(Arc::clone(&gate), admit)),
             router.layer(middleware::from_fn_with_state(gate, admit_local)),

@@ -584,7 +584,11 @@ pub async fn probe(outbound: &Outbound, url: &str, credential: &[(&str, &str)]) 
     let asked = outbound.json_with("POST", url, reach, None, Some(&begin), credential);
     let answer = match timeout(PROBE, asked).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => return Found::Else(error.to_string()),
+        Ok(Err(error)) => {
+            // In the middle of a sentence that says itself what to do.
+            let what = error.to_string();
+            return Found::Else(what.split("\nhint: ").next().unwrap_or_default().to_owned());
+        }
         Err(_) => return Found::Else("it says nothing".to_owned()),
     };
     if (200..300).contains(&answer.status)
