@@ -64,6 +64,31 @@ export default async function ({ E, row, run, must, freePort, scratch, here }) {
     must(!existsSync(socket), 'the socket stays after an orderly end');
   });
 
+  await row('passavant serve', 'a log that nobody reads stops nothing, and what was lost of it is said', async () => {
+    const { child, ended } = await serve();
+    child.stderr.pause();
+    const secret = readFileSync(join(folder, 'passavant.admin-secret'), 'utf8').trim();
+    const ask = async () => (await fetch(`http://${address}/roles`, { headers: { authorization: `Bearer ${secret}` }, signal: AbortSignal.timeout(10_000) })).status;
+    try {
+      // Each is a line of the log: far more than a pipe, and what waits for it, can hold.
+      for (let i = 0; i < 400; i++) {
+        const all = await Promise.all(Array.from({ length: 50 }, ask));
+        must(all.every(status => status === 200), `${i}: ${all}`);
+      }
+      let told = '';
+      child.stderr.on('data', chunk => { told += chunk; });
+      child.stderr.resume();
+      for (let i = 0; !told.includes('were lost'); i++) {
+        must(i < 300, told.slice(-500));
+        await new Promise(r => setTimeout(r, 50));
+      }
+      return /lines=(\d+)/.exec(told)[0];
+    } finally {
+      child.kill('SIGTERM');
+      await ended;
+    }
+  });
+
   await row('schemathesis', 'every operation of the OpenAPI document, as it is written', async () => {
     const { child, ended } = await serve();
     const secret = readFileSync(join(folder, 'passavant.admin-secret'), 'utf8').trim();

@@ -23,10 +23,21 @@ use passavant_outbound::Outbound;
 use passavant_proto::formerly;
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
+/// Lines of the log that wait for whoever reads standard error. A reader that stops (a full pipe, a
+/// terminal that was paused) stops nothing else: later lines are lost, and counted.
+const WAITING_LINES: usize = 8192;
+/// How often it is looked whether lines were lost.
+const LOOKED: Duration = Duration::from_secs(10);
+
 /// What has to be flushed at the end.
-pub struct Telemetry(Option<Providers>);
+pub struct Telemetry {
+    exporters: Option<Providers>,
+    /// Writes the lines that still wait when it is dropped, for about a second at most.
+    _log: WorkerGuard,
+}
 
 struct Providers {
     traces: SdkTracerProvider,
@@ -74,14 +85,19 @@ pub fn start(config: &Config, outbound: &Outbound) -> Result<Telemetry> {
     let default = "warn,passavant=info";
     let filter = EnvFilter::try_new(of_now(config.log.filter.as_deref().unwrap_or(default)))?;
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
+    let (log, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(WAITING_LINES)
+        .lossy(true)
+        .finish(std::io::stderr());
+    tokio::spawn(tell_lost_lines(log.error_counter()));
+    let format = tracing_subscriber::fmt::layer().with_writer(log).with_ansi(terminal);
     let format = match config.log.format {
         LogFormat::Text => format.with_filter(filter).boxed(),
         LogFormat::Json => format.json().with_filter(filter).boxed(),
     };
     let Some(endpoint) = &config.otlp_endpoint else {
         tracing_subscriber::registry().with(format).try_init()?;
-        return Ok(Telemetry(None));
+        return Ok(Telemetry { exporters: None, _log: guard });
     };
     let http = Exporter { http: outbound.streaming(endpoint)?, runtime: Handle::current() };
     let resource = Resource::builder().with_service_name("passavant").build();
@@ -119,18 +135,32 @@ pub fn start(config: &Config, outbound: &Outbound) -> Result<Telemetry> {
     let traces =
         tracing_opentelemetry::layer().with_tracer(tracer.tracer("passavant")).with_filter(ours);
     tracing_subscriber::registry().with(format).with(traces).try_init()?;
-    Ok(Telemetry(Some(Providers { traces: tracer, metrics: meter, records })))
+    let exporters = Some(Providers { traces: tracer, metrics: meter, records });
+    Ok(Telemetry { exporters, _log: guard })
+}
+
+/// Says in the log that lines of it were lost, once somebody reads it again.
+async fn tell_lost_lines(counter: ErrorCounter) {
+    let mut told = 0;
+    loop {
+        tokio::time::sleep(LOOKED).await;
+        let lost = counter.dropped_lines();
+        if lost > told {
+            tracing::warn!(lines = lost - told, "lines of the log were lost: nobody read them");
+            told = lost;
+        }
+    }
 }
 
 impl Telemetry {
     /// The exporter for records of calls, if there is a collector.
     pub fn records(&self) -> Option<Records> {
-        self.0.as_ref().map(|providers| Records(providers.records.logger("passavant.gateway")))
+        self.exporters.as_ref().map(|providers| Records(providers.records.logger("passavant.gateway")))
     }
 
     /// Sends what has not been sent yet.
     pub async fn stop(self) {
-        let Some(Providers { traces, metrics, records }) = self.0 else { return };
+        let Some(Providers { traces, metrics, records }) = self.exporters else { return };
         let patience = Duration::from_secs(3);
         let flushed = tokio::task::spawn_blocking(move || {
             (
