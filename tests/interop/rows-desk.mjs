@@ -69,7 +69,7 @@ export default async function rows({ row, run, must, idp, canvas, notes, admin, 
     const taken = await login('max', home, '--insecure-storage', '--no-registration');
     must(taken.code !== 0 && taken.err.includes('logout --forget'), taken.out + taken.err);
     const own = JSON.parse(desk('installations', '--json')).find(i => i.this_one);
-    must(desk('status').includes('says that it stands') && JSON.parse(desk('status', '--json')).asked, desk('status'));
+    must(desk('status').includes('confirms that it is active') && JSON.parse(desk('status', '--json')).asked, desk('status'));
     admin('installation', 'revoke', own.id);
     must(desk('status').includes('has ended it') && JSON.parse(desk('status', '--json')).signed_in === false, desk('status'));
     must(fails(home, 'servers').status === 1, 'a revoked installation was served');

@@ -812,7 +812,7 @@ async fn what_is_called_back_while_it_is_refused_is_not_sent_again() {
     wire.send(cancel).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let calls = script.seen().iter().filter(|seen| seen.body.contains("tools/call")).count();
-    assert_eq!(calls, 1, "it was called back");
+    assert_eq!(calls, 1, "it was cancelled");
     assert!(wire.is_quiet().await);
 }
 

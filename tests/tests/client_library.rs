@@ -625,7 +625,7 @@ async fn nobody_is_sent_to_the_sign_in_of_another_authorization_server() {
         stage.asked.lock().unwrap().clear();
         let asked = desk.client.begin_consent(&server, None, &SignInOptions::default()).await;
         let text = asked.err().map(|error| error.to_string()).unwrap_or_default();
-        assert!(text.contains("sends people to the sign-in of"), "{endpoint}: {text}");
+        assert!(text.contains("gives the sign-in page of"), "{endpoint}: {text}");
         let sent = stage.asked.lock().unwrap().clone();
         assert!(sent.is_empty(), "{endpoint}: {sent:?}");
         world.pass(601);

@@ -67,7 +67,9 @@ impl Client {
             || self.company_decides(&server.resource, issuer).await?
         {
             return Err(Error::Discovery(format!(
-                "access to {} is the company's to decide, and no consent can replace that\nhint: ask IT",
+                "access to {} is decided by the company's policy; your own consent cannot replace \
+                 it\n\
+                 hint: ask IT",
                 server.url
             )));
         }
@@ -125,9 +127,10 @@ impl Client {
         let place = |url: &str| url.split(['?', '#']).next().unwrap_or_default().to_owned();
         let foreign = |whose: &str| {
             Error::Discovery(format!(
-                "{issuer} sends people to the sign-in of {whose}, and takes the answer itself; nothing was \
-                 sent\nhint: tell the operator of {}: the authorization_endpoint of its authorization server \
-                 is not its own",
+                "{issuer} gives the sign-in page of {whose} as its authorization_endpoint, but its \
+                 own token_endpoint; nothing was sent\n\
+                 hint: tell the operator of {}: the authorization_endpoint of its authorization \
+                 server is not its own",
                 server.url
             ))
         };

@@ -72,7 +72,8 @@ impl DeviceFlow {
                 && plain
                 && url.as_str().len() <= 300
         });
-        let page = page.ok_or_else(|| bad("its verification_uri is no web page".to_owned()))?;
+        let page = page
+            .ok_or_else(|| bad("its verification_uri is not the URL of a web page".to_owned()))?;
         let user_code = shown(&read.user_code, 64);
         let interval = read.interval.unwrap_or(5).clamp(INTERVAL.0, INTERVAL.1).unsigned_abs();
         let lifetime = read.expires_in.unwrap_or(600).clamp(0, PATIENCE).unsigned_abs();
@@ -95,7 +96,7 @@ impl DeviceFlow {
         loop {
             sleep(self.interval).await;
             if Instant::now() >= self.ends {
-                return Err(Error::Callback("nobody typed the code in time".to_owned()));
+                return Err(Error::Callback("the code was not entered in time".to_owned()));
             }
             let form = [
                 ("grant_type", Secret::new(GRANT_DEVICE_CODE)),
@@ -119,11 +120,11 @@ impl DeviceFlow {
                 _ if answer.status == 429 || answer.status >= 500 => self.slow_down(),
                 "access_denied" => {
                     return Err(Error::Callback(
-                        "the person who typed the code said no".to_owned(),
+                        "the person who entered the code denied the request".to_owned(),
                     ));
                 }
                 "expired_token" => {
-                    return Err(Error::Callback("nobody typed the code in time".to_owned()));
+                    return Err(Error::Callback("the code was not entered in time".to_owned()));
                 }
                 _ => return Err(Error::Refused { leg, party: party.to_owned(), error }),
             }

@@ -240,7 +240,8 @@ async fn resource_metadata(
                     let place = shown(&place, LONGEST);
                     let why = shown(&e.to_string(), LONGEST);
                     Error::Discovery(format!(
-                        "{place} is not protected-resource metadata: {why}\nhint: its operator has to mend it"
+                        "{place} is not protected-resource metadata: {why}\n\
+                         hint: its operator has to correct it"
                     ))
                 })?;
                 return Ok((place, document));

@@ -61,7 +61,7 @@ impl Client {
                 format!("{url} does not work: {stage}: {what}. To be changed by {party}: {fix}")
             }
             (Some(stage), None) => {
-                format!("{url} does not work; the walk ended at {}.", stage.title())
+                format!("{url} does not work; the check ended at this stage: {}.", stage.title())
             }
         };
         Report {
@@ -200,7 +200,12 @@ impl Walk<'_> {
         }
         let left = session.id_token_expires - self.client.0.clock.now().0;
         if left <= 0 && session.refresh_token.is_none() {
-            return self.wrong(AT, "the ID token has expired, and nothing renews it", YOU, fix);
+            return self.wrong(
+                AT,
+                "the ID token has expired, and there is no refresh token to renew it",
+                YOU,
+                fix,
+            );
         }
         Ok(())
     }
@@ -272,9 +277,10 @@ impl Walk<'_> {
                 let text = error.to_string();
                 let (what, fix) = match text.split_once("\nhint: ") {
                     Some((what, fix)) => (what.to_owned(), fix.to_owned()),
-                    None => {
-                        (text.clone(), format!("see that {url} is right and that the server runs"))
-                    }
+                    None => (
+                        text.clone(),
+                        format!("check that {url} is right and that the server is running"),
+                    ),
                 };
                 return self.wrong(AT, what, SERVER, fix);
             }
@@ -405,7 +411,8 @@ impl Walk<'_> {
                 if own.starts_with("http://") && !ras.starts_with("http://") {
                     self.note(
                         AT,
-                        "the document is on this machine: the authorization server cannot see it",
+                        "the client's metadata document is on this machine; the authorization \
+                         server cannot fetch it",
                     );
                 }
                 return Ok(());
@@ -416,7 +423,7 @@ impl Walk<'_> {
                 let how = match known.credential {
                     Credential::Secret(_) => "with a secret",
                     Credential::Key(_) => "with a key",
-                    Credential::None => "without any proof",
+                    Credential::None => "without authentication",
                 };
                 self.ok(AT, format!("this client is `{}` there, {how}", known.client_id));
             }
@@ -512,7 +519,10 @@ impl Walk<'_> {
         let fresh = || client.id_jag(server, scopes);
         let redeemed = client.redeem_or_again(server, scopes, id_jag, fresh).await;
         if sent && !client.sends_resource(ras) {
-            self.note(AT, "it takes no `resource` parameter here; it was asked without");
+            self.note(
+                AT,
+                "it does not accept the `resource` parameter; the request was repeated without it",
+            );
         }
         let token = match redeemed {
             Ok(token) => token,
@@ -638,7 +648,7 @@ impl Walk<'_> {
                 let text = error.to_string();
                 let (what, fix) = match text.split_once("\nhint: ") {
                     Some((what, fix)) => (what.to_owned(), fix.to_owned()),
-                    None => (text.clone(), "see that the server runs".to_owned()),
+                    None => (text.clone(), "check that the server is running".to_owned()),
                 };
                 self.wrong(Stage::Call, what, SERVER, fix)
             }
@@ -695,7 +705,7 @@ impl Walk<'_> {
             }
             (status, _) => {
                 let what = format!("with the token it answers HTTP {status}: {said}");
-                self.wrong(AT, what, SERVER, "look into the server's log")
+                self.wrong(AT, what, SERVER, "check the server's log")
             }
         }
     }

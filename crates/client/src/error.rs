@@ -84,7 +84,7 @@ pub enum Error {
     #[error(transparent)]
     Differs(#[from] Differs),
     /// A party asks for fewer requests (429).
-    #[error("{party} wants fewer requests; try again in {seconds} s")]
+    #[error("{party} limits the rate of requests; try again in {seconds} s")]
     TooMany {
         /// The party.
         party: String,
@@ -92,7 +92,7 @@ pub enum Error {
         seconds: u64,
     },
     /// A response violates the protocol; it was discarded.
-    #[error("the answer of the {leg} was thrown away: {what}")]
+    #[error("the answer to the {leg} was rejected: {what}")]
     BadAnswer {
         /// The part of the way.
         leg: Leg,
@@ -132,9 +132,10 @@ pub enum Error {
     /// The RAS accepts neither the client's metadata document nor a registration that is known
     /// here.
     #[error(
-        "the ID-JAG for {issuer} names the client `{claimed}`, but this client is registered there as \
-         `{registered}`\nhint: the two have to be equal; IT has to correct the connection's \
-         ras_client_id, or the registration kept here (`passavant secret {issuer} {claimed}`)",
+        "the ID-JAG for {issuer} names the client `{claimed}`, but this client is registered there \
+         as `{registered}`\n\
+         hint: the two must be equal: IT has to correct the connection's ras_client_id, or the \
+         registration kept here (`passavant secret {issuer} {claimed}`)",
         claimed = shown(.claimed, 200),
         registered = shown(.registered, 200)
     )]
@@ -163,14 +164,15 @@ pub enum Error {
     },
     /// There is no way to be a client of an authorization server.
     #[error(
-        "{0} takes neither client metadata documents nor registrations, and no client is registered \
-         there by hand\nhint: register one with its operator, then run `passavant secret {0} CLIENT_ID`"
+        "{0} accepts neither client metadata documents nor dynamic registration, and no client is \
+         registered there by hand\n\
+         hint: register one with its operator, then run `passavant secret {0} CLIENT_ID`"
     )]
     NoClient(String),
     /// A 403 `insufficient_scope` that names no scope which the token lacks.
     #[error(
-        "{url} says that the token has too little scope, but names none that it lacks\nhint: its \
-         operator has to name the scopes in the challenge (RFC 6750 section 3.1)"
+        "{url} says that the token has insufficient scope, but does not name the missing scopes\n\
+         hint: its operator has to name the scopes in the challenge (RFC 6750 section 3.1)"
     )]
     NothingToWiden {
         /// The MCP server.

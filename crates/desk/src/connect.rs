@@ -63,7 +63,7 @@ pub async fn connect(args: Connect) -> Result<()> {
         return connect_all(client).await;
     };
     if let Err(error) = client.outbound().streaming(url) {
-        let text = plain_lines(&format!("`{url}` is no MCP server: {error}"));
+        let text = plain_lines(&format!("`{url}` is not the URL of an MCP server: {error}"));
         eprintln!("passavant: {text}");
         return Ok(bridge::refuse(&text, input, output).await?);
     }

@@ -181,7 +181,8 @@ impl All {
                 }
                 Ok(None) => {
                     eprintln!(
-                        "passavant: {} has no catalog: it is not Passavant's; install each MCP server by its URL",
+                        "passavant: {} has no catalog, because it is not a Passavant identity \
+                         provider; install each MCP server by its URL",
                         self.client.settings().idp
                     );
                     self.known.send_replace(true);
@@ -377,7 +378,7 @@ impl All {
                 _ => {}
             }
         }
-        let text = format!("there is no tool `{name}`; the list of tools says which there are");
+        let text = format!("there is no tool `{name}`; `tools/list` returns those that exist");
         Err(ErrorData::invalid_params(text, None))
     }
 }
@@ -388,7 +389,8 @@ impl ServerHandler for All {
         let mut info = ServerConfig::new(tools);
         info.server_info = Implementation::new("passavant", env!("CARGO_PKG_VERSION"));
         info.instructions = Some(
-            "The MCP servers that your company lets this person use. The name of a tool begins with its server's."
+            "The MCP servers that your company lets this person use. The name of each tool begins \
+             with the name of its server."
                 .to_owned(),
         );
         info
@@ -432,7 +434,7 @@ impl ServerHandler for All {
                 Err(ServiceError::McpError(error)) => Err(error),
                 Err(error) => Err(ErrorData::internal_error(readable(&error).to_string(), None)),
             },
-            () = context.ct.cancelled() => Err(ErrorData::internal_error("it was called back", None)),
+            () = context.ct.cancelled() => Err(ErrorData::internal_error("it was cancelled", None)),
         }
     }
 }

@@ -120,7 +120,8 @@ pub fn run(as_json: bool, arguments: &[String]) -> Result<ExitCode> {
     }
     let (header, claims) = jws::peek(token).map_err(|error| {
         anyhow!(
-            "this is not a JWT: {error}\nhint: refresh tokens and codes are none; they say nothing"
+            "this is not a JWT: {error}\n\
+             hint: refresh tokens and authorization codes are opaque; they cannot be inspected"
         )
     })?;
     let now = system::clock().now().0;
@@ -172,7 +173,7 @@ fn explain(kind: Kind, header: &Claims, claims: &Claims, now: i64) -> Vec<Note> 
     let text = if known { "" } else { "only ES256, EdDSA, PS256 and RS256 are accepted" };
     say("header alg", header.value("alg"), if known { "ok" } else { "wrong" }, text);
     let text = match kind {
-        Kind::Unknown => "no kind that Passavant knows has this typ",
+        Kind::Unknown => "Passavant knows no kind of token with this typ",
         Kind::IdToken if header.value("typ").is_none() => "ID tokens may leave it out",
         _ => "",
     };
@@ -189,7 +190,7 @@ fn explain(kind: Kind, header: &Claims, claims: &Claims, now: i64) -> Vec<Note> 
     }
     for name in kind.required() {
         if claims.value(name).is_none() {
-            say(name, None, "wrong", "this kind of JWT has to have it");
+            say(name, None, "wrong", "this kind of JWT must carry it");
         }
     }
     for (name, value) in claims.clone().into_object() {
@@ -229,7 +230,7 @@ fn claim(
             Some(text) if passavant_proto::oauth::scope::Scopes::parse(text).is_some() => {
                 ("ok", String::new())
             }
-            Some(_) => ("wrong", "has characters that no scope may have".to_owned()),
+            Some(_) => ("wrong", "contains a character that is not allowed in a scope".to_owned()),
             None => ("wrong", "has to be one string, its scopes separated by spaces".to_owned()),
         },
         "jti" => match value.as_str() {
@@ -250,9 +251,11 @@ fn claim(
             Some(text) if (1..=255).contains(&text.len()) => ("ok", String::new()),
             _ => ("wrong", "has to be a string of 1 to 255 bytes".to_owned()),
         },
-        "txn" => ("note", "the `jti` of the ID-JAG that bought this token".to_owned()),
+        "txn" => ("note", "the `jti` of the ID-JAG that was redeemed for this token".to_owned()),
         "cnf" => match value.get("jkt").and_then(Value::as_str) {
-            Some(_) => ("note", "bound to this DPoP key: no use without it".to_owned()),
+            Some(_) => {
+                ("note", "bound to this DPoP key: it cannot be used without that key".to_owned())
+            }
             None => ("wrong", "has to carry `jkt`".to_owned()),
         },
         "nonce" if kind == Kind::LogoutToken => {
@@ -262,7 +265,7 @@ fn claim(
             Some(_) => ("ok", "the request that this proof is for".to_owned()),
             None => ("wrong", "has to be a string".to_owned()),
         },
-        "authorization_details" => ("note", "Passavant refuses what carries it".to_owned()),
+        "authorization_details" => ("note", "Passavant refuses tokens that carry it".to_owned()),
         _ => ("note", String::new()),
     }
 }
@@ -330,7 +333,7 @@ fn resources(value: &Value) -> (&'static str, String) {
         match Resource::parse(text) {
             Err(error) => return ("wrong", format!("`{text}` {error}")),
             Ok(_) if list[..i].contains(text) => {
-                return ("wrong", format!("`{text}` is there twice"));
+                return ("wrong", format!("`{text}` occurs twice"));
             }
             Ok(_) => {}
         }

@@ -257,7 +257,11 @@ impl Storage {
     fn read_access(&self, name: &str) -> Result<Option<Access>> {
         match self.read(name) {
             Err(error) if error.is::<Unreadable>() => {
-                tracing::warn!(error = format!("{error:#}"), "a kept token is dropped");
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "a stored token cannot be read and is deleted; a new one is obtained when \
+                     needed"
+                );
                 self.write::<Access>(name, None)?;
                 Ok(None)
             }
@@ -317,7 +321,10 @@ impl Storage {
                 Err(error) if error.is::<NoKeychain>() => return Err(error),
                 // An unreadable entry must not hide the others.
                 Err(error) => {
-                    tracing::warn!(error = format!("{error:#}"), "a kept token is passed over");
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "a stored token cannot be read and is skipped"
+                    );
                 }
             }
         }
@@ -398,7 +405,7 @@ struct Unreadable(String);
 
 /// No keychain responds.
 #[derive(Debug, thiserror::Error)]
-#[error("there is none on this system, or nothing that offers one runs")]
+#[error("there is none on this system, or the service that provides it is not running")]
 struct Unusable;
 
 /// The keychain is locked, or there is none.
@@ -492,7 +499,8 @@ fn lock(folder: &Path, name: &str, longest: Duration) -> Result<File> {
                 waited += LOCK_WAIT;
             }
             Err(TryLockError::WouldBlock) => bail!(
-                "another passavant process has held {} for {} s\nhint: end it, then try again",
+                "another passavant process has held the lock on {} for {} s\n\
+                 hint: end it, then try again",
                 path.display(),
                 longest.as_secs()
             ),

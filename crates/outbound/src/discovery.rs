@@ -98,14 +98,16 @@ impl Missed {
         Some(match self {
             Self::NotThere => return None,
             Self::Status(place, status, _) if *status >= 500 || *status == 429 => format!(
-                "{place} answers HTTP {status}: it is out of order just now\nhint: try again in a while; if it stays \
-                 so, tell its operator"
+                "{place} answers HTTP {status}: the server has a problem just now\n\
+                 hint: try again later; if it lasts, tell its operator"
             ),
             Self::Status(place, status, said) if said.is_empty() => format!(
-                "{place} answers HTTP {status}\nhint: its operator has to let everybody read that document"
+                "{place} answers HTTP {status}\n\
+                 hint: its operator has to make that document public"
             ),
             Self::Status(place, status, said) => format!(
-                "{place} answers HTTP {status}: {said}\nhint: its operator has to let everybody read that document"
+                "{place} answers HTTP {status}: {said}\n\
+                 hint: its operator has to make that document public"
             ),
             Self::Redirects(place, to) => format!(
                 "{place} redirects to {to}, and no redirect is followed\nhint: its operator has to serve the document \
@@ -212,7 +214,8 @@ pub async fn authorization_server(
         let metadata = read.map_err(|e| {
             let why = shown(&e.to_string(), LONGEST);
             DiscoveryError::Unusable(format!(
-                "{place} is not authorization-server metadata: {why}\nhint: its operator has to mend it"
+                "{place} is not authorization-server metadata: {why}\n\
+                 hint: its operator has to correct it"
             ))
         })?;
         if metadata.issuer != issuer.as_str() {
@@ -250,7 +253,7 @@ pub fn authorization_endpoint(metadata: &Discovered) -> Result<String, Discovery
     let url = checked(endpoint, metadata.reach_of(endpoint));
     url.map(String::from).map_err(|why| {
         DiscoveryError::Unusable(format!(
-            "the authorization_endpoint of {issuer} is not one to open: {why}"
+            "the authorization_endpoint of {issuer} is not a URL to open in a browser: {why}"
         ))
     })
 }
@@ -268,7 +271,7 @@ mod tests {
             Missed::Status(at(), 503, String::new()),
             Missed::NotThere,
         ]);
-        assert!(told.unwrap().contains("503: it is out of order"));
+        assert!(told.unwrap().contains("503: the server has a problem just now"));
         let told =
             telling(vec![Missed::NotThere, Missed::Redirects(at(), "https://b/".to_owned())]);
         assert!(told.unwrap().contains("redirects to https://b/"));

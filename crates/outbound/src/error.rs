@@ -127,7 +127,7 @@ pub enum SignInError {
         error: OAuthError,
     },
     /// A response violates the protocol; it was discarded.
-    #[error("the answer of the sign-in at the identity provider was thrown away: {0}")]
+    #[error("the answer to the sign-in at the identity provider was rejected: {0}")]
     BadAnswer(String),
     /// An ID token cannot be verified.
     #[error("the ID token of {issuer} is refused: {error}")]

@@ -108,7 +108,9 @@ impl RelyingParty {
             return Ok(metadata.clone());
         }
         if entry.failed_at.is_some_and(|at| now.since(at) < COOLDOWN) {
-            return Err(DiscoveryError::Unusable(format!("{issuer} did not answer a moment ago")));
+            return Err(DiscoveryError::Unusable(format!(
+                "{issuer} did not answer a moment ago, and is not asked again yet"
+            )));
         }
         match discover_authorization_server(&self.outbound, issuer).await {
             Ok(metadata) => {

@@ -25,8 +25,8 @@ pub enum OutboundError {
     TooLarge(String, usize),
     /// The response has a content coding that was not requested and is not supported.
     #[error(
-        "the answer of {0} has the encoding `{1}`, which nobody asked for\nhint: whoever compresses it has to heed \
-             Accept-Encoding"
+        "the answer of {0} has the Content-Encoding `{1}`, which was not asked for\n\
+         hint: the server, or a proxy in front of it, has to respect Accept-Encoding"
     )]
     Encoding(String, String),
     /// The HTTP client cannot be built.
@@ -51,17 +51,19 @@ pub fn text(error: &reqwest::Error) -> String {
         causes.push("no answer in time".to_owned());
     }
     if causes.iter().any(|cause| cause.contains("InvalidContentType")) {
-        return "what answers there does not speak TLS; is it an http URL?".to_owned();
+        return "the server there does not speak TLS; is it an http URL?".to_owned();
     }
     if let Some(what) = causes.iter().rev().find_map(|cause| certificate_trouble(cause)) {
         return what;
     }
     if causes.iter().any(|cause| cause.contains("onnection refused")) {
-        return "nobody listens there\nhint: is it running, and are host and port right?"
+        return "the connection was refused\n\
+                hint: is the server running, and are host and port right?"
             .to_owned();
     }
     if causes.iter().any(|cause| cause.contains("failed to lookup address")) {
-        return "its name is not known\nhint: is it spelled right, and is this computer online?"
+        return "its host name cannot be resolved\n\
+                hint: is it spelled right, and is this computer online?"
             .to_owned();
     }
     // The last one is the cause of all the others.

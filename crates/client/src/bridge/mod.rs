@@ -490,9 +490,9 @@ impl Bridge {
             Err(_) => Err(Trouble::new(
                 "sign_in_waits",
                 format!(
-                    "Your browser was asked, and has not answered yet. Finish it there, then try again. If no page \
-                     opened, or the page shows an error, run `passavant login` in a terminal; for a consent outside your \
-                     company, `passavant tools {}`.",
+                    "A sign-in is waiting in your browser. Finish it there, then try again. If no \
+                     page opened, or the page shows an error, run `passavant login` in a terminal; \
+                     for a consent outside your company, `passavant tools {}`.",
                     self.0.url
                 ),
             )),
@@ -531,7 +531,7 @@ impl Bridge {
             Error::ScopesNotGranted { .. } => Trouble::new("scopes_not_granted", error.to_string()),
             Error::Callback(what) => Trouble::new(
                 "sign_in_failed",
-                format!("The sign-in in the browser did not work out: {what}. Try again."),
+                format!("The sign-in in the browser failed: {what}. Try again."),
             ),
             Error::Outbound(OutboundError::Unreachable { host, cause })
                 if idp.as_str().split('/').nth(2) == Some(host.as_str()) =>

@@ -220,7 +220,7 @@ impl Bridge {
         for _ in 0..TRIES {
             if progress.is_some_and(|progress| progress.cancelled.load(Relaxed)) {
                 // It was cancelled after the server rejected it: do not send it again.
-                return Err(Trouble::new("cancelled", "The request was called back."));
+                return Err(Trouble::new("cancelled", "The request was cancelled."));
             }
             let request = self
                 .0
@@ -332,8 +332,10 @@ impl Bridge {
             }
             _ if status.as_u16() == 202 => {}
             other => {
-                let text =
-                    format!("The MCP server answered with `{other}`, which is no MCP answer.");
+                let text = format!(
+                    "The MCP server answered with the media type `{other}`; JSON or an event \
+                     stream was expected."
+                );
                 return self.fail(&pending, &Trouble::new("no_answer", text)).await;
             }
         }
@@ -352,7 +354,7 @@ impl Bridge {
             }
             let text = match status {
                 404 | 405 => format!(
-                    "{} is no MCP server, or does not know this method (HTTP {status}).",
+                    "{} is not an MCP server, or does not know this method (HTTP {status}).",
                     self.0.url
                 ),
                 _ => {
@@ -391,7 +393,7 @@ impl Bridge {
         method: &str,
     ) {
         let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(text) else {
-            tracing::warn!("the server sent what is no JSON-RPC message");
+            tracing::warn!("the MCP server sent a message that is not JSON-RPC; it was dropped");
             return;
         };
         let mut line = one_line(text);
@@ -403,7 +405,9 @@ impl Bridge {
             if pending.len() == before {
                 // Answered already, or never asked: a client could take it for the response to
                 // another request.
-                tracing::warn!("the server answered what is not under way");
+                tracing::warn!(
+                    "the MCP server answered a request that is not pending; the answer was dropped"
+                );
                 return;
             }
             if method == "initialize" && !stateless {
@@ -428,7 +432,9 @@ impl Bridge {
             line = answered_error(text, &only).unwrap_or(line);
             pending.clear();
         } else if envelope.method.is_none() {
-            tracing::warn!("the server answered what is not under way");
+            tracing::warn!(
+                "the MCP server answered a request that is not pending; the answer was dropped"
+            );
             return;
         }
         self.emit(line).await;
@@ -569,7 +575,7 @@ async fn text_within(mut response: reqwest::Response, most: usize) -> Result<Str
 
 fn too_large() -> Trouble {
     let text = format!(
-        "The MCP server's answer is larger than {} MiB, which is the most that is passed on.",
+        "The MCP server's answer is larger than {} MiB, the most that is passed on.",
         LARGEST / 1024 / 1024
     );
     Trouble::new("too_large", text)

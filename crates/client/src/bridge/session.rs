@@ -210,7 +210,7 @@ impl Bridge {
             self.notify(&initialized).await;
             self.listen();
         }
-        tracing::info!("the server had forgotten the session; a new one is begun");
+        tracing::info!("the MCP server no longer knew the session; a new one was started");
         true
     }
 

@@ -10,8 +10,8 @@ pub async fn servers(common: &Common, as_json: bool) -> Result<()> {
     let (client, _) = common.signed_in()?;
     let Some(catalog) = client.catalog().await? else {
         bail!(
-            "{} has no catalog: it is not Passavant's\nhint: ask IT for the URLs; `passavant tools URL` \
-             works all the same",
+            "{} has no catalog: it is not a Passavant identity provider\n\
+             hint: ask IT for the URLs; `passavant tools URL` works without a catalog",
             client.settings().idp
         );
     };
@@ -21,7 +21,7 @@ pub async fn servers(common: &Common, as_json: bool) -> Result<()> {
     }
     if catalog.servers.is_empty() {
         println!(
-            "{} has opened no MCP server to installations of Passavant yet. Ask IT.",
+            "At {}, no MCP server is open to installations of Passavant yet. Ask IT.",
             plain(&catalog.company)
         );
         return Ok(());
@@ -66,11 +66,17 @@ pub async fn installations(common: &Common, revoke: Option<&str>, as_json: bool)
         if !client.revoke_installation(id).await? {
             bail!("you have no installation `{id}`\nhint: `passavant installations` lists them");
         }
-        println!("Revoked. It gets nothing new; access tokens it had end within minutes.");
+        println!(
+            "Revoked. The installation gets no new tokens; its access tokens expire within \
+             minutes."
+        );
         return Ok(());
     }
     let Some(held) = client.installations().await? else {
-        bail!("{} enrols no installations: it is not Passavant's", client.settings().idp);
+        bail!(
+            "{} does not enrol installations: it is not a Passavant identity provider",
+            client.settings().idp
+        );
     };
     if as_json {
         println!("{}", system::json_text(&held)?);

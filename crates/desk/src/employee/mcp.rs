@@ -30,13 +30,16 @@ pub fn own_words(error: &ClientInitializeError) -> anyhow::Error {
         ClientInitializeError::NoCompatibleProtocolVersion { server_supported, .. } => {
             let theirs: Vec<String> = server_supported.iter().map(ToString::to_string).collect();
             let theirs = plain(&theirs.join(", "));
-            format!("the MCP server speaks no version that is known here: {theirs}")
+            format!(
+                "the MCP server supports no protocol version that this program knows; its \
+                 versions: {theirs}"
+            )
         }
         ClientInitializeError::ExpectedInitResponse(_)
         | ClientInitializeError::ExpectedInitResult(_)
         | ClientInitializeError::ConflictInitResponseId(..)
         | ClientInitializeError::UncorrelatedErrorResponse { .. } => {
-            "the MCP server answered `initialize` with something else than its result".to_owned()
+            "the MCP server's answer to `initialize` is not an initialize result".to_owned()
         }
         other => on_the_way(&innermost(other)),
     };
@@ -72,13 +75,13 @@ fn on_the_way(text: &str) -> String {
         if body.is_empty() || body == "<empty>" {
             return "the MCP server's answer is empty".to_owned();
         }
-        return format!("the MCP server's answer is no JSON-RPC message: {}", first_words(body));
+        return format!("the MCP server's answer is not a JSON-RPC message: {}", first_words(body));
     }
     if let Some(theirs) = text.strip_prefix("unexpected server response: ") {
         if let Some(said) = json_rpc_error(theirs) {
             return format!("the MCP server says: {said}");
         }
-        return format!("the MCP server's answer is none of MCP's: {}", first_words(theirs));
+        return format!("the MCP server's answer is not an MCP message: {}", first_words(theirs));
     }
     if let Some(found) = text.strip_prefix("Unexpected content type: ") {
         let found =
@@ -227,8 +230,7 @@ pub fn readable(error: &ServiceError) -> anyhow::Error {
             format!("the MCP server says: {}{hint}", plain(&data.message))
         }
         ServiceError::UnexpectedResponse => {
-            "the MCP server answered with something else than the result of what was asked"
-                .to_owned()
+            "the MCP server's answer is not the result of the request that was sent".to_owned()
         }
         other => on_the_way(&innermost(other)),
     };
@@ -244,7 +246,8 @@ pub async fn token(common: &Common, url: &str, scope: Option<&str>) -> Result<()
     };
     let scopes = passavant_proto::oauth::scope::Scopes::parse(scope);
     let mut server = client.discover(url).await?;
-    server.scopes = Some(scopes.context("--scope has characters that no scope may have")?);
+    server.scopes =
+        Some(scopes.context("--scope contains a character that is not allowed in a scope")?);
     // The token in memory may have other scopes.
     client.forget(&server);
     println!("{}", client.access_token(&server).await?.secret().expose());

@@ -263,8 +263,9 @@ pub async fn login(args: Login) -> Result<()> {
     if let Some(id) = &args.client_id {
         if id == passavant_proto::oauth::client::ENROLLED_CLIENT {
             bail!(
-                "--client-id: `{id}` is nobody's to sign in with: it enrols computers\nhint: `passavant login --issuer URL --enrol` \
-                 enrols this one"
+                "--client-id: `{id}` cannot be used to sign in: it is the client id that enrols \
+                 computers\n\
+                 hint: `passavant login --issuer URL --enrol` enrols this one"
             );
         }
         let secret = args.client_secret_file.as_ref().map(|file| system::read_private(file));
@@ -333,8 +334,10 @@ pub async fn login(args: Login) -> Result<()> {
 fn signed_in(session: Result<Session, Error>, storage: &Storage) -> Result<()> {
     let session = match session {
         Err(Error::Callback(text)) if text.contains("access_denied") => bail!(
-            "the sign-in was aborted: {text}\nhint: it was cancelled in the browser; or the person there is another than \
-             the one whom this computer is enrolled for: then `passavant logout --forget` gives it up, and they sign in again"
+            "the sign-in was aborted: {text}\n\
+             hint: it was cancelled in the browser; or another person signed in there than the one \
+             for whom this computer is enrolled: then run `passavant logout --forget`, and sign in \
+             again"
         ),
         session => session?,
     };
@@ -355,7 +358,7 @@ async fn discovered(common: &Common, text: &str) -> Result<String> {
             ..
         })) if found.trim_end_matches('/') == text.trim_end_matches('/') => {
             let issuer = Issuer::parse(&found).with_context(|| format!("`{found}`"))?;
-            println!("The identity provider calls itself {issuer}; that is used.");
+            println!("The identity provider's own issuer is {issuer}; this one is used.");
             Ok(issuer.to_string())
         }
         Err(error) => Err(Error::from(error).into()),
@@ -468,8 +471,8 @@ fn announce(args: &Login, issuer: &str, url: &str) {
         return;
     }
     println!(
-        "Is that browser on another computer? It ends at an address on 127.0.0.1 that it cannot open there: paste that \
-         address here, and press Enter."
+        "Is that browser on another computer? The sign-in ends at an address on 127.0.0.1 that it \
+         cannot open: paste that address here, and press Enter."
     );
 }
 
@@ -571,10 +574,10 @@ impl Word {
 
     fn told(self) -> &'static str {
         match self {
-            Self::Stands => "says that it stands",
+            Self::Stands => "confirms that it is active",
             Self::Ended => "has ended it: run `passavant login`",
             Self::NoAnswer => "did not answer just now",
-            Self::NotAsked => "was not asked: its identity provider is another maker's",
+            Self::NotAsked => "was not asked: it is not a Passavant identity provider",
         }
     }
 }

@@ -184,8 +184,8 @@ pub(super) fn entries(
     let (_, text) = without_bom(text);
     let unreadable = |error: &dyn std::fmt::Display| {
         anyhow!(
-            "it cannot be read as {}: {error}\nhint: its program could not read it either; mend it, \
-             then try again",
+            "it cannot be read as {}: {error}\n\
+             hint: the MCP client cannot read it either; correct the file, then try again",
             format.name()
         )
     };
@@ -207,7 +207,10 @@ pub(super) fn entries(
         root => root,
     };
     if !held.is_object() {
-        bail!("it does not hold {} members\nhint: mend it, then try again", format.name());
+        bail!(
+            "it does not contain {} members\nhint: correct the file, then try again",
+            format.name()
+        );
     }
     for key in path {
         held = match held.get_mut(*key).map(Value::take) {
@@ -262,13 +265,13 @@ fn check(
     if found.as_ref() == expected {
         return Ok(());
     }
-    bail!("the change would not read back as meant, so nothing was written")
+    bail!("the changed file would not read back as intended, so nothing was written")
 }
 
 fn not_a_table(key: &str) -> String {
     format!(
-        "`{key}` in it is not a table of entries\nhint: its program could not read that either; mend \
-         it, then try again"
+        "`{key}` in it is not a table of entries\n\
+         hint: the MCP client cannot read it either; correct the file, then try again"
     )
 }
 
@@ -353,7 +356,9 @@ fn toml_holds(item: &Item, value: &Value) -> bool {
 fn toml_value(value: &Value) -> Result<toml_edit::Value> {
     Ok(match value {
         Value::Bool(flag) => (*flag).into(),
-        Value::Number(number) => number.as_i64().context("a number that TOML has not")?.into(),
+        Value::Number(number) => {
+            number.as_i64().context("a number that TOML cannot represent")?.into()
+        }
         Value::String(text) => text.as_str().into(),
         Value::Array(items) => {
             let items: Result<Vec<_>> = items.iter().map(toml_value).collect();

@@ -167,7 +167,10 @@ pub(super) fn read_config(file: &Path) -> Result<Option<String>> {
     match fs::metadata(file) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Ok(there) if !there.is_file() || there.len() > LARGEST => {
-            bail!("{} is no config file: not a plain file, or larger than 16 MiB", file.display());
+            bail!(
+                "{} cannot be a config file: it is not a regular file, or is larger than 16 MiB",
+                file.display()
+            );
         }
         _ => {}
     }
@@ -179,7 +182,10 @@ impl Change {
     /// Opens `file`; a symbolic link is followed.
     pub(super) fn open(file: &Path, format: Format) -> Result<Self> {
         if fs::symlink_metadata(file).is_ok() && !file.exists() {
-            bail!("{} is a link to what is not there\nhint: mend or remove it", file.display());
+            bail!(
+                "{} is a link whose target does not exist\nhint: correct or remove the link",
+                file.display()
+            );
         }
         let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
         let before = read_config(&file)?;
@@ -271,7 +277,10 @@ impl Change {
         ledger.write()?;
         // The client may be running, and may write its config itself.
         if read_config(&self.file).ok().flatten() != self.before {
-            bail!("{} has changed just now\nhint: run it again", self.file.display());
+            bail!(
+                "{} was changed by another program just now\nhint: run the command again",
+                self.file.display()
+            );
         }
         system::replace_file(&self.file, self.after.as_bytes())
     }

@@ -146,7 +146,8 @@ async fn catalog_of(client: &passavant_client::Client, named: &[String]) -> Resu
     }
     if named.is_empty() {
         bail!(
-            "{} has no catalog: it is not Passavant's\nhint: name the MCP servers with --server URL",
+            "{} has no catalog: it is not a Passavant identity provider\n\
+             hint: name the MCP servers with --server URL",
             client.settings().idp
         );
     }
@@ -243,7 +244,8 @@ fn install_into(
     {
         if args.file.is_some() {
             bail!(
-                "--file: it keeps the settings of its own cross-app access itself\nhint: leave --file out"
+                "--file: this MCP client keeps the settings of its own cross-app access itself\n\
+                 hint: leave --file out"
             );
         }
         print_commands(client, issuer, catalog, (servers, &native_servers), commands);
@@ -376,7 +378,7 @@ fn check_native(
     servers: &[&CatalogServer],
     native: &[(String, String)],
 ) -> Result<()> {
-    const BRIDGE: &str = "without --native it gets the bridge, which needs nothing";
+    const BRIDGE: &str = "without --native it gets the bridge, which works without this";
     let Some(known) = &client.native else {
         bail!("it does not speak cross-app access itself\nhint: {BRIDGE}");
     };
@@ -387,7 +389,10 @@ fn check_native(
         );
     };
     if known.needs_https && !issuer.starts_with("https://") {
-        bail!("it takes no identity provider by plain http, and {issuer} is one\nhint: {BRIDGE}");
+        bail!(
+            "it accepts only https for the identity provider, and {issuer} uses http\n\
+             hint: {BRIDGE}"
+        );
     }
     if servers.iter().any(|server| native.iter().any(|(url, _)| *url == server.resource)) {
         return Ok(());
@@ -396,7 +401,11 @@ fn check_native(
         registered.servers.iter().any(|held| held.resource == server.resource && held.granted)
     };
     if known.needs_https && servers.iter().any(listed) {
-        bail!("it takes no authorization server by plain http, and theirs are\nhint: {BRIDGE}");
+        bail!(
+            "it accepts only https for authorization servers, and those of these MCP servers use \
+             http\n\
+             hint: {BRIDGE}"
+        );
     }
     bail!(
         "no connection lets it reach these MCP servers\nhint: IT adds one for `{}`; {BRIDGE}",
@@ -429,7 +438,7 @@ fn print_commands(
     print!("{}", plain_lines(&commands(issuer, id, &named)));
     for server in servers.iter().filter(|server| named.iter().all(|n| n.1 != server.resource)) {
         println!(
-            "# {} is not among them: it is not connected for this program.",
+            "# {} is left out: no connection allows this MCP client to use it.",
             plain(server.title())
         );
     }
