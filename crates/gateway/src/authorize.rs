@@ -84,12 +84,14 @@ pub(crate) fn answer(
                 .respond()
         }
         NotAllowed::NoRule { kind } => forbidden(&format!(
-            "No rule of this gateway allows this {kind}. Ask who runs it to add one."
+            "No rule of this gateway allows this {kind}. Ask its operator to add one."
         )),
-        NotAllowed::Denied { .. } => forbidden("A rule of this gateway denies it to everybody."),
+        NotAllowed::Denied { .. } => {
+            forbidden("A rule of this gateway denies this operation to everyone.")
+        }
         NotAllowed::Changed => forbidden(
-            "This tool's description changed since it was approved; it is blocked until who runs \
-             this gateway approves it.",
+            "This tool's description changed since it was approved; it is blocked until the \
+             operator of this gateway approves it.",
         ),
         NotAllowed::Scope { needed, .. } => {
             let challenge = route.guard.insufficient_scope(needed);

@@ -355,7 +355,9 @@ impl Callers {
                 && now.0 - stood_at >= UNKNOWN
                 && !held.ended.is_cancelled()
             {
-                tracing::warn!("streams end: nobody can say whether their token stands");
+                tracing::warn!(
+                    "streams are ended: it cannot be checked whether their token is still active"
+                );
                 // The token may still be good: the next request with it is checked anew.
                 self.maps().tokens.remove(held.caller.token_hash());
                 held.end();

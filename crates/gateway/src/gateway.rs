@@ -279,7 +279,8 @@ impl Gateway {
         tracing::warn!(
             host = shown(host, 100),
             known,
-            "a request named a host that is none of this gateway's; let the proxy pass on Host, or list it in `hosts`"
+            "a request named a host that this gateway does not serve; let the proxy pass on Host, \
+             or list it in `hosts`"
         );
     }
 
@@ -384,7 +385,7 @@ fn check_framing(parts: &Parts) -> Result<(), ErrorAnswer<'static>> {
     let bad = |text| ErrorAnswer::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, text);
     let headers = &parts.headers;
     if !is_framed_plainly(headers) {
-        return Err(bad("Only `Transfer-Encoding: chunked` is taken, once."));
+        return Err(bad("Transfer-Encoding must be `chunked`, and sent once."));
     }
     if headers.contains_key(header::UPGRADE) {
         return Err(bad("This gateway does not upgrade connections."));
@@ -474,8 +475,8 @@ impl GatewayService {
                 }
                 self.gateway.tell_of_host(&host, preflight);
                 let text = format!(
-                    "This gateway is not known as `{}`. Who runs it has the proxy in front pass on Host, or lists the name \
-                     in `hosts` of the route.",
+                    "This gateway does not serve the host `{}`. Its operator has to let the proxy \
+                     in front pass on Host, or list the name in `hosts` of the route.",
                     shown(&host, 100)
                 );
                 ErrorAnswer::new(StatusCode::MISDIRECTED_REQUEST, REFUSED, &text).respond()

@@ -87,7 +87,7 @@ pub(crate) async fn headers(
     let bad = || NoIdentity {
         status: StatusCode::BAD_GATEWAY,
         code: BROKEN,
-        text: "The caller cannot be named to the MCP server.".to_owned(),
+        text: "The caller's identity cannot be sent to the MCP server.".to_owned(),
         reason: "upstream.identity",
     };
     if let Some(session) = session {
@@ -184,7 +184,7 @@ async fn upstream_token(
         reason: "upstream.token",
     };
     let Some(obtain) = &route.settings.upstream_tokens else {
-        return Err(broken("No token can be had for the MCP server.".to_owned()));
+        return Err(broken("The gateway cannot get a token for the MCP server.".to_owned()));
     };
     let got =
         obtain(held.caller.clone(), held.token.clone()).await.map_err(|error| match error {

@@ -165,7 +165,7 @@ impl ListFilter {
                 if news {
                     told(
                         "*",
-                        "descriptions change faster than anybody could look at them: lists are refused",
+                        "tool descriptions change too often to be reviewed: lists are refused",
                     );
                 }
                 return Err(Unreadable);

@@ -99,8 +99,8 @@ pub(crate) async fn forward(
         Ok(Err(UpstreamError::Broken(cause))) => {
             tracing::warn!(resource = %route.resource, cause, "the MCP server did not answer");
             pass.failed(Instant::now());
-            let text = "The MCP server behind this gateway broke off. Whether it did what was asked \
-                        is not known.";
+            let text = "The connection to the MCP server behind this gateway broke. Whether the \
+                        request was carried out is not known.";
             return fail(&mut call, StatusCode::BAD_GATEWAY, "upstream_broke", text);
         }
         // A slow call may be one caller's doing and does not count as a failure; an unreachable
@@ -120,7 +120,8 @@ pub(crate) async fn forward(
 /// 503: a decision that cannot be recorded is not carried out, and an answer not given.
 pub(crate) fn not_recorded(id: Option<&RawValue>) -> Response<Body> {
     tracing::error!("a decision could not be put on record");
-    let text = "This gateway cannot put its decisions on record just now, and so allows nothing.";
+    let text = "This gateway cannot record its decisions just now, so it refuses every request. \
+                Try again later.";
     let answer = ErrorAnswer::new(StatusCode::SERVICE_UNAVAILABLE, BROKEN, text).to(id);
     ErrorAnswer { retry_after: Some(5), ..answer }.respond()
 }
@@ -144,13 +145,14 @@ async fn back(
         StatusCode::UNAUTHORIZED => {
             // The MCP server's own token may have been revoked: the next request gets a new one.
             *call.permit.held.upstream_token.lock().await = None;
-            let text = "The MCP server does not accept what this gateway says of the caller. Who runs \
-                        the gateway has to compare its settings with the MCP server's.";
+            let text = "The MCP server answered 401: it does not accept the credentials that this \
+                        gateway sends. The operator of the gateway has to compare its settings \
+                        with the MCP server's.";
             return refuse(&mut call, text);
         }
         status if status.is_redirection() || status.is_informational() => {
-            let text = "The MCP server answered with a redirect, which is not followed. Who runs the \
-                        gateway has to write the final address as its upstream.";
+            let text = "The MCP server answered with a redirect, which is not followed. The \
+                        operator of the gateway has to set `upstream` to the final address.";
             return refuse(&mut call, text);
         }
         _ => {}
@@ -158,15 +160,15 @@ async fn back(
     let Ok(kind) = media::of_answer(&parts.headers) else {
         return refuse(
             &mut call,
-            "The MCP server's answer has a media type that readers understand differently.",
+            "The Content-Type of the MCP server's answer is malformed or repeated.",
         );
     };
     if !media::is_plain(&parts.headers) {
         let encoding = parts.headers.get(header::CONTENT_ENCODING);
         let encoding = String::from_utf8_lossy(encoding.map_or(&[], HeaderValue::as_bytes));
         let text = format!(
-            "The MCP server encodes its answer ({}), though it was not asked to. Whoever runs it has to heed \
-             Accept-Encoding.",
+            "The MCP server encodes its answer ({}), though it was not asked to. Its operator has \
+             to make it respect Accept-Encoding.",
             shown(&encoding, 40)
         );
         return refuse(&mut call, &text);
@@ -194,7 +196,10 @@ async fn back(
         // A body that is neither JSON nor events cannot be inspected. 202 is exempt: it answers a
         // notification, and nobody reads a list in it.
         Some(_) if parts.status == StatusCode::OK && !http_body::Body::is_end_stream(&body) => {
-            return refuse(&mut call, "The MCP server answers with neither JSON nor events.");
+            return refuse(
+                &mut call,
+                "The MCP server answered with neither JSON nor an event stream.",
+            );
         }
         _ => None,
     };

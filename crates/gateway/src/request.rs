@@ -163,13 +163,14 @@ impl Gateway {
             Busy::Bytes => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate.bytes",
-                "You have more bytes under way than one person may; wait for some answers.",
+                "You have more bytes in progress than one person may; wait for some answers.",
                 1,
             ),
             Busy::Full => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "rate.full",
-                "This gateway has as many requests, streams or bytes under way as it may; try again.",
+                "This gateway has reached its limit of requests, streams or bytes in progress; try \
+                 again.",
                 1,
             ),
         };
@@ -531,8 +532,8 @@ fn session_of(
 fn check_query(route: &Route, parts: &Parts) -> Result<(), Response<Body>> {
     match parts.uri.query() {
         Some(query) if Some(query) != route.query.as_deref() => {
-            let text =
-                "This MCP server's URL has another query, or none. A token never belongs there.";
+            let text = "The query is not the one of this MCP server's URL. Use its URL as it is; a \
+                        token never belongs in a query.";
             Err(ErrorAnswer::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, text).respond())
         }
         _ => Ok(()),
@@ -563,7 +564,7 @@ async fn read_body(
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Encoding is not supported.");
     }
     if !headers.contains_key(header::ACCEPT) {
-        let text = "Accept is missing: it lists application/json and text/event-stream.";
+        let text = "Accept is missing: send application/json, text/event-stream.";
         return refuse(StatusCode::BAD_REQUEST, text);
     }
     let limits = &route.settings.limits;
@@ -581,7 +582,7 @@ async fn read_body(
     let read = async {
         while let Some(frame) = body.frame().await {
             let Ok(frame) = frame else {
-                return refuse(StatusCode::BAD_REQUEST, "The body broke off.");
+                return refuse(StatusCode::BAD_REQUEST, "The body ended before it was complete.");
             };
             let Ok(data) = frame.into_data() else { continue };
             if bytes.len() + data.len() > limits.body {

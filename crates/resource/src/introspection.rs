@@ -49,7 +49,7 @@ impl Said {
 
 /// The authorization server did not answer, or not as it has to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the authorization server does not say whether the token stands")]
+#[error("the authorization server does not say whether the token is active")]
 pub struct NoAnswer;
 
 #[derive(Deserialize)]
@@ -108,7 +108,10 @@ impl Introspection {
         let answer = self.outbound.post_form(endpoint, *reach, &form, basic).await;
         let answer = answer.map_err(|_| NoAnswer)?;
         if answer.status != 200 {
-            tracing::warn!(status = answer.status, "the authorization server does not introspect");
+            tracing::warn!(
+                status = answer.status,
+                "the authorization server refused the introspection request"
+            );
             return Err(NoAnswer);
         }
         let response: IntrospectionResponse = answer.json().map_err(|_| NoAnswer)?;

@@ -311,7 +311,7 @@ fn resource(problems: &mut Problems, path: &str, text: &str) -> Option<Resource>
     match Resource::parse(text) {
         Ok(resource) => Some(resource),
         Err(error) => {
-            let hint = "the URL that callers use, for instance https://mcp.acme.example/mcp";
+            let hint = "give the URL that callers use, for instance https://mcp.acme.example/mcp";
             problems.add(path, &format!("{} {error}", said(text)), hint);
             None
         }
@@ -322,7 +322,11 @@ fn header(problems: &mut Problems, path: &str, text: &str) -> Option<HeaderName>
     match HeaderName::from_bytes(text.as_bytes()) {
         Ok(name) => Some(name),
         Err(_) => {
-            problems.add(path, &format!("{} is no header name", said(text)), "for instance X-User");
+            problems.add(
+                path,
+                &format!("{} is not a valid header name", said(text)),
+                "for instance X-User",
+            );
             None
         }
     }
@@ -343,20 +347,26 @@ impl WrittenRoute {
         });
         if in_the_clear {
             let what = format!(
-                "`{written}` is plain http to another machine: whoever is on the way reads and changes it"
+                "`{written}` is plain http to another machine: others on the network could read \
+                 and change the traffic"
             );
-            let hint = "give the MCP server TLS, or let the gateway run beside it, on its machine or in its pod";
+            let hint = "use https, or run the gateway on the MCP server's machine or in its pod";
             problems.add(&at("upstream"), &what, hint);
         }
         if upstream.is_none() {
-            let what = format!("{} is no http or https URL", said(&written));
-            let hint = "the MCP server itself, for instance http://127.0.0.1:3001/mcp; a program to start is a `command`";
+            let what = format!("{} is not an http or https URL", said(&written));
+            let hint = "give the URL of the MCP server itself, for instance \
+                        http://127.0.0.1:3001/mcp; a program to start is a `command`";
             problems.add(&at("upstream"), &what, hint);
         }
         let upstream_host = self.upstream_host.as_ref().and_then(|host| {
             let value = http::HeaderValue::from_str(host).ok();
             if value.is_none() {
-                problems.add(&at("upstream_host"), "it is no host", "for instance localhost:8931");
+                problems.add(
+                    &at("upstream_host"),
+                    "it is not a host name",
+                    "for instance localhost:8931",
+                );
             }
             value
         });
@@ -414,8 +424,11 @@ impl WrittenRoute {
                 "cookie",
             ];
             if told || written.contains(&name.as_str()) || name.as_str().starts_with("mcp-param-") {
-                let what = format!("{} of the caller's must not reach the MCP server", said(text));
-                let hint = "it would be taken for the gateway's word; leave it out";
+                let what = format!(
+                    "the caller's header {} must not be forwarded to the MCP server",
+                    said(text)
+                );
+                let hint = "the MCP server would take it for a header of the gateway; leave it out";
                 problems.add(&at("forward_headers"), &what, hint);
             }
             forward_headers.push(name);
@@ -519,8 +532,9 @@ impl WrittenRoute {
             ("upstream_client", upstream_client.is_some()),
         ];
         for (key, _) in told.iter().filter(|(_, set)| *set && adapter.is_some()) {
-            let hint = "only an MCP server that speaks Streamable HTTP is told who calls";
-            problems.add(&at(key), "it would not reach this MCP server", hint);
+            let hint = "only an MCP server that speaks Streamable HTTP is told who the caller is; \
+                        leave it out";
+            problems.add(&at(key), "it has no effect for this MCP server", hint);
         }
         Some(RouteConfig { settings, adapter, credential, introspection, upstream_client })
     }
@@ -544,8 +558,8 @@ impl WrittenRoute {
                     if set {
                         problems.add(
                             &at(key),
-                            "it is for a `command`",
-                            "leave it out beside `upstream`",
+                            "it is only for a `command`",
+                            "leave it out with `upstream`",
                         );
                     }
                 }
@@ -557,8 +571,8 @@ impl WrittenRoute {
                 if self.transport == WrittenTransport::Sse {
                     problems.add(
                         &at("transport"),
-                        "it is for an `upstream`",
-                        "leave it out beside `command`",
+                        "it is only for an `upstream`",
+                        "leave it out with `command`",
                     );
                 }
                 let Some((program, args)) = words.split_first() else {
@@ -579,7 +593,7 @@ impl WrittenRoute {
                         problems.add(
                             &at("environment"),
                             "a name is empty",
-                            "NAME passes it on, NAME=VALUE sets it",
+                            "write NAME to pass the variable on, or NAME=VALUE to set it",
                         );
                     }
                     environment.insert(name.to_owned(), value);

@@ -223,7 +223,7 @@ impl Guard {
         let algorithm = |flag: &str, text: &str| {
             let named = Algorithm::named(text);
             named.with_context(|| {
-                format!("{flag}: `{text}` is none of ES256, EdDSA, PS256 and RS256")
+                format!("{flag}: `{text}` is not one of ES256, EdDSA, PS256 and RS256")
             })
         };
         let trust = match &self.trust_algorithm {
@@ -231,7 +231,7 @@ impl Guard {
             None => Algorithm::ES256,
         };
         if algorithm("--algorithm", &self.algorithm)? == Algorithm::PS256 {
-            bail!("--algorithm: nothing is signed with PS256 here\nhint: ES256, EdDSA or RS256");
+            bail!("--algorithm: PS256 cannot be used for signing\nhint: use ES256, EdDSA or RS256");
         }
         let mut descriptions =
             std::collections::BTreeMap::from([(SCOPE.to_owned(), "Use its tools".to_owned())]);
@@ -275,7 +275,10 @@ impl Guard {
         let is_empty = std::fs::read_dir(&self.data).map_or(true, |mut held| held.next().is_none());
         if before != self.data && before.is_dir() && is_empty {
             if system::is_anybodys_folder(&before) {
-                bail!("{} is another user's folder\nhint: {OTHER}", before.display());
+                bail!(
+                    "{} belongs to another user, or other users may write into it\nhint: {OTHER}",
+                    before.display()
+                );
             }
             // Make sure that nobody uses the former folder; the lock moves with the folder.
             let lock = system::open_private(&before.join("lock"))?;
@@ -286,7 +289,10 @@ impl Guard {
         }
         system::private_folder(&self.data)?;
         if system::is_anybodys_folder(&self.data) {
-            bail!("{folder} is another user's folder, or anybody may write into it\nhint: {OTHER}");
+            bail!(
+                "{folder} belongs to another user, or other users may write into it\n\
+                 hint: {OTHER}"
+            );
         }
         let lock = system::open_private(&self.data.join("lock"))?;
         if lock.try_lock().is_err() {
@@ -306,8 +312,8 @@ impl Guard {
         match std::net::TcpListener::bind(plan.listen) {
             Ok(_) => Ok(lock),
             Err(error) => bail!(
-                "{} cannot be listened at: {error}\nhint: see which program uses the port, or name another address with \
-                 --listen",
+                "cannot listen on {}: {error}\n\
+                 hint: check which program uses the port, or name another address with --listen",
                 plan.listen
             ),
         }
@@ -461,7 +467,7 @@ impl Plan {
                         let error = error.to_string();
                         let error = error.lines().next().unwrap_or_default().to_owned();
                         self.seen.push(format!(
-                            "The identity provider {issuer} was not seen just now: {error}"
+                            "The identity provider {issuer} cannot be reached just now: {error}"
                         ));
                         continue;
                     }
@@ -476,8 +482,9 @@ impl Plan {
             let program = args.command.first().map_or("", String::as_str);
             if !system::is_program(program) {
                 bail!(
-                    "`{}` is no program here: it is not on PATH, or not to be executed\nhint: install it, or name it by its \
-                     whole path",
+                    "`{}` is not a program on this machine: it is not on PATH, or is not \
+                     executable\n\
+                     hint: install it, or give its full path",
                     system::plain(program)
                 );
             }
@@ -487,7 +494,7 @@ impl Plan {
             Some(file) => {
                 let name = args.credential_header.as_deref().unwrap_or("authorization");
                 let name = http::HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
-                    anyhow::anyhow!("--credential-header: `{name}` is no header name")
+                    anyhow::anyhow!("--credential-header: `{name}` is not a valid header name")
                 })?;
                 let secret = system::read_private(file)?;
                 let bearer = name == http::header::AUTHORIZATION
@@ -505,9 +512,13 @@ impl Plan {
         let host = args.upstream_host.as_deref().map(|host| ("host", host));
         let headers: Vec<(&str, &str)> = header.into_iter().chain(host).collect();
         match adapter::probe(&outbound, url, &headers).await {
-            Found::Http(Some(name)) => self.seen.push(format!("The MCP server answers; it calls itself {name}.")),
+            Found::Http(Some(name)) => {
+                self.seen.push(format!("The MCP server answers; it calls itself {name}."))
+            }
             Found::Http(None) => self.seen.push(
-                "The MCP server answers, and wants to know who asks; it gets this guard's assertion, or --credential.".to_owned(),
+                "The MCP server answers, and requires authentication; it gets this guard's \
+                 assertion, or --credential."
+                    .to_owned(),
             ),
             Found::Sse => {
                 self.sse = true;
@@ -516,7 +527,8 @@ impl Plan {
                 );
             }
             Found::Else(words) => self.seen.push(format!(
-                "The MCP server does not answer as one just now: {words}. Callers get errors until it does; see that --upstream is right."
+                "--upstream does not answer as an MCP server just now: {words}. Callers get errors \
+                 until it does; check that --upstream is right."
             )),
         }
         self.look_around(url).await;
@@ -533,8 +545,8 @@ impl Plan {
         let there = tokio::net::TcpStream::connect((outside, port));
         if matches!(tokio::time::timeout(Duration::from_millis(500), there).await, Ok(Ok(_))) {
             self.seen.push(format!(
-                "WARNING: the MCP server also answers on {}: whoever reaches that address goes round this guard. Let it \
-                 listen on 127.0.0.1 alone.",
+                "WARNING: the MCP server also answers on {}: anyone who reaches that address \
+                 bypasses this guard. Let it listen only on 127.0.0.1.",
                 SocketAddr::new(outside, port)
             ));
         }

@@ -163,7 +163,7 @@ pub(super) fn start(
                     }
                     // Writing continues in the old file, and the next file is tried again later.
                     Err(error) => {
-                        tracing::error!(%error, "the journal's next file cannot be begun");
+                        tracing::error!(%error, "the journal's next file cannot be created");
                     }
                 }
             }

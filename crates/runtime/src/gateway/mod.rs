@@ -271,8 +271,8 @@ fn read<T: serde::de::DeserializeOwned + Default>(file: &Path) -> Result<T> {
     match std::fs::read(file) {
         Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
             format!(
-                "{} does not say which tools were approved\nhint: move it away, and every tool is \
-                 approved as it is seen next",
+                "{} is not a valid file of approved tools\n\
+                 hint: move it away; then each tool is approved as it is when it is next seen",
                 file.display()
             )
         }),

@@ -18,8 +18,9 @@ pub(super) struct JournalPosition {
 
 pub(super) fn position_of(kept: &Path) -> Result<JournalPosition> {
     match std::fs::read(kept) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .with_context(|| format!("{} does not say where reporting stands", kept.display())),
+        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
+            format!("{} does not contain a valid position of reporting", kept.display())
+        }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Ok(JournalPosition::default())
         }

@@ -62,7 +62,8 @@ impl ReportSink {
                 let endpoint = metadata.passavant_gateway_records_endpoint.clone();
                 let endpoint = endpoint.with_context(|| {
                     format!(
-                        "{issuer} is no Passavant identity provider: it takes no reports of calls"
+                        "{issuer} is not a Passavant identity provider: it does not accept reports \
+                         of calls"
                     )
                 })?;
                 let form = [("batch", batch), ("lines", lines)];

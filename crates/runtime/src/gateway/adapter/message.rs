@@ -23,7 +23,7 @@ pub(super) struct Message<'a> {
 impl<'a> Message<'a> {
     pub(super) fn read(text: &'a str) -> Result<Self, &'static str> {
         if text.trim_start().starts_with('[') {
-            return Err("Batches are not passed on to this MCP server.");
+            return Err("Batches are not passed on to this MCP server; send single messages.");
         }
         let message: Self =
             serde_json::from_str(text).map_err(|_| "The message is not JSON-RPC.")?;

@@ -393,16 +393,17 @@ impl Refused {
             Self::Full => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 -32000,
-                "As many sessions are open as may be.".to_owned(),
+                "Too many sessions are open; try again later.".to_owned(),
             ),
             Self::Busy => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 -32000,
-                "As many requests are under way at the MCP server as may be.".to_owned(),
+                "The MCP server has too many requests in progress; try again later.".to_owned(),
             ),
             Self::Waits(seconds) => {
                 let text = format!(
-                    "The MCP server ended at once when it was last started; it is tried again in {seconds} s."
+                    "The MCP server ended at once when it was last started; it can be started \
+                     again in {seconds} s."
                 );
                 (StatusCode::SERVICE_UNAVAILABLE, -32000, text)
             }
@@ -589,7 +590,7 @@ pub async fn probe(outbound: &Outbound, url: &str, credential: &[(&str, &str)]) 
             let what = error.to_string();
             return Found::Else(what.split("\nhint: ").next().unwrap_or_default().to_owned());
         }
-        Err(_) => return Found::Else("it says nothing".to_owned()),
+        Err(_) => return Found::Else("it does not answer in time".to_owned()),
     };
     if (200..300).contains(&answer.status)
         && let Some(name) = server_name(&answer)

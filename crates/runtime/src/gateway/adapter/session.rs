@@ -372,7 +372,7 @@ impl SharedLink {
     fn take(&self, line: &str) {
         let Ok(message) = Message::read(line) else {
             let line = passavant_proto::others_text::shown(line, 200);
-            tracing::warn!(line, "the MCP server wrote a line that is no message");
+            tracing::warn!(line, "the MCP server wrote a line that is not a JSON-RPC message");
             return;
         };
         if message.method.is_none() {
@@ -479,9 +479,9 @@ impl SharedLink {
     /// Tells the server that its request is not passed to anybody.
     fn refuse(&self, id: Option<&RawValue>) {
         let error = if self.shared {
-            r#"{"code":-32601,"message":"Several people share this server: nobody can be asked."}"#
+            r#"{"code":-32601,"message":"Several people share this server, so this request cannot be sent to a user."}"#
         } else {
-            r#"{"code":-32600,"message":"Nobody can be asked: there is no session, or the id is too long."}"#
+            r#"{"code":-32600,"message":"This request cannot be sent to a user: there is no session, or the id is too long."}"#
         };
         let error = RawValue::from_string(error.to_owned()).ok();
         let line = Written {

@@ -55,23 +55,24 @@ impl Sse {
                 .await
                 .map_err(|e| anyhow::anyhow!(passavant_outbound::cause_of(&e)))?;
             if !response.status().is_success() {
-                bail!("its stream answers HTTP {}", response.status().as_u16());
+                bail!("its event stream answers HTTP {}", response.status().as_u16());
             }
             let mut events = Events::of(response, LARGEST);
             loop {
                 match events.next().await?.map(read) {
                     Some((name, data)) if name == "endpoint" => return Ok((events, data)),
                     Some(_) => {}
-                    None => bail!("its stream ended before it named where to post to"),
+                    None => bail!("its event stream ended before an `endpoint` event"),
                 }
             }
         });
-        let (mut events, named) = begun.await.context("its stream does not begin")??;
+        let (mut events, named) =
+            begun.await.context("its event stream does not begin in time")??;
         let own = Url::parse(&self.url)?;
-        let endpoint = own.join(named.trim()).context("it names no place to post to")?;
+        let endpoint = own.join(named.trim()).context("its `endpoint` event has no valid URL")?;
         // Messages and credentials are sent only to the origin that the administrator configured.
         if endpoint.origin() != own.origin() {
-            bail!("it wants messages at another place: {}", shown(endpoint.as_str(), 200));
+            bail!("its `endpoint` event names another origin: {}", shown(endpoint.as_str(), 200));
         }
         let (to, mut written) = mpsc::channel::<String>(64);
         let (lines, from) = mpsc::channel(64);
