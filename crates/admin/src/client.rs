@@ -26,18 +26,22 @@ const AT_ONCE: i64 = 500;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens there.
-    #[error("the administration API at {0} is not there: {1}\nhint: is `passavant serve` running?")]
+    #[error(
+        "the administration API at {0} cannot be reached: {1}\n\
+         hint: is `passavant serve` running?"
+    )]
     Absent(String, OutboundError),
     /// Another program is listening there.
     #[error(
-        "whoever answers at {0} is not the administration API (HTTP {1}); the secret was not sent\n\
-         hint: does another program listen there?"
+        "the server at {0} is not the administration API (HTTP {1}); the secret was not sent\n\
+         hint: check the address; another program may be listening there"
     )]
     SomebodyElse(String, u16),
     /// The server there does not know the secret.
     #[error(
-        "whoever answers at {at} does not know {what} (HTTP {status}); nothing else it says is believed, and the secret \
-         was not sent\nhint: {hint}; or another program listens there, or a server of another version"
+        "the server at {at} does not know {what} (HTTP {status}); its answer was ignored, and the \
+         secret was not sent\n\
+         hint: {hint}; or another program is listening there, or a server of another version"
     )]
     Unproven {
         /// The address.
@@ -243,7 +247,8 @@ fn unproven(at: &str, secret: &Secret, status: u16) -> ClientError {
         at: at.to_owned(),
         what: if token { "this administrator's token" } else { "this administration secret" },
         hint: if token {
-            "it may have been replaced or removed (ask an owner), or be another server's (--ras NAME, --config FILE)"
+            "it may have been replaced or removed (ask an owner), or belong to another server \
+             (--ras NAME, --config FILE)"
         } else {
             "is this the server's secret file?"
         },

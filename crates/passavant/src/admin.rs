@@ -56,8 +56,8 @@ pub(crate) async fn run(args: Admin) -> Result<()> {
     act(args).await?;
     if tells {
         println!(
-            "Nothing new is granted from now on. Access tokens that are out end within minutes; at once \
-             where the MCP server asks about them."
+            "Nothing new is granted from now on. Access tokens already issued expire within \
+             minutes; they end at once where the MCP server introspects them."
         );
     }
     Ok(())

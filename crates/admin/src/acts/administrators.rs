@@ -46,7 +46,7 @@ fn seconds(days: Option<i64>) -> Result<i64, ActError> {
     }
     Err(ActError::invalid(
         format!("`days`: {days} is not from 1 to {}", DAYS[1]),
-        "leave it out for 90 days",
+        "leave it out to use the default of 90 days",
     ))
 }
 
@@ -79,7 +79,8 @@ impl<A: Administration> ManagedKind<A> for Administrators {
         if !is_name(&new.name) {
             return Err(ActError::invalid(
                 format!("`name`: `{}` cannot name an administrator", new.name),
-                "use 1 to 64 lower-case letters, digits and - _ . @ +, a letter or digit first: an e-mail address, say",
+                "use 1 to 64 lower-case letters, digits and - _ . @ +, beginning with a letter or \
+                 digit; for instance an e-mail address",
             ));
         }
         let now = context.now();

@@ -65,7 +65,7 @@ fn view(client: &Client) -> ClientView {
 
 fn no_optional_pkce() -> ActError {
     ActError::conflict(
-        "`pkce_optional`: a public client has nothing but PKCE to show that a code is its own",
+        "`pkce_optional`: a public client must use PKCE",
         "leave it out, or give the client a secret or a key",
     )
 }
@@ -86,7 +86,7 @@ fn check_lifetime(seconds: Option<i64>) -> Result<(), ActError> {
     match seconds {
         Some(seconds) if !(1..=LONGEST_ID_TOKEN).contains(&seconds) => Err(ActError::invalid(
             format!("`id_token_lifetime`: {seconds} is not from 1 to {LONGEST_ID_TOKEN} seconds"),
-            "leave it out for ten minutes",
+            "leave it out to use the default of ten minutes",
         )),
         _ => Ok(()),
     }
@@ -117,7 +117,7 @@ fn keys_of(
         (None, None) => Ok(None),
         (Some(_), Some(_)) => Err(ActError::conflict(
             "`jwks` and `jwks_uri` exclude each other",
-            "a client's keys are in one place",
+            "give the keys themselves (`jwks`) or their URL (`jwks_uri`), not both",
         )),
     }
 }
@@ -132,7 +132,7 @@ fn authentication(
     if several || (new.jwks.is_some() && new.jwks_uri.is_some()) {
         return Err(ActError::conflict(
             "`jwks`, `jwks_uri` and `public` exclude each other",
-            "a client has exactly one way to authenticate",
+            "a client has exactly one authentication method: leave out the others",
         ));
     }
     if new.public && !may_be_public {
@@ -161,8 +161,8 @@ async fn add(
     let id = new.id.clone().unwrap_or_else(|| context.entropy.id());
     if formerly::current(&id) == ENROLLED_CLIENT {
         return Err(ActError::invalid(
-            format!("`id`: `{id}` is the software that people enrol themselves"),
-            "choose another id; connections may name `passavant` without registering it",
+            format!("`id`: `{id}` is reserved for the installations that people enrol themselves"),
+            "choose another id; a connection can name `passavant` without a registration",
         ));
     }
     if !is_client_id(&id) {
@@ -254,8 +254,11 @@ fn other_keys(
     let ClientAuthentication::PrivateKeyJwt { keys, algorithm } = &held.authentication else {
         if change.jwks.is_some() || change.jwks_uri.is_some() || change.algorithm.is_some() {
             return Err(ActError::conflict(
-                format!("`jwks`: the client `{}` proves itself without keys", held.id),
-                "register another client with keys, and delete this one when nobody uses it any more",
+                format!(
+                    "`jwks`: the client `{}` does not authenticate with keys (private_key_jwt)",
+                    held.id
+                ),
+                "register a new client with keys, and delete this one when it is no longer used",
             ));
         }
         return Ok(None);
@@ -288,7 +291,7 @@ pub(crate) async fn new_secret(
     if !(0..=LONGEST_OVERLAP).contains(&new.overlap) {
         return Err(ActError::invalid(
             format!("`overlap`: {} is not from 0 to {LONGEST_OVERLAP} seconds", new.overlap),
-            "0 ends the old secrets at once",
+            "give 0 to end the old secrets at once",
         ));
     }
     let now = context.now();

@@ -115,10 +115,11 @@ impl ActContext {
             None => Ok(readings.records),
             Some((id, _)) => Err(ActError::conflict(
                 format!(
-                    "the {} `{id}` cannot be read, so nobody knows whether it stands against this",
+                    "the stored {} `{id}` cannot be read, so it is unknown whether it conflicts \
+                     with this change",
                     R::KIND
                 ),
-                "delete it, or start the version that wrote it",
+                "delete it, or use the version of Passavant that wrote it",
             )),
         }
     }
@@ -161,11 +162,11 @@ impl From<StoreError> for ActError {
         match error {
             StoreError::NameTaken { .. } => Self::conflict(
                 error.to_string(),
-                "change the one that is there, or give this one another name",
+                "change the existing record, or choose another name for this one",
             ),
             StoreError::LastOwner(_) => Self::conflict(
                 error.to_string(),
-                "make somebody else an owner first, or do it with the secret of the config",
+                "appoint another owner first, or use the administration secret of the config",
             ),
             StoreError::NoAdministrator => Self::Gone,
             StoreError::Changed => Self::Changed,
@@ -173,7 +174,8 @@ impl From<StoreError> for ActError {
             StoreError::DoneBefore => Self::DoneBefore,
             StoreError::Document(..) => Self::conflict(
                 error.to_string(),
-                "use the version that wrote it, or delete it: until then it counts as not there",
+                "use the version of Passavant that wrote it, or delete it; until then it is \
+                 treated as absent",
             ),
             error => Self::Broken(error),
         }

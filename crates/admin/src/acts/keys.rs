@@ -57,11 +57,14 @@ impl ActContext {
 
     pub(crate) async fn rotate_key(&self, rotate: Rotation) -> Result<KeyMade, ActError> {
         let Some(make) = &self.make_key else {
-            return Err(ActError::conflict("keys are not kept here", "ask who runs the server"));
+            return Err(ActError::conflict(
+                "this server does not manage its signing keys",
+                "ask the operator of the server",
+            ));
         };
         if rotate.algorithm == Some(Algorithm::PS256) {
             return Err(ActError::conflict(
-                "`algorithm`: nothing is signed with PS256 here",
+                "`algorithm`: PS256 cannot be used for signing",
                 "ES256, EdDSA or RS256",
             ));
         }
@@ -91,11 +94,12 @@ impl ActContext {
         names.dedup();
         Err(ActError::conflict(
             format!(
-                "`{member}`: there is no {algorithm} key here; it signs with {}",
+                "`{member}`: this server has no {algorithm} key; it signs with {}",
                 names.join(" and ")
             ),
             format!(
-                "`passavant admin key rotate --algorithm {algorithm}` makes one, where it is ES256, EdDSA or RS256"
+                "make one with `passavant admin key rotate --algorithm {algorithm}` (ES256, EdDSA \
+                 or RS256)"
             ),
         ))
     }
@@ -110,7 +114,7 @@ impl ActContext {
             return Err(ActError::missing("key", kid));
         }
         Err(ActError::conflict(
-            format!("the key `{kid}` is not there, or is the only one that signs"),
+            format!("the key `{kid}` does not exist, or is the only signing key"),
             "`passavant admin key list` lists them; `passavant admin key rotate --now` makes one that signs at once",
         ))
     }

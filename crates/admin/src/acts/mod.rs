@@ -50,7 +50,8 @@ impl ActError {
     /// `noun` is the name of the kind in `passavant admin`.
     pub(crate) fn missing(noun: &str, id: &str) -> Self {
         let hint = format!(
-            "`passavant admin {noun} list` shows which there are; with `--ras NAME` at an authorization server"
+            "`passavant admin {noun} list` lists them; add `--ras NAME` for an authorization \
+             server"
         );
         Self::Missing(format!("there is no {noun} `{id}`"), hint)
     }
@@ -161,7 +162,7 @@ pub(crate) fn check_limit(limit: i64) -> Result<(), ActError> {
     }
     Err(ActError::invalid(
         format!("`limit`: {limit} is not from 1 to 1000"),
-        "leave it out for the usual number",
+        "leave it out to use the default",
     ))
 }
 

@@ -55,7 +55,7 @@ async fn check_aliases(
         if theirs || idp.0.issuer.is_spelled(alias) {
             return Err(ActError::conflict(
                 format!("`aliases`: `{alias}` is another party's issuer"),
-                "an alias names this authorization server alone",
+                "choose an alias that no other party uses",
             ));
         }
     }
@@ -81,7 +81,7 @@ impl ManagedKind<IdpAdmin> for AuthorizationServers {
         if idp.0.issuer.is_spelled(new.issuer.as_str()) {
             return Err(ActError::conflict(
                 "`issuer` is this identity provider's own",
-                "an authorization server of a resource has an issuer of its own",
+                "use the issuer of the MCP server's own authorization server",
             ));
         }
         let others = context.store.all::<ResourceAuthorizationServer>().await?;
@@ -89,7 +89,7 @@ impl ManagedKind<IdpAdmin> for AuthorizationServers {
         {
             return Err(ActError::conflict(
                 format!("`issuer`: `{}` is an alias of another authorization server", new.issuer),
-                "take the alias from the other one first",
+                "remove the alias from the other authorization server first",
             ));
         }
         check_aliases(idp, context, new.issuer.as_str(), &new.aliases).await?;
@@ -245,14 +245,14 @@ impl Switched<IdpAdmin> for Resources {
 fn check_conditions(conditions: &Conditions) -> Result<(), ActError> {
     if let Some(unknown) = conditions.acr_values.iter().find(|acr| *acr != ACR_PASSWORD) {
         return Err(ActError::conflict(
-            format!("`conditions.acr_values`: no sign-in here is of class `{unknown}`"),
-            format!("the one class there is so far is `{ACR_PASSWORD}`"),
+            format!("`conditions.acr_values`: no sign-in here reaches the class `{unknown}`"),
+            format!("the only class available so far is `{ACR_PASSWORD}`"),
         ));
     }
     if conditions.max_authentication_age.is_some_and(|age| age < 0) {
         return Err(ActError::invalid(
             "`conditions.max_authentication_age` is below 0",
-            "a number of seconds: 28800 for eight hours",
+            "give a number of seconds, for instance 28800 for eight hours",
         ));
     }
     Ok(())
@@ -354,8 +354,8 @@ impl ManagedKind<IdpAdmin> for Connections {
             return Err(ActError::invalid(
                 "`ras_client_id` is missing",
                 format!(
-                    "name the client's id at {}; only `{ENROLLED_CLIENT}` can do without, whose \
-                     installations bring ids of their own",
+                    "give the client's id at {}; only `{ENROLLED_CLIENT}` needs none, because its \
+                     installations have ids of their own",
                     new.audience
                 ),
             ));

@@ -51,8 +51,9 @@ fn check_sign_in(
 ) -> Result<(), ActError> {
     if sign_in.is_some() && tenant.is_some() {
         return Err(ActError::conflict(
-            "people of one tenant of a multi-tenant issuer cannot be told apart at sign-in",
-            "leave them to cross-app access",
+            "`sign_in` and `tenant` exclude each other: at sign-in, the tenants of a multi-tenant \
+             issuer cannot be told apart",
+            "leave `sign_in` out: people of a tenant come through cross-app access",
         ));
     }
     let is_domain = |domain: &str| {
@@ -92,7 +93,7 @@ async fn check_domains(
                         "`domains`: people of `{domain}` sign in at `{}` already",
                         other.issuer
                     ),
-                    "a domain belongs to one issuer; take it from the other first",
+                    "a domain belongs to one issuer: remove it from the other one first",
                 ));
             }
         }
@@ -259,7 +260,7 @@ fn check_scopes(scopes: &Scopes, default_scopes: &Scopes) -> Result<(), ActError
     }
     Err(ActError::conflict(
         "`default_scopes` names scopes that are not in `scopes`",
-        "default scopes are some of the resource's scopes",
+        "choose the default scopes from `scopes`",
     ))
 }
 
@@ -269,7 +270,7 @@ fn check_lifetime(seconds: Option<i64>) -> Result<(), ActError> {
             format!(
                 "`access_token_lifetime`: {seconds} is not from 1 to {LONGEST_ACCESS_TOKEN} seconds"
             ),
-            "leave it out for five minutes",
+            "leave it out to use the default of five minutes",
         )),
         _ => Ok(()),
     }
@@ -448,7 +449,10 @@ pub(crate) async fn unlink(context: &ActContext, link: LinkView) -> Result<(), A
         return Ok(());
     }
     Err(ActError::conflict(
-        format!("nobody named `{}` by {} is linked to an account", link.subject, link.issuer),
-        "`passavant admin --ras NAME account links ACCOUNT` lists who is",
+        format!(
+            "no account is linked to the subject `{}` of the issuer {}",
+            link.subject, link.issuer
+        ),
+        "`passavant admin --ras NAME account links ACCOUNT` lists the links",
     ))
 }

@@ -201,7 +201,7 @@ async fn admit_local(
     };
     let mut response = match to_bytes(body, LARGEST).await {
         Ok(_) if parts.headers.contains_key(header::ORIGIN) => {
-            refuse(StatusCode::FORBIDDEN, "pages of a browser have no business here", None)
+            refuse(StatusCode::FORBIDDEN, "requests from pages in a browser are refused", None)
         }
         Ok(bytes) => gate.serve(&known, parts, bytes, next).await,
         Err(_) => too_large(),
@@ -304,8 +304,12 @@ impl Gate {
             return self.forbid(known, &parts, problem).await;
         }
         if has_nul(&parts, &bytes) {
-            let hint = "no name, id or address has one";
-            return refuse(StatusCode::BAD_REQUEST, "there is a NUL character in it", Some(hint));
+            let hint = "remove it: no name, id or address contains one";
+            return refuse(
+                StatusCode::BAD_REQUEST,
+                "the request contains a NUL character",
+                Some(hint),
+            );
         }
         let once = match self.once(known, &parts, &bytes).await {
             Ok(once) => once,
@@ -343,7 +347,7 @@ impl Gate {
         body: &[u8],
     ) -> Result<Option<(usize, Once)>, Response<Body>> {
         let bad = |detail: &str| {
-            let hint = "1 to 255 letters, digits and signs: a UUID, say";
+            let hint = "send one key of 1 to 255 visible ASCII characters, for instance a UUID";
             Err(refuse(StatusCode::BAD_REQUEST, detail, Some(hint)))
         };
         let mut sent = parts.headers.get_all("idempotency-key").iter();
@@ -367,10 +371,10 @@ impl Gate {
             (1..=255).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic())
         });
         let (Some(key), None) = (key, sent.next()) else {
-            return bad("`Idempotency-Key` is not one key");
+            return bad("`Idempotency-Key` is malformed or repeated");
         };
         let Some(server) = server else {
-            return bad("`Idempotency-Key` is not taken here");
+            return bad("`Idempotency-Key` is not supported for this request");
         };
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         let request = format!("{} {target}\n{}", parts.method, sha256(body));
@@ -393,7 +397,7 @@ impl Gate {
             Some(DoneBefore { request, .. }) if request != once.request => Err(refuse(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "this Idempotency-Key was used for another request; nothing was done",
-                Some("take a new key for each request"),
+                Some("use a new key for each request"),
             )),
             Some(DoneBefore { answer: Some((status, body)), .. }) => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
@@ -409,8 +413,9 @@ impl Gate {
             }
             Some(DoneBefore { answer: None, .. }) => Err(refuse(
                 StatusCode::CONFLICT,
-                "a request with this Idempotency-Key was done or is being done; its answer is not known here",
-                Some("look at what there is"),
+                "a request with this Idempotency-Key was completed or is in progress; its answer \
+                 is not known here",
+                Some("read the records to see whether the change was made"),
             )),
         }
     }
@@ -432,7 +437,8 @@ impl Gate {
             text = Value::Object(members).to_string();
         }
         if let Err(error) = store.keep_answer(&once.key, head.status.as_u16(), &text).await {
-            tracing::warn!(%error, "the answer of an act was not kept: one that comes again is told that it was done");
+            tracing::warn!(%error, "the answer to a request was not stored: if the request is \
+                                    repeated, its answer says only that it was done");
         }
         Response::from_parts(head, Body::from(bytes))
     }
@@ -449,7 +455,7 @@ impl Gate {
         }
         if headers.contains_key(header::ORIGIN) {
             let hint = "use `passavant admin`, or a program that sends no Origin header";
-            let detail = "pages of a browser have no business here";
+            let detail = "requests from pages in a browser are refused";
             return Err(refuse(StatusCode::FORBIDDEN, detail, Some(hint)));
         }
         Ok(())
@@ -525,11 +531,12 @@ impl Gate {
         let prefix = if index == 0 && is_under(path, GATEWAY) { GATEWAY } else { &server.prefix };
         if !is_under(path, prefix) {
             let error = format!(
-                "the administrator `{}` is one of {} alone",
+                "the administrator `{}` has a role at {} only",
                 known.name.as_deref().unwrap_or_default(),
                 server.said()
             );
-            let hint = "an owner there adds administrators (`passavant admin administrator add`, with or without --ras)";
+            let hint = "an owner there can add you (`passavant admin administrator add`, with or \
+                        without --ras)";
             return Err([error, hint.to_owned()]);
         }
         let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
@@ -542,10 +549,11 @@ impl Gate {
         if known.role < need.least() {
             let least = need.least().word();
             let error = format!(
-                "this takes the role `{least}`, and the administrator's is `{}`",
+                "this needs the role `{least}` or a higher one; the administrator has the role \
+                 `{}`",
                 known.role.word()
             );
-            return Err([error, format!("ask somebody who has the role `{least}` or more")]);
+            return Err([error, format!("ask someone who has the role `{least}` or a higher one")]);
         }
         Ok(())
     }
@@ -559,7 +567,8 @@ impl Gate {
                 "administrator.unknown",
                 None,
                 [
-                    "the administration secret is missing or wrong, or a token that was replaced or removed",
+                    "the administration secret is missing or wrong, or the token was replaced or \
+                     removed",
                     "`passavant init` wrote the secret beside the config; pass its file with --secret-file",
                 ],
             ),

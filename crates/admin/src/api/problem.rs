@@ -33,13 +33,13 @@ pub(super) fn refuse(
 
 /// A failure on our side; logged once.
 pub(super) fn broken(error: &passavant_store::StoreError) -> Response<Body> {
-    tracing::error!(%error, "administration could not be answered");
+    tracing::error!(%error, "an administration request failed");
     let detail =
         "the records cannot be read or written just now; whether a change was made is unknown";
     let mut response = refuse(
         StatusCode::SERVICE_UNAVAILABLE,
         detail,
-        Some("look at what there is, and try again"),
+        Some("read the records to see whether the change was made, and repeat it if not"),
     );
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(5));
     response
@@ -72,7 +72,8 @@ impl IntoResponse for ActError {
             ),
             Self::Gone => refuse(
                 StatusCode::UNAUTHORIZED,
-                "you were removed meanwhile, or have another token or role; nothing was done",
+                "your account as an administrator was removed meanwhile, or its token or role was \
+                 changed; nothing was done",
                 Some("ask an owner"),
             ),
             Self::Broken(error) => broken(&error),

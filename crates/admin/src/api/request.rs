@@ -36,7 +36,7 @@ fn expected(headers: &HeaderMap) -> Result<Option<String>, Response<Body>> {
 
 fn bad_tag() -> Response<Body> {
     let hint = "send the ETag of a GET as it came, with its quotation marks";
-    refuse(StatusCode::BAD_REQUEST, "`If-Match` is not one ETag", Some(hint))
+    refuse(StatusCode::BAD_REQUEST, "`If-Match` is not exactly one ETag", Some(hint))
 }
 
 impl<A: Administration> FromRequestParts<A> for Acting<A> {
@@ -45,7 +45,7 @@ impl<A: Administration> FromRequestParts<A> for Acting<A> {
     async fn from_request_parts(parts: &mut Parts, of: &A) -> Result<Self, Self::Rejection> {
         // The gate inserts it; without it nobody was authenticated.
         let by = parts.extensions.get::<By>().cloned().ok_or_else(|| {
-            refuse(StatusCode::INTERNAL_SERVER_ERROR, "nobody is known to ask", None)
+            refuse(StatusCode::INTERNAL_SERVER_ERROR, "the request was not authenticated", None)
         })?;
         let expects = expected(&parts.headers)?;
         let deps = of.deps().clone();

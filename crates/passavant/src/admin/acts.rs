@@ -58,7 +58,7 @@ impl Saying {
 
     pub(super) fn typed<T: DeserializeOwned>(self) -> Result<T> {
         if self.0.is_empty() {
-            bail!("nothing is said that would be another\nhint: --help lists what can be changed");
+            bail!("no change is given\nhint: --help lists what can be changed");
         }
         typed(Value::Object(self.0))
     }
@@ -124,7 +124,7 @@ fn read_password() -> Result<Secret> {
         // The input is not echoed, so ask twice.
         let again = Secret::new(rpassword::prompt_password("The same again: ")?);
         if password != again {
-            bail!("the two are not the same\nhint: nothing was changed; run it again");
+            bail!("the two passwords differ; nothing was changed\nhint: run the command again");
         }
         return Ok(password);
     }
@@ -358,7 +358,9 @@ pub(super) async fn resources(api: &Api, resource: Resource) -> Result<Value> {
                     "--server is missing\nhint: name the issuer of the authorization server that \
                      governs {resource}, or add --ras NAME to register it there"
                 ),
-                (true, Some(_)) => bail!("--server does not go with --ras\nhint: leave it out"),
+                (true, Some(_)) => {
+                    bail!("--server cannot be combined with --ras\nhint: leave it out")
+                }
                 (true, None) => {
                     let body = json!({
                         "resource": resource, "name": name, "scopes": words(&scopes),
@@ -425,7 +427,8 @@ fn warn_of_scopes(registered: &Value, resources: &[String], scopes: &[String]) {
         scopes.iter().map(String::as_str).filter(|scope| !known.contains(scope)).collect();
     if !unknown.is_empty() {
         eprintln!(
-            "warning: no MCP server of this connection has the scope {}: `passavant admin resource list` shows which there are",
+            "warning: no MCP server of this connection has the scope {}: `passavant admin resource \
+             list` lists the scopes of each",
             plain(&unknown.join(", "))
         );
     }

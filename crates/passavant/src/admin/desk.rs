@@ -44,13 +44,15 @@ pub(super) async fn administrators(api: &Api, act: Administrator, as_json: bool)
     println!("{} has the role {}; the token ends {}.", text("name"), text("role"), ends(&made));
     match &out.file {
         Some(file) => println!(
-            "The token is in {}: `passavant admin{} --secret-file {} …` acts by that name.",
+            "The token is in {}: run `passavant admin{} --secret-file {} …` to use it.",
             file.display(),
             api.again,
             system::quoted(&file.display().to_string())
         ),
         None => println!(
-            "The token, shown this once; in a file (mode 0600) it is what --secret-file takes:\n{}",
+            "The token is shown only this once. Keep it in a file (mode 0600), and give that file \
+             with --secret-file:\n\
+             {}",
             text("token")
         ),
     }

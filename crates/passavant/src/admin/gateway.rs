@@ -69,11 +69,14 @@ fn difference(resource: &str, tool: &Value, seen: &Value) -> String {
         text(&seen["fingerprint"])
     );
     let known = if before.is_empty() {
-        "What was approved was not kept by an earlier version; this is all that it says now.\n"
+        "An earlier version did not keep what was approved; this is the whole current \
+         description.\n"
     } else {
         ""
     };
     format!(
-        "\n{name} says something that nobody has approved:\n{known}{changes}approve it: {approve}\n"
+        "\n\
+         The current description of {name} is not approved:\n\
+         {known}{changes}approve it: {approve}\n"
     )
 }

@@ -50,7 +50,7 @@ pub(crate) async fn run(args: Demo) -> Result<()> {
     if args.once || taken.is_err() {
         company.stop().await;
         if !walk.ok() {
-            bail!("the walk did not go as told");
+            bail!("a step of the demo failed");
         }
         return Ok(());
     }

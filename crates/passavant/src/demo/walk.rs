@@ -254,7 +254,7 @@ async fn replay(
 ) -> Result<((), StepResult)> {
     match client.redeem(server, id_jag, None).await {
         Err(Error::Refused { error, .. }) if error.error == "invalid_grant" => {
-            let text = "An ID-JAG buys one token: the same one again is refused.";
+            let text = "An ID-JAG is good for one token: the same one again is refused.";
             Ok(((), StepResult::new(text).with("client sees", error.error)))
         }
         Err(error) => bail!("the replay was refused, but for another reason: {error}"),
