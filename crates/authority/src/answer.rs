@@ -100,7 +100,7 @@ pub fn refused(refusal: &Refusal) -> Response<Body> {
 
 /// 503 with `Retry-After`: fail closed, and do not say why.
 pub fn broken(error: &StoreError) -> Response<Body> {
-    tracing::error!(%error, "a request failed in the store");
+    tracing::error!(%error, "a request failed: the database could not be used");
     let body = json!({"error": "temporarily_unavailable",
                       "error_description": "The server cannot answer just now; try again."});
     let mut response = no_store(StatusCode::SERVICE_UNAVAILABLE, &body);

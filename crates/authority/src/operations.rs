@@ -98,7 +98,8 @@ impl Watch {
         if first.is_none() && !UNTOLD.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 proxy = %peer.ip(),
-                "a trusted proxy does not say in X-Forwarded-For who asks: everybody behind it is counted as one"
+                "a trusted proxy sends no usable X-Forwarded-For: all callers behind it share one \
+                 rate limit"
             );
         }
         Some(SocketAddr::new(first?, 0))

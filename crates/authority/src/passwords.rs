@@ -33,7 +33,7 @@ pub struct Passwords {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordError {
     /// Below 12 characters or above 1024 bytes.
-    #[error("a password has 12 characters or more, and 1024 bytes at most")]
+    #[error("a password must have at least 12 characters and at most 1024 bytes")]
     Length,
     /// The hash could not be computed.
     #[error("the password could not be hashed")]

@@ -226,7 +226,10 @@ pub fn private_file(path: &Path, shared: Shared) -> Result<fs::File> {
     let name = path.display();
     let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
     if shared == Shared::Nobody && is_link {
-        bail!("{name} is not a plain file\nhint: secrets are not read through links");
+        bail!(
+            "{name} is not a plain file\n\
+             hint: give the path of the file itself; secrets are not read through links"
+        );
     }
     let mut options = fs::File::options();
     options.read(true);
@@ -241,7 +244,7 @@ pub fn private_file(path: &Path, shared: Shared) -> Result<fs::File> {
     let file = options.open(path).with_context(|| format!("{name} cannot be read"))?;
     let metadata = file.metadata().with_context(|| format!("{name} cannot be read"))?;
     if !metadata.is_file() {
-        bail!("{name} is not a plain file\nhint: secrets are kept in files");
+        bail!("{name} is not a plain file\nhint: give the path of a file that holds the secret");
     }
     #[cfg(unix)]
     {
@@ -249,8 +252,9 @@ pub fn private_file(path: &Path, shared: Shared) -> Result<fs::File> {
         let (owner, own) = (metadata.uid(), rustix::process::geteuid());
         if owner != own.as_raw() && owner != 0 {
             bail!(
-                "{name} belongs to another user (uid {owner})\nhint: a secret is read from a file \
-                 of one's own; run `chown {own} {name}` if it is meant to be",
+                "{name} belongs to another user (uid {owner})\n\
+                 hint: a secret must be in a file that you own; run `chown {own} {name}` if it is \
+                 meant to be",
                 own = own.as_raw()
             );
         }
@@ -264,8 +268,8 @@ pub fn private_file(path: &Path, shared: Shared) -> Result<fs::File> {
         };
         if mode & others != 0 {
             let mounted = if shared == Shared::Group && read_only {
-                "; where it is mounted like that and nobody else is on the machine, `mounted_secrets = true` at the top of \
-                 the config takes it"
+                "; if the file is mounted with this mode and no one else uses the machine, set \
+                 `mounted_secrets = true` at the top of the config"
             } else {
                 ""
             };
@@ -404,7 +408,7 @@ pub fn read_secret(path: &Path, shared: Shared) -> Result<Secret> {
 /// on PATH is kept as such, because it still works after an upgrade has replaced the program.
 #[allow(clippy::disallowed_methods)] // the one place that may read the environment
 pub fn own_program() -> Result<String> {
-    let path = std::env::current_exe().context("this program does not know where it is")?;
+    let path = std::env::current_exe().context("the path of this program cannot be found")?;
     let own = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
     let name = path.file_name().unwrap_or_default();
     let on_path = std::env::var_os("PATH");
@@ -440,14 +444,15 @@ pub fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
     let held = fs::metadata(path).ok();
     if held.as_ref().is_some_and(|held| held.permissions().readonly()) {
         bail!(
-            "{name} is read-only, and was left as it is\nhint: make it writable, or write the entry by hand"
+            "{name} was not changed: it is read-only\n\
+             hint: make it writable, or write the entry by hand"
         );
     }
     #[cfg(unix)]
     if held.as_ref().is_some_and(|held| std::os::unix::fs::MetadataExt::nlink(held) > 1) {
         bail!(
-            "{name} has another name (a hard link) that would keep the old text, and was left as it is\nhint: remove \
-             the other name, or write the entry by hand"
+            "{name} was not changed: it has another hard link, which would keep the old text\n\
+             hint: remove the other link, or write the entry by hand"
         );
     }
     let mode = held.map(|held| held.permissions());

@@ -38,8 +38,8 @@ pub fn take_over_settings() -> Result<()> {
         let before = folder.with_file_name(formerly::NAME);
         if take_over(&before, &folder)? {
             eprintln!(
-                "note: {} is {} now, with all that was in it; `passavant install` points the entries in your MCP clients' \
-                 configs to this program",
+                "note: {} was renamed to {}, with everything in it; `passavant install` points the \
+                 entries in your MCP clients' configs to this program",
                 before.display(),
                 folder.display()
             );

@@ -17,18 +17,22 @@ use tokio::net::{UnixListener, UnixStream};
 /// listens at stays.
 pub fn private_socket(path: &Path) -> Result<UnixListener> {
     if Plain::connect(path).is_ok() {
-        bail!("somebody listens at {} already\nhint: does this server run twice?", path.display());
+        bail!(
+            "another process is listening at {} already\n\
+             hint: check whether this server is running twice",
+            path.display()
+        );
     }
     match fs::symlink_metadata(path) {
         Ok(held) if std::os::unix::fs::FileTypeExt::is_socket(&held.file_type()) => {
             fs::remove_file(path).with_context(|| path.display().to_string())?;
         }
-        Ok(_) => bail!("{} is no socket\nhint: move it away", path.display()),
+        Ok(_) => bail!("{} is not a socket\nhint: move it away", path.display()),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| path.display().to_string()),
     }
-    let listener = UnixListener::bind(path)
-        .with_context(|| format!("{} cannot be listened at", path.display()))?;
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("cannot listen at {}", path.display()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))
         .with_context(|| path.display().to_string())?;
     Ok(listener)
@@ -47,7 +51,7 @@ pub async fn next_of_own(listener: &UnixListener) -> UnixStream {
         if stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0) {
             return stream;
         }
-        tracing::warn!("somebody else was sent away from the administration socket");
+        tracing::warn!("a connection of another user to the administration socket was refused");
     }
 }
 

@@ -189,7 +189,7 @@ fn switched_off() -> Response<Body> {
     error_page(StatusCode::NOT_FOUND, text)
 }
 
-const TOO_OLD: &str = "The page is too old, or cookies are switched off. Open it anew.";
+const TOO_OLD: &str = "The page is too old, or cookies are switched off. Open the page again.";
 
 async fn sign_in(idp: &Idp, form: &Form, parts: &Parts) -> Result<Response<Body>, StoreError> {
     let held = cookie(&parts.headers, &cookie_name(idp.issuer(), "signin")).map(|c| csrf_of(&c));
@@ -344,7 +344,8 @@ async fn answered(
         @if !yes {
             h1 { "The device was refused" }
             p.soft {
-                "It gets nothing. If somebody gave you that code, tell IT: they wanted to get in as you."
+                "The device got no access. If somebody gave you that code, tell IT: they tried to \
+                 sign in as you."
             }
         } @else if enrols {
             h1 { "The computer is added" }

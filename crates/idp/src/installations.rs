@@ -96,7 +96,7 @@ pub(super) async fn enrol(State(idp): State<Idp>, request: Request) -> Response<
         Err(error) => return broken(&error),
     };
     if !first_use {
-        let text = "The token enrolled an installation before. Sign in again.";
+        let text = "This token was already used to enrol an installation. Sign in again.";
         return refused(StatusCode::UNAUTHORIZED, "invalid_token", text);
     }
     let session = token.session.as_deref().unwrap_or_default();

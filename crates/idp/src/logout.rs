@@ -41,7 +41,9 @@ async fn destination(idp: &Idp, form: &Form) -> Result<Destination, Response<Bod
         Some(hint) => {
             let keys = authority.verifying().await.map_err(|e| broken(&e))?;
             let hint = verify_hint(hint, &keys, &authority.issuer);
-            Some(hint.map_err(|_| bad("The sign-out link carries an ID token that is not ours."))?)
+            Some(hint.map_err(|_| {
+                bad("The sign-out link carries an ID token that this server did not issue.")
+            })?)
         }
     };
     let client = match (&hint, form.optional("client_id")) {

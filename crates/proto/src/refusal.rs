@@ -324,11 +324,14 @@ impl Refusal {
                 "device.expired",
                 400,
                 "expired_token",
-                "Nobody typed the code in time; begin again.",
+                "The code was not entered in time; begin again.",
             ),
-            Self::DeviceCodeDenied => {
-                ("device.denied", 400, "access_denied", "The person who typed the code said no.")
-            }
+            Self::DeviceCodeDenied => (
+                "device.denied",
+                400,
+                "access_denied",
+                "The person who entered the code denied the request.",
+            ),
             Self::DeviceGrant => (
                 "device.client",
                 400,
@@ -417,7 +420,7 @@ impl Refusal {
                 "subject.not_live",
                 400,
                 GRANT,
-                "The sign-in that the subject token stands for is over. Sign in again.",
+                "The sign-in that the subject token belongs to has ended. Sign in again.",
             ),
             Self::ResourceMalformed => (
                 "resource.malformed",
@@ -492,8 +495,8 @@ impl Refusal {
                 "account.unknown",
                 400,
                 "access_denied",
-                "This person may not come in here: there is no active account for them, and none is made at \
-                 first sight. A new assertion will not help; ask those who run this MCP server.",
+                "This person has no active account here, and none is created at the first sign-in. \
+                 A new assertion gives the same answer; ask the operator of this MCP server.",
             ),
             Self::ProofMissing => (
                 "dpop.missing",
@@ -511,8 +514,8 @@ impl Refusal {
                 "dpop.required",
                 400,
                 GRANT,
-                "This MCP server takes only DPoP-bound tokens; send a DPoP proof with the token \
-                 exchange already.",
+                "This MCP server accepts only DPoP-bound tokens; send a DPoP proof in the token \
+                 exchange, too.",
             ),
         }
     }

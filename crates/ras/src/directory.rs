@@ -84,7 +84,8 @@ impl Directory for RasDirectory {
                 Reach::Loopback => {
                     tracing::warn!(
                         origin = host.origin,
-                        "not asked for documents: it is on this machine"
+                        "no client metadata documents are fetched from this origin: it is on this \
+                         machine"
                     );
                     continue;
                 }

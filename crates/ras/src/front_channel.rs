@@ -140,9 +140,9 @@ impl FrontChannel for Ras {
             return Ok(());
         }
         let text = format!(
-            "You have let in {LET_IN} programs that registered themselves, which is as many as one person may. Those \
-             that you do not use any more are forgotten a day after their access ended; ask those who run this MCP \
-             server to remove one sooner."
+            "You have allowed {LET_IN} programs that registered themselves, the most that one \
+             person may. Those that you no longer use are removed a day after their access ended; \
+             ask the operator of this MCP server to remove one sooner."
         );
         Err(error_page(StatusCode::FORBIDDEN, &text))
     }

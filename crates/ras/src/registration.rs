@@ -74,7 +74,7 @@ async fn registered(
     let broken = |error| Ok(answer::broken(&error));
     if !make_room(ras).await.map_err(broken)? {
         let body = json!({"error": "temporarily_unavailable",
-                          "error_description": "As many clients have registered as may; try again."});
+                          "error_description": "Too many clients have registered; try again later."});
         let mut response = answer::no_store(StatusCode::SERVICE_UNAVAILABLE, &body);
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("600"));
         return Err(Ok(response));
@@ -154,9 +154,9 @@ async fn make_room(ras: &Ras) -> Result<bool, StoreError> {
 fn read(bytes: &[u8]) -> Result<(Client, bool), Refused> {
     let bad = |text: &str| Refused("invalid_client_metadata", text.to_owned());
     let claims = Claims::parse(bytes)
-        .map_err(|_| bad("It is not one JSON object with distinct members."))?;
+        .map_err(|_| bad("The request is not one JSON object with distinct members."))?;
     let text = |name: &'static str| {
-        claims.optional_str(name).map_err(|_| bad(&format!("`{name}` is not a text.")))
+        claims.optional_str(name).map_err(|_| bad(&format!("`{name}` must be a string.")))
     };
     let list = |name: &'static str| match claims.value(name) {
         None => Ok(Vec::new()),
@@ -179,9 +179,7 @@ fn read(bytes: &[u8]) -> Result<(Client, bool), Refused> {
         redirect_uri::check_for(true, uri)
             .map_err(|error| Refused("invalid_redirect_uri", error.to_string()))?;
         if web && !uri.starts_with("https://") {
-            return Err(redirects(
-                "A web application has no redirect URI on loopback, and no scheme of its own.",
-            ));
+            return Err(redirects("The redirect URIs of a web application must be https URLs."));
         }
     }
     let known = |name: &'static str, allowed: &[&str]| -> Result<(), Refused> {
@@ -225,13 +223,16 @@ fn read(bytes: &[u8]) -> Result<(Client, bool), Refused> {
         }
         ("private_key_jwt", None) => return Err(bad("private_key_jwt needs `jwks`.")),
         ("none" | "client_secret_basic" | "client_secret_post", Some(_)) => {
-            return Err(bad("`jwks` is for private_key_jwt alone."));
+            return Err(bad("`jwks` is only for private_key_jwt."));
         }
-        _ => return Err(bad("`token_endpoint_auth_method` is not one that this server lists.")),
+        _ => {
+            return Err(bad("`token_endpoint_auth_method` is not one that the metadata lists in \
+                            token_endpoint_auth_methods_supported."));
+        }
     };
     let bound = claims.optional_bool("dpop_bound_access_tokens");
     let dpop_bound_access_tokens = bound
-        .map_err(|_| bad("`dpop_bound_access_tokens` is neither true nor false."))?
+        .map_err(|_| bad("`dpop_bound_access_tokens` must be true or false."))?
         .unwrap_or_default();
     let client = Client {
         name,

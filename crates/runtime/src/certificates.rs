@@ -34,7 +34,8 @@ pub fn certified(certificate: &Path, key: &Path) -> Result<CertifiedKey> {
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     CertifiedKey::from_der(chain, private, &provider).with_context(|| {
         format!(
-            "the key {} does not fit the certificate {}\nhint: give the key that the certificate was made for",
+            "the key {} does not match the certificate {}\n\
+             hint: give the key that the certificate was made for",
             key.display(),
             certificate.display()
         )
@@ -70,11 +71,11 @@ impl Current {
         match certified(&self.certificate, &self.key) {
             Ok(fresh) => {
                 *self.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
-                tracing::info!(%file, "the certificate was read again");
+                tracing::info!(%file, "the new certificate is used from now on");
             }
             Err(error) => {
                 let error = format!("{error:#}");
-                tracing::error!(%file, error, "the certificate was not read again; the one of before is served");
+                tracing::error!(%file, error, "the new certificate cannot be used; the previous one is still served");
             }
         }
     }

@@ -99,7 +99,7 @@ impl Config {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let before = path.with_file_name(formerly::name(name));
         let path = if before != path && !path.exists() && before.exists() {
-            eprintln!("note: {} is read; call it {}", before.display(), path.display());
+            eprintln!("note: {} is read; rename it to {}", before.display(), path.display());
             before.as_path()
         } else {
             path
@@ -314,7 +314,7 @@ impl Config {
             let hint = "list the addresses that the proxy connects from, for instance trusted_proxies = [\"10.0.0.0/8\"]";
             problems.add(
                 "trusted_proxies",
-                "tls = \"proxy\" says that a proxy ends TLS, and none is named",
+                "tls = \"proxy\" says that a proxy ends TLS, but trusted_proxies names none",
                 hint,
             );
         }
@@ -344,7 +344,7 @@ impl Config {
         let mut names = BTreeSet::new();
         for (i, (name, ..)) in self.ras.iter().enumerate() {
             if !names.insert(name) {
-                let hint = "`passavant admin --ras NAME` has to mean one";
+                let hint = "choose another name: `passavant admin --ras NAME` must select one";
                 problems.add(&format!("ras[{i}].name"), "another RAS has this name", hint);
             }
         }
@@ -384,7 +384,7 @@ impl Config {
             }
             let sharing = self.ras.iter().filter(|(_, ras, _)| ras.listen == gateway.listen);
             if sharing.clone().any(|(_, ras, _)| ras.tls != gateway.tls) {
-                let hint = "one address has one certificate: write the same for both";
+                let hint = "one address has one certificate: give the same for both";
                 problems.add(&path, "the RAS at this address has another certificate", hint);
             }
         }
@@ -430,7 +430,7 @@ fn listener(
     let WrittenListener { issuer: text, database, .. } = written;
     let issuer = Issuer::parse(text);
     if let Err(error) = &issuer {
-        let hint = "the issuer is the URL that other parties know this server by";
+        let hint = "give the URL by which other parties know this server";
         problems.add(&format!("{path}.issuer"), &format!("{} {error}", said(text)), hint);
     }
     if text.ends_with('/') {
@@ -449,7 +449,11 @@ fn listener(
     }
     if let Some(Algorithm::PS256) = written.algorithm {
         let hint = "sign with ES256, EdDSA or RS256; PS256 is only verified";
-        problems.add(&format!("{path}.algorithm"), "this algorithm does not sign here", hint);
+        problems.add(
+            &format!("{path}.algorithm"),
+            "this algorithm cannot be used for signing",
+            hint,
+        );
     }
     let database = match database.strip_prefix("sqlite:") {
         Some(file) => format!("sqlite:{}", folder.join(file).display()),
@@ -476,7 +480,8 @@ fn networks(problems: &mut Problems, written: &[String]) -> Vec<IpNet> {
         match network {
             Ok(network) if network.prefix_len() > 0 => networks.push(network),
             Ok(_) => {
-                let hint = "anybody could say to be anybody; name the proxy's own network";
+                let hint =
+                    "every caller could claim any address; name only the proxy's own network";
                 problems.add(
                     &format!("trusted_proxies[{i}]"),
                     &format!("{} is everybody", said(text)),
@@ -591,8 +596,8 @@ mod tests {
         for (name, value, said) in [
             ("IDP__ISUER", "x", "isuer"),
             ("RAS__7__NAME", "x", "RAS__7__NAME"),
-            ("IDP____ISSUER", "x", "names no key"),
-            (deep.as_str(), "x", "names no key"),
+            ("IDP____ISSUER", "x", "is not a key of the config"),
+            (deep.as_str(), "x", "is not a key of the config"),
             ("IDP__LISTEN", "0.0.0.0:1", "tls = \"proxy\""),
             ("TRUSTED_PROXIES", "[\"0.0.0.0/0\"]", "everybody"),
             ("TRUSTED_PROXIES", "[\"10.0.0.0/99\"]", "network"),

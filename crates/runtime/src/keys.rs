@@ -45,8 +45,9 @@ impl KeyEncryptionKey {
     fn open(&self, kid: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>> {
         let wrong = || {
             anyhow!(
-                "the signing key {kid} cannot be opened with this key file\nhint: the database \
-                 belongs to another key file; restore that file, nothing was changed"
+                "the signing key {kid} cannot be opened with this key file\n\
+                 hint: the database belongs to another key file: restore that file; nothing was \
+                 changed"
             )
         };
         let mut bytes = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| wrong())?;
@@ -202,8 +203,8 @@ fn ring(
     let first = signing.first().context("there is no signing key")?;
     if first.algorithm() != algorithm {
         bail!(
-            "the config says algorithm = \"{algorithm}\", but the database holds a {} key\nhint: an \
-             issuer keeps one algorithm; set it back",
+            "the config says algorithm = \"{algorithm}\", but the database holds a {} key\n\
+             hint: an issuer keeps its algorithm: set it back in the config",
             first.algorithm()
         );
     }

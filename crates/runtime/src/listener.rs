@@ -295,8 +295,8 @@ pub async fn accept<S>(
                 told = Some(now);
                 tracing::warn!(
                     peer = %peer.ip(),
-                    "a connection did not come from one of trusted_proxies, and was closed: with tls = \"proxy\" nobody \
-                     else is let in"
+                    "a connection was closed, because it did not come from one of trusted_proxies: \
+                     with tls = \"proxy\" no other peer may connect"
                 );
             }
             continue;
@@ -359,12 +359,12 @@ pub async fn accept<S>(
     }
     drop(listener);
     if timeout(DRAIN, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests were still under way when the time for stopping was over");
+        tracing::warn!("requests were still in progress when the time for stopping was over");
     }
 }
 
 fn badly_framed() -> Response<Body> {
-    let text = "Only `Transfer-Encoding: chunked` is taken, once.\n";
+    let text = "Transfer-Encoding must be `chunked`, and sent once.\n";
     let mut refused = Response::new(Body::from(text));
     *refused.status_mut() = StatusCode::BAD_REQUEST;
     refused

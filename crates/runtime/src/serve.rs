@@ -83,8 +83,10 @@ async fn own(
     // An earlier version allowed a client of this name. Connections would then apply to both.
     if role == "idp" && store.usable::<Client>(ENROLLED_CLIENT).await.with_context(at)?.is_some() {
         bail!(
-            "idp.database: a client is called `{ENROLLED_CLIENT}`, which is the software that people enrol themselves\n\
-             hint: register it under another id with the version before, and delete this one"
+            "idp.database: a client has the id `{ENROLLED_CLIENT}`, which is reserved for the \
+             installations that people enrol themselves\n\
+             hint: start the previous version, register the client under another id, and delete \
+             this one"
         );
     }
     let keys = keys::of_server(&store, kek, place.algorithm, clock).await.context(role)?;
@@ -107,7 +109,7 @@ impl Running {
         // responds.
         let told = async { while self.tasks.join_next().await.is_some() {} };
         if timeout(TELL, told).await.is_err() {
-            tracing::warn!("some calls are not reported yet; they are after the next start");
+            tracing::warn!("some calls are not reported yet; they will be after the next start");
             self.tasks.shutdown().await;
         }
         for journal in self.journals {
@@ -268,7 +270,7 @@ fn listen_at_socket(
         }
         Err(error) => return Err(error).context("admin.socket"),
     };
-    tracing::info!(socket = %path.display(), "the local owner is let in");
+    tracing::info!(socket = %path.display(), "the administration socket listens: this user and root administer without a secret");
     let (path, stop) = (path.to_owned(), stop.clone());
     listeners.spawn(async move {
         let stopped = stop.cancelled_owned();
@@ -352,8 +354,9 @@ pub async fn restored(config: &Config) -> Result<()> {
         );
     }
     println!(
-        "People sign in again. Access tokens that are out end within minutes. An ID-JAG that was used after the backup \
-         was made could be used once more while it lives: start `passavant serve` five minutes from now."
+        "People sign in again. Access tokens already issued expire within minutes. An ID-JAG that \
+         was used after the backup was made could be used once more while it lives: start \
+         `passavant serve` five minutes from now."
     );
     Ok(())
 }
@@ -449,7 +452,8 @@ fn admin_secret(file: &std::path::Path, shared: Shared) -> Result<StoredProof> {
     let secret = system::read_secret(file, shared)?;
     if secret.expose().len() < LEAST {
         anyhow::bail!(
-            "{}: the administration secret has to have {LEAST} characters at least\nhint: `passavant init` makes one",
+            "{}: the administration secret must have at least {LEAST} characters\n\
+             hint: `passavant init` makes one",
             file.display()
         );
     }

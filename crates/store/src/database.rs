@@ -49,7 +49,8 @@ pub enum StoreError {
     DoneBefore,
     /// Another node is changing the schema, or stopped while doing so.
     #[error(
-        "another node has been changing the schema for {0} s; try again, and look whether it still runs where it does not end"
+        "another node has been changing the schema for {0} s; try again; if this lasts, check \
+         whether that node is still running"
     )]
     Migrating(u64),
     /// It took too long, and may still take effect.
@@ -87,8 +88,9 @@ pub enum StoreError {
     },
     /// A PostgreSQL on another machine without TLS that verifies its name.
     #[error(
-        "the database on `{0}` would be spoken to in the clear, or to whoever answers: add \
-         `sslmode=verify-full` to its URL (and `sslrootcert=FILE` for a certificate authority of your own)"
+        "the connection to the database on `{0}` would not be encrypted, or its server not \
+         authenticated: add `sslmode=verify-full` to its URL (and `sslrootcert=FILE` for a \
+         certificate authority of your own)"
     )]
     Transport(String),
     /// A PostgreSQL URL that cannot be read.
@@ -102,13 +104,14 @@ pub enum StoreError {
     UrlParameter,
     /// A character in a PostgreSQL URL that ends the part it is in.
     #[error(
-        "there is a `@` behind a `/`, `?` or `#`: a password with one of these letters in it has to be percent-encoded \
-         (`#` is %23, `/` is %2F, `?` is %3F, `@` is %40)"
+        "there is a `@` behind a `/`, `?` or `#`: a password that contains one of these characters \
+         has to be percent-encoded (`#` is %23, `/` is %2F, `?` is %3F, `@` is %40)"
     )]
     UrlPassword,
     /// Several hosts in a PostgreSQL URL.
     #[error(
-        "it names several hosts: one host is taken here, for instance of a proxy that knows which server is the primary"
+        "it names several hosts: give one, for instance that of a proxy that knows which server is \
+         the primary"
     )]
     UrlHosts,
     /// An unknown value of sslmode.

@@ -274,7 +274,7 @@ fn pool(connections: u32, dialect: Dialect, health: &Arc<Health>) -> AnyPoolOpti
                 connection.execute(settings).await?;
                 if dialect == Dialect::Postgres && !can_write(connection).await? {
                     return Err(sqlx::Error::Protocol(
-                        "the PostgreSQL server only reads: it is a standby, or was told so"
+                        "the PostgreSQL server is read-only: it is a standby, or is configured so"
                             .to_owned(),
                     ));
                 }

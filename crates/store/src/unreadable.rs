@@ -32,7 +32,7 @@ impl Unreadable {
                         kind,
                         id,
                         why,
-                        "a stored record cannot be read, and counts as not there"
+                        "a stored record cannot be read, and is treated as absent"
                     );
                 }
             }

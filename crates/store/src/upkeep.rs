@@ -134,7 +134,8 @@ impl Store {
         if apart.abs() > CLOCKS_APART {
             tracing::error!(
                 seconds = apart,
-                "this node's clock and the database's differ: set it; nothing is purged by it"
+                "this node's clock differs from the database's: set it; until then this node \
+                 deletes no expired rows"
             );
             return Ok(None);
         }

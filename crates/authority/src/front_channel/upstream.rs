@@ -94,13 +94,13 @@ pub async fn send<F: FrontChannel>(
     let flow = flow(upstream, &state, &redirect_uri);
     let url = authority.context.relying_party.authorization_url(flow, wishes).await;
     let url = url.map_err(|error| {
-        tracing::warn!(%error, issuer = %upstream.issuer, "people cannot be sent to an issuer");
+        tracing::warn!(%error, issuer = %upstream.issuer, "people cannot be sent to the sign-in page of a trusted issuer");
         let text = "Your company's sign-in does not answer. Try again later, or tell IT.";
         error_page(StatusCode::SERVICE_UNAVAILABLE, text)
     })?;
     let signed = state.sign(&authority.signing());
     if signed.len() > LONGEST_COOKIE {
-        let text = "The application's request is too long. Tell those who made it.";
+        let text = "The application's request is too long. Contact its developer.";
         return Err(error_page(StatusCode::URI_TOO_LONG, text));
     }
     let mut response = see_other(&url);
@@ -189,7 +189,7 @@ pub async fn finish<F: FrontChannel>(
     let signed_in = match relying_party.finish(flow, code, iss, &key, upstream.algorithm).await {
         Ok(signed_in) => signed_in,
         Err(error) => {
-            tracing::warn!(%error, issuer = %upstream.issuer, "a sign-in at an issuer failed");
+            tracing::warn!(%error, issuer = %upstream.issuer, "a sign-in at a trusted issuer failed");
             return None;
         }
     };

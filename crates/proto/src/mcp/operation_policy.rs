@@ -53,10 +53,10 @@ pub enum RuleError {
     #[error("rule {0}: `{1}` is not a valid pattern: `*` is allowed only at the end")]
     Pattern(usize, String),
     /// Two rules that are equally specific.
-    #[error("rules {0} and {1} both speak of {2}")]
+    #[error("rules {0} and {1} both name {2}")]
     Twice(usize, usize, String),
     /// It denies, and has conditions.
-    #[error("rule {0} denies, so its scopes and conditions mean nothing")]
+    #[error("rule {0} denies, so it cannot have scopes or conditions")]
     Contradiction(usize),
     /// An age below zero.
     #[error("rule {0}: max_age is a number of seconds from 0")]

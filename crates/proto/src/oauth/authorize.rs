@@ -304,7 +304,9 @@ fn read_rest(
 /// Parses a device authorization request (RFC 8628 section 3.1): a sign-in without a redirect URI.
 pub fn read_device(form: &Form, client: &Client) -> Result<AuthorizationRequest, RedirectError> {
     if form.mentions("resource") || form.mentions("authorization_details") {
-        return Err(invalid("resource and authorization_details are not for this endpoint."));
+        return Err(invalid(
+            "resource and authorization_details are not supported at this endpoint.",
+        ));
     }
     let scopes =
         Scopes::parse(form.optional("scope").unwrap_or_default()).ok_or(RedirectError {

@@ -13,8 +13,9 @@ pub(super) fn put(table: &mut toml::Table, name: &str, text: &str) -> Result<()>
     let wrong = || {
         let name = passavant_host::plain(&name.chars().take(200).collect::<String>());
         anyhow::anyhow!(
-            "PASSAVANT__{name} names no key of the config\nhint: two underscores between the words, and a number where there are \
-             several tables: PASSAVANT__IDP__LISTEN, PASSAVANT__RAS__0__ISSUER"
+            "PASSAVANT__{name} is not a key of the config\n\
+             hint: two underscores between the words, and a number where there are several tables: \
+             PASSAVANT__IDP__LISTEN, PASSAVANT__RAS__0__ISSUER"
         )
     };
     let (last, path) = words.split_last().ok_or_else(wrong)?;
@@ -203,7 +204,7 @@ fn in_words(expected: &str) -> &str {
         "a sequence" => "a list",
         "u8" | "u16" | "u32" | "u64" | "usize" | "i64" => "a whole number",
         other if other.starts_with("struct ") || other.starts_with("map") => "a table",
-        other if other.starts_with("enum ") => "one of its words",
+        other if other.starts_with("enum ") => "one of the allowed words",
         other => other,
     }
 }

@@ -47,7 +47,7 @@ pub fn must_exist(problems: &mut Problems, path: &str, file: &Path) {
         problems.add(
             path,
             &what,
-            "paths count from the config's folder; `passavant init` makes them",
+            "paths are relative to the config's folder; `passavant init` makes the files",
         );
     }
 }
@@ -73,7 +73,7 @@ pub fn endpoint(
     let tls = match files {
         (None, None) if tls == Some(WrittenTls::Proxy) => Tls::Proxy,
         (Some(_), Some(_)) if tls == Some(WrittenTls::Proxy) => {
-            let hint = "either a proxy ends TLS, or this process does";
+            let hint = "choose one: either a proxy ends TLS, or this process does";
             problems.add(path, "tls = \"proxy\" and a certificate are both given", hint);
             Tls::Proxy
         }
