@@ -640,7 +640,7 @@ async fn lines_after_an_initialize_wait_for_its_answer_in_their_order() {
 }
 
 #[tokio::test]
-async fn an_answer_without_measure_is_an_error_and_no_memory() {
+async fn an_endless_answer_is_an_error_and_many_small_events_are_not() {
     const MEBIBYTE: usize = 1024 * 1024;
     let world = World::new().await;
     let script = Script::default();

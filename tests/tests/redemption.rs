@@ -244,7 +244,7 @@ async fn of_fifty_redemptions_at_once_one_succeeds() {
 }
 
 #[tokio::test]
-async fn a_policy_may_relax_single_use_for_one_issuer() {
+async fn the_trust_of_an_issuer_may_allow_reuse_of_its_id_jags() {
     let world = World::new().await;
     change_trust(&world, |trusted| trusted.allow_reuse = true).await;
     let good = world.id_jag(&world.id_jag_claims());

@@ -244,7 +244,7 @@ pub fn authorization_endpoint(metadata: &Discovered) -> Result<String, Discovery
     if !metadata.code_challenge_methods_supported.iter().any(|m| m == "S256") {
         return Err(DiscoveryError::Unusable(format!(
             "{issuer} does not offer PKCE with S256 (code_challenge_methods_supported), which is \
-             required"
+             required\nhint: its operator has to offer it, or to list it in that document"
         )));
     }
     // The browser is sent there: never to a scheme that starts a program, and never over plain

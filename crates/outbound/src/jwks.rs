@@ -162,7 +162,8 @@ impl RemoteKeys {
                 let found =
                     crate::discovery::authorization_server(&self.0.outbound, &issuer, source.reach);
                 let found = found.await.map_err(|e| e.to_string())?;
-                let url = found.jwks_uri.clone().ok_or("its metadata has no jwks_uri")?;
+                let url =
+                    found.jwks_uri.clone().ok_or("the metadata of its issuer has no jwks_uri")?;
                 let reach = found.reach_of(&url);
                 (url, reach)
             }

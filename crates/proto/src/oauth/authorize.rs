@@ -272,7 +272,7 @@ fn read_rest(
                 governed.default_scopes.clone()
             };
             if granted.is_empty() && !governed.scopes.is_empty() {
-                let description = "None of these scopes exists for this resource.";
+                let description = "None of these scopes exists for this resource; see scopes_supported in its metadata.";
                 return Err(RedirectError { error: "invalid_scope", description });
             }
             (granted, Some(governed.resource.clone()))
