@@ -145,7 +145,7 @@ export default async function rows({ row, run, must, idp, canvas, notes, admin, 
     renameSync(file + '.before-passavant', before(file + '.before-passavant'));
     renameSync(now, then);
     const status = spawnSync(E.PASSAVANT, ['status'], { env: { ...process.env, ...env }, encoding: 'utf8' });
-    must(status.stdout.includes('erin') && status.stderr.includes(`${then} is ${now} now`) && !existsSync(then), status.stdout + status.stderr);
+    must(status.stdout.includes('erin') && status.stderr.includes(`${then} was renamed to ${now}`) && !existsSync(then), status.stdout + status.stderr);
     must(!run(E.PASSAVANT, ['status'], env).includes(former), 'it is taken over once');
     run(E.PASSAVANT, ['install', 'cursor', 'continue', '--server', 'Canvas'], env);
     must(readFileSync(file, 'utf8') === wanted[0] && readFileSync(own, 'utf8') === wanted[1] && !existsSync(before(own)), `${readFileSync(file, 'utf8')}\n${readFileSync(own, 'utf8')}`);
