@@ -155,7 +155,9 @@ async fn tell_lost_lines(counter: ErrorCounter) {
 impl Telemetry {
     /// The exporter for records of calls, if there is a collector.
     pub fn records(&self) -> Option<Records> {
-        self.exporters.as_ref().map(|providers| Records(providers.records.logger("passavant.gateway")))
+        self.exporters
+            .as_ref()
+            .map(|providers| Records(providers.records.logger("passavant.gateway")))
     }
 
     /// Sends what has not been sent yet.

@@ -513,7 +513,7 @@ impl Plan {
         let headers: Vec<(&str, &str)> = header.into_iter().chain(host).collect();
         match adapter::probe(&outbound, url, &headers).await {
             Found::Http(Some(name)) => {
-                self.seen.push(format!("The MCP server answers; it calls itself {name}."))
+                self.seen.push(format!("The MCP server answers; it calls itself {name}."));
             }
             Found::Http(None) => self.seen.push(
                 "The MCP server answers, and requires authentication; it gets this guard's \
