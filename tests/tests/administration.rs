@@ -392,6 +392,41 @@ async fn a_request_with_a_key_is_done_once_and_answered_again() {
 }
 
 #[tokio::test]
+async fn a_record_gets_no_name_that_no_path_can_carry() {
+    let world = World::new().await;
+    let connection = |id: &str| {
+        json!({"id": id, "idp_client_id": AGENT, "audience": world.ras, "ras_client_id": "x",
+            "resources": [world.canvas], "everyone": true})
+    };
+    for name in [".", "..", "a\nb", "a\u{7}b", "\u{9b}2J"] {
+        for (path, body) in [
+            ("/idp/users", json!({"username": name})),
+            ("/idp/groups", json!({"name": name})),
+            ("/idp/clients", json!({"id": name, "name": "x"})),
+            ("/ras/ras/clients", json!({"id": name, "name": "x"})),
+            ("/idp/connections", connection(name)),
+            ("/idp/administrators", json!({"name": name, "role": "auditor"})),
+        ] {
+            let reply = world.administer(Method::POST, path, Some(body)).await;
+            assert_eq!(reply.status, 400, "{path} {name:?}: {}", reply.text);
+        }
+    }
+    // Dots are welcome.
+    for (path, body) in [
+        ("/idp/users", json!({"username": "..."})),
+        ("/idp/groups", json!({"name": ".a"})),
+        ("/idp/clients", json!({"id": "a..", "name": "x"})),
+        ("/idp/connections", connection("...")),
+    ] {
+        let reply = world.administer(Method::POST, path, Some(body)).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+    }
+    let renamed = json!({"username": ".."});
+    let reply = world.administer(Method::PATCH, "/idp/users/...", Some(renamed)).await;
+    assert_eq!(reply.status, 400, "{}", reply.text);
+}
+
+#[tokio::test]
 async fn whoever_names_an_authorization_server_that_is_not_there_learns_which_are() {
     let world = World::new().await;
     let admin = client(&world);

@@ -1,6 +1,8 @@
 //! OAuth clients, at either server.
 
-use super::{ActError, ManagedKind, Switched, context::ActContext, people::dependent, put};
+use super::{
+    ActError, ManagedKind, Switched, check_addressable, context::ActContext, people::dependent, put,
+};
 use crate::{
     servers::{IdpAdmin, RasAdmin},
     types::{
@@ -171,6 +173,7 @@ async fn add(
             "use 1 to 128 letters, digits and - _ . ~",
         ));
     }
+    check_addressable("id", &id)?;
     check_uris("redirect_uris", &new.redirect_uris, new.public)?;
     check_uris("post_logout_redirect_uris", &new.post_logout_redirect_uris, false)?;
     check_lifetime(new.id_token_lifetime)?;

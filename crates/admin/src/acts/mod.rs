@@ -130,6 +130,25 @@ pub(crate) trait Switched<A: Sync + 'static>: ManagedKind<A> {
     }
 }
 
+/// Rejects a name or an id that no path can carry: `.` and `..` are steps of a path, however they
+/// are encoded, so that nobody could show or delete the record. Control characters would be
+/// commands to a terminal.
+pub(crate) fn check_addressable(member: &str, name: &str) -> Result<(), ActError> {
+    if matches!(name, "." | "..") {
+        return Err(ActError::invalid(
+            format!("`{member}`: `{name}` is a step of a path and cannot be a name"),
+            "use a name with a letter or a digit in it",
+        ));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(ActError::invalid(
+            format!("`{member}` has a control character in it"),
+            "use printable characters",
+        ));
+    }
+    Ok(())
+}
+
 /// Default number of records in a response.
 const USUAL: i64 = 100;
 

@@ -1,6 +1,6 @@
 //! People and groups at an IdP, their installations and sessions.
 
-use super::{ActError, ManagedKind, Switched, context::ActContext, put};
+use super::{ActError, ManagedKind, Switched, check_addressable, context::ActContext, put};
 use crate::{
     servers::{Administration, Deps, IdpAdmin, RasAdmin},
     types::{
@@ -58,6 +58,7 @@ fn username(typed: &str) -> Result<String, ActError> {
             "an e-mail address or a short name is usual",
         ));
     }
+    check_addressable("username", &username)?;
     Ok(username)
 }
 
@@ -266,6 +267,7 @@ impl ManagedKind<IdpAdmin> for Groups {
                 "for instance: engineering",
             ));
         }
+        check_addressable("name", &name)?;
         let group = Group { name, description };
         context.create(&group).await?;
         Self::view(idp, context, &group).await

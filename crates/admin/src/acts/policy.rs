@@ -1,7 +1,7 @@
 //! The MCP servers known to an IdP, and who may reach them.
 
 use super::{
-    ActError, ManagedKind, Switched,
+    ActError, ManagedKind, Switched, check_addressable,
     context::ActContext,
     people::{dependent, groups_exist},
     put,
@@ -342,6 +342,7 @@ impl ManagedKind<IdpAdmin> for Connections {
                 "use letters, digits and - _ .",
             ));
         }
+        check_addressable("id", &new.id)?;
         let enrolled = client == ENROLLED_CLIENT;
         if !enrolled && context.store.by_id::<Client>(&client).await?.is_none() {
             return Err(ActError::conflict(

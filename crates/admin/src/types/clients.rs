@@ -33,7 +33,7 @@ pub struct Jwk {
 pub struct NewClient {
     /// Client ID [default: generated].
     #[serde(default)]
-    #[schema(pattern = "^(?!passavant$)[A-Za-z0-9_.~-]{1,128}$")]
+    #[schema(pattern = "^(?!passavant$)(?!\\.{1,2}$)[A-Za-z0-9_.~-]{1,128}$")]
     pub id: Option<String>,
     /// What people call it.
     pub name: String,

@@ -14,7 +14,7 @@ pub struct NewUser {
     #[schema(
         min_length = 1,
         max_length = 256,
-        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
+        pattern = "^(?!\\s*\\.{1,2}\\s*$)[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
     )]
     pub username: String,
     /// Their address; RASes may find their account by it.
@@ -56,7 +56,7 @@ pub struct UserChange {
         nullable = false,
         min_length = 1,
         max_length = 256,
-        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
+        pattern = "^(?!\\s*\\.{1,2}\\s*$)[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$"
     )]
     pub username: Option<String>,
     /// Their address; `null` takes it away.
@@ -125,7 +125,11 @@ pub struct NewPassword {
 #[serde(deny_unknown_fields)]
 pub struct NewGroup {
     /// Its name, which never changes: policy and tokens say it.
-    #[schema(min_length = 1, max_length = 256, pattern = "^\\S([\\s\\S]*\\S)?$")]
+    #[schema(
+        min_length = 1,
+        max_length = 256,
+        pattern = "^(?!\\.{1,2}$)[^\\s\\u0000-\\u001f\\u007f-\\u009f]([^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f])?$"
+    )]
     pub name: String,
     /// What it is for.
     #[serde(default)]

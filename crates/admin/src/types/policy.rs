@@ -180,7 +180,7 @@ impl From<&Conditions> for SignInConditions {
 #[serde(deny_unknown_fields)]
 pub struct NewConnection {
     /// What to call it.
-    #[schema(pattern = "^[A-Za-z0-9._-]{1,128}$")]
+    #[schema(pattern = "^(?!\\.{1,2}$)[A-Za-z0-9._-]{1,128}$")]
     pub id: String,
     /// The client, by its id at the IdP; `passavant` for the installations that people enrol.
     pub idp_client_id: String,
