@@ -304,6 +304,29 @@ async fn lists_come_in_pages_and_are_searched() {
         wanted.after = Some(next);
     }
     assert_eq!(seen, (0..7).map(|n| format!("team-{n}")).collect::<Vec<_>>());
+    // People are found by whatever they are known by, as it is now.
+    let add = |username: &str, email: &str, called: &str| NewUser {
+        username: username.to_owned(),
+        email: Some(email.to_owned()),
+        display_name: Some(called.to_owned()),
+        ..NewUser::default()
+    };
+    idp.add::<Users>(&add("u-1", "ada@acme.example", "Ada L.")).await.unwrap();
+    idp.add::<Users>(&add("u-2", "bob@acme.example", "Bob_B")).await.unwrap();
+    let found = async |search: &str| {
+        let wanted = ListQuery { search: Some(search.to_owned()), ..ListQuery::default() };
+        let items = idp.list::<Users>(&wanted).await.unwrap().items;
+        items.into_iter().map(|user| user.username).collect::<Vec<_>>()
+    };
+    assert_eq!(found("ADA@acme").await, ["u-1"]);
+    assert_eq!(found("b_b").await, ["u-2"]);
+    let renamed =
+        UserChange { email: Some(Some("ada@l.example".to_owned())), ..UserChange::default() };
+    idp.change::<Users>("u-1", &renamed, None).await.unwrap();
+    assert!(found("ada@acme").await.is_empty());
+    assert_eq!(found("ada@l").await, ["u-1"]);
+    idp.delete::<Users>("u-1").await.unwrap();
+    assert!(found("ada").await.is_empty());
     // Wildcards of the database are ordinary characters in a search.
     for search in ["%", "_", "!", "team%"] {
         let wanted = ListQuery { search: Some(search.to_owned()), ..ListQuery::default() };

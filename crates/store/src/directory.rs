@@ -7,6 +7,7 @@
 
 use crate::{
     database::{Store, StoreError, escaped, reading},
+    people::User,
     record::Record,
     rows::{self, Readings, document, to_json},
 };
@@ -44,7 +45,7 @@ pub(crate) const MOST_OF_A_PAGE: i64 = 1000;
 pub struct Wanted {
     /// Only records after this id.
     pub after: String,
-    /// Only records whose id or name contains this.
+    /// Only records whose id or name contains this, or whose e-mail address or display name does.
     pub search: String,
     /// Maximum number, 1 to 1000.
     pub limit: i64,
@@ -134,10 +135,17 @@ impl Store {
     /// One page of the records of a kind, by id.
     pub async fn page<R: Record>(&self, wanted: &Wanted) -> Result<Page<R>, StoreError> {
         let limit = wanted.limit.clamp(1, MOST_OF_A_PAGE);
-        let sql = self.documents(
-            "kind = $1 AND id > $2 AND (LOWER(id) LIKE $3 ESCAPE '!' OR LOWER(name) LIKE $3 ESCAPE '!') \
-             ORDER BY id LIMIT $4",
-        );
+        let fits = |column: &str| format!("LOWER({column}) LIKE $3 ESCAPE '!'");
+        let mut found = format!("{} OR {}", fits("id"), fits("name"));
+        if R::KIND == User::KIND {
+            // People are known by more than the name that they sign in with.
+            let (email, called) = (fits("person.email"), fits("person.display_name"));
+            found.push_str(&format!(
+                " OR id IN (SELECT person.id FROM people person WHERE {email} OR {called})"
+            ));
+        }
+        let sql =
+            self.documents(&format!("kind = $1 AND id > $2 AND ({found}) ORDER BY id LIMIT $4"));
         let like = format!("%{}%", escaped(&wanted.search.to_lowercase()));
         let query = || {
             sqlx::query(AssertSqlSafe(sql.clone()))

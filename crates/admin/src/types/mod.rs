@@ -114,7 +114,7 @@ pub struct ListQuery {
     /// Those after this id: `next` of the answer before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
-    /// Those whose id or name has this in it.
+    /// Those whose id or name contains this; of people, also the e-mail address or the display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<String>,
     /// How many at most: 100 unless given, 1000 at most.

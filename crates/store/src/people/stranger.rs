@@ -5,10 +5,10 @@ use crate::{
     directory::{Put, read, remove, write},
     ledger::{AuditEvent, insert_audit},
     record::{Record, record},
-    rows::document,
     sign_in::end_client,
 };
 use passavant_proto::{oauth::client::Client, time::Timestamp};
+use sqlx::Row;
 
 /// The person who first authorized a self-registered client.
 #[derive(Clone)]
@@ -43,20 +43,14 @@ impl Store {
         };
         let Some(registered) = &mut found.registered else { return Ok(false) };
         let mine = LetIn { client: client.to_owned(), person: person.to_owned() };
-        let rows = sqlx::query("SELECT id, document FROM directory WHERE kind = $1")
-            .bind(LetIn::KIND)
-            .fetch_all(&mut *transaction)
-            .await?;
-        let mut held = 0;
-        for row in &rows {
-            let Ok(let_in) = document::<LetIn>(row, "document", LetIn::KIND) else { continue };
-            if let_in.client == client {
-                // Only the first person counts.
-                return Ok(true);
-            }
-            held += usize::from(let_in.person == person);
+        let known = sqlx::query("SELECT person FROM let_ins WHERE client = $1").bind(client);
+        if known.fetch_optional(&mut *transaction).await?.is_some() {
+            // Only the first person counts.
+            return Ok(true);
         }
-        if held >= most {
+        let held = sqlx::query("SELECT COUNT(*) FROM let_ins WHERE person = $1").bind(person);
+        let held: i64 = held.fetch_one(&mut *transaction).await?.try_get(0)?;
+        if usize::try_from(held).is_ok_and(|held| held >= most) {
             return Ok(false);
         }
         registered.used = true;
