@@ -96,6 +96,18 @@ fn written_by_the_first_version(person: &str) -> String {
     )
 }
 
+/// The columns that people are searched by follow what a node of the first version writes.
+async fn people_are_found_by_what_an_earlier_version_wrote(idp: &Store, url: &str) {
+    run(
+        url,
+        r#"UPDATE directory SET document = REPLACE(document, '"email":null', '"email":"e.e@acme.example"') WHERE name = 'erin'"#,
+    )
+    .await;
+    let wanted = Wanted { after: String::new(), search: "E.E@ACME".to_owned(), limit: 10 };
+    let found = idp.page::<User>(&wanted).await.unwrap().records;
+    assert_eq!(found.iter().map(|user| user.username.as_str()).collect::<Vec<_>>(), ["erin"]);
+}
+
 async fn upgrades(idp_url: &str, ras_url: &str, kind: &str, held: &Held) {
     for (url, role) in [(idp_url, "idp"), (ras_url, "ras")] {
         run(url, &fixture(role, kind)).await;
@@ -177,15 +189,7 @@ async fn upgrades(idp_url: &str, ras_url: &str, kind: &str, held: &Held) {
     assert!(idp.is_family_revoked("old-gone").await.unwrap());
     assert!(ids::<Group>(&idp).await.contains(&"old".to_owned()));
     assert_eq!(idp.installations(None).await.unwrap().len(), 2);
-    // What people are searched by follows what that node writes.
-    run(
-        idp_url,
-        r#"UPDATE directory SET document = REPLACE(document, '"email":null', '"email":"e.e@acme.example"') WHERE name = 'erin'"#,
-    )
-    .await;
-    let wanted = Wanted { after: String::new(), search: "E.E@ACME".to_owned(), limit: 10 };
-    let found = idp.page::<User>(&wanted).await.unwrap().records;
-    assert_eq!(found.iter().map(|user| user.username.as_str()).collect::<Vec<_>>(), ["erin"]);
+    people_are_found_by_what_an_earlier_version_wrote(&idp, idp_url).await;
     // Rows that it does not know are left alone; after a restart the migrations do not run again.
     idp.clone().close().await;
     let again = Store::open(idp_url).await.unwrap();

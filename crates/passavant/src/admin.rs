@@ -167,7 +167,7 @@ async fn act(args: Admin) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::args::User;
+    use super::args::{Listing, User};
     use super::*;
     use clap::Parser;
     use passavant_proto::secret::Secret;
@@ -218,7 +218,7 @@ mod tests {
             let outbound = system::outbound(&[]).unwrap();
             let at = AdminClient::new(&base, Entry::Secret(secret), system::entropy(), outbound);
             let api = Api::new(at, None, String::new());
-            let error = users(&api, User::List).await.unwrap_err().to_string();
+            let error = users(&api, User::List(Listing::default())).await.unwrap_err().to_string();
             assert!(error.contains("the secret was not sent"), "{error}");
             let seen = String::from_utf8(squatter.await.unwrap()).unwrap();
             assert!(!seen.contains("the-administration-secret"), "{seen}");

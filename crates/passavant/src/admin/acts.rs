@@ -3,8 +3,8 @@
 use super::{
     api::Api,
     args::{
-        Account, ById, Client, ClientHost, Connection, Gone, Group, Manner, Resource, Server,
-        Trust, User,
+        Account, ById, Client, ClientHost, Connection, Gone, Group, Listing, Manner, Resource,
+        Server, Trust, User,
     },
     secret_out::SecretOut,
 };
@@ -64,8 +64,8 @@ impl Saying {
     }
 }
 
-pub(super) async fn list<K: Kind>(api: &Api) -> Result<Value> {
-    let (items, unreadable) = api.server.all::<K>(None).await?;
+pub(super) async fn list<K: Kind>(api: &Api, listing: &Listing) -> Result<Value> {
+    let (items, unreadable) = api.server.all::<K>(listing.search.as_deref()).await?;
     let mut rows: Vec<Value> = items.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
     for record in unreadable {
         rows.push(serde_json::to_value(record)?);
@@ -154,7 +154,7 @@ pub(super) async fn users(api: &Api, user: User) -> Result<Value> {
             });
             add::<Users>(api, body).await
         }
-        User::List => list::<Users>(api).await,
+        User::List(listing) => list::<Users>(api, &listing).await,
         User::Show(id) => one::<Users>(api, id).await,
         User::Change {
             id,
@@ -192,7 +192,7 @@ pub(super) async fn groups(api: &Api, group: Group) -> Result<Value> {
         Group::Add { name, description } => {
             add::<Groups>(api, json!({"name": name, "description": description})).await
         }
-        Group::List => list::<Groups>(api).await,
+        Group::List(listing) => list::<Groups>(api, &listing).await,
         Group::Show(id) => one::<Groups>(api, id).await,
         Group::Change { id, description } => {
             let said = Saying::new().with("description", Some(description));
@@ -256,7 +256,7 @@ pub(super) async fn clients(api: &Api, client: Client) -> Result<Value> {
             let mut out = SecretOut::new("--secret-out", secret_out)?;
             out.keep(add::<Clients>(api, said).await?, "client_secret")
         }
-        Client::List => list::<Clients>(api).await,
+        Client::List(listing) => list::<Clients>(api, &listing).await,
         Client::Show(id) => one::<Clients>(api, id).await,
         Client::Change {
             id,
@@ -300,7 +300,7 @@ pub(super) async fn servers(api: &Api, server: Server) -> Result<Value> {
                 .with("algorithm", algorithm);
             add::<AuthorizationServers>(api, Value::Object(said.0)).await
         }
-        Server::List => list::<AuthorizationServers>(api).await,
+        Server::List(listing) => list::<AuthorizationServers>(api, &listing).await,
         Server::Show(id) => one::<AuthorizationServers>(api, id).await,
         Server::Change { issuer, name, aliases, release, id_jag_algorithm, algorithm } => {
             let said = Saying::new()
@@ -373,8 +373,8 @@ pub(super) async fn resources(api: &Api, resource: Resource) -> Result<Value> {
                 }
             }
         }
-        Resource::List if is_ras => list::<GovernedResources>(api).await,
-        Resource::List => list::<Resources>(api).await,
+        Resource::List(listing) if is_ras => list::<GovernedResources>(api, &listing).await,
+        Resource::List(listing) => list::<Resources>(api, &listing).await,
         Resource::Show(id) if is_ras => one::<GovernedResources>(api, id).await,
         Resource::Show(id) => one::<Resources>(api, id).await,
         Resource::Change {
@@ -461,10 +461,14 @@ pub(super) async fn connections(api: &Api, connection: Connection) -> Result<Val
                 "conditions": {"max_authentication_age": max_age, "acr_values": acr_values},
             });
             let made = add::<Connections>(api, body).await?;
-            warn_of_scopes(&list::<Resources>(api).await?, &resources, &words(&scopes));
+            warn_of_scopes(
+                &list::<Resources>(api, &Listing::default()).await?,
+                &resources,
+                &words(&scopes),
+            );
             Ok(made)
         }
-        Connection::List => list::<Connections>(api).await,
+        Connection::List(listing) => list::<Connections>(api, &listing).await,
         Connection::Show(id) => one::<Connections>(api, id).await,
         Connection::Change {
             id,
@@ -526,7 +530,7 @@ pub(super) async fn trusts(api: &Api, trust: Trust) -> Result<Value> {
             change::<TrustedIssuers>(api, &issuer, Saying::new().with("sign_in", Some(sign_in)))
                 .await
         }
-        Trust::List => list::<TrustedIssuers>(api).await,
+        Trust::List(listing) => list::<TrustedIssuers>(api, &listing).await,
         Trust::Show(id) => one::<TrustedIssuers>(api, id).await,
         Trust::Change {
             issuer,
@@ -563,7 +567,7 @@ pub(super) async fn trusts(api: &Api, trust: Trust) -> Result<Value> {
 pub(super) async fn client_hosts(api: &Api, host: ClientHost) -> Result<Value> {
     match host {
         ClientHost::Add { origin } => add::<ClientHosts>(api, json!({"origin": origin})).await,
-        ClientHost::List => list::<ClientHosts>(api).await,
+        ClientHost::List(listing) => list::<ClientHosts>(api, &listing).await,
         ClientHost::Disable(id) => switch::<ClientHosts>(api, id, false).await,
         ClientHost::Enable(id) => switch::<ClientHosts>(api, id, true).await,
         ClientHost::Delete(gone) => delete::<ClientHosts>(api, gone).await,
@@ -573,7 +577,7 @@ pub(super) async fn client_hosts(api: &Api, host: ClientHost) -> Result<Value> {
 pub(super) async fn accounts(api: &Api, account: Account) -> Result<Value> {
     match account {
         Account::Add { email } => add::<Accounts>(api, json!({"email": email})).await,
-        Account::List => list::<Accounts>(api).await,
+        Account::List(listing) => list::<Accounts>(api, &listing).await,
         Account::Show(id) => one::<Accounts>(api, id).await,
         Account::Change { id, email } => {
             change::<Accounts>(api, &id, Saying::new().or_none("email", Some(email))).await

@@ -97,6 +97,13 @@ pub(super) struct ById {
 }
 
 /// One record that goes.
+#[derive(Args, Default)]
+pub(super) struct Listing {
+    /// Only those with this text in their id or name; people also by e-mail address and display name
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(super) search: Option<String>,
+}
+
 #[derive(Args)]
 pub(super) struct Gone {
     /// Its id, or what people call it
@@ -132,7 +139,7 @@ pub(super) enum User {
         no_password: bool,
     },
     /// List people
-    List,
+    List(Listing),
     /// Show one person
     Show(ById),
     /// Change what is known of a person; what is not named stays, and `-` takes away
@@ -176,7 +183,7 @@ pub(super) enum Group {
         description: String,
     },
     /// List groups
-    List,
+    List(Listing),
     /// Show one group
     Show(ById),
     /// Say what a group is for
@@ -234,7 +241,7 @@ pub(super) enum Client {
         secret_out: Option<PathBuf>,
     },
     /// List clients
-    List,
+    List(Listing),
     /// Show one client
     Show(ById),
     /// Change a client's name, addresses, keys or manners; what is not named stays
@@ -320,7 +327,7 @@ pub(super) enum Server {
         algorithm: Option<String>,
     },
     /// List authorization servers
-    List,
+    List(Listing),
     /// Show one authorization server
     Show(ById),
     /// Change what is known of an authorization server; what is not named stays
@@ -381,7 +388,7 @@ pub(super) enum Resource {
         access_token_lifetime: Option<i64>,
     },
     /// List MCP servers
-    List,
+    List(Listing),
     /// Show one MCP server
     Show(ById),
     /// Change what is known of an MCP server; what is not named stays
@@ -457,7 +464,7 @@ pub(super) enum Connection {
         acr_values: Vec<String>,
     },
     /// List connections
-    List,
+    List(Listing),
     /// Show one connection
     Show(ById),
     /// Change a connection; what is not named stays. Another client or authorization server is another connection
@@ -542,7 +549,7 @@ pub(super) enum Administrator {
         token: Token,
     },
     /// List administrators
-    List,
+    List(Listing),
     /// Give an administrator another role; their token stays
     Change {
         name: String,
@@ -611,7 +618,7 @@ pub(super) enum Trust {
         off: bool,
     },
     /// List trusted identity providers
-    List,
+    List(Listing),
     /// Show one trusted identity provider
     Show(ById),
     /// Change how one is trusted; what is not named stays
@@ -673,7 +680,7 @@ pub(super) enum ClientHost {
     /// Accept clients whose metadata documents are at this origin: scheme, host, and port if any
     Add { origin: String },
     /// List the origins
-    List,
+    List(Listing),
     /// Reject client documents of this origin immediately
     Disable(ById),
     /// Accept client documents of this origin again
@@ -704,7 +711,7 @@ pub(super) enum Account {
     /// Add an account that people can be linked to by address
     Add { email: String },
     /// List accounts
-    List,
+    List(Listing),
     /// Show one account
     Show(ById),
     /// Change an account's address; `-` takes it away

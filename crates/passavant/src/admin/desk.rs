@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 
 pub(super) async fn administrators(api: &Api, act: Administrator, as_json: bool) -> Result<()> {
     let (made, token_out) = match act {
-        Administrator::List => {
-            return administrator_table(&list::<Administrators>(api).await?, as_json);
+        Administrator::List(listing) => {
+            return administrator_table(&list::<Administrators>(api, &listing).await?, as_json);
         }
         Administrator::Change { name, role } => {
             let said = Saying::new().with("role", Some(role));
