@@ -54,6 +54,10 @@ export default async function ({ E, row, run, must, freePort, scratch, here }) {
     must(dry.status === 0 && dry.stderr.includes('user erin'), dry.stderr);
     must(admin('group', 'show', 'staff').includes('staff'), 'a dry run deleted it');
     must(admin('session', 'list').includes('PERSON'), 'sessions');
+    // Nowhere to write: what was done, and what is lost, is said in a sentence.
+    const full = spawnSync('sh', ['-c', 'exec "$0" "$@" > /dev/full', E.PASSAVANT, 'admin', '--config', config, 'administrator', 'add', 'ann', '--role', 'auditor'], { encoding: 'utf8' });
+    must(full.status === 1 && full.stderr.includes('give the client or the administrator a new one') && !/panicked/.test(full.stderr), full.stderr);
+    must(admin('administrator', 'list').includes('ann'), 'nothing was done');
     first.child.kill('SIGKILL');
     await first.ended;
     must(existsSync(socket), 'nothing was left behind');

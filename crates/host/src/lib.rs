@@ -534,16 +534,23 @@ pub fn told(error: &anyhow::Error) -> String {
     told
 }
 
-/// Ends quietly when the reader of the output is gone (`passavant … | head`).
+/// Ends quietly when the reader of the output is gone (`passavant … | head`), and with an error that
+/// says what is lost when the output cannot be written otherwise (a full disk).
 pub fn end_with_the_reader() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        let gone = panic.payload().downcast_ref::<String>().is_some_and(|text| {
-            text.starts_with("failed printing to std") && text.contains("Broken pipe")
-        });
-        if gone {
+        let said = panic.payload().downcast_ref::<String>().map_or("", String::as_str);
+        if said.starts_with("failed printing to std") && said.contains("Broken pipe") {
             // The exit code that a shell reports for a program ended by SIGPIPE.
             std::process::exit(141);
+        }
+        if let Some(cause) = said.strip_prefix("failed printing to stdout: ") {
+            eprintln!(
+                "error: standard output cannot be written: {cause}\n\
+                 hint: what this command did is done. A secret or token that it would have shown once is lost: \
+                 give the client or the administrator a new one"
+            );
+            std::process::exit(1);
         }
         usual(panic);
     }));
