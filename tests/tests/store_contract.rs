@@ -1021,6 +1021,22 @@ async fn keys_of(store: &Store, algorithm: &str) {
     assert!(!remove("k-0").await, "it signs");
     assert!(remove("k-9").await);
     assert_eq!(left().await, [format!("{algorithm}-k-0")]);
+    // At a node whose clock is behind, the one key that is left has not begun; it signs all the same
+    // and cannot be removed, nor can any of several such keys but the later ones.
+    let now = NOW.plus(-3600);
+    let remove = async |kid: &str| {
+        let kid = format!("{algorithm}-{kid}");
+        store.remove_signing_key(&kid, event("remove"), now).await.unwrap()
+    };
+    assert!(!remove("k-0").await, "there is no other");
+    store.add_signing_key(&from("k-1", 30), event("rotate")).await.unwrap();
+    let keys = store.signing_keys().await.unwrap();
+    let own = keys.iter().filter(|key| key.algorithm == algorithm);
+    let signs = SealedKey::that_signs(own, now).unwrap();
+    assert_eq!(signs.kid, format!("{algorithm}-k-0"));
+    assert!(!remove("k-0").await, "it signs");
+    assert!(remove("k-1").await);
+    assert!(!remove("k-0").await, "there is no other");
 }
 
 fn sqlite() -> (TempDir, String) {

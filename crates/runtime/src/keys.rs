@@ -173,9 +173,12 @@ fn ring(
         let mut live: Vec<&SealedKey> =
             held.iter().filter(|key| key.algorithm == of.name()).collect();
         live.sort_by(|one, other| one.order().cmp(&other.order()));
-        let begun = live.iter().rposition(|key| key.signs_from <= now && key.retired_at.is_none());
-        let begun = begun.or_else(|| live.iter().position(|key| key.retired_at.is_none()));
-        let Some(begun) = begun else { continue };
+        let signing_key = SealedKey::that_signs(live.iter().copied(), now);
+        let Some(begun) =
+            signing_key.and_then(|own| live.iter().position(|key| key.kid == own.kid))
+        else {
+            continue;
+        };
         for (i, key) in live.iter().enumerate() {
             if i == begun {
                 continue;

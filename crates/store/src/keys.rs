@@ -5,7 +5,7 @@ use crate::{
     ledger::AuditEvent,
 };
 use passavant_proto::time::Timestamp;
-use sqlx::{Any, AssertSqlSafe, Row, Transaction};
+use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyRow};
 
 /// A private key as it is stored: encrypted under the key-encryption key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,12 +31,41 @@ impl SealedKey {
     pub fn order(&self) -> (Timestamp, Timestamp, &str) {
         (self.signs_from, self.created_at, &self.kid)
     }
+
+    /// The key that signs at `now`, of the keys of one algorithm: the newest that has begun, or the
+    /// first where none has, because a server without a signing key serves nobody. Whoever shows,
+    /// uses or removes keys asks here.
+    pub fn that_signs<'k>(
+        keys: impl IntoIterator<Item = &'k Self>,
+        now: Timestamp,
+    ) -> Option<&'k Self> {
+        let mut live: Vec<&Self> =
+            keys.into_iter().filter(|key| key.retired_at.is_none()).collect();
+        live.sort_by(|one, other| one.order().cmp(&other.order()));
+        let begun = live.iter().rev().find(|key| key.signs_from <= now);
+        begun.or(live.first()).copied()
+    }
 }
 
-/// [`SealedKey::order`] of a row.
-fn order_of(row: &str) -> String {
-    format!("(COALESCE({row}.signs_from, {row}.created_at), {row}.created_at, {row}.kid)")
+/// Reads a row of [`ALL`].
+fn key_of(row: &AnyRow) -> Result<SealedKey, StoreError> {
+    Ok(SealedKey {
+        kid: row.try_get("kid")?,
+        algorithm: row.try_get("algorithm")?,
+        sealed: row.try_get("sealed")?,
+        created_at: Timestamp(row.try_get("created_at")?),
+        retired_at: row.try_get::<Option<i64>, _>("retired_at")?.map(Timestamp),
+        signs_from: Timestamp(row.try_get("signs_from")?),
+    })
 }
+
+/// Every key.
+const ALL: &str = "SELECT kid, algorithm, sealed, created_at, retired_at, \
+                   COALESCE(signs_from, created_at) AS signs_from FROM signing_keys \
+                   UNION ALL \
+                   SELECT kid, algorithm, sealed, created_at, retired_at, \
+                   COALESCE(signs_from, created_at) AS signs_from FROM signing_keys_beside \
+                   ORDER BY created_at DESC, kid";
 
 /// Tables of keys. Keys of algorithms other than the first one's have a table of their own, because
 /// an earlier version takes every key of the first table for one of its own algorithm. Thus it can
@@ -56,30 +85,8 @@ async fn table_of(
 impl Store {
     /// Every key, newest first.
     pub async fn signing_keys(&self) -> Result<Vec<SealedKey>, StoreError> {
-        let rows = reading!(
-            self,
-            fetch_all,
-            sqlx::query(
-                "SELECT kid, algorithm, sealed, created_at, retired_at, \
-                 COALESCE(signs_from, created_at) AS signs_from FROM signing_keys \
-                 UNION ALL \
-                 SELECT kid, algorithm, sealed, created_at, retired_at, \
-                 COALESCE(signs_from, created_at) AS signs_from FROM signing_keys_beside \
-                 ORDER BY created_at DESC, kid",
-            )
-        )?;
-        rows.iter()
-            .map(|row| {
-                Ok(SealedKey {
-                    kid: row.try_get("kid")?,
-                    algorithm: row.try_get("algorithm")?,
-                    sealed: row.try_get("sealed")?,
-                    created_at: Timestamp(row.try_get("created_at")?),
-                    retired_at: row.try_get::<Option<i64>, _>("retired_at")?.map(Timestamp),
-                    signs_from: Timestamp(row.try_get("signs_from")?),
-                })
-            })
-            .collect()
+        let rows = reading!(self, fetch_all, sqlx::query(ALL))?;
+        rows.iter().map(key_of).collect()
     }
 
     /// Adds `key` unless a signing key of its algorithm already exists: if several nodes start at
@@ -149,9 +156,9 @@ impl Store {
     }
 
     /// Removes a key and the earlier ones of its algorithm, in a new generation: every node stops
-    /// accepting them at its next request. Returns `false` if the key does not exist, or if it
-    /// signs at `now` and no later one does, because an earlier key never signs again. A key that
-    /// does not sign yet is removed alone.
+    /// accepting them at its next request. Returns `false` if the key does not exist, or if it is
+    /// the one that signs ([`SealedKey::that_signs`]): of each algorithm one key stays. A later key, which does not
+    /// sign yet, is removed alone.
     pub async fn remove_signing_key(
         &self,
         kid: &str,
@@ -159,24 +166,27 @@ impl Store {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let (mut transaction, checked) = self.begin_act(&event).await?;
-        let mut gone = 0;
-        for table in TABLES {
-            // All keys of one algorithm are in the same table.
-            let (held, own, later) = (order_of(table), order_of("own"), order_of("later"));
-            let statement = format!(
-                "DELETE FROM {table} WHERE (kid = $1 AND COALESCE(signs_from, created_at) > $2) \
-                 OR EXISTS (SELECT 1 FROM {table} own WHERE own.kid = $1 \
-                 AND own.algorithm = {table}.algorithm \
-                 AND COALESCE(own.signs_from, own.created_at) <= $2 AND {held} <= {own} \
-                 AND EXISTS (SELECT 1 FROM {table} later WHERE later.retired_at IS NULL \
-                 AND later.algorithm = own.algorithm \
-                 AND COALESCE(later.signs_from, later.created_at) <= $2 AND {later} > {own}))"
-            );
-            let done = sqlx::query(AssertSqlSafe(statement)).bind(kid).bind(now.0);
-            gone += done.execute(&mut *transaction).await?.rows_affected();
-        }
-        if gone == 0 {
+        let rows = sqlx::query(ALL).fetch_all(&mut *transaction).await?;
+        let keys: Vec<SealedKey> = rows.iter().map(key_of).collect::<Result<_, _>>()?;
+        let Some(wanted) = keys.iter().find(|key| key.kid == kid) else { return Ok(false) };
+        let of_it: Vec<&SealedKey> =
+            keys.iter().filter(|key| key.algorithm == wanted.algorithm).collect();
+        let Some(signing) = SealedKey::that_signs(of_it.iter().copied(), now) else {
             return Ok(false);
+        };
+        if signing.kid == kid {
+            return Ok(false);
+        }
+        let is_later = wanted.order() > signing.order();
+        for key in of_it {
+            if key.kid != kid && (is_later || key.order() > wanted.order()) {
+                continue;
+            }
+            for table in TABLES {
+                let statement = format!("DELETE FROM {table} WHERE kid = $1");
+                let gone = sqlx::query(AssertSqlSafe(statement)).bind(key.kid.as_str());
+                gone.execute(&mut *transaction).await?;
+            }
         }
         self.commit_directory(transaction, checked, event).await?;
         Ok(true)

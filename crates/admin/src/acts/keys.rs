@@ -8,6 +8,7 @@ use passavant_proto::{
     jose::jwk::Algorithm,
     time::Timestamp,
 };
+use passavant_store::SealedKey;
 use std::collections::HashMap;
 
 /// How long tokens of an earlier key are accepted after the next key begins to sign, in seconds:
@@ -23,17 +24,17 @@ impl ActContext {
         let now = self.now();
         let mut keys = self.store.signing_keys().await?;
         keys.sort_by(|one, other| other.order().cmp(&one.order()));
-        let mut signs: Vec<&str> = Vec::new();
         // For each algorithm: when the key began to sign that follows the one being looked at.
         let mut next: HashMap<&str, Timestamp> = HashMap::new();
         let items: Vec<KeyView> = keys
             .iter()
             .map(|key| {
-                let state = if key.signs_from > now {
-                    KeyState::Published
-                } else if !signs.contains(&key.algorithm.as_str()) && key.retired_at.is_none() {
-                    signs.push(&key.algorithm);
+                let of_it = keys.iter().filter(|other| other.algorithm == key.algorithm);
+                let signing = SealedKey::that_signs(of_it, now);
+                let state = if signing.is_some_and(|signing| signing.kid == key.kid) {
                     KeyState::Signs
+                } else if signing.is_some_and(|signing| key.order() > signing.order()) {
+                    KeyState::Published
                 } else if next
                     .get(key.algorithm.as_str())
                     .is_some_and(|began| began.plus(STILL_VERIFIES) <= now)
@@ -114,8 +115,8 @@ impl ActContext {
             return Err(ActError::missing("key", kid));
         }
         Err(ActError::conflict(
-            format!("the key `{kid}` does not exist, or is the only signing key"),
-            "`passavant admin key list` lists them; `passavant admin key rotate --now` makes one that signs at once",
+            format!("the key `{kid}` is the one that signs; without it nobody could sign in"),
+            "`passavant admin key rotate --now` makes another one that signs at once; then remove this one",
         ))
     }
 }
