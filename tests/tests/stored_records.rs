@@ -167,6 +167,52 @@ async fn one_spoiled_record_is_refused_by_itself_and_named() {
 }
 
 #[tokio::test]
+async fn a_document_that_names_another_record_is_no_way_to_change_that_one() {
+    let world = World::new().await;
+    let mut idp = Hand::on(&world, "idp.db").await;
+    for name in ["ga", "gb"] {
+        let made = Some(json!({"name": name, "description": name}));
+        assert_eq!(world.administer(Method::POST, "/idp/groups", made).await.status, 200);
+    }
+    idp.change(Group::KIND, "ga", |group| group["name"] = json!("gb")).await;
+    let erin = id_of(&world, "erin").await;
+    let max = id_of(&world, "max").await;
+    idp.change(User::KIND, &max, |user| user["id"] = json!(erin)).await;
+    for (method, path, body) in [
+        (Method::PATCH, "/idp/groups/ga".to_owned(), Some(json!({"description": "x"}))),
+        (Method::POST, format!("/idp/users/{max}/disable"), None),
+        (Method::PATCH, format!("/idp/users/{max}"), Some(json!({"display_name": "x"}))),
+    ] {
+        let reply = world.administer(method, &path, body).await;
+        assert!(reply.status >= 400, "{path}: {}", reply.text);
+    }
+    assert_eq!(idp.read(Group::KIND, "gb").await["description"], "gb");
+    let erin = world.idp_store.by_name::<User>("erin").await.unwrap().unwrap();
+    assert!(!erin.disabled && erin.display_name.as_deref() != Some("x"));
+    // Groups of theirs can be deleted.
+    assert_eq!(world.administer(Method::DELETE, "/idp/groups/gb", None).await.status, 204);
+}
+
+#[tokio::test]
+async fn what_is_not_known_of_a_refresh_token_goes_on_with_its_successor() {
+    let world = World::new().await;
+    let mut idp = Hand::on(&world, "idp.db").await;
+    let token = world.sign_in().await.refresh_token;
+    let sql = "UPDATE refresh_tokens SET document = REPLACE(document, '{\"family\"', '{\"later\":[1e2],\"family\"')";
+    assert_eq!(sqlx::query(sql).execute(&mut idp.0).await.unwrap().rows_affected(), 1);
+    let form = [("grant_type", "refresh_token"), ("refresh_token", token.as_str())];
+    let reply = world.send(&world.ask(&world.idp, "/token", &form)).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    let rows = sqlx::query("SELECT document FROM refresh_tokens").fetch_all(&mut idp.0);
+    let rows = rows.await.unwrap();
+    let kept = rows.iter().filter(|row| {
+        let document: &str = row.get(0);
+        document.contains(r#""later":[1e2]"#)
+    });
+    assert_eq!(kept.count(), 2, "the one that was replaced, and its successor");
+}
+
+#[tokio::test]
 async fn one_spoiled_record_of_a_vendor_leaves_the_others_their_tokens() {
     let world = World::new().await;
     let mut ras = Hand::on(&world, "ras.db").await;

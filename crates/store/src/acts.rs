@@ -9,7 +9,7 @@ use crate::{
     ledger::{AuditEvent, insert_audit},
     people::{LetIn, remove_links},
     record::Record,
-    rows::document,
+    rows::record,
     sign_in::{end_account, end_client, end_issuer, end_resource},
 };
 use passavant_proto::{
@@ -166,14 +166,12 @@ async fn hold_to(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     if let Some(name) = &terms.leaves_an_owner_beside {
-        let rows = sqlx::query("SELECT document FROM directory WHERE kind = $1")
+        let rows = sqlx::query("SELECT id, document FROM directory WHERE kind = $1")
             .bind(Administrator::KIND)
             .fetch_all(&mut **transaction)
             .await?;
         // An owner whose record cannot be read does not count as an owner.
-        let all = rows
-            .iter()
-            .filter_map(|row| document::<Administrator>(row, "document", Administrator::KIND).ok());
+        let all = rows.iter().filter_map(|row| record::<Administrator>(row).ok());
         let owners: Vec<Administrator> =
             all.filter(|held| held.role == AdminRole::Owner && held.expires_at > now).collect();
         if owners.iter().any(|held| held.name == *name)

@@ -4,7 +4,7 @@ use crate::{
     database::StoreError,
     directory::{Generation, Put, remove, write},
     record::Record,
-    rows::document,
+    rows::record,
 };
 use passavant_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -141,7 +141,7 @@ pub(crate) async fn end_administrators(
         .fetch_all(&mut **transaction)
         .await?;
     for row in &rows {
-        let Ok(mut held) = document::<Administrator>(row, "document", Administrator::KIND) else {
+        let Ok(mut held) = record::<Administrator>(row) else {
             // If the record became readable again, the earlier token would be accepted.
             remove(transaction, Administrator::KIND, row.try_get("id")?).await?;
             continue;

@@ -4,7 +4,7 @@ use crate::{
     database::StoreError,
     directory::{Put, remove, remove_if_it_names, write},
     record::Record,
-    rows::document,
+    rows::record,
 };
 use passavant_proto::policy::{Connection, Subject};
 use sqlx::{Any, Transaction};
@@ -33,7 +33,7 @@ pub(crate) async fn leave_connections(
         .await?;
     let (mut changed, mut gone) = (Vec::new(), 0);
     for row in &rows {
-        let Ok(mut connection) = document::<Connection>(row, "document", Connection::KIND) else {
+        let Ok(mut connection) = record::<Connection>(row) else {
             if let Some(named) = named {
                 let went = remove_if_it_names(transaction, Connection::KIND, row, named).await?;
                 gone += usize::from(went);

@@ -9,7 +9,7 @@ use crate::{
     database::{Store, StoreError, escaped, reading},
     people::User,
     record::Record,
-    rows::{self, Readings, document, to_json},
+    rows::{self, Readings, to_json},
 };
 use passavant_proto::secret::sha256;
 use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyRow};
@@ -248,7 +248,7 @@ pub(crate) async fn remove_where<R: Record>(
         .await?;
     let mut gone = 0;
     for row in &rows {
-        let Ok(record) = document::<R>(row, "document", R::KIND) else {
+        let Ok(record) = rows::record::<R>(row) else {
             gone += usize::from(remove_if_it_names(transaction, R::KIND, row, named).await?);
             continue;
         };
@@ -263,12 +263,12 @@ pub(crate) async fn read<R: Record>(
     transaction: &mut Transaction<'static, Any>,
     id: &str,
 ) -> Result<Option<R>, StoreError> {
-    let row = sqlx::query("SELECT document FROM directory WHERE kind = $1 AND id = $2")
+    let row = sqlx::query("SELECT id, document FROM directory WHERE kind = $1 AND id = $2")
         .bind(R::KIND)
         .bind(id)
         .fetch_optional(&mut **transaction)
         .await?;
-    row.map(|row| document(&row, "document", R::KIND)).transpose()
+    row.map(|row| rows::record(&row)).transpose()
 }
 
 pub(crate) async fn write<R: Record>(
@@ -282,7 +282,7 @@ pub(crate) async fn write<R: Record>(
             let sql = "SELECT document FROM directory WHERE kind = $1 AND id = $2";
             let row = sqlx::query(sql).bind(R::KIND).bind(record.id());
             let Some(row) = row.fetch_optional(&mut **transaction).await? else { return Ok(false) };
-            rows::replacing(record, row.try_get("document")?)?
+            rows::replacing(record, row.try_get("document")?, R::KIND)?
         }
     };
     let statement = match put {

@@ -530,10 +530,12 @@ async fn take(
     {
         return Ok(false);
     }
-    if let Some(replaced) = &operation.replaces
-        && !replace_refresh(transaction, replaced, now).await?
-    {
-        return Ok(false);
+    let mut before = None;
+    if let Some(replaced) = &operation.replaces {
+        before = replace_refresh(transaction, replaced, now).await?;
+        if before.is_none() {
+            return Ok(false);
+        }
     }
     if let Some((hash, token)) = &operation.keeps
         && !keep_refresh(transaction, hash, token, now).await?
@@ -541,7 +543,7 @@ async fn take(
         return Ok(false);
     }
     if let Some((hash, token)) = &operation.issues {
-        write_refresh(transaction, hash, token).await?;
+        write_refresh(transaction, hash, token, before.as_deref()).await?;
     }
     Ok(true)
 }

@@ -6,7 +6,7 @@ use crate::{
     directory::{Put, read, remove, write},
     ledger::AuditEvent,
     record::{Record, record},
-    rows::{self, document},
+    rows,
     sign_in::end_sign_ins,
 };
 use passavant_proto::{event::Detail, policy::Subject, time::Timestamp};
@@ -127,7 +127,7 @@ impl Store {
         let rows =
             sqlx::query(members).bind(User::KIND).bind(name).fetch_all(&mut *transaction).await?;
         for row in &rows {
-            match document::<User>(row, "document", User::KIND) {
+            match rows::record::<User>(row) {
                 Ok(mut user) => {
                     if user.groups.remove(name) {
                         write(&mut transaction, &user, Put::Replace).await?;

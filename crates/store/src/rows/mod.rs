@@ -39,7 +39,7 @@ use crate::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, error::Category, value::RawValue};
 use sqlx::{Row, any::AnyRow};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 /// Member of a document that lists what a reader must understand to use the document at all (like
 /// `crit` of a JWS, RFC 7515 section 4.1.11). This version understands no such extension.
@@ -115,17 +115,52 @@ type Members<'a> = BTreeMap<String, &'a RawValue>;
 
 /// The document of a record that replaces the stored document `before`. It keeps members that this
 /// version does not know, byte for byte. Fails if they cannot be kept.
-pub(crate) fn replacing<R: Record>(record: &R, before: &str) -> Result<String, StoreError> {
-    let broken = |why: String| StoreError::Document(R::KIND, why);
+pub(crate) fn replacing<T: Stored>(
+    record: &T,
+    before: &str,
+    kind: &'static str,
+) -> Result<String, StoreError> {
+    let broken = |why: String| StoreError::Document(kind, why);
+    let odd = |error: serde_json::Error| broken(error.to_string());
     let new = to_text(record).map_err(broken)?;
-    // A document that cannot be read is replaced as a whole.
-    let Ok(known) = parse::<R>(before) else { return Ok(new) };
+    // A document that nobody can read is replaced as a whole.
+    let Ok(known) = parse::<T>(before) else { return Ok(new) };
     let known = to_text(&known).map_err(broken)?;
-    let merged = merged(before, &known, &new).map_err(broken)?;
-    // If the unknown members do not fit the changed record, they are dropped.
-    let fits =
-        parse::<R>(&merged).is_ok_and(|read| to_text(&read).is_ok_and(|read| same(&read, &new)));
-    Ok(if fits { merged } else { new })
+    let fits = |text: &str| {
+        parse::<T>(text).is_ok_and(|read| to_text(&read).is_ok_and(|read| same(&read, &new)))
+    };
+    let whole = merged(before, &known, &new).map_err(broken)?;
+    if fits(&whole) {
+        return Ok(whole);
+    }
+    // A member whose unknown parts do not fit the record as it is now loses them alone.
+    let (stored, known, members): (Members<'_>, Members<'_>, Members<'_>) = (
+        serde_json::from_str(before).map_err(odd)?,
+        serde_json::from_str(&known).map_err(odd)?,
+        serde_json::from_str(&new).map_err(odd)?,
+    );
+    let mut parts: BTreeMap<&str, String> =
+        members.iter().map(|(name, value)| (name.as_str(), value.get().to_owned())).collect();
+    for (name, value) in stored.iter().filter(|(name, _)| !known.contains_key(*name)) {
+        parts.entry(name).or_insert_with(|| value.get().to_owned());
+    }
+    if !fits(&as_object(&parts)) {
+        return Ok(new);
+    }
+    for (name, value) in &members {
+        let Some((stored, known)) = stored.get(name).zip(known.get(name)) else { continue };
+        let with = merged(stored.get(), known.get(), value.get()).map_err(broken)?;
+        let without = parts.insert(name, with);
+        if !fits(&as_object(&parts)) {
+            parts.extend(without.map(|without| (name.as_str(), without)));
+        }
+    }
+    Ok(as_object(&parts))
+}
+
+fn as_object(parts: &BTreeMap<&str, String>) -> String {
+    let parts = parts.iter().map(|(name, value)| format!("{}:{value}", Value::from(*name)));
+    format!("{{{}}}", parts.collect::<Vec<_>>().join(","))
 }
 
 fn to_text<T: Stored>(value: &T) -> Result<String, String> {
@@ -184,17 +219,71 @@ fn merged(stored: &str, known: &str, new: &str) -> Result<String, String> {
             serde_json::from_str(known).map_err(odd)?,
             serde_json::from_str(new).map_err(odd)?,
         );
-        // Only with equal lengths is it clear which items correspond.
-        if stored.len() == known.len() {
-            let mut free: Vec<_> = stored.into_iter().zip(known).collect();
-            let items = new.iter().map(|item| {
-                let held = free.iter().position(|(_, known)| same(known.get(), item.get()));
-                held.map_or(item.get(), |held| free.swap_remove(held).0.get())
-            });
-            return Ok(format!("[{}]", items.collect::<Vec<_>>().join(",")));
-        }
+        let mut pairs = pairs(stored, known);
+        let items = new.iter().map(|item| {
+            let found = pairs.values.get_mut(&canonical(item.get())).and_then(VecDeque::pop_front);
+            if let Some((stored, _)) = found {
+                return Ok(stored.get().to_owned());
+            }
+            match identity(item.get()).and_then(|hash| pairs.by_identity.get(&hash)) {
+                Some((stored, known)) => merged(stored.get(), known.get(), item.get()),
+                None => Ok(item.get().to_owned()),
+            }
+        });
+        return Ok(format!("[{}]", items.collect::<Result<Vec<_>, String>>()?.join(",")));
     }
     Ok(new.to_owned())
+}
+
+/// Items of a list as they are stored, beside how this version reads them.
+struct Pairs<'t> {
+    /// By the value that this version reads.
+    values: HashMap<String, VecDeque<Pair<'t>>>,
+    /// By the member that tells one item from another, where they have one.
+    by_identity: HashMap<String, Pair<'t>>,
+}
+
+type Pair<'t> = (&'t RawValue, &'t RawValue);
+
+/// Pairs equal values wherever they are, because a set may be stored in any order. Of the rest the
+/// places count, if there are as many.
+fn pairs<'t>(stored: Vec<&'t RawValue>, known: Vec<&'t RawValue>) -> Pairs<'t> {
+    let mut places: HashMap<String, VecDeque<usize>> = HashMap::new();
+    for (place, item) in stored.iter().enumerate() {
+        places.entry(canonical(item.get())).or_default().push_back(place);
+    }
+    let mut free: Vec<Option<&RawValue>> = stored.into_iter().map(Some).collect();
+    let (mut all, mut rest) = (Vec::new(), Vec::new());
+    for item in known {
+        let place = places.get_mut(&canonical(item.get())).and_then(VecDeque::pop_front);
+        match place.and_then(|place| free[place].take()) {
+            Some(stored) => all.push((stored, item)),
+            None => rest.push(item),
+        }
+    }
+    let free: Vec<&RawValue> = free.into_iter().flatten().collect();
+    if free.len() == rest.len() {
+        all.extend(free.into_iter().zip(rest));
+    }
+    let mut pairs = Pairs { values: HashMap::new(), by_identity: HashMap::new() };
+    for pair in all {
+        if let Some(identity) = identity(pair.1.get()) {
+            pairs.by_identity.insert(identity, pair);
+        }
+        pairs.values.entry(canonical(pair.1.get())).or_default().push_back(pair);
+    }
+    pairs
+}
+
+/// One text for all spellings of a value.
+fn canonical(text: &str) -> String {
+    serde_json::from_str::<Value>(text).map_or_else(|_| text.to_owned(), |value| value.to_string())
+}
+
+/// What tells an item of a list from the others even after a change of it: the hash of a secret.
+fn identity(item: &str) -> Option<String> {
+    let members: Members<'_> = serde_json::from_str(item).ok()?;
+    Some(members.get("hash")?.get().to_owned())
 }
 
 /// A document without one text in the list of texts that is its member `member`; the rest stays as
@@ -239,6 +328,22 @@ pub(crate) fn text_of<'r>(row: &'r AnyRow, column: &str) -> Result<&'r str, Stor
     Ok(std::str::from_utf8(row.try_get(column)?).unwrap_or_default())
 }
 
+/// A record by the id of its row. A document with another id is refused: an act on it would change
+/// that other record.
+fn parse_own<R: Record>(id: &str, text: &str) -> Result<R, String> {
+    parse::<R>(text).and_then(|record| match record.id() {
+        own if own == id => Ok(record),
+        _ => Err("its document names another record".to_owned()),
+    })
+}
+
+/// The record in a row of `id` and `document`.
+pub(crate) fn record<R: Record>(row: &AnyRow) -> Result<R, StoreError> {
+    let (id, text): (&str, &str) = (row.try_get("id")?, row.try_get("document")?);
+    parse_own(id, text)
+        .map_err(|why| StoreError::Document(R::KIND, format!("`{}`: {why}", shortened(id))))
+}
+
 impl Store {
     /// Reads the records of rows of `id` and `document`, the latter as bytes. Those that cannot be
     /// read are noted.
@@ -262,10 +367,7 @@ impl Store {
     /// Reads one record; one that cannot be read is noted. The id in the document must be the
     /// row's: otherwise an act would change another record.
     pub(crate) fn noted<R: Record>(&self, id: &str, text: &str) -> Result<R, StoreError> {
-        let read = parse::<R>(text).and_then(|record| match record.id() {
-            own if own == id => Ok(record),
-            _ => Err("its document names another record".to_owned()),
-        });
+        let read = parse_own::<R>(id, text);
         self.unreadable.note(R::KIND, id, read.as_ref().err().map(String::as_str));
         read.map_err(|why| StoreError::Document(R::KIND, format!("`{}`: {why}", shortened(id))))
     }
@@ -357,7 +459,8 @@ mod tests {
         assert_eq!(read.username, "erin");
         read.groups.clear();
         read.disabled = true;
-        let written: Value = serde_json::from_str(&replacing(&read, &text).unwrap()).unwrap();
+        let written: Value =
+            serde_json::from_str(&replacing(&read, &text, "record").unwrap()).unwrap();
         assert_eq!(written["nickname"], "E");
         assert_eq!(written["phone"], json!({"home": [1, 2], "work": null}));
         assert_eq!((&written["groups"], &written["disabled"]), (&json!([]), &json!(true)));
@@ -374,7 +477,8 @@ mod tests {
         let mut read: Connection = parse(&text).unwrap();
         read.conditions.max_authentication_age = None;
         read.ras_client_id = None;
-        let written: Value = serde_json::from_str(&replacing(&read, &text).unwrap()).unwrap();
+        let written: Value =
+            serde_json::from_str(&replacing(&read, &text, "record").unwrap()).unwrap();
         assert_eq!(written["conditions"]["network"], "10.0.0.0/8");
         assert!(written["conditions"].get("max_authentication_age").is_none_or(Value::is_null));
         assert_eq!(parse::<Connection>(&written.to_string()).unwrap(), read);
@@ -385,7 +489,7 @@ mod tests {
         let text = stored.to_string();
         let mut read: Client = parse(&text).unwrap();
         read.authentication = passavant_proto::oauth::client::ClientAuthentication::Public;
-        let written = replacing(&read, &text).unwrap();
+        let written = replacing(&read, &text, "record").unwrap();
         assert_eq!(parse::<Client>(&written).unwrap(), read, "{written}");
     }
 
@@ -421,7 +525,7 @@ mod tests {
             );
             let mut read: User = parse(&text).unwrap();
             read.disabled = true;
-            let written = replacing(&read, &text).unwrap();
+            let written = replacing(&read, &text, "record").unwrap();
             assert!(written.contains(&format!("\"odd\":{odd}")), "{written}");
             assert!(written.contains("\"only_from\":\"10.0.0.0/8\""), "{written}");
             assert!(parse::<User>(&written).unwrap().disabled);
@@ -438,7 +542,7 @@ mod tests {
         let mut read: Connection = parse(&text).unwrap();
         assert_eq!(read.idp_client_id, passavant_proto::oauth::client::ENROLLED_CLIENT);
         read.disabled = true;
-        let written = replacing(&read, &text).unwrap();
+        let written = replacing(&read, &text, "record").unwrap();
         assert_eq!(written.matches(before).count(), 2, "{written}");
         assert_eq!(parse::<Connection>(&written).unwrap(), read);
     }
@@ -456,12 +560,52 @@ mod tests {
         new.hash = "three".to_owned();
         hashes.remove(1);
         hashes.insert(0, new);
-        let written = replacing(&read, text).unwrap();
+        let written = replacing(&read, text, "record").unwrap();
         assert!(
             written.contains(r#"{"hash":"one","expires":null,"only_from":"10/8"}"#),
             "{written}"
         );
         assert!(!written.contains("two") && !written.contains("note"), "{written}");
+        assert_eq!(parse::<Client>(&written).unwrap(), read);
+    }
+
+    #[test]
+    fn what_is_not_known_is_kept_however_a_set_is_stored() {
+        let text = r#"{"id":"u","username":"erin","groups":["z","b","a","b"],"note":1e2,"disabled":false}"#;
+        let mut read: User = parse(text).unwrap();
+        read.groups.remove("b");
+        let written = replacing(&read, text, "user").unwrap();
+        assert!(written.contains(r#""note":1e2"#), "{written}");
+        assert_eq!(parse::<User>(&written).unwrap(), read);
+        read.display_name = Some("E".to_owned());
+        let written = replacing(&read, text, "user").unwrap();
+        assert!(written.contains(r#""note":1e2"#), "{written}");
+        assert_eq!(parse::<User>(&written).unwrap(), read);
+        let text = r#"{"id":"c","idp_client_id":"a","audience":"https://as.example","resources":[],"scopes":["w","r"],"conditions":{"acr_values":["b","a"],"network":"10/8"},"note":"n"}"#;
+        let mut read: Connection = parse(text).unwrap();
+        read.disabled = true;
+        read.conditions.acr_values.reverse();
+        let written = replacing(&read, text, "connection").unwrap();
+        assert!(written.contains("10/8") && written.contains(r#""note":"n""#), "{written}");
+        assert_eq!(parse::<Connection>(&written).unwrap(), read);
+    }
+
+    #[test]
+    fn a_secret_that_is_given_an_end_keeps_what_is_not_known_of_it() {
+        let text = r#"{"id":"c","name":"C","authentication":{"secret":[{"hash":"one","expires":null,"only_from":"10/8"}]},"note":1}"#;
+        let mut read: Client = parse(text).unwrap();
+        let passavant_proto::oauth::client::ClientAuthentication::Secret(hashes) =
+            &mut read.authentication
+        else {
+            panic!("a secret")
+        };
+        let mut new = hashes[0].clone();
+        new.hash = "two".to_owned();
+        hashes[0].expires = Some(passavant_proto::time::Timestamp(5));
+        hashes.insert(0, new);
+        let written = replacing(&read, text, "client").unwrap();
+        let held = r#"{"expires":5,"hash":"one","only_from":"10/8"}"#;
+        assert!(written.contains(held) && written.matches("only_from").count() == 1, "{written}");
         assert_eq!(parse::<Client>(&written).unwrap(), read);
     }
 

@@ -4,13 +4,16 @@
 use crate::{
     database::{Store, StoreError, reading},
     ledger::{AuditEvent, insert_audit},
-    rows::{document, to_json},
+    rows::{document, replacing, to_json},
 };
 use passavant_proto::{
     identifier::Resource, oauth::scope::Scopes, oidc::authentication::Authentication,
     time::Timestamp,
 };
 use sqlx::{Any, Row, Transaction};
+
+/// What it is called in messages.
+const KIND: &str = "refresh token";
 
 /// A refresh token as issued.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,7 +114,8 @@ impl Store {
              WHERE EXISTS (SELECT 1 FROM sessions WHERE sid = $3 AND ended_at IS NULL) \
              AND NOT EXISTS (SELECT 1 FROM grants WHERE jti = 'family:' || $2)",
         );
-        let done = bind_refresh(done, hash, token)?.execute(&mut *transaction).await?;
+        let document = to_json(token, KIND)?;
+        let done = bind_refresh(done, hash, token, document).execute(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(done.rows_affected() == 1)
     }
@@ -133,8 +137,8 @@ impl Store {
         )?;
         let Some(row) = row else { return Ok(RefreshTokenState::Invalid) };
         let family: String = row.try_get("family")?;
-        let token = document(&row, "document", "refresh token");
-        let Some(token) = self.row::<RefreshToken>("refresh token", &family, token)? else {
+        let token = document(&row, "document", KIND);
+        let Some(token) = self.row::<RefreshToken>(KIND, &family, token)? else {
             let (user_id, client_id) = (row.try_get("user_id")?, row.try_get("client_id")?);
             return Ok(RefreshTokenState::Unreadable { family, user_id, client_id });
         };
@@ -193,23 +197,25 @@ macro_rules! live_refresh {
     };
 }
 
-/// Marks a refresh token as replaced; `false` if it is not live.
+/// Marks a refresh token as replaced. Returns its document, whose unknown members the successor
+/// keeps; `None` if it is not live.
 pub(crate) async fn replace_refresh(
     transaction: &mut Transaction<'static, Any>,
     Replaces { hash, salt, by }: &Replaces,
     now: Timestamp,
-) -> Result<bool, StoreError> {
+) -> Result<Option<String>, StoreError> {
     let replaced = sqlx::query(concat!(
         "UPDATE refresh_tokens SET replaced_at = $2, successor_salt = $3, replaced_by = $4 ",
-        live_refresh!()
+        live_refresh!(),
+        " RETURNING document"
     ))
     .bind(hash)
     .bind(now.0)
     .bind(salt)
     .bind(by)
-    .execute(&mut **transaction)
+    .fetch_optional(&mut **transaction)
     .await?;
-    Ok(replaced.rows_affected() == 1)
+    Ok(replaced.map(|row| row.try_get("document")).transpose()?)
 }
 
 /// Extends a refresh token that is used and stays valid; `false` if it is not live.
@@ -219,30 +225,40 @@ pub(crate) async fn keep_refresh(
     token: &RefreshToken,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
+    let sql = "SELECT document FROM refresh_tokens WHERE hash = $1";
+    let row = sqlx::query(sql).bind(hash).fetch_optional(&mut **transaction).await?;
+    let Some(row) = row else { return Ok(false) };
+    let document = replacing(token, row.try_get("document")?, KIND)?;
     let kept = sqlx::query(concat!(
         "UPDATE refresh_tokens SET document = $3, idle_expires_at = $4 ",
         live_refresh!()
     ))
     .bind(hash)
     .bind(now.0)
-    .bind(to_json(token, "refresh token")?)
+    .bind(document)
     .bind(token.idle_expires_at.0)
     .execute(&mut **transaction)
     .await?;
     Ok(kept.rows_affected() == 1)
 }
 
-/// Writes a refresh token.
+/// Writes a refresh token: the first of its family, or the successor of the one with the document
+/// `before`.
 pub(crate) async fn write_refresh(
     transaction: &mut Transaction<'static, Any>,
     hash: &str,
     token: &RefreshToken,
+    before: Option<&str>,
 ) -> Result<(), StoreError> {
+    let document = match before {
+        Some(before) => replacing(token, before, KIND)?,
+        None => to_json(token, KIND)?,
+    };
     let insert = sqlx::query(
         "INSERT INTO refresh_tokens (hash, family, sid, user_id, client_id, document, \
          idle_expires_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     );
-    bind_refresh(insert, hash, token)?.execute(&mut **transaction).await?;
+    bind_refresh(insert, hash, token, document).execute(&mut **transaction).await?;
     Ok(())
 }
 
@@ -252,16 +268,17 @@ fn bind_refresh<'q>(
     query: AnyQuery<'q>,
     hash: &str,
     token: &RefreshToken,
-) -> Result<AnyQuery<'q>, StoreError> {
-    Ok(query
+    document: String,
+) -> AnyQuery<'q> {
+    query
         .bind(hash.to_owned())
         .bind(token.family.clone())
         .bind(token.sid.clone())
         .bind(token.user_id.clone())
         .bind(token.client_id.clone())
-        .bind(to_json(token, "refresh token")?)
+        .bind(document)
         .bind(token.idle_expires_at.0)
-        .bind(token.expires_at.0))
+        .bind(token.expires_at.0)
 }
 
 async fn revoke_family(
