@@ -2,6 +2,7 @@
 // and calls of the socket by its owner and by others.
 import { spawn, spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 
 export default async function ({ E, row, run, must, freePort, scratch, here }) {
@@ -91,6 +92,31 @@ export default async function ({ E, row, run, must, freePort, scratch, here }) {
       child.kill('SIGTERM');
       await ended;
     }
+  });
+
+  await row('passavant serve', 'its end waits neither for a reader of the log nor for half a request; told twice, for nobody', async () => {
+    const secret = readFileSync(join(folder, 'passavant.admin-secret'), 'utf8').trim();
+    // One pipe for all it says, which nobody reads after `ready`.
+    const child = spawn('sh', ['-c', 'exec "$0" serve --config "$1" 2>&1', E.PASSAVANT, config], { stdio: ['ignore', 'pipe', 'ignore'] });
+    process.on('exit', () => child.kill('SIGKILL'));
+    await new Promise(done => { let told = ''; child.stdout.on('data', chunk => { told += chunk; if (told.includes('ready')) done(child.stdout.pause()); }); });
+    for (let i = 0; i < 240; i++)
+      await Promise.all(Array.from({ length: 50 }, () => fetch(`http://${address}/roles`, { headers: { authorization: `Bearer ${secret}` } })));
+    const ends = (of, most) => new Promise((done, late) => { of.on('exit', (code, signal) => done(`${code ?? signal}`)); setTimeout(() => late(new Error(`it still runs after ${most} ms`)), most).unref(); });
+    const full = ends(child, 10_000);
+    child.kill('SIGTERM');
+    must(await full === '0', `with a full pipe it ends with ${await full}`);
+    const { child: second } = await serve();
+    const half = connect(socket).on('error', () => {});
+    await new Promise(r => half.on('connect', r));
+    half.write('GET /roles HTTP/1.1\r\nHost: x');
+    await new Promise(r => setTimeout(r, 100));
+    const twice = ends(second, 5000);
+    second.kill('SIGTERM');
+    await new Promise(r => setTimeout(r, 500));
+    second.kill('SIGTERM');
+    must(await twice === '143', `told twice it ends with ${await twice}`);
+    half.destroy();
   });
 
   await row('schemathesis', 'every operation of the OpenAPI document, as it is written', async () => {

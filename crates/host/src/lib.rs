@@ -545,15 +545,22 @@ pub fn end_with_the_reader() {
             std::process::exit(141);
         }
         if let Some(cause) = said.strip_prefix("failed printing to stdout: ") {
-            eprintln!(
+            complain(&format!(
                 "error: standard output cannot be written: {cause}\n\
                  hint: what this command did is done. A secret or token that it would have shown once is lost: \
                  give the client or the administrator a new one"
-            );
+            ));
             std::process::exit(1);
         }
         usual(panic);
     }));
+}
+
+/// A line on standard error, if it can be written there.
+pub fn complain(line: &str) {
+    use std::io::Write as _;
+    // There is nowhere else to say it.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// A text as a single word for a POSIX shell.
@@ -632,6 +639,11 @@ pub fn shutdown_signal() -> Result<impl Future<Output = ()> + Send + Unpin> {
         }
     };
     Ok(Box::pin(told))
+}
+
+/// Ends the process without waiting for anything, with the exit code of SIGTERM.
+pub fn end_at_once() -> ! {
+    std::process::exit(143)
 }
 
 #[cfg(all(test, unix))]

@@ -166,7 +166,7 @@ fn main() -> ExitCode {
     let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: the process cannot start: {error}");
+            system::complain(&format!("error: the process cannot start: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -177,7 +177,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", system::plain_lines(&system::told(&error)));
+            system::complain(&format!("error: {}", system::plain_lines(&system::told(&error))));
             ExitCode::FAILURE
         }
     }

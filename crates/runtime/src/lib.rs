@@ -7,5 +7,6 @@ pub mod gateway;
 pub mod init;
 pub mod keys;
 pub mod listener;
+mod log_lines;
 pub mod serve;
 pub mod telemetry;

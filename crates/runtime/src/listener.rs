@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
 /// How long requests in flight may take after shutdown was requested.
-const DRAIN: Duration = Duration::from_secs(25);
+pub(crate) const DRAIN: Duration = Duration::from_secs(25);
 /// Connections of one address that have not sent a request yet. One more closes the oldest of them.
 const SILENT: usize = 256;
 /// Time for a TLS handshake, and for the head of a request.

@@ -5,7 +5,7 @@ use crate::{
     config::{AdminSocket, Config, Listener, section::Tls},
     gateway::{self, Parties},
     keys::{self, KeyEncryptionKey},
-    listener::{Ingress, accept, bind},
+    listener::{DRAIN, Ingress, accept, bind},
     telemetry,
 };
 use anyhow::{Context as _, Result, bail};
@@ -40,13 +40,20 @@ const STREAMS: usize = 16_384;
 
 /// Runs the roles of `config` until the process is told to stop.
 pub async fn serve(config: Config) -> Result<()> {
+    // First, so that whoever is told to stop while it starts ends in order.
+    serve_until(config, system::shutdown_signal()?).await
+}
+
+/// The same for a caller that has listened for signals already.
+pub(crate) async fn serve_until(
+    config: Config,
+    mut told_to_stop: impl Future<Output = ()> + Unpin,
+) -> Result<()> {
     system::raise_descriptors();
     // Before anything else, and for the life of the process: without a handler, SIGHUP would end
     // it.
     #[cfg(unix)]
     let _hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
-    // The same of SIGTERM: whoever is told to stop while it starts has not begun to serve.
-    let mut told_to_stop = system::shutdown_signal()?;
     take_back(&config)?;
     let outbound = system::outbound(&config.extra_roots)?;
     let telemetry = telemetry::start(&config, &outbound)?;
@@ -62,6 +69,12 @@ pub async fn serve(config: Config) -> Result<()> {
     tracing::info!("ready");
     told_to_stop.await;
     tracing::info!("stopping");
+    // Whoever says it twice does not want to wait for anybody.
+    let told_again = system::shutdown_signal()?;
+    tokio::spawn(async move {
+        told_again.await;
+        system::end_at_once();
+    });
     stop.cancel();
     running.finish().await;
     telemetry.stop().await;
@@ -273,10 +286,20 @@ fn listen_at_socket(
     tracing::info!(socket = %path.display(), "the administration socket listens: this user and root administer without a secret");
     let (path, stop) = (path.to_owned(), stop.clone());
     listeners.spawn(async move {
-        let stopped = stop.cancelled_owned();
+        let stopped = stop.clone().cancelled_owned();
         let serving = axum::serve(OwnSocket(listener), router).with_graceful_shutdown(stopped);
-        if let Err(error) = serving.await {
-            tracing::error!(%error, "the administration socket ended");
+        // Whoever never finishes a request holds nobody up.
+        let late = async {
+            stop.cancelled().await;
+            tokio::time::sleep(DRAIN).await;
+        };
+        tokio::select! {
+            ended = serving => if let Err(error) = ended {
+                tracing::error!(%error, "the administration socket ended");
+            },
+            () = late => {
+                tracing::warn!("a request at the administration socket was not finished in time");
+            }
         }
         let _ = fs::remove_file(path);
     });

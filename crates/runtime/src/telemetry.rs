@@ -1,6 +1,9 @@
 //! Logs to standard error; traces and metrics to an OTLP collector, if one is configured.
 
-use crate::config::{Config, LogFormat};
+use crate::{
+    config::{Config, LogFormat},
+    log_lines::LogLines,
+};
 use anyhow::Result;
 use async_trait::async_trait;
 use opentelemetry::{
@@ -23,20 +26,12 @@ use passavant_outbound::Outbound;
 use passavant_proto::formerly;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
-
-/// Lines of the log that wait for whoever reads standard error. A reader that stops (a full pipe, a
-/// terminal that was paused) stops nothing else: later lines are lost, and counted.
-const WAITING_LINES: usize = 8192;
-/// How often it is looked whether lines were lost.
-const LOOKED: Duration = Duration::from_secs(10);
 
 /// What has to be flushed at the end.
 pub struct Telemetry {
     exporters: Option<Providers>,
-    /// Writes the lines that still wait when it is dropped, for about a second at most.
-    _log: WorkerGuard,
+    log: LogLines,
 }
 
 struct Providers {
@@ -85,19 +80,15 @@ pub fn start(config: &Config, outbound: &Outbound) -> Result<Telemetry> {
     let default = "warn,passavant=info";
     let filter = EnvFilter::try_new(of_now(config.log.filter.as_deref().unwrap_or(default)))?;
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let (log, guard) = NonBlockingBuilder::default()
-        .buffered_lines_limit(WAITING_LINES)
-        .lossy(true)
-        .finish(std::io::stderr());
-    tokio::spawn(tell_lost_lines(log.error_counter()));
-    let format = tracing_subscriber::fmt::layer().with_writer(log).with_ansi(terminal);
+    let log = LogLines::start(std::io::stderr(), config.log.format)?;
+    let format = tracing_subscriber::fmt::layer().with_writer(log.clone()).with_ansi(terminal);
     let format = match config.log.format {
         LogFormat::Text => format.with_filter(filter).boxed(),
         LogFormat::Json => format.json().with_filter(filter).boxed(),
     };
     let Some(endpoint) = &config.otlp_endpoint else {
         tracing_subscriber::registry().with(format).try_init()?;
-        return Ok(Telemetry { exporters: None, _log: guard });
+        return Ok(Telemetry { exporters: None, log });
     };
     let http = Exporter { http: outbound.streaming(endpoint)?, runtime: Handle::current() };
     let resource = Resource::builder().with_service_name("passavant").build();
@@ -136,20 +127,7 @@ pub fn start(config: &Config, outbound: &Outbound) -> Result<Telemetry> {
         tracing_opentelemetry::layer().with_tracer(tracer.tracer("passavant")).with_filter(ours);
     tracing_subscriber::registry().with(format).with(traces).try_init()?;
     let exporters = Some(Providers { traces: tracer, metrics: meter, records });
-    Ok(Telemetry { exporters, _log: guard })
-}
-
-/// Says in the log that lines of it were lost, once somebody reads it again.
-async fn tell_lost_lines(counter: ErrorCounter) {
-    let mut told = 0;
-    loop {
-        tokio::time::sleep(LOOKED).await;
-        let lost = counter.dropped_lines();
-        if lost > told {
-            tracing::warn!(lines = lost - told, "lines of the log were lost: nobody read them");
-            told = lost;
-        }
-    }
+    Ok(Telemetry { exporters, log })
 }
 
 impl Telemetry {
@@ -161,8 +139,8 @@ impl Telemetry {
     }
 
     /// Sends what has not been sent yet.
-    pub async fn stop(self) {
-        let Some(Providers { traces, metrics, records }) = self.exporters else { return };
+    pub async fn stop(mut self) {
+        let Some(Providers { traces, metrics, records }) = self.exporters.take() else { return };
         let patience = Duration::from_secs(3);
         let flushed = tokio::task::spawn_blocking(move || {
             (
@@ -174,6 +152,12 @@ impl Telemetry {
         if !matches!(flushed.await, Ok((Ok(()), Ok(()), Ok(())))) {
             tracing::warn!("the last traces, metrics or records did not reach the collector");
         }
+    }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        self.log.finish();
     }
 }
 

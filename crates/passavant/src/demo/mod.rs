@@ -28,8 +28,13 @@ pub(crate) struct Demo {
 }
 
 pub(crate) async fn run(args: Demo) -> Result<()> {
+    // First, so that nothing of it stays when somebody ends it.
+    let mut told_to_stop = shutdown_signal()?;
     let folder = tempfile::Builder::new().prefix("passavant-demo-").tempdir()?;
-    let company = company::start(&args, folder.path()).await?;
+    let company = tokio::select! {
+        company = company::start(&args, folder.path()) => company?,
+        () = &mut told_to_stop => bail!("it was ended before it was there"),
+    };
     if !args.json {
         println!(
             "Acme's identity provider is at {}; its people use two MCP servers:",
@@ -41,9 +46,13 @@ pub(crate) async fn run(args: Demo) -> Result<()> {
         println!();
     }
     let mut walk = Walk::new(args.json);
-    // From here on whoever ends it has its end in order.
-    let told_to_stop = shutdown_signal()?;
-    let taken = walk::take(&company, &mut walk).await;
+    let taken = tokio::select! {
+        taken = walk::take(&company, &mut walk) => taken,
+        () = &mut told_to_stop => {
+            company.stop().await;
+            bail!("it was ended before its walk was");
+        }
+    };
     if args.json {
         println!("{}", passavant_host::json_text(&walk.to_json())?);
     }

@@ -141,19 +141,30 @@ struct Plan {
 
 /// Writes the config, and serves it until the process is told to stop.
 pub async fn guard(args: Guard) -> Result<()> {
+    // First, so that nothing is left half-written.
+    let mut told_to_stop = system::shutdown_signal()?;
     let mut plan = args.plan()?;
     // Before anything is written: the folder may belong to another guard that is running.
     let _folder = args.take_folder(&plan)?;
-    plan.look(&args).await?;
-    let file = args.write(&plan)?;
+    let config = tokio::select! {
+        config = prepare(&args, &mut plan) => config?,
+        () = &mut told_to_stop => return Ok(()),
+    };
+    serve::serve_until(config, told_to_stop).await
+}
+
+/// Writes what a guard serves by, and says what it is.
+async fn prepare(args: &Guard, plan: &mut Plan) -> Result<Config> {
+    plan.look(args).await?;
+    let file = args.write(plan)?;
     let config = Config::read(&file)?;
     let (_, place, _) = config.ras.first().context("the config has no RAS")?;
     let store =
         serve::open_store(&place.database).await.context("the database cannot be opened")?;
-    plan.register(&store, &args).await?;
+    plan.register(&store, args).await?;
     let older = plan.trusted_besides(&store).await?;
     store.close().await;
-    println!("{}", plan.told(&args, &file));
+    println!("{}", plan.told(args, &file));
     for issuer in older {
         println!(
             "It also trusts {issuer}, from an earlier start or an administrator. To take that back:\n\n  \
@@ -161,7 +172,7 @@ pub async fn guard(args: Guard) -> Result<()> {
             file.display()
         );
     }
-    serve::serve(config).await
+    Ok(config)
 }
 
 fn issuer(flag: &str, text: &str) -> Result<Issuer> {
