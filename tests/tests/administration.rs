@@ -421,7 +421,8 @@ async fn a_record_gets_no_name_that_no_path_can_carry() {
         json!({"id": id, "idp_client_id": AGENT, "audience": world.ras, "ras_client_id": "x",
             "resources": [world.canvas], "everyone": true})
     };
-    for name in [".", "..", "a\nb", "a\u{7}b", "\u{9b}2J"] {
+    for name in [".", "..", "a\nb", "a\u{7}b", "\u{9b}2J", "a\u{202e}b", "\u{200b}a", "a\u{e0041}"]
+    {
         for (path, body) in [
             ("/idp/users", json!({"username": name})),
             ("/idp/groups", json!({"name": name})),

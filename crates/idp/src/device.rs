@@ -39,6 +39,7 @@ use passavant_proto::{
     oauth::form::Form,
     oauth::pkce::CodeChallenge,
     oauth::user_code,
+    others_text::shown,
     refusal::Refusal,
     secret::{Secret, equal_in_constant_time},
 };
@@ -407,7 +408,7 @@ fn question(idp: &Idp, asks: &Asks<'_>, username: &str, parts: &Parts) -> Respon
         @if enrols {
             h1 { "Add a computer to your account?" }
         } @else {
-            h1 { "Let " (client_name) " sign in?" }
+            h1 { "Let " (shown(client_name, 100)) " sign in?" }
         }
         p {
             "It will act as " strong { (username) } ". A device at the network address "

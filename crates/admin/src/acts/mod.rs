@@ -13,7 +13,7 @@ pub(crate) mod trust;
 
 use crate::types::{Dependents, Kind, ListQuery, Listed, UnreadableRecord};
 use context::ActContext;
-use passavant_proto::event::Act;
+use passavant_proto::{event::Act, others_text::is_shown};
 use passavant_store::{Record, StoreError, Wanted};
 use std::future::Future;
 
@@ -132,7 +132,7 @@ pub(crate) trait Switched<A: Sync + 'static>: ManagedKind<A> {
 
 /// Rejects a name or an id that no path can carry: `.` and `..` are steps of a path, however they
 /// are encoded, so that nobody could show or delete the record. Control characters would be
-/// commands to a terminal.
+/// commands to a terminal, and with invisible ones two names look the same.
 pub(crate) fn check_addressable(member: &str, name: &str) -> Result<(), ActError> {
     if matches!(name, "." | "..") {
         return Err(ActError::invalid(
@@ -140,9 +140,9 @@ pub(crate) fn check_addressable(member: &str, name: &str) -> Result<(), ActError
             "use a name with a letter or a digit in it",
         ));
     }
-    if name.chars().any(char::is_control) {
+    if let Some(hidden) = name.chars().find(|c| !is_shown(*c)) {
         return Err(ActError::invalid(
-            format!("`{member}` has a control character in it"),
+            format!("`{member}` contains the invisible character U+{:04X}", u32::from(hidden)),
             "use printable characters",
         ));
     }

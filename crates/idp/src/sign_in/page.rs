@@ -11,7 +11,7 @@ use passavant_authority::{
     browser::{cookie, cookie_name, csrf_of, destination, form_target, is_local, set_cookie},
     front_channel::{ReadRequest, Ticket},
 };
-use passavant_proto::oauth::client::ENROLLED_CLIENT;
+use passavant_proto::{oauth::client::ENROLLED_CLIENT, others_text::shown};
 
 /// Why the form is shown again.
 pub(crate) struct Problem<'a> {
@@ -32,7 +32,7 @@ pub(crate) fn show(
     let target = form_target(&read.request.redirect_uri);
     let head = html! {
         p.soft {
-            "to continue to " strong { (read.client.record.name) }
+            "to continue to " strong { (shown(&read.client.record.name, 100)) }
             " (" (destination(&read.request.redirect_uri)) ")"
         }
         @if enrols {
@@ -112,7 +112,7 @@ pub(crate) fn go_on(
     let local = is_local(&read.request.redirect_uri);
     let name = &idp.0.settings.name;
     let content = html! {
-        h1 { "Continue to " (read.client.record.name) "?" }
+        h1 { "Continue to " (shown(&read.client.record.name, 100)) "?" }
         p { "You are signed in to " (name) " as " strong { (username) } "." }
         p.soft { "You will be returned to " strong { (destination(&read.request.redirect_uri)) } "." }
         @if local {
