@@ -23,6 +23,9 @@ pub enum IdentifierError {
     /// A scheme other than https, and not http on loopback.
     #[error("must begin with https:// (http:// is accepted on loopback only)")]
     Scheme,
+    /// A host that no name server knows, such as a wildcard.
+    #[error("must have a host of letters, digits, `-`, `.` and `_`, or an IP address")]
+    Host,
     /// User name or password inside.
     #[error("must not carry a user name or password")]
     UserInfo,
@@ -61,6 +64,10 @@ fn parse_url(text: &str) -> Result<Url, IdentifierError> {
     }
     if url.fragment().is_some() {
         return Err(IdentifierError::Fragment);
+    }
+    let of_a_name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    if matches!(url.host(), Some(Host::Domain(name)) if !name.bytes().all(of_a_name)) {
+        return Err(IdentifierError::Host);
     }
     Ok(url)
 }
@@ -295,6 +302,9 @@ mod tests {
             ("http://mcp.example/", Scheme),
             ("https:\\\\a\\b", NotUrl),
             ("https:/a", NotUrl),
+            ("https://*.example", Host),
+            ("https://a(b)/", Host),
+            ("https://mcp.example,evil.example/", Host),
             ("https:///a", NotUrl),
             ("https://a/\u{7f}", NotUrl),
             (" https://a/", NotUrl),
