@@ -88,8 +88,22 @@ impl ResolvesServerCert for Current {
 }
 
 /// All certificates of this process, which are renewed while it runs.
-#[derive(Default)]
-pub struct Certificates(Mutex<Vec<Arc<Current>>>);
+pub struct Certificates {
+    all: Mutex<Vec<Arc<Current>>>,
+    /// Listened for from the beginning: a listener may serve before the watch begins.
+    #[cfg(unix)]
+    hangup: Option<tokio::signal::unix::Signal>,
+}
+
+impl Default for Certificates {
+    fn default() -> Self {
+        Self {
+            all: Mutex::default(),
+            #[cfg(unix)]
+            hangup: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok(),
+        }
+    }
+}
 
 /// How often the files are checked.
 const RENEWAL: Duration = Duration::from_mins(1);
@@ -104,19 +118,18 @@ impl Certificates {
         };
         *current.seen.lock().unwrap_or_else(PoisonError::into_inner) = current.changed();
         let current = Arc::new(current);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&current));
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&current));
         acceptor(current)
     }
 
     /// Reads them again when they change, and all of them at SIGHUP, which does not end the
     /// process.
     pub fn watch(self, stop: &CancellationToken) {
-        let (all, stop) =
-            (self.0.into_inner().unwrap_or_else(PoisonError::into_inner), stop.clone());
+        let all = self.all.into_inner().unwrap_or_else(PoisonError::into_inner);
+        #[cfg(unix)]
+        let mut hangup = self.hangup;
+        let stop = stop.clone();
         tokio::spawn(async move {
-            #[cfg(unix)]
-            let mut hangup =
-                tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
             loop {
                 #[cfg(unix)]
                 let asked = async {
