@@ -129,7 +129,8 @@ export default async function ({ E, row, run, must, freePort, scratch, here }) {
       let requests = 0;
       // The schemas' patterns for URLs are narrower than what the server accepts, since no schema
       // can say what a URL is: a URL that breaks a pattern is not always invalid.
-      for (const part of [['^/idp'], ['^/ras', '--exclude-checks', 'negative_data_rejection']]) {
+      const urls = '/idp/(authorization-servers|clients|connections|explain|resources)';
+      for (const part of [[`^(?!${urls})/idp`], [`^(${urls}|/ras)`, '--exclude-checks', 'negative_data_rejection']]) {
         // Not `spawnSync`: the server's log has to be read meanwhile.
         const fuzzer = spawn(E.SCHEMATHESIS, ['--config-file', settings, 'run', document, '--url', `http://${address}`,
           '-H', `Authorization: Bearer ${secret}`, '--max-examples', E.LONG_HOSTS ? '60' : '6', '--seed', '7', '--no-color', '--include-path-regex', ...part],

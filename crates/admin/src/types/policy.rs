@@ -191,7 +191,7 @@ pub struct NewConnection {
     #[serde(default)]
     pub ras_client_id: Option<String>,
     /// The MCP servers it opens.
-    #[schema(value_type = Vec<SecureUrl>)]
+    #[schema(value_type = Vec<SecureUrl>, min_items = 1)]
     pub resources: Vec<Resource>,
     /// The scopes it grants at most.
     #[serde(default)]
@@ -221,7 +221,7 @@ pub struct ConnectionChange {
     pub ras_client_id: Option<String>,
     /// The MCP servers it opens.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, value_type = Option<Vec<SecureUrl>>)]
+    #[schema(nullable = false, value_type = Option<Vec<SecureUrl>>, min_items = 1)]
     pub resources: Option<Vec<Resource>>,
     /// The scopes it grants at most.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
