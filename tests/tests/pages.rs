@@ -57,17 +57,24 @@ fn page(world: &World, name: &str, reply: &Reply) -> String {
     format!("<!-- {name}: {} -->\n{text}\n\n", reply.status)
 }
 
-async fn pages() -> String {
+/// Every page; `odd` is in the name of each client.
+async fn pages(odd: &str) -> String {
     let world = World::new().await;
     world.let_outsiders_in().await;
     let notebook = Client {
         id: "notebook".to_owned(),
-        name: "Notebook".to_owned(),
+        name: format!("Notebook{odd}"),
         authentication: ClientAuthentication::Public,
         redirect_uris: vec!["http://127.0.0.1/callback".to_owned()],
         ..Client::default()
     };
     world.put(&world.idp_store, &notebook).await;
+    for path in ["/idp/clients/agent", "/ras/ras/clients/agent-at-ras"] {
+        if !odd.is_empty() {
+            let named = serde_json::json!({"name": format!("Agent{odd}")});
+            assert_eq!(world.administer(Method::PATCH, path, Some(named)).await.status, 200);
+        }
+    }
     let mut text = String::new();
     let mut put =
         |name: &str, reply: &Reply| write!(text, "{}", page(&world, name, reply)).unwrap();
@@ -145,5 +152,14 @@ async fn pages() -> String {
 /// first.
 #[tokio::test]
 async fn every_page_is_the_one_that_is_kept() {
-    expect_test::expect_file!["pages.html"].assert_eq(&pages().await);
+    expect_test::expect_file!["pages.html"].assert_eq(&pages("").await);
+}
+
+/// The name of a client is others' text on every page, in its title too.
+#[tokio::test]
+async fn no_page_shows_an_invisible_character_in_the_name_of_a_client() {
+    let text = pages("\u{202e}").await;
+    assert!(text.contains("Agent\\u{202e}") && text.contains("Notebook\\u{202e}"));
+    let raw: Vec<&str> = text.lines().filter(|line| line.contains('\u{202e}')).collect();
+    assert!(raw.is_empty(), "{raw:?}");
 }

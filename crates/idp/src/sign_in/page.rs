@@ -128,5 +128,10 @@ pub(crate) fn go_on(
             (cancel())
         }
     };
-    page(StatusCode::OK, &format!("Continue to {}?", read.client.record.name), &content, &target)
+    page(
+        StatusCode::OK,
+        &format!("Continue to {}?", shown(&read.client.record.name, 100)),
+        &content,
+        &target,
+    )
 }
