@@ -192,7 +192,7 @@ fn merged(stored: &str, known: &str, new: &str) -> Result<String, String> {
             serde_json::from_str(known).map_err(odd)?,
             serde_json::from_str(new).map_err(odd)?,
         );
-        let mut members: BTreeMap<&String, String> = BTreeMap::new();
+        let mut members: BTreeMap<&str, String> = BTreeMap::new();
         for (name, value) in &new {
             let both = stored.get(name).zip(known.get(name));
             let text = match both {
@@ -204,14 +204,7 @@ fn merged(stored: &str, known: &str, new: &str) -> Result<String, String> {
         for (name, value) in stored.iter().filter(|(name, _)| !known.contains_key(*name)) {
             members.entry(name).or_insert_with(|| value.get().to_owned());
         }
-        let mut text = String::with_capacity(64);
-        for (name, value) in members {
-            text.push_str(if text.is_empty() { "{" } else { "," });
-            text.push_str(&Value::from(name.as_str()).to_string());
-            text.push(':');
-            text.push_str(&value);
-        }
-        return Ok(if text.is_empty() { "{}".to_owned() } else { text + "}" });
+        return Ok(as_object(&members));
     }
     if is(stored, '[') && is(known, '[') && is(new, '[') {
         let (stored, known, new): (Vec<&RawValue>, Vec<&RawValue>, Vec<&RawValue>) = (
@@ -292,12 +285,10 @@ pub(crate) fn without(text: &str, member: &str, gone: &str) -> Option<String> {
     let members: Members<'_> = serde_json::from_str(text).ok()?;
     let mut texts: Vec<String> = serde_json::from_str(members.get(member)?.get()).ok()?;
     texts.retain(|held| held != gone);
-    let list = Value::from(texts).to_string();
-    let parts = members.iter().map(|(name, value)| {
-        let value = if name == member { list.as_str() } else { value.get() };
-        format!("{}:{value}", Value::from(name.as_str()))
-    });
-    Some(format!("{{{}}}", parts.collect::<Vec<_>>().join(",")))
+    let mut parts: BTreeMap<&str, String> =
+        members.iter().map(|(name, value)| (name.as_str(), value.get().to_owned())).collect();
+    parts.insert(member, Value::from(texts).to_string());
+    Some(as_object(&parts))
 }
 
 /// Whether a document that cannot be read may name something. One that is not even JSON may.
