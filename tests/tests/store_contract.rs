@@ -108,6 +108,7 @@ fn code(sid: &str, family: &str) -> AuthorizationCode {
         resource: None,
         subject: None,
         essential_acr: None,
+        acr_values: Vec::new(),
     };
     AuthorizationCode {
         sid: sid.to_owned(),

@@ -7,8 +7,9 @@ use crate::{
     types::{
         Administrators, AuditQuery, AuditView, Clients, Dependents, ExplainQuestion, Explanation,
         InstallationView, KeyMade, KeyView, Kind, LinkView, ListQuery, Listed, NewPassword,
-        NewSecret, Problem, Renewal, RolesView, Rotation, SecretView, SessionView,
-        UnreadableRecord, UserView, WhoseQuery,
+        NewPersonLink, NewSecret, Nothing, PersonLinkQuery, PersonLinkView, Problem, Renewal,
+        RolesView, Rotation, SecretView, SessionView, UnreadableRecord, UpstreamLeg, UserView,
+        WhoseQuery,
     },
 };
 use passavant_outbound::{Answer, Bounds, Outbound, OutboundError, Reach};
@@ -433,6 +434,39 @@ impl ServerClient {
     /// Removes a link between an account and a person.
     pub async fn unlink(&self, link: &LinkView) -> Result<(), ClientError> {
         self.ask("DELETE", &format!("/links{}", query(link)), Sent::default()).await
+    }
+
+    /// The people of an upstream who are linked to users.
+    pub async fn person_links(
+        &self,
+        upstream: &str,
+    ) -> Result<Listed<PersonLinkView>, ClientError> {
+        self.get(&format!("/upstreams/{}/links", segment(upstream))).await
+    }
+
+    /// Links a person of an upstream to a user.
+    pub async fn link_person(
+        &self,
+        upstream: &str,
+        link: &NewPersonLink,
+    ) -> Result<Nothing, ClientError> {
+        self.said("POST", &format!("/upstreams/{}/links", segment(upstream)), link).await
+    }
+
+    /// Unlinks a person of an upstream.
+    pub async fn unlink_person(
+        &self,
+        upstream: &str,
+        link: &PersonLinkQuery,
+    ) -> Result<(), ClientError> {
+        let path = format!("/upstreams/{}/links{}", segment(upstream), query(link));
+        self.ask("DELETE", &path, Sent::default()).await
+    }
+
+    /// Looks at every leg of an upstream.
+    pub async fn check_upstream(&self, name: &str) -> Result<Listed<UpstreamLeg>, ClientError> {
+        let path = format!("/upstreams/{}/check", segment(name));
+        self.ask("POST", &path, Sent::default()).await
     }
 
     /// The audit trail, newest first.

@@ -12,4 +12,4 @@ pub mod types;
 
 pub use acts::{context::By, keys::STILL_VERIFIES};
 pub use api::{AdminApi, document_text};
-pub use servers::{IdpAdmin, MakeKey, RasAdmin};
+pub use servers::{CheckUpstream, IdpAdmin, MakeCertificate, MakeKey, RasAdmin, UpstreamTools};

@@ -1,18 +1,42 @@
 //! The servers that are administered, an IdP or a RAS, and the dependencies of their acts.
 
-use passavant_authority::passwords::Passwords;
+use crate::types::UpstreamLeg;
+use passavant_authority::{passwords::Passwords, sealing::Sealing};
 use passavant_proto::{
     identifier::Issuer,
     jose::jwk::Algorithm,
+    oidc::upstream::UpstreamProvider,
     time::{Clock, Entropy, Timestamp},
 };
 use passavant_store::{SealedKey, Store};
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 /// Makes a sealed signing key of an algorithm (`None`: the server's own) that begins to sign at the
 /// given time.
 pub type MakeKey =
     Arc<dyn Fn(Option<Algorithm>, Timestamp) -> Result<SealedKey, String> + Send + Sync>;
+
+/// Makes a certificate for an upstream's name, and its key: both in DER.
+pub type MakeCertificate =
+    Arc<dyn Fn(&str, Timestamp) -> Result<(Vec<u8>, Vec<u8>), String> + Send + Sync>;
+
+/// Looks at every leg of an upstream.
+pub type CheckUpstream = Arc<
+    dyn Fn(UpstreamProvider) -> Pin<Box<dyn Future<Output = Vec<UpstreamLeg>> + Send>>
+        + Send
+        + Sync,
+>;
+
+/// What acts on upstreams need; only the binary has it.
+#[derive(Clone)]
+pub struct UpstreamTools {
+    /// Seals secrets and keys.
+    pub sealing: Sealing,
+    /// Makes certificates.
+    pub certificate: Option<MakeCertificate>,
+    /// Looks at an upstream.
+    pub check: Option<CheckUpstream>,
+}
 
 /// The dependencies of every act.
 #[derive(Clone)]
@@ -45,12 +69,14 @@ pub(crate) trait Administration: Clone + Send + Sync + 'static {
 #[derive(Clone)]
 pub struct IdpAdmin(pub(crate) Arc<AdministeredIdp>);
 
+#[derive(Clone)]
 pub(crate) struct AdministeredIdp {
     pub(crate) issuer: Issuer,
     pub(crate) deps: Deps,
     pub(crate) passwords: Passwords,
     /// Whether public clients may exchange, for explanations.
     pub(crate) public_exchange: bool,
+    pub(crate) upstreams: UpstreamTools,
 }
 
 impl IdpAdmin {
@@ -63,25 +89,33 @@ impl IdpAdmin {
         passwords: Passwords,
     ) -> Self {
         let deps = Deps { store, clock, entropy, make_key: None };
-        Self(Arc::new(AdministeredIdp { issuer, deps, passwords, public_exchange: false }))
+        let upstreams = UpstreamTools { sealing: Sealing::none(), certificate: None, check: None };
+        let idp = AdministeredIdp { issuer, deps, passwords, public_exchange: false, upstreams };
+        Self(Arc::new(idp))
     }
 
     /// Enables rotation of keys.
     #[must_use]
     pub fn keys(self, make: MakeKey) -> Self {
-        let deps = Deps { make_key: Some(make), ..self.0.deps.clone() };
-        self.with(deps, self.0.public_exchange)
+        self.with(|idp| idp.deps.make_key = Some(make))
     }
 
     /// Sets whether public clients may exchange.
     #[must_use]
     pub fn public_exchange(self, allowed: bool) -> Self {
-        self.with(self.0.deps.clone(), allowed)
+        self.with(|idp| idp.public_exchange = allowed)
     }
 
-    fn with(&self, deps: Deps, public_exchange: bool) -> Self {
-        let (issuer, passwords) = (self.0.issuer.clone(), self.0.passwords.clone());
-        Self(Arc::new(AdministeredIdp { issuer, deps, passwords, public_exchange }))
+    /// Enables upstreams whose secrets are sealed.
+    #[must_use]
+    pub fn upstreams(self, tools: UpstreamTools) -> Self {
+        self.with(|idp| idp.upstreams = tools)
+    }
+
+    fn with(&self, change: impl FnOnce(&mut AdministeredIdp)) -> Self {
+        let mut idp = AdministeredIdp::clone(&self.0);
+        change(&mut idp);
+        Self(Arc::new(idp))
     }
 
     pub(crate) fn issuer(&self) -> &Issuer {

@@ -132,6 +132,9 @@ input{width:100%;font:inherit;color:inherit;background:transparent;border:1px so
 border-radius:.4rem;padding:.6rem .7rem}
 button{width:100%;font:inherit;font-weight:600;margin-top:1.25rem;border:0;border-radius:.4rem;
 padding:.7rem;background:var(--go);color:var(--gotext);cursor:pointer}
+a.button{display:block;text-align:center;text-decoration:none;font-weight:600;margin-top:1rem;
+border-radius:.4rem;padding:.7rem;background:var(--go);color:var(--gotext)}
+.or{color:var(--soft);text-align:center;margin:1rem 0 0}a{color:var(--go)}
 button.plain{margin-top:.75rem;background:transparent;color:inherit;border:1px solid var(--line)}
 ul{margin:.5rem 0;padding-left:1.25rem}li{margin:.25rem 0;overflow-wrap:anywhere}
 .code{white-space:nowrap}

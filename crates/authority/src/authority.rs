@@ -4,6 +4,7 @@
 use crate::{
     admission::{Taken, Visitor},
     answer::Failure,
+    sealing::Sealing,
 };
 use passavant_outbound::{ClientDocuments, Outbound, Reach, RelyingParty, RemoteKeys};
 use passavant_proto::{
@@ -35,8 +36,10 @@ pub struct Context {
     pub client_documents: ClientDocuments,
     /// Keys that those documents refer to.
     pub document_keys: RemoteKeys,
-    /// Sign-in of people at trusted issuers.
+    /// Sign-in of people at other identity providers.
     pub relying_party: RelyingParty,
+    /// Secrets of other parties.
+    pub sealing: Sealing,
 }
 
 impl Context {
@@ -55,7 +58,14 @@ impl Context {
             document_keys: RemoteKeys::new(outbound.clone(), clock.clone()),
             clock,
             entropy,
+            sealing: Sealing::none(),
         }
+    }
+
+    /// The same, with a key-encryption key.
+    #[must_use]
+    pub fn sealing(self, sealing: Sealing) -> Self {
+        Self { sealing, ..self }
     }
 }
 

@@ -13,6 +13,7 @@ pub mod mint;
 pub mod operations;
 pub mod origin;
 pub mod passwords;
+pub mod sealing;
 pub mod token_endpoint;
 pub mod token_status;
 
@@ -20,3 +21,4 @@ pub use admission::Rates;
 pub use authority::{Context, KeyRing, Keys, Readiness};
 pub use operations::{LIMITS, Limits, Probe, Readers, health, limited};
 pub use passwords::Passwords;
+pub use sealing::Sealing;

@@ -130,7 +130,7 @@ impl Client {
         let kid = header.optional_str("kid").ok().flatten();
         let keys = keys.keys(&source, kid).await.map_err(|e| Error::Discovery(e.to_string()))?;
         let client = &self.settings().idp_client.client_id;
-        let expected = SignIn { issuer: idp, client, nonce, access_token };
+        let expected = SignIn { issuer: idp, other_spelling: None, client, nonce, access_token };
         let now = self.time_at(idp.as_str());
         id_token::verify_sign_in(token, &keys, expected, now).map_err(refused)
     }

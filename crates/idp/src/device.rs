@@ -9,9 +9,10 @@ use super::{
     directory::IdpDirectory,
     pushed_request::not_taken,
     sign_in::{
-        page::{self as sign_in_page, Problem},
+        page::{self as sign_in_page, Problem, Ways, chosen},
         password::{NotSignedIn, check_password},
         session::{changed, start_session},
+        upstream::{Asked, send_to},
     },
     state::Idp,
 };
@@ -27,7 +28,7 @@ use passavant_authority::{
     answer::{self, Failure, broken, error_page, page as shown_page},
     authority::Look,
     browser::{cookie, cookie_name, csrf_of, is_same_origin, see_other},
-    front_channel::{keep_all, session},
+    front_channel::{keep_all, session, upstream::Sending},
     grants,
     origin::origin_of,
     token_endpoint::{ClientRequest, Endpoint, TokenAnswer, client_request, conclude},
@@ -42,6 +43,7 @@ use passavant_proto::{
     others_text::shown,
     refusal::Refusal,
     secret::{Secret, equal_in_constant_time},
+    time::Timestamp,
 };
 use passavant_store::{
     AuditEvent, AuthorizationCode, DeviceCode, DeviceState, Session, StoreError,
@@ -155,10 +157,42 @@ pub(super) async fn page(State(idp): State<Idp>, request: Request) -> Response<B
     if !idp.0.settings.device_authorization {
         return switched_off();
     }
+    if let Some(name) = chosen(&parts) {
+        let sent = sign_in_elsewhere(&idp, &name, &parts).await;
+        let (Ok(response) | Err(response)) = sent;
+        return response;
+    }
     match session(&idp, &parts.headers).await {
         Ok(Some(_)) => code_form(&idp, &parts, None),
         Ok(None) => sign_in_form(&idp, &parts, None),
         Err(error) => broken(&error),
+    }
+}
+
+/// Sends the browser to an upstream; it comes back to this page.
+async fn sign_in_elsewhere(
+    idp: &Idp,
+    name: &str,
+    parts: &Parts,
+) -> Result<Response<Body>, Response<Body>> {
+    let snapshot = idp.0.authority.fresh().await.map_err(|e| broken(&e))?;
+    let Some(upstream) = snapshot.directory.upstream(name) else {
+        return Ok(sign_in_form(idp, parts, None));
+    };
+    let target = parts.uri.path();
+    let sending = Sending { target, fresh: false, max_age: None };
+    let asked = Asked { hint: None, classes: &[], prompt_login: true };
+    send_to(idp, sending, upstream, asked, parts).await
+}
+
+/// When the person of a session proved themselves: where their upstream does not say it, when they
+/// came back from there.
+fn proved_at(idp: &Idp, session: &Session) -> Timestamp {
+    let said = session.authentication.auth_time;
+    if said == Timestamp(0) {
+        session.expires_at.plus(-idp.0.settings.session_lifetime)
+    } else {
+        said
     }
 }
 
@@ -271,7 +305,7 @@ async fn typed(
         let text = "That computer was enrolled by another person, and acts for them alone.";
         return Ok(error_page(StatusCode::FORBIDDEN, text));
     }
-    if device.request.fresh && now.since(session.authentication.auth_time) > RECENT {
+    if device.request.fresh && now.since(proved_at(idp, &session)) > RECENT {
         let text = "To add a computer, sign in again; then type the code once more.";
         let problem = Problem { status: StatusCode::OK, text, username: &person.user.username };
         return Ok(sign_in_form(idp, parts, Some(&problem)));
@@ -367,7 +401,9 @@ fn proof_of(idp: &Idp, parts: &Parts) -> String {
 
 fn sign_in_form(idp: &Idp, parts: &Parts, problem: Option<&Problem<'_>>) -> Response<Body> {
     let head = html! { p.soft { "You need this to sign in on a device that shows you a code." } };
-    sign_in_page::form(idp, parts, (&head, ""), None, problem, &html! {})
+    let snapshot = idp.0.authority.snapshot();
+    let ways = Ways::of(&snapshot.directory, parts, true).with_password();
+    sign_in_page::form(idp, &ways, parts, (&head, ""), None, problem, &html! {})
 }
 
 fn code_fields(csrf: &str, problem: Option<&Problem<'_>>) -> Markup {

@@ -8,6 +8,7 @@ use passavant_proto::{
     identifier::Issuer,
     oauth::client::{Client, ClientAuthentication, ENROLLED_CLIENT, is_client_id},
     oauth::client_document::INSTALLATIONS,
+    oidc::upstream::UpstreamProvider,
     policy::Policy,
 };
 use passavant_store::{Seen, Store, StoreError, User};
@@ -27,6 +28,8 @@ pub struct Living {
 
 pub struct IdpDirectory {
     pub(crate) policy: Policy,
+    /// The identity providers at which people sign in, by name.
+    upstreams: Vec<UpstreamProvider>,
     clients: HashMap<String, Arc<RegisteredClient>>,
     /// People that were read in this generation, for decisions that are recorded against their
     /// rows.
@@ -40,8 +43,10 @@ impl Directory for IdpDirectory {
         let policy = store.policy(issuer).await?;
         let mut clients = store.all::<Client>().await?;
         clients.push(Client::enrolment());
+        let upstreams = store.all::<UpstreamProvider>().await?;
         Ok(Self {
             policy,
+            upstreams,
             clients: registered(clients),
             people: Mutex::default(),
             installations: Mutex::default(),
@@ -88,6 +93,22 @@ impl Directory for IdpDirectory {
 impl IdpDirectory {
     fn installations(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<RegisteredClient>>> {
         self.installations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The identity providers at which people may sign in.
+    pub(crate) fn upstreams(&self) -> impl Iterator<Item = &UpstreamProvider> {
+        self.upstreams.iter().filter(|upstream| !upstream.disabled)
+    }
+
+    /// One of them.
+    pub(crate) fn upstream(&self, name: &str) -> Option<&UpstreamProvider> {
+        self.upstreams().find(|upstream| upstream.name == name)
+    }
+
+    /// The one for an e-mail address. A domain of two selects neither.
+    pub(crate) fn upstream_for(&self, email: &str) -> Option<&UpstreamProvider> {
+        let mut taking = self.upstreams().filter(|upstream| upstream.takes(email));
+        taking.next().filter(|_| taking.next().is_none())
     }
 
     /// Registered clients that stand for a known MCP client (`passavant install`).

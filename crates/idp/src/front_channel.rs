@@ -9,6 +9,7 @@ use super::{
         page::{self, Problem},
         password::{NotSignedIn, check_password},
         session::{Started, changed, start_session},
+        upstream,
     },
     state::Idp,
 };
@@ -91,8 +92,18 @@ impl FrontChannel for Idp {
         form: Option<&Form>,
         parts: &Parts,
     ) -> Result<Proof<Arc<Living>>, Response<Body>> {
-        let Some(form) = form else {
-            return Ok(Proof::Under(page::show(self, read, parts, None)));
+        let snapshot = self.0.authority.fresh().await.map_err(|e| broken(&e))?;
+        let directory = &snapshot.directory;
+        if let Some(sent) = elsewhere(self, directory, read, form, parts).await {
+            return sent.map(Proof::Under);
+        }
+        let named = form.is_some_and(|form| form.mentions("username"));
+        let ways = page::Ways::of(directory, parts, named);
+        let typed = form.and_then(|form| form.optional("username")).unwrap_or_default();
+        let Some(form) = form.filter(|form| form.mentions("password")) else {
+            let next = Problem { status: StatusCode::OK, text: "", username: typed };
+            let next = Some(&next).filter(|_| named);
+            return Ok(Proof::Under(page::show(self, &ways, read, parts, next)));
         };
         let token = form.optional("csrf").unwrap_or_default();
         let held = cookie(&parts.headers, &cookie_name(self.issuer(), "signin"));
@@ -109,7 +120,7 @@ impl FrontChannel for Idp {
             Err(why) => {
                 let (status, text, wait) = why.told();
                 let problem = Problem { status, text, username };
-                let mut page = page::show(self, read, parts, Some(&problem));
+                let mut page = page::show(self, &ways, read, parts, Some(&problem));
                 if let Some(seconds) = wait {
                     page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
                 }
@@ -124,6 +135,11 @@ impl FrontChannel for Idp {
         let who = self.who(&session).await.map_err(|e| broken(&e))?.ok_or_else(changed)?;
         let cookie = cookie.expose().to_owned();
         Ok(Proof::Given(Box::new(Person { session, cookie, who }), cookies))
+    }
+
+    fn could_do_more(&self, read: &ReadRequest<()>, person: &Person<Arc<Living>>) -> bool {
+        let snapshot = self.0.authority.snapshot();
+        upstream::could_do_more(&snapshot.directory, read, &person.session.authentication)
     }
 
     /// People are asked if the client is public: any page and any program can send a browser here
@@ -154,4 +170,24 @@ impl FrontChannel for Idp {
     ) -> Result<(), Response<Body>> {
         Ok(())
     }
+}
+
+/// Redirects the browser to the upstream of the button that was pressed, of the address that was
+/// typed, or of the application's hint; `None` if the person signs in here.
+async fn elsewhere(
+    idp: &Idp,
+    directory: &IdpDirectory,
+    read: &ReadRequest<()>,
+    form: Option<&Form>,
+    parts: &Parts,
+) -> Option<Result<Response<Body>, Response<Body>>> {
+    let typed = form.and_then(|form| form.optional("username")).map(str::trim);
+    let hint = typed.or(read.request.login_hint.as_deref());
+    let chosen = match (page::chosen(parts), form) {
+        (Some(name), None) => directory.upstream(&name),
+        // Whoever chose to sign in here stays.
+        (Some(_), Some(_)) => None,
+        (None, _) => hint.and_then(|hint| directory.upstream_for(hint)),
+    };
+    Some(upstream::send(idp, read, chosen?, hint, parts).await)
 }

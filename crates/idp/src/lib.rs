@@ -5,6 +5,7 @@ mod authorization_code;
 mod bearer;
 mod calls;
 mod catalog;
+mod check_upstream;
 mod device;
 mod directory;
 mod front_channel;
@@ -27,6 +28,7 @@ use axum::{
     http::StatusCode,
     routing::{get, post},
 };
+pub use check_upstream::Leg;
 use passavant_authority::Probe;
 use passavant_authority::{
     answer as answers,
@@ -63,6 +65,7 @@ impl Idp {
         let router = Router::new()
             .route(&format!("{base}/"), get(front))
             .route(&format!("{base}/authorize"), get(begin::<Idp>).post(answer::<Idp>))
+            .route(&format!("{base}/callback/{{upstream}}"), get(sign_in::upstream::callback))
             .route(&format!("{base}/token"), post(token::token))
             .route(&format!("{base}/par"), post(pushed_request::push))
             .route(&format!("{base}/device_authorization"), post(device::authorize))

@@ -2,6 +2,7 @@
 
 use super::{
     directory::IdpDirectory,
+    sign_in::upstream::still_there,
     state::Idp,
     tokens::{self, Issue, UsedUp},
 };
@@ -30,6 +31,7 @@ pub(super) async fn renew(
         return Err(Refusal::RefreshToken.into());
     }
     state.admission.grant(request.client.id(), &presented.held.user_id)?;
+    still_there(idp, &request.snapshot, &presented.held.sid).await?;
     loop {
         let held = &presented.held;
         let issue = Issue {

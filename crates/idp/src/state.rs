@@ -34,6 +34,11 @@ pub struct IdpSettings {
     /// Whether people's catalogs list servers that they are refused, and which group they would
     /// need.
     pub show_refused: bool,
+    /// A person who signed in at an upstream is checked there again when this time has passed, in
+    /// seconds, at the next exchange or refresh.
+    pub upstream_check: i64,
+    /// How long the sign-ins of an upstream that does not answer go on after that, in seconds.
+    pub upstream_grace: i64,
     /// Rate limits.
     pub rates: Rates,
 }
@@ -50,6 +55,8 @@ impl Default for IdpSettings {
             enrolment: true,
             device_authorization: true,
             show_refused: true,
+            upstream_check: 300,
+            upstream_grace: 3600,
             rates: Rates::default(),
         }
     }

@@ -1,7 +1,7 @@
 //! The exchange: load the facts, decide (in `passavant-proto`), record, sign. The order matters,
 //! because nothing is minted before it is recorded.
 
-use super::{directory::IdpDirectory, state::Idp};
+use super::{directory::IdpDirectory, sign_in::upstream::still_there, state::Idp};
 use passavant_authority::{
     answer::Failure,
     authority::{KeyRing, Look, Snapshot},
@@ -169,6 +169,7 @@ pub(super) async fn exchange(
         return Err(Refusal::SubjectNotLive.into());
     }
     state.admission.grant(request.client.id(), &subject.user_id)?;
+    still_there(idp, &request.snapshot, &subject.session).await?;
     let mut grant = Exchange {
         idp,
         exchange: &exchange,

@@ -171,12 +171,26 @@ pub async fn discover_authorization_server(
     authorization_server(outbound, issuer, Reach::of_trusted_url(issuer.as_str())).await
 }
 
+/// Like [`discover_authorization_server`], for a document that names another issuer: the one that an
+/// administrator allowed for several tenants.
+pub(crate) async fn discover_named(
+    outbound: &Outbound,
+    issuer: &Issuer,
+    named: &str,
+) -> Result<Discovered, DiscoveryError> {
+    find(outbound, issuer, named, Reach::of_trusted_url(issuer.as_str())).await
+}
+
 /// The error for metadata of another issuer.
 pub fn differs_from(issuer: &Issuer, found: &str) -> DiscoveryError {
+    differs(issuer, issuer.as_str(), found)
+}
+
+fn differs(issuer: &Issuer, named: &str, found: &str) -> DiscoveryError {
     DiscoveryError::Differs(Differs {
         what: format!("the metadata of {issuer} belong to another issuer; nothing was sent to it"),
         found: shown(found, LONGEST),
-        expected: issuer.to_string(),
+        expected: named.to_owned(),
         hint:
             "the two have to be equal byte for byte (RFC 8414 section 3.3); mind a trailing slash"
                 .to_owned(),
@@ -189,6 +203,15 @@ pub fn differs_from(issuer: &Issuer, found: &str) -> DiscoveryError {
 pub async fn authorization_server(
     outbound: &Outbound,
     issuer: &Issuer,
+    reach: Reach,
+) -> Result<Discovered, DiscoveryError> {
+    find(outbound, issuer, issuer.as_str(), reach).await
+}
+
+async fn find(
+    outbound: &Outbound,
+    issuer: &Issuer,
+    named: &str,
     reach: Reach,
 ) -> Result<Discovered, DiscoveryError> {
     let places = [
@@ -218,8 +241,8 @@ pub async fn authorization_server(
                  hint: its operator has to correct it"
             ))
         })?;
-        if metadata.issuer != issuer.as_str() {
-            return Err(differs_from(issuer, &metadata.issuer));
+        if metadata.issuer != named {
+            return Err(differs(issuer, named, &metadata.issuer));
         }
         // URLs in the metadata reach no closer than the address that answered, and no further than
         // the request for the metadata itself.
@@ -238,15 +261,22 @@ pub async fn authorization_server(
 /// protection).
 pub fn authorization_endpoint(metadata: &Discovered) -> Result<String, DiscoveryError> {
     let issuer = &metadata.issuer;
-    let endpoint = metadata.authorization_endpoint.as_deref().ok_or_else(|| {
-        DiscoveryError::Unusable(format!("the metadata of {issuer} has no authorization_endpoint"))
-    })?;
     if !metadata.code_challenge_methods_supported.iter().any(|m| m == "S256") {
         return Err(DiscoveryError::Unusable(format!(
             "{issuer} does not offer PKCE with S256 (code_challenge_methods_supported), which is \
              required\nhint: its operator has to offer it, or to list it in that document"
         )));
     }
+    any_authorization_endpoint(metadata)
+}
+
+/// The authorization endpoint, whether or not the metadata announce PKCE: several products offer it
+/// and do not say so. For confidential clients that check a nonce.
+pub(crate) fn any_authorization_endpoint(metadata: &Discovered) -> Result<String, DiscoveryError> {
+    let issuer = &metadata.issuer;
+    let endpoint = metadata.authorization_endpoint.as_deref().ok_or_else(|| {
+        DiscoveryError::Unusable(format!("the metadata of {issuer} has no authorization_endpoint"))
+    })?;
     // The browser is sent there: never to a scheme that starts a program, and never over plain
     // http. The parsed URL's own serialization is used, which cannot contain line breaks. A remote
     // party cannot make the browser open a page of this machine or of the local network.

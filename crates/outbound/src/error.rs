@@ -137,6 +137,14 @@ pub enum SignInError {
         /// The reason.
         error: JwtError,
     },
+    /// The ID token is of a tenant that is not listed.
+    #[error("the ID token of {issuer} is of the tenant `{tenant}`, which is not listed")]
+    Tenant {
+        /// The issuer.
+        issuer: String,
+        /// The tenant.
+        tenant: String,
+    },
     /// The request was not delivered.
     #[error(transparent)]
     Outbound(#[from] OutboundError),

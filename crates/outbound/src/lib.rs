@@ -23,6 +23,8 @@ pub use events::{Event, Events, Parser, Unread};
 pub use http::{Answer, Bounds, BoxedAddresses, NOTABLE_SKEW, Names, Outbound, Proxies};
 pub use jwks::{KeySource, KeysError, RemoteKeys};
 pub use reach::{Reach, checked};
-pub use relying_party::{RelyingParty, SignInFlow, SignInWishes};
+pub use relying_party::{
+    ClientProof, Registration, RelyingParty, Returned, SignInFlow, SignInWishes,
+};
 pub use trouble::{OutboundError, text as cause_of};
 pub use upstream::{Upstream, UpstreamError};

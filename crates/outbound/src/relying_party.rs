@@ -1,9 +1,11 @@
 //! Signs people in at an IdP, for a server with pages of its own: makes the URL for the browser,
-//! and evaluates the response. The server stores state, nonce and verifier; it authenticates with
-//! `private_key_jwt` only.
+//! evaluates the response, and asks later on whether the person is still there. The server stores
+//! state, nonce and verifier.
 
 use crate::{
-    discovery::{Discovered, authorization_endpoint, discover_authorization_server},
+    discovery::{
+        Discovered, any_authorization_endpoint, authorization_endpoint, discover_named, redirect_of,
+    },
     error::{DiscoveryError, OAuthError, SignInError},
     http::Outbound,
     jwks::{KeySource, RemoteKeys},
@@ -11,17 +13,20 @@ use crate::{
 };
 use passavant_proto::{
     identifier::Issuer,
-    jose::jwk::{Algorithm, SigningKey},
+    jose::claims::Claims,
+    jose::jwk::{Algorithm, KeySet, SigningKey},
     jose::jws,
     oauth::client_assertion,
     oauth::pkce::CodeChallenge,
-    oidc::id_token::{self, SignIn, SignedIn},
+    oidc::id_token::{self, SignIn},
+    oidc::upstream::{issuer_of_tenant, template_of},
+    others_text::shown,
     secret::Secret,
     time::{Clock, Entropy, Timestamp},
 };
 use serde::Deserialize;
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::Mutex as AsyncMutex;
@@ -36,8 +41,9 @@ pub struct RelyingParty {
     metadata: Arc<Mutex<Metadata>>,
 }
 
-/// By issuer. Only issuers that an administrator trusts are in it.
-type Metadata = HashMap<Issuer, Arc<AsyncMutex<Entry>>>;
+/// By issuer, and by the issuer that the document has to name. Only issuers that an administrator
+/// trusts are in it.
+type Metadata = HashMap<(Issuer, String), Arc<AsyncMutex<Entry>>>;
 
 /// The metadata of one issuer, when they were fetched, and when the last fetch failed.
 #[derive(Default)]
@@ -52,15 +58,46 @@ const COOLDOWN: i64 = 10;
 /// Metadata are fetched again after this time, in seconds.
 const FRESH: i64 = 300;
 
+/// How this server is registered at an IdP.
+#[derive(Clone, Debug)]
+pub struct Registration<'a> {
+    /// The IdP.
+    pub issuer: &'a Issuer,
+    /// The tenants that may sign in, if `issuer` stands for all tenants of Entra.
+    pub tenants: Option<&'a BTreeSet<String>>,
+    /// Another way in which the IdP writes its issuer.
+    pub other_spelling: Option<String>,
+    /// The server's client id there.
+    pub client_id: &'a str,
+    /// Its redirect URI there.
+    pub redirect_uri: String,
+    /// The algorithm of its ID tokens.
+    pub algorithm: Algorithm,
+    /// Whether the IdP has to announce PKCE. It is used in any case.
+    pub announced_pkce: bool,
+}
+
+/// How the server proves itself at an IdP.
+#[derive(Debug)]
+pub enum ClientProof<'a> {
+    /// `private_key_jwt`.
+    Assertion {
+        /// The key.
+        key: &'a SigningKey,
+        /// The certificate that the IdP knows the key by, in DER.
+        certificate: Option<&'a [u8]>,
+        /// Whether the assertion is for the token endpoint instead of the issuer.
+        to_token_endpoint: bool,
+    },
+    /// `client_secret_post`.
+    SecretPost(&'a Secret),
+    /// `client_secret_basic`.
+    SecretBasic(&'a Secret),
+}
+
 /// One sign-in, as the server stores it.
 #[derive(Clone, Copy, Debug)]
 pub struct SignInFlow<'a> {
-    /// The IdP.
-    pub issuer: &'a Issuer,
-    /// The server's client id there.
-    pub client_id: &'a str,
-    /// The redirect URI.
-    pub redirect_uri: &'a str,
     /// `state`.
     pub state: &'a str,
     /// `nonce`.
@@ -78,13 +115,31 @@ pub struct SignInWishes<'a> {
     pub fresh: bool,
     /// Maximum age of the sign-in, in seconds.
     pub max_age: Option<i64>,
+    /// Authentication context classes, in order of preference.
+    pub acr_values: &'a [String],
+    /// More parameters.
+    pub more: &'a [(&'static str, String)],
+}
+
+/// What an IdP answered to a code or a refresh token.
+#[derive(Debug)]
+pub struct Returned {
+    /// The claims of the ID token, verified; `None` if a refresh brought none.
+    pub claims: Option<Claims>,
+    /// The issuer of the ID token.
+    pub issuer: Issuer,
+    /// The refresh token, if there is a new one.
+    pub refresh_token: Option<Secret>,
 }
 
 #[derive(Deserialize)]
-struct CodeAnswer {
-    id_token: String,
+struct TokenAnswer {
+    #[serde(default)]
+    id_token: Option<String>,
     #[serde(default)]
     access_token: Option<String>,
+    #[serde(default)]
+    refresh_token: Option<String>,
 }
 
 impl RelyingParty {
@@ -95,11 +150,24 @@ impl RelyingParty {
 
     /// An issuer's metadata, cached for a while, so that visitors cannot cause a request each time.
     /// There is one request at a time, and none for a while after a failed one.
-    async fn metadata(&self, issuer: &Issuer) -> Result<Discovered, DiscoveryError> {
+    pub async fn metadata(
+        &self,
+        registration: &Registration<'_>,
+    ) -> Result<Discovered, DiscoveryError> {
+        let issuer = registration.issuer;
+        // The issuer that stands for several tenants names itself by a template.
+        let named = registration.tenants.and_then(|_| template_of(issuer));
+        let named = named.unwrap_or_else(|| issuer.to_string());
+        self.discover(issuer, &named).await
+    }
+
+    /// `named` is the issuer that the document has to name.
+    async fn discover(&self, issuer: &Issuer, named: &str) -> Result<Discovered, DiscoveryError> {
         let now = self.clock.now();
         let entry = {
             let mut all = self.held();
-            Arc::clone(all.entry(issuer.clone()).or_default())
+            let key = (issuer.clone(), named.to_owned());
+            Arc::clone(all.entry(key).or_default())
         };
         let mut entry = entry.lock().await;
         if let Some((at, metadata)) = &entry.found
@@ -112,7 +180,7 @@ impl RelyingParty {
                 "{issuer} did not answer a moment ago, and is not asked again yet"
             )));
         }
-        match discover_authorization_server(&self.outbound, issuer).await {
+        match discover_named(&self.outbound, issuer, named).await {
             Ok(metadata) => {
                 *entry = Entry { found: Some((now, metadata.clone())), failed_at: None };
                 Ok(metadata)
@@ -131,18 +199,24 @@ impl RelyingParty {
     /// The URL to send the browser to.
     pub async fn authorization_url(
         &self,
+        registration: &Registration<'_>,
+        scope: impl FnOnce(&[String]) -> String + Send,
         flow: SignInFlow<'_>,
         wishes: SignInWishes<'_>,
     ) -> Result<String, SignInError> {
-        let metadata = self.metadata(flow.issuer).await?;
-        let endpoint = authorization_endpoint(&metadata)?;
+        let metadata = self.metadata(registration).await?;
+        let endpoint = if registration.announced_pkce {
+            authorization_endpoint(&metadata)?
+        } else {
+            any_authorization_endpoint(&metadata)?
+        };
         let challenge = CodeChallenge::of(flow.verifier);
         let mut query = form_urlencoded::Serializer::new(String::new());
         query
             .append_pair("response_type", "code")
-            .append_pair("client_id", flow.client_id)
-            .append_pair("redirect_uri", flow.redirect_uri)
-            .append_pair("scope", "openid email")
+            .append_pair("client_id", registration.client_id)
+            .append_pair("redirect_uri", &registration.redirect_uri)
+            .append_pair("scope", &scope(&metadata.scopes_supported))
             .append_pair("state", flow.state)
             .append_pair("nonce", flow.nonce)
             .append_pair("code_challenge", challenge.as_str())
@@ -150,6 +224,10 @@ impl RelyingParty {
         query.extend_pairs(wishes.login_hint.map(|hint| ("login_hint", hint)));
         query.extend_pairs(wishes.fresh.then_some(("prompt", "login")));
         query.extend_pairs(wishes.max_age.map(|age| ("max_age", age.to_string())));
+        if !wishes.acr_values.is_empty() {
+            query.append_pair("acr_values", &wishes.acr_values.join(" "));
+        }
+        query.extend_pairs(wishes.more);
         let separator = if endpoint.contains('?') { '&' } else { '?' };
         Ok(format!("{endpoint}{separator}{}", query.finish()))
     }
@@ -158,58 +236,192 @@ impl RelyingParty {
     /// the response: it is required if the IdP announces it, and has to be this IdP's (RFC 9207).
     pub async fn finish(
         &self,
+        registration: &Registration<'_>,
+        proof: &ClientProof<'_>,
         flow: SignInFlow<'_>,
         code: &str,
         iss: Option<&str>,
-        key: &SigningKey,
-        algorithm: Algorithm,
-    ) -> Result<SignedIn, SignInError> {
-        let issuer = flow.issuer;
-        let metadata = self.metadata(issuer).await?;
+    ) -> Result<Returned, SignInError> {
+        let metadata = self.metadata(registration).await?;
         let told = metadata.authorization_response_iss_parameter_supported;
-        if iss.is_some_and(|iss| iss != issuer.as_str()) || (told && iss.is_none()) {
+        // Where the issuer stands for several tenants, the response names one of them; the ID token
+        // says which.
+        let is_own = |iss: &str| match registration.tenants {
+            None => {
+                iss == registration.issuer.as_str()
+                    || registration.other_spelling.as_deref() == Some(iss)
+            }
+            Some(tenants) => {
+                let of = |tenant: &String| issuer_of_tenant(registration.issuer, tenant);
+                tenants.iter().filter_map(of).any(|issuer| issuer.as_str() == iss)
+            }
+        };
+        if iss.is_some_and(|iss| !is_own(iss)) || (told && iss.is_none()) {
             let text = "`iss` is not the issuer that was asked (RFC 9207)";
             return Err(SignInError::Callback(text.to_owned()));
         }
-        let (jti, now) = (self.entropy.id(), self.clock.now());
-        let assertion = client_assertion::sign(key, flow.client_id, issuer.as_str(), &jti, now);
-        let assertion = Secret::new(assertion);
         let form = [
             ("grant_type", "authorization_code"),
             ("code", code),
-            ("redirect_uri", flow.redirect_uri),
+            ("redirect_uri", &registration.redirect_uri),
             ("code_verifier", flow.verifier),
-            ("client_id", flow.client_id),
-            ("client_assertion_type", client_assertion::ASSERTION_TYPE),
-            ("client_assertion", assertion.expose()),
         ];
+        let answer = self.token(registration, proof, &metadata, &form).await?;
+        if answer.id_token.is_none() {
+            let text = "not a token answer with an ID token".to_owned();
+            return Err(SignInError::BadAnswer(text));
+        }
+        self.returned(registration, answer, Some(flow.nonce)).await
+    }
+
+    /// Asks with a refresh token whether the person is still there (OpenID Connect Core 12).
+    pub async fn refresh(
+        &self,
+        registration: &Registration<'_>,
+        proof: &ClientProof<'_>,
+        refresh_token: &Secret,
+    ) -> Result<Returned, SignInError> {
+        let metadata = self.metadata(registration).await?;
+        let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
+        let answer = self.token(registration, proof, &metadata, &form).await?;
+        self.returned(registration, answer, None).await
+    }
+
+    /// Whether the keys of the ID tokens can be had, for each issuer that may sign them.
+    pub async fn look_at_keys(
+        &self,
+        registration: &Registration<'_>,
+    ) -> Vec<(Issuer, Result<(), String>)> {
+        let issuers: Vec<Issuer> = match registration.tenants {
+            None => vec![registration.issuer.clone()],
+            Some(tenants) => tenants
+                .iter()
+                .filter_map(|tenant| issuer_of_tenant(registration.issuer, tenant))
+                .collect(),
+        };
+        let mut found = Vec::with_capacity(issuers.len());
+        for issuer in issuers {
+            let keys = self.keys_of(&issuer, registration.algorithm, None).await;
+            found.push((issuer, keys.map(|_| ()).map_err(|error| error.to_string())));
+        }
+        found
+    }
+
+    /// The status and the redirect of an authorization endpoint, for a request without a browser.
+    pub async fn visit(&self, url: &str) -> Result<(u16, Option<String>), String> {
+        let answer = self.outbound.get(url, Reach::of_trusted_url(url)).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        Ok((answer.status, redirect_of(url, &answer)))
+    }
+
+    /// The keys of an issuer, by its own metadata.
+    async fn keys_of(
+        &self,
+        issuer: &Issuer,
+        algorithm: Algorithm,
+        kid: Option<&str>,
+    ) -> Result<Arc<KeySet>, DiscoveryError> {
+        let metadata = self.discover(issuer, issuer.as_str()).await?;
+        let jwks_uri = metadata.jwks_uri.clone();
+        let reach = jwks_uri.as_deref().map_or(Reach::Public, |uri| metadata.reach_of(uri));
+        let source = KeySource { owner: issuer.to_string(), jwks_uri, algorithm, reach };
+        let keys = self.keys.keys(&source, kid).await;
+        keys.map_err(|error| DiscoveryError::Unusable(error.to_string()))
+    }
+
+    /// A request to the token endpoint.
+    async fn token(
+        &self,
+        registration: &Registration<'_>,
+        proof: &ClientProof<'_>,
+        metadata: &Discovered,
+        form: &[(&str, &str)],
+    ) -> Result<TokenAnswer, SignInError> {
+        let client_id = registration.client_id;
         let endpoint = &metadata.token_endpoint;
         let reach = metadata.reach_of(endpoint);
-        let answer = self.outbound.post_form(endpoint, reach, &form, None).await?;
+        let mut form = form.to_vec();
+        let answer = match proof {
+            ClientProof::SecretBasic(secret) => {
+                let basic = Some((client_id, secret.expose()));
+                self.outbound.post_form(endpoint, reach, &form, basic).await?
+            }
+            ClientProof::SecretPost(secret) => {
+                form.extend([("client_id", client_id), ("client_secret", secret.expose())]);
+                self.outbound.post_form(endpoint, reach, &form, None).await?
+            }
+            ClientProof::Assertion { key, certificate, to_token_endpoint } => {
+                let (jti, now) = (self.entropy.id(), self.clock.now());
+                let audience: &str =
+                    if *to_token_endpoint { endpoint } else { registration.issuer.as_str() };
+                let who = (client_id, audience);
+                let assertion =
+                    client_assertion::sign_for_upstream(key, *certificate, who, &jti, now);
+                let assertion = Secret::new(assertion);
+                form.extend([
+                    ("client_id", client_id),
+                    ("client_assertion_type", client_assertion::ASSERTION_TYPE),
+                    ("client_assertion", assertion.expose()),
+                ]);
+                self.outbound.post_form(endpoint, reach, &form, None).await?
+            }
+        };
         if answer.status != 200 {
             let error: OAuthError = answer.json().unwrap_or_else(|_| OAuthError {
                 error: format!("HTTP {}", answer.status),
                 ..OAuthError::default()
             });
-            return Err(SignInError::Refused { party: issuer.to_string(), error });
+            let party = registration.issuer.to_string();
+            // What an overloaded or broken server says about a token is not about the token.
+            if answer.status >= 500 || answer.status == 429 {
+                let error = format!("{party} answered HTTP {}", answer.status);
+                return Err(DiscoveryError::Unusable(error).into());
+            }
+            return Err(SignInError::Refused { party, error });
         }
-        let answer: CodeAnswer = answer.json().map_err(|error| {
-            SignInError::BadAnswer(format!("not a token answer with an ID token: {error}"))
-        })?;
-        let refused = |error| SignInError::IdToken { issuer: issuer.to_string(), error };
-        let (header, _) = jws::peek(&answer.id_token).map_err(refused)?;
-        let jwks_uri = metadata.jwks_uri.clone();
-        let reach = jwks_uri.as_deref().map_or(Reach::Public, |uri| metadata.reach_of(uri));
-        let source = KeySource { owner: issuer.to_string(), jwks_uri, algorithm, reach };
+        answer
+            .json()
+            .map_err(|error| SignInError::BadAnswer(format!("not a token answer: {error}")))
+    }
+
+    async fn returned(
+        &self,
+        registration: &Registration<'_>,
+        answer: TokenAnswer,
+        nonce: Option<&str>,
+    ) -> Result<Returned, SignInError> {
+        let refresh_token = answer.refresh_token.map(Secret::new);
+        let Some(id_token) = answer.id_token else {
+            let issuer = registration.issuer.clone();
+            return Ok(Returned { claims: None, issuer, refresh_token });
+        };
+        let own = registration.issuer;
+        let refused = |error| SignInError::IdToken { issuer: own.to_string(), error };
+        let (header, claims) = jws::peek(&id_token).map_err(refused)?;
+        // Where several tenants may sign in, the token's tenant is verified by what that tenant's
+        // own metadata say: its issuer and its keys.
+        let issuer = match registration.tenants {
+            None => own.clone(),
+            Some(tenants) => {
+                let tenant = claims.optional_str("tid").ok().flatten().unwrap_or_default();
+                let listed = tenants.contains(tenant).then(|| issuer_of_tenant(own, tenant));
+                listed.flatten().ok_or_else(|| SignInError::Tenant {
+                    issuer: own.to_string(),
+                    tenant: shown(tenant, 60),
+                })?
+            }
+        };
         let kid = header.optional_str("kid").ok().flatten();
-        let keys = self.keys.keys(&source, kid).await;
-        let keys = keys.map_err(|error| DiscoveryError::Unusable(error.to_string()))?;
+        let keys = self.keys_of(&issuer, registration.algorithm, kid).await?;
         let expected = SignIn {
-            issuer,
-            client: flow.client_id,
-            nonce: Some(flow.nonce),
+            issuer: &issuer,
+            other_spelling: registration.other_spelling.as_deref(),
+            client: registration.client_id,
+            nonce,
             access_token: answer.access_token.as_deref(),
         };
-        id_token::verify_sign_in(&answer.id_token, &keys, expected, now).map_err(refused)
+        let now = self.clock.now();
+        let claims = id_token::verify_claims(&id_token, &keys, expected, now).map_err(refused)?;
+        Ok(Returned { claims: Some(claims), issuer, refresh_token })
     }
 }

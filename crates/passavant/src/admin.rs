@@ -7,6 +7,7 @@ mod desk;
 mod gateway;
 mod secret_out;
 mod show;
+mod upstreams;
 
 pub(crate) use show::audit_table;
 
@@ -29,6 +30,7 @@ use passavant_runtime::config::Config;
 use serde_json::json;
 use show::show;
 use std::path::PathBuf;
+use upstreams::upstreams;
 
 #[derive(Args)]
 pub(crate) struct Admin {
@@ -130,6 +132,7 @@ async fn act(args: Admin) -> Result<()> {
         Noun::Server(server) => servers(&api, server).await?,
         Noun::Resource(resource) => resources(&api, resource).await?,
         Noun::Connection(connection) => connections(&api, connection).await?,
+        Noun::Upstream(upstream) => return upstreams(&api, upstream, args.json).await,
         Noun::Trust(trust) => trusts(&api, trust).await?,
         Noun::Account(account) => accounts(&api, account).await?,
         Noun::Key(act) => keys(&api, act).await?,

@@ -111,6 +111,9 @@ pub enum Refusal {
     SubjectRefreshToken,
     /// The person is disabled or gone, or the sign-in session has ended.
     SubjectNotLive,
+    /// The identity provider in front, at which the person signed in, has not answered for longer
+    /// than is allowed.
+    UpstreamUnreachable,
     /// A `resource` is not an absolute https URL (RFC 8707 section 2).
     ResourceMalformed,
     /// Refused by policy.
@@ -421,6 +424,13 @@ impl Refusal {
                 400,
                 GRANT,
                 "The sign-in that the subject token belongs to has ended. Sign in again.",
+            ),
+            Self::UpstreamUnreachable => (
+                "upstream.unreachable",
+                503,
+                "temporarily_unavailable",
+                "The company's identity provider, at which this person signed in, does not answer, \
+                 so it is not known whether they are still there. Try again.",
             ),
             Self::ResourceMalformed => (
                 "resource.malformed",

@@ -3,7 +3,7 @@
 
 use super::{
     directory::Linked,
-    front_channel::upstream_of,
+    front_channel::registration_of,
     jwt_bearer::{Who, resolve},
     state::Ras,
 };
@@ -19,6 +19,7 @@ use passavant_authority::{
     front_channel::{keep, upstream},
     origin::origin_of,
 };
+use passavant_outbound::ClientProof;
 use passavant_proto::{
     event::{Detail, RequestEvent},
     oauth::form::Form,
@@ -64,8 +65,13 @@ async fn came_back(
     let snapshot = authority.fresh().await.map_err(|e| broken(&e))?;
     let off = || bad("Sign-in for your company is switched off here. Ask IT.");
     let trusted = snapshot.directory.trusted(&state.issuer).ok_or_else(off)?;
-    let at = upstream_of(trusted).ok_or_else(off)?;
-    let Some(signed_in) = upstream::finish(ras, form, &state, &at).await else {
+    let registration = registration_of(ras, trusted).ok_or_else(off)?;
+    let key = authority.signing();
+    let proof = ClientProof::Assertion { key: &key, certificate: None, to_token_endpoint: false };
+    let returned = upstream::finish(ras, form, &state, &registration, &proof).await.ok();
+    let signed_in = returned
+        .and_then(|returned| SignedIn::of(returned.claims.as_ref()?, registration.issuer).ok());
+    let Some(signed_in) = signed_in else {
         record(ras, event.refused("sign_in.issuer"), now).await?;
         let text = "The sign-in at your company did not work. Start again in the application; if it \
                     goes on, tell IT.";

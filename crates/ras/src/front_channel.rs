@@ -10,11 +10,9 @@ use passavant_authority::{
     admission::Admission,
     answer::{broken, error_page},
     authority::{Authority, RegisteredClient, Snapshot},
-    front_channel::{
-        FrontChannel, Person, Proof, ReadRequest, Reading, Ticket, Unread,
-        upstream::{self, Upstream},
-    },
+    front_channel::{FrontChannel, Person, Proof, ReadRequest, Reading, Ticket, Unread, upstream},
 };
+use passavant_outbound::{Registration, SignInWishes};
 use passavant_proto::{
     event::RequestEvent,
     oauth::authorize::{self, Offer, PageError, RedirectError},
@@ -98,11 +96,17 @@ impl FrontChannel for Ras {
         let Some(trusted) = company_of(&snapshot.directory, email) else {
             return Ok(Proof::Under(consent_page::which_company(read, email)));
         };
-        let upstream = upstream_of(trusted).ok_or_else(|| {
+        let registration = registration_of(self, trusted).ok_or_else(|| {
             let text = "Sign-in for your company is switched off here. Ask IT.";
             error_page(StatusCode::BAD_REQUEST, text)
         })?;
-        Ok(Proof::Under(upstream::send(self, read, &upstream, email, parts).await?))
+        let scope = |_: &[String]| "openid email".to_owned();
+        let (fresh, max_age) = (read.request.fresh, read.request.max_age);
+        let sending = upstream::Sending { target: &read.target, fresh, max_age };
+        let wishes = SignInWishes { login_hint: email, fresh, max_age, ..SignInWishes::default() };
+        let there = (&registration, None);
+        let sent = upstream::send(self, sending, there, scope, wishes, parts).await?;
+        Ok(Proof::Under(sent))
     }
 
     fn asks(&self, _: &ReadRequest<GovernedResource>) -> Option<RedirectError> {
@@ -169,8 +173,21 @@ fn company_of<'a>(directory: &'a RasDirectory, email: Option<&str>) -> Option<&'
     by_domain.or(only)
 }
 
+/// The path below the issuer that browsers return to.
+const CALLBACK: &str = "/callback";
+
 /// Our registration at a trusted issuer; `None` if people may not sign in there.
-pub(super) fn upstream_of(trusted: &TrustedIssuer) -> Option<Upstream<'_>> {
-    let client_id = trusted.open_sign_in()?.client_id.as_str();
-    Some(Upstream { issuer: &trusted.issuer, client_id, algorithm: trusted.algorithm })
+pub(super) fn registration_of<'a>(
+    ras: &Ras,
+    trusted: &'a TrustedIssuer,
+) -> Option<Registration<'a>> {
+    Some(Registration {
+        issuer: &trusted.issuer,
+        tenants: None,
+        other_spelling: None,
+        client_id: trusted.open_sign_in()?.client_id.as_str(),
+        redirect_uri: ras.issuer().endpoint(CALLBACK),
+        algorithm: trusted.algorithm,
+        announced_pkce: true,
+    })
 }

@@ -399,6 +399,12 @@ fn idp_settings(written: &WrittenIdp) -> IdpSettings {
         session_lifetime: written
             .session_hours
             .map_or(default.session_lifetime, |hours| i64::from(hours) * 3600),
+        upstream_check: written
+            .upstream_check_minutes
+            .map_or(default.upstream_check, |minutes| i64::from(minutes.get()) * 60),
+        upstream_grace: written
+            .upstream_grace_minutes
+            .map_or(default.upstream_grace, |minutes| i64::from(minutes) * 60),
         allow_public_exchange: written.allow_public_exchange.unwrap_or(false),
         enrolment: written.enrolment.unwrap_or(default.enrolment),
         device_authorization: written.device_authorization.unwrap_or(default.device_authorization),

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use passavant_admin::STILL_VERIFIES;
-use passavant_authority::{KeyRing, Keys};
+use passavant_authority::{KeyRing, Keys, Sealing};
 use passavant_host as system;
 use passavant_proto::{
     jose::jwk::{Algorithm, SigningKey},
@@ -43,22 +43,55 @@ impl KeyEncryptionKey {
     }
 
     fn open(&self, kid: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>> {
-        let wrong = || {
+        self.open_sealed(kid, sealed).map_err(|()| {
             anyhow!(
                 "the signing key {kid} cannot be opened with this key file\n\
                  hint: the database belongs to another key file: restore that file; nothing was \
                  changed"
             )
-        };
-        let mut bytes = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| wrong())?;
+        })
+    }
+
+    fn open_sealed(&self, label: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, ()> {
+        let mut bytes = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| ())?;
         if bytes.len() < NONCE_LEN {
-            return Err(wrong());
+            return Err(());
         }
         let (nonce, content) = bytes.split_at_mut(NONCE_LEN);
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| wrong())?;
-        let opened = self.0.open_in_place(nonce, Aad::from(kid.as_bytes()), content);
-        Ok(Zeroizing::new(opened.map_err(|_| wrong())?.to_vec()))
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| ())?;
+        let opened = self.0.open_in_place(nonce, Aad::from(label.as_bytes()), content);
+        Ok(Zeroizing::new(opened.map_err(|_| ())?.to_vec()))
     }
+}
+
+/// Sealing of other parties' secrets under this key.
+pub fn sealing(kek: &Arc<KeyEncryptionKey>) -> Sealing {
+    let (seal, open) = (Arc::clone(kek), Arc::clone(kek));
+    Sealing::new(
+        move |label, value| seal.seal(label, value).map_err(|error| format!("{error:#}")),
+        move |label, sealed| {
+            let opened = open.open_sealed(label, sealed).map(|value| value.to_vec());
+            opened.map_err(|()| format!("{label}: it was sealed with another key file"))
+        },
+    )
+}
+
+/// A self-signed certificate that an upstream knows this server by, for three years, and its RSA
+/// key.
+pub fn certificate(name: &str, now: Timestamp) -> Result<(Vec<u8>, Vec<u8>), String> {
+    let made = || -> Result<(Vec<u8>, Vec<u8>)> {
+        let der = passavant_host::keys::generate(Algorithm::RS256)?;
+        let key = rcgen::KeyPair::try_from(der.as_slice())?;
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, format!("Passavant {name}"));
+        let day = |from: i64| time::OffsetDateTime::from_unix_timestamp(from);
+        // Clocks differ.
+        params.not_before = day(now.plus(-86_400).0)?;
+        params.not_after = day(now.plus(3 * 365 * 86_400).0)?;
+        let certificate = params.self_signed(&key)?;
+        Ok((certificate.der().to_vec(), der.to_vec()))
+    };
+    made().map_err(|error| format!("a certificate cannot be made: {error:#}"))
 }
 
 /// A gateway's key, from its file or created at its first start: it signs the assertions that tell

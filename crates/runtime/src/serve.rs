@@ -11,8 +11,10 @@ use crate::{
 use anyhow::{Context as _, Result, bail};
 use axum::Router;
 use ipnet::IpNet;
-use passavant_admin::{AdminApi, IdpAdmin, RasAdmin, proof};
-use passavant_authority::{Context, LIMITS, Passwords, Probe, Readers, health, limited};
+use passavant_admin::{
+    AdminApi, CheckUpstream, IdpAdmin, RasAdmin, UpstreamTools, proof, types::UpstreamLeg,
+};
+use passavant_authority::{Context, LIMITS, Passwords, Probe, Readers, Sealing, health, limited};
 use passavant_gateway::Gateway;
 use passavant_host as system;
 use passavant_host::{Shared, private_file};
@@ -106,6 +108,25 @@ async fn own(
     Ok((store, keys))
 }
 
+/// What administration needs for the identity providers in front.
+pub fn upstream_tools(idp: &Idp, sealing: Sealing) -> UpstreamTools {
+    let idp = idp.clone();
+    let check: CheckUpstream = Arc::new(move |upstream| {
+        let idp = idp.clone();
+        Box::pin(async move {
+            let legs = idp.check_upstream(&upstream).await.into_iter();
+            let told = |leg: passavant_idp::Leg| UpstreamLeg {
+                leg: leg.name.to_owned(),
+                works: leg.works,
+                found: leg.found,
+                hint: leg.hint,
+            };
+            legs.map(told).collect()
+        })
+    });
+    UpstreamTools { sealing, certificate: Some(Arc::new(keys::certificate)), check: Some(check) }
+}
+
 /// The running listeners.
 struct Running {
     listeners: JoinSet<()>,
@@ -143,7 +164,8 @@ async fn start(
 ) -> Result<Running> {
     let kek = read_kek(config)?;
     let (clock, entropy) = (system::clock(), system::entropy());
-    let context = Context::new(clock.clone(), entropy.clone(), &outbound);
+    let sealing = keys::sealing(&kek);
+    let context = Context::new(clock.clone(), entropy.clone(), &outbound).sealing(sealing.clone());
     let passwords = Passwords::new(std::thread::available_parallelism().map_or(1, usize::from));
     let certificates = Certificates::default();
     let deps = ListenerDeps {
@@ -167,6 +189,7 @@ async fn start(
                 .await?;
         let (router, probe) = (idp.router(), idp.probe());
         probes.push(probe.clone());
+        let tools = upstream_tools(&idp, sealing);
         idp_role = Some(idp);
         let admin = IdpAdmin::new(
             place.issuer.clone(),
@@ -176,7 +199,7 @@ async fn start(
             passwords.clone(),
         );
         let admin = admin.keys(keys::maker(&kek, place.algorithm, &clock));
-        idp_admin = Some(admin.public_exchange(public_exchange));
+        idp_admin = Some(admin.public_exchange(public_exchange).upstreams(tools));
         listen(&mut listeners, place, router, probe, &deps, &stop).await.context("idp")?;
         kept.push((store.clone(), place.keep_refused));
         stores.push(store);

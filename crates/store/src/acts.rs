@@ -7,14 +7,15 @@ use crate::{
     database::{Store, StoreError, reading},
     directory::{GENERATION, Generation, Put, read, remove, remove_where, tag_of, write},
     ledger::{AuditEvent, insert_audit},
-    people::{LetIn, remove_links},
+    people::{LetIn, remove_links, remove_person_links},
     record::Record,
     rows::record,
-    sign_in::{end_account, end_client, end_issuer, end_resource},
+    sign_in::{end_account, end_client, end_issuer, end_resource, end_upstream},
 };
 use passavant_proto::{
     event::Detail,
     oauth::client::{Client, GovernedResource},
+    oidc::upstream::UpstreamProvider,
     policy::{Connection, RegisteredResource, ResourceAuthorizationServer},
     time::Timestamp,
     xaa::trust::{Account, TrustedIssuer},
@@ -233,6 +234,9 @@ async fn delete_what_names(
     } else if kind == TrustedIssuer::KIND {
         gone += remove_links(transaction, "issuer", id).await?;
         end_issuer(transaction, id, now).await?;
+    } else if kind == UpstreamProvider::KIND {
+        end_upstream(transaction, id, now).await?;
+        gone += remove_person_links(transaction, "upstream", id).await?;
     } else if kind == Account::KIND {
         gone += remove_links(transaction, "account", id).await?;
         end_account(transaction, id, now).await?;

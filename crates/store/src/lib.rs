@@ -31,7 +31,10 @@ pub use ledger::{
     AuditEvent, AuditFilter, AuditRow, Entry, EntryOutcome, Grant, Outcome, TokenKind, UsedJti,
 };
 pub use opening::{check_transport, sqlite_path};
-pub use people::{Group, Installation, MOST_INSTALLATIONS, User};
+pub use people::{
+    DueSession, Group, Installation, MOST_INSTALLATIONS, PersonLink, Told, UpstreamOutcome,
+    UpstreamSignIn, User,
+};
 pub use record::Record;
 pub use rows::Readings;
 pub use sign_in::{

@@ -17,7 +17,7 @@ const SCHEMA_VERSION: i64 = 1;
 const FIRST: &str = include_str!("migrations/0000_first.sql");
 
 /// The later steps, numbered from 1. A released step is never changed.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     Step::Both(include_str!("migrations/0001_whose_and_when.sql")),
     Step::Both(include_str!("migrations/0002_keys_ahead.sql")),
     Step::Both(include_str!("migrations/0003_refresh_again.sql")),
@@ -32,6 +32,7 @@ const STEPS: [Step; 8] = [
         sqlite: include_str!("migrations/0008_people.sqlite.sql"),
         postgres: include_str!("migrations/0008_people.postgres.sql"),
     },
+    Step::Both(include_str!("migrations/0009_upstream.sql")),
 ];
 
 /// One step, in the dialects of the databases.

@@ -93,6 +93,12 @@ impl Store {
                     now.0
                 ),
             ),
+            (
+                "upstream_sessions",
+                "NOT EXISTS (SELECT 1 FROM sessions held WHERE held.sid = upstream_sessions.sid \
+                 AND held.ended_at IS NULL)"
+                    .to_owned(),
+            ),
             ("installations", format!("revoked_at < {}", before(30 * 86_400))),
             ("audit", format!("outcome = 'refused' AND at < {refused}")),
         ];

@@ -10,6 +10,7 @@ pub(crate) mod keys;
 pub(crate) mod people;
 pub(crate) mod policy;
 pub(crate) mod trust;
+pub(crate) mod upstreams;
 
 use crate::types::{Dependents, Kind, ListQuery, Listed, UnreadableRecord};
 use context::ActContext;

@@ -56,6 +56,14 @@ fn check_sign_in(
             "leave `sign_in` out: people of a tenant come through cross-app access",
         ));
     }
+    check_domain_names("domains", sign_in.iter().flat_map(|s| &s.domains))
+}
+
+/// Rejects what is not a domain name.
+pub(super) fn check_domain_names<'d>(
+    member: &str,
+    domains: impl IntoIterator<Item = &'d String>,
+) -> Result<(), ActError> {
     let is_domain = |domain: &str| {
         let label = |label: &str| {
             let legal = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
@@ -63,9 +71,9 @@ fn check_sign_in(
         };
         domain.len() <= 253 && domain.split('.').all(label)
     };
-    match sign_in.iter().flat_map(|s| &s.domains).find(|domain| !is_domain(domain)) {
+    match domains.into_iter().find(|domain| !is_domain(domain)) {
         Some(domain) => Err(ActError::invalid(
-            format!("`domains`: `{domain}` is not a domain"),
+            format!("`{member}`: `{domain}` is not a domain"),
             "for instance acme.example",
         )),
         None => Ok(()),

@@ -10,15 +10,16 @@ use crate::{
         self, ActError, ManagedKind, Switched, administrators, audit, clients,
         context::Need::{self, Appoint, Change, CutOff, Read},
         explain::explain,
-        people, trust,
+        people, trust, upstreams,
     },
     servers::{Administration, IdpAdmin, RasAdmin},
     types::{
         Accounts, Administrators, AuditQuery, AuditView, AuthorizationServers, ClientHosts,
         Clients, Connections, Dependents, ExplainQuestion, Explanation, GovernedResources, Groups,
         InstallationView, KeyMade, KeyView, Kind, LinkView, ListQuery, Listed, NewPassword,
-        NewSecret, Problem, Renewal, Resources, Rotation, SecretView, SessionView, TrustedIssuers,
-        UnreadableRecord, UserView, Users, WhoseQuery,
+        NewPersonLink, NewSecret, Nothing, PersonLinkQuery, PersonLinkView, Problem, Renewal,
+        Resources, Rotation, SecretView, SessionView, TrustedIssuers, UnreadableRecord,
+        UpstreamLeg, Upstreams, UserView, Users, WhoseQuery,
     },
 };
 use axum::{
@@ -348,6 +349,48 @@ pub(super) fn idp() -> Table<IdpAdmin> {
         .switched::<AuthorizationServers>("resource authorization server")
         .switched::<Resources>("MCP server")
         .switched::<Connections>("connection")
+        .switched::<Upstreams>("upstream identity provider")
+        .op(
+            Op::new(
+                Method::GET,
+                "/upstreams/{id}/links",
+                Read,
+                "List the people of an upstream who are linked to users, 1000 at most",
+            )
+            .list::<PersonLinkView>(),
+            person_links,
+        )
+        .op(
+            Op::new(
+                Method::POST,
+                "/upstreams/{id}/links",
+                Change,
+                "Link a person of an upstream to a user",
+            )
+            .body::<NewPersonLink>()
+            .answer::<Nothing>(),
+            link_person,
+        )
+        .op(
+            Op::new(
+                Method::DELETE,
+                "/upstreams/{id}/links",
+                CutOff,
+                "Unlink a person of an upstream; the user's sign-ins end",
+            )
+            .query::<PersonLinkQuery>(),
+            unlink_person,
+        )
+        .op(
+            Op::new(
+                Method::POST,
+                "/upstreams/{id}/check",
+                Change,
+                "Look at every leg of an upstream: who has to change what",
+            )
+            .list::<UpstreamLeg>(),
+            check_upstream,
+        )
         .op(
             Op::new(
                 Method::GET,
@@ -591,6 +634,37 @@ async fn unlink(
 ) -> Result<StatusCode, ActError> {
     trust::unlink(&acting.context, link).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn person_links(
+    acting: Acting<IdpAdmin>,
+    Path(id): Path<String>,
+) -> Answer<Listed<PersonLinkView>> {
+    upstreams::links(&acting.context, &id).await.map(Json)
+}
+
+async fn link_person(
+    acting: Acting<IdpAdmin>,
+    Path(id): Path<String>,
+    Said(new): Said<NewPersonLink>,
+) -> Answer<Nothing> {
+    upstreams::link(&acting.of, &acting.context, &id, new).await.map(Json)
+}
+
+async fn unlink_person(
+    acting: Acting<IdpAdmin>,
+    Path(id): Path<String>,
+    QueryParams(said): QueryParams<PersonLinkQuery>,
+) -> Result<StatusCode, ActError> {
+    upstreams::unlink(&acting.context, &id, said).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn check_upstream(
+    acting: Acting<IdpAdmin>,
+    Path(id): Path<String>,
+) -> Answer<Listed<UpstreamLeg>> {
+    upstreams::check(&acting.of, &acting.context, &id).await.map(Json)
 }
 
 /// The OpenAPI document of the whole administration API.

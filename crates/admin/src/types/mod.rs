@@ -9,6 +9,7 @@ mod keys;
 mod people;
 mod policy;
 mod trust;
+mod upstreams;
 mod written;
 
 pub use administrators::*;
@@ -18,6 +19,7 @@ pub use keys::*;
 pub use people::*;
 pub use policy::*;
 pub use trust::*;
+pub use upstreams::*;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;
@@ -67,6 +69,8 @@ kinds! {
     Resources: "resources", "resource", NewResource, ResourceChange, ResourceView;
     /// Who may use which client to reach which MCP servers.
     Connections: "connections", "connection", NewConnection, ConnectionChange, ConnectionView;
+    /// Identity providers at which the company's people sign in.
+    Upstreams: "upstreams", "upstream", NewUpstream, UpstreamChange, UpstreamView;
     /// Identity providers that a RAS trusts.
     TrustedIssuers: "trusted-issuers", "trust", NewTrust, TrustChange, TrustView;
     /// Origins of client metadata documents that a RAS accepts.

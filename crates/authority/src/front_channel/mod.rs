@@ -156,6 +156,11 @@ pub trait FrontChannel: Clone + Send + Sync + 'static {
         session: &Session,
     ) -> impl Future<Output = Result<Option<Self::Who>, StoreError>> + Send;
 
+    /// Whether another sign-in could serve the request better than the one that this person has.
+    fn could_do_more(&self, _: &ReadRequest<Self::About>, _: &Person<Self::Who>) -> bool {
+        false
+    }
+
     /// Signs a person in: first without a form, then with the form they sent.
     fn prove(
         &self,
@@ -198,7 +203,10 @@ async fn begun<F: FrontChannel>(
 ) -> Result<Response<Body>, Response<Body>> {
     let read = read(front, parts).await?;
     match person(front, &read, parts).await? {
-        Some(person) => agree(front, read, person, parts).await,
+        Some(person) if read.request.silent || !front.could_do_more(&read, &person) => {
+            agree(front, read, person, parts).await
+        }
+        Some(_) => prove(front, read, None, parts).await,
         None if read.request.silent => Err(not_now(front, &read, LOGIN_REQUIRED)),
         None => prove(front, read, None, parts).await,
     }
@@ -244,7 +252,7 @@ async fn answered<F: FrontChannel>(
 
 /// Parameters that are carried over from POST to GET: everything that the endpoint reads or
 /// returns.
-const PARAMETERS: [&str; 19] = [
+const PARAMETERS: [&str; 20] = [
     "response_type",
     "client_id",
     "redirect_uri",
@@ -253,6 +261,7 @@ const PARAMETERS: [&str; 19] = [
     "nonce",
     "prompt",
     "max_age",
+    "acr_values",
     "login_hint",
     "id_token_hint",
     "claims",
@@ -410,15 +419,21 @@ async fn person<F: FrontChannel>(
     read: &ReadRequest<F::About>,
     parts: &Parts,
 ) -> Result<Option<Person<F::Who>>, Response<Body>> {
-    let held = session(front, &parts.headers).await.map_err(|e| broken(&e))?;
     let now = front.authority().now();
-    let serves = |session: &Session| {
-        read.request.is_served_by(session.authentication.auth_time, now)
-            && read.request.is_for(&session.user_id)
-    };
-    let Some((session, cookie)) = held.filter(|(session, _)| serves(session)) else {
-        return Ok(None);
-    };
+    let person = anyone(front, read, parts).await?;
+    let recent = |auth_time: Timestamp| read.request.is_served_by(auth_time, now);
+    Ok(person.filter(|person| recent(person.session.authentication.auth_time)))
+}
+
+/// The person who is signed in with this browser, if the request may be for them.
+async fn anyone<F: FrontChannel>(
+    front: &F,
+    read: &ReadRequest<F::About>,
+    parts: &Parts,
+) -> Result<Option<Person<F::Who>>, Response<Body>> {
+    let held = session(front, &parts.headers).await.map_err(|e| broken(&e))?;
+    let held = held.filter(|(session, _)| read.request.is_for(&session.user_id));
+    let Some((session, cookie)) = held else { return Ok(None) };
     let who = front.who(&session).await.map_err(|e| broken(&e))?;
     Ok(who.map(|who| Person { session, cookie, who }))
 }
@@ -464,6 +479,29 @@ async fn prove<F: FrontChannel>(
     }
 }
 
+/// Continues with the request that a person has just signed in for elsewhere. They are asked if the
+/// party asks, unless they had to prove themselves for this very request (`proved`).
+pub async fn go_on<F: FrontChannel>(
+    front: &F,
+    (parts, target): (&Parts, &str),
+    (person, cookies): (Person<F::Who>, Cookies),
+    proved: bool,
+) -> Response<Body> {
+    let mut parts = parts.clone();
+    let Ok(uri) = target.parse() else {
+        return error_page(StatusCode::BAD_REQUEST, &PageError::Unreadable.to_string());
+    };
+    parts.uri = uri;
+    let went = match read(front, &parts).await {
+        Ok(read) if proved => leave(front, read, &person, &parts).await,
+        Ok(read) => agree(front, read, person, &parts).await,
+        Err(response) => Err(response),
+    };
+    let (Ok(mut response) | Err(mut response)) = went;
+    keep_all(front, &mut response, cookies);
+    response
+}
+
 async fn agree<F: FrontChannel>(
     front: &F,
     read: ReadRequest<F::About>,
@@ -500,7 +538,8 @@ async fn said<F: FrontChannel>(
     let old = || error_page(StatusCode::FORBIDDEN, TOO_OLD);
     let authority = front.authority();
     let now = authority.now();
-    let person = person(front, &read, parts).await?.ok_or_else(old)?;
+    // Whether the sign-in was recent enough was decided when the page was made.
+    let person = anyone(front, &read, parts).await?.ok_or_else(old)?;
     let ticket = form.optional("ticket").unwrap_or_default();
     let proof = form.optional("csrf").unwrap_or_default();
     let (made, id) = ticket.split_once('.').ok_or_else(old)?;

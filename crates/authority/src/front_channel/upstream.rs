@@ -2,7 +2,7 @@
 //! needed when it returns is in a signed cookie: nothing is stored here before the person has
 //! signed in, and any node can continue.
 
-use super::{FrontChannel, ReadRequest, keep, kept};
+use super::{FrontChannel, keep, kept};
 use crate::{
     answer::{broken, error_page},
     browser::{cookie_name, cookies_of, see_other},
@@ -11,49 +11,40 @@ use axum::{
     body::Body,
     http::{HeaderMap, Response, StatusCode, request::Parts},
 };
-use passavant_outbound::{SignInFlow, SignInWishes};
+use passavant_outbound::{
+    ClientProof, Registration, Returned, SignInError, SignInFlow, SignInWishes,
+};
 use passavant_proto::{
-    identifier::Issuer,
-    jose::jwk::Algorithm,
     oauth::form::Form,
-    oidc::id_token::SignedIn,
+    oidc::authentication::Authentication,
     oidc::sign_in_state::{self, SignInState},
+    others_text::shown,
     secret::equal_in_constant_time,
     time::{SKEW, Timestamp},
 };
 use passavant_store::{EntryOutcome, UsedJti};
 
-/// The path below the issuer that browsers return to.
-const CALLBACK: &str = "/callback";
 /// Longest cookie value that browsers keep, in bytes, without name and attributes.
 const LONGEST_COOKIE: usize = 3800;
 /// Concurrent sign-ins in one browser. A page that starts more of them must not fill the browser's
 /// cookies until requests become too large.
 const FLOWS: usize = 4;
 
-/// Another identity provider, and our registration there.
-#[derive(Clone, Copy)]
-pub struct Upstream<'a> {
-    pub issuer: &'a Issuer,
-    /// Our client id there.
-    pub client_id: &'a str,
-    /// Its signature algorithm.
-    pub algorithm: Algorithm,
+fn flow(state: &SignInState) -> SignInFlow<'_> {
+    SignInFlow { state: &state.state, nonce: &state.nonce, verifier: &state.verifier }
 }
 
-fn flow<'a>(
-    upstream: &Upstream<'a>,
-    state: &'a SignInState,
-    redirect_uri: &'a str,
-) -> SignInFlow<'a> {
-    SignInFlow {
-        issuer: upstream.issuer,
-        client_id: upstream.client_id,
-        redirect_uri,
-        state: &state.state,
-        nonce: &state.nonce,
-        verifier: &state.verifier,
-    }
+/// Why a sign-in at another identity provider brought nobody.
+#[derive(Debug)]
+pub enum NotReturned {
+    /// The identity provider, or the person at it, said no: its error code.
+    Refused(String),
+    /// It does not answer.
+    Unreachable,
+    /// What came is not a valid response to this sign-in.
+    Invalid,
+    /// The person did not sign in again although that was required.
+    Stale,
 }
 
 fn flow_name(state: &str) -> String {
@@ -61,12 +52,24 @@ fn flow_name(state: &str) -> String {
     format!("flow-{}", state.chars().filter(plain).take(8).collect::<String>())
 }
 
-/// Redirects the browser there.
+/// What a browser that is sent there returns to.
+#[derive(Clone, Copy, Debug)]
+pub struct Sending<'a> {
+    /// Path and query of the request to continue with.
+    pub target: &'a str,
+    /// The person has to have signed in anew when they return.
+    pub fresh: bool,
+    /// Maximum age of the sign-in when they return, in seconds.
+    pub max_age: Option<i64>,
+}
+
+/// Redirects the browser there. `name` is the upstream's, if this is the IdP.
 pub async fn send<F: FrontChannel>(
     front: &F,
-    read: &ReadRequest<F::About>,
-    upstream: &Upstream<'_>,
-    email: Option<&str>,
+    sending: Sending<'_>,
+    (registration, name): (&Registration<'_>, Option<&str>),
+    scope: impl FnOnce(&[String]) -> String + Send,
+    wishes: SignInWishes<'_>,
     parts: &Parts,
 ) -> Result<Response<Body>, Response<Body>> {
     let authority = front.authority();
@@ -76,25 +79,22 @@ pub async fn send<F: FrontChannel>(
         state: entropy.secret().expose().to_owned(),
         nonce: entropy.id(),
         verifier: entropy.secret().expose().to_owned(),
-        issuer: upstream.issuer.to_string(),
+        issuer: registration.issuer.to_string(),
+        upstream: name.map(str::to_owned),
         // Whether the sign-in is fresh or strong enough is checked when the browser returns.
-        target: without_wishes(&read.target),
-        fresh: read.request.fresh,
-        max_age: read.request.max_age,
+        target: without_wishes(sending.target),
+        fresh: sending.fresh,
+        max_age: sending.max_age,
         iss: authority.issuer.to_string(),
         iat: now,
         exp: now.plus(sign_in_state::LIFETIME),
     };
-    let redirect_uri = authority.issuer.endpoint(CALLBACK);
-    let wishes = SignInWishes {
-        login_hint: email.filter(|email| email.contains('@')),
-        fresh: read.request.fresh,
-        max_age: read.request.max_age,
-    };
-    let flow = flow(upstream, &state, &redirect_uri);
-    let url = authority.context.relying_party.authorization_url(flow, wishes).await;
+    let hint = wishes.login_hint.filter(|hint| hint.contains('@'));
+    let wishes = SignInWishes { login_hint: hint, ..wishes };
+    let relying_party = &authority.context.relying_party;
+    let url = relying_party.authorization_url(registration, scope, flow(&state), wishes).await;
     let url = url.map_err(|error| {
-        tracing::warn!(%error, issuer = %upstream.issuer, "people cannot be sent to the sign-in page of a trusted issuer");
+        tracing::warn!(%error, issuer = %registration.issuer, "people cannot be sent to the sign-in page of their identity provider");
         let text = "Your company's sign-in does not answer. Try again later, or tell IT.";
         error_page(StatusCode::SERVICE_UNAVAILABLE, text)
     })?;
@@ -129,11 +129,14 @@ fn flows_to_drop<F: FrontChannel>(front: &F, headers: &HeaderMap, now: Timestamp
     flows.into_iter().take(most).map(|(_, name)| name).collect()
 }
 
+/// Parameters that the sign-in itself satisfies. The last one is our own: which button was pressed.
+const SATISFIED: [&str; 3] = ["prompt", "max_age", "upstream"];
+
 /// The request without the parameters that the sign-in itself satisfies.
 fn without_wishes(target: &str) -> String {
     let Some((path, query)) = target.split_once('?') else { return target.to_owned() };
     let kept = form_urlencoded::parse(query.as_bytes())
-        .filter(|(name, _)| name != "prompt" && name != "max_age");
+        .filter(|(name, _)| !SATISFIED.contains(&name.as_ref()));
     let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(kept).finish();
     format!("{path}?{query}")
 }
@@ -171,31 +174,36 @@ pub async fn once<F: FrontChannel>(front: &F, state: &SignInState) -> Result<(),
     if first.map_err(|e| broken(&e))? == EntryOutcome::Recorded { Ok(()) } else { Err(old()) }
 }
 
-/// The identity provider's statement about who returned; `None` if it refuses, or if its statement
-/// does not verify.
+/// The identity provider's statement about who returned.
 pub async fn finish<F: FrontChannel>(
     front: &F,
     form: &Form,
     state: &SignInState,
-    upstream: &Upstream<'_>,
-) -> Option<SignedIn> {
+    registration: &Registration<'_>,
+    proof: &ClientProof<'_>,
+) -> Result<Returned, NotReturned> {
     let authority = front.authority();
     // The issuer's `error_description` is not shown: anyone could have written the link.
-    let code = form.optional("code")?;
-    let redirect_uri = authority.issuer.endpoint(CALLBACK);
-    let flow = flow(upstream, state, &redirect_uri);
-    let (key, iss) = (authority.signing(), form.optional("iss"));
-    let relying_party = &authority.context.relying_party;
-    let signed_in = match relying_party.finish(flow, code, iss, &key, upstream.algorithm).await {
-        Ok(signed_in) => signed_in,
-        Err(error) => {
-            tracing::warn!(%error, issuer = %upstream.issuer, "a sign-in at a trusted issuer failed");
-            return None;
-        }
+    let Some(code) = form.optional("code") else {
+        let error = form.optional("error").unwrap_or("no code");
+        return Err(NotReturned::Refused(shown(error, 100)));
     };
-    let at = signed_in.authentication.auth_time;
+    let iss = form.optional("iss");
+    let relying_party = &authority.context.relying_party;
+    let returned = relying_party.finish(registration, proof, flow(state), code, iss).await;
+    let returned = returned.map_err(|error| {
+        tracing::warn!(%error, issuer = %registration.issuer, "a sign-in at another identity provider failed");
+        match error {
+            SignInError::Discovery(_) | SignInError::Outbound(_) => NotReturned::Unreachable,
+            SignInError::Refused { error, .. } => NotReturned::Refused(error.error),
+            _ => NotReturned::Invalid,
+        }
+    })?;
+    let claims = returned.claims.as_ref().ok_or(NotReturned::Invalid)?;
+    let at = Authentication::said(claims, &returned.issuer).auth_time;
     let oldest = if state.fresh { Some(0) } else { state.max_age };
-    oldest.is_none_or(|age| at >= state.iat.plus(-age - SKEW)).then_some(signed_in)
+    let recent = oldest.is_none_or(|age| at >= state.iat.plus(-age - SKEW));
+    if recent { Ok(returned) } else { Err(NotReturned::Stale) }
 }
 
 /// Deletes the cookie of a sign-in, which is not accepted again, whatever its result.

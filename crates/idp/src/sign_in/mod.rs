@@ -3,3 +3,4 @@
 pub(crate) mod page;
 pub(crate) mod password;
 pub(crate) mod session;
+pub(crate) mod upstream;

@@ -1,6 +1,6 @@
 //! The sign-in page: one form, no script.
 
-use crate::state::Idp;
+use crate::{directory::IdpDirectory, state::Idp};
 use axum::{
     body::Body,
     http::{Response, StatusCode, request::Parts},
@@ -16,14 +16,59 @@ use passavant_proto::{oauth::client::ENROLLED_CLIENT, others_text::shown};
 /// Why the form is shown again.
 pub(crate) struct Problem<'a> {
     pub(crate) status: StatusCode,
+    /// Empty if nothing is wrong: the person goes on to the next field.
     pub(crate) text: &'a str,
     /// The user name that the person typed.
     pub(crate) username: &'a str,
 }
 
+/// The ways to sign in that a page offers, besides a password of this server.
+#[derive(Default)]
+pub(crate) struct Ways {
+    /// Upstreams: the name on the page, and the link that leads there.
+    buttons: Vec<(String, String)>,
+    /// The page asks for the user name first, because it may be an address of an upstream: no
+    /// company's password is typed here. The link leads to the page with a password.
+    name_first: Option<String>,
+}
+
+impl Ways {
+    /// The ways at the page of `parts`. `named`: the person has typed a user name.
+    pub(crate) fn of(directory: &IdpDirectory, parts: &Parts, named: bool) -> Self {
+        let at = |name: &str| {
+            let query = parts.uri.query().unwrap_or_default();
+            let kept = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key != CHOICE);
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            query.extend_pairs(kept).append_pair(CHOICE, name);
+            format!("{}?{}", parts.uri.path(), query.finish())
+        };
+        let upstreams = directory.upstreams();
+        let buttons = upstreams.map(|held| (held.display_name.clone(), at(&held.name))).collect();
+        let routed = directory.upstreams().any(|upstream| !upstream.domains.is_empty());
+        let name_first = routed && !named && chosen(parts).is_none();
+        Self { buttons, name_first: name_first.then(|| at("")) }
+    }
+
+    /// The same with the password at once.
+    pub(crate) fn with_password(self) -> Self {
+        Self { name_first: None, ..self }
+    }
+}
+
+/// The parameter that says which way a person chose: an upstream's name, or nothing for a password
+/// of this server.
+pub(crate) const CHOICE: &str = "upstream";
+
+/// The way that the person of this request chose.
+pub(crate) fn chosen(parts: &Parts) -> Option<String> {
+    let mut query = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+    query.find(|(key, _)| key == CHOICE).map(|(_, name)| name.into_owned())
+}
+
 /// Shows the form.
 pub(crate) fn show(
     idp: &Idp,
+    ways: &Ways,
     read: &ReadRequest<()>,
     parts: &Parts,
     problem: Option<&Problem<'_>>,
@@ -43,12 +88,14 @@ pub(crate) fn show(
         }
     };
     let hint = read.request.login_hint.as_deref();
-    form(idp, parts, (&head, &target), hint, problem, &cancel())
+    form(idp, ways, parts, (&head, &target), hint, problem, &cancel())
 }
 
 /// The form, with a text above it and elements next to its button.
+#[allow(clippy::too_many_arguments, reason = "the parts of one page")]
 pub(crate) fn form(
     idp: &Idp,
+    ways: &Ways,
     parts: &Parts,
     (head, target): (&maud::Markup, &str),
     hint: Option<&str>,
@@ -64,31 +111,50 @@ pub(crate) fn form(
     let action = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let name = &idp.0.settings.name;
     let username = problem.map(|problem| problem.username).or(hint).unwrap_or_default();
+    let text = problem.map(|problem| problem.text).filter(|text| !text.is_empty());
     let content = html! {
         h1 { "Sign in to " (name) }
         (head)
-        @if let Some(Problem { text, .. }) = problem {
+        @if let Some(text) = text {
             p.bad role="alert" id="problem" { (text) }
+        }
+        @for (name, link) in &ways.buttons {
+            a.button href=(link) { "Sign in with " (shown(name, 60)) }
+        }
+        @if !ways.buttons.is_empty() {
+            p.or { "or" }
         }
         form method="post" action=(action) {
             input type="hidden" name="csrf" value=(csrf_of(&secret));
-            label for="username" { "User name" }
+            label for="username" {
+                @if ways.name_first.is_some() { "E-mail address or user name" } @else { "User name" }
+            }
             input id="username" name="username" type="text" autocomplete="username" required
                 autocapitalize="none" spellcheck="false" autofocus[username.is_empty()]
                 maxlength="256" value=(username)
-                aria-describedby=[problem.map(|_| "problem")];
-            label for="password" { "Password" }
-            input id="password" name="password" type="password" required
-                autofocus[!username.is_empty()]
-                autocomplete="current-password" maxlength="1024"
-                aria-describedby=[problem.map(|_| "problem")];
+                aria-describedby=[text.map(|_| "problem")];
+            @if ways.name_first.is_none() {
+                label for="password" { "Password" }
+                input id="password" name="password" type="password" required
+                    autofocus[!username.is_empty()]
+                    autocomplete="current-password" maxlength="1024"
+                    aria-describedby=[text.map(|_| "problem")];
+            }
             // Enter activates the first button. Both buttons have a name, for programs that select
             // one by name.
-            button type="submit" name="answer" value="sign_in" { "Sign in" }
+            button type="submit" name="answer" value="sign_in" {
+                @if ways.name_first.is_some() { "Continue" } @else { "Sign in" }
+            }
             (beside)
+        }
+        @if let Some(link) = &ways.name_first {
+            p.soft { a href=(link) { "Sign in with a password of " (name) } }
         }
     };
     let status = problem.map_or(StatusCode::OK, |problem| problem.status);
+    // The form may lead to the sign-in page of an upstream, whose origin is not known yet.
+    let anywhere = format!("{target} https: http://127.0.0.1:* http://localhost:*");
+    let target = if ways.buttons.is_empty() { target } else { &anywhere };
     let mut response = page(status, &format!("Sign in to {name}"), &content, target);
     set_cookie(idp.issuer(), &mut response, "signin", &secret, 3600);
     response

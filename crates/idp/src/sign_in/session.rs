@@ -83,25 +83,41 @@ pub(crate) async fn start_session(
         Some(client) => event.client(client),
         None => event,
     };
-    // The previous cookie becomes invalid, whoever has a copy of it; tokens of its sign-in stay
-    // valid.
-    let before = cookie(&parts.headers, &cookie_name(idp.issuer(), "session"));
-    let before = before.map(|cookie| Secret::new(cookie).hash());
+    let before = cookie_before(idp, &parts.headers);
     let (hash, before) = (secret.hash(), before.as_deref());
     if !authority.store.begin_session(&hash, &session, user, before, event).await? {
         return Ok(None);
     }
-    let browser = known_browser(idp, &parts.headers).await?;
-    let browser = browser.filter(|(person, _)| *person == user.id);
+    Ok(Some(started(idp, session, secret, &parts.headers).await?))
+}
+
+/// A session that is on record, with the cookies for its browser.
+pub(super) async fn started(
+    idp: &Idp,
+    session: Session,
+    cookie: Secret,
+    headers: &HeaderMap,
+) -> Result<Started, StoreError> {
+    let authority = &idp.0.authority;
+    let now = authority.now();
+    let browser = known_browser(idp, headers).await?;
+    let browser = browser.filter(|(person, _)| *person == session.user_id);
     let browser = KnownBrowser {
         iss: idp.issuer().to_string(),
-        sub: user.id.clone(),
+        sub: session.user_id.clone(),
         jti: browser.map_or_else(|| authority.context.entropy.id(), |(_, browser)| browser),
         iat: now,
         exp: now.plus(known_browser::LIFETIME),
     };
     let browser = browser.sign(&authority.signing());
-    Ok(Some(Started { session, cookie: secret, browser }))
+    Ok(Started { session, cookie, browser })
+}
+
+/// The hash of the cookie that the browser had before. It becomes invalid at a sign-in, whoever has
+/// a copy of it; tokens of its sign-in stay valid.
+pub(super) fn cookie_before(idp: &Idp, headers: &HeaderMap) -> Option<String> {
+    let before = cookie(headers, &cookie_name(idp.issuer(), "session"));
+    before.map(|cookie| Secret::new(cookie).hash())
 }
 
 /// The person was disabled or removed, or got another password, a moment ago.

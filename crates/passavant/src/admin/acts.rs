@@ -73,7 +73,7 @@ pub(super) async fn list<K: Kind>(api: &Api, listing: &Listing) -> Result<Value>
     Ok(rows.into())
 }
 
-async fn one<K: Kind>(api: &Api, ById { id }: ById) -> Result<Value> {
+pub(super) async fn one<K: Kind>(api: &Api, ById { id }: ById) -> Result<Value> {
     Ok(serde_json::to_value(api.server.show::<K>(&id).await?)?)
 }
 
@@ -85,7 +85,7 @@ pub(super) async fn change<K: Kind>(api: &Api, id: &str, said: Saying) -> Result
     Ok(serde_json::to_value(api.server.change::<K>(id, &said.typed()?, None).await?)?)
 }
 
-async fn switch<K: Kind>(api: &Api, ById { id }: ById, on: bool) -> Result<Value> {
+pub(super) async fn switch<K: Kind>(api: &Api, ById { id }: ById, on: bool) -> Result<Value> {
     Ok(serde_json::to_value(api.server.switch::<K>(&id, on).await?)?)
 }
 

@@ -23,6 +23,9 @@ pub(super) enum Noun {
     /// Who may use which client to reach which MCP servers; nothing is allowed without one
     #[command(subcommand)]
     Connection(Connection),
+    /// The company's own identity providers, at which people sign in
+    #[command(subcommand)]
+    Upstream(Upstream),
     /// Identity providers that a resource authorization server trusts (with --ras)
     #[command(subcommand)]
     Trust(Trust),
@@ -651,6 +654,125 @@ pub(super) enum Trust {
     Delete(Gone),
 }
 
+/// What can be said of an upstream.
+#[derive(Args)]
+pub(super) struct UpstreamOptions {
+    /// Its name on the sign-in page
+    #[arg(long, value_name = "TEXT")]
+    pub(super) display_name: Option<String>,
+    /// How this identity provider proves itself there
+    #[arg(long, value_name = "METHOD", value_parser = ["private_key_jwt", "certificate", "client_secret_post", "client_secret_basic"])]
+    pub(super) proof: Option<String>,
+    /// The algorithm of its key, for private_key_jwt: ES256, EdDSA or RS256
+    #[arg(long, value_name = "ALG")]
+    pub(super) proof_algorithm: Option<String>,
+    /// File with the client secret, for the methods that have one
+    #[arg(long, value_name = "FILE")]
+    pub(super) client_secret_file: Option<PathBuf>,
+    /// The algorithm of its ID tokens; RS256 unless given
+    #[arg(long, value_name = "ALG")]
+    pub(super) id_token_signing_alg: Option<String>,
+    /// E-mail domain of its people: they are sent there, and only addresses in it count as verified
+    #[arg(long = "domain", value_name = "DOMAIN")]
+    pub(super) domains: Vec<String>,
+    /// Tenant of Entra whose people may sign in, where the issuer stands for several
+    #[arg(long = "tenant", value_name = "GUID")]
+    pub(super) tenants: Vec<String>,
+    /// Domain of Google Workspace whose people may sign in
+    #[arg(long = "hosted-domain", value_name = "DOMAIN")]
+    pub(super) hosted_domains: Vec<String>,
+    /// Scopes to ask for beyond the usual ones, separated by spaces
+    #[arg(long)]
+    pub(super) scopes: Option<String>,
+    /// The claim that new people are named by
+    #[arg(long, value_name = "CLAIM")]
+    pub(super) username_claim: Option<String>,
+    /// The claim that holds groups
+    #[arg(long, value_name = "CLAIM")]
+    pub(super) groups_claim: Option<String>,
+    /// Which group here a group there means; others mean nothing
+    #[arg(long = "group", value_name = "THERE=HERE")]
+    pub(super) groups: Vec<String>,
+    /// Which class here an authentication context class there means
+    #[arg(long = "acr", value_name = "THERE=HERE")]
+    pub(super) acr_values: Vec<String>,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Upstream {
+    /// Let people sign in at another identity provider
+    Add {
+        /// Its name, in the redirect URI and in commands
+        name: String,
+        /// Its issuer identifier
+        #[arg(long, value_name = "URL")]
+        issuer: String,
+        /// This identity provider's client id there
+        #[arg(long, value_name = "ID")]
+        client_id: String,
+        /// Which product it is
+        #[arg(long, default_value = "generic", value_parser = ["generic", "entra", "google", "okta", "keycloak"])]
+        preset: String,
+        /// Add people at their first sign-in
+        #[arg(long)]
+        just_in_time: bool,
+        #[command(flatten)]
+        options: UpstreamOptions,
+    },
+    /// List them
+    List(Listing),
+    /// Show one, with the redirect URI to register there
+    Show(ById),
+    /// Change one; what is not named stays
+    Change {
+        #[arg(allow_hyphen_values = true)]
+        name: String,
+        /// This identity provider's client id there
+        #[arg(long, value_name = "ID")]
+        client_id: Option<String>,
+        /// Whether people are added at their first sign-in
+        #[arg(long, value_name = "BOOL")]
+        just_in_time: Option<bool>,
+        #[command(flatten)]
+        options: UpstreamOptions,
+    },
+    /// Look at every leg of one: who has to change what
+    Check(ById),
+    /// Whom its people are linked to
+    Links(ById),
+    /// Link one of its people to a user who is here already
+    Link {
+        /// The upstream
+        name: String,
+        /// User name or id
+        #[arg(long)]
+        user: String,
+        /// What it knows the person by: `sub`, at Entra `oid`
+        #[arg(long)]
+        subject: String,
+        /// The person's tenant, at Entra
+        #[arg(long, value_name = "GUID")]
+        tenant: Option<String>,
+    },
+    /// Take a user away from somebody they were linked to by mistake; the user's sign-ins end
+    Unlink {
+        /// The upstream
+        name: String,
+        /// What it knows the person by
+        #[arg(long)]
+        subject: String,
+        /// The person's tenant, at Entra
+        #[arg(long, value_name = "GUID")]
+        tenant: Option<String>,
+    },
+    /// Let nobody sign in there, and end the sign-ins that came that way
+    Disable(ById),
+    /// Let people sign in there again
+    Enable(ById),
+    /// Remove it and all its links
+    Delete(Gone),
+}
+
 #[derive(Subcommand)]
 pub(super) enum Installation {
     /// List them, those used last first, 1000 at most
@@ -751,6 +873,7 @@ impl Noun {
             | Self::Server(Server::Delete(gone))
             | Self::Resource(Resource::Delete(gone))
             | Self::Trust(Trust::Delete(gone))
+            | Self::Upstream(Upstream::Delete(gone))
             | Self::Account(Account::Delete(gone)) => Some(gone),
             _ => None,
         };
@@ -765,6 +888,7 @@ impl Noun {
                     | Self::Installation(Installation::Revoke(_))
                     | Self::Session(SessionAct::End(_))
                     | Self::Trust(Trust::Disable(_))
+                    | Self::Upstream(Upstream::Disable(_) | Upstream::Unlink { .. })
                     | Self::Account(Account::Disable(_) | Account::Unlink { .. })
             )
     }

@@ -149,7 +149,11 @@ pub(super) async fn sessions(api: &Api, act: SessionAct, as_json: bool) -> Resul
         table.push([
             plain(&session.id),
             plain(&session.user),
-            system::ago(now.since(session.signed_in_at)),
+            match session.signed_in_at.0 {
+                // The identity provider in front does not tell.
+                0 => "not told".to_owned(),
+                _ => system::ago(now.since(session.signed_in_at)),
+            },
             plain(&session.amr.join(" ")),
         ]);
     }

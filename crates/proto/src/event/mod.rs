@@ -99,7 +99,9 @@ words! {
         Renew = "renew": "gave them another token",
         Disable = "disable": "switched it off",
         Enable = "enable": "switched it on",
-        Unlink = "unlink": "took an account away from a person of an issuer",
+        Check = "check": "looked whether it works",
+        Link = "link": "linked a person of an upstream to a user",
+        Unlink = "unlink": "took an account, or a user, away from a person of an issuer",
         Revoke = "revoke": "revoked it",
         Approve = "approve": "approved it as it is now",
         Rotate = "rotate": "made one that follows",
@@ -124,6 +126,8 @@ words! {
         GatewayRecords = "gateway_records": "a gateway reported calls",
         Authorize = "authorize": "a code was issued to a browser",
         SignIn = "sign_in": "somebody signed in",
+        PersonAdded = "person.added": "somebody of an upstream was added at their first sign-in",
+        UpstreamCheck = "upstream_check": "an upstream was asked whether somebody is still there: refusals only",
         SignOut = "sign_out": "somebody signed out",
         Enrol = "enrol": "a computer was enrolled",
         EnrolmentTokenUsed = "enrolment_token_used": "the token that enrolled it has served",
@@ -264,6 +268,8 @@ impl RequestEvent {
                 Detail::Session,
                 Detail::Subject,
             ],
+            Self::PersonAdded => &[Detail::Issuer, Detail::Subject],
+            Self::UpstreamCheck => &[Detail::Issuer, Detail::More, Detail::Reason, Detail::Session],
             Self::SignOut => &[Detail::Address, Detail::RequestId, Detail::Session, Detail::Reason],
             Self::Enrol => &[
                 Detail::Address,
@@ -355,6 +361,8 @@ impl RequestEvent {
             | Self::DeviceAuthorization
             | Self::DeviceCode
             | Self::GatewayRecords
+            | Self::PersonAdded
+            | Self::UpstreamCheck
             | Self::SignOut
             | Self::Enrol
             | Self::EnrolmentTokenUsed
@@ -409,7 +417,7 @@ pub fn document() -> String {
     text += "\n## Acts of administrators\n\n\
              `admin.ACT KIND`, for instance `admin.disable user`; `guard.ACT KIND` where `passavant guard` wrote its own \
              records. KIND is a kind of record (`user`, `group`, `client`, `connection`, `resource`, `authorization server`, \
-             `trusted issuer`, `account`, `client host`, `installation`, `administrator`, `signing key`, `tool`).\n\n\
+             `trusted issuer`, `upstream`, `account`, `client host`, `installation`, `administrator`, `signing key`, `tool`).\n\n\
              | act | what the administrator did |\n|---|---|\n";
     for act in Act::ALL {
         text += &row(&[&format!("`{}`", act.word()), act.text()]);

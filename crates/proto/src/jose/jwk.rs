@@ -6,7 +6,7 @@ use aws_lc_rs::{
     signature::{
         ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair,
         Ed25519KeyPair, KeyPair, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256,
-        RSA_PSS_2048_8192_SHA256, RsaKeyPair, RsaPublicKeyComponents,
+        RSA_PSS_2048_8192_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair, RsaPublicKeyComponents,
     },
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -33,7 +33,8 @@ impl Algorithm {
     /// Every algorithm, for metadata.
     pub const ALL: [Self; 4] = [Self::ES256, Self::EdDSA, Self::PS256, Self::RS256];
 
-    /// The algorithms that we can sign with.
+    /// The algorithms that our own tokens are signed with. PS256 signs only client assertions, by
+    /// certificate.
     pub const SIGNING: [Self; 3] = [Self::ES256, Self::EdDSA, Self::RS256];
 
     /// The algorithm with this `alg` value.
@@ -261,11 +262,11 @@ enum Pair {
 
 /// The PKCS#8 document is not a private key of the algorithm, or the algorithm cannot sign here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is not a PKCS#8 private key for ES256, EdDSA or RS256")]
+#[error("is not a PKCS#8 private key for ES256, EdDSA, PS256 or RS256")]
 pub struct SigningKeyError;
 
 impl SigningKey {
-    /// Loads a PKCS#8 DER key for ES256, EdDSA or RS256 (2048 bits or more); its `kid` is the RFC
+    /// Loads a PKCS#8 DER key for ES256, EdDSA, PS256 or RS256 (2048 bits or more); its `kid` is the RFC
     /// 7638 thumbprint.
     pub fn from_pkcs8(algorithm: Algorithm, der: &[u8]) -> Result<Self, SigningKeyError> {
         let (pair, mut public_jwk, canonical) = match algorithm {
@@ -285,7 +286,7 @@ impl SigningKey {
                 let canonical = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
                 (Pair::Ed(pair), json!({"kty": "OKP", "crv": "Ed25519", "x": x}), canonical)
             }
-            Algorithm::RS256 => {
+            Algorithm::RS256 | Algorithm::PS256 => {
                 let pair = RsaKeyPair::from_pkcs8(der).map_err(|_| SigningKeyError)?;
                 if pair.public_modulus_len() < 256 {
                     return Err(SigningKeyError);
@@ -298,7 +299,6 @@ impl SigningKey {
                 let jwk = json!({"kty": "RSA", "n": n, "e": e});
                 (Pair::Rsa(Box::new(pair), SystemRandom::new()), jwk, canonical)
             }
-            Algorithm::PS256 => return Err(SigningKeyError),
         };
         let kid = sha256(canonical.as_bytes());
         public_jwk["kid"] = kid.clone().into();
@@ -333,7 +333,10 @@ impl SigningKey {
             Pair::Ed(pair) => pair.sign(message).as_ref().to_vec(),
             Pair::Rsa(pair, random) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                let signed = pair.sign(&RSA_PKCS1_SHA256, random, message, &mut signature);
+                let pss = self.algorithm == Algorithm::PS256;
+                let padding: &dyn RsaEncoding =
+                    if pss { &RSA_PSS_SHA256 } else { &RSA_PKCS1_SHA256 };
+                let signed = pair.sign(padding, random, message, &mut signature);
                 signed.map(|()| signature).unwrap_or_default()
             }
         }

@@ -51,6 +51,8 @@ pub struct AuthorizationRequest {
     /// Authentication context classes, one of which is required: an essential `acr` of the `claims`
     /// parameter (OpenID Connect Core 5.5.1.1).
     pub essential_acr: Option<Vec<String>>,
+    /// Authentication context classes that are wished for, in order of preference: `acr_values`.
+    pub acr_values: Vec<String>,
 }
 
 /// Longest `max_age`, in seconds: a century, so that no sum with it overflows.
@@ -83,6 +85,20 @@ fn essential_acr(form: &Form) -> Result<Option<Vec<String>>, RedirectError> {
         _ => return Err(bad()),
     };
     Ok(Some(values.iter().map(|value| current(value).to_owned()).collect()))
+}
+
+/// Maximum number of classes in one request.
+const MOST_CLASSES: usize = 20;
+
+/// The classes of the `acr_values` parameter.
+fn acr_values(form: &Form) -> Result<Vec<String>, RedirectError> {
+    let classes = form.optional("acr_values").unwrap_or_default().split(' ');
+    let classes: Vec<String> =
+        classes.filter(|class| !class.is_empty()).map(|class| current(class).to_owned()).collect();
+    if classes.len() > MOST_CLASSES {
+        return Err(invalid("acr_values has more than 20 values."));
+    }
+    Ok(classes)
 }
 
 /// What an authorization endpoint grants access to.
@@ -298,6 +314,7 @@ fn read_rest(
         // Its signature is checked by code that has the keys.
         subject: None,
         essential_acr: essential_acr(form)?,
+        acr_values: acr_values(form)?,
     })
 }
 
@@ -331,6 +348,7 @@ pub fn read_device(form: &Form, client: &Client) -> Result<AuthorizationRequest,
         resource: None,
         subject: None,
         essential_acr: None,
+        acr_values: Vec::new(),
     })
 }
 
@@ -352,6 +370,20 @@ impl AuthorizationRequest {
         self.essential_acr.as_ref().is_none_or(|values| {
             if values.is_empty() { !acr.is_empty() } else { values.iter().any(|held| held == acr) }
         })
+    }
+
+    /// The classes to ask for at a sign-in.
+    pub fn classes(&self) -> &[String] {
+        self.essential_acr
+            .as_deref()
+            .filter(|values| !values.is_empty())
+            .unwrap_or(&self.acr_values)
+    }
+
+    /// Whether another sign-in could serve the request better than one that reached `acr`.
+    pub fn wishes_more_than(&self, acr: &str) -> bool {
+        let wished = |values: &[String]| values.is_empty() || values.iter().any(|held| held == acr);
+        !self.is_met_by(acr) || !wished(&self.acr_values)
     }
 
     /// Whether this person may continue.

@@ -5,6 +5,7 @@ use crate::{
     jose::claims::check_times,
     jose::jwk::{KeySet, SigningKey},
     jose::jws::{self, JwtError, Unverified},
+    secret::sha256,
     time::{SKEW, Timestamp},
 };
 use serde_json::{Value, json};
@@ -89,4 +90,23 @@ pub fn sign(key: &SigningKey, client: &str, audience: &str, jti: &str, now: Time
         &json!({"iss": client, "sub": client, "aud": audience, "jti": jti,
                 "iat": now, "exp": now.plus(LIFETIME)}),
     )
+}
+
+/// Signs an assertion for another company's product, which may know no `typ` but `JWT`.
+/// `certificate` is the X.509 certificate of the key in DER, if the authorization server knows the
+/// key by it (`x5t#S256`, RFC 7515 section 4.1.8).
+pub fn sign_for_upstream(
+    key: &SigningKey,
+    certificate: Option<&[u8]>,
+    (client, audience): (&str, &str),
+    jti: &str,
+    now: Timestamp,
+) -> String {
+    let claims = json!({"iss": client, "sub": client, "aud": audience, "jti": jti,
+                        "iat": now, "nbf": now, "exp": now.plus(LIFETIME)});
+    let Some(certificate) = certificate else { return jws::sign(key, "JWT", &claims) };
+    let thumbprint = sha256(certificate);
+    let header =
+        format!(r#"{{"alg":"{}","typ":"JWT","x5t#S256":"{thumbprint}"}}"#, key.algorithm());
+    jws::sign_with_header(key, header.as_bytes(), &claims)
 }

@@ -4,7 +4,7 @@
 use crate::{
     formerly::current,
     identifier::Issuer,
-    jose::claims::{ClaimError, check_times},
+    jose::claims::{ClaimError, Claims, check_times},
     jose::jwk::{Algorithm, KeySet, SigningKey},
     jose::jws::{self, JwtError, Unverified},
     oidc::authentication::Authentication,
@@ -30,7 +30,9 @@ pub struct IdTokenClaims {
     pub aud: String,
     pub exp: Timestamp,
     pub iat: Timestamp,
+    #[serde(skip_serializing_if = "is_unknown")]
     pub auth_time: Timestamp,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub acr: String,
     pub amr: Vec<String>,
     pub sid: String,
@@ -54,6 +56,11 @@ pub struct IdTokenClaims {
     pub family_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub groups: Option<Vec<String>>,
+}
+
+/// Whether nobody said when the person signed in: the identity provider in front does not tell.
+fn is_unknown(auth_time: &Timestamp) -> bool {
+    *auth_time == Timestamp(0)
 }
 
 impl IdTokenClaims {
@@ -111,8 +118,8 @@ pub fn verify_subject(
         session,
         family: claims.optional_str("origin_jti")?.map(str::to_owned),
         authentication: Authentication {
-            auth_time: claims.required_time("auth_time")?,
-            acr: current(claims.required_str("acr")?).to_owned(),
+            auth_time: claims.optional_time("auth_time")?.unwrap_or(Timestamp(0)),
+            acr: current(claims.optional_str("acr")?.unwrap_or_default()).to_owned(),
             amr: amr.into_iter().map(str::to_owned).collect(),
             issuer: None,
         },
@@ -169,6 +176,8 @@ fn verify_own<'a>(
 pub struct SignIn<'a> {
     /// The IdP.
     pub issuer: &'a Issuer,
+    /// Another way in which this IdP writes its issuer, if it has one.
+    pub other_spelling: Option<&'a str>,
     /// The client's id at the IdP.
     pub client: &'a str,
     /// The `nonce` it sent; `None` on refresh, where a nonce must not be required.
@@ -192,20 +201,31 @@ pub struct SignedIn {
     pub authentication: Authentication,
 }
 
-/// Verifies an ID token as the relying party that requested it (OpenID Connect Core 3.1.3.7). It
-/// may be any IdP's, so `typ` may be absent or `JWT`.
+/// Verifies an ID token as the relying party that requested it (OpenID Connect Core 3.1.3.7).
 pub fn verify_sign_in(
     token: &str,
     keys: &KeySet,
     expected: SignIn<'_>,
     now: Timestamp,
 ) -> Result<SignedIn, JwtError> {
+    SignedIn::of(&verify_claims(token, keys, expected, now)?, expected.issuer)
+}
+
+/// Like [`verify_sign_in`], for a party that reads more of the claims. The token may be any IdP's,
+/// so `typ` may be absent or `JWT`.
+pub fn verify_claims(
+    token: &str,
+    keys: &KeySet,
+    expected: SignIn<'_>,
+    now: Timestamp,
+) -> Result<Claims, JwtError> {
     let token = Unverified::parse(token)?;
     if token.media_type().is_some_and(|typ| typ != "jwt") {
         return Err(JwtError::Type("JWT"));
     }
     let claims = token.verify_signature(keys)?;
-    if claims.required_str("iss")? != expected.issuer.as_str() {
+    let issuer = claims.required_str("iss")?;
+    if issuer != expected.issuer.as_str() && Some(issuer) != expected.other_spelling {
         return Err(JwtError::Issuer);
     }
     let audiences = claims.optional_strings("aud")?.ok_or(ClaimError::Missing("aud"))?;
@@ -233,18 +253,27 @@ pub fn verify_sign_in(
     {
         return Err(JwtError::Binding("at_hash"));
     }
-    let subject = claims.required_id("sub", 255)?.to_owned();
-    let email = claims.optional_str("email")?;
-    let name = claims.optional_str("preferred_username")?.or(email).unwrap_or(&subject).to_owned();
-    let verified = claims.value("email_verified") == Some(&serde_json::Value::Bool(true));
-    let amr = claims.optional_strings("amr")?.unwrap_or_default();
-    let authentication = Authentication {
-        // A missing auth_time counts as the epoch, so that checks for a fresh sign-in fail.
-        auth_time: claims.optional_time("auth_time")?.unwrap_or(Timestamp(0)),
-        acr: current(claims.optional_str("acr")?.unwrap_or_default()).to_owned(),
-        amr: amr.into_iter().map(str::to_owned).collect(),
-        issuer: Some(expected.issuer.clone()),
-    };
-    let email = email.filter(|_| verified).map(str::to_owned);
-    Ok(SignedIn { subject, expires, name, email, authentication })
+    Ok(claims.clone())
+}
+
+impl SignedIn {
+    /// What a client relies on, of verified claims.
+    pub fn of(claims: &Claims, issuer: &Issuer) -> Result<Self, JwtError> {
+        let subject = claims.required_id("sub", 255)?.to_owned();
+        let email = claims.optional_str("email")?;
+        let name = claims.optional_str("preferred_username")?.or(email);
+        let name = name.unwrap_or(&subject).to_owned();
+        let verified = claims.value("email_verified") == Some(&serde_json::Value::Bool(true));
+        let amr = claims.optional_strings("amr")?.unwrap_or_default();
+        let authentication = Authentication {
+            // A missing auth_time counts as the epoch, so that checks for a fresh sign-in fail.
+            auth_time: claims.optional_time("auth_time")?.unwrap_or(Timestamp(0)),
+            acr: current(claims.optional_str("acr")?.unwrap_or_default()).to_owned(),
+            amr: amr.into_iter().map(str::to_owned).collect(),
+            issuer: Some(issuer.clone()),
+        };
+        let email = email.filter(|_| verified).map(str::to_owned);
+        let expires = claims.required_time("exp")?;
+        Ok(Self { subject, expires, name, email, authentication })
+    }
 }

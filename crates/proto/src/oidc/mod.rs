@@ -4,3 +4,4 @@ pub mod authentication;
 pub mod id_token;
 pub mod known_browser;
 pub mod sign_in_state;
+pub mod upstream;

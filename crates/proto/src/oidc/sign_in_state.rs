@@ -1,4 +1,4 @@
-//! What a RAS has to remember while a browser is at the trusted issuer. It is in a signed cookie,
+//! What an authorization server has to remember while a browser is at another identity provider. It is in a signed cookie,
 //! so that nothing is stored here before the person has signed in, and any node can continue.
 
 use crate::{
@@ -25,6 +25,9 @@ pub struct SignInState {
     pub verifier: String,
     /// The issuer that the browser was sent to.
     pub issuer: String,
+    /// Which of the identity providers in front of which this one stands, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
     /// The authorization request to continue with afterwards: path and query.
     pub target: String,
     /// A new sign-in is required.
@@ -62,6 +65,7 @@ impl SignInState {
             nonce: text("nonce")?,
             verifier: text("verifier")?,
             issuer: text("issuer")?,
+            upstream: claims.optional_str("upstream")?.map(str::to_owned),
             target: text("target")?,
             fresh: claims.value("fresh") == Some(&serde_json::Value::Bool(true)),
             max_age: claims.value("max_age").and_then(serde_json::Value::as_i64),

@@ -160,7 +160,9 @@ pub fn id_jag(
         resource: OneOrMany::of(&permit.resources),
         scope: (!permit.scopes.is_empty()).then(|| permit.scopes.to_string()),
         tenant: tenant.map(str::to_owned),
-        auth_time: released(ReleasedClaim::AuthTime).then_some(authentication.auth_time),
+        auth_time: released(ReleasedClaim::AuthTime)
+            .then_some(authentication.auth_time)
+            .filter(|at| *at != Timestamp(0)),
         acr: released(ReleasedClaim::Acr).then(|| authentication.acr.clone()),
         amr: released(ReleasedClaim::Amr).then(|| authentication.amr.clone()),
         email: subject.email.filter(|_| released(ReleasedClaim::Email)).map(str::to_owned),

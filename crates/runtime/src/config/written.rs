@@ -78,6 +78,8 @@ pub(super) struct WrittenIdp {
     pub(super) name: Option<String>,
     pub(super) tenant: Option<String>,
     pub(super) session_hours: Option<u32>,
+    pub(super) upstream_check_minutes: Option<NonZeroU32>,
+    pub(super) upstream_grace_minutes: Option<u32>,
     pub(super) allow_public_exchange: Option<bool>,
     pub(super) enrolment: Option<bool>,
     pub(super) device_authorization: Option<bool>,

@@ -5,6 +5,7 @@ use crate::{
     database::{Store, StoreError, reading},
     directory::{Put, read, remove, write},
     ledger::AuditEvent,
+    people::{leave_upstream_groups, remove_person_links},
     record::{Record, record},
     rows,
     sign_in::end_sign_ins,
@@ -84,6 +85,7 @@ impl Store {
             return Ok(false);
         }
         end_user(&mut transaction, id, true, now).await?;
+        remove_person_links(&mut transaction, "user_id", id).await?;
         // User ids are never reused, so an unreadable connection can stay: nobody could gain by it.
         let subject = Subject::User(id.to_owned());
         let (named_them, _) = leave_connections(&mut transaction, None, |connection| {
@@ -139,6 +141,7 @@ impl Store {
                 Err(_) => leave_group(&mut transaction, row, name).await?,
             }
         }
+        leave_upstream_groups(&mut transaction, name).await?;
         // A later group of this name gains nothing. A connection that was only for this group is
         // now for nobody.
         let subject = Subject::Group(name.to_owned());

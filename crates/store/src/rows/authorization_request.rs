@@ -28,6 +28,8 @@ pub struct AuthorizationRequestRow {
     subject: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     essential_acr: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    acr_values: Vec<String>,
 }
 
 impl Stored for AuthorizationRequest {
@@ -49,6 +51,7 @@ impl Stored for AuthorizationRequest {
             resource,
             subject,
             essential_acr,
+            acr_values,
         } = self.clone();
         AuthorizationRequestRow {
             client_id,
@@ -65,6 +68,7 @@ impl Stored for AuthorizationRequest {
             resource,
             subject,
             essential_acr,
+            acr_values,
         }
     }
 
@@ -84,6 +88,7 @@ impl Stored for AuthorizationRequest {
             resource,
             subject,
             essential_acr,
+            acr_values,
         } = row;
         Self {
             client_id,
@@ -100,6 +105,7 @@ impl Stored for AuthorizationRequest {
             resource,
             subject,
             essential_acr,
+            acr_values,
         }
     }
 }

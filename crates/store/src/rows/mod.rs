@@ -27,6 +27,7 @@ mod registered_resource;
 #[cfg(test)]
 mod shapes;
 mod trusted_issuer;
+mod upstream_provider;
 mod user;
 
 pub(crate) use audit::{details_of_row, details_row};

@@ -356,11 +356,12 @@ fn sign_ins() {
             resource: Some(resource()),
             subject: Some("u1".to_owned()),
             essential_acr: Some(vec!["mfa".to_owned()]),
+            acr_values: vec!["phr".to_owned()],
         },
         &json!({"client_id": "c", "redirect_uri": "http://127.0.0.1:1/cb", "scopes": ["openid"],
             "code_challenge": "c".repeat(43), "state": "s", "nonce": "n", "silent": true,
             "fresh": true, "max_age": 60, "login_hint": "erin", "dpop_jkt": "j",
-            "resource": "https://mcp.example/a", "subject": "u1", "essential_acr": ["mfa"]}),
+            "resource": "https://mcp.example/a", "subject": "u1", "essential_acr": ["mfa"], "acr_values": ["phr"]}),
         &json!({"client_id": "c", "redirect_uri": "http://127.0.0.1:1/cb", "scopes": ["openid"],
             "silent": true, "fresh": true}),
     );

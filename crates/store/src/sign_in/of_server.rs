@@ -49,6 +49,27 @@ pub(crate) async fn end_issuer(
     Ok(())
 }
 
+/// Ends what people had by way of an upstream.
+pub(crate) async fn end_upstream(
+    transaction: &mut Transaction<'static, Any>,
+    name: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    for statement in [
+        "UPDATE refresh_tokens SET revoked_at = $2 WHERE revoked_at IS NULL AND sid IN \
+         (SELECT sid FROM upstream_sessions WHERE upstream = $1)",
+        "UPDATE sessions SET ended_at = $2 WHERE ended_at IS NULL AND sid IN \
+         (SELECT sid FROM upstream_sessions WHERE upstream = $1)",
+    ] {
+        sqlx::query(statement).bind(name).bind(now.0).execute(&mut **transaction).await?;
+    }
+    sqlx::query("DELETE FROM upstream_sessions WHERE upstream = $1")
+        .bind(name)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
 /// The MCP server that a refresh token is for.
 #[derive(Deserialize)]
 struct For {

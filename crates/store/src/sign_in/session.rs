@@ -43,10 +43,7 @@ impl Store {
             return Ok(false);
         }
         if let Some(before) = before {
-            sqlx::query("UPDATE sessions SET cookie_hash = 'left ' || sid WHERE cookie_hash = $1")
-                .bind(before)
-                .execute(&mut *transaction)
-                .await?;
+            leave_cookie(&mut transaction, before).await?;
         }
         insert_session(&mut transaction, cookie_hash, session).await?;
         insert_audit(&mut transaction, &[event]).await?;
@@ -165,6 +162,18 @@ impl Store {
     }
 }
 
+/// Lets a browser's cookie open nothing any more; tokens that came from its session stay valid.
+pub(crate) async fn leave_cookie(
+    transaction: &mut Transaction<'static, Any>,
+    cookie_hash: &str,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE sessions SET cookie_hash = 'left ' || sid WHERE cookie_hash = $1")
+        .bind(cookie_hash)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
 fn session_of(row: &AnyRow) -> Result<Session, StoreError> {
     Ok(Session {
         sid: row.try_get("sid")?,
@@ -174,7 +183,7 @@ fn session_of(row: &AnyRow) -> Result<Session, StoreError> {
     })
 }
 
-async fn insert_session(
+pub(crate) async fn insert_session(
     transaction: &mut Transaction<'static, Any>,
     cookie_hash: &str,
     session: &Session,
@@ -194,7 +203,7 @@ async fn insert_session(
 }
 
 /// Ends a session and its refresh tokens. Returns whether it was still open.
-async fn end(
+pub(crate) async fn end(
     transaction: &mut Transaction<'static, Any>,
     sid: &str,
     now: Timestamp,

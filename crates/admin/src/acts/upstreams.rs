@@ -1,0 +1,554 @@
+//! The identity providers at which the company's people sign in, and whom they are linked to.
+
+use super::{
+    ActError, ManagedKind, Switched, context::ActContext, people::dependent, put,
+    trust::check_domain_names,
+};
+use crate::{
+    servers::IdpAdmin,
+    types::{
+        Dependents, Fate, Kind, Listed, NewPersonLink, NewUpstream, Nothing, PersonLinkQuery,
+        PersonLinkView, PresetName, ProofMethod, UpstreamChange, UpstreamLeg, UpstreamProof,
+        UpstreamView, Upstreams, Users,
+    },
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use passavant_proto::{
+    event::{Act, Detail},
+    identifier::Issuer,
+    jose::jwk::Algorithm,
+    oidc::upstream::{
+        Preset, UpstreamAuthentication, UpstreamProvider, is_for_all_tenants, issuer_of_tenant,
+    },
+    others_text::is_shown,
+    xaa::trust::SubjectLink,
+};
+use passavant_store::{Group, User};
+use std::collections::{BTreeMap, BTreeSet};
+
+fn preset_of(name: PresetName) -> Preset {
+    match name {
+        PresetName::Generic => Preset::Generic,
+        PresetName::Entra => Preset::Entra,
+        PresetName::Google => Preset::Google,
+        PresetName::Okta => Preset::Okta,
+        PresetName::Keycloak => Preset::Keycloak,
+    }
+}
+
+fn view(idp: &IdpAdmin, held: &UpstreamProvider) -> UpstreamView {
+    let (proof, proof_algorithm, certificate) = match &held.authentication {
+        UpstreamAuthentication::PrivateKeyJwt(algorithm) => {
+            (ProofMethod::PrivateKeyJwt, *algorithm, None)
+        }
+        UpstreamAuthentication::Certificate { certificate, .. } => {
+            (ProofMethod::Certificate, None, Some(pem(certificate)))
+        }
+        UpstreamAuthentication::SecretPost(_) => (ProofMethod::ClientSecretPost, None, None),
+        UpstreamAuthentication::SecretBasic(_) => (ProofMethod::ClientSecretBasic, None, None),
+    };
+    let preset = match held.preset {
+        Preset::Generic => PresetName::Generic,
+        Preset::Entra => PresetName::Entra,
+        Preset::Google => PresetName::Google,
+        Preset::Okta => PresetName::Okta,
+        Preset::Keycloak => PresetName::Keycloak,
+    };
+    UpstreamView {
+        name: held.name.clone(),
+        display_name: held.display_name.clone(),
+        preset,
+        issuer: held.issuer.clone(),
+        redirect_uri: idp.issuer().endpoint(&format!("/callback/{}", held.name)),
+        client_id: held.client_id.clone(),
+        proof,
+        proof_algorithm,
+        certificate,
+        tenants: held.tenants.clone(),
+        hosted_domains: held.hosted_domains.clone(),
+        id_token_signing_alg: held.algorithm,
+        domains: held.domains.clone(),
+        scopes: held.scopes.clone(),
+        username_claim: held.username_claim.clone(),
+        groups_claim: held.groups_claim.clone(),
+        groups: held.groups.clone(),
+        acr_values: held.acr_values.clone(),
+        just_in_time: held.just_in_time,
+        disabled: held.disabled,
+    }
+}
+
+/// A certificate in PEM (RFC 7468).
+fn pem(der: &str) -> String {
+    let lines: Vec<&str> =
+        (0..der.len()).step_by(64).map(|at| &der[at..der.len().min(at + 64)]).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}
+
+fn check_name(name: &str) -> Result<(), ActError> {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let legal = (1..=40).contains(&name.len())
+        && name.bytes().all(|b| inner(b) || b == b'-')
+        && name.bytes().next().is_some_and(inner)
+        && name.bytes().last().is_some_and(inner);
+    if legal {
+        return Ok(());
+    }
+    Err(ActError::invalid(
+        format!("`name`: `{name}` is not a name of 1 to 40 lower-case letters, digits and hyphens"),
+        "for instance `entra`: it becomes part of the redirect URI",
+    ))
+}
+
+/// Texts that another party's values are compared with.
+fn check_text(member: &str, text: &str) -> Result<(), ActError> {
+    if (1..=255).contains(&text.len()) && text.chars().all(is_shown) {
+        return Ok(());
+    }
+    Err(ActError::conflict(
+        format!("`{member}`: not a text of 1 to 255 printable characters"),
+        "write it as the identity provider does",
+    ))
+}
+
+/// The rules of the product: what would let in the wrong people is refused.
+fn check_product(
+    preset: Preset,
+    issuer: &Issuer,
+    tenants: &BTreeSet<String>,
+    hosted_domains: &BTreeSet<String>,
+    groups: &BTreeMap<String, String>,
+) -> Result<(), ActError> {
+    let all = is_for_all_tenants(issuer);
+    if preset != Preset::Entra && !tenants.is_empty() {
+        return Err(ActError::conflict("`tenants` belong to Entra alone", "leave them out"));
+    }
+    if preset != Preset::Google && !hosted_domains.is_empty() {
+        return Err(ActError::conflict(
+            "`hosted_domains` belong to Google alone",
+            "leave them out",
+        ));
+    }
+    if preset == Preset::Entra && all && tenants.is_empty() {
+        return Err(ActError::conflict(
+            "`issuer` stands for the people of every tenant, and no `tenants` are listed",
+            "use the issuer of your tenant, https://login.microsoftonline.com/TENANT/v2.0, or list \
+             the tenants",
+        ));
+    }
+    if preset == Preset::Entra && !all && !tenants.is_empty() {
+        return Err(ActError::conflict(
+            "`tenants` are listed, and `issuer` is that of one tenant",
+            "leave `tenants` out, or use the issuer https://login.microsoftonline.com/organizations/v2.0",
+        ));
+    }
+    if let Some(tenant) = tenants.iter().find(|tenant| issuer_of_tenant(issuer, tenant).is_none()) {
+        return Err(ActError::conflict(
+            format!(
+                "`tenants`: `{tenant}` is not a tenant id in lower case, or `issuer` has no place for it"
+            ),
+            "a tenant id is a GUID, as the overview page of the tenant shows it",
+        ));
+    }
+    if preset == Preset::Google && hosted_domains.is_empty() {
+        return Err(ActError::conflict(
+            "`hosted_domains` is empty: everybody with a Google account could sign in",
+            "name the company's domains",
+        ));
+    }
+    if !preset.has_groups() && !groups.is_empty() {
+        return Err(ActError::conflict(
+            "`groups`: Google puts no groups into its tokens",
+            "leave `groups` out and keep memberships here, or bring people by another provider",
+        ));
+    }
+    Ok(())
+}
+
+/// Rejects a domain or an issuer that another upstream has already: it would be unclear whose people
+/// they are.
+async fn check_others(
+    context: &ActContext,
+    name: &str,
+    issuer: &Issuer,
+    domains: &BTreeSet<String>,
+) -> Result<(), ActError> {
+    let others = context.all_readable::<UpstreamProvider>().await?;
+    for other in others.iter().filter(|other| other.name != name) {
+        if other.issuer.is_spelled(issuer.as_str()) {
+            return Err(ActError::conflict(
+                format!("`issuer`: the upstream `{}` has this issuer already", other.name),
+                "change that one, or delete it first",
+            ));
+        }
+        let taken =
+            |domain: &&String| other.domains.iter().any(|own| own.eq_ignore_ascii_case(domain));
+        if let Some(domain) = domains.iter().find(taken) {
+            return Err(ActError::conflict(
+                format!(
+                    "`domains`: people of `{domain}` sign in at the upstream `{}` already",
+                    other.name
+                ),
+                "a domain belongs to one upstream: remove it from the other one first",
+            ));
+        }
+    }
+    Ok(())
+}
+
+async fn check_groups(
+    context: &ActContext,
+    groups: &BTreeMap<String, String>,
+) -> Result<(), ActError> {
+    for (there, here) in groups {
+        check_text("groups", there)?;
+        if context.store.by_id::<Group>(here).await?.is_none() {
+            return Err(ActError::conflict(
+                format!("`groups`: there is no group `{here}` here"),
+                "`passavant admin group add` makes one",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_classes(acr_values: &BTreeMap<String, String>) -> Result<(), ActError> {
+    for (there, here) in acr_values {
+        check_text("acr_values", there)?;
+        check_text("acr_values", here)?;
+    }
+    Ok(())
+}
+
+fn check_claims(claims: [Option<&str>; 2]) -> Result<(), ActError> {
+    claims.into_iter().flatten().try_for_each(|claim| check_text("claim", claim))
+}
+
+/// Seals what the IdP proves itself with.
+async fn authentication(
+    idp: &IdpAdmin,
+    context: &ActContext,
+    name: &str,
+    proof: UpstreamProof,
+) -> Result<UpstreamAuthentication, ActError> {
+    let UpstreamProof { method, algorithm, client_secret } = proof;
+    if algorithm.is_some() && method != ProofMethod::PrivateKeyJwt {
+        return Err(ActError::conflict(
+            "`proof`: an `algorithm` goes with `private_key_jwt` alone",
+            "leave it out",
+        ));
+    }
+    let needs = matches!(method, ProofMethod::ClientSecretPost | ProofMethod::ClientSecretBasic);
+    if needs != client_secret.is_some() {
+        return Err(ActError::conflict(
+            "`proof`: a `client_secret` goes with `client_secret_post` and `client_secret_basic`, and only with these",
+            "`private_key_jwt` needs no secret, and is to be preferred",
+        ));
+    }
+    let sealing = &idp.0.upstreams.sealing;
+    let seal = |value: &[u8]| {
+        sealing.seal(&format!("upstream {name}"), value).map_err(|error| {
+            ActError::conflict(
+                format!("the secret cannot be sealed: {error}"),
+                "`passavant serve` seals it with the key file of its config",
+            )
+        })
+    };
+    Ok(match method {
+        ProofMethod::PrivateKeyJwt => {
+            if algorithm == Some(Algorithm::PS256) {
+                return Err(ActError::conflict(
+                    "`proof`: PS256 signs by certificate alone",
+                    "use the method `certificate`, or ES256, EdDSA or RS256",
+                ));
+            }
+            context.check_signing_alg("proof", algorithm).await?;
+            UpstreamAuthentication::PrivateKeyJwt(algorithm)
+        }
+        ProofMethod::Certificate => {
+            let Some(make) = &idp.0.upstreams.certificate else {
+                return Err(ActError::conflict(
+                    "`proof`: this server makes no certificates",
+                    "use `private_key_jwt`",
+                ));
+            };
+            let made = make(name, context.now());
+            let (certificate, key) =
+                made.map_err(|error| ActError::conflict(error, "see the server's log"))?;
+            UpstreamAuthentication::Certificate {
+                certificate: STANDARD.encode(certificate),
+                sealed_key: seal(&key)?,
+            }
+        }
+        ProofMethod::ClientSecretPost | ProofMethod::ClientSecretBasic => {
+            let secret = client_secret.unwrap_or_default();
+            check_text("client_secret", &secret)?;
+            let sealed = seal(secret.as_bytes())?;
+            if method == ProofMethod::ClientSecretPost {
+                UpstreamAuthentication::SecretPost(sealed)
+            } else {
+                UpstreamAuthentication::SecretBasic(sealed)
+            }
+        }
+    })
+}
+
+impl ManagedKind<IdpAdmin> for Upstreams {
+    type Record = UpstreamProvider;
+
+    async fn view(
+        idp: &IdpAdmin,
+        _: &ActContext,
+        held: &UpstreamProvider,
+    ) -> Result<UpstreamView, ActError> {
+        Ok(view(idp, held))
+    }
+
+    async fn add(
+        idp: &IdpAdmin,
+        context: &ActContext,
+        new: NewUpstream,
+    ) -> Result<UpstreamView, ActError> {
+        check_name(&new.name)?;
+        let display_name = new.display_name.unwrap_or_else(|| new.name.clone());
+        check_text("display_name", &display_name)?;
+        check_text("client_id", &new.client_id)?;
+        if idp.issuer().is_spelled(new.issuer.as_str()) {
+            return Err(ActError::conflict(
+                "`issuer` is this identity provider's own",
+                "name the one in front of which this one stands",
+            ));
+        }
+        let preset = preset_of(new.preset);
+        check_product(preset, &new.issuer, &new.tenants, &new.hosted_domains, &new.groups)?;
+        check_domain_names("domains", &new.domains)?;
+        check_domain_names("hosted_domains", &new.hosted_domains)?;
+        check_others(context, &new.name, &new.issuer, &new.domains).await?;
+        check_groups(context, &new.groups).await?;
+        check_classes(&new.acr_values)?;
+        check_claims([new.username_claim.as_deref(), new.groups_claim.as_deref()])?;
+        let authentication = authentication(idp, context, &new.name, new.proof).await?;
+        let upstream = UpstreamProvider {
+            name: new.name,
+            display_name,
+            preset,
+            issuer: new.issuer,
+            tenants: new.tenants,
+            hosted_domains: new.hosted_domains,
+            client_id: new.client_id,
+            authentication,
+            algorithm: new.id_token_signing_alg.unwrap_or(Algorithm::RS256),
+            domains: new.domains,
+            scopes: new.scopes,
+            username_claim: new.username_claim,
+            groups_claim: new.groups_claim,
+            groups: new.groups,
+            acr_values: new.acr_values,
+            just_in_time: new.just_in_time,
+            disabled: false,
+        };
+        context.create(&upstream).await?;
+        Ok(view(idp, &upstream))
+    }
+
+    async fn change(
+        idp: &IdpAdmin,
+        context: &ActContext,
+        id: &str,
+        change: UpstreamChange,
+    ) -> Result<UpstreamView, ActError> {
+        let held = context.find::<UpstreamProvider>(Self::NOUN, id).await?;
+        if let Some(name) = &change.display_name {
+            check_text("display_name", name)?;
+        }
+        if let Some(client_id) = &change.client_id {
+            check_text("client_id", client_id)?;
+        }
+        let groups = change.groups.as_ref().unwrap_or(&held.groups);
+        let tenants = change.tenants.as_ref().unwrap_or(&held.tenants);
+        let hosted = change.hosted_domains.as_ref().unwrap_or(&held.hosted_domains);
+        check_product(held.preset, &held.issuer, tenants, hosted, groups)?;
+        check_domain_names("hosted_domains", hosted)?;
+        if let Some(domains) = &change.domains {
+            check_domain_names("domains", domains)?;
+            check_others(context, id, &held.issuer, domains).await?;
+        }
+        if let Some(groups) = &change.groups {
+            check_groups(context, groups).await?;
+        }
+        check_classes(change.acr_values.as_ref().unwrap_or(&held.acr_values))?;
+        let claims = [&change.username_claim, &change.groups_claim];
+        check_claims(claims.map(|claim| claim.as_ref().and_then(Option::as_deref)))?;
+        let proof = match change.proof {
+            Some(proof) => Some(authentication(idp, context, id, proof).await?),
+            None => None,
+        };
+        let set = |upstream: &mut UpstreamProvider| {
+            put(&mut upstream.display_name, change.display_name);
+            put(&mut upstream.tenants, change.tenants);
+            put(&mut upstream.hosted_domains, change.hosted_domains);
+            put(&mut upstream.client_id, change.client_id);
+            put(&mut upstream.authentication, proof);
+            put(&mut upstream.algorithm, change.id_token_signing_alg);
+            put(&mut upstream.domains, change.domains);
+            put(&mut upstream.scopes, change.scopes);
+            put(&mut upstream.username_claim, change.username_claim);
+            put(&mut upstream.groups_claim, change.groups_claim);
+            put(&mut upstream.groups, change.groups);
+            put(&mut upstream.acr_values, change.acr_values);
+            put(&mut upstream.just_in_time, change.just_in_time);
+        };
+        Ok(view(idp, &context.change((Self::NOUN, id), Act::Change, set).await?))
+    }
+
+    async fn dependents(
+        _: &IdpAdmin,
+        context: &ActContext,
+        id: &str,
+    ) -> Result<Dependents, ActError> {
+        let links = context.store.person_links(None, Some(id)).await?.into_iter();
+        let records =
+            links.map(|held| dependent("link", held.link.subject, Fate::Deleted)).collect();
+        Ok(Dependents { records })
+    }
+}
+
+impl Switched<IdpAdmin> for Upstreams {
+    fn set(upstream: &mut UpstreamProvider, disabled: bool) {
+        upstream.disabled = disabled;
+    }
+
+    /// Switching off ends what people have by way of it.
+    async fn switch(
+        idp: &IdpAdmin,
+        context: &ActContext,
+        id: &str,
+        disabled: bool,
+    ) -> Result<UpstreamView, ActError> {
+        let changed = if disabled {
+            let event = context.event::<UpstreamProvider>(Act::Disable, id);
+            let off = |upstream: &mut UpstreamProvider| upstream.disabled = true;
+            let changed = context.store.close_upstream(id, off, event, context.now()).await?;
+            changed.ok_or_else(|| ActError::missing(Self::NOUN, id))?
+        } else {
+            let on = |upstream: &mut UpstreamProvider| upstream.disabled = false;
+            context.change((Self::NOUN, id), Act::Enable, on).await?
+        };
+        Ok(view(idp, &changed))
+    }
+}
+
+/// What an upstream knows a person by.
+fn link_of(
+    upstream: &UpstreamProvider,
+    subject: String,
+    tenant: Option<String>,
+) -> Result<SubjectLink, ActError> {
+    check_text("subject", &subject)?;
+    if upstream.preset != Preset::Entra {
+        if tenant.is_some() {
+            return Err(ActError::conflict("`tenant` belongs to Entra alone", "leave it out"));
+        }
+        return Ok(SubjectLink { issuer: upstream.issuer.clone(), tenant, subject });
+    }
+    let own = || {
+        let mut parts = upstream.issuer.as_str().split('/');
+        parts.find(|part| part.len() == 36 && part.contains('-')).map(str::to_owned)
+    };
+    let several = is_for_all_tenants(&upstream.issuer);
+    let tenant = tenant.or_else(|| if several { None } else { own() });
+    let listed =
+        tenant.as_ref().is_some_and(|tenant| !several || upstream.tenants.contains(tenant));
+    let Some(tenant) = tenant.filter(|_| listed) else {
+        return Err(ActError::conflict(
+            "`tenant` is missing, or not one of the upstream's",
+            "`passavant admin upstream show` lists its tenants",
+        ));
+    };
+    let issuer = if several { issuer_of_tenant(&upstream.issuer, &tenant) } else { None };
+    let issuer = issuer.unwrap_or_else(|| upstream.issuer.clone());
+    Ok(SubjectLink { issuer, tenant: Some(tenant), subject })
+}
+
+pub(crate) async fn links(
+    context: &ActContext,
+    name: &str,
+) -> Result<Listed<PersonLinkView>, ActError> {
+    context.find::<UpstreamProvider>(Upstreams::NOUN, name).await?;
+    let held = context.store.person_links(None, Some(name)).await?;
+    let mut items = Vec::with_capacity(held.len());
+    for held in held {
+        let user = context.store.usable::<User>(&held.user_id).await?;
+        items.push(PersonLinkView {
+            username: user.map(|user| user.username).unwrap_or_default(),
+            user: held.user_id,
+            issuer: held.link.issuer.to_string(),
+            subject: held.link.subject,
+            tenant: held.link.tenant,
+            linked_at: held.linked_at.0,
+        });
+    }
+    Ok(Listed { items, unreadable: Vec::new(), next: None })
+}
+
+pub(crate) async fn link(
+    idp: &IdpAdmin,
+    context: &ActContext,
+    name: &str,
+    new: NewPersonLink,
+) -> Result<Nothing, ActError> {
+    let upstream = context.find::<UpstreamProvider>(Upstreams::NOUN, name).await?;
+    let user = Users::id_of(idp, context, &new.user).await?;
+    let link = link_of(&upstream, new.subject, new.tenant)?;
+    let event = context
+        .event::<UpstreamProvider>(Act::Link, name)
+        .person(&user)
+        .with(Detail::Issuer, link.issuer.as_str())
+        .with(Detail::Subject, link.subject.as_str());
+    if context.store.link_person((name, &link), &user, event, context.now()).await? {
+        return Ok(Nothing {});
+    }
+    Err(ActError::conflict(
+        format!("`{}` is linked to a user already", link.subject),
+        "`passavant admin upstream links` says to whom; unlink them first",
+    ))
+}
+
+pub(crate) async fn unlink(
+    context: &ActContext,
+    name: &str,
+    said: PersonLinkQuery,
+) -> Result<(), ActError> {
+    let upstream = context.find::<UpstreamProvider>(Upstreams::NOUN, name).await?;
+    let link = link_of(&upstream, said.subject, said.tenant)?;
+    let event = context
+        .event::<UpstreamProvider>(Act::Unlink, name)
+        .with(Detail::Issuer, link.issuer.as_str())
+        .with(Detail::Subject, link.subject.as_str());
+    if context.store.unlink_person(&link, event, context.now()).await? {
+        return Ok(());
+    }
+    Err(ActError::Missing(
+        format!("nobody of `{name}` is linked as `{}`", link.subject),
+        "`passavant admin upstream links` lists them".to_owned(),
+    ))
+}
+
+pub(crate) async fn check(
+    idp: &IdpAdmin,
+    context: &ActContext,
+    name: &str,
+) -> Result<Listed<UpstreamLeg>, ActError> {
+    let upstream = context.find::<UpstreamProvider>(Upstreams::NOUN, name).await?;
+    let Some(check) = &idp.0.upstreams.check else {
+        return Err(ActError::conflict(
+            "this server cannot look at upstreams",
+            "ask where `passavant serve` runs the identity provider",
+        ));
+    };
+    // On record before anything is sent.
+    let event = context.event::<UpstreamProvider>(Act::Check, name);
+    context.store.record_act(event).await?;
+    let items = check(upstream).await;
+    Ok(Listed { items, unreadable: Vec::new(), next: None })
+}

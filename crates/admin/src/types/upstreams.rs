@@ -1,0 +1,280 @@
+//! Identity providers at which the company's people sign in.
+
+use super::written::{
+    AlgorithmName, DomainName, ScopeToken, SecureUrl, given, given_object, object, said,
+};
+use passavant_proto::{identifier::Issuer, jose::jwk::Algorithm};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use utoipa::ToSchema;
+
+/// The product that an upstream is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PresetName {
+    /// Any provider of OpenID Connect.
+    #[default]
+    Generic,
+    /// Microsoft Entra ID.
+    Entra,
+    /// Google Workspace.
+    Google,
+    /// Okta.
+    Okta,
+    /// Keycloak.
+    Keycloak,
+}
+
+/// How this IdP proves itself at an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProofMethod {
+    /// Signed with a key of this IdP, which the upstream reads at `/jwks`.
+    #[default]
+    PrivateKeyJwt,
+    /// Signed with PS256 by a certificate, made here and uploaded there.
+    Certificate,
+    /// A secret in the form.
+    ClientSecretPost,
+    /// A secret by HTTP Basic.
+    ClientSecretBasic,
+}
+
+/// How this IdP is to prove itself at an upstream.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamProof {
+    /// The method.
+    #[serde(default)]
+    pub method: ProofMethod,
+    /// The algorithm of the key, for `private_key_jwt`; absent: the one that this IdP signs with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<AlgorithmName>)]
+    pub algorithm: Option<Algorithm>,
+    /// The secret. It is sealed, and never shown again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<String>,
+}
+
+/// An upstream to add.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewUpstream {
+    /// Its name, in the redirect URI and in commands: lower-case letters, digits, hyphens.
+    #[schema(pattern = "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+    pub name: String,
+    /// Its name on the sign-in page; absent: `name`.
+    #[serde(default)]
+    pub display_name: Option<String>,
+    /// Which product it is.
+    #[serde(default)]
+    pub preset: PresetName,
+    /// Its issuer identifier, byte for byte.
+    #[schema(value_type = SecureUrl)]
+    pub issuer: Issuer,
+    /// Tenants of Entra whose people may sign in, where the issuer stands for several: GUIDs.
+    #[serde(default)]
+    pub tenants: BTreeSet<String>,
+    /// Values that the `hd` claim of Google may have.
+    #[serde(default)]
+    #[schema(value_type = Vec<DomainName>)]
+    pub hosted_domains: BTreeSet<String>,
+    /// This IdP's client id there.
+    pub client_id: String,
+    /// How this IdP proves itself there.
+    #[serde(default, deserialize_with = "object")]
+    pub proof: UpstreamProof,
+    /// The algorithm of its ID tokens; absent: RS256.
+    #[serde(default)]
+    #[schema(value_type = Option<AlgorithmName>)]
+    pub id_token_signing_alg: Option<Algorithm>,
+    /// E-mail domains of its people: they are sent there, and only addresses in these count as
+    /// verified.
+    #[serde(default)]
+    #[schema(value_type = Vec<DomainName>)]
+    pub domains: BTreeSet<String>,
+    /// Scopes to ask for beyond the usual ones.
+    #[serde(default)]
+    #[schema(value_type = Vec<ScopeToken>)]
+    pub scopes: BTreeSet<String>,
+    /// The claim that new people are named by; absent: what is usual for the product.
+    #[serde(default)]
+    pub username_claim: Option<String>,
+    /// The claim that holds groups; absent: `groups`.
+    #[serde(default)]
+    pub groups_claim: Option<String>,
+    /// Which group here a group there means, by the value in the token. Others mean nothing.
+    #[serde(default)]
+    pub groups: BTreeMap<String, String>,
+    /// Which class here an authentication context class there means.
+    #[serde(default)]
+    pub acr_values: BTreeMap<String, String>,
+    /// People are added at their first sign-in.
+    #[serde(default)]
+    pub just_in_time: bool,
+}
+
+/// What is to be another about an upstream. Its issuer cannot change: people are known by it.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(clippy::option_option)] // `null` takes away
+pub struct UpstreamChange {
+    /// Its name on the sign-in page.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub display_name: Option<String>,
+    /// Tenants whose people may sign in.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub tenants: Option<BTreeSet<String>>,
+    /// Values that the `hd` claim of Google may have.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Vec<DomainName>>)]
+    pub hosted_domains: Option<BTreeSet<String>>,
+    /// This IdP's client id there.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub client_id: Option<String>,
+    /// How this IdP proves itself there. A certificate is made anew.
+    #[serde(default, deserialize_with = "given_object", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub proof: Option<UpstreamProof>,
+    /// The algorithm of its ID tokens.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<AlgorithmName>)]
+    pub id_token_signing_alg: Option<Algorithm>,
+    /// E-mail domains of its people.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Vec<DomainName>>)]
+    pub domains: Option<BTreeSet<String>>,
+    /// Scopes to ask for beyond the usual ones.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Vec<ScopeToken>>)]
+    pub scopes: Option<BTreeSet<String>>,
+    /// The claim that new people are named by; `null`: what is usual for the product.
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub username_claim: Option<Option<String>>,
+    /// The claim that holds groups; `null`: `groups`.
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub groups_claim: Option<Option<String>>,
+    /// Which group here a group there means.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub groups: Option<BTreeMap<String, String>>,
+    /// Which class here an authentication context class there means.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub acr_values: Option<BTreeMap<String, String>>,
+    /// People are added at their first sign-in.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub just_in_time: Option<bool>,
+}
+
+/// An upstream.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct UpstreamView {
+    /// Its name.
+    pub name: String,
+    /// Its name on the sign-in page.
+    pub display_name: String,
+    /// Which product it is.
+    pub preset: PresetName,
+    /// Its issuer identifier.
+    #[schema(value_type = String)]
+    pub issuer: Issuer,
+    /// The redirect URI to register there.
+    pub redirect_uri: String,
+    /// This IdP's client id there.
+    pub client_id: String,
+    /// How this IdP proves itself there.
+    pub proof: ProofMethod,
+    /// The algorithm of the key it proves itself with, where it was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<AlgorithmName>)]
+    pub proof_algorithm: Option<Algorithm>,
+    /// The certificate to upload there, in PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    /// Tenants whose people may sign in.
+    pub tenants: BTreeSet<String>,
+    /// Values that the `hd` claim of Google may have.
+    pub hosted_domains: BTreeSet<String>,
+    /// The algorithm of its ID tokens.
+    #[schema(value_type = AlgorithmName)]
+    pub id_token_signing_alg: Algorithm,
+    /// E-mail domains of its people.
+    pub domains: BTreeSet<String>,
+    /// Scopes to ask for beyond the usual ones.
+    pub scopes: BTreeSet<String>,
+    /// The claim that new people are named by.
+    pub username_claim: Option<String>,
+    /// The claim that holds groups.
+    pub groups_claim: Option<String>,
+    /// Which group here a group there means.
+    pub groups: BTreeMap<String, String>,
+    /// Which class here an authentication context class there means.
+    pub acr_values: BTreeMap<String, String>,
+    /// People are added at their first sign-in.
+    pub just_in_time: bool,
+    /// Switched off.
+    pub disabled: bool,
+}
+
+/// Whom to link to a user.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewPersonLink {
+    /// The user, by name or id.
+    pub user: String,
+    /// What the upstream knows the person by: `sub`, at Entra `oid`.
+    pub subject: String,
+    /// The person's tenant, at Entra.
+    #[serde(default)]
+    pub tenant: Option<String>,
+}
+
+/// Whom to unlink.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PersonLinkQuery {
+    /// What the upstream knows the person by.
+    pub subject: String,
+    /// The person's tenant, at Entra.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+}
+
+/// A person of an upstream who is linked to a user.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct PersonLinkView {
+    /// The user's name.
+    pub username: String,
+    /// The user's id.
+    pub user: String,
+    /// The issuer that the person is known at.
+    pub issuer: String,
+    /// What the upstream knows the person by.
+    pub subject: String,
+    /// The person's tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// When they were linked, in seconds since 1970.
+    pub linked_at: i64,
+}
+
+/// One leg of an upstream, as it was found.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct UpstreamLeg {
+    /// What was looked at.
+    pub leg: String,
+    /// Whether it works.
+    pub works: bool,
+    /// What was found.
+    pub found: String,
+    /// Who has to change what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}

@@ -1,0 +1,515 @@
+//! People who sign in at an identity provider in front of which this one stands: whom they are
+//! linked to, their sign-ins, and whether they are still there.
+
+use crate::{
+    database::{Store, StoreError, reading},
+    directory::{Put, read, write},
+    ledger::{AuditEvent, insert_audit},
+    people::{Group, User},
+    record::{Record, record},
+    sign_in::{Session, end_session, end_sign_ins, end_upstream, insert_session, leave_cookie},
+};
+use passavant_proto::{
+    event::{Detail, RequestEvent},
+    oidc::upstream::UpstreamProvider,
+    time::Timestamp,
+    xaa::trust::SubjectLink,
+};
+use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyRow};
+use std::collections::BTreeSet;
+
+record!(UpstreamProvider, "upstream", |upstream| upstream.name.clone());
+
+/// A person of an upstream who is linked to a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PersonLink {
+    /// What they are known by there.
+    pub link: SubjectLink,
+    /// The upstream's name.
+    pub upstream: String,
+    /// The user.
+    pub user_id: String,
+    /// When they were linked.
+    pub linked_at: Timestamp,
+}
+
+/// What an upstream says about a person, to be written at their record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// E-mail address.
+    pub email: Option<String>,
+    /// Whether the address counts as verified.
+    pub email_verified: bool,
+    /// Display name.
+    pub display_name: Option<String>,
+    /// Given name.
+    pub given_name: Option<String>,
+    /// Family name.
+    pub family_name: Option<String>,
+    /// The groups that the upstream decides on, and those of them that the person is in; `None` if
+    /// memberships stay as they are.
+    pub groups: Option<(BTreeSet<String>, BTreeSet<String>)>,
+}
+
+/// A verified sign-in at an upstream.
+#[derive(Clone, Debug)]
+pub struct UpstreamSignIn {
+    /// The upstream's record, as the sign-in was judged by it.
+    pub upstream: UpstreamProvider,
+    /// What the person is known by there.
+    pub link: SubjectLink,
+    /// The user name and the id that they get if they are new; `None` if no usable name was told.
+    pub if_new: Option<(String, String)>,
+    /// What else was told.
+    pub told: Told,
+    /// The upstream's refresh token, sealed.
+    pub sealed: Option<String>,
+}
+
+/// The result of recording such a sign-in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamOutcome {
+    /// The session has begun. The person was added at this sign-in, or not.
+    Begun(Box<User>, bool),
+    /// Nobody is linked, and the upstream adds nobody.
+    Unknown,
+    /// Nobody is linked, and no user name was told for a new person.
+    NoName,
+    /// Nobody is linked, and the user name belongs to somebody else.
+    NameTaken(String),
+    /// The user is switched off.
+    Disabled(String),
+    /// The upstream's record changed since the sign-in was judged.
+    Changed,
+}
+
+/// A session that has to be checked at its upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueSession {
+    /// The upstream's name.
+    pub upstream: String,
+    /// The person.
+    pub user_id: String,
+    /// The upstream's refresh token, sealed.
+    pub sealed: String,
+    /// When they were last known to be there.
+    pub checked_at: Timestamp,
+    /// Another request, maybe at another node, is asking until then.
+    pub trying_until: Timestamp,
+    /// The upstream did not answer; it is asked again then.
+    pub retry_at: Timestamp,
+}
+
+impl Store {
+    /// Records a sign-in at an upstream: finds or adds the person, writes what was told of them, and
+    /// begins the session, all of it or nothing.
+    pub async fn begin_upstream_session(
+        &self,
+        (cookie_hash, before): (&str, Option<&str>),
+        session: &mut Session,
+        sign_in: &UpstreamSignIn,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<UpstreamOutcome, StoreError> {
+        // It may take memberships away.
+        let mut transaction = self.begin_revoking().await?;
+        let held = read::<UpstreamProvider>(&mut transaction, &sign_in.upstream.name).await?;
+        if held.is_none_or(|held| held.disabled || held != sign_in.upstream) {
+            return Ok(UpstreamOutcome::Changed);
+        }
+        let linked = linked_user(&mut transaction, &sign_in.link).await?;
+        let known = match &linked {
+            Some(user_id) => read::<User>(&mut transaction, user_id).await?,
+            None => None,
+        };
+        let (mut user, added) = match (known, &sign_in.if_new) {
+            (Some(user), _) => (user, false),
+            (None, _) if !sign_in.upstream.just_in_time => return Ok(UpstreamOutcome::Unknown),
+            (None, None) => return Ok(UpstreamOutcome::NoName),
+            (None, Some((username, id))) => (new_user(username, id), true),
+        };
+        if user.disabled {
+            return Ok(UpstreamOutcome::Disabled(user.id));
+        }
+        let before_change = user.clone();
+        let groups = existing_groups(&mut transaction, &sign_in.told).await?;
+        apply(&mut user, &sign_in.told, groups);
+        if added {
+            match write(&mut transaction, &user, Put::Create).await {
+                Err(StoreError::NameTaken { .. }) => {
+                    return Ok(UpstreamOutcome::NameTaken(user.username));
+                }
+                written => written?,
+            };
+            // A link to somebody who was deleted is worth nothing.
+            put_link(&mut transaction, (&sign_in.upstream.name, &sign_in.link), &user.id, now)
+                .await?;
+            let made = AuditEvent::granted(RequestEvent::PersonAdded, now)
+                .person(&user.id)
+                .with(Detail::Issuer, sign_in.link.issuer.as_str())
+                .with(Detail::Subject, sign_in.link.subject.as_str());
+            insert_audit(&mut transaction, &[made]).await?;
+        } else if user != before_change {
+            write(&mut transaction, &user, Put::Replace).await?;
+        }
+        if let Some(before) = before {
+            leave_cookie(&mut transaction, before).await?;
+        }
+        session.user_id.clone_from(&user.id);
+        insert_session(&mut transaction, cookie_hash, session).await?;
+        let keep = "INSERT INTO upstream_sessions \
+                    (sid, upstream, user_id, sealed, checked_at, trying_until, retry_at) \
+                    VALUES ($1, $2, $3, $4, $5, 0, 0)";
+        sqlx::query(keep)
+            .bind(session.sid.as_str())
+            .bind(sign_in.upstream.name.as_str())
+            .bind(user.id.as_str())
+            .bind(sign_in.sealed.as_deref().unwrap_or_default())
+            .bind(now.0)
+            .execute(&mut *transaction)
+            .await?;
+        insert_audit(&mut transaction, &[event.person(&user.id)]).await?;
+        transaction.commit().await?;
+        Ok(UpstreamOutcome::Begun(Box::new(user), added))
+    }
+
+    /// The session, if it has to be checked at its upstream because it was last checked before
+    /// `before`.
+    pub async fn due_session(
+        &self,
+        sid: &str,
+        before: Timestamp,
+    ) -> Result<Option<DueSession>, StoreError> {
+        let sql = "SELECT upstream, user_id, sealed, checked_at, trying_until, retry_at \
+                   FROM upstream_sessions \
+                   WHERE sid = $1 AND checked_at <= $2 AND sealed <> ''";
+        let row = reading!(self, fetch_optional, sqlx::query(sql).bind(sid).bind(before.0))?;
+        let due = |row: AnyRow| -> Result<DueSession, StoreError> {
+            Ok(DueSession {
+                upstream: row.try_get("upstream")?,
+                user_id: row.try_get("user_id")?,
+                sealed: row.try_get("sealed")?,
+                checked_at: Timestamp(row.try_get("checked_at")?),
+                trying_until: Timestamp(row.try_get("trying_until")?),
+                retry_at: Timestamp(row.try_get("retry_at")?),
+            })
+        };
+        row.map(due).transpose()
+    }
+
+    /// Claims the right to ask the upstream about a session until `until`. One request of all nodes
+    /// gets it.
+    pub async fn claim_check(
+        &self,
+        sid: &str,
+        due: &DueSession,
+        (now, until): (Timestamp, Timestamp),
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin_plain().await?;
+        let claim = "UPDATE upstream_sessions SET trying_until = $4 \
+                     WHERE sid = $1 AND checked_at = $2 AND trying_until <= $3";
+        let claimed = sqlx::query(claim)
+            .bind(sid)
+            .bind(due.checked_at.0)
+            .bind(now.0)
+            .bind(until.0)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(claimed.rows_affected() == 1)
+    }
+
+    /// Records that the upstream did not answer: it is asked again at `retry_at`.
+    pub async fn check_failed(&self, sid: &str, retry_at: Timestamp) -> Result<(), StoreError> {
+        let mut transaction = self.begin_plain().await?;
+        sqlx::query("UPDATE upstream_sessions SET trying_until = 0, retry_at = $2 WHERE sid = $1")
+            .bind(sid)
+            .bind(retry_at.0)
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Records that the person of a session is still there, with the upstream's next refresh token
+    /// and what it told. Returns `false` if the session has ended meanwhile, or if the person is
+    /// gone.
+    pub async fn keep_checked(
+        &self,
+        sid: &str,
+        (user_id, told): (&str, Option<&Told>),
+        sealed: Option<&str>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        let keep = "UPDATE upstream_sessions SET sealed = COALESCE($2, sealed), checked_at = $3, \
+                    trying_until = 0, retry_at = 0 WHERE sid = $1";
+        let kept = sqlx::query(keep).bind(sid).bind(sealed).bind(now.0);
+        if kept.execute(&mut *transaction).await?.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let Some(mut user) = read::<User>(&mut transaction, user_id).await? else {
+            return Ok(false);
+        };
+        if let Some(told) = told {
+            let before = user.clone();
+            let groups = existing_groups(&mut transaction, told).await?;
+            apply(&mut user, told, groups);
+            if user != before {
+                write(&mut transaction, &user, Put::Replace).await?;
+            }
+        }
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Ends a session that the upstream no longer answers for, and what it brought.
+    pub async fn end_upstream_session(
+        &self,
+        sid: &str,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        end_session(&mut transaction, sid, now).await?;
+        sqlx::query("DELETE FROM upstream_sessions WHERE sid = $1")
+            .bind(sid)
+            .execute(&mut *transaction)
+            .await?;
+        insert_audit(&mut transaction, &[event]).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Switches an upstream off or on, or deletes it: what people had by way of it ends, and does not
+    /// come back.
+    pub async fn close_upstream(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut UpstreamProvider) + Send,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<Option<UpstreamProvider>, StoreError> {
+        let (mut transaction, checked) = self.begin_act(&event).await?;
+        let Some(mut upstream) = read::<UpstreamProvider>(&mut transaction, name).await? else {
+            return Ok(None);
+        };
+        change(&mut upstream);
+        write(&mut transaction, &upstream, Put::Replace).await?;
+        end_upstream(&mut transaction, name, now).await?;
+        self.commit_directory(transaction, checked, event).await?;
+        Ok(Some(upstream))
+    }
+
+    /// Links a person of an upstream to a user; `false` if they are linked already, or if there is
+    /// no such user.
+    pub async fn link_person(
+        &self,
+        (upstream, link): (&str, &SubjectLink),
+        user_id: &str,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let (mut transaction, checked) = self.begin_act(&event).await?;
+        if read::<User>(&mut transaction, user_id).await?.is_none() {
+            return Ok(false);
+        }
+        if let Some(linked) = linked_user(&mut transaction, link).await?
+            && read::<User>(&mut transaction, &linked).await?.is_some()
+        {
+            return Ok(false);
+        }
+        put_link(&mut transaction, (upstream, link), user_id, now).await?;
+        self.commit_directory(transaction, checked, event).await?;
+        Ok(true)
+    }
+
+    /// Unlinks a person of an upstream, and ends the user's sign-ins, whichever way they came: the
+    /// link may have been somebody else's. Returns `false` if they are not linked.
+    pub async fn unlink_person(
+        &self,
+        link: &SubjectLink,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let (mut transaction, checked) = self.begin_act(&event).await?;
+        let Some(user_id) = linked_user(&mut transaction, link).await? else { return Ok(false) };
+        delete_link(&mut transaction, link).await?;
+        end_sign_ins(&mut transaction, &user_id, now).await?;
+        self.commit_directory(transaction, checked, event).await?;
+        Ok(true)
+    }
+
+    /// The links of a user, or of an upstream, 1000 at most.
+    pub async fn person_links(
+        &self,
+        user_id: Option<&str>,
+        upstream: Option<&str>,
+    ) -> Result<Vec<PersonLink>, StoreError> {
+        let column = if user_id.is_some() { "user_id" } else { "upstream" };
+        let sql = format!(
+            "SELECT issuer, tenant, subject, upstream, user_id, linked_at FROM upstream_links \
+             WHERE {column} = $1 ORDER BY issuer, tenant, subject LIMIT 1000"
+        );
+        let key = user_id.or(upstream).unwrap_or_default();
+        let rows = reading!(self, fetch_all, sqlx::query(AssertSqlSafe(sql.clone())).bind(key))?;
+        let mut links = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let issuer: &str = row.try_get("issuer")?;
+            let Ok(issuer) = passavant_proto::identifier::Issuer::parse(issuer) else { continue };
+            let tenant: String = row.try_get("tenant")?;
+            links.push(PersonLink {
+                link: SubjectLink {
+                    issuer,
+                    tenant: Some(tenant).filter(|tenant| !tenant.is_empty()),
+                    subject: row.try_get("subject")?,
+                },
+                upstream: row.try_get("upstream")?,
+                user_id: row.try_get("user_id")?,
+                linked_at: Timestamp(row.try_get("linked_at")?),
+            });
+        }
+        Ok(links)
+    }
+}
+
+fn new_user(username: &str, id: &str) -> User {
+    User {
+        id: id.to_owned(),
+        username: username.to_owned(),
+        email: None,
+        email_verified: false,
+        display_name: None,
+        given_name: None,
+        family_name: None,
+        groups: BTreeSet::new(),
+        password_hash: None,
+        disabled: false,
+    }
+}
+
+/// Writes what was told. What was not told stays.
+fn apply(user: &mut User, told: &Told, groups: Option<(BTreeSet<String>, BTreeSet<String>)>) {
+    if told.email.is_some() {
+        user.email.clone_from(&told.email);
+        user.email_verified = told.email_verified;
+    }
+    for (place, said) in [
+        (&mut user.display_name, &told.display_name),
+        (&mut user.given_name, &told.given_name),
+        (&mut user.family_name, &told.family_name),
+    ] {
+        if said.is_some() {
+            place.clone_from(said);
+        }
+    }
+    if let Some((decides_on, is_in)) = groups {
+        user.groups.retain(|group| !decides_on.contains(group));
+        user.groups.extend(is_in);
+    }
+}
+
+/// What was told about groups, without groups that do not exist here: a later group of such a name
+/// gains nobody.
+async fn existing_groups(
+    transaction: &mut Transaction<'static, Any>,
+    told: &Told,
+) -> Result<Option<(BTreeSet<String>, BTreeSet<String>)>, StoreError> {
+    let Some((decides_on, is_in)) = &told.groups else { return Ok(None) };
+    let mut existing = BTreeSet::new();
+    for group in is_in.intersection(decides_on) {
+        let there = sqlx::query("SELECT id FROM directory WHERE kind = $1 AND id = $2")
+            .bind(Group::KIND)
+            .bind(group.as_str())
+            .fetch_optional(&mut **transaction)
+            .await?;
+        existing.extend(there.map(|_| group.clone()));
+    }
+    Ok(Some((decides_on.clone(), existing)))
+}
+
+/// The stored form of a tenant: none is the empty text.
+fn tenant_of(link: &SubjectLink) -> &str {
+    link.tenant.as_deref().unwrap_or_default()
+}
+
+async fn linked_user(
+    transaction: &mut Transaction<'static, Any>,
+    link: &SubjectLink,
+) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT user_id FROM upstream_links \
+               WHERE issuer = $1 AND tenant = $2 AND subject = $3";
+    let row = sqlx::query(sql)
+        .bind(link.issuer.as_str())
+        .bind(tenant_of(link))
+        .bind(link.subject.as_str())
+        .fetch_optional(&mut **transaction)
+        .await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
+async fn delete_link(
+    transaction: &mut Transaction<'static, Any>,
+    link: &SubjectLink,
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM upstream_links WHERE issuer = $1 AND tenant = $2 AND subject = $3")
+        .bind(link.issuer.as_str())
+        .bind(tenant_of(link))
+        .bind(link.subject.as_str())
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
+async fn put_link(
+    transaction: &mut Transaction<'static, Any>,
+    (upstream, link): (&str, &SubjectLink),
+    user_id: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    delete_link(transaction, link).await?;
+    sqlx::query(
+        "INSERT INTO upstream_links (issuer, tenant, subject, upstream, user_id, linked_at) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(link.issuer.as_str())
+    .bind(tenant_of(link))
+    .bind(link.subject.as_str())
+    .bind(upstream)
+    .bind(user_id)
+    .bind(now.0)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// Deletes the links of a user or of an upstream. Returns how many there were.
+pub(crate) async fn remove_person_links(
+    transaction: &mut Transaction<'static, Any>,
+    column: &'static str,
+    named: &str,
+) -> Result<usize, StoreError> {
+    let sql = format!("DELETE FROM upstream_links WHERE {column} = $1");
+    let done = sqlx::query(AssertSqlSafe(sql)).bind(named).execute(&mut **transaction).await?;
+    Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
+}
+
+/// Takes a group out of what the groups of upstreams mean: a later group of its name gains nobody.
+pub(crate) async fn leave_upstream_groups(
+    transaction: &mut Transaction<'static, Any>,
+    group: &str,
+) -> Result<(), StoreError> {
+    let rows = sqlx::query("SELECT id, document FROM directory WHERE kind = $1")
+        .bind(UpstreamProvider::KIND)
+        .fetch_all(&mut **transaction)
+        .await?;
+    for row in &rows {
+        // One that cannot be read signs nobody in; when it can be again, groups that are not there
+        // are left out.
+        let Ok(mut upstream) = crate::rows::record::<UpstreamProvider>(row) else { continue };
+        let before = upstream.groups.len();
+        upstream.groups.retain(|_, means| means != group);
+        if upstream.groups.len() != before {
+            write(transaction, &upstream, Put::Replace).await?;
+        }
+    }
+    Ok(())
+}
