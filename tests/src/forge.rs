@@ -13,12 +13,18 @@ use passavant_proto::jose::jwk::{Algorithm, SigningKey};
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 
+static RSA: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+    AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).unwrap().as_ref().to_vec()
+});
+
+/// An RSA key, always the same one, in PKCS#8.
+pub fn rsa_der() -> Vec<u8> {
+    RSA.clone()
+}
+
 /// Signing keys of EdDSA and RS256, always the same ones, because making an RSA key takes a while.
 pub fn other_keys() -> [SigningKey; 2] {
-    static RSA: LazyLock<Vec<u8>> = LazyLock::new(|| {
-        let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
-        AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).unwrap().as_ref().to_vec()
-    });
     static ED: LazyLock<Vec<u8>> = LazyLock::new(|| {
         Ed25519KeyPair::generate_pkcs8v1(&SystemRandom::new()).unwrap().as_ref().to_vec()
     });

@@ -17,4 +17,5 @@ pub mod forge;
 pub mod gate;
 pub mod outsider;
 pub mod requirements;
+pub mod upstream;
 pub mod world;

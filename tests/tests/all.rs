@@ -36,3 +36,4 @@ mod stored_records;
 mod taken_away;
 mod token_exchange;
 mod upgrade;
+mod upstream;

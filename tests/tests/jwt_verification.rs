@@ -133,6 +133,7 @@ impl Bench {
                 let jwks = json!({"keys": [world.idp_key.jwk()]}).to_string();
                 let keys = KeySet::parse(jwks.as_bytes(), Algorithm::ES256).unwrap();
                 let expected = SignIn {
+                    other_spelling: None,
                     issuer: &world.idp,
                     client: AGENT,
                     nonce: Some("the-nonce"),

@@ -157,6 +157,10 @@ pub(super) async fn page(State(idp): State<Idp>, request: Request) -> Response<B
     if !idp.0.settings.device_authorization {
         return switched_off();
     }
+    // The form names the upstreams that there are now.
+    if let Err(error) = idp.0.authority.fresh().await {
+        return broken(&error);
+    }
     if let Some(name) = chosen(&parts) {
         let sent = sign_in_elsewhere(&idp, &name, &parts).await;
         let (Ok(response) | Err(response)) = sent;
@@ -212,6 +216,9 @@ pub(super) async fn answer(State(idp): State<Idp>, request: Request) -> Response
     let Ok(form) = Form::parse(&bytes) else {
         return error_page(StatusCode::BAD_REQUEST, "The form cannot be read.");
     };
+    if let Err(error) = idp.0.authority.fresh().await {
+        return broken(&error);
+    }
     let done = match form.optional("answer") {
         _ if form.mentions("password") => sign_in(&idp, &form, &parts).await,
         said => typed(&idp, &form, said, &parts).await,

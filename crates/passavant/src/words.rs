@@ -5,7 +5,7 @@ use super::Cli;
 use clap::{Command, CommandFactory, error::ErrorKind};
 use passavant_admin::types::{
     Accounts, Administrators, AuthorizationServers, ClientHosts, Clients, Connections,
-    GovernedResources, Groups, Kind as _, Resources, TrustedIssuers, Users,
+    GovernedResources, Groups, Kind as _, Resources, TrustedIssuers, Upstreams, Users,
 };
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -87,6 +87,44 @@ fn trouble(command: &str) -> Option<String> {
     }
 }
 
+/// Ids that other parties chose may begin with a hyphen, which looks like an option.
+#[test]
+fn every_id_of_another_party_may_begin_with_a_hyphen() {
+    fn walk(command: &Command, path: &str, seen: &mut usize, bad: &mut Vec<String>) {
+        for arg in command.get_arguments() {
+            let id = arg.get_id().as_str();
+            if ["client", "client_id", "ras_client_id", "subject", "user", "person"].contains(&id) {
+                *seen += 1;
+                if !arg.is_allow_hyphen_values_set() {
+                    bad.push(format!("{path}: {id}"));
+                }
+            }
+        }
+        for sub in command.get_subcommands() {
+            walk(sub, &format!("{path} {}", sub.get_name()), seen, bad);
+        }
+    }
+    let (mut seen, mut bad) = (0, Vec::new());
+    walk(&Cli::command(), "passavant", &mut seen, &mut bad);
+    assert!(bad.is_empty() && seen > 15, "{seen}: {bad:?}");
+    let id = "-VaoUbsPEaAhgMlG";
+    let command = [
+        "passavant",
+        "admin",
+        "connection",
+        "add",
+        "x",
+        "--client",
+        id,
+        "--audience",
+        "https://as.example",
+        "--ras-client-id",
+        id,
+        "--everyone",
+    ];
+    Cli::command().try_get_matches_from(command).unwrap();
+}
+
 #[test]
 fn every_command_that_a_text_names_is_one() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
@@ -138,6 +176,7 @@ fn every_command_that_a_text_names_is_one() {
         Resources::NOUN,
         Connections::NOUN,
         TrustedIssuers::NOUN,
+        Upstreams::NOUN,
         ClientHosts::NOUN,
         GovernedResources::NOUN,
         Accounts::NOUN,

@@ -150,7 +150,8 @@ impl World {
         };
         let entropy = counting();
         let outbound = Outbound::new(&[]).unwrap();
-        let context = Context::new(clock.clone(), entropy.clone(), &outbound);
+        let context = Context::new(clock.clone(), entropy.clone(), &outbound)
+            .sealing(crate::upstream::sealing());
         let database = |name: &str| format!("sqlite:{}", folder.path().join(name).display());
         let idp_database = wishes.idp_database.unwrap_or_else(|| database("idp.db"));
         let idp_store = Store::open(&idp_database).await.unwrap();
@@ -278,7 +279,8 @@ impl World {
             hosts: vec![world.admin.trim_start_matches("http://").to_owned()],
             idp: Some(
                 IdpAdmin::new(idp, idp_store, clock, entropy.clone(), passwords)
-                    .public_exchange(wishes.allow_public_exchange),
+                    .public_exchange(wishes.allow_public_exchange)
+                    .upstreams(crate::upstream::tools(&idp_role)),
             ),
             ras: ras_admins,
             gateway: Some(gateway_stand_in()),

@@ -46,7 +46,7 @@ pub struct Login {
     issuer: Option<String>,
     /// Use this client, which IT registered at the identity provider, instead of enrolling this
     /// computer; remembered
-    #[arg(long, value_name = "ID", requires = "issuer")]
+    #[arg(long, value_name = "ID", requires = "issuer", allow_hyphen_values = true)]
     client_id: Option<String>,
     /// Enrol this computer, in place of the client that is remembered
     #[arg(long, conflicts_with = "client_id")]
@@ -59,7 +59,7 @@ pub struct Login {
     #[arg(long, value_name = "ISSUER=ID:FILE")]
     ras_client: Vec<String>,
     /// User name to start with
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     user: Option<String>,
     /// What to call this computer where its installation is listed; its host name unless given
     #[arg(long, value_name = "NAME")]
@@ -197,6 +197,7 @@ pub struct KeepSecret {
     /// Issuer of the authorization server
     issuer: String,
     /// The client's id there
+    #[arg(allow_hyphen_values = true)]
     client_id: String,
     /// Read the secret from this file (mode 0600) instead of standard input
     #[arg(long, value_name = "FILE")]

@@ -53,10 +53,10 @@ pub(super) enum Noun {
     /// What was granted and refused; the newest rows, the latest last
     Audit {
         /// Only this person, by user name or id
-        #[arg(long)]
+        #[arg(long, allow_hyphen_values = true)]
         person: Option<String>,
         /// Only this client
-        #[arg(long)]
+        #[arg(long, allow_hyphen_values = true)]
         client: Option<String>,
         /// Only `granted` or `refused`
         #[arg(long, value_parser = ["granted", "refused"])]
@@ -77,10 +77,10 @@ pub(super) enum Noun {
     /// Would this person, through this client, get these scopes on that MCP server?
     Explain {
         /// User name or id
-        #[arg(long)]
+        #[arg(long, allow_hyphen_values = true)]
         user: String,
         /// Client id at the identity provider
-        #[arg(long)]
+        #[arg(long, allow_hyphen_values = true)]
         client: String,
         /// The MCP server's resource identifier
         #[arg(long, value_name = "URL")]
@@ -435,14 +435,14 @@ pub(super) enum Connection {
         id: String,
         /// The client, by its id at the identity provider; `passavant` for the installations that
         /// people enrol with `passavant login`
-        #[arg(long)]
+        #[arg(long, allow_hyphen_values = true)]
         client: String,
         /// Issuer of the authorization server
         #[arg(long, value_name = "ISSUER")]
         audience: String,
         /// The client's id at that authorization server; may be left out for `passavant`, whose
         /// installations are known by the URLs of their metadata documents
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ID", allow_hyphen_values = true)]
         ras_client_id: Option<String>,
         /// An MCP server; may be given several times
         #[arg(long = "resource", value_name = "URL", required = true)]
@@ -475,7 +475,7 @@ pub(super) enum Connection {
         #[arg(allow_hyphen_values = true)]
         id: String,
         /// The client's id at the authorization server
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ID", allow_hyphen_values = true)]
         ras_client_id: Option<String>,
         /// An MCP server, instead of those before; may be given several times
         #[arg(long = "resource", value_name = "URL")]
@@ -611,7 +611,12 @@ pub(super) enum Trust {
     SignIn {
         issuer: String,
         /// This authorization server's client id there; it authenticates by the keys at its /jwks
-        #[arg(long, value_name = "ID", required_unless_present = "off")]
+        #[arg(
+            long,
+            value_name = "ID",
+            required_unless_present = "off",
+            allow_hyphen_values = true
+        )]
         client_id: Option<String>,
         /// People whose addresses are in this domain are sent there; needed where there are several issuers
         #[arg(long = "domain", value_name = "DOMAIN")]
@@ -708,7 +713,7 @@ pub(super) enum Upstream {
         #[arg(long, value_name = "URL")]
         issuer: String,
         /// This identity provider's client id there
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ID", allow_hyphen_values = true)]
         client_id: String,
         /// Which product it is
         #[arg(long, default_value = "generic", value_parser = ["generic", "entra", "google", "okta", "keycloak"])]
@@ -728,7 +733,7 @@ pub(super) enum Upstream {
         #[arg(allow_hyphen_values = true)]
         name: String,
         /// This identity provider's client id there
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ID", allow_hyphen_values = true)]
         client_id: Option<String>,
         /// Whether people are added at their first sign-in
         #[arg(long, value_name = "BOOL")]
@@ -745,10 +750,10 @@ pub(super) enum Upstream {
         /// The upstream
         name: String,
         /// User name or id
-        #[arg(long)]
+        #[arg(long, allow_hyphen_values = true)]
         user: String,
         /// What it knows the person by: `sub`, at Entra `oid`
-        #[arg(long)]
+        #[arg(long, allow_hyphen_values = true)]
         subject: String,
         /// The person's tenant, at Entra
         #[arg(long, value_name = "GUID")]
@@ -759,7 +764,7 @@ pub(super) enum Upstream {
         /// The upstream
         name: String,
         /// What it knows the person by
-        #[arg(long)]
+        #[arg(long, allow_hyphen_values = true)]
         subject: String,
         /// The person's tenant, at Entra
         #[arg(long, value_name = "GUID")]
@@ -778,7 +783,7 @@ pub(super) enum Installation {
     /// List them, those used last first, 1000 at most
     List {
         /// Only this person's
-        #[arg(long)]
+        #[arg(long, allow_hyphen_values = true)]
         user: Option<String>,
     },
     /// Cut one off at once
@@ -790,7 +795,7 @@ pub(super) enum SessionAct {
     /// List sign-ins that stand, 1000 at most
     List {
         /// Only this person's: user name or id; with --ras an account
-        #[arg(long)]
+        #[arg(long, allow_hyphen_values = true)]
         user: Option<String>,
     },
     /// End one, and every token that it brought
@@ -850,6 +855,7 @@ pub(super) enum Account {
         /// The trusted issuer
         issuer: String,
         /// Its `sub` for them
+        #[arg(allow_hyphen_values = true)]
         subject: String,
         /// Its tenant, where it has several
         #[arg(long)]
