@@ -14,7 +14,7 @@ fn source(path: &str) -> String {
 }
 
 /// The first words of reasons.
-const SUBJECTS: [&str; 26] = [
+const SUBJECTS: [&str; 27] = [
     "account",
     "administrator",
     "authorize",
@@ -41,6 +41,7 @@ const SUBJECTS: [&str; 26] = [
     "token",
     "tool",
     "upstream",
+    "upstream_check",
 ];
 
 fn is_reason(text: &str) -> bool {

@@ -543,7 +543,7 @@ async fn whoever_is_gone_upstream_gets_nothing_more() {
     let filter = AuditFilter { limit: 3, ..AuditFilter::default() };
     let rows = world.idp_store.audit(&filter).await.unwrap();
     let row = rows.iter().find(|row| row.event == "upstream_check").expect("it is on record");
-    assert_eq!(row.details["reason"], "upstream.ended");
+    assert_eq!(row.details["reason"], "upstream_check.ended");
     assert_eq!(row.details["issuer"], fake.issuer);
     fake.said().refresh = None;
     assert_eq!(renew(&world, &tokens).await.str("error"), "invalid_grant", "nothing comes back");
@@ -594,7 +594,7 @@ async fn after_an_hour_of_silence_nobody_is_vouched_for() {
     world.pass(301);
     let reply = exchange(&world, &tokens).await;
     assert_eq!((reply.status, reply.str("error")), (503, "temporarily_unavailable"));
-    assert_eq!(reasons(&world).await[0], "upstream.unreachable");
+    assert_eq!(reasons(&world).await[0], "upstream_check.unreachable");
     let reply = renew(&world, &tokens).await;
     assert_eq!(reply.status, 503, "the refresh token is not used up: {}", reply.text);
     // Meanwhile nobody signs in that way, and the page says so; a password of this server works.
@@ -617,8 +617,8 @@ async fn after_an_hour_of_silence_nobody_is_vouched_for() {
 async fn what_a_refresh_says_of_another_person_ends_the_session() {
     let (world, fake) = company(json!({})).await;
     for (name, value, reason) in [
-        ("sub", json!("max-there"), "upstream.other_person"),
-        ("groups", json!([7]), "upstream.unidentified"),
+        ("sub", json!("max-there"), "upstream_check.other_person"),
+        ("groups", json!([7]), "upstream_check.unidentified"),
     ] {
         let held = fake.said().claims[name].clone();
         let tokens = world.through(&mut Browser::default(), "corp", "").await.unwrap();

@@ -108,21 +108,11 @@ fn every_id_of_another_party_may_begin_with_a_hyphen() {
     walk(&Cli::command(), "passavant", &mut seen, &mut bad);
     assert!(bad.is_empty() && seen > 15, "{seen}: {bad:?}");
     let id = "-VaoUbsPEaAhgMlG";
-    let command = [
-        "passavant",
-        "admin",
-        "connection",
-        "add",
-        "x",
-        "--client",
-        id,
-        "--audience",
-        "https://as.example",
-        "--ras-client-id",
-        id,
-        "--everyone",
-    ];
-    Cli::command().try_get_matches_from(command).unwrap();
+    let command = format!(
+        "passavant admin connection add x --client {id} --audience https://as.example \
+         --ras-client-id {id} --resource https://as.example/mcp --scopes read --everyone"
+    );
+    Cli::command().try_get_matches_from(command.split(' ')).unwrap();
 }
 
 #[test]

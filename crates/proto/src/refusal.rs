@@ -426,7 +426,7 @@ impl Refusal {
                 "The sign-in that the subject token belongs to has ended. Sign in again.",
             ),
             Self::UpstreamUnreachable => (
-                "upstream.unreachable",
+                "upstream_check.unreachable",
                 503,
                 "temporarily_unavailable",
                 "The company's identity provider, at which this person signed in, does not answer, \

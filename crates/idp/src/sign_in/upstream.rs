@@ -515,8 +515,13 @@ async fn ask(idp: &Idp, sid: &str, due: &DueSession) -> Result<(), Failure> {
     let authority = &idp.0.authority;
     let snapshot = authority.fresh().await?;
     let Some(upstream) = snapshot.directory.upstream(&due.upstream) else {
-        return end(idp, sid, due, ("upstream.off", None, "the upstream is switched off or gone"))
-            .await;
+        return end(
+            idp,
+            sid,
+            due,
+            ("upstream_check.off", None, "the upstream is switched off or gone"),
+        )
+        .await;
     };
     let issuer = Some(upstream.issuer.as_str());
     let answer = refreshed(idp, sid, due, upstream).await;
@@ -524,7 +529,7 @@ async fn ask(idp: &Idp, sid: &str, due: &DueSession) -> Result<(), Failure> {
     let returned = match answer {
         Ok(returned) => returned,
         Err(Unasked::Refused(error)) if ENDED.contains(&error.as_str()) => {
-            return end(idp, sid, due, ("upstream.ended", issuer, &error)).await;
+            return end(idp, sid, due, ("upstream_check.ended", issuer, &error)).await;
         }
         Err(why) => {
             match why {
@@ -548,13 +553,14 @@ async fn ask(idp: &Idp, sid: &str, due: &DueSession) -> Result<(), Failure> {
             let links = authority.store.person_links(Some(&due.user_id), None).await?;
             if !links.iter().any(|held| held.link == person.link) {
                 let what = "it answered about another person";
-                return end(idp, sid, due, ("upstream.other_person", issuer, what)).await;
+                return end(idp, sid, due, ("upstream_check.other_person", issuer, what)).await;
             }
             // A refreshed ID token may say less than the first one: what it leaves out stays.
             Some(told(upstream, &person, person.groups.clone()))
         }
         Some(Err(why)) => {
-            return end(idp, sid, due, ("upstream.unidentified", issuer, &why.to_string())).await;
+            return end(idp, sid, due, ("upstream_check.unidentified", issuer, &why.to_string()))
+                .await;
         }
     };
     let sealing = &authority.context.sealing;
