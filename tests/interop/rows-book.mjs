@@ -19,12 +19,25 @@ const pages = {
   'docs/deployment.md': 'nothing',
   'docs/administration.md': 'signedIn',
   'docs/contributing.md': 'repository',
+  'docs/upstreams/README.md': 'company',
+  'docs/upstreams/entra.md': 'company',
+  'docs/upstreams/google.md': 'company',
+  'docs/upstreams/okta.md': 'company',
+  'docs/upstreams/keycloak.md': 'company',
+  'docs/upstreams/generic.md': 'company',
 };
 /** What is not run, and why. Nothing else is left out. */
 const notRun = {
   './test': 'this is a part of it',
   './test --long': 'the same, with programs that are large',
   'cargo install --locked --path crates/passavant': 'builds for minutes what the other commands run',
+  'passavant admin --json upstream show entra | jq -r .certificate > passavant-entra.pem': 'takes jq, which is not everywhere',
+  'passavant admin upstream check acme': 'asks an identity provider that is not there',
+  'passavant admin upstream check entra': 'asks Microsoft',
+  'passavant admin upstream check google': 'asks Google',
+  'passavant admin upstream check okta': 'asks Okta',
+  'passavant admin upstream check keycloak': 'asks a Keycloak that is not there',
+  'passavant admin upstream add google --preset google --issuer https://accounts.google.com --client-id 1234567890-abcdef.apps.googleusercontent.com --client-secret-file google.secret --hosted-domain acme.example --domain acme.example --display-name Google --just-in-time': 'takes a secret that Google made',
 };
 /** What stays up, until the page ends or begins anew, and what it says when it is ready. */
 const stays = [
@@ -34,7 +47,11 @@ const stays = [
   [/^npx -y @modelcontextprotocol\/server-everything/, 'listening on port 3001'],
 ];
 const passphrase = 'a long passphrase of erin';
-const typed = { 'passavant admin user add erin --group engineering': `${passphrase}\n` };
+const typed = {
+  'passavant admin user add erin --group engineering': `${passphrase}\n`,
+  'passavant admin user add breakglass-one': 'a long passphrase for an emergency\n',
+  'passavant admin user add breakglass-two': 'another long passphrase for an emergency\n',
+};
 
 /** The blocks of a page, and whether they are a shell's. */
 const blocks = page => [...readFileSync(join(root, page), 'utf8').matchAll(/^ *```([^\n]*)\n(.*?)^ *```$/gms)]
@@ -168,7 +185,8 @@ async function all(page) {
   const lines = commands(page).filter(line => !notRun[line]);
   for (const line of lines) await run(line);
   if (pages[page] === 'repository') {
-    const text = folder => readdirSync(join(folder, 'docs')).map(name => readFileSync(join(folder, 'docs', name), 'utf8')).join('');
+    const files = folder => readdirSync(join(folder, 'docs'), { recursive: true, withFileTypes: true }).filter(entry => entry.isFile()).map(entry => join(entry.parentPath, entry.name)).sort();
+    const text = folder => files(folder).map(file => readFileSync(file, 'utf8')).join('');
     must(text(place) === text(root), 'a page of docs/ is not what its command makes');
     const example = readFileSync(join(root, 'tests/tests/audiences.rs'), 'utf8');
     must(blocks(page).some(({ text }) => text === example), `${page} does not show tests/tests/audiences.rs as it is`);
