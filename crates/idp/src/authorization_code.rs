@@ -2,6 +2,7 @@
 
 use super::{
     directory::IdpDirectory,
+    sign_in::upstream::still_there,
     state::Idp,
     tokens::{self, Issue, UsedUp},
 };
@@ -38,6 +39,7 @@ pub(super) async fn bring(
         return Err(Refusal::Code.into());
     }
     state.admission.grant(request.client.id(), &session.user_id)?;
+    still_there(idp, &request.snapshot, &session.sid).await?;
     let scopes = &code.request.scopes;
     let refresh_token = scopes.contains("offline_access").then(|| {
         let token = RefreshToken {

@@ -30,7 +30,10 @@ impl Leg {
     }
 
     fn bad(name: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { name, works: false, found: shown(&found.into(), 600), hint: Some(hint.into()) }
+        let found = found.into();
+        // An error of another room may bring a hint of its own: this one says who has to change what.
+        let found = found.split("\nhint:").next().unwrap_or_default().replace('\n', " ");
+        Self { name, works: false, found: shown(&found, 600), hint: Some(hint.into()) }
     }
 }
 
@@ -43,6 +46,8 @@ impl Idp {
         let mut legs = Vec::new();
         let registration = registration(self, upstream);
         let relying_party = &self.0.authority.context.relying_party;
+        // As it is now, not as it was a while ago.
+        relying_party.forget(&registration);
         let metadata = match relying_party.metadata(&registration).await {
             Ok(metadata) => metadata,
             Err(error) => {
@@ -135,10 +140,11 @@ impl Idp {
                     };
                 }
                 if (200..400).contains(&status) {
-                    return Leg::good(
-                        NAME,
-                        format!("{redirect_uri} led to its sign-in (HTTP {status})"),
+                    let found = format!(
+                        "it refuses nothing so far (HTTP {status}); whether its page is the sign-in or an error, a \
+                         browser shows: {redirect_uri}"
                     );
+                    return Leg::good(NAME, found);
                 }
                 Leg::bad(
                     NAME,
@@ -167,9 +173,7 @@ impl Idp {
         let flow = SignInFlow { state: NOTHING, nonce: NOTHING, verifier: NOTHING };
         let relying_party = &self.0.authority.context.relying_party;
         // With the `iss` that it may announce: this request is not about a browser.
-        let iss = (!upstream.tenants.is_empty())
-            .then_some(())
-            .map_or(Some(upstream.issuer.as_str()), |()| None);
+        let iss = Some(upstream.issuer.as_str()).filter(|_| upstream.tenants.is_empty());
         let answer =
             relying_party.finish(&registration, &credential.proof(), flow, NOTHING, iss).await;
         let registered = format!("our keys are at {}", self.issuer().endpoint("/jwks"));
@@ -181,7 +185,7 @@ impl Idp {
             ),
             Err(SignInError::Refused { error, .. }) => match error.error.as_str() {
                 "invalid_grant" | "invalid_request" => {
-                    Leg::good(NAME, format!("it knows this client ({error})"))
+                    Leg::good(NAME, format!("it refuses the code, not this client ({error})"))
                 }
                 "invalid_client" | "unauthorized_client" => Leg::bad(
                     NAME,

@@ -145,6 +145,12 @@ impl RemoteKeys {
         usable.ok_or_else(|| KeysError::Unavailable(source.owner.clone()))
     }
 
+    /// Forgets the keys of an owner: somebody looks whether they can be had now.
+    pub fn forget(&self, owner: &str) {
+        let mut entries = self.0.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|source, _| source.owner != owner);
+    }
+
     fn entry(&self, source: &KeySource) -> Arc<Entry> {
         let mut entries = self.0.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if entries.len() >= MOST && !entries.contains_key(source) {

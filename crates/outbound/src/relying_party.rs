@@ -77,6 +77,20 @@ pub struct Registration<'a> {
     pub announced_pkce: bool,
 }
 
+impl Registration<'_> {
+    /// Whether `iss` of an authorization response is this IdP's (RFC 9207). Where the issuer stands
+    /// for several tenants, the response names one of them; the ID token says which.
+    pub fn is_answered_by(&self, iss: &str) -> bool {
+        match self.tenants {
+            None => iss == self.issuer.as_str() || self.other_spelling.as_deref() == Some(iss),
+            Some(tenants) => {
+                let of = |tenant: &String| issuer_of_tenant(self.issuer, tenant);
+                tenants.iter().filter_map(of).any(|issuer| issuer.as_str() == iss)
+            }
+        }
+    }
+}
+
 /// How the server proves itself at an IdP.
 #[derive(Debug)]
 pub enum ClientProof<'a> {
@@ -111,8 +125,8 @@ pub struct SignInFlow<'a> {
 pub struct SignInWishes<'a> {
     /// Address to prefill.
     pub login_hint: Option<&'a str>,
-    /// Require a new sign-in, whatever session there is.
-    pub fresh: bool,
+    /// Values of `prompt`: `login` requires a new sign-in, whatever session there is.
+    pub prompt: &'a [&'static str],
     /// Maximum age of the sign-in, in seconds.
     pub max_age: Option<i64>,
     /// Authentication context classes, in order of preference.
@@ -130,6 +144,8 @@ pub struct Returned {
     pub issuer: Issuer,
     /// The refresh token, if there is a new one.
     pub refresh_token: Option<Secret>,
+    /// The access token for the IdP's `UserInfo` endpoint.
+    pub access_token: Option<Secret>,
 }
 
 #[derive(Deserialize)]
@@ -222,7 +238,9 @@ impl RelyingParty {
             .append_pair("code_challenge", challenge.as_str())
             .append_pair("code_challenge_method", "S256");
         query.extend_pairs(wishes.login_hint.map(|hint| ("login_hint", hint)));
-        query.extend_pairs(wishes.fresh.then_some(("prompt", "login")));
+        if !wishes.prompt.is_empty() {
+            query.append_pair("prompt", &wishes.prompt.join(" "));
+        }
         query.extend_pairs(wishes.max_age.map(|age| ("max_age", age.to_string())));
         if !wishes.acr_values.is_empty() {
             query.append_pair("acr_values", &wishes.acr_values.join(" "));
@@ -244,19 +262,7 @@ impl RelyingParty {
     ) -> Result<Returned, SignInError> {
         let metadata = self.metadata(registration).await?;
         let told = metadata.authorization_response_iss_parameter_supported;
-        // Where the issuer stands for several tenants, the response names one of them; the ID token
-        // says which.
-        let is_own = |iss: &str| match registration.tenants {
-            None => {
-                iss == registration.issuer.as_str()
-                    || registration.other_spelling.as_deref() == Some(iss)
-            }
-            Some(tenants) => {
-                let of = |tenant: &String| issuer_of_tenant(registration.issuer, tenant);
-                tenants.iter().filter_map(of).any(|issuer| issuer.as_str() == iss)
-            }
-        };
-        if iss.is_some_and(|iss| !is_own(iss)) || (told && iss.is_none()) {
+        if iss.is_some_and(|iss| !registration.is_answered_by(iss)) || (told && iss.is_none()) {
             let text = "`iss` is not the issuer that was asked (RFC 9207)";
             return Err(SignInError::Callback(text.to_owned()));
         }
@@ -329,6 +335,47 @@ impl RelyingParty {
         keys.map_err(|error| DiscoveryError::Unusable(error.to_string()))
     }
 
+    /// What the `UserInfo` endpoint says about the person of an ID token (OpenID Connect Core 5.3):
+    /// `None` if there is no such endpoint. What it says about anybody else is an error.
+    pub async fn user_info(
+        &self,
+        registration: &Registration<'_>,
+        access_token: &Secret,
+        subject: &str,
+    ) -> Result<Option<Claims>, SignInError> {
+        let metadata = self.metadata(registration).await?;
+        let Some(endpoint) = metadata.userinfo_endpoint.clone() else { return Ok(None) };
+        let reach = metadata.reach_of(&endpoint);
+        let bearer = Some(access_token.expose());
+        let answer = self.outbound.json("GET", &endpoint, reach, bearer, None).await?;
+        if answer.status != 200 {
+            let error = format!("{endpoint} answered HTTP {}", answer.status);
+            return Err(DiscoveryError::Unusable(error).into());
+        }
+        let claims = Claims::parse(&answer.body)
+            .map_err(|error| SignInError::BadAnswer(format!("UserInfo: {error}")))?;
+        if claims.required_str("sub").ok() != Some(subject) {
+            let text =
+                "UserInfo is about another person than the ID token (OpenID Connect Core 5.3.2)";
+            return Err(SignInError::BadAnswer(text.to_owned()));
+        }
+        Ok(Some(claims))
+    }
+
+    /// Forgets what is remembered of an IdP's metadata: somebody looks whether it works now.
+    pub fn forget(&self, registration: &Registration<'_>) {
+        let own = registration.issuer;
+        let tenants = registration.tenants.into_iter().flatten();
+        let issuers: Vec<Issuer> = tenants
+            .filter_map(|tenant| issuer_of_tenant(own, tenant))
+            .chain([own.clone()])
+            .collect();
+        self.held().retain(|(issuer, _), _| !issuers.contains(issuer));
+        for issuer in &issuers {
+            self.keys.forget(issuer.as_str());
+        }
+    }
+
     /// A request to the token endpoint.
     async fn token(
         &self,
@@ -391,9 +438,10 @@ impl RelyingParty {
         nonce: Option<&str>,
     ) -> Result<Returned, SignInError> {
         let refresh_token = answer.refresh_token.map(Secret::new);
+        let access_token = answer.access_token.map(Secret::new);
         let Some(id_token) = answer.id_token else {
             let issuer = registration.issuer.clone();
-            return Ok(Returned { claims: None, issuer, refresh_token });
+            return Ok(Returned { claims: None, issuer, refresh_token, access_token });
         };
         let own = registration.issuer;
         let refused = |error| SignInError::IdToken { issuer: own.to_string(), error };
@@ -418,10 +466,10 @@ impl RelyingParty {
             other_spelling: registration.other_spelling.as_deref(),
             client: registration.client_id,
             nonce,
-            access_token: answer.access_token.as_deref(),
+            access_token: access_token.as_ref().map(Secret::expose),
         };
         let now = self.clock.now();
         let claims = id_token::verify_claims(&id_token, &keys, expected, now).map_err(refused)?;
-        Ok(Returned { claims: Some(claims), issuer, refresh_token })
+        Ok(Returned { claims: Some(claims), issuer, refresh_token, access_token })
     }
 }

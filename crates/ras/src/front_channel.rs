@@ -103,7 +103,8 @@ impl FrontChannel for Ras {
         let scope = |_: &[String]| "openid email".to_owned();
         let (fresh, max_age) = (read.request.fresh, read.request.max_age);
         let sending = upstream::Sending { target: &read.target, fresh, max_age };
-        let wishes = SignInWishes { login_hint: email, fresh, max_age, ..SignInWishes::default() };
+        let prompt: &[&str] = if fresh { &["login"] } else { &[] };
+        let wishes = SignInWishes { login_hint: email, prompt, max_age, ..SignInWishes::default() };
         let there = (&registration, None);
         let sent = upstream::send(self, sending, there, scope, wishes, parts).await?;
         Ok(Proof::Under(sent))

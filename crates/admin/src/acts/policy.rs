@@ -20,6 +20,7 @@ use passavant_proto::{
     identifier::{Issuer, Resource},
     oauth::client::{Client, ENROLLED_CLIENT},
     oidc::authentication::ACR_PASSWORD,
+    oidc::upstream::UpstreamProvider,
     policy::{Conditions, Connection, RegisteredResource, ResourceAuthorizationServer, Subject},
 };
 use std::collections::BTreeSet;
@@ -242,11 +243,21 @@ impl Switched<IdpAdmin> for Resources {
 
 /// Rejects conditions that no sign-in here can meet, because people would be asked to sign in again
 /// and again.
-fn check_conditions(conditions: &Conditions) -> Result<(), ActError> {
-    if let Some(unknown) = conditions.acr_values.iter().find(|acr| *acr != ACR_PASSWORD) {
+async fn check_conditions(context: &ActContext, conditions: &Conditions) -> Result<(), ActError> {
+    let upstreams = context.store.all::<UpstreamProvider>().await?;
+    let mapped = upstreams.iter().flat_map(|upstream| upstream.acr_values.values());
+    let known: BTreeSet<&str> =
+        mapped.map(String::as_str).chain(std::iter::once(ACR_PASSWORD)).collect();
+    let unknown = conditions.acr_values.iter().find(|acr| !known.contains(acr.as_str()));
+    if let Some(unknown) = unknown {
+        let known: Vec<&str> = known.into_iter().collect();
         return Err(ActError::conflict(
             format!("`conditions.acr_values`: no sign-in here reaches the class `{unknown}`"),
-            format!("the only class available so far is `{ACR_PASSWORD}`"),
+            format!(
+                "these are reached: {}; what a class of an upstream means here is set by \
+                 `passavant admin upstream change --acr`",
+                known.join(" ")
+            ),
         ));
     }
     if conditions.max_authentication_age.is_some_and(|age| age < 0) {
@@ -362,7 +373,7 @@ impl ManagedKind<IdpAdmin> for Connections {
             ));
         }
         let conditions = Conditions::from(new.conditions);
-        check_conditions(&conditions)?;
+        check_conditions(context, &conditions).await?;
         check_resources(context, &new.audience, &new.resources).await?;
         groups_exist(context, &new.groups).await?;
         let mut subjects: Vec<Subject> = new.groups.into_iter().map(Subject::Group).collect();
@@ -396,7 +407,9 @@ impl ManagedKind<IdpAdmin> for Connections {
             check_resources(context, &held.audience, resources).await?;
         }
         let conditions = change.conditions.map(Conditions::from);
-        conditions.as_ref().map_or(Ok(()), check_conditions)?;
+        if let Some(conditions) = &conditions {
+            check_conditions(context, conditions).await?;
+        }
         groups_exist(context, change.groups.as_ref().unwrap_or(&BTreeSet::new())).await?;
         let users = match &change.users {
             Some(users) => Some(ids_of(idp, context, users).await?),

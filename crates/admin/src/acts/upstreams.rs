@@ -37,11 +37,13 @@ fn preset_of(name: PresetName) -> Preset {
 }
 
 fn view(idp: &IdpAdmin, held: &UpstreamProvider) -> UpstreamView {
+    let mut next_certificate = None;
     let (proof, proof_algorithm, certificate) = match &held.authentication {
         UpstreamAuthentication::PrivateKeyJwt(algorithm) => {
             (ProofMethod::PrivateKeyJwt, *algorithm, None)
         }
-        UpstreamAuthentication::Certificate { certificate, .. } => {
+        UpstreamAuthentication::Certificate { certificate, next, .. } => {
+            next_certificate = next.as_ref().map(|(next, _)| pem(next));
             (ProofMethod::Certificate, None, Some(pem(certificate)))
         }
         UpstreamAuthentication::SecretPost(_) => (ProofMethod::ClientSecretPost, None, None),
@@ -64,6 +66,7 @@ fn view(idp: &IdpAdmin, held: &UpstreamProvider) -> UpstreamView {
         proof,
         proof_algorithm,
         certificate,
+        next_certificate,
         tenants: held.tenants.clone(),
         hosted_domains: held.hosted_domains.clone(),
         id_token_signing_alg: held.algorithm,
@@ -71,6 +74,7 @@ fn view(idp: &IdpAdmin, held: &UpstreamProvider) -> UpstreamView {
         scopes: held.scopes.clone(),
         username_claim: held.username_claim.clone(),
         groups_claim: held.groups_claim.clone(),
+        asks_consent: held.asks_consent,
         groups: held.groups.clone(),
         acr_values: held.acr_values.clone(),
         just_in_time: held.just_in_time,
@@ -228,10 +232,17 @@ fn check_claims(claims: [Option<&str>; 2]) -> Result<(), ActError> {
 async fn authentication(
     idp: &IdpAdmin,
     context: &ActContext,
-    name: &str,
+    (name, preset): (&str, Preset),
     proof: UpstreamProof,
+    held: Option<&UpstreamAuthentication>,
 ) -> Result<UpstreamAuthentication, ActError> {
     let UpstreamProof { method, algorithm, client_secret } = proof;
+    if preset == Preset::Entra && method == ProofMethod::PrivateKeyJwt {
+        return Err(ActError::conflict(
+            "`proof`: Entra reads no keys at a URL",
+            "use the method `certificate`",
+        ));
+    }
     if algorithm.is_some() && method != ProofMethod::PrivateKeyJwt {
         return Err(ActError::conflict(
             "`proof`: an `algorithm` goes with `private_key_jwt` alone",
@@ -275,9 +286,34 @@ async fn authentication(
             let made = make(name, context.now());
             let (certificate, key) =
                 made.map_err(|error| ActError::conflict(error, "see the server's log"))?;
+            let (made, made_key) = (STANDARD.encode(certificate), seal(&key)?);
+            match held {
+                Some(UpstreamAuthentication::Certificate { certificate, sealed_key, .. }) => {
+                    UpstreamAuthentication::Certificate {
+                        certificate: certificate.clone(),
+                        sealed_key: sealed_key.clone(),
+                        next: Some((made, made_key)),
+                    }
+                }
+                _ => UpstreamAuthentication::Certificate {
+                    certificate: made,
+                    sealed_key: made_key,
+                    next: None,
+                },
+            }
+        }
+        ProofMethod::NextCertificate => {
+            let Some(UpstreamAuthentication::Certificate { next: Some((next, key)), .. }) = held
+            else {
+                return Err(ActError::conflict(
+                    "`proof`: there is no certificate that follows",
+                    "`passavant admin upstream change --proof certificate` makes one",
+                ));
+            };
             UpstreamAuthentication::Certificate {
-                certificate: STANDARD.encode(certificate),
-                sealed_key: seal(&key)?,
+                certificate: next.clone(),
+                sealed_key: key.clone(),
+                next: None,
             }
         }
         ProofMethod::ClientSecretPost | ProofMethod::ClientSecretBasic => {
@@ -327,7 +363,16 @@ impl ManagedKind<IdpAdmin> for Upstreams {
         check_groups(context, &new.groups).await?;
         check_classes(&new.acr_values)?;
         check_claims([new.username_claim.as_deref(), new.groups_claim.as_deref()])?;
-        let authentication = authentication(idp, context, &new.name, new.proof).await?;
+        let proof = new.proof.unwrap_or_else(|| UpstreamProof {
+            method: if preset == Preset::Entra {
+                ProofMethod::Certificate
+            } else {
+                ProofMethod::PrivateKeyJwt
+            },
+            ..UpstreamProof::default()
+        });
+        let named = (new.name.as_str(), preset);
+        let authentication = authentication(idp, context, named, proof, None).await?;
         let upstream = UpstreamProvider {
             name: new.name,
             display_name,
@@ -342,6 +387,7 @@ impl ManagedKind<IdpAdmin> for Upstreams {
             scopes: new.scopes,
             username_claim: new.username_claim,
             groups_claim: new.groups_claim,
+            asks_consent: new.asks_consent.unwrap_or(preset.asks_consent()),
             groups: new.groups,
             acr_values: new.acr_values,
             just_in_time: new.just_in_time,
@@ -380,7 +426,10 @@ impl ManagedKind<IdpAdmin> for Upstreams {
         let claims = [&change.username_claim, &change.groups_claim];
         check_claims(claims.map(|claim| claim.as_ref().and_then(Option::as_deref)))?;
         let proof = match change.proof {
-            Some(proof) => Some(authentication(idp, context, id, proof).await?),
+            Some(proof) => {
+                let held_one = Some(&held.authentication);
+                Some(authentication(idp, context, (id, held.preset), proof, held_one).await?)
+            }
             None => None,
         };
         let set = |upstream: &mut UpstreamProvider| {
@@ -394,6 +443,7 @@ impl ManagedKind<IdpAdmin> for Upstreams {
             put(&mut upstream.scopes, change.scopes);
             put(&mut upstream.username_claim, change.username_claim);
             put(&mut upstream.groups_claim, change.groups_claim);
+            put(&mut upstream.asks_consent, change.asks_consent);
             put(&mut upstream.groups, change.groups);
             put(&mut upstream.acr_values, change.acr_values);
             put(&mut upstream.just_in_time, change.just_in_time);

@@ -1,7 +1,7 @@
 //! Identity providers at which the company's people sign in.
 
 use super::written::{
-    AlgorithmName, DomainName, ScopeToken, SecureUrl, given, given_object, object, said,
+    AlgorithmName, DomainName, ScopeToken, SecureUrl, given, given_object, maybe_object, said,
 };
 use passavant_proto::{identifier::Issuer, jose::jwk::Algorithm};
 use serde::{Deserialize, Serialize};
@@ -32,8 +32,11 @@ pub enum ProofMethod {
     /// Signed with a key of this IdP, which the upstream reads at `/jwks`.
     #[default]
     PrivateKeyJwt,
-    /// Signed with PS256 by a certificate, made here and uploaded there.
+    /// Signed with PS256 by a certificate, made here and uploaded there. Where there is one already,
+    /// this makes the one that follows it: it is used when `next_certificate` says so.
     Certificate,
+    /// The certificate that follows is uploaded there: use it from now on.
+    NextCertificate,
     /// A secret in the form.
     ClientSecretPost,
     /// A secret by HTTP Basic.
@@ -81,9 +84,10 @@ pub struct NewUpstream {
     pub hosted_domains: BTreeSet<String>,
     /// This IdP's client id there.
     pub client_id: String,
-    /// How this IdP proves itself there.
-    #[serde(default, deserialize_with = "object")]
-    pub proof: UpstreamProof,
+    /// How this IdP proves itself there; absent: by certificate at Entra, elsewhere by
+    /// `private_key_jwt`.
+    #[serde(default, deserialize_with = "maybe_object")]
+    pub proof: Option<UpstreamProof>,
     /// The algorithm of its ID tokens; absent: RS256.
     #[serde(default)]
     #[schema(value_type = Option<AlgorithmName>)]
@@ -103,6 +107,10 @@ pub struct NewUpstream {
     /// The claim that holds groups; absent: `groups`.
     #[serde(default)]
     pub groups_claim: Option<String>,
+    /// People are asked at each sign-in there whether this IdP may be told of them later on
+    /// (`prompt=consent`); absent: only where the product is generic.
+    #[serde(default)]
+    pub asks_consent: Option<bool>,
     /// Which group here a group there means, by the value in the token. Others mean nothing.
     #[serde(default)]
     pub groups: BTreeMap<String, String>,
@@ -159,6 +167,10 @@ pub struct UpstreamChange {
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub groups_claim: Option<Option<String>>,
+    /// People are asked at each sign-in there whether this IdP may be told of them later on.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub asks_consent: Option<bool>,
     /// Which group here a group there means.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -198,6 +210,9 @@ pub struct UpstreamView {
     /// The certificate to upload there, in PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
+    /// The certificate that follows it, in PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_certificate: Option<String>,
     /// Tenants whose people may sign in.
     pub tenants: BTreeSet<String>,
     /// Values that the `hd` claim of Google may have.
@@ -213,6 +228,8 @@ pub struct UpstreamView {
     pub username_claim: Option<String>,
     /// The claim that holds groups.
     pub groups_claim: Option<String>,
+    /// People are asked at each sign-in there whether this IdP may be told of them later on.
+    pub asks_consent: bool,
     /// Which group here a group there means.
     pub groups: BTreeMap<String, String>,
     /// Which class here an authentication context class there means.

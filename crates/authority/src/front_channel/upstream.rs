@@ -184,6 +184,10 @@ pub async fn finish<F: FrontChannel>(
 ) -> Result<Returned, NotReturned> {
     let authority = front.authority();
     // The issuer's `error_description` is not shown: anyone could have written the link.
+    // An error of another identity provider is not this one's (RFC 9207 section 2.4).
+    if form.optional("iss").is_some_and(|iss| !registration.is_answered_by(iss)) {
+        return Err(NotReturned::Invalid);
+    }
     let Some(code) = form.optional("code") else {
         let error = form.optional("error").unwrap_or("no code");
         return Err(NotReturned::Refused(shown(error, 100)));

@@ -35,8 +35,11 @@ use passavant_proto::{
     refusal::Refusal,
     secret::Secret,
     time::Timestamp,
+    xaa::trust::SubjectLink,
 };
-use passavant_store::{AuditEvent, DueSession, Session, Told, UpstreamOutcome, UpstreamSignIn};
+use passavant_store::{
+    AuditEvent, DueSession, Session, StoreError, Told, UpstreamOutcome, UpstreamSignIn,
+};
 use std::{sync::Arc, time::Duration};
 
 /// How long one request may take to ask an upstream about a session, in seconds. Afterwards another
@@ -87,7 +90,7 @@ impl Credential {
             UpstreamAuthentication::PrivateKeyJwt(algorithm) => {
                 Self::Key(authority.signing_as(*algorithm), to_token_endpoint)
             }
-            UpstreamAuthentication::Certificate { certificate, sealed_key } => {
+            UpstreamAuthentication::Certificate { certificate, sealed_key, .. } => {
                 let der = sealing.open(&label, sealed_key)?;
                 let key = SigningKey::from_pkcs8(Algorithm::PS256, &der);
                 let key = key.map_err(|error| error.to_string())?;
@@ -168,6 +171,7 @@ pub(crate) async fn send_to(
     let mut more = Vec::new();
     let mut acr_values = classes;
     let mut max_age = sending.max_age;
+    let mut prompt = Vec::new();
     match upstream.preset {
         Preset::Entra => {
             // It knows authentication contexts, by the `claims` parameter, and no `max_age`.
@@ -187,14 +191,14 @@ pub(crate) async fn send_to(
                 more.push(("hd", if several { "*".to_owned() } else { domain.clone() }));
             }
             // It knows no `login`: the person at least chooses the account.
-            if std::mem::take(&mut prompt_login) {
-                more.push(("prompt", "select_account".to_owned()));
-            }
+            prompt.extend(std::mem::take(&mut prompt_login).then_some("select_account"));
         }
         _ => {}
     }
+    prompt.extend(prompt_login.then_some("login"));
+    prompt.extend(upstream.asks_consent.then_some("consent"));
     let wishes =
-        SignInWishes { login_hint: hint, fresh: prompt_login, max_age, acr_values, more: &more };
+        SignInWishes { login_hint: hint, prompt: &prompt, max_age, acr_values, more: &more };
     let registration = registration(idp, upstream);
     let place = (&registration, Some(upstream.name.as_str()));
     let scope = |offered: &[String]| upstream.scope(offered);
@@ -276,6 +280,18 @@ async fn came_back(
             return Err(refuse(reason, more, response).await);
         }
     };
+    let returned = match completed(idp, upstream, returned).await {
+        Ok(returned) => returned,
+        Err(error) => {
+            tracing::warn!(upstream = name, %error, "the UserInfo endpoint of an upstream cannot be used");
+            let why = match error {
+                SignInError::BadAnswer(_) => there::NotReturned::Invalid,
+                _ => there::NotReturned::Unreachable,
+            };
+            let (reason, more, response) = not_returned(&why);
+            return Err(refuse(reason, more, response).await);
+        }
+    };
     // `finish` returns claims, always.
     let claims = returned.claims.as_ref().ok_or_else(|| bad(NOT_WORKED))?;
     let person = match upstream.identify(claims, &returned.issuer) {
@@ -293,7 +309,13 @@ async fn came_back(
         authentication: person.authentication.clone(),
         expires_at: expiry(idp, claims.optional_time("session_expiry").ok().flatten(), now),
     };
-    let sealed = sealed(idp, &session.sid, returned.refresh_token.as_ref());
+    let token = match returned.refresh_token {
+        Some(token) => Some(token),
+        None => token_of_link(idp, upstream, &person.link).await.map_err(|e| broken(&e))?,
+    };
+    let for_link = token.as_ref().filter(|_| gives_once(upstream));
+    let for_link = sealed(idp, &link_label(&person.link), for_link).map_err(|page| *page)?;
+    let sealed = sealed(idp, &session_label(&session.sid), token.as_ref());
     let username = person.username.as_deref().map(passwords::normal_username);
     let username = username.filter(|name| !name.is_empty() && name != "." && name != "..");
     let sign_in = UpstreamSignIn {
@@ -301,11 +323,15 @@ async fn came_back(
         link: person.link.clone(),
         if_new: username.map(|username| (username, authority.context.entropy.id())),
         told: told(upstream, &person, upstream.memberships(&person)),
-        sealed: sealed.map_err(|response| *response)?,
+        sealed: sealed.map_err(|page| *page)?,
+        sealed_for_link: for_link,
     };
     let before = cookie_before(idp, &parts.headers);
     let cookies = (cookie.hash(), before);
-    let granted = event.clone().with(Detail::Session, session.sid.as_str());
+    let mut granted = event.clone().with(Detail::Session, session.sid.as_str());
+    if token.is_none() {
+        granted = granted.with(Detail::More, NOT_CHECKED);
+    }
     let begun = authority
         .store
         .begin_upstream_session(
@@ -342,10 +368,37 @@ async fn came_back(
     Ok(front_channel::go_on(idp, (parts, &state.target), (person, cookies), state.fresh).await)
 }
 
+/// In the trail, at a sign-in that is not checked again.
+const NOT_CHECKED: &str =
+    "the upstream gave no refresh token: it is not asked again whether they are still there";
+
 const UNREACHABLE: &str = "Your company's identity provider does not answer, so nobody can sign in by way of it just \
                            now. Try again in a few minutes; if it lasts, tell IT.";
 const NOT_WORKED: &str = "The sign-in at your company's identity provider did not work. Start again in the \
                           application; if it goes on, tell IT.";
+
+/// The claims of an ID token, with those that only the `UserInfo` endpoint tells.
+async fn completed(
+    idp: &Idp,
+    upstream: &UpstreamProvider,
+    mut returned: Returned,
+) -> Result<Returned, SignInError> {
+    let Some(claims) = returned.claims.take() else { return Ok(returned) };
+    let subject = claims.required_id("sub", 255).map(str::to_owned);
+    let wanted = upstream.preset.has_user_info() && upstream.lacks(&claims);
+    let others = match (&returned.access_token, subject) {
+        (Some(token), Ok(subject)) if wanted => {
+            let relying_party = &idp.0.authority.context.relying_party;
+            relying_party.user_info(&registration(idp, upstream), token, &subject).await?
+        }
+        _ => None,
+    };
+    returned.claims = Some(match others {
+        Some(others) => claims.completed(others),
+        None => claims,
+    });
+    Ok(returned)
+}
 
 /// Reason, detail and page for a sign-in that brought nobody.
 fn not_returned(why: &there::NotReturned) -> (&'static str, &str, Response<Body>) {
@@ -445,17 +498,43 @@ fn told(
     }
 }
 
+/// Whether an upstream gives a refresh token at the first consent alone: it serves all sessions of
+/// the person.
+fn gives_once(upstream: &UpstreamProvider) -> bool {
+    upstream.preset == Preset::Google
+}
+
+fn link_label(link: &SubjectLink) -> String {
+    format!("upstream link {}", link.key())
+}
+
+/// The refresh token that an earlier sign-in of the person brought.
+async fn token_of_link(
+    idp: &Idp,
+    upstream: &UpstreamProvider,
+    link: &SubjectLink,
+) -> Result<Option<Secret>, StoreError> {
+    if !gives_once(upstream) {
+        return Ok(None);
+    }
+    let authority = &idp.0.authority;
+    let sealed = authority.store.link_token(link).await?;
+    Ok(authority.context.sealing.open_text(&link_label(link), &sealed).ok())
+}
+
 /// A refresh token as it is stored.
 fn sealed(
     idp: &Idp,
-    sid: &str,
+    label: &str,
     refresh_token: Option<&Secret>,
 ) -> Result<Option<String>, Box<Response<Body>>> {
     let Some(token) = refresh_token else { return Ok(None) };
     let sealing = &idp.0.authority.context.sealing;
-    sealing.seal(&session_label(sid), token.expose().as_bytes()).map(Some).map_err(|error| {
+    sealing.seal(label, token.expose().as_bytes()).map(Some).map_err(|error| {
         tracing::error!(error, "the refresh token of an upstream cannot be sealed");
-        Box::new(error_page(StatusCode::SERVICE_UNAVAILABLE, UNREACHABLE))
+        let text =
+            "This server cannot keep your sign-in just now. Try again later; if it lasts, tell IT.";
+        Box::new(error_page(StatusCode::SERVICE_UNAVAILABLE, text))
     })
 }
 
@@ -600,12 +679,16 @@ async fn refreshed(
     let credential = Credential::of(idp, upstream).map_err(Unasked::Unreachable)?;
     let registration = registration(idp, upstream);
     let relying_party = &context.relying_party;
-    relying_party.refresh(&registration, &credential.proof(), &token).await.map_err(|error| {
-        match error {
-            SignInError::Refused { error, .. } => Unasked::Refused(error.error),
-            error => Unasked::Unreachable(error.to_string()),
-        }
-    })
+    let returned = relying_party.refresh(&registration, &credential.proof(), &token).await;
+    let returned = returned.map_err(|error| match error {
+        SignInError::Refused { error, .. } => Unasked::Refused(error.error),
+        error => Unasked::Unreachable(error.to_string()),
+    })?;
+    let (refresh_token, issuer) = (returned.refresh_token.clone(), returned.issuer.clone());
+    // The refresh token may be used up: the next one is not lost for want of UserInfo, and nothing
+    // is known then but that the person is still there.
+    let completed = completed(idp, upstream, returned).await;
+    Ok(completed.unwrap_or(Returned { claims: None, issuer, refresh_token, access_token: None }))
 }
 
 async fn end(
@@ -623,7 +706,8 @@ async fn end(
     if let Some(issuer) = issuer {
         event = event.with(Detail::Issuer, issuer);
     }
-    authority.store.end_upstream_session(sid, event.refused(reason), now).await?;
+    let what = (sid, due.upstream.as_str());
+    authority.store.end_upstream_session(what, event.refused(reason), now).await?;
     Err(Refusal::SubjectNotLive.into())
 }
 

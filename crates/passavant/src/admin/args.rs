@@ -665,8 +665,9 @@ pub(super) struct UpstreamOptions {
     /// Its name on the sign-in page
     #[arg(long, value_name = "TEXT")]
     pub(super) display_name: Option<String>,
-    /// How this identity provider proves itself there
-    #[arg(long, value_name = "METHOD", value_parser = ["private_key_jwt", "certificate", "client_secret_post", "client_secret_basic"])]
+    /// How this identity provider proves itself there: by certificate at Entra, elsewhere by private_key_jwt unless
+    /// given. `certificate` where there is one makes the one that follows, `next_certificate` uses that one from now on
+    #[arg(long, value_name = "METHOD", value_parser = ["private_key_jwt", "certificate", "next_certificate", "client_secret_post", "client_secret_basic"])]
     pub(super) proof: Option<String>,
     /// The algorithm of its key, for private_key_jwt: ES256, EdDSA or RS256
     #[arg(long, value_name = "ALG")]
@@ -677,14 +678,15 @@ pub(super) struct UpstreamOptions {
     /// The algorithm of its ID tokens; RS256 unless given
     #[arg(long, value_name = "ALG")]
     pub(super) id_token_signing_alg: Option<String>,
-    /// E-mail domain of its people: they are sent there, and only addresses in it count as verified
-    #[arg(long = "domain", value_name = "DOMAIN")]
+    /// E-mail domain of its people: they are sent there, and only addresses in it count as verified. All that are given
+    /// replace those before; `-` for none, as with the lists below
+    #[arg(long = "domain", value_name = "DOMAIN", allow_hyphen_values = true)]
     pub(super) domains: Vec<String>,
     /// Tenant of Entra whose people may sign in, where the issuer stands for several
-    #[arg(long = "tenant", value_name = "GUID")]
+    #[arg(long = "tenant", value_name = "GUID", allow_hyphen_values = true)]
     pub(super) tenants: Vec<String>,
     /// Domain of Google Workspace whose people may sign in
-    #[arg(long = "hosted-domain", value_name = "DOMAIN")]
+    #[arg(long = "hosted-domain", value_name = "DOMAIN", allow_hyphen_values = true)]
     pub(super) hosted_domains: Vec<String>,
     /// Scopes to ask for beyond the usual ones, separated by spaces
     #[arg(long)]
@@ -695,11 +697,15 @@ pub(super) struct UpstreamOptions {
     /// The claim that holds groups
     #[arg(long, value_name = "CLAIM")]
     pub(super) groups_claim: Option<String>,
+    /// Whether people are asked at each sign-in there if this identity provider may be told of them later on
+    /// (prompt=consent); only where the product is generic unless given
+    #[arg(long, value_name = "BOOL")]
+    pub(super) asks_consent: Option<bool>,
     /// Which group here a group there means; others mean nothing
-    #[arg(long = "group", value_name = "THERE=HERE")]
+    #[arg(long = "group", value_name = "THERE=HERE", allow_hyphen_values = true)]
     pub(super) groups: Vec<String>,
     /// Which class here an authentication context class there means
-    #[arg(long = "acr", value_name = "THERE=HERE")]
+    #[arg(long = "acr", value_name = "THERE=HERE", allow_hyphen_values = true)]
     pub(super) acr_values: Vec<String>,
 }
 

@@ -14,6 +14,9 @@ use serde_json::{Map, Value, json};
 /// `THERE=HERE` values as an object.
 fn pairs(option: &str, said: &[String]) -> Result<Option<Value>> {
     let mut pairs = Map::new();
+    if said == ["-"] {
+        return Ok(Some(Value::Object(pairs)));
+    }
     for pair in said {
         let (there, here) = pair.rsplit_once('=').with_context(|| {
             format!("--{option} {pair}: not THERE=HERE\nhint: for instance --{option} Engineering=engineering")
@@ -44,16 +47,23 @@ impl UpstreamOptions {
             }
             proof
         });
+        // `-` for none.
+        let some = |said: Vec<String>| match said.as_slice() {
+            [] => None,
+            [none] if none == "-" => Some(Vec::new()),
+            _ => Some(said),
+        };
         Ok(saying
             .with("display_name", self.display_name)
             .with("proof", proof)
             .with("id_token_signing_alg", self.id_token_signing_alg)
-            .list("domains", self.domains)
-            .list("tenants", self.tenants)
-            .list("hosted_domains", self.hosted_domains)
+            .with("domains", some(self.domains))
+            .with("tenants", some(self.tenants))
+            .with("hosted_domains", some(self.hosted_domains))
             .with("scopes", self.scopes.map(|scopes| words(&scopes)))
             .or_none("username_claim", self.username_claim)
             .or_none("groups_claim", self.groups_claim)
+            .with("asks_consent", self.asks_consent)
             .with("groups", pairs("group", &self.groups)?)
             .with("acr_values", pairs("acr", &self.acr_values)?))
     }
@@ -70,14 +80,15 @@ pub(super) async fn upstreams(api: &Api, upstream: Upstream, as_json: bool) -> R
                 .with("preset", Some(preset))
                 .with("just_in_time", Some(just_in_time));
             let new = options.said(said)?.typed()?;
-            serde_json::to_value(api.server.add::<Upstreams>(&new).await?)?
+            let made = serde_json::to_value(api.server.add::<Upstreams>(&new).await?)?;
+            return show_one(made, as_json);
         }
         Upstream::List(listing) => list::<Upstreams>(api, &listing).await?,
-        Upstream::Show(id) => one::<Upstreams>(api, id).await?,
+        Upstream::Show(id) => return show_one(one::<Upstreams>(api, id).await?, as_json),
         Upstream::Change { name, client_id, just_in_time, options } => {
             let said =
                 Saying::new().with("client_id", client_id).with("just_in_time", just_in_time);
-            change::<Upstreams>(api, &name, options.said(said)?).await?
+            return show_one(change::<Upstreams>(api, &name, options.said(said)?).await?, as_json);
         }
         Upstream::Links(ById { id }) => {
             serde_json::to_value(api.server.person_links(&id).await?.items)?
@@ -97,6 +108,27 @@ pub(super) async fn upstreams(api: &Api, upstream: Upstream, as_json: bool) -> R
         Upstream::Delete(gone) => delete::<Upstreams>(api, gone).await?,
     };
     show(&value, as_json)
+}
+
+/// An upstream, with its certificates as they are uploaded.
+fn show_one(mut upstream: Value, as_json: bool) -> Result<()> {
+    if as_json {
+        return show(&upstream, true);
+    }
+    let taken = ["certificate", "next_certificate"]
+        .map(|member| upstream.as_object_mut().and_then(|members| members.remove(member)));
+    show(&upstream, false)?;
+    for (what, certificate) in
+        ["the certificate to upload there", "the one that follows it"].into_iter().zip(taken)
+    {
+        if let Some(certificate) = certificate.as_ref().and_then(Value::as_str) {
+            println!("\n{what}:");
+            for line in certificate.lines() {
+                println!("{}", plain(line));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Every leg on a line, and below what does not work, who has to change what.

@@ -9,7 +9,7 @@ use passavant_admin::{
     proof,
     types::{
         AuthorizationServers, Clients, Connections, GovernedResources, Groups, Kind, Resources,
-        TrustedIssuers, Users,
+        TrustedIssuers, Upstreams, Users,
     },
 };
 use passavant_authority::{Context, LIMITS, Limits, Passwords, Readers, health, limited};
@@ -31,7 +31,7 @@ use passavant_runtime::keys::{self, KeyEncryptionKey};
 use passavant_runtime::listener::{Ingress, accept};
 use passavant_runtime::{
     listener::bind,
-    serve::{CONNECTIONS, open_store, spawn_pruning},
+    serve::{CONNECTIONS, open_store, spawn_pruning, upstream_tools},
 };
 use passavant_store::Store;
 use rustls_pki_types::PrivateKeyDer;
@@ -67,6 +67,9 @@ pub(crate) struct Company {
     pub(crate) vendors: Vec<Vendor>,
     pub(crate) engineer: Person,
     pub(crate) marketer: Person,
+    /// The identity provider that the company has had all along, if Passavant stands in front of it.
+    pub(crate) upstream: Option<Upstream>,
+    admin: ServerClient,
     pub(crate) admin_url: String,
     pub(crate) admin_secret: Secret,
     pub(crate) folder: PathBuf,
@@ -78,9 +81,15 @@ pub(crate) struct Company {
     stop: CancellationToken,
 }
 
+/// The identity provider in front of which Passavant stands: another product, played by Passavant.
+pub(crate) struct Upstream {
+    pub(crate) issuer: Issuer,
+    admin: ServerClient,
+    store: Store,
+}
+
 /// A sample account.
 pub(crate) struct Person {
-    pub(crate) id: String,
     pub(crate) username: &'static str,
     pub(crate) group: &'static str,
     pub(crate) password: Secret,
@@ -121,6 +130,13 @@ impl Deps {
         ));
     }
 
+    /// Serves an administration API.
+    fn administer(&mut self, listener: TcpListener, api: AdminApi) {
+        let router = limited(api.routers().0, LIMITS, self.context.entropy.clone(), &[]);
+        let stop = self.stop.clone();
+        self.listeners.spawn(accept(listener, Ingress::default(), router, CONNECTIONS, stop));
+    }
+
     async fn store(&self, name: &str) -> Result<Store> {
         open_store(&format!("sqlite:{}", self.folder.join(name).display())).await
     }
@@ -152,12 +168,14 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
     let roots: Vec<PathBuf> = ca_file.iter().cloned().collect();
     let outbound = system::outbound(&roots)?;
     let stop = CancellationToken::new();
+    let kek = Arc::new(KeyEncryptionKey::new(&entropy.secret())?);
+    let context = Context::new(clock.clone(), entropy.clone(), &outbound);
     let mut deps = Deps {
         folder: folder.to_owned(),
         next_port: args.port,
         tls,
-        kek: Arc::new(KeyEncryptionKey::new(&entropy.secret())?),
-        context: Context::new(clock.clone(), entropy.clone(), &outbound),
+        context: context.sealing(keys::sealing(&kek)),
+        kek,
         stop: stop.clone(),
         listeners: JoinSet::new(),
     };
@@ -173,7 +191,10 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
         vendors.push((plan, place));
     }
     let ring = keys::of_server(&idp_store, &deps.kek, Algorithm::ES256, &clock).await?;
-    let settings = IdpSettings { name: "Acme".to_owned(), ..IdpSettings::default() };
+    // So that the walk need not wait: people are checked at the upstream at every exchange.
+    let upstream_check = if args.upstream { -1 } else { IdpSettings::default().upstream_check };
+    let settings =
+        IdpSettings { name: "Acme".to_owned(), upstream_check, ..IdpSettings::default() };
     let idp = Idp::open(
         idp_issuer.clone(),
         idp_store.clone(),
@@ -194,24 +215,21 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
         entropy: entropy.clone(),
         secret: proof::stored(&admin_secret),
         hosts: vec![admin_address.to_string()],
-        idp: Some(IdpAdmin::new(
-            idp_issuer.clone(),
-            idp_store.clone(),
-            clock.clone(),
-            entropy.clone(),
-            passwords,
-        )),
+        idp: Some(
+            IdpAdmin::new(
+                idp_issuer.clone(),
+                idp_store.clone(),
+                clock.clone(),
+                entropy.clone(),
+                passwords.clone(),
+            )
+            .upstreams(upstream_tools(&idp, keys::sealing(&deps.kek))),
+        ),
         ras: ras_admins,
         gateway: None,
     };
-    let router = limited(api.routers().0, LIMITS, entropy.clone(), &[]);
-    deps.listeners.spawn(accept(
-        admin_listener,
-        Ingress::default(),
-        router,
-        CONNECTIONS,
-        stop.clone(),
-    ));
+    deps.administer(admin_listener, api);
+    deps.next_port = deps.next_port.map(|port| port + 1);
     let admin_url = format!("http://{admin_address}");
     let entry = Entry::Secret(admin_secret.clone());
     let admin = AdminClient::new(&admin_url, entry, entropy.clone(), outbound.clone());
@@ -220,9 +238,16 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
         ready.push(at_vendor(&admin.ras(plan.name), plan, place, &idp_issuer).await?);
     }
     let vendors = ready;
-    let (idp_secret, people) = at_company(&admin.idp(), &vendors, &entropy).await?;
+    let upstream = if args.upstream {
+        Some(upstream(&mut deps, &idp_issuer, passwords, &outbound).await?)
+    } else {
+        None
+    };
+    let (idp_secret, people) =
+        at_company(&admin.idp(), upstream.as_ref(), &vendors, &entropy).await?;
     let idp_client = Registration::with_secret(AGENT, idp_secret.clone());
     let stores = vendors.iter().map(|v| v.store.clone()).chain([idp_store.clone()]);
+    let stores = stores.chain(upstream.iter().map(|upstream| upstream.store.clone()));
     spawn_pruning(stores.map(|store| (store, None)).collect(), &clock, &stop);
     let mut people = people.into_iter();
     Ok(Company {
@@ -233,6 +258,8 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
         vendors,
         engineer: people.next().context("no engineer")?,
         marketer: people.next().context("no marketer")?,
+        upstream,
+        admin: admin.idp(),
         admin_url,
         admin_secret,
         folder: folder.to_owned(),
@@ -246,6 +273,16 @@ pub(crate) async fn start(args: &Demo, folder: &Path) -> Result<Company> {
 }
 
 impl Company {
+    /// Administration of the identity provider where the company's people are.
+    pub(crate) fn home(&self) -> &ServerClient {
+        self.upstream.as_ref().map_or(&self.admin, |upstream| &upstream.admin)
+    }
+
+    /// The id of a person at Passavant's identity provider.
+    pub(crate) async fn id_of(&self, person: &Person) -> Result<String> {
+        Ok(self.admin.show::<Users>(person.username).await?.id)
+    }
+
     /// The settings that the demo's client is configured with.
     pub(crate) fn client_settings(&self) -> Settings {
         let ras = self.vendors.iter().map(|v| (v.issuer.to_string(), v.client.clone()));
@@ -273,7 +310,9 @@ impl Company {
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         while self.listeners.join_next().await.is_some() {}
-        for store in self.vendors.into_iter().map(|v| v.store).chain([self.idp_store]) {
+        let upstream = self.upstream.map(|upstream| upstream.store);
+        let stores = self.vendors.into_iter().map(|v| v.store).chain([self.idp_store]);
+        for store in stores.chain(upstream) {
             store.close().await;
         }
     }
@@ -327,6 +366,54 @@ async fn vendor(deps: &mut Deps, plan: &VendorPlan) -> Result<(VendorPlace, RasA
     Ok((VendorPlace { issuer, url, store }, admin))
 }
 
+/// Starts the identity provider that the company has had all along. It is at another name of this
+/// machine, so that a browser keeps its cookies apart.
+async fn upstream(
+    deps: &mut Deps,
+    idp: &Issuer,
+    passwords: Passwords,
+    outbound: &Outbound,
+) -> Result<Upstream> {
+    let (clock, entropy) = (deps.context.clock.clone(), deps.context.entropy.clone());
+    let (listener, url) = deps.bind().await?;
+    let issuer = Issuer::parse(&url.replace("localhost", "127.0.0.1"))?;
+    let store = deps.store("upstream.db").await?;
+    let ring = keys::of_server(&store, &deps.kek, Algorithm::ES256, &clock).await?;
+    let settings = IdpSettings { name: "Acme's own sign-in".to_owned(), ..IdpSettings::default() };
+    let context = deps.context.clone();
+    let role = Idp::open(issuer.clone(), store.clone(), ring, context, settings, passwords.clone())
+        .await?;
+    deps.run(listener, role.router().merge(health(vec![role.probe()], Readers::Anyone)), LIMITS);
+    let secret = entropy.secret();
+    let listener =
+        bind(SocketAddr::from((Ipv4Addr::LOCALHOST, deps.next_port.unwrap_or(0)))).await?;
+    let address = listener.local_addr()?;
+    let admin =
+        IdpAdmin::new(issuer.clone(), store.clone(), clock.clone(), entropy.clone(), passwords);
+    let api = AdminApi {
+        clock,
+        entropy: entropy.clone(),
+        secret: proof::stored(&secret),
+        hosts: vec![address.to_string()],
+        idp: Some(admin),
+        ras: BTreeMap::new(),
+        gateway: None,
+    };
+    deps.administer(listener, api);
+    let entry = Entry::Secret(secret);
+    let admin =
+        AdminClient::new(&format!("http://{address}"), entry, entropy, outbound.clone()).idp();
+    let client = json!({
+        "id": UPSTREAM_CLIENT, "name": "Passavant", "jwks_uri": idp.endpoint("/jwks"),
+        "redirect_uris": [idp.endpoint("/callback/acme")],
+    });
+    add::<Clients>(&admin, client).await?;
+    Ok(Upstream { issuer, admin, store })
+}
+
+/// Passavant's id as a client of the upstream.
+const UPSTREAM_CLIENT: &str = "passavant-broker";
+
 /// The setup by a vendor's administrator: a client for the company, trust in its identity provider,
 /// the MCP server.
 async fn at_vendor(
@@ -357,6 +444,7 @@ async fn at_vendor(
 /// engineering only, notes for everyone.
 async fn at_company(
     server: &ServerClient,
+    upstream: Option<&Upstream>,
     vendors: &[Vendor],
     entropy: &Entropy,
 ) -> Result<(Secret, Vec<Person>)> {
@@ -368,13 +456,27 @@ async fn at_company(
         [("erin", "Erin Engineer", "engineering"), ("max", "Max Marketer", "marketing")]
     {
         add::<Groups>(server, json!({"name": group})).await?;
+        // People are where they were; here they come with their first sign-in.
+        let home = upstream.map_or(server, |upstream| &upstream.admin);
+        if upstream.is_some() {
+            add::<Groups>(home, json!({"name": group})).await?;
+        }
         let password = Secret::new(format!("{username}-{}", entropy.id()));
         let user = json!({
             "username": username, "email": format!("{username}@acme.example"), "email_verified": true,
             "display_name": display_name, "groups": [group], "password": password.expose(),
         });
-        let id = add::<Users>(server, user).await?.id;
-        people.push(Person { id, username, group, password });
+        add::<Users>(home, user).await?;
+        people.push(Person { username, group, password });
+    }
+    if let Some(upstream) = upstream {
+        let there = json!({
+            "name": "acme", "display_name": "Acme's own sign-in", "issuer": upstream.issuer,
+            "client_id": UPSTREAM_CLIENT, "id_token_signing_alg": "ES256", "domains": ["acme.example"],
+            "scopes": ["groups"], "just_in_time": true, "asks_consent": false,
+            "groups": {"engineering": "engineering", "marketing": "marketing"},
+        });
+        add::<Upstreams>(server, there).await?;
     }
     for vendor in vendors {
         let (audience, name) = (&vendor.issuer, vendor.title);

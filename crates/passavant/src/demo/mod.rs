@@ -8,6 +8,7 @@ mod walk;
 use anyhow::{Result, bail};
 use clap::Args;
 use company::Company;
+use passavant_admin::types::Users;
 use passavant_host::shutdown_signal;
 use walk::Walk;
 
@@ -22,7 +23,10 @@ pub(crate) struct Demo {
     /// Serve https with a private certificate authority
     #[arg(long)]
     tls: bool,
-    /// First of six consecutive ports [default: any free]
+    /// Put Passavant in front of the identity provider that Acme has: people sign in there
+    #[arg(long)]
+    upstream: bool,
+    /// First of six consecutive ports, of eight with --upstream [default: any free]
     #[arg(long)]
     port: Option<u16>,
 }
@@ -42,6 +46,13 @@ pub(crate) async fn run(args: Demo) -> Result<()> {
         );
         for vendor in &company.vendors {
             println!("  {:<7} {}  governed by {}", vendor.title, vendor.url, vendor.issuer);
+        }
+        if let Some(upstream) = &company.upstream {
+            println!(
+                "\nIt stands in front of the one that Acme has had all along, {}: people and their groups are\n\
+                 there, passwords are typed there alone.",
+                upstream.issuer
+            );
         }
         println!();
     }
@@ -78,8 +89,7 @@ pub(crate) async fn run(args: Demo) -> Result<()> {
 
 /// Says where to sign in and what to try.
 async fn play(company: &Company) -> Result<()> {
-    let enable = format!("{}/idp/users/{}/enable", company.admin_url, company.engineer.id);
-    walk::administer(company, &enable).await?;
+    company.home().switch::<Users>(company.engineer.username, true).await?;
     company.write_secrets()?;
     let folder = company.folder.display();
     let [canvas, _] = company.vendors.as_slice() else { bail!("two vendors expected") };

@@ -5,6 +5,7 @@ use super::{
     company::{Company, Person, Vendor},
 };
 use anyhow::{Result, anyhow, bail, ensure};
+use passavant_admin::types::Users;
 use passavant_client::{
     AccessToken, Client, Error, IdJagView, McpServer, MemoryVault, SignInOptions, SubjectTokenKind,
 };
@@ -143,10 +144,16 @@ pub(crate) async fn take(company: &Company, walk: &mut Walk) -> Result<()> {
     let erin = client(company);
     walk.step("login", async {
         let name = sign_in(company, &erin, &company.engineer).await?;
-        let text = format!(
-            "{name} ({}) signs in once: code flow with PKCE, through the sign-in page.",
-            company.engineer.group
-        );
+        let group = company.engineer.group;
+        let text = match &company.upstream {
+            None => {
+                format!("{name} ({group}) signs in once: code flow with PKCE, through the sign-in page.")
+            }
+            Some(_) => format!(
+                "{name} ({group}) signs in once, at the identity provider that Acme has had all along; she is added \
+                 here, in the group that her group there means."
+            ),
+        };
         Ok(((), StepResult::new(text)))
     })
     .await?;
@@ -231,9 +238,10 @@ async fn refused(company: &Company) -> Result<((), StepResult)> {
         bail!("{name} got Canvas, or was stopped by something else than the policy");
     };
     let rows = last_rows(company, 20).await?;
+    let id = company.id_of(&company.marketer).await?;
     let row = rows
         .iter()
-        .find(|row| row.outcome == "refused" && row.person == company.marketer.id)
+        .find(|row| row.outcome == "refused" && row.person == id)
         .ok_or_else(|| anyhow!("the refusal is not in the audit trail"))?;
     let detail = |name: &str| row.details.get(name).cloned().unwrap_or_default();
     ensure!(detail("reason") == "policy.not_assigned", "refused for {}", detail("reason"));
@@ -268,33 +276,23 @@ async fn cut_off(
     server: &McpServer,
 ) -> Result<((), StepResult)> {
     let session = client.session().await?.ok_or_else(|| anyhow!("nobody is signed in"))?;
-    let url = format!("{}/idp/users/{}/disable", company.admin_url, company.engineer.id);
-    administer(company, &url).await?;
+    company.home().switch::<Users>(company.engineer.username, false).await?;
     let by_id_token = (SubjectTokenKind::IdToken, session.id_token.as_str());
     let outcomes =
         [client.exchange(server, None, by_id_token).await, client.id_jag(server, None).await];
     for outcome in outcomes {
         ensure!(outcome.is_err(), "an account that is switched off got an ID-JAG");
     }
-    let text = "IT switches Erin off; her next exchange fails at once, by ID token and by \
-                refresh token.";
+    let text = match &company.upstream {
+        None => {
+            "IT switches Erin off; her next exchange fails at once, by ID token and by refresh token."
+        }
+        Some(_) => {
+            "IT switches Erin off where she is, at Acme's own identity provider; it is asked whether she is still \
+             there, and her next exchange fails, by ID token and by refresh token."
+        }
+    };
     Ok(((), StepResult::new(text).with("client sees", "invalid_grant: sign in again")))
-}
-
-/// One call of the administration API.
-pub(crate) async fn administer(company: &Company, url: &str) -> Result<()> {
-    let answer = company
-        .outbound
-        .json(
-            "POST",
-            url,
-            passavant_outbound::Reach::Loopback,
-            Some(company.admin_secret.expose()),
-            None,
-        )
-        .await?;
-    ensure!(answer.status == 200, "the administration API answered {}", answer.status);
-    Ok(())
 }
 
 async fn last_rows(company: &Company, limit: i64) -> Result<Vec<AuditRow>> {
@@ -309,7 +307,10 @@ async fn audit(company: &Company) -> Result<((), StepResult)> {
         ("sign_in", "granted"),
         ("token_exchange", "granted"),
         ("token_exchange", "refused"),
-        ("admin.disable user", "granted"),
+        match company.upstream {
+            None => ("admin.disable user", "granted"),
+            Some(_) => ("upstream_check", "refused"),
+        },
     ] {
         let there = rows.iter().any(|row| row.event == event && row.outcome == outcome);
         ensure!(there, "{event} {outcome} is not in the audit trail");
@@ -320,10 +321,13 @@ async fn audit(company: &Company) -> Result<((), StepResult)> {
         let rows = vendor.store.audit(&filter).await?;
         redemptions += rows.iter().filter(|row| row.event == "jwt_bearer").count();
     }
-    let people = [&company.engineer, &company.marketer];
+    let mut people = Vec::new();
+    for person in [&company.engineer, &company.marketer] {
+        people.push((company.id_of(person).await?, person.username));
+    }
     let name = |id: &str| {
-        let known = people.iter().find(|person| person.id == id);
-        known.map_or_else(|| id.to_owned(), |person| person.username.to_owned())
+        let known = people.iter().find(|(held, _)| held == id);
+        known.map_or_else(|| id.to_owned(), |(_, username)| (*username).to_owned())
     };
     let named: Vec<AuditRow> =
         rows.into_iter().map(|row| AuditRow { person: name(&row.person), ..row }).collect();

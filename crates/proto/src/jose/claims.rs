@@ -42,6 +42,15 @@ impl Claims {
         self.0.get(name)
     }
 
+    /// The same with those claims of `others` that are not there.
+    #[must_use]
+    pub fn completed(mut self, others: Self) -> Self {
+        for (name, value) in others.0 {
+            self.0.entry(name).or_insert(value);
+        }
+        self
+    }
+
     /// The whole object.
     pub fn into_object(self) -> Map<String, Value> {
         self.0

@@ -34,6 +34,7 @@ pub struct IdTokenClaims {
     pub auth_time: Timestamp,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub acr: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub amr: Vec<String>,
     pub sid: String,
     /// The family of tokens of one sign-in of one client, which is revoked together with it.
@@ -112,7 +113,6 @@ pub fn verify_subject(
     if claims.optional_str("azp")?.is_some_and(|azp| azp != client) {
         return Err(JwtError::Client);
     }
-    let amr = claims.optional_strings("amr")?.unwrap_or_default();
     Ok(SubjectIdToken {
         subject: claims.required_id("sub", 255)?.to_owned(),
         session,
@@ -120,10 +120,19 @@ pub fn verify_subject(
         authentication: Authentication {
             auth_time: claims.optional_time("auth_time")?.unwrap_or(Timestamp(0)),
             acr: current(claims.optional_str("acr")?.unwrap_or_default()).to_owned(),
-            amr: amr.into_iter().map(str::to_owned).collect(),
+            amr: methods(claims)?,
             issuer: None,
         },
     })
+}
+
+/// `amr`. None is told by an empty list as well as by none.
+fn methods(claims: &Claims) -> Result<Vec<String>, ClaimError> {
+    if claims.value("amr").and_then(serde_json::Value::as_array).is_some_and(Vec::is_empty) {
+        return Ok(Vec::new());
+    }
+    let amr = claims.optional_strings("amr")?.unwrap_or_default();
+    Ok(amr.into_iter().map(str::to_owned).collect())
 }
 
 /// The contents of an `id_token_hint`.
@@ -264,12 +273,11 @@ impl SignedIn {
         let name = claims.optional_str("preferred_username")?.or(email);
         let name = name.unwrap_or(&subject).to_owned();
         let verified = claims.value("email_verified") == Some(&serde_json::Value::Bool(true));
-        let amr = claims.optional_strings("amr")?.unwrap_or_default();
         let authentication = Authentication {
             // A missing auth_time counts as the epoch, so that checks for a fresh sign-in fail.
             auth_time: claims.optional_time("auth_time")?.unwrap_or(Timestamp(0)),
             acr: current(claims.optional_str("acr")?.unwrap_or_default()).to_owned(),
-            amr: amr.into_iter().map(str::to_owned).collect(),
+            amr: methods(claims)?,
             issuer: Some(issuer.clone()),
         };
         let email = email.filter(|_| verified).map(str::to_owned);

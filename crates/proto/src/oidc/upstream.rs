@@ -53,6 +53,17 @@ impl Preset {
         matches!(self, Self::Entra | Self::Okta)
     }
 
+    /// Whether `prompt=consent` is needed for a refresh token, unless an administrator says otherwise.
+    pub const fn asks_consent(self) -> bool {
+        matches!(self, Self::Generic)
+    }
+
+    /// Whether claims that an ID token leaves out are at its `UserInfo` endpoint. That of Entra tells
+    /// nothing more.
+    pub const fn has_user_info(self) -> bool {
+        !matches!(self, Self::Entra)
+    }
+
     /// The audience of client assertions: Entra and Okta document their token endpoint, the others
     /// take the issuer (RFC 7523bis).
     pub const fn asserts_to_token_endpoint(self) -> bool {
@@ -77,6 +88,8 @@ pub enum UpstreamAuthentication {
         certificate: String,
         /// Its private key, sealed PKCS#8.
         sealed_key: String,
+        /// The certificate that follows it, and its key: it is uploaded there before it is used.
+        next: Option<(String, String)>,
     },
     /// A client secret in the form (`client_secret_post`), sealed.
     SecretPost(String),
@@ -114,6 +127,10 @@ pub struct UpstreamProvider {
     pub username_claim: Option<String>,
     /// The claim that holds groups; `None`: `groups`.
     pub groups_claim: Option<String>,
+    /// Whether people are asked at each sign-in if we may be told of them later on
+    /// (`prompt=consent`). OpenID Connect Core 11 makes it a condition of a refresh token; several
+    /// products do without it.
+    pub asks_consent: bool,
     /// Which of our groups a group of the upstream means. A group that is not here means nothing.
     pub groups: BTreeMap<String, String>,
     /// Which of our classes an `acr` of the upstream means (`acrs` of Entra). A class that is not
@@ -259,6 +276,17 @@ impl UpstreamProvider {
             if mapped.is_empty() && !is_own(own) { vec![own.clone()] } else { mapped }
         };
         ours.iter().flat_map(there).collect()
+    }
+
+    /// The claims that [`Self::identify`] would use, and that are not among these.
+    pub fn lacks(&self, claims: &Claims) -> bool {
+        let named = match (self.username_claim.as_deref(), self.preset) {
+            (Some(claim), _) => claims.value(claim).is_some(),
+            (None, Preset::Google) => claims.value("email").is_some(),
+            (None, _) => claims.value("preferred_username").is_some(),
+        };
+        let groups = self.groups_claim.as_deref().unwrap_or("groups");
+        !named || (!self.groups.is_empty() && claims.value(groups).is_none())
     }
 
     /// Who an ID token is about. The token was verified: signature, issuer, audience, nonce, times.

@@ -163,8 +163,13 @@ pub fn id_jag(
         auth_time: released(ReleasedClaim::AuthTime)
             .then_some(authentication.auth_time)
             .filter(|at| *at != Timestamp(0)),
-        acr: released(ReleasedClaim::Acr).then(|| authentication.acr.clone()),
-        amr: released(ReleasedClaim::Amr).then(|| authentication.amr.clone()),
+        // What nobody said is left out: the person may have signed in at an upstream.
+        acr: released(ReleasedClaim::Acr)
+            .then(|| authentication.acr.clone())
+            .filter(|acr| !acr.is_empty()),
+        amr: released(ReleasedClaim::Amr)
+            .then(|| authentication.amr.clone())
+            .filter(|amr| !amr.is_empty()),
         email: subject.email.filter(|_| released(ReleasedClaim::Email)).map(str::to_owned),
         cnf: key_thumbprint.map(|jkt| Confirmation { jkt }),
     }

@@ -64,6 +64,9 @@ pub struct UpstreamSignIn {
     pub told: Told,
     /// The upstream's refresh token, sealed.
     pub sealed: Option<String>,
+    /// The same, sealed to be kept with the link: for an upstream that gives it at the first consent
+    /// alone.
+    pub sealed_for_link: Option<String>,
 }
 
 /// The result of recording such a sign-in.
@@ -151,6 +154,9 @@ impl Store {
             insert_audit(&mut transaction, &[made]).await?;
         } else if user != before_change {
             write(&mut transaction, &user, Put::Replace).await?;
+        }
+        if let Some(sealed) = &sign_in.sealed_for_link {
+            keep_link_token(&mut transaction, &sign_in.link, sealed).await?;
         }
         if let Some(before) = before {
             leave_cookie(&mut transaction, before).await?;
@@ -262,14 +268,34 @@ impl Store {
         Ok(true)
     }
 
-    /// Ends a session that the upstream no longer answers for, and what it brought.
+    /// The refresh token that was kept with a link, sealed; empty if there is none.
+    pub async fn link_token(&self, link: &SubjectLink) -> Result<String, StoreError> {
+        let sql = "SELECT sealed FROM upstream_links \
+                   WHERE issuer = $1 AND tenant = $2 AND subject = $3";
+        let query = || {
+            sqlx::query(sql)
+                .bind(link.issuer.as_str())
+                .bind(tenant_of(link))
+                .bind(link.subject.as_str())
+        };
+        let row = reading!(self, fetch_optional, query())?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?.unwrap_or_default())
+    }
+
+    /// Ends a session that the upstream no longer answers for, and what it brought. A refresh token
+    /// that was kept with the person's link is of no use any more.
     pub async fn end_upstream_session(
         &self,
-        sid: &str,
+        (sid, upstream): (&str, &str),
         event: AuditEvent,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut transaction = self.begin_revoking().await?;
+        sqlx::query("UPDATE upstream_links SET sealed = '' WHERE upstream = $1 AND user_id = $2")
+            .bind(upstream)
+            .bind(event.person.as_str())
+            .execute(&mut *transaction)
+            .await?;
         end_session(&mut transaction, sid, now).await?;
         sqlx::query("DELETE FROM upstream_sessions WHERE sid = $1")
             .bind(sid)
@@ -444,6 +470,23 @@ async fn linked_user(
         .fetch_optional(&mut **transaction)
         .await?;
     Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
+async fn keep_link_token(
+    transaction: &mut Transaction<'static, Any>,
+    link: &SubjectLink,
+    sealed: &str,
+) -> Result<(), StoreError> {
+    let keep = "UPDATE upstream_links SET sealed = $4 \
+                WHERE issuer = $1 AND tenant = $2 AND subject = $3";
+    sqlx::query(keep)
+        .bind(link.issuer.as_str())
+        .bind(tenant_of(link))
+        .bind(link.subject.as_str())
+        .bind(sealed)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
 }
 
 async fn delete_link(

@@ -32,6 +32,8 @@ pub struct UpstreamProviderRow {
     #[serde(default)]
     groups_claim: Option<String>,
     #[serde(default)]
+    asks_consent: bool,
+    #[serde(default)]
     groups: BTreeMap<String, String>,
     #[serde(default)]
     acr_values: BTreeMap<String, String>,
@@ -55,10 +57,23 @@ enum PresetRow {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum AuthenticationRow {
-    PrivateKeyJwt { algorithm: Option<Algorithm> },
-    Certificate { certificate: String, sealed_key: String },
+    PrivateKeyJwt {
+        algorithm: Option<Algorithm>,
+    },
+    Certificate {
+        certificate: String,
+        sealed_key: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next: Option<NextRow>,
+    },
     SecretPost(String),
     SecretBasic(String),
+}
+
+#[derive(Serialize, Deserialize)]
+struct NextRow {
+    certificate: String,
+    sealed_key: String,
 }
 
 impl Stored for UpstreamProvider {
@@ -79,6 +94,7 @@ impl Stored for UpstreamProvider {
             scopes,
             username_claim,
             groups_claim,
+            asks_consent,
             groups,
             acr_values,
             just_in_time,
@@ -95,8 +111,10 @@ impl Stored for UpstreamProvider {
             UpstreamAuthentication::PrivateKeyJwt(algorithm) => {
                 AuthenticationRow::PrivateKeyJwt { algorithm }
             }
-            UpstreamAuthentication::Certificate { certificate, sealed_key } => {
-                AuthenticationRow::Certificate { certificate, sealed_key }
+            UpstreamAuthentication::Certificate { certificate, sealed_key, next } => {
+                let next =
+                    next.map(|(certificate, sealed_key)| NextRow { certificate, sealed_key });
+                AuthenticationRow::Certificate { certificate, sealed_key, next }
             }
             UpstreamAuthentication::SecretPost(sealed) => AuthenticationRow::SecretPost(sealed),
             UpstreamAuthentication::SecretBasic(sealed) => AuthenticationRow::SecretBasic(sealed),
@@ -115,6 +133,7 @@ impl Stored for UpstreamProvider {
             scopes,
             username_claim,
             groups_claim,
+            asks_consent,
             groups,
             acr_values,
             just_in_time,
@@ -137,6 +156,7 @@ impl Stored for UpstreamProvider {
             scopes,
             username_claim,
             groups_claim,
+            asks_consent,
             groups,
             acr_values,
             just_in_time,
@@ -153,8 +173,10 @@ impl Stored for UpstreamProvider {
             AuthenticationRow::PrivateKeyJwt { algorithm } => {
                 UpstreamAuthentication::PrivateKeyJwt(algorithm)
             }
-            AuthenticationRow::Certificate { certificate, sealed_key } => {
-                UpstreamAuthentication::Certificate { certificate, sealed_key }
+            AuthenticationRow::Certificate { certificate, sealed_key, next } => {
+                let next =
+                    next.map(|NextRow { certificate, sealed_key }| (certificate, sealed_key));
+                UpstreamAuthentication::Certificate { certificate, sealed_key, next }
             }
             AuthenticationRow::SecretPost(sealed) => UpstreamAuthentication::SecretPost(sealed),
             AuthenticationRow::SecretBasic(sealed) => UpstreamAuthentication::SecretBasic(sealed),
@@ -173,6 +195,7 @@ impl Stored for UpstreamProvider {
             scopes,
             username_claim,
             groups_claim,
+            asks_consent,
             groups,
             acr_values,
             just_in_time,
