@@ -1,5 +1,5 @@
 // A tiny browser: GET, follow redirects, fill the first <form method=post>, until a redirect goes to `stopAt`. Never requests stopAt.
-// opts: user, pass, submit ('name=value' extra/override field), log(fn). Node's fetch adds by itself: sec-fetch-mode: cors, accept-language: *, user-agent: node.
+// opts: user, pass, submit ('name=value' extra/override field), jar (of an earlier call: the same browser), log(fn). Node's fetch adds by itself: sec-fetch-mode: cors, accept-language: *, user-agent: node.
 class Jar {
   c = [];
   constructor(log) { this.log = log; }
@@ -50,8 +50,9 @@ function parseForm(html) {
   }
   return null;
 }
-export async function browse(start, stopAt, { user = '', pass = '', submit, log = () => {} } = {}) {
-  const jar = new Jar(log), trail = []; let url = String(start), method = 'GET', body, pageOrigin, logins = 0;
+export async function browse(start, stopAt, { user = '', pass = '', submit, log = () => {}, jar = new Jar(log) } = {}) {
+  // The forms that were filled: one that comes back has refused what was typed.
+  const trail = [], logins = new Set(); let url = String(start), method = 'GET', body, pageOrigin;
   for (let hop = 0; hop < 20; hop++) {
     const headers = { accept: 'text/html,application/xhtml+xml' };
     const ck = jar.header(url); if (ck) headers.cookie = ck;
@@ -62,25 +63,27 @@ export async function browse(start, stopAt, { user = '', pass = '', submit, log 
     if (res.status >= 300 && res.status < 400) {
       await res.text();
       const next = new URL(res.headers.get('location'), url);
-      if (next.href === stopAt || next.href.startsWith(stopAt + '?') || next.href.startsWith(stopAt + '#')) return { url: next, trail, cookie: u => jar.header(u) };
+      if (next.href === stopAt || next.href.startsWith(stopAt + '?') || next.href.startsWith(stopAt + '#')) return { url: next, trail, jar, cookie: u => jar.header(u) };
       if (res.status !== 307 && res.status !== 308) { method = 'GET'; body = undefined; }
       url = next.href; continue;
     }
     const html = await res.text();
     const form = parseForm(html);
     if (res.status >= 400 && !form) throw new Error(`login: HTTP ${res.status} at ${url}: ${html.slice(0, 300)}`);
-    if (!form) return { url: null, html, trail, cookie: u => jar.header(u) };
+    if (!form) return { url: null, html, trail, jar, cookie: u => jar.header(u) };
     const q = new URLSearchParams(); let isLogin = false;
     for (const [n, v, type] of form.fields) {
       if (type !== 'hidden' && /^(username|user|login|email|identifier)$/i.test(n)) { q.append(n, user); isLogin = true; }
       else if (type === 'password') { q.append(n, pass); isLogin = true; }
       else q.append(n, v);
     }
-    if (isLogin && ++logins > 1) throw new Error(`login refused (form came back, HTTP ${res.status}): ${html.replace(/<[^>]+>/g, ' ').replace(/\s+/g, ' ').slice(0, 300)}`);
+    const action = new URL(form.action || url, url), place = action.origin + action.pathname;
+    if (isLogin && logins.has(place)) throw new Error(`login refused (form came back, HTTP ${res.status}): ${html.replace(/<[^>]+>/g, ' ').replace(/\s+/g, ' ').slice(0, 300)}`);
+    if (isLogin) logins.add(place);
     if (form.button?.length) q.append(...form.button);
     if (submit) { const [n, v] = submit.split(/=(.*)/s); q.set(n, v); }
     pageOrigin = new URL(url).origin;
-    url = new URL(form.action || url, url).href; method = 'POST'; body = q.toString();
+    url = action.href; method = 'POST'; body = q.toString();
   }
   throw new Error('login: too many hops');
 }
