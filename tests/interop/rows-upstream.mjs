@@ -60,7 +60,7 @@ export default async function rows(kit) {
       again: async () => { running = await begin(); },
     };
   }
-  const person = (username, more = {}, rest = {}) => ({ username, password: `the password of ${username}`, claims: { preferred_username: username, ...more }, ...rest });
+  const person = (username, more = {}, rest = {}) => ({ username, password: `the password of ${username}`, claims: { preferred_username: username, ...more }, amr: ['pwd'], ...rest });
 
   // ---------- what an application does at a company ----------
   /** The URL of a sign-in, and the verifier of its code. */
@@ -88,6 +88,12 @@ export default async function rows(kit) {
   const exchange = (company, kind, token, { audience, resource } = company.target) => post(company, {
     grant_type: EXCHANGE, requested_token_type: ID_JAG, subject_token: token, subject_token_type: `urn:ietf:params:oauth:token-type:${kind}`, audience, resource,
   });
+  /** The status and the scope that the MCP server's authorization server answers to an ID-JAG. */
+  async function redeem(company, assertion) {
+    const answer = await fetch(`${company.canvas.ras}/token`, { method: 'POST', headers: { authorization: `Basic ${btoa(`acme-canvas:${company.secret('canvas')}`)}` }, body: new URLSearchParams({ grant_type: 'urn:ietf:params:oauth:grant-type:jwt-bearer', assertion }) });
+    const { scope, error } = await answer.json();
+    return [answer.status, scope ?? error];
+  }
   const refresh = (company, token) => post(company, { grant_type: 'refresh_token', refresh_token: token });
   /** The newest rows of the audit trail, the latest first. */
   const trail = (company, ...more) => JSON.parse(company.admin('audit', ...more)).reverse();
@@ -128,7 +134,7 @@ database = "sqlite:canvas.db"
     admin('--ras', 'canvas', 'resource', 'add', canvas.mcp, ...scopes);
     admin('--ras', 'canvas', 'trust', 'add', idp, '--just-in-time');
     admin('--ras', 'canvas', 'client', 'add', 'Agent', '--id', 'acme-canvas', '--secret-out', join(folder, 'canvas.secret'));
-    admin('server', 'add', canvas.ras, '--name', 'Canvas');
+    admin('server', 'add', canvas.ras, '--name', 'Canvas', '--release', 'acr', '--release', 'amr', '--release', 'auth_time');
     admin('resource', 'add', canvas.mcp, '--server', canvas.ras, '--name', 'Canvas', ...scopes);
     admin('client', 'add', 'Agent', '--id', 'agent', '--redirect-uri', 'http://127.0.0.1/callback', '--secret-out', join(folder, 'agent.secret'));
     admin('connection', 'add', 'engineering-canvas', '--client', 'agent', '--audience', canvas.ras, '--ras-client-id', 'acme-canvas', '--resource', canvas.mcp, ...scopes, '--group', 'engineering');
@@ -163,9 +169,9 @@ database = "sqlite:canvas.db"
     for (const [kind, token] of [['id_token', tokens.id_token], ['refresh_token', tokens.refresh_token]]) {
       const { status, access_token, issued_token_type } = await exchange(company, kind, token);
       must(status === 200 && issued_token_type === ID_JAG && claims(access_token).sub === tokens.claims.sub && header(access_token).typ === 'oauth-id-jag+jwt', `${kind}: ${status}`);
-      const redeemed = await fetch(`${company.canvas.ras}/token`, { method: 'POST', headers: { authorization: `Basic ${btoa(`acme-canvas:${company.secret('canvas').trim()}`)}` }, body: new URLSearchParams({ grant_type: 'urn:ietf:params:oauth:grant-type:jwt-bearer', assertion: access_token }) });
-      const { scope } = await redeemed.json();
-      must(redeemed.status === 200 && scope.split(' ').includes('canvas.read'), `redeemed: ${redeemed.status} ${scope}`);
+      const told = claims(access_token);
+      same(`${kind}: what the ID-JAG tells`, [told.acr, told.amr, told.auth_time], [acr, amr, auth_time]);
+      same(`${kind}: redeemed`, await redeem(company, access_token), [200, 'canvas.read']);
     }
     // She is the same person at her next sign-in, and what she lost there is lost here.
     op.set('sub-of-ann', { claims: { ...ann.claims, preferred_username: 'ann.renamed', groups: ['Others'] } });
@@ -202,9 +208,28 @@ database = "sqlite:canvas.db"
     // An address in its own domain counts as verified.
     const tokens = await signIn(company, undefined, as(lea), { login_hint: 'lea@lea.example' });
     same('ID token', [tokens.claims.preferred_username, tokens.claims.email, tokens.claims.email_verified], ['lea', 'Lea@Lea.Example', true]);
-    // Without a class and methods that it told, ours say none.
-    must(!tokens.claims.acr && !tokens.claims.amr?.length, JSON.stringify(tokens.claims));
     company.admin('upstream', 'delete', 'lea');
+    await op.stop();
+  });
+
+  await row(party, 'it tells neither class nor methods nor time: nor do our tokens, and they are good for an ID-JAG and an access token; asked for a max_age, it tells the time', async () => {
+    const bea = person('bea', { groups: ['Makers'] }, { amr: undefined });
+    // As it is by default: auth_time is in its ID tokens where max_age was asked for.
+    const op = await provider('bare', company, { 'sub-of-bea': bea }, { configuration: { claims: { openid: ['sub'], profile: ['preferred_username'], groups: ['groups'] }, scopes: ['openid', 'profile', 'groups'] } });
+    add(company, 'bare', op.issuer, '--just-in-time', '--group', 'Makers=engineering', '--scopes', 'groups');
+    const tokens = await signIn(company, 'bare', as(bea));
+    same('ID token', [tokens.claims.preferred_username, 'acr' in tokens.claims, 'amr' in tokens.claims, 'auth_time' in tokens.claims], ['bea', false, false, false]);
+    for (const [kind, token] of [['id_token', tokens.id_token], ['refresh_token', tokens.refresh_token]]) {
+      const { status, access_token, error_description } = await exchange(company, kind, token);
+      must(status === 200, `${kind}: ${error_description}\n${company.admin('audit', '--limit', '1')}`);
+      const told = claims(access_token);
+      same(`${kind}: what the ID-JAG tells`, ['acr' in told, 'amr' in told, 'auth_time' in told], [false, false, false]);
+      same(`${kind}: redeemed`, await redeem(company, access_token), [200, 'canvas.read']);
+    }
+    const began = seconds(), fresh = await signIn(company, 'bare', { ...as(bea), jar: tokens.jar }, { max_age: '600' });
+    must(fresh.claims.auth_time >= began - 60 && fresh.claims.auth_time <= seconds(), `auth_time ${fresh.claims.auth_time}`);
+    same('max_age there', op.seen('authorization').map(line => line.params.max_age), [undefined, 600].map(age => age && String(age)));
+    company.admin('upstream', 'delete', 'bare');
     await op.stop();
   });
 
@@ -291,5 +316,249 @@ database = "sqlite:canvas.db"
     same('on record', [last.details.reason, last.details.detail], ['sign_in.upstream_refused', 'invalid_client']);
     company.admin('upstream', 'delete', name);
     await op.stop();
+  });
+
+  await row('passavant admin', 'upstream check: each leg, and who has to change what where one is bad', async () => {
+    const own = await serve(), secret = 'a secret of this client and nobody else', file = join(scratch, 'check.secret');
+    const put = text => writeFileSync(file, text, { mode: 0o600 });
+    const bySecret = { token_endpoint_auth_method: 'client_secret_basic', client_secret: secret, token_endpoint_auth_signing_alg: undefined, jwks_uri: undefined };
+    const legs = name => {
+      const done = spawnSync(E.PASSAVANT, ['admin', '--config', own.config, '--json', 'upstream', 'check', name], { encoding: 'utf8' });
+      const legs = JSON.parse(done.stdout), bad = legs.filter(leg => !leg.works);
+      must(done.status === (bad.length ? 1 : 0) && bad.every(leg => leg.hint), `${done.status}: ${done.stdout}${done.stderr}`);
+      return { all: legs.map(leg => leg.leg), bad: Object.fromEntries(bad.map(leg => [leg.leg, `${leg.found} => ${leg.hint}`])), text: done.stdout };
+    };
+    /** Exactly these legs are bad, and say this. */
+    const bad = (what, found, wanted) => {
+      same(what, Object.keys(found.bad), Object.keys(wanted));
+      for (const [leg, texts] of Object.entries(wanted)) for (const text of texts) must(found.bad[leg].includes(text), `${what}: ${leg} does not say "${text}": ${found.bad[leg]}`);
+    };
+    // Right, by key and by secret.
+    const ops = { key: await provider('key', own, {}), secret: await provider('secret', own, {}, { client: bySecret }) };
+    put(secret);
+    add(own, 'key', ops.key.issuer);
+    add(own, 'secret', ops.secret.issuer, '--proof', 'client_secret_basic', '--client-secret-file', file);
+    for (const name of ['key', 'secret']) {
+      const right = legs(name);
+      bad(name, right, {});
+      same(`${name}: legs`, right.all.filter(leg => leg !== 'groups'), ['discovery', 'algorithm of ID tokens', 'keys', 'redirect URI', 'client authentication']);
+    }
+    // Nobody was signed in by it, and no code was used up.
+    same('sessions', JSON.parse(own.admin('session', 'list')), []);
+    // A wrong secret, and a client that is not known there.
+    put('another secret');
+    own.admin('upstream', 'change', 'secret', '--proof', 'client_secret_basic', '--client-secret-file', file);
+    bad('a wrong secret', legs('secret'), { 'client authentication': ['invalid_client', 'the administrator there has to compare client id, secret'] });
+    own.admin('upstream', 'change', 'key', '--client-id', 'nobody');
+    bad('a client id that is not known', legs('key'), { 'redirect URI': ['HTTP 400', `${own.idp}/callback/key`], 'client authentication': ['invalid_client', `${own.idp}/jwks`] });
+    own.admin('upstream', 'change', 'key', '--client-id', 'front', '--id-token-signing-alg', 'ES256');
+    bad('another algorithm', legs('key'), { 'algorithm of ID tokens': ['ES256 is not among those it announces', '--id-token-signing-alg'], keys: ['id_token_signing_alg'] });
+    // A redirect URI that is registered with another name in it.
+    const elsewhere = await provider('elsewhere', own, {});
+    add(own, 'here', elsewhere.issuer);
+    bad('a redirect URI that is not registered', legs('here'), { 'redirect URI': ['HTTP 400', `the administrator there has to register the redirect URI ${own.idp}/callback/here, byte for byte`] });
+    // The issuer in another spelling, and one where nothing is.
+    const spelled = elsewhere.issuer.replace('localhost', '127.0.0.1');
+    add(own, 'spelled', spelled);
+    bad('a wrong issuer', legs('spelled'), { discovery: [elsewhere.issuer, 'add it again with the issuer that its document names'] });
+    add(own, 'nothing', `http://localhost:${await freePort()}`);
+    bad('no issuer', legs('nothing'), { discovery: ['check the issuer', 'whoever runs the network'] });
+    // Stopped: at once, whatever was found a moment ago.
+    await elsewhere.stop();
+    const stopped = legs('here');
+    must(Object.keys(stopped.bad).length && Object.values(stopped.bad).some(text => text.includes('whoever runs the network')), stopped.text);
+    await own.stop();
+    for (const op of Object.values(ops)) await op.stop();
+    return `stopped: ${Object.keys(stopped.bad).join(', ')}`;
+  });
+
+  // ---------- whether they are still there ----------
+  let clocks = 0;
+  /** The environment of programs whose clock can be moved, and how many seconds it is to be ahead. */
+  const movable = () => {
+    const clock = join(scratch, `upstream-clock-${++clocks}`), library = join(scratch, 'moved-clock.so'), source = join(scratch, 'moved-clock.c');
+    writeFileSync(clock, Buffer.alloc(8));
+    const later = amount => { const file = openSync(clock, 'r+'), bytes = Buffer.alloc(8); bytes.writeBigInt64LE(BigInt(amount)); writeSync(file, bytes, 0, 8, 0); closeSync(file); };
+    writeFileSync(source, `#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+static volatile long *off;
+__attribute__((constructor)) static void begin(void) {
+  off = mmap(0, 8, PROT_READ, MAP_SHARED, open(getenv("MOVED_CLOCK"), O_RDONLY), 0);
+}
+int clock_gettime(clockid_t which, struct timespec *t) {
+  static int (*real)(clockid_t, struct timespec *);
+  if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+  int done = real(which, t);
+  if (!done && which == CLOCK_REALTIME) t->tv_sec += *off;
+  return done;
+}`);
+    if (!existsSync(library)) run('cc', ['-shared', '-fPIC', '-o', library, source, '-ldl']);
+    return { env: { LD_PRELOAD: library, MOVED_CLOCK: clock }, later };
+  };
+
+  await row(party, 'still there? Asked again after upstream_check_minutes: taken away or switched off there, the sign-in ends here; down, it goes on for a while', async () => {
+    const { env, later } = movable(), away = await serve('upstream_check_minutes = 1\nupstream_grace_minutes = 10', env);
+    const everybody = Object.fromEntries(['kim', 'lou', 'mia'].map(name => [`sub-of-${name}`, person(name, { groups: ['Makers'] })]));
+    // It takes client assertions of a clock that is ahead, and its ID tokens are good for longer than the row's hour.
+    const op = await provider('corp', away, everybody, { configuration: { clockTolerance: 9000, ttl: { IdToken: 86_400, AccessToken: 3600, AuthorizationCode: 60, Grant: 86_400, RefreshToken: 86_400, Session: 86_400, Interaction: 600 } } });
+    add(away, 'corp', op.issuer, '--just-in-time', '--group', 'Makers=engineering', '--scopes', 'groups');
+    const tokens = {};
+    for (const name of ['kim', 'lou', 'mia']) tokens[name] = await signIn(away, 'corp', as(everybody[`sub-of-${name}`]));
+    const asked = () => op.seen('token').filter(line => line.params.grant_type === 'refresh_token').length;
+    const get = async (name, kind = 'refresh_token') => { const { status, error } = await exchange(away, kind, tokens[name][kind]); return [status, error]; };
+    const good = [200, undefined], gone = [400, 'invalid_grant'], wait = [503, 'temporarily_unavailable'];
+    const checks = name => trail(away, '--event', 'upstream_check', '--person', name).map(({ outcome, details }) => [outcome, details.reason, details.issuer, details.detail]);
+
+    same('within the minute', [await get('kim'), await get('lou'), await get('mia'), asked()], [good, good, good, 0]);
+    await op.revoke('sub-of-kim');
+    same('nobody knows it yet', [await get('kim'), asked()], [good, 0]);
+    later(61);
+    same('revoked there', [await get('kim', 'id_token'), asked()], [gone, 1]);
+    same('why', checks('kim'), [['refused', 'upstream.ended', op.issuer, 'invalid_grant']]);
+    same('its refresh token', [(await refresh(away, tokens.kim.refresh_token)).error, await get('kim'), asked()], ['invalid_grant', gone, 1]);
+    same('the others', [await get('lou', 'id_token'), await get('lou'), await get('mia'), asked()], [good, good, good, 3]);
+    // Whom the upstream does not know any more, at a refresh.
+    op.set('sub-of-lou', { disabled: true });
+    tokens.lou = await refresh(away, tokens.lou.refresh_token);
+    same('within the next minute', [tokens.lou.status, asked()], [200, 3]);
+    later(2 * 61);
+    same('switched off there', [(await refresh(away, tokens.lou.refresh_token)).error, checks('lou')], ['invalid_grant', [['refused', 'upstream.ended', op.issuer, 'invalid_grant']]]);
+    // What the upstream says about her at that time is written down.
+    op.set('sub-of-mia', { claims: { preferred_username: 'mia', name: 'Mia Married', groups: [] } });
+    const [refused, error] = await get('mia');
+    same('out of the group', [refused, error], [400, 'access_denied']);
+    same('her new name', JSON.parse(away.admin('user', 'show', 'mia')).display_name, 'Mia Married');
+    op.set('sub-of-mia', { claims: { preferred_username: 'mia', groups: ['Makers'] } });
+    later(3 * 61);
+    same('in it again', await get('mia'), good);
+
+    // It is down for longer than a check, and for shorter than the grace.
+    await op.stop();
+    later(4 * 61);
+    same('down', [await get('mia'), await get('mia')], [good, good]);
+    later(3 * 61 + 600);
+    same('down for ten minutes', await get('mia'), good);
+    await op.again();
+    const before = asked();
+    later(3 * 61 + 631);
+    same('up again', [await get('mia'), asked() - before], [good, 1]);
+    await op.stop();
+    later(7200);
+    same('down for longer', [await get('mia'), trail(away, '--limit', '1')[0].details.reason], [wait, 'upstream.unreachable']);
+    await op.again();
+    later(7200 + 31);
+    same('nobody was sent away for that', [await get('mia'), checks('mia')], [good, []]);
+    same('who is signed in', JSON.parse(away.admin('session', 'list')).length, 1);
+    // An administrator switches it off.
+    away.admin('upstream', 'disable', 'corp');
+    same('off', [await get('mia'), JSON.parse(away.admin('session', 'list'))], [gone, []]);
+    await away.stop();
+    await op.stop();
+  });
+
+  // ---------- a second Passavant ----------
+  await row('passavant serve', 'a second one as upstream, by key: one sign-in at both, its group and class; max_age and prompt=login ask there again; disabled there, gone here', async () => {
+    const { env, later } = movable(), behind = await serve('', env), front = await serve('upstream_check_minutes = 1', env), password = 'a long passphrase of nia';
+    run(E.PASSAVANT, ['admin', '--config', behind.config, '--json', 'user', 'add', 'nia', '--email', 'nia@acme.example', '--email-verified', '--given-name', 'Nia', '--group', 'engineering'], {}, `${password}\n`);
+    behind.admin('client', 'add', 'Front', '--id', 'front', '--jwks-uri', `${front.idp}/jwks`, '--algorithm', 'ES256', '--redirect-uri', `${front.idp}/callback/behind`);
+    add(front, 'behind', behind.idp, '--just-in-time', '--id-token-signing-alg', 'ES256', '--scopes', 'groups', '--group', 'engineering=engineering', '--domain', 'acme.example');
+    const check = spawnSync(E.PASSAVANT, ['admin', '--config', front.config, 'upstream', 'check', 'behind'], { encoding: 'utf8' });
+    must(check.status === 0, check.stdout + check.stderr);
+    const nia = { user: 'nia', pass: password }, tokens = await signIn(front, 'behind', nia);
+    const posts = trail => trail.filter(({ method }) => method === 'POST').map(({ url }) => new URL(url).origin);
+    same('where a password was typed', posts(tokens.trail), [behind.idp]);
+    same('ID token', [tokens.claims.preferred_username, tokens.claims.groups, tokens.claims.email, tokens.claims.email_verified, tokens.claims.given_name, tokens.claims.amr], ['nia', ['engineering'], 'nia@acme.example', true, 'Nia', ['pwd']]);
+    const { status, access_token } = await exchange(front, 'id_token', tokens.id_token);
+    same('ID-JAG', [status, claims(access_token).sub, await redeem(front, access_token)], [200, tokens.claims.sub, [200, 'canvas.read']]);
+    // Signed in at both: nothing is typed, and nothing is asked there.
+    const again = await signIn(front, 'behind', { ...nia, jar: tokens.jar });
+    same('again', [posts(again.trail), again.claims.auth_time], [[], tokens.claims.auth_time]);
+    // A class of ours is not taken from another one, unless an administrator says what it means here.
+    same('its class', ['acr' in tokens.claims, claims((await signIn(behind, undefined, nia)).id_token).acr], [false, 'urn:passavant:acr:password']);
+    front.admin('upstream', 'change', 'behind', '--acr', 'urn:passavant:acr:password=urn:acme:behind');
+    await sleep(1100);
+    const forwarded = trail => new URL(trail.find(({ url }) => url.startsWith(`${behind.idp}/authorize?`))?.url ?? 'http://nowhere').searchParams;
+    const old = await signIn(front, 'behind', { ...nia, jar: tokens.jar }, { max_age: '0' });
+    same('max_age', [forwarded(old.trail).get('max_age'), posts(old.trail), old.claims.auth_time > tokens.claims.auth_time, old.claims.acr], ['0', [behind.idp], true, 'urn:acme:behind']);
+    await sleep(1100);
+    const fresh = await signIn(front, 'behind', { ...nia, jar: old.jar }, { prompt: 'login' });
+    same('prompt=login', [forwarded(fresh.trail).get('prompt'), posts(fresh.trail), fresh.claims.auth_time > old.claims.auth_time], ['login', [behind.idp], true]);
+    same('one person', new Set([tokens, again, old, fresh].map(({ claims }) => claims.sub)).size, 1);
+    later(61);
+    same('a minute later', (await exchange(front, 'refresh_token', fresh.refresh_token)).status, 200);
+    behind.admin('user', 'disable', 'nia');
+    same('disabled there', (await exchange(front, 'refresh_token', fresh.refresh_token)).status, 200);
+    later(2 * 61);
+    same('seen here', [(await exchange(front, 'refresh_token', fresh.refresh_token)).error, (await refresh(front, fresh.refresh_token)).error], ['invalid_grant', 'invalid_grant']);
+    same('why', trail(front, '--event', 'upstream_check').map(({ outcome, details }) => [outcome, details.reason, details.issuer, details.detail]), [['refused', 'upstream.ended', behind.idp, 'invalid_grant']]);
+    let refused = '';
+    try { await signIn(front, 'behind', nia); } catch (error) { refused = error.message; }
+    must(refused.includes('login refused'), refused);
+    await front.stop();
+    await behind.stop();
+  });
+
+  // ---------- Keycloak; it takes most of a minute to start ----------
+  if (!E.KEYCLOAK) return console.log('skipped Keycloak as upstream              ./test --long runs it');
+  await row(`Keycloak ${/keycloak-(\d[\w.]*)$/.exec(E.KEYCLOAK)?.[1] ?? ''}`.trim(), 'as upstream, by our key; groups with and without their path; a user disabled, or signed out, there is gone here after a minute', async () => {
+    const own = await serve('upstream_check_minutes = 1');
+    const kc = await keycloak({ folder: E.KEYCLOAK, port: await freePort(), features: 'jwt-authorization-grant', log: join(scratch, 'keycloak-upstream.log') });
+    try {
+      const issuer = `${kc.at}/realms/corp`;
+      await kc.api('POST', 'realms', { realm: 'corp', enabled: true });
+      const group = await kc.api('POST', 'realms/corp/groups', { name: 'Company' });
+      await kc.api('POST', `realms/corp/groups/${group}/children`, { name: 'Makers' });
+      const people = {}, password = 'a long passphrase';
+      for (const [username, firstName] of [['ada', 'Ada'], ['bob', 'Bob'], ['eve', 'Eve']])
+        people[username] = await kc.api('POST', 'realms/corp/users', { username, enabled: true, email: `${username}@acme.example`, emailVerified: true, firstName, lastName: 'Example', groups: username === 'eve' ? [] : ['/Company/Makers'], credentials: [{ type: 'password', value: password, temporary: false }] });
+      const client = await kc.api('POST', 'realms/corp/clients', {
+        clientId: 'front', enabled: true, publicClient: false, standardFlowEnabled: true, redirectUris: [`${own.idp}/callback/corp`], clientAuthenticatorType: 'client-jwt',
+        attributes: { 'use.jwks.url': 'true', 'jwks.url': `${own.idp}/jwks`, 'token.endpoint.auth.signing.alg': 'ES256', 'pkce.code.challenge.method': 'S256' },
+      });
+      const mapper = { name: 'groups', protocol: 'openid-connect', protocolMapper: 'oidc-group-membership-mapper', config: { 'claim.name': 'groups', 'full.path': 'false', 'id.token.claim': 'true', 'access.token.claim': 'false', 'userinfo.token.claim': 'false' } };
+      const made = await kc.api('POST', `realms/corp/clients/${client}/protocol-mappers/models`, mapper);
+      add(own, 'corp', issuer, '--preset', 'keycloak', '--just-in-time', '--domain', 'acme.example', '--group', 'Makers=engineering');
+      const check = () => spawnSync(E.PASSAVANT, ['admin', '--config', own.config, 'upstream', 'check', 'corp'], { encoding: 'utf8' });
+      const right = check();
+      must(right.status === 0, right.stdout + right.stderr);
+      const sign = (user, more) => signIn(own, 'corp', { user, pass: password, ...more });
+      const began = seconds(), ada = await sign('ada');
+      same('ID token', [ada.claims.preferred_username, ada.claims.name, ada.claims.email, ada.claims.email_verified, ada.claims.groups], ['ada', 'Ada Example', 'ada@acme.example', true, ['engineering']]);
+      must(ada.claims.auth_time >= began - 1 && ada.claims.auth_time <= seconds(), `auth_time ${ada.claims.auth_time}`);
+      same('known by its id', JSON.parse(own.admin('upstream', 'links', 'corp')).map(link => [link.issuer, link.subject]), [[issuer, people.ada]]);
+      for (const [kind, token] of [['id_token', ada.id_token], ['refresh_token', ada.refresh_token]]) {
+        const { status, access_token, error_description } = await exchange(own, kind, token);
+        must(status === 200, `${kind}: ${error_description}`);
+        same(`${kind}: redeemed`, await redeem(own, access_token), [200, 'canvas.read']);
+      }
+      // With the path, another mapping is needed: the name alone means nothing then.
+      await kc.api('PUT', `realms/corp/clients/${client}/protocol-mappers/models/${made}`, { ...mapper, id: made, config: { ...mapper.config, 'full.path': 'true' } });
+      same('with the path', (await sign('ada')).claims.groups ?? [], []);
+      own.admin('upstream', 'change', 'corp', '--group', '/Company/Makers=engineering');
+      const [again, bob, eve] = [await sign('ada'), await sign('bob'), await sign('eve')];
+      same('mapped by its path', [again.claims.groups, bob.claims.groups, eve.claims.groups ?? []], [['engineering'], ['engineering'], []]);
+      same('without the group', (await exchange(own, 'refresh_token', eve.refresh_token)).error, 'access_denied');
+      // Here its own clock counts, as that of our assertions does.
+      const user = await kc.api('GET', `realms/corp/users/${people.ada}`);
+      await kc.api('PUT', `realms/corp/users/${people.ada}`, { ...user, enabled: false });
+      await kc.api('POST', `realms/corp/users/${people.bob}/logout`);
+      const statuses = async () => Promise.all([again, bob].map(async ({ refresh_token }) => { const { status, error } = await exchange(own, 'refresh_token', refresh_token); return error ?? status; }));
+      same('within the minute', await statuses(), [200, 200]);
+      await sleep(61_000);
+      same('after it', [...await statuses(), (await refresh(own, again.refresh_token)).error, (await refresh(own, eve.refresh_token)).status], ['invalid_grant', 'invalid_grant', 'invalid_grant', 200]);
+      for (const name of ['ada', 'bob']) same(`why ${name}`, trail(own, '--event', 'upstream_check', '--person', name).map(({ outcome, details }) => [outcome, details.reason, details.issuer, details.detail]), [['refused', 'upstream.ended', issuer, 'invalid_grant']]);
+      // A redirect URI that is not registered there.
+      await kc.api('PUT', `realms/corp/clients/${client}`, { ...await kc.api('GET', `realms/corp/clients/${client}`), redirectUris: [`${own.idp}/callback/other`] });
+      const wrong = check();
+      must(wrong.status !== 0 && wrong.stdout.includes(`register the redirect URI ${own.idp}/callback/corp`), wrong.stdout);
+      return right.stdout.split('\n').filter(line => line.startsWith('ok')).length + ' legs';
+    } finally {
+      kc.stop();
+      await own.stop();
+    }
   });
 }
