@@ -2,6 +2,7 @@
 // in and which are asked later on whether they are still there.
 import { spawn, spawnSync } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { browse } from './browser.mjs';
 import { keycloak } from './keycloak.mjs';
@@ -15,7 +16,7 @@ const ID_JAG = 'urn:ietf:params:oauth:token-type:id-jag', EXCHANGE = 'urn:ietf:p
 const BACK = 'http://127.0.0.1:8765/callback';
 
 export default async function rows(kit) {
-  const { row, run, must, version, node24, freePort, isFree, here, scratch, E } = kit;
+  const { row, run, must, version, enrol, passavant, node24, freePort, isFree, here, scratch, shots, E } = kit;
   const party = `oidc-provider ${version('oidc-provider')}`;
   const children = [];
   process.on('exit', () => children.forEach(child => child.kill('SIGTERM')));
@@ -142,6 +143,33 @@ database = "sqlite:canvas.db"
     return { idp, canvas, admin, config, secret, stop: server.stop, told: server.told, client: { id: 'agent', secret: secret('agent') }, target: { audience: canvas.ras, resource: canvas.mcp } };
   }
 
+  let clocks = 0;
+  /** The environment of programs whose clock can be moved, and how many seconds it is to be ahead. */
+  const movable = () => {
+    const clock = join(scratch, `upstream-clock-${++clocks}`), library = join(scratch, 'moved-clock.so'), source = join(scratch, 'moved-clock.c');
+    writeFileSync(clock, Buffer.alloc(8));
+    const later = amount => { const file = openSync(clock, 'r+'), bytes = Buffer.alloc(8); bytes.writeBigInt64LE(BigInt(amount)); writeSync(file, bytes, 0, 8, 0); closeSync(file); };
+    writeFileSync(source, `#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+static volatile long *off;
+__attribute__((constructor)) static void begin(void) {
+  off = mmap(0, 8, PROT_READ, MAP_SHARED, open(getenv("MOVED_CLOCK"), O_RDONLY), 0);
+}
+int clock_gettime(clockid_t which, struct timespec *t) {
+  static int (*real)(clockid_t, struct timespec *);
+  if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+  int done = real(which, t);
+  if (!done && which == CLOCK_REALTIME) t->tv_sec += *off;
+  return done;
+}`);
+    if (!existsSync(library)) run('cc', ['-shared', '-fPIC', '-o', library, source, '-ldl']);
+    return { env: { LD_PRELOAD: library, MOVED_CLOCK: clock }, later };
+  };
+
   const company = await serve();
   const add = (company, name, issuer, ...more) => JSON.parse(company.admin('upstream', 'add', name, '--issuer', issuer, '--client-id', 'front', ...more));
 
@@ -209,6 +237,78 @@ database = "sqlite:canvas.db"
     const tokens = await signIn(company, undefined, as(lea), { login_hint: 'lea@lea.example' });
     same('ID token', [tokens.claims.preferred_username, tokens.claims.email, tokens.claims.email_verified], ['lea', 'Lea@Lea.Example', true]);
     company.admin('upstream', 'delete', 'lea');
+    await op.stop();
+  });
+
+  await row('Chromium', 'the sign-in page in front of an upstream: by its button, and by an address that is typed, there and back; a refusal there is told', async () => {
+    const program = ['/usr/bin/chromium', '/usr/bin/chromium-browser'].find(existsSync);
+    must(program, 'chromium is not installed');
+    const eli = person('eli@eli.example', { email: 'eli@eli.example' });
+    const op = await provider('eli', company, { 'sub-of-eli': eli });
+    add(company, 'eli', op.issuer, '--just-in-time', '--domain', 'eli.example', '--display-name', 'Eli & Co');
+    const application = createServer((_, answer) => answer.end('back at the application')).listen(0, '127.0.0.1');
+    await new Promise(r => application.once('listening', r));
+    const callback = `http://127.0.0.1:${application.address().port}/callback`;
+    const { chromium } = await import('playwright-core');
+    const browser = await chromium.launch({ executablePath: program, args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-sync', '--no-first-run'] });
+    try {
+      const problems = [];
+      for (const [way, width, colorScheme] of [['button', 320, 'dark'], ['address', 1200, 'light']]) {
+        const page = await (await browser.newContext({ viewport: { width, height: 700 }, colorScheme })).newPage();
+        page.on('console', message => { if (['error', 'warning'].includes(message.type())) problems.push(message.text()); });
+        await page.goto((await asking(company, { redirect_uri: callback })).url);
+        await page.screenshot({ path: join(shots, `sign-in-upstream-${way}.png`) });
+        must(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${way}: it scrolls sideways`);
+        if (way === 'button') await page.click('text=Sign in with Eli & Co');
+        else {
+          await page.keyboard.type('eli@eli.example');
+          await page.keyboard.press('Enter');
+        }
+        await page.waitForURL(`${op.issuer}/interaction/**`);
+        await page.fill('[name=username]', eli.username);
+        await page.fill('[name=password]', eli.password);
+        await page.keyboard.press('Enter');
+        await page.waitForURL(`${callback}**`);
+        const back = new URL(page.url()).searchParams;
+        must(back.get('code') && back.get('iss') === company.idp, page.url());
+        await page.context().close();
+      }
+      // What the upstream refuses is told on a page of ours, not in its words.
+      const page = await browser.newPage();
+      await page.goto((await asking(company, { redirect_uri: callback, upstream: 'eli' })).url);
+      const state = op.seen('authorization').at(-1).params.state;
+      await page.goto(`${company.idp}/callback/eli?${new URLSearchParams({ error: 'access_denied', error_description: 'Call 555', state, iss: op.issuer })}`);
+      const text = await page.textContent('body');
+      must(text.includes('did not let you in, or you cancelled') && !text.includes('555'), text);
+      const [{ details }] = trail(company, '--limit', '1');
+      same('on record', [details.reason, details.detail, details.issuer], ['sign_in.upstream_refused', 'access_denied', op.issuer]);
+      same('the console', problems.filter(text => !/a status of 40\d/.test(text)), []);
+    } finally {
+      await browser.close();
+      application.close();
+    }
+    company.admin('upstream', 'delete', 'eli');
+    await op.stop();
+  });
+
+  await row('passavant login', 'a computer is enrolled by way of an upstream; it ends with the person there', async () => {
+    const { env, later } = movable(), own = await serve('upstream_check_minutes = 1', env), home = join(scratch, 'upstream-desk');
+    const zoe = person('zoe@zoe.example', { preferred_username: 'zoe', groups: ['Makers'] });
+    const op = await provider('zoe', own, { 'sub-of-zoe': zoe }, { configuration: { clockTolerance: 9000 } });
+    add(own, 'zoe', op.issuer, '--just-in-time', '--domain', 'zoe.example', '--group', 'Makers=engineering', '--scopes', 'groups');
+    own.admin('connection', 'add', 'desk', '--client', 'passavant', '--audience', own.canvas.ras, '--resource', own.canvas.mcp, '--scopes', 'canvas.read', '--group', 'engineering');
+    const done = await enrol('zoe@zoe.example', home, { company: { idp: own.idp, password: () => zoe.password } });
+    must(done.out.includes('Signed in as zoe'), done.out);
+    // Each computer asks for a new sign-in, there too.
+    same('asked there', [...new Set(op.seen('authorization').map(line => [line.params.prompt, line.params.login_hint].join()))], ['login,zoe@zoe.example']);
+    must(passavant(home, 'servers').includes('Canvas'), passavant(home, 'servers'));
+    op.set('sub-of-zoe', { disabled: true });
+    // The clock of both moves on; its access token has expired.
+    later(3700);
+    const refused = spawnSync(E.PASSAVANT, ['servers'], { env: { ...process.env, ...env, PASSAVANT_HOME: home }, encoding: 'utf8' });
+    must(refused.status !== 0 && refused.stderr.includes('passavant login'), refused.stdout + refused.stderr);
+    same('why', trail(own, '--event', 'upstream_check').map(({ outcome, details }) => [outcome, details.reason]), [['refused', 'upstream.ended']]);
+    await own.stop();
     await op.stop();
   });
 
@@ -373,38 +473,12 @@ database = "sqlite:canvas.db"
   });
 
   // ---------- whether they are still there ----------
-  let clocks = 0;
-  /** The environment of programs whose clock can be moved, and how many seconds it is to be ahead. */
-  const movable = () => {
-    const clock = join(scratch, `upstream-clock-${++clocks}`), library = join(scratch, 'moved-clock.so'), source = join(scratch, 'moved-clock.c');
-    writeFileSync(clock, Buffer.alloc(8));
-    const later = amount => { const file = openSync(clock, 'r+'), bytes = Buffer.alloc(8); bytes.writeBigInt64LE(BigInt(amount)); writeSync(file, bytes, 0, 8, 0); closeSync(file); };
-    writeFileSync(source, `#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <fcntl.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <time.h>
-static volatile long *off;
-__attribute__((constructor)) static void begin(void) {
-  off = mmap(0, 8, PROT_READ, MAP_SHARED, open(getenv("MOVED_CLOCK"), O_RDONLY), 0);
-}
-int clock_gettime(clockid_t which, struct timespec *t) {
-  static int (*real)(clockid_t, struct timespec *);
-  if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
-  int done = real(which, t);
-  if (!done && which == CLOCK_REALTIME) t->tv_sec += *off;
-  return done;
-}`);
-    if (!existsSync(library)) run('cc', ['-shared', '-fPIC', '-o', library, source, '-ldl']);
-    return { env: { LD_PRELOAD: library, MOVED_CLOCK: clock }, later };
-  };
-
   await row(party, 'still there? Asked again after upstream_check_minutes: taken away or switched off there, the sign-in ends here; down, it goes on for a while', async () => {
     const { env, later } = movable(), away = await serve('upstream_check_minutes = 1\nupstream_grace_minutes = 10', env);
     const everybody = Object.fromEntries(['kim', 'lou', 'mia'].map(name => [`sub-of-${name}`, person(name, { groups: ['Makers'] })]));
-    // It takes client assertions of a clock that is ahead, and its ID tokens are good for longer than the row's hour.
-    const op = await provider('corp', away, everybody, { configuration: { clockTolerance: 9000, ttl: { IdToken: 86_400, AccessToken: 3600, AuthorizationCode: 60, Grant: 86_400, RefreshToken: 86_400, Session: 86_400, Interaction: 600 } } });
+    // It takes client assertions of a clock that is ahead, and its ID tokens are good for longer than the row's hours. A refresh
+    // token that is used twice ends everything there.
+    const op = await provider('corp', away, everybody, { configuration: { rotateRefreshToken: true, clockTolerance: 9000, ttl: { IdToken: 86_400, AccessToken: 3600, AuthorizationCode: 60, Grant: 86_400, RefreshToken: 86_400, Session: 86_400, Interaction: 600 } } });
     add(away, 'corp', op.issuer, '--just-in-time', '--group', 'Makers=engineering', '--scopes', 'groups');
     const tokens = {};
     for (const name of ['kim', 'lou', 'mia']) tokens[name] = await signIn(away, 'corp', as(everybody[`sub-of-${name}`]));
@@ -434,7 +508,8 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     same('her new name', JSON.parse(away.admin('user', 'show', 'mia')).display_name, 'Mia Married');
     op.set('sub-of-mia', { claims: { preferred_username: 'mia', groups: ['Makers'] } });
     later(3 * 61);
-    same('in it again', await get('mia'), good);
+    const once = asked(), all = await Promise.all(Array.from({ length: 10 }, () => get('mia')));
+    same('in it again, ten at once', [all, asked() - once], [all.map(() => good), 1]);
 
     // It is down for longer than a check, and for shorter than the grace.
     await op.stop();
