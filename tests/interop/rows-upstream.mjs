@@ -261,6 +261,7 @@ int clock_gettime(clockid_t which, struct timespec *t) {
         must(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${way}: it scrolls sideways`);
         if (way === 'button') await page.click('text=Sign in with Eli & Co');
         else {
+          await page.waitForFunction(() => document.activeElement.id === 'username');
           await page.keyboard.type('eli@eli.example');
           await page.keyboard.press('Enter');
         }
@@ -330,6 +331,43 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     must(fresh.claims.auth_time >= began - 60 && fresh.claims.auth_time <= seconds(), `auth_time ${fresh.claims.auth_time}`);
     same('max_age there', op.seen('authorization').map(line => line.params.max_age), [undefined, 600].map(age => age && String(age)));
     company.admin('upstream', 'delete', 'bare');
+    await op.stop();
+  });
+
+  await row(party, 'a pushed request by the button; prompt=none with and without a sign-in; id_token_hint of somebody else', async () => {
+    const [ida, ole] = [person('ida'), person('ole')];
+    const op = await provider('par', company, { 'sub-of-ida': ida, 'sub-of-ole': ole });
+    add(company, 'par', op.issuer, '--just-in-time');
+    /** What a pushed request with the button of the upstream ends with. */
+    const pushed = async (more, who) => {
+      const { url, verifier } = await asking(company, more), form = new URL(url).searchParams;
+      const answer = await fetch(`${company.idp}/par`, { method: 'POST', headers: { authorization: `Basic ${btoa(`${company.client.id}:${company.client.secret}`)}` }, body: form });
+      const { request_uri } = await answer.json();
+      must(answer.status === 201 && request_uri, `${answer.status}`);
+      const back = await browse(`${company.idp}/authorize?${new URLSearchParams({ client_id: company.client.id, request_uri, upstream: 'par' })}`, BACK, who);
+      const code = back.url.searchParams.get('code');
+      const tokens = code && await post(company, { grant_type: 'authorization_code', code, redirect_uri: BACK, code_verifier: verifier });
+      return { jar: back.jar, error: back.url.searchParams.get('error'), id_token: tokens?.id_token, claims: tokens && claims(tokens.id_token), typed: back.trail.filter(({ method }) => method === 'POST').map(({ url }) => new URL(url).origin) };
+    };
+    const silent = async jar => (await browse((await asking(company, { prompt: 'none' })).url, BACK, { jar })).url.searchParams;
+    const first = await pushed({}, as(ida));
+    same('pushed', [first.claims.preferred_username, first.typed], ['ida', [op.issuer]]);
+    // Asked for in the pushed request, a new sign-in is asked for once, and not again when the browser returns.
+    for (const [name, value] of [['prompt', 'login'], ['max_age', '0']]) {
+      await sleep(1100);
+      const again = await pushed({ [name]: value }, { ...as(ida), jar: first.jar });
+      // It reads max_age=0 as prompt=login itself.
+      same(name, [again.claims.sub, again.typed, op.seen('authorization').at(-1).params.prompt, again.claims.auth_time > first.claims.auth_time], [first.claims.sub, [op.issuer], 'login', true]);
+    }
+    must((await silent(first.jar)).get('code'), 'prompt=none with a sign-in');
+    same('prompt=none without', (await silent(undefined)).get('error'), 'login_required');
+    same('prompt=none leads nowhere', op.seen('authorization').some(line => line.params.prompt === 'none'), false);
+    // The application means ida; ole signs in there.
+    const { url } = await asking(company, { upstream: 'par', id_token_hint: first.id_token });
+    let hinted;
+    try { const { url: back } = await browse(url, BACK, as(ole)); hinted = back.searchParams.get('error') ?? 'a code'; } catch (error) { hinted = error.message; }
+    same('id_token_hint of ida', hinted, 'login_required');
+    company.admin('upstream', 'delete', 'par');
     await op.stop();
   });
 
