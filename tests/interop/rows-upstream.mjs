@@ -309,7 +309,7 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     later(3700);
     const refused = spawnSync(E.PASSAVANT, ['servers'], { env: { ...process.env, ...env, PASSAVANT_HOME: home }, encoding: 'utf8' });
     must(refused.status !== 0 && refused.stderr.includes('passavant login'), refused.stdout + refused.stderr);
-    same('why', trail(own, '--event', 'upstream_check').map(({ outcome, details }) => [outcome, details.reason]), [['refused', 'upstream.ended']]);
+    same('why', trail(own, '--event', 'upstream_check').map(({ outcome, details }) => [outcome, details.reason]), [['refused', 'upstream_check.ended']]);
     await own.stop();
     await op.stop();
   });
@@ -531,7 +531,7 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     same('nobody knows it yet', [await get('kim'), asked()], [good, 0]);
     later(61);
     same('revoked there', [await get('kim', 'id_token'), asked()], [gone, 1]);
-    same('why', checks('kim'), [['refused', 'upstream.ended', op.issuer, 'invalid_grant']]);
+    same('why', checks('kim'), [['refused', 'upstream_check.ended', op.issuer, 'invalid_grant']]);
     same('its refresh token', [(await refresh(away, tokens.kim.refresh_token)).error, await get('kim'), asked()], ['invalid_grant', gone, 1]);
     same('the others', [await get('lou', 'id_token'), await get('lou'), await get('mia'), asked()], [good, good, good, 3]);
     // Whom the upstream does not know any more, at a refresh.
@@ -539,7 +539,7 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     tokens.lou = await refresh(away, tokens.lou.refresh_token);
     same('within the next minute', [tokens.lou.status, asked()], [200, 3]);
     later(2 * 61);
-    same('switched off there', [(await refresh(away, tokens.lou.refresh_token)).error, checks('lou')], ['invalid_grant', [['refused', 'upstream.ended', op.issuer, 'invalid_grant']]]);
+    same('switched off there', [(await refresh(away, tokens.lou.refresh_token)).error, checks('lou')], ['invalid_grant', [['refused', 'upstream_check.ended', op.issuer, 'invalid_grant']]]);
     // What the upstream says about her at that time is written down.
     op.set('sub-of-mia', { claims: { preferred_username: 'mia', name: 'Mia Married', groups: [] } });
     const [refused, error] = await get('mia');
@@ -562,7 +562,7 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     same('up again', [await get('mia'), asked() - before], [good, 1]);
     await op.stop();
     later(7200);
-    same('down for longer', [await get('mia'), trail(away, '--limit', '1')[0].details.reason], [wait, 'upstream.unreachable']);
+    same('down for longer', [await get('mia'), trail(away, '--limit', '1')[0].details.reason], [wait, 'upstream_check.unreachable']);
     await op.again();
     later(7200 + 31);
     same('nobody was sent away for that', [await get('mia'), checks('mia')], [good, []]);
@@ -608,7 +608,7 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     same('disabled there', (await exchange(front, 'refresh_token', fresh.refresh_token)).status, 200);
     later(2 * 61);
     same('seen here', [(await exchange(front, 'refresh_token', fresh.refresh_token)).error, (await refresh(front, fresh.refresh_token)).error], ['invalid_grant', 'invalid_grant']);
-    same('why', trail(front, '--event', 'upstream_check').map(({ outcome, details }) => [outcome, details.reason, details.issuer, details.detail]), [['refused', 'upstream.ended', behind.idp, 'invalid_grant']]);
+    same('why', trail(front, '--event', 'upstream_check').map(({ outcome, details }) => [outcome, details.reason, details.issuer, details.detail]), [['refused', 'upstream_check.ended', behind.idp, 'invalid_grant']]);
     let refused = '';
     try { await signIn(front, 'behind', nia); } catch (error) { refused = error.message; }
     must(refused.includes('login refused'), refused);
@@ -664,7 +664,7 @@ int clock_gettime(clockid_t which, struct timespec *t) {
       same('within the minute', await statuses(), [200, 200]);
       await sleep(61_000);
       same('after it', [...await statuses(), (await refresh(own, again.refresh_token)).error, (await refresh(own, eve.refresh_token)).status], ['invalid_grant', 'invalid_grant', 'invalid_grant', 200]);
-      for (const name of ['ada', 'bob']) same(`why ${name}`, trail(own, '--event', 'upstream_check', '--person', name).map(({ outcome, details }) => [outcome, details.reason, details.issuer, details.detail]), [['refused', 'upstream.ended', issuer, 'invalid_grant']]);
+      for (const name of ['ada', 'bob']) same(`why ${name}`, trail(own, '--event', 'upstream_check', '--person', name).map(({ outcome, details }) => [outcome, details.reason, details.issuer, details.detail]), [['refused', 'upstream_check.ended', issuer, 'invalid_grant']]);
       // A redirect URI that is not registered there.
       await kc.api('PUT', `realms/corp/clients/${client}`, { ...await kc.api('GET', `realms/corp/clients/${client}`), redirectUris: [`${own.idp}/callback/other`] });
       const wrong = check();
