@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import Provider from 'oidc-provider';
 
 const folder = process.argv[2], at = name => join(folder, name), read = name => JSON.parse(readFileSync(at(name)));
-const { port, issuer, configuration } = read('settings.json');
+const { port, issuer, configuration, byScope } = read('settings.json');
 const people = () => Object.entries(read('people.json')).map(([sub, person]) => ({ sub, ...person }));
 
 const kept = existsSync(at('kept.json')) ? read('kept.json') : {};
@@ -43,7 +43,7 @@ const provider = new Provider(issuer, {
   claims: { openid: ['sub', 'acr', 'amr', 'auth_time'], profile: ['preferred_username', 'name', 'given_name', 'family_name'], email: ['email', 'email_verified'], groups: ['groups'] },
   scopes: ['openid', 'profile', 'email', 'groups', 'offline_access'],
   // Without `prompt=consent` it leaves out `offline_access` (OpenID Connect Core 11).
-  issueRefreshToken: (_, client) => client.grantTypeAllowed('refresh_token'),
+  ...(!byScope && { issueRefreshToken: (_, client) => client.grantTypeAllowed('refresh_token') }),
   features: { devInteractions: { enabled: false } },
   // Its own dispatcher reaches no loopback addresses.
   fetch: (url, { dispatcher, ...options }) => fetch(url, options),

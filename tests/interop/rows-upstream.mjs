@@ -38,7 +38,7 @@ export default async function rows(kit) {
   // ---------- oidc-provider ----------
   let providers = 0;
   /** An oidc-provider with one client, `front`, for `passavant` as the upstream `name`, and the people `people`. */
-  async function provider(name, company, people, { client = {}, configuration = {} } = {}) {
+  async function provider(name, company, people, { client = {}, configuration = {}, byScope = false } = {}) {
     const port = await freePort(), issuer = `http://localhost:${port}`, folder = join(scratch, `op-${++providers}`);
     mkdirSync(folder);
     const write = (file, value) => writeFileSync(join(folder, file), JSON.stringify(value));
@@ -47,7 +47,7 @@ export default async function rows(kit) {
       token_endpoint_auth_method: 'private_key_jwt', token_endpoint_auth_signing_alg: 'ES256', jwks_uri: `${company.idp}/jwks`, ...client,
     };
     for (const absent of Object.keys(front).filter(key => front[key] === undefined)) delete front[absent];
-    write('settings.json', { port, issuer, configuration: { clients: [front], ...configuration } });
+    write('settings.json', { port, issuer, byScope, configuration: { clients: [front], ...configuration } });
     write('people.json', people);
     const begin = () => start(`op-${name}-${providers}`, node24, [join(here, 'op.mjs'), folder], port);
     let running = await begin();
@@ -369,6 +369,21 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     try { const { url: back } = await browse(url, BACK, as(ole)); hinted = back.searchParams.get('error') ?? 'a code'; } catch (error) { hinted = error.message; }
     same('id_token_hint of ida', hinted, 'login_required');
     company.admin('upstream', 'delete', 'par');
+    await op.stop();
+  });
+
+  await row(party, 'by its defaults: names and groups are at /userinfo alone, and a refresh token is given to who asks for consent', async () => {
+    const { env, later } = movable(), own = await serve('upstream_check_minutes = 1', env);
+    const pia = person('pia', { name: 'Pia Example', email: 'pia@pia.example', email_verified: true, groups: ['Makers'] });
+    const op = await provider('pia', own, { 'sub-of-pia': pia }, { byScope: true, configuration: { conformIdTokenClaims: true, clockTolerance: 9000 } });
+    add(own, 'pia', op.issuer, '--just-in-time', '--domain', 'pia.example', '--group', 'Makers=engineering', '--scopes', 'groups');
+    const tokens = await signIn(own, 'pia', as(pia));
+    same('ID token', [tokens.claims.preferred_username, tokens.claims.name, tokens.claims.email, tokens.claims.email_verified, tokens.claims.groups], ['pia', 'Pia Example', 'pia@pia.example', true, ['engineering']]);
+    same('consent', op.seen('authorization').map(line => line.params.prompt), ['consent']);
+    op.set('sub-of-pia', { disabled: true });
+    later(61);
+    same('switched off there', (await exchange(own, 'refresh_token', tokens.refresh_token)).error, 'invalid_grant');
+    await own.stop();
     await op.stop();
   });
 
