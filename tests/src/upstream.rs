@@ -46,6 +46,8 @@ pub struct Said {
     pub refreshes: bool,
     /// What a refresh is answered with: a status and a body; `None`: new tokens.
     pub refresh: Option<(u16, Value)>,
+    /// What its `UserInfo` endpoint says, with a status; `None`: it has none.
+    pub user_info: Option<(u16, Value)>,
     /// What every token request is answered with.
     pub token: Option<(u16, Value)>,
     /// How long a refresh takes.
@@ -101,6 +103,7 @@ impl FakeUpstream {
             error: None,
             refreshes: true,
             refresh: None,
+            user_info: None,
             token: None,
             slow: Duration::ZERO,
             authorized: Vec::new(),
@@ -150,6 +153,9 @@ impl FakeUpstream {
             "scopes_supported": ["openid", "offline_access"],
             "id_token_signing_alg_values_supported": ["ES256"],
         });
+        if self.said().user_info.is_some() {
+            metadata["userinfo_endpoint"] = format!("{}/userinfo", self.base).into();
+        }
         for (name, value) in self.said().metadata.as_object().unwrap() {
             metadata[name] = value.clone();
         }
@@ -211,6 +217,12 @@ async fn answer(State(fake): State<FakeUpstream>, request: Request) -> Response 
         "/keys" => {
             fake.said().key_fetches += 1;
             json_of(200, &json!({"keys": [fake.key.jwk()]}))
+        }
+        "/userinfo" => {
+            let bearer = parts.headers.get("authorization").and_then(|value| value.to_str().ok());
+            assert_eq!(bearer, Some("Bearer theirs"));
+            let (status, body) = fake.said().user_info.clone().unwrap();
+            json_of(status, &body)
         }
         "/authorize" => {
             let asked = pairs(parts.uri.query().unwrap_or_default().as_bytes());

@@ -2,7 +2,7 @@
 
 use passavant_admin::{
     client::ClientError,
-    types::{Groups, NewGroup, NewPersonLink, PersonLinkQuery, Upstreams, Users},
+    types::{Connections, Groups, NewGroup, NewPersonLink, PersonLinkQuery, Upstreams, Users},
 };
 use passavant_proto::{jose::jwk::Algorithm, secret::sha256};
 use passavant_store::AuditFilter;
@@ -205,8 +205,12 @@ async fn a_response_is_taken_from_the_upstream_that_the_browser_was_sent_to_alon
     assert_eq!(browser.get(&world, &callback).await.status, 400);
     // `iss` of the other one (RFC 9207), or none although one is promised.
     fake.said().iss = Some(other.issuer.clone());
-    world.through(&mut Browser::default(), "corp", "").await.unwrap_err();
-    assert_eq!(reasons(&world).await[0], "sign_in.upstream_invalid");
+    for error in [None, Some("access_denied".to_owned())] {
+        fake.said().error = error;
+        world.through(&mut Browser::default(), "corp", "").await.unwrap_err();
+        assert_eq!(reasons(&world).await[0], "sign_in.upstream_invalid");
+    }
+    fake.said().error = None;
     fake.said().iss = Some(fake.issuer.clone());
     world.through(&mut Browser::default(), "corp", "").await.unwrap();
     let promising = FakeUpstream::start(&world, "").await;
@@ -835,6 +839,157 @@ async fn a_device_and_a_computer_are_added_by_people_of_an_upstream() {
     let (at, shown) = world.follow(&mut Browser::default(), &url).await;
     assert_eq!(shown.status, 200, "{at} {}", shown.text);
     assert!(shown.text.contains("name=\"ticket\""), "it asks: {}", shown.text);
+}
+
+#[tokio::test]
+async fn what_the_id_token_leaves_out_is_read_at_user_info_if_it_is_about_the_same_person() {
+    let (world, fake) = company(json!({})).await;
+    let said = json!({"sub": "erin-there", "preferred_username": "erin.info", "groups": ["Eng"],
+        "email": "erin@acme.example", "email_verified": true, "acr": "forged", "iss": "x"});
+    fake.said().user_info = Some((200, said.clone()));
+    // An ID token that says all of it is enough.
+    let tokens = world.through(&mut Browser::default(), "corp", "").await.unwrap();
+    assert_eq!(user_of(&world, &tokens).await.username, "erin.upstream");
+    for name in ["preferred_username", "email", "email_verified", "groups", "name"] {
+        fake.claim(name, Value::Null);
+    }
+    let tokens = world.through(&mut Browser::default(), "corp", "").await.unwrap();
+    assert_eq!(user_of(&world, &tokens).await.groups.len(), 1);
+    assert_eq!(id_token(&tokens)["acr"], "there:strong", "signed claims come first");
+    fake.claim("sub", json!("new-there"));
+    for (status, body) in [
+        (200, said.clone()),
+        (200, json!({"preferred_username": "x"})),
+        (200, json!({"sub": 7})),
+        (200, json!("nonsense")),
+        (401, json!({})),
+        (503, json!({})),
+    ] {
+        fake.said().user_info = Some((status, body.clone()));
+        let page = world.through(&mut Browser::default(), "corp", "").await;
+        let page = page.expect_err(&format!("{status} {body}"));
+        assert!(page.status >= 400, "{body}");
+        assert!(reasons(&world).await[0].starts_with("sign_in.upstream_"), "{body}");
+    }
+    let mut own = said;
+    own["sub"] = json!("new-there");
+    own["preferred_username"] = json!("new.one");
+    fake.said().user_info = Some((200, own.clone()));
+    let tokens = world.through(&mut Browser::default(), "corp", "").await.unwrap();
+    assert_eq!(user_of(&world, &tokens).await.username, "new.one");
+    // At a check, too: who left the group there leaves it here.
+    own["groups"] = json!([]);
+    fake.said().user_info = Some((200, own));
+    world.pass(301);
+    assert_eq!(exchange(&world, &tokens).await.str("error"), "access_denied");
+    // Its trouble is not about the person, and loses no refresh token.
+    fake.said().user_info = Some((503, json!({})));
+    world.pass(301);
+    assert_eq!(renew(&world, &tokens).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_sign_in_that_cannot_be_checked_again_is_told_and_consent_is_asked_for_where_it_has_to_be()
+ {
+    let (world, fake) = company(json!({})).await;
+    fake.said().refreshes = false;
+    let tokens = world.through(&mut Browser::default(), "corp", "").await.unwrap();
+    assert_eq!(fake.said().authorized[0]["prompt"], "consent");
+    let filter = AuditFilter { limit: 10, ..AuditFilter::default() };
+    let rows = world.idp_store.audit(&filter).await.unwrap();
+    let row = rows.iter().find(|row| row.event == "sign_in").unwrap();
+    assert!(row.details["detail"].contains("no refresh token"), "{row:?}");
+    world.pass(301);
+    assert_eq!(exchange(&world, &tokens).await.status, 200);
+    assert_eq!(fake.refreshed(), 0);
+    let change = serde_json::from_value(json!({"asks_consent": false})).unwrap();
+    world.idp_admin().change::<Upstreams>("corp", &change, None).await.unwrap();
+    world.through(&mut Browser::default(), "corp", "").await.unwrap();
+    assert!(!fake.said().authorized.last().unwrap().contains_key("prompt"));
+}
+
+#[tokio::test]
+async fn the_one_refresh_token_of_google_serves_every_session_until_it_is_refused() {
+    let world = World::new().await;
+    let fake = FakeUpstream::start(&world, "").await;
+    let google = json!({"preset": "google", "hosted_domains": ["acme.example"]});
+    world.add_upstream("google", &fake, google).await;
+    fake.claim("hd", json!("acme.example"));
+    world.through(&mut Browser::default(), "google", "").await.unwrap();
+    fake.said().refreshes = false;
+    let later = world.through(&mut Browser::default(), "google", "").await.unwrap();
+    world.pass(301);
+    assert_eq!(renew(&world, &later).await.status, 200);
+    assert_eq!(fake.refreshed(), 1, "the session of a sign-in that brought none is checked");
+    fake.said().refresh = Some((400, json!({"error": "invalid_grant"})));
+    let last = world.through(&mut Browser::default(), "google", "").await.unwrap();
+    world.pass(301);
+    assert_eq!(renew(&world, &last).await.str("error"), "invalid_grant");
+    // It is not tried again at the next sign-in.
+    let again = world.through(&mut Browser::default(), "google", "").await.unwrap();
+    let asked = fake.refreshed();
+    world.pass(301);
+    assert_eq!(renew(&world, &again).await.status, 200);
+    assert_eq!(fake.refreshed(), asked);
+}
+
+#[tokio::test]
+async fn a_certificate_is_followed_by_another_without_a_gap() {
+    let world = World::new().await;
+    let fake = FakeUpstream::start(&world, &format!("/{TENANT}/v2.0")).await;
+    let idp = world.idp_admin();
+    world.add_upstream("entra", &fake, json!({"preset": "entra"})).await;
+    let change = async |proof: Value| {
+        let change = serde_json::from_value(json!({ "proof": proof })).unwrap();
+        idp.change::<Upstreams>("entra", &change, None).await
+    };
+    conflict(change(json!({"method": "private_key_jwt"})).await, "Entra reads no keys");
+    conflict(change(json!({"method": "next_certificate"})).await, "no certificate that follows");
+    let first = idp.show::<Upstreams>("entra").await.unwrap();
+    assert!(first.certificate.is_some() && first.next_certificate.is_none());
+    let both = change(json!({"method": "certificate"})).await.unwrap();
+    assert_eq!(both.certificate, first.certificate, "the one that is uploaded is still used");
+    let after = change(json!({"method": "next_certificate"})).await.unwrap();
+    assert_eq!(after.certificate, both.next_certificate);
+    assert!(after.next_certificate.is_none());
+}
+
+#[tokio::test]
+async fn a_connection_asks_for_a_class_that_an_upstream_reaches() {
+    let (world, fake) = company(json!({"acr_values": {"gold": "phr"}})).await;
+    let idp = world.idp_admin();
+    let change =
+        |acr: &str| serde_json::from_value(json!({"conditions": {"acr_values": [acr]}})).unwrap();
+    let connection = world.connection(AGENT, "x").id;
+    let unknown = idp.change::<Connections>(&connection, &change("mfa"), None).await;
+    conflict(unknown, "no sign-in here reaches the class `mfa`");
+    idp.change::<Connections>(&connection, &change("phr"), None).await.unwrap();
+    let mut browser = Browser::default();
+    let tokens = world.through(&mut browser, "corp", "").await.unwrap();
+    let reply = exchange(&world, &tokens).await;
+    assert_eq!(reply.str("error"), "insufficient_user_authentication", "{}", reply.text);
+    // The client signs in once more with what the answer says, and goes on.
+    fake.claim("acr", json!("gold"));
+    let more = format!("&acr_values={}", reply.str("acr_values"));
+    let tokens = world.through(&mut browser, "corp", &more).await.unwrap();
+    assert_eq!(exchange(&world, &tokens).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_upstream_that_tells_nothing_of_how_somebody_signed_in_can_be_used() {
+    let (world, fake) = company(json!({})).await;
+    for (acr, amr) in [(Value::Null, Value::Null), (json!(""), json!([])), (json!(7), json!("pwd"))]
+    {
+        fake.claim("acr", acr.clone());
+        fake.claim("amr", amr.clone());
+        fake.claim("auth_time", Value::Null);
+        let tokens = world.through(&mut Browser::default(), "corp", "").await.unwrap();
+        let claims = id_token(&tokens);
+        assert!(claims.get("acr").is_none() && claims.get("auth_time").is_none(), "{claims}");
+        assert!(claims.get("amr").is_none_or(|amr| amr == &json!(["pwd"])), "{claims}");
+        assert_eq!(exchange(&world, &tokens).await.status, 200, "{acr} {amr}");
+        assert_eq!(renew(&world, &tokens).await.status, 200);
+    }
 }
 
 #[tokio::test]

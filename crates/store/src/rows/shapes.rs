@@ -20,6 +20,7 @@ use passavant_proto::{
         scope::Scopes,
     },
     oidc::authentication::{ACR_PASSWORD, Authentication},
+    oidc::upstream::{Preset, UpstreamAuthentication, UpstreamProvider},
     policy::{
         Conditions, Connection, RegisteredResource, ReleasedClaim, ResourceAuthorizationServer,
         Subject,
@@ -69,6 +70,67 @@ fn authentication() -> Authentication {
         acr: ACR_PASSWORD.to_owned(),
         amr: vec!["pwd".to_owned()],
         issuer: Some(issuer("https://idp.example")),
+    }
+}
+
+#[test]
+fn upstreams() {
+    let mut upstream = UpstreamProvider {
+        name: "corp".to_owned(),
+        display_name: "Acme SSO".to_owned(),
+        preset: Preset::Entra,
+        issuer: issuer("https://idp.example"),
+        tenants: BTreeSet::from(["t".to_owned()]),
+        hosted_domains: BTreeSet::from(["h.example".to_owned()]),
+        client_id: "c".to_owned(),
+        authentication: UpstreamAuthentication::Certificate {
+            certificate: "AA==".to_owned(),
+            sealed_key: "sealed".to_owned(),
+            next: Some(("BB==".to_owned(), "sealed 2".to_owned())),
+        },
+        algorithm: Algorithm::RS256,
+        domains: BTreeSet::from(["acme.example".to_owned()]),
+        scopes: BTreeSet::from(["groups".to_owned()]),
+        username_claim: Some("upn".to_owned()),
+        groups_claim: Some("roles".to_owned()),
+        asks_consent: true,
+        groups: BTreeMap::from([("There".to_owned(), "here".to_owned())]),
+        acr_values: BTreeMap::from([("c1".to_owned(), "phr".to_owned())]),
+        just_in_time: true,
+        disabled: true,
+    };
+    let mut document = json!({"name": "corp", "display_name": "Acme SSO", "preset": "entra",
+        "issuer": "https://idp.example", "tenants": ["t"], "hosted_domains": ["h.example"],
+        "client_id": "c", "authentication": {"certificate": {"certificate": "AA==",
+            "sealed_key": "sealed", "next": {"certificate": "BB==", "sealed_key": "sealed 2"}}},
+        "algorithm": "RS256", "domains": ["acme.example"], "scopes": ["groups"],
+        "username_claim": "upn", "groups_claim": "roles", "asks_consent": true,
+        "groups": {"There": "here"}, "acr_values": {"c1": "phr"}, "just_in_time": true,
+        "disabled": true});
+    let least = json!({"name": "corp", "display_name": "x", "issuer": "https://idp.example",
+        "client_id": "c", "authentication": {"secret_post": "sealed"}, "algorithm": "ES256"});
+    is_stored(&upstream, &document, &least);
+    for (authentication, stored) in [
+        (
+            UpstreamAuthentication::PrivateKeyJwt(Some(Algorithm::ES256)),
+            json!({"private_key_jwt": {"algorithm": "ES256"}}),
+        ),
+        (UpstreamAuthentication::SecretPost("s".to_owned()), json!({"secret_post": "s"})),
+        (UpstreamAuthentication::SecretBasic("s".to_owned()), json!({"secret_basic": "s"})),
+    ] {
+        upstream.authentication = authentication;
+        document["authentication"] = stored;
+        is_stored(&upstream, &document, &least);
+    }
+    for (preset, stored) in [
+        (Preset::Generic, "generic"),
+        (Preset::Google, "google"),
+        (Preset::Okta, "okta"),
+        (Preset::Keycloak, "keycloak"),
+    ] {
+        upstream.preset = preset;
+        document["preset"] = stored.into();
+        is_stored(&upstream, &document, &least);
     }
 }
 
