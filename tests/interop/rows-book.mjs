@@ -31,7 +31,6 @@ const notRun = {
   './test': 'this is a part of it',
   './test --long': 'the same, with programs that are large',
   'cargo install --locked --path crates/passavant': 'builds for minutes what the other commands run',
-  'passavant admin --json upstream show entra | jq -r .certificate > passavant-entra.pem': 'takes jq, which is not everywhere',
   'passavant admin upstream check acme': 'asks an identity provider that is not there',
   'passavant admin upstream check entra': 'asks Microsoft',
   'passavant admin upstream check google': 'asks Google',
