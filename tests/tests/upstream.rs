@@ -486,7 +486,7 @@ async fn a_class_is_what_the_upstream_said_and_a_new_sign_in_is_checked() {
     assert_eq!(fake.said().authorized.last().unwrap()["max_age"], "60");
     assert_eq!((page.status, reasons(&world).await[0].as_str()), (400, "sign_in.stale"));
     world.through(&mut Browser::default(), "corp", "&prompt=login").await.unwrap_err();
-    assert_eq!(fake.said().authorized.last().unwrap()["prompt"], "login");
+    assert!(fake.said().authorized.last().unwrap()["prompt"].starts_with("login"));
     fake.claim("auth_time", Value::Null);
     world.through(&mut Browser::default(), "corp", "&max_age=60").await.unwrap_err();
     // Without that wish it is let in, and the ID token says nothing that nobody said.
@@ -825,7 +825,7 @@ async fn a_device_and_a_computer_are_added_by_people_of_an_upstream() {
     let (at, shown) = world.follow(&mut browser, &format!("{page}?upstream=corp")).await;
     assert_eq!(at, page);
     assert!(shown.text.contains("user_code"), "{}", shown.text);
-    assert_eq!(fake.said().authorized.last().unwrap()["prompt"], "login");
+    assert!(fake.said().authorized.last().unwrap()["prompt"].starts_with("login"));
     // Adding a computer asks, even where the upstream does not say when somebody signed in.
     fake.claim("auth_time", Value::Null);
     let verifier = world.entropy().secret();

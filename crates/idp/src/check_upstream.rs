@@ -5,7 +5,7 @@ use crate::{
     sign_in::upstream::{Credential, registration},
     state::Idp,
 };
-use passavant_outbound::{DiscoveryError, SignInError, SignInFlow, SignInWishes};
+use passavant_outbound::{DiscoveryError, Registration, SignInError, SignInFlow, SignInWishes};
 use passavant_proto::{
     oidc::upstream::{Preset, UpstreamProvider},
     others_text::shown,
@@ -71,7 +71,7 @@ impl Idp {
         let scope = |offered: &[String]| upstream.scope(offered);
         let wishes = SignInWishes::default();
         match relying_party.authorization_url(&registration, scope, flow, wishes).await {
-            Ok(url) => legs.push(self.redirect_uri(&url, &registration.redirect_uri).await),
+            Ok(url) => legs.push(self.redirect_uri(&url, &registration).await),
             Err(error) => legs.push(Leg::bad(
                 "authorization endpoint",
                 error.to_string(),
@@ -115,10 +115,11 @@ impl Idp {
 
     /// Whether the upstream takes our redirect URI: it would send a browser there with an error, or
     /// show a page to sign in at.
-    async fn redirect_uri(&self, url: &str, redirect_uri: &str) -> Leg {
+    async fn redirect_uri(&self, url: &str, registration: &Registration<'_>) -> Leg {
         const NAME: &str = "redirect URI";
         let relying_party = &self.0.authority.context.relying_party;
-        match relying_party.visit(url).await {
+        let redirect_uri = registration.redirect_uri.as_str();
+        match relying_party.visit(registration, url).await {
             Err(error) => Leg::bad(
                 NAME,
                 error,

@@ -100,7 +100,8 @@ impl FrontChannel for Idp {
         let named = form.is_some_and(|form| form.mentions("username"));
         let ways = page::Ways::of(directory, parts, named);
         let typed = form.and_then(|form| form.optional("username")).unwrap_or_default();
-        let Some(form) = form.filter(|form| form.mentions("password")) else {
+        // A form without a name is none of ours: it fails below for want of its proof.
+        let Some(form) = form.filter(|form| !named || form.mentions("password")) else {
             let next = Problem { status: StatusCode::OK, text: "", username: typed };
             let next = Some(&next).filter(|_| named);
             return Ok(Proof::Under(page::show(self, &ways, read, parts, next)));

@@ -168,7 +168,7 @@ pub async fn discover_authorization_server(
     outbound: &Outbound,
     issuer: &Issuer,
 ) -> Result<Discovered, DiscoveryError> {
-    authorization_server(outbound, issuer, Reach::of_trusted_url(issuer.as_str())).await
+    discover_named(outbound, issuer, issuer.as_str()).await
 }
 
 /// Like [`discover_authorization_server`], for a document that names another issuer: the one that an

@@ -314,8 +314,13 @@ impl RelyingParty {
     }
 
     /// The status and the redirect of an authorization endpoint, for a request without a browser.
-    pub async fn visit(&self, url: &str) -> Result<(u16, Option<String>), String> {
-        let answer = self.outbound.get(url, Reach::of_trusted_url(url)).await;
+    pub async fn visit(
+        &self,
+        registration: &Registration<'_>,
+        url: &str,
+    ) -> Result<(u16, Option<String>), String> {
+        let metadata = self.metadata(registration).await.map_err(|error| error.to_string())?;
+        let answer = self.outbound.get(url, metadata.reach_of(url)).await;
         let answer = answer.map_err(|error| error.to_string())?;
         Ok((answer.status, redirect_of(url, &answer)))
     }

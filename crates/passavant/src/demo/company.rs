@@ -377,7 +377,7 @@ async fn upstream(
     let (clock, entropy) = (deps.context.clock.clone(), deps.context.entropy.clone());
     let (listener, url) = deps.bind().await?;
     let issuer = Issuer::parse(&url.replace("localhost", "127.0.0.1"))?;
-    let store = deps.store("upstream.db").await?;
+    let store = deps.store("acme.db").await?;
     let ring = keys::of_server(&store, &deps.kek, Algorithm::ES256, &clock).await?;
     let settings = IdpSettings { name: "Acme's own sign-in".to_owned(), ..IdpSettings::default() };
     let context = deps.context.clone();
