@@ -615,7 +615,7 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     same('max_age', [forwarded(old.trail).get('max_age'), posts(old.trail), old.claims.auth_time > tokens.claims.auth_time, old.claims.acr], ['0', [behind.idp], true, 'urn:acme:behind']);
     await sleep(1100);
     const fresh = await signIn(front, 'behind', { ...nia, jar: old.jar }, { prompt: 'login' });
-    same('prompt=login', [forwarded(fresh.trail).get('prompt'), posts(fresh.trail), fresh.claims.auth_time > old.claims.auth_time], ['login', [behind.idp], true]);
+    same('prompt=login', [forwarded(fresh.trail).get('prompt'), posts(fresh.trail), fresh.claims.auth_time > old.claims.auth_time], ['login consent', [behind.idp], true]);
     same('one person', new Set([tokens, again, old, fresh].map(({ claims }) => claims.sub)).size, 1);
     later(61);
     same('a minute later', (await exchange(front, 'refresh_token', fresh.refresh_token)).status, 200);
