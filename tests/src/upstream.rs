@@ -144,6 +144,12 @@ impl FakeUpstream {
         self.said().asked.iter().filter(refreshes).count()
     }
 
+    /// Something else that it signs.
+    pub fn sign(&self, typ: &str, claims: &Value) -> String {
+        let header = json!({"alg": "ES256", "kid": self.key.kid(), "typ": typ});
+        self.key.sign(&header.to_string(), claims.to_string().as_bytes())
+    }
+
     fn metadata(&self, issuer: &str) -> Value {
         let mut metadata = json!({
             "issuer": issuer,

@@ -992,6 +992,135 @@ async fn an_upstream_that_tells_nothing_of_how_somebody_signed_in_can_be_used() 
     }
 }
 
+/// A logout token, with what a test wants to be another.
+fn logout_token(world: &World, fake: &FakeUpstream, more: &Value) -> String {
+    let now = world.now().0;
+    let mut claims = json!({"iss": fake.issuer, "aud": fake.client_id, "iat": now, "exp": now + 120,
+        "jti": world.id(), "sub": "erin-there",
+        "events": {"http://schemas.openid.net/event/backchannel-logout": {}}});
+    for (name, value) in more.as_object().unwrap() {
+        if value.is_null() {
+            claims.as_object_mut().unwrap().remove(name);
+        } else {
+            claims[name] = value.clone();
+        }
+    }
+    fake.sign("logout+jwt", &claims)
+}
+
+async fn log_out(world: &World, upstream: &str, token: &str) -> Reply {
+    let ask = Ask {
+        url: world.idp.endpoint(&format!("/backchannel_logout/{upstream}")),
+        form: vec![("logout_token".to_owned(), token.to_owned())],
+        headers: Vec::new(),
+        method: Method::POST,
+    };
+    world.send(&ask).await
+}
+
+#[tokio::test]
+async fn a_session_that_ends_upstream_ends_here_at_once() {
+    let (world, fake) = company(json!({})).await;
+    fake.claim("sid", json!("there-1"));
+    let one = world.through(&mut Browser::default(), "corp", "").await.unwrap();
+    fake.claim("sid", json!("there-2"));
+    let mut browser = Browser::default();
+    let two = world.through(&mut browser, "corp", "").await.unwrap();
+    // One session, by its name there.
+    let token = logout_token(&world, &fake, &json!({"sid": "there-1"}));
+    assert_eq!(log_out(&world, "corp", &token).await.status, 200);
+    assert_eq!(exchange(&world, &one).await.str("error"), "invalid_grant");
+    assert_eq!(renew(&world, &one).await.str("error"), "invalid_grant");
+    assert_eq!(exchange(&world, &two).await.status, 200);
+    let row = world.idp_store.audit(&AuditFilter { limit: 9, ..AuditFilter::default() }).await;
+    let rows = row.unwrap();
+    let row = rows.iter().find(|row| row.event == "sign_out").unwrap();
+    assert_eq!((row.details["count"].as_str(), row.outcome.as_str()), ("1", "granted"));
+    // What is wrong with a token, or about somebody else, ends nothing.
+    let now = world.now().0;
+    let events = json!({"http://schemas.openid.net/event/other": {}});
+    for (name, value) in [
+        ("iss", json!("https://evil.example")),
+        ("aud", json!("somebody")),
+        ("aud", json!([fake.client_id, "somebody"])),
+        ("exp", json!(now - 60)),
+        ("iat", json!(now - 7200)),
+        ("iat", json!(now + 600)),
+        ("nonce", json!("n")),
+        ("events", events),
+        ("events", json!({"http://schemas.openid.net/event/backchannel-logout": 1})),
+        ("events", Value::Null),
+        ("jti", Value::Null),
+        ("sub", Value::Null),
+        ("sub", json!(7)),
+        ("sub", json!("")),
+    ] {
+        let token = logout_token(&world, &fake, &json!({ name: value }));
+        let reply = log_out(&world, "corp", &token).await;
+        assert_eq!(reply.status, 400, "{name}: {value}: {}", reply.text);
+        assert_eq!(reply.header("cache-control"), "no-store");
+    }
+    assert_eq!(reasons(&world).await[0], "sign_out.logout_token");
+    for other in [
+        json!({"sub": "max-there"}),
+        json!({"sub": "max-there", "sid": "there-2"}),
+        json!({"sid": "there-9"}),
+        json!({"sub": null, "sid": "there-9"}),
+    ] {
+        let reply = log_out(&world, "corp", &logout_token(&world, &fake, &other)).await;
+        assert_eq!(reply.status, 200, "{other}: it is valid, and nothing is told");
+    }
+    // An ID token is no logout token, and another key is not theirs.
+    let id_token = fake.sign(
+        "JWT",
+        &json!({"iss": fake.issuer, "aud": fake.client_id, "iat": now,
+        "exp": now + 60, "sub": "erin-there", "nonce": "n"}),
+    );
+    assert_eq!(log_out(&world, "corp", &id_token).await.status, 400);
+    let other = FakeUpstream::start(&world, "").await;
+    let mut parts = Parts::of(&logout_token(&world, &fake, &json!({})));
+    let forged = logout_token(&world, &other, &json!({"iss": fake.issuer}));
+    assert_eq!(log_out(&world, "corp", &forged).await.status, 400);
+    parts.header["alg"] = json!("none");
+    assert_eq!(log_out(&world, "corp", &parts.sign(&Key::new())).await.status, 400);
+    assert_eq!(log_out(&world, "nobody", &forged).await.status, 400);
+    assert_eq!(exchange(&world, &two).await.status, 200);
+    // Everything of the person; told again, it does not end what they began since.
+    let all = logout_token(&world, &fake, &json!({}));
+    assert_eq!(log_out(&world, "corp", &all).await.status, 200);
+    assert_eq!(exchange(&world, &two).await.str("error"), "invalid_grant");
+    let (url, _) = world.authorize_url(AGENT, "&prompt=none");
+    let (at, _) = world.follow(&mut browser, &url).await;
+    assert!(at.contains("login_required"), "{at}");
+    let three = world.through(&mut Browser::default(), "corp", "").await.unwrap();
+    assert_eq!(log_out(&world, "corp", &all).await.status, 200);
+    assert_eq!(exchange(&world, &three).await.status, 200, "a token serves once");
+    // Who signed in with a password here is not theirs to sign out.
+    let own = world.sign_in().await;
+    log_out(&world, "corp", &logout_token(&world, &fake, &json!({}))).await;
+    assert_eq!(world.send(&world.exchange(&own.id_token)).await.status, 200);
+}
+
+#[tokio::test]
+async fn who_signs_out_here_is_told_where_they_are_still_signed_in() {
+    let (world, fake) = company(json!({"display_name": "Acme SSO"})).await;
+    fake.said().metadata = json!({"end_session_endpoint": format!("{}/end?a=b", fake.issuer)});
+    let mut browser = Browser::default();
+    world.through(&mut browser, "corp", "").await.unwrap();
+    let url = world.idp.endpoint("/logout");
+    let page = browser.get(&world, &url).await;
+    let (_, rest) = page.text.split_once("name=\"csrf\" value=\"").unwrap();
+    let ask = Ask {
+        url: url.clone(),
+        form: vec![("csrf".to_owned(), rest.split('"').next().unwrap().to_owned())],
+        headers: vec![("origin".to_owned(), world.idp.origin().to_owned())],
+        method: Method::POST,
+    };
+    let page = browser.ask(&world, ask).await;
+    let link = format!("{}/end?a=b&amp;client_id=passavant-there", fake.issuer);
+    assert!(page.text.contains(&link) && page.text.contains("Acme SSO"), "{}", page.text);
+}
+
 #[tokio::test]
 async fn what_would_let_in_the_wrong_people_is_not_set_up() {
     let world = World::new().await;

@@ -2,6 +2,7 @@
 
 mod asked;
 mod authorization_code;
+mod backchannel_logout;
 mod bearer;
 mod calls;
 mod catalog;
@@ -66,6 +67,10 @@ impl Idp {
             .route(&format!("{base}/"), get(front))
             .route(&format!("{base}/authorize"), get(begin::<Idp>).post(answer::<Idp>))
             .route(&format!("{base}/callback/{{upstream}}"), get(sign_in::upstream::callback))
+            .route(
+                &format!("{base}/backchannel_logout/{{upstream}}"),
+                post(backchannel_logout::logout),
+            )
             .route(&format!("{base}/token"), post(token::token))
             .route(&format!("{base}/par"), post(pushed_request::push))
             .route(&format!("{base}/device_authorization"), post(device::authorize))

@@ -1,7 +1,7 @@
 //! RP-initiated logout (OpenID Connect RP-Initiated Logout 1.0). After the person has confirmed,
 //! the session and everything derived from it end.
 
-use super::state::Idp;
+use super::{sign_in::upstream::registration, state::Idp};
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, Request, State},
@@ -20,9 +20,10 @@ use passavant_proto::{
     event::{Detail, RequestEvent},
     oauth::form::Form,
     oidc::id_token::verify_hint,
+    others_text::shown,
     secret::equal_in_constant_time,
 };
-use passavant_store::AuditEvent;
+use passavant_store::{AuditEvent, StoreError};
 use url::Url;
 
 /// The redirect URI after the logout. It has to be registered, exactly, for the client that the
@@ -92,7 +93,7 @@ pub(super) async fn ask(State(idp): State<Idp>, request: Request) -> Response<Bo
         Ok(session) => session,
         Err(error) => return broken(&error),
     };
-    let Some((session, held)) = session else { return done(&idp, &destination) };
+    let Some((session, held)) = session else { return done(&idp, &destination, None) };
     if destination.hinted_session.as_ref().is_some_and(|hinted| *hinted != session.sid) {
         let text = "The sign-out link is for another sign-in than this browser's.";
         return error_page(StatusCode::BAD_REQUEST, text);
@@ -139,8 +140,14 @@ pub(super) async fn end(State(idp): State<Idp>, request: Request) -> Response<Bo
         return error_page(StatusCode::FORBIDDEN, "The sign-out form was not sent from our page.");
     }
     let now = authority.now();
+    let mut there = None;
     match session(&idp, &parts.headers).await {
         Ok(Some((session, _))) => {
+            // Asked before the session ends: afterwards nothing tells it.
+            there = match upstream_of(&idp, &session.sid, &destination).await {
+                Ok(there) => there,
+                Err(error) => return broken(&error),
+            };
             let event = AuditEvent::granted(RequestEvent::SignOut, now)
                 .person(&session.user_id)
                 .with(Detail::Session, session.sid.as_str())
@@ -152,12 +159,31 @@ pub(super) async fn end(State(idp): State<Idp>, request: Request) -> Response<Bo
         Ok(None) => {}
         Err(error) => return broken(&error),
     }
-    let mut response = done(&idp, &destination);
+    let mut response = done(&idp, &destination, there);
     set_cookie(idp.issuer(), &mut response, "session", "", 0);
     response
 }
 
-fn done(idp: &Idp, destination: &Destination) -> Response<Body> {
+/// The name of the upstream where the person of a session signed in, and where they sign out of it:
+/// for a person who is not on their way back to an application.
+async fn upstream_of(
+    idp: &Idp,
+    sid: &str,
+    destination: &Destination,
+) -> Result<Option<(String, String)>, StoreError> {
+    let authority = &idp.0.authority;
+    if destination.uri.is_some() {
+        return Ok(None);
+    }
+    let Some(name) = authority.store.upstream_of(sid).await? else { return Ok(None) };
+    let snapshot = authority.fresh().await?;
+    let Some(upstream) = snapshot.directory.upstream(&name) else { return Ok(None) };
+    let relying_party = &authority.context.relying_party;
+    let url = relying_party.end_session_url(&registration(idp, upstream)).await;
+    Ok(url.map(|url| (upstream.display_name.clone(), url)))
+}
+
+fn done(idp: &Idp, destination: &Destination, there: Option<(String, String)>) -> Response<Body> {
     if let Some(uri) = &destination.uri {
         let mut location = uri.clone();
         if let Some(state) = &destination.state {
@@ -171,6 +197,13 @@ fn done(idp: &Idp, destination: &Destination) -> Response<Body> {
     let content = html! {
         h1 { "You are signed out" }
         p.soft { "of " (idp.0.settings.name) ". You can close this page." }
+        @if let Some((name, url)) = &there {
+            p {
+                "You signed in with " strong { (shown(name, 60)) } ", and are still signed in there: the next sign-in "
+                "here may need no password."
+            }
+            a.button href=(url) { "Sign out there, too" }
+        }
     };
     page(StatusCode::OK, "Signed out", &content, "")
 }

@@ -9,7 +9,7 @@ use crate::{
     error::{DiscoveryError, OAuthError, SignInError},
     http::Outbound,
     jwks::{KeySource, RemoteKeys},
-    reach::Reach,
+    reach::{Reach, checked},
 };
 use passavant_proto::{
     identifier::Issuer,
@@ -19,6 +19,7 @@ use passavant_proto::{
     oauth::client_assertion,
     oauth::pkce::CodeChallenge,
     oidc::id_token::{self, SignIn},
+    oidc::logout_token::{self, LogoutToken},
     oidc::upstream::{issuer_of_tenant, template_of},
     others_text::shown,
     secret::Secret,
@@ -365,6 +366,33 @@ impl RelyingParty {
             return Err(SignInError::BadAnswer(text.to_owned()));
         }
         Ok(Some(claims))
+    }
+
+    /// Verifies a logout token (OpenID Connect Back-Channel Logout 1.0).
+    pub async fn logout(
+        &self,
+        registration: &Registration<'_>,
+        token: &str,
+    ) -> Result<LogoutToken, SignInError> {
+        let issuer = registration.issuer;
+        let refused = |error| SignInError::IdToken { issuer: issuer.to_string(), error };
+        let (header, _) = jws::peek(token).map_err(refused)?;
+        let kid = header.optional_str("kid").ok().flatten();
+        let keys = self.keys_of(issuer, registration.algorithm, kid).await?;
+        let (spelling, client) = (registration.other_spelling.as_deref(), registration.client_id);
+        let now = self.clock.now();
+        logout_token::verify(token, &keys, (issuer, spelling), client, now).map_err(refused)
+    }
+
+    /// Where a browser signs out of the IdP (OpenID Connect RP-Initiated Logout 1.0), if it says so.
+    pub async fn end_session_url(&self, registration: &Registration<'_>) -> Option<String> {
+        let metadata = self.metadata(registration).await.ok()?;
+        let endpoint = metadata.end_session_endpoint.clone()?;
+        // A browser is sent there: never to a scheme that starts a program, nor nearer than the
+        // party that named it.
+        let mut url = checked(&endpoint, metadata.reach_of(&endpoint)).ok()?;
+        url.query_pairs_mut().append_pair("client_id", registration.client_id);
+        Some(url.into())
     }
 
     /// Forgets what is remembered of an IdP's metadata: somebody looks whether it works now.

@@ -32,8 +32,8 @@ pub use ledger::{
 };
 pub use opening::{check_transport, sqlite_path};
 pub use people::{
-    DueSession, Group, Installation, MOST_INSTALLATIONS, PersonLink, Told, UpstreamOutcome,
-    UpstreamSignIn, User,
+    DueSession, Group, Installation, LoggedOut, MOST_INSTALLATIONS, PersonLink, Told,
+    UpstreamOutcome, UpstreamSignIn, User,
 };
 pub use record::Record;
 pub use rows::Readings;

@@ -62,6 +62,9 @@ fn view(idp: &IdpAdmin, held: &UpstreamProvider) -> UpstreamView {
         preset,
         issuer: held.issuer.clone(),
         redirect_uri: idp.issuer().endpoint(&format!("/callback/{}", held.name)),
+        backchannel_logout_uri: idp
+            .issuer()
+            .endpoint(&format!("/backchannel_logout/{}", held.name)),
         client_id: held.client_id.clone(),
         proof,
         proof_algorithm,

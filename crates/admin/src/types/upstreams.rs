@@ -199,6 +199,8 @@ pub struct UpstreamView {
     pub issuer: Issuer,
     /// The redirect URI to register there.
     pub redirect_uri: String,
+    /// Where it may say that a session there has ended (OpenID Connect Back-Channel Logout).
+    pub backchannel_logout_uri: String,
     /// This IdP's client id there.
     pub client_id: String,
     /// How this IdP proves itself there.

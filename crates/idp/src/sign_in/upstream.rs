@@ -323,6 +323,7 @@ async fn came_back(
         link: person.link.clone(),
         if_new: username.map(|username| (username, authority.context.entropy.id())),
         told: told(upstream, &person, upstream.memberships(&person)),
+        their_sid: claims.required_id("sid", 255).ok().map(str::to_owned),
         sealed: sealed.map_err(|page| *page)?,
         sealed_for_link: for_link,
     };

@@ -270,7 +270,16 @@ impl RequestEvent {
             ],
             Self::PersonAdded => &[Detail::Issuer, Detail::Subject],
             Self::UpstreamCheck => &[Detail::Issuer, Detail::More, Detail::Reason, Detail::Session],
-            Self::SignOut => &[Detail::Address, Detail::RequestId, Detail::Session, Detail::Reason],
+            Self::SignOut => &[
+                Detail::Address,
+                Detail::Count,
+                Detail::Issuer,
+                Detail::More,
+                Detail::Reason,
+                Detail::RequestId,
+                Detail::Session,
+                Detail::Subject,
+            ],
             Self::Enrol => &[
                 Detail::Address,
                 Detail::Device,

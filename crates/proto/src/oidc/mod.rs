@@ -3,5 +3,6 @@
 pub mod authentication;
 pub mod id_token;
 pub mod known_browser;
+pub mod logout_token;
 pub mod sign_in_state;
 pub mod upstream;

@@ -577,7 +577,7 @@ async fn find<'a>(
     Ok(found)
 }
 
-async fn insert_jtis(
+pub(crate) async fn insert_jtis(
     transaction: &mut Transaction<'static, Any>,
     mut jtis: Vec<&UsedJti>,
 ) -> Result<HashSet<(String, String)>, StoreError> {

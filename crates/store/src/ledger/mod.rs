@@ -7,4 +7,4 @@ mod statements;
 pub(crate) use audit::insert_audit;
 pub use audit::{AuditEvent, AuditFilter, AuditRow, Outcome};
 pub use entry::{Entry, EntryOutcome, Grant, TokenKind, UsedJti};
-pub(crate) use entry::{Queued, spawn_writers};
+pub(crate) use entry::{Queued, insert_jtis, spawn_writers};

@@ -8,5 +8,5 @@ CREATE INDEX upstream_links_user ON upstream_links (user_id);
 CREATE INDEX upstream_links_upstream ON upstream_links (upstream);
 CREATE TABLE upstream_sessions (
   sid TEXT PRIMARY KEY, upstream TEXT NOT NULL, user_id TEXT NOT NULL, sealed TEXT NOT NULL, checked_at BIGINT NOT NULL,
-  trying_until BIGINT NOT NULL, retry_at BIGINT NOT NULL);
+  trying_until BIGINT NOT NULL, retry_at BIGINT NOT NULL, their_sid TEXT NOT NULL);
 CREATE INDEX upstream_sessions_upstream ON upstream_sessions (upstream);

@@ -4,7 +4,7 @@
 use crate::{
     database::{Store, StoreError, reading},
     directory::{Put, read, write},
-    ledger::{AuditEvent, insert_audit},
+    ledger::{AuditEvent, UsedJti, insert_audit, insert_jtis},
     people::{Group, User},
     record::{Record, record},
     sign_in::{Session, end_session, end_sign_ins, end_upstream, insert_session, leave_cookie},
@@ -62,6 +62,8 @@ pub struct UpstreamSignIn {
     pub if_new: Option<(String, String)>,
     /// What else was told.
     pub told: Told,
+    /// `sid` of the ID token: the session there.
+    pub their_sid: Option<String>,
     /// The upstream's refresh token, sealed.
     pub sealed: Option<String>,
     /// The same, sealed to be kept with the link: for an upstream that gives it at the first consent
@@ -84,6 +86,17 @@ pub enum UpstreamOutcome {
     Disabled(String),
     /// The upstream's record changed since the sign-in was judged.
     Changed,
+}
+
+/// What an upstream says has ended there.
+#[derive(Clone, Copy, Debug)]
+pub struct LoggedOut<'a> {
+    /// The upstream's name.
+    pub upstream: &'a str,
+    /// One session there.
+    pub session: Option<&'a str>,
+    /// The person; all of their sessions, if none is named.
+    pub link: Option<&'a SubjectLink>,
 }
 
 /// A session that has to be checked at its upstream.
@@ -164,14 +177,15 @@ impl Store {
         session.user_id.clone_from(&user.id);
         insert_session(&mut transaction, cookie_hash, session).await?;
         let keep = "INSERT INTO upstream_sessions \
-                    (sid, upstream, user_id, sealed, checked_at, trying_until, retry_at) \
-                    VALUES ($1, $2, $3, $4, $5, 0, 0)";
+                    (sid, upstream, user_id, sealed, checked_at, trying_until, retry_at, their_sid) \
+                    VALUES ($1, $2, $3, $4, $5, 0, 0, $6)";
         sqlx::query(keep)
             .bind(session.sid.as_str())
             .bind(sign_in.upstream.name.as_str())
             .bind(user.id.as_str())
             .bind(sign_in.sealed.as_deref().unwrap_or_default())
             .bind(now.0)
+            .bind(sign_in.their_sid.as_deref().unwrap_or_default())
             .execute(&mut *transaction)
             .await?;
         insert_audit(&mut transaction, &[event.person(&user.id)]).await?;
@@ -303,6 +317,64 @@ impl Store {
             .await?;
         insert_audit(&mut transaction, &[event]).await?;
         Ok(transaction.commit().await?)
+    }
+
+    /// Ends what an upstream says has ended there, once for each token that says so. Returns how many
+    /// sessions ended.
+    pub async fn log_out(
+        &self,
+        of: LoggedOut<'_>,
+        once: UsedJti,
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        if insert_jtis(&mut transaction, vec![&once]).await?.is_empty() {
+            return Ok(0);
+        }
+        let user_id = match of.link {
+            Some(link) => linked_user(&mut transaction, link).await?,
+            None => None,
+        };
+        // A session that is named is one of the person who is named, if both are.
+        let mut sids = Vec::new();
+        if of.session.is_some() || user_id.is_some() {
+            let sql = "SELECT sid FROM upstream_sessions WHERE upstream = $1 \
+                       AND ($2 = '' OR their_sid = $2) AND ($3 = '' OR user_id = $3)";
+            let rows = sqlx::query(sql)
+                .bind(of.upstream)
+                .bind(of.session.unwrap_or_default())
+                .bind(user_id.as_deref().unwrap_or_default())
+                .fetch_all(&mut *transaction)
+                .await?;
+            // Nobody is linked as the person who is named: no session is theirs.
+            if of.link.is_none() || user_id.is_some() {
+                for row in &rows {
+                    sids.push(row.try_get::<String, _>("sid")?);
+                }
+            }
+        }
+        for sid in &sids {
+            end_session(&mut transaction, sid, now).await?;
+            sqlx::query("DELETE FROM upstream_sessions WHERE sid = $1")
+                .bind(sid.as_str())
+                .execute(&mut *transaction)
+                .await?;
+        }
+        let mut event = event.with(Detail::Count, sids.len().to_string());
+        if let Some(user_id) = &user_id {
+            event = event.person(user_id);
+        }
+        insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(sids.len())
+    }
+
+    /// The upstream by way of which a session began, if it did.
+    pub async fn upstream_of(&self, sid: &str) -> Result<Option<String>, StoreError> {
+        let sql = "SELECT upstream FROM upstream_sessions WHERE sid = $1";
+        let row = reading!(self, fetch_optional, sqlx::query(sql).bind(sid))?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
 
     /// Switches an upstream off or on, or deletes it: what people had by way of it ends, and does not

@@ -1,0 +1,115 @@
+//! Back-channel logout (OpenID Connect Back-Channel Logout 1.0): an upstream says that a person's
+//! session there has ended, and what came by way of it ends here.
+
+use crate::{sign_in::upstream::registration, state::Idp};
+use axum::{
+    body::{Body, Bytes},
+    extract::{FromRequest, Path, Request, State},
+    http::{HeaderValue, Response, StatusCode, header},
+    response::IntoResponse,
+};
+use passavant_authority::{
+    admission::Sender,
+    answer::{self, broken, throttled},
+    origin::origin_of,
+};
+use passavant_outbound::SignInError;
+use passavant_proto::{
+    event::{Detail, RequestEvent},
+    oauth::form::Form,
+    others_text::shown,
+    xaa::trust::SubjectLink,
+};
+use passavant_store::{AuditEvent, LoggedOut, UsedJti};
+use serde_json::json;
+
+/// POST /backchannel_logout/{upstream}.
+pub(super) async fn logout(
+    State(idp): State<Idp>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Response<Body> {
+    let (Ok(response) | Err(response)) = logged_out(&idp, &name, request).await;
+    response
+}
+
+fn refused(status: StatusCode, description: &str) -> Response<Body> {
+    let error = if status == StatusCode::BAD_REQUEST {
+        "invalid_request"
+    } else {
+        "temporarily_unavailable"
+    };
+    answer::no_store(status, &json!({"error": error, "error_description": description}))
+}
+
+async fn logged_out(
+    idp: &Idp,
+    name: &str,
+    request: Request,
+) -> Result<Response<Body>, Response<Body>> {
+    let authority = &idp.0.authority;
+    let (parts, body) = request.into_parts();
+    let (request_id, address) = origin_of(&parts);
+    let now = authority.now();
+    // Counted before anything is read or fetched for it; a right one is given back.
+    let cell = format!("{address} logs out");
+    let taken = idp.0.admission.unproven(&cell).map_err(|busy| throttled(busy.0))?;
+    let bytes = Bytes::from_request(Request::new(body), &()).await;
+    let bytes = bytes.map_err(IntoResponse::into_response)?;
+    let form = Form::parse(&bytes).unwrap_or_default();
+    let bad = |text: &str| refused(StatusCode::BAD_REQUEST, text);
+    let token = form.optional("logout_token").ok_or_else(|| {
+        bad("logout_token is missing (OpenID Connect Back-Channel Logout 1.0, section 2.5).")
+    })?;
+    let snapshot = authority.fresh().await.map_err(|e| broken(&e))?;
+    let upstream = snapshot
+        .directory
+        .upstream(name)
+        .ok_or_else(|| bad("There is no such upstream, or it is switched off."))?;
+    let registration = registration(idp, upstream);
+    let mut event = AuditEvent::granted(RequestEvent::SignOut, now)
+        .with(Detail::Issuer, upstream.issuer.as_str())
+        .with(Detail::RequestId, request_id.as_str())
+        .with(Detail::Address, address.as_str());
+    let verified = authority.context.relying_party.logout(&registration, token).await;
+    let token = match verified {
+        Ok(token) => token,
+        Err(SignInError::IdToken { error, .. }) => {
+            // Anybody can send one: what it costs is limited.
+            let sender = Sender::Unproven(address);
+            idp.0.admission.refusal(&sender).map_err(|busy| throttled(busy.0))?;
+            let event = event
+                .with(Detail::More, shown(&error.to_string(), 300))
+                .refused("sign_out.logout_token");
+            authority.store.note(event, now).await.map_err(|e| broken(&e))?;
+            return Err(bad(&format!("The logout token is refused: {error}.")));
+        }
+        Err(error) => {
+            tracing::warn!(upstream = name, %error, "a logout token cannot be verified just now");
+            return Err(refused(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The keys of the logout token's issuer cannot be fetched just now; try again.",
+            ));
+        }
+    };
+    if let Some(subject) = &token.subject {
+        event = event.with(Detail::Subject, subject.as_str());
+    }
+    let link = token.subject.map(|subject| SubjectLink {
+        issuer: upstream.issuer.clone(),
+        tenant: None,
+        subject,
+    });
+    let once = UsedJti {
+        namespace: format!("backchannel_logout {name}"),
+        jti: token.jti,
+        forget_after: token.forget_after,
+    };
+    let of = LoggedOut { upstream: name, session: token.session.as_deref(), link: link.as_ref() };
+    authority.store.log_out(of, once, event, now).await.map_err(|e| broken(&e))?;
+    taken.give_back();
+    let mut response = StatusCode::OK.into_response();
+    let no_store = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(header::CACHE_CONTROL, no_store);
+    Ok(response)
+}
