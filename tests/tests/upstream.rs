@@ -495,7 +495,15 @@ async fn a_class_is_what_the_upstream_said_and_a_new_sign_in_is_checked() {
     assert_eq!(exchange(&world, &untold).await.status, 200);
     fake.claim("auth_time", json!(world.now().0));
     world.through(&mut Browser::default(), "corp", "&prompt=login").await.unwrap();
+    // A class that is merely wished for, and that no upstream is said to reach, costs no page.
+    let mut signed_in = Browser::default();
+    world.through(&mut signed_in, "corp", "").await.unwrap();
+    let (url, _) = world.authorize_url(AGENT, "&acr_values=unheard-of");
+    let (at, _) = world.follow(&mut signed_in, &url).await;
+    assert!(at.contains("code="), "{at}");
     // An end of the session that the upstream tells is the end here.
+    fake.claim("session_expiry", json!(world.now().0 - 1));
+    world.through(&mut Browser::default(), "corp", "").await.unwrap_err();
     fake.claim("session_expiry", json!(world.now().0 + 100));
     let mut browser = Browser::default();
     world.through(&mut browser, "corp", "").await.unwrap();
@@ -839,6 +847,26 @@ async fn a_device_and_a_computer_are_added_by_people_of_an_upstream() {
     let (at, shown) = world.follow(&mut Browser::default(), &url).await;
     assert_eq!(shown.status, 200, "{at} {}", shown.text);
     assert!(shown.text.contains("name=\"ticket\""), "it asks: {}", shown.text);
+    // So does every program that proves nothing, however fresh the sign-in: no page of ours told the
+    // person which program it is for.
+    fake.claim("auth_time", json!(world.now().0));
+    for more in ["", "&prompt=login", "&max_age=0"] {
+        let (url, _) = world.authorize_url("public", &format!("&upstream=corp{more}"));
+        let mut browser = Browser::default();
+        let (at, shown) = world.follow(&mut browser, &url).await;
+        assert!(shown.text.contains("name=\"ticket\""), "{more}: {at} {}", shown.text);
+        let yes = browser.answer(&world, &form_of(&shown, &at), &shown, "go_on");
+        let yes = yes.no_header("origin").header("origin", world.idp.origin());
+        let reply = browser.ask(&world, yes).await;
+        assert!(reply.header("location").contains("code="), "{more}: {}", reply.text);
+    }
+}
+
+/// Where the form of a page leads.
+fn form_of(page: &Reply, at: &str) -> String {
+    let (_, rest) = page.text.split_once("action=\"").unwrap();
+    let action = rest.split('"').next().unwrap().replace("&amp;", "&");
+    url::Url::parse(at).unwrap().join(&action).unwrap().to_string()
 }
 
 #[tokio::test]

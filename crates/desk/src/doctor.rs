@@ -5,7 +5,7 @@ use anyhow::Result;
 use clap::Args;
 use passavant_client::doctor::{Finding, Report, Stage, Verdict};
 use passavant_host::plain;
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 pub const EXIT_CODES: &str = "Exit codes: 0 it works. Where it does not: 10 login, 11 identity \
      provider, 12 MCP server, 13 authorization server, 14 client identity, 15 exchange, 16 redemption, \
@@ -14,17 +14,24 @@ pub const EXIT_CODES: &str = "Exit codes: 0 it works. Where it does not: 10 logi
 #[derive(Args)]
 pub struct Doctor {
     /// The MCP server
-    url: String,
+    #[arg(required_unless_present = "upstream")]
+    url: Option<String>,
+    /// For IT: look at every leg of this upstream of the identity provider instead, as `admin upstream check` does
+    #[arg(long, value_name = "NAME", conflicts_with = "url")]
+    pub upstream: Option<String>,
+    /// The config whose administration API to use for that
+    #[arg(long, value_name = "FILE", default_value = "passavant.toml", requires = "upstream")]
+    pub config: PathBuf,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub json: bool,
     #[command(flatten)]
     common: Common,
 }
 
 pub async fn doctor(args: Doctor) -> Result<ExitCode> {
     let (client, _) = args.common.signed_in()?;
-    let report = client.examine(&args.url).await;
+    let report = client.examine(args.url.as_deref().unwrap_or_default()).await;
     if args.json {
         println!("{}", passavant_host::json_text(&report)?);
     } else {

@@ -16,7 +16,7 @@ use acts::{
 };
 use anyhow::{Context, Result};
 use api::Api;
-use args::Noun;
+use args::{ById, Noun, Upstream};
 use clap::Args;
 use desk::{administrators, installations, keys, sessions};
 use gateway::gateway;
@@ -63,6 +63,12 @@ pub(crate) async fn run(args: Admin) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// `passavant doctor --upstream`: the same as `passavant admin upstream check`.
+pub(crate) async fn check_upstream(config: PathBuf, name: String, json: bool) -> Result<()> {
+    let noun = Noun::Upstream(Upstream::Check(ById { id: name }));
+    run(Admin { config, url: None, secret_file: None, ras: None, json, noun }).await
 }
 
 /// The options that select the same server, for a follow-up command.

@@ -217,6 +217,9 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Connect(args) => connect::connect(args).await,
         Command::Install(args) => install::install(args).await,
         Command::Uninstall(args) => install::uninstall(&args),
+        Command::Doctor(doctor::Doctor { upstream: Some(name), config, json, .. }) => {
+            admin::check_upstream(config, name, json).await
+        }
         Command::Doctor(args) => return doctor::doctor(args).await,
         Command::Inspect { json, token } => return inspect::run(json, &token),
     }?;

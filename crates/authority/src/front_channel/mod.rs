@@ -480,12 +480,11 @@ async fn prove<F: FrontChannel>(
 }
 
 /// Continues with the request that a person has just signed in for elsewhere. They are asked if the
-/// party asks, unless they had to prove themselves for this very request (`proved`).
+/// party asks: no page of ours may have told them which application it is for.
 pub async fn go_on<F: FrontChannel>(
     front: &F,
     (parts, target): (&Parts, &str),
     (person, cookies): (Person<F::Who>, Cookies),
-    proved: bool,
 ) -> Response<Body> {
     let mut parts = parts.clone();
     let Ok(uri) = target.parse() else {
@@ -493,7 +492,6 @@ pub async fn go_on<F: FrontChannel>(
     };
     parts.uri = uri;
     let went = match read(front, &parts).await {
-        Ok(read) if proved => leave(front, read, &person, &parts).await,
         Ok(read) => agree(front, read, person, &parts).await,
         Err(response) => Err(response),
     };

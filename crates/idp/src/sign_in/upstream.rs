@@ -301,13 +301,18 @@ async fn came_back(
             return Err(refuse(why.reason(), &why.to_string(), page).await);
         }
     };
+    let ends = claims.optional_time("session_expiry").ok().flatten();
+    if ends.is_some_and(|ends| ends <= now) {
+        let (reason, _, response) = not_returned(&there::NotReturned::Stale);
+        return Err(refuse(reason, "session_expiry has passed", response).await);
+    }
     event = event.with(Detail::Subject, person.link.subject.as_str());
     let cookie = authority.context.entropy.secret();
     let mut session = Session {
         sid: authority.context.entropy.id(),
         user_id: String::new(),
         authentication: person.authentication.clone(),
-        expires_at: expiry(idp, claims.optional_time("session_expiry").ok().flatten(), now),
+        expires_at: expiry(idp, ends, now),
     };
     let token = match returned.refresh_token {
         Some(token) => Some(token),
@@ -366,7 +371,7 @@ async fn came_back(
     }
     let cookie = started.cookie.expose().to_owned();
     let person = Person { session: started.session, cookie, who };
-    Ok(front_channel::go_on(idp, (parts, &state.target), (person, cookies), state.fresh).await)
+    Ok(front_channel::go_on(idp, (parts, &state.target), (person, cookies)).await)
 }
 
 /// In the trail, at a sign-in that is not checked again.
@@ -478,7 +483,7 @@ fn client_of(target: &str) -> Option<String> {
 /// When the session ends: as configured, or sooner if the upstream says so.
 fn expiry(idp: &Idp, said: Option<Timestamp>, now: Timestamp) -> Timestamp {
     let own = now.plus(idp.0.settings.session_lifetime);
-    said.map_or(own, |said| own.min(said.max(now)))
+    said.map_or(own, |said| own.min(said))
 }
 
 /// What is written at the person's record. An address counts as verified only in the upstream's own
@@ -712,11 +717,17 @@ async fn end(
     Err(Refusal::SubjectNotLive.into())
 }
 
-/// Whether a sign-in at an upstream could reach what a request wishes and this one does not.
+/// Whether a sign-in at an upstream could reach what a request wishes and this one does not. A class
+/// that is merely wished for, and that no upstream is said to reach, is not worth a page each time.
 pub(crate) fn could_do_more(
     directory: &IdpDirectory,
     read: &ReadRequest<()>,
     held: &Authentication,
 ) -> bool {
-    read.request.wishes_more_than(&held.acr) && directory.upstreams().next().is_some()
+    let request = &read.request;
+    if !request.is_met_by(&held.acr) {
+        return directory.upstreams().next().is_some();
+    }
+    let mut meant = directory.upstreams().flat_map(|upstream| upstream.acr_values.values());
+    request.wishes_more_than(&held.acr) && meant.any(|class| request.acr_values.contains(class))
 }

@@ -121,17 +121,37 @@ impl Store {
     /// begins the session, all of it or nothing.
     pub async fn begin_upstream_session(
         &self,
-        (cookie_hash, before): (&str, Option<&str>),
+        hashes: (&str, Option<&str>),
         session: &mut Session,
         sign_in: &UpstreamSignIn,
         event: AuditEvent,
         now: Timestamp,
     ) -> Result<UpstreamOutcome, StoreError> {
-        // It may take memberships away.
-        let mut transaction = self.begin_revoking().await?;
+        // Most sign-ins change nothing about the person: they hold nobody off.
+        match self.try_upstream_session(false, hashes, session, sign_in, &event, now).await? {
+            Some(outcome) => Ok(outcome),
+            None => {
+                let again = self.try_upstream_session(true, hashes, session, sign_in, &event, now);
+                Ok(again.await?.unwrap_or(UpstreamOutcome::Changed))
+            }
+        }
+    }
+
+    /// `None` if the person has to be added or changed, and this transaction may not do that.
+    async fn try_upstream_session(
+        &self,
+        changing: bool,
+        (cookie_hash, before): (&str, Option<&str>),
+        session: &mut Session,
+        sign_in: &UpstreamSignIn,
+        event: &AuditEvent,
+        now: Timestamp,
+    ) -> Result<Option<UpstreamOutcome>, StoreError> {
+        let mut transaction =
+            if changing { self.begin_revoking().await? } else { self.begin().await? };
         let held = read::<UpstreamProvider>(&mut transaction, &sign_in.upstream.name).await?;
         if held.is_none_or(|held| held.disabled || held != sign_in.upstream) {
-            return Ok(UpstreamOutcome::Changed);
+            return Ok(Some(UpstreamOutcome::Changed));
         }
         let linked = linked_user(&mut transaction, &sign_in.link).await?;
         let known = match &linked {
@@ -140,20 +160,25 @@ impl Store {
         };
         let (mut user, added) = match (known, &sign_in.if_new) {
             (Some(user), _) => (user, false),
-            (None, _) if !sign_in.upstream.just_in_time => return Ok(UpstreamOutcome::Unknown),
-            (None, None) => return Ok(UpstreamOutcome::NoName),
+            (None, _) if !sign_in.upstream.just_in_time => {
+                return Ok(Some(UpstreamOutcome::Unknown));
+            }
+            (None, None) => return Ok(Some(UpstreamOutcome::NoName)),
             (None, Some((username, id))) => (new_user(username, id), true),
         };
         if user.disabled {
-            return Ok(UpstreamOutcome::Disabled(user.id));
+            return Ok(Some(UpstreamOutcome::Disabled(user.id)));
         }
         let before_change = user.clone();
         let groups = existing_groups(&mut transaction, &sign_in.told).await?;
         apply(&mut user, &sign_in.told, groups);
+        if !changing && (added || user != before_change) {
+            return Ok(None);
+        }
         if added {
             match write(&mut transaction, &user, Put::Create).await {
                 Err(StoreError::NameTaken { .. }) => {
-                    return Ok(UpstreamOutcome::NameTaken(user.username));
+                    return Ok(Some(UpstreamOutcome::NameTaken(user.username)));
                 }
                 written => written?,
             };
@@ -188,9 +213,9 @@ impl Store {
             .bind(sign_in.their_sid.as_deref().unwrap_or_default())
             .execute(&mut *transaction)
             .await?;
-        insert_audit(&mut transaction, &[event.person(&user.id)]).await?;
+        insert_audit(&mut transaction, &[event.clone().person(&user.id)]).await?;
         transaction.commit().await?;
-        Ok(UpstreamOutcome::Begun(Box::new(user), added))
+        Ok(Some(UpstreamOutcome::Begun(Box::new(user), added)))
     }
 
     /// The session, if it has to be checked at its upstream because it was last checked before
@@ -260,26 +285,34 @@ impl Store {
         sealed: Option<&str>,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let mut transaction = self.begin_revoking().await?;
-        let keep = "UPDATE upstream_sessions SET sealed = COALESCE($2, sealed), checked_at = $3, \
-                    trying_until = 0, retry_at = 0 WHERE sid = $1";
-        let kept = sqlx::query(keep).bind(sid).bind(sealed).bind(now.0);
-        if kept.execute(&mut *transaction).await?.rows_affected() == 0 {
-            return Ok(false);
-        }
-        let Some(mut user) = read::<User>(&mut transaction, user_id).await? else {
-            return Ok(false);
-        };
-        if let Some(told) = told {
+        for changing in [false, true] {
+            // Most checks change nothing about the person: they hold nobody off.
+            let mut transaction =
+                if changing { self.begin_revoking().await? } else { self.begin().await? };
+            let keep = "UPDATE upstream_sessions SET sealed = COALESCE($2, sealed), \
+                        checked_at = $3, trying_until = 0, retry_at = 0 WHERE sid = $1";
+            let kept = sqlx::query(keep).bind(sid).bind(sealed).bind(now.0);
+            if kept.execute(&mut *transaction).await?.rows_affected() == 0 {
+                return Ok(false);
+            }
+            let Some(mut user) = read::<User>(&mut transaction, user_id).await? else {
+                return Ok(false);
+            };
             let before = user.clone();
-            let groups = existing_groups(&mut transaction, told).await?;
-            apply(&mut user, told, groups);
+            if let Some(told) = told {
+                let groups = existing_groups(&mut transaction, told).await?;
+                apply(&mut user, told, groups);
+            }
             if user != before {
+                if !changing {
+                    continue;
+                }
                 write(&mut transaction, &user, Put::Replace).await?;
             }
+            transaction.commit().await?;
+            return Ok(true);
         }
-        transaction.commit().await?;
-        Ok(true)
+        Ok(false)
     }
 
     /// The refresh token that was kept with a link, sealed; empty if there is none.
