@@ -11,6 +11,7 @@ use passavant_proto::{
     oauth::pkce::CodeChallenge,
     oauth::scope::Scopes,
     oidc::authentication::Authentication,
+    oidc::upstream::{Preset, UpstreamAuthentication, UpstreamProvider},
     policy::{Conditions, Connection, Subject},
     time::Timestamp,
     xaa::trust::{Account, AccountResolution, SubjectLink, TrustedIssuer},
@@ -31,6 +32,7 @@ fn event(name: &'static str) -> AuditEvent {
     let event = match name {
         "mint" | "kept" => RequestEvent::TokenExchange.into(),
         "gone" => RequestEvent::JwtBearer.into(),
+        "sign_out" => RequestEvent::SignOut.into(),
         name => Event::Admin(Act::Change, name),
     };
     AuditEvent::granted(event, NOW)
@@ -154,7 +156,164 @@ async fn whole_contract(store: Store, url: &str) {
     restored(&store).await;
     keys(&store).await;
     installations(&store).await;
+    upstreams(&store).await;
     people(&store, url).await;
+}
+
+fn upstream() -> UpstreamProvider {
+    UpstreamProvider {
+        name: "corp".to_owned(),
+        display_name: "Corp".to_owned(),
+        preset: Preset::Generic,
+        issuer: Issuer::parse("https://corp.example").unwrap(),
+        tenants: BTreeSet::new(),
+        hosted_domains: BTreeSet::new(),
+        client_id: "c".to_owned(),
+        authentication: UpstreamAuthentication::PrivateKeyJwt(None),
+        algorithm: Algorithm::RS256,
+        domains: BTreeSet::new(),
+        scopes: BTreeSet::new(),
+        username_claim: None,
+        groups_claim: None,
+        asks_consent: false,
+        groups: BTreeMap::new(),
+        acr_values: BTreeMap::new(),
+        just_in_time: true,
+        disabled: false,
+    }
+}
+
+fn person_there(subject: &str) -> SubjectLink {
+    let issuer = Issuer::parse("https://corp.example").unwrap();
+    SubjectLink { issuer, tenant: None, subject: subject.to_owned() }
+}
+
+fn sign_in_there(subject: &str, id: &str) -> UpstreamSignIn {
+    UpstreamSignIn {
+        upstream: upstream(),
+        link: person_there(subject),
+        if_new: Some((format!("{subject}-name"), id.to_owned())),
+        told: Told::default(),
+        their_sid: Some(format!("there-{id}")),
+        sealed: Some("sealed".to_owned()),
+        sealed_for_link: None,
+    }
+}
+
+async fn come(store: &Store, sid: &str, sign_in: &UpstreamSignIn) -> UpstreamOutcome {
+    let mut session = of_erin(sid);
+    let cookie = format!("cookie {sid}");
+    let came = (cookie.as_str(), None);
+    let event = event("sign_in");
+    store.begin_upstream_session(came, &mut session, sign_in, event, NOW).await.unwrap()
+}
+
+/// People of an upstream: one user each however many sign-ins come at once, one check at a time, and
+/// what ends there ends here.
+#[allow(clippy::too_many_lines, reason = "one upstream, and what happens to it")]
+async fn upstreams(store: &Store) {
+    store.put(&upstream(), Put::Create, event("admin.create upstream")).await.unwrap();
+    // Twenty first sign-ins of one person at once.
+    let mut tasks = Vec::new();
+    for i in 0..20 {
+        let store = store.clone();
+        tasks.push(tokio::spawn(async move {
+            let (sid, id) = (format!("up-first-{i}"), format!("new-{i}"));
+            come(&store, &sid, &sign_in_there("ann", &id)).await
+        }));
+    }
+    let mut ids = BTreeSet::new();
+    let mut added = 0;
+    for task in tasks {
+        let UpstreamOutcome::Begun(user, new) = task.await.unwrap() else { panic!("not begun") };
+        ids.insert(user.id);
+        added += usize::from(new);
+    }
+    assert_eq!((ids.len(), added), (1, 1), "one person is added once");
+    let ann = ids.into_iter().next().unwrap();
+    let taken = UpstreamSignIn {
+        if_new: Some(("ann-name".to_owned(), "other".to_owned())),
+        ..sign_in_there("bob", "b")
+    };
+    assert_eq!(
+        come(store, "up-taken", &taken).await,
+        UpstreamOutcome::NameTaken("ann-name".to_owned())
+    );
+    let changed = UpstreamSignIn {
+        upstream: UpstreamProvider { client_id: "other".to_owned(), ..upstream() },
+        ..sign_in_there("ann", "x")
+    };
+    assert_eq!(come(store, "up-changed", &changed).await, UpstreamOutcome::Changed);
+    // One check at a time, of all who ask.
+    assert!(store.due_session("up-first-0", NOW.plus(-1)).await.unwrap().is_none(), "not due");
+    let due = store.due_session("up-first-0", NOW).await.unwrap().unwrap();
+    let mut tasks = Vec::new();
+    for _ in 0..20 {
+        let (store, due) = (store.clone(), due.clone());
+        tasks.push(tokio::spawn(async move {
+            store.claim_check("up-first-0", &due, (NOW, NOW.plus(20))).await.unwrap()
+        }));
+    }
+    let mut claimed = 0;
+    for task in tasks {
+        claimed += usize::from(task.await.unwrap());
+    }
+    assert_eq!(claimed, 1);
+    // Who claimed it and died is followed by somebody else.
+    assert!(store.claim_check("up-first-0", &due, (NOW.plus(20), NOW.plus(40))).await.unwrap());
+    store.check_failed("up-first-0", NOW.plus(50)).await.unwrap();
+    let failed = store.due_session("up-first-0", NOW).await.unwrap().unwrap();
+    assert_eq!((failed.retry_at, failed.trying_until), (NOW.plus(50), Timestamp(0)));
+    let told = Told { display_name: Some("Ann".to_owned()), ..Told::default() };
+    let who = (ann.as_str(), Some(&told));
+    assert!(store.keep_checked("up-first-0", who, Some("next"), NOW.plus(60)).await.unwrap());
+    assert!(store.due_session("up-first-0", NOW.plus(59)).await.unwrap().is_none());
+    let kept = store.due_session("up-first-0", NOW.plus(60)).await.unwrap().unwrap();
+    assert_eq!((kept.sealed.as_str(), kept.retry_at), ("next", Timestamp(0)));
+    let user: User = store.by_id(&ann).await.unwrap().unwrap();
+    assert_eq!(user.display_name.as_deref(), Some("Ann"));
+    assert!(!store.keep_checked("unknown", who, None, NOW).await.unwrap());
+    // A session that ended there; told twice, it ends once.
+    let live =
+        async |sid: &str| store.session(&format!("cookie {sid}"), NOW).await.unwrap().is_some();
+    let of = LoggedOut { upstream: "corp", session: Some("there-new-1"), link: None };
+    assert_eq!(store.log_out(of, jti("logout 1"), event("sign_out"), NOW).await.unwrap(), 1);
+    assert!(!live("up-first-1").await && live("up-first-2").await);
+    assert!(matches!(
+        come(store, "up-again", &sign_in_there("ann", "y")).await,
+        UpstreamOutcome::Begun(_, false)
+    ));
+    assert_eq!(store.log_out(of, jti("logout 1"), event("sign_out"), NOW).await.unwrap(), 0);
+    let stranger = person_there("nobody");
+    let of = LoggedOut { upstream: "corp", session: None, link: Some(&stranger) };
+    assert_eq!(store.log_out(of, jti("logout 2"), event("sign_out"), NOW).await.unwrap(), 0);
+    let link = person_there("ann");
+    let of = LoggedOut { upstream: "corp", session: None, link: Some(&link) };
+    assert_eq!(store.log_out(of, jti("logout 3"), event("sign_out"), NOW).await.unwrap(), 20);
+    assert!(!live("up-first-2").await && !live("up-again").await);
+    // Rows of ended sessions go, with the refresh tokens that they hold.
+    come(store, "up-last", &sign_in_there("ann", "z")).await;
+    store.end_session("up-last", event("sign_out"), NOW).await.unwrap();
+    store.forget_expired(wall_clock(), None).await.unwrap();
+    assert!(store.due_session("up-last", NOW).await.unwrap().is_none());
+    // Links: one user each, and gone with user and upstream.
+    let bob = person_there("bob");
+    let linked = async |user: &str| {
+        store.link_person(("corp", &bob), user, event("admin.change client"), NOW).await.unwrap()
+    };
+    assert!(!linked("no such user").await);
+    assert!(linked(&ann).await && !linked(&ann).await);
+    assert_eq!(store.person_links(Some(&ann), None).await.unwrap().len(), 2);
+    assert!(store.unlink_person(&bob, event("admin.change client"), NOW).await.unwrap());
+    assert!(!store.unlink_person(&bob, event("admin.change client"), NOW).await.unwrap());
+    come(store, "up-more", &sign_in_there("ann", "w")).await;
+    let off = |upstream: &mut UpstreamProvider| upstream.disabled = true;
+    store.close_upstream("corp", off, event("admin.change client"), NOW).await.unwrap().unwrap();
+    assert!(!live("up-more").await);
+    assert_eq!(come(store, "up-off", &sign_in_there("ann", "v")).await, UpstreamOutcome::Changed);
+    assert!(store.delete::<UpstreamProvider>("corp", event("admin.change client")).await.unwrap());
+    assert!(store.person_links(None, Some("corp")).await.unwrap().is_empty());
+    assert!(store.delete_user(&ann, event("admin.change client"), NOW).await.unwrap());
 }
 
 /// Changes the database behind the store's back, without regard for versions and generations: as an
