@@ -4,7 +4,7 @@
 pub const YAML: &str = include_str!("../../docs/requirements.yaml");
 
 /// The groups: the prefix of their rules' ids, and their headings.
-pub const GROUPS: [(&str, &str); 7] = [
+pub const GROUPS: [(&str, &str); 8] = [
     ("id-jag", "The ID-JAG"),
     ("exchange", "Token exchange at the identity provider"),
     ("redemption", "Redemption at the resource authorization server"),
@@ -12,6 +12,7 @@ pub const GROUPS: [(&str, &str); 7] = [
     ("server", "MCP server"),
     ("authorization", "Authorization servers in general"),
     ("operations", "Privacy and operations"),
+    ("upstream", "Sign-in at an upstream"),
 ];
 
 /// One rule. It has either tests or a reason.

@@ -4,7 +4,7 @@ use passavant_tests::requirements::{GROUPS, YAML, document, read};
 use std::{collections::BTreeSet, path::Path};
 
 /// The number of rules in each group, so that none is forgotten.
-const COUNTS: [(&str, usize); 7] = [
+const COUNTS: [(&str, usize); 8] = [
     ("id-jag", 6),
     ("exchange", 16),
     ("redemption", 18),
@@ -12,6 +12,7 @@ const COUNTS: [(&str, usize); 7] = [
     ("server", 7),
     ("authorization", 11),
     ("operations", 5),
+    ("upstream", 8),
 ];
 
 fn sources(folder: &Path, text: &mut String) {
