@@ -1,8 +1,15 @@
 //! People who sign in at the company's own identity provider, in front of which ours stands.
 
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use passavant_admin::{
     client::ClientError,
-    types::{Connections, Groups, NewGroup, NewPersonLink, PersonLinkQuery, Upstreams, Users},
+    types::{
+        AuthorizationServers, Connections, Groups, NewGroup, NewPersonLink, PersonLinkQuery,
+        Upstreams, Users,
+    },
 };
 use passavant_proto::{jose::jwk::Algorithm, secret::sha256};
 use passavant_store::AuditFilter;
@@ -80,21 +87,21 @@ async fn people_sign_in_at_the_companys_own_provider_and_reach_what_policy_allow
     let reply = exchange(&world, &tokens).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
     // We proved ourselves by a key of ours, and asked by PKCE and nonce.
-    let said = fake.said();
-    let (asked, authorized) = (&said.asked[0], &said.authorized[0]);
-    let assertion = Parts::of(&asked["client_assertion"]);
-    assert_eq!(assertion.claims["aud"], fake.issuer.as_str());
-    assert_eq!(assertion.claims["iss"], "passavant-there");
-    assert_eq!(assertion.header["kid"], world.idp_key.kid());
-    assert_eq!(authorized["redirect_uri"], world.idp.endpoint("/callback/corp"));
-    assert_eq!(authorized["code_challenge"], {
-        use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-        let hash = URL_SAFE_NO_PAD.decode(sha256(asked["code_verifier"].as_bytes())).unwrap();
-        URL_SAFE_NO_PAD.encode(hash)
-    });
-    assert_eq!(authorized["code_challenge_method"], "S256");
-    assert!(authorized["scope"].contains("offline_access"), "it is offered");
-    drop(said);
+    {
+        let said = fake.said();
+        let (asked, authorized) = (&said.asked[0], &said.authorized[0]);
+        let assertion = Parts::of(&asked["client_assertion"]);
+        assert_eq!(assertion.claims["aud"], fake.issuer.as_str());
+        assert_eq!(assertion.claims["iss"], "passavant-there");
+        assert_eq!(assertion.header["kid"], world.idp_key.kid());
+        assert_eq!(authorized["redirect_uri"], world.idp.endpoint("/callback/corp"));
+        assert_eq!(authorized["code_challenge"], {
+            let hash = URL_SAFE_NO_PAD.decode(sha256(asked["code_verifier"].as_bytes())).unwrap();
+            URL_SAFE_NO_PAD.encode(hash)
+        });
+        assert_eq!(authorized["code_challenge_method"], "S256");
+        assert!(authorized["scope"].contains("offline_access"), "it is offered");
+    }
     // The same person comes again: nobody is added, and what changed there changes here.
     fake.claim("name", json!("Erin Changed"));
     fake.claim("preferred_username", json!("renamed"));
@@ -651,7 +658,6 @@ async fn a_stored_refresh_token_is_of_use_to_nobody_who_reads_the_database() {
     world.through(&mut Browser::default(), "corp", "").await.unwrap();
     let asked = fake.said().asked[0].clone();
     let basic = asked["authorization"].strip_prefix("Basic ").unwrap().to_owned();
-    use base64::{Engine, engine::general_purpose::STANDARD};
     let basic = String::from_utf8(STANDARD.decode(basic).unwrap()).unwrap();
     assert_eq!(basic, "passavant-there:s3cret+%2B%25%2F%3A");
     assert!(!asked.contains_key("client_secret"));
@@ -996,6 +1002,14 @@ async fn a_connection_asks_for_a_class_that_an_upstream_reaches() {
     let tokens = world.through(&mut browser, "corp", "").await.unwrap();
     let reply = exchange(&world, &tokens).await;
     assert_eq!(reply.str("error"), "insufficient_user_authentication", "{}", reply.text);
+    // So says the explanation, of either sign-in.
+    let explain = async |acr: Option<&str>| {
+        let question = json!({"user": "erin.upstream", "client": AGENT, "resource": world.canvas,
+            "acr": acr});
+        idp.explain(&serde_json::from_value(question).unwrap()).await.unwrap().granted
+    };
+    assert!(!explain(None).await && !explain(Some("there:strong")).await);
+    assert!(explain(Some("phr")).await);
     // The client signs in once more with what the answer says, and goes on.
     fake.claim("acr", json!("gold"));
     let more = format!("&acr_values={}", reply.str("acr_values"));
@@ -1174,4 +1188,37 @@ async fn what_would_let_in_the_wrong_people_is_not_set_up() {
         conflict(answer, says);
     }
     assert_eq!(Algorithm::named("PS256"), Some(Algorithm::PS256));
+}
+
+/// ID-JAG draft section 6: a RAS with several tenants is told which one it is for.
+#[tokio::test]
+async fn an_id_jag_names_the_tenant_of_the_authorization_server_where_one_is_set() {
+    let world = World::new().await;
+    let tokens = world.sign_in().await;
+    let idp = world.idp_admin();
+    let change = |tenant: Value| serde_json::from_value(json!({"aud_tenant": tenant})).unwrap();
+    let id = world.ras.as_str();
+    let id_jag = async || {
+        let reply = world.send(&world.exchange(&tokens.id_token)).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        reply.str("access_token").to_owned()
+    };
+    assert!(Parts::of(&id_jag().await).claims.get("aud_tenant").is_none());
+    conflict(
+        idp.change::<AuthorizationServers>(id, &change(json!("\u{202e}")), None).await,
+        "aud_tenant",
+    );
+    idp.change::<AuthorizationServers>(id, &change(json!("acme-there")), None).await.unwrap();
+    let named = id_jag().await;
+    assert_eq!(Parts::of(&named).claims["aud_tenant"], "acme-there");
+    // The RAS takes it if that is the tenant that its administrator expects, and not otherwise.
+    assert_eq!(world.send(&world.redeem(&named)).await.str("error"), "invalid_grant");
+    let path = format!(
+        "/ras/ras/trusted-issuers/{}",
+        form_urlencoded::byte_serialize(world.idp.as_str().as_bytes()).collect::<String>()
+    );
+    let body = json!({"audience_tenant": "acme-there"});
+    let reply = world.administer(Method::PATCH, &path, Some(body)).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert_eq!(world.send(&world.redeem(&id_jag().await)).await.status, 200);
 }

@@ -159,7 +159,7 @@ pub(super) async fn end(State(idp): State<Idp>, request: Request) -> Response<Bo
         Ok(None) => {}
         Err(error) => return broken(&error),
     }
-    let mut response = done(&idp, &destination, there);
+    let mut response = done(&idp, &destination, there.as_ref());
     set_cookie(idp.issuer(), &mut response, "session", "", 0);
     response
 }
@@ -183,7 +183,7 @@ async fn upstream_of(
     Ok(url.map(|url| (upstream.display_name.clone(), url)))
 }
 
-fn done(idp: &Idp, destination: &Destination, there: Option<(String, String)>) -> Response<Body> {
+fn done(idp: &Idp, destination: &Destination, there: Option<&(String, String)>) -> Response<Body> {
     if let Some(uri) = &destination.uri {
         let mut location = uri.clone();
         if let Some(state) = &destination.state {
@@ -197,7 +197,7 @@ fn done(idp: &Idp, destination: &Destination, there: Option<(String, String)>) -
     let content = html! {
         h1 { "You are signed out" }
         p.soft { "of " (idp.0.settings.name) ". You can close this page." }
-        @if let Some((name, url)) = &there {
+        @if let Some((name, url)) = there {
             p {
                 "You signed in with " strong { (shown(name, 60)) } ", and are still signed in there: the next sign-in "
                 "here may need no password."

@@ -160,9 +160,9 @@ async fn act(args: Admin) -> Result<()> {
             }
             serde_json::to_value(rows)?
         }
-        Noun::Explain { user, client, resource, scopes } => {
+        Noun::Explain { user, client, resource, scopes, acr } => {
             let question = json!({"user": user, "client": client, "resource": resource,
-                                  "scopes": scopes.map(|s| words(&s))});
+                                  "scopes": scopes.map(|s| words(&s)), "acr": acr});
             let answer = api.server.explain(&acts::typed(question)?).await?;
             if !args.json {
                 println!("{}\nrule: {}", plain(&answer.text), plain(&answer.rule));

@@ -101,6 +101,7 @@ impl World {
                 issuer: server.clone(),
                 name: String::new(),
                 aliases: vec![format!("{server}/alias")],
+                aud_tenant: None,
                 id_jag_signing_alg: None,
                 release: BTreeSet::new(),
                 algorithm: Algorithm::default(),

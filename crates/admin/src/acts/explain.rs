@@ -74,7 +74,7 @@ pub(crate) async fn explain(
     let now = context.now();
     let authentication = Authentication {
         auth_time: now.plus(-asked.signed_in_ago.max(0)),
-        acr: ACR_PASSWORD.to_owned(),
+        acr: asked.acr.unwrap_or_else(|| ACR_PASSWORD.to_owned()),
         amr: vec!["pwd".to_owned()],
         issuer: None,
     };

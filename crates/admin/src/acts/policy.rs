@@ -31,10 +31,26 @@ fn server_view(server: &ResourceAuthorizationServer) -> ServerView {
         name: server.name.clone(),
         aliases: server.aliases.clone(),
         release: server.release.clone(),
+        aud_tenant: server.aud_tenant.clone(),
         id_jag_signing_alg: server.id_jag_signing_alg,
         algorithm: server.algorithm,
         disabled: server.disabled,
     }
+}
+
+/// Rejects a tenant that no ID-JAG could carry.
+fn check_tenant(tenant: Option<&str>) -> Result<(), ActError> {
+    let fits = |tenant: &str| {
+        (1..=255).contains(&tenant.len())
+            && tenant.chars().all(passavant_proto::others_text::is_shown)
+    };
+    if tenant.is_none_or(fits) {
+        return Ok(());
+    }
+    Err(ActError::conflict(
+        "`aud_tenant`: not a text of 1 to 255 printable characters",
+        "write it as the authorization server names the company's tenant",
+    ))
 }
 
 /// An alias belongs to one party, and must not be another's issuer or alias.
@@ -95,11 +111,13 @@ impl ManagedKind<IdpAdmin> for AuthorizationServers {
         }
         check_aliases(idp, context, new.issuer.as_str(), &new.aliases).await?;
         context.check_signing_alg("id_jag_signing_alg", new.id_jag_signing_alg).await?;
+        check_tenant(new.aud_tenant.as_deref())?;
         let server = ResourceAuthorizationServer {
             issuer: new.issuer,
             name: new.name,
             aliases: new.aliases,
             release: new.release,
+            aud_tenant: new.aud_tenant,
             id_jag_signing_alg: new.id_jag_signing_alg,
             algorithm: new.algorithm,
             disabled: false,
@@ -117,10 +135,12 @@ impl ManagedKind<IdpAdmin> for AuthorizationServers {
         check_aliases(idp, context, id, change.aliases.as_deref().unwrap_or_default()).await?;
         let chosen = change.id_jag_signing_alg;
         context.check_signing_alg("id_jag_signing_alg", chosen.flatten()).await?;
+        check_tenant(change.aud_tenant.as_ref().and_then(Option::as_deref))?;
         let set = |server: &mut ResourceAuthorizationServer| {
             put(&mut server.name, change.name);
             put(&mut server.aliases, change.aliases);
             put(&mut server.release, change.release);
+            put(&mut server.aud_tenant, change.aud_tenant);
             put(&mut server.id_jag_signing_alg, chosen);
             put(&mut server.algorithm, change.algorithm);
         };

@@ -29,6 +29,10 @@ pub struct NewServer {
     #[serde(default)]
     #[schema(value_type = Vec<ReleasedName>)]
     pub release: BTreeSet<ReleasedClaim>,
+    /// `aud_tenant` of ID-JAGs for it: its name for the company's tenant there, if it has several.
+    #[serde(default)]
+    #[schema(max_length = 255)]
+    pub aud_tenant: Option<String>,
     /// The algorithm of ID-JAGs for it; the IdP's own unless given.
     #[serde(default)]
     #[schema(value_type = Option<AlgorithmName>)]
@@ -56,6 +60,10 @@ pub struct ServerChange {
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<Vec<ReleasedName>>)]
     pub release: Option<BTreeSet<ReleasedClaim>>,
+    /// `aud_tenant` of ID-JAGs for it; `null` for none.
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub aud_tenant: Option<Option<String>>,
     /// The algorithm of ID-JAGs for it; `null` for the IdP's own.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<AlgorithmName>)]
@@ -79,6 +87,9 @@ pub struct ServerView {
     /// Claims about the person that it may learn.
     #[schema(value_type = Vec<ReleasedName>)]
     pub release: BTreeSet<ReleasedClaim>,
+    /// `aud_tenant` of ID-JAGs for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aud_tenant: Option<String>,
     /// The algorithm of ID-JAGs for it.
     #[schema(value_type = Option<AlgorithmName>)]
     pub id_jag_signing_alg: Option<Algorithm>,
@@ -293,6 +304,9 @@ pub struct ExplainQuestion {
     /// How long ago the person signed in, in seconds.
     #[serde(default, deserialize_with = "whole")]
     pub signed_in_ago: i64,
+    /// The class that the sign-in reached; that of a password unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acr: Option<String>,
 }
 
 /// What the exchange would say.

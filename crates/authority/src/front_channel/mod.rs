@@ -206,9 +206,8 @@ async fn begun<F: FrontChannel>(
         Some(person) if read.request.silent || !front.could_do_more(&read, &person) => {
             agree(front, read, person, parts).await
         }
-        Some(_) => prove(front, read, None, parts).await,
         None if read.request.silent => Err(not_now(front, &read, LOGIN_REQUIRED)),
-        None => prove(front, read, None, parts).await,
+        Some(_) | None => prove(front, read, None, parts).await,
     }
 }
 

@@ -290,23 +290,33 @@ pub(super) async fn clients(api: &Api, client: Client) -> Result<Value> {
 
 pub(super) async fn servers(api: &Api, server: Server) -> Result<Value> {
     match server {
-        Server::Add { issuer, name, aliases, release, id_jag_algorithm, algorithm } => {
+        Server::Add { issuer, name, aliases, release, aud_tenant, id_jag_algorithm, algorithm } => {
             let said = Saying::new()
                 .with("issuer", Some(issuer))
                 .with("name", Some(name))
                 .with("aliases", Some(aliases))
                 .with("release", Some(release))
+                .with("aud_tenant", aud_tenant)
                 .with("id_jag_signing_alg", id_jag_algorithm)
                 .with("algorithm", algorithm);
             add::<AuthorizationServers>(api, Value::Object(said.0)).await
         }
         Server::List(listing) => list::<AuthorizationServers>(api, &listing).await,
         Server::Show(id) => one::<AuthorizationServers>(api, id).await,
-        Server::Change { issuer, name, aliases, release, id_jag_algorithm, algorithm } => {
+        Server::Change {
+            issuer,
+            name,
+            aliases,
+            release,
+            aud_tenant,
+            id_jag_algorithm,
+            algorithm,
+        } => {
             let said = Saying::new()
                 .with("name", name)
                 .list("aliases", aliases)
                 .list("release", release)
+                .or_none("aud_tenant", aud_tenant)
                 .or_none("id_jag_signing_alg", id_jag_algorithm)
                 .with("algorithm", algorithm);
             change::<AuthorizationServers>(api, &issuer, said).await

@@ -88,6 +88,9 @@ pub(super) enum Noun {
         /// Scopes, separated by spaces; all there are unless given
         #[arg(long)]
         scopes: Option<String>,
+        /// The class that their sign-in reached; that of a password unless given
+        #[arg(long, value_name = "CLASS")]
+        acr: Option<String>,
     },
 }
 
@@ -322,6 +325,9 @@ pub(super) enum Server {
         /// A claim about the person that it may learn: email, auth_time, acr, amr
         #[arg(long = "release", value_name = "CLAIM")]
         release: Vec<String>,
+        /// Its own name for the company's tenant there, if it has several: `aud_tenant` of ID-JAGs for it
+        #[arg(long, value_name = "TENANT", allow_hyphen_values = true)]
+        aud_tenant: Option<String>,
         /// The algorithm of ID-JAGs for it: ES256, EdDSA or RS256; the identity provider's own unless given
         #[arg(long, value_name = "ALGORITHM")]
         id_jag_algorithm: Option<String>,
@@ -344,6 +350,9 @@ pub(super) enum Server {
         /// A claim about the person that it may learn, instead of those before: email, auth_time, acr, amr
         #[arg(long = "release", value_name = "CLAIM")]
         release: Vec<String>,
+        /// `aud_tenant` of ID-JAGs for it; `-` for none
+        #[arg(long, value_name = "TENANT", allow_hyphen_values = true)]
+        aud_tenant: Option<String>,
         /// The algorithm of ID-JAGs for it; `-` for the identity provider's own
         #[arg(long, value_name = "ALGORITHM", allow_hyphen_values = true)]
         id_jag_algorithm: Option<String>,

@@ -13,6 +13,7 @@ use passavant_host::shutdown_signal;
 use walk::Walk;
 
 #[derive(Args)]
+#[allow(clippy::struct_excessive_bools)] // options of a command
 pub(crate) struct Demo {
     /// End after the walk; exit 0 only if every step succeeded
     #[arg(long)]

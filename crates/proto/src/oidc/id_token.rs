@@ -60,6 +60,7 @@ pub struct IdTokenClaims {
 }
 
 /// Whether nobody said when the person signed in: the identity provider in front does not tell.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_unknown(auth_time: &Timestamp) -> bool {
     *auth_time == Timestamp(0)
 }

@@ -54,6 +54,8 @@ pub struct Permit {
     pub scopes: Scopes,
     /// Claims that may be released.
     pub release: BTreeSet<ReleasedClaim>,
+    /// The RAS's name for the company's tenant there.
+    pub aud_tenant: Option<String>,
     /// The connections that granted it.
     pub rules: Vec<String>,
 }
@@ -316,6 +318,7 @@ impl Policy {
             resources: Vec::new(),
             scopes: Scopes::default(),
             release: server.release.clone(),
+            aud_tenant: server.aud_tenant.clone(),
             rules: Vec::new(),
         };
         // Connections that map the client to another id are not united with the first.

@@ -19,6 +19,9 @@ pub struct ResourceAuthorizationServer {
     /// Claims about the person that ID-JAGs for it may carry: `email`, `auth_time`, `acr`, `amr`.
     /// Nothing unless listed (MCP Enterprise-Managed Authorization, section 7.4.3).
     pub release: BTreeSet<ReleasedClaim>,
+    /// `aud_tenant` of ID-JAGs for it: its own name for the company's tenant there, if it has several
+    /// (ID-JAG draft section 6).
+    pub aud_tenant: Option<String>,
     /// The algorithm that ID-JAGs for it are signed with; `None` for the identity provider's own.
     pub id_jag_signing_alg: Option<crate::jose::jwk::Algorithm>,
     /// The algorithm that it signs access tokens with, for gateways that present them here.

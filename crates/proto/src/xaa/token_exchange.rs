@@ -160,6 +160,7 @@ pub fn id_jag(
         resource: OneOrMany::of(&permit.resources),
         scope: (!permit.scopes.is_empty()).then(|| permit.scopes.to_string()),
         tenant: tenant.map(str::to_owned),
+        aud_tenant: permit.aud_tenant.clone(),
         auth_time: released(ReleasedClaim::AuthTime)
             .then_some(authentication.auth_time)
             .filter(|at| *at != Timestamp(0)),

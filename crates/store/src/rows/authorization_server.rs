@@ -19,6 +19,8 @@ pub struct AuthorizationServerRow {
     #[serde(default)]
     release: BTreeSet<ReleasedClaimRow>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    aud_tenant: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     id_jag_signing_alg: Option<Algorithm>,
     #[serde(default)]
     algorithm: Algorithm,
@@ -39,13 +41,22 @@ impl Stored for ResourceAuthorizationServer {
     type Row = AuthorizationServerRow;
 
     fn row(&self) -> AuthorizationServerRow {
-        let Self { issuer, name, aliases, release, id_jag_signing_alg, algorithm, disabled } =
-            self.clone();
+        let Self {
+            issuer,
+            name,
+            aliases,
+            release,
+            aud_tenant,
+            id_jag_signing_alg,
+            algorithm,
+            disabled,
+        } = self.clone();
         AuthorizationServerRow {
             issuer,
             name,
             aliases,
             release: release.into_iter().map(to_row).collect(),
+            aud_tenant,
             id_jag_signing_alg,
             algorithm,
             disabled,
@@ -58,12 +69,13 @@ impl Stored for ResourceAuthorizationServer {
             name,
             aliases,
             release,
+            aud_tenant,
             id_jag_signing_alg,
             algorithm,
             disabled,
         } = row;
         let release = release.into_iter().map(of_row).collect();
-        Self { issuer, name, aliases, release, id_jag_signing_alg, algorithm, disabled }
+        Self { issuer, name, aliases, release, aud_tenant, id_jag_signing_alg, algorithm, disabled }
     }
 }
 
