@@ -1,6 +1,7 @@
 // oidc-provider as a company's own identity provider: `node op.mjs FOLDER`. In the folder: settings.json (port, issuer,
 // configuration), people.json (sub → username, password, claims, acr, amr), read at each sign-in and refresh; it keeps
-// kept.json, so that what was issued outlives the process, and seen.jsonl, one line for each request with its parameters.
+// kept.json, so that what was issued outlives the process, and seen.jsonl, one line for each request with its parameters,
+// and for each logout token that it sent (route `sent`).
 import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
@@ -46,7 +47,11 @@ const provider = new Provider(issuer, {
   ...(!byScope && { issueRefreshToken: (_, client) => client.grantTypeAllowed('refresh_token') }),
   features: { devInteractions: { enabled: false } },
   // Its own dispatcher reaches no loopback addresses.
-  fetch: (url, { dispatcher, ...options }) => fetch(url, options),
+  async fetch(url, { dispatcher, ...options }) {
+    const answer = await fetch(url, options), logout_token = options.body instanceof URLSearchParams && options.body.get('logout_token');
+    if (logout_token) appendFileSync(at('seen.jsonl'), `${JSON.stringify({ route: 'sent', url: String(url), status: answer.status, logout_token })}\n`);
+    return answer;
+  },
   interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
   async findAccount(_, sub) {
     const person = people().find(held => held.sub === sub && !held.disabled);

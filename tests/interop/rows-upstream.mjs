@@ -1,5 +1,5 @@
 // The IdP in front of other identity providers: oidc-provider, a second Passavant, and Keycloak, at which people sign
-// in and which are asked later on whether they are still there.
+// in, which are asked later on whether they are still there, and which tell that somebody has signed out.
 import { spawn, spawnSync } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -589,6 +589,149 @@ int clock_gettime(clockid_t which, struct timespec *t) {
     await op.stop();
   });
 
+  // ---------- sign-outs, there and here ----------
+  /** What has ended of a sign-in: its ID token, its refresh token at the exchange and at a refresh, and its browser's session. */
+  async function left(company, { id_token, refresh_token, jar }) {
+    const exchanges = await Promise.all([['id_token', id_token], ['refresh_token', refresh_token]].map(async ([kind, token]) => { const { status, error } = await exchange(company, kind, token); return error ?? status; }));
+    const silent = (await browse((await asking(company, { prompt: 'none' })).url, BACK, { jar })).url.searchParams;
+    return [...exchanges, silent.get('error') ?? 'a code'];
+  }
+  const live = [200, 200, 'a code'], ended = ['invalid_grant', 'invalid_grant', 'login_required'];
+  const outs = (company, ...more) => trail(company, '--event', 'sign_out', ...more);
+  /** Posts a logout token to the upstream's path. */
+  const tell = async (company, name, logout_token) => {
+    const answer = await fetch(`${company.idp}/backchannel_logout/${name}`, { method: 'POST', body: new URLSearchParams({ logout_token }) });
+    same('no-store', answer.headers.get('cache-control'), 'no-store');
+    return answer.status;
+  };
+  const logsOut = (company, name, sid) => ({
+    client: { backchannel_logout_uri: `${company.idp}/backchannel_logout/${name}`, backchannel_logout_session_required: sid },
+    configuration: { features: { devInteractions: { enabled: false }, backchannelLogout: { enabled: true } } },
+  });
+
+  await row(party, 'back-channel logout: signed out there, that session is gone here at once, or without sid all of that person; a logout token that is replayed, or sent elsewhere, ends nothing', async () => {
+    const [one, two] = ['una', 'uwe'].map(name => person(`${name}.out`, { groups: ['Makers'] })), people = () => ({ 'sub-of-una': one, 'sub-of-uwe': two });
+    const ops = { session: await provider('session', company, people(), logsOut(company, 'session', true)), person: await provider('person', company, people(), logsOut(company, 'person', false)) };
+    const mapped = ['--just-in-time', '--group', 'Makers=engineering', '--scopes', 'groups'];
+    same('what to register', add(company, 'session', ops.session.issuer, ...mapped).backchannel_logout_uri, `${company.idp}/backchannel_logout/session`);
+    add(company, 'person', ops.person.issuer, ...mapped);
+    const sign = (name, who, jar) => signIn(company, name, { ...as(who), jar });
+    /** Signs out at the provider in a browser; the logout token that this sends. */
+    const signOut = async (name, { jar }) => {
+      const before = ops[name].seen('sent').length, done = await browse(`${ops[name].issuer}/session/end`, BACK, { jar, submit: 'logout=yes' });
+      must(done.html?.includes('Sign-out Success'), done.html);
+      const sent = ops[name].seen('sent').slice(before);
+      same('sent', sent.map(({ url, status }) => [url, status]), [[`${company.idp}/backchannel_logout/${name}`, 200]]);
+      return sent[0].logout_token;
+    };
+    const what = ({ outcome, person, details }) => [outcome, person, details.issuer, details.subject, details.count];
+
+    // With sid: the session of that browser, and no other.
+    let [first, second, other] = [await sign('session', one), await sign('session', one), await sign('session', two)];
+    same('before', [await left(company, first), await left(company, second)], [live, live]);
+    const bySid = await signOut('session', first);
+    must(claims(bySid).sid && claims(bySid).sub === 'sub-of-una' && header(bySid).typ === 'logout+jwt', JSON.stringify([header(bySid), claims(bySid)]));
+    same('one browser signed out there', [await left(company, first), await left(company, second), await left(company, other)], [ended, live, live]);
+    same('its refresh token', (await refresh(company, first.refresh_token)).error, 'invalid_grant');
+    same('on record', outs(company).map(what), [['granted', first.claims.sub, ops.session.issuer, 'sub-of-una', '1']]);
+    // Nothing of it was noticed by asking there.
+    same('asked', ops.session.seen('token').filter(line => line.params.grant_type === 'refresh_token').length, 0);
+
+    // Without sid: all that the person has by way of that upstream.
+    company.admin('upstream', 'link', 'person', '--user', 'una.out', '--subject', 'sub-of-una');
+    company.admin('upstream', 'link', 'person', '--user', 'uwe.out', '--subject', 'sub-of-uwe');
+    const [mine, mineToo, his] = [await sign('person', one), await sign('person', one), await sign('person', two)];
+    same('one person', [mine.claims.sub, his.claims.sub], [second.claims.sub, other.claims.sub]);
+    const bySub = await signOut('person', mine);
+    same('no sid', [claims(bySub).sub, 'sid' in claims(bySub)], ['sub-of-una', false]);
+    same('all of that person', [await left(company, mine), await left(company, mineToo), await left(company, his)], [ended, ended, live]);
+    same('by way of the other upstream', await left(company, second), live);
+    same('on record, without sid', what(outs(company, '--limit', '1')[0]), ['granted', mine.claims.sub, ops.person.issuer, 'sub-of-una', '2']);
+
+    // Replayed, after a new sign-in in the same browser: it has served.
+    const again = await sign('person', one, mine.jar), rows = outs(company).length;
+    same('replayed', [await tell(company, 'person', bySub), await tell(company, 'session', bySid), outs(company).length - rows], [200, 200, 0]);
+    same('after that', [await left(company, again), await left(company, second)], [live, live]);
+    // One that ended nothing so far, at the path of the other upstream: it is of another issuer, signed by another key.
+    const unused = await signOut('session', other);
+    same('his session', [await left(company, other), await left(company, his)], [ended, live]);
+    for (const [name, token] of [['person', unused], ['session', bySub], ['nobody', bySub]]) same(`sent to ${name}`, await tell(company, name, token), 400);
+    same('refused', outs(company, '--outcome', 'refused').map(({ details }) => [details.issuer, details.reason]).sort(), ['session', 'person'].map(name => [ops[name].issuer, 'sign_out.logout_token']).sort());
+    same('no logout token', [await tell(company, 'session', 'x'), await tell(company, 'session', '')], [400, 400]);
+    same('nobody else', [await left(company, again), await left(company, his), await left(company, second)], [live, live, live]);
+    // Switched off, it is not heard.
+    company.admin('upstream', 'disable', 'session');
+    same('switched off', await tell(company, 'session', unused), 400);
+    for (const name of ['session', 'person']) { company.admin('upstream', 'delete', name); await ops[name].stop(); }
+  });
+
+  await row('Chromium', 'signed out here, a button leads to the sign-out of the upstream; without it the next sign-in asks for no password; no button on the way back to an application', async () => {
+    const program = ['/usr/bin/chromium', '/usr/bin/chromium-browser'].find(existsSync);
+    must(program, 'chromium is not installed');
+    const own = await serve(), max = person('max.out');
+    const op = await provider('out', own, { 'sub-of-max': max });
+    add(own, 'out', op.issuer, '--just-in-time', '--display-name', 'Out & Co');
+    own.admin('client', 'change', 'agent', '--post-logout-redirect-uri', 'http://127.0.0.1:8765/bye');
+    const { chromium } = await import('playwright-core');
+    const browser = await chromium.launch({ executablePath: program, args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-sync', '--no-first-run'] });
+    const application = createServer((_, answer) => answer.end('back at the application')).listen(0, '127.0.0.1');
+    await new Promise(r => application.once('listening', r));
+    const callback = `http://127.0.0.1:${application.address().port}/callback`;
+    try {
+      const page = await (await browser.newContext({ viewport: { width: 320, height: 700 }, colorScheme: 'dark' })).newPage(), problems = [];
+      page.on('console', message => { if (['error', 'warning'].includes(message.type()) && page.url().startsWith(own.idp)) problems.push(message.text()); });
+      // Its pages name a font that is on the web.
+      await page.route(url => !['localhost', '127.0.0.1'].includes(url.hostname), route => route.abort());
+      /** Signs in by way of the upstream; whether a password was typed there. */
+      const sign = async () => {
+        await page.goto((await asking(own, { redirect_uri: callback, upstream: 'out' })).url);
+        const typed = page.url().startsWith(`${op.issuer}/interaction/`);
+        if (typed) {
+          await page.fill('[name=username]', max.username);
+          await page.fill('[name=password]', max.password);
+          await page.keyboard.press('Enter');
+        }
+        await page.waitForURL(`${callback}**`);
+        return typed;
+      };
+      const signOut = async () => {
+        await page.goto(`${own.idp}/logout`);
+        await page.click('button');
+        await page.waitForSelector('text=You are signed out');
+      };
+      same('a password', await sign(), true);
+      await signOut();
+      const text = await page.textContent('body');
+      must(text.includes('You signed in with Out & Co, and are still signed in there'), text);
+      same('none, as the page says', await sign(), false);
+      await signOut();
+      await page.screenshot({ path: join(shots, 'sign-out-upstream.png') });
+      must(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), 'it scrolls sideways');
+      same('where the button leads', await page.getAttribute('a.button', 'href'), `${op.issuer}/session/end?client_id=front`);
+      await page.click('text=Sign out there, too');
+      await page.click('text=Yes, sign me out');
+      await page.waitForSelector('text=Sign-out Success');
+      same('a password again', await sign(), true);
+      // On the way back to an application there is no page of ours.
+      const bye = 'http://127.0.0.1:8765/bye', went = page.waitForRequest(request => request.url().startsWith(bye));
+      await page.goto(`${own.idp}/logout?${new URLSearchParams({ client_id: 'agent', post_logout_redirect_uri: bye, state: 's' })}`);
+      await page.click('button');
+      same('to the application', (await went).url(), `${bye}?state=s`);
+      same('the console', problems.filter(text => !text.includes('ERR_CONNECTION_REFUSED')), []);
+    } finally {
+      await browser.close();
+      application.close();
+    }
+    // A provider that names no sign-out page is not linked to.
+    const silent = await provider('silent', own, { 'sub-of-mo': person('mo.out') }, { configuration: { features: { devInteractions: { enabled: false }, rpInitiatedLogout: { enabled: false } } } });
+    add(own, 'silent', silent.issuer, '--just-in-time');
+    const { jar } = await signIn(own, 'silent', as(person('mo.out')));
+    const { html } = await browse(`${own.idp}/logout`, BACK, { jar });
+    must(html.includes('You are signed out') && !html.includes('class="button"'), html);
+    await own.stop();
+    for (const provider of [op, silent]) await provider.stop();
+  });
+
   // ---------- a second Passavant ----------
   await row('passavant serve', 'a second one as upstream, by key: one sign-in at both, its group and class; max_age and prompt=login ask there again; disabled there, gone here', async () => {
     const { env, later } = movable(), behind = await serve('', env), front = await serve('upstream_check_minutes = 1', env), password = 'a long passphrase of nia';
@@ -633,7 +776,7 @@ int clock_gettime(clockid_t which, struct timespec *t) {
 
   // ---------- Keycloak; it takes most of a minute to start ----------
   if (!E.KEYCLOAK) return console.log('skipped Keycloak as upstream              ./test --long runs it');
-  await row(`Keycloak ${/keycloak-(\d[\w.]*)$/.exec(E.KEYCLOAK)?.[1] ?? ''}`.trim(), 'as upstream, by our key; groups with and without their path; a user disabled, or signed out, there is gone here after a minute', async () => {
+  await row(`Keycloak ${/keycloak-(\d[\w.]*)$/.exec(E.KEYCLOAK)?.[1] ?? ''}`.trim(), 'as upstream, by our key; groups with and without their path; a user disabled, or signed out, there is gone here after a minute, and at once with its back-channel logout', async () => {
     const own = await serve('upstream_check_minutes = 1');
     const kc = await keycloak({ folder: E.KEYCLOAK, port: await freePort(), features: 'jwt-authorization-grant', log: join(scratch, 'keycloak-upstream.log') });
     try {
@@ -680,6 +823,35 @@ int clock_gettime(clockid_t which, struct timespec *t) {
       await sleep(61_000);
       same('after it', [...await statuses(), (await refresh(own, again.refresh_token)).error, (await refresh(own, eve.refresh_token)).status], ['invalid_grant', 'invalid_grant', 'invalid_grant', 200]);
       for (const name of ['ada', 'bob']) same(`why ${name}`, trail(own, '--event', 'upstream_check', '--person', name).map(({ outcome, details }) => [outcome, details.reason, details.issuer, details.detail]), [['refused', 'upstream_check.ended', issuer, 'invalid_grant']]);
+      // Where Keycloak tells of a sign-out, it is seen here at once: of one session, and of all that a person has.
+      const held = await kc.api('GET', `realms/corp/clients/${client}`);
+      await kc.api('PUT', `realms/corp/clients/${client}`, { ...held, attributes: { ...held.attributes, 'backchannel.logout.url': `${own.idp}/backchannel_logout/corp`, 'backchannel.logout.session.required': 'true' } });
+      const [desk, phone, third] = [await sign('bob'), await sign('bob'), await sign('eve')];
+      same('before a sign-out', [await left(own, desk), await left(own, phone)], [live, live]);
+      const sessions = await kc.api('GET', `realms/corp/users/${people.bob}/sessions`);
+      same('its sessions', sessions.length, 2);
+      await kc.api('DELETE', `realms/corp/sessions/${sessions[0].id}`);
+      const after = [await left(own, desk), await left(own, phone)];
+      same('one of two', after.map(found => JSON.stringify(found)).sort(), [live, ended].map(found => JSON.stringify(found)).sort());
+      await kc.api('POST', `realms/corp/users/${people.bob}/logout`);
+      same('all of a person', [await left(own, desk), await left(own, phone), (await refresh(own, phone.refresh_token)).error], [ended, ended, 'invalid_grant']);
+      same('on record', outs(own).map(({ outcome, person, details }) => [outcome, person, details.issuer, details.subject, details.count]), ['1', '1'].map(count => ['granted', desk.claims.sub, issuer, people.bob, count]));
+      // Who signs out here goes on to Keycloak's own page, which asks.
+      const { html } = await browse(`${own.idp}/logout`, BACK, { jar: third.jar });
+      const there = /<a class="button" href="([^"]+)">/.exec(html)?.[1].replaceAll('&amp;', '&');
+      same('where the button leads', there, `${issuer}/protocol/openid-connect/logout?client_id=front`);
+      same('before', (await kc.api('GET', `realms/corp/users/${people.eve}/sessions`)).length > 0, true);
+      await browse(there, BACK, { jar: third.jar });
+      same('signed out there', (await kc.api('GET', `realms/corp/users/${people.eve}/sessions`)).length, 1);
+      // Keycloak tells neither of a user who is switched off, nor of anything while its front-channel logout is on: that is left to the check.
+      const [told, fourth] = [outs(own, '--outcome', 'granted').length, await sign('bob')];
+      await kc.api('PUT', `realms/corp/clients/${client}`, { ...await kc.api('GET', `realms/corp/clients/${client}`), frontchannelLogout: true });
+      await kc.api('POST', `realms/corp/users/${people.bob}/logout`);
+      await kc.api('PUT', `realms/corp/clients/${client}`, { ...await kc.api('GET', `realms/corp/clients/${client}`), frontchannelLogout: false });
+      const [fifth, record] = [await sign('bob'), await kc.api('GET', `realms/corp/users/${people.bob}`)];
+      await kc.api('PUT', `realms/corp/users/${people.bob}`, { ...record, enabled: false });
+      await sleep(1000);
+      same('told to nobody else', [await left(own, fourth), await left(own, fifth), outs(own, '--outcome', 'granted').length - told], [live, live, 0]);
       // A redirect URI that is not registered there.
       await kc.api('PUT', `realms/corp/clients/${client}`, { ...await kc.api('GET', `realms/corp/clients/${client}`), redirectUris: [`${own.idp}/callback/other`] });
       const wrong = check();
