@@ -14,7 +14,7 @@ fn source(path: &str) -> String {
 }
 
 /// The first words of reasons.
-const SUBJECTS: [&str; 27] = [
+const SUBJECTS: [&str; 28] = [
     "account",
     "administrator",
     "authorize",
@@ -37,6 +37,7 @@ const SUBJECTS: [&str; 27] = [
     "scope",
     "session",
     "sign_in",
+    "sign_out",
     "subject",
     "token",
     "tool",
