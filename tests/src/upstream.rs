@@ -50,6 +50,8 @@ pub struct Said {
     pub user_info: Option<(u16, Value)>,
     /// What every token request is answered with.
     pub token: Option<(u16, Value)>,
+    /// Whether it takes requests and answers none.
+    pub hangs: bool,
     /// How long a refresh takes.
     pub slow: Duration,
     /// Parameters of authorization requests.
@@ -105,6 +107,7 @@ impl FakeUpstream {
             refresh: None,
             user_info: None,
             token: None,
+            hangs: false,
             slow: Duration::ZERO,
             authorized: Vec::new(),
             asked: Vec::new(),
@@ -208,6 +211,10 @@ fn pairs(text: &[u8]) -> HashMap<String, String> {
 async fn answer(State(fake): State<FakeUpstream>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
+    let hangs = fake.said().hangs;
+    if hangs {
+        std::future::pending::<()>().await;
+    }
     // The tenants of one product have documents of their own.
     if let Some(path) = path.strip_suffix("/.well-known/openid-configuration") {
         let issuer = if path == fake.path && path.contains("organizations") {

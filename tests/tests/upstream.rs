@@ -17,7 +17,7 @@ use passavant_tests::{
     forge::{Key, Parts},
     outsider::Browser,
     upstream::FakeUpstream,
-    world::{AGENT, Ask, CALLBACK, PASSWORD, Reply, World},
+    world::{AGENT, Ask, CALLBACK, PASSWORD, Reply, Wishes, World},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -1103,6 +1103,18 @@ async fn a_session_that_ends_upstream_ends_here_at_once() {
         assert_eq!(reply.header("cache-control"), "no-store");
     }
     assert_eq!(reasons(&world).await[0], "sign_out.logout_token");
+    // Hundreds of right ones may come at once; wrong ones of a stranger keep none out.
+    let many = World::with(Wishes { failures_per_minute: Some(5), ..Wishes::default() }).await;
+    let busy = FakeUpstream::start(&many, "").await;
+    many.add_upstream("corp", &busy, json!({})).await;
+    for n in 0..10 {
+        let status = log_out(&many, "corp", "not.a.token").await.status;
+        assert_eq!(status, if n < 5 { 400 } else { 429 }, "{n}");
+    }
+    let tokens: Vec<String> = (0..60).map(|_| logout_token(&many, &busy, &json!({}))).collect();
+    let sent = tokens.iter().map(|token| log_out(&many, "corp", token));
+    let replies = futures::future::join_all(sent).await;
+    assert!(replies.iter().all(|reply| reply.status == 200));
     for other in [
         json!({"sub": "max-there"}),
         json!({"sub": "max-there", "sid": "there-2"}),
@@ -1161,6 +1173,25 @@ async fn who_signs_out_here_is_told_where_they_are_still_signed_in() {
     let page = browser.ask(&world, ask).await;
     let link = format!("{}/end?a=b&amp;client_id=passavant-there", fake.issuer);
     assert!(page.text.contains(&link) && page.text.contains("Acme SSO"), "{}", page.text);
+    // An upstream that hangs keeps nobody signed in: the session ends first, and the page waits a
+    // moment at most.
+    let mut browser = Browser::default();
+    let tokens = world.through(&mut browser, "corp", "").await.unwrap();
+    world.pass(301);
+    fake.said().hangs = true;
+    let page = browser.get(&world, &url).await;
+    let (_, rest) = page.text.split_once("name=\"csrf\" value=\"").unwrap();
+    let csrf = rest.split('"').next().unwrap().to_owned();
+    let ask = Ask {
+        url: url.clone(),
+        form: vec![("csrf".to_owned(), csrf)],
+        headers: vec![("origin".to_owned(), world.idp.origin().to_owned())],
+        method: Method::POST,
+    };
+    let page = browser.ask(&world, ask).await;
+    assert!(page.text.contains("You are signed out"), "{}", page.text);
+    fake.said().hangs = false;
+    assert_eq!(renew(&world, &tokens).await.str("error"), "invalid_grant");
 }
 
 #[tokio::test]

@@ -51,9 +51,6 @@ async fn logged_out(
     let (parts, body) = request.into_parts();
     let (request_id, address) = origin_of(&parts);
     let now = authority.now();
-    // Counted before anything is read or fetched for it; a right one is given back.
-    let cell = format!("{address} logs out");
-    let taken = idp.0.admission.unproven(&cell).map_err(|busy| throttled(busy.0))?;
     let bytes = Bytes::from_request(Request::new(body), &()).await;
     let bytes = bytes.map_err(IntoResponse::into_response)?;
     let form = Form::parse(&bytes).unwrap_or_default();
@@ -75,7 +72,8 @@ async fn logged_out(
     let token = match verified {
         Ok(token) => token,
         Err(SignInError::IdToken { error, .. }) => {
-            // Anybody can send one: what it costs is limited.
+            // Anybody can send one: the row is counted. Right ones are not: hundreds may come at
+            // once. Keys are fetched once in a while, however many tokens ask for them.
             let sender = Sender::Unproven(address);
             idp.0.admission.refusal(&sender).map_err(|busy| throttled(busy.0))?;
             let event = event
@@ -107,7 +105,6 @@ async fn logged_out(
     };
     let of = LoggedOut { upstream: name, session: token.session.as_deref(), link: link.as_ref() };
     authority.store.log_out(of, once, event, now).await.map_err(|e| broken(&e))?;
-    taken.give_back();
     let mut response = StatusCode::OK.into_response();
     let no_store = HeaderValue::from_static("no-store");
     response.headers_mut().insert(header::CACHE_CONTROL, no_store);

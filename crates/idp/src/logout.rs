@@ -23,7 +23,9 @@ use passavant_proto::{
     others_text::shown,
     secret::equal_in_constant_time,
 };
-use passavant_store::{AuditEvent, StoreError};
+use passavant_store::AuditEvent;
+use std::time::Duration;
+use tokio::time::timeout;
 use url::Url;
 
 /// The redirect URI after the logout. It has to be registered, exactly, for the client that the
@@ -143,9 +145,9 @@ pub(super) async fn end(State(idp): State<Idp>, request: Request) -> Response<Bo
     let mut there = None;
     match session(&idp, &parts.headers).await {
         Ok(Some((session, _))) => {
-            // Asked before the session ends: afterwards nothing tells it.
-            there = match upstream_of(&idp, &session.sid, &destination).await {
-                Ok(there) => there,
+            // Read before the session ends: afterwards nothing tells it.
+            let name = match authority.store.upstream_of(&session.sid).await {
+                Ok(name) => name,
                 Err(error) => return broken(&error),
             };
             let event = AuditEvent::granted(RequestEvent::SignOut, now)
@@ -154,6 +156,11 @@ pub(super) async fn end(State(idp): State<Idp>, request: Request) -> Response<Bo
                 .with(Detail::RequestId, origin_of(&parts).0);
             if let Err(error) = authority.store.end_session(&session.sid, event, now).await {
                 return broken(&error);
+            }
+            // Nobody waits long for an upstream that does not answer: the session has ended.
+            if let Some(name) = name.filter(|_| destination.uri.is_none()) {
+                let asked = timeout(THERE, signs_out_at(&idp, &name));
+                there = asked.await.ok().flatten();
             }
         }
         Ok(None) => {}
@@ -164,23 +171,17 @@ pub(super) async fn end(State(idp): State<Idp>, request: Request) -> Response<Bo
     response
 }
 
-/// The name of the upstream where the person of a session signed in, and where they sign out of it:
-/// for a person who is not on their way back to an application.
-async fn upstream_of(
-    idp: &Idp,
-    sid: &str,
-    destination: &Destination,
-) -> Result<Option<(String, String)>, StoreError> {
+/// How long an upstream is waited for when somebody signs out.
+const THERE: Duration = Duration::from_secs(2);
+
+/// The name of an upstream on pages, and where a browser signs out of it.
+async fn signs_out_at(idp: &Idp, name: &str) -> Option<(String, String)> {
     let authority = &idp.0.authority;
-    if destination.uri.is_some() {
-        return Ok(None);
-    }
-    let Some(name) = authority.store.upstream_of(sid).await? else { return Ok(None) };
-    let snapshot = authority.fresh().await?;
-    let Some(upstream) = snapshot.directory.upstream(&name) else { return Ok(None) };
+    let snapshot = authority.snapshot();
+    let upstream = snapshot.directory.upstream(name)?;
     let relying_party = &authority.context.relying_party;
-    let url = relying_party.end_session_url(&registration(idp, upstream)).await;
-    Ok(url.map(|url| (upstream.display_name.clone(), url)))
+    let url = relying_party.end_session_url(&registration(idp, upstream)).await?;
+    Some((upstream.display_name.clone(), url))
 }
 
 fn done(idp: &Idp, destination: &Destination, there: Option<&(String, String)>) -> Response<Body> {
