@@ -12,7 +12,7 @@ use passavant_admin::{
     },
 };
 use passavant_outbound::Outbound;
-use passavant_proto::secret::Secret;
+use passavant_proto::secret::{Secret, sha256};
 use passavant_store::AdminRole;
 use passavant_tests::world::{AGENT, Ask, Reply, World};
 use reqwest::Method;
@@ -381,6 +381,13 @@ async fn a_request_with_a_key_is_done_once_and_answered_again() {
     let new = r#"{"name": "Once", "id": "once"}"#;
     let first = with_key(&world, Method::POST, "/idp/clients", new, "k-1").await;
     assert_eq!((first.status, first.str("client_secret").len()), (200, 43), "{}", first.text);
+    // What was asked is on record by a hash that tells nobody which secret a body contained.
+    let plain = sha256(format!("POST /idp/clients\n{}", sha256(new.as_bytes())).as_bytes());
+    for beside in ["", "-wal"] {
+        let file = world.folder().join(format!("idp.db{beside}"));
+        let bytes = std::fs::read(file).unwrap_or_default();
+        assert!(!bytes.windows(plain.len()).any(|window| window == plain.as_bytes()));
+    }
     let again = with_key(&world, Method::POST, "/idp/clients", new, "k-1").await;
     assert_eq!((again.status, again.str("id")), (200, "once"), "{}", again.text);
     assert_eq!(again.header("idempotent-replayed"), "true");

@@ -245,34 +245,70 @@ async fn upstreams(store: &Store) {
     };
     assert_eq!(come(store, "up-changed", &changed).await, UpstreamOutcome::Changed);
     // One check at a time, of all who ask.
-    assert!(store.due_session("up-first-0", NOW.plus(-1)).await.unwrap().is_none(), "not due");
-    let due = store.due_session("up-first-0", NOW).await.unwrap().unwrap();
+    let due_by = async |sid: &str, before: Timestamp| {
+        store.due_session(sid, (before, NOW.plus(1000))).await.unwrap()
+    };
+    assert!(due_by("up-first-0", NOW.plus(-1)).await.is_none(), "not due");
+    // A time that is far ahead was written by a clock that was wrong.
+    let behind = (NOW.plus(-2000), NOW.plus(-1000));
+    assert!(store.due_session("up-first-0", behind).await.unwrap().is_some());
+    let due = due_by("up-first-0", NOW).await.unwrap();
     let mut tasks = Vec::new();
     for _ in 0..20 {
         let (store, due) = (store.clone(), due.clone());
         tasks.push(tokio::spawn(async move {
-            store.claim_check("up-first-0", &due, (NOW, NOW.plus(20))).await.unwrap()
+            store.claim_check("up-first-0", &due, NOW.plus(20)).await.unwrap()
         }));
     }
-    let mut claimed = 0;
+    let mut claimed = Vec::new();
     for task in tasks {
-        claimed += usize::from(task.await.unwrap());
+        claimed.extend(task.await.unwrap());
     }
-    assert_eq!(claimed, 1);
-    // Who claimed it and died is followed by somebody else.
-    assert!(store.claim_check("up-first-0", &due, (NOW.plus(20), NOW.plus(40))).await.unwrap());
-    store.check_failed("up-first-0", NOW.plus(50)).await.unwrap();
-    let failed = store.due_session("up-first-0", NOW).await.unwrap().unwrap();
+    let [dead] = claimed.try_into().unwrap();
+    // Who claimed it and died is followed by somebody else, and writes nothing afterwards.
+    let due = due_by("up-first-0", NOW).await.unwrap();
+    let mine = store.claim_check("up-first-0", &due, NOW.plus(40)).await.unwrap().unwrap();
+    assert!(!store.keep_token("up-first-0", &dead, "older").await.unwrap());
+    store.check_failed("up-first-0", &dead, NOW.plus(900)).await.unwrap();
+    let late = store.keep_checked(("up-first-0", &dead), &upstream(), None, NOW.plus(30)).await;
+    assert_eq!(late.unwrap(), Checked::Overtaken);
+    store.check_failed("up-first-0", &mine, NOW.plus(50)).await.unwrap();
+    let failed = due_by("up-first-0", NOW).await.unwrap();
     assert_eq!((failed.retry_at, failed.trying_until), (NOW.plus(50), Timestamp(0)));
-    let told = Told { display_name: Some("Ann".to_owned()), ..Told::default() };
-    let who = (ann.as_str(), Some(&told));
-    assert!(store.keep_checked("up-first-0", who, Some("next"), NOW.plus(60)).await.unwrap());
-    assert!(store.due_session("up-first-0", NOW.plus(59)).await.unwrap().is_none());
-    let kept = store.due_session("up-first-0", NOW.plus(60)).await.unwrap().unwrap();
-    assert_eq!((kept.sealed.as_str(), kept.retry_at), ("next", Timestamp(0)));
-    let user: User = store.by_id(&ann).await.unwrap().unwrap();
-    assert_eq!(user.display_name.as_deref(), Some("Ann"));
-    assert!(!store.keep_checked("unknown", who, None, NOW).await.unwrap());
+    // The next refresh token is kept before anything else is known.
+    let mine = store.claim_check("up-first-0", &failed, NOW.plus(75)).await.unwrap().unwrap();
+    assert!(store.keep_token("up-first-0", &mine, "next").await.unwrap());
+    // What was judged by a record that has changed since changes nothing.
+    let (who, at) = (person_there("ann"), NOW.plus(60));
+    let told = |name: &str, asked_at: Timestamp| Told {
+        display_name: Some(name.to_owned()),
+        asked_at,
+        ..Told::default()
+    };
+    let first = told("Ann", at);
+    let other = UpstreamProvider { client_id: "other".to_owned(), ..upstream() };
+    let judged = store.keep_checked(("up-first-0", &mine), &other, Some((&who, &first)), at).await;
+    assert_eq!(judged.unwrap(), Checked::Overtaken);
+    let due = due_by("up-first-0", NOW).await.unwrap();
+    assert_eq!((due.sealed.as_str(), due.trying_until), ("next", Timestamp(0)));
+    let mine = store.claim_check("up-first-0", &due, NOW.plus(80)).await.unwrap().unwrap();
+    let kept =
+        store.keep_checked(("up-first-0", &mine), &upstream(), Some((&who, &first)), at).await;
+    assert_eq!(kept.unwrap(), Checked::Kept);
+    assert!(due_by("up-first-0", NOW.plus(59)).await.is_none());
+    let due = due_by("up-first-0", NOW.plus(60)).await.unwrap();
+    assert_eq!((due.sealed.as_str(), due.retry_at), ("next", Timestamp(0)));
+    let display_name = async || {
+        let user: User = store.by_id(&ann).await.unwrap().unwrap();
+        user.display_name
+    };
+    assert_eq!(display_name().await.as_deref(), Some("Ann"));
+    // An older answer that arrives later says nothing about now.
+    let mine = store.claim_check("up-first-0", &due, NOW.plus(90)).await.unwrap().unwrap();
+    let older = told("Ann before", NOW.plus(55));
+    let told = Some((&who, &older));
+    let kept = store.keep_checked(("up-first-0", &mine), &upstream(), told, NOW.plus(61)).await;
+    assert_eq!((kept.unwrap(), display_name().await.as_deref()), (Checked::Kept, Some("Ann")));
     // A session that ended there; told twice, it ends once.
     let live =
         async |sid: &str| store.session(&format!("cookie {sid}"), NOW).await.unwrap().is_some();
@@ -295,7 +331,7 @@ async fn upstreams(store: &Store) {
     come(store, "up-last", &sign_in_there("ann", "z")).await;
     store.end_session("up-last", event("sign_out"), NOW).await.unwrap();
     store.forget_expired(wall_clock(), None).await.unwrap();
-    assert!(store.due_session("up-last", NOW).await.unwrap().is_none());
+    assert!(due_by("up-last", NOW).await.is_none());
     // Links: one user each, and gone with user and upstream.
     let bob = person_there("bob");
     let linked = async |user: &str| {

@@ -62,7 +62,8 @@ async fn renew(world: &World, tokens: &Value) -> Reply {
 async fn company(more: Value) -> (World, FakeUpstream) {
     let world = World::new().await;
     let fake = FakeUpstream::start(&world, "").await;
-    let mut said = json!({"domains": ["acme.example"], "groups": {"Eng": "engineering"}});
+    let mut said = json!({"domains": ["acme.example"], "groups": {"Eng": "engineering"},
+        "acr_values": {"there:strong": "strong"}});
     for (member, value) in more.as_object().unwrap() {
         said[member] = value.clone();
     }
@@ -75,7 +76,7 @@ async fn people_sign_in_at_the_companys_own_provider_and_reach_what_policy_allow
     let (world, fake) = company(json!({})).await;
     let tokens = world.through(&mut Browser::default(), "corp", "").await.unwrap();
     let claims = id_token(&tokens);
-    assert_eq!(claims["acr"], "there:strong");
+    assert_eq!(claims["acr"], "strong");
     assert_eq!(claims["amr"], json!(["hwk", "user"]));
     assert_eq!(claims["auth_time"], world.now().0);
     let user = user_of(&world, &tokens).await;
@@ -114,6 +115,12 @@ async fn people_sign_in_at_the_companys_own_provider_and_reach_what_policy_allow
     let less = world.through(&mut Browser::default(), "corp", "").await.unwrap();
     assert!(user_of(&world, &less).await.groups.is_empty());
     assert_eq!(exchange(&world, &less).await.str("error"), "access_denied");
+    // What an upstream changes of somebody is on record.
+    let filter = AuditFilter { limit: 20, ..AuditFilter::default() };
+    let rows = world.idp_store.audit(&filter).await.unwrap();
+    let rows = rows.iter().filter(|row| row.event == "person.changed");
+    let what: Vec<&str> = rows.map(|row| row.details["detail"].as_str()).collect();
+    assert_eq!(what, ["out of engineering", "display_name"]);
     fake.claim("groups", Value::Null);
     world.idp_admin();
     let none = world.through(&mut Browser::default(), "corp", "").await.unwrap();
@@ -412,6 +419,19 @@ async fn an_issuer_of_every_tenant_lets_in_those_that_are_listed() {
     let linked = world.through(&mut Browser::default(), "entra", "").await.unwrap();
     assert_eq!(id_token(&linked)["sub"], "erin-id");
     assert_ne!(id_token(&tokens)["sub"], "erin-id");
+    // A tenant more ends nothing; one that is let in no more takes along what came from it, and its
+    // links can be taken away.
+    let change = async |tenants: Value| {
+        let change = serde_json::from_value(json!({ "tenants": tenants })).unwrap();
+        idp.change::<Upstreams>("entra", &change, None).await.unwrap();
+    };
+    change(json!([OTHER_TENANT, TENANT])).await;
+    assert_eq!(renew(&world, &linked).await.status, 200);
+    change(json!([OTHER_TENANT])).await;
+    assert_eq!(exchange(&world, &linked).await.str("error"), "invalid_grant");
+    assert_eq!(renew(&world, &tokens).await.str("error"), "invalid_grant");
+    let gone = PersonLinkQuery { subject: "object-9".to_owned(), tenant: Some(TENANT.to_owned()) };
+    idp.unlink_person("entra", &gone).await.unwrap();
 }
 
 #[tokio::test]
@@ -459,7 +479,7 @@ async fn a_class_is_what_the_upstream_said_and_a_new_sign_in_is_checked() {
     let (world, fake) = company(json!({"acr_values": {"gold": "phr"}})).await;
     let mut browser = Browser::default();
     let plain = world.through(&mut browser, "corp", "").await.unwrap();
-    assert_eq!(id_token(&plain)["acr"], "there:strong");
+    assert!(id_token(&plain).get("acr").is_none(), "a class that is not mapped means nothing");
     // A stronger one is asked for, by its name there, although the browser is signed in.
     fake.claim("acr", json!("gold"));
     let (url, _) = world.authorize_url(AGENT, "&acr_values=phr");
@@ -494,6 +514,15 @@ async fn a_class_is_what_the_upstream_said_and_a_new_sign_in_is_checked() {
     assert_eq!((page.status, reasons(&world).await[0].as_str()), (400, "sign_in.stale"));
     world.through(&mut Browser::default(), "corp", "&prompt=login").await.unwrap_err();
     assert!(fake.said().authorized.last().unwrap()["prompt"].starts_with("login"));
+    // A time that has not been yet says nothing; nor does one that is no time.
+    for time in [json!(world.now().0 + 86_400), json!(i64::MAX), json!(-5), json!(0)] {
+        fake.claim("auth_time", time.clone());
+        let page = world.through(&mut Browser::default(), "corp", "&max_age=60").await;
+        page.expect_err(&time.to_string());
+        if let Ok(untold) = world.through(&mut Browser::default(), "corp", "").await {
+            assert!(id_token(&untold).get("auth_time").is_none(), "{time}: {}", id_token(&untold));
+        }
+    }
     fake.claim("auth_time", Value::Null);
     world.through(&mut Browser::default(), "corp", "&max_age=60").await.unwrap_err();
     // Without that wish it is let in, and the ID token says nothing that nobody said.
@@ -509,8 +538,11 @@ async fn a_class_is_what_the_upstream_said_and_a_new_sign_in_is_checked() {
     let (at, _) = world.follow(&mut signed_in, &url).await;
     assert!(at.contains("code="), "{at}");
     // An end of the session that the upstream tells is the end here.
-    fake.claim("session_expiry", json!(world.now().0 - 1));
-    world.through(&mut Browser::default(), "corp", "").await.unwrap_err();
+    for wrong in [json!(world.now().0 - 1), json!("soon"), json!([1]), json!(true)] {
+        fake.claim("session_expiry", wrong.clone());
+        let page = world.through(&mut Browser::default(), "corp", "").await;
+        page.expect_err(&wrong.to_string());
+    }
     fake.claim("session_expiry", json!(world.now().0 + 100));
     let mut browser = Browser::default();
     world.through(&mut browser, "corp", "").await.unwrap();
@@ -580,7 +612,13 @@ async fn an_upstream_that_does_not_answer_ends_nothing_until_its_time_is_over() 
         (429, json!({"error": "slow_down"})),
         (401, json!({"error": "invalid_client"})),
         (200, json!("nonsense")),
+        (200, json!({})),
+        (200, json!({"token_type": "Bearer"})),
+        (200, json!({"error": "temporarily_unavailable"})),
+        (200, json!({"access_token": 7})),
         (200, json!({"id_token": "not.a.token"})),
+        (200, json!({"access_token": "theirs", "id_token": "not.a.token"})),
+        (200, json!({"access_token": "theirs", "refresh_token": "x".repeat(9000)})),
     ] {
         fake.said().refresh = Some((status, body.clone()));
         world.pass(301);
@@ -836,6 +874,29 @@ async fn a_device_and_a_computer_are_added_by_people_of_an_upstream() {
     let page = world.idp.endpoint("/activate");
     let shown = browser.get(&world, &page).await;
     assert!(shown.text.contains("Sign in with corp"), "{}", shown.text);
+    assert!(!shown.text.contains("name=\"password\""), "the name comes first");
+    let post = |more: &[(&str, &str)]| Ask {
+        url: page.clone(),
+        form: [&[("csrf", ""), ("answer", "sign_in")], more]
+            .concat()
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+        headers: vec![("origin".to_owned(), world.idp.origin().to_owned())],
+        method: Method::POST,
+    };
+    // An address of the upstream leads there, and a password that was typed with it is not looked
+    // at.
+    for more in [
+        &[("username", "nobody@ACME.example")][..],
+        &[("username", "erin@acme.example"), ("password", PASSWORD)],
+    ] {
+        let reply = browser.ask(&world, post(more)).await;
+        assert_eq!(reply.status, 303, "{}", reply.text);
+        assert!(reply.header("location").starts_with(&fake.said().metadata_url()));
+    }
+    let named = browser.ask(&world, post(&[("username", "erin")])).await;
+    assert!(named.text.contains("name=\"password\""), "{}", named.text);
     let (at, shown) = world.follow(&mut browser, &format!("{page}?upstream=corp")).await;
     assert_eq!(at, page);
     assert!(shown.text.contains("user_code"), "{}", shown.text);
@@ -853,6 +914,12 @@ async fn a_device_and_a_computer_are_added_by_people_of_an_upstream() {
     let (at, shown) = world.follow(&mut Browser::default(), &url).await;
     assert_eq!(shown.status, 200, "{at} {}", shown.text);
     assert!(shown.text.contains("name=\"ticket\""), "it asks: {}", shown.text);
+    assert!(shown.text.contains("You are adding a computer"), "{}", shown.text);
+    // A sign-in that is known to be old is not enough for that.
+    fake.claim("auth_time", json!(world.now().0 - 7200));
+    let (_, shown) = world.follow(&mut Browser::default(), &url).await;
+    assert!(shown.status >= 400 && !shown.text.contains("name=\"ticket\""), "{}", shown.text);
+    assert_eq!(reasons(&world).await[0], "sign_in.stale");
     // So does every program that proves nothing, however fresh the sign-in: no page of ours told the
     // person which program it is for.
     fake.claim("auth_time", json!(world.now().0));
@@ -889,7 +956,30 @@ async fn what_the_id_token_leaves_out_is_read_at_user_info_if_it_is_about_the_sa
     }
     let tokens = world.through(&mut Browser::default(), "corp", "").await.unwrap();
     assert_eq!(user_of(&world, &tokens).await.groups.len(), 1);
-    assert_eq!(id_token(&tokens)["acr"], "there:strong", "signed claims come first");
+    assert_eq!(id_token(&tokens)["acr"], "strong", "signed claims come first");
+    // What is not signed says nothing about how somebody signed in, and half of an address does not
+    // make another one whole.
+    for name in ["acr", "amr", "auth_time"] {
+        fake.claim(name, Value::Null);
+    }
+    fake.claim("email_verified", json!(true));
+    let mut forged = said.clone();
+    forged["acr"] = json!("there:strong");
+    forged["amr"] = json!(["hwk"]);
+    forged["auth_time"] = json!(world.now().0);
+    forged["session_expiry"] = json!(world.now().0 - 1);
+    forged["email"] = json!("boss@acme.example");
+    forged["email_verified"] = Value::Null;
+    fake.said().user_info = Some((200, forged));
+    let tokens = world.through(&mut Browser::default(), "corp", "").await.unwrap();
+    let claims = id_token(&tokens);
+    for name in ["acr", "amr", "auth_time"] {
+        assert!(claims.get(name).is_none(), "{name}: {claims}");
+    }
+    let user = user_of(&world, &tokens).await;
+    let boss = user.email.as_deref() == Some("boss@acme.example");
+    assert!(!boss || !user.email_verified, "{user:?}");
+    fake.claim("email_verified", Value::Null);
     fake.claim("sub", json!("new-there"));
     for (status, body) in [
         (200, said.clone()),
@@ -1252,4 +1342,112 @@ async fn an_id_jag_names_the_tenant_of_the_authorization_server_where_one_is_set
     let reply = world.administer(Method::PATCH, &path, Some(body)).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
     assert_eq!(world.send(&world.redeem(&id_jag().await)).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_class_of_one_upstream_is_no_class_of_another() {
+    let (world, corp) = company(json!({"acr_values": {"gold": "phr"}})).await;
+    corp.claim("acr", json!("gold"));
+    let partner = FakeUpstream::start(&world, "").await;
+    let joins = json!({"groups": {"Eng": "engineering"}});
+    world.add_upstream("partner", &partner, joins).await;
+    partner.claim("preferred_username", json!("pat"));
+    let change = serde_json::from_value(json!({"conditions": {"acr_values": ["phr"]}})).unwrap();
+    let connection = world.connection(AGENT, "x").id;
+    world.idp_admin().change::<Connections>(&connection, &change, None).await.unwrap();
+    for claimed in ["phr", "gold", "urn:passavant:acr:password"] {
+        partner.claim("acr", json!(claimed));
+        let tokens = world.through(&mut Browser::default(), "partner", "").await.unwrap();
+        assert!(id_token(&tokens).get("acr").is_none(), "{claimed}: {}", id_token(&tokens));
+        let reply = exchange(&world, &tokens).await;
+        assert_eq!(reply.str("error"), "insufficient_user_authentication", "{claimed}");
+    }
+    let tokens = world.through(&mut Browser::default(), "corp", "").await.unwrap();
+    assert_eq!(exchange(&world, &tokens).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_user_name_is_not_an_address_of_another_upstreams_people() {
+    let (world, _corp) = company(json!({})).await;
+    let partner = FakeUpstream::start(&world, "").await;
+    world.add_upstream("partner", &partner, json!({"domains": ["partner.example"]})).await;
+    for name in ["boss@acme.example", "boss@ACME.Example"] {
+        partner.claim("preferred_username", json!(name));
+        world.through(&mut Browser::default(), "partner", "").await.expect_err(name);
+    }
+    for name in ["pat@partner.example", "pat@elsewhere.example", "pat"] {
+        partner.claim("sub", json!(format!("sub of {name}")));
+        partner.claim("preferred_username", json!(name));
+        world.through(&mut Browser::default(), "partner", "").await.expect(name);
+    }
+}
+
+#[tokio::test]
+async fn what_is_changed_while_an_upstream_is_asked_decides() {
+    let (world, fake) = company(json!({})).await;
+    let idp = world.idp_admin();
+    let tokens = world.through(&mut Browser::default(), "corp", "").await.unwrap();
+    let id = user_of(&world, &tokens).await.id;
+    let groups = async || idp.show::<Users>(&id).await.unwrap().groups;
+    fake.claim("groups", json!(["admins"]));
+    world.pass(301);
+    fake.said().slow = Duration::from_millis(500);
+    let asking = world.exchange(tokens["id_token"].as_str().unwrap());
+    let change = async {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        let change = json!({"groups": {"Eng": "engineering", "admins": "engineering"}});
+        let change = serde_json::from_value(change).unwrap();
+        idp.change::<Upstreams>("corp", &change, None).await.unwrap();
+    };
+    let (reply, ()) = tokio::join!(world.send(&asking), change);
+    // By the old mapping they would have left the group.
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert_eq!(groups().await.len(), 1, "what was judged by the old mapping changes nothing");
+    fake.said().slow = Duration::ZERO;
+    let before = fake.refreshed();
+    assert_eq!(exchange(&world, &tokens).await.status, 200);
+    assert_eq!((fake.refreshed(), groups().await.len()), (before + 1, 1), "asked again");
+    // Switched off meanwhile: it has ended, whatever the upstream says then.
+    world.pass(301);
+    fake.said().slow = Duration::from_millis(500);
+    let off = async {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        idp.switch::<Upstreams>("corp", false).await.unwrap();
+    };
+    let (reply, ()) = tokio::join!(world.send(&asking), off);
+    assert_eq!(reply.str("error"), "invalid_grant", "{}", reply.text);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_loses_no_refresh_token() {
+    let (world, fake) = company(json!({})).await;
+    let tokens = world.through(&mut Browser::default(), "corp", "").await.unwrap();
+    world.pass(301);
+    fake.said().slow = Duration::from_millis(300);
+    let asking = world.exchange(tokens["id_token"].as_str().unwrap());
+    let gone = tokio::time::timeout(Duration::from_millis(100), world.send(&asking)).await;
+    assert!(gone.is_err(), "it went away");
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    fake.said().slow = Duration::ZERO;
+    let before = fake.refreshed();
+    assert_eq!(exchange(&world, &tokens).await.status, 200);
+    assert_eq!(fake.refreshed(), before, "what was answered meanwhile is known");
+    world.pass(301);
+    assert_eq!(renew(&world, &tokens).await.status, 200, "the token that is good now was kept");
+}
+
+#[tokio::test]
+async fn an_upstream_that_answers_nothing_holds_up_its_own_people_alone() {
+    let (world, fake) = company(json!({})).await;
+    fake.said().hangs = true;
+    let (url, _) = world.authorize_url(AGENT, "&upstream=corp");
+    let started = std::time::Instant::now();
+    let ten = (0..10).map(|_| async { Browser::default().get(&world, &url).await });
+    for page in futures::future::join_all(ten).await {
+        assert!(page.status >= 400, "{}", page.text);
+    }
+    // The next one hears it at once.
+    assert!(Browser::default().get(&world, &url).await.status >= 400);
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert!(!world.sign_in().await.id_token.is_empty(), "others sign in");
 }

@@ -162,7 +162,7 @@ pub(super) async fn page(State(idp): State<Idp>, request: Request) -> Response<B
         return broken(&error);
     }
     if let Some(name) = chosen(&parts) {
-        let sent = sign_in_elsewhere(&idp, &name, &parts).await;
+        let sent = sign_in_elsewhere(&idp, &name, None, &parts).await;
         let (Ok(response) | Err(response)) = sent;
         return response;
     }
@@ -177,6 +177,7 @@ pub(super) async fn page(State(idp): State<Idp>, request: Request) -> Response<B
 async fn sign_in_elsewhere(
     idp: &Idp,
     name: &str,
+    hint: Option<&str>,
     parts: &Parts,
 ) -> Result<Response<Body>, Response<Body>> {
     let snapshot = idp.0.authority.fresh().await.map_err(|e| broken(&e))?;
@@ -184,8 +185,8 @@ async fn sign_in_elsewhere(
         return Ok(sign_in_form(idp, parts, None));
     };
     let target = parts.uri.path();
-    let sending = Sending { target, fresh: false, max_age: None };
-    let asked = Asked { hint: None, classes: &[], prompt_login: true };
+    let sending = Sending { target, fresh: false, untold_is_fresh: true, max_age: None };
+    let asked = Asked { hint, classes: &[], prompt_login: true };
     send_to(idp, sending, upstream, asked, parts).await
 }
 
@@ -219,7 +220,18 @@ pub(super) async fn answer(State(idp): State<Idp>, request: Request) -> Response
     if let Err(error) = idp.0.authority.fresh().await {
         return broken(&error);
     }
+    let username = form.optional("username").map(str::trim).unwrap_or_default();
+    if let Some(upstream) = idp.0.authority.snapshot().directory.upstream_for(username) {
+        // An address of an upstream leads there, whatever else was typed.
+        let (Ok(response) | Err(response)) =
+            sign_in_elsewhere(&idp, &upstream.name, Some(username), &parts).await;
+        return response;
+    }
     let done = match form.optional("answer") {
+        _ if form.mentions("username") && !form.mentions("password") => {
+            let next = Problem { status: StatusCode::OK, text: "", username };
+            Ok(sign_in_form(&idp, &parts, Some(&next)))
+        }
         _ if form.mentions("password") => sign_in(&idp, &form, &parts).await,
         said => typed(&idp, &form, said, &parts).await,
     };
@@ -409,7 +421,8 @@ fn proof_of(idp: &Idp, parts: &Parts) -> String {
 fn sign_in_form(idp: &Idp, parts: &Parts, problem: Option<&Problem<'_>>) -> Response<Body> {
     let head = html! { p.soft { "You need this to sign in on a device that shows you a code." } };
     let snapshot = idp.0.authority.snapshot();
-    let ways = Ways::of(&snapshot.directory, parts, true).with_password();
+    let named = problem.is_some_and(|problem| !problem.username.is_empty());
+    let ways = Ways::of(&snapshot.directory, parts, named);
     sign_in_page::form(idp, &ways, parts, (&head, ""), None, problem, &html! {})
 }
 

@@ -13,7 +13,7 @@ use passavant_proto::{
 };
 use passavant_store::{Seen, Store, StoreError, User};
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -30,6 +30,8 @@ pub struct IdpDirectory {
     pub(crate) policy: Policy,
     /// The identity providers at which people sign in, by name.
     upstreams: Vec<UpstreamProvider>,
+    /// Those whose records cannot be read here: a later version may have written them.
+    unreadable_upstreams: BTreeSet<String>,
     clients: HashMap<String, Arc<RegisteredClient>>,
     /// People that were read in this generation, for decisions that are recorded against their
     /// rows.
@@ -43,10 +45,11 @@ impl Directory for IdpDirectory {
         let policy = store.policy(issuer).await?;
         let mut clients = store.all::<Client>().await?;
         clients.push(Client::enrolment());
-        let upstreams = store.all::<UpstreamProvider>().await?;
+        let upstreams = store.readings::<UpstreamProvider>().await?;
         Ok(Self {
             policy,
-            upstreams,
+            upstreams: upstreams.records,
+            unreadable_upstreams: upstreams.unreadable.into_iter().map(|(id, _)| id).collect(),
             clients: registered(clients),
             people: Mutex::default(),
             installations: Mutex::default(),
@@ -98,6 +101,16 @@ impl IdpDirectory {
     /// The identity providers at which people may sign in.
     pub(crate) fn upstreams(&self) -> impl Iterator<Item = &UpstreamProvider> {
         self.upstreams.iter().filter(|upstream| !upstream.disabled)
+    }
+
+    /// Whether there are any, readable or not.
+    pub(crate) fn has_upstreams(&self) -> bool {
+        !self.upstreams.is_empty() || !self.unreadable_upstreams.is_empty()
+    }
+
+    /// Whether the record of one is there and cannot be read.
+    pub(crate) fn is_unreadable_upstream(&self, name: &str) -> bool {
+        self.unreadable_upstreams.contains(name)
     }
 
     /// One of them.

@@ -9,6 +9,7 @@ use passavant_authority::{
 use passavant_proto::identifier::Issuer;
 use passavant_store::{Store, StoreError};
 use std::sync::Arc;
+use tokio_util::task::TaskTracker;
 
 /// The settings of an IdP.
 #[derive(Clone, Debug)]
@@ -71,6 +72,8 @@ pub(crate) struct IdpState {
     pub(crate) settings: IdpSettings,
     pub(crate) passwords: Passwords,
     pub(crate) admission: Admission,
+    /// Checks of people at their upstreams that are under way.
+    pub(crate) checks: TaskTracker,
 }
 
 impl Idp {
@@ -85,7 +88,15 @@ impl Idp {
     ) -> Result<Self, StoreError> {
         let authority = Authority::open("idp", issuer, store, keys.into(), context).await?;
         let admission = Admission::new(settings.rates);
-        Ok(Self(Arc::new(IdpState { authority, settings, passwords, admission })))
+        let checks = TaskTracker::new();
+        Ok(Self(Arc::new(IdpState { authority, settings, passwords, admission, checks })))
+    }
+
+    /// Waits until what is asked of upstreams has been answered: the next refresh token of one must
+    /// not be lost.
+    pub async fn finish(&self) {
+        self.0.checks.close();
+        self.0.checks.wait().await;
     }
 
     /// The issuer identifier.

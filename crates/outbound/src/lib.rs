@@ -24,7 +24,7 @@ pub use http::{Answer, Bounds, BoxedAddresses, NOTABLE_SKEW, Names, Outbound, Pr
 pub use jwks::{KeySource, KeysError, RemoteKeys};
 pub use reach::{Reach, checked};
 pub use relying_party::{
-    ClientProof, Registration, RelyingParty, Returned, SignInFlow, SignInWishes,
+    ClientProof, Refreshed, Registration, RelyingParty, Returned, SignInFlow, SignInWishes,
 };
 pub use trouble::{OutboundError, text as cause_of};
 pub use upstream::{Upstream, UpstreamError};

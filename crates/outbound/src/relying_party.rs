@@ -29,8 +29,9 @@ use serde::Deserialize;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::{sync::Mutex as AsyncMutex, time::timeout};
 
 /// A relying party of any IdP. Cheap to clone.
 #[derive(Clone)]
@@ -55,6 +56,9 @@ struct Entry {
 
 /// No request is made for this long after one that failed, in seconds.
 const COOLDOWN: i64 = 10;
+
+/// How long a discovery may take, all of its places together.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// Metadata are fetched again after this time, in seconds.
 const FRESH: i64 = 300;
@@ -153,10 +157,31 @@ pub struct Returned {
 struct TokenAnswer {
     #[serde(default)]
     id_token: Option<String>,
-    #[serde(default)]
-    access_token: Option<String>,
+    /// Required (RFC 6749 section 5.1).
+    access_token: String,
     #[serde(default)]
     refresh_token: Option<String>,
+}
+
+/// What a refresh brought, not verified yet.
+pub struct Refreshed(TokenAnswer);
+
+impl Refreshed {
+    /// The next refresh token, if there is one.
+    pub fn refresh_token(&self) -> Option<Secret> {
+        self.0.next()
+    }
+}
+
+/// Longest refresh token of an IdP that is kept, in bytes.
+const LONGEST_TOKEN: usize = 8 * 1024;
+
+impl TokenAnswer {
+    /// The refresh token, if it can be kept.
+    fn next(&self) -> Option<Secret> {
+        let token = self.refresh_token.as_deref()?;
+        (1..=LONGEST_TOKEN).contains(&token.len()).then(|| Secret::new(token))
+    }
 }
 
 impl RelyingParty {
@@ -197,16 +222,16 @@ impl RelyingParty {
                 "{issuer} did not answer a moment ago, and is not asked again yet"
             )));
         }
-        match discover_named(&self.outbound, issuer, named).await {
-            Ok(metadata) => {
-                *entry = Entry { found: Some((now, metadata.clone())), failed_at: None };
-                Ok(metadata)
-            }
-            Err(error) => {
-                entry.failed_at = Some(now);
-                Err(error)
-            }
-        }
+        // Noted before the fetch: whoever waits for it may go away, and the next one does not wait as
+        // long again.
+        entry.failed_at = Some(now);
+        let found = timeout(PATIENCE, discover_named(&self.outbound, issuer, named)).await;
+        let metadata = found.map_err(|_| {
+            let seconds = PATIENCE.as_secs();
+            DiscoveryError::Unusable(format!("{issuer} did not answer within {seconds} seconds"))
+        })??;
+        *entry = Entry { found: Some((now, metadata.clone())), failed_at: None };
+        Ok(metadata)
     }
 
     fn held(&self) -> MutexGuard<'_, Metadata> {
@@ -281,16 +306,25 @@ impl RelyingParty {
         self.returned(registration, answer, Some(flow.nonce)).await
     }
 
-    /// Asks with a refresh token whether the person is still there (OpenID Connect Core 12).
+    /// Asks with a refresh token whether the person is still there (OpenID Connect Core 12). The
+    /// presented token may be used up as soon as there is an answer: store the next one first.
     pub async fn refresh(
         &self,
         registration: &Registration<'_>,
         proof: &ClientProof<'_>,
         refresh_token: &Secret,
-    ) -> Result<Returned, SignInError> {
+    ) -> Result<Refreshed, SignInError> {
         let metadata = self.metadata(registration).await?;
         let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
-        let answer = self.token(registration, proof, &metadata, &form).await?;
+        self.token(registration, proof, &metadata, &form).await.map(Refreshed)
+    }
+
+    /// Verifies what a refresh brought.
+    pub async fn refreshed(
+        &self,
+        registration: &Registration<'_>,
+        Refreshed(answer): Refreshed,
+    ) -> Result<Returned, SignInError> {
         self.returned(registration, answer, None).await
     }
 
@@ -459,6 +493,11 @@ impl RelyingParty {
             }
             return Err(SignInError::Refused { party, error });
         }
+        // A party in front may answer 200 to everything: an error is one, whatever the status.
+        if let Ok(error) = answer.json::<OAuthError>() {
+            let party = registration.issuer.to_string();
+            return Err(SignInError::Refused { party, error });
+        }
         answer
             .json()
             .map_err(|error| SignInError::BadAnswer(format!("not a token answer: {error}")))
@@ -470,8 +509,8 @@ impl RelyingParty {
         answer: TokenAnswer,
         nonce: Option<&str>,
     ) -> Result<Returned, SignInError> {
-        let refresh_token = answer.refresh_token.map(Secret::new);
-        let access_token = answer.access_token.map(Secret::new);
+        let refresh_token = answer.next();
+        let access_token = Some(Secret::new(answer.access_token));
         let Some(id_token) = answer.id_token else {
             let issuer = registration.issuer.clone();
             return Ok(Returned { claims: None, issuer, refresh_token, access_token });

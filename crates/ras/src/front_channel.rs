@@ -102,7 +102,8 @@ impl FrontChannel for Ras {
         })?;
         let scope = |_: &[String]| "openid email".to_owned();
         let (fresh, max_age) = (read.request.fresh, read.request.max_age);
-        let sending = upstream::Sending { target: &read.target, fresh, max_age };
+        let sending =
+            upstream::Sending { target: &read.target, fresh, untold_is_fresh: false, max_age };
         let prompt: &[&str] = if fresh { &["login"] } else { &[] };
         let wishes = SignInWishes { login_hint: email, prompt, max_age, ..SignInWishes::default() };
         let there = (&registration, None);

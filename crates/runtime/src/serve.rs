@@ -134,11 +134,20 @@ struct Running {
     /// Background tasks of the gateways.
     tasks: JoinSet<()>,
     journals: Vec<oneshot::Receiver<()>>,
+    /// Its questions at upstreams are waited for.
+    idp: Option<Idp>,
 }
 
 impl Running {
     async fn finish(mut self) {
         while self.listeners.join_next().await.is_some() {}
+        if let Some(idp) = &self.idp
+            && timeout(TELL, idp.finish()).await.is_err()
+        {
+            tracing::warn!(
+                "an upstream did not answer in time; some people may have to sign in again"
+            );
+        }
         // No further decisions are made; those that were made are reported, as far as the recipient
         // responds.
         let told = async { while self.tasks.join_next().await.is_some() {} };
@@ -253,7 +262,7 @@ async fn start(
     listen_for_probes(&mut listeners, config.health, probes, &entropy, &stop).await?;
     certificates.watch(&stop);
     spawn_pruning(kept, &clock, &stop);
-    Ok(Running { listeners, stores, tasks, journals })
+    Ok(Running { listeners, stores, tasks, journals, idp: idp_role })
 }
 
 type AdminParts = (Option<IdpAdmin>, BTreeMap<String, RasAdmin>, Option<Router>);

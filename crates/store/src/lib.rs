@@ -32,7 +32,7 @@ pub use ledger::{
 };
 pub use opening::{check_transport, sqlite_path};
 pub use people::{
-    DueSession, Group, Installation, LoggedOut, MOST_INSTALLATIONS, PersonLink, Told,
+    Checked, DueSession, Group, Installation, LoggedOut, MOST_INSTALLATIONS, PersonLink, Told,
     UpstreamOutcome, UpstreamSignIn, User,
 };
 pub use record::Record;

@@ -370,7 +370,7 @@ pub(crate) async fn sessions<A: Administration>(
         items.push(SessionView {
             id: session.sid,
             user,
-            signed_in_at: session.authentication.auth_time,
+            signed_in_at: Some(session.authentication.auth_time).filter(|time| time.0 > 0),
             acr: session.authentication.acr,
             amr: session.authentication.amr,
             expires_at: session.expires_at,

@@ -435,6 +435,11 @@ impl ManagedKind<IdpAdmin> for Upstreams {
             }
             None => None,
         };
+        // Who may not sign in any more has nothing any more; refresh tokens of another client id are of
+        // no use.
+        let fewer = !held.tenants.is_subset(tenants)
+            || !held.hosted_domains.is_subset(hosted)
+            || change.client_id.as_ref().is_some_and(|id| *id != held.client_id);
         let set = |upstream: &mut UpstreamProvider| {
             put(&mut upstream.display_name, change.display_name);
             put(&mut upstream.tenants, change.tenants);
@@ -451,7 +456,12 @@ impl ManagedKind<IdpAdmin> for Upstreams {
             put(&mut upstream.acr_values, change.acr_values);
             put(&mut upstream.just_in_time, change.just_in_time);
         };
-        Ok(view(idp, &context.change((Self::NOUN, id), Act::Change, set).await?))
+        if !fewer {
+            return Ok(view(idp, &context.change((Self::NOUN, id), Act::Change, set).await?));
+        }
+        let event = context.event::<UpstreamProvider>(Act::Change, id);
+        let changed = context.store.close_upstream(id, set, event, context.now()).await?;
+        Ok(view(idp, &changed.ok_or_else(|| ActError::missing(Self::NOUN, id))?))
     }
 
     async fn dependents(
@@ -494,8 +504,8 @@ impl Switched<IdpAdmin> for Upstreams {
 /// What an upstream knows a person by.
 fn link_of(
     upstream: &UpstreamProvider,
-    subject: String,
-    tenant: Option<String>,
+    (subject, tenant): (String, Option<String>),
+    new: bool,
 ) -> Result<SubjectLink, ActError> {
     check_text("subject", &subject)?;
     if upstream.preset != Preset::Entra {
@@ -510,8 +520,9 @@ fn link_of(
     };
     let several = is_for_all_tenants(&upstream.issuer);
     let tenant = tenant.or_else(|| if several { None } else { own() });
+    // Who was linked by a tenant that was let in before is found by it.
     let listed =
-        tenant.as_ref().is_some_and(|tenant| !several || upstream.tenants.contains(tenant));
+        tenant.as_ref().is_some_and(|tenant| !new || !several || upstream.tenants.contains(tenant));
     let Some(tenant) = tenant.filter(|_| listed) else {
         return Err(ActError::conflict(
             "`tenant` is missing, or not one of the upstream's",
@@ -552,7 +563,7 @@ pub(crate) async fn link(
 ) -> Result<Nothing, ActError> {
     let upstream = context.find::<UpstreamProvider>(Upstreams::NOUN, name).await?;
     let user = Users::id_of(idp, context, &new.user).await?;
-    let link = link_of(&upstream, new.subject, new.tenant)?;
+    let link = link_of(&upstream, (new.subject, new.tenant), true)?;
     let event = context
         .event::<UpstreamProvider>(Act::Link, name)
         .person(&user)
@@ -573,7 +584,7 @@ pub(crate) async fn unlink(
     said: PersonLinkQuery,
 ) -> Result<(), ActError> {
     let upstream = context.find::<UpstreamProvider>(Upstreams::NOUN, name).await?;
-    let link = link_of(&upstream, said.subject, said.tenant)?;
+    let link = link_of(&upstream, (said.subject, said.tenant), false)?;
     let event = context
         .event::<UpstreamProvider>(Act::Unlink, name)
         .with(Detail::Issuer, link.issuer.as_str())

@@ -29,7 +29,7 @@ use passavant_authority::{admission::Cells, origin::origin_of};
 use passavant_proto::{
     event::{Detail, RequestEvent},
     others_text::shown,
-    secret::{Secret, sha256},
+    secret::{Secret, mac, sha256},
     time::{Clock, Entropy},
 };
 use passavant_store::{
@@ -378,6 +378,8 @@ impl Gate {
         };
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         let request = format!("{} {target}\n{}", parts.method, sha256(body));
+        // What an earlier version stored.
+        let unkeyed = sha256(request.as_bytes());
         let once = Once {
             // A later administrator of the same name is a different one.
             key: sha256(
@@ -388,17 +390,20 @@ impl Gate {
                 )
                 .as_bytes(),
             ),
-            request: sha256(request.as_bytes()),
+            // By a key that is not stored: a body may contain a secret that can be guessed.
+            request: mac(key.as_bytes(), request.as_bytes()),
             forget_after: self.clock.now().plus(KNOWN_FOR),
         };
         let store = &self.servers[server].store;
         match store.done_before(&once.key).await.map_err(|error| broken(&error))? {
             None => Ok(Some((server, once))),
-            Some(DoneBefore { request, .. }) if request != once.request => Err(refuse(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "this Idempotency-Key was used for another request; nothing was done",
-                Some("use a new key for each request"),
-            )),
+            Some(DoneBefore { request, .. }) if ![&once.request, &unkeyed].contains(&&request) => {
+                Err(refuse(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "this Idempotency-Key was used for another request; nothing was done",
+                    Some("use a new key for each request"),
+                ))
+            }
             Some(DoneBefore { answer: Some((status, body)), .. }) => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
                 let kind = [(header::CONTENT_TYPE, "application/json")];

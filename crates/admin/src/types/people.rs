@@ -179,9 +179,10 @@ pub struct SessionView {
     pub id: String,
     /// Who has signed in: by user name at the IdP, by account at a RAS.
     pub user: String,
-    /// When, in seconds since 1970.
-    #[schema(value_type = i64)]
-    pub signed_in_at: Timestamp,
+    /// When, in seconds since 1970; absent if the identity provider in front does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub signed_in_at: Option<Timestamp>,
     /// The class that it reached.
     pub acr: String,
     /// By which means.

@@ -59,6 +59,8 @@ pub struct Sending<'a> {
     pub target: &'a str,
     /// The person has to have signed in anew when they return.
     pub fresh: bool,
+    /// It is enough if the identity provider does not tell when they signed in.
+    pub untold_is_fresh: bool,
     /// Maximum age of the sign-in when they return, in seconds.
     pub max_age: Option<i64>,
 }
@@ -84,6 +86,7 @@ pub async fn send<F: FrontChannel>(
         // Whether the sign-in is fresh or strong enough is checked when the browser returns.
         target: without_wishes(sending.target),
         fresh: sending.fresh,
+        untold_is_fresh: sending.untold_is_fresh,
         max_age: sending.max_age,
         iss: authority.issuer.to_string(),
         iat: now,
@@ -206,7 +209,8 @@ pub async fn finish<F: FrontChannel>(
     let claims = returned.claims.as_ref().ok_or(NotReturned::Invalid)?;
     let at = Authentication::said(claims, &returned.issuer).auth_time;
     let oldest = if state.fresh { Some(0) } else { state.max_age };
-    let recent = oldest.is_none_or(|age| at >= state.iat.plus(-age - SKEW));
+    let untold = at == Timestamp(0) && state.untold_is_fresh && state.max_age.is_none();
+    let recent = untold || oldest.is_none_or(|age| at >= state.iat.plus(-age - SKEW));
     if recent { Ok(returned) } else { Err(NotReturned::Stale) }
 }
 

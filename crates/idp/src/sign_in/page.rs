@@ -48,11 +48,6 @@ impl Ways {
         let name_first = routed && !named && chosen(parts).is_none();
         Self { buttons, name_first: name_first.then(|| at("")) }
     }
-
-    /// The same with the password at once.
-    pub(crate) fn with_password(self) -> Self {
-        Self { name_first: None, ..self }
-    }
 }
 
 /// The parameter that says which way a person chose: an upstream's name, or nothing for a password
@@ -80,15 +75,20 @@ pub(crate) fn show(
             "to continue to " strong { (shown(&read.client.record.name, 100)) }
             " (" (destination(&read.request.redirect_uri)) ")"
         }
-        @if enrols {
-            p.note {
-                "You are adding a computer to your account. Continue only if you have just run "
-                code { "passavant login" } " on it yourself. If you did not, close this page and tell IT."
-            }
-        }
+        @if enrols { (enrolment_note()) }
     };
     let hint = read.request.login_hint.as_deref();
     form(idp, ways, parts, (&head, &target), hint, problem, &cancel())
+}
+
+/// What a person is told before a computer is added to their account.
+fn enrolment_note() -> maud::Markup {
+    html! {
+        p.note {
+            "You are adding a computer to your account. Continue only if you have just run "
+            code { "passavant login" } " on it yourself. If you did not, close this page and tell IT."
+        }
+    }
 }
 
 /// The form, with a text above it and elements next to its button.
@@ -176,12 +176,15 @@ pub(crate) fn go_on(
 ) -> Response<Body> {
     let target = form_target(&read.request.redirect_uri);
     let local = is_local(&read.request.redirect_uri);
+    let enrols = read.request.client_id == ENROLLED_CLIENT;
     let name = &idp.0.settings.name;
     let content = html! {
         h1 { "Continue to " (shown(&read.client.record.name, 100)) "?" }
         p { "You are signed in to " (name) " as " strong { (username) } "." }
         p.soft { "You will be returned to " strong { (destination(&read.request.redirect_uri)) } "." }
-        @if local {
+        @if enrols {
+            (enrolment_note())
+        } @else if local {
             p.note {
                 "That is a program on the computer in front of you. If you did not just start one that asks for \
                  this, close this page."

@@ -24,6 +24,7 @@ use passavant_proto::{
         Preset, UpstreamAuthentication, UpstreamPerson, UpstreamProvider, is_for_all_tenants,
     },
     secret::Secret,
+    time::Timestamp,
 };
 use passavant_store::Told;
 use std::{collections::BTreeSet, sync::Arc};
@@ -118,8 +119,12 @@ pub(crate) async fn send(
     // Adding a computer asks for a new sign-in, and the person is asked afterwards in any case: an
     // upstream that does not tell when somebody signed in can be used for it, too.
     let enrols = request.client_id == ENROLLED_CLIENT;
-    let fresh = request.fresh && !enrols;
-    let sending = there::Sending { target: &read.target, fresh, max_age: request.max_age };
+    let sending = there::Sending {
+        target: &read.target,
+        fresh: request.fresh,
+        untold_is_fresh: enrols,
+        max_age: request.max_age,
+    };
     let asked = Asked { hint, classes: &classes, prompt_login: request.fresh };
     send_to(idp, sending, upstream, asked, parts).await
 }
@@ -198,7 +203,10 @@ async fn completed(
         _ => None,
     };
     returned.claims = Some(match others {
-        Some(others) => claims.completed(others),
+        Some(others) => {
+            let names = upstream.completes(&claims);
+            claims.completed(others, &names)
+        }
         None => claims,
     });
     Ok(returned)
@@ -210,9 +218,11 @@ fn told(
     upstream: &UpstreamProvider,
     person: &UpstreamPerson,
     groups: Option<BTreeSet<String>>,
+    asked_at: Timestamp,
 ) -> Told {
     let own = person.email.as_deref().is_some_and(|email| upstream.takes(email));
     Told {
+        asked_at,
         email: person.email.clone(),
         email_verified: person.email_verified && own,
         display_name: person.display_name.clone(),

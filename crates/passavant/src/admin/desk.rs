@@ -149,10 +149,10 @@ pub(super) async fn sessions(api: &Api, act: SessionAct, as_json: bool) -> Resul
         table.push([
             plain(&session.id),
             plain(&session.user),
-            match session.signed_in_at.0 {
+            match session.signed_in_at.filter(|at| at.0 > 0) {
                 // The identity provider in front does not tell.
-                0 => "not told".to_owned(),
-                _ => system::ago(now.since(session.signed_in_at)),
+                None => "not told".to_owned(),
+                Some(at) => system::ago(now.since(at)),
             },
             plain(&session.amr.join(" ")),
         ]);

@@ -127,6 +127,7 @@ words! {
         Authorize = "authorize": "a code was issued to a browser",
         SignIn = "sign_in": "somebody signed in",
         PersonAdded = "person.added": "somebody of an upstream was added at their first sign-in",
+        PersonChanged = "person.changed": "an upstream told something else of somebody: groups, address, names",
         UpstreamCheck = "upstream_check": "an upstream was asked whether somebody is still there: refusals only",
         SignOut = "sign_out": "somebody signed out",
         Enrol = "enrol": "a computer was enrolled",
@@ -269,6 +270,7 @@ impl RequestEvent {
                 Detail::Subject,
             ],
             Self::PersonAdded => &[Detail::Issuer, Detail::Subject],
+            Self::PersonChanged => &[Detail::Issuer, Detail::More, Detail::Subject],
             Self::UpstreamCheck => &[Detail::Issuer, Detail::More, Detail::Reason, Detail::Session],
             Self::SignOut => &[
                 Detail::Address,
@@ -371,6 +373,7 @@ impl RequestEvent {
             | Self::DeviceCode
             | Self::GatewayRecords
             | Self::PersonAdded
+            | Self::PersonChanged
             | Self::UpstreamCheck
             | Self::SignOut
             | Self::Enrol

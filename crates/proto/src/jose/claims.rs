@@ -42,11 +42,13 @@ impl Claims {
         self.0.get(name)
     }
 
-    /// The same with those claims of `others` that are not there.
+    /// The same with those of these claims of `others` that are not there.
     #[must_use]
-    pub fn completed(mut self, others: Self) -> Self {
-        for (name, value) in others.0 {
-            self.0.entry(name).or_insert(value);
+    pub fn completed(mut self, mut others: Self, names: &[&str]) -> Self {
+        for name in names {
+            if let Some(value) = others.0.remove(*name) {
+                self.0.entry((*name).to_owned()).or_insert(value);
+            }
         }
         self
     }

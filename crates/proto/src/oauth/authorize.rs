@@ -9,7 +9,7 @@ use crate::{
     oauth::pkce::CodeChallenge,
     oauth::redirect_uri,
     oauth::scope::Scopes,
-    time::Timestamp,
+    time::{SKEW, Timestamp},
 };
 
 /// Scopes of a sign-in; others are left out of the grant.
@@ -393,7 +393,9 @@ impl AuthorizationRequest {
 
     /// Whether a sign-in at `auth_time` satisfies this request without asking the person again.
     pub fn is_served_by(&self, auth_time: Timestamp, now: Timestamp) -> bool {
-        !self.fresh && self.max_age.is_none_or(|age| now.since(auth_time) <= age)
+        // One that is yet to come is no recent one.
+        let age = now.since(auth_time);
+        !self.fresh && self.max_age.is_none_or(|longest| age <= longest && age >= -SKEW)
     }
 }
 

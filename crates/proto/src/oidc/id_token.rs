@@ -8,7 +8,7 @@ use crate::{
     jose::jwk::{Algorithm, KeySet, SigningKey},
     jose::jws::{self, JwtError, Unverified},
     oidc::authentication::Authentication,
-    time::Timestamp,
+    time::{SKEW, Timestamp},
 };
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -274,9 +274,12 @@ impl SignedIn {
         let name = claims.optional_str("preferred_username")?.or(email);
         let name = name.unwrap_or(&subject).to_owned();
         let verified = claims.value("email_verified") == Some(&serde_json::Value::Bool(true));
+        let (issued, told) = (claims.required_time("iat")?, claims.optional_time("auth_time")?);
+        // A time that is yet to come was not told: every sign-in would seem recent.
+        let auth_time = told.filter(|at| at.since(issued) <= SKEW);
         let authentication = Authentication {
             // A missing auth_time counts as the epoch, so that checks for a fresh sign-in fail.
-            auth_time: claims.optional_time("auth_time")?.unwrap_or(Timestamp(0)),
+            auth_time: auth_time.unwrap_or(Timestamp(0)),
             acr: current(claims.optional_str("acr")?.unwrap_or_default()).to_owned(),
             amr: methods(claims)?,
             issuer: Some(issuer.clone()),

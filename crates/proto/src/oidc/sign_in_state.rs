@@ -32,6 +32,9 @@ pub struct SignInState {
     pub target: String,
     /// A new sign-in is required.
     pub fresh: bool,
+    /// It is enough if the issuer does not tell when the person signed in.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub untold_is_fresh: bool,
     /// Maximum age of the sign-in, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_age: Option<i64>,
@@ -68,6 +71,8 @@ impl SignInState {
             upstream: claims.optional_str("upstream")?.map(str::to_owned),
             target: text("target")?,
             fresh: claims.value("fresh") == Some(&serde_json::Value::Bool(true)),
+            untold_is_fresh: claims.value("untold_is_fresh")
+                == Some(&serde_json::Value::Bool(true)),
             max_age: claims.value("max_age").and_then(serde_json::Value::as_i64),
             iss: own.to_owned(),
             iat,

@@ -2,8 +2,12 @@
 //! what its ID tokens say about a person.
 
 use crate::{
-    identifier::Issuer, jose::claims::Claims, jose::jwk::Algorithm,
-    oidc::authentication::Authentication, others_text::is_shown, time::Timestamp,
+    identifier::Issuer,
+    jose::claims::Claims,
+    jose::jwk::Algorithm,
+    oidc::authentication::Authentication,
+    others_text::is_shown,
+    time::{SKEW, Timestamp},
     xaa::trust::SubjectLink,
 };
 use serde_json::Value;
@@ -134,7 +138,7 @@ pub struct UpstreamProvider {
     /// Which of our groups a group of the upstream means. A group that is not here means nothing.
     pub groups: BTreeMap<String, String>,
     /// Which of our classes an `acr` of the upstream means (`acrs` of Entra). A class that is not
-    /// here stands as it is, unless it is one of our own.
+    /// here means nothing.
     pub acr_values: BTreeMap<String, String>,
     /// Whether a person is added when they sign in for the first time.
     pub just_in_time: bool,
@@ -220,10 +224,36 @@ pub struct UpstreamPerson {
     pub authentication: Authentication,
 }
 
+/// Claims that are taken from the ID token alone, whatever an administrator names.
+const SIGNED: [&str; 13] = [
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "iat",
+    "acr",
+    "acrs",
+    "amr",
+    "auth_time",
+    "sid",
+    "session_expiry",
+    "email",
+    "email_verified",
+];
+
 /// Longest name, address or group of an upstream that is kept, in bytes.
 const LONGEST: usize = 255;
 /// Maximum number of groups in a token.
 const MOST_GROUPS: usize = 1000;
+
+/// Whether a text is one address, which every reader takes for the same one.
+fn is_address(text: &str) -> bool {
+    let plain = text.bytes().all(|b| b.is_ascii_graphic()) && text.matches('@').count() == 1;
+    plain
+        && text
+            .split_once('@')
+            .is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty())
+}
 
 /// A text that can be shown and stored as it is.
 fn plain(claims: &Claims, name: &str) -> Option<String> {
@@ -267,13 +297,8 @@ impl UpstreamProvider {
     /// The classes to ask the upstream for, where an application asks for these of ours.
     pub fn acr_values_there(&self, ours: &[String]) -> Vec<String> {
         let there = |own: &String| {
-            let mapped: Vec<String> = self
-                .acr_values
-                .iter()
-                .filter(|(_, means)| *means == own)
-                .map(|(v, _)| v.clone())
-                .collect();
-            if mapped.is_empty() && !is_own(own) { vec![own.clone()] } else { mapped }
+            let meaning = self.acr_values.iter().filter(move |(_, means)| **means == *own);
+            meaning.map(|(there, _)| there.clone()).collect::<Vec<_>>()
         };
         ours.iter().flat_map(there).collect()
     }
@@ -287,6 +312,20 @@ impl UpstreamProvider {
         };
         let groups = self.groups_claim.as_deref().unwrap_or("groups");
         !named || (!self.groups.is_empty() && claims.value(groups).is_none())
+    }
+
+    /// What `UserInfo` may add to an ID token: names, groups, and an address with whether it is
+    /// verified, if the ID token has none. How and when somebody signed in, who they are, and until
+    /// when is said by what is signed alone.
+    pub fn completes(&self, claims: &Claims) -> Vec<&str> {
+        let mut names = vec!["preferred_username", "name", "given_name", "family_name"];
+        names.push(self.groups_claim.as_deref().unwrap_or("groups"));
+        names.extend(self.username_claim.as_deref());
+        names.retain(|name| !SIGNED.contains(name));
+        if claims.value("email").is_none() && claims.value("email_verified").is_none() {
+            names.extend(["email", "email_verified"]);
+        }
+        names
     }
 
     /// Who an ID token is about. The token was verified: signature, issuer, audience, nonce, times.
@@ -319,7 +358,7 @@ impl UpstreamProvider {
                 return Err(Unidentified::HostedDomain(whose));
             }
         }
-        let email = plain(claims, "email").filter(|email| email.contains('@'));
+        let email = plain(claims, "email").filter(|email| is_address(email));
         let email_verified = email.is_some() && self.vouches_for_email(claims);
         let own_name = self.username_claim.as_deref();
         let username = match (own_name, self.preset) {
@@ -396,17 +435,11 @@ impl UpstreamProvider {
             (Preset::Entra, Some(Value::String(class))) => vec![class],
             _ => vec![said.acr.as_str()],
         };
-        // Of several classes the first one that means something here.
+        // Of several classes the first one that means something here. One that an administrator did
+        // not map means nothing: it may be the name of what another upstream reaches.
         let mapped = classes.iter().find_map(|class| self.acr_values.get(*class));
-        let own = classes.iter().find(|class| !is_own(class) && class.len() <= LONGEST);
-        let acr = mapped.cloned().or_else(|| own.map(|class| (*class).to_owned()));
-        Authentication { acr: acr.unwrap_or_default(), ..said }
+        Authentication { acr: mapped.cloned().unwrap_or_default(), ..said }
     }
-}
-
-/// Whether a class is one of ours: no upstream can claim it by itself.
-fn is_own(acr: &str) -> bool {
-    acr.starts_with("urn:passavant:") || crate::formerly::current(acr).starts_with("urn:passavant:")
 }
 
 impl Authentication {
@@ -414,10 +447,17 @@ impl Authentication {
     /// counts as the epoch, so that checks for a fresh sign-in fail.
     pub fn said(claims: &Claims, issuer: &Issuer) -> Self {
         let amr = claims.optional_strings("amr").ok().flatten().unwrap_or_default();
-        let amr = amr.into_iter().filter(|method| method.len() <= 64).take(16);
+        let amr = amr
+            .into_iter()
+            .filter(|method| method.len() <= 64 && method.chars().all(is_shown))
+            .take(16);
+        // A time that is yet to come was not told: every sign-in would seem recent.
+        let issued = claims.optional_time("iat").ok().flatten().unwrap_or(Timestamp(0));
+        let auth_time = claims.optional_time("auth_time").ok().flatten();
+        let auth_time = auth_time.filter(|at| at.since(issued) <= SKEW);
         let acr = claims.optional_str("acr").ok().flatten().unwrap_or_default();
         Self {
-            auth_time: claims.optional_time("auth_time").ok().flatten().unwrap_or(Timestamp(0)),
+            auth_time: auth_time.unwrap_or(Timestamp(0)),
             acr: acr.to_owned(),
             amr: amr.map(str::to_owned).collect(),
             issuer: Some(issuer.clone()),

@@ -7,7 +7,7 @@ use crate::{
     identifier::{Issuer, Resource},
     oauth::scope::Scopes,
     oidc::authentication::Authentication,
-    time::Timestamp,
+    time::{SKEW, Timestamp},
 };
 use std::collections::{BTreeSet, HashMap};
 
@@ -385,7 +385,10 @@ fn conditions_met(connection: &Connection, question: &Question<'_>) -> Result<()
         return Err(DenialReason::AuthenticationTooWeak { acr_values });
     }
     match conditions.max_authentication_age {
-        Some(max_age) if question.now.since(authentication.auth_time) > max_age => {
+        // One that is yet to come is no recent one.
+        Some(max_age)
+            if !(-SKEW..=max_age).contains(&question.now.since(authentication.auth_time)) =>
+        {
             Err(DenialReason::AuthenticationTooOld { max_age })
         }
         _ => Ok(()),

@@ -3,7 +3,7 @@
 -- key; empty where there is none.
 CREATE TABLE upstream_links (
   issuer TEXT NOT NULL, tenant TEXT NOT NULL, subject TEXT NOT NULL, upstream TEXT NOT NULL, user_id TEXT NOT NULL,
-  linked_at BIGINT NOT NULL, sealed TEXT NOT NULL DEFAULT '', PRIMARY KEY (issuer, tenant, subject));
+  linked_at BIGINT NOT NULL, sealed TEXT NOT NULL DEFAULT '', told_at BIGINT NOT NULL DEFAULT 0, PRIMARY KEY (issuer, tenant, subject));
 CREATE INDEX upstream_links_user ON upstream_links (user_id);
 CREATE INDEX upstream_links_upstream ON upstream_links (upstream);
 CREATE TABLE upstream_sessions (

@@ -10,6 +10,8 @@ pub(crate) use account::{AccountLink, remove_links};
 pub(crate) use installation::INSTALLATION;
 pub use installation::{Installation, MOST_INSTALLATIONS};
 pub(crate) use stranger::LetIn;
-pub use upstream::{DueSession, LoggedOut, PersonLink, Told, UpstreamOutcome, UpstreamSignIn};
+pub use upstream::{
+    Checked, DueSession, LoggedOut, PersonLink, Told, UpstreamOutcome, UpstreamSignIn,
+};
 pub(crate) use upstream::{leave_upstream_groups, remove_person_links};
 pub use user::{Group, User};

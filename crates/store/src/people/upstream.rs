@@ -36,6 +36,8 @@ pub struct PersonLink {
 /// What an upstream says about a person, to be written at their record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
+    /// When it was asked. What was told later is not overwritten.
+    pub asked_at: Timestamp,
     /// E-mail address.
     pub email: Option<String>,
     /// Whether the address counts as verified.
@@ -88,6 +90,17 @@ pub enum UpstreamOutcome {
     Changed,
 }
 
+/// What became of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// It is on record.
+    Kept,
+    /// The person, or the session, is gone here.
+    Gone,
+    /// Somebody else has the claim, or the upstream was changed meanwhile: nothing was written.
+    Overtaken,
+}
+
 /// What an upstream says has ended there.
 #[derive(Clone, Copy, Debug)]
 pub struct LoggedOut<'a> {
@@ -110,7 +123,7 @@ pub struct DueSession {
     pub sealed: String,
     /// When they were last known to be there.
     pub checked_at: Timestamp,
-    /// Another request, maybe at another node, is asking until then.
+    /// Another request, maybe at another node, is asking until then; in one's own copy: this one.
     pub trying_until: Timestamp,
     /// The upstream did not answer; it is asked again then.
     pub retry_at: Timestamp,
@@ -192,7 +205,10 @@ impl Store {
             insert_audit(&mut transaction, &[made]).await?;
         } else if user != before_change {
             write(&mut transaction, &user, Put::Replace).await?;
+            let row = changed(&before_change, &user, &sign_in.link, now);
+            insert_audit(&mut transaction, &[row]).await?;
         }
+        told_last(&mut transaction, &sign_in.link, sign_in.told.asked_at).await?;
         if let Some(sealed) = &sign_in.sealed_for_link {
             keep_link_token(&mut transaction, &sign_in.link, sealed).await?;
         }
@@ -218,17 +234,18 @@ impl Store {
         Ok(Some(UpstreamOutcome::Begun(Box::new(user), added)))
     }
 
-    /// The session, if it has to be checked at its upstream because it was last checked before
-    /// `before`.
+    /// The session, if it has to be checked at its upstream: it was last checked before `before`, or,
+    /// by a clock that was wrong, after `latest`.
     pub async fn due_session(
         &self,
         sid: &str,
-        before: Timestamp,
+        (before, latest): (Timestamp, Timestamp),
     ) -> Result<Option<DueSession>, StoreError> {
         let sql = "SELECT upstream, user_id, sealed, checked_at, trying_until, retry_at \
-                   FROM upstream_sessions \
-                   WHERE sid = $1 AND checked_at <= $2 AND sealed <> ''";
-        let row = reading!(self, fetch_optional, sqlx::query(sql).bind(sid).bind(before.0))?;
+                   FROM upstream_sessions WHERE sid = $1 AND sealed <> '' \
+                   AND (checked_at <= $2 OR checked_at > $3)";
+        let query = || sqlx::query(sql).bind(sid).bind(before.0).bind(latest.0);
+        let row = reading!(self, fetch_optional, query())?;
         let due = |row: AnyRow| -> Result<DueSession, StoreError> {
             Ok(DueSession {
                 upstream: row.try_get("upstream")?,
@@ -243,76 +260,128 @@ impl Store {
     }
 
     /// Claims the right to ask the upstream about a session until `until`. One request of all nodes
-    /// gets it.
+    /// gets it: the session, as claimed.
     pub async fn claim_check(
         &self,
         sid: &str,
         due: &DueSession,
-        (now, until): (Timestamp, Timestamp),
-    ) -> Result<bool, StoreError> {
+        until: Timestamp,
+    ) -> Result<Option<DueSession>, StoreError> {
         let mut transaction = self.begin_plain().await?;
         let claim = "UPDATE upstream_sessions SET trying_until = $4 \
-                     WHERE sid = $1 AND checked_at = $2 AND trying_until <= $3";
+                     WHERE sid = $1 AND checked_at = $2 AND trying_until = $3 AND sealed = $5";
         let claimed = sqlx::query(claim)
             .bind(sid)
             .bind(due.checked_at.0)
-            .bind(now.0)
+            .bind(due.trying_until.0)
             .bind(until.0)
+            .bind(due.sealed.as_str())
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
-        Ok(claimed.rows_affected() == 1)
+        let mine = DueSession { trying_until: until, ..due.clone() };
+        Ok((claimed.rows_affected() == 1).then_some(mine))
+    }
+
+    /// Stores the upstream's next refresh token, before anything else is known of its answer: the one
+    /// before may be used up. Returns whether the claim still stood.
+    pub async fn keep_token(
+        &self,
+        sid: &str,
+        mine: &DueSession,
+        sealed: &str,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin_plain().await?;
+        let keep = "UPDATE upstream_sessions SET sealed = $4 \
+                    WHERE sid = $1 AND checked_at = $2 AND trying_until = $3";
+        let kept = sqlx::query(keep)
+            .bind(sid)
+            .bind(mine.checked_at.0)
+            .bind(mine.trying_until.0)
+            .bind(sealed)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(kept.rows_affected() == 1)
     }
 
     /// Records that the upstream did not answer: it is asked again at `retry_at`.
-    pub async fn check_failed(&self, sid: &str, retry_at: Timestamp) -> Result<(), StoreError> {
+    pub async fn check_failed(
+        &self,
+        sid: &str,
+        mine: &DueSession,
+        retry_at: Timestamp,
+    ) -> Result<(), StoreError> {
         let mut transaction = self.begin_plain().await?;
-        sqlx::query("UPDATE upstream_sessions SET trying_until = 0, retry_at = $2 WHERE sid = $1")
+        let failed = "UPDATE upstream_sessions SET trying_until = 0, retry_at = $4 \
+                      WHERE sid = $1 AND checked_at = $2 AND trying_until = $3";
+        sqlx::query(failed)
             .bind(sid)
+            .bind(mine.checked_at.0)
+            .bind(mine.trying_until.0)
             .bind(retry_at.0)
             .execute(&mut *transaction)
             .await?;
         Ok(transaction.commit().await?)
     }
 
-    /// Records that the person of a session is still there, with the upstream's next refresh token
-    /// and what it told. Returns `false` if the session has ended meanwhile, or if the person is
-    /// gone.
+    /// Records that the person of a session is still there, and what the upstream told of them. What
+    /// was judged by an upstream's record that has changed since counts for nothing, nor does what
+    /// was told before something else.
     pub async fn keep_checked(
         &self,
-        sid: &str,
-        (user_id, told): (&str, Option<&Told>),
-        sealed: Option<&str>,
+        (sid, mine): (&str, &DueSession),
+        judged_by: &UpstreamProvider,
+        told: Option<(&SubjectLink, &Told)>,
         now: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Checked, StoreError> {
         for changing in [false, true] {
             // Most checks change nothing about the person: they hold nobody off.
             let mut transaction =
                 if changing { self.begin_revoking().await? } else { self.begin().await? };
-            let keep = "UPDATE upstream_sessions SET sealed = COALESCE($2, sealed), \
-                        checked_at = $3, trying_until = 0, retry_at = 0 WHERE sid = $1";
-            let kept = sqlx::query(keep).bind(sid).bind(sealed).bind(now.0);
-            if kept.execute(&mut *transaction).await?.rows_affected() == 0 {
-                return Ok(false);
+            let held = read::<UpstreamProvider>(&mut transaction, &judged_by.name).await?;
+            let stands = held.is_some_and(|held| held == *judged_by);
+            // As if it had not been asked: the next request asks by the record as it is.
+            let checked_at = if stands { now } else { mine.checked_at };
+            let keep = "UPDATE upstream_sessions \
+                        SET checked_at = $4, trying_until = 0, retry_at = 0 \
+                        WHERE sid = $1 AND checked_at = $2 AND trying_until = $3";
+            let kept = sqlx::query(keep)
+                .bind(sid)
+                .bind(mine.checked_at.0)
+                .bind(mine.trying_until.0)
+                .bind(checked_at.0)
+                .execute(&mut *transaction)
+                .await?;
+            if kept.rows_affected() == 0 {
+                return Ok(Checked::Overtaken);
             }
-            let Some(mut user) = read::<User>(&mut transaction, user_id).await? else {
-                return Ok(false);
+            if !stands {
+                transaction.commit().await?;
+                return Ok(Checked::Overtaken);
+            }
+            let Some(mut user) = read::<User>(&mut transaction, &mine.user_id).await? else {
+                return Ok(Checked::Gone);
             };
             let before = user.clone();
-            if let Some(told) = told {
+            if let Some((link, told)) = told
+                && told_last(&mut transaction, link, told.asked_at).await?
+            {
                 let groups = existing_groups(&mut transaction, told).await?;
                 apply(&mut user, told, groups);
-            }
-            if user != before {
-                if !changing {
-                    continue;
+                if user != before {
+                    if !changing {
+                        continue;
+                    }
+                    write(&mut transaction, &user, Put::Replace).await?;
+                    let row = changed(&before, &user, link, now);
+                    insert_audit(&mut transaction, &[row]).await?;
                 }
-                write(&mut transaction, &user, Put::Replace).await?;
             }
             transaction.commit().await?;
-            return Ok(true);
+            return Ok(Checked::Kept);
         }
-        Ok(false)
+        Ok(Checked::Overtaken)
     }
 
     /// The refresh token that was kept with a link, sealed; empty if there is none.
@@ -410,8 +479,8 @@ impl Store {
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
 
-    /// Switches an upstream off or on, or deletes it: what people had by way of it ends, and does not
-    /// come back.
+    /// Changes an upstream, and ends what people had by way of it: for switching it off, or for letting
+    /// in fewer of them.
     pub async fn close_upstream(
         &self,
         name: &str,
@@ -536,6 +605,46 @@ fn apply(user: &mut User, told: &Told, groups: Option<(BTreeSet<String>, BTreeSe
         user.groups.retain(|group| !decides_on.contains(group));
         user.groups.extend(is_in);
     }
+}
+
+/// Marks that something was told of a person that was asked at this time. Returns whether nothing was
+/// told of them later.
+async fn told_last(
+    transaction: &mut Transaction<'static, Any>,
+    link: &SubjectLink,
+    asked_at: Timestamp,
+) -> Result<bool, StoreError> {
+    let mark = "UPDATE upstream_links SET told_at = $4 \
+                WHERE issuer = $1 AND tenant = $2 AND subject = $3 AND told_at <= $4";
+    let marked = sqlx::query(mark)
+        .bind(link.issuer.as_str())
+        .bind(tenant_of(link))
+        .bind(link.subject.as_str())
+        .bind(asked_at.0)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(marked.rows_affected() == 1)
+}
+
+/// The row about what an upstream changed of a person.
+fn changed(before: &User, after: &User, link: &SubjectLink, now: Timestamp) -> AuditEvent {
+    let mut what: Vec<String> = Vec::new();
+    what.extend(after.groups.difference(&before.groups).map(|group| format!("into {group}")));
+    what.extend(before.groups.difference(&after.groups).map(|group| format!("out of {group}")));
+    for (name, differs) in [
+        ("email", before.email != after.email || before.email_verified != after.email_verified),
+        ("display_name", before.display_name != after.display_name),
+        ("given_name", before.given_name != after.given_name),
+        ("family_name", before.family_name != after.family_name),
+    ] {
+        what.extend(differs.then(|| name.to_owned()));
+    }
+    let what: String = what.join(", ").chars().take(1000).collect();
+    AuditEvent::granted(RequestEvent::PersonChanged, now)
+        .person(&after.id)
+        .with(Detail::Issuer, link.issuer.as_str())
+        .with(Detail::Subject, link.subject.as_str())
+        .with(Detail::More, what)
 }
 
 /// What was told about groups, without groups that do not exist here: a later group of such a name

@@ -27,7 +27,7 @@ use passavant_proto::{
     event::{Detail, RequestEvent},
     oauth::form::Form,
     oidc::sign_in_state::SignInState,
-    oidc::upstream::{Preset, UpstreamPerson, UpstreamProvider},
+    oidc::upstream::{Preset, Unidentified, UpstreamPerson, UpstreamProvider},
     others_text::shown,
     secret::Secret,
     time::Timestamp,
@@ -150,7 +150,12 @@ impl Coming<'_> {
                 return Err(self.refused(why.reason(), &why.to_string(), page).await);
             }
         };
-        let ends = claims.optional_time("session_expiry").ok().flatten();
+        // Of the wrong type it is an error, not absent.
+        let Ok(ends) = claims.optional_time("session_expiry") else {
+            let why = Unidentified::Claim("session_expiry");
+            let page = error_page(StatusCode::FORBIDDEN, why.told());
+            return Err(self.refused(why.reason(), &why.to_string(), page).await);
+        };
         if ends.is_some_and(|ends| ends <= self.now) {
             let (reason, _, page) = not_returned(&there::NotReturned::Stale);
             return Err(self.refused(reason, "session_expiry has passed", page).await);
@@ -166,6 +171,7 @@ impl Coming<'_> {
     /// Begins the person's session. The cookies are for their browser.
     async fn begin(
         mut self,
+        snapshot: &Snapshot<IdpDirectory>,
         upstream: &UpstreamProvider,
         Arrived { person, ends, their_sid, token }: Arrived,
     ) -> Result<Started, Response<Body>> {
@@ -184,11 +190,17 @@ impl Coming<'_> {
         let sealed = sealed(idp, &session_label(&session.sid), token.as_ref());
         let username = person.username.as_deref().map(passwords::normal_username);
         let username = username.filter(|name| !name.is_empty() && name != "." && name != "..");
+        // An address of another upstream's people is not to be had here.
+        let foreign = |name: &str| {
+            let mut all = snapshot.directory.upstreams();
+            all.any(|other| other.name != upstream.name && other.takes(name))
+        };
+        let username = username.filter(|name| upstream.takes(name) || !foreign(name));
         let sign_in = UpstreamSignIn {
             upstream: upstream.clone(),
             link: person.link.clone(),
             if_new: username.map(|username| (username, authority.context.entropy.id())),
-            told: told(upstream, &person, upstream.memberships(&person)),
+            told: told(upstream, &person, upstream.memberships(&person), now),
             their_sid,
             sealed: sealed.map_err(|page| *page)?,
             sealed_for_link: for_link,
@@ -250,7 +262,7 @@ async fn came_back(
     let snapshot = authority.fresh().await.map_err(|e| broken(&e))?;
     let upstream = coming.upstream(&snapshot, name).await?;
     let arrived = coming.person(upstream, form).await?;
-    let started = coming.begin(upstream, arrived).await?;
+    let started = coming.begin(&snapshot, upstream, arrived).await?;
     taken.give_back();
     let cookies = started.cookies(idp);
     let who = idp.who(&started.session).await.map_err(|e| broken(&e))?;
@@ -315,7 +327,8 @@ fn not_begun(outcome: &UpstreamOutcome) -> (&'static str, String, &'static str) 
         ),
         UpstreamOutcome::NoName => (
             "sign_in.no_name",
-            "no user name was told for a new person".to_owned(),
+            "no user name was told for a new person, or an address in another upstream's domain"
+                .to_owned(),
             "Your company's identity provider did not tell a user name for you. Tell IT.",
         ),
         UpstreamOutcome::NameTaken(name) => (

@@ -9,20 +9,26 @@ use passavant_proto::{
     oidc::upstream::UpstreamProvider,
     others_text::shown,
     refusal::Refusal,
-    time::Timestamp,
+    secret::Secret,
+    time::{SKEW, Timestamp},
 };
-use passavant_store::{AuditEvent, DueSession};
+use passavant_store::{AuditEvent, Checked, DueSession};
 use std::time::Duration;
+use tokio::time::timeout;
 
-/// How long one request may take to ask an upstream about a session, in seconds. Afterwards another
-/// one may.
+/// How long one request has the right to ask an upstream about a session, in seconds. Afterwards
+/// another one may.
 const TRYING: i64 = 20;
+/// How long it takes at most: less than that, so that no refresh token is sent twice.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// An upstream that did not answer is not asked about the same session for this long, in seconds.
 const RETRY: i64 = 30;
 /// How often a request looks whether another one has heard from the upstream.
 const TURN: Duration = Duration::from_millis(100);
 /// How many times it looks.
 const TURNS: u32 = 100;
+/// How often, and with what pauses, the next refresh token is stored while the database is away.
+const STORING: u32 = 20;
 
 /// Checks that the person of a session is still there, at the upstream where they signed in, if that
 /// was last known too long ago. A session whose person is gone there ends.
@@ -31,29 +37,39 @@ pub(crate) async fn still_there(
     snapshot: &Snapshot<IdpDirectory>,
     sid: &str,
 ) -> Result<(), Failure> {
-    if snapshot.directory.upstreams().next().is_none() {
+    if !snapshot.directory.has_upstreams() {
         return Ok(());
     }
     let state = &idp.0;
     let authority = &state.authority;
-    for _ in 0..TURNS {
+    let mut turns = 0;
+    loop {
         let now = authority.now();
         let before = now.plus(-state.settings.upstream_check);
-        let Some(due) = authority.store.due_session(sid, before).await? else { return Ok(()) };
-        if due.retry_at > now {
+        let due = authority.store.due_session(sid, (before, now.plus(SKEW))).await?;
+        let Some(due) = due else { return Ok(()) };
+        // A time that no right clock would have written counts for nothing.
+        let waits =
+            |until: Timestamp, longest: i64| until > now && until.since(now) <= longest + SKEW;
+        if waits(due.retry_at, RETRY) {
             return tolerated(idp, &due, now);
         }
-        let until = now.plus(TRYING);
-        if due.trying_until <= now && authority.store.claim_check(sid, &due, (now, until)).await? {
-            // A client that goes away must not lose the upstream's next refresh token.
-            let (idp, sid) = (idp.clone(), sid.to_owned());
-            let asked = tokio::spawn(async move { ask(&idp, &sid, &due).await });
-            return asked.await.unwrap_or(Err(Refusal::UpstreamUnreachable.into()));
+        if !waits(due.trying_until, TRYING) {
+            let until = now.plus(TRYING);
+            if let Some(mine) = authority.store.claim_check(sid, &due, until).await? {
+                // A client that goes away must not lose the upstream's next refresh token.
+                let (idp, sid) = (idp.clone(), sid.to_owned());
+                let asked = state.checks.spawn(async move { ask(&idp, &sid, &mine).await });
+                return asked.await.unwrap_or(Err(Refusal::UpstreamUnreachable.into()));
+            }
         }
         // Another request, maybe at another node, is asking.
+        turns += 1;
+        if turns > TURNS {
+            return tolerated(idp, &due, now);
+        }
         tokio::time::sleep(TURN).await;
     }
-    Err(Refusal::UpstreamUnreachable.into())
 }
 
 /// Whether a session may go on although its upstream does not answer.
@@ -76,74 +92,74 @@ const ENDED: [&str; 5] = [
     "access_denied",
 ];
 
-async fn ask(idp: &Idp, sid: &str, due: &DueSession) -> Result<(), Failure> {
+async fn ask(idp: &Idp, sid: &str, mine: &DueSession) -> Result<(), Failure> {
     let authority = &idp.0.authority;
     let snapshot = authority.fresh().await?;
-    let Some(upstream) = snapshot.directory.upstream(&due.upstream) else {
-        return end(
-            idp,
-            sid,
-            due,
-            ("upstream_check.off", None, "the upstream is switched off or gone"),
-        )
-        .await;
+    let Some(upstream) = snapshot.directory.upstream(&mine.upstream) else {
+        if snapshot.directory.is_unreadable_upstream(&mine.upstream) {
+            // A later version may have written it: nobody is signed out for that.
+            tracing::warn!(upstream = mine.upstream, "the record of an upstream cannot be read");
+            return unanswered(idp, sid, mine).await;
+        }
+        let what = "the upstream is switched off or gone";
+        return end(idp, sid, mine, ("upstream_check.off", None, what)).await;
     };
     let issuer = Some(upstream.issuer.as_str());
-    let answer = refreshed(idp, sid, due, upstream).await;
-    let now = authority.now();
+    let asked_at = authority.now();
+    let answer = timeout(PATIENCE, refreshed(idp, sid, mine, upstream)).await;
+    let answer = answer.unwrap_or_else(|_| {
+        let seconds = PATIENCE.as_secs();
+        Err(Unasked::Unreachable(format!("no whole answer within {seconds} seconds")))
+    });
     let returned = match answer {
         Ok(returned) => returned,
         Err(Unasked::Refused(error)) if ENDED.contains(&error.as_str()) => {
-            return end(idp, sid, due, ("upstream_check.ended", issuer, &error)).await;
+            return end(idp, sid, mine, ("upstream_check.ended", issuer, &error)).await;
         }
-        Err(why) => {
-            match why {
-                Unasked::Refused(error) => tracing::warn!(
-                    upstream = upstream.name,
-                    error,
-                    "the upstream refuses us, not a person: check our registration there"
-                ),
-                Unasked::Unreachable(error) => {
-                    tracing::warn!(upstream = upstream.name, error, "the upstream does not answer");
-                }
-            }
-            authority.store.check_failed(sid, now.plus(RETRY)).await?;
-            return tolerated(idp, due, now);
+        Err(Unasked::Refused(error)) => {
+            let why = "the upstream refuses us, not a person: check our registration there";
+            tracing::warn!(upstream = upstream.name, error, why);
+            return unanswered(idp, sid, mine).await;
+        }
+        Err(Unasked::Unreachable(error)) => {
+            tracing::warn!(upstream = upstream.name, error, "the upstream does not answer");
+            return unanswered(idp, sid, mine).await;
         }
     };
     let person = returned.claims.as_ref().map(|claims| upstream.identify(claims, &returned.issuer));
-    let told = match person {
+    let said = match person {
         None => None,
         Some(Ok(person)) => {
-            let links = authority.store.person_links(Some(&due.user_id), None).await?;
+            let links = authority.store.person_links(Some(&mine.user_id), None).await?;
             if !links.iter().any(|held| held.link == person.link) {
                 let what = "it answered about another person";
-                return end(idp, sid, due, ("upstream_check.other_person", issuer, what)).await;
+                return end(idp, sid, mine, ("upstream_check.other_person", issuer, what)).await;
             }
             // A refreshed ID token may say less than the first one: what it leaves out stays.
-            Some(told(upstream, &person, person.groups.clone()))
+            let said = told(upstream, &person, person.groups.clone(), asked_at);
+            Some((person.link, said))
         }
         Some(Err(why)) => {
-            return end(idp, sid, due, ("upstream_check.unidentified", issuer, &why.to_string()))
-                .await;
+            let what = why.to_string();
+            return end(idp, sid, mine, ("upstream_check.unidentified", issuer, &what)).await;
         }
     };
-    let sealing = &authority.context.sealing;
-    let sealed = match &returned.refresh_token {
-        None => None,
-        Some(token) => {
-            let sealed = sealing.seal(&session_label(sid), token.expose().as_bytes());
-            Some(sealed.map_err(|error| {
-                tracing::error!(error, "the refresh token of an upstream cannot be sealed");
-                Failure::from(Refusal::UpstreamUnreachable)
-            })?)
-        }
-    };
-    let who = (due.user_id.as_str(), told.as_ref());
-    if authority.store.keep_checked(sid, who, sealed.as_deref(), now).await? {
-        return Ok(());
+    let said = said.as_ref().map(|(link, said)| (link, said));
+    let now = authority.now();
+    match authority.store.keep_checked((sid, mine), upstream, said, now).await? {
+        Checked::Kept => Ok(()),
+        Checked::Gone => Err(Refusal::SubjectNotLive.into()),
+        // It was there a moment ago, by whatever record: the next request asks again.
+        Checked::Overtaken => tolerated(idp, mine, now),
     }
-    Err(Refusal::SubjectNotLive.into())
+}
+
+/// Records that nothing is known about the person.
+async fn unanswered(idp: &Idp, sid: &str, mine: &DueSession) -> Result<(), Failure> {
+    let authority = &idp.0.authority;
+    let now = authority.now();
+    authority.store.check_failed(sid, mine, now.plus(RETRY)).await?;
+    tolerated(idp, mine, now)
 }
 
 /// Why nothing is known about the person.
@@ -153,28 +169,58 @@ enum Unasked {
     Unreachable(String),
 }
 
+impl From<SignInError> for Unasked {
+    fn from(error: SignInError) -> Self {
+        match error {
+            SignInError::Refused { error, .. } => Self::Refused(error.error),
+            error => Self::Unreachable(error.to_string()),
+        }
+    }
+}
+
 async fn refreshed(
     idp: &Idp,
     sid: &str,
-    due: &DueSession,
+    mine: &DueSession,
     upstream: &UpstreamProvider,
 ) -> Result<Returned, Unasked> {
     let context = &idp.0.authority.context;
-    let opened = context.sealing.open_text(&session_label(sid), &due.sealed);
+    let opened = context.sealing.open_text(&session_label(sid), &mine.sealed);
     let token = opened.map_err(Unasked::Unreachable)?;
     let credential = Credential::of(idp, upstream).map_err(Unasked::Unreachable)?;
     let registration = registration(idp, upstream);
     let relying_party = &context.relying_party;
-    let returned = relying_party.refresh(&registration, &credential.proof(), &token).await;
-    let returned = returned.map_err(|error| match error {
-        SignInError::Refused { error, .. } => Unasked::Refused(error.error),
-        error => Unasked::Unreachable(error.to_string()),
-    })?;
-    let (refresh_token, issuer) = (returned.refresh_token.clone(), returned.issuer.clone());
-    // The refresh token may be used up: the next one is not lost for want of UserInfo, and nothing
-    // is known then but that the person is still there.
+    let answer = relying_party.refresh(&registration, &credential.proof(), &token).await?;
+    // The token that was sent may be used up: the next one is stored before anything can fail.
+    if let Some(next) = answer.refresh_token() {
+        keep(idp, sid, mine, &next).await?;
+    }
+    let returned = relying_party.refreshed(&registration, answer).await?;
+    let issuer = returned.issuer.clone();
+    // Without UserInfo nothing is known but that the person is still there.
     let completed = completed(idp, upstream, returned).await;
-    Ok(completed.unwrap_or(Returned { claims: None, issuer, refresh_token, access_token: None }))
+    let bare = Returned { claims: None, issuer, refresh_token: None, access_token: None };
+    Ok(completed.unwrap_or(bare))
+}
+
+/// Stores the next refresh token, also if the database is away for a moment.
+async fn keep(idp: &Idp, sid: &str, mine: &DueSession, next: &Secret) -> Result<(), Unasked> {
+    let authority = &idp.0.authority;
+    let sealing = &authority.context.sealing;
+    let sealed = sealing.seal(&session_label(sid), next.expose().as_bytes());
+    let sealed = sealed.map_err(Unasked::Unreachable)?;
+    let mut tries = 0;
+    loop {
+        match authority.store.keep_token(sid, mine, &sealed).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {
+                return Err(Unasked::Unreachable("the session changed meanwhile".to_owned()));
+            }
+            Err(error) if tries >= STORING => return Err(Unasked::Unreachable(error.to_string())),
+            Err(_) => tries += 1,
+        }
+        tokio::time::sleep(TURN * 4).await;
+    }
 }
 
 async fn end(
