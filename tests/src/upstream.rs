@@ -54,6 +54,8 @@ pub struct Said {
     pub hangs: bool,
     /// How long a refresh takes.
     pub slow: Duration,
+    /// How long the discovery document takes.
+    pub slow_metadata: Duration,
     /// Parameters of authorization requests.
     pub authorized: Vec<HashMap<String, String>>,
     /// Parameters of token requests, with the `Authorization` header as `authorization`.
@@ -109,6 +111,7 @@ impl FakeUpstream {
             token: None,
             hangs: false,
             slow: Duration::ZERO,
+            slow_metadata: Duration::ZERO,
             authorized: Vec::new(),
             asked: Vec::new(),
             key_fetches: 0,
@@ -211,12 +214,16 @@ fn pairs(text: &[u8]) -> HashMap<String, String> {
 async fn answer(State(fake): State<FakeUpstream>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
-    let hangs = fake.said().hangs;
+    let (hangs, slow) = {
+        let said = fake.said();
+        (said.hangs, said.slow_metadata)
+    };
     if hangs {
         std::future::pending::<()>().await;
     }
     // The tenants of one product have documents of their own.
     if let Some(path) = path.strip_suffix("/.well-known/openid-configuration") {
+        tokio::time::sleep(slow).await;
         let issuer = if path == fake.path && path.contains("organizations") {
             fake.issuer.replace("organizations", "{tenantid}")
         } else if path.starts_with("/.well-known") {

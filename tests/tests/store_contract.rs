@@ -309,6 +309,18 @@ async fn upstreams(store: &Store) {
     let told = Some((&who, &older));
     let kept = store.keep_checked(("up-first-0", &mine), &upstream(), told, NOW.plus(61)).await;
     assert_eq!((kept.unwrap(), display_name().await.as_deref()), (Checked::Kept, Some("Ann")));
+    // Nor does what is said of somebody else.
+    let due = due_by("up-first-0", NOW.plus(61)).await.unwrap();
+    let mine = store.claim_check("up-first-0", &due, NOW.plus(95)).await.unwrap().unwrap();
+    let (stranger, other) = (person_there("stranger"), Told { asked_at: NOW.plus(65), ..first });
+    let told = Some((&stranger, &other));
+    let kept = store.keep_checked(("up-first-0", &mine), &upstream(), told, NOW.plus(65)).await;
+    assert_eq!((kept.unwrap(), display_name().await.as_deref()), (Checked::Kept, Some("Ann")));
+    // Who lost the claim ends nothing.
+    let ended =
+        store.end_upstream_session(("up-first-0", &mine), None, event("upstream_check"), NOW).await;
+    assert!(!ended.unwrap());
+    assert!(due_by("up-first-0", NOW.plus(65)).await.is_some());
     // A session that ended there; told twice, it ends once.
     let live =
         async |sid: &str| store.session(&format!("cookie {sid}"), NOW).await.unwrap().is_some();

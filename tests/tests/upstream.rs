@@ -630,6 +630,8 @@ async fn an_upstream_that_does_not_answer_ends_nothing_until_its_time_is_over() 
         assert_eq!(fake.refreshed(), before + 1, "it was asked once");
         fake.said().refresh = None;
         world.pass(31);
+        tokens = renew(&world, &tokens).await.json;
+        assert_eq!(fake.refreshed(), before + 2, "and again after a while");
     }
 }
 
@@ -1006,10 +1008,19 @@ async fn what_the_id_token_leaves_out_is_read_at_user_info_if_it_is_about_the_sa
     fake.said().user_info = Some((200, own));
     world.pass(301);
     assert_eq!(exchange(&world, &tokens).await.str("error"), "access_denied");
-    // Its trouble is not about the person, and loses no refresh token.
-    fake.said().user_info = Some((503, json!({})));
-    world.pass(301);
-    assert_eq!(renew(&world, &tokens).await.status, 200);
+    // Its trouble is not about the person, and loses no refresh token; what the ID token says counts.
+    fake.claim("groups", json!(["Eng"]));
+    let mut tokens = world.through(&mut Browser::default(), "corp", "").await.unwrap();
+    assert_eq!(user_of(&world, &tokens).await.groups.len(), 1);
+    fake.claim("groups", json!([]));
+    for (status, body) in [(503, json!({})), (200, json!({"sub": "somebody else"}))] {
+        fake.said().user_info = Some((status, body));
+        world.pass(301);
+        let reply = renew(&world, &tokens).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        tokens = reply.json;
+        assert_eq!(user_of(&world, &tokens).await.groups.len(), 0);
+    }
 }
 
 #[tokio::test]
@@ -1055,6 +1066,69 @@ async fn the_one_refresh_token_of_google_serves_every_session_until_it_is_refuse
     world.pass(301);
     assert_eq!(renew(&world, &again).await.status, 200);
     assert_eq!(fake.refreshed(), asked);
+}
+
+#[tokio::test]
+async fn the_refresh_token_that_is_given_once_is_not_thrown_away_with_another_one() {
+    let world = World::new().await;
+    let fake = FakeUpstream::start(&world, "").await;
+    let google = json!({"preset": "google", "hosted_domains": ["acme.example"]});
+    world.add_upstream("google", &fake, google).await;
+    fake.claim("hd", json!("acme.example"));
+    let first = world.through(&mut Browser::default(), "google", "").await.unwrap();
+    // They took the consent back there, and gave it again: the first token is of no use.
+    world.through(&mut Browser::default(), "google", "").await.unwrap();
+    world.pass(301);
+    assert_eq!(renew(&world, &first).await.str("error"), "invalid_grant");
+    fake.said().refreshes = false;
+    let checked = async || {
+        let later = world.through(&mut Browser::default(), "google", "").await.unwrap();
+        let before = fake.refreshed();
+        world.pass(301);
+        assert_eq!(renew(&world, &later).await.status, 200);
+        assert_eq!(fake.refreshed(), before + 1, "it is checked");
+    };
+    checked().await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_was_off_for_a_while_is_asked_again() {
+    let world = World::new().await;
+    let fake = FakeUpstream::start(&world, "").await;
+    let google = json!({"preset": "google", "hosted_domains": ["acme.example"]});
+    world.add_upstream("google", &fake, google).await;
+    fake.claim("hd", json!("acme.example"));
+    world.through(&mut Browser::default(), "google", "").await.unwrap();
+    fake.said().refreshes = false;
+    let idp = world.idp_admin();
+    idp.switch::<Upstreams>("google", false).await.unwrap();
+    idp.switch::<Upstreams>("google", true).await.unwrap();
+    let later = world.through(&mut Browser::default(), "google", "").await.unwrap();
+    world.pass(301);
+    assert_eq!(renew(&world, &later).await.status, 200);
+    assert_eq!(fake.refreshed(), 1, "its one refresh token is still there");
+}
+
+#[tokio::test]
+async fn a_visitor_who_goes_away_leaves_the_others_an_upstream() {
+    let (world, fake) = company(json!({})).await;
+    let (url, _) = world.authorize_url(AGENT, "&upstream=corp");
+    fake.said().slow_metadata = Duration::from_millis(300);
+    let mut visitor = Browser::default();
+    let gone = tokio::time::timeout(Duration::from_millis(100), visitor.get(&world, &url)).await;
+    assert!(gone.is_err(), "they went away");
+    let reply = Browser::default().get(&world, &url).await;
+    assert_eq!(reply.status, 303, "{}", reply.text);
+}
+
+#[tokio::test]
+async fn a_time_that_a_wrong_clock_wrote_tolerates_nothing() {
+    let (world, fake) = company(json!({})).await;
+    let tokens = world.through(&mut Browser::default(), "corp", "").await.unwrap();
+    fake.said().refresh = Some((503, json!({})));
+    world.pass(-36_000);
+    let reply = renew(&world, &tokens).await;
+    assert_eq!(reply.str("error"), "temporarily_unavailable", "{}", reply.text);
 }
 
 #[tokio::test]
@@ -1375,6 +1449,9 @@ async fn a_user_name_is_not_an_address_of_another_upstreams_people() {
         partner.claim("preferred_username", json!(name));
         world.through(&mut Browser::default(), "partner", "").await.expect_err(name);
     }
+    // Nor while that one is switched off.
+    world.idp_admin().switch::<Upstreams>("corp", false).await.unwrap();
+    world.through(&mut Browser::default(), "partner", "").await.unwrap_err();
     for name in ["pat@partner.example", "pat@elsewhere.example", "pat"] {
         partner.claim("sub", json!(format!("sub of {name}")));
         partner.claim("preferred_username", json!(name));

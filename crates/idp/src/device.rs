@@ -43,7 +43,7 @@ use passavant_proto::{
     others_text::shown,
     refusal::Refusal,
     secret::{Secret, equal_in_constant_time},
-    time::Timestamp,
+    time::{SKEW, Timestamp},
 };
 use passavant_store::{
     AuditEvent, AuthorizationCode, DeviceCode, DeviceState, Session, StoreError,
@@ -324,7 +324,7 @@ async fn typed(
         let text = "That computer was enrolled by another person, and acts for them alone.";
         return Ok(error_page(StatusCode::FORBIDDEN, text));
     }
-    if device.request.fresh && now.since(proved_at(idp, &session)) > RECENT {
+    if device.request.fresh && !(-SKEW..=RECENT).contains(&now.since(proved_at(idp, &session))) {
         let text = "To add a computer, sign in again; then type the code once more.";
         let problem = Problem { status: StatusCode::OK, text, username: &person.user.username };
         return Ok(sign_in_form(idp, parts, Some(&problem)));

@@ -103,6 +103,16 @@ impl IdpDirectory {
         self.upstreams.iter().filter(|upstream| !upstream.disabled)
     }
 
+    /// Those that are switched off too.
+    pub(crate) fn all_upstreams(&self) -> impl Iterator<Item = &UpstreamProvider> {
+        self.upstreams.iter()
+    }
+
+    /// Whether the record of some cannot be read.
+    pub(crate) fn has_unreadable_upstreams(&self) -> bool {
+        !self.unreadable_upstreams.is_empty()
+    }
+
     /// Whether there are any, readable or not.
     pub(crate) fn has_upstreams(&self) -> bool {
         !self.upstreams.is_empty() || !self.unreadable_upstreams.is_empty()

@@ -177,10 +177,9 @@ impl Refreshed {
 const LONGEST_TOKEN: usize = 8 * 1024;
 
 impl TokenAnswer {
-    /// The refresh token, if it can be kept.
+    /// The refresh token, if there is one.
     fn next(&self) -> Option<Secret> {
-        let token = self.refresh_token.as_deref()?;
-        (1..=LONGEST_TOKEN).contains(&token.len()).then(|| Secret::new(token))
+        self.refresh_token.as_deref().filter(|token| !token.is_empty()).map(Secret::new)
     }
 }
 
@@ -211,7 +210,7 @@ impl RelyingParty {
             let key = (issuer.clone(), named.to_owned());
             Arc::clone(all.entry(key).or_default())
         };
-        let mut entry = entry.lock().await;
+        let mut entry = entry.lock_owned().await;
         if let Some((at, metadata)) = &entry.found
             && now.since(*at) < FRESH
         {
@@ -222,16 +221,27 @@ impl RelyingParty {
                 "{issuer} did not answer a moment ago, and is not asked again yet"
             )));
         }
-        // Noted before the fetch: whoever waits for it may go away, and the next one does not wait as
-        // long again.
-        entry.failed_at = Some(now);
-        let found = timeout(PATIENCE, discover_named(&self.outbound, issuer, named)).await;
-        let metadata = found.map_err(|_| {
-            let seconds = PATIENCE.as_secs();
-            DiscoveryError::Unusable(format!("{issuer} did not answer within {seconds} seconds"))
-        })??;
-        *entry = Entry { found: Some((now, metadata.clone())), failed_at: None };
-        Ok(metadata)
+        // In a task of its own: whoever waits for it may go away, and the next one neither waits as long
+        // again nor asks again.
+        let (outbound, clock) = (self.outbound.clone(), self.clock.clone());
+        let (issuer, named) = (issuer.clone(), named.to_owned());
+        let fetch = async move {
+            let found = timeout(PATIENCE, discover_named(&outbound, &issuer, &named)).await;
+            let found = found.unwrap_or_else(|_| {
+                let seconds = PATIENCE.as_secs();
+                let error = format!("{issuer} did not answer within {seconds} seconds");
+                Err(DiscoveryError::Unusable(error))
+            });
+            match &found {
+                Ok(metadata) => {
+                    *entry = Entry { found: Some((now, metadata.clone())), failed_at: None };
+                }
+                Err(_) => entry.failed_at = Some(clock.now()),
+            }
+            found
+        };
+        let ended = |_| Err(DiscoveryError::Unusable("the request was broken off".to_owned()));
+        tokio::spawn(fetch).await.unwrap_or_else(ended)
     }
 
     fn held(&self) -> MutexGuard<'_, Metadata> {
@@ -498,9 +508,15 @@ impl RelyingParty {
             let party = registration.issuer.to_string();
             return Err(SignInError::Refused { party, error });
         }
-        answer
+        let answer: TokenAnswer = answer
             .json()
-            .map_err(|error| SignInError::BadAnswer(format!("not a token answer: {error}")))
+            .map_err(|error| SignInError::BadAnswer(format!("not a token answer: {error}")))?;
+        let length = answer.refresh_token.as_ref().map_or(0, String::len);
+        if length > LONGEST_TOKEN {
+            let what = format!("a refresh token of {length} bytes; {LONGEST_TOKEN} can be kept");
+            return Err(SignInError::BadAnswer(what));
+        }
+        Ok(answer)
     }
 
     async fn returned(

@@ -33,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 /// Time at the end for reporting calls, for writing the journal to disk, and for ending guarded
 /// programs.
 const TELL: Duration = Duration::from_secs(6);
+/// Time at the end for upstreams that are being asked.
+const ASKING: Duration = Duration::from_secs(15);
 /// Concurrent connections of one listener.
 pub const CONNECTIONS: usize = 4096;
 /// Concurrent connections of the listener for probes.
@@ -142,7 +144,7 @@ impl Running {
     async fn finish(mut self) {
         while self.listeners.join_next().await.is_some() {}
         if let Some(idp) = &self.idp
-            && timeout(TELL, idp.finish()).await.is_err()
+            && timeout(ASKING, idp.finish()).await.is_err()
         {
             tracing::warn!(
                 "an upstream did not answer in time; some people may have to sign in again"

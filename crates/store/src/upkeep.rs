@@ -190,11 +190,9 @@ impl Store {
         ] {
             sqlx::query(statement).bind(now.0).execute(&mut *transaction).await?;
         }
-        // Refresh tokens of upstreams as they were then are of no use, or were used since.
-        for statement in ["DELETE FROM upstream_sessions", "UPDATE upstream_links SET sealed = ''"]
-        {
-            sqlx::query(statement).execute(&mut *transaction).await?;
-        }
+        // Refresh tokens of upstreams as they were then may have been used since. Those that are kept
+        // with links are of upstreams that give none a second time.
+        sqlx::query("DELETE FROM upstream_sessions").execute(&mut *transaction).await?;
         end_administrators(&mut transaction, now).await?;
         // So that the mark differs from every earlier one, whatever the restore brought back.
         let mark =

@@ -12,7 +12,7 @@ use crate::{
 use passavant_proto::{
     event::{Detail, RequestEvent},
     oidc::upstream::UpstreamProvider,
-    time::Timestamp,
+    time::{SKEW, Timestamp},
     xaa::trust::SubjectLink,
 };
 use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyRow};
@@ -183,8 +183,12 @@ impl Store {
             return Ok(Some(UpstreamOutcome::Disabled(user.id)));
         }
         let before_change = user.clone();
-        let groups = existing_groups(&mut transaction, &sign_in.told).await?;
-        apply(&mut user, &sign_in.told, groups);
+        let whose = (&sign_in.link, user.id.as_str());
+        let asked_at = sign_in.told.asked_at;
+        if added || told_last(&mut transaction, whose, asked_at).await? {
+            let groups = existing_groups(&mut transaction, &sign_in.told).await?;
+            apply(&mut user, &sign_in.told, groups);
+        }
         if !changing && (added || user != before_change) {
             return Ok(None);
         }
@@ -198,6 +202,7 @@ impl Store {
             // A link to somebody who was deleted is worth nothing.
             put_link(&mut transaction, (&sign_in.upstream.name, &sign_in.link), &user.id, now)
                 .await?;
+            told_last(&mut transaction, (&sign_in.link, &user.id), asked_at).await?;
             let made = AuditEvent::granted(RequestEvent::PersonAdded, now)
                 .person(&user.id)
                 .with(Detail::Issuer, sign_in.link.issuer.as_str())
@@ -208,7 +213,6 @@ impl Store {
             let row = changed(&before_change, &user, &sign_in.link, now);
             insert_audit(&mut transaction, &[row]).await?;
         }
-        told_last(&mut transaction, &sign_in.link, sign_in.told.asked_at).await?;
         if let Some(sealed) = &sign_in.sealed_for_link {
             keep_link_token(&mut transaction, &sign_in.link, sealed).await?;
         }
@@ -365,7 +369,7 @@ impl Store {
             };
             let before = user.clone();
             if let Some((link, told)) = told
-                && told_last(&mut transaction, link, told.asked_at).await?
+                && told_last(&mut transaction, (link, &user.id), told.asked_at).await?
             {
                 let groups = existing_groups(&mut transaction, told).await?;
                 apply(&mut user, told, groups);
@@ -398,27 +402,42 @@ impl Store {
         Ok(row.map(|row| row.try_get(0)).transpose()?.unwrap_or_default())
     }
 
-    /// Ends a session that the upstream no longer answers for, and what it brought. A refresh token
-    /// that was kept with the person's link is of no use any more.
+    /// Ends a session that the upstream no longer answers for, and what it brought, unless somebody
+    /// else has claimed it meanwhile: `false`. What is kept with a link as `spent` is the token that
+    /// was refused, and goes too.
     pub async fn end_upstream_session(
         &self,
-        (sid, upstream): (&str, &str),
+        (sid, mine): (&str, &DueSession),
+        spent: Option<&str>,
         event: AuditEvent,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let mut transaction = self.begin_revoking().await?;
-        sqlx::query("UPDATE upstream_links SET sealed = '' WHERE upstream = $1 AND user_id = $2")
-            .bind(upstream)
-            .bind(event.person.as_str())
-            .execute(&mut *transaction)
-            .await?;
-        end_session(&mut transaction, sid, now).await?;
-        sqlx::query("DELETE FROM upstream_sessions WHERE sid = $1")
+        let gone = "DELETE FROM upstream_sessions \
+                    WHERE sid = $1 AND checked_at = $2 AND trying_until = $3";
+        let gone = sqlx::query(gone)
             .bind(sid)
+            .bind(mine.checked_at.0)
+            .bind(mine.trying_until.0)
             .execute(&mut *transaction)
             .await?;
+        if gone.rows_affected() == 0 {
+            return Ok(false);
+        }
+        if let Some(spent) = spent {
+            let forget = "UPDATE upstream_links SET sealed = '' \
+                          WHERE upstream = $1 AND user_id = $2 AND sealed = $3";
+            sqlx::query(forget)
+                .bind(mine.upstream.as_str())
+                .bind(mine.user_id.as_str())
+                .bind(spent)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        end_session(&mut transaction, sid, now).await?;
         insert_audit(&mut transaction, &[event]).await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await?;
+        Ok(true)
     }
 
     /// Ends what an upstream says has ended there, once for each token that says so. Returns how many
@@ -607,20 +626,24 @@ fn apply(user: &mut User, told: &Told, groups: Option<(BTreeSet<String>, BTreeSe
     }
 }
 
-/// Marks that something was told of a person that was asked at this time. Returns whether nothing was
-/// told of them later.
+/// Marks that something was told of a user by a link, that was asked at this time. Returns whether
+/// nothing was told of them later, and the link is theirs. A mark that is far ahead was set by a
+/// clock that was wrong.
 async fn told_last(
     transaction: &mut Transaction<'static, Any>,
-    link: &SubjectLink,
+    (link, user_id): (&SubjectLink, &str),
     asked_at: Timestamp,
 ) -> Result<bool, StoreError> {
     let mark = "UPDATE upstream_links SET told_at = $4 \
-                WHERE issuer = $1 AND tenant = $2 AND subject = $3 AND told_at <= $4";
+                WHERE issuer = $1 AND tenant = $2 AND subject = $3 AND user_id = $5 \
+                AND (told_at <= $4 OR told_at > $6)";
     let marked = sqlx::query(mark)
         .bind(link.issuer.as_str())
         .bind(tenant_of(link))
         .bind(link.subject.as_str())
         .bind(asked_at.0)
+        .bind(user_id)
+        .bind(asked_at.plus(2 * SKEW).0)
         .execute(&mut **transaction)
         .await?;
     Ok(marked.rows_affected() == 1)

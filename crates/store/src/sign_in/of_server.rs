@@ -63,12 +63,10 @@ pub(crate) async fn end_upstream(
     ] {
         sqlx::query(statement).bind(name).bind(now.0).execute(&mut **transaction).await?;
     }
-    for statement in [
-        "DELETE FROM upstream_sessions WHERE upstream = $1",
-        "UPDATE upstream_links SET sealed = '' WHERE upstream = $1",
-    ] {
-        sqlx::query(statement).bind(name).execute(&mut **transaction).await?;
-    }
+    sqlx::query("DELETE FROM upstream_sessions WHERE upstream = $1")
+        .bind(name)
+        .execute(&mut **transaction)
+        .await?;
     Ok(())
 }
 

@@ -192,8 +192,9 @@ impl Coming<'_> {
         let username = username.filter(|name| !name.is_empty() && name != "." && name != "..");
         // An address of another upstream's people is not to be had here.
         let foreign = |name: &str| {
-            let mut all = snapshot.directory.upstreams();
+            let mut all = snapshot.directory.all_upstreams();
             all.any(|other| other.name != upstream.name && other.takes(name))
+                || (name.contains('@') && snapshot.directory.has_unreadable_upstreams())
         };
         let username = username.filter(|name| upstream.takes(name) || !foreign(name));
         let sign_in = UpstreamSignIn {
@@ -373,7 +374,7 @@ fn gives_once(upstream: &UpstreamProvider) -> bool {
     upstream.preset == Preset::Google
 }
 
-fn link_label(link: &SubjectLink) -> String {
+pub(super) fn link_label(link: &SubjectLink) -> String {
     format!("upstream link {}", link.key())
 }
 

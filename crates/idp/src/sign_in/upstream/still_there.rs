@@ -1,6 +1,6 @@
 //! Whether a person is still there, at the upstream where they signed in.
 
-use super::{Credential, completed, registration, session_label, told};
+use super::{Credential, callback::link_label, completed, registration, session_label, told};
 use crate::{directory::IdpDirectory, state::Idp};
 use passavant_authority::{answer::Failure, authority::Snapshot};
 use passavant_outbound::{Returned, SignInError};
@@ -14,21 +14,24 @@ use passavant_proto::{
 };
 use passavant_store::{AuditEvent, Checked, DueSession};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// How long one request has the right to ask an upstream about a session, in seconds. Afterwards
-/// another one may.
-const TRYING: i64 = 20;
-/// How long it takes at most: less than that, so that no refresh token is sent twice.
+/// another one may: longer than all steps take together where the clocks of nodes differ, so that no
+/// refresh token is sent twice.
+const TRYING: i64 = 90;
+/// How long an upstream has for a refresh.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long it has for its keys and for `UserInfo`.
+const MORE: Duration = Duration::from_secs(10);
 /// An upstream that did not answer is not asked about the same session for this long, in seconds.
 const RETRY: i64 = 30;
 /// How often a request looks whether another one has heard from the upstream.
 const TURN: Duration = Duration::from_millis(100);
 /// How many times it looks.
 const TURNS: u32 = 100;
-/// How often, and with what pauses, the next refresh token is stored while the database is away.
-const STORING: u32 = 20;
+/// How long the next refresh token is tried to be stored while the database is away.
+const STORING: Duration = Duration::from_secs(12);
 
 /// Checks that the person of a session is still there, at the upstream where they signed in, if that
 /// was last known too long ago. A session whose person is gone there ends.
@@ -76,7 +79,8 @@ pub(crate) async fn still_there(
 fn tolerated(idp: &Idp, due: &DueSession, now: Timestamp) -> Result<(), Failure> {
     let settings = &idp.0.settings;
     let longest = settings.upstream_check + settings.upstream_grace;
-    if now.since(due.checked_at) <= longest {
+    // A time that is ahead of us says nothing.
+    if (-SKEW..=longest).contains(&now.since(due.checked_at)) {
         return Ok(());
     }
     Err(Refusal::UpstreamUnreachable.into())
@@ -106,12 +110,7 @@ async fn ask(idp: &Idp, sid: &str, mine: &DueSession) -> Result<(), Failure> {
     };
     let issuer = Some(upstream.issuer.as_str());
     let asked_at = authority.now();
-    let answer = timeout(PATIENCE, refreshed(idp, sid, mine, upstream)).await;
-    let answer = answer.unwrap_or_else(|_| {
-        let seconds = PATIENCE.as_secs();
-        Err(Unasked::Unreachable(format!("no whole answer within {seconds} seconds")))
-    });
-    let returned = match answer {
+    let returned = match refreshed(idp, sid, mine, upstream).await {
         Ok(returned) => returned,
         Err(Unasked::Refused(error)) if ENDED.contains(&error.as_str()) => {
             return end(idp, sid, mine, ("upstream_check.ended", issuer, &error)).await;
@@ -190,17 +189,26 @@ async fn refreshed(
     let credential = Credential::of(idp, upstream).map_err(Unasked::Unreachable)?;
     let registration = registration(idp, upstream);
     let relying_party = &context.relying_party;
-    let answer = relying_party.refresh(&registration, &credential.proof(), &token).await?;
+    let proof = credential.proof();
+    let answer = timeout(PATIENCE, relying_party.refresh(&registration, &proof, &token)).await;
+    let answer = answer.unwrap_or_else(|_| Err(late(PATIENCE)))?;
     // The token that was sent may be used up: the next one is stored before anything can fail.
     if let Some(next) = answer.refresh_token() {
         keep(idp, sid, mine, &next).await?;
     }
-    let returned = relying_party.refreshed(&registration, answer).await?;
-    let issuer = returned.issuer.clone();
-    // Without UserInfo nothing is known but that the person is still there.
-    let completed = completed(idp, upstream, returned).await;
-    let bare = Returned { claims: None, issuer, refresh_token: None, access_token: None };
-    Ok(completed.unwrap_or(bare))
+    let returned = timeout(MORE, relying_party.refreshed(&registration, answer)).await;
+    let returned = returned.unwrap_or_else(|_| Err(late(MORE)))?;
+    let (issuer, claims) = (returned.issuer.clone(), returned.claims.clone());
+    // Without UserInfo, what the ID token says is what is known.
+    let signed = Returned { claims, issuer, refresh_token: None, access_token: None };
+    Ok(match timeout(MORE, completed(idp, upstream, returned)).await {
+        Ok(Ok(completed)) => completed,
+        Ok(Err(_)) | Err(_) => signed,
+    })
+}
+
+fn late(time: Duration) -> SignInError {
+    SignInError::BadAnswer(format!("no whole answer within {} seconds", time.as_secs()))
 }
 
 /// Stores the next refresh token, also if the database is away for a moment.
@@ -209,15 +217,17 @@ async fn keep(idp: &Idp, sid: &str, mine: &DueSession, next: &Secret) -> Result<
     let sealing = &authority.context.sealing;
     let sealed = sealing.seal(&session_label(sid), next.expose().as_bytes());
     let sealed = sealed.map_err(Unasked::Unreachable)?;
-    let mut tries = 0;
+    let started = Instant::now();
     loop {
         match authority.store.keep_token(sid, mine, &sealed).await {
             Ok(true) => return Ok(()),
             Ok(false) => {
                 return Err(Unasked::Unreachable("the session changed meanwhile".to_owned()));
             }
-            Err(error) if tries >= STORING => return Err(Unasked::Unreachable(error.to_string())),
-            Err(_) => tries += 1,
+            Err(error) if started.elapsed() >= STORING => {
+                return Err(Unasked::Unreachable(error.to_string()));
+            }
+            Err(_) => {}
         }
         tokio::time::sleep(TURN * 4).await;
     }
@@ -226,19 +236,42 @@ async fn keep(idp: &Idp, sid: &str, mine: &DueSession, next: &Secret) -> Result<
 async fn end(
     idp: &Idp,
     sid: &str,
-    due: &DueSession,
+    mine: &DueSession,
     (reason, issuer, more): (&'static str, Option<&str>, &str),
 ) -> Result<(), Failure> {
     let authority = &idp.0.authority;
     let now = authority.now();
     let mut event = AuditEvent::granted(RequestEvent::UpstreamCheck, now)
-        .person(&due.user_id)
+        .person(&mine.user_id)
         .with(Detail::Session, sid)
         .with(Detail::More, shown(more, 300));
     if let Some(issuer) = issuer {
         event = event.with(Detail::Issuer, issuer);
     }
-    let what = (sid, due.upstream.as_str());
-    authority.store.end_upstream_session(what, event.refused(reason), now).await?;
-    Err(Refusal::SubjectNotLive.into())
+    // Only a refusal by the upstream says that the token is of no use.
+    let spent = if reason == "upstream_check.ended" { spent(idp, sid, mine).await? } else { None };
+    let (what, event) = ((sid, mine), event.refused(reason));
+    if authority.store.end_upstream_session(what, spent.as_deref(), event, now).await? {
+        return Err(Refusal::SubjectNotLive.into());
+    }
+    // Somebody else is asking, or has asked.
+    tolerated(idp, mine, now)
+}
+
+/// The token that is kept with the person's link, sealed, if it is the one of this session.
+async fn spent(idp: &Idp, sid: &str, mine: &DueSession) -> Result<Option<String>, Failure> {
+    let authority = &idp.0.authority;
+    let sealing = &authority.context.sealing;
+    let Ok(refused) = sealing.open_text(&session_label(sid), &mine.sealed) else {
+        return Ok(None);
+    };
+    let links = authority.store.person_links(Some(&mine.user_id), Some(&mine.upstream)).await?;
+    for held in links {
+        let sealed = authority.store.link_token(&held.link).await?;
+        let kept = sealing.open_text(&link_label(&held.link), &sealed);
+        if kept.is_ok_and(|kept| kept.expose() == refused.expose()) {
+            return Ok(Some(sealed));
+        }
+    }
+    Ok(None)
 }
