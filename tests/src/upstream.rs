@@ -54,6 +54,8 @@ pub struct Said {
     pub hangs: bool,
     /// How long a refresh takes.
     pub slow: Duration,
+    /// How long the keys take.
+    pub slow_keys: Duration,
     /// How long the discovery document takes.
     pub slow_metadata: Duration,
     /// Parameters of authorization requests.
@@ -111,6 +113,7 @@ impl FakeUpstream {
             token: None,
             hangs: false,
             slow: Duration::ZERO,
+            slow_keys: Duration::ZERO,
             slow_metadata: Duration::ZERO,
             authorized: Vec::new(),
             asked: Vec::new(),
@@ -235,7 +238,12 @@ async fn answer(State(fake): State<FakeUpstream>, request: Request) -> Response 
     }
     match path.as_str() {
         "/keys" => {
-            fake.said().key_fetches += 1;
+            let slow = {
+                let mut said = fake.said();
+                said.key_fetches += 1;
+                said.slow_keys
+            };
+            tokio::time::sleep(slow).await;
             json_of(200, &json!({"keys": [fake.key.jwk()]}))
         }
         "/userinfo" => {

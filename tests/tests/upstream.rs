@@ -1119,6 +1119,13 @@ async fn a_visitor_who_goes_away_leaves_the_others_an_upstream() {
     assert!(gone.is_err(), "they went away");
     let reply = Browser::default().get(&world, &url).await;
     assert_eq!(reply.status, 303, "{}", reply.text);
+    // Nor takes the keys along that they made us ask for.
+    fake.said().slow_keys = Duration::from_millis(300);
+    let [first, second] = [(); 2].map(|()| logout_token(&world, &fake, &json!({})));
+    let leaves = log_out(&world, "corp", &first);
+    assert!(tokio::time::timeout(Duration::from_millis(100), leaves).await.is_err(), "it left");
+    let reply = log_out(&world, "corp", &second).await;
+    assert_eq!((reply.status, fake.said().key_fetches), (200, 1), "{}", reply.text);
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ impl CachedKeys {
 struct Entry {
     held: Mutex<CachedKeys>,
     /// Held by the one caller that fetches; the others wait for it instead of fetching, too.
-    flight: AsyncMutex<()>,
+    flight: Arc<AsyncMutex<()>>,
 }
 
 impl Entry {
@@ -123,20 +123,29 @@ impl RemoteKeys {
         if let Some(keys) = entry.held().fresh(kid, now) {
             return Ok(keys);
         }
-        let _flight = entry.flight.lock().await;
+        let flight = Arc::clone(&entry.flight).lock_owned().await;
         let claimed = {
             let mut held = entry.held();
             held.fresh(kid, now).is_none() && held.claim(now)
         };
         if claimed {
-            match self.fetch(source).await {
-                Ok(keys) => {
-                    let mut held = entry.held();
-                    held.keys = Some(Arc::new(keys));
-                    held.fetched_at = Some(now);
+            // In a task of its own: the right to fetch is used up, whether or not its caller stays.
+            let (keys, source, entry) = (self.clone(), source.clone(), Arc::clone(&entry));
+            let fetch = async move {
+                let _flight = flight;
+                match keys.fetch(&source).await {
+                    Ok(keys) => {
+                        let mut held = entry.held();
+                        held.keys = Some(Arc::new(keys));
+                        held.fetched_at = Some(now);
+                    }
+                    Err(cause) => {
+                        tracing::warn!(owner = source.owner, cause, "keys were not fetched");
+                    }
                 }
-                Err(cause) => tracing::warn!(owner = source.owner, cause, "keys were not fetched"),
-            }
+            };
+            // A fetch that broke off has fetched nothing.
+            let _ended = tokio::spawn(fetch).await;
         }
         let held = entry.held();
         // Only a successful fetch can show that an unknown kid does not exist.
