@@ -62,6 +62,12 @@ impl Preset {
         matches!(self, Self::Generic)
     }
 
+    /// Whether it gives a refresh token at the first consent alone: that one serves all sessions of
+    /// the person.
+    pub const fn gives_once(self) -> bool {
+        matches!(self, Self::Google)
+    }
+
     /// Whether claims that an ID token leaves out are at its `UserInfo` endpoint. That of Entra tells
     /// nothing more.
     pub const fn has_user_info(self) -> bool {

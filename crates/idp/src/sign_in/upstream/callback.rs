@@ -27,7 +27,7 @@ use passavant_proto::{
     event::{Detail, RequestEvent},
     oauth::form::Form,
     oidc::sign_in_state::SignInState,
-    oidc::upstream::{Preset, Unidentified, UpstreamPerson, UpstreamProvider},
+    oidc::upstream::{Unidentified, UpstreamPerson, UpstreamProvider},
     others_text::shown,
     secret::Secret,
     time::Timestamp,
@@ -185,7 +185,7 @@ impl Coming<'_> {
             authentication: person.authentication.clone(),
             expires_at: expiry(idp, ends, now),
         };
-        let for_link = token.as_ref().filter(|_| gives_once(upstream));
+        let for_link = token.as_ref().filter(|_| upstream.preset.gives_once());
         let for_link = sealed(idp, &link_label(&person.link), for_link).map_err(|page| *page)?;
         let sealed = sealed(idp, &session_label(&session.sid), token.as_ref());
         let username = person.username.as_deref().map(passwords::normal_username);
@@ -368,12 +368,6 @@ fn expiry(idp: &Idp, said: Option<Timestamp>, now: Timestamp) -> Timestamp {
     said.map_or(own, |said| own.min(said))
 }
 
-/// Whether an upstream gives a refresh token at the first consent alone: it serves all sessions of
-/// the person.
-fn gives_once(upstream: &UpstreamProvider) -> bool {
-    upstream.preset == Preset::Google
-}
-
 pub(super) fn link_label(link: &SubjectLink) -> String {
     format!("upstream link {}", link.key())
 }
@@ -384,7 +378,7 @@ async fn token_of_link(
     upstream: &UpstreamProvider,
     link: &SubjectLink,
 ) -> Result<Option<Secret>, StoreError> {
-    if !gives_once(upstream) {
+    if !upstream.preset.gives_once() {
         return Ok(None);
     }
     let authority = &idp.0.authority;
