@@ -223,16 +223,8 @@ async fn fill(
     put(idp, &agent("agent")).await;
     put(ras, &agent("agent-at-ras")).await;
     let user = User {
-        id: "erin".to_owned(),
-        username: "erin".to_owned(),
-        email: None,
-        email_verified: false,
-        display_name: None,
-        given_name: None,
-        family_name: None,
         groups: BTreeSet::from(["engineering".to_owned()]),
-        password_hash: None,
-        disabled: false,
+        ..User::new("erin", "erin")
     };
     put(idp, &user).await;
     put(

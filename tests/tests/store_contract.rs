@@ -48,18 +48,7 @@ fn authentication() -> Authentication {
 }
 
 fn erin() -> User {
-    User {
-        id: "erin".to_owned(),
-        username: "erin@acme".to_owned(),
-        email: None,
-        email_verified: false,
-        display_name: None,
-        given_name: None,
-        family_name: None,
-        groups: BTreeSet::new(),
-        password_hash: Some("old".to_owned()),
-        disabled: false,
-    }
+    User { password_hash: Some("old".to_owned()), ..User::new("erin", "erin@acme") }
 }
 
 fn of_erin(sid: &str) -> Session {
@@ -722,16 +711,8 @@ async fn directory(store: &Store) {
     let events: Vec<String> = rows(store).await.into_iter().map(|row| row.event).collect();
     assert_eq!(events, ["admin.change a"], "what was not done is not on record");
     let user = |id: &str, name: &str| User {
-        id: id.to_owned(),
-        username: name.to_owned(),
-        email: None,
-        email_verified: false,
-        display_name: None,
-        given_name: None,
-        family_name: None,
         groups: BTreeSet::from(["engineering".to_owned()]),
-        password_hash: None,
-        disabled: false,
+        ..User::new(id, name)
     };
     assert!(store.put(&user("1", "erin"), Put::Create, event("d")).await.unwrap());
     assert!(matches!(

@@ -7,7 +7,7 @@ use crate::{
     types::{
         Administrators, AuditQuery, AuditView, Clients, Dependents, ExplainQuestion, Explanation,
         InstallationView, KeyMade, KeyView, Kind, LinkView, ListQuery, Listed, NewPassword,
-        NewPersonLink, NewSecret, Nothing, PersonLinkQuery, PersonLinkView, Problem, Renewal,
+        NewPersonLink, NewProvisioningToken, NewSecret, Nothing, PersonLinkQuery, PersonLinkView, ProvisioningTokenView, Problem, Renewal,
         RolesView, Rotation, SecretView, SessionView, UnreadableRecord, UpstreamLeg, UserView,
         WhoseQuery,
     },
@@ -460,6 +460,35 @@ impl ServerClient {
         link: &PersonLinkQuery,
     ) -> Result<(), ClientError> {
         let path = format!("/upstreams/{}/links{}", segment(upstream), query(link));
+        self.ask("DELETE", &path, Sent::default()).await
+    }
+
+    /// The tokens with which an upstream provisions people.
+    pub async fn provisioning_tokens(
+        &self,
+        upstream: &str,
+    ) -> Result<Listed<ProvisioningTokenView>, ClientError> {
+        self.get(&format!("/upstreams/{}/provisioning-tokens", segment(upstream))).await
+    }
+
+    /// Makes a token with which an upstream provisions people.
+    pub async fn add_provisioning_token(
+        &self,
+        upstream: &str,
+        new: &NewProvisioningToken,
+    ) -> Result<ProvisioningTokenView, ClientError> {
+        let path = format!("/upstreams/{}/provisioning-tokens", segment(upstream));
+        self.said("POST", &path, new).await
+    }
+
+    /// Revokes one.
+    pub async fn revoke_provisioning_token(
+        &self,
+        upstream: &str,
+        token: &str,
+    ) -> Result<(), ClientError> {
+        let path =
+            format!("/upstreams/{}/provisioning-tokens/{}", segment(upstream), segment(token));
         self.ask("DELETE", &path, Sent::default()).await
     }
 

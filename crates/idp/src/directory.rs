@@ -160,7 +160,7 @@ impl IdpDirectory {
             Err(StoreError::Document(..)) => None,
             found => found?,
         };
-        let Some((user, seen)) = found.filter(|(user, _)| !user.disabled) else {
+        let Some((user, seen)) = found.filter(|(user, _)| !user.is_off()) else {
             self.people().remove(id);
             return Ok(None);
         };

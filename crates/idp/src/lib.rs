@@ -14,6 +14,7 @@ mod installations;
 mod logout;
 mod pushed_request;
 mod refresh_token;
+mod scim;
 mod sign_in;
 mod standing;
 mod state;
@@ -89,7 +90,7 @@ impl Idp {
                 &format!("{base}{INSTALLATIONS}/{{id}}"),
                 get(installations::document).delete(installations::revoke),
             );
-        let router = router.merge(readable_by_pages(public));
+        let router = router.merge(scim::routes(&base)).merge(readable_by_pages(public));
         strict_transport(router.with_state(self.clone()), &issuer)
     }
 

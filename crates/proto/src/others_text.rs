@@ -31,6 +31,14 @@ pub fn is_shown(c: char) -> bool {
             | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'))
 }
 
+/// Whether a text is an e-mail address that tokens may contain: accounts are found by it.
+pub fn is_email(text: &str) -> bool {
+    let plain =
+        |part: &str| !part.is_empty() && !part.chars().any(|c| c.is_control() || c.is_whitespace());
+    text.chars().count() <= 254
+        && text.rsplit_once('@').is_some_and(|(local, domain)| plain(local) && plain(domain))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

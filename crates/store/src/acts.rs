@@ -7,7 +7,7 @@ use crate::{
     database::{Store, StoreError, reading},
     directory::{GENERATION, Generation, Put, read, remove, remove_where, tag_of, write},
     ledger::{AuditEvent, insert_audit},
-    people::{LetIn, remove_links, remove_person_links},
+    people::{LetIn, end_provisioning, remove_links, remove_person_links},
     record::Record,
     rows::record,
     sign_in::{end_account, end_client, end_issuer, end_resource, end_upstream},
@@ -237,6 +237,7 @@ async fn delete_what_names(
     } else if kind == UpstreamProvider::KIND {
         end_upstream(transaction, id, now).await?;
         gone += remove_person_links(transaction, "upstream", id).await?;
+        end_provisioning(transaction, id).await?;
     } else if kind == Account::KIND {
         gone += remove_links(transaction, "account", id).await?;
         end_account(transaction, id, now).await?;

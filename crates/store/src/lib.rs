@@ -32,8 +32,9 @@ pub use ledger::{
 };
 pub use opening::{check_transport, sqlite_path};
 pub use people::{
-    Checked, DueSession, Group, Installation, LoggedOut, MOST_INSTALLATIONS, PersonLink, Told,
-    UpstreamOutcome, UpstreamSignIn, User,
+    Checked, DueSession, Group, Installation, LoggedOut, Lookup, MOST_INSTALLATIONS, MemberChange,
+    NotProvisioned, PersonLink, ProvisionedGroup, ProvisionedPerson, Provisioner,
+    ProvisioningToken, Told, UpstreamOutcome, UpstreamSignIn, User,
 };
 pub use record::Record;
 pub use rows::Readings;

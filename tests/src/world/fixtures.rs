@@ -81,16 +81,12 @@ impl World {
         for (username, group) in [("erin", "engineering"), ("max", "marketing")] {
             self.put(store, &Group { name: group.to_owned(), description: String::new() }).await;
             let user = User {
-                id: format!("{username}-id"),
-                username: username.to_owned(),
                 email: Some(format!("{username}@acme.example")),
                 email_verified: true,
                 display_name: Some(username.to_uppercase()),
-                given_name: None,
-                family_name: None,
                 groups: [group.to_owned()].into(),
                 password_hash: password_hash.clone(),
-                disabled: false,
+                ..User::new(&format!("{username}-id"), username)
             };
             self.put(store, &user).await;
         }

@@ -45,7 +45,7 @@ pub(crate) async fn explain(
     let Some(registered) = registered else {
         return Err(ActError::missing(Resources::NOUN, asked.resource.as_str()));
     };
-    if user.disabled {
+    if user.is_off() {
         return Ok(refused("subject.not_live", "the person is switched off"));
     }
     if client.disabled {

@@ -9,6 +9,7 @@ pub(crate) mod explain;
 pub(crate) mod keys;
 pub(crate) mod people;
 pub(crate) mod policy;
+pub(crate) mod provisioning;
 pub(crate) mod trust;
 pub(crate) mod upstreams;
 

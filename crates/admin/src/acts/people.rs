@@ -13,12 +13,13 @@ use passavant_authority::passwords::normal_username;
 use passavant_proto::{
     event::{Act, Detail},
     oauth::client_document::INSTALLATIONS,
+    others_text::{is_email, is_shown},
     policy::{Connection, Subject},
     secret::Secret,
     xaa::trust::Account,
 };
 use passavant_store::{Group, User};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Administration for IdpAdmin {
     const PERSON: &'static str = "user";
@@ -39,14 +40,33 @@ impl Administration for IdpAdmin {
 
 /// Checks an email address that tokens may contain: accounts are found by it.
 pub(crate) fn check_email(email: &str) -> Result<(), ActError> {
-    let plain =
-        |part: &str| !part.is_empty() && !part.chars().any(|c| c.is_control() || c.is_whitespace());
-    let is_address = email.chars().count() <= 254
-        && email.rsplit_once('@').is_some_and(|(local, domain)| plain(local) && plain(domain));
-    if is_address {
+    if is_email(email) {
         return Ok(());
     }
     Err(ActError::invalid("`email` is not an address", "for instance a@acme.example"))
+}
+
+/// Most attributes of a person, and the longest value.
+const MOST_ATTRIBUTES: usize = 32;
+const LONGEST_ATTRIBUTE: usize = 1024;
+
+fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<(), ActError> {
+    let name = |name: &str| {
+        (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric())
+    };
+    let value = |value: &str| {
+        (1..=LONGEST_ATTRIBUTE).contains(&value.len()) && value.chars().all(is_shown)
+    };
+    if attributes.len() <= MOST_ATTRIBUTES && attributes.iter().all(|(k, v)| name(k) && value(v)) {
+        return Ok(());
+    }
+    Err(ActError::conflict(
+        format!(
+            "`attributes` must have at most {MOST_ATTRIBUTES} names of letters and digits, each with \
+             1 to {LONGEST_ATTRIBUTE} printable characters"
+        ),
+        "for instance {\"employeeNumber\": \"0042\"}",
+    ))
 }
 
 fn username(typed: &str) -> Result<String, ActError> {
@@ -94,7 +114,9 @@ fn view(user: &User) -> UserView {
         family_name: user.family_name.clone(),
         groups: user.groups.clone(),
         has_password: user.password_hash.is_some(),
-        disabled: user.disabled,
+        attributes: user.attributes.clone(),
+        disabled: user.disabled_here,
+        inactive_there: user.inactive_there,
     }
 }
 
@@ -128,6 +150,7 @@ impl ManagedKind<IdpAdmin> for Users {
     async fn add(idp: &IdpAdmin, context: &ActContext, new: NewUser) -> Result<UserView, ActError> {
         let username = username(&new.username)?;
         new.email.as_deref().map_or(Ok(()), check_email)?;
+        check_attributes(&new.attributes)?;
         groups_exist(context, &new.groups).await?;
         let password_hash = match new.password {
             None => None,
@@ -143,7 +166,9 @@ impl ManagedKind<IdpAdmin> for Users {
             family_name: new.family_name,
             groups: new.groups,
             password_hash,
-            disabled: false,
+            attributes: new.attributes,
+            disabled_here: false,
+            inactive_there: false,
         };
         context.create(&user).await?;
         Ok(view(&user))
@@ -160,6 +185,7 @@ impl ManagedKind<IdpAdmin> for Users {
         if let Some(groups) = &change.groups {
             groups_exist(context, groups).await?;
         }
+        change.attributes.as_ref().map_or(Ok(()), check_attributes)?;
         let UserChange { email, email_verified, display_name, given_name, family_name, .. } =
             change;
         let others = name.is_some()
@@ -167,7 +193,8 @@ impl ManagedKind<IdpAdmin> for Users {
             || email_verified.is_some()
             || display_name.is_some()
             || given_name.is_some()
-            || family_name.is_some();
+            || family_name.is_some()
+            || change.attributes.is_some();
         let act = if change.groups.is_some() && !others { Act::SetGroups } else { Act::Change };
         let set = |user: &mut User| {
             put(&mut user.username, name);
@@ -181,6 +208,7 @@ impl ManagedKind<IdpAdmin> for Users {
             put(&mut user.given_name, given_name);
             put(&mut user.family_name, family_name);
             put(&mut user.groups, change.groups);
+            put(&mut user.attributes, change.attributes);
         };
         Ok(view(&context.change::<User>((Users::NOUN, id), act, set).await?))
     }
@@ -218,7 +246,7 @@ pub(crate) fn dependent(kind: &str, name: impl Into<String>, then: Fate) -> Depe
 
 impl Switched<IdpAdmin> for Users {
     fn set(user: &mut User, disabled: bool) {
-        user.disabled = disabled;
+        user.disabled_here = disabled;
     }
 
     async fn switch(
@@ -228,10 +256,24 @@ impl Switched<IdpAdmin> for Users {
         disabled: bool,
     ) -> Result<UserView, ActError> {
         if disabled {
-            return cut_off(context, id, Act::Disable, |user| user.disabled = true, false).await;
+            return cut_off(context, id, Act::Disable, |user| user.disabled_here = true, false).await;
         }
-        let enable = |user: &mut User| user.disabled = false;
-        Ok(view(&context.change::<User>((Users::NOUN, id), Act::Enable, enable).await?))
+        let directory = context.store.provisioned_by(id).await?;
+        let theirs = directory.is_some();
+        let mut was_off_here = false;
+        let enable = |user: &mut User| {
+            was_off_here = std::mem::take(&mut user.disabled_here);
+            // The word of a directory that is gone holds no longer.
+            user.inactive_there &= theirs;
+        };
+        let user = context.change::<User>((Users::NOUN, id), Act::Enable, enable).await?;
+        match directory {
+            Some(upstream) if user.inactive_there && !was_off_here => Err(ActError::conflict(
+                format!("`{}` is switched off by the upstream `{upstream}`", user.username),
+                "switch them on there: `active` comes from its provisioning",
+            )),
+            _ => Ok(view(&user)),
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The identity providers at which the company's people sign in, and whom they are linked to.
 
 use super::{
-    ActError, ManagedKind, Switched, context::ActContext, people::dependent, put,
+    ActError, ManagedKind, Switched, context::ActContext, people::dependent,
+    provisioning::provisioning_url, put,
     trust::check_domain_names,
 };
 use crate::{
@@ -81,6 +82,8 @@ fn view(idp: &IdpAdmin, held: &UpstreamProvider) -> UpstreamView {
         groups: held.groups.clone(),
         acr_values: held.acr_values.clone(),
         just_in_time: held.just_in_time,
+        external_id_is_subject: held.links_external_id(),
+        provisioning_url: provisioning_url(idp, &held.name),
         disabled: held.disabled,
     }
 }
@@ -394,6 +397,7 @@ impl ManagedKind<IdpAdmin> for Upstreams {
             groups: new.groups,
             acr_values: new.acr_values,
             just_in_time: new.just_in_time,
+            external_id_is_subject: new.external_id_is_subject,
             disabled: false,
         };
         context.create(&upstream).await?;
@@ -455,6 +459,9 @@ impl ManagedKind<IdpAdmin> for Upstreams {
             put(&mut upstream.groups, change.groups);
             put(&mut upstream.acr_values, change.acr_values);
             put(&mut upstream.just_in_time, change.just_in_time);
+            if change.external_id_is_subject.is_some() {
+                upstream.external_id_is_subject = change.external_id_is_subject;
+            }
         };
         if !fewer {
             return Ok(view(idp, &context.change((Self::NOUN, id), Act::Change, set).await?));

@@ -12,15 +12,15 @@ use crate::{
         self, ActError, ManagedKind, Switched, administrators, audit, clients,
         context::Need::{self, Appoint, Change, CutOff, Read},
         explain::explain,
-        people, trust, upstreams,
+        people, provisioning, trust, upstreams,
     },
     servers::{Administration, IdpAdmin, RasAdmin},
     types::{
         Accounts, Administrators, AuditQuery, AuditView, AuthorizationServers, ClientHosts,
         Clients, Connections, Dependents, ExplainQuestion, Explanation, GovernedResources, Groups,
         InstallationView, KeyMade, KeyView, Kind, LinkView, ListQuery, Listed, NewPassword,
-        NewPersonLink, NewSecret, Nothing, PersonLinkQuery, PersonLinkView, Renewal, Resources,
-        Rotation, SecretView, SessionView, TrustedIssuers, UnreadableRecord, UpstreamLeg,
+        NewPersonLink, NewProvisioningToken, NewSecret, Nothing, PersonLinkQuery, PersonLinkView,
+        ProvisioningTokenView, Renewal, Resources, Rotation, SecretView, SessionView, TrustedIssuers, UnreadableRecord, UpstreamLeg,
         Upstreams, UserView, Users, WhoseQuery,
     },
 };
@@ -379,6 +379,36 @@ pub(super) fn idp() -> Table<IdpAdmin> {
         )
         .op(
             Op::new(
+                Method::GET,
+                "/upstreams/{id}/provisioning-tokens",
+                Read,
+                "List the tokens with which an upstream provisions people, without the secrets",
+            )
+            .list::<ProvisioningTokenView>(),
+            provisioning_tokens,
+        )
+        .op(
+            Op::new(
+                Method::POST,
+                "/upstreams/{id}/provisioning-tokens",
+                Change,
+                "Make a token with which an upstream provisions people (SCIM); it is shown once",
+            )
+            .body::<NewProvisioningToken>()
+            .answer::<ProvisioningTokenView>(),
+            add_provisioning_token,
+        )
+        .op(
+            Op::new(
+                Method::DELETE,
+                "/upstreams/{id}/provisioning-tokens/{token}",
+                CutOff,
+                "Revoke a token with which an upstream provisions people, at once",
+            ),
+            revoke_provisioning_token,
+        )
+        .op(
+            Op::new(
                 Method::POST,
                 "/upstreams/{id}/check",
                 Change,
@@ -629,6 +659,29 @@ async fn unlink(
     QueryParams(link): QueryParams<LinkView>,
 ) -> Result<StatusCode, ActError> {
     trust::unlink(&acting.context, link).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn provisioning_tokens(
+    acting: Acting<IdpAdmin>,
+    Path(id): Path<String>,
+) -> Answer<Listed<ProvisioningTokenView>> {
+    provisioning::list(&acting.of, &acting.context, &id).await.map(Json)
+}
+
+async fn add_provisioning_token(
+    acting: Acting<IdpAdmin>,
+    Path(id): Path<String>,
+    Said(new): Said<NewProvisioningToken>,
+) -> Answer<ProvisioningTokenView> {
+    provisioning::add(&acting.of, &acting.context, &id, new).await.map(Json)
+}
+
+async fn revoke_provisioning_token(
+    acting: Acting<IdpAdmin>,
+    Path((id, token)): Path<(String, String)>,
+) -> Result<StatusCode, ActError> {
+    provisioning::revoke(&acting.context, &id, &token).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -3,7 +3,7 @@
 use super::written::{given, said};
 use passavant_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
 
 /// A person to add.
@@ -39,6 +39,9 @@ pub struct NewUser {
     /// Groups they are in, by name.
     #[serde(default)]
     pub groups: BTreeSet<String>,
+    /// What else is known of them, by the names of SCIM: `employeeNumber`, `department`, …
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
     /// 12 characters or more; without one they cannot sign in with a password.
     #[serde(default)]
     #[schema(format = "password", min_length = 12, max_length = 1024)]
@@ -83,6 +86,10 @@ pub struct UserChange {
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub groups: Option<BTreeSet<String>>,
+    /// All that is known of them besides, by the names of SCIM.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub attributes: Option<BTreeMap<String, String>>,
 }
 
 /// A person.
@@ -105,10 +112,16 @@ pub struct UserView {
     pub family_name: Option<String>,
     /// Groups they are in.
     pub groups: BTreeSet<String>,
+    /// What else the directory that provisions them says, by the names of SCIM.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
     /// Whether they can sign in with a password.
     pub has_password: bool,
-    /// Switched off.
+    /// Switched off by an administrator.
     pub disabled: bool,
+    /// Switched off by the directory that provisions them.
+    #[serde(default)]
+    pub inactive_there: bool,
 }
 
 /// A new password.

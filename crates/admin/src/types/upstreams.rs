@@ -3,7 +3,7 @@
 use super::written::{
     AlgorithmName, DomainName, ScopeToken, SecureUrl, given, given_object, maybe_object, said,
 };
-use passavant_proto::{identifier::Issuer, jose::jwk::Algorithm};
+use passavant_proto::{identifier::Issuer, jose::jwk::Algorithm, time::Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
@@ -120,6 +120,10 @@ pub struct NewUpstream {
     /// People are added at their first sign-in.
     #[serde(default)]
     pub just_in_time: bool,
+    /// Somebody whom its provisioning added is found by `externalId` at the first sign-in: it is the
+    /// subject there. Absent: as the preset has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_id_is_subject: Option<bool>,
 }
 
 /// What is to be another about an upstream. Its issuer cannot change: people are known by it.
@@ -183,6 +187,10 @@ pub struct UpstreamChange {
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub just_in_time: Option<bool>,
+    /// `externalId` of its provisioning is the subject that people sign in with.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub external_id_is_subject: Option<bool>,
 }
 
 /// An upstream.
@@ -238,8 +246,46 @@ pub struct UpstreamView {
     pub acr_values: BTreeMap<String, String>,
     /// People are added at their first sign-in.
     pub just_in_time: bool,
+    /// `externalId` of its provisioning is the subject that people sign in with.
+    #[serde(default)]
+    pub external_id_is_subject: bool,
+    /// Where it provisions people and groups (SCIM 2.0, RFC 7644).
+    #[serde(default)]
+    pub provisioning_url: String,
     /// Switched off.
     pub disabled: bool,
+}
+
+/// A provisioning token to make.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewProvisioningToken {
+    /// After how many days it ends, 366 at most; 366 if it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 366)]
+    pub days: Option<i64>,
+}
+
+/// A token with which an upstream provisions people and groups.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ProvisioningTokenView {
+    /// Its id, which the audit trail names.
+    pub id: String,
+    /// The token, once: it is stored as a hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// Where it is used: the address to enter there.
+    pub provisioning_url: String,
+    /// When it was made, in seconds since 1970.
+    #[schema(value_type = i64)]
+    pub created_at: Timestamp,
+    /// When it ends.
+    #[schema(value_type = i64)]
+    pub expires_at: Timestamp,
+    /// When it was used last, to the hour; absent if it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub used_at: Option<Timestamp>,
 }
 
 /// Whom to link to a user.

@@ -79,7 +79,7 @@ pub(crate) async fn check_password(
             Err(busy) => return Err(NotSignedIn::Wait(busy.0)),
         }
     };
-    let live = found.filter(|user| !user.disabled);
+    let live = found.filter(|user| !user.is_off());
     let hash = live.as_ref().and_then(|user| user.password_hash.as_deref());
     let short_enough = password.expose().len() <= passwords::LONGEST;
     let hash = hash.filter(|_| short_enough);

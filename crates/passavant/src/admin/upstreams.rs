@@ -4,10 +4,11 @@ use super::{
     acts::{Saying, change, delete, list, one, switch, words},
     api::Api,
     args::{ById, Upstream, UpstreamOptions},
+    secret_out::SecretOut,
     show::show,
 };
 use anyhow::{Context, Result, bail};
-use passavant_admin::types::{NewPersonLink, PersonLinkQuery, UpstreamLeg, Upstreams};
+use passavant_admin::types::{NewPersonLink, NewProvisioningToken, PersonLinkQuery, UpstreamLeg, Upstreams};
 use passavant_host::plain;
 use serde_json::{Map, Value, json};
 
@@ -64,6 +65,7 @@ impl UpstreamOptions {
             .or_none("username_claim", self.username_claim)
             .or_none("groups_claim", self.groups_claim)
             .with("asks_consent", self.asks_consent)
+            .with("external_id_is_subject", self.external_id_is_subject)
             .with("groups", pairs("group", &self.groups)?)
             .with("acr_values", pairs("acr", &self.acr_values)?))
     }
@@ -101,6 +103,19 @@ pub(super) async fn upstreams(api: &Api, upstream: Upstream, as_json: bool) -> R
         Upstream::Unlink { name, subject, tenant } => {
             let link = PersonLinkQuery { subject, tenant };
             api.server.unlink_person(&name, &link).await?;
+            Value::Null
+        }
+        Upstream::Token { name, days, token_out } => {
+            let mut out = SecretOut::new("--token-out", token_out)?;
+            let new = NewProvisioningToken { days: Some(days) };
+            let made = api.server.add_provisioning_token(&name, &new).await?;
+            out.keep(serde_json::to_value(made)?, "token")?
+        }
+        Upstream::Tokens(ById { id }) => {
+            serde_json::to_value(api.server.provisioning_tokens(&id).await?.items)?
+        }
+        Upstream::RevokeToken { name, token } => {
+            api.server.revoke_provisioning_token(&name, &token).await?;
             Value::Null
         }
         Upstream::Disable(id) => switch::<Upstreams>(api, id, false).await?,

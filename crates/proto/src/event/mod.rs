@@ -75,6 +75,7 @@ words! {
         Token = "token": "id of the caller's access token",
         ToldAt = "told_at": "when a gateway told of it",
         Txn = "txn": "id of the ID-JAG behind a token: one word from the exchange to the tool call",
+        Upstream = "upstream": "the identity provider in front, by its name here",
         WithIt = "with_it": "how many records went with one that was deleted",
     }
 }
@@ -128,6 +129,14 @@ words! {
         SignIn = "sign_in": "somebody signed in",
         PersonAdded = "person.added": "somebody of an upstream was added at their first sign-in",
         PersonChanged = "person.changed": "an upstream told something else of somebody: groups, address, names",
+        Provisioning = "provision": "an upstream's provisioning was turned away: refusals only",
+        ProvisionAdd = "provision.added": "an upstream's provisioning added somebody",
+        ProvisionChange = "provision.changed": "it changed somebody: groups, address, names",
+        ProvisionDisable = "provision.disabled": "it switched somebody off",
+        ProvisionEnable = "provision.enabled": "it switched somebody on again",
+        ProvisionRemove = "provision.removed": "it removed somebody",
+        ProvisionGroup = "provision.group": "it added, changed or removed a group",
+        ProvisionLink = "provision.linked": "somebody whom it added signed in for the first time",
         UpstreamCheck = "upstream_check": "an upstream was asked whether somebody is still there: refusals only",
         SignOut = "sign_out": "somebody signed out",
         Enrol = "enrol": "a computer was enrolled",
@@ -271,6 +280,32 @@ impl RequestEvent {
             ],
             Self::PersonAdded => &[Detail::Issuer, Detail::Subject],
             Self::PersonChanged => &[Detail::Issuer, Detail::More, Detail::Subject],
+            Self::Provisioning => &[
+                Detail::Address,
+                Detail::More,
+                Detail::Reason,
+                Detail::RequestId,
+                Detail::Upstream,
+            ],
+            Self::ProvisionAdd => {
+                &[Detail::RequestId, Detail::Subject, Detail::Token, Detail::Upstream]
+            }
+            Self::ProvisionChange | Self::ProvisionDisable | Self::ProvisionEnable => {
+                &[Detail::More, Detail::RequestId, Detail::Token, Detail::Upstream]
+            }
+            Self::ProvisionRemove => {
+                &[Detail::Connections, Detail::RequestId, Detail::Token, Detail::Upstream]
+            }
+            Self::ProvisionGroup => &[
+                Detail::Connections,
+                Detail::Count,
+                Detail::More,
+                Detail::Record,
+                Detail::RequestId,
+                Detail::Token,
+                Detail::Upstream,
+            ],
+            Self::ProvisionLink => &[Detail::Issuer, Detail::Subject],
             Self::UpstreamCheck => &[Detail::Issuer, Detail::More, Detail::Reason, Detail::Session],
             Self::SignOut => &[
                 Detail::Address,
@@ -374,6 +409,14 @@ impl RequestEvent {
             | Self::GatewayRecords
             | Self::PersonAdded
             | Self::PersonChanged
+            | Self::Provisioning
+            | Self::ProvisionAdd
+            | Self::ProvisionChange
+            | Self::ProvisionDisable
+            | Self::ProvisionEnable
+            | Self::ProvisionRemove
+            | Self::ProvisionGroup
+            | Self::ProvisionLink
             | Self::UpstreamCheck
             | Self::SignOut
             | Self::Enrol

@@ -80,6 +80,13 @@ impl Preset {
         matches!(self, Self::Entra | Self::Okta)
     }
 
+    /// Whether the `externalId` that it provisions people with (SCIM) is the subject that they sign in
+    /// with. At Okta it is by default; at Entra it is where the object id is mapped to it, and the
+    /// default there can be no object id.
+    pub const fn provisions_subject(self) -> bool {
+        matches!(self, Self::Entra | Self::Okta)
+    }
+
     /// Whether it has groups in its tokens at all.
     pub const fn has_groups(self) -> bool {
         !matches!(self, Self::Google)
@@ -148,8 +155,23 @@ pub struct UpstreamProvider {
     pub acr_values: BTreeMap<String, String>,
     /// Whether a person is added when they sign in for the first time.
     pub just_in_time: bool,
+    /// Whether somebody who was provisioned by this upstream (SCIM) and signs in for the first time
+    /// is found by `externalId`, which then has to be the subject there; `None`: as the preset has it.
+    pub external_id_is_subject: Option<bool>,
     /// Switched off by an administrator.
     pub disabled: bool,
+}
+
+/// Where an upstream provisions people and groups (SCIM 2.0, RFC 7644), below the issuer.
+pub fn provisioning_path(upstream: &str) -> String {
+    format!("/scim/{upstream}/v2")
+}
+
+impl UpstreamProvider {
+    /// Whether somebody who was provisioned is found by `externalId` at their first sign-in.
+    pub fn links_external_id(&self) -> bool {
+        self.external_id_is_subject.unwrap_or(self.preset.provisions_subject())
+    }
 }
 
 /// Why a verified ID token identifies nobody here.

@@ -68,7 +68,7 @@ impl Store {
         if live.is_none() {
             return Ok(false);
         }
-        if person.is_none_or(|user| user.disabled) || held >= MOST_INSTALLATIONS {
+        if person.is_none_or(|user| user.is_off()) || held >= MOST_INSTALLATIONS {
             return Ok(false);
         }
         sqlx::query(

@@ -2,6 +2,7 @@
 
 mod account;
 mod installation;
+mod provisioning;
 mod stranger;
 mod upstream;
 mod user;
@@ -9,6 +10,11 @@ mod user;
 pub(crate) use account::{AccountLink, remove_links};
 pub(crate) use installation::INSTALLATION;
 pub use installation::{Installation, MOST_INSTALLATIONS};
+pub(crate) use provisioning::end_provisioning;
+pub use provisioning::{
+    Lookup, MemberChange, NotProvisioned, ProvisionedGroup, ProvisionedPerson, Provisioner,
+    ProvisioningToken,
+};
 pub(crate) use stranger::LetIn;
 pub use upstream::{
     Checked, DueSession, LoggedOut, PersonLink, Told, UpstreamOutcome, UpstreamSignIn,

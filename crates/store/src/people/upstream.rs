@@ -5,7 +5,7 @@ use crate::{
     database::{Store, StoreError, reading},
     directory::{Put, read, write},
     ledger::{AuditEvent, UsedJti, insert_audit, insert_jtis},
-    people::{Group, User},
+    people::{Group, User, provisioning::provisioned_as},
     record::{Record, record},
     sign_in::{Session, end_session, end_sign_ins, end_upstream, insert_session, leave_cookie},
 };
@@ -166,7 +166,22 @@ impl Store {
         if held.is_none_or(|held| held.disabled || held != sign_in.upstream) {
             return Ok(Some(UpstreamOutcome::Changed));
         }
-        let linked = linked_user(&mut transaction, &sign_in.link).await?;
+        let mut linked = linked_user(&mut transaction, &sign_in.link).await?;
+        if linked.is_none() && sign_in.upstream.links_external_id() {
+            let (name, subject) = (&sign_in.upstream.name, &sign_in.link.subject);
+            if let Some(user_id) = provisioned_as(&mut transaction, name, subject).await? {
+                if !changing {
+                    return Ok(None);
+                }
+                put_link(&mut transaction, (name, &sign_in.link), &user_id, now).await?;
+                let event = AuditEvent::granted(RequestEvent::ProvisionLink, now)
+                    .person(&user_id)
+                    .with(Detail::Issuer, sign_in.link.issuer.as_str())
+                    .with(Detail::Subject, subject.as_str());
+                insert_audit(&mut transaction, &[event]).await?;
+                linked = Some(user_id);
+            }
+        }
         let known = match &linked {
             Some(user_id) => read::<User>(&mut transaction, user_id).await?,
             None => None,
@@ -177,9 +192,9 @@ impl Store {
                 return Ok(Some(UpstreamOutcome::Unknown));
             }
             (None, None) => return Ok(Some(UpstreamOutcome::NoName)),
-            (None, Some((username, id))) => (new_user(username, id), true),
+            (None, Some((username, id))) => (User::new(id, username), true),
         };
-        if user.disabled {
+        if user.is_off() {
             return Ok(Some(UpstreamOutcome::Disabled(user.id)));
         }
         let before_change = user.clone();
@@ -590,21 +605,6 @@ impl Store {
     }
 }
 
-fn new_user(username: &str, id: &str) -> User {
-    User {
-        id: id.to_owned(),
-        username: username.to_owned(),
-        email: None,
-        email_verified: false,
-        display_name: None,
-        given_name: None,
-        family_name: None,
-        groups: BTreeSet::new(),
-        password_hash: None,
-        disabled: false,
-    }
-}
-
 /// Writes what was told. What was not told stays.
 fn apply(user: &mut User, told: &Told, groups: Option<(BTreeSet<String>, BTreeSet<String>)>) {
     if told.email.is_some() {
@@ -651,23 +651,29 @@ async fn told_last(
 
 /// The row about what an upstream changed of a person.
 fn changed(before: &User, after: &User, link: &SubjectLink, now: Timestamp) -> AuditEvent {
+    AuditEvent::granted(RequestEvent::PersonChanged, now)
+        .person(&after.id)
+        .with(Detail::Issuer, link.issuer.as_str())
+        .with(Detail::Subject, link.subject.as_str())
+        .with(Detail::More, changed_of(before, after))
+}
+
+/// What differs, without what it is: groups by name, the others by what they are called.
+pub(crate) fn changed_of(before: &User, after: &User) -> String {
     let mut what: Vec<String> = Vec::new();
     what.extend(after.groups.difference(&before.groups).map(|group| format!("into {group}")));
     what.extend(before.groups.difference(&after.groups).map(|group| format!("out of {group}")));
     for (name, differs) in [
         ("email", before.email != after.email || before.email_verified != after.email_verified),
+        ("username", before.username != after.username),
         ("display_name", before.display_name != after.display_name),
         ("given_name", before.given_name != after.given_name),
         ("family_name", before.family_name != after.family_name),
+        ("attributes", before.attributes != after.attributes),
     ] {
         what.extend(differs.then(|| name.to_owned()));
     }
-    let what: String = what.join(", ").chars().take(1000).collect();
-    AuditEvent::granted(RequestEvent::PersonChanged, now)
-        .person(&after.id)
-        .with(Detail::Issuer, link.issuer.as_str())
-        .with(Detail::Subject, link.subject.as_str())
-        .with(Detail::More, what)
+    what.join(", ").chars().take(1000).collect()
 }
 
 /// What was told about groups, without groups that do not exist here: a later group of such a name

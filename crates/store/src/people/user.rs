@@ -12,7 +12,7 @@ use crate::{
 };
 use passavant_proto::{event::Detail, policy::Subject, time::Timestamp};
 use sqlx::{Any, Row, Transaction, any::AnyRow};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A person at the IdP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +35,38 @@ pub struct User {
     pub groups: BTreeSet<String>,
     /// Argon2id hash (PHC string); `None` if they cannot sign in with a password.
     pub password_hash: Option<String>,
+    /// What else the directory that provisions them says: SCIM attributes by name, for instance
+    /// `department` (RFC 7643, sections 4.1 and 4.3).
+    pub attributes: BTreeMap<String, String>,
     /// Switched off by an administrator.
-    pub disabled: bool,
+    pub disabled_here: bool,
+    /// Switched off by the directory that provisions them.
+    pub inactive_there: bool,
+}
+
+impl User {
+    /// A person of whom only the user name is known.
+    pub fn new(id: &str, username: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            username: username.to_owned(),
+            email: None,
+            email_verified: false,
+            display_name: None,
+            given_name: None,
+            family_name: None,
+            groups: BTreeSet::new(),
+            password_hash: None,
+            attributes: BTreeMap::new(),
+            disabled_here: false,
+            inactive_there: false,
+        }
+    }
+
+    /// Whether they are switched off, by whomever.
+    pub const fn is_off(&self) -> bool {
+        self.disabled_here || self.inactive_there
+    }
 }
 
 /// A group at the IdP. Its members' records carry its name.
@@ -84,14 +114,7 @@ impl Store {
         if !remove(&mut transaction, User::KIND, id).await? {
             return Ok(false);
         }
-        end_user(&mut transaction, id, true, now).await?;
-        remove_person_links(&mut transaction, "user_id", id).await?;
-        // User ids are never reused, so an unreadable connection can stay: nobody could gain by it.
-        let subject = Subject::User(id.to_owned());
-        let (named_them, _) = leave_connections(&mut transaction, None, |connection| {
-            leave_subjects(connection, &subject)
-        })
-        .await?;
+        let named_them = forget_user(&mut transaction, id, now).await?;
         let event = if named_them.is_empty() {
             event
         } else {
@@ -115,48 +138,82 @@ impl Store {
     /// connections.
     pub async fn delete_group(&self, name: &str, event: AuditEvent) -> Result<bool, StoreError> {
         let (mut transaction, checked) = self.begin_act(&event).await?;
-        let done = sqlx::query("DELETE FROM directory WHERE kind = $1 AND id = $2")
-            .bind(Group::KIND)
-            .bind(name)
-            .execute(&mut *transaction)
-            .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        let members = "SELECT held.id, held.document FROM memberships member \
-                       JOIN directory held ON held.kind = $1 AND held.id = member.user_id \
-                       WHERE member.group_name IN ($2, '')";
-        let rows =
-            sqlx::query(members).bind(User::KIND).bind(name).fetch_all(&mut *transaction).await?;
-        for row in &rows {
-            match rows::record::<User>(row) {
-                Ok(mut user) => {
-                    if user.groups.remove(name) {
-                        write(&mut transaction, &user, Put::Replace).await?;
-                    }
-                }
-                // If the record becomes readable one day, it makes nobody a member of a later group
-                // of this name.
-                Err(_) if !rows::may_name(row.try_get("document")?, name) => {}
-                Err(_) => leave_group(&mut transaction, row, name).await?,
-            }
-        }
-        leave_upstream_groups(&mut transaction, name).await?;
-        // A later group of this name gains nothing. A connection that was only for this group is
-        // now for nobody.
-        let subject = Subject::Group(name.to_owned());
-        let (named_it, _) = leave_connections(&mut transaction, Some(name), |connection| {
-            leave_subjects(connection, &subject)
-        })
-        .await?;
+        let Some(named_it) = remove_group(&mut transaction, name).await? else { return Ok(false) };
         let event = event.with(Detail::Connections, named_it.join(" "));
         self.commit_directory(transaction, checked, event).await?;
         Ok(true)
     }
 }
 
+/// Removes what a person who is deleted had. Returns the connections that named them.
+pub(crate) async fn forget_user(
+    transaction: &mut Transaction<'static, Any>,
+    id: &str,
+    now: Timestamp,
+) -> Result<Vec<String>, StoreError> {
+    end_user(transaction, id, true, now).await?;
+    remove_person_links(transaction, "user_id", id).await?;
+    sqlx::query("DELETE FROM provisioned_people WHERE user_id = $1")
+        .bind(id)
+        .execute(&mut **transaction)
+        .await?;
+    // User ids are never reused, so an unreadable connection can stay: nobody could gain by it.
+    let subject = Subject::User(id.to_owned());
+    let (named_them, _) =
+        leave_connections(transaction, None, |connection| leave_subjects(connection, &subject))
+            .await?;
+    Ok(named_them)
+}
+
+/// Removes a group and what names it: memberships, connections, mappings. Returns the connections
+/// that named it; `None` if there is no such group.
+pub(crate) async fn remove_group(
+    transaction: &mut Transaction<'static, Any>,
+    name: &str,
+) -> Result<Option<Vec<String>>, StoreError> {
+    let done = sqlx::query("DELETE FROM directory WHERE kind = $1 AND id = $2")
+        .bind(Group::KIND)
+        .bind(name)
+        .execute(&mut **transaction)
+        .await?;
+    if done.rows_affected() == 0 {
+        return Ok(None);
+    }
+    let members = "SELECT held.id, held.document FROM memberships member \
+                   JOIN directory held ON held.kind = $1 AND held.id = member.user_id \
+                   WHERE member.group_name IN ($2, '')";
+    let rows =
+        sqlx::query(members).bind(User::KIND).bind(name).fetch_all(&mut **transaction).await?;
+    for row in &rows {
+        match rows::record::<User>(row) {
+            Ok(mut user) => {
+                if user.groups.remove(name) {
+                    write(transaction, &user, Put::Replace).await?;
+                }
+            }
+            // If the record becomes readable one day, it makes nobody a member of a later group
+            // of this name.
+            Err(_) if !rows::may_name(row.try_get("document")?, name) => {}
+            Err(_) => leave_group(transaction, row, name).await?,
+        }
+    }
+    leave_upstream_groups(transaction, name).await?;
+    // A later group of this name gains nothing. A connection that was only for this group is
+    // now for nobody.
+    let subject = Subject::Group(name.to_owned());
+    let (named_it, _) = leave_connections(transaction, Some(name), |connection| {
+        leave_subjects(connection, &subject)
+    })
+    .await?;
+    sqlx::query("DELETE FROM provisioned_groups WHERE group_name = $1")
+        .bind(name)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(Some(named_it))
+}
+
 /// Ends a person's sign-ins, and their installations if `installations` is set.
-async fn end_user(
+pub(crate) async fn end_user(
     transaction: &mut Transaction<'static, Any>,
     id: &str,
     installations: bool,

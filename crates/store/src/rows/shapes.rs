@@ -97,6 +97,7 @@ fn upstreams() {
         groups: BTreeMap::from([("There".to_owned(), "here".to_owned())]),
         acr_values: BTreeMap::from([("c1".to_owned(), "phr".to_owned())]),
         just_in_time: true,
+        external_id_is_subject: Some(true),
         disabled: true,
     };
     let mut document = json!({"name": "corp", "display_name": "Acme SSO", "preset": "entra",
@@ -106,7 +107,7 @@ fn upstreams() {
         "algorithm": "RS256", "domains": ["acme.example"], "scopes": ["groups"],
         "username_claim": "upn", "groups_claim": "roles", "asks_consent": true,
         "groups": {"There": "here"}, "acr_values": {"c1": "phr"}, "just_in_time": true,
-        "disabled": true});
+        "external_id_is_subject": true, "disabled": true});
     let least = json!({"name": "corp", "display_name": "x", "issuer": "https://idp.example",
         "client_id": "c", "authentication": {"secret_post": "sealed"}, "algorithm": "ES256"});
     is_stored(&upstream, &document, &least);
@@ -347,14 +348,33 @@ fn people_and_administrators() {
             family_name: Some("E".to_owned()),
             groups: BTreeSet::from(["staff".to_owned()]),
             password_hash: Some("$argon2id$".to_owned()),
-            disabled: true,
+            attributes: BTreeMap::from([("department".to_owned(), "R&D".to_owned())]),
+            disabled_here: true,
+            inactive_there: true,
         },
         &json!({"id": "u1", "username": "erin", "email": "erin@acme.example",
             "email_verified": true, "display_name": "Erin E", "given_name": "Erin",
             "family_name": "E", "groups": ["staff"], "password_hash": "$argon2id$",
-            "disabled": true}),
+            "attributes": {"department": "R&D"}, "disabled": true, "inactive_there": true,
+            "disabled_here": true}),
         &json!({"id": "u1", "username": "erin"}),
     );
+    // Each kind of switching off keeps the person out at versions that know `disabled` alone.
+    let of = |disabled_here, inactive_there| User {
+        disabled_here,
+        inactive_there,
+        ..User::new("u1", "erin")
+    };
+    for user in [of(false, true), of(true, false), of(true, true), of(false, false)] {
+        let text = to_text(&user).unwrap();
+        let document: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(document["disabled"], user.is_off());
+        assert_eq!(parse::<User>(&text).unwrap(), user);
+    }
+    let switched_on_by_an_earlier_version = json!({"id": "u1", "username": "erin",
+        "disabled": false, "inactive_there": true, "disabled_here": true});
+    let read = parse::<User>(&switched_on_by_an_earlier_version.to_string()).unwrap();
+    assert!(!read.is_off());
     is_stored(
         &Group { name: "staff".to_owned(), description: "all".to_owned() },
         &json!({"name": "staff", "description": "all"}),

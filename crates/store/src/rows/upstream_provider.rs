@@ -39,6 +39,8 @@ pub struct UpstreamProviderRow {
     acr_values: BTreeMap<String, String>,
     #[serde(default)]
     just_in_time: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    external_id_is_subject: Option<bool>,
     #[serde(default)]
     disabled: bool,
 }
@@ -98,6 +100,7 @@ impl Stored for UpstreamProvider {
             groups,
             acr_values,
             just_in_time,
+            external_id_is_subject,
             disabled,
         } = self.clone();
         let preset = match preset {
@@ -137,6 +140,7 @@ impl Stored for UpstreamProvider {
             groups,
             acr_values,
             just_in_time,
+            external_id_is_subject,
             disabled,
         }
     }
@@ -160,6 +164,7 @@ impl Stored for UpstreamProvider {
             groups,
             acr_values,
             just_in_time,
+            external_id_is_subject,
             disabled,
         } = row;
         let preset = match preset {
@@ -199,6 +204,7 @@ impl Stored for UpstreamProvider {
             groups,
             acr_values,
             just_in_time,
+            external_id_is_subject,
             disabled,
         }
     }

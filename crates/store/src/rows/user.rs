@@ -3,7 +3,7 @@
 use super::Stored;
 use crate::people::{Group, User};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Serialize, Deserialize)]
 pub struct UserRow {
@@ -23,14 +23,28 @@ pub struct UserRow {
     groups: BTreeSet<String>,
     #[serde(default)]
     password_hash: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    attributes: BTreeMap<String, String>,
+    /// By whomever: versions that do not know the next two keep the person out all the same.
     #[serde(default)]
     disabled: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    inactive_there: bool,
+    /// Said only if the directory has switched them off; otherwise `disabled` says it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    disabled_here: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it so
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 impl Stored for User {
     type Row = UserRow;
 
     fn row(&self) -> UserRow {
+        let disabled = self.is_off();
         let Self {
             id,
             username,
@@ -41,7 +55,9 @@ impl Stored for User {
             family_name,
             groups,
             password_hash,
-            disabled,
+            attributes,
+            disabled_here,
+            inactive_there,
         } = self.clone();
         UserRow {
             id,
@@ -53,7 +69,10 @@ impl Stored for User {
             family_name,
             groups,
             password_hash,
+            attributes,
             disabled,
+            inactive_there,
+            disabled_here: disabled_here && inactive_there,
         }
     }
 
@@ -68,8 +87,13 @@ impl Stored for User {
             family_name,
             groups,
             password_hash,
+            attributes,
             disabled,
+            inactive_there,
+            disabled_here,
         } = row;
+        // A version that does not know them may have changed `disabled` alone.
+        let inactive_there = disabled && inactive_there;
         Self {
             id,
             username,
@@ -80,7 +104,9 @@ impl Stored for User {
             family_name,
             groups,
             password_hash,
-            disabled,
+            attributes,
+            disabled_here: if inactive_there { disabled_here } else { disabled },
+            inactive_there,
         }
     }
 }

@@ -38,7 +38,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let mut transaction = self.begin().await?;
         let current = read::<User>(&mut transaction, &user.id).await?;
-        let same = |now: &User| !now.disabled && now.password_hash == user.password_hash;
+        let same = |now: &User| !now.is_off() && now.password_hash == user.password_hash;
         if !current.as_ref().is_some_and(same) {
             return Ok(false);
         }

@@ -42,6 +42,10 @@ pub(in crate::admin) struct UpstreamOptions {
     /// The claim that holds groups
     #[arg(long, value_name = "CLAIM")]
     pub(in crate::admin) groups_claim: Option<String>,
+    /// Whether somebody whom its provisioning added is found by `externalId` at the first sign-in: as the product has it
+    /// unless given
+    #[arg(long, value_name = "BOOL")]
+    pub(in crate::admin) external_id_is_subject: Option<bool>,
     /// Whether people are asked at each sign-in there if this identity provider may be told of them later on
     /// (prompt=consent); only where the product is generic unless given
     #[arg(long, value_name = "BOOL")]
@@ -120,6 +124,27 @@ pub(in crate::admin) enum Upstream {
         /// The person's tenant, at Entra
         #[arg(long, value_name = "GUID")]
         tenant: Option<String>,
+    },
+    /// Make a token with which it provisions people and groups (SCIM); it is shown once
+    Token {
+        /// The upstream
+        name: String,
+        /// After how many days it ends
+        #[arg(long, default_value_t = 366, value_name = "DAYS")]
+        days: i64,
+        /// Write it to this new file (mode 0600) instead of printing it
+        #[arg(long, value_name = "FILE")]
+        token_out: Option<PathBuf>,
+    },
+    /// The tokens with which it provisions, without the secrets
+    Tokens(ById),
+    /// Revoke such a token, at once
+    RevokeToken {
+        /// The upstream
+        name: String,
+        /// The token's id
+        #[arg(allow_hyphen_values = true)]
+        token: String,
     },
     /// Let nobody sign in there, and end the sign-ins that came that way
     Disable(ById),
