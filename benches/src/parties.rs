@@ -222,10 +222,8 @@ async fn fill(
     let scopes: Scopes = ["read", "write"].into_iter().collect();
     put(idp, &agent("agent")).await;
     put(ras, &agent("agent-at-ras")).await;
-    let user = User {
-        groups: BTreeSet::from(["engineering".to_owned()]),
-        ..User::new("erin", "erin")
-    };
+    let user =
+        User { groups: BTreeSet::from(["engineering".to_owned()]), ..User::new("erin", "erin") };
     put(idp, &user).await;
     put(
         idp,

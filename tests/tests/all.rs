@@ -27,6 +27,7 @@ mod interactive_sign_in;
 mod jwt_verification;
 mod openid;
 mod pages;
+mod provisioning;
 mod quirks;
 mod redemption;
 mod requirements;

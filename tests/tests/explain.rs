@@ -82,7 +82,7 @@ impl Company {
             let groups = ["engineering", "marketing"].into_iter().filter(|_| dice.one_in(2));
             let groups = groups.map(str::to_owned).collect();
             let disabled = dice.one_in(6);
-            let set = |user: &mut User| (user.groups, user.disabled) = (groups, disabled);
+            let set = |user: &mut User| (user.groups, user.disabled_here) = (groups, disabled);
             self.change::<User>(&user.id, set).await;
         }
         for client in store.all::<Client>().await.unwrap() {

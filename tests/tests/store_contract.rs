@@ -168,6 +168,7 @@ fn upstream() -> UpstreamProvider {
         groups: BTreeMap::new(),
         acr_values: BTreeMap::new(),
         just_in_time: true,
+        external_id_is_subject: None,
         disabled: false,
     }
 }
@@ -787,11 +788,11 @@ async fn cut_offs(store: &Store) {
     store.cut_off_user("cut", set, true, event("set_password"), NOW).await.unwrap().unwrap();
     let begun = store.begin_session("c", &session, &before, None, event("sign_in")).await.unwrap();
     assert!(!begun, "signed in with the password of before");
-    let off = |user: &mut User| user.disabled = true;
+    let off = |user: &mut User| user.disabled_here = true;
     store.cut_off_user("cut", off, false, event("disable"), NOW).await.unwrap().unwrap();
     let groups = |user: &mut User| user.groups = BTreeSet::from(["g".to_owned()]);
     let changed = store.update::<User>("cut", groups, event("groups")).await.unwrap().unwrap();
-    assert!(changed.disabled, "a change of something else switched the person on again");
+    assert!(changed.disabled_here, "a change of something else switched the person on again");
     let tasks: Vec<_> = (0..20)
         .map(|i| {
             let store = store.clone();
@@ -883,7 +884,7 @@ async fn installations(store: &Store) {
             .unwrap()
     );
     assert!(store.enrol(&one("i-new"), "again", event("enrol")).await.unwrap());
-    let off = |user: &mut User| user.disabled = true;
+    let off = |user: &mut User| user.disabled_here = true;
     store.cut_off_user("erin", off, false, event("disable"), NOW).await.unwrap().unwrap();
     assert!(
         !store.enrol(&one("i-off"), "again", event("enrol")).await.unwrap(),

@@ -188,7 +188,7 @@ async fn a_document_that_names_another_record_is_no_way_to_change_that_one() {
     }
     assert_eq!(idp.read(Group::KIND, "gb").await["description"], "gb");
     let erin = world.idp_store.by_name::<User>("erin").await.unwrap().unwrap();
-    assert!(!erin.disabled && erin.display_name.as_deref() != Some("x"));
+    assert!(!erin.is_off() && erin.display_name.as_deref() != Some("x"));
     // Groups of theirs can be deleted.
     assert_eq!(world.administer(Method::DELETE, "/idp/groups/gb", None).await.status, 204);
 }

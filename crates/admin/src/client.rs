@@ -7,9 +7,9 @@ use crate::{
     types::{
         Administrators, AuditQuery, AuditView, Clients, Dependents, ExplainQuestion, Explanation,
         InstallationView, KeyMade, KeyView, Kind, LinkView, ListQuery, Listed, NewPassword,
-        NewPersonLink, NewProvisioningToken, NewSecret, Nothing, PersonLinkQuery, PersonLinkView, ProvisioningTokenView, Problem, Renewal,
-        RolesView, Rotation, SecretView, SessionView, UnreadableRecord, UpstreamLeg, UserView,
-        WhoseQuery,
+        NewPersonLink, NewProvisioningToken, NewSecret, Nothing, PersonLinkQuery, PersonLinkView,
+        Problem, ProvisioningTokenView, Renewal, RolesView, Rotation, SecretView, SessionView,
+        UnreadableRecord, UpstreamLeg, UserView, WhoseQuery,
     },
 };
 use passavant_outbound::{Answer, Bounds, Outbound, OutboundError, Reach};

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use opentelemetry::{KeyValue, global, metrics::Histogram};
 use passavant_proto::{identifier::Issuer, time::Entropy};
 use std::{
+    convert::Infallible,
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
@@ -59,10 +60,27 @@ pub fn limited(router: Router, limits: Limits, entropy: Entropy, proxies: &[IpNe
     let watch = Watch { entropy, limits, duration: Arc::new(duration), proxies };
     router
         .layer(DefaultBodyLimit::disable())
-        .layer(RequestBodyLimitLayer::new(limits.body))
+        .layer(middleware::from_fn_with_state(limits.body, within))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, limits.time))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(watch, watched))
+}
+
+/// Routes that limit bodies themselves, after they know who asks: lists of people are long.
+const LIMIT_THEMSELVES: &str = "/scim/{upstream}/";
+
+/// Holds the body of a request to a limit.
+async fn within(State(most): State<usize>, request: Request, next: Next) -> Response<Body> {
+    let route = request.extensions().get::<MatchedPath>();
+    if route.is_some_and(|route| route.as_str().contains(LIMIT_THEMSELVES)) {
+        return next.run(request).await;
+    }
+    let next = tower::service_fn(move |request: http::Request<_>| {
+        let next = next.clone();
+        async move { Ok::<_, Infallible>(next.run(request.map(Body::new)).await) }
+    });
+    let Ok(response) = RequestBodyLimitLayer::new(most).layer(next).oneshot(request).await;
+    response.map(Body::new)
 }
 
 /// Whether the log already says that a proxy does not send the client's address.

@@ -54,9 +54,8 @@ fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<(), ActErro
     let name = |name: &str| {
         (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric())
     };
-    let value = |value: &str| {
-        (1..=LONGEST_ATTRIBUTE).contains(&value.len()) && value.chars().all(is_shown)
-    };
+    let value =
+        |value: &str| (1..=LONGEST_ATTRIBUTE).contains(&value.len()) && value.chars().all(is_shown);
     if attributes.len() <= MOST_ATTRIBUTES && attributes.iter().all(|(k, v)| name(k) && value(v)) {
         return Ok(());
     }
@@ -256,7 +255,8 @@ impl Switched<IdpAdmin> for Users {
         disabled: bool,
     ) -> Result<UserView, ActError> {
         if disabled {
-            return cut_off(context, id, Act::Disable, |user| user.disabled_here = true, false).await;
+            return cut_off(context, id, Act::Disable, |user| user.disabled_here = true, false)
+                .await;
         }
         let directory = context.store.provisioned_by(id).await?;
         let theirs = directory.is_some();

@@ -81,11 +81,7 @@ pub(crate) async fn list(
 }
 
 /// Revokes a token, also one whose upstream cannot be read.
-pub(crate) async fn revoke(
-    context: &ActContext,
-    upstream: &str,
-    id: &str,
-) -> Result<(), ActError> {
+pub(crate) async fn revoke(context: &ActContext, upstream: &str, id: &str) -> Result<(), ActError> {
     let event = event(context, Act::Revoke, upstream, id);
     if context.store.revoke_provisioning_token(upstream, id, event).await? {
         return Ok(());

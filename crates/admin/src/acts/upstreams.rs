@@ -2,8 +2,7 @@
 
 use super::{
     ActError, ManagedKind, Switched, context::ActContext, people::dependent,
-    provisioning::provisioning_url, put,
-    trust::check_domain_names,
+    provisioning::provisioning_url, put, trust::check_domain_names,
 };
 use crate::{
     servers::IdpAdmin,

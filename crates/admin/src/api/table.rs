@@ -20,8 +20,8 @@ use crate::{
         Clients, Connections, Dependents, ExplainQuestion, Explanation, GovernedResources, Groups,
         InstallationView, KeyMade, KeyView, Kind, LinkView, ListQuery, Listed, NewPassword,
         NewPersonLink, NewProvisioningToken, NewSecret, Nothing, PersonLinkQuery, PersonLinkView,
-        ProvisioningTokenView, Renewal, Resources, Rotation, SecretView, SessionView, TrustedIssuers, UnreadableRecord, UpstreamLeg,
-        Upstreams, UserView, Users, WhoseQuery,
+        ProvisioningTokenView, Renewal, Resources, Rotation, SecretView, SessionView,
+        TrustedIssuers, UnreadableRecord, UpstreamLeg, Upstreams, UserView, Users, WhoseQuery,
     },
 };
 use axum::{

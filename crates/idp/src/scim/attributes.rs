@@ -45,7 +45,15 @@ pub(super) struct Attribute {
 }
 
 const fn of(name: &'static str, holds: Holds, about: &'static str) -> Attribute {
-    Attribute { name, holds, required: false, unique: false, read_only: false, immutable: false, about }
+    Attribute {
+        name,
+        holds,
+        required: false,
+        unique: false,
+        read_only: false,
+        immutable: false,
+        about,
+    }
 }
 
 const fn text(name: &'static str, about: &'static str) -> Attribute {
@@ -122,7 +130,13 @@ const ID: Attribute = Attribute { read_only: true, ..of("id", Holds::ExactText, 
 /// What exists in the core schemas of RFC 7643 and is not kept: passed over, so that a provisioner
 /// that sends everything it knows does not lose the rest of what it says.
 const NOT_KEPT: &[&str] = &[
-    "profileurl", "phonenumbers", "ims", "photos", "addresses", "x509certificates", "password",
+    "profileurl",
+    "phonenumbers",
+    "ims",
+    "photos",
+    "addresses",
+    "x509certificates",
+    "password",
     "manager",
 ];
 
@@ -353,7 +367,8 @@ pub(super) fn read(kind: Kind, body: &Value) -> Result<Map<String, Value>, ScimE
                 Value::Object(extension) => kept_parts(ENTERPRISE_ATTRIBUTES, extension)?,
                 _ => return Err(ScimError::value(format!("`{ENTERPRISE}` must be an object"))),
             };
-            if !extension.is_empty() && held.insert(ENTERPRISE.to_owned(), extension.into()).is_some()
+            if !extension.is_empty()
+                && held.insert(ENTERPRISE.to_owned(), extension.into()).is_some()
             {
                 return Err(ScimError::syntax(format!("`{name}` occurs twice")));
             }

@@ -27,9 +27,8 @@ fn resolved(value: &Value, made: &HashMap<String, String>) -> Result<Value, Scim
             values.iter().map(|value| resolved(value, made)).collect::<Result<_, _>>()?
         }
         Value::Object(members) => {
-            let member = |(name, value): (&String, &Value)| {
-                Ok((name.clone(), resolved(value, made)?))
-            };
+            let member =
+                |(name, value): (&String, &Value)| Ok((name.clone(), resolved(value, made)?));
             Value::Object(members.iter().map(member).collect::<Result<_, ScimError>>()?)
         }
         value => value.clone(),
@@ -108,9 +107,8 @@ impl Asked {
     ) -> Result<Answer, ScimError> {
         let known = ["POST", "PUT", "PATCH", "DELETE"].into_iter().find(|known| *known == method);
         let method = known.and_then(|known| known.parse::<Method>().ok());
-        let method = method.ok_or_else(|| {
-            ScimError::syntax("`method` must be POST, PUT, PATCH or DELETE")
-        })?;
+        let method = method
+            .ok_or_else(|| ScimError::syntax("`method` must be POST, PUT, PATCH or DELETE"))?;
         if method == Method::POST && name.is_none() {
             return Err(ScimError::syntax("an operation with POST needs a `bulkId`"));
         }

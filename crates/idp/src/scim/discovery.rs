@@ -74,9 +74,7 @@ impl Asked {
             found.map(Answer::ok).ok_or_else(ScimError::missing)
         };
         match steps {
-            [] | ["ServiceProviderConfig"] => {
-                Ok(Answer::ok(service_provider_config(&self.base)))
-            }
+            [] | ["ServiceProviderConfig"] => Ok(Answer::ok(service_provider_config(&self.base))),
             ["ResourceTypes"] => all(resource_types(&self.base)),
             ["ResourceTypes", id] => one(resource_types(&self.base), id),
             ["Schemas"] => all(schemas(&self.base)),

@@ -68,7 +68,8 @@ impl ScimError {
 
     /// The body: `status` is a text there.
     pub(super) fn body(&self) -> Value {
-        let mut body = json!({"schemas": [ERROR], "status": self.status.as_str(), "detail": self.detail});
+        let mut body =
+            json!({"schemas": [ERROR], "status": self.status.as_str(), "detail": self.detail});
         if let Some(word) = self.scim_type {
             body["scimType"] = word.into();
         }

@@ -37,9 +37,8 @@ impl Wanted {
         if text.len() > LONGEST {
             return Err(ScimError::filter(format!("the filter is longer than {LONGEST} bytes")));
         }
-        let filter: Filter = as_written(text)
-            .parse()
-            .map_err(|error| ScimError::filter(unreadable(text, error)))?;
+        let filter: Filter =
+            as_written(text).parse().map_err(|error| ScimError::filter(unreadable(text, error)))?;
         check(kind, &filter)?;
         Ok(Self { filter, kind })
     }
@@ -262,7 +261,8 @@ pub(super) fn fits_value(filter: &ValFilter, held: &Value) -> bool {
         ValFilter::Attr(AttrExp::Present(path)) => member(held, &path.name).is_some(),
         ValFilter::Attr(AttrExp::Comparison(path, op, wanted)) => {
             // Ids of members are compared letter by letter, whatever the case of others' texts.
-            let exact = path.name.eq_ignore_ascii_case("value") && !held["value"].is_null()
+            let exact = path.name.eq_ignore_ascii_case("value")
+                && !held["value"].is_null()
                 && held["value"].as_str().is_some_and(|value| !value.contains('@'));
             match member(held, &path.name) {
                 None => is_absent(op, wanted),
@@ -403,7 +403,10 @@ mod tests {
             (r#"emails[type eq "work" and value co "acme"]"#, true),
             (r#"emails[type eq "home" and value co "acme"]"#, false),
             (r#"emails[type eq "home" and value co "acme"] or active eq true"#, true),
-            (r#"urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:department eq "r&d""#, true),
+            (
+                r#"urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:department eq "r&d""#,
+                true,
+            ),
             (r#"meta.lastModified gt "2025-01-01T00:00:00Z""#, true),
             (r#"meta.lastModified lt "2025-01-01T00:00:00Z""#, false),
             (r#"userName ew "example" and (title pr or active eq true)"#, true),
@@ -426,9 +429,18 @@ mod tests {
         let deep = format!("{}title pr{}", "not (".repeat(300), ")".repeat(300));
         let long = format!("title eq \"{}\"", "a".repeat(3000));
         for filter in [
-            "", "userName", "userName eq", "userName xx \"a\"", "'; DROP TABLE users; --",
-            "password2 eq \"a\"", "userName eq \"a", deep.as_str(), long.as_str(),
-            "(((((", "emails[type eq \"work\"", "a.b.c eq \"d\"",
+            "",
+            "userName",
+            "userName eq",
+            "userName xx \"a\"",
+            "'; DROP TABLE users; --",
+            "password2 eq \"a\"",
+            "userName eq \"a",
+            deep.as_str(),
+            long.as_str(),
+            "(((((",
+            "emails[type eq \"work\"",
+            "a.b.c eq \"d\"",
         ] {
             let refused = Wanted::parse(Kind::User, filter);
             let error = refused.map(|_| ()).unwrap_err();

@@ -38,7 +38,9 @@ fn members_of(held: &Map<String, Value>) -> Result<MemberChange, ScimError> {
         None => Vec::new(),
     };
     if named.len() > MOST_MEMBERS {
-        return Err(ScimError::too_many(format!("more than {MOST_MEMBERS} members in one request")));
+        return Err(ScimError::too_many(format!(
+            "more than {MOST_MEMBERS} members in one request"
+        )));
     }
     let mut members = MemberChange::default();
     members.replace(named);

@@ -16,16 +16,12 @@ use attributes::Kind;
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{FromRequest, Request, State},
+    extract::{Request, State},
     http::{HeaderMap, Method, Response, StatusCode, header, request::Parts},
     routing::any,
 };
 use error::{ScimError, answer};
-use passavant_authority::{
-    admission::Sender,
-    answer::throttled,
-    origin::origin_of,
-};
+use passavant_authority::{admission::Sender, answer::throttled, origin::origin_of};
 use passavant_proto::{
     event::{Detail, RequestEvent},
     identifier::Issuer,
@@ -45,7 +41,6 @@ pub(crate) fn routes(base: &str) -> Router<Idp> {
         .route(&root, any(provision))
         .route(&format!("{root}/"), any(provision))
         .route(&format!("{root}/{{*rest}}"), any(provision))
-        .layer(tower_http::limit::RequestBodyLimitLayer::new(LARGEST))
 }
 
 /// Who asks, and what for.
@@ -174,7 +169,7 @@ async fn admitted(idp: Idp, request: Request) -> Result<Asked, Response<Body>> {
     let (parts, body) = request.into_parts();
     let (by, upstream, path) = authenticated(&idp, &parts).await?;
     let base = idp.issuer().endpoint(&provisioning_path(&upstream.name));
-    let body = Bytes::from_request(Request::new(body), &()).await;
+    let body = axum::body::to_bytes(body, LARGEST).await;
     let body = body.map_err(|_| {
         ScimError::too_large(format!("the body is larger than {LARGEST} bytes")).answer()
     })?;

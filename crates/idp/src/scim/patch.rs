@@ -179,7 +179,9 @@ impl Patch {
             _ => false,
         };
         match path.place {
-            Place::Kept(attribute, false) if self.kind == Kind::Group && attribute.name == "members" => {
+            Place::Kept(attribute, false)
+                if self.kind == Kind::Group && attribute.name == "members" =>
+            {
                 change_members(op, path, value, members)
             }
             Place::Kept(attribute, false) => change(op, path, attribute, value, held),
@@ -303,9 +305,7 @@ fn put(
 /// The one value of a list of one, as some clients send it.
 fn single(value: &Value) -> &Value {
     match value {
-        Value::Array(values) if values.len() == 1 => {
-            values[0].get("value").unwrap_or(&values[0])
-        }
+        Value::Array(values) if values.len() == 1 => values[0].get("value").unwrap_or(&values[0]),
         value => value,
     }
 }
@@ -352,7 +352,9 @@ fn change_several(
         (Op::Add, None, None) => {
             for value in said(value)? {
                 if !all.contains(&value) {
-                    all.retain(|held| held["value"] != value["value"] || held["type"] != value["type"]);
+                    all.retain(|held| {
+                        held["value"] != value["value"] || held["type"] != value["type"]
+                    });
                     all.push(value);
                 }
             }
@@ -369,7 +371,9 @@ fn change_several(
                         }
                         Ok(())
                     }
-                    None => Err(ScimError::value(format!("`{}` must be an object", attribute.name))),
+                    None => {
+                        Err(ScimError::value(format!("`{}` must be an object", attribute.name)))
+                    }
                 },
             };
             let mut found = false;
@@ -381,7 +385,9 @@ fn change_several(
             }
             if !found {
                 let mut new = Map::new();
-                for (name, value) in filter.as_ref().map_or(Some(Vec::new()), said_of_new).unwrap_or_default() {
+                for (name, value) in
+                    filter.as_ref().map_or(Some(Vec::new()), said_of_new).unwrap_or_default()
+                {
                     if let Some(part) = part(parts, &name)
                         && let Some(value) = kept(part, &value)?
                     {
@@ -434,7 +440,9 @@ pub(super) fn ids(value: &Value) -> Result<Vec<String>, ScimError> {
     let id = |value: &Value| {
         let id = value.as_str().or_else(|| value["value"].as_str());
         id.filter(|id| (1..=255).contains(&id.len())).map(str::to_owned).ok_or_else(|| {
-            ScimError::value("`members` must be a list of objects with a `value`, the id of a person")
+            ScimError::value(
+                "`members` must be a list of objects with a `value`, the id of a person",
+            )
         })
     };
     values.iter().filter(|value| !value.is_null()).map(id).collect()

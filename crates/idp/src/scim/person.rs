@@ -166,7 +166,9 @@ pub(super) fn write(
     let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
     let spelled = text(held.get("userName")).unwrap_or_default();
     let username = normal_username(&spelled);
-    if username.is_empty() || spelled.chars().count() > 256 || matches!(username.as_str(), "." | "..")
+    if username.is_empty()
+        || spelled.chars().count() > 256
+        || matches!(username.as_str(), "." | "..")
     {
         return Err(ScimError::value("`userName` must have 1 to 256 printable characters"));
     }
@@ -192,7 +194,11 @@ pub(super) fn write(
         user.email = email;
     }
     for (name, is_extension) in flat_attributes() {
-        let of = if is_extension { held.get(ENTERPRISE).and_then(|e| e.get(name)) } else { held.get(name) };
+        let of = if is_extension {
+            held.get(ENTERPRISE).and_then(|e| e.get(name))
+        } else {
+            held.get(name)
+        };
         match text(of) {
             Some(value) => user.attributes.insert(name.to_owned(), value),
             None => user.attributes.remove(name),

@@ -3,13 +3,13 @@
 use super::{
     Answer, Asked,
     attributes::{self, Kind},
+    broken,
     discovery::listed,
     error::ScimError,
     filter::{Key, Wanted},
     is_version, never, not_made,
     patch::Patch,
     person,
-    broken,
 };
 use axum::http::StatusCode;
 use passavant_authority::passwords::normal_username;
@@ -45,7 +45,8 @@ impl Shows {
             let bare = |name: &str| {
                 let name = name.trim().to_ascii_lowercase();
                 let of = |schema: &str| {
-                    name.strip_prefix(&format!("{}:", schema.to_ascii_lowercase())).map(str::to_owned)
+                    name.strip_prefix(&format!("{}:", schema.to_ascii_lowercase()))
+                        .map(str::to_owned)
                 };
                 of(attributes::USER).or_else(|| of(attributes::GROUP)).unwrap_or(name)
             };
@@ -53,7 +54,9 @@ impl Shows {
         };
         let shows = Self { only: names(only), without: names(without) };
         if !shows.only.is_empty() && !shows.without.is_empty() {
-            return Err(ScimError::syntax("`attributes` and `excludedAttributes` exclude each other"));
+            return Err(ScimError::syntax(
+                "`attributes` and `excludedAttributes` exclude each other",
+            ));
         }
         Ok(shows)
     }
@@ -62,9 +65,14 @@ impl Shows {
     pub(super) fn has(&self, name: &str) -> bool {
         let name = name.to_ascii_lowercase();
         let names = |held: &String| {
-            *held == name || held.strip_prefix(&name).is_some_and(|rest| rest.starts_with(['.', ':']))
+            *held == name
+                || held.strip_prefix(&name).is_some_and(|rest| rest.starts_with(['.', ':']))
         };
-        if self.only.is_empty() { !self.without.contains(&name) } else { self.only.iter().any(names) }
+        if self.only.is_empty() {
+            !self.without.contains(&name)
+        } else {
+            self.only.iter().any(names)
+        }
     }
 
     /// A resource with those attributes alone. `id`, `schemas` and what says where it is stay.
@@ -153,9 +161,9 @@ impl Asked {
         };
         let names = |name: &str| -> Result<Option<String>, ScimError> {
             let Some(value) = member(name) else { return Ok(None) };
-            let list = value.as_array().and_then(|all| {
-                all.iter().map(|name| name.as_str()).collect::<Option<Vec<_>>>()
-            });
+            let list = value
+                .as_array()
+                .and_then(|all| all.iter().map(|name| name.as_str()).collect::<Option<Vec<_>>>());
             list.map(|list| Some(list.join(",")))
                 .ok_or_else(|| ScimError::value(format!("`{name}` must be a list of names")))
         };
@@ -174,7 +182,10 @@ impl Asked {
             filter,
             start: whole("startIndex", 1)?.max(1),
             count: whole("count", LARGEST_PAGE)?.clamp(0, LARGEST_PAGE),
-            shows: Shows::of(names("attributes")?.as_deref(), names("excludedAttributes")?.as_deref())?,
+            shows: Shows::of(
+                names("attributes")?.as_deref(),
+                names("excludedAttributes")?.as_deref(),
+            )?,
         })
     }
 
@@ -197,7 +208,8 @@ impl Asked {
             Some(Key::Id(id)) => Lookup::Id(id),
             Some(Key::External(id)) => Lookup::External(id),
             Some(Key::Name(name)) => {
-                normal = if kind == Kind::User { normal_username(name) } else { name.to_lowercase() };
+                normal =
+                    if kind == Kind::User { normal_username(name) } else { name.to_lowercase() };
                 Lookup::Name(&normal)
             }
         };
@@ -227,9 +239,12 @@ impl Asked {
             let members = kind == Kind::Group;
             let (total, some) = self.some(kind, &Lookup::All, (0, MOST_LOOKED_AT), members).await?;
             if total > MOST_LOOKED_AT {
-                return Err(ScimError::too_many("there are too many: search in `/Users` or `/Groups`"));
+                return Err(ScimError::too_many(
+                    "there are too many: search in `/Users` or `/Groups`",
+                ));
             }
-            let fits = |resource: &Value| wanted.as_ref().is_none_or(|wanted| wanted.fits(resource));
+            let fits =
+                |resource: &Value| wanted.as_ref().is_none_or(|wanted| wanted.fits(resource));
             found.extend(some.into_iter().filter(fits));
         }
         Ok(Answer::ok(sliced(found, page)))
@@ -323,8 +338,7 @@ impl Asked {
             let held = change(person::held(person))?;
             person::write(&held, &self.upstream, person)
         };
-        let changed =
-            authority.store.change_provisioned(&self.by, id, set, authority.now()).await;
+        let changed = authority.store.change_provisioned(&self.by, id, set, authority.now()).await;
         let person = changed.map_err(|error| broken(&error))?.map_err(not_made)?;
         let mut answer = Answer::ok(person::shown(&person, &self.base));
         answer.body = answer.body.map(|resource| shows.of_resource(resource));
@@ -364,9 +378,8 @@ impl Asked {
         if_match: Option<&str>,
     ) -> Result<Answer, ScimError> {
         let authority = &self.idp.0.authority;
-        let stands = |person: &ProvisionedPerson| {
-            is_version(if_match, &person::shown(person, &self.base))
-        };
+        let stands =
+            |person: &ProvisionedPerson| is_version(if_match, &person::shown(person, &self.base));
         let removed =
             authority.store.remove_provisioned(&self.by, id, stands, authority.now()).await;
         removed.map_err(|error| broken(&error))?.map_err(not_made)?;

@@ -8,7 +8,9 @@ use super::{
     show::show,
 };
 use anyhow::{Context, Result, bail};
-use passavant_admin::types::{NewPersonLink, NewProvisioningToken, PersonLinkQuery, UpstreamLeg, Upstreams};
+use passavant_admin::types::{
+    NewPersonLink, NewProvisioningToken, PersonLinkQuery, UpstreamLeg, Upstreams,
+};
 use passavant_host::plain;
 use serde_json::{Map, Value, json};
 

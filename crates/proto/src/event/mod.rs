@@ -439,6 +439,7 @@ const OF_ACTS: &[Detail] = &[
     Detail::RequestId,
     Detail::Record,
     Detail::WithIt,
+    Detail::Upstream,
     Detail::Connections,
     Detail::Role,
     Detail::Ends,

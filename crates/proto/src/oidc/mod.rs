@@ -5,4 +5,5 @@ pub mod id_token;
 pub mod known_browser;
 pub mod logout_token;
 pub mod sign_in_state;
+pub mod totp;
 pub mod upstream;

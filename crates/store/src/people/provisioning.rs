@@ -7,7 +7,11 @@ use crate::{
     database::{Store, StoreError, reading},
     directory::{Put, read, remove, write},
     ledger::{AuditEvent, insert_audit},
-    people::{Group, User, upstream::changed_of, user::{end_user, forget_user, remove_group}},
+    people::{
+        Group, User,
+        upstream::changed_of,
+        user::{end_user, forget_user, remove_group},
+    },
     record::Record,
     rows,
 };
@@ -278,10 +282,11 @@ impl Store {
             Lookup::All => ("$2 = ''", ""),
             Lookup::Id(id) => ("held.id = $2", id),
             Lookup::Name(name) => ("held.name = $2", name),
-            Lookup::External(id) => {
-                ("held.id IN (SELECT user_id FROM provisioned_people \
-                  WHERE upstream = $1 AND external_id = $2)", id)
-            }
+            Lookup::External(id) => (
+                "held.id IN (SELECT user_id FROM provisioned_people \
+                  WHERE upstream = $1 AND external_id = $2)",
+                id,
+            ),
         };
         let from = format!(
             "FROM directory held LEFT JOIN provisioned_people said ON said.user_id = held.id \
@@ -531,7 +536,8 @@ impl Store {
     ) -> Provisioning<ProvisionedGroup, E> {
         let mut moves = None;
         loop {
-            let Some((mut transaction, checked, _)) = self.begin_provisioning(by, now).await? else {
+            let Some((mut transaction, checked, _)) = self.begin_provisioning(by, now).await?
+            else {
                 return Ok(Err(NotProvisioned::NoToken));
             };
             let Some(before) = provisioned_group(&mut transaction, &by.upstream, id).await? else {
@@ -545,7 +551,8 @@ impl Store {
                 None => match change(&mut after) {
                     Ok(mut moving) => {
                         let into = &mut moving.into;
-                        let strangers = without_strangers(&mut transaction, &by.upstream, into).await?;
+                        let strangers =
+                            without_strangers(&mut transaction, &by.upstream, into).await?;
                         if !strangers.is_empty() {
                             let some: Vec<String> =
                                 strangers.iter().take(5).map(|id| shown(id, 60)).collect();
@@ -648,9 +655,8 @@ impl Store {
         by: &Provisioner,
         now: Timestamp,
     ) -> Result<Option<(Transaction<'static, Any>, Checked, UpstreamProvider)>, StoreError> {
-        let (mut transaction, checked) = self
-            .begin_act(&told(by, RequestEvent::ProvisionChange, now))
-            .await?;
+        let (mut transaction, checked) =
+            self.begin_act(&told(by, RequestEvent::ProvisionChange, now)).await?;
         let token = sqlx::query(
             "SELECT id FROM provisioning_tokens WHERE id = $1 AND upstream = $2 AND expires_at > $3",
         )
@@ -807,9 +813,8 @@ async fn move_members(
     change: &MemberChange,
     now: Timestamp,
 ) -> Result<usize, StoreError> {
-    let sql = format!(
-        "SELECT user_id FROM memberships WHERE group_name = $2 AND user_id IN ({THEIRS})"
-    );
+    let sql =
+        format!("SELECT user_id FROM memberships WHERE group_name = $2 AND user_id IN ({THEIRS})");
     let rows = sqlx::query(AssertSqlSafe(sql))
         .bind(by.upstream.as_str())
         .bind(group)
@@ -820,9 +825,8 @@ async fn move_members(
         held.insert(row.try_get::<String, _>(0)?);
     }
     let into = change.into.difference(&held).map(|id| (id, true));
-    let leaves = |id: &&String| {
-        change.out.contains(*id) || (change.exactly && !change.into.contains(*id))
-    };
+    let leaves =
+        |id: &&String| change.out.contains(*id) || (change.exactly && !change.into.contains(*id));
     let out = held.iter().filter(leaves).map(|id| (id, false));
     let mut events = Vec::new();
     // Whoever leaves comes first: what is taken away waits for nothing.
@@ -854,11 +858,8 @@ pub(crate) async fn provisioned_as(
     let sql = "SELECT said.user_id, (SELECT COUNT(*) FROM upstream_links link \
                WHERE link.user_id = said.user_id AND link.upstream = $1) AS linked \
                FROM provisioned_people said WHERE said.upstream = $1 AND said.external_id = $2 LIMIT 2";
-    let rows = sqlx::query(sql)
-        .bind(upstream)
-        .bind(external_id)
-        .fetch_all(&mut **transaction)
-        .await?;
+    let rows =
+        sqlx::query(sql).bind(upstream).bind(external_id).fetch_all(&mut **transaction).await?;
     match rows.as_slice() {
         [one] if one.try_get::<i64, _>("linked")? == 0 => Ok(Some(one.try_get("user_id")?)),
         _ => Ok(None),

@@ -1,0 +1,465 @@
+//! How people prove themselves besides a password: passkeys, one-time passwords by time, recovery
+//! codes, and an administrator's one-time link.
+
+use crate::{
+    database::{Store, StoreError, reading},
+    directory::read,
+    ledger::{AuditEvent, UsedJti, insert_audit, insert_jtis},
+    people::User,
+    sign_in::{Session, end_sign_ins, insert_session, leave_cookie},
+};
+use passavant_proto::time::Timestamp;
+use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyRow};
+
+/// The most passkeys of one person.
+pub const MOST_PASSKEYS: usize = 20;
+
+/// Failures of one-time passwords in a row, after which none is taken any more until the person is
+/// recovered (NIST SP 800-63B, section 5.2.2).
+pub const MOST_TOTP_FAILURES: i64 = 100;
+
+/// A passkey.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passkey {
+    /// Its credential id, base64url.
+    pub credential_id: String,
+    /// The person.
+    pub user_id: String,
+    /// The public key and its state, as the library for it writes them.
+    pub document: String,
+    /// What the person calls it.
+    pub name: String,
+    /// When it was added.
+    pub created_at: Timestamp,
+    /// When it was used last; 0 if it was not.
+    pub used_at: Timestamp,
+    /// How often it was used: two uses at once are told apart by it.
+    pub uses: i64,
+}
+
+/// A person's one-time passwords.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Totp {
+    /// The seed, sealed.
+    pub sealed: String,
+    /// The step of the last code that was taken.
+    pub last_step: i64,
+    /// Wrong codes in a row.
+    pub failures: i64,
+    /// No code is looked at before.
+    pub not_before: Timestamp,
+    /// When the person showed that they have it; 0 if they have not yet.
+    pub confirmed_at: Timestamp,
+}
+
+/// What a person proved, besides or instead of their password, at a sign-in.
+#[derive(Clone, Debug)]
+pub enum Proved<'a> {
+    /// Nothing but the password.
+    Password,
+    /// A code of this step.
+    Totp(i64),
+    /// A recovery code, by its hash.
+    RecoveryCode(&'a str),
+    /// A passkey, as it was read, and its document after this use. The challenge serves once.
+    Passkey(&'a Passkey, &'a str, UsedJti),
+    /// An administrator's link, by its hash.
+    Link(&'a str),
+}
+
+/// What came of adding a passkey.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PasskeyAdded {
+    /// It is added.
+    Added,
+    /// Somebody has it already.
+    Taken,
+    /// There are [`MOST_PASSKEYS`].
+    TooMany,
+    /// The session has ended, the person is switched off, or the challenge was used.
+    Gone,
+}
+
+const PASSKEY: &str = "credential_id, user_id, document, name, created_at, used_at, uses";
+
+fn passkey_of(row: &AnyRow) -> Result<Passkey, StoreError> {
+    Ok(Passkey {
+        credential_id: row.try_get("credential_id")?,
+        user_id: row.try_get("user_id")?,
+        document: row.try_get("document")?,
+        name: row.try_get("name")?,
+        created_at: Timestamp(row.try_get("created_at")?),
+        used_at: Timestamp(row.try_get("used_at")?),
+        uses: row.try_get("uses")?,
+    })
+}
+
+impl Store {
+    /// The passkeys of a person, the oldest first.
+    pub async fn passkeys(&self, user_id: &str) -> Result<Vec<Passkey>, StoreError> {
+        let sql = format!("SELECT {PASSKEY} FROM passkeys WHERE user_id = $1 ORDER BY created_at");
+        let query = || sqlx::query(AssertSqlSafe(sql.clone())).bind(user_id);
+        let rows = reading!(self, fetch_all, query())?;
+        rows.iter().map(passkey_of).collect()
+    }
+
+    /// A passkey by its credential id.
+    pub async fn passkey(&self, credential_id: &str) -> Result<Option<Passkey>, StoreError> {
+        let sql = format!("SELECT {PASSKEY} FROM passkeys WHERE credential_id = $1");
+        let query = || sqlx::query(AssertSqlSafe(sql.clone())).bind(credential_id);
+        reading!(self, fetch_optional, query())?.as_ref().map(passkey_of).transpose()
+    }
+
+    /// What authenticators know a person by (Web Authentication, user handle): `new`, if they have none
+    /// yet. It says nothing about them.
+    pub async fn passkey_handle(
+        &self,
+        user_id: &str,
+        new: Option<&str>,
+    ) -> Result<Option<String>, StoreError> {
+        if let Some(new) = new {
+            let mut transaction = self.begin_plain().await?;
+            let keep = "INSERT INTO passkey_handles (user_id, handle) VALUES ($1, $2) \
+                        ON CONFLICT DO NOTHING";
+            sqlx::query(keep).bind(user_id).bind(new).execute(&mut *transaction).await?;
+            transaction.commit().await?;
+        }
+        let sql = "SELECT handle FROM passkey_handles WHERE user_id = $1";
+        let row = reading!(self, fetch_optional, sqlx::query(sql).bind(user_id))?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
+
+    /// Adds a passkey for the person of a session that stands. The challenge serves once.
+    pub async fn add_passkey(
+        &self,
+        passkey: &Passkey,
+        sid: &str,
+        once: UsedJti,
+        event: AuditEvent,
+    ) -> Result<PasskeyAdded, StoreError> {
+        let mut transaction = self.begin().await?;
+        if !stands(&mut transaction, &passkey.user_id, sid).await?
+            || insert_jtis(&mut transaction, vec![&once]).await?.is_empty()
+        {
+            return Ok(PasskeyAdded::Gone);
+        }
+        let held = sqlx::query("SELECT credential_id FROM passkeys WHERE user_id = $1")
+            .bind(passkey.user_id.as_str())
+            .fetch_all(&mut *transaction)
+            .await?;
+        if held.len() >= MOST_PASSKEYS {
+            return Ok(PasskeyAdded::TooMany);
+        }
+        let add = "INSERT INTO passkeys (credential_id, user_id, document, name, created_at) \
+                   VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
+        let added = sqlx::query(add)
+            .bind(passkey.credential_id.as_str())
+            .bind(passkey.user_id.as_str())
+            .bind(passkey.document.as_str())
+            .bind(passkey.name.as_str())
+            .bind(passkey.created_at.0)
+            .execute(&mut *transaction)
+            .await?;
+        if added.rows_affected() == 0 {
+            return Ok(PasskeyAdded::Taken);
+        }
+        insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(PasskeyAdded::Added)
+    }
+
+    /// Removes a person's passkey; `false` if they have none of this id.
+    pub async fn remove_passkey(
+        &self,
+        user_id: &str,
+        credential_id: &str,
+        event: AuditEvent,
+    ) -> Result<bool, StoreError> {
+        let (mut transaction, _) = self.begin_act(&event).await?;
+        let gone = sqlx::query("DELETE FROM passkeys WHERE user_id = $1 AND credential_id = $2")
+            .bind(user_id)
+            .bind(credential_id)
+            .execute(&mut *transaction)
+            .await?;
+        if gone.rows_affected() == 0 {
+            return Ok(false);
+        }
+        insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// A person's one-time passwords, confirmed or not.
+    pub async fn totp(&self, user_id: &str) -> Result<Option<Totp>, StoreError> {
+        let sql = "SELECT sealed, last_step, failures, not_before, confirmed_at FROM totp \
+                   WHERE user_id = $1";
+        let row = reading!(self, fetch_optional, sqlx::query(sql).bind(user_id))?;
+        let totp = |row: AnyRow| -> Result<Totp, StoreError> {
+            Ok(Totp {
+                sealed: row.try_get("sealed")?,
+                last_step: row.try_get("last_step")?,
+                failures: row.try_get("failures")?,
+                not_before: Timestamp(row.try_get("not_before")?),
+                confirmed_at: Timestamp(row.try_get("confirmed_at")?),
+            })
+        };
+        row.map(totp).transpose()
+    }
+
+    /// Keeps a seed that its person has confirmed by the code of `step`, and the hashes of recovery
+    /// codes in place of those of before; `false` if the session has ended or there is a seed already.
+    pub async fn add_totp(
+        &self,
+        user_id: &str,
+        sid: &str,
+        (sealed, step): (&str, i64),
+        recovery: &[String],
+        event: AuditEvent,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        if !stands(&mut transaction, user_id, sid).await? {
+            return Ok(false);
+        }
+        let add = "INSERT INTO totp (user_id, sealed, last_step, confirmed_at) \
+                   VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
+        let added = sqlx::query(add)
+            .bind(user_id)
+            .bind(sealed)
+            .bind(step)
+            .bind(now.0)
+            .execute(&mut *transaction)
+            .await?;
+        if added.rows_affected() == 0 {
+            return Ok(false);
+        }
+        put_recovery_codes(&mut transaction, user_id, recovery).await?;
+        insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Takes a person's one-time passwords and recovery codes away; `false` if there are none.
+    pub async fn remove_totp(&self, user_id: &str, event: AuditEvent) -> Result<bool, StoreError> {
+        let (mut transaction, _) = self.begin_act(&event).await?;
+        let gone = sqlx::query("DELETE FROM totp WHERE user_id = $1")
+            .bind(user_id)
+            .execute(&mut *transaction)
+            .await?;
+        if gone.rows_affected() == 0 {
+            return Ok(false);
+        }
+        put_recovery_codes(&mut transaction, user_id, &[]).await?;
+        insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Counts an attempt with a one-time password before it is looked at; `None` if none may be looked
+    /// at now: too many were wrong, or the last was a moment ago. A right one sets the count back.
+    pub async fn count_totp(
+        &self,
+        user_id: &str,
+        now: Timestamp,
+    ) -> Result<Option<i64>, StoreError> {
+        let mut transaction = self.begin_plain().await?;
+        // The pause grows with each failure in a row: nothing for five, then seconds, then a minute.
+        let count = "UPDATE totp SET failures = failures + 1, not_before = $2 + \
+                     CASE WHEN failures < 5 THEN 0 WHEN failures < 10 THEN 5 ELSE 60 END \
+                     WHERE user_id = $1 AND not_before <= $2 AND failures < $3";
+        let counted = sqlx::query(count)
+            .bind(user_id)
+            .bind(now.0)
+            .bind(MOST_TOTP_FAILURES)
+            .execute(&mut *transaction)
+            .await?;
+        if counted.rows_affected() == 0 {
+            return Ok(None);
+        }
+        let row = sqlx::query("SELECT failures FROM totp WHERE user_id = $1")
+            .bind(user_id)
+            .fetch_one(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(Some(row.try_get(0)?))
+    }
+
+    /// How many recovery codes a person has left.
+    pub async fn recovery_codes(&self, user_id: &str) -> Result<i64, StoreError> {
+        let sql = "SELECT COUNT(*) FROM recovery_codes WHERE user_id = $1";
+        Ok(reading!(self, fetch_one, sqlx::query(sql).bind(user_id))?.try_get(0)?)
+    }
+
+    /// Makes a one-time link for a person; an earlier one ends.
+    pub async fn put_recovery_link(
+        &self,
+        user_id: &str,
+        hash: &str,
+        expires_at: Timestamp,
+        event: AuditEvent,
+    ) -> Result<bool, StoreError> {
+        let (mut transaction, _) = self.begin_act(&event).await?;
+        if read::<User>(&mut transaction, user_id).await?.is_none() {
+            return Ok(false);
+        }
+        let put = "INSERT INTO recovery_links (user_id, hash, expires_at) VALUES ($1, $2, $3) \
+                   ON CONFLICT (user_id) DO UPDATE SET hash = $2, expires_at = $3";
+        sqlx::query(put)
+            .bind(user_id)
+            .bind(hash)
+            .bind(expires_at.0)
+            .execute(&mut *transaction)
+            .await?;
+        insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// The person of a one-time link that stands.
+    pub async fn recovery_link(
+        &self,
+        hash: &str,
+        now: Timestamp,
+    ) -> Result<Option<String>, StoreError> {
+        let sql = "SELECT user_id FROM recovery_links WHERE hash = $1 AND expires_at > $2";
+        let row = reading!(self, fetch_optional, sqlx::query(sql).bind(hash).bind(now.0))?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
+
+    /// Records a sign-in of `user`, as they were when they proved themselves, and uses up what they
+    /// proved. Returns `false` if they were switched off or changed since, if what they proved was used
+    /// up, or if the password alone does not do. The cookie that the browser had `before` opens nothing
+    /// any more; tokens that came from its session stay valid.
+    pub async fn begin_session(
+        &self,
+        cookie_hash: &str,
+        session: &Session,
+        (user, proved): (&User, Proved<'_>),
+        before: Option<&str>,
+        event: AuditEvent,
+    ) -> Result<bool, StoreError> {
+        let now = event.at;
+        let ends_others = matches!(proved, Proved::Link(_));
+        let mut transaction =
+            if ends_others { self.begin_revoking().await? } else { self.begin().await? };
+        let current = read::<User>(&mut transaction, &user.id).await?;
+        let same = |now: &User| !now.is_off() && now.password_hash == user.password_hash;
+        if !current.as_ref().is_some_and(same) {
+            return Ok(false);
+        }
+        if !use_up(&mut transaction, &user.id, proved, now).await? {
+            return Ok(false);
+        }
+        if ends_others {
+            // Whoever needed a link may have lost what others found.
+            end_sign_ins(&mut transaction, &user.id, now).await?;
+        }
+        if let Some(before) = before {
+            leave_cookie(&mut transaction, before).await?;
+        }
+        insert_session(&mut transaction, cookie_hash, session).await?;
+        insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+}
+
+/// Uses up what somebody proved; `false` if it proves nothing any more.
+async fn use_up(
+    transaction: &mut Transaction<'static, Any>,
+    user_id: &str,
+    proved: Proved<'_>,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let done = match proved {
+        Proved::Password => {
+            let second = sqlx::query("SELECT user_id FROM totp WHERE user_id = $1")
+                .bind(user_id)
+                .fetch_optional(&mut **transaction)
+                .await?;
+            return Ok(second.is_none());
+        }
+        Proved::Totp(step) => {
+            let take = "UPDATE totp SET last_step = $2, failures = 0, not_before = 0 \
+                        WHERE user_id = $1 AND last_step < $2";
+            sqlx::query(take).bind(user_id).bind(step).execute(&mut **transaction).await?
+        }
+        Proved::RecoveryCode(hash) => {
+            let take = "DELETE FROM recovery_codes WHERE user_id = $1 AND hash = $2";
+            let taken =
+                sqlx::query(take).bind(user_id).bind(hash).execute(&mut **transaction).await?;
+            let forgive = "UPDATE totp SET failures = 0, not_before = 0 WHERE user_id = $1";
+            sqlx::query(forgive).bind(user_id).execute(&mut **transaction).await?;
+            taken
+        }
+        Proved::Passkey(passkey, document, once) => {
+            if insert_jtis(transaction, vec![&once]).await?.is_empty() {
+                return Ok(false);
+            }
+            let take = "UPDATE passkeys SET document = $3, used_at = $4, uses = uses + 1 \
+                        WHERE credential_id = $1 AND user_id = $2 AND uses = $5";
+            sqlx::query(take)
+                .bind(passkey.credential_id.as_str())
+                .bind(user_id)
+                .bind(document)
+                .bind(now.0)
+                .bind(passkey.uses)
+                .execute(&mut **transaction)
+                .await?
+        }
+        Proved::Link(hash) => {
+            let take = "DELETE FROM recovery_links \
+                        WHERE user_id = $1 AND hash = $2 AND expires_at > $3";
+            let taken = sqlx::query(take).bind(user_id).bind(hash).bind(now.0);
+            let taken = taken.execute(&mut **transaction).await?;
+            let forgive = "UPDATE totp SET failures = 0, not_before = 0 WHERE user_id = $1";
+            sqlx::query(forgive).bind(user_id).execute(&mut **transaction).await?;
+            taken
+        }
+    };
+    Ok(done.rows_affected() == 1)
+}
+
+async fn put_recovery_codes(
+    transaction: &mut Transaction<'static, Any>,
+    user_id: &str,
+    hashes: &[String],
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM recovery_codes WHERE user_id = $1")
+        .bind(user_id)
+        .execute(&mut **transaction)
+        .await?;
+    for hash in hashes {
+        sqlx::query("INSERT INTO recovery_codes (hash, user_id) VALUES ($1, $2)")
+            .bind(hash.as_str())
+            .bind(user_id)
+            .execute(&mut **transaction)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Whether a session of a person stands, and they are switched on.
+async fn stands(
+    transaction: &mut Transaction<'static, Any>,
+    user_id: &str,
+    sid: &str,
+) -> Result<bool, StoreError> {
+    let live = "SELECT sid FROM sessions WHERE sid = $1 AND user_id = $2 AND ended_at IS NULL";
+    let live =
+        sqlx::query(live).bind(sid).bind(user_id).fetch_optional(&mut **transaction).await?;
+    let user = read::<User>(transaction, user_id).await?;
+    Ok(live.is_some() && user.is_some_and(|user| !user.is_off()))
+}
+
+/// Forgets how a person who is deleted proved themselves.
+pub(crate) async fn end_credentials(
+    transaction: &mut Transaction<'static, Any>,
+    user_id: &str,
+) -> Result<(), StoreError> {
+    for table in ["passkeys", "passkey_handles", "totp", "recovery_codes", "recovery_links"] {
+        let sql = format!("DELETE FROM {table} WHERE user_id = $1");
+        sqlx::query(AssertSqlSafe(sql)).bind(user_id).execute(&mut **transaction).await?;
+    }
+    Ok(())
+}
