@@ -29,7 +29,7 @@ use passavant_proto::{
 };
 use passavant_ras::{Ras, RasSettings};
 use passavant_resource::Guard;
-use passavant_store::{AuditEvent, Put, Record, RefreshToken, Session, Store, User};
+use passavant_store::{AuditEvent, Proved, Put, Record, RefreshToken, Session, Store, User};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -304,7 +304,11 @@ async fn fill(
         expires_at: now.plus(3600),
     };
     let event = AuditEvent::granted(passavant_proto::event::RequestEvent::SignIn, now);
-    assert!(idp.begin_session("cookie", &session, &user, None, event).await.unwrap());
+    assert!(
+        idp.begin_session("cookie", &session, (&user, Proved::Password), None, event)
+            .await
+            .unwrap()
+    );
     let token = RefreshToken {
         family: "family".to_owned(),
         sid: "session".to_owned(),
@@ -464,6 +468,7 @@ impl Parties {
             acr: "urn:x".to_owned(),
             amr: vec!["pwd".to_owned()],
             sid: "session".to_owned(),
+            session_expiry: None,
             origin_jti: "family".to_owned(),
             nonce: None,
             at_hash: None,

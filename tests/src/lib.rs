@@ -12,6 +12,7 @@
     reason = "test support: a broken fixture should stop the test at once"
 )]
 
+pub mod authenticator;
 pub mod desk;
 pub mod forge;
 pub mod gate;

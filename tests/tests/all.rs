@@ -26,6 +26,7 @@ mod gateway_reports;
 mod interactive_sign_in;
 mod jwt_verification;
 mod openid;
+mod own_accounts;
 mod pages;
 mod provisioning;
 mod quirks;

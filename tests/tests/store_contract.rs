@@ -63,7 +63,12 @@ fn of_erin(sid: &str) -> Session {
 async fn session(store: &Store, sid: &str) -> Session {
     let session = of_erin(sid);
     let cookie = format!("cookie-{sid}");
-    assert!(store.begin_session(&cookie, &session, &erin(), None, event("sign_in")).await.unwrap());
+    assert!(
+        store
+            .begin_session(&cookie, &session, (&erin(), Proved::Password), None, event("sign_in"))
+            .await
+            .unwrap()
+    );
     session
 }
 
@@ -599,7 +604,12 @@ async fn endings(store: &Store) {
         let user = User { id: user.to_owned(), username: user.to_owned(), ..erin() };
         store.put(&user, Put::Create, event("fixture")).await.unwrap();
         let cookie = format!("cookie-{sid}");
-        assert!(store.begin_session(&cookie, &session, &user, None, event("a")).await.unwrap());
+        assert!(
+            store
+                .begin_session(&cookie, &session, (&user, Proved::Password), None, event("a"))
+                .await
+                .unwrap()
+        );
     };
     let token = async |name: &str, sid: &str, user: &str, resource: Option<&Resource>| {
         let token = RefreshToken {
@@ -786,7 +796,10 @@ async fn cut_offs(store: &Store) {
     };
     let set = |user: &mut User| user.password_hash = Some("new".to_owned());
     store.cut_off_user("cut", set, true, event("set_password"), NOW).await.unwrap().unwrap();
-    let begun = store.begin_session("c", &session, &before, None, event("sign_in")).await.unwrap();
+    let begun = store
+        .begin_session("c", &session, (&before, Proved::Password), None, event("sign_in"))
+        .await
+        .unwrap();
     assert!(!begun, "signed in with the password of before");
     let off = |user: &mut User| user.disabled_here = true;
     store.cut_off_user("cut", off, false, event("disable"), NOW).await.unwrap().unwrap();
@@ -879,7 +892,13 @@ async fn installations(store: &Store) {
     let again = of_erin("again");
     assert!(
         store
-            .begin_session("cookie-again", &again, &renamed, None, event("sign_in"))
+            .begin_session(
+                "cookie-again",
+                &again,
+                (&renamed, Proved::Password),
+                None,
+                event("sign_in")
+            )
             .await
             .unwrap()
     );

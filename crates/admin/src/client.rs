@@ -7,9 +7,9 @@ use crate::{
     types::{
         Administrators, AuditQuery, AuditView, Clients, Dependents, ExplainQuestion, Explanation,
         InstallationView, KeyMade, KeyView, Kind, LinkView, ListQuery, Listed, NewPassword,
-        NewPersonLink, NewProvisioningToken, NewSecret, Nothing, PersonLinkQuery, PersonLinkView,
-        Problem, ProvisioningTokenView, Renewal, RolesView, Rotation, SecretView, SessionView,
-        UnreadableRecord, UpstreamLeg, UserView, WhoseQuery,
+        NewPersonLink, NewProvisioningToken, NewRecoveryLink, NewSecret, Nothing, PersonLinkQuery,
+        PersonLinkView, Problem, ProvisioningTokenView, RecoveryLinkView, Renewal, RolesView,
+        Rotation, SecretView, SessionView, UnreadableRecord, UpstreamLeg, UserView, WhoseQuery,
     },
 };
 use passavant_outbound::{Answer, Bounds, Outbound, OutboundError, Reach};
@@ -370,6 +370,15 @@ impl ServerClient {
     pub async fn set_password(&self, id: &str, password: &Secret) -> Result<UserView, ClientError> {
         let new = NewPassword { password: password.expose().to_owned() };
         self.said("POST", &format!("/users/{}/password", segment(id)), &new).await
+    }
+
+    /// Makes a link by which a person gets in once.
+    pub async fn recovery_link(
+        &self,
+        id: &str,
+        new: &NewRecoveryLink,
+    ) -> Result<RecoveryLinkView, ClientError> {
+        self.said("POST", &format!("/users/{}/recovery-link", segment(id)), new).await
     }
 
     /// Gives a client another secret.

@@ -136,6 +136,12 @@ a.button{display:block;text-align:center;text-decoration:none;font-weight:600;ma
 border-radius:.4rem;padding:.7rem;background:var(--go);color:var(--gotext)}
 .or{color:var(--soft);text-align:center;margin:1rem 0 0}a{color:var(--go)}
 button.plain{margin-top:.75rem;background:transparent;color:inherit;border:1px solid var(--line)}
+h2{font-size:1.05rem;margin:1.75rem 0 .25rem}[hidden]{display:none}
+.row{display:flex;gap:.75rem;align-items:center;justify-content:space-between;margin:.5rem 0}
+.row p{margin:0}.row form{flex:none}.row button{margin:0;padding:.45rem .8rem;width:auto}
+svg{display:block;width:100%;max-width:15rem;height:auto;margin:1rem auto;border-radius:.4rem}
+.codes{font:1rem/1.9 ui-monospace,monospace;columns:2;padding:0;list-style:none}
+@media (max-width:24rem){.codes{columns:1}}
 ul{margin:.5rem 0;padding-left:1.25rem}li{margin:.25rem 0;overflow-wrap:anywhere}
 .code{white-space:nowrap}
 :focus-visible{outline:3px solid var(--go);outline-offset:2px}
@@ -151,6 +157,27 @@ pub fn page(
     content: &Markup,
     form_targets: &str,
 ) -> Response<Body> {
+    shown(status, title, content, form_targets, None)
+}
+
+/// Such a page with one script of ours, by its URL.
+pub fn page_with_script(
+    status: StatusCode,
+    title: &str,
+    content: &Markup,
+    form_targets: &str,
+    script: &str,
+) -> Response<Body> {
+    shown(status, title, content, form_targets, Some(script))
+}
+
+fn shown(
+    status: StatusCode,
+    title: &str,
+    content: &Markup,
+    form_targets: &str,
+    script: Option<&str>,
+) -> Response<Body> {
     let markup = html! {
         (DOCTYPE)
         html lang="en" {
@@ -159,6 +186,7 @@ pub fn page(
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { (title) }
                 style { (PreEscaped(STYLE)) }
+                @if let Some(script) = script { script src=(script) defer {} }
             }
             body { main { (content) } }
         }
@@ -169,7 +197,8 @@ pub fn page(
     let style = format!("{}=", style.replace('-', "+").replace('_', "/"));
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{style}'; form-action 'self'{form_targets}; \
-         frame-ancestors 'none'; base-uri 'none'"
+         frame-ancestors 'none'; base-uri 'none'{}",
+        script.map(|script| format!("; script-src {script}")).unwrap_or_default()
     );
     let headers = response.headers_mut();
     let fixed = [

@@ -8,18 +8,13 @@ use super::{
     authorization_code,
     directory::IdpDirectory,
     pushed_request::not_taken,
-    sign_in::{
-        page::{self as sign_in_page, Problem, Ways, chosen},
-        password::{NotSignedIn, check_password},
-        session::{changed, start_session},
-        upstream::{Asked, send_to},
-    },
+    sign_in::{own, page::Problem},
     state::Idp,
 };
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, Request, State},
-    http::{HeaderValue, Response, StatusCode, header, request::Parts},
+    http::{Response, StatusCode, request::Parts},
     response::IntoResponse,
 };
 use maud::{Markup, html};
@@ -27,8 +22,8 @@ use passavant_authority::{
     admission::Sender,
     answer::{self, Failure, broken, error_page, page as shown_page},
     authority::Look,
-    browser::{cookie, cookie_name, csrf_of, is_same_origin, see_other},
-    front_channel::{keep_all, session, upstream::Sending},
+    browser::{cookie, cookie_name, csrf_of, is_same_origin},
+    front_channel::session,
     grants,
     origin::origin_of,
     token_endpoint::{ClientRequest, Endpoint, TokenAnswer, client_request, conclude},
@@ -161,33 +156,14 @@ pub(super) async fn page(State(idp): State<Idp>, request: Request) -> Response<B
     if let Err(error) = idp.0.authority.fresh().await {
         return broken(&error);
     }
-    if let Some(name) = chosen(&parts) {
-        let sent = sign_in_elsewhere(&idp, &name, None, &parts).await;
-        let (Ok(response) | Err(response)) = sent;
-        return response;
+    if let Some(sent) = own::chosen_elsewhere(&idp, &parts).await {
+        return sent;
     }
     match session(&idp, &parts.headers).await {
         Ok(Some(_)) => code_form(&idp, &parts, None),
         Ok(None) => sign_in_form(&idp, &parts, None),
         Err(error) => broken(&error),
     }
-}
-
-/// Sends the browser to an upstream; it comes back to this page.
-async fn sign_in_elsewhere(
-    idp: &Idp,
-    name: &str,
-    hint: Option<&str>,
-    parts: &Parts,
-) -> Result<Response<Body>, Response<Body>> {
-    let snapshot = idp.0.authority.fresh().await.map_err(|e| broken(&e))?;
-    let Some(upstream) = snapshot.directory.upstream(name) else {
-        return Ok(sign_in_form(idp, parts, None));
-    };
-    let target = parts.uri.path();
-    let sending = Sending { target, fresh: false, untold_is_fresh: true, max_age: None };
-    let asked = Asked { hint, classes: &[], prompt_login: true };
-    send_to(idp, sending, upstream, asked, parts).await
 }
 
 /// When the person of a session proved themselves: where their upstream does not say it, when they
@@ -220,21 +196,10 @@ pub(super) async fn answer(State(idp): State<Idp>, request: Request) -> Response
     if let Err(error) = idp.0.authority.fresh().await {
         return broken(&error);
     }
-    let username = form.optional("username").map(str::trim).unwrap_or_default();
-    if let Some(upstream) = idp.0.authority.snapshot().directory.upstream_for(username) {
-        // An address of an upstream leads there, whatever else was typed.
-        let (Ok(response) | Err(response)) =
-            sign_in_elsewhere(&idp, &upstream.name, Some(username), &parts).await;
-        return response;
+    if let Some(answered) = own::visit(&idp, &form, &parts, &head()).await {
+        return answered;
     }
-    let done = match form.optional("answer") {
-        _ if form.mentions("username") && !form.mentions("password") => {
-            let next = Problem { status: StatusCode::OK, text: "", username };
-            Ok(sign_in_form(&idp, &parts, Some(&next)))
-        }
-        _ if form.mentions("password") => sign_in(&idp, &form, &parts).await,
-        said => typed(&idp, &form, said, &parts).await,
-    };
+    let done = typed(&idp, &form, form.optional("answer"), &parts).await;
     done.unwrap_or_else(|error| broken(&error))
 }
 
@@ -244,37 +209,6 @@ fn switched_off() -> Response<Body> {
 }
 
 const TOO_OLD: &str = "The page is too old, or cookies are switched off. Open the page again.";
-
-async fn sign_in(idp: &Idp, form: &Form, parts: &Parts) -> Result<Response<Body>, StoreError> {
-    let held = cookie(&parts.headers, &cookie_name(idp.issuer(), "signin")).map(|c| csrf_of(&c));
-    let proof = form.optional("csrf").unwrap_or_default();
-    if !held.is_some_and(|held| equal_in_constant_time(&held, proof)) {
-        return Ok(error_page(StatusCode::FORBIDDEN, TOO_OLD));
-    }
-    let username = form.optional("username").unwrap_or_default();
-    let password = Secret::new(form.optional("password").unwrap_or_default());
-    let user = match check_password(idp, username, &password, parts).await {
-        Ok(user) => user,
-        Err(NotSignedIn::Broken(error)) => return Err(error),
-        Err(why) => {
-            let (status, text, wait) = why.told();
-            let problem = Problem { status, text, username };
-            let mut page = sign_in_form(idp, parts, Some(&problem));
-            if let Some(seconds) = wait {
-                page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-            }
-            return Ok(page);
-        }
-    };
-    Ok(match start_session(idp, &user, None, parts).await? {
-        Some(started) => {
-            let mut response = see_other(&idp.issuer().endpoint("/activate"));
-            keep_all(idp, &mut response, started.cookies(idp));
-            response
-        }
-        None => changed(),
-    })
-}
 
 /// Handles a code that a signed-in person typed, and later their answer.
 async fn typed(
@@ -301,7 +235,8 @@ async fn typed(
     let guesses = Sender::Unproven(format!("codes typed by {}", session.user_id));
     if idp.0.admission.refusal(&guesses).is_err() {
         let text = "Too many codes. Wait a minute, then try again.";
-        let problem = Problem { status: StatusCode::TOO_MANY_REQUESTS, text, username: "" };
+        let problem =
+            Problem { status: StatusCode::TOO_MANY_REQUESTS, text, username: "", second: None };
         return Ok(code_form(idp, parts, Some(&problem)));
     }
     let code = form.optional("user_code").and_then(user_code::typed);
@@ -326,7 +261,8 @@ async fn typed(
     }
     if device.request.fresh && !(-SKEW..=RECENT).contains(&now.since(proved_at(idp, &session))) {
         let text = "To add a computer, sign in again; then type the code once more.";
-        let problem = Problem { status: StatusCode::OK, text, username: &person.user.username };
+        let problem =
+            Problem { status: StatusCode::OK, text, username: &person.user.username, second: None };
         return Ok(sign_in_form(idp, parts, Some(&problem)));
     }
     let asks = Asks { code: &code, device: &device, client_name: &client.record.name };
@@ -352,7 +288,7 @@ async fn wrong_code(
         .refused("device.user_code");
     authority.store.note(event, authority.now()).await?;
     let text = "Wrong or expired code. Check the letters. Codes expire after ten minutes.";
-    let problem = Problem { status: StatusCode::BAD_REQUEST, text, username: "" };
+    let problem = Problem { status: StatusCode::BAD_REQUEST, text, username: "", second: None };
     Ok(code_form(idp, parts, Some(&problem)))
 }
 
@@ -418,12 +354,12 @@ fn proof_of(idp: &Idp, parts: &Parts) -> String {
     csrf_of(&cookie(&parts.headers, &cookie_name(idp.issuer(), "session")).unwrap_or_default())
 }
 
+fn head() -> Markup {
+    html! { p.soft { "You need this to sign in on a device that shows you a code." } }
+}
+
 fn sign_in_form(idp: &Idp, parts: &Parts, problem: Option<&Problem<'_>>) -> Response<Body> {
-    let head = html! { p.soft { "You need this to sign in on a device that shows you a code." } };
-    let snapshot = idp.0.authority.snapshot();
-    let named = problem.is_some_and(|problem| !problem.username.is_empty());
-    let ways = Ways::of(&snapshot.directory, parts, named);
-    sign_in_page::form(idp, &ways, parts, (&head, ""), None, problem, &html! {})
+    own::form_of(idp, parts, &head(), problem)
 }
 
 fn code_fields(csrf: &str, problem: Option<&Problem<'_>>) -> Markup {

@@ -6,29 +6,27 @@ use super::{
     directory::{IdpDirectory, Living},
     pushed_request,
     sign_in::{
+        own::{self, Step},
         page::{self, Problem},
-        password::{NotSignedIn, check_password},
-        session::{Started, changed, start_session},
+        session::{Started, changed},
         upstream,
     },
     state::Idp,
 };
 use axum::{
     body::Body,
-    http::{HeaderValue, Response, StatusCode, header, request::Parts},
+    http::{Response, StatusCode, request::Parts},
 };
 use passavant_authority::{
     admission::Admission,
-    answer::{broken, error_page},
+    answer::broken,
     authority::{Authority, Look, RegisteredClient, Snapshot},
-    browser::{cookie, cookie_name, csrf_of},
     front_channel::{FrontChannel, Person, Proof, ReadRequest, Reading, Ticket, Unread},
 };
 use passavant_proto::{
     oauth::authorize::{PageError, RedirectError, Unauthorizable},
     oauth::client::{ClientAuthentication, ENROLLED_CLIENT},
     oauth::form::Form,
-    secret::{Secret, equal_in_constant_time},
 };
 use passavant_store::{Session, StoreError};
 use std::sync::Arc;
@@ -101,38 +99,21 @@ impl FrontChannel for Idp {
         let ways = page::Ways::of(directory, parts, named);
         let typed = form.and_then(|form| form.optional("username")).unwrap_or_default();
         // A form without a name is none of ours: it fails below for want of its proof.
-        let Some(form) = form.filter(|form| !named || form.mentions("password")) else {
-            let next = Problem { status: StatusCode::OK, text: "", username: typed };
+        let Some(form) = form.filter(|form| !named || own::is_ours(form)) else {
+            let next = Problem { status: StatusCode::OK, text: "", username: typed, second: None };
             let next = Some(&next).filter(|_| named);
             return Ok(Proof::Under(page::show(self, &ways, read, parts, next)));
         };
-        let token = form.optional("csrf").unwrap_or_default();
-        let held = cookie(&parts.headers, &cookie_name(self.issuer(), "signin"));
-        if !held.is_some_and(|held| equal_in_constant_time(&csrf_of(&held), token)) {
-            let text = "The sign-in form is too old, or cookies are switched off. Start again in the \
-                        application.";
-            return Err(error_page(StatusCode::FORBIDDEN, text));
-        }
-        let username = form.optional("username").unwrap_or_default();
-        let password = Secret::new(form.optional("password").unwrap_or_default());
-        let user = match check_password(self, username, &password, parts).await {
-            Ok(user) => user,
-            Err(NotSignedIn::Broken(error)) => return Err(broken(&error)),
-            Err(why) => {
-                let (status, text, wait) = why.told();
-                let problem = Problem { status, text, username };
-                let mut page = page::show(self, &ways, read, parts, Some(&problem));
-                if let Some(seconds) = wait {
-                    page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-                }
-                return Ok(Proof::Under(page));
+        let client = Some(read.request.client_id.as_str());
+        let started = match own::step(self, form, client, parts).await? {
+            Step::Done(started) => started,
+            Step::Again(again) => {
+                let shown = page::show(self, &ways, read, parts, Some(&again.problem()));
+                return Ok(Proof::Under(again.in_answer(shown)));
             }
         };
-        let client = Some(read.request.client_id.as_str());
-        let started = start_session(self, &user, client, parts).await.map_err(|e| broken(&e))?;
-        let started = started.ok_or_else(changed)?;
         let cookies = started.cookies(self);
-        let Started { session, cookie, .. } = started;
+        let Started { session, cookie, .. } = *started;
         let who = self.who(&session).await.map_err(|e| broken(&e))?.ok_or_else(changed)?;
         let cookie = cookie.expose().to_owned();
         Ok(Proof::Given(Box::new(Person { session, cookie, who }), cookies))

@@ -1,5 +1,6 @@
 //! The identity provider: signs people in, issues ID tokens and ID-JAGs.
 
+mod account;
 mod asked;
 mod authorization_code;
 mod backchannel_logout;
@@ -13,6 +14,7 @@ mod front_channel;
 mod installations;
 mod logout;
 mod pushed_request;
+mod recovery;
 mod refresh_token;
 mod scim;
 mod sign_in;
@@ -28,6 +30,7 @@ use axum::{
     Router,
     extract::State,
     http::StatusCode,
+    response::IntoResponse,
     routing::{get, post},
 };
 pub use check_upstream::Leg;
@@ -76,6 +79,9 @@ impl Idp {
             .route(&format!("{base}/par"), post(pushed_request::push))
             .route(&format!("{base}/device_authorization"), post(device::authorize))
             .route(&format!("{base}/activate"), get(device::page).post(device::answer))
+            .route(&format!("{base}/account"), get(account::page).post(account::answer))
+            .route(&format!("{base}/recover"), get(recovery::page).post(recovery::answer))
+            .route(&format!("{base}/passkey.js"), get(script))
             .route(&format!("{base}/userinfo"), get(userinfo::tell).post(userinfo::tell))
             .route(&format!("{base}/revoke"), post(token_status::revoke))
             .route(&format!("{base}/introspect"), post(token_status::introspect))
@@ -118,9 +124,19 @@ async fn front(State(idp): State<Idp>) -> axum::response::Response {
         @if idp.0.settings.device_authorization {
             p { a href=(idp.issuer().endpoint("/activate")) { "Type a code that a device shows" } }
         }
+        p { a href=(idp.issuer().endpoint("/account")) { "Your account" } }
         p { a href=(idp.issuer().endpoint("/logout")) { "Sign out" } }
     };
     answers::page(StatusCode::OK, &format!("Sign-in of {name}"), &content, "")
+}
+
+/// The script of the pages that ask for a passkey.
+async fn script() -> axum::response::Response {
+    let headers = [
+        (axum::http::header::CONTENT_TYPE, "text/javascript; charset=utf-8"),
+        (axum::http::header::CACHE_CONTROL, "public, max-age=300"),
+    ];
+    (headers, include_str!("sign_in/passkey.js")).into_response()
 }
 
 async fn jwks(State(idp): State<Idp>) -> axum::response::Response {

@@ -1,6 +1,6 @@
 //! An identity provider: its settings and its state.
 
-use crate::directory::IdpDirectory;
+use crate::{directory::IdpDirectory, sign_in::passkey::relying_party};
 use passavant_authority::{
     admission::{Admission, Rates},
     authority::{Authority, Context, Keys},
@@ -10,6 +10,7 @@ use passavant_proto::identifier::Issuer;
 use passavant_store::{Store, StoreError};
 use std::sync::Arc;
 use tokio_util::task::TaskTracker;
+use webauthn_rs::prelude::Webauthn;
 
 /// The settings of an IdP.
 #[derive(Clone, Debug)]
@@ -72,6 +73,8 @@ pub(crate) struct IdpState {
     pub(crate) settings: IdpSettings,
     pub(crate) passwords: Passwords,
     pub(crate) admission: Admission,
+    /// Makes and verifies passkeys; `None` if the issuer's host is an address.
+    pub(crate) passkeys: Option<Webauthn>,
     /// Checks of people at their upstreams that are under way.
     pub(crate) checks: TaskTracker,
 }
@@ -89,7 +92,9 @@ impl Idp {
         let authority = Authority::open("idp", issuer, store, keys.into(), context).await?;
         let admission = Admission::new(settings.rates);
         let checks = TaskTracker::new();
-        Ok(Self(Arc::new(IdpState { authority, settings, passwords, admission, checks })))
+        let passkeys = relying_party(&authority.issuer, &settings.name);
+        let state = IdpState { authority, settings, passwords, admission, passkeys, checks };
+        Ok(Self(Arc::new(state)))
     }
 
     /// Waits until what is asked of upstreams has been answered: the next refresh token of one must

@@ -146,10 +146,11 @@ pub(super) async fn issue(
         cnf: issue.key_thumbprint.map(|jkt| Confirmation { jkt: jkt.to_owned() }),
     }
     .sign(&authority.signing());
+    let ends = authority.store.session_ends(issue.session).await?;
     let id_token = issue.scopes.contains("openid").then(|| {
         let key = authority.signing_as(issue.client.record().id_token_signed_response_alg);
         let hash = at_hash(&access_token, key.algorithm());
-        id_token_claims(idp, &issue, user, Some(hash), now).sign(&key)
+        id_token_claims(idp, &issue, user, (hash, ends), now).sign(&key)
     });
     Ok(TokenAnswer {
         token_type: if issue.key_thumbprint.is_some() { "DPoP" } else { "Bearer" },
@@ -167,7 +168,7 @@ fn id_token_claims(
     idp: &Idp,
     issue: &Issue<'_>,
     user: &User,
-    at_hash: Option<String>,
+    (at_hash, session_expiry): (String, Option<Timestamp>),
     now: Timestamp,
 ) -> IdTokenClaims {
     let email = issue.scopes.contains("email").then(|| user.email.clone()).flatten();
@@ -183,9 +184,10 @@ fn id_token_claims(
         acr: issue.authentication.acr.clone(),
         amr: issue.authentication.amr.clone(),
         sid: issue.session.to_owned(),
+        session_expiry,
         origin_jti: issue.family.to_owned(),
         nonce: issue.nonce.map(str::to_owned),
-        at_hash,
+        at_hash: Some(at_hash),
         email_verified: email.is_some().then_some(user.email_verified),
         email,
         name: user.display_name.clone().filter(|_| profile),

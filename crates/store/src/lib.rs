@@ -32,9 +32,10 @@ pub use ledger::{
 };
 pub use opening::{check_transport, sqlite_path};
 pub use people::{
-    Checked, DueSession, Group, Installation, LoggedOut, Lookup, MOST_INSTALLATIONS, MemberChange,
-    NotProvisioned, PersonLink, ProvisionedGroup, ProvisionedPerson, Provisioner,
-    ProvisioningToken, Told, UpstreamOutcome, UpstreamSignIn, User,
+    Checked, DueSession, Group, Installation, LoggedOut, Lookup, MOST_INSTALLATIONS, MOST_PASSKEYS,
+    MemberChange, NotProvisioned, Passkey, PasskeyAdded, PersonLink, Proved, ProvisionedGroup,
+    ProvisionedPerson, Provisioner, ProvisioningToken, Told, Totp, UpstreamOutcome, UpstreamSignIn,
+    User,
 };
 pub use record::Record;
 pub use rows::Readings;

@@ -108,6 +108,8 @@ pub struct Wishes {
     pub every_algorithm: bool,
     /// Database URL of the IdP, instead of SQLite.
     pub idp_database: Option<String>,
+    /// The IdP is known by a name, as passkeys need it.
+    pub named: bool,
 }
 
 async fn listener() -> (TcpListener, String) {
@@ -159,7 +161,10 @@ impl World {
         let other_store = Store::open(&database("other.db")).await.unwrap();
         let (idp_key, ras_key, other_key) = (Key::new(), Key::new(), Key::new());
         let client_key = Key::new();
-        let (idp_listener, idp_url) = listener().await;
+        let (idp_listener, mut idp_url) = listener().await;
+        if wishes.named {
+            idp_url = idp_url.replace("127.0.0.1", "localhost");
+        }
         let (ras_listener, ras_url) = listener().await;
         let (other_listener, other_url) = listener().await;
         let (mcp_listener, mcp_url) = listener().await;

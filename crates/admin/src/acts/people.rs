@@ -5,8 +5,8 @@ use crate::{
     servers::{Administration, Deps, IdpAdmin, RasAdmin},
     types::{
         Dependent, Dependents, Fate, GroupChange, GroupView, Groups, InstallationView, Kind,
-        Listed, NewGroup, NewPassword, NewUser, SessionView, UnreadableRecord, UserChange,
-        UserView, Users, WhoseQuery,
+        Listed, NewGroup, NewPassword, NewRecoveryLink, NewUser, RecoveryLinkView, SessionView,
+        UnreadableRecord, UserChange, UserView, Users, WhoseQuery,
     },
 };
 use passavant_authority::passwords::normal_username;
@@ -288,6 +288,43 @@ pub(crate) async fn set_password(
     let hash = hash(idp, &Secret::new(new.password)).await?;
     let set = |user: &mut User| user.password_hash = Some(hash);
     cut_off(context, &id, Act::SetPassword, set, true).await
+}
+
+/// Makes a link by which a person who has lost every way to sign in gets in once.
+pub(crate) async fn recovery_link(
+    idp: &IdpAdmin,
+    context: &ActContext,
+    named: &str,
+    new: NewRecoveryLink,
+) -> Result<RecoveryLinkView, ActError> {
+    let hours = new.hours.unwrap_or(24);
+    if !(1..=168).contains(&hours) {
+        return Err(ActError::invalid(
+            format!("`hours`: {hours} is not from 1 to 168"),
+            "leave it out for a day",
+        ));
+    }
+    let id = Users::id_of(idp, context, named).await?;
+    if !context.store.person_links(Some(&id), None).await?.is_empty() {
+        return Err(ActError::conflict(
+            "they sign in at an upstream, and what they need for that is decided there",
+            "`passavant admin upstream links` says where",
+        ));
+    }
+    let code = context.entropy.secret();
+    let expires_at = context.now().plus(hours * 3600);
+    let event = context
+        .event::<User>(Act::Recover, &id)
+        .person(&id)
+        .with(Detail::Ends, expires_at.0.to_string());
+    let link = (code.hash(), expires_at);
+    let link = (link.0.as_str(), link.1);
+    if !context.store.put_recovery_link(&id, link, new.forget_factors, event).await? {
+        return Err(ActError::missing(Users::NOUN, named));
+    }
+    // Behind `#`: no server sees it before the person sends the form.
+    let link = format!("{}#{}", idp.issuer().endpoint("/recover"), code.expose());
+    Ok(RecoveryLinkView { link, expires_at })
 }
 
 impl ManagedKind<IdpAdmin> for Groups {

@@ -19,7 +19,7 @@ use passavant_proto::{
     formerly,
     identifier::{Issuer, Resource},
     oauth::client::{Client, ENROLLED_CLIENT},
-    oidc::authentication::ACR_PASSWORD,
+    oidc::authentication::CLASSES,
     oidc::upstream::UpstreamProvider,
     policy::{Conditions, Connection, RegisteredResource, ResourceAuthorizationServer, Subject},
 };
@@ -266,8 +266,8 @@ impl Switched<IdpAdmin> for Resources {
 async fn check_conditions(context: &ActContext, conditions: &Conditions) -> Result<(), ActError> {
     let upstreams = context.store.all::<UpstreamProvider>().await?;
     let mapped = upstreams.iter().flat_map(|upstream| upstream.acr_values.values());
-    let known: BTreeSet<&str> =
-        mapped.map(String::as_str).chain(std::iter::once(ACR_PASSWORD)).collect();
+    let own = CLASSES.iter().flat_map(|(class, short)| [*class, *short]);
+    let known: BTreeSet<&str> = mapped.map(String::as_str).chain(own).collect();
     let unknown = conditions.acr_values.iter().find(|acr| !known.contains(acr.as_str()));
     if let Some(unknown) = unknown {
         let known: Vec<&str> = known.into_iter().collect();

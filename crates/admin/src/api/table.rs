@@ -19,9 +19,10 @@ use crate::{
         Accounts, Administrators, AuditQuery, AuditView, AuthorizationServers, ClientHosts,
         Clients, Connections, Dependents, ExplainQuestion, Explanation, GovernedResources, Groups,
         InstallationView, KeyMade, KeyView, Kind, LinkView, ListQuery, Listed, NewPassword,
-        NewPersonLink, NewProvisioningToken, NewSecret, Nothing, PersonLinkQuery, PersonLinkView,
-        ProvisioningTokenView, Renewal, Resources, Rotation, SecretView, SessionView,
-        TrustedIssuers, UnreadableRecord, UpstreamLeg, Upstreams, UserView, Users, WhoseQuery,
+        NewPersonLink, NewProvisioningToken, NewRecoveryLink, NewSecret, Nothing, PersonLinkQuery,
+        PersonLinkView, ProvisioningTokenView, RecoveryLinkView, Renewal, Resources, Rotation,
+        SecretView, SessionView, TrustedIssuers, UnreadableRecord, UpstreamLeg, Upstreams,
+        UserView, Users, WhoseQuery,
     },
 };
 use axum::{
@@ -340,6 +341,17 @@ pub(super) fn idp() -> Table<IdpAdmin> {
             .conditional(),
             set_password,
         )
+        .op(
+            Op::new(
+                Method::POST,
+                "/users/{id}/recovery-link",
+                Change,
+                "Make a link by which a person gets in once, to make another way to sign in",
+            )
+            .body::<NewRecoveryLink>()
+            .answer::<RecoveryLinkView>(),
+            recovery_link,
+        )
         .kind::<Groups>("group")
         .switched::<Clients>("client")
         .switched::<AuthorizationServers>("resource authorization server")
@@ -626,6 +638,14 @@ async fn set_password(
     Said(new): Said<NewPassword>,
 ) -> Answer<UserView> {
     people::set_password(&acting.of, &acting.context, &id, new).await.map(Json)
+}
+
+async fn recovery_link(
+    acting: Acting<IdpAdmin>,
+    Path(id): Path<String>,
+    Said(new): Said<NewRecoveryLink>,
+) -> Answer<RecoveryLinkView> {
+    people::recovery_link(&acting.of, &acting.context, &id, new).await.map(Json)
 }
 
 async fn installations(

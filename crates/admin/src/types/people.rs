@@ -133,6 +133,29 @@ pub struct NewPassword {
     pub password: String,
 }
 
+/// A one-time link to make.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewRecoveryLink {
+    /// After how many hours it ends, 168 at most; 24 if it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 168)]
+    pub hours: Option<i64>,
+    /// Ends their passkeys, one-time passwords and sign-ins at once.
+    #[serde(default)]
+    pub forget_factors: bool,
+}
+
+/// A link by which a person gets in once, to make another way to sign in.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct RecoveryLinkView {
+    /// The link, shown once. Give it to the person by a way that is known to be theirs.
+    pub link: String,
+    /// When it ends, in seconds since 1970.
+    #[schema(value_type = i64)]
+    pub expires_at: Timestamp,
+}
+
 /// A group to add.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

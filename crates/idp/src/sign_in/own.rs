@@ -27,7 +27,7 @@ use passavant_proto::{
     event::{Detail, RequestEvent},
     oauth::form::Form,
     oidc::{
-        authentication::{ACR_MULTI_FACTOR, ACR_PASSWORD, ACR_PASSKEY},
+        authentication::{ACR_MULTI_FACTOR, ACR_PASSKEY, ACR_PASSWORD},
         totp,
     },
     others_text::shown,
@@ -39,7 +39,8 @@ use serde::{Deserialize, Serialize};
 /// How long a person has for the second factor, in seconds.
 const SECOND_LIFETIME: i64 = 300;
 
-const TOO_OLD: &str = "The sign-in form is too old, or cookies are switched off. Start again in the application.";
+const TOO_OLD: &str =
+    "The sign-in form is too old, or cookies are switched off. Start again in the application.";
 const WRONG_CODE: &str = "That code is wrong, or was used before.";
 const WAIT: &str = "Too many wrong codes. Wait a minute, then try again, or use a recovery code.";
 const NO_PASSKEY: &str = "That passkey did not work here. Try again, or sign in another way.";
@@ -71,7 +72,7 @@ impl Again {
 /// What came of a form.
 pub(crate) enum Step {
     Again(Again),
-    Done(Box<Started>, User),
+    Done(Box<Started>),
 }
 
 /// Whether a form is one of those that are answered here.
@@ -140,7 +141,7 @@ async fn begun(
     parts: &Parts,
 ) -> Result<Step, Failed> {
     let started = start_session(idp, &user, way, client, parts).await?.ok_or(Failed::Changed)?;
-    Ok(Step::Done(Box::new(started), user))
+    Ok(Step::Done(Box::new(started)))
 }
 
 async fn by_password(
@@ -243,7 +244,7 @@ async fn by_second(
         let way = Way { acr: ACR_MULTI_FACTOR, amr: &amr, proved };
         if let Some(started) = start_session(idp, &user, way, client, parts).await? {
             attempt.right();
-            return Ok(Step::Done(Box::new(started), user));
+            return Ok(Step::Done(Box::new(started)));
         }
     }
     attempt.wrong();
@@ -327,7 +328,7 @@ async fn by_passkey(
             match start_session(idp, &proof.user, way, client, parts).await? {
                 Some(started) => {
                     attempt.right();
-                    return Ok(Step::Done(Box::new(started), proof.user));
+                    return Ok(Step::Done(Box::new(started)));
                 }
                 None => Refused::Stale,
             }
@@ -369,22 +370,14 @@ pub(crate) fn form_of(
 }
 
 /// Sends the browser to an upstream, if the person chose one; it comes back to the same page.
-pub(crate) async fn chosen_elsewhere(
-    idp: &Idp,
-    parts: &Parts,
-) -> Option<Response<Body>> {
+pub(crate) async fn chosen_elsewhere(idp: &Idp, parts: &Parts) -> Option<Response<Body>> {
     let name = chosen(parts)?;
     let snapshot = idp.0.authority.snapshot();
     snapshot.directory.upstream(&name)?;
     Some(elsewhere(idp, &name, None, parts).await)
 }
 
-async fn elsewhere(
-    idp: &Idp,
-    name: &str,
-    hint: Option<&str>,
-    parts: &Parts,
-) -> Response<Body> {
+async fn elsewhere(idp: &Idp, name: &str, hint: Option<&str>, parts: &Parts) -> Response<Body> {
     let snapshot = idp.0.authority.snapshot();
     let Some(upstream) = snapshot.directory.upstream(name) else { return changed() };
     let target = parts.uri.path();
@@ -419,7 +412,7 @@ pub(crate) async fn visit(
         Ok(Step::Again(again)) => {
             again.in_answer(form_of(idp, parts, head, Some(&again.problem())))
         }
-        Ok(Step::Done(started, _)) => {
+        Ok(Step::Done(started)) => {
             let path = parts.uri.path();
             let path = path.strip_prefix(idp.issuer().path()).unwrap_or(path);
             let mut response = see_other(&idp.issuer().endpoint(path));
@@ -437,7 +430,12 @@ pub(crate) fn new_seed(idp: &Idp) -> totp::Seed {
 }
 
 /// A seed in a form that its person has to confirm: sealed for them and this browser.
-pub(crate) fn sealed_seed(idp: &Idp, user_id: &str, cookie: &str, seed: &totp::Seed) -> Option<String> {
+pub(crate) fn sealed_seed(
+    idp: &Idp,
+    user_id: &str,
+    cookie: &str,
+    seed: &totp::Seed,
+) -> Option<String> {
     let label = format!("new totp {user_id} {}", sha256(cookie.as_bytes()));
     let expires_at = idp.0.authority.now().plus(900).0;
     let text = format!("{expires_at} {}", URL_SAFE_NO_PAD.encode(seed));
@@ -445,7 +443,12 @@ pub(crate) fn sealed_seed(idp: &Idp, user_id: &str, cookie: &str, seed: &totp::S
 }
 
 /// The seed that was sealed so.
-pub(crate) fn opened_seed(idp: &Idp, user_id: &str, cookie: &str, sealed: &str) -> Option<totp::Seed> {
+pub(crate) fn opened_seed(
+    idp: &Idp,
+    user_id: &str,
+    cookie: &str,
+    sealed: &str,
+) -> Option<totp::Seed> {
     let label = format!("new totp {user_id} {}", sha256(cookie.as_bytes()));
     let text = idp.0.authority.context.sealing.open(&label, sealed).ok()?;
     let text = String::from_utf8(text).ok()?;

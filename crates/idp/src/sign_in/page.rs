@@ -1,5 +1,7 @@
-//! The sign-in page: one form, no script.
+//! The sign-in page: forms that work without a script, but for passkeys, which browsers give to scripts
+//! alone.
 
+use super::passkey::ask_to_sign_in;
 use crate::{directory::IdpDirectory, state::Idp};
 use axum::{
     body::Body,
@@ -7,7 +9,7 @@ use axum::{
 };
 use maud::html;
 use passavant_authority::{
-    answer::page,
+    answer::{page, page_with_script},
     browser::{cookie, cookie_name, csrf_of, destination, form_target, is_local, set_cookie},
     front_channel::{ReadRequest, Ticket},
 };
@@ -20,7 +22,12 @@ pub(crate) struct Problem<'a> {
     pub(crate) text: &'a str,
     /// The user name that the person typed.
     pub(crate) username: &'a str,
+    /// What has to come back with a second factor, if that is what is asked for.
+    pub(crate) second: Option<&'a str>,
 }
+
+/// The script of the pages that ask for a passkey.
+pub(crate) const SCRIPT: &str = "/passkey.js";
 
 /// The ways to sign in that a page offers, besides a password of this server.
 #[derive(Default)]
@@ -112,6 +119,15 @@ pub(crate) fn form(
     let name = &idp.0.settings.name;
     let username = problem.map(|problem| problem.username).or(hint).unwrap_or_default();
     let text = problem.map(|problem| problem.text).filter(|text| !text.is_empty());
+    let second = problem.and_then(|problem| problem.second);
+    if let Some(second) = second {
+        let content = second_factor(name, action, &csrf_of(&secret), (second, text));
+        let status = problem.map_or(StatusCode::OK, |problem| problem.status);
+        let mut response = page(status, &format!("Sign in to {name}"), &content, target);
+        set_cookie(idp.issuer(), &mut response, "signin", &secret, 3600);
+        return response;
+    }
+    let passkey = ask_to_sign_in(idp, &secret);
     let content = html! {
         h1 { "Sign in to " (name) }
         (head)
@@ -150,14 +166,59 @@ pub(crate) fn form(
         @if let Some(link) = &ways.name_first {
             p.soft { a href=(link) { "Sign in with a password of " (name) } }
         }
+        @if let Some(asked) = &passkey {
+            p.or { "or" }
+            form method="post" action=(action) data-passkey="get" data-options=(asked.options) {
+                input type="hidden" name="csrf" value=(csrf_of(&secret));
+                input type="hidden" name="state" value=(asked.state);
+                input type="hidden" name="passkey";
+                button.plain type="submit" { "Sign in with a passkey" }
+                p.soft role="status" hidden {}
+            }
+        }
     };
     let status = problem.map_or(StatusCode::OK, |problem| problem.status);
     // The form may lead to the sign-in page of an upstream, whose origin is not known yet.
     let anywhere = format!("{target} https: http://127.0.0.1:* http://localhost:*");
     let target = if ways.buttons.is_empty() { target } else { &anywhere };
-    let mut response = page(status, &format!("Sign in to {name}"), &content, target);
+    let title = format!("Sign in to {name}");
+    let mut response = match passkey {
+        Some(_) => page_with_script(status, &title, &content, target, &script_of(idp)),
+        None => page(status, &title, &content, target),
+    };
     set_cookie(idp.issuer(), &mut response, "signin", &secret, 3600);
     response
+}
+
+/// Where the script is, as the content security policy names it.
+pub(crate) fn script_of(idp: &Idp) -> String {
+    idp.issuer().endpoint(SCRIPT)
+}
+
+/// The form for the second factor of somebody whose password was right.
+fn second_factor(
+    name: &str,
+    action: &str,
+    csrf: &str,
+    (second, text): (&str, Option<&str>),
+) -> maud::Markup {
+    html! {
+        h1 { "Sign in to " (name) }
+        p.soft { "Your password is right. Now the code that your authenticator application shows." }
+        @if let Some(text) = text {
+            p.bad role="alert" id="problem" { (text) }
+        }
+        form method="post" action=(action) {
+            input type="hidden" name="csrf" value=(csrf);
+            input type="hidden" name="second" value=(second);
+            label for="code" { "Code" }
+            input id="code" name="code" type="text" required autofocus autocomplete="one-time-code"
+                autocapitalize="characters" spellcheck="false" maxlength="32"
+                aria-describedby=[text.map(|_| "problem")];
+            button type="submit" name="answer" value="sign_in" { "Sign in" }
+        }
+        p.soft { "Without your device, type one of your recovery codes." }
+    }
 }
 
 /// The button that cancels the sign-in; the application gets an error.

@@ -60,3 +60,8 @@
   // A page from the browser's memory has a challenge that was used.
   addEventListener('pageshow', event => { if (event.persisted) location.reload(); });
 })();
+// The code of a one-time link stands behind its `#`, where no server sees it before the person sends the form.
+for (const field of document.querySelectorAll('input[data-from-link]')) {
+  if (location.hash.length > 1) field.value = decodeURIComponent(location.hash.slice(1));
+  history.replaceState(null, '', location.pathname);
+}

@@ -209,7 +209,8 @@ pub(crate) async fn ask_to_add(
     authority.context.entropy.fill(&mut new);
     let new = URL_SAFE_NO_PAD.encode(new);
     let handle = store.passkey_handle(&user.id, Some(&new)).await?.unwrap_or(new);
-    let handle = URL_SAFE_NO_PAD.decode(handle).ok().and_then(|bytes| Uuid::from_slice(&bytes).ok());
+    let handle =
+        URL_SAFE_NO_PAD.decode(handle).ok().and_then(|bytes| Uuid::from_slice(&bytes).ok());
     let held = store.passkeys(&user.id).await?;
     let held: Vec<CredentialID> = held
         .iter()

@@ -13,11 +13,11 @@ use passavant_authority::{
 };
 use passavant_proto::{
     event::{Detail, RequestEvent},
-    oidc::authentication::{ACR_PASSWORD, Authentication},
+    oidc::authentication::Authentication,
     oidc::known_browser::{self, KnownBrowser},
     secret::Secret,
 };
-use passavant_store::{AuditEvent, Session, StoreError, User};
+use passavant_store::{AuditEvent, Proved, Session, StoreError, User};
 
 /// A new session, and the cookies for its browser.
 pub(crate) struct Started {
@@ -51,11 +51,19 @@ pub(super) async fn known_browser(
     Ok(KnownBrowser::read(&held, &keys, &authority.issuer, authority.now()).ok())
 }
 
-/// Starts the session of a person whose password was right; `None` if they were disabled or changed
-/// meanwhile.
+/// How a person proved who they are: the class and the methods (RFC 8176), and what it uses up.
+pub(crate) struct Way<'a> {
+    pub(crate) acr: &'static str,
+    pub(crate) amr: &'a [&'a str],
+    pub(crate) proved: Proved<'a>,
+}
+
+/// Starts the session of a person who has proved who they are; `None` if they were disabled or changed
+/// meanwhile, or if what they proved was used up.
 pub(crate) async fn start_session(
     idp: &Idp,
     user: &User,
+    way: Way<'_>,
     client: Option<&str>,
     parts: &Parts,
 ) -> Result<Option<Started>, StoreError> {
@@ -69,8 +77,8 @@ pub(crate) async fn start_session(
         user_id: user.id.clone(),
         authentication: Authentication {
             auth_time: now,
-            acr: ACR_PASSWORD.to_owned(),
-            amr: vec!["pwd".to_owned()],
+            acr: way.acr.to_owned(),
+            amr: way.amr.iter().map(|method| (*method).to_owned()).collect(),
             issuer: None,
         },
         expires_at: now.plus(idp.0.settings.session_lifetime),
@@ -85,7 +93,8 @@ pub(crate) async fn start_session(
     };
     let before = cookie_before(idp, &parts.headers);
     let (hash, before) = (secret.hash(), before.as_deref());
-    if !authority.store.begin_session(&hash, &session, user, before, event).await? {
+    let whose = (user, way.proved);
+    if !authority.store.begin_session(&hash, &session, whose, before, event).await? {
         return Ok(None);
     }
     Ok(Some(started(idp, session, secret, &parts.headers).await?))

@@ -19,7 +19,7 @@ use passavant_outbound::{ClientProof, Registration, Returned, SignInError, SignI
 use passavant_proto::{
     jose::jwk::{Algorithm, SigningKey},
     oauth::client::ENROLLED_CLIENT,
-    oidc::authentication::Authentication,
+    oidc::authentication::{Authentication, CLASSES},
     oidc::upstream::{
         Preset, UpstreamAuthentication, UpstreamPerson, UpstreamProvider, is_for_all_tenants,
     },
@@ -240,9 +240,15 @@ pub(crate) fn could_do_more(
     held: &Authentication,
 ) -> bool {
     let request = &read.request;
+    let own = |classes: &[String]| {
+        classes
+            .iter()
+            .any(|class| CLASSES.iter().any(|(own, short)| class == own || class == short))
+    };
     if !request.is_met_by(&held.acr) {
-        return directory.upstreams().next().is_some();
+        return own(request.classes()) || directory.upstreams().next().is_some();
     }
     let mut meant = directory.upstreams().flat_map(|upstream| upstream.acr_values.values());
-    request.wishes_more_than(&held.acr) && meant.any(|class| request.acr_values.contains(class))
+    let reached = own(&request.acr_values) || meant.any(|class| request.acr_values.contains(class));
+    request.wishes_more_than(&held.acr) && reached
 }

@@ -11,7 +11,7 @@ use super::{
 use anyhow::{Context, Result, bail};
 use passavant_admin::types::{
     Accounts, AuthorizationServers, ClientHosts, Clients, Connections, Fate, GovernedResources,
-    Groups, Kind, LinkView, Resources, TrustedIssuers, Users,
+    Groups, Kind, LinkView, NewRecoveryLink, Resources, TrustedIssuers, Users,
 };
 use passavant_host::plain;
 use passavant_proto::secret::Secret;
@@ -180,6 +180,10 @@ pub(super) async fn users(api: &Api, user: User) -> Result<Value> {
         User::Password { name } => {
             let password = read_password()?;
             Ok(serde_json::to_value(api.server.set_password(&name, &password).await?)?)
+        }
+        User::RecoveryLink { id, hours, forget_factors } => {
+            let new = NewRecoveryLink { hours: Some(hours), forget_factors };
+            Ok(serde_json::to_value(api.server.recovery_link(&id, &new).await?)?)
         }
         User::Groups { name, groups } => {
             change::<Users>(api, &name, Saying::new().with("groups", Some(groups))).await

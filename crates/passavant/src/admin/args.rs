@@ -179,6 +179,18 @@ pub(super) enum User {
     Delete(Gone),
     /// Set a password, read from standard input or asked for; signs the person out everywhere
     Password { name: String },
+    /// Make a link by which somebody who cannot sign in any more gets in once; it is shown once
+    RecoveryLink {
+        /// User name or id
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+        /// After how many hours it ends
+        #[arg(long, default_value_t = 24)]
+        hours: i64,
+        /// Also end their passkeys, one-time passwords and sign-ins, at once: a device was stolen
+        #[arg(long)]
+        forget_factors: bool,
+    },
     /// Set the groups a person is in
     Groups { name: String, groups: Vec<String> },
 }

@@ -94,6 +94,7 @@ words! {
         Change = "change": "changed it",
         SetGroups = "set_groups": "said which groups they are in",
         SetPassword = "set_password": "gave them another password",
+        Recover = "recover": "made a link by which they get in once",
         AllowSignIn = "allow sign-in at": "let its people sign in with a browser",
         ForbidSignIn = "forbid sign-in at": "took that back",
         RotateSecret = "rotate_secret": "gave it another secret",
@@ -139,6 +140,8 @@ words! {
         ProvisionLink = "provision.linked": "somebody whom it added signed in for the first time",
         UpstreamCheck = "upstream_check": "an upstream was asked whether somebody is still there: refusals only",
         SignOut = "sign_out": "somebody signed out",
+        CredentialAdded = "credential.added": "a person added a way to sign in: a passkey, one-time passwords",
+        CredentialRemoved = "credential.removed": "a person removed one",
         Enrol = "enrol": "a computer was enrolled",
         EnrolmentTokenUsed = "enrolment_token_used": "the token that enrolled it has served",
         RevokeInstallation = "revoke_installation": "a person revoked one of their computers",
@@ -317,6 +320,9 @@ impl RequestEvent {
                 Detail::Session,
                 Detail::Subject,
             ],
+            Self::CredentialAdded | Self::CredentialRemoved => {
+                &[Detail::Address, Detail::More, Detail::RequestId, Detail::Session]
+            }
             Self::Enrol => &[
                 Detail::Address,
                 Detail::Device,
@@ -419,6 +425,8 @@ impl RequestEvent {
             | Self::ProvisionLink
             | Self::UpstreamCheck
             | Self::SignOut
+            | Self::CredentialAdded
+            | Self::CredentialRemoved
             | Self::Enrol
             | Self::EnrolmentTokenUsed
             | Self::RevokeInstallation => "IdP",

@@ -1,7 +1,9 @@
 //! What a caller may do at an MCP server: rules that map tools, prompts, resources and methods to
 //! scopes. The most specific rule decides; a tool without a rule is denied.
 
-use crate::{mcp::message::Target, oauth::scope::Scopes, time::Timestamp};
+use crate::{
+    mcp::message::Target, oauth::scope::Scopes, oidc::authentication::reaches, time::Timestamp,
+};
 use serde::Deserialize;
 use std::collections::HashMap;
 use url::Url;
@@ -461,7 +463,9 @@ impl Rules {
             let young = max_age
                 .is_none_or(|age| caller.auth_time.is_some_and(|at| now.since(at) <= age.max(0)));
             let strong = acr_values.is_empty()
-                || caller.acr.is_some_and(|acr| acr_values.iter().any(|held| held == acr));
+                || caller
+                    .acr
+                    .is_some_and(|acr| acr_values.iter().any(|wanted| reaches(acr, wanted)));
             if !young || !strong {
                 return Err(NotAllowed::Authentication {
                     max_age: *max_age,

@@ -9,6 +9,7 @@ use crate::{
     oauth::pkce::CodeChallenge,
     oauth::redirect_uri,
     oauth::scope::Scopes,
+    oidc::authentication::reaches,
     time::{SKEW, Timestamp},
 };
 
@@ -368,7 +369,11 @@ impl AuthorizationRequest {
     /// Whether the class that a sign-in reached is one of the required ones.
     pub fn is_met_by(&self, acr: &str) -> bool {
         self.essential_acr.as_ref().is_none_or(|values| {
-            if values.is_empty() { !acr.is_empty() } else { values.iter().any(|held| held == acr) }
+            if values.is_empty() {
+                !acr.is_empty()
+            } else {
+                values.iter().any(|asked| reaches(acr, asked))
+            }
         })
     }
 
@@ -382,7 +387,8 @@ impl AuthorizationRequest {
 
     /// Whether another sign-in could serve the request better than one that reached `acr`.
     pub fn wishes_more_than(&self, acr: &str) -> bool {
-        let wished = |values: &[String]| values.is_empty() || values.iter().any(|held| held == acr);
+        let wished =
+            |values: &[String]| values.is_empty() || values.iter().any(|asked| reaches(acr, asked));
         !self.is_met_by(acr) || !wished(&self.acr_values)
     }
 

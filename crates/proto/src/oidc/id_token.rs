@@ -37,6 +37,9 @@ pub struct IdTokenClaims {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub amr: Vec<String>,
     pub sid: String,
+    /// When the sign-in has to be made anew: fixed when it was made, whatever is refreshed (IPSIE SL1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_expiry: Option<Timestamp>,
     /// The family of tokens of one sign-in of one client, which is revoked together with it.
     pub origin_jti: String,
     #[serde(skip_serializing_if = "Option::is_none")]

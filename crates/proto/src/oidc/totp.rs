@@ -10,8 +10,8 @@ pub const STEP: i64 = 30;
 /// A seed: 160 bits (RFC 4226, section 4).
 pub type Seed = [u8; 20];
 
-/// The code of one step.
-fn code(seed: &Seed, step: i64) -> String {
+/// The code of one step, as an authenticator application shows it.
+pub fn code(seed: &Seed, step: i64) -> String {
     // RFC 6238 prescribes it; an HMAC does not rest on collision resistance.
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, seed);
     let tag = hmac::sign(&key, &step.to_be_bytes());

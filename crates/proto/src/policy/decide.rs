@@ -6,7 +6,7 @@ use super::records::{
 use crate::{
     identifier::{Issuer, Resource},
     oauth::scope::Scopes,
-    oidc::authentication::Authentication,
+    oidc::authentication::{Authentication, reaches},
     time::{SKEW, Timestamp},
 };
 use std::collections::{BTreeSet, HashMap};
@@ -380,7 +380,8 @@ fn single_resource(assigned: &[&Connection]) -> Result<Resource, Denial> {
 fn conditions_met(connection: &Connection, question: &Question<'_>) -> Result<(), DenialReason> {
     let conditions = &connection.conditions;
     let authentication = question.authentication;
-    if !conditions.acr_values.is_empty() && !conditions.acr_values.contains(&authentication.acr) {
+    let strong = |wanted: &String| reaches(&authentication.acr, wanted);
+    if !conditions.acr_values.is_empty() && !conditions.acr_values.iter().any(strong) {
         let acr_values = conditions.acr_values.clone();
         return Err(DenialReason::AuthenticationTooWeak { acr_values });
     }

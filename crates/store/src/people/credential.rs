@@ -16,7 +16,7 @@ pub const MOST_PASSKEYS: usize = 20;
 
 /// Failures of one-time passwords in a row, after which none is taken any more until the person is
 /// recovered (NIST SP 800-63B, section 5.2.2).
-pub const MOST_TOTP_FAILURES: i64 = 100;
+const MOST_TOTP_FAILURES: i64 = 100;
 
 /// A passkey.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -256,21 +256,24 @@ impl Store {
     }
 
     /// Counts an attempt with a one-time password before it is looked at; `None` if none may be looked
-    /// at now: too many were wrong, or the last was a moment ago. A right one sets the count back.
+    /// at now: too many were wrong, or the last was a moment ago. A right one sets the count back. A
+    /// browser that the person signed in from before (`known`) does not wait for others' failures.
     pub async fn count_totp(
         &self,
         user_id: &str,
+        known: bool,
         now: Timestamp,
     ) -> Result<Option<i64>, StoreError> {
         let mut transaction = self.begin_plain().await?;
         // The pause grows with each failure in a row: nothing for five, then seconds, then a minute.
         let count = "UPDATE totp SET failures = failures + 1, not_before = $2 + \
                      CASE WHEN failures < 5 THEN 0 WHEN failures < 10 THEN 5 ELSE 60 END \
-                     WHERE user_id = $1 AND not_before <= $2 AND failures < $3";
+                     WHERE user_id = $1 AND (not_before <= $2 OR $4 = 1) AND failures < $3";
         let counted = sqlx::query(count)
             .bind(user_id)
             .bind(now.0)
             .bind(MOST_TOTP_FAILURES)
+            .bind(i64::from(known))
             .execute(&mut *transaction)
             .await?;
         if counted.rows_affected() == 0 {
@@ -284,23 +287,41 @@ impl Store {
         Ok(Some(row.try_get(0)?))
     }
 
+    /// Ends a person's sign-ins and installations, by their own wish.
+    pub async fn sign_out_everywhere(
+        &self,
+        user_id: &str,
+        event: AuditEvent,
+    ) -> Result<(), StoreError> {
+        let now = event.at;
+        let (mut transaction, _) = self.begin_act(&event).await?;
+        end_sign_ins(&mut transaction, user_id, now).await?;
+        insert_audit(&mut transaction, &[event]).await?;
+        Ok(transaction.commit().await?)
+    }
+
     /// How many recovery codes a person has left.
     pub async fn recovery_codes(&self, user_id: &str) -> Result<i64, StoreError> {
         let sql = "SELECT COUNT(*) FROM recovery_codes WHERE user_id = $1";
         Ok(reading!(self, fetch_one, sqlx::query(sql).bind(user_id))?.try_get(0)?)
     }
 
-    /// Makes a one-time link for a person; an earlier one ends.
+    /// Makes a one-time link for a person; an earlier one ends. With `forget_factors`, their passkeys,
+    /// one-time passwords and sign-ins end at once: a device was stolen.
     pub async fn put_recovery_link(
         &self,
         user_id: &str,
-        hash: &str,
-        expires_at: Timestamp,
+        (hash, expires_at): (&str, Timestamp),
+        forget_factors: bool,
         event: AuditEvent,
     ) -> Result<bool, StoreError> {
         let (mut transaction, _) = self.begin_act(&event).await?;
         if read::<User>(&mut transaction, user_id).await?.is_none() {
             return Ok(false);
+        }
+        if forget_factors {
+            end_credentials(&mut transaction, user_id).await?;
+            end_sign_ins(&mut transaction, user_id, event.at).await?;
         }
         let put = "INSERT INTO recovery_links (user_id, hash, expires_at) VALUES ($1, $2, $3) \
                    ON CONFLICT (user_id) DO UPDATE SET hash = $2, expires_at = $3";
@@ -384,6 +405,7 @@ async fn use_up(
                         WHERE user_id = $1 AND last_step < $2";
             sqlx::query(take).bind(user_id).bind(step).execute(&mut **transaction).await?
         }
+        // Both come with the password, or in its place: they are good without waiting.
         Proved::RecoveryCode(hash) => {
             let take = "DELETE FROM recovery_codes WHERE user_id = $1 AND hash = $2";
             let taken =
@@ -446,8 +468,7 @@ async fn stands(
     sid: &str,
 ) -> Result<bool, StoreError> {
     let live = "SELECT sid FROM sessions WHERE sid = $1 AND user_id = $2 AND ended_at IS NULL";
-    let live =
-        sqlx::query(live).bind(sid).bind(user_id).fetch_optional(&mut **transaction).await?;
+    let live = sqlx::query(live).bind(sid).bind(user_id).fetch_optional(&mut **transaction).await?;
     let user = read::<User>(transaction, user_id).await?;
     Ok(live.is_some() && user.is_some_and(|user| !user.is_off()))
 }

@@ -1,6 +1,7 @@
 //! People and their records: rows with versions of their own.
 
 mod account;
+mod credential;
 mod installation;
 mod provisioning;
 mod stranger;
@@ -8,6 +9,8 @@ mod upstream;
 mod user;
 
 pub(crate) use account::{AccountLink, remove_links};
+pub(crate) use credential::end_credentials;
+pub use credential::{MOST_PASSKEYS, Passkey, PasskeyAdded, Proved, Totp};
 pub(crate) use installation::INSTALLATION;
 pub use installation::{Installation, MOST_INSTALLATIONS};
 pub(crate) use provisioning::end_provisioning;

@@ -5,7 +5,7 @@ use crate::{
     database::{Store, StoreError, reading},
     directory::{Put, read, remove, write},
     ledger::AuditEvent,
-    people::{leave_upstream_groups, remove_person_links},
+    people::{end_credentials, leave_upstream_groups, remove_person_links},
     record::{Record, record},
     rows,
     sign_in::end_sign_ins,
@@ -153,6 +153,7 @@ pub(crate) async fn forget_user(
 ) -> Result<Vec<String>, StoreError> {
     end_user(transaction, id, true, now).await?;
     remove_person_links(transaction, "user_id", id).await?;
+    end_credentials(transaction, id).await?;
     sqlx::query("DELETE FROM provisioned_people WHERE user_id = $1")
         .bind(id)
         .execute(&mut **transaction)

@@ -5,7 +5,6 @@ use crate::{
     database::{Store, StoreError, reading},
     directory::read,
     ledger::{AuditEvent, insert_audit},
-    people::User,
     rows::{document, to_json},
 };
 use passavant_proto::{oidc::authentication::Authentication, time::Timestamp, xaa::trust::Account};
@@ -25,32 +24,6 @@ pub struct Session {
 }
 
 impl Store {
-    /// Records a sign-in of `user`, as they were when the password was checked. Returns `false` if
-    /// they were switched off, deleted or given another password since. The cookie that the browser
-    /// had `before` opens nothing any more; tokens that came from its session stay valid.
-    pub async fn begin_session(
-        &self,
-        cookie_hash: &str,
-        session: &Session,
-        user: &User,
-        before: Option<&str>,
-        event: AuditEvent,
-    ) -> Result<bool, StoreError> {
-        let mut transaction = self.begin().await?;
-        let current = read::<User>(&mut transaction, &user.id).await?;
-        let same = |now: &User| !now.is_off() && now.password_hash == user.password_hash;
-        if !current.as_ref().is_some_and(same) {
-            return Ok(false);
-        }
-        if let Some(before) = before {
-            leave_cookie(&mut transaction, before).await?;
-        }
-        insert_session(&mut transaction, cookie_hash, session).await?;
-        insert_audit(&mut transaction, &[event]).await?;
-        transaction.commit().await?;
-        Ok(true)
-    }
-
     /// Records that a person of a trusted issuer has signed in; `false` if their account was
     /// switched off or deleted since.
     pub async fn begin_account_session(
@@ -103,6 +76,13 @@ impl Store {
         )?;
         let Some(row) = row else { return Ok(None) };
         self.row("session", sid, document(&row, "authentication", "session"))
+    }
+
+    /// When a session ends by itself.
+    pub async fn session_ends(&self, sid: &str) -> Result<Option<Timestamp>, StoreError> {
+        let sql = "SELECT expires_at FROM sessions WHERE sid = $1";
+        let row = reading!(self, fetch_optional, sqlx::query(sql).bind(sid))?;
+        Ok(row.map(|row| row.try_get(0).map(Timestamp)).transpose()?)
     }
 
     /// Whether a session has not been ended. Tokens that outlive the browser's cookie still rest on
