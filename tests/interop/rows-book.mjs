@@ -25,6 +25,8 @@ const pages = {
   'docs/upstreams/okta.md': 'company',
   'docs/upstreams/keycloak.md': 'company',
   'docs/upstreams/generic.md': 'company',
+  'docs/upstreams/provisioning.md': 'okta',
+  'docs/accounts.md': 'company',
 };
 /** What is not run, and why. Nothing else is left out. */
 const notRun = {
@@ -169,6 +171,10 @@ const begins = {
   nothing() {},
   company: () => gettingStarted('passavant login'),
   signedIn: () => gettingStarted('cargo run --release -- demo'),
+  async okta() {
+    await begins.company();
+    await run('passavant admin upstream add okta --preset okta --issuer https://acme.okta.example --client-id 0oa1b2c3d4e5f6g7h8 --domain acme.example');
+  },
   async guarded() {
     await begins.company();
     await run(commands('docs/builders.md')[0]); // the MCP server to guard

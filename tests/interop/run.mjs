@@ -1,7 +1,7 @@
 // Other people's packages against a running `passavant demo`, and the command line against it. Prints a
 // row for each party and ends with `N passed, N failed`. Needs: npm install in this folder, chromium.
 // env: PASSAVANT (binary), CONFORMANCE_CLIENT, RMCP_CLIENT (test binaries), PYTHON (with python/requirements.txt),
-// GO_XAA (built from go-xaa), SCHEMATHESIS (its `st`), EVERYTHING (the MCP Python SDK's everything server), PROTECTED_SERVER and TESTS (see rows-book.mjs), SCREENSHOTS (folder, kept), ONLY (a part: clients, foreign, parties, conformance, desk, others, places, hosts, bridge, gateway, session, ingress, administration, upstream, book, load)
+// GO_XAA (built from go-xaa), SCHEMATHESIS (its `st`), EVERYTHING (the MCP Python SDK's everything server), PROTECTED_SERVER and TESTS (see rows-book.mjs), SCREENSHOTS (folder, kept), ONLY (a part: clients, foreign, parties, conformance, desk, others, places, hosts, bridge, gateway, session, ingress, administration, upstream, accounts, book, load)
 // env of long runs: LONG_HOSTS (long/ with its packages), KEYCLOAK (an unpacked Keycloak), OAUTH2_PROXY (a binary)
 import { spawn, spawnSync, execFileSync } from 'node:child_process';
 import { mkdtempSync, mkdirSync, readFileSync, readdirSync, existsSync, writeFileSync, chmodSync } from 'node:fs';
@@ -371,7 +371,7 @@ await row('Chromium', 'signs in by keyboard, sees a mistake, signs out; four loo
 const suiteName = suite;
 const freePort = async () => { for (;;) { const at = 10_000 + Math.floor(Math.random() * 20_000); if (await isFree(at)) return at; } };
 const kit = { startDemo, row, run, json, must, version, idp, canvas, notes, secret, password, admin, fresh, login, enrol, passavant, freePort, isFree, suite: suiteName, node24, conformance, here, scratch, shots, folder, port, former, E };
-for (part of ['clients', 'foreign', 'parties', 'conformance', 'desk', 'others', 'places', 'hosts', 'bridge', 'gateway', 'session', 'ingress', 'administration', 'upstream', 'book', 'load'].filter(name => !E.ONLY || E.ONLY.split(',').includes(name))) {
+for (part of ['clients', 'foreign', 'parties', 'conformance', 'desk', 'others', 'places', 'hosts', 'bridge', 'gateway', 'session', 'ingress', 'administration', 'upstream', 'accounts', 'book', 'load'].filter(name => !E.ONLY || E.ONLY.split(',').includes(name))) {
   await (await import(`./rows-${part}.mjs`)).default(kit);
 }
 

@@ -263,7 +263,7 @@ async fn what_is_no_answer_to_this_challenge_signs_nobody_in() {
         ("framed by name", &|key| key.more = json!({"topOrigin": "https://evil.example"})),
         ("another type", &|key| key.kind = "webauthn.create".to_owned()),
         ("another challenge", &|key| {
-            key.more = json!({"challenge": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"})
+            key.more = json!({"challenge": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"});
         }),
     ];
     for (what, spoil) in spoil {

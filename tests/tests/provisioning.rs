@@ -123,6 +123,7 @@ async fn events(world: &World) -> Vec<String> {
 /// Entra, by its page "Develop and plan provisioning for a SCIM endpoint", without the flag
 /// `aadOptscim062020`.
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "one tenant, request by request")]
 async fn entra_provisions_as_its_documentation_says() {
     let (world, _fake) = company(json!({})).await;
     let entra = Provisioner::of(&world, "corp").await;

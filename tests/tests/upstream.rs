@@ -1166,8 +1166,8 @@ async fn a_connection_asks_for_a_class_that_an_upstream_reaches() {
     let change =
         |acr: &str| serde_json::from_value(json!({"conditions": {"acr_values": [acr]}})).unwrap();
     let connection = world.connection(AGENT, "x").id;
-    let unknown = idp.change::<Connections>(&connection, &change("mfa"), None).await;
-    conflict(unknown, "no sign-in here reaches the class `mfa`");
+    let unknown = idp.change::<Connections>(&connection, &change("urn:acme:nothing"), None).await;
+    conflict(unknown, "no sign-in here reaches the class `urn:acme:nothing`");
     idp.change::<Connections>(&connection, &change("phr"), None).await.unwrap();
     let mut browser = Browser::default();
     let tokens = world.through(&mut browser, "corp", "").await.unwrap();
@@ -1413,6 +1413,26 @@ async fn an_id_jag_names_the_tenant_of_the_authorization_server_where_one_is_set
     idp.change::<AuthorizationServers>(id, &change(json!("acme-there")), None).await.unwrap();
     let named = id_jag().await;
     assert_eq!(Parts::of(&named).claims["aud_tenant"], "acme-there");
+    // Its own name for the person, if it has one: what the directory says of them.
+    let known_by = |what: Value| serde_json::from_value(json!({"aud_sub": what})).unwrap();
+    for (what, said) in [
+        (json!("email"), json!("erin@acme.example")),
+        (json!("username"), json!("erin")),
+        (json!("employeeNumber"), Value::Null),
+    ] {
+        idp.change::<AuthorizationServers>(id, &known_by(what), None).await.unwrap();
+        assert_eq!(Parts::of(&id_jag().await).claims["aud_sub"], said);
+    }
+    let number = json!({"attributes": {"employeeNumber": "0042"}});
+    let number = serde_json::from_value(number).unwrap();
+    idp.change::<Users>("erin", &number, None).await.unwrap();
+    assert_eq!(Parts::of(&id_jag().await).claims["aud_sub"], "0042");
+    conflict(
+        idp.change::<AuthorizationServers>(id, &known_by(json!("a b")), None).await,
+        "aud_sub",
+    );
+    idp.change::<AuthorizationServers>(id, &known_by(Value::Null), None).await.unwrap();
+    assert!(Parts::of(&id_jag().await).claims.get("aud_sub").is_none());
     // The RAS takes it if that is the tenant that its administrator expects, and not otherwise.
     assert_eq!(world.send(&world.redeem(&named)).await.str("error"), "invalid_grant");
     let path = format!(

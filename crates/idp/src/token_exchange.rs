@@ -84,6 +84,8 @@ impl mint::Grant<IdpDirectory> for Exchange<'_> {
             person: Person { id: &user.id, groups: &user.groups },
             email: user.email.as_deref().filter(|_| user.email_verified),
             authentication: &subject.authentication,
+            username: &person.user.username,
+            attributes: &person.user.attributes,
         };
         let client = ExchangingClient {
             idp_client_id: self.client.idp_client_id(),

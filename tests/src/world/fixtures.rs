@@ -98,6 +98,7 @@ impl World {
                 name: String::new(),
                 aliases: vec![format!("{server}/alias")],
                 aud_tenant: None,
+                aud_sub: None,
                 id_jag_signing_alg: None,
                 release: BTreeSet::new(),
                 algorithm: Algorithm::default(),

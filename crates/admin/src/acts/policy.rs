@@ -32,6 +32,7 @@ fn server_view(server: &ResourceAuthorizationServer) -> ServerView {
         aliases: server.aliases.clone(),
         release: server.release.clone(),
         aud_tenant: server.aud_tenant.clone(),
+        aud_sub: server.aud_sub.clone(),
         id_jag_signing_alg: server.id_jag_signing_alg,
         algorithm: server.algorithm,
         disabled: server.disabled,
@@ -50,6 +51,20 @@ fn check_tenant(tenant: Option<&str>) -> Result<(), ActError> {
     Err(ActError::conflict(
         "`aud_tenant`: not a text of 1 to 255 printable characters",
         "write it as the authorization server names the company's tenant",
+    ))
+}
+
+/// Rejects what is no name of an attribute.
+fn check_known_by(what: Option<&str>) -> Result<(), ActError> {
+    let is_name = |name: &str| {
+        (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric())
+    };
+    if what.is_none_or(is_name) {
+        return Ok(());
+    }
+    Err(ActError::invalid(
+        "`aud_sub` must be `email`, `username`, or the name of an attribute",
+        "for instance employeeNumber",
     ))
 }
 
@@ -112,12 +127,14 @@ impl ManagedKind<IdpAdmin> for AuthorizationServers {
         check_aliases(idp, context, new.issuer.as_str(), &new.aliases).await?;
         context.check_signing_alg("id_jag_signing_alg", new.id_jag_signing_alg).await?;
         check_tenant(new.aud_tenant.as_deref())?;
+        check_known_by(new.aud_sub.as_deref())?;
         let server = ResourceAuthorizationServer {
             issuer: new.issuer,
             name: new.name,
             aliases: new.aliases,
             release: new.release,
             aud_tenant: new.aud_tenant,
+            aud_sub: new.aud_sub,
             id_jag_signing_alg: new.id_jag_signing_alg,
             algorithm: new.algorithm,
             disabled: false,
@@ -136,11 +153,13 @@ impl ManagedKind<IdpAdmin> for AuthorizationServers {
         let chosen = change.id_jag_signing_alg;
         context.check_signing_alg("id_jag_signing_alg", chosen.flatten()).await?;
         check_tenant(change.aud_tenant.as_ref().and_then(Option::as_deref))?;
+        check_known_by(change.aud_sub.as_ref().and_then(Option::as_deref))?;
         let set = |server: &mut ResourceAuthorizationServer| {
             put(&mut server.name, change.name);
             put(&mut server.aliases, change.aliases);
             put(&mut server.release, change.release);
             put(&mut server.aud_tenant, change.aud_tenant);
+            put(&mut server.aud_sub, change.aud_sub);
             put(&mut server.id_jag_signing_alg, chosen);
             put(&mut server.algorithm, change.algorithm);
         };

@@ -326,6 +326,84 @@ impl<A: Administration> Table<A> {
     }
 }
 
+impl Table<IdpAdmin> {
+    /// The operations on upstreams: their people, and how they provision them.
+    fn upstreams(self) -> Self {
+        self.switched::<Upstreams>("upstream identity provider")
+            .op(
+                Op::new(
+                    Method::GET,
+                    "/upstreams/{id}/links",
+                    Read,
+                    "List the people of an upstream who are linked to users, 1000 at most",
+                )
+                .list::<PersonLinkView>(),
+                person_links,
+            )
+            .op(
+                Op::new(
+                    Method::POST,
+                    "/upstreams/{id}/links",
+                    Change,
+                    "Link a person of an upstream to a user",
+                )
+                .body::<NewPersonLink>()
+                .answer::<Nothing>(),
+                link_person,
+            )
+            .op(
+                Op::new(
+                    Method::DELETE,
+                    "/upstreams/{id}/links",
+                    CutOff,
+                    "Unlink a person of an upstream; the user's sign-ins end",
+                )
+                .query::<PersonLinkQuery>(),
+                unlink_person,
+            )
+            .op(
+                Op::new(
+                    Method::GET,
+                    "/upstreams/{id}/provisioning-tokens",
+                    Read,
+                    "List the tokens with which an upstream provisions people, without the secrets",
+                )
+                .list::<ProvisioningTokenView>(),
+                provisioning_tokens,
+            )
+            .op(
+                Op::new(
+                    Method::POST,
+                    "/upstreams/{id}/provisioning-tokens",
+                    Change,
+                    "Make a token with which an upstream provisions people (SCIM); it is shown once",
+                )
+                .body::<NewProvisioningToken>()
+                .answer::<ProvisioningTokenView>(),
+                add_provisioning_token,
+            )
+            .op(
+                Op::new(
+                    Method::DELETE,
+                    "/upstreams/{id}/provisioning-tokens/{token}",
+                    CutOff,
+                    "Revoke a token with which an upstream provisions people, at once",
+                ),
+                revoke_provisioning_token,
+            )
+            .op(
+                Op::new(
+                    Method::POST,
+                    "/upstreams/{id}/check",
+                    Change,
+                    "Look at every leg of an upstream: who has to change what",
+                )
+                .list::<UpstreamLeg>(),
+                check_upstream,
+            )
+    }
+}
+
 pub(super) fn idp() -> Table<IdpAdmin> {
     Table::new("/idp")
         .switched::<Users>("person")
@@ -357,78 +435,7 @@ pub(super) fn idp() -> Table<IdpAdmin> {
         .switched::<AuthorizationServers>("resource authorization server")
         .switched::<Resources>("MCP server")
         .switched::<Connections>("connection")
-        .switched::<Upstreams>("upstream identity provider")
-        .op(
-            Op::new(
-                Method::GET,
-                "/upstreams/{id}/links",
-                Read,
-                "List the people of an upstream who are linked to users, 1000 at most",
-            )
-            .list::<PersonLinkView>(),
-            person_links,
-        )
-        .op(
-            Op::new(
-                Method::POST,
-                "/upstreams/{id}/links",
-                Change,
-                "Link a person of an upstream to a user",
-            )
-            .body::<NewPersonLink>()
-            .answer::<Nothing>(),
-            link_person,
-        )
-        .op(
-            Op::new(
-                Method::DELETE,
-                "/upstreams/{id}/links",
-                CutOff,
-                "Unlink a person of an upstream; the user's sign-ins end",
-            )
-            .query::<PersonLinkQuery>(),
-            unlink_person,
-        )
-        .op(
-            Op::new(
-                Method::GET,
-                "/upstreams/{id}/provisioning-tokens",
-                Read,
-                "List the tokens with which an upstream provisions people, without the secrets",
-            )
-            .list::<ProvisioningTokenView>(),
-            provisioning_tokens,
-        )
-        .op(
-            Op::new(
-                Method::POST,
-                "/upstreams/{id}/provisioning-tokens",
-                Change,
-                "Make a token with which an upstream provisions people (SCIM); it is shown once",
-            )
-            .body::<NewProvisioningToken>()
-            .answer::<ProvisioningTokenView>(),
-            add_provisioning_token,
-        )
-        .op(
-            Op::new(
-                Method::DELETE,
-                "/upstreams/{id}/provisioning-tokens/{token}",
-                CutOff,
-                "Revoke a token with which an upstream provisions people, at once",
-            ),
-            revoke_provisioning_token,
-        )
-        .op(
-            Op::new(
-                Method::POST,
-                "/upstreams/{id}/check",
-                Change,
-                "Look at every leg of an upstream: who has to change what",
-            )
-            .list::<UpstreamLeg>(),
-            check_upstream,
-        )
+        .upstreams()
         .op(
             Op::new(
                 Method::GET,

@@ -33,6 +33,10 @@ pub struct NewServer {
     #[serde(default)]
     #[schema(max_length = 255)]
     pub aud_tenant: Option<String>,
+    /// What of a person `aud_sub` of ID-JAGs for it says: `email`, `username`, or an attribute by its name.
+    #[serde(default)]
+    #[schema(max_length = 64, pattern = "^[A-Za-z0-9]+$")]
+    pub aud_sub: Option<String>,
     /// The algorithm of ID-JAGs for it; the IdP's own unless given.
     #[serde(default)]
     #[schema(value_type = Option<AlgorithmName>)]
@@ -64,6 +68,10 @@ pub struct ServerChange {
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub aud_tenant: Option<Option<String>>,
+    /// What of a person `aud_sub` says; `null` for none.
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, max_length = 64, pattern = "^[A-Za-z0-9]+$")]
+    pub aud_sub: Option<Option<String>>,
     /// The algorithm of ID-JAGs for it; `null` for the IdP's own.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<AlgorithmName>)]
@@ -90,6 +98,9 @@ pub struct ServerView {
     /// `aud_tenant` of ID-JAGs for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aud_tenant: Option<String>,
+    /// What of a person `aud_sub` of ID-JAGs for it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aud_sub: Option<String>,
     /// The algorithm of ID-JAGs for it.
     #[schema(value_type = Option<AlgorithmName>)]
     pub id_jag_signing_alg: Option<Algorithm>,

@@ -195,6 +195,7 @@ pub struct UpstreamChange {
 
 /// An upstream.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[allow(clippy::struct_excessive_bools)] // as the record has them
 pub struct UpstreamView {
     /// Its name.
     pub name: String,

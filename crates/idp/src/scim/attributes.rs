@@ -32,6 +32,7 @@ pub(super) enum Holds {
 
 /// One attribute.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools)] // as RFC 7643, section 2.2, has them
 pub(super) struct Attribute {
     pub(super) name: &'static str,
     pub(super) holds: Holds,

@@ -331,7 +331,7 @@ pub(super) fn equals_one_of(filter: &ValFilter, name: &str) -> Option<Vec<String
         }
         ValFilter::Or(all) => {
             let mut values = Vec::new();
-            for inner in all.iter() {
+            for inner in all {
                 values.extend(equals_one_of(inner, name)?);
             }
             Some(values)
@@ -357,7 +357,7 @@ pub(super) fn said_of_new(filter: &ValFilter) -> Option<Vec<(String, Value)>> {
         }
         ValFilter::And(all) => {
             let mut said = Vec::new();
-            for inner in all.iter() {
+            for inner in all {
                 said.extend(said_of_new(inner)?);
             }
             Some(said)
@@ -410,7 +410,7 @@ mod tests {
             (r#"meta.lastModified gt "2025-01-01T00:00:00Z""#, true),
             (r#"meta.lastModified lt "2025-01-01T00:00:00Z""#, false),
             (r#"userName ew "example" and (title pr or active eq true)"#, true),
-            (r#"phoneNumbers pr"#, false),
+            ("phoneNumbers pr", false),
             ("externalId eq 0uA", true),
             ("id eq U1 and active eq True", true),
             ("not(title pr)", true),

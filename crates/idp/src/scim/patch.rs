@@ -402,7 +402,15 @@ fn change_several(
             all.retain(|held| !held["value"].is_null());
         }
     }
-    // The primary one is the one that was said last.
+    one_primary(value, &mut all);
+    if let Some(values) = several(attribute, all)? {
+        held.insert(attribute.name.to_owned(), values);
+    }
+    Ok(())
+}
+
+/// The primary one is the one that was said last.
+fn one_primary(value: &Value, all: &mut [Value]) {
     let newest = match value {
         Value::Array(values) => values.last(),
         value => Some(value),
@@ -416,10 +424,6 @@ fn change_several(
             }
         }
     }
-    if let Some(values) = several(attribute, all)? {
-        held.insert(attribute.name.to_owned(), values);
-    }
-    Ok(())
 }
 
 fn matches(filter: Option<&ValFilter>, held: &Value) -> bool {

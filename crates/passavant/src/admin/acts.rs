@@ -133,6 +133,21 @@ fn read_password() -> Result<Secret> {
     Ok(Secret::new(line.trim_end_matches(['\r', '\n'])))
 }
 
+/// `NAME=VALUE` values as an object; `None` if none is given.
+fn attributes_of(said: &[String]) -> Result<Option<Map<String, Value>>> {
+    let mut attributes = Map::new();
+    if said == ["-"] {
+        return Ok(Some(attributes));
+    }
+    for pair in said {
+        let (name, value) = pair.split_once('=').with_context(|| {
+            format!("--attribute {pair}: not NAME=VALUE\nhint: for instance --attribute employeeNumber=0042")
+        })?;
+        attributes.insert(name.to_owned(), value.into());
+    }
+    Ok((!attributes.is_empty()).then_some(attributes))
+}
+
 pub(super) async fn users(api: &Api, user: User) -> Result<Value> {
     match user {
         User::Add {
@@ -143,13 +158,14 @@ pub(super) async fn users(api: &Api, user: User) -> Result<Value> {
             given_name,
             family_name,
             groups,
+            attributes,
             no_password,
         } => {
             let password = if no_password { None } else { Some(read_password()?) };
             let body = json!({
                 "username": name, "email": email, "email_verified": email_verified,
                 "display_name": display_name, "given_name": given_name, "family_name": family_name,
-                "groups": groups,
+                "groups": groups, "attributes": attributes_of(&attributes)?.unwrap_or_default(),
                 "password": password.as_ref().map(Secret::expose),
             });
             add::<Users>(api, body).await
@@ -164,8 +180,10 @@ pub(super) async fn users(api: &Api, user: User) -> Result<Value> {
             display_name,
             given_name,
             family_name,
+            attributes,
         } => {
             let said = Saying::new()
+                .with("attributes", attributes_of(&attributes)?)
                 .with("username", username)
                 .or_none("email", email)
                 .with("email_verified", email_verified)
@@ -294,13 +312,23 @@ pub(super) async fn clients(api: &Api, client: Client) -> Result<Value> {
 
 pub(super) async fn servers(api: &Api, server: Server) -> Result<Value> {
     match server {
-        Server::Add { issuer, name, aliases, release, aud_tenant, id_jag_algorithm, algorithm } => {
+        Server::Add {
+            issuer,
+            name,
+            aliases,
+            release,
+            aud_tenant,
+            aud_sub,
+            id_jag_algorithm,
+            algorithm,
+        } => {
             let said = Saying::new()
                 .with("issuer", Some(issuer))
                 .with("name", Some(name))
                 .with("aliases", Some(aliases))
                 .with("release", Some(release))
                 .with("aud_tenant", aud_tenant)
+                .with("aud_sub", aud_sub)
                 .with("id_jag_signing_alg", id_jag_algorithm)
                 .with("algorithm", algorithm);
             add::<AuthorizationServers>(api, Value::Object(said.0)).await
@@ -313,6 +341,7 @@ pub(super) async fn servers(api: &Api, server: Server) -> Result<Value> {
             aliases,
             release,
             aud_tenant,
+            aud_sub,
             id_jag_algorithm,
             algorithm,
         } => {
@@ -321,6 +350,7 @@ pub(super) async fn servers(api: &Api, server: Server) -> Result<Value> {
                 .list("aliases", aliases)
                 .list("release", release)
                 .or_none("aud_tenant", aud_tenant)
+                .or_none("aud_sub", aud_sub)
                 .or_none("id_jag_signing_alg", id_jag_algorithm)
                 .with("algorithm", algorithm);
             change::<AuthorizationServers>(api, &issuer, said).await

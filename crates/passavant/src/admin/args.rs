@@ -143,6 +143,9 @@ pub(super) enum User {
         /// A group they are in; may be given several times
         #[arg(long = "group", value_name = "GROUP")]
         groups: Vec<String>,
+        /// What else is known of them, by the names of SCIM, for instance employeeNumber=0042; may be given several times
+        #[arg(long = "attribute", value_name = "NAME=VALUE")]
+        attributes: Vec<String>,
         /// They cannot sign in with a password
         #[arg(long)]
         no_password: bool,
@@ -170,6 +173,9 @@ pub(super) enum User {
         given_name: Option<String>,
         #[arg(long, allow_hyphen_values = true)]
         family_name: Option<String>,
+        /// What else is known of them, in place of all before; `-` for nothing
+        #[arg(long = "attribute", value_name = "NAME=VALUE", allow_hyphen_values = true)]
+        attributes: Vec<String>,
     },
     /// Cut a person off at once: sessions, refresh tokens, and every new token
     Disable(ById),
@@ -343,6 +349,9 @@ pub(super) enum Server {
         /// Its own name for the company's tenant there, if it has several: `aud_tenant` of ID-JAGs for it
         #[arg(long, value_name = "TENANT", allow_hyphen_values = true)]
         aud_tenant: Option<String>,
+        /// What of a person `aud_sub` of ID-JAGs for it says: email, username, or an attribute such as employeeNumber
+        #[arg(long, value_name = "WHAT")]
+        aud_sub: Option<String>,
         /// The algorithm of ID-JAGs for it: ES256, EdDSA or RS256; the identity provider's own unless given
         #[arg(long, value_name = "ALGORITHM")]
         id_jag_algorithm: Option<String>,
@@ -368,6 +377,9 @@ pub(super) enum Server {
         /// `aud_tenant` of ID-JAGs for it; `-` for none
         #[arg(long, value_name = "TENANT", allow_hyphen_values = true)]
         aud_tenant: Option<String>,
+        /// What of a person `aud_sub` says; `-` for nothing
+        #[arg(long, value_name = "WHAT", allow_hyphen_values = true)]
+        aud_sub: Option<String>,
         /// The algorithm of ID-JAGs for it; `-` for the identity provider's own
         #[arg(long, value_name = "ALGORITHM", allow_hyphen_values = true)]
         id_jag_algorithm: Option<String>,

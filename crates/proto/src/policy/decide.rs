@@ -56,6 +56,8 @@ pub struct Permit {
     pub release: BTreeSet<ReleasedClaim>,
     /// The RAS's name for the company's tenant there.
     pub aud_tenant: Option<String>,
+    /// What of the person `aud_sub` says.
+    pub aud_sub: Option<String>,
     /// The connections that granted it.
     pub rules: Vec<String>,
 }
@@ -319,6 +321,7 @@ impl Policy {
             scopes: Scopes::default(),
             release: server.release.clone(),
             aud_tenant: server.aud_tenant.clone(),
+            aud_sub: server.aud_sub.clone(),
             rules: Vec::new(),
         };
         // Connections that map the client to another id are not united with the first.

@@ -22,6 +22,9 @@ pub struct ResourceAuthorizationServer {
     /// `aud_tenant` of ID-JAGs for it: its own name for the company's tenant there, if it has several
     /// (ID-JAG draft section 6).
     pub aud_tenant: Option<String>,
+    /// What of a person `aud_sub` of ID-JAGs for it says, its own name for them: `email`, `username`, or
+    /// an attribute by its name; `None` if it needs none.
+    pub aud_sub: Option<String>,
     /// The algorithm that ID-JAGs for it are signed with; `None` for the identity provider's own.
     pub id_jag_signing_alg: Option<crate::jose::jwk::Algorithm>,
     /// The algorithm that it signs access tokens with, for gateways that present them here.

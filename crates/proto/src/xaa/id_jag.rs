@@ -69,6 +69,9 @@ pub struct IdJagClaims {
     pub tenant: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aud_tenant: Option<String>,
+    /// The audience's own name for the person (ID-JAG draft, section 3.1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aud_sub: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_time: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]

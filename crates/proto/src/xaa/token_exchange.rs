@@ -12,6 +12,7 @@ use crate::{
     time::Timestamp,
     xaa::id_jag::{self, Confirmation, IdJagClaims, OneOrMany},
 };
+use std::collections::BTreeMap;
 
 /// The kind of a subject token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +103,21 @@ pub struct VerifiedSubject<'a> {
     pub email: Option<&'a str>,
     /// How and when the person signed in.
     pub authentication: &'a Authentication,
+    /// Their user name.
+    pub username: &'a str,
+    /// What else the directory says of them.
+    pub attributes: &'a BTreeMap<String, String>,
+}
+
+impl VerifiedSubject<'_> {
+    /// What an audience knows them by, if it is known here: `email`, `username`, or an attribute.
+    fn known_as(&self, what: &str) -> Option<String> {
+        match what {
+            "email" => self.email.map(str::to_owned),
+            "username" => Some(self.username.to_owned()),
+            attribute => self.attributes.get(attribute).cloned(),
+        }
+    }
 }
 
 /// The client of an exchange: its id in connections, and the URL of its metadata document if that
@@ -161,6 +177,7 @@ pub fn id_jag(
         scope: (!permit.scopes.is_empty()).then(|| permit.scopes.to_string()),
         tenant: tenant.map(str::to_owned),
         aud_tenant: permit.aud_tenant.clone(),
+        aud_sub: permit.aud_sub.as_deref().and_then(|what| subject.known_as(what)),
         auth_time: released(ReleasedClaim::AuthTime)
             .then_some(authentication.auth_time)
             .filter(|at| *at != Timestamp(0)),

@@ -486,7 +486,8 @@ impl Store {
             return Ok(Err(NotProvisioned::NoToken));
         };
         let mapped = upstream.groups.get(&group.display_name);
-        group.group = mapped.unwrap_or(&group.display_name).clone();
+        let name = mapped.unwrap_or(&group.display_name).clone();
+        group.group = name;
         if mapped.is_some() {
             if read::<Group>(&mut transaction, &group.group).await?.is_none() {
                 return Ok(Err(NotProvisioned::NoGroup(group.group.clone())));

@@ -21,6 +21,8 @@ pub struct AuthorizationServerRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     aud_tenant: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    aud_sub: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     id_jag_signing_alg: Option<Algorithm>,
     #[serde(default)]
     algorithm: Algorithm,
@@ -47,6 +49,7 @@ impl Stored for ResourceAuthorizationServer {
             aliases,
             release,
             aud_tenant,
+            aud_sub,
             id_jag_signing_alg,
             algorithm,
             disabled,
@@ -57,6 +60,7 @@ impl Stored for ResourceAuthorizationServer {
             aliases,
             release: release.into_iter().map(to_row).collect(),
             aud_tenant,
+            aud_sub,
             id_jag_signing_alg,
             algorithm,
             disabled,
@@ -70,12 +74,23 @@ impl Stored for ResourceAuthorizationServer {
             aliases,
             release,
             aud_tenant,
+            aud_sub,
             id_jag_signing_alg,
             algorithm,
             disabled,
         } = row;
         let release = release.into_iter().map(of_row).collect();
-        Self { issuer, name, aliases, release, aud_tenant, id_jag_signing_alg, algorithm, disabled }
+        Self {
+            issuer,
+            name,
+            aliases,
+            release,
+            aud_tenant,
+            aud_sub,
+            id_jag_signing_alg,
+            algorithm,
+            disabled,
+        }
     }
 }
 

@@ -450,7 +450,7 @@ mod tests {
         let mut read: User = parse(&text).unwrap();
         assert_eq!(read.username, "erin");
         read.groups.clear();
-        read.disabled = true;
+        read.disabled_here = true;
         let written: Value =
             serde_json::from_str(&replacing(&read, &text, "record").unwrap()).unwrap();
         assert_eq!(written["nickname"], "E");
@@ -516,11 +516,11 @@ mod tests {
                 r#"{{"id":"u","username":"erin","groups":["a"],"odd":{odd},"only_from":"10.0.0.0/8"}}"#
             );
             let mut read: User = parse(&text).unwrap();
-            read.disabled = true;
+            read.disabled_here = true;
             let written = replacing(&read, &text, "record").unwrap();
             assert!(written.contains(&format!("\"odd\":{odd}")), "{written}");
             assert!(written.contains("\"only_from\":\"10.0.0.0/8\""), "{written}");
-            assert!(parse::<User>(&written).unwrap().disabled);
+            assert!(parse::<User>(&written).unwrap().disabled_here);
         }
     }
 

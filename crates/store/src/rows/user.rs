@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Serialize, Deserialize)]
+#[allow(clippy::struct_excessive_bools)] // as the record has them
 pub struct UserRow {
     id: String,
     username: String,

@@ -1,0 +1,227 @@
+// People of the company's own: provisioned by others' programs (scim2-tester), and signing in by passkey and one-time
+// passwords in a real browser with a virtual authenticator.
+// env: SCIM (a Python with scim2-tester)
+import { spawn } from 'node:child_process';
+import { createHmac } from 'node:crypto';
+import { createRequire } from 'node:module';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+const sleep = ms => new Promise(r => setTimeout(r, ms));
+const claims = token => JSON.parse(Buffer.from(token.split('.')[1], 'base64url'));
+const ID_JAG = 'urn:ietf:params:oauth:token-type:id-jag', EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
+const BACK = 'http://127.0.0.1:8765/callback';
+
+/** The code of an authenticator application (RFC 6238). */
+const code = (letters, at = Date.now()) => {
+  let bits = '';
+  for (const letter of letters) bits += 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567'.indexOf(letter).toString(2).padStart(5, '0');
+  const seed = Buffer.from(bits.match(/.{8}/g).map(byte => parseInt(byte, 2)));
+  const step = Buffer.alloc(8);
+  step.writeBigUInt64BE(BigInt(Math.floor(at / 30_000)));
+  const tag = createHmac('sha1', seed).update(step).digest(), from = tag[19] & 15;
+  return String((tag.readUInt32BE(from) & 0x7fffffff) % 1_000_000).padStart(6, '0');
+};
+
+export default async function rows({ row, run, must, version, freePort, isFree, here, scratch, shots, E }) {
+  const folder = join(scratch, 'accounts-company'), config = join(folder, 'passavant.toml');
+  run(E.PASSAVANT, ['init', folder]);
+  const [port, ras, admins] = [await freePort(), await freePort(), await freePort()];
+  // A name: passkeys are for one.
+  const idp = `http://localhost:${port}`, canvas = { ras: `http://localhost:${ras}`, mcp: 'http://127.0.0.1:9/mcp' };
+  writeFileSync(config, `
+[keys]
+file = "passavant.key"
+[admin]
+listen = "127.0.0.1:${admins}"
+secret_file = "passavant.admin-secret"
+[idp]
+issuer = "${idp}"
+listen = "127.0.0.1:${port}"
+database = "sqlite:idp.db"
+name = "Acme"
+[[ras]]
+name = "canvas"
+issuer = "${canvas.ras}"
+listen = "127.0.0.1:${ras}"
+database = "sqlite:canvas.db"
+`);
+  const server = spawn(E.PASSAVANT, ['serve', '--config', config], { stdio: ['ignore', 'pipe', 'pipe'] });
+  process.on('exit', () => server.kill('SIGTERM'));
+  let told = '';
+  for (const stream of [server.stdout, server.stderr]) stream.on('data', chunk => { told += chunk; });
+  for (let i = 0; await isFree(port) || !told.includes('ready'); i++) { must(i < 400 && server.exitCode === null, told); await sleep(50); }
+  const admin = (...args) => run(E.PASSAVANT, ['admin', '--config', config, '--json', ...args]);
+  const made = (...args) => JSON.parse(admin(...args));
+
+  const tester = /scim2-tester==(.*)/.exec(readFileSync(join(here, 'python/scim2.txt'), 'utf8'))[1];
+  await row(`scim2-tester ${tester}`, 'every check it knows of a provisioning server', async () => {
+    made('upstream', 'add', 'corp', '--issuer', 'http://127.0.0.1:9', '--client-id', 'front');
+    const { token, provisioning_url } = made('upstream', 'token', 'corp');
+    must(provisioning_url === `${idp}/scim/corp/v2`, provisioning_url);
+    const check = spawn(E.SCIM, [join(here, 'python/scim_check.py'), provisioning_url, token], { stdio: ['ignore', 'pipe', 'pipe'], timeout: 300_000 });
+    let said = '';
+    for (const stream of [check.stdout, check.stderr]) stream.on('data', chunk => { said += chunk; });
+    const status = await new Promise(r => check.on('close', r));
+    must(status === 0, said.replaceAll(token, '…'));
+    admin('upstream', 'delete', 'corp');
+    return said.trim().split('\n').at(-1);
+  });
+
+  const scopes = ['--scopes', 'canvas.read'];
+  admin('--ras', 'canvas', 'resource', 'add', canvas.mcp, ...scopes);
+  admin('--ras', 'canvas', 'trust', 'add', idp, '--just-in-time');
+  admin('server', 'add', canvas.ras, '--name', 'Canvas');
+  admin('resource', 'add', canvas.mcp, '--server', canvas.ras, '--name', 'Canvas', ...scopes);
+  const secret = join(folder, 'agent.secret');
+  admin('client', 'add', 'Agent', '--id', 'agent', '--redirect-uri', 'http://127.0.0.1/callback', '--secret-out', secret);
+  admin('connection', 'add', 'strong', '--client', 'agent', '--audience', canvas.ras, '--ras-client-id', 'agent-there', '--resource', canvas.mcp, ...scopes, '--everyone', '--acr', 'phr');
+  const password = 'a long passphrase of nora';
+  run(E.PASSAVANT, ['admin', '--config', config, 'user', 'add', 'nora', '--display-name', 'Nora N. Example'], {}, `${password}\n`);
+  const post = async form => {
+    const authorization = `Basic ${btoa(`agent:${readFileSync(secret, 'utf8').trim()}`)}`;
+    const answer = await fetch(`${idp}/token`, { method: 'POST', headers: { authorization }, body: new URLSearchParams(form) });
+    return { status: answer.status, ...await answer.json() };
+  };
+  const exchange = token => post({ grant_type: EXCHANGE, requested_token_type: ID_JAG, subject_token: token, subject_token_type: 'urn:ietf:params:oauth:token-type:id_token', audience: canvas.ras, resource: canvas.mcp });
+  const asking = async more => {
+    const verifier = crypto.randomUUID() + crypto.randomUUID();
+    const challenge = Buffer.from(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(verifier))).toString('base64url');
+    return { verifier, url: `${idp}/authorize?${new URLSearchParams({ response_type: 'code', client_id: 'agent', redirect_uri: BACK, scope: 'openid', state: 's', code_challenge: challenge, code_challenge_method: 'S256', ...more })}` };
+  };
+
+  await row('Chromium', 'a passkey is added and signs in; a step-up during an exchange; one-time passwords and recovery codes; no violation by axe', async () => {
+    const { chromium: driver } = await import('playwright-core');
+    const chromium = ['/usr/bin/chromium', '/usr/bin/chromium-browser'].find(existsSync);
+    const source = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+    const browser = await driver.launch({ executablePath: chromium, args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-sync', '--no-first-run'] });
+    const problems = [];
+    /** A visitor whose browser has an authenticator, if `keys`. */
+    async function visitor(width, colorScheme, keys = true) {
+      const context = await browser.newContext({ viewport: { width, height: 800 }, colorScheme });
+      const page = await context.newPage();
+      page.on('console', message => { if (['error', 'warning'].includes(message.type()) && !/40[0-9]/.test(message.text())) problems.push(message.text()); });
+      if (!keys) return { page };
+      const cdp = await context.newCDPSession(page);
+      await cdp.send('WebAuthn.enable');
+      const { authenticatorId } = await cdp.send('WebAuthn.addVirtualAuthenticator', { options: { protocol: 'ctap2', ctap2Version: 'ctap2_1', transport: 'internal', hasResidentKey: true, hasUserVerification: true, isUserVerified: true, automaticPresenceSimulation: true } });
+      return { page, key: (what, more = {}) => cdp.send(`WebAuthn.${what}`, { authenticatorId, ...more }) };
+    }
+    const looked = async (page, name) => {
+      await page.evaluate(source);
+      const { violations } = await page.evaluate(() => axe.run(document, { preload: false, runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] }));
+      must(!violations.length, `${name}: ${JSON.stringify(violations.map(v => [v.id, v.impact, v.nodes.map(n => n.target.join(' '))]))}`);
+      must(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${name}: it scrolls sideways`);
+      await page.screenshot({ path: join(shots, `${name}.png`), fullPage: true });
+    };
+    const byPassword = async page => {
+      await page.fill('#username', 'nora');
+      await page.fill('#password', password);
+      await page.click('button[value=sign_in]');
+    };
+    try {
+      const { page, key } = await visitor(1280, 'light');
+      await page.goto(`${idp}/account`);
+      await looked(page, 'account-sign-in-wide-light');
+      await byPassword(page);
+      await page.waitForSelector('text=Add a passkey');
+      await looked(page, 'account-wide-light');
+      await page.fill('#name', 'Test laptop');
+      await page.click('form[data-passkey=create] button');
+      await page.waitForSelector('text=The passkey is added');
+      const { credentials: [held] } = await key('getCredentials');
+      must(held.isResidentCredential && held.rpId === 'localhost', JSON.stringify(held));
+      must(!Buffer.from(held.userHandle, 'base64').toString().includes('nora'), 'the handle names her');
+      await looked(page, 'account-passkey-wide-light');
+      // The same device has one already.
+      await page.click('form[data-passkey=create] button');
+      await page.waitForSelector('text=sign in again now, text=has a passkey for this account already', { strict: false }).catch(() => {});
+
+      // An agent with a sign-in by password is told what is missing, signs her in once, and goes on.
+      const weak = await visitor(1280, 'light', false);
+      const first = await asking({});
+      await weak.page.goto(first.url);
+      await byPassword(weak.page);
+      await weak.page.waitForURL(`${BACK}**`).catch(() => {});
+      const codeOf = at => new URL(at).searchParams.get('code');
+      const redeemed = async (at, verifier) => post({ grant_type: 'authorization_code', code: codeOf(at), redirect_uri: BACK, code_verifier: verifier });
+      const low = await redeemed(weak.page.url(), first.verifier);
+      must(claims(low.id_token).acr === 'urn:passavant:acr:password', JSON.stringify(low));
+      const refused = await exchange(low.id_token);
+      must(refused.error === 'insufficient_user_authentication' && refused.acr_values === 'phr', JSON.stringify(refused));
+      const step = await asking({ acr_values: refused.acr_values });
+      const strong = await visitor(360, 'dark');
+      await strong.key('addCredential', { credential: held });
+      await strong.page.goto(step.url);
+      await looked(strong.page, 'step-up-narrow-dark');
+      // By keyboard: the button of the passkey is the last one.
+      await strong.page.focus('form[data-passkey=get] button');
+      await strong.page.keyboard.press('Enter');
+      await strong.page.waitForURL(`${BACK}**`).catch(() => {});
+      const high = await redeemed(strong.page.url(), step.verifier);
+      must(high.id_token && claims(high.id_token).acr === 'phr', JSON.stringify(high));
+      const granted = await exchange(high.id_token);
+      must(granted.status === 200 && granted.issued_token_type === ID_JAG, JSON.stringify(granted));
+
+      // The device must verify the person, and its answer says so.
+      const lazy = await visitor(1280, 'dark');
+      await lazy.key('addCredential', { credential: { ...held, signCount: 50 } });
+      await lazy.key('setResponseOverrideBits', { isBadUV: true });
+      await lazy.page.goto(`${idp}/account`);
+      await lazy.page.click('form[data-passkey=get] button');
+      await lazy.page.waitForSelector('[role=alert]');
+      await looked(lazy.page, 'passkey-refused-wide-dark');
+      await lazy.key('setResponseOverrideBits', { isBadUV: false });
+      await lazy.page.click('form[data-passkey=get] button');
+      await lazy.page.waitForSelector('text=Test laptop');
+      await looked(lazy.page, 'account-wide-dark');
+
+      // One-time passwords: set up with the passkey's sign-in.
+      await lazy.page.click('text=Set it up');
+      await lazy.page.waitForSelector('svg');
+      await looked(lazy.page, 'totp-wide-dark');
+      const letters = (await lazy.page.textContent('text=Letters:')).replace('Letters:', '').replaceAll(' ', '');
+      await lazy.page.fill('#code', '000000');
+      await lazy.page.click('button[type=submit]');
+      await lazy.page.waitForSelector('[role=alert]');
+      must((await lazy.page.textContent('text=Letters:')).replace('Letters:', '').replaceAll(' ', '') === letters, 'another seed');
+      await lazy.page.fill('#code', code(letters));
+      await lazy.page.click('button[type=submit]');
+      await lazy.page.waitForSelector('text=Recovery codes');
+      await looked(lazy.page, 'recovery-codes-wide-dark');
+      const recovery = await lazy.page.$$eval('.codes li', all => all.map(one => one.textContent));
+      must(recovery.length === 10, recovery.join(' '));
+      const narrow = await visitor(360, 'light', false);
+      await narrow.page.goto(`${idp}/account`);
+      await looked(narrow.page, 'account-sign-in-narrow-light');
+      await byPassword(narrow.page);
+      await narrow.page.waitForSelector('#code');
+      await looked(narrow.page, 'second-factor-narrow-light');
+      // The code of now was used a moment ago: the next one, or a recovery code.
+      await narrow.page.fill('#code', recovery[0].toLowerCase());
+      await narrow.page.keyboard.press('Enter');
+      await narrow.page.waitForSelector('text=9 recovery codes are left');
+      await looked(narrow.page, 'account-narrow-light');
+
+      // Lost everything: a link, once.
+      const { link } = made('user', 'recovery-link', 'nora');
+      const lost = await visitor(360, 'dark', false);
+      await lost.page.goto(link);
+      must(await lost.page.inputValue('#code') === link.split('#')[1], 'the code is not filled in');
+      must(!lost.page.url().includes('#'), 'the code stays in the address');
+      await looked(lost.page, 'recover-narrow-dark');
+      await lost.page.click('button[type=submit]');
+      await lost.page.waitForSelector('text=Add a passkey');
+      await looked(lost.page, 'account-narrow-dark');
+      await narrow.page.goto(`${idp}/account`);
+      await narrow.page.waitForSelector('text=to see your account');
+      must(problems.length === 0, `the console says: ${problems.join('; ')}`);
+    } finally {
+      await browser.close();
+    }
+    const trail = made('audit', '--limit', '200').filter(one => /^(credential|sign_in)/.test(one.event));
+    must(trail.some(one => one.details.reason === 'sign_in.passkey') && trail.some(one => one.event === 'credential.added'), JSON.stringify(trail.slice(0, 5)));
+    return `screenshots in ${shots}`;
+  });
+  server.kill('SIGTERM');
+}
