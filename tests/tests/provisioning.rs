@@ -807,3 +807,179 @@ async fn an_address_of_another_person_links_nobody() {
     assert_ne!(claims["sub"], id(&person));
     assert_ne!(claims["sub"], "erin-id");
 }
+
+/// Lists are held to their limits before anything is compared with anything: with quadratic work this
+/// would take minutes.
+#[tokio::test]
+async fn long_lists_cost_what_they_are_long() {
+    let (world, _fake) = company(json!({})).await;
+    let corp = Provisioner::of(&world, "corp").await;
+    let person = corp.person("a").await;
+    let emails: Vec<Value> = (0..60_000).map(|n| json!({"value": format!("a{n}@b")})).collect();
+    let many = json!({"schemas": [USER], "userName": "b", "emails": emails});
+    refused(&corp.send(Method::POST, "/Users", &many).await, 400, "invalidValue");
+    let set = json!([{"op": "add", "path": "emails", "value": emails}]);
+    refused(&corp.patch(&at("/Users", &person), set).await, 400, "invalidValue");
+    let members: Vec<Value> =
+        (0..20_000).map(|n| json!({"value": format!("nobody-{n}")})).collect();
+    let group = json!({"schemas": [GROUP], "displayName": "g", "members": members});
+    corp.add("/Groups", &group).await;
+    let names: String = (0..500).map(|n| format!("a{n},")).collect();
+    refused(&corp.get(&format!("/Users?attributes={names}")).await, 400, "invalidValue");
+}
+
+/// Changes of one large group at once: each ends, none undoes another's for ever, nobody is lost.
+#[tokio::test]
+async fn changes_of_a_large_group_at_once_end_and_the_later_one_holds() {
+    let (world, _fake) = company(json!({})).await;
+    let corp = Provisioner::of(&world, "corp").await;
+    let mut ids = Vec::new();
+    for n in 0..900 {
+        ids.push(id(&corp.person(&format!("p{n}")).await));
+    }
+    let group = corp.group("all").await;
+    let path = at("/Groups", &group);
+    let members =
+        |ids: &[String]| -> Vec<Value> { ids.iter().map(|id| json!({"value": id})).collect() };
+    // One of many is removed while the others come in.
+    let add = json!([{"op": "add", "path": "members", "value": members(&ids)}]);
+    let gone = at("/Users", &json!({"id": ids[600]}));
+    let (added, removed) = tokio::join!(corp.patch(&path, add), async {
+        tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+        corp.send(Method::DELETE, &gone, &Value::Null).await
+    });
+    assert_eq!((added.status, removed.status), (204, 204), "{}", added.text);
+    assert_eq!(corp.members(&group).await.len(), 899);
+    // Two whole ones: at least one is done, and then it is that one's members that are in.
+    let whole =
+        |ids: &[String]| json!({"schemas": [GROUP], "displayName": "all", "members": members(ids)});
+    let (one, other) = (whole(&ids[..400]), whole(&ids[400..600]));
+    let put = |body: Value| {
+        let (corp, path) = (&corp, &path);
+        async move { corp.send(Method::PUT, path, &body).await.status }
+    };
+    let (first, second) = tokio::join!(put(one), put(other));
+    let statuses = [first, second];
+    assert!(statuses.contains(&200), "{statuses:?}");
+    assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+    let left = corp.members(&group).await.len();
+    assert!(left == 400 || left == 200, "{left} of a mixture");
+    // Of those who mean one version, one is done.
+    let version =
+        corp.get(&format!("{path}?excludedAttributes=members")).await.header("etag").to_owned();
+    assert_eq!(corp.get(&path).await.header("etag"), version, "whatever is shown");
+    let rename = |name: String| {
+        let body = json!({"Operations": [{"op": "replace", "path": "externalId", "value": name}]});
+        let ask = corp.request(Method::PATCH, &path).header("if-match", &version);
+        let world = &world;
+        async move { world.send_body(&ask, body.to_string().into_bytes()).await.status }
+    };
+    let all = futures::future::join_all((0..6).map(|n| rename(format!("x{n}")))).await;
+    assert_eq!(all.iter().filter(|status| **status < 300).count(), 1, "{all:?}");
+    assert_eq!(all.iter().filter(|status| **status == 412).count(), 5, "{all:?}");
+    // A large one goes, and what it opened with it.
+    assert_eq!(corp.send(Method::DELETE, &path, &Value::Null).await.status, 204);
+    assert!(world.idp_admin().show::<Groups>("all").await.is_err());
+    let held = corp.get(&at("/Users", &json!({"id": ids[450]}))).await.json;
+    assert!(held_groups(&world, &held).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_an_administrator_takes_back_from_a_provisioner_stays_taken_back() {
+    let (world, _fake) =
+        company(json!({"groups": {"Eng": "engineering"}, "external_id_is_subject": true})).await;
+    let idp = world.idp_admin();
+    let corp = Provisioner::of(&world, "corp").await;
+    let group = corp.group("Eng").await;
+    let person = corp
+        .add(
+            "/Users",
+            &json!({"schemas": [USER], "userName": "erin.there", "externalId": "erin-there"}),
+        )
+        .await;
+    let change = |change: Value| serde_json::from_value(change).unwrap();
+    idp.change::<Upstreams>("corp", &change(json!({"groups": {}})), None).await.unwrap();
+    let add = json!([{"op": "add", "path": "members", "value": [{"value": id(&person)}]}]);
+    refused(&corp.patch(&at("/Groups", &group), add).await, 409, "uniqueness");
+    assert!(held_groups(&world, &person).await.is_empty());
+    assert_eq!(corp.send(Method::DELETE, &at("/Groups", &group), &Value::Null).await.status, 204);
+    assert!(idp.show::<Groups>("engineering").await.is_ok());
+    // Who was unlinked is not linked again by the same `externalId`.
+    world.through(&mut Browser::default(), "corp", "").await.unwrap();
+    let link =
+        passavant_admin::types::PersonLinkQuery { subject: "erin-there".to_owned(), tenant: None };
+    idp.unlink_person("corp", &link).await.unwrap();
+    let page = world.through(&mut Browser::default(), "corp", "").await.unwrap_err();
+    assert_eq!(page.status, 403);
+    let again = NewPersonLink { user: id(&person), subject: "erin-there".to_owned(), tenant: None };
+    idp.link_person("corp", &again).await.unwrap();
+    world.through(&mut Browser::default(), "corp", "").await.unwrap();
+    // What decides who is found is named in the trail.
+    let other = json!([{"op": "replace", "path": "externalId", "value": "somebody-else"}]);
+    corp.patch(&at("/Users", &person), other).await;
+    let filter = AuditFilter {
+        event: Some("provision.changed".to_owned()),
+        limit: 1,
+        ..AuditFilter::default()
+    };
+    let row = &world.idp_store.audit(&filter).await.unwrap()[0];
+    assert_eq!(row.details["detail"], "externalId from `erin-there` to `somebody-else`");
+}
+
+#[tokio::test]
+async fn what_is_written_in_another_way_is_the_same_or_is_refused() {
+    let (world, _fake) = company(json!({})).await;
+    let corp = Provisioner::of(&world, "corp").await;
+    let query = |filter: &str| {
+        form_urlencoded::Serializer::new(String::new()).append_pair("filter", filter).finish()
+    };
+    corp.person(" Caf\u{e9} ").await;
+    for name in ["caf\u{e9}", "CAFE\u{301}", " caf\u{e9}"] {
+        let found =
+            corp.get(&format!("/Users?{}", query(&format!("userName eq \"{name}\"")))).await;
+        assert_eq!(found.json["totalResults"], 1, "{name}: {}", found.text);
+    }
+    corp.group("Sales ").await;
+    let found = corp.get(&format!("/Groups?{}", query("displayName eq \"Sales \""))).await;
+    assert_eq!(found.json["totalResults"], 1, "{}", found.text);
+    for name in ["sales", "SALES", "Engineering"] {
+        let body = json!({"schemas": [GROUP], "displayName": name});
+        refused(&corp.send(Method::POST, "/Groups", &body).await, 409, "uniqueness");
+    }
+    // NUL, and what is no text, is the name of nothing.
+    for path in ["/Users/%00", "/Groups/a%00b", "/Users/%ff", "/Users/a%2Fb"] {
+        refused(&corp.get(path).await, 404, "");
+    }
+    for filter in ["id eq \"a\\u0000b\"", "userName eq \"a\\u0000b\"", "externalId eq \"\\u0000\""]
+    {
+        let found = corp.get(&format!("/Users?{}", query(filter))).await;
+        assert_eq!(found.json["totalResults"], 0, "{filter}: {}", found.text);
+    }
+    let person = corp.person("b").await;
+    let path = at("/Users", &person);
+    let body =
+        json!({"Operations": [{"op": "replace", "path": "title", "value": "x"}]}).to_string();
+    for header in ["W/\"\u{fffd}\"", "nothing", ""] {
+        let ask = corp.request(Method::PATCH, &path).header("if-match", header);
+        let reply = world.send_body(&ask, body.clone().into_bytes()).await;
+        refused(&reply, 412, "");
+    }
+    let numbered = json!({"Operations": [{"method": "DELETE", "path": path, "version": 5}]});
+    let done = corp.send(Method::POST, "/Bulk", &numbered).await;
+    assert_eq!(done.json["Operations"][0]["status"], "400", "{}", done.text);
+    // Read in two ways: refused.
+    for twice in [
+        r#"{"Operations":[{"op":"replace","value":{"active":false,"active":true}}]}"#,
+        r#"{"Operations":[{"op":"replace","value":{"ACTIVE":false,"active":true}}]}"#,
+        r#"{"Operations":[],"Operations":[{"op":"replace","path":"active","value":false}]}"#,
+    ] {
+        let ask = corp.request(Method::PATCH, &path);
+        refused(&world.send_body(&ask, twice.as_bytes().to_vec()).await, 400, "invalidSyntax");
+    }
+    // The domain of an address is what follows its one `@`.
+    let address = json!([{"op": "replace", "path": "emails", "value": [{"value": "ceo@partner.example@acme.example"}]}]);
+    refused(&corp.patch(&path, address).await, 400, "invalidValue");
+    let search = json!({"Operations": [{"method": "POST", "path": "/Users/.search", "bulkId": "a", "data": {}}]});
+    let done = corp.send(Method::POST, "/Bulk", &search).await;
+    assert_eq!(done.json["Operations"][0]["status"], "400");
+}

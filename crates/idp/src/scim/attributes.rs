@@ -12,6 +12,9 @@ pub(super) const GROUP: &str = "urn:ietf:params:scim:schemas:core:2.0:Group";
 /// The longest text, in bytes.
 const LONGEST: usize = 1024;
 
+/// The attribute of groups that names people.
+pub(super) const MEMBERS: &str = "members";
+
 /// The most values of an attribute that has several.
 const MOST_VALUES: usize = 20;
 
@@ -267,6 +270,10 @@ pub(super) fn kept(attribute: &Attribute, value: &Value) -> Result<Option<Value>
         (Holds::Several(parts), said) => {
             let one = std::slice::from_ref(said);
             let said = said.as_array().map_or(one, Vec::as_slice);
+            // Before each is compared with those before it.
+            if said.len() > MOST_VALUES {
+                return Err(too_many(name));
+            }
             let mut held: Vec<Value> = Vec::new();
             for value in said {
                 let value = match value {
@@ -295,6 +302,10 @@ pub(super) fn kept(attribute: &Attribute, value: &Value) -> Result<Option<Value>
     })
 }
 
+fn too_many(name: &str) -> ScimError {
+    ScimError::value(format!("`{name}` has more than {MOST_VALUES} values"))
+}
+
 /// Two values of an attribute say the same: one of them is superfluous.
 fn same(held: &Value, value: &Map<String, Value>) -> bool {
     held.as_object() == Some(value)
@@ -308,9 +319,14 @@ pub(super) fn several(
     let name = attribute.name;
     if name == "emails" {
         if held.len() > MOST_VALUES {
-            return Err(ScimError::value(format!("`{name}` has more than {MOST_VALUES} values")));
+            return Err(too_many(name));
         }
-        let is = |value: &Value| value["value"].as_str().is_some_and(is_email);
+        // A second `@` would make the domain of one address look like another's.
+        let is = |value: &Value| {
+            value["value"]
+                .as_str()
+                .is_some_and(|text| is_email(text) && text.matches('@').count() == 1)
+        };
         if let Some(bad) = held.iter().find(|value| !is(value)) {
             return Err(ScimError::value(format!("`{name}`: {} is no address", bad["value"])));
         }
@@ -377,6 +393,13 @@ pub(super) fn read(kind: Kind, body: &Value) -> Result<Map<String, Value>, ScimE
         }
         // What is not kept, and what only this server writes, is passed over (RFC 7644, section 3.3).
         let Place::Kept(attribute, _) = find(kind, None, name) else { continue };
+        if kind == Kind::Group && attribute.name == MEMBERS {
+            // They are read as ids, in one go: there may be thousands.
+            if held.insert(MEMBERS.to_owned(), value.clone()).is_some() {
+                return Err(ScimError::syntax(format!("`{name}` occurs twice")));
+            }
+            continue;
+        }
         if let Some(value) = kept(attribute, value)?
             && held.insert(attribute.name.to_owned(), value).is_some()
         {
@@ -416,6 +439,10 @@ fn described(attribute: &Attribute) -> Value {
     });
     if matches!(attribute.holds, Holds::Reference) {
         value["referenceTypes"] = json!(["User"]);
+    }
+    if attribute.name == "type" && attribute.immutable {
+        // Nobody but a person is a member.
+        value["canonicalValues"] = json!(["User"]);
     }
     if let Some(parts) = parts {
         value["subAttributes"] = parts.iter().map(described).collect();

@@ -124,7 +124,15 @@ impl Asked {
             })
             .collect::<Result<_, ScimError>>()?;
         let steps: Vec<&str> = steps.iter().map(String::as_str).collect();
+        if steps.contains(&".search") {
+            return Err(ScimError::syntax("a search is a request of its own"));
+        }
         let data = resolved(&operation["data"], made)?;
-        self.resource(&method, &steps, &data, operation["version"].as_str()).await
+        let version = match &operation["version"] {
+            Value::Null => None,
+            Value::String(version) => Some(version.as_str()),
+            _ => return Err(ScimError::value("`version` must be a text")),
+        };
+        self.resource(&method, &steps, &data, version).await
     }
 }

@@ -2,9 +2,10 @@
 //! evaluated on a resource as it is shown.
 
 use super::{
-    attributes::{self, Holds, Kind, Place, part},
+    attributes::{self, Attribute, Holds, Kind, Place, part},
     error::ScimError,
 };
+use passavant_authority::passwords::normal_username;
 use passavant_proto::others_text::shown;
 use scim_v2::filter::{AttrExp, AttrPath, CompValue, CompareOp, Filter, ValFilter};
 use serde_json::Value;
@@ -175,22 +176,50 @@ fn check(kind: Kind, filter: &Filter) -> Result<(), ScimError> {
         Filter::Attr(AttrExp::Present(path) | AttrExp::Comparison(path, ..)) => {
             known(kind, path).map(|_| ())
         }
-        Filter::ValuePath(value) => {
-            known(kind, &value.attr)?;
-            Ok(())
-        }
+        Filter::ValuePath(value) => match known(kind, &value.attr)? {
+            Place::Kept(Attribute { holds: Holds::Several(parts), .. }, _) => {
+                check_parts(parts, &value.filter)
+            }
+            Place::Kept(attribute, _) => {
+                Err(ScimError::filter(format!("`{}` has one value", attribute.name)))
+            }
+            _ => Ok(()),
+        },
         Filter::Not(inner) => check(kind, inner),
         Filter::And(all) | Filter::Or(all) => all.iter().try_for_each(|inner| check(kind, inner)),
     }
 }
 
 fn known(kind: Kind, path: &AttrPath) -> Result<Place, ScimError> {
-    match attributes::find(kind, path.uri.as_deref(), &path.name) {
-        Place::Unknown => Err(ScimError::filter(format!(
-            "there is no attribute `{}`: /Schemas lists them",
-            shown(&path.to_string(), 200)
-        ))),
-        place => Ok(place),
+    let place = attributes::find(kind, path.uri.as_deref(), &path.name);
+    let parts = match place {
+        Place::Unknown => return Err(unknown(path)),
+        Place::Kept(Attribute { holds: Holds::Several(parts) | Holds::Parts(parts), .. }, _) => {
+            parts
+        }
+        Place::Kept(..) if path.sub_attr.is_some() => return Err(unknown(path)),
+        place => return Ok(place),
+    };
+    match &path.sub_attr {
+        Some(sub) if part(parts, sub).is_none() => Err(unknown(path)),
+        _ => Ok(place),
+    }
+}
+
+fn unknown(path: &AttrPath) -> ScimError {
+    let name = shown(&path.to_string(), 200);
+    ScimError::filter(format!("there is no attribute `{name}`: /Schemas lists them"))
+}
+
+fn check_parts(parts: &'static [Attribute], filter: &ValFilter) -> Result<(), ScimError> {
+    match filter {
+        ValFilter::Attr(AttrExp::Present(path) | AttrExp::Comparison(path, ..)) => {
+            part(parts, &path.name).map(|_| ()).ok_or_else(|| unknown(path))
+        }
+        ValFilter::Not(inner) => check_parts(parts, inner),
+        ValFilter::And(all) | ValFilter::Or(all) => {
+            all.iter().try_for_each(|inner| check_parts(parts, inner))
+        }
     }
 }
 
@@ -285,8 +314,13 @@ fn is_absent(op: &CompareOp, wanted: &CompValue) -> bool {
 }
 
 fn compares(held: &Value, op: &CompareOp, wanted: &CompValue, exact: bool) -> bool {
-    let folded = |text: &str| if exact { text.to_owned() } else { text.to_lowercase() };
+    // As names are kept: the same letters in another form are the same.
+    let folded = |text: &str| if exact { text.to_owned() } else { normal_username(text) };
     match (held, wanted) {
+        // Some clients write a text of digits without quotes.
+        (Value::String(_), CompValue::Number(number)) => {
+            compares(held, op, &CompValue::Str(number.to_string()), exact)
+        }
         (Value::String(held), CompValue::Str(wanted)) => {
             let (held, wanted) = (folded(held), folded(wanted));
             match op {
@@ -412,6 +446,8 @@ mod tests {
             (r#"userName ew "example" and (title pr or active eq true)"#, true),
             ("phoneNumbers pr", false),
             ("externalId eq 0uA", true),
+            ("title eq 12", false),
+            ("userName eq \" Erin@Acme.example \"", true),
             ("id eq U1 and active eq True", true),
             ("not(title pr)", true),
             (r#"emails[type eq "work"].value eq "erin@acme.example""#, true),

@@ -5,12 +5,12 @@ use super::{
     attributes::{self, Kind},
     broken,
     error::ScimError,
-    is_version, never, not_made,
+    is_match, never, not_made,
     patch::{MOST_MEMBERS, Patch, ids},
     person,
 };
 use axum::http::StatusCode;
-use passavant_proto::time::Timestamp;
+use passavant_authority::passwords::normal_username;
 use passavant_store::{Lookup, MemberChange, ProvisionedGroup};
 use serde_json::{Map, Value};
 
@@ -33,7 +33,7 @@ fn external_of(held: &Map<String, Value>) -> Result<Option<String>, ScimError> {
 
 /// The members that a whole group names.
 fn members_of(held: &Map<String, Value>) -> Result<MemberChange, ScimError> {
-    let named = match held.get("members") {
+    let named = match held.get(attributes::MEMBERS) {
         Some(members) => ids(members)?,
         None => Vec::new(),
     };
@@ -88,17 +88,19 @@ impl Asked {
         let now = authority.now();
         let mut group = ProvisionedGroup {
             id: authority.context.entropy.id(),
+            normal_name: normal_username(&name_of(&held)?),
             display_name: name_of(&held)?,
             external_id: external_of(&held)?,
             group: String::new(),
+            version: 1,
             created_at: now,
             changed_at: now,
         };
         let added = authority.store.add_provisioned_group(&self.by, &mut group, now);
         added.await.map_err(|error| broken(&error))?.map_err(|error| not_made(never(error)))?;
-        if !members.is_empty() {
+        if members.named() > 0 {
             let id = group.id.clone();
-            self.change_group(&id, None, |_| Ok((None, members.clone()))).await?;
+            group = self.change_group(&id, None, |_| Ok((None, members))).await?;
         }
         self.shown(StatusCode::CREATED, &group).await
     }
@@ -109,24 +111,14 @@ impl Asked {
         &self,
         id: &str,
         if_match: Option<&str>,
-        change: impl Fn(
+        change: impl FnOnce(
             Map<String, Value>,
         ) -> Result<(Option<Map<String, Value>>, MemberChange), ScimError>
-        + Send
-        + Sync,
+        + Send,
     ) -> Result<ProvisionedGroup, ScimError> {
         let authority = &self.idp.0.authority;
-        // The version covers the members, who are read before: whoever changes them in between is not
-        // overwritten but for what this request says itself.
-        if if_match.is_some() {
-            let store = &authority.store;
-            let found = store.provisioned_groups(&self.upstream.name, Lookup::Id(id), (0, 1)).await;
-            let (_, groups) = found.map_err(|error| broken(&error))?;
-            let group = groups.first().ok_or_else(ScimError::missing)?;
-            let members = self.members(group, true).await?;
-            is_version(if_match, &person::shown_group(group, members, &self.base))?;
-        }
         let set = |group: &mut ProvisionedGroup| {
+            is_match(if_match, &person::version_of(group))?;
             let mut held = Map::new();
             held.insert("displayName".to_owned(), group.display_name.as_str().into());
             if let Some(external) = &group.external_id {
@@ -135,6 +127,7 @@ impl Asked {
             let (held, members) = change(held)?;
             if let Some(held) = held {
                 group.display_name = name_of(&held)?;
+                group.normal_name = normal_username(&group.display_name);
                 group.external_id = external_of(&held)?;
             }
             Ok(members)
@@ -152,8 +145,7 @@ impl Asked {
     ) -> Result<Answer, ScimError> {
         let new = attributes::read(Kind::Group, body)?;
         let members = members_of(&new)?;
-        let group =
-            self.change_group(id, if_match, |_| Ok((Some(new.clone()), members.clone()))).await?;
+        let group = self.change_group(id, if_match, |_| Ok((Some(new), members))).await?;
         self.shown(StatusCode::OK, &group).await
     }
 
@@ -181,12 +173,9 @@ impl Asked {
         id: &str,
         if_match: Option<&str>,
     ) -> Result<Answer, ScimError> {
-        if if_match.is_some() {
-            self.change_group(id, if_match, |_| Ok((None, MemberChange::default()))).await?;
-        }
         let authority = &self.idp.0.authority;
-        let now: Timestamp = authority.now();
-        let stands = |_: &ProvisionedGroup| Ok(());
+        let now = authority.now();
+        let stands = |group: &ProvisionedGroup| is_match(if_match, &person::version_of(group));
         let removed = authority.store.remove_provisioned_group(&self.by, id, stands, now).await;
         removed.map_err(|error| broken(&error))?.map_err(not_made)?;
         Ok(Answer::empty(StatusCode::NO_CONTENT))

@@ -25,6 +25,7 @@ use passavant_authority::{admission::Sender, answer::throttled, origin::origin_o
 use passavant_proto::{
     event::{Detail, RequestEvent},
     identifier::Issuer,
+    jose::claims::parse_json,
     oidc::upstream::{UpstreamProvider, provisioning_path},
     secret::Secret,
 };
@@ -119,8 +120,12 @@ fn not_made(error: NotProvisioned<ScimError>) -> ScimError {
              `passavant admin upstream change --group`",
         ),
         NotProvisioned::NoGroup(group) => ScimError::taken(format!(
-            "an administrator has mapped this name to the group `{group}`, which is not there any more"
+            "an administrator had mapped this group to `{group}`; that group is gone, or the mapping was taken back"
         )),
+        NotProvisioned::Overtaken => ScimError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "another change of this group overtook this one; try again",
+        ),
         NotProvisioned::NoToken => unauthorized(),
         NotProvisioned::Rule(error) => error,
     }
@@ -131,6 +136,7 @@ fn never<T>(error: NotProvisioned<std::convert::Infallible>) -> NotProvisioned<T
         NotProvisioned::Missing => NotProvisioned::Missing,
         NotProvisioned::Taken => NotProvisioned::Taken,
         NotProvisioned::NoGroup(group) => NotProvisioned::NoGroup(group),
+        NotProvisioned::Overtaken => NotProvisioned::Overtaken,
         NotProvisioned::NoToken => NotProvisioned::NoToken,
         NotProvisioned::Rule(rule) => match rule {},
     }
@@ -173,8 +179,11 @@ async fn admitted(idp: Idp, request: Request) -> Result<Asked, Response<Body>> {
     let body = body.map_err(|_| {
         ScimError::too_large(format!("the body is larger than {LARGEST} bytes")).answer()
     })?;
+    // All of them; one that cannot be read fits nothing.
     let header = |name: header::HeaderName| {
-        parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        let all = parts.headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?"));
+        let all: Vec<&str> = all.collect();
+        (!all.is_empty()).then(|| all.join(","))
     };
     let query = parts.uri.query().unwrap_or_default().as_bytes();
     Ok(Asked {
@@ -196,13 +205,17 @@ fn place(issuer: &Issuer, path: &str) -> Option<(String, Vec<String>)> {
     let below = path.strip_prefix(issuer.path())?.strip_prefix("/scim/")?;
     let (upstream, rest) = below.split_once('/')?;
     let rest = rest.strip_prefix("v2")?;
-    let step = |step: &str| percent_decoded(step);
+    // What is no text is the name of nothing.
+    let step =
+        |step: &str| percent_encoding::percent_decode_str(step).decode_utf8_lossy().into_owned();
     let steps = rest.split('/').filter(|step| !step.is_empty()).map(step);
-    Some((upstream.to_owned(), steps.collect::<Option<_>>()?))
+    Some((upstream.to_owned(), steps.collect()))
 }
 
-fn percent_decoded(step: &str) -> Option<String> {
-    percent_encoding::percent_decode_str(step).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+/// Whether a text can be an id of this server: anything else is the id of nothing.
+fn is_id(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
 }
 
 async fn authenticated(
@@ -252,8 +265,9 @@ impl Asked {
     }
 
     fn json(&self) -> Result<Value, ScimError> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| ScimError::syntax(format!("the body is no JSON: {error}")))
+        // What says a member twice could be read in two ways.
+        parse_json(&self.body)
+            .map_err(|_| ScimError::syntax("the body is no JSON, or has a member twice"))
     }
 
     async fn done(&self) -> Result<Answer, ScimError> {
@@ -298,6 +312,12 @@ impl Asked {
             ["Groups", rest @ ..] => (Kind::Group, rest),
             _ => return Err(ScimError::missing()),
         };
+        if let [id] = rest
+            && *id != ".search"
+            && !is_id(id)
+        {
+            return Err(ScimError::missing());
+        }
         match (kind, rest, method.as_str()) {
             (_, [], "GET") => self.list(kind, &self.query_page()?).await,
             (_, [".search"], "POST") => self.list(kind, &Self::body_page(body)?).await,
@@ -319,8 +339,11 @@ impl Asked {
 
 /// Whether a resource is the one that the provisioner means (RFC 7644, section 3.14).
 fn is_version(wanted: Option<&str>, resource: &Value) -> Result<(), ScimError> {
+    is_match(wanted, resource["meta"]["version"].as_str().unwrap_or_default())
+}
+
+fn is_match(wanted: Option<&str>, version: &str) -> Result<(), ScimError> {
     let Some(wanted) = wanted else { return Ok(()) };
-    let version = resource["meta"]["version"].as_str().unwrap_or_default();
     if wanted.split(',').any(|one| matches!(one.trim(), "*") || same_version(one, version)) {
         return Ok(());
     }

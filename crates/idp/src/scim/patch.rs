@@ -132,7 +132,7 @@ impl Patch {
                 None => self.without_path(*op, id, value, held, &mut members)?,
             }
         }
-        if members.len() > MOST_MEMBERS {
+        if members.named() > MOST_MEMBERS {
             return Err(ScimError::too_many(format!(
                 "more than {MOST_MEMBERS} members in one request"
             )));
@@ -152,6 +152,11 @@ impl Patch {
         let Value::Object(said) = value else {
             return Err(ScimError::syntax("without a `path`, `value` must be an object"));
         };
+        let mut names: Vec<String> = said.keys().map(|name| name.to_ascii_lowercase()).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|two| two[0] == two[1]) {
+            return Err(ScimError::syntax(format!("`{}` occurs twice", shown(&twice[0], 100))));
+        }
         for (name, value) in said {
             // Okta repeats them in the value.
             let repeats = name.eq_ignore_ascii_case("id") && value == id;
@@ -180,7 +185,7 @@ impl Patch {
         };
         match path.place {
             Place::Kept(attribute, false)
-                if self.kind == Kind::Group && attribute.name == "members" =>
+                if self.kind == Kind::Group && attribute.name == attributes::MEMBERS =>
             {
                 change_members(op, path, value, members)
             }

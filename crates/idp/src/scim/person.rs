@@ -30,18 +30,17 @@ fn with_meta(
     kind: Kind,
     base: &str,
     id: &str,
-    (created, changed): (Timestamp, Timestamp),
+    (created, changed, version): (Timestamp, Timestamp, String),
     held: Map<String, Value>,
 ) -> Value {
     let mut resource = Value::Object(held);
-    // What was never provisioned has no times of provisioning.
-    let version = version(&resource);
     resource["id"] = id.into();
     let mut meta = json!({
         "resourceType": kind.name(),
         "location": format!("{base}/{}/{id}", kind.endpoint()),
         "version": version,
     });
+    // What was never provisioned has no times of provisioning.
     if created.0 > 0 {
         meta["created"] = date_time(created);
         meta["lastModified"] = date_time(changed);
@@ -50,9 +49,14 @@ fn with_meta(
     resource
 }
 
-/// The version of a resource: another one for every content (RFC 7644, section 3.14).
-fn version(resource: &Value) -> String {
-    format!("W/\"{}\"", &sha256(resource.to_string().as_bytes())[..22])
+/// The version of what a text says: another one for every content (RFC 7644, section 3.14).
+fn version(content: &str) -> String {
+    format!("W/\"{}\"", &sha256(content.as_bytes())[..22])
+}
+
+/// The version of a group: another one after every change by provisioning, whatever is shown of it.
+pub(super) fn version_of(group: &ProvisionedGroup) -> String {
+    version(&format!("{} {}", group.id, group.version))
 }
 
 /// What is kept of a person, by the names of SCIM: what was said, as far as their record still says
@@ -116,7 +120,8 @@ pub(super) fn shown(person: &ProvisionedPerson, base: &str) -> Value {
         schemas.push(ENTERPRISE);
     }
     resource.insert("schemas".to_owned(), schemas.into());
-    let times = (person.created_at, person.changed_at);
+    let version = version(&Value::Object(resource.clone()).to_string());
+    let times = (person.created_at, person.changed_at, version);
     with_meta(Kind::User, base, &person.user.id, times, resource)
 }
 
@@ -142,7 +147,7 @@ pub(super) fn shown_group(
     if let Some(members) = members {
         resource.insert("members".to_owned(), members);
     }
-    let times = (group.created_at, group.changed_at);
+    let times = (group.created_at, group.changed_at, version_of(group));
     with_meta(Kind::Group, base, &group.id, times, resource)
 }
 

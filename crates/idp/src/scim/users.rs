@@ -19,6 +19,12 @@ use serde_json::{Map, Value};
 /// The most resources of one answer.
 pub(super) const LARGEST_PAGE: i64 = 200;
 
+/// The most members that the groups of one list have together.
+const MOST_LISTED_MEMBERS: usize = 50_000;
+
+/// The most attributes that a request names.
+const MOST_NAMES: usize = 100;
+
 /// The most resources that a filter without an index looks at.
 const MOST_LOOKED_AT: i64 = 10_000;
 
@@ -52,6 +58,10 @@ impl Shows {
             };
             names.map(bare).filter(|name| !name.is_empty()).collect()
         };
+        let named = |list: Option<&str>| list.map_or(0, |list| list.split(',').count());
+        if named(only) + named(without) > MOST_NAMES {
+            return Err(ScimError::value(format!("more than {MOST_NAMES} attributes are named")));
+        }
         let shows = Self { only: names(only), without: names(without) };
         if !shows.only.is_empty() && !shows.without.is_empty() {
             return Err(ScimError::syntax(
@@ -126,14 +136,34 @@ fn number(name: &str, value: Option<&str>, usual: i64) -> Result<i64, ScimError>
     Ok(value.parse().unwrap_or(most))
 }
 
-/// The part of what was found that a page is.
-fn sliced(found: Vec<Value>, page: &Page) -> Value {
-    let total = i64::try_from(found.len()).unwrap_or(i64::MAX);
-    let skip = usize::try_from(page.start - 1).unwrap_or(usize::MAX);
-    let count = usize::try_from(page.count).unwrap_or_default();
-    let some = found.into_iter().skip(skip).take(count);
-    let shown: Vec<Value> = some.map(|resource| page.shows.of_resource(resource)).collect();
-    listed(&shown, total, page.start)
+/// What of a list or search is kept while it is looked for.
+struct Found<'a> {
+    shows: &'a Shows,
+    /// How many that fit come before the page.
+    skip: i64,
+    count: i64,
+    total: i64,
+    shown: Vec<Value>,
+    /// How many members were read.
+    members: usize,
+}
+
+impl<'a> Found<'a> {
+    fn new(page: &'a Page) -> Self {
+        let (skip, count) = (page.start - 1, page.count);
+        Self { shows: &page.shows, skip, count, total: 0, shown: Vec::new(), members: 0 }
+    }
+
+    fn take(&mut self, resource: Value, wanted: Option<&Wanted>) {
+        if wanted.is_some_and(|wanted| !wanted.fits(&resource)) {
+            return;
+        }
+        let shown = i64::try_from(self.shown.len()).unwrap_or(i64::MAX);
+        if self.total >= self.skip && shown < self.count {
+            self.shown.push(self.shows.of_resource(resource));
+        }
+        self.total += 1;
+    }
 }
 
 impl Asked {
@@ -192,42 +222,23 @@ impl Asked {
     /// A list, of people or of groups.
     pub(super) async fn list(&self, kind: Kind, page: &Page) -> Result<Answer, ScimError> {
         let wanted = page.filter.as_deref().map(|text| Wanted::parse(kind, text)).transpose()?;
-        let with_members = kind == Kind::Group
-            && (page.shows.has("members") || wanted.as_ref().is_some_and(Wanted::asks_for_members));
-        let Some(wanted) = wanted else {
+        let mut found = Found::new(page);
+        if wanted.is_none() {
+            // The page as it is: nothing before it is looked at.
             let range = (page.start - 1, page.count);
-            let (total, found) = self.some(kind, &Lookup::All, range, with_members).await?;
-            let shown: Vec<Value> =
-                found.into_iter().map(|resource| page.shows.of_resource(resource)).collect();
-            return Ok(Answer::ok(listed(&shown, total, page.start)));
-        };
-        let key = wanted.key();
-        let normal;
-        let lookup = match &key {
-            None => Lookup::All,
-            Some(Key::Id(id)) => Lookup::Id(id),
-            Some(Key::External(id)) => Lookup::External(id),
-            Some(Key::Name(name)) => {
-                normal =
-                    if kind == Kind::User { normal_username(name) } else { name.to_lowercase() };
-                Lookup::Name(&normal)
-            }
-        };
-        let (total, found) = self.some(kind, &lookup, (0, MOST_LOOKED_AT), with_members).await?;
-        if total > MOST_LOOKED_AT {
-            return Err(ScimError::too_many(format!(
-                "this filter would look at more than {MOST_LOOKED_AT} resources: ask for `userName eq`, \
-                 `externalId eq` or `id eq`, a group by `displayName eq`"
-            )));
+            let with_members = kind == Kind::Group && page.shows.has(attributes::MEMBERS);
+            found.skip = 0;
+            let total =
+                self.look(kind, (&Lookup::All, range), with_members, None, &mut found).await?;
+            return Ok(Answer::ok(listed(&found.shown, total, page.start)));
         }
-        let fitting: Vec<Value> =
-            found.into_iter().filter(|resource| wanted.fits(resource)).collect();
-        Ok(Answer::ok(sliced(fitting, page)))
+        self.find(kind, page, wanted.as_ref(), &mut found).await?;
+        Ok(Answer::ok(listed(&found.shown, found.total, page.start)))
     }
 
     /// A search among people and groups together.
     pub(super) async fn search(&self, page: &Page) -> Result<Answer, ScimError> {
-        let mut found = Vec::new();
+        let mut found = Found::new(page);
         for kind in [Kind::User, Kind::Group] {
             let wanted = match page.filter.as_deref().map(|text| Wanted::parse(kind, text)) {
                 None => None,
@@ -236,27 +247,64 @@ impl Asked {
                 Some(Err(error)) if error.detail.starts_with("there is no attribute") => continue,
                 Some(Err(error)) => return Err(error),
             };
-            let members = kind == Kind::Group;
-            let (total, some) = self.some(kind, &Lookup::All, (0, MOST_LOOKED_AT), members).await?;
-            if total > MOST_LOOKED_AT {
-                return Err(ScimError::too_many(
-                    "there are too many: search in `/Users` or `/Groups`",
-                ));
-            }
-            let fits =
-                |resource: &Value| wanted.as_ref().is_none_or(|wanted| wanted.fits(resource));
-            found.extend(some.into_iter().filter(fits));
+            self.find(kind, page, wanted.as_ref(), &mut found).await?;
         }
-        Ok(Answer::ok(sliced(found, page)))
+        Ok(Answer::ok(listed(&found.shown, found.total, page.start)))
     }
 
-    async fn some(
+    /// Finds what fits, some at a time: only the page is kept.
+    async fn find(
         &self,
         kind: Kind,
-        lookup: &Lookup<'_>,
-        range: (i64, i64),
+        page: &Page,
+        wanted: Option<&Wanted>,
+        found: &mut Found<'_>,
+    ) -> Result<(), ScimError> {
+        let with_members = kind == Kind::Group
+            && (page.shows.has(attributes::MEMBERS)
+                || wanted.is_some_and(Wanted::asks_for_members));
+        let key = wanted.and_then(Wanted::key);
+        let normal;
+        let lookup = match &key {
+            None => Lookup::All,
+            // No id and no name has it, and a database may not take it.
+            Some(Key::Id(text) | Key::External(text) | Key::Name(text)) if text.contains('\0') => {
+                return Ok(());
+            }
+            Some(Key::Id(id)) => Lookup::Id(id),
+            Some(Key::External(id)) => Lookup::External(id),
+            Some(Key::Name(name)) => {
+                normal = normal_username(name);
+                Lookup::Name(&normal)
+            }
+        };
+        let mut offset = 0;
+        loop {
+            let range = (offset, LARGEST_PAGE);
+            let total = self.look(kind, (&lookup, range), with_members, wanted, found).await?;
+            if total > MOST_LOOKED_AT {
+                return Err(ScimError::too_many(format!(
+                    "this filter would look at more than {MOST_LOOKED_AT} resources: ask for `userName eq`, \
+                     `externalId eq` or `id eq`, a group by `displayName eq`"
+                )));
+            }
+            offset += LARGEST_PAGE;
+            if offset >= total {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Looks at some resources, and keeps those that fit and are of the page. Returns how many there
+    /// are to look at.
+    async fn look(
+        &self,
+        kind: Kind,
+        (lookup, range): (&Lookup<'_>, (i64, i64)),
         with_members: bool,
-    ) -> Result<(i64, Vec<Value>), ScimError> {
+        wanted: Option<&Wanted>,
+        found: &mut Found<'_>,
+    ) -> Result<i64, ScimError> {
         let store = &self.idp.0.authority.store;
         let upstream = self.upstream.name.as_str();
         match kind {
@@ -265,19 +313,28 @@ impl Asked {
                     .provisioned_people(upstream, *lookup, range)
                     .await
                     .map_err(|error| broken(&error))?;
-                Ok((total, people.iter().map(|one| person::shown(one, &self.base)).collect()))
+                for one in &people {
+                    found.take(person::shown(one, &self.base), wanted);
+                }
+                Ok(total)
             }
             Kind::Group => {
                 let (total, groups) = store
                     .provisioned_groups(upstream, *lookup, range)
                     .await
                     .map_err(|error| broken(&error))?;
-                let mut shown = Vec::with_capacity(groups.len());
                 for group in &groups {
                     let members = self.members(group, with_members).await?;
-                    shown.push(person::shown_group(group, members, &self.base));
+                    found.members += members.as_ref().map_or(0, Vec::len);
+                    found.take(person::shown_group(group, members, &self.base), wanted);
+                    if found.members > MOST_LISTED_MEMBERS && !found.shown.is_empty() {
+                        return Err(ScimError::too_many(format!(
+                            "these groups have more than {MOST_LISTED_MEMBERS} members: add \
+                             `excludedAttributes=members`, or ask for fewer groups by `count`"
+                        )));
+                    }
                 }
-                Ok((total, shown))
+                Ok(total)
             }
         }
     }

@@ -3,6 +3,7 @@
 mod account;
 mod credential;
 mod installation;
+mod provisioned_group;
 mod provisioning;
 mod stranger;
 mod upstream;
@@ -13,11 +14,9 @@ pub(crate) use credential::end_credentials;
 pub use credential::{MOST_PASSKEYS, Passkey, PasskeyAdded, Proved, Totp};
 pub(crate) use installation::INSTALLATION;
 pub use installation::{Installation, MOST_INSTALLATIONS};
+pub use provisioned_group::{MemberChange, ProvisionedGroup};
 pub(crate) use provisioning::end_provisioning;
-pub use provisioning::{
-    Lookup, MemberChange, NotProvisioned, ProvisionedGroup, ProvisionedPerson, Provisioner,
-    ProvisioningToken,
-};
+pub use provisioning::{Lookup, NotProvisioned, ProvisionedPerson, Provisioner, ProvisioningToken};
 pub(crate) use stranger::LetIn;
 pub use upstream::{
     Checked, DueSession, LoggedOut, PersonLink, Told, UpstreamOutcome, UpstreamSignIn,

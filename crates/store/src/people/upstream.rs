@@ -5,7 +5,10 @@ use crate::{
     database::{Store, StoreError, reading},
     directory::{Put, read, write},
     ledger::{AuditEvent, UsedJti, insert_audit, insert_jtis},
-    people::{Group, User, provisioning::provisioned_as},
+    people::{
+        Group, User,
+        provisioning::{keep_unlinked, provisioned_as},
+    },
     record::{Record, record},
     sign_in::{Session, end_session, end_sign_ins, end_upstream, insert_session, leave_cookie},
 };
@@ -567,6 +570,7 @@ impl Store {
         let (mut transaction, checked) = self.begin_act(&event).await?;
         let Some(user_id) = linked_user(&mut transaction, link).await? else { return Ok(false) };
         delete_link(&mut transaction, link).await?;
+        keep_unlinked(&mut transaction, &user_id).await?;
         end_sign_ins(&mut transaction, &user_id, now).await?;
         self.commit_directory(transaction, checked, event).await?;
         Ok(true)
@@ -661,8 +665,16 @@ fn changed(before: &User, after: &User, link: &SubjectLink, now: Timestamp) -> A
 /// What differs, without what it is: groups by name, the others by what they are called.
 pub(crate) fn changed_of(before: &User, after: &User) -> String {
     let mut what: Vec<String> = Vec::new();
-    what.extend(after.groups.difference(&before.groups).map(|group| format!("into {group}")));
-    what.extend(before.groups.difference(&after.groups).map(|group| format!("out of {group}")));
+    // A name with a comma in it is no list of names.
+    let named = |group: &String| {
+        if group.contains([',', '`']) { format!("`{group}`") } else { group.clone() }
+    };
+    let into =
+        after.groups.difference(&before.groups).map(|group| format!("into {}", named(group)));
+    what.extend(into);
+    let out =
+        before.groups.difference(&after.groups).map(|group| format!("out of {}", named(group)));
+    what.extend(out);
     for (name, differs) in [
         ("email", before.email != after.email || before.email_verified != after.email_verified),
         ("username", before.username != after.username),

@@ -154,6 +154,11 @@ pub(crate) async fn forget_user(
     end_user(transaction, id, true, now).await?;
     remove_person_links(transaction, "user_id", id).await?;
     end_credentials(transaction, id).await?;
+    // With the refresh tokens that their sessions were checked with.
+    sqlx::query("DELETE FROM upstream_sessions WHERE user_id = $1")
+        .bind(id)
+        .execute(&mut **transaction)
+        .await?;
     sqlx::query("DELETE FROM provisioned_people WHERE user_id = $1")
         .bind(id)
         .execute(&mut **transaction)
