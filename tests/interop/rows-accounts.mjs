@@ -3,6 +3,7 @@
 // env: SCIM (a Python with scim2-tester)
 import { spawn } from 'node:child_process';
 import { createHmac } from 'node:crypto';
+import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,7 +11,6 @@ import { join } from 'node:path';
 const sleep = ms => new Promise(r => setTimeout(r, ms));
 const claims = token => JSON.parse(Buffer.from(token.split('.')[1], 'base64url'));
 const ID_JAG = 'urn:ietf:params:oauth:token-type:id-jag', EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
-const BACK = 'http://127.0.0.1:8765/callback';
 
 /** The code of an authenticator application (RFC 6238). */
 const code = (letters, at = Date.now()) => {
@@ -46,11 +46,16 @@ issuer = "${canvas.ras}"
 listen = "127.0.0.1:${ras}"
 database = "sqlite:canvas.db"
 `);
-  const server = spawn(E.PASSAVANT, ['serve', '--config', config], { stdio: ['ignore', 'pipe', 'pipe'] });
-  process.on('exit', () => server.kill('SIGTERM'));
-  let told = '';
-  for (const stream of [server.stdout, server.stderr]) stream.on('data', chunk => { told += chunk; });
-  for (let i = 0; await isFree(port) || !told.includes('ready'); i++) { must(i < 400 && server.exitCode === null, told); await sleep(50); }
+  async function serve() {
+    const child = spawn(E.PASSAVANT, ['serve', '--config', config], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const ended = new Promise(r => child.on('close', r));
+    process.on('exit', () => child.kill('SIGTERM'));
+    let told = '';
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', chunk => { told += chunk; });
+    for (let i = 0; await isFree(port) || !told.includes('ready'); i++) { must(i < 400 && child.exitCode === null, told); await sleep(50); }
+    return { told: () => told, stop: async () => { child.kill('SIGTERM'); await ended; } };
+  }
+  let server = await serve();
   const admin = (...args) => run(E.PASSAVANT, ['admin', '--config', config, '--json', ...args]);
   const made = (...args) => JSON.parse(admin(...args));
 
@@ -68,6 +73,9 @@ database = "sqlite:canvas.db"
     return said.trim().split('\n').at(-1);
   });
 
+  const application = createServer((_, answer) => answer.end('back at the application')).listen(0, '127.0.0.1');
+  await new Promise(r => application.once('listening', r));
+  const BACK = `http://127.0.0.1:${application.address().port}/callback`;
   const scopes = ['--scopes', 'canvas.read'];
   admin('--ras', 'canvas', 'resource', 'add', canvas.mcp, ...scopes);
   admin('--ras', 'canvas', 'trust', 'add', idp, '--just-in-time');
@@ -133,16 +141,12 @@ database = "sqlite:canvas.db"
       must(held.isResidentCredential && held.rpId === 'localhost', JSON.stringify(held));
       must(!Buffer.from(held.userHandle, 'base64').toString().includes('nora'), 'the handle names her');
       await looked(page, 'account-passkey-wide-light');
-      // The same device has one already.
-      await page.click('form[data-passkey=create] button');
-      await page.waitForSelector('text=sign in again now, text=has a passkey for this account already', { strict: false }).catch(() => {});
-
       // An agent with a sign-in by password is told what is missing, signs her in once, and goes on.
       const weak = await visitor(1280, 'light', false);
       const first = await asking({});
       await weak.page.goto(first.url);
       await byPassword(weak.page);
-      await weak.page.waitForURL(`${BACK}**`).catch(() => {});
+      await weak.page.waitForURL(`${BACK}**`);
       const codeOf = at => new URL(at).searchParams.get('code');
       const redeemed = async (at, verifier) => post({ grant_type: 'authorization_code', code: codeOf(at), redirect_uri: BACK, code_verifier: verifier });
       const low = await redeemed(weak.page.url(), first.verifier);
@@ -157,7 +161,7 @@ database = "sqlite:canvas.db"
       // By keyboard: the button of the passkey is the last one.
       await strong.page.focus('form[data-passkey=get] button');
       await strong.page.keyboard.press('Enter');
-      await strong.page.waitForURL(`${BACK}**`).catch(() => {});
+      await strong.page.waitForURL(`${BACK}**`);
       const high = await redeemed(strong.page.url(), step.verifier);
       must(high.id_token && claims(high.id_token).acr === 'phr', JSON.stringify(high));
       const granted = await exchange(high.id_token);
@@ -223,5 +227,38 @@ database = "sqlite:canvas.db"
     must(trail.some(one => one.details.reason === 'sign_in.passkey') && trail.some(one => one.event === 'credential.added'), JSON.stringify(trail.slice(0, 5)));
     return `screenshots in ${shots}`;
   });
-  server.kill('SIGTERM');
+
+  await row('passavant key-file', 'another key-encryption key follows the first: added, turned to, everything sealed anew, trimmed', async () => {
+    const file = join(folder, 'passavant.key'), first = readFileSync(file, 'utf8').trim();
+    const keyFile = step => run(E.PASSAVANT, ['key-file', step, '--config', config]);
+    const refused = step => { try { keyFile(step); } catch (error) { return error.message; } throw new Error(`${step} was done`); };
+    const kids = async () => (await (await fetch(`${idp}/jwks`)).json()).keys.map(key => key.kid).sort().join(' ');
+    const before = await kids();
+    must(refused('turn').includes('holds one key') && refused('trim').includes('holds one key'), 'with one key');
+    keyFile('add');
+    must(refused('add').includes('2 keys already'), 'a third key');
+    const again = async () => { await server.stop(); server = await serve(); must(await kids() === before, 'other keys'); };
+    await again();
+    keyFile('turn');
+    must(refused('trim').includes('not sealed under the first key'), 'trimmed too early');
+    await again();
+    for (let i = 0; !server.told().includes('everything is sealed under the first key'); i++) { must(i < 200, server.told()); await sleep(50); }
+    keyFile('trim');
+    const last = readFileSync(file, 'utf8').trim();
+    must(!last.includes('\n') && last !== first, last.length);
+    await again();
+    // The earlier key alone opens nothing, and nothing is overwritten.
+    await server.stop();
+    writeFileSync(file, `${first}\n`, { mode: 0o600 });
+    const wrong = spawn(E.PASSAVANT, ['serve', '--config', config], { stdio: ['ignore', 'pipe', 'pipe'] });
+    let said = '';
+    for (const stream of [wrong.stdout, wrong.stderr]) stream.on('data', chunk => { said += chunk; });
+    const code = await new Promise(r => wrong.on('close', r));
+    must(code !== 0 && said.includes('cannot be opened with this key file'), said);
+    writeFileSync(file, `${last}\n`, { mode: 0o600 });
+    server = await serve();
+    must(await kids() === before, 'other keys');
+  });
+  application.close();
+  await server.stop();
 }

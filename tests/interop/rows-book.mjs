@@ -27,6 +27,7 @@ const pages = {
   'docs/upstreams/generic.md': 'company',
   'docs/upstreams/provisioning.md': 'okta',
   'docs/accounts.md': 'company',
+  'docs/vendors.md': 'company',
 };
 /** What is not run, and why. Nothing else is left out. */
 const notRun = {

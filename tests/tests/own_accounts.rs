@@ -628,7 +628,13 @@ async fn an_account_shows_what_is_a_persons_own_and_ends_it() {
     erin.password(&account, "erin").await;
     let page = erin.get(&account).await;
     assert_eq!(page.status, 200);
-    for said in ["ERIN", "class pwd", "Lately in your name", "token_exchange", "sign_in"] {
+    for said in [
+        "ERIN",
+        "class pwd",
+        "Lately in your name",
+        "an ID-JAG was asked for",
+        "somebody signed in",
+    ] {
         assert!(page.text.contains(said), "{said}: {}", page.text);
     }
     assert!(!page.text.contains("MAX"), "nobody else's");

@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use passavant_desk::{connect, doctor, employee, inspect, install};
 use passavant_host as system;
-use passavant_runtime::{config, gateway, init, serve, telemetry};
+use passavant_runtime::{config, gateway, init, key_file, serve, telemetry};
 use std::{path::PathBuf, process::ExitCode};
 
 /// The system's allocator never returns the large blocks of password hashing, one set for each
@@ -24,6 +24,39 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+}
+
+/// A step of a key-encryption key that follows another.
+#[derive(Subcommand)]
+enum KeyFileStep {
+    /// First: add a key, which opens and does not seal yet
+    Add {
+        /// The config
+        #[arg(long, value_name = "FILE", default_value = "passavant.toml")]
+        config: PathBuf,
+    },
+    /// Then, when every node has the file: let the added key seal
+    Turn {
+        /// The config
+        #[arg(long, value_name = "FILE", default_value = "passavant.toml")]
+        config: PathBuf,
+    },
+    /// At last: take the earlier key out, if nothing is sealed under it any more
+    Trim {
+        /// The config
+        #[arg(long, value_name = "FILE", default_value = "passavant.toml")]
+        config: PathBuf,
+    },
+}
+
+impl KeyFileStep {
+    async fn take(self) -> Result<()> {
+        match self {
+            Self::Add { config } => key_file::add(&config::Config::read(&config)?),
+            Self::Turn { config } => key_file::turn(&config::Config::read(&config)?),
+            Self::Trim { config } => key_file::trim(&config::Config::read(&config)?).await,
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -51,6 +84,11 @@ enum Command {
         /// The config
         #[arg(long, value_name = "FILE", default_value = "passavant.toml")]
         config: PathBuf,
+    },
+    /// Let one key-encryption key follow another, while nodes run
+    KeyFile {
+        #[command(subcommand)]
+        step: KeyFileStep,
     },
     /// Run once after a backup of the databases was restored, before `serve`: ends every session, code and
     /// token on record, since some of them were ended after the backup was made
@@ -197,6 +235,7 @@ async fn run(command: Command) -> Result<ExitCode> {
             println!("{} is fine.", config.display());
             Ok(())
         }
+        Command::KeyFile { step } => step.take().await,
         Command::Restored { config } => serve::restored(&config::Config::read(&config)?).await,
         Command::Admin(args) => admin::run(args).await,
         Command::Login(args) => employee::login(args).await,

@@ -16,27 +16,41 @@ use passavant_store::{SealedKey, Store};
 use std::{path::Path, sync::Arc};
 use zeroize::Zeroizing;
 
-/// The key that seals signing keys.
-pub struct KeyEncryptionKey(RandomizedNonceKey);
+/// The key that seals signing keys, and others before or after it: each line of the key file is one.
+/// The first seals, all of them open, so that one follows another while nodes run.
+pub struct KeyEncryptionKey(Vec<RandomizedNonceKey>);
 
 impl KeyEncryptionKey {
-    /// Reads the 256-bit key that `passavant init` wrote.
+    /// Reads the keys of 256 bits that `passavant init` and `passavant key-file` wrote.
     pub fn new(secret: &Secret) -> Result<Self> {
-        let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(secret.expose()).unwrap_or_default());
-        if bytes.len() != 32 {
-            bail!(
-                "the key file does not hold 256 bits in base64url\nhint: `passavant init` makes one"
-            );
+        let mut keys = Vec::new();
+        for line in secret.expose().lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(line).unwrap_or_default());
+            if bytes.len() != 32 {
+                bail!(
+                    "line {} of the key file does not hold 256 bits in base64url\nhint: `passavant init` makes a \
+                     key file, and `passavant key-file add` another key in it",
+                    keys.len() + 1
+                );
+            }
+            let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes);
+            keys.push(key.map_err(|_| anyhow!("the key file cannot be used"))?);
         }
-        RandomizedNonceKey::new(&AES_256_GCM, &bytes)
-            .map(Self)
-            .map_err(|_| anyhow!("the key file cannot be used"))
+        if keys.is_empty() {
+            bail!("the key file holds no key\nhint: `passavant init` makes one");
+        }
+        Ok(Self(keys))
+    }
+
+    /// Whether one key follows another just now.
+    pub fn is_turning(&self) -> bool {
+        self.0.len() > 1
     }
 
     fn seal(&self, kid: &str, der: &[u8]) -> Result<String> {
         let mut sealed = der.to_vec();
-        let nonce = self
-            .0
+        let first = self.0.first().context("there is no key")?;
+        let nonce = first
             .seal_in_place_append_tag(Aad::from(kid.as_bytes()), &mut sealed)
             .map_err(|_| anyhow!("the signing key cannot be sealed"))?;
         Ok(URL_SAFE_NO_PAD.encode([nonce.as_ref().as_slice(), &sealed].concat()))
@@ -53,16 +67,64 @@ impl KeyEncryptionKey {
     }
 
     fn open_sealed(&self, label: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, ()> {
-        let mut bytes = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| ())?;
-        if bytes.len() < NONCE_LEN {
-            return Err(());
+        self.0.iter().find_map(|key| opened_by(key, label, sealed)).ok_or(())
+    }
+
+    /// Whether a value is sealed under the first key.
+    fn is_first(&self, label: &str, sealed: &str) -> bool {
+        self.0.first().is_some_and(|key| opened_by(key, label, sealed).is_some())
+    }
+
+    /// A value sealed under the first key, if it is sealed under another one.
+    fn anew(&self, label: &str, sealed: &str) -> Result<Option<String>> {
+        if self.is_first(label, sealed) {
+            return Ok(None);
         }
-        let (nonce, content) = bytes.split_at_mut(NONCE_LEN);
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| ())?;
-        let opened = self.0.open_in_place(nonce, Aad::from(label.as_bytes()), content);
-        Ok(Zeroizing::new(opened.map_err(|_| ())?.to_vec()))
+        let value = self.open_sealed(label, sealed);
+        let value =
+            value.map_err(|()| anyhow!("it is sealed under none of the keys in the key file"))?;
+        self.seal(label, &value).map(Some)
     }
 }
+
+fn opened_by(key: &RandomizedNonceKey, label: &str, sealed: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(sealed).ok()?);
+    if bytes.len() < NONCE_LEN {
+        return None;
+    }
+    let (nonce, content) = bytes.split_at_mut(NONCE_LEN);
+    let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+    let opened = key.open_in_place(nonce, Aad::from(label.as_bytes()), content).ok()?;
+    Some(Zeroizing::new(opened.to_vec()))
+}
+
+/// Seals everything in a database anew that is sealed under another key than the first. Values that none
+/// of the keys opens stay as they are, and are logged. Returns how many were sealed anew.
+pub async fn reseal(store: &Store, kek: &KeyEncryptionKey) -> Result<usize> {
+    let mut done = 0;
+    for (at, sealed) in store.sealed_values().await? {
+        match kek.anew(&at.label(), &sealed) {
+            Ok(None) => {}
+            Ok(Some(anew)) => done += usize::from(store.reseal(&at, &sealed, &anew).await?),
+            Err(error) => tracing::error!(what = ?at, %error, "a value stays sealed as it is"),
+        }
+    }
+    Ok(done)
+}
+
+/// How many values of a database are not sealed under the first key.
+pub async fn sealed_otherwise(store: &Store, kek: &KeyEncryptionKey) -> Result<usize> {
+    let all = store.sealed_values().await?;
+    Ok(all.iter().filter(|(at, sealed)| !kek.is_first(&at.label(), sealed)).count())
+}
+
+/// Whether a gateway's key file is sealed under the first key, or is not there yet.
+pub fn gateway_is_first(file: &Path, kek: &KeyEncryptionKey) -> Result<bool> {
+    Ok(!file.exists() || kek.is_first(GATEWAY, system::read_private(file)?.expose()))
+}
+
+/// What the key of a gateway is sealed for.
+const GATEWAY: &str = "gateway";
 
 /// Sealing of other parties' secrets under this key.
 pub fn sealing(kek: &Arc<KeyEncryptionKey>) -> Sealing {
@@ -97,12 +159,15 @@ pub fn certificate(name: &str, now: Timestamp) -> Result<(Vec<u8>, Vec<u8>), Str
 /// A gateway's key, from its file or created at its first start: it signs the assertions that tell
 /// MCP servers who calls. The second secret marks session ids.
 pub fn gateway_key(file: &Path, kek: &KeyEncryptionKey) -> Result<(SigningKey, Secret)> {
-    const LABEL: &str = "gateway";
     if !file.exists() {
-        let sealed = kek.seal(LABEL, &passavant_host::keys::generate(Algorithm::ES256)?)?;
+        let sealed = kek.seal(GATEWAY, &passavant_host::keys::generate(Algorithm::ES256)?)?;
         system::write_private(file, sealed.as_bytes(), true)?;
     }
-    let der = kek.open(LABEL, system::read_private(file)?.expose())?;
+    let held = system::read_private(file)?;
+    let der = kek.open(GATEWAY, held.expose())?;
+    if let Some(anew) = kek.anew(GATEWAY, held.expose())? {
+        system::write_private(file, anew.as_bytes(), false)?;
+    }
     let session_key = Secret::new(mac(&der, b"session ids"));
     Ok((SigningKey::from_pkcs8(Algorithm::ES256, &der)?, session_key))
 }
@@ -265,6 +330,50 @@ mod tests {
 
     fn kids(ring: &[SealedKey]) -> Vec<&str> {
         ring.iter().map(|key| key.kid.as_str()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_key_file_turns_to_another_key_and_everything_is_sealed_anew() {
+        let folder = std::env::temp_dir().join(format!("passavant-kek-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        let url = format!("sqlite:{}", folder.join("idp.db").display());
+        std::fs::write(folder.join("idp.db"), b"").unwrap();
+        let store = Store::open(&url).await.unwrap();
+        let line = |byte: u8| URL_SAFE_NO_PAD.encode([byte; 32]);
+        let of = |lines: &[String]| {
+            Arc::new(KeyEncryptionKey::new(&Secret::new(lines.join("\n"))).unwrap())
+        };
+        let clock = Clock::new(|| Timestamp(1_000_000));
+        let old = of(&[line(1)]);
+        of_server(&store, &old, Algorithm::ES256, &clock).await.unwrap();
+        assert_eq!(sealed_otherwise(&store, &old).await.unwrap(), 0);
+        // Both open, the new one seals, and after one pass the new one alone does.
+        let both = of(&[line(2), line(1)]);
+        assert!(belong_together(&store, &both, Algorithm::ES256, &clock).await.is_ok());
+        assert_eq!(sealed_otherwise(&store, &both).await.unwrap(), 2, "ES256 and RS256");
+        assert_eq!(reseal(&store, &both).await.unwrap(), 2);
+        assert_eq!(reseal(&store, &both).await.unwrap(), 0);
+        let new = of(&[line(2)]);
+        assert_eq!(sealed_otherwise(&store, &new).await.unwrap(), 0);
+        assert!(belong_together(&store, &new, Algorithm::ES256, &clock).await.is_ok());
+        // The old one, and any other, opens nothing, and changes nothing.
+        for other in [of(&[line(1)]), of(&[line(3), line(1)])] {
+            assert!(belong_together(&store, &other, Algorithm::ES256, &clock).await.is_err());
+            assert_eq!(reseal(&store, &other).await.unwrap(), 0);
+        }
+        assert!(belong_together(&store, &new, Algorithm::ES256, &clock).await.is_ok());
+        // A gateway's key keeps what it is.
+        let file = folder.join("gateway.key");
+        let before = gateway_key(&file, &old).unwrap();
+        assert!(!gateway_is_first(&file, &new).unwrap());
+        let after = gateway_key(&file, &both).unwrap();
+        assert_eq!(before.0.kid(), after.0.kid());
+        assert!(gateway_is_first(&file, &new).unwrap());
+        for wrong in ["", "short", &format!("{}\nshort", line(1))] {
+            assert!(KeyEncryptionKey::new(&Secret::new(wrong)).is_err(), "{wrong}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

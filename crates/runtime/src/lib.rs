@@ -5,6 +5,7 @@ pub mod certificates;
 pub mod config;
 pub mod gateway;
 pub mod init;
+pub mod key_file;
 pub mod keys;
 pub mod listener;
 mod log_lines;

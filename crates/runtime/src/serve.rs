@@ -107,6 +107,18 @@ async fn own(
         );
     }
     let keys = keys::of_server(&store, kek, place.algorithm, clock).await.context(role)?;
+    if kek.is_turning() {
+        // Beside what is served: there may be a value for each person.
+        let (store, kek, issuer) = (store.clone(), Arc::clone(kek), place.issuer.clone());
+        tokio::spawn(async move {
+            match keys::reseal(&store, &kek).await {
+                Ok(count) => {
+                    tracing::info!(%issuer, count, "everything is sealed under the first key");
+                }
+                Err(error) => tracing::error!(%issuer, %error, "not everything was sealed anew"),
+            }
+        });
+    }
     Ok((store, keys))
 }
 

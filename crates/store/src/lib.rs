@@ -17,6 +17,7 @@ mod people;
 mod policy;
 mod record;
 mod rows;
+mod sealed;
 mod sign_in;
 mod unreadable;
 mod upkeep;
@@ -39,6 +40,7 @@ pub use people::{
 };
 pub use record::Record;
 pub use rows::Readings;
+pub use sealed::SealedAt;
 pub use sign_in::{
     AuthorizationCode, CodeState, DeviceCode, DeviceState, PushedRequest, RefreshToken,
     RefreshTokenState, Replaces, Rotation, Session,

@@ -23,7 +23,7 @@ use passavant_proto::{
     others_text::is_shown,
     xaa::trust::SubjectLink,
 };
-use passavant_store::{Group, User};
+use passavant_store::{Group, SealedAt, User};
 use std::collections::{BTreeMap, BTreeSet};
 
 fn preset_of(name: PresetName) -> Preset {
@@ -263,7 +263,7 @@ async fn authentication(
     }
     let sealing = &idp.0.upstreams.sealing;
     let seal = |value: &[u8]| {
-        sealing.seal(&format!("upstream {name}"), value).map_err(|error| {
+        sealing.seal(&SealedAt::Upstream(name.to_owned()).label(), value).map_err(|error| {
             ActError::conflict(
                 format!("the secret cannot be sealed: {error}"),
                 "`passavant serve` seals it with the key file of its config",

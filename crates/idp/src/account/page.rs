@@ -15,6 +15,7 @@ use passavant_authority::{
     browser::csrf_of,
 };
 use passavant_proto::{
+    event::RequestEvent,
     oauth::client::ENROLLED_CLIENT,
     oidc::{authentication::CLASSES, totp},
     others_text::shown,
@@ -146,9 +147,14 @@ async fn servers(idp: &Idp, me: &Me) -> Result<Markup, StoreError> {
 fn told_row(row: &AuditRow) -> Markup {
     let refused = row.outcome == Outcome::Refused.word();
     let detail = |name: &str| row.details.get(name).map(|text| shown(text, 80));
+    let known = RequestEvent::ALL.iter().find(|event| event.word() == row.event);
+    let what = known.map_or_else(
+        || format!("an administrator: {}", shown(&row.event, 80)),
+        |event| event.text().to_owned(),
+    );
     html! {
         li {
-            (when(row.at)) ": " (row.event) @if refused { " (refused)" }
+            (when(row.at)) ": " (what) @if refused { " (refused)" }
             @if !row.client.is_empty() { " by " (shown(&row.client, 80)) }
             @if let Some(resource) = detail("resource") { " for " (resource) }
             @if let Some(target) = detail("target") { " " (target) }
@@ -188,7 +194,7 @@ pub(super) async fn show(
         }
         (ways)
         h2 { "Computers" }
-        @if computers.is_empty() { p.soft { "None. `passavant login` on a computer adds it." } }
+        @if computers.is_empty() { p.soft { "None. " code { "passavant login" } " on a computer adds it." } }
         @for held in &computers {
             (row(me, &html! { strong { (shown(&held.device, 60)) } br; span.soft { "used: " (when(held.used_at)) } },
                 "remove_computer", &held.id, "Remove"))

@@ -154,8 +154,11 @@ impl Patch {
         };
         let mut names: Vec<String> = said.keys().map(|name| name.to_ascii_lowercase()).collect();
         names.sort_unstable();
-        if let Some(twice) = names.windows(2).find(|two| two[0] == two[1]) {
-            return Err(ScimError::syntax(format!("`{}` occurs twice", shown(&twice[0], 100))));
+        if let Some(twice) = names.windows(2).find(|two| two.first() == two.last()) {
+            return Err(ScimError::syntax(format!(
+                "`{}` occurs twice",
+                shown(&twice.concat(), 200)
+            )));
         }
         for (name, value) in said {
             // Okta repeats them in the value.

@@ -33,7 +33,7 @@ use passavant_proto::{
     others_text::shown,
     secret::{Secret, equal_in_constant_time, sha256},
 };
-use passavant_store::{AuditEvent, Proved, StoreError, User};
+use passavant_store::{AuditEvent, Proved, SealedAt, StoreError, User};
 use serde::{Deserialize, Serialize};
 
 /// How long a person has for the second factor, in seconds.
@@ -267,7 +267,7 @@ pub(crate) async fn step_of(idp: &Idp, user: &User, code: &str) -> Result<Option
 
 /// What a person's seed is sealed for.
 pub(crate) fn seed_label(user_id: &str) -> String {
-    format!("totp {user_id}")
+    SealedAt::Seed(user_id.to_owned()).label()
 }
 
 fn seed_of(idp: &Idp, user_id: &str, sealed: &str) -> Option<totp::Seed> {

@@ -26,7 +26,7 @@ use passavant_proto::{
     secret::Secret,
     time::Timestamp,
 };
-use passavant_store::Told;
+use passavant_store::{SealedAt, Told};
 use std::{collections::BTreeSet, sync::Arc};
 
 /// Our registration at an upstream.
@@ -103,7 +103,7 @@ impl Credential {
 
 /// What an upstream's secret or key is sealed for.
 fn secret_label(name: &str) -> String {
-    format!("upstream {name}")
+    SealedAt::Upstream(name.to_owned()).label()
 }
 
 /// Redirects the browser to the upstream, for an authorization request.
@@ -183,7 +183,7 @@ pub(crate) async fn send_to(
 }
 
 fn session_label(sid: &str) -> String {
-    format!("upstream session {sid}")
+    SealedAt::Session(sid.to_owned()).label()
 }
 
 /// The claims of an ID token, with those that only the `UserInfo` endpoint tells.

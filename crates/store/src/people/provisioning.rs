@@ -326,7 +326,8 @@ impl Store {
             // Who signs in for the first time is found by it.
             let said = |id: &Option<String>| shown(id.as_deref().unwrap_or("nothing"), 100);
             let (was, is) = (said(&before.external_id), said(&after.external_id));
-            more = format!("externalId from `{was}` to `{is}` {more}").trim_end().to_owned();
+            let separator = if more.is_empty() { "" } else { ", " };
+            more.insert_str(0, &format!("externalId from `{was}` to `{is}`{separator}"));
         }
         let event = told(by, event, now).person(id).with(Detail::More, more);
         if after.user != before.user {

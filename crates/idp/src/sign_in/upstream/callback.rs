@@ -33,7 +33,7 @@ use passavant_proto::{
     time::Timestamp,
     xaa::trust::SubjectLink,
 };
-use passavant_store::{AuditEvent, Session, StoreError, UpstreamOutcome, UpstreamSignIn};
+use passavant_store::{AuditEvent, SealedAt, Session, StoreError, UpstreamOutcome, UpstreamSignIn};
 use std::sync::Arc;
 
 /// GET /callback/{upstream}: the browser returns.
@@ -369,7 +369,7 @@ fn expiry(idp: &Idp, said: Option<Timestamp>, now: Timestamp) -> Timestamp {
 }
 
 pub(super) fn link_label(link: &SubjectLink) -> String {
-    format!("upstream link {}", link.key())
+    SealedAt::Link(link.clone()).label()
 }
 
 /// The refresh token that an earlier sign-in of the person brought.
