@@ -5,6 +5,26 @@
 )]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests stop at the first surprise")]
 
+/// Tests that run on SQLite, and on PostgreSQL where there is one.
+macro_rules! everywhere {
+    ($($case:ident),* $(,)?) => {
+        $(#[tokio::test]
+        async fn $case() {
+            Box::pin(cases::$case()).await;
+        })*
+
+        #[cfg(feature = "postgres")]
+        mod postgres {
+            $(#[tokio::test]
+            async fn $case() {
+                let name: String = stringify!($case).chars().take(50).collect();
+                let url = crate::store_contract::postgres::fresh(&format!("on_{name}")).await;
+                passavant_tests::world::IDP_DATABASE.scope(url, Box::pin(super::cases::$case())).await;
+            })*
+        }
+    };
+}
+
 mod admin_api;
 mod administration;
 mod administrators;

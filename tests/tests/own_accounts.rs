@@ -184,482 +184,504 @@ fn claims(tokens: &Value) -> Value {
     Parts::of(tokens["id_token"].as_str().unwrap()).claims
 }
 
-#[tokio::test]
-async fn a_passkey_is_added_signs_in_and_is_what_a_connection_may_ask_for() {
-    let world = company().await;
-    let mut erin = Person::new(&world);
-    let account = erin.account();
-    let signed_in = erin.password(&account, "erin").await;
-    assert_eq!((signed_in.status, signed_in.header("location")), (303, account.as_str()));
-    let mut key = Authenticator::new(world.idp.origin());
-    let added = erin.add_passkey(&mut key).await;
-    assert!(added.text.contains("The passkey is added"), "{}", added.text);
-    assert!(
-        !added.text.contains("erin-id") || !key.handle.contains("erin"),
-        "a handle names nobody"
-    );
-    // A connection may ask for it.
-    let change = json!({"conditions": {"acr_values": ["phr"]}});
-    let change = serde_json::from_value(change).unwrap();
-    world.idp_admin().change::<Connections>("agent-canvas", &change, None).await.unwrap();
-    let weak = world.sign_in().await;
-    let refused = world.send(&world.exchange(&weak.id_token)).await;
-    assert_eq!(refused.str("error"), "insufficient_user_authentication", "{}", refused.text);
-    assert_eq!(refused.str("acr_values"), "phr");
-    // The client signs the person in once more, asking for it, and goes on: no user name is typed.
-    let (url, verifier) = world.authorize_url(AGENT, "&acr_values=phr");
-    let mut fresh = Person::new(&world);
-    let reply = fresh.passkey(&url, &mut key).await;
-    let strong = tokens(&world, &reply, &verifier).await;
-    let held = claims(&strong);
-    assert_eq!((held["acr"].as_str(), held["sub"].as_str()), (Some("phr"), Some("erin-id")));
-    assert_eq!(held["amr"], json!(["swk", "user", "mfa"]));
-    assert_eq!(held["auth_time"], world.now().0);
-    let granted = world.send(&world.exchange(strong["id_token"].as_str().unwrap())).await;
-    assert_eq!(granted.status, 200, "{}", granted.text);
-    // A browser that is signed in by password is asked again where more is wished for.
-    let (url, _) = world.authorize_url(AGENT, "&acr_values=phr");
-    let mut by_password = Person::new(&world);
-    by_password.password(&account, "erin").await;
-    let asked = by_password.get(&url).await;
-    assert_eq!(asked.status, 200, "a stronger sign-in is offered: {}", asked.header("location"));
-    let more = by_password.passkey(&url, &mut key).await;
-    assert!(more.header("location").starts_with(CALLBACK));
-    // One with a passkey does where a password or two factors are asked for.
-    let (url, verifier) = world.authorize_url(AGENT, "&acr_values=urn:passavant:acr:mfa");
-    let reply = fresh.get(&url).await;
-    assert_eq!(claims(&tokens(&world, &reply, &verifier).await)["acr"], "phr");
-    let filter = AuditFilter {
-        event: Some("credential.added".to_owned()),
-        limit: 9,
-        ..AuditFilter::default()
-    };
-    assert_eq!(
-        world.idp_store.audit(&filter).await.unwrap()[0].details["detail"],
-        "passkey laptop"
-    );
-}
+everywhere!(
+    a_passkey_is_added_signs_in_and_is_what_a_connection_may_ask_for,
+    what_is_no_answer_to_this_challenge_signs_nobody_in,
+    a_sign_in_page_says_nothing_of_who_has_passkeys,
+    a_code_follows_the_password_once_it_is_set_up,
+    codes_are_not_guessed_and_a_known_browser_is_not_kept_out,
+    how_somebody_signs_in_is_changed_by_a_fresh_sign_in_that_is_as_strong,
+    an_administrators_link_lets_one_person_in_once,
+    who_signs_in_at_an_upstream_changes_that_there,
+    an_account_shows_what_is_a_persons_own_and_ends_it,
+    an_id_token_says_when_the_sign_in_ends_and_a_refresh_moves_nothing
+);
 
-#[tokio::test]
-async fn what_is_no_answer_to_this_challenge_signs_nobody_in() {
-    let world = company().await;
-    let account = world.idp.endpoint("/account");
-    let mut erin = Person::new(&world);
-    erin.password(&account, "erin").await;
-    let mut key = Authenticator::new(world.idp.origin());
-    erin.add_passkey(&mut key).await;
-    let mut max = Person::new(&world);
-    max.password(&account, "max").await;
-    let mut other = Authenticator::new(world.idp.origin());
-    max.add_passkey(&mut other).await;
-    let rp_id = key.rp_id.clone();
-    let spoil: [(&str, &dyn Fn(&mut Authenticator)); 9] = [
-        ("not verified", &|key| key.flags = UP),
-        ("not present", &|key| key.flags = 4),
-        ("another origin", &|key| key.origin = "https://evil.example".to_owned()),
-        ("another port", &|key| key.origin = "http://localhost:1".to_owned()),
-        ("another name", &|key| key.rp_id = "evil.example".to_owned()),
-        ("framed", &|key| key.more = json!({"crossOrigin": true})),
-        ("framed by name", &|key| key.more = json!({"topOrigin": "https://evil.example"})),
-        ("another type", &|key| key.kind = "webauthn.create".to_owned()),
-        ("another challenge", &|key| {
-            key.more = json!({"challenge": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"});
-        }),
-    ];
-    for (what, spoil) in spoil {
-        spoil(&mut key);
-        let mut visitor = Person::new(&world);
-        let reply = visitor.passkey(&account, &mut key).await;
-        assert_eq!(reply.status, 401, "{what}: {}", reply.text);
-        assert!(!is_signed_in(&visitor.browser), "{what}");
-        assert!(reply.text.contains("That passkey did not work here"), "{what}");
-        (key.flags, key.more, key.kind) = (5, json!({}), String::new());
-        (key.origin, key.rp_id) = (world.idp.origin().to_owned(), rp_id.clone());
+mod cases {
+    use super::*;
+
+    pub(super) async fn a_passkey_is_added_signs_in_and_is_what_a_connection_may_ask_for() {
+        let world = company().await;
+        let mut erin = Person::new(&world);
+        let account = erin.account();
+        let signed_in = erin.password(&account, "erin").await;
+        assert_eq!((signed_in.status, signed_in.header("location")), (303, account.as_str()));
+        let mut key = Authenticator::new(world.idp.origin());
+        let added = erin.add_passkey(&mut key).await;
+        assert!(added.text.contains("The passkey is added"), "{}", added.text);
+        assert!(
+            !added.text.contains("erin-id") || !key.handle.contains("erin"),
+            "a handle names nobody"
+        );
+        // A connection may ask for it.
+        let change = json!({"conditions": {"acr_values": ["phr"]}});
+        let change = serde_json::from_value(change).unwrap();
+        world.idp_admin().change::<Connections>("agent-canvas", &change, None).await.unwrap();
+        let weak = world.sign_in().await;
+        let refused = world.send(&world.exchange(&weak.id_token)).await;
+        assert_eq!(refused.str("error"), "insufficient_user_authentication", "{}", refused.text);
+        assert_eq!(refused.str("acr_values"), "phr");
+        // The client signs the person in once more, asking for it, and goes on: no user name is typed.
+        let (url, verifier) = world.authorize_url(AGENT, "&acr_values=phr");
+        let mut fresh = Person::new(&world);
+        let reply = fresh.passkey(&url, &mut key).await;
+        let strong = tokens(&world, &reply, &verifier).await;
+        let held = claims(&strong);
+        assert_eq!((held["acr"].as_str(), held["sub"].as_str()), (Some("phr"), Some("erin-id")));
+        assert_eq!(held["amr"], json!(["swk", "user", "mfa"]));
+        assert_eq!(held["auth_time"], world.now().0);
+        let granted = world.send(&world.exchange(strong["id_token"].as_str().unwrap())).await;
+        assert_eq!(granted.status, 200, "{}", granted.text);
+        // A browser that is signed in by password is asked again where more is wished for.
+        let (url, _) = world.authorize_url(AGENT, "&acr_values=phr");
+        let mut by_password = Person::new(&world);
+        by_password.password(&account, "erin").await;
+        let asked = by_password.get(&url).await;
+        assert_eq!(
+            asked.status,
+            200,
+            "a stronger sign-in is offered: {}",
+            asked.header("location")
+        );
+        let more = by_password.passkey(&url, &mut key).await;
+        assert!(more.header("location").starts_with(CALLBACK));
+        // One with a passkey does where a password or two factors are asked for.
+        let (url, verifier) = world.authorize_url(AGENT, "&acr_values=urn:passavant:acr:mfa");
+        let reply = fresh.get(&url).await;
+        assert_eq!(claims(&tokens(&world, &reply, &verifier).await)["acr"], "phr");
+        let filter = AuditFilter {
+            event: Some("credential.added".to_owned()),
+            limit: 9,
+            ..AuditFilter::default()
+        };
+        assert_eq!(
+            world.idp_store.audit(&filter).await.unwrap()[0].details["detail"],
+            "passkey laptop"
+        );
     }
-    // Another person's handle, another person's credential, none at all.
-    let (own, handle) = (key.handle.clone(), other.handle.clone());
-    key.handle.clone_from(&handle);
-    assert_eq!(Person::new(&world).passkey(&account, &mut key).await.status, 401);
-    key.handle = own;
-    let id = std::mem::replace(&mut key.id, other.id.clone());
-    assert_eq!(Person::new(&world).passkey(&account, &mut key).await.status, 401);
-    key.id = id;
-    let mut unknown = Authenticator::new(world.idp.origin());
-    unknown.handle.clone_from(&key.handle);
-    assert_eq!(Person::new(&world).passkey(&account, &mut unknown).await.status, 401);
-    // The answer serves once, in the browser that was asked, within ten minutes.
-    let mut visitor = Person::new(&world);
-    let page = visitor.get(&account).await;
-    let (options, form) = passkey_form(&page.text);
-    let answer = key.sign(&options);
-    let mut stranger = Person::new(&world);
-    let theirs = stranger.get(&account).await;
-    let (csrf, state) = (field(&theirs.text, "csrf"), field(&form, "state"));
-    let stolen =
-        stranger.post(&account, &[("csrf", &csrf), ("state", &state), ("passkey", &answer)]).await;
-    assert_eq!(stolen.status, 401, "another browser's challenge");
-    assert!(!is_signed_in(&stranger.browser));
-    let mut again = Person { world: &world, browser: visitor.browser.clone() };
-    let right = visitor.answer(&account, &form, &answer).await;
-    assert_eq!(right.status, 303, "{}", right.text);
-    let twice = again.answer(&account, &form, &answer).await;
-    assert_eq!(twice.status, 401, "{}", twice.text);
-    let mut late = Person::new(&world);
-    let page = late.get(&account).await;
-    let (options, form) = passkey_form(&page.text);
-    let answer = key.sign(&options);
-    world.pass(601);
-    assert_eq!(late.answer(&account, &form, &answer).await.status, 401);
-    // A count that goes back: there may be a copy.
-    key.counter = 0;
-    assert_eq!(Person::new(&world).passkey(&account, &mut key).await.status, 401);
-    assert_eq!(reasons(&world).await[0], "sign_in.passkey_copied");
-    // What is no answer at all.
-    for junk in ["", "{}", "[]", "null", "{\"id\":1}", &"x".repeat(20_000)] {
+
+    pub(super) async fn what_is_no_answer_to_this_challenge_signs_nobody_in() {
+        let world = company().await;
+        let account = world.idp.endpoint("/account");
+        let mut erin = Person::new(&world);
+        erin.password(&account, "erin").await;
+        let mut key = Authenticator::new(world.idp.origin());
+        erin.add_passkey(&mut key).await;
+        let mut max = Person::new(&world);
+        max.password(&account, "max").await;
+        let mut other = Authenticator::new(world.idp.origin());
+        max.add_passkey(&mut other).await;
+        let rp_id = key.rp_id.clone();
+        let spoil: [(&str, &dyn Fn(&mut Authenticator)); 9] = [
+            ("not verified", &|key| key.flags = UP),
+            ("not present", &|key| key.flags = 4),
+            ("another origin", &|key| key.origin = "https://evil.example".to_owned()),
+            ("another port", &|key| key.origin = "http://localhost:1".to_owned()),
+            ("another name", &|key| key.rp_id = "evil.example".to_owned()),
+            ("framed", &|key| key.more = json!({"crossOrigin": true})),
+            ("framed by name", &|key| key.more = json!({"topOrigin": "https://evil.example"})),
+            ("another type", &|key| key.kind = "webauthn.create".to_owned()),
+            ("another challenge", &|key| {
+                key.more = json!({"challenge": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"});
+            }),
+        ];
+        for (what, spoil) in spoil {
+            spoil(&mut key);
+            let mut visitor = Person::new(&world);
+            let reply = visitor.passkey(&account, &mut key).await;
+            assert_eq!(reply.status, 401, "{what}: {}", reply.text);
+            assert!(!is_signed_in(&visitor.browser), "{what}");
+            assert!(reply.text.contains("That passkey did not work here"), "{what}");
+            (key.flags, key.more, key.kind) = (5, json!({}), String::new());
+            (key.origin, key.rp_id) = (world.idp.origin().to_owned(), rp_id.clone());
+        }
+        // Another person's handle, another person's credential, none at all.
+        let (own, handle) = (key.handle.clone(), other.handle.clone());
+        key.handle.clone_from(&handle);
+        assert_eq!(Person::new(&world).passkey(&account, &mut key).await.status, 401);
+        key.handle = own;
+        let id = std::mem::replace(&mut key.id, other.id.clone());
+        assert_eq!(Person::new(&world).passkey(&account, &mut key).await.status, 401);
+        key.id = id;
+        let mut unknown = Authenticator::new(world.idp.origin());
+        unknown.handle.clone_from(&key.handle);
+        assert_eq!(Person::new(&world).passkey(&account, &mut unknown).await.status, 401);
+        // The answer serves once, in the browser that was asked, within ten minutes.
         let mut visitor = Person::new(&world);
         let page = visitor.get(&account).await;
-        let (_, form) = passkey_form(&page.text);
-        let reply = visitor.answer(&account, &form, junk).await;
-        assert!(matches!(reply.status, 400 | 401), "{junk}: {}", reply.text);
-    }
-    // Switched off: no longer.
-    key.counter = 1000;
-    assert_eq!(Person::new(&world).passkey(&account, &mut key).await.status, 303);
-    world.idp_admin().switch::<Users>("erin", false).await.unwrap();
-    assert_eq!(Person::new(&world).passkey(&account, &mut key).await.status, 401);
-}
-
-#[tokio::test]
-async fn a_sign_in_page_says_nothing_of_who_has_passkeys() {
-    let world = company().await;
-    let account = world.idp.endpoint("/account");
-    let mut erin = Person::new(&world);
-    erin.password(&account, "erin").await;
-    erin.add_passkey(&mut Authenticator::new(world.idp.origin())).await;
-    let mut told = Vec::new();
-    for name in ["erin", "max", "nobody"] {
-        let mut visitor = Person::new(&world);
-        let page = visitor.get(&account).await;
-        let (options, _) = passkey_form(&page.text);
-        assert_eq!(options["allowCredentials"], json!([]));
-        assert_eq!(options["userVerification"], "required");
-        assert_eq!(options["rpId"], "localhost");
-        let csrf = field(&page.text, "csrf");
-        let wrong = visitor
-            .post(
-                &account,
-                &[("csrf", &csrf), ("username", name), ("password", "wrong password 12")],
-            )
+        let (options, form) = passkey_form(&page.text);
+        let answer = key.sign(&options);
+        let mut stranger = Person::new(&world);
+        let theirs = stranger.get(&account).await;
+        let (csrf, state) = (field(&theirs.text, "csrf"), field(&form, "state"));
+        let stolen = stranger
+            .post(&account, &[("csrf", &csrf), ("state", &state), ("passkey", &answer)])
             .await;
-        assert_eq!(wrong.status, 401);
-        let (head, _) = wrong.text.split_once("<form").unwrap();
-        told.push(head.to_owned());
-    }
-    assert!(told.windows(2).all(|two| two[0] == two[1]));
-    // The script is ours, by its address, and nothing else runs.
-    let page = Person::new(&world).get(&account).await;
-    let policy = page.header("content-security-policy");
-    assert!(
-        policy.contains(&format!("script-src {}", world.idp.endpoint("/passkey.js"))),
-        "{policy}"
-    );
-    assert!(!policy.contains("unsafe"));
-    let script = Person::new(&world).get(&world.idp.endpoint("/passkey.js")).await;
-    assert_eq!(script.status, 200);
-    assert!(script.header("content-type").starts_with("text/javascript"));
-}
-
-#[tokio::test]
-async fn a_code_follows_the_password_once_it_is_set_up() {
-    let world = company().await;
-    let account = world.idp.endpoint("/account");
-    let mut erin = Person::new(&world);
-    erin.password(&account, "erin").await;
-    let (seed, codes) = erin.set_up_totp().await;
-    assert_eq!(codes.len(), 10);
-    assert!(codes.iter().all(|code| code.len() == 23));
-    // The password alone opens nothing.
-    let (url, verifier) = world.authorize_url(AGENT, "");
-    let mut visitor = Person::new(&world);
-    let second = visitor.password(&url, "erin").await;
-    assert_eq!(second.status, 200);
-    assert!(second.text.contains("Your password is right"));
-    assert!(!is_signed_in(&visitor.browser));
-    let (csrf, sealed) = (field(&second.text, "csrf"), field(&second.text, "second"));
-    // The code that confirmed it is used.
-    let now = world.now().0;
-    let used = code(&seed, now);
-    let reply = visitor.post(&url, &[("csrf", &csrf), ("second", &sealed), ("code", &used)]).await;
-    assert_eq!(reply.status, 401, "{}", reply.text);
-    assert_eq!(reasons(&world).await[0], "sign_in.second_factor");
-    world.pass(30);
-    let right = code(&seed, now + 30);
-    // Nobody skips the first step: what was sealed is another browser's, or somebody else's.
-    let mut stranger = Person::new(&world);
-    let page = stranger.get(&url).await;
-    let theirs = field(&page.text, "csrf");
-    for (csrf, sealed) in [(&theirs, sealed.as_str()), (&theirs, "AAAA"), (&theirs, "")] {
-        let fields = [("csrf", csrf.as_str()), ("second", sealed), ("code", right.as_str())];
-        let skipped = stranger.post(&url, &fields).await;
-        assert_eq!(skipped.status, 401, "{}", skipped.text);
+        assert_eq!(stolen.status, 401, "another browser's challenge");
         assert!(!is_signed_in(&stranger.browser));
+        let mut again = Person { world: &world, browser: visitor.browser.clone() };
+        let right = visitor.answer(&account, &form, &answer).await;
+        assert_eq!(right.status, 303, "{}", right.text);
+        let twice = again.answer(&account, &form, &answer).await;
+        assert_eq!(twice.status, 401, "{}", twice.text);
+        let mut late = Person::new(&world);
+        let page = late.get(&account).await;
+        let (options, form) = passkey_form(&page.text);
+        let answer = key.sign(&options);
+        world.pass(601);
+        assert_eq!(late.answer(&account, &form, &answer).await.status, 401);
+        // A count that goes back: there may be a copy.
+        key.counter = 0;
+        assert_eq!(Person::new(&world).passkey(&account, &mut key).await.status, 401);
+        assert_eq!(reasons(&world).await[0], "sign_in.passkey_copied");
+        // What is no answer at all.
+        for junk in ["", "{}", "[]", "null", "{\"id\":1}", &"x".repeat(20_000)] {
+            let mut visitor = Person::new(&world);
+            let page = visitor.get(&account).await;
+            let (_, form) = passkey_form(&page.text);
+            let reply = visitor.answer(&account, &form, junk).await;
+            assert!(matches!(reply.status, 400 | 401), "{junk}: {}", reply.text);
+        }
+        // Switched off: no longer.
+        key.counter = 1000;
+        assert_eq!(Person::new(&world).passkey(&account, &mut key).await.status, 303);
+        world.idp_admin().switch::<Users>("erin", false).await.unwrap();
+        assert_eq!(Person::new(&world).passkey(&account, &mut key).await.status, 401);
     }
-    let spaced = format!("{} {}", &right[..3], &right[3..]);
-    let reply =
-        visitor.post(&url, &[("csrf", &csrf), ("second", &sealed), ("code", &spaced)]).await;
-    let held = claims(&tokens(&world, &reply, &verifier).await);
-    assert_eq!(held["acr"], "urn:passavant:acr:mfa");
-    assert_eq!(held["amr"], json!(["pwd", "otp", "mfa"]));
-    // A recovery code serves once, however it is typed.
-    let recovery = codes[3].replace('-', " ").to_lowercase();
-    for expected in [303, 401] {
-        let mut visitor = Person::new(&world);
-        let second = visitor.password(&account, "erin").await;
-        let (csrf, sealed) = (field(&second.text, "csrf"), field(&second.text, "second"));
-        let fields = [("csrf", &*csrf), ("second", &*sealed), ("code", &*recovery)];
-        let reply = visitor.post(&account, &fields).await;
-        assert_eq!(reply.status, expected, "{}", reply.text);
-    }
-    // Five minutes for the second step, and not a password that was changed meanwhile.
-    let mut slow = Person::new(&world);
-    let second = slow.password(&account, "erin").await;
-    let (csrf, sealed) = (field(&second.text, "csrf"), field(&second.text, "second"));
-    world.pass(301);
-    let late = code(&seed, world.now().0);
-    let reply = slow.post(&account, &[("csrf", &csrf), ("second", &sealed), ("code", &late)]).await;
-    assert_eq!(reply.status, 401);
-    assert!(reply.text.contains("That took too long"));
-}
 
-#[tokio::test]
-async fn codes_are_not_guessed_and_a_known_browser_is_not_kept_out() {
-    let world = company().await;
-    let account = world.idp.endpoint("/account");
-    let mut erin = Person::new(&world);
-    erin.password(&account, "erin").await;
-    let (seed, codes) = erin.set_up_totp().await;
-    let known = erin.browser.clone();
-    let mut guesser = Person::new(&world);
-    let second = guesser.password(&account, "erin").await;
-    let (csrf, sealed) = (field(&second.text, "csrf"), field(&second.text, "second"));
-    let (mut looked_at, mut waited) = (0, 0);
-    for n in 0..200 {
-        let guess = format!("{n:06}");
-        let fields = [("csrf", &*csrf), ("second", &*sealed), ("code", &*guess)];
-        let reply = guesser.post(&account, &fields).await;
-        match reply.status {
-            401 => looked_at += 1,
-            429 => waited += 1,
-            other => panic!("{other}: {}", reply.text),
+    pub(super) async fn a_sign_in_page_says_nothing_of_who_has_passkeys() {
+        let world = company().await;
+        let account = world.idp.endpoint("/account");
+        let mut erin = Person::new(&world);
+        erin.password(&account, "erin").await;
+        erin.add_passkey(&mut Authenticator::new(world.idp.origin())).await;
+        let mut told = Vec::new();
+        for name in ["erin", "max", "nobody"] {
+            let mut visitor = Person::new(&world);
+            let page = visitor.get(&account).await;
+            let (options, _) = passkey_form(&page.text);
+            assert_eq!(options["allowCredentials"], json!([]));
+            assert_eq!(options["userVerification"], "required");
+            assert_eq!(options["rpId"], "localhost");
+            let csrf = field(&page.text, "csrf");
+            let wrong = visitor
+                .post(
+                    &account,
+                    &[("csrf", &csrf), ("username", name), ("password", "wrong password 12")],
+                )
+                .await;
+            assert_eq!(wrong.status, 401);
+            let (head, _) = wrong.text.split_once("<form").unwrap();
+            told.push(head.to_owned());
+        }
+        assert!(told.windows(2).all(|two| two[0] == two[1]));
+        // The script is ours, by its address, and nothing else runs.
+        let page = Person::new(&world).get(&account).await;
+        let policy = page.header("content-security-policy");
+        assert!(
+            policy.contains(&format!("script-src {}", world.idp.endpoint("/passkey.js"))),
+            "{policy}"
+        );
+        assert!(!policy.contains("unsafe"));
+        let script = Person::new(&world).get(&world.idp.endpoint("/passkey.js")).await;
+        assert_eq!(script.status, 200);
+        assert!(script.header("content-type").starts_with("text/javascript"));
+    }
+
+    pub(super) async fn a_code_follows_the_password_once_it_is_set_up() {
+        let world = company().await;
+        let account = world.idp.endpoint("/account");
+        let mut erin = Person::new(&world);
+        erin.password(&account, "erin").await;
+        let (seed, codes) = erin.set_up_totp().await;
+        assert_eq!(codes.len(), 10);
+        assert!(codes.iter().all(|code| code.len() == 23));
+        // The password alone opens nothing.
+        let (url, verifier) = world.authorize_url(AGENT, "");
+        let mut visitor = Person::new(&world);
+        let second = visitor.password(&url, "erin").await;
+        assert_eq!(second.status, 200);
+        assert!(second.text.contains("Your password is right"));
+        assert!(!is_signed_in(&visitor.browser));
+        let (csrf, sealed) = (field(&second.text, "csrf"), field(&second.text, "second"));
+        // The code that confirmed it is used.
+        let now = world.now().0;
+        let used = code(&seed, now);
+        let reply =
+            visitor.post(&url, &[("csrf", &csrf), ("second", &sealed), ("code", &used)]).await;
+        assert_eq!(reply.status, 401, "{}", reply.text);
+        assert_eq!(reasons(&world).await[0], "sign_in.second_factor");
+        world.pass(30);
+        let right = code(&seed, now + 30);
+        // Nobody skips the first step: what was sealed is another browser's, or somebody else's.
+        let mut stranger = Person::new(&world);
+        let page = stranger.get(&url).await;
+        let theirs = field(&page.text, "csrf");
+        for (csrf, sealed) in [(&theirs, sealed.as_str()), (&theirs, "AAAA"), (&theirs, "")] {
+            let fields = [("csrf", csrf.as_str()), ("second", sealed), ("code", right.as_str())];
+            let skipped = stranger.post(&url, &fields).await;
+            assert_eq!(skipped.status, 401, "{}", skipped.text);
+            assert!(!is_signed_in(&stranger.browser));
+        }
+        let spaced = format!("{} {}", &right[..3], &right[3..]);
+        let reply =
+            visitor.post(&url, &[("csrf", &csrf), ("second", &sealed), ("code", &spaced)]).await;
+        let held = claims(&tokens(&world, &reply, &verifier).await);
+        assert_eq!(held["acr"], "urn:passavant:acr:mfa");
+        assert_eq!(held["amr"], json!(["pwd", "otp", "mfa"]));
+        // A recovery code serves once, however it is typed.
+        let recovery = codes[3].replace('-', " ").to_lowercase();
+        for expected in [303, 401] {
+            let mut visitor = Person::new(&world);
+            let second = visitor.password(&account, "erin").await;
+            let (csrf, sealed) = (field(&second.text, "csrf"), field(&second.text, "second"));
+            let fields = [("csrf", &*csrf), ("second", &*sealed), ("code", &*recovery)];
+            let reply = visitor.post(&account, &fields).await;
+            assert_eq!(reply.status, expected, "{}", reply.text);
+        }
+        // Five minutes for the second step, and not a password that was changed meanwhile.
+        let mut slow = Person::new(&world);
+        let second = slow.password(&account, "erin").await;
+        let (csrf, sealed) = (field(&second.text, "csrf"), field(&second.text, "second"));
+        world.pass(301);
+        let late = code(&seed, world.now().0);
+        let reply =
+            slow.post(&account, &[("csrf", &csrf), ("second", &sealed), ("code", &late)]).await;
+        assert_eq!(reply.status, 401);
+        assert!(reply.text.contains("That took too long"));
+    }
+
+    pub(super) async fn codes_are_not_guessed_and_a_known_browser_is_not_kept_out() {
+        let world = company().await;
+        let account = world.idp.endpoint("/account");
+        let mut erin = Person::new(&world);
+        erin.password(&account, "erin").await;
+        let (seed, codes) = erin.set_up_totp().await;
+        let known = erin.browser.clone();
+        let mut guesser = Person::new(&world);
+        let second = guesser.password(&account, "erin").await;
+        let (csrf, sealed) = (field(&second.text, "csrf"), field(&second.text, "second"));
+        let (mut looked_at, mut waited) = (0, 0);
+        for n in 0..200 {
+            let guess = format!("{n:06}");
+            let fields = [("csrf", &*csrf), ("second", &*sealed), ("code", &*guess)];
+            let reply = guesser.post(&account, &fields).await;
+            match reply.status {
+                401 => looked_at += 1,
+                429 => waited += 1,
+                other => panic!("{other}: {}", reply.text),
+            }
+        }
+        assert!(looked_at <= 10 && waited >= 190, "{looked_at} guesses were looked at");
+        // The person, in the browser that they signed in from before, goes on.
+        world.pass(30);
+        let mut at_home = Person { world: &world, browser: known };
+        at_home.get(&world.idp.endpoint("/logout")).await;
+        let (url, _) = world.authorize_url(AGENT, "&prompt=login");
+        let second = at_home.password(&url, "erin").await;
+        let (csrf, sealed) = (field(&second.text, "csrf"), field(&second.text, "second"));
+        let right = code(&seed, world.now().0);
+        let reply =
+            at_home.post(&url, &[("csrf", &csrf), ("second", &sealed), ("code", &right)]).await;
+        assert_eq!(reply.status, 303, "{}", reply.text);
+        assert_eq!(codes.len(), 10);
+    }
+
+    pub(super) async fn how_somebody_signs_in_is_changed_by_a_fresh_sign_in_that_is_as_strong() {
+        let world = company().await;
+        let account = world.idp.endpoint("/account");
+        let mut erin = Person::new(&world);
+        erin.password(&account, "erin").await;
+        let mut key = Authenticator::new(world.idp.origin());
+        assert_eq!(erin.add_passkey(&mut key).await.status, 200);
+        // A password takes no passkey away, and adds none beside it.
+        let page = erin.get(&account).await;
+        let id = field(page.text.split_once("remove_passkey").unwrap().1, "id");
+        let refused = erin.act("remove_passkey", &[("id", &id)]).await;
+        assert_eq!(refused.status, 403, "{}", refused.text);
+        assert!(refused.text.contains("sign in again now"));
+        let second = erin.add_passkey(&mut Authenticator::new(world.idp.origin())).await;
+        assert_eq!(second.status, 403);
+        let mut strong = Person::new(&world);
+        strong.passkey(&account, &mut key).await;
+        // Nor does a strong one of a while ago.
+        let mut later = Person { world: &world, browser: strong.browser.clone() };
+        let mut another = Authenticator::new(world.idp.origin());
+        assert_eq!(strong.add_passkey(&mut another).await.status, 200);
+        world.pass(301);
+        assert_eq!(later.act("begin_totp", &[]).await.status, 403);
+        assert_eq!(later.act("remove_passkey", &[("id", &id)]).await.status, 403);
+        // The same credential is nobody's second one.
+        let mut max = Person::new(&world);
+        max.password(&account, "max").await;
+        let taken = max.add_passkey(&mut key).await;
+        assert!(taken.text.contains("in use already"), "{}", taken.text);
+        // A form of another person's page, or of another site, does nothing.
+        let foreign = post(&world, &account, &[("act", "sign_out_everywhere"), ("csrf", "AAAA")]);
+        assert_eq!(max.browser.clone().ask(&world, foreign).await.status, 403);
+        let cross = post(&world, &account, &[("act", "sign_out_everywhere")])
+            .no_header("origin")
+            .header("origin", "https://evil.example");
+        assert_eq!(max.browser.clone().ask(&world, cross).await.status, 403);
+        // Who has no password keeps the last passkey.
+        let new = json!({"username": "nora"});
+        let nora =
+            world.idp_admin().add::<Users>(&serde_json::from_value(new).unwrap()).await.unwrap();
+        let link =
+            world.idp_admin().recovery_link(&nora.id, &NewRecoveryLink::default()).await.unwrap();
+        let mut nora = Person::new(&world);
+        let recover = world.idp.endpoint("/recover");
+        let code = link.link.split_once('#').unwrap().1.to_owned();
+        assert_eq!(nora.post(&recover, &[("code", &code)]).await.status, 303);
+        let mut hers = Authenticator::new(world.idp.origin());
+        assert_eq!(nora.add_passkey(&mut hers).await.status, 200);
+        let page = nora.get(&account).await;
+        let id = field(page.text.split_once("remove_passkey").unwrap().1, "id");
+        let last = nora.act("remove_passkey", &[("id", &id)]).await;
+        assert_eq!(last.status, 409, "{}", last.text);
+        assert!(!page.text.contains("Authenticator application"), "codes go with a password");
+    }
+
+    pub(super) async fn an_administrators_link_lets_one_person_in_once() {
+        let world = company().await;
+        let account = world.idp.endpoint("/account");
+        let recover = world.idp.endpoint("/recover");
+        let idp = world.idp_admin();
+        let before = world.sign_in().await;
+        let mut erin = Person::new(&world);
+        erin.password(&account, "erin").await;
+        let (_, codes) = erin.set_up_totp().await;
+        let new = NewRecoveryLink::default();
+        let first = idp.recovery_link("erin", &new).await.unwrap();
+        let link = idp.recovery_link("erin", &new).await.unwrap();
+        assert!(link.link.starts_with(&format!("{recover}#")), "{}", link.link);
+        let code = |link: &str| link.split_once('#').unwrap().1.to_owned();
+        // An earlier one ends, a wrong one is nothing.
+        for wrong in [&*code(&first.link), "AAAA", ""] {
+            let reply = Person::new(&world).post(&recover, &[("code", wrong)]).await;
+            assert_eq!(reply.status, 401);
+            assert_eq!(reasons(&world).await[0], "sign_in.recovery");
+        }
+        let mut back = Person::new(&world);
+        let reply = back.post(&recover, &[("code", &code(&link.link))]).await;
+        assert_eq!((reply.status, reply.header("location")), (303, account.as_str()));
+        let again = Person::new(&world).post(&recover, &[("code", &code(&link.link))]).await;
+        assert_eq!(again.status, 401, "it serves once");
+        // What others may hold has ended.
+        let form =
+            [("grant_type", "refresh_token"), ("refresh_token", before.refresh_token.as_str())];
+        let renewed = world.send(&world.ask(&world.idp, "/token", &form)).await;
+        assert_eq!(renewed.str("error"), "invalid_grant");
+        let page = erin.get(&account).await;
+        assert!(page.text.contains("Sign in to Acme"), "the other browser is signed out");
+        // It reaches no class: what asks for a password or more is not opened by it.
+        let (url, _) = world.authorize_url(AGENT, "&claims=%7B%22id_token%22%3A%7B%22acr%22%3A%7B%22essential%22%3Atrue%2C%22value%22%3A%22pwd%22%7D%7D%7D");
+        let asked = back.get(&url).await;
+        assert!(!asked.header("location").contains("code="), "{}", asked.header("location"));
+        // It takes the factor away that was lost.
+        let removed = back.act("remove_totp", &[]).await;
+        assert!(removed.text.contains("are removed"), "{}", removed.text);
+        assert_eq!(erin.password(&account, "erin").await.status, 303, "the password does again");
+        assert_eq!(codes.len(), 10);
+        // A link ends by itself, and with the person.
+        let link = idp.recovery_link("erin", &new).await.unwrap();
+        world.pass(24 * 3600);
+        assert_eq!(
+            Person::new(&world).post(&recover, &[("code", &code(&link.link))]).await.status,
+            401
+        );
+        let link = idp.recovery_link("erin", &new).await.unwrap();
+        idp.switch::<Users>("erin", false).await.unwrap();
+        assert_eq!(
+            Person::new(&world).post(&recover, &[("code", &code(&link.link))]).await.status,
+            401
+        );
+        // A stolen device: everything ends when the link is made.
+        let mut max = Person::new(&world);
+        max.password(&account, "max").await;
+        let mut key = Authenticator::new(world.idp.origin());
+        max.add_passkey(&mut key).await;
+        let forget = NewRecoveryLink { forget_factors: true, ..NewRecoveryLink::default() };
+        idp.recovery_link("max", &forget).await.unwrap();
+        assert_eq!(Person::new(&world).passkey(&account, &mut key).await.status, 401);
+        assert!(max.get(&account).await.text.contains("Sign in to Acme"));
+        let wrong = idp.recovery_link("max", &NewRecoveryLink { hours: Some(169), ..forget }).await;
+        assert!(format!("{wrong:?}").contains("168"));
+    }
+
+    pub(super) async fn who_signs_in_at_an_upstream_changes_that_there() {
+        let world = company().await;
+        let fake = FakeUpstream::start(&world, "").await;
+        world.add_upstream("corp", &fake, json!({"just_in_time": false})).await;
+        let idp = world.idp_admin();
+        let link =
+            NewPersonLink { user: "max".to_owned(), subject: "max-there".to_owned(), tenant: None };
+        idp.link_person("corp", &link).await.unwrap();
+        let refused = idp.recovery_link("max", &NewRecoveryLink::default()).await.unwrap_err();
+        assert!(format!("{refused:?}").contains("at an upstream"), "{refused:?}");
+        let mut max = Person::new(&world);
+        let account = max.account();
+        let page = max.get(&format!("{account}?upstream=")).await;
+        let csrf = field(&page.text, "csrf");
+        let signed = max
+            .post(&account, &[("csrf", &csrf), ("username", "max"), ("password", PASSWORD)])
+            .await;
+        assert_eq!(signed.status, 303, "{}", signed.text);
+        let page = max.get(&account).await;
+        assert!(
+            page.text.contains("is decided there")
+                && !page.text.contains("data-passkey=\"create\"")
+        );
+        for act in ["begin_totp", "add_passkey", "remove_passkey"] {
+            assert_eq!(max.act(act, &[]).await.status, 409);
         }
     }
-    assert!(looked_at <= 10 && waited >= 190, "{looked_at} guesses were looked at");
-    // The person, in the browser that they signed in from before, goes on.
-    world.pass(30);
-    let mut at_home = Person { world: &world, browser: known };
-    at_home.get(&world.idp.endpoint("/logout")).await;
-    let (url, _) = world.authorize_url(AGENT, "&prompt=login");
-    let second = at_home.password(&url, "erin").await;
-    let (csrf, sealed) = (field(&second.text, "csrf"), field(&second.text, "second"));
-    let right = code(&seed, world.now().0);
-    let reply = at_home.post(&url, &[("csrf", &csrf), ("second", &sealed), ("code", &right)]).await;
-    assert_eq!(reply.status, 303, "{}", reply.text);
-    assert_eq!(codes.len(), 10);
-}
 
-#[tokio::test]
-async fn how_somebody_signs_in_is_changed_by_a_fresh_sign_in_that_is_as_strong() {
-    let world = company().await;
-    let account = world.idp.endpoint("/account");
-    let mut erin = Person::new(&world);
-    erin.password(&account, "erin").await;
-    let mut key = Authenticator::new(world.idp.origin());
-    assert_eq!(erin.add_passkey(&mut key).await.status, 200);
-    // A password takes no passkey away, and adds none beside it.
-    let page = erin.get(&account).await;
-    let id = field(page.text.split_once("remove_passkey").unwrap().1, "id");
-    let refused = erin.act("remove_passkey", &[("id", &id)]).await;
-    assert_eq!(refused.status, 403, "{}", refused.text);
-    assert!(refused.text.contains("sign in again now"));
-    let second = erin.add_passkey(&mut Authenticator::new(world.idp.origin())).await;
-    assert_eq!(second.status, 403);
-    let mut strong = Person::new(&world);
-    strong.passkey(&account, &mut key).await;
-    // Nor does a strong one of a while ago.
-    let mut later = Person { world: &world, browser: strong.browser.clone() };
-    let mut another = Authenticator::new(world.idp.origin());
-    assert_eq!(strong.add_passkey(&mut another).await.status, 200);
-    world.pass(301);
-    assert_eq!(later.act("begin_totp", &[]).await.status, 403);
-    assert_eq!(later.act("remove_passkey", &[("id", &id)]).await.status, 403);
-    // The same credential is nobody's second one.
-    let mut max = Person::new(&world);
-    max.password(&account, "max").await;
-    let taken = max.add_passkey(&mut key).await;
-    assert!(taken.text.contains("in use already"), "{}", taken.text);
-    // A form of another person's page, or of another site, does nothing.
-    let foreign = post(&world, &account, &[("act", "sign_out_everywhere"), ("csrf", "AAAA")]);
-    assert_eq!(max.browser.clone().ask(&world, foreign).await.status, 403);
-    let cross = post(&world, &account, &[("act", "sign_out_everywhere")])
-        .no_header("origin")
-        .header("origin", "https://evil.example");
-    assert_eq!(max.browser.clone().ask(&world, cross).await.status, 403);
-    // Who has no password keeps the last passkey.
-    let new = json!({"username": "nora"});
-    let nora = world.idp_admin().add::<Users>(&serde_json::from_value(new).unwrap()).await.unwrap();
-    let link =
-        world.idp_admin().recovery_link(&nora.id, &NewRecoveryLink::default()).await.unwrap();
-    let mut nora = Person::new(&world);
-    let recover = world.idp.endpoint("/recover");
-    let code = link.link.split_once('#').unwrap().1.to_owned();
-    assert_eq!(nora.post(&recover, &[("code", &code)]).await.status, 303);
-    let mut hers = Authenticator::new(world.idp.origin());
-    assert_eq!(nora.add_passkey(&mut hers).await.status, 200);
-    let page = nora.get(&account).await;
-    let id = field(page.text.split_once("remove_passkey").unwrap().1, "id");
-    let last = nora.act("remove_passkey", &[("id", &id)]).await;
-    assert_eq!(last.status, 409, "{}", last.text);
-    assert!(!page.text.contains("Authenticator application"), "codes go with a password");
-}
-
-#[tokio::test]
-async fn an_administrators_link_lets_one_person_in_once() {
-    let world = company().await;
-    let account = world.idp.endpoint("/account");
-    let recover = world.idp.endpoint("/recover");
-    let idp = world.idp_admin();
-    let before = world.sign_in().await;
-    let mut erin = Person::new(&world);
-    erin.password(&account, "erin").await;
-    let (_, codes) = erin.set_up_totp().await;
-    let new = NewRecoveryLink::default();
-    let first = idp.recovery_link("erin", &new).await.unwrap();
-    let link = idp.recovery_link("erin", &new).await.unwrap();
-    assert!(link.link.starts_with(&format!("{recover}#")), "{}", link.link);
-    let code = |link: &str| link.split_once('#').unwrap().1.to_owned();
-    // An earlier one ends, a wrong one is nothing.
-    for wrong in [&*code(&first.link), "AAAA", ""] {
-        let reply = Person::new(&world).post(&recover, &[("code", wrong)]).await;
-        assert_eq!(reply.status, 401);
-        assert_eq!(reasons(&world).await[0], "sign_in.recovery");
+    pub(super) async fn an_account_shows_what_is_a_persons_own_and_ends_it() {
+        let world = company().await;
+        let account = world.idp.endpoint("/account");
+        let tokens = world.sign_in().await;
+        world.send(&world.exchange(&tokens.id_token)).await;
+        let mut erin = Person::new(&world);
+        let head = erin.get(&account).await;
+        assert!(head.text.contains("to see your account"));
+        erin.password(&account, "erin").await;
+        let page = erin.get(&account).await;
+        assert_eq!(page.status, 200);
+        for said in [
+            "ERIN",
+            "class pwd",
+            "Lately in your name",
+            "an ID-JAG was asked for",
+            "somebody signed in",
+        ] {
+            assert!(page.text.contains(said), "{said}: {}", page.text);
+        }
+        assert!(!page.text.contains("MAX"), "nobody else's");
+        let out = erin.act("sign_out_everywhere", &[]).await;
+        assert_eq!(out.status, 303);
+        assert!(erin.get(&account).await.text.contains("to see your account"));
+        let form =
+            [("grant_type", "refresh_token"), ("refresh_token", tokens.refresh_token.as_str())];
+        let renewed = world.send(&world.ask(&world.idp, "/token", &form)).await;
+        assert_eq!(renewed.str("error"), "invalid_grant");
     }
-    let mut back = Person::new(&world);
-    let reply = back.post(&recover, &[("code", &code(&link.link))]).await;
-    assert_eq!((reply.status, reply.header("location")), (303, account.as_str()));
-    let again = Person::new(&world).post(&recover, &[("code", &code(&link.link))]).await;
-    assert_eq!(again.status, 401, "it serves once");
-    // What others may hold has ended.
-    let form = [("grant_type", "refresh_token"), ("refresh_token", before.refresh_token.as_str())];
-    let renewed = world.send(&world.ask(&world.idp, "/token", &form)).await;
-    assert_eq!(renewed.str("error"), "invalid_grant");
-    let page = erin.get(&account).await;
-    assert!(page.text.contains("Sign in to Acme"), "the other browser is signed out");
-    // It reaches no class: what asks for a password or more is not opened by it.
-    let (url, _) = world.authorize_url(AGENT, "&claims=%7B%22id_token%22%3A%7B%22acr%22%3A%7B%22essential%22%3Atrue%2C%22value%22%3A%22pwd%22%7D%7D%7D");
-    let asked = back.get(&url).await;
-    assert!(!asked.header("location").contains("code="), "{}", asked.header("location"));
-    // It takes the factor away that was lost.
-    let removed = back.act("remove_totp", &[]).await;
-    assert!(removed.text.contains("are removed"), "{}", removed.text);
-    assert_eq!(erin.password(&account, "erin").await.status, 303, "the password does again");
-    assert_eq!(codes.len(), 10);
-    // A link ends by itself, and with the person.
-    let link = idp.recovery_link("erin", &new).await.unwrap();
-    world.pass(24 * 3600);
-    assert_eq!(
-        Person::new(&world).post(&recover, &[("code", &code(&link.link))]).await.status,
-        401
-    );
-    let link = idp.recovery_link("erin", &new).await.unwrap();
-    idp.switch::<Users>("erin", false).await.unwrap();
-    assert_eq!(
-        Person::new(&world).post(&recover, &[("code", &code(&link.link))]).await.status,
-        401
-    );
-    // A stolen device: everything ends when the link is made.
-    let mut max = Person::new(&world);
-    max.password(&account, "max").await;
-    let mut key = Authenticator::new(world.idp.origin());
-    max.add_passkey(&mut key).await;
-    let forget = NewRecoveryLink { forget_factors: true, ..NewRecoveryLink::default() };
-    idp.recovery_link("max", &forget).await.unwrap();
-    assert_eq!(Person::new(&world).passkey(&account, &mut key).await.status, 401);
-    assert!(max.get(&account).await.text.contains("Sign in to Acme"));
-    let wrong = idp.recovery_link("max", &NewRecoveryLink { hours: Some(169), ..forget }).await;
-    assert!(format!("{wrong:?}").contains("168"));
-}
 
-#[tokio::test]
-async fn who_signs_in_at_an_upstream_changes_that_there() {
-    let world = company().await;
-    let fake = FakeUpstream::start(&world, "").await;
-    world.add_upstream("corp", &fake, json!({"just_in_time": false})).await;
-    let idp = world.idp_admin();
-    let link =
-        NewPersonLink { user: "max".to_owned(), subject: "max-there".to_owned(), tenant: None };
-    idp.link_person("corp", &link).await.unwrap();
-    let refused = idp.recovery_link("max", &NewRecoveryLink::default()).await.unwrap_err();
-    assert!(format!("{refused:?}").contains("at an upstream"), "{refused:?}");
-    let mut max = Person::new(&world);
-    let account = max.account();
-    let page = max.get(&format!("{account}?upstream=")).await;
-    let csrf = field(&page.text, "csrf");
-    let signed =
-        max.post(&account, &[("csrf", &csrf), ("username", "max"), ("password", PASSWORD)]).await;
-    assert_eq!(signed.status, 303, "{}", signed.text);
-    let page = max.get(&account).await;
-    assert!(
-        page.text.contains("is decided there") && !page.text.contains("data-passkey=\"create\"")
-    );
-    for act in ["begin_totp", "add_passkey", "remove_passkey"] {
-        assert_eq!(max.act(act, &[]).await.status, 409);
+    pub(super) async fn an_id_token_says_when_the_sign_in_ends_and_a_refresh_moves_nothing() {
+        let world = World::new().await;
+        let first = world.sign_in().await;
+        let claims = Parts::of(&first.id_token).claims;
+        assert_eq!(claims["session_expiry"], world.now().0 + 12 * 3600);
+        world.pass(3600);
+        let form =
+            [("grant_type", "refresh_token"), ("refresh_token", first.refresh_token.as_str())];
+        let renewed = world.send(&world.ask(&world.idp, "/token", &form)).await;
+        let again = Parts::of(renewed.str("id_token")).claims;
+        assert_eq!(again["session_expiry"], claims["session_expiry"]);
+        assert_eq!(again["auth_time"], claims["auth_time"]);
+        for claim in ["acr", "amr", "auth_time", "sid"] {
+            assert!(claims.get(claim).is_some(), "{claim}");
+        }
+        assert!(claims["aud"].is_string());
     }
-}
-
-#[tokio::test]
-async fn an_account_shows_what_is_a_persons_own_and_ends_it() {
-    let world = company().await;
-    let account = world.idp.endpoint("/account");
-    let tokens = world.sign_in().await;
-    world.send(&world.exchange(&tokens.id_token)).await;
-    let mut erin = Person::new(&world);
-    let head = erin.get(&account).await;
-    assert!(head.text.contains("to see your account"));
-    erin.password(&account, "erin").await;
-    let page = erin.get(&account).await;
-    assert_eq!(page.status, 200);
-    for said in [
-        "ERIN",
-        "class pwd",
-        "Lately in your name",
-        "an ID-JAG was asked for",
-        "somebody signed in",
-    ] {
-        assert!(page.text.contains(said), "{said}: {}", page.text);
-    }
-    assert!(!page.text.contains("MAX"), "nobody else's");
-    let out = erin.act("sign_out_everywhere", &[]).await;
-    assert_eq!(out.status, 303);
-    assert!(erin.get(&account).await.text.contains("to see your account"));
-    let form = [("grant_type", "refresh_token"), ("refresh_token", tokens.refresh_token.as_str())];
-    let renewed = world.send(&world.ask(&world.idp, "/token", &form)).await;
-    assert_eq!(renewed.str("error"), "invalid_grant");
-}
-
-#[tokio::test]
-async fn an_id_token_says_when_the_sign_in_ends_and_a_refresh_moves_nothing() {
-    let world = World::new().await;
-    let first = world.sign_in().await;
-    let claims = Parts::of(&first.id_token).claims;
-    assert_eq!(claims["session_expiry"], world.now().0 + 12 * 3600);
-    world.pass(3600);
-    let form = [("grant_type", "refresh_token"), ("refresh_token", first.refresh_token.as_str())];
-    let renewed = world.send(&world.ask(&world.idp, "/token", &form)).await;
-    let again = Parts::of(renewed.str("id_token")).claims;
-    assert_eq!(again["session_expiry"], claims["session_expiry"]);
-    assert_eq!(again["auth_time"], claims["auth_time"]);
-    for claim in ["acr", "amr", "auth_time", "sid"] {
-        assert!(claims.get(claim).is_some(), "{claim}");
-    }
-    assert!(claims["aud"].is_string());
 }

@@ -112,6 +112,11 @@ pub struct Wishes {
     pub named: bool,
 }
 
+tokio::task_local! {
+    /// The database URL of the IdP of every world that a test makes, instead of SQLite.
+    pub static IDP_DATABASE: String;
+}
+
 async fn listener() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -155,7 +160,8 @@ impl World {
         let context = Context::new(clock.clone(), entropy.clone(), &outbound)
             .sealing(crate::upstream::sealing());
         let database = |name: &str| format!("sqlite:{}", folder.path().join(name).display());
-        let idp_database = wishes.idp_database.unwrap_or_else(|| database("idp.db"));
+        let elsewhere = IDP_DATABASE.try_with(String::clone).ok();
+        let idp_database = wishes.idp_database.or(elsewhere).unwrap_or_else(|| database("idp.db"));
         let idp_store = Store::open(&idp_database).await.unwrap();
         let ras_store = Store::open(&database("ras.db")).await.unwrap();
         let other_store = Store::open(&database("other.db")).await.unwrap();
