@@ -361,7 +361,13 @@ async fn a_sign_in_is_listed_by_name_and_ended_with_what_it_brought() {
 
 /// A request with an idempotency key, as a program sends it that does not know whether an earlier
 /// one arrived.
-async fn with_key(world: &World, method: Method, path: &str, body: &str, key: &str) -> Reply {
+pub(crate) async fn with_key(
+    world: &World,
+    method: Method,
+    path: &str,
+    body: &str,
+    key: &str,
+) -> Reply {
     let ask = Ask {
         url: format!("{}{path}", world.admin),
         form: Vec::new(),

@@ -1,8 +1,11 @@
 //! Accounts of this server's own: passkeys, one-time passwords, recovery, and what a person does with
 //! their account.
 
-use passavant_admin::types::{Connections, NewPersonLink, NewRecoveryLink, Users};
-use passavant_proto::oidc::totp;
+use crate::administration::with_key;
+use passavant_admin::types::{
+    Connections, NewPersonLink, NewRecoveryLink, RecoveryLinkView, Users,
+};
+use passavant_proto::{oidc::totp, secret::Secret};
 use passavant_store::AuditFilter;
 use passavant_tests::{
     authenticator::{Authenticator, UP},
@@ -157,6 +160,11 @@ fn code(seed: &totp::Seed, now: i64) -> String {
     totp::code(seed, now.div_euclid(totp::STEP))
 }
 
+/// The code behind the `#` of a one-time link.
+fn code_of(made: &RecoveryLinkView) -> String {
+    made.link.as_deref().unwrap().split_once('#').unwrap().1.to_owned()
+}
+
 async fn reasons(world: &World) -> Vec<String> {
     let filter = AuditFilter { limit: 200, ..AuditFilter::default() };
     let rows = world.idp_store.audit(&filter).await.unwrap();
@@ -185,6 +193,9 @@ fn claims(tokens: &Value) -> Value {
 }
 
 everywhere!(
+    two_changes_at_once_leave_a_way_in_and_add_no_weak_one,
+    others_answers_keep_nobody_from_their_passkey,
+    a_link_is_told_once_and_kept_nowhere,
     a_passkey_is_added_signs_in_and_is_what_a_connection_may_ask_for,
     what_is_no_answer_to_this_challenge_signs_nobody_in,
     a_sign_in_page_says_nothing_of_who_has_passkeys,
@@ -275,12 +286,12 @@ mod cases {
         let spoil: [(&str, &dyn Fn(&mut Authenticator)); 9] = [
             ("not verified", &|key| key.flags = UP),
             ("not present", &|key| key.flags = 4),
-            ("another origin", &|key| key.origin = "https://evil.example".to_owned()),
-            ("another port", &|key| key.origin = "http://localhost:1".to_owned()),
-            ("another name", &|key| key.rp_id = "evil.example".to_owned()),
+            ("another origin", &|key| key.origin = "https://evil.example".into()),
+            ("another port", &|key| key.origin = "http://localhost:1".into()),
+            ("another name", &|key| key.rp_id = "evil.example".into()),
             ("framed", &|key| key.more = json!({"crossOrigin": true})),
             ("framed by name", &|key| key.more = json!({"topOrigin": "https://evil.example"})),
-            ("another type", &|key| key.kind = "webauthn.create".to_owned()),
+            ("another type", &|key| key.kind = "webauthn.create".into()),
             ("another challenge", &|key| {
                 key.more = json!({"challenge": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"});
             }),
@@ -500,8 +511,9 @@ mod cases {
         let refused = erin.act("remove_passkey", &[("id", &id)]).await;
         assert_eq!(refused.status, 403, "{}", refused.text);
         assert!(refused.text.contains("sign in again now"));
-        let second = erin.add_passkey(&mut Authenticator::new(world.idp.origin())).await;
-        assert_eq!(second.status, 403);
+        // No device is asked to make one that would not be added.
+        assert!(!page.text.contains("data-passkey=\"create\""), "{}", page.text);
+        assert!(erin.act("again", &[]).await.text.contains("sign in again now"));
         let mut strong = Person::new(&world);
         strong.passkey(&account, &mut key).await;
         // Nor does a strong one of a while ago.
@@ -531,7 +543,7 @@ mod cases {
             world.idp_admin().recovery_link(&nora.id, &NewRecoveryLink::default()).await.unwrap();
         let mut nora = Person::new(&world);
         let recover = world.idp.endpoint("/recover");
-        let code = link.link.split_once('#').unwrap().1.to_owned();
+        let code = code_of(&link);
         assert_eq!(nora.post(&recover, &[("code", &code)]).await.status, 303);
         let mut hers = Authenticator::new(world.idp.origin());
         assert_eq!(nora.add_passkey(&mut hers).await.status, 200);
@@ -554,18 +566,17 @@ mod cases {
         let new = NewRecoveryLink::default();
         let first = idp.recovery_link("erin", &new).await.unwrap();
         let link = idp.recovery_link("erin", &new).await.unwrap();
-        assert!(link.link.starts_with(&format!("{recover}#")), "{}", link.link);
-        let code = |link: &str| link.split_once('#').unwrap().1.to_owned();
+        assert!(link.link.as_deref().unwrap().starts_with(&format!("{recover}#")), "{link:?}");
         // An earlier one ends, a wrong one is nothing.
-        for wrong in [&*code(&first.link), "AAAA", ""] {
+        for wrong in [&*code_of(&first), "AAAA", ""] {
             let reply = Person::new(&world).post(&recover, &[("code", wrong)]).await;
             assert_eq!(reply.status, 401);
             assert_eq!(reasons(&world).await[0], "sign_in.recovery");
         }
         let mut back = Person::new(&world);
-        let reply = back.post(&recover, &[("code", &code(&link.link))]).await;
+        let reply = back.post(&recover, &[("code", &code_of(&link))]).await;
         assert_eq!((reply.status, reply.header("location")), (303, account.as_str()));
-        let again = Person::new(&world).post(&recover, &[("code", &code(&link.link))]).await;
+        let again = Person::new(&world).post(&recover, &[("code", &code_of(&link))]).await;
         assert_eq!(again.status, 401, "it serves once");
         // What others may hold has ended.
         let form =
@@ -587,13 +598,32 @@ mod cases {
         let link = idp.recovery_link("erin", &new).await.unwrap();
         world.pass(24 * 3600);
         assert_eq!(
-            Person::new(&world).post(&recover, &[("code", &code(&link.link))]).await.status,
+            Person::new(&world).post(&recover, &[("code", &code_of(&link))]).await.status,
             401
         );
         let link = idp.recovery_link("erin", &new).await.unwrap();
         idp.switch::<Users>("erin", false).await.unwrap();
         assert_eq!(
-            Person::new(&world).post(&recover, &[("code", &code(&link.link))]).await.status,
+            Person::new(&world).post(&recover, &[("code", &code_of(&link))]).await.status,
+            401
+        );
+        // Nor is it one again when they are switched on, get a password, or sign out everywhere.
+        idp.switch::<Users>("erin", true).await.unwrap();
+        assert_eq!(
+            Person::new(&world).post(&recover, &[("code", &code_of(&link))]).await.status,
+            401
+        );
+        let link = idp.recovery_link("erin", &new).await.unwrap();
+        idp.set_password("erin", &Secret::new(PASSWORD)).await.unwrap();
+        assert_eq!(
+            Person::new(&world).post(&recover, &[("code", &code_of(&link))]).await.status,
+            401
+        );
+        let link = idp.recovery_link("erin", &new).await.unwrap();
+        erin.password(&account, "erin").await;
+        erin.act("sign_out_everywhere", &[]).await;
+        assert_eq!(
+            Person::new(&world).post(&recover, &[("code", &code_of(&link))]).await.status,
             401
         );
         // A stolen device: everything ends when the link is made.
@@ -603,6 +633,8 @@ mod cases {
         max.add_passkey(&mut key).await;
         let forget = NewRecoveryLink { forget_factors: true, ..NewRecoveryLink::default() };
         idp.recovery_link("max", &forget).await.unwrap();
+        // The password that a thief may know opens nothing in the meantime.
+        assert_eq!(Person::new(&world).password(&account, "max").await.status, 401);
         assert_eq!(Person::new(&world).passkey(&account, &mut key).await.status, 401);
         assert!(max.get(&account).await.text.contains("Sign in to Acme"));
         let wrong = idp.recovery_link("max", &NewRecoveryLink { hours: Some(169), ..forget }).await;
@@ -616,7 +648,18 @@ mod cases {
         let idp = world.idp_admin();
         let link =
             NewPersonLink { user: "max".to_owned(), subject: "max-there".to_owned(), tenant: None };
+        // What they had here ends with the link: nobody could take it away any more.
+        let mut before = Person::new(&world);
+        let at = before.account();
+        before.password(&at, "max").await;
+        let mut key = Authenticator::new(world.idp.origin());
+        assert_eq!(before.add_passkey(&mut key).await.status, 200);
+        let early = idp.recovery_link("max", &NewRecoveryLink::default()).await.unwrap();
         idp.link_person("corp", &link).await.unwrap();
+        assert_eq!(Person::new(&world).passkey(&at, &mut key).await.status, 401);
+        let recover = world.idp.endpoint("/recover");
+        let reply = Person::new(&world).post(&recover, &[("code", &code_of(&early))]).await;
+        assert_eq!(reply.status, 401);
         let refused = idp.recovery_link("max", &NewRecoveryLink::default()).await.unwrap_err();
         assert!(format!("{refused:?}").contains("at an upstream"), "{refused:?}");
         let mut max = Person::new(&world);
@@ -683,5 +726,124 @@ mod cases {
             assert!(claims.get(claim).is_some(), "{claim}");
         }
         assert!(claims["aud"].is_string());
+    }
+
+    #[allow(clippy::similar_names)]
+    pub(super) async fn two_changes_at_once_leave_a_way_in_and_add_no_weak_one() {
+        let world = company().await;
+        let account = world.idp.endpoint("/account");
+        let recover = world.idp.endpoint("/recover");
+        // Two password sign-ins that add at once: one of them is the first, the other too weak.
+        for round in 0..4 {
+            let name = format!("weak{round}");
+            let new = json!({"username": name, "password": PASSWORD});
+            let new = serde_json::from_value(new).unwrap();
+            world.idp_admin().add::<Users>(&new).await.unwrap();
+            let (mut one, mut two) = (Person::new(&world), Person::new(&world));
+            one.password(&account, &name).await;
+            two.password(&account, &name).await;
+            let mut keys = [(); 2].map(|()| Authenticator::new(world.idp.origin()));
+            let [first, second] = &mut keys;
+            let (a, b) = tokio::join!(one.add_passkey(first), two.add_passkey(second));
+            let added = [&a, &b].iter().filter(|reply| reply.text.contains("is added")).count();
+            assert_eq!(added, 1, "{} {}", a.status, b.status);
+        }
+        // Two removals at once of somebody who has nothing else: one way stays.
+        for round in 0..4 {
+            let new = json!({"username": format!("nora{round}")});
+            let new = serde_json::from_value(new).unwrap();
+            let nora = world.idp_admin().add::<Users>(&new).await.unwrap();
+            let link = world.idp_admin().recovery_link(&nora.id, &NewRecoveryLink::default()).await;
+            let mut person = Person::new(&world);
+            person.post(&recover, &[("code", &code_of(&link.unwrap()))]).await;
+            let mut keys = [(); 2].map(|()| Authenticator::new(world.idp.origin()));
+            for key in &mut keys {
+                assert_eq!(person.add_passkey(key).await.status, 200);
+            }
+            let page = person.get(&account).await.text;
+            let ids: Vec<String> =
+                page.split("remove_passkey").skip(1).map(|rest| field(rest, "id")).collect();
+            let csrf = field(&page, "csrf");
+            let remove = |id: String| {
+                let fields = [("act", "remove_passkey"), ("csrf", &*csrf), ("id", &*id)];
+                let ask =
+                    post(&world, &account, &fields).header("cookie", &person.browser.cookies());
+                let world = &world;
+                async move { world.send(&ask).await.status }
+            };
+            let (a, b) = tokio::join!(remove(ids[0].clone()), remove(ids[1].clone()));
+            let mut statuses = [a, b];
+            statuses.sort_unstable();
+            assert_eq!(statuses, [200, 409]);
+        }
+    }
+
+    pub(super) async fn others_answers_keep_nobody_from_their_passkey() {
+        let wishes = Wishes {
+            named: true,
+            behind_proxy: true,
+            failures_per_minute: Some(10),
+            ..Wishes::default()
+        };
+        let world = World::with(wishes).await;
+        let account = world.idp.endpoint("/account");
+        let mut erin = Person::new(&world);
+        erin.password(&account, "erin").await;
+        let mut key = Authenticator::new(world.idp.origin());
+        erin.add_passkey(&mut key).await;
+        // Somebody who knows its id sends the beginning of a right answer, over and over.
+        let mut stranger = Person::new(&world);
+        let page = stranger.get(&account).await;
+        let (options, form) = passkey_form(&page.text);
+        let right = key.sign(&options);
+        let (csrf, state) = (field(&form, "csrf"), field(&form, "state"));
+        let junk = format!("{}x", &right[..right.len() / 2]);
+        let mut last = 0;
+        for _ in 0..30 {
+            let fields = [("csrf", &*csrf), ("state", &*state), ("passkey", &*junk)];
+            let ask = post(&world, &account, &fields).header("x-forwarded-for", "192.0.2.7");
+            last = stranger.browser.clone().ask(&world, ask).await.status;
+        }
+        assert_eq!(last, 429, "the sender is counted");
+        // From there and from anywhere the owner goes on.
+        assert_eq!(Person::new(&world).passkey(&account, &mut key).await.status, 303);
+        let mut near = Person::new(&world);
+        let page = near.get(&account).await;
+        let (options, form) = passkey_form(&page.text);
+        let answer = key.sign(&options);
+        let (csrf, state) = (field(&form, "csrf"), field(&form, "state"));
+        let fields = [("csrf", &*csrf), ("state", &*state), ("passkey", &*answer)];
+        let ask = post(&world, &account, &fields).header("x-forwarded-for", "192.0.2.7");
+        assert_eq!(near.browser.ask(&world, ask).await.status, 303);
+    }
+
+    pub(super) async fn a_link_is_told_once_and_kept_nowhere() {
+        let world = company().await;
+        let ask = || with_key(&world, Method::POST, "/idp/users/erin/recovery-link", "{}", "k-1");
+        let first = ask().await;
+        assert_eq!(first.status, 200, "{}", first.text);
+        assert!(first.str("link").contains('#'));
+        let again = ask().await;
+        assert_eq!(again.status, 200);
+        assert!(again.json.get("link").is_none(), "{}", again.text);
+        assert!(again.json.get("expires_at").is_some());
+        // Whatever an answer shows once is on the list of what is not kept.
+        let document = passavant_admin::document_text();
+        let document: Value = serde_json::from_str(&document).unwrap();
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        let mut once = std::collections::BTreeSet::new();
+        for (name, schema) in schemas.iter().filter(|(name, _)| name.ends_with("View")) {
+            for (member, value) in schema["properties"].as_object().into_iter().flatten() {
+                let about = value["description"].as_str().unwrap_or_default();
+                if about.contains("once") {
+                    once.insert(member.clone());
+                    assert!(
+                        ["client_secret", "token", "link"].contains(&member.as_str()),
+                        "{name}.{member} is shown once: `SHOWN_ONCE` has to name it"
+                    );
+                }
+            }
+        }
+        assert!(once.contains("link") && once.contains("token"), "{once:?}");
     }
 }

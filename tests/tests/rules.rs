@@ -531,6 +531,25 @@ const PROMISES: &[(&str, &[&str])] = &[
         "A database belongs to one authorization server",
         &["sqlite_keeps_the_contract", "a_database_elsewhere_is_spoken_to_by_verified_tls_alone"],
     ),
+    (
+        "Whoever their directory switches off by provisioning",
+        &[
+            "who_is_switched_off_loses_everything_in_the_same_moment_and_gets_nothing_of_it_back",
+            "an_upstream_sees_and_changes_its_own_people_and_groups_alone",
+            "an_external_id_identifies_nobody_unless_an_administrator_says_so_and_then_once",
+            "an_address_of_another_person_links_nobody",
+        ],
+    ),
+    (
+        "A passkey signs in at this server's name alone",
+        &[
+            "what_is_no_answer_to_this_challenge_signs_nobody_in",
+            "a_code_follows_the_password_once_it_is_set_up",
+            "codes_are_not_guessed_and_a_known_browser_is_not_kept_out",
+            "how_somebody_signs_in_is_changed_by_a_fresh_sign_in_that_is_as_strong",
+            "two_changes_at_once_leave_a_way_in_and_add_no_weak_one",
+        ],
+    ),
     ("Text of other parties does not act on a terminal", &["what_would_be_obeyed_is_seen_instead"]),
 ];
 

@@ -34,9 +34,9 @@ pub use ledger::{
 pub use opening::{check_transport, sqlite_path};
 pub use people::{
     Checked, DueSession, Group, Installation, LoggedOut, Lookup, MOST_INSTALLATIONS, MOST_PASSKEYS,
-    MemberChange, NotProvisioned, Passkey, PasskeyAdded, PersonLink, Proved, ProvisionedGroup,
-    ProvisionedPerson, Provisioner, ProvisioningToken, Told, Totp, UpstreamOutcome, UpstreamSignIn,
-    User,
+    MOST_TOTP_FAILURES, MemberChange, NotProvisioned, Passkey, PasskeyAdded, PasskeyRemoved,
+    PersonLink, Proved, ProvisionedGroup, ProvisionedPerson, Provisioner, ProvisioningToken, Told,
+    Totp, TotpCount, UpstreamOutcome, UpstreamSignIn, User,
 };
 pub use record::Record;
 pub use rows::Readings;

@@ -324,7 +324,7 @@ pub(crate) async fn recovery_link(
     }
     // Behind `#`: no server sees it before the person sends the form.
     let link = format!("{}#{}", idp.issuer().endpoint("/recover"), code.expose());
-    Ok(RecoveryLinkView { link, expires_at })
+    Ok(RecoveryLinkView { link: Some(link), expires_at })
 }
 
 impl ManagedKind<IdpAdmin> for Groups {

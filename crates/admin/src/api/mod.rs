@@ -40,6 +40,9 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, sync::Arc};
 use table::Needs;
 
+/// Members of answers that are shown once: they are stored nowhere, and not told again.
+pub(crate) const SHOWN_ONCE: [&str; 3] = ["client_secret", "token", "link"];
+
 /// The administration API of the roles in one process.
 pub struct AdminApi {
     /// What the secret of the config is verified with ([`proof::stored`]). Whoever has the secret
@@ -436,7 +439,7 @@ impl Gate {
         };
         let mut text = String::from_utf8_lossy(&bytes).into_owned();
         if let Ok(Value::Object(mut members)) = serde_json::from_slice(&bytes) {
-            for secret in ["client_secret", "token"] {
+            for secret in SHOWN_ONCE {
                 members.remove(secret);
             }
             text = Value::Object(members).to_string();

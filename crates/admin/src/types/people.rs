@@ -141,7 +141,7 @@ pub struct NewRecoveryLink {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 168)]
     pub hours: Option<i64>,
-    /// Ends their passkeys, one-time passwords and sign-ins at once.
+    /// Ends their passkeys, one-time passwords, password and sign-ins at once: the link is what is left.
     #[serde(default)]
     pub forget_factors: bool,
 }
@@ -149,8 +149,10 @@ pub struct NewRecoveryLink {
 /// A link by which a person gets in once, to make another way to sign in.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct RecoveryLinkView {
-    /// The link, shown once. Give it to the person by a way that is known to be theirs.
-    pub link: String,
+    /// The link, shown once: it is stored as a hash. Give it to the person by a way that is known to be
+    /// theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
     /// When it ends, in seconds since 1970.
     #[schema(value_type = i64)]
     pub expires_at: Timestamp,

@@ -29,19 +29,15 @@ use passavant_authority::{
 use passavant_proto::{
     event::{Detail, RequestEvent},
     oauth::{client_document::INSTALLATIONS, form::Form},
-    oidc::{
-        authentication::{ACR_MULTI_FACTOR, ACR_RECOVERY, reaches},
-        totp,
-    },
+    oidc::totp,
     others_text::is_shown,
     secret::equal_in_constant_time,
-    time::SKEW,
 };
-use passavant_store::{AuditEvent, Passkey, PasskeyAdded, Session, StoreError};
+use passavant_store::{AuditEvent, Passkey, PasskeyAdded, PasskeyRemoved, Session, StoreError};
 use std::sync::Arc;
 
-/// Maximum age of a sign-in that may change how a person signs in, in seconds.
-const RECENT: i64 = 300;
+/// A sign-in that was too old or too weak when it came to it.
+const OVER: &str = "Your sign-in is too old for this, or has ended. Sign in again.";
 
 /// How many recovery codes a person gets.
 const RECOVERY_CODES: usize = 10;
@@ -167,6 +163,9 @@ async fn done(idp: &Idp, form: &Form, parts: &Parts) -> Result<Response<Body>, S
         );
         return page::show(idp, &me, Some(told)).await;
     }
+    if act == "again" {
+        return Ok(own::form_of(idp, parts, &head_again(), None));
+    }
     if !may_change(idp, &me).await? {
         let mut response = own::form_of(idp, parts, &head_again(), None);
         *response.status_mut() = StatusCode::FORBIDDEN;
@@ -183,19 +182,12 @@ async fn done(idp: &Idp, form: &Form, parts: &Parts) -> Result<Response<Body>, S
     page::show(idp, &me, Some(told)).await
 }
 
-/// Whether this sign-in may change how the person signs in: it is a moment old, and as strong as what
-/// they have, so that nobody with a password alone takes a second factor away or adds one.
+/// Whether this sign-in may change how the person signs in just now. The store asks again when it
+/// changes something.
 async fn may_change(idp: &Idp, me: &Me) -> Result<bool, StoreError> {
     let authority = &idp.0.authority;
-    let how = &me.session.authentication;
-    if !(-SKEW..=RECENT).contains(&authority.now().since(how.auth_time)) {
-        return Ok(false);
-    }
-    let user_id = &me.person.user.id;
-    let store = &authority.store;
-    let has_more =
-        store.totp(user_id).await?.is_some() || !store.passkeys(user_id).await?.is_empty();
-    Ok(!has_more || how.acr == ACR_RECOVERY || reaches(&how.acr, ACR_MULTI_FACTOR))
+    let (user_id, sid) = (&me.person.user.id, &me.session.sid);
+    authority.store.may_change_credentials(user_id, sid, authority.now()).await
 }
 
 fn event(idp: &Idp, me: &Me, event: RequestEvent, parts: &Parts) -> AuditEvent {
@@ -261,13 +253,6 @@ async fn add_passkey(idp: &Idp, me: &Me, form: &Form, parts: &Parts) -> Result<T
     })
 }
 
-/// Whether a person could still sign in without one of their passkeys.
-async fn has_another_way(idp: &Idp, me: &Me, without: &str) -> Result<bool, StoreError> {
-    let user = &me.person.user;
-    let passkeys = idp.0.authority.store.passkeys(&user.id).await?;
-    Ok(user.password_hash.is_some() || passkeys.iter().any(|held| held.credential_id != without))
-}
-
 async fn remove_passkey(
     idp: &Idp,
     me: &Me,
@@ -275,17 +260,21 @@ async fn remove_passkey(
     parts: &Parts,
 ) -> Result<Told, StoreError> {
     let id = form.optional("id").unwrap_or_default();
-    if !has_another_way(idp, me, id).await? {
-        let text = "That is your only way to sign in. Add another passkey first.";
-        return Ok(Told::bad(StatusCode::CONFLICT, text));
-    }
     let event =
         event(idp, me, RequestEvent::CredentialRemoved, parts).with(Detail::More, "passkey");
-    let user_id = &me.person.user.id;
-    if idp.0.authority.store.remove_passkey(user_id, id, event).await? {
-        return Ok(Told::good("The passkey is removed. Delete it on the device, too."));
-    }
-    Ok(Told::bad(StatusCode::NOT_FOUND, "You have no such passkey."))
+    let whose = (me.person.user.id.as_str(), me.session.sid.as_str());
+    let removed = idp.0.authority.store.remove_passkey(whose, id, event).await?;
+    Ok(match removed {
+        PasskeyRemoved::Removed => {
+            Told::good("The passkey is removed. Delete it on the device, too.")
+        }
+        PasskeyRemoved::Missing => Told::bad(StatusCode::NOT_FOUND, "You have no such passkey."),
+        PasskeyRemoved::Last => Told::bad(
+            StatusCode::CONFLICT,
+            "That is your only way to sign in. Add another passkey first.",
+        ),
+        PasskeyRemoved::Gone => Told::bad(StatusCode::CONFLICT, OVER),
+    })
 }
 
 async fn confirm_totp(
@@ -332,7 +321,7 @@ async fn confirm_totp(
 async fn remove_totp(idp: &Idp, me: &Me, parts: &Parts) -> Result<Told, StoreError> {
     let event = event(idp, me, RequestEvent::CredentialRemoved, parts)
         .with(Detail::More, "one-time passwords");
-    if idp.0.authority.store.remove_totp(&me.person.user.id, event).await? {
+    if idp.0.authority.store.remove_totp(&me.person.user.id, &me.session.sid, event).await? {
         return Ok(Told::good("One-time passwords and recovery codes are removed."));
     }
     Ok(Told::bad(StatusCode::NOT_FOUND, "You have no one-time passwords."))

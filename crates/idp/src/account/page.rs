@@ -74,7 +74,10 @@ async fn ways(idp: &Idp, me: &Me) -> Result<Markup, StoreError> {
     let passkeys = store.passkeys(&user.id).await?;
     let codes = store.recovery_codes(&user.id).await?;
     let has_totp = store.totp(&user.id).await?.is_some();
-    let asked = passkey::ask_to_add(idp, &me.cookie, user).await?;
+    // A device makes no passkey for a sign-in that may not add it.
+    let may = super::may_change(idp, me).await?;
+    let asked = if may { passkey::ask_to_add(idp, &me.cookie, user).await? } else { None };
+    let named = idp.0.passkeys.is_some();
     let csrf = csrf_of(&me.cookie);
     let described = |held: &Passkey| {
         let used = if held.used_at.0 > 0 { when(held.used_at) } else { "never".to_owned() };
@@ -98,6 +101,13 @@ async fn ways(idp: &Idp, me: &Me) -> Result<Markup, StoreError> {
                 input id="name" name="name" type="text" maxlength="60" autocomplete="off" value="This device";
                 button type="submit" { "Add a passkey" }
                 p.soft role="status" hidden {}
+            }
+        } @else if named {
+            p.soft { "To add or remove a way to sign in, sign in again." }
+            form method="post" {
+                input type="hidden" name="csrf" value=(csrf);
+                input type="hidden" name="act" value="again";
+                button.plain type="submit" { "Sign in again" }
             }
         } @else {
             p.soft { "Passkeys need a server with a name: this one is known by a number." }

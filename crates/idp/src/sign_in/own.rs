@@ -17,7 +17,7 @@ use axum::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use maud::Markup;
 use passavant_authority::{
-    admission::UNDER_WAY,
+    admission::{Sender, UNDER_WAY},
     answer::{broken, error_page},
     browser::{cookie, cookie_name, csrf_of, see_other},
     front_channel::{keep_all, upstream::Sending},
@@ -33,7 +33,9 @@ use passavant_proto::{
     others_text::shown,
     secret::{Secret, equal_in_constant_time, sha256},
 };
-use passavant_store::{AuditEvent, Proved, SealedAt, StoreError, User};
+use passavant_store::{
+    AuditEvent, MOST_TOTP_FAILURES, Proved, SealedAt, StoreError, TotpCount, User,
+};
 use serde::{Deserialize, Serialize};
 
 /// How long a person has for the second factor, in seconds.
@@ -43,6 +45,7 @@ const TOO_OLD: &str =
     "The sign-in form is too old, or cookies are switched off. Start again in the application.";
 const WRONG_CODE: &str = "That code is wrong, or was used before.";
 const WAIT: &str = "Too many wrong codes. Wait a minute, then try again, or use a recovery code.";
+const ENDED: &str = "No codes are taken any more, after a hundred wrong ones. Use a recovery code or a passkey, or ask IT for a link.";
 const NO_PASSKEY: &str = "That passkey did not work here. Try again, or sign in another way.";
 
 /// The form is shown again: something is wrong, or a second factor is asked for.
@@ -230,11 +233,20 @@ async fn by_second(
     let digits: String = typed.chars().filter(|c| !c.is_whitespace()).collect();
     let is_totp = digits.len() == 6 && digits.bytes().all(|b| b.is_ascii_digit());
     let recovery = recovery_hash(typed);
+    let mut last = false;
     let proved = if is_totp {
         // Counted in the row, for all nodes, before the code is looked at.
-        if store.count_totp(&user.id, known.is_some(), authority.now()).await?.is_none() {
-            attempt.undone();
-            return Ok(again(StatusCode::TOO_MANY_REQUESTS, WAIT, true, Some(60)));
+        // The cells of one that has to wait stay taken.
+        match store.count_totp(&user.id, known.is_some(), authority.now()).await? {
+            TotpCount::Wait => {
+                drop(attempt);
+                return Ok(again(StatusCode::TOO_MANY_REQUESTS, WAIT, true, Some(60)));
+            }
+            TotpCount::Ended => {
+                drop(attempt);
+                return Ok(again(StatusCode::UNAUTHORIZED, ENDED, true, None));
+            }
+            TotpCount::Counted(failures) => last = failures >= MOST_TOTP_FAILURES,
         }
         step_of(idp, &user, &digits).await?.map(Proved::Totp)
     } else {
@@ -252,7 +264,7 @@ async fn by_second(
         .person(&user.id)
         .with(Detail::RequestId, request_id)
         .with(Detail::Address, address)
-        .refused("sign_in.second_factor");
+        .refused(if last { "sign_in.second_factor_ended" } else { "sign_in.second_factor" });
     store.note(event, authority.now()).await?;
     Ok(again(StatusCode::UNAUTHORIZED, WRONG_CODE, true, None))
 }
@@ -310,36 +322,25 @@ async fn by_passkey(
     }
     let authority = &idp.0.authority;
     let (request_id, address) = origin_of(parts);
-    // A cell before the signature is looked at; whoever has the passkey gets it back.
-    let claimed = sha256(answer.get(..answer.len().min(200)).unwrap_or_default().as_bytes());
-    let attempt = match idp.0.admission.sign_in(&address, &format!("passkey {claimed}"), None) {
-        Ok(attempt) => attempt,
-        Err(busy) => {
-            let wait = if busy == UNDER_WAY { 2 } else { busy.0 };
-            let text = "Too many failed sign-ins. Wait a minute, then try again.";
-            return Ok(again(StatusCode::TOO_MANY_REQUESTS, text, Some(wait)));
-        }
-    };
     let state = form.optional("state").unwrap_or_default();
+    // There is nothing to guess in a signature, and whoever has the passkey is kept out by nobody: what
+    // fails is counted by its sender, before the row.
     let refused = match passkey::verify(idp, cookie, state, answer).await {
         Ok(proof) => {
             let proved = Proved::Passkey(&proof.passkey, &proof.document, proof.once);
             let way = Way { acr: ACR_PASSKEY, amr: &["swk", "user", "mfa"], proved };
             match start_session(idp, &proof.user, way, client, parts).await? {
-                Some(started) => {
-                    attempt.right();
-                    return Ok(Step::Done(Box::new(started)));
-                }
+                Some(started) => return Ok(Step::Done(Box::new(started))),
                 None => Refused::Stale,
             }
         }
-        Err(Refused::Broken(error)) => {
-            attempt.undone();
-            return Err(error.into());
-        }
+        Err(Refused::Broken(error)) => return Err(error.into()),
         Err(refused) => refused,
     };
-    attempt.wrong();
+    if let Err(busy) = idp.0.admission.refusal(&Sender::Unproven(address.clone())) {
+        let text = "Too many failed sign-ins. Wait a minute, then try again.";
+        return Ok(again(StatusCode::TOO_MANY_REQUESTS, text, Some(busy.0)));
+    }
     let event = AuditEvent::granted(RequestEvent::SignIn, authority.now())
         .with(Detail::RequestId, request_id)
         .with(Detail::Address, address)

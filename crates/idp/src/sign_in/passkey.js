@@ -61,7 +61,11 @@
   addEventListener('pageshow', event => { if (event.persisted) location.reload(); });
 })();
 // The code of a one-time link stands behind its `#`, where no server sees it before the person sends the form.
-for (const field of document.querySelectorAll('input[data-from-link]')) {
-  if (location.hash.length > 1) field.value = decodeURIComponent(location.hash.slice(1));
+const fill = () => {
+  const fields = document.querySelectorAll('input[data-from-link]'), code = location.hash.slice(1);
+  if (!fields.length || !code) return;
   history.replaceState(null, '', location.pathname);
-}
+  for (const field of fields) field.value = code;
+};
+addEventListener('hashchange', fill);
+fill();

@@ -175,10 +175,7 @@ pub(crate) async fn verify(
     let (state, once): (DiscoverableAuthentication, _) =
         opened(idp, &label("sign-in", cookie), state)?;
     let answer: PublicKeyCredential = serde_json::from_str(answer)?;
-    let client: Value = serde_json::from_slice(&answer.response.client_data_json)?;
-    if client["crossOrigin"] == json!(true) || client.get("topOrigin").is_some() {
-        return Err(Refused::CrossOrigin);
-    }
+    not_framed(&answer.response.client_data_json)?;
     let (handle, id) = library.identify_discoverable_authentication(&answer)?;
     let store = &idp.0.authority.store;
     let passkey = store.passkey(&URL_SAFE_NO_PAD.encode(id)).await?.ok_or(Refused::Unknown)?;
@@ -194,6 +191,15 @@ pub(crate) async fn verify(
     held.update_credential(&result);
     let document = serde_json::to_string(&held)?;
     Ok(Proof { user, passkey, document, once })
+}
+
+/// Refuses what was asked for from within another site's page (Web Authentication, section 7.2).
+fn not_framed(client_data: &[u8]) -> Result<(), Refused> {
+    let client: Value = serde_json::from_slice(client_data)?;
+    if client["crossOrigin"] == json!(true) || client.get("topOrigin").is_some() {
+        return Err(Refused::CrossOrigin);
+    }
+    Ok(())
 }
 
 /// A challenge for a person who adds a passkey.
@@ -252,6 +258,7 @@ pub(crate) fn verify_new(
     if answer.extensions.cred_props.as_ref().and_then(|props| props.rk) == Some(false) {
         return Err(Refused::NotDiscoverable);
     }
+    not_framed(&answer.response.client_data_json)?;
     let held = library.finish_passkey_registration(&answer, &state)?;
     let id = URL_SAFE_NO_PAD.encode(held.cred_id());
     Ok((id, serde_json::to_string(&held)?, once))

@@ -193,7 +193,7 @@ pub(super) enum User {
         /// After how many hours it ends
         #[arg(long, default_value_t = 24)]
         hours: i64,
-        /// Also end their passkeys, one-time passwords and sign-ins, at once: a device was stolen
+        /// Also end their passkeys, one-time passwords, password and sign-ins, at once: a device was stolen
         #[arg(long)]
         forget_factors: bool,
     },

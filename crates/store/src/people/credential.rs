@@ -3,20 +3,30 @@
 
 use crate::{
     database::{Store, StoreError, reading},
-    directory::read,
+    directory::{Put, read, write},
     ledger::{AuditEvent, UsedJti, insert_audit, insert_jtis},
     people::User,
+    rows::document,
     sign_in::{Session, end_sign_ins, insert_session, leave_cookie},
 };
-use passavant_proto::time::Timestamp;
+use passavant_proto::{
+    oidc::authentication::{ACR_MULTI_FACTOR, ACR_RECOVERY, Authentication, reaches},
+    time::{SKEW, Timestamp},
+};
 use sqlx::{Any, AssertSqlSafe, Row, Transaction, any::AnyRow};
+
+/// Maximum age of a sign-in that may change how a person signs in, in seconds.
+const RECENT: i64 = 300;
+
+/// The same for a sign-in by an administrator's link, which leads to nothing else.
+const RECOVERING: i64 = 1800;
 
 /// The most passkeys of one person.
 pub const MOST_PASSKEYS: usize = 20;
 
 /// Failures of one-time passwords in a row, after which none is taken any more until the person is
 /// recovered (NIST SP 800-63B, section 5.2.2).
-const MOST_TOTP_FAILURES: i64 = 100;
+pub const MOST_TOTP_FAILURES: i64 = 100;
 
 /// A passkey.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +62,17 @@ pub struct Totp {
     pub confirmed_at: Timestamp,
 }
 
+/// Whether a one-time password may be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TotpCount {
+    /// It may; so many were wrong in a row if this one is.
+    Counted(i64),
+    /// The last was a moment ago.
+    Wait,
+    /// [`MOST_TOTP_FAILURES`] were wrong in a row.
+    Ended,
+}
+
 /// What a person proved, besides or instead of their password, at a sign-in.
 #[derive(Clone, Debug)]
 pub enum Proved<'a> {
@@ -76,7 +97,20 @@ pub enum PasskeyAdded {
     Taken,
     /// There are [`MOST_PASSKEYS`].
     TooMany,
-    /// The session has ended, the person is switched off, or the challenge was used.
+    /// The sign-in may not, or no longer, or the challenge was used.
+    Gone,
+}
+
+/// What came of removing a passkey.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PasskeyRemoved {
+    /// It is gone.
+    Removed,
+    /// They have none of this id.
+    Missing,
+    /// It is their only way to sign in.
+    Last,
+    /// The sign-in may not, or no longer.
     Gone,
 }
 
@@ -137,8 +171,8 @@ impl Store {
         once: UsedJti,
         event: AuditEvent,
     ) -> Result<PasskeyAdded, StoreError> {
-        let mut transaction = self.begin().await?;
-        if !stands(&mut transaction, &passkey.user_id, sid).await?
+        let mut transaction = self.begin_revoking().await?;
+        if !may_change(&mut transaction, &passkey.user_id, sid, event.at).await?
             || insert_jtis(&mut transaction, vec![&once]).await?.is_empty()
         {
             return Ok(PasskeyAdded::Gone);
@@ -168,25 +202,50 @@ impl Store {
         Ok(PasskeyAdded::Added)
     }
 
-    /// Removes a person's passkey; `false` if they have none of this id.
+    /// Removes a person's passkey, by a sign-in of theirs that may.
     pub async fn remove_passkey(
         &self,
-        user_id: &str,
+        (user_id, sid): (&str, &str),
         credential_id: &str,
         event: AuditEvent,
-    ) -> Result<bool, StoreError> {
-        let (mut transaction, _) = self.begin_act(&event).await?;
+    ) -> Result<PasskeyRemoved, StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        if !may_change(&mut transaction, user_id, sid, event.at).await? {
+            return Ok(PasskeyRemoved::Gone);
+        }
+        let others = "SELECT COUNT(*) FROM passkeys WHERE user_id = $1 AND credential_id <> $2";
+        let others = sqlx::query(others)
+            .bind(user_id)
+            .bind(credential_id)
+            .fetch_one(&mut *transaction)
+            .await?;
+        let user = read::<User>(&mut transaction, user_id).await?;
+        let has_password = user.is_some_and(|user| user.password_hash.is_some());
         let gone = sqlx::query("DELETE FROM passkeys WHERE user_id = $1 AND credential_id = $2")
             .bind(user_id)
             .bind(credential_id)
             .execute(&mut *transaction)
             .await?;
         if gone.rows_affected() == 0 {
-            return Ok(false);
+            return Ok(PasskeyRemoved::Missing);
+        }
+        if !has_password && others.try_get::<i64, _>(0)? == 0 {
+            return Ok(PasskeyRemoved::Last);
         }
         insert_audit(&mut transaction, &[event]).await?;
         transaction.commit().await?;
-        Ok(true)
+        Ok(PasskeyRemoved::Removed)
+    }
+
+    /// Whether a sign-in may change how its person signs in just now.
+    pub async fn may_change_credentials(
+        &self,
+        user_id: &str,
+        sid: &str,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin_plain().await?;
+        may_change(&mut transaction, user_id, sid, now).await
     }
 
     /// A person's one-time passwords, confirmed or not.
@@ -217,8 +276,8 @@ impl Store {
         event: AuditEvent,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let mut transaction = self.begin().await?;
-        if !stands(&mut transaction, user_id, sid).await? {
+        let mut transaction = self.begin_revoking().await?;
+        if !may_change(&mut transaction, user_id, sid, now).await? {
             return Ok(false);
         }
         let add = "INSERT INTO totp (user_id, sealed, last_step, confirmed_at) \
@@ -239,9 +298,18 @@ impl Store {
         Ok(true)
     }
 
-    /// Takes a person's one-time passwords and recovery codes away; `false` if there are none.
-    pub async fn remove_totp(&self, user_id: &str, event: AuditEvent) -> Result<bool, StoreError> {
-        let (mut transaction, _) = self.begin_act(&event).await?;
+    /// Takes a person's one-time passwords and recovery codes away, by a sign-in of theirs that may;
+    /// `false` if it may not, or there are none.
+    pub async fn remove_totp(
+        &self,
+        user_id: &str,
+        sid: &str,
+        event: AuditEvent,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin_revoking().await?;
+        if !may_change(&mut transaction, user_id, sid, event.at).await? {
+            return Ok(false);
+        }
         let gone = sqlx::query("DELETE FROM totp WHERE user_id = $1")
             .bind(user_id)
             .execute(&mut *transaction)
@@ -255,15 +323,22 @@ impl Store {
         Ok(true)
     }
 
-    /// Counts an attempt with a one-time password before it is looked at; `None` if none may be looked
-    /// at now: too many were wrong, or the last was a moment ago. A right one sets the count back. A
-    /// browser that the person signed in from before (`known`) does not wait for others' failures.
+    /// Counts an attempt with a one-time password before it is looked at. A right one sets the count back.
+    /// A browser that the person signed in from before (`known`) does not wait for others' failures.
     pub async fn count_totp(
         &self,
         user_id: &str,
         known: bool,
         now: Timestamp,
-    ) -> Result<Option<i64>, StoreError> {
+    ) -> Result<TotpCount, StoreError> {
+        if let Some(held) = self.totp(user_id).await? {
+            if held.failures >= MOST_TOTP_FAILURES {
+                return Ok(TotpCount::Ended);
+            }
+            if !known && held.not_before > now {
+                return Ok(TotpCount::Wait);
+            }
+        }
         let mut transaction = self.begin_plain().await?;
         // The pause grows with each failure in a row: nothing for five, then seconds, then a minute.
         let count = "UPDATE totp SET failures = failures + 1, not_before = $2 + \
@@ -277,17 +352,17 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         if counted.rows_affected() == 0 {
-            return Ok(None);
+            return Ok(TotpCount::Wait);
         }
         let row = sqlx::query("SELECT failures FROM totp WHERE user_id = $1")
             .bind(user_id)
             .fetch_one(&mut *transaction)
             .await?;
         transaction.commit().await?;
-        Ok(Some(row.try_get(0)?))
+        Ok(TotpCount::Counted(row.try_get(0)?))
     }
 
-    /// Ends a person's sign-ins and installations, by their own wish.
+    /// Ends a person's sign-ins, by their own wish.
     pub async fn sign_out_everywhere(
         &self,
         user_id: &str,
@@ -307,7 +382,8 @@ impl Store {
     }
 
     /// Makes a one-time link for a person; an earlier one ends. With `forget_factors`, their passkeys,
-    /// one-time passwords and sign-ins end at once: a device was stolen.
+    /// one-time passwords, password and sign-ins end at once: a device was stolen. `false` if there is no
+    /// such person, or what they need to sign in is decided at an upstream.
     pub async fn put_recovery_link(
         &self,
         user_id: &str,
@@ -316,12 +392,18 @@ impl Store {
         event: AuditEvent,
     ) -> Result<bool, StoreError> {
         let (mut transaction, _) = self.begin_act(&event).await?;
-        if read::<User>(&mut transaction, user_id).await?.is_none() {
+        let Some(mut user) = read::<User>(&mut transaction, user_id).await? else {
+            return Ok(false);
+        };
+        if is_linked(&mut transaction, user_id).await? {
             return Ok(false);
         }
         if forget_factors {
             end_credentials(&mut transaction, user_id).await?;
             end_sign_ins(&mut transaction, user_id, event.at).await?;
+            // Otherwise the password alone would do until the link is used, for whoever knows it.
+            user.password_hash = None;
+            write(&mut transaction, &user, Put::Replace).await?;
         }
         let put = "INSERT INTO recovery_links (user_id, hash, expires_at) VALUES ($1, $2, $3) \
                    ON CONFLICT (user_id) DO UPDATE SET hash = $2, expires_at = $3";
@@ -461,16 +543,43 @@ async fn put_recovery_codes(
     Ok(())
 }
 
-/// Whether a session of a person stands, and they are switched on.
-async fn stands(
+/// Whether what a person needs to sign in is decided at an upstream.
+async fn is_linked(
+    transaction: &mut Transaction<'static, Any>,
+    user_id: &str,
+) -> Result<bool, StoreError> {
+    let linked = sqlx::query("SELECT user_id FROM upstream_links WHERE user_id = $1 LIMIT 1");
+    Ok(linked.bind(user_id).fetch_optional(&mut **transaction).await?.is_some())
+}
+
+/// Whether a sign-in may change how its person signs in: it stands and is a moment old, the person is
+/// switched on and is no upstream's, and it is as strong as what they have, so that nobody with a password
+/// alone takes a second factor away or adds one.
+async fn may_change(
     transaction: &mut Transaction<'static, Any>,
     user_id: &str,
     sid: &str,
+    now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let live = "SELECT sid FROM sessions WHERE sid = $1 AND user_id = $2 AND ended_at IS NULL";
+    let live = "SELECT authentication FROM sessions \
+                WHERE sid = $1 AND user_id = $2 AND ended_at IS NULL";
     let live = sqlx::query(live).bind(sid).bind(user_id).fetch_optional(&mut **transaction).await?;
+    let Some(row) = live else { return Ok(false) };
+    let how: Authentication = document(&row, "authentication", "session")?;
+    let recovers = how.acr == ACR_RECOVERY;
+    let most = if recovers { RECOVERING } else { RECENT };
     let user = read::<User>(transaction, user_id).await?;
-    Ok(live.is_some() && user.is_some_and(|user| !user.is_off()))
+    if user.is_none_or(|user| user.is_off())
+        || !(-SKEW..=most).contains(&now.since(how.auth_time))
+        || is_linked(transaction, user_id).await?
+    {
+        return Ok(false);
+    }
+    let factors = "SELECT user_id FROM totp WHERE user_id = $1 \
+                   UNION SELECT user_id FROM passkeys WHERE user_id = $1";
+    let has_more =
+        sqlx::query(factors).bind(user_id).fetch_optional(&mut **transaction).await?.is_some();
+    Ok(!has_more || recovers || reaches(&how.acr, ACR_MULTI_FACTOR))
 }
 
 /// Forgets how a person who is deleted proved themselves.

@@ -11,7 +11,10 @@ mod user;
 
 pub(crate) use account::{AccountLink, remove_links};
 pub(crate) use credential::end_credentials;
-pub use credential::{MOST_PASSKEYS, Passkey, PasskeyAdded, Proved, Totp};
+pub use credential::{
+    MOST_PASSKEYS, MOST_TOTP_FAILURES, Passkey, PasskeyAdded, PasskeyRemoved, Proved, Totp,
+    TotpCount,
+};
 pub(crate) use installation::INSTALLATION;
 pub use installation::{Installation, MOST_INSTALLATIONS};
 pub use provisioned_group::{MemberChange, ProvisionedGroup};

@@ -6,7 +6,7 @@ use crate::{
     directory::{Put, read, write},
     ledger::{AuditEvent, UsedJti, insert_audit, insert_jtis},
     people::{
-        Group, User,
+        Group, User, end_credentials,
         provisioning::{keep_unlinked, provisioned_as},
     },
     record::{Record, record},
@@ -764,6 +764,8 @@ async fn put_link(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     delete_link(transaction, link).await?;
+    // From now on what they need to sign in is decided there: what is left here would be in no one's hand.
+    end_credentials(transaction, user_id).await?;
     sqlx::query(
         "INSERT INTO upstream_links (issuer, tenant, subject, upstream, user_id, linked_at) \
          VALUES ($1, $2, $3, $4, $5, $6)",

@@ -213,5 +213,10 @@ pub(crate) async fn end_sign_ins(
     ] {
         sqlx::query(statement).bind(user_id).bind(now.0).execute(&mut **transaction).await?;
     }
+    // A way in that was made before is none afterwards.
+    sqlx::query("DELETE FROM recovery_links WHERE user_id = $1")
+        .bind(user_id)
+        .execute(&mut **transaction)
+        .await?;
     Ok(())
 }
