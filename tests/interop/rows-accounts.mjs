@@ -217,6 +217,21 @@ database = "sqlite:canvas.db"
       await lost.page.click('button[type=submit]');
       await lost.page.waitForSelector('text=Add a passkey');
       await looked(lost.page, 'account-narrow-dark');
+      // A new password signs her out everywhere, and in again.
+      await lost.page.fill('#new_password', 'another sentence of hers');
+      await lost.page.fill('#repeated', 'another sentence of mine');
+      await lost.page.keyboard.press('Enter');
+      await lost.page.waitForSelector('text=are not the same');
+      await looked(lost.page, 'password-refused-narrow-dark');
+      await lost.page.fill('#new_password', 'another sentence of hers');
+      await lost.page.fill('#repeated', 'another sentence of hers');
+      await lost.page.keyboard.press('Enter');
+      await lost.page.waitForSelector('text=The password is set');
+      await looked(lost.page, 'password-set-narrow-dark');
+      await lost.page.fill('#username', 'nora');
+      await lost.page.fill('#password', 'another sentence of hers');
+      await lost.page.keyboard.press('Enter');
+      await lost.page.waitForSelector('#code');
       await narrow.page.goto(`${idp}/account`);
       await narrow.page.waitForSelector('text=to see your account');
       must(problems.length === 0, `the console says: ${problems.join('; ')}`);

@@ -75,10 +75,19 @@ impl Person<'_> {
 
     /// Signs in with a password at a page: what it shows then.
     async fn password(&mut self, url: &str, username: &str) -> Reply {
+        self.this_password(url, username, PASSWORD).await
+    }
+
+    async fn this_password(&mut self, url: &str, username: &str, password: &str) -> Reply {
         let page = self.get(url).await;
         let csrf = field(&page.text, "csrf");
-        let fields = [("csrf", &*csrf), ("username", username), ("password", PASSWORD)];
+        let fields = [("csrf", &*csrf), ("username", username), ("password", password)];
         self.post(url, &fields).await
+    }
+
+    /// Sets another password on the account.
+    async fn set_password(&mut self, new: &str, repeated: &str) -> Reply {
+        self.act("set_password", &[("new_password", new), ("repeated", repeated)]).await
     }
 
     /// Signs in with a passkey at a page.
@@ -196,6 +205,7 @@ everywhere!(
     two_changes_at_once_leave_a_way_in_and_add_no_weak_one,
     others_answers_keep_nobody_from_their_passkey,
     a_link_is_told_once_and_kept_nowhere,
+    another_password_takes_a_fresh_sign_in_and_ends_all_of_them,
     a_passkey_is_added_signs_in_and_is_what_a_connection_may_ask_for,
     what_is_no_answer_to_this_challenge_signs_nobody_in,
     a_sign_in_page_says_nothing_of_who_has_passkeys,
@@ -675,7 +685,7 @@ mod cases {
             page.text.contains("is decided there")
                 && !page.text.contains("data-passkey=\"create\"")
         );
-        for act in ["begin_totp", "add_passkey", "remove_passkey"] {
+        for act in ["begin_totp", "add_passkey", "remove_passkey", "set_password"] {
             assert_eq!(max.act(act, &[]).await.status, 409);
         }
     }
@@ -845,5 +855,86 @@ mod cases {
             }
         }
         assert!(once.contains("link") && once.contains("token"), "{once:?}");
+    }
+
+    pub(super) async fn another_password_takes_a_fresh_sign_in_and_ends_all_of_them() {
+        const NEW: &str = "a longer sentence of mine";
+        const LATER: &str = "yet another sentence of mine";
+        let world = company().await;
+        let before = world.sign_in().await;
+        let mut erin = Person::new(&world);
+        let account = erin.account();
+        erin.password(&account, "erin").await;
+        let mut elsewhere = Person::new(&world);
+        elsewhere.password(&account, "erin").await;
+        let mut max = Person::new(&world);
+        max.password(&account, "max").await;
+        // What cannot be one is said, and changes nothing.
+        let long = "x".repeat(1025);
+        for (new, repeated, told) in [
+            (NEW, LATER, "are not the same"),
+            (NEW, "", "are not the same"),
+            ("", "", "at least 12 characters"),
+            ("elevenchars", "elevenchars", "at least 12 characters"),
+            (&long, &long, "at most 1024 bytes"),
+        ] {
+            let refused = erin.set_password(new, repeated).await;
+            assert_eq!(refused.status, 400, "{}", refused.text);
+            assert!(refused.text.contains(told), "{told}: {}", refused.text);
+            assert!(!refused.text.contains(NEW) && !refused.text.contains(LATER));
+        }
+        assert_eq!(Person::new(&world).password(&account, "erin").await.status, 303);
+        // Nor without the page's proof, from another site, or by a sign-in of a while ago.
+        let form =
+            [("act", "set_password"), ("csrf", "AAAA"), ("new_password", NEW), ("repeated", NEW)];
+        assert_eq!(erin.post(&account, &form).await.status, 403);
+        let mut old = Person { world: &world, browser: erin.browser.clone() };
+        world.pass(301);
+        let refused = old.set_password(NEW, NEW).await;
+        assert_eq!(refused.status, 403, "{}", refused.text);
+        assert!(refused.text.contains("sign in again now"));
+        assert!(!old.get(&account).await.text.contains("new_password"));
+        let mut erin = Person::new(&world);
+        erin.password(&account, "erin").await;
+        let done = erin.set_password(NEW, NEW).await;
+        assert!(done.text.contains("The password is set"), "{}", done.text);
+        assert!(done.text.contains("Sign in to Acme"), "{}", done.text);
+        // Every sign-in of before has ended, and what came of it; other people's stand.
+        for browser in [&mut erin, &mut elsewhere] {
+            assert!(browser.get(&account).await.text.contains("Sign in to Acme"));
+        }
+        let form =
+            [("grant_type", "refresh_token"), ("refresh_token", before.refresh_token.as_str())];
+        let renewed = world.send(&world.ask(&world.idp, "/token", &form)).await;
+        assert_eq!(renewed.str("error"), "invalid_grant");
+        assert!(!max.get(&account).await.text.contains("Sign in to Acme"));
+        assert_eq!(Person::new(&world).password(&account, "erin").await.status, 401);
+        assert_eq!(erin.this_password(&account, "erin", NEW).await.status, 303);
+        let filter = AuditFilter {
+            event: Some("credential.added".to_owned()),
+            limit: 9,
+            ..AuditFilter::default()
+        };
+        let trail = world.idp_store.audit(&filter).await.unwrap();
+        assert_eq!((trail.len(), trail[0].details["detail"].as_str()), (1, "password"));
+        // Where a code follows, the password alone replaces no password.
+        let mut weak = Person { world: &world, browser: max.browser.clone() };
+        let mut max = Person::new(&world);
+        max.password(&account, "max").await;
+        let mut weak_and_fresh = Person::new(&world);
+        weak_and_fresh.password(&account, "max").await;
+        max.set_up_totp().await;
+        for weak in [&mut weak, &mut weak_and_fresh] {
+            assert_eq!(weak.set_password(LATER, LATER).await.status, 403);
+        }
+        // Who got in by a link sets one: what was stolen had ended with it.
+        let forget = NewRecoveryLink { forget_factors: true, ..NewRecoveryLink::default() };
+        let link = world.idp_admin().recovery_link("max", &forget).await.unwrap();
+        let mut back = Person::new(&world);
+        let recover = world.idp.endpoint("/recover");
+        assert_eq!(back.post(&recover, &[("code", &code_of(&link))]).await.status, 303);
+        assert!(back.get(&account).await.text.contains("you sign in without one"));
+        assert_eq!(back.set_password(LATER, LATER).await.status, 200);
+        assert_eq!(Person::new(&world).this_password(&account, "max", LATER).await.status, 303);
     }
 }

@@ -25,13 +25,14 @@ use passavant_authority::{
     browser::{csrf_of, is_same_origin, see_other},
     front_channel::session,
     origin::origin_of,
+    passwords::PasswordError,
 };
 use passavant_proto::{
     event::{Detail, RequestEvent},
     oauth::{client_document::INSTALLATIONS, form::Form},
     oidc::totp,
     others_text::is_shown,
-    secret::equal_in_constant_time,
+    secret::{Secret, equal_in_constant_time},
 };
 use passavant_store::{AuditEvent, Passkey, PasskeyAdded, PasskeyRemoved, Session, StoreError};
 use std::sync::Arc;
@@ -78,6 +79,10 @@ fn head_again() -> Markup {
             "To change how you sign in, sign in again now. If you have a passkey or an authenticator application, use it."
         }
     }
+}
+
+fn head_new_password() -> Markup {
+    html! { p.note role="status" { "The password is set, and you are signed out everywhere. Sign in with it." } }
 }
 
 async fn me(idp: &Idp, parts: &Parts) -> Result<Option<Me>, StoreError> {
@@ -177,6 +182,10 @@ async fn done(idp: &Idp, form: &Form, parts: &Parts) -> Result<Response<Body>, S
         "begin_totp" => return page::new_totp(idp, &me, None).await,
         "confirm_totp" => return confirm_totp(idp, &me, form, parts).await,
         "remove_totp" => remove_totp(idp, &me, parts).await?,
+        "set_password" => match set_password(idp, &me, form, parts).await? {
+            Ok(answered) => return Ok(answered),
+            Err(told) => told,
+        },
         _ => Told::bad(StatusCode::BAD_REQUEST, "The form says nothing that can be done here."),
     };
     page::show(idp, &me, Some(told)).await
@@ -325,6 +334,35 @@ async fn remove_totp(idp: &Idp, me: &Me, parts: &Parts) -> Result<Told, StoreErr
         return Ok(Told::good("One-time passwords and recovery codes are removed."));
     }
     Ok(Told::bad(StatusCode::NOT_FOUND, "You have no one-time passwords."))
+}
+
+/// Sets the password that they chose, and asks them to sign in with it.
+async fn set_password(
+    idp: &Idp,
+    me: &Me,
+    form: &Form,
+    parts: &Parts,
+) -> Result<Result<Response<Body>, Told>, StoreError> {
+    let password = Secret::new(form.optional("new_password").unwrap_or_default());
+    let repeated = form.optional("repeated").unwrap_or_default();
+    if !equal_in_constant_time(password.expose(), repeated) {
+        let text = "The two passwords are not the same. Nothing is changed.";
+        return Ok(Err(Told::bad(StatusCode::BAD_REQUEST, text)));
+    }
+    let password_hash = match idp.0.passwords.hash(&password).await {
+        Ok(hash) => hash,
+        Err(PasswordError::Length) => {
+            let text = "A password has at least 12 characters, and at most 1024 bytes. Nothing is changed.";
+            return Ok(Err(Told::bad(StatusCode::BAD_REQUEST, text)));
+        }
+        Err(PasswordError::Hash) => return Ok(Ok(changed())),
+    };
+    let event = event(idp, me, RequestEvent::CredentialAdded, parts).with(Detail::More, "password");
+    let (user_id, sid) = (&me.person.user.id, &me.session.sid);
+    if !idp.0.authority.store.change_password(user_id, sid, password_hash, event).await? {
+        return Ok(Err(Told::bad(StatusCode::CONFLICT, OVER)));
+    }
+    Ok(Ok(own::form_of(idp, parts, &head_new_password(), None)))
 }
 
 async fn remove_computer(

@@ -102,14 +102,7 @@ async fn ways(idp: &Idp, me: &Me) -> Result<Markup, StoreError> {
                 button type="submit" { "Add a passkey" }
                 p.soft role="status" hidden {}
             }
-        } @else if named {
-            p.soft { "To add or remove a way to sign in, sign in again." }
-            form method="post" {
-                input type="hidden" name="csrf" value=(csrf);
-                input type="hidden" name="act" value="again";
-                button.plain type="submit" { "Sign in again" }
-            }
-        } @else {
+        } @else if !named {
             p.soft { "Passkeys need a server with a name: this one is known by a number." }
         }
         @if user.password_hash.is_some() {
@@ -124,6 +117,32 @@ async fn ways(idp: &Idp, me: &Me) -> Result<Markup, StoreError> {
                     input type="hidden" name="act" value="begin_totp";
                     button.plain type="submit" { "Set it up" }
                 }
+            }
+        }
+        h2 { "Password" }
+        @if user.password_hash.is_none() {
+            p.soft { "None: you sign in without one." }
+        }
+        @if may {
+            form method="post" {
+                input type="hidden" name="csrf" value=(csrf);
+                input type="hidden" name="act" value="set_password";
+                input type="text" autocomplete="username" value=(user.username) hidden;
+                label for="new_password" { "A new password, of at least 12 characters" }
+                input id="new_password" name="new_password" type="password" required minlength="12"
+                    autocomplete="new-password";
+                label for="repeated" { "The same once more" }
+                input id="repeated" name="repeated" type="password" required minlength="12"
+                    autocomplete="new-password";
+                button.plain type="submit" { "Set the password" }
+                p.soft { "You are signed out everywhere then, and sign in with it." }
+            }
+        } @else {
+            p.soft { "To change how you sign in, sign in again." }
+            form method="post" {
+                input type="hidden" name="csrf" value=(csrf);
+                input type="hidden" name="act" value="again";
+                button.plain type="submit" { "Sign in again" }
             }
         }
     })

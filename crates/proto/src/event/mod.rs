@@ -140,7 +140,7 @@ words! {
         ProvisionLink = "provision.linked": "somebody whom it added signed in for the first time",
         UpstreamCheck = "upstream_check": "an upstream was asked whether somebody is still there: refusals only",
         SignOut = "sign_out": "somebody signed out",
-        CredentialAdded = "credential.added": "a person added a way to sign in: a passkey, one-time passwords",
+        CredentialAdded = "credential.added": "a person added a way to sign in: a passkey, one-time passwords, another password",
         CredentialRemoved = "credential.removed": "a person removed one",
         Enrol = "enrol": "a computer was enrolled",
         EnrolmentTokenUsed = "enrolment_token_used": "the token that enrolled it has served",

@@ -375,6 +375,31 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
+    /// Gives a person the password that they chose, by a sign-in of theirs that may, and ends all their
+    /// sign-ins: whoever knew the one before is out. `false` if it may not.
+    pub async fn change_password(
+        &self,
+        user_id: &str,
+        sid: &str,
+        password_hash: String,
+        event: AuditEvent,
+    ) -> Result<bool, StoreError> {
+        let now = event.at;
+        let (mut transaction, _) = self.begin_act(&event).await?;
+        if !may_change(&mut transaction, user_id, sid, now).await? {
+            return Ok(false);
+        }
+        let Some(mut user) = read::<User>(&mut transaction, user_id).await? else {
+            return Ok(false);
+        };
+        user.password_hash = Some(password_hash);
+        write(&mut transaction, &user, Put::Replace).await?;
+        end_sign_ins(&mut transaction, user_id, now).await?;
+        insert_audit(&mut transaction, &[event]).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
     /// How many recovery codes a person has left.
     pub async fn recovery_codes(&self, user_id: &str) -> Result<i64, StoreError> {
         let sql = "SELECT COUNT(*) FROM recovery_codes WHERE user_id = $1";
