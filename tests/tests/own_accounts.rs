@@ -105,18 +105,27 @@ impl Person<'_> {
 
     /// Adds a passkey to the account of whoever is signed in.
     async fn add_passkey(&mut self, key: &mut Authenticator) -> Reply {
+        let made = self.make_passkey(key).await;
+        self.send_passkey(&made).await
+    }
+
+    /// Opens the page and has a passkey made: what the form sends.
+    async fn make_passkey(&mut self, key: &mut Authenticator) -> [String; 3] {
         let account = self.account();
         let page = self.get(&account).await;
         let (options, form) = passkey_form(&page.text);
         assert_eq!(options["authenticatorSelection"]["residentKey"], "required");
         assert_eq!(options["authenticatorSelection"]["userVerification"], "required");
-        let made = key.make(&options);
-        let (csrf, state) = (field(&form, "csrf"), field(&form, "state"));
+        [field(&form, "csrf"), field(&form, "state"), key.make(&options)]
+    }
+
+    async fn send_passkey(&mut self, [csrf, state, made]: &[String; 3]) -> Reply {
+        let account = self.account();
         let fields = [
             ("act", "add_passkey"),
-            ("csrf", &*csrf),
-            ("state", &*state),
-            ("passkey", &*made),
+            ("csrf", csrf),
+            ("state", state),
+            ("passkey", made),
             ("name", "laptop"),
         ];
         self.post(&account, &fields).await
@@ -754,7 +763,9 @@ mod cases {
             two.password(&account, &name).await;
             let mut keys = [(); 2].map(|()| Authenticator::new(world.idp.origin()));
             let [first, second] = &mut keys;
-            let (a, b) = tokio::join!(one.add_passkey(first), two.add_passkey(second));
+            // Both have the page open before either sends: afterwards the other has no form any more.
+            let (first, second) = (one.make_passkey(first).await, two.make_passkey(second).await);
+            let (a, b) = tokio::join!(one.send_passkey(&first), two.send_passkey(&second));
             let added = [&a, &b].iter().filter(|reply| reply.text.contains("is added")).count();
             assert_eq!(added, 1, "{} {}", a.status, b.status);
         }
