@@ -282,6 +282,34 @@ fn the_document_of_audit_events_is_what_the_program_writes() {
 }
 
 /// Events are for people and other programs: no decision depends on the name of one.
+/// JSON knows one kind of number: `41.0` is the whole number 41, for each member of each body.
+#[test]
+fn a_whole_number_of_a_body_is_read_however_it_is_written() {
+    let mut seen = 0;
+    walk(Path::new("../crates/admin/src/types"), &mut |file, text| {
+        for record in text.split("#[derive(").skip(1) {
+            let (head, members) = record.split_once('{').unwrap_or_default();
+            let name = head.rsplit("pub struct ").next().unwrap_or_default().trim();
+            // What is sent to others only, and what stands in a query, where everything is text.
+            let told = name.ends_with("View") || name.ends_with("Query") || name.ends_with("Page");
+            if !head.contains("Deserialize") || !head.contains("ToSchema") || told {
+                continue;
+            }
+            for member in members.split("\n    /// ").filter(|member| {
+                member.contains(": Option<i64>,") || member.contains(": Option<Option<i64>>,")
+            }) {
+                seen += 1;
+                assert!(
+                    member.contains("whole\""),
+                    "{}: {name}: {member}: `maybe_whole` or `said_whole` reads it",
+                    file.display()
+                );
+            }
+        }
+    });
+    assert!(seen >= 5, "{seen} members");
+}
+
 #[test]
 fn nothing_is_decided_by_the_name_of_an_event() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();

@@ -1,6 +1,6 @@
 //! People at the identity provider: users, groups, what they enrolled, their sign-ins.
 
-use super::written::{given, said};
+use super::written::{given, maybe_whole, said};
 use passavant_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -138,7 +138,7 @@ pub struct NewPassword {
 #[serde(deny_unknown_fields)]
 pub struct NewRecoveryLink {
     /// After how many hours it ends, 168 at most; 24 if it is absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "maybe_whole", skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 168)]
     pub hours: Option<i64>,
     /// Ends their passkeys, one-time passwords, password and sign-ins at once: the link is what is left.

@@ -1,7 +1,8 @@
 //! Identity providers at which the company's people sign in.
 
 use super::written::{
-    AlgorithmName, DomainName, ScopeToken, SecureUrl, given, given_object, maybe_object, said,
+    AlgorithmName, DomainName, ScopeToken, SecureUrl, given, given_object, maybe_object,
+    maybe_whole, said,
 };
 use passavant_proto::{identifier::Issuer, jose::jwk::Algorithm, time::Timestamp};
 use serde::{Deserialize, Serialize};
@@ -262,7 +263,7 @@ pub struct UpstreamView {
 #[serde(deny_unknown_fields)]
 pub struct NewProvisioningToken {
     /// After how many days it ends, 366 at most; 366 if it is absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "maybe_whole", skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 366)]
     pub days: Option<i64>,
 }
