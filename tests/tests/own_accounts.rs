@@ -895,7 +895,7 @@ mod cases {
             assert!(!refused.text.contains(NEW) && !refused.text.contains(LATER));
         }
         assert_eq!(Person::new(&world).password(&account, "erin").await.status, 303);
-        // Nor without the page's proof, from another site, or by a sign-in of a while ago.
+        // Nor without the page's proof, or by a sign-in of a while ago.
         let form =
             [("act", "set_password"), ("csrf", "AAAA"), ("new_password", NEW), ("repeated", NEW)];
         assert_eq!(erin.post(&account, &form).await.status, 403);

@@ -3,13 +3,15 @@
 
 use crate::answer::error_page;
 use axum::{
-    body::Body,
-    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
+    body::{Body, Bytes},
+    extract::{FromRequest, Request},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts},
     response::IntoResponse,
 };
 use passavant_proto::{
     identifier::{Issuer, is_loopback},
     oauth::authorize::PageError,
+    oauth::form::Form,
     oauth::redirect_uri::private_use_scheme,
     secret::sha256,
 };
@@ -131,6 +133,21 @@ pub fn set_cookie(
 /// The form token that belongs to a cookie.
 pub fn csrf_of(cookie: &str) -> String {
     sha256(format!("passavant form {cookie}").as_bytes())
+}
+
+/// The head and the fields of a form that a page of ours sent. What another site sent, or what cannot be
+/// read, is answered.
+pub async fn own_form(issuer: &Issuer, request: Request) -> Result<(Parts, Form), Response<Body>> {
+    let (parts, body) = request.into_parts();
+    if !is_same_origin(issuer, &parts.headers) {
+        let text = "The form was sent from another site.";
+        return Err(error_page(StatusCode::FORBIDDEN, text));
+    }
+    let bytes = Bytes::from_request(Request::new(body), &()).await;
+    let bytes = bytes.map_err(IntoResponse::into_response)?;
+    let form = Form::parse(&bytes)
+        .map_err(|_| error_page(StatusCode::BAD_REQUEST, "The form cannot be read."))?;
+    Ok((parts, form))
 }
 
 /// Whether a POST was sent by our own page, judged by headers that the browser sets.

@@ -12,17 +12,16 @@ use super::{
     state::Idp,
 };
 use axum::{
-    body::{Body, Bytes},
-    extract::{FromRequest, Request, State},
+    body::Body,
+    extract::{Request, State},
     http::{Response, StatusCode, request::Parts},
-    response::IntoResponse,
 };
 use maud::{Markup, html};
 use passavant_authority::{
     admission::Sender,
     answer::{self, Failure, broken, error_page, page as shown_page},
     authority::Look,
-    browser::{cookie, cookie_name, csrf_of, is_same_origin},
+    browser::{cookie, cookie_name, csrf_of, own_form},
     front_channel::session,
     grants,
     origin::origin_of,
@@ -179,19 +178,12 @@ fn proved_at(idp: &Idp, session: &Session) -> Timestamp {
 
 /// POST: handles each of these forms.
 pub(super) async fn answer(State(idp): State<Idp>, request: Request) -> Response<Body> {
-    let (parts, body) = request.into_parts();
     if !idp.0.settings.device_authorization {
         return switched_off();
     }
-    if !is_same_origin(idp.issuer(), &parts.headers) {
-        return error_page(StatusCode::FORBIDDEN, "The form was sent from another site.");
-    }
-    let bytes = match Bytes::from_request(Request::new(body), &()).await {
-        Ok(bytes) => bytes,
-        Err(rejection) => return rejection.into_response(),
-    };
-    let Ok(form) = Form::parse(&bytes) else {
-        return error_page(StatusCode::BAD_REQUEST, "The form cannot be read.");
+    let (parts, form) = match own_form(idp.issuer(), request).await {
+        Ok(sent) => sent,
+        Err(answered) => return answered,
     };
     if let Err(error) = idp.0.authority.fresh().await {
         return broken(&error);

@@ -9,16 +9,15 @@ use crate::{
     state::Idp,
 };
 use axum::{
-    body::{Body, Bytes},
-    extract::{FromRequest, Request, State},
+    body::Body,
+    extract::{Request, State},
     http::{Response, StatusCode, request::Parts},
-    response::IntoResponse,
 };
 use maud::html;
 use passavant_authority::{
     admission::Sender,
-    answer::{broken, error_page, page_with_script},
-    browser::{busy_page, is_same_origin, see_other},
+    answer::{broken, page_with_script},
+    browser::{busy_page, own_form, see_other},
     front_channel::keep_all,
     origin::origin_of,
 };
@@ -59,15 +58,10 @@ fn form(idp: &Idp, status: StatusCode, problem: Option<&str>) -> Response<Body> 
 
 /// POST: the code.
 pub(super) async fn answer(State(idp): State<Idp>, request: Request) -> Response<Body> {
-    let (parts, body) = request.into_parts();
-    if !is_same_origin(idp.issuer(), &parts.headers) {
-        return error_page(StatusCode::FORBIDDEN, "The form was sent from another site.");
-    }
-    let bytes = match Bytes::from_request(Request::new(body), &()).await {
-        Ok(bytes) => bytes,
-        Err(rejection) => return rejection.into_response(),
+    let (parts, form) = match own_form(idp.issuer(), request).await {
+        Ok(sent) => sent,
+        Err(answered) => return answered,
     };
-    let form = Form::parse(&bytes).unwrap_or_default();
     let (Ok(response) | Err(response)) = recovered(&idp, &form, &parts).await;
     response
 }

@@ -13,16 +13,15 @@ use crate::{
     state::Idp,
 };
 use axum::{
-    body::{Body, Bytes},
-    extract::{FromRequest, Request, State},
+    body::Body,
+    extract::{Request, State},
     http::{Response, StatusCode, request::Parts},
-    response::IntoResponse,
 };
 use maud::{Markup, html};
 use passavant_authority::{
     answer::{broken, error_page},
     authority::Look,
-    browser::{csrf_of, is_same_origin, see_other},
+    browser::{csrf_of, own_form, see_other},
     front_channel::session,
     origin::origin_of,
     passwords::PasswordError,
@@ -120,16 +119,9 @@ pub(super) async fn page(State(idp): State<Idp>, request: Request) -> Response<B
 
 /// POST /account: each of its forms.
 pub(super) async fn answer(State(idp): State<Idp>, request: Request) -> Response<Body> {
-    let (parts, body) = request.into_parts();
-    if !is_same_origin(idp.issuer(), &parts.headers) {
-        return error_page(StatusCode::FORBIDDEN, "The form was sent from another site.");
-    }
-    let bytes = match Bytes::from_request(Request::new(body), &()).await {
-        Ok(bytes) => bytes,
-        Err(rejection) => return rejection.into_response(),
-    };
-    let Ok(form) = Form::parse(&bytes) else {
-        return error_page(StatusCode::BAD_REQUEST, "The form cannot be read.");
+    let (parts, form) = match own_form(idp.issuer(), request).await {
+        Ok(sent) => sent,
+        Err(answered) => return answered,
     };
     if let Err(error) = idp.0.authority.fresh().await {
         return broken(&error);
