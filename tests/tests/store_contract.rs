@@ -11,7 +11,9 @@ use passavant_proto::{
     oauth::pkce::CodeChallenge,
     oauth::scope::Scopes,
     oidc::authentication::Authentication,
-    oidc::upstream::{Preset, UpstreamAuthentication, UpstreamProvider},
+    oidc::upstream::{
+        OpenIdProvider, Preset, UpstreamAuthentication, UpstreamProtocol, UpstreamProvider,
+    },
     policy::{Conditions, Connection, Subject},
     time::Timestamp,
     xaa::trust::{Account, AccountResolution, SubjectLink, TrustedIssuer},
@@ -159,17 +161,19 @@ fn upstream() -> UpstreamProvider {
         name: "corp".to_owned(),
         display_name: "Corp".to_owned(),
         preset: Preset::Generic,
-        issuer: Issuer::parse("https://corp.example").unwrap(),
-        tenants: BTreeSet::new(),
-        hosted_domains: BTreeSet::new(),
-        client_id: "c".to_owned(),
+        protocol: UpstreamProtocol::OpenId(OpenIdProvider {
+            issuer: Issuer::parse("https://corp.example").unwrap(),
+            tenants: BTreeSet::new(),
+            hosted_domains: BTreeSet::new(),
+            client_id: "c".to_owned(),
+            algorithm: Algorithm::RS256,
+            scopes: BTreeSet::new(),
+            asks_consent: false,
+        }),
         authentication: UpstreamAuthentication::PrivateKeyJwt(None),
-        algorithm: Algorithm::RS256,
         domains: BTreeSet::new(),
-        scopes: BTreeSet::new(),
         username_claim: None,
         groups_claim: None,
-        asks_consent: false,
         groups: BTreeMap::new(),
         acr_values: BTreeMap::new(),
         just_in_time: true,
@@ -179,7 +183,7 @@ fn upstream() -> UpstreamProvider {
 }
 
 fn person_there(subject: &str) -> SubjectLink {
-    let issuer = Issuer::parse("https://corp.example").unwrap();
+    let issuer = Issuer::parse("https://corp.example").unwrap().into();
     SubjectLink { issuer, tenant: None, subject: subject.to_owned() }
 }
 
@@ -192,6 +196,7 @@ fn sign_in_there(subject: &str, id: &str) -> UpstreamSignIn {
         their_sid: Some(format!("there-{id}")),
         sealed: Some("sealed".to_owned()),
         sealed_for_link: None,
+        once: None,
     }
 }
 
@@ -235,7 +240,7 @@ async fn upstreams(store: &Store) {
         UpstreamOutcome::NameTaken("ann-name".to_owned())
     );
     let changed = UpstreamSignIn {
-        upstream: UpstreamProvider { client_id: "other".to_owned(), ..upstream() },
+        upstream: UpstreamProvider { display_name: "other".to_owned(), ..upstream() },
         ..sign_in_there("ann", "x")
     };
     assert_eq!(come(store, "up-changed", &changed).await, UpstreamOutcome::Changed);
@@ -281,7 +286,7 @@ async fn upstreams(store: &Store) {
         ..Told::default()
     };
     let first = told("Ann", at);
-    let other = UpstreamProvider { client_id: "other".to_owned(), ..upstream() };
+    let other = UpstreamProvider { display_name: "other".to_owned(), ..upstream() };
     let judged = store.keep_checked(("up-first-0", &mine), &other, Some((&who, &first)), at).await;
     assert_eq!(judged.unwrap(), Checked::Overtaken);
     let due = due_by("up-first-0", NOW).await.unwrap();
@@ -423,7 +428,7 @@ async fn people(store: &Store, url: &str) {
     // Accounts, links, installations and self-registered clients are not part of the policy.
     let account = Account { id: "p-acc".to_owned(), email: None, disabled: false };
     let link = SubjectLink {
-        issuer: Issuer::parse("https://people.example").unwrap(),
+        issuer: Issuer::parse("https://people.example").unwrap().into(),
         tenant: None,
         subject: "s".to_owned(),
     };
@@ -589,10 +594,10 @@ async fn endings(store: &Store) {
     };
     store.put(&trusted, Put::Create, event("a")).await.unwrap();
     store.put(&governed, Put::Create, event("a")).await.unwrap();
-    let by_company = Authentication { issuer: Some(issuer.clone()), ..authentication() };
+    let by_company = Authentication { issuer: Some((&issuer).into()), ..authentication() };
     let account = Account { id: "e-acc".to_owned(), email: None, disabled: false };
     let link =
-        SubjectLink { issuer: issuer.clone(), tenant: None, subject: "e-subject".to_owned() };
+        SubjectLink { issuer: (&issuer).into(), tenant: None, subject: "e-subject".to_owned() };
     store.link_account(&link, &account, event("a")).await.unwrap().unwrap();
     let begin = async |sid: &str, user: &str, authentication: &Authentication| {
         let session = Session {
@@ -760,7 +765,7 @@ async fn directory(store: &Store) {
 
 async fn accounts(store: &Store) {
     let link = |subject: &str| SubjectLink {
-        issuer: Issuer::parse("https://idp.example").unwrap(),
+        issuer: Issuer::parse("https://idp.example").unwrap().into(),
         tenant: None,
         subject: subject.to_owned(),
     };

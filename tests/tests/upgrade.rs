@@ -144,7 +144,7 @@ async fn upgrades(idp_url: &str, ras_url: &str, kind: &str, held: &Held) {
     assert_eq!(idp.signing_keys().await.unwrap().len(), 1);
     assert_eq!(idp.installations(None).await.unwrap().len(), 1);
     let link = SubjectLink {
-        issuer: Issuer::parse("http://127.0.0.1:7401").unwrap(),
+        issuer: Issuer::parse("http://127.0.0.1:7401").unwrap().into(),
         tenant: None,
         subject: held.subject.to_owned(),
     };

@@ -66,13 +66,17 @@ pub fn limited(router: Router, limits: Limits, entropy: Entropy, proxies: &[IpNe
         .layer(middleware::from_fn_with_state(watch, watched))
 }
 
-/// Routes that limit bodies themselves, after they know who asks: lists of people are long.
-const LIMIT_THEMSELVES: &str = "/scim/{upstream}/";
+/// Routes that limit bodies themselves: lists of people are long, and are read when it is known who
+/// asks; so are responses of SAML, with whatever groups somebody is in.
+const LIMIT_THEMSELVES: [&str; 2] = ["/scim/{upstream}/", "/callback/{upstream}"];
 
 /// Holds the body of a request to a limit.
 async fn within(State(most): State<usize>, request: Request, next: Next) -> Response<Body> {
     let route = request.extensions().get::<MatchedPath>();
-    if route.is_some_and(|route| route.as_str().contains(LIMIT_THEMSELVES)) {
+    let limits_itself = |route: &MatchedPath| {
+        LIMIT_THEMSELVES.iter().any(|own| route.as_str().contains(own))
+    };
+    if route.is_some_and(limits_itself) {
         return next.run(request).await;
     }
     let next = tower::service_fn(move |request: http::Request<_>| {

@@ -63,9 +63,12 @@ async fn logged_out(
         .directory
         .upstream(name)
         .ok_or_else(|| bad("There is no such upstream, or it is switched off."))?;
+    let upstream = upstream.open_id().ok_or_else(|| {
+        bad("This upstream speaks SAML, which knows no logout tokens.")
+    })?;
     let registration = registration(idp, upstream);
     let mut event = AuditEvent::granted(RequestEvent::SignOut, now)
-        .with(Detail::Issuer, upstream.issuer.as_str())
+        .with(Detail::Issuer, upstream.open_id.issuer.as_str())
         .with(Detail::RequestId, request_id.as_str())
         .with(Detail::Address, address.as_str());
     let verified = authority.context.relying_party.logout(&registration, token).await;
@@ -94,7 +97,7 @@ async fn logged_out(
         event = event.with(Detail::Subject, subject.as_str());
     }
     let link = token.subject.map(|subject| SubjectLink {
-        issuer: upstream.issuer.clone(),
+        issuer: upstream.issuer(),
         tenant: None,
         subject,
     });

@@ -2,12 +2,12 @@
 //! upstream is asked as a browser and as this server would ask it.
 
 use crate::{
-    sign_in::upstream::{Credential, registration},
+    sign_in::upstream::{Credential, check_saml, registration},
     state::Idp,
 };
 use passavant_outbound::{DiscoveryError, Registration, SignInError, SignInFlow, SignInWishes};
 use passavant_proto::{
-    oidc::upstream::{Preset, UpstreamProvider},
+    oidc::upstream::{OpenIdUpstream, Preset, UpstreamProvider},
     others_text::shown,
 };
 
@@ -25,11 +25,11 @@ pub struct Leg {
 }
 
 impl Leg {
-    fn good(name: &'static str, found: impl Into<String>) -> Self {
+    pub(crate) fn good(name: &'static str, found: impl Into<String>) -> Self {
         Self { name, works: true, found: found.into(), hint: None }
     }
 
-    fn bad(name: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn bad(name: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
         let found = found.into();
         // An error of another room may bring a hint of its own: this one says who has to change what.
         let found = found.split("\nhint:").next().unwrap_or_default().replace('\n', " ");
@@ -43,6 +43,13 @@ const NOTHING: &str = "passavant-looks-whether-this-works";
 impl Idp {
     /// Every leg that can be looked at without a person.
     pub async fn check_upstream(&self, upstream: &UpstreamProvider) -> Vec<Leg> {
+        match upstream.open_id() {
+            Some(upstream) => self.check_open_id(upstream).await,
+            None => check_saml(self, upstream).await,
+        }
+    }
+
+    async fn check_open_id(&self, upstream: OpenIdUpstream<'_>) -> Vec<Leg> {
         let mut legs = Vec::new();
         let registration = registration(self, upstream);
         let relying_party = &self.0.authority.context.relying_party;
@@ -91,21 +98,21 @@ impl Idp {
     }
 
     /// The keys of its ID tokens; of all tenants, where there are several.
-    async fn keys_of(&self, upstream: &UpstreamProvider) -> Vec<Leg> {
+    async fn keys_of(&self, upstream: OpenIdUpstream<'_>) -> Vec<Leg> {
         let registration = registration(self, upstream);
         let relying_party = &self.0.authority.context.relying_party;
         let mut legs = Vec::new();
         for (issuer, keys) in relying_party.look_at_keys(&registration).await {
             legs.push(match keys {
                 Ok(()) => {
-                    Leg::good("keys", format!("{issuer} has keys for {}", upstream.algorithm))
+                    Leg::good("keys", format!("{issuer} has keys for {}", upstream.open_id.algorithm))
                 }
                 Err(error) => Leg::bad(
                     "keys",
                     error,
                     format!(
                         "check `id_token_signing_alg`, which is {} here: it has to be the one it signs with",
-                        upstream.algorithm
+                        upstream.open_id.algorithm
                     ),
                 ),
             });
@@ -161,9 +168,9 @@ impl Idp {
 
     /// Whether the upstream knows us: a code that it never issued is refused as a code, not for the
     /// sake of who presents it.
-    async fn client_authentication(&self, upstream: &UpstreamProvider) -> Leg {
+    async fn client_authentication(&self, upstream: OpenIdUpstream<'_>) -> Leg {
         const NAME: &str = "client authentication";
-        let credential = match Credential::of(self, upstream) {
+        let credential = match Credential::of(self, upstream.record) {
             Ok(credential) => credential,
             Err(error) => {
                 let hint = "an administrator here has to give the secret again: `passavant admin upstream change`";
@@ -174,7 +181,8 @@ impl Idp {
         let flow = SignInFlow { state: NOTHING, nonce: NOTHING, verifier: NOTHING };
         let relying_party = &self.0.authority.context.relying_party;
         // With the `iss` that it may announce: this request is not about a browser.
-        let iss = Some(upstream.issuer.as_str()).filter(|_| upstream.tenants.is_empty());
+        let open_id = upstream.open_id;
+        let iss = Some(open_id.issuer.as_str()).filter(|_| open_id.tenants.is_empty());
         let answer =
             relying_party.finish(&registration, &credential.proof(), flow, NOTHING, iss).await;
         let registered = format!("our keys are at {}", self.issuer().endpoint("/jwks"));
@@ -211,9 +219,9 @@ impl Idp {
     }
 }
 
-fn announced(upstream: &UpstreamProvider, algorithms: &[String]) -> Leg {
+fn announced(upstream: OpenIdUpstream<'_>, algorithms: &[String]) -> Leg {
     const NAME: &str = "algorithm of ID tokens";
-    let wanted = upstream.algorithm.name();
+    let wanted = upstream.open_id.algorithm.name();
     if algorithms.is_empty() || algorithms.iter().any(|one| one == wanted) {
         return Leg::good(NAME, wanted);
     }

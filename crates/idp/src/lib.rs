@@ -70,7 +70,9 @@ impl Idp {
         let router = Router::new()
             .route(&format!("{base}/"), get(front))
             .route(&format!("{base}/authorize"), get(begin::<Idp>).post(answer::<Idp>))
-            .route(&format!("{base}/callback/{{upstream}}"), get(sign_in::upstream::callback))
+            .route(&format!("{base}/callback/{{upstream}}"), get(sign_in::upstream::callback).post(sign_in::upstream::posted))
+            .route(&format!("{base}/saml/{{upstream}}"), get(sign_in::upstream::metadata))
+            .route(&format!("{base}/forward.js"), get(forward))
             .route(
                 &format!("{base}/backchannel_logout/{{upstream}}"),
                 post(backchannel_logout::logout),
@@ -132,11 +134,20 @@ async fn front(State(idp): State<Idp>) -> axum::response::Response {
 
 /// The script of the pages that ask for a passkey.
 async fn script() -> axum::response::Response {
+    of_script(include_str!("sign_in/passkey.js"))
+}
+
+/// The script of the pages that only pass a form on.
+async fn forward() -> axum::response::Response {
+    of_script(include_str!("sign_in/forward.js"))
+}
+
+fn of_script(text: &'static str) -> axum::response::Response {
     let headers = [
         (axum::http::header::CONTENT_TYPE, "text/javascript; charset=utf-8"),
         (axum::http::header::CACHE_CONTROL, "public, max-age=300"),
     ];
-    (headers, include_str!("sign_in/passkey.js")).into_response()
+    (headers, text).into_response()
 }
 
 async fn jwks(State(idp): State<Idp>) -> axum::response::Response {

@@ -178,7 +178,7 @@ const THERE: Duration = Duration::from_secs(2);
 async fn signs_out_at(idp: &Idp, name: &str) -> Option<(String, String)> {
     let authority = &idp.0.authority;
     let snapshot = authority.snapshot();
-    let upstream = snapshot.directory.upstream(name)?;
+    let upstream = snapshot.directory.upstream(name)?.open_id()?;
     let relying_party = &authority.context.relying_party;
     let url = relying_party.end_session_url(&registration(idp, upstream)).await?;
     Some((upstream.display_name.clone(), url))

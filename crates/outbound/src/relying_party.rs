@@ -370,6 +370,12 @@ impl RelyingParty {
         Ok((answer.status, redirect_of(url, &answer)))
     }
 
+    /// The status of a page whose address an administrator gave, for a request without a browser.
+    pub async fn visit_page(&self, url: &str) -> Result<u16, String> {
+        let answer = self.outbound.get(url, Reach::of_trusted_url(url)).await;
+        answer.map(|answer| answer.status).map_err(|error| error.to_string())
+    }
+
     /// The keys of an issuer, by its own metadata.
     async fn keys_of(
         &self,

@@ -32,16 +32,23 @@ pub enum IdentifierError {
     /// A `#fragment`.
     #[error("must not have a fragment (RFC 8707 section 2)")]
     Fragment,
+    /// Not the entity ID of a SAML provider.
+    #[error("is not an entity ID: 1 to 1024 of the characters that a URI may have")]
+    EntityId,
     /// A `?query` in an issuer.
     #[error("must not have a query (RFC 8414 section 2)")]
     Query,
 }
 
-fn parse_url(text: &str) -> Result<Url, IdentifierError> {
-    // Only the characters of RFC 3986: identifiers are written into other programs' configs and
-    // command lines, some of which expand placeholders such as `${…}`.
+/// Whether a text has only the characters of RFC 3986: identifiers are written into other programs'
+/// configs and command lines, some of which expand placeholders such as `${…}`.
+fn is_plain(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&b);
-    if text.is_empty() || text.len() > LONGEST || !text.bytes().all(plain) || text.contains("$(") {
+    text.bytes().all(plain) && !text.contains("$(")
+}
+
+fn parse_url(text: &str) -> Result<Url, IdentifierError> {
+    if text.is_empty() || text.len() > LONGEST || !is_plain(text) {
         return Err(IdentifierError::NotUrl);
     }
     let url = Url::parse(text).map_err(|_| IdentifierError::NotUrl)?;
@@ -137,6 +144,43 @@ impl Issuer {
     /// Scheme, host and port, without trailing slash.
     pub fn origin(&self) -> &str {
         self.0.strip_suffix(path_of(&self.0)).unwrap_or(&self.0)
+    }
+}
+
+/// Who names a person: an issuer identifier, or the entity ID of a SAML identity provider, which may be
+/// a URN or a URL at which nothing is. Compared byte for byte, never followed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubjectIssuer(String);
+
+impl SubjectIssuer {
+    /// Checks that `text` can be an entity ID: up to 1024 characters of a URI (SAML 2.0 Core 8.3.6).
+    pub fn entity_id(text: &str) -> Result<Self, IdentifierError> {
+        if (1..=1024).contains(&text.len()) && is_plain(text) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(IdentifierError::EntityId)
+    }
+
+    /// One or the other, as it was stored.
+    pub fn parse(text: &str) -> Result<Self, IdentifierError> {
+        Issuer::parse(text).map(Self::from).or_else(|_| Self::entity_id(text))
+    }
+
+    /// The exact spelling.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&Issuer> for SubjectIssuer {
+    fn from(issuer: &Issuer) -> Self {
+        Self(issuer.0.clone())
+    }
+}
+
+impl From<Issuer> for SubjectIssuer {
+    fn from(issuer: Issuer) -> Self {
+        Self(issuer.0)
     }
 }
 
@@ -259,6 +303,24 @@ impl<'de> Deserialize<'de> for Issuer {
         Self::parse(&text).map_err(|e| D::Error::custom(format!("`{text}` {e}")))
     }
 }
+impl fmt::Display for SubjectIssuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for SubjectIssuer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+impl<'de> Deserialize<'de> for SubjectIssuer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(|e| D::Error::custom(format!("`{text}` {e}")))
+    }
+}
+
 impl Serialize for Resource {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.spelling)

@@ -15,6 +15,7 @@ pub mod oidc;
 pub mod others_text;
 pub mod policy;
 pub mod refusal;
+pub mod saml;
 pub mod secret;
 pub mod time;
 pub mod xaa;
@@ -31,6 +32,8 @@ pub const TOKEN_TYPE_ID_JAG: &str = "urn:ietf:params:oauth:token-type:id-jag";
 pub const TOKEN_TYPE_ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 /// Token type of an access token (RFC 8693 section 3).
 pub const TOKEN_TYPE_ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+/// Token type of a SAML 2.0 assertion (RFC 8693 section 3).
+pub const TOKEN_TYPE_SAML2: &str = "urn:ietf:params:oauth:token-type:saml2";
 /// Token type of a refresh token (RFC 8693 section 3).
 pub const TOKEN_TYPE_REFRESH_TOKEN: &str = "urn:ietf:params:oauth:token-type:refresh_token";
 /// Grant profile that a RAS advertises (ID-JAG draft section 7.2).

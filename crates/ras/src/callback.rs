@@ -39,7 +39,8 @@ pub(super) async fn callback(State(ras): State<Ras>, request: Request) -> Respon
     let (parts, _) = request.into_parts();
     let form = Form::parse(parts.uri.query().unwrap_or_default().as_bytes()).unwrap_or_default();
     let (Ok(mut response) | Err(mut response)) = came_back(&ras, &parts, &form).await;
-    upstream::forget(&ras, &form, &parts.headers, &mut response);
+    let sent = form.optional("state").unwrap_or_default();
+    upstream::forget(&ras, sent, &parts.headers, &mut response);
     response
 }
 
@@ -52,7 +53,8 @@ async fn came_back(
     let now = authority.now();
     let bad = |text: &str| error_page(StatusCode::BAD_REQUEST, text);
     let (request_id, address) = origin_of(parts);
-    let state = upstream::begun_here(ras, form, &parts.headers).await?;
+    let sent = form.optional("state").unwrap_or_default();
+    let state = upstream::begun_here(ras, sent, &parts.headers).await?;
     // The callback costs rows, and a request to the company's identity provider; a browser that
     // started a sign-in here is entitled to that. It has cells of its own, so that failures of
     // others at the same address do not count against it.

@@ -263,7 +263,7 @@ pub(super) async fn resolve(
     let authority = &ras.0.authority;
     let store = &authority.store;
     let link = SubjectLink {
-        issuer: trusted.issuer.clone(),
+        issuer: trusted.issuer.clone().into(),
         tenant: trusted.tenant.clone(),
         subject: who.subject.to_owned(),
     };

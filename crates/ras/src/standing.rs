@@ -4,7 +4,7 @@
 
 use super::{directory::RasDirectory, state::Ras};
 use passavant_proto::{
-    identifier::{Issuer, Resource},
+    identifier::{Resource, SubjectIssuer},
     oauth::access_token::{AccessToken, verify_any_audience},
     oauth::client::GovernedResource,
     oidc::authentication::Authentication,
@@ -24,7 +24,7 @@ pub(super) enum AccessPath {
 
 /// A person who has signed in: at which issuer, and with which account here.
 pub struct AccountHolder {
-    pub(super) issuer: Issuer,
+    pub(super) issuer: SubjectIssuer,
     pub(super) account: Account,
 }
 

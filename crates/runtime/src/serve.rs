@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use passavant_admin::{
     AdminApi, CheckUpstream, IdpAdmin, RasAdmin, UpstreamTools, proof, types::UpstreamLeg,
 };
-use passavant_authority::{Context, LIMITS, Passwords, Probe, Readers, Sealing, health, limited};
+use passavant_authority::{Context, LIMITS, Limits, Passwords, Probe, Readers, Sealing, health, limited};
 use passavant_gateway::Gateway;
 use passavant_host as system;
 use passavant_host::{Shared, private_file};
@@ -300,11 +300,13 @@ async fn listen_for_admin(
         ras,
         gateway,
     };
+    // The metadata of an identity provider is long.
+    const ADMINISTRATION: Limits = Limits { body: 512 * 1024, ..LIMITS };
     let (router, local) = api.routers();
-    let router = limited(router, LIMITS, entropy.clone(), &[]);
+    let router = limited(router, ADMINISTRATION, entropy.clone(), &[]);
     tracing::info!(%address, "the administration API listens");
     listeners.spawn(accept(listener, Ingress::default(), router, CONNECTIONS, stop.clone()));
-    let local = limited(local, LIMITS, entropy.clone(), &[]);
+    let local = limited(local, ADMINISTRATION, entropy.clone(), &[]);
     listen_at_socket(listeners, &admin.socket, local, stop)
 }
 

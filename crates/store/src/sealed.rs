@@ -6,7 +6,7 @@ use crate::{
     record::Record,
 };
 use passavant_proto::{
-    identifier::Issuer,
+    identifier::SubjectIssuer,
     oidc::upstream::{UpstreamAuthentication, UpstreamProvider},
     xaa::trust::SubjectLink,
 };
@@ -71,7 +71,7 @@ impl Store {
         }
         let links = "SELECT issuer, tenant, subject, sealed FROM upstream_links WHERE sealed <> ''";
         for row in &reading!(self, fetch_all, sqlx::query(links))? {
-            let Ok(issuer) = Issuer::parse(row.try_get("issuer")?) else { continue };
+            let Ok(issuer) = SubjectIssuer::parse(row.try_get("issuer")?) else { continue };
             let tenant: String = row.try_get("tenant")?;
             let tenant = Some(tenant).filter(|tenant| !tenant.is_empty());
             let link = SubjectLink { issuer, tenant, subject: row.try_get("subject")? };

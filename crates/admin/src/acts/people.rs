@@ -166,6 +166,7 @@ impl ManagedKind<IdpAdmin> for Users {
             groups: new.groups,
             password_hash,
             attributes: new.attributes,
+            saml_subject: None,
             disabled_here: false,
             inactive_there: false,
         };

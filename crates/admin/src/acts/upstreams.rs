@@ -7,22 +7,25 @@ use super::{
 use crate::{
     servers::IdpAdmin,
     types::{
-        Dependents, Fate, Kind, Listed, NewPersonLink, NewUpstream, Nothing, PersonLinkQuery,
-        PersonLinkView, PresetName, ProofMethod, UpstreamChange, UpstreamLeg, UpstreamProof,
+        Dependents, Fate, Kind, Listed, NewPersonLink, NewSaml, NewUpstream, Nothing, PersonLinkQuery,
+        PersonLinkView, PresetName, ProofMethod, SamlView, UpstreamChange, UpstreamLeg, UpstreamProof,
         UpstreamView, Upstreams, Users,
     },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use passavant_proto::{
     event::{Act, Detail},
-    identifier::Issuer,
+    identifier::{Issuer, SubjectIssuer},
     jose::jwk::Algorithm,
     oidc::upstream::{
-        Preset, UpstreamAuthentication, UpstreamProvider, is_for_all_tenants, issuer_of_tenant,
+        OpenIdProvider, OpenIdUpstream, Preset, UpstreamAuthentication, UpstreamProtocol,
+        UpstreamProvider, is_for_all_tenants, issuer_of_tenant,
     },
     others_text::is_shown,
+    saml::{FORMAT_TRANSIENT, FORMATS, SamlProvider},
     xaa::trust::SubjectLink,
 };
+use passavant_saml::{IdentityProviderMetadata, usual_subject_attribute};
 use passavant_store::{Group, SealedAt, User};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,28 +59,39 @@ fn view(idp: &IdpAdmin, held: &UpstreamProvider) -> UpstreamView {
         Preset::Okta => PresetName::Okta,
         Preset::Keycloak => PresetName::Keycloak,
     };
+    let open_id = held.open_id().map(|upstream| upstream.open_id);
+    let none = BTreeSet::new();
+    let saml = held.saml().map(|provider| SamlView {
+        service_provider: idp.issuer().endpoint(&format!("/saml/{}", held.name)),
+        redirect: provider.redirect.clone(),
+        post: provider.post.clone(),
+        certificates: provider.certificates.iter().map(|der| pem(der)).collect(),
+        sign_requests: provider.sign_requests,
+        name_id_format: provider.name_id_format.clone(),
+        subject_attribute: provider.subject_attribute.clone(),
+    });
+    let logout = || idp.issuer().endpoint(&format!("/backchannel_logout/{}", held.name));
     UpstreamView {
         name: held.name.clone(),
         display_name: held.display_name.clone(),
         preset,
-        issuer: held.issuer.clone(),
+        issuer: held.issuer().to_string(),
+        saml,
         redirect_uri: idp.issuer().endpoint(&format!("/callback/{}", held.name)),
-        backchannel_logout_uri: idp
-            .issuer()
-            .endpoint(&format!("/backchannel_logout/{}", held.name)),
-        client_id: held.client_id.clone(),
+        backchannel_logout_uri: open_id.map(|_| logout()),
+        client_id: open_id.map(|held| held.client_id.clone()),
         proof,
         proof_algorithm,
         certificate,
         next_certificate,
-        tenants: held.tenants.clone(),
-        hosted_domains: held.hosted_domains.clone(),
-        id_token_signing_alg: held.algorithm,
+        tenants: open_id.map_or(&none, |held| &held.tenants).clone(),
+        hosted_domains: open_id.map_or(&none, |held| &held.hosted_domains).clone(),
+        id_token_signing_alg: open_id.map(|held| held.algorithm),
         domains: held.domains.clone(),
-        scopes: held.scopes.clone(),
+        scopes: open_id.map_or(&none, |held| &held.scopes).clone(),
         username_claim: held.username_claim.clone(),
         groups_claim: held.groups_claim.clone(),
-        asks_consent: held.asks_consent,
+        asks_consent: open_id.is_some_and(|held| held.asks_consent),
         groups: held.groups.clone(),
         acr_values: held.acr_values.clone(),
         just_in_time: held.just_in_time,
@@ -179,12 +193,16 @@ fn check_product(
 async fn check_others(
     context: &ActContext,
     name: &str,
-    issuer: &Issuer,
+    issuer: &SubjectIssuer,
     domains: &BTreeSet<String>,
 ) -> Result<(), ActError> {
+    let slashless = |issuer: &SubjectIssuer| {
+        let text = issuer.as_str();
+        text.strip_suffix('/').unwrap_or(text).to_owned()
+    };
     let others = context.all_readable::<UpstreamProvider>().await?;
     for other in others.iter().filter(|other| other.name != name) {
-        if other.issuer.is_spelled(issuer.as_str()) {
+        if slashless(&other.issuer()) == slashless(issuer) {
             return Err(ActError::conflict(
                 format!("`issuer`: the upstream `{}` has this issuer already", other.name),
                 "change that one, or delete it first",
@@ -334,6 +352,191 @@ async fn authentication(
     })
 }
 
+/// Refuses members that belong to the other protocol.
+fn check_belongs(said: &[(&str, bool)], to: &str, instead: &str) -> Result<(), ActError> {
+    match said.iter().find(|(_, said)| *said) {
+        None => Ok(()),
+        Some((member, _)) => {
+            Err(ActError::conflict(format!("`{member}` belongs to {to} alone"), instead))
+        }
+    }
+}
+
+/// An upstream of SAML signs its requests, or nothing.
+fn check_proof(protocol: &UpstreamProtocol, proof: &UpstreamProof) -> Result<(), ActError> {
+    let signs = matches!(proof.method, ProofMethod::Certificate | ProofMethod::NextCertificate);
+    if signs || matches!(protocol, UpstreamProtocol::OpenId(_)) {
+        return Ok(());
+    }
+    Err(ActError::conflict(
+        "`proof`: requests of SAML are signed by certificate",
+        "use the method `certificate`, or leave it out",
+    ))
+}
+
+/// The side of OpenID Connect of a new upstream.
+fn new_open_id(
+    idp: &IdpAdmin,
+    preset: Preset,
+    new: &NewUpstream,
+) -> Result<OpenIdProvider, ActError> {
+    let missing = |member: &str| {
+        ActError::invalid(
+            format!("`{member}` is missing"),
+            "an upstream of OpenID Connect has `issuer` and `client_id`, one of SAML has `saml`",
+        )
+    };
+    let issuer = new.issuer.clone().ok_or_else(|| missing("issuer"))?;
+    let client_id = new.client_id.clone().ok_or_else(|| missing("client_id"))?;
+    check_text("client_id", &client_id)?;
+    if idp.issuer().is_spelled(issuer.as_str()) {
+        return Err(ActError::conflict(
+            "`issuer` is this identity provider's own",
+            "name the one in front of which this one stands",
+        ));
+    }
+    check_product(preset, &issuer, &new.tenants, &new.hosted_domains, &new.groups)?;
+    check_domain_names("hosted_domains", &new.hosted_domains)?;
+    Ok(OpenIdProvider {
+        issuer,
+        tenants: new.tenants.clone(),
+        hosted_domains: new.hosted_domains.clone(),
+        client_id,
+        algorithm: new.id_token_signing_alg.unwrap_or(Algorithm::RS256),
+        scopes: new.scopes.clone(),
+        asks_consent: new.asks_consent.unwrap_or(preset.asks_consent()),
+    })
+}
+
+fn change_open_id(open_id: &mut OpenIdProvider, change: &UpstreamChange) {
+    put(&mut open_id.tenants, change.tenants.clone());
+    put(&mut open_id.hosted_domains, change.hosted_domains.clone());
+    put(&mut open_id.client_id, change.client_id.clone());
+    put(&mut open_id.algorithm, change.id_token_signing_alg);
+    put(&mut open_id.scopes, change.scopes.clone());
+    put(&mut open_id.asks_consent, change.asks_consent);
+}
+
+/// Checks a change. Returns whether fewer people are let in by it: who may not sign in any more has
+/// nothing any more; refresh tokens of another client id are of no use.
+fn check_open_id_change(
+    preset: Preset,
+    held: &OpenIdProvider,
+    groups: &BTreeMap<String, String>,
+    change: &UpstreamChange,
+) -> Result<bool, ActError> {
+    let said = [("saml", change.saml.is_some())];
+    check_belongs(&said, "SAML", "leave it out: what an upstream speaks cannot change")?;
+    if let Some(client_id) = &change.client_id {
+        check_text("client_id", client_id)?;
+    }
+    let mut open_id = held.clone();
+    change_open_id(&mut open_id, change);
+    check_product(preset, &held.issuer, &open_id.tenants, &open_id.hosted_domains, groups)?;
+    check_domain_names("hosted_domains", &open_id.hosted_domains)?;
+    Ok(!held.tenants.is_subset(&open_id.tenants)
+        || !held.hosted_domains.is_subset(&open_id.hosted_domains)
+        || open_id.client_id != held.client_id)
+}
+
+/// An identity provider's metadata, as an administrator gave it.
+fn described(
+    context: &ActContext,
+    metadata: &str,
+) -> Result<IdentityProviderMetadata, ActError> {
+    IdentityProviderMetadata::read(metadata, context.now()).map_err(|error| {
+        ActError::invalid(
+            format!("`saml`: {error}"),
+            "give the metadata document of the identity provider, as it offers it to download",
+        )
+    })
+}
+
+/// The side of SAML of a new upstream.
+fn new_saml(
+    context: &ActContext,
+    preset: Preset,
+    new: &NewUpstream,
+    saml: &NewSaml,
+) -> Result<SamlProvider, ActError> {
+    let said = [
+        ("issuer", new.issuer.is_some()),
+        ("client_id", new.client_id.is_some()),
+        ("tenants", !new.tenants.is_empty()),
+        ("hosted_domains", !new.hosted_domains.is_empty()),
+        ("id_token_signing_alg", new.id_token_signing_alg.is_some()),
+        ("scopes", !new.scopes.is_empty()),
+        ("asks_consent", new.asks_consent.is_some()),
+    ];
+    check_belongs(&said, "OpenID Connect", "leave it out: the metadata says the rest")?;
+    let described = described(context, &saml.metadata)?;
+    let format = saml.name_id_format.as_deref().unwrap_or("persistent");
+    let short = FORMATS.iter().find(|(short, _)| *short == format);
+    let format = short.map_or(format, |(_, uri)| uri);
+    if format == FORMAT_TRANSIENT || SubjectIssuer::entity_id(format).is_err() {
+        return Err(ActError::conflict(
+            "`name_id_format` is none that people can be known by",
+            "`persistent`, `unspecified`, `email`, or another URI; a transient one is new at each sign-in",
+        ));
+    }
+    if let Some(attribute) = &saml.subject_attribute {
+        check_text("subject_attribute", attribute)?;
+    }
+    let usual = usual_subject_attribute(preset).map(str::to_owned);
+    Ok(SamlProvider {
+        entity_id: described.entity_id,
+        redirect: described.redirect,
+        post: described.post,
+        certificates: described.certificates,
+        sign_requests: saml.sign_requests.unwrap_or(described.wants_signed_requests),
+        name_id_format: format.to_owned(),
+        subject_attribute: saml.subject_attribute.clone().or(usual),
+    })
+}
+
+fn change_saml(
+    saml: &mut SamlProvider,
+    described: Option<IdentityProviderMetadata>,
+    change: &UpstreamChange,
+) {
+    if let Some(described) = described {
+        saml.redirect = described.redirect;
+        saml.post = described.post;
+        saml.certificates = described.certificates;
+    }
+    put(&mut saml.sign_requests, change.saml.as_ref().and_then(|saml| saml.sign_requests));
+}
+
+/// Checks a change. Returns the new metadata, if there is some.
+fn check_saml_change(
+    context: &ActContext,
+    held: &SamlProvider,
+    change: &UpstreamChange,
+) -> Result<Option<IdentityProviderMetadata>, ActError> {
+    let said = [
+        ("client_id", change.client_id.is_some()),
+        ("tenants", change.tenants.is_some()),
+        ("hosted_domains", change.hosted_domains.is_some()),
+        ("id_token_signing_alg", change.id_token_signing_alg.is_some()),
+        ("scopes", change.scopes.is_some()),
+        ("asks_consent", change.asks_consent.is_some()),
+    ];
+    check_belongs(&said, "OpenID Connect", "leave it out: this upstream speaks SAML")?;
+    let metadata = change.saml.as_ref().and_then(|saml| saml.metadata.as_deref());
+    let Some(metadata) = metadata else { return Ok(None) };
+    let described = described(context, metadata)?;
+    if described.entity_id == held.entity_id {
+        return Ok(Some(described));
+    }
+    Err(ActError::conflict(
+        format!(
+            "`saml`: the metadata is that of `{}`, and this upstream is `{}`",
+            described.entity_id, held.entity_id
+        ),
+        "people are known by it: add another upstream",
+    ))
+}
+
 impl ManagedKind<IdpAdmin> for Upstreams {
     type Record = UpstreamProvider;
 
@@ -351,54 +554,41 @@ impl ManagedKind<IdpAdmin> for Upstreams {
         new: NewUpstream,
     ) -> Result<UpstreamView, ActError> {
         check_name(&new.name)?;
-        let display_name = new.display_name.unwrap_or_else(|| new.name.clone());
+        let display_name = new.display_name.clone().unwrap_or_else(|| new.name.clone());
         check_text("display_name", &display_name)?;
-        check_text("client_id", &new.client_id)?;
-        if idp.issuer().is_spelled(new.issuer.as_str()) {
-            return Err(ActError::conflict(
-                "`issuer` is this identity provider's own",
-                "name the one in front of which this one stands",
-            ));
-        }
         let preset = preset_of(new.preset);
-        check_product(preset, &new.issuer, &new.tenants, &new.hosted_domains, &new.groups)?;
+        let protocol = match &new.saml {
+            Some(saml) => UpstreamProtocol::Saml(new_saml(context, preset, &new, saml)?),
+            None => UpstreamProtocol::OpenId(new_open_id(idp, preset, &new)?),
+        };
         check_domain_names("domains", &new.domains)?;
-        check_domain_names("hosted_domains", &new.hosted_domains)?;
-        check_others(context, &new.name, &new.issuer, &new.domains).await?;
         check_groups(context, &new.groups).await?;
         check_classes(&new.acr_values)?;
         check_claims([new.username_claim.as_deref(), new.groups_claim.as_deref()])?;
+        let signs = new.saml.is_some() || preset == Preset::Entra;
         let proof = new.proof.unwrap_or_else(|| UpstreamProof {
-            method: if preset == Preset::Entra {
-                ProofMethod::Certificate
-            } else {
-                ProofMethod::PrivateKeyJwt
-            },
+            method: if signs { ProofMethod::Certificate } else { ProofMethod::PrivateKeyJwt },
             ..UpstreamProof::default()
         });
+        check_proof(&protocol, &proof)?;
         let named = (new.name.as_str(), preset);
         let authentication = authentication(idp, context, named, proof, None).await?;
         let upstream = UpstreamProvider {
             name: new.name,
             display_name,
             preset,
-            issuer: new.issuer,
-            tenants: new.tenants,
-            hosted_domains: new.hosted_domains,
-            client_id: new.client_id,
+            protocol,
             authentication,
-            algorithm: new.id_token_signing_alg.unwrap_or(Algorithm::RS256),
             domains: new.domains,
-            scopes: new.scopes,
             username_claim: new.username_claim,
             groups_claim: new.groups_claim,
-            asks_consent: new.asks_consent.unwrap_or(preset.asks_consent()),
             groups: new.groups,
             acr_values: new.acr_values,
             just_in_time: new.just_in_time,
             external_id_is_subject: new.external_id_is_subject,
             disabled: false,
         };
+        check_others(context, &upstream.name, &upstream.issuer(), &upstream.domains).await?;
         context.create(&upstream).await?;
         Ok(view(idp, &upstream))
     }
@@ -413,17 +603,16 @@ impl ManagedKind<IdpAdmin> for Upstreams {
         if let Some(name) = &change.display_name {
             check_text("display_name", name)?;
         }
-        if let Some(client_id) = &change.client_id {
-            check_text("client_id", client_id)?;
-        }
         let groups = change.groups.as_ref().unwrap_or(&held.groups);
-        let tenants = change.tenants.as_ref().unwrap_or(&held.tenants);
-        let hosted = change.hosted_domains.as_ref().unwrap_or(&held.hosted_domains);
-        check_product(held.preset, &held.issuer, tenants, hosted, groups)?;
-        check_domain_names("hosted_domains", hosted)?;
+        let (fewer, described) = match &held.protocol {
+            UpstreamProtocol::OpenId(open_id) => {
+                (check_open_id_change(held.preset, open_id, groups, &change)?, None)
+            }
+            UpstreamProtocol::Saml(saml) => (false, check_saml_change(context, saml, &change)?),
+        };
         if let Some(domains) = &change.domains {
             check_domain_names("domains", domains)?;
-            check_others(context, id, &held.issuer, domains).await?;
+            check_others(context, id, &held.issuer(), domains).await?;
         }
         if let Some(groups) = &change.groups {
             check_groups(context, groups).await?;
@@ -431,30 +620,24 @@ impl ManagedKind<IdpAdmin> for Upstreams {
         check_classes(change.acr_values.as_ref().unwrap_or(&held.acr_values))?;
         let claims = [&change.username_claim, &change.groups_claim];
         check_claims(claims.map(|claim| claim.as_ref().and_then(Option::as_deref)))?;
-        let proof = match change.proof {
+        let proof = match change.proof.clone() {
             Some(proof) => {
+                check_proof(&held.protocol, &proof)?;
                 let held_one = Some(&held.authentication);
                 Some(authentication(idp, context, (id, held.preset), proof, held_one).await?)
             }
             None => None,
         };
-        // Who may not sign in any more has nothing any more; refresh tokens of another client id are of
-        // no use.
-        let fewer = !held.tenants.is_subset(tenants)
-            || !held.hosted_domains.is_subset(hosted)
-            || change.client_id.as_ref().is_some_and(|id| *id != held.client_id);
-        let set = |upstream: &mut UpstreamProvider| {
+        let set = move |upstream: &mut UpstreamProvider| {
+            match &mut upstream.protocol {
+                UpstreamProtocol::OpenId(open_id) => change_open_id(open_id, &change),
+                UpstreamProtocol::Saml(saml) => change_saml(saml, described, &change),
+            }
             put(&mut upstream.display_name, change.display_name);
-            put(&mut upstream.tenants, change.tenants);
-            put(&mut upstream.hosted_domains, change.hosted_domains);
-            put(&mut upstream.client_id, change.client_id);
             put(&mut upstream.authentication, proof);
-            put(&mut upstream.algorithm, change.id_token_signing_alg);
             put(&mut upstream.domains, change.domains);
-            put(&mut upstream.scopes, change.scopes);
             put(&mut upstream.username_claim, change.username_claim);
             put(&mut upstream.groups_claim, change.groups_claim);
-            put(&mut upstream.asks_consent, change.asks_consent);
             put(&mut upstream.groups, change.groups);
             put(&mut upstream.acr_values, change.acr_values);
             put(&mut upstream.just_in_time, change.just_in_time);
@@ -518,25 +701,32 @@ fn link_of(
         if tenant.is_some() {
             return Err(ActError::conflict("`tenant` belongs to Entra alone", "leave it out"));
         }
-        return Ok(SubjectLink { issuer: upstream.issuer.clone(), tenant, subject });
+        return Ok(SubjectLink { issuer: upstream.issuer(), tenant, subject });
     }
+    let Some(OpenIdUpstream { open_id, .. }) = upstream.open_id() else {
+        // The entity ID is that of one tenant.
+        let named = upstream.issuer();
+        let mut parts = named.as_str().split('/');
+        let own = parts.find(|part| part.len() == 36 && part.contains('-')).map(str::to_owned);
+        return Ok(SubjectLink { issuer: named, tenant: tenant.or(own), subject });
+    };
     let own = || {
-        let mut parts = upstream.issuer.as_str().split('/');
+        let mut parts = open_id.issuer.as_str().split('/');
         parts.find(|part| part.len() == 36 && part.contains('-')).map(str::to_owned)
     };
-    let several = is_for_all_tenants(&upstream.issuer);
+    let several = is_for_all_tenants(&open_id.issuer);
     let tenant = tenant.or_else(|| if several { None } else { own() });
     // Who was linked by a tenant that was let in before is found by it.
     let listed =
-        tenant.as_ref().is_some_and(|tenant| !new || !several || upstream.tenants.contains(tenant));
+        tenant.as_ref().is_some_and(|tenant| !new || !several || open_id.tenants.contains(tenant));
     let Some(tenant) = tenant.filter(|_| listed) else {
         return Err(ActError::conflict(
             "`tenant` is missing, or not one of the upstream's",
             "`passavant admin upstream show` lists its tenants",
         ));
     };
-    let issuer = if several { issuer_of_tenant(&upstream.issuer, &tenant) } else { None };
-    let issuer = issuer.unwrap_or_else(|| upstream.issuer.clone());
+    let issuer = if several { issuer_of_tenant(&open_id.issuer, &tenant) } else { None };
+    let issuer = issuer.unwrap_or_else(|| open_id.issuer.clone()).into();
     Ok(SubjectLink { issuer, tenant: Some(tenant), subject })
 }
 

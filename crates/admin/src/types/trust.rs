@@ -5,7 +5,7 @@ use super::written::{
     maybe_whole, object, said, said_object, said_whole,
 };
 use passavant_proto::{
-    identifier::Issuer, identifier::Resource, jose::jwk::Algorithm, oauth::scope::Scopes,
+    identifier::{Issuer, SubjectIssuer}, identifier::Resource, jose::jwk::Algorithm, oauth::scope::Scopes,
     xaa::trust::AccountResolution, xaa::trust::InteractiveSignIn,
 };
 use serde::{Deserialize, Serialize};
@@ -311,7 +311,7 @@ pub struct AccountView {
 pub struct LinkView {
     /// The trusted issuer.
     #[schema(value_type = SecureUrl)]
-    pub issuer: Issuer,
+    pub issuer: SubjectIssuer,
     /// Its tenant, where it has several.
     #[serde(default)]
     pub tenant: Option<String>,

@@ -60,6 +60,63 @@ pub struct UpstreamProof {
     pub client_secret: Option<String>,
 }
 
+/// An upstream to add that speaks SAML 2.0.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewSaml {
+    /// Its metadata: the XML document.
+    #[serde(default)]
+    #[schema(max_length = 262_144)]
+    pub metadata: String,
+    /// Requests to it are signed; absent: as its metadata wants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sign_requests: Option<bool>,
+    /// The format of the name identifiers that people are known by: `persistent`, `unspecified`,
+    /// `email`, or a URI; absent: `persistent`, which no other person ever gets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name_id_format: Option<String>,
+    /// The attribute that people are known by, instead of their name identifier; absent: at Entra the
+    /// object id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject_attribute: Option<String>,
+}
+
+/// What is to be another about an upstream's side of SAML. What people are known by cannot change.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SamlChange {
+    /// Its metadata, with the same entity ID.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, max_length = 262_144)]
+    pub metadata: Option<String>,
+    /// Requests to it are signed.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub sign_requests: Option<bool>,
+}
+
+/// An upstream's side of SAML.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct SamlView {
+    /// This IdP's entity ID there, which is where its metadata is.
+    pub service_provider: String,
+    /// Where it takes requests by redirect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<String>,
+    /// Where it takes requests by POST.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub post: Option<String>,
+    /// The certificates that it signs with, in PEM.
+    pub certificates: Vec<String>,
+    /// Requests to it are signed.
+    pub sign_requests: bool,
+    /// The format of the name identifiers that people are known by.
+    pub name_id_format: String,
+    /// The attribute that people are known by, instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject_attribute: Option<String>,
+}
+
 /// An upstream to add.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -73,9 +130,14 @@ pub struct NewUpstream {
     /// Which product it is.
     #[serde(default)]
     pub preset: PresetName,
-    /// Its issuer identifier, byte for byte.
-    #[schema(value_type = SecureUrl)]
-    pub issuer: Issuer,
+    /// Its issuer identifier, byte for byte, where it speaks OpenID Connect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SecureUrl>)]
+    pub issuer: Option<Issuer>,
+    /// What it is where it speaks SAML 2.0: instead of `issuer`, `client_id`, and what else belongs to
+    /// OpenID Connect alone.
+    #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
+    pub saml: Option<NewSaml>,
     /// Tenants of Entra whose people may sign in, where the issuer stands for several: GUIDs.
     #[serde(default)]
     pub tenants: BTreeSet<String>,
@@ -83,10 +145,11 @@ pub struct NewUpstream {
     #[serde(default)]
     #[schema(value_type = Vec<DomainName>)]
     pub hosted_domains: BTreeSet<String>,
-    /// This IdP's client id there.
-    pub client_id: String,
-    /// How this IdP proves itself there; absent: by certificate at Entra, elsewhere by
-    /// `private_key_jwt`.
+    /// This IdP's client id there, where it speaks OpenID Connect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// How this IdP proves itself there; absent: by certificate at Entra and where it speaks SAML,
+    /// elsewhere by `private_key_jwt`.
     #[serde(default, deserialize_with = "maybe_object")]
     pub proof: Option<UpstreamProof>,
     /// The algorithm of its ID tokens; absent: RS256.
@@ -136,6 +199,10 @@ pub struct UpstreamChange {
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub display_name: Option<String>,
+    /// Its side of SAML.
+    #[serde(default, deserialize_with = "given_object", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub saml: Option<SamlChange>,
     /// Tenants whose people may sign in.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -204,15 +271,19 @@ pub struct UpstreamView {
     pub display_name: String,
     /// Which product it is.
     pub preset: PresetName,
-    /// Its issuer identifier.
-    #[schema(value_type = String)]
-    pub issuer: Issuer,
-    /// The redirect URI to register there.
+    /// Its issuer identifier; the entity ID, where it speaks SAML.
+    pub issuer: String,
+    /// Its side of SAML, if it speaks that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saml: Option<SamlView>,
+    /// The redirect URI to register there; the assertion consumer service, where it speaks SAML.
     pub redirect_uri: String,
     /// Where it may say that a session there has ended (OpenID Connect Back-Channel Logout).
-    pub backchannel_logout_uri: String,
-    /// This IdP's client id there.
-    pub client_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backchannel_logout_uri: Option<String>,
+    /// This IdP's client id there, where it speaks OpenID Connect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
     /// How this IdP proves itself there.
     pub proof: ProofMethod,
     /// The algorithm of the key it proves itself with, where it was chosen.
@@ -229,9 +300,10 @@ pub struct UpstreamView {
     pub tenants: BTreeSet<String>,
     /// Values that the `hd` claim of Google may have.
     pub hosted_domains: BTreeSet<String>,
-    /// The algorithm of its ID tokens.
-    #[schema(value_type = AlgorithmName)]
-    pub id_token_signing_alg: Algorithm,
+    /// The algorithm of its ID tokens, where it speaks OpenID Connect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<AlgorithmName>)]
+    pub id_token_signing_alg: Option<Algorithm>,
     /// E-mail domains of its people.
     pub domains: BTreeSet<String>,
     /// Scopes to ask for beyond the usual ones.

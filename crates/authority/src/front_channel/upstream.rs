@@ -75,23 +75,7 @@ pub async fn send<F: FrontChannel>(
     parts: &Parts,
 ) -> Result<Response<Body>, Response<Body>> {
     let authority = front.authority();
-    let entropy = &authority.context.entropy;
-    let now = authority.now();
-    let state = SignInState {
-        state: entropy.secret().expose().to_owned(),
-        nonce: entropy.id(),
-        verifier: entropy.secret().expose().to_owned(),
-        issuer: registration.issuer.to_string(),
-        upstream: name.map(str::to_owned),
-        // Whether the sign-in is fresh or strong enough is checked when the browser returns.
-        target: without_wishes(sending.target),
-        fresh: sending.fresh,
-        untold_is_fresh: sending.untold_is_fresh,
-        max_age: sending.max_age,
-        iss: authority.issuer.to_string(),
-        iat: now,
-        exp: now.plus(sign_in_state::LIFETIME),
-    };
+    let state = new_state(front, sending, (registration.issuer.as_str(), name));
     let hint = wishes.login_hint.filter(|hint| hint.contains('@'));
     let wishes = SignInWishes { login_hint: hint, ..wishes };
     let relying_party = &authority.context.relying_party;
@@ -101,13 +85,49 @@ pub async fn send<F: FrontChannel>(
         let text = "Your company's sign-in does not answer. Try again later, or tell IT.";
         error_page(StatusCode::SERVICE_UNAVAILABLE, text)
     })?;
+    leave(front, &state, see_other(&url), parts)
+}
+
+/// A sign-in that begins at another identity provider: its issuer, and its name if it is an upstream.
+pub fn new_state<F: FrontChannel>(
+    front: &F,
+    sending: Sending<'_>,
+    (issuer, name): (&str, Option<&str>),
+) -> SignInState {
+    let authority = front.authority();
+    let entropy = &authority.context.entropy;
+    let now = authority.now();
+    SignInState {
+        state: entropy.secret().expose().to_owned(),
+        nonce: entropy.id(),
+        verifier: entropy.secret().expose().to_owned(),
+        issuer: issuer.to_owned(),
+        upstream: name.map(str::to_owned),
+        // Whether the sign-in is fresh or strong enough is checked when the browser returns.
+        target: without_wishes(sending.target),
+        fresh: sending.fresh,
+        untold_is_fresh: sending.untold_is_fresh,
+        max_age: sending.max_age,
+        iss: authority.issuer.to_string(),
+        iat: now,
+        exp: now.plus(sign_in_state::LIFETIME),
+    }
+}
+
+/// Gives the browser that leaves what it has to bring back.
+pub fn leave<F: FrontChannel>(
+    front: &F,
+    state: &SignInState,
+    mut response: Response<Body>,
+    parts: &Parts,
+) -> Result<Response<Body>, Response<Body>> {
+    let authority = front.authority();
     let signed = state.sign(&authority.signing());
     if signed.len() > LONGEST_COOKIE {
         let text = "The application's request is too long. Contact its developer.";
         return Err(error_page(StatusCode::URI_TOO_LONG, text));
     }
-    let mut response = see_other(&url);
-    for name in flows_to_drop(front, &parts.headers, now) {
+    for name in flows_to_drop(front, &parts.headers, state.iat) {
         keep(front, &mut response, &name, "", 0);
     }
     let name = flow_name(&state.state);
@@ -150,14 +170,14 @@ fn old() -> Response<Body> {
     error_page(StatusCode::BAD_REQUEST, text)
 }
 
-/// The sign-in that a browser returns from: it was started in this browser, recently. Costs no row.
+/// The sign-in that a browser returns from, by the `state` that it brings: it was started in this
+/// browser, recently. Costs no row.
 pub async fn begun_here<F: FrontChannel>(
     front: &F,
-    form: &Form,
+    sent: &str,
     headers: &HeaderMap,
 ) -> Result<SignInState, Response<Body>> {
     let authority = front.authority();
-    let sent = form.optional("state").unwrap_or_default();
     let held = kept(front, headers, &flow_name(sent)).ok_or_else(old)?;
     let keys = authority.verifying().await.map_err(|e| broken(&e))?;
     let state = SignInState::read(&held, &keys, authority.issuer.as_str(), authority.now());
@@ -208,20 +228,24 @@ pub async fn finish<F: FrontChannel>(
     })?;
     let claims = returned.claims.as_ref().ok_or(NotReturned::Invalid)?;
     let at = Authentication::said(claims, &returned.issuer).auth_time;
+    if is_recent(state, at) { Ok(returned) } else { Err(NotReturned::Stale) }
+}
+
+/// Whether a person who signed in there at this time has done so as recently as was asked for.
+pub fn is_recent(state: &SignInState, at: Timestamp) -> bool {
     let oldest = if state.fresh { Some(0) } else { state.max_age };
     let untold = at == Timestamp(0) && state.untold_is_fresh && state.max_age.is_none();
-    let recent = untold || oldest.is_none_or(|age| at >= state.iat.plus(-age - SKEW));
-    if recent { Ok(returned) } else { Err(NotReturned::Stale) }
+    untold || oldest.is_none_or(|age| at >= state.iat.plus(-age - SKEW))
 }
 
 /// Deletes the cookie of a sign-in, which is not accepted again, whatever its result.
 pub fn forget<F: FrontChannel>(
     front: &F,
-    form: &Form,
+    sent: &str,
     headers: &HeaderMap,
     response: &mut Response<Body>,
 ) {
-    let name = flow_name(form.optional("state").unwrap_or_default());
+    let name = flow_name(sent);
     if kept(front, headers, &name).is_some() {
         keep(front, response, &name, "", 0);
     }

@@ -26,6 +26,10 @@ pub(crate) struct Problem<'a> {
     pub(crate) second: Option<&'a str>,
 }
 
+/// Source expressions for `form-action` where a form may end at an identity provider: it may lead on to
+/// others of its own.
+pub(crate) const ANYWHERE: &str = " https: http://127.0.0.1:* http://localhost:*";
+
 /// The script of the pages that ask for a passkey.
 pub(crate) const SCRIPT: &str = "/passkey.js";
 
@@ -179,7 +183,7 @@ pub(crate) fn form(
     };
     let status = problem.map_or(StatusCode::OK, |problem| problem.status);
     // The form may lead to the sign-in page of an upstream, whose origin is not known yet.
-    let anywhere = format!("{target} https: http://127.0.0.1:* http://localhost:*");
+    let anywhere = format!("{target}{ANYWHERE}");
     let target = if ways.buttons.is_empty() { target } else { &anywhere };
     let title = format!("Sign in to {name}");
     let mut response = match passkey {

@@ -3,9 +3,12 @@
 //! later on whether a person is still there.
 
 mod callback;
+mod saml;
 mod still_there;
 
-pub(crate) use callback::callback;
+pub(crate) use callback::{callback, posted};
+pub(crate) use saml::metadata;
+pub(crate) use saml::check as check_saml;
 pub(crate) use still_there::still_there;
 
 use crate::{directory::IdpDirectory, state::Idp};
@@ -21,7 +24,7 @@ use passavant_proto::{
     oauth::client::ENROLLED_CLIENT,
     oidc::authentication::{Authentication, CLASSES},
     oidc::upstream::{
-        Preset, UpstreamAuthentication, UpstreamPerson, UpstreamProvider, is_for_all_tenants,
+        Preset, UpstreamAuthentication, UpstreamPerson, UpstreamProvider, OpenIdUpstream,
     },
     secret::Secret,
     time::Timestamp,
@@ -30,22 +33,27 @@ use passavant_store::{SealedAt, Told};
 use std::{collections::BTreeSet, sync::Arc};
 
 /// Our registration at an upstream.
-pub(crate) fn registration<'a>(idp: &Idp, upstream: &'a UpstreamProvider) -> Registration<'a> {
-    let several = !upstream.tenants.is_empty() && is_for_all_tenants(&upstream.issuer);
+pub(crate) fn registration<'a>(idp: &Idp, upstream: OpenIdUpstream<'a>) -> Registration<'a> {
+    let open_id = upstream.open_id;
     let bare = || {
-        let (_, bare) = upstream.issuer.as_str().split_once("://")?;
+        let (_, bare) = open_id.issuer.as_str().split_once("://")?;
         Some(bare.to_owned())
     };
     Registration {
-        issuer: &upstream.issuer,
-        tenants: several.then_some(&upstream.tenants),
+        issuer: &open_id.issuer,
+        tenants: open_id.has_tenants().then_some(&open_id.tenants),
         // Google writes its issuer with and without the scheme.
         other_spelling: if upstream.preset == Preset::Google { bare() } else { None },
-        client_id: &upstream.client_id,
-        redirect_uri: idp.issuer().endpoint(&format!("/callback/{}", upstream.name)),
-        algorithm: upstream.algorithm,
+        client_id: &open_id.client_id,
+        redirect_uri: return_address(idp, &upstream.name),
+        algorithm: open_id.algorithm,
         announced_pkce: false,
     }
+}
+
+/// Where browsers come back to from an upstream: each one has an address of its own.
+fn return_address(idp: &Idp, name: &str) -> String {
+    idp.issuer().endpoint(&format!("/callback/{name}"))
 }
 
 /// What we prove ourselves with at an upstream.
@@ -145,6 +153,10 @@ pub(crate) async fn send_to(
     Asked { hint, classes, mut prompt_login }: Asked<'_>,
     parts: &Parts,
 ) -> Result<Response<Body>, Response<Body>> {
+    let Some(upstream) = upstream.open_id() else {
+        let asked = Asked { hint, classes, prompt_login };
+        return saml::send(idp, sending, upstream, &asked, parts);
+    };
     let mut more = Vec::new();
     let mut acr_values = classes;
     let mut max_age = sending.max_age;
@@ -163,8 +175,8 @@ pub(crate) async fn send_to(
         }
         Preset::Google => {
             more.push(("access_type", "offline".to_owned()));
-            if let Some(domain) = upstream.hosted_domains.first() {
-                let several = upstream.hosted_domains.len() > 1;
+            if let Some(domain) = upstream.open_id.hosted_domains.first() {
+                let several = upstream.open_id.hosted_domains.len() > 1;
                 more.push(("hd", if several { "*".to_owned() } else { domain.clone() }));
             }
             // It knows no `login`: the person at least chooses the account.
@@ -173,7 +185,7 @@ pub(crate) async fn send_to(
         _ => {}
     }
     prompt.extend(prompt_login.then_some("login"));
-    prompt.extend(upstream.asks_consent.then_some("consent"));
+    prompt.extend(upstream.open_id.asks_consent.then_some("consent"));
     let wishes =
         SignInWishes { login_hint: hint, prompt: &prompt, max_age, acr_values, more: &more };
     let registration = registration(idp, upstream);
@@ -189,7 +201,7 @@ fn session_label(sid: &str) -> String {
 /// The claims of an ID token, with those that only the `UserInfo` endpoint tells.
 async fn completed(
     idp: &Idp,
-    upstream: &UpstreamProvider,
+    upstream: OpenIdUpstream<'_>,
     mut returned: Returned,
 ) -> Result<Returned, SignInError> {
     let Some(claims) = returned.claims.take() else { return Ok(returned) };
@@ -229,6 +241,7 @@ fn told(
         given_name: person.given_name.clone(),
         family_name: person.family_name.clone(),
         groups: groups.map(|groups| (upstream.decides_on(), groups)),
+        saml_subject: person.saml_subject.clone(),
     }
 }
 

@@ -56,7 +56,17 @@ impl UpstreamOptions {
             [none] if none == "-" => Some(Vec::new()),
             _ => Some(said),
         };
+        let mut saml = self.saml;
+        if let Some(file) = &self.metadata {
+            let text = std::fs::read_to_string(file).with_context(|| {
+                format!("{}: the metadata cannot be read\nhint: give the XML file that the identity provider offers", file.display())
+            })?;
+            saml.insert("metadata".to_owned(), text.into());
+        }
+        saml.extend(self.sign_requests.map(|signs| ("sign_requests".to_owned(), signs.into())));
+        let saml = (!saml.is_empty()).then_some(Value::Object(saml));
         Ok(saying
+            .with("saml", saml)
             .with("display_name", self.display_name)
             .with("proof", proof)
             .with("id_token_signing_alg", self.id_token_signing_alg)
@@ -76,11 +86,25 @@ impl UpstreamOptions {
 pub(super) async fn upstreams(api: &Api, upstream: Upstream, as_json: bool) -> Result<()> {
     let value = match upstream {
         Upstream::Check(ById { id }) => return check(api, &id, as_json).await,
-        Upstream::Add { name, issuer, client_id, preset, just_in_time, options } => {
+        Upstream::Add {
+            name,
+            issuer,
+            client_id,
+            name_id_format,
+            subject_attribute,
+            preset,
+            just_in_time,
+            mut options,
+        } => {
+            for (member, said) in
+                [("name_id_format", name_id_format), ("subject_attribute", subject_attribute)]
+            {
+                options.saml.extend(said.map(|said| (member.to_owned(), said.into())));
+            }
             let said = Saying::new()
                 .with("name", Some(name))
-                .with("issuer", Some(issuer))
-                .with("client_id", Some(client_id))
+                .with("issuer", issuer)
+                .with("client_id", client_id)
                 .with("preset", Some(preset))
                 .with("just_in_time", Some(just_in_time));
             let new = options.said(said)?.typed()?;

@@ -322,6 +322,11 @@ impl SigningKey {
         &self.public_jwk
     }
 
+    /// Signature by `rsa-sha256` over a SAML request; `None` if the key is no RSA key, or is one for PSS.
+    pub fn sign_saml(&self, message: &[u8]) -> Option<Vec<u8>> {
+        (self.algorithm == Algorithm::RS256).then(|| self.sign(message))
+    }
+
     /// Signature over `message` in the JWS form.
     pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
         match &self.pair {

@@ -45,7 +45,7 @@ pub struct Authentication {
     /// Methods used (RFC 8176 names).
     pub amr: Vec<String>,
     /// The issuer that vouched for it, if it was another one.
-    pub issuer: Option<crate::identifier::Issuer>,
+    pub issuer: Option<crate::identifier::SubjectIssuer>,
 }
 
 #[cfg(test)]

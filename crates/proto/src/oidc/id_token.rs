@@ -285,7 +285,7 @@ impl SignedIn {
             auth_time: auth_time.unwrap_or(Timestamp(0)),
             acr: current(claims.optional_str("acr")?.unwrap_or_default()).to_owned(),
             amr: methods(claims)?,
-            issuer: Some(issuer.clone()),
+            issuer: Some(issuer.into()),
         };
         let email = email.filter(|_| verified).map(str::to_owned);
         let expires = claims.required_time("exp")?;

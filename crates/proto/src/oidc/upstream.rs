@@ -2,16 +2,20 @@
 //! what its ID tokens say about a person.
 
 use crate::{
-    identifier::Issuer,
+    identifier::{Issuer, SubjectIssuer},
     jose::claims::Claims,
     jose::jwk::Algorithm,
     oidc::authentication::Authentication,
     others_text::is_shown,
+    saml::{SamlProvider, SamlSubject},
     time::{SKEW, Timestamp},
     xaa::trust::SubjectLink,
 };
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Deref,
+};
 
 /// The products whose habits are known; the others follow OpenID Connect Core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,35 +127,20 @@ pub struct UpstreamProvider {
     pub display_name: String,
     /// Which product it is.
     pub preset: Preset,
-    /// Its issuer identifier. For several tenants of Entra, the issuer that stands for all of them
-    /// (`…/organizations/v2.0`).
-    pub issuer: Issuer,
-    /// The tenants whose people may sign in, if it has several: GUIDs.
-    pub tenants: BTreeSet<String>,
-    /// Values that the `hd` claim of Google may have.
-    pub hosted_domains: BTreeSet<String>,
-    /// Our client id there.
-    pub client_id: String,
-    /// How we prove ourselves there.
+    /// What it speaks.
+    pub protocol: UpstreamProtocol,
+    /// How we prove ourselves there; what signs requests, where it speaks SAML.
     pub authentication: UpstreamAuthentication,
-    /// The algorithm of its ID tokens.
-    pub algorithm: Algorithm,
     /// E-mail domains whose people are sent there.
     pub domains: BTreeSet<String>,
-    /// Scopes to ask for beyond those of the preset.
-    pub scopes: BTreeSet<String>,
-    /// The claim that new people are named by; `None`: the preset's.
+    /// The claim or attribute that new people are named by; `None`: the preset's.
     pub username_claim: Option<String>,
-    /// The claim that holds groups; `None`: `groups`.
+    /// The claim or attribute that holds groups; `None`: `groups`.
     pub groups_claim: Option<String>,
-    /// Whether people are asked at each sign-in if we may be told of them later on
-    /// (`prompt=consent`). OpenID Connect Core 11 makes it a condition of a refresh token; several
-    /// products do without it.
-    pub asks_consent: bool,
     /// Which of our groups a group of the upstream means. A group that is not here means nothing.
     pub groups: BTreeMap<String, String>,
-    /// Which of our classes an `acr` of the upstream means (`acrs` of Entra). A class that is not
-    /// here means nothing.
+    /// Which of our classes a class of the upstream means: an `acr` (`acrs` of Entra), or an
+    /// authentication context class of SAML. A class that is not here means nothing.
     pub acr_values: BTreeMap<String, String>,
     /// Whether a person is added when they sign in for the first time.
     pub just_in_time: bool,
@@ -162,15 +151,96 @@ pub struct UpstreamProvider {
     pub disabled: bool,
 }
 
+/// What an upstream speaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// OpenID Connect.
+    OpenId(OpenIdProvider),
+    /// SAML 2.0.
+    Saml(SamlProvider),
+}
+
+/// An upstream that speaks OpenID Connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenIdProvider {
+    /// Its issuer identifier. For several tenants of Entra, the issuer that stands for all of them
+    /// (`…/organizations/v2.0`).
+    pub issuer: Issuer,
+    /// The tenants whose people may sign in, if it has several: GUIDs.
+    pub tenants: BTreeSet<String>,
+    /// Values that the `hd` claim of Google may have.
+    pub hosted_domains: BTreeSet<String>,
+    /// Our client id there.
+    pub client_id: String,
+    /// The algorithm of its ID tokens.
+    pub algorithm: Algorithm,
+    /// Scopes to ask for beyond those of the preset.
+    pub scopes: BTreeSet<String>,
+    /// Whether people are asked at each sign-in if we may be told of them later on
+    /// (`prompt=consent`). OpenID Connect Core 11 makes it a condition of a refresh token; several
+    /// products do without it.
+    pub asks_consent: bool,
+}
+
 /// Where an upstream provisions people and groups (SCIM 2.0, RFC 7644), below the issuer.
 pub fn provisioning_path(upstream: &str) -> String {
     format!("/scim/{upstream}/v2")
 }
 
 impl UpstreamProvider {
-    /// Whether somebody who was provisioned is found by `externalId` at their first sign-in.
+    /// Whether somebody who was provisioned is found by `externalId` at their first sign-in. A name
+    /// identifier of SAML is not what a product provisions people with, unless an administrator says so.
     pub fn links_external_id(&self) -> bool {
-        self.external_id_is_subject.unwrap_or(self.preset.provisions_subject())
+        let known = self.preset.provisions_subject() && self.open_id().is_some();
+        self.external_id_is_subject.unwrap_or(known)
+    }
+
+    /// Who names its people.
+    pub fn issuer(&self) -> SubjectIssuer {
+        match &self.protocol {
+            UpstreamProtocol::OpenId(open_id) => SubjectIssuer::from(&open_id.issuer),
+            UpstreamProtocol::Saml(saml) => saml.entity_id.clone(),
+        }
+    }
+
+    /// The same upstream as one of OpenID Connect, if it speaks that.
+    pub fn open_id(&self) -> Option<OpenIdUpstream<'_>> {
+        match &self.protocol {
+            UpstreamProtocol::OpenId(open_id) => Some(OpenIdUpstream { record: self, open_id }),
+            UpstreamProtocol::Saml(_) => None,
+        }
+    }
+
+    /// Its side of SAML, if it speaks that.
+    pub fn saml(&self) -> Option<&SamlProvider> {
+        match &self.protocol {
+            UpstreamProtocol::OpenId(_) => None,
+            UpstreamProtocol::Saml(saml) => Some(saml),
+        }
+    }
+}
+
+/// An upstream that is known to speak OpenID Connect.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenIdUpstream<'a> {
+    /// Its record.
+    pub record: &'a UpstreamProvider,
+    /// Its side of OpenID Connect.
+    pub open_id: &'a OpenIdProvider,
+}
+
+impl Deref for OpenIdUpstream<'_> {
+    type Target = UpstreamProvider;
+
+    fn deref(&self) -> &UpstreamProvider {
+        self.record
+    }
+}
+
+impl OpenIdProvider {
+    /// Whether it stands for several tenants, of which some are let in.
+    pub fn has_tenants(&self) -> bool {
+        !self.tenants.is_empty() && is_for_all_tenants(&self.issuer)
     }
 }
 
@@ -180,6 +250,12 @@ pub enum Unidentified {
     /// A claim that the person is known by is missing or malformed.
     #[error("the `{0}` claim is missing, or not a text of 1 to 255 characters")]
     Claim(&'static str),
+    /// An attribute that the person is known by is missing or malformed.
+    #[error("the attribute `{0}` is missing, or not one text of 1 to 255 characters")]
+    Attribute(String),
+    /// The name identifier is none that people are known by.
+    #[error("the name identifier is of the format `{0}`, which people of this upstream are not known by")]
+    NameId(String),
     /// The tenant is not listed.
     #[error("the tenant `{0}` is not one of those that may sign in")]
     Tenant(String),
@@ -198,7 +274,7 @@ impl Unidentified {
     /// The reason in the audit trail.
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::Claim(_) => "sign_in.claim",
+            Self::Claim(_) | Self::Attribute(_) | Self::NameId(_) => "sign_in.claim",
             Self::Tenant(_) => "sign_in.tenant",
             Self::HostedDomain(_) => "sign_in.hosted_domain",
             Self::GroupOverage => "sign_in.group_overage",
@@ -209,7 +285,7 @@ impl Unidentified {
     /// What the person reads, with whom to tell.
     pub const fn told(&self) -> &'static str {
         match self {
-            Self::Claim(_) => {
+            Self::Claim(_) | Self::Attribute(_) | Self::NameId(_) => {
                 "Your company's identity provider did not say who you are in a way that can be used here. Tell IT."
             }
             Self::Tenant(_) => {
@@ -248,6 +324,8 @@ pub struct UpstreamPerson {
     pub family_name: Option<String>,
     /// Our groups that their groups there mean; `None` if the token says nothing about groups.
     pub groups: Option<BTreeSet<String>>,
+    /// Their name identifier, where the upstream speaks SAML.
+    pub saml_subject: Option<SamlSubject>,
     /// How and when they signed in.
     pub authentication: Authentication,
 }
@@ -275,7 +353,7 @@ const LONGEST: usize = 255;
 const MOST_GROUPS: usize = 1000;
 
 /// Whether a text is one address, which every reader takes for the same one.
-fn is_address(text: &str) -> bool {
+pub fn is_address(text: &str) -> bool {
     let plain = text.bytes().all(|b| b.is_ascii_graphic()) && text.matches('@').count() == 1;
     plain
         && text
@@ -308,20 +386,6 @@ impl UpstreamProvider {
         self.groups.values().cloned().collect()
     }
 
-    /// The scope to ask for.
-    pub fn scope(&self, offered: &[String]) -> String {
-        let mut scopes = vec!["openid", "profile", "email"];
-        let offline = self.preset.asks_for_offline_access()
-            || (self.preset == Preset::Generic && offered.iter().any(|s| s == "offline_access"));
-        scopes.extend(offline.then_some("offline_access"));
-        for scope in &self.scopes {
-            if !scopes.contains(&scope.as_str()) {
-                scopes.push(scope);
-            }
-        }
-        scopes.join(" ")
-    }
-
     /// The classes to ask the upstream for, where an application asks for these of ours.
     pub fn acr_values_there(&self, ours: &[String]) -> Vec<String> {
         let there = |own: &String| {
@@ -329,6 +393,30 @@ impl UpstreamProvider {
             meaning.map(|(there, _)| there.clone()).collect::<Vec<_>>()
         };
         ours.iter().flat_map(there).collect()
+    }
+
+    /// The memberships after a sign-in, of the groups that this upstream decides on; `None` if they
+    /// stay as they are. Without the claim there are none, except at Entra, which leaves it out for
+    /// reasons of its own.
+    pub fn memberships(&self, person: &UpstreamPerson) -> Option<BTreeSet<String>> {
+        let absent_is_none = !self.groups.is_empty() && self.preset != Preset::Entra;
+        person.groups.clone().or_else(|| absent_is_none.then(BTreeSet::new))
+    }
+}
+
+impl OpenIdUpstream<'_> {
+    /// The scope to ask for.
+    pub fn scope(&self, offered: &[String]) -> String {
+        let mut scopes = vec!["openid", "profile", "email"];
+        let offline = self.preset.asks_for_offline_access()
+            || (self.preset == Preset::Generic && offered.iter().any(|s| s == "offline_access"));
+        scopes.extend(offline.then_some("offline_access"));
+        for scope in &self.open_id.scopes {
+            if !scopes.contains(&scope.as_str()) {
+                scopes.push(scope);
+            }
+        }
+        scopes.join(" ")
     }
 
     /// The claims that [`Self::identify`] would use, and that are not among these.
@@ -366,7 +454,7 @@ impl UpstreamProvider {
             // `sub` is another one for each client id there; a guest has one `oid` in each tenant.
             Preset::Entra => {
                 let tenant = identifier(claims, "tid")?;
-                let listed = self.tenants.is_empty() || self.tenants.contains(&tenant);
+                let listed = self.open_id.tenants.is_empty() || self.open_id.tenants.contains(&tenant);
                 // The token is of the tenant that it names: its issuer says the same.
                 if !listed || !issuer.as_str().split('/').any(|part| part == tenant) {
                     return Err(Unidentified::Tenant(tenant));
@@ -375,10 +463,10 @@ impl UpstreamProvider {
             }
             _ => (None, identifier(claims, "sub")?),
         };
-        if self.preset == Preset::Google && !self.hosted_domains.is_empty() {
+        if self.preset == Preset::Google && !self.open_id.hosted_domains.is_empty() {
             let domain = plain(claims, "hd");
             let listed = |domain: &String| {
-                self.hosted_domains.iter().any(|own| own.eq_ignore_ascii_case(domain))
+                self.open_id.hosted_domains.iter().any(|own| own.eq_ignore_ascii_case(domain))
             };
             if !domain.as_ref().is_some_and(listed) {
                 let whose =
@@ -395,7 +483,7 @@ impl UpstreamProvider {
             (None, _) => plain(claims, "preferred_username").or_else(|| email.clone()),
         };
         Ok(UpstreamPerson {
-            link: SubjectLink { issuer: issuer.clone(), tenant, subject },
+            link: SubjectLink { issuer: issuer.into(), tenant, subject },
             username,
             email,
             email_verified,
@@ -403,6 +491,7 @@ impl UpstreamProvider {
             given_name: plain(claims, "given_name"),
             family_name: plain(claims, "family_name"),
             groups: self.groups_of(claims)?,
+            saml_subject: None,
             authentication: self.authentication_of(claims, issuer),
         })
     }
@@ -416,14 +505,6 @@ impl UpstreamProvider {
                 .is_some_and(|said| *said == true || *said == 1 || *said == "1" || *said == "true"),
             _ => claims.value("email_verified") == Some(&Value::Bool(true)),
         }
-    }
-
-    /// The memberships after a sign-in, of the groups that this upstream decides on; `None` if they
-    /// stay as they are. Without the claim there are none, except at Entra, which leaves it out for
-    /// reasons of its own.
-    pub fn memberships(&self, person: &UpstreamPerson) -> Option<BTreeSet<String>> {
-        let absent_is_none = !self.groups.is_empty() && self.preset != Preset::Entra;
-        person.groups.clone().or_else(|| absent_is_none.then(BTreeSet::new))
     }
 
     fn groups_of(&self, claims: &Claims) -> Result<Option<BTreeSet<String>>, Unidentified> {
@@ -488,7 +569,7 @@ impl Authentication {
             auth_time: auth_time.unwrap_or(Timestamp(0)),
             acr: acr.to_owned(),
             amr: amr.map(str::to_owned).collect(),
-            issuer: Some(issuer.clone()),
+            issuer: Some(issuer.into()),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Which issuers a RAS trusts, and the accounts of their people.
 
-use crate::{identifier::Issuer, jose::jwk::Algorithm};
+use crate::{identifier::{Issuer, SubjectIssuer}, jose::jwk::Algorithm};
 
 /// How a RAS resolves the subject of an ID-JAG to one of its accounts (ID-JAG draft section 9.6).
 /// The link is always `iss` + `tenant` + `sub`; these settings say what happens if there is no link
@@ -97,8 +97,8 @@ pub struct ClientHost {
 /// A person at an issuer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SubjectLink {
-    /// The trusted issuer.
-    pub issuer: Issuer,
+    /// The trusted issuer, or the identity provider.
+    pub issuer: SubjectIssuer,
     /// Its tenant, if it has several.
     pub tenant: Option<String>,
     /// `sub` of its ID-JAGs.

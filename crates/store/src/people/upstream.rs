@@ -14,7 +14,9 @@ use crate::{
 };
 use passavant_proto::{
     event::{Detail, RequestEvent},
+    identifier::SubjectIssuer,
     oidc::upstream::UpstreamProvider,
+    saml::SamlSubject,
     time::{SKEW, Timestamp},
     xaa::trust::SubjectLink,
 };
@@ -54,6 +56,8 @@ pub struct Told {
     /// The groups that the upstream decides on, and those of them that the person is in; `None` if
     /// memberships stay as they are.
     pub groups: Option<(BTreeSet<String>, BTreeSet<String>)>,
+    /// The name identifier there, if it speaks SAML.
+    pub saml_subject: Option<SamlSubject>,
 }
 
 /// A verified sign-in at an upstream.
@@ -74,6 +78,8 @@ pub struct UpstreamSignIn {
     /// The same, sealed to be kept with the link: for an upstream that gives it at the first consent
     /// alone.
     pub sealed_for_link: Option<String>,
+    /// What it was proved by, where that is good once: recorded with the session.
+    pub once: Option<UsedJti>,
 }
 
 /// The result of recording such a sign-in.
@@ -89,6 +95,8 @@ pub enum UpstreamOutcome {
     NameTaken(String),
     /// The user is switched off.
     Disabled(String),
+    /// What it was proved by was used before.
+    Replayed,
     /// The upstream's record changed since the sign-in was judged.
     Changed,
 }
@@ -168,6 +176,11 @@ impl Store {
         let held = read::<UpstreamProvider>(&mut transaction, &sign_in.upstream.name).await?;
         if held.is_none_or(|held| held.disabled || held != sign_in.upstream) {
             return Ok(Some(UpstreamOutcome::Changed));
+        }
+        if let Some(once) = &sign_in.once
+            && insert_jtis(&mut transaction, vec![once]).await?.is_empty()
+        {
+            return Ok(Some(UpstreamOutcome::Replayed));
         }
         let mut linked = linked_user(&mut transaction, &sign_in.link).await?;
         if linked.is_none() && sign_in.upstream.links_external_id() {
@@ -571,6 +584,13 @@ impl Store {
         let Some(user_id) = linked_user(&mut transaction, link).await? else { return Ok(false) };
         delete_link(&mut transaction, link).await?;
         keep_unlinked(&mut transaction, &user_id).await?;
+        // The name identifier came with the link.
+        if let Some(mut user) = read::<User>(&mut transaction, &user_id).await?
+            && user.saml_subject.as_ref().is_some_and(|held| held.issuer == link.issuer)
+        {
+            user.saml_subject = None;
+            write(&mut transaction, &user, Put::Replace).await?;
+        }
         end_sign_ins(&mut transaction, &user_id, now).await?;
         self.commit_directory(transaction, checked, event).await?;
         Ok(true)
@@ -592,7 +612,7 @@ impl Store {
         let mut links = Vec::with_capacity(rows.len());
         for row in &rows {
             let issuer: &str = row.try_get("issuer")?;
-            let Ok(issuer) = passavant_proto::identifier::Issuer::parse(issuer) else { continue };
+            let Ok(issuer) = SubjectIssuer::parse(issuer) else { continue };
             let tenant: String = row.try_get("tenant")?;
             links.push(PersonLink {
                 link: SubjectLink {
@@ -623,6 +643,9 @@ fn apply(user: &mut User, told: &Told, groups: Option<(BTreeSet<String>, BTreeSe
         if said.is_some() {
             place.clone_from(said);
         }
+    }
+    if told.saml_subject.is_some() {
+        user.saml_subject.clone_from(&told.saml_subject);
     }
     if let Some((decides_on, is_in)) = groups {
         user.groups.retain(|group| !decides_on.contains(group));
@@ -682,6 +705,7 @@ pub(crate) fn changed_of(before: &User, after: &User) -> String {
         ("given_name", before.given_name != after.given_name),
         ("family_name", before.family_name != after.family_name),
         ("attributes", before.attributes != after.attributes),
+        ("name_id", before.saml_subject != after.saml_subject),
     ] {
         what.extend(differs.then(|| name.to_owned()));
     }

@@ -10,7 +10,7 @@ use crate::{
     rows,
     sign_in::end_sign_ins,
 };
-use passavant_proto::{event::Detail, policy::Subject, time::Timestamp};
+use passavant_proto::{event::Detail, policy::Subject, saml::SamlSubject, time::Timestamp};
 use sqlx::{Any, Row, Transaction, any::AnyRow};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,6 +38,8 @@ pub struct User {
     /// What else the directory that provisions them says: SCIM attributes by name, for instance
     /// `department` (RFC 7643, sections 4.1 and 4.3).
     pub attributes: BTreeMap<String, String>,
+    /// Their name identifier at the identity provider that they sign in at, if that speaks SAML.
+    pub saml_subject: Option<SamlSubject>,
     /// Switched off by an administrator.
     pub disabled_here: bool,
     /// Switched off by the directory that provisions them.
@@ -58,6 +60,7 @@ impl User {
             groups: BTreeSet::new(),
             password_hash: None,
             attributes: BTreeMap::new(),
+            saml_subject: None,
             disabled_here: false,
             inactive_there: false,
         }

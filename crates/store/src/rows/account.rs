@@ -3,7 +3,7 @@
 use super::Stored;
 use crate::people::AccountLink;
 use passavant_proto::{
-    identifier::Issuer,
+    identifier::SubjectIssuer,
     xaa::trust::{Account, SubjectLink},
 };
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,7 @@ pub(crate) struct AccountLinkRow {
 
 #[derive(Serialize, Deserialize)]
 struct SubjectLinkRow {
-    issuer: Issuer,
+    issuer: SubjectIssuer,
     #[serde(default)]
     tenant: Option<String>,
     subject: String,

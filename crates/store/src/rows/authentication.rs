@@ -2,7 +2,7 @@
 
 use super::Stored;
 use passavant_proto::{
-    formerly, identifier::Issuer, oidc::authentication::Authentication, time::Timestamp,
+    formerly, identifier::SubjectIssuer, oidc::authentication::Authentication, time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ pub struct AuthenticationRow {
     acr: String,
     amr: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    issuer: Option<Issuer>,
+    issuer: Option<SubjectIssuer>,
 }
 
 impl Stored for Authentication {

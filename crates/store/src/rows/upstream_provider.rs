@@ -2,37 +2,51 @@
 
 use super::Stored;
 use passavant_proto::{
-    identifier::Issuer,
+    identifier::{Issuer, SubjectIssuer},
     jose::jwk::Algorithm,
-    oidc::upstream::{Preset, UpstreamAuthentication, UpstreamProvider},
+    oidc::upstream::{
+        OpenIdProvider, Preset, UpstreamAuthentication, UpstreamProtocol, UpstreamProvider,
+    },
+    saml::SamlProvider,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// One of OpenID Connect has its members beside the others; one of SAML has `saml` instead, so that
+/// versions that do not know it miss the issuer, and use the record for nothing.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "Members", into = "Members")]
+pub struct UpstreamProviderRow(Box<UpstreamProvider>);
+
 #[derive(Serialize, Deserialize)]
-pub struct UpstreamProviderRow {
+struct Members {
     name: String,
     display_name: String,
     #[serde(default)]
     preset: PresetRow,
-    issuer: Issuer,
-    #[serde(default)]
-    tenants: BTreeSet<String>,
-    #[serde(default)]
-    hosted_domains: BTreeSet<String>,
-    client_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    saml: Option<SamlRow>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    issuer: Option<Issuer>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tenants: Option<BTreeSet<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hosted_domains: Option<BTreeSet<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_id: Option<String>,
     authentication: AuthenticationRow,
-    algorithm: Algorithm,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    algorithm: Option<Algorithm>,
     #[serde(default)]
     domains: BTreeSet<String>,
-    #[serde(default)]
-    scopes: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scopes: Option<BTreeSet<String>>,
     #[serde(default)]
     username_claim: Option<String>,
     #[serde(default)]
     groups_claim: Option<String>,
-    #[serde(default)]
-    asks_consent: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    asks_consent: Option<bool>,
     #[serde(default)]
     groups: BTreeMap<String, String>,
     #[serde(default)]
@@ -43,6 +57,21 @@ pub struct UpstreamProviderRow {
     external_id_is_subject: Option<bool>,
     #[serde(default)]
     disabled: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SamlRow {
+    entity_id: SubjectIssuer,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    redirect: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    post: Option<String>,
+    certificates: Vec<String>,
+    #[serde(default)]
+    sign_requests: bool,
+    name_id_format: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    subject_attribute: Option<String>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -82,27 +111,31 @@ impl Stored for UpstreamProvider {
     type Row = UpstreamProviderRow;
 
     fn row(&self) -> UpstreamProviderRow {
-        let Self {
+        UpstreamProviderRow(Box::new(self.clone()))
+    }
+
+    fn of_row(row: UpstreamProviderRow) -> Self {
+        *row.0
+    }
+}
+
+impl From<UpstreamProviderRow> for Members {
+    fn from(row: UpstreamProviderRow) -> Self {
+        let UpstreamProvider {
             name,
             display_name,
             preset,
-            issuer,
-            tenants,
-            hosted_domains,
-            client_id,
+            protocol,
             authentication,
-            algorithm,
             domains,
-            scopes,
             username_claim,
             groups_claim,
-            asks_consent,
             groups,
             acr_values,
             just_in_time,
             external_id_is_subject,
             disabled,
-        } = self.clone();
+        } = *row.0;
         let preset = match preset {
             Preset::Generic => PresetRow::Generic,
             Preset::Entra => PresetRow::Entra,
@@ -122,34 +155,80 @@ impl Stored for UpstreamProvider {
             UpstreamAuthentication::SecretPost(sealed) => AuthenticationRow::SecretPost(sealed),
             UpstreamAuthentication::SecretBasic(sealed) => AuthenticationRow::SecretBasic(sealed),
         };
-        UpstreamProviderRow {
+        let members = Self {
             name,
             display_name,
             preset,
-            issuer,
-            tenants,
-            hosted_domains,
-            client_id,
+            saml: None,
+            issuer: None,
+            tenants: None,
+            hosted_domains: None,
+            client_id: None,
             authentication,
-            algorithm,
+            algorithm: None,
             domains,
-            scopes,
+            scopes: None,
             username_claim,
             groups_claim,
-            asks_consent,
+            asks_consent: None,
             groups,
             acr_values,
             just_in_time,
             external_id_is_subject,
             disabled,
+        };
+        match protocol {
+            UpstreamProtocol::OpenId(OpenIdProvider {
+                issuer,
+                tenants,
+                hosted_domains,
+                client_id,
+                algorithm,
+                scopes,
+                asks_consent,
+            }) => Self {
+                issuer: Some(issuer),
+                tenants: Some(tenants),
+                hosted_domains: Some(hosted_domains),
+                client_id: Some(client_id),
+                algorithm: Some(algorithm),
+                scopes: Some(scopes),
+                asks_consent: Some(asks_consent),
+                ..members
+            },
+            UpstreamProtocol::Saml(SamlProvider {
+                entity_id,
+                redirect,
+                post,
+                certificates,
+                sign_requests,
+                name_id_format,
+                subject_attribute,
+            }) => Self {
+                saml: Some(SamlRow {
+                    entity_id,
+                    redirect,
+                    post,
+                    certificates,
+                    sign_requests,
+                    name_id_format,
+                    subject_attribute,
+                }),
+                ..members
+            },
         }
     }
+}
 
-    fn of_row(row: UpstreamProviderRow) -> Self {
-        let UpstreamProviderRow {
+impl TryFrom<Members> for UpstreamProviderRow {
+    type Error = String;
+
+    fn try_from(members: Members) -> Result<Self, String> {
+        let Members {
             name,
             display_name,
             preset,
+            saml,
             issuer,
             tenants,
             hosted_domains,
@@ -166,7 +245,7 @@ impl Stored for UpstreamProvider {
             just_in_time,
             external_id_is_subject,
             disabled,
-        } = row;
+        } = members;
         let preset = match preset {
             PresetRow::Generic => Preset::Generic,
             PresetRow::Entra => Preset::Entra,
@@ -186,26 +265,49 @@ impl Stored for UpstreamProvider {
             AuthenticationRow::SecretPost(sealed) => UpstreamAuthentication::SecretPost(sealed),
             AuthenticationRow::SecretBasic(sealed) => UpstreamAuthentication::SecretBasic(sealed),
         };
-        Self {
+        let missing = |member: &str| format!("missing field `{member}`");
+        let protocol = match saml {
+            None => UpstreamProtocol::OpenId(OpenIdProvider {
+                issuer: issuer.ok_or_else(|| missing("issuer"))?,
+                tenants: tenants.unwrap_or_default(),
+                hosted_domains: hosted_domains.unwrap_or_default(),
+                client_id: client_id.ok_or_else(|| missing("client_id"))?,
+                algorithm: algorithm.ok_or_else(|| missing("algorithm"))?,
+                scopes: scopes.unwrap_or_default(),
+                asks_consent: asks_consent.unwrap_or_default(),
+            }),
+            Some(SamlRow {
+                entity_id,
+                redirect,
+                post,
+                certificates,
+                sign_requests,
+                name_id_format,
+                subject_attribute,
+            }) => UpstreamProtocol::Saml(SamlProvider {
+                entity_id,
+                redirect,
+                post,
+                certificates,
+                sign_requests,
+                name_id_format,
+                subject_attribute,
+            }),
+        };
+        Ok(Self(Box::new(UpstreamProvider {
             name,
             display_name,
             preset,
-            issuer,
-            tenants,
-            hosted_domains,
-            client_id,
+            protocol,
             authentication,
-            algorithm,
             domains,
-            scopes,
             username_claim,
             groups_claim,
-            asks_consent,
             groups,
             acr_values,
             just_in_time,
             external_id_is_subject,
             disabled,
-        }
+        })))
     }
 }

@@ -2,6 +2,10 @@
 
 use super::Stored;
 use crate::people::{Group, User};
+use passavant_proto::{
+    identifier::SubjectIssuer,
+    saml::{NameId, SamlSubject},
+};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,6 +30,8 @@ pub struct UserRow {
     password_hash: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     attributes: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    saml_subject: Option<SamlSubjectRow>,
     /// By whomever: versions that do not know the next two keep the person out all the same.
     #[serde(default)]
     disabled: bool,
@@ -34,6 +40,20 @@ pub struct UserRow {
     /// Said only if the directory has switched them off; otherwise `disabled` says it.
     #[serde(default, skip_serializing_if = "is_false")]
     disabled_here: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SamlSubjectRow {
+    issuer: SubjectIssuer,
+    name_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    format: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name_qualifier: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sp_name_qualifier: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sp_provided_id: Option<String>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it so
@@ -57,9 +77,22 @@ impl Stored for User {
             groups,
             password_hash,
             attributes,
+            saml_subject,
             disabled_here,
             inactive_there,
         } = self.clone();
+        let saml_subject = saml_subject.map(|SamlSubject { issuer, name_id }| {
+            let NameId { value, format, name_qualifier, sp_name_qualifier, sp_provided_id } =
+                name_id;
+            SamlSubjectRow {
+                issuer,
+                name_id: value,
+                format,
+                name_qualifier,
+                sp_name_qualifier,
+                sp_provided_id,
+            }
+        });
         UserRow {
             id,
             username,
@@ -71,6 +104,7 @@ impl Stored for User {
             groups,
             password_hash,
             attributes,
+            saml_subject,
             disabled,
             inactive_there,
             disabled_here: disabled_here && inactive_there,
@@ -89,10 +123,24 @@ impl Stored for User {
             groups,
             password_hash,
             attributes,
+            saml_subject,
             disabled,
             inactive_there,
             disabled_here,
         } = row;
+        let saml_subject = saml_subject.map(|held| {
+            let SamlSubjectRow {
+                issuer,
+                name_id: value,
+                format,
+                name_qualifier,
+                sp_name_qualifier,
+                sp_provided_id,
+            } = held;
+            let name_id =
+                NameId { value, format, name_qualifier, sp_name_qualifier, sp_provided_id };
+            SamlSubject { issuer, name_id }
+        });
         // A version that does not know them may have changed `disabled` alone.
         let inactive_there = disabled && inactive_there;
         Self {
@@ -106,6 +154,7 @@ impl Stored for User {
             groups,
             password_hash,
             attributes,
+            saml_subject,
             disabled_here: if inactive_there { disabled_here } else { disabled },
             inactive_there,
         }

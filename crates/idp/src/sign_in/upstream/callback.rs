@@ -3,14 +3,14 @@
 
 use super::{
     super::session::{Started, changed, cookie_before, started},
-    Credential, completed, registration, session_label, told,
+    Credential, completed, registration, saml, session_label, told,
 };
 use crate::{
     directory::{IdpDirectory, Living},
     state::Idp,
 };
 use axum::{
-    body::Body,
+    body::{Body, to_bytes},
     extract::{Path, Request, State},
     http::{Response, StatusCode, request::Parts},
 };
@@ -27,13 +27,19 @@ use passavant_proto::{
     event::{Detail, RequestEvent},
     oauth::form::Form,
     oidc::sign_in_state::SignInState,
-    oidc::upstream::{Unidentified, UpstreamPerson, UpstreamProvider},
+    oidc::upstream::{
+        OpenIdUpstream, Unidentified, UpstreamPerson, UpstreamProtocol, UpstreamProvider,
+    },
     others_text::shown,
+    saml::SamlProvider,
     secret::Secret,
     time::Timestamp,
     xaa::trust::SubjectLink,
 };
-use passavant_store::{AuditEvent, SealedAt, Session, StoreError, UpstreamOutcome, UpstreamSignIn};
+use passavant_saml::LONGEST_RESPONSE;
+use passavant_store::{
+    AuditEvent, SealedAt, Session, StoreError, UpstreamOutcome, UpstreamSignIn, UsedJti,
+};
 use std::sync::Arc;
 
 /// GET /callback/{upstream}: the browser returns.
@@ -44,9 +50,55 @@ pub(crate) async fn callback(
 ) -> Response<Body> {
     let (parts, _) = request.into_parts();
     let form = Form::parse(parts.uri.query().unwrap_or_default().as_bytes()).unwrap_or_default();
-    let (Ok(mut response) | Err(mut response)) = came_back(&idp, &name, &parts, &form).await;
-    there::forget(&idp, &form, &parts.headers, &mut response);
+    let sent = form.optional("state").unwrap_or_default();
+    let brought = Brought::Query(&form);
+    let (Ok(mut response) | Err(mut response)) =
+        came_back(&idp, &name, &parts, (sent, brought)).await;
+    there::forget(&idp, sent, &parts.headers, &mut response);
     response
+}
+
+/// POST /callback/{upstream}: the browser brings a response of SAML. It comes from another site, so
+/// without our cookies; a page of ours lets it post the same again, and then with them.
+pub(crate) async fn posted(
+    State(idp): State<Idp>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let Ok(bytes) = to_bytes(body, LONGEST_FORM).await else {
+        let text = "Your company's identity provider sent more than can be read here. Tell IT.";
+        return error_page(StatusCode::PAYLOAD_TOO_LARGE, text);
+    };
+    let form = Form::parse(&bytes).unwrap_or_default();
+    let (Some(response), Some(sent)) = (form.optional("SAMLResponse"), form.optional("RelayState"))
+    else {
+        let text = "This sign-in was not begun here. Start in the application that you want to use.";
+        return bad(text);
+    };
+    if !form.mentions(AGAIN) {
+        return saml::again(&idp, &name, response, sent);
+    }
+    let brought = Brought::Response(response);
+    let (Ok(mut answer) | Err(mut answer)) =
+        came_back(&idp, &name, &parts, (sent, brought)).await;
+    there::forget(&idp, sent, &parts.headers, &mut answer);
+    saml::onward(&idp, answer)
+}
+
+/// Says that a form was posted by a page of ours.
+pub(super) const AGAIN: &str = "again";
+
+/// Longest form with a response of SAML: base64, percent-encoded where it has to be.
+const LONGEST_FORM: usize = LONGEST_RESPONSE / 2 * 3 + 16 * 1024;
+
+/// What a browser brings back.
+#[derive(Clone, Copy)]
+enum Brought<'a> {
+    /// The parameters of OpenID Connect.
+    Query(&'a Form),
+    /// A response of SAML.
+    Response(&'a str),
 }
 
 fn bad(text: &str) -> Response<Body> {
@@ -96,7 +148,7 @@ impl Coming<'_> {
             return Err(self.refused("sign_in.mixed_up", name, bad(text)).await);
         }
         let upstream = snapshot.directory.upstream(name);
-        let upstream = upstream.filter(|held| held.issuer.as_str() == self.state.issuer);
+        let upstream = upstream.filter(|held| held.issuer().as_str() == self.state.issuer);
         match upstream {
             Some(upstream) => Ok(upstream),
             None => {
@@ -110,10 +162,61 @@ impl Coming<'_> {
     async fn person(
         &self,
         upstream: &UpstreamProvider,
+        brought: Brought<'_>,
+    ) -> Result<Arrived, Response<Body>> {
+        match (&upstream.protocol, brought) {
+            (UpstreamProtocol::Saml(provider), Brought::Response(response)) => {
+                self.by_response(upstream, provider, response).await
+            }
+            (UpstreamProtocol::OpenId(open_id), Brought::Query(form)) => {
+                self.by_code(OpenIdUpstream { record: upstream, open_id }, form).await
+            }
+            _ => {
+                let why = there::NotReturned::Invalid;
+                Err(self.not_returned(&why).await)
+            }
+        }
+    }
+
+    /// Who an assertion of SAML is about.
+    async fn by_response(
+        &self,
+        upstream: &UpstreamProvider,
+        provider: &SamlProvider,
+        response: &str,
+    ) -> Result<Arrived, Response<Body>> {
+        let assertion = match saml::verify(self.idp, upstream, provider, &self.state, response) {
+            Ok(assertion) => assertion,
+            Err(error) => {
+                tracing::warn!(upstream = upstream.name, %error, "a response of SAML is refused");
+                let (reason, page) = saml::not_verified(&error);
+                return Err(self.refused(reason, &error.to_string(), page).await);
+            }
+        };
+        let person = match passavant_saml::identify(upstream, provider, &assertion) {
+            Ok(person) => person,
+            Err(why) => {
+                let page = error_page(StatusCode::FORBIDDEN, why.told());
+                return Err(self.refused(why.reason(), &why.to_string(), page).await);
+            }
+        };
+        if !there::is_recent(&self.state, assertion.authn_instant()) {
+            return Err(self.not_returned(&there::NotReturned::Stale).await);
+        }
+        let once = saml::once(&assertion);
+        let their_sid = assertion.session_index().map(str::to_owned);
+        let ends = assertion.session_ends();
+        Ok(Arrived { person, ends, their_sid, token: None, once: Some(once) })
+    }
+
+    /// Who the ID token for a code is about.
+    async fn by_code(
+        &self,
+        upstream: OpenIdUpstream<'_>,
         form: &Form,
     ) -> Result<Arrived, Response<Body>> {
         let (idp, name) = (self.idp, upstream.name.as_str());
-        let credential = match Credential::of(idp, upstream) {
+        let credential = match Credential::of(idp, upstream.record) {
             Ok(credential) => credential,
             Err(error) => {
                 tracing::error!(
@@ -163,9 +266,9 @@ impl Coming<'_> {
         let their_sid = claims.required_id("sid", 255).ok().map(str::to_owned);
         let token = match returned.refresh_token {
             Some(token) => Some(token),
-            None => token_of_link(idp, upstream, &person.link).await.map_err(|e| broken(&e))?,
+            None => token_of_link(idp, upstream.record, &person.link).await.map_err(|e| broken(&e))?,
         };
-        Ok(Arrived { person, ends, their_sid, token })
+        Ok(Arrived { person, ends, their_sid, token, once: None })
     }
 
     /// Begins the person's session. The cookies are for their browser.
@@ -173,7 +276,7 @@ impl Coming<'_> {
         mut self,
         snapshot: &Snapshot<IdpDirectory>,
         upstream: &UpstreamProvider,
-        Arrived { person, ends, their_sid, token }: Arrived,
+        Arrived { person, ends, their_sid, token, once }: Arrived,
     ) -> Result<Started, Response<Body>> {
         let (idp, now) = (self.idp, self.now);
         let authority = &idp.0.authority;
@@ -205,10 +308,12 @@ impl Coming<'_> {
             their_sid,
             sealed: sealed.map_err(|page| *page)?,
             sealed_for_link: for_link,
+            once,
         };
         let mut granted = self.event.clone().with(Detail::Session, session.sid.as_str());
         if token.is_none() {
-            granted = granted.with(Detail::More, NOT_CHECKED);
+            let why = if upstream.saml().is_some() { NEVER_CHECKED } else { NOT_CHECKED };
+            granted = granted.with(Detail::More, why);
         }
         let (hash, before) = (cookie.hash(), cookie_before(idp, &self.parts.headers));
         let came = (hash.as_str(), before.as_deref());
@@ -234,18 +339,20 @@ struct Arrived {
     ends: Option<Timestamp>,
     their_sid: Option<String>,
     token: Option<Secret>,
+    /// What is good once.
+    once: Option<UsedJti>,
 }
 
 async fn came_back(
     idp: &Idp,
     name: &str,
     parts: &Parts,
-    form: &Form,
+    (sent, brought): (&str, Brought<'_>),
 ) -> Result<Response<Body>, Response<Body>> {
     let authority = &idp.0.authority;
     let now = authority.now();
     let (request_id, address) = origin_of(parts);
-    let state = there::begun_here(idp, form, &parts.headers).await?;
+    let state = there::begun_here(idp, sent, &parts.headers).await?;
     // The callback costs rows, and a request to the upstream; a browser that started a sign-in here
     // is entitled to that. It has cells of its own.
     let cell = format!("{address} comes back");
@@ -262,7 +369,7 @@ async fn came_back(
     let coming = Coming { idp, parts, state, event, now };
     let snapshot = authority.fresh().await.map_err(|e| broken(&e))?;
     let upstream = coming.upstream(&snapshot, name).await?;
-    let arrived = coming.person(upstream, form).await?;
+    let arrived = coming.person(upstream, brought).await?;
     let started = coming.begin(&snapshot, upstream, arrived).await?;
     taken.give_back();
     let cookies = started.cookies(idp);
@@ -282,9 +389,12 @@ async fn came_back(
 const NOT_CHECKED: &str =
     "the upstream gave no refresh token: it is not asked again whether they are still there";
 
+/// The same where nothing can be asked.
+const NEVER_CHECKED: &str = "SAML knows no asking later on: it is not known whether they are still there";
+
 const UNREACHABLE: &str = "Your company's identity provider does not answer, so nobody can sign in by way of it just \
                            now. Try again in a few minutes; if it lasts, tell IT.";
-const NOT_WORKED: &str = "The sign-in at your company's identity provider did not work. Start again in the \
+pub(super) const NOT_WORKED: &str = "The sign-in at your company's identity provider did not work. Start again in the \
                           application; if it goes on, tell IT.";
 
 /// Reason, detail and page for a sign-in that brought nobody.
@@ -337,6 +447,11 @@ fn not_begun(outcome: &UpstreamOutcome) -> (&'static str, String, &'static str) 
             format!("`{name}` is somebody else's user name"),
             "There is an account of your name here already, and it is not known whether it is yours. Ask IT to link \
              it to your company's sign-in.",
+        ),
+        UpstreamOutcome::Replayed => (
+            "sign_in.replayed",
+            "the assertion was used before".to_owned(),
+            "This sign-in was used already. Start again in the application.",
         ),
         UpstreamOutcome::Disabled(_) => (
             "sign_in.disabled",

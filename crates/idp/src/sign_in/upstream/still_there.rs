@@ -6,7 +6,7 @@ use passavant_authority::{answer::Failure, authority::Snapshot};
 use passavant_outbound::{Returned, SignInError};
 use passavant_proto::{
     event::{Detail, RequestEvent},
-    oidc::upstream::UpstreamProvider,
+    oidc::upstream::OpenIdUpstream,
     others_text::shown,
     refusal::Refusal,
     secret::Secret,
@@ -108,7 +108,12 @@ async fn ask(idp: &Idp, sid: &str, mine: &DueSession) -> Result<(), Failure> {
         let what = "the upstream is switched off or gone";
         return end(idp, sid, mine, ("upstream_check.off", None, what)).await;
     };
-    let issuer = Some(upstream.issuer.as_str());
+    let issuer = upstream.issuer();
+    let issuer = Some(issuer.as_str());
+    let Some(upstream) = upstream.open_id() else {
+        let what = "it was set up anew, and gives no refresh tokens any more";
+        return end(idp, sid, mine, ("upstream_check.off", issuer, what)).await;
+    };
     let asked_at = authority.now();
     let returned = match refreshed(idp, sid, mine, upstream).await {
         Ok(returned) => returned,
@@ -135,7 +140,7 @@ async fn ask(idp: &Idp, sid: &str, mine: &DueSession) -> Result<(), Failure> {
                 return end(idp, sid, mine, ("upstream_check.other_person", issuer, what)).await;
             }
             // A refreshed ID token may say less than the first one: what it leaves out stays.
-            let said = told(upstream, &person, person.groups.clone(), asked_at);
+            let said = told(upstream.record, &person, person.groups.clone(), asked_at);
             Some((person.link, said))
         }
         Some(Err(why)) => {
@@ -145,7 +150,7 @@ async fn ask(idp: &Idp, sid: &str, mine: &DueSession) -> Result<(), Failure> {
     };
     let said = said.as_ref().map(|(link, said)| (link, said));
     let now = authority.now();
-    match authority.store.keep_checked((sid, mine), upstream, said, now).await? {
+    match authority.store.keep_checked((sid, mine), upstream.record, said, now).await? {
         Checked::Kept => Ok(()),
         Checked::Gone => Err(Refusal::SubjectNotLive.into()),
         // It was there a moment ago, by whatever record: the next request asks again.
@@ -181,12 +186,12 @@ async fn refreshed(
     idp: &Idp,
     sid: &str,
     mine: &DueSession,
-    upstream: &UpstreamProvider,
+    upstream: OpenIdUpstream<'_>,
 ) -> Result<Returned, Unasked> {
     let context = &idp.0.authority.context;
     let opened = context.sealing.open_text(&session_label(sid), &mine.sealed);
     let token = opened.map_err(Unasked::Unreachable)?;
-    let credential = Credential::of(idp, upstream).map_err(Unasked::Unreachable)?;
+    let credential = Credential::of(idp, upstream.record).map_err(Unasked::Unreachable)?;
     let registration = registration(idp, upstream);
     let relying_party = &context.relying_party;
     let proof = credential.proof();

@@ -36,16 +36,22 @@ pub(in crate::admin) struct UpstreamOptions {
     /// Scopes to ask for beyond the usual ones, separated by spaces
     #[arg(long)]
     pub(in crate::admin) scopes: Option<String>,
-    /// The claim that new people are named by
+    /// The claim or attribute that new people are named by
     #[arg(long, value_name = "CLAIM")]
     pub(in crate::admin) username_claim: Option<String>,
-    /// The claim that holds groups
+    /// The claim or attribute that holds groups
     #[arg(long, value_name = "CLAIM")]
     pub(in crate::admin) groups_claim: Option<String>,
     /// Whether somebody whom its provisioning added is found by `externalId` at the first sign-in: as the product has it
     /// unless given
     #[arg(long, value_name = "BOOL")]
     pub(in crate::admin) external_id_is_subject: Option<bool>,
+    /// File with the metadata of an identity provider that speaks SAML 2.0, as it offers it to download
+    #[arg(long = "metadata", value_name = "FILE")]
+    pub(in crate::admin) metadata: Option<PathBuf>,
+    /// Whether requests of SAML are signed: as its metadata wants unless given
+    #[arg(long, value_name = "BOOL")]
+    pub(in crate::admin) sign_requests: Option<bool>,
     /// Whether people are asked at each sign-in there if this identity provider may be told of them later on
     /// (prompt=consent); only where the product is generic unless given
     #[arg(long, value_name = "BOOL")]
@@ -56,6 +62,9 @@ pub(in crate::admin) struct UpstreamOptions {
     /// Which class here an authentication context class there means
     #[arg(long = "acr", value_name = "THERE=HERE", allow_hyphen_values = true)]
     pub(in crate::admin) acr_values: Vec<String>,
+    /// What else is said of its side of SAML.
+    #[arg(skip)]
+    pub(in crate::admin) saml: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Subcommand)]
@@ -64,12 +73,19 @@ pub(in crate::admin) enum Upstream {
     Add {
         /// Its name, in the redirect URI and in commands
         name: String,
-        /// Its issuer identifier
-        #[arg(long, value_name = "URL")]
-        issuer: String,
+        /// Its issuer identifier, where it speaks OpenID Connect; for SAML, `--metadata` says what it is
+        #[arg(long, value_name = "URL", required_unless_present = "metadata", conflicts_with = "metadata")]
+        issuer: Option<String>,
         /// This identity provider's client id there
-        #[arg(long, value_name = "ID", allow_hyphen_values = true)]
-        client_id: String,
+        #[arg(long, value_name = "ID", allow_hyphen_values = true, required_unless_present = "metadata", conflicts_with = "metadata")]
+        client_id: Option<String>,
+        /// The format of the name identifiers that people are known by, for SAML: persistent (unless given),
+        /// unspecified, email, or a URI
+        #[arg(long, value_name = "FORMAT", requires = "metadata")]
+        name_id_format: Option<String>,
+        /// The attribute that people are known by instead, for SAML; at Entra the object id unless given
+        #[arg(long, value_name = "NAME", requires = "metadata")]
+        subject_attribute: Option<String>,
         /// Which product it is
         #[arg(long, default_value = "generic", value_parser = ["generic", "entra", "google", "okta", "keycloak"])]
         preset: String,
