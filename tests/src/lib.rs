@@ -18,5 +18,6 @@ pub mod forge;
 pub mod gate;
 pub mod outsider;
 pub mod requirements;
+pub mod saml;
 pub mod upstream;
 pub mod world;

@@ -3,7 +3,7 @@
 use crate::{
     forge::Key,
     outsider::Browser,
-    world::{AGENT, CALLBACK, Reply, World},
+    world::{AGENT, Ask, CALLBACK, Reply, World},
 };
 use axum::{
     Router,
@@ -421,14 +421,19 @@ impl World {
             let told = Reply { text: format!("{at}\n{}", reply.text), ..reply };
             return Err(told);
         };
-        let form = [
-            ("grant_type", "authorization_code"),
-            ("code", code.as_str()),
-            ("redirect_uri", CALLBACK),
-            ("code_verifier", &verifier),
-        ];
-        let reply = self.send(&self.ask(&self.idp, "/token", &form)).await;
+        let reply = self.send(&self.redeem_at_idp(code, &verifier)).await;
         assert_eq!(reply.status, 200, "{}", reply.text);
         Ok(reply.json)
+    }
+
+    /// The redemption of a code at the IdP.
+    pub fn redeem_at_idp(&self, code: &str, verifier: &str) -> Ask {
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", CALLBACK),
+            ("code_verifier", verifier),
+        ];
+        self.ask(&self.idp, "/token", &form)
     }
 }

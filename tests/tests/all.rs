@@ -53,6 +53,7 @@ mod quirks;
 mod redemption;
 mod requirements;
 mod rules;
+mod saml;
 mod store_contract;
 mod stored_records;
 mod taken_away;

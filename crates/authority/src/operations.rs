@@ -73,9 +73,8 @@ const LIMIT_THEMSELVES: [&str; 2] = ["/scim/{upstream}/", "/callback/{upstream}"
 /// Holds the body of a request to a limit.
 async fn within(State(most): State<usize>, request: Request, next: Next) -> Response<Body> {
     let route = request.extensions().get::<MatchedPath>();
-    let limits_itself = |route: &MatchedPath| {
-        LIMIT_THEMSELVES.iter().any(|own| route.as_str().contains(own))
-    };
+    let limits_itself =
+        |route: &MatchedPath| LIMIT_THEMSELVES.iter().any(|own| route.as_str().contains(own));
     if route.is_some_and(limits_itself) {
         return next.run(request).await;
     }

@@ -63,9 +63,9 @@ async fn logged_out(
         .directory
         .upstream(name)
         .ok_or_else(|| bad("There is no such upstream, or it is switched off."))?;
-    let upstream = upstream.open_id().ok_or_else(|| {
-        bad("This upstream speaks SAML, which knows no logout tokens.")
-    })?;
+    let upstream = upstream
+        .open_id()
+        .ok_or_else(|| bad("This upstream speaks SAML, which knows no logout tokens."))?;
     let registration = registration(idp, upstream);
     let mut event = AuditEvent::granted(RequestEvent::SignOut, now)
         .with(Detail::Issuer, upstream.open_id.issuer.as_str())

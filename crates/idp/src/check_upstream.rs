@@ -29,7 +29,11 @@ impl Leg {
         Self { name, works: true, found: found.into(), hint: None }
     }
 
-    pub(crate) fn bad(name: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn bad(
+        name: &'static str,
+        found: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
         let found = found.into();
         // An error of another room may bring a hint of its own: this one says who has to change what.
         let found = found.split("\nhint:").next().unwrap_or_default().replace('\n', " ");

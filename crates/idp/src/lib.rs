@@ -70,7 +70,10 @@ impl Idp {
         let router = Router::new()
             .route(&format!("{base}/"), get(front))
             .route(&format!("{base}/authorize"), get(begin::<Idp>).post(answer::<Idp>))
-            .route(&format!("{base}/callback/{{upstream}}"), get(sign_in::upstream::callback).post(sign_in::upstream::posted))
+            .route(
+                &format!("{base}/callback/{{upstream}}"),
+                get(sign_in::upstream::callback).post(sign_in::upstream::posted),
+            )
             .route(&format!("{base}/saml/{{upstream}}"), get(sign_in::upstream::metadata))
             .route(&format!("{base}/forward.js"), get(forward))
             .route(

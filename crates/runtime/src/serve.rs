@@ -14,7 +14,9 @@ use ipnet::IpNet;
 use passavant_admin::{
     AdminApi, CheckUpstream, IdpAdmin, RasAdmin, UpstreamTools, proof, types::UpstreamLeg,
 };
-use passavant_authority::{Context, LIMITS, Limits, Passwords, Probe, Readers, Sealing, health, limited};
+use passavant_authority::{
+    Context, LIMITS, Limits, Passwords, Probe, Readers, Sealing, health, limited,
+};
 use passavant_gateway::Gateway;
 use passavant_host as system;
 use passavant_host::{Shared, private_file};

@@ -153,7 +153,8 @@ pub(crate) fn read(
     let issued = time_of(assertion, "IssueInstant")?;
     let issued = issued.ok_or_else(|| shape("has an assertion without IssueInstant"))?;
     check_window((Some(issued), None), now)?;
-    let one = |name: &'static str, missing| assertion.only(ASSERTION, name).ok_or_else(|| shape(missing));
+    let one =
+        |name: &'static str, missing| assertion.only(ASSERTION, name).ok_or_else(|| shape(missing));
     check_issuer(&one("Issuer", "has an assertion without exactly one issuer")?, expected)?;
     let subject = one("Subject", "has an assertion without exactly one subject")?;
     let name_id = name_id_of(&subject)?;
@@ -165,7 +166,8 @@ pub(crate) fn read(
     }
     let statement = one("AuthnStatement", "does not say exactly once how the person signed in")?;
     let authn_instant = time_of(&statement, "AuthnInstant")?;
-    let authn_instant = authn_instant.ok_or_else(|| shape("does not say when the person signed in"))?;
+    let authn_instant =
+        authn_instant.ok_or_else(|| shape("does not say when the person signed in"))?;
     check_window((Some(authn_instant), None), now)?;
     let session_ends = time_of(&statement, "SessionNotOnOrAfter")?;
     if session_ends.is_some_and(|at| at <= now) {
@@ -208,7 +210,8 @@ fn name_id_of(subject: &Element<'_, '_>) -> Result<Option<NameId>, ResponseError
     })?;
     let qualifier = |name: &str| {
         let said = name_id.attribute(name);
-        let kept = |text| plain(text).ok_or_else(|| shape("has a name identifier with odd attributes"));
+        let kept =
+            |text| plain(text).ok_or_else(|| shape("has a name identifier with odd attributes"));
         said.map(kept).transpose()
     };
     Ok(Some(NameId {
@@ -292,7 +295,11 @@ fn check_conditions(
         }
         restricted = true;
     }
-    if restricted { Ok(ends) } else { Err(ResponseError::Audience("nobody in particular".to_owned())) }
+    if restricted {
+        Ok(ends)
+    } else {
+        Err(ResponseError::Audience("nobody in particular".to_owned()))
+    }
 }
 
 fn attributes_of(assertion: &Element<'_, '_>) -> Result<Vec<Attribute>, ResponseError> {

@@ -64,8 +64,9 @@ impl IdentityProviderMetadata {
             return Err(bad(format!("begins with `{name}`, not with `EntityDescriptor`")));
         }
         let entity_id = entity.attribute("entityID").unwrap_or_default();
-        let entity_id = SubjectIssuer::entity_id(entity_id)
-            .map_err(|error| bad(format!("names itself `{}`, which {error}", shown(entity_id, 100))))?;
+        let entity_id = SubjectIssuer::entity_id(entity_id).map_err(|error| {
+            bad(format!("names itself `{}`, which {error}", shown(entity_id, 100)))
+        })?;
         let role = entity.only(METADATA, "IDPSSODescriptor");
         let role = role.ok_or_else(|| {
             bad("has no `IDPSSODescriptor`, or several: it is not that of an identity provider")
@@ -128,9 +129,9 @@ fn certificates(role: &Element<'_, '_>) -> Result<Vec<String>, MetadataError> {
                 for certificate in data.all(SIGNATURE, "X509Certificate") {
                     let text = certificate.text().unwrap_or_default();
                     let text: String = text.split_ascii_whitespace().collect();
-                    let der = STANDARD.decode(text).map_err(|_| {
-                        bad("has a certificate that is no base64")
-                    })?;
+                    let der = STANDARD
+                        .decode(text)
+                        .map_err(|_| bad("has a certificate that is no base64"))?;
                     certificates.push(der);
                 }
             }

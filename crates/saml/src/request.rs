@@ -99,7 +99,9 @@ impl AuthnRequest<'_> {
         let wished = provider.subject_attribute.is_none() && format != FORMAT_UNSPECIFIED;
         let policy = if wished {
             let format = escaped(format);
-            format!(r#"<samlp:NameIDPolicy AllowCreate="true" Format="{format}"></samlp:NameIDPolicy>"#)
+            format!(
+                r#"<samlp:NameIDPolicy AllowCreate="true" Format="{format}"></samlp:NameIDPolicy>"#
+            )
         } else {
             String::new()
         };

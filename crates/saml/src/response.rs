@@ -150,6 +150,12 @@ pub fn verify_assertion(text: &str, expected: &Expected<'_>) -> Result<Assertion
     read_signed(octets, |signed| assertion::read(signed, expected))
 }
 
+/// Whether a document carries a signature of its own by one of these keys, over all of it.
+pub fn verifies(text: &str, certificates: &[Vec<u8>]) -> bool {
+    let Ok(xml) = Xml::read(text, LONGEST_RESPONSE) else { return false };
+    signature::verify(&xml.root(), certificates).is_ok()
+}
+
 /// Reads what was signed, from the octets that the signature covers.
 fn read_signed(
     octets: Vec<u8>,

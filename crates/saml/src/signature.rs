@@ -138,7 +138,8 @@ pub(crate) fn verify(
     let (_, parameters) = parameters.ok_or_else(|| not_accepted(method))?;
 
     // The reference is to the element that the signature stands in.
-    let id = unique_id(element).ok_or(SignatureError::Form("covers an element without an ID of its own"))?;
+    let id = unique_id(element)
+        .ok_or(SignatureError::Form("covers an element without an ID of its own"))?;
     if reference.attribute("URI").and_then(|uri| uri.strip_prefix('#')) != Some(id) {
         return Err(SignatureError::Form("does not cover the element that it stands in"));
     }
@@ -156,9 +157,8 @@ pub(crate) fn verify(
     let signed = canonical(element.xml(), &info, None, &info_prefixes)?;
     let value = base64(&value)?;
     let keys: Vec<_> = certificates.iter().filter_map(|der| public_key(der)).collect();
-    let verifies = |key: &Vec<u8>| {
-        UnparsedPublicKey::new(*parameters, key).verify(&signed, &value).is_ok()
-    };
+    let verifies =
+        |key: &Vec<u8>| UnparsedPublicKey::new(*parameters, key).verify(&signed, &value).is_ok();
     if !keys.iter().any(verifies) {
         return Err(SignatureError::Key(certificates.len()));
     }

@@ -111,7 +111,8 @@ impl<'x, 't> Element<'x, 't> {
     pub(crate) fn attribute(&self, name: &str) -> Option<&'x str> {
         let mut all = self.inner().attributes.iter();
         let found = all.find(|held| {
-            held.name.local_name == name && held.name.namespace_uri.as_deref().is_none_or(str::is_empty)
+            held.name.local_name == name
+                && held.name.namespace_uri.as_deref().is_none_or(str::is_empty)
         });
         found.map(|held| &*held.value)
     }
@@ -175,7 +176,8 @@ mod tests {
 
     #[test]
     fn what_could_be_read_in_two_ways_is_refused() {
-        let entities: String = (0..40).map(|n| format!("<!ENTITY e{n} \"&e{};\">", n + 1)).collect();
+        let entities: String =
+            (0..40).map(|n| format!("<!ENTITY e{n} \"&e{};\">", n + 1)).collect();
         for (text, what) in [
             ("<a><!-- c --></a>", "comment"),
             ("<a><![CDATA[x]]></a>", "CDATA"),

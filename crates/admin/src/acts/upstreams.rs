@@ -7,9 +7,9 @@ use super::{
 use crate::{
     servers::IdpAdmin,
     types::{
-        Dependents, Fate, Kind, Listed, NewPersonLink, NewSaml, NewUpstream, Nothing, PersonLinkQuery,
-        PersonLinkView, PresetName, ProofMethod, SamlView, UpstreamChange, UpstreamLeg, UpstreamProof,
-        UpstreamView, Upstreams, Users,
+        Dependents, Fate, Kind, Listed, NewPersonLink, NewSaml, NewUpstream, Nothing,
+        PersonLinkQuery, PersonLinkView, PresetName, ProofMethod, SamlView, UpstreamChange,
+        UpstreamLeg, UpstreamProof, UpstreamView, Upstreams, Users,
     },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -440,10 +440,7 @@ fn check_open_id_change(
 }
 
 /// An identity provider's metadata, as an administrator gave it.
-fn described(
-    context: &ActContext,
-    metadata: &str,
-) -> Result<IdentityProviderMetadata, ActError> {
+fn described(context: &ActContext, metadata: &str) -> Result<IdentityProviderMetadata, ActError> {
     IdentityProviderMetadata::read(metadata, context.now()).map_err(|error| {
         ActError::invalid(
             format!("`saml`: {error}"),

@@ -5,8 +5,12 @@ use super::written::{
     maybe_whole, object, said, said_object, said_whole,
 };
 use passavant_proto::{
-    identifier::{Issuer, SubjectIssuer}, identifier::Resource, jose::jwk::Algorithm, oauth::scope::Scopes,
-    xaa::trust::AccountResolution, xaa::trust::InteractiveSignIn,
+    identifier::Resource,
+    identifier::{Issuer, SubjectIssuer},
+    jose::jwk::Algorithm,
+    oauth::scope::Scopes,
+    xaa::trust::AccountResolution,
+    xaa::trust::InteractiveSignIn,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

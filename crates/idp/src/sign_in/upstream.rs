@@ -7,8 +7,8 @@ mod saml;
 mod still_there;
 
 pub(crate) use callback::{callback, posted};
-pub(crate) use saml::metadata;
 pub(crate) use saml::check as check_saml;
+pub(crate) use saml::metadata;
 pub(crate) use still_there::still_there;
 
 use crate::{directory::IdpDirectory, state::Idp};
@@ -24,7 +24,7 @@ use passavant_proto::{
     oauth::client::ENROLLED_CLIENT,
     oidc::authentication::{Authentication, CLASSES},
     oidc::upstream::{
-        Preset, UpstreamAuthentication, UpstreamPerson, UpstreamProvider, OpenIdUpstream,
+        OpenIdUpstream, Preset, UpstreamAuthentication, UpstreamPerson, UpstreamProvider,
     },
     secret::Secret,
     time::Timestamp,

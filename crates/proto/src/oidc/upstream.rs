@@ -254,7 +254,9 @@ pub enum Unidentified {
     #[error("the attribute `{0}` is missing, or not one text of 1 to 255 characters")]
     Attribute(String),
     /// The name identifier is none that people are known by.
-    #[error("the name identifier is of the format `{0}`, which people of this upstream are not known by")]
+    #[error(
+        "the name identifier is of the format `{0}`, which people of this upstream are not known by"
+    )]
     NameId(String),
     /// The tenant is not listed.
     #[error("the tenant `{0}` is not one of those that may sign in")]
@@ -454,7 +456,8 @@ impl OpenIdUpstream<'_> {
             // `sub` is another one for each client id there; a guest has one `oid` in each tenant.
             Preset::Entra => {
                 let tenant = identifier(claims, "tid")?;
-                let listed = self.open_id.tenants.is_empty() || self.open_id.tenants.contains(&tenant);
+                let listed =
+                    self.open_id.tenants.is_empty() || self.open_id.tenants.contains(&tenant);
                 // The token is of the tenant that it names: its issuer says the same.
                 if !listed || !issuer.as_str().split('/').any(|part| part == tenant) {
                     return Err(Unidentified::Tenant(tenant));

@@ -1,6 +1,9 @@
 //! Which issuers a RAS trusts, and the accounts of their people.
 
-use crate::{identifier::{Issuer, SubjectIssuer}, jose::jwk::Algorithm};
+use crate::{
+    identifier::{Issuer, SubjectIssuer},
+    jose::jwk::Algorithm,
+};
 
 /// How a RAS resolves the subject of an ID-JAG to one of its accounts (ID-JAG draft section 9.6).
 /// The link is always `iss` + `tenant` + `sub`; these settings say what happens if there is no link

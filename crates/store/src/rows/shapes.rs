@@ -23,11 +23,11 @@ use passavant_proto::{
     oidc::upstream::{
         OpenIdProvider, Preset, UpstreamAuthentication, UpstreamProtocol, UpstreamProvider,
     },
-    saml::{NameId, SamlProvider, SamlSubject},
     policy::{
         Conditions, Connection, RegisteredResource, ReleasedClaim, ResourceAuthorizationServer,
         Subject,
     },
+    saml::{NameId, SamlProvider, SamlSubject},
     time::Timestamp,
     xaa::trust::{
         Account, AccountResolution, ClientHost, InteractiveSignIn, SubjectLink, TrustedIssuer,

@@ -73,15 +73,15 @@ pub(crate) async fn posted(
     let form = Form::parse(&bytes).unwrap_or_default();
     let (Some(response), Some(sent)) = (form.optional("SAMLResponse"), form.optional("RelayState"))
     else {
-        let text = "This sign-in was not begun here. Start in the application that you want to use.";
+        let text =
+            "This sign-in was not begun here. Start in the application that you want to use.";
         return bad(text);
     };
     if !form.mentions(AGAIN) {
         return saml::again(&idp, &name, response, sent);
     }
     let brought = Brought::Response(response);
-    let (Ok(mut answer) | Err(mut answer)) =
-        came_back(&idp, &name, &parts, (sent, brought)).await;
+    let (Ok(mut answer) | Err(mut answer)) = came_back(&idp, &name, &parts, (sent, brought)).await;
     there::forget(&idp, sent, &parts.headers, &mut answer);
     saml::onward(&idp, answer)
 }
@@ -266,7 +266,9 @@ impl Coming<'_> {
         let their_sid = claims.required_id("sid", 255).ok().map(str::to_owned);
         let token = match returned.refresh_token {
             Some(token) => Some(token),
-            None => token_of_link(idp, upstream.record, &person.link).await.map_err(|e| broken(&e))?,
+            None => {
+                token_of_link(idp, upstream.record, &person.link).await.map_err(|e| broken(&e))?
+            }
         };
         Ok(Arrived { person, ends, their_sid, token, once: None })
     }
@@ -390,7 +392,8 @@ const NOT_CHECKED: &str =
     "the upstream gave no refresh token: it is not asked again whether they are still there";
 
 /// The same where nothing can be asked.
-const NEVER_CHECKED: &str = "SAML knows no asking later on: it is not known whether they are still there";
+const NEVER_CHECKED: &str =
+    "SAML knows no asking later on: it is not known whether they are still there";
 
 const UNREACHABLE: &str = "Your company's identity provider does not answer, so nobody can sign in by way of it just \
                            now. Try again in a few minutes; if it lasts, tell IT.";

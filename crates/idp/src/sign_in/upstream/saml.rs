@@ -42,10 +42,7 @@ pub(crate) fn entity_id(idp: &Idp, name: &str) -> String {
 }
 
 /// GET /saml/{upstream}: our metadata.
-pub(crate) async fn metadata(
-    State(idp): State<Idp>,
-    Path(name): Path<String>,
-) -> Response<Body> {
+pub(crate) async fn metadata(State(idp): State<Idp>, Path(name): Path<String>) -> Response<Body> {
     let snapshot = match idp.0.authority.fresh().await {
         Ok(snapshot) => snapshot,
         Err(error) => return broken(&error),
@@ -253,7 +250,9 @@ pub(super) fn not_verified(error: &ResponseError) -> (&'static str, Response<Bod
         }
         ResponseError::Encrypted => (
             "sign_in.encrypted",
-            bad("Your company's identity provider sends encrypted what is read here in the clear. Tell IT."),
+            bad(
+                "Your company's identity provider sends encrypted what is read here in the clear. Tell IT.",
+            ),
         ),
         _ => ("sign_in.upstream_invalid", bad(NOT_WORKED)),
     }
@@ -267,7 +266,10 @@ pub(crate) async fn check(idp: &Idp, upstream: &UpstreamProvider) -> Vec<Leg> {
     let Some(provider) = upstream.saml() else { return Vec::new() };
     let mut legs = vec![Leg::good(
         "our metadata",
-        format!("it is at {}; the identity provider has to know it", entity_id(idp, &upstream.name)),
+        format!(
+            "it is at {}; the identity provider has to know it",
+            entity_id(idp, &upstream.name)
+        ),
     )];
     let now: Timestamp = idp.0.authority.now();
     let ends: Vec<Timestamp> =
@@ -332,8 +334,10 @@ async fn visited(
         ),
         Ok(status) if (200..400).contains(&status) => Leg::good(
             NAME,
-            format!("{place} refuses nothing so far (HTTP {status}); whether its page is the sign-in or an error, a \
-                     browser shows"),
+            format!(
+                "{place} refuses nothing so far (HTTP {status}); whether its page is the sign-in or an error, a \
+                     browser shows"
+            ),
         ),
         Ok(status) => Leg::bad(
             NAME,

@@ -74,10 +74,21 @@ pub(in crate::admin) enum Upstream {
         /// Its name, in the redirect URI and in commands
         name: String,
         /// Its issuer identifier, where it speaks OpenID Connect; for SAML, `--metadata` says what it is
-        #[arg(long, value_name = "URL", required_unless_present = "metadata", conflicts_with = "metadata")]
+        #[arg(
+            long,
+            value_name = "URL",
+            required_unless_present = "metadata",
+            conflicts_with = "metadata"
+        )]
         issuer: Option<String>,
         /// This identity provider's client id there
-        #[arg(long, value_name = "ID", allow_hyphen_values = true, required_unless_present = "metadata", conflicts_with = "metadata")]
+        #[arg(
+            long,
+            value_name = "ID",
+            allow_hyphen_values = true,
+            required_unless_present = "metadata",
+            conflicts_with = "metadata"
+        )]
         client_id: Option<String>,
         /// The format of the name identifiers that people are known by, for SAML: persistent (unless given),
         /// unspecified, email, or a URI
