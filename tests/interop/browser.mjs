@@ -12,13 +12,14 @@ class Jar {
       const path = a.path?.startsWith('/') ? a.path : u.pathname.replace(/\/[^/]*$/, '') || '/';
       const gone = a['max-age'] !== undefined ? Number(a['max-age']) <= 0 : a.expires ? Date.parse(a.expires) <= Date.now() : false;
       this.c = this.c.filter(x => !(x.name === name && x.host === u.hostname && x.path === path));
-      if (!gone) this.c.push({ name, value, host: u.hostname, path });
+      if (!gone) this.c.push({ name, value, host: u.hostname, path, everywhere: a.samesite?.toLowerCase() === 'none' });
       this.log({ setCookie: line });
     }
   }
-  header(url) {
+  /** `crossSite`: a form of another site is posted, with which browsers send no cookie that is not meant for that. */
+  header(url, crossSite = false) {
     const u = new URL(url);
-    return this.c.filter(x => x.host === u.hostname && (u.pathname === x.path || u.pathname.startsWith(x.path.endsWith('/') ? x.path : x.path + '/')))
+    return this.c.filter(x => (x.everywhere || !crossSite) && x.host === u.hostname && (u.pathname === x.path || u.pathname.startsWith(x.path.endsWith('/') ? x.path : x.path + '/')))
       .sort((a, b) => b.path.length - a.path.length).map(x => `${x.name}=${x.value}`).join('; ');
   }
 }
@@ -55,7 +56,8 @@ export async function browse(start, stopAt, { user = '', pass = '', submit, log 
   const trail = [], logins = new Set(); let url = String(start), method = 'GET', body, pageOrigin;
   for (let hop = 0; hop < 20; hop++) {
     const headers = { accept: 'text/html,application/xhtml+xml' };
-    const ck = jar.header(url); if (ck) headers.cookie = ck;
+    // Ports of one host are one site; the rows take origins for sites, which is stricter.
+    const ck = jar.header(url, method === 'POST' && pageOrigin !== new URL(url).origin); if (ck) headers.cookie = ck;
     if (method === 'POST') { headers['content-type'] = 'application/x-www-form-urlencoded'; headers.origin = pageOrigin; headers.referer = trail.at(-1).url; }
     const res = await fetch(url, { method, headers, body, redirect: 'manual' });
     jar.store(url, res);
@@ -68,8 +70,14 @@ export async function browse(start, stopAt, { user = '', pass = '', submit, log 
       url = next.href; continue;
     }
     const html = await res.text();
+    const onward = /url=(.*)/.exec(res.headers.get('refresh') ?? '')?.[1];
+    if (onward) {
+      const next = new URL(onward, url);
+      if (next.href.startsWith(stopAt + '?')) return { url: next, html, trail, jar, cookie: u => jar.header(u) };
+      method = 'GET'; body = undefined; url = next.href; continue;
+    }
     const form = parseForm(html);
-    if (res.status >= 400 && !form) throw new Error(`login: HTTP ${res.status} at ${url}: ${html.slice(0, 300)}`);
+    if (res.status >= 400 && !form) throw new Error(`login: HTTP ${res.status} at ${url}: ${html.replace(/<style[\s\S]*?<\/style>|<[^>]+>/g, ' ').replace(/\s+/g, ' ').slice(0, 300)}`);
     if (!form) return { url: null, html, trail, jar, cookie: u => jar.header(u) };
     const q = new URLSearchParams(); let isLogin = false;
     for (const [n, v, type] of form.fields) {

@@ -21,13 +21,13 @@ export async function keycloak({ folder, port, features, log }) {
   }
   let token, until = 0;
   /** One call of the administration API; the id of what was made, or the answer. */
-  async function api(method, path, body) {
+  async function api(method, path, body, type = 'application/json') {
     if (Date.now() > until) {
       const answer = await fetch(`${at}/realms/master/protocol/openid-connect/token`, { method: 'POST', body: new URLSearchParams({ grant_type: 'password', client_id: 'admin-cli', username: 'admin', password: 'admin' }) });
       ({ access_token: token } = await answer.json());
       until = Date.now() + 40_000;
     }
-    const answer = await fetch(`${at}/admin/${path}`, { method, headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' }, body: body && JSON.stringify(body) });
+    const answer = await fetch(`${at}/admin/${path}`, { method, headers: { authorization: `Bearer ${token}`, 'content-type': type }, body: typeof body === 'object' ? JSON.stringify(body) : body });
     const text = await answer.text();
     if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${text}`);
     return answer.headers.get('location')?.split('/').at(-1) ?? (text ? JSON.parse(text) : undefined);

@@ -776,9 +776,12 @@ int clock_gettime(clockid_t which, struct timespec *t) {
 
   // ---------- Keycloak; it takes most of a minute to start ----------
   if (!E.KEYCLOAK) return console.log('skipped Keycloak as upstream              ./test --long runs it');
-  await row(`Keycloak ${/keycloak-(\d[\w.]*)$/.exec(E.KEYCLOAK)?.[1] ?? ''}`.trim(), 'as upstream, by our key; groups with and without their path; a user disabled, or signed out, there is gone here after a minute, and at once with its back-channel logout', async () => {
+  const keycloakItself = `Keycloak ${/keycloak-(\d[\w.]*)$/.exec(E.KEYCLOAK)?.[1] ?? ''}`.trim();
+  let started;
+  const running = () => started ??= (async () => keycloak({ folder: E.KEYCLOAK, port: await freePort(), features: 'jwt-authorization-grant', log: join(scratch, 'keycloak-upstream.log') }))();
+  await row(keycloakItself, 'as upstream, by our key; groups with and without their path; a user disabled, or signed out, there is gone here after a minute, and at once with its back-channel logout', async () => {
     const own = await serve('upstream_check_minutes = 1');
-    const kc = await keycloak({ folder: E.KEYCLOAK, port: await freePort(), features: 'jwt-authorization-grant', log: join(scratch, 'keycloak-upstream.log') });
+    const kc = await running();
     try {
       const issuer = `${kc.at}/realms/corp`;
       await kc.api('POST', 'realms', { realm: 'corp', enabled: true });
@@ -858,8 +861,105 @@ int clock_gettime(clockid_t which, struct timespec *t) {
       must(wrong.status !== 0 && wrong.stdout.includes(`register the redirect URI ${own.idp}/callback/corp`), wrong.stdout);
       return right.stdout.split('\n').filter(line => line.startsWith('ok')).length + ' legs';
     } finally {
-      kc.stop();
       await own.stop();
     }
   });
+
+  await row(keycloakItself, 'as upstream by SAML: each reads the other\'s metadata; signed assertion, signed response, both; requests signed; groups, persistent names; what it sends unsigned, encrypted or unasked is refused', async () => {
+    const own = await serve(), kc = await running(), realm = 'staff', password = 'a long passphrase';
+    try {
+      await kc.api('POST', 'realms', { realm, enabled: true });
+      for (const name of ['Makers', 'Writers']) await kc.api('POST', `realms/${realm}/groups`, { name });
+      const people = {};
+      for (const [username, groups] of [['ada', ['/Makers', '/Writers']], ['eve', []]])
+        people[username] = await kc.api('POST', `realms/${realm}/users`, { username, enabled: true, email: `${username}@acme.example`, emailVerified: true, firstName: username, lastName: 'Example', groups, credentials: [{ type: 'password', value: password, temporary: false }] });
+      const file = join(scratch, 'keycloak-saml.xml');
+      writeFileSync(file, await (await fetch(`${kc.at}/realms/${realm}/protocol/saml/descriptor`)).text());
+      const made = JSON.parse(own.admin('upstream', 'add', 'corp', '--metadata', file, '--preset', 'keycloak', '--just-in-time', '--domain', 'acme.example', '--group', 'Makers=engineering'));
+      same('what its metadata says', [made.issuer, made.saml.sign_requests, made.saml.service_provider], [`${kc.at}/realms/${realm}`, true, `${own.idp}/saml/corp`]);
+      const check = () => spawnSync(E.PASSAVANT, ['admin', '--config', own.config, 'upstream', 'check', 'corp'], { encoding: 'utf8' });
+      const unknown = check();
+      must(unknown.status !== 0 && unknown.stdout.includes('enter our metadata'), unknown.stdout);
+      // Keycloak makes its client of our metadata.
+      const metadata = await (await fetch(made.saml.service_provider)).text();
+      const described = await kc.api('POST', `realms/${realm}/client-description-converter`, metadata, 'application/xml');
+      const client = await kc.api('POST', `realms/${realm}/clients`, { ...described, name: 'Passavant' });
+      const mapper = (name, protocolMapper, config) => kc.api('POST', `realms/${realm}/clients/${client}/protocol-mappers/models`, { name, protocol: 'saml', protocolMapper, config });
+      for (const [name, property] of [['email', 'email'], ['username', 'username'], ['firstName', 'firstName'], ['lastName', 'lastName']])
+        await mapper(name, 'saml-user-property-mapper', { 'user.attribute': property, 'attribute.name': name, 'attribute.nameformat': 'Basic' });
+      await mapper('groups', 'saml-group-membership-mapper', { 'attribute.name': 'groups', 'attribute.nameformat': 'Basic', single: 'false', 'full.path': 'false' });
+      const set = async (attributes, more = {}) => {
+        const held = await kc.api('GET', `realms/${realm}/clients/${client}`);
+        await kc.api('PUT', `realms/${realm}/clients/${client}`, { ...held, ...more, attributes: { ...held.attributes, ...attributes } });
+      };
+      const right = check();
+      must(right.status === 0, right.stdout + right.stderr);
+      const sign = (user, more = {}) => signIn(own, 'corp', { user, pass: password }, more);
+      const signed = [];
+      let first;
+      for (const [what, response, assertion] of [['as imported'], ['the response alone', 'true', 'false'], ['the assertion alone', 'false', 'true'], ['both', 'true', 'true']]) {
+        if (response) await set({ 'saml.server.signature': response, 'saml.assertion.signature': assertion });
+        const began = seconds(), ada = await sign('ada');
+        first ??= ada;
+        same(what, [ada.claims.preferred_username, ada.claims.email, ada.claims.email_verified, ada.claims.groups], ['ada', 'ada@acme.example', true, ['engineering']]);
+        same(`${what}: the same person`, ada.claims.sub, first.claims.sub);
+        must(ada.claims.auth_time >= began - 1 && ada.claims.auth_time <= seconds() + 1, `auth_time ${ada.claims.auth_time}`);
+        signed.push(what);
+      }
+      const [link] = JSON.parse(own.admin('upstream', 'links', 'corp'));
+      must(link.issuer === made.issuer && /^G-[0-9a-f-]{36}$/.test(link.subject), JSON.stringify(link));
+      const { status, access_token } = await exchange(own, 'id_token', first.id_token);
+      same('exchanged', status, 200);
+      same('redeemed', await redeem(own, access_token), [200, 'canvas.read']);
+      same('without the group', (await exchange(own, 'id_token', (await sign('eve')).id_token)).error, 'access_denied');
+      // SHA-512, and inclusive prefixes as other signers write them.
+      await set({ 'saml.signature.algorithm': 'RSA_SHA512' });
+      await sign('ada');
+      // SHA-1 is verified by nobody here, and nothing unsigned or encrypted is read.
+      const refusedWith = async reason => {
+        let refused = '';
+        try { await sign('ada'); } catch (error) { refused = error.message; }
+        const row = trail(own, '--event', 'sign_in', '--outcome', 'refused').at(-1);
+        must(refused && row.details.reason === reason, `${reason}: ${refused} ${JSON.stringify(row)}`);
+        return row.details.detail;
+      };
+      await set({ 'saml.signature.algorithm': 'RSA_SHA1' });
+      const sha1 = await refusedWith('sign_in.upstream_invalid');
+      must(sha1.includes('rsa-sha1'), sha1);
+      await set({ 'saml.signature.algorithm': 'RSA_SHA256', 'saml.server.signature': 'false', 'saml.assertion.signature': 'false' });
+      const bare = await refusedWith('sign_in.upstream_invalid');
+      must(bare.includes('neither the response nor its assertion'), bare);
+      const certificate = /<ds:X509Certificate>([^<]+)</.exec(metadata)[1];
+      await set({ 'saml.server.signature': 'true', 'saml.assertion.signature': 'true', 'saml.encrypt': 'true', 'saml.encryption.certificate': certificate });
+      const hidden = await refusedWith('sign_in.encrypted');
+      must(hidden.includes('switched off at the identity provider'), hidden);
+      await set({ 'saml.encrypt': 'false' });
+      // A name that may be given to somebody else is not what people are known by.
+      await set({ saml_name_id_format: 'username', saml_force_name_id_format: 'true' });
+      must((await refusedWith('sign_in.claim')).includes('unspecified'), 'the format');
+      await set({ saml_force_name_id_format: 'false' });
+      // What nobody here asked for: from a tile of a portal.
+      await set({ saml_idp_initiated_sso_url_name: 'tile', saml_assertion_consumer_url_post: `${own.idp}/callback/corp` });
+      let unasked = '';
+      try { await browse(`${kc.at}/realms/${realm}/protocol/saml/clients/tile`, BACK, { user: 'ada', pass: password }); } catch (error) { unasked = error.message; }
+      must(unasked.includes('not begun here'), unasked);
+      // A request that is not signed is refused there, and the check says who has to change what.
+      own.admin('upstream', 'change', 'corp', '--sign-requests', 'false');
+      const open = check();
+      must(open.status !== 0 && open.stdout.includes('our certificate'), open.stdout);
+      own.admin('upstream', 'change', 'corp', '--sign-requests', 'true');
+      // Our next certificate is in our metadata before it signs.
+      own.admin('upstream', 'change', 'corp', '--proof', 'certificate');
+      const both = (await (await fetch(made.saml.service_provider)).text()).match(/X509Certificate>/g).length / 2;
+      same('certificates in our metadata', both, 2);
+      await sign('ada');
+      // A new sign-in where one is asked for: it asks for the password again.
+      const again = await signIn(own, 'corp', { user: 'ada', pass: password, jar: (await sign('ada')).jar }, { prompt: 'login' });
+      must(again.trail.some(({ method, url }) => method === 'POST' && url.includes('login-actions')), 'the password was asked for');
+      return `${signed.length} ways to sign; ${right.stdout.split('\n').filter(line => line.startsWith('ok')).length} legs`;
+    } finally {
+      await own.stop();
+    }
+  });
+  if (started) (await started).stop();
 }

@@ -1,7 +1,7 @@
 // Other people's packages against a running `passavant demo`, and the command line against it. Prints a
 // row for each party and ends with `N passed, N failed`. Needs: npm install in this folder, chromium.
 // env: PASSAVANT (binary), CONFORMANCE_CLIENT, RMCP_CLIENT (test binaries), PYTHON (with python/requirements.txt),
-// GO_XAA (built from go-xaa), SCHEMATHESIS (its `st`), EVERYTHING (the MCP Python SDK's everything server), PROTECTED_SERVER and TESTS (see rows-book.mjs), SCREENSHOTS (folder, kept), ONLY (a part: clients, foreign, parties, conformance, desk, others, places, hosts, bridge, gateway, session, ingress, administration, upstream, accounts, book, load)
+// GO_XAA (built from go-xaa), SCHEMATHESIS (its `st`), EVERYTHING (the MCP Python SDK's everything server), PROTECTED_SERVER and TESTS (see rows-book.mjs), SCREENSHOTS (folder, kept), ONLY (a part: clients, foreign, parties, conformance, desk, others, places, hosts, bridge, gateway, session, ingress, administration, upstream, accounts, book, load), ROW (only rows whose text has this in it)
 // env of long runs: LONG_HOSTS (long/ with its packages), KEYCLOAK (an unpacked Keycloak), OAUTH2_PROXY (a binary)
 import { spawn, spawnSync, execFileSync } from 'node:child_process';
 import { mkdtempSync, mkdirSync, readFileSync, readdirSync, existsSync, writeFileSync, chmodSync } from 'node:fs';
@@ -31,6 +31,7 @@ let passed = 0, failed = 0;
 let part = 'own';
 async function row(party, what, work) {
   if (E.ONLY && !E.ONLY.split(',').includes(part)) return;
+  if (E.ROW && !`${party} ${what}`.includes(E.ROW)) return;
   const started = Date.now();
   try {
     const told = await work();
