@@ -233,6 +233,7 @@ async fn fill(
             aliases: Vec::new(),
             aud_tenant: None,
             aud_sub: None,
+            sub_id: None,
             id_jag_signing_alg: None,
             release: BTreeSet::new(),
             algorithm: Algorithm::default(),

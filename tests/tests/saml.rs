@@ -1,17 +1,23 @@
 //! People who sign in at an identity provider that speaks SAML 2.0, and what is sent to get in as
 //! somebody else.
 
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE},
+};
 use passavant_admin::{
     client::ClientError,
-    types::{ListQuery, UpstreamChange, Upstreams, Users},
+    types::{
+        AuthorizationServers, ClientChange, Clients, ListQuery, PersonLinkQuery, UpstreamChange,
+        Upstreams, Users,
+    },
 };
-use passavant_proto::time::Timestamp;
 use passavant_store::AuditFilter;
 use passavant_tests::{
     forge::Parts,
     outsider::Browser,
     saml::{Asked, ENTITY, FakeSaml, SSO, Says, with_signature},
-    world::{Reply, World},
+    world::{AGENT, Ask, Reply, World},
 };
 use serde_json::{Value, json};
 
@@ -49,6 +55,12 @@ async fn refused(world: &World) -> (String, String) {
 
 async fn exchange(world: &World, tokens: &Value) -> Reply {
     world.send(&world.exchange(tokens["id_token"].as_str().unwrap())).await
+}
+
+/// The exchange of a refresh token.
+fn exchange_of(world: &World, token: &str) -> Ask {
+    let kind = "urn:ietf:params:oauth:token-type:refresh_token";
+    world.exchange(token).set("subject_token_type", kind)
 }
 
 #[tokio::test]
@@ -724,7 +736,7 @@ async fn a_request_says_what_is_wished_and_is_signed_where_that_is_wanted() {
     let held: String = form_urlencoded::parse(format!("s={signature}").as_bytes())
         .map(|(_, value)| value.into_owned())
         .collect();
-    assert_eq!(base64::Engine::encode(&base64::engine::general_purpose::STANDARD, expected), held);
+    assert_eq!(STANDARD.encode(expected), held);
     // Our metadata says all that it has to know.
     let metadata = Browser::default().get(&world, &world.idp.endpoint("/saml/corp")).await;
     assert_eq!(metadata.header("content-type"), "application/samlmetadata+xml");
@@ -868,9 +880,195 @@ async fn a_session_ends_when_the_identity_provider_says_so() {
     let tokens = world.through_saml(&mut Browser::default(), "corp", "", respond).await.unwrap();
     assert_eq!(id_token(&tokens)["session_expiry"], json!(ends.0));
     assert_eq!(exchange(&world, &tokens).await.status, 200);
+    let by_refresh_token = async |tokens: &Value| {
+        let token = tokens["refresh_token"].as_str().unwrap();
+        let ask = exchange_of(&world, token);
+        world.send(&ask).await.status
+    };
+    assert_eq!(by_refresh_token(&tokens).await, 200);
     world.pass(640);
     assert_ne!(exchange(&world, &tokens).await.status, 200, "the session is over");
-    assert_ne!(world.now(), Timestamp(0));
+    assert_eq!(
+        by_refresh_token(&tokens).await,
+        400,
+        "nobody could ask whether they are still there"
+    );
+    // Without its word, with the session here: nothing of it outlives that.
+    let good = |asked: &Asked| fake.with_signed_assertion(&fake.says(&world, "corp", asked));
+    let tokens = world.through_saml(&mut Browser::default(), "corp", "", good).await.unwrap();
+    let ends = id_token(&tokens)["session_expiry"].as_i64().unwrap();
+    assert_eq!(by_refresh_token(&tokens).await, 200);
+    world.pass(ends - world.now().0 + 40);
+    assert_eq!(by_refresh_token(&tokens).await, 400);
+}
+
+#[tokio::test]
+async fn an_id_jag_names_people_by_their_name_identifier_where_that_is_wanted() {
+    let (world, fake) = company(json!({})).await;
+    let change = json!({"sub_id": "saml-nameid"});
+    let change = serde_json::from_value(change).unwrap();
+    let ras = world.ras.as_str();
+    world.idp_admin().change::<AuthorizationServers>(ras, &change, None).await.unwrap();
+    let named = |attributes: &str, name: &str| {
+        let (attributes, name) = (attributes.to_owned(), name.to_owned());
+        let (world, fake) = (&world, &fake);
+        move |asked: &Asked| {
+            let mut says = fake.says(world, "corp", asked);
+            says.name_id = name;
+            says.name_id_attributes.push_str(&attributes);
+            fake.with_signed_assertion(&says)
+        }
+    };
+    let sub_id = async |tokens: &Value| {
+        let reply = exchange(&world, tokens).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        Parts::of(reply.str("access_token")).claims["sub_id"].clone()
+    };
+    let respond = named("", "erin-there");
+    let tokens = world.through_saml(&mut Browser::default(), "corp", "", respond).await.unwrap();
+    let persistent = "urn:oasis:names:tc:SAML:2.0:nameid-format:persistent";
+    assert_eq!(
+        sub_id(&tokens).await,
+        json!({"format": "saml-nameid", "issuer": ENTITY, "nameid": "erin-there",
+            "nameid_format": persistent})
+    );
+    // Each member exactly when the name identifier has it.
+    let more = r#" NameQualifier="q &amp; q" SPNameQualifier="https://sp" SPProvidedID="p""#;
+    let respond = named(more, "erin-there");
+    let tokens = world.through_saml(&mut Browser::default(), "corp", "", respond).await.unwrap();
+    assert_eq!(
+        sub_id(&tokens).await,
+        json!({"format": "saml-nameid", "issuer": ENTITY, "nameid": "erin-there",
+            "nameid_format": persistent, "name_qualifier": "q & q",
+            "sp_name_qualifier": "https://sp", "sp_provided_id": "p"})
+    );
+    // People who do not sign in by SAML have none, and who is unlinked has none any more.
+    let own = world.sign_in().await;
+    let reply = world.send(&world.exchange(&own.id_token)).await;
+    assert_eq!(Parts::of(reply.str("access_token")).claims.get("sub_id"), None);
+    let id = id_token(&tokens)["sub"].as_str().unwrap().to_owned();
+    let user = async || world.idp_store.by_id::<passavant_store::User>(&id).await.unwrap().unwrap();
+    assert!(user().await.saml_subject.is_some());
+    let query = PersonLinkQuery { subject: "erin-there".to_owned(), tenant: None };
+    world.idp_admin().unlink_person("corp", &query).await.unwrap();
+    assert_eq!(user().await.saml_subject, None);
+}
+
+/// An exchange of an assertion for a refresh token.
+fn for_refresh_token(world: &World, assertion: &str, more: &[(&str, &str)]) -> Ask {
+    let assertion = URL_SAFE.encode(assertion);
+    let mut form = vec![
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("requested_token_type", "urn:ietf:params:oauth:token-type:refresh_token"),
+        ("subject_token", assertion.as_str()),
+        ("subject_token_type", "urn:ietf:params:oauth:token-type:saml2"),
+        ("scope", "openid offline_access email"),
+    ];
+    for (name, value) in more {
+        form.retain(|(held, _)| held != name);
+        if !value.is_empty() {
+            form.push((name, value));
+        }
+    }
+    world.ask(&world.idp, "/token", &form)
+}
+
+#[tokio::test]
+async fn an_assertion_for_a_client_becomes_a_refresh_token_once() {
+    let (world, fake) = company(json!({})).await;
+    const SP: &str = "https://agent.example/saml";
+    // What the identity provider gave the client for itself, in answer to a request of its own.
+    let given = |change: &dyn Fn(&mut Says)| {
+        let asked = Asked {
+            id: format!("_{}", world.entropy().id()),
+            relay_state: String::new(),
+            xml: String::new(),
+            query: std::collections::BTreeMap::new(),
+            url: String::new(),
+        };
+        let mut says = fake.says(&world, "corp", &asked);
+        says.audience = SP.to_owned();
+        says.recipient = "https://agent.example/acs".to_owned();
+        change(&mut says);
+        says
+    };
+    let good = || fake.signed(&given(&|_| {}));
+    // A client that has no entity ID there: nothing is read (C33).
+    let reply = world.send(&for_refresh_token(&world, "<!DOCTYPE x>", &[])).await;
+    assert_eq!((reply.status, reply.str("error")), (400, "invalid_request"), "{}", reply.text);
+    let change: ClientChange = serde_json::from_value(json!({"saml_entity_id": SP})).unwrap();
+    world.idp_admin().change::<Clients>(AGENT, &change, None).await.unwrap();
+    let reply = world.send(&for_refresh_token(&world, &good(), &[])).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    assert_eq!(reply.str("issued_token_type"), "urn:ietf:params:oauth:token-type:refresh_token");
+    assert_eq!(reply.str("token_type"), "N_A");
+    assert_eq!(reply.str("scope"), "email offline_access openid");
+    assert!(reply.json.get("refresh_token").is_none() && reply.json.get("id_token").is_none());
+    let token = reply.str("access_token").to_owned();
+    // It brings ID-JAGs, and is a refresh token like any other.
+    let jag = world.send(&exchange_of(&world, &token)).await;
+    assert_eq!(jag.status, 200, "{}", jag.text);
+    let redeemed = world.send(&world.redeem(jag.str("access_token"))).await;
+    assert_eq!(redeemed.status, 200, "{}", redeemed.text);
+    let form = [("grant_type", "refresh_token"), ("refresh_token", token.as_str())];
+    let renewed = world.send(&world.ask(&world.idp, "/token", &form)).await;
+    assert_eq!(renewed.status, 200, "{}", renewed.text);
+    // Once, and for nobody else, and only as it was given.
+    let once = good();
+    assert_eq!(world.send(&for_refresh_token(&world, &once, &[])).await.status, 200);
+    let other = FakeSaml::other(ENTITY);
+    let says = given(&|_| {});
+    for (what, assertion) in [
+        ("again", once),
+        (
+            "another audience",
+            fake.signed(&given(&|says| says.audience = "https://x.example".to_owned())),
+        ),
+        ("ours", fake.signed(&given(&|says| says.audience = world.idp.endpoint("/saml/corp")))),
+        ("another issuer", fake.signed(&given(&|says| says.issuer = "urn:other".to_owned()))),
+        ("another key", other.signed(&given(&|_| {}))),
+        ("not signed", fake.assertion(&says)),
+        ("late", fake.signed(&given(&|says| says.ends = world.now().plus(-40)))),
+        ("changed", fake.signed(&says).replace("erin-there", "other-there")),
+        (
+            "a transient name",
+            fake.signed(&given(&|says| {
+                says.name_id_attributes =
+                    " Format=\"urn:oasis:names:tc:SAML:2.0:nameid-format:transient\"".to_owned();
+            })),
+        ),
+        ("a bomb", "<!DOCTYPE x [<!ENTITY a \"b\">]><x>&a;</x>".to_owned()),
+        ("a response", fake.with_signed_assertion(&says)),
+        ("nothing", String::new()),
+    ] {
+        let reply = world.send(&for_refresh_token(&world, &assertion, &[])).await;
+        assert_eq!(reply.status, 400, "{what}: {}", reply.text);
+        let error = if what == "nothing" { "invalid_request" } else { "invalid_grant" };
+        assert_eq!(reply.str("error"), error, "{what}: {}", reply.text);
+        assert!(reply.json.get("access_token").is_none(), "{what}");
+    }
+    for (more, error) in [
+        (("subject_token_type", "urn:ietf:params:oauth:token-type:id_token"), "invalid_request"),
+        (("actor_token", "x"), "invalid_request"),
+        (("scope", "openid admin"), "invalid_scope"),
+        (("resource", "https://mcp.example"), "invalid_target"),
+        (("audience", "https://mcp.example"), "invalid_target"),
+        (("subject_token", "***"), "invalid_grant"),
+    ] {
+        let reply = world.send(&for_refresh_token(&world, &good(), &[more])).await;
+        assert_eq!((reply.status, reply.str("error")), (400, error), "{more:?}: {}", reply.text);
+    }
+    // Who is switched off gets none; the entity ID belongs to one client, which proves who it is.
+    let link = world.idp_admin().person_links("corp").await.unwrap().items.remove(0);
+    world.idp_admin().switch::<Users>(&link.user, false).await.unwrap();
+    let reply = world.send(&for_refresh_token(&world, &good(), &[])).await;
+    assert_eq!(reply.str("error"), "invalid_grant");
+    for (id, public) in [("second", false), ("third", true)] {
+        let new = json!({"id": id, "name": id, "public": public,
+            "redirect_uris": ["http://127.0.0.1/callback"], "saml_entity_id": SP});
+        let new = serde_json::from_value(new).unwrap();
+        conflict(world.idp_admin().add::<Clients>(&new).await, "saml_entity_id");
+    }
 }
 
 fn conflict<T: std::fmt::Debug>(answer: Result<T, ClientError>, says: &str) {

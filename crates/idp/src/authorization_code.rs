@@ -23,6 +23,22 @@ pub(super) async fn redeem(
     bring(idp, request, presented, event).await
 }
 
+/// Whether a session came by way of SAML, by which nobody can ask whether the person is still there: what
+/// they have ends with the session.
+async fn is_never_checked(
+    idp: &Idp,
+    request: &ClientRequest<IdpDirectory>,
+    sid: &str,
+) -> Result<bool, Failure> {
+    let directory = &request.snapshot.directory;
+    if !directory.has_upstreams() {
+        return Ok(false);
+    }
+    let name = idp.0.authority.store.upstream_of(sid).await?;
+    let upstream = name.and_then(|name| directory.upstream(&name));
+    Ok(upstream.is_some_and(|upstream| upstream.saml().is_some()))
+}
+
 /// Issues the tokens for a presented code, whichever way the person signed in.
 pub(super) async fn bring(
     idp: &Idp,
@@ -41,6 +57,10 @@ pub(super) async fn bring(
     state.admission.grant(request.client.id(), &session.user_id)?;
     still_there(idp, &request.snapshot, &session.sid).await?;
     let scopes = &code.request.scopes;
+    let mut ends = now.plus(state.settings.refresh_absolute);
+    if is_never_checked(idp, request, &session.sid).await? {
+        ends = ends.min(session.expires_at);
+    }
     let refresh_token = scopes.contains("offline_access").then(|| {
         let token = RefreshToken {
             family: code.family.clone(),
@@ -52,8 +72,8 @@ pub(super) async fn bring(
             dpop_jkt: key_thumbprint.filter(|_| request.client.is_public()).map(str::to_owned),
             resource: None,
             client_method: None,
-            idle_expires_at: now.plus(state.settings.refresh_idle),
-            expires_at: now.plus(state.settings.refresh_absolute),
+            idle_expires_at: now.plus(state.settings.refresh_idle).min(ends),
+            expires_at: ends,
         };
         Box::new((authority.context.entropy.secret(), token))
     });

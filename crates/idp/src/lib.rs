@@ -2,6 +2,7 @@
 
 mod account;
 mod asked;
+mod assertion_exchange;
 mod authorization_code;
 mod backchannel_logout;
 mod bearer;

@@ -1,7 +1,9 @@
 //! The exchange: load the facts, decide (in `passavant-proto`), record, sign. The order matters,
 //! because nothing is minted before it is recorded.
 
-use super::{directory::IdpDirectory, sign_in::upstream::still_there, state::Idp};
+use super::{
+    assertion_exchange, directory::IdpDirectory, sign_in::upstream::still_there, state::Idp,
+};
 use passavant_authority::{
     answer::Failure,
     authority::{KeyRing, Look, Snapshot},
@@ -12,8 +14,8 @@ use passavant_authority::{
 };
 use passavant_outbound::{KeySource, Reach};
 use passavant_proto::{
-    TOKEN_TYPE_ID_JAG,
-    event::Detail,
+    TOKEN_TYPE_ID_JAG, TOKEN_TYPE_REFRESH_TOKEN,
+    event::{Detail, RequestEvent},
     jose::jws::{self, JwtError},
     oauth::access_token,
     oidc::authentication::Authentication,
@@ -86,6 +88,7 @@ impl mint::Grant<IdpDirectory> for Exchange<'_> {
             authentication: &subject.authentication,
             username: &person.user.username,
             attributes: &person.user.attributes,
+            saml_subject: person.user.saml_subject.as_ref(),
         };
         let client = ExchangingClient {
             idp_client_id: self.client.idp_client_id(),
@@ -149,6 +152,10 @@ pub(super) async fn exchange(
     request: &ClientRequest<IdpDirectory>,
     event: &mut AuditEvent,
 ) -> Result<TokenAnswer, Failure> {
+    if request.form.optional("requested_token_type") == Some(TOKEN_TYPE_REFRESH_TOKEN) {
+        event.event = RequestEvent::AssertionExchange.into();
+        return assertion_exchange::exchange(idp, request, event).await;
+    }
     let state = &idp.0;
     let authority = &state.authority;
     if request.client.is_public() && !state.settings.allow_public_exchange {

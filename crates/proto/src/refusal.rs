@@ -107,6 +107,9 @@ pub enum Refusal {
     AuthorizationDetails,
     /// The subject token does not verify (ID-JAG draft section 4.3.3).
     SubjectToken(JwtError),
+    /// The SAML assertion does not verify, is for another client, or was used before (ID-JAG draft
+    /// section 4.5).
+    SubjectAssertion,
     /// The subject refresh token is unknown, expired, revoked, rotated out or another client's.
     SubjectRefreshToken,
     /// The person is disabled or gone, or the sign-in session has ended.
@@ -418,6 +421,13 @@ impl Refusal {
                 "authorization_details are not supported; ask for scope.",
             ),
             Self::SubjectToken(_) => ("subject.token", 400, GRANT, "The subject token is refused"),
+            Self::SubjectAssertion => (
+                "subject.assertion",
+                400,
+                GRANT,
+                "The SAML assertion does not verify, is not for this client, or was used before; \
+                 get a new one.",
+            ),
             Self::SubjectRefreshToken => ("subject.refresh_token", 400, GRANT, REFRESH),
             Self::SubjectNotLive => (
                 "subject.not_live",

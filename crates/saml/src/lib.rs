@@ -21,4 +21,6 @@ pub use assertion::{Assertion, Attribute};
 pub use metadata::{IdentityProviderMetadata, MetadataError, service_provider_metadata};
 pub use provider::{certificate_ends, identify, usual_subject_attribute};
 pub use request::{AuthnRequest, Sent};
-pub use response::{Expected, LONGEST_RESPONSE, ResponseError, verifies, verify, verify_assertion};
+pub use response::{
+    Expected, LONGEST_RESPONSE, ResponseError, claimed_issuer, verifies, verify, verify_assertion,
+};

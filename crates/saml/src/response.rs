@@ -135,6 +135,14 @@ pub fn verify(encoded: &str, expected: &Expected<'_>) -> Result<Assertion, Respo
     })
 }
 
+/// Who an assertion that stands alone says that it is from, before anything of it is verified: good for
+/// finding the identity provider, and for nothing else.
+pub fn claimed_issuer(text: &str) -> Result<String, ResponseError> {
+    let xml = Xml::read(text, LONGEST_RESPONSE).map_err(ResponseError::Xml)?;
+    let issuer = xml.root().only(ASSERTION, "Issuer").and_then(|issuer| issuer.text());
+    issuer.ok_or_else(|| form("is not an assertion of SAML 2.0 with one issuer"))
+}
+
 /// Verifies an assertion that stands alone, as a security token does: it carries its own signature.
 pub fn verify_assertion(text: &str, expected: &Expected<'_>) -> Result<Assertion, ResponseError> {
     let xml = Xml::read(text, LONGEST_RESPONSE).map_err(ResponseError::Xml)?;

@@ -99,6 +99,7 @@ impl World {
                 aliases: vec![format!("{server}/alias")],
                 aud_tenant: None,
                 aud_sub: None,
+                sub_id: None,
                 id_jag_signing_alg: None,
                 release: BTreeSet::new(),
                 algorithm: Algorithm::default(),

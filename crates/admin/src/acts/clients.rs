@@ -13,12 +13,13 @@ use crate::{
 use passavant_proto::{
     event::Act,
     formerly,
-    identifier::Resource,
+    identifier::{Resource, SubjectIssuer},
     jose::jwk::{Algorithm, KeySet},
     oauth::client::{
         Client, ClientAuthentication, ClientKeys, ENROLLED_CLIENT, SecretHash, is_client_id,
     },
     oauth::redirect_uri,
+    others_text::shown,
     policy::Connection,
     secret::Secret,
     xaa::trust::TrustedIssuer,
@@ -59,6 +60,7 @@ fn view(client: &Client) -> ClientView {
         dpop_bound_access_tokens: client.dpop_bound_access_tokens,
         require_pushed_authorization_requests: client.require_pushed_authorization_requests,
         resources: client.resources.clone(),
+        saml_entity_id: client.saml_entity_id.clone(),
         software: client.software.clone(),
         registered_at: client.registered.map(|registered| registered.at),
         disabled: client.disabled,
@@ -70,6 +72,36 @@ fn no_optional_pkce() -> ActError {
         "`pkce_optional`: a public client must use PKCE",
         "leave it out, or give the client a secret or a key",
     )
+}
+
+/// An assertion is for one client: the one that its audience stands for, and that proves who it is.
+async fn check_entity_id(
+    context: &ActContext,
+    (id, public): (&str, bool),
+    entity_id: Option<&str>,
+) -> Result<(), ActError> {
+    let Some(entity_id) = entity_id else { return Ok(()) };
+    if let Err(error) = SubjectIssuer::entity_id(entity_id) {
+        return Err(ActError::invalid(
+            format!("`saml_entity_id`: `{}` {error}", shown(entity_id, 100)),
+            "write it as the identity provider has it",
+        ));
+    }
+    if public {
+        return Err(ActError::conflict(
+            "`saml_entity_id`: anybody can claim to be a public client",
+            "give it a secret or a key",
+        ));
+    }
+    let all = context.all_readable::<Client>().await?;
+    let taken = |held: &&Client| held.id != id && held.saml_entity_id.as_deref() == Some(entity_id);
+    match all.iter().find(taken) {
+        None => Ok(()),
+        Some(other) => Err(ActError::conflict(
+            format!("`saml_entity_id`: the client `{}` has it already", other.id),
+            "an assertion is for one client: change that one first",
+        )),
+    }
 }
 
 fn check_uris(field: &str, uris: &[String], public: bool) -> Result<(), ActError> {
@@ -178,9 +210,11 @@ async fn add(
     check_uris("post_logout_redirect_uris", &new.post_logout_redirect_uris, false)?;
     check_lifetime(new.id_token_lifetime)?;
     let (authentication, secret) = authentication(context, &new, may_be_public)?;
-    if new.pkce_optional && authentication == ClientAuthentication::Public {
+    let public = authentication == ClientAuthentication::Public;
+    if new.pkce_optional && public {
         return Err(no_optional_pkce());
     }
+    check_entity_id(context, (&id, public), new.saml_entity_id.as_deref()).await?;
     let chosen = new.id_token_signed_response_alg;
     context.check_signing_alg("id_token_signed_response_alg", chosen).await?;
     let client = Client {
@@ -196,6 +230,7 @@ async fn add(
         dpop_bound_access_tokens: new.dpop_bound_access_tokens,
         require_pushed_authorization_requests: new.require_pushed_authorization_requests,
         resources: new.resources,
+        saml_entity_id: new.saml_entity_id,
         software: new.software,
         registered: None,
         disabled: false,
@@ -224,6 +259,8 @@ async fn change(
     if change.pkce_optional == Some(true) && public {
         return Err(no_optional_pkce());
     }
+    let entity_id = change.saml_entity_id.as_ref().and_then(Option::as_deref);
+    check_entity_id(context, (id, public), entity_id).await?;
     let keys = other_keys(&held, &change)?;
     let set = move |client: &mut Client| {
         put(&mut client.name, change.name);
@@ -239,6 +276,7 @@ async fn change(
             change.require_pushed_authorization_requests,
         );
         put(&mut client.resources, change.resources);
+        put(&mut client.saml_entity_id, change.saml_entity_id);
         put(&mut client.software, change.software);
         if let (Some(keys), ClientAuthentication::PrivateKeyJwt { .. }) =
             (keys, &client.authentication)

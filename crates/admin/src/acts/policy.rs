@@ -33,6 +33,7 @@ fn server_view(server: &ResourceAuthorizationServer) -> ServerView {
         release: server.release.clone(),
         aud_tenant: server.aud_tenant.clone(),
         aud_sub: server.aud_sub.clone(),
+        sub_id: server.sub_id,
         id_jag_signing_alg: server.id_jag_signing_alg,
         algorithm: server.algorithm,
         disabled: server.disabled,
@@ -135,6 +136,7 @@ impl ManagedKind<IdpAdmin> for AuthorizationServers {
             release: new.release,
             aud_tenant: new.aud_tenant,
             aud_sub: new.aud_sub,
+            sub_id: new.sub_id,
             id_jag_signing_alg: new.id_jag_signing_alg,
             algorithm: new.algorithm,
             disabled: false,
@@ -160,6 +162,7 @@ impl ManagedKind<IdpAdmin> for AuthorizationServers {
             put(&mut server.release, change.release);
             put(&mut server.aud_tenant, change.aud_tenant);
             put(&mut server.aud_sub, change.aud_sub);
+            put(&mut server.sub_id, change.sub_id);
             put(&mut server.id_jag_signing_alg, chosen);
             put(&mut server.algorithm, change.algorithm);
         };

@@ -69,6 +69,11 @@ pub struct NewClient {
     #[serde(default)]
     #[schema(value_type = Vec<SecureUrl>)]
     pub resources: Vec<Resource>,
+    /// Its entity ID at a SAML identity provider that is an upstream here: it may exchange assertions for
+    /// this audience for a refresh token. Not for public clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[A-Za-z0-9._~:/-]{1,200}$")]
+    pub saml_entity_id: Option<String>,
     /// Which MCP client it is for: `vscode` or `claude-code`.
     #[serde(default)]
     pub software: Option<String>,
@@ -135,6 +140,10 @@ pub struct ClientChange {
     #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<Vec<SecureUrl>>)]
     pub resources: Option<Vec<Resource>>,
+    /// Its entity ID at a SAML identity provider; `null` for none.
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, pattern = "^[A-Za-z0-9._~:/-]{1,200}$")]
+    pub saml_entity_id: Option<Option<String>>,
     /// Which MCP client it is for; `null` for none.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -205,6 +214,9 @@ pub struct ClientView {
     /// MCP servers it stands for.
     #[schema(value_type = Vec<String>)]
     pub resources: Vec<Resource>,
+    /// Its entity ID at a SAML identity provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saml_entity_id: Option<String>,
     /// Which MCP client it is for.
     pub software: Option<String>,
     /// When it registered itself, in seconds since 1970; absent where an administrator did.

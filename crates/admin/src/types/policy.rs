@@ -1,12 +1,17 @@
 //! Access policy, as the identity provider knows it.
 
 use super::written::{
-    AlgorithmName, ReleasedName, ScopeToken, SecureUrl, given, given_object, maybe_whole, object,
-    said, whole,
+    AlgorithmName, ReleasedName, ScopeToken, SecureUrl, SubIdFormatName, given, given_object,
+    maybe_whole, object, said, whole,
 };
 use passavant_proto::{
-    formerly, identifier::Issuer, identifier::Resource, jose::jwk::Algorithm, oauth::scope::Scopes,
-    policy::Conditions, policy::ReleasedClaim,
+    formerly,
+    identifier::Issuer,
+    identifier::Resource,
+    jose::jwk::Algorithm,
+    oauth::scope::Scopes,
+    policy::Conditions,
+    policy::{ReleasedClaim, SubIdFormat},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -37,6 +42,11 @@ pub struct NewServer {
     #[serde(default)]
     #[schema(max_length = 64, pattern = "^[A-Za-z0-9]+$")]
     pub aud_sub: Option<String>,
+    /// What `sub_id` of ID-JAGs for it says: with `saml-nameid`, the name identifier of people who sign
+    /// in at an upstream of SAML.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SubIdFormatName>)]
+    pub sub_id: Option<SubIdFormat>,
     /// The algorithm of ID-JAGs for it; the IdP's own unless given.
     #[serde(default)]
     #[schema(value_type = Option<AlgorithmName>)]
@@ -72,6 +82,10 @@ pub struct ServerChange {
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, max_length = 64, pattern = "^[A-Za-z0-9]+$")]
     pub aud_sub: Option<Option<String>>,
+    /// What `sub_id` says; `null` for none.
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SubIdFormatName>)]
+    pub sub_id: Option<Option<SubIdFormat>>,
     /// The algorithm of ID-JAGs for it; `null` for the IdP's own.
     #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<AlgorithmName>)]
@@ -101,6 +115,11 @@ pub struct ServerView {
     /// What of a person `aud_sub` of ID-JAGs for it says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aud_sub: Option<String>,
+    /// What `sub_id` of ID-JAGs for it says: with `saml-nameid`, the name identifier of people who sign
+    /// in at an upstream of SAML.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SubIdFormatName>)]
+    pub sub_id: Option<SubIdFormat>,
     /// The algorithm of ID-JAGs for it.
     #[schema(value_type = Option<AlgorithmName>)]
     pub id_jag_signing_alg: Option<Algorithm>,

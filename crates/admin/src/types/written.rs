@@ -47,6 +47,14 @@ pub(super) enum AlgorithmName {
     RS256,
 }
 
+/// How `sub_id` names a person.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "only its schema is used")]
+pub(super) enum SubIdFormatName {
+    #[schema(rename = "saml-nameid")]
+    SamlNameId,
+}
+
 /// What an administrator may do.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]

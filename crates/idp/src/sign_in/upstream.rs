@@ -7,8 +7,8 @@ mod saml;
 mod still_there;
 
 pub(crate) use callback::{callback, posted};
-pub(crate) use saml::check as check_saml;
 pub(crate) use saml::metadata;
+pub(crate) use saml::{certificates_of, check as check_saml, once};
 pub(crate) use still_there::still_there;
 
 use crate::{directory::IdpDirectory, state::Idp};
@@ -17,7 +17,10 @@ use axum::{
     http::{Response, request::Parts},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use passavant_authority::front_channel::{ReadRequest, upstream as there};
+use passavant_authority::{
+    front_channel::{ReadRequest, upstream as there},
+    passwords,
+};
 use passavant_outbound::{ClientProof, Registration, Returned, SignInError, SignInWishes};
 use passavant_proto::{
     jose::jwk::{Algorithm, SigningKey},
@@ -224,9 +227,26 @@ async fn completed(
     Ok(returned)
 }
 
+/// The user name that a new person gets, if one was told that they may have.
+pub(crate) fn username_for(
+    directory: &IdpDirectory,
+    upstream: &UpstreamProvider,
+    person: &UpstreamPerson,
+) -> Option<String> {
+    let username = person.username.as_deref().map(passwords::normal_username);
+    let username = username.filter(|name| !matches!(name.as_str(), "" | "." | ".."));
+    // An address of another upstream's people is not to be had here.
+    let foreign = |name: &str| {
+        let mut all = directory.all_upstreams();
+        all.any(|other| other.name != upstream.name && other.takes(name))
+            || (name.contains('@') && directory.has_unreadable_upstreams())
+    };
+    username.filter(|name| upstream.takes(name) || !foreign(name))
+}
+
 /// What is written at the person's record. An address counts as verified only in the upstream's own
 /// domains: accounts elsewhere are found by it.
-fn told(
+pub(crate) fn told(
     upstream: &UpstreamProvider,
     person: &UpstreamPerson,
     groups: Option<BTreeSet<String>>,

@@ -260,6 +260,7 @@ pub(super) async fn clients(api: &Api, client: Client) -> Result<Value> {
             public,
             software,
             resources,
+            saml_entity_id,
             secret_out,
         } => {
             let said = Saying::new()
@@ -273,6 +274,7 @@ pub(super) async fn clients(api: &Api, client: Client) -> Result<Value> {
                 .with("algorithm", algorithm)
                 .with("public", Some(public))
                 .with("software", software)
+                .with("saml_entity_id", saml_entity_id)
                 .with("resources", Some(resources));
             let said = Value::Object(manner.said_in(said).0);
             let mut out = SecretOut::new("--secret-out", secret_out)?;
@@ -290,9 +292,11 @@ pub(super) async fn clients(api: &Api, client: Client) -> Result<Value> {
             jwks_file,
             jwks_uri,
             algorithm,
+            saml_entity_id,
         } => {
             let said = Saying::new()
                 .with("name", name)
+                .or_none("saml_entity_id", saml_entity_id)
                 .list("redirect_uris", redirect_uris)
                 .list("post_logout_redirect_uris", post_logout_redirect_uris)
                 .with("id_token_lifetime", id_token_lifetime)
@@ -319,6 +323,7 @@ pub(super) async fn servers(api: &Api, server: Server) -> Result<Value> {
             release,
             aud_tenant,
             aud_sub,
+            sub_id,
             id_jag_algorithm,
             algorithm,
         } => {
@@ -329,6 +334,7 @@ pub(super) async fn servers(api: &Api, server: Server) -> Result<Value> {
                 .with("release", Some(release))
                 .with("aud_tenant", aud_tenant)
                 .with("aud_sub", aud_sub)
+                .with("sub_id", sub_id)
                 .with("id_jag_signing_alg", id_jag_algorithm)
                 .with("algorithm", algorithm);
             add::<AuthorizationServers>(api, Value::Object(said.0)).await
@@ -342,6 +348,7 @@ pub(super) async fn servers(api: &Api, server: Server) -> Result<Value> {
             release,
             aud_tenant,
             aud_sub,
+            sub_id,
             id_jag_algorithm,
             algorithm,
         } => {
@@ -351,6 +358,7 @@ pub(super) async fn servers(api: &Api, server: Server) -> Result<Value> {
                 .list("release", release)
                 .or_none("aud_tenant", aud_tenant)
                 .or_none("aud_sub", aud_sub)
+                .or_none("sub_id", sub_id)
                 .or_none("id_jag_signing_alg", id_jag_algorithm)
                 .with("algorithm", algorithm);
             change::<AuthorizationServers>(api, &issuer, said).await

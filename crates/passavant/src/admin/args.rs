@@ -263,6 +263,9 @@ pub(super) enum Client {
         /// It stands for this MCP server and may introspect its tokens (with --ras)
         #[arg(long = "resource", value_name = "URL")]
         resources: Vec<String>,
+        /// Its entity ID at a SAML identity provider that is an upstream: it may exchange assertions for a refresh token
+        #[arg(long, value_name = "ID")]
+        saml_entity_id: Option<String>,
         /// Write the secret to this new file (mode 0600) instead of printing it
         #[arg(long, value_name = "FILE")]
         secret_out: Option<PathBuf>,
@@ -297,6 +300,9 @@ pub(super) enum Client {
         /// The algorithm of its keys: ES256, EdDSA, PS256 or RS256
         #[arg(long)]
         algorithm: Option<String>,
+        /// Its entity ID at a SAML identity provider; `-` for none
+        #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+        saml_entity_id: Option<String>,
     },
     /// Disable a client immediately
     Disable(ById),
@@ -352,6 +358,9 @@ pub(super) enum Server {
         /// What of a person `aud_sub` of ID-JAGs for it says: email, username, or an attribute such as employeeNumber
         #[arg(long, value_name = "WHAT")]
         aud_sub: Option<String>,
+        /// What `sub_id` of ID-JAGs for it says: saml-nameid, for one whose people sign in by SAML, too
+        #[arg(long, value_name = "FORMAT", value_parser = ["saml-nameid"])]
+        sub_id: Option<String>,
         /// The algorithm of ID-JAGs for it: ES256, EdDSA or RS256; the identity provider's own unless given
         #[arg(long, value_name = "ALGORITHM")]
         id_jag_algorithm: Option<String>,
@@ -380,6 +389,9 @@ pub(super) enum Server {
         /// What of a person `aud_sub` says; `-` for nothing
         #[arg(long, value_name = "WHAT", allow_hyphen_values = true)]
         aud_sub: Option<String>,
+        /// What `sub_id` says: saml-nameid; `-` for nothing
+        #[arg(long, value_name = "FORMAT", allow_hyphen_values = true)]
+        sub_id: Option<String>,
         /// The algorithm of ID-JAGs for it; `-` for the identity provider's own
         #[arg(long, value_name = "ALGORITHM", allow_hyphen_values = true)]
         id_jag_algorithm: Option<String>,

@@ -120,6 +120,7 @@ words! {
         DeviceCode = "device_code": "the code of a device was redeemed",
         RefreshToken = "refresh_token": "tokens were refreshed",
         TokenExchange = "token_exchange": "an ID-JAG was asked for",
+        AssertionExchange = "assertion_exchange": "a SAML assertion was exchanged for a refresh token",
         JwtBearer = "jwt_bearer": "an ID-JAG was redeemed",
         Introspection = "introspect": "a token was asked about",
         Revocation = "revoke": "a token was revoked",
@@ -224,6 +225,17 @@ impl RequestEvent {
                 Detail::Resource,
                 Detail::Scope,
                 Detail::Session,
+            ],
+            Self::AssertionExchange => &[
+                Detail::Address,
+                Detail::Family,
+                Detail::Issuer,
+                Detail::More,
+                Detail::Reason,
+                Detail::RequestId,
+                Detail::Scope,
+                Detail::Session,
+                Detail::Subject,
             ],
             Self::TokenExchange => &[
                 Detail::Address,
@@ -409,6 +421,7 @@ impl RequestEvent {
     pub const fn place(self) -> &'static str {
         match self {
             Self::TokenExchange
+            | Self::AssertionExchange
             | Self::PushedRequest
             | Self::DeviceAuthorization
             | Self::DeviceCode

@@ -83,6 +83,9 @@ pub struct Client {
     /// The MCP servers that this client represents: it may introspect tokens whose audience is one
     /// of them.
     pub resources: Vec<crate::identifier::Resource>,
+    /// Its entity ID at a SAML identity provider, where it signs people in by SAML: it may exchange
+    /// assertions for that audience for a refresh token (ID-JAG draft section 4.5).
+    pub saml_entity_id: Option<String>,
     /// The MCP client that it is registered for, by its name in `passavant install` (`vscode`,
     /// `claude-code`). People's catalogs contain it, and the installer writes native settings for
     /// it.
@@ -118,6 +121,7 @@ impl Default for Client {
             dpop_bound_access_tokens: false,
             require_pushed_authorization_requests: false,
             resources: Vec::new(),
+            saml_entity_id: None,
             software: None,
             registered: None,
             disabled: false,

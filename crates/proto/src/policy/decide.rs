@@ -1,7 +1,8 @@
 //! The decision: one pure function that the exchange, the catalog and the simulator call.
 
 use super::records::{
-    Connection, RegisteredResource, ReleasedClaim, ResourceAuthorizationServer, Subject,
+    Connection, RegisteredResource, ReleasedClaim, ResourceAuthorizationServer, SubIdFormat,
+    Subject,
 };
 use crate::{
     identifier::{Issuer, Resource},
@@ -58,6 +59,8 @@ pub struct Permit {
     pub aud_tenant: Option<String>,
     /// What of the person `aud_sub` says.
     pub aud_sub: Option<String>,
+    /// What `sub_id` says.
+    pub sub_id: Option<SubIdFormat>,
     /// The connections that granted it.
     pub rules: Vec<String>,
 }
@@ -322,6 +325,7 @@ impl Policy {
             release: server.release.clone(),
             aud_tenant: server.aud_tenant.clone(),
             aud_sub: server.aud_sub.clone(),
+            sub_id: server.sub_id,
             rules: Vec::new(),
         };
         // Connections that map the client to another id are not united with the first.

@@ -7,5 +7,6 @@ mod records;
 pub use catalog::CatalogEntry;
 pub use decide::{Denial, DenialReason, Permit, Person, Policy, Question, Written};
 pub use records::{
-    Conditions, Connection, RegisteredResource, ReleasedClaim, ResourceAuthorizationServer, Subject,
+    Conditions, Connection, RegisteredResource, ReleasedClaim, ResourceAuthorizationServer,
+    SubIdFormat, Subject,
 };

@@ -25,12 +25,23 @@ pub struct ResourceAuthorizationServer {
     /// What of a person `aud_sub` of ID-JAGs for it says, its own name for them: `email`, `username`, or
     /// an attribute by its name; `None` if it needs none.
     pub aud_sub: Option<String>,
+    /// What `sub_id` of ID-JAGs for it says; `None` if it needs none.
+    pub sub_id: Option<SubIdFormat>,
     /// The algorithm that ID-JAGs for it are signed with; `None` for the identity provider's own.
     pub id_jag_signing_alg: Option<crate::jose::jwk::Algorithm>,
     /// The algorithm that it signs access tokens with, for gateways that present them here.
     pub algorithm: crate::jose::jwk::Algorithm,
     /// Switched off by an administrator.
     pub disabled: bool,
+}
+
+/// How `sub_id` of an ID-JAG names a person (RFC 9493, and ID-JAG draft section 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SubIdFormat {
+    /// By the name identifier that a SAML identity provider has for them: for a RAS whose people sign in
+    /// there, too.
+    #[serde(rename = "saml-nameid")]
+    SamlNameId,
 }
 
 /// A claim about the person that an administrator may release to a RAS.

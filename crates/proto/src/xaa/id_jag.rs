@@ -72,6 +72,9 @@ pub struct IdJagClaims {
     /// The audience's own name for the person (ID-JAG draft, section 3.1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aud_sub: Option<String>,
+    /// The person as another protocol names them (ID-JAG draft, section 3.1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sub_id: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_time: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -6,8 +6,9 @@ use crate::{
     oauth::form::Form,
     oauth::scope::Scopes,
     oidc::authentication::Authentication,
-    policy::{Permit, Person, Policy, Question, ReleasedClaim},
+    policy::{Permit, Person, Policy, Question, ReleasedClaim, SubIdFormat},
     refusal::Refusal,
+    saml::SamlSubject,
     secret::Secret,
     time::Timestamp,
     xaa::id_jag::{self, Confirmation, IdJagClaims, OneOrMany},
@@ -107,6 +108,8 @@ pub struct VerifiedSubject<'a> {
     pub username: &'a str,
     /// What else the directory says of them.
     pub attributes: &'a BTreeMap<String, String>,
+    /// Their name identifier, if they sign in at an upstream of SAML.
+    pub saml_subject: Option<&'a SamlSubject>,
 }
 
 impl VerifiedSubject<'_> {
@@ -178,6 +181,9 @@ pub fn id_jag(
         tenant: tenant.map(str::to_owned),
         aud_tenant: permit.aud_tenant.clone(),
         aud_sub: permit.aud_sub.as_deref().and_then(|what| subject.known_as(what)),
+        sub_id: permit.sub_id.and_then(|format| match format {
+            SubIdFormat::SamlNameId => subject.saml_subject.map(SamlSubject::sub_id),
+        }),
         auth_time: released(ReleasedClaim::AuthTime)
             .then_some(authentication.auth_time)
             .filter(|at| *at != Timestamp(0)),

@@ -4,7 +4,7 @@ use super::Stored;
 use passavant_proto::{
     identifier::Issuer,
     jose::jwk::Algorithm,
-    policy::{ReleasedClaim, ResourceAuthorizationServer},
+    policy::{ReleasedClaim, ResourceAuthorizationServer, SubIdFormat},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -22,6 +22,8 @@ pub struct AuthorizationServerRow {
     aud_tenant: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     aud_sub: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sub_id: Option<SubIdFormat>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id_jag_signing_alg: Option<Algorithm>,
     #[serde(default)]
@@ -50,6 +52,7 @@ impl Stored for ResourceAuthorizationServer {
             release,
             aud_tenant,
             aud_sub,
+            sub_id,
             id_jag_signing_alg,
             algorithm,
             disabled,
@@ -61,6 +64,7 @@ impl Stored for ResourceAuthorizationServer {
             release: release.into_iter().map(to_row).collect(),
             aud_tenant,
             aud_sub,
+            sub_id,
             id_jag_signing_alg,
             algorithm,
             disabled,
@@ -75,6 +79,7 @@ impl Stored for ResourceAuthorizationServer {
             release,
             aud_tenant,
             aud_sub,
+            sub_id,
             id_jag_signing_alg,
             algorithm,
             disabled,
@@ -87,6 +92,7 @@ impl Stored for ResourceAuthorizationServer {
             release,
             aud_tenant,
             aud_sub,
+            sub_id,
             id_jag_signing_alg,
             algorithm,
             disabled,

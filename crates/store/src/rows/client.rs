@@ -34,6 +34,8 @@ pub struct ClientRow {
     require_pushed_authorization_requests: bool,
     #[serde(default)]
     resources: Vec<Resource>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    saml_entity_id: Option<String>,
     #[serde(default)]
     software: Option<String>,
     #[serde(default)]
@@ -92,6 +94,7 @@ impl Stored for Client {
             dpop_bound_access_tokens,
             require_pushed_authorization_requests,
             resources,
+            saml_entity_id,
             software,
             registered,
             disabled,
@@ -109,6 +112,7 @@ impl Stored for Client {
             dpop_bound_access_tokens,
             require_pushed_authorization_requests,
             resources,
+            saml_entity_id,
             software,
             registered: registered
                 .map(|SelfRegistered { at, used }| SelfRegisteredRow { at, used }),
@@ -130,6 +134,7 @@ impl Stored for Client {
             dpop_bound_access_tokens,
             require_pushed_authorization_requests,
             resources,
+            saml_entity_id,
             software,
             registered,
             disabled,
@@ -147,6 +152,7 @@ impl Stored for Client {
             dpop_bound_access_tokens,
             require_pushed_authorization_requests,
             resources,
+            saml_entity_id,
             software,
             registered: registered
                 .map(|SelfRegisteredRow { at, used }| SelfRegistered { at, used }),

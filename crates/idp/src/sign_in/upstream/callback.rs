@@ -3,7 +3,7 @@
 
 use super::{
     super::session::{Started, changed, cookie_before, started},
-    Credential, completed, registration, saml, session_label, told,
+    Credential, completed, registration, saml, session_label, told, username_for,
 };
 use crate::{
     directory::{IdpDirectory, Living},
@@ -20,7 +20,6 @@ use passavant_authority::{
     browser::{busy_page, see_other},
     front_channel::{self, FrontChannel, Person, upstream as there},
     origin::origin_of,
-    passwords,
 };
 use passavant_outbound::SignInError;
 use passavant_proto::{
@@ -293,15 +292,7 @@ impl Coming<'_> {
         let for_link = token.as_ref().filter(|_| upstream.preset.gives_once());
         let for_link = sealed(idp, &link_label(&person.link), for_link).map_err(|page| *page)?;
         let sealed = sealed(idp, &session_label(&session.sid), token.as_ref());
-        let username = person.username.as_deref().map(passwords::normal_username);
-        let username = username.filter(|name| !name.is_empty() && name != "." && name != "..");
-        // An address of another upstream's people is not to be had here.
-        let foreign = |name: &str| {
-            let mut all = snapshot.directory.all_upstreams();
-            all.any(|other| other.name != upstream.name && other.takes(name))
-                || (name.contains('@') && snapshot.directory.has_unreadable_upstreams())
-        };
-        let username = username.filter(|name| upstream.takes(name) || !foreign(name));
+        let username = username_for(&snapshot.directory, upstream, &person);
         let sign_in = UpstreamSignIn {
             upstream: upstream.clone(),
             link: person.link.clone(),
