@@ -953,6 +953,45 @@ int clock_gettime(clockid_t which, struct timespec *t) {
       const both = (await (await fetch(made.saml.service_provider)).text()).match(/X509Certificate>/g).length / 2;
       same('certificates in our metadata', both, 2);
       await sign('ada');
+      // An MCP server's authorization server whose people sign in there by SAML, too, finds them by their name there.
+      own.admin('server', 'change', own.canvas.ras, '--sub-id', 'saml-nameid');
+      const { access_token: named } = await exchange(own, 'id_token', (await sign('ada')).id_token);
+      same('sub_id', claims(named).sub_id, { format: 'saml-nameid', issuer: made.issuer, nameid: link.subject, nameid_format: 'urn:oasis:names:tc:SAML:2.0:nameid-format:persistent', ...(claims(named).sub_id.name_qualifier && { name_qualifier: claims(named).sub_id.name_qualifier }), ...(claims(named).sub_id.sp_name_qualifier && { sp_name_qualifier: claims(named).sub_id.sp_name_qualifier }) });
+      // An application that signs people in at Keycloak by SAML by itself: what it got there becomes a refresh token here.
+      const entity = 'https://agent.example/saml', acs = await freePort();
+      const posted = new Promise(resolve => {
+        const server = createServer(async (request, response) => {
+          let body = '';
+          for await (const part of request) body += part;
+          response.end('<p>signed in</p>');
+          server.close();
+          resolve(Buffer.from(new URLSearchParams(body).get('SAMLResponse'), 'base64').toString());
+        }).listen(acs, '127.0.0.1');
+      });
+      const agent = await kc.api('POST', `realms/${realm}/clients`, {
+        clientId: entity, protocol: 'saml', enabled: true, redirectUris: [`http://127.0.0.1:${acs}/*`],
+        attributes: { 'saml.client.signature': 'false', 'saml.assertion.signature': 'true', 'saml.server.signature': 'false', 'saml.force.post.binding': 'true', 'saml.authnstatement': 'true', saml_idp_initiated_sso_url_name: 'agent', saml_assertion_consumer_url_post: `http://127.0.0.1:${acs}/acs`, saml_name_id_format: 'persistent', saml_force_name_id_format: 'true' },
+      });
+      await browse(`${kc.at}/realms/${realm}/protocol/saml/clients/agent`, BACK, { user: 'ada', pass: password });
+      // With the namespaces that the response around it declares, as a library cuts it out.
+      const answer = await posted, [root] = /<\w+:Response[^>]*>/.exec(answer), [part] = /<(\w+:)?Assertion[\s\S]*<\/(\w+:)?Assertion>/.exec(answer);
+      const [start] = /<[^>]*>/.exec(part);
+      const declared = [...root.matchAll(/xmlns:(\w+)="[^"]*"/g)].filter(([, prefix]) => !start.includes(`xmlns:${prefix}=`)).map(([text]) => ` ${text}`).join('');
+      const assertion = part.replace(/>/, `${declared}>`);
+      const asked = { grant_type: EXCHANGE, requested_token_type: 'urn:ietf:params:oauth:token-type:refresh_token', subject_token: Buffer.from(assertion).toString('base64url'), subject_token_type: 'urn:ietf:params:oauth:token-type:saml2', scope: 'openid offline_access email' };
+      same('not for this client', (await post(own, asked)).error, 'invalid_request');
+      own.admin('client', 'change', 'agent', '--saml-entity-id', entity);
+      // People have another persistent name at each service provider: an administrator says who this is.
+      const name = /<(?:\w+:)?NameID[^>]*>([^<]+)</.exec(assertion)[1];
+      if (name !== link.subject) own.admin('upstream', 'link', 'corp', '--user', 'ada', '--subject', name);
+      const got = await post(own, asked);
+      must(got.status === 200 && got.token_type === 'N_A' && got.issued_token_type.endsWith('refresh_token'), JSON.stringify([got, trail(own, '--event', 'assertion_exchange').at(-1)]));
+      const jag = await exchange(own, 'refresh_token', got.access_token);
+      must(jag.status === 200, JSON.stringify(jag));
+      same('its ID-JAG', [jag.status, claims(jag.access_token).sub], [200, first.claims.sub]);
+      same('which is redeemed', await redeem(own, jag.access_token), [200, 'canvas.read']);
+      same('once', (await post(own, asked)).error, 'invalid_grant');
+      await kc.api('DELETE', `realms/${realm}/clients/${agent}`);
       // A new sign-in where one is asked for: it asks for the password again.
       const again = await signIn(own, 'corp', { user: 'ada', pass: password, jar: (await sign('ada')).jar }, { prompt: 'login' });
       must(again.trail.some(({ method, url }) => method === 'POST' && url.includes('login-actions')), 'the password was asked for');

@@ -161,7 +161,8 @@ async fn begin(
         upstream: upstream.clone(),
         link: person.link.clone(),
         if_new: username.map(|username| (username, entropy.id())),
-        told: told(upstream, &person, upstream.memberships(&person), now),
+        // What the client is told may be less than what we are: what it leaves out stays.
+        told: told(upstream, &person, person.groups.clone(), now),
         their_sid: assertion.session_index().map(str::to_owned),
         sealed: None,
         sealed_for_link: None,
